@@ -1,0 +1,88 @@
+"""Content fingerprints of files: what a figure was measured on, whatever the folder is called.
+
+Reading a dataset to hash it costs seconds a gigabyte, so the digest of each file is kept in the user's cache and
+used again while the file's size and modification time (in nanoseconds) are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from fcnlab.errors import DataError
+
+
+def cache_folder() -> Path:
+    """Where fcnlab keeps what can be made again: FCNLAB_CACHE, else the user's cache folder."""
+    base = os.environ.get("FCNLAB_CACHE")
+    return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcnlab"
+
+
+def file_digest(path: Path) -> str:
+    """The sha256 of one file.
+
+    Raises:
+        DataError: the file is missing or cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def files_digest(named: Iterable[tuple[str, Path]]) -> str:
+    """A digest of the names and contents of files, independent of where they lie.
+
+    Raises:
+        DataError: a file is missing or cannot be read.
+    """
+    files = list(named)
+    store = cache_folder() / "digests" / f"{_text_digest(str(sorted({p.parent.resolve() for _, p in files})))}.json"
+    known = _read(store)
+    fresh = {}
+    total = hashlib.sha256()
+    for name, path in files:
+        stamp = _stamp(path)
+        fresh[str(path.resolve())] = entry = known.get(str(path.resolve()), [])
+        if entry[:1] != [stamp]:
+            fresh[str(path.resolve())] = entry = [stamp, file_digest(path)]
+        total.update(f"{name}\0{entry[1]}\n".encode())
+    if fresh != known:
+        _write(store, known | fresh)
+    return f"sha256:{total.hexdigest()}"
+
+
+def _stamp(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def _text_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _read(store: Path) -> dict[str, list[str]]:
+    try:
+        known = json.loads(store.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # absent or torn: a cache, made again below
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _write(store: Path, digests: dict[str, list[str]]) -> None:
+    """Write the cache whole or not at all; a folder that cannot be written only costs time."""
+    try:
+        store.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=store.parent, delete=False, encoding="utf-8") as file:
+            json.dump(digests, file)
+        os.replace(file.name, store)
+    except OSError:
+        return

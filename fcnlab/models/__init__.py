@@ -1,0 +1,8 @@
+"""FCN = backbone + head + upsampler. Plain arguments in, tensors out; nothing here knows of YAML."""
+
+from fcnlab.models.backbone import Backbone
+from fcnlab.models.fcn import FCN
+from fcnlab.models.heads import HEADS
+from fcnlab.models.upsampler import TransposedUpsampler, bilinear_kernel
+
+__all__ = ["FCN", "HEADS", "Backbone", "TransposedUpsampler", "bilinear_kernel"]

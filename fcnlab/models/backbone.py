@@ -1,0 +1,107 @@
+"""The feature contract: a timm model as a mapping from images to feature maps by reduction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from fcnlab.errors import ModelError, nearest
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Backbone(nn.Module):
+    """A timm feature extractor.
+
+    Attributes:
+        channels: channels of each feature map, by reduction, such as ``{8: 128, 16: 256, 32: 512}``.
+        mean, std: of the RGB images, scaled to 0..1, that the weights were trained with.
+    """
+
+    def __init__(self, name: str, *, pretrained: bool = False) -> None:
+        """Build `name`, with random weights or with timm's pretrained ones.
+
+        Raises:
+            ModelError: no such model in timm, a model without multi-scale features, or weights out of reach.
+        """
+        super().__init__()
+        self.body = _create(name, pretrained)
+        info = self.body.feature_info
+        # The deepest map of each reduction: the one that a paper would call the end of its stage.
+        self._index = {reduction: i for i, reduction in enumerate(info.reduction())}
+        self.channels = {reduction: info.channels()[i] for reduction, i in self._index.items()}
+        config = self.body.pretrained_cfg
+        self.mean: tuple[float, ...] = tuple(config.get("mean", IMAGENET_MEAN))
+        self.std: tuple[float, ...] = tuple(config.get("std", IMAGENET_STD))
+
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
+        """Map normalised images [B, 3, H, W] to features by reduction r, each [B, channels[r], ~H/r, ~W/r]."""
+        maps = self.body(images)
+        return {reduction: maps[i] for reduction, i in self._index.items()}
+
+
+def _create(name: str, pretrained: bool) -> nn.Module:
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        raise ModelError(f"timm has no model '{architecture}'; {_similar(architecture)}")
+    try:
+        model: nn.Module = timm.create_model(name, features_only=True, pretrained=pretrained)
+        return model
+    except (AttributeError, NotImplementedError) as error:
+        raise ModelError(f"timm's '{name}' exposes no multi-scale features: {error}") from error
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            f"the pretrained weights of '{name}' cannot be fetched ({reason}); fetch them once where there is a "
+            "network, name a local file as the backbone's weights, or start from scratch"
+        ) from error
+
+
+def _similar(name: str) -> str:
+    """The nearest of timm's 1,000 names; too many to list them all."""
+    return nearest(name, timm.list_models()).partition("; valid:")[0].removeprefix("valid: ")[:200]
+
+
+def load_weights(backbone: Backbone, path: Path) -> None:
+    """Load a state dict with timm's names from a local .safetensors or .pth file; a classifier in it is left out.
+
+    Raises:
+        ModelError: the file cannot be read, or its keys or shapes are not this model's.
+    """
+    state = read_state(path)
+    own = backbone.body.state_dict()
+    missing = sorted(own.keys() - state.keys())
+    if missing:
+        raise ModelError(
+            f"{path}: does not fit: {len(missing)} of {len(own)} keys are missing, first '{missing[0]}'; "
+            f"the file begins with '{next(iter(state), 'nothing')}'"
+        )
+    for key, value in own.items():
+        if state[key].shape != value.shape:
+            raise ModelError(f"{path}: '{key}' has shape {tuple(state[key].shape)}, the model's is {tuple(value.shape)}")
+    backbone.body.load_state_dict({key: state[key] for key in own})
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from a file, never unpickling anything but tensors.
+
+    Raises:
+        ModelError: missing, unreadable, or not a state dict.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ModelError(f"{path}: cannot be read as weights: {str(error).splitlines()[0]}") from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ModelError(f"{path}: holds no state dict (a mapping of names to tensors)")
+    return state

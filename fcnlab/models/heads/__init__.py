@@ -1,0 +1,15 @@
+"""The table of heads. A new head is one file here, one line in `HEADS`, and one entry in the registry.
+
+A head is built from the backbone's channels by reduction, the number of classes and a maker of upsamplers; it is
+called with the features by reduction and the size of the image, and returns scores of exactly that size.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from fcnlab.models.heads.base import Head
+from fcnlab.models.heads.skip import SkipHead
+
+HEADS: Mapping[str, type[Head]] = MappingProxyType({"skip": SkipHead})
+
+__all__ = ["HEADS", "Head", "SkipHead"]

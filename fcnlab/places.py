@@ -1,0 +1,123 @@
+"""Where things lie: the lab's folders, the data root, the tracking store. Never what is trained."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from fcnlab.data.base import Dataset
+from fcnlab.data.catalog import FILE_DATASETS, find_folder
+from fcnlab.data.fingerprint import file_digest
+from fcnlab.data.shapes import Shapes
+from fcnlab.errors import ModelError, RunError
+from fcnlab.spec import catalog, config, grid
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A folder of the shape that `fcnlab init` makes.
+
+    Attributes:
+        root: holds registry/, experiments/, results/, runs/ and the local MLflow store.
+        data_root: holds the datasets' folders; None where none is set.
+        tracking_uri: of the MLflow store; by default a sqlite file in the root.
+    """
+
+    root: Path
+    data_root: Path | None = None
+    tracking_uri: str = ""
+
+    @classmethod
+    def find(
+        cls,
+        file: Path | None = None,
+        *,
+        lab: Path | None = None,
+        data_root: Path | None = None,
+        tracking_uri: str | None = None,
+    ) -> Lab:
+        """The lab to work in: `lab`, FCNLAB_LAB, the folder whose experiments/ holds `file`, the current folder.
+
+        Raises:
+            RunError: the folder is not there.
+        """
+        named = lab or _env_path("FCNLAB_LAB")
+        around = file.resolve().parent.parent if file is not None and file.resolve().parent.name == "experiments" else None
+        root = (named or around or Path.cwd()).resolve()
+        if not root.is_dir():
+            raise RunError(f"{root}: no such folder; make a lab with `fcnlab init {root.name}`")
+        data = data_root or _env_path("FCNLAB_DATA")
+        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
+        return cls(root, data.resolve() if data else None, uri)
+
+    @property
+    def runs(self) -> Path:
+        """One folder a trial, named by its key."""
+        return self.root / "runs"
+
+    @property
+    def results(self) -> Path:
+        """One folder a grid, with its tables."""
+        return self.root / "results"
+
+    @cached_property
+    def catalog(self) -> catalog.Catalog:
+        """The built-in catalogue and what this lab's registry/ adds."""
+        return catalog.load(self.root / "registry")
+
+    def grid(self, path: Path) -> grid.Grid:
+        """Load a grid file. Raises SpecError as `fcnlab.spec.grid.load` does."""
+        return grid.load(path, self.catalog)
+
+    def dataset(self, spec: config.Dataset) -> Dataset:
+        """Open a dataset.
+
+        Raises:
+            DataError: its folder is not below the data root.
+        """
+        if spec.type == "shapes":
+            return Shapes(**(spec.options or config.ShapesOptions()).model_dump())
+        assert spec.folder is not None, "checked when the file was read"
+        return FILE_DATASETS[spec.type](find_folder(self.data_root, spec.folder, spec.type))
+
+    def weights_file(self, backbone: config.Backbone) -> Path | None:
+        """The local file of a backbone's weights, in the lab or under the data root; None if it needs none.
+
+        Raises:
+            ModelError: the file is in neither.
+        """
+        name = backbone.weights_file
+        if name is None:
+            return None
+        places = [base / name for base in (self.root, self.data_root) if base is not None]
+        found = next((path for path in places if path.is_file()), None)
+        if found is None:
+            tried = " or ".join(map(str, places))
+            raise ModelError(f"the weights file '{name}' is not at {tried}; put it there, or set --data-root")
+        return found
+
+    @cached_property
+    def fingerprints(self) -> grid.Fingerprints:
+        """Gives content fingerprints; each dataset and each file is read once."""
+        data: dict[str, str] = {}
+        weights: dict[str, str] = {}
+
+        def of(variant: config.Variant, dataset: config.Dataset) -> tuple[str, str | None]:
+            named = repr(dataset)
+            if named not in data:
+                splits = dataset.splits
+                used = tuple(dict.fromkeys(s for s in (splits.train, splits.val, splits.test) if s is not None))
+                data[named] = self.dataset(dataset).fingerprint(used)
+            file = self.weights_file(variant.backbone)
+            if file is not None and str(file) not in weights:
+                weights[str(file)] = f"sha256:{file_digest(file)}"
+            return data[named], weights[str(file)] if file is not None else None
+
+        return of
+
+
+def _env_path(variable: str) -> Path | None:
+    value = os.environ.get(variable)
+    return Path(value) if value else None

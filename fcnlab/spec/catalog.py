@@ -1,0 +1,102 @@
+"""The catalogue: what exists, by name. The built-in `registry/` first, then the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from types import MappingProxyType
+
+from fcnlab.errors import SpecError, nearest
+from fcnlab.spec.config import Backbone, Dataset, Entry, Head, NamedVariant, Recipe, Upsampler
+from fcnlab.spec.files import check, parse, read
+
+KINDS: Mapping[str, type[Entry]] = MappingProxyType(
+    {
+        "backbone": Backbone,
+        "head": Head,
+        "upsampler": Upsampler,
+        "variant": NamedVariant,
+        "dataset": Dataset,
+        "recipe": Recipe,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Entries by kind and name, such as `catalog.get("head", "fcn8s")`."""
+
+    entries: Mapping[str, Mapping[str, Entry]]
+
+    def names(self, kind: str) -> list[str]:
+        """All names of a kind, sorted.
+
+        Raises:
+            SpecError: no such kind.
+        """
+        if kind not in self.entries:
+            raise SpecError(f"'{kind}' is not a kind of the catalogue; {nearest(kind, self.entries)}")
+        return sorted(self.entries[kind])
+
+    def get(self, kind: str, name: str, where: str = "catalogue") -> Entry:
+        """Look a name up.
+
+        Raises:
+            SpecError: no such kind or name; the message says what is nearest.
+        """
+        names = self.names(kind)
+        if not isinstance(name, str) or name not in self.entries[kind]:
+            raise SpecError(f"{where}: no {kind} '{name}'; {nearest(name, names)}")
+        return self.entries[kind][name]
+
+    def extended(self, folder: Path) -> Catalog:
+        """This catalogue and what the YAML files in `folder` add to it.
+
+        An entry that is already there word for word is no collision: so a clone of the repository, whose own
+        `registry/` is the built-in one, is a lab like any other.
+
+        Raises:
+            SpecError: a faulty file, a file of no known kind, or a name that means something else already.
+        """
+        merged = {kind: dict(entries) for kind, entries in self.entries.items()}
+        for path in sorted(folder.glob("*.y*ml")):
+            kind = path.stem.removesuffix("s")
+            if kind not in KINDS:
+                raise SpecError(f"{path}: not a file of the catalogue; {nearest(path.stem, (k + 's' for k in KINDS))}")
+            for name, entry in _entries(kind, read(path), str(path)).items():
+                if merged[kind].setdefault(name, entry) != entry:
+                    raise SpecError(f"{path}: {name}: the built-in {kind} '{name}' has this name; choose another")
+        return _closed(merged, str(folder))
+
+
+@cache
+def builtin() -> Catalog:
+    """The catalogue that ships with fcnlab."""
+    root = files("fcnlab.registry")
+    entries = {}
+    for kind in KINDS:
+        file = root.joinpath(f"{kind}s.yaml")
+        entries[kind] = _entries(kind, parse(file.read_text(encoding="utf-8"), file.name), file.name)
+    return _closed(entries, "registry")
+
+
+def load(folder: Path | None = None) -> Catalog:
+    """The built-in catalogue, extended by the YAML files of a user's `registry/` where that folder exists."""
+    return builtin().extended(folder) if folder is not None and folder.is_dir() else builtin()
+
+
+def _entries(kind: str, values: Mapping[str, object], where: str) -> dict[str, Entry]:
+    return {name: check(KINDS[kind], value, f"{where}: {name}") for name, value in values.items()}
+
+
+def _closed(entries: Mapping[str, Mapping[str, Entry]], where: str) -> Catalog:
+    """A catalogue whose variants name parts that exist."""
+    catalog = Catalog(MappingProxyType({kind: MappingProxyType(dict(named)) for kind, named in entries.items()}))
+    for name, variant in catalog.entries["variant"].items():
+        assert isinstance(variant, NamedVariant)
+        for part in ("backbone", "head", "upsampler"):
+            catalog.get(part, getattr(variant, part), f"{where}: variant {name}: {part}")
+    return catalog

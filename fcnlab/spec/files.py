@@ -1,0 +1,133 @@
+"""YAML in, checked values out: every fault of a file in one line each, with the file and the key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from fcnlab.errors import SpecError, nearest
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key said twice, where plain YAML silently keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            key = str(key_node.value)
+            if key in seen and key != "<<":
+                line = key_node.start_mark.line + 1
+                raise yaml.MarkedYAMLError(problem=f"the key '{key}' stands twice (line {line})")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def parse(text: str, where: str) -> dict[str, Any]:
+    """Parse YAML whose top is a mapping with string keys.
+
+    Raises:
+        SpecError: not YAML, a key twice, or something else than a mapping.
+    """
+    try:
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise SpecError(f"{where}{line}: not valid YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise SpecError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise SpecError(f"{where}: nested too deeply to be read") from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise SpecError(f"{where}: expected a mapping of keys to values, found {_kind(value)}")
+    strange = [key for key in value if not isinstance(key, str)]
+    if strange:
+        raise SpecError(f"{where}: the key {strange[0]!r} is {_kind(strange[0])}; write it in quotes")
+    return value
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read and parse a YAML file.
+
+    Raises:
+        SpecError: the file is missing, unreadable, not UTF-8, or not a YAML mapping.
+    """
+    try:
+        return parse(path.read_text(encoding="utf-8"), str(path))
+    except FileNotFoundError:
+        there = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise SpecError(f"{path}: no such file; {nearest(path.name, there)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: cannot be read: {error}") from None
+
+
+def check(model: type[M], value: Any, where: str) -> M:
+    """Validate `value` as `model`.
+
+    Raises:
+        SpecError: one line a fault: `where: key: what is wrong; what is valid`.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        lines = [f"{where}: {_fault(model, item)}" for item in error.errors(include_url=False)]
+        raise SpecError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _fault(model: type[BaseModel], item: Any) -> str:
+    loc = [str(part) for part in item["loc"]]
+    key = ".".join(loc) or "(top)"
+    match item["type"]:
+        case "extra_forbidden":
+            return f"{key}: unknown key; {nearest(loc[-1], _fields_at(model, loc[:-1]))}"
+        case "missing":
+            return f"{key}: missing; this key is required"
+        case "literal_error":
+            given = item["input"]
+            valid = item["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
+            return f"{key}: {_show(given)} is not valid; {nearest(str(given), valid)}"
+        case "union_tag_invalid" | "union_tag_not_found":
+            valid = item["ctx"].get("expected_tags", "").replace("'", "").split(", ")
+            given = item["ctx"].get("tag", "nothing")
+            return f"{key}.name: {_show(given)} is not valid; {nearest(given, filter(None, valid))}"
+        case "value_error":
+            return f"{key}: {item['ctx']['error']}"
+        case _:
+            return f"{key}: {item['msg'][0].lower() + item['msg'][1:]}, not {_show(item['input'])}"
+
+
+def _fields_at(model: type[BaseModel], loc: list[str]) -> list[str]:
+    """The keys that are valid at a place inside a model; a tagged union shows in the path as its tag."""
+    current: list[type[BaseModel]] = [model]
+    for part in loc:
+        fields = [m.model_fields[part] for m in current if part in m.model_fields]
+        if fields:
+            current = [m for field in fields for m in _models_in(field.annotation)]
+        else:  # the tag of a union, or an index
+            tagged = [m for m in current if "name" in m.model_fields and part in get_args(m.model_fields["name"].annotation)]
+            current = tagged or current
+    return sorted({name for m in current for name in m.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for arg in get_args(annotation) for m in _models_in(arg)]
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _kind(value: Any) -> str:
+    names = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false", dict: "a mapping"}
+    return names.get(type(value), f"a {type(value).__name__}")

@@ -1,0 +1,1 @@
+"""Training and scoring of one model: the loop, losses, optimisers, native-size evaluation, costs."""

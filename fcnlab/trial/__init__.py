@@ -1,0 +1,1 @@
+"""One trial: build, fit, evaluate, record."""

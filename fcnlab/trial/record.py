@@ -1,0 +1,185 @@
+"""The run folder of a trial, and the record that says that it is finished.
+
+    runs/<key>/
+        trial.json         what is run
+        progress.jsonl     a line an epoch, while it runs
+        checkpoint.pt      where to go on after an interruption; gone once the trial is finished
+        last.safetensors   the weights of the last epoch, and of the best on val where that is another
+        best.safetensors
+        counts.npz         per-image counts [N, classes, 3] of each scored split, with the ids
+        samples/           predictions of the first images of the reported split, as palette images
+        log.txt            what the worker printed
+        record.json        last and atomically: it is there if and only if the trial has ended
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from fcnlab.errors import RunError
+from fcnlab.spec.trial import Trial
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+
+class EpochRecord(_Value):
+    """One epoch: mean loss a step, last learning rate, images/s, and figures on val where it was scored."""
+
+    epoch: int
+    loss: float
+    lr: float
+    images_per_s: float
+    seconds: float
+    val_miou: float | None = None
+    val_pixel_acc: float | None = None
+
+
+class Scores(_Value):
+    """The figures of one split at one epoch, fractions of 1; None where nothing counts."""
+
+    split: Literal["val", "test"]
+    choice: Literal["last", "best"]
+    epoch: int
+    images: int
+    miou: float | None
+    pixel_acc: float | None
+    mean_acc: float | None
+    fw_iou: float | None
+    class_iou: tuple[float | None, ...]
+
+
+class Cost(_Value):
+    """What the model costs, and what the trial cost in wall-clock seconds."""
+
+    params: int
+    trainable_params: int
+    gmacs: float
+    gmacs_size: tuple[int, int]
+    train_seconds: float
+    evaluate_seconds: float
+    images_per_s: float
+
+
+class Environment(_Value):
+    """Where and with what the trial ran."""
+
+    device: str
+    precision: Literal["fp32", "bf16"]
+    threads: int
+    repeatable: bool
+    system: str
+    versions: dict[str, str]
+    commit: str | None
+
+
+class Failure(_Value):
+    """Why a trial did not finish."""
+
+    cause: Literal["exception", "diverged", "lost"]
+    message: str
+    traceback: str = ""
+
+
+class Record(_Value):
+    """All that one trial produced, also when it failed."""
+
+    key: str
+    status: Literal["finished", "failed"]
+    trial: Trial
+    classes: tuple[str, ...] = ()
+    epochs: tuple[EpochRecord, ...] = ()
+    scores: tuple[Scores, ...] = ()
+    cost: Cost | None = None
+    environment: Environment | None = None
+    failure: Failure | None = None
+    ended: str
+
+    def score(self, split: str, choice: str) -> Scores | None:
+        """The figures of a split at the last or best epoch, where they are."""
+        return next((s for s in self.scores if (s.split, s.choice) == (split, choice)), None)
+
+
+class RunFolder:
+    """The folder of one trial."""
+
+    def __init__(self, runs: Path, key: str) -> None:
+        self.key = key
+        self.path = runs / key
+        self.trial = self.path / "trial.json"
+        self.progress = self.path / "progress.jsonl"
+        self.checkpoint = self.path / "checkpoint.pt"
+        self.counts = self.path / "counts.npz"
+        self.samples = self.path / "samples"
+        self.log = self.path / "log.txt"
+        self.record = self.path / "record.json"
+        self.lock = self.path / "lock"
+
+    def make(self) -> None:
+        """Make the folder.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise RunError(
+                f"{self.path.parent}: cannot be written ({error.strerror}); choose another lab folder with --lab"
+            ) from None
+
+    def read(self) -> Record | None:
+        """The record, if the trial has ended; one that is torn or of another trial does not count."""
+        try:
+            record = Record.model_validate_json(self.record.read_bytes())
+        except (OSError, ValidationError):
+            return None
+        return record if record.key == self.key else None
+
+    def finish(self, record: Record) -> None:
+        """Write the record, whole or not at all; with it the trial has ended."""
+        write_whole(self.record, lambda file: file.write(record.model_dump_json(indent=1).encode()))
+        self.checkpoint.unlink(missing_ok=True)
+
+    def write_progress(self, epochs: list[EpochRecord]) -> None:
+        """Write the epochs so far, whole: a trial that goes on from a checkpoint repeats none of them."""
+        lines = "".join(epoch.model_dump_json() + "\n" for epoch in epochs)
+        write_whole(self.progress, lambda file: file.write(lines.encode()))
+
+    def read_progress(self) -> list[EpochRecord]:
+        """The epochs so far."""
+        try:
+            lines = self.progress.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        return [EpochRecord.model_validate(json.loads(line)) for line in lines]
+
+    def set_aside(self) -> None:
+        """Forget a failed record, so that the trial runs again from its start."""
+        for file in (self.record, self.checkpoint, self.progress):
+            file.unlink(missing_ok=True)
+        shutil.rmtree(self.samples, ignore_errors=True)
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Write a file atomically: readers see the old content or the new, never a part, also after a crash."""
+    with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(file.name, path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise

@@ -1,0 +1,299 @@
+"""Run one trial: build -> fit -> evaluate -> record. Interrupted, it goes on from the last finished epoch."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fcnlab import metrics
+from fcnlab.data.decoded import DecodedSplit
+from fcnlab.models import FCN
+from fcnlab.places import Lab
+from fcnlab.spec.trial import Trial
+from fcnlab.streams import stream
+from fcnlab.training import cost, hardware
+from fcnlab.training.evaluate import evaluate
+from fcnlab.training.fit import Diverged, Epoch, fit
+from fcnlab.trial.build import Training, build_model, build_training
+from fcnlab.trial.record import Cost, Environment, EpochRecord, Failure, Record, RunFolder, Scores, write_whole
+from fcnlab.trial.samples import SAMPLES, save_sample
+
+
+def run_trial(trial: Trial, lab: Lab) -> Record:
+    """Run a trial to its end and return its record; one that has ended already is only read.
+
+    A trial that another process is running is waited for, so that no trial is ever run twice at once. An exception
+    of the trial becomes a failed record.
+
+    Raises:
+        RunError: the lab cannot be written.
+    """
+    folder = RunFolder(lab.runs, trial.key)
+    folder.make()
+    with FileLock(folder.lock):
+        ended = folder.read()
+        if ended is not None:
+            return ended
+        write_whole(folder.trial, lambda file: file.write(trial.model_dump_json(indent=1).encode()))
+        try:
+            record = _Run(trial, lab, folder).finish()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what the trial has to say
+            record = failed(trial, "diverged" if isinstance(error, Diverged) else "exception", error)
+        folder.finish(record)
+    return record
+
+
+def failed(trial: Trial, cause: Any, error: Exception) -> Record:
+    """The record of a trial that ended with an error."""
+    trace = "".join(traceback.format_exception(error)) if error.__traceback__ else ""
+    message = str(error) or type(error).__name__
+    failure = Failure(cause=cause, message=message, traceback=trace)
+    return Record(key=trial.key, status="failed", trial=trial, failure=failure, ended=_now())
+
+
+class _Run:
+    """A trial under way: the model, what trains it, and what has come of it so far."""
+
+    def __init__(self, trial: Trial, lab: Lab, folder: RunFolder) -> None:
+        self.trial = trial
+        self.folder = folder
+        self.device = hardware.device()
+        self.precision = hardware.resolve_precision(trial.recipe.precision, self.device)
+        self.autocast: Callable[[], AbstractContextManager[object]] = hardware.autocast(self.device, self.precision)
+        self.repeatable = hardware.repeatable(self.device)
+        self.dataset = lab.dataset(trial.dataset)
+        self.classes = len(self.dataset.classes)
+        self.model = self._build(lab)
+        self.epochs: list[EpochRecord] = []
+        self.best: tuple[float, int] = (-1.0, 0)  # mIoU on val and the epoch that has it
+        self.best_state: dict[str, Tensor] = {}
+        self.evaluate_seconds = 0.0
+
+    def _build(self, lab: Lab) -> FCN:
+        variant = self.trial.variant
+        model = build_model(variant, self.classes, self.trial.seed, lab.weights_file(variant.backbone))
+        # What is drawn while training (dropout) has a stream of its own, whatever the initialisation drew.
+        torch.manual_seed(stream(self.trial.seed, "training"))
+        return model.to(self.device, memory_format=torch.channels_last)
+
+    def finish(self) -> Record:
+        """Train what is left to train, score, and give the record."""
+        trial = self.trial
+        training = build_training(
+            trial.recipe, self.model, self.dataset, trial.dataset.splits.train, trial.seed, self.device
+        )
+        self._resume(training)
+        fit(
+            self.model,
+            training.batches,
+            epochs=trial.recipe.epochs,
+            start=len(self.epochs),
+            loss=training.loss,
+            optimizer=training.optimizer,
+            factor=training.factor,
+            autocast=self.autocast,
+            after_epoch=lambda epoch: self._after_epoch(epoch, training),
+        )
+        scores = self._score()
+        return Record(
+            key=trial.key,
+            status="finished",
+            trial=trial,
+            classes=self.dataset.classes,
+            epochs=tuple(self.epochs),
+            scores=tuple(scores),
+            cost=self._cost(),
+            environment=self._environment(),
+            ended=_now(),
+        )
+
+    def _after_epoch(self, epoch: Epoch, training: Training) -> None:
+        recipe = self.trial.recipe
+        due = epoch.epoch % recipe.validate_every == 0 or epoch.epoch == recipe.epochs
+        val = metrics.figures(self._counts(self._val)) if due else None
+        if val is not None and val.miou > self.best[0]:
+            self.best = (val.miou, epoch.epoch)
+            self.best_state = {name: value.cpu().clone() for name, value in self.model.state_dict().items()}
+        self.epochs.append(
+            EpochRecord(
+                epoch=epoch.epoch,
+                loss=epoch.loss,
+                lr=epoch.lr,
+                images_per_s=epoch.images / epoch.seconds,
+                seconds=epoch.seconds,
+                val_miou=_number(val.miou) if val else None,
+                val_pixel_acc=_number(val.pixel_acc) if val else None,
+            )
+        )
+        self._save_checkpoint(training)
+        self.folder.write_progress(self.epochs)
+
+    @cached_property
+    def _val(self) -> DecodedSplit:
+        return DecodedSplit(self.dataset.split(self.trial.dataset.splits.val))
+
+    def _counts(self, split: DecodedSplit, on_prediction: Callable[[int, Tensor], None] | None = None) -> metrics.Counts:
+        began = time.perf_counter()
+        backbone = self.model.backbone
+        counts = evaluate(
+            self.model,
+            split,
+            classes=self.classes,
+            mean=backbone.mean,
+            std=backbone.std,
+            device=self.device,
+            autocast=self.autocast,
+            on_prediction=on_prediction,
+        )
+        self.evaluate_seconds += time.perf_counter() - began
+        return counts
+
+    def _save_checkpoint(self, training: Training) -> None:
+        state = {
+            "key": self.trial.key,
+            "model": self.model.state_dict(),
+            "optimizer": training.optimizer.state_dict(),
+            "random": torch.random.get_rng_state(),
+            "epochs": [epoch.model_dump() for epoch in self.epochs],
+            "best": self.best,
+            "best_state": self.best_state,
+            "evaluate_seconds": self.evaluate_seconds,
+        }
+        write_whole(self.folder.checkpoint, lambda file: torch.save(state, file))
+
+    def _resume(self, training: Training) -> None:
+        if not self.folder.checkpoint.exists():
+            self.folder.write_progress([])
+            return
+        state = torch.load(self.folder.checkpoint, map_location="cpu", weights_only=True)
+        self.model.load_state_dict(state["model"])
+        training.optimizer.load_state_dict(state["optimizer"])
+        torch.random.set_rng_state(state["random"])
+        self.epochs = [EpochRecord.model_validate(epoch) for epoch in state["epochs"]]
+        self.best, self.best_state = tuple(state["best"]), state["best_state"]
+        self.evaluate_seconds = state["evaluate_seconds"]
+        self.folder.write_progress(self.epochs)
+
+    def _score(self) -> list[Scores]:
+        """Score val, and test where there is one, at the last epoch and at the one that was best on val."""
+        splits = self.trial.dataset.splits
+        opened = {"val": self._val}
+        if splits.test is not None:
+            opened["test"] = DecodedSplit(self.dataset.split(splits.test))
+        last = self.trial.recipe.epochs
+        scores, counted = [], {}
+        save_file(_contiguous(self.model.state_dict()), self.folder.path / "last.safetensors")
+        for choice, epoch in (("last", last), ("best", self.best[1])):
+            if choice == "best" and epoch != last:
+                self.model.load_state_dict(self.best_state)
+                save_file(_contiguous(self.best_state), self.folder.path / "best.safetensors")
+            for name, split in opened.items():
+                if choice == "best" and epoch == last:
+                    counts = counted[f"{name}_last"]
+                else:
+                    sample = self._sampler(split) if (name, choice) == (self.trial.report_split, "last") else None
+                    counts = self._counts(split, sample)
+                counted[f"{name}_{choice}"] = counts
+                scores.append(_scores(name, choice, epoch, counts))
+        ids = {f"{name}_ids": np.array(split.ids) for name, split in opened.items()}
+        write_whole(self.folder.counts, lambda file: np.savez_compressed(file, **counted, **ids))
+        return scores
+
+    def _sampler(self, split: DecodedSplit) -> Callable[[int, Tensor], None]:
+        """Keep the first predictions of the reported split as pictures."""
+
+        def keep(index: int, prediction: Tensor) -> None:
+            if index < SAMPLES:
+                save_sample(self.folder.samples, split.ids[index], split[index], prediction)
+
+        return keep
+
+    def _cost(self) -> Cost:
+        nominal = self.trial.dataset.nominal
+        size = (nominal.height, nominal.width)
+        seconds = sum(epoch.seconds for epoch in self.epochs)
+        return Cost(
+            params=cost.parameters(self.model),
+            trainable_params=cost.parameters(self.model, trainable=True),
+            gmacs=cost.gmacs(self.model, size),
+            gmacs_size=size,
+            train_seconds=seconds,
+            evaluate_seconds=self.evaluate_seconds,
+            images_per_s=sum(epoch.images_per_s * epoch.seconds for epoch in self.epochs) / seconds,
+        )
+
+    def _environment(self) -> Environment:
+        return Environment(
+            device=hardware.name(self.device),
+            precision=self.precision,
+            threads=torch.get_num_threads(),
+            repeatable=self.repeatable,
+            system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+            versions={name: version(name) for name in ("fcnlab", "torch", "torchvision", "timm", "numpy")},
+            commit=commit(),
+        )
+
+
+def commit() -> str | None:
+    """The git commit of the fcnlab that runs, with `+` where files differ from it; None outside a checkout."""
+    here = Path(__file__).parent
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10, env=environment
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if git("ls-files", "--error-unmatch", Path(__file__).name) is None and git("ls-files", str(here)) in (None, ""):
+        return None
+    head = git("rev-parse", "--short=12", "HEAD")
+    return f"{head}+" if head and git("status", "--porcelain", "--", str(here.parent)) else head
+
+
+def _scores(split: Any, choice: Any, epoch: int, counts: metrics.Counts) -> Scores:
+    figures = metrics.figures(counts)
+    return Scores(
+        split=split,
+        choice=choice,
+        epoch=epoch,
+        images=len(counts),
+        miou=_number(figures.miou),
+        pixel_acc=_number(figures.pixel_acc),
+        mean_acc=_number(figures.mean_acc),
+        fw_iou=_number(figures.fw_iou),
+        class_iou=tuple(map(_number, figures.class_iou)),
+    )
+
+
+def _number(value: float) -> float | None:
+    """JSON has no nan: a figure that is not there is None."""
+    return None if np.isnan(value) else value
+
+
+def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Safetensors stores no channels-last layout."""
+    return {name: value.contiguous() for name, value in state.items()}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
