@@ -1,0 +1,1 @@
+"""Many trials: the driver, and executors behind one small interface."""

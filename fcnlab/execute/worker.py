@@ -1,0 +1,96 @@
+"""A worker: a process that has imported torch once and runs trials, each in a fresh child of its own.
+
+    python -m fcnlab.execute.worker LAB DATA_ROOT THREADS
+
+Trials come as JSON, one a line, on standard input; for each, one line of JSON goes out when its process has ended.
+On Linux the child is forked from the worker, so a trial starts in milliseconds with nothing left over from the one
+before; elsewhere it is spawned. When standard input ends, the driver is gone and so is the child.
+
+mlflow is never imported here.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+
+from fcnlab.places import Lab
+from fcnlab.spec.trial import Trial
+from fcnlab.training import hardware
+from fcnlab.trial.record import RunFolder
+from fcnlab.trial.run import run_trial
+
+STARTED_BY = "fork" if sys.platform == "linux" else "spawn"
+
+
+def main(root: str, data_root: str, threads: str) -> None:
+    """Run the trials that come in, one after the other."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to answer
+    lab = Lab(Path(root), Path(data_root) if data_root else None)
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever a library prints must not reach the driver's ears
+    context = multiprocessing.get_context(STARTED_BY)
+    lines = _Lines()
+    while (line := lines.next()) is not None:
+        trial = Trial.model_validate_json(line)
+        child = context.Process(target=_run, args=(trial, lab, int(threads)))  # type: ignore[attr-defined]
+        child.start()
+        if not _ended(child, lines):
+            return
+        print(json.dumps({"key": trial.key, "exit": child.exitcode}), file=out, flush=True)  # noqa: T201
+
+
+class _Lines:
+    """Lines from standard input that can be waited for together with a process."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+
+    def next(self) -> bytes | None:
+        """The next line, or None at the end of the input."""
+        while b"\n" not in self._buffer:
+            if not self.read():
+                return None
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def read(self) -> bool:
+        """Take in what is there; False at the end of the input."""
+        chunk = os.read(0, 65536)
+        self._buffer += chunk
+        return bool(chunk)
+
+
+def _ended(child: BaseProcess, lines: _Lines) -> bool:
+    """Wait for the child; False if the driver went away first, and then the child is stopped."""
+    while child.sentinel not in (ready := wait([child.sentinel, 0])):
+        if 0 in ready and not lines.read():
+            child.terminate()
+            child.join()
+            return False
+    child.join()
+    return True
+
+
+def _run(trial: Trial, lab: Lab, threads: int) -> None:
+    """Run one trial, with its output in its run folder."""
+    folder = RunFolder(lab.runs, trial.key)
+    folder.make()
+    log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    torch.set_num_threads(threads)
+    hardware.keep_freed_memory()
+    run_trial(trial, lab)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,281 @@
+"""MLflow, the book that people and reports read. The only module that imports mlflow.
+
+One experiment a grid; in it one parent run for the grid and one child a trial. Only the driver writes. Each record is
+published exactly once: a child carries the time its record ended at in the tag `fcnlab.published`, set after
+everything else, and what an interrupted publication has written already is not written again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from fcnlab.errors import TrackingError
+from fcnlab.spec.trial import Trial
+from fcnlab.trial.record import EpochRecord, Record, RunFolder
+
+for _variable, _value in {
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # a lab reports to its own book alone
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # a server that is away must not stop a grid
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}.items():
+    os.environ.setdefault(_variable, _value)
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
+
+BATCH = 900
+"""Metrics that one request carries; MLflow's limit is 1000."""
+
+
+def trial_metrics(record: Record, select: str) -> dict[str, float]:
+    """The figures of a record by their names in MLflow.
+
+    `miou` and `pixel_acc` are what the grid reports: on its reported split, at the epoch it selects. Beside them stand
+    `val_miou`, `test_miou` and so on at the last epoch, and `..._best` at the epoch that was best on val.
+    """
+    found: dict[str, float | None] = {}
+    for score in record.scores:
+        suffix = "_best" if score.choice == "best" else ""
+        for figure in ("miou", "pixel_acc", "mean_acc", "fw_iou"):
+            found[f"{score.split}_{figure}{suffix}"] = getattr(score, figure)
+        if score.choice == "best":
+            found["best_epoch"] = score.epoch
+    reported = record.score(record.trial.report_split, select)
+    if reported is not None:
+        found |= {"miou": reported.miou, "pixel_acc": reported.pixel_acc}
+    if record.cost is not None:
+        numbers = ("params", "trainable_params", "gmacs", "train_seconds", "evaluate_seconds", "images_per_s")
+        found |= {name: getattr(record.cost, name) for name in numbers}
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+class Book:
+    """The experiment of one grid in an MLflow store."""
+
+    def __init__(self, uri: str, name: str, artifacts: Path | None = None) -> None:
+        """Open the store and the experiment `name`, both made where they are not there yet.
+
+        `artifacts` is where a local store keeps its files.
+
+        Raises:
+            TrackingError: the store cannot be reached or made.
+        """
+        with _reaching(uri):
+            self._client = _open_store(uri)
+            self._experiment = _experiment(self._client, f"fcnlab/{name}", uri, artifacts)
+            self._uri = uri
+            self._name = name
+            self._runs = {run.data.tags["fcnlab.key"]: run for run in reversed(self._children())}
+
+    def _children(self) -> list[Run]:
+        """The runs of trials, newest first, without those that a retry has replaced."""
+        return self._search("tags.`fcnlab.role` = 'trial' and tags.`fcnlab.superseded` = 'false'")
+
+    def _search(self, where: str) -> list[Run]:
+        found: list[Run] = []
+        token = None
+        while True:
+            page = self._client.search_runs([self._experiment], where, max_results=1000, page_token=token)
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Every trial of the experiment as plain values: run_id, status, params, metrics, tags."""
+        with _reaching(self._uri):
+            return [
+                {
+                    "run_id": run.info.run_id,
+                    "status": run.info.status,
+                    "params": dict(run.data.params),
+                    "metrics": dict(run.data.metrics),
+                    "tags": dict(run.data.tags),
+                }
+                for run in self._children()
+            ]
+
+    def parent(self, question: str) -> str:
+        """The id of the grid's own run, made on first use."""
+        with _reaching(self._uri):
+            found = self._search("tags.`fcnlab.role` = 'grid'")
+            if found:
+                return str(found[0].info.run_id)
+            tags = {"fcnlab.role": "grid", "mlflow.runName": self._name, "mlflow.note.content": question}
+            return str(self._client.create_run(self._experiment, tags=tags).info.run_id)
+
+    def is_published(self, record: Record) -> bool:
+        """Whether this very record is in the book."""
+        run = self._runs.get(record.key)
+        return run is not None and run.data.tags.get("fcnlab.published") == record.ended
+
+    def begin(self, trial: Trial, label: str, axes: Mapping[str, str], parent: str) -> str:
+        """The id of the trial's run, RUNNING; the one that an interrupted driver left is taken up again."""
+        with _reaching(self._uri):
+            run = self._runs.get(trial.key)
+            if run is not None and "fcnlab.published" in run.data.tags:
+                self._client.set_tag(run.info.run_id, "fcnlab.superseded", "true")
+                run = None
+            if run is None:
+                run = self._make_run(trial, label, axes, parent)
+            else:
+                self._client.update_run(run.info.run_id, status="RUNNING")
+            return str(run.info.run_id)
+
+    def _make_run(self, trial: Trial, label: str, axes: Mapping[str, str], parent: str) -> Run:
+        tags = {
+            "fcnlab.role": "trial",
+            "fcnlab.superseded": "false",
+            "fcnlab.key": trial.key,
+            "fcnlab.grid": self._name,
+            "fcnlab.cell": label,
+            "mlflow.parentRunId": parent,
+            "mlflow.runName": f"{label}, seed {trial.seed}",
+        }
+        run = self._client.create_run(self._experiment, tags=tags)
+        from mlflow.entities import Param
+
+        params = {**trial.names, **axes, "seed": str(trial.seed)}
+        self._client.log_batch(run.info.run_id, params=[Param(name, value[:6000]) for name, value in params.items()])
+        self._runs[trial.key] = self._client.get_run(run.info.run_id)
+        return self._runs[trial.key]
+
+    def log_epochs(self, run_id: str, epochs: Sequence[EpochRecord]) -> None:
+        """Write the curves of the epochs that the run does not have yet."""
+        with _reaching(self._uri):
+            history = self._client.get_metric_history(run_id, "epoch_loss")
+            done = max((point.step for point in history), default=0)
+            self._log(run_id, {e.epoch: _curves(e) for e in epochs if e.epoch > done})
+
+    def publish(self, record: Record, run_id: str, folder: RunFolder, select: str) -> None:
+        """Write a record: curves, figures, environment, files; the status last, and then that it is done."""
+        self.log_epochs(run_id, record.epochs)
+        with _reaching(self._uri):
+            there = self._client.get_run(run_id).data.metrics
+            final = trial_metrics(record, select)
+            self._log(run_id, {0: {name: value for name, value in final.items() if name not in there}})
+            for file in (folder.record, folder.counts):
+                if file.exists():
+                    self._client.log_artifact(run_id, str(file))
+            if folder.samples.is_dir():
+                self._client.log_artifacts(run_id, str(folder.samples), "samples")
+            for name, value in _tags(record).items():
+                self._client.set_tag(run_id, name, value[:5000])
+            self._client.set_terminated(run_id, "FINISHED" if record.status == "finished" else "FAILED")
+            self._client.set_tag(run_id, "fcnlab.published", record.ended)
+            self._runs[record.key] = self._client.get_run(run_id)
+
+    def _log(self, run_id: str, steps: Mapping[int, Mapping[str, float]]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        points = [Metric(name, v, now, step) for step, values in steps.items() for name, v in values.items()]
+        for start in range(0, len(points), BATCH):
+            self._client.log_batch(run_id, metrics=points[start : start + BATCH])
+
+    def end(self, run_id: str, status: str) -> None:
+        """Say how a run ended, such as FINISHED, FAILED or KILLED."""
+        with _reaching(self._uri):
+            self._client.set_terminated(run_id, status)
+
+    def attach(self, run_id: str, folder: Path, note: str) -> None:
+        """Put the files of a report on a run, and its text on the run's page."""
+        with _reaching(self._uri):
+            self._client.log_artifacts(run_id, str(folder), "report")
+            self._client.set_tag(run_id, "mlflow.note.content", note)
+
+    def download(self, run_id: str, artifact: str, into: Path) -> Path | None:
+        """Fetch an artifact (a file or a folder) of a run; None where the run has none of that name."""
+        with _reaching(self._uri):
+            if not any(item.path == artifact for item in self._client.list_artifacts(run_id)):
+                return None
+            return Path(self._client.download_artifacts(run_id, artifact, str(into)))
+
+
+def _curves(epoch: EpochRecord) -> dict[str, float]:
+    values = {
+        "epoch_loss": epoch.loss,
+        "epoch_lr": epoch.lr,
+        "epoch_images_per_s": epoch.images_per_s,
+        "epoch_val_miou": epoch.val_miou,
+        "epoch_val_pixel_acc": epoch.val_pixel_acc,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _tags(record: Record) -> dict[str, str]:
+    """Where and with what the trial ran, and why it failed if it did."""
+    tags = {"fcnlab.report_split": record.trial.report_split}
+    if record.environment is not None:
+        environment = record.environment
+        versions = " ".join(f"{name} {version}" for name, version in environment.versions.items())
+        tags |= {
+            "fcnlab.device": environment.device,
+            "fcnlab.precision": environment.precision,
+            "fcnlab.threads": str(environment.threads),
+            "fcnlab.system": environment.system,
+            "fcnlab.versions": versions,
+            "fcnlab.data": record.trial.data,
+        }
+        if environment.commit:
+            tags["mlflow.source.git.commit"] = environment.commit
+    if record.failure is not None:
+        tags |= {"fcnlab.failure": record.failure.message, "fcnlab.cause": record.failure.cause}
+    return tags
+
+
+def _open_store(uri: str) -> MlflowClient:
+    for logger in ("mlflow", "alembic"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    from mlflow.tracking import MlflowClient
+
+    if not uri.startswith("sqlite:///"):
+        return MlflowClient(uri)
+    # Two processes that make the schema at once break the store for good.
+    file = Path(uri.removeprefix("sqlite:///"))
+    with FileLock(file.with_name(file.name + ".lock")):
+        client = MlflowClient(uri)
+        client.search_experiments(max_results=1)
+        return client
+
+
+def _experiment(client: MlflowClient, name: str, uri: str, artifacts: Path | None) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        if found.lifecycle_stage != "active":
+            raise TrackingError(f"{uri}: the experiment '{name}' has been deleted; restore it or delete it for good")
+        return str(found.experiment_id)
+    local = artifacts.as_uri() + "/" + name if artifacts is not None and uri.startswith("sqlite:") else None
+    return str(client.create_experiment(name, artifact_location=local))
+
+
+@contextmanager
+def _reaching(uri: str) -> Iterator[None]:
+    """What goes wrong on the way to the store, as one line."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    try:
+        yield
+    except (MlflowException, RequestException, OSError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise TrackingError(f"{_without_password(uri)}: MLflow store: {reason[:300]}") from error
+
+
+def _without_password(uri: str) -> str:
+    scheme, mark, rest = uri.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if mark and "@" in rest else uri
+
+
+Postponed = Callable[[str], None]
+"""Told once that the store is out of reach and that publication waits."""
