@@ -63,7 +63,7 @@ def figures(counts: Counts) -> Figures:
 
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    """part / whole, and nan where there is nothing."""
+    """Part / whole, and nan where there is nothing."""
     return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
 
 

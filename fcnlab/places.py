@@ -13,6 +13,7 @@ from fcnlab.data.fingerprint import file_digest
 from fcnlab.data.shapes import Shapes
 from fcnlab.errors import ModelError, RunError
 from fcnlab.spec import catalog, config, grid
+from fcnlab.spec.grid import Fingerprints
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ class Lab:
             RunError: the folder is not there.
         """
         named = lab or _env_path("FCNLAB_LAB")
-        around = file.resolve().parent.parent if file is not None and file.resolve().parent.name == "experiments" else None
+        around = (
+            file.resolve().parent.parent if file is not None and file.resolve().parent.name == "experiments" else None
+        )
         root = (named or around or Path.cwd()).resolve()
         if not root.is_dir():
             raise RunError(f"{root}: no such folder; make a lab with `fcnlab init {root.name}`")
@@ -99,7 +102,7 @@ class Lab:
         return found
 
     @cached_property
-    def fingerprints(self) -> grid.Fingerprints:
+    def fingerprints(self) -> Fingerprints:
         """Gives content fingerprints; each dataset and each file is read once."""
         data: dict[str, str] = {}
         weights: dict[str, str] = {}

@@ -52,7 +52,10 @@ class TrainingBatches:
             samples = [self._augmentation(self._split[int(i)], self._draws(epoch, int(i))) for i in chosen]
             images = torch.stack([sample.image for sample in samples]).to(self._device)
             labels = torch.stack([sample.label for sample in samples]).to(self._device)
-            yield normalised(images, self._mean, self._std).contiguous(memory_format=torch.channels_last), labels
+            yield (
+                normalised(images, self._mean, self._std).contiguous(memory_format=torch.channels_last),
+                labels,
+            )
 
     def _draws(self, epoch: int, index: int) -> np.random.Generator:
         return np.random.default_rng(stream(self._seed, "augmentation", epoch, index))

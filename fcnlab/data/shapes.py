@@ -91,7 +91,7 @@ def _paint(rng: np.random.RandomState, kind: int, y: Grid, x: Grid) -> Grid:
     return np.asarray(colour[None, None, :] + stripe[..., None], dtype=np.int64)
 
 
-def _place(rng: np.random.RandomState, y: Grid, x: Grid) -> tuple[int, int, int]:
+def _place(rng: np.random.RandomState, y: Grid) -> tuple[int, int, int]:
     """A centre anywhere in the scene and a radius; one thing in three is small."""
     height, width = y.shape
     largest = min(height, width) // 4
@@ -100,25 +100,25 @@ def _place(rng: np.random.RandomState, y: Grid, x: Grid) -> tuple[int, int, int]
 
 
 def _disc(rng: np.random.RandomState, y: Grid, x: Grid) -> Mask:
-    cy, cx, r = _place(rng, y, x)
+    cy, cx, r = _place(rng, y)
     return np.asarray((y - cy) ** 2 + (x - cx) ** 2 <= r * r)
 
 
 def _box(rng: np.random.RandomState, y: Grid, x: Grid) -> Mask:
-    cy, cx, r = _place(rng, y, x)
+    cy, cx, r = _place(rng, y)
     half = max(2, r * rng.randint(5, 10) // 10)
     tall, wide = (r, half) if rng.randint(2) else (half, r)
     return np.asarray((abs(y - cy) <= tall) & (abs(x - cx) <= wide))
 
 
 def _triangle(rng: np.random.RandomState, y: Grid, x: Grid) -> Mask:
-    cy, cx, r = _place(rng, y, x)
+    cy, cx, r = _place(rng, y)
     down = y - cy + r if rng.randint(2) else cy + r - y  # rows from the tip
     return np.asarray((down >= 0) & (down <= 2 * r) & (2 * abs(x - cx) <= down))
 
 
 def _ring(rng: np.random.RandomState, y: Grid, x: Grid) -> Mask:
-    cy, cx, r = _place(rng, y, x)
+    cy, cx, r = _place(rng, y)
     hole = max(1, r * rng.randint(5, 8) // 10)
     distance = (y - cy) ** 2 + (x - cx) ** 2
     return np.asarray((distance <= r * r) & (distance > hole * hole))
@@ -126,7 +126,7 @@ def _ring(rng: np.random.RandomState, y: Grid, x: Grid) -> Mask:
 
 def _bar(rng: np.random.RandomState, y: Grid, x: Grid) -> Mask:
     """A line of 2 to 4 pixels: the points nearer to a segment than half its thickness."""
-    cy, cx, _ = _place(rng, y, x)
+    cy, cx, _ = _place(rng, y)
     dy, dx = rng.randint(-30, 31), rng.randint(-30, 31)
     dy = dy if dy or dx else 20
     thick = rng.randint(2, 5)

@@ -8,6 +8,7 @@ import selectors
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from fcnlab.execute.base import Ended, Executor
@@ -53,7 +54,10 @@ def visible_gpus() -> list[str]:
         return [name for name in visible.split(",") if name not in ("", "-1")]
     try:
         listed = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, timeout=20
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=20,
         )
     except (OSError, subprocess.TimeoutExpired):  # no driver on this machine
         return []
@@ -137,10 +141,8 @@ class ProcessExecutor(Executor):
         process = worker.process
         assert process.stdin is not None and process.stdout is not None
         self._selector.unregister(process.stdout)
-        try:
+        with suppress(BrokenPipeError):
             process.stdin.close()  # the worker reads the end of its input, stops its child and ends
-        except BrokenPipeError:
-            pass
         try:
             process.wait(timeout=20)
         except subprocess.TimeoutExpired:

@@ -45,7 +45,7 @@ def main(root: str, data_root: str, threads: str) -> None:
         child.start()
         if not _ended(child, lines):
             return
-        print(json.dumps({"key": trial.key, "exit": child.exitcode}), file=out, flush=True)  # noqa: T201
+        print(json.dumps({"key": trial.key, "exit": child.exitcode}), file=out, flush=True)
 
 
 class _Lines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -30,11 +31,11 @@ class Backbone(nn.Module):
         """
         super().__init__()
         self.body = _create(name, pretrained)
-        info = self.body.feature_info
+        info: Any = self.body.feature_info
         # The deepest map of each reduction: the one that a paper would call the end of its stage.
         self._index = {reduction: i for i, reduction in enumerate(info.reduction())}
         self.channels = {reduction: info.channels()[i] for reduction, i in self._index.items()}
-        config = self.body.pretrained_cfg
+        config: Any = self.body.pretrained_cfg
         self.mean: tuple[float, ...] = tuple(config.get("mean", IMAGENET_MEAN))
         self.std: tuple[float, ...] = tuple(config.get("std", IMAGENET_STD))
 
@@ -84,7 +85,9 @@ def load_weights(backbone: Backbone, path: Path) -> None:
         )
     for key, value in own.items():
         if state[key].shape != value.shape:
-            raise ModelError(f"{path}: '{key}' has shape {tuple(state[key].shape)}, the model's is {tuple(value.shape)}")
+            raise ModelError(
+                f"{path}: '{key}' has shape {tuple(state[key].shape)}, the model's is {tuple(value.shape)}"
+            )
     backbone.body.load_state_dict({key: state[key] for key in own})
 
 

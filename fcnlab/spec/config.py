@@ -28,7 +28,6 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-
     def content(self) -> dict[str, Any]:
         """What this configuration says, as plain values: without documentation and without defaults."""
         fields = type(self).model_fields

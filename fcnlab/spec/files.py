@@ -36,7 +36,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
         SpecError: not YAML, a key twice, or something else than a mapping.
     """
     try:
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        value = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise SpecError(f"{where}{line}: not valid YAML: {error.problem}") from None
@@ -112,7 +112,9 @@ def _fields_at(model: type[BaseModel], loc: list[str]) -> list[str]:
         if fields:
             current = [m for field in fields for m in _models_in(field.annotation)]
         else:  # the tag of a union, or an index
-            tagged = [m for m in current if "name" in m.model_fields and part in get_args(m.model_fields["name"].annotation)]
+            tagged = [
+                m for m in current if "name" in m.model_fields and part in get_args(m.model_fields["name"].annotation)
+            ]
             current = tagged or current
     return sorted({name for m in current for name in m.model_fields})
 
@@ -129,5 +131,12 @@ def _show(value: Any) -> str:
 
 
 def _kind(value: Any) -> str:
-    names = {list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false", dict: "a mapping"}
+    names = {
+        list: "a list",
+        str: "a text",
+        int: "a number",
+        float: "a number",
+        bool: "true or false",
+        dict: "a mapping",
+    }
     return names.get(type(value), f"a {type(value).__name__}")

@@ -22,7 +22,18 @@ from pydantic import Field
 
 from fcnlab.errors import SpecError, nearest
 from fcnlab.spec.catalog import KINDS, Catalog
-from fcnlab.spec.config import Backbone, Config, Count, Dataset, Head, NamedVariant, Recipe, Upsampler, Variant, Whole
+from fcnlab.spec.config import (
+    Backbone,
+    Config,
+    Count,
+    Dataset,
+    Head,
+    NamedVariant,
+    Recipe,
+    Upsampler,
+    Variant,
+    Whole,
+)
 from fcnlab.spec.files import check, read
 from fcnlab.spec.trial import Trial
 
@@ -40,9 +51,9 @@ class GridFile(Config):
 
     question: Annotated[str, Field(min_length=1)]
     about: str = ""
-    base: dict[str, Value] = {}
-    product: dict[str, Annotated[list[Value], Field(min_length=1)]] = {}
-    exclude: list[dict[str, Value | list[Value]]] = []
+    base: dict[str, Value] = Field(default_factory=dict)
+    product: dict[str, Annotated[list[Value], Field(min_length=1)]] = Field(default_factory=dict)
+    exclude: list[dict[str, Value | list[Value]]] = Field(default_factory=list)
     seeds: Count | Annotated[list[Whole], Field(min_length=1)] = 1
     baseline: dict[str, Value]
     select: Literal["last", "best"] = "last"
@@ -116,7 +127,9 @@ def load(path: Path, catalog: Catalog) -> Grid:
         if not any(_matches({**file.base, **axes}, rule) for rule in _rules(file, where))
     )
     if not cells:
-        raise SpecError(f"{where}: exclude: leaves no cell of the {len(list(_product(file.product)))}; nothing to compare")
+        raise SpecError(
+            f"{where}: exclude: leaves no cell of the {len(list(_product(file.product)))}; nothing to compare"
+        )
     _refuse_twins(cells, where)
     seeds = tuple(range(file.seeds)) if isinstance(file.seeds, int) else tuple(file.seeds)
     if len(set(seeds)) < len(seeds):
@@ -170,7 +183,9 @@ def _names(said: Assignment, catalog: Catalog, where: str) -> dict[str, str]:
     missing = [part for part in PARTS if part not in names]
     if missing:
         remedy = "name it under base or product" + (", or give a variant" if missing[0] in PARTS[:3] else "")
-        raise SpecError(f"{where}: {missing[0]}: nothing says which; {remedy}; {nearest('', catalog.names(missing[0]))}")
+        raise SpecError(
+            f"{where}: {missing[0]}: nothing says which; {remedy}; {nearest('', catalog.names(missing[0]))}"
+        )
     own = "-".join(str(names[part]) for part in ("head", "backbone", "upsampler"))
     overruled = any(part in said for part in PARTS[:3])
     names["variant"] = own if overruled or "variant" not in said else str(said["variant"])
@@ -240,7 +255,9 @@ def _refuse_optimism(file: GridFile, cells: tuple[Cell, ...], where: str) -> Non
 def _baseline(file: GridFile, cells: tuple[Cell, ...], where: str) -> Cell:
     for axis in file.baseline:
         if axis not in file.product and axis not in file.base:
-            raise SpecError(f"{where}: baseline: {axis}: not an axis of this grid; {nearest(axis, {**file.base, **file.product})}")
+            raise SpecError(
+                f"{where}: baseline: {axis}: not an axis of this grid; {nearest(axis, {**file.base, **file.product})}"
+            )
     found = [cell for cell in cells if _matches({**file.base, **cell.axes}, file.baseline)]
     if len(found) != 1:
         which = "names no cell" if not found else f"fits {len(found)} cells; say more axes"

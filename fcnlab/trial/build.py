@@ -56,7 +56,9 @@ def _upsampler(spec: Upsampler, classes: int, factor: int) -> nn.Module:
     )
 
 
-def build_training(recipe: Recipe, model: FCN, dataset: Dataset, split: str, seed: int, device: torch.device) -> Training:
+def build_training(
+    recipe: Recipe, model: FCN, dataset: Dataset, split: str, seed: int, device: torch.device
+) -> Training:
     """Build what trains `model` by `recipe`.
 
     Raises:

@@ -1,15 +1,15 @@
 """The run folder of a trial, and the record that says that it is finished.
 
-    runs/<key>/
-        trial.json         what is run
-        progress.jsonl     a line an epoch, while it runs
-        checkpoint.pt      where to go on after an interruption; gone once the trial is finished
-        last.safetensors   the weights of the last epoch, and of the best on val where that is another
-        best.safetensors
-        counts.npz         per-image counts [N, classes, 3] of each scored split, with the ids
-        samples/           predictions of the first images of the reported split, as palette images
-        log.txt            what the worker printed
-        record.json        last and atomically: it is there if and only if the trial has ended
+runs/<key>/
+    trial.json         what is run
+    progress.jsonl     a line an epoch, while it runs
+    checkpoint.pt      where to go on after an interruption; gone once the trial is finished
+    last.safetensors   the weights of the last epoch, and of the best on val where that is another
+    best.safetensors
+    counts.npz         per-image counts [N, classes, 3] of each scored split, with the ids
+    samples/           predictions of the first images of the reported split, as palette images
+    log.txt            what the worker printed
+    record.json        last and atomically: it is there if and only if the trial has ended
 """
 
 from __future__ import annotations

@@ -31,7 +31,16 @@ from fcnlab.training import cost, hardware
 from fcnlab.training.evaluate import evaluate
 from fcnlab.training.fit import Diverged, Epoch, fit
 from fcnlab.trial.build import Training, build_model, build_training
-from fcnlab.trial.record import Cost, Environment, EpochRecord, Failure, Record, RunFolder, Scores, write_whole
+from fcnlab.trial.record import (
+    Cost,
+    Environment,
+    EpochRecord,
+    Failure,
+    Record,
+    RunFolder,
+    Scores,
+    write_whole,
+)
 from fcnlab.trial.samples import SAMPLES, save_sample
 
 
@@ -90,7 +99,7 @@ class _Run:
         model = build_model(variant, self.classes, self.trial.seed, lab.weights_file(variant.backbone))
         # What is drawn while training (dropout) has a stream of its own, whatever the initialisation drew.
         torch.manual_seed(stream(self.trial.seed, "training"))
-        return model.to(self.device, memory_format=torch.channels_last)
+        return model.to(self.device).to(memory_format=torch.channels_last)
 
     def finish(self) -> Record:
         """Train what is left to train, score, and give the record."""
@@ -148,7 +157,9 @@ class _Run:
     def _val(self) -> DecodedSplit:
         return DecodedSplit(self.dataset.split(self.trial.dataset.splits.val))
 
-    def _counts(self, split: DecodedSplit, on_prediction: Callable[[int, Tensor], None] | None = None) -> metrics.Counts:
+    def _counts(
+        self, split: DecodedSplit, on_prediction: Callable[[int, Tensor], None] | None = None
+    ) -> metrics.Counts:
         began = time.perf_counter()
         backbone = self.model.backbone
         counts = evaluate(
@@ -197,7 +208,8 @@ class _Run:
         if splits.test is not None:
             opened["test"] = DecodedSplit(self.dataset.split(splits.test))
         last = self.trial.recipe.epochs
-        scores, counted = [], {}
+        scores: list[Scores] = []
+        counted: dict[str, metrics.Counts] = {}
         save_file(_contiguous(self.model.state_dict()), self.folder.path / "last.safetensors")
         for choice, epoch in (("last", last), ("best", self.best[1])):
             if choice == "best" and epoch != last:
@@ -211,8 +223,8 @@ class _Run:
                     counts = self._counts(split, sample)
                 counted[f"{name}_{choice}"] = counts
                 scores.append(_scores(name, choice, epoch, counts))
-        ids = {f"{name}_ids": np.array(split.ids) for name, split in opened.items()}
-        write_whole(self.folder.counts, lambda file: np.savez_compressed(file, **counted, **ids))
+        arrays: dict[str, Any] = counted | {f"{name}_ids": np.array(split.ids) for name, split in opened.items()}
+        write_whole(self.folder.counts, lambda file: np.savez_compressed(file, **arrays))
         return scores
 
     def _sampler(self, split: DecodedSplit) -> Callable[[int, Tensor], None]:
@@ -258,13 +270,20 @@ def commit() -> str | None:
     def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(
-                ["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10, env=environment
+                ["git", "-C", str(here), *arguments],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                env=environment,
             )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
-    if git("ls-files", "--error-unmatch", Path(__file__).name) is None and git("ls-files", str(here)) in (None, ""):
+    if git("ls-files", "--error-unmatch", Path(__file__).name) is None and git("ls-files", str(here)) in (
+        None,
+        "",
+    ):
         return None
     head = git("rev-parse", "--short=12", "HEAD")
     return f"{head}+" if head and git("status", "--porcelain", "--", str(here.parent)) else head

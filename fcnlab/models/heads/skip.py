@@ -18,7 +18,9 @@ class SkipHead(Head):
     the start every skip is a no-op. The deepest score is made first: for one seed it starts alike in all heads.
     """
 
-    def __init__(self, channels: Mapping[int, int], classes: int, make_upsampler: MakeUpsampler, *, stride: int) -> None:
+    def __init__(
+        self, channels: Mapping[int, int], classes: int, make_upsampler: MakeUpsampler, *, stride: int
+    ) -> None:
         """
         Raises:
             ModelError: a map that the head reads is not among `channels`; the message names those that are.
@@ -28,8 +30,10 @@ class SkipHead(Head):
         missing = [r for r in self.reductions if r not in channels]
         if missing:
             have = ", ".join(map(str, sorted(channels)))
-            raise ModelError(f"a head of stride {stride} needs features at stride {missing[0]}; the backbone has {have}")
-        deepest, *skips = self.reductions
+            raise ModelError(
+                f"a head of stride {stride} needs features at stride {missing[0]}; the backbone has {have}"
+            )
+        skips = self.reductions[1:]
         self.score = nn.ModuleDict({str(r): nn.Conv2d(channels[r], classes, kernel_size=1) for r in self.reductions})
         for r in skips:
             for parameter in self.score[str(r)].parameters():

@@ -1,0 +1,30 @@
+"""Comparison experiments on Fully Convolutional Networks: a question in YAML in, an ablation table out.
+
+    import fcnlab
+
+    model = fcnlab.build_model("fcn8s-resnet18", num_classes=21)
+    grid = fcnlab.load_grid("experiments/quickstart.yaml")
+    fcnlab.run_grid(grid)
+    fcnlab.frame(grid)     # pandas, one row a trial
+    fcnlab.summary(grid)   # pandas, one row a cell
+
+Importing fcnlab loads neither torch nor pandas nor mlflow; each name loads what it needs on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fcnlab.api import build_model, frame, load_grid, run_grid, summary
+
+__version__ = "0.1.0"
+__all__ = ["build_model", "frame", "load_grid", "run_grid", "summary"]
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        from fcnlab import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'fcnlab' has no attribute '{name}'")

@@ -1,0 +1,5 @@
+"""`python -m fcnlab` is `fcnlab`."""
+
+from fcnlab.cli import main
+
+main()

@@ -1,0 +1,105 @@
+"""The same from Python as from the command line; re-exported by `fcnlab`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fcnlab.places import Lab
+from fcnlab.spec.config import NamedVariant, Variant
+from fcnlab.spec.grid import Grid
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fcnlab.execute.driver import Outcome
+    from fcnlab.models import FCN
+    from fcnlab.report.write import Report
+
+
+def build_model(variant: str, num_classes: int, *, seed: int = 0, lab: Lab | None = None) -> FCN:
+    """Build a variant of the catalogue: images [B, 3, H, W], normalised, to scores [B, num_classes, H, W].
+
+    `model.backbone.mean` and `.std` say how images are normalised. The same seed gives the same weights.
+
+    Raises:
+        SpecError: no such variant.
+        ModelError: its weights cannot be had here.
+    """
+    from fcnlab.trial.build import build_model as build
+
+    lab = lab or Lab.find()
+    parts = variant_parts(variant, lab)
+    return build(parts, num_classes, seed, lab.weights_file(parts.backbone))
+
+
+def variant_parts(name: str, lab: Lab) -> Variant:
+    """The configuration of a variant of the catalogue. Raises SpecError where there is none of that name."""
+    named = lab.catalog.get("variant", name)
+    assert isinstance(named, NamedVariant)
+    return Variant.model_validate(
+        {part: lab.catalog.get(part, getattr(named, part)) for part in ("backbone", "head", "upsampler")}
+    )
+
+
+def load_grid(path: str | os.PathLike[str]) -> Grid:
+    """Read and check a grid file. Raises SpecError with one line a fault."""
+    path = Path(path)
+    return Lab.find(path).grid(path)
+
+
+def run_grid(
+    grid: Grid,
+    *,
+    workers: int | None = None,
+    threads: int | None = None,
+    lab: Lab | None = None,
+    quiet: bool = False,
+) -> Outcome:
+    """Run what is left of a grid, publish it to MLflow and write its report.
+
+    Raises:
+        FcnlabError: as `fcnlab grid run` would say it.
+    """
+    from rich.console import Console
+
+    from fcnlab.execute.driver import run
+    from fcnlab.execute.process import ProcessExecutor, plan_slots
+    from fcnlab.execute.watch import PlainWatcher, Watcher
+
+    lab = lab or Lab.find(grid.path)
+    watcher = Watcher() if quiet else PlainWatcher(Console())
+    outcome = run(grid, lab, lambda: ProcessExecutor(lab, plan_slots(workers, threads)), watcher)
+    if outcome.postponed is None:
+        report(grid, lab=lab)
+    return outcome
+
+
+def frame(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
+    """One row a trial, from MLflow: see `fcnlab.report.frame.trials_frame` for the columns."""
+    return _summarised(grid, lab)[0]
+
+
+def summary(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
+    """One row a cell, from MLflow: see `fcnlab.report.frame.cells_frame` for the columns."""
+    return _summarised(grid, lab)[1]
+
+
+def report(grid: Grid, *, lab: Lab | None = None) -> Report:
+    """Write `results/<grid>/` from MLflow and return the `Report`."""
+    from fcnlab.execute.driver import open_book
+    from fcnlab.execute.plan import make_plan
+    from fcnlab.report.write import write_report
+
+    lab = lab or Lab.find(grid.path)
+    return write_report(make_plan(grid, lab), lab, open_book(grid, lab))
+
+
+def _summarised(grid: Grid, lab: Lab | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    from fcnlab.execute.driver import open_book
+    from fcnlab.execute.plan import make_plan
+    from fcnlab.report.write import summarise
+
+    lab = lab or Lab.find(grid.path)
+    return summarise(make_plan(grid, lab), open_book(grid, lab))

@@ -1,0 +1,37 @@
+"""The command line: thin verbs, one file a group. What is heavy is imported inside the verbs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from fcnlab.cli import data, grid, init, model, registry, report, train, ui
+from fcnlab.errors import FcnlabError
+
+app = typer.Typer(
+    name="fcnlab",
+    help="Comparison experiments on Fully Convolutional Networks: a question in YAML in, an ablation table out.",
+    epilog="Example: fcnlab grid run experiments/quickstart.yaml",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(grid.app, name="grid")
+app.add_typer(registry.app, name="registry")
+app.add_typer(data.app, name="data")
+app.add_typer(model.app, name="model")
+app.command("train", epilog=train.EXAMPLE)(train.train)
+app.command("report", epilog=report.EXAMPLE)(report.report)
+app.command("ui", epilog=ui.EXAMPLE)(ui.ui)
+app.command("init", epilog=init.EXAMPLE)(init.init)
+
+
+def main() -> None:
+    """Run `fcnlab`. What the user can put right is said on standard error, and the exit code is 2."""
+    try:
+        app()
+    except FcnlabError as error:
+        for line in str(error).splitlines():
+            print(f"fcnlab: error: {line}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)

@@ -1,0 +1,51 @@
+"""`fcnlab init`: a lab of one's own."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fcnlab.errors import RunError
+
+EXAMPLE = "Example: fcnlab init mylab && cd mylab && fcnlab grid run experiments/quickstart.yaml"
+
+_README = """# {name}
+
+A lab of fcnlab: questions in `experiments/`, answers in `results/`, what this lab adds to the catalogue in `registry/`.
+
+    fcnlab grid run experiments/quickstart.yaml
+    fcnlab ui
+"""
+
+_ENTRIES = {
+    "variants": "# Added by this lab:\n# mine: {backbone: resnet18-scratch, head: fcn8s, upsampler: random}\n",
+    "recipes": "# Added by this lab; `fcnlab registry show recipe standard` shows one to start from.\n",
+}
+
+_IGNORED = "/runs/\n/mlflow.db*\n/mlartifacts/\n/.fcnlab/\n"
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there, or empty")],
+) -> None:
+    """Make a lab: a folder with experiments/, registry/ and results/, and a first question to run."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder}: is there already and not empty; name a new folder")
+    quickstart = files("fcnlab.experiments").joinpath("quickstart.yaml").read_text(encoding="utf-8")
+    texts = {
+        "README.md": _README.format(name=folder.resolve().name),
+        ".gitignore": _IGNORED,
+        "experiments/quickstart.yaml": quickstart,
+        "results/.gitkeep": "",
+    } | {f"registry/{kind}.yaml": text for kind, text in _ENTRIES.items()}
+    try:
+        for name, text in texts.items():
+            file = folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written: {error.strerror}") from None
+    typer.echo(f"{folder} is a lab; next: cd {folder} && fcnlab grid run experiments/quickstart.yaml")

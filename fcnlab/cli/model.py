@@ -1,0 +1,61 @@
+"""`fcnlab model show`: what a variant is made of, and what it costs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fcnlab.cli.options import LabOption
+
+app = typer.Typer(help="Look at variants.", no_args_is_help=True)
+
+
+@app.command(epilog="Example: fcnlab model show fcn8s-resnet18 --size 320x480")
+def show(
+    variant: Annotated[str, typer.Argument(help="A variant of the registry", show_default=False)],
+    classes: Annotated[int, typer.Option("--classes", min=1, help="How many classes are scored")] = 21,
+    size: Annotated[str, typer.Option("--size", help="Height x width of the image")] = "320x480",
+    lab: LabOption = None,
+) -> None:
+    """Show a variant's feature maps, parameters by part and GMACs. Weights are not loaded."""
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from fcnlab.api import variant_parts
+    from fcnlab.places import Lab
+    from fcnlab.training import cost
+    from fcnlab.trial.build import build_model
+
+    height, width = _size(size)
+    parts = variant_parts(variant, Lab.find(lab=lab))
+    bare = parts.model_copy(update={"backbone": parts.backbone.model_copy(update={"weights": "scratch"})})
+    model = build_model(bare, classes, seed=0).eval()
+    with torch.inference_mode():
+        features = model.backbone(torch.zeros(1, 3, height, width))
+        scores = model.head(features, (height, width))
+    maps = Table("stride", "channels", "height x width", title=f"{variant}: feature maps of {parts.backbone.timm}")
+    for stride, map_ in features.items():
+        maps.add_row(str(stride), str(map_.shape[1]), f"{map_.shape[2]} x {map_.shape[3]}")
+    sizes = Table("part", "parameters", "of them learned")
+    upsamplers = torch.nn.ModuleList(
+        [model.head.get_submodule(n) for n in ("upsample", "fuse") if hasattr(model.head, n)]
+    )
+    for name, module in (
+        ("backbone", model.backbone),
+        ("head", model.head),
+        ("  its upsamplers", upsamplers),
+        ("all", model),
+    ):
+        sizes.add_row(name, f"{cost.parameters(module):,}", f"{cost.parameters(module, trainable=True):,}")
+    console = Console()
+    console.print(maps, sizes)
+    console.print(f"scores {tuple(scores.shape)}, {cost.gmacs(model, (height, width)):.2f} GMACs at {height}x{width}")
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise typer.BadParameter(f"'{text}' is not height x width, such as 320x480", param_hint="--size")
+    return int(height), int(width)

@@ -1,0 +1,29 @@
+"""Options that several verbs share. They say where and how to run, never what to train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+LabOption = Annotated[
+    Path | None,
+    typer.Option("--lab", help="The lab's folder [default: FCNLAB_LAB, the folder around experiments/, or this one]"),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option("--data-root", help="The folder that holds the datasets' folders [default: FCNLAB_DATA]"),
+]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option("--tracking-uri", help="MLflow's store [default: MLFLOW_TRACKING_URI, or mlflow.db in the lab]"),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Trials at once [default: one a GPU, or by cores and memory]"),
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads a trial [default: a share of the cores]")
+]
+GridFile = Annotated[Path, typer.Argument(metavar="FILE", help="The grid's YAML file", show_default=False)]
