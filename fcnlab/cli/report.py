@@ -32,6 +32,6 @@ def show(grid: Grid, made: Report) -> None:
     from fcnlab.report.tables import to_terminal
 
     console = Console()
-    console.print(to_terminal(made.table, grid.file.question))
+    console.print(to_terminal(made.table, grid.file.question, console.width))
     console.print(made.footnote, style="dim", highlight=False)
     typer.echo(f"report: {made.folder / 'README.md'}")

@@ -53,13 +53,13 @@ def run(grid: Grid, lab: Lab, hire: Callable[[], Executor], watcher: Watcher) ->
     """
     with _alone(grid, lab):
         plan = make_plan(grid, lab)
+        for planned in plan.left:  # before anything is started or published: this is where a full disk shows
+            planned.folder.make()
         publisher = Publisher(plan, lab, watcher)
         publisher.publish_ended()
         watcher.planned(plan)
         try:
             if plan.left:
-                for planned in plan.left:
-                    planned.folder.make()
                 with hire() as executor:
                     _work_off(plan, executor, publisher, watcher)
         finally:
@@ -93,20 +93,23 @@ def forget_failed(grid: Grid, lab: Lab) -> int:
 def _alone(grid: Grid, lab: Lab) -> Iterator[None]:
     """Hold the grid, so that no second driver runs it from this lab; the kernel lets go when a driver dies."""
     folder = lab.root / ".fcnlab"
+    lock = FileLock(folder / f"{grid.name}.lock")
     try:
         folder.mkdir(exist_ok=True)
-        lock = FileLock(folder / f"{grid.name}.lock", timeout=0)
-        with lock:
-            yield
+        lock.acquire(timeout=0)
     except Timeout:
         raise RunError(
             f"the grid {grid.name} is already being run in {lab.root}; watch it with "
             f"`fcnlab grid status {grid.path}`, or wait until it is done"
         ) from None
-    except PermissionError as error:
+    except OSError as error:
         raise RunError(
-            f"{error.filename or folder}: no permission to write; choose another lab folder with --lab"
+            f"{folder}: cannot be written ({error.strerror}); choose another lab folder with --lab"
         ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _work_off(plan: Plan, executor: Executor, publisher: Publisher, watcher: Watcher) -> None:

@@ -10,6 +10,8 @@ import pandas as pd
 from rich.table import Table as RichTable
 
 NOTHING = "–"
+GAP = 2
+"""Spaces between the columns in a terminal."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Table:
 def cell_table(cells: pd.DataFrame, axes: Sequence[str]) -> Table:
     """The table of a grid: one row a cell, percentages with one decimal, the baseline marked."""
     names = list(axes) or ["cell"]
-    headings = (*names, "n", "mIoU %", "Δ mIoU", "pixel acc. %", "params M", "GMACs", "train s")
+    headings = (*names, "n", "mIoU %", "Δ mIoU", "acc. %", "params M", "GMACs", "train s")
     rows = tuple(_row(row, names) for _, row in cells.iterrows())
     return Table(headings, rows, len(names), int(cells["baseline"].to_numpy().argmax()))
 
@@ -102,11 +104,30 @@ def _escaped_latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
 
 
-def to_terminal(table: Table, title: str) -> RichTable:
-    """The table for a terminal."""
-    shown = RichTable(title=title, title_justify="left", title_style="bold", header_style="bold")
-    for index, heading in enumerate(table.headings):
-        shown.add_column(heading, justify="left" if index < table.texts else "right", overflow="fold")
+def to_terminal(table: Table, title: str, width: int) -> RichTable:
+    """The table for a terminal of `width` columns; costs that do not fit are named below it instead of squeezed."""
+    shown_columns = len(table.headings)
+    while shown_columns > table.texts + 3 and _width(table, shown_columns) > width:
+        shown_columns -= 1
+    rest = table.headings[shown_columns:]
+    shown = RichTable(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=None,
+        padding=(0, GAP, 0, 0),
+        caption=f"in the report also: {', '.join(rest)}" if rest else None,
+        caption_justify="left",
+    )
+    for index, heading in enumerate(table.headings[:shown_columns]):
+        shown.add_column(heading, justify="left" if index < table.texts else "right", no_wrap=index >= table.texts)
     for index, row in enumerate(table.rows):
-        shown.add_row(*row, style="dim" if index == table.marked else "")
+        shown.add_row(*row[:shown_columns], style="dim" if index == table.marked else "")
     return shown
+
+
+def _width(table: Table, columns: int) -> int:
+    """How wide the first columns are, side by side."""
+    widths = [max(map(len, column)) for column in zip(table.headings, *table.rows, strict=True)]
+    return sum(widths[:columns]) + GAP * columns

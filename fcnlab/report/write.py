@@ -92,8 +92,8 @@ def footnote(grid: Grid, trials: pd.DataFrame) -> str:
         else f"One seed: nothing is said about the variance of training. Δ is to {grid.baseline.label}."
     )
     return (
-        f"Scored on {splits} at native size, at {epoch}; mIoU over one confusion count of the split, ignored pixels "
-        f"left out. {spread}"
+        f"Scored on {splits} at native size, at {epoch}; mIoU and pixel accuracy (acc.) over one confusion count of "
+        f"the split, ignored pixels left out. {spread}"
     )
 
 

@@ -161,7 +161,7 @@ class RunFolder:
         """The epochs so far."""
         try:
             lines = self.progress.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         return [EpochRecord.model_validate(json.loads(line)) for line in lines]
 

@@ -1,0 +1,36 @@
+# make demo   set up, run the quickstart grid, show its table
+# make test   set up, run the tests
+# make check  lint and types, as CI does
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check readme clean
+
+demo: $(STAMP)
+	$(BIN)/fcnlab grid run experiments/quickstart.yaml
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# torch and torchvision are resolved together and from one index: a torch of another build breaks torchvision.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fcnlab needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	touch $@
+
+# The README's generated blocks, from the committed results.
+readme: $(STAMP)
+	$(BIN)/python docs/fill_readme.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info

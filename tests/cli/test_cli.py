@@ -1,0 +1,371 @@
+"""The command line: what is said, on which stream, with which exit code, and what is not loaded for it."""
+
+from __future__ import annotations
+
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer.main
+import yaml
+from PIL import Image
+
+from fcnlab import cli
+from fcnlab.places import Lab
+from fcnlab.spec import catalog
+from tests.conftest import SMOKE, write_grid
+
+HEAVY = "{'torch', 'torchvision', 'timm', 'mlflow', 'pandas'}"
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a call of `fcnlab` came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Said]
+
+
+@pytest.fixture
+def fcnlab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """Call `fcnlab` in this process, as the shell would, from an empty folder."""
+    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["fcnlab", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        code = caught.value.code
+        assert code is None or isinstance(code, int)
+        return Said(code or 0, *capsys.readouterr())
+
+    return call
+
+
+def refused(said: Said, *parts: str) -> None:
+    """Check that the call was refused in one line on standard error that says these parts."""
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("fcnlab: error: ") and said.err.count("\n") == 1
+    for part in parts:
+        assert part in said.err
+
+
+def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def verbs(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every verb with its words; groups are walked through."""
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from verbs(inner, (*path, name))
+    if not hasattr(command, "commands"):
+        yield path, command
+
+
+VERBS = dict(verbs(typer.main.get_command(cli.app)))
+
+
+# --- startup ---------------------------------------------------------------------------------------------------------
+
+
+def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
+    done = python(
+        "import sys; sys.argv = ['fcnlab', '--help']\n"
+        "import fcnlab, fcnlab.cli\n"
+        "try: fcnlab.cli.main()\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        f"assert not {HEAVY} & set(sys.modules), {HEAVY} & set(sys.modules)",
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout and "grid" in done.stdout
+
+
+def test_looking_at_the_catalogue_data_and_a_plan_loads_nothing_heavy(tmp_path: Path) -> None:
+    file = write_grid(tmp_path, SMOKE)
+    calls = [["registry", "list"], ["data", "list"], ["grid", "plan", str(file)], ["init", "new"]]
+    done = python(
+        "import sys, fcnlab.cli\n"
+        f"for arguments in {calls!r}:\n"
+        "    sys.argv = ['fcnlab', *arguments]\n"
+        "    try: fcnlab.cli.main()\n"
+        "    except SystemExit as stop: assert not stop.code, arguments\n"
+        f"    assert not {HEAVY} & set(sys.modules), (arguments, {HEAVY} & set(sys.modules))",
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_error_of_the_user_leaves_the_process_with_2_and_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fcnlab", "grid", "plan", "gone.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "fcnlab: error: gone.yaml: no such file; valid: none\n"
+
+
+# --- help ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_verbs_are_those_that_the_docs_tell_of() -> None:
+    assert {" ".join(words) for words in VERBS} == {
+        "grid plan", "grid run", "grid status", "grid sync", "grid retry", "registry list", "registry show",
+        "data list", "data check", "model show", "train", "report", "ui", "init",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("words", VERBS, ids=" ".join)
+def test_every_verb_says_what_it_does_and_gives_an_example_that_it_takes(words: tuple[str, ...]) -> None:
+    verb = VERBS[words]
+    assert verb.help and verb.help.strip().endswith(".")
+    assert verb.epilog.startswith("Example: fcnlab ")
+    example = shlex.split(verb.epilog.removeprefix("Example: fcnlab ").split("&&")[0])
+    assert example[: len(words)] == list(words)
+    verb.make_context("fcnlab", example[len(words) :])  # parses; nothing is run
+    undocumented = [p.name for p in verb.params if p.param_type_name == "option" and not p.help]
+    assert not undocumented
+
+
+def test_a_verb_shows_its_help_and_example(fcnlab: Call) -> None:
+    said = fcnlab("grid", "plan", "--help")
+    assert said.code == 0 and "Example: fcnlab grid plan experiments/quickstart.yaml" in said.out
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        ("recipe: smoke", "recipe: smok", ["recipe: no recipe 'smok'; did you mean 'smoke'?"]),
+        ("dataset: shapes-mini", "dataset: shape", ["dataset: no dataset 'shape'; did you mean 'shapes'?"]),
+        ("backbone: tiny-scratch", "variant: fcn8s-tinny", ["no variant 'fcn8s-tinny'; did you mean 'fcn8s-tiny'?"]),
+        ("seeds: 2", "seed: 2", ["seed: unknown key; did you mean 'seeds'?"]),
+        ("seeds: 2", "seeds: [", ["not valid YAML"]),
+    ],
+)
+def test_a_fault_in_a_grid_file_is_one_line_with_the_file_and_the_remedy(
+    fcnlab: Call, tmp_path: Path, old: str, new: str, parts: list[str]
+) -> None:
+    file = write_grid(tmp_path, SMOKE.replace(old, new))
+    refused(fcnlab("grid", "plan", file), str(file), *parts)
+
+
+def test_every_fault_of_a_file_has_a_line_of_its_own(fcnlab: Call, tmp_path: Path) -> None:
+    file = write_grid(tmp_path, SMOKE.replace("seeds: 2", "seed: 2\nbaselin: 3"))
+    said = fcnlab("grid", "plan", file)
+    lines = said.err.splitlines()
+    assert said.code == 2 and len(lines) == 2
+    assert all(line.startswith(f"fcnlab: error: {file}: ") for line in lines)
+
+
+def test_a_missing_grid_file_is_an_error_that_names_the_nearest(fcnlab: Call, tmp_path: Path) -> None:
+    file = write_grid(tmp_path, SMOKE)
+    missing = file.with_name("qestion.yaml")
+    refused(fcnlab("grid", "plan", missing), f"{missing}: no such file; did you mean 'question.yaml'?")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["registry", "list", "head5"], "'head5' is not a kind of the catalogue; did you mean 'head'?"),
+        (["registry", "show", "recipe", "d2"], "no recipe 'd2'; did you mean 'd2l'?"),
+        (["data", "check", "camvit"], "no dataset 'camvit'; did you mean 'camvid'?"),
+        (["data", "check", "camvid"], "no data root is set; pass --data-root or set FCNLAB_DATA"),
+        (["data", "check", "camvid", "--data-root", "."], "camvid is not there; --data-root (or FCNLAB_DATA)"),
+        (["registry", "list", "--lab", "gone"], "gone: no such folder; make a lab with `fcnlab init gone`"),
+        (["ui"], "mlflow.db: nothing is recorded yet; run a grid first"),
+        (["model", "show", "fcn8s-tinny"], "no variant 'fcn8s-tinny'; did you mean 'fcn8s-tiny'?"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_not_there_is_an_error_that_says_the_remedy(fcnlab: Call, arguments: list[str], says: str) -> None:
+    refused(fcnlab(*arguments), says)
+
+
+def test_a_plan_over_data_that_is_not_there_is_an_error(fcnlab: Call, tmp_path: Path) -> None:
+    file = write_grid(tmp_path, SMOKE.replace("shapes-mini", "camvid"))
+    refused(fcnlab("grid", "plan", file), "no data root is set")
+    refused(fcnlab("grid", "plan", file, "--data-root", tmp_path / "gone"), str(tmp_path / "gone/camvid"))
+
+
+@pytest.mark.parametrize("size", ["64", "64y64", "0x64", "64x", "-1x5", "64x64x3"])
+def test_a_size_that_is_none_is_a_usage_error(fcnlab: Call, size: str) -> None:
+    said = fcnlab("model", "show", "fcn8s-tiny", f"--size={size}")
+    assert (said.code, said.out) == (2, "")
+    assert "--size" in said.err and f"'{size}' is not height x width, such as 320x480" in said.err
+
+
+# --- verbs -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_shows_every_cell_seed_and_what_is_left(fcnlab: Call, tmp_path: Path) -> None:
+    said = fcnlab("grid", "plan", write_grid(tmp_path, SMOKE))
+    assert (said.code, said.err) == (0, "")
+    rows = [line for line in said.out.splitlines() if "to do" in line]
+    assert len(rows) == 2
+    assert "fcn32s (baseline)" in rows[0] and "fcn8s" in rows[1] and "baseline" not in rows[1]
+    assert all(row.count("to do") == 2 for row in rows)
+    assert "seed 0" in said.out and "seed 1" in said.out and "Does it run?" in said.out
+    assert "4 trials: 0 finished, 0 failed, 4 to run" in said.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["experiments"]  # looking makes nothing
+
+
+def test_the_registry_lists_one_kind_by_either_number(fcnlab: Call) -> None:
+    said = fcnlab("registry", "list", "heads")
+    assert said == fcnlab("registry", "list", "head")
+    assert all(name in said.out for name in ("fcn32s", "fcn16s", "fcn8s")) and "recipe" not in said.out
+
+
+def test_the_registry_lists_every_name_of_every_kind(fcnlab: Call) -> None:
+    out = fcnlab("registry", "list").out
+    rows = {tuple(cell.strip() for cell in line.split("│")[1:3]) for line in out.splitlines() if line.startswith("│")}
+    known = catalog.builtin()
+    assert {(kind, name) for kind in known.entries for name in known.names(kind)} <= rows
+
+
+def test_a_search_finds_names_and_descriptions_in_any_case(fcnlab: Call) -> None:
+    by_name, by_text = (
+        fcnlab("registry", "list", "--search", "VOC2012"),
+        fcnlab("registry", "list", "--search", "pascal"),
+    )
+    assert "voc2012" in by_name.out and "voc2012" in by_text.out
+    assert "camvid" not in by_name.out + by_text.out
+    assert "fcn8s" not in fcnlab("registry", "list", "--search", "nothing has this").out
+
+
+def test_an_entry_is_shown_as_the_yaml_that_says_it(fcnlab: Call) -> None:
+    known = catalog.builtin()
+    for kind, entries in known.entries.items():
+        for name, entry in entries.items():
+            shown = yaml.safe_load(fcnlab("registry", "show", kind, name).out)
+            assert list(shown) == [name]
+            assert catalog.KINDS[kind].model_validate(shown[name]) == entry
+
+
+def test_a_shown_entry_can_be_put_into_a_labs_registry(fcnlab: Call, tmp_path: Path) -> None:
+    text = fcnlab("registry", "show", "recipe", "d2l").out
+    (tmp_path / "registry").mkdir()
+    (tmp_path / "registry/recipes.yaml").write_text(text.replace("d2l:", "mine:", 1).replace("epochs: 5", "epochs: 7"))
+    shown = yaml.safe_load(fcnlab("registry", "show", "recipes", "mine").out)["mine"]
+    assert shown == yaml.safe_load(text)["d2l"] | {"epochs": 7}
+
+
+def test_the_list_of_datasets_says_what_is_there_and_what_is_not(fcnlab: Call) -> None:
+    said = fcnlab("data", "list")
+    row = {line.split("│")[1].strip(): line for line in said.out.splitlines() if line.startswith("│")}
+    assert said.code == 0
+    assert "not there" in row["camvid"] and "not there" in row["voc2012"]
+    assert "train 16, val 4, test 6" in row["shapes-mini"]
+
+
+def tiny_camvid(root: Path) -> Path:
+    for split in ("train", "val", "test"):
+        for folder, pixels in ((split, np.zeros((4, 6, 3), np.uint8)), (f"{split}annot", np.full((4, 6), 3, np.uint8))):
+            path = root / "camvid" / folder / f"{split}0.png"
+            path.parent.mkdir(parents=True)
+            Image.fromarray(pixels).save(path)
+    return root / "camvid"
+
+
+def test_a_check_of_a_sound_dataset_shows_its_frequencies(fcnlab: Call, tmp_path: Path) -> None:
+    tiny_camvid(tmp_path)
+    said = fcnlab("data", "check", "camvid", "--data-root", tmp_path)
+    assert (said.code, said.err) == (0, "")
+    assert "train: 1 images, 0 faults, val: 1 images, 0 faults, test: 1 images, 0 faults" in said.out
+    (road,) = (line for line in said.out.splitlines() if "road" in line)
+    assert road.count("100.00") == 3
+
+
+def test_a_check_of_a_faulty_dataset_reports_all_faults(fcnlab: Call, tmp_path: Path) -> None:
+    root = tiny_camvid(tmp_path)
+    (root / "trainannot/train0.png").unlink()
+    Image.fromarray(np.full((4, 6), 99, np.uint8)).save(root / "valannot/val0.png")
+    (root / "test/test0.png").rename(root / "test/val0.png")
+    (root / "testannot/test0.png").rename(root / "testannot/val0.png")
+    said = fcnlab("data", "check", "camvid", "--data-root", tmp_path)
+    faults = said.err.splitlines()
+    assert said.code == 2 and len(faults) == 3
+    assert all(fault.startswith("fcnlab: error: ") for fault in faults)
+    assert f"{root}/trainannot/train0.png: no such file" in faults[0]
+    assert f"{root}/valannot/val0.png: label 99 stands in 24 pixels" in faults[1]
+    assert "'val0' stands in val and again in test" in faults[2]
+
+
+def test_a_shown_model_has_its_maps_parameters_and_cost(fcnlab: Call) -> None:
+    said = fcnlab("model", "show", "fcn8s-tiny", "--size", "64x64", "--classes", "6")
+    assert (said.code, said.err) == (0, "")
+    assert "scores (1, 6, 64, 64)" in said.out and "GMACs at 64x64" in said.out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.out.splitlines() if "│" in line]
+    assert ["32", "96", "2 x 2"] in rows
+    counts = {row[0]: int(row[1].replace(",", "")) for row in rows if row[0] in ("backbone", "head", "all")}
+    assert counts["all"] == counts["backbone"] + counts["head"] > 0
+
+
+def test_init_makes_a_lab_whose_first_question_can_be_planned(fcnlab: Call, tmp_path: Path) -> None:
+    said = fcnlab("init", "mylab")
+    lab = tmp_path / "mylab"
+    assert said.code == 0 and "cd mylab && fcnlab grid run experiments/quickstart.yaml" in said.out
+    assert len(Lab.find(lab=lab).grid(lab / "experiments/quickstart.yaml")) > 0
+    assert fcnlab("grid", "plan", "mylab/experiments/quickstart.yaml").code == 0
+    assert fcnlab("registry", "list", "--lab", lab).code == 0
+
+
+def test_init_takes_an_empty_folder_and_refuses_any_other(fcnlab: Call, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert fcnlab("init", "empty").code == 0
+    refused(fcnlab("init", "empty"), "empty: is there already and not empty")
+    (tmp_path / "file").write_text("mine")
+    refused(fcnlab("init", "file"), "file: is there already")
+    refused(fcnlab("init", "file/lab"), "file/lab: cannot be written")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What `fcnlab ui` would have become; it becomes nothing here."""
+    commands: list[list[str]] = []
+    monkeypatch.setattr("os.execve", lambda _file, command, _environment: commands.append(command))
+    return commands
+
+
+def test_ui_refuses_a_taken_port(fcnlab: Call, tmp_path: Path, launched: list[list[str]]) -> None:
+    (tmp_path / "mlflow.db").touch()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        refused(fcnlab("ui", "--port", port), f"port {port} cannot be used", "choose another with --port")
+    assert launched == []
+
+
+def test_ui_opens_the_labs_store_on_the_loopback_interface(
+    fcnlab: Call, tmp_path: Path, launched: list[list[str]]
+) -> None:
+    (tmp_path / "mlflow.db").touch()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    assert f"http://127.0.0.1:{port}" in fcnlab("ui", "--port", port).out
+    (command,) = launched
+    options = dict(pairwise(command))
+    assert options["--backend-store-uri"] == f"sqlite:///{tmp_path}/mlflow.db"
+    assert (options["--host"], options["--port"]) == ("127.0.0.1", port)
+
+
+def test_ui_points_to_a_store_that_is_a_server(fcnlab: Call, launched: list[list[str]]) -> None:
+    said = fcnlab("ui", "--tracking-uri", "http://mlflow.example:5000")
+    assert said.code == 0 and "open http://mlflow.example:5000" in said.out
+    assert launched == []

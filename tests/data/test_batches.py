@@ -1,0 +1,178 @@
+"""Training batches: what follows from (seed, epoch, index), and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fcnlab.data.augment import Augmentation
+from fcnlab.data.base import Sample, Split
+from fcnlab.data.batches import TrainingBatches, normalised
+from fcnlab.data.decoded import DecodedSplit
+from fcnlab.data.shapes import Shapes
+from fcnlab.errors import DataError
+
+RANDOM = Augmentation((12, 16), (0.5, 2.0), 0.5, (0, 0, 0))
+PLAIN = Augmentation((16, 16), None, 0.0, (0, 0, 0))
+CENTRE = Augmentation((8, 8), None, 0.5, (0, 0, 0))
+quickly = settings(max_examples=25, deadline=None)
+few = st.integers(1, 12)
+seeds = st.integers(0, 2**31)
+
+
+class Numbered(Split):
+    """Image and label of sample i are i everywhere; so a batch says which samples it has."""
+
+    def __init__(self, count: int) -> None:
+        self.ids = tuple(f"s{index}" for index in range(count))
+        self.decoded = 0
+
+    def __getitem__(self, index: int) -> Sample:
+        self.decoded += 1
+        label = np.full((16, 16), index, dtype=np.uint8)
+        return Sample(self.ids[index], np.repeat(label[:, :, None], 3, axis=2), label)
+
+
+def batches_of(
+    split: Split, *, batch: int, augmentation: Augmentation = PLAIN, seed: int = 0, budget: int = 2**30
+) -> TrainingBatches:
+    return TrainingBatches(
+        DecodedSplit(split, budget),
+        batch=batch,
+        augmentation=augmentation,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+        seed=seed,
+        device=torch.device("cpu"),
+    )
+
+
+def order(batches: TrainingBatches, epoch: int) -> list[list[int]]:
+    """The numbers of the samples, by batch; the top left pixel is never padding."""
+    return [[int(label.min()) for label in labels] for _, labels in batches.epoch(epoch)]
+
+
+def same(one: TrainingBatches, two: TrainingBatches, epoch: int) -> bool:
+    pairs = zip(one.epoch(epoch), two.epoch(epoch), strict=True)
+    return all(torch.equal(a, b) and torch.equal(x, y) for (a, x), (b, y) in pairs)
+
+
+def scenes(count: int = 6) -> Split:
+    return Shapes(train=count, val=1, test=1, height=32, width=40, seed=0).split("train")
+
+
+def test_the_same_seed_and_epoch_give_the_same_batches() -> None:
+    one = batches_of(scenes(), batch=2, augmentation=RANDOM, seed=3)
+    two = batches_of(scenes(), batch=2, augmentation=RANDOM, seed=3)
+    list(two.epoch(0))  # what was drawn before does not matter: a run can go on from any epoch
+    assert same(one, two, epoch=1)
+
+
+@pytest.mark.parametrize(("seed", "epoch"), [(0, 1), (1, 0)])
+def test_another_seed_or_epoch_gives_another_order_and_other_crops(seed: int, epoch: int) -> None:
+    split = Numbered(12)
+    assert order(batches_of(split, batch=3), 0) != order(batches_of(split, batch=3, seed=seed), epoch)
+    one, two = (
+        next(batches_of(scenes(1), batch=1, augmentation=RANDOM, seed=s).epoch(e)) for s, e in ((0, 0), (seed, epoch))
+    )
+    assert not torch.equal(one[0], two[0])
+
+
+@quickly
+@given(count=few, batch=few, seed=seeds, epoch=st.integers(0, 100))
+def test_an_epoch_has_whole_batches_and_every_sample_at_most_once(
+    count: int, batch: int, seed: int, epoch: int
+) -> None:
+    if count < batch:
+        with pytest.raises(
+            DataError, match=rf"a batch of {batch} is more than the training split has \({count} images"
+        ):
+            batches_of(Numbered(count), batch=batch)
+        return
+    batches = batches_of(Numbered(count), batch=batch, seed=seed)
+    drawn = order(batches, epoch)
+    assert len(drawn) == batches.steps == count // batch
+    assert all(len(numbers) == batch for numbers in drawn)
+    flat = [number for numbers in drawn for number in numbers]
+    assert len(set(flat)) == len(flat) and set(flat) <= set(range(count))
+
+
+def test_the_sample_that_is_left_out_changes_with_the_epoch() -> None:
+    batches = batches_of(Numbered(5), batch=2)
+    left_out = {
+        (set(range(5)) - {number for numbers in order(batches, epoch) for number in numbers}).pop()
+        for epoch in range(40)
+    }
+    assert left_out == set(range(5))
+
+
+@quickly
+@given(seed=seeds, epoch=st.integers(0, 5))
+def test_the_order_does_not_depend_on_the_augmentation(seed: int, epoch: int) -> None:
+    orders = [
+        order(batches_of(Numbered(8), batch=2, augmentation=each, seed=seed), epoch) for each in (PLAIN, CENTRE, RANDOM)
+    ]
+    assert orders[0] == orders[1] == orders[2]
+
+
+def test_the_crop_of_a_sample_does_not_depend_on_the_batch_that_it_is_in() -> None:
+    singles = list(batches_of(scenes(), batch=1, augmentation=RANDOM).epoch(0))
+    pairs = list(batches_of(scenes(), batch=3, augmentation=RANDOM).epoch(0))
+    assert torch.equal(torch.cat([image for image, _ in singles]), torch.cat([image for image, _ in pairs]))
+    assert torch.equal(torch.cat([label for _, label in singles]), torch.cat([label for _, label in pairs]))
+
+
+def test_batches_are_float_images_in_channels_last_layout_and_byte_labels() -> None:
+    images, labels = next(batches_of(scenes(), batch=2, augmentation=RANDOM).epoch(0))
+    assert images.shape == (2, 3, 12, 16) and images.dtype == torch.float32
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert labels.shape == (2, 12, 16) and labels.dtype == torch.uint8
+
+
+channel = st.floats(0.05, 0.95)
+
+
+@quickly
+@given(
+    mean=st.tuples(channel, channel, channel),
+    std=st.tuples(channel, channel, channel),
+    colour=st.tuples(*[st.integers(0, 255)] * 3),
+)
+def test_normalisation_is_scaled_less_the_mean_over_the_deviation(
+    mean: tuple[float, float, float], std: tuple[float, float, float], colour: tuple[int, int, int]
+) -> None:
+    def of(values: tuple[int, ...]) -> Tensor:
+        images = torch.tensor(values, dtype=torch.uint8)[None, :, None, None].expand(1, 3, 2, 2)
+        return normalised(images, mean, std)
+
+    expected = [(c / 255 - m) / s for c, m, s in zip(colour, mean, std, strict=True)]
+    np.testing.assert_allclose(of(colour)[0, :, 1, 1].numpy(), expected, rtol=1e-4, atol=1e-4)
+    fill = tuple(round(255 * m) for m in mean)
+    assert (of(fill)[0, :, 0, 0].abs() <= torch.tensor([0.51 / 255 / s for s in std])).all()
+
+
+@pytest.mark.parametrize("budget", [0, 4 * 32 * 40 * 2, 2**30])  # none, two samples, all
+def test_what_is_kept_in_memory_changes_no_batch(budget: int) -> None:
+    roomy = batches_of(scenes(), batch=2, augmentation=RANDOM)
+    tight = batches_of(scenes(), batch=2, augmentation=RANDOM, budget=budget)
+    assert all(same(roomy, tight, epoch) for epoch in (0, 1))
+
+
+@pytest.mark.parametrize(("budget", "decodings"), [(0, 8), (2 * 4 * 256, 6), (2**30, 4)])
+def test_samples_are_decoded_once_as_far_as_the_budget_reaches(budget: int, decodings: int) -> None:
+    split = Numbered(4)
+    decoded = DecodedSplit(split, budget)
+    for _ in range(2):
+        assert [int(decoded[index].label[0, 0]) for index in range(4)] == [0, 1, 2, 3]
+    assert split.decoded == decodings
+
+
+def test_a_decoded_sample_is_the_sample_with_channels_first() -> None:
+    split = scenes(1)
+    decoded, sample = DecodedSplit(split)[0], split[0]
+    np.testing.assert_array_equal(decoded.image.permute(1, 2, 0).numpy(), sample.image)
+    np.testing.assert_array_equal(decoded.label.numpy(), sample.label)

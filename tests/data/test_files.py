@@ -1,0 +1,328 @@
+"""Datasets that are files: what is decoded, what is refused, and the fingerprint of the content.
+
+All copies are tiny ones of the real layouts: CamVid as in the SegNet tutorial, VOC 2012 as in its development kit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcnlab.data.base import FileDataset, Pixels
+from fcnlab.data.camvid import CamVid
+from fcnlab.data.check import check_splits
+from fcnlab.data.fingerprint import cache_folder, file_digest
+from fcnlab.data.voc import Voc2012
+from fcnlab.errors import DataError
+
+HEIGHT, WIDTH = 6, 8
+CAMVID = {"train": ("a1", "a2", "a3"), "val": ("b1", "b2"), "test": ("c1",)}
+VOC = {"train": ("2007_01", "2007_02", "2007_03"), "val": ("2007_04",)}
+
+
+def image_of(seed: int) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+
+def mask_of(seed: int, labels: list[int]) -> Pixels:
+    return np.random.default_rng(seed).choice(np.array(labels, dtype=np.uint8), (HEIGHT, WIDTH))
+
+
+def save(pixels: np.ndarray, path: Path, *, palette: bool = False) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(pixels)
+    if palette:
+        image = image.copy()
+        image.putpalette([(37 * i) % 256 for i in range(768)])
+    image.save(path)
+
+
+@pytest.fixture
+def camvid(tmp_path: Path) -> CamVid:
+    """Image n and mask n are `image_of(n)` and `mask_of(n, 0..11)`, numbered over all splits."""
+    root = tmp_path / "camvid"
+    ids = [(split, id_) for split, names in CAMVID.items() for id_ in names]
+    for number, (split, id_) in enumerate(ids):
+        save(image_of(number), root / split / f"{id_}.png")
+        save(mask_of(number, list(range(12))), root / f"{split}annot" / f"{id_}.png")
+    return CamVid(root)
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Voc2012:
+    """Masks are palette images with labels 0..20 and 255."""
+    root = tmp_path / "VOC2012"
+    lists = root / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    for split, names in VOC.items():
+        lists.joinpath(f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+    for number, id_ in enumerate(id_ for names in VOC.values() for id_ in names):
+        save(image_of(number), root / "JPEGImages" / f"{id_}.jpg")
+        save(mask_of(number, [*range(21), 255]), root / "SegmentationClass" / f"{id_}.png", palette=True)
+    return Voc2012(root)
+
+
+def test_camvid_decodes_to_its_pixels_with_label_11_ignored(camvid: CamVid) -> None:
+    split = camvid.split("val")
+    assert split.ids == ("b1", "b2")
+    for number, sample in enumerate(split, start=3):
+        mask = mask_of(number, list(range(12)))
+        np.testing.assert_array_equal(sample.image, image_of(number))
+        np.testing.assert_array_equal(sample.label, np.where(mask == 11, 255, mask))
+        assert sample.image.dtype == sample.label.dtype == np.uint8
+
+
+def test_voc_decodes_palette_masks_to_their_numbers_with_void_ignored(voc: Voc2012) -> None:
+    split = voc.split("train")
+    assert split.ids == VOC["train"]
+    for number, sample in enumerate(split):
+        with Image.open(voc.root / "JPEGImages" / f"{sample.id}.jpg") as jpeg:
+            np.testing.assert_array_equal(sample.image, np.asarray(jpeg))
+        np.testing.assert_array_equal(sample.label, mask_of(number, [*range(21), 255]))
+
+
+def test_voc_keeps_the_order_of_its_lists(voc: Voc2012) -> None:
+    (voc.root / "ImageSets/Segmentation/train.txt").write_text("2007_03\n2007_01\n")
+    assert voc.split("train").ids == ("2007_03", "2007_01")
+
+
+def test_a_grey_or_palette_image_decodes_to_three_channels(camvid: CamVid) -> None:
+    grey = mask_of(0, [0, 100, 200])
+    save(grey, camvid.root / "train/a1.png")
+    np.testing.assert_array_equal(camvid.split("train")[0].image, np.repeat(grey[:, :, None], 3, axis=2))
+
+
+def test_hidden_files_in_an_image_folder_are_no_samples(camvid: CamVid) -> None:
+    (camvid.root / "train/.DS_Store").write_bytes(b"x")
+    assert camvid.split("train").ids == CAMVID["train"]
+
+
+MASK, IMAGE = "trainannot/a2.png", "train/a2.png"
+FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "a missing mask": (MASK, Path.unlink, "no such file"),
+    "a mask of another size": (
+        MASK,
+        lambda path: save(np.zeros((5, 8), np.uint8), path),
+        r"the mask is 5x8 \(height x width\), its image .*train/a2\.png is 6x8",
+    ),
+    "an undefined label": (
+        MASK,
+        lambda path: save(np.full((HEIGHT, WIDTH), 12, np.uint8), path),
+        r"label 12 stands in 48 pixels and is neither a class \(0\.\.10\) nor ignored \(11, 255\)",
+    ),
+    "a colour mask": (MASK, lambda path: save(image_of(0), path), "mode RGB; labels are expected as one 8-bit channel"),
+    "a 16-bit mask": (MASK, lambda path: save(np.zeros((HEIGHT, WIDTH), np.uint16), path), "mode I;16"),
+    "a one-bit mask": (MASK, lambda path: save(np.zeros((HEIGHT, WIDTH), bool), path), "mode 1"),
+    "a mask that is no image": (MASK, lambda path: path.write_bytes(b"not an image"), "cannot be decoded"),
+    "an image that is no image": (IMAGE, lambda path: path.write_bytes(b"not an image"), "cannot be decoded"),
+    "an empty image file": (IMAGE, lambda path: path.write_bytes(b""), "cannot be decoded"),
+}
+
+
+@pytest.mark.parametrize(("file", "harm", "says"), FAULTS.values(), ids=FAULTS)
+def test_a_faulty_file_is_an_error_that_names_it(
+    camvid: CamVid, file: str, harm: Callable[[Path], object], says: str
+) -> None:
+    path = camvid.root / file
+    harm(path)
+    split = camvid.split("train")
+    with pytest.raises(DataError, match=rf"^{re.escape(str(path))}: .*{says}"):
+        split[1]
+    assert split[0].id == "a1" and split[2].id == "a3"
+
+
+def test_an_undefined_label_in_a_palette_mask_is_named(voc: Voc2012) -> None:
+    mask = mask_of(0, [0, 1])
+    mask[2, 3] = 21
+    path = voc.root / "SegmentationClass/2007_04.png"
+    save(mask, path, palette=True)
+    with pytest.raises(
+        DataError, match=rf"^{re.escape(str(path))}: label 21 stands in 1 pixels .*\(0\.\.20\).*\(255\)"
+    ):
+        voc.split("val")[0]
+
+
+def test_a_missing_root_is_an_error_that_says_how_to_set_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere: no such folder; set --data-root or FCNLAB_DATA"):
+        CamVid(tmp_path / "nowhere").split("train")
+
+
+def test_an_unknown_split_is_an_error_that_names_the_nearest(camvid: CamVid, voc: Voc2012) -> None:
+    with pytest.raises(DataError, match="no split 'tran'; did you mean 'train'"):
+        camvid.split("tran")
+    with pytest.raises(DataError, match=r"no split 'test'; .*valid: train, trainval, val"):
+        voc.fingerprint(("test",))
+
+
+def test_a_split_without_images_is_an_error_that_shows_the_layout(camvid: CamVid, voc: Voc2012) -> None:
+    for path in (camvid.root / "val").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match=r"'val' is empty; the expected layout is \{train,val,test\}/"):
+        camvid.split("val")
+    (voc.root / "ImageSets/Segmentation/val.txt").write_text("\n")
+    with pytest.raises(DataError, match="'val' is empty; the expected layout is JPEGImages/"):
+        voc.split("val")
+
+
+def test_a_missing_folder_or_list_is_an_error_that_names_it(camvid: CamVid, voc: Voc2012) -> None:
+    shutil.rmtree(camvid.root / "test")
+    with pytest.raises(DataError, match=rf"^{re.escape(str(camvid.root / 'test'))}: no such folder"):
+        camvid.split("test")
+    with pytest.raises(DataError, match=r"ImageSets/Segmentation/trainval\.txt: no such file; the expected layout"):
+        voc.split("trainval")
+
+
+def test_a_sound_dataset_has_no_faults_and_every_pixel_is_counted(camvid: CamVid) -> None:
+    checked = list(check_splits(camvid, ["train", "val", "test"]))
+    assert [(c.split, c.images, c.faults) for c in checked] == [("train", 3, []), ("val", 2, []), ("test", 1, [])]
+    for c, numbers in zip(checked, [(0, 1, 2), (3, 4), (5,)], strict=True):
+        masks = np.stack([mask_of(n, list(range(12))) for n in numbers])
+        counts = np.bincount(masks.ravel(), minlength=256)
+        assert list(c.pixels[:11]) == list(counts[:11]) and c.pixels[255] == counts[11]
+        assert c.pixels.sum() == masks.size
+
+
+def test_check_splits_reports_every_fault_of_every_split_at_once(camvid: CamVid) -> None:
+    root = camvid.root
+    (root / "trainannot/a1.png").unlink()
+    save(image_of(0), root / "trainannot/a3.png")
+    (root / "val/b2.png").write_bytes(b"garbage")
+    shutil.rmtree(root / "test")
+    train, val, test = check_splits(camvid, ["train", "val", "test"])
+    assert [fault.split(": ")[0] for fault in train.faults] == [
+        str(root / "trainannot/a1.png"),
+        str(root / "trainannot/a3.png"),
+    ]
+    assert [fault.split(": ")[0] for fault in val.faults] == [str(root / "val/b2.png")]
+    assert [fault.split(": ")[0] for fault in test.faults] == [str(root / "test")]
+    assert train.pixels.sum() == val.pixels.sum() == HEIGHT * WIDTH  # the sound ones still count
+
+
+def test_an_id_in_two_splits_is_a_fault_of_the_later(voc: Voc2012) -> None:
+    (voc.root / "ImageSets/Segmentation/val.txt").write_text("2007_02\n2007_04\n")
+    train, val = check_splits(voc, ["train", "val"])
+    assert train.faults == []
+    assert val.faults == ["'2007_02' stands in train and again in val"]
+
+
+def test_an_id_twice_in_one_split_is_a_fault(voc: Voc2012) -> None:
+    (voc.root / "ImageSets/Segmentation/val.txt").write_text("2007_04\n2007_04\n")
+    (val,) = check_splits(voc, ["val"])
+    assert len(val.faults) == 1 and "'2007_04' stands in val and again in val" in val.faults[0]
+
+
+def test_the_fingerprint_does_not_depend_on_where_the_folder_lies(camvid: CamVid, tmp_path: Path) -> None:
+    before = camvid.fingerprint(("train", "val"))
+    elsewhere = shutil.copytree(camvid.root, tmp_path / "elsewhere" / "other-name")
+    assert CamVid(elsewhere).fingerprint(("train", "val")) == before
+
+
+@pytest.mark.parametrize("file", ["train/a2.png", "trainannot/a2.png"])
+def test_the_fingerprint_changes_with_one_byte_of_the_same_size(camvid: CamVid, file: str) -> None:
+    before = camvid.fingerprint(("train",))
+    path = camvid.root / file
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(1, 1))  # even where the clock is too coarse to show the change
+    assert camvid.fingerprint(("train",)) != before
+
+
+def test_the_fingerprint_changes_with_the_size_though_the_time_stays(camvid: CamVid) -> None:
+    before = camvid.fingerprint(("train",))
+    path = camvid.root / "train/a2.png"
+    status = path.stat()
+    path.write_bytes(path.read_bytes() + b"\0")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert camvid.fingerprint(("train",)) != before
+
+
+def test_the_fingerprint_changes_with_order_ids_and_membership(voc: Voc2012) -> None:
+    listing = voc.root / "ImageSets/Segmentation/train.txt"
+    prints = {voc.fingerprint(("train",)), voc.fingerprint(("val",)), voc.fingerprint(("train", "val"))}
+    for names in ("2007_02 2007_01 2007_03", "2007_01 2007_02", "2007_01 2007_02 2007_03 2007_04"):
+        listing.write_text(names)
+        prints.add(voc.fingerprint(("train",)))
+    listing.write_text("2007_01 2007_02 renamed")
+    for folder, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
+        (voc.root / folder / f"2007_03.{suffix}").rename(voc.root / folder / f"renamed.{suffix}")
+    prints.add(voc.fingerprint(("train",)))
+    assert len(prints) == 7
+
+
+def test_the_fingerprint_ignores_splits_that_are_not_used(camvid: CamVid) -> None:
+    before = camvid.fingerprint(("train", "val"))
+    shutil.rmtree(camvid.root / "test")
+    assert camvid.fingerprint(("train", "val")) == before
+
+
+def _forget() -> None:
+    shutil.rmtree(cache_folder())
+
+
+def _tear() -> None:
+    for path in cache_folder().rglob("*.json"):
+        path.write_text(path.read_text()[:30])
+
+
+def _replace() -> None:
+    for path in cache_folder().rglob("*.json"):
+        path.write_text(json.dumps(["not", "a", "mapping"]))
+
+
+@pytest.mark.parametrize("harm", [lambda: None, _forget, _tear, _replace], ids=["kept", "lost", "torn", "strange"])
+def test_the_fingerprint_is_the_same_whatever_became_of_the_cache(camvid: CamVid, harm: Callable[[], None]) -> None:
+    before = camvid.fingerprint(("train", "val"))
+    assert list(cache_folder().rglob("*.json"))
+    harm()
+    assert camvid.fingerprint(("train", "val")) == before
+
+
+def test_a_file_of_the_same_size_and_time_is_not_read_again(camvid: CamVid) -> None:
+    before = camvid.fingerprint(("train",))
+    path = camvid.root / "train/a2.png"
+    status = path.stat()
+    path.write_bytes(bytes(status.st_size))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert camvid.fingerprint(("train",)) == before
+    _forget()
+    assert camvid.fingerprint(("train",)) != before
+
+
+def test_a_cache_that_cannot_be_written_does_not_matter(
+    camvid: CamVid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = camvid.fingerprint(("train",))
+    blocked = tmp_path / "a-file"
+    blocked.write_text("no folder")
+    monkeypatch.setenv("FCNLAB_CACHE", str(blocked))
+    assert camvid.fingerprint(("train",)) == before
+    assert blocked.read_text() == "no folder"
+
+
+def test_the_fingerprint_of_a_dataset_with_a_missing_mask_is_an_error_that_names_it(camvid: CamVid) -> None:
+    path = camvid.root / "trainannot/a2.png"
+    path.unlink()
+    with pytest.raises(DataError, match=rf"^{re.escape(str(path))}: cannot be read"):
+        camvid.fingerprint(("train",))
+
+
+def test_the_digest_of_a_file_is_its_sha256(tmp_path: Path) -> None:
+    path = tmp_path / "abc"
+    path.write_bytes(b"abc")
+    assert file_digest(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    with pytest.raises(DataError, match="gone: cannot be read: No such file"):
+        file_digest(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("dataset", [CamVid, Voc2012])
+def test_class_names_are_unique_and_as_many_as_published(dataset: type[FileDataset]) -> None:
+    assert len(set(dataset.classes)) == len(dataset.classes) == {CamVid: 11, Voc2012: 21}[dataset]

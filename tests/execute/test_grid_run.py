@@ -1,0 +1,215 @@
+"""Whole grids through worker processes, MLflow and the report, as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import fcnlab
+from fcnlab.errors import RunError
+from fcnlab.execute import driver
+from fcnlab.execute.plan import make_plan
+from fcnlab.execute.process import ProcessExecutor, plan_slots
+from fcnlab.execute.watch import Watcher
+from fcnlab.places import Lab
+from tests.conftest import SMOKE, write_grid
+
+TIMES = ["train_seconds", "images_per_s"]
+"""The columns that differ from run to run."""
+
+
+def run(path: Path, lab: Lab | None = None) -> driver.Outcome:
+    return fcnlab.run_grid(fcnlab.load_grid(path), workers=2, threads=1, lab=lab, quiet=True)
+
+
+def fcnlab_run(path: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "fcnlab", "grid", "run", str(path), "--workers", "2", "--threads", "1"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def table(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path.parent.parent / "results" / path.stem / "table.csv").drop(columns=TIMES)
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A grid that ran to its end undisturbed; gives its file."""
+    path = write_grid(tmp_path_factory.mktemp("calm"), SMOKE)
+    outcome = run(path)
+    assert outcome == driver.Outcome(finished=4, failed=0, reused=0)
+    return path
+
+
+def test_a_grid_ends_in_tables_in_every_format(calm: Path) -> None:
+    results = calm.parent.parent / "results" / "question"
+    names = {"README.md", "table.csv", "table.md", "table.tex", "trials.csv", "provenance.json", "predictions.png"}
+    assert {file.name for file in results.iterdir()} == names
+    page = (results / "README.md").read_text()
+    assert (results / "table.md").read_text() in page
+    assert "fcnlab grid run experiments/question.yaml" in page
+    assert str(calm.parent.parent) not in page, "a committed report holds no path of this machine"
+
+
+def test_the_frame_has_a_row_a_trial_and_the_summary_a_row_a_cell(calm: Path) -> None:
+    grid = fcnlab.load_grid(calm)
+    frame, summary = fcnlab.frame(grid), fcnlab.summary(grid)
+    assert list(frame["seed"]) == [0, 1, 0, 1]
+    assert set(frame["status"]) == {"finished"}
+    assert list(summary["head"]) == ["fcn32s", "fcn8s"]
+    assert list(summary["n"]) == [2, 2]
+    by_cell = frame.groupby("head")["miou"]
+    assert list(summary["miou"]) == pytest.approx(list(by_cell.mean()))
+    assert list(summary["miou_std"]) == pytest.approx(list(by_cell.std()))
+    paired = frame[frame["head"] == "fcn8s"]["miou"].to_numpy() - frame[frame["head"] == "fcn32s"]["miou"].to_numpy()
+    assert summary["delta"][1] == pytest.approx(paired.mean())
+
+
+def test_the_book_has_a_parent_and_a_child_a_trial_that_group_and_filter(calm: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(Lab.find(calm).tracking_uri)
+    experiment = client.get_experiment_by_name("fcnlab/question")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [r for r in runs if r.data.tags["fcnlab.role"] == "grid"]
+    assert [(r.info.status, r.data.tags["mlflow.runName"]) for r in parents] == [("FINISHED", "question")]
+    assert {item.path for item in client.list_artifacts(parents[0].info.run_id)} == {"report"}
+    found = client.search_runs([experiment.experiment_id], "params.head = 'fcn8s' and params.seed = '1'")
+    assert len(found) == 1
+    child = found[0]
+    assert child.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
+    assert child.info.status == "FINISHED"
+    assert {"variant", "backbone", "head", "upsampler", "recipe", "dataset", "seed"} <= set(child.data.params)
+    assert {"test_miou", "val_miou", "pixel_acc", "miou", "params", "gmacs"} <= set(child.data.metrics)
+    assert [p.step for p in client.get_metric_history(child.info.run_id, "epoch_loss")] == [1, 2]
+
+
+def test_a_finished_grid_runs_nothing_and_keeps_its_table(calm: Path) -> None:
+    before = table(calm)
+    grid, lab = fcnlab.load_grid(calm), Lab.find(calm)
+    outcome = driver.run(grid, lab, lambda: pytest.fail("an executor was hired"), Watcher())
+    assert outcome == driver.Outcome(finished=4, failed=0, reused=4)
+    fcnlab.api.report(grid, lab=lab)
+    pd.testing.assert_frame_equal(table(calm), before)
+
+
+def test_a_seed_more_runs_only_what_is_new(calm: Path) -> None:
+    longer = write_grid(calm.parent.parent, SMOKE.replace("seeds: 2", "seeds: 3"), "longer")
+    plan = make_plan(fcnlab.load_grid(longer), Lab.find(longer))
+    assert [planned.trial.seed for planned in plan.left] == [2, 2]
+
+
+def test_a_driver_killed_in_the_middle_loses_and_repeats_nothing(calm: Path, tmp_path: Path) -> None:
+    path = write_grid(tmp_path, SMOKE)
+    first = fcnlab_run(path)
+    records = tmp_path / "runs"
+    _wait_for(lambda: any(records.glob("*/record.json")))
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    finished = {file: file.read_bytes() for file in records.glob("*/record.json")}
+    assert 0 < len(finished) < 4
+    second = fcnlab_run(path)
+    out, _ = second.communicate(timeout=120)
+    assert second.returncode == 0, out
+    assert all(file.read_bytes() == content for file, content in finished.items())
+    pd.testing.assert_frame_equal(table(path), table(calm))
+    frame = fcnlab.frame(fcnlab.load_grid(path))
+    assert set(frame["status"]) == {"finished"}
+    assert frame["run_id"].is_unique
+    assert _statuses(path) == {"FINISHED"}
+
+
+def test_a_killed_trial_process_is_started_once_more(tmp_path: Path) -> None:
+    path = write_grid(tmp_path, SMOKE.replace("seeds: 2", "seeds: 1"))
+    grid, lab = fcnlab.load_grid(path), Lab.find(path)
+
+    class Killer(Watcher):
+        killed = 0
+
+        def started(self, planned: object) -> None:
+            super().started(planned)  # type: ignore[arg-type]
+            if not self.killed:
+                self.killed = _kill_a_trial()
+
+    killer = Killer()
+    outcome = driver.run(grid, lab, lambda: ProcessExecutor(lab, plan_slots(1, 1)), killer)
+    assert killer.killed
+    assert outcome == driver.Outcome(finished=2, failed=0, reused=0)
+
+
+def test_a_trial_that_raises_is_a_failed_row_and_the_rest_runs_on(tmp_path: Path) -> None:
+    text = SMOKE.replace("head: [fcn32s, fcn8s]", "recipe.batch: [4, 99]").replace("seeds: 2", "seeds: 1")
+    text = text.replace("{head: fcn32s}", "{recipe.batch: 4}").replace("upsampler:", "head: fcn32s, upsampler:")
+    path = write_grid(tmp_path, text)
+    done = fcnlab_run(path)
+    out, _ = done.communicate(timeout=120)
+    assert done.returncode == 1, out
+    assert "a batch of 99 is more than the training split has" in out
+    assert "0 of 1, 1 failed" in (tmp_path / "results" / "question" / "table.md").read_text()
+    frame = fcnlab.frame(fcnlab.load_grid(path))
+    assert list(frame["status"]) == ["finished", "failed"]
+    assert "99" in frame["failure"][1]
+    assert driver.forget_failed(fcnlab.load_grid(path), Lab.find(path)) == 1
+    assert len(make_plan(fcnlab.load_grid(path), Lab.find(path)).left) == 1
+
+
+def test_a_second_driver_of_the_same_grid_is_refused(calm: Path) -> None:
+    grid, lab = fcnlab.load_grid(calm), Lab.find(calm)
+    with driver._alone(grid, lab), pytest.raises(RunError, match="already being run"):
+        driver.run(grid, lab, lambda: pytest.fail("ran"), Watcher())
+
+
+def test_a_store_out_of_reach_stops_nothing_and_sync_publishes_later(tmp_path: Path) -> None:
+    path = write_grid(tmp_path, SMOKE.replace("seeds: 2", "seeds: 1"))
+    away = Lab.find(path, tracking_uri="http://127.0.0.1:9")  # the discard port: nobody answers
+    grid = fcnlab.load_grid(path)
+    outcome = run(path, away)
+    assert outcome.finished == 2
+    assert outcome.postponed is not None
+    back = Lab.find(path)
+    assert driver.sync(grid, back, Watcher()).postponed is None
+    assert set(fcnlab.frame(grid, lab=back)["status"]) == {"finished"}
+
+
+def _wait_for(condition: object, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def _kill_a_trial() -> int:
+    """Kill the first process that a worker of ours has started for a trial; its id."""
+    found: list[int] = []
+
+    def look() -> bool:
+        for worker in _children(os.getpid()):
+            found.extend(_children(worker))
+        return bool(found)
+
+    _wait_for(look)
+    os.kill(found[0], signal.SIGKILL)
+    return found[0]
+
+
+def _children(pid: int) -> list[int]:
+    if not Path("/proc").is_dir():
+        pytest.skip("finds processes in /proc, which only Linux has")
+    listed = [Path(f"/proc/{pid}/task/{pid}/children")]
+    return [int(child) for file in listed if file.exists() for child in file.read_text().split()]
+
+
+def _statuses(path: Path) -> set[str]:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(Lab.find(path).tracking_uri)
+    experiment = client.get_experiment_by_name("fcnlab/question")
+    assert experiment is not None
+    return {run.info.status for run in client.search_runs([experiment.experiment_id])}

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from fcnlab.report.frame import cells_frame
+from fcnlab.report.tables import cell_table, to_latex, to_markdown, to_terminal
+
+
+def trials(**figures: list[float]) -> pd.DataFrame:
+    """A row for each seed of each cell; nan stands for a trial that failed."""
+    rows = [
+        {
+            "cell": cell,
+            "head": cell,
+            "seed": seed,
+            "status": "failed" if math.isnan(value) else "finished",
+            "miou": value,
+            "pixel_acc": value / 2,
+            "params": 1e6,
+            "gmacs": 2.0,
+            "train_seconds": 30.0,
+            "images_per_s": 5.0,
+        }
+        for cell, values in figures.items()
+        for seed, value in enumerate(values)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_a_cell_is_its_mean_and_sample_deviation_over_finished_seeds() -> None:
+    cells = cells_frame(trials(a=[0.2, 0.4], b=[0.5, math.nan]), ["head"], "a")
+    assert cells["miou"][0] == pytest.approx(0.3)
+    assert cells["miou_std"][0] == pytest.approx(math.sqrt(0.02))
+    assert (cells["n"][1], cells["planned"][1], cells["failed"][1]) == (1, 2, 1)
+    assert math.isnan(cells["miou_std"][1]), "one seed says nothing of the spread"
+
+
+def test_the_difference_is_paired_by_seed_and_takes_only_seeds_that_both_cells_have() -> None:
+    cells = cells_frame(trials(a=[0.1, 0.5, 0.9], b=[0.2, math.nan, 0.8]), ["head"], "a")
+    assert cells["delta_n"][1] == 2
+    assert cells["delta"][1] == pytest.approx((0.1 - 0.1) / 2)
+    assert cells["delta_std"][1] == pytest.approx(np.std([0.1, -0.1], ddof=1))
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=6), st.floats(-0.5, 0.5))
+def test_a_constant_shift_is_found_exactly_whatever_the_seeds_do(values: list[float], shift: float) -> None:
+    cells = cells_frame(trials(a=values, b=[value + shift for value in values]), ["head"], "a")
+    assert cells["delta"][1] == pytest.approx(shift, abs=1e-9)
+    assert cells["delta_std"][1] == pytest.approx(0, abs=1e-9)
+
+
+def test_an_incomplete_cell_shows_in_the_table() -> None:
+    cells = cells_frame(trials(a=[0.2, 0.4], b=[math.nan, math.nan]), ["head"], "a")
+    table = cell_table(cells, ["head"])
+    assert table.rows[0][1:4] == ("2", "30.0 ± 14.1", "baseline")
+    assert table.rows[1][1:4] == ("0 of 2, 2 failed", "–", "–")
+
+
+def test_one_seed_stands_without_a_spread() -> None:
+    table = cell_table(cells_frame(trials(a=[0.2], b=[0.25]), ["head"], "a"), ["head"])
+    assert table.rows[1][2:4] == ("25.0", "+5.0")
+
+
+def test_a_failed_baseline_leaves_differences_open() -> None:
+    table = cell_table(cells_frame(trials(a=[math.nan], b=[0.25]), ["head"], "a"), ["head"])
+    assert table.rows[1][3] == "–"
+
+
+def test_markdown_has_as_many_fields_in_each_row_and_escapes_bars() -> None:
+    cells = cells_frame(trials(**{"a|b": [0.2], "c": [0.3]}), ["head"], "c")
+    lines = to_markdown(cell_table(cells, ["head"])).splitlines()
+    fields = {len(re.findall(r"(?<!\\)\|", line)) for line in lines}
+    assert len(fields) == 1
+    assert "a\\|b" in lines[2]
+    assert "**c**" in lines[3]
+
+
+def test_latex_escapes_what_tex_would_take_for_commands() -> None:
+    cells = cells_frame(trials(**{"a_b & 50% #1 {x} ~^\\": [0.2]}), ["head"], "a_b & 50% #1 {x} ~^\\")
+    latex = to_latex(cell_table(cells, ["head"]), "Is it 50% better?")
+    row = next(line for line in latex.splitlines() if line.startswith("a"))
+    escaped = r"a\_b \& 50\% \#1 \{x\} \textasciitilde{}\textasciicircum{}\textbackslash{} &"
+    assert row.startswith(escaped)
+    assert r"\caption{Is it 50\% better?}" in latex
+    assert "±" not in latex
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_a_narrow_terminal_breaks_no_figure_and_names_the_costs_left_out(width: int) -> None:
+    table = cell_table(cells_frame(trials(a=[0.2, 0.4], b=[0.3, 0.4]), ["head"], "a"), ["head"])
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(to_terminal(table, "Question?", width))
+    console.file.close()
+    text = " ".join(console.export_text().split())
+    assert "30.0 ± 14.1" in text
+    for heading in table.headings:
+        assert heading in text

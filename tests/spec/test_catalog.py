@@ -1,0 +1,123 @@
+"""The catalogue: built-in entries, a user's own, and names that are not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fcnlab.errors import SpecError
+from fcnlab.spec.catalog import KINDS, builtin, load
+from fcnlab.spec.config import NamedVariant
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Path:
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_built_in_entries_of_its_type(kind: str) -> None:
+    names = builtin().names(kind)
+    assert names and names == sorted(names)
+    assert all(isinstance(builtin().get(kind, name), KINDS[kind]) for name in names)
+
+
+@pytest.mark.parametrize("kind", ["backbone", "head", "upsampler", "dataset", "recipe"])
+def test_every_built_in_part_says_what_it_is(kind: str) -> None:
+    assert [name for name in builtin().names(kind) if not builtin().get(kind, name).about] == []
+
+
+def test_without_a_registry_of_ones_own_the_catalogue_is_the_built_in_one(tmp_path: Path) -> None:
+    assert load(None) is builtin()
+    assert load(tmp_path / "registry") is builtin()
+
+
+def test_a_variant_of_ones_own_stands_beside_the_built_in_ones(registry: Path) -> None:
+    (registry / "variants.yaml").write_text("mine: {backbone: resnet18-scratch, head: fcn16s, upsampler: random}\n")
+    catalog = load(registry)
+    assert catalog.get("variant", "mine") == NamedVariant(
+        backbone="resnet18-scratch", head="fcn16s", upsampler="random"
+    )
+    assert set(catalog.names("variant")) == {*builtin().names("variant"), "mine"}
+    assert "mine" not in builtin().names("variant")
+
+
+def test_a_variant_may_name_parts_from_other_files_of_the_same_registry(registry: Path) -> None:
+    # variants.yml is read after backbones.yaml by name here, but no order of files may matter.
+    (registry / "backbones.yaml").write_text("zz: {timm: test_resnet}\n")
+    (registry / "upsamplers.yml").write_text("aa: {start: bilinear, bias: true}\n")
+    (registry / "variants.yaml").write_text("mine: {backbone: zz, head: fcn8s, upsampler: aa}\n")
+    assert load(registry).get("variant", "mine").model_dump()["backbone"] == "zz"
+
+
+def test_a_name_that_means_something_else_already_is_refused(registry: Path) -> None:
+    (registry / "heads.yaml").write_text("fcn8s: {type: skip, stride: 16}\n")
+    with pytest.raises(SpecError, match=r"heads\.yaml: fcn8s: the built-in head 'fcn8s' has this name"):
+        load(registry)
+
+
+def test_a_clone_of_the_built_in_registry_is_no_collision() -> None:
+    assert load(ROOT / "registry") == builtin()
+
+
+def test_a_file_of_no_known_kind_is_refused_with_the_nearest(registry: Path) -> None:
+    (registry / "varaints.yaml").write_text("{}")
+    with pytest.raises(SpecError, match=r"varaints\.yaml: not a file of the catalogue; did you mean 'variants'\?"):
+        load(registry)
+
+
+def test_a_faulty_entry_is_told_with_file_entry_and_key(registry: Path) -> None:
+    (registry / "heads.yaml").write_text("mine: {type: skip, strid: 8}\n")
+    with pytest.raises(SpecError) as caught:
+        load(registry)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith(f"{registry / 'heads.yaml'}: mine: ") for line in lines)
+    assert "did you mean 'stride'?" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("part", "wrong", "right"),
+    [("backbone", "resnet-18", "resnet18"), ("head", "fcn8", "fcn8s"), ("upsampler", "bilinaer", "bilinear")],
+)
+def test_a_variant_that_names_a_missing_part_is_refused(registry: Path, part: str, wrong: str, right: str) -> None:
+    parts = {"backbone": "resnet18", "head": "fcn8s", "upsampler": "bilinear", part: wrong}
+    (registry / "variants.yaml").write_text("mine: {" + ", ".join(f"{k}: {v}" for k, v in parts.items()) + "}\n")
+    with pytest.raises(SpecError, match=rf"variant mine: {part}: no {part} '{wrong}'; did you mean '{right}'\?"):
+        load(registry)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "right"),
+    [
+        ("head", "fcn_8s", "fcn8s"),
+        ("backbone", "resnet81", "resnet18"),
+        ("dataset", "voc2021", "voc2012"),
+        ("recipe", "standart", "standard"),
+        ("variant", "d2l-resnet81", "d2l-resnet18"),
+    ],
+)
+def test_an_unknown_name_is_told_with_the_nearest(kind: str, wrong: str, right: str) -> None:
+    with pytest.raises(SpecError, match=rf"^here: no {kind} '{wrong}'; did you mean '{right}'\? valid: "):
+        builtin().get(kind, wrong, "here")
+
+
+def test_an_unknown_name_far_from_all_is_told_with_all() -> None:
+    with pytest.raises(SpecError, match=r"no head 'zzz'; valid: fcn16s, fcn32s, fcn8s$"):
+        builtin().get("head", "zzz")
+
+
+def test_an_unknown_kind_is_told_with_the_nearest() -> None:
+    with pytest.raises(SpecError, match=r"'backbones' is not a kind of the catalogue; did you mean 'backbone'\?"):
+        builtin().names("backbones")
+
+
+@pytest.mark.parametrize("name", [["fcn8s"], {"fcn8s": 1}, 8, None, True])
+def test_a_name_that_is_no_text_is_an_unknown_name(name: object) -> None:
+    with pytest.raises(SpecError, match="no head"):
+        builtin().get("head", name)  # type: ignore[arg-type]

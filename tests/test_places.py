@@ -1,0 +1,137 @@
+"""Where things lie: which lab is meant, and where its data, weights and store are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fcnlab.errors import DataError, ModelError, RunError
+from fcnlab.places import Lab
+from fcnlab.spec.config import Backbone, Dataset
+from tests.conftest import SMOKE, write_grid
+
+
+@pytest.fixture
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Four folders; the current one is `here`, and `around` has a grid file."""
+    for name in ("named", "environment", "around", "here"):
+        (tmp_path / name).mkdir()
+    write_grid(tmp_path / "around", SMOKE)
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path
+
+
+def test_the_lab_is_the_named_one_else_the_environments_else_around_the_file_else_here(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = places / "around/experiments/question.yaml"
+    assert Lab.find().root == places / "here"
+    assert Lab.find(file).root == places / "around"
+    monkeypatch.setenv("FCNLAB_LAB", str(places / "environment"))
+    assert Lab.find(file).root == places / "environment"
+    assert Lab.find(file, lab=places / "named").root == places / "named"
+
+
+def test_a_grid_file_outside_experiments_says_nothing_about_the_lab(places: Path) -> None:
+    assert Lab.find(places / "around/question.yaml").root == places / "here"
+
+
+def test_a_lab_named_relatively_stays_where_it_is_when_the_current_folder_changes(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = Lab.find(Path("../around/experiments/question.yaml"), data_root=Path("../named"))
+    monkeypatch.chdir("/")
+    assert lab.root == places / "around" and lab.data_root == places / "named"
+    assert lab.runs == places / "around/runs" and lab.results == places / "around/results"
+
+
+def test_an_empty_variable_is_an_unset_one(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("FCNLAB_LAB", "FCNLAB_DATA", "MLFLOW_TRACKING_URI"):
+        monkeypatch.setenv(variable, "")
+    lab = Lab.find()
+    assert (lab.root, lab.data_root) == (places / "here", None) and lab.tracking_uri.startswith("sqlite:")
+
+
+@pytest.mark.parametrize("by", ["option", "environment"])
+def test_a_lab_that_is_not_there_is_an_error_that_says_how_to_make_it(
+    places: Path, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    if by == "environment":
+        monkeypatch.setenv("FCNLAB_LAB", str(places / "gone"))
+    with pytest.raises(RunError, match=r"/gone: no such folder; make a lab with `fcnlab init gone`"):
+        Lab.find(lab=places / "gone" if by == "option" else None)
+
+
+def test_the_data_root_is_the_named_one_else_the_environments_else_none(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Lab.find().data_root is None
+    monkeypatch.setenv("FCNLAB_DATA", str(places / "environment"))
+    assert Lab.find().data_root == places / "environment"
+    assert Lab.find(data_root=places / "named").data_root == places / "named"
+
+
+def test_the_store_is_the_named_one_else_the_environments_else_a_file_in_the_lab(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Lab.find(lab=Path("../named")).tracking_uri == f"sqlite:///{places / 'named' / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert Lab.find().tracking_uri == "http://127.0.0.1:5000"
+    assert Lab.find(tracking_uri="sqlite:///other.db").tracking_uri == "sqlite:///other.db"
+
+
+def backbone(weights: str) -> Backbone:
+    return Backbone(timm="resnet18", weights=weights)
+
+
+def test_a_weights_file_is_looked_up_in_the_lab_and_then_under_the_data_root(places: Path) -> None:
+    lab = Lab.find(data_root=places / "named")
+    (places / "named/w.pth").write_bytes(b"data")
+    assert lab.weights_file(backbone("w.pth")) == places / "named/w.pth"
+    (places / "here/w.pth").write_bytes(b"lab")
+    assert lab.weights_file(backbone("w.pth")) == places / "here/w.pth"
+
+
+def test_a_missing_weights_file_is_an_error_that_names_both_places(places: Path) -> None:
+    with pytest.raises(ModelError) as caught:
+        Lab.find(data_root=places / "named").weights_file(backbone("w.pth"))
+    assert str(places / "here/w.pth") in str(caught.value) and str(places / "named/w.pth") in str(caught.value)
+
+
+@pytest.mark.parametrize("weights", ["scratch", "timm"])
+def test_a_backbone_without_a_file_needs_none(places: Path, weights: str) -> None:
+    assert Lab.find().weights_file(backbone(weights)) is None
+
+
+def file_dataset(folder: str) -> Dataset:
+    return Dataset.model_validate({"type": "camvid", "folder": folder, "nominal": {"height": 6, "width": 8}})
+
+
+def test_a_dataset_needs_a_data_root_that_holds_its_folder(places: Path) -> None:
+    with pytest.raises(DataError, match=r"no data root is set; pass --data-root or set FCNLAB_DATA .* holds camvid/"):
+        Lab.find().dataset(file_dataset("camvid"))
+    with pytest.raises(DataError, match=r"/named/camvid is not there; --data-root \(or FCNLAB_DATA\)"):
+        Lab.find(data_root=places / "named").dataset(file_dataset("camvid"))
+
+
+def test_the_fingerprint_of_a_weights_file_follows_its_content(places: Path) -> None:
+    variant = Lab.find().grid(places / "around/experiments/question.yaml").cells[0].variant
+    variant = variant.model_copy(update={"backbone": backbone("w.pth")})
+    shapes = Lab.find().catalog.get("dataset", "shapes-mini")
+    assert isinstance(shapes, Dataset)
+    seen = set()
+    for content in (b"one", b"two", b"one"):
+        Path("w.pth").write_bytes(content)
+        os.utime("w.pth", ns=(1, 1))
+        data, weights = Lab.find().fingerprints(variant, shapes)
+        seen.add((data, weights))
+    assert len(seen) == 2
+
+
+def test_the_labs_own_registry_adds_to_the_catalogue(places: Path) -> None:
+    (places / "here/registry").mkdir()
+    (places / "here/registry/heads.yaml").write_text("mine: {type: skip, stride: 16}")
+    assert {"mine", "fcn8s"} <= set(Lab.find().catalog.names("head"))
+    assert "mine" not in Lab.find(lab=places / "named").catalog.names("head")

@@ -1,0 +1,66 @@
+"""What stands in the repository is what the code makes: committed results, the README's table, the wheel."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from fcnlab.places import Lab
+from tests.conftest import REPOSITORY
+
+GRIDS = sorted(path.stem for path in (REPOSITORY / "experiments").glob("*.yaml"))
+
+
+def test_the_readme_shows_the_quickstarts_table() -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"<!-- generated: (\S+) -->\n(.*?)<!-- end -->", readme, re.DOTALL)
+    assert shown is not None
+    assert shown[2].strip() == (REPOSITORY / shown[1]).read_text(encoding="utf-8").strip()
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_every_question_of_the_repository_has_a_complete_answer(name: str) -> None:
+    facts = json.loads((REPOSITORY / "results" / name / "provenance.json").read_text(encoding="utf-8"))
+    grid = Lab.find(REPOSITORY / "experiments" / f"{name}.yaml").grid(REPOSITORY / "experiments" / f"{name}.yaml")
+    assert facts["question"] == grid.file.question
+    assert {trial["status"] for trial in facts["trials"]} == {"finished"}
+    assert {(t["cell"], t["seed"]) for t in facts["trials"]} == {(c.label, s) for c in grid.cells for s in grid.seeds}
+    page = (REPOSITORY / "results" / name / "README.md").read_text(encoding="utf-8")
+    assert facts["command"] in page
+    assert (REPOSITORY / "results" / name / "table.md").read_text(encoding="utf-8") in page
+
+
+def test_the_quickstarts_answer_is_of_todays_trials() -> None:
+    path = REPOSITORY / "experiments" / "quickstart.yaml"
+    lab = Lab.find(path)
+    keys = {trial.key for _, trial in lab.grid(path).trials(lab.fingerprints)}
+    facts = json.loads((REPOSITORY / "results" / "quickstart" / "provenance.json").read_text(encoding="utf-8"))
+    assert {trial["key"] for trial in facts["trials"]} == keys
+
+
+@pytest.mark.parametrize("name", [name for name in GRIDS if name != "quickstart"])
+def test_the_real_answers_are_of_todays_trials(name: str, real_data: Path) -> None:
+    path = REPOSITORY / "experiments" / f"{name}.yaml"
+    lab = Lab.find(path, data_root=real_data)
+    keys = {trial.key for _, trial in lab.grid(path).trials(lab.fingerprints)}
+    facts = json.loads((REPOSITORY / "results" / name / "provenance.json").read_text(encoding="utf-8"))
+    assert {trial["key"] for trial in facts["trials"]} == keys
+
+
+def test_the_wheel_carries_catalogue_and_quickstart_and_no_package_named_registry(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path)]
+    subprocess.run([*command, str(REPOSITORY)], check=True, timeout=300, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for source, place in (("registry", "fcnlab/registry"), ("experiments", "fcnlab/experiments")):
+        for file in (REPOSITORY / source).glob("*.yaml"):
+            assert f"{place}/{file.name}" in names
+    for file in (REPOSITORY / "fcnlab").rglob("*.py"):
+        assert str(file.relative_to(REPOSITORY)) in names, "a package is missing from pyproject.toml"
+    assert {name.partition("/")[0] for name in names} == {"fcnlab", "fcnlab-0.1.0.dist-info"}

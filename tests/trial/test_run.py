@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fcnlab.places import Lab
+from fcnlab.spec.grid import resolve
+from fcnlab.spec.trial import Trial
+from fcnlab.trial import run
+from fcnlab.trial.record import Record, RunFolder
+from fcnlab.trial.run import run_trial
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def a_trial(lab: Lab, seed: int = 0, **fields: Any) -> Trial:
+    said = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear"}
+    said |= {"dataset": "shapes-mini", "recipe": "smoke"} | {k.replace("__", "."): v for k, v in fields.items()}
+    return resolve(said, {}, lab.catalog, "test").trial(seed, lab.fingerprints)
+
+
+def figures(record: Record) -> list[Any]:
+    """Everything that a record says of the model, and nothing of the time it took."""
+    assert record.failure is None, record.failure
+    return [record.scores, [(e.epoch, e.loss, e.lr, e.val_miou) for e in record.epochs]]
+
+
+def test_two_runs_of_a_trial_give_identical_figures_weights_and_counts(tmp_path: Path) -> None:
+    labs = [Lab.find(lab=_made(tmp_path / name)) for name in ("a", "b")]
+    first, second = (run_trial(a_trial(lab), lab) for lab in labs)
+    assert figures(first) == figures(second)
+    folders = [lab.runs / first.key for lab in labs]
+    weights = [load_file(folder / "last.safetensors") for folder in folders]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    counts = [np.load(folder / "counts.npz") for folder in folders]
+    assert all(np.array_equal(counts[0][name], counts[1][name]) for name in counts[0].files)
+
+
+def test_another_seed_gives_other_figures(lab: Lab) -> None:
+    assert figures(run_trial(a_trial(lab, seed=0), lab)) != figures(run_trial(a_trial(lab, seed=1), lab))
+
+
+@pytest.mark.parametrize("killed_after", [1, 2])
+def test_a_trial_killed_after_an_epoch_ends_as_an_undisturbed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: int
+) -> None:
+    calm, rough = (Lab.find(lab=_made(tmp_path / name)) for name in ("calm", "rough"))
+    trial = a_trial(calm, recipe__epochs=3, recipe__validate_every=2)
+    expected = run_trial(trial, calm)
+
+    save = run._Run._save_checkpoint
+
+    def save_and_die(self: Any, training: Any) -> None:
+        save(self, training)
+        if len(self.epochs) == killed_after:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(run._Run, "_save_checkpoint", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(trial, rough)
+    monkeypatch.undo()
+    folder = RunFolder(rough.runs, trial.key)
+    assert folder.read() is None
+    assert folder.checkpoint.exists()
+    resumed = run_trial(trial, rough)
+    assert figures(resumed) == figures(expected)
+    assert [epoch.epoch for epoch in folder.read_progress()] == [1, 2, 3]
+    assert not folder.checkpoint.exists()
+
+
+def test_a_finished_trial_is_not_run_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = a_trial(lab)
+    first = run_trial(trial, lab)
+    monkeypatch.setattr(run, "fit", lambda *_, **__: pytest.fail("trained again"))
+    assert run_trial(trial, lab) == first
+
+
+def test_a_trial_that_raises_is_a_failed_record_with_its_traceback(lab: Lab) -> None:
+    record = run_trial(a_trial(lab, recipe__batch=17), lab)
+    assert record.status == "failed"
+    assert record.failure is not None
+    assert record.failure.cause == "exception"
+    assert "17" in record.failure.message
+    assert "build_training" in record.failure.traceback
+    assert RunFolder(lab.runs, record.key).read() == record
+
+
+def test_a_loss_that_is_no_number_is_recorded_as_diverged(lab: Lab) -> None:
+    record = run_trial(a_trial(lab, recipe__optimizer__lr=1e30), lab)
+    assert record.failure is not None
+    assert record.failure.cause == "diverged"
+
+
+def test_figures_follow_from_the_recorded_counts_and_best_and_last_are_kept_apart(lab: Lab) -> None:
+    record = run_trial(a_trial(lab, recipe__epochs=3), lab)
+    counts = np.load(lab.runs / record.key / "counts.npz")
+    by_epoch = {epoch.epoch: epoch.val_miou for epoch in record.epochs}
+    assert {(s.split, s.choice) for s in record.scores} == {(a, b) for a in ("val", "test") for b in ("last", "best")}
+    for score in record.scores:
+        per_image = counts[f"{score.split}_{score.choice}"]
+        assert len(per_image) == score.images == len(counts[f"{score.split}_ids"])
+        hit, predicted, target = per_image.sum(0).T.astype(float)
+        assert score.pixel_acc == pytest.approx(hit.sum() / target.sum())
+        union = predicted + target - hit
+        assert score.miou == pytest.approx((hit[union > 0] / union[union > 0]).mean())
+        if score.split == "val":
+            assert score.miou == by_epoch[score.epoch]
+    best = record.score("val", "best")
+    assert best is not None
+    assert best.miou == max(value for value in by_epoch.values() if value is not None)
+
+
+def test_without_a_test_split_only_val_is_scored(lab: Lab) -> None:
+    record = run_trial(a_trial(lab, dataset__splits={"test": None}), lab)
+    assert {score.split for score in record.scores} == {"val"}
+    assert record.trial.report_split == "val"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"key": "other"}'])
+def test_a_torn_record_is_no_record(lab: Lab, content: bytes) -> None:
+    folder = RunFolder(lab.runs, "0" * 64)
+    folder.make()
+    folder.record.write_bytes(content)
+    assert folder.read() is None
+
+
+def test_a_record_of_another_trial_is_no_record(lab: Lab) -> None:
+    record = run_trial(a_trial(lab), lab)
+    other = RunFolder(lab.runs, "0" * 64)
+    other.make()
+    other.record.write_text(json.dumps(json.loads(record.model_dump_json())))
+    assert other.read() is None
+
+
+def test_swapping_the_head_leaves_the_batches_alone(lab: Lab) -> None:
+    from fcnlab.trial.build import build_model, build_training
+
+    seen = []
+    for head in ("fcn32s", "fcn8s"):
+        trial = a_trial(lab, head=head)
+        dataset = lab.dataset(trial.dataset)
+        model = build_model(trial.variant, len(dataset.classes), trial.seed)
+        training = build_training(trial.recipe, model, dataset, "train", trial.seed, torch.device("cpu"))
+        seen.append(list(training.batches.epoch(1)))
+    for (images, labels), (other_images, other_labels) in zip(*seen, strict=True):
+        assert torch.equal(images, other_images)
+        assert torch.equal(labels, other_labels)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
