@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -275,7 +275,3 @@ def _reaching(uri: str) -> Iterator[None]:
 def _without_password(uri: str) -> str:
     scheme, mark, rest = uri.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}" if mark and "@" in rest else uri
-
-
-Postponed = Callable[[str], None]
-"""Told once that the store is out of reach and that publication waits."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -123,6 +124,7 @@ class ProcessExecutor(Executor):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
+            process_group=0,  # Ctrl-C in the terminal is the driver's to answer
         )
         worker = _Worker(process, slot)
         assert process.stdout is not None
@@ -146,7 +148,7 @@ class ProcessExecutor(Executor):
         try:
             process.wait(timeout=20)
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         process.stdout.close()
 

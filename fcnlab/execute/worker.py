@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import signal
 import sys
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -33,7 +32,6 @@ STARTED_BY = "fork" if sys.platform == "linux" else "spawn"
 
 def main(root: str, data_root: str, threads: str) -> None:
     """Run the trials that come in, one after the other."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to answer
     lab = Lab(Path(root), Path(data_root) if data_root else None)
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not reach the driver's ears

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
 import time
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +28,6 @@ from fcnlab.training.fit import Diverged, Epoch, fit
 from fcnlab.trial.build import Training, build_model, build_training
 from fcnlab.trial.record import (
     Cost,
-    Environment,
     EpochRecord,
     Failure,
     Record,
@@ -128,7 +122,7 @@ class _Run:
             epochs=tuple(self.epochs),
             scores=tuple(scores),
             cost=self._cost(),
-            environment=self._environment(),
+            environment=environment(self.device, self.precision, repeatable=self.repeatable),
             ended=_now(),
         )
 
@@ -249,44 +243,6 @@ class _Run:
             evaluate_seconds=self.evaluate_seconds,
             images_per_s=sum(epoch.images_per_s * epoch.seconds for epoch in self.epochs) / seconds,
         )
-
-    def _environment(self) -> Environment:
-        return Environment(
-            device=hardware.name(self.device),
-            precision=self.precision,
-            threads=torch.get_num_threads(),
-            repeatable=self.repeatable,
-            system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-            versions={name: version(name) for name in ("fcnlab", "torch", "torchvision", "timm", "numpy")},
-            commit=commit(),
-        )
-
-
-def commit() -> str | None:
-    """The git commit of the fcnlab that runs, with `+` where files differ from it; None outside a checkout."""
-    here = Path(__file__).parent
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(here), *arguments],
-                capture_output=True,
-                text=True,
-                timeout=10,
-                env=environment,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    if git("ls-files", "--error-unmatch", Path(__file__).name) is None and git("ls-files", str(here)) in (
-        None,
-        "",
-    ):
-        return None
-    head = git("rev-parse", "--short=12", "HEAD")
-    return f"{head}+" if head and git("status", "--porcelain", "--", str(here.parent)) else head
 
 
 def _scores(split: Any, choice: Any, epoch: int, counts: metrics.Counts) -> Scores:

@@ -53,7 +53,7 @@ def test_the_key_of_a_known_trial_is_the_one_it_always_had() -> None:
             "data": "shapes-v1",
         }
     )
-    assert known.key == "GOLDEN"
+    assert known.key == "4a049ce2a5f62fb22b1fe935223648edcd86b3164b2f7d6da3b019c66755831e"
 
 
 def test_the_same_content_under_another_name_is_the_same_trial() -> None:

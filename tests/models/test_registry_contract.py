@@ -1,0 +1,121 @@
+"""What every entry of the registry must do, so that a new entry is tested by being written down."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from fcnlab.data.shapes import Shapes
+from fcnlab.models import FCN
+from fcnlab.models.heads import HEADS
+from fcnlab.spec.catalog import builtin
+from fcnlab.spec.config import Backbone, Head, NamedVariant, Recipe, Upsampler, Variant
+from fcnlab.training.losses import REDUCTIONS
+from fcnlab.trial.build import build_model, build_training
+
+torch.set_num_threads(1)
+
+CATALOG = builtin()
+
+
+def parts(backbone: str, head: str, upsampler: str) -> Variant:
+    """A variant from random weights: no test fetches anything."""
+    entry = CATALOG.get("backbone", backbone)
+    found = (entry.model_copy(update={"weights": "scratch"}), CATALOG.get("head", head),
+             CATALOG.get("upsampler", upsampler))  # fmt: skip
+    assert isinstance(found[0], Backbone) and isinstance(found[1], Head) and isinstance(found[2], Upsampler)
+    return Variant(backbone=found[0], head=found[1], upsampler=found[2])
+
+
+@pytest.mark.parametrize("name", CATALOG.names("variant"))
+def test_every_variant_gives_scores_of_the_images_size(name: str) -> None:
+    entry = CATALOG.get("variant", name)
+    assert isinstance(entry, NamedVariant)
+    # On the meta device shapes are computed and numbers are not: ResNet-50 costs no more than the tiny one.
+    with torch.device("meta"), torch.no_grad():
+        model = build_model(parts(entry.backbone, entry.head, entry.upsampler), 4, seed=0).eval()
+        assert model(torch.empty(2, 3, 75, 101)).shape == (2, 4, 75, 101)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in CATALOG.names("variant") if "resnet50" not in CATALOG.get("variant", name).backbone],  # type: ignore[attr-defined]
+)
+def test_every_small_variant_gives_finite_scores(name: str) -> None:
+    entry = CATALOG.get("variant", name)
+    assert isinstance(entry, NamedVariant)
+    model = build_model(parts(entry.backbone, entry.head, entry.upsampler), 4, seed=0).eval()
+    with torch.inference_mode():
+        scores = model(torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    assert scores.shape == (1, 4, 64, 64)
+    assert scores.isfinite().all()
+    assert scores.std() > 0
+
+
+@pytest.mark.parametrize("name", CATALOG.names("backbone"))
+def test_every_backbone_has_the_reductions_that_its_entry_says(name: str) -> None:
+    # A grid is checked against the entry, without torch; the entry must not say what timm does not hold.
+    entry = CATALOG.get("backbone", name)
+    assert isinstance(entry, Backbone)
+    with torch.device("meta"):
+        model = timm.create_model(entry.timm, features_only=True, pretrained=False)
+    assert list(entry.reductions) == sorted(set(model.feature_info.reduction()))
+
+
+@pytest.mark.parametrize("name", [n for n in CATALOG.names("backbone") if CATALOG.get("backbone", n).weights == "timm"])  # type: ignore[attr-defined]
+def test_every_pretrained_backbone_names_the_weights_that_it_means(name: str) -> None:
+    # Without a tag timm chooses, and may choose otherwise tomorrow.
+    entry = CATALOG.get("backbone", name)
+    assert isinstance(entry, Backbone)
+    assert entry.timm in timm.list_models(pretrained=True)
+    assert "." in entry.timm
+
+
+@pytest.mark.parametrize("name", CATALOG.names("head"))
+def test_every_head_builds_and_needs_what_it_says(name: str) -> None:
+    entry = CATALOG.get("head", name)
+    assert isinstance(entry, Head)
+    model = build_model(parts("tiny-scratch", name, "bilinear"), 4, seed=0)
+    assert isinstance(model.head, HEADS[entry.type])
+    features = {r: torch.randn(1, model.backbone.channels[r], -(-64 // r), -(-64 // r)) for r in entry.needs}
+    assert model.head(features, (64, 64)).shape == (1, 4, 64, 64)
+
+
+@pytest.mark.parametrize("name", CATALOG.names("upsampler"))
+@pytest.mark.parametrize("head", CATALOG.names("head"))
+def test_every_upsampler_builds_under_every_head(name: str, head: str) -> None:
+    entry = CATALOG.get("upsampler", name)
+    assert isinstance(entry, Upsampler)
+    model = build_model(parts("tiny-scratch", head, name), 4, seed=0).eval()
+    ups = [module for module in model.head.modules() if isinstance(module, nn.ConvTranspose2d)]
+    assert ups
+    for up in ups:
+        assert up.weight.requires_grad == entry.learned
+        assert (up.bias is not None) == entry.bias
+        assert up.groups == (4 if entry.channels == "per_class" else 1)
+    assert model(torch.randn(1, 3, 64, 64)).shape == (1, 4, 64, 64)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> FCN:
+    return build_model(parts("tiny-scratch", "fcn32s", "bilinear"), 6, seed=0)
+
+
+@pytest.mark.parametrize("name", CATALOG.names("recipe"))
+def test_every_recipe_builds_what_trains(name: str, tiny: FCN) -> None:
+    recipe = CATALOG.get("recipe", name)
+    assert isinstance(recipe, Recipe)
+    shapes = Shapes(train=recipe.batch, val=1, test=1, height=32, width=32, seed=0)
+    training = build_training(recipe, tiny, shapes, "train", 0, torch.device("cpu"))
+    assert training.batches.steps == 1
+    assert training.loss is REDUCTIONS[recipe.loss.reduction]
+    assert type(training.optimizer).__name__.lower() == recipe.optimizer.name
+    assert training.optimizer.param_groups[0]["lr"] == recipe.optimizer.lr
+    assert training.optimizer.param_groups[0]["weight_decay"] == recipe.optimizer.weight_decay
+    factors = [training.factor(step) for step in range(recipe.epochs)]
+    assert all(0 < factor <= 1 for factor in factors)
+    assert max(factors) == pytest.approx(1)
+    value = training.loss(torch.randn(2, 6, 8, 8), torch.zeros(2, 8, 8, dtype=torch.uint8))
+    assert value.isfinite() and value > 0

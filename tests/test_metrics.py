@@ -1,0 +1,210 @@
+"""Counts and figures, against scikit-learn, torchmetrics and a count by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score, recall_score
+from torchmetrics.classification import MulticlassJaccardIndex
+
+from fcnlab.metrics import Figures, figures, image_counts
+
+Pair = tuple[np.ndarray, np.ndarray, int]
+law = settings(deadline=None, max_examples=60)
+
+
+@st.composite
+def images(draw: st.DrawFn, ignored: bool = True, min_classes: int = 1) -> Pair:
+    """A prediction and a label of one size; few classes and pixels, so that absent classes are common."""
+    classes = draw(st.integers(min_classes, 7))
+    shape = draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))
+    prediction = draw(hnp.arrays(np.uint8, shape, elements=st.integers(0, classes - 1)))
+    labels = st.integers(0, classes - 1)
+    label = draw(hnp.arrays(np.uint8, shape, elements=labels | st.just(255) if ignored else labels))
+    return prediction, label, classes
+
+
+def counts(prediction: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
+    return image_counts(torch.from_numpy(prediction.copy()), torch.from_numpy(label.copy()), classes)
+
+
+def by_hand(prediction: np.ndarray, label: np.ndarray, classes: int) -> Figures:
+    """The paper's formulas, pixel by pixel."""
+    n = [[0] * classes for _ in range(classes)]
+    for p, t in zip(prediction.ravel().tolist(), label.ravel().tolist(), strict=True):
+        if t != 255:
+            n[t][p] += 1
+    target = [sum(row) for row in n]
+    predicted = [sum(row[i] for row in n) for i in range(classes)]
+    total = sum(target)
+    union = [target[i] + predicted[i] - n[i][i] for i in range(classes)]
+    iou = [n[i][i] / union[i] if union[i] else math.nan for i in range(classes)]
+    acc = [n[i][i] / target[i] for i in range(classes) if target[i]]
+    there = [value for value in iou if not math.isnan(value)]
+    return Figures(
+        miou=sum(there) / len(there) if there else math.nan,
+        pixel_acc=sum(n[i][i] for i in range(classes)) / total if total else math.nan,
+        mean_acc=sum(acc) / len(acc) if acc else math.nan,
+        fw_iou=sum(target[i] * iou[i] for i in range(classes) if target[i]) / total if total else math.nan,
+        class_iou=tuple(iou),
+    )
+
+
+def same(a: Figures, b: Figures) -> bool:
+    flat = [[f.miou, f.pixel_acc, f.mean_acc, f.fw_iou, *f.class_iou] for f in (a, b)]
+    return bool(np.allclose(*flat, rtol=1e-12, atol=1e-12, equal_nan=True))
+
+
+@given(images())
+@law
+def test_figures_are_those_of_the_papers_formulas(pair: Pair) -> None:
+    assert same(figures(counts(*pair)), by_hand(*pair))
+
+
+@given(images())
+@law
+def test_counts_are_those_of_scikit_learns_confusion_matrix(pair: Pair) -> None:
+    prediction, label, classes = pair
+    valid = label != 255
+    if valid.any():
+        matrix = confusion_matrix(label[valid], prediction[valid], labels=range(classes))
+    else:
+        matrix = np.zeros((classes, classes), dtype=int)
+    expected = np.stack([matrix.diagonal(), matrix.sum(0), matrix.sum(1)], axis=1)
+    assert np.array_equal(counts(*pair), expected)
+
+
+@given(images(ignored=False))
+@law
+def test_figures_are_those_of_scikit_learn(pair: Pair) -> None:
+    prediction, label, _ = pair
+    found = figures(counts(*pair))
+    p, t = prediction.ravel(), label.ravel()
+    assert found.pixel_acc == pytest.approx(accuracy_score(t, p))
+    assert found.mean_acc == pytest.approx(recall_score(t, p, labels=np.unique(t), average="macro", zero_division=0))
+    # Without `labels`, scikit-learn averages over the classes that occur in either, as the paper does.
+    assert found.miou == pytest.approx(jaccard_score(t, p, average="macro", zero_division=0))
+    assert found.fw_iou == pytest.approx(jaccard_score(t, p, average="weighted", zero_division=0))
+
+
+@given(images(min_classes=2))
+@law
+def test_class_iou_is_torchmetrics(pair: Pair) -> None:
+    prediction, label, classes = pair
+    metric = MulticlassJaccardIndex(classes, average="none", ignore_index=255)
+    theirs = metric(torch.from_numpy(prediction.copy())[None], torch.from_numpy(label.copy()).long()[None]).numpy()
+    ours = np.array(figures(counts(*pair)).class_iou)
+    there = ~np.isnan(ours)  # torchmetrics has 0 for a class that is nowhere
+    assert np.allclose(ours[there], theirs[there], atol=1e-6)
+    assert np.all(theirs[~there] == 0)
+
+
+@given(images(min_classes=2))
+@law
+def test_predictions_on_ignored_pixels_change_nothing(pair: Pair) -> None:
+    prediction, label, classes = pair
+    label = label.copy()
+    label[0, 0] = 255
+    other = prediction.copy()
+    other[label == 255] = (other[label == 255] + 1) % classes
+    assert not np.array_equal(other, prediction)
+    assert np.array_equal(counts(prediction, label, classes), counts(other, label, classes))
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(0, 2**31)), min_size=1, max_size=4))
+@law
+def test_the_figures_of_a_split_are_those_of_all_its_pixels_at_once(sizes: list[tuple[int, int, int]]) -> None:
+    # Not a mean of per-image figures.
+    pairs = []
+    for height, width, seed in sizes:
+        rng = np.random.default_rng(seed)
+        label = rng.choice([0, 1, 2, 255], (height, width)).astype(np.uint8)
+        pairs.append((rng.integers(0, 4, (height, width), dtype=np.uint8), label))
+    each = np.stack([counts(p, t, 4) for p, t in pairs])
+    flat = [np.concatenate([pair[i].ravel() for pair in pairs])[None] for i in (0, 1)]
+    assert np.array_equal(each.sum(0), counts(*flat, 4))
+    assert same(figures(each), figures(counts(*flat, 4)))
+    assert same(figures(each), figures(each.sum(0)))
+
+
+@given(images())
+@law
+def test_renaming_the_classes_leaves_the_figures_alone(pair: Pair) -> None:
+    prediction, label, classes = pair
+    table = np.arange(256, dtype=np.uint8)
+    table[:classes] = table[:classes][::-1]
+    found, renamed = figures(counts(*pair)), figures(counts(table[prediction], table[label], classes))
+    assert renamed.miou == pytest.approx(found.miou, nan_ok=True)
+    assert renamed.fw_iou == pytest.approx(found.fw_iou, nan_ok=True)
+    assert renamed.class_iou == pytest.approx(found.class_iou[::-1], nan_ok=True)
+
+
+@given(images())
+@law
+def test_figures_are_fractions_and_perfect_only_where_all_is_right(pair: Pair) -> None:
+    prediction, label, classes = pair
+    found = figures(counts(*pair))
+    values = [found.miou, found.pixel_acc, found.mean_acc, found.fw_iou]
+    if (label == 255).all():
+        assert np.isnan(values).all()
+    else:
+        assert all(0 <= value <= 1 for value in values)
+        assert (found.miou == 1) == bool((prediction == label)[label != 255].all())
+
+
+def array(*rows: list[int]) -> np.ndarray:
+    return np.array(rows, dtype=np.uint8)
+
+
+def test_a_class_that_neither_occurs_nor_is_predicted_is_left_out() -> None:
+    found = figures(counts(array([0, 0, 1]), array([0, 0, 1]), 5))
+    assert found.miou == found.mean_acc == 1
+    assert found.class_iou[:2] == (1, 1)
+    assert np.isnan(found.class_iou[2:]).all()
+
+
+def test_a_class_that_is_predicted_but_absent_counts_as_zero() -> None:
+    found = figures(counts(array([0, 2]), array([0, 0]), 3))
+    assert found.class_iou[2] == 0
+    assert found.miou == pytest.approx((0.5 + 0) / 2)
+    assert found.mean_acc == pytest.approx(0.5)  # over classes that occur
+
+
+def test_where_all_is_ignored_every_figure_is_nan() -> None:
+    found = figures(counts(array([0, 1]), array([255, 255]), 2))
+    assert np.isnan([found.miou, found.pixel_acc, found.mean_acc, found.fw_iou, *found.class_iou]).all()
+
+
+def test_one_class_and_one_pixel_will_do() -> None:
+    assert figures(counts(array([0]), array([0]), 1)) == Figures(1, 1, 1, 1, (1,))
+    assert figures(counts(array([1]), array([0]), 2)) == Figures(0, 0, 0, 0, (0, 0))
+
+
+def test_a_split_without_images_has_no_figures() -> None:
+    assert math.isnan(figures(np.zeros((0, 3, 3), dtype=np.int64)).miou)
+
+
+def test_as_many_classes_as_labels_can_say_are_counted() -> None:
+    every = np.arange(255, dtype=np.uint8)[None]
+    assert figures(counts(every, every, 255)).miou == 1
+    assert np.array_equal(counts(every, every[:, ::-1].copy(), 255)[:, 1:], np.ones((255, 2)))
+
+
+def test_counts_are_64_bit_and_do_not_overflow() -> None:
+    one = counts(array([0, 1]), array([0, 1]), 2)
+    assert one.dtype == np.int64
+    many = np.broadcast_to(one * 2**40, (50, 2, 3))
+    assert figures(many).miou == 1
+    assert figures(many.astype(np.int64).sum(0)).pixel_acc == 1
+
+
+def test_counting_leaves_prediction_and_label_as_they_were() -> None:
+    prediction, label = torch.tensor([[0, 1]], dtype=torch.uint8), torch.tensor([[1, 255]], dtype=torch.uint8)
+    image_counts(prediction, label, 2)
+    assert prediction.tolist() == [[0, 1]] and label.tolist() == [[1, 255]]
