@@ -62,14 +62,13 @@ def run_grid(
     Raises:
         FcnlabError: as `fcnlab grid run` would say it.
     """
-    from rich.console import Console
-
+    from fcnlab.cli.options import console
     from fcnlab.execute.driver import run
     from fcnlab.execute.process import ProcessExecutor, plan_slots
     from fcnlab.execute.watch import PlainWatcher, Watcher
 
     lab = lab or Lab.find(grid.path)
-    watcher = Watcher() if quiet else PlainWatcher(Console())
+    watcher = Watcher() if quiet else PlainWatcher(console())
     outcome = run(grid, lab, lambda: ProcessExecutor(lab, plan_slots(workers, threads)), watcher)
     if outcome.postponed is None:
         report(grid, lab=lab)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnlab.cli.options import DataRoot, LabOption
+from fcnlab.cli.options import DataRoot, LabOption, console
 from fcnlab.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ app = typer.Typer(help="Look at datasets.", no_args_is_help=True)
 @app.command("list", epilog="Example: fcnlab data list --data-root ~/data")
 def list_(lab: LabOption = None, data_root: DataRoot = None) -> None:
     """List the datasets: classes, images a split, and what is missing."""
-    from rich.console import Console
     from rich.table import Table
 
     from fcnlab.places import Lab
@@ -33,8 +32,8 @@ def list_(lab: LabOption = None, data_root: DataRoot = None) -> None:
             images = ", ".join(f"{split} {len(dataset.split(split))}" for split in _splits(spec))
             table.add_row(name, str(len(dataset.classes)), images, spec.about)
         except DataError as error:
-            table.add_row(name, "", "not there", f"{spec.about}\n[dim]{error}[/dim]")
-    Console().print(table)
+            table.add_row(name, "", "not there", f"{spec.about}\n{error}")
+    console().print(table)
 
 
 @app.command(epilog="Example: fcnlab data check camvid --data-root ~/data")
@@ -44,7 +43,6 @@ def check(
     data_root: DataRoot = None,
 ) -> None:
     """Read every image and mask, and report all faults at once. Exit code 2 if there are any."""
-    from rich.console import Console
     from rich.table import Table
 
     from fcnlab.data.base import IGNORE
@@ -58,7 +56,7 @@ def check(
     table = Table("class", *(f"{c.split} %" for c in checked), title=f"{name}: share of all pixels")
     for label, title in [*enumerate(dataset.classes), (IGNORE, "(ignored)")]:
         table.add_row(title, *(f"{100 * c.pixels[label] / max(1, c.pixels.sum()):.2f}" for c in checked))
-    Console().print(table)
+    console().print(table)
     faults = [fault for c in checked for fault in c.faults]
     typer.echo(", ".join(f"{c.split}: {c.images} images, {len(c.faults)} faults" for c in checked))
     if faults:

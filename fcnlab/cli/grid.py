@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from fcnlab.cli.options import DataRoot, GridFile, LabOption, Threads, TrackingUri, Workers
+from fcnlab.cli.options import DataRoot, GridFile, LabOption, Threads, TrackingUri, Workers, console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,16 +27,14 @@ RUN = "Example: fcnlab grid run experiments/quickstart.yaml"
 @app.command(epilog="Example: fcnlab grid plan experiments/quickstart.yaml")
 def plan(file: GridFile, lab: LabOption = None, data_root: DataRoot = None) -> None:
     """Check a grid and show its cells: what is finished, what is left, how long it may take."""
-    from rich.console import Console
-
     from fcnlab.execute.plan import make_plan
     from fcnlab.places import Lab
 
     place = Lab.find(file, lab=lab, data_root=data_root)
     made = make_plan(place.grid(file), place)
-    console = Console()
-    console.print(_states(made))
-    console.print(_estimate(made), highlight=False)
+    terminal = console()
+    terminal.print(_states(made))
+    terminal.print(_estimate(made))
 
 
 @app.command(epilog=RUN)
@@ -77,47 +75,42 @@ def retry(
 @app.command(epilog="Example: fcnlab grid status experiments/quickstart.yaml")
 def status(file: GridFile, lab: LabOption = None, data_root: DataRoot = None) -> None:
     """Show how far a grid is, also while another terminal runs it."""
-    from rich.console import Console
-
     from fcnlab.execute.plan import make_plan
     from fcnlab.places import Lab
 
     place = Lab.find(file, lab=lab, data_root=data_root)
     made = make_plan(place.grid(file), place)
-    console = Console()
-    console.print(_states(made, epochs=True))
+    terminal = console()
+    terminal.print(_states(made, epochs=True))
     for planned, record in made.ended:
         if record.failure is not None:
-            console.print(
+            terminal.print(
                 f"failed: {planned.cell.label}, seed {planned.trial.seed}: {record.failure.message}",
                 markup=False,
             )
-            console.print(f"        its log: {planned.folder.log}", markup=False, soft_wrap=True)
+            terminal.print(f"        its log: {planned.folder.log}", soft_wrap=True)
 
 
 @app.command(epilog="Example: fcnlab grid sync experiments/quickstart.yaml")
 def sync(file: GridFile, lab: LabOption = None, data_root: DataRoot = None, tracking_uri: TrackingUri = None) -> None:
     """Publish to MLflow what it lacks of a grid, without running anything, and write the report."""
-    from rich.console import Console
-
     from fcnlab.execute.driver import sync as publish
     from fcnlab.execute.watch import PlainWatcher
     from fcnlab.places import Lab
 
     place = Lab.find(file, lab=lab, data_root=data_root, tracking_uri=tracking_uri)
     grid = place.grid(file)
-    _conclude(publish(grid, place, PlainWatcher(Console())), grid, place)
+    _conclude(publish(grid, place, PlainWatcher(console())), grid, place)
 
 
 def _run(grid: Grid, lab: Lab, workers: int | None, threads: int | None) -> None:
-    from rich.console import Console
 
     from fcnlab.execute import driver
     from fcnlab.execute.process import ProcessExecutor, plan_slots
     from fcnlab.execute.watch import LiveWatcher, PlainWatcher
 
-    console = Console()
-    watcher = LiveWatcher(console) if console.is_terminal else PlainWatcher(console)
+    terminal = console()
+    watcher = LiveWatcher(terminal) if terminal.is_terminal else PlainWatcher(terminal)
     signal.signal(signal.SIGTERM, _stop)  # clusters say SIGTERM where people press Ctrl-C
     try:
         with watcher:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fcnlab.cli.options import LabOption
+from fcnlab.cli.options import LabOption, console
 
 app = typer.Typer(help="Look at variants.", no_args_is_help=True)
 
@@ -19,17 +19,18 @@ def show(
     lab: LabOption = None,
 ) -> None:
     """Show a variant's feature maps, parameters by part and GMACs. Weights are not loaded."""
-    import torch
-    from rich.console import Console
-    from rich.table import Table
-
     from fcnlab.api import variant_parts
     from fcnlab.places import Lab
-    from fcnlab.training import cost
-    from fcnlab.trial.build import build_model
 
     height, width = _size(size)
     parts = variant_parts(variant, Lab.find(lab=lab))
+
+    import torch  # after what a typing mistake would stop at
+    from rich.table import Table
+
+    from fcnlab.training import cost
+    from fcnlab.trial.build import build_model
+
     bare = parts.model_copy(update={"backbone": parts.backbone.model_copy(update={"weights": "scratch"})})
     model = build_model(bare, classes, seed=0).eval()
     with torch.inference_mode():
@@ -49,9 +50,9 @@ def show(
         ("all", model),
     ):
         sizes.add_row(name, f"{cost.parameters(module):,}", f"{cost.parameters(module, trainable=True):,}")
-    console = Console()
-    console.print(maps, sizes)
-    console.print(f"scores {tuple(scores.shape)}, {cost.gmacs(model, (height, width)):.2f} GMACs at {height}x{width}")
+    terminal = console()
+    terminal.print(maps, sizes)
+    terminal.print(f"scores {tuple(scores.shape)}, {cost.gmacs(model, (height, width)):.2f} GMACs at {height}x{width}")
 
 
 def _size(text: str) -> tuple[int, int]:

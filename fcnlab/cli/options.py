@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LabOption = Annotated[
     Path | None,
@@ -26,4 +29,13 @@ Workers = Annotated[
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads a trial [default: a share of the cores]")
 ]
+
+
+def console() -> Console:
+    """The terminal. Names and questions are the user's texts: brackets in them are no markup."""
+    from rich.console import Console
+
+    return Console(markup=False, highlight=False)
+
+
 GridFile = Annotated[Path, typer.Argument(metavar="FILE", help="The grid's YAML file", show_default=False)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnlab.cli.options import LabOption
+from fcnlab.cli.options import LabOption, console
 
 if TYPE_CHECKING:
     from fcnlab.spec.catalog import Catalog
@@ -24,7 +24,6 @@ def list_(
     lab: LabOption = None,
 ) -> None:
     """List what the catalogue has, of one kind or of all."""
-    from rich.console import Console
     from rich.table import Table
 
     from fcnlab.spec.config import Entry, NamedVariant
@@ -41,7 +40,7 @@ def list_(
             text = about(catalog.get(each, name))
             if search.lower() in f"{name} {text}".lower():
                 table.add_row(each, name, text)
-    Console().print(table)
+    console().print(table)
 
 
 @app.command(epilog="Example: fcnlab registry show recipe d2l")

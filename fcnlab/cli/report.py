@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from fcnlab.cli.options import DataRoot, GridFile, LabOption, TrackingUri
+from fcnlab.cli.options import DataRoot, GridFile, LabOption, TrackingUri, console
 
 if TYPE_CHECKING:
     from fcnlab.report.write import Report
@@ -27,11 +27,9 @@ def report(file: GridFile, lab: LabOption = None, data_root: DataRoot = None, tr
 
 def show(grid: Grid, made: Report) -> None:
     """Show a report in the terminal."""
-    from rich.console import Console
-
     from fcnlab.report.tables import to_terminal
 
-    console = Console()
-    console.print(to_terminal(made.table, grid.file.question, console.width))
-    console.print(made.footnote, style="dim", highlight=False)
+    terminal = console()
+    terminal.print(to_terminal(made.table, grid.file.question, terminal.width))
+    terminal.print(made.footnote, style="dim")
     typer.echo(f"report: {made.folder / 'README.md'}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fcnlab.cli.options import DataRoot, LabOption, Threads, TrackingUri
+from fcnlab.cli.options import DataRoot, LabOption, Threads, TrackingUri, console
 
 EXAMPLE = "Example: fcnlab train fcn8s-tiny --dataset shapes --recipe quick --seed 0"
 
@@ -24,8 +24,6 @@ def train(
     """Train and score one variant. A grid that asks for this very trial later finds it done."""
     from pathlib import Path
 
-    from rich.console import Console
-
     from fcnlab.execute import driver
     from fcnlab.execute.plan import make_plan
     from fcnlab.execute.process import ProcessExecutor, plan_slots
@@ -38,8 +36,8 @@ def train(
     cell = resolve(said, {}, place.catalog, "fcnlab train")
     file = GridFile(question="Single trials", base=said, seeds=[seed], baseline={})  # type: ignore[arg-type]
     grid = Grid("train", Path("train"), file, (cell,), cell, (seed,))
-    console = Console()
-    with LiveWatcher(console) if console.is_terminal else PlainWatcher(console) as watcher:
+    terminal = console()
+    with LiveWatcher(terminal) if terminal.is_terminal else PlainWatcher(terminal) as watcher:
         outcome = driver.run(grid, place, lambda: ProcessExecutor(place, plan_slots(1, threads)), watcher)
     planned = make_plan(grid, place).trials[0]
     assert planned.record is not None, "run has ended every trial"

@@ -119,13 +119,13 @@ class FileSplit(Split):
 def _open(path: Path) -> Image.Image:
     """Open and decode an image file."""
     try:
-        image = Image.open(path)
-        image.load()
+        with Image.open(path) as image:  # closes the file and keeps the pixels
+            image.load()
+            return image
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: cannot be decoded: {error}") from None
-    return image
 
 
 class FileDataset(Dataset):

@@ -49,7 +49,7 @@ def files_digest(named: Iterable[tuple[str, Path]]) -> str:
     for name, path in files:
         stamp = _stamp(path)
         fresh[str(path.resolve())] = entry = known.get(str(path.resolve()), [])
-        if entry[:1] != [stamp]:
+        if not (isinstance(entry, list) and len(entry) == 2 and entry[0] == stamp):
             fresh[str(path.resolve())] = entry = [stamp, file_digest(path)]
         total.update(f"{name}\0{entry[1]}\n".encode())
     if fresh != known:

@@ -42,7 +42,7 @@ class Shapes(Dataset):
         return _Scenes(name, self.counts[name], self.size, self.seed)
 
     def fingerprint(self, splits: tuple[str, ...]) -> str:
-        sizes = ",".join(f"{name}={self.counts[name]}" for name in splits)
+        sizes = ",".join(f"{name}={len(self.split(name))}" for name in splits)
         return f"shapes-v{VERSION}:{self.size[0]}x{self.size[1]}:seed={self.seed}:{sizes}"
 
 

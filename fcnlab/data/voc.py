@@ -22,5 +22,7 @@ class Voc2012(FileDataset):
             ids = file.read_text(encoding="utf-8").split()
         except FileNotFoundError:
             raise DataError(f"{file}: no such file; the expected layout is {self.layout}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{file}: cannot be read: {error}") from None
         images, masks = self.root / "JPEGImages", self.root / "SegmentationClass"
         return [Pair(id_, images / f"{id_}.jpg", masks / f"{id_}.png") for id_ in ids]

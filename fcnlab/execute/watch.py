@@ -89,7 +89,7 @@ class PlainWatcher(Watcher):
         self._console = console
 
     def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
     def planned(self, plan: Plan) -> None:
         super().planned(plan)

@@ -26,6 +26,7 @@ from fcnlab.training import cost, hardware
 from fcnlab.training.evaluate import evaluate
 from fcnlab.training.fit import Diverged, Epoch, fit
 from fcnlab.trial.build import Training, build_model, build_training
+from fcnlab.trial.environment import environment
 from fcnlab.trial.record import (
     Cost,
     EpochRecord,

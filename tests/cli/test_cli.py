@@ -369,3 +369,13 @@ def test_ui_points_to_a_store_that_is_a_server(fcnlab: Call, launched: list[list
     said = fcnlab("ui", "--tracking-uri", "http://mlflow.example:5000")
     assert said.code == 0 and "open http://mlflow.example:5000" in said.out
     assert launched == []
+
+
+def test_brackets_in_a_question_are_text_and_no_markup(fcnlab: Call, tmp_path: Path) -> None:
+    file = write_grid(tmp_path, SMOKE.replace("Does it run?", "Does [/x] or [bold] run?"))
+    assert "Does [/x] or [bold] run?" in " ".join(fcnlab("grid", "plan", file).out.split())
+
+
+def test_a_split_that_a_generated_dataset_lacks_is_an_error(fcnlab: Call, tmp_path: Path) -> None:
+    text = SMOKE.replace("dataset: shapes-mini,", "dataset: shapes-mini, dataset.splits: {test: tset},")
+    refused(fcnlab("grid", "plan", write_grid(tmp_path, text)), "no split 'tset'", "did you mean 'test'?")

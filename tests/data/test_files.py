@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from fcnlab.data.base import FileDataset, Pixels
@@ -113,6 +115,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda path: save(np.zeros((5, 8), np.uint8), path),
         r"the mask is 5x8 \(height x width\), its image .*train/a2\.png is 6x8",
     ),
+    "a truncated image": (IMAGE, lambda path: path.write_bytes(path.read_bytes()[:80]), "cannot be decoded"),
     "an undefined label": (
         MASK,
         lambda path: save(np.full((HEIGHT, WIDTH), 12, np.uint8), path),
@@ -137,6 +140,23 @@ def test_a_faulty_file_is_an_error_that_names_it(
     with pytest.raises(DataError, match=rf"^{re.escape(str(path))}: .*{says}"):
         split[1]
     assert split[0].id == "a1" and split[2].id == "a3"
+
+
+@settings(max_examples=60, deadline=None)
+@given(cut=st.integers(0, 400), junk=st.binary(max_size=40), format_=st.sampled_from(["png", "jpg"]))
+def test_a_cut_or_overwritten_file_decodes_or_is_a_data_error(
+    tmp_path_factory: pytest.TempPathFactory, cut: int, junk: bytes, format_: str
+) -> None:
+    folder = tmp_path_factory.mktemp("harmed")
+    save(mask_of(0, [0, 1]), folder / "trainannot/x.png")
+    path = folder / f"train/x.{format_}"
+    save(image_of(0), path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:cut] + junk)
+    try:
+        assert CamVid(folder).split("train")[0].image.shape[2] == 3
+    except DataError as error:
+        assert str(folder) in str(error)  # noqa: PT017 - either outcome is right, another exception is not
 
 
 def test_an_undefined_label_in_a_palette_mask_is_named(voc: Voc2012) -> None:

@@ -48,7 +48,7 @@ def test_a_variant_of_ones_own_stands_beside_the_built_in_ones(registry: Path) -
 
 
 def test_a_variant_may_name_parts_from_other_files_of_the_same_registry(registry: Path) -> None:
-    # variants.yml is read after backbones.yaml by name here, but no order of files may matter.
+    # What a variant names is looked up once all files are read; both endings, yaml and yml, are read.
     (registry / "backbones.yaml").write_text("zz: {timm: test_resnet}\n")
     (registry / "upsamplers.yml").write_text("aa: {start: bilinear, bias: true}\n")
     (registry / "variants.yaml").write_text("mine: {backbone: zz, head: fcn8s, upsampler: aa}\n")
