@@ -81,7 +81,7 @@ class Lab:
             DataError: its folder is not below the data root.
         """
         if spec.type == "shapes":
-            return Shapes(**(spec.options or config.ShapesOptions()).model_dump())
+            return Shapes(**spec.options.model_dump())
         assert spec.folder is not None, "checked when the file was read"
         return FILE_DATASETS[spec.type](find_folder(self.data_root, spec.folder, spec.type))
 

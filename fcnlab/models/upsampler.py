@@ -11,8 +11,9 @@ from torch import Tensor, nn
 def bilinear_kernel(size: int) -> Tensor:
     """The two-dimensional bilinear interpolation kernel, [size, size].
 
-    For an even size 2s it interpolates by s and sums to s^2. Long et al., CVPR 2015, section 3.3; the formula is
-    the one of Caffe's bilinear filler: with f = ceil(size / 2), each axis is 1 - |i - c| / f around the centre c.
+    For an even size 2s it interpolates by s and sums to s^2. Long et al., CVPR 2015, section 3.3; the formula is the
+    d2l chapter's, and that of Caffe's bilinear filler where the factor is even: with f = ceil(size / 2), each axis is
+    1 - |i - c| / f around the centre c.
     """
     factor = (size + 1) // 2
     centre = factor - 1 if size % 2 == 1 else factor - 0.5

@@ -146,7 +146,7 @@ class Dataset(Entry):
 
     type: Literal["shapes", "camvid", "voc2012"]
     folder: str | None = None
-    options: ShapesOptions | None = None
+    options: ShapesOptions = ShapesOptions()
     splits: Splits = Splits()
     nominal: Size = Doc()
 
@@ -154,7 +154,7 @@ class Dataset(Entry):
     def _files_or_options(self) -> Dataset:
         if self.type == "shapes" and self.folder is not None:
             raise ValueError("shapes is generated and takes no 'folder'")
-        if self.type != "shapes" and (self.folder is None or self.options is not None):
+        if self.type != "shapes" and (self.folder is None or self.options != ShapesOptions()):
             raise ValueError(f"a dataset of type {self.type} takes a 'folder' and no 'options'")
         return self
 

@@ -42,6 +42,8 @@ def parse(text: str, where: str) -> dict[str, Any]:
         raise SpecError(f"{where}{line}: not valid YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise SpecError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:  # a date that the calendar lacks
+        raise SpecError(f"{where}: not valid YAML: {error}") from None
     except RecursionError:
         raise SpecError(f"{where}: nested too deeply to be read") from None
     if value is None:
@@ -78,13 +80,20 @@ def check(model: type[M], value: Any, where: str) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        lines = [f"{where}: {_fault(model, item)}" for item in error.errors(include_url=False)]
-        raise SpecError("\n".join(dict.fromkeys(lines))) from None
+        # Of a value that fits no member of a union, the first reason is enough: one line a key.
+        faults = {_key(item): f"{where}: {_fault(model, item)}" for item in reversed(error.errors(include_url=False))}
+        raise SpecError("\n".join(reversed(faults.values()))) from None
+
+
+def _key(item: Any) -> str:
+    """Where a fault is, as a user would write it: without the names that pydantic gives to members of a union."""
+    loc = [str(part) for part in item["loc"]]
+    return ".".join(part for part in loc if not part.startswith(("constrained-", "list["))) or "(top)"
 
 
 def _fault(model: type[BaseModel], item: Any) -> str:
     loc = [str(part) for part in item["loc"]]
-    key = ".".join(loc) or "(top)"
+    key = _key(item)
     match item["type"]:
         case "extra_forbidden":
             return f"{key}: unknown key; {nearest(loc[-1], _fields_at(model, loc[:-1]))}"
@@ -94,10 +103,11 @@ def _fault(model: type[BaseModel], item: Any) -> str:
             given = item["input"]
             valid = item["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
             return f"{key}: {_show(given)} is not valid; {nearest(str(given), valid)}"
-        case "union_tag_invalid" | "union_tag_not_found":
-            valid = item["ctx"].get("expected_tags", "").replace("'", "").split(", ")
-            given = item["ctx"].get("tag", "nothing")
-            return f"{key}.name: {_show(given)} is not valid; {nearest(given, filter(None, valid))}"
+        case "union_tag_not_found":
+            return f"{key}.name: missing; this key is required"
+        case "union_tag_invalid":
+            valid, given = item["ctx"]["expected_tags"].replace("'", "").split(", "), item["ctx"]["tag"]
+            return f"{key}.name: {_show(given)} is not valid; {nearest(given, valid)}"
         case "value_error":
             return f"{key}: {item['ctx']['error']}"
         case _:
@@ -126,7 +136,10 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _show(value: Any) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    try:
+        text = json.dumps(value, default=str, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):  # keys that are no texts, an alias that holds itself
+        text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -222,7 +222,8 @@ def _rules(file: GridFile, where: str) -> list[dict[str, Value | list[Value]]]:
             if axis not in said:
                 raise SpecError(f"{where}: exclude: {axis}: not an axis of this grid; {nearest(axis, said)}")
             known = file.product.get(axis, [file.base.get(axis)])
-            strange = [v for v in (value if isinstance(value, list) else [value]) if v not in known]
+            named = value if isinstance(value, list) and value not in known else [value]
+            strange = [v for v in named if v not in known]
             if strange:
                 listing = nearest(_text(strange[0]), map(_text, known))
                 raise SpecError(f"{where}: exclude: {axis}: {_text(strange[0])} is no value of this axis; {listing}")
@@ -230,7 +231,7 @@ def _rules(file: GridFile, where: str) -> list[dict[str, Value | list[Value]]]:
 
 
 def _matches(said: Assignment, rule: Mapping[str, Any]) -> bool:
-    return all(said[axis] in v if isinstance(v, list) else said[axis] == v for axis, v in rule.items())
+    return all(said[axis] == v or (isinstance(v, list) and said[axis] in v) for axis, v in rule.items())
 
 
 def _refuse_twins(cells: tuple[Cell, ...], where: str) -> None:

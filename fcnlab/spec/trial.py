@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import cached_property
 from typing import Any
 
 from fcnlab.spec.config import Config, Dataset, Doc, Recipe, Variant, Whole
@@ -40,7 +39,7 @@ class Trial(Config):
         content["dataset"].pop("folder", None)
         return {**content, "numerics": NUMERICS}
 
-    @cached_property
+    @property
     def key(self) -> str:
         """The sha256 of the canonical JSON of the identity, 64 hexadecimal digits."""
         canonical = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fcnlab.errors import SpecError
 from fcnlab.spec.config import Head, Recipe, Upsampler
 from fcnlab.spec.files import check, parse, read
+from fcnlab.spec.grid import GridFile
 
 RECIPE = {
     "epochs": 2,
@@ -172,3 +173,22 @@ def test_values_that_contradict_each_other_are_refused() -> None:
     # An upsampler that starts at random and never learns would be noise for ever.
     (line,) = faults(Upsampler, {"start": "random", "learned": False})
     assert "use start: bilinear" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("question: 2020-13-45", "not valid YAML: month must be in 1..12"),
+        ("question: &a [*a]", "question: "),
+        ("question: {2020-01-01: 1}", "question: "),
+        ("seeds: 0", "seeds: input should be greater than or equal to 1, not 0"),
+    ],
+)
+def test_strange_values_are_one_line_too(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "q.yaml"
+    path.write_text(f"{text}\n" + ("question: why\n" if text.startswith("seeds") else "") + "baseline: {}\n")
+    with pytest.raises(SpecError) as refused:
+        check(GridFile, read(path), str(path))
+    (line,) = str(refused.value).splitlines()
+    assert line.startswith(f"{path}: ")
+    assert says in line

@@ -232,3 +232,14 @@ def test_every_question_of_the_repository_loads(path: Path) -> None:
     found = load(path, builtin())
     assert found.name == path.stem
     assert len(found.cells) > 1 and found.baseline in found.cells
+
+
+def test_a_value_that_is_a_list_can_be_named_in_baseline_and_exclude(tmp_path: Path) -> None:
+    found = grid(
+        tmp_path,
+        product={"head": ["fcn32s", "fcn8s"], "recipe.scale": [[0.5, 2.0], [1.0, 1.0]]},
+        baseline={"head": "fcn32s", "recipe.scale": [0.5, 2.0]},
+        exclude=[{"head": "fcn8s", "recipe.scale": [1.0, 1.0]}],
+    )
+    assert found.baseline.recipe.scale == (0.5, 2.0)
+    assert len(found.cells) == 3

@@ -231,3 +231,9 @@ def test_the_identity_is_made_of_plain_values() -> None:
 def test_the_figure_is_reported_on_test_and_on_val_where_there_is_no_test() -> None:
     assert trial().report_split == "test"
     assert trial({"dataset": "voc2012"}).report_split == "val"
+
+
+def test_options_that_are_all_at_their_default_are_no_other_dataset() -> None:
+    shapes = builtin().get("dataset", "shapes")
+    stated = type(shapes).model_validate(shapes.model_dump(exclude={"options"}) | {"options": {}})
+    assert stated.content() == shapes.content()
