@@ -69,7 +69,7 @@ def run_grid(
 
     lab = lab or Lab.find(grid.path)
     watcher = Watcher() if quiet else PlainWatcher(console())
-    outcome = run(grid, lab, lambda: ProcessExecutor(lab, plan_slots(workers, threads)), watcher)
+    outcome = run(grid, lab, lambda: ProcessExecutor(lab, plan_slots(grid.recipes, workers, threads)), watcher)
     if outcome.postponed is None:
         report(grid, lab=lab)
     return outcome

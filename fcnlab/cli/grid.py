@@ -114,7 +114,9 @@ def _run(grid: Grid, lab: Lab, workers: int | None, threads: int | None) -> None
     signal.signal(signal.SIGTERM, _stop)  # clusters say SIGTERM where people press Ctrl-C
     try:
         with watcher:
-            outcome = driver.run(grid, lab, lambda: ProcessExecutor(lab, plan_slots(workers, threads)), watcher)
+            outcome = driver.run(
+                grid, lab, lambda: ProcessExecutor(lab, plan_slots(grid.recipes, workers, threads)), watcher
+            )
     except KeyboardInterrupt:
         typer.echo(f"stopped; what is finished stays. Go on with: fcnlab grid run {_shown(grid.path)}", err=True)
         raise typer.Exit(130) from None
@@ -178,7 +180,7 @@ def _estimate(plan: Plan) -> str:
     text = f"{len(plan.trials)} trials: {ended}, {len(plan.left)} to run"
     if not plan.left:
         return text
-    slots = min(len(plan_slots()), len(plan.left))
+    slots = min(len(plan_slots(plan.grid.recipes)), len(plan.left))
     if not costs:
         return f"{text}, {slots} at once; no trial of this grid has finished yet to tell how long one takes"
     each = sum(cost.train_seconds + cost.evaluate_seconds for cost in costs) / len(costs)

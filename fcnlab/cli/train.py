@@ -38,7 +38,7 @@ def train(
     grid = Grid("train", Path("train"), file, (cell,), cell, (seed,))
     terminal = console()
     with LiveWatcher(terminal) if terminal.is_terminal else PlainWatcher(terminal) as watcher:
-        outcome = driver.run(grid, place, lambda: ProcessExecutor(place, plan_slots(1, threads)), watcher)
+        outcome = driver.run(grid, place, lambda: ProcessExecutor(place, plan_slots(grid.recipes, 1, threads)), watcher)
     planned = make_plan(grid, place).trials[0]
     assert planned.record is not None, "run has ended every trial"
     for score in planned.record.scores:

@@ -103,6 +103,11 @@ class Grid:
         """How many trials the grid has."""
         return len(self.cells) * len(self.seeds)
 
+    @property
+    def recipes(self) -> list[Recipe]:
+        """The recipe of each cell."""
+        return [cell.recipe for cell in self.cells]
+
     def trials(self, fingerprints: Fingerprints) -> Iterator[tuple[Cell, Trial]]:
         """Every trial, one seed of all cells before the second of any: a table is there early."""
         for seed, cell in itertools.product(self.seeds, self.cells):

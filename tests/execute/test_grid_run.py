@@ -139,7 +139,7 @@ def test_a_killed_trial_process_is_started_once_more(tmp_path: Path) -> None:
                 self.killed = _kill_a_trial()
 
     killer = Killer()
-    outcome = driver.run(grid, lab, lambda: ProcessExecutor(lab, plan_slots(1, 1)), killer)
+    outcome = driver.run(grid, lab, lambda: ProcessExecutor(lab, plan_slots(grid.recipes, 1, 1)), killer)
     assert killer.killed
     assert outcome == driver.Outcome(finished=2, failed=0, reused=0)
 
