@@ -256,7 +256,9 @@ def _experiment(client: MlflowClient, name: str, uri: str, artifacts: Path | Non
             raise TrackingError(f"{uri}: the experiment '{name}' has been deleted; restore it or delete it for good")
         return str(found.experiment_id)
     local = artifacts.as_uri() + "/" + name if artifacts is not None and uri.startswith("sqlite:") else None
-    return str(client.create_experiment(name, artifact_location=local))
+    # The UI opens an experiment of this kind as training runs, and others as the traces of an assistant.
+    tags = {"mlflow.experimentKind": "custom_model_development"}
+    return str(client.create_experiment(name, artifact_location=local, tags=tags))
 
 
 @contextmanager
