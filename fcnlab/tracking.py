@@ -115,9 +115,11 @@ class Book:
             return str(self._client.create_run(self._experiment, tags=tags).info.run_id)
 
     def is_published(self, record: Record) -> bool:
-        """Whether this very record is in the book."""
+        """Whether the book has this record, or a finished one of the same trial that another lab has published."""
         run = self._runs.get(record.key)
-        return run is not None and run.data.tags.get("fcnlab.published") == record.ended
+        if run is None or "fcnlab.published" not in run.data.tags:
+            return False
+        return run.data.tags["fcnlab.published"] == record.ended or run.info.status == "FINISHED"
 
     def begin(self, trial: Trial, label: str, axes: Mapping[str, str], parent: str) -> str:
         """The id of the trial's run, RUNNING; the one that an interrupted driver left is taken up again."""

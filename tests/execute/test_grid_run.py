@@ -19,6 +19,7 @@ from fcnlab.execute.plan import make_plan
 from fcnlab.execute.process import ProcessExecutor, plan_slots
 from fcnlab.execute.watch import Watcher
 from fcnlab.places import Lab
+from fcnlab.trial.record import RunFolder
 from tests.conftest import SMOKE, write_grid
 
 TIMES = ["train_seconds", "images_per_s"]
@@ -157,7 +158,26 @@ def test_a_trial_that_raises_is_a_failed_row_and_the_rest_runs_on(tmp_path: Path
     assert list(frame["status"]) == ["finished", "failed"]
     assert "99" in frame["failure"][1]
     assert driver.forget_failed(fcnlab.load_grid(path), Lab.find(path)) == 1
-    assert len(make_plan(fcnlab.load_grid(path), Lab.find(path)).left) == 1
+    assert run(path) == driver.Outcome(finished=1, failed=1, reused=1)
+    again = fcnlab.frame(fcnlab.load_grid(path))
+    assert list(again["status"]) == ["finished", "failed"], "the retried run takes the place of the one before"
+    assert list(again["run_id"] == frame["run_id"]) == [True, False]
+
+
+def test_a_finished_trial_that_another_lab_has_published_is_not_published_twice(calm: Path, tmp_path: Path) -> None:
+    theirs = Lab.find(calm)
+    path = write_grid(tmp_path, SMOKE)
+    ours = Lab.find(path, tracking_uri=theirs.tracking_uri)
+    grid = fcnlab.load_grid(path)
+    before = fcnlab.frame(grid, lab=theirs)
+    for planned in make_plan(grid, theirs).trials:
+        record = planned.record
+        assert record is not None
+        own = RunFolder(ours.runs, record.key)
+        own.make()
+        own.finish(record.model_copy(update={"ended": "2001-01-01T00:00:00+00:00"}))
+    assert driver.sync(grid, ours, Watcher()).postponed is None
+    pd.testing.assert_frame_equal(fcnlab.frame(grid, lab=ours), before)
 
 
 def test_a_second_driver_of_the_same_grid_is_refused(calm: Path) -> None:
