@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from fcnlab.report.write import Report
 
 
-def build_model(variant: str, num_classes: int, *, seed: int = 0, lab: Lab | None = None) -> FCN:
+def build_model(
+    variant: str, num_classes: int, *, seed: int = 0, pretrained: bool = True, lab: Lab | None = None
+) -> FCN:
     """Build a variant of the catalogue: images [B, 3, H, W], normalised, to scores [B, num_classes, H, W].
 
-    `model.backbone.mean` and `.std` say how images are normalised. The same seed gives the same weights.
+    `model.backbone.mean` and `.std` say how images are normalised. The same seed gives the same weights. With
+    `pretrained=False` the backbone starts from random weights, whatever its entry says.
 
     Raises:
         SpecError: no such variant.
@@ -31,6 +34,8 @@ def build_model(variant: str, num_classes: int, *, seed: int = 0, lab: Lab | Non
 
     lab = lab or Lab.find()
     parts = variant_parts(variant, lab)
+    if not pretrained:
+        parts = parts.model_copy(update={"backbone": parts.backbone.model_copy(update={"weights": "scratch"})})
     return build(parts, num_classes, seed, lab.weights_file(parts.backbone))
 
 

@@ -19,20 +19,19 @@ def show(
     lab: LabOption = None,
 ) -> None:
     """Show a variant's feature maps, parameters by part and GMACs. Weights are not loaded."""
-    from fcnlab.api import variant_parts
+    from fcnlab.api import build_model, variant_parts
     from fcnlab.places import Lab
 
     height, width = _size(size)
-    parts = variant_parts(variant, Lab.find(lab=lab))
+    place = Lab.find(lab=lab)
+    parts = variant_parts(variant, place)
 
     import torch  # after what a typing mistake would stop at
     from rich.table import Table
 
     from fcnlab.training import cost
-    from fcnlab.trial.build import build_model
 
-    bare = parts.model_copy(update={"backbone": parts.backbone.model_copy(update={"weights": "scratch"})})
-    model = build_model(bare, classes, seed=0).eval()
+    model = build_model(variant, classes, pretrained=False, lab=place).eval()
     with torch.inference_mode():
         features = model.backbone(torch.zeros(1, 3, height, width))
         scores = model.head(features, (height, width))

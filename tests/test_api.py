@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import fcnlab
+from fcnlab.errors import SpecError
+from fcnlab.places import Lab
+from tests.conftest import REPOSITORY
+
+
+def test_importing_fcnlab_loads_nothing_heavy() -> None:
+    code = "import sys, fcnlab; assert not {'torch', 'mlflow', 'pandas', 'timm'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_every_exported_name_is_there() -> None:
+    assert all(callable(getattr(fcnlab, name)) for name in fcnlab.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'bild_model'"):
+        fcnlab.bild_model  # noqa: B018 - the access is the test
+
+
+def test_a_named_variant_is_built_and_scores_at_the_images_size(lab: Lab) -> None:
+    model = fcnlab.build_model("fcn8s-resnet18", num_classes=21, pretrained=False, lab=lab).eval()
+    with torch.inference_mode():
+        assert model(torch.zeros(1, 3, 65, 97)).shape == (1, 21, 65, 97)
+
+
+def test_a_seed_decides_the_weights(lab: Lab) -> None:
+    first, same, other = (fcnlab.build_model("fcn8s-tiny", 6, seed=seed, lab=lab).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_building_a_model_leaves_the_callers_random_numbers_alone(lab: Lab) -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    fcnlab.build_model("fcn8s-tiny", 6, lab=lab)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_an_unknown_variant_names_the_nearest(lab: Lab) -> None:
+    with pytest.raises(SpecError, match="did you mean 'fcn8s-resnet18'"):
+        fcnlab.build_model("fcn8s-resnet81", 21, lab=lab)
+
+
+def test_the_grids_of_the_repository_load() -> None:
+    assert len(fcnlab.load_grid(REPOSITORY / "experiments" / "quickstart.yaml")) == 12
