@@ -50,7 +50,7 @@ def trial_metrics(record: Record, select: str) -> dict[str, float]:
             found[f"{score.split}_{figure}{suffix}"] = getattr(score, figure)
         if score.choice == "best":
             found["best_epoch"] = score.epoch
-    reported = record.score(record.trial.report_split, select)
+    reported = record.score(record.report_split, select)
     if reported is not None:
         found |= {"miou": reported.miou, "pixel_acc": reported.pixel_acc}
     if record.cost is not None:
@@ -217,7 +217,7 @@ def _curves(epoch: EpochRecord) -> dict[str, float]:
 
 def _tags(record: Record) -> dict[str, str]:
     """Where and with what the trial ran, and why it failed if it did."""
-    tags = {"fcnlab.report_split": record.trial.report_split}
+    tags = {"fcnlab.report_split": record.report_split}
     if record.environment is not None:
         environment = record.environment
         versions = " ".join(f"{name} {version}" for name, version in environment.versions.items())
@@ -227,7 +227,7 @@ def _tags(record: Record) -> dict[str, str]:
             "fcnlab.threads": str(environment.threads),
             "fcnlab.system": environment.system,
             "fcnlab.versions": versions,
-            "fcnlab.data": record.trial.data,
+            "fcnlab.data": str(record.trial["data"]),
         }
         if environment.commit:
             tags["mlflow.source.git.commit"] = environment.commit

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -144,8 +143,7 @@ def _work_off(plan: Plan, executor: Executor, publisher: Publisher, watcher: Wat
 def _lost(planned: Planned, ended: Ended) -> Record:
     """The record of a trial whose process died under it every time."""
     failure = Failure(cause="lost", message=f"{ended.lost or 'no record came'} ({LIVES} times)")
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    record = Record(key=ended.key, status="failed", trial=planned.trial, failure=failure, ended=now)
+    record = Record.of(planned.trial, "failed", failure=failure)
     planned.folder.finish(record)
     return record
 

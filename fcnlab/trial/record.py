@@ -19,6 +19,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -91,11 +92,15 @@ class Failure(_Value):
 
 
 class Record(_Value):
-    """All that one trial produced, also when it failed."""
+    """All that one trial produced, also when it failed.
+
+    `trial` is what was run, in full, as plain values: it documents and is not read back as a `Trial`, so that records
+    stay valid when the types of the configuration grow. Which trial it is, the key says.
+    """
 
     key: str
     status: Literal["finished", "failed"]
-    trial: Trial
+    trial: dict[str, Any]
     classes: tuple[str, ...] = ()
     epochs: tuple[EpochRecord, ...] = ()
     scores: tuple[Scores, ...] = ()
@@ -103,6 +108,17 @@ class Record(_Value):
     environment: Environment | None = None
     failure: Failure | None = None
     ended: str
+
+    @classmethod
+    def of(cls, trial: Trial, status: Literal["finished", "failed"], **produced: Any) -> Record:
+        """The record of a trial that ends now."""
+        ended = datetime.now(UTC).isoformat(timespec="seconds")
+        return cls(key=trial.key, status=status, trial=trial.model_dump(mode="json"), ended=ended, **produced)
+
+    @property
+    def report_split(self) -> str:
+        """The split on which the figure is reported: test, or val where there is no test."""
+        return "test" if any(score.split == "test" for score in self.scores) else "val"
 
     def score(self, split: str, choice: str) -> Scores | None:
         """The figures of a split at the last or best epoch, where they are."""

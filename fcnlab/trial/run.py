@@ -6,7 +6,6 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -68,7 +67,7 @@ def failed(trial: Trial, cause: Any, error: Exception) -> Record:
     trace = "".join(traceback.format_exception(error)) if error.__traceback__ else ""
     message = str(error) or type(error).__name__
     failure = Failure(cause=cause, message=message, traceback=trace)
-    return Record(key=trial.key, status="failed", trial=trial, failure=failure, ended=_now())
+    return Record.of(trial, "failed", failure=failure)
 
 
 class _Run:
@@ -115,16 +114,14 @@ class _Run:
             after_epoch=lambda epoch: self._after_epoch(epoch, training),
         )
         scores = self._score()
-        return Record(
-            key=trial.key,
-            status="finished",
-            trial=trial,
+        return Record.of(
+            trial,
+            "finished",
             classes=self.dataset.classes,
             epochs=tuple(self.epochs),
             scores=tuple(scores),
             cost=self._cost(),
             environment=environment(self.device, self.precision, repeatable=self.repeatable),
-            ended=_now(),
         )
 
     def _after_epoch(self, epoch: Epoch, training: Training) -> None:
@@ -269,7 +266,3 @@ def _number(value: float) -> float | None:
 def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Safetensors stores no channels-last layout."""
     return {name: value.contiguous() for name, value in state.items()}
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

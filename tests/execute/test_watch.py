@@ -41,8 +41,7 @@ def test_the_share_done_and_the_time_left_follow_the_epochs(tmp_path: Path) -> N
     assert watcher.fraction == 1 / 8
     assert watcher.time_left is not None
     failure = Failure(cause="exception", message="no")
-    failed = Record(key=first.trial.key, status="failed", trial=first.trial, failure=failure, ended="now")
-    watcher.ended(first, failed)
+    watcher.ended(first, Record.of(first.trial, "failed", failure=failure))
     assert watcher.fraction == 2 / 8, "a failed trial has no epochs left to do"
     assert (watcher.done, watcher.failed) == (1, 1)
 
@@ -60,11 +59,7 @@ def test_what_runs_and_what_failed_is_shown(kind: type[PlainWatcher], tmp_path: 
         if isinstance(watcher, LiveWatcher):
             watcher._live.refresh()
         failure = Failure(cause="exception", message="the disk [/x] is full\nsecond line")
-        key = plan.trials[0].trial.key
-        watcher.ended(
-            plan.trials[0],
-            Record(key=key, status="failed", trial=plan.trials[0].trial, failure=failure, ended="now"),
-        )
+        watcher.ended(plan.trials[0], Record.of(plan.trials[0].trial, "failed", failure=failure))
     text = shown.getvalue()
     assert "fcn32s, seed 0" in text
     assert "1/2" in text

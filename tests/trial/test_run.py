@@ -120,9 +120,10 @@ def test_figures_follow_from_the_recorded_counts_and_best_and_last_are_kept_apar
 
 
 def test_without_a_test_split_only_val_is_scored(lab: Lab) -> None:
-    record = run_trial(a_trial(lab, dataset__splits={"test": None}), lab)
+    trial = a_trial(lab, dataset__splits={"test": None})
+    record = run_trial(trial, lab)
     assert {score.split for score in record.scores} == {"val"}
-    assert record.trial.report_split == "val"
+    assert record.report_split == trial.report_split == "val"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"key": "other"}'])
@@ -159,3 +160,15 @@ def test_swapping_the_head_leaves_the_batches_alone(lab: Lab) -> None:
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder
+
+
+def test_a_record_of_an_older_configuration_is_still_a_record(lab: Lab) -> None:
+    trial = a_trial(lab)
+    record = run_trial(trial, lab)
+    folder = RunFolder(lab.runs, trial.key)
+    older = json.loads(record.model_dump_json())
+    older["trial"]["recipe"] = {"a field": "that is no more"}
+    folder.record.write_text(json.dumps(older))
+    found = folder.read()
+    assert found is not None
+    assert found.scores == record.scores
