@@ -55,7 +55,10 @@ def _row(label: str, axes: Any, trial: Any, run: dict[str, Any] | None) -> dict[
 
 
 def _plain(value: Any) -> Any:
-    return value if isinstance(value, bool | int | float | str) else str(value)
+    """The value of an axis as a column can hold it; true and false as YAML says them."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, int | float | str) else str(value)
 
 
 def _status(run: dict[str, Any] | None) -> str:

@@ -272,6 +272,8 @@ def _baseline(file: GridFile, cells: tuple[Cell, ...], where: str) -> Cell:
 
 
 def _text(value: Value) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_text(item)}" for key, item in value.items()) + "}"
     return str(value)

@@ -243,3 +243,12 @@ def test_a_value_that_is_a_list_can_be_named_in_baseline_and_exclude(tmp_path: P
     )
     assert found.baseline.recipe.scale == (0.5, 2.0)
     assert len(found.cells) == 3
+
+
+def test_a_cell_is_labelled_as_its_file_says_it(tmp_path: Path) -> None:
+    found = grid(
+        tmp_path,
+        product={"head": ["fcn32s"], "upsampler.learned": [True, False]},
+        baseline={"upsampler.learned": True},
+    )
+    assert [cell.label for cell in found.cells] == ["fcn32s, true", "fcn32s, false"]
