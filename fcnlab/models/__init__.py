@@ -3,6 +3,6 @@
 from fcnlab.models.backbone import Backbone
 from fcnlab.models.fcn import FCN
 from fcnlab.models.heads import HEADS
-from fcnlab.models.upsampler import TransposedUpsampler, bilinear_kernel
+from fcnlab.models.upsampler import Interpolation, TransposedUpsampler, bilinear_kernel
 
-__all__ = ["FCN", "HEADS", "Backbone", "TransposedUpsampler", "bilinear_kernel"]
+__all__ = ["FCN", "HEADS", "Backbone", "Interpolation", "TransposedUpsampler", "bilinear_kernel"]

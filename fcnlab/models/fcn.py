@@ -19,3 +19,8 @@ class FCN(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images [B, 3, H, W] to class scores (logits) [B, classes, H, W]."""
         return self.head(self.backbone(images), images.shape[-2:])
+
+    def training_scores(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The scores, and beside them the auxiliary ones of a head that has them; both [B, classes, H, W]."""
+        features, size = self.backbone(images), images.shape[-2:]
+        return self.head(features, size), self.head.auxiliary(features, size)

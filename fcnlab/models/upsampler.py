@@ -1,11 +1,16 @@
-"""What brings scores back to the input's size, and how it starts."""
+"""What brings scores up, to a shallower map or to the image, and how it starts."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+Start = Literal["bilinear", "random", "xavier", "kaiming", "normal", "zero"]
+Channels = Literal["dense", "diagonal", "per_class"]
 
 
 def bilinear_kernel(size: int) -> Tensor:
@@ -21,14 +26,26 @@ def bilinear_kernel(size: int) -> Tensor:
     return (ramp[:, None] * ramp[None, :]).float()
 
 
+def crop(scores: Tensor, size: Sequence[int], offset: int = 0) -> Tensor:
+    """Cut [B, C, h, w] to `size`, from `offset` rows and columns on.
+
+    Without an offset the upper left is kept: feature 0 covers pixel 0, so that is where grids align.
+    """
+    return scores[..., offset : offset + size[0], offset : offset + size[1]]
+
+
 class TransposedUpsampler(nn.ConvTranspose2d):
     """Upsampling of class scores by an even `factor` s: kernel 2s, stride s, padding s/2.
 
-    [B, C, h, w] becomes [B, C, s*h, s*w]. Started `bilinear`, it equals bilinear interpolation with
-    ``align_corners=False`` but for s/2 pixels at the border, where zeros are padded; class c reads class c alone.
-    Started `random`, it is torch's default initialisation of a transposed convolution.
+    [B, C, h, w] becomes [B, C, s*h, s*w], cut to `size` where one is given. Started `bilinear`, it equals bilinear
+    interpolation with ``align_corners=False`` but for s/2 pixels at the border, where zeros are padded; class c reads
+    class c alone. The other starts are torch's: `random` its default for a transposed convolution, `xavier` and
+    `kaiming` their uniform and normal forms, `normal` of deviation 0.01, `zero`.
 
-    `dense` reads every class for every class (4 s^2 C^2 weights), `per_class` one kernel for each (4 s^2 C).
+    `dense` reads every class for every class (4 s^2 C^2 weights); `diagonal` too, but starts with all of them zero
+    that lead from one class to another; `per_class` has one kernel for each class (4 s^2 C) and never mixes them.
+
+    `kernel` and `padding` are for the paper's nets, which pad nowhere and crop instead.
     """
 
     def __init__(
@@ -36,27 +53,75 @@ class TransposedUpsampler(nn.ConvTranspose2d):
         classes: int,
         factor: int,
         *,
-        start: Literal["bilinear", "random"] = "bilinear",
-        channels: Literal["dense", "per_class"] = "dense",
+        start: Start = "bilinear",
+        channels: Channels = "dense",
         learned: bool = True,
         bias: bool = False,
+        kernel: int | None = None,
+        padding: int | None = None,
     ) -> None:
         if factor < 2 or factor % 2:
             raise ValueError(f"an upsampling factor must be even, not {factor}")
         self.start = start
-        groups = classes if channels == "per_class" else 1
-        super().__init__(classes, classes, 2 * factor, stride=factor, padding=factor // 2, groups=groups, bias=bias)
+        self.channels = channels
+        super().__init__(
+            classes,
+            classes,
+            2 * factor if kernel is None else kernel,
+            stride=factor,
+            padding=factor // 2 if padding is None else padding,
+            groups=classes if channels == "per_class" else 1,
+            bias=bias,
+        )
         self.requires_grad_(learned)
 
     def reset_parameters(self) -> None:
         """Start again; a bias, where there is one, always starts as torch starts it."""
         super().reset_parameters()
-        if self.start == "bilinear":
-            kernel = bilinear_kernel(self.kernel_size[0])
-            with torch.no_grad():
-                self.weight.zero_()
-                if self.groups == 1:
-                    diagonal = torch.arange(self.in_channels)
-                    self.weight[diagonal, diagonal] = kernel
-                else:
-                    self.weight[:, 0] = kernel
+        with torch.no_grad():
+            _start(self.weight, self.start)
+            if self.groups == 1 and (self.start == "bilinear" or self.channels == "diagonal"):
+                self.weight *= torch.eye(self.in_channels)[:, :, None, None]
+
+    def forward(self, scores: Tensor, size: Sequence[int] | None = None) -> Tensor:  # type: ignore[override]
+        """Map scores [B, C, h, w] to [B, C, s*h, s*w], or to [B, C, *size]."""
+        up = super().forward(scores)
+        return up if size is None else crop(up, size)
+
+
+def _start(weight: Tensor, start: Start) -> None:
+    """Fill the weights [C, C or 1, k, k] as they start; `random` is what torch has drawn already."""
+    match start:
+        case "bilinear":
+            weight.copy_(bilinear_kernel(weight.shape[-1]).expand_as(weight))
+        case "xavier":
+            nn.init.xavier_uniform_(weight)
+        case "kaiming":
+            nn.init.kaiming_normal_(weight)
+        case "normal":
+            nn.init.normal_(weight, std=0.01)
+        case "zero":
+            nn.init.zeros_(weight)
+
+
+class Interpolation(nn.Module):
+    """Upsampling without weights: by the `factor` and aligned at the corner, or to whatever `size` is wanted.
+
+    With `to_size` the scores are stretched to the size, as torchvision and mmsegmentation do; where that is no
+    multiple, the grids of scores and image no longer have the same step.
+    """
+
+    def __init__(self, factor: int, *, mode: Literal["bilinear", "nearest"], to_size: bool = False) -> None:
+        super().__init__()
+        self.factor, self.mode, self.to_size = factor, mode, to_size
+
+    def forward(self, scores: Tensor, size: Sequence[int] | None = None) -> Tensor:
+        """Map scores [B, C, h, w] to [B, C, s*h, s*w], or to [B, C, *size]."""
+        aligned = {"align_corners": False} if self.mode == "bilinear" else {}
+        if self.to_size and size is not None:
+            return F.interpolate(scores, size=tuple(size), mode=self.mode, **aligned)  # type: ignore[arg-type]
+        up = F.interpolate(scores, scale_factor=self.factor, mode=self.mode, **aligned)  # type: ignore[arg-type]
+        return up if size is None else crop(up, size)
+
+    def extra_repr(self) -> str:
+        return f"factor={self.factor}, mode={self.mode}" + (", to_size=True" if self.to_size else "")

@@ -50,46 +50,151 @@ class Entry(Config):
 
 
 class Backbone(Entry):
-    """A timm feature extractor and where its weights come from.
+    """A feature extractor, from timm or one of the paper's own nets, and where its weights come from.
 
-    `weights` is `scratch`, `timm` (the pretrained weights that belong to the timm name, by its tag) or the path
-    of a local `.safetensors` or `.pth` state dict, looked up in the lab and then under the data root.
+    `weights` is `scratch`, `timm` (the pretrained weights that belong to the timm name, by its tag), `torchvision`
+    (for the paper's nets) or the path of a local `.safetensors` or `.pth` state dict, looked up in the lab and then
+    under the data root.
     """
 
-    timm: str
-    weights: Annotated[str, Field(pattern=r"^(scratch|timm|.+\.(safetensors|pth|pt))$")] = "scratch"
+    timm: str | None = None
+    paper: Literal["vgg16", "alexnet", "googlenet"] | None = None
+    weights: Annotated[str, Field(pattern=r"^(scratch|timm|torchvision|.+\.(safetensors|pth|pt))$")] = "scratch"
     reductions: tuple[Count, ...] = Doc((2, 4, 8, 16, 32))
 
     @property
     def weights_file(self) -> str | None:
         """The local file that the weights come from, if they come from one."""
-        return None if self.weights in ("scratch", "timm") else self.weights
+        return None if self.weights in ("scratch", "timm", "torchvision") else self.weights
+
+    @property
+    def architecture(self) -> str:
+        """What people call the net, such as `resnet18.tv_in1k`."""
+        return self.timm or f"{self.paper}-paper"
+
+    @model_validator(mode="after")
+    def _one_net(self) -> Backbone:
+        if (self.timm is None) == (self.paper is None):
+            raise ValueError("a backbone is one net: give 'timm' or 'paper', and not both")
+        hub = "timm" if self.timm is not None else "torchvision"
+        if self.weights in ("timm", "torchvision") and self.weights != hub:
+            raise ValueError(f"{self.architecture} has pretrained weights of {hub}, not of {self.weights}")
+        return self
+
+
+Scalar = bool | int | float | str
 
 
 class Head(Entry):
-    """A head of the FCN family: scores at stride 32, and skips down to `stride` fused by sum."""
+    """A head of the FCN family, by its `type` in the table of heads (`fcnlab.models.heads`).
 
-    type: Literal["skip"]
-    stride: Literal[32, 16, 8]
+    `skip` scores at stride 32 and fuses skips down to `stride`; `paper` does so with the paper's padding and crops;
+    `dilated` reads the deepest map of a backbone whose stride is kept at `output_stride` by dilation. `options` are
+    what a head of one's own takes beside these fields, and `reads` the reductions of the backbone that it reads.
+    """
+
+    type: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    stride: Literal[32, 16, 8, 4] | None = None
+    at_once: bool = False
+    fusion: Literal["sum", "concat"] = "sum"
+    output_stride: Literal[8, 16, 32] = 32
+    hidden: Count | None = None
+    convs: Literal[1, 2, 3, 4] = 1
+    concat_input: bool = False
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    auxiliary: Literal[8, 16] | None = None
+    options: dict[str, Scalar] = {}
+    reads: tuple[Count, ...] = Doc(())
 
     @property
     def needs(self) -> tuple[int, ...]:
         """The reductions of the backbone that this head reads, shallowest first."""
-        return tuple(r for r in (8, 16, 32) if r >= self.stride)
+        if self.stride is not None:
+            return tuple(r for r in (4, 8, 16, 32) if r >= self.stride)
+        own = self.reads or (32,)
+        return tuple(sorted({*own, self.auxiliary} - {None}))  # type: ignore[arg-type]
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the head's class is built with; what is at its default is left to the class."""
+        return {k: v for k, v in self.content().items() if k not in ("type", "options")} | self.options
+
+    @model_validator(mode="after")
+    def _fields_of_the_type(self) -> Head:
+        fields = {
+            "skip": {"stride", "at_once", "fusion"},
+            "paper": {"stride", "at_once"},
+            "dilated": {"output_stride", "hidden", "convs", "concat_input", "dropout", "auxiliary"},
+        }.get(self.type)
+        if fields is None:
+            return self
+        strange = sorted(self.content().keys() - {"type", *fields})
+        if strange:
+            raise ValueError(f"a head of type {self.type} takes no '{strange[0]}'; valid: {', '.join(sorted(fields))}")
+        if "stride" in fields and self.stride is None:
+            raise ValueError(f"a head of type {self.type} needs a 'stride': 32, 16, 8 or 4")
+        if self.type == "paper" and self.stride == 4:
+            raise ValueError("the paper's nets have no stride-4 head; use 32, 16 or 8")
+        if self.at_once and self.stride == 32:
+            raise ValueError("at_once scales the skips, and a head of stride 32 has none")
+        if self.type == "dilated" and self.output_stride == 32:
+            raise ValueError("a dilated head needs an 'output_stride' of 8 or 16")
+        return self
+
+
+Start = Literal["bilinear", "random", "xavier", "kaiming", "normal", "zero"]
+
+
+class Stages(Config):
+    """How single upsamplings start, by the stride that they lead to; None starts as the rest do."""
+
+    to16: Start | None = None
+    to8: Start | None = None
+    to4: Start | None = None
+    image: Start | None = None
 
 
 class Upsampler(Entry):
-    """A transposed convolution of kernel 2s, stride s, padding s/2, and how it starts."""
+    """What brings scores up: a transposed convolution and how it starts, or plain interpolation.
 
-    start: Literal["bilinear", "random"]
+    A `transposed` one has kernel 2s, stride s, padding s/2 for a factor s. Its `channels` are `dense` (each class
+    reads each class), `diagonal` (dense, but each class starts reading itself alone) or `per_class` (each class can
+    only ever read itself). `interpolate` goes by the factor and stays aligned at the corner, as the learned ones do;
+    `resize` stretches to the size that it leads to, as torchvision and mmsegmentation do.
+    """
+
+    type: Literal["transposed", "interpolate", "resize"] = "transposed"
+    start: Start | None = None
+    mode: Literal["bilinear", "nearest"] | None = None
     learned: bool = True
-    channels: Literal["dense", "per_class"] = "dense"
+    channels: Literal["dense", "diagonal", "per_class"] = "dense"
     bias: bool = False
+    stages: Stages = Stages()
+
+    @property
+    def starts(self) -> dict[str, Start]:
+        """How each stage starts that is set apart from the rest."""
+        return self.stages.content()
 
     @model_validator(mode="after")
-    def _fixed_random_is_no_upsampler(self) -> Upsampler:
-        if not self.learned and self.start == "random":
-            raise ValueError("a fixed upsampler (learned: false) cannot start at random; use start: bilinear")
+    def _says_something(self) -> Upsampler:
+        if self.type != "transposed":
+            strange = sorted(self.content().keys() - {"type", "mode"})
+            if self.mode is None:
+                raise ValueError(f"an upsampler of type {self.type} needs a 'mode': bilinear or nearest")
+            if strange:
+                raise ValueError(f"an upsampler of type {self.type} has no weights and takes no '{strange[0]}'")
+            return self
+        if self.start is None:
+            raise ValueError("a transposed convolution needs a 'start': bilinear, random, xavier, ...")
+        if self.mode is not None:
+            raise ValueError("'mode' is for type: interpolate or resize; a transposed convolution has a 'start'")
+        started = {self.start, *self.starts.values()}
+        if not self.learned and started != {"bilinear"}:
+            other = next(iter(sorted(started - {"bilinear"})))
+            raise ValueError(f"a fixed upsampler (learned: false) cannot start {other}; use start: bilinear")
+        if self.channels == "diagonal" and started <= {"bilinear", "zero"}:
+            raise ValueError(f"a {self.start} start is diagonal anyway; use channels: dense")
         return self
 
 
@@ -99,6 +204,20 @@ class Variant(Config):
     backbone: Backbone
     head: Head
     upsampler: Upsampler
+
+    @model_validator(mode="after")
+    def _paper_heads_on_paper_nets(self) -> Variant:
+        paper_net, paper_head = self.backbone.paper is not None, self.head.type == "paper"
+        if paper_net and not paper_head:
+            raise ValueError(
+                f"the paper's {self.backbone.paper} pads its input, and only heads of type paper crop for that; "
+                "use head: fcn32s-paper"
+            )
+        if paper_head and not paper_net:
+            raise ValueError("a head of type paper crops for the padding of the paper's nets; use backbone: vgg16-paper")
+        if paper_head and self.upsampler.type != "transposed":
+            raise ValueError("a head of type paper upsamples by transposed convolution; use upsampler: bilinear")
+        return self
 
 
 class NamedVariant(Entry):
@@ -168,6 +287,15 @@ class Sgd(Config):
     weight_decay: NonNegative = 0.0
     nesterov: bool = False
 
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Sgd:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+
+Betas = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
+
 
 class AdamW(Config):
     """Adam with decoupled weight decay, as `torch.optim.AdamW`."""
@@ -175,32 +303,116 @@ class AdamW(Config):
     name: Literal["adamw"]
     lr: Positive
     weight_decay: NonNegative = 0.01
+    betas: Betas = (0.9, 0.999)
+
+
+class Adam(Config):
+    """Adam and its kin, as torch.optim has them by these names in its spelling."""
+
+    name: Literal["adam", "adamax", "nadam", "radam"]
+    lr: Positive
+    weight_decay: NonNegative = 0.0
+    betas: Betas = (0.9, 0.999)
+
+
+class RmsProp(Config):
+    """`torch.optim.RMSprop`."""
+
+    name: Literal["rmsprop"]
+    lr: Positive
+    momentum: Fraction = 0.0
+    alpha: Fraction = 0.99
+    weight_decay: NonNegative = 0.0
 
 
 class Schedule(Config):
-    """The factor on the learning rate over the run: `constant`, `poly` (power) or `cosine`, after a warm-up."""
+    """The factor on the learning rate over the run, after a linear warm-up.
 
-    name: Literal["constant", "poly", "cosine"] = "constant"
+    `constant`; `poly` falls as (1 - t)^power; `cosine` as half a wave; `step` multiplies by `gamma` at each of the
+    `milestones`, parts of the run between 0 and 1.
+    """
+
+    name: Literal["constant", "poly", "cosine", "step"] = "constant"
     power: Positive = 0.9
     warmup_epochs: NonNegative = 0.0
+    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.6, 0.85)
+    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+
+class LrFactors(Config):
+    """Factors on the learning rate by part of the network; a bias has its part's factor times `bias`."""
+
+    backbone: NonNegative = 1.0
+    head: NonNegative = 1.0
+    upsampler: NonNegative = 1.0
+    bias: NonNegative = 1.0
+
+
+class Ohem(Config):
+    """Online hard example mining: pixels whose class has a probability below `threshold` count.
+
+    Of the counted pixels of a batch at least the fraction `keep` with the largest losses is kept.
+    Shrivastava et al., CVPR 2016.
+    """
+
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    keep: Annotated[float, Field(gt=0, le=1)] = 0.0625
 
 
 class Loss(Config):
-    """Cross entropy over the pixels that count, and how it is reduced.
+    """Cross entropy over the pixels that count, how it is weighted and reduced, and what is added to it.
 
     `pixel_mean` is the mean over all counted pixels of the batch. `image_mean_sum` is the d2l chapter's: the mean
-    over each image's counted pixels, summed over the batch, so that the gradient grows with the batch.
+    over each image's counted pixels, summed over the batch, so that the gradient grows with the batch. `pixel_sum` is
+    the paper's: the sum over all pixels.
+
+    `focal` is the exponent of the focal loss (0: plain cross entropy). `weight` is that of the cross entropy, `dice`,
+    `lovasz` and `auxiliary` those of what is added to it; `{weight: 0, dice: 1}` is a pure Dice loss.
     """
 
     name: Literal["cross_entropy"] = "cross_entropy"
-    reduction: Literal["pixel_mean", "image_mean_sum"] = "pixel_mean"
+    reduction: Literal["pixel_mean", "image_mean_sum", "pixel_sum"] = "pixel_mean"
+    class_weights: Literal["none", "median_frequency"] = "none"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    focal: NonNegative = 0.0
+    ohem: Ohem | None = None
+    weight: NonNegative = 1.0
+    dice: NonNegative = 0.0
+    lovasz: NonNegative = 0.0
+    auxiliary: NonNegative = 0.4
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Loss:
+        if not (self.weight or self.dice or self.lovasz):
+            raise ValueError("weight, dice and lovasz are all 0: nothing would be learned")
+        if self.ohem is not None and self.reduction != "pixel_mean":
+            raise ValueError("ohem goes with reduction: pixel_mean alone")
+        if self.focal and self.label_smoothing:
+            raise ValueError("focal and label_smoothing do not go together; choose one")
+        return self
+
+
+class ColourJitter(Config):
+    """Random brightness, contrast and saturation, each by a factor within 1 ± the value; hue by ± turns of the wheel."""
+
+    brightness: Fraction = 0.0
+    contrast: Fraction = 0.0
+    saturation: Fraction = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
 
 
 class Recipe(Entry):
-    """How a variant is trained: optimiser, schedule, epochs, batch, crop, augmentation, loss, precision.
+    """How a variant is trained.
+
+    `batch` is what one step of the optimiser sees; `accumulate` cuts it into equal parts that go through one after
+    the other. `scale` is the range of the random scale before the crop. `batch_norm` is that of the backbone:
+    `train`, `eval` (its running statistics stay, its weights learn) or `frozen` (nothing of it learns). `freeze` keeps
+    the backbone up to the map of this stride, or all of it, as it starts. `decay` says what weight decay falls on:
+    `all`, or `weights` and so neither norms nor biases. `ema` is the decay of an exponential moving average of the
+    weights, which is then what is scored. `clip_norm` bounds the norm of the gradient.
 
     `precision: auto` is bf16 autocast where the hardware multiplies bf16 natively, and fp32 elsewhere; which one
-    it was stands in the record. `scale` is the range of the random scale before the crop.
+    it was stands in the record.
     """
 
     epochs: Count
@@ -208,14 +420,24 @@ class Recipe(Entry):
     crop: Size
     scale: tuple[Positive, Positive] | None = None
     flip: Fraction = 0.0
-    optimizer: Annotated[Sgd | AdamW, Field(discriminator="name")]
+    jitter: ColourJitter = ColourJitter()
+    optimizer: Annotated[Sgd | AdamW | Adam | RmsProp, Field(discriminator="name")]
+    lr_factors: LrFactors = LrFactors()
+    decay: Literal["all", "weights"] = "all"
     schedule: Schedule = Schedule()
     loss: Loss = Loss()
+    accumulate: Count = 1
+    clip_norm: Positive | None = None
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    batch_norm: Literal["train", "eval", "frozen"] = "train"
+    freeze: Literal["none", "stride2", "stride4", "stride8", "stride16", "backbone"] = "none"
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
     validate_every: Count = 1
 
     @model_validator(mode="after")
-    def _scale_is_a_range(self) -> Recipe:
+    def _fits_together(self) -> Recipe:
         if self.scale is not None and self.scale[0] > self.scale[1]:
             raise ValueError(f"scale must run from small to large, not from {self.scale[0]} to {self.scale[1]}")
+        if self.batch % self.accumulate:
+            raise ValueError(f"accumulate must divide the batch into equal parts; {self.batch} has no {self.accumulate}")
         return self

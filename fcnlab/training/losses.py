@@ -1,35 +1,178 @@
-"""Cross entropy over the pixels that count."""
+"""Losses over the pixels that count: cross entropy in its kinds, and what may be added to it.
+
+Dice and Lovász come from segmentation_models_pytorch, whose implementations are the ones in wide use.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fcnlab.data.base import IGNORE
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""(scores [B, C, H, W], labels uint8 [B, H, W] with 255 for ignored) -> the loss, a scalar."""
+Reduction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""(losses [B, H, W], 0 where ignored; labels [B, H, W]; class weights [C] or None) -> a scalar."""
 
 
-def pixel_mean(scores: Tensor, labels: Tensor) -> Tensor:
-    """Mean over all counted pixels of the batch; 0 where none counts."""
-    losses = _per_pixel(scores, labels)
-    return losses.sum() / (labels != IGNORE).sum().clamp(min=1)
+def pixel_mean(losses: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Mean over all counted pixels of the batch, weighted by class; 0 where none counts."""
+    return losses.sum() / _at_least_one(counted(labels, class_weights).sum())
 
 
-def image_mean_sum(scores: Tensor, labels: Tensor) -> Tensor:
+def image_mean_sum(losses: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """Mean over each image's counted pixels, summed over the batch: d2l, chapter 14.11."""
-    losses = _per_pixel(scores, labels).flatten(1)
-    counted = (labels != IGNORE).flatten(1).sum(1).clamp(min=1)
-    return (losses.sum(1) / counted).sum()
+    return (losses.flatten(1).sum(1) / _at_least_one(counted(labels, class_weights).flatten(1).sum(1))).sum()
 
 
-def _per_pixel(scores: Tensor, labels: Tensor) -> Tensor:
-    """Losses [B, H, W] in float32, 0 at ignored pixels."""
-    return F.cross_entropy(scores.float(), labels.long(), ignore_index=IGNORE, reduction="none")
+def pixel_sum(losses: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Sum over all counted pixels: Long et al., CVPR 2015, section 4.3 (unnormalised)."""
+    return losses.sum()
 
 
-REDUCTIONS: Mapping[str, Loss] = MappingProxyType({"pixel_mean": pixel_mean, "image_mean_sum": image_mean_sum})
+REDUCTIONS: Mapping[str, Reduction] = MappingProxyType(
+    {"pixel_mean": pixel_mean, "image_mean_sum": image_mean_sum, "pixel_sum": pixel_sum}
+)
+
+
+def counted(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """How much each pixel of [B, H, W] counts: 0 where ignored, else 1 or the weight of its class."""
+    counts = labels != IGNORE
+    if class_weights is None:
+        return counts
+    return class_weights[torch.where(counts, labels, 0).long()] * counts
+
+
+def _at_least_one(total: Tensor) -> Tensor:
+    """A sum to divide by: 1 where nothing counts."""
+    return torch.where(total > 0, total, torch.ones_like(total))
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What is minimised: the loss of scores [B, C, H, W] against labels uint8 [B, H, W], 255 for ignored.
+
+    Attributes:
+        reduction: one of `REDUCTIONS`, for the cross entropy.
+        class_weights: [C], on the device of the scores.
+        label_smoothing: as `torch.nn.functional.cross_entropy` has it.
+        focal: the exponent γ of (1 - p)^γ, p the probability of the pixel's class. Lin et al., ICCV 2017.
+        ohem: threshold and least fraction of hard pixels, the only ones that count. Shrivastava et al., CVPR 2016.
+        weight, dice, lovasz: of the cross entropy, of 1 - Dice (Milletari et al., 3DV 2016) and of the Lovász-Softmax
+            loss (Berman et al., CVPR 2018); both of these are means over the classes that are in the batch.
+        auxiliary: of the whole loss of auxiliary scores.
+    """
+
+    reduction: str = "pixel_mean"
+    class_weights: Tensor | None = None
+    label_smoothing: float = 0.0
+    focal: float = 0.0
+    ohem: tuple[float, float] | None = None
+    weight: float = 1.0
+    dice: float = 0.0
+    lovasz: float = 0.0
+    auxiliary: float = 0.4
+
+    def __call__(self, scores: Tensor, labels: Tensor, auxiliary: Tensor | None = None) -> Tensor:
+        """The loss, a float32 scalar; 0, with a gradient of 0, where no pixel counts."""
+        total = self._of(scores.float(), labels)
+        if auxiliary is not None and self.auxiliary:
+            total = total + self.auxiliary * self._of(auxiliary.float(), labels)
+        return total
+
+    def _of(self, scores: Tensor, labels: Tensor) -> Tensor:
+        terms = []
+        if self.weight:
+            entropy = self._cross_entropy(scores, labels)
+            terms.append(entropy if self.weight == 1 else self.weight * entropy)
+        if self.dice:
+            terms.append(self.dice * _dice(scores, labels))
+        if self.lovasz:
+            terms.append(self.lovasz * _lovasz(scores, labels))
+        return sum(terms[1:], start=terms[0])
+
+    def _cross_entropy(self, scores: Tensor, labels: Tensor) -> Tensor:
+        losses = F.cross_entropy(
+            scores,
+            labels.long(),
+            weight=self.class_weights,
+            ignore_index=IGNORE,
+            reduction="none",
+            label_smoothing=self.label_smoothing,
+        )
+        if self.focal or self.ohem is not None:
+            probability = _true_probability(scores, labels)
+            if self.focal:
+                losses = losses * (1 - probability) ** self.focal
+            if self.ohem is not None:
+                labels = torch.where(_hard(probability.detach(), labels, *self.ohem), labels, IGNORE)
+                losses = torch.where(labels != IGNORE, losses, 0)
+        return REDUCTIONS[self.reduction](losses, labels, self.class_weights)
+
+    def share(self, part: Tensor, whole: Tensor) -> Tensor | float:
+        """What the loss of a part of a batch is multiplied with, so that the parts add up to the whole.
+
+        Exact for the cross entropy. Dice, Lovász and the choice of hard pixels look at a part at a time.
+        """
+        if self.weight and REDUCTIONS[self.reduction] is not pixel_mean:
+            return 1.0
+        weights = self.class_weights if self.weight else None
+        return counted(part, weights).sum() / _at_least_one(counted(whole, weights).sum())
+
+
+def _true_probability(scores: Tensor, labels: Tensor) -> Tensor:
+    """The probability [B, H, W] that each pixel's own class has; 1 where ignored."""
+    return torch.exp(-F.cross_entropy(scores, labels.long(), ignore_index=IGNORE, reduction="none"))
+
+
+def _hard(probability: Tensor, labels: Tensor, threshold: float, keep: float) -> Tensor:
+    """The counted pixels [B, H, W] below the threshold, or the hardest fraction `keep` if those are fewer."""
+    counts = labels != IGNORE
+    values = probability[counts]
+    if not len(values):
+        return counts
+    least = max(1, round(keep * len(values)))
+    return counts & (probability <= max(threshold, float(values.kthvalue(least).values)))
+
+
+def _dice(scores: Tensor, labels: Tensor) -> Tensor:
+    loss: Tensor = _library()[0](scores, labels.long())
+    return loss
+
+
+def _lovasz(scores: Tensor, labels: Tensor) -> Tensor:
+    if not bool((labels != IGNORE).any()):
+        return 0 * scores.sum()
+    loss: Tensor = _library()[1](scores, labels.long())
+    return loss
+
+
+@cache
+def _library() -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]:
+    """Dice and Lovász; imported on first use, for it takes a second."""
+    from segmentation_models_pytorch.losses import DiceLoss, LovaszLoss
+
+    return DiceLoss("multiclass", ignore_index=IGNORE), LovaszLoss("multiclass", ignore_index=IGNORE)
+
+
+def median_frequency(labels: Iterable[Tensor], classes: int) -> Tensor:
+    """Class weights [classes]: the median of the classes' frequencies, over each class's own.
+
+    A class's frequency is its pixels' share of the images in which it is. Classes that are nowhere weigh 1.
+    Eigen and Fergus, ICCV 2015, section 4.3.
+    """
+    pixels, of_images = torch.zeros(2, classes, dtype=torch.float64)
+    for label in labels:
+        counts = torch.bincount(label[label != IGNORE].long(), minlength=classes)
+        pixels += counts
+        of_images += (counts > 0) * counts.sum()
+    there = pixels > 0
+    frequency = pixels[there] / of_images[there]
+    weights = torch.ones(classes, dtype=torch.float64)
+    weights[there] = frequency.quantile(0.5) / frequency
+    return weights.float()

@@ -1,40 +1,105 @@
-"""Optimisers and learning-rate schedules as plain functions."""
+"""Optimisers over the parts of a network, learning-rate schedules, and the moving average of weights."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from torch import nn
-from torch.optim import SGD, AdamW, Optimizer
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
+from torch.optim.swa_utils import AveragedModel
+
+from fcnlab.models import FCN, TransposedUpsampler
 
 Schedule = Callable[[int], float]
 """step -> the factor on every learning rate."""
 
-
-def sgd(model: nn.Module, *, lr: float, momentum: float, weight_decay: float, nesterov: bool) -> Optimizer:
-    """`torch.optim.SGD` over what learns."""
-    return SGD(_learned(model), lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov)
-
-
-def adamw(model: nn.Module, *, lr: float, weight_decay: float) -> Optimizer:
-    """`torch.optim.AdamW` over what learns."""
-    return AdamW(_learned(model), lr=lr, weight_decay=weight_decay)
-
-
-def _learned(model: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+OPTIMIZERS: Mapping[str, type[Optimizer]] = {
+    "sgd": SGD,
+    "adam": Adam,
+    "adamax": Adamax,
+    "adamw": AdamW,
+    "nadam": NAdam,
+    "radam": RAdam,
+    "rmsprop": RMSprop,
+}
+"""torch's optimisers by the names that recipes give them."""
 
 
-def schedule(name: str, *, steps: int, warmup: int = 0, power: float = 0.9) -> Schedule:
-    """The factor at each of `steps` steps: a linear warm-up, then `constant`, `poly` or `cosine` down to zero.
+@dataclass(frozen=True)
+class Factors:
+    """Factors on the learning rate: one for each part, and one more for the biases of convolutions in any part."""
 
-    `poly` is (1 - t)^power with t the part that is done: Chen et al., DeepLab, PAMI 2018, section 4.1.
+    backbone: float = 1.0
+    head: float = 1.0
+    upsampler: float = 1.0
+    bias: float = 1.0
+
+
+def optimizer(
+    name: str,
+    model: FCN,
+    *,
+    lr: float,
+    weight_decay: float,
+    factors: Factors = Factors(),
+    decay: Literal["all", "weights"] = "all",
+    **options: Any,
+) -> Optimizer:
+    """One of `OPTIMIZERS` over what learns, in groups of one learning rate and weight decay each."""
+    groups = [
+        {"params": parameters, "lr": factor * lr, "weight_decay": weight_decay if decays else 0.0}
+        for (factor, decays), parameters in _groups(model, factors, decay).items()
+    ]
+    return OPTIMIZERS[name](groups, lr=lr, weight_decay=weight_decay, **options)  # type: ignore[call-arg]
+
+
+def _groups(model: FCN, factors: Factors, decay: str) -> dict[tuple[float, bool], list[nn.Parameter]]:
+    """The parameters that learn by (factor on the learning rate, whether they decay)."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for part, module, name, parameter in _learned(model):
+        of_norm = not isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and parameter.ndim <= 1
+        bias = name == "bias" and not of_norm
+        factor = getattr(factors, part) * (factors.bias if bias else 1.0)
+        groups.setdefault((factor, decay == "all" or not (of_norm or bias)), []).append(parameter)
+    return groups
+
+
+def _learned(model: FCN) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
+    """Every parameter that learns, once: its part, the module that owns it, its name there."""
+    seen: set[int] = set()
+    for path, module in model.named_modules():
+        part = path.partition(".")[0]
+        if isinstance(module, TransposedUpsampler):
+            part = "upsampler"
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield part, module, name, parameter
+
+
+def schedule(
+    name: str,
+    *,
+    steps: int,
+    warmup: int = 0,
+    power: float = 0.9,
+    milestones: Sequence[float] = (0.6, 0.85),
+    gamma: float = 0.1,
+) -> Schedule:
+    """The factor at each of `steps` steps: a linear warm-up, then `constant`, or down by `poly`, `cosine` or `step`.
+
+    With t the part of what follows the warm-up that is done, `poly` is (1 - t)^power (Chen et al., DeepLab, PAMI 2018,
+    section 4.1) and `step` is gamma to the number of milestones that t has passed.
     """
-    decay = {
+    decay: Callable[[float], float] = {
         "constant": lambda _: 1.0,
         "poly": lambda done: (1 - done) ** power,
         "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+        "step": lambda done: gamma ** sum(done >= milestone for milestone in milestones),
     }[name]
 
     def factor(step: int) -> float:
@@ -49,3 +114,23 @@ def set_rates(optimizer: Optimizer, factor: float) -> None:
     """Set every group's learning rate to its initial one times `factor`."""
     for group in optimizer.param_groups:
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+
+
+def moving_average(model: FCN, decay: float) -> AveragedModel:
+    """An exponential moving average of a model's weights and statistics, to be updated after every step.
+
+    The first steps average over fewer: the decay of step n is at most (1 + n) / (10 + n), so that the random start of
+    a short training is forgotten, as in TensorFlow's ExponentialMovingAverage.
+    """
+
+    @torch.no_grad()
+    def average(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
+        n = float(count)
+        weight = 1 - min(decay, (1 + n) / (10 + n))
+        for old, new in zip(averaged, current, strict=True):
+            if old.is_floating_point():
+                old.lerp_(new, weight)
+            else:
+                old.copy_(new)
+
+    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)

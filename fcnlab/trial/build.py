@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,17 +10,22 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
-from fcnlab.data.augment import Augmentation
+from fcnlab.data.augment import Augmentation, Jitter
 from fcnlab.data.base import Dataset
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.decoded import DecodedSplit
-from fcnlab.models import FCN, HEADS, Backbone, TransposedUpsampler
+from fcnlab.errors import ModelError, nearest
+from fcnlab.models import FCN, HEADS, Backbone, Interpolation, TransposedUpsampler
 from fcnlab.models.backbone import load_weights
-from fcnlab.spec.config import Recipe, Schedule, Sgd, Upsampler, Variant
+from fcnlab.models.heads import Head
+from fcnlab.spec import config
+from fcnlab.spec.config import Recipe, Upsampler, Variant
 from fcnlab.streams import stream
 from fcnlab.training import optim
-from fcnlab.training.losses import REDUCTIONS, Loss
+from fcnlab.training.freezing import freeze, hold_batch_norm
+from fcnlab.training.losses import Loss, median_frequency
 
 
 @dataclass(frozen=True)
@@ -30,69 +36,116 @@ class Training:
     optimizer: Optimizer
     factor: optim.Schedule
     loss: Loss
+    average: AveragedModel | None
 
 
 def build_model(variant: Variant, classes: int, seed: int, weights_file: Path | None = None) -> FCN:
     """Build a variant. The backbone, the head and each part of it start from their own stream of the seed.
 
     Raises:
-        ModelError: timm lacks the backbone, its weights cannot be had, or it lacks a stride that the head needs.
+        ModelError: timm lacks the backbone, its weights cannot be had, it lacks a stride that the head needs or cannot
+            be dilated, or there is no such head.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream(seed, "backbone"))
-        backbone = Backbone(variant.backbone.timm, pretrained=variant.backbone.weights == "timm")
+        backbone = _backbone(variant)
         if weights_file is not None:
             load_weights(backbone, weights_file)
         torch.manual_seed(stream(seed, "head"))
-        make_upsampler = partial(_upsampler, variant.upsampler)
-        options = variant.head.model_dump(exclude={"about", "type"})
-        head = HEADS[variant.head.type](backbone.channels, classes, make_upsampler, **options)
+        head = _head(variant, backbone, classes)
     return FCN(backbone, head)
 
 
-def _upsampler(spec: Upsampler, classes: int, factor: int) -> nn.Module:
+def _backbone(variant: Variant) -> Backbone:
+    spec = variant.backbone
+    assert spec.timm is not None
+    return Backbone(spec.timm, pretrained=spec.weights == "timm", output_stride=variant.head.output_stride)
+
+
+def _head(variant: Variant, backbone: Backbone, classes: int) -> Head:
+    spec = variant.head
+    if spec.type not in HEADS:
+        raise ModelError(f"the table of heads has no '{spec.type}'; {nearest(spec.type, HEADS)}")
+    kind = HEADS[spec.type]
+    taken = inspect.signature(kind).parameters
+    strange = sorted(spec.arguments.keys() - taken.keys())
+    if strange:
+        options = [name for name, parameter in taken.items() if parameter.kind is parameter.KEYWORD_ONLY]
+        raise ModelError(f"a head of type {spec.type} takes no '{strange[0]}'; {nearest(strange[0], options)}")
+    make_upsampler = partial(_upsampler, variant.upsampler)
+    return kind(backbone.channels, classes, make_upsampler, **spec.arguments)  # type: ignore[call-arg]
+
+
+def _upsampler(spec: Upsampler, classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:
+    if spec.type != "transposed":
+        assert spec.mode is not None, "checked when the file was read"
+        return Interpolation(factor, mode=spec.mode, to_size=spec.type == "resize")
+    start = spec.starts.get(stage, spec.start)
+    assert start is not None, "checked when the file was read"
     return TransposedUpsampler(
-        classes, factor, start=spec.start, channels=spec.channels, learned=spec.learned, bias=spec.bias
+        classes, factor, start=start, channels=spec.channels, learned=spec.learned, bias=spec.bias, **geometry
     )
 
 
 def build_training(
     recipe: Recipe, model: FCN, dataset: Dataset, split: str, seed: int, device: torch.device
 ) -> Training:
-    """Build what trains `model` by `recipe`.
+    """Build what trains `model` by `recipe`, and freeze what of the model the recipe keeps as it is.
 
     Raises:
         DataError: the split is missing or smaller than one batch.
+        ModelError: there is no map at the stride that the recipe freezes up to.
     """
     mean, std = model.backbone.mean, model.backbone.std
     red, green, blue = (round(255 * value) for value in mean)
+    decoded = DecodedSplit(dataset.split(split))
     batches = TrainingBatches(
-        DecodedSplit(dataset.split(split)),
+        decoded,
         batch=recipe.batch,
         augmentation=Augmentation(
             crop=(recipe.crop.height, recipe.crop.width),
             scale=recipe.scale,
             flip=recipe.flip,
             fill=(red, green, blue),
+            jitter=Jitter(**recipe.jitter.model_dump()),
         ),
         mean=mean,
         std=std,
         seed=seed,
         device=device,
     )
-    factor = _schedule(recipe.schedule, recipe.epochs, batches.steps)
-    return Training(batches, _optimizer(recipe, model), factor, REDUCTIONS[recipe.loss.reduction])
+    _freeze(recipe, model.backbone)
+    return Training(
+        batches,
+        _optimizer(recipe, model),
+        _schedule(recipe.schedule, recipe.epochs, batches.steps),
+        _loss(recipe.loss, decoded, len(dataset.classes), device),
+        optim.moving_average(model, recipe.ema) if recipe.ema is not None else None,
+    )
 
 
-def _schedule(spec: Schedule, epochs: int, steps: int) -> optim.Schedule:
-    warmup = round(spec.warmup_epochs * steps)
-    return optim.schedule(spec.name, steps=epochs * steps, warmup=warmup, power=spec.power)
+def _freeze(recipe: Recipe, backbone: Backbone) -> None:
+    hold_batch_norm(backbone, recipe.batch_norm)
+    if recipe.freeze == "backbone":
+        freeze(backbone)
+    elif recipe.freeze != "none":
+        freeze(backbone, int(recipe.freeze.removeprefix("stride")))
+
+
+def _loss(spec: config.Loss, split: DecodedSplit, classes: int, device: torch.device) -> Loss:
+    weights = None
+    if spec.class_weights == "median_frequency":
+        weights = median_frequency((split[i].label for i in range(len(split))), classes).to(device)
+    given = spec.model_dump(exclude={"name", "class_weights", "ohem"})
+    ohem = (spec.ohem.threshold, spec.ohem.keep) if spec.ohem is not None else None
+    return Loss(class_weights=weights, ohem=ohem, **given)
+
+
+def _schedule(spec: config.Schedule, epochs: int, steps: int) -> optim.Schedule:
+    given = spec.model_dump(exclude={"warmup_epochs"})
+    return optim.schedule(steps=epochs * steps, warmup=round(spec.warmup_epochs * steps), **given)
 
 
 def _optimizer(recipe: Recipe, model: FCN) -> Optimizer:
-    spec = recipe.optimizer
-    if isinstance(spec, Sgd):
-        return optim.sgd(
-            model, lr=spec.lr, momentum=spec.momentum, weight_decay=spec.weight_decay, nesterov=spec.nesterov
-        )
-    return optim.adamw(model, lr=spec.lr, weight_decay=spec.weight_decay)
+    factors = optim.Factors(**recipe.lr_factors.model_dump())
+    return optim.optimizer(model=model, factors=factors, decay=recipe.decay, **recipe.optimizer.model_dump())

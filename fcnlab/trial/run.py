@@ -83,6 +83,7 @@ class _Run:
         self.dataset = lab.dataset(trial.dataset)
         self.classes = len(self.dataset.classes)
         self.model = self._build(lab)
+        self.scored: FCN = self.model  # or the moving average of its weights
         self.epochs: list[EpochRecord] = []
         self.best: tuple[float, int] = (-1.0, 0)  # mIoU on val and the epoch that has it
         self.best_state: dict[str, Tensor] = {}
@@ -101,6 +102,8 @@ class _Run:
         training = build_training(
             trial.recipe, self.model, self.dataset, trial.dataset.splits.train, trial.seed, self.device
         )
+        if training.average is not None:
+            self.scored = training.average.module
         self._resume(training)
         fit(
             self.model,
@@ -112,6 +115,9 @@ class _Run:
             factor=training.factor,
             autocast=self.autocast,
             after_epoch=lambda epoch: self._after_epoch(epoch, training),
+            accumulate=trial.recipe.accumulate,
+            clip_norm=trial.recipe.clip_norm,
+            average=training.average,
         )
         scores = self._score()
         return Record.of(
@@ -130,7 +136,7 @@ class _Run:
         val = metrics.figures(self._counts(self._val)) if due else None
         if val is not None and val.miou > self.best[0]:
             self.best = (val.miou, epoch.epoch)
-            self.best_state = {name: value.cpu().clone() for name, value in self.model.state_dict().items()}
+            self.best_state = {name: value.cpu().clone() for name, value in self.scored.state_dict().items()}
         self.epochs.append(
             EpochRecord(
                 epoch=epoch.epoch,
@@ -153,9 +159,9 @@ class _Run:
         self, split: DecodedSplit, on_prediction: Callable[[int, Tensor], None] | None = None
     ) -> metrics.Counts:
         began = time.perf_counter()
-        backbone = self.model.backbone
+        backbone = self.scored.backbone
         counts = evaluate(
-            self.model,
+            self.scored,
             split,
             classes=self.classes,
             mean=backbone.mean,
@@ -168,10 +174,12 @@ class _Run:
         return counts
 
     def _save_checkpoint(self, training: Training) -> None:
+        average = training.average
         state = {
             "key": self.trial.key,
             "model": self.model.state_dict(),
             "optimizer": training.optimizer.state_dict(),
+            "average": average.state_dict() if average is not None else None,
             "random": torch.random.get_rng_state(),
             "epochs": [epoch.model_dump() for epoch in self.epochs],
             "best": self.best,
@@ -187,6 +195,8 @@ class _Run:
         state = torch.load(self.folder.checkpoint, map_location="cpu", weights_only=True)
         self.model.load_state_dict(state["model"])
         training.optimizer.load_state_dict(state["optimizer"])
+        if training.average is not None:
+            training.average.load_state_dict(state["average"])
         torch.random.set_rng_state(state["random"])
         self.epochs = [EpochRecord.model_validate(epoch) for epoch in state["epochs"]]
         self.best, self.best_state = tuple(state["best"]), state["best_state"]
@@ -202,10 +212,10 @@ class _Run:
         last = self.trial.recipe.epochs
         scores: list[Scores] = []
         counted: dict[str, metrics.Counts] = {}
-        save_file(_contiguous(self.model.state_dict()), self.folder.path / "last.safetensors")
+        save_file(_contiguous(self.scored.state_dict()), self.folder.path / "last.safetensors")
         for choice, epoch in (("last", last), ("best", self.best[1])):
             if choice == "best" and epoch != last:
-                self.model.load_state_dict(self.best_state)
+                self.scored.load_state_dict(self.best_state)
                 save_file(_contiguous(self.best_state), self.folder.path / "best.safetensors")
             for name, split in opened.items():
                 if choice == "best" and epoch == last:

@@ -1,15 +1,22 @@
 """The table of heads. A new head is one file here, one line in `HEADS`, and one entry in the registry.
 
-A head is built from the backbone's channels by reduction, the number of classes and a maker of upsamplers; it is
-called with the features by reduction and the size of the image, and returns scores of exactly that size.
+A head is built from the backbone's channels by reduction, the number of classes, a maker of upsamplers and the
+options of its registry entry; it is called with the features by reduction and the size of the image, and returns
+scores of exactly that size.
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from fcnlab.models.heads.base import Head
+from fcnlab.models.heads.base import Head, MakeUpsampler
+from fcnlab.models.heads.dilated import DilatedHead
 from fcnlab.models.heads.skip import SkipHead
 
-HEADS: Mapping[str, type[Head]] = MappingProxyType({"skip": SkipHead})
+HEADS: Mapping[str, type[Head]] = MappingProxyType(
+    {
+        "skip": SkipHead,
+        "dilated": DilatedHead,
+    }
+)
 
-__all__ = ["HEADS", "Head", "SkipHead"]
+__all__ = ["HEADS", "DilatedHead", "Head", "MakeUpsampler", "SkipHead"]

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol
 
 from torch import Tensor, nn
 
-MakeUpsampler = Callable[[int, int], nn.Module]
-"""(classes, factor) -> a module that maps [B, classes, h, w] to [B, classes, factor*h, factor*w]."""
+from fcnlab.errors import ModelError
+
+
+class MakeUpsampler(Protocol):
+    """Makes the upsampler of one stage of a head."""
+
+    def __call__(self, classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:
+        """A module (scores [B, classes, h, w], size) -> [B, classes, *size], about `factor` times as large.
+
+        `stage` says where it leads: `to16`, `to8`, `to4` or `image`. `geometry` (kernel, padding) is for heads whose
+        transposed convolutions are not the usual ones.
+        """
+        ...
 
 
 class Head(nn.Module):
@@ -17,7 +29,18 @@ class Head(nn.Module):
         """Map features by reduction r, each [B, channels[r], ~H/r, ~W/r], to scores [B, classes, H, W]."""
         raise NotImplementedError
 
+    def auxiliary(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor | None:
+        """Scores [B, classes, H, W] that are only trained on, or None in a head that has none."""
+        return None
 
-def crop(scores: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cut [B, C, h, w] to `size`, keeping the upper left: feature 0 covers pixel 0, so that is where grids align."""
-    return scores[..., : size[0], : size[1]]
+
+def require(channels: Mapping[int, int], reductions: list[int], what: str) -> None:
+    """Check that the backbone has the maps that a head reads.
+
+    Raises:
+        ModelError: one is missing; the message names those that are there.
+    """
+    missing = [r for r in reductions if r not in channels]
+    if missing:
+        have = ", ".join(map(str, sorted(channels)))
+        raise ModelError(f"{what} needs features at stride {missing[0]}; the backbone has {have}")

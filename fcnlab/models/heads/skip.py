@@ -1,51 +1,91 @@
-"""FCN-32s, FCN-16s and FCN-8s: Long, Shelhamer, Darrell, CVPR 2015, section 4.2."""
+"""FCN-32s, FCN-16s, FCN-8s, and one step further FCN-4s: Long, Shelhamer, Darrell, CVPR 2015, section 4.2."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-from fcnlab.errors import ModelError
-from fcnlab.models.heads.base import Head, MakeUpsampler, crop
+from fcnlab.models.heads.base import Head, MakeUpsampler, require
+
+AT_ONCE = {32: 1.0, 16: 1e-2, 8: 1e-4, 4: 1e-6}
+"""What the maps are multiplied with before they are scored, so that all of them can be trained at once.
+
+Shelhamer, Long, Darrell, PAMI 2017, section 4.3, for 16 and 8; each step a hundredth, so 4 goes on from there.
+"""
 
 
 class SkipHead(Head):
     """Scores of the deepest map, fused on the way up with scores of shallower ones.
 
-    From stride 32 the scores are upsampled x2 and summed with 1x1 scores of the next shallower map until `stride` is
-    reached, and from there to the image's size at once. The skips' scores start at zero, as the paper's do, so that at
-    the start every skip is a no-op. The deepest score is made first: for one seed it starts alike in all heads.
+    From stride 32 the scores are upsampled x2 and fused with 1x1 scores of the next shallower map until `stride` is
+    reached, and from there brought to the image's size at once. At the start every skip is a no-op. Fused by `sum`, as
+    in the paper, the skips' scores start at zero; fused by `concat`, a 1x1 convolution starts as the identity on the
+    deep scores. The deepest score is made first: for one seed it starts alike in all heads.
     """
 
     def __init__(
-        self, channels: Mapping[int, int], classes: int, make_upsampler: MakeUpsampler, *, stride: int
+        self,
+        channels: Mapping[int, int],
+        classes: int,
+        make_upsampler: MakeUpsampler,
+        *,
+        stride: int,
+        at_once: bool = False,
+        fusion: Literal["sum", "concat"] = "sum",
     ) -> None:
         """
         Raises:
             ModelError: a map that the head reads is not among `channels`; the message names those that are.
         """
         super().__init__()
-        self.reductions = [r for r in (32, 16, 8) if r >= stride]
-        missing = [r for r in self.reductions if r not in channels]
-        if missing:
-            have = ", ".join(map(str, sorted(channels)))
-            raise ModelError(
-                f"a head of stride {stride} needs features at stride {missing[0]}; the backbone has {have}"
-            )
+        self.reductions = [r for r in (32, 16, 8, 4) if r >= stride]
+        require(channels, self.reductions, f"a head of stride {stride}")
+        self.scales = AT_ONCE if at_once else dict.fromkeys(AT_ONCE, 1.0)
         skips = self.reductions[1:]
         self.score = nn.ModuleDict({str(r): nn.Conv2d(channels[r], classes, kernel_size=1) for r in self.reductions})
+        self.fuse = nn.ModuleDict({str(r): make_upsampler(classes, 2, f"to{r}") for r in skips})
+        self.upsample = make_upsampler(classes, stride, "image")
+        self.mix = nn.ModuleDict()
         for r in skips:
-            for parameter in self.score[str(r)].parameters():
-                nn.init.zeros_(parameter)
-        self.fuse = nn.ModuleDict({str(r): make_upsampler(classes, 2) for r in skips})
-        self.upsample = make_upsampler(classes, stride)
+            if fusion == "concat":
+                self.mix[str(r)] = _identity_on_the_first(classes)
+            else:
+                _zero(self.score[str(r)])
 
     def forward(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor:
         """Map features by reduction to scores [B, classes, *size]."""
         deepest, *skips = self.reductions
-        scores = self.score[str(deepest)](features[deepest])
+        scores = self._score(features, deepest)
         for r in skips:
-            skip = self.score[str(r)](features[r])
-            scores = crop(self.fuse[str(r)](scores), skip.shape[-2:]) + skip
-        return crop(self.upsample(scores), size)
+            skip = self._score(features, r)
+            scores = self._fused(self.fuse[str(r)](scores, skip.shape[-2:]), skip, str(r))
+        up: Tensor = self.upsample(scores, size)
+        return up
+
+    def _score(self, features: Mapping[int, Tensor], r: int) -> Tensor:
+        map_ = features[r] if self.scales[r] == 1 else self.scales[r] * features[r]
+        scores: Tensor = self.score[str(r)](map_)
+        return scores
+
+    def _fused(self, scores: Tensor, skip: Tensor, r: str) -> Tensor:
+        if r not in self.mix:
+            return scores + skip
+        mixed: Tensor = self.mix[r](torch.cat([scores, skip], dim=1))
+        return mixed
+
+
+def _identity_on_the_first(classes: int) -> nn.Conv2d:
+    """A 1x1 convolution from 2C channels to C that starts by handing on the first C."""
+    mix = nn.Conv2d(2 * classes, classes, kernel_size=1)
+    _zero(mix)
+    with torch.no_grad():
+        mix.weight[:, :classes, 0, 0] = torch.eye(classes)
+    return mix
+
+
+def _zero(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)

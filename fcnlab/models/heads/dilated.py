@@ -1,0 +1,84 @@
+"""The FCN of torchvision and mmsegmentation: no skips, but a backbone that keeps its stride by dilation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from fcnlab.models.heads.base import Head, MakeUpsampler, require
+
+
+class DilatedHead(Head):
+    """3x3 convolutions, dropout and a 1x1 convolution on the deepest map, whose stride is `output_stride`.
+
+    With one convolution of a quarter of the map's channels it is torchvision's `FCNHead`; with two of 512 channels and
+    `concat_input` it is mmsegmentation's. `auxiliary` names a shallower map, by its stride in the plain backbone, on
+    which a second such head of one convolution is trained.
+    """
+
+    def __init__(
+        self,
+        channels: Mapping[int, int],
+        classes: int,
+        make_upsampler: MakeUpsampler,
+        *,
+        output_stride: int,
+        hidden: int | None = None,
+        convs: int = 1,
+        concat_input: bool = False,
+        dropout: float = 0.1,
+        auxiliary: int | None = None,
+    ) -> None:
+        """
+        Raises:
+            ModelError: a map that the head reads is not among `channels`; the message names those that are.
+        """
+        super().__init__()
+        require(channels, [32, *([auxiliary] if auxiliary else [])], "a dilated head")
+        self.classify = _Classifier(channels[32], classes, hidden, convs, concat_input, dropout)
+        self.upsample = make_upsampler(classes, output_stride, "image")
+        self.auxiliary_map = auxiliary
+        if auxiliary is not None:
+            self.auxiliary_classify = _Classifier(channels[auxiliary], classes, None, 1, False, dropout)
+            self.auxiliary_upsample = make_upsampler(classes, min(auxiliary, output_stride), "image")
+
+    def forward(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor:
+        """Map features by reduction to scores [B, classes, *size]."""
+        scores: Tensor = self.upsample(self.classify(features[32]), size)
+        return scores
+
+    def auxiliary(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor | None:
+        """Scores [B, classes, *size] of the auxiliary map, if there is one."""
+        if self.auxiliary_map is None:
+            return None
+        scores: Tensor = self.auxiliary_upsample(self.auxiliary_classify(features[self.auxiliary_map]), size)
+        return scores
+
+
+class _Classifier(nn.Module):
+    """[B, channels, h, w] -> scores [B, classes, h, w]."""
+
+    def __init__(
+        self, channels: int, classes: int, hidden: int | None, convs: int, concat_input: bool, dropout: float
+    ) -> None:
+        super().__init__()
+        hidden = hidden or max(1, channels // 4)
+        self.convs = nn.Sequential(*(_conv(channels if i == 0 else hidden, hidden) for i in range(convs)))
+        self.concat = _conv(channels + hidden, hidden) if concat_input else None
+        self.dropout = nn.Dropout2d(dropout) if concat_input else nn.Dropout(dropout)
+        self.score = nn.Conv2d(hidden, classes, kernel_size=1)
+
+    def forward(self, map_: Tensor) -> Tensor:
+        x = self.convs(map_)
+        if self.concat is not None:
+            x = self.concat(torch.cat([map_, x], dim=1))
+        scores: Tensor = self.score(self.dropout(x))
+        return scores
+
+
+def _conv(channels: int, hidden: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, hidden, kernel_size=3, padding=1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU()
+    )

@@ -1,0 +1,53 @@
+"""What of a backbone does not learn."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fcnlab.errors import ModelError
+from fcnlab.models import Backbone
+
+
+def hold_batch_norm(backbone: Backbone, mode: Literal["train", "eval", "frozen"]) -> None:
+    """`eval` keeps the running statistics of every batch norm; `frozen` its scale and shift as well."""
+    if mode == "train":
+        return
+    norms = tuple(module for module in backbone.modules() if isinstance(module, _BatchNorm))
+    if mode == "frozen":
+        for norm in norms:
+            norm.requires_grad_(False)
+    backbone.still += norms
+
+
+def freeze(backbone: Backbone, through: int | None = None) -> None:
+    """Freeze the backbone up to its map of reduction `through`, or all of it: parameters, statistics, dropout.
+
+    Raises:
+        ModelError: there is no such map, or it cannot be told which parameters lie before it.
+    """
+    modules = _modules_through(backbone, through) if through is not None else [backbone.body]
+    for module in modules:
+        module.requires_grad_(False)
+    backbone.still += tuple(modules)
+
+
+def _modules_through(backbone: Backbone, through: int) -> list[nn.Module]:
+    """The modules without children, in the order of the body, up to the end of the one that makes the map."""
+    if through not in backbone.channels:
+        have = ", ".join(map(str, sorted(backbone.channels)))
+        raise ModelError(f"nothing to freeze at stride {through}; the backbone has maps at {have}")
+    end = _plain(backbone.module_of(through))
+    leaves = [(name, module) for name, module in backbone.body.named_modules() if not any(module.children())]
+    inside = [i for i, (name, _) in enumerate(leaves) if re.match(rf"(.*_)?{end}(_|$)", _plain(name))]
+    if not inside:
+        raise ModelError(f"the backbone does not say where its map at stride {through} ends; freeze all or nothing")
+    return [module for _, module in leaves[: inside[-1] + 1]]
+
+
+def _plain(name: Any) -> str:
+    """A module's path with underscores: timm flattens `layers.0` to `layers_0` in some models."""
+    return str(name).replace(".", "_")
