@@ -22,5 +22,5 @@ class FCN(nn.Module):
 
     def training_scores(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """The scores, and beside them the auxiliary ones of a head that has them; both [B, classes, H, W]."""
-        features, size = self.backbone(images), images.shape[-2:]
-        return self.head(features, size), self.head.auxiliary(features, size)
+        features, (height, width) = self.backbone(images), images.shape[-2:]
+        return self.head(features, (height, width)), self.head.auxiliary(features, (height, width))

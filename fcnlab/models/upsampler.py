@@ -83,7 +83,7 @@ class TransposedUpsampler(nn.ConvTranspose2d):
             if self.groups == 1 and (self.start == "bilinear" or self.channels == "diagonal"):
                 self.weight *= torch.eye(self.in_channels)[:, :, None, None]
 
-    def forward(self, scores: Tensor, size: Sequence[int] | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, scores: Tensor, size: Sequence[int] | None = None) -> Tensor:
         """Map scores [B, C, h, w] to [B, C, s*h, s*w], or to [B, C, *size]."""
         up = super().forward(scores)
         return up if size is None else crop(up, size)
@@ -119,8 +119,8 @@ class Interpolation(nn.Module):
         """Map scores [B, C, h, w] to [B, C, s*h, s*w], or to [B, C, *size]."""
         aligned = {"align_corners": False} if self.mode == "bilinear" else {}
         if self.to_size and size is not None:
-            return F.interpolate(scores, size=tuple(size), mode=self.mode, **aligned)  # type: ignore[arg-type]
-        up = F.interpolate(scores, scale_factor=self.factor, mode=self.mode, **aligned)  # type: ignore[arg-type]
+            return F.interpolate(scores, size=tuple(size), mode=self.mode, **aligned)
+        up = F.interpolate(scores, scale_factor=self.factor, mode=self.mode, **aligned)
         return up if size is None else crop(up, size)
 
     def extra_repr(self) -> str:

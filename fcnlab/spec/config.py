@@ -214,7 +214,9 @@ class Variant(Config):
                 "use head: fcn32s-paper"
             )
         if paper_head and not paper_net:
-            raise ValueError("a head of type paper crops for the padding of the paper's nets; use backbone: vgg16-paper")
+            raise ValueError(
+                "a head of type paper crops for the padding of the paper's nets; use backbone: vgg16-paper"
+            )
         if paper_head and self.upsampler.type != "transposed":
             raise ValueError("a head of type paper upsamples by transposed convolution; use upsampler: bilinear")
         return self
@@ -393,7 +395,7 @@ class Loss(Config):
 
 
 class ColourJitter(Config):
-    """Random brightness, contrast and saturation, each by a factor within 1 ± the value; hue by ± turns of the wheel."""
+    """Random brightness, contrast, saturation, each by a factor within 1 ± the value; hue by ± turns of the wheel."""
 
     brightness: Fraction = 0.0
     contrast: Fraction = 0.0
@@ -439,5 +441,5 @@ class Recipe(Entry):
         if self.scale is not None and self.scale[0] > self.scale[1]:
             raise ValueError(f"scale must run from small to large, not from {self.scale[0]} to {self.scale[1]}")
         if self.batch % self.accumulate:
-            raise ValueError(f"accumulate must divide the batch into equal parts; {self.batch} has no {self.accumulate}")
+            raise ValueError(f"accumulate must divide the batch; {self.accumulate} parts of {self.batch} are not equal")
         return self

@@ -30,7 +30,7 @@ def image_mean_sum(losses: Tensor, labels: Tensor, class_weights: Tensor | None 
     return (losses.flatten(1).sum(1) / _at_least_one(counted(labels, class_weights).flatten(1).sum(1))).sum()
 
 
-def pixel_sum(losses: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+def pixel_sum(losses: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:  # noqa: ARG001
     """Sum over all counted pixels: Long et al., CVPR 2015, section 4.3 (unnormalised)."""
     return losses.sum()
 

@@ -6,6 +6,7 @@ import inspect
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ from fcnlab.data.base import Dataset
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.errors import ModelError, nearest
-from fcnlab.models import FCN, HEADS, Backbone, Interpolation, TransposedUpsampler
+from fcnlab.models import FCN, HEADS, Backbone, Interpolation, TimmBackbone, TransposedUpsampler
 from fcnlab.models.backbone import load_weights
 from fcnlab.models.heads import Head
 from fcnlab.spec import config
@@ -37,6 +38,11 @@ class Training:
     factor: optim.Schedule
     loss: Loss
     average: AveragedModel | None
+
+    @property
+    def averaged(self) -> FCN | None:
+        """The model with the averaged weights, where there is one."""
+        return cast(FCN, self.average.module) if self.average is not None else None
 
 
 def build_model(variant: Variant, classes: int, seed: int, weights_file: Path | None = None) -> FCN:
@@ -59,7 +65,7 @@ def build_model(variant: Variant, classes: int, seed: int, weights_file: Path | 
 def _backbone(variant: Variant) -> Backbone:
     spec = variant.backbone
     assert spec.timm is not None
-    return Backbone(spec.timm, pretrained=spec.weights == "timm", output_stride=variant.head.output_stride)
+    return TimmBackbone(spec.timm, pretrained=spec.weights == "timm", output_stride=variant.head.output_stride)
 
 
 def _head(variant: Variant, backbone: Backbone, classes: int) -> Head:
@@ -73,7 +79,7 @@ def _head(variant: Variant, backbone: Backbone, classes: int) -> Head:
         options = [name for name, parameter in taken.items() if parameter.kind is parameter.KEYWORD_ONLY]
         raise ModelError(f"a head of type {spec.type} takes no '{strange[0]}'; {nearest(strange[0], options)}")
     make_upsampler = partial(_upsampler, variant.upsampler)
-    return kind(backbone.channels, classes, make_upsampler, **spec.arguments)  # type: ignore[call-arg]
+    return kind(backbone.channels, classes, make_upsampler, **spec.arguments)
 
 
 def _upsampler(spec: Upsampler, classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:

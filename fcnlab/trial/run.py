@@ -102,8 +102,7 @@ class _Run:
         training = build_training(
             trial.recipe, self.model, self.dataset, trial.dataset.splits.train, trial.seed, self.device
         )
-        if training.average is not None:
-            self.scored = training.average.module
+        self.scored = training.averaged or self.model
         self._resume(training)
         fit(
             self.model,

@@ -164,12 +164,12 @@ def test_a_head_reads_no_stride_that_it_does_not_need() -> None:
 
 def test_an_unknown_backbone_is_told_with_the_nearest() -> None:
     with pytest.raises(ModelError, match=r"timm has no model 'resnet_18'; did you mean 'resnet18'\?") as caught:
-        Backbone("resnet_18")
+        TimmBackbone("resnet_18")
     assert len(str(caught.value)) < 300  # not timm's thousand names
 
 
 def test_a_backbone_says_how_its_images_are_normalised() -> None:
-    backbone = Backbone("resnet18.tv_in1k")
+    backbone = TimmBackbone("resnet18.tv_in1k")
     assert backbone.mean == pytest.approx((0.485, 0.456, 0.406))
     assert backbone.std == pytest.approx((0.229, 0.224, 0.225))
 
@@ -229,7 +229,7 @@ def test_the_bilinear_start_is_the_chapters() -> None:
 @pytest.fixture(scope="module")
 def donor() -> Backbone:
     torch.manual_seed(11)
-    return Backbone("test_resnet")
+    return TimmBackbone("test_resnet")
 
 
 def save(state: dict[str, Tensor], path: Path) -> Path:
@@ -246,7 +246,7 @@ def test_weights_come_back_from_a_file_and_a_classifier_is_left_out(
 ) -> None:
     path = save({**donor.body.state_dict(), "fc.weight": torch.zeros(2, 2)}, tmp_path / f"w{suffix}")
     torch.manual_seed(12)
-    model = Backbone("test_resnet")
+    model = TimmBackbone("test_resnet")
     images = noise(1, 3, 64, 64)
     with torch.inference_mode():
         wanted = donor.eval()(images)[32]
@@ -272,15 +272,15 @@ def test_weights_of_another_model_are_refused_with_file_and_key(donor: Backbone,
     path = save(lacking, tmp_path / f"lacking{suffix}")
     expected = rf"lacking{suffix}: does not fit: 1 of {len(state)} keys are missing, first 'layer2\.0\.conv1\.weight'"
     with pytest.raises(ModelError, match=expected):
-        load_weights(Backbone("test_resnet"), path)
+        load_weights(TimmBackbone("test_resnet"), path)
 
     path = save({**state, "layer2.0.conv1.weight": torch.zeros(1, 2, 3, 3)}, tmp_path / f"shape{suffix}")
     with pytest.raises(ModelError, match=rf"shape{suffix}: 'layer2\.0\.conv1\.weight' has shape \(1, 2, 3, 3\)"):
-        load_weights(Backbone("test_resnet"), path)
+        load_weights(TimmBackbone("test_resnet"), path)
 
 
 def test_weights_that_do_not_fit_leave_the_model_as_it_was(donor: Backbone, tmp_path: Path) -> None:
-    model = Backbone("test_resnet")
+    model = TimmBackbone("test_resnet")
     before = {key: value.clone() for key, value in model.body.state_dict().items()}
     state = donor.body.state_dict()
     last = list(state)[-2]
@@ -293,17 +293,17 @@ def test_weights_that_do_not_fit_leave_the_model_as_it_was(donor: Backbone, tmp_
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
 def test_a_file_that_holds_no_weights_is_refused_with_its_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelError, match=rf"{name}: cannot be read as weights"):
-        load_weights(Backbone("test_resnet"), tmp_path / name)
+        load_weights(TimmBackbone("test_resnet"), tmp_path / name)
     (tmp_path / name).write_bytes(b"no weights, just words")
     with pytest.raises(ModelError, match=rf"{name}: cannot be read as weights"):
-        load_weights(Backbone("test_resnet"), tmp_path / name)
+        load_weights(TimmBackbone("test_resnet"), tmp_path / name)
 
 
 @pytest.mark.parametrize("held", [[1, 2], {"state_dict": {"a": torch.zeros(1)}}, {"epoch": 3}])
 def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, held: object) -> None:
     torch.save(held, tmp_path / "w.pth")
     with pytest.raises(ModelError, match=r"w\.pth: holds no state dict"):
-        load_weights(Backbone("test_resnet"), tmp_path / "w.pth")
+        load_weights(TimmBackbone("test_resnet"), tmp_path / "w.pth")
 
 
 class _Trap:
@@ -314,4 +314,4 @@ class _Trap:
 def test_a_weights_file_is_never_run(tmp_path: Path) -> None:
     torch.save({"a": _Trap()}, tmp_path / "w.pth")
     with pytest.raises(ModelError, match="cannot be read as weights"):
-        load_weights(Backbone("test_resnet"), tmp_path / "w.pth")
+        load_weights(TimmBackbone("test_resnet"), tmp_path / "w.pth")

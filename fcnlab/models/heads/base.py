@@ -29,7 +29,7 @@ class Head(nn.Module):
         """Map features by reduction r, each [B, channels[r], ~H/r, ~W/r], to scores [B, classes, H, W]."""
         raise NotImplementedError
 
-    def auxiliary(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor | None:
+    def auxiliary(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor | None:  # noqa: ARG002
         """Scores [B, classes, H, W] that are only trained on, or None in a head that has none."""
         return None
 
