@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fcnlab.execute.driver import Outcome
-    from fcnlab.execute.plan import Plan
+    from fcnlab.execute.plan import Plan, Planned
     from fcnlab.places import Lab
     from fcnlab.spec.grid import Grid
 
@@ -164,11 +164,17 @@ def _states(plan: Plan, *, epochs: bool = False) -> Table:
         table.add_column(f"seed {seed}")
     for cell in plan.grid.cells:
         row = [cell.label + (" (baseline)" if cell is plan.grid.baseline else "")]
-        for planned in (p for p in plan.trials if p.cell is cell):
-            done = len(planned.folder.read_progress()) if epochs and planned.state == "started" else 0
-            row.append(f"epoch {done}/{planned.trial.recipe.epochs}" if done else planned.state)
+        row += [_state(planned, epochs) for planned in plan.trials if planned.cell is cell]
         table.add_row(*row)
+    for planned in plan.before:
+        at = plan.grid.seeds.index(planned.trial.seed)
+        table.add_row(f"first: {planned.trial.names['variant']}", *[""] * at, _state(planned, epochs))
     return table
+
+
+def _state(planned: Planned, epochs: bool) -> str:
+    done = len(planned.folder.read_progress()) if epochs and planned.state == "started" else 0
+    return f"epoch {done}/{planned.trial.recipe.epochs}" if done else planned.state
 
 
 def _estimate(plan: Plan) -> str:
@@ -177,7 +183,7 @@ def _estimate(plan: Plan) -> str:
 
     costs = [record.cost for _, record in plan.ended if record.cost is not None]
     ended = f"{plan.count('finished')} finished, {plan.count('failed')} failed"
-    text = f"{len(plan.trials)} trials: {ended}, {len(plan.left)} to run"
+    text = f"{len(plan.everything)} trials: {ended}, {len(plan.left)} to run"
     if not plan.left:
         return text
     slots = min(len(plan_slots(plan.grid.recipes)), len(plan.left))

@@ -16,6 +16,7 @@ def train(
     dataset: Annotated[str, typer.Option("--dataset", help="A dataset of the registry")],
     recipe: Annotated[str, typer.Option("--recipe", help="A recipe of the registry")],
     seed: Annotated[int, typer.Option("--seed", min=0, help="What every random number follows from")] = 0,
+    start: Annotated[str | None, typer.Option("--start", help="Key of a finished trial to start from")] = None,
     threads: Threads = None,
     lab: LabOption = None,
     data_root: DataRoot = None,
@@ -32,7 +33,7 @@ def train(
     from fcnlab.spec.grid import Grid, GridFile, resolve
 
     place = Lab.find(lab=lab, data_root=data_root, tracking_uri=tracking_uri)
-    said = {"variant": variant, "dataset": dataset, "recipe": recipe}
+    said = {"variant": variant, "dataset": dataset, "recipe": recipe, "start": start}
     cell = resolve(said, {}, place.catalog, "fcnlab train")
     file = GridFile(question="Single trials", base=said, seeds=[seed], baseline={})  # type: ignore[arg-type]
     grid = Grid("train", Path("train"), file, (cell,), cell, (seed,))

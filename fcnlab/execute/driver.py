@@ -17,7 +17,7 @@ from fcnlab.execute.watch import Watcher
 from fcnlab.places import Lab
 from fcnlab.spec.grid import Grid
 from fcnlab.tracking import Book
-from fcnlab.trial.record import EpochRecord, Failure, Record
+from fcnlab.trial.record import EpochRecord, Failure, Record, RunFolder
 
 POLL = 0.25
 """Seconds between two looks at the trials that run."""
@@ -60,12 +60,12 @@ def run(grid: Grid, lab: Lab, hire: Callable[[], Executor], watcher: Watcher) ->
         try:
             if plan.left:
                 with hire() as executor:
-                    _work_off(plan, executor, publisher, watcher)
+                    _work_off(plan, lab, executor, publisher, watcher)
         finally:
             publisher.close()
     after = make_plan(grid, lab)
     finished, failed = after.count("finished"), after.count("failed")
-    return Outcome(finished, failed, len(plan.trials) - len(plan.left), publisher.postponed)
+    return Outcome(finished, failed, len(plan.everything) - len(plan.left), publisher.postponed)
 
 
 def sync(grid: Grid, lab: Lab, watcher: Watcher) -> Outcome:
@@ -75,7 +75,7 @@ def sync(grid: Grid, lab: Lab, watcher: Watcher) -> Outcome:
         publisher = Publisher(plan, lab, watcher)
         publisher.publish_ended()
         publisher.close()
-    ended = len(plan.trials) - len(plan.left)
+    ended = len(plan.everything) - len(plan.left)
     return Outcome(plan.count("finished"), plan.count("failed"), ended, publisher.postponed)
 
 
@@ -111,17 +111,41 @@ def _alone(grid: Grid, lab: Lab) -> Iterator[None]:
         lock.release()
 
 
-def _work_off(plan: Plan, executor: Executor, publisher: Publisher, watcher: Watcher) -> None:
-    waiting = deque(plan.left)
+class _Waiting:
+    """What is left to start, in order; a trial that starts from another waits until that one has ended."""
+
+    def __init__(self, plan: Plan, lab: Lab) -> None:
+        self._waiting = deque(plan.left)
+        self._lab = lab
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def take(self) -> Planned | None:
+        """The next trial that can be started, if there is one."""
+        for planned in self._waiting:
+            if planned.trial.start is None or RunFolder(self._lab.runs, planned.trial.start).read() is not None:
+                self._waiting.remove(planned)
+                return planned
+        return None
+
+    def again(self, planned: Planned) -> None:
+        """Put a trial back, before all others."""
+        self._waiting.appendleft(planned)
+
+
+def _work_off(plan: Plan, lab: Lab, executor: Executor, publisher: Publisher, watcher: Watcher) -> None:
+    waiting = _Waiting(plan, lab)
     running: dict[str, Planned] = {}
     deaths: dict[str, int] = {}
     while waiting or running:
-        while waiting and len(running) < executor.slots:
-            planned = waiting.popleft()
+        while len(running) < executor.slots and (planned := waiting.take()) is not None:
             running[planned.trial.key] = planned
             executor.start(planned.trial)
             publisher.begin(planned)
             watcher.started(planned)
+        if not running:
+            raise RunError("what the next trial starts from is no longer there; run the grid again")
         for ended in executor.wait(POLL):
             planned = running.pop(ended.key)
             record = planned.folder.read()
@@ -129,7 +153,7 @@ def _work_off(plan: Plan, executor: Executor, publisher: Publisher, watcher: Wat
                 deaths[ended.key] = deaths.get(ended.key, 0) + 1
                 if deaths[ended.key] < LIVES:
                     watcher.lost(planned, ended.lost or "no record came")
-                    waiting.appendleft(planned)
+                    waiting.again(planned)
                     continue
                 record = _lost(planned, ended)
             publisher.publish(planned, record)

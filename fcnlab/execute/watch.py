@@ -34,7 +34,7 @@ class Watcher:
 
     def planned(self, plan: Plan) -> None:
         """The plan stands."""
-        self.total, self.failed = len(plan.trials), plan.count("failed")
+        self.total, self.failed = len(plan.everything), plan.count("failed")
         self.done = self.total - len(plan.left)
         self._began = time.monotonic()
         self._epochs_to_do = sum(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
+from fcnlab.errors import ModelError
 from fcnlab.models.backbone import Backbone
 from fcnlab.models.heads import Head
 
@@ -24,3 +27,25 @@ class FCN(nn.Module):
         """The scores, and beside them the auxiliary ones of a head that has them; both [B, classes, H, W]."""
         features, (height, width) = self.backbone(images), images.shape[-2:]
         return self.head(features, (height, width)), self.head.auxiliary(features, (height, width))
+
+
+def take_over(model: FCN, state: Mapping[str, Tensor]) -> None:
+    """Start from the weights of another FCN: its whole backbone, and what of its head fits by name and shape.
+
+    What the other has not, such as the scores of a further skip, or has otherwise, such as an upsampling by another
+    factor or scores of other classes, starts as it does anyway: so the paper trains FCN-16s on top of FCN-32s (Long et
+    al., CVPR 2015, section 4.2).
+
+    Raises:
+        ModelError: the backbone is another; the message names the first key that does not fit.
+    """
+    own = model.state_dict()
+    fitting = {key: state[key] for key, value in own.items() if key in state and state[key].shape == value.shape}
+    other = [key for key in own if key.startswith("backbone.") and key not in fitting]
+    if other:
+        there = f"has shape {tuple(state[other[0]].shape)}" if other[0] in state else "is not there"
+        raise ModelError(
+            f"the trial to start from has another backbone: of {len(other)} keys that do not fit, the first, "
+            f"'{other[0]}', {there}"
+        )
+    model.load_state_dict(fitting, strict=False)

@@ -8,11 +8,16 @@
 
 An axis is a kind of the catalogue (`head`), whose values are names, or a field of one (`recipe.epochs`), whose
 values are what that field may hold. `variant` gives backbone, head and upsampler at once; the more special wins.
+
+`start` says from which finished trial a cell starts: what that trial says otherwise than the cell, such as
+`start: {head: fcn32s}` for staged training, or the key of any trial that this lab has finished. A trial that is needed
+so is run first, with the same seed.
 """
 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +44,8 @@ from fcnlab.spec.trial import Trial
 
 PARTS = ("backbone", "head", "upsampler", "dataset", "recipe")
 """The kinds that a cell is made of; a variant is a name for the first three."""
+
+START = "start"
 
 Value = bool | int | float | str | list[Any] | dict[str, Any] | None
 Assignment = Mapping[str, Value]
@@ -68,6 +75,7 @@ class Cell:
     dataset: Dataset
     recipe: Recipe
     names: Mapping[str, str]
+    start: Cell | str | None = None
 
     @property
     def label(self) -> str:
@@ -77,6 +85,7 @@ class Cell:
     def trial(self, seed: int, fingerprints: Fingerprints) -> Trial:
         """The trial of this cell with a seed."""
         data, weights = fingerprints(self.variant, self.dataset)
+        start = self.start.trial(seed, fingerprints).key if isinstance(self.start, Cell) else self.start
         return Trial(
             variant=self.variant,
             dataset=self.dataset,
@@ -85,7 +94,13 @@ class Cell:
             names=dict(self.names),
             data=data,
             weights=weights,
+            start=start,
         )
+
+    def content(self) -> tuple[Any, ...]:
+        """What makes this cell another than the next, as plain values."""
+        start = self.start.content() if isinstance(self.start, Cell) else self.start
+        return self.variant.content(), self.dataset.content(), self.recipe.content(), start
 
 
 @dataclass(frozen=True)
@@ -150,6 +165,7 @@ def resolve(base: Assignment, axes: Assignment, catalog: Catalog, where: str) ->
         SpecError: an unknown axis, name or field, a value that does not fit, or a part that is nowhere named.
     """
     said = {**base, **axes}
+    start = said.pop(START, None)
     for axis in said:
         _check_axis(axis, where)
     names = _names(said, catalog, where)
@@ -165,13 +181,30 @@ def resolve(base: Assignment, axes: Assignment, catalog: Catalog, where: str) ->
         )
     upsampler = parts["upsampler"]
     assert isinstance(upsampler, Upsampler)
-    return Cell(axes, Variant(backbone=backbone, head=head, upsampler=upsampler), dataset, recipe, names)
+    together = {"backbone": backbone, "head": head, "upsampler": upsampler}
+    variant = check(Variant, together, f"{where}: {names['variant']}")
+    return Cell(axes, variant, dataset, recipe, names, _start(start, said, catalog, where))
+
+
+def _start(start: Value, said: Assignment, catalog: Catalog, where: str) -> Cell | str | None:
+    """The cell that another starts from: what that one says, but for what `start` says otherwise."""
+    if start is None:
+        return None
+    if isinstance(start, str):
+        if re.fullmatch("[0-9a-f]{64}", start) is None:
+            raise SpecError(f"{where}: start: {start!r} is not the key of a trial, which has 64 digits from 0 to f")
+        return start
+    if not isinstance(start, dict) or not start:
+        raise SpecError(f"{where}: start: say what the trial to start from says otherwise, such as {{head: fcn32s}}")
+    return resolve(said, start, catalog, f"{where}: start")
 
 
 def _check_axis(axis: str, where: str) -> None:
     kind, _, key = axis.partition(".")
     if kind not in KINDS or (kind == "variant" and key):
-        raise SpecError(f"{where}: {axis}: no such axis; {nearest(axis, [*KINDS, *(f'{p}.<field>' for p in PARTS)])}")
+        raise SpecError(
+            f"{where}: {axis}: no such axis; {nearest(axis, [*KINDS, START, *(f'{p}.<field>' for p in PARTS)])}"
+        )
     name = key.partition(".")[0]
     if key and name not in KINDS[kind].model_fields:
         raise SpecError(f"{where}: {axis}: a {kind} has no field '{name}'; {nearest(name, KINDS[kind].model_fields)}")
@@ -242,7 +275,7 @@ def _matches(said: Assignment, rule: Mapping[str, Any]) -> bool:
 def _refuse_twins(cells: tuple[Cell, ...], where: str) -> None:
     seen: dict[str, Cell] = {}
     for cell in cells:
-        content = repr((cell.variant.content(), cell.dataset.content(), cell.recipe.content()))
+        content = repr(cell.content())
         if content in seen:
             raise SpecError(f"{where}: product: the cells '{seen[content].label}' and '{cell.label}' are the same")
         seen[content] = cell

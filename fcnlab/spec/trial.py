@@ -16,7 +16,8 @@ class Trial(Config):
     """The unit that is run, cached and recorded.
 
     `names` says what the parts are called in the catalogue; it is for people and does not enter the key.
-    `data` and `weights` are content fingerprints: of the dataset's files and of a local weights file.
+    `data` and `weights` are content fingerprints: of the dataset's files and of a local weights file. `start` is the
+    key of a finished trial from whose last weights this one starts.
     """
 
     variant: Variant
@@ -26,6 +27,7 @@ class Trial(Config):
     names: dict[str, str] = Doc()
     data: str
     weights: str | None = None
+    start: str | None = None
 
     def identity(self) -> dict[str, Any]:
         """What makes this trial this trial, as plain values.

@@ -137,6 +137,7 @@ class RunFolder:
         self.counts = self.path / "counts.npz"
         self.samples = self.path / "samples"
         self.log = self.path / "log.txt"
+        self.weights = self.path / "last.safetensors"
         self.record = self.path / "record.json"
         self.lock = self.path / "lock"
 

@@ -17,7 +17,10 @@ from torch import Tensor
 
 from fcnlab import metrics
 from fcnlab.data.decoded import DecodedSplit
+from fcnlab.errors import ModelError
 from fcnlab.models import FCN
+from fcnlab.models.backbone import read_state
+from fcnlab.models.fcn import take_over
 from fcnlab.places import Lab
 from fcnlab.spec.trial import Trial
 from fcnlab.streams import stream
@@ -62,6 +65,19 @@ def run_trial(trial: Trial, lab: Lab) -> Record:
     return record
 
 
+def _last_weights(lab: Lab, key: str) -> dict[str, Tensor]:
+    """The weights that a finished trial ended with.
+
+    Raises:
+        ModelError: it has failed, or its weights are no longer there.
+    """
+    folder = RunFolder(lab.runs, key)
+    record = folder.read()
+    if record is None or record.status != "finished":
+        raise ModelError(f"the trial that this one starts from has not finished: {folder.path}")
+    return read_state(folder.weights)
+
+
 def failed(trial: Trial, cause: Any, error: Exception) -> Record:
     """The record of a trial that ended with an error."""
     trace = "".join(traceback.format_exception(error)) if error.__traceback__ else ""
@@ -92,6 +108,8 @@ class _Run:
     def _build(self, lab: Lab) -> FCN:
         variant = self.trial.variant
         model = build_model(variant, self.classes, self.trial.seed, lab.weights_file(variant.backbone))
+        if self.trial.start is not None:
+            take_over(model, _last_weights(lab, self.trial.start))
         # What is drawn while training (dropout) has a stream of its own, whatever the initialisation drew.
         torch.manual_seed(stream(self.trial.seed, "training"))
         return model.to(self.device).to(memory_format=torch.channels_last)
@@ -211,7 +229,7 @@ class _Run:
         last = self.trial.recipe.epochs
         scores: list[Scores] = []
         counted: dict[str, metrics.Counts] = {}
-        save_file(_contiguous(self.scored.state_dict()), self.folder.path / "last.safetensors")
+        save_file(_contiguous(self.scored.state_dict()), self.folder.weights)
         for choice, epoch in (("last", last), ("best", self.best[1])):
             if choice == "best" and epoch != last:
                 self.scored.load_state_dict(self.best_state)
