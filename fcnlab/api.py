@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fcnlab.errors import SpecError
 from fcnlab.places import Lab
 from fcnlab.spec.config import NamedVariant, Variant
+from fcnlab.spec.files import check
 from fcnlab.spec.grid import Grid
 
 if TYPE_CHECKING:
@@ -21,10 +23,11 @@ if TYPE_CHECKING:
 def build_model(
     variant: str, num_classes: int, *, seed: int = 0, pretrained: bool = True, lab: Lab | None = None
 ) -> FCN:
-    """Build a variant of the catalogue: images [B, 3, H, W], normalised, to scores [B, num_classes, H, W].
+    """Build a variant of the catalogue, or any `backbone+head+upsampler` of it.
 
-    `model.backbone.mean` and `.std` say how images are normalised. The same seed gives the same weights. With
-    `pretrained=False` the backbone starts from random weights, whatever its entry says.
+    It maps images [B, 3, H, W], normalised as `model.backbone.mean` and `.std` say, to scores [B, num_classes, H, W].
+    The same seed gives the same weights. With `pretrained=False` the backbone starts from random weights, whatever its
+    entry says.
 
     Raises:
         SpecError: no such variant.
@@ -40,12 +43,22 @@ def build_model(
 
 
 def variant_parts(name: str, lab: Lab) -> Variant:
-    """The configuration of a variant of the catalogue. Raises SpecError where there is none of that name."""
-    named = lab.catalog.get("variant", name)
-    assert isinstance(named, NamedVariant)
-    return Variant.model_validate(
-        {part: lab.catalog.get(part, getattr(named, part)) for part in ("backbone", "head", "upsampler")}
-    )
+    """The configuration of a variant of the catalogue, or of `backbone+head+upsampler`.
+
+    Raises:
+        SpecError: there is none of that name, or the parts do not go together.
+    """
+    kinds = ("backbone", "head", "upsampler")
+    if "+" in name:
+        parts = name.split("+")
+        if len(parts) != len(kinds):
+            raise SpecError(f"'{name}' is not backbone+head+upsampler, such as resnet18+fcn8s+bilinear")
+        names = dict(zip(kinds, parts, strict=True))
+    else:
+        named = lab.catalog.get("variant", name)
+        assert isinstance(named, NamedVariant)
+        names = {kind: getattr(named, kind) for kind in kinds}
+    return check(Variant, {kind: lab.catalog.get(kind, part) for kind, part in names.items()}, name)
 
 
 def load_grid(path: str | os.PathLike[str]) -> Grid:

@@ -1,57 +1,180 @@
-"""`fcnlab model show`: what a variant is made of, and what it costs."""
+"""`fcnlab model show|compare`: what variants are made of, and what they cost."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import csv
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fcnlab.cli.options import LabOption, console
 
+if TYPE_CHECKING:
+    from fcnlab.models import FCN
+    from fcnlab.places import Lab
+    from fcnlab.spec.config import Variant
+
 app = typer.Typer(help="Look at variants.", no_args_is_help=True)
+
+Classes = Annotated[int, typer.Option("--classes", min=1, help="How many classes are scored")]
+SizeOption = Annotated[str, typer.Option("--size", help="Height x width of the image")]
+Measure = Annotated[bool, typer.Option("--measure", help="Measure latency and throughput here, in float32")]
+NAME = "A variant of the registry, or backbone+head+upsampler"
 
 
 @app.command(epilog="Example: fcnlab model show fcn8s-resnet18 --size 320x480")
 def show(
-    variant: Annotated[str, typer.Argument(help="A variant of the registry", show_default=False)],
-    classes: Annotated[int, typer.Option("--classes", min=1, help="How many classes are scored")] = 21,
-    size: Annotated[str, typer.Option("--size", help="Height x width of the image")] = "320x480",
+    variant: Annotated[str, typer.Argument(help=NAME, show_default=False)],
+    classes: Classes = 21,
+    size: SizeOption = "320x480",
+    measure: Measure = False,
     lab: LabOption = None,
 ) -> None:
-    """Show a variant's feature maps, parameters by part and GMACs. Weights are not loaded."""
-    from fcnlab.api import build_model, variant_parts
-    from fcnlab.places import Lab
-
-    height, width = _size(size)
-    place = Lab.find(lab=lab)
-    parts = variant_parts(variant, place)
+    """Show a variant's stages, parameters by part, and costs. Weights are not loaded."""
+    wanted = _size(size)
+    model, parts = _model(variant, classes, lab)
 
     import torch  # after what a typing mistake would stop at
     from rich.table import Table
 
     from fcnlab.training import cost
 
-    model = build_model(variant, classes, pretrained=False, lab=place).eval()
     with torch.inference_mode():
-        features = model.backbone(torch.zeros(1, 3, height, width))
-        scores = model.head(features, (height, width))
-    maps = Table("stride", "channels", "height x width", title=f"{variant}: feature maps of {parts.backbone.timm}")
+        features = model.backbone(torch.zeros(1, 3, *wanted))
+        scores = model.head(features, wanted)
+    maps = Table("stride", "channels", "height x width", "receptive field", "read by the head")
+    maps.title = f"{variant}: feature maps of {parts.backbone.architecture} at {size}"
     for stride, map_ in features.items():
-        maps.add_row(str(stride), str(map_.shape[1]), f"{map_.shape[2]} x {map_.shape[3]}")
+        field = cost.receptive_field(model.backbone, stride)
+        seen = str(field) if field is not None else "the whole image"
+        read = "yes" if stride in parts.head.needs else ""
+        maps.add_row(str(stride), str(map_.shape[1]), f"{map_.shape[2]} x {map_.shape[3]}", seen, read)
     sizes = Table("part", "parameters", "of them learned")
-    upsamplers = torch.nn.ModuleList(
-        [model.head.get_submodule(n) for n in ("upsample", "fuse") if hasattr(model.head, n)]
-    )
-    for name, module in (
-        ("backbone", model.backbone),
-        ("head", model.head),
-        ("  its upsamplers", upsamplers),
-        ("all", model),
-    ):
+    for name, module in {**cost.parts(model), "all": model}.items():
         sizes.add_row(name, f"{cost.parameters(module):,}", f"{cost.parameters(module, trainable=True):,}")
     terminal = console()
     terminal.print(maps, sizes)
-    terminal.print(f"scores {tuple(scores.shape)}, {cost.gmacs(model, (height, width)):.2f} GMACs at {height}x{width}")
+    terminal.print(f"scores {tuple(scores.shape)}, made at stride {model.head.output_stride}")
+    for line in _costs(variant, model, wanted, measure).lines():
+        terminal.print(line)
+
+
+@app.command(epilog="Example: fcnlab model compare fcn32s-resnet18 fcn8s-resnet18 dilated8-resnet50 --sort gmacs")
+def compare(
+    variants: Annotated[list[str], typer.Argument(help=NAME, show_default=False)],
+    classes: Classes = 21,
+    size: SizeOption = "320x480",
+    sort: Annotated[str | None, typer.Option("--sort", help="A column to sort by, smallest first")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Write CSV instead of a table")] = False,
+    measure: Measure = False,
+    lab: LabOption = None,
+) -> None:
+    """Compare what variants cost, one row each. Weights are not loaded."""
+    from fcnlab.errors import SpecError, nearest
+
+    wanted = _size(size)
+    columns = [name for name in Costs.__dataclass_fields__ if measure or name not in Costs.MEASURED]
+    if sort is not None and sort not in columns:
+        raise SpecError(f"--sort: no column '{sort}'; {nearest(sort, columns)}")
+    rows = []
+    for variant in variants:
+        model, _ = _model(variant, classes, lab)
+        rows.append(_costs(variant, model, wanted, measure))
+    if sort is not None:
+        rows.sort(key=lambda row: getattr(row, sort))
+    if as_csv:
+        writer = csv.writer(sys.stdout)
+        writer.writerow(columns)
+        writer.writerows([getattr(row, name) for name in columns] for row in rows)
+        return
+
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    table = Table(title=f"{classes} classes, one image of {size}", box=SIMPLE, padding=0, pad_edge=False)
+    for name in columns:
+        table.add_column(Costs.HEADINGS[name], justify="left" if name == "variant" else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(row.text(name) for name in columns))
+    console().print(table)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What one variant costs; a row of `model compare`."""
+
+    variant: str
+    stride: int
+    backbone_params: int
+    head_params: int
+    upsampler_params: int
+    trainable_params: int
+    gmacs: float
+    activation_mb: float
+    latency_ms: float | None = None
+    images_per_s: float | None = None
+
+    HEADINGS = {  # noqa: RUF012 - no field, for it has no annotation
+        "variant": "variant",
+        "stride": "stride",
+        "backbone_params": "backbone M",
+        "head_params": "head M",
+        "upsampler_params": "ups. M",
+        "trainable_params": "learned M",
+        "gmacs": "GMACs",
+        "activation_mb": "act. MB",
+        "latency_ms": "ms",
+        "images_per_s": "images/s",
+    }
+    MEASURED = ("latency_ms", "images_per_s")
+
+    def text(self, name: str) -> str:
+        """A value as the table shows it."""
+        value = getattr(self, name)
+        if name.endswith("_params"):
+            return f"{value / 1e6:,.3f}"
+        return f"{value:,.1f}" if isinstance(value, float) else str(value)
+
+    def lines(self) -> list[str]:
+        """The costs that are not parameters, a line each."""
+        said = [
+            f"{self.gmacs:.3f} GMACs",
+            f"{self.activation_mb:.1f} MB of activations kept by a training step in float32 for each image",
+        ]
+        if self.latency_ms is not None:
+            said.append(f"{self.latency_ms:.1f} ms for one image, {self.images_per_s:.1f} images/s in batches of 8")
+        return said
+
+
+def _costs(name: str, model: FCN, size: tuple[int, int], measure: bool) -> Costs:
+    from fcnlab.training import cost
+
+    parts = {part: cost.parameters(module) for part, module in cost.parts(model).items()}
+    speed = cost.speed(model, size) if measure else None
+    return Costs(
+        variant=name,
+        stride=model.head.output_stride,
+        backbone_params=parts["backbone"],
+        head_params=parts["head"],
+        upsampler_params=parts["upsamplers"],
+        trainable_params=cost.parameters(model, trainable=True),
+        gmacs=cost.gmacs(model, size),
+        activation_mb=cost.activation_bytes(model, size) / 1e6,
+        latency_ms=1e3 * speed.latency if speed else None,
+        images_per_s=speed.images_per_s if speed else None,
+    )
+
+
+def _model(variant: str, classes: int, lab: Path | None) -> tuple[FCN, Variant]:
+    from fcnlab.api import build_model, variant_parts
+    from fcnlab.places import Lab
+
+    place: Lab = Lab.find(lab=lab)
+    parts = variant_parts(variant, place)
+    return build_model(variant, classes, pretrained=False, lab=place).eval(), parts
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -21,6 +21,9 @@ def list_(
         str | None, typer.Argument(help="backbones, heads, upsamplers, variants, datasets or recipes")
     ] = None,
     search: Annotated[str, typer.Option("--search", help="Only names and descriptions with this text")] = "",
+    timm: Annotated[
+        bool, typer.Option("--timm", help="Timm's own models too, by the names that grids may say")
+    ] = False,
     lab: LabOption = None,
 ) -> None:
     """List what the catalogue has, of one kind or of all."""
@@ -40,7 +43,20 @@ def list_(
             text = about(catalog.get(each, name))
             if search.lower() in f"{name} {text}".lower():
                 table.add_row(each, name, text)
+    if timm:
+        for name in _timm_names():
+            if search.lower() in name.lower():
+                table.add_row("backbone", name, "timm's, by name alone")
     console().print(table)
+
+
+def _timm_names() -> list[str]:
+    """Every model of timm as a backbone's name: from scratch, and with each of its pretrained weights."""
+    import timm
+
+    return [f"scratch:{name}" for name in timm.list_models()] + [
+        f"timm:{name}" for name in timm.list_models(pretrained=True) if "." in name
+    ]
 
 
 @app.command(epilog="Example: fcnlab registry show recipe d2l")

@@ -25,6 +25,10 @@ KINDS: Mapping[str, type[Entry]] = MappingProxyType(
 )
 
 
+TIMM = ("timm:", "scratch:")
+"""How the names of backbones begin that come from timm without an entry."""
+
+
 @dataclass(frozen=True)
 class Catalog:
     """Entries by kind and name, such as `catalog.get("head", "fcn8s")`."""
@@ -42,12 +46,14 @@ class Catalog:
         return sorted(self.entries[kind])
 
     def get(self, kind: str, name: str, where: str = "catalogue") -> Entry:
-        """Look a name up.
+        """Look a name up. A backbone is also any `timm:NAME.TAG`, pretrained, or `scratch:NAME` of timm.
 
         Raises:
             SpecError: no such kind or name; the message says what is nearest.
         """
         names = self.names(kind)
+        if kind == "backbone" and isinstance(name, str) and name.startswith(TIMM):
+            return _timm_backbone(name, where)
         if not isinstance(name, str) or name not in self.entries[kind]:
             raise SpecError(f"{where}: no {kind} '{name}'; {nearest(name, names)}")
         return self.entries[kind][name]
@@ -86,6 +92,16 @@ def builtin() -> Catalog:
 def load(folder: Path | None = None) -> Catalog:
     """The built-in catalogue, extended by the YAML files of a user's `registry/` where that folder exists."""
     return builtin().extended(folder) if folder is not None and folder.is_dir() else builtin()
+
+
+def _timm_backbone(name: str, where: str) -> Backbone:
+    """A backbone that has no entry. Whether timm has it shows when it is built."""
+    source, _, model = name.partition(":")
+    if source == "timm" and "." not in model:
+        raise SpecError(f"{where}: '{name}' does not say which weights; give timm's tag, as in timm:resnet18.tv_in1k")
+    if not model or (source == "scratch" and "." in model):
+        raise SpecError(f"{where}: '{name}' is not scratch:NAME with a model of timm, such as scratch:resnet18")
+    return Backbone(timm=model, weights="timm" if source == "timm" else "scratch")
 
 
 def _entries(kind: str, values: Mapping[str, object], where: str) -> dict[str, Entry]:

@@ -23,7 +23,13 @@ class MakeUpsampler(Protocol):
 
 
 class Head(nn.Module):
-    """Turns feature maps into class scores."""
+    """Turns feature maps into class scores.
+
+    Attributes:
+        output_stride: how many pixels of the image lie between two of its scores, before they are brought up to it.
+    """
+
+    output_stride: int
 
     def forward(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor:
         """Map features by reduction r, each [B, channels[r], ~H/r, ~W/r], to scores [B, classes, H, W]."""

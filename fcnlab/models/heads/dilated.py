@@ -36,6 +36,7 @@ class DilatedHead(Head):
             ModelError: a map that the head reads is not among `channels`; the message names those that are.
         """
         super().__init__()
+        self.output_stride = output_stride
         require(channels, [32, *([auxiliary] if auxiliary else [])], "a dilated head")
         self.classify = _Classifier(channels[32], classes, hidden, convs, concat_input, dropout)
         self.upsample = make_upsampler(classes, output_stride, "image")

@@ -41,6 +41,7 @@ class SkipHead(Head):
             ModelError: a map that the head reads is not among `channels`; the message names those that are.
         """
         super().__init__()
+        self.output_stride = stride
         self.reductions = [r for r in (32, 16, 8, 4) if r >= stride]
         require(channels, self.reductions, f"a head of stride {stride}")
         self.scales = AT_ONCE if at_once else dict.fromkeys(AT_ONCE, 1.0)
