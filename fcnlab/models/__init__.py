@@ -3,7 +3,17 @@
 from fcnlab.models.backbone import Backbone
 from fcnlab.models.fcn import FCN
 from fcnlab.models.heads import HEADS
+from fcnlab.models.paper_backbone import PaperBackbone
 from fcnlab.models.timm_backbone import TimmBackbone
 from fcnlab.models.upsampler import Interpolation, TransposedUpsampler, bilinear_kernel
 
-__all__ = ["FCN", "HEADS", "Backbone", "Interpolation", "TimmBackbone", "TransposedUpsampler", "bilinear_kernel"]
+__all__ = [
+    "FCN",
+    "HEADS",
+    "Backbone",
+    "Interpolation",
+    "PaperBackbone",
+    "TimmBackbone",
+    "TransposedUpsampler",
+    "bilinear_kernel",
+]

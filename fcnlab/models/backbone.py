@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,9 @@ from fcnlab.errors import ModelError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+OF_FCN = "backbone.body."
+"""What the names of a body's weights begin with in the weights of a whole FCN."""
+
 
 class Backbone(nn.Module):
     """Maps normalised images to feature maps by reduction.
@@ -19,12 +24,15 @@ class Backbone(nn.Module):
     Attributes:
         body: the network itself; weights files have its names.
         channels: channels of each feature map, by reduction, such as ``{8: 128, 16: 256, 32: 512}``.
+        centres: the pixel of the image at which the first feature of each map is centred, for heads that crop; empty
+            where the maps begin at the image's corner, feature 0 covering pixel 0.
         mean, std: of the RGB images, scaled to 0..1, that the weights were trained with.
         still: modules that stay in evaluation mode while the rest trains, set by `fcnlab.training.freezing`.
     """
 
     body: nn.Module
     channels: dict[int, int]
+    centres: Mapping[int, float] = MappingProxyType({})
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     still: tuple[nn.Module, ...] = ()
@@ -37,6 +45,10 @@ class Backbone(nn.Module):
         """The name of the module in the body whose output is the map of a reduction."""
         raise NotImplementedError
 
+    def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict with the names and shapes of where such weights are published, under the body's own."""
+        return state
+
     def train(self, mode: bool = True) -> Backbone:
         """Set training mode, but for what is to stay still."""
         super().train(mode)
@@ -46,23 +58,36 @@ class Backbone(nn.Module):
 
 
 def load_weights(backbone: Backbone, path: Path) -> None:
-    """Load a state dict with timm's names from a local .safetensors or .pth file; a classifier in it is left out.
+    """Load a local .safetensors or .pth file of a backbone or of a whole FCN, such as a trial's `last.safetensors`.
 
     Raises:
         ModelError: the file cannot be read, or its keys or shapes are not this model's.
     """
-    state = read_state(path)
+    load_state(backbone, read_state(path), str(path))
+
+
+def load_state(backbone: Backbone, state: dict[str, Tensor], source: str) -> None:
+    """Load a state dict that has the body's names, those it is published under, or those of a whole FCN.
+
+    What else is in it, such as a classifier or a head, is left out.
+
+    Raises:
+        ModelError: keys or shapes are not this model's; the message begins with `source`.
+    """
+    begins = next(iter(state), "nothing")
+    of_fcn = {key.removeprefix(OF_FCN): value for key, value in state.items() if key.startswith(OF_FCN)}
+    state = backbone.adapted(of_fcn or state)
     own = backbone.body.state_dict()
     missing = sorted(own.keys() - state.keys())
     if missing:
         raise ModelError(
-            f"{path}: does not fit: {len(missing)} of {len(own)} keys are missing, first '{missing[0]}'; "
-            f"the file begins with '{next(iter(state), 'nothing')}'"
+            f"{source}: does not fit: {len(missing)} of {len(own)} keys are missing, first '{missing[0]}'; "
+            f"the file begins with '{begins}'"
         )
     for key, value in own.items():
         if state[key].shape != value.shape:
             raise ModelError(
-                f"{path}: '{key}' has shape {tuple(state[key].shape)}, the model's is {tuple(value.shape)}"
+                f"{source}: '{key}' has shape {tuple(state[key].shape)}, the model's is {tuple(value.shape)}"
             )
     backbone.body.load_state_dict({key: state[key] for key in own})
 

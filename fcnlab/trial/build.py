@@ -18,7 +18,7 @@ from fcnlab.data.base import Dataset
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.errors import ModelError, nearest
-from fcnlab.models import FCN, HEADS, Backbone, Interpolation, TimmBackbone, TransposedUpsampler
+from fcnlab.models import FCN, HEADS, Backbone, Interpolation, PaperBackbone, TimmBackbone, TransposedUpsampler
 from fcnlab.models.backbone import load_weights
 from fcnlab.models.heads import Head
 from fcnlab.spec import config
@@ -64,7 +64,9 @@ def build_model(variant: Variant, classes: int, seed: int, weights_file: Path | 
 
 def _backbone(variant: Variant) -> Backbone:
     spec = variant.backbone
-    assert spec.timm is not None
+    if spec.paper is not None:
+        return PaperBackbone(spec.paper, pretrained=spec.weights == "torchvision")
+    assert spec.timm is not None, "checked when the file was read"
     return TimmBackbone(spec.timm, pretrained=spec.weights == "timm", output_stride=variant.head.output_stride)
 
 
@@ -79,7 +81,8 @@ def _head(variant: Variant, backbone: Backbone, classes: int) -> Head:
         options = [name for name, parameter in taken.items() if parameter.kind is parameter.KEYWORD_ONLY]
         raise ModelError(f"a head of type {spec.type} takes no '{strange[0]}'; {nearest(strange[0], options)}")
     make_upsampler = partial(_upsampler, variant.upsampler)
-    return kind(backbone.channels, classes, make_upsampler, **spec.arguments)
+    placed = {"centres": backbone.centres} if "centres" in taken else {}
+    return kind(backbone.channels, classes, make_upsampler, **placed, **spec.arguments)
 
 
 def _upsampler(spec: Upsampler, classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:

@@ -1,0 +1,443 @@
+"""The paper's own nets against its numbers, against a literal version of them, and against torchvision's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fcnlab.errors import ModelError
+from fcnlab.models import FCN, HEADS, Backbone, PaperBackbone, TimmBackbone, TransposedUpsampler
+from fcnlab.models.backbone import IMAGENET_MEAN, IMAGENET_STD, load_state, load_weights
+from fcnlab.spec.catalog import builtin
+from fcnlab.spec.config import Variant
+from fcnlab.training.freezing import freeze
+from fcnlab.trial.build import build_model
+
+torch.set_num_threads(1)
+
+PAPER = [name for name in builtin().names("variant") if name.endswith("-paper")]
+
+
+def named(name: str, weights: str = "scratch") -> Variant:
+    catalog = builtin()
+    entry: Any = catalog.get("variant", name)
+    backbone = catalog.get("backbone", entry.backbone).model_copy(update={"weights": weights})
+    head, upsampler = catalog.get("head", entry.head), catalog.get("upsampler", entry.upsampler)
+    return Variant.model_validate({"backbone": backbone, "head": head, "upsampler": upsampler})
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def head_of(kind: str, backbone: Backbone, stride: int, **options: Any) -> Any:
+    """A head for 3 classes whose upsampling starts at random, so that a kernel turned around would show."""
+
+    def make_upsampler(classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:
+        return TransposedUpsampler(classes, factor, start="random", **geometry)
+
+    if kind == "paper":
+        options["centres"] = backbone.centres
+    return HEADS[kind](backbone.channels, 3, make_upsampler, stride=stride, **options)  # type: ignore[call-arg]
+
+
+def lively(backbone: PaperBackbone, stride: int, *, at_once: bool = False) -> FCN:
+    """A net with scores that say something, as after training; they start at zero."""
+    head = head_of("paper", backbone, stride, at_once=at_once)
+    for i, score in enumerate(head.score.values()):
+        score.weight.data = noise(*score.weight.shape, seed=i)
+        score.bias.data = noise(3, seed=10 + i)
+    return FCN(backbone, head).eval()
+
+
+def on_meta(name: str) -> FCN:
+    """On the meta device shapes are computed and numbers are not. Norms keep shapes and take their time there."""
+    with torch.device("meta"):
+        model = build_model(named(name), 21, seed=0).eval()
+    for module in list(model.modules()):
+        for child, norm in module.named_children():
+            if isinstance(norm, nn.BatchNorm2d):
+                setattr(module, child, nn.Identity())
+    return model
+
+
+META = {name: on_meta(name) for name in PAPER}
+
+
+@pytest.fixture(scope="module")
+def vgg16() -> Iterator[PaperBackbone]:
+    """134 million numbers: made once, and given back for the files that follow."""
+    torch.manual_seed(0)
+    backbone = PaperBackbone("vgg16").eval()
+    yield backbone
+    backbone.body = nn.Sequential()
+
+
+@pytest.fixture(scope="module")
+def alexnet() -> PaperBackbone:
+    torch.manual_seed(0)
+    return PaperBackbone("alexnet").eval()
+
+
+def test_the_registry_has_the_papers_nets() -> None:
+    assert len(PAPER) == 6
+
+
+# The paper's numbers.
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("fcn32s-vgg16-paper", 136_152_917),
+        ("fcn16s-vgg16-paper", 134_815_994),
+        ("fcn8s-vgg16-paper", 134_489_759),
+        ("fcn8s-at-once-vgg16-paper", 134_489_759),
+    ],
+)
+def test_the_nets_have_the_papers_number_of_parameters(name: str, count: int) -> None:
+    assert sum(p.numel() for p in META[name].parameters()) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "offset", "offsets", "kernel"),
+    [
+        ("fcn32s-vgg16-paper", 19, {}, 64),
+        ("fcn16s-vgg16-paper", 27, {16: 5}, 32),
+        ("fcn8s-vgg16-paper", 31, {16: 5, 8: 9}, 16),
+        ("fcn8s-at-once-vgg16-paper", 31, {16: 5, 8: 9}, 16),
+        ("fcn32s-alexnet-paper", 18, {}, 63),
+    ],
+)
+def test_what_is_cropped_follows_from_the_layers_and_is_what_the_authors_crop(
+    name: str, offset: int, offsets: dict[int, int], kernel: int
+) -> None:
+    head: Any = META[name].head
+    assert (head.offset, head.offsets) == (offset, offsets)
+    assert head.upsample.kernel_size == (kernel, kernel) and head.upsample.padding == (0, 0)
+    assert all(up.kernel_size == (4, 4) and up.padding == (0, 0) for up in head.fuse.values())
+
+
+# Sizes.
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_scores_have_exactly_the_size_of_the_image_from_one_pixel_up(name: str) -> None:
+    squares = [(s, s) for s in range(1, 71)]
+    with torch.no_grad():
+        for height, width in [*squares, (1, 2000), (2000, 1), (3, 997), (500, 375)]:
+            scores = META[name](torch.empty(1, 3, height, width, device="meta"))
+            assert scores.shape == (1, 21, height, width)
+
+
+@pytest.mark.parametrize("name", PAPER)
+@given(height=st.integers(1, 700), width=st.integers(1, 700))
+@settings(max_examples=25, deadline=None)
+def test_scores_have_exactly_the_size_of_any_image(name: str, height: int, width: int) -> None:
+    with torch.no_grad():
+        scores = META[name](torch.empty(2, 3, height, width, device="meta"))
+    assert scores.shape == (2, 21, height, width)
+
+
+def test_the_smallest_image_gets_numbers(alexnet: PaperBackbone) -> None:
+    with torch.inference_mode():
+        scores = lively(alexnet, 32)(noise(1, 3, 1, 1))
+        assert scores.shape == (1, 3, 1, 1) and scores.isfinite().all() and scores.std() > 0
+        # GoogLeNet pads no hundred pixels, but enough for this.
+        tiny = PaperBackbone("googlenet").eval()
+        scores = lively(tiny, 32)(noise(1, 3, 1, 1))
+        assert scores.shape == (1, 3, 1, 1) and scores.isfinite().all() and scores.std() > 0
+
+
+# The nets written down once more, with the authors' numbers.
+
+
+def written_down(body: dict[str, Tensor], head: dict[str, Tensor], images: Tensor, stride: int, scale: bool) -> Tensor:
+    x = images
+    maps = {}
+    for stage, convs in enumerate((2, 2, 3, 3, 3), start=1):
+        for i in range(1, convs + 1):
+            weight, bias = body[f"conv{stage}_{i}.weight"], body[f"conv{stage}_{i}.bias"]
+            x = F.relu(F.conv2d(x, weight, bias, padding=100 if (stage, i) == (1, 1) else 1))
+        x = maps[stage] = F.max_pool2d(x, 2, 2, ceil_mode=True)
+    x = F.relu(F.conv2d(x, body["fc6.weight"], body["fc6.bias"]))
+    x = F.relu(F.conv2d(x, body["fc7.weight"], body["fc7.bias"]))
+    x = F.conv2d(x, head["score.32.weight"], head["score.32.bias"])
+    h, w = images.shape[-2:]
+    if stride == 32:
+        return F.conv_transpose2d(x, head["upsample.weight"], stride=32)[..., 19 : 19 + h, 19 : 19 + w]
+    x = F.conv_transpose2d(x, head["fuse.16.weight"], stride=2)
+    pool4 = maps[4] * 0.01 if scale else maps[4]
+    pool4 = F.conv2d(pool4, head["score.16.weight"], head["score.16.bias"])
+    x = x + pool4[..., 5 : 5 + x.shape[-2], 5 : 5 + x.shape[-1]]
+    if stride == 16:
+        return F.conv_transpose2d(x, head["upsample.weight"], stride=16)[..., 27 : 27 + h, 27 : 27 + w]
+    x = F.conv_transpose2d(x, head["fuse.8.weight"], stride=2)
+    pool3 = maps[3] * 0.0001 if scale else maps[3]
+    pool3 = F.conv2d(pool3, head["score.8.weight"], head["score.8.bias"])
+    x = x + pool3[..., 9 : 9 + x.shape[-2], 9 : 9 + x.shape[-1]]
+    return F.conv_transpose2d(x, head["upsample.weight"], stride=8)[..., 31 : 31 + h, 31 : 31 + w]
+
+
+@pytest.mark.parametrize(("stride", "at_once"), [(32, False), (16, False), (8, False), (8, True)])
+def test_the_net_computes_what_the_papers_net_computes(vgg16: PaperBackbone, stride: int, at_once: bool) -> None:
+    model = lively(vgg16, stride, at_once=at_once)
+    images = noise(1, 3, 40, 53)
+    with torch.inference_mode():
+        scores = model(images)
+        expected = written_down(vgg16.body.state_dict(), model.head.state_dict(), images, stride, at_once)
+    assert scores.std() > 0.1
+    assert torch.allclose(scores, expected, rtol=1e-4, atol=1e-4 * float(expected.std()))
+
+
+def test_at_the_start_every_score_is_zero(alexnet: PaperBackbone, vgg16: PaperBackbone) -> None:
+    images = noise(1, 3, 9, 12)
+    for backbone, stride in ((alexnet, 32), (vgg16, 8)):
+        head = head_of("paper", backbone, stride)
+        with torch.inference_mode():
+            assert torch.equal(FCN(backbone, head)(images), torch.zeros(1, 3, 9, 12))
+        learns = [name for name, p in head.named_parameters() if p.requires_grad]
+        assert "score.32.weight" in learns and "score.32.bias" in learns
+
+
+def test_dropout_is_at_work_in_training_alone(alexnet: PaperBackbone) -> None:
+    images = noise(1, 3, 20, 20)
+    with torch.inference_mode():
+        assert torch.equal(alexnet(images)[32], alexnet(images)[32])
+        alexnet.train()
+        try:
+            first, second = alexnet(images)[32], alexnet(images)[32]
+        finally:
+            alexnet.eval()
+    assert not torch.equal(first, second)
+    assert [m.p for m in alexnet.body.modules() if isinstance(m, nn.Dropout)] == [0.5, 0.5]
+
+
+# Where things lie.
+
+
+@pytest.mark.parametrize("name", ["alexnet", "googlenet"])
+def test_features_are_centred_where_the_layers_say(name: str) -> None:
+    # With averages for all layers, what a feature sees weighs the same to both sides of its centre.
+    backbone = PaperBackbone(name).eval()
+    for module in list(backbone.modules()):
+        if isinstance(module, nn.Conv2d):
+            nn.init.constant_(module.weight, 1 / module.weight[0].numel())
+        for child, pool in module.named_children():
+            if isinstance(pool, nn.MaxPool2d):
+                given = (pool.kernel_size, pool.stride, pool.padding)
+                setattr(module, child, nn.AvgPool2d(*given, ceil_mode=pool.ceil_mode))
+    image = torch.ones(1, 3, 32, 960, requires_grad=True)
+    features = backbone(image)[32]
+    i = features.shape[-1] // 2
+    features[..., i].sum().backward()
+    assert image.grad is not None
+    weight = image.grad.sum(dim=(0, 1, 2)).double()
+    seen = float((weight * torch.arange(960)).sum() / weight.sum())
+    assert seen == pytest.approx(backbone.centres[32] + 32 * i, abs=0.01)
+
+
+def test_moving_the_image_by_the_stride_moves_the_scores(vgg16: PaperBackbone, alexnet: PaperBackbone) -> None:
+    canvas = noise(1, 3, 8, 544)
+    for backbone, stride in ((vgg16, 8), (alexnet, 32)):
+        model = lively(backbone, stride)
+        with torch.inference_mode():
+            here, there = model(canvas[..., :512]), model(canvas[..., 32:])
+        assert torch.allclose(there[..., 236:244], here[..., 268:276], rtol=1e-3, atol=1e-3 * float(here.std()))
+        assert not torch.allclose(there[..., 236:244], here[..., 236:244], rtol=1e-1, atol=1e-1 * float(here.std()))
+
+
+# torchvision's weights.
+
+
+def from_images(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    return (images - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+
+
+def test_torchvisions_vgg16_is_the_same_net(vgg16: PaperBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = vgg16.body.state_dict()
+    convs = [name for name in own if name.startswith("conv") and name.endswith("weight")]
+    state = {"classifier.6.weight": torch.zeros(1000, 4096), "classifier.6.bias": torch.zeros(1000)}
+    for i, name in zip((0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), convs, strict=True):
+        state[f"features.{i}.weight"], state[f"features.{i}.bias"] = own[name], own[name.replace("weight", "bias")]
+    for i, name in ((0, "fc6"), (3, "fc7")):
+        state[f"classifier.{i}.weight"], state[f"classifier.{i}.bias"] = (
+            own[f"{name}.weight"].flatten(1),
+            own[f"{name}.bias"],
+        )
+    with torch.device("meta"):
+        theirs = torchvision.models.vgg16(weights=None).eval()
+    theirs.load_state_dict(state, assign=True)
+
+    found = vgg16.adapted(dict(theirs.state_dict()))
+    assert found.keys() - own.keys() == {"classifier.6.weight", "classifier.6.bias"}
+    assert all(found[key].shape == own[key].shape and torch.equal(found[key], own[key]) for key in own)
+
+    monkeypatch.setattr(vgg16.body.conv1_1, "padding", (1, 1))
+    image = noise(1, 3, 224, 224)
+    with torch.inference_mode():
+        expected = theirs.classifier[:6](theirs.avgpool(theirs.features(image)).flatten(1))
+        features = vgg16(image)[32]
+    assert features.shape == (1, 4096, 1, 1) and features.std() > 0.1
+    assert torch.allclose(features.flatten(1), expected, rtol=1e-4, atol=1e-4 * float(expected.std()))
+
+
+def test_torchvisions_alexnet_comes_from_a_file(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    theirs = torchvision.models.alexnet(weights=None).eval()
+    torch.save(theirs.state_dict(), tmp_path / "alexnet.pth")
+    ours = build_model(named("fcn32s-alexnet-paper"), 3, seed=0, weights_file=tmp_path / "alexnet.pth").eval().backbone
+    ours.body.conv1.padding = (2, 2)  # type: ignore[union-attr]
+    image = noise(1, 3, 224, 224)
+    with torch.inference_mode():
+        expected = theirs.classifier[:6](theirs.avgpool(theirs.features(image)).flatten(1))
+        assert torch.allclose(ours(image)[32].flatten(1), expected, rtol=1e-4, atol=1e-4 * float(expected.std()))
+    assert expected.std() > 0
+
+
+def test_torchvisions_googlenet_comes_from_a_file_and_is_told_its_normalisation(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    theirs = torchvision.models.googlenet(weights=None, init_weights=False, transform_input=True).eval()
+    for module in theirs.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    save_file(theirs.state_dict(), tmp_path / "googlenet.safetensors")
+    ours = PaperBackbone("googlenet").eval()
+    load_weights(ours, tmp_path / "googlenet.safetensors")
+    ours.body.conv1.conv.padding = (3, 3)  # type: ignore[union-attr]
+    seen: list[Tensor] = []
+    theirs.inception5b.register_forward_hook(lambda *call: seen.append(call[2]))
+    image = noise(1, 3, 224, 224).sigmoid()
+    with torch.inference_mode():
+        theirs(from_images(image, IMAGENET_MEAN, IMAGENET_STD))
+        features = ours(from_images(image, ours.mean, ours.std))[32]
+    assert features.shape == (1, 1024, 7, 7) and features.std() > 0
+    assert torch.allclose(features, seen[0], rtol=1e-3, atol=1e-4 * float(features.std()))
+
+
+def test_pretrained_weights_are_torchvisions(alexnet: PaperBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(2)
+    theirs, asked = torchvision.models.alexnet(weights=None), []
+
+    def fetch(url: str, **options: Any) -> dict[str, Tensor]:
+        asked.append(url)
+        return theirs.state_dict()
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
+    body = PaperBackbone("alexnet", pretrained=True).body.state_dict()
+    assert torch.equal(body["fc6.weight"].flatten(1), theirs.classifier[1].weight)
+    assert torch.equal(body["conv5.bias"], theirs.features[10].bias)
+    assert asked == ["https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"]
+
+
+@pytest.mark.parametrize("error", [URLError("no route to host"), ConnectionResetError("reset"), RuntimeError("hash")])
+@pytest.mark.parametrize("name", PAPER)
+def test_weights_out_of_reach_are_told_with_remedies(
+    name: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
+    with (
+        torch.device("meta"),
+        pytest.raises(ModelError, match=r"cannot be fetched .* local file .* scratch$") as caught,
+    ):
+        build_model(named(name, weights="torchvision"), 3, seed=0)
+    assert "\n" not in str(caught.value)
+
+
+# Files of a whole FCN, and files that do not fit.
+
+
+def test_weights_come_out_of_a_whole_fcns_file(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    donor = TimmBackbone("test_resnet")
+    save_file(FCN(donor, head_of("skip", donor, 8)).state_dict(), tmp_path / "last.safetensors")
+    ours = TimmBackbone("test_resnet")
+    load_weights(ours, tmp_path / "last.safetensors")
+    assert all(torch.equal(value, donor.body.state_dict()[key]) for key, value in ours.body.state_dict().items())
+
+
+def test_a_paper_nets_weights_come_out_of_a_whole_fcn(alexnet: PaperBackbone) -> None:
+    ours = PaperBackbone("alexnet")
+    load_state(ours, lively(alexnet, 32).state_dict(), "an FCN")
+    assert all(torch.equal(value, alexnet.body.state_dict()[key]) for key, value in ours.body.state_dict().items())
+
+
+def test_another_nets_weights_are_refused_with_file_and_key(alexnet: PaperBackbone, tmp_path: Path) -> None:
+    with torch.device("meta"):
+        theirs = {
+            name: dict(getattr(torchvision.models, name)(weights=None).state_dict()) for name in ("alexnet", "resnet18")
+        }
+    lacking = {key: value for key, value in theirs["alexnet"].items() if key != "features.3.weight"}
+    with pytest.raises(
+        ModelError, match=r"^f: does not fit: 1 of 14 keys are missing, first 'conv2\.weight'; the file "
+    ):
+        load_state(alexnet, lacking, "f")
+    with pytest.raises(ModelError, match=r"^f: does not fit: 13 of 14 .* the file begins with 'conv1\.weight'$"):
+        load_state(alexnet, theirs["resnet18"], "f")
+    wrong = {**theirs["alexnet"], "classifier.1.weight": torch.zeros(4096, 9)}
+    with pytest.raises(
+        ModelError, match=r"^f: 'fc6\.weight' has shape \(4096, 9\), the model's is \(4096, 256, 6, 6\)$"
+    ):
+        load_state(alexnet, wrong, "f")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=r"w\.pth: does not fit: 14 of 14 keys are missing.* begins with 'a'$"):
+        load_weights(alexnet, tmp_path / "w.pth")
+
+
+def test_what_cannot_be_built_is_told_in_one_line(alexnet: PaperBackbone) -> None:
+    with pytest.raises(ModelError, match=r"^the paper has no net 'vgg19'; did you mean 'vgg16'\? valid: alexnet, "):
+        PaperBackbone("vgg19")
+
+    def build(centres: dict[int, float], stride: int) -> None:
+        other = Backbone()
+        other.channels, other.centres = {16: 8, 32: 8}, centres
+        head_of("paper", other, stride)
+
+    with pytest.raises(
+        ModelError, match=r"^a paper head of stride 16 needs features at stride 16; the backbone has 32$"
+    ):
+        head_of("paper", alexnet, 16)
+    with pytest.raises(ModelError, match=r"^a paper head needs a backbone that says where its maps begin; use "):
+        build({}, 32)
+    with pytest.raises(ModelError, match=r"^a paper head cannot align the map at stride 16: it begins -1 steps "):
+        build({32: 22.0, 16: 14.0}, 16)
+    with pytest.raises(ModelError, match=r"^a paper head cannot align the image: it begins .* steps after the scores$"):
+        build({32: 12.25}, 32)
+
+
+def test_a_paper_net_is_frozen_up_to_a_map() -> None:
+    with torch.device("meta"):
+        backbone = PaperBackbone("vgg16")
+    freeze(backbone, 16)
+    learns = {name.partition(".")[0] for name, p in backbone.body.named_parameters() if p.requires_grad}
+    assert learns == {"conv5_1", "conv5_2", "conv5_3", "fc6", "fc7"}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_map_ends_at_the_module_that_makes_it(name: str) -> None:
+    # What a recipe freezes up to.
+    backbone = META[name].backbone
+    for reduction, channels in backbone.channels.items():
+        seen: list[Tensor] = []
+        hook = backbone.body.get_submodule(backbone.module_of(reduction)).register_forward_hook(
+            lambda *call, seen=seen: seen.append(call[2])
+        )
+        with torch.no_grad():
+            map_ = backbone(torch.empty(1, 3, 64, 96, device="meta"))[reduction]
+        hook.remove()
+        assert seen[0] is map_
+        assert map_.shape[1] == channels
