@@ -353,7 +353,7 @@ class LrFactors(Config):
 class Ohem(Config):
     """Online hard example mining: pixels whose class has a probability below `threshold` count.
 
-    Of the counted pixels of a batch at least the fraction `keep` with the largest losses is kept.
+    Of the counted pixels of a batch at least the fraction `keep` with the lowest probabilities is kept.
     Shrivastava et al., CVPR 2016.
     """
 
@@ -387,6 +387,8 @@ class Loss(Config):
     def _fits_together(self) -> Loss:
         if not (self.weight or self.dice or self.lovasz):
             raise ValueError("weight, dice and lovasz are all 0: nothing would be learned")
+        if self.class_weights != "none" and not self.weight:
+            raise ValueError("class_weights weigh the cross entropy, whose weight is 0")
         if self.ohem is not None and self.reduction != "pixel_mean":
             raise ValueError("ohem goes with reduction: pixel_mean alone")
         if self.focal and self.label_smoothing:
@@ -440,6 +442,8 @@ class Recipe(Entry):
     def _fits_together(self) -> Recipe:
         if self.scale is not None and self.scale[0] > self.scale[1]:
             raise ValueError(f"scale must run from small to large, not from {self.scale[0]} to {self.scale[1]}")
+        if self.accumulate > 1 and (self.loss.dice or self.loss.lovasz) and self.loss.reduction != "pixel_mean":
+            raise ValueError("accumulate with dice or lovasz goes with loss.reduction: pixel_mean alone")
         if self.batch % self.accumulate:
             raise ValueError(f"accumulate must divide the batch; {self.accumulate} parts of {self.batch} are not equal")
         return self

@@ -36,16 +36,27 @@ def freeze(backbone: Backbone, through: int | None = None) -> None:
 
 
 def _modules_through(backbone: Backbone, through: int) -> list[nn.Module]:
-    """The modules without children, in the order of the body, up to the end of the one that makes the map."""
+    """The modules, in the order of the body, that lie wholly before the end of the one that makes the map.
+
+    Not those without children alone: batch norms of timm hold their activation, blocks hold scales of their own.
+    """
     if through not in backbone.channels:
         have = ", ".join(map(str, sorted(backbone.channels)))
         raise ModelError(f"nothing to freeze at stride {through}; the backbone has maps at {have}")
-    end = _plain(backbone.module_of(through))
-    leaves = [(name, module) for name, module in backbone.body.named_modules() if not any(module.children())]
-    inside = [i for i, (name, _) in enumerate(leaves) if re.match(rf"(.*_)?{end}(_|$)", _plain(name))]
-    if not inside:
+    leaves = [(name, module) for name, module in backbone.body.named_modules() if not list(module.children())]
+    end = re.compile(rf"(?:^|_){_plain(backbone.module_of(through))}(?:_|$)")
+    found = [(match.start(), i) for i, (name, _) in enumerate(leaves) if (match := end.search(_plain(name)))]
+    if not found:
         raise ModelError(f"the backbone does not say where its map at stride {through} ends; freeze all or nothing")
-    return [module for _, module in leaves[: inside[-1] + 1]]
+    outermost = min(found)[0]  # `act1` is the stem's, not the one of a later block
+    last = max(i for start, i in found if start == outermost)
+    before = {module for _, module in leaves[: last + 1]}
+    return [module for module in backbone.body.modules() if before.issuperset(_leaves(module))]
+
+
+def _leaves(module: nn.Module) -> list[nn.Module]:
+    """The modules without children in one, itself if it has none."""
+    return [inner for inner in module.modules() if not list(inner.children())]
 
 
 def _plain(name: Any) -> str:

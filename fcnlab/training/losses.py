@@ -64,7 +64,8 @@ class Loss:
         focal: the exponent γ of (1 - p)^γ, p the probability of the pixel's class. Lin et al., ICCV 2017.
         ohem: threshold and least fraction of hard pixels, the only ones that count. Shrivastava et al., CVPR 2016.
         weight, dice, lovasz: of the cross entropy, of 1 - Dice (Milletari et al., 3DV 2016) and of the Lovász-Softmax
-            loss (Berman et al., CVPR 2018); both of these are means over the classes that are in the batch.
+            loss (Berman et al., CVPR 2018). Both add up over the classes that are in the batch; Lovász divides by how
+            many those are, Dice by how many there are at all.
         auxiliary: of the whole loss of auxiliary scores.
     """
 
@@ -108,7 +109,7 @@ class Loss:
         if self.focal or self.ohem is not None:
             probability = _true_probability(scores, labels)
             if self.focal:
-                losses = losses * (1 - probability) ** self.focal
+                losses = losses * _off_zero(1 - probability) ** self.focal
             if self.ohem is not None:
                 labels = torch.where(_hard(probability.detach(), labels, *self.ohem), labels, IGNORE)
                 losses = torch.where(labels != IGNORE, losses, 0)
@@ -130,6 +131,11 @@ def _true_probability(scores: Tensor, labels: Tensor) -> Tensor:
     return torch.exp(-F.cross_entropy(scores, labels.long(), ignore_index=IGNORE, reduction="none"))
 
 
+def _off_zero(values: Tensor) -> Tensor:
+    """Values that have a finite gradient under every power."""
+    return values.clamp_min(torch.finfo(values.dtype).tiny)
+
+
 def _hard(probability: Tensor, labels: Tensor, threshold: float, keep: float) -> Tensor:
     """The counted pixels [B, H, W] below the threshold, or the hardest fraction `keep` if those are fewer."""
     counts = labels != IGNORE
@@ -137,7 +143,8 @@ def _hard(probability: Tensor, labels: Tensor, threshold: float, keep: float) ->
     if not len(values):
         return counts
     least = max(1, round(keep * len(values)))
-    return counts & (probability <= max(threshold, float(values.kthvalue(least).values)))
+    easy = probability > max(threshold, float(values.kthvalue(least).values))
+    return counts & ~easy  # what is no number is not easy: a divergence must show
 
 
 def _dice(scores: Tensor, labels: Tensor) -> Tensor:
@@ -172,6 +179,8 @@ def median_frequency(labels: Iterable[Tensor], classes: int) -> Tensor:
         pixels += counts
         of_images += (counts > 0) * counts.sum()
     there = pixels > 0
+    if not there.any():
+        return torch.ones(classes)
     frequency = pixels[there] / of_images[there]
     weights = torch.ones(classes, dtype=torch.float64)
     weights[there] = frequency.quantile(0.5) / frequency

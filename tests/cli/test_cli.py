@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shlex
 import socket
 import subprocess
@@ -188,6 +189,13 @@ def test_a_missing_grid_file_is_an_error_that_names_the_nearest(fcnlab: Call, tm
         (["registry", "list", "--lab", "gone"], "gone: no such folder; make a lab with `fcnlab init gone`"),
         (["ui"], "mlflow.db: nothing is recorded yet; run a grid first"),
         (["model", "show", "fcn8s-tinny"], "no variant 'fcn8s-tinny'; did you mean 'fcn8s-tiny'?"),
+        (["model", "show", "a+b"], "'a+b' is not backbone+head+upsampler"),
+        (["model", "show", "tiny-scratch+fcn9s+bilinear"], "no head 'fcn9s'; did you mean"),
+        (["model", "show", "tiny-scratch+fcn8s-paper+bilinear"], "a head of type paper crops for the padding"),
+        (["model", "show", "timm:resnet18+fcn8s+bilinear"], "give timm's tag, as in timm:resnet18.tv_in1k"),
+        (["model", "show", "scratch:resnet_18+fcn8s+bilinear"], "timm has no model 'resnet_18'"),
+        (["model", "compare", "fcn8s-tiny", "--sort", "gmac"], "--sort: no column 'gmac'; did you mean 'gmacs'?"),
+        (["train", "fcn8s-tiny", "--dataset=shapes", "--recipe=smoke", "--start=abc"], "start: 'abc' is not the key"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -307,11 +315,31 @@ def test_a_check_of_a_faulty_dataset_reports_all_faults(fcnlab: Call, tmp_path: 
 def test_a_shown_model_has_its_maps_parameters_and_cost(fcnlab: Call) -> None:
     said = fcnlab("model", "show", "fcn8s-tiny", "--size", "64x64", "--classes", "6")
     assert (said.code, said.err) == (0, "")
-    assert "scores (1, 6, 64, 64)" in said.out and "GMACs at 64x64" in said.out
+    assert "scores (1, 6, 64, 64)" in said.out and " GMACs" in said.out
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.out.splitlines() if "│" in line]
-    assert ["32", "96", "2 x 2"] in rows
-    counts = {row[0]: int(row[1].replace(",", "")) for row in rows if row[0] in ("backbone", "head", "all")}
-    assert counts["all"] == counts["backbone"] + counts["head"] > 0
+    assert ["32", "96", "2 x 2", "167", "yes"] in rows
+    names = ("backbone", "head", "upsamplers", "all")
+    counts = {row[0]: int(row[1].replace(",", "")) for row in rows if row[0] in names}
+    assert counts["all"] == counts["backbone"] + counts["head"] + counts["upsamplers"] > 0
+    assert "made at stride 8" in said.out and "ms for one image" not in said.out
+
+
+def test_models_are_compared_a_row_each_in_the_order_asked_for(fcnlab: Call) -> None:
+    names = ["fcn32s-tiny", "fcn8s-tiny", "scratch:test_resnet+dilated16+resize"]
+    said = fcnlab("model", "compare", *names, "--csv", "--size", "64x64", "--sort", "upsampler_params")
+    assert (said.code, said.err) == (0, "")
+    rows = list(csv.DictReader(said.out.splitlines()))
+    assert [row["variant"] for row in rows] == [names[2], names[1], names[0]]
+    assert [row["stride"] for row in rows] == ["16", "8", "32"]
+    assert [int(row["upsampler_params"]) for row in rows] == [0, 21 * 21 * (16 + 16 + 256), 21 * 21 * 64 * 64]
+    shown = fcnlab("model", "compare", *names, "--size", "64x64", "--measure").out
+    assert "images/s" in shown and all(name in shown for name in names)
+
+
+def test_timms_own_models_are_listed_by_the_names_that_a_grid_may_say(fcnlab: Call) -> None:
+    said = fcnlab("registry", "list", "backbones", "--timm", "--search", "test_resnet")
+    assert "scratch:test_resnet" in said.out and "timm:test_resnet.r160_in1k" in said.out
+    assert fcnlab("model", "show", "scratch:test_resnet+fcn32s+bilinear", "--size", "64x64").code == 0
 
 
 def test_init_makes_a_lab_whose_first_question_can_be_planned(fcnlab: Call, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Scale, crop and flip: the laws of the geometry, over images and crops of any size."""
+"""Scale, crop and flip: the laws of the geometry, over images and crops of any size. Jitter: that of torchvision."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torchvision.transforms.v2 import ColorJitter
 
-from fcnlab.data.augment import Augmentation
+from fcnlab.data.augment import Augmentation, Jitter
 from fcnlab.data.base import IGNORE
 from fcnlab.data.decoded import Decoded
 
 FILL = (201, 202, 203)
+NO_JITTER = Jitter()
 quickly = settings(max_examples=60, deadline=None)
 extents = st.integers(1, 80)
 sizes = st.tuples(extents, extents)
@@ -31,8 +33,9 @@ def augmented(
     scale: tuple[float, float] | None = None,
     flip: float = 0.0,
     seed: int = 0,
+    jitter: Jitter = NO_JITTER,
 ) -> Decoded:
-    return Augmentation(crop, scale, flip, FILL)(sample, np.random.default_rng(seed))
+    return Augmentation(crop, scale, flip, FILL, jitter)(sample, np.random.default_rng(seed))
 
 
 @quickly
@@ -154,3 +157,84 @@ def test_the_same_draws_give_the_same_result_and_leave_the_sample_alone(
 def test_a_recipe_that_flips_crops_where_one_that_does_not_crops(size: tuple[int, int], seed: int) -> None:
     plain, flipped = (augmented(coded(*size), (16, 16), None, flip, seed) for flip in (0.0, 1.0))
     assert torch.equal(plain.label, flipped.label.flip(-1)) and torch.equal(plain.image, flipped.image.flip(-1))
+
+
+def colourful(height: int = 12, width: int = 17, seed: int = 0) -> Decoded:
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
+    return Decoded(image, coded(height, width).label)
+
+
+STRONG = Jitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.2)
+fractions = st.sampled_from([0.0, 0.1, 0.5, 1.0])
+jitters = st.builds(Jitter, fractions, fractions, fractions, st.sampled_from([0.0, 0.1, 0.5]))
+
+
+@quickly
+@given(jitter=jitters, draws=st.lists(st.floats(0, 1), min_size=4, max_size=4), seed=st.integers(0, 9))
+def test_jitter_is_torchvisions_in_a_fixed_order(jitter: Jitter, draws: list[float], seed: int) -> None:
+    image = colourful(seed=seed).image
+    theirs = ColorJitter(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
+    names = ("brightness", "contrast", "saturation", "hue")
+    bounds = {name: getattr(theirs, name) for name in names}
+    factors = {
+        f"{name}_factor": None if span is None else span[0] + draw * (span[1] - span[0])
+        for (name, span), draw in zip(bounds.items(), draws, strict=True)
+    }
+    expected = theirs.transform(image, {"fn_idx": range(4), **factors})
+    found = jitter(image, np.array(draws))
+    assert found.dtype == torch.uint8
+    assert int((found.int() - expected.int()).abs().max()) <= 1  # a rounding of the factors
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
+def test_each_jitter_changes_the_image_by_a_draw_of_its_own(name: str) -> None:
+    sample, results = colourful(), set()
+    for seed in range(20):
+        done = augmented(sample, (12, 17), seed=seed, jitter=Jitter(**{name: 0.3}))
+        results.add(done.image.numpy().tobytes())
+        assert torch.equal(done.label, sample.label)
+    assert len(results) == 20
+    assert sample.image.numpy().tobytes() not in results
+    assert torch.equal(sample.image, colourful().image)
+
+
+@quickly
+@given(size=sizes, crop=sizes, flip=st.sampled_from([0.0, 0.5, 1.0]), seed=seeds, scaled=st.booleans(), jitter=jitters)
+def test_a_recipe_that_jitters_crops_where_one_that_does_not_crops(
+    size: tuple[int, int], crop: tuple[int, int], flip: float, seed: int, scaled: bool, jitter: Jitter
+) -> None:
+    assume(max(size) >= 4)  # torch fails to resize to a single pixel
+    scale = (0.5, 2.0) if scaled else None
+    sample = colourful(*size)
+    done = augmented(sample, crop, scale, flip, seed, jitter)
+    # What jitter does, it does to the whole image and before all else, by the last four of eight draws.
+    before = Decoded(jitter(sample.image, np.random.default_rng(seed).random(8)[4:]), sample.label)
+    expected = augmented(before, crop, scale, flip, seed)
+    assert torch.equal(done.image, expected.image)
+    assert torch.equal(done.label, augmented(sample, crop, scale, flip, seed).label)
+    assert done.image.dtype == done.label.dtype == torch.uint8
+
+
+@quickly
+@given(size=sizes, crop=sizes, seed=seeds)
+def test_a_jitter_of_nothing_is_no_jitter(size: tuple[int, int], crop: tuple[int, int], seed: int) -> None:
+    assume(max(size) >= 4)  # torch fails to resize to a single pixel
+    sample = colourful(*size)
+    rng = np.random.default_rng(seed)
+    plain = Augmentation(crop, (0.5, 2.0), 0.5, FILL)(sample, rng)
+    none = augmented(sample, crop, (0.5, 2.0), 0.5, seed, Jitter(0.0, 0.0, 0.0, 0.0))
+    assert torch.equal(plain.image, none.image) and torch.equal(plain.label, none.label)
+
+
+def test_padding_keeps_its_grey_whatever_the_jitter() -> None:
+    for seed in range(10):
+        done = augmented(colourful(), (20, 20), seed=seed, jitter=STRONG)
+        assert {tuple(pixel) for pixel in done.image[:, done.label == IGNORE].T.tolist()} == {FILL}
+
+
+def test_jitter_follows_from_the_draws_alone() -> None:
+    one, two = (augmented(colourful(), (8, 8), (0.5, 2), 0.5, 3, STRONG) for _ in range(2))
+    assert torch.equal(one.image, two.image)
+    torch.manual_seed(1)
+    assert torch.equal(one.image, augmented(colourful(), (8, 8), (0.5, 2), 0.5, 3, STRONG).image)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -77,6 +78,8 @@ def test_an_entry_and_the_axes_that_make_it_of_another_are_the_same_trial() -> N
     [
         {"recipe.about": "another word"},
         {"head.about": "another word"},
+        {"head.reads": [8, 32]},
+        {"upsampler.about": "another word"},
         {"backbone.about": "another word"},
         {"dataset.about": ""},
         {"backbone.reductions": [8, 16, 32]},
@@ -112,6 +115,27 @@ def test_where_the_files_lie_does_not_change_the_key() -> None:
         {"recipe.loss": {"name": "cross_entropy", "reduction": "pixel_mean"}},
         {"recipe.optimizer.nesterov": False},
         {"recipe.optimizer.weight_decay": 0},
+        {"recipe.jitter": {}},
+        {"recipe.jitter": {"brightness": 0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}},
+        {"recipe.lr_factors": {"backbone": 1, "head": 1.0, "upsampler": 1.0, "bias": 1.0}},
+        {"recipe.decay": "all"},
+        {"recipe.accumulate": 1},
+        {"recipe.clip_norm": None},
+        {"recipe.ema": None},
+        {"recipe.batch_norm": "train"},
+        {"recipe.freeze": "none"},
+        {"recipe.schedule": {"milestones": [0.6, 0.85], "gamma": 0.1}},
+        {"recipe.loss": {"class_weights": "none", "label_smoothing": 0, "focal": 0, "ohem": None}},
+        {"recipe.loss": {"weight": 1, "dice": 0, "lovasz": 0.0, "auxiliary": 0.4}},
+        {"head.at_once": False},
+        {"head.fusion": "sum"},
+        {"head.output_stride": 32},
+        {"head.options": {}},
+        {"upsampler.type": "transposed"},
+        {"upsampler.mode": None},
+        {"upsampler.stages": {}},
+        {"upsampler.stages.to16": None},
+        {"backbone.paper": None},
         {"upsampler.learned": True},
         {"upsampler.channels": "dense"},
         {"upsampler.bias": False},
@@ -138,20 +162,77 @@ CHANGES: list[dict[str, Any]] = [
     {"recipe.optimizer.weight_decay": 0.1},
     {"recipe.optimizer.nesterov": True},
     {"recipe.optimizer": {"name": "adamw", "lr": 0.01}},
+    {"recipe.optimizer": {"name": "adamw", "lr": 0.01, "betas": [0.8, 0.999]}},
+    {"recipe.optimizer": {"name": "adam", "lr": 0.01}},
+    {"recipe.optimizer": {"name": "adam", "lr": 0.01, "weight_decay": 0.01}},
+    {"recipe.optimizer": {"name": "adamax", "lr": 0.01}},
+    {"recipe.optimizer": {"name": "nadam", "lr": 0.01}},
+    {"recipe.optimizer": {"name": "radam", "lr": 0.01}},
+    {"recipe.optimizer": {"name": "rmsprop", "lr": 0.01}},
+    {"recipe.optimizer": {"name": "rmsprop", "lr": 0.01, "alpha": 0.9}},
+    {"recipe.optimizer": {"name": "rmsprop", "lr": 0.01, "momentum": 0.9}},
+    {"recipe.jitter.brightness": 0.1},
+    {"recipe.jitter.contrast": 0.1},
+    {"recipe.jitter.saturation": 0.1},
+    {"recipe.jitter.hue": 0.1},
+    {"recipe.lr_factors.backbone": 0.1},
+    {"recipe.lr_factors.head": 0.1},
+    {"recipe.lr_factors.upsampler": 0.1},
+    {"recipe.lr_factors.bias": 0.1},
+    {"recipe.decay": "weights"},
+    {"recipe.accumulate": 2},
+    {"recipe.clip_norm": 1.0},
+    {"recipe.ema": 0.99},
+    {"recipe.batch_norm": "eval"},
+    {"recipe.batch_norm": "frozen"},
+    *({"recipe.freeze": what} for what in ("stride2", "stride4", "stride8", "stride16", "backbone")),
+    {"recipe.schedule.name": "step"},
+    {"recipe.schedule": {"name": "step", "milestones": [0.5]}},
+    {"recipe.schedule": {"name": "step", "gamma": 0.5}},
     {"recipe.schedule.name": "poly"},
     {"recipe.schedule": {"name": "poly", "power": 2}},
     {"recipe.schedule.name": "cosine"},
     {"recipe.schedule.warmup_epochs": 1},
     {"recipe.loss.reduction": "image_mean_sum"},
+    {"recipe.loss.reduction": "pixel_sum"},
+    {"recipe.loss.class_weights": "median_frequency"},
+    {"recipe.loss.label_smoothing": 0.1},
+    {"recipe.loss.focal": 2.0},
+    {"recipe.loss.ohem": {}},
+    {"recipe.loss.ohem": {"threshold": 0.6}},
+    {"recipe.loss.ohem": {"keep": 0.1}},
+    {"recipe.loss.weight": 0.5},
+    {"recipe.loss.dice": 1.0},
+    {"recipe.loss.lovasz": 1.0},
+    {"recipe.loss.auxiliary": 0.5},
     {"recipe.precision": "bf16"},
     {"recipe.precision": "auto"},
     {"recipe.validate_every": 2},
     {"head": "fcn16s"},
     {"head": "fcn32s"},
+    {"head.stride": 4},
+    {"head.at_once": True},
+    {"head.fusion": "concat"},
+    {"head": "dilated8"},
+    {"head": "dilated8", "head.output_stride": 16},
+    {"head": "dilated8", "head.hidden": 64},
+    {"head": "dilated8", "head.convs": 2},
+    {"head": "dilated8", "head.concat_input": True},
+    {"head": "dilated8", "head.dropout": 0.2},
+    {"head": "dilated8", "head.auxiliary": 16},
+    {"head.type": "of_ones_own"},
+    {"head.type": "of_ones_own", "head.options": {"width": 3}},
     {"upsampler.start": "random"},
     {"upsampler.learned": False},
     {"upsampler.channels": "per_class"},
     {"upsampler.bias": True},
+    {"upsampler": "interpolate"},
+    {"upsampler": "interpolate", "upsampler.mode": "nearest"},
+    {"upsampler": "interpolate", "upsampler.type": "resize"},
+    {"upsampler": "random-diagonal"},
+    *({"upsampler.start": start} for start in ("xavier", "kaiming", "normal", "zero")),
+    *({f"upsampler.stages.{stage}": "random"} for stage in ("to16", "to8", "to4", "image")),
+    {"upsampler.stages.image": "zero"},
     {"backbone.timm": "resnet18"},
     {"backbone.weights": "timm"},
     {"dataset.options.train": 10},
@@ -168,6 +249,34 @@ def test_whatever_a_run_depends_on_changes_the_key(change: dict[str, Any]) -> No
 
 def test_the_keys_of_different_trials_are_all_different() -> None:
     assert len({trial(change).key for change in CHANGES}) == len(CHANGES)
+
+
+def _said(value: Any, path: str) -> set[str]:
+    """The paths of all that a change says, without the values."""
+    if not isinstance(value, dict) or not value:
+        return {path}
+    return {path}.union(*(_said(inner, f"{path}.{name}") for name, inner in value.items()))
+
+
+def _fields(model: type[Config], path: str) -> set[str]:
+    """The paths of all fields, of the configurations inside too, that are not documentation."""
+    found: set[str] = set()
+    for name, field in model.model_fields.items():
+        if field.json_schema_extra == {"documents": True}:
+            continue
+        inner = [m for m in (field.annotation, *get_args(field.annotation)) if inspect.isclass(m)]
+        models = [m for m in inner if issubclass(m, Config)]
+        found |= {f"{path}.{name}"}.union(*(_fields(m, f"{path}.{name}") for m in models))
+    return found
+
+
+@pytest.mark.parametrize("part", ["recipe", "head", "upsampler"])
+def test_every_field_of_a_part_is_among_the_changes_above(part: str) -> None:
+    # A field added to one of them must be shown to enter the key.
+    said = {path for change in CHANGES for axis, value in change.items() for path in _said(value, axis)}
+    prefixes = {".".join(path.split(".")[:n]) for path in said for n in range(1, path.count(".") + 2)}
+    model = type(trial().recipe) if part == "recipe" else type(getattr(trial().variant, part))
+    assert _fields(model, part) - prefixes == ({"recipe.loss.name"} if part == "recipe" else set())  # has one value
 
 
 def test_every_field_of_a_recipe_is_among_the_changes_above() -> None:

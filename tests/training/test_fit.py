@@ -1,7 +1,8 @@
-"""The training loop: that it learns, that it stops when it diverges, that it goes on where it stopped."""
+"""The training loop: that it learns, stops when it diverges, goes on where it stopped; parts, bounds and averages."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
@@ -14,11 +15,22 @@ from fcnlab.data.shapes import Shapes
 from fcnlab.spec.catalog import builtin
 from fcnlab.spec.grid import resolve
 from fcnlab.training.fit import Diverged, Epoch, fit
-from fcnlab.training.losses import pixel_mean
-from fcnlab.training.optim import sgd
+from fcnlab.training.losses import Loss
+from fcnlab.training.optim import Factors, moving_average, optimizer
 from fcnlab.trial.build import build_model, build_training
 
 torch.set_num_threads(1)
+
+
+class Net(nn.Sequential):
+    """Layers that give scores at the size of the image, as an FCN does."""
+
+    def training_scores(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self(images), None
+
+
+def a_net() -> Net:
+    return Net(nn.Conv2d(3, 2, 1))
 
 
 class Two:
@@ -37,13 +49,26 @@ class Two:
             yield images, (images[:, 0] > 0).to(torch.uint8)
 
 
-def train(model: nn.Module, batches: Any, *, lr: float = 0.1, **said: Any) -> list[Epoch]:
+class Six(Two):
+    """One batch an epoch, of six images with more and more ignored pixels."""
+
+    steps = 1
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(epoch)
+        images = torch.randn(6, 3, 8, 8, generator=generator)
+        labels = (images[:, 0] > 0).to(torch.uint8)
+        labels[torch.rand(6, 8, 8, generator=generator) < torch.arange(6)[:, None, None] / 5] = 255
+        yield images, labels
+
+
+def train(model: Any, batches: Any, *, lr: float = 0.1, **said: Any) -> list[Epoch]:
     seen: list[Epoch] = []
     options: dict[str, Any] = {
         "epochs": 3,
         "start": 0,
-        "loss": pixel_mean,
-        "optimizer": sgd(model, lr=lr, momentum=0, weight_decay=0, nesterov=False),
+        "loss": Loss(),
+        "optimizer": torch.optim.SGD(model.parameters(), lr=lr),
         "factor": lambda step: 1 / (1 + step),
         "autocast": nullcontext,
         "after_epoch": seen.append,
@@ -64,9 +89,9 @@ def test_a_tiny_network_learns_on_generated_scenes() -> None:
 
 
 def test_an_epoch_says_its_mean_loss_and_its_last_rate() -> None:
-    model = nn.Conv2d(3, 2, 1)
+    model = a_net()
     with torch.no_grad():
-        wanted = [pixel_mean(model(x), y).item() for x, y in Two().epoch(0)]
+        wanted = [Loss()(model(x), y).item() for x, y in Two().epoch(0)]
     seen = train(model, Two(), epochs=1, optimizer=torch.optim.SGD(model.parameters(), lr=0.0), factor=lambda step: 1)
     assert seen[0].loss == pytest.approx(sum(wanted) / 2)
     rates = [epoch.lr for epoch in train(model, Two(), lr=1.2)]
@@ -78,17 +103,17 @@ def test_a_loss_that_is_no_number_stops_the_run_and_the_epoch_is_not_reported(ba
     seen: list[Epoch] = []
     batches = Two()
 
-    def loss(scores: Tensor, labels: Tensor) -> Tensor:
-        return pixel_mean(scores, labels) * (bad if batches.asked[-1] == 1 else 1)
+    def loss(scores: Tensor, labels: Tensor, auxiliary: Tensor | None) -> Tensor:
+        return Loss()(scores, labels) * (bad if batches.asked[-1] == 1 else 1)
 
     with pytest.raises(Diverged, match=r"the loss of epoch 2 is (nan|inf); a smaller learning rate may help"):
-        train(nn.Conv2d(3, 2, 1), batches, epochs=5, loss=loss, after_epoch=seen.append)
+        train(a_net(), batches, epochs=5, loss=loss, after_epoch=seen.append)
     assert [epoch.epoch for epoch in seen] == [1]
     assert batches.asked == [0, 1]
 
 
 def test_a_rate_far_too_large_diverges() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    model = Net(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
     with pytest.raises(Diverged):
         train(model, Two(), epochs=20, lr=1e30, factor=lambda step: 1.0)
 
@@ -100,32 +125,171 @@ def test_a_run_that_goes_on_trains_the_remaining_epochs_alone() -> None:
         steps.append(step)
         return 1.0
 
-    seen = train(nn.Conv2d(3, 2, 1), batches, epochs=5, start=3, factor=factor)
+    seen = train(a_net(), batches, epochs=5, start=3, factor=factor)
     assert batches.asked == [3, 4]
-    assert steps == [6, 7, 8, 9]  # the schedule goes on, too
+    assert list(dict.fromkeys(steps)) == [6, 7, 8, 9]  # the schedule goes on, too
     assert [epoch.epoch for epoch in seen] == [4, 5]
 
 
 def test_a_run_in_two_parts_ends_where_one_in_one_part_does() -> None:
     torch.manual_seed(0)
-    whole, parts = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 2, 1)
+    whole, parts = a_net(), a_net()
     parts.load_state_dict(whole.state_dict())
     train(whole, Two(), epochs=4)
-    optimizer = sgd(parts, lr=0.1, momentum=0, weight_decay=0, nesterov=False)
-    train(parts, Two(), epochs=2, optimizer=optimizer)
-    train(parts, Two(), epochs=4, start=2, optimizer=optimizer)
-    assert torch.equal(whole.weight, parts.weight)
+    sgd = torch.optim.SGD(parts.parameters(), lr=0.1)
+    train(parts, Two(), epochs=2, optimizer=sgd)
+    train(parts, Two(), epochs=4, start=2, optimizer=sgd)
+    assert torch.equal(whole[0].weight, parts[0].weight)
 
 
 def test_a_finished_run_trains_nothing() -> None:
-    model = nn.Conv2d(3, 2, 1)
-    before = model.weight.clone()
+    model = a_net()
+    before = model[0].weight.clone()
     assert train(model, Two(), epochs=3, start=3) == []
-    assert torch.equal(model.weight, before)
+    assert torch.equal(model[0].weight, before)
 
 
 def test_a_model_left_in_eval_mode_is_trained_in_train_mode() -> None:
-    model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1)).eval()
+    model = Net(nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1)).eval()
     modes: list[bool] = []
     train(model, Two(), epochs=2, after_epoch=lambda _: (modes.append(model.training), model.eval()))
     assert modes == [True, True]
+
+
+class Parts(nn.Module):
+    """A backbone and a head, as an FCN has them; with auxiliary scores where they are wanted."""
+
+    def __init__(self, *, auxiliary: bool = False) -> None:
+        super().__init__()
+        self.backbone = nn.Conv2d(3, 4, 3, padding=1)
+        self.head = nn.Sequential(nn.ReLU(), nn.Conv2d(4, 2, 1))
+        self.auxiliary = nn.Conv2d(4, 2, 1) if auxiliary else None
+
+    def training_scores(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        features = self.backbone(images)
+        return self.head(features), None if self.auxiliary is None else self.auxiliary(features)
+
+
+def twins(count: int, **said: Any) -> list[Parts]:
+    """Models that start alike."""
+    torch.manual_seed(0)
+    models = [Parts(**said) for _ in range(count)]
+    for model in models[1:]:
+        model.load_state_dict(models[0].state_dict())
+    return models
+
+
+def weights(model: nn.Module) -> Tensor:
+    """All that a model has learned, in one row."""
+    return nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+
+
+@pytest.mark.parametrize("factors", [Factors(), Factors(backbone=0.1, bias=2.0), Factors(head=3.0)], ids=str)
+def test_the_rate_that_an_epoch_says_is_the_recipes_whatever_the_parts_factors(factors: Factors) -> None:
+    (model,) = twins(1)
+    built = optimizer("adamw", model, lr=0.02, weight_decay=0, factors=factors)  # type: ignore[arg-type]
+    seen = train(model, Two(), epochs=3, optimizer=built)
+    assert [epoch.lr for epoch in seen] == pytest.approx([0.02 / 2, 0.02 / 4, 0.02 / 6])
+
+
+CLASS_WEIGHTS = torch.tensor([0.5, 3.0])
+
+
+@pytest.mark.parametrize("parts", [2, 3, 6])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        Loss(),
+        Loss(class_weights=CLASS_WEIGHTS, label_smoothing=0.1),
+        Loss(focal=2.0),
+        Loss("image_mean_sum"),
+        Loss("pixel_sum", class_weights=CLASS_WEIGHTS),
+    ],
+    ids=str,
+)
+def test_a_batch_in_parts_trains_as_the_whole_batch_does(loss: Loss, parts: int) -> None:
+    whole, split = twins(2, auxiliary=True)
+    lr = 1e-4 if loss.reduction == "pixel_sum" else 0.1
+    expected = train(whole, Six(), loss=loss, lr=lr)
+    found = train(split, Six(), loss=loss, lr=lr, accumulate=parts)
+    assert (weights(whole) - weights(split)).abs().max() < 1e-6
+    assert [epoch.loss for epoch in found] == pytest.approx([epoch.loss for epoch in expected], rel=1e-5)
+    assert [epoch.images for epoch in found] == [6, 6, 6]
+
+
+def test_the_schedule_and_the_optimiser_take_one_step_for_all_parts_of_a_batch() -> None:
+    steps: list[int] = []
+    (model,) = twins(1)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    taken = []
+    sgd.register_step_post_hook(lambda *_: taken.append(1))
+    train(model, Six(), accumulate=3, optimizer=sgd, factor=lambda step: steps.append(step) or 1.0)
+    assert len(taken) == 3
+    assert set(steps) == {0, 1, 2}
+
+
+def test_the_norm_of_the_gradient_is_bounded() -> None:
+    (model,) = twins(1)
+    loss = Loss("pixel_sum")
+    trail = [weights(model)]
+    train(
+        model,
+        Six(),
+        epochs=4,
+        lr=1.0,
+        loss=loss,
+        clip_norm=0.01,
+        factor=lambda step: 1.0,
+        after_epoch=lambda _: trail.append(weights(model)),
+    )
+    moved = [float((b - a).norm()) for a, b in itertools.pairwise(trail)]
+    assert moved == pytest.approx([0.01] * 4, rel=1e-3)
+
+
+def test_the_bounded_gradient_is_that_of_the_whole_batch_and_keeps_its_direction() -> None:
+    free, bounded, in_parts = twins(3)
+    start = weights(free)
+    once: dict[str, Any] = {"epochs": 1, "lr": 1.0, "factor": lambda step: 1.0}
+    train(free, Six(), **once)
+    train(bounded, Six(), **once, clip_norm=0.01)
+    train(in_parts, Six(), **once, clip_norm=0.01, accumulate=3)
+    way = weights(free) - start
+    assert torch.allclose(weights(bounded) - start, 0.01 * way / way.norm(), atol=1e-6)
+    assert torch.allclose(weights(bounded), weights(in_parts), atol=1e-6)
+
+
+def test_a_gradient_within_the_bound_is_left_alone() -> None:
+    free, bounded = twins(2)
+    train(free, Two())
+    train(bounded, Two(), clip_norm=1e6)
+    assert torch.equal(weights(free), weights(bounded))
+
+
+def test_the_average_is_updated_after_every_step_and_the_training_does_not_see_it() -> None:
+    model, alone = twins(2)
+    average = moving_average(model, 0.99)  # type: ignore[arg-type]
+    trail: list[Tensor] = []
+    sgd = torch.optim.SGD(model.parameters(), lr=0.5)
+    sgd.register_step_post_hook(lambda *_: trail.append(weights(model)))
+    train(model, Two(), optimizer=sgd, average=average, accumulate=3)
+    train(alone, Two(), lr=0.5, accumulate=3)
+    assert len(trail) == 6
+    expected = trail[0]
+    for n, state in enumerate(trail[1:], start=1):
+        expected = torch.lerp(expected, state, 1 - (1 + n) / (10 + n))
+    assert torch.allclose(weights(average.module), expected, atol=1e-6)
+    assert torch.equal(weights(model), weights(alone))
+
+
+def test_auxiliary_scores_are_trained_with_the_losss_weight_for_them() -> None:
+    without, with_them = twins(2, auxiliary=True)
+    before = with_them.auxiliary.weight.clone()  # type: ignore[union-attr]
+    (plain,) = train(without, Six(), epochs=1, loss=Loss(auxiliary=0))
+    (seen,) = train(with_them, Six(), epochs=1, loss=Loss(auxiliary=0.7))
+    (fresh,) = twins(1, auxiliary=True)
+    images, labels = next(Six().epoch(0))
+    _, auxiliary = fresh.training_scores(images)
+    assert auxiliary is not None
+    assert seen.loss == pytest.approx(plain.loss + 0.7 * Loss()(auxiliary, labels).item())
+    assert torch.equal(without.auxiliary.weight, before)  # type: ignore[union-attr]
+    assert not torch.equal(with_them.auxiliary.weight, before)  # type: ignore[union-attr]

@@ -1,18 +1,43 @@
-"""Learning rates over a run, and which parameters learn."""
+"""Learning rates over a run and over a network's parts, what decays, and the moving average of weights."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import MultiStepLR
 
-from fcnlab.training.optim import adamw, schedule, set_rates, sgd
+from fcnlab.data.shapes import Shapes
+from fcnlab.models import FCN
+from fcnlab.spec.catalog import builtin
+from fcnlab.spec.grid import resolve
+from fcnlab.training.optim import OPTIMIZERS, Factors, moving_average, optimizer, schedule, set_rates
+from fcnlab.trial.build import build_model, build_training
 
 torch.set_num_threads(1)
+
+SAID = {"variant": "fcn8s-tiny", "upsampler.bias": True, "dataset": "shapes-mini", "recipe": "smoke"}
+SCHEDULES = ["constant", "poly", "cosine", "step"]
+
+
+def an_fcn(**said: Any) -> FCN:
+    """An FCN-8s whose upsamplers have biases; from ConvNeXt, its other layers as well."""
+    return build_model(resolve({**SAID, **said}, {}, builtin(), "test").variant, classes=4, seed=0)
+
+
+def rates(built: torch.optim.Optimizer, model: nn.Module) -> dict[str, float]:
+    """The rate of every parameter that learns, by its name; each is in one group, and once."""
+    found = {id(p): group["lr"] for group in built.param_groups for p in group["params"]}
+    assert len(found) == sum(len(group["params"]) for group in built.param_groups)
+    names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
+    assert found.keys() == names.keys()
+    return {names[key]: rate for key, rate in found.items()}
 
 
 def test_a_constant_schedule_is_one_throughout() -> None:
@@ -30,7 +55,18 @@ def test_cosine_falls_from_one_over_a_half_to_zero() -> None:
     assert [factor(step) for step in (0, 2, 4, 8)] == pytest.approx([1, (1 + math.sqrt(0.5)) / 2, 0.5, 0])
 
 
-@pytest.mark.parametrize("name", ["constant", "poly", "cosine"])
+@pytest.mark.parametrize("milestones", [(0.5, 0.8), (0.1,), (0.25, 0.5, 0.75), ()])
+def test_step_is_torchs_multi_step_schedule(milestones: tuple[float, ...]) -> None:
+    factor = schedule("step", steps=20, milestones=milestones, gamma=0.3)
+    theirs = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = MultiStepLR(theirs, [round(20 * m) for m in milestones], gamma=0.3)
+    for step in range(20):
+        assert factor(step) == pytest.approx(theirs.param_groups[0]["lr"])
+        theirs.step()
+        scheduler.step()
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
 def test_the_warm_up_rises_in_equal_steps_to_where_the_decay_begins(name: str) -> None:
     factor = schedule(name, steps=20, warmup=4)
     assert [factor(step) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1])
@@ -38,7 +74,7 @@ def test_the_warm_up_rises_in_equal_steps_to_where_the_decay_begins(name: str) -
     assert [factor(4 + step) for step in range(16)] == pytest.approx([short(step) for step in range(16)])
 
 
-@given(st.sampled_from(["constant", "poly", "cosine"]), st.integers(1, 60), st.integers(0, 60))
+@given(st.sampled_from(SCHEDULES), st.integers(1, 60), st.integers(0, 60))
 @settings(deadline=None, max_examples=60)
 def test_every_step_has_a_rate_above_zero_and_at_most_the_initial_one(name: str, steps: int, warmup: int) -> None:
     factors = [schedule(name, steps=steps, warmup=warmup)(step) for step in range(steps)]
@@ -57,19 +93,176 @@ def test_setting_rates_does_not_compound() -> None:
 
 
 def test_rates_go_on_where_a_saved_optimiser_stopped() -> None:
-    model = nn.Linear(2, 2)
-    first, second = (sgd(model, lr=0.4, momentum=0, weight_decay=0, nesterov=False) for _ in range(2))
+    model = an_fcn()
+    first, second = (
+        optimizer("sgd", model, lr=0.4, weight_decay=0, momentum=0, nesterov=False, factors=Factors(backbone=0.5))
+        for _ in range(2)
+    )
     set_rates(first, 0.5)
     second.load_state_dict(first.state_dict())
     set_rates(second, 0.5)
-    assert second.param_groups[0]["lr"] == pytest.approx(0.2)
+    assert sorted(group["lr"] for group in second.param_groups) == pytest.approx([0.1, 0.2])
 
 
-def test_frozen_parameters_are_not_in_the_optimiser() -> None:
-    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False))
-    for optimizer in (
-        sgd(model, lr=0.1, momentum=0.9, weight_decay=0.1, nesterov=True),
-        adamw(model, lr=0.1, weight_decay=0.1),
-    ):
-        held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        assert [id(parameter) for parameter in held] == [id(parameter) for parameter in model[0].parameters()]
+OPTIONS: dict[str, dict[str, Any]] = {
+    "sgd": {"momentum": 0.9, "nesterov": True},
+    "adam": {"betas": [0.8, 0.99]},
+    "adamax": {"betas": [0.8, 0.99]},
+    "adamw": {"betas": [0.8, 0.99]},
+    "nadam": {"betas": [0.8, 0.99]},
+    "radam": {"betas": [0.8, 0.99]},
+    "rmsprop": {"momentum": 0.9, "alpha": 0.9},
+}
+TORCHS = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamax": torch.optim.Adamax,
+    "adamw": torch.optim.AdamW,
+    "nadam": torch.optim.NAdam,
+    "radam": torch.optim.RAdam,
+    "rmsprop": torch.optim.RMSprop,
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_recipe_that_names_an_optimiser_gets_torchs_with_its_options(name: str) -> None:
+    said = {"name": name, "lr": 0.02, "weight_decay": 0.003, **OPTIONS[name]}
+    cell = resolve({**SAID, "recipe.optimizer": said}, {}, builtin(), "test")
+    shapes = Shapes(train=4, val=1, test=1, height=32, width=32, seed=0)
+    model = build_model(cell.variant, len(shapes.classes), seed=0)
+    built = build_training(cell.recipe, model, shapes, "train", 0, torch.device("cpu")).optimizer
+    assert type(built) is TORCHS[name]
+    (group,) = built.param_groups
+    assert {key: list(v) if isinstance(v, tuple) else v for key, v in group.items() if key in said} == {
+        key: value for key, value in said.items() if key != "name"
+    }
+    weights = model.head.score["32"].weight  # type: ignore[union-attr, index]
+    before = weights.clone()
+    model(torch.randn(2, 3, 32, 32)).square().mean().backward()
+    built.step()
+    assert not torch.equal(weights, before)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_without_factors_all_that_learns_is_in_one_group(name: str) -> None:
+    model = an_fcn()
+    built = optimizer(name, model, lr=0.1, weight_decay=0.1)
+    assert len(built.param_groups) == 1
+    assert set(rates(built, model).values()) == {0.1}
+    assert built.param_groups[0]["weight_decay"] == 0.1
+
+
+NORMS = (nn.BatchNorm2d, nn.LayerNorm)
+nets = pytest.mark.parametrize("timm", ["test_resnet", "convnext_atto"])
+
+
+@nets
+def test_the_rate_of_a_parameter_is_that_of_its_part_and_of_biases(timm: str) -> None:
+    model = an_fcn(**{"backbone.timm": timm})
+    factors = Factors(backbone=0.1, head=2.0, upsampler=3.0, bias=5.0)
+    found = rates(optimizer("sgd", model, lr=0.01, weight_decay=0.1, factors=factors), model)
+    seen = set()
+    for name, rate in found.items():
+        owner, _, own_name = name.rpartition(".")
+        up = name.startswith(("head.fuse.", "head.upsample."))
+        part = 3.0 if up else {"backbone": 0.1, "head": 2.0}[name.partition(".")[0]]
+        bias = own_name == "bias" and not isinstance(model.get_submodule(owner), NORMS)
+        assert rate == pytest.approx(0.01 * part * (5.0 if bias else 1.0)), name
+        seen.add((part, bias))
+    of_backbone = {(0.1, False)} if timm == "test_resnet" else {(0.1, False), (0.1, True)}
+    assert seen == of_backbone | {(2.0, False), (2.0, True), (3.0, False), (3.0, True)}
+
+
+@nets
+@pytest.mark.parametrize("factors", [Factors(), Factors(backbone=0.1, bias=2.0)], ids=str)
+def test_weights_alone_decay_where_the_recipe_says_so(timm: str, factors: Factors) -> None:
+    model = an_fcn(**{"backbone.timm": timm})
+    plain, spared = (
+        optimizer("adamw", model, lr=0.01, weight_decay=0.1, factors=factors, decay=decay)  # type: ignore[arg-type]
+        for decay in ("all", "weights")
+    )
+    assert rates(plain, model) == rates(spared, model)
+    assert {group["weight_decay"] for group in plain.param_groups} == {0.1}
+    for group in spared.param_groups:
+        # Norms, biases and scales of layers have one dimension; kernels and matrices have more.
+        assert {p.ndim > 1 for p in group["params"]} == {group["weight_decay"] == 0.1}
+        assert group["weight_decay"] in (0.0, 0.1)
+
+
+@pytest.mark.parametrize("freeze", ["backbone", "head.score", "head.upsample", "head.fuse"])
+def test_frozen_parameters_are_not_in_the_optimiser(freeze: str) -> None:
+    model = an_fcn()
+    model.get_submodule(freeze).requires_grad_(False)
+    frozen = {id(parameter) for parameter in model.get_submodule(freeze).parameters()}
+    assert frozen
+    for name in OPTIMIZERS:
+        built = optimizer(name, model, lr=0.1, weight_decay=0.1, factors=Factors(head=2.0), decay="weights")
+        assert not frozen & {id(parameter) for group in built.param_groups for parameter in group["params"]}
+        assert len(rates(built, model)) + len(frozen) == len(list(model.parameters()))
+
+
+def test_a_fixed_upsampler_is_not_in_the_optimiser() -> None:
+    model = an_fcn(**{"upsampler": "bilinear-fixed", "upsampler.bias": False})
+    found = rates(optimizer("sgd", model, lr=0.1, weight_decay=0), model)
+    assert found and not [name for name in found if name.startswith(("head.fuse.", "head.upsample."))]
+
+
+def walked(model: nn.Module, average: Any, steps: int) -> list[dict[str, Tensor]]:
+    """Every state of a model that moves at random; the average is told of each."""
+    generator = torch.Generator().manual_seed(0)
+    states = []
+    for step in range(steps):
+        with torch.no_grad():
+            for value in model.state_dict().values():
+                if value.is_floating_point():
+                    value.copy_(torch.randn(value.shape, generator=generator))
+                else:
+                    value.fill_(7 * step)
+        average.update_parameters(model)
+        states.append({name: value.clone() for name, value in model.state_dict().items()})
+    return states
+
+
+@given(st.floats(0.01, 0.9999), st.integers(1, 25))
+@settings(deadline=None, max_examples=30)
+def test_the_average_forgets_its_start_by_a_decay_that_warms_up(decay: float, steps: int) -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3))
+    average = moving_average(model, decay)  # type: ignore[arg-type]
+    first, *later = walked(model, average, steps)
+    expected = {name: value.double() for name, value in first.items()}
+    for n, state in enumerate(later, start=1):
+        kept = min(decay, (1 + n) / (10 + n))
+        expected = {name: kept * value + (1 - kept) * state[name] for name, value in expected.items()}
+    found = average.module.state_dict()
+    assert set(found) == {"0.weight", "0.bias", *(f"1.{name}" for name in nn.BatchNorm2d(3).state_dict())}
+    for name, value in found.items():
+        if value.is_floating_point():
+            assert torch.allclose(value.double(), expected[name], atol=1e-5)
+        else:
+            assert value == [first, *later][-1][name]
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_average_shares_no_memory_with_the_model(channels_last: bool) -> None:
+    model = an_fcn()
+    if channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    average = moving_average(model, 0.9)
+    own = {value.data_ptr() for value in model.state_dict().values()}
+    assert not own & {value.data_ptr() for value in average.module.state_dict().values()}
+    before = {name: value.clone() for name, value in average.module.state_dict().items()}
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value.add_(1)
+    assert all(torch.equal(value, before[name]) for name, value in average.module.state_dict().items())
+
+
+@pytest.mark.parametrize("freeze", [lambda model: None, lambda model: model.backbone.requires_grad_(False)])
+def test_the_average_of_what_does_not_move_is_what_it_is(freeze: Callable[[FCN], Any]) -> None:
+    model = an_fcn()
+    freeze(model)
+    average = moving_average(model, 0.9)
+    for _ in range(5):
+        average.update_parameters(model)
+    for name, value in average.module.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fcnlab.data.decoded import DecodedSplit
 from fcnlab.places import Lab
 from fcnlab.spec.grid import resolve
 from fcnlab.spec.trial import Trial
+from fcnlab.training.evaluate import evaluate
 from fcnlab.trial import run
+from fcnlab.trial.build import build_model, build_training
 from fcnlab.trial.record import Record, RunFolder
 from fcnlab.trial.run import run_trial
 
@@ -57,17 +61,7 @@ def test_a_trial_killed_after_an_epoch_ends_as_an_undisturbed_one(
     trial = a_trial(calm, recipe__epochs=3, recipe__validate_every=2)
     expected = run_trial(trial, calm)
 
-    save = run._Run._save_checkpoint
-
-    def save_and_die(self: Any, training: Any) -> None:
-        save(self, training)
-        if len(self.epochs) == killed_after:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(run._Run, "_save_checkpoint", save_and_die)
-    with pytest.raises(KeyboardInterrupt):
-        run_trial(trial, rough)
-    monkeypatch.undo()
+    killed(trial, rough, monkeypatch, killed_after)
     folder = RunFolder(rough.runs, trial.key)
     assert folder.read() is None
     assert folder.checkpoint.exists()
@@ -75,6 +69,92 @@ def test_a_trial_killed_after_an_epoch_ends_as_an_undisturbed_one(
     assert figures(resumed) == figures(expected)
     assert [epoch.epoch for epoch in folder.read_progress()] == [1, 2, 3]
     assert not folder.checkpoint.exists()
+
+
+EVERYTHING: dict[str, Any] = {
+    "recipe__epochs": 2,
+    "recipe__ema": 0.9,
+    "recipe__accumulate": 2,
+    "recipe__clip_norm": 0.5,
+    "recipe__jitter": {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1},
+    "recipe__batch_norm": "eval",
+    "recipe__freeze": "stride2",
+    "recipe__optimizer": {"name": "adamw", "lr": 0.003, "weight_decay": 0.01},
+    "recipe__lr_factors": {"backbone": 0.5, "upsampler": 2.0, "bias": 2.0},
+    "recipe__decay": "weights",
+    "recipe__schedule": {"name": "step", "warmup_epochs": 1},
+    "recipe__loss": {"class_weights": "median_frequency", "focal": 1.0, "dice": 0.5, "lovasz": 0.5},
+}
+"""A recipe that leaves nothing out that the training of an FCN can have."""
+
+
+def killed(trial: Trial, lab: Lab, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """Run a trial until it has saved its checkpoint after an epoch."""
+    save = run._Run._save_checkpoint
+
+    def save_and_die(self: Any, training: Any) -> None:
+        save(self, training)
+        if len(self.epochs) == after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run._Run, "_save_checkpoint", save_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            run_trial(trial, lab)
+
+
+@pytest.mark.parametrize("head", ["fcn8s", "dilated16-aux"])
+def test_a_trial_with_everything_that_is_killed_ends_bit_for_bit_as_an_undisturbed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str
+) -> None:
+    calm, rough = (Lab.find(lab=_made(tmp_path / name)) for name in ("calm", "rough"))
+    trial = a_trial(calm, head=head, **EVERYTHING)
+    expected = run_trial(trial, calm)
+    killed(trial, rough, monkeypatch, after=1)
+    assert figures(run_trial(trial, rough)) == figures(expected)
+    folders = [lab.runs / trial.key for lab in (calm, rough)]
+    weights = [load_file(folder / "last.safetensors") for folder in folders]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    counts = [np.load(folder / "counts.npz") for folder in folders]
+    assert all(np.array_equal(counts[0][name], counts[1][name]) for name in counts[0].files)
+
+
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_the_weights_that_are_kept_are_those_that_were_scored(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, ema: float | None
+) -> None:
+    trained: dict[str, torch.Tensor] = {}
+    save = run._Run._save_checkpoint
+
+    def note(self: Any, training: Any) -> None:
+        save(self, training)
+        trained.update({name: value.clone() for name, value in self.model.state_dict().items()})
+
+    monkeypatch.setattr(run._Run, "_save_checkpoint", note)
+    trial = a_trial(lab, **EVERYTHING | {"recipe__ema": ema})
+    record = run_trial(trial, lab)
+    assert record.failure is None, record.failure
+    kept = load_file(lab.runs / record.key / "last.safetensors")
+    assert kept.keys() == trained.keys()
+    same = all(torch.equal(kept[name], trained[name]) for name in kept)
+    assert same == (ema is None)
+
+    dataset = lab.dataset(trial.dataset)
+    model = build_model(trial.variant, len(dataset.classes), trial.seed)
+    model.load_state_dict(kept)
+    counts = np.load(lab.runs / record.key / "counts.npz")
+    for name in ("val", "test"):
+        found = evaluate(
+            model,
+            DecodedSplit(dataset.split(name)),
+            classes=len(dataset.classes),
+            mean=model.backbone.mean,
+            std=model.backbone.std,
+            device=torch.device("cpu"),
+            autocast=nullcontext,
+        )
+        assert np.array_equal(found, counts[f"{name}_last"])
 
 
 def test_a_finished_trial_is_not_run_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,8 +223,6 @@ def test_a_record_of_another_trial_is_no_record(lab: Lab) -> None:
 
 
 def test_swapping_the_head_leaves_the_batches_alone(lab: Lab) -> None:
-    from fcnlab.trial.build import build_model, build_training
-
     seen = []
     for head in ("fcn32s", "fcn8s"):
         trial = a_trial(lab, head=head)

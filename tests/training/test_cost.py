@@ -1,0 +1,81 @@
+"""What a model costs, against published and hand-computed figures."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import fcnlab
+from fcnlab.models import TimmBackbone
+from fcnlab.training import cost
+
+torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "reduction", "pixels"),
+    [
+        # Araujo, Norris, Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019, but for
+        # MobileNetV2, whose figure follows from its strides and kernels.
+        ("resnet18", 32, 435),
+        ("vgg16", 32, 212),
+        ("mobilenetv2_100", 32, 491),
+    ],
+)
+def test_receptive_fields_are_the_published_ones(name: str, reduction: int, pixels: int) -> None:
+    assert cost.receptive_field(TimmBackbone(name), reduction) == pixels
+
+
+def test_a_network_with_global_pooling_sees_the_whole_image() -> None:
+    assert cost.receptive_field(TimmBackbone("regnety_002"), 32, longest=1024) is None
+
+
+def test_the_receptive_field_is_read_off_a_copy() -> None:
+    backbone = TimmBackbone("test_resnet")
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    cost.receptive_field(backbone, 32)
+    assert all(torch.equal(before[name], value) for name, value in backbone.state_dict().items())
+    assert any(isinstance(module, nn.MaxPool2d) for module in backbone.modules())
+
+
+def test_the_parts_of_a_model_hold_every_parameter_once() -> None:
+    for variant in ("fcn8s-tiny", "tiny-scratch+fcn16s-concat+bilinear", "tiny-scratch+dilated16-aux+random"):
+        model = fcnlab.build_model(variant, 7)
+        held = [id(p) for part in cost.parts(model).values() for p in part.parameters()]
+        assert sorted(held) == sorted(id(p) for p in model.parameters())
+
+
+def test_the_upsamplers_hold_what_their_kernels_say() -> None:
+    dense, per_class = (
+        fcnlab.build_model(f"tiny-scratch+fcn32s+{name}", 21) for name in ("bilinear", "bilinear-per-class")
+    )
+    assert cost.parameters(cost.parts(dense)["upsamplers"]) == 21 * 21 * 64 * 64
+    assert cost.parameters(cost.parts(per_class)["upsamplers"]) == 21 * 64 * 64
+    fixed = fcnlab.build_model("tiny-scratch+fcn32s+bilinear-fixed", 21)
+    assert cost.parameters(cost.parts(fixed)["upsamplers"], trainable=True) == 0
+
+
+def test_activations_are_what_the_backward_pass_needs() -> None:
+    # A convolution keeps its input; a ReLU its output, once, though the next convolution needs it too.
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 1))
+    pixels = 4 * 10 * 12
+    assert cost.activation_bytes(net, (10, 12)) == pixels * 3 + pixels * 4  # type: ignore[arg-type]
+
+
+def test_activations_grow_with_the_image_and_need_no_numbers() -> None:
+    with torch.device("meta"):
+        model = fcnlab.build_model("fcn8s-tiny", 5)
+    small, large = (cost.activation_bytes(model, size) for size in ((64, 64), (128, 128)))
+    assert large == pytest.approx(4 * small, rel=0.02)
+    real = cost.activation_bytes(fcnlab.build_model("fcn8s-tiny", 5), (64, 64))
+    assert real == pytest.approx(small, rel=0.02)
+
+
+def test_speed_is_measured_in_evaluation_mode_and_leaves_the_model_as_it_was() -> None:
+    model = fcnlab.build_model("fcn8s-tiny", 5).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    speed = cost.speed(model, (32, 32), batch=2, repeats=2)
+    assert speed.latency > 0 and speed.images_per_s > 0 and (speed.batch, speed.repeats) == (2, 2)
+    assert model.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
