@@ -72,13 +72,13 @@ def test_a_file_of_no_known_kind_is_refused_with_the_nearest(registry: Path) -> 
 
 
 def test_a_faulty_entry_is_told_with_file_entry_and_key(registry: Path) -> None:
-    (registry / "heads.yaml").write_text("mine: {type: skip, strid: 8}\n")
+    (registry / "heads.yaml").write_text("mine: {type: skip, strid: 8, fusion: add}\n")
     with pytest.raises(SpecError) as caught:
         load(registry)
     lines = str(caught.value).splitlines()
     assert len(lines) == 2
     assert all(line.startswith(f"{registry / 'heads.yaml'}: mine: ") for line in lines)
-    assert "did you mean 'stride'?" in lines[1]
+    assert "did you mean 'stride'?" in lines[1] and "valid: concat, sum" in lines[0]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_an_unknown_name_is_told_with_the_nearest(kind: str, wrong: str, right: 
 
 
 def test_an_unknown_name_far_from_all_is_told_with_all() -> None:
-    with pytest.raises(SpecError, match=r"no head 'zzz'; valid: fcn16s, fcn32s, fcn8s$"):
+    with pytest.raises(SpecError, match=r"no head 'zzz'; valid: dilated16, .*, fcn8s-paper-at-once$"):
         builtin().get("head", "zzz")
 
 

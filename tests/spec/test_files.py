@@ -122,7 +122,7 @@ def test_a_valid_value_is_returned_checked() -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"epoch": 3}, "epoch: unknown key; did you mean 'epochs'? valid: about, batch, "),
+        ({"epoch": 3}, "epoch: unknown key; did you mean 'epochs'? valid: about, accumulate, batch, "),
         ({"crop": {"height": 1, "width": 1, "widht": 1}}, "crop.widht: unknown key; did you mean 'width'?"),
         ({"epochs": "5"}, 'epochs: input should be a valid integer, not "5"'),
         ({"epochs": True}, "epochs: input should be a valid integer, not true"),
@@ -134,7 +134,10 @@ def test_a_valid_value_is_returned_checked() -> None:
         ({"optimizer": {"name": "sdg", "lr": 1}}, "optimizer.name: \"sdg\" is not valid; did you mean 'sgd'?"),
         ({"optimizer": {"name": "sgd", "lr": -1}}, "lr: input should be greater than 0, not -1"),
         ({"optimizer": {"name": "sgd", "lr": 1, "momentun": 0}}, "momentun: unknown key; did you mean 'momentum'?"),
-        ({"optimizer": {"name": "adamw", "lr": 1, "nesterov": True}}, "unknown key; valid: lr, name, weight_decay"),
+        (
+            {"optimizer": {"name": "adamw", "lr": 1, "nesterov": True}},
+            "unknown key; valid: betas, lr, name, weight_decay",
+        ),
         ({"scale": [2, 1]}, "scale must run from small to large, not from 2.0 to 1.0"),
     ],
 )
@@ -154,8 +157,9 @@ def test_a_missing_key_is_named(key: str) -> None:
 def test_several_faults_are_several_lines() -> None:
     assert faults(Head, {"typ": "skip", "stride": 7}) == [
         "grid.yaml: entry: type: missing; this key is required",
-        "grid.yaml: entry: stride: 7 is not valid; valid: 16, 32, 8",
-        "grid.yaml: entry: typ: unknown key; did you mean 'type'? valid: about, stride, type",
+        "grid.yaml: entry: stride: 7 is not valid; valid: 16, 32, 4, 8",
+        "grid.yaml: entry: typ: unknown key; did you mean 'type'? valid: about, at_once, auxiliary, concat_input, convs, "
+        "dropout, fusion, hidden, options, output_stride, reads, stride, type",
     ]
 
 
