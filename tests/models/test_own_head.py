@@ -1,0 +1,112 @@
+"""A head of one's own: one class, one line in the table, one entry in a registry, and a grid can ask about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import fcnlab
+from fcnlab.errors import ModelError, SpecError
+from fcnlab.models import HEADS
+from fcnlab.models.heads import Head
+from fcnlab.models.heads.base import MakeUpsampler, require
+from fcnlab.places import Lab
+from fcnlab.spec.catalog import builtin
+from fcnlab.trial import build
+from fcnlab.trial.run import run_trial
+from tests.conftest import write_grid
+
+torch.set_num_threads(1)
+
+
+class Shallow(Head):
+    """Reads one map, as wide as it is told, and scores it."""
+
+    def __init__(
+        self, channels: Mapping[int, int], classes: int, make_upsampler: MakeUpsampler, *, at: int, width: int = 8
+    ) -> None:
+        super().__init__()
+        require(channels, [at], "a shallow head")
+        self.at = self.output_stride = at
+        self.score = nn.Sequential(nn.Conv2d(channels[at], width, 1), nn.ReLU(), nn.Conv2d(width, classes, 1))
+        self.upsample = make_upsampler(classes, at, "image")
+
+    def forward(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor:
+        scores: Tensor = self.upsample(self.score(features[self.at]), size)
+        return scores
+
+
+@pytest.fixture
+def with_shallow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "HEADS", {**HEADS, "shallow": Shallow})
+
+
+ENTRY = "shallow8: {about: Mine, type: shallow, reads: [8], options: {at: 8, width: 16}}\n"
+GRID = """
+question: Is depth needed at all?
+base: {backbone: tiny-scratch, upsampler: bilinear, dataset: shapes-mini, recipe: smoke}
+product: {head: [fcn32s, shallow8]}
+baseline: {head: fcn32s}
+"""
+
+
+def lab_with(folder: Path, heads: str) -> Lab:
+    (folder / "registry").mkdir()
+    (folder / "registry" / "heads.yaml").write_text(heads)
+    return Lab.find(lab=folder)
+
+
+@pytest.mark.usefixtures("with_shallow")
+def test_a_head_of_ones_own_is_trained_and_scored_in_a_grid(tmp_path: Path) -> None:
+    lab = lab_with(tmp_path, ENTRY)
+    grid = lab.grid(write_grid(tmp_path, GRID))
+    cell = next(cell for cell in grid.cells if cell.names["head"] == "shallow8")
+    record = run_trial(cell.trial(0, lab.fingerprints), lab)
+    assert record.failure is None
+    model = fcnlab.build_model("tiny-scratch+shallow8+bilinear", 4, lab=lab)
+    assert isinstance(model.head, Shallow)
+    assert model(torch.randn(1, 3, 65, 97)).shape == (1, 4, 65, 97)
+
+
+@pytest.mark.usefixtures("with_shallow")
+def test_its_options_are_part_of_what_is_asked(tmp_path: Path) -> None:
+    lab = lab_with(tmp_path, ENTRY + ENTRY.replace("shallow8", "wide8").replace("16", "32"))
+    grid = lab.grid(write_grid(tmp_path, GRID.replace("fcn32s, ", "wide8, ").replace("head: fcn32s", "head: wide8")))
+    assert len({trial.key for _, trial in grid.trials(lab.fingerprints)}) == 2
+
+
+@pytest.mark.usefixtures("with_shallow")
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (("at: 8, width", "at: 8, wide"), "a head of type shallow takes no 'wide'; did you mean 'width'? valid: at, width"),
+        (("type: shallow,", "type: shalow,"), "the table of heads has no 'shalow'; did you mean 'shallow'?"),
+        (("at: 8", "at: 64"), "a shallow head needs features at stride 64; the backbone has 2, 4, 8, 16, 32"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_it_is_one_clear_line(tmp_path: Path, wrong: tuple[str, str], says: str) -> None:
+    lab = lab_with(tmp_path, ENTRY.replace(*wrong))
+    with pytest.raises(ModelError) as caught:
+        fcnlab.build_model("tiny-scratch+shallow8+bilinear", 4, lab=lab)
+    assert str(caught.value).startswith(says)
+
+
+def test_what_it_reads_is_checked_before_anything_runs(tmp_path: Path) -> None:
+    lab = lab_with(tmp_path, ENTRY.replace("[8]", "[64]"))
+    with pytest.raises(
+        fcnlab.errors.SpecError, match=r"head shallow8 needs stride 64, which backbone tiny-scratch lacks"
+    ):
+        lab.grid(write_grid(tmp_path, GRID))
+
+
+@pytest.mark.parametrize("name", builtin().names("head"))
+def test_every_head_says_at_which_stride_its_scores_are_made(name: str) -> None:
+    backbone = "vgg16-paper-scratch" if name.endswith("paper") or "-paper-" in name else "tiny-scratch"
+    with torch.device("meta"):
+        model = fcnlab.build_model(f"{backbone}+{name}+bilinear", 4)
+        last = [m for m in model.head.modules() if isinstance(m, nn.ConvTranspose2d)]
+    assert model.head.output_stride in {m.stride[0] for m in last}
