@@ -31,6 +31,10 @@ def crop(scores: Tensor, size: Sequence[int], offset: int = 0) -> Tensor:
 
     Without an offset the upper left is kept: feature 0 covers pixel 0, so that is where grids align.
     """
+    if torch.compiler.is_exporting():
+        # An exported slice is bound to sizes where it cuts something off, or to those where it does not; this is not.
+        below, right = (offset + wanted - there for wanted, there in zip(size, scores.shape[-2:], strict=True))
+        return F.pad(scores, (-offset, right, -offset, below))
     return scores[..., offset : offset + size[0], offset : offset + size[1]]
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fcnlab.errors import ModelError
-from fcnlab.models import FCN, HEADS, Backbone, TransposedUpsampler
+from fcnlab.models import FCN, HEADS, Backbone, TimmBackbone, TransposedUpsampler
 from fcnlab.models.backbone import load_weights
 from fcnlab.spec.catalog import builtin
 from fcnlab.spec.config import Variant
@@ -21,7 +21,10 @@ from fcnlab.trial.build import build_model
 
 torch.set_num_threads(1)
 
-HEAD_NAMES = builtin().names("head")
+TYPES = {name: builtin().get("head", name).type for name in builtin().names("head")}  # type: ignore[attr-defined]
+SKIP_HEADS = [name for name, type_ in TYPES.items() if type_ == "skip"]
+# The paper's heads go with the paper's nets; an auxiliary head is not in the scores.
+HEAD_NAMES = SKIP_HEADS + [n for n, type_ in TYPES.items() if type_ == "dilated" and not n.endswith("-aux")]
 
 
 def variant(backbone: str = "tiny-scratch", head: str = "fcn8s", upsampler: str = "bilinear") -> Variant:
@@ -40,25 +43,46 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def lively(model: FCN, seed: int = 1) -> FCN:
-    """The model with skips that say something, as after training; they start at zero."""
+    """The model with scores, and skips among them, that say something, as after training."""
     torch.manual_seed(seed)
-    for score in model.head.score.values():  # type: ignore[union-attr, operator]
-        nn.init.normal_(score.weight)
-        nn.init.normal_(score.bias)
+    for name, module in model.head.named_modules():
+        if isinstance(module, nn.Conv2d) and name.startswith(("score", "mix", "classify.score")):
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias)  # type: ignore[arg-type]
     return model.eval()
 
 
 NETS = {head: lively(build_model(variant(head=head), 3, seed=0)) for head in HEAD_NAMES}
 
 
-@pytest.mark.parametrize("head", HEAD_NAMES)
-@given(height=st.integers(33, 200), width=st.integers(33, 200))
-@settings(max_examples=8, deadline=None)
+@given(head=st.sampled_from(HEAD_NAMES), height=st.integers(33, 300), width=st.integers(33, 300))
+@settings(max_examples=25, deadline=None)
 def test_scores_have_exactly_the_size_of_the_image(head: str, height: int, width: int) -> None:
     with torch.inference_mode():
         scores = NETS[head](noise(1, 3, height, width))
     assert scores.shape == (1, 3, height, width)
     assert scores.isfinite().all()
+
+
+@pytest.mark.parametrize("upsampler", ["bilinear", "interpolate", "resize"])
+@pytest.mark.parametrize(
+    "head", ["fcn32s", "fcn16s", "fcn8s", "fcn4s", "fcn8s-concat", "fcn8s-at-once", "dilated16-aux", "dilated8-aux"]
+)
+def test_every_size_comes_back_under_every_kind_of_upsampler(head: str, upsampler: str) -> None:
+    # On the meta device shapes are computed and numbers are not.
+    with torch.device("meta"):
+        model = build_model(variant(head=head, upsampler=upsampler), 3, seed=0).eval()
+
+    @given(height=st.integers(33, 300), width=st.integers(33, 300))
+    @settings(max_examples=15, deadline=None)
+    def law(height: int, width: int) -> None:
+        with torch.no_grad():
+            scores, auxiliary = model.training_scores(torch.empty(2, 3, height, width, device="meta"))
+        assert scores.shape == (2, 3, height, width)
+        assert (auxiliary is None) == (not head.endswith("-aux"))
+        assert auxiliary is None or auxiliary.shape == scores.shape
+
+    law()
 
 
 @pytest.mark.parametrize("size", [(33, 33), (63, 65), (64, 64), (97, 40)])
@@ -71,7 +95,9 @@ def test_scores_lie_where_the_image_does(head: str, size: tuple[int, int]) -> No
     with torch.inference_mode():
         small = NETS[head](canvas[..., : 256 + h, : 256 + w])
         large = NETS[head](canvas)
-    assert torch.allclose(small[..., :96, :96], large[..., :96, :96], rtol=1e-3, atol=1e-3)
+    small, large = small[..., :96, :96], large[..., :96, :96]
+    # Against how much the scores vary from pixel to pixel, which in some heads is little.
+    assert (small - large).abs().max() < 0.01 * large.std((2, 3)).max()
 
 
 @pytest.mark.parametrize(("down", "right"), [(32, 0), (0, 32), (32, 32)])
@@ -82,40 +108,22 @@ def test_moving_the_image_by_the_stride_moves_the_scores(head: str, down: int, r
         here = NETS[head](canvas[..., :384, :384])
         there = NETS[head](canvas[..., down : down + 384, right : right + 384])
     middle, moved = slice(176, 208), (slice(176 + down, 208 + down), slice(176 + right, 208 + right))
-    assert torch.allclose(there[..., middle, middle], here[..., moved[0], moved[1]], rtol=1e-3, atol=1e-3)
-    assert not torch.allclose(there[..., middle, middle], here[..., middle, middle], rtol=1e-1, atol=1e-1)
-
-
-def test_at_the_start_the_skips_change_nothing() -> None:
-    model = build_model(variant(head="fcn8s"), 5, seed=0).eval()
-    images = noise(2, 3, 64, 96)
-    with torch.inference_mode():
-        scores = model.head.score["32"](model.backbone(images)[32])  # type: ignore[union-attr, operator, index]
-        for factor in (2, 2, 8):
-            scores = TransposedUpsampler(5, factor)(scores)
-        assert torch.allclose(model(images), scores, atol=1e-6)
-        assert scores.abs().max() > 0
-
-
-def test_a_skip_that_has_learned_changes_the_scores() -> None:
-    model = build_model(variant(head="fcn8s"), 5, seed=0).eval()
-    images = noise(1, 3, 64, 64)
-    with torch.inference_mode():
-        before = model(images)
-        for reduction in ("16", "8"):
-            model.head.score[reduction].bias.fill_(1.0)  # type: ignore[union-attr, operator, index]
-            after = model(images)
-            assert not torch.allclose(after, before)
-            before = after
+    apart = (there[..., middle, middle] - here[..., moved[0], moved[1]]).abs().max()
+    unmoved = (there[..., middle, middle] - here[..., middle, middle]).abs().max()
+    assert apart < 0.01 * unmoved
+    assert unmoved > 1e-3
 
 
 def test_one_seed_starts_the_backbone_and_the_deepest_score_alike_in_every_head() -> None:
     # So the cells of a grid differ by what is compared and by nothing else.
-    states = [build_model(variant(head=head), 6, seed=7).state_dict() for head in HEAD_NAMES]
+    states = [build_model(variant(head=head), 6, seed=7).state_dict() for head in SKIP_HEADS]
     shared = [key for key in states[0] if key.startswith(("backbone.", "head.score.32."))]
     assert "head.score.32.weight" in shared and len(shared) > 20
     for state in states[1:]:
         assert all(torch.equal(state[key], states[0][key]) for key in shared)
+    for head in ("dilated16", "dilated8-aux"):
+        state = build_model(variant(head=head), 6, seed=7).state_dict()
+        assert all(torch.equal(state[key], states[0][key]) for key in shared if key.startswith("backbone."))
 
 
 def test_one_seed_starts_the_backbone_alike_under_every_upsampler() -> None:
@@ -139,7 +147,7 @@ def test_building_leaves_the_global_random_numbers_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize("upsampler", builtin().names("upsampler"))
+@pytest.mark.parametrize("upsampler", [name for name in builtin().names("upsampler") if name != "zero"])
 def test_gradients_reach_the_backbone_and_what_learns_of_the_upsampler(upsampler: str) -> None:
     spec = variant(upsampler=upsampler)
     model = lively(build_model(spec, 3, seed=0)).train()
@@ -147,18 +155,35 @@ def test_gradients_reach_the_backbone_and_what_learns_of_the_upsampler(upsampler
     first = next(model.backbone.parameters())
     assert first.grad is not None and first.grad.abs().max() > 0
     ups = [m for m in model.head.modules() if isinstance(m, TransposedUpsampler)]
-    assert len(ups) == 3
+    assert len(ups) == (3 if spec.upsampler.type == "transposed" else 0)
     for up in ups:
         assert (up.weight.grad is not None and up.weight.grad.abs().max() > 0) == spec.upsampler.learned
 
 
+def test_from_a_zero_start_the_last_upsampling_learns_first_and_the_rest_after_it() -> None:
+    model = lively(build_model(variant(upsampler="zero"), 3, seed=0)).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    first = next(model.backbone.parameters())
+    learns = []
+    for _ in range(2):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(noise(2, 3, 64, 64)), torch.zeros(2, 64, 64, dtype=torch.long)).backward()
+        learns.append([p.grad.abs().max().item() > 0 for p in (model.head.upsample.weight, first)])  # type: ignore[union-attr]
+        optimizer.step()
+    assert learns == [[True, False], [True, True]]
+
+
+def bilinear(classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:
+    return TransposedUpsampler(classes, factor, **geometry)
+
+
 def test_a_head_without_its_stride_in_the_backbone_names_the_strides_there_are() -> None:
     with pytest.raises(ModelError, match=r"stride 8 needs features at stride 16; the backbone has 4, 8, 32$"):
-        HEADS["skip"]({4: 8, 8: 8, 32: 8}, 3, TransposedUpsampler, stride=8)  # type: ignore[call-arg]
+        HEADS["skip"]({4: 8, 8: 8, 32: 8}, 3, bilinear, stride=8)  # type: ignore[call-arg]
 
 
 def test_a_head_reads_no_stride_that_it_does_not_need() -> None:
-    head = HEADS["skip"]({32: 8}, 3, TransposedUpsampler, stride=32)  # type: ignore[call-arg]
+    head = HEADS["skip"]({32: 8}, 3, bilinear, stride=32)  # type: ignore[call-arg]
     assert head({32: noise(1, 8, 2, 3)}, (50, 70)).shape == (1, 3, 50, 70)
 
 

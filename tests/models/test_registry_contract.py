@@ -135,8 +135,8 @@ def test_every_recipe_builds_what_trains(name: str, tiny: FCN) -> None:
     assert training.batches.steps == 1
     assert training.loss.reduction == recipe.loss.reduction
     assert type(training.optimizer).__name__.lower() == recipe.optimizer.name
-    assert training.optimizer.param_groups[0]["lr"] == recipe.optimizer.lr
-    assert training.optimizer.param_groups[0]["weight_decay"] == recipe.optimizer.weight_decay
+    assert training.optimizer.defaults["lr"] == recipe.optimizer.lr
+    assert training.optimizer.defaults["weight_decay"] == recipe.optimizer.weight_decay
     factors = [training.factor(step) for step in range(recipe.epochs)]
     assert all(0 < factor <= 1 for factor in factors)
     assert max(factors) == pytest.approx(1)

@@ -1,0 +1,340 @@
+"""Heads: skips that start as no-ops, what each stage starts with, and the dilated ones of two other libraries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.segmentation import FCN_ResNet50_Weights, fcn_resnet50
+
+from fcnlab.models import FCN, HEADS, TransposedUpsampler, bilinear_kernel
+from fcnlab.spec.catalog import builtin
+from fcnlab.spec.config import Upsampler, Variant
+from fcnlab.training.cost import gmacs, parameters
+from fcnlab.trial.build import build_model
+
+torch.set_num_threads(1)
+
+SKIPS = ["fcn16s", "fcn8s", "fcn4s", "fcn16s-concat", "fcn8s-concat", "fcn16s-at-once", "fcn8s-at-once"]
+
+
+def variant(head: str, upsampler: str | Upsampler = "bilinear", backbone: str = "tiny-scratch", **more: Any) -> Variant:
+    catalog = builtin()
+    found = catalog.get("upsampler", upsampler) if isinstance(upsampler, str) else upsampler
+    return Variant.model_validate(
+        {
+            "backbone": catalog.get("backbone", backbone).model_copy(update={"weights": "scratch"}),
+            "head": catalog.get("head", head).model_copy(update=more),
+            "upsampler": found,
+        }
+    )
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def maker(classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:
+    return TransposedUpsampler(classes, factor, **geometry)
+
+
+def stirred(model: nn.Module) -> nn.Module:
+    """Batch norms and biases that do something: all that starts at one or zero moved a little."""
+    for i, value in enumerate(model.state_dict().values()):
+        if value.ndim == 1:
+            value += 0.3 * noise(*value.shape, seed=i).tanh()
+    return model.eval()
+
+
+# Skips.
+
+
+def by_hand(model: FCN, images: Tensor, upsampler: str) -> Tensor:
+    """The deepest scores, brought up step by step with the skips left out."""
+    features = model.backbone(images)
+    score = model.head.score["32"]  # type: ignore[index]
+    scores = F.conv2d(features[32], score.weight, score.bias)
+    *between, _ = [*model.head.reductions[1:], 0]  # type: ignore[misc]
+    for r in between:
+        scores = enlarged(scores, 2, features[r].shape[-2:], upsampler)
+    return enlarged(scores, model.head.reductions[-1], images.shape[-2:], upsampler)  # type: ignore[index]
+
+
+def enlarged(scores: Tensor, factor: int, size: torch.Size, upsampler: str) -> Tensor:
+    if upsampler == "resize":
+        return F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
+    if upsampler == "interpolate":
+        up = F.interpolate(scores, scale_factor=factor, mode="bilinear", align_corners=False)
+    else:
+        classes = scores.shape[1]
+        kernels = bilinear_kernel(2 * factor).expand(classes, 1, -1, -1)
+        up = F.conv_transpose2d(scores, kernels, stride=factor, padding=factor // 2, groups=classes)
+    return up[:, :, : size[0], : size[1]]
+
+
+@pytest.mark.parametrize("size", [(64, 96), (75, 101)])
+@pytest.mark.parametrize("upsampler", ["bilinear", "interpolate", "resize"])
+@pytest.mark.parametrize("head", SKIPS)
+def test_at_the_start_the_skips_change_nothing(head: str, upsampler: str, size: tuple[int, int]) -> None:
+    model = build_model(variant(head, upsampler), 5, seed=0).eval()
+    images = noise(2, 3, *size)
+    with torch.inference_mode():
+        scores = model(images)
+        assert torch.allclose(scores, by_hand(model, images, upsampler), rtol=0, atol=2e-6)
+    assert scores.std() > 0
+
+
+@pytest.mark.parametrize("head", SKIPS)
+def test_at_the_start_the_deepest_scores_are_those_of_fcn32s(head: str) -> None:
+    ours, plain = (build_model(variant(name), 5, seed=3).eval() for name in (head, "fcn32s"))
+    images = noise(1, 3, 64, 64)
+    with torch.inference_mode():
+        score = ours.head.score["32"]  # type: ignore[index]
+        wanted = plain.head.score["32"](plain.backbone(images)[32])  # type: ignore[index]
+        assert torch.equal(score(ours.backbone(images)[32]), wanted)
+
+
+@pytest.mark.parametrize("head", SKIPS)
+def test_a_skip_that_has_learned_changes_the_scores(head: str) -> None:
+    model = build_model(variant(head), 5, seed=0).eval()
+    images = noise(1, 3, 64, 64)
+    fused = model.head.mix if "concat" in head else model.head.score
+    with torch.inference_mode():
+        before = model(images)
+        for r in model.head.reductions[1:]:  # type: ignore[index]
+            fused[str(r)].weight[:, -5:].add_(1e6 if "at-once" in head else 1)  # type: ignore[index, union-attr]
+            after = model(images)
+            assert not torch.allclose(after, before, atol=1e-2)
+            before = after
+
+
+@pytest.mark.parametrize("stride", [16, 8, 4])
+def test_at_once_scales_each_map_before_it_is_scored(stride: int) -> None:
+    channels = {32: 6, 16: 5, 8: 4, 4: 3}
+    maps = {r: noise(2, c, 64 // r, 96 // r, seed=r).double() for r, c in channels.items()}
+    head = HEADS["skip"](channels, 3, maker, stride=stride, at_once=True).double()  # type: ignore[call-arg]
+    weights = {r: noise(3, c, 1, 1, seed=1 + r).double() for r, c in channels.items()}
+    biases = {r: noise(3, seed=2 + r).double() for r in channels}
+    for key, score in head.score.items():  # type: ignore[operator, union-attr]
+        score.weight.data, score.bias.data = weights[int(key)], biases[int(key)]
+    scales = {32: 1, 16: 0.01, 8: 0.0001, 4: 0.000001}
+
+    def score(r: int, scale: float) -> Tensor:
+        scored = torch.einsum("oc,bchw->bohw", weights[r][..., 0, 0], scale * maps[r])
+        return scored + biases[r][:, None, None]
+
+    def whole(scales: dict[int, float]) -> Tensor:
+        scores = score(32, 1)
+        for r in (16, 8, 4):
+            if r >= stride:
+                scores = TransposedUpsampler(3, 2).double()(scores) + score(r, scales[r])
+        return TransposedUpsampler(3, stride).double()(scores)
+
+    with torch.no_grad():
+        scores = head(maps, (64, 96))
+        assert torch.allclose(scores, whole(scales), rtol=0, atol=1e-12)
+        for r in [r for r in (16, 8, 4) if r >= stride]:
+            assert not torch.allclose(scores, whole(scales | {r: 0.0}), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("head", ["fcn16s", "fcn8s", "fcn4s", "fcn8s-at-once"])
+def test_summed_skips_learn_from_the_first_step(head: str) -> None:
+    model = build_model(variant(head), 3, seed=0)
+    model(noise(2, 3, 64, 64)).square().mean().backward()
+    for r in model.head.reductions[1:]:  # type: ignore[index]
+        assert model.head.score[str(r)].weight.grad.abs().max() > 0  # type: ignore[index, union-attr]
+
+
+@pytest.mark.parametrize("head", ["fcn16s-concat", "fcn8s-concat"])
+def test_concatenated_skips_are_read_from_the_first_step_and_learn_from_the_second(head: str) -> None:
+    # What reads them starts at zero, so they say something from the start and are told something one step later.
+    model = build_model(variant(head), 3, seed=0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    skips = [str(r) for r in model.head.reductions[1:]]  # type: ignore[index]
+    for step in range(2):
+        optimizer.zero_grad()
+        model(noise(2, 3, 64, 64)).square().mean().backward()
+        for r in skips:
+            assert (model.head.mix[r].weight.grad[:, 3:].abs().amax((0, 2, 3)) > 0).all()  # type: ignore[index, union-attr]
+            assert (model.head.score[r].weight.grad.abs().max() > 0) == (step == 1)  # type: ignore[index, union-attr]
+        optimizer.step()
+
+
+def test_stages_start_as_they_are_told_and_the_rest_as_the_rest() -> None:
+    stages = {"to16": "zero", "to8": "normal", "image": "random"}
+    model = build_model(variant("fcn4s", Upsampler.model_validate({"start": "bilinear", "stages": stages})), 8, seed=0)
+    to16, to8, to4 = (model.head.fuse[r].weight for r in ("16", "8", "4"))  # type: ignore[index]
+    image, own = model.head.upsample.weight, torch.eye(8, dtype=torch.bool)  # type: ignore[union-attr]
+    assert to16.abs().max() == 0
+    assert to8.std().item() == pytest.approx(0.01, rel=0.15) and to8[~own].abs().max() > 0  # type: ignore[index]
+    assert torch.equal(to4[own], bilinear_kernel(4).expand(8, 4, 4)) and to4[~own].abs().max() == 0  # type: ignore[index]
+    bound = (8 * 8 * 8) ** -0.5  # torch's: Kaiming's with a = sqrt 5
+    assert 0.95 * bound < image.abs().max() <= bound and image[~own].abs().max() > 0  # type: ignore[index, operator]
+
+
+def test_bilinear_random_image_starts_only_the_last_upsampling_at_random() -> None:
+    mixed, bilinear, random = (
+        build_model(variant("fcn8s", name), 4, seed=0).head for name in ("bilinear-random-image", "bilinear", "random")
+    )
+    for r in ("16", "8"):
+        assert torch.equal(mixed.fuse[r].weight, bilinear.fuse[r].weight)  # type: ignore[index]
+    deviation = random.upsample.weight.std().item()  # type: ignore[union-attr]
+    assert mixed.upsample.weight.std().item() == pytest.approx(deviation, rel=0.1)  # type: ignore[union-attr]
+    assert not torch.equal(mixed.upsample.weight, bilinear.upsample.weight)  # type: ignore[union-attr, arg-type]
+
+
+# torchvision's FCN.
+
+
+@pytest.fixture(scope="module")
+def theirs() -> nn.Module:
+    torch.manual_seed(0)
+    return stirred(fcn_resnet50(weights=None, weights_backbone=None, num_classes=21, aux_loss=True))
+
+
+def as_theirs(ours: FCN, theirs: nn.Module) -> FCN:
+    """Our model with the weights of torchvision's."""
+    renamed = {}
+    for key, value in theirs.state_dict().items():
+        part, _, rest = key.partition(".")
+        number, _, name = rest.partition(".")
+        if part == "backbone":
+            renamed[f"backbone.body.{rest}"] = value
+        else:
+            head = "classify" if part == "classifier" else "auxiliary_classify"
+            renamed[f"head.{head}.score.{name}" if number == "4" else f"head.{head}.convs.0.{number}.{name}"] = value
+    own = ours.state_dict()
+    assert not {key for key in own if key not in renamed}
+    ours.load_state_dict({key: renamed[key] for key in own})
+    return ours.eval()
+
+
+@pytest.mark.parametrize("size", [(65, 97), (64, 96)])
+def test_dilated8_aux_resnet50_is_torchvisions_fcn_resnet50(theirs: nn.Module, size: tuple[int, int]) -> None:
+    ours = as_theirs(build_model(variant("dilated8-aux", "resize", "resnet50"), 21, seed=0), theirs)
+    images = noise(1, 3, *size)
+    with torch.inference_mode():
+        wanted = theirs(images)
+        scores, auxiliary = ours.training_scores(images)
+        assert auxiliary is not None
+        for got, expected in ((scores, wanted["out"]), (auxiliary, wanted["aux"])):
+            assert got.shape == expected.shape == (1, 21, *size)
+            assert torch.allclose(got, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
+            assert expected.std() > 0
+        assert torch.equal(ours(images), scores)
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
+
+
+@pytest.mark.parametrize("size", [(65, 97), (64, 96)])
+def test_dilated8_resnet50_is_torchvisions_without_its_auxiliary(theirs: nn.Module, size: tuple[int, int]) -> None:
+    ours = as_theirs(build_model(variant("dilated8", "resize", "resnet50"), 21, seed=0), theirs)
+    plain = fcn_resnet50(weights=None, weights_backbone=None, num_classes=21, aux_loss=None).eval()
+    plain.load_state_dict({k: v for k, v in theirs.state_dict().items() if not k.startswith("aux")})
+    images = noise(1, 3, *size)
+    with torch.inference_mode():
+        expected = plain(images)["out"]
+        scores, auxiliary = ours.training_scores(images)
+    assert auxiliary is None
+    assert torch.allclose(scores, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in plain.parameters())
+
+
+class _Trained(nn.Module):
+    def __init__(self, model: FCN) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.model.training_scores(images)
+
+
+def test_dilated8_resnet50_costs_what_torchvision_says() -> None:
+    # torchvision counts its auxiliary head, which it computes even where it is not trained; ours is left out then.
+    said = FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1.meta
+    with torch.device("meta"):
+        model = build_model(variant("dilated8-aux", "resize", "resnet50"), 21, seed=0)
+        plain = build_model(variant("dilated8", "resize", "resnet50"), 21, seed=0)
+    assert said["_ops"] == 152.717
+    assert gmacs(_Trained(model), (520, 520)) == pytest.approx(152.717, abs=5e-4)
+    auxiliary = 65 * 65 * (9 * 1024 * 256 + 256 * 21) / 1e9
+    assert gmacs(model, (520, 520)) == gmacs(plain, (520, 520)) == pytest.approx(152.717 - auxiliary, abs=5e-4)
+    assert parameters(model) == said["num_params"]
+
+
+# mmsegmentation's FCNHead.
+
+
+class _ConvModule(nn.Module):
+    """mmcv's ConvModule with norm_cfg BN and act_cfg ReLU."""
+
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, out, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.conv(x)).relu()
+
+
+class _MmsegFCNHead(nn.Module):
+    """mmseg/models/decode_heads/fcn_head.py with num_convs=2, concat_input=True, dropout_ratio=0.1."""
+
+    def __init__(self, in_channels: int, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(_ConvModule(in_channels, channels), _ConvModule(channels, channels))
+        self.conv_cat = _ConvModule(in_channels + channels, channels)
+        self.dropout = nn.Dropout2d(0.1)
+        self.conv_seg = nn.Conv2d(channels, num_classes, kernel_size=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        feats = self.convs(x)
+        feats = self.conv_cat(torch.cat([x, feats], dim=1))
+        return self.conv_seg(self.dropout(feats))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_dilated8_mmseg_is_mmsegmentations_head(training: bool) -> None:
+    ours = build_model(variant("dilated8-mmseg", "resize"), 5, seed=0)
+    stirred(ours)
+    theirs = _MmsegFCNHead(ours.backbone.channels[32], 512, 5)
+    state = ours.head.classify.state_dict()  # type: ignore[union-attr, operator]
+    names = {"concat.": "conv_cat.", "score.": "conv_seg.", "convs.": "convs."}
+    inside = {"0": "conv", "1": "bn"}
+    renamed = {}
+    for key, value in state.items():
+        *path, last = key.split(".")
+        if path[0] != "score":
+            path[-1] = inside[path[-1]]
+        path[0] = names[f"{path[0]}."].rstrip(".")
+        renamed[".".join([*path, last])] = value
+    theirs.load_state_dict(renamed)
+    images = noise(2, 3, 65, 97)
+    with torch.no_grad():
+        features = ours.backbone(images)
+        torch.manual_seed(9)
+        scores = ours.head.train(training)(features, (65, 97))
+        torch.manual_seed(9)
+        low = theirs.train(training)(features[32])
+        expected = F.interpolate(low, size=(65, 97), mode="bilinear", align_corners=False)
+    assert torch.allclose(scores, expected, rtol=1e-5, atol=1e-5)
+    assert scores.std() > 0
+    assert parameters(ours.head.classify) == parameters(theirs)  # type: ignore[arg-type]
+
+
+def test_an_auxiliary_head_learns_beside_the_other() -> None:
+    model = build_model(variant("dilated8-aux", "resize"), 3, seed=0)
+    scores, auxiliary = model.training_scores(noise(2, 3, 64, 64))
+    assert auxiliary is not None and auxiliary.shape == scores.shape
+    auxiliary.square().mean().backward()
+    learned = {name.split(".")[1] for name, p in model.named_parameters() if p.grad is not None}
+    assert learned == {"body", "auxiliary_classify"}
+
+
+def test_a_plain_torchvision_resnet_has_the_names_of_timms() -> None:
+    # What the comparison above renames: nothing inside the backbone.
+    ours = build_model(variant("fcn32s", backbone="resnet50-scratch"), 2, seed=0).backbone.body.state_dict().keys()
+    assert set(torchvision.models.resnet50(weights=None).state_dict()) - set(ours) == {"fc.weight", "fc.bias"}
