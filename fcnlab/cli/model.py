@@ -113,6 +113,7 @@ class Costs:
     upsampler_params: int
     trainable_params: int
     gmacs: float
+    training_gmacs: float
     activation_mb: float
     latency_ms: float | None = None
     images_per_s: float | None = None
@@ -125,6 +126,7 @@ class Costs:
         "upsampler_params": "ups. M",
         "trainable_params": "learned M",
         "gmacs": "GMACs",
+        "training_gmacs": "training",
         "activation_mb": "act. MB",
         "latency_ms": "ms",
         "images_per_s": "images/s",
@@ -140,8 +142,9 @@ class Costs:
 
     def lines(self) -> list[str]:
         """The costs that are not parameters, a line each."""
+        auxiliary = f", {self.training_gmacs:.3f} with the auxiliary head that is trained beside it"
         said = [
-            f"{self.gmacs:.3f} GMACs",
+            f"{self.gmacs:.3f} GMACs" + (auxiliary if self.training_gmacs != self.gmacs else ""),
             f"{self.activation_mb:.1f} MB of activations kept by a training step in float32 for each image",
         ]
         if self.latency_ms is not None:
@@ -162,6 +165,7 @@ def _costs(name: str, model: FCN, size: tuple[int, int], measure: bool) -> Costs
         upsampler_params=parts["upsamplers"],
         trainable_params=cost.parameters(model, trainable=True),
         gmacs=cost.gmacs(model, size),
+        training_gmacs=cost.gmacs(model, size, training=True),
         activation_mb=cost.activation_bytes(model, size) / 1e6,
         latency_ms=1e3 * speed.latency if speed else None,
         images_per_s=speed.images_per_s if speed else None,

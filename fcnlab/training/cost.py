@@ -31,13 +31,15 @@ def parts(model: FCN) -> dict[str, nn.Module]:
 
 
 @torch.no_grad()
-def gmacs(model: nn.Module, size: tuple[int, int]) -> float:
+def gmacs(model: FCN, size: tuple[int, int], *, training: bool = False) -> float:
     """Billions of multiply-accumulates of one forward of one image [1, 3, *size].
 
-    Half of what torch's FlopCounterMode counts: a multiply and an add are two floating-point operations.
+    With `training` an auxiliary head counts too, which is computed only then. Half of what torch's FlopCounterMode
+    counts: a multiply and an add are two floating-point operations.
     """
     with _evaluating(model), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, 3, *size, device=_device(model)))
+        images = torch.zeros(1, 3, *size, device=_device(model))
+        model.training_scores(images) if training else model(images)
     return counter.get_total_flops() / 2e9
 
 
@@ -54,7 +56,7 @@ def activation_bytes(model: FCN, size: tuple[int, int]) -> int:
 
     # Batch norm in training mode refuses maps of one pixel for one image, and keeps the same tensors anyhow.
     with _evaluating(model), saved_tensors_hooks(pack, lambda tensor: tensor):
-        scores = model(torch.zeros(1, 3, *size, device=_device(model)))
+        scores = model.training_scores(torch.zeros(1, 3, *size, device=_device(model)))
     del scores
     return sum(kept.values())
 

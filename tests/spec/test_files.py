@@ -158,8 +158,8 @@ def test_several_faults_are_several_lines() -> None:
     assert faults(Head, {"typ": "skip", "stride": 7}) == [
         "grid.yaml: entry: type: missing; this key is required",
         "grid.yaml: entry: stride: 7 is not valid; valid: 16, 32, 4, 8",
-        "grid.yaml: entry: typ: unknown key; did you mean 'type'? valid: about, at_once, auxiliary, concat_input, convs, "
-        "dropout, fusion, hidden, options, output_stride, reads, stride, type",
+        "grid.yaml: entry: typ: unknown key; did you mean 'type'? valid: about, at_once, auxiliary, concat_input, "
+        "convs, dropout, fusion, hidden, options, output_stride, reads, stride, type",
     ]
 
 

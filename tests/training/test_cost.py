@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import fcnlab
 from fcnlab.models import TimmBackbone
@@ -58,9 +60,21 @@ def test_the_upsamplers_hold_what_their_kernels_say() -> None:
 
 def test_activations_are_what_the_backward_pass_needs() -> None:
     # A convolution keeps its input; a ReLU its output, once, though the next convolution needs it too.
-    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 1))
+    class Net(nn.Sequential):
+        def training_scores(self, images: Tensor) -> tuple[Tensor, None]:
+            return self(images), None
+
+    net: Any = Net(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 1))
     pixels = 4 * 10 * 12
-    assert cost.activation_bytes(net, (10, 12)) == pixels * 3 + pixels * 4  # type: ignore[arg-type]
+    assert cost.activation_bytes(net, (10, 12)) == pixels * 3 + pixels * 4
+
+
+def test_an_auxiliary_head_costs_only_while_it_trains() -> None:
+    with torch.device("meta"):
+        plain, auxiliary = (fcnlab.build_model(f"tiny-scratch+{h}+resize", 5) for h in ("dilated16", "dilated16-aux"))
+    assert cost.gmacs(auxiliary, (64, 64)) == cost.gmacs(plain, (64, 64))
+    assert cost.gmacs(auxiliary, (64, 64), training=True) > cost.gmacs(plain, (64, 64), training=True)
+    assert cost.activation_bytes(auxiliary, (64, 64)) > cost.activation_bytes(plain, (64, 64))
 
 
 def test_activations_grow_with_the_image_and_need_no_numbers() -> None:
