@@ -121,3 +121,25 @@ def test_an_unknown_kind_is_told_with_the_nearest() -> None:
 def test_a_name_that_is_no_text_is_an_unknown_name(name: object) -> None:
     with pytest.raises(SpecError, match="no head"):
         builtin().get("head", name)  # type: ignore[arg-type]
+
+
+def test_any_model_of_timm_is_a_backbone_by_name() -> None:
+    pretrained, scratch = (builtin().get("backbone", name) for name in ("timm:resnet18.tv_in1k", "scratch:resnet18"))
+    assert pretrained.content() == builtin().get("backbone", "resnet18").content()
+    assert scratch.content() == builtin().get("backbone", "resnet18-scratch").content()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("timm:resnet18", "'timm:resnet18' does not say which weights; give timm's tag, as in timm:resnet18.tv_in1k"),
+        ("timm:", "does not say which weights"),
+        ("scratch:", "is not scratch:NAME with a model of timm"),
+        ("scratch:resnet18.tv_in1k", "is not scratch:NAME with a model of timm"),
+        ("tim:resnet18", "no backbone 'tim:resnet18'; "),
+    ],
+)
+def test_a_timm_name_that_says_too_little_or_too_much_is_refused(name: str, says: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        builtin().get("backbone", name, "here")
+    assert str(caught.value).startswith("here: ") and says in str(caught.value)
