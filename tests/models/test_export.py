@@ -20,9 +20,7 @@ from fcnlab.trial.build import build_model
 torch.set_num_threads(1)
 
 UPSAMPLERS = ["bilinear", "bilinear-fixed", "interpolate", "resize"]
-NAMED = [
-    n for n in builtin().names("variant") if builtin().get("head", builtin().get("variant", n).head).type != "paper"
-]  # type: ignore[attr-defined]
+NAMED = builtin().names("variant")
 EVERY_SIZE = {2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
 
 pytestmark = pytest.mark.filterwarnings(
