@@ -123,7 +123,7 @@ def test_an_error_of_the_user_leaves_the_process_with_2_and_no_traceback(tmp_pat
 def test_the_verbs_are_those_that_the_docs_tell_of() -> None:
     assert {" ".join(words) for words in VERBS} == {
         "grid plan", "grid run", "grid status", "grid sync", "grid retry", "registry list", "registry show",
-        "data list", "data check", "model show", "train", "report", "ui", "init",
+        "data list", "data check", "model show", "model compare", "train", "report", "ui", "init",
     }  # fmt: skip
 
 
