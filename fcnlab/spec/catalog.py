@@ -61,8 +61,8 @@ class Catalog:
     def extended(self, folder: Path) -> Catalog:
         """This catalogue and what the YAML files in `folder` add to it.
 
-        An entry that is already there word for word is no collision: so a clone of the repository, whose own
-        `registry/` is the built-in one, is a lab like any other.
+        An entry that differs from the one of its name in its description alone is no collision: so a clone of the
+        repository, whose own `registry/` is the built-in one, is a lab like any other.
 
         Raises:
             SpecError: a faulty file, a file of no known kind, or a name that means something else already.
@@ -73,7 +73,8 @@ class Catalog:
             if kind not in KINDS:
                 raise SpecError(f"{path}: not a file of the catalogue; {nearest(path.stem, (k + 's' for k in KINDS))}")
             for name, entry in _entries(kind, read(path), str(path)).items():
-                if merged[kind].setdefault(name, entry) != entry:
+                there = merged[kind].setdefault(name, entry)
+                if there.model_dump(exclude={"about"}) != entry.model_dump(exclude={"about"}):
                     raise SpecError(f"{path}: {name}: the built-in {kind} '{name}' has this name; choose another")
         return _closed(merged, str(folder))
 

@@ -65,6 +65,11 @@ def test_a_clone_of_the_built_in_registry_is_no_collision() -> None:
     assert load(ROOT / "registry") == builtin()
 
 
+def test_another_description_of_the_same_entry_is_no_collision(registry: Path) -> None:
+    (registry / "heads.yaml").write_text("fcn8s: {about: of another version, type: skip, stride: 8}\n")
+    assert load(registry) == builtin()
+
+
 def test_a_file_of_no_known_kind_is_refused_with_the_nearest(registry: Path) -> None:
     (registry / "varaints.yaml").write_text("{}")
     with pytest.raises(SpecError, match=r"varaints\.yaml: not a file of the catalogue; did you mean 'variants'\?"):
