@@ -125,28 +125,31 @@ def _plain_fit(name: str) -> _Fit:
     if not timm.is_model(architecture):
         raise ModelError(f"timm has no model '{architecture}'; {_similar(architecture)}")
     try:
-        body = _on_meta(name)
+        body, options = _with_stride_32(name)
     except Exception as error:  # whatever timm's models raise when they are asked for features
         raise ModelError(f"timm's '{name}' exposes no multi-scale features: {_reason(error)}") from error
-    info: Any = body.feature_info
-    maps: dict[str, Any] = {}
-    if 32 not in info.reduction() and any(entry["reduction"] == 32 for entry in info.info):
-        # timm returns the first five maps unless told otherwise, and a few models have six.
-        maps = {"out_indices": tuple(range(len(info.info)))}
-        body = _on_meta(name, **maps)
-        info = body.feature_info
-    reductions = sorted(set(info.reduction()))
+    reductions = list(_nominal(body))
     if len(reductions) == 1 or 32 not in reductions:
-        have = ", ".join(map(str, reductions))
+        have = ", ".join(map(str, sorted(reductions)))
         raise ModelError(
             f"timm's '{name}' exposes maps at stride {have} alone; a backbone needs several strides, 32 among them"
         )
-    fits = list(_free_fits(name, body, maps))
-    return min(fits, key=lambda fit: (fit.multiple, fit.margin)) if fits else _fixed_fit(name, body, maps)
+    fits = list(_free_fits(name, body, options))
+    return min(fits, key=lambda fit: (fit.multiple, fit.margin)) if fits else _fixed_fit(name, body, options)
+
+
+def _with_stride_32(name: str) -> tuple[nn.Module, dict[str, Any]]:
+    """The model, and what it has to be built with: timm returns five maps unless told otherwise, and a few have six."""
+    body = _on_meta(name)
+    info: Any = body.feature_info
+    if 32 in info.reduction() or all(entry["reduction"] != 32 for entry in info.info):
+        return body, {}
+    options = {"out_indices": tuple(range(len(info.info)))}
+    return _on_meta(name, **options), options
 
 
 def _free_fits(name: str, body: nn.Module, options: dict[str, Any]) -> Iterator[_Fit]:
-    """What works for images of every size: the least padding, for each freedom that the model knows."""
+    """For each freedom that the model knows, the least padding with which it serves images of every size."""
     for freedom in _FREEDOMS:
         if freedom:
             try:
@@ -229,7 +232,7 @@ def _shapes(body: nn.Module, size: tuple[int, int], margin: int = 0) -> list[tup
 
 
 def _sizes(multiple: int) -> list[tuple[int, int]]:
-    """Sizes that are multiples, and as awkward as such can be: one more and one less than multiples of 128."""
+    """Sizes to try a multiple with: as awkward as its multiples can be, just beyond 128 and just short of 384."""
     if multiple < 64:
         return [(128 + multiple, 384 - multiple)]
     return [(multiple, 2 * multiple), (3 * multiple, multiple)]
