@@ -57,6 +57,15 @@ class Backbone(nn.Module):
         return self
 
 
+def out_of_reach(weights: str, error: Exception) -> ModelError:
+    """What is said where a hub does not answer."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return ModelError(
+        f"{weights} cannot be fetched ({reason}); fetch them once where there is a network, name a local file as the "
+        "backbone's weights, or start from scratch"
+    )
+
+
 def load_weights(backbone: Backbone, path: Path) -> None:
     """Load a local .safetensors or .pth file of a backbone or of a whole FCN, such as a trial's `last.safetensors`.
 

@@ -12,7 +12,7 @@ from torchvision.models import GoogLeNet, get_model_weights
 from torchvision.models.googlenet import Inception
 
 from fcnlab.errors import ModelError, nearest
-from fcnlab.models.backbone import Backbone, load_state
+from fcnlab.models.backbone import Backbone, load_state, out_of_reach
 
 MAPS: Mapping[str, Mapping[str, tuple[int, int]]] = {
     "vgg16": {"pool3": (8, 256), "pool4": (16, 512), "drop7": (32, 4096)},
@@ -182,8 +182,4 @@ def _fetched(name: str) -> dict[str, Tensor]:
         state: dict[str, Tensor] = get_model_weights(name)["IMAGENET1K_V1"].get_state_dict(progress=False)
         return state
     except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(
-            f"torchvision's weights of '{name}' cannot be fetched ({reason}); fetch them once where there is a "
-            "network, name a local file as the backbone's weights, or start from scratch"
-        ) from error
+        raise out_of_reach(f"torchvision's weights of '{name}'", error) from error

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcnlab.errors import ModelError, nearest
-from fcnlab.models.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from fcnlab.models.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, out_of_reach
 
 
 class TimmBackbone(Backbone):
@@ -276,10 +276,7 @@ def _create(name: str, options: Mapping[str, Any], *, pretrained: bool) -> nn.Mo
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
-        raise ModelError(
-            f"the pretrained weights of '{name}' cannot be fetched ({_reason(error)}); fetch them once where there is "
-            "a network, name a local file as the backbone's weights, or start from scratch"
-        ) from error
+        raise out_of_reach(f"the pretrained weights of '{name}'", error) from error
 
 
 def _reason(error: Exception) -> str:
