@@ -263,7 +263,7 @@ def _try_heads(
         backbone, answers, models = first.backbone, dict[str, str](), {heads[0]: first}
         for head in heads[1:]:
             try:
-                models[head] = FCN(backbone, build._head(_variant(name, head), backbone, CLASSES))
+                models[head] = FCN(backbone, build.build_head(_variant(name, head), backbone, CLASSES))
             except ModelError as error:
                 answers[head] = f"n/a: {error}"
         wrong = _training_faults(models, size) if device == "cpu" else {}
@@ -393,8 +393,8 @@ def _page(rows: list[Row], total: int, options: argparse.Namespace) -> str:
         "",
         f"{len(rows)} of {total} models were run, {' to '.join(sorted({dates[0], dates[-1]}))}, on a CPU "
         f"({platform.machine()}, {os.cpu_count()} cores, {platform.system()}), Python {platform.python_version()}, "
-        f"torch {torch.__version__}, timm {timm.__version__}, fcnlab {fcnlab.__version__}. The command goes on where it "
-        "was when it is started again, so rows may come from several starts. " + _codes(codes),
+        f"torch {torch.__version__}, timm {timm.__version__}, fcnlab {fcnlab.__version__}. The command goes on where "
+        "it was when it is started again, so rows may come from several starts. " + _codes(codes),
         "",
         f"- timm lists **{total}** architectures.",
         f"- **{len(rows) - len(featureless)}** expose features; of these **{len(able)}** have maps at several strides "

@@ -58,7 +58,7 @@ def build_model(variant: Variant, classes: int, seed: int, weights_file: Path | 
         if weights_file is not None:
             load_weights(backbone, weights_file)
         torch.manual_seed(stream(seed, "head"))
-        head = _head(variant, backbone, classes)
+        head = build_head(variant, backbone, classes)
     return FCN(backbone, head)
 
 
@@ -70,7 +70,12 @@ def _backbone(variant: Variant) -> Backbone:
     return TimmBackbone(spec.timm, pretrained=spec.weights == "timm", output_stride=variant.head.output_stride)
 
 
-def _head(variant: Variant, backbone: Backbone, classes: int) -> Head:
+def build_head(variant: Variant, backbone: Backbone, classes: int) -> Head:
+    """Build a variant's head on a backbone that is there already.
+
+    Raises:
+        ModelError: the backbone lacks a stride that the head needs, or there is no such head or option.
+    """
     spec = variant.head
     if spec.type not in HEADS:
         raise ModelError(f"the table of heads has no '{spec.type}'; {nearest(spec.type, HEADS)}")
