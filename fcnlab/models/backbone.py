@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,7 +15,7 @@ from fcnlab.errors import ModelError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-OF_FCN = "backbone.body."
+OF_FCN = re.compile(r"backbone\.(body|tail)\.")
 """What the names of a body's weights begin with in the weights of a whole FCN."""
 
 
@@ -23,6 +24,7 @@ class Backbone(nn.Module):
 
     Attributes:
         body: the network itself; weights files have its names.
+        tail: what follows the deepest map, where there is such a thing; weights files have its names beside the body's.
         channels: channels of each feature map, by reduction, such as ``{8: 128, 16: 256, 32: 512}``.
         centres: the pixel of the image at which the first feature of each map is centred, for heads that crop; empty
             where the maps begin at the image's corner, feature 0 covering pixel 0.
@@ -31,11 +33,16 @@ class Backbone(nn.Module):
     """
 
     body: nn.Module
+    tail: nn.Module | None
     channels: dict[int, int]
     centres: Mapping[int, float] = MappingProxyType({})
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     still: tuple[nn.Module, ...] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tail = None
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         """Map normalised images [B, 3, H, W] to features by reduction r, each [B, channels[r], ~H/r, ~W/r]."""
@@ -84,9 +91,10 @@ def load_state(backbone: Backbone, state: dict[str, Tensor], source: str) -> Non
         ModelError: keys or shapes are not this model's; the message begins with `source`.
     """
     begins = next(iter(state), "nothing")
-    of_fcn = {key.removeprefix(OF_FCN): value for key, value in state.items() if key.startswith(OF_FCN)}
+    of_fcn = {key[len(found[0]) :]: value for key, value in state.items() if (found := OF_FCN.match(key))}
     state = backbone.adapted(of_fcn or state)
-    own = backbone.body.state_dict()
+    modules = [module for module in (backbone.body, backbone.tail) if module is not None]
+    own = {key: value for module in modules for key, value in module.state_dict().items()}
     missing = sorted(own.keys() - state.keys())
     if missing:
         raise ModelError(
@@ -98,7 +106,8 @@ def load_state(backbone: Backbone, state: dict[str, Tensor], source: str) -> Non
             raise ModelError(
                 f"{source}: '{key}' has shape {tuple(state[key].shape)}, the model's is {tuple(value.shape)}"
             )
-    backbone.body.load_state_dict({key: state[key] for key in own})
+    for module in modules:
+        module.load_state_dict({key: state[key] for key in module.state_dict()})
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

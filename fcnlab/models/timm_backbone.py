@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,12 +33,14 @@ class TimmBackbone(Backbone):
         fixed_size: the one size (height, width) that the model takes, or None.
     """
 
-    def __init__(self, name: str, *, pretrained: bool = False, output_stride: int = 32) -> None:
+    def __init__(self, name: str, *, pretrained: bool = False, output_stride: int = 32, tail: bool = False) -> None:
         """Build `name`, with random weights or with timm's pretrained ones.
+
+        With a `tail` the deepest map is what the classifier pools: it went through one more 1x1 convolution.
 
         Raises:
             ModelError: no such model in timm, a model without maps at several strides or none at 32, one that cannot
-                be dilated, or weights out of reach.
+                be dilated or has no tail, or weights out of reach.
         """
         super().__init__()
         self._name = name
@@ -47,6 +50,8 @@ class TimmBackbone(Backbone):
         self._nhwc = _is_nhwc(self.body)
         info: Any = self.body.feature_info
         self.channels = {reduction: info.channels()[map_.index] for reduction, map_ in self._maps.items()}
+        if tail:
+            self.tail, self.channels[32] = _tail(name, pretrained=pretrained)
         config: Any = self.body.pretrained_cfg
         self.mean = tuple(config.get("mean", IMAGENET_MEAN))
         self.std = tuple(config.get("std", IMAGENET_STD))
@@ -66,6 +71,8 @@ class TimmBackbone(Backbone):
         padded = _padded(images, self.multiple, self._margin)
         maps = self.body(padded)
         found = {reduction: self._nchw(maps[map_.index]) for reduction, map_ in self._maps.items()}
+        if self.tail is not None:
+            found[32] = self.tail(found[32])
         if padded is images:
             return found
         return {
@@ -269,9 +276,18 @@ def _padded(images: Tensor, multiple: int, margin: int) -> Tensor:
     return F.pad(images, (margin, right + margin, margin, below + margin))
 
 
-def _create(name: str, options: Mapping[str, Any], *, pretrained: bool) -> nn.Module:
+def _tail(name: str, *, pretrained: bool) -> tuple[nn.Module, int]:
+    """The convolution and the norm with its activation that timm calls `conv_head` and `bn2`; their channels."""
+    model = _create(name, {}, pretrained=pretrained, features_only=False)
+    conv, norm = (getattr(model, part, None) for part in ("conv_head", "bn2"))
+    if not (isinstance(conv, nn.Conv2d) and isinstance(norm, nn.Module)):
+        raise ModelError(f"timm's '{name}' has no convolution between its last map and its pooling; leave out 'tail'")
+    return nn.Sequential(OrderedDict(conv_head=conv, bn2=norm)), conv.out_channels
+
+
+def _create(name: str, options: Mapping[str, Any], *, pretrained: bool, features_only: bool = True) -> nn.Module:
     try:
-        model: nn.Module = timm.create_model(name, features_only=True, pretrained=pretrained, **options)
+        model: nn.Module = timm.create_model(name, features_only=features_only, pretrained=pretrained, **options)
         return model
     except (OSError, RuntimeError) as error:
         if not pretrained:

@@ -55,10 +55,14 @@ class Backbone(Entry):
     `weights` is `scratch`, `timm` (the pretrained weights that belong to the timm name, by its tag), `torchvision`
     (for the paper's nets) or the path of a local `.safetensors` or `.pth` state dict, looked up in the lab and then
     under the data root.
+
+    `tail` adds to the deepest map what the classifier has between it and the pooling: the 1x1 convolution to 1280
+    channels of MobileNetV2 and the EfficientNets, which is pretrained like the rest.
     """
 
     timm: str | None = None
     paper: Literal["vgg16", "alexnet", "googlenet"] | None = None
+    tail: bool = False
     weights: Annotated[str, Field(pattern=r"^(scratch|timm|torchvision|.+\.(safetensors|pth|pt))$")] = "scratch"
     reductions: tuple[Count, ...] = Doc((2, 4, 8, 16, 32))
 
@@ -76,6 +80,8 @@ class Backbone(Entry):
     def _one_net(self) -> Backbone:
         if (self.timm is None) == (self.paper is None):
             raise ValueError("a backbone is one net: give 'timm' or 'paper', and not both")
+        if self.tail and self.timm is None:
+            raise ValueError(f"{self.architecture} has no 'tail'; it ends in the classifier's convolutions anyway")
         hub = "timm" if self.timm is not None else "torchvision"
         if self.weights in ("timm", "torchvision") and self.weights != hub:
             raise ValueError(f"{self.architecture} has pretrained weights of {hub}, not of {self.weights}")

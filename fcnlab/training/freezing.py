@@ -29,7 +29,11 @@ def freeze(backbone: Backbone, through: int | None = None) -> None:
     Raises:
         ModelError: there is no such map, or it cannot be told which parameters lie before it.
     """
-    modules = _modules_through(backbone, through) if through is not None else [backbone.body]
+    modules = (
+        _modules_through(backbone, through)
+        if through is not None
+        else [m for m in (backbone.body, backbone.tail) if m is not None]
+    )
     for module in modules:
         module.requires_grad_(False)
     backbone.still += tuple(modules)

@@ -67,7 +67,9 @@ def _backbone(variant: Variant) -> Backbone:
     if spec.paper is not None:
         return PaperBackbone(spec.paper, pretrained=spec.weights == "torchvision")
     assert spec.timm is not None, "checked when the file was read"
-    return TimmBackbone(spec.timm, pretrained=spec.weights == "timm", output_stride=variant.head.output_stride)
+    return TimmBackbone(
+        spec.timm, pretrained=spec.weights == "timm", output_stride=variant.head.output_stride, tail=spec.tail
+    )
 
 
 def build_head(variant: Variant, backbone: Backbone, classes: int) -> Head:

@@ -235,6 +235,7 @@ CHANGES: list[dict[str, Any]] = [
     {"upsampler.stages.image": "zero"},
     {"backbone.timm": "resnet18"},
     {"backbone.weights": "timm"},
+    {"backbone.tail": True},
     {"dataset.options.train": 10},
     {"dataset.options.seed": 1},
     {"dataset.splits.val": "test"},
