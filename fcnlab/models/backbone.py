@@ -44,6 +44,11 @@ class Backbone(nn.Module):
         super().__init__()
         self.tail = None
 
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The body, and the tail where there is one: all that has weights."""
+        return [module for module in (self.body, self.tail) if module is not None]
+
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         """Map normalised images [B, 3, H, W] to features by reduction r, each [B, channels[r], ~H/r, ~W/r]."""
         raise NotImplementedError
@@ -93,7 +98,7 @@ def load_state(backbone: Backbone, state: dict[str, Tensor], source: str) -> Non
     begins = next(iter(state), "nothing")
     of_fcn = {key[len(found[0]) :]: value for key, value in state.items() if (found := OF_FCN.match(key))}
     state = backbone.adapted(of_fcn or state)
-    modules = [module for module in (backbone.body, backbone.tail) if module is not None]
+    modules = backbone.networks
     own = {key: value for module in modules for key, value in module.state_dict().items()}
     missing = sorted(own.keys() - state.keys())
     if missing:

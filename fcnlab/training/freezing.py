@@ -29,11 +29,7 @@ def freeze(backbone: Backbone, through: int | None = None) -> None:
     Raises:
         ModelError: there is no such map, or it cannot be told which parameters lie before it.
     """
-    modules = (
-        _modules_through(backbone, through)
-        if through is not None
-        else [m for m in (backbone.body, backbone.tail) if m is not None]
-    )
+    modules = _modules_through(backbone, through) if through is not None else backbone.networks
     for module in modules:
         module.requires_grad_(False)
     backbone.still += tuple(modules)

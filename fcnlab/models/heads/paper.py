@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fcnlab.errors import ModelError
 from fcnlab.models.heads.base import Head, MakeUpsampler, require
-from fcnlab.models.heads.skip import AT_ONCE
+from fcnlab.models.heads.skip import AT_ONCE, zero
 from fcnlab.models.upsampler import crop
 
 
@@ -90,6 +90,5 @@ def _offset(offset: float, what: str) -> int:
 def _silent(channels: int, classes: int) -> nn.Conv2d:
     """A 1x1 convolution that starts at zero; a random start was neither better nor faster: section 4.3."""
     score = nn.Conv2d(channels, classes, kernel_size=1)
-    for parameter in score.parameters():
-        nn.init.zeros_(parameter)
+    zero(score)
     return score

@@ -54,7 +54,7 @@ class SkipHead(Head):
             if fusion == "concat":
                 self.mix[str(r)] = _identity_on_the_first(classes)
             else:
-                _zero(self.score[str(r)])
+                zero(self.score[str(r)])
 
     def forward(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor:
         """Map features by reduction to scores [B, classes, *size]."""
@@ -81,12 +81,13 @@ class SkipHead(Head):
 def _identity_on_the_first(classes: int) -> nn.Conv2d:
     """A 1x1 convolution from 2C channels to C that starts by handing on the first C."""
     mix = nn.Conv2d(2 * classes, classes, kernel_size=1)
-    _zero(mix)
+    zero(mix)
     with torch.no_grad():
         mix.weight[:, :classes, 0, 0] = torch.eye(classes)
     return mix
 
 
-def _zero(module: nn.Module) -> None:
+def zero(module: nn.Module) -> None:
+    """Start all parameters of a module at zero."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
