@@ -1,0 +1,28 @@
+"""What the verbs of `fcnlab data` share: a dataset by its name, and its splits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fcnlab.places import Lab
+    from fcnlab.spec.config import Dataset
+
+DatasetName = Annotated[str, typer.Argument(metavar="NAME", help="A dataset of the registry", show_default=False)]
+
+
+def dataset_entry(lab: Lab, name: str) -> Dataset:
+    """The registry's entry of a dataset. Raises SpecError where there is none."""
+    from fcnlab.spec.config import Dataset
+
+    spec = lab.catalog.get("dataset", name)
+    assert isinstance(spec, Dataset)
+    return spec
+
+
+def used_splits(spec: Dataset) -> list[str]:
+    """The splits that serve a purpose, each once."""
+    splits = spec.splits
+    return [split for split in dict.fromkeys((splits.train, splits.val, splits.test)) if split is not None]

@@ -1,0 +1,28 @@
+"""`fcnlab data list`: which datasets there are."""
+
+from __future__ import annotations
+
+from fcnlab.cli.data.entry import dataset_entry, used_splits
+from fcnlab.cli.options import DataRoot, LabOption, console
+from fcnlab.errors import DataError
+
+EXAMPLE = "Example: fcnlab data list --data-root ~/data"
+
+
+def list_(lab: LabOption = None, data_root: DataRoot = None) -> None:
+    """List the datasets: classes, images a split, and what is missing."""
+    from rich.table import Table
+
+    from fcnlab.places import Lab
+
+    place = Lab.find(lab=lab, data_root=data_root)
+    table = Table("name", "classes", "images", "what it is")
+    for name in place.catalog.names("dataset"):
+        spec = dataset_entry(place, name)
+        try:
+            dataset = place.dataset(spec)
+            images = ", ".join(f"{split} {len(dataset.split(split))}" for split in used_splits(spec))
+            table.add_row(name, str(len(dataset.classes)), images, spec.about)
+        except DataError as error:
+            table.add_row(name, "", "not there", f"{spec.about}\n{error}")
+    console().print(table)
