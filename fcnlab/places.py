@@ -10,8 +10,9 @@ from pathlib import Path
 from fcnlab.data.base import Dataset
 from fcnlab.data.catalog import FILE_DATASETS, find_folder
 from fcnlab.data.fingerprint import file_digest
+from fcnlab.data.folder import Folder, Layout
 from fcnlab.data.shapes import Shapes
-from fcnlab.errors import ModelError, RunError
+from fcnlab.errors import DataError, ModelError, RunError
 from fcnlab.spec import catalog, config, grid
 from fcnlab.spec.grid import Fingerprints
 
@@ -82,8 +83,42 @@ class Lab:
         """
         if spec.type == "shapes":
             return Shapes(**spec.options.model_dump())
+        if spec.type == "folder":
+            return Folder(self._layout(spec), spec.classes, spec.ignore)
         assert spec.folder is not None, "checked when the file was read"
         return FILE_DATASETS[spec.type](find_folder(self.data_root, spec.folder, spec.type))
+
+    def _layout(self, spec: config.Dataset) -> Layout:
+        """Where the files of a dataset of type folder lie."""
+        assert spec.images is not None and spec.masks is not None, "checked when the file was read"
+        parts = spec.fractions
+        shares = {"train": 1 - parts.val - parts.test, "val": parts.val} if parts else {}
+        return Layout(
+            images=str(self._below_data_root(spec.images)),
+            masks=str(self._below_data_root(spec.masks)),
+            image_suffix=spec.image_suffix,
+            mask_suffix=spec.mask_suffix,
+            lists={split: self._list(name) for split, name in spec.lists.items()},
+            parts=shares | ({"test": parts.test} if parts and parts.test else {}),
+            seed=parts.seed if parts else 0,
+            skip=spec.unpaired == "skip",
+        )
+
+    def _below_data_root(self, folder: str) -> Path:
+        path = Path(folder).expanduser()
+        if path.is_absolute():
+            return path
+        if self.data_root is None:
+            raise DataError(
+                f"dataset of type folder: no data root is set; pass --data-root or set FCNLAB_DATA to the folder that "
+                f"holds {folder}, or give an absolute path"
+            )
+        return self.data_root / path
+
+    def _list(self, name: str) -> Path:
+        """A list of ids: in the lab, where it can be committed, else below the data root."""
+        path = self.root / Path(name).expanduser()
+        return self._below_data_root(name) if not path.exists() and self.data_root is not None else path
 
     def weights_file(self, backbone: config.Backbone) -> Path | None:
         """The local file of a backbone's weights, in the lab or under the data root; None if it needs none.
@@ -110,9 +145,7 @@ class Lab:
         def of(variant: config.Variant, dataset: config.Dataset) -> tuple[str, str | None]:
             named = repr(dataset)
             if named not in data:
-                splits = dataset.splits
-                used = tuple(dict.fromkeys(s for s in (splits.train, splits.val, splits.test) if s is not None))
-                data[named] = self.dataset(dataset).fingerprint(used)
+                data[named] = self.dataset(dataset).fingerprint(dataset.used_splits)
             file = self.weights_file(variant.backbone)
             if file is not None and str(file) not in weights:
                 weights[str(file)] = f"sha256:{file_digest(file)}"

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from fcnlab.cli import data, grid, init, model, registry, report, train, ui
+from fcnlab.cli import bench, data, grid, init, model, registry, report, score, train, ui
 from fcnlab.errors import FcnlabError
 
 app = typer.Typer(
@@ -21,8 +21,10 @@ app.add_typer(grid.app, name="grid")
 app.add_typer(registry.app, name="registry")
 app.add_typer(data.app, name="data")
 app.add_typer(model.app, name="model")
+app.add_typer(bench.app, name="bench")
 app.command("train", epilog=train.EXAMPLE)(train.train)
 app.command("report", epilog=report.EXAMPLE)(report.report)
+app.command("score", epilog=score.EXAMPLE)(score.score)
 app.command("ui", epilog=ui.EXAMPLE)(ui.ui)
 app.command("init", epilog=init.EXAMPLE)(init.init)
 

@@ -1,4 +1,4 @@
-"""Random scale, crop with padding and flip, which move image and label together, and colour jitter of the image.
+"""Random scale, rotation, crop with padding and flip, which move image and label together; colours and blur.
 
 What is drawn for a sample follows from (seed, epoch, index) alone; so it is the same for every cell of a grid and
 for any number of workers.
@@ -9,26 +9,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import pad
-from torchvision.transforms.v2.functional import (
-    InterpolationMode,
-    adjust_brightness,
-    adjust_contrast,
-    adjust_hue,
-    adjust_saturation,
-    resize,
-)
+from torchvision.transforms.v2.functional import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation
 
 from fcnlab.data.base import IGNORE
 from fcnlab.data.decoded import Decoded
+from fcnlab.data.windows import Window, blurred_image, resized_image, resized_label, rotated_image, rotated_label
+
+TRIES = 10
+"""How often a crop is drawn anew at most for `cat_max_ratio`, as in mmsegmentation."""
 
 
 @dataclass(frozen=True)
 class Jitter:
     """Random colours: brightness, contrast and saturation by a factor within 1 ± the value, hue by ± turns.
 
-    The changes are those of torchvision's ColorJitter, in this fixed order, and before the crop's padding.
+    The changes are those of torchvision's ColorJitter, in this fixed order, and of the whole image: contrast is about
+    its mean. They round to uint8 one after the other, and images of a batch differ in size; so they go by the sample.
     """
 
     brightness: float = 0.0
@@ -36,8 +35,8 @@ class Jitter:
     saturation: float = 0.0
     hue: float = 0.0
 
-    def __call__(self, image: Tensor, draws: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Tensor:
-        """Change a uint8 image [3, H, W] by four draws from 0..1."""
+    def __call__(self, image: Tensor, draws: NDArray[np.float64]) -> Tensor:
+        """A uint8 image [3, H, W] in colours by four draws from 0..1; the same tensor where nothing changes."""
         brightness, contrast, saturation, hue = 2 * draws - 1
         if self.brightness:
             image = adjust_brightness(image, 1 + self.brightness * brightness)
@@ -51,8 +50,37 @@ class Jitter:
 
 
 @dataclass(frozen=True)
+class Blur:
+    """A Gaussian blur of this probability; its sigma, in pixels of the crop, is drawn uniformly from the range."""
+
+    probability: float = 0.0
+    sigma: tuple[float, float] = (0.1, 2.0)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What was drawn for one sample.
+
+    Attributes:
+        colours: four draws from 0..1 for the jitter.
+        size: height and width that the image is resized to.
+        degrees: by which it is then rotated, counter-clockwise.
+        window: what the crop keeps of it; smaller than the crop where the image is.
+        sigma: of the blur; None for none.
+        flip: whether the crop, with its padding, is turned left to right.
+    """
+
+    colours: NDArray[np.float64]
+    size: tuple[int, int]
+    degrees: float
+    window: Window
+    sigma: float | None
+    flip: bool
+
+
+@dataclass(frozen=True)
 class Augmentation:
-    """What is done to a training sample.
+    """What is done to a training sample: colours, scale, rotation, crop, blur, padding, flip, in this order.
 
     Attributes:
         crop: height and width of the result.
@@ -60,6 +88,10 @@ class Augmentation:
         flip: probability of a left-right flip.
         fill: grey level of padded pixels by channel: the mean image, which normalises to about zero.
         jitter: the random change of colours.
+        cat_max_ratio: a crop is drawn anew, up to TRIES times, when one class has more than this share of its counted
+            pixels, or none of its pixels counts; None keeps the first.
+        rotate: the image is rotated about its centre by up to this many degrees either way.
+        blur: the random blur.
     """
 
     crop: tuple[int, int]
@@ -67,38 +99,97 @@ class Augmentation:
     flip: float
     fill: tuple[int, int, int]
     jitter: Jitter = Jitter()
+    cat_max_ratio: float | None = None
+    rotate: float = 0.0
+    blur: Blur = Blur()
 
     def __call__(self, sample: Decoded, rng: np.random.Generator) -> Decoded:
-        """Augment one sample to an image [3, *crop] and a label [*crop]; both stay uint8."""
-        # Every number is drawn whatever is used, so that two recipes share the draws that they have in common.
+        """Augment one sample to an image [3, *crop] and a label [*crop], both uint8 and new."""
+        image = sample.image.new_empty(*self.crop, 3).permute(2, 0, 1)
+        label = sample.label.new_empty(self.crop)
+        self.write(sample, self.drawn(sample.label, rng), image, label)
+        return Decoded(image, label)
+
+    def drawn(self, label: Tensor, rng: np.random.Generator) -> Placement:
+        """Draw what is to be done to the sample with this label [H, W].
+
+        The label's values are read for `cat_max_ratio` alone, and then it should be on the CPU.
+        """
+        # Every number is drawn whatever is used, so that two recipes share the draws that they have in common. A number
+        # for something new comes after all others, and those of unknown count are the last.
         factor, top, left, mirror = rng.random(4)
-        image, label = self.jitter(sample.image, rng.random(4)), sample.label
-        if self.scale is not None:
-            low, high = self.scale
-            image, label = _resized(image, label, low * (high / low) ** factor)
-        image, label = self._padded(image, label)
-        y = int(top * (label.shape[0] - self.crop[0] + 1))
-        x = int(left * (label.shape[1] - self.crop[1] + 1))
-        window = (..., slice(y, y + self.crop[0]), slice(x, x + self.crop[1]))
-        image, label = image[window], label[window]
-        return Decoded(image.flip(-1), label.flip(-1)) if mirror < self.flip else Decoded(image, label)
+        colours = rng.random(4)
+        turn, blurred, softness = rng.random(3)
+        size = self._size(label, factor)
+        degrees = self.rotate * float(2 * turn - 1)
+        low, high = self.blur.sigma
+        return Placement(
+            colours=colours,
+            size=size,
+            degrees=degrees,
+            window=self._chosen(label, size, degrees, self._window(size, top, left), rng),
+            sigma=low + (high - low) * softness if blurred < self.blur.probability else None,
+            flip=bool(mirror < self.flip),
+        )
 
-    def _padded(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Pad at the right and below to at least the crop: nothing is dropped for being small."""
-        down = max(0, self.crop[0] - label.shape[0])
-        right = max(0, self.crop[1] - label.shape[1])
-        if not (down or right):
-            return image, label
+    def _size(self, label: Tensor, draw: float) -> tuple[int, int]:
         height, width = label.shape
-        padded = image.new_tensor(self.fill)[:, None, None].repeat(1, height + down, width + right)
-        padded[:, :height, :width] = image
-        return padded, pad(label, (0, right, 0, down), value=IGNORE)
+        if self.scale is None:
+            return height, width
+        low, high = self.scale
+        factor = low * (high / low) ** draw
+        return max(1, round(factor * height)), max(1, round(factor * width))
+
+    def _window(self, size: tuple[int, int], top: float, left: float) -> Window:
+        """A crop of an image of this size, by two draws; all of it along an axis that is shorter than the crop."""
+        room = [max(0, extent - crop) for extent, crop in zip(size, self.crop, strict=True)]
+        height, width = (min(extent, crop) for extent, crop in zip(size, self.crop, strict=True))
+        return Window(int(top * (room[0] + 1)), int(left * (room[1] + 1)), height, width)
+
+    def _chosen(
+        self, label: Tensor, size: tuple[int, int], degrees: float, window: Window, rng: np.random.Generator
+    ) -> Window:
+        """The window, or one drawn anew as `cat_max_ratio` asks."""
+        if self.cat_max_ratio is None:
+            return window
+        for _ in range(TRIES):
+            if _largest_share(_label(label, size, degrees, window)) <= self.cat_max_ratio:
+                break
+            window = self._window(size, *rng.random(2))
+        return window
+
+    def write(self, sample: Decoded, placement: Placement, image: Tensor, label: Tensor) -> None:
+        """Write the augmented sample into an image [3, *crop] and a label [*crop] on its device; it stays as it is."""
+        size, degrees, window = placement.size, placement.degrees, placement.window
+        pixels = _image(self.jitter(sample.image, placement.colours), size, degrees, window, self.fill)
+        if placement.sigma is not None:
+            pixels = blurred_image(pixels, placement.sigma)
+        classes = _label(sample.label, size, degrees, window)
+        if (window.height, window.width) != self.crop:  # nothing is dropped for being small
+            for plane, grey in zip(image, self.fill, strict=True):
+                plane.fill_(grey)
+            label.fill_(IGNORE)
+        # What is padded lies below and at the right, and at the left once it is flipped.
+        left = self.crop[1] - window.width if placement.flip else 0
+        within = Window(0, left, window.height, window.width)
+        within.of(image).copy_(pixels.flip(-1) if placement.flip else pixels)
+        within.of(label).copy_(classes.flip(-1) if placement.flip else classes)
 
 
-def _resized(image: Tensor, label: Tensor, factor: float) -> tuple[Tensor, Tensor]:
-    """Resize by a factor: the image bilinearly with antialiasing, the label to the nearest."""
-    size = [max(1, round(factor * extent)) for extent in label.shape]
-    return (
-        resize(image, size, InterpolationMode.BILINEAR, antialias=True),
-        resize(label[None], size, InterpolationMode.NEAREST_EXACT)[0],
-    )
+def _image(image: Tensor, size: tuple[int, int], degrees: float, window: Window, fill: tuple[int, int, int]) -> Tensor:
+    if not degrees:
+        return resized_image(image, size, window)
+    return rotated_image(resized_image(image, size, Window(0, 0, *size)), degrees, window, fill)
+
+
+def _label(label: Tensor, size: tuple[int, int], degrees: float, window: Window) -> Tensor:
+    if not degrees:
+        return resized_label(label, size, window)
+    return rotated_label(resized_label(label, size, Window(0, 0, *size)), degrees, window)
+
+
+def _largest_share(label: Tensor) -> float:
+    """The share of the counted pixels that the most frequent class has; 1 where no pixel counts."""
+    counts = torch.bincount(label.flatten(), minlength=IGNORE + 1)[:IGNORE]
+    counted = int(counts.sum())
+    return int(counts.max()) / counted if counted else 1.0

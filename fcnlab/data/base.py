@@ -6,12 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from fcnlab.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    from fcnlab.data.labels import Labels
 
 IGNORE = 255
 """The label of pixels that do not count, in every dataset once it is decoded."""
@@ -78,46 +82,37 @@ class Pair:
 class FileSplit(Split):
     """A split whose images and masks are files."""
 
-    def __init__(self, pairs: list[Pair], classes: int, unlabelled: int = IGNORE) -> None:
-        """`unlabelled` is the label of pixels that do not count in the mask files."""
+    def __init__(self, pairs: list[Pair], labels: Labels) -> None:
+        """`labels` says what the values of the masks mean."""
         self.pairs = pairs
         self.ids = tuple(pair.id for pair in pairs)
-        self._table = np.full(256, -1, dtype=np.int16)
-        self._table[:classes] = np.arange(classes)
-        self._table[[unlabelled, IGNORE]] = IGNORE
-        self._classes = classes
+        self._labels = labels
 
     def __getitem__(self, index: int) -> Sample:
         pair = self.pairs[index]
-        image = np.asarray(_open(pair.image).convert("RGB"))
+        image = np.asarray(open_image(pair.image).convert("RGB"))
         return Sample(pair.id, image, self._label(pair, image.shape[:2]))
 
+    def open_mask(self, path: Path) -> Image.Image:
+        """Open and decode a mask. Raises DataError where that cannot be done."""
+        return open_image(path)
+
     def _label(self, pair: Pair, size: tuple[int, ...]) -> Pixels:
-        mask = _open(pair.mask)
-        if mask.mode not in ("L", "P"):
+        mask = self.open_mask(pair.mask)
+        if (mask.height, mask.width) != size:
             raise DataError(
-                f"{pair.mask}: the mask has mode {mask.mode}; labels are expected as one 8-bit channel of class "
-                "numbers (mode L or P)"
+                f"{pair.mask}: the mask is {mask.height}x{mask.width} (height x width), its image {pair.image} is "
+                f"{size[0]}x{size[1]}"
             )
-        raw = np.asarray(mask)
-        if raw.shape != size:
-            (h, w), (mh, mw) = size, raw.shape
-            raise DataError(f"{pair.mask}: the mask is {mh}x{mw} (height x width), its image {pair.image} is {h}x{w}")
-        label = self._table[raw]
-        if label.min(initial=0) < 0:
-            strange = int(raw[label < 0][0])
-            raise DataError(
-                f"{pair.mask}: label {strange} stands in {int((raw == strange).sum())} pixels and is neither a class "
-                f"(0..{self._classes - 1}) nor ignored ({', '.join(map(str, self._ignored()))})"
-            )
-        return label.astype(np.uint8)
-
-    def _ignored(self) -> list[int]:
-        return [int(value) for value in np.flatnonzero(self._table == IGNORE)]
+        return self._labels.decode(mask, pair.mask)
 
 
-def _open(path: Path) -> Image.Image:
-    """Open and decode an image file."""
+def open_image(path: Path) -> Image.Image:
+    """Open and decode an image file.
+
+    Raises:
+        DataError: there is no such file, or it is no sound image.
+    """
     try:
         with Image.open(path) as image:  # closes the file and keeps the pixels
             image.load()
@@ -145,8 +140,14 @@ class FileDataset(Dataset):
     def pairs(self, split: str) -> list[Pair]:
         """The files of a split, in a fixed order."""
 
+    def labels(self) -> Labels:
+        """What the values of the masks mean."""
+        from fcnlab.data.labels import Ids
+
+        return Ids([[number] for number in range(len(self.classes))], [self.unlabelled])
+
     def split(self, name: str) -> Split:
-        return FileSplit(self._pairs(name), len(self.classes), self.unlabelled)
+        return FileSplit(self._pairs(name), self.labels())
 
     def fingerprint(self, splits: tuple[str, ...]) -> str:
         from fcnlab.data.fingerprint import files_digest

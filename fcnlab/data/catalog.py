@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from fcnlab.data.ade20k import Ade20k
 from fcnlab.data.base import FileDataset
 from fcnlab.data.camvid import CamVid
+from fcnlab.data.cityscapes import Cityscapes
 from fcnlab.data.voc import Voc2012
 
-FILE_DATASETS: Mapping[str, type[FileDataset]] = MappingProxyType({"camvid": CamVid, "voc2012": Voc2012})
+FILE_DATASETS: Mapping[str, type[FileDataset]] = MappingProxyType(
+    {"camvid": CamVid, "voc2012": Voc2012, "cityscapes": Cityscapes, "ade20k": Ade20k}
+)
 
 
 def find_folder(data_root: Path | None, folder: str, type_: str) -> Path:

@@ -1,15 +1,17 @@
 """Content fingerprints of files: what a figure was measured on, whatever the folder is called.
 
 Reading a dataset to hash it costs seconds a gigabyte, so the digest of each file is kept in the user's cache and
-used again while the file's size and modification time (in nanoseconds) are the same.
+used again while the file's size, modification time (in nanoseconds) and inode are the same; the inode tells where a
+link points to.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -42,15 +44,17 @@ def files_digest(named: Iterable[tuple[str, Path]]) -> str:
         DataError: a file is missing or cannot be read.
     """
     files = list(named)
-    store = cache_folder() / "digests" / f"{_text_digest(str(sorted({p.parent.resolve() for _, p in files})))}.json"
+    folders = {parent: parent.resolve() for parent in {path.parent for _, path in files}}
+    store = cache_folder() / "digests" / f"{_text_digest(str(sorted(folders.values())))}.json"
     known = _read(store)
     fresh = {}
     total = hashlib.sha256()
     for name, path in files:
         stamp = _stamp(path)
-        fresh[str(path.resolve())] = entry = known.get(str(path.resolve()), [])
+        place = f"{folders[path.parent]}/{path.name}"
+        fresh[place] = entry = known.get(place, [])
         if not (isinstance(entry, list) and len(entry) == 2 and entry[0] == stamp):
-            fresh[str(path.resolve())] = entry = [stamp, file_digest(path)]
+            fresh[place] = entry = [stamp, file_digest(path)]
         total.update(f"{name}\0{entry[1]}\n".encode())
     if fresh != known:
         _write(store, known | fresh)
@@ -62,7 +66,7 @@ def _stamp(path: Path) -> str:
         status = path.stat()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    return f"{status.st_size}-{status.st_mtime_ns}"
+    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
 
 
 def _text_digest(text: str) -> str:
@@ -79,10 +83,11 @@ def _read(store: Path) -> dict[str, list[str]]:
 
 def _write(store: Path, digests: dict[str, list[str]]) -> None:
     """Write the cache whole or not at all; a folder that cannot be written only costs time."""
+    beside = store.with_name(f"{store.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         store.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=store.parent, delete=False, encoding="utf-8") as file:
-            json.dump(digests, file)
-        os.replace(file.name, store)
+        beside.write_text(json.dumps(digests), encoding="utf-8")  # as readable by others as the umask lets it be
+        os.replace(beside, store)
     except OSError:
-        return
+        with contextlib.suppress(OSError):
+            beside.unlink()

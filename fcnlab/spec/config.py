@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+from fcnlab.spec.classes import MaskValue, Named, as_said, check_values, classes_of, values_of
 
 Whole = Annotated[int, Field(strict=True, ge=0)]
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -21,6 +23,11 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 def Doc(default: Any = ...) -> Any:  # noqa: N802 - reads as a kind of Field
     """A field that documents and never enters a trial's identity."""
     return Field(default=default, json_schema_extra={"documents": True})
+
+
+def Place(default: Any = ...) -> Any:  # noqa: N802 - as Doc
+    """Where files lie or how they are named: it is what they hold that enters an identity, by its fingerprint."""
+    return Doc(default)
 
 
 class Config(BaseModel):
@@ -40,7 +47,7 @@ class Config(BaseModel):
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(inner) for inner in value] if isinstance(value, tuple) else value
 
 
 class Entry(Config):
@@ -94,9 +101,10 @@ Scalar = bool | int | float | str
 class Head(Entry):
     """A head of the FCN family, by its `type` in the table of heads (`fcnlab.models.heads`).
 
-    `skip` scores at stride 32 and fuses skips down to `stride`; `paper` does so with the paper's padding and crops;
-    `dilated` reads the deepest map of a backbone whose stride is kept at `output_stride` by dilation. `options` are
-    what a head of one's own takes beside these fields, and `reads` the reductions of the backbone that it reads.
+    `skip` scores at stride 32, where asked for behind a layer of `hidden` channels that with `context` sees the whole
+    image, and fuses skips down to `stride`; `paper` does so with the paper's padding and crops; `dilated` reads the
+    deepest map of a backbone whose stride is kept at `output_stride` by dilation. `options` are what a head of one's
+    own takes beside these fields, and `reads` the reductions of the backbone that it reads.
     """
 
     type: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -105,6 +113,7 @@ class Head(Entry):
     fusion: Literal["sum", "concat"] = "sum"
     output_stride: Literal[8, 16, 32] = 32
     hidden: Count | None = None
+    context: bool = False
     convs: Literal[1, 2, 3, 4] = 1
     concat_input: bool = False
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -128,7 +137,7 @@ class Head(Entry):
     @model_validator(mode="after")
     def _fields_of_the_type(self) -> Head:
         fields = {
-            "skip": {"stride", "at_once", "fusion"},
+            "skip": {"stride", "at_once", "fusion", "hidden", "context"},
             "paper": {"stride", "at_once"},
             "dilated": {"output_stride", "hidden", "convs", "concat_input", "dropout", "auxiliary"},
         }.get(self.type)
@@ -141,6 +150,8 @@ class Head(Entry):
             raise ValueError(f"a head of type {self.type} needs a 'stride': 32, 16, 8 or 4")
         if self.type == "paper" and self.stride == 4:
             raise ValueError("the paper's nets have no stride-4 head; use 32, 16 or 8")
+        if self.context and self.hidden is None:
+            raise ValueError("context is read by a hidden layer; say its channels, such as hidden: 256")
         if self.at_once and self.stride == 32:
             raise ValueError("at_once scales the skips, and a head of stride 32 has none")
         if self.type == "dilated" and self.output_stride == 32:
@@ -265,25 +276,105 @@ class ShapesOptions(Config):
     seed: Whole = 0
 
 
+class Fractions(Config):
+    """A split of a folder by chance: the parts of all images that are `val` and `test`; the rest is `train`.
+
+    The same ids and seed give the same split everywhere. With `test`, the dataset has a split of that name.
+    """
+
+    val: Annotated[float, Field(gt=0, lt=1)]
+    test: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    seed: Whole = 0
+
+    @model_validator(mode="after")
+    def _leave_some_to_train(self) -> Fractions:
+        if self.val + self.test >= 1:
+            raise ValueError(f"val {self.val} and test {self.test} leave nothing to train on")
+        return self
+
+
+Classes = Annotated[Named, BeforeValidator(classes_of), PlainSerializer(as_said)]
+MaskValues = Annotated[tuple[MaskValue, ...], BeforeValidator(values_of)]
+
+
 class Dataset(Entry):
     """Images, labels, splits, and the size at which its costs are stated.
 
-    `folder` is where its files lie below the data root; generated datasets have none.
+    `folder` is where the files of a dataset with a known layout lie below the data root; generated ones have none.
+
+    A dataset of type `folder` is any pair of folders, `images` and `masks`, absolute or below the data root. `classes`
+    are names in the order of the labels with the values of the mask that mean them: numbers of an 8-bit or palette
+    mask, or colours of an RGB one; a plain list has the numbers 0, 1, ... Values under `ignore` do not count, nor does
+    the number 255 where it is no class. The splits come from one of three: `{split}` in both folders stands for the
+    split's name; `lists` are text files of ids by split, in the lab or below the data root; `fractions` divide by
+    chance. `image_suffix` and `mask_suffix` are what follows the id in the names of files, before the extension.
+    `unpaired: skip` leaves out images that have no mask.
     """
 
-    type: Literal["shapes", "camvid", "voc2012"]
+    type: Literal["shapes", "camvid", "voc2012", "cityscapes", "ade20k", "folder"]
     folder: str | None = None
     options: ShapesOptions = ShapesOptions()
+    images: str | None = Place(None)
+    masks: str | None = Place(None)
+    image_suffix: str = Place("")
+    mask_suffix: str = Place("")
+    unpaired: Literal["refuse", "skip"] = Place("refuse")
+    classes: Classes = ()
+    ignore: MaskValues = ()
+    lists: dict[str, str] = Place({})
+    fractions: Fractions | None = None
     splits: Splits = Splits()
     nominal: Size = Doc()
 
+    @property
+    def used_splits(self) -> tuple[str, ...]:
+        """The splits that serve a purpose, each once."""
+        splits = (self.splits.train, self.splits.val, self.splits.test)
+        return tuple(dict.fromkeys(split for split in splits if split is not None))
+
     @model_validator(mode="after")
     def _files_or_options(self) -> Dataset:
+        if self.type == "folder":
+            self._check_folder()
+            return self
+        own = sorted(name for name in _OF_FOLDERS if getattr(self, name) != type(self).model_fields[name].default)
+        if own:
+            raise ValueError(f"a dataset of type {self.type} takes no '{own[0]}'; that is for type: folder")
         if self.type == "shapes" and self.folder is not None:
             raise ValueError("shapes is generated and takes no 'folder'")
         if self.type != "shapes" and (self.folder is None or self.options != ShapesOptions()):
             raise ValueError(f"a dataset of type {self.type} takes a 'folder' and no 'options'")
         return self
+
+    def _check_folder(self) -> None:
+        if self.folder is not None or self.options != ShapesOptions():
+            raise ValueError("a dataset of type folder takes 'images' and 'masks', and no 'folder' or 'options'")
+        missing = [name for name in ("images", "masks", "classes") if not getattr(self, name)]
+        if missing:
+            raise ValueError(f"a dataset of type folder needs '{missing[0]}'")
+        check_values(self.classes, self.ignore)
+        self._check_splits()
+
+    def _check_splits(self) -> None:
+        named = [str(folder).count("{split}") for folder in (self.images, self.masks)]
+        ways = [any(named), bool(self.lists), self.fractions is not None]
+        if sum(ways) != 1:
+            raise ValueError(
+                f"{'nothing says' if not any(ways) else 'more than one thing says'} what the splits are; give one of "
+                "{split} in both 'images' and 'masks', 'lists', or 'fractions'"
+            )
+        if ways[0] and named != [1, 1]:
+            raise ValueError("{split} stands once in 'images' and once in 'masks', for the name of the split")
+        there = self.lists or ({"train", "val", "test"} if self.fractions and self.fractions.test else {"train", "val"})
+        strange = [split for split in self.used_splits if split not in there]
+        if strange and not ways[0]:
+            source = "lists" if self.lists else "fractions"
+            raise ValueError(f"splits: '{source}' has no split '{strange[0]}'; it has {', '.join(sorted(there))}")
+        if self.fractions and self.fractions.test and self.splits.test is None:
+            raise ValueError("fractions keep a test split that nothing uses; add splits: {test: test}")
+
+
+_OF_FOLDERS = ("images", "masks", "image_suffix", "mask_suffix", "unpaired", "classes", "ignore", "lists", "fractions")
 
 
 class Sgd(Config):
@@ -411,15 +502,33 @@ class ColourJitter(Config):
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
 
 
+class GaussianBlur(Config):
+    """A random blur: how probable it is, and the range of its sigma in pixels of the crop, drawn uniformly."""
+
+    probability: Annotated[float, Field(gt=0, le=1)] = 0.5
+    sigma: tuple[Positive, Positive] = (0.1, 2.0)
+
+    @model_validator(mode="after")
+    def _from_small_to_large(self) -> GaussianBlur:
+        if self.sigma[0] > self.sigma[1]:
+            raise ValueError(f"sigma must run from small to large, not from {self.sigma[0]} to {self.sigma[1]}")
+        return self
+
+
 class Recipe(Entry):
     """How a variant is trained.
 
     `batch` is what one step of the optimiser sees; `accumulate` cuts it into equal parts that go through one after
-    the other. `scale` is the range of the random scale before the crop. `batch_norm` is that of the backbone:
+    the other. `scale` is the range of the random scale before the crop. `cat_max_ratio`, as mmsegmentation calls it,
+    is the share of a crop's counted pixels above which a class makes the crop be drawn anew, up to ten times. `rotate`
+    is by how many degrees an image is rotated at most, either way. `batch_norm` is that of the backbone:
     `train`, `eval` (its running statistics stay, its weights learn) or `frozen` (nothing of it learns). `freeze` keeps
     the backbone up to the map of this stride, or all of it, as it starts. `decay` says what weight decay falls on:
     `all`, or `weights` and so neither norms nor biases. `ema` is the decay of an exponential moving average of the
     weights, which is then what is scored. `clip_norm` bounds the norm of the gradient.
+
+    `score_scale` is by what factor an image is resized before the network scores it; the scores come back to its own
+    size, where they meet labels that nothing has touched.
 
     `precision: auto` is bf16 autocast where the hardware multiplies bf16 natively, and fp32 elsewhere; which one
     it was stands in the record.
@@ -431,6 +540,9 @@ class Recipe(Entry):
     scale: tuple[Positive, Positive] | None = None
     flip: Fraction = 0.0
     jitter: ColourJitter = ColourJitter()
+    cat_max_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    blur: GaussianBlur | None = None
     optimizer: Annotated[Sgd | AdamW | Adam | RmsProp, Field(discriminator="name")]
     lr_factors: LrFactors = LrFactors()
     decay: Literal["all", "weights"] = "all"
@@ -442,6 +554,7 @@ class Recipe(Entry):
     batch_norm: Literal["train", "eval", "frozen"] = "train"
     freeze: Literal["none", "stride2", "stride4", "stride8", "stride16", "backbone"] = "none"
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    score_scale: Annotated[float, Field(ge=0.1, le=10)] = 1.0
     validate_every: Count = 1
 
     @model_validator(mode="after")

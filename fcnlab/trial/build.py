@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,10 +14,10 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from fcnlab.data.augment import Augmentation, Jitter
+from fcnlab.data.augment import Augmentation, Blur, Jitter
 from fcnlab.data.base import Dataset
 from fcnlab.data.batches import TrainingBatches
-from fcnlab.data.decoded import DecodedSplit
+from fcnlab.data.decoded import DecodedSplit, open_decoded
 from fcnlab.errors import ModelError, nearest
 from fcnlab.models import FCN, HEADS, Backbone, Interpolation, PaperBackbone, TimmBackbone, TransposedUpsampler
 from fcnlab.models.backbone import load_weights
@@ -103,6 +104,21 @@ def _upsampler(spec: Upsampler, classes: int, factor: int, stage: str, **geometr
     )
 
 
+def build_augmentation(recipe: Recipe, mean: Sequence[float]) -> Augmentation:
+    """Build what a recipe does to a training sample; `mean` by channel, 0..1, is the colour of what is padded."""
+    red, green, blue = (round(255 * value) for value in mean)
+    return Augmentation(
+        crop=(recipe.crop.height, recipe.crop.width),
+        scale=recipe.scale,
+        flip=recipe.flip,
+        fill=(red, green, blue),
+        jitter=Jitter(**recipe.jitter.model_dump()),
+        cat_max_ratio=recipe.cat_max_ratio,
+        rotate=recipe.rotate,
+        blur=Blur(recipe.blur.probability, recipe.blur.sigma) if recipe.blur is not None else Blur(),
+    )
+
+
 def build_training(
     recipe: Recipe, model: FCN, dataset: Dataset, split: str, seed: int, device: torch.device
 ) -> Training:
@@ -113,18 +129,11 @@ def build_training(
         ModelError: there is no map at the stride that the recipe freezes up to.
     """
     mean, std = model.backbone.mean, model.backbone.std
-    red, green, blue = (round(255 * value) for value in mean)
-    decoded = DecodedSplit(dataset.split(split))
+    decoded = open_decoded(dataset, split)
     batches = TrainingBatches(
         decoded,
         batch=recipe.batch,
-        augmentation=Augmentation(
-            crop=(recipe.crop.height, recipe.crop.width),
-            scale=recipe.scale,
-            flip=recipe.flip,
-            fill=(red, green, blue),
-            jitter=Jitter(**recipe.jitter.model_dump()),
-        ),
+        augmentation=build_augmentation(recipe, mean),
         mean=mean,
         std=std,
         seed=seed,

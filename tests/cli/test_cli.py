@@ -13,11 +13,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import typer.main
 import yaml
-from PIL import Image
 
 from fcnlab import cli
 from fcnlab.places import Lab
@@ -123,7 +121,8 @@ def test_an_error_of_the_user_leaves_the_process_with_2_and_no_traceback(tmp_pat
 def test_the_verbs_are_those_that_the_docs_tell_of() -> None:
     assert {" ".join(words) for words in VERBS} == {
         "grid plan", "grid run", "grid status", "grid sync", "grid retry", "registry list", "registry show",
-        "data list", "data check", "model show", "model compare", "train", "report", "ui", "init",
+        "data list", "data add", "data check", "data stats", "data preview", "data fetch",
+        "model show", "model compare", "train", "report", "ui", "init",
     }  # fmt: skip
 
 
@@ -277,39 +276,6 @@ def test_the_list_of_datasets_says_what_is_there_and_what_is_not(fcnlab: Call) -
     assert said.code == 0
     assert "not there" in row["camvid"] and "not there" in row["voc2012"]
     assert "train 16, val 4, test 6" in row["shapes-mini"]
-
-
-def tiny_camvid(root: Path) -> Path:
-    for split in ("train", "val", "test"):
-        for folder, pixels in ((split, np.zeros((4, 6, 3), np.uint8)), (f"{split}annot", np.full((4, 6), 3, np.uint8))):
-            path = root / "camvid" / folder / f"{split}0.png"
-            path.parent.mkdir(parents=True)
-            Image.fromarray(pixels).save(path)
-    return root / "camvid"
-
-
-def test_a_check_of_a_sound_dataset_shows_its_frequencies(fcnlab: Call, tmp_path: Path) -> None:
-    tiny_camvid(tmp_path)
-    said = fcnlab("data", "check", "camvid", "--data-root", tmp_path)
-    assert (said.code, said.err) == (0, "")
-    assert "train: 1 images, 0 faults, val: 1 images, 0 faults, test: 1 images, 0 faults" in said.out
-    (road,) = (line for line in said.out.splitlines() if "road" in line)
-    assert road.count("100.00") == 3
-
-
-def test_a_check_of_a_faulty_dataset_reports_all_faults(fcnlab: Call, tmp_path: Path) -> None:
-    root = tiny_camvid(tmp_path)
-    (root / "trainannot/train0.png").unlink()
-    Image.fromarray(np.full((4, 6), 99, np.uint8)).save(root / "valannot/val0.png")
-    (root / "test/test0.png").rename(root / "test/val0.png")
-    (root / "testannot/test0.png").rename(root / "testannot/val0.png")
-    said = fcnlab("data", "check", "camvid", "--data-root", tmp_path)
-    faults = said.err.splitlines()
-    assert said.code == 2 and len(faults) == 3
-    assert all(fault.startswith("fcnlab: error: ") for fault in faults)
-    assert f"{root}/trainannot/train0.png: no such file" in faults[0]
-    assert f"{root}/valannot/val0.png: label 99 stands in 24 pixels" in faults[1]
-    assert "'val0' stands in val and again in test" in faults[2]
 
 
 def test_a_shown_model_has_its_maps_parameters_and_cost(fcnlab: Call) -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import ColorJitter
 
-from fcnlab.data.augment import Augmentation, Jitter
+from fcnlab.data.augment import Augmentation, Blur, Jitter, Placement
 from fcnlab.data.base import IGNORE
 from fcnlab.data.decoded import Decoded
+from fcnlab.data.windows import Window, resized_image, resized_label
 
+F = v2.functional
 FILL = (201, 202, 203)
 NO_JITTER = Jitter()
 quickly = settings(max_examples=60, deadline=None)
@@ -238,3 +245,209 @@ def test_jitter_follows_from_the_draws_alone() -> None:
     assert torch.equal(one.image, two.image)
     torch.manual_seed(1)
     assert torch.equal(one.image, augmented(colourful(), (8, 8), (0.5, 2), 0.5, 3, STRONG).image)
+
+
+plenty = st.integers(4, 90)
+placed = st.tuples(plenty, plenty)
+scales = st.none() | st.floats(0.3, 2.6).map(lambda factor: (factor, factor))
+
+
+def reference(sample: Decoded, crop: tuple[int, int], placement: Placement, jitter: Jitter) -> Decoded:
+    """Torchvision's operators one after the other on all of the image, and the crop at the end."""
+    image, label = jitter(sample.image, placement.colours).contiguous(), sample.label[None].contiguous()
+    if placement.size != tuple(sample.label.shape):
+        image = F.resize(image, list(placement.size), F.InterpolationMode.BILINEAR, antialias=True)
+        label = F.resize(label, list(placement.size), F.InterpolationMode.NEAREST_EXACT)
+    if placement.degrees:
+        image = F.rotate(image, placement.degrees, F.InterpolationMode.BILINEAR, fill=list(map(float, FILL)))
+        label = F.rotate(label, placement.degrees, F.InterpolationMode.NEAREST, fill=[float(IGNORE)])
+    window = placement.window
+    place = (window.top, window.left, window.height, window.width)
+    image, label = F.crop(image, *place), F.crop(label, *place)
+    padding = [0, 0, crop[1] - window.width, crop[0] - window.height]
+    image, label = F.pad(image, padding, fill=list(map(float, FILL))), F.pad(label, padding, fill=IGNORE)
+    if placement.flip:
+        image, label = F.horizontal_flip(image), F.horizontal_flip(label)
+    return Decoded(image, label[0])
+
+
+@quickly
+@given(size=placed, crop=placed, scale=scales, flip=st.sampled_from([0.0, 1.0]), seed=seeds, jitter=jitters)
+def test_the_result_is_that_of_torchvision_on_the_whole_image(
+    size: tuple[int, int],
+    crop: tuple[int, int],
+    scale: tuple[float, float] | None,
+    flip: float,
+    seed: int,
+    jitter: Jitter,
+) -> None:
+    sample = colourful(*size)
+    augmentation = Augmentation(crop, scale, flip, FILL, jitter)
+    placement = augmentation.drawn(sample.label, np.random.default_rng(seed))
+    done, expected = augmentation(sample, np.random.default_rng(seed)), reference(sample, crop, placement, jitter)
+    assert torch.equal(done.label, expected.label)
+    assert int((done.image.int() - expected.image.int()).abs().max()) <= 1
+
+
+@quickly
+@given(size=placed, crop=placed, scale=scales, flip=st.sampled_from([0.0, 1.0]), seed=seeds, most=st.floats(0.5, 180))
+def test_a_rotation_is_torchvisions_of_the_whole_image(
+    size: tuple[int, int],
+    crop: tuple[int, int],
+    scale: tuple[float, float] | None,
+    flip: float,
+    seed: int,
+    most: float,
+) -> None:
+    sample = smooth(*size)
+    augmentation = Augmentation(crop, scale, flip, FILL, rotate=most)
+    placement = augmentation.drawn(sample.label, np.random.default_rng(seed))
+    assert abs(placement.degrees) <= most
+    done, expected = augmentation(sample, np.random.default_rng(seed)), reference(sample, crop, placement, NO_JITTER)
+    # A pixel whose place falls between two others, or on the border, may go either way in float32.
+    assert int((done.label != expected.label).sum()) <= 0.01 * done.label.numel() + 1
+    assert int(((done.image.int() - expected.image.int()).abs().amax(0) > 1).sum()) <= 0.01 * done.label.numel() + 1
+
+
+def smooth(height: int, width: int) -> Decoded:
+    y, x = torch.arange(height)[:, None], torch.arange(width)
+    label = (y // 7 + x // 5) % 9
+    planes = [(2 * y + 0 * x) % 251, (0 * y + 2 * x) % 251, label * 20]
+    return Decoded(torch.stack(planes).to(torch.uint8), label.to(torch.uint8))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_image_and_label_turn_together(seed: int) -> None:
+    label = torch.zeros(50, 60, dtype=torch.uint8)
+    label[15:30, 20:45] = 1
+    augmentation = Augmentation((48, 48), (0.7, 1.4), 0.5, FILL, rotate=40)
+    done = augmentation(Decoded((label * 200).repeat(3, 1, 1), label), np.random.default_rng(seed))
+    inner = torch.nn.functional.max_pool2d((done.label == IGNORE).float()[None], 3, 1, 1)[0] == 0
+    wrong = ((done.image[0] > 100) != (done.label == 1)) & inner
+    assert int(wrong.sum()) <= 0.02 * wrong.numel()
+    assert int((done.label == 1).sum()) > 50
+
+
+@quickly
+@given(size=placed, crop=placed, seed=seeds)
+def test_what_is_new_leaves_the_draws_of_what_was_there_alone(
+    size: tuple[int, int], crop: tuple[int, int], seed: int
+) -> None:
+    label = colourful(*size).label
+    plain = Augmentation(crop, (0.5, 2.0), 0.5, FILL).drawn(label, np.random.default_rng(seed))
+    factor, top, left, mirror, *colours = np.random.default_rng(seed).random(8)
+    assert plain.size == tuple(max(1, round(0.5 * 4**factor * extent)) for extent in size)
+    room = [max(0, extent - edge) for extent, edge in zip(plain.size, crop, strict=True)]
+    assert (plain.window.top, plain.window.left) == (int(top * (room[0] + 1)), int(left * (room[1] + 1)))
+    assert plain.flip == (mirror < 0.5) and list(plain.colours) == colours
+    more = Augmentation(crop, (0.5, 2.0), 0.5, FILL, STRONG, None, 30.0, Blur(1.0))
+    found = more.drawn(label, np.random.default_rng(seed))
+    assert (found.size, found.window, found.flip) == (plain.size, plain.window, plain.flip)
+    assert list(found.colours) == colours
+
+
+@quickly
+@given(ratio=st.floats(0.3, 0.95), degrees=st.sampled_from([0.0, 20.0]), seed=seeds)
+def test_the_first_crop_of_ten_without_a_class_above_the_ratio_is_taken(
+    ratio: float, degrees: float, seed: int
+) -> None:
+    sample = smooth(40, 50)
+    sample.label[:, :30] = 3
+    sample.label[5:12] = IGNORE
+    augmentation = Augmentation((12, 12), (0.8, 1.6), 0.0, FILL, cat_max_ratio=ratio, rotate=degrees)
+    first = Augmentation((12, 12), (0.8, 1.6), 0.0, FILL, rotate=degrees)
+    rng = np.random.default_rng(seed)
+    expected = first.drawn(sample.label, rng)
+    tries = 0
+    while tries < 10 and share(labels_at(sample, expected)) > ratio:
+        top, left = rng.random(2)
+        room = [max(0, extent - 12) for extent in expected.size]
+        window = Window(int(top * (room[0] + 1)), int(left * (room[1] + 1)), 12, 12)
+        expected, tries = replace(expected, window=window), tries + 1
+    found = augmentation.drawn(sample.label, np.random.default_rng(seed))
+    assert found.window == expected.window
+    done = augmentation(sample, np.random.default_rng(seed))
+    assert tries == 10 or share(done.label) <= ratio
+
+
+def labels_at(sample: Decoded, placement: Placement) -> Tensor:
+    """The labels of a crop of 12 x 12 at this placement."""
+    image, label = torch.empty(3, 12, 12, dtype=torch.uint8), torch.empty(12, 12, dtype=torch.uint8)
+    Augmentation((12, 12), None, 0.0, FILL).write(sample, placement, image, label)
+    return label
+
+
+def share(label: Tensor) -> float:
+    counted = label[label != IGNORE].flatten().tolist()
+    return max(map(counted.count, set(counted))) / len(counted) if counted else 1.0
+
+
+@pytest.mark.parametrize("void", [True, False])
+def test_a_crop_that_can_be_no_better_is_taken_in_the_end(void: bool) -> None:
+    label = torch.full((30, 30), IGNORE if void else 4, dtype=torch.uint8)
+    sample = Decoded(colourful(30, 30).image, label)
+    done = Augmentation((8, 8), None, 0.5, FILL, cat_max_ratio=0.75)(sample, np.random.default_rng(1))
+    assert torch.equal(done.label, label[:8, :8])
+
+
+@quickly
+@given(size=placed, sigma=st.floats(0.1, 4), seed=seeds)
+def test_a_blur_is_torchvisions_of_the_crop(size: tuple[int, int], sigma: float, seed: int) -> None:
+    assume(min(size) > 3 * math.ceil(sigma) + 1)
+    sample = colourful(*size)
+    done = Augmentation(size, None, 0.0, FILL, blur=Blur(1.0, (sigma, sigma)))(sample, np.random.default_rng(seed))
+    extent = 2 * math.ceil(3 * sigma) + 1
+    expected = F.gaussian_blur(sample.image, [extent, extent], [sigma, sigma])
+    assert int((done.image.int() - expected.int()).abs().max()) <= 1
+    assert torch.equal(done.label, sample.label)
+
+
+@quickly
+@given(size=sizes, crop=sizes, seed=seeds)
+def test_images_of_any_size_are_blurred_and_padding_is_not(
+    size: tuple[int, int], crop: tuple[int, int], seed: int
+) -> None:
+    augmentation = Augmentation(crop, None, 0.5, FILL, blur=Blur(1.0, (2.0, 2.0)))
+    done = augmentation(colourful(*size), np.random.default_rng(seed))
+    assert {tuple(pixel) for pixel in done.image[:, done.label == IGNORE].T.tolist()} <= {FILL}
+
+
+def test_the_share_of_blurs_is_the_probability_and_sigmas_fill_the_range() -> None:
+    augmentation = Augmentation((4, 4), None, 0.0, FILL, blur=Blur(0.25, (0.5, 3.0)))
+    label = colourful().label
+    sigmas = [augmentation.drawn(label, np.random.default_rng(seed)).sigma for seed in range(400)]
+    drawn = [sigma for sigma in sigmas if sigma is not None]
+    assert 70 <= len(drawn) <= 130
+    assert 0.5 <= min(drawn) < 0.8 and 2.7 < max(drawn) <= 3.0
+
+
+def test_a_sample_of_read_only_memory_is_never_written_to() -> None:
+    source = colourful(40, 50)
+    image, label = source.image.clone(), source.label.clone()
+    everything = Augmentation((32, 60), (0.5, 2.0), 0.5, FILL, STRONG, 0.5, 20.0, Blur(1.0))
+    for augmentation in (everything, Augmentation((40, 50), None, 0.5, FILL), Augmentation((8, 8), None, 0.5, FILL)):
+        for seed in range(6):
+            done = augmentation(source, np.random.default_rng(seed))
+            done.image.fill_(0)
+            done.label.fill_(0)
+    assert torch.equal(source.image, image) and torch.equal(source.label, label)
+
+
+@pytest.mark.parametrize(("size", "target"), [((1, 1), (3, 4)), ((3, 4), (1, 1)), ((1, 7), (1, 1)), ((2, 9), (5, 1))])
+def test_a_single_pixel_can_be_resized_from_and_to(size: tuple[int, int], target: tuple[int, int]) -> None:
+    sample = colourful(*size)
+    window = Window(0, 0, *target)
+    assert resized_image(sample.image, target, window).shape == (3, *target)
+    assert resized_label(sample.label, target, window).shape == target
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("factor", [0.6, 1.01, 1.5, 1.9375])
+def test_a_window_of_every_extent_is_that_of_the_whole_resized_image(axis: int, factor: float) -> None:
+    image = colourful(30, 37).image
+    size = (round(30 * factor), round(37 * factor))
+    whole = F.resize(image, list(size), F.InterpolationMode.BILINEAR, antialias=True)
+    for extent in range(1, size[axis] + 1):
+        window = Window(0, 3, extent, 11) if axis == 0 else Window(2, 0, 9, extent)
+        found = resized_image(image, size, window)
+        assert int((found.int() - window.of(whole).int()).abs().max()) <= 1

@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fcnlab.data.augment import Augmentation
+from fcnlab.data.augment import Augmentation, Blur, Jitter
 from fcnlab.data.base import Sample, Split
-from fcnlab.data.batches import TrainingBatches, normalised
+from fcnlab.data.batches import Reused, TrainingBatches, normalised
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.data.shapes import Shapes
 from fcnlab.errors import DataError
+from fcnlab.streams import stream
 
 RANDOM = Augmentation((12, 16), (0.5, 2.0), 0.5, (0, 0, 0))
 PLAIN = Augmentation((16, 16), None, 0.0, (0, 0, 0))
@@ -176,3 +177,60 @@ def test_a_decoded_sample_is_the_sample_with_channels_first() -> None:
     decoded, sample = DecodedSplit(split)[0], split[0]
     np.testing.assert_array_equal(decoded.image.permute(1, 2, 0).numpy(), sample.image)
     np.testing.assert_array_equal(decoded.label.numpy(), sample.label)
+
+
+def test_batches_that_somebody_keeps_are_not_written_over() -> None:
+    batches = batches_of(scenes(12), batch=2, augmentation=RANDOM)
+    kept = list(batches.epoch(0))
+    copies = [(images.clone(), labels.clone()) for images, labels in kept]
+    views = [images[1, :, 3:] for images, _ in batches.epoch(1)]
+    of_views = [view.clone() for view in views]
+    for images, _ in batches.epoch(2):
+        images.fill_(7)
+    assert all(torch.equal(a, b) and torch.equal(x, y) for (a, x), (b, y) in zip(kept, copies, strict=True))
+    assert all(torch.equal(view, copy) for view, copy in zip(views, of_views, strict=True))
+    assert same(batches, batches_of(scenes(12), batch=2, augmentation=RANDOM), epoch=2)
+
+
+def test_the_memory_of_a_batch_that_nobody_keeps_is_used_again() -> None:
+    memory = Reused((2, 5, 7, 3))
+    places = {memory.tensor().data_ptr() for _ in range(10)}
+    assert len(places) == 1
+    held = [memory.tensor() for _ in range(6)]
+    assert len({tensor.data_ptr() for tensor in held}) == 6
+    weight = torch.ones(3, requires_grad=True)
+    del held
+    loss = (memory.tensor().fill_(2.0) * weight).sum()  # autograd alone holds it until the backward
+    memory.tensor().fill_(9.0)
+    loss.backward()
+    assert weight.grad is not None and weight.grad.tolist() == [2.0 * 2 * 5 * 7] * 3
+
+
+@quickly
+@given(batch=st.integers(1, 3), height=st.integers(1, 9), width=st.integers(1, 9), seed=seeds)
+def test_the_layout_of_images_changes_no_bit_of_them(batch: int, height: int, width: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (batch, 3, height, width), generator=generator, dtype=torch.uint8)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    mean_, std_ = (torch.tensor(v)[:, None, None] for v in (mean, std))
+    expected = (images.float() - 255 * mean_) / (255 * std_)
+    assert torch.equal(normalised(images, mean, std), expected)
+    last = normalised(images.to(memory_format=torch.channels_last), mean, std)
+    assert torch.equal(last, expected)
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [RANDOM, Augmentation((12, 16), (0.5, 2.0), 0.5, (0, 0, 0), Jitter(0.3, 0.3, 0.3, 0.1), 0.6, 20.0, Blur(0.5))],
+)
+def test_a_batch_is_the_samples_augmented_one_by_one(augmentation: Augmentation) -> None:
+    split, mean, std = scenes(), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    batches = batches_of(split, batch=3, augmentation=augmentation, seed=5)
+    numbers = np.random.default_rng(stream(5, "order", 2)).permutation(6)
+    samples = [
+        augmentation(DecodedSplit(split)[int(i)], np.random.default_rng(stream(5, "augmentation", 2, int(i))))
+        for i in numbers
+    ]
+    images, labels = (torch.cat(parts) for parts in zip(*batches.epoch(2), strict=True))
+    assert torch.equal(labels, torch.stack([sample.label for sample in samples]))
+    assert torch.equal(images, normalised(torch.stack([sample.image for sample in samples]), mean, std))

@@ -142,6 +142,21 @@ def test_at_once_scales_each_map_before_it_is_scored(stride: int) -> None:
             assert not torch.allclose(scores, whole(scales | {r: 0.0}), rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("context", [False, True])
+def test_a_hidden_layer_reads_each_place_and_with_context_the_mean_of_all(context: bool) -> None:
+    map_ = noise(2, 6, 3, 4).double()
+    head = HEADS["skip"]({32: 6}, 3, maker, stride=32, hidden=5, context=context).double()  # type: ignore[call-arg]
+    state = {key.removeprefix("score.32."): value for key, value in head.state_dict().items()}
+    places = torch.einsum("hc,bcyx->bhyx", state["local.weight"][..., 0, 0], map_) + state["local.bias"][:, None, None]
+    if context:
+        means = map_.sum((2, 3)) / 12
+        places = places + torch.einsum("hc,bc->bh", state["image.weight"][..., 0, 0], means)[:, :, None, None]
+    scores = torch.einsum("oh,bhyx->boyx", state["score.weight"][..., 0, 0], places.clamp(min=0))
+    scores = scores + state["score.bias"][:, None, None]
+    with torch.no_grad():
+        assert torch.allclose(head({32: map_}, (96, 128)), TransposedUpsampler(3, 32).double()(scores), atol=1e-12)
+
+
 @pytest.mark.parametrize("head", ["fcn16s", "fcn8s", "fcn4s", "fcn8s-at-once"])
 def test_summed_skips_learn_from_the_first_step(head: str) -> None:
     model = build_model(variant(head), 3, seed=0)

@@ -29,8 +29,11 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
         "vgg16-paper has pretrained weights of torchvision, not of timm",
     ),
     ({"backbone.weights": "torchvision"}, "test_resnet has pretrained weights of timm, not of torchvision"),
-    ({"head.dropout": 0.2}, "a head of type skip takes no 'dropout'; valid: at_once, fusion, stride"),
-    ({"head.options": {"width": 3}}, "a head of type skip takes no 'options'; valid: at_once, fusion, stride"),
+    ({"head.dropout": 0.2}, "a head of type skip takes no 'dropout'; valid: at_once, context, fusion, hidden, stride"),
+    (
+        {"head.options": {"width": 3}},
+        "a head of type skip takes no 'options'; valid: at_once, context, fusion, hidden, stride",
+    ),
     (
         {**PAPER_NET, **PAPER_HEAD, "head.fusion": "concat"},
         "a head of type paper takes no 'fusion'; valid: at_once, stride",

@@ -149,6 +149,16 @@ def test_saying_a_default_does_not_change_the_key(default: dict[str, Any]) -> No
     assert trial(default).key == KEY
 
 
+FOLDER: dict[str, Any] = {
+    "dataset.type": "folder",
+    "dataset.splits.test": None,
+    "dataset.images": "images",
+    "dataset.masks": "masks",
+    "dataset.classes": ["a", "b"],
+    "dataset.fractions.val": 0.5,
+}
+"""One's own folders, said of `shapes`."""
+
 CHANGES: list[dict[str, Any]] = [
     {"recipe.epochs": 3},
     {"recipe.batch": 5},
@@ -175,6 +185,11 @@ CHANGES: list[dict[str, Any]] = [
     {"recipe.jitter.contrast": 0.1},
     {"recipe.jitter.saturation": 0.1},
     {"recipe.jitter.hue": 0.1},
+    {"recipe.cat_max_ratio": 0.75},
+    {"recipe.rotate": 10},
+    {"recipe.blur": {}},
+    {"recipe.blur": {"probability": 0.1}},
+    {"recipe.blur": {"sigma": [0.5, 1]}},
     {"recipe.lr_factors.backbone": 0.1},
     {"recipe.lr_factors.head": 0.1},
     {"recipe.lr_factors.upsampler": 0.1},
@@ -206,6 +221,7 @@ CHANGES: list[dict[str, Any]] = [
     {"recipe.loss.lovasz": 1.0},
     {"recipe.loss.auxiliary": 0.5},
     {"recipe.precision": "bf16"},
+    {"recipe.score_scale": 0.5},
     {"recipe.precision": "auto"},
     {"recipe.validate_every": 2},
     {"head": "fcn16s"},
@@ -216,6 +232,8 @@ CHANGES: list[dict[str, Any]] = [
     {"head": "dilated8"},
     {"head": "dilated8", "head.output_stride": 16},
     {"head": "dilated8", "head.hidden": 64},
+    {"head.hidden": 64},
+    {"head.hidden": 64, "head.context": True},
     {"head": "dilated8", "head.convs": 2},
     {"head": "dilated8", "head.concat_input": True},
     {"head": "dilated8", "head.dropout": 0.2},
@@ -240,6 +258,12 @@ CHANGES: list[dict[str, Any]] = [
     {"dataset.options.seed": 1},
     {"dataset.splits.val": "test"},
     {"dataset": "camvid"},
+    FOLDER,
+    {**FOLDER, "dataset.classes": {"a": 1, "b": 0}},
+    {**FOLDER, "dataset.ignore": [7]},
+    {**FOLDER, "dataset.fractions.val": 0.4},
+    {**FOLDER, "dataset.fractions.seed": 1},
+    {**FOLDER, "dataset.fractions.test": 0.1, "dataset.splits.test": "test"},
 ]
 
 

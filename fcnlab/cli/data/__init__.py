@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import typer
 
-from fcnlab.cli.data import check, list
+from fcnlab.cli.data import add, cache, check, fetch, list, preview, stats
 
 app = typer.Typer(help="Look at datasets, check them, bring them here.", no_args_is_help=True)
 app.command("list", epilog=list.EXAMPLE)(list.list_)
+app.command("add", epilog=add.EXAMPLE)(add.add)
 app.command("check", epilog=check.EXAMPLE)(check.check)
+app.command("stats", epilog=stats.EXAMPLE)(stats.stats)
+app.command("preview", epilog=preview.EXAMPLE)(preview.preview)
+app.command("fetch", epilog=fetch.EXAMPLE)(fetch.fetch)
+app.add_typer(cache.app, name="cache")

@@ -2,36 +2,98 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
 from fcnlab.cli.data.entry import DatasetName, dataset_entry, used_splits
 from fcnlab.cli.options import DataRoot, LabOption, console
 from fcnlab.errors import DataError
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fcnlab.data.base import Dataset
+    from fcnlab.data.check import Checked
+    from fcnlab.data.diagnosis import Fault
+
 EXAMPLE = "Example: fcnlab data check camvid --data-root ~/data"
+
+AllSplits = Annotated[
+    bool, typer.Option("--all-splits", help="Also splits that the registry gives no purpose, such as trainval")
+]
 
 
 def check(
     name: DatasetName,
+    all_splits: AllSplits = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all findings as JSON")] = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
     """Read every image and mask, and report all faults at once. Exit code 2 if there are any."""
-    from rich.table import Table
-
-    from fcnlab.data.base import IGNORE
+    from fcnlab.cli.data.progress import sample_bars
+    from fcnlab.data.base import FileDataset
     from fcnlab.data.check import check_splits
     from fcnlab.places import Lab
 
     place = Lab.find(lab=lab, data_root=data_root)
     spec = dataset_entry(place, name)
     dataset = place.dataset(spec)
-    checked = list(check_splits(dataset, used_splits(spec)))
-    table = Table("class", *(f"{c.split} %" for c in checked), title=f"{name}: share of all pixels")
-    for label, title in [*enumerate(dataset.classes), (IGNORE, "(ignored)")]:
-        table.add_row(title, *(f"{100 * c.pixels[label] / max(1, c.pixels.sum()):.2f}" for c in checked))
-    console().print(table)
-    faults = [fault for c in checked for fault in c.faults]
-    typer.echo(", ".join(f"{c.split}: {c.images} images, {len(c.faults)} faults" for c in checked))
+    used = used_splits(spec)
+    extra = [split for split in every_split(dataset) if split not in used] if all_splits else []
+    with sample_bars() as bars:
+        checked = check_splits(dataset, used, extra=extra, progress=bars)
+    root = dataset.root if isinstance(dataset, FileDataset) else None
+    faults = sum(len(c.faults) for c in checked)
+    if as_json:
+        splits = [asdict(c) for c in checked]
+        typer.echo(
+            json.dumps({"dataset": name, "root": root and str(root), "sound": not faults, "splits": splits}, indent=2)
+        )
+    else:
+        _show(name, checked, root)
     if faults:
-        raise DataError("\n".join(faults))
+        raise DataError(
+            f"dataset {name}: {_count(faults, 'fault')} in {_count(sum(c.images for c in checked), 'image')}"
+        )
+
+
+def every_split(dataset: Dataset) -> tuple[str, ...]:
+    """The names of all splits that a dataset of files has; none for generated ones."""
+    from fcnlab.data.base import FileDataset
+    from fcnlab.data.folder import Folder
+
+    if isinstance(dataset, Folder):
+        return dataset.files.splits()
+    return dataset.names if isinstance(dataset, FileDataset) else ()
+
+
+def _show(name: str, checked: list[Checked], root: Path | None) -> None:
+    _table(f"{name}: faults", [fault for c in checked for fault in c.faults], root)
+    _table(f"{name}: notes, which are no faults", [note for c in checked for note in c.notes], root)
+    counts = (f"{c.split}: {_count(c.images, 'image')}, {_count(len(c.faults), 'fault')}" for c in checked)
+    typer.echo("; ".join(counts) + (f", below {root}" if root is not None else ""))
+
+
+def _table(title: str, found: list[Fault], root: Path | None) -> None:
+    from rich.table import Column, Table
+
+    if not found:
+        return
+    file, what = Column("file or id", overflow="fold"), Column("what is wrong", overflow="fold")
+    table = Table("split", file, Column("fault", overflow="fold"), what, "what to do", title=title, show_lines=False)
+    for one in found:
+        table.add_row(one.split, _below(one.where, root), one.kind, _below(one.what, root), one.remedy)
+    console().print(table)
+
+
+def _below(text: str, root: Path | None) -> str:
+    """A text with paths below the dataset's folder, which stands once in the last line."""
+    return text.replace(f"{root}/", "") if root is not None else text
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

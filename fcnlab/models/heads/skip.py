@@ -35,6 +35,8 @@ class SkipHead(Head):
         stride: int,
         at_once: bool = False,
         fusion: Literal["sum", "concat"] = "sum",
+        hidden: int | None = None,
+        context: bool = False,
     ) -> None:
         """
         Raises:
@@ -46,7 +48,8 @@ class SkipHead(Head):
         require(channels, self.reductions, f"a head of stride {stride}")
         self.scales = AT_ONCE if at_once else dict.fromkeys(AT_ONCE, 1.0)
         skips = self.reductions[1:]
-        self.score = nn.ModuleDict({str(r): nn.Conv2d(channels[r], classes, kernel_size=1) for r in self.reductions})
+        self.score = nn.ModuleDict({"32": _score(channels[32], classes, hidden, context)})
+        self.score.update({str(r): nn.Conv2d(channels[r], classes, kernel_size=1) for r in skips})
         self.fuse = nn.ModuleDict({str(r): make_upsampler(classes, 2, f"to{r}") for r in skips})
         self.upsample = make_upsampler(classes, stride, "image")
         self.mix = nn.ModuleDict()
@@ -76,6 +79,29 @@ class SkipHead(Head):
             return scores + skip
         mixed: Tensor = self.mix[r](torch.cat([scores, skip], dim=1))
         return mixed
+
+
+def _score(channels: int, classes: int, hidden: int | None, context: bool) -> nn.Module:
+    if hidden is None:
+        return nn.Conv2d(channels, classes, kernel_size=1)
+    return _HiddenScore(channels, classes, hidden, context)
+
+
+class _HiddenScore(nn.Module):
+    """[B, channels, h, w] -> scores [B, classes, h, w] behind a hidden layer, which may see the whole image."""
+
+    def __init__(self, channels: int, classes: int, hidden: int, context: bool) -> None:
+        super().__init__()
+        self.local = nn.Conv2d(channels, hidden, kernel_size=1)
+        self.image = nn.Conv2d(channels, hidden, kernel_size=1, bias=False) if context else None
+        self.score = nn.Conv2d(hidden, classes, kernel_size=1)
+
+    def forward(self, map_: Tensor) -> Tensor:
+        x = self.local(map_)
+        if self.image is not None:
+            x = x + self.image(map_.mean(dim=(-2, -1), keepdim=True))
+        scores: Tensor = self.score(x.relu())
+        return scores
 
 
 def _identity_on_the_first(classes: int) -> nn.Conv2d:

@@ -1,0 +1,34 @@
+"""Timings of fcnlab against its peers, in one run, in turn. The peers lie in benchmarks/, as their users write them."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from fcnlab.errors import RunError
+
+PEERS = Path(__file__).resolve().parents[2] / "benchmarks" / "peers"
+
+
+def peer(name: str) -> ModuleType:
+    """The module benchmarks/peers/<name>.py of the checkout.
+
+    Raises:
+        RunError: fcnlab does not run from a checkout, or the peer's own packages are not installed.
+    """
+    path = PEERS / f"{name}.py"
+    if not path.is_file():
+        raise RunError(f"{path}: no such file; fcnlab bench runs from a checkout, which holds the peers in benchmarks/")
+    module_name = f"fcnlab_peer_{name}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None and spec.loader is not None, "it is a Python file"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses and pickle look a class's module up here
+    try:
+        spec.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        del sys.modules[module_name]
+        raise RunError(f"{path.name} compares with {error.name}, which is not installed; pip install it") from None
+    return module

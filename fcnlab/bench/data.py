@@ -1,0 +1,158 @@
+"""Training batches on one CPU thread: ours from the decoded split, the peer's from files by torchvision's v2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from PIL import Image
+
+from fcnlab.bench import peer
+from fcnlab.bench.machine import Machine, machine, threads
+from fcnlab.bench.pairs import Comparison, Timing, pairs, timed
+from fcnlab.data.augment import Augmentation
+from fcnlab.data.base import IGNORE, FileSplit, Pair
+from fcnlab.data.batches import TrainingBatches
+from fcnlab.data.decoded import DecodedSplit
+from fcnlab.data.labels import Ids
+from fcnlab.data.shapes import Shapes
+from fcnlab.errors import DataError
+from fcnlab.places import Lab
+from fcnlab.spec.config import Dataset
+
+CROP, BATCH, SCALE = (320, 480), 8, (0.5, 2.0)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SIZE = (360, 480)
+"""Height and width of generated images: those of CamVid."""
+
+
+@dataclass(frozen=True)
+class DataBench:
+    """What was timed, and on what.
+
+    Attributes:
+        source: where the images come from.
+        images: how many there are.
+        batch: images a batch.
+        crop: height x width of each in a batch, in words.
+        decoding: what ours does once, before the timing: seconds an image to decode it.
+        memory: bytes an image takes once it is decoded, with its label.
+        comparisons: by what is done to the images.
+        machine: on what.
+    """
+
+    source: str
+    images: int
+    batch: int
+    crop: str
+    decoding: Timing
+    memory: int
+    comparisons: dict[str, Comparison]
+    machine: Machine
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures as plain values."""
+        return {
+            "source": self.source,
+            "images": self.images,
+            "batch": self.batch,
+            "crop": self.crop,
+            "once": {"seconds_per_image": vars(self.decoding), "bytes_per_image": self.memory},
+            "comparisons": {name: comparison.to_json() for name, comparison in self.comparisons.items()},
+            "machine": self.machine.to_json(),
+        }
+
+    def notes(self) -> list[str]:
+        """What a reader of the table should know."""
+        once = f"{1000 * self.decoding.wall:.2f} ms and {self.memory / 2**20:.2f} MiB an image"
+        return [
+            f"Not in these figures: ours decodes each image once, before it trains: {once}.",
+            "The peer decodes it anew each time: a torch Dataset with Pillow, and torchvision.transforms.v2.",
+            f"Medians of {len(next(iter(self.comparisons.values())).ours_timings)} pairs, run in turn.",
+            *self.machine.lines(),
+        ]
+
+
+def compare(lab: Lab, *, images: int, repeats: int) -> DataBench:
+    """Time batches from CamVid's training images, or from generated ones where the lab has no data root.
+
+    Raises:
+        DataError: the data root has no CamVid, or fewer images are wanted than a batch.
+        RunError: this is no checkout, so the peer is not there.
+    """
+    if images < BATCH:
+        raise DataError(f"--images {images}: a batch has {BATCH}; give {BATCH} or more")
+    theirs = peer("data")
+    with threads(1), _split(lab, images) as (source, split):
+        decoded = DecodedSplit(split)
+        decoding = timed(lambda: _decode_all(decoded))
+        files = [(pair.image, pair.mask) for pair in split.pairs]
+        short = min(decoded[0].label.shape)
+        found = {}
+        for name, scale in (("crop, flip", None), (f"scale {SCALE[0]} to {SCALE[1]}, crop, flip", SCALE)):
+            resize = (int(scale[0] * short), int(scale[1] * short)) if scale else None
+            batches = theirs.loader(files, CROP, BATCH, resize)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)  # the peer draws from torch's own stream
+                found[name] = pairs(_epochs(_ours(decoded, scale)), _epochs(partial(_same, batches)), repeats)
+        memory = sum(decoded[index].nbytes for index in range(len(decoded))) // len(decoded)
+        return DataBench(source, len(split), BATCH, f"{CROP[0]}x{CROP[1]}", decoding, memory, found, machine())
+
+
+@contextmanager
+def _split(lab: Lab, images: int) -> Iterator[tuple[str, FileSplit]]:
+    """What people call the images, and the first of them, as files."""
+    if lab.data_root is not None:
+        spec = lab.catalog.get("dataset", "camvid")
+        assert isinstance(spec, Dataset)
+        split = lab.dataset(spec).split(spec.splits.train)
+        assert isinstance(split, FileSplit), "CamVid is files"
+        split.pairs = split.pairs[:images]
+        split.ids = split.ids[:images]
+        yield "CamVid", split
+        return
+    with TemporaryDirectory(prefix="fcnlab-bench-") as folder:
+        yield "generated shapes", _written(Path(folder), images)
+
+
+def _written(folder: Path, images: int) -> FileSplit:
+    """Generated scenes as JPEG images and PNG masks."""
+    shapes = Shapes(train=images, val=1, test=1, height=SIZE[0], width=SIZE[1], seed=0)
+    written = []
+    for sample in shapes.split("train"):
+        pair = Pair(sample.id, folder / f"{sample.id}.jpg", folder / f"{sample.id}.png")
+        Image.fromarray(sample.image).save(pair.image, quality=92)
+        Image.fromarray(sample.label).save(pair.mask)
+        written.append(pair)
+    return FileSplit(written, Ids([[number] for number in range(len(shapes.classes))], [IGNORE]))
+
+
+def _decode_all(decoded: DecodedSplit) -> int:
+    for index in range(len(decoded)):
+        decoded[index]
+    return len(decoded)
+
+
+def _ours(decoded: DecodedSplit, scale: tuple[float, float] | None) -> Callable[[int], Any]:
+    red, green, blue = (round(255 * value) for value in MEAN)
+    augmentation = Augmentation(CROP, scale, 0.5, (red, green, blue))
+    return TrainingBatches(
+        decoded, batch=BATCH, augmentation=augmentation, mean=MEAN, std=STD, seed=0, device=torch.device("cpu")
+    ).epoch
+
+
+def _same(batches: Iterable[Any], epoch: int) -> Iterable[Any]:  # noqa: ARG001 - the peer draws its own order
+    return batches
+
+
+def _epochs(batches: Callable[[int], Any]) -> Callable[[], int]:
+    """Goes through an epoch, another one at each call; returns how many images there were."""
+    epochs = count()
+    return lambda: sum(len(labels) for _, labels in batches(next(epochs)))

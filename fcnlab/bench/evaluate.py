@@ -1,0 +1,121 @@
+"""Evaluation of ResNet-18 FCN-32s: ours against a loop as in torchvision's segmentation reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from fcnlab.bench import peer
+from fcnlab.bench.machine import Machine, machine, threads
+from fcnlab.bench.pairs import Comparison, pairs
+from fcnlab.data.base import Sample, Split
+from fcnlab.data.decoded import DecodedSplit
+from fcnlab.metrics import Counts
+from fcnlab.models import FCN, TimmBackbone, TransposedUpsampler
+from fcnlab.models.heads.skip import SkipHead
+from fcnlab.training import hardware
+from fcnlab.training.evaluate import evaluate
+
+SIZE = (320, 480)
+CLASSES = 21
+
+
+@dataclass(frozen=True)
+class EvaluationBench:
+    """How long evaluation takes by precision of ours, and on what it was measured.
+
+    `agreement` is the share of the pixels of each class that both sides agree on having, for each precision.
+    """
+
+    images: int
+    comparisons: dict[str, Comparison]
+    agreement: dict[str, float]
+    machine: Machine
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures as plain values."""
+        compared = {name: comparison.to_json() for name, comparison in self.comparisons.items()}
+        setting = {"images": self.images, "size": SIZE, "classes": CLASSES, "agreement": self.agreement}
+        return {**setting, "comparisons": compared, "machine": self.machine.to_json()}
+
+    def notes(self) -> list[str]:
+        """What the figures are of, and of what machine."""
+        agreed = ", ".join(f"{100 * value:.3f} % {name}" for name, value in self.agreement.items())
+        return [
+            "one thread each, freed memory kept for both; the peer: one image at a time, float32, NCHW",
+            f"predicted class frequencies that agree with the peer's: {agreed}",
+            *self.machine.lines(),
+        ]
+
+
+class _Noise(Split):
+    """Images and labels of noise: what is in them does not change what they cost."""
+
+    def __init__(self, images: int) -> None:
+        self.ids = tuple(f"noise{index}" for index in range(images))
+        rng = np.random.default_rng(0)
+        shape = (images, *SIZE)
+        self._images = rng.integers(0, 256, (*shape, 3), dtype=np.uint8)
+        self._labels = rng.choice([*range(CLASSES), 255], shape).astype(np.uint8)
+
+    def __getitem__(self, index: int) -> Sample:
+        return Sample(self.ids[index], self._images[index], self._labels[index])
+
+
+def compare(images: int = 16, repeats: int = 5) -> EvaluationBench:
+    """Evaluate images of 320x480 with 21 classes, already decoded, and time it beside the peer.
+
+    Both nets have the same weights.
+
+    Raises:
+        RunError: fcnlab does not run from a checkout.
+    """
+    hardware.keep_freed_memory()
+    theirs = peer("segmentation_eval")
+    model, split, device = network(), DecodedSplit(_Noise(images)), torch.device("cpu")
+    net = theirs.network(CLASSES)
+    _copy_weights(model, net)
+    samples = [(split[index].image.contiguous(), split[index].label) for index in range(images)]
+
+    def ours(precision: hardware.Precision) -> Counts:
+        mean, std, autocast = model.backbone.mean, model.backbone.std, hardware.autocast(device, precision)
+        return evaluate(model, split, classes=CLASSES, mean=mean, std=std, device=device, autocast=autocast)
+
+    def peers() -> int:
+        theirs.evaluate(net, samples, CLASSES)
+        return images
+
+    with threads(1):
+        predicted = theirs.evaluate(net, samples, CLASSES).mat.sum(0).numpy()
+        compared: dict[str, Comparison] = {}
+        agreement: dict[str, float] = {}
+        precisions: tuple[hardware.Precision, ...] = ("fp32", "bf16")
+        for precision in precisions:
+            found = ours(precision).sum(0)[:, 1]
+            agreement[precision] = float(np.minimum(found, predicted).sum() / predicted.sum())
+            compared[precision] = pairs(lambda p=precision: len(ours(p)), peers, repeats)  # type: ignore[misc]
+        return EvaluationBench(images, compared, agreement, machine("timm"))
+
+
+def network() -> FCN:
+    """ResNet-18 FCN-32s with a learned dense transposed convolution, random weights."""
+
+    def upsampler(classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:  # noqa: ARG001
+        return TransposedUpsampler(classes, factor, bias=True)
+
+    torch.manual_seed(0)
+    backbone = TimmBackbone("resnet18")
+    model = FCN(backbone, SkipHead(backbone.channels, CLASSES, upsampler, stride=32))
+    return model.to(memory_format=torch.channels_last)
+
+
+def _copy_weights(model: FCN, net: nn.Module) -> None:
+    """Give the peer's net our weights: both have the same tensors in the same order."""
+    state = net.state_dict()
+    values = [value for name, value in model.state_dict().items() if ".fuse." not in name]
+    assert [v.shape for v in values] == [v.shape for v in state.values()], "both are ResNet-18 FCN-32s"
+    net.load_state_dict(dict(zip(state, (value.contiguous() for value in values), strict=True)))

@@ -1,0 +1,88 @@
+"""What a timing was taken on: the machine, versions, threads."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+VERSIONS = ("fcnlab", "torch", "torchvision", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a timing was taken on.
+
+    Attributes:
+        processor: the CPU's name.
+        system: operating system, its architecture, and Python.
+        cores: CPU cores that this process may use.
+        threads: CPU threads that torch uses.
+        gpu: the first CUDA device's name; None where there is none.
+        versions: of the packages that do the work.
+        load: average number of processes that wanted a core over the last minute; None where it cannot be had.
+    """
+
+    processor: str
+    system: str
+    cores: int
+    threads: int
+    gpu: str | None
+    versions: dict[str, str]
+    load: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return vars(self)
+
+    def lines(self) -> list[str]:
+        """The same to read."""
+        cores = f"{self.cores} core{'s' * (self.cores != 1)}, {self.threads} thread{'s' * (self.threads != 1)}"
+        load = f", load {self.load:.1f}" if self.load is not None else ""
+        where = f"{self.processor}, {cores}{load}, {self.system}"
+        return [where, *([self.gpu] if self.gpu else []), ", ".join(f"{k} {v}" for k, v in self.versions.items())]
+
+
+def machine(*peers: str) -> Machine:
+    """Describe this machine now. `peers` are packages beside VERSIONS whose versions are wanted."""
+    return Machine(
+        processor=_processor(),
+        system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        threads=torch.get_num_threads(),
+        gpu=torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        versions={name: _version(name) for name in (*VERSIONS, *peers)},
+        load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    )
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use this many CPU threads within the context."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return named or platform.processor() or platform.machine()

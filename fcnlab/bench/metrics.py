@@ -1,0 +1,87 @@
+"""Confusion counts: ours against torchmetrics and numpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fcnlab.bench import peer
+from fcnlab.bench.machine import Machine, machine, threads
+from fcnlab.bench.pairs import Comparison, pairs
+from fcnlab.metrics import Counts, batch_counts
+
+SIZE = (320, 480)
+CLASSES = 21
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class CountingBench:
+    """How long counting takes beside each peer, and on what it was measured."""
+
+    images: int
+    comparisons: dict[str, Comparison]
+    machine: Machine
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures as plain values."""
+        compared = {name: comparison.to_json() for name, comparison in self.comparisons.items()}
+        setting = {"images": self.images, "size": SIZE, "classes": CLASSES, "batch": BATCH}
+        return {**setting, "comparisons": compared, "machine": self.machine.to_json()}
+
+    def notes(self) -> list[str]:
+        """What the figures are of, and of what machine."""
+        return ["one thread each; the same masks and counts on both sides", *self.machine.lines()]
+
+
+def compare(images: int = 64, repeats: int = 5) -> CountingBench:
+    """Count masks of 320x480 with 21 classes and ignored pixels, in batches of 8, and time it beside the peers.
+
+    Each side takes the masks in the type that it takes them best: torchmetrics and the FCN authors' function int64,
+    numpy's fused key and ours uint8.
+
+    Raises:
+        RunError: fcnlab does not run from a checkout, or torchmetrics is not installed.
+    """
+    theirs = peer("confusion")
+    narrow = masks(images)
+    wide = [(predictions.long(), labels.long()) for predictions, labels in narrow]
+    ways = {
+        "torchmetrics": lambda: theirs.torchmetrics_counts(wide, CLASSES),
+        "numpy, masked (fast_hist)": lambda: theirs.numpy_counts(wide, CLASSES),
+        "numpy, fused uint16 key": lambda: theirs.numpy_fused_counts(narrow, CLASSES),
+    }
+
+    def ours() -> int:
+        _count(narrow)
+        return images
+
+    with threads(1):
+        wanted = _count(narrow).sum(0)
+        compared = {}
+        for name, way in ways.items():
+            joint = torch.as_tensor(way()).numpy()
+            assert np.array_equal(joint.diagonal(), wanted[:, 0]) and np.array_equal(joint.sum(1), wanted[:, 2]), name
+            compared[name] = pairs(ours, lambda way=way: (way(), images)[1], repeats)  # type: ignore[misc]
+        return CountingBench(images, compared, machine("torchmetrics"))
+
+
+def masks(images: int) -> list[tuple[Tensor, Tensor]]:
+    """Batches of predictions and labels, uint8 [8, 320, 480]: blocks of a class, shifted a little, a void border."""
+    rng = np.random.default_rng(0)
+    made = []
+    for _ in range(0, images, BATCH):
+        blocks = rng.integers(0, CLASSES, (BATCH, SIZE[0] // 32, SIZE[1] // 32), dtype=np.uint8)
+        labels = np.kron(blocks, np.ones((1, 32, 32), dtype=np.uint8))
+        predictions = np.roll(labels, (3, 5), (1, 2))
+        labels[:, :16] = 255
+        made.append((torch.from_numpy(predictions), torch.from_numpy(labels)))
+    return made
+
+
+def _count(batches: list[tuple[Tensor, Tensor]]) -> Counts:
+    return np.concatenate([batch_counts(predictions, labels, CLASSES) for predictions, labels in batches])

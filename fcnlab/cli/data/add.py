@@ -1,0 +1,162 @@
+"""`fcnlab data add`: one's own images and masks as a dataset of the lab."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fcnlab.cli.options import DataRoot, LabOption, console
+from fcnlab.errors import DataError, RunError, SpecError
+
+if TYPE_CHECKING:
+    from fcnlab.data.propose import Contents, Pairing
+    from fcnlab.places import Lab
+    from fcnlab.spec.classes import Named
+
+EXAMPLE = "Example: fcnlab data add mine --images ~/mine/images --masks ~/mine/masks --classes road,tree,sky"
+
+_GRID = """\
+question: What do skips buy on {name}?
+base: {{backbone: resnet18, upsampler: bilinear, dataset: {name}, recipe: standard}}
+product: {{head: [fcn32s, fcn16s, fcn8s]}}
+seeds: 3
+baseline: {{head: fcn32s}}
+"""
+
+
+def add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the dataset will be called", show_default=False)],
+    images: Annotated[
+        str, typer.Option("--images", metavar="DIR", help="The images' folder; {split} stands for a split's name")
+    ],
+    masks: Annotated[str, typer.Option("--masks", metavar="DIR", help="The masks' folder, laid out alike")],
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Names for 0, 1, ...: a,b,c or a file with one a line; or YAML of names and values"),
+    ] = None,
+    ignore: Annotated[
+        str | None, typer.Option(help="Numbers or colours that do not count, such as 255,11 or '#000000'")
+    ] = None,
+    val: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of the images to validate on [default: 0.15]")
+    ] = None,
+    test: Annotated[float | None, typer.Option(min=0, max=1, help="Share to report on [default: 0.15]")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="What the shares are drawn by")] = 0,
+    lists: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A folder with train.txt, val.txt and perhaps test.txt: ids")
+    ] = None,
+    skip_unpaired: Annotated[bool, typer.Option("--skip-unpaired", help="Leave out images without a mask")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an entry of this name in the lab")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be written")] = False,
+    lab: LabOption = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Look into folders of images and masks, and write them into the lab's registry as a dataset."""
+    from fcnlab.cli.data.proposal import decide_classes, entry_of, listed_splits, splits_of
+    from fcnlab.data.propose import find_splits, pair
+    from fcnlab.places import Lab
+    from fcnlab.spec import config
+    from fcnlab.spec.entries import as_yaml, put
+    from fcnlab.spec.files import check
+
+    place = Lab.find(lab=lab, data_root=data_root)
+    file = _registry(place, name, force)
+    by_chance = val is not None or test is not None
+    if lists is not None and by_chance:
+        raise SpecError("--lists and --val or --test both say what the splits are; give one of them")
+    folders = (_absolute(images), _absolute(masks))
+    if lists is None and not by_chance:
+        folders = find_splits(*folders)
+    pairing = pair(*folders)
+    contents = _look(pairing)
+    named, ignored = decide_classes(contents, classes, ignore)
+    _tell(pairing, contents, named, made_up=classes is None)
+    if pairing.images_alone and not skip_unpaired and lists is None:
+        raise DataError(
+            f"{len(pairing.images_alone)} images have no mask, {pairing.images_alone[0]} the first; give them one, or "
+            "pass --skip-unpaired to leave them out"
+        )
+    entry = entry_of(place, folders, pairing, named, ignored, skip_unpaired)
+    entry |= listed_splits(place, lists) if lists is not None else splits_of(folders, val, test, seed)
+    entry["nominal"] = dict(zip(("height", "width"), contents.size, strict=True))
+    spec = check(config.Dataset, entry, name)
+    dataset = place.dataset(spec)
+    typer.echo("splits: " + ", ".join(f"{split} {len(dataset.split(split))}" for split in spec.used_splits))
+    typer.echo(f"\n{as_yaml(name, entry)}")
+    if dry_run:
+        typer.echo(f"nothing is written; without --dry-run this goes into {file}")
+        return
+    put(file, name, entry, replace=force)
+    _say_next(place, file, name)
+
+
+def _registry(place: Lab, name: str, force: bool) -> Path:
+    """The file that the entry goes into; a name that it cannot have is refused before any image is read."""
+    from fcnlab.spec.catalog import builtin
+    from fcnlab.spec.files import read
+
+    if re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]*", name) is None:
+        raise SpecError(f"'{name}' is no name of a dataset; use letters, digits, '-', '_' and '.', a letter first")
+    folder = place.root / "registry"
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such folder; go into a lab or pass --lab, or make one with `fcnlab init DIR`")
+    if name in builtin().names("dataset"):
+        raise SpecError(f"'{name}' is the name of a built-in dataset; choose another")
+    file = folder / "datasets.yaml"
+    if not force and file.exists() and name in read(file):
+        raise SpecError(f"{file}: {name}: stands there already; choose another name, or pass --force to replace it")
+    return file
+
+
+def _absolute(folder: str) -> str:
+    return str(Path(folder).expanduser().resolve())
+
+
+def _look(pairing: Pairing) -> Contents:
+    """Read the pairs, with a bar of progress in a terminal."""
+    from rich.progress import Progress
+
+    from fcnlab.data.propose import look
+
+    terminal = console()
+    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
+        task = progress.add_task("masks", total=len(pairing.pairs))
+        return look(pairing.pairs, lambda: progress.advance(task))
+
+
+def _tell(pairing: Pairing, contents: Contents, named: Named, *, made_up: bool) -> None:
+    """Say what was found."""
+    from rich.table import Table
+
+    endings = {"images": pairing.image_suffix, "masks": pairing.mask_suffix}
+    said = ", ".join(f"{what} end in {suffix}" for what, suffix in endings.items() if suffix)
+    typer.echo(f"{len(pairing.pairs)} pairs of an image and a mask{f' ({said})' if said else ''}")
+    unpaired = {"images without a mask": pairing.images_alone, "masks without an image": pairing.masks_alone}
+    for what, alone in unpaired.items():
+        if alone:
+            more = f" and {len(alone) - 5} more" if len(alone) > 5 else ""
+            typer.echo(f"unpaired: {len(alone)} {what}: {', '.join(path.name for path in alone[:5])}{more}")
+    sizes = ", ".join(f"{h}x{w} ({count})" for (h, w), count in contents.sizes.most_common(5))
+    typer.echo(f"sizes (height x width): {sizes}{', ...' if len(contents.sizes) > 5 else ''}")
+    typer.echo("masks: " + ", ".join(f"{count} of mode {mode}" for mode, count in contents.modes.most_common()))
+    means = {value: name for name, values in named for value in values}
+    table = Table("value", "pixels %", "masks", "class")
+    total = sum(contents.pixels.values())
+    for value in contents.values:
+        share = f"{100 * contents.pixels[value] / total:.2f}"
+        table.add_row(str(value), share, str(contents.masks[value]), means.get(value, "(ignored)"))
+    console().print(table)
+    if made_up:
+        typer.echo("the names of the classes are made up; give theirs by --classes")
+
+
+def _say_next(place: Lab, file: Path, name: str) -> None:
+    root = f" --data-root {place.data_root}" if place.data_root else ""
+    typer.echo(f"written into {file}; names of classes, splits and the rest can be edited there")
+    typer.echo(f"next: fcnlab data check {name}{root}")
+    typer.echo(f"then a question, such as this one in experiments/{name}.yaml:\n")
+    typer.echo("".join(f"    {line}\n" for line in _GRID.format(name=name).splitlines()))
+    typer.echo(f"and: fcnlab grid run experiments/{name}.yaml{root}")

@@ -1,0 +1,113 @@
+"""`fcnlab data cache`: the samples that were decoded once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fcnlab.cli.data.entry import DatasetName, dataset_entry, used_splits
+from fcnlab.cli.options import DataRoot, LabOption, console
+from fcnlab.errors import DataError
+
+if TYPE_CHECKING:
+    from fcnlab.data.cache_upkeep import Entry
+
+app = typer.Typer(help="The samples that were decoded once, for all trials.", no_args_is_help=True)
+
+SHOWN = 12
+"""Digits of a key in the list: enough to tell keys apart, and every verb takes how a key begins."""
+
+Keys = Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="Keys, or how they begin")]
+
+
+@app.command("list", epilog="Example: fcnlab data cache list")
+def list_() -> None:
+    """List the caches: what of, how large, when last used, and whether they are complete."""
+    from rich.table import Column, Table
+
+    from fcnlab.data.cache import caches
+    from fcnlab.data.cache_upkeep import entries
+
+    found = entries()
+    if not found:
+        typer.echo(f"{caches()}: nothing is cached")
+        return
+    table = Table(Column("key", no_wrap=True), "dataset", "split", "images", "MiB", "made", "last used", "state")
+    for one in found:
+        images = "" if one.images is None else str(one.images)
+        used = f"{one.used:%Y-%m-%d %H:%M}"
+        made = one.made[:16].replace("T", " ")
+        table.add_row(one.key[:SHOWN], one.dataset, one.split, images, f"{one.size / 2**20:.1f}", made, used, one.state)
+    console().print(table)
+    typer.echo(f"{caches()}: {sum(one.size for one in found) / 2**20:.1f} MiB; times are UTC")
+
+
+@app.command("make", epilog="Example: fcnlab data cache make camvid --data-root ~/data")
+def make(name: DatasetName, lab: LabOption = None, data_root: DataRoot = None) -> None:
+    """Decode a dataset now, so that no trial has to. Exit code 2 if it cannot be kept."""
+    from fcnlab.cli.data.progress import sample_bars
+    from fcnlab.data.cache_build import NoCache, ensure
+    from fcnlab.places import Lab
+
+    place = Lab.find(lab=lab, data_root=data_root)
+    spec = dataset_entry(place, name)
+    dataset = place.dataset(spec)
+    for split in used_splits(spec):
+        try:
+            with sample_bars() as bars:
+                index = ensure(dataset, split, bars).index
+        except NoCache as reason:
+            raise DataError(f"{name} {split}: {reason}") from None
+        typer.echo(f"{split}: {len(index.ids)} images, {index.sizes.sum() / 2**20:.1f} MiB, {index.key}")
+
+
+@app.command("verify", epilog="Example: fcnlab data cache verify")
+def verify(keys: Keys = None) -> None:
+    """Compare every sample with its checksum. Exit code 2 if one is not as it was written."""
+    from fcnlab.cli.data.progress import sample_bars
+    from fcnlab.data.cache_upkeep import entries, faults, select
+
+    chosen = select(keys) if keys else [one for one in entries() if one.state not in ("being made", "interrupted")]
+    broken = []
+    for one in chosen:
+        with sample_bars() as bars:
+            found = list(faults(one, bars(f"{one.dataset} {one.split}", one.images or 0)))
+        broken += found
+        what = f"{one.dataset} {one.split}, {one.images} images" if one.complete else "not complete"
+        typer.echo(f"{one.key}: {what}: {len(found)} faults")
+    if broken:
+        raise DataError("\n".join(broken))
+
+
+@app.command("clear", epilog="Example: fcnlab data cache clear --older-than 30")
+def clear(
+    keys: Keys = None,
+    all_: Annotated[bool, typer.Option("--all", help="All that there are")] = False,
+    older_than: Annotated[
+        float | None, typer.Option("--older-than", min=0, metavar="DAYS", help="Those not used for so many days")
+    ] = None,
+) -> None:
+    """Remove caches. Trials that use them go on; the next trial decodes anew."""
+    from fcnlab.data.cache_upkeep import clear as remove
+
+    freed = 0
+    for one in _chosen(keys or [], all_, older_than):
+        if remove(one):
+            freed += one.size
+            typer.echo(f"{one.key}: removed")
+        else:
+            typer.echo(f"{one.key}: is being made, and stays")
+    typer.echo(f"{freed / 2**20:.1f} MiB freed")
+
+
+def _chosen(keys: list[str], all_: bool, older_than: float | None) -> list[Entry]:
+    from datetime import timedelta
+
+    from fcnlab.data.cache_upkeep import entries, select, unused
+
+    if bool(keys) + all_ + (older_than is not None) != 1:
+        raise DataError("fcnlab data cache clear: say what to remove: one of KEY..., --all, --older-than DAYS")
+    if keys:
+        return select(keys)
+    return entries() if older_than is None else unused(timedelta(days=older_than))

@@ -1,0 +1,106 @@
+"""`fcnlab data fetch`: bring a dataset here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fcnlab.cli.data.entry import dataset_entry, used_splits
+from fcnlab.cli.options import DataRoot, LabOption
+from fcnlab.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from fcnlab.data.fetch import Watch
+    from fcnlab.data.sources import Source
+    from fcnlab.places import Lab
+
+EXAMPLE = "Example: fcnlab data fetch voc2012 --data-root ~/data"
+
+
+def fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A dataset that has a source", show_default=False)],
+    keep_archives: Annotated[bool, typer.Option("--keep-archives", help="Keep what was downloaded")] = False,
+    lab: LabOption = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Download a dataset, verify it, and unpack it below the data root. An interrupted fetch goes on where it was."""
+    from fcnlab.data.fetch import fetch as bring
+    from fcnlab.places import Lab
+
+    place = Lab.find(lab=lab, data_root=data_root)
+    wanted = _sources(place, name)
+    if place.data_root is None:
+        raise DataError(f"{name}: no data root is set; pass --data-root or set FCNLAB_DATA to where it shall go")
+    for key, source, folder in wanted:
+        typer.echo(f"{key}: {source.terms}. {source.page}")
+        with _watch() as watch:
+            bring(key, source, place.data_root, watch, folder=folder, keep_archives=keep_archives)
+    if name in place.catalog.names("dataset"):
+        typer.echo(f"next: fcnlab data check {name} --data-root {place.data_root}")
+
+
+def _sources(place: Lab, name: str) -> list[tuple[str, Source, str | None]]:
+    """What to fetch, from where, and where the registry has it: by the type of its entry and by its splits, or by name.
+
+    Raises:
+        DataError: there is no such dataset, or it has no source.
+    """
+    from fcnlab.data.sources import BESIDE, SOURCES
+
+    if name not in place.catalog.names("dataset"):
+        if name in SOURCES:
+            return [(name, SOURCES[name], None)]
+        raise DataError(f"no dataset '{name}' has a source; {nearest(name, SOURCES)}")
+    spec = dataset_entry(place, name)
+    if spec.type not in SOURCES:
+        raise DataError(f"dataset {name}: nothing is to be fetched for type {spec.type}; {nearest(name, SOURCES)}")
+    beside = BESIDE.get(spec.type, {})
+    needed = dict.fromkeys(beside[split] for split in used_splits(spec) if split in beside)
+    return [(spec.type, SOURCES[spec.type], spec.folder), *((key, SOURCES[key], None) for key in needed)]
+
+
+class _Lines:
+    """Lines alone, for where there is no terminal."""
+
+    def say(self, line: str) -> None:
+        typer.echo(line)
+
+    def moved(self, label: str, here: int, whole: int | None) -> None:
+        """Nothing is shown."""
+
+
+class _Bars:
+    """Lines, and below them a bar for what moves."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def say(self, line: str) -> None:
+        self._bars.console.print(line, markup=False, highlight=False)
+
+    def moved(self, label: str, here: int, whole: int | None) -> None:
+        if label not in self._tasks:
+            for task in self._tasks.values():
+                self._bars.update(task, visible=False)
+            self._tasks[label] = self._bars.add_task(label, total=whole)
+        self._bars.update(self._tasks[label], completed=here, total=whole)
+
+
+@contextmanager
+def _watch() -> Iterator[Watch]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    screen = Console(stderr=True)
+    if not screen.is_terminal:
+        yield _Lines()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=screen, transient=True) as bars:
+        yield _Bars(bars)

@@ -1,0 +1,63 @@
+"""`fcnlab data preview`: a look at a dataset and at what augmentation makes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fcnlab.cli.data.entry import DatasetName, dataset_entry
+from fcnlab.cli.options import DataRoot, LabOption
+from fcnlab.errors import DataError
+
+if TYPE_CHECKING:
+    from fcnlab.data.augment import Augmentation
+    from fcnlab.places import Lab
+
+EXAMPLE = "Example: fcnlab data preview camvid --data-root ~/data --recipe standard --out camvid.png"
+
+DRAWS = 3
+"""How often each image is augmented."""
+
+
+def preview(
+    name: DatasetName,
+    split: Annotated[str | None, typer.Option("--split", help="[default: the one that training uses]")] = None,
+    recipe: Annotated[str | None, typer.Option("--recipe", help="Also show its augmentation, a few draws each")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The PNG file [default: NAME-SPLIT.png]")] = None,
+    count: Annotated[int, typer.Option("--count", min=1, max=64, help="How many images")] = 4,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Which images, and which draws")] = 0,
+    lab: LabOption = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Draw a sheet of images with their labels, and of what a recipe's augmentation makes of them."""
+    from fcnlab.places import Lab
+    from fcnlab.report.preview import choose, rows, sheet
+
+    place = Lab.find(lab=lab, data_root=data_root)
+    spec = dataset_entry(place, name)
+    augment = _augmentation(place, recipe) if recipe is not None else None
+    dataset = place.dataset(spec)
+    split = split or spec.splits.train
+    samples = dataset.split(split)
+    if not len(samples):
+        raise DataError(f"dataset {name}: the split '{split}' is empty")
+    shown = rows(samples, choose(samples, count, seed), augment=augment, draws=DRAWS, seed=seed)
+    path = out or Path(f"{name}-{split}.png")
+    try:
+        sheet(shown, dataset.classes).save(path, format="PNG", optimize=True)
+    except OSError as error:
+        raise DataError(f"--out: {path} cannot be written: {error.strerror or error}") from None
+    typer.echo(f"{path}: {len(shown)} of {len(samples)} images of {name} {split}")
+
+
+def _augmentation(place: Lab, name: str) -> Augmentation:
+    """What training by this recipe does to a sample; padding is ImageNet's mean, which most backbones have."""
+    from fcnlab.models.backbone import IMAGENET_MEAN
+    from fcnlab.spec.config import Recipe
+    from fcnlab.trial.build import build_augmentation
+
+    recipe = place.catalog.get("recipe", name)
+    assert isinstance(recipe, Recipe)
+    return build_augmentation(recipe, IMAGENET_MEAN)

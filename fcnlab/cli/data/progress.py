@@ -1,0 +1,23 @@
+"""A bar for what takes a while, on a terminal; nothing where there is none, so that logs and pipes stay clean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+
+@contextmanager
+def sample_bars() -> Iterator[Callable[[str, int], Callable[[], object]]]:
+    """Gives what starts a bar: (label, how many) -> what moves it on by one. On standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    screen = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bars:
+
+        def start(label: str, total: int) -> Callable[[], object]:
+            return partial(bars.advance, bars.add_task(label, total=total))
+
+        yield start

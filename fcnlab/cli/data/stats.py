@@ -1,0 +1,131 @@
+"""`fcnlab data stats`: what a dataset holds, in figures."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fcnlab.cli.data.check import AllSplits, every_split
+from fcnlab.cli.data.entry import DatasetName, dataset_entry, used_splits
+from fcnlab.cli.options import DataRoot, LabOption, console
+from fcnlab.errors import DataError
+
+if TYPE_CHECKING:
+    from fcnlab.data.stats import SplitStats, Spread
+
+EXAMPLE = "Example: fcnlab data stats camvid --data-root ~/data --csv camvid.csv"
+
+IGNORED = "(ignored)"
+
+
+def stats(
+    name: DatasetName,
+    all_splits: AllSplits = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON")] = False,
+    csv_file: Annotated[
+        Path | None, typer.Option("--csv", help="Also write the figures of the classes to this file, a row a class")
+    ] = None,
+    lab: LabOption = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Show sizes, class frequencies, colours and class weights of each split."""
+    from fcnlab.cli.data.progress import sample_bars
+    from fcnlab.data.stats import split_stats
+    from fcnlab.places import Lab
+
+    place = Lab.find(lab=lab, data_root=data_root)
+    spec = dataset_entry(place, name)
+    dataset = place.dataset(spec)
+    splits = used_splits(spec)
+    if all_splits:
+        splits += [split for split in every_split(dataset) if split not in splits]
+    try:
+        with sample_bars() as bars:
+            found = split_stats(dataset, splits, bars)
+    except DataError as error:
+        raise DataError(f"{error}; `fcnlab data check {name}` lists all that is wrong") from None
+    if csv_file is not None:
+        _write_csv(csv_file, found, dataset.classes)
+    if as_json:
+        typer.echo(json.dumps({"dataset": name, "splits": [_plain(s, dataset.classes) for s in found]}, indent=2))
+    else:
+        _show(name, found, dataset.classes)
+
+
+def _show(name: str, found: list[SplitStats], classes: tuple[str, ...]) -> None:
+    from rich.table import Column, Table
+
+    table = Table(
+        "split", *(Column(title, justify="right") for title in ("images", "height", "width", "sizes")),
+        "mean (r, g, b)", "standard deviation", title=f"{name}: images; height and width as min / median / max",
+    )  # fmt: skip
+    for s in found:
+        mean, std = ("  ".join(f"{value:.4f}" for value in values) for values in (s.mean, s.std))
+        table.add_row(s.split, str(s.images), _spread(s.height), _spread(s.width), str(s.distinct_sizes), mean, std)
+    console().print(table)
+    columns = [Column(f"{s.split} {what}", justify="right") for s in found for what in ("%", "images", "weight")]
+    table = Table("class", *columns, title=f"{name}: per cent of all pixels, images with it, median-frequency weight")
+    for label, title in enumerate(classes):
+        cells = ([f"{100 * s.share[label]:.2f}", str(s.images_with[label]), f"{s.weights[label]:.2f}"] for s in found)
+        table.add_row(title, *(cell for row in cells for cell in row))
+    table.add_row(IGNORED, *(cell for s in found for cell in (f"{100 * s.ignored:.2f}", "", "")))
+    console().print(table)
+
+
+def _spread(spread: Spread) -> str:
+    if spread.min == spread.max:
+        return str(spread.min)
+    return f"{spread.min} / {spread.median:g} / {spread.max}"
+
+
+def _plain(s: SplitStats, classes: tuple[str, ...]) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "split": s.split,
+        "images": s.images,
+        "height": asdict(s.height),
+        "width": asdict(s.width),
+        "distinct_sizes": s.distinct_sizes,
+        "mean": s.mean.tolist(),
+        "std": s.std.tolist(),
+        "ignored_per_cent": 100 * s.ignored,
+        "classes": [row for row in _rows(s, classes) if row["class"] != IGNORED],
+    }
+
+
+def _rows(s: SplitStats, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """One row a class, and one of the ignored pixels."""
+    from fcnlab.data.base import IGNORE
+
+    pixels = s.pixels.sum(0)
+    rows: list[dict[str, Any]] = [
+        {
+            "split": s.split,
+            "label": label,
+            "class": title,
+            "pixels": int(pixels[label]),
+            "per_cent": 100 * float(s.share[label]),
+            "images": int(s.images_with[label]),
+            "weight": float(s.weights[label]),
+        }
+        for label, title in enumerate(classes)
+    ]
+    ignored = {"split": s.split, "label": IGNORE, "class": IGNORED, "pixels": int(pixels[IGNORE])}
+    images = int((s.pixels[:, IGNORE] > 0).sum())
+    return [*rows, {**ignored, "per_cent": 100 * s.ignored, "images": images, "weight": ""}]
+
+
+def _write_csv(path: Path, found: list[SplitStats], classes: tuple[str, ...]) -> None:
+    rows = [row for s in found for row in _rows(s, classes)]
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise DataError(f"--csv: {path} cannot be written: {error.strerror}") from None

@@ -1,0 +1,168 @@
+"""Unpack archives that come from elsewhere, without trusting them.
+
+Every name is checked before the first byte is written, and nothing but folders and regular files is ever made, with
+the usual permissions: so there is no link to write through, whatever an archive says. That is narrower than tarfile's
+filter "data", and the same for zip files, for which there is no filter.
+"""
+
+from __future__ import annotations
+
+import lzma
+import posixpath
+import re
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from fcnlab.errors import DataError
+
+MEMBERS = 1_000_000
+"""An archive with more members than this is refused; the largest dataset known here has some 60,000."""
+
+CHUNK = 2**20
+
+_BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A regular file of an archive."""
+
+    name: str
+    size: int
+    open: Callable[[], IO[bytes]]
+
+
+def unpack(
+    archive: Path, take: str, folder: Path, *, limit: int, advance: Callable[[int], object] = lambda _: None
+) -> int:
+    """Unpack what lies below `take` in a tar (plain or compressed) or zip file into `folder`; returns the bytes.
+
+    `limit` bounds the bytes of all files; `advance` is told the bytes as they are written.
+
+    Raises:
+        DataError: the file is no archive or a damaged one, it holds more than `limit`, or a name or link in it leads
+            outside. Then nothing, or a part, is in `folder`.
+    """
+    with _members(archive) as members:
+        if sum(member.size for member in members) > limit:
+            raise DataError(f"{archive}: would unpack to more than {limit:,} bytes, which is more than it can be")
+        prefix = f"{take.strip('/')}/" if take else ""
+        chosen = [member for member in members if member.name.startswith(prefix)]
+        if not chosen:
+            raise DataError(f"{archive}: holds nothing in {prefix or 'it'}")
+        done = 0
+        for member in chosen:
+            done += _write(archive, member, folder / member.name.removeprefix(prefix), limit - done, advance)
+    return done
+
+
+def _write(archive: Path, member: _Member, path: Path, left: int, advance: Callable[[int], object]) -> int:
+    """Write one file that is not there yet, of at most `left` bytes: what a header says of its size is not believed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done = 0
+    try:
+        with member.open() as source, path.open("xb") as target:
+            while chunk := source.read(CHUNK):
+                done += len(chunk)
+                if done > left:
+                    raise DataError(f"{archive}: {member.name} unpacks to more than it says")
+                target.write(chunk)
+                advance(len(chunk))
+    except FileExistsError:
+        raise DataError(f"{archive}: {member.name} stands in it twice") from None
+    return done
+
+
+@contextmanager
+def _members(archive: Path) -> Iterator[list[_Member]]:
+    """The files of an archive, all of them checked."""
+    try:
+        if _begins_as_zip(archive):
+            with zipfile.ZipFile(archive) as zipped:
+                yield _of_zip(archive, zipped)
+        else:
+            with tarfile.open(archive, "r:*") as tar:
+                yield _of_tar(archive, tar)
+    except _BROKEN as error:
+        raise DataError(f"{archive}: cannot be unpacked: {error}") from None
+
+
+def _begins_as_zip(archive: Path) -> bool:
+    """By the first bytes: zipfile.is_zipfile looks at the end alone, where a tar may hold a zip file."""
+    with archive.open("rb") as file:
+        return file.read(2) == b"PK"
+
+
+def _of_zip(archive: Path, zipped: zipfile.ZipFile) -> list[_Member]:
+    infos = zipped.infolist()
+    _bounded(archive, len(infos))
+    members = []
+    for info in infos:
+        name = _checked(archive, info.orig_filename)
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            what = "a link" if kind == stat.S_IFLNK else "a device"
+            raise DataError(f"{archive}: '{info.filename}' is {what}; it is not unpacked")
+        if not info.orig_filename.endswith("/"):
+            members.append(_Member(name, info.file_size, lambda info=info: zipped.open(info)))  # type: ignore[misc]
+    return members
+
+
+def _of_tar(archive: Path, tar: tarfile.TarFile) -> list[_Member]:
+    files: dict[str, tarfile.TarInfo] = {}
+    links: dict[str, tarfile.TarInfo] = {}
+    for count, info in enumerate(tar, start=1):
+        _bounded(archive, count)
+        name = _checked(archive, info.name)
+        if info.issym() or info.islnk():
+            links[name] = info
+        elif info.isreg():
+            if name in files:
+                raise DataError(f"{archive}: {name} stands in it twice")
+            files[name] = info
+        elif not info.isdir():
+            raise DataError(f"{archive}: '{info.name}' is a device; it is not unpacked")
+    for name, info in links.items():
+        files[name] = _linked(archive, name, info, files)
+    return [_Member(name, info.size, lambda info=info: _opened(tar, info)) for name, info in files.items()]  # type: ignore[misc]
+
+
+def _opened(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    file = tar.extractfile(info)
+    assert file is not None, "a regular file"
+    return file
+
+
+def _linked(archive: Path, name: str, info: tarfile.TarInfo, files: dict[str, tarfile.TarInfo]) -> tarfile.TarInfo:
+    """The file of the archive that a link names: its content is copied, and no link is made."""
+    target = posixpath.join(posixpath.dirname(name), info.linkname) if info.issym() else info.linkname
+    inside = not target.startswith("/") and not posixpath.normpath(target).startswith("..")
+    found = files.get(posixpath.normpath(target)) if inside else None
+    if found is None or not found.isreg():
+        where = "to no file of the archive" if inside else "out of the archive"
+        raise DataError(f"{archive}: '{info.name}' is a link {where} ('{info.linkname}'); it is not unpacked")
+    return found
+
+
+def _checked(archive: Path, name: str) -> str:
+    """A member's name in its plain form.
+
+    Raises:
+        DataError: it is absolute, leads upwards, or is a name of another system.
+    """
+    strange = not name or name.startswith("/") or re.match(r"[A-Za-z]:", name) or "\\" in name or "\0" in name
+    if strange or ".." in name.split("/"):
+        raise DataError(f"{archive}: the name {name!r} leads outside; the archive is not unpacked")
+    return posixpath.normpath(name)
+
+
+def _bounded(archive: Path, count: int) -> None:
+    if count > MEMBERS:
+        raise DataError(f"{archive}: has more than {MEMBERS:,} members; it is not unpacked")

@@ -1,0 +1,231 @@
+"""Bring a file here over HTTP: go on where it stopped, try again after what passes, never call a part the whole."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fcnlab import __version__
+from fcnlab.errors import DataError
+
+PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""Seconds before each new attempt; anything that arrives starts them anew."""
+
+TIMEOUT = 60.0
+"""Seconds without a byte after which a connection counts as cut."""
+
+CHUNK = 2**18
+
+_PASSING = (408, 425, 429, 500, 502, 503, 504)
+
+Moved = Callable[[int, int | None], object]
+"""Told (bytes here, bytes of the whole where that is known) as they come."""
+
+
+class Unreachable(Exception):
+    """No address has the file for us; the text says why."""
+
+
+class _Passing(Exception):
+    """A fault that may be gone in a moment; `wait` is what the server asks for, in seconds."""
+
+    def __init__(self, why: str, wait: float = 0.0) -> None:
+        super().__init__(why)
+        self.wait = wait
+
+
+def part_of(target: Path) -> Path:
+    """Where the bytes of a file gather until it is whole."""
+    return target.with_name(f"{target.name}.part")
+
+
+def origin_of(target: Path) -> Path:
+    """Where it is noted whence a file comes; its being there tells what was downloaded from what a person put there."""
+    return target.with_name(f"{target.name}.origin.json")
+
+
+def download(
+    urls: tuple[str, ...],
+    target: Path,
+    *,
+    size: int | None = None,
+    limit: int,
+    checked: bool,
+    moved: Moved = lambda _here, _whole: None,
+    pauses: tuple[float, ...] = PAUSES,
+    timeout: float = TIMEOUT,
+) -> str:
+    """Bring `target.part` to its full length from the first address that has it; returns that address.
+
+    `size` is the file's length where it is known, `limit` what it cannot exceed. `checked` says that a checksum will
+    tell whether the parts belong together; without one, a part is only gone on with where the server says that the
+    file has not changed since.
+
+    Raises:
+        Unreachable: no address can be reached or has the file.
+        DataError: the disk cannot be written.
+    """
+    reasons = []
+    for url in urls:
+        try:
+            _whole(url, target, size, limit, checked, moved, pauses, timeout)
+            return url
+        except Unreachable as error:
+            reasons.append(f"{url}: {error}")
+    raise Unreachable("; ".join(reasons))
+
+
+def _whole(
+    url: str, target: Path, size: int | None, limit: int, checked: bool, moved: Moved, pauses: tuple[float, ...],
+    timeout: float,
+) -> None:  # fmt: skip
+    """Transfer until the file is whole; give up after as many attempts without a byte as there are pauses."""
+    part, idle = part_of(target), 0
+    while True:
+        before = _length(part)
+        try:
+            return _transfer(url, target, size, limit, checked, moved, timeout)
+        except _Passing as error:
+            idle = 0 if _length(part) > before else idle + 1
+            if idle > len(pauses):
+                raise Unreachable(f"{error} (tried {idle} times)") from None
+            time.sleep(max(pauses[max(0, idle - 1)] if pauses else 0.0, error.wait))
+
+
+def _transfer(
+    url: str, target: Path, size: int | None, limit: int, checked: bool, moved: Moved, timeout: float
+) -> None:
+    """One connection: ask for what is missing, and append it."""
+    part = part_of(target)
+    have = _length(part)
+    if size is not None and have == size:
+        return
+    headers = {"User-Agent": f"fcnlab/{__version__}", "Accept-Encoding": "identity"}
+    headers |= _ask(have, url, target, checked)
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as response:
+            start, whole = _range(response, have, part)
+            if size is not None and whole is not None and whole != size:
+                raise Unreachable(f"it has {whole:,} bytes there, and {size:,} are expected")
+            _note(target, url, response.headers)
+            _append(response, part, start, whole, limit, moved)
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == 416:
+                _past_the_end(error, part, have)
+                return
+            if error.code in _PASSING:
+                raise _Passing(f"HTTP {error.code} {error.reason}", _wait(error)) from None
+            raise Unreachable(f"HTTP {error.code} {error.reason}") from None
+    except urllib.error.URLError as error:
+        raise _cause(error.reason) from None
+    except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
+        raise _Passing(f"the connection was cut: {error or type(error).__name__}") from None
+
+
+def _ask(have: int, url: str, target: Path, checked: bool) -> dict[str, str]:
+    """The headers that ask for what is missing; none where the file must be begun anew."""
+    if not have:
+        return {}
+    origin = _origin(target)
+    unchanged = origin.get("validator") if origin.get("url") == url else None
+    if unchanged:
+        return {"Range": f"bytes={have}-", "If-Range": unchanged}
+    return {"Range": f"bytes={have}-"} if checked else {}
+
+
+def _range(response: Any, have: int, part: Path) -> tuple[int, int | None]:
+    """Where in the file the answer begins, and how long the file is."""
+    if response.status == 206:
+        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+        if found is None or int(found[1]) != have:
+            part.unlink(missing_ok=True)
+            raise _Passing("the server answered with another part than was asked for")
+        return have, None if found[2] == "*" else int(found[2])
+    length = response.headers.get("Content-Length")
+    return 0, int(length) if length is not None and length.isdecimal() else None
+
+
+def _append(response: Any, part: Path, start: int, whole: int | None, limit: int, moved: Moved) -> None:
+    """Write what comes from `start` on.
+
+    Raises:
+        _Passing: less came than the whole.
+        Unreachable: more came than there can be.
+        DataError: the disk cannot be written.
+    """
+    here = start
+    with _writing(part, "ab" if start else "wb") as file:
+        moved(here, whole)
+        while chunk := response.read(CHUNK):
+            here += len(chunk)
+            if here > limit:
+                raise Unreachable(f"more than {limit:,} bytes came, which is more than it can be")
+            try:
+                file.write(chunk)
+            except OSError as error:
+                raise DataError(f"{part}: cannot be written: {error.strerror}") from None
+            moved(here, whole)
+    if whole is not None and here < whole:
+        raise _Passing(f"the connection was cut after {here:,} of {whole:,} bytes")
+
+
+def _writing(path: Path, mode: str) -> Any:
+    try:
+        return path.open(mode, buffering=0)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _past_the_end(error: urllib.error.HTTPError, part: Path, have: int) -> None:
+    """The server has no more: either the file was whole already, or another one lies there now."""
+    found = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
+    if found is None or int(found[1]) != have:
+        part.unlink(missing_ok=True)
+        raise _Passing("the file at the server is another one now; begun anew")
+
+
+def _wait(error: urllib.error.HTTPError) -> float:
+    asked = error.headers.get("Retry-After", "")
+    return min(60.0, float(asked)) if asked.isdecimal() else 0.0
+
+
+def _cause(reason: object) -> Exception:
+    """What to make of a connection that did not come about."""
+    if isinstance(reason, socket.gaierror | ssl.SSLCertVerificationError):
+        return Unreachable(str(reason.strerror or reason))
+    if isinstance(reason, ConnectionError | TimeoutError | ssl.SSLError):
+        return _Passing(str(getattr(reason, "strerror", None) or reason))
+    return Unreachable(str(getattr(reason, "strerror", None) or reason))
+
+
+def _note(target: Path, url: str, headers: Any) -> None:
+    """Note whence the part comes and how the server will know whether the file has changed."""
+    tag = headers.get("ETag")
+    validator = tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
+    try:
+        origin_of(target).write_text(json.dumps({"url": url, "validator": validator}), encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{origin_of(target)}: cannot be written: {error.strerror}") from None
+
+
+def _origin(target: Path) -> dict[str, str]:
+    try:
+        origin = json.loads(origin_of(target).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # lost or torn: the part is then begun anew, or checked by its checksum
+        return {}
+    return origin if isinstance(origin, dict) else {}
+
+
+def _length(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0

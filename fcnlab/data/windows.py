@@ -1,0 +1,122 @@
+"""Windows of a resized or rotated image and label: what resizing or rotating all of it and cropping would give.
+
+Little more is computed than the window holds. Nothing here changes its input, waits for a device, or looks at values.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+from torchvision.transforms.v2.functional import gaussian_blur
+
+from fcnlab.data.base import IGNORE
+
+
+@dataclass(frozen=True)
+class Window:
+    """Some rows and columns, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def bottom(self) -> int:
+        """The row after the last."""
+        return self.top + self.height
+
+    @property
+    def right(self) -> int:
+        """The column after the last."""
+        return self.left + self.width
+
+    def of(self, pixels: Tensor) -> Tensor:
+        """A view of this window of [..., H, W]."""
+        return pixels[..., self.top : self.bottom, self.left : self.right]
+
+
+def resized_image(image: Tensor, size: tuple[int, int], window: Window) -> Tensor:
+    """A window of a uint8 image [3, H, W] that is resized bilinearly with antialiasing to `size`.
+
+    It is computed from the upper left corner to the window's end. A window cannot begin at its own corner: the kernel
+    takes a scale and no offset, and most windows begin between two pixels of the image.
+    """
+    height, width = image.shape[1:]
+    if size == (height, width):
+        return window.of(image)
+    # Rows below the window's reach are not even read; a pixel of the result reaches one pixel of the coarser grid.
+    reach = max(1.0, height / size[0])
+    rows = min(height, math.ceil(window.bottom * height / size[0] + reach) + 1)
+    # A batch of one with the channels of a pixel together, which is what the fast kernel wants.
+    source = image[:, :rows].permute(1, 2, 0).contiguous()[None].permute(0, 3, 1, 2)
+    exact = source if source.device.type == "cpu" else source.float()  # CUDA has no kernel for uint8
+    # An axis of equal extents is copied, whatever the scale; one pixel more, and it is resized.
+    bottom = window.bottom + (window.bottom == rows and size[0] != height)
+    right = window.right + (window.right == width and size[1] != width)
+    done = torch.ops.aten._upsample_bilinear2d_aa(exact, [bottom, right], False, size[0] / height, size[1] / width)
+    return window.of(done[0] if done.dtype == torch.uint8 else done[0].round_().to(torch.uint8))
+
+
+def resized_label(label: Tensor, size: tuple[int, int], window: Window) -> Tensor:
+    """A window of a uint8 label [H, W] that is resized to `size`, each pixel to the nearest as NEAREST_EXACT has it."""
+    if size == tuple(label.shape):
+        return window.of(label)
+    rows = _nearest(label.shape[0], size[0], window.top, window.bottom)
+    columns = _nearest(label.shape[1], size[1], window.left, window.right)
+    if label.device.type == "cpu":  # numpy gathers bytes several times faster than torch
+        return torch.from_numpy(label.numpy()[rows].take(columns, axis=1))
+    at = (torch.from_numpy(index).to(label.device, non_blocking=True) for index in (rows, columns))
+    return label.index_select(0, next(at)).index_select(1, next(at))
+
+
+def _nearest(source: int, target: int, first: int, end: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """The pixels of `source` that the pixels first..end - 1 of `target` come from; rounded as torch rounds."""
+    scale = np.float32(source) / np.float32(target)
+    places = (np.arange(first, end, dtype=np.float32) + np.float32(0.5)) * scale
+    return np.minimum(places.astype(np.int64), source - 1)
+
+
+def rotated_image(image: Tensor, degrees: float, window: Window, fill: tuple[int, int, int]) -> Tensor:
+    """A window of a uint8 image [3, H, W] that is rotated about its centre, counter-clockwise, at the same size.
+
+    Bilinear, and `fill` outside; as torchvision's `rotate` has it, which weights a pixel at the border twice.
+    """
+    grid = _grid(image, degrees, window)
+    planes = torch.cat([image.float(), torch.ones_like(image[:1], dtype=torch.float32)])
+    sampled = grid_sample(planes[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
+    inside = sampled[3]
+    for plane, grey in zip(sampled[:3], fill, strict=True):
+        plane.sub_(grey).mul_(inside).add_(grey)
+    return sampled[:3].round_().to(torch.uint8)
+
+
+def rotated_label(label: Tensor, degrees: float, window: Window) -> Tensor:
+    """A window of a uint8 label [H, W] that is rotated likewise, each pixel to the nearest; IGNORE outside."""
+    grid = _grid(label, degrees, window)
+    # Labels are sampled one higher, so that 0 is what lies outside.
+    above = grid_sample(label.float()[None, None] + 1, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    return torch.where(above == 0, float(IGNORE), above - 1)[0, 0].to(torch.uint8)
+
+
+def _grid(pixels: Tensor, degrees: float, window: Window) -> Tensor:
+    """Where the window's pixels come from, for `grid_sample`: [1, h, w, 2], x before y, -1..1 from border to border."""
+    height, width = pixels.shape[-2:]
+    x = torch.arange(window.left, window.right, device=pixels.device, dtype=torch.float32) - (width - 1) / 2
+    y = torch.arange(window.top, window.bottom, device=pixels.device, dtype=torch.float32) - (height - 1) / 2
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    from_x = cosine * x - sine * y[:, None]
+    from_y = sine * x + cosine * y[:, None]
+    return torch.stack([from_x / (width / 2), from_y / (height / 2)], dim=-1)[None]
+
+
+def blurred_image(image: Tensor, sigma: float) -> Tensor:
+    """A uint8 image [3, h, w] under a Gaussian of `sigma` pixels, cut at three of them; borders are reflected."""
+    radius = math.ceil(3 * sigma)
+    width, height = (2 * min(radius, extent - 1) + 1 for extent in (image.shape[2], image.shape[1]))
+    return gaussian_blur(image, [width, height], [sigma, sigma])

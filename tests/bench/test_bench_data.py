@@ -1,0 +1,52 @@
+"""`fcnlab bench data`: both sides do the work that they say; no timing is asserted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from fcnlab.bench import peer
+from fcnlab.bench.data import BATCH, CROP, compare
+from fcnlab.cli import app
+from fcnlab.errors import DataError
+from fcnlab.places import Lab
+
+
+def test_it_compares_on_generated_images_without_a_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FCNLAB_DATA", raising=False)
+    done = CliRunner().invoke(
+        app, ["bench", "data", "--images", "8", "--repeats", "1", "--json", "--lab", str(tmp_path)]
+    )
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert said["source"] == "generated shapes" and said["images"] == 8 and said["batch"] == BATCH
+    assert said["machine"]["threads"] == 1
+    assert said["once"]["bytes_per_image"] == 4 * 360 * 480
+    assert list(said["comparisons"]) == ["crop, flip", "scale 0.5 to 2.0, crop, flip"]
+    for comparison in said["comparisons"].values():
+        assert comparison["pairs"] == 1
+        assert comparison["seconds_per_image"]["ours"]["cpu"] > 0 < comparison["seconds_per_image"]["peer"]["cpu"]
+
+
+def test_a_data_root_without_camvid_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="camvid"):
+        compare(Lab(tmp_path, tmp_path), images=8, repeats=1)
+
+
+@pytest.mark.parametrize("resize", [None, (180, 720)])
+def test_the_peer_yields_normalised_batches_of_the_same_shape(tmp_path: Path, resize: tuple[int, int] | None) -> None:
+    from fcnlab.bench.data import _written
+
+    split = _written(tmp_path, 8)
+    batches = peer("data").loader([(pair.image, pair.mask) for pair in split.pairs], CROP, BATCH, resize)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        images, labels = next(iter(batches))
+    assert images.shape == (BATCH, 3, *CROP) and images.dtype == torch.float32
+    assert labels.shape == (BATCH, *CROP)
+    assert -2.2 < float(images.min()) < 0 < float(images.max()) < 2.7
+    assert set(labels.unique().tolist()) <= {*range(6), 255}

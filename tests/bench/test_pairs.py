@@ -1,0 +1,68 @@
+"""Pairs: what is timed, in which order, and what is said of it."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+import torch
+
+from fcnlab.bench import peer
+from fcnlab.bench.machine import machine, threads
+from fcnlab.bench.pairs import HEADINGS, Comparison, Timing, pairs
+from fcnlab.errors import RunError
+
+
+def test_the_two_run_in_turn_after_one_run_each_that_does_not_count() -> None:
+    calls: list[str] = []
+
+    def named(name: str) -> int:
+        calls.append(name)
+        return 2
+
+    found = pairs(lambda: named("A"), lambda: named("B"), repeats=3)
+    assert calls == ["A", "B"] * 4
+    assert len(found.ours_timings) == len(found.peer_timings) == 3
+
+
+def test_figures_are_seconds_an_image() -> None:
+    def sleeping() -> int:
+        time.sleep(0.02)
+        return 10
+
+    found = pairs(sleeping, lambda: 1, repeats=1)
+    assert found.ours.wall >= 0.002
+    assert found.ours.cpu < found.ours.wall
+
+
+def test_medians_are_over_runs_and_ratios_pair_by_pair() -> None:
+    found = Comparison(
+        (Timing(1.0, 1.0), Timing(2.0, 1.0), Timing(4.0, 2.0)), (Timing(10.0, 5.0), Timing(40.0, 6.0), Timing(8.0, 8.0))
+    )
+    assert (found.ours, found.peer) == (Timing(2.0, 1.0), Timing(10.0, 6.0))
+    assert (found.wall.median, found.wall.min, found.wall.max) == (10.0, 2.0, 20.0)
+    assert (found.cpu.median, found.cpu.min, found.cpu.max) == (5.0, 4.0, 6.0)
+    said = json.loads(json.dumps(found.to_json()))
+    assert said["pairs"] == 3
+    assert said["seconds_per_image"]["peer"] == {"wall": 10.0, "cpu": 6.0}
+    assert said["ratio"]["wall"] == {"median": 10.0, "min": 2.0, "max": 20.0}
+    row = found.row("crop")
+    assert len(row) == len(HEADINGS)
+    assert row[0] == "crop" and row[3] == "10.0 (2.0 to 20.0)"
+
+
+def test_a_machine_is_named_with_versions_and_threads() -> None:
+    before = torch.get_num_threads()
+    with threads(1):
+        found = machine("timm")
+    assert torch.get_num_threads() == before
+    assert found.threads == 1 and found.cores >= 1
+    assert {"torch", "torchvision", "timm"} <= found.versions.keys()
+    assert found.processor and f"torch {torch.__version__.split('+')[0]}" in found.lines()[-1]
+    json.dumps(found.to_json())
+
+
+def test_a_peer_that_is_not_there_is_named() -> None:
+    with pytest.raises(RunError, match=r"nobody\.py: no such file; fcnlab bench runs from a checkout"):
+        peer("nobody")

@@ -1,0 +1,347 @@
+"""`fcnlab data add`: what it finds in people's folders, what it writes, and what it refuses."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from fcnlab.places import Lab
+from fcnlab.spec.config import Dataset
+from tests.cli.test_cli import Call, Said, fcnlab, refused  # noqa: F401 - a fixture
+
+SHAPE = (4, 6)
+
+
+def save(pixels: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def fill(images: Path, masks: Path, ids: str, values: Any, *, ending: str = "_mask.png") -> None:
+    """Images and masks; each mask holds all of the values, numbers or colours."""
+    for id_ in ids.split():
+        noise = np.random.default_rng(zlib.crc32(f"{images}/{id_}".encode()))  # no two images are alike
+        save(noise.integers(0, 256, (*SHAPE, 3), np.uint8), images / f"{id_}.jpg")
+        pixels = np.resize(np.array(values, np.uint8), (*SHAPE, 3) if np.ndim(values) == 2 else SHAPE)
+        save(pixels, masks / f"{id_}{ending}")
+
+
+@pytest.fixture
+def call(fcnlab: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:  # noqa: F811 - the fixture
+    """Call `fcnlab` from inside a new lab; its data lie beside it, in ../mine."""
+    assert fcnlab("init", "lab").code == 0
+    monkeypatch.chdir(tmp_path / "lab")
+    return fcnlab
+
+
+def add(call: Call, *more: object, name: str = "mine") -> Said:
+    return call("data", "add", name, "--images", "../mine/images", "--masks", "../mine/masks", *more)
+
+
+def entries() -> dict[str, Any]:
+    read = yaml.safe_load(Path("registry/datasets.yaml").read_text(encoding="utf-8"))
+    assert isinstance(read, dict)
+    return read
+
+
+TEN = "a b c d e f g h i j"
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """Ten images with masks of the numbers 0, 1, 2 and 255."""
+    root = tmp_path / "mine"
+    fill(root / "images", root / "masks", TEN, [0, 1, 2, 2, 2, 255])
+    return root
+
+
+def test_a_folder_becomes_a_dataset_that_can_be_checked_and_trained_on(call: Call, mine: Path) -> None:
+    said = add(call, "--classes", "ground,road,tree")
+    assert (said.code, said.err) == (0, "")
+    assert "10 pairs of an image and a mask (masks end in _mask)" in said.out
+    assert "sizes (height x width): 4x6 (10)" in said.out and "masks: 10 of mode L" in said.out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.out.splitlines() if "│" in line]
+    assert rows == [
+        ["0", "16.67", "10", "ground"],
+        ["1", "16.67", "10", "road"],
+        ["2", "50.00", "10", "tree"],
+        ["255", "16.67", "10", "(ignored)"],
+    ]
+    assert "splits: train 6, val 2, test 2" in said.out and "next: fcnlab data check mine" in said.out
+    assert entries()["mine"] == {
+        "about": "10 images, 3 classes",
+        "type": "folder",
+        "images": str(mine / "images"),
+        "masks": str(mine / "masks"),
+        "mask_suffix": "_mask",
+        "classes": ["ground", "road", "tree"],
+        "ignore": [255],
+        "fractions": {"val": 0.15, "test": 0.15},
+        "splits": {"test": "test"},
+        "nominal": {"height": 4, "width": 6},
+    }
+    assert call("data", "check", "mine").code == 0
+    grid = said.out.split("experiments/mine.yaml:")[1].split("and: ")[0]
+    Path("experiments/mine.yaml").write_text(grid.replace("    ", "").replace("resnet18", "tiny-scratch"))
+    planned = call("grid", "plan", "experiments/mine.yaml")
+    assert (planned.code, planned.err) == (0, "")
+
+
+def test_a_dry_run_says_the_same_and_writes_nothing(call: Call, mine: Path) -> None:
+    dry = add(call, "--dry-run")
+    assert dry.code == 0 and not Path("registry/datasets.yaml").exists()
+    assert "nothing is written" in dry.out and "class_2" in dry.out and "made up; give theirs by --classes" in dry.out
+    text = dry.out[dry.out.index("\nmine:") : dry.out.index("nothing is written")]
+    assert add(call).code == 0
+    assert yaml.safe_load(text) == entries()
+
+
+def test_folders_below_the_data_root_are_written_as_they_are_called_there(call: Call, mine: Path) -> None:
+    said = add(call, "--data-root", "..")
+    assert said.code == 0 and f"fcnlab data check mine --data-root {mine.parent}" in said.out
+    assert (entries()["mine"]["images"], entries()["mine"]["masks"]) == ("mine/images", "mine/masks")
+
+
+def test_what_stands_in_the_registry_is_kept_with_its_comments(call: Call, mine: Path) -> None:
+    file = Path("registry/datasets.yaml")
+    size = "nominal: {height: 64, width: 64}"
+    old = f"# ours\nfirst: {{type: shapes, {size}}}  # small\n\n# the last\nlast:\n  type: shapes\n  {size}\n"
+    file.write_text(old)
+    assert add(call, name="between").code == 0
+    assert file.read_text().startswith(old) and list(entries()) == ["first", "last", "between"]
+    assert add(call, "--force", name="first").code == 0
+    text = file.read_text()
+    assert list(entries()) == ["last", "between", "first"] and entries()["first"]["type"] == "folder"
+    assert text.startswith("# ours\n") and "\n# the last\nlast:\n" in text and "# small" not in text
+    assert not [path for path in Path("registry").iterdir() if path.name.startswith(".")]
+
+
+def test_a_name_that_is_taken_is_refused_before_anything_is_read(call: Call, mine: Path) -> None:
+    assert add(call).code == 0
+    before = Path("registry/datasets.yaml").read_bytes()
+    refused(add(call), "registry/datasets.yaml: mine: stands there already", "--force")
+    refused(add(call, "--force", name="camvid"), "'camvid' is the name of a built-in dataset")
+    refused(add(call, name="a: b"), "'a: b' is no name of a dataset")
+    assert Path("registry/datasets.yaml").read_bytes() == before
+
+
+def test_a_registry_in_another_style_is_left_alone(call: Call, mine: Path) -> None:
+    file = Path("registry/datasets.yaml")
+    file.write_text("{one: {type: shapes, nominal: {height: 64, width: 64}}}\n")
+    said = add(call)
+    assert said.code == 2 and "cannot extend; add the entry by hand (--dry-run)" in said.err
+    assert list(entries()) == ["one"]
+
+
+def test_outside_of_a_lab_the_error_says_how_to_make_one(call: Call, mine: Path, tmp_path: Path) -> None:
+    refused(add(call, "--lab", tmp_path), f"{tmp_path}/registry: no such folder", "fcnlab init DIR")
+    assert add(call, "--lab", tmp_path / "lab").code == 0
+
+
+# --- classes ---------------------------------------------------------------------------------------------------------
+
+
+def test_colours_are_found_and_named_by_a_yaml_file(call: Call, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    fill(mine / "images", mine / "masks", TEN, [[128, 64, 128], [0, 0, 0], [107, 142, 35]])
+    assert add(call, name="raw").code == 0
+    proposed = {"colour_000000": "#000000", "colour_6b8e23": "#6b8e23", "colour_804080": "#804080"}
+    assert entries()["raw"]["classes"] == proposed
+    Path("classes.yaml").write_text("tree: '#6B8E23'\nroad: '#804080'\n")
+    refused(add(call, "--classes", "a,b,c"), "the masks hold colours, and --classes gives numbers", "'#000000'")
+    said = add(call, "--classes", "classes.yaml")
+    assert said.code == 2 and "'#000000' (33.33 % of the pixels)" in said.err and "--ignore #000000" in said.err
+    assert add(call, "--classes", "classes.yaml", "--ignore", "#000000").code == 0
+    assert entries()["mine"]["classes"] == {"tree": "#6b8e23", "road": "#804080"}
+    assert entries()["mine"]["ignore"] == ["#000000"]
+    assert call("data", "check", "mine").code == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "ignore", "classes", "ignored"),
+    [
+        ([0, 255], None, {"background": 0, "foreground": 255}, None),
+        ([0, 1, 255], None, ["class_0", "class_1"], [255]),
+        ([1, 4, 9], "9", {"class_1": 1, "class_4": 4}, [9]),
+        ([0, 1, 255], "0", {"class_1": 1, "class_255": 255}, [0]),
+    ],
+)
+def test_classes_are_proposed_by_what_the_masks_hold(
+    call: Call, tmp_path: Path, values: list[int], ignore: str | None, classes: Any, ignored: Any
+) -> None:
+    mine = tmp_path / "mine"
+    fill(mine / "images", mine / "masks", TEN, values)
+    assert add(call, *(["--ignore", ignore] if ignore else [])).code == 0
+    assert (entries()["mine"]["classes"], entries()["mine"].get("ignore")) == (classes, ignored)
+    assert call("data", "check", "mine").code == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("names.txt", "ground\nroad \n\ntree\n"),
+        ("n.yaml", "[ground, road, tree]"),
+        ("n.yaml", "- ground\n- road\n- tree\n"),
+    ],
+)
+def test_names_come_from_a_file(call: Call, mine: Path, file: str, text: str) -> None:
+    Path(file).write_text(text)
+    assert add(call, "--classes", file).code == 0
+    assert entries()["mine"]["classes"] == ["ground", "road", "tree"]
+
+
+def test_class_files_and_values_that_cannot_be_meant_are_one_line(call: Call, mine: Path) -> None:
+    Path("bad.yaml").write_text("road: 300\ntree: 1\n")
+    for more, says in (
+        (["--classes", "gone.txt"], "--classes gone.txt: cannot be read"),
+        (["--classes", "bad.yaml"], "--classes bad.yaml: class road: 300 is neither a number from 0 to 255"),
+        (["--classes", "a,b,a"], "--classes a,b,a: the class 'a' stands twice"),
+        (["--classes", "a,b"], "the masks hold 2 (50.00 % of the pixels), and nothing says what is meant"),
+        (["--ignore", "none"], "--ignore: 'none' is neither a number from 0 to 255 nor a colour"),
+        (["--ignore", "0,1,2"], "of which 1 would be a class; a dataset has at least two"),
+    ):
+        refused(add(call, *more), says)
+
+
+# --- splits ----------------------------------------------------------------------------------------------------------
+
+
+def test_sub_folders_are_splits(call: Call, tmp_path: Path) -> None:
+    for split, ids in {"training": "a b", "validation": "c", "testing": "d"}.items():
+        fill(tmp_path / "mine/images" / split, tmp_path / "mine/masks" / split, ids, [0, 1])
+    said = add(call)
+    assert said.code == 0 and "splits: training 2, validation 1, testing 1" in said.out
+    made = entries()["mine"]
+    assert made["images"].endswith("mine/images/{split}") and "fractions" not in made
+    assert made["splits"] == {"train": "training", "val": "validation", "test": "testing"}
+    assert call("data", "check", "mine").code == 0
+    assert add(call, "--val", "0.25", name="drawn").code == 0  # what is asked for comes first
+    assert entries()["drawn"]["fractions"] == {"val": 0.25}
+
+
+def test_without_a_split_to_validate_on_test_is_scored(call: Call, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        fill(tmp_path / "mine/images" / split, tmp_path / "mine/masks" / split, f"{split}1", [0, 1])
+    assert add(call).code == 0
+    assert entries()["mine"]["splits"] == {"val": "test"}
+    spec = Lab.find().catalog.get("dataset", "mine")
+    assert isinstance(spec, Dataset) and spec.used_splits == ("train", "test")
+
+
+def test_the_place_of_the_split_in_a_folders_name_can_be_said(call: Call, tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        fill(tmp_path / "cv" / split, tmp_path / "cv" / f"{split}annot", f"{split}1", [0, 1], ending=".png")
+    said = call("data", "add", "cv", "--images", "../cv/{split}", "--masks", "../cv/{split}annot")
+    assert said.code == 0 and "splits: train 1, val 1, test 1" in said.out
+    assert entries()["cv"]["masks"] == f"{tmp_path}/cv/{{split}}annot"
+    assert call("data", "check", "cv").code == 0
+
+
+def test_lists_are_splits(call: Call, mine: Path) -> None:
+    for place in (Path("lists"), mine / "lists"):
+        place.mkdir()
+        (place / "train.txt").write_text("a\nb\nc\n")
+        refused_ = add(call, "--lists", place)
+        assert refused_.code == 2 and f"{place.resolve()}/val.txt: no such file" in refused_.err
+        (place / "val.txt").write_text("d\n")
+    said = add(call, "--lists", "lists")
+    assert said.code == 0 and "splits: train 3, val 1" in said.out
+    assert entries()["mine"]["lists"] == {"train": "lists/train.txt", "val": "lists/val.txt"}
+    assert add(call, "--lists", mine / "lists", "--data-root", "..", name="other").code == 0
+    assert entries()["other"]["lists"]["val"] == "mine/lists/val.txt"
+    assert call("data", "check", "other", "--data-root", "..").code == 0
+    refused(add(call, "--lists", "lists", "--val", "0.2", name="third"), "--lists and --val or --test both say")
+
+
+def test_shares_and_seed_are_those_asked_for(call: Call, mine: Path) -> None:
+    said = add(call, "--val", "0.3", "--seed", "4")
+    assert "splits: train 7, val 3" in said.out
+    assert entries()["mine"]["fractions"] == {"val": 0.3, "seed": 4} and "splits" not in entries()["mine"]
+    said = add(call, "--test", "0.3", name="other")
+    assert "splits: train 5, val 2, test 3" in said.out
+    assert "leave nothing to train on" in add(call, "--val", "0.5", "--test", "0.5", name="third").err
+
+
+# --- files that do not fit -------------------------------------------------------------------------------------------
+
+
+def test_files_without_a_partner_are_reported_and_images_left_out_when_asked(call: Call, mine: Path) -> None:
+    (mine / "masks/b_mask.png").unlink()
+    (mine / "images/c.jpg").unlink()
+    said = add(call)
+    assert said.code == 2 and f"1 images have no mask, {mine}/images/b.jpg the first" in said.err
+    assert "unpaired: 1 images without a mask: b.jpg" in said.out
+    assert "unpaired: 1 masks without an image: c_mask.png" in said.out
+    said = add(call, "--skip-unpaired")
+    assert said.code == 0 and "splits: train 6, val 1, test 1" in said.out
+    (mine / "masks/c_mask.png").unlink()
+    assert entries()["mine"]["unpaired"] == "skip" and call("data", "check", "mine").code == 0
+
+
+def _noise(*paths: Path) -> None:
+    for path in paths:
+        save(np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8), path)
+
+
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a JPEG mask": (
+        lambda masks: Image.open(masks / "a_mask.png").save(masks / "a_mask.jpg") or (masks / "a_mask.png").unlink(),
+        "a_mask.jpg: the mask is a JPEG, which changes the values of pixels; save masks as PNG",
+    ),
+    "another size": (
+        lambda masks: save(np.zeros((3, 6), np.uint8), masks / "a_mask.png"),
+        "a_mask.png: the mask is 3x6 (height x width), its image",
+    ),
+    "16 bits": (
+        lambda masks: save(np.zeros(SHAPE, np.uint16), masks / "a_mask.png"),
+        "a_mask.png: the mask has mode I",
+    ),
+    "no image": (lambda masks: (masks / "a_mask.png").write_bytes(b"x"), "a_mask.png: cannot be decoded"),
+    "numbers and colours": (
+        lambda masks: save(np.zeros((*SHAPE, 3), np.uint8), masks / "a_mask.png"),
+        "masks: masks of numbers and of colours do not mix: 9 of mode L, 1 of mode RGB",
+    ),
+    "photographs": (
+        lambda masks: [_noise(path, masks.parent / "images" / f"{path.name[0]}.jpg") for path in masks.iterdir()],
+        "_mask.png: with this mask there are more than 256 colours; is it a photograph?",
+    ),
+    "nothing": (lambda masks: [path.unlink() for path in masks.iterdir()], "masks: holds no images (.png, .jpg"),
+    "other names": (
+        lambda masks: [path.rename(masks / f"{n}.png") for n, path in enumerate(sorted(masks.iterdir()))],
+        "no image and mask pair by name; the first are a.jpg and 0.png",
+    ),
+}
+
+
+@pytest.mark.parametrize(("harm", "says"), FAULTS.values(), ids=FAULTS)
+def test_masks_that_cannot_be_used_are_one_line_each_that_names_them(
+    call: Call, mine: Path, harm: Callable[[Path], object], says: str
+) -> None:
+    harm(mine / "masks")
+    said = add(call)
+    assert (said.code, said.out) == (2, "")
+    assert says in said.err.splitlines()[0] and len(said.err.splitlines()) == (10 if "256" in says else 1)
+    assert not Path("registry/datasets.yaml").exists()
+
+
+def test_a_missing_folder_and_one_folder_for_both_are_one_line(call: Call, mine: Path) -> None:
+    refused(call("data", "add", "x", "--images", "../gone", "--masks", "../mine/masks"), "gone: no such folder")
+    both = call("data", "add", "x", "--images", "../mine/masks", "--masks", "../mine/masks")
+    refused(both, "images and masks are the same files; keep them in two folders")
+
+
+def test_a_mistake_in_a_hand_written_entry_is_one_line_with_file_and_key(call: Call, mine: Path) -> None:
+    assert add(call).code == 0
+    file = Path("registry/datasets.yaml")
+    file.write_text(file.read_text().replace("mask_suffix", "mask_sufix"))
+    refused(
+        call("data", "check", "mine"),
+        "registry/datasets.yaml: mine: mask_sufix: unknown key; did you mean 'mask_suffix'?",
+    )

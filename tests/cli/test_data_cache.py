@@ -1,0 +1,114 @@
+"""`fcnlab data cache`: what is listed, verified and removed, and with which exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fcnlab import cli
+from fcnlab.data.cache import INDEX, PIXELS, caches
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def data_cache(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """Call `fcnlab data cache` from an empty folder: exit code, standard output, standard error."""
+    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fcnlab", "data", "cache", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        assert caught.value.code is None or isinstance(caught.value.code, int)
+        return caught.value.code or 0, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def made(data_cache: Call) -> list[str]:
+    """The keys of the three splits of shapes-mini, which are cached."""
+    code, out, _ = data_cache("make", "shapes-mini")
+    assert code == 0
+    lines = out.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["train: 16 images", "val: 4 images", "test: 6 images"]
+    return [line.split()[-1] for line in lines]
+
+
+def test_nothing_is_cached_at_first(data_cache: Call) -> None:
+    assert data_cache("list") == (0, f"{caches()}: nothing is cached\n", "")
+    assert data_cache("verify") == (0, "", "")
+    assert data_cache("clear", "--all") == (0, "0.0 MiB freed\n", "")
+
+
+def test_every_cache_is_listed_with_its_state(data_cache: Call, made: list[str]) -> None:
+    (caches() / made[1] / PIXELS).write_bytes(b"torn")
+    (caches() / ("0" * 32 + ".partial")).mkdir()
+    code, out, _ = data_cache("list")
+    assert code == 0
+    rows = {line.split()[1]: line for line in out.splitlines() if line.startswith("│")}
+    assert rows.keys() == {key[:12] for key in (*made, "0" * 32)}
+    whole, torn, begun = rows[made[0][:12]], rows[made[1][:12]], rows["0" * 12]
+    assert "shapes" in whole and "train" in whole and " 16 " in whole
+    assert "complete" in whole and "broken" in torn and "interrupted" in begun
+
+
+def test_a_second_make_finds_all_there(data_cache: Call, made: list[str]) -> None:
+    before = {key: (caches() / key / PIXELS).stat().st_ino for key in made}
+    assert data_cache("make", "shapes-mini")[0] == 0
+    assert {key: (caches() / key / PIXELS).stat().st_ino for key in made} == before
+
+
+def test_make_says_why_it_cannot(data_cache: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FCNLAB_CACHE_BUDGET", "0")
+    code, _, err = data_cache("make", "shapes-mini")
+    assert code == 2 and "shapes-mini train: a cache of" in err and "FCNLAB_CACHE_BUDGET" in err
+
+
+def test_verification_ends_with_2_and_names_what_is_broken(data_cache: Call, made: list[str]) -> None:
+    code, out, err = data_cache("verify")
+    assert (code, err) == (0, "") and out.count(": 0 faults") == 3
+    with (caches() / made[0] / PIXELS).open("r+b") as file:
+        byte = file.read(1)[0]
+        file.seek(0)
+        file.write(bytes([byte ^ 128]))
+    (caches() / made[1] / INDEX).write_bytes(b"{}")
+    code, out, err = data_cache("verify")
+    assert code == 2 and out.count(": 0 faults") == 1
+    lines = [line for line in err.splitlines() if line.startswith("fcnlab: error: ")]
+    assert len(lines) == 2
+    assert any(made[0] in line and "'train_" in line and "is not as it was written" in line for line in lines)
+    assert any(made[1] in line and "its index is torn" in line for line in lines)
+    assert data_cache("verify", made[2])[0] == 0
+    assert data_cache("verify", made[0][:12])[0] == 2
+
+
+def test_caches_are_removed_by_key_by_age_and_all(data_cache: Call, made: list[str]) -> None:
+    code, out, _ = data_cache("clear", made[0][:12])
+    assert code == 0 and f"{made[0]}: removed" in out
+    assert data_cache("clear", "--older-than", "1") == (0, "0.0 MiB freed\n", "")
+    assert data_cache("list")[1].count("complete") == 2
+    assert data_cache("clear", "--all")[1].count("removed") == 2
+    assert "nothing is cached" in data_cache("list")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ((), ("say what to remove",)),
+        (("--all", "--older-than", "3"), ("say what to remove",)),
+        (("zzz",), ("'zzz'", "no such cache", "valid: ")),
+        (("",), ("begins 3 keys",)),
+    ],
+)
+def test_what_to_remove_must_be_clear(
+    data_cache: Call, made: list[str], arguments: tuple[str, ...], parts: tuple[str, ...]
+) -> None:
+    code, _, err = data_cache("clear", *arguments)
+    assert code == 2 and all(part in err for part in parts)
+    assert all((caches() / key).is_dir() for key in made)

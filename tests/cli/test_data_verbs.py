@@ -1,0 +1,271 @@
+"""The verbs that look at data and bring it here: what is said, on which stream, with which exit code."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcnlab import cli
+from fcnlab.data import sources
+from fcnlab.data.fetch import ARCHIVES
+from fcnlab.data.sources import Archive, Source
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a call of `fcnlab` came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Said]
+
+
+@pytest.fixture
+def fcnlab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """Call `fcnlab data` in this process, as the shell would, with the data below the current folder."""
+    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setenv("FCNLAB_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["fcnlab", "data", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        code = caught.value.code
+        assert code is None or isinstance(code, int)
+        return Said(code or 0, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def camvid(tmp_path: Path) -> Path:
+    """One image a split; label s in split number s, and the unlabelled 11 in the first row."""
+    for number, split in enumerate(("train", "val", "test")):
+        label = np.full((4, 6), number, np.uint8)
+        label[0] = 11
+        for folder, pixels in ((split, np.full((4, 6, 3), 51 * number, np.uint8)), (f"{split}annot", label)):
+            path = tmp_path / "camvid" / folder / f"{split}0.png"
+            path.parent.mkdir(parents=True)
+            Image.fromarray(pixels).save(path)
+    return tmp_path / "camvid"
+
+
+def cells(said: Said) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.out.splitlines() if line.startswith("│")]
+
+
+def test_a_sound_dataset_is_one_line_and_exit_code_0(fcnlab: Call, camvid: Path) -> None:
+    said = fcnlab("check", "camvid")
+    assert (said.code, said.err) == (0, "")
+    assert said.out == (
+        f"train: 1 image, 0 faults; val: 1 image, 0 faults; test: 1 image, 0 faults, below {camvid}\n"
+    )  # fmt: skip
+
+
+def harm(camvid: Path) -> None:
+    """A missing mask, an undefined label, and val's picture in test under another id."""
+    (camvid / "trainannot/train0.png").unlink()
+    Image.fromarray(np.full((4, 6), 99, np.uint8)).save(camvid / "valannot/val0.png")
+    (camvid / "testannot/test0.png").rename(camvid / "testannot/val0.png")
+    (camvid / "test/test0.png").rename(camvid / "test/val0.png")
+
+
+def test_a_faulty_dataset_is_a_table_of_all_faults_and_exit_code_2(fcnlab: Call, camvid: Path) -> None:
+    harm(camvid)
+    said = fcnlab("check", "camvid")
+    assert (said.code, said.err) == (2, "fcnlab: error: dataset camvid: 3 faults in 3 images\n")
+    rows = cells(said)
+    assert [row[:3] for row in rows] == [
+        ["train", "trainannot/train0.png", "missing mask"],
+        ["val", "valannot/val0.png", "undefined label"],
+        ["test", "val0", "id in two splits"],
+    ]
+    assert "99 in 24 pixels" in rows[1][3] and all(row[4] for row in rows)
+
+
+def test_the_findings_are_there_for_machines(fcnlab: Call, camvid: Path) -> None:
+    harm(camvid)
+    said = fcnlab("check", "camvid", "--json")
+    found = json.loads(said.out)
+    assert said.code == 2 and found["dataset"] == "camvid" and found["sound"] is False
+    assert [(s["split"], s["images"], len(s["faults"])) for s in found["splits"]] == [
+        ("train", 1, 1), ("val", 1, 1), ("test", 1, 1),
+    ]  # fmt: skip
+    fault = found["splits"][0]["faults"][0]
+    assert fault["kind"] == "missing mask" and fault["where"] == str(camvid / "trainannot/train0.png")
+    assert fault.keys() == {"split", "where", "kind", "what", "remedy"}
+
+
+def test_generated_data_is_checked_and_counted_too(fcnlab: Call) -> None:
+    said = fcnlab("check", "shapes-mini")
+    assert said.out == "train: 16 images, 0 faults; val: 4 images, 0 faults; test: 6 images, 0 faults\n"
+    assert json.loads(fcnlab("stats", "shapes-mini", "--json").out)["splits"][0]["images"] == 16
+
+
+@pytest.mark.parametrize("verb", ["check", "stats", "preview"])
+def test_a_dataset_without_a_folder_is_one_clear_line(fcnlab: Call, tmp_path: Path, verb: str) -> None:
+    said = fcnlab(verb, "camvid")
+    assert (said.code, said.out) == (2, "") and said.err.count("\n") == 1
+    assert f"{tmp_path / 'camvid'} is not there; --data-root (or FCNLAB_DATA)" in said.err
+
+
+def test_all_splits_are_read_on_request(fcnlab: Call, tmp_path: Path) -> None:
+    root = tmp_path / "VOCdevkit/VOC2012"
+    for id_ in ("1", "2"):
+        for folder, pixels in (
+            ("JPEGImages", np.zeros((4, 6, 3), np.uint8)),
+            ("SegmentationClass", np.zeros((4, 6), np.uint8)),
+        ):
+            path = root / folder / f"{id_}.{'jpg' if folder == 'JPEGImages' else 'png'}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels + int(id_)).save(path)
+    (root / "ImageSets/Segmentation").mkdir(parents=True)
+    for split, ids in {"train": "1", "val": "2", "trainval": "1\n2"}.items():
+        (root / f"ImageSets/Segmentation/{split}.txt").write_text(ids)
+    assert "trainval" not in fcnlab("check", "voc2012").out
+    said = fcnlab("check", "voc2012", "--all-splits")
+    assert said.code == 0 and "trainval: 2 images, 0 faults" in said.out
+
+
+def test_statistics_are_shown_written_and_printed_alike(fcnlab: Call, camvid: Path, tmp_path: Path) -> None:
+    said = fcnlab("stats", "camvid", "--csv", "classes.csv")
+    assert (said.code, said.err) == (0, "")
+    row = {cell[0]: cell[1:] for cell in cells(said)}
+    assert row["train"] == ["1", "4", "6", "1", "0.0000  0.0000  0.0000", "0.0000  0.0000  0.0000"]
+    assert row["val"][4] == "0.2000  0.2000  0.2000"
+    assert row["sky"] == ["75.00", "1", "1.00", "0.00", "0", "1.00", "0.00", "0", "1.00"]
+    assert row["(ignored)"][::3] == ["25.00"] * 3
+    found = json.loads(fcnlab("stats", "camvid", "--json").out)["splits"]
+    with (tmp_path / "classes.csv").open(encoding="utf-8") as file:
+        written = list(csv.DictReader(file))
+    assert len(written) == 3 * 12
+    for split in found:
+        assert split["ignored_per_cent"] == 25 and split["distinct_sizes"] == 1
+        rows = [row for row in written if row["split"] == split["split"] and row["class"] != "(ignored)"]
+        assert [
+            (int(r["label"]), r["class"], int(r["pixels"]), float(r["per_cent"]), int(r["images"])) for r in rows
+        ] == [(c["label"], c["class"], c["pixels"], c["per_cent"], c["images"]) for c in split["classes"]]
+
+
+def test_statistics_of_a_faulty_dataset_point_to_the_check(fcnlab: Call, camvid: Path) -> None:
+    (camvid / "valannot/val0.png").unlink()
+    said = fcnlab("stats", "camvid")
+    assert (said.code, said.out) == (2, "")
+    assert f"{camvid}/valannot/val0.png: no such file; `fcnlab data check camvid` lists all that is wrong" in said.err
+
+
+def test_a_file_that_cannot_be_written_is_one_line(fcnlab: Call, camvid: Path) -> None:
+    for arguments in (["stats", "camvid", "--csv", "gone/x.csv"], ["preview", "camvid", "--out", "gone/x.png"]):
+        said = fcnlab(*arguments)
+        assert said.code == 2 and said.err.count("\n") == 1
+        assert f"{arguments[2]}: {arguments[3]} cannot be written: No such file" in said.err
+
+
+def test_a_preview_is_a_png_of_the_split(fcnlab: Call, camvid: Path, tmp_path: Path) -> None:
+    said = fcnlab("preview", "camvid")
+    assert (said.code, said.err) == (0, "") and said.out == "camvid-train.png: 1 of 1 images of camvid train\n"
+    with Image.open(tmp_path / "camvid-train.png") as page:
+        assert page.format == "PNG" and page.width > 480
+    said = fcnlab("preview", "shapes-mini", "--split", "val", "--count", 3, "--out", "mine.png")
+    assert said.out == "mine.png: 3 of 4 images of shapes-mini val\n" and (tmp_path / "mine.png").is_file()
+
+
+def test_a_preview_with_a_recipe_shows_its_draws_too(fcnlab: Call, tmp_path: Path) -> None:
+    assert fcnlab("preview", "shapes-mini", "--out", "plain.png").code == 0
+    said = fcnlab("preview", "shapes-mini", "--recipe", "standard", "--out", "drawn.png")
+    assert (said.code, said.err) == (0, "")
+    with Image.open(tmp_path / "plain.png") as plain, Image.open(tmp_path / "drawn.png") as drawn:
+        assert drawn.width > 3 * plain.width
+    first = (tmp_path / "drawn.png").read_bytes()
+    fcnlab("preview", "shapes-mini", "--recipe", "standard", "--out", "drawn.png")
+    assert (tmp_path / "drawn.png").read_bytes() == first
+    fcnlab("preview", "shapes-mini", "--recipe", "standard", "--out", "drawn.png", "--seed", 1)
+    assert (tmp_path / "drawn.png").read_bytes() != first
+
+
+def test_a_preview_by_a_recipe_that_is_not_there_names_the_nearest(fcnlab: Call) -> None:
+    said = fcnlab("preview", "shapes-mini", "--recipe", "standart")
+    assert said.code == 2 and "no recipe 'standart'; did you mean 'standard'?" in said.err
+
+
+def test_a_preview_of_a_split_that_is_not_there_names_those_that_are(fcnlab: Call, camvid: Path) -> None:
+    said = fcnlab("preview", "camvid", "--split", "vall")
+    assert said.code == 2 and "no split 'vall'; did you mean 'val'?" in said.err
+
+
+def test_what_has_no_source_is_refused_with_what_has(fcnlab: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = fcnlab("fetch", "camvit")
+    assert said.code == 2 and "no dataset 'camvit' has a source; did you mean 'camvid'?" in said.err
+    said = fcnlab("fetch", "shapes")
+    assert said.code == 2 and "dataset shapes: nothing is to be fetched for type shapes" in said.err
+    monkeypatch.delenv("FCNLAB_DATA")
+    said = fcnlab("fetch", "camvid")
+    assert said.code == 2 and "no data root is set" in said.err
+
+
+def test_cityscapes_is_asked_for_by_name_in_one_line(fcnlab: Call, tmp_path: Path) -> None:
+    said = fcnlab("fetch", "cityscapes")
+    assert said.code == 2 and said.err.count("\n") == 1
+    for part in ("leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip", f"Put into {tmp_path / ARCHIVES}/"):
+        assert part in said.err
+
+
+def test_what_is_in_the_datasets_place_is_never_overwritten(fcnlab: Call, camvid: Path) -> None:
+    said = fcnlab("fetch", "camvid")
+    assert said.code == 2 and f"{camvid}: is there already and is not what camvid has (1 instead of 367" in said.err
+
+
+def put(root: Path, name: str, files: dict[str, bytes]) -> Archive:
+    """An archive that a person put among the others."""
+    path = root / ARCHIVES / f"{name}.zip"
+    path.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(path, "w") as zipped:
+        for file, content in files.items():
+            zipped.writestr(f"{name}/{file}", content)
+    return Archive(path.name, (), name, checksum=f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}")
+
+
+def test_an_archive_that_is_there_becomes_the_dataset_that_is_checked_next(
+    fcnlab: Call, camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {str(p.relative_to(camvid)): p.read_bytes() for p in camvid.rglob("*.png")}
+    archive = put(tmp_path, "CamVid", files)
+    camvid.rename(tmp_path / "away")
+    monkeypatch.setitem(
+        vars(sources), "SOURCES", {"camvid": Source("camvid", (archive,), {"*/*.png": 6}, 10**6, "mine", "page")}
+    )
+    said = fcnlab("fetch", "camvid")
+    assert (said.code, said.err) == (0, "")
+    assert said.out.splitlines()[0] == "camvid: mine. page"
+    assert said.out.splitlines()[-1] == f"next: fcnlab data check camvid --data-root {tmp_path}"
+    assert fcnlab("check", "camvid").code == 0
+    assert "is there already, all of it" in fcnlab("fetch", "camvid").out
+
+
+def test_a_split_that_needs_another_source_brings_it_too(
+    fcnlab: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit, sbd = put(tmp_path, "kit", {"a.txt": b"kit"}), put(tmp_path, "sbd", {"b.txt": b"sbd"})
+    known = {
+        "voc2012": Source("VOCdevkit/VOC2012", (kit,), {"*.txt": 1}, 10**6, "", ""),
+        "sbd": Source("benchmark_RELEASE", (sbd,), {"*.txt": 1}, 10**6, "", ""),
+    }
+    monkeypatch.setitem(vars(sources), "SOURCES", known)
+    assert fcnlab("fetch", "voc2012").code == 0
+    assert (tmp_path / "VOCdevkit/VOC2012/a.txt").is_file() and not (tmp_path / "benchmark_RELEASE").exists()
+    assert fcnlab("fetch", "voc2012-trainaug").code == 0
+    assert (tmp_path / "benchmark_RELEASE/b.txt").read_bytes() == b"sbd"

@@ -1,0 +1,486 @@
+"""The cache of decoded samples: made once, whole or not at all, and never trusted blindly."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcnlab.data import cache, cache_build, cache_upkeep
+from fcnlab.data.cache import Mapped, cache_key, caches
+from fcnlab.data.cache_build import NoCache, ensure, mapped
+from fcnlab.data.camvid import CamVid
+from fcnlab.data.fingerprint import cache_folder
+from fcnlab.data.shapes import Shapes
+from fcnlab.errors import DataError
+
+SIZES = ((6, 8), (5, 9), (1, 1), (7, 3))
+
+
+@pytest.fixture(autouse=True)
+def _says_again() -> None:
+    """What is said once in a process is said once in a test."""
+    cache_build.say.cache_clear()
+
+
+@pytest.fixture
+def camvid(tmp_path: Path) -> CamVid:
+    """Four images in train and two in val, of several sizes."""
+    return make_camvid(tmp_path / "camvid")
+
+
+def make_camvid(root: Path) -> CamVid:
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 4), ("val", 2)):
+        for folder in (root / split, root / f"{split}annot"):
+            folder.mkdir(parents=True)
+        for number, size in enumerate(SIZES[:count]):
+            image, mask = draw.integers(0, 256, (*size, 3)), draw.integers(0, 12, size)
+            Image.fromarray(image.astype(np.uint8)).save(root / split / f"{split}{number}.png")
+            Image.fromarray(mask.astype(np.uint8)).save(root / f"{split}annot" / f"{split}{number}.png")
+    return CamVid(root)
+
+
+def pixels_of(found: Mapped) -> list[tuple[bytes, bytes]]:
+    """The bytes of each sample's image and label."""
+    samples = []
+    for offset, height, width, _ in found.index.places.tolist():
+        size = height * width
+        raw = found.pixels[offset : offset + 4 * size].tobytes()
+        samples.append((raw[: 3 * size], raw[3 * size :]))
+    return samples
+
+
+def direct(dataset: Any, split: str) -> list[tuple[bytes, bytes]]:
+    return [(sample.image.tobytes(), sample.label.tobytes()) for sample in dataset.split(split)]
+
+
+def folder_of(dataset: Any, split: str = "train") -> Path:
+    return caches() / cache_key(dataset, split)
+
+
+def left() -> list[str]:
+    """What lies in the folder of the caches, but for locks."""
+    return sorted(path.name for path in caches().iterdir() if path.suffix != ".lock") if caches().is_dir() else []
+
+
+def test_what_is_cached_is_what_is_decoded_and_is_decoded_once(camvid: CamVid) -> None:
+    first = ensure(camvid, "train")
+    assert first.index.ids == camvid.split("train").ids
+    assert (first.index.dataset, first.index.split) == ("camvid", "train")
+    assert pixels_of(first) == direct(camvid, "train")
+    moved: list[str] = []
+    second = ensure(camvid, "train", lambda what, count: moved.append(what) or (lambda: None))
+    assert moved == [] and pixels_of(second) == direct(camvid, "train")
+
+
+def test_progress_is_told_of_every_sample(camvid: CamVid) -> None:
+    told: list[Any] = []
+    ensure(camvid, "train", lambda what, count: told.append((what, count)) or (lambda: told.append(1)))
+    assert told == [("camvid train", 4), 1, 1, 1, 1]
+
+
+class Renumbered(CamVid):
+    unlabelled = 12
+
+
+def test_the_key_follows_all_that_decides_the_pixels_and_nothing_else(
+    camvid: CamVid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = cache_key(camvid, "train")
+    elsewhere = CamVid(shutil.copytree(camvid.root, tmp_path / "elsewhere"))
+    assert cache_key(elsewhere, "train") == before
+    (camvid.root / "val/val0.png").unlink()
+    assert cache_key(camvid, "train") == before, "another split has nothing to do with it"
+    keys = {before, cache_key(elsewhere, "val"), cache_key(Renumbered(camvid.root), "train")}
+    monkeypatch.setattr(Renumbered, "unlabelled", 13)
+    keys.add(cache_key(Renumbered(camvid.root), "train"))
+    monkeypatch.setattr(cache, "VERSION", cache.VERSION + 1)
+    keys.add(cache_key(camvid, "train"))
+    assert len(keys) == 5
+
+
+def test_a_changed_file_gives_a_new_cache(camvid: CamVid) -> None:
+    old = ensure(camvid, "train")
+    image = camvid.root / "train/train0.png"
+    Image.fromarray(np.full((6, 8, 3), 77, dtype=np.uint8)).save(image)
+    new = ensure(camvid, "train")
+    assert new.index.key != old.index.key
+    assert pixels_of(new) == direct(camvid, "train") != pixels_of(old)
+    assert left() == sorted((old.index.key, new.index.key))
+
+
+# --- several processes -----------------------------------------------------------------------------------------------
+
+SLOW = """
+import sys, time, zlib
+from fcnlab.data import cache_build
+from fcnlab.data.shapes import Shapes
+
+class Slow(Shapes):
+    def split(self, name):
+        split = super().split(name)
+        original = type(split).__getitem__
+        class Slowed(type(split)):
+            def __getitem__(self, index):
+                time.sleep(0.01)
+                return original(self, index)
+        split.__class__ = Slowed
+        return split
+
+dataset = Slow(train=24, val=1, test=1, height=16, width=16, seed=0)
+
+def stop_at(owner, name):
+    real = getattr(owner, name)
+    def stopped(*arguments, **named):
+        result = real(*arguments, **named)
+        print("there", flush=True)
+        time.sleep(60)
+        return result
+    setattr(owner, name, stopped)
+"""
+"""For processes of their own: a dataset that decodes slowly, and a way to stand still at some point."""
+
+
+def process(code: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SLOW + code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "FCNLAB_CACHE": str(cache_folder())},
+    )
+
+
+def test_of_several_processes_that_begin_at_once_one_decodes_and_all_have_the_same() -> None:
+    code = """
+print("ready", flush=True)
+sys.stdin.readline()
+found = cache_build.ensure(dataset, "train")
+print(found.index.key, zlib.crc32(found.pixels))
+"""
+    started = [process(code) for _ in range(4)]
+    for one in started:
+        assert one.stdout is not None and one.stdout.readline() == "ready\n"
+    for one in started:
+        assert one.stdin is not None
+        one.stdin.write("go\n")
+        one.stdin.flush()
+    said = [one.communicate(timeout=60) for one in started]
+    assert [one.returncode for one in started] == [0] * 4, said
+    assert len({out for out, _ in said}) == 1
+    assert sum("once (24 images)" in err for _, err in said) == 1
+    assert left() == [said[0][0].split()[0]]
+
+
+@pytest.mark.parametrize(
+    "point",
+    ["cache_build, '_probe'", "cache_build, '_Out'", "cache_build, 'seal'", "cache_build.os, 'fsync'"],
+    ids=["locked", "begun", "samples written", "all written"],
+)
+def test_a_build_that_is_killed_leaves_nothing_that_looks_complete_and_the_next_cleans_up(point: str) -> None:
+    killed = process(f"stop_at({point})\ncache_build.ensure(dataset, 'train')")
+    assert killed.stdout is not None and killed.stdout.readline() == "there\n"
+    being_made = [entry.state for entry in cache_upkeep.entries()]
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate(timeout=30)
+    begun = "_probe" not in point
+    assert being_made == ["being made"] * begun
+    assert [entry.state for entry in cache_upkeep.entries()] == ["interrupted"] * begun
+
+    other = Shapes(train=3, val=1, test=1, height=8, width=8, seed=1)
+    found = ensure(other, "train")  # of another dataset: whoever comes next cleans up
+    assert left() == [found.index.key]
+    assert pixels_of(found) == direct(other, "train")
+
+
+def test_the_same_cache_is_made_after_a_build_that_was_killed() -> None:
+    killed = process("stop_at(cache_build, 'seal')\ncache_build.ensure(dataset, 'train')")
+    assert killed.stdout is not None and killed.stdout.readline() == "there\n"
+    killed.kill()
+    killed.communicate(timeout=30)
+    again = process("found = cache_build.ensure(dataset, 'train')\nprint(found.index.key)")
+    out, err = again.communicate(timeout=60)
+    assert again.returncode == 0, err
+    assert left() == [out.strip()]
+
+
+# --- where there can be no cache -------------------------------------------------------------------------------------
+
+
+def none_but_said(dataset: Any, caplog: pytest.LogCaptureFixture, *parts: str) -> None:
+    """Check that there is no cache, that one line says why, and that nothing is left."""
+    caplog.clear()
+    assert mapped(dataset, "train") is None
+    said = [record.getMessage() for record in caplog.records if "where it is needed" in record.getMessage()]
+    assert len(said) == 1 and "\n" not in said[0]
+    for part in parts:
+        assert part in said[0]
+    assert left() == []
+
+
+def test_a_folder_that_cannot_be_made_is_said(
+    camvid: CamVid, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("FCNLAB_CACHE", str(tmp_path / "file"))
+    none_but_said(camvid, caplog, "camvid train", str(tmp_path / "file"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_said(camvid: CamVid, caplog: pytest.LogCaptureFixture) -> None:
+    cache_folder().chmod(0o555)
+    none_but_said(camvid, caplog, "Permission denied")
+
+
+def test_what_belongs_to_another_user_is_read_and_not_written(
+    camvid: CamVid, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    another = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: another)
+    none_but_said(camvid, caplog, "belongs to another user")
+    monkeypatch.undo()
+    ensure(camvid, "train")
+    monkeypatch.setattr(os, "geteuid", lambda: another)
+    found = mapped(camvid, "train")
+    assert found is not None and pixels_of(found) == direct(camvid, "train")
+    assert mapped(camvid, "val") is None
+
+
+def test_caches_can_be_read_by_whom_the_umask_lets(camvid: CamVid) -> None:
+    before = os.umask(0o022)
+    try:
+        folder = caches() / ensure(camvid, "train").index.key
+    finally:
+        os.umask(before)
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
+    assert {path.stat().st_mode & 0o044 for path in (cache_folder() / "digests").iterdir()} == {0o044}
+
+
+def test_a_disk_that_fills_up_is_said(
+    camvid: CamVid, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = os.pwrite, []
+
+    def pwrite(*arguments: Any) -> int:
+        calls.append(1)
+        if len(calls) > 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(*arguments)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    none_but_said(camvid, caplog, "No space left on device")
+
+
+def test_short_writes_are_gone_on_with(camvid: CamVid, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, offset: real(file, data[:7], offset))
+    assert pixels_of(ensure(camvid, "train")) == direct(camvid, "train")
+
+
+def test_a_reserve_of_the_disk_is_left(
+    camvid: CamVid, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(cache_folder())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=cache_build.RESERVE))
+    none_but_said(camvid, caplog, "is more than the 0.00 GiB", "fcnlab data cache clear", "FCNLAB_CACHE_BUDGET")
+    many = Shapes(train=20, val=1, test=1, height=16, width=16, seed=0)
+    none_but_said(many, caplog, "is more than the 0.00 GiB")
+
+
+def test_a_split_that_is_much_too_large_is_not_begun(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FCNLAB_CACHE_BUDGET", str(2**-20))
+    monkeypatch.setattr(cache_build, "_write", lambda *_: pytest.fail("begun"))
+    none_but_said(Shapes(train=100, val=1, test=1, height=16, width=16, seed=0), caplog, "GiB")
+
+
+def test_the_budget_is_for_all_caches_together(camvid: CamVid, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = (caches() / ensure(camvid, "train").index.key / cache.PIXELS).stat().st_size
+    monkeypatch.setenv("FCNLAB_CACHE_BUDGET", str((size + 100) / 2**30))
+    with pytest.raises(NoCache, match="more than"):
+        ensure(camvid, "val")
+    monkeypatch.setenv("FCNLAB_CACHE_BUDGET", str((size + 4096) / 2**30))
+    assert pixels_of(ensure(camvid, "val")) == direct(camvid, "val")
+    monkeypatch.setenv("FCNLAB_CACHE_BUDGET", "0")
+    assert pixels_of(ensure(camvid, "val")) == direct(camvid, "val"), "what is there is used whatever the budget"
+
+
+@pytest.mark.parametrize("said", ["much", "-1", "nan", "inf"])
+def test_a_budget_that_is_no_number_is_an_error(camvid: CamVid, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FCNLAB_CACHE_BUDGET", said)
+    with pytest.raises(DataError, match=f"FCNLAB_CACHE_BUDGET={said}: not a number of GiB"):
+        mapped(camvid, "train")
+
+
+def test_too_little_memory_for_the_map_is_said(
+    camvid: CamVid, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ensure(camvid, "train")
+
+    def memmap(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(np, "memmap", memmap)
+    assert mapped(camvid, "train") is None
+    assert "Cannot allocate memory" in caplog.text
+    assert left() == [cache_key(camvid, "train")], "the cache is sound and stays"
+
+
+def test_a_faulty_file_is_the_same_error_as_without_a_cache_and_leaves_nothing(camvid: CamVid) -> None:
+    (camvid.root / "train/train2.png").write_bytes(b"no image")
+    with pytest.raises(DataError) as expected:
+        camvid.split("train")[2]
+    with pytest.raises(DataError) as found:
+        mapped(camvid, "train")
+    assert str(found.value) == str(expected.value)
+    assert left() == []
+
+
+def test_files_that_change_while_they_are_decoded_are_not_kept(
+    camvid: CamVid, caplog: pytest.LogCaptureFixture
+) -> None:
+    def change() -> None:
+        with (camvid.root / "train/train0.png").open("ab") as file:
+            file.write(b"more")
+
+    with pytest.raises(NoCache, match="changed while"):
+        ensure(camvid, "train", lambda what, count: change)
+    assert left() == []
+
+
+# --- what lies there is not trusted ----------------------------------------------------------------------------------
+
+
+def sealed(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change an index and seal it anew, as somebody would who means harm."""
+    said = json.loads((folder / cache.INDEX).read_text())
+    change(said)
+    raw = json.dumps(said).encode()
+    (folder / cache.INDEX).write_bytes(raw)
+    pixels = (folder / cache.PIXELS).read_bytes()
+    (folder / cache.PIXELS).write_bytes(pixels[: -cache.SEAL] + hashlib.sha256(raw).digest())
+
+
+def _of(folder: Path, name: str, change: Callable[[bytes], bytes]) -> None:
+    (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+
+HARM: dict[str, Callable[[Path], object]] = {
+    "truncated pixels": lambda f: _of(f, cache.PIXELS, lambda raw: raw[:-40]),
+    "pixels that go on": lambda f: _of(f, cache.PIXELS, lambda raw: raw + bytes(40)),
+    "no pixels": lambda f: (f / cache.PIXELS).unlink(),
+    "empty pixels": lambda f: (f / cache.PIXELS).write_bytes(b""),
+    "no seal": lambda f: _of(f, cache.PIXELS, lambda raw: raw[:-32] + bytes(32)),
+    "torn index": lambda f: _of(f, cache.INDEX, lambda raw: raw[: len(raw) // 2]),
+    "no index": lambda f: (f / cache.INDEX).unlink(),
+    "empty index": lambda f: (f / cache.INDEX).write_bytes(b""),
+    "an index that is a list": lambda f: (f / cache.INDEX).write_bytes(b"[]"),
+    "an index of bytes": lambda f: (f / cache.INDEX).write_bytes(b"\xff\xfe"),
+    "a key that is not the folder's": lambda f: sealed(f, lambda said: said.update(key="0" * 32)),
+    "a key that is a number": lambda f: sealed(f, lambda said: said.update(key=3)),
+    "other ids": lambda f: sealed(f, lambda said: said["ids"].reverse()),
+    "fewer ids": lambda f: sealed(f, lambda said: said["ids"].pop()),
+    "a word too many": lambda f: sealed(f, lambda said: said.update(more=1)),
+    "an offset below zero": lambda f: sealed(f, lambda said: said["places"][0].__setitem__(0, -64)),
+    "an offset beyond the end": lambda f: sealed(f, lambda said: said["places"][0].__setitem__(0, 2**40)),
+    "a height that overflows": lambda f: sealed(f, lambda said: said["places"][0].__setitem__(1, 2**62)),
+    "a height beyond all integers": lambda f: sealed(f, lambda said: said["places"][0].__setitem__(1, 2**70)),
+    "a height of zero": lambda f: sealed(f, lambda said: said["places"][0].__setitem__(1, 0)),
+    "places that are text": lambda f: sealed(f, lambda said: said.update(places=[["a"] * 4] * 4)),
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_what_is_torn_or_foreign_is_made_anew(camvid: CamVid, harm: str) -> None:
+    folder = caches() / ensure(camvid, "train").index.key
+    HARM[harm](folder)
+    assert pixels_of(ensure(camvid, "train")) == direct(camvid, "train")
+    assert [entry.state for entry in cache_upkeep.entries()] == ["complete"]
+
+
+def test_the_index_of_another_cache_is_found_out(camvid: CamVid, tmp_path: Path) -> None:
+    folder = caches() / ensure(camvid, "train").index.key
+    other = make_camvid(tmp_path / "other")
+    Image.fromarray(np.zeros((6, 8, 3), dtype=np.uint8)).save(other.root / "train/train0.png")
+    foreign = caches() / ensure(other, "train").index.key
+    shutil.copy(foreign / cache.INDEX, folder / cache.INDEX)
+    assert any(entry.state.startswith("broken: its index is that of") for entry in cache_upkeep.entries())
+    assert pixels_of(ensure(camvid, "train")) == direct(camvid, "train")
+    _of(foreign, cache.INDEX, lambda raw: raw.replace(b'"made":"2', b'"made":"1'))  # of one key; only the seal tells
+    assert any(entry.state == "broken: its index is not that of its pixels" for entry in cache_upkeep.entries())
+    assert pixels_of(ensure(other, "train")) == direct(other, "train")
+
+
+# --- upkeep ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sample", range(4))
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_verification_names_the_sample_of_a_flipped_byte(camvid: CamVid, sample: int, place: str) -> None:
+    found = ensure(camvid, "train")
+    (entry,) = cache_upkeep.entries()
+    assert list(cache_upkeep.faults(entry)) == []
+    offset = int(found.index.places[sample, 0]) + (0 if place == "first" else int(found.index.sizes[sample]) - 1)
+    with (entry.folder / cache.PIXELS).open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1]))
+    (fault,) = cache_upkeep.faults(entry)
+    assert f"'train{sample}'" in fault and entry.key in fault
+
+
+def test_what_is_cleared_stays_with_those_who_have_mapped_it(camvid: CamVid) -> None:
+    found = ensure(camvid, "train")
+    (entry,) = cache_upkeep.entries()
+    assert cache_upkeep.clear(entry)
+    assert left() == []
+    assert pixels_of(found) == direct(camvid, "train")
+    assert pixels_of(ensure(camvid, "train")) == direct(camvid, "train")
+
+
+def test_what_is_being_made_is_not_cleared() -> None:
+    maker = process("stop_at(cache_build, 'seal')\ncache_build.ensure(dataset, 'train')")
+    assert maker.stdout is not None and maker.stdout.readline() == "there\n"
+    (entry,) = cache_upkeep.entries()
+    assert not cache_upkeep.clear(entry)
+    assert left() == [f"{entry.key}.partial"]
+    maker.kill()
+    maker.communicate(timeout=30)
+    assert cache_upkeep.clear(entry)
+    assert left() == []
+
+
+def test_unused_caches_are_those_not_used_for_so_long(camvid: CamVid) -> None:
+    old, new = ensure(camvid, "train").index.key, ensure(camvid, "val").index.key
+    os.utime(caches() / old / cache.INDEX, (0, 0))
+    assert [entry.key for entry in cache_upkeep.unused(timedelta(days=30))] == [old]
+    assert [entry.key for entry in cache_upkeep.entries()] == [new, old]
+    ensure(camvid, "train")
+    assert cache_upkeep.unused(timedelta(days=30)) == [], "it was used"
+
+
+def test_what_is_no_cache_is_neither_listed_nor_swept(camvid: CamVid) -> None:
+    for name in ("holidays", "download.partial", "f" * 31):
+        (caches() / name).mkdir(parents=True)
+        (caches() / name / "photo.jpg").write_bytes(b"mine")
+    key = ensure(camvid, "train").index.key
+    assert [entry.key for entry in cache_upkeep.entries()] == [key]
+    assert len(list(caches().rglob("photo.jpg"))) == 3

@@ -1,0 +1,303 @@
+"""What a check finds: every kind of fault, all of them at once, and nothing in what is sound."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import ExifTags, Image
+
+from fcnlab.data.base import FileDataset, Pixels
+from fcnlab.data.camvid import CamVid
+from fcnlab.data.check import Checked, check_splits
+from fcnlab.data.parallel import on_all_cores
+from fcnlab.data.shapes import Shapes
+from fcnlab.data.voc import Voc2012
+from fcnlab.errors import DataError
+
+HEIGHT, WIDTH = 6, 8
+CAMVID = {"train": ("a1", "a2", "a3"), "val": ("b1", "b2"), "test": ("c1",)}
+SPLITS = tuple(CAMVID)
+
+
+def image_of(seed: int) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+
+def mask_of(seed: int, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 12, size, dtype=np.uint8)
+
+
+def save(pixels: np.ndarray, path: Path, **options: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)  # type: ignore[arg-type]
+
+
+def palette_mask(path: Path, labels: Pixels, palette: list[int]) -> None:
+    image = Image.fromarray(labels)
+    image.putpalette(palette)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+def turned(pixels: Pixels, path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    save(pixels, path, exif=exif)
+
+
+@pytest.fixture
+def camvid(tmp_path: Path) -> CamVid:
+    """Image n and mask n are `image_of(n)` and `mask_of(n)`, numbered over all splits."""
+    root = tmp_path / "camvid"
+    for number, (split, id_) in enumerate((split, id_) for split, ids in CAMVID.items() for id_ in ids):
+        save(image_of(number), root / split / f"{id_}.png")
+        save(mask_of(number), root / f"{split}annot" / f"{id_}.png")
+    return CamVid(root)
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> Voc2012:
+    """Two splits and their union; masks with one palette."""
+    root = tmp_path / "VOC2012"
+    lists = root / "ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    for split, ids in {"train": "1\n2\n3\n", "val": "4\n5\n", "trainval": "1\n2\n3\n4\n5\n"}.items():
+        (lists / f"{split}.txt").write_text(ids)
+    for number in range(1, 6):
+        save(image_of(number), root / f"JPEGImages/{number}.jpg")
+        palette_mask(root / f"SegmentationClass/{number}.png", mask_of(number), list(range(256)) * 3)
+    return Voc2012(root)
+
+
+def kinds(checked: list[Checked]) -> list[tuple[str, str, str]]:
+    """(split, file or id, kind) of every fault."""
+    return [(f.split, Path(f.where).name, f.kind) for c in checked for f in c.faults]
+
+
+def test_a_sound_dataset_has_neither_faults_nor_notes(camvid: CamVid) -> None:
+    checked = check_splits(camvid, SPLITS)
+    assert [(c.split, c.images, c.faults, c.notes) for c in checked] == [
+        ("train", 3, [], []), ("val", 2, [], []), ("test", 1, [], []),
+    ]  # fmt: skip
+
+
+def test_generated_scenes_are_sound() -> None:
+    shapes = Shapes(train=4, val=2, test=2, height=64, width=64, seed=0)
+    assert [(c.images, c.faults) for c in check_splits(shapes, SPLITS)] == [(4, []), (2, []), (2, [])]
+
+
+MASK, IMAGE = "trainannot/a2.png", "train/a2.png"
+HARMS: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
+    "truncated image": (
+        IMAGE,
+        lambda p: p.write_bytes(p.read_bytes()[: len(p.read_bytes()) // 2]),
+        "truncated image",
+        "truncated",
+    ),
+    "image that is none": (IMAGE, lambda p: p.write_bytes(b"no image"), "unreadable image", "cannot identify"),
+    "mask that is none": (MASK, lambda p: p.write_bytes(b"no image"), "unreadable mask", "cannot identify"),
+    "missing mask": (MASK, Path.unlink, "missing mask", "no such file"),
+    "size mismatch": (MASK, lambda p: save(mask_of(0, (5, 8)), p), "size mismatch", "the mask is 5x8 .*a2.png is 6x8"),
+    "undefined labels": (
+        MASK,
+        lambda p: save(np.array([[12] * 8, [200] * 8, *[[3] * 8] * 4], np.uint8), p),
+        "undefined label",
+        r"12 in 8 pixels, 200 in 8 pixels: neither a class \(0\.\.10\) nor ignored \(11, 255\)",
+    ),
+    "many undefined labels": (
+        MASK,
+        lambda p: save(np.arange(48, dtype=np.uint8).reshape(6, 8) + 100, p),
+        "undefined label",
+        "100 in 1 pixels, .*105 in 1 pixels and 42 more",
+    ),
+    "colour mask": (MASK, lambda p: save(image_of(0), p), "colour mask", "mode RGB"),
+    "16-bit mask": (MASK, lambda p: save(np.zeros((6, 8), np.uint16), p), "16-bit mask", "mode I;16"),
+    "16-bit image": (IMAGE, lambda p: save(np.full((6, 8), 999, np.uint16), p), "16-bit image", "mode I;16"),
+    "one-bit mask": (MASK, lambda p: save(np.zeros((6, 8), bool), p), "mask mode", "mode 1"),
+}
+
+
+@pytest.mark.parametrize(("file", "harm", "kind", "says"), HARMS.values(), ids=HARMS)
+def test_a_faulty_file_is_one_fault_that_names_it(
+    camvid: CamVid, file: str, harm: Callable[[Path], object], kind: str, says: str
+) -> None:
+    import re
+
+    harm(camvid.root / file)
+    checked = check_splits(camvid, SPLITS)
+    (fault,) = checked[0].faults
+    assert (fault.split, fault.where, fault.kind) == ("train", str(camvid.root / file), kind)
+    assert re.search(says, fault.what) and fault.remedy
+    assert [c.images for c in checked] == [3, 2, 1] and not checked[1].faults
+
+
+def test_all_faults_of_all_splits_are_reported_at_once(camvid: CamVid) -> None:
+    root = camvid.root
+    (root / "trainannot/a1.png").unlink()
+    save(image_of(0), root / "trainannot/a3.png")
+    (root / "val/b2.png").write_bytes(b"garbage")
+    save(mask_of(0, (3, 3)), root / "valannot/b2.png")
+    shutil.rmtree(root / "test")
+    assert kinds(check_splits(camvid, SPLITS)) == [
+        ("train", "a1.png", "missing mask"),
+        ("train", "a3.png", "colour mask"),
+        ("val", "b2.png", "unreadable image"),
+        ("test", "test", "unreadable split"),
+    ]
+
+
+def test_a_mask_whose_image_is_gone_is_a_fault(camvid: CamVid) -> None:
+    (camvid.root / IMAGE).unlink()
+    (camvid.root / "trainannot/.hidden.png").write_bytes(b"x")
+    (camvid.root / "trainannot/notes.txt").write_text("x")
+    train, val = check_splits(camvid, ["train", "val"])
+    (fault,) = train.faults
+    assert (fault.where, fault.kind) == (str(camvid.root / MASK), "missing image")
+    assert (train.images, val.faults) == (2, [])
+
+
+def test_a_pair_that_no_list_names_is_no_fault(voc: Voc2012) -> None:
+    (voc.root / "ImageSets/Segmentation/train.txt").write_text("1\n2\n")
+    assert kinds(check_splits(voc, ["train", "val"])) == []
+
+
+def test_both_files_of_a_pair_are_looked_at(camvid: CamVid) -> None:
+    (camvid.root / IMAGE).write_bytes(b"no image")
+    save(image_of(0), camvid.root / MASK)
+    assert kinds(check_splits(camvid, ["train"])) == [
+        ("train", "a2.png", "unreadable image"), ("train", "a2.png", "colour mask"),
+    ]  # fmt: skip
+
+
+def test_an_empty_split_is_a_fault(camvid: CamVid, voc: Voc2012) -> None:
+    (camvid.root / "test/c1.png").unlink()
+    assert kinds(check_splits(camvid, SPLITS)) == [("test", "camvid", "empty split")]
+    (voc.root / "ImageSets/Segmentation/val.txt").write_text("\n")
+    assert kinds(check_splits(voc, ["train", "val"])) == [("val", "VOC2012", "empty split")]
+
+
+def test_an_id_of_a_list_that_has_no_files_is_named(voc: Voc2012) -> None:
+    (voc.root / "ImageSets/Segmentation/val.txt").write_text("4\n6\n")
+    (_, val) = check_splits(voc, ["train", "val"])
+    (fault,) = val.faults
+    assert (fault.where, fault.kind, fault.what) == ("6", "id without files", "there is neither 6.jpg nor 6.png")
+
+
+def test_an_id_in_two_splits_is_a_fault_of_the_later(voc: Voc2012) -> None:
+    (voc.root / "ImageSets/Segmentation/val.txt").write_text("2\n4\n")
+    train, val = check_splits(voc, ["train", "val"])
+    assert train.faults == []
+    assert [(f.where, f.kind, f.what) for f in val.faults] == [
+        ("2", "id in two splits", "stands in train and again in val")
+    ]
+
+
+def test_an_id_twice_in_one_split_is_a_fault(voc: Voc2012) -> None:
+    (voc.root / "ImageSets/Segmentation/val.txt").write_text("4\n5\n4\n")
+    assert kinds(check_splits(voc, ["train", "val"])) == [("val", "4", "id twice")]
+
+
+def test_extra_splits_may_share_with_all_others(voc: Voc2012) -> None:
+    checked = check_splits(voc, ["train", "val"], extra=["trainval"])
+    assert [(c.split, c.images, c.faults) for c in checked] == [("train", 3, []), ("val", 2, []), ("trainval", 5, [])]
+    assert kinds(check_splits(voc, ["trainval", "val"])) == [
+        ("val", "4", "id in two splits"), ("val", "5", "id in two splits"),
+    ]  # fmt: skip
+
+
+def test_one_picture_under_two_ids_in_two_splits_is_a_fault_also_when_saved_anew(camvid: CamVid) -> None:
+    save(image_of(0), camvid.root / "val/b1.png", compress_level=0)
+    assert (camvid.root / "val/b1.png").read_bytes() != (camvid.root / "train/a1.png").read_bytes()
+    _, val, _ = check_splits(camvid, SPLITS)
+    (fault,) = val.faults
+    assert (fault.where, fault.kind) == (str(camvid.root / "val/b1.png"), "picture in two splits")
+    assert f"the same picture as a1 in train ({camvid.root}/train/a1.png)" in fault.what
+
+
+def test_one_picture_twice_in_a_split_is_a_note(camvid: CamVid) -> None:
+    save(image_of(0), camvid.root / "train/a3.png")
+    train, *_ = check_splits(camvid, SPLITS)
+    assert train.faults == []
+    assert [(Path(n.where).name, n.kind) for n in train.notes] == [("a3.png", "picture twice")]
+
+
+@pytest.mark.parametrize("format_", ["jpg", "png"])
+def test_a_turned_image_whose_mask_fits_what_viewers_show_is_a_fault(camvid: CamVid, format_: str) -> None:
+    (camvid.root / IMAGE).unlink()
+    turned(image_of(1), camvid.root / f"train/a2.{format_}", orientation=6)
+    save(mask_of(1, (WIDTH, HEIGHT)), camvid.root / MASK)
+    (fault,) = check_splits(camvid, ["train"])[0].faults
+    assert (Path(fault.where).name, fault.kind) == (f"a2.{format_}", "EXIF rotation")
+    assert "the mask is 8x6 (height x width), its image" in fault.what and "EXIF orientation 6" in fault.what
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 6, 8])
+def test_a_turned_image_whose_mask_fits_the_stored_pixels_is_a_note(camvid: CamVid, orientation: int) -> None:
+    turned(image_of(1), camvid.root / IMAGE, orientation)
+    (train,) = check_splits(camvid, ["train"])
+    assert train.faults == []
+    assert [(Path(n.where).name, n.kind) for n in train.notes] == [("a2.png", "EXIF rotation")]
+    assert f"EXIF orientation {orientation}" in train.notes[0].what
+
+
+def test_an_upright_or_damaged_tag_is_nothing(camvid: CamVid) -> None:
+    turned(image_of(1), camvid.root / IMAGE, orientation=1)
+    save(image_of(2), camvid.root / "train/a3.jpg", exif=b"Exif\0\0damaged")
+    (camvid.root / "train/a3.png").unlink()
+    (train,) = check_splits(camvid, ["train"])
+    assert (train.faults, train.notes) == ([], [])
+
+
+def test_palettes_that_differ_are_one_note(voc: Voc2012) -> None:
+    for number in (2, 3):
+        palette_mask(voc.root / f"SegmentationClass/{number}.png", mask_of(number), list(range(255, -1, -1)) * 3)
+    (train,) = check_splits(voc, ["train"])
+    (note,) = train.notes
+    assert train.faults == [] and note.kind == "palettes differ"
+    assert "2 palette masks show a number in another colour" in note.what and note.where == "2"
+
+
+def test_colours_of_labels_that_do_not_occur_are_no_note(voc: Voc2012) -> None:
+    palette_mask(voc.root / "SegmentationClass/2.png", mask_of(2), (list(range(256)) * 3)[:36] + [9] * 732)
+    assert check_splits(voc, ["train"])[0].notes == []
+
+
+def test_every_sample_moves_the_bar_by_one(camvid: CamVid) -> None:
+    moved: dict[str, int] = {}
+
+    def start(split: str, count: int) -> Callable[[], object]:
+        assert count == len(CAMVID[split])
+        moved[split] = 0
+        return lambda: moved.__setitem__(split, moved[split] + 1)
+
+    check_splits(camvid, SPLITS, progress=start)
+    assert moved == {"train": 3, "val": 2, "test": 1}
+
+
+def test_work_on_all_cores_comes_in_order_and_its_first_error_ends_it() -> None:
+    assert list(on_all_cores(lambda i: i * i, 100)) == [i * i for i in range(100)]
+
+    def fail(index: int) -> int:
+        if index == 3:
+            raise DataError("three")
+        return index
+
+    with pytest.raises(DataError, match="three"):
+        list(on_all_cores(fail, 1000))
+
+
+@pytest.mark.parametrize(
+    ("type_", "folder", "splits"),
+    [(CamVid, "camvid", {"val": 101}), (Voc2012, "VOCdevkit/VOC2012", {"val": 150})],
+    ids=["camvid", "voc2012"],
+)
+def test_the_real_validation_images_are_sound(
+    real_data: Path, type_: type[FileDataset], folder: str, splits: dict[str, int]
+) -> None:
+    checked = check_splits(type_(real_data / folder), splits)
+    assert {c.split: c.images for c in checked} == splits
+    assert [(c.faults, c.notes) for c in checked] == [([], [])]

@@ -1,0 +1,432 @@
+"""Datasets of type `folder`: pairing, labels, splits, what a hand-written entry may say, and what enters a key."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fcnlab.data.camvid import CamVid
+from fcnlab.data.folder import Folder, Layout, divide, index, named_splits
+from fcnlab.data.labels import Colours, Ids, runs
+from fcnlab.errors import DataError, SpecError
+from fcnlab.places import Lab
+from fcnlab.spec.config import Dataset
+from fcnlab.spec.files import check
+
+SHAPE = (4, 5)
+WHERE = Path("mask.png")
+
+
+def save(pixels: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def put(root: Path, ids: str, *, image: str = ".jpg", mask: str = ".png", value: int = 0) -> None:
+    """Images and masks of these ids, in root/images and root/masks."""
+    for id_ in ids.split():
+        save(np.zeros((*SHAPE, 3), np.uint8), root / "images" / f"{id_}{image}")
+        save(np.full(SHAPE, value, np.uint8), root / "masks" / f"{id_}{mask}")
+
+
+def folder(root: Path, **said: Any) -> Folder:
+    said = {"parts": {"train": 0.5, "val": 0.5}} | said
+    return Folder(Layout(str(root / "images"), str(root / "masks"), **said), [("a", [0]), ("b", [1])])
+
+
+# --- labels ----------------------------------------------------------------------------------------------------------
+
+numbers = st.integers(0, 255)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[list[list[int]], list[int]]:
+    """Numbers of each class, and ignored ones; no number twice."""
+    values = draw(st.lists(numbers, min_size=3, max_size=40, unique=True))
+    cut = draw(st.integers(1, len(values) - 2))
+    classes = [values[i : i + 2] for i in range(0, cut, 2)]
+    return classes, values[cut:]
+
+
+@settings(deadline=None)
+@given(table=tables(), seed=st.integers(0, 99))
+def test_numbers_mean_their_class_and_255_is_ignored_where_it_is_none(
+    table: tuple[list[list[int]], list[int]], seed: int
+) -> None:
+    classes, ignored = table
+    expected = dict.fromkeys([255, *ignored], 255) | {n: label for label, ns in enumerate(classes) for n in ns}
+    raw = np.random.default_rng(seed).choice(np.array(sorted(expected), np.uint8), SHAPE)
+    found = Ids(classes, ignored).decode(Image.fromarray(raw), WHERE)
+    np.testing.assert_array_equal(found, np.vectorize(expected.get)(raw))
+    strange = next((n for n in range(256) if n not in expected), None)
+    if strange is not None:
+        raw[0, 0] = strange
+        with pytest.raises(DataError, match=f"^mask.png: label {strange} stands in 1 pixels and is neither"):
+            Ids(classes, ignored).decode(Image.fromarray(raw), WHERE)
+
+
+@settings(deadline=None)
+@given(colours=st.lists(st.integers(0, 2**24 - 1), min_size=3, max_size=12, unique=True), seed=st.integers(0, 99))
+def test_colours_mean_their_class_to_the_last_bit(colours: list[int], seed: int) -> None:
+    *named, ignored = colours
+    expected = {c: label for label, c in enumerate(named)} | {ignored: 255}
+    raw = np.random.default_rng(seed).choice(np.array(colours), SHAPE)
+    rgb = np.stack([raw >> 16, raw >> 8 & 255, raw & 255], axis=-1).astype(np.uint8)
+    labels = Colours([[c] for c in named], [ignored])
+    np.testing.assert_array_equal(labels.decode(Image.fromarray(rgb), WHERE), np.vectorize(expected.get)(raw))
+    strange = next(c for c in range(len(colours) + 1) if c not in colours)
+    rgb[1, 2] = [0, 0, strange]
+    with pytest.raises(DataError, match=f"^mask.png: the colour '#{strange:06x}' stands in 1 pixels and is neither"):
+        labels.decode(Image.fromarray(rgb), WHERE)
+
+
+def test_of_a_palette_mask_the_index_counts() -> None:
+    mask = Image.fromarray(np.array([[3, 7]], np.uint8))
+    mask.putpalette([9] * 768)
+    assert Ids([[7], [3]]).decode(mask, WHERE).tolist() == [[1, 0]]
+    with pytest.raises(DataError, match="mode P; its classes are given as colours"):
+        Colours([[0], [1]]).decode(mask, WHERE)
+
+
+@given(st.lists(st.integers(0, 300), unique=True).map(sorted))
+def test_runs_say_every_number_once(values: list[int]) -> None:
+    said: list[int] = []
+    for part in filter(None, runs(values).split(", ")):
+        first, _, last = part.partition("..")
+        said += range(int(first), int(last or first) + 1)
+    assert said == values
+
+
+# --- pairs -----------------------------------------------------------------------------------------------------------
+
+
+def test_images_and_masks_pair_by_the_path_below_their_folders(tmp_path: Path) -> None:
+    put(tmp_path, "a x/a x/y/b", image="_rgb.JPG", mask="_mask.png")
+    (tmp_path / "images/notes.txt").write_text("no image")
+    save(np.zeros((*SHAPE, 3), np.uint8), tmp_path / "images/.cache/hidden_rgb.png")
+    dataset = folder(tmp_path, image_suffix="_rgb", mask_suffix="_mask")
+    pairs = [pair for split in ("train", "val") for pair in dataset.pairs(split)]
+    assert sorted(pair.id for pair in pairs) == ["a", "x/a", "x/y/b"]
+    for pair in pairs:
+        assert pair.image == tmp_path / "images" / f"{pair.id}_rgb.JPG"
+        assert pair.mask == tmp_path / "masks" / f"{pair.id}_mask.png"
+
+
+def test_two_images_of_one_name_are_an_error_that_names_both(tmp_path: Path) -> None:
+    put(tmp_path, "a b")
+    save(np.zeros((*SHAPE, 3), np.uint8), tmp_path / "images/a.png")
+    with pytest.raises(DataError, match=r"images/a\.png: has the same name as a\.jpg"):
+        folder(tmp_path).split("train")
+
+
+def test_an_image_without_a_mask_is_an_error_or_left_out(tmp_path: Path) -> None:
+    put(tmp_path, "a b c")
+    (tmp_path / "masks/b.png").unlink()
+    lists = {"train": tmp_path / "train.txt"}
+    lists["train"].write_text("a\nb\n")
+    with pytest.raises(DataError, match=r"masks/b\.png: no such file"):
+        folder(tmp_path, lists=lists).split("train")[1]
+    skipping = folder(tmp_path, skip=True)
+    assert {*skipping.split("train").ids, *skipping.split("val").ids} == {"a", "c"}
+    with pytest.raises(DataError, match=r"train\.txt, line 2: no image with a mask 'b'"):
+        folder(tmp_path, lists=lists, skip=True).split("train")
+
+
+# --- splits ----------------------------------------------------------------------------------------------------------
+
+
+@given(
+    ids=st.lists(st.text("abc/1", min_size=1, max_size=6), min_size=8, max_size=60, unique=True),
+    val=st.floats(0.01, 0.4),
+    test=st.floats(0.01, 0.4),
+    seed=st.integers(0, 2**40),
+    order=st.randoms(),
+)
+def test_a_division_has_every_id_once_its_shares_and_no_regard_for_order(
+    ids: list[str], val: float, test: float, seed: int, order: Any
+) -> None:
+    parts = {"train": 1 - val - test, "val": val, "test": test}
+    divided = divide(ids, parts, seed)
+    assert sorted(id_ for part in divided.values() for id_ in part) == sorted(ids)
+    assert all(part == sorted(part) for part in divided.values())
+    for name in ("val", "test"):
+        assert len(divided[name]) == max(1, round(parts[name] * len(ids)))
+    order.shuffle(ids)
+    assert divide(ids, parts, seed) == divided
+
+
+def test_a_division_is_the_same_on_every_machine_and_another_for_another_seed() -> None:
+    ids = [f"{n:02d}" for n in range(12)]
+    parts = {"train": 0.5, "val": 0.25, "test": 0.25}
+    assert divide(ids, parts, 0) == {
+        "train": ["01", "04", "05", "06", "09", "11"],
+        "val": ["00", "02", "07"],
+        "test": ["03", "08", "10"],
+    }
+    assert len({str(divide(ids, parts, seed)) for seed in range(5)}) == 5
+
+
+def test_too_few_images_to_divide_are_an_error() -> None:
+    with pytest.raises(DataError, match="2 images are too few to be divided into train, val, test"):
+        divide(["a", "b"], {"train": 0.8, "val": 0.1, "test": 0.1}, 0)
+
+
+def test_lists_say_ids_or_names_of_images_in_their_order(tmp_path: Path) -> None:
+    put(tmp_path, "a.1 x/b c", image="_rgb.jpg")
+    file = tmp_path / "train.txt"
+    file.write_text("x/b\n\n  a.1_rgb.jpg \nc_rgb\n")
+    assert folder(tmp_path, lists={"train": file}, image_suffix="_rgb").split("train").ids == ("x/b", "a.1", "c")
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (lambda file: file.unlink(), r"train\.txt: no such file; it is expected to list ids, one a line"),
+        (lambda file: file.write_text("a\nzz\n"), r"train\.txt, line 2: no image 'zz' in .*/images"),
+        (lambda file: file.write_bytes(b"\xff\xfe"), r"train\.txt: cannot be read"),
+        (lambda file: file.write_text("\n"), "the split 'train' has no images"),
+    ],
+    ids=["missing", "an unknown id", "no text", "empty"],
+)
+def test_a_faulty_list_is_one_line(tmp_path: Path, harm: Callable[[Path], object], says: str) -> None:
+    put(tmp_path, "a b")
+    file = tmp_path / "train.txt"
+    file.write_text("a\n")
+    harm(file)
+    with pytest.raises(DataError, match=says) as caught:
+        folder(tmp_path, lists={"train": file}).split("train")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_sub_folders_are_splits_by_the_place_of_the_split_in_their_names(tmp_path: Path) -> None:
+    for split in ("train", "val", "te[s]t"):
+        save(np.zeros((*SHAPE, 3), np.uint8), tmp_path / f"in {split} set/images/{split}1.png")
+        save(np.zeros(SHAPE, np.uint8), tmp_path / f"{split}annot/{split}1.png")
+    images, masks = f"{tmp_path}/in {{split}} set/images", f"{tmp_path}/{{split}}annot"
+    dataset = Folder(Layout(images, masks), [("a", [0]), ("b", [1])])
+    assert named_splits(images) == named_splits(masks) == ("te[s]t", "train", "val")
+    assert dataset.split("te[s]t").ids == ("te[s]t1",) and dataset.split("val")[0].label.max() == 0
+    with pytest.raises(DataError, match=r"no split 'vall'; did you mean 'val'\? valid: te\[s\]t, train, val"):
+        dataset.split("vall")
+    shutil.rmtree(tmp_path / "valannot")
+    with pytest.raises(DataError, match="valannot: no such folder"):
+        dataset.split("val")
+
+
+def test_the_fingerprint_follows_the_split_and_not_how_it_is_said(tmp_path: Path) -> None:
+    put(tmp_path, "a b c d e f")
+    by_chance = folder(tmp_path)
+    lists = {}
+    for split in ("train", "val"):
+        lists[split] = tmp_path / f"{split}.txt"
+        lists[split].write_text("\n".join(by_chance.split(split).ids))
+    used = ("train", "val")
+    assert folder(tmp_path, lists=lists).fingerprint(used) == by_chance.fingerprint(used)
+    assert folder(tmp_path, seed=3).fingerprint(used) != by_chance.fingerprint(used)
+
+
+def test_the_fingerprint_follows_what_values_mean_and_not_what_classes_are_called(tmp_path: Path) -> None:
+    put(tmp_path, "a b")
+    files = Layout(str(tmp_path / "images"), str(tmp_path / "masks"), parts={"train": 0.5, "val": 0.5})
+
+    def of(*said: Any) -> str:
+        return Folder(files, *said).fingerprint(("train", "val"))
+
+    named = of([("a", [0]), ("b", [1])])
+    assert named == of([("c", [0]), ("d", [1])])
+    others = {of([("a", [1]), ("b", [0])]), of([("a", [0]), ("b", [1, 2])]), of([("a", [0]), ("b", [1])], [2])}
+    assert len(others | {named}) == 4
+
+
+def test_an_index_of_a_missing_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="gone: no such folder"):
+        index(str(tmp_path / "gone"))
+
+
+# --- the entry -------------------------------------------------------------------------------------------------------
+
+ENTRY: dict[str, Any] = {
+    "type": "folder",
+    "images": "mine/images",
+    "masks": "mine/masks",
+    "classes": ["ground", "road"],
+    "fractions": {"val": 0.5},
+    "nominal": {"height": 4, "width": 5},
+}
+
+
+def entry(**said: Any) -> Dataset:
+    merged = {key: value for key, value in (ENTRY | said).items() if value is not None}
+    return check(Dataset, merged, "datasets.yaml: mine")
+
+
+def test_classes_are_said_as_names_numbers_or_colours() -> None:
+    assert entry().classes == (("ground", (0,)), ("road", (1,)))
+    assert entry() == entry(classes={"ground": 0, "road": [1]})
+    assert entry(classes={"b": 9, "a": [3, 4]}).classes == (("b", (9,)), ("a", (3, 4)))
+    assert entry(classes={"b": "#A0b0C0", "a": "#000000"}).classes[0] == ("b", ("#a0b0c0",))
+    assert entry(ignore=7).ignore == (7,)
+
+
+@pytest.mark.parametrize(
+    ("said", "says"),
+    [
+        ({"classes": None}, "a dataset of type folder needs 'classes'"),
+        ({"masks": None}, "a dataset of type folder needs 'masks'"),
+        ({"folder": "mine"}, "takes 'images' and 'masks', and no 'folder' or 'options'"),
+        ({"classes": ["a"]}, "classes: there are 2 to 255 classes, not 1"),
+        ({"classes": [f"c{n}" for n in range(256)]}, "classes: there are 2 to 255 classes, not 256"),
+        ({"classes": ["a", "b", "a"]}, "classes: the class 'a' stands twice"),
+        ({"classes": "a, b"}, "classes: classes are a list of names, or a mapping such as"),
+        ({"classes": [1, 2]}, "classes: the name of a class is a text, not 1; write it in quotes"),
+        ({"classes": {"a": None, "b": 1}}, "classes: class a: nothing is said; a colour stands in quotes"),
+        ({"classes": {"a": [], "b": 1}}, "classes: class a: no value of the mask means it"),
+        ({"classes": {"a": 256, "b": 1}}, "classes: class a: 256 is neither a number from 0 to 255 nor a colour"),
+        ({"classes": {"a": True, "b": 1}}, "classes: class a: True is neither"),
+        ({"classes": {"a": "#12345", "b": "#123456"}}, "classes: class a: '#12345' is neither"),
+        ({"classes": {"a": 1, "b": [2, 1]}}, "the value 1 stands under class a and again under class b"),
+        ({"ignore": [1]}, "the value 1 stands under class road and again under ignore"),
+        ({"ignore": ["#000000"]}, "masks hold numbers or colours, and 0 (class ground) and '#000000' (ignore) are"),
+        ({"ignore": "none"}, "ignore: 'none' is neither a number from 0 to 255 nor a colour"),
+        ({"fractions": None}, "nothing says what the splits are; give one of {split} in both"),
+        ({"lists": {"train": "t.txt", "val": "v.txt"}}, "more than one thing says what the splits are"),
+        ({"fractions": None, "images": "a/{split}"}, "{split} stands once in 'images' and once in 'masks'"),
+        ({"fractions": None, "lists": {"train": "t.txt"}}, "splits: 'lists' has no split 'val'; it has train"),
+        ({"splits": {"test": "test"}}, "splits: 'fractions' has no split 'test'; it has train, val"),
+        ({"fractions": {"val": 0.1, "test": 0.1}}, "fractions keep a test split that nothing uses; add splits"),
+        ({"fractions": {"val": 0.6, "test": 0.4}, "splits": {"test": "test"}}, "leave nothing to train on"),
+        ({"fractions": {"vall": 0.1, "val": 0.1}}, "fractions.vall: unknown key; did you mean 'val'?"),
+        ({"unpaired": "leave"}, 'unpaired: "leave" is not valid; valid: refuse, skip'),
+        ({"clases": ["a"]}, "clases: unknown key; did you mean 'classes'?"),
+        ({"type": "camvid"}, "a dataset of type camvid takes no 'classes'; that is for type: folder"),
+    ],
+    ids=str,
+)
+def test_a_mistake_in_an_entry_is_one_line(said: dict[str, Any], says: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        entry(**said)
+    assert str(caught.value).startswith("datasets.yaml: mine: ") and says in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+class_names = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=6)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(class_names, min_size=2, max_size=8, unique=True),
+    st.lists(numbers, min_size=12, max_size=12, unique=True),
+    st.booleans(),
+)
+def test_an_entry_written_as_yaml_or_json_and_read_again_is_the_same(
+    names: list[str], values: list[int], colours: bool
+) -> None:
+    said: list[Any] = [f"#{value:06x}" for value in values] if colours else list(values)
+    classes = {name: [said[i], said[-1]] if not i else said[i] for i, name in enumerate(names)}
+    before = entry(classes=classes, ignore=said[8:10])
+    assert (
+        Dataset.model_validate(yaml.safe_load(yaml.safe_dump(before.model_dump(mode="json"), sort_keys=False)))
+        == before
+    )
+    assert Dataset.model_validate_json(before.model_dump_json()) == before
+
+
+def identity(**said: Any) -> dict[str, Any]:
+    return entry(**said).content()
+
+
+PLACES: list[dict[str, Any]] = [
+    {"images": "/elsewhere/images", "masks": "/elsewhere/masks"},
+    {"image_suffix": "_rgb", "mask_suffix": "_mask"},
+    {"unpaired": "skip"},
+    {"about": "another word"},
+]
+CONTENT: list[dict[str, Any]] = [
+    {"classes": ["road", "ground"]},
+    {"classes": ["ground", "street"]},
+    {"classes": {"ground": 1, "road": 0}},
+    {"classes": {"road": 1, "ground": 0}},
+    {"classes": {"ground": 0, "road": [1, 2]}},
+    {"classes": {"ground": "#000000", "road": "#000001"}},
+    {"ignore": [9]},
+    {"fractions": {"val": 0.4}},
+    {"fractions": {"val": 0.5, "seed": 1}},
+    {"fractions": {"val": 0.5, "test": 0.1}, "splits": {"test": "test"}},
+    {"splits": {"val": "train"}},
+]
+
+
+@pytest.mark.parametrize("said", PLACES, ids=str)
+def test_where_files_lie_and_how_they_are_called_is_no_part_of_the_identity(said: dict[str, Any]) -> None:
+    assert entry(**said) != entry() and identity(**said) == identity()
+
+
+def test_every_field_is_a_place_or_shown_to_enter_the_identity() -> None:
+    said = {field for change in [*PLACES, *CONTENT] for field in change}
+    assert said | {"type", "folder", "options", "lists", "nominal"} == set(Dataset.model_fields)
+
+
+def test_all_that_changes_labels_or_splits_is_part_of_the_identity() -> None:
+    seen = [identity(), *(identity(**said) for said in CONTENT)]
+    assert all(seen.count(one) == 1 for one in seen)
+
+
+def test_lists_are_places_and_their_ids_enter_by_the_fingerprint() -> None:
+    one, other = ({"train": f"{where}/t.txt", "val": f"{where}/v.txt"} for where in ("a", "b"))
+    assert identity(fractions=None, lists=one) == identity(fractions=None, lists=other)
+
+
+# --- in a lab --------------------------------------------------------------------------------------------------------
+
+
+def test_a_hand_written_entry_is_opened_below_the_data_root(tmp_path: Path) -> None:
+    put(tmp_path / "data/mine", "a b c d", value=1)
+    dataset = Lab.find(lab=tmp_path, data_root=tmp_path / "data").dataset(entry())
+    assert dataset.classes == ("ground", "road") and len(dataset.split("val")) == 2
+    assert {int(value) for sample in dataset.split("train") for value in np.unique(sample.label)} == {1}
+
+
+def test_absolute_folders_need_no_data_root_and_relative_ones_do(tmp_path: Path) -> None:
+    put(tmp_path / "mine", "a b")
+    lab = Lab.find(lab=tmp_path)
+    there = entry(images=f"{tmp_path}/mine/images", masks=f"{tmp_path}/mine/masks")
+    assert lab.dataset(there).split("train").ids
+    with pytest.raises(DataError, match=r"no data root is set; pass --data-root .* that holds mine/images"):
+        lab.dataset(entry())
+
+
+def test_lists_lie_in_the_lab_or_below_the_data_root(tmp_path: Path) -> None:
+    put(tmp_path / "data/mine", "a b c")
+    spec = entry(fractions=None, lists={"train": "lists/t.txt", "val": "lists/v.txt"})
+    lab = Lab.find(lab=tmp_path, data_root=tmp_path / "data")
+    for place, ids in (("data/lists", "a"), ("lists", "b")):
+        (tmp_path / place).mkdir()
+        for name in ("t", "v"):
+            (tmp_path / place / f"{name}.txt").write_text(ids)
+        assert lab.dataset(spec).split("train").ids == (ids,)
+    with pytest.raises(DataError, match=f"^{tmp_path}/gone.txt: no such file"):
+        Lab.find(lab=tmp_path).dataset(
+            entry(fractions=None, images=f"{tmp_path}/data/mine/images", masks=f"{tmp_path}/data/mine/masks",
+                  lists={"train": "gone.txt", "val": "gone.txt"})
+        ).split("train")  # fmt: skip
+
+
+def test_camvid_as_a_folder_of_ones_own_decodes_as_camvid_does(real_data: Path) -> None:
+    root = real_data / "camvid"
+    known = CamVid(root)
+    classes = [(name, [number]) for number, name in enumerate(known.classes)]
+    own = Folder(Layout(f"{root}/{{split}}", f"{root}/{{split}}annot"), classes, [11])
+    for name in ("train", "val", "test"):
+        assert own.split(name).ids == known.split(name).ids
+        ours, theirs = own.split(name)[0], known.split(name)[0]
+        np.testing.assert_array_equal(ours.image, theirs.image)
+        np.testing.assert_array_equal(ours.label, theirs.label)

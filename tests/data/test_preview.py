@@ -1,0 +1,87 @@
+"""The sheet of images and labels: what is on it, where, and that the draws are those of training."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from fcnlab.data.augment import Augmentation, Jitter
+from fcnlab.data.base import IGNORE, Sample
+from fcnlab.data.batches import TrainingBatches
+from fcnlab.data.decoded import DecodedSplit
+from fcnlab.data.shapes import Shapes
+from fcnlab.report.picture import GAP, HEADING, WIDTH
+from fcnlab.report.preview import OPACITY, Shown, choose, rows, sheet
+from fcnlab.trial.samples import palette
+
+SHAPES = Shapes(train=6, val=2, test=2, height=40, width=WIDTH, seed=0)
+TRAIN = SHAPES.split("train")
+
+
+def shown(sample: Sample) -> Shown:
+    return Shown("image", sample.id, sample.image, sample.label)
+
+
+def test_the_images_are_chosen_by_the_seed_without_repeats_in_their_order() -> None:
+    chosen = {seed: choose(TRAIN, 4, seed) for seed in range(8)}
+    assert all(c == sorted(set(c)) and len(c) == 4 for c in chosen.values())
+    assert chosen[0] == choose(TRAIN, 4, 0) and len({tuple(c) for c in chosen.values()}) > 1
+    assert choose(TRAIN, 99, 0) == list(range(6))
+
+
+def test_image_and_label_stand_side_by_side_pixel_for_pixel() -> None:
+    samples = [TRAIN[0], TRAIN[1]]  # as wide as the sheet shows them: nothing is resized
+    page = np.asarray(sheet([[shown(sample)] for sample in samples], SHAPES.classes)).astype(int)
+    assert page.shape[1] == 2 * (WIDTH + GAP) + GAP
+    for number, sample in enumerate(samples):
+        y = HEADING + number * (page_row := 40 + 20 + GAP)
+        assert page_row == 66
+        np.testing.assert_array_equal(page[y : y + 40, GAP : GAP + WIDTH], sample.image)
+        over = page[y : y + 40, 2 * GAP + WIDTH : 2 * (GAP + WIDTH)]
+        grey = np.round(sample.image @ np.array([0.299, 0.587, 0.114]))
+        expected = OPACITY * palette()[sample.label] + (1 - OPACITY) * grey[..., None]
+        np.testing.assert_allclose(over, expected, atol=1.6)
+
+
+def test_the_legend_has_the_colours_of_the_classes_that_occur_and_no_others() -> None:
+    label = np.full((40, WIDTH), 2, np.uint8)
+    label[:5] = IGNORE
+    page = np.asarray(sheet([[Shown("image", "x", np.zeros((40, WIDTH, 3), np.uint8), label)]], SHAPES.classes))
+    legend = page[HEADING + 40 + 20 + GAP :].reshape(-1, 3)
+    found = {tuple(int(v) for v in colour) for colour in legend}
+    there = {c: tuple(round(OPACITY * int(v) + (1 - OPACITY) * 128) for v in palette()[c]) for c in range(256)}
+    assert there[2] in found and there[IGNORE] in found
+    assert not {there[c] for c in (1, 3, 4, 5)} & found  # 0 is a grey that letters have at their edges
+
+
+def test_images_of_different_sizes_share_a_sheet() -> None:
+    samples = [Shown("image", "x" * 200, np.zeros((h, w, 3), np.uint8), np.zeros((h, w), np.uint8))
+               for h, w in ((10, 400), (400, 10), (1, 1))]  # fmt: skip
+    page = sheet([[sample] for sample in samples], SHAPES.classes)
+    assert page.height > 24 * WIDTH and page.width == 2 * (WIDTH + GAP) + GAP
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_draws_are_those_of_a_trial_with_this_seed(seed: int) -> None:
+    augment = Augmentation((32, 32), (0.5, 2.0), 0.5, (124, 116, 104), Jitter(0.4, 0.4, 0.4, 0.1))
+    made = rows(TRAIN, range(6), augment=augment, draws=2, seed=seed)
+    assert [len(row) for row in made] == [3] * 6
+    batches = TrainingBatches(
+        DecodedSplit(TRAIN), batch=6, augmentation=augment, mean=(0, 0, 0), std=(1, 1, 1), seed=seed,
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    for epoch in range(2):
+        ((images, labels),) = batches.epoch(epoch)
+        trained = {
+            (np.rint(255 * image.permute(1, 2, 0).numpy()).astype(np.uint8).tobytes(), label.numpy().tobytes())
+            for image, label in zip(images, labels, strict=True)
+        }
+        assert {(row[1 + epoch].image.tobytes(), row[1 + epoch].label.tobytes()) for row in made} == trained
+
+
+def test_without_augmentation_a_row_is_the_sample_alone() -> None:
+    ((only,),) = rows(TRAIN, [2])
+    np.testing.assert_array_equal(only.image, TRAIN[2].image)
+    np.testing.assert_array_equal(only.label, TRAIN[2].label)
+    assert only.caption == f"{TRAIN[2].id}  40x{WIDTH}"
