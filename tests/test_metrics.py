@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score, recall_score
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from fcnlab.metrics import Figures, figures, image_counts
+from fcnlab.metrics import Figures, batch_counts, figures, image_counts, joint_counts
 
 Pair = tuple[np.ndarray, np.ndarray, int]
 law = settings(deadline=None, max_examples=60)
@@ -208,3 +208,26 @@ def test_counting_leaves_prediction_and_label_as_they_were() -> None:
     prediction, label = torch.tensor([[0, 1]], dtype=torch.uint8), torch.tensor([[1, 255]], dtype=torch.uint8)
     image_counts(prediction, label, 2)
     assert prediction.tolist() == [[0, 1]] and label.tolist() == [[1, 255]]
+
+
+@pytest.mark.parametrize("classes", [1, 2, 21, 150, 255])  # few and many: 16-bit keys and 32-bit ones
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 7), (9, 4, 33), (70, 2, 8), (2, 0, 4), (0, 3, 3)])
+def test_a_batch_counts_as_its_images_one_by_one(classes: int, shape: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(0)
+    predictions = rng.integers(0, classes, shape, dtype=np.uint8)
+    labels = rng.choice([*range(min(classes, 200)), 255], shape).astype(np.uint8)
+    found = batch_counts(torch.from_numpy(predictions), torch.from_numpy(labels), classes)
+    assert found.shape == (shape[0], classes, 3) and found.dtype == np.int64
+    for image, prediction, label in zip(found, predictions, labels, strict=True):
+        valid = label != 255
+        p, t = prediction[valid], label[valid]
+        hist = [np.bincount(of, minlength=classes) for of in (p[p == t], p, t)]
+        assert np.array_equal(image, np.stack(hist, 1))
+
+
+def test_joint_counts_say_which_label_was_taken_for_which_class() -> None:
+    labels = torch.tensor([[[0, 1, 1, 255]], [[2, 2, 0, 0]]], dtype=torch.uint8)
+    predictions = torch.tensor([[[0, 1, 0, 2]], [[2, 1, 1, 1]]], dtype=torch.uint8)
+    found = joint_counts(predictions, labels, columns=3, rows=4)
+    assert found[0].tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 0, 1]]
+    assert found[1].tolist() == [[0, 2, 0], [0, 0, 0], [0, 1, 1], [0, 0, 0]]

@@ -35,20 +35,20 @@ def cell_table(cells: pd.DataFrame, axes: Sequence[str]) -> Table:
 def _row(row: pd.Series, names: Sequence[str]) -> tuple[str, ...]:
     n = f"{row['n']}" if row["n"] == row["planned"] else f"{row['n']} of {row['planned']}"
     n += f", {row['failed']} failed" if row["failed"] else ""
-    delta = "baseline" if row["baseline"] else _spread(row["delta"], row["delta_std"], sign=True)
+    delta = "baseline" if row["baseline"] else spread(row["delta"], row["delta_std"], sign=True)
     return (
         *(str(row[name]) for name in names),
         n,
-        _spread(row["miou"], row["miou_std"]),
+        spread(row["miou"], row["miou_std"]),
         delta,
-        _spread(row["pixel_acc"], row["pixel_acc_std"]),
-        _number(row["params"] / 1e6, 2),
-        _number(row["gmacs"], 2),
-        _number(row["train_seconds"], 0),
+        spread(row["pixel_acc"], row["pixel_acc_std"]),
+        number(row["params"] / 1e6, 2),
+        number(row["gmacs"], 2),
+        number(row["train_seconds"], 0),
     )
 
 
-def _spread(mean: float, std: float, *, sign: bool = False) -> str:
+def spread(mean: float, std: float, *, sign: bool = False) -> str:
     """Mean ± standard deviation of fractions, in percent; without ± where there is one seed."""
     if math.isnan(mean):
         return NOTHING
@@ -56,7 +56,8 @@ def _spread(mean: float, std: float, *, sign: bool = False) -> str:
     return text if math.isnan(std) else f"{text} ± {100 * std:.1f}"
 
 
-def _number(value: float, digits: int) -> str:
+def number(value: float, digits: int) -> str:
+    """A number with this many digits after the point, or a dash where there is none."""
     return NOTHING if math.isnan(value) else f"{value:,.{digits}f}"
 
 

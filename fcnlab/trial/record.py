@@ -6,10 +6,11 @@ runs/<key>/
     checkpoint.pt      where to go on after an interruption; gone once the trial is finished
     last.safetensors   the weights of the last epoch, and of the best on val where that is another
     best.safetensors
-    counts.npz         per-image counts [N, classes, 3] of each scored split, with the ids
+    counts.npz         per-image counts [N, classes, 3] of each scored split, those of its boundaries, and the ids
     samples/           predictions of the first images of the reported split, as palette images
     log.txt            what the worker printed
     record.json        last and atomically: it is there if and only if the trial has ended
+    scores/            what `fcnlab score` adds later: a protocol's figures (.json) and counts (.npz)
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class Scores(_Value):
     mean_acc: float | None
     fw_iou: float | None
     class_iou: tuple[float | None, ...]
+    boundary_iou: float | None = None  # records of earlier versions are without it
 
 
 class Cost(_Value):
@@ -138,6 +140,8 @@ class RunFolder:
         self.samples = self.path / "samples"
         self.log = self.path / "log.txt"
         self.weights = self.path / "last.safetensors"
+        self.best_weights = self.path / "best.safetensors"
+        self.scores = self.path / "scores"
         self.record = self.path / "record.json"
         self.lock = self.path / "lock"
 

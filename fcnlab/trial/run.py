@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fcnlab import metrics
-from fcnlab.data.decoded import DecodedSplit
+from fcnlab.data.decoded import DecodedSplit, open_decoded
 from fcnlab.errors import ModelError
 from fcnlab.models import FCN
 from fcnlab.models.backbone import read_state
@@ -27,6 +27,7 @@ from fcnlab.streams import stream
 from fcnlab.training import cost, hardware
 from fcnlab.training.evaluate import evaluate
 from fcnlab.training.fit import Diverged, Epoch, fit
+from fcnlab.training.protocol import Protocol
 from fcnlab.trial.build import Training, build_model, build_training
 from fcnlab.trial.environment import environment
 from fcnlab.trial.record import (
@@ -39,6 +40,8 @@ from fcnlab.trial.record import (
     write_whole,
 )
 from fcnlab.trial.samples import SAMPLES, save_sample
+from fcnlab.trial.scoring import BoundaryCounts, number
+from fcnlab.trial.scoring import scores as figures_of
 
 
 def run_trial(trial: Trial, lab: Lab) -> Record:
@@ -161,8 +164,8 @@ class _Run:
                 lr=epoch.lr,
                 images_per_s=epoch.images / epoch.seconds,
                 seconds=epoch.seconds,
-                val_miou=_number(val.miou) if val else None,
-                val_pixel_acc=_number(val.pixel_acc) if val else None,
+                val_miou=number(val.miou) if val else None,
+                val_pixel_acc=number(val.pixel_acc) if val else None,
             )
         )
         self._save_checkpoint(training)
@@ -170,7 +173,7 @@ class _Run:
 
     @cached_property
     def _val(self) -> DecodedSplit:
-        return DecodedSplit(self.dataset.split(self.trial.dataset.splits.val))
+        return open_decoded(self.dataset, self.trial.dataset.splits.val)
 
     def _counts(
         self, split: DecodedSplit, on_prediction: Callable[[int, Tensor], None] | None = None
@@ -186,6 +189,7 @@ class _Run:
             device=self.device,
             autocast=self.autocast,
             on_prediction=on_prediction,
+            protocol=Protocol(scales=(self.trial.recipe.score_scale,)),
         )
         self.evaluate_seconds += time.perf_counter() - began
         return counts
@@ -223,28 +227,43 @@ class _Run:
     def _score(self) -> list[Scores]:
         """Score val, and test where there is one, at the last epoch and at the one that was best on val."""
         splits = self.trial.dataset.splits
-        opened = {"val": self._val}
+        opened: dict[Literal["val", "test"], DecodedSplit] = {"val": self._val}
         if splits.test is not None:
-            opened["test"] = DecodedSplit(self.dataset.split(splits.test))
+            opened["test"] = open_decoded(self.dataset, splits.test)
         last = self.trial.recipe.epochs
         scores: list[Scores] = []
         counted: dict[str, metrics.Counts] = {}
+        edges: dict[str, metrics.Counts] = {}
         save_file(_contiguous(self.scored.state_dict()), self.folder.weights)
-        for choice, epoch in (("last", last), ("best", self.best[1])):
+        choices: tuple[tuple[Literal["last", "best"], int], ...] = (("last", last), ("best", self.best[1]))
+        for choice, epoch in choices:
             if choice == "best" and epoch != last:
                 self.scored.load_state_dict(self.best_state)
-                save_file(_contiguous(self.best_state), self.folder.path / "best.safetensors")
+                save_file(_contiguous(self.best_state), self.folder.best_weights)
             for name, split in opened.items():
+                scored = f"{name}_{choice}"
                 if choice == "best" and epoch == last:
-                    counts = counted[f"{name}_last"]
+                    counted[scored], edges[scored] = counted[f"{name}_last"], edges[f"{name}_last"]
                 else:
-                    sample = self._sampler(split) if (name, choice) == (self.trial.report_split, "last") else None
-                    counts = self._counts(split, sample)
-                counted[f"{name}_{choice}"] = counts
-                scores.append(_scores(name, choice, epoch, counts))
-        arrays: dict[str, Any] = counted | {f"{name}_ids": np.array(split.ids) for name, split in opened.items()}
+                    keep = self._sampler(split) if (name, choice) == (self.trial.report_split, "last") else None
+                    counted[scored], edges[scored] = self._counts_and_boundaries(split, keep)
+                scores.append(figures_of(name, choice, epoch, counted[scored], edges[scored]))
+        arrays: dict[str, Any] = counted | {f"{name}_boundary": counts for name, counts in edges.items()}
+        arrays |= {f"{name}_ids": np.array(split.ids) for name, split in opened.items()}
         write_whole(self.folder.counts, lambda file: np.savez_compressed(file, **arrays))
         return scores
+
+    def _counts_and_boundaries(
+        self, split: DecodedSplit, keep: Callable[[int, Tensor], None] | None
+    ) -> tuple[metrics.Counts, metrics.Counts]:
+        boundaries = BoundaryCounts(split, self.classes)
+
+        def told(index: int, prediction: Tensor) -> None:
+            boundaries(index, prediction)
+            if keep is not None:
+                keep(index, prediction)
+
+        return self._counts(split, told), boundaries.counts
 
     def _sampler(self, split: DecodedSplit) -> Callable[[int, Tensor], None]:
         """Keep the first predictions of the reported split as pictures."""
@@ -256,8 +275,8 @@ class _Run:
         return keep
 
     def _cost(self) -> Cost:
-        nominal = self.trial.dataset.nominal
-        size = (nominal.height, nominal.width)
+        nominal, scale = self.trial.dataset.nominal, self.trial.recipe.score_scale
+        size = (round(scale * nominal.height), round(scale * nominal.width))
         seconds = sum(epoch.seconds for epoch in self.epochs)
         return Cost(
             params=cost.parameters(self.model),
@@ -268,26 +287,6 @@ class _Run:
             evaluate_seconds=self.evaluate_seconds,
             images_per_s=sum(epoch.images_per_s * epoch.seconds for epoch in self.epochs) / seconds,
         )
-
-
-def _scores(split: Any, choice: Any, epoch: int, counts: metrics.Counts) -> Scores:
-    figures = metrics.figures(counts)
-    return Scores(
-        split=split,
-        choice=choice,
-        epoch=epoch,
-        images=len(counts),
-        miou=_number(figures.miou),
-        pixel_acc=_number(figures.pixel_acc),
-        mean_acc=_number(figures.mean_acc),
-        fw_iou=_number(figures.fw_iou),
-        class_iou=tuple(map(_number, figures.class_iou)),
-    )
-
-
-def _number(value: float) -> float | None:
-    """JSON has no nan: a figure that is not there is None."""
-    return None if np.isnan(value) else value
 
 
 def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from fcnlab.api import build_model
 from fcnlab.data.base import Sample, Split
 from fcnlab.data.decoded import DecodedSplit
+from fcnlab.errors import SpecError
 from fcnlab.metrics import Counts, image_counts
 from fcnlab.training.evaluate import Predictions, evaluate
+from fcnlab.training.predict import predictions, scores_under
+from fcnlab.training.protocol import Protocol
 
 torch.set_num_threads(1)
 
@@ -52,7 +57,13 @@ class Net(nn.Module):
         return self.conv(images)
 
 
-def score(model: nn.Module, split: Split, batch: int = 4, told: Predictions | None = None) -> Counts:
+def score(
+    model: nn.Module,
+    split: Split,
+    batch: int = 4,
+    told: Predictions | None = None,
+    protocol: Protocol = Protocol(),  # noqa: B008 - frozen
+) -> Counts:
     return evaluate(
         model,
         DecodedSplit(split),
@@ -63,6 +74,7 @@ def score(model: nn.Module, split: Split, batch: int = 4, told: Predictions | No
         autocast=nullcontext,
         batch=batch,
         on_prediction=told,
+        protocol=protocol,
     )
 
 
@@ -83,15 +95,34 @@ def test_counts_are_those_of_one_image_at_a_time(batch: int) -> None:
 @pytest.mark.parametrize(
     ("batch", "shown"),
     [
-        (4, [(3, *A), (1, *B), (1, *A), (2, *B)]),
-        (2, [(2, *A), (1, *A), (1, *B), (1, *A), (2, *B)]),
+        (4, [(4, *A), (3, *B)]),
+        (2, [(2, *A), (2, *A), (2, *B), (1, *B)]),
         (1, [(1, *size) for size in SIZES]),
     ],
 )
-def test_only_neighbours_of_one_shape_go_through_together(batch: int, shown: list[tuple[int, ...]]) -> None:
+def test_images_of_exactly_one_shape_go_through_together_wherever_they_stand(
+    batch: int, shown: list[tuple[int, ...]]
+) -> None:
     model = Net()
     score(model, Mixed(SIZES), batch)
     assert model.shown == [(n, 3, height, width) for n, height, width in shown]
+
+
+def test_where_shapes_are_many_samples_do_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = [(4, 4 + i % 5) for i in range(15)]
+    expected = score(Net(), Mixed(sizes), batch=4)
+    monkeypatch.setattr("fcnlab.training.evaluate.WAITING", 6)
+    model = Net()
+    assert np.array_equal(score(model, Mixed(sizes), batch=4), expected)
+    assert sum(n for n, *_ in model.shown) == 15 and len(model.shown) > 5
+
+
+def test_a_network_counts_alike_one_image_at_a_time_and_in_batches() -> None:
+    model = build_model("tiny-scratch+fcn32s+d2l-bilinear", 4, pretrained=False)
+    with torch.no_grad():
+        model.head.upsample.weight.add_(torch.randn_like(model.head.upsample.weight).mul_(0.1))
+    split = Mixed([(70, 90), (64, 96)] * 4 + [(33, 64)])
+    assert np.array_equal(score(model, split, 1), score(model, split, 3))
 
 
 def test_every_labelled_pixel_is_counted_once_since_labels_are_never_resized() -> None:
@@ -122,3 +153,121 @@ def test_a_model_in_training_mode_is_scored_in_eval_mode_and_not_changed() -> No
     first, second = score(model, Mixed(SIZES)), score(model, Mixed(SIZES))
     assert np.array_equal(first, second)  # dropout would make them differ
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+# --- predictions -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("classes", [1, 2, 21, 255])
+def test_predictions_are_the_argmax_the_first_where_scores_are_equal(
+    dtype: torch.dtype, layout: torch.memory_format, classes: int
+) -> None:
+    scores = torch.randint(-4, 4, (2, classes, 9, 11)).to(dtype).contiguous(memory_format=layout)
+    for some in (scores, scores[..., 2:7, 1:9]):
+        found = predictions(some)
+        assert found.dtype == torch.uint8 and np.array_equal(found, some.float().argmax(1))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_predictions_from_scores_that_are_no_numbers_are_the_argmax_too(value: float) -> None:
+    scores = torch.randn(2, 5, 4, 4)
+    scores[0, 2, 1, 1] = value
+    scores[1, :, 3, 3] = value
+    assert np.array_equal(predictions(scores), scores.argmax(1))
+
+
+# --- protocols -------------------------------------------------------------------------------------------------------
+
+
+def row_sums(images: Tensor) -> Tensor:
+    """Scores that say which row and column of what it was shown a pixel has, and what is in the pixel."""
+    height, width = images.shape[-2:]
+    place = torch.arange(height)[:, None] * 100.0 + torch.arange(width)
+    return torch.stack([images.sum(1), place.expand(len(images), height, width)], 1)
+
+
+@pytest.mark.parametrize("stride", [(2, 3), (4, 5), (1, 1), (3, 4)])
+@pytest.mark.parametrize("size", [(4, 5), (9, 13), (4, 11), (3, 20), (10, 5)])
+def test_windows_cover_the_image_and_are_averaged_where_they_overlap(
+    size: tuple[int, int], stride: tuple[int, int]
+) -> None:
+    height, width, window = *size, (4, 5)
+    images = torch.randn(2, 3, *size)
+    total, times = torch.zeros(2, 2, *size), torch.zeros(size)
+    # mmsegmentation's slide_inference, as it stands there
+    h_grids = max(height - window[0] + stride[0] - 1, 0) // stride[0] + 1
+    w_grids = max(width - window[1] + stride[1] - 1, 0) // stride[1] + 1
+    for h in range(h_grids):
+        for w in range(w_grids):
+            y2, x2 = min(h * stride[0] + window[0], height), min(w * stride[1] + window[1], width)
+            y1, x1 = max(y2 - window[0], 0), max(x2 - window[1], 0)
+            total[:, :, y1:y2, x1:x2] += row_sums(images[:, :, y1:y2, x1:x2])
+            times[y1:y2, x1:x2] += 1
+    assert times.min() >= 1
+    found = scores_under(Protocol(window=window, stride=stride), row_sums, images)
+    torch.testing.assert_close(found, total / times)
+
+
+def test_an_image_that_fits_the_window_goes_whole() -> None:
+    split = Mixed(SIZES)
+    windowed = score(Net(), split, protocol=Protocol(window=(20, 20), stride=(10, 10)))
+    assert np.array_equal(windowed, score(Net(), split))
+
+
+def test_augmented_scores_are_the_mean_of_the_views_probabilities_at_native_size() -> None:
+    model, images = Net().eval(), torch.randn(2, 3, 12, 17)
+    with torch.inference_mode():
+        views = []
+        for scale in (0.5, 1.0):
+            size = (round(12 * scale), round(17 * scale))
+            view = nn.functional.interpolate(images, size, mode="bilinear", antialias=True) if scale != 1 else images
+            for flip in (False, True):
+                scores = model(view.flip(3)).flip(3) if flip else model(view)
+                views.append(nn.functional.interpolate(scores, (12, 17), mode="bilinear").softmax(1))
+        found = scores_under(Protocol(scales=(0.5, 1.0), flip=True), model, images)
+    torch.testing.assert_close(found, torch.stack(views).mean(0), rtol=1e-4, atol=1e-5)
+    assert [tuple(size) for size in model.shown[-4:]] == [(2, 3, 6, 8)] * 2 + [(2, 3, 12, 17)] * 2
+
+
+def test_flipping_gives_an_image_and_its_mirror_the_same_prediction_mirrored() -> None:
+    model, images = Net().eval(), torch.randn(1, 3, 8, 10)
+    with torch.inference_mode():
+        one, other = (scores_under(Protocol(flip=True), model, some) for some in (images, images.flip(3)))
+    torch.testing.assert_close(one, other.flip(3))
+    assert not torch.allclose(model(images), model(images.flip(3)).flip(3))
+
+
+def test_labels_are_counted_at_native_size_under_any_protocol() -> None:
+    split = Mixed([(5, 13), (64, 3), (7, 7)])
+    protocol = Protocol(scales=(0.5, 1.75), flip=True, window=(4, 4), stride=(3, 3))
+    for found, sample in zip(score(Net(), split, protocol=protocol), split.samples, strict=True):
+        assert found[:, 2].tolist() == [int((sample.label == c).sum()) for c in range(4)]
+
+
+def test_a_protocol_has_a_short_name_and_a_slug_for_files() -> None:
+    assert str(Protocol()) == Protocol().slug == "plain"
+    full = Protocol((0.75, 1, 1.25), flip=True, window=(512, 256), stride=(341, 170))
+    assert str(full) == "flip+0.75,1,1.25+window512x256/341x170"
+    assert full.slug == "flip+0.75_1_1.25+window512x256-341x170"
+    assert Protocol(flip=True).augmented and not Protocol(window=(4, 4), stride=(2, 2)).augmented
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"scales": ()}, "--scales"),
+        ({"scales": (1.0, 1.0)}, "--scales"),
+        ({"scales": (0.0, 1.0)}, "--scales"),
+        ({"scales": (float("nan"),)}, "--scales"),
+        ({"window": (4, 4)}, "--stride"),
+        ({"stride": (4, 4)}, "--window"),
+        ({"window": (4, 0), "stride": (1, 1)}, "1 pixel"),
+        ({"window": (4, 4), "stride": (2, 5)}, "gaps"),
+    ],
+)
+def test_a_protocol_that_cannot_be_is_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(SpecError, match=said) as caught:
+        Protocol(**fields)
+    assert "\n" not in str(caught.value)

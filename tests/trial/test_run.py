@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn.functional import interpolate
 
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.places import Lab
@@ -250,3 +251,26 @@ def test_a_record_of_an_older_configuration_is_still_a_record(lab: Lab) -> None:
     found = folder.read()
     assert found is not None
     assert found.scores == record.scores
+
+
+def test_a_recipes_score_scale_resizes_the_image_and_leaves_the_labels_alone(lab: Lab) -> None:
+    learns: dict[str, Any] = {"recipe": "quick", "recipe__batch": 4, "recipe__epochs": 12, "recipe__precision": "fp32"}
+    trial = a_trial(lab, recipe__score_scale=0.5, **learns)
+    record = run_trial(trial, lab)
+    assert record.failure is None, record.failure
+    model = build_model(trial.variant, len(record.classes), trial.seed).eval()
+    model.load_state_dict(load_file(lab.runs / trial.key / "last.safetensors"))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (model.backbone.mean, model.backbone.std))
+    right = counted = 0
+    for sample in lab.dataset(trial.dataset).split("test"):
+        image = (torch.tensor(sample.image).permute(2, 0, 1) / 255 - mean) / std
+        with torch.inference_mode():
+            half = interpolate(image[None], scale_factor=0.5, mode="bilinear", antialias=True)
+            scores = interpolate(model(half), size=sample.label.shape, mode="bilinear")
+        label = torch.tensor(sample.label)
+        right += int((scores[0].argmax(0) == label)[label != 255].sum())
+        counted += int((label != 255).sum())
+    scored = record.score("test", "last")
+    assert scored is not None and scored.pixel_acc == pytest.approx(right / counted, abs=0.005)
+    assert record.cost is not None and record.cost.gmacs_size == (32, 32)
+    assert scored.pixel_acc != run_trial(a_trial(lab, **learns), lab).score("test", "last").pixel_acc  # type: ignore[union-attr]

@@ -1,0 +1,123 @@
+"""`fcnlab score`: protocols beside plain figures, never in their place."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from fcnlab import cli
+from fcnlab.metrics import figures
+from fcnlab.places import Lab
+from fcnlab.trial.record import RunFolder
+from fcnlab.trial.run import run_trial
+from tests.conftest import SMOKE, write_grid
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def fcnlab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """Call `fcnlab` in this process, as the shell would; gives exit code, output and errors."""
+    torch.set_num_threads(1)
+    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fcnlab", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        return int(caught.value.code or 0), *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def ran(tmp_path: Path) -> tuple[Path, list[RunFolder]]:
+    """A grid of four trials of which those of the first cell have finished."""
+    file = write_grid(tmp_path, SMOKE)
+    lab = Lab.find(file)
+    keys = [run_trial(trial, lab).key for cell, trial in lab.grid(file).trials(lab.fingerprints) if "32s" in cell.label]
+    assert len(keys) == 2
+    return file, [RunFolder(lab.runs, key) for key in keys]
+
+
+def test_a_grid_is_scored_under_a_protocol_apart_from_its_plain_figures(
+    fcnlab: Call, ran: tuple[Path, list[RunFolder]]
+) -> None:
+    file, folders = ran
+    records = [folder.record.read_bytes() for folder in folders]
+    code, out, err = fcnlab("score", file, "--flip", "--scales", "0.5,1")
+    assert code == 0, err
+    assert "plain mIoU" in out and "fcn32s" in out and "fcn8s" not in out.split("\n", 1)[1]
+    assert "seed 0" in err and "of" in err
+    assert [folder.record.read_bytes() for folder in folders] == records
+    for folder in folders:
+        kept = json.loads((folder.scores / "flip+0.5_1.json").read_text())
+        arrays = np.load(folder.scores / "flip+0.5_1.npz")
+        assert kept["key"] == folder.key and kept["flip"] is True and kept["scales"] == [0.5, 1.0]
+        assert kept["scores"]["miou"] == pytest.approx(figures(arrays["counts"]).miou)
+        assert kept["scores"]["boundary_iou"] == pytest.approx(figures(arrays["boundary"]).miou)
+        assert len(arrays["ids"]) == len(arrays["counts"]) == kept["scores"]["images"]
+    page = file.parent.parent / "results" / "question" / "score-flip+0.5_1.md"
+    assert str(page) in out.replace("\n", "") and "flip+0.5,1" in page.read_text()
+    table = pd.read_csv(page.with_suffix(".csv"))
+    plain = [folder.read().score("test", "last").miou for folder in folders]  # type: ignore[union-attr]
+    assert table["plain_miou"][0] == pytest.approx(np.mean(plain), rel=1e-5)
+    assert table["delta"][0] == pytest.approx(table["miou"][0] - table["plain_miou"][0], abs=1e-5)
+    assert (table["n"][0], table["planned"][0]) == (2, 2)
+
+
+def test_the_plain_protocol_gives_the_figures_of_the_record(fcnlab: Call, ran: tuple[Path, list[RunFolder]]) -> None:
+    folder = ran[1][0]
+    for choice, stem in (("last", "plain"), ("best", "plain-best")):
+        code, out, err = fcnlab("score", folder.key, "--choice", choice)
+        assert code == 0, err
+        record = folder.read()
+        assert record is not None
+        kept = json.loads((folder.scores / f"{stem}.json").read_text())["scores"]
+        assert kept == json.loads(record.score("test", choice).model_dump_json())  # type: ignore[union-attr]
+        arrays, counts = np.load(folder.scores / f"{stem}.npz"), np.load(folder.counts)
+        assert np.array_equal(arrays["counts"], counts[f"test_{choice}"])
+        assert np.array_equal(arrays["boundary"], counts[f"test_{choice}_boundary"])
+        assert out.count("boundary IoU") == 2
+
+
+def test_what_was_scored_is_read_again_unless_the_weights_are_others(
+    fcnlab: Call, ran: tuple[Path, list[RunFolder]]
+) -> None:
+    folder, other = ran[1]
+    ask = ("score", folder.key[:12], "--window", "20x24", "--stride", "10x12")
+    assert fcnlab(*ask)[0] == 0
+    file = folder.scores / "window20x24-10x12.json"
+    first = file.read_bytes()
+    code, _, err = fcnlab(*ask)
+    assert (code, err) == (0, "") and file.read_bytes() == first
+    folder.weights.write_bytes(other.weights.read_bytes())
+    assert "images" in fcnlab(*ask)[2] and file.read_bytes() != first
+
+
+def test_what_cannot_be_scored_is_refused_in_one_line(fcnlab: Call, ran: tuple[Path, list[RunFolder]]) -> None:
+    file, (folder, _) = ran
+    folder.weights.unlink()
+    asked = {
+        ("score", folder.key): "weights are no longer there",
+        ("score", file, "--scales", "big"): "--scales",
+        ("score", file, "--window", "512"): "--window",
+        ("score", file, "--window", "512x512"): "--stride",
+        ("score", "f" * 64): "no trials with a key",
+        ("score", file.with_name("absent.yaml")): "absent.yaml",
+    }
+    for arguments, said in asked.items():
+        code, out, err = fcnlab(*arguments)
+        assert (code, out) == (2, ""), arguments
+        assert err.startswith("fcnlab: error: ") and err.count("\n") == 1 and said in err
+    empty = write_grid(file.parent.parent, SMOKE.replace("smoke}", "smoke, recipe.epochs: 3}"), "later")
+    code, _, err = fcnlab("score", empty)
+    assert code == 2 and "has finished" in err
