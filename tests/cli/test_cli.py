@@ -122,6 +122,8 @@ def test_the_verbs_are_those_that_the_docs_tell_of() -> None:
     assert {" ".join(words) for words in VERBS} == {
         "grid plan", "grid run", "grid status", "grid sync", "grid retry", "registry list", "registry show",
         "data list", "data add", "data check", "data stats", "data preview", "data fetch",
+        "data cache list", "data cache make", "data cache verify", "data cache clear",
+        "score", "bench data", "bench metrics", "bench eval",
         "model show", "model compare", "train", "report", "ui", "init",
     }  # fmt: skip
 
