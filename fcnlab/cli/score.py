@@ -24,7 +24,9 @@ def score(
         str, typer.Argument(metavar="FILE|KEY", help="A grid's YAML file, or a trial's key", show_default=False)
     ],
     flip: Annotated[bool, typer.Option("--flip", help="Predict each image from left to right, too")] = False,
-    scales: Annotated[str, typer.Option("--scales", help="Predict each image at these factors of its size")] = "1",
+    scales: Annotated[
+        str, typer.Option("--scales", help="Predict each image at these factors of the size it is scored at")
+    ] = "1",
     window: Annotated[
         str | None, typer.Option("--window", help="Predict larger images in windows of height x width")
     ] = None,

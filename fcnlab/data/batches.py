@@ -68,6 +68,11 @@ class Reused:
         return torch.from_numpy(array[start : start + 4 * math.prod(self._shape)].view(np.float32)).view(self._shape)
 
 
+def draws(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """What the augmentation of sample `index` draws from in an epoch of a trial with this seed."""
+    return np.random.default_rng(stream(seed, "augmentation", epoch, index))
+
+
 class TrainingBatches:
     """The batches of every epoch of a run. The last, partial batch of an epoch is left out.
 
@@ -109,11 +114,8 @@ class TrainingBatches:
             chosen = order[step * self._batch : (step + 1) * self._batch]
             labels = torch.empty(self._batch, height, width, dtype=torch.uint8, device=self._device)
             for place, index in enumerate(map(int, chosen)):
-                drawn = self._augmentation.drawn(self._drawn_from[index].label, self._draws(epoch, index))
+                drawn = self._augmentation.drawn(self._drawn_from[index].label, draws(self._seed, epoch, index))
                 self._augmentation.write(self._samples[index], drawn, images[place], labels[place])
             out = self._memory.tensor() if self._memory is not None else None
             yield normalised(images, self._mean, self._std, out), labels
             del out  # or it would hold the memory of a batch that nobody else holds
-
-    def _draws(self, epoch: int, index: int) -> np.random.Generator:
-        return np.random.default_rng(stream(self._seed, "augmentation", epoch, index))

@@ -158,7 +158,8 @@ def _made(dataset: Dataset, split: str, folder: Path, progress: Progress | None)
     limit = _room()
     _probe(opened, limit)
     what = f"{_name(dataset)} {split}"
-    say(f"decoding {what} once ({len(opened)} images) into {folder}")
+    if progress is None:
+        say(f"decoding {what} once ({len(opened)} images) into {folder}")
     try:
         _write(opened, folder, (_name(dataset), split), limit, progress(what, len(opened)) if progress else None)
         if cache_key(dataset, split) != folder.name:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from fcnlab.data.base import IGNORE, Dataset, FileDataset, FileSplit, Pair, Sample, Split, open_image
 from fcnlab.data.diagnosis import UNREADABLE, Fault, deep, diagnose, palette_of, turned, without_image
+from fcnlab.data.folder import SPLIT, Folder
 from fcnlab.data.parallel import Advance, on_all_cores
 from fcnlab.errors import DataError
 
@@ -66,10 +67,11 @@ def check_splits(
 
 @dataclass
 class _Met:
-    """The ids and pictures of the splits so far: where each was first."""
+    """The ids and pictures of the splits so far, where each was first, and the masks that are said to stand alone."""
 
     ids: dict[str, str] = field(default_factory=dict)
     pictures: dict[bytes, tuple[str, str, str]] = field(default_factory=dict)
+    masks: set[str] = field(default_factory=set)
 
 
 def _check(dataset: Dataset, name: str, progress: Progress | None, met: _Met) -> Checked:
@@ -85,7 +87,9 @@ def _check(dataset: Dataset, name: str, progress: Progress | None, met: _Met) ->
     advance = progress(name, len(split)) if progress is not None else None
     seen = list(on_all_cores(lambda index: _look(dataset, name, split, index), len(split), advance))
     if isinstance(split, FileSplit):
-        checked.faults += without_image(name, split.pairs)
+        alone = [fault for fault in without_image(name, split.pairs) if fault.where not in met.masks]
+        met.masks |= {fault.where for fault in alone}
+        (checked.notes if _shares_folders(dataset) else checked.faults).extend(alone)
     for one in seen:
         checked.faults += one.faults
         checked.notes += one.notes
@@ -94,6 +98,11 @@ def _check(dataset: Dataset, name: str, progress: Progress | None, met: _Met) ->
         (checked.faults if is_fault else checked.notes).append(fault)
     checked.notes += _palettes(name, seen)
     return checked
+
+
+def _shares_folders(dataset: Dataset) -> bool:
+    """Whether images are divided among the splits by chance or by lists: a mask that stands alone is then of none."""
+    return isinstance(dataset, Folder) and SPLIT not in dataset.files.images
 
 
 def _absence_noted(checked: Checked) -> Checked:

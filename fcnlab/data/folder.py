@@ -5,9 +5,11 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,9 @@ IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".p
 
 SPLIT = "{split}"
 """What stands for the name of a split in a folder's name."""
+
+SHOWN = 3
+"""How many names that are there are shown in an error."""
 
 Values = Sequence[tuple[str, Sequence[int | str]]]
 
@@ -80,13 +85,14 @@ class Folder(FileDataset):
 
     def _pairs(self, split: str) -> list[Pair]:
         if not self.root.is_dir():
-            raise DataError(f"{self.root}: no such folder; 'images' says where the images lie")
+            raise DataError(f"{no_folder(self.root)}; 'images' says where the images lie")
         names = self.files.splits()
         if split not in names and split not in named_splits(self.files.images):
             raise DataError(f"{self.files.images}: no split '{split}'; {nearest(split, names)}")
         pairs = self.pairs(split)
         if not pairs:
-            raise DataError(f"{self.files.images}: the split '{split}' has no images")
+            where = self.files.lists.get(split) or in_split(self.files.images, split)
+            raise DataError(f"{where}: the split '{split}' has no images; give it some, or do without it")
         return pairs
 
     def pairs(self, split: str) -> list[Pair]:
@@ -127,27 +133,60 @@ def common_splits(images: str, masks: str) -> tuple[str, ...]:
 
 
 def index(folder: str, suffix: str = "") -> dict[str, Path]:
-    """The images of a folder and the folders below it, by id.
+    """The images of a folder and the folders below it, by id. Links to files and to folders are followed.
 
     Raises:
         DataError: the folder is not there, or two files have one id.
     """
     root = Path(folder)
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder")
+        raise DataError(no_folder(root))
     found: dict[str, Path] = {}
-    for path in sorted(root.rglob("*")):
-        inner = path.relative_to(root)
-        if path.suffix.lower() not in IMAGES or any(part.startswith(".") for part in inner.parts):
-            continue
-        stem = inner.with_suffix("").as_posix()
-        if not stem.endswith(suffix) or not path.is_file():
+    for path in sorted(_files(root, ())):
+        stem = path.relative_to(root).with_suffix("").as_posix()
+        if not stem.endswith(suffix):
             continue
         id_ = stem.removesuffix(suffix)
         if id_ in found:
             raise DataError(f"{path}: has the same name as {found[id_].name}; which of them is meant cannot be told")
         found[id_] = path
     return found
+
+
+def _files(folder: Path, above: Sequence[str]) -> Iterator[Path]:
+    """The images of a folder and of those below it, without hidden ones; `above` are the folders that it is in.
+
+    A link to one of these is left alone, for it would never end.
+    """
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _files(path, (*above, real))
+        elif path.suffix.lower() in IMAGES and path.is_file():
+            yield path
+
+
+def no_folder(folder: Path) -> str:
+    """That a folder is not there, and what is there instead, as far as its path can be followed."""
+    missing, parent = folder, folder.parent
+    while not parent.is_dir() and parent != parent.parent:
+        missing, parent = parent, parent.parent
+    if folder.exists():
+        return f"{folder}: is a file, and a folder is expected"
+    there = sorted(path.name for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return f"{folder}: no such folder; {parent} has no folder '{missing.name}', {_likely(missing.name, there)}"
+
+
+def _likely(name: str, there: Sequence[str]) -> str:
+    """Which of the names that are there was probably meant, or a few of them: there may be thousands."""
+    close = get_close_matches(name, there, n=1)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"but {', '.join(there[:SHOWN])}{', ...' if len(there) > SHOWN else ''}" if there else "nor any other"
 
 
 def divide(ids: Sequence[str], parts: Mapping[str, float], seed: int) -> dict[str, list[str]]:
@@ -179,11 +218,13 @@ def divide(ids: Sequence[str], parts: Mapping[str, float], seed: int) -> dict[st
 def _listed(file: Path, images: Mapping[str, Path], files: Layout) -> list[str]:
     """The ids in a list; a line may also be the name of an image."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()  # editors on Windows write a mark
     except FileNotFoundError:
         raise DataError(f"{file}: no such file; it is expected to list ids, one a line") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: cannot be read: {error}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{file}: is no text in UTF-8; save it as UTF-8") from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from None
     ids = []
     for number, line in enumerate(lines, start=1):
         said = line.strip()
@@ -193,7 +234,10 @@ def _listed(file: Path, images: Mapping[str, Path], files: Layout) -> list[str]:
         id_ = said if said in images else stem.removesuffix(files.image_suffix)
         if id_ not in images:
             what = "image with a mask" if files.skip else "image"
-            raise DataError(f"{file}, line {number}: no {what} '{said}' in {files.images}")
+            raise DataError(
+                f"{file}, line {number}: no {what} '{said}' in {files.images}; a line is an image's path below "
+                f"that folder, {_likely(id_, list(images))}"
+            )
         ids.append(id_)
     return ids
 

@@ -162,7 +162,7 @@ def _look_at(image: Path, mask: Path, found: Contents) -> None:
     if picture.size != (width, height):
         raise DataError(
             f"{mask}: the mask is {picture.height}x{picture.width} (height x width), its image {image} is "
-            f"{height}x{width}"
+            f"{height}x{width}; make the mask anew at the image's size"
         )
     if picture.mode not in ("L", "P", "RGB"):
         raise DataError(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from fcnlab.errors import RunError, TrackingError
+from fcnlab.data.cache_build import mapped
+from fcnlab.errors import DataError, RunError, TrackingError
 from fcnlab.execute.base import Ended, Executor
 from fcnlab.execute.plan import Plan, Planned, make_plan
 from fcnlab.execute.watch import Watcher
@@ -59,6 +60,7 @@ def run(grid: Grid, lab: Lab, hire: Callable[[], Executor], watcher: Watcher) ->
         watcher.planned(plan)
         try:
             if plan.left:
+                _decode(plan, lab, watcher)
                 with hire() as executor:
                     _work_off(plan, lab, executor, publisher, watcher)
         finally:
@@ -109,6 +111,16 @@ def _alone(grid: Grid, lab: Lab) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _decode(plan: Plan, lab: Lab, watcher: Watcher) -> None:
+    """Decode what the trials will read, once and on all cores, before they ask for it all at the same moment."""
+    needed = {(repr(one.trial.dataset), split) for one in plan.left for split in one.trial.dataset.used_splits}
+    datasets = {repr(one.trial.dataset): one.trial.dataset for one in plan.left}
+    for spec, split in sorted(needed):
+        # A faulty file is what the trials that read it have to say; others of the grid may well run.
+        with suppress(DataError):
+            mapped(lab.dataset(datasets[spec]), split, watcher.decoding)
 
 
 class _Waiting:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from itertools import count
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -21,6 +23,7 @@ class Watcher:
     def __init__(self) -> None:
         self.running: dict[str, tuple[Planned, list[EpochRecord]]] = {}
         self.total = self.done = self.failed = 0
+        self.decoded: tuple[str, int, int] | None = None  # which split, how many samples of how many
         self._epochs_to_do = self._epochs_done = 0
         self._began = time.monotonic()
 
@@ -41,8 +44,18 @@ class Watcher:
             planned.trial.recipe.epochs - len(planned.folder.read_progress()) for planned in plan.left
         )
 
+    def decoding(self, split: str, samples: int) -> Callable[[], None]:
+        """A split is decoded for all trials; what is returned is called for each sample that is done."""
+        done = count(1)
+
+        def advance() -> None:
+            self.decoded = (split, next(done), samples)
+
+        return advance
+
     def started(self, planned: Planned) -> None:
         """A trial starts."""
+        self.decoded = None
         self.running[planned.trial.key] = (planned, planned.folder.read_progress())
 
     def progress(self, planned: Planned, epochs: list[EpochRecord]) -> bool:
@@ -94,6 +107,10 @@ class PlainWatcher(Watcher):
     def planned(self, plan: Plan) -> None:
         super().planned(plan)
         self._say(f"{plan.grid.name}: {self.total} trials, {self.done} already ended, {len(plan.left)} to run")
+
+    def decoding(self, split: str, samples: int) -> Callable[[], None]:
+        self._say(f"decode {split}: {samples} images, once for all trials")
+        return super().decoding(split, samples)
 
     def started(self, planned: Planned) -> None:
         super().started(planned)
@@ -154,9 +171,15 @@ class LiveWatcher(PlainWatcher):
                 f"{100 * scored:.1f}" if scored is not None else "",
                 f"{last.images_per_s:.1f}" if last else "",
             )
-        left = f"about {duration(self.time_left)} left" if self.time_left is not None else "starting"
+        left = f"about {duration(self.time_left)} left" if self.time_left is not None else self._beginning()
         line = Text(f"{self.done}/{self.total} trials, {self.failed} failed, {left}", style="bold")
-        return Group(table, ProgressBar(total=1.0, completed=self.fraction, width=60), line)
+        return Group(table, line, ProgressBar(total=1.0, completed=self.fraction, width=60))  # a bar ends no line
+
+    def _beginning(self) -> str:
+        if self.decoded is None:
+            return "starting"
+        split, done, samples = self.decoded
+        return f"decoding {split}, {done} of {samples} images"
 
 
 def describe(planned: Planned) -> str:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from fcnlab.data.base import IGNORE, Pixels, Sample, Split
-from fcnlab.data.decoded import Decoded
+from fcnlab.data.palette import palette
 from fcnlab.report.picture import GAP, HEADING, WIDTH
 from fcnlab.streams import stream
-from fcnlab.trial.samples import palette
+
+if TYPE_CHECKING:
+    from fcnlab.data.decoded import Decoded
 
 OPACITY = 0.6
 """How much of the overlay is the label's colour; the rest is the image in grey."""
@@ -21,7 +23,7 @@ OPACITY = 0.6
 LINE = 20
 """Pixels of a line of text."""
 
-Augment = Callable[[Decoded, np.random.Generator], Decoded]
+Augment = Callable[["Decoded", np.random.Generator], "Decoded"]
 """What training does to a sample, such as `fcnlab.data.augment.Augmentation`."""
 
 
@@ -53,9 +55,14 @@ def _row(sample: Sample, index: int, augment: Augment | None, draws: int, seed: 
     row = [Shown("image", f"{sample.id}  {height}x{width}", sample.image, sample.label)]
     if augment is None:
         return row
+    import torch
+
+    from fcnlab.data.batches import draws as draws_of
+    from fcnlab.data.decoded import Decoded
+
     decoded = Decoded(torch.tensor(sample.image).permute(2, 0, 1).contiguous(), torch.tensor(sample.label))
     for epoch in range(draws):
-        made = augment(decoded, np.random.default_rng(stream(seed, "augmentation", epoch, index)))
+        made = augment(decoded, draws_of(seed, epoch, index))
         image, label = made.image.permute(1, 2, 0).numpy(), made.label.numpy()
         row.append(Shown(f"drawn in epoch {epoch}", f"{label.shape[0]}x{label.shape[1]}", image, label))
     return row

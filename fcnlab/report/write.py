@@ -15,6 +15,7 @@ from fcnlab.places import Lab
 from fcnlab.report.frame import cells_frame, trials_frame
 from fcnlab.report.picture import draw_sheet
 from fcnlab.report.tables import Table, cell_table, to_latex, to_markdown
+from fcnlab.spec.config import Dataset
 from fcnlab.spec.grid import Grid
 from fcnlab.tracking import Book
 
@@ -125,8 +126,17 @@ def provenance(plan: Plan, trials: pd.DataFrame) -> dict[str, object]:
 
 def command(grid: Grid) -> str:
     """The one command that makes this result again."""
-    needs_files = any(c.dataset.folder is not None or c.variant.backbone.weights_file for c in grid.cells)
+    needs_files = any(_below_data_root(c.dataset) or c.variant.backbone.weights_file for c in grid.cells)
     return f"fcnlab grid run experiments/{grid.path.name}" + (" --data-root DIR" if needs_files else "")
+
+
+def _below_data_root(dataset: Dataset) -> bool:
+    """Whether a dataset's files are looked for below the data root: a known layout, or folders that are not absolute.
+
+    Lists that are not absolute are looked for in the lab first, where a lab that is handed on has them.
+    """
+    own = [Path(folder).expanduser() for folder in (dataset.images, dataset.masks) if folder is not None]
+    return dataset.folder is not None or not all(folder.is_absolute() for folder in own)
 
 
 def page(plan: Plan, report: Report, pictured: bool) -> str:

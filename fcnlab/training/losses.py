@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fcnlab.data import stats
 from fcnlab.data.base import IGNORE
 
 Reduction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -168,20 +170,6 @@ def _library() -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Te
 
 
 def median_frequency(labels: Iterable[Tensor], classes: int) -> Tensor:
-    """Class weights [classes]: the median of the classes' frequencies, over each class's own.
-
-    A class's frequency is its pixels' share of the images in which it is. Classes that are nowhere weigh 1.
-    Eigen and Fergus, ICCV 2015, section 4.3.
-    """
-    pixels, of_images = torch.zeros(2, classes, dtype=torch.float64)
-    for label in labels:
-        counts = torch.bincount(label[label != IGNORE].long(), minlength=classes)
-        pixels += counts
-        of_images += (counts > 0) * counts.sum()
-    there = pixels > 0
-    if not there.any():
-        return torch.ones(classes)
-    frequency = pixels[there] / of_images[there]
-    weights = torch.ones(classes, dtype=torch.float64)
-    weights[there] = frequency.quantile(0.5) / frequency
-    return weights.float()
+    """Class weights float32 [classes] by `fcnlab.data.stats.median_frequency`, of at least one image's labels."""
+    counts = [torch.bincount(label[label != IGNORE].long(), minlength=classes).cpu().numpy() for label in labels]
+    return torch.from_numpy(stats.median_frequency(np.stack(counts))).float()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fcnlab.errors import SpecError
 
@@ -15,7 +15,8 @@ class Protocol:
     """Sliding windows and test-time augmentation. As it stands without arguments, every image goes through once, whole.
 
     Attributes:
-        scales: the image is resized by each of these factors; probabilities are averaged at the native size.
+        scales: the image is resized by each of these factors; probabilities are averaged at the native size. Of a
+            finished trial they are factors of the scale that its recipe is scored at.
         flip: each scale is also predicted from left to right.
         window: height and width of windows in pixels; what is larger is predicted window by window.
         stride: rows and columns from one window to the next; scores are averaged where windows overlap.
@@ -44,6 +45,10 @@ class Protocol:
                     f"--stride: {_times(self.stride)} leaves gaps between windows of {_times(self.window)}; "
                     "at most the window's size"
                 )
+
+    def times(self, scale: float) -> Protocol:
+        """The same for a network that is used to images resized by `scale`."""
+        return replace(self, scales=tuple(scale * factor for factor in self.scales))
 
     @property
     def plain(self) -> bool:

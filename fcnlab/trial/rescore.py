@@ -105,7 +105,8 @@ def rescore(
     if known is not None and known.weights == digest and known.precision == precision and arrays.is_file():
         return known
 
-    seconds, counted = _score(trial, lab, _load(trial, lab, weights, device), protocol, precision, told)
+    asked = protocol.times(trial.recipe.score_scale)
+    seconds, counted = _score(trial, lab, _load(trial, lab, weights, device), asked, precision, told)
     made = ProtocolScores(
         key=trial.key,
         name=str(protocol),

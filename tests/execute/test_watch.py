@@ -66,3 +66,23 @@ def test_what_runs_and_what_failed_is_shown(kind: type[PlainWatcher], tmp_path: 
     assert "50.0" in text
     assert "FAILED fcn32s, seed 0: the disk [/x] is full" in text
     assert "second line" not in text
+
+
+def test_the_decoding_of_a_split_is_shown_until_the_first_trial_starts(tmp_path: Path) -> None:
+    path = write_grid(tmp_path, SMOKE)
+    lab = Lab.find(path)
+    plan = make_plan(lab.grid(path), lab)
+    shown = io.StringIO()
+    with LiveWatcher(Console(file=shown, width=100, force_terminal=True, highlight=False)) as watcher:
+        assert isinstance(watcher, LiveWatcher)
+        watcher.planned(plan)
+        advance = watcher.decoding("camvid train", 367)
+        for _ in range(3):
+            advance()
+        watcher._live.refresh()
+        assert "decode camvid train: 367 images" in shown.getvalue()
+        assert "decoding camvid train, 3 of 367 images" in shown.getvalue()
+        watcher.started(plan.trials[0])
+        shown.truncate(0)
+        watcher._live.refresh()
+    assert "decoding" not in shown.getvalue()

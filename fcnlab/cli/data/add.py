@@ -76,8 +76,8 @@ def add(
     _tell(pairing, contents, named, made_up=classes is None)
     if pairing.images_alone and not skip_unpaired and lists is None:
         raise DataError(
-            f"{len(pairing.images_alone)} images have no mask, {pairing.images_alone[0]} the first; give them one, or "
-            "pass --skip-unpaired to leave them out"
+            f"{pairing.images_alone[0]}: has no mask, the first of {len(pairing.images_alone)} such images; give each "
+            "one, or pass --skip-unpaired to leave them out"
         )
     entry = entry_of(place, folders, pairing, named, ignored, skip_unpaired)
     entry |= listed_splits(place, lists) if lists is not None else splits_of(folders, val, test, seed)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnlab.cli.data.entry import DatasetName, dataset_entry, used_splits
+from fcnlab.cli.data.entry import DatasetName, dataset_entry
 from fcnlab.cli.options import DataRoot, LabOption, console
 from fcnlab.errors import DataError
 
@@ -53,7 +53,7 @@ def make(name: DatasetName, lab: LabOption = None, data_root: DataRoot = None) -
     place = Lab.find(lab=lab, data_root=data_root)
     spec = dataset_entry(place, name)
     dataset = place.dataset(spec)
-    for split in used_splits(spec):
+    for split in spec.used_splits:
         try:
             with sample_bars() as bars:
                 index = ensure(dataset, split, bars).index

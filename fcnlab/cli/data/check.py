@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnlab.cli.data.entry import DatasetName, dataset_entry, used_splits
+from fcnlab.cli.data.entry import DatasetName, dataset_entry
 from fcnlab.cli.options import DataRoot, LabOption, console
 from fcnlab.errors import DataError
 
@@ -42,7 +42,7 @@ def check(
     place = Lab.find(lab=lab, data_root=data_root)
     spec = dataset_entry(place, name)
     dataset = place.dataset(spec)
-    used = used_splits(spec)
+    used = spec.used_splits
     extra = [split for split in every_split(dataset) if split not in used] if all_splits else []
     with sample_bars() as bars:
         checked = check_splits(dataset, used, extra=extra, progress=bars)

@@ -20,9 +20,3 @@ def dataset_entry(lab: Lab, name: str) -> Dataset:
     spec = lab.catalog.get("dataset", name)
     assert isinstance(spec, Dataset)
     return spec
-
-
-def used_splits(spec: Dataset) -> list[str]:
-    """The splits that serve a purpose, each once."""
-    splits = spec.splits
-    return [split for split in dict.fromkeys((splits.train, splits.val, splits.test)) if split is not None]

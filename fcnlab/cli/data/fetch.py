@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnlab.cli.data.entry import dataset_entry, used_splits
+from fcnlab.cli.data.entry import dataset_entry
 from fcnlab.cli.options import DataRoot, LabOption
 from fcnlab.errors import DataError, nearest
 
@@ -60,7 +60,7 @@ def _sources(place: Lab, name: str) -> list[tuple[str, Source, str | None]]:
     if spec.type not in SOURCES:
         raise DataError(f"dataset {name}: nothing is to be fetched for type {spec.type}; {nearest(name, SOURCES)}")
     beside = BESIDE.get(spec.type, {})
-    needed = dict.fromkeys(beside[split] for split in used_splits(spec) if split in beside)
+    needed = dict.fromkeys(beside[split] for split in spec.used_splits if split in beside)
     return [(spec.type, SOURCES[spec.type], spec.folder), *((key, SOURCES[key], None) for key in needed)]
 
 

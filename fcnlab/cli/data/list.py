@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fcnlab.cli.data.entry import dataset_entry, used_splits
+from fcnlab.cli.data.entry import dataset_entry
 from fcnlab.cli.options import DataRoot, LabOption, console
 from fcnlab.errors import DataError
 
@@ -21,7 +21,7 @@ def list_(lab: LabOption = None, data_root: DataRoot = None) -> None:
         spec = dataset_entry(place, name)
         try:
             dataset = place.dataset(spec)
-            images = ", ".join(f"{split} {len(dataset.split(split))}" for split in used_splits(spec))
+            images = ", ".join(f"{split} {len(dataset.split(split))}" for split in spec.used_splits)
             table.add_row(name, str(len(dataset.classes)), images, spec.about)
         except DataError as error:
             table.add_row(name, "", "not there", f"{spec.about}\n{error}")

@@ -27,7 +27,10 @@ def decide_classes(contents: Contents, said: str | None, ignore: str | None) -> 
         DataError: the masks hold something else.
     """
     try:
-        given = None if ignore is None else list(values_of([_number(part) for part in _parts(ignore)], "--ignore: "))
+        given = None if ignore is None else list(values_of([_number(part) for part in _parts(ignore)]))
+    except ValueError as error:
+        raise SpecError(f"--ignore {ignore}: {error}") from None
+    try:
         if said is None:
             return propose.classes(contents.values, given)
         named = classes_of(_said_classes(said))
@@ -87,11 +90,14 @@ def splits_of(folders: tuple[str, str], val: float | None, test: float | None, s
     """Splits by sub-folders where there are any, else by chance.
 
     Raises:
+        SpecError: there is nothing to validate on.
         DataError: the folder's name has `{split}`, and there is none to train on and one to score on.
     """
     if SPLIT not in folders[0]:
         if val is None and test is None:
             test = 0.15
+        if val == 0:
+            raise SpecError("--val 0: the share to validate on is above 0; name one, such as --val 0.1")
         shares = {"val": 0.15 if val is None else val, "test": test, "seed": seed}
         return {"fractions": {k: v for k, v in shares.items() if v}} | ({"splits": {"test": "test"}} if test else {})
     named = propose.purposes(common_splits(*folders))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fcnlab.cli.data.check import AllSplits, every_split
-from fcnlab.cli.data.entry import DatasetName, dataset_entry, used_splits
+from fcnlab.cli.data.entry import DatasetName, dataset_entry
 from fcnlab.cli.options import DataRoot, LabOption, console
 from fcnlab.errors import DataError
 
@@ -40,7 +40,7 @@ def stats(
     place = Lab.find(lab=lab, data_root=data_root)
     spec = dataset_entry(place, name)
     dataset = place.dataset(spec)
-    splits = used_splits(spec)
+    splits = list(spec.used_splits)
     if all_splits:
         splits += [split for split in every_split(dataset) if split not in splits]
     try:
