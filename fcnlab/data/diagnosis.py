@@ -84,7 +84,8 @@ def diagnose(split: str, pair: Pair, error: DataError, labels: Labels | None, op
 def without_image(split: str, pairs: Sequence[Pair]) -> list[Fault]:
     """Masks whose image is gone. Where the images' folder says what a split has, such a pair is silently left out.
 
-    Looked for in the folders of the split's masks, under names built as those of its pairs.
+    Looked for in the folders of the split's masks, under names built as those of its pairs, whatever the extension of
+    the image.
     """
     folders: dict[Path, set[Path]] = {}
     endings: dict[str, set[str]] = {}
@@ -92,12 +93,12 @@ def without_image(split: str, pairs: Sequence[Pair]) -> list[Fault]:
         folders.setdefault(pair.mask.parent, set()).add(pair.image.parent)
         stem = Path(pair.id).name
         if pair.mask.name.startswith(stem) and pair.image.name.startswith(stem):
-            endings.setdefault(pair.mask.name.removeprefix(stem), set()).add(pair.image.name.removeprefix(stem))
+            endings.setdefault(pair.mask.name.removeprefix(stem), set()).add(pair.image.stem.removeprefix(stem))
     listed = {pair.mask for pair in pairs}
     remedy = "put the image there, or take its mask away"
     faults = []
     for masks, images in folders.items():
-        there = {file.name for folder in images if folder.is_dir() for file in folder.iterdir()}
+        there = {file.stem for folder in images if folder.is_dir() for file in folder.iterdir()}
         for mask in sorted(masks.iterdir()) if masks.is_dir() else ():
             fits = [ending for ending in endings if mask.name.endswith(ending) and not mask.name.startswith(".")]
             if mask in listed or not fits:

@@ -234,10 +234,8 @@ def _listed(file: Path, images: Mapping[str, Path], files: Layout) -> list[str]:
         id_ = said if said in images else stem.removesuffix(files.image_suffix)
         if id_ not in images:
             what = "image with a mask" if files.skip else "image"
-            raise DataError(
-                f"{file}, line {number}: no {what} '{said}' in {files.images}; a line is an image's path below "
-                f"that folder, {_likely(id_, list(images))}"
-            )
+            likely = _likely(id_, list(images))
+            raise DataError(f"{file}, line {number}: no {what} '{said}' in {files.images}, {likely}")
         ids.append(id_)
     return ids
 

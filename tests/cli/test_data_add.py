@@ -204,7 +204,7 @@ def test_class_files_and_values_that_cannot_be_meant_are_one_line(call: Call, mi
         (["--classes", "bad.yaml"], "--classes bad.yaml: class road: 300 is neither a number from 0 to 255"),
         (["--classes", "a,b,a"], "--classes a,b,a: the class 'a' stands twice"),
         (["--classes", "a,b"], "the masks hold 2 (50.00 % of the pixels), and nothing says what is meant"),
-        (["--ignore", "none"], "--ignore: 'none' is neither a number from 0 to 255 nor a colour"),
+        (["--ignore", "none"], "--ignore none: 'none' is neither a number from 0 to 255 nor a colour"),
         (["--ignore", "0,1,2"], "of which 1 would be a class; a dataset has at least two"),
     ):
         refused(add(call, *more), says)
@@ -272,11 +272,17 @@ def test_shares_and_seed_are_those_asked_for(call: Call, mine: Path) -> None:
 # --- files that do not fit -------------------------------------------------------------------------------------------
 
 
+def test_nothing_to_validate_on_is_said_in_the_words_of_the_command(call: Call, mine: Path) -> None:
+    said = add(call, "--val", 0)
+    assert said.code == 2 and "--val 0: the share to validate on is above 0" in said.err
+    assert not Path("registry/datasets.yaml").exists()
+
+
 def test_files_without_a_partner_are_reported_and_images_left_out_when_asked(call: Call, mine: Path) -> None:
     (mine / "masks/b_mask.png").unlink()
     (mine / "images/c.jpg").unlink()
     said = add(call)
-    assert said.code == 2 and f"1 images have no mask, {mine}/images/b.jpg the first" in said.err
+    assert said.code == 2 and f"{mine}/images/b.jpg: has no mask, the first of 1 such" in said.err
     assert "unpaired: 1 images without a mask: b.jpg" in said.out
     assert "unpaired: 1 masks without an image: c_mask.png" in said.out
     said = add(call, "--skip-unpaired")

@@ -13,6 +13,7 @@ from PIL import ExifTags, Image
 from fcnlab.data.base import FileDataset, Pixels
 from fcnlab.data.camvid import CamVid
 from fcnlab.data.check import Checked, check_splits
+from fcnlab.data.folder import Folder, Layout
 from fcnlab.data.parallel import on_all_cores
 from fcnlab.data.shapes import Shapes
 from fcnlab.data.voc import Voc2012
@@ -163,6 +164,39 @@ def test_a_mask_whose_image_is_gone_is_a_fault(camvid: CamVid) -> None:
 def test_a_pair_that_no_list_names_is_no_fault(voc: Voc2012) -> None:
     (voc.root / "ImageSets/Segmentation/train.txt").write_text("1\n2\n")
     assert kinds(check_splits(voc, ["train", "val"])) == []
+
+
+def test_a_mask_that_stands_alone_is_one_note_where_images_are_divided_by_chance(tmp_path: Path) -> None:
+    for number in range(6):
+        save(image_of(number), tmp_path / f"images/{number}.png")
+        save(mask_of(number), tmp_path / f"masks/{number}.png")
+    (tmp_path / "images/0.png").unlink()
+    shares = {"train": 0.5, "val": 0.25, "test": 0.25}
+    layout = Layout(str(tmp_path / "images"), str(tmp_path / "masks"), parts=shares)
+    checked = check_splits(Folder(layout, [(str(n), [n]) for n in range(12)]), shares)
+    assert [split.faults for split in checked] == [[], [], []]
+    (note,) = [note for split in checked for note in split.notes]
+    assert (note.where, note.kind) == (str(tmp_path / "masks/0.png"), "missing image")
+
+
+def test_no_mask_stands_alone_because_its_image_has_another_extension(tmp_path: Path) -> None:
+    for number in range(6):
+        save(image_of(number), tmp_path / f"images/{number}{'.png' if number % 2 else '.BMP'}")
+        save(mask_of(number), tmp_path / f"masks/{number}_mask.png")
+    shares = {"train": 0.6, "val": 0.2, "test": 0.2}
+    layout = Layout(str(tmp_path / "images"), str(tmp_path / "masks"), mask_suffix="_mask", parts=shares)
+    checked = check_splits(Folder(layout, [(str(n), [n]) for n in range(12)]), shares)
+    assert [(split.faults, split.notes) for split in checked] == [([], [])] * 3
+
+
+def test_a_mask_that_stands_alone_is_a_fault_where_folders_are_splits(tmp_path: Path) -> None:
+    for number, split in enumerate(["train", "train", "val"]):
+        save(image_of(number), tmp_path / f"images/{split}/{number}.png")
+        save(mask_of(number), tmp_path / f"masks/{split}/{number}.png")
+    (tmp_path / "images/train/0.png").unlink()
+    layout = Layout(f"{tmp_path}/images/{{split}}", f"{tmp_path}/masks/{{split}}")
+    train, val = check_splits(Folder(layout, [(str(n), [n]) for n in range(12)]), ["train", "val"])
+    assert [fault.kind for fault in train.faults] == ["missing image"] and val.faults == []
 
 
 def test_both_files_of_a_pair_are_looked_at(camvid: CamVid) -> None:

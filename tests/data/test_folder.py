@@ -187,15 +187,56 @@ def test_lists_say_ids_or_names_of_images_in_their_order(tmp_path: Path) -> None
     assert folder(tmp_path, lists={"train": file}, image_suffix="_rgb").split("train").ids == ("x/b", "a.1", "c")
 
 
+def test_a_list_may_come_from_an_editor_on_windows(tmp_path: Path) -> None:
+    put(tmp_path, "a b", image=".JPG", mask=".PNG")
+    file = tmp_path / "train.txt"
+    file.write_bytes(b"\xef\xbb\xbfb.JPG\r\na\r\n\r\n")
+    train = folder(tmp_path, lists={"train": file}).split("train")
+    assert train.ids == ("b", "a") and len(list(train)) == 2
+
+
+def test_links_to_folders_are_followed_and_never_in_a_circle(tmp_path: Path) -> None:
+    put(tmp_path, "a sub/b .hidden/c")
+    (tmp_path / "images/Thumbs.db").write_bytes(b"x")
+    (tmp_path / "images/._a.jpg").write_bytes(b"x")
+    other = tmp_path / "linked"
+    other.mkdir()
+    (other / "day").symlink_to(tmp_path / "images", target_is_directory=True)
+    (tmp_path / "images/sub/up").symlink_to(other, target_is_directory=True)
+    (tmp_path / "images/gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    assert list(index(str(other))) == ["day/a", "day/sub/b"]
+    assert list(index(str(tmp_path / "images"))) == ["a", "sub/b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("image", r"image: no such folder; .* has no folder 'image', did you mean 'images'\?$"),
+        ("imagse/train", r"imagse/train: no such folder; .* has no folder 'imagse', did you mean 'images'\?$"),
+        ("zz", "zz: no such folder; .* has no folder 'zz', but images, masks$"),
+        ("images/zz", "has no folder 'zz', nor any other$"),
+        ("images/a.jpg", "a.jpg: is a file, and a folder is expected$"),
+    ],
+)
+def test_of_a_folder_that_is_not_there_the_nearest_is_named(tmp_path: Path, name: str, says: str) -> None:
+    put(tmp_path, "a")
+    with pytest.raises(DataError, match=says):
+        index(str(tmp_path / name))
+
+
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
         (lambda file: file.unlink(), r"train\.txt: no such file; it is expected to list ids, one a line"),
-        (lambda file: file.write_text("a\nzz\n"), r"train\.txt, line 2: no image 'zz' in .*/images"),
-        (lambda file: file.write_bytes(b"\xff\xfe"), r"train\.txt: cannot be read"),
-        (lambda file: file.write_text("\n"), "the split 'train' has no images"),
+        (
+            lambda file: file.write_text("a\nzz\n"),
+            r"train\.txt, line 2: no image 'zz' in .*/images, but a, b$",
+        ),
+        (lambda file: file.write_text("./a.jpg\n"), "no image './a.jpg' in .*/images, "),
+        (lambda file: file.write_bytes(b"\xff\xfe"), r"train\.txt: is no text in UTF-8; save it as UTF-8"),
+        (lambda file: file.write_text("\n"), r"train\.txt: the split 'train' has no images; give"),
     ],
-    ids=["missing", "an unknown id", "no text", "empty"],
+    ids=["missing", "an unknown id", "a folder before it", "no text", "empty"],
 )
 def test_a_faulty_list_is_one_line(tmp_path: Path, harm: Callable[[Path], object], says: str) -> None:
     put(tmp_path, "a b")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -85,3 +88,9 @@ def test_without_augmentation_a_row_is_the_sample_alone() -> None:
     np.testing.assert_array_equal(only.image, TRAIN[2].image)
     np.testing.assert_array_equal(only.label, TRAIN[2].label)
     assert only.caption == f"{TRAIN[2].id}  40x{WIDTH}"
+
+
+def test_a_sheet_without_draws_needs_no_torch() -> None:
+    code = "import sys, fcnlab.report.preview; print('torch' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == "False\n"
