@@ -159,7 +159,7 @@ def test_several_faults_are_several_lines() -> None:
         "grid.yaml: entry: type: missing; this key is required",
         "grid.yaml: entry: stride: 7 is not valid; valid: 16, 32, 4, 8",
         "grid.yaml: entry: typ: unknown key; did you mean 'type'? valid: about, at_once, auxiliary, concat_input, "
-        "convs, dropout, fusion, hidden, options, output_stride, reads, stride, type",
+        "context, convs, dropout, fusion, hidden, options, output_stride, reads, stride, type",
     ]
 
 
