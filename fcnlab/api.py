@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fcnlab.execute.driver import Outcome
+    from fcnlab.execute.means import ExecutorName
     from fcnlab.models import FCN
     from fcnlab.report.write import Report
 
@@ -70,24 +71,31 @@ def load_grid(path: str | os.PathLike[str]) -> Grid:
 def run_grid(
     grid: Grid,
     *,
+    executor: ExecutorName = "process",
     workers: int | None = None,
     threads: int | None = None,
+    per_gpu: int = 1,
+    address: str | None = None,
+    fail_fast: bool = False,
     lab: Lab | None = None,
     quiet: bool = False,
 ) -> Outcome:
     """Run what is left of a grid, publish it to MLflow and write its report.
+
+    The arguments are those of `fcnlab grid run`, described at `fcnlab.execute.means.Means`.
 
     Raises:
         FcnlabError: as `fcnlab grid run` would say it.
     """
     from fcnlab.cli.options import console
     from fcnlab.execute.driver import run
-    from fcnlab.execute.process import ProcessExecutor, plan_slots
+    from fcnlab.execute.means import Means
     from fcnlab.execute.watch import PlainWatcher, Watcher
 
     lab = lab or Lab.find(grid.path)
     watcher = Watcher() if quiet else PlainWatcher(console())
-    outcome = run(grid, lab, lambda: ProcessExecutor(lab, plan_slots(grid.recipes, workers, threads)), watcher)
+    means = Means(executor, workers, threads, per_gpu, address)
+    outcome = run(grid, lab, lambda: means.hire(lab, grid.recipes), watcher, fail_fast=fail_fast)
     if outcome.postponed is None:
         report(grid, lab=lab)
     return outcome
@@ -105,8 +113,8 @@ def summary(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
 
 def report(grid: Grid, *, lab: Lab | None = None) -> Report:
     """Write `results/<grid>/` from MLflow and return the `Report`."""
-    from fcnlab.execute.driver import open_book
     from fcnlab.execute.plan import make_plan
+    from fcnlab.execute.publisher import open_book
     from fcnlab.report.write import write_report
 
     lab = lab or Lab.find(grid.path)
@@ -114,8 +122,8 @@ def report(grid: Grid, *, lab: Lab | None = None) -> Report:
 
 
 def _summarised(grid: Grid, lab: Lab | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    from fcnlab.execute.driver import open_book
     from fcnlab.execute.plan import make_plan
+    from fcnlab.execute.publisher import open_book
     from fcnlab.report.write import summarise
 
     lab = lab or Lab.find(grid.path)

@@ -185,9 +185,11 @@ class Book:
         for start in range(0, len(points), BATCH):
             self._client.log_batch(run_id, metrics=points[start : start + BATCH])
 
-    def end(self, run_id: str, status: str) -> None:
-        """Say how a run ended, such as FINISHED, FAILED or KILLED."""
+    def end(self, run_id: str, status: str, *, stopped: int | None = None) -> None:
+        """Say how a run ended, such as FINISHED, FAILED or KILLED, and after which epoch its grid stopped it."""
         with _reaching(self._uri):
+            if stopped is not None:
+                self._client.set_tag(run_id, "fcnlab.stopped", str(stopped))
             self._client.set_terminated(run_id, status)
 
     def attach(self, run_id: str, folder: Path, note: str) -> None:

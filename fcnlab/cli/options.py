@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,6 +28,19 @@ Workers = Annotated[
 ]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads a trial [default: a share of the cores]")
+]
+
+ExecutorOption = Annotated[
+    Literal["process", "serial", "ray"],
+    typer.Option("--executor", help="Workers on this machine, this very process, or a Ray cluster"),
+]
+PerGpu = Annotated[int, typer.Option("--per-gpu", min=1, help="Trials that share a GPU")]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", help="Of a Ray cluster, as host:port or auto [default: one on this machine]"),
+]
+FailFast = Annotated[
+    bool, typer.Option("--fail-fast/--keep-going", help="Whether a failed trial ends the run, after the epoch")
 ]
 
 

@@ -26,8 +26,8 @@ def train(
     from pathlib import Path
 
     from fcnlab.execute import driver
+    from fcnlab.execute.means import Means
     from fcnlab.execute.plan import make_plan
-    from fcnlab.execute.process import ProcessExecutor, plan_slots
     from fcnlab.execute.watch import LiveWatcher, PlainWatcher
     from fcnlab.places import Lab
     from fcnlab.spec.grid import Grid, GridFile, resolve
@@ -39,7 +39,8 @@ def train(
     grid = Grid("train", Path("train"), file, (cell,), cell, (seed,))
     terminal = console()
     with LiveWatcher(terminal) if terminal.is_terminal else PlainWatcher(terminal) as watcher:
-        outcome = driver.run(grid, place, lambda: ProcessExecutor(place, plan_slots(grid.recipes, 1, threads)), watcher)
+        means = Means(workers=1, threads=threads)
+        outcome = driver.run(grid, place, lambda: means.hire(place, grid.recipes), watcher)
     planned = make_plan(grid, place).trials[0]
     assert planned.record is not None, "run has ended every trial"
     for score in planned.record.scores:

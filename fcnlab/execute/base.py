@@ -1,4 +1,4 @@
-"""What an executor is: it starts trials, and says which have ended."""
+"""What an executor is: it runs jobs in its places, and says which have ended."""
 
 from __future__ import annotations
 
@@ -6,33 +6,68 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import TracebackType
 
+from fcnlab.spec.config import Config, Count
 from fcnlab.spec.trial import Trial
+
+PAUSE = b"pause"
+"""The line that asks a worker's trial to stop after its epoch."""
+
+
+class Job(Config):
+    """A trial, and how it is run this time; nothing of this is part of the question.
+
+    Attributes:
+        until: pause after this epoch, with a checkpoint; None runs the trial to its end.
+        parts: cut each batch into so many more parts, whose gradients add up; for trials that ran out of memory.
+        alone: nothing else may run on its device meanwhile.
+    """
+
+    trial: Trial
+    until: Count | None = None
+    parts: Count = 1
+    alone: bool = False
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A trial whose worker is done with it. Its record says how it went; `lost` says that no record can be there."""
+    """A job whose worker is done with it.
+
+    Its record says how the trial went; where there is no record, it was paused. `lost` says that the worker died.
+    """
 
     key: str
     lost: str | None = None
 
 
 class Executor(ABC):
-    """Runs trials in `slots` places at once. Used as a context; leaving it stops what still runs."""
+    """Runs jobs, several at once. Used as a context; leaving it stops what still runs.
 
-    slots: int
+    When `wait` has given a job as ended, its run folder in the driver's lab holds what the trial has produced.
+    """
+
+    shares_devices: bool
+    """Whether a trial may have neighbours on its device; a job that is `alone` never has."""
+
+    @property
+    @abstractmethod
+    def free(self) -> int:
+        """How many jobs can be started now."""
 
     @abstractmethod
-    def start(self, trial: Trial) -> None:
-        """Start a trial. Only called while fewer than `slots` trials run."""
+    def start(self, job: Job) -> None:
+        """Start a job, or keep it until its device is clear if it is to be alone. Only called while `free` > 0."""
 
     @abstractmethod
     def wait(self, timeout: float) -> list[Ended]:
-        """Wait up to `timeout` seconds for trials to end; give those that did."""
+        """Wait up to `timeout` seconds for jobs to end; give those that did."""
+
+    @abstractmethod
+    def pause(self) -> None:
+        """Ask all that runs to stop after its epoch, with a checkpoint; `wait` gives each as ended."""
 
     @abstractmethod
     def close(self) -> None:
-        """Stop everything that runs. What was checkpointed stays."""
+        """Stop everything that runs at once. What was checkpointed stays."""
 
     def __enter__(self) -> Executor:
         return self

@@ -1,116 +1,141 @@
-"""Run a grid: plan, start what is left, watch it, publish each record, and make the report."""
+"""Run a grid: plan, start what is left, watch it, publish each record.
+
+Several drivers may run one grid from one lab, on one machine or on many that share its folder: a trial is run by the
+driver that has leased it (`fcnlab.execute.lease`), and every driver stays until all trials have ended.
+"""
 
 from __future__ import annotations
 
-from collections import deque
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from fcnlab.data.cache_build import mapped
-from fcnlab.errors import DataError, RunError, TrackingError
-from fcnlab.execute.base import Ended, Executor
+from fcnlab.errors import DataError, RunError
+from fcnlab.execute import policy
+from fcnlab.execute.base import Ended, Executor, Job
+from fcnlab.execute.lease import Leases, Presence
 from fcnlab.execute.plan import Plan, Planned, make_plan
+from fcnlab.execute.publisher import Publisher
+from fcnlab.execute.race import Race
 from fcnlab.execute.watch import Watcher
 from fcnlab.places import Lab
 from fcnlab.spec.grid import Grid
-from fcnlab.tracking import Book
-from fcnlab.trial.record import EpochRecord, Failure, Record, RunFolder
+from fcnlab.trial.record import Attempt, Record, RunFolder
 
 POLL = 0.25
-"""Seconds between two looks at the trials that run."""
+"""Seconds between two looks at the trials that run here."""
 
-LIVES = 2
-"""How often a trial is started whose process dies under it: once more than the first time."""
+LOOK_ELSEWHERE = 2.0
+"""Seconds between two looks at the trials that other drivers run."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run of a grid went, in numbers of trials, and why its book waits if it does."""
+    """How a run of a grid went, in numbers of trials; why its book waits if it does; whether it was interrupted."""
 
     finished: int
     failed: int
     reused: int
+    stopped: int = 0
     postponed: str | None = None
+    interrupted: bool = False
 
     @property
     def ok(self) -> bool:
-        """Whether every trial has finished."""
+        """Whether no trial has failed."""
         return self.failed == 0
 
 
-def run(grid: Grid, lab: Lab, hire: Callable[[], Executor], watcher: Watcher) -> Outcome:
+def run(
+    grid: Grid,
+    lab: Lab,
+    hire: Callable[[], Executor],
+    watcher: Watcher,
+    *,
+    interrupted: Callable[[], bool] = lambda: False,
+    fail_fast: bool = False,
+) -> Outcome:
     """Run what is left of a grid and publish every record that is not in the book yet.
 
-    `hire` makes the executor; it is not called when nothing is left to run.
+    `hire` makes the executor; it is not called when nothing is left to run here. Once `interrupted` says so, what runs
+    goes to the end of its epoch and nothing more is started; with `fail_fast`, the same once a trial has failed.
 
     Raises:
-        RunError: the grid is already being run from this lab, or the lab cannot be written.
+        RunError: the lab cannot be written.
         DataError, ModelError: something that a trial needs is not there.
     """
-    with _alone(grid, lab):
-        plan = make_plan(grid, lab)
-        for planned in plan.left:  # before anything is started or published: this is where a full disk shows
-            planned.folder.make()
-        publisher = Publisher(plan, lab, watcher)
-        publisher.publish_ended()
-        watcher.planned(plan)
+    plan = make_plan(grid, lab)
+    for planned in plan.left:  # before anything is started or published: this is where a full disk shows
+        planned.folder.make()
+    with _leases(lab) as leases:
+        publisher = Publisher(grid, lab, leases, watcher)
+        shift = _Shift(plan, lab, leases, publisher, watcher, interrupted, fail_fast)
         try:
+            publisher.take_over()
+            watcher.planned(plan)
             if plan.left:
                 _decode(plan, lab, watcher)
-                with hire() as executor:
-                    _work_off(plan, lab, executor, publisher, watcher)
+                shift.work(hire)
+            while not (shift.stops or publisher.take_over()):  # another driver still publishes what is in the table
+                time.sleep(POLL)
         finally:
-            publisher.close()
+            publisher.close(complete=shift.done)
     after = make_plan(grid, lab)
-    finished, failed = after.count("finished"), after.count("failed")
-    return Outcome(finished, failed, len(plan.everything) - len(plan.left), publisher.postponed)
+    return Outcome(
+        finished=after.count("finished"),
+        failed=after.count("failed"),
+        reused=len(plan.everything) - len(plan.left),
+        stopped=after.count("stopped"),
+        postponed=publisher.postponed,
+        interrupted=interrupted(),
+    )
 
 
 def sync(grid: Grid, lab: Lab, watcher: Watcher) -> Outcome:
-    """Publish what the book lacks, and run nothing. Raises as `run` does."""
-    with _alone(grid, lab):
-        plan = make_plan(grid, lab)
-        publisher = Publisher(plan, lab, watcher)
-        publisher.publish_ended()
-        publisher.close()
+    """Publish what the book lacks, and run nothing.
+
+    Raises:
+        RunError: another driver runs the grid and publishes it; or as `run` does.
+    """
+    plan = make_plan(grid, lab)
+    with _leases(lab) as leases:
+        publisher = Publisher(grid, lab, leases, watcher)
+        if not publisher.take_over():
+            raise RunError(
+                f"the grid {grid.name} is being run in {lab.root}, and published as it goes; watch it with "
+                f"`fcnlab grid status {grid.path}`"
+            )
+        publisher.close(complete=not plan.left)
     ended = len(plan.everything) - len(plan.left)
-    return Outcome(plan.count("finished"), plan.count("failed"), ended, publisher.postponed)
+    return Outcome(
+        plan.count("finished"), plan.count("failed"), ended, plan.count("stopped"), postponed=publisher.postponed
+    )
 
 
 def forget_failed(grid: Grid, lab: Lab) -> int:
     """Set the failed records of a grid aside, so that the next run runs those trials again; returns how many."""
-    with _alone(grid, lab):
-        failed = [planned for planned, record in make_plan(grid, lab).ended if record.status == "failed"]
-        for planned in failed:
-            planned.folder.set_aside()
-    return len(failed)
+    failed = [planned for planned, record in make_plan(grid, lab).ended if record.status == "failed"]
+    with _leases(lab) as leases:
+        free = [planned for planned in failed if leases.claim(planned.folder.path)]
+        for planned in free:
+            planned.folder.forget()
+            leases.release(planned.folder.path)
+    return len(free)
 
 
 @contextmanager
-def _alone(grid: Grid, lab: Lab) -> Iterator[None]:
-    """Hold the grid, so that no second driver runs it from this lab; the kernel lets go when a driver dies."""
-    folder = lab.root / ".fcnlab"
-    lock = FileLock(folder / f"{grid.name}.lock")
+def _leases(lab: Lab) -> Iterator[Leases]:
+    folder = lab.root / ".fcnlab" / "drivers"
     try:
-        folder.mkdir(exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RunError(
-            f"the grid {grid.name} is already being run in {lab.root}; watch it with "
-            f"`fcnlab grid status {grid.path}`, or wait until it is done"
-        ) from None
+        presence = Presence(folder)
     except OSError as error:
         raise RunError(
             f"{folder}: cannot be written ({error.strerror}); choose another lab folder with --lab"
         ) from None
-    try:
-        yield
-    finally:
-        lock.release()
+    with presence:
+        yield Leases(presence)
 
 
 def _decode(plan: Plan, lab: Lab, watcher: Watcher) -> None:
@@ -123,131 +148,165 @@ def _decode(plan: Plan, lab: Lab, watcher: Watcher) -> None:
             mapped(lab.dataset(datasets[spec]), split, watcher.decoding)
 
 
-class _Waiting:
-    """What is left to start, in order; a trial that starts from another waits until that one has ended."""
+class _Shift:
+    """What a driver does from the plan until every trial has ended: here, elsewhere, or not at all."""
 
-    def __init__(self, plan: Plan, lab: Lab) -> None:
-        self._waiting = deque(plan.left)
+    def __init__(
+        self,
+        plan: Plan,
+        lab: Lab,
+        leases: Leases,
+        publisher: Publisher,
+        watcher: Watcher,
+        interrupted: Callable[[], bool],
+        fail_fast: bool,
+    ) -> None:
         self._lab = lab
+        self._leases = leases
+        self._publisher = publisher
+        self._watcher = watcher
+        self._interrupted = interrupted
+        self._fail_fast = fail_fast
+        self._failed = False
+        self._left = {planned.trial.key: planned for planned in plan.left}
+        self._running: dict[str, tuple[Planned, Job]] = {}
+        self._elsewhere: set[str] = set()
+        self._looked_elsewhere = 0.0
+        self._race = Race(plan) if plan.grid.file.stop is not None else None
 
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+    @property
+    def done(self) -> bool:
+        """Whether every trial has ended."""
+        return not self._left
 
-    def take(self) -> Planned | None:
-        """The next trial that can be started, if there is one."""
-        for planned in self._waiting:
-            if planned.trial.start is None or RunFolder(self._lab.runs, planned.trial.start).read() is not None:
-                self._waiting.remove(planned)
-                return planned
-        return None
+    @property
+    def stops(self) -> bool:
+        """Whether nothing more is to be started."""
+        return self._interrupted() or (self._fail_fast and self._failed)
 
-    def again(self, planned: Planned) -> None:
-        """Put a trial back, before all others."""
-        self._waiting.appendleft(planned)
+    def work(self, hire: Callable[[], Executor]) -> None:
+        """Run what this driver can lease, until all trials have ended or what runs has been paused."""
+        with hire() as executor:
+            while self._left and not self.stops:
+                self._start(executor)
+                self._look(executor)
+            if self._running:
+                self._watcher.pausing(len(self._running))
+                executor.pause()
+            while self._running:
+                self._look(executor)
 
-
-def _work_off(plan: Plan, lab: Lab, executor: Executor, publisher: Publisher, watcher: Watcher) -> None:
-    waiting = _Waiting(plan, lab)
-    running: dict[str, Planned] = {}
-    deaths: dict[str, int] = {}
-    while waiting or running:
-        while len(running) < executor.slots and (planned := waiting.take()) is not None:
-            running[planned.trial.key] = planned
-            executor.start(planned.trial)
-            publisher.begin(planned)
-            watcher.started(planned)
-        if not running:
-            raise RunError("what the next trial starts from is no longer there; run the grid again")
+    def _look(self, executor: Executor) -> None:
+        """See what has ended, and how far the rest is."""
         for ended in executor.wait(POLL):
-            planned = running.pop(ended.key)
+            self._settle(ended, executor)
+        for planned, _ in self._running.values():
+            epochs = planned.folder.read_progress()
+            if self._watcher.progress(planned, epochs):
+                self._publisher.epochs(planned, epochs)
+        if time.monotonic() - self._looked_elsewhere > LOOK_ELSEWHERE:
+            self._look_elsewhere()
+
+    def _start(self, executor: Executor) -> None:
+        """Start what can be started and leased, in order, while there is room."""
+        for key, planned in list(self._left.items()):
+            if not executor.free:
+                return
+            if key in self._running or key in self._elsewhere or not self._can_go_on(planned):
+                continue
+            if not self._leases.claim(planned.folder.path):
+                self._elsewhere.add(key)
+                continue
             record = planned.folder.read()
             if record is None:
-                deaths[ended.key] = deaths.get(ended.key, 0) + 1
-                if deaths[ended.key] < LIVES:
-                    watcher.lost(planned, ended.lost or "no record came")
-                    waiting.again(planned)
-                    continue
-                record = _lost(planned, ended)
-            publisher.publish(planned, record)
-            watcher.ended(planned, record)
-        for planned in running.values():
-            epochs = planned.folder.read_progress()
-            if watcher.progress(planned, epochs):
-                publisher.epochs(planned, epochs)
+                self._start_one(planned, executor)
+            else:  # another driver has run it since this one made its plan
+                self._leases.release(planned.folder.path)
+                self._end(planned, record)
+
+    def _start_one(self, planned: Planned, executor: Executor) -> None:
+        until = self._race.until(planned) if self._race is not None else None
+        attempts = planned.folder.attempts()
+        job = policy.job_for(planned.trial, attempts, shares_devices=executor.shares_devices, until=until)
+        self._running[planned.trial.key] = planned, job
+        executor.start(job)
+        self._publisher.begin(planned)
+        self._watcher.started(planned)
+
+    def _can_go_on(self, planned: Planned) -> bool:
+        """Whether what a trial starts from has ended, and no decision about its cell is to be waited for."""
+        start = planned.trial.start
+        if start is not None and RunFolder(self._lab.runs, start).read() is None:
+            return False
+        return self._race is None or not self._race.waits(planned)
+
+    def _settle(self, ended: Ended, executor: Executor) -> None:
+        """What is done about a job that ended: its record, another attempt, or a pause."""
+        planned, job = self._running.pop(ended.key)
+        if not self._leases.holds(planned.folder.path):  # this machine slept, and another driver has taken over
+            self._elsewhere.add(ended.key)
+            return
+        record = planned.folder.read()
+        attempt = _fruitless(planned, job, ended, record)
+        if attempt is not None:
+            record = self._try_again_or_fail(planned, attempt, executor)
+        if record is not None:
+            self._end(planned, record)
+        elif attempt is None:
+            self._watcher.paused(planned)
+        self._leases.release(planned.folder.path)
+        self._decide(planned)
+
+    def _try_again_or_fail(self, planned: Planned, attempt: Attempt, executor: Executor) -> Record | None:
+        """Note an attempt without a figure; returns the record if it was the last."""
+        attempts = planned.folder.add_attempt(attempt)
+        failure = policy.failure(planned.trial, attempts, shares_devices=executor.shares_devices)
+        if attempt.cause == "out_of_memory":
+            planned.folder.start_anew()
+        if failure is None:
+            self._watcher.again(planned, attempt)
+            return None
+        record = Record.of(planned.trial, "failed", failure=failure)
+        planned.folder.finish(record)
+        return record
+
+    def _end(self, planned: Planned, record: Record) -> None:
+        del self._left[planned.trial.key]
+        self._failed = self._failed or record.status == "failed"
+        self._publisher.publish(planned, record)
+        self._watcher.ended(planned, record)
+
+    def _decide(self, *reached: Planned) -> None:
+        """Take the cells out of the race that are hopeless, now that these trials have come so far."""
+        if self._race is None:
+            return
+        for planned, epoch in self._race.decide(reached):
+            if self._left.pop(planned.trial.key, None) is not None:
+                self._publisher.stopped(planned, epoch)
+                self._watcher.stopped(planned, epoch)
+
+    def _look_elsewhere(self) -> None:
+        """See what other drivers have done, and take over what they have left."""
+        self._looked_elsewhere = time.monotonic()
+        self._publisher.take_over()
+        given_back = [
+            self._left[key] for key in self._elsewhere if self._leases.holder(self._left[key].folder.path) is None
+        ]
+        for planned in given_back:
+            self._elsewhere.remove(planned.trial.key)
+            record = planned.folder.read()
+            if record is not None:
+                self._end(planned, record)
+        self._decide(*given_back)
+        self._watcher.elsewhere(len(self._elsewhere))
 
 
-def _lost(planned: Planned, ended: Ended) -> Record:
-    """The record of a trial whose process died under it every time."""
-    failure = Failure(cause="lost", message=f"{ended.lost or 'no record came'} ({LIVES} times)")
-    record = Record.of(planned.trial, "failed", failure=failure)
-    planned.folder.finish(record)
-    return record
-
-
-class Publisher:
-    """Writes to the book, and puts it off where the store is out of reach: nothing stops and nothing is lost."""
-
-    def __init__(self, plan: Plan, lab: Lab, watcher: Watcher) -> None:
-        self.postponed: str | None = None
-        self._plan = plan
-        self._lab = lab
-        self._watcher = watcher
-        self._book: Book | None = None
-        self._parent = ""
-        self._runs: dict[str, str] = {}
-        with self._trying():
-            self._book = open_book(plan.grid, lab)
-            self._parent = self._book.parent(plan.grid.file.question)
-
-    @contextmanager
-    def _trying(self) -> Iterator[None]:
-        try:
-            yield
-        except TrackingError as error:
-            self._book = None
-            if self.postponed is None:
-                self.postponed = str(error)
-                self._watcher.postponed(str(error))
-
-    def publish_ended(self) -> None:
-        """Publish the records that are there and not in the book."""
-        for planned, record in self._plan.ended:
-            if self._book is not None and not self._book.is_published(record):
-                self.publish(planned, record)
-
-    def begin(self, planned: Planned) -> None:
-        """Say that a trial runs."""
-        with self._trying():
-            if self._book is not None:
-                axes = {axis: str(value) for axis, value in planned.cell.axes.items() if "." in axis}
-                run = self._book.begin(planned.trial, planned.cell.label, axes, self._parent)
-                self._runs[planned.trial.key] = run
-
-    def epochs(self, planned: Planned, epochs: list[EpochRecord]) -> None:
-        """Write the curves so far."""
-        with self._trying():
-            if self._book is not None:
-                self._book.log_epochs(self._runs[planned.trial.key], epochs)
-
-    def publish(self, planned: Planned, record: Record) -> None:
-        """Write a record."""
-        if planned.trial.key not in self._runs:
-            self.begin(planned)
-        with self._trying():
-            if self._book is not None:
-                run = self._runs.pop(planned.trial.key)
-                self._book.publish(record, run, planned.folder, self._plan.grid.file.select)
-
-    def close(self) -> None:
-        """Say how it stands: a trial that was stopped is KILLED until it is taken up again."""
-        with self._trying():
-            if self._book is not None:
-                for run in self._runs.values():
-                    self._book.end(run, "KILLED")
-                unfinished = make_plan(self._plan.grid, self._lab).left
-                self._book.end(self._parent, "KILLED" if unfinished else "FINISHED")
-
-
-def open_book(grid: Grid, lab: Lab) -> Book:
-    """The book of a grid. Raises TrackingError where the store is out of reach."""
-    return Book(lab.tracking_uri, grid.name, Path(lab.root) / "mlartifacts")
+def _fruitless(planned: Planned, job: Job, ended: Ended, record: Record | None) -> Attempt | None:
+    """The attempt that a job was, if its worker was lost or the memory ran out."""
+    done = len(planned.folder.read_progress())
+    if record is None and ended.lost is not None:
+        return Attempt(cause="lost", message=ended.lost, epoch=done, parts=job.parts, alone=job.alone)
+    if record is not None and record.failure is not None and record.failure.cause == "out_of_memory":
+        message = record.failure.message.splitlines()[0]
+        return Attempt(cause="out_of_memory", message=message, epoch=done, parts=job.parts, alone=job.alone)
+    return None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fcnlab.errors import ModelError
+from fcnlab.execute.stopping import Curve, curve_of, standing
 from fcnlab.places import Lab
 from fcnlab.spec.grid import Cell, Grid
 from fcnlab.spec.trial import Trial
@@ -14,16 +15,23 @@ from fcnlab.trial.record import Record, RunFolder
 
 @dataclass(frozen=True)
 class Planned:
-    """A trial of a grid, the cell that it belongs to, and its record if it has ended."""
+    """A trial of a grid, the cell that it belongs to, and its record if it has ended.
+
+    `stopped` is the epoch after which the grid's `stop` has stopped it; it has no record then, and another grid may
+    run it to its end.
+    """
 
     cell: Cell
     trial: Trial
     folder: RunFolder
     record: Record | None
+    stopped: int | None = None
 
     @property
     def state(self) -> str:
-        """`finished`, `failed`, `started` (there are epochs or a checkpoint) or `to do`."""
+        """`finished`, `failed`, `stopped`, `started` (there are epochs or a checkpoint) or `to do`."""
+        if self.stopped is not None:
+            return "stopped"
         if self.record is not None:
             return self.record.status
         return "started" if self.folder.progress.exists() else "to do"
@@ -48,7 +56,7 @@ class Plan:
     @property
     def left(self) -> list[Planned]:
         """What is still to be run."""
-        return [planned for planned in self.everything if planned.record is None]
+        return [planned for planned in self.everything if planned.record is None and planned.stopped is None]
 
     @property
     def ended(self) -> Iterator[tuple[Planned, Record]]:
@@ -73,7 +81,18 @@ def make_plan(grid: Grid, lab: Lab) -> Plan:
         for ancestor in reversed(list(_ancestors(cell, trial.seed, lab))):
             starts.setdefault(ancestor.trial.key, ancestor)
     before = tuple(planned for key, planned in starts.items() if key not in trials)
-    return Plan(grid, tuple(trials.values()), before)
+    return Plan(grid, tuple(_stopped(grid, list(trials.values()))), before)
+
+
+def _stopped(grid: Grid, trials: list[Planned]) -> list[Planned]:
+    """The trials, with those marked that the grid's `stop` has stopped."""
+    if grid.file.stop is None:
+        return trials
+    curves: dict[str, list[Curve | None]] = {}
+    for planned in trials:
+        curves.setdefault(planned.cell.label, []).append(curve_of(planned.folder, planned.record))
+    stopped = standing(grid.file.stop, curves, grid.baseline.label).stopped
+    return [replace(planned, stopped=stopped.get(planned.cell.label)) for planned in trials]
 
 
 def _planned(cell: Cell, trial: Trial, lab: Lab) -> Planned:

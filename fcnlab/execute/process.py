@@ -8,14 +8,14 @@ import selectors
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from fcnlab.execute.base import Ended, Executor
+from fcnlab.execute.base import PAUSE, Ended, Executor, Job
 from fcnlab.places import Lab
 from fcnlab.spec.config import Recipe
-from fcnlab.spec.trial import Trial
 
 MEMORY_OF_A_PROCESS = 2**30
 MEMORY_OF_A_PIXEL = 3 * 2**10
@@ -33,15 +33,17 @@ class Slot:
     gpu: str | None = None
 
 
-def plan_slots(recipes: Iterable[Recipe], workers: int | None = None, threads: int | None = None) -> list[Slot]:
-    """One slot a GPU where there are GPUs, else as many as cores and memory carry, sharing the cores.
+def plan_slots(
+    recipes: Iterable[Recipe], workers: int | None = None, threads: int | None = None, per_gpu: int = 1
+) -> list[Slot]:
+    """`per_gpu` slots a GPU where there are GPUs, else as many as cores and memory carry, sharing the cores.
 
     It depends on all recipes of a grid and not on what is left of it: figures on the CPU depend in their last digits on
     the number of threads, so that a grid that goes on must go on as it began.
     """
     gpus, cores = visible_gpus(), usable_cores()
     if gpus:
-        count = workers or len(gpus)
+        count = workers or per_gpu * len(gpus)
         return [Slot(threads or max(1, cores // count), gpus[i % len(gpus)]) for i in range(count)]
     count = workers or max(1, min(cores, usable_memory() // max(map(_memory, recipes))))
     return [Slot(threads or max(1, cores // count))] * count
@@ -58,8 +60,20 @@ def usable_cores() -> int:
 
 
 def usable_memory() -> int:
-    """Bytes of memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes of memory that this process may use: what the machine has, or what a cluster's job is given of it."""
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_cgroup_limits()])
+
+
+def _cgroup_limits() -> Iterator[int]:
+    """The limits of Linux control groups (version 2) around this process, where there are any."""
+    try:
+        path = Path("/proc/self/cgroup").read_text(encoding="utf-8").rpartition("::")[2].strip()
+    except OSError:
+        return
+    own = Path("/sys/fs/cgroup") / path.lstrip("/")
+    for group in (own, *own.parents):
+        with suppress(OSError, ValueError):  # there is no limit here
+            yield int((group / "memory.max").read_text(encoding="utf-8"))
 
 
 def visible_gpus() -> list[str]:
@@ -83,32 +97,65 @@ def visible_gpus() -> list[str]:
 class _Worker:
     process: subprocess.Popen[bytes]
     slot: Slot
-    key: str | None = None
+    job: Job | None = None
     said: bytearray = field(default_factory=bytearray)
 
 
 class ProcessExecutor(Executor):
-    """Trials in processes of their own, under warm workers. Each trial sees only its slot's device."""
+    """Jobs in processes of their own, under warm workers. Each trial sees only its slot's device."""
 
     def __init__(self, lab: Lab, slots: Sequence[Slot]) -> None:
-        self.slots = len(slots)
+        devices = [slot.gpu for slot in slots]
+        self.shares_devices = len(set(devices)) < len(devices)
         self._lab = lab
         self._selector = selectors.DefaultSelector()
         self._workers = [self._hire(slot) for slot in slots]
+        self._clearing: dict[str | None, Job] = {}  # by device: what is to run there alone, once it is clear
+        self._dropped: list[Ended] = []  # paused before they had begun
 
-    def start(self, trial: Trial) -> None:
-        worker = next(worker for worker in self._workers if worker.key is None)
-        worker.key = trial.key
-        assert worker.process.stdin is not None
-        try:
-            worker.process.stdin.write(trial.model_dump_json().encode() + b"\n")
-            worker.process.stdin.flush()
-        except BrokenPipeError:  # it died idle; `wait` finds that out and hires another
+    @property
+    def free(self) -> int:
+        return sum(worker.job is None and self._open(worker.slot.gpu) for worker in self._workers)
+
+    def start(self, job: Job) -> None:
+        if job.alone:
+            device = min(filter(self._open, self._devices()), key=lambda device: len(self._busy(device)))
+            self._clearing[device] = job
+            self._start_where_clear()
             return
+        self._send(next(w for w in self._workers if w.job is None and self._open(w.slot.gpu)), job)
+
+    def pause(self) -> None:
+        self._dropped += [Ended(job.trial.key) for job in self._clearing.values()]
+        self._clearing.clear()
+        for worker in self._workers:
+            if worker.job is not None:
+                _write(worker, PAUSE)
+
+    def _devices(self) -> list[str | None]:
+        return list(dict.fromkeys(worker.slot.gpu for worker in self._workers))
+
+    def _busy(self, device: str | None) -> list[Job]:
+        """The jobs that run on a device."""
+        return [worker.job for worker in self._workers if worker.slot.gpu == device and worker.job is not None]
+
+    def _open(self, device: str | None) -> bool:
+        """Whether a device takes jobs: none is alone there, or is about to be."""
+        return device not in self._clearing and not any(job.alone for job in self._busy(device))
+
+    def _start_where_clear(self) -> None:
+        for device, job in list(self._clearing.items()):
+            if not self._busy(device):
+                del self._clearing[device]
+                self._send(next(worker for worker in self._workers if worker.slot.gpu == device), job)
+
+    def _send(self, worker: _Worker, job: Job) -> None:
+        worker.job = job
+        _write(worker, job.model_dump_json().encode())
 
     def wait(self, timeout: float) -> list[Ended]:
-        ended = []
-        for event, _ in self._selector.select(timeout):
+        ended, self._dropped = self._dropped, []
+        for event, _ in self._selector.select(0 if ended else timeout):
             worker: _Worker = event.data
             chunk = os.read(event.fd, 65536)
             if not chunk:
@@ -119,7 +166,8 @@ class ProcessExecutor(Executor):
                 line, _, rest = bytes(worker.said).partition(b"\n")
                 worker.said = bytearray(rest)
                 ended.append(_ended(json.loads(line)))
-                worker.key = None
+                worker.job = None
+        self._start_where_clear()
         return ended
 
     def close(self) -> None:
@@ -149,9 +197,9 @@ class ProcessExecutor(Executor):
         """A worker has died: say which trial it took along, and put another in its place."""
         self._dismiss(worker)
         self._workers[self._workers.index(worker)] = self._hire(worker.slot)
-        if worker.key is None:
+        if worker.job is None:
             return []
-        return [Ended(worker.key, f"its worker ended with {_exit(worker.process.returncode)}")]
+        return [Ended(worker.job.trial.key, f"its worker ended with {_exit(worker.process.returncode)}")]
 
     def _dismiss(self, worker: _Worker) -> None:
         process = worker.process
@@ -165,6 +213,14 @@ class ProcessExecutor(Executor):
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         process.stdout.close()
+
+
+def _write(worker: _Worker, line: bytes) -> None:
+    assert worker.process.stdin is not None
+    # A worker that died idle takes nothing any more; `wait` finds that out and hires another.
+    with suppress(BrokenPipeError):
+        worker.process.stdin.write(line + b"\n")
+        worker.process.stdin.flush()
 
 
 def _ended(message: dict[str, object]) -> Ended:

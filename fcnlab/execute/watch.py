@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fcnlab.execute.plan import Plan, Planned
-from fcnlab.trial.record import EpochRecord, Record
+from fcnlab.trial.record import Attempt, EpochRecord, Record
 
 
 class Watcher:
@@ -22,7 +22,7 @@ class Watcher:
 
     def __init__(self) -> None:
         self.running: dict[str, tuple[Planned, list[EpochRecord]]] = {}
-        self.total = self.done = self.failed = 0
+        self.total = self.done = self.failed = self.run_elsewhere = 0
         self.decoded: tuple[str, int, int] | None = None  # which split, how many samples of how many
         self._epochs_to_do = self._epochs_done = 0
         self._began = time.monotonic()
@@ -68,14 +68,30 @@ class Watcher:
 
     def ended(self, planned: Planned, record: Record) -> None:
         """A trial has a record."""
-        _, known = self.running.pop(planned.trial.key)
+        _, known = self.running.pop(planned.trial.key, (planned, ()))  # another driver may have run it
         self._epochs_done += planned.trial.recipe.epochs - len(known)
         self.done += 1
         self.failed += record.status == "failed"
 
-    def lost(self, planned: Planned, why: str) -> None:  # noqa: ARG002 - shown by those who show
-        """A trial's process died; it is started once more."""
+    def again(self, planned: Planned, attempt: Attempt) -> None:  # noqa: ARG002 - shown by those who show
+        """An attempt at a trial gave no figure; there will be another."""
         self.running.pop(planned.trial.key)
+
+    def pausing(self, trials: int) -> None:
+        """What runs goes to the end of its epoch, and nothing more is started."""
+
+    def paused(self, planned: Planned) -> None:
+        """A trial has stopped after an epoch; it can go on from there."""
+        self.running.pop(planned.trial.key)
+
+    def stopped(self, planned: Planned, epoch: int) -> None:
+        """The grid's own rule has stopped a trial after an epoch."""
+        self._epochs_to_do -= planned.trial.recipe.epochs - epoch
+        self.done += 1
+
+    def elsewhere(self, trials: int) -> None:
+        """So many trials are run by other drivers."""
+        self.run_elsewhere = trials
 
     def postponed(self, why: str) -> None:
         """The book is out of reach; publication waits."""
@@ -127,9 +143,21 @@ class PlainWatcher(Watcher):
         left = f", about {duration(self.time_left)} left" if self.time_left and self.done < self.total else ""
         self._say(f"{verdict(planned, record)}  [{self.done}/{self.total}{left}]")
 
-    def lost(self, planned: Planned, why: str) -> None:
-        super().lost(planned, why)
-        self._say(f"again  {describe(planned)}: {why}")
+    def again(self, planned: Planned, attempt: Attempt) -> None:
+        super().again(planned, attempt)
+        self._say(f"again  {describe(planned)}: {attempt.message}")
+
+    def pausing(self, trials: int) -> None:
+        self._say(f"stopping: {trials} trials go to the end of their epoch; press Ctrl-C again to stop now")
+
+    def paused(self, planned: Planned) -> None:
+        epochs = len(planned.folder.read_progress())
+        super().paused(planned)
+        self._say(f"paused {describe(planned)} after epoch {epochs} of {planned.trial.recipe.epochs}")
+
+    def stopped(self, planned: Planned, epoch: int) -> None:
+        super().stopped(planned, epoch)
+        self._say(f"stop   {describe(planned)}: hopeless after epoch {epoch}, as the grid's stop says")
 
     def postponed(self, why: str) -> None:
         self._say(f"the book waits: {why}")

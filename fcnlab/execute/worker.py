@@ -2,7 +2,8 @@
 
     python -m fcnlab.execute.worker LAB DATA_ROOT THREADS
 
-Trials come as JSON, one a line, on standard input; for each, one line of JSON goes out when its process has ended.
+Jobs come as JSON, one a line, on standard input; for each, one line of JSON goes out when its process has ended. The
+line `pause` asks the trial that runs to stop after its epoch.
 On Linux the child is forked from the worker, so a trial starts in milliseconds with nothing left over from the one
 before; elsewhere it is spawned. When standard input ends, the driver is gone and so is the child.
 
@@ -17,12 +18,13 @@ import os
 import sys
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import torch
 
+from fcnlab.execute.base import PAUSE, Job
 from fcnlab.places import Lab
-from fcnlab.spec.trial import Trial
 from fcnlab.training import hardware
 from fcnlab.trial.record import RunFolder
 from fcnlab.trial.run import run_trial
@@ -31,19 +33,22 @@ STARTED_BY = "fork" if sys.platform == "linux" else "spawn"
 
 
 def main(root: str, data_root: str, threads: str) -> None:
-    """Run the trials that come in, one after the other."""
+    """Run the jobs that come in, one after the other."""
     lab = Lab(Path(root), Path(data_root) if data_root else None)
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not reach the driver's ears
     context = multiprocessing.get_context(STARTED_BY)
     lines = _Lines()
     while (line := lines.next()) is not None:
-        trial = Trial.model_validate_json(line)
-        child = context.Process(target=_run, args=(trial, lab, int(threads)))  # type: ignore[attr-defined]
+        if line == PAUSE:  # it came after the trial had ended
+            continue
+        job = Job.model_validate_json(line)
+        pause = context.Event()
+        child = context.Process(target=_run, args=(job, lab, int(threads), pause))  # type: ignore[attr-defined]
         child.start()
-        if not _ended(child, lines):
+        if not _ended(child, lines, pause):
             return
-        print(json.dumps({"key": trial.key, "exit": child.exitcode}), file=out, flush=True)
+        print(json.dumps({"key": job.trial.key, "exit": child.exitcode}), file=out, flush=True)
 
 
 class _Lines:
@@ -66,28 +71,36 @@ class _Lines:
         self._buffer += chunk
         return bool(chunk)
 
+    def take(self, line: bytes) -> bool:
+        """Whether this very line has come; it is taken out."""
+        there = line + b"\n" in self._buffer
+        self._buffer = self._buffer.replace(line + b"\n", b"")
+        return there
 
-def _ended(child: BaseProcess, lines: _Lines) -> bool:
-    """Wait for the child; False if the driver went away first, and then the child is stopped."""
+
+def _ended(child: BaseProcess, lines: _Lines, pause: Event) -> bool:
+    """Wait for the child, and hand on a pause; False if the driver went away first, and then the child is stopped."""
     while child.sentinel not in (ready := wait([child.sentinel, 0])):
         if 0 in ready and not lines.read():
             child.terminate()
             child.join()
             return False
+        if lines.take(PAUSE):
+            pause.set()
     child.join()
     return True
 
 
-def _run(trial: Trial, lab: Lab, threads: int) -> None:
+def _run(job: Job, lab: Lab, threads: int, pause: Event) -> None:
     """Run one trial, with its output in its run folder."""
-    folder = RunFolder(lab.runs, trial.key)
+    folder = RunFolder(lab.runs, job.trial.key)
     folder.make()
     log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     torch.set_num_threads(threads)
     hardware.keep_freed_memory()
-    run_trial(trial, lab)
+    run_trial(job.trial, lab, until=job.until, parts=job.parts, pause=pause.is_set)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from fcnlab.spec.config import (
     Whole,
 )
 from fcnlab.spec.files import check, read
+from fcnlab.spec.stop import Stop
 from fcnlab.spec.trial import Trial
 
 PARTS = ("backbone", "head", "upsampler", "dataset", "recipe")
@@ -64,6 +65,7 @@ class GridFile(Config):
     seeds: Count | Annotated[list[Whole], Field(min_length=1)] = 1
     baseline: dict[str, Value]
     select: Literal["last", "best"] = "last"
+    stop: Stop | None = None
 
 
 @dataclass(frozen=True)

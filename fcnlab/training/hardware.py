@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import resource
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -64,6 +65,21 @@ def name(on: torch.device) -> str:
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     return f"{model or platform.processor() or platform.machine()} ({torch.get_num_threads()} threads)"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device, or this machine, has no memory left."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+def peak_memory(on: torch.device) -> int:
+    """Bytes of the device that this process has had in use at most; on the CPU, of the machine's memory."""
+    if on.type == "cuda":
+        return torch.cuda.max_memory_allocated(on)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def keep_freed_memory() -> None:

@@ -9,6 +9,8 @@ runs/<key>/
     counts.npz         per-image counts [N, classes, 3] of each scored split, those of its boundaries, and the ids
     samples/           predictions of the first images of the reported split, as palette images
     log.txt            what the worker printed
+    attempts.jsonl     what was tried without a figure, where something was
+    lease.<n>          which driver runs it now
     record.json        last and atomically: it is there if and only if the trial has ended
     scores/            what `fcnlab score` adds later: a protocol's figures (.json) and counts (.npz)
 """
@@ -62,7 +64,7 @@ class Scores(_Value):
 
 
 class Cost(_Value):
-    """What the model costs, and what the trial cost in wall-clock seconds."""
+    """What the model costs, and what the trial cost: wall-clock seconds, and at most so many bytes of its device."""
 
     params: int
     trainable_params: int
@@ -71,6 +73,7 @@ class Cost(_Value):
     train_seconds: float
     evaluate_seconds: float
     images_per_s: float
+    peak_memory: int | None = None  # records of earlier versions are without it
 
 
 class Environment(_Value):
@@ -85,12 +88,25 @@ class Environment(_Value):
     commit: str | None
 
 
+Cause = Literal["exception", "diverged", "lost", "out_of_memory"]
+
+
 class Failure(_Value):
     """Why a trial did not finish."""
 
-    cause: Literal["exception", "diverged", "lost"]
+    cause: Cause
     message: str
     traceback: str = ""
+
+
+class Attempt(_Value):
+    """An attempt at a trial that ended without a figure, and how it was run; `epoch` is how many it had done."""
+
+    cause: Literal["lost", "out_of_memory"]
+    message: str
+    epoch: int
+    parts: int = 1
+    alone: bool = False
 
 
 class Record(_Value):
@@ -98,6 +114,9 @@ class Record(_Value):
 
     `trial` is what was run, in full, as plain values: it documents and is not read back as a `Trial`, so that records
     stay valid when the types of the configuration grow. Which trial it is, the key says.
+
+    `parts` above 1 says that memory ran out, and each batch was cut into so many more parts than the recipe says:
+    the same gradient, but for what depends on the whole batch, as the statistics of batch norm do.
     """
 
     key: str
@@ -109,6 +128,7 @@ class Record(_Value):
     cost: Cost | None = None
     environment: Environment | None = None
     failure: Failure | None = None
+    parts: int = 1
     ended: str
 
     @classmethod
@@ -139,6 +159,7 @@ class RunFolder:
         self.counts = self.path / "counts.npz"
         self.samples = self.path / "samples"
         self.log = self.path / "log.txt"
+        self.tried = self.path / "attempts.jsonl"
         self.weights = self.path / "last.safetensors"
         self.best_weights = self.path / "best.safetensors"
         self.scores = self.path / "scores"
@@ -186,11 +207,31 @@ class RunFolder:
             return []
         return [EpochRecord.model_validate(json.loads(line)) for line in lines]
 
-    def set_aside(self) -> None:
-        """Forget a failed record, so that the trial runs again from its start."""
+    def attempts(self) -> list[Attempt]:
+        """The attempts that ended without a figure, in order."""
+        try:
+            lines = self.tried.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        return [Attempt.model_validate_json(line) for line in lines]
+
+    def add_attempt(self, attempt: Attempt) -> list[Attempt]:
+        """Note an attempt that ended without a figure; returns all of them."""
+        attempts = [*self.attempts(), attempt]
+        lines = "".join(attempt.model_dump_json() + "\n" for attempt in attempts)
+        write_whole(self.tried, lambda file: file.write(lines.encode()))
+        return attempts
+
+    def start_anew(self) -> None:
+        """Forget a failed record and the epochs so far, so that the trial runs again from its start."""
         for file in (self.record, self.checkpoint, self.progress):
             file.unlink(missing_ok=True)
         shutil.rmtree(self.samples, ignore_errors=True)
+
+    def forget(self) -> None:
+        """Forget a failed record and what was tried before it."""
+        self.start_anew()
+        self.tried.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:

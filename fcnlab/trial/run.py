@@ -31,6 +31,7 @@ from fcnlab.training.protocol import Protocol
 from fcnlab.trial.build import Training, build_model, build_training
 from fcnlab.trial.environment import environment
 from fcnlab.trial.record import (
+    Cause,
     Cost,
     EpochRecord,
     Failure,
@@ -44,8 +45,21 @@ from fcnlab.trial.scoring import BoundaryCounts, number
 from fcnlab.trial.scoring import scores as figures_of
 
 
-def run_trial(trial: Trial, lab: Lab) -> Record:
+class Paused(Exception):
+    """The trial stopped after an epoch because it was asked to; its checkpoint says where to go on."""
+
+
+def _never() -> bool:
+    return False
+
+
+def run_trial(
+    trial: Trial, lab: Lab, *, until: int | None = None, parts: int = 1, pause: Callable[[], bool] = _never
+) -> Record | None:
     """Run a trial to its end and return its record; one that has ended already is only read.
+
+    None is for a trial that was paused: after the epoch `until`, or after the one during which `pause` came to say
+    so. `parts` is into how many more parts than its recipe says each batch is cut.
 
     A trial that another process is running is waited for, so that no trial is ever run twice at once. An exception
     of the trial becomes a failed record.
@@ -61,9 +75,11 @@ def run_trial(trial: Trial, lab: Lab) -> Record:
             return ended
         write_whole(folder.trial, lambda file: file.write(trial.model_dump_json(indent=1).encode()))
         try:
-            record = _Run(trial, lab, folder).finish()
+            record = _Run(trial, lab, folder, parts, lambda epoch: epoch == until or pause()).finish()
+        except Paused:
+            return None
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what the trial has to say
-            record = failed(trial, "diverged" if isinstance(error, Diverged) else "exception", error)
+            record = failed(trial, cause_of(error), error)
         folder.finish(record)
     return record
 
@@ -81,7 +97,14 @@ def _last_weights(lab: Lab, key: str) -> dict[str, Tensor]:
     return read_state(folder.weights)
 
 
-def failed(trial: Trial, cause: Any, error: Exception) -> Record:
+def cause_of(error: Exception) -> Cause:
+    """Why a trial failed, as far as the error tells."""
+    if isinstance(error, Diverged):
+        return "diverged"
+    return "out_of_memory" if hardware.out_of_memory(error) else "exception"
+
+
+def failed(trial: Trial, cause: Cause, error: Exception) -> Record:
     """The record of a trial that ended with an error."""
     trace = "".join(traceback.format_exception(error)) if error.__traceback__ else ""
     message = str(error) or type(error).__name__
@@ -92,8 +115,11 @@ def failed(trial: Trial, cause: Any, error: Exception) -> Record:
 class _Run:
     """A trial under way: the model, what trains it, and what has come of it so far."""
 
-    def __init__(self, trial: Trial, lab: Lab, folder: RunFolder) -> None:
+    def __init__(self, trial: Trial, lab: Lab, folder: RunFolder, parts: int, pause: Callable[[int], bool]) -> None:
+        """`pause` says after an epoch whether to stop there."""
         self.trial = trial
+        self.parts = parts
+        self.pause = pause
         self.folder = folder
         self.device = hardware.device()
         self.precision = hardware.resolve_precision(trial.recipe.precision, self.device)
@@ -135,7 +161,7 @@ class _Run:
             factor=training.factor,
             autocast=self.autocast,
             after_epoch=lambda epoch: self._after_epoch(epoch, training),
-            accumulate=trial.recipe.accumulate,
+            accumulate=trial.recipe.accumulate * self.parts,
             clip_norm=trial.recipe.clip_norm,
             average=training.average,
         )
@@ -148,6 +174,7 @@ class _Run:
             scores=tuple(scores),
             cost=self._cost(),
             environment=environment(self.device, self.precision, repeatable=self.repeatable),
+            parts=self.parts,
         )
 
     def _after_epoch(self, epoch: Epoch, training: Training) -> None:
@@ -170,6 +197,8 @@ class _Run:
         )
         self._save_checkpoint(training)
         self.folder.write_progress(self.epochs)
+        if epoch.epoch < recipe.epochs and self.pause(epoch.epoch):
+            raise Paused
 
     @cached_property
     def _val(self) -> DecodedSplit:
@@ -286,6 +315,7 @@ class _Run:
             train_seconds=seconds,
             evaluate_seconds=self.evaluate_seconds,
             images_per_s=sum(epoch.images_per_s * epoch.seconds for epoch in self.epochs) / seconds,
+            peak_memory=hardware.peak_memory(self.device),
         )
 
 

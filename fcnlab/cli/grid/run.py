@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
-from fcnlab.cli.grid.running import Means, run_and_conclude
-from fcnlab.cli.options import DataRoot, GridFile, LabOption, Threads, TrackingUri, Workers
+from fcnlab.cli.grid.running import run_and_conclude
+from fcnlab.cli.options import (
+    Address,
+    DataRoot,
+    ExecutorOption,
+    FailFast,
+    GridFile,
+    LabOption,
+    PerGpu,
+    Threads,
+    TrackingUri,
+    Workers,
+)
 
 EXAMPLE = "Example: fcnlab grid run experiments/quickstart.yaml"
 
 
 def run(
     file: GridFile,
+    executor: ExecutorOption = "process",
     workers: Workers = None,
     threads: Threads = None,
+    per_gpu: PerGpu = 1,
+    address: Address = None,
+    fail_fast: FailFast = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Run what is left of a grid, then show its table. Exit code 1 if a trial failed, 130 if it was stopped."""
+    """Run what is left of a grid, then show its table. Exit code 1 if a trial failed, 130 if it was stopped.
+
+    Ctrl-C once lets what runs go to the end of its epoch; twice stops at once. Either way the next run goes on from
+    there. Several of these may run one grid from one lab, also from many machines; they share the trials.
+    """
+    from fcnlab.execute.means import Means
     from fcnlab.places import Lab
 
     place = Lab.find(file, lab=lab, data_root=data_root, tracking_uri=tracking_uri)
-    run_and_conclude(place.grid(file), place, Means(workers, threads))
+    means = Means(executor, workers, threads, per_gpu, address)
+    run_and_conclude(place.grid(file), place, means, fail_fast=fail_fast)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -14,45 +13,69 @@ from fcnlab.cli.options import console
 
 if TYPE_CHECKING:
     from fcnlab.execute.driver import Outcome
+    from fcnlab.execute.means import Means
     from fcnlab.places import Lab
     from fcnlab.spec.grid import Grid
 
 
-@dataclass(frozen=True)
-class Means:
-    """With what a grid is run; None leaves it to the machine."""
-
-    workers: int | None = None
-    threads: int | None = None
-
-
-def run_and_conclude(grid: Grid, lab: Lab, means: Means) -> None:
+def run_and_conclude(grid: Grid, lab: Lab, means: Means, *, fail_fast: bool = False) -> None:
     """Run what is left of a grid and show what has come of it."""
     from fcnlab.execute import driver
-    from fcnlab.execute.process import ProcessExecutor, plan_slots
     from fcnlab.execute.watch import LiveWatcher, PlainWatcher
 
     terminal = console()
     watcher = LiveWatcher(terminal) if terminal.is_terminal else PlainWatcher(terminal)
-    signal.signal(signal.SIGTERM, _stop)  # clusters say SIGTERM where people press Ctrl-C
-    slots = plan_slots(grid.recipes, means.workers, means.threads)
+    interrupts = Interrupts()
     try:
-        with watcher:
-            outcome = driver.run(grid, lab, lambda: ProcessExecutor(lab, slots), watcher)
+        with watcher, interrupts:
+            outcome = driver.run(
+                grid,
+                lab,
+                lambda: means.hire(lab, grid.recipes),
+                watcher,
+                interrupted=interrupts.once,
+                fail_fast=fail_fast,
+            )
     except KeyboardInterrupt:
-        typer.echo(f"stopped; what is finished stays. Go on with: fcnlab grid run {_shown(grid.path)}", err=True)
-        raise typer.Exit(130) from None
+        outcome = None
+    if outcome is None or outcome.interrupted:
+        typer.echo(f"stopped; what is done stays. Go on with: fcnlab grid run {_shown(grid.path)}", err=True)
+        raise typer.Exit(130)
     conclude(outcome, grid, lab)
 
 
-def _stop(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+class Interrupts:
+    """Ctrl-C, and SIGTERM, which clusters send: the first asks for an end after the epoch, the second ends at once."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._former: dict[int, Any] = {}
+
+    def once(self) -> bool:
+        """Whether one has come."""
+        return self._count > 0
+
+    def __enter__(self) -> Interrupts:
+        self._former = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self._count += 1
+        if self._count > 1:
+            raise KeyboardInterrupt
 
 
 def conclude(outcome: Outcome, grid: Grid, lab: Lab) -> None:
     """Show the table and say where everything is."""
     file = _shown(grid.path)
-    typer.echo(f"{outcome.finished} finished ({outcome.reused} had ended before), {outcome.failed} failed")
+    stopped = f", {outcome.stopped} stopped early" if outcome.stopped else ""
+    typer.echo(f"{outcome.finished} finished ({outcome.reused} had ended before), {outcome.failed} failed{stopped}")
     if outcome.postponed is not None:
         typer.echo(f"not published: {outcome.postponed}\npublish later with: fcnlab grid sync {file}", err=True)
     else:

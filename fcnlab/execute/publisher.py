@@ -1,0 +1,104 @@
+"""Publication of a grid's records to its book, by one driver at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fcnlab.errors import TrackingError
+from fcnlab.execute.lease import Leases
+from fcnlab.execute.plan import Planned, make_plan
+from fcnlab.execute.watch import Watcher
+from fcnlab.places import Lab
+from fcnlab.spec.grid import Grid
+from fcnlab.tracking import Book
+from fcnlab.trial.record import EpochRecord, Record
+
+
+def open_book(grid: Grid, lab: Lab) -> Book:
+    """The book of a grid. Raises TrackingError where the store is out of reach."""
+    return Book(lab.tracking_uri, grid.name, Path(lab.root) / "mlartifacts")
+
+
+class Publisher:
+    """Writes to the book, and puts it off where the store is out of reach: nothing stops and nothing is lost.
+
+    Of several drivers of a grid one holds the lease of its book and publishes what all of them run; when it leaves,
+    another takes over. So a record is published once.
+    """
+
+    def __init__(self, grid: Grid, lab: Lab, leases: Leases, watcher: Watcher) -> None:
+        self.postponed: str | None = None
+        self._grid = grid
+        self._lab = lab
+        self._leases = leases
+        self._watcher = watcher
+        self._folder = lab.root / ".fcnlab" / grid.name
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._book: Book | None = None
+        self._parent = ""
+        self._runs: dict[str, str] = {}
+        self._publishes = False
+
+    def take_over(self) -> bool:
+        """Become the one who publishes, if no other driver does; what the book lacks is published at once."""
+        if not self._publishes and self._leases.claim(self._folder):
+            self._publishes = True
+            with self._trying():
+                self._book = open_book(self._grid, self._lab)
+                self._parent = self._book.parent(self._grid.file.question)
+            for planned, record in make_plan(self._grid, self._lab).ended:
+                if self._book is not None and not self._book.is_published(record):
+                    self.publish(planned, record)
+        return self._publishes
+
+    @contextmanager
+    def _trying(self) -> Iterator[None]:
+        try:
+            yield
+        except TrackingError as error:
+            self._book = None
+            if self.postponed is None:
+                self.postponed = str(error)
+                self._watcher.postponed(str(error))
+
+    def begin(self, planned: Planned) -> None:
+        """Say that a trial runs."""
+        with self._trying():
+            if self._book is not None:
+                axes = {axis: str(value) for axis, value in planned.cell.axes.items() if "." in axis}
+                run = self._book.begin(planned.trial, planned.cell.label, axes, self._parent)
+                self._runs[planned.trial.key] = run
+
+    def epochs(self, planned: Planned, epochs: list[EpochRecord]) -> None:
+        """Write the curves so far."""
+        with self._trying():
+            if self._book is not None and planned.trial.key in self._runs:
+                self._book.log_epochs(self._runs[planned.trial.key], epochs)
+
+    def publish(self, planned: Planned, record: Record) -> None:
+        """Write a record."""
+        if planned.trial.key not in self._runs:
+            self.begin(planned)
+        with self._trying():
+            if self._book is not None:
+                run = self._runs.pop(planned.trial.key)
+                self._book.publish(record, run, planned.folder, self._grid.file.select)
+
+    def stopped(self, planned: Planned, epoch: int) -> None:
+        """Say that the grid has stopped a trial after an epoch."""
+        self.begin(planned)
+        self.epochs(planned, planned.folder.read_progress())
+        with self._trying():
+            if self._book is not None:
+                self._book.end(self._runs.pop(planned.trial.key), "KILLED", stopped=epoch)
+
+    def close(self, *, complete: bool) -> None:
+        """Say how it stands, and let another driver publish: a trial that is paused is KILLED until taken up again."""
+        with self._trying():
+            if self._book is not None:
+                for run in self._runs.values():
+                    self._book.end(run, "KILLED")
+                self._book.end(self._parent, "FINISHED" if complete else "KILLED")
+        self._leases.release(self._folder)

@@ -1,0 +1,64 @@
+"""The `serial` executor: one trial after the other in this very process, for debuggers."""
+
+from __future__ import annotations
+
+from threading import Event, Thread
+
+from fcnlab.execute.base import Ended, Executor, Job
+from fcnlab.places import Lab
+
+
+class SerialExecutor(Executor):
+    """Jobs in a thread of this process; torch is imported here, and a crash of it takes the driver along."""
+
+    shares_devices = False
+
+    def __init__(self, lab: Lab, threads: int) -> None:
+        self._lab = lab
+        self._threads = threads
+        self._pause = Event()
+        self._job: Job | None = None
+        self._thread: Thread | None = None
+        self._lost: str | None = None
+
+    @property
+    def free(self) -> int:
+        return int(self._job is None)
+
+    def start(self, job: Job) -> None:
+        self._job, self._lost = job, None
+        self._pause.clear()
+        self._thread = Thread(target=self._run, args=(job,), daemon=True)
+        self._thread.start()
+
+    def wait(self, timeout: float) -> list[Ended]:
+        if self._job is None or self._thread is None:
+            return []
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            return []
+        ended = Ended(self._job.trial.key, self._lost)
+        self._job = self._thread = None
+        return [ended]
+
+    def pause(self) -> None:
+        self._pause.set()
+
+    def close(self) -> None:
+        """A thread cannot be stopped: it goes to the end of its epoch."""
+        self._pause.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self, job: Job) -> None:
+        import torch
+
+        from fcnlab.training import hardware
+        from fcnlab.trial.run import run_trial
+
+        torch.set_num_threads(self._threads)
+        hardware.keep_freed_memory()
+        try:
+            run_trial(job.trial, self._lab, until=job.until, parts=job.parts, pause=self._pause.is_set)
+        except Exception as error:  # noqa: BLE001 - the thread's end is told by `wait`
+            self._lost = f"{type(error).__name__}: {error}"
