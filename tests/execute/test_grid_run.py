@@ -17,6 +17,7 @@ from fcnlab.errors import RunError
 from fcnlab.execute import driver
 from fcnlab.execute.plan import make_plan
 from fcnlab.execute.process import ProcessExecutor, plan_slots
+from fcnlab.execute.publisher import Publisher
 from fcnlab.execute.watch import Watcher
 from fcnlab.places import Lab
 from fcnlab.trial.record import RunFolder
@@ -30,8 +31,8 @@ def run(path: Path, lab: Lab | None = None) -> driver.Outcome:
     return fcnlab.run_grid(fcnlab.load_grid(path), workers=2, threads=1, lab=lab, quiet=True)
 
 
-def fcnlab_run(path: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "fcnlab", "grid", "run", str(path), "--workers", "2", "--threads", "1"]
+def fcnlab_run(path: Path, workers: int = 2) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "fcnlab", "grid", "run", str(path), "--workers", str(workers), "--threads", "1"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -180,10 +181,43 @@ def test_a_finished_trial_that_another_lab_has_published_is_not_published_twice(
     pd.testing.assert_frame_equal(fcnlab.frame(grid, lab=ours), before)
 
 
-def test_a_second_driver_of_the_same_grid_is_refused(calm: Path) -> None:
+def test_two_drivers_of_one_grid_share_it(calm: Path, tmp_path: Path) -> None:
+    path = write_grid(tmp_path, SMOKE)
+    drivers = [fcnlab_run(path, workers=1) for _ in range(2)]
+    said = [driver.communicate(timeout=240)[0] for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0, 0], said
+    started = [line.split("start  ")[1] for text in said for line in text.splitlines() if line.startswith("start  ")]
+    assert sorted(started) == sorted(set(started)) and len(started) == 4, "none is run twice"
+    pd.testing.assert_frame_equal(table(path), table(calm))
+    assert fcnlab.frame(fcnlab.load_grid(path))["run_id"].is_unique
+    assert _statuses(path) == {"FINISHED"}
+    assert list(tmp_path.glob("runs/*/lease.*")) + list((tmp_path / ".fcnlab" / "drivers").iterdir()) == []
+
+
+def test_a_grid_that_is_being_run_is_not_synced_by_another(calm: Path) -> None:
     grid, lab = fcnlab.load_grid(calm), Lab.find(calm)
-    with driver._alone(grid, lab), pytest.raises(RunError, match="already being run"):
-        driver.run(grid, lab, lambda: pytest.fail("ran"), Watcher())
+    with driver._leases(lab) as leases:
+        assert Publisher(grid, lab, leases, Watcher()).take_over()
+        with pytest.raises(RunError, match="is being run"):
+            driver.sync(grid, lab, Watcher())
+
+
+def test_ctrl_c_once_goes_to_the_end_of_the_epoch_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    path = write_grid(tmp_path, SMOKE.replace("recipe: smoke", "recipe: smoke, recipe.epochs: 12"))
+    first = fcnlab_run(path)
+    _wait_for(lambda: any(tmp_path.glob("runs/*/checkpoint.pt")))
+    first.send_signal(signal.SIGTERM)
+    out, _ = first.communicate(timeout=120)
+    assert first.returncode == 130, out
+    assert "press Ctrl-C again to stop now" in out
+    assert "paused " in out and "Go on with: fcnlab grid run" in out
+    assert list(tmp_path.glob("runs/*/lease.*")) == []
+    assert _statuses(path) == {"KILLED"}
+    plan = make_plan(fcnlab.load_grid(path), Lab.find(path))
+    paused = {one.folder.progress: one.folder.progress.read_text() for one in plan.trials if one.state == "started"}
+    assert len(paused) == 2
+    assert run(path).ok
+    assert all(file.read_text().startswith(epochs) for file, epochs in paused.items()), "no epoch is trained twice"
 
 
 def test_a_store_out_of_reach_stops_nothing_and_sync_publishes_later(tmp_path: Path) -> None:

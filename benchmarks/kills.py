@@ -1,0 +1,173 @@
+"""Kill the processes of a running grid at random moments, and show that nothing is lost, repeated or changed.
+
+    python benchmarks/kills.py --kills 100
+
+A grid is run twice: undisturbed, and while its driver, its workers and its trials are killed by SIGKILL at random
+moments; a driver that was killed is started again, as a cluster would. In the end the two must agree: the same table,
+the same counts for every image, each trial in MLflow once and finished, and no record that was written ever written
+again. The exit code is 1 where they do not. Linux only, since it finds processes in /proc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+import fcnlab
+from fcnlab.places import Lab
+
+GRID = """
+question: Does a killed grid say what an undisturbed one says?
+base: {{backbone: tiny-scratch, dataset: shapes-mini, recipe: smoke, recipe.epochs: 6}}
+product: {{head: [fcn32s, fcn16s, fcn8s], upsampler: [bilinear, random]}}
+seeds: {seeds}
+baseline: {{head: fcn32s, upsampler: bilinear}}
+"""
+TIMES = ["train_seconds", "images_per_s"]
+
+
+def main() -> int:
+    """Run the two grids and compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=4, help="of the grid, which has six cells")
+    parser.add_argument("--pause", type=float, default=3.0, help="seconds from kill to kill on average")
+    parser.add_argument("--chance", type=int, default=0, help="seed of when and what is killed")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        calm, killed = (_lab(Path(folder) / name, given.seeds) for name in ("calm", "killed"))
+        _driver(calm).wait()
+        kills = harass(killed, given.kills, given.pause, random.Random(given.chance))
+        faults = [*kills.rewritten, *disagreements(calm, killed)]
+    print(f"{kills.total} kills: {', '.join(f'{n} {kind}' for kind, n in sorted(kills.by_kind.items()))}")
+    print(f"{kills.drivers} drivers; {kills.seconds:.0f} s")
+    print("\n".join(faults) or "nothing lost, nothing repeated, the same table")
+    return 1 if faults else 0
+
+
+def _lab(folder: Path, seeds: int) -> Path:
+    file = folder / "experiments" / "question.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(GRID.format(seeds=seeds), encoding="utf-8")
+    return file
+
+
+def _driver(file: Path, verb: str = "run") -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "fcnlab", "grid", verb, str(file), "--workers", "2", "--threads", "1"]
+    with (file.parent.parent / "log").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log)
+
+
+class Kills:
+    """What was killed, and what was seen meanwhile."""
+
+    def __init__(self) -> None:
+        self.by_kind: Counter[str] = Counter()
+        self.drivers = 1
+        self.seconds = 0.0
+        self.rewritten: list[str] = []
+        self._records: dict[Path, str] = {}
+
+    @property
+    def total(self) -> int:
+        """How many there were."""
+        return self.by_kind.total()
+
+    def look(self, runs: Path) -> None:
+        """Note the records that are there; one that has changed was written twice."""
+        for file in runs.glob("*/record.json"):
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            if self._records.setdefault(file, digest) != digest:
+                self.rewritten.append(f"{file}: written again")
+
+
+def harass(file: Path, wanted: int, pause: float, chance: random.Random) -> Kills:
+    """Run a grid to its end while `wanted` of its processes are killed.
+
+    Where the grid would end before the last kill, finished trials are left alone and the driver is started anew, so
+    that kills fall on reading, publishing and reporting too.
+    """
+    kills, began = Kills(), time.monotonic()
+    runs = file.parent.parent / "runs"
+    driver = _driver(file)
+    while kills.total < wanted:
+        time.sleep(chance.expovariate(1 / pause))
+        kills.look(runs)
+        kind, process = chance.choice(list(_processes(driver.pid)))
+        try:
+            os.kill(process, signal.SIGKILL)
+        except ProcessLookupError:  # it has ended by itself
+            continue
+        kills.by_kind[kind] += 1
+        if driver.poll() is not None or (kind == "driver" and driver.wait() is not None):
+            driver = _driver(file)
+            kills.drivers += 1
+    if driver.wait() != 0:  # trials that were given up, after two kills at one epoch, are what `retry` is for
+        _driver(file, "retry").wait()
+        kills.drivers += 1
+    kills.look(runs)
+    kills.seconds = time.monotonic() - began
+    return kills
+
+
+def _processes(driver: int) -> Iterator[tuple[str, int]]:
+    """The driver, its workers, and their trials."""
+    yield "driver", driver
+    for worker in _children(driver):
+        yield "worker", worker
+        yield from (("trial", trial) for trial in _children(worker))
+
+
+def _children(process: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except OSError:  # it has ended
+        return []
+
+
+def disagreements(calm: Path, killed: Path) -> list[str]:
+    """What the killed grid says otherwise than the undisturbed one."""
+    found = []
+    frames = [fcnlab.frame(fcnlab.load_grid(file)) for file in (calm, killed)]
+    tables = [
+        pd.read_csv(file.parent.parent / "results/question/table.csv").drop(columns=TIMES) for file in (calm, killed)
+    ]
+    if not tables[0].equals(tables[1]):
+        found.append(f"the tables differ:\n{tables[0].compare(tables[1])}")
+    for file, frame in zip((calm, killed), frames, strict=True):
+        if not frame["run_id"].is_unique or set(frame["status"]) != {"finished"}:
+            found.append(f"{file}: runs in MLflow: {Counter(frame['status'])}")
+        found += _unfinished(file)
+    for key in frames[0]["key"]:
+        counts = [(file.parent.parent / "runs" / key / "counts.npz").read_bytes() for file in (calm, killed)]
+        if counts[0] != counts[1]:
+            found.append(f"{key}: other counts")
+    return found
+
+
+def _unfinished(file: Path) -> Iterator[str]:
+    """Runs of the store that are neither finished nor replaced by a later one."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(Lab.find(file).tracking_uri)
+    experiment = client.get_experiment_by_name("fcnlab/question")
+    assert experiment is not None
+    for run in client.search_runs([experiment.experiment_id], max_results=1000):
+        if run.info.status != "FINISHED" and run.data.tags.get("fcnlab.superseded") != "true":
+            yield f"{file}: the run {run.info.run_id} is {run.info.status}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
