@@ -104,14 +104,14 @@ def harass(file: Path, wanted: int, pause: float, chance: random.Random) -> Kill
     driver = _driver(file)
     while kills.total < wanted:
         time.sleep(chance.expovariate(1 / pause))
+        kind = chance.choice(("driver", "worker", "trial"))
+        while driver.poll() is None and not (found := _processes(driver.pid)[kind]):
+            time.sleep(0.02)
         kills.look(runs)
-        kind, process = chance.choice(list(_processes(driver.pid)))
-        try:
-            os.kill(process, signal.SIGKILL)
-        except ProcessLookupError:  # it has ended by itself
-            continue
-        kills.by_kind[kind] += 1
-        if driver.poll() is not None or (kind == "driver" and driver.wait() is not None):
+        if driver.poll() is None and _kill(chance.choice(found)):
+            kills.by_kind[kind] += 1
+        if kind == "driver" or driver.poll() is not None:
+            driver.wait()
             driver = _driver(file)
             kills.drivers += 1
     if driver.wait() != 0:  # trials that were given up, after two kills at one epoch, are what `retry` is for
@@ -122,12 +122,22 @@ def harass(file: Path, wanted: int, pause: float, chance: random.Random) -> Kill
     return kills
 
 
-def _processes(driver: int) -> Iterator[tuple[str, int]]:
+def _processes(driver: int) -> dict[str, list[int]]:
     """The driver, its workers, and their trials."""
-    yield "driver", driver
-    for worker in _children(driver):
-        yield "worker", worker
-        yield from (("trial", trial) for trial in _children(worker))
+    workers = _children(driver)
+    return {
+        "driver": [driver],
+        "worker": workers,
+        "trial": [trial for worker in workers for trial in _children(worker)],
+    }
+
+
+def _kill(process: int) -> bool:
+    try:
+        os.kill(process, signal.SIGKILL)
+    except ProcessLookupError:  # it has ended by itself
+        return False
+    return True
 
 
 def _children(process: int) -> list[int]:

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,7 @@ class Book:
             self._experiment = _experiment(self._client, f"fcnlab/{name}", uri, artifacts)
             self._uri = uri
             self._name = name
-            self._runs = {run.data.tags["fcnlab.key"]: run for run in reversed(self._children())}
+            self._runs = {run.data.tags["fcnlab.key"]: _known(run) for run in reversed(self._children())}
 
     def _children(self) -> list[Run]:
         """The runs of trials, newest first, without those that a retry has replaced."""
@@ -117,24 +118,24 @@ class Book:
     def is_published(self, record: Record) -> bool:
         """Whether the book has this record, or a finished one of the same trial that another lab has published."""
         run = self._runs.get(record.key)
-        if run is None or "fcnlab.published" not in run.data.tags:
-            return False
-        return run.data.tags["fcnlab.published"] == record.ended or run.info.status == "FINISHED"
+        return run is not None and run.published is not None and (run.published == record.ended or run.finished)
 
     def begin(self, trial: Trial, label: str, axes: Mapping[str, str], parent: str) -> str:
         """The id of the trial's run, RUNNING; the one that an interrupted driver left is taken up again."""
         with _reaching(self._uri):
             run = self._runs.get(trial.key)
-            if run is not None and "fcnlab.published" in run.data.tags:
-                self._client.set_tag(run.info.run_id, "fcnlab.superseded", "true")
+            if run is not None and run.published is not None:
+                self._client.set_tag(run.run_id, "fcnlab.superseded", "true")
                 run = None
             if run is None:
-                run = self._make_run(trial, label, axes, parent)
+                run = self._runs[trial.key] = self._make_run(trial, label, axes, parent)
             else:
-                self._client.update_run(run.info.run_id, status="RUNNING")
-            return str(run.info.run_id)
+                self._client.update_run(run.run_id, status="RUNNING")
+            return run.run_id
 
-    def _make_run(self, trial: Trial, label: str, axes: Mapping[str, str], parent: str) -> Run:
+    def _make_run(self, trial: Trial, label: str, axes: Mapping[str, str], parent: str) -> _Run:
+        from mlflow.entities import Param
+
         tags = {
             "fcnlab.role": "trial",
             "fcnlab.superseded": "false",
@@ -144,46 +145,58 @@ class Book:
             "mlflow.parentRunId": parent,
             "mlflow.runName": f"{label}, seed {trial.seed}",
         }
-        run = self._client.create_run(self._experiment, tags=tags)
-        from mlflow.entities import Param
-
+        run_id = str(self._client.create_run(self._experiment, tags=tags).info.run_id)
         params = {**trial.names, **axes, "seed": str(trial.seed)}
-        self._client.log_batch(run.info.run_id, params=[Param(name, value[:6000]) for name, value in params.items()])
-        self._runs[trial.key] = self._client.get_run(run.info.run_id)
-        return self._runs[trial.key]
+        self._client.log_batch(run_id, params=[Param(name, value[:6000]) for name, value in params.items()])
+        return _Run(run_id, epochs=0)
 
-    def log_epochs(self, run_id: str, epochs: Sequence[EpochRecord]) -> None:
-        """Write the curves of the epochs that the run does not have yet."""
+    def log_epochs(self, key: str, epochs: Sequence[EpochRecord]) -> None:
+        """Write the curves of the epochs that the trial's run does not have yet."""
         with _reaching(self._uri):
-            history = self._client.get_metric_history(run_id, "epoch_loss")
-            done = max((point.step for point in history), default=0)
-            self._log(run_id, {e.epoch: _curves(e) for e in epochs if e.epoch > done})
+            new = self._new_epochs(self._runs[key], epochs)
+            if new:
+                self._log(self._runs[key].run_id, new)
 
-    def publish(self, record: Record, run_id: str, folder: RunFolder, select: str) -> None:
-        """Write a record: curves, figures, environment, files; the status last, and then that it is done."""
-        self.log_epochs(run_id, record.epochs)
+    def _new_epochs(self, run: _Run, epochs: Sequence[EpochRecord]) -> dict[int, dict[str, float]]:
+        """The curves by epoch that a run lacks; a run that an earlier driver made is asked what it has."""
+        if run.epochs is None:
+            history = self._client.get_metric_history(run.run_id, "epoch_loss")
+            run.epochs = max((point.step for point in history), default=0)
+        new = {epoch.epoch: _curves(epoch) for epoch in epochs if epoch.epoch > run.epochs}
+        run.epochs = max([run.epochs, *new])
+        return new
+
+    def publish(self, record: Record, folder: RunFolder, select: str) -> None:
+        """Write a record: curves, figures, environment, files; the status last, and then that it is done.
+
+        A store takes its time for each request, so what can be is written in one.
+        """
         with _reaching(self._uri):
-            there = self._client.get_run(run_id).data.metrics
+            run = self._runs[record.key]
+            there = self._client.get_run(run.run_id).data.metrics if run.taken_up else {}
             final = trial_metrics(record, select)
-            self._log(run_id, {0: {name: value for name, value in final.items() if name not in there}})
+            steps = self._new_epochs(run, record.epochs)
+            steps[0] = {name: value for name, value in final.items() if name not in there}
+            self._log(run.run_id, steps, _tags(record))
             for file in (folder.record, folder.counts):
                 if file.exists():
-                    self._client.log_artifact(run_id, str(file))
+                    self._client.log_artifact(run.run_id, str(file))
             if folder.samples.is_dir():
-                self._client.log_artifacts(run_id, str(folder.samples), "samples")
-            for name, value in _tags(record).items():
-                self._client.set_tag(run_id, name, value[:5000])
-            self._client.set_terminated(run_id, "FINISHED" if record.status == "finished" else "FAILED")
-            self._client.set_tag(run_id, "fcnlab.published", record.ended)
-            self._runs[record.key] = self._client.get_run(run_id)
+                self._client.log_artifacts(run.run_id, str(folder.samples), "samples")
+            self._client.set_terminated(run.run_id, "FINISHED" if record.status == "finished" else "FAILED")
+            self._client.set_tag(run.run_id, "fcnlab.published", record.ended)
+            run.published, run.finished = record.ended, record.status == "finished"
 
-    def _log(self, run_id: str, steps: Mapping[int, Mapping[str, float]]) -> None:
-        from mlflow.entities import Metric
+    def _log(
+        self, run_id: str, steps: Mapping[int, Mapping[str, float]], tags: Mapping[str, str] | None = None
+    ) -> None:
+        from mlflow.entities import Metric, RunTag
 
         now = int(time.time() * 1000)
         points = [Metric(name, v, now, step) for step, values in steps.items() for name, v in values.items()]
-        for start in range(0, len(points), BATCH):
-            self._client.log_batch(run_id, metrics=points[start : start + BATCH])
+        named = [RunTag(name, value[:5000]) for name, value in (tags or {}).items()]
+        for start in range(0, max(1, len(points)), BATCH):
+            self._client.log_batch(run_id, metrics=points[start : start + BATCH], tags=named if start == 0 else [])
 
     def end(self, run_id: str, status: str, *, stopped: int | None = None) -> None:
         """Say how a run ended, such as FINISHED, FAILED or KILLED, and after which epoch its grid stopped it."""
@@ -204,6 +217,25 @@ class Book:
             if not any(item.path == artifact for item in self._client.list_artifacts(run_id)):
                 return None
             return Path(self._client.download_artifacts(run_id, artifact, str(into)))
+
+
+@dataclass
+class _Run:
+    """What the book knows of a trial's run: how many epochs it has (None: to be asked), and whether it is done.
+
+    One that is `taken_up` was made by an earlier driver, and has what that one came to write.
+    """
+
+    run_id: str
+    epochs: int | None
+    taken_up: bool = False
+    published: str | None = None
+    finished: bool = False
+
+
+def _known(run: Run) -> _Run:
+    published = run.data.tags.get("fcnlab.published")
+    return _Run(str(run.info.run_id), None, True, published, run.info.status == "FINISHED")
 
 
 def _curves(epoch: EpochRecord) -> dict[str, float]:

@@ -75,7 +75,7 @@ class Publisher:
         """Write the curves so far."""
         with self._trying():
             if self._book is not None and planned.trial.key in self._runs:
-                self._book.log_epochs(self._runs[planned.trial.key], epochs)
+                self._book.log_epochs(planned.trial.key, epochs)
 
     def publish(self, planned: Planned, record: Record) -> None:
         """Write a record."""
@@ -83,8 +83,8 @@ class Publisher:
             self.begin(planned)
         with self._trying():
             if self._book is not None:
-                run = self._runs.pop(planned.trial.key)
-                self._book.publish(record, run, planned.folder, self._grid.file.select)
+                self._book.publish(record, planned.folder, self._grid.file.select)
+                del self._runs[planned.trial.key]
 
     def stopped(self, planned: Planned, epoch: int) -> None:
         """Say that the grid has stopped a trial after an epoch."""
