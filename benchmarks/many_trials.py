@@ -1,0 +1,90 @@
+"""What a trial of a large grid costs its driver: CPU time, and memory over the grid.
+
+    python benchmarks/many_trials.py --trials 1000 --executor process
+
+The trials are as small as trials can be, so that the driver is what is measured. MLflow's store is a new sqlite file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from fcnlab.execute import driver
+from fcnlab.execute.means import Means
+from fcnlab.execute.plan import Planned
+from fcnlab.execute.watch import Watcher
+from fcnlab.places import Lab
+from fcnlab.trial.record import Record
+
+GRID = """
+question: What does a trial cost its driver?
+base:
+  backbone: tiny-scratch
+  upsampler: bilinear
+  dataset: shapes-mini
+  recipe: smoke
+  recipe.epochs: 1
+  recipe.crop: {{height: 32, width: 32}}
+product: {{head: [fcn32s, fcn8s]}}
+seeds: {seeds}
+baseline: {{head: fcn32s}}
+"""
+MARKS = 10
+
+
+class Memory(Watcher):
+    """Notes the memory of this process at each tenth of the grid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.marks: list[tuple[int, float, float, float]] = []  # trials, resident MB, CPU s, wall s
+
+    def ended(self, planned: Planned, record: Record) -> None:
+        """Note the memory, now and then."""
+        super().ended(planned, record)
+        if self.done % max(1, self.total // MARKS) == 0:
+            self.marks.append((self.done, resident() / 2**20, time.process_time(), time.monotonic()))
+
+
+def resident() -> int:
+    """Bytes of this process in memory now; at most so far where /proc is missing."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return 1024 * int(lines["VmRSS"].split()[0])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def main() -> int:
+    """Run the grid and print what it cost."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--executor", choices=("process", "serial", "ray"), default="process")
+    parser.add_argument("--workers", type=int, default=2)
+    given = parser.parse_args()
+    means = Means(given.executor, None if given.executor == "serial" else given.workers, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "experiments" / "many.yaml"
+        file.parent.mkdir()
+        file.write_text(GRID.format(seeds=given.trials // 2), encoding="utf-8")
+        lab = Lab.find(file)
+        grid = lab.grid(file)
+        watcher = Memory()
+        outcome = driver.run(grid, lab, lambda: means.hire(lab, grid.recipes), watcher)
+    print(f"{given.executor}, {given.workers} workers: {outcome.finished} finished, {outcome.failed} failed")
+    print(" trials  driver MB  driver CPU s  wall s")
+    began = watcher.marks[0][3]
+    for trials, memory, cpu, wall in watcher.marks:
+        print(f"{trials:7} {memory:10.0f} {cpu:13.1f} {wall - began:7.0f}")
+    (first, _, early, _), (last, _, late, _) = watcher.marks[0], watcher.marks[-1]
+    print(f"{1000 * (late - early) / (last - first):.1f} ms of driver CPU a trial, from the first tenth on")
+    return int(outcome.failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
