@@ -34,11 +34,14 @@ def init(
     """Make a lab: a folder with experiments/, registry/ and results/, and a first question to run."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder}: is there already and not empty; name a new folder")
-    quickstart = files("fcnlab.experiments").joinpath("quickstart.yaml").read_text(encoding="utf-8")
+    shipped = files("fcnlab.experiments")
     texts = {
         "README.md": _README.format(name=folder.resolve().name),
         ".gitignore": _IGNORED,
-        "experiments/quickstart.yaml": quickstart,
+        **{
+            f"experiments/{name}": shipped.joinpath(name).read_text(encoding="utf-8")
+            for name in ("quickstart.yaml", "grid.schema.json")
+        },
         "results/.gitkeep": "",
     } | {f"registry/{kind}.yaml": text for kind, text in _ENTRIES.items()}
     try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
 
 from fcnlab.errors import ModelError
 from fcnlab.execute.stopping import Curve, curve_of, standing
@@ -12,29 +14,39 @@ from fcnlab.spec.grid import Cell, Grid
 from fcnlab.spec.trial import Trial
 from fcnlab.trial.record import Record, RunFolder
 
+Status = Literal["finished", "failed", "started", "to do"]
+"""Of a trial: whether it has a record and which, or has epochs already, or nothing."""
+
 
 @dataclass(frozen=True)
 class Planned:
-    """A trial of a grid, the cell that it belongs to, and its record if it has ended.
+    """A trial of a grid and the cell that it belongs to, with its key and how far it was when the plan was made.
 
-    `stopped` is the epoch after which the grid's `stop` has stopped it; it has no record then, and another grid may
-    run it to its end.
+    Its record is read when it is asked for: those of a large grid would fill the memory. `stopped` is the epoch after
+    which the grid's `stop` has stopped it; another grid may run it to its end.
     """
 
     cell: Cell
     trial: Trial
-    folder: RunFolder
-    record: Record | None
+    key: str
+    runs: Path
+    status: Status
     stopped: int | None = None
 
     @property
-    def state(self) -> str:
-        """`finished`, `failed`, `stopped`, `started` (there are epochs or a checkpoint) or `to do`."""
-        if self.stopped is not None:
-            return "stopped"
-        if self.record is not None:
-            return self.record.status
-        return "started" if self.folder.progress.exists() else "to do"
+    def state(self) -> Status | Literal["stopped"]:
+        """The status, or `stopped`."""
+        return "stopped" if self.stopped is not None else self.status
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where all is that the trial has produced."""
+        return RunFolder(self.runs, self.key)
+
+    @property
+    def record(self) -> Record | None:
+        """The record as it is now, if there is one."""
+        return self.folder.read()
 
 
 @dataclass(frozen=True)
@@ -56,12 +68,13 @@ class Plan:
     @property
     def left(self) -> list[Planned]:
         """What is still to be run."""
-        return [planned for planned in self.everything if planned.record is None and planned.stopped is None]
+        return [planned for planned in self.everything if planned.state in ("started", "to do")]
 
     @property
     def ended(self) -> Iterator[tuple[Planned, Record]]:
         """What has a record, finished or failed."""
-        return ((planned, planned.record) for planned in self.everything if planned.record is not None)
+        with_record = (planned for planned in self.everything if planned.status in ("finished", "failed"))
+        return ((planned, record) for planned in with_record if (record := planned.record) is not None)
 
     def count(self, state: str) -> int:
         """How many trials are in a state."""
@@ -74,14 +87,51 @@ def make_plan(grid: Grid, lab: Lab) -> Plan:
     Raises:
         DataError, ModelError: a dataset, a weights file or a finished trial that a trial needs is not there.
     """
-    trials: dict[str, Planned] = {}
-    starts: dict[str, Planned] = {}
-    for cell, trial in grid.trials(lab.fingerprints):
-        trials[trial.key] = _planned(cell, trial, lab)
-        for ancestor in reversed(list(_ancestors(cell, trial.seed, lab))):
-            starts.setdefault(ancestor.trial.key, ancestor)
-    before = tuple(planned for key, planned in starts.items() if key not in trials)
-    return Plan(grid, tuple(_stopped(grid, list(trials.values()))), before)
+    desk = _Desk(lab)
+    own = [desk.planned(cell, grid.seeds) for cell in grid.cells]
+    needed = [desk.before(cell, grid.seeds) for cell in grid.cells]
+    trials = {planned.key: planned for row in zip(*own, strict=True) for planned in row}
+    before = {planned.key: planned for row in zip(*needed, strict=True) for chain in row for planned in chain}
+    first = tuple(planned for key, planned in before.items() if key not in trials)
+    return Plan(grid, tuple(_stopped(grid, list(trials.values()))), first)
+
+
+class _Desk:
+    """Knows what lies in a lab's runs/, which is listed once: most trials of a new grid have no folder there."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._there = {path.name for path in lab.runs.iterdir()} if lab.runs.is_dir() else set()
+        self._checked: set[str] = set()
+
+    def planned(self, cell: Cell, seeds: Sequence[int]) -> list[Planned]:
+        """A cell's trials, one for each seed."""
+        trials = cell.trials(seeds, self._lab.fingerprints)
+        return [Planned(cell, trial, key, self._lab.runs, self._status(key)) for trial, key in trials]
+
+    def before(self, cell: Cell, seeds: Sequence[int]) -> list[tuple[Planned, ...]]:
+        """For each seed what the cell's trial starts from, what that starts from before it."""
+        if isinstance(cell.start, str):
+            self._check_finished(cell.start)
+        if not isinstance(cell.start, Cell):
+            return [()] * len(seeds)
+        earlier = self.before(cell.start, seeds)
+        nearest = self.planned(cell.start, seeds)
+        return [(*chain, planned) for chain, planned in zip(earlier, nearest, strict=True)]
+
+    def _status(self, key: str) -> Status:
+        if key not in self._there:
+            return "to do"
+        folder = RunFolder(self._lab.runs, key)
+        record = folder.read()
+        if record is not None:
+            return record.status
+        return "started" if folder.progress.exists() else "to do"
+
+    def _check_finished(self, key: str) -> None:
+        if key not in self._checked and self._status(key) != "finished":
+            raise ModelError(f"start: {self._lab.runs} has no finished trial {key}; give the key of one that has ended")
+        self._checked.add(key)
 
 
 def _stopped(grid: Grid, trials: list[Planned]) -> list[Planned]:
@@ -90,24 +140,7 @@ def _stopped(grid: Grid, trials: list[Planned]) -> list[Planned]:
         return trials
     curves: dict[str, list[Curve | None]] = {}
     for planned in trials:
-        curves.setdefault(planned.cell.label, []).append(curve_of(planned.folder, planned.record))
+        curve = [] if planned.status == "to do" else curve_of(planned.folder, planned.record)
+        curves.setdefault(planned.cell.label, []).append(curve)
     stopped = standing(grid.file.stop, curves, grid.baseline.label).stopped
     return [replace(planned, stopped=stopped.get(planned.cell.label)) for planned in trials]
-
-
-def _planned(cell: Cell, trial: Trial, lab: Lab) -> Planned:
-    folder = RunFolder(lab.runs, trial.key)
-    return Planned(cell, trial, folder, folder.read())
-
-
-def _ancestors(cell: Cell, seed: int, lab: Lab) -> Iterator[Planned]:
-    """What a cell's trial starts from, and what that starts from, nearest first."""
-    while isinstance(cell.start, Cell):
-        cell = cell.start
-        yield _planned(cell, cell.trial(seed, lab.fingerprints), lab)
-    if cell.start is not None:
-        record = RunFolder(lab.runs, cell.start).read()
-        if record is None or record.status != "finished":
-            raise ModelError(
-                f"start: {lab.runs} has no finished trial {cell.start}; give the key of one that has ended"
-            )

@@ -88,7 +88,7 @@ def check(model: type[M], value: Any, where: str) -> M:
 def _key(item: Any) -> str:
     """Where a fault is, as a user would write it: without the names that pydantic gives to members of a union."""
     loc = [str(part) for part in item["loc"]]
-    return ".".join(part for part in loc if not part.startswith(("constrained-", "list["))) or "(top)"
+    return ".".join(part for part in loc if not part.startswith(("constrained-", "list[", "[key]"))) or "(top)"
 
 
 def _fault(model: type[BaseModel], item: Any) -> str:
@@ -120,7 +120,7 @@ def _fields_at(model: type[BaseModel], loc: list[str]) -> list[str]:
     for part in loc:
         fields = [m.model_fields[part] for m in current if part in m.model_fields]
         if fields:
-            current = [m for field in fields for m in _models_in(field.annotation)]
+            current = [m for field in fields for m in models_in(field.annotation)]
         else:  # the tag of a union, or an index
             tagged = [
                 m for m in current if "name" in m.model_fields and part in get_args(m.model_fields["name"].annotation)
@@ -129,10 +129,11 @@ def _fields_at(model: type[BaseModel], loc: list[str]) -> list[str]:
     return sorted({name for m in current for name in m.model_fields})
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a type is made of, such as the members of a union."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [m for arg in get_args(annotation) for m in _models_in(arg)]
+    return [m for arg in get_args(annotation) for m in models_in(arg)]
 
 
 def _show(value: Any) -> str:

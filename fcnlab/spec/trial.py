@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from fcnlab.spec.config import Config, Dataset, Doc, Recipe, Variant, Whole
@@ -44,10 +45,15 @@ class Trial(Config):
     @property
     def key(self) -> str:
         """The sha256 of the canonical JSON of the identity, 64 hexadecimal digits."""
-        canonical = json.dumps(self.identity(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return key_of(self.identity())
 
     @property
     def report_split(self) -> str:
         """The split on which the figure is reported: test, or val where there is no test."""
         return "test" if self.dataset.splits.test is not None else "val"
+
+
+def key_of(identity: Mapping[str, Any]) -> str:
+    """The key of what has this identity."""
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()

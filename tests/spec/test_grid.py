@@ -159,7 +159,19 @@ def test_an_axis_overrules_the_part_that_a_variant_names(tmp_path: Path) -> None
         ({"base": {**BASE, "dataset": "shapez"}}, "dataset: no dataset 'shapez'; did you mean 'shapes'?"),
         ({"base": {**BASE, "variant": "fcn8s-tinny"}}, "variant: no variant 'fcn8s-tinny'; did you mean 'fcn8s-tiny'?"),
         ({"base": {**BASE, "recipe.epochs": "many"}}, 'epochs: input should be a valid integer, not "many"'),
-        ({"base": {**BASE, "recipe.optimizer.lrr": 1}}, "lrr: unknown key; did you mean 'lr'?"),
+        (
+            {"base": {**BASE, "recipe.optimizer.lrr": 1}},
+            "base.recipe.optimizer.lrr: recipe.optimizer has no field 'lrr'; did you mean 'lr'?",
+        ),
+        ({"base": {**BASE, "upsampler.stages.to2": "zero"}}, "upsampler.stages has no field 'to2'; did you mean"),
+        (
+            {"product": {"recipe.name": ["sgd"]}},
+            "several fields have this name; say which: recipe.optimizer.name, recipe.schedule.name, recipe.loss.name",
+        ),
+        (
+            {"base": {**BASE, "recipe.lr": 1, "recipe.optimizer.lr": 2}},
+            "base: recipe.lr and recipe.optimizer.lr are the same axis; keep one of them",
+        ),
         ({"base": {**BASE, "recipe.optimizer.lr": 0}}, "lr: input should be greater than 0, not 0"),
         ({"base": {**BASE, "upsampler.learned": False, "upsampler": "random"}}, "use start: bilinear"),
         ({"base": {"head": "fcn8s"}, "product": None}, "backbone: nothing says which; name it under base or product"),
@@ -173,14 +185,17 @@ def test_an_axis_overrules_the_part_that_a_variant_names(tmp_path: Path) -> None
         ({"seeds": [1, 2, 1]}, "seeds: a seed stands twice in [1, 2, 1]"),
         ({"seeds": 0}, "seeds"),
         ({"seeds": [-1]}, "seeds"),
-        ({"product": {"head": ["fcn8s", "fcn8s"]}}, "product: the cells 'fcn8s' and 'fcn8s' are the same"),
+        ({"product": {"head": ["fcn8s", "fcn8s"]}}, "the cells 'fcn8s' and 'fcn8s' are the same; take one out"),
         ({"exclude": [{"head": HEADS}]}, "exclude: leaves no cell of the 3; nothing to compare"),
-        ({"exclude": [{"haed": "fcn8s"}]}, "exclude: haed: not an axis of this grid; did you mean 'head'?"),
+        ({"exclude": [{"haed": "fcn8s"}]}, "exclude.0.haed: no such axis; did you mean 'head'?"),
         ({"exclude": [{"head": "fcn_8s"}]}, "exclude: head: fcn_8s is no value of this axis; did you mean 'fcn8s'?"),
-        ({"exclude": [{"head": "fcn32s"}]}, "baseline: names no cell; valid: fcn16s, fcn8s"),
-        ({"baseline": {"head": "fcn_32s"}}, "baseline: names no cell; valid: fcn16s, fcn32s, fcn8s"),
+        (
+            {"exclude": [{"head": "fcn32s"}]},
+            "baseline: head: fcn32s is no value of this axis; did you mean 'fcn8s'? valid: fcn16s, fcn8s",
+        ),
+        ({"baseline": {"head": "fcn_32s"}}, "baseline: head: fcn_32s is no value of this axis; did you mean 'fcn32s'?"),
         ({"baseline": {}}, "baseline: fits 3 cells; say more axes"),
-        ({"baseline": {"haed": "fcn8s"}}, "baseline: haed: not an axis of this grid; did you mean 'head'?"),
+        ({"baseline": {"haed": "fcn8s"}}, "baseline.haed: no such axis; did you mean 'head'?"),
     ],
 )
 def test_a_question_that_makes_no_sense_is_told_why(tmp_path: Path, said: dict[str, Any], expected: str) -> None:
@@ -205,7 +220,26 @@ def test_cells_of_different_names_and_the_same_content_are_twins(tmp_path: Path)
 
 
 def test_several_faults_of_a_file_are_told_at_once(tmp_path: Path) -> None:
-    assert len(fault(tmp_path, question=None, baseline=None, sedes=3).splitlines()) == 3
+    untyped = fault(tmp_path, question=None, sedes=3, product={"haed": ["fcn8s"], "recipe.epoch": [1]})
+    assert len(untyped.splitlines()) == 4
+    lines = fault(
+        tmp_path,
+        product={"head": ["fcn8s", "fcn_16s"], "recipe.epochs": [0, 5], "dataset": ["shapes"]},
+        exclude=[{"head": "fcn32s"}],
+        baseline={"head": "fcn64s"},
+        seeds=[1, 1],
+        stop={"after": 9, "below": "best - 5"},
+    ).splitlines()
+    about = [
+        "dataset: stands under base and under product",
+        "seeds: a seed stands twice",
+        "exclude: head: fcn32s is no value",
+        "head: no head 'fcn_16s'",
+        "epochs: input should be greater",
+        "stop: after: 9",
+        "baseline: head: fcn64s",
+    ]
+    assert [sum(part in line for line in lines) for part in about] == [1] * len(about) == [1] * len(lines)
 
 
 def test_choosing_the_best_epoch_needs_a_split_to_report_on(tmp_path: Path) -> None:

@@ -198,6 +198,7 @@ CHANGES: list[dict[str, Any]] = [
     {"recipe.accumulate": 2},
     {"recipe.clip_norm": 1.0},
     {"recipe.ema": 0.99},
+    {"recipe.fused": "off"},
     {"recipe.batch_norm": "eval"},
     {"recipe.batch_norm": "frozen"},
     *({"recipe.freeze": what} for what in ("stride2", "stride4", "stride8", "stride16", "backbone")),

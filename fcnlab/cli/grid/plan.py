@@ -2,40 +2,146 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from fcnlab.cli.grid.states import states
-from fcnlab.cli.options import DataRoot, GridFile, LabOption, console
+import typer
+
+from fcnlab.cli.options import DataRoot, GridFile, LabOption, Threads, Workers, console
 
 if TYPE_CHECKING:
+    from fcnlab.execute.estimate import Estimate
     from fcnlab.execute.plan import Plan
+    from fcnlab.places import Lab
 
 EXAMPLE = "Example: fcnlab grid plan experiments/quickstart.yaml"
 
 
-def plan(file: GridFile, lab: LabOption = None, data_root: DataRoot = None) -> None:
-    """Check a grid and show its cells: what is finished, what is left, how long it may take."""
+def plan(
+    file: GridFile,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Measure a few steps of each kind of trial that is left")
+    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="Show every cell, however many there are")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines: everything as JSON")] = False,
+    workers: Workers = None,
+    threads: Threads = None,
+    lab: LabOption = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Check a grid and show its cells: what is finished, what is left, what it may cost. Nothing is run but a probe."""
     from fcnlab.execute.plan import make_plan
     from fcnlab.places import Lab
 
     place = Lab.find(file, lab=lab, data_root=data_root)
     made = make_plan(place.grid(file), place)
-    terminal = console()
-    terminal.print(states(made))
-    terminal.print(_estimate(made))
+    judged = _judged(made, place, probe, workers, threads) if made.left else None
+    if as_json:
+        _print_json(made, judged, place)
+    else:
+        _print(made, judged, place, every)
 
 
-def _estimate(plan: Plan) -> str:
+def _judged(plan: Plan, lab: Lab, probe: bool, workers: int | None, threads: int | None) -> Estimate:
+    from fcnlab.execute.estimate import estimate
+    from fcnlab.execute.pace import recorded, shapes_of
+    from fcnlab.execute.probe import probe as measure
     from fcnlab.execute.process import plan_slots
+
+    shapes = shapes_of(plan)
+    slots = plan_slots(plan.grid.recipes, workers, threads)
+    if probe:
+        paces = measure(plan, lab, shapes, slots[0], lambda what: typer.echo(f"probe: {what}", err=True))
+    else:
+        paces = recorded(plan, lab, shapes)
+    return estimate(plan, shapes, paces, len(slots))
+
+
+def _print(plan: Plan, judged: Estimate | None, lab: Lab, every: bool) -> None:
+    from fcnlab.cli.grid.cells import SHOWN, cells, in_short
+
+    terminal = console()
+    terminal.print(f"{plan.grid.name}: {plan.grid.file.question}", style="bold", soft_wrap=True)
+    if every or len(plan.grid.cells) <= SHOWN:
+        terminal.print(cells(plan))
+    else:
+        terminal.print(in_short(plan))
+        terminal.print(f"{len(plan.grid.cells)} cells; --all shows each", soft_wrap=True)
+    for line in (*_stock(plan, lab), *(_cost(judged, plan) if judged is not None else ())):
+        terminal.print(line, soft_wrap=True)
+
+
+def _stock(plan: Plan, lab: Lab) -> list[str]:
+    """What there is already, and what is left."""
+    from fcnlab.cli.grid.cells import STATES
+    from fcnlab.execute.reuse import reported
+
+    total = len(plan.everything)
+    counts = ", ".join(f"{count} {state}" for state in STATES if (count := plan.count(state)))
+    lines = [f"{total} trials: {counts}"]
+    if plan.before:
+        lines.append(f"{len(plan.before)} of them are no cells: others start from them")
+    finished = plan.count("finished")
+    if finished:
+        where = ", ".join(f"{count} of them in results/{name}" for name, count in reported(plan, lab).items())
+        lines.append(f"reused: {finished} that finished before in {lab.runs}" + (f"; {where}" if where else ""))
+    return lines
+
+
+def _cost(judged: Estimate, plan: Plan) -> list[str]:
+    """What is left costs about, and by what that is known."""
     from fcnlab.execute.watch import duration
 
-    costs = [record.cost for _, record in plan.ended if record.cost is not None]
-    ended = f"{plan.count('finished')} finished, {plan.count('failed')} failed"
-    text = f"{len(plan.everything)} trials: {ended}, {len(plan.left)} to run"
-    if not plan.left:
-        return text
-    slots = min(len(plan_slots(plan.grid.recipes)), len(plan.left))
-    if not costs:
-        return f"{text}, {slots} at once; no trial of this grid has finished yet to tell how long one takes"
-    each = sum(cost.train_seconds + cost.evaluate_seconds for cost in costs) / len(costs)
-    return f"{text}, {slots} at once; about {duration(each * len(plan.left) / slots)} by the trials that finished"
+    if not judged.known:
+        return [
+            f"left: {judged.trials} trials, {judged.slots} at once; how long they take cannot be told, for none like "
+            "them has finished in this lab: --probe measures it",
+            _memory(judged, plan),
+        ]
+    bound = "at most " if plan.grid.file.stop is not None else "about "
+    lines = [
+        f"left: {bound}{duration(judged.seconds)} with {judged.slots} at once, "
+        f"{judged.device_seconds / 3600:.2g} device-hours for {judged.known} of {judged.trials} trials, "
+        f"by {', '.join(judged.by)}"
+    ]
+    if judged.alike:
+        lines.append(f"{judged.alike} of these are judged by other variants on the same data with the same sizes")
+    if judged.known < judged.trials:
+        lines.append(f"of {judged.trials - judged.known} trials nothing is known: --probe measures them")
+    return [*lines, f"{_memory(judged, plan)}; disk: about {_bytes(judged.disk)}"]
+
+
+def _memory(judged: Estimate, plan: Plan) -> str:
+    from fcnlab.execute.process import planned_memory, visible_gpus
+
+    if judged.memory is not None:
+        return f"memory: up to {_bytes(judged.memory)} a trial"
+    if visible_gpus():
+        return "memory: not measured"
+    most = max(planned_memory(planned.trial.recipe) for planned in plan.left)
+    return f"memory: not measured; {_bytes(most)} are set aside for a trial, by the size of its batches"
+
+
+def _bytes(count: int) -> str:
+    """Bytes as people say them."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def _print_json(plan: Plan, judged: Estimate | None, lab: Lab) -> None:
+    import dataclasses
+    import json
+
+    from fcnlab.cli.grid.cells import STATES, as_values
+    from fcnlab.execute.reuse import reported
+
+    said = {
+        "grid": plan.grid.name,
+        "question": plan.grid.file.question,
+        "axes": list(plan.grid.axes),
+        "seeds": list(plan.grid.seeds),
+        "cells": as_values(plan),
+        "trials": {state: plan.count(state) for state in STATES},
+        "before": len(plan.before),
+        "reported": dict(reported(plan, lab)),
+        "left": dataclasses.asdict(judged) if judged is not None else None,
+    }
+    typer.echo(json.dumps(said, indent=1))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from fcnlab.cli.grid.running import run_and_conclude
 from fcnlab.cli.options import (
     Address,
@@ -27,6 +31,10 @@ def run(
     per_gpu: PerGpu = 1,
     address: Address = None,
     fail_fast: FailFast = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a table of cells that are not comparable, with exit code 2")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines: a line of JSON for each event")] = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
@@ -41,4 +49,4 @@ def run(
 
     place = Lab.find(file, lab=lab, data_root=data_root, tracking_uri=tracking_uri)
     means = Means(executor, workers, threads, per_gpu, address)
-    run_and_conclude(place.grid(file), place, means, fail_fast=fail_fast)
+    run_and_conclude(place.grid(file), place, means, fail_fast=fail_fast, strict=strict, as_json=as_json)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import signal
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -14,20 +16,21 @@ from fcnlab.cli.options import console
 if TYPE_CHECKING:
     from fcnlab.execute.driver import Outcome
     from fcnlab.execute.means import Means
+    from fcnlab.execute.watch import Watcher
     from fcnlab.places import Lab
+    from fcnlab.report.report import Report
     from fcnlab.spec.grid import Grid
 
 
-def run_and_conclude(grid: Grid, lab: Lab, means: Means, *, fail_fast: bool = False) -> None:
+def run_and_conclude(
+    grid: Grid, lab: Lab, means: Means, *, fail_fast: bool = False, strict: bool = False, as_json: bool = False
+) -> None:
     """Run what is left of a grid and show what has come of it."""
     from fcnlab.execute import driver
-    from fcnlab.execute.watch import LiveWatcher, PlainWatcher
 
-    terminal = console()
-    watcher = LiveWatcher(terminal) if terminal.is_terminal else PlainWatcher(terminal)
     interrupts = Interrupts()
     try:
-        with watcher, interrupts:
+        with _watcher(as_json) as watcher, interrupts:
             outcome = driver.run(
                 grid,
                 lab,
@@ -39,9 +42,20 @@ def run_and_conclude(grid: Grid, lab: Lab, means: Means, *, fail_fast: bool = Fa
     except KeyboardInterrupt:
         outcome = None
     if outcome is None or outcome.interrupted:
-        typer.echo(f"stopped; what is done stays. Go on with: fcnlab grid run {_shown(grid.path)}", err=True)
+        typer.echo(f"stopped; what is done stays. Go on with: fcnlab grid run {shown(grid.path)}", err=True)
         raise typer.Exit(130)
-    conclude(outcome, grid, lab)
+    conclude(outcome, grid, lab, strict=strict, as_json=as_json)
+
+
+def _watcher(as_json: bool) -> Watcher:
+    from fcnlab.execute.events import JsonWatcher
+    from fcnlab.execute.live import LiveWatcher
+    from fcnlab.execute.watch import PlainWatcher
+
+    if as_json:
+        return JsonWatcher(typer.echo)
+    terminal = console()
+    return LiveWatcher(terminal) if terminal.is_terminal else PlainWatcher(terminal)
 
 
 class Interrupts:
@@ -71,30 +85,47 @@ class Interrupts:
             raise KeyboardInterrupt
 
 
-def conclude(outcome: Outcome, grid: Grid, lab: Lab) -> None:
-    """Show the table and say where everything is."""
-    file = _shown(grid.path)
-    stopped = f", {outcome.stopped} stopped early" if outcome.stopped else ""
-    typer.echo(f"{outcome.finished} finished ({outcome.reused} had ended before), {outcome.failed} failed{stopped}")
-    if outcome.postponed is not None:
-        typer.echo(f"not published: {outcome.postponed}\npublish later with: fcnlab grid sync {file}", err=True)
-    else:
-        from fcnlab.api import report
-        from fcnlab.cli.report import show
+def conclude(outcome: Outcome, grid: Grid, lab: Lab, *, strict: bool = False, as_json: bool = False) -> None:
+    """Show the table and say where everything is.
 
-        show(grid, report(grid, lab=lab))
-        typer.echo(f"compare the runs in MLflow: fcnlab ui{_elsewhere(lab)}")
-    if not outcome.ok:
-        typer.echo(f"see why: fcnlab grid status {file}; run them again: fcnlab grid retry {file}", err=True)
+    Raises:
+        RunError: with `strict`, cells are not to be compared as they stand.
+    """
+    from fcnlab import api
+    from fcnlab.cli.report import refuse_flagged
+
+    made = api.report(grid, lab=lab) if outcome.postponed is None else None
+    if strict and made is not None:
+        refuse_flagged([made])
+    if as_json:
+        folder = str(made.folder) if made is not None else None
+        typer.echo(json.dumps({"event": "done", **dataclasses.asdict(outcome), "report": folder}))
+    else:
+        _say(outcome, made, grid, lab)
     if not outcome.ok or outcome.postponed is not None:
         raise typer.Exit(1)
 
 
+def _say(outcome: Outcome, made: Report | None, grid: Grid, lab: Lab) -> None:
+    from fcnlab.cli.report import show
+
+    file = shown(grid.path)
+    stopped = f", {outcome.stopped} stopped early" if outcome.stopped else ""
+    typer.echo(f"{outcome.finished} finished ({outcome.reused} had ended before), {outcome.failed} failed{stopped}")
+    if made is None:
+        typer.echo(f"not published: {outcome.postponed}\npublish later with: fcnlab grid sync {file}", err=True)
+    else:
+        show(grid, made)
+        typer.echo(f"compare the runs in MLflow: fcnlab ui{_elsewhere(lab)}")
+    if not outcome.ok:
+        typer.echo(f"see why: fcnlab grid status {file}; run them again: fcnlab grid retry {file}", err=True)
+
+
 def _elsewhere(lab: Lab) -> str:
-    return "" if lab.root == Path.cwd() else f" --lab {_shown(lab.root)}"
+    return "" if lab.root == Path.cwd() else f" --lab {shown(lab.root)}"
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
     """A path as the user would type it here."""
     absolute = path.resolve()
     return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)

@@ -1,0 +1,135 @@
+"""`fcnlab grid replay`: the one command that reproduces a trial, run again and compared with what is recorded."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fcnlab.cli.grid.running import shown
+from fcnlab.cli.options import DataRoot, GridFile, LabOption
+
+if TYPE_CHECKING:
+    from fcnlab.execute.plan import Planned
+    from fcnlab.places import Lab
+    from fcnlab.trial.record import Record
+
+EXAMPLE = "Example: fcnlab grid replay experiments/quickstart.yaml 'fcn8s, random' --seed 1 --show"
+
+
+def replay(
+    file: GridFile,
+    cell: Annotated[
+        str, typer.Argument(help="A cell's label or a part of it, or the beginning of a key", show_default=False)
+    ],
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Which of its trials [default: the first]")] = None,
+    show: Annotated[bool, typer.Option("--show", help="Print the command and do not run it")] = False,
+    into: Annotated[
+        Path | None, typer.Option("--apart", help="The folder that it runs in [default: a new temporary one]")
+    ] = None,
+    lab: LabOption = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Print the one command that reproduces a trial, run it, and compare. Exit code 1 if a figure is another now.
+
+    It runs in a folder apart from the lab, so that it really runs again; nothing of the lab is changed.
+    """
+    import subprocess
+    import sys
+
+    from fcnlab.errors import RunError
+    from fcnlab.execute.find import find_trial
+    from fcnlab.execute.plan import make_plan
+    from fcnlab.places import Lab
+
+    place = Lab.find(file, lab=lab, data_root=data_root)
+    planned = find_trial(make_plan(place.grid(file), place), cell, seed)
+    record = planned.record
+    folder = into or _new_folder(planned)
+    words = command(planned, record, place, folder)
+    typer.echo(shlex.join(words))
+    if show:
+        return
+    if record is None:
+        raise RunError(f"{file}: {planned.cell.label}, seed {planned.trial.seed}: nothing is recorded to compare with")
+    again = Lab(folder.resolve())
+    if (again.runs / planned.key).exists():
+        raise RunError(f"--apart {folder}: this trial has run there; name a new folder")
+    subprocess.run([sys.executable, "-m", *words], check=False)
+    _compare(record, _read(again, planned))
+
+
+def _new_folder(planned: Planned) -> Path:
+    import tempfile
+    import uuid
+
+    return Path(tempfile.gettempdir()) / f"fcnlab-replay-{planned.key[:8]}-{uuid.uuid4().hex[:8]}"
+
+
+def command(planned: Planned, record: Record | None, lab: Lab, folder: Path) -> list[str]:
+    """The words of the command that runs a trial in a folder of its own, as a shell takes them from here."""
+    from fcnlab.spec.said import said_of
+
+    said = said_of(planned.cell, lab.catalog)
+    variant = "+".join(str(said.pop(part)) for part in ("backbone", "head", "upsampler"))
+    words = ["fcnlab", "train", variant, "--dataset", str(said.pop("dataset")), "--recipe", str(said.pop("recipe"))]
+    for axis, value in said.items():
+        words += ["--set", f"{axis}={_yaml(value)}"]
+    words += ["--seed", str(planned.trial.seed)]
+    if record is not None and record.environment is not None:
+        words += ["--threads", str(record.environment.threads)]
+    if lab.root != Path.cwd():
+        words += ["--lab", shown(lab.root)]
+    if lab.data_root is not None:
+        words += ["--data-root", shown(lab.data_root)]
+    return [*words, "--apart", str(folder)]
+
+
+def _yaml(value: Any) -> str:
+    """A value in one line, as `--set` reads it."""
+    import yaml
+
+    text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _read(lab: Lab, planned: Planned) -> Record:
+    from fcnlab.errors import RunError
+    from fcnlab.trial.record import RunFolder
+
+    record = RunFolder(lab.runs, planned.key).read()
+    if record is None:
+        raise RunError(f"{lab.root}: the trial did not end there; what it said stands above")
+    return record
+
+
+def _compare(recorded: Record, again: Record) -> None:
+    """Say whether the figures are the same, and if they are not, what may be why."""
+    from fcnlab.trial.differences import differences, parting, same_figures
+
+    if same_figures(recorded, again):
+        typer.echo("identical: every figure, loss and rate is the recorded one, bit by bit")
+        return
+    found = differences(recorded, again)
+    for one in found:
+        if one.section == "figures" and one.delta is not None:
+            typer.echo(f"{one.field}: {100 * one.a:.2f} recorded, {100 * one.b:.2f} now ({100 * one.delta:+.2f})")
+    epoch = parting(recorded, again)
+    typer.echo(f"the losses part with epoch {epoch}" if epoch is not None else "the losses are the same")
+    for one in found:
+        if one.section in ("code", "environment", "run"):
+            typer.echo(f"not as recorded: {one.field}: {one.a} then, {one.b} now")
+    typer.echo(_reason(recorded, again))
+    raise typer.Exit(1)
+
+
+def _reason(recorded: Record, again: Record) -> str:
+    """Why figures may differ at all."""
+    environments = (recorded.environment, again.environment)
+    if any(environment is None for environment in environments):
+        return "a trial that failed has no figures to compare"
+    if not all(environment.repeatable for environment in environments if environment is not None):
+        return "on a GPU figures do not repeat bit by bit; differences within the spread of the seeds are expected"
+    return "on the CPU figures repeat bit by bit with the same code, versions, threads, precision and kind of CPU"

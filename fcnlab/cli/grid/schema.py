@@ -1,0 +1,17 @@
+"""`fcnlab grid schema`: what editors need to complete and check grid files."""
+
+from __future__ import annotations
+
+import typer
+
+from fcnlab.cli.options import LabOption
+
+EXAMPLE = "Example: fcnlab grid schema"
+
+
+def schema(lab: LabOption = None) -> None:
+    """Print the JSON Schema of grid files, with the names of this lab's catalogue; keep it beside the questions."""
+    from fcnlab.places import Lab
+    from fcnlab.spec.schema import as_text, grid_schema
+
+    typer.echo(as_text(grid_schema(Lab.find(lab=lab).catalog)), nl=False)
