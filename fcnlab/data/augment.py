@@ -6,7 +6,7 @@ for any number of workers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -117,14 +117,14 @@ class Augmentation:
         """
         # Every number is drawn whatever is used, so that two recipes share the draws that they have in common. A number
         # for something new comes after all others, and those of unknown count are the last.
-        factor, top, left, mirror = rng.random(4)
-        colours = rng.random(4)
-        turn, blurred, softness = rng.random(3)
+        numbers = rng.random(11)
+        factor, top, left, mirror = numbers[:4]
+        turn, blurred, softness = numbers[8:]
         size = self._size(label, factor)
         degrees = self.rotate * float(2 * turn - 1)
         low, high = self.blur.sigma
         return Placement(
-            colours=colours,
+            colours=numbers[4:8],
             size=size,
             degrees=degrees,
             window=self._chosen(label, size, degrees, self._window(size, top, left), rng),
@@ -160,20 +160,33 @@ class Augmentation:
 
     def write(self, sample: Decoded, placement: Placement, image: Tensor, label: Tensor) -> None:
         """Write the augmented sample into an image [3, *crop] and a label [*crop] on its device; it stays as it is."""
-        size, degrees, window = placement.size, placement.degrees, placement.window
-        pixels = _image(self.jitter(sample.image, placement.colours), size, degrees, window, self.fill)
-        if placement.sigma is not None:
-            pixels = blurred_image(pixels, placement.sigma)
-        classes = _label(sample.label, size, degrees, window)
-        if (window.height, window.width) != self.crop:  # nothing is dropped for being small
+        shown, _ = self.cropped(*self.begun(sample, placement))
+        height, width = shown.label.shape
+        if (height, width) != self.crop:  # nothing is dropped for being small
             for plane, grey in zip(image, self.fill, strict=True):
                 plane.fill_(grey)
             label.fill_(IGNORE)
         # What is padded lies below and at the right, and at the left once it is flipped.
-        left = self.crop[1] - window.width if placement.flip else 0
-        within = Window(0, left, window.height, window.width)
-        within.of(image).copy_(pixels.flip(-1) if placement.flip else pixels)
-        within.of(label).copy_(classes.flip(-1) if placement.flip else classes)
+        within = Window(0, self.crop[1] - width if placement.flip else 0, height, width)
+        within.of(image).copy_(shown.image.flip(-1) if placement.flip else shown.image)
+        within.of(label).copy_(shown.label.flip(-1) if placement.flip else shown.label)
+
+    def begun(self, sample: Decoded, placement: Placement) -> tuple[Decoded, Placement]:
+        """Do what not every sample needs: colours, rotation, blur. What is left is to resize, crop, pad and flip."""
+        sample = Decoded(self.jitter(sample.image, placement.colours), sample.label)
+        return (
+            self.cropped(sample, placement) if placement.degrees or placement.sigma is not None else (sample, placement)
+        )
+
+    def cropped(self, sample: Decoded, placement: Placement) -> tuple[Decoded, Placement]:
+        """Do all but colours, padding and flip: the sample is its window then, and nothing is left to be resized."""
+        size, degrees, window = placement.size, placement.degrees, placement.window
+        image = _image(sample.image, size, degrees, window, self.fill)
+        if placement.sigma is not None:
+            image = blurred_image(image, placement.sigma)
+        shown = window.height, window.width
+        left = replace(placement, size=shown, degrees=0.0, window=Window(0, 0, *shown), sigma=None)
+        return Decoded(image, _label(sample.label, size, degrees, window)), left
 
 
 def _image(image: Tensor, size: tuple[int, int], degrees: float, window: Window, fill: tuple[int, int, int]) -> Tensor:

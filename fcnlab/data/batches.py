@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+from weakref import ref
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from fcnlab.data.augment import Augmentation
-from fcnlab.data.decoded import DecodedSplit
+from fcnlab.data.augment import Augmentation, Placement
+from fcnlab.data.decoded import Decoded, DecodedSplit
 from fcnlab.errors import DataError
+from fcnlab.kernels.augment import Placer, placer
 from fcnlab.streams import stream
 
 
@@ -23,7 +25,7 @@ def normalised(images: Tensor, mean: Sequence[float], std: Sequence[float], out:
     numbers to the arithmetic; broadcasting three channels would cost four times as much and give the same bits. Then
     `out`, float32 [B, H, W, 3], is where the result is written, if it is given.
     """
-    mean_, std_ = (torch.tensor(v, dtype=torch.float32) * 255 for v in (mean, std))
+    mean_, std_ = grey_levels(mean), grey_levels(std)
     if images.is_contiguous(memory_format=torch.channels_last):
         batch, channels, height, width = images.shape
         pixels = images.permute(0, 2, 3, 1)
@@ -35,42 +37,97 @@ def normalised(images: Tensor, mean: Sequence[float], std: Sequence[float], out:
     return (images.float() - mean_) / std_
 
 
+def grey_levels(values: Sequence[float]) -> Tensor:
+    """A mean or deviation of 0..1 by channel as float32 [3], in grey levels: the bits that every batch is made with."""
+    return torch.tensor(values, dtype=torch.float32) * 255
+
+
 class Reused:
     """Tensors on the CPU whose memory is used again once nothing holds them.
 
-    Fresh pages from the system cost more than all the arithmetic on a batch. An array is free when its count of
-    references is what it was before a tensor was made of it: a tensor's memory, and so every view of it and whatever
-    autograd has kept, holds the array that it is of. What somebody keeps is never written to.
+    Fresh pages from the system cost more than all the arithmetic on a batch. Each tensor is made of a view of its own
+    onto the memory, which lives as long as the tensor's storage: until no view of it is left and autograd has let it
+    go. What somebody keeps is never written to.
     """
 
     KEPT = 3
-    """Arrays at most; beyond it, for those who keep all batches, tensors are made as usual."""
+    """Memories at most; beyond it, for those who keep all batches, tensors are made as usual."""
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self._shape = shape
-        self._arrays: list[np.ndarray[tuple[int], np.dtype[np.uint8]]] = []
-        self._free = 0
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> None:
+        self._shape, self._dtype = shape, dtype
+        self._memories: list[NDArray[Any]] = []
+        self._users: list[ref[NDArray[Any]]] = []
 
     def tensor(self) -> Tensor:
-        """A float32 tensor of the shape, of any values."""
-        for place in range(len(self._arrays)):
-            if sys.getrefcount(self._arrays[place]) == self._free:
-                return self._of(place)
-        if len(self._arrays) == self.KEPT:
-            return torch.empty(self._shape)
-        self._arrays.append(np.empty(64 + 4 * math.prod(self._shape), dtype=np.uint8))
-        self._free = sys.getrefcount(self._arrays[-1])
-        return self._of(len(self._arrays) - 1)
-
-    def _of(self, place: int) -> Tensor:
-        array = self._arrays[place]
-        start = -array.ctypes.data % 64  # aligned as torch aligns
-        return torch.from_numpy(array[start : start + 4 * math.prod(self._shape)].view(np.float32)).view(self._shape)
+        """A tensor of the shape, of any values."""
+        free = next((place for place, user in enumerate(self._users) if user() is None), len(self._users))
+        if free == self.KEPT:
+            return torch.empty(self._shape, dtype=self._dtype)
+        if free == len(self._users):
+            self._memories.append(torch.empty(self._shape, dtype=self._dtype).numpy())  # aligned as torch aligns
+        view = self._memories[free].view()
+        self._users[free : free + 1] = [ref(view)]
+        return torch.from_numpy(view)
 
 
 def draws(seed: int, epoch: int, index: int) -> np.random.Generator:
     """What the augmentation of sample `index` draws from in an epoch of a trial with this seed."""
     return np.random.default_rng(stream(seed, "augmentation", epoch, index))
+
+
+Drawn = tuple[Decoded, Placement]
+"""A sample, and what was drawn for it."""
+
+
+class Plain:
+    """Writes batches in torch's operators, on any device: uint8 into one buffer, then normalised as a whole."""
+
+    def __init__(
+        self, batch: int, augmentation: Augmentation, mean: Sequence[float], std: Sequence[float], device: torch.device
+    ) -> None:
+        """As `TrainingBatches`."""
+        self._augmentation, self._mean, self._std, self._device = augmentation, mean, std, device
+        self._shape = (batch, *augmentation.crop)
+        self._pixels = torch.empty(*self._shape, 3, dtype=torch.uint8, device=device)
+        self._memory = Reused((*self._shape, 3)) if device.type == "cpu" else None
+
+    def __call__(self, samples: Iterable[Drawn]) -> tuple[Tensor, Tensor]:
+        """A batch of new tensors: images as `normalised` has them, and labels."""
+        images = self._pixels.permute(0, 3, 1, 2)
+        labels = torch.empty(self._shape, dtype=torch.uint8, device=self._device)
+        for (sample, placement), image, label in zip(samples, images, labels, strict=True):
+            self._augmentation.write(sample, placement, image, label)
+        out = self._memory.tensor() if self._memory is not None else None
+        return normalised(images, self._mean, self._std, out), labels
+
+
+class Compiled:
+    """Writes batches on the CPU, each sample in one pass; the bits are those of `Plain`."""
+
+    def __init__(self, batch: int, augmentation: Augmentation, place: Placer) -> None:
+        """`place` is for this augmentation, and for the mean and deviation of the batches."""
+        self._augmentation, self._place = augmentation, place
+        shape = (batch, *augmentation.crop)
+        self._images, self._labels = Reused((*shape, 3)), Reused(shape, torch.uint8)
+
+    def __call__(self, samples: Iterable[Drawn]) -> tuple[Tensor, Tensor]:
+        """A batch of new tensors: images as `normalised` has them, and labels."""
+        images, labels = self._images.tensor(), self._labels.tensor()
+        for (sample, placement), image, label in zip(samples, images, labels, strict=True):
+            begun, left = self._augmentation.begun(sample, placement)
+            if not self._place(begun, left, image, label):
+                self._place(*self._augmentation.cropped(begun, left), image, label)
+        return images.permute(0, 3, 1, 2), labels
+
+
+def _writer(
+    batch: int, augmentation: Augmentation, mean: Sequence[float], std: Sequence[float], device: torch.device
+) -> Plain | Compiled:
+    place = None
+    if device.type == "cpu":
+        levels = grey_levels(mean).tolist(), grey_levels(std).tolist()
+        place = placer(augmentation.crop, augmentation.fill, *levels)
+    return Plain(batch, augmentation, mean, std, device) if place is None else Compiled(batch, augmentation, place)
 
 
 class TrainingBatches:
@@ -97,25 +154,20 @@ class TrainingBatches:
         if len(split) < batch:
             raise DataError(f"a batch of {batch} is more than the training split has ({len(split)} images)")
         self.steps = len(split) // batch
-        self._batch, self._augmentation = batch, augmentation
-        self._mean, self._std, self._seed, self._device = mean, std, seed, device
+        self._batch, self._augmentation, self._seed = batch, augmentation, seed
         self._samples = split.to(device)
-        self._memory = Reused((batch, *augmentation.crop, 3)) if device.type == "cpu" else None
         # What is drawn may depend on a label's values; looked at on the CPU they make no device wait.
         self._drawn_from = self._samples if augmentation.cat_max_ratio is None else split
+        self._write = _writer(batch, augmentation, mean, std, device)
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield normalised images [B, 3, h, w], float32 in channels-last layout, and labels [B, h, w], uint8."""
         order = np.random.default_rng(stream(self._seed, "order", epoch)).permutation(len(self._samples))
-        height, width = self._augmentation.crop
-        pixels = torch.empty(self._batch, height, width, 3, dtype=torch.uint8, device=self._device)
-        images = pixels.permute(0, 3, 1, 2)  # one buffer an epoch; what is yielded is new each time
         for step in range(self.steps):
-            chosen = order[step * self._batch : (step + 1) * self._batch]
-            labels = torch.empty(self._batch, height, width, dtype=torch.uint8, device=self._device)
-            for place, index in enumerate(map(int, chosen)):
-                drawn = self._augmentation.drawn(self._drawn_from[index].label, draws(self._seed, epoch, index))
-                self._augmentation.write(self._samples[index], drawn, images[place], labels[place])
-            out = self._memory.tensor() if self._memory is not None else None
-            yield normalised(images, self._mean, self._std, out), labels
-            del out  # or it would hold the memory of a batch that nobody else holds
+            chosen = order[step * self._batch : (step + 1) * self._batch].tolist()
+            yield self._write(self._drawn(epoch, index) for index in chosen)
+
+    def _drawn(self, epoch: int, index: int) -> Drawn:
+        sample = self._samples[index]
+        source = sample if self._drawn_from is self._samples else self._drawn_from[index]
+        return sample, self._augmentation.drawn(source.label, draws(self._seed, epoch, index))

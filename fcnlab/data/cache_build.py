@@ -13,6 +13,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -161,9 +162,14 @@ def _made(dataset: Dataset, split: str, folder: Path, progress: Progress | None)
     if progress is None:
         say(f"decoding {what} once ({len(opened)} images) into {folder}")
     try:
-        _write(opened, folder, (_name(dataset), split), limit, progress(what, len(opened)) if progress else None)
-        if cache_key(dataset, split) != folder.name:
-            raise NoCache("its files changed while they were decoded")
+        partial(folder).mkdir()
+        with (partial(folder) / PIXELS).open("xb", buffering=0) as file:
+            out = _Out(file.fileno(), limit)
+            _write(opened, folder, (_name(dataset), split), out, progress(what, len(opened)) if progress else None)
+            # A power cut after the rename must not leave a complete cache of zeros.
+            with _sent_to_disk(file.fileno()):
+                if cache_key(dataset, split) != folder.name:
+                    raise NoCache("its files changed while they were decoded")
         partial(folder).rename(folder)
         return open_cache(folder)
     except Broken as reason:
@@ -172,29 +178,33 @@ def _made(dataset: Dataset, split: str, folder: Path, progress: Progress | None)
         shutil.rmtree(partial(folder), ignore_errors=True)
 
 
-def _write(split: Split, folder: Path, names: tuple[str, str], limit: int, advance: Advance | None) -> None:
-    beside = partial(folder)
-    beside.mkdir()
-    with (beside / PIXELS).open("xb", buffering=0) as file:
-        out = _Out(file.fileno(), limit)
-        places = []
-        for place in on_all_cores(lambda i: out.add(split[i]), len(split), advance):
-            places.append(place)
-            if len(places) % SYNCED == 0:  # the disk works while the cores decode, and not all at the end
-                os.fsync(file.fileno())
-        made = datetime.now(UTC).isoformat(timespec="seconds")
-        index = Index(folder.name, *names, made, split.ids, np.array(places, dtype=np.int64).reshape(-1, 4))
-        raw = index.dump()
-        (beside / INDEX).write_bytes(raw)
-        _put(file.fileno(), seal(raw), int((index.places[:, 0] + index.sizes).max(initial=0)))
-        os.fsync(file.fileno())  # a power cut after the rename must not leave a complete cache of zeros
+def _write(split: Split, folder: Path, names: tuple[str, str], out: _Out, advance: Advance | None) -> None:
+    places = []
+    for place in on_all_cores(lambda i: out.add(split[i]), len(split), advance):
+        places.append(place)
+        if len(places) % SYNCED == 0:  # the disk works while the cores decode, and not all at the end
+            os.fsync(out.file)
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    index = Index(folder.name, *names, made, split.ids, np.array(places, dtype=np.int64).reshape(-1, 4))
+    raw = index.dump()
+    (partial(folder) / INDEX).write_bytes(raw)
+    _put(out.file, seal(raw), int((index.places[:, 0] + index.sizes).max(initial=0)))
+
+
+@contextmanager
+def _sent_to_disk(file: int) -> Iterator[None]:
+    """Send what was written to the disk while something else is done; at the end it is there."""
+    with ThreadPoolExecutor(1, thread_name_prefix="disk") as pool:
+        sent = pool.submit(os.fsync, file)
+        yield
+        sent.result()
 
 
 class _Out:
     """Where samples are written, by several threads at once, in the order in which they are done."""
 
     def __init__(self, file: int, limit: int) -> None:
-        self._file, self._limit = file, limit
+        self.file, self._limit = file, limit
         self._end = 0
         self._turn = Lock()
 
@@ -211,8 +221,8 @@ class _Out:
             self._end += -(-(image.nbytes + label.nbytes) // ALIGNED) * ALIGNED
             if self._end > self._limit:
                 raise NoCache(_too_large(self._end, self._limit))
-        _put(self._file, image, offset)
-        _put(self._file, label, offset + image.nbytes)
+        _put(self.file, image, offset)
+        _put(self.file, label, offset + image.nbytes)
         return offset, height, width, zlib.crc32(label, zlib.crc32(image))
 
 
@@ -259,8 +269,8 @@ def _probe(split: Split, limit: int) -> None:
     """
     if len(split) <= PROBED:
         return
-    chosen = [len(split) * i // PROBED for i in range(PROBED)]
-    expected = len(split) * sum(4 * split[i].label.size for i in chosen) // len(chosen)
+    sizes = on_all_cores(lambda i: 4 * split[len(split) * i // PROBED].label.size, PROBED)
+    expected = len(split) * sum(sizes) // PROBED
     if expected > limit:
         raise NoCache(_too_large(expected, limit))
 

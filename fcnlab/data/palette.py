@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from PIL import Image
 
 from fcnlab.data.base import IGNORE, Pixels
 
@@ -16,3 +17,10 @@ def palette() -> Pixels:
             colours[:, channel] |= (((labels >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
     colours[IGNORE] = 255  # white, so that what does not count is told from every class
     return colours
+
+
+def palette_image(labels: Pixels) -> Image.Image:
+    """Labels [H, W] as a palette image (mode P): the indices are the labels, viewers show the colours."""
+    picture = Image.fromarray(labels)
+    picture.putpalette(palette().tobytes())
+    return picture

@@ -303,6 +303,7 @@ def test_a_rotation_is_torchvisions_of_the_whole_image(
     augmentation = Augmentation(crop, scale, flip, FILL, rotate=most)
     placement = augmentation.drawn(sample.label, np.random.default_rng(seed))
     assert abs(placement.degrees) <= most
+    assume(placement.size != (1, 1))  # torch's own resize of a small channels-last image to one pixel asserts
     done, expected = augmentation(sample, np.random.default_rng(seed)), reference(sample, crop, placement, NO_JITTER)
     # A pixel whose place falls between two others, or on the border, may go either way in float32.
     assert int((done.label != expected.label).sum()) <= 0.01 * done.label.numel() + 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import pytest
 import torch
@@ -11,10 +13,12 @@ from torch import Tensor
 
 from fcnlab.data.augment import Augmentation, Blur, Jitter
 from fcnlab.data.base import Sample, Split
-from fcnlab.data.batches import Reused, TrainingBatches, normalised
-from fcnlab.data.decoded import DecodedSplit
+from fcnlab.data.batches import Compiled, Plain, Reused, TrainingBatches, grey_levels, normalised
+from fcnlab.data.decoded import Decoded, DecodedSplit
 from fcnlab.data.shapes import Shapes
 from fcnlab.errors import DataError
+from fcnlab.kernels import augment as kernel
+from fcnlab.kernels.build import library
 from fcnlab.streams import stream
 
 RANDOM = Augmentation((12, 16), (0.5, 2.0), 0.5, (0, 0, 0))
@@ -234,3 +238,83 @@ def test_a_batch_is_the_samples_augmented_one_by_one(augmentation: Augmentation)
     images, labels = (torch.cat(parts) for parts in zip(*batches.epoch(2), strict=True))
     assert torch.equal(labels, torch.stack([sample.label for sample in samples]))
     assert torch.equal(images, normalised(torch.stack([sample.image for sample in samples]), mean, std))
+
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CPU = torch.device("cpu")
+compiled_only = pytest.mark.skipif(library("augment") is None, reason="there is no C compiler")
+extent = st.integers(1, 70)
+every = Jitter(0.3, 0.3, 0.3, 0.1), 0.6, 20.0, Blur(0.5)
+
+
+def compiled(augmentation: Augmentation, batch: int) -> Compiled:
+    place = kernel.placer(augmentation.crop, augmentation.fill, *(grey_levels(v).tolist() for v in (MEAN, STD)))
+    assert place is not None
+    return Compiled(batch, augmentation, place)
+
+
+@compiled_only
+@settings(max_examples=150, deadline=None)
+@given(
+    image=st.tuples(extent, extent),
+    crop=st.tuples(extent, extent),
+    scale=st.sampled_from([None, (0.5, 2.0), (0.05, 0.3), (1.0, 6.0), (0.7, 0.7)]),
+    flip=st.sampled_from([0.0, 1.0]),
+    more=st.booleans(),
+    seed=seeds,
+)
+def test_the_compiled_way_has_the_bits_of_the_plain_one(
+    image: tuple[int, int],
+    crop: tuple[int, int],
+    scale: tuple[float, float] | None,
+    flip: float,
+    more: bool,
+    seed: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    augmentation = Augmentation(crop, scale, flip, (124, 116, 104), *(every if more else ()))
+    pixels = torch.from_numpy(rng.integers(0, 256, (*image, 3), dtype=np.uint8)).permute(2, 0, 1)
+    label = torch.from_numpy(rng.integers(0, 5, image, dtype=np.uint8))
+    samples = [(Decoded(pixels, label), augmentation.drawn(label, rng)) for _ in range(3)]
+    expected = Plain(3, augmentation, MEAN, STD, CPU)(samples)
+    found = compiled(augmentation, 3)(samples)
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+    assert found[0].stride() == expected[0].stride()
+
+
+@compiled_only
+def test_the_layout_of_a_sample_changes_no_bit_of_its_batch() -> None:
+    augmentation = Augmentation((40, 50), (0.5, 2.0), 0.5, (124, 116, 104))
+    sample = DecodedSplit(scenes(1))[0]
+    planes = Decoded(sample.image.contiguous(), sample.label.t().contiguous().t())
+    assert planes.image.stride() != sample.image.stride() and planes.label.stride() != sample.label.stride()
+    drawn = augmentation.drawn(sample.label, np.random.default_rng(0))
+    one, two = (compiled(augmentation, 1)([(each, drawn)]) for each in (sample, planes))
+    assert torch.equal(one[0], two[0]) and torch.equal(one[1], two[1])
+
+
+@compiled_only
+def test_on_the_cpu_batches_are_written_by_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = batches_of(scenes(), batch=2, augmentation=RANDOM)
+    monkeypatch.setattr(kernel, "library", lambda name: None)  # no compiler
+    slow = batches_of(scenes(), batch=2, augmentation=RANDOM)
+    assert isinstance(fast._write, Compiled) and isinstance(slow._write, Plain)
+    assert same(fast, slow, epoch=1)
+
+
+@compiled_only
+def test_arithmetic_that_has_not_the_bits_of_torch_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Off:
+        """A library whose images are one rounding away."""
+
+        @staticmethod
+        def place(sample: object, crop: object, image: object, label: object) -> int:
+            library("augment").place(sample, crop, image, label)
+            place = ctypes.cast(image, ctypes.POINTER(ctypes.c_float))
+            place[700] = float(np.nextafter(np.float32(place[700]), np.float32(9)))
+            return 0
+
+    levels = [grey_levels(v).tolist() for v in (MEAN, STD)]
+    assert kernel.placer((8, 8), (0, 0, 0), *levels) is not None
+    monkeypatch.setattr(kernel, "library", lambda name: Off)
+    assert kernel.placer((8, 8), (0, 0, 0), *levels) is None

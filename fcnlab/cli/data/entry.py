@@ -1,4 +1,4 @@
-"""What the verbs of `fcnlab data` share: a dataset by its name, and its splits."""
+"""What the verbs of `fcnlab data` share: a dataset by its name."""
 
 from __future__ import annotations
 

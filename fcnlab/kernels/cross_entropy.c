@@ -1,0 +1,129 @@
+/* Softmax cross entropy of scores, and its gradient in their place. What calls it: fcnlab/kernels/cross_entropy.py.
+ *
+ * Pixels are gone through LANES at a time, in vectors that gcc and clang spread over whatever registers there are. */
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define LANES 16
+#define IGNORE 255
+#define MOST_CLASSES 255
+#define INLINE static inline __attribute__((always_inline))
+
+typedef uint16_t bfloat16;
+typedef float vector __attribute__((vector_size(4 * LANES)));
+typedef int32_t integers __attribute__((vector_size(4 * LANES)));
+typedef uint32_t words __attribute__((vector_size(4 * LANES)));
+typedef uint16_t halves __attribute__((vector_size(2 * LANES)));
+
+INLINE float one_fp32(const float *from) { return *from; }
+
+INLINE vector read_fp32(const float *from) {
+    vector read;
+    memcpy(&read, from, sizeof read);
+    return read;
+}
+
+INLINE void write_fp32(float *to, vector written) { memcpy(to, &written, sizeof written); }
+
+INLINE float one_bf16(const bfloat16 *from) {
+    uint32_t bits = (uint32_t)*from << 16;
+    float one;
+    memcpy(&one, &bits, sizeof one);
+    return one;
+}
+
+INLINE vector read_bf16(const bfloat16 *from) {
+    halves read;
+    memcpy(&read, from, sizeof read);
+    return (vector)(__builtin_convertvector(read, words) << 16);
+}
+
+/* To the nearest, and of two that are as near to the even one. */
+INLINE void write_bf16(bfloat16 *to, vector written) {
+    words bits = (words)written;
+    halves rounded = __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, halves);
+    memcpy(to, &rounded, sizeof rounded);
+}
+
+INLINE vector where(integers condition, vector yes, vector no) {
+    return (vector)((condition & (integers)yes) | (~condition & (integers)no));
+}
+
+/* exp(x) for x <= 0, to about 2e-7 of itself; nan stays nan. By Cephes' expf: 2^n times a polynomial. */
+INLINE vector exponential(vector x) {
+    const vector least = {0};
+    x = where(x < least - 87.0f, least - 87.0f, x);
+    vector n = (x * 1.44269504088896341f + 12582912.0f) - 12582912.0f; /* 1.5 * 2^23: what is added rounds */
+    vector r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    vector p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    return p * (vector)((__builtin_convertvector(n, integers) + 127) << 23);
+}
+
+/* A pixel of class y loses own[y] (lse - z[y]) + sum over c of even[c] (lse - z[c]), with lse = log sum exp z. */
+typedef struct {
+    long classes;
+    const float *own;
+    const float *even;
+    float even_sum; /* of all classes; 0 where no label is smoothed */
+} Loss;
+
+#define DEFINE(TYPE, ONE, READ, WRITE, NAME)                                                                           \
+    /* LANES pixels: classes lie `row` numbers apart. What they lose is given back, and z is its gradient. */          \
+    INLINE double NAME##_lanes(const Loss *loss, TYPE *z, long row, const uint8_t *labels, float scale) {              \
+        vector e[MOST_CLASSES], top = READ(z), total = {0}, factor = {0}, counted = {0};                               \
+        double lost = 0;                                                                                               \
+        for (long c = 1; c < loss->classes; c++) {                                                                     \
+            vector score = READ(z + c * row);                                                                          \
+            top = where(score > top, score, top);                                                                      \
+        }                                                                                                              \
+        for (long c = 0; c < loss->classes; c++) {                                                                     \
+            e[c] = exponential(READ(z + c * row) - top);                                                               \
+            total += e[c];                                                                                             \
+        }                                                                                                              \
+        for (int k = 0; k < LANES; k++) {                                                                              \
+            int y = labels[k];                                                                                         \
+            if (y == IGNORE) continue;                                                                                 \
+            float own = loss->own[y], lse = top[k] + logf(total[k]), weight = own + loss->even_sum;                    \
+            lost += own * (lse - ONE(z + y * row + k));                                                                \
+            if (loss->even_sum > 0)                                                                                    \
+                for (long c = 0; c < loss->classes; c++) lost += loss->even[c] * (lse - ONE(z + c * row + k));         \
+            counted[k] = scale;                                                                                        \
+            factor[k] = scale * weight / total[k];                                                                     \
+            if (weight > 0) e[y][k] -= own / weight * total[k];                                                        \
+        }                                                                                                              \
+        for (long c = 0; c < loss->classes; c++) WRITE(z + c * row, factor * e[c] - counted * loss->even[c]);          \
+        return scale * lost;                                                                                           \
+    }                                                                                                                  \
+                                                                                                                       \
+    /* n positions, `step` numbers apart, of `pixels` pixels each; labels [n, pixels], scales [n]. */                  \
+    double NAME(const Loss *loss, TYPE *z, long n, long step, long row, long pixels, const uint8_t *labels,            \
+                const float *scales) {                                                                                 \
+        double lost = 0;                                                                                               \
+        TYPE rest[MOST_CLASSES * LANES] = {0};                                                                         \
+        uint8_t rest_labels[LANES];                                                                                    \
+        long whole = pixels / LANES * LANES, left = pixels - whole;                                                    \
+        for (long i = 0; i < n; i++) {                                                                                 \
+            TYPE *at = z + i * step;                                                                                   \
+            const uint8_t *labelled = labels + i * pixels;                                                             \
+            for (long t = 0; t < whole; t += LANES) lost += NAME##_lanes(loss, at + t, row, labelled + t, scales[i]);  \
+            if (left == 0) continue;                                                                                   \
+            memset(rest_labels, IGNORE, LANES);                                                                        \
+            memcpy(rest_labels, labelled + whole, left);                                                               \
+            for (long c = 0; c < loss->classes; c++)                                                                   \
+                memcpy(rest + c * LANES, at + c * row + whole, left * sizeof(TYPE));                                   \
+            lost += NAME##_lanes(loss, rest, LANES, rest_labels, scales[i]);                                           \
+            for (long c = 0; c < loss->classes; c++)                                                                   \
+                memcpy(at + c * row + whole, rest + c * LANES, left * sizeof(TYPE));                                   \
+        }                                                                                                              \
+        return lost;                                                                                                   \
+    }
+
+DEFINE(float, one_fp32, read_fp32, write_fp32, cross_entropy_fp32)
+DEFINE(bfloat16, one_bf16, read_bf16, write_bf16, cross_entropy_bf16)

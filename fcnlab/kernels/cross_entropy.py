@@ -1,0 +1,99 @@
+"""Cross entropy of scores and its gradient in their place: compiled where that can be, and in plain torch."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fcnlab.data.base import IGNORE
+from fcnlab.kernels.build import library
+
+_SUFFIX = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+
+
+@dataclass(frozen=True)
+class PixelLoss:
+    """What a pixel of class y loses: ``own[y] (lse - z[y]) + sum_c even[c] (lse - z[c])``, lse = log sum exp z.
+
+    So class weights w with label smoothing ε, as `torch.nn.functional.cross_entropy` has them, are own = (1 - ε) w and
+    even = ε w / C. Both are float32 [C], on the device of the scores.
+    """
+
+    own: Tensor
+    even: Tensor
+    smooth: bool
+
+    @classmethod
+    def of(cls, classes: int, weights: Tensor | None, smoothing: float, device: torch.device) -> PixelLoss:
+        """The loss of a pixel by class weights [C], or None for ones, and label smoothing."""
+        weights = torch.ones(classes, device=device) if weights is None else weights.to(device, torch.float32)
+        return cls((1 - smoothing) * weights, smoothing / classes * weights, smoothing > 0)
+
+
+def cross_entropy_(scores: Tensor, labels: Tensor, scales: Tensor, loss: PixelLoss) -> Tensor:
+    """Replace scores by the gradient of their summed loss, and return the loss, float32.
+
+    Softmax, loss and gradient are float32 inside, whatever the scores are; the gradient is rounded to what they are.
+
+    Args:
+        scores: [n, C, pixels], float32 or bfloat16, in any layout in which the pixels lie together.
+        labels: uint8 [n, pixels]: classes, or 255 for a pixel that does not count and has no gradient.
+        scales: float32 [n], what the loss of each of the n is multiplied with.
+        loss: of one pixel.
+
+    Raises:
+        IndexError: a label is neither a class nor 255, on the CPU.
+    """
+    compiled = library("cross_entropy") if scores.device.type == "cpu" and scores.dtype in _SUFFIX else None
+    if compiled is None:
+        return plain(scores, labels, scales, loss)
+    n, classes, pixels = scores.shape
+    assert scores.stride(2) == 1 and labels.is_contiguous() and scales.is_contiguous()
+    greatest = int(torch.where(labels == IGNORE, 0, labels).max())
+    if greatest >= classes:  # the kernel would read beyond the scores
+        raise IndexError(f"label {greatest} is none of {classes} classes")
+    function = getattr(compiled, f"cross_entropy_{_SUFFIX[scores.dtype]}")
+    function.restype = ctypes.c_double
+    terms = _Loss(classes, loss.own.data_ptr(), loss.even.data_ptr(), float(loss.even.sum()) if loss.smooth else 0.0)
+    sizes = (n, scores.stride(0), scores.stride(1), pixels)
+    value = function(
+        ctypes.byref(terms),
+        ctypes.c_void_p(scores.data_ptr()),
+        *map(ctypes.c_long, sizes),
+        ctypes.c_void_p(labels.data_ptr()),
+        ctypes.c_void_p(scales.data_ptr()),
+    )
+    return torch.tensor(value, dtype=torch.float32)
+
+
+class _Loss(ctypes.Structure):
+    """As in cross_entropy.c."""
+
+    _fields_ = (
+        ("classes", ctypes.c_long),
+        ("own", ctypes.c_void_p),
+        ("even", ctypes.c_void_p),
+        ("even_sum", ctypes.c_float),
+    )
+
+
+def plain(scores: Tensor, labels: Tensor, scales: Tensor, loss: PixelLoss) -> Tensor:
+    """The same as `cross_entropy_`, in torch's operators and so on any device."""
+    logarithms = scores.float().log_softmax(1)
+    counts = labels != IGNORE
+    index = torch.where(counts, labels, 0).long()
+    own = (loss.own[index] * counts).unsqueeze(1)
+    lost = -own * logarithms.gather(1, index.unsqueeze(1))
+    gradient = logarithms.exp()
+    if loss.smooth:
+        even = loss.even[:, None] * counts.unsqueeze(1)
+        lost = lost - (even * logarithms).sum(1, keepdim=True)
+        gradient = gradient * (own + even.sum(1, keepdim=True)) - even
+    else:
+        gradient *= own
+    gradient.scatter_add_(1, index.unsqueeze(1), -own)
+    scores.copy_(gradient.mul_(scales[:, None, None]))
+    return (lost.sum((1, 2)) * scales).sum()

@@ -1,0 +1,147 @@
+"""The compiled cross entropy and the plain one against torch's own, and what there is without a compiler."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fcnlab.kernels import build
+from fcnlab.kernels.cross_entropy import PixelLoss, cross_entropy_, plain
+
+torch.set_num_threads(1)
+
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+WAYS = [pytest.param(cross_entropy_, id="compiled", marks=needs_compiler), pytest.param(plain, id="plain")]
+
+
+def batch(n: int, classes: int, pixels: int, seed: int, spread: float = 3.0) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    scores = spread * torch.randn(n, classes, pixels, generator=generator)
+    labels = torch.randint(0, classes, (n, pixels), generator=generator)
+    labels[torch.rand(n, pixels, generator=generator) < 0.3] = 255
+    return scores, labels.to(torch.uint8), torch.rand(n, generator=generator)
+
+
+def torchs(scores: Tensor, labels: Tensor, scales: Tensor, weights: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    """Loss and gradient by torch, in double."""
+    scores = scores.double().requires_grad_()
+    said = {"weight": weights.double(), "label_smoothing": smoothing, "ignore_index": 255, "reduction": "none"}
+    loss = (F.cross_entropy(scores, labels.long(), **said).sum(1) * scales.double()).sum()
+    loss.backward()
+    assert scores.grad is not None
+    return loss.detach(), scores.grad
+
+
+@pytest.mark.parametrize("way", WAYS)
+@given(
+    st.integers(1, 4),
+    st.integers(1, 24),
+    st.integers(1, 50),
+    st.sampled_from([0.0, 0.1, 0.9]),
+    st.sampled_from([1e-3, 3.0, 60.0]),
+    st.integers(0, 99),
+)
+@settings(deadline=None, max_examples=60)
+def test_loss_and_gradient_are_torchs(
+    way: object, n: int, classes: int, pixels: int, smoothing: float, spread: float, seed: int
+) -> None:
+    scores, labels, scales = batch(n, classes, pixels, seed, spread)
+    weights = torch.rand(classes, generator=torch.Generator().manual_seed(seed)) * (torch.arange(classes) != 1)
+    wanted, slope = torchs(scores, labels, scales, weights, smoothing)
+    found = way(scores, labels, scales, PixelLoss.of(classes, weights, smoothing, scores.device))  # type: ignore[operator]
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(scores.double(), slope, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_scores_in_bfloat16_give_the_gradient_rounded_once(way: object) -> None:
+    scores, labels, scales = batch(5, 21, 40, 0)
+    half = scores.bfloat16()
+    pixel = PixelLoss.of(21, None, 0.0, scores.device)
+    loss, slope = torchs(half, labels, scales, torch.ones(21), 0.0)
+    assert way(half, labels, scales, pixel).item() == pytest.approx(loss.item(), rel=1e-5)  # type: ignore[operator]
+    torch.testing.assert_close(half.double(), slope, rtol=2**-8, atol=1e-7)  # half a unit in the last of 8 bits
+
+
+@needs_compiler
+def test_strides_are_followed_and_what_lies_between_is_left_alone() -> None:
+    scores, labels, scales = batch(4, 3, 20, 0)
+    pixel = PixelLoss.of(3, None, 0.0, scores.device)
+    wide = torch.full((3, 4, 20), 7.0)
+    inside = wide.transpose(0, 1)
+    inside.copy_(scores)
+    alone, expected = wide.clone().transpose(0, 1)[:2], scores.clone()
+    wanted = cross_entropy_(expected, labels, scales, pixel)
+    assert torch.equal(cross_entropy_(inside, labels, scales, pixel), wanted)
+    assert torch.equal(inside, expected)
+    cross_entropy_(alone, labels[:2], scales[:2], pixel)
+    assert torch.equal(alone, expected[:2])
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_shows_in_the_loss(way: object, bad: float) -> None:
+    scores, labels, scales = batch(2, 5, 16, 0)
+    labels[0, 3] = 1
+    scores[0, 2, 3] = bad
+    pixel = PixelLoss.of(5, None, 0.0, scores.device)
+    assert not way(scores, labels, scales + 1, pixel).isfinite()  # type: ignore[operator]
+
+
+@needs_compiler
+def test_a_label_beyond_the_classes_is_refused() -> None:
+    scores, labels, scales = batch(2, 5, 16, 0)
+    labels[1, 15] = 5
+    with pytest.raises(IndexError, match="label 5 is none of 5 classes"):
+        cross_entropy_(scores, labels, scales, PixelLoss.of(5, None, 0.0, scores.device))
+
+
+@pytest.fixture
+def _anew() -> None:
+    build.library.cache_clear()
+
+
+@pytest.mark.usefixtures("_anew")
+def test_without_a_compiler_the_plain_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build.shutil, "which", lambda _: None)
+    assert build.library("cross_entropy") is None
+    scores, labels, scales = batch(2, 5, 16, 0)
+    expected, pixel = scores.clone(), PixelLoss.of(5, None, 0.0, scores.device)
+    wanted = plain(expected, labels, scales, pixel)
+    assert torch.equal(cross_entropy_(scores, labels, scales, pixel), wanted)
+    assert torch.equal(scores, expected)
+    build.library.cache_clear()
+
+
+@pytest.mark.usefixtures("_anew")
+def test_a_compiler_that_fails_is_named_once_and_the_plain_way_is_taken(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fails = shutil.which("false")
+    monkeypatch.setattr(build.shutil, "which", lambda _: fails)
+    assert build.library("cross_entropy") is None
+    assert build.library("cross_entropy") is None
+    assert len(caplog.records) == 1
+    assert "cross_entropy.c could not be compiled" in caplog.text
+    build.library.cache_clear()
+
+
+@needs_compiler
+@pytest.mark.usefixtures("_anew")
+def test_what_is_compiled_is_kept_for_the_next_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FCNLAB_CACHE", str(tmp_path))
+    assert build.library("cross_entropy") is not None
+    (built,) = (tmp_path / f"kernels-{os.getuid()}").iterdir()
+    made = built.stat().st_mtime_ns
+    build.library.cache_clear()
+    assert build.library("cross_entropy") is not None
+    assert built.stat().st_mtime_ns == made
