@@ -8,7 +8,7 @@ from typing import Literal
 
 from fcnlab.errors import RunError
 from fcnlab.execute.base import Executor
-from fcnlab.execute.process import ProcessExecutor, plan_slots
+from fcnlab.execute.process import ProcessExecutor, plan_slots, planned_memory
 from fcnlab.execute.serial import SerialExecutor
 from fcnlab.places import Lab
 from fcnlab.spec.config import Recipe
@@ -46,6 +46,19 @@ class Means:
         Raises:
             RunError: Ray is not installed, or its cluster cannot be reached or lacks what a trial needs.
         """
+        if self.executor == "ray":
+            return self._hire_on_ray(lab, recipes)
         if self.executor == "serial":
             return SerialExecutor(lab, plan_slots(recipes, 1, self.threads)[0].threads)
         return ProcessExecutor(lab, plan_slots(recipes, self.workers, self.threads, self.per_gpu))
+
+    def _hire_on_ray(self, lab: Lab, recipes: Sequence[Recipe]) -> Executor:
+        from fcnlab.execute.on_ray import RayExecutor
+        from fcnlab.execute.ray_cluster import Ask, has_gpus
+
+        here = plan_slots(recipes, self.workers, self.threads, self.per_gpu)
+        if has_gpus(self.address):
+            ask = Ask(here[0].threads, gpus=1 / self.per_gpu)
+        else:
+            ask = Ask(here[0].threads, memory=max(map(planned_memory, recipes)))
+        return RayExecutor(lab, ask, self.address, self.workers)
