@@ -21,12 +21,13 @@ from fcnlab.data.decoded import DecodedSplit, open_decoded
 from fcnlab.errors import ModelError, nearest
 from fcnlab.models import FCN, HEADS, Backbone, Interpolation, PaperBackbone, TimmBackbone, TransposedUpsampler
 from fcnlab.models.backbone import load_weights
-from fcnlab.models.heads import Head
+from fcnlab.models.heads import CoarseHead, Head
 from fcnlab.spec import config
 from fcnlab.spec.config import Recipe, Upsampler, Variant
 from fcnlab.streams import stream
 from fcnlab.training import optim
 from fcnlab.training.freezing import freeze, hold_batch_norm
+from fcnlab.training.fused import FusedUpsampleLoss, fusible
 from fcnlab.training.losses import Loss, median_frequency
 
 
@@ -37,7 +38,7 @@ class Training:
     batches: TrainingBatches
     optimizer: Optimizer
     factor: optim.Schedule
-    loss: Loss
+    loss: Loss | FusedUpsampleLoss
     average: AveragedModel | None
 
     @property
@@ -144,7 +145,7 @@ def build_training(
         batches,
         _optimizer(recipe, model),
         _schedule(recipe.schedule, recipe.epochs, batches.steps),
-        _loss(recipe.loss, decoded, len(dataset.classes), device),
+        _loss(recipe, model, decoded, len(dataset.classes), device),
         optim.moving_average(model, recipe.ema) if recipe.ema is not None else None,
     )
 
@@ -157,13 +158,18 @@ def _freeze(recipe: Recipe, backbone: Backbone) -> None:
         freeze(backbone, int(recipe.freeze.removeprefix("stride")))
 
 
-def _loss(spec: config.Loss, split: DecodedSplit, classes: int, device: torch.device) -> Loss:
-    weights = None
+def _loss(
+    recipe: Recipe, model: FCN, split: DecodedSplit, classes: int, device: torch.device
+) -> Loss | FusedUpsampleLoss:
+    spec, weights = recipe.loss, None
     if spec.class_weights == "median_frequency":
         weights = median_frequency((split[i].label for i in range(len(split))), classes).to(device)
     given = spec.model_dump(exclude={"name", "class_weights", "ohem"})
     ohem = (spec.ohem.threshold, spec.ohem.keep) if spec.ohem is not None else None
-    return Loss(class_weights=weights, ohem=ohem, **given)
+    loss = Loss(class_weights=weights, ohem=ohem, **given)
+    if recipe.fused == "auto" and fusible(loss, model.head):
+        return FusedUpsampleLoss(loss, cast(CoarseHead, model.head))
+    return loss
 
 
 def _schedule(spec: config.Schedule, epochs: int, steps: int) -> optim.Schedule:

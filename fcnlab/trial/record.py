@@ -12,7 +12,7 @@ runs/<key>/
     attempts.jsonl     what was tried without a figure, where something was
     lease.<n>          which driver runs it now
     record.json        last and atomically: it is there if and only if the trial has ended
-    scores/            what `fcnlab score` adds later: a protocol's figures (.json) and counts (.npz)
+    scores/            what `fcnlab score` and `fcnlab evaluate` add later: figures (.json) and counts (.npz)
 """
 
 from __future__ import annotations
@@ -49,9 +49,12 @@ class EpochRecord(_Value):
 
 
 class Scores(_Value):
-    """The figures of one split at one epoch, fractions of 1; None where nothing counts."""
+    """The figures of one split at one epoch, fractions of 1; None where nothing counts.
 
-    split: Literal["val", "test"]
+    `split` is what the split is for, `val` or `test`; of one that is for neither it is its name.
+    """
+
+    split: str
     choice: Literal["last", "best"]
     epoch: int
     images: int

@@ -1,14 +1,17 @@
-"""Score a finished trial again from its saved weights, under a protocol; apart from what its record says.
+"""Score a finished trial again from its saved weights, under a protocol or on other data; apart from its record.
 
 runs/<key>/scores/
-    <protocol>[-best].json    the figures, and what they were made from
-    <protocol>[-best].npz     counts [N, classes, 3] of the reported split, those of its boundaries, and the ids
+    [<dataset>-<split>-]<protocol>[-best].json    the figures, and what they were made from
+    [<dataset>-<split>-]<protocol>[-best].npz     counts [N, classes, 3], those of the boundaries, and the images' ids
+
+Without a dataset and a split in its name a file is of the split that the trial reports.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +19,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from fcnlab.data.decoded import open_decoded
@@ -24,15 +26,14 @@ from fcnlab.data.fingerprint import file_digest
 from fcnlab.errors import DataError, RunError
 from fcnlab.models import FCN
 from fcnlab.places import Lab
-from fcnlab.spec.trial import Trial
+from fcnlab.spec import config
 from fcnlab.training import hardware
 from fcnlab.training.evaluate import evaluate
 from fcnlab.training.protocol import Protocol, Size
-from fcnlab.trial.build import build_model
-from fcnlab.trial.record import Record, RunFolder, Scores, write_whole
+from fcnlab.trial.finished import SHORT, Choice, Finished
+from fcnlab.trial.record import Scores, write_whole
 from fcnlab.trial.scoring import BoundaryCounts, scores
 
-Choice = Literal["last", "best"]
 Progress = Callable[[int, int], None]
 """Told how many images are done, of how many."""
 
@@ -40,7 +41,8 @@ Progress = Callable[[int, int], None]
 class ProtocolScores(BaseModel):
     """The figures of one trial under one protocol, and what they were made from.
 
-    `weights` is the digest of the file with the weights; `seconds_per_image` wall-clock, with decoding.
+    `weights` is the digest of the file with the weights; `seconds_per_image` wall-clock, with decoding. `dataset` and
+    `data`, the name and the fingerprint of what was scored, are None for the split that the trial reports.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
@@ -52,6 +54,8 @@ class ProtocolScores(BaseModel):
     window: Size | None
     stride: Size | None
     weights: str
+    dataset: str | None = None
+    data: str | None = None
     scores: Scores
     seconds_per_image: float
     device: str
@@ -60,89 +64,157 @@ class ProtocolScores(BaseModel):
     ended: str
 
 
-def read_trial(folder: RunFolder, lab: Lab) -> Trial:
-    """The trial of a run folder, checked against the data that is there now.
+@dataclass(frozen=True)
+class Target:
+    """A split that is scored: of another dataset than the trial's, or another split than it reports.
+
+    Attributes:
+        dataset: its name in the catalogue.
+        spec: its entry there.
+        split: the split's own name.
+    """
+
+    dataset: str
+    spec: config.Dataset
+    split: str
+
+
+def target_of(finished: Finished, lab: Lab, dataset: str | None, split: str | None) -> Target | None:
+    """What is asked for by name; None where that is the split that the trial reports.
+
+    Without a dataset it is the trial's own, without a split the one on which its dataset is reported.
 
     Raises:
-        RunError: it has not been run here, or was run by a version whose trials are no longer understood.
-        DataError: the dataset is not the one that it was run on.
+        SpecError: the catalogue has no such dataset.
     """
-    try:
-        trial = Trial.model_validate_json(folder.trial.read_bytes())
-    except OSError:
-        raise RunError(f"{folder.path}: no trial was run here") from None
-    except ValidationError as error:
-        raise RunError(f"{folder.trial}: not a trial as this version knows it ({error.error_count()} faults)") from None
-    data = lab.dataset(trial.dataset).fingerprint(trial.dataset.used_splits)
-    if data != trial.data:
-        raise DataError(
-            f"{folder.path}: the dataset '{trial.names.get('dataset', trial.dataset.type)}' is no longer what the "
-            "trial was run on, so its figures could not be compared; run the trial again"
-        )
-    return trial
+    own = finished.trial.dataset
+    if dataset is None:
+        name, spec = finished.trial.names.get("dataset", own.type), own
+    else:
+        found = lab.catalog.get("dataset", dataset)
+        assert isinstance(found, config.Dataset)
+        name, spec = dataset, found
+    asked, reported = split or _reported(spec), _reported(own)
+    return None if (spec.content(), asked) == (own.content(), reported) else Target(name, spec, asked)
+
+
+def _reported(spec: config.Dataset) -> str:
+    return spec.splits.test or spec.splits.val
+
+
+def scores_file(
+    finished: Finished, protocol: Protocol, choice: Choice, target: Target | None = None, out: Path | None = None
+) -> Path:
+    """Where the figures are kept: in the run folder, or in a folder of `out` that is named by the trial's key."""
+    folder = out / finished.trial.key[:SHORT] if out is not None else finished.folder.scores
+    where = f"{target.dataset}-{target.split}-" if target is not None else ""
+    return folder / (where + protocol.slug + ("-best" if choice == "best" else "") + ".json")
 
 
 def rescore(
-    trial: Trial, record: Record, lab: Lab, protocol: Protocol, choice: Choice, told: Progress | None = None
+    finished: Finished,
+    lab: Lab,
+    protocol: Protocol,
+    choice: Choice,
+    told: Progress | None = None,
+    *,
+    target: Target | None = None,
+    out: Path | None = None,
 ) -> ProtocolScores:
-    """Score the reported split under a protocol; what was scored so before, with the same weights, is only read.
+    """Score a split under a protocol, by default the reported one; what was scored so before is only read.
 
     Raises:
-        RunError: the weights are no longer there.
+        RunError: the weights are no longer there, or `out` cannot be written.
+        DataError: the trial's data has changed, or the target's classes are others than the trial's.
     """
-    folder = RunFolder(lab.runs, trial.key)
-    plain = record.score(trial.report_split, choice)
-    assert plain is not None, "a finished trial has scored the split that it reports"
-    weights = folder.best_weights if choice == "best" and plain.epoch != trial.recipe.epochs else folder.weights
-    if not weights.is_file():
-        raise RunError(f"{weights}: the weights are no longer there; run the trial again to score it")
+    data = _checked(finished, lab, target)
+    weights = finished.weights(choice)
     digest = file_digest(weights)
-    stem = protocol.slug + ("-best" if choice == "best" else "")
-    file, arrays = folder.scores / f"{stem}.json", folder.scores / f"{stem}.npz"
+    file = scores_file(finished, protocol, choice, target, out)
+    arrays = file.with_suffix(".npz")
     device = hardware.device()
-    precision = hardware.resolve_precision(trial.recipe.precision, device)
+    precision = hardware.resolve_precision(finished.trial.recipe.precision, device)
     known = _read(file)
-    if known is not None and known.weights == digest and known.precision == precision and arrays.is_file():
-        return known
+    if known is not None and arrays.is_file():
+        made_from = (known.key, known.weights, known.precision, known.data)
+        if made_from == (finished.trial.key, digest, precision, data):
+            return known
 
-    asked = protocol.times(trial.recipe.score_scale)
-    seconds, counted = _score(trial, lab, _load(trial, lab, weights, device), asked, precision, told)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{file.parent}: cannot be written: {error.strerror}") from None
+    model = finished.network(choice).to(device).to(memory_format=torch.channels_last)
+    spec, split = (target.spec, target.split) if target else (finished.trial.dataset, _reported(finished.trial.dataset))
+    asked = protocol.times(finished.trial.recipe.score_scale)
+    seconds, counted = _score(model, lab, spec, split, asked, precision, told)
+    plain = finished.reported(choice)
     made = ProtocolScores(
-        key=trial.key,
+        key=finished.trial.key,
         name=str(protocol),
         scales=protocol.scales,
         flip=protocol.flip,
         window=protocol.window,
         stride=protocol.stride,
         weights=digest,
-        scores=scores(plain.split, choice, plain.epoch, counted["counts"], counted["boundary"]),
+        dataset=target.dataset if target else None,
+        data=data,
+        scores=scores(split if target else plain.split, choice, plain.epoch, counted["counts"], counted["boundary"]),
         seconds_per_image=seconds,
         device=hardware.name(device),
         precision=precision,
         threads=torch.get_num_threads(),
         ended=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    folder.scores.mkdir(exist_ok=True)
     write_whole(arrays, lambda to: np.savez_compressed(to, **counted))
     write_whole(file, lambda to: to.write(made.model_dump_json(indent=1).encode()))
     return made
 
 
-def _load(trial: Trial, lab: Lab, weights: Path, device: torch.device) -> FCN:
-    """The trial's model with these weights. Those that its backbone started from are not read: these replace them."""
-    backbone = trial.variant.backbone.model_copy(update={"weights": "scratch"})
-    variant = trial.variant.model_copy(update={"backbone": backbone})
-    model = build_model(variant, len(lab.dataset(trial.dataset).classes), trial.seed)
-    model.load_state_dict(load_file(weights))
-    return model.to(device).to(memory_format=torch.channels_last)
+def _checked(finished: Finished, lab: Lab, target: Target | None) -> str | None:
+    """The fingerprint of a target whose classes are the trial's; None for the reported split, which is as it was."""
+    trial = finished.trial
+    if target is not None:
+        dataset = lab.dataset(target.spec)
+        _check_classes(finished.record.classes, dataset.classes, target.dataset)
+        return dataset.fingerprint((target.split,))
+    if lab.dataset(trial.dataset).fingerprint(trial.dataset.used_splits) != trial.data:
+        raise DataError(
+            f"{finished.folder.path}: the dataset '{trial.names.get('dataset', trial.dataset.type)}' is no longer what "
+            "the trial was run on, so its figures could not be compared; run the trial again"
+        )
+    return None
+
+
+def _check_classes(trained: Sequence[str], there: Sequence[str], name: str) -> None:
+    """Refuse to count by number what is not the same by name."""
+    if tuple(trained) == tuple(there):
+        return
+    ours, theirs = (_named(a, without=b) for a, b in ((trained, there), (there, trained)))
+    differ = [f"only the trial has {ours}"] * bool(ours) + [f"only the dataset has {theirs}"] * bool(theirs)
+    raise DataError(
+        f"dataset {name}: its {len(there)} classes are not the {len(trained)} that the trial was trained on: "
+        + ("; ".join(differ) or "they have another order")
+    )
+
+
+def _named(classes: Sequence[str], *, without: Sequence[str], shown: int = 6) -> str:
+    names = [name for name in classes if name not in without]
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def _score(
-    trial: Trial, lab: Lab, model: FCN, protocol: Protocol, precision: hardware.Precision, told: Progress | None
+    model: FCN,
+    lab: Lab,
+    spec: config.Dataset,
+    split_name: str,
+    protocol: Protocol,
+    precision: hardware.Precision,
+    told: Progress | None,
 ) -> tuple[float, dict[str, Any]]:
     """Seconds an image, and the arrays that are kept."""
-    dataset, splits = lab.dataset(trial.dataset), trial.dataset.splits
-    split = open_decoded(dataset, splits.test or splits.val)
+    dataset = lab.dataset(spec)
+    split = open_decoded(dataset, split_name)
     boundaries, done = BoundaryCounts(split, len(dataset.classes)), 0
     device = next(model.parameters()).device
 

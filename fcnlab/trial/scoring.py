@@ -30,9 +30,7 @@ class BoundaryCounts:
         self.counts[index] = boundary_counts(prediction.numpy(), label, self.counts.shape[1])
 
 
-def scores(
-    split: Literal["val", "test"], choice: Literal["last", "best"], epoch: int, counts: Counts, boundary: Counts
-) -> Scores:
+def scores(split: str, choice: Literal["last", "best"], epoch: int, counts: Counts, boundary: Counts) -> Scores:
     """The figures of a split's counts [N, C, 3] and of the counts of its boundaries."""
     of = figures(counts)
     return Scores(

@@ -1,4 +1,4 @@
-"""`fcnlab score`: protocols beside plain figures, never in their place."""
+"""`fcnlab score` and `evaluate`: protocols and other data beside plain figures, never in their place."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from fcnlab import cli
 from fcnlab.metrics import figures
 from fcnlab.places import Lab
 from fcnlab.trial.record import RunFolder
 from fcnlab.trial.run import run_trial
+from fcnlab.use.load import load
 from tests.conftest import SMOKE, write_grid
 
 Call = Callable[..., tuple[int, str, str]]
@@ -77,7 +79,7 @@ def test_a_grid_is_scored_under_a_protocol_apart_from_its_plain_figures(
 def test_the_plain_protocol_gives_the_figures_of_the_record(fcnlab: Call, ran: tuple[Path, list[RunFolder]]) -> None:
     folder = ran[1][0]
     for choice, stem in (("last", "plain"), ("best", "plain-best")):
-        code, out, err = fcnlab("score", folder.key, "--choice", choice)
+        code, out, err = fcnlab("evaluate", folder.key, "--choice", choice)
         assert code == 0, err
         record = folder.read()
         assert record is not None
@@ -86,14 +88,14 @@ def test_the_plain_protocol_gives_the_figures_of_the_record(fcnlab: Call, ran: t
         arrays, counts = np.load(folder.scores / f"{stem}.npz"), np.load(folder.counts)
         assert np.array_equal(arrays["counts"], counts[f"test_{choice}"])
         assert np.array_equal(arrays["boundary"], counts[f"test_{choice}_boundary"])
-        assert out.count("boundary IoU") == 2
+        assert "boundary IoU" in out and "recorded" in out and str(folder.scores) in out.replace("\n", "")
 
 
 def test_what_was_scored_is_read_again_unless_the_weights_are_others(
     fcnlab: Call, ran: tuple[Path, list[RunFolder]]
 ) -> None:
     folder, other = ran[1]
-    ask = ("score", folder.key[:12], "--window", "20x24", "--stride", "10x12")
+    ask = ("evaluate", folder.key[:12], "--window", "20x24", "--stride", "10x12")
     assert fcnlab(*ask)[0] == 0
     file = folder.scores / "window20x24-10x12.json"
     first = file.read_bytes()
@@ -107,11 +109,15 @@ def test_what_cannot_be_scored_is_refused_in_one_line(fcnlab: Call, ran: tuple[P
     file, (folder, _) = ran
     folder.weights.unlink()
     asked = {
-        ("score", folder.key): "weights are no longer there",
+        ("evaluate", folder.key): "weights are no longer there",
+        ("evaluate", "f" * 64): "no trial's key begins with",
+        ("evaluate", folder.key, "--dataset", "shapes-mini", "--split", "absent"): "absent",
+        ("evaluate", folder.key, "--tta", "--flip"): "--tta",
+        ("predict", folder.key, file.with_name("absent")): "weights are no longer there",
+        ("export", folder.key, "--to", "onnx", "--out", "model.pt2"): ".onnx",
         ("score", file, "--scales", "big"): "--scales",
         ("score", file, "--window", "512"): "--window",
         ("score", file, "--window", "512x512"): "--stride",
-        ("score", "f" * 64): "no trials with a key",
         ("score", file.with_name("absent.yaml")): "absent.yaml",
     }
     for arguments, said in asked.items():
@@ -121,3 +127,58 @@ def test_what_cannot_be_scored_is_refused_in_one_line(fcnlab: Call, ran: tuple[P
     empty = write_grid(file.parent.parent, SMOKE.replace("smoke}", "smoke, recipe.epochs: 3}"), "later")
     code, _, err = fcnlab("score", empty)
     assert code == 2 and "has finished" in err
+
+
+def test_a_trial_is_evaluated_on_another_split_and_keeps_the_figures_apart(
+    fcnlab: Call, ran: tuple[Path, list[RunFolder]], tmp_path: Path
+) -> None:
+    folder = ran[1][0]
+    ask = ("evaluate", folder.key[:12], "--split", "val", "--json", "--out", tmp_path / "kept")
+    code, out, err = fcnlab(*ask)
+    assert code == 0, err
+    said = json.loads(out)
+    record = folder.read()
+    assert record is not None
+    assert said["scores"] == json.loads(record.score("val", "last").model_dump_json())  # type: ignore[union-attr]
+    file = tmp_path / "kept" / folder.key[:12] / "shapes-mini-val-plain.json"
+    assert said["file"] == str(file) and json.loads(file.read_text())["dataset"] == "shapes-mini"
+    assert said["classes"] == list(record.classes) and not folder.scores.exists()
+    code, out, err = fcnlab(*ask)
+    assert (code, err) == (0, "") and json.loads(out) == said
+
+
+def test_other_classes_are_refused_with_the_difference(fcnlab: Call, ran: tuple[Path, list[RunFolder]]) -> None:
+    registry = ran[0].parent.parent / "registry"
+    registry.mkdir()
+    entry = "{type: folder, images: /i, masks: /m, classes: [background, tree], lists: {train: a, val: b}, nominal: "
+    (registry / "datasets.yaml").write_text("woods: " + entry + "{height: 8, width: 8}}", encoding="utf-8")
+    code, out, err = fcnlab("evaluate", ran[1][0].key, "--dataset", "woods")
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert "its 2 classes are not the 6" in err and "only the dataset has tree" in err
+
+
+def test_images_are_predicted_and_those_that_cannot_be_are_told_at_the_end(
+    fcnlab: Call, ran: tuple[Path, list[RunFolder]], tmp_path: Path
+) -> None:
+    folder, photos = ran[1][0], tmp_path / "photos"
+    (photos / "sub").mkdir(parents=True)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8))
+    picture.save(photos / "one.jpg")
+    picture.convert("L").save(photos / "sub" / "two.png")
+    Image.fromarray(np.full((8, 8), 999, np.uint16)).save(photos / "deep.png")
+    (photos / "torn.jpg").write_bytes((photos / "one.jpg").read_bytes()[:200])
+    ask = ("predict", folder.key[:10], photos, "--overlay", "--probabilities", "--out", tmp_path / "made")
+    code, out, err = fcnlab(*ask)
+    assert code == 1 and out.startswith("2 of 4 images predicted")
+    assert err.count("not predicted") == 2 and "more than 8 bits" in err and "torn.jpg" in err
+    made = {file.relative_to(tmp_path / "made").as_posix() for file in (tmp_path / "made").rglob("*.*")}
+    wanted = {"masks": "png", "overlays": "png", "probabilities": "npz"}
+    assert made == {f"{kind}/{name}.{end}" for kind, end in wanted.items() for name in ("one", "sub/two")}
+    labels = load(folder.path).predict(Image.open(photos / "one.jpg"))
+    mask = Image.open(tmp_path / "made" / "masks" / "one.png")
+    assert mask.mode == "P" and np.array_equal(np.asarray(mask), labels)
+    assert mask.getpalette()[:6] == [0, 0, 0, 128, 0, 0]  # type: ignore[index]
+    assert np.load(tmp_path / "made" / "probabilities" / "one.npz")["probabilities"].shape == (6, 40, 70)
+    code, _, err = fcnlab(*ask)
+    assert code == 2 and "--overwrite" in err and err.count("\n") == 1
+    assert fcnlab(*ask, "--overwrite")[0] == 1

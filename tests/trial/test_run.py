@@ -19,6 +19,7 @@ from fcnlab.training.evaluate import evaluate
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial import run
 from fcnlab.trial.build import build_model, build_training
+from fcnlab.trial.finished import find_finished
 from fcnlab.trial.record import Record, RunFolder
 from fcnlab.trial.rescore import rescore
 from fcnlab.trial.run import run_trial
@@ -274,6 +275,7 @@ def test_a_recipes_score_scale_resizes_the_image_and_leaves_the_labels_alone(lab
         counted += int((label != 255).sum())
     scored = record.score("test", "last")
     assert scored is not None and scored.pixel_acc == pytest.approx(right / counted, abs=0.005)
-    assert rescore(trial, record, lab, Protocol(), "last").scores == scored
+    finished = find_finished(trial.key, lab)
+    assert rescore(finished, lab, Protocol(), "last").scores == scored
     assert record.cost is not None and record.cost.gmacs_size == (32, 32)
-    assert scored != rescore(trial, record, lab, Protocol(scales=(2.0,)), "last").scores  # at its own size
+    assert scored != rescore(finished, lab, Protocol(scales=(2.0,)), "last").scores  # at its own size

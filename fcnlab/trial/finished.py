@@ -1,0 +1,128 @@
+"""Trials that have finished: found by what a person calls them, and their weights as a network again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+from torch import Tensor
+
+from fcnlab.errors import ModelError, RunError
+from fcnlab.models import FCN
+from fcnlab.models.backbone import read_state
+from fcnlab.places import Lab
+from fcnlab.spec.config import Variant
+from fcnlab.spec.trial import Trial
+from fcnlab.trial.build import build_model
+from fcnlab.trial.record import Record, RunFolder, Scores
+
+Choice = Literal["last", "best"]
+"""Which weights: those of the last epoch, or of the one that is best on val."""
+
+SHORT = 12
+"""Digits of a key that are shown to people."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A trial that has finished, its record and its run folder."""
+
+    trial: Trial
+    record: Record
+    folder: RunFolder
+
+    @property
+    def label(self) -> str:
+        """What people call it."""
+        return f"{self.trial.names.get('variant', self.trial.key[:SHORT])}, seed {self.trial.seed}"
+
+    def reported(self, choice: Choice) -> Scores:
+        """What the record says of the split that is reported."""
+        found = self.record.score(self.trial.report_split, choice)
+        assert found is not None, "a finished trial has scored the split that it reports"
+        return found
+
+    def weights(self, choice: Choice) -> Path:
+        """The file with the weights.
+
+        Raises:
+            RunError: it is no longer there.
+        """
+        other = choice == "best" and self.reported(choice).epoch != self.trial.recipe.epochs
+        file = self.folder.best_weights if other else self.folder.weights
+        if not file.is_file():
+            raise RunError(f"{file}: the weights are no longer there; run the trial again to use it")
+        return file
+
+    def network(self, choice: Choice) -> FCN:
+        """The network with these weights, in evaluation mode.
+
+        Raises:
+            RunError: the weights are no longer there.
+            ModelError: they cannot be read, or do not fit.
+        """
+        file = self.weights(choice)
+        return network(self.trial.variant, len(self.record.classes), read_state(file), str(file))
+
+
+def network(variant: Variant, classes: int, state: Mapping[str, Tensor], source: str) -> FCN:
+    """A variant with these weights, in evaluation mode. Those that its backbone started from are not asked for.
+
+    Raises:
+        ModelError: the weights do not fit; the message begins with `source`.
+    """
+    backbone = variant.backbone.model_copy(update={"weights": "scratch"})
+    model = build_model(variant.model_copy(update={"backbone": backbone}), classes, seed=0)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelError(f"{source}: not weights of this variant: {str(error).splitlines()[-1].strip()}") from None
+    return model.eval()
+
+
+def find_finished(what: str, lab: Lab) -> Finished:
+    """The finished trial of this key, of the one key that begins so, or of this run folder.
+
+    Its data need not be there.
+
+    Raises:
+        RunError: there is no such trial or more than one, it has not finished, or it was run by a version whose trials
+            are no longer understood.
+    """
+    folder = _folder(what, lab)
+    record = folder.read()
+    if record is not None and record.failure is not None:
+        raise RunError(f"{folder.path}: this trial has failed ({record.failure.message.splitlines()[0]})")
+    if record is None:
+        raise RunError(f"{folder.path}: this trial has not finished; `fcnlab grid run` goes on with it")
+    try:
+        trial = Trial.model_validate_json(folder.trial.read_bytes())
+    except OSError as error:
+        raise RunError(f"{folder.trial}: cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        raise RunError(f"{folder.trial}: not a trial as this version knows it ({error.error_count()} faults)") from None
+    return Finished(trial, record, folder)
+
+
+def _folder(what: str, lab: Lab) -> RunFolder:
+    path = Path(what)
+    if (path / "trial.json").is_file():
+        return RunFolder(path.resolve().parent, path.resolve().name)
+    keys = sorted(file.parent.name for file in lab.runs.glob("*/trial.json"))
+    if not keys:
+        raise RunError(f"{lab.runs}: no trial was run here; name the lab's folder with --lab, or give a run folder")
+    found = [key for key in keys if key.startswith(what.lower())] if what else []
+    if len(found) == 1:
+        return RunFolder(lab.runs, found[0])
+    if found:
+        raise RunError(f"{lab.runs}: {len(found)} keys begin with '{what}': {_shown(found)}; give more digits")
+    near = get_close_matches(what[:SHORT], [key[:SHORT] for key in keys], n=3, cutoff=0.0)
+    raise RunError(f"{lab.runs}: no trial's key begins with '{what}'; nearest: {_shown(near)}")
+
+
+def _shown(keys: list[str]) -> str:
+    return ", ".join(key[:SHORT] for key in keys[:5]) + (", ..." if len(keys) > 5 else "")

@@ -1,0 +1,78 @@
+"""The comparability guard: what is flagged, and what a grid varies on purpose."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fcnlab.spec.catalog import builtin
+from fcnlab.spec.grid import resolve
+from fcnlab.spec.trial import NUMERICS, Trial, key_of
+from fcnlab.trial.comparable import flags, numerics_of
+from fcnlab.trial.record import Record
+from tests.records import finished
+
+SAID = {
+    "backbone": "tiny-scratch",
+    "head": "fcn8s",
+    "upsampler": "bilinear",
+    "dataset": "shapes-mini",
+    "recipe": "smoke",
+}
+
+
+def trial(said: dict[str, Any] | None = None, *, seed: int = 0, data: str = "sha256:" + 64 * "a") -> Trial:
+    return resolve({**SAID, **(said or {})}, {}, builtin(), "test").trial(seed, lambda *_: (data, None))
+
+
+def cells(other: list[Record]) -> dict[str, list[Record]]:
+    return {"base": [finished(trial(seed=seed)) for seed in (0, 1)], "other": other}
+
+
+def test_cells_that_were_run_alike_have_no_flag() -> None:
+    assert flags(cells([finished(trial({"head": "fcn32s"}))]), "base", ["head"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("other", "name", "says"),
+    [
+        (finished(trial(data="sha256:" + 64 * "b")), "data", "sha256:bbbbbbbbbbbb, where the baseline has sha256:aaaa"),
+        (finished(trial({"recipe.score_scale": 0.5})), "protocol", "split test at scale 0.5, where the baseline has"),
+        (finished(trial({"recipe.epochs": 9})), "epochs", "epochs: 9, where the baseline has 2"),
+        (finished(trial(), precision="bf16"), "precision", "bf16, where the baseline has fp32"),
+        (finished(trial(), repeatable=False), "hardware", "GPU, where the baseline has CPU"),
+        (
+            finished(trial()).model_copy(update={"parts": 4}),
+            "parts",
+            "1 of 1 trials; each batch in 4 parts, so batch norm",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_a_cell_that_differs_from_the_baseline_is_flagged_with_both_values(other: Record, name: str, says: str) -> None:
+    found = flags(cells([other]), "base", ["head"])
+    assert [flag.name for flag in found["other"]] == [name] and list(found) == ["other"]
+    assert says in found["other"][0].footnote
+
+
+@pytest.mark.parametrize("axis", ["recipe", "recipe.epochs"])
+def test_what_the_grid_varies_by_an_axis_is_no_flag(axis: str) -> None:
+    assert flags(cells([finished(trial({"recipe.epochs": 9}))]), "base", ["head", axis]) == {}
+    assert flags(cells([finished(trial({"recipe.epochs": 9}))]), "base", ["recipe.epoch"]) != {}
+
+
+def test_a_cell_whose_own_trials_differ_is_flagged_also_without_a_baseline() -> None:
+    mixed = [finished(trial()), finished(trial(seed=1), precision="bf16")]
+    (flag,) = flags({"other": mixed}, "base", [])["other"]
+    assert flag.footnote == "precision: its own trials differ, bf16 and fp32"
+    both = flags({"base": mixed, "other": mixed[:1]}, "base", [])
+    assert "its own trials" in both["base"][0].footnote and "where the baseline has" in both["other"][0].footnote
+
+
+def test_a_record_tells_the_version_of_the_numerics_by_its_key() -> None:
+    record = finished(trial())
+    assert numerics_of(record) == NUMERICS
+    other = key_of({**trial().identity(), "numerics": NUMERICS + 1})
+    assert numerics_of(record.model_copy(update={"key": other})) is None
+    assert numerics_of(record.model_copy(update={"trial": {**record.trial, "recipe": {}}})) is None

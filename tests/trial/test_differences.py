@@ -1,0 +1,42 @@
+"""What differs between two records."""
+
+from __future__ import annotations
+
+from fcnlab.trial.differences import Difference, differences, parting, same_figures
+from tests.records import epochs, finished
+from tests.trial.test_comparable import trial
+
+
+def test_a_record_does_not_differ_from_itself_and_the_time_it_took_is_no_figure() -> None:
+    record = finished(trial())
+    assert differences(record, record) == [] and same_figures(record, record)
+    slower = finished(trial(), seconds=2.0)
+    assert same_figures(record, slower)
+    assert [one.field for one in differences(record, slower)] == ["train_seconds"]
+
+
+def test_each_field_of_the_configuration_is_named_by_its_dots() -> None:
+    found = differences(finished(trial()), finished(trial({"recipe.lr": 0.5, "head": "fcn32s"}, seed=3)))
+    assert {(one.field, one.a, one.b) for one in found if one.section == "configuration"} == {
+        ("recipe.optimizer.lr", trial().recipe.optimizer.lr, 0.5),
+        ("head.stride", 8, 32),
+        ("seed", 0, 3),
+    }
+
+
+def test_causes_come_before_figures_and_figures_have_a_difference() -> None:
+    a = finished(trial(), miou=0.5)
+    b = finished(trial(), miou=0.75, commit="ffff", threads=2, versions={"fcnlab": "0.1.0", "torch": "2.12.0"})
+    found = differences(a, b)
+    assert [one.section for one in found] == ["code", "environment", "environment", "figures", "figures"]
+    assert Difference("environment", "torch", "2.11.0", "2.12.0") in found
+    assert Difference("figures", "val mIoU", 0.5, 0.75).delta == 0.25
+    assert Difference("environment", "torch", "2.11.0", "2.12.0").delta is None
+    assert not same_figures(a, b)
+
+
+def test_the_first_epoch_with_another_loss_is_found() -> None:
+    record = finished(trial())
+    other = [*epochs(1), epochs(2)[1].model_copy(update={"loss": 0.5000000001})]
+    assert parting(record, record) is None
+    assert parting(record, record.model_copy(update={"epochs": tuple(other)})) == 2
