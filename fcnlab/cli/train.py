@@ -2,56 +2,106 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fcnlab.cli.options import DataRoot, LabOption, Threads, TrackingUri, console
 
-EXAMPLE = "Example: fcnlab train fcn8s-tiny --dataset shapes --recipe quick --seed 0"
+if TYPE_CHECKING:
+    from fcnlab.execute.plan import Planned
+    from fcnlab.trial.record import Record
+
+EXAMPLE = "Example: fcnlab train fcn8s-tiny --dataset shapes --recipe quick --set recipe.epochs=2 --seed 0"
 
 
 def train(
-    variant: Annotated[str, typer.Argument(help="A variant of the registry", show_default=False)],
+    variant: Annotated[
+        str, typer.Argument(help="A variant of the registry, or backbone+head+upsampler", show_default=False)
+    ],
     dataset: Annotated[str, typer.Option("--dataset", help="A dataset of the registry")],
     recipe: Annotated[str, typer.Option("--recipe", help="A recipe of the registry")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="AXIS=VALUE", help="A field as a grid would set it: recipe.lr=0.01; repeatable"),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="What every random number follows from")] = 0,
     start: Annotated[str | None, typer.Option("--start", help="Key of a finished trial to start from")] = None,
     threads: Threads = None,
     lab: LabOption = None,
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
+    apart: Annotated[
+        Path | None, typer.Option("--apart", help="Run it in this folder, with records and a book of its own")
+    ] = None,
 ) -> None:
     """Train and score one variant. A grid that asks for this very trial later finds it done."""
-    from pathlib import Path
-
+    from fcnlab.execute import apart as aside
     from fcnlab.execute import driver
+    from fcnlab.execute.live import LiveWatcher
     from fcnlab.execute.means import Means
     from fcnlab.execute.plan import make_plan
-    from fcnlab.execute.watch import LiveWatcher, PlainWatcher
+    from fcnlab.execute.watch import PlainWatcher
     from fcnlab.places import Lab
     from fcnlab.spec.grid import Grid, GridFile, resolve
 
     place = Lab.find(lab=lab, data_root=data_root, tracking_uri=tracking_uri)
-    said = {"variant": variant, "dataset": dataset, "recipe": recipe, "start": start}
+    said = _parts(variant) | {"dataset": dataset, "recipe": recipe, "start": start} | _settings(settings or [])
     cell = resolve(said, {}, place.catalog, "fcnlab train")
-    file = GridFile(question="Single trials", base=said, seeds=[seed], baseline={})  # type: ignore[arg-type]
+    if apart is not None:
+        place = aside.apart(place, cell, apart)
+    file = GridFile(question="Single trials", base=said, seeds=[seed], baseline={})
     grid = Grid("train", Path("train"), file, (cell,), cell, (seed,))
     terminal = console()
     with LiveWatcher(terminal) if terminal.is_terminal else PlainWatcher(terminal) as watcher:
         means = Means(workers=1, threads=threads)
         outcome = driver.run(grid, place, lambda: means.hire(place, grid.recipes), watcher)
     planned = make_plan(grid, place).trials[0]
-    assert planned.record is not None, "run has ended every trial"
-    for score in planned.record.scores:
+    record = planned.record
+    assert record is not None, "run has ended every trial"
+    _show(planned, record)
+    if outcome.postponed is not None:
+        typer.echo(f"not published: {outcome.postponed}", err=True)
+    if record.failure is not None:
+        typer.echo(f"failed: {record.failure.message}; its log: {planned.folder.log}", err=True)
+        raise typer.Exit(1)
+
+
+def _parts(variant: str) -> dict[str, Any]:
+    """What names a variant, or its parts."""
+    from fcnlab.errors import SpecError
+
+    if "+" not in variant:
+        return {"variant": variant}
+    parts = variant.split("+")
+    if len(parts) != 3:
+        raise SpecError(f"'{variant}' is not backbone+head+upsampler, such as resnet18+fcn8s+bilinear")
+    return dict(zip(("backbone", "head", "upsampler"), parts, strict=True))
+
+
+def _settings(settings: Sequence[str]) -> dict[str, Any]:
+    """What `--set` says, by axis; values are YAML, as in a grid's file."""
+    from fcnlab.errors import SpecError
+    from fcnlab.spec.files import parse
+
+    said: dict[str, Any] = {}
+    for setting in settings:
+        axis, mark, value = setting.partition("=")
+        if not mark or not axis:
+            raise SpecError(f"--set: axis=value, such as recipe.epochs=5; not '{setting}'")
+        if axis in said:
+            raise SpecError(f"--set {axis}: stands twice; keep one of them")
+        said[axis] = parse(f"value: {value}", f"--set {axis}")["value"]
+    return said
+
+
+def _show(planned: Planned, record: Record) -> None:
+    for score in record.scores:
         figures = (score.miou, score.pixel_acc, score.mean_acc, score.fw_iou)
         shown = "  ".join(f"{100 * v:5.1f}" if v is not None else "    –" for v in figures)
         typer.echo(
             f"{score.split:>4} {score.choice} (epoch {score.epoch}): mIoU, pixel, mean acc., f.w. IoU %  {shown}"
         )
     typer.echo(f"record: {planned.folder.record}")
-    if outcome.postponed is not None:
-        typer.echo(f"not published: {outcome.postponed}", err=True)
-    if planned.record.failure is not None:
-        typer.echo(f"failed: {planned.record.failure.message}; its log: {planned.folder.log}", err=True)
-        raise typer.Exit(1)

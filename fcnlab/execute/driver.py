@@ -19,7 +19,7 @@ from fcnlab.execute.lease import Leases, Presence
 from fcnlab.execute.plan import Plan, Planned, make_plan
 from fcnlab.execute.publisher import Publisher
 from fcnlab.execute.race import Race
-from fcnlab.execute.watch import Watcher
+from fcnlab.execute.watch import Waiting, Watcher
 from fcnlab.places import Lab
 from fcnlab.spec.grid import Grid
 from fcnlab.trial.record import Attempt, Record, RunFolder
@@ -33,7 +33,7 @@ LOOK_ELSEWHERE = 2.0
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run of a grid went, in numbers of trials; why its book waits if it does; whether it was interrupted."""
+    """How a run of a grid went, in numbers of trials; why its book waits if it does; whether it was cut short."""
 
     finished: int
     failed: int
@@ -89,7 +89,7 @@ def run(
         reused=len(plan.everything) - len(plan.left),
         stopped=after.count("stopped"),
         postponed=publisher.postponed,
-        interrupted=interrupted(),
+        interrupted=interrupted() and not shift.done,
     )
 
 
@@ -127,7 +127,7 @@ def forget_failed(grid: Grid, lab: Lab) -> int:
 
 @contextmanager
 def _leases(lab: Lab) -> Iterator[Leases]:
-    folder = lab.root / ".fcnlab" / "drivers"
+    folder = lab.notes / "drivers"
     try:
         presence = Presence(folder)
     except OSError as error:
@@ -168,7 +168,7 @@ class _Shift:
         self._interrupted = interrupted
         self._fail_fast = fail_fast
         self._failed = False
-        self._left = {planned.trial.key: planned for planned in plan.left}
+        self._left = {planned.key: planned for planned in plan.left}
         self._running: dict[str, tuple[Planned, Job]] = {}
         self._elsewhere: set[str] = set()
         self._looked_elsewhere = 0.0
@@ -228,17 +228,28 @@ class _Shift:
         until = self._race.until(planned) if self._race is not None else None
         attempts = planned.folder.attempts()
         job = policy.job_for(planned.trial, attempts, shares_devices=executor.shares_devices, until=until)
-        self._running[planned.trial.key] = planned, job
+        self._running[planned.key] = planned, job
         executor.start(job)
         self._publisher.begin(planned)
         self._watcher.started(planned)
 
     def _can_go_on(self, planned: Planned) -> bool:
         """Whether what a trial starts from has ended, and no decision about its cell is to be waited for."""
+        return not (self._waits_for_start(planned) or self._waits_for_decision(planned))
+
+    def _waits_for_start(self, planned: Planned) -> bool:
         start = planned.trial.start
-        if start is not None and RunFolder(self._lab.runs, start).read() is None:
-            return False
-        return self._race is None or not self._race.waits(planned)
+        return start is not None and RunFolder(self._lab.runs, start).read() is None
+
+    def _waits_for_decision(self, planned: Planned) -> bool:
+        return self._race is not None and self._race.waits(planned)
+
+    def _waiting(self) -> Waiting:
+        """Why what is left here is not started."""
+        here = [planned for key, planned in self._left.items() if key not in self._elsewhere]
+        return Waiting(
+            for_start=sum(map(self._waits_for_start, here)), for_decision=sum(map(self._waits_for_decision, here))
+        )
 
     def _settle(self, ended: Ended, executor: Executor) -> None:
         """What is done about a job that ended: its record, another attempt, or a pause."""
@@ -271,7 +282,7 @@ class _Shift:
         return record
 
     def _end(self, planned: Planned, record: Record) -> None:
-        del self._left[planned.trial.key]
+        del self._left[planned.key]
         self._failed = self._failed or record.status == "failed"
         self._publisher.publish(planned, record)
         self._watcher.ended(planned, record)
@@ -281,7 +292,7 @@ class _Shift:
         if self._race is None:
             return
         for planned, epoch in self._race.decide(reached):
-            if self._left.pop(planned.trial.key, None) is not None:
+            if self._left.pop(planned.key, None) is not None:
                 self._publisher.stopped(planned, epoch)
                 self._watcher.stopped(planned, epoch)
 
@@ -293,12 +304,14 @@ class _Shift:
             self._left[key] for key in self._elsewhere if self._leases.holder(self._left[key].folder.path) is None
         ]
         for planned in given_back:
-            self._elsewhere.remove(planned.trial.key)
+            self._elsewhere.remove(planned.key)
             record = planned.folder.read()
             if record is not None:
                 self._end(planned, record)
         self._decide(*given_back)
         self._watcher.elsewhere(len(self._elsewhere))
+        if not self._running and not self.stops:
+            self._watcher.waiting(self._waiting())
 
 
 def _fruitless(planned: Planned, job: Job, ended: Ended, record: Record | None) -> Attempt | None:

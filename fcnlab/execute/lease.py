@@ -113,7 +113,7 @@ class Leases:
 
     def claim(self, folder: Path) -> bool:
         """Lease a folder; False if a living driver has it, or was faster."""
-        holder, number = _latest(folder)
+        holder, number = latest(folder)
         if holder == self._presence.driver:
             return True
         if holder is not None and self._presence.is_alive(holder):
@@ -122,11 +122,11 @@ class Leases:
 
     def holds(self, folder: Path) -> bool:
         """Whether the lease is this driver's; it may have been taken for dead meanwhile."""
-        return _latest(folder)[0] == self._presence.driver
+        return latest(folder)[0] == self._presence.driver
 
     def holder(self, folder: Path) -> str | None:
         """The living driver that has leased a folder, if there is one."""
-        driver = _latest(folder)[0]
+        driver = latest(folder)[0]
         return driver if driver is not None and self._presence.is_alive(driver) else None
 
     def release(self, folder: Path) -> None:
@@ -140,7 +140,7 @@ def _number(file: Path) -> int:
     return int(file.suffix[1:])
 
 
-def _latest(folder: Path) -> tuple[str | None, int]:
+def latest(folder: Path) -> tuple[str | None, int]:
     """Who holds the highest lease of a folder, and its number; (None, 0) where there is none."""
     for file in sorted(folder.glob("lease.*"), key=_number, reverse=True):
         with suppress(FileNotFoundError):  # given back at this moment

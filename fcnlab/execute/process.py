@@ -32,6 +32,12 @@ class Slot:
     threads: int
     gpu: str | None = None
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process in this place sees of the machine."""
+        gpu = self.gpu or ""
+        return {"OMP_NUM_THREADS": str(self.threads), "OPENBLAS_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": gpu}
+
 
 def plan_slots(
     recipes: Iterable[Recipe], workers: int | None = None, threads: int | None = None, per_gpu: int = 1
@@ -45,11 +51,11 @@ def plan_slots(
     if gpus:
         count = workers or per_gpu * len(gpus)
         return [Slot(threads or max(1, cores // count), gpus[i % len(gpus)]) for i in range(count)]
-    count = workers or max(1, min(cores, usable_memory() // max(map(_memory, recipes))))
+    count = workers or max(1, min(cores, usable_memory() // max(map(planned_memory, recipes))))
     return [Slot(threads or max(1, cores // count))] * count
 
 
-def _memory(recipe: Recipe) -> int:
+def planned_memory(recipe: Recipe) -> int:
     """Bytes that a trial of this recipe may take on the CPU."""
     return MEMORY_OF_A_PROCESS + MEMORY_OF_A_PIXEL * recipe.batch * recipe.crop.height * recipe.crop.width
 
@@ -176,8 +182,6 @@ class ProcessExecutor(Executor):
         self._selector.close()
 
     def _hire(self, slot: Slot) -> _Worker:
-        environment = {**os.environ, "OMP_NUM_THREADS": str(slot.threads), "OPENBLAS_NUM_THREADS": "1"}
-        environment["CUDA_VISIBLE_DEVICES"] = slot.gpu or ""
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "fcnlab.execute.worker"),
@@ -185,7 +189,7 @@ class ProcessExecutor(Executor):
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=environment,
+            env={**os.environ, **slot.environment},
             process_group=0,  # Ctrl-C in the terminal is the driver's to answer
         )
         worker = _Worker(process, slot)

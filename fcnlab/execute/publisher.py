@@ -13,12 +13,27 @@ from fcnlab.execute.watch import Watcher
 from fcnlab.places import Lab
 from fcnlab.spec.grid import Grid
 from fcnlab.tracking import Book
-from fcnlab.trial.record import EpochRecord, Record
+from fcnlab.trial.record import EpochRecord, Record, write_whole
 
 
 def open_book(grid: Grid, lab: Lab) -> Book:
     """The book of a grid. Raises TrackingError where the store is out of reach."""
     return Book(lab.tracking_uri, grid.name, Path(lab.root) / "mlartifacts")
+
+
+def note_experiment(grid: Grid, lab: Lab, experiment: str) -> None:
+    """Note which experiment of the store is a grid's, for those who want its address without asking the store."""
+    write_whole(_note(lab, grid.name), lambda file: file.write(f"{lab.tracking_uri}\n{experiment}\n".encode()))
+
+
+def noted_experiments(lab: Lab) -> dict[str, str]:
+    """The experiments of the lab's store by the names of their grids, as far as they were run from this lab."""
+    notes = {file.parent.name: file.read_text(encoding="utf-8").splitlines() for file in lab.notes.glob("*/experiment")}
+    return {name: lines[1] for name, lines in sorted(notes.items()) if lines[0] == lab.tracking_uri}
+
+
+def _note(lab: Lab, grid: str) -> Path:
+    return lab.notes / grid / "experiment"
 
 
 class Publisher:
@@ -34,7 +49,7 @@ class Publisher:
         self._lab = lab
         self._leases = leases
         self._watcher = watcher
-        self._folder = lab.root / ".fcnlab" / grid.name
+        self._folder = lab.notes / grid.name
         self._folder.mkdir(parents=True, exist_ok=True)
         self._book: Book | None = None
         self._parent = ""
@@ -45,10 +60,13 @@ class Publisher:
         """Become the one who publishes, if no other driver does; what the book lacks is published at once."""
         if not self._publishes and self._leases.claim(self._folder):
             self._publishes = True
+            plan = make_plan(self._grid, self._lab)
             with self._trying():
                 self._book = open_book(self._grid, self._lab)
                 self._parent = self._book.parent(self._grid.file.question)
-            for planned, record in make_plan(self._grid, self._lab).ended:
+                self._book.show({planned.key for planned in plan.trials})
+                note_experiment(self._grid, self._lab, self._book.experiment)
+            for planned, record in plan.ended:
                 if self._book is not None and not self._book.is_published(record):
                     self.publish(planned, record)
         return self._publishes
@@ -69,22 +87,22 @@ class Publisher:
             if self._book is not None:
                 axes = {axis: str(value) for axis, value in planned.cell.axes.items() if "." in axis}
                 run = self._book.begin(planned.trial, planned.cell.label, axes, self._parent)
-                self._runs[planned.trial.key] = run
+                self._runs[planned.key] = run
 
     def epochs(self, planned: Planned, epochs: list[EpochRecord]) -> None:
         """Write the curves so far."""
         with self._trying():
-            if self._book is not None and planned.trial.key in self._runs:
-                self._book.log_epochs(planned.trial.key, epochs)
+            if self._book is not None and planned.key in self._runs:
+                self._book.log_epochs(planned.key, epochs)
 
     def publish(self, planned: Planned, record: Record) -> None:
         """Write a record."""
-        if planned.trial.key not in self._runs:
+        if planned.key not in self._runs:
             self.begin(planned)
         with self._trying():
             if self._book is not None:
                 self._book.publish(record, planned.folder, self._grid.file.select)
-                del self._runs[planned.trial.key]
+                del self._runs[planned.key]
 
     def stopped(self, planned: Planned, epoch: int) -> None:
         """Say that the grid has stopped a trial after an epoch."""
@@ -92,7 +110,7 @@ class Publisher:
         self.epochs(planned, planned.folder.read_progress())
         with self._trying():
             if self._book is not None:
-                self._book.end(self._runs.pop(planned.trial.key), "KILLED", stopped=epoch)
+                self._book.end(self._runs.pop(planned.key), "KILLED", stopped=epoch)
 
     def close(self, *, complete: bool) -> None:
         """Say how it stands, and let another driver publish: a trial that is paused is KILLED until taken up again."""

@@ -15,7 +15,7 @@ class Race:
         assert plan.grid.file.stop is not None, "only a grid that stops has a race"
         self._stop = plan.grid.file.stop
         self._baseline = plan.grid.baseline.label
-        self._trials = {planned.trial.key: planned for planned in plan.trials}
+        self._trials = {planned.key: planned for planned in plan.trials}
         self._curves: dict[str, dict[str, Curve | None]] = {}
         for planned in plan.trials:
             self._note(planned)
@@ -23,18 +23,18 @@ class Race:
 
     def until(self, planned: Planned) -> int | None:
         """The epoch after which a trial pauses, for a decision about its cell."""
-        return self._standing.until if planned.trial.key in self._trials else None
+        return self._standing.until if planned.key in self._trials else None
 
     def waits(self, planned: Planned) -> bool:
         """Whether a trial has come as far as it may before the next decision."""
         until = self.until(planned)
-        curve = self._curves[planned.cell.label][planned.trial.key] if until is not None else None
+        curve = self._curves[planned.cell.label][planned.key] if until is not None else None
         return until is not None and curve is not None and len(curve) >= until
 
     def decide(self, reached: Iterable[Planned]) -> list[tuple[Planned, int]]:
         """Take in how far some trials have come; gives the trials that are stopped by that, each with its epoch."""
         for planned in reached:
-            if planned.trial.key in self._trials:
+            if planned.key in self._trials:
                 self._note(planned)
         before, self._standing = self._standing, self._stand()
         new = {cell: epoch for cell, epoch in self._standing.stopped.items() if cell not in before.stopped}
@@ -42,7 +42,7 @@ class Race:
 
     def _note(self, planned: Planned) -> None:
         curve = curve_of(planned.folder, planned.folder.read())
-        self._curves.setdefault(planned.cell.label, {})[planned.trial.key] = curve
+        self._curves.setdefault(planned.cell.label, {})[planned.key] = curve
 
     def _stand(self) -> Standing:
         trials = {cell: list(curves.values()) for cell, curves in self._curves.items()}

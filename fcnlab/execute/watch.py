@@ -1,31 +1,47 @@
-"""What a person sees while a grid runs: a live table in a terminal, plain lines elsewhere."""
+"""What a person sees while a grid runs: plain lines here, a live table in `fcnlab.execute.live`."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import count
 from types import TracebackType
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
+from fcnlab.execute.outlook import Outlook, Running
 from fcnlab.execute.plan import Plan, Planned
 from fcnlab.trial.record import Attempt, EpochRecord, Record
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """How many trials wait to be started here: for what they start from, or for a decision about their cells."""
+
+    for_start: int = 0
+    for_decision: int = 0
+
+    def why(self, elsewhere: int) -> str:
+        """What a driver waits for that has nothing to run, with so many trials run by other drivers."""
+        reasons = [
+            f"{elsewhere} run by other drivers" if elsewhere else "",
+            f"{self.for_start} wait for what they start from" if self.for_start else "",
+            f"{self.for_decision} wait for the decision about their cells" if self.for_decision else "",
+        ]
+        return ", ".join(filter(None, reasons)) or "starting"
 
 
 class Watcher:
     """Told what happens; keeps count of it. This one shows nothing."""
 
     def __init__(self) -> None:
-        self.running: dict[str, tuple[Planned, list[EpochRecord]]] = {}
-        self.total = self.done = self.failed = self.run_elsewhere = 0
+        self.running: dict[str, Running] = {}
+        self.total = self.done = self.failed = self.hopeless = self.run_elsewhere = 0
+        self.waiting_for = Waiting()
+        self._reason: str | None = None
         self.decoded: tuple[str, int, int] | None = None  # which split, how many samples of how many
-        self._epochs_to_do = self._epochs_done = 0
-        self._began = time.monotonic()
+        self.outlook = Outlook()
 
     def __enter__(self) -> Watcher:
         return self
@@ -37,12 +53,9 @@ class Watcher:
 
     def planned(self, plan: Plan) -> None:
         """The plan stands."""
-        self.total, self.failed = len(plan.everything), plan.count("failed")
+        self.total, self.failed, self.hopeless = len(plan.everything), plan.count("failed"), plan.count("stopped")
         self.done = self.total - len(plan.left)
-        self._began = time.monotonic()
-        self._epochs_to_do = sum(
-            planned.trial.recipe.epochs - len(planned.folder.read_progress()) for planned in plan.left
-        )
+        self.outlook = Outlook(plan)
 
     def decoding(self, split: str, samples: int) -> Callable[[], None]:
         """A split is decoded for all trials; what is returned is called for each sample that is done."""
@@ -55,59 +68,78 @@ class Watcher:
 
     def started(self, planned: Planned) -> None:
         """A trial starts."""
-        self.decoded = None
-        self.running[planned.trial.key] = (planned, planned.folder.read_progress())
+        self.decoded = self._reason = None
+        epochs = planned.folder.read_progress()
+        self.outlook.saw(planned, epochs)
+        self.running[planned.key] = Running(planned, epochs, before=len(epochs))
 
     def progress(self, planned: Planned, epochs: list[EpochRecord]) -> bool:
         """The epochs of a trial so far; returns whether there is a new one."""
-        _, known = self.running[planned.trial.key]
-        new = len(epochs) - len(known)
-        self.running[planned.trial.key] = (planned, epochs)
-        self._epochs_done += max(0, new)
-        return new > 0
+        one = self.running[planned.key]
+        if len(epochs) <= len(one.epochs):
+            return False
+        self.outlook.saw(planned, epochs)
+        one.epochs, one.seen = epochs, time.monotonic()
+        return True
 
     def ended(self, planned: Planned, record: Record) -> None:
-        """A trial has a record."""
-        _, known = self.running.pop(planned.trial.key, (planned, ()))  # another driver may have run it
-        self._epochs_done += planned.trial.recipe.epochs - len(known)
+        """A trial has a record, from here or from another driver."""
+        self._leaves(planned, record.epochs)
+        self.outlook.close(planned)
         self.done += 1
         self.failed += record.status == "failed"
 
     def again(self, planned: Planned, attempt: Attempt) -> None:  # noqa: ARG002 - shown by those who show
         """An attempt at a trial gave no figure; there will be another."""
-        self.running.pop(planned.trial.key)
+        self._leaves(planned, planned.folder.read_progress())
 
     def pausing(self, trials: int) -> None:
         """What runs goes to the end of its epoch, and nothing more is started."""
 
     def paused(self, planned: Planned) -> None:
         """A trial has stopped after an epoch; it can go on from there."""
-        self.running.pop(planned.trial.key)
+        self._leaves(planned, planned.folder.read_progress())
 
-    def stopped(self, planned: Planned, epoch: int) -> None:
+    def stopped(self, planned: Planned, epoch: int) -> None:  # noqa: ARG002 - shown by those who show
         """The grid's own rule has stopped a trial after an epoch."""
-        self._epochs_to_do -= planned.trial.recipe.epochs - epoch
+        self.outlook.close(planned)
         self.done += 1
+        self.hopeless += 1
 
     def elsewhere(self, trials: int) -> None:
         """So many trials are run by other drivers."""
         self.run_elsewhere = trials
+
+    def waiting(self, waiting: Waiting) -> bool:
+        """Nothing runs here, and this is why; returns whether it is another reason than the last time."""
+        self.waiting_for = waiting
+        before, self._reason = self._reason, self.idle
+        return self._reason not in (None, before)
 
     def postponed(self, why: str) -> None:
         """The book is out of reach; publication waits."""
 
     @property
     def time_left(self) -> float | None:
-        """Seconds until the grid is done, by the epochs per second so far; None before the first epoch."""
-        if not self._epochs_done:
-            return None
-        elapsed = time.monotonic() - self._began
-        return elapsed / self._epochs_done * max(0, self._epochs_to_do - self._epochs_done)
+        """Seconds until the grid is done; None before anything can be said."""
+        return self.outlook.left(self.running.values())
 
     @property
-    def fraction(self) -> float:
-        """How much of what was left to do is done."""
-        return min(1.0, self._epochs_done / self._epochs_to_do) if self._epochs_to_do else 1.0
+    def idle(self) -> str | None:
+        """Why nothing runs here; None while something does."""
+        if self.running:
+            return None
+        if self.decoded is not None:
+            split, done, samples = self.decoded
+            return f"decoding {split}, {done} of {samples} images"
+        if self.total and self.done == self.total:
+            return "all trials have ended; publishing"
+        return self.waiting_for.why(self.run_elsewhere)
+
+    def _leaves(self, planned: Planned, epochs: Sequence[EpochRecord]) -> None:
+        """A trial no longer runs here, having come so far."""
+        self.running.pop(planned.key, None)
+        self.outlook.saw(planned, epochs)
 
 
 class PlainWatcher(Watcher):
@@ -140,7 +172,8 @@ class PlainWatcher(Watcher):
 
     def ended(self, planned: Planned, record: Record) -> None:
         super().ended(planned, record)
-        left = f", about {duration(self.time_left)} left" if self.time_left and self.done < self.total else ""
+        seconds = self.time_left if self.done < self.total else None
+        left = f", about {duration(seconds)} left" if seconds is not None else ""
         self._say(f"{verdict(planned, record)}  [{self.done}/{self.total}{left}]")
 
     def again(self, planned: Planned, attempt: Attempt) -> None:
@@ -159,55 +192,14 @@ class PlainWatcher(Watcher):
         super().stopped(planned, epoch)
         self._say(f"stop   {describe(planned)}: hopeless after epoch {epoch}, as the grid's stop says")
 
+    def waiting(self, waiting: Waiting) -> bool:
+        new = super().waiting(waiting)
+        if new:
+            self._say(f"wait   {self.idle}")
+        return new
+
     def postponed(self, why: str) -> None:
         self._say(f"the book waits: {why}")
-
-
-class LiveWatcher(PlainWatcher):
-    """Ended trials scroll by; those that run stand in a table below."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
-        self._live = Live(console=console, get_renderable=self._picture, refresh_per_second=4, transient=True)
-
-    def __enter__(self) -> Watcher:
-        self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.stop()
-
-    def started(self, planned: Planned) -> None:
-        Watcher.started(self, planned)
-
-    def progress(self, planned: Planned, epochs: list[EpochRecord]) -> bool:
-        return Watcher.progress(self, planned, epochs)
-
-    def _picture(self) -> RenderableType:
-        table = Table(box=None, padding=(0, 2), header_style="dim")
-        for name in ("running", "epoch", "loss", "val mIoU", "images/s"):
-            table.add_column(name, justify="left" if name == "running" else "right")
-        for planned, epochs in self.running.values():
-            last = epochs[-1] if epochs else None
-            scored = next((e.val_miou for e in reversed(epochs) if e.val_miou is not None), None)
-            table.add_row(
-                describe(planned),
-                f"{len(epochs)}/{planned.trial.recipe.epochs}",
-                f"{last.loss:.3f}" if last else "",
-                f"{100 * scored:.1f}" if scored is not None else "",
-                f"{last.images_per_s:.1f}" if last else "",
-            )
-        left = f"about {duration(self.time_left)} left" if self.time_left is not None else self._beginning()
-        line = Text(f"{self.done}/{self.total} trials, {self.failed} failed, {left}", style="bold")
-        return Group(table, line, ProgressBar(total=1.0, completed=self.fraction, width=60))  # a bar ends no line
-
-    def _beginning(self) -> str:
-        if self.decoded is None:
-            return "starting"
-        split, done, samples = self.decoded
-        return f"decoding {split}, {done} of {samples} images"
 
 
 def describe(planned: Planned) -> str:

@@ -20,6 +20,7 @@ from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from threading import Thread
 
 import torch
 
@@ -80,13 +81,16 @@ class _Lines:
 
 def _ended(child: BaseProcess, lines: _Lines, pause: Event) -> bool:
     """Wait for the child, and hand on a pause; False if the driver went away first, and then the child is stopped."""
-    while child.sentinel not in (ready := wait([child.sentinel, 0])):
-        if 0 in ready and not lines.read():
+    while True:
+        if lines.take(PAUSE):  # it may have come together with the job
+            pause.set()
+        ready = wait([child.sentinel, 0])
+        if child.sentinel in ready:
+            break
+        if not lines.read():
             child.terminate()
             child.join()
             return False
-        if lines.take(PAUSE):
-            pause.set()
     child.join()
     return True
 
@@ -98,9 +102,18 @@ def _run(job: Job, lab: Lab, threads: int, pause: Event) -> None:
     log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    Thread(target=_end_with_the_worker, daemon=True).start()
     torch.set_num_threads(threads)
     hardware.keep_freed_memory()
     run_trial(job.trial, lab, until=job.until, parts=job.parts, pause=pause.is_set)
+
+
+def _end_with_the_worker() -> None:
+    """End this process when the worker dies: nobody would hear of it, and the next attempt would wait for it."""
+    worker = multiprocessing.parent_process()
+    assert worker is not None, "a trial runs in a worker's child"
+    wait([worker.sentinel])
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,104 @@
+"""`fcnlab diff`: what differs between two trials, and so what may be the cause."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fcnlab.cli.options import DataRoot, LabOption, console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from fcnlab.trial.differences import Difference
+    from fcnlab.trial.record import Record
+
+EXAMPLE = "Example: fcnlab diff experiments/quickstart.yaml:fcn32s:0 experiments/quickstart.yaml:fcn8s:0"
+
+Reference = Annotated[
+    str,
+    typer.Argument(help="The beginning of a trial's key, or FILE:CELL or FILE:CELL:SEED of a grid", show_default=False),
+]
+
+
+def diff(
+    a: Reference,
+    b: Reference,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines: everything as JSON")] = False,
+    lab: LabOption = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Show every field in which two trials differ: configuration, data, code, environment, figures, cost."""
+    from fcnlab.execute.find import file_in, find_record
+    from fcnlab.places import Lab
+    from fcnlab.trial.differences import differences
+
+    place = Lab.find(file_in(a, b), lab=lab, data_root=data_root)
+    records = (find_record(place, a), find_record(place, b))
+    found = differences(*records)
+    if as_json:
+        _print_json(records, found)
+    else:
+        terminal = console()
+        for name, record in zip("AB", records, strict=True):
+            terminal.print(f"{name}: {_title(record)}", soft_wrap=True)
+        terminal.print(_table(found) if found else "no field differs")
+
+
+def _title(record: Record) -> str:
+    names = record.trial.get("names", {})
+    parts = [names.get(part, "") for part in ("variant", "dataset", "recipe")]
+    return f"{record.key[:12]}  {', '.join(filter(None, parts))}, seed {record.trial['seed']}, {record.status}"
+
+
+def _table(found: list[Difference]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("")
+    for name in ("A", "B"):
+        table.add_column(name, overflow="fold")
+    table.add_column("B - A", justify="right", no_wrap=True)
+    for section, group in groupby(found, lambda difference: difference.section):
+        table.add_row(section, style="dim")
+        for difference in group:
+            table.add_row(*_row(difference))
+    return table
+
+
+def _row(difference: Difference) -> Iterator[str]:
+    """Figures in percent, as in every table; other numbers as they are."""
+    percent = difference.section == "figures"
+    yield f"  {difference.field}"
+    for value in (difference.a, difference.b):
+        yield _text(value, percent)
+    delta = difference.delta
+    shown = delta is not None and difference.section in ("figures", "cost")
+    yield (f"{100 * delta:+.2f}" if percent else f"{delta:+,.6g}") if shown and delta is not None else ""
+
+
+def _text(value: Any, percent: bool) -> str:
+    from fcnlab.spec.axes import text
+
+    if value is None:
+        return "–"
+    if percent:
+        return f"{100 * value:.2f}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return text(value)
+    return f"{value:,.6g}" if isinstance(value, float) else f"{value:,}"
+
+
+def _print_json(records: tuple[Record, Record], found: list[Difference]) -> None:
+    import dataclasses
+    import json
+
+    said = {
+        name: {"key": record.key, "names": record.trial.get("names", {}), "seed": record.trial["seed"]}
+        for name, record in zip("ab", records, strict=True)
+    }
+    fields = [dataclasses.asdict(difference) | {"delta": difference.delta} for difference in found]
+    typer.echo(json.dumps({**said, "differences": fields}, indent=1))

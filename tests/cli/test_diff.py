@@ -1,0 +1,54 @@
+"""`fcnlab diff`: what differs between two trials."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fcnlab.execute.plan import Plan, make_plan
+from fcnlab.places import Lab
+from tests.cli.conftest import Call
+from tests.conftest import SMOKE, write_grid
+from tests.records import finished
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    """A grid of which the first seed of both cells has finished."""
+    path = write_grid(tmp_path, SMOKE)
+    lab = Lab.find(path)
+    made = make_plan(lab.grid(path), lab)
+    for planned, miou, commit in zip(made.trials, (0.25, 0.5), ("aaaa", "bbbb"), strict=False):
+        planned.folder.make()
+        planned.folder.finish(finished(planned.trial, miou=miou, commit=commit))
+    return made
+
+
+def test_two_cells_differ_by_their_head_their_commit_and_their_figures(fcnlab: Call, plan: Plan) -> None:
+    path = plan.grid.path
+    said = fcnlab("diff", f"{path}:fcn32s:0", f"{path}:fcn8s")
+    assert (said.code, said.err) == (0, "")
+    rows = [line.split() for line in said.out.splitlines()]
+    assert ["head.stride", "32", "8"] in rows
+    assert ["commit", "aaaa", "bbbb"] in rows
+    assert ["val", "mIoU", "25.00", "50.00", "+25.00"] in rows
+    assert "seed" not in [row[0] for row in rows if row], "the seed is the same"
+    assert fcnlab("diff", plan.trials[0].key[:12], plan.trials[1].key[:12], "--lab", path.parent.parent) == said
+
+
+def test_machines_get_every_difference_with_its_section(fcnlab: Call, plan: Plan) -> None:
+    a, b = (planned.key for planned in plan.trials[:2])
+    said = json.loads(fcnlab("diff", a, b, "--json").out)
+    assert (said["a"]["key"], said["b"]["key"]) == (a, b)
+    assert {"section": "figures", "field": "val mIoU", "a": 0.25, "b": 0.5, "delta": 0.25} in said["differences"]
+    assert {one["section"] for one in said["differences"]} == {"configuration", "code", "figures"}
+    assert json.loads(fcnlab("diff", a, a, "--json").out)["differences"] == []
+    assert "no field differs" in fcnlab("diff", a, a).out
+
+
+def test_what_is_not_there_is_refused(fcnlab: Call, plan: Plan) -> None:
+    said = fcnlab("diff", f"{plan.grid.path}:fcn32s:1", f"{plan.grid.path}:fcn8s")
+    assert said.code == 2 and "has not ended" in said.err
+    assert "did you mean 'fcn8s'?" in fcnlab("diff", f"{plan.grid.path}:fcn9s", "abc").err

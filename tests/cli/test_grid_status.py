@@ -1,0 +1,116 @@
+"""`fcnlab grid status`: who runs what, for people and for machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fcnlab.execute.lease import Leases, Presence
+from fcnlab.execute.plan import Plan, make_plan
+from fcnlab.places import Lab
+from tests.cli.conftest import Call
+from tests.conftest import SMOKE, write_grid
+from tests.records import epochs, failed, finished
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    """Of four trials one has finished, one has failed, one has paused, and one is to do."""
+    path = write_grid(tmp_path, SMOKE)
+    lab = Lab.find(path)
+    made = make_plan(lab.grid(path), lab)
+    for planned in made.trials:
+        planned.folder.make()
+    done, broken, paused, _ = made.trials
+    done.folder.finish(finished(done.trial, seconds=20))
+    broken.folder.finish(failed(broken.trial, "the disk [/x] is full\nand more"))
+    paused.folder.write_progress(epochs(1, seconds=20))
+    return made
+
+
+def test_the_state_of_every_trial_and_the_cause_of_a_failure_are_shown(fcnlab: Call, plan: Plan) -> None:
+    said = fcnlab("grid", "status", plan.grid.path)
+    assert (said.code, said.err) == (0, "")
+    text = " ".join(said.out.split())
+    assert "4 trials: 1 finished, 1 paused, 1 failed, 1 to do" in text
+    assert "failed: fcn8s, seed 0: the disk [/x] is full its log: " in text and "and more" not in text
+    assert f"{plan.trials[1].key}/log.txt" in "".join(said.out.split())
+    assert "paused: fcn32s, seed 1, after epoch 1 of 2" in text
+
+
+def test_what_runs_is_shown_by_driver(fcnlab: Call, plan: Plan) -> None:
+    with Presence(Lab.find(plan.grid.path).root / ".fcnlab" / "drivers") as presence:
+        leases = Leases(presence)
+        for planned in plan.trials[2:]:
+            assert leases.claim(planned.folder.path)
+        said = fcnlab("grid", "status", plan.grid.path)
+        assert f"on {socket.gethostname()}, driver {os.getpid()}:" in said.out
+        rows = [line.split() for line in said.out.splitlines() if "/2 " in line]
+        assert [row[:5] for row in rows] == [
+            ["fcn32s", "1", "1/2", "1.000", "50.0"],
+            ["fcn8s", "1", "0/2", rows[1][3], rows[1][4]],
+        ]
+        assert "2 running, 1 failed, about " in said.out
+        machine = json.loads(fcnlab("grid", "status", plan.grid.path, "--json").out)
+    assert machine["counts"] == {"finished": 1, "failed": 1, "running": 2, "paused": 0, "stopped": 0, "to do": 0}
+    one = machine["running"][0]
+    assert one | {"key": plan.trials[2].key, "epoch": 1, "epochs": 2, "val_miou": 0.5, "loss": 1.0} == one
+    assert (one["host"], one["driver"]) == (socket.gethostname(), presence.driver)
+    assert machine["failed"] == [
+        {
+            "key": plan.trials[1].key, "cell": "fcn8s", "seed": 0, "cause": "exception",
+            "message": "the disk [/x] is full\nand more", "log": str(plan.trials[1].folder.log),
+        }
+    ]  # fmt: skip
+    assert 20 <= machine["seconds_left"] <= 60
+
+
+def test_a_watch_ends_with_the_last_trial_and_with_ctrl_c_at_once(tmp_path: Path, plan: Plan) -> None:
+    command = [sys.executable, "-m", "fcnlab", "grid", "status", str(plan.grid.path), "--watch"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "4 trials: 1 finished, 1 paused, 1 failed, 1 to do\n"
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 0
+        assert time.monotonic() - began < 2
+        assert process.stderr.read() == ""
+    for planned in plan.trials[2:]:
+        planned.folder.finish(finished(planned.trial))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "4 trials: 3 finished, 1 failed\n")
+
+
+def test_a_watch_for_machines_is_refused(fcnlab: Call, plan: Plan) -> None:
+    said = fcnlab("grid", "status", plan.grid.path, "--watch", "--json")
+    assert said.code == 2 and "choose one" in said.err
+
+
+def test_only_a_few_of_many_failures_are_named(fcnlab: Call, tmp_path: Path) -> None:
+    path = write_grid(tmp_path, SMOKE.replace("seeds: 2", "seeds: 30"))
+    lab = Lab.find(path)
+    for planned in make_plan(lab.grid(path), lab).trials:
+        planned.folder.make()
+        planned.folder.finish(failed(planned.trial))
+    said = fcnlab("grid", "status", path)
+    assert said.out.count("failed: ") == 10 and "and 50 more: --json names them" in said.out
+    assert len(json.loads(fcnlab("grid", "status", path, "--json").out)["failed"]) == 60
+
+
+def test_nothing_heavy_is_loaded(plan: Plan, tmp_path: Path) -> None:
+    heavy = "{'torch', 'torchvision', 'timm', 'mlflow', 'pandas'}"
+    code = (
+        f"import sys, fcnlab.cli; sys.argv = ['fcnlab', 'grid', 'status', {str(plan.grid.path)!r}]\n"
+        "try: fcnlab.cli.main()\nexcept SystemExit as stop: assert not stop.code\n"
+        f"assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

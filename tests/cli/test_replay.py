@@ -1,0 +1,124 @@
+"""`fcnlab grid replay` and what it needs of `fcnlab train`: the command says everything, and gives the same figures."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from fcnlab.places import Lab
+from fcnlab.trial.record import RunFolder
+from fcnlab.trial.run import run_trial
+from tests.cli.conftest import Call
+from tests.conftest import SMOKE, write_grid
+
+TEXT = """
+question: Does it run again?
+base: {backbone: tiny-scratch, upsampler: bilinear, dataset: shapes-mini, recipe: mine, recipe.flip: 0.5}
+product: {head: [fcn32s, fcn8s], recipe.optimizer: [{name: sgd, lr: 0.01}, {name: adamw, lr: 1.0e-5}]}
+seeds: [3]
+baseline: {head: fcn32s, recipe.optimizer: {name: sgd, lr: 0.01}}
+"""
+MINE = "mine: {epochs: 1, batch: 8, crop: {height: 64, width: 64}, optimizer: {name: sgd, lr: 1}}\n"
+
+
+@pytest.fixture
+def ran(tmp_path: Path) -> RunFolder:
+    """The last trial of a grid, finished, in a lab with a recipe of its own."""
+    lab_folder = tmp_path / "lab"
+    (lab_folder / "registry").mkdir(parents=True)
+    (lab_folder / "registry/recipes.yaml").write_text(MINE)
+    path = write_grid(lab_folder, TEXT)
+    lab = Lab.find(path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    *_, (_, trial) = lab.grid(path).trials(lab.fingerprints)
+    run_trial(trial, lab)
+    torch.set_num_threads(threads)
+    return RunFolder(lab.runs, trial.key)
+
+
+def test_the_command_says_everything_and_gives_the_figures_again(fcnlab: Call, ran: RunFolder, tmp_path: Path) -> None:
+    file = ran.path.parent.parent / "experiments/question.yaml"
+    shown = fcnlab("grid", "replay", file, "fcn8s, {name: adamw", "--show", "--apart", "again one")
+    assert (shown.code, shown.err) == (0, "") and shown.out.count("\n") == 1
+    words = shlex.split(shown.out)
+    assert words[:3] == ["fcnlab", "train", "tiny-scratch+fcn8s+bilinear"]
+    assert words[-6:] == ["--threads", "1", "--lab", "lab", "--apart", "again one"]
+    assert not (tmp_path / "again one").exists(), "showing makes nothing"
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "lab").rglob("*")}
+    done = subprocess.run(
+        [sys.executable, "-m", "fcnlab", "grid", "replay", str(file), ran.key[:8], "--apart", "again one"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith(shown.out)
+    assert "identical: every figure, loss and rate is the recorded one, bit by bit" in done.stdout
+    assert RunFolder(tmp_path / "again one/runs", ran.key).read() is not None
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "lab").rglob("*")} == before
+    refused = fcnlab("grid", "replay", file, ran.key[:8], "--apart", "again one")
+    assert refused.code == 2 and "this trial has run there; name a new folder" in refused.err
+
+
+def test_figures_that_are_others_now_are_told_with_what_may_be_why(
+    fcnlab: Call, ran: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = ran.path.parent.parent / "experiments/question.yaml"
+    record = ran.read()
+    assert record is not None and record.environment is not None
+    other = record.environment.model_copy(update={"threads": 7, "commit": "ffff"})
+    epochs = (record.epochs[0].model_copy(update={"loss": 9.0}),)
+    scores = tuple(score.model_copy(update={"miou": (score.miou or 0) + 0.25}) for score in record.scores)
+
+    def pretend(words: list[str], check: bool) -> None:
+        folder = RunFolder(tmp_path / "again/runs", ran.key)
+        folder.make()
+        changed = {"environment": other, "epochs": epochs, "scores": scores}
+        folder.finish(record.model_copy(update=changed))
+
+    monkeypatch.setattr(subprocess, "run", pretend)
+    said = fcnlab("grid", "replay", file, ran.key[:8], "--apart", "again")
+    assert said.code == 1
+    assert "(+25.00)" in said.out and "the losses part with epoch 1" in said.out
+    assert "not as recorded: threads: 1 then, 7 now" in said.out
+    assert "not as recorded: commit: " in said.out
+    assert "on the CPU figures repeat bit by bit with the same code, versions, threads" in said.out
+
+
+def test_a_trial_without_a_record_is_shown_but_not_run(fcnlab: Call, tmp_path: Path) -> None:
+    file = write_grid(tmp_path, SMOKE)
+    assert fcnlab("grid", "replay", file, "fcn8s", "--show").code == 0
+    said = fcnlab("grid", "replay", file, "fcn8s")
+    assert said.code == 2 and "nothing is recorded to compare with" in said.err
+    assert "did you mean 'fcn8s'?" in fcnlab("grid", "replay", file, "fcn9s").err
+
+
+def test_what_a_trial_starts_from_is_in_the_command(fcnlab: Call, tmp_path: Path) -> None:
+    text = SMOKE.replace(
+        "product: {head: [fcn32s, fcn8s]}", "cells: [{head: fcn32s}, {head: fcn8s, start: {head: fcn32s}}]"
+    )
+    said = fcnlab("grid", "replay", write_grid(tmp_path, text), "fcn8s", "--show")
+    assert "start={head: fcn32s}" in shlex.split(said.out)
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("recipe.epochs", "--set: axis=value, such as recipe.epochs=5; not 'recipe.epochs'"),
+        ("recipe.epoch=5", "a recipe has no field 'epoch'; did you mean 'epochs'?"),
+        ("recipe.epochs=many", "epochs: input should be a valid integer"),
+        ("recipe.epochs=[", "--set recipe.epochs"),
+    ],
+)
+def test_a_setting_that_fits_nothing_is_refused(fcnlab: Call, setting: str, says: str) -> None:
+    said = fcnlab("train", "fcn8s-tiny", "--dataset", "shapes-mini", "--recipe", "smoke", "--set", setting)
+    assert said.code == 2 and says in said.err and said.err.count("\n") == 1
+
+
+def test_a_folder_apart_is_not_the_lab_itself(fcnlab: Call) -> None:
+    said = fcnlab("train", "fcn8s-tiny", "--dataset", "shapes-mini", "--recipe", "smoke", "--apart", ".")
+    assert said.code == 2 and "this is the lab itself" in said.err
