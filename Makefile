@@ -7,13 +7,18 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check readme clean
+.PHONY: demo test browser check readme clean
 
 demo: $(STAMP)
 	$(BIN)/fcnlab grid run experiments/quickstart.yaml
 
-test: $(STAMP)
+test: $(STAMP) browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The browser tests need a Chromium. CI, which may, installs it; elsewhere they are skipped where there is none.
+browser:
+	@command -v chromium chromium-browser google-chrome > /dev/null || { [ "$$CI" = true ] && [ "$$(id -u)" = 0 ] \
+	  && apt-get update -qq && apt-get install -y -qq chromium > /dev/null; } || echo "no Chromium: browser tests are skipped"
 
 check: $(STAMP)
 	$(BIN)/ruff check .

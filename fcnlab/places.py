@@ -62,6 +62,11 @@ class Lab:
         return self.root / "runs"
 
     @property
+    def notes(self) -> Path:
+        """What drivers keep for each other and for the next: nothing here is lost when it is deleted between runs."""
+        return self.root / ".fcnlab"
+
+    @property
     def results(self) -> Path:
         """One folder a grid, with its tables."""
         return self.root / "results"

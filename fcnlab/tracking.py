@@ -7,17 +7,20 @@ everything else, and what an interrupted publication has written already is not 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from fcnlab import tracking_view
 from fcnlab.errors import TrackingError
 from fcnlab.spec.trial import Trial
 from fcnlab.trial.record import EpochRecord, Record, RunFolder
@@ -37,6 +40,12 @@ if TYPE_CHECKING:
 BATCH = 900
 """Metrics that one request carries; MLflow's limit is 1000."""
 
+COSTS = ("params", "trainable_params", "gmacs", "train_seconds", "evaluate_seconds", "images_per_s", "peak_memory")
+"""What of a record's cost is a metric."""
+
+DIGEST = 36
+"""Characters that MLflow takes for the digest of a dataset."""
+
 
 def trial_metrics(record: Record, select: str) -> dict[str, float]:
     """The figures of a record by their names in MLflow.
@@ -55,9 +64,29 @@ def trial_metrics(record: Record, select: str) -> dict[str, float]:
     if reported is not None:
         found |= {"miou": reported.miou, "pixel_acc": reported.pixel_acc}
     if record.cost is not None:
-        numbers = ("params", "trainable_params", "gmacs", "train_seconds", "evaluate_seconds", "images_per_s")
-        found |= {name: getattr(record.cost, name) for name in numbers}
+        found |= {name: getattr(record.cost, name) for name in COSTS}
     return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def trial_tags(record: Record) -> dict[str, str]:
+    """Where and with what the trial ran, and why it failed if it did."""
+    tags = {"fcnlab.report_split": record.report_split}
+    if record.environment is not None:
+        environment = record.environment
+        versions = " ".join(f"{name} {version}" for name, version in environment.versions.items())
+        tags |= {
+            "fcnlab.device": environment.device,
+            "fcnlab.precision": environment.precision,
+            "fcnlab.threads": str(environment.threads),
+            "fcnlab.system": environment.system,
+            "fcnlab.versions": versions,
+            "fcnlab.data": str(record.trial["data"]),
+        }
+        if environment.commit:
+            tags["mlflow.source.git.commit"] = environment.commit
+    if record.failure is not None:
+        tags |= {"fcnlab.failure": record.failure.message, "fcnlab.cause": record.failure.cause}
+    return tags
 
 
 class Book:
@@ -106,6 +135,20 @@ class Book:
                 for run in self._children()
             ]
 
+    @property
+    def experiment(self) -> str:
+        """The id of the experiment."""
+        return self._experiment
+
+    def show(self, keys: Collection[str]) -> None:
+        """Have the saved view of the experiment show the trials with these keys, which are the grid's as it is now."""
+        with _reaching(self._uri):
+            self._client.set_experiment_tag(self._experiment, tracking_view.TAG, tracking_view.state())
+            for key, run in self._runs.items():
+                if run.current != (key in keys):
+                    run.current = key in keys
+                    self._client.set_tag(run.run_id, "fcnlab.current", str(run.current).lower())
+
     def parent(self, question: str) -> str:
         """The id of the grid's own run, made on first use."""
         with _reaching(self._uri):
@@ -134,21 +177,31 @@ class Book:
             return run.run_id
 
     def _make_run(self, trial: Trial, label: str, axes: Mapping[str, str], parent: str) -> _Run:
-        from mlflow.entities import Param
+        from mlflow.entities import Dataset, DatasetInput, Param
 
         tags = {
             "fcnlab.role": "trial",
             "fcnlab.superseded": "false",
+            "fcnlab.current": "true",
             "fcnlab.key": trial.key,
             "fcnlab.grid": self._name,
             "fcnlab.cell": label,
             "mlflow.parentRunId": parent,
             "mlflow.runName": f"{label}, seed {trial.seed}",
+            "mlflow.source.type": "LOCAL",
+            "mlflow.source.name": self._command(label, trial.seed),
         }
         run_id = str(self._client.create_run(self._experiment, tags=tags).info.run_id)
         params = {**trial.names, **axes, "seed": str(trial.seed)}
         self._client.log_batch(run_id, params=[Param(name, value[:6000]) for name, value in params.items()])
-        return _Run(run_id, epochs=0)
+        digest = trial.data.rpartition(":")[2][:DIGEST]
+        dataset = Dataset(trial.names["dataset"], digest, "fcnlab", json.dumps({"fingerprint": trial.data}))
+        self._client.log_inputs(run_id, [DatasetInput(dataset)])
+        return _Run(run_id, epochs=0, current=True)
+
+    def _command(self, label: str, seed: int) -> str:
+        """What a person types to have this trial again."""
+        return f"fcnlab grid replay experiments/{self._name}.yaml {quote(label)} --seed {seed}"
 
     def log_epochs(self, key: str, epochs: Sequence[EpochRecord]) -> None:
         """Write the curves of the epochs that the trial's run does not have yet."""
@@ -177,7 +230,7 @@ class Book:
             final = trial_metrics(record, select)
             steps = self._new_epochs(run, record.epochs)
             steps[0] = {name: value for name, value in final.items() if name not in there}
-            self._log(run.run_id, steps, _tags(record))
+            self._log(run.run_id, steps, trial_tags(record))
             for file in (folder.record, folder.counts):
                 if file.exists():
                     self._client.log_artifact(run.run_id, str(file))
@@ -228,14 +281,23 @@ class _Run:
 
     run_id: str
     epochs: int | None
+    current: bool | None = None
     taken_up: bool = False
     published: str | None = None
     finished: bool = False
 
 
 def _known(run: Run) -> _Run:
-    published = run.data.tags.get("fcnlab.published")
-    return _Run(str(run.info.run_id), None, True, published, run.info.status == "FINISHED")
+    tags = run.data.tags
+    current = tags["fcnlab.current"] == "true" if "fcnlab.current" in tags else None
+    return _Run(
+        str(run.info.run_id),
+        epochs=None,
+        current=current,
+        taken_up=True,
+        published=tags.get("fcnlab.published"),
+        finished=run.info.status == "FINISHED",
+    )
 
 
 def _curves(epoch: EpochRecord) -> dict[str, float]:
@@ -247,27 +309,6 @@ def _curves(epoch: EpochRecord) -> dict[str, float]:
         "epoch_val_pixel_acc": epoch.val_pixel_acc,
     }
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _tags(record: Record) -> dict[str, str]:
-    """Where and with what the trial ran, and why it failed if it did."""
-    tags = {"fcnlab.report_split": record.report_split}
-    if record.environment is not None:
-        environment = record.environment
-        versions = " ".join(f"{name} {version}" for name, version in environment.versions.items())
-        tags |= {
-            "fcnlab.device": environment.device,
-            "fcnlab.precision": environment.precision,
-            "fcnlab.threads": str(environment.threads),
-            "fcnlab.system": environment.system,
-            "fcnlab.versions": versions,
-            "fcnlab.data": str(record.trial["data"]),
-        }
-        if environment.commit:
-            tags["mlflow.source.git.commit"] = environment.commit
-    if record.failure is not None:
-        tags |= {"fcnlab.failure": record.failure.message, "fcnlab.cause": record.failure.cause}
-    return tags
 
 
 def _open_store(uri: str) -> MlflowClient:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +38,24 @@ def real_data() -> Path:
     if not root.is_dir():
         pytest.skip(f"the real images are not at {root}; set FCNLAB_TEST_DATA to their folder")
     return root
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    """A page of a headless Chromium; the test is skipped where there is none.
+
+    FCNLAB_TEST_CHROMIUM names one that is not on the path.
+    """
+    playwright = pytest.importorskip("playwright.sync_api", reason="the browser is driven by Playwright")
+    named = os.environ.get("FCNLAB_TEST_CHROMIUM")
+    executable = named or shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if executable is None:
+        pytest.skip("no Chromium on this machine; install it or set FCNLAB_TEST_CHROMIUM")
+    switches = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=executable, args=switches)
+        yield chromium.new_page(viewport={"width": 1500, "height": 1000})
+        chromium.close()
 
 
 def write_grid(folder: Path, text: str, name: str = "question") -> Path:

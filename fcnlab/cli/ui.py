@@ -6,28 +6,38 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fcnlab.cli.options import LabOption, TrackingUri
 from fcnlab.errors import RunError, TrackingError
 
-EXAMPLE = "Example: fcnlab ui --port 5000"
+if TYPE_CHECKING:
+    from fcnlab.places import Lab
+
+EXAMPLE = "Example: fcnlab ui experiments/quickstart.yaml"
 
 
 def ui(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="A grid's YAML file, whose comparison is wanted")
+    ] = None,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The port to listen on")] = 5000,
     lab: LabOption = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Open the MLflow UI of the lab's store on the loopback interface; Ctrl-C ends it."""
+    """Open the MLflow UI of the lab's store on the loopback interface; Ctrl-C ends it.
+
+    The addresses of the grids' comparisons are printed: cells side by side, averaged over their seeds.
+    """
     from fcnlab.places import Lab
 
-    place = Lab.find(lab=lab, tracking_uri=tracking_uri)
+    place = Lab.find(file, lab=lab, tracking_uri=tracking_uri)
     uri = place.tracking_uri
     if uri.startswith(("http://", "https://")):
         typer.echo(f"the store is a server; open {uri}")
+        _say_addresses(place, uri, file)
         return
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         raise TrackingError(
@@ -35,6 +45,7 @@ def ui(
         )
     _refuse_taken(port)
     typer.echo(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)")
+    _say_addresses(place, f"http://127.0.0.1:{port}", file)
     # Job execution starts a dozen processes that a lab has no use for.
     environment = {
         **os.environ,
@@ -43,6 +54,19 @@ def ui(
     }
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
     os.execve(sys.executable, [*command, "--port", str(port), "--workers", "1"], environment)
+
+
+def _say_addresses(lab: Lab, server: str, file: Path | None) -> None:
+    """Say where each grid's comparison is, or that of one grid."""
+    from fcnlab import tracking_view
+    from fcnlab.errors import nearest
+    from fcnlab.execute.publisher import noted_experiments
+
+    noted = noted_experiments(lab)
+    if file is not None and file.stem not in noted:
+        raise TrackingError(f"{file}: nothing of this grid is in {lab.tracking_uri} yet; {nearest(file.stem, noted)}")
+    for name in noted if file is None else [file.stem]:
+        typer.echo(f"  {name}: {tracking_view.address(server, noted[name])}")
 
 
 def _refuse_taken(port: int) -> None:
