@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fcnlab.errors import ModelError
 from fcnlab.models.backbone import Backbone
-from fcnlab.models.heads import Head
+from fcnlab.models.heads import CoarseHead, Head
 
 
 class FCN(nn.Module):
@@ -27,6 +27,11 @@ class FCN(nn.Module):
         """The scores, and beside them the auxiliary ones of a head that has them; both [B, classes, H, W]."""
         features, (height, width) = self.backbone(images), images.shape[-2:]
         return self.head(features, (height, width)), self.head.auxiliary(features, (height, width))
+
+    def coarse_scores(self, images: Tensor) -> Tensor:
+        """The scores [B, classes, h, w] before a `CoarseHead` upsamples them for the last time."""
+        assert isinstance(self.head, CoarseHead), "asked for where it is known"
+        return self.head.coarse(self.backbone(images))
 
 
 def take_over(model: FCN, state: Mapping[str, Tensor]) -> None:

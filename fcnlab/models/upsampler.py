@@ -112,14 +112,22 @@ class TransposedUpsampler(nn.ConvTranspose2d):
         multiplies each score first and adds up what overlaps afterwards, and hands on another layout.
         """
         s, (batch, classes, height, width) = self.stride[0], scores.shape
-        around = F.pad(scores, (1, 1, 1, 1))
-        corners = [around[:, :, y : y + height + 1, x : x + width + 1] for y in (1, 0) for x in (1, 0)]
-        blocks = torch.stack(corners, 1).permute(0, 3, 4, 1, 2).reshape(-1, 4 * classes)
+        blocks = corners(scores).permute(0, 3, 4, 1, 2).reshape(-1, 4 * classes)
         weight = self.weight.view(classes, classes, 2, s, 2, s).permute(2, 4, 0, 1, 3, 5).reshape(4 * classes, -1)
         up = blocks @ weight if self.bias is None else torch.addmm(self.bias.repeat_interleave(s * s), blocks, weight)
         up = up.view(batch, height + 1, width + 1, classes, s, s).permute(0, 3, 1, 4, 2, 5)
         up = up.reshape(batch, classes, s * (height + 1), s * (width + 1))
         return up[..., s // 2 : -(s // 2), s // 2 : -(s // 2)]
+
+
+def corners(scores: Tensor) -> Tensor:
+    """The 2 x 2 scores around each block of pixels, zeros beyond the border: [B, C, h, w] -> [B, 4, C, h + 1, w + 1].
+
+    In the order of a kernel's halves: what the first half of its rows and columns is multiplied with comes first.
+    """
+    height, width = scores.shape[-2:]
+    around = F.pad(scores, (1, 1, 1, 1))
+    return torch.stack([around[..., y : y + height + 1, x : x + width + 1] for y in (1, 0) for x in (1, 0)], 1)
 
 
 _BLOCKS_FROM = 8

@@ -15,6 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.models import FCN
+from fcnlab.training.fused import FusedUpsampleLoss
 from fcnlab.training.losses import Loss
 from fcnlab.training.optim import Schedule, set_rates
 
@@ -40,7 +41,7 @@ def fit(
     *,
     epochs: int,
     start: int,
-    loss: Loss,
+    loss: Loss | FusedUpsampleLoss,
     optimizer: Optimizer,
     factor: Schedule,
     autocast: Callable[[], AbstractContextManager[object]],
@@ -83,7 +84,7 @@ def fit(
 
 def _backward(
     model: FCN,
-    loss: Loss,
+    loss: Loss | FusedUpsampleLoss,
     images: Tensor,
     labels: Tensor,
     parts: int,
@@ -92,11 +93,25 @@ def _backward(
     """Add the gradient of a batch to what the parameters have, part by part; returns its loss, detached."""
     values = []
     for some_images, some_labels in zip(images.chunk(parts), labels.chunk(parts), strict=True):
-        with autocast():
-            scores, auxiliary = model.training_scores(some_images)
-        value = loss(scores, some_labels, auxiliary)
+        value = _loss(model, loss, some_images, some_labels, autocast)
         if parts > 1:
             value = value * loss.share(some_labels, labels)
         value.backward()
         values.append(value.detach())
     return torch.stack(values).sum() if parts > 1 else values[0]
+
+
+def _loss(
+    model: FCN,
+    loss: Loss | FusedUpsampleLoss,
+    images: Tensor,
+    labels: Tensor,
+    autocast: Callable[[], AbstractContextManager[object]],
+) -> Tensor:
+    if isinstance(loss, FusedUpsampleLoss):
+        with autocast():
+            coarse = model.coarse_scores(images)
+        return loss(coarse, labels)
+    with autocast():
+        scores, auxiliary = model.training_scores(images)
+    return loss(scores, labels, auxiliary)

@@ -81,6 +81,20 @@ class Loss:
     lovasz: float = 0.0
     auxiliary: float = 0.4
 
+    @property
+    def of_single_pixels(self) -> bool:
+        """Whether it is a weighted sum of cross entropies, each of one pixel whatever the others are."""
+        return self.focal == 0 and self.ohem is None and self.dice == 0 and self.lovasz == 0
+
+    def image_factors(self, labels: Tensor) -> Tensor:
+        """With what each image's cross entropies are multiplied before they are added up: float32 [B]."""
+        if self.reduction == "pixel_sum":
+            return torch.full((len(labels),), self.weight, device=labels.device)
+        counts = counted(labels, self.class_weights).flatten(1).sum(1)
+        if self.reduction == "pixel_mean":
+            counts = counts.sum().expand(len(labels))
+        return self.weight / _at_least_one(counts)
+
     def __call__(self, scores: Tensor, labels: Tensor, auxiliary: Tensor | None = None) -> Tensor:
         """The loss, a float32 scalar; 0, with a gradient of 0, where no pixel counts."""
         total = self._of(scores.float(), labels)

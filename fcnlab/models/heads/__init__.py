@@ -8,7 +8,7 @@ features by reduction and the size of the image, and returns scores of exactly t
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from fcnlab.models.heads.base import Head, MakeUpsampler
+from fcnlab.models.heads.base import CoarseHead, Head, MakeUpsampler
 from fcnlab.models.heads.dilated import DilatedHead
 from fcnlab.models.heads.paper import PaperHead
 from fcnlab.models.heads.skip import SkipHead
@@ -21,4 +21,4 @@ HEADS: Mapping[str, type[Head]] = MappingProxyType(
     }
 )
 
-__all__ = ["HEADS", "DilatedHead", "Head", "MakeUpsampler", "PaperHead", "SkipHead"]
+__all__ = ["HEADS", "CoarseHead", "DilatedHead", "Head", "MakeUpsampler", "PaperHead", "SkipHead"]

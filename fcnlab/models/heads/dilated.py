@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from fcnlab.models.heads.base import Head, MakeUpsampler, require
+from fcnlab.models.heads.base import CoarseHead, MakeUpsampler, require
 
 
-class DilatedHead(Head):
+class DilatedHead(CoarseHead):
     """3x3 convolutions, dropout and a 1x1 convolution on the deepest map, whose stride is `output_stride`.
 
     With one convolution of a quarter of the map's channels it is torchvision's `FCNHead`; with two of 512 channels and
@@ -47,7 +47,12 @@ class DilatedHead(Head):
 
     def forward(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor:
         """Map features by reduction to scores [B, classes, *size]."""
-        scores: Tensor = self.upsample(self.classify(features[32]), size)
+        scores: Tensor = self.upsample(self.coarse(features), size)
+        return scores
+
+    def coarse(self, features: Mapping[int, Tensor]) -> Tensor:
+        """Map features by reduction to scores [B, classes, h, w] of the deepest map."""
+        scores: Tensor = self.classify(features[32])
         return scores
 
     def auxiliary(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor | None:

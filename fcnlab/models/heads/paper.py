@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from fcnlab.errors import ModelError
-from fcnlab.models.heads.base import Head, MakeUpsampler, require
+from fcnlab.models.heads.base import CoarseHead, MakeUpsampler, require
 from fcnlab.models.heads.skip import AT_ONCE, zero
 from fcnlab.models.upsampler import crop
 
 
-class PaperHead(Head):
+class PaperHead(CoarseHead):
     """FCN-32s, FCN-16s and FCN-8s on one of the paper's nets.
 
     As `SkipHead` fusing by sum, with two differences. All scores start at zero, the deepest ones too. And the nets pad
@@ -64,13 +64,17 @@ class PaperHead(Head):
 
     def forward(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor:
         """Map features by reduction to scores [B, classes, *size]."""
+        return crop(self.upsample(self.coarse(features)), size, self.offset)
+
+    def coarse(self, features: Mapping[int, Tensor]) -> Tensor:
+        """Map features by reduction to scores [B, classes, h, w] that begin before the image does."""
         deepest, *skips = self.reductions
         scores: Tensor = self.score[str(deepest)](features[deepest])
         for r in skips:
             scores = self.fuse[str(r)](scores)
             map_ = crop(features[r], scores.shape[-2:], self.offsets[r])
             scores = scores + self.score[str(r)](map_ if self.scales[r] == 1 else self.scales[r] * map_)
-        return crop(self.upsample(scores), size, self.offset)
+        return scores
 
 
 def _begin(centre: float, step: int, kernel: int) -> float:

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fcnlab.models.heads.base import Head, MakeUpsampler, require
+from fcnlab.models.heads.base import CoarseHead, MakeUpsampler, require
 
 AT_ONCE = {32: 1.0, 16: 1e-2, 8: 1e-4, 4: 1e-6}
 """What the maps are multiplied with before they are scored, so that all of them can be trained at once.
@@ -17,7 +17,7 @@ Shelhamer, Long, Darrell, PAMI 2017, section 4.3, for 16 and 8; each step a hund
 """
 
 
-class SkipHead(Head):
+class SkipHead(CoarseHead):
     """Scores of the deepest map, fused on the way up with scores of shallower ones.
 
     From stride 32 the scores are upsampled x2 and fused with 1x1 scores of the next shallower map until `stride` is
@@ -61,13 +61,17 @@ class SkipHead(Head):
 
     def forward(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor:
         """Map features by reduction to scores [B, classes, *size]."""
+        up: Tensor = self.upsample(self.coarse(features), size)
+        return up
+
+    def coarse(self, features: Mapping[int, Tensor]) -> Tensor:
+        """Map features by reduction to scores [B, classes, h, w] of the shallowest map that is read."""
         deepest, *skips = self.reductions
         scores = self._score(features, deepest)
         for r in skips:
             skip = self._score(features, r)
             scores = self._fused(self.fuse[str(r)](scores, skip.shape[-2:]), skip, str(r))
-        up: Tensor = self.upsample(scores, size)
-        return up
+        return scores
 
     def _score(self, features: Mapping[int, Tensor], r: int) -> Tensor:
         map_ = features[r] if self.scales[r] == 1 else self.scales[r] * features[r]
