@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,6 +62,20 @@ def machine(*peers: str) -> Machine:
         versions={name: _version(name) for name in (*VERSIONS, *peers)},
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     )
+
+
+def gemm_peak(precision: torch.dtype, *, side: int = 2048, repeats: int = 6) -> float:
+    """The most floating-point operations that a product of two square matrices has made here in a second of the CPU.
+
+    Of one core, then, and whatever else the machine does meanwhile.
+    """
+    a, b = (torch.randn(side, side).to(precision) for _ in range(2))
+    seconds = []
+    for _ in range(repeats):
+        began = time.process_time()
+        a @ b
+        seconds.append(time.process_time() - began)
+    return 2 * side**3 / min(seconds)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fcnlab.bench.evaluate import EvaluationBench
+    from fcnlab.bench.grid import GridBench
     from fcnlab.bench.metrics import CountingBench
 
 app = typer.Typer(help="Time fcnlab beside its peers, in turn, on this machine.", no_args_is_help=True)
@@ -20,13 +21,65 @@ Repeats = Annotated[int, typer.Option("--repeats", min=1, help="How many pairs a
 AsJson = Annotated[bool, typer.Option("--json", help="Print all figures as JSON")]
 
 
-def table(title: str) -> Table:
-    """An empty table for rows of `fcnlab.bench.pairs.Comparison`."""
+def table(title: str, of: str = "image") -> Table:
+    """An empty table for rows of `fcnlab.bench.pairs.Comparison`, whose times are those of one `of` these."""
     from rich.table import Column, Table
 
     from fcnlab.bench.pairs import HEADINGS
 
-    return Table(HEADINGS[0], *(Column(heading, justify="right") for heading in HEADINGS[1:]), title=title)
+    first, *others = (heading.replace("image", of) for heading in HEADINGS)
+    return Table(first, *(Column(heading, justify="right") for heading in others), title=title)
+
+
+@app.command(epilog="Example: fcnlab bench train --data-root ~/data --head fcn8s")
+def train(
+    backbone: Annotated[str, typer.Option("--backbone", help="resnet18, resnet50 or mobilenetv2_100")] = "resnet18",
+    head: Annotated[str, typer.Option("--head", help="fcn32s, fcn16s or fcn8s")] = "fcn32s",
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images a step")] = 8,
+    images: Annotated[int, typer.Option("--images", min=1, help="How many training images an epoch has")] = 16,
+    repeats: Repeats = 3,
+    peers: Annotated[
+        list[str] | None, typer.Option("--peer", help="d2l, torchvision or smp; may be repeated [default: all]")
+    ] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads [default: torch's]")] = None,
+    as_json: AsJson = False,
+    lab: LabOption = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Training: ours in fp32 and bf16, and the peers' loops, also with our allocator setting. A process each."""
+    import json
+
+    from rich.table import Column, Table
+
+    from fcnlab.bench import train as bench
+    from fcnlab.bench.sides import PEERS
+    from fcnlab.places import Lab
+
+    found = bench.compare(
+        Lab.find(lab=lab, data_root=data_root),
+        backbone=backbone,
+        head=head,
+        batch=batch,
+        images=images,
+        repeats=repeats,
+        cpu_threads=threads,
+        peers=tuple(peers or PEERS),
+    )
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+        return
+    title = f"{backbone} {head}, 21 classes, batches of {batch} of 320x480"
+    sides = Table(bench.COLUMNS[0], *(Column(name, justify="right") for name in bench.COLUMNS[1:]), title=title)
+    for row in found.rows():
+        sides.add_row(*row)
+    shown = table("Pair by pair: median (range)")
+    for name, comparison in found.comparisons.items():
+        shown.add_row(*comparison.row(name))
+    terminal = console()
+    terminal.print(sides)
+    terminal.print(shown)
+    for line in found.notes():
+        terminal.print(line)
 
 
 @app.command(epilog="Example: fcnlab bench data --data-root ~/data")
@@ -82,14 +135,34 @@ def evaluation(
     _show(found, f"{found.images} images of 320x480, {bench.CLASSES} classes, ResNet-18 FCN-32s", as_json)
 
 
-def _show(found: CountingBench | EvaluationBench, title: str, as_json: bool) -> None:
+@app.command(epilog="Example: fcnlab bench grid --data-root ~/data")
+def grid(
+    images: Annotated[int, typer.Option("--images", min=8, help="How many images each trial trains on")] = 16,
+    scored: Annotated[int, typer.Option("--scored", min=1, help="How many it scores")] = 8,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Of each of the three heads")] = 4,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Of each trial")] = 2,
+    repeats: Repeats = 1,
+    as_json: AsJson = False,
+    lab: LabOption = None,
+    data_root: DataRoot = None,
+) -> None:
+    """A grid of ours, and a shell loop over runs of a script, from the first command to the last figure."""
+    from fcnlab.bench import grid as bench
+    from fcnlab.places import Lab
+
+    place = Lab.find(lab=lab, data_root=data_root)
+    found = bench.compare(place, images=images, scored=scored, seeds=seeds, epochs=epochs, repeats=repeats)
+    _show(found, f"{found.trials} trials of ResNet-18, 320x480", as_json, of="trial")
+
+
+def _show(found: CountingBench | EvaluationBench | GridBench, title: str, as_json: bool, of: str = "image") -> None:
     """Print figures as a table, or all of them as JSON."""
     import json
 
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
         return
-    shown = table(title)
+    shown = table(title, of)
     for name, comparison in found.comparisons.items():
         shown.add_row(*comparison.row(name))
     terminal = console()

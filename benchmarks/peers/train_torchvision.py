@@ -1,0 +1,78 @@
+"""Training as in torchvision's references/segmentation/train.py, with the transforms of its presets.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class VOCSegmentation(Dataset[tuple[Tensor, Tensor]]):
+    # torchvision.datasets.VOCSegmentation, of given files
+    def __init__(self, pairs: Sequence[tuple[Path, Path]], transforms: Callable) -> None:
+        self.pairs = pairs
+        self.transforms = transforms
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        img = Image.open(self.pairs[index][0]).convert("RGB")
+        target = Image.open(self.pairs[index][1])
+        return self.transforms(tv_tensors.Image(v2.functional.pil_to_tensor(img)),
+                               tv_tensors.Mask(v2.functional.pil_to_tensor(target)[0]))  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+
+def preset(crop: tuple[int, int]) -> v2.Transform:
+    # presets.SegmentationPresetTrain without its random resize
+    return v2.Compose(
+        [
+            v2.RandomHorizontalFlip(0.5),
+            v2.RandomCrop(crop, pad_if_needed=True, fill={tv_tensors.Image: 0, tv_tensors.Mask: 255}),
+            v2.ToDtype({tv_tensors.Image: torch.float32, tv_tensors.Mask: torch.int64}, scale=True),
+            v2.Normalize(MEAN, STD),
+            v2.ToPureTensor(),
+        ]
+    )
+
+
+def criterion(inputs: Tensor, target: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(inputs, target, ignore_index=255)
+
+
+def train_one_epoch(model, criterion, optimizer, data_loader, lr_scheduler, device) -> list[float]:
+    model.train()
+    logged = []
+    for image, target in data_loader:
+        image, target = image.to(device), target.to(device)
+        output = model(image)
+        loss = criterion(output, target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        lr_scheduler.step()
+        logged.append(loss.item())
+    return logged
+
+
+def epochs(
+    net: nn.Module,
+    pairs: Sequence[tuple[Path, Path]],
+    crop: tuple[int, int],
+    batch: int,
+    palette: list[list[int]],  # noqa: ARG001 - masks are read as class numbers
+) -> Callable[[], int]:
+    """Trains for an epoch at each call, in this process alone; returns how many images it was."""
+    loader = DataLoader(VOCSegmentation(pairs, preset(crop)), batch, shuffle=True, drop_last=True, num_workers=0)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    steps = 30 * len(loader)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda x: max(0.0, 1 - x / steps) ** 0.9)
+    return lambda: batch * len(train_one_epoch(net, criterion, optimizer, loader, schedule, "cpu"))

@@ -1,0 +1,168 @@
+"""A grid of ours against a shell loop over a script: what a question costs, from command to figures."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+from fcnlab.bench import PEERS
+from fcnlab.bench.images import CLASSES, files
+from fcnlab.bench.machine import Machine, machine
+from fcnlab.bench.pairs import Comparison, Timing
+from fcnlab.data.base import Pair
+from fcnlab.errors import RunError
+from fcnlab.places import Lab
+
+HEADS = ("fcn32s", "fcn16s", "fcn8s")
+CROP, BATCH = (320, 480), 8
+
+
+@dataclass(frozen=True)
+class GridBench:
+    """How long a trial of the grid takes, all in all, beside a run of the script, and on what it was measured."""
+
+    source: str
+    images: int
+    scored: int
+    trials: int
+    epochs: int
+    comparison: Comparison
+    machine: Machine
+
+    @property
+    def comparisons(self) -> dict[str, Comparison]:
+        """The one comparison, by what it is of."""
+        return {f"{self.trials} trials": self.comparison}
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures as plain values; seconds are those of one trial."""
+        setting = {"images": self.images, "scored": self.scored, "trials": self.trials, "epochs": self.epochs}
+        compared = {name: comparison.to_json() for name, comparison in self.comparisons.items()}
+        return {"source": self.source, **setting, "comparisons": compared, "machine": self.machine.to_json()}
+
+    def notes(self) -> list[str]:
+        """What a reader of the table should know."""
+        return [
+            f"{self.source}: {self.images} training images, {self.epochs} epochs, {self.scored} images scored",
+            "times are those of one trial, everything counted",
+            "ours: fcnlab grid run in a new lab with an empty cache, precision auto, MLflow and the report with it",
+            "the peer: a shell loop over benchmarks/peers/run_one.py, float32, a process a run",
+            *self.machine.lines(),
+        ]
+
+
+def compare(
+    lab: Lab, *, images: int = 16, scored: int = 8, seeds: int = 4, epochs: int = 2, repeats: int = 1
+) -> GridBench:
+    """Run {fcn32s, fcn16s, fcn8s} x seeds of ResNet-18 from random weights, ours and the script in turn.
+
+    Raises:
+        DataError: VOC is not where the data root says, or has too few images.
+        RunError: this is no checkout, or one of the two failed.
+    """
+    if not (PEERS / "run_one.py").is_file():
+        raise RunError(f"{PEERS}: no such folder; fcnlab bench runs from a checkout, which holds the peers")
+    trials = len(HEADS) * seeds
+    with files(lab, images + scored, CROP) as (source, pairs), TemporaryDirectory(prefix="fcnlab-bench-") as folder:
+        data = _laid_out(Path(folder) / "data", {"train": pairs[:images], "val": pairs[images:]})
+        loop = _shell_loop(data, seeds, epochs)
+        taken = []
+        for number in range(repeats):
+            question = _lab(Path(folder) / f"lab{number}", data, seeds, epochs)
+            cache = {"FCNLAB_CACHE": str(Path(folder) / f"cache{number}")}
+            ours = [sys.executable, "-m", "fcnlab", "grid", "run", str(question)]
+            taken.append(tuple(_timed(command, trials, env) for command, env in ((ours, cache), (loop, {}))))
+    comparison = Comparison(tuple(o for o, _ in taken), tuple(p for _, p in taken))
+    return GridBench(source, images, scored, trials, epochs, comparison, machine("timm", "mlflow"))
+
+
+def _laid_out(data: Path, splits: dict[str, Sequence[Pair]]) -> Path:
+    """Links to the files by split: folders of images and masks, and a list of both for the script."""
+    for split, pairs in splits.items():
+        for role, path_of in _ROLES.items():
+            (data / role / split).mkdir(parents=True)
+            for pair in pairs:
+                path = path_of(pair).resolve()
+                (data / role / split / f"{pair.id}{path.suffix}").symlink_to(path)
+        listed = [f"{pair.image.resolve()}\t{pair.mask.resolve()}\n" for pair in pairs]
+        (data / f"{split}.txt").write_text("".join(listed), encoding="utf-8")
+    return data
+
+
+_ROLES: dict[str, Callable[[Pair], Path]] = {"images": lambda pair: pair.image, "masks": lambda pair: pair.mask}
+
+
+def _lab(lab: Path, data: Path, seeds: int, epochs: int) -> Path:
+    """A lab with the images and one grid; the grid's file."""
+    dataset = {
+        "type": "folder",
+        "images": str(data / "images" / "{split}"),
+        "masks": str(data / "masks" / "{split}"),
+        "classes": [f"class{number}" for number in range(CLASSES)],
+        "nominal": {"height": CROP[0], "width": CROP[1]},
+    }
+    recipe = {
+        "epochs": epochs,
+        "batch": BATCH,
+        "crop": {"height": CROP[0], "width": CROP[1]},
+        "flip": 0.5,
+        "optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4},
+        "precision": "auto",
+        "validate_every": epochs,
+    }
+    grid = {
+        "question": "How long does a grid take?",
+        "base": {"backbone": "resnet18-scratch", "upsampler": "d2l-bilinear", "dataset": "timed", "recipe": "timed"},
+        "product": {"head": list(HEADS)},
+        "seeds": seeds,
+        "baseline": {"head": HEADS[0]},
+    }
+    for place, said in (
+        ("registry/datasets.yaml", {"timed": dataset}),
+        ("registry/recipes.yaml", {"timed": recipe}),
+        ("experiments/timed.yaml", grid),
+    ):
+        (lab / place).parent.mkdir(parents=True, exist_ok=True)
+        (lab / place).write_text(yaml.safe_dump(said), encoding="utf-8")
+    return lab / "experiments" / "timed.yaml"
+
+
+def _shell_loop(data: Path, seeds: int, epochs: int) -> list[str]:
+    run = shlex.join([sys.executable, str(PEERS / "run_one.py")])
+    numbers = " ".join(map(str, range(seeds)))
+    return [
+        "sh",
+        "-ec",
+        f"for head in {' '.join(HEADS)}; do for seed in {numbers}; do "
+        f"{run} $head $seed {epochs} {shlex.quote(str(data))}; done; done",
+    ]
+
+
+def _timed(command: list[str], trials: int, environment: dict[str, str]) -> Timing:
+    """Seconds a trial of a command with all processes that it starts.
+
+    Raises:
+        RunError: it failed; the end of what it wrote stands in the message.
+    """
+    wall, before = time.perf_counter(), _cpu_of_children()
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    wall, cpu = time.perf_counter() - wall, _cpu_of_children() - before
+    if done.returncode:
+        raise RunError(f"{shlex.join(command)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
+    return Timing(wall / trials, cpu / trials)
+
+
+def _cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -1,0 +1,69 @@
+"""The images that training is timed on: VOC's, or generated ones that are laid out as VOC's are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from PIL import Image
+
+from fcnlab.data.base import IGNORE, FileSplit, Pair
+from fcnlab.data.labels import Ids
+from fcnlab.data.palette import palette
+from fcnlab.data.shapes import Shapes
+from fcnlab.errors import DataError
+from fcnlab.places import Lab
+from fcnlab.spec.config import Dataset
+
+CLASSES = 21
+SIZE = (375, 500)
+"""Height and width of generated images: those of most of VOC's."""
+
+
+@contextmanager
+def files(lab: Lab, count: int, crop: tuple[int, int]) -> Iterator[tuple[str, list[Pair]]]:
+    """What people call the images, and the first `count` that are at least as large as the crop.
+
+    Smaller ones are left out because the d2l chapter does so, and all sides are to have the same.
+
+    Raises:
+        DataError: VOC is not where the data root says, or has too few images.
+    """
+    if lab.data_root is None:
+        with TemporaryDirectory(prefix="fcnlab-bench-") as folder:
+            size = (max(SIZE[0], crop[0]), max(SIZE[1], crop[1]))
+            yield f"generated shapes of {size[0]}x{size[1]}", _written(Path(folder), count, size)
+        return
+    spec = lab.catalog.get("dataset", "voc2012")
+    assert isinstance(spec, Dataset)
+    split = lab.dataset(spec).split(spec.splits.train)
+    assert isinstance(split, FileSplit), "VOC is files"
+    found = [pair for pair in split.pairs if _holds(pair.image, crop)][:count]
+    if len(found) < count:
+        raise DataError(f"{count} images wanted; VOC's training split has {len(found)} of {crop[0]}x{crop[1]} and more")
+    yield "PASCAL VOC 2012", found
+
+
+def split_of(pairs: list[Pair]) -> FileSplit:
+    """Pairs of images and masks whose values are class numbers, 255 for ignored."""
+    return FileSplit(pairs, Ids([[number] for number in range(CLASSES)], [IGNORE]))
+
+
+def _holds(image: Path, crop: tuple[int, int]) -> bool:
+    with Image.open(image) as opened:
+        return opened.height >= crop[0] and opened.width >= crop[1]
+
+
+def _written(folder: Path, count: int, size: tuple[int, int]) -> list[Pair]:
+    """Generated scenes as JPEG images and PNG masks with VOC's palette."""
+    written = []
+    for sample in Shapes(train=count, val=1, test=1, height=size[0], width=size[1], seed=0).split("train"):
+        pair = Pair(sample.id, folder / f"{sample.id}.jpg", folder / f"{sample.id}.png")
+        Image.fromarray(sample.image).save(pair.image, quality=92)
+        mask = Image.fromarray(sample.label).convert("P")
+        mask.putpalette(palette().tobytes())
+        mask.save(pair.mask)
+        written.append(pair)
+    return written

@@ -1,0 +1,173 @@
+"""Training: ours in both precisions against the peers as their users write them, an epoch each in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from fcnlab.bench import peer
+from fcnlab.bench.images import CLASSES, files
+from fcnlab.bench.machine import Machine, gemm_peak, machine, threads
+from fcnlab.bench.ours import network
+from fcnlab.bench.pairs import Comparison, Timing
+from fcnlab.bench.sides import KEEPING, OURS, PEERS, Lap, Setting, sides
+from fcnlab.data.base import Pair
+from fcnlab.errors import DataError, SpecError, nearest
+from fcnlab.places import Lab
+from fcnlab.training import cost
+
+BACKBONES = ("resnet18", "resnet50", "mobilenetv2_100")
+CROP = (320, 480)
+HEADS = ("fcn32s", "fcn16s", "fcn8s")
+COLUMNS = ("who", "images/s", "CPU s/image", "of GEMM peak", "peak memory, MiB")
+"""The columns of `TrainingBench.rows`."""
+
+
+@dataclass(frozen=True)
+class TrainingBench:
+    """What was timed, and on what.
+
+    Attributes:
+        source: where the images come from.
+        setting: of all sides, beside the images.
+        gflop: billions of floating-point operations of a step for each image, forward and backward.
+        peaks: floating-point operations that a product of matrices makes in a second of the CPU, by precision.
+        laps: of each side, in the order of rounds; what was not counted is not among them.
+        machine: on what.
+    """
+
+    source: str
+    setting: dict[str, Any]
+    gflop: float
+    peaks: dict[str, float]
+    laps: dict[str, tuple[Lap, ...]]
+    machine: Machine
+
+    @property
+    def comparisons(self) -> dict[str, Comparison]:
+        """Each of ours with each peer, by names."""
+        ours = [name for name in self.laps if name in OURS]
+        others = [name for name in self.laps if name not in OURS]
+        return {f"{a} / {b}": Comparison(self._timings(a), self._timings(b)) for b in others for a in ours}
+
+    def _timings(self, side: str) -> tuple[Timing, ...]:
+        return tuple(Timing(lap.wall / lap.images, lap.cpu / lap.images) for lap in self.laps[side])
+
+    def _of_peak(self, side: str) -> float:
+        """The share of the peak that a side reaches in a second of the CPU; of bf16's for ours in bf16."""
+        peak = self.peaks["bf16" if side.endswith("bf16") else "fp32"]
+        return 1e9 * self.gflop / self._median(side).cpu / peak
+
+    def _median(self, side: str) -> Timing:
+        timings = self._timings(side)
+        return Comparison(timings, timings).ours
+
+    def peak_memory(self, side: str) -> int:
+        """Bytes that a side's process has had in memory at most."""
+        return max(lap.peak_memory for lap in self.laps[side])
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """What each side reached, as rows of COLUMNS; medians."""
+        return [
+            (
+                side,
+                f"{1 / self._median(side).wall:.2f}",
+                f"{self._median(side).cpu:.3f}",
+                f"{100 * self._of_peak(side):.0f} %",
+                f"{self.peak_memory(side) / 2**20:.0f}",
+            )
+            for side in self.laps
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures as plain values."""
+        sides = {
+            side: {
+                "images_per_s": 1 / self._median(side).wall,
+                "cpu_seconds_per_image": self._median(side).cpu,
+                "of_gemm_peak": self._of_peak(side),
+                "peak_memory": self.peak_memory(side),
+            }
+            for side in self.laps
+        }
+        return {
+            "source": self.source,
+            "setting": self.setting,
+            "gflop_per_image": self.gflop,
+            "gemm_peak": self.peaks,
+            "sides": sides,
+            "comparisons": {name: comparison.to_json() for name, comparison in self.comparisons.items()},
+            "machine": self.machine.to_json(),
+        }
+
+    def notes(self) -> list[str]:
+        """What a reader of the table should know."""
+        peaks = ", ".join(f"{value / 1e9:.0f} {name}" for name, value in self.peaks.items())
+        return [
+            f"{self.source}; medians of {self.setting['rounds']} epochs each, run in turn, each side in its process",
+            f"GEMM peak, measured just before, in GFLOP a second of one core: {peaks}",
+            f"a step is {self.gflop:.1f} GFLOP an image, forward and backward",
+            "all sides decode and crop in the process that trains; ours decodes once, in the epoch that is not counted",
+            *self.machine.lines(),
+        ]
+
+
+def compare(
+    lab: Lab,
+    *,
+    backbone: str = "resnet18",
+    head: str = "fcn32s",
+    batch: int = 8,
+    images: int = 16,
+    repeats: int = 3,
+    cpu_threads: int | None = None,
+    peers: Sequence[str] = PEERS,
+) -> TrainingBench:
+    """Train every side for an epoch of the same images in turn, `repeats` times, after one that does not count.
+
+    Raises:
+        DataError: there are fewer images than a batch has, or than are wanted.
+        RunError: this is no checkout, or a peer's package is not installed.
+        SpecError: there is no such backbone, head or peer here.
+    """
+    for name, known in ((backbone, BACKBONES), (head, HEADS), *((name, PEERS) for name in peers)):
+        if name not in known:
+            raise SpecError(f"fcnlab bench train knows no '{name}'; {nearest(name, known)}")
+    if images < batch:
+        raise DataError(f"--images {images}: a batch has {batch}; give {batch} or more")
+    gflop = _same_network(backbone, head)
+    count = cpu_threads or torch.get_num_threads()
+    with threads(count), files(lab, images, CROP) as (source, pairs):
+        peaks = {"fp32": gemm_peak(torch.float32), "bf16": gemm_peak(torch.bfloat16)}
+        names = [*OURS, *(peer_ + kept for peer_ in peers for kept in ("", KEEPING))]
+        laps = _laps([_setting(name, backbone, head, batch, CROP, pairs, count) for name in names], repeats)
+        setting = {"backbone": backbone, "head": head, "batch": batch, "crop": CROP, "images": images}
+        found = machine("timm", "segmentation-models-pytorch", "albumentations")
+        return TrainingBench(source, setting | {"rounds": repeats}, gflop, peaks, laps, found)
+
+
+def _setting(
+    side: str, backbone: str, head: str, batch: int, crop: tuple[int, int], pairs: Sequence[Pair], count: int
+) -> Setting:
+    return Setting(side, backbone, head, batch, crop, tuple((str(p.image), str(p.mask)) for p in pairs), count)
+
+
+def _laps(settings: Sequence[Setting], repeats: int) -> dict[str, tuple[Lap, ...]]:
+    with sides(settings) as started:
+        for side in started:
+            side.lap()
+        rounds = [[side.lap() for side in started] for _ in range(repeats)]
+    return {setting.side: tuple(of_side) for setting, of_side in zip(settings, zip(*rounds, strict=True), strict=True)}
+
+
+def _same_network(backbone: str, head: str) -> float:
+    """Check that both sides train the same; the billions of operations of a step for an image."""
+    model, net = network(backbone, head), peer("networks").FCN(backbone, head, CLASSES)
+    assert cost.parameters(model) == cost.parameters(net), "both sides have the same network"
+    with FlopCounterMode(display=False) as counter:
+        model.eval()(torch.zeros(1, 3, *CROP)).sum().backward()
+    return counter.get_total_flops() / 1e9

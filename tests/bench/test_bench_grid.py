@@ -1,0 +1,45 @@
+"""The bench of a grid: the lab and the loop that it makes, and how a command is timed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fcnlab.bench import grid, images
+from fcnlab.errors import RunError
+from fcnlab.places import Lab
+
+
+@pytest.fixture
+def data(lab: Lab, tmp_path: Path) -> Path:
+    with images.files(lab, 3, grid.CROP) as (_, pairs):
+        for pair in pairs:  # the files go when the context ends
+            for path in (pair.image, pair.mask):
+                (tmp_path / path.name).write_bytes(path.read_bytes())
+        kept = [type(p)(p.id, tmp_path / p.image.name, tmp_path / p.mask.name) for p in pairs]
+    return grid._laid_out(tmp_path / "data", {"train": kept[:2], "val": kept[2:]})
+
+
+def test_the_grid_is_valid_and_has_the_trials_that_the_loop_has(data: Path, tmp_path: Path) -> None:
+    file = grid._lab(tmp_path / "lab", data, seeds=2, epochs=1)
+    place = Lab.find(file)
+    loaded = place.grid(file)
+    trials = list(loaded.trials(place.fingerprints))
+    assert len(trials) == 6
+    dataset = place.dataset(trials[0][1].dataset)
+    assert [len(dataset.split(split)) for split in ("train", "val")] == [2, 1]
+    assert set(dataset.split("train")[0].label.flatten()) <= {*range(len(dataset.classes)), 255}
+    loop = grid._shell_loop(data, seeds=2, epochs=1)[-1].replace(sys.executable, "echo")
+    said = subprocess.run(["sh", "-ec", loop], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [line.split()[1:3] for line in said] == [[head, seed] for head in grid.HEADS for seed in ("0", "1")]
+
+
+def test_a_commands_time_is_that_of_all_its_processes_and_its_failure_is_told() -> None:
+    busy = f"{sys.executable} -c 'sum(range(10**6))'"
+    taken = grid._timed(["sh", "-c", f"{busy}; {busy}"], 2, {})
+    assert taken.cpu > 0 and taken.wall > 0
+    with pytest.raises(RunError, match="the reason"):
+        grid._timed(["sh", "-c", "echo the reason; exit 3"], 1, {})
