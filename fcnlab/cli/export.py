@@ -35,7 +35,7 @@ def export(
     """
     from fcnlab.errors import RunError
     from fcnlab.places import Lab
-    from fcnlab.trial.finished import SHORT
+    from fcnlab.trial.lookup import SHORT
     from fcnlab.use.export import SUFFIXES
     from fcnlab.use.export import export as write
     from fcnlab.use.load import load

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
 from fcnlab.errors import RunError, SpecError, nearest
 from fcnlab.execute.plan import Plan, Planned, make_plan
 from fcnlab.places import Lab
-from fcnlab.trial.record import Record, RunFolder
+from fcnlab.trial.lookup import find_folder
+from fcnlab.trial.record import Record
 
 _IN_A_FILE = re.compile(r"(.+?\.ya?ml):(.+?)(?::(\d+))?")
 
@@ -73,23 +74,8 @@ def find_record(lab: Lab, reference: str) -> Record:
         planned = find_trial(make_plan(lab.grid(Path(file)), lab), cell, int(seed) if seed is not None else None)
         folder = planned.folder
     else:
-        folder = RunFolder(lab.runs, _key(lab, reference))
+        folder = find_folder(reference, lab)
     record = folder.read()
     if record is None:
         raise RunError(f"{reference}: this trial has not ended; {folder.path} has no record")
     return record
-
-
-def _key(lab: Lab, beginning: str) -> str:
-    keys = _keys(lab)
-    found = [key for key in keys if beginning and key.startswith(beginning)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise RunError(f"{lab.runs}: {len(found)} trials have a key that begins with {beginning}; give more of it")
-    hint = "" if re.fullmatch("[0-9a-f]+", beginning) else ", or a grid's trial as FILE:CELL:SEED"
-    raise RunError(f"{lab.runs}: no trial has a key that begins with '{beginning}'; give the beginning of one{hint}")
-
-
-def _keys(lab: Lab) -> Iterable[str]:
-    return sorted(path.name for path in lab.runs.iterdir()) if lab.runs.is_dir() else []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -18,14 +17,11 @@ from fcnlab.places import Lab
 from fcnlab.spec.config import Variant
 from fcnlab.spec.trial import Trial
 from fcnlab.trial.build import build_model
+from fcnlab.trial.lookup import SHORT, find_folder
 from fcnlab.trial.record import Record, RunFolder, Scores
 
 Choice = Literal["last", "best"]
 """Which weights: those of the last epoch, or of the one that is best on val."""
-
-SHORT = 12
-"""Digits of a key that are shown to people."""
-
 
 @dataclass(frozen=True)
 class Finished:
@@ -93,7 +89,7 @@ def find_finished(what: str, lab: Lab) -> Finished:
         RunError: there is no such trial or more than one, it has not finished, or it was run by a version whose trials
             are no longer understood.
     """
-    folder = _folder(what, lab)
+    folder = find_folder(what, lab)
     record = folder.read()
     if record is not None and record.failure is not None:
         raise RunError(f"{folder.path}: this trial has failed ({record.failure.message.splitlines()[0]})")
@@ -106,23 +102,3 @@ def find_finished(what: str, lab: Lab) -> Finished:
     except ValidationError as error:
         raise RunError(f"{folder.trial}: not a trial as this version knows it ({error.error_count()} faults)") from None
     return Finished(trial, record, folder)
-
-
-def _folder(what: str, lab: Lab) -> RunFolder:
-    path = Path(what)
-    if (path / "trial.json").is_file():
-        return RunFolder(path.resolve().parent, path.resolve().name)
-    keys = sorted(file.parent.name for file in lab.runs.glob("*/trial.json"))
-    if not keys:
-        raise RunError(f"{lab.runs}: no trial was run here; name the lab's folder with --lab, or give a run folder")
-    found = [key for key in keys if key.startswith(what.lower())] if what else []
-    if len(found) == 1:
-        return RunFolder(lab.runs, found[0])
-    if found:
-        raise RunError(f"{lab.runs}: {len(found)} keys begin with '{what}': {_shown(found)}; give more digits")
-    near = get_close_matches(what[:SHORT], [key[:SHORT] for key in keys], n=3, cutoff=0.0)
-    raise RunError(f"{lab.runs}: no trial's key begins with '{what}'; nearest: {_shown(near)}")
-
-
-def _shown(keys: list[str]) -> str:
-    return ", ".join(key[:SHORT] for key in keys[:5]) + (", ..." if len(keys) > 5 else "")
