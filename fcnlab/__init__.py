@@ -7,6 +7,7 @@
     fcnlab.run_grid(grid)
     fcnlab.frame(grid)     # pandas, one row a trial
     fcnlab.summary(grid)   # pandas, one row a cell
+    fcnlab.load("429d005e261a").predict(image)   # a finished trial on a PIL image
 
 Importing fcnlab loads neither torch nor pandas nor mlflow; each name loads what it needs on first use.
 """
@@ -16,10 +17,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fcnlab.api import build_model, frame, load_grid, run_grid, summary
+    from fcnlab.api import build_model, frame, load, load_grid, run_grid, summary
 
 __version__ = "0.1.0"
-__all__ = ["build_model", "frame", "load_grid", "run_grid", "summary"]
+__all__ = ["build_model", "frame", "load", "load_grid", "run_grid", "summary"]
 
 
 def __getattr__(name: str) -> object:

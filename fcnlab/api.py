@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from fcnlab.errors import SpecError
 from fcnlab.places import Lab
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from fcnlab.execute.driver import Outcome
     from fcnlab.execute.means import ExecutorName
     from fcnlab.models import FCN
-    from fcnlab.report.write import Report
+    from fcnlab.report.report import Report
+    from fcnlab.use.model import TrainedModel
 
 
 def build_model(
@@ -101,30 +102,54 @@ def run_grid(
     return outcome
 
 
+def load(
+    trial: str | os.PathLike[str], *, choice: Literal["last", "best"] = "last", lab: Lab | None = None
+) -> TrainedModel:
+    """The model of a finished trial, by its key, the beginning of its key or its run folder, or of an exported file.
+
+    `model.predict(image)` gives the label of each pixel of a PIL image: see `fcnlab.use.model.TrainedModel`.
+
+    Raises:
+        RunError: no such trial, or one that has not finished or whose weights are gone.
+        ModelError: a file that is not from `fcnlab export`, or weights that do not fit.
+    """
+    from fcnlab.use.load import load as read
+
+    return read(trial, choice=choice, lab=lab)
+
+
 def frame(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
-    """One row a trial, from MLflow: see `fcnlab.report.frame.trials_frame` for the columns."""
-    return _summarised(grid, lab)[0]
+    """One row a trial: `docs/reading-a-report.md` says what each column is."""
+    from fcnlab.execute.plan import make_plan
+    from fcnlab.execute.publisher import open_book
+    from fcnlab.report.frame import trials_frame
+
+    lab = lab or Lab.find(grid.path)
+    return trials_frame(make_plan(grid, lab), open_book(grid, lab))
 
 
 def summary(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
-    """One row a cell, from MLflow: see `fcnlab.report.frame.cells_frame` for the columns."""
-    return _summarised(grid, lab)[1]
-
-
-def report(grid: Grid, *, lab: Lab | None = None) -> Report:
-    """Write `results/<grid>/` from MLflow and return the `Report`."""
+    """One row a cell, with the intervals of the table: `docs/reading-a-report.md` says what each column is."""
     from fcnlab.execute.plan import make_plan
     from fcnlab.execute.publisher import open_book
+    from fcnlab.report.report import make_report
+
+    lab = lab or Lab.find(grid.path)
+    return make_report(make_plan(grid, lab), lab, open_book(grid, lab)).cells
+
+
+def report(grid: Grid, *, lab: Lab | None = None, predict: bool = False) -> Report:
+    """Write `results/<grid>/` from the records in runs/ and from MLflow, and return the `Report`.
+
+    With `predict` the images that its page shows are predicted again where the trials' weights are there.
+    """
+    from fcnlab.execute.plan import make_plan
+    from fcnlab.execute.publisher import open_book
+    from fcnlab.report.report import make_report
     from fcnlab.report.write import write_report
 
     lab = lab or Lab.find(grid.path)
-    return write_report(make_plan(grid, lab), lab, open_book(grid, lab))
-
-
-def _summarised(grid: Grid, lab: Lab | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    from fcnlab.execute.plan import make_plan
-    from fcnlab.execute.publisher import open_book
-    from fcnlab.report.write import summarise
-
-    lab = lab or Lab.find(grid.path)
-    return summarise(make_plan(grid, lab), open_book(grid, lab))
+    book = open_book(grid, lab)
+    made = make_report(make_plan(grid, lab), lab, book)
+    write_report(made, lab, book, predict=predict)
+    return made

@@ -6,7 +6,23 @@ import sys
 
 import typer
 
-from fcnlab.cli import bench, data, grid, init, model, registry, report, score, train, ui
+from fcnlab.cli import (
+    bench,
+    compare,
+    data,
+    diff,
+    evaluate,
+    export,
+    grid,
+    init,
+    model,
+    predict,
+    registry,
+    report,
+    score,
+    train,
+    ui,
+)
 from fcnlab.errors import FcnlabError
 
 app = typer.Typer(
@@ -23,8 +39,13 @@ app.add_typer(data.app, name="data")
 app.add_typer(model.app, name="model")
 app.add_typer(bench.app, name="bench")
 app.command("train", epilog=train.EXAMPLE)(train.train)
+app.command("diff", epilog=diff.EXAMPLE)(diff.diff)
 app.command("report", epilog=report.EXAMPLE)(report.report)
+app.command("compare", epilog=compare.EXAMPLE)(compare.compare)
 app.command("score", epilog=score.EXAMPLE)(score.score)
+app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
+app.command("predict", epilog=predict.EXAMPLE)(predict.predict)
+app.command("export", epilog=export.EXAMPLE)(export.export)
 app.command("ui", epilog=ui.EXAMPLE)(ui.ui)
 app.command("init", epilog=init.EXAMPLE)(init.init)
 

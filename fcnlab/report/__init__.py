@@ -1,1 +1,1 @@
-"""What a grid says: MLflow -> pandas frame -> one row a cell -> tables, a picture, a page of Markdown."""
+"""What a grid says: records and the book -> frames -> statistics -> table, plots, gallery, one page of HTML."""

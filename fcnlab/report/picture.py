@@ -14,14 +14,14 @@ GAP = 6
 HEADING = 24
 
 
-def draw_sheet(samples: Mapping[str, Path], path: Path, rows: int = 4) -> bool:
+def draw_sheet(samples: Mapping[str, Path], rows: int = 4) -> Image.Image | None:
     """Draw the first images that all cells have; `samples` gives each cell's folder of samples, by its label.
 
-    Returns False, and draws nothing, where there is no image that all of them have.
+    Returns None where there is no image that all of them have.
     """
     ids = _common(list(samples.values()))[:rows]
     if not ids:
-        return False
+        return None
     first = next(iter(samples.values()))
     columns: list[tuple[str, list[Image.Image]]] = [
         ("input", [_load(first / f"{id_}.image.jpg", Image.Resampling.BILINEAR) for id_ in ids]),
@@ -29,8 +29,7 @@ def draw_sheet(samples: Mapping[str, Path], path: Path, rows: int = 4) -> bool:
     ]
     for label, folder in samples.items():
         columns.append((label, [_load(folder / f"{id_}.prediction.png", Image.Resampling.NEAREST) for id_ in ids]))
-    _compose(columns).save(path, optimize=True)
-    return True
+    return _compose(columns)
 
 
 def _common(folders: Sequence[Path]) -> list[str]:

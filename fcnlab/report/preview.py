@@ -73,8 +73,8 @@ def sheet(shown: Sequence[Sequence[Shown]], classes: Sequence[str]) -> Image.Ima
     pictures = [[_pair(sample) for sample in row] for row in shown]
     heights = [max(left.height for left, _ in row) + LINE + GAP for row in pictures]
     width = max(len(row) for row in pictures) * 2 * (WIDTH + GAP) + GAP
-    legend = _legend(_labels(shown), classes, width)
-    page = Image.new("RGB", (width, HEADING + sum(heights) + legend.height), "white")
+    below = legend(_labels(shown), classes, width)
+    page = Image.new("RGB", (width, HEADING + sum(heights) + below.height), "white")
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(size=14)
     y = HEADING
     for row, samples, height in zip(pictures, shown, heights, strict=True):
@@ -87,7 +87,7 @@ def sheet(shown: Sequence[Sequence[Shown]], classes: Sequence[str]) -> Image.Ima
                 page.paste(picture, (x + place * (WIDTH + GAP), y))
             draw.text((x, y + pair[0].height + 2), _fitted(sample.caption, draw), fill="#444444", font=_small())
         y += height
-    page.paste(legend, (0, y))
+    page.paste(below, (0, y))
     return page
 
 
@@ -95,8 +95,12 @@ def _pair(sample: Shown) -> tuple[Image.Image, Image.Image]:
     """The image, and its grey with the label's colours over it, both of the sheet's width."""
     size = (WIDTH, max(1, round(sample.label.shape[0] * WIDTH / sample.label.shape[1])))
     image = Image.fromarray(np.ascontiguousarray(sample.image)).resize(size, Image.Resampling.BILINEAR)
-    colour = Image.fromarray(palette()[sample.label]).resize(size, Image.Resampling.NEAREST)
-    return image, Image.blend(image.convert("L").convert("RGB"), colour, OPACITY)
+    return image, overlay(image, Image.fromarray(palette()[sample.label]).resize(size, Image.Resampling.NEAREST))
+
+
+def overlay(image: Image.Image, colours: Image.Image) -> Image.Image:
+    """The grey of an image with colours of its size over it."""
+    return Image.blend(image.convert("L").convert("RGB"), colours, OPACITY)
 
 
 def _labels(shown: Sequence[Sequence[Shown]]) -> list[int]:
@@ -104,7 +108,7 @@ def _labels(shown: Sequence[Sequence[Shown]]) -> list[int]:
     return [int(label) for label in np.flatnonzero(counts)]
 
 
-def _legend(labels: Sequence[int], classes: Sequence[str], width: int) -> Image.Image:
+def legend(labels: Sequence[int], classes: Sequence[str], width: int) -> Image.Image:
     """The colours of these labels with their names, in as many lines as they need."""
     font = _small()
     names = ["ignored" if label == IGNORE else f"{label} {classes[label]}" for label in labels]

@@ -10,7 +10,9 @@ import pandas as pd
 from fcnlab.errors import RunError
 from fcnlab.execute.plan import Planned
 from fcnlab.places import Lab
-from fcnlab.report.tables import Table, number, spread, to_markdown
+from fcnlab.report.columns import number, spread
+from fcnlab.report.formats import to_markdown
+from fcnlab.report.tables import Table
 from fcnlab.spec.grid import Grid
 from fcnlab.trial.record import Scores
 from fcnlab.trial.rescore import ProtocolScores

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shlex
 import socket
 import subprocess
@@ -120,10 +121,11 @@ def test_an_error_of_the_user_leaves_the_process_with_2_and_no_traceback(tmp_pat
 
 def test_the_verbs_are_those_that_the_docs_tell_of() -> None:
     assert {" ".join(words) for words in VERBS} == {
-        "grid plan", "grid run", "grid status", "grid sync", "grid retry", "registry list", "registry show",
+        "grid plan", "grid schema", "grid run", "grid status", "grid sync", "grid retry", "grid replay",
+        "registry list", "registry show",
         "data list", "data add", "data check", "data stats", "data preview", "data fetch",
         "data cache list", "data cache make", "data cache verify", "data cache clear",
-        "score", "bench data", "bench metrics", "bench eval",
+        "score", "evaluate", "predict", "export", "diff", "compare", "bench data", "bench metrics", "bench eval",
         "model show", "model compare", "train", "report", "ui", "init",
     }  # fmt: skip
 
@@ -220,16 +222,46 @@ def test_a_size_that_is_none_is_a_usage_error(fcnlab: Call, size: str) -> None:
 # --- verbs -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_plan_shows_every_cell_seed_and_what_is_left(fcnlab: Call, tmp_path: Path) -> None:
+def test_a_plan_shows_every_cell_and_what_is_left(fcnlab: Call, tmp_path: Path) -> None:
     said = fcnlab("grid", "plan", write_grid(tmp_path, SMOKE))
     assert (said.code, said.err) == (0, "")
-    rows = [line for line in said.out.splitlines() if "to do" in line]
-    assert len(rows) == 2
-    assert "fcn32s (baseline)" in rows[0] and "fcn8s" in rows[1] and "baseline" not in rows[1]
-    assert all(row.count("to do") == 2 for row in rows)
-    assert "seed 0" in said.out and "seed 1" in said.out and "Does it run?" in said.out
-    assert "4 trials: 0 finished, 0 failed, 4 to run" in said.out
+    question, heading, *rows = said.out.splitlines()
+    assert question == "question: Does it run?"
+    assert heading.split() == ["head", "to", "do"]
+    assert [row.split() for row in rows[:2]] == [["fcn32s", "2", "baseline"], ["fcn8s", "2"]]
+    assert "4 trials: 4 to do" in said.out and "how long they take cannot be told" in said.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["experiments"]  # looking makes nothing
+
+
+def test_a_plan_of_many_cells_is_shown_in_short_unless_asked_for_all(fcnlab: Call, tmp_path: Path) -> None:
+    many = f"product: {{recipe.epochs: {list(range(1, 101))}, head: [fcn32s, fcn8s]}}"
+    text = SMOKE.replace("product: {head: [fcn32s, fcn8s]}", many).replace("fcn32s}", "fcn32s, recipe.epochs: 1}")
+    file = write_grid(tmp_path, text)
+    short, full = fcnlab("grid", "plan", file).out, fcnlab("grid", "plan", file, "--all").out
+    assert "200 cells; --all shows each" in short and len(short.splitlines()) < 12
+    assert "1, 2, 3, 4, 5, 6, ..." in short
+    assert len(full.splitlines()) > 200
+
+
+def test_a_plan_for_machines_is_json(fcnlab: Call, tmp_path: Path) -> None:
+    said = json.loads(fcnlab("grid", "plan", write_grid(tmp_path, SMOKE), "--json").out)
+    assert said["axes"] == ["head"] and said["seeds"] == [0, 1]
+    assert said["cells"] == [
+        {"cell": "fcn32s", "axes": {"head": "fcn32s"}, "baseline": True, "trials": {"to do": 2}},
+        {"cell": "fcn8s", "axes": {"head": "fcn8s"}, "baseline": False, "trials": {"to do": 2}},
+    ]
+    assert said["trials"] == {"finished": 0, "failed": 0, "stopped": 0, "started": 0, "to do": 4}
+    assert (said["left"]["trials"], said["left"]["known"]) == (4, 0)
+
+
+def test_the_schema_of_a_lab_has_the_names_that_it_adds(fcnlab: Call, tmp_path: Path) -> None:
+    assert fcnlab("init", "mylab").code == 0
+    shipped = (tmp_path / "mylab/experiments/grid.schema.json").read_text(encoding="utf-8")
+    assert fcnlab("grid", "schema", "--lab", "mylab").out == shipped
+    mine = "mine: {backbone: tiny-scratch, head: fcn8s, upsampler: random}\n"
+    (tmp_path / "mylab/registry/variants.yaml").write_text(mine, encoding="utf-8")
+    extended = json.loads(fcnlab("grid", "schema", "--lab", "mylab").out)
+    assert "mine" in extended["$defs"]["variant"]["anyOf"][0]["enum"]
 
 
 def test_the_registry_lists_one_kind_by_either_number(fcnlab: Call) -> None:

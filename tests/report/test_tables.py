@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from fcnlab.report.frame import cells_frame
-from fcnlab.report.tables import cell_table, to_latex, to_markdown, to_terminal
+from fcnlab.report.formats import to_latex, to_markdown, to_terminal
+from fcnlab.report.frame import cells_frame as bare_cells_frame
+from fcnlab.report.judged import Judged, with_differences
+from fcnlab.report.tables import cell_table
 
 
 def trials(**figures: list[float]) -> pd.DataFrame:
@@ -23,6 +25,12 @@ def trials(**figures: list[float]) -> pd.DataFrame:
             "seed": seed,
             "status": "failed" if math.isnan(value) else "finished",
             "miou": value,
+            "test_miou": value,
+            "test_miou_best": value,
+            "report_split": "test",
+            "stopped_after": math.nan,
+            "peak_memory": math.nan,
+            "device_hours": 0.01,
             "pixel_acc": value / 2,
             "params": 1e6,
             "gmacs": 2.0,
@@ -33,6 +41,11 @@ def trials(**figures: list[float]) -> pd.DataFrame:
         for seed, value in enumerate(values)
     ]
     return pd.DataFrame(rows)
+
+
+def cells_frame(frame: pd.DataFrame, axes: list[str], baseline: str) -> pd.DataFrame:
+    """Cells without counts, so without intervals."""
+    return with_differences(bare_cells_frame(frame, axes, baseline), Judged({}, {}, 0))
 
 
 def test_a_cell_is_its_mean_and_sample_deviation_over_finished_seeds() -> None:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from fcnlab.places import Lab
-from fcnlab.report.write import command
+from fcnlab.report.provenance import command
 
 GRID = """
 question: does it matter?

@@ -1,0 +1,74 @@
+"""`fcnlab report` and `fcnlab compare`, on records that need no training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fcnlab.execute.plan import make_plan
+from fcnlab.spec.grid import Grid
+from tests.cli.conftest import Call
+from tests.report.evidence import RIGHT, finish, finished_lab
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Grid:
+    return finished_lab(tmp_path)[0]
+
+
+def test_machines_read_standard_output_and_people_are_told_beside_it(fcnlab: Call, grid: Grid) -> None:
+    said = fcnlab("report", grid.path, "--format", "json", "--columns", "n,miou,delta", "--sort", "-miou")
+    assert said.code == 0
+    cells = json.loads(said.out)["cells"]
+    assert [cell["cell"] for cell in cells] == ["fcn8s", "fcn16s", "fcn32s"]
+    assert cells[0]["delta_low"] > 0
+    page = grid.path.parent.parent / "results" / "question" / "report.html"
+    assert f"report: {page}" in said.err
+    assert page.is_file()
+
+
+def test_planning_is_labelled_as_planning(fcnlab: Call, grid: Grid) -> None:
+    said = fcnlab("report", grid.path, "--power", "0.5")
+    assert (said.code, said.err) == (0, "")
+    assert "Planning, not evidence" in said.out
+    assert "more for 0.5 points" in said.out
+
+
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (["--columns", "n,moiu"], "--columns: the table has no 'moiu'; did you mean 'miou'?"),
+        (["--pivot", "head", "upsampler"], "--pivot: the table has no 'upsampler'; valid: head"),
+        (["--power", "0"], "valid: a difference above 0"),
+    ],
+)
+def test_what_cannot_be_shown_is_one_line_and_nothing_is_written(
+    fcnlab: Call, grid: Grid, options: list[str], fault: str
+) -> None:
+    said = fcnlab("report", grid.path, *options)
+    assert (said.code, said.out) == (2, "")
+    assert fault in said.err
+    assert said.err.count("\n") == 1
+    assert not (grid.path.parent.parent / "results").exists()
+
+
+def test_strict_refuses_what_is_not_comparable(fcnlab: Call, grid: Grid) -> None:
+    from fcnlab.places import Lab
+
+    planned = make_plan(grid, Lab.find(grid.path)).trials[1]
+    finish(planned, RIGHT[planned.trial.names["head"]], parts=2)
+    said = fcnlab("report", grid.path, "--strict")
+    assert said.code == 2
+    assert "fcn16s: parts: memory ran out" in said.err
+
+
+def test_two_cells_are_compared_in_all_by_class_and_by_image(fcnlab: Call, grid: Grid) -> None:
+    said = fcnlab("compare", f"{grid.path}:fcn32s", f"{grid.path}:fcn8s")
+    assert (said.code, said.err) == (0, "")
+    assert "fcn8s scored" in said.out and "more than fcn32s" in said.out
+    assert all(name in said.out for name in ("background", "disc", "box", "scene_0"))
+    wrong = fcnlab("compare", f"{grid.path}:fcn32s", f"{grid.path}:fcn9s")
+    assert wrong.code == 2
+    assert "did you mean" in wrong.err

@@ -1,0 +1,90 @@
+"""A small grid that ran without training: records and counts as trials leave them, of cells whose quality is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fcnlab.data.palette import palette_image
+from fcnlab.execute.plan import Planned, make_plan
+from fcnlab.metrics import figures
+from fcnlab.places import Lab
+from fcnlab.spec.grid import Grid
+from fcnlab.trial.record import Cost, Environment, EpochRecord, Record, Scores
+from tests.conftest import SMOKE, write_grid
+
+IMAGES = 40
+CLASSES = ("background", "disc", "box")
+THREE = SMOKE.replace("seeds: 2", "seeds: 3").replace("[fcn32s, fcn8s]", "[fcn32s, fcn16s, fcn8s]")
+"""Three cells with three seeds."""
+
+RIGHT = {"fcn32s": 0.70, "fcn16s": 0.701, "fcn8s": 0.80}
+"""How much of each class a cell finds: fcn16s hardly more than the baseline, fcn8s much."""
+
+
+def finished_lab(root: Path, text: str = THREE, right: dict[str, float] | None = None) -> tuple[Grid, Lab]:
+    """A lab in which every trial of a grid has finished."""
+    path = write_grid(root, text)
+    lab = Lab.find(path)
+    grid = lab.grid(path)
+    for planned in make_plan(grid, lab).trials:
+        finish(planned, (right or RIGHT)[planned.trial.names["head"]])
+    return grid, lab
+
+
+def finish(planned: Planned, right: float, **changes: object) -> Record:
+    """Write what a trial leaves that finds this share of each class."""
+    trial, folder = planned.trial, planned.folder
+    folder.make()
+    folder.trial.write_text(trial.model_dump_json())
+    counts = counted(right, trial.seed)
+    found = figures(counts)
+    scores = tuple(
+        Scores(
+            split="test", choice=choice, epoch=2, images=IMAGES, miou=found.miou, pixel_acc=found.pixel_acc,
+            mean_acc=found.mean_acc, fw_iou=found.fw_iou, class_iou=found.class_iou,
+        )
+        for choice in ("last", "best")
+    )  # fmt: skip
+    ids = np.array([f"scene_{index:03}" for index in range(IMAGES)])
+    np.savez_compressed(folder.counts, test_last=counts, test_best=counts, test_ids=ids)
+    write_samples(folder.samples, ids[:4])
+    epochs = [
+        EpochRecord(epoch=n, loss=1.0 / n, lr=0.1, images_per_s=9.0, seconds=1.0, val_miou=0.1 * n) for n in (1, 2)
+    ]
+    record = Record.of(trial, "finished", classes=CLASSES, epochs=tuple(epochs), scores=scores, cost=cost(right),
+                       environment=ENVIRONMENT).model_copy(update=changes)  # fmt: skip
+    folder.finish(record)
+    return record
+
+
+def counted(right: float, seed: int) -> np.ndarray:
+    """Counts [images, classes, 3]: images differ alike for all cells, and seeds a little."""
+    target = np.random.default_rng(0).integers(200, 400, (IMAGES, len(CLASSES)))
+    noise = np.random.default_rng([seed, round(1000 * right)]).normal(0, 0.03, target.shape)
+    hit = np.clip(right + noise, 0, 1) * target
+    return np.stack((hit.astype(np.int64), target, target), axis=-1)
+
+
+def write_samples(folder: Path, ids: np.ndarray) -> None:
+    folder.mkdir(exist_ok=True)
+    for id_ in ids:
+        labels = np.zeros((12, 16), dtype=np.uint8)
+        labels[3:9, 4:8], labels[0] = 1, 255
+        Image.fromarray(np.full((12, 16, 3), 90, dtype=np.uint8)).save(folder / f"{id_}.image.jpg")
+        palette_image(labels).save(folder / f"{id_}.label.png")
+        palette_image(np.where(labels == 1, 2, 0).astype(np.uint8)).save(folder / f"{id_}.prediction.png")
+
+
+def cost(right: float) -> Cost:
+    return Cost(
+        params=1_000_000, trainable_params=1_000_000, gmacs=10 * right, gmacs_size=(64, 64), train_seconds=1800.0,
+        evaluate_seconds=1800.0, images_per_s=9.0, peak_memory=2_000_000_000,
+    )  # fmt: skip
+
+
+ENVIRONMENT = Environment(
+    device="a CPU", precision="fp32", threads=1, repeatable=True, system="Linux", versions={"fcnlab": "1"}, commit="abc"
+)

@@ -1,0 +1,286 @@
+"""A report from records alone: the statistics in its table, what its notes say, and which files it writes."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fcnlab.errors import SpecError
+from fcnlab.execute.plan import make_plan
+from fcnlab.execute.publisher import open_book
+from fcnlab.places import Lab
+from fcnlab.report.compare import compare, find_side, images_table
+from fcnlab.report.evidence import gather
+from fcnlab.report.formats import to_html, to_latex
+from fcnlab.report.frame import trials_frame
+from fcnlab.report.machine import as_values, to_csv
+from fcnlab.report.planning import seeds_table
+from fcnlab.report.plots import front
+from fcnlab.report.report import Report, make_report
+from fcnlab.report.tables import View
+from fcnlab.report.write import together, write_report
+from fcnlab.statistics import paired_difference
+from tests.conftest import REPOSITORY, write_grid
+from tests.report.evidence import RIGHT, THREE, finish, finished_lab
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Lab]:
+    grid, lab = finished_lab(tmp_path_factory.mktemp("lab"))
+    return make_report(make_plan(grid, lab), lab, None), lab
+
+
+@pytest.fixture(scope="module")
+def written(made: tuple[Report, Lab]) -> Path:
+    report, lab = made
+    write_report(report, lab, None, predict=False)
+    return report.folder
+
+
+def row(report: Report, head: str) -> pd.Series:
+    return report.cells.set_index("head").loc[head]
+
+
+def test_the_table_has_the_interval_of_the_statistics(made: tuple[Report, Lab]) -> None:
+    report, _ = made
+    counts = {head: report.evidence.counts(head) for head in RIGHT}
+    expected = paired_difference(counts["fcn8s"], counts["fcn32s"])
+    found = row(report, "fcn8s")
+    assert (found["delta_low"], found["delta_high"]) == pytest.approx((expected.low, expected.high))
+    assert found["delta"] == pytest.approx(expected.value)
+    assert found["p_holm"] >= found["p_value"]
+
+
+def test_what_is_clear_is_marked_and_what_is_not_is_not(made: tuple[Report, Lab]) -> None:
+    report, _ = made
+    texts = {cells[0]: cells[3] for cells in report.table.rows}
+    assert texts["fcn8s"].endswith("]*")
+    assert texts["fcn16s"].endswith("]")
+    assert any("significant after" in sentence and "fcn8s" in sentence for sentence in report.findings)
+    assert any("no difference was shown" in sentence and "fcn16s" in sentence for sentence in report.findings)
+    assert any(note.startswith("*: significant") for note in report.notes)
+
+
+def test_below_three_seeds_nothing_is_claimed(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path, THREE.replace("seeds: 3", "seeds: 2"))
+    report = make_report(make_plan(grid, lab), lab, None)
+    assert all(cells[3].endswith("]°") for cells in report.table.rows[1:])
+    assert row(report, "fcn8s")["significant"] is pd.NA
+    assert any("nothing is claimed" in sentence for sentence in report.findings)
+    assert any(note.startswith("°") for note in report.notes)
+    assert not any("significant" in sentence and "nothing" not in sentence for sentence in report.findings)
+
+
+def test_one_seed_says_that_training_is_not_included(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path, THREE.replace("seeds: 3", "seeds: 1"))
+    report = make_report(make_plan(grid, lab), lab, None)
+    assert any("variance of training is not included" in note for note in report.notes)
+
+
+def test_cells_that_are_not_comparable_are_marked_and_named(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path)
+    planned = next(one for one in make_plan(grid, lab).trials if one.trial.names["head"] == "fcn16s")
+    finish(planned, RIGHT["fcn16s"], parts=2)
+    report = make_report(make_plan(grid, lab), lab, None)
+    assert [cells[0] for cells in report.table.rows] == ["fcn32s", "fcn16s†", "fcn8s"]
+    assert any(note.startswith("† fcn16s: parts") for note in report.notes)
+    assert len(report.flags) == 1
+
+
+def test_a_stopped_cell_has_no_figure_though_its_trials_have_records(tmp_path: Path) -> None:
+    text = THREE + "stop: {after: 1, below: best - 1}\n"
+    path = write_grid(tmp_path, text.replace("recipe: smoke", "recipe: smoke, recipe.validate_every: 1"))
+    lab = Lab.find(path)
+    grid = lab.grid(path)
+    for planned in make_plan(grid, lab).trials:
+        head = planned.trial.names["head"]
+        record = finish(planned, RIGHT[head])
+        score = 0.1 if head == "fcn16s" else 0.5
+        epochs = tuple(epoch.model_copy(update={"val_miou": score}) for epoch in record.epochs)
+        planned.folder.finish(record.model_copy(update={"epochs": epochs}))
+    report = make_report(make_plan(grid, lab), lab, None)
+    stopped = report.table.rows[1]
+    assert stopped[1] == "0 of 3, 3 stopped after epoch 1" or "stopped after epoch 1" in stopped[1]
+    assert stopped[2] == "–"
+    assert math.isnan(row(report, "fcn16s")["miou"])
+    assert "fcn16s" not in report.judged.comparisons
+
+
+def test_from_the_book_alone_the_report_is_the_same(made: tuple[Report, Lab], tmp_path: Path) -> None:
+    here, lab = made
+    from fcnlab.execute.driver import sync
+    from fcnlab.execute.watch import Watcher
+
+    assert sync(here.grid, lab, Watcher()).postponed is None
+    away = Lab.find(lab=tmp_path, tracking_uri=lab.tracking_uri)
+    book = open_book(here.grid, away)
+    there = make_report(make_plan(here.grid, away), away, book)
+    pd.testing.assert_frame_equal(there.cells, here.cells)
+    assert there.notes == here.notes
+    assert not (tmp_path / "runs").exists()
+    again = gather(there.trials, away.runs, None, tmp_path / ".fcnlab" / "fetched", "last")
+    assert again.records == {}, "without a book only runs/ is looked at"
+
+
+def test_the_files_are_complete_and_regenerating_changes_nothing(made: tuple[Report, Lab], written: Path) -> None:
+    names = {path.relative_to(written).as_posix() for path in written.rglob("*") if path.is_file()}
+    plots = {f"plots/{name}.{kind}" for name in ("cost", "differences", "curves", "classes") for kind in ("png", "svg")}
+    tables = {"table.csv", "table.md", "table.tex", "trials.csv"}
+    assert names == plots | tables | {"README.md", "report.html", "provenance.json", "predictions.png"}
+    before = {name: (written / name).read_bytes() for name in names}
+    write_report(*made, None, predict=False)
+    assert {name: (written / name).read_bytes() for name in names} == before
+
+
+def test_nothing_that_is_written_names_this_machine(made: tuple[Report, Lab], written: Path) -> None:
+    for path in written.rglob("*"):
+        if path.suffix in (".md", ".html", ".csv", ".tex", ".json", ".svg"):
+            assert str(made[1].root) not in path.read_text(encoding="utf-8"), path
+
+
+def test_latex_stands_alone(written: Path) -> None:
+    text = (written / "table.tex").read_text(encoding="utf-8")
+    assert text.isascii()
+    for command in ("table", "tabular"):
+        assert text.count(f"\\begin{{{command}}}") == text.count(f"\\end{{{command}}}") == 1
+    rows = [line for line in text.splitlines() if line.endswith(r" \\")]
+    columns = re.search(r"\\begin\{tabular\}\{(\w+)\}", text)
+    assert columns is not None
+    assert {len(re.findall(r"(?<!\\)&", line)) + 1 for line in rows} == {len(columns[1])}
+    plain = re.sub(r"\\[%&#$_{}]", "", text.split("\n", 1)[1])
+    assert "%" not in plain and "#" not in plain and "_" not in plain
+    assert plain.count("$") % 2 == 0 and plain.count("{") == plain.count("}")
+
+
+def test_a_view_chooses_sorts_groups_and_pivots(made: tuple[Report, Lab]) -> None:
+    report, _ = made
+    table = View(("miou", "p_holm"), sort="-miou").of(report.cells, report.grid.axes)
+    assert table.headings == ("head", "mIoU %", "p (Holm)")
+    assert [cells[0] for cells in table.rows] == ["fcn8s", "fcn16s", "fcn32s"]
+    assert table.rows[table.marked][0] == "fcn32s"
+    cells = report.cells.assign(upsampler=["a", "b", "a"])
+    grouped = View(group_by="upsampler").of(cells, ["head", "upsampler"])
+    assert [texts[:2] for texts in grouped.rows] == [("fcn32s", "a"), ("fcn8s", "a"), ("fcn16s", "b")]
+    assert grouped.rules == (2,)
+    pivoted = View(pivot=("head", "upsampler")).of(cells, ["head", "upsampler"])
+    assert pivoted.headings == ("head", "upsampler a, mIoU %", "upsampler b, mIoU %")
+    assert [bool(text) for text in pivoted.rows[1]] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("view", "nearest"),
+    [(View(("moiu",)), "miou"), (View(sort="-detla"), "delta"), (View(group_by="heda"), "head")],
+)
+def test_what_is_misspelt_is_told_with_the_nearest(made: tuple[Report, Lab], view: View, nearest: str) -> None:
+    with pytest.raises(SpecError, match=f"did you mean '{nearest}'"):
+        view.of(made[0].cells, made[0].grid.axes)
+
+
+def test_csv_and_json_hold_raw_values(made: tuple[Report, Lab]) -> None:
+    report, _ = made
+    view = View(("miou",), sort="miou")
+    lines = to_csv(report, view).splitlines()
+    assert lines[0] == "cell,head,miou,miou_std,baseline"
+    values = json.loads(json.dumps(as_values(report, view), allow_nan=False))
+    assert [cell["cell"] for cell in values["cells"]] == ["fcn32s", "fcn16s", "fcn8s"]
+    assert values["cells"][0]["miou"] == pytest.approx(row(report, "fcn32s")["miou"])
+
+
+def test_the_more_a_difference_is_the_fewer_seeds_it_needs(made: tuple[Report, Lab]) -> None:
+    small, large = (seeds_table(made[0], points).rows[0][2] for points in (0.3, 5.0))
+    assert int(large) == 0
+    assert small == "–" or int(small) > 0
+
+
+def test_compare_agrees_with_the_table(made: tuple[Report, Lab]) -> None:
+    report, lab = made
+    a, b = (find_side(f"{report.grid.path}:{head}", lab) for head in ("fcn32s", "fcn8s"))
+    found = compare(a, b)
+    assert found.difference.value == pytest.approx(row(report, "fcn8s")["delta"])
+    assert compare(b, a).difference.value == pytest.approx(-found.difference.value)
+    apart = [abs(float(cells[3])) for cells in images_table(found).rows]
+    assert apart == sorted(apart, reverse=True)
+    keys = report.trials.set_index(["head", "seed"])["key"]
+    one, other = (find_side(keys[head, seed], lab) for head, seed in (("fcn32s", 0), ("fcn8s", 1)))
+    assert compare(one, other).difference.seeds == 1
+
+
+def test_of_several_grids_a_trial_stands_once(made: tuple[Report, Lab]) -> None:
+    report, lab = made
+    path = write_grid(lab.root, THREE.replace("[fcn32s, fcn16s, fcn8s]", "[fcn32s, fcn8s]"), "smaller")
+    other = make_report(make_plan(lab.grid(path), lab), lab, None)
+    frame = together([report, other])
+    assert len(frame) == len(report.trials) == 9
+    assert set(frame["grid"][frame["head"] == "fcn8s"]) == {"question, smaller"}
+    assert set(frame["grid"][frame["head"] == "fcn16s"]) == {"question"}
+
+
+def test_the_front_is_what_nothing_beats_at_no_greater_cost() -> None:
+    random = np.random.default_rng(0)
+    cost, figure = random.integers(0, 8, 40).astype(float), random.integers(0, 8, 40).astype(float)
+    beaten = {
+        i
+        for i in range(40)
+        if any(
+            cost[j] <= cost[i] and figure[j] >= figure[i] and (cost[j], figure[j]) != (cost[i], figure[i])
+            for j in range(40)
+        )
+    }
+    points = {(cost[i], figure[i]) for i in range(40) if i not in beaten}
+    assert {(cost[i], figure[i]) for i in front(list(cost), list(figure))} == points
+
+
+def test_texts_of_the_user_are_no_markup(made: tuple[Report, Lab]) -> None:
+    cells = made[0].cells.assign(head=["<b>", "a & b", "50 % ≤ ü 日"])
+    table = View().of(cells, ["head"])
+    assert "<b>" not in to_html(table)
+    assert r"50 \% $\leq$ ü ?" in to_latex(table, "")
+
+
+def test_the_documentation_names_every_column(made: tuple[Report, Lab]) -> None:
+    report, _ = made
+    text = (REPOSITORY / "docs" / "reading-a-report.md").read_text(encoding="utf-8")
+    frame, summary = text.split("`fcnlab.frame(grid)` is tidy")[1].split("`fcnlab.summary(grid)`")
+    for part, columns in ((frame, report.trials.columns), (summary, report.cells.columns)):
+        listed = [line.split("|")[1] for line in part.splitlines() if line.startswith("|")]
+        assert set(re.findall(r"`([\w.]+)`", " ".join(listed))) | {"head"} == set(columns) | {"head"}
+    from fcnlab.report.columns import COLUMNS
+
+    table = text.split("## The table")[1].split("### Markers")[0]
+    said = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", table, re.MULTILINE))
+    assert said == {name: column.heading for name, column in COLUMNS.items()}
+
+
+def test_a_thousand_trials_are_a_frame_within_three_seconds(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path, THREE.replace("seeds: 3", "seeds: 1"))
+    plan = make_plan(grid, lab)
+    many = type(plan)(grid, plan.trials * 334)
+    began = time.process_time()
+    frame = trials_frame(many, None)
+    assert len(frame) == 1002
+    assert time.process_time() - began < 3
+
+
+def test_plots_of_a_large_grid_show_a_part_and_say_so(made: tuple[Report, Lab]) -> None:
+    from fcnlab.report.judged import Judged
+    from fcnlab.report.plots import MOST_ROWS, MOST_SQUARES, plots
+    from fcnlab.report.style import to_svg
+
+    report, _ = made
+    one = report.judged.comparisons["fcn8s"]
+    many = pd.concat([report.cells.iloc[[0]], *[report.cells.iloc[[2]]] * 60], ignore_index=True)
+    many["cell"] = ["fcn32s", *(f"cell {place}" for place in range(60))]
+    drawn = {
+        plot.name: plot for plot in plots(many, report.evidence, Judged(dict.fromkeys(many["cell"][1:], one), {}, 0))
+    }
+    assert f"Shown are the {MOST_ROWS} cells" in drawn["differences"].caption
+    assert f"Shown are the {MOST_SQUARES[0]} cells" in drawn["classes"].caption
+    assert len(drawn["classes"].tips) == MOST_SQUARES[0] * len(report.evidence.classes)
+    assert len(to_svg(drawn["classes"])) < 200_000
