@@ -155,7 +155,8 @@ def disagreements(calm: Path, killed: Path) -> list[str]:
     found = []
     frames = [fcnlab.frame(fcnlab.load_grid(file)) for file in (calm, killed)]
     tables = [
-        pd.read_csv(file.parent.parent / "results/question/table.csv").drop(columns=TIMES, errors="ignore") for file in (calm, killed)
+        pd.read_csv(file.parent.parent / "results/question/table.csv").drop(columns=TIMES, errors="ignore")
+        for file in (calm, killed)
     ]
     if not tables[0].equals(tables[1]):
         found.append(f"the tables differ:\n{tables[0].compare(tables[1])}")

@@ -31,7 +31,7 @@ class _Fact:
 
     name: str
     axes: tuple[str, ...]
-    of: Callable[[Record], str]
+    of: Callable[[Record], str | None]
 
 
 def flags(records: Mapping[str, Sequence[Record]], baseline: str, axes: Collection[str]) -> dict[str, list[Flag]]:
@@ -90,9 +90,9 @@ def _precision(record: Record) -> str:
     return record.environment.precision if record.environment is not None else "unknown precision"
 
 
-def _numerics(record: Record) -> str:
+def _numerics(record: Record) -> str | None:
     version = numerics_of(record)
-    return f"version {version}" if version is not None else "an unknown version"
+    return f"version {version}" if version is not None else None
 
 
 _FACTS = (
@@ -111,7 +111,8 @@ def _touches(axis: str, own: str) -> bool:
 
 
 def _values(fact: _Fact, trials: Sequence[Record]) -> tuple[str, ...]:
-    return tuple(sorted({fact.of(record) for record in trials}))
+    """What is known of it; a record that does not tell is no reason to doubt the others."""
+    return tuple(sorted({value for record in trials if (value := fact.of(record)) is not None}))
 
 
 def _flag(fact: _Fact, own: tuple[str, ...], reference: tuple[str, ...], is_baseline: bool) -> Flag | None:

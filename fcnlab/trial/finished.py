@@ -23,6 +23,7 @@ from fcnlab.trial.record import Record, RunFolder, Scores
 Choice = Literal["last", "best"]
 """Which weights: those of the last epoch, or of the one that is best on val."""
 
+
 @dataclass(frozen=True)
 class Finished:
     """A trial that has finished, its record and its run folder."""

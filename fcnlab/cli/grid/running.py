@@ -116,7 +116,7 @@ def _say(outcome: Outcome, made: Report | None, grid: Grid, lab: Lab) -> None:
         typer.echo(f"not published: {outcome.postponed}\npublish later with: fcnlab grid sync {file}", err=True)
     else:
         show(grid, made)
-        typer.echo(f"compare the runs in MLflow: fcnlab ui{_elsewhere(lab)}")
+        typer.echo(f"compare the runs in MLflow: fcnlab ui {file}{_elsewhere(lab)}")
     if not outcome.ok:
         typer.echo(f"see why: fcnlab grid status {file}; run them again: fcnlab grid retry {file}", err=True)
 
