@@ -7,13 +7,16 @@ everything else, and what an interrupted publication has written already is not 
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import os
+import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -36,12 +39,16 @@ for _variable, _value in {
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
+    from torch import nn
 
 BATCH = 900
 """Metrics that one request carries; MLflow's limit is 1000."""
 
 COSTS = ("params", "trainable_params", "gmacs", "train_seconds", "evaluate_seconds", "images_per_s", "peak_memory")
 """What of a record's cost is a metric."""
+
+MODEL = "model"
+"""The name of a trial's model among the artifacts of its run."""
 
 DIGEST = 36
 """Characters that MLflow takes for the digest of a dataset."""
@@ -240,6 +247,20 @@ class Book:
             self._client.set_tag(run.run_id, "fcnlab.published", record.ended)
             run.published, run.finished = record.ended, record.status == "finished"
 
+    def keep_model(self, key: str, network: nn.Module, classes: int) -> bool:
+        """Put a network, uint8 [B, 3, H, W] to float32 [B, classes, H, W], on a trial's run; False if it has one.
+
+        It is in MLflow's own format: `mlflow.pytorch.load_model("runs:/<run id>/model")` gives it back.
+        """
+        run = self._runs[key]
+        with _reaching(self._uri):
+            if any(item.path == MODEL for item in self._client.list_artifacts(run.run_id)):
+                return False
+            with tempfile.TemporaryDirectory() as folder:
+                _save_model(network, classes, Path(folder) / MODEL)
+                self._client.log_artifacts(run.run_id, str(Path(folder) / MODEL), MODEL)
+        return True
+
     def _log(
         self, run_id: str, steps: Mapping[int, Mapping[str, float]], tags: Mapping[str, str] | None = None
     ) -> None:
@@ -298,6 +319,21 @@ def _known(run: Run) -> _Run:
         published=tags.get("fcnlab.published"),
         finished=run.info.status == "FINISHED",
     )
+
+
+def _save_model(network: nn.Module, classes: int, into: Path) -> None:
+    import mlflow.pytorch
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    images, scores = TensorSpec(np.dtype("uint8"), (-1, 3, -1, -1)), (-1, classes, -1, -1)
+    signature = ModelSignature(Schema([images]), Schema([TensorSpec(np.dtype("float32"), scores)]))
+    needed = [f"{name}=={version(name)}" for name in ("fcnlab", "torch", "torchvision", "timm")]
+    # The other format traces the network, and would hold it to the size of one image. Older MLflow has this one alone.
+    known = "serialization_format" in inspect.signature(mlflow.pytorch.save_model).parameters
+    whole = {"serialization_format": "pickle"} if known else {}
+    mlflow.pytorch.save_model(network, into, signature=signature, pip_requirements=needed, **whole)
 
 
 def _curves(epoch: EpochRecord) -> dict[str, float]:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from fcnlab.cli.grid.running import conclude
 from fcnlab.cli.options import DataRoot, GridFile, LabOption, TrackingUri, console
 
 EXAMPLE = "Example: fcnlab grid sync experiments/quickstart.yaml"
 
 
-def sync(file: GridFile, lab: LabOption = None, data_root: DataRoot = None, tracking_uri: TrackingUri = None) -> None:
+def sync(
+    file: GridFile,
+    models: Annotated[
+        bool, typer.Option("--models", help="Put each finished trial's model on its run, in MLflow's format, too")
+    ] = False,
+    lab: LabOption = None,
+    data_root: DataRoot = None,
+    tracking_uri: TrackingUri = None,
+) -> None:
     """Publish to MLflow what it lacks of a grid, without running anything, and write the report."""
     from fcnlab.execute.driver import sync as publish
     from fcnlab.execute.watch import PlainWatcher
@@ -16,4 +28,10 @@ def sync(file: GridFile, lab: LabOption = None, data_root: DataRoot = None, trac
 
     place = Lab.find(file, lab=lab, data_root=data_root, tracking_uri=tracking_uri)
     grid = place.grid(file)
-    conclude(publish(grid, place, PlainWatcher(console())), grid, place)
+    outcome = publish(grid, place, PlainWatcher(console()))
+    if models and outcome.postponed is None:
+        from fcnlab.use.book import keep_models
+
+        new = keep_models(grid, place, lambda label: typer.echo(f"model: {label}"))
+        typer.echo(f'{new} models are new; load one with mlflow.pytorch.load_model("runs:/<run id>/model")')
+    conclude(outcome, grid, place)
