@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,11 @@ def test_what_runs_is_shown_by_driver(fcnlab: Call, plan: Plan) -> None:
 
 def test_a_watch_ends_with_the_last_trial_and_with_ctrl_c_at_once(tmp_path: Path, plan: Plan) -> None:
     command = [sys.executable, "-m", "fcnlab", "grid", "status", str(plan.grid.path), "--watch"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    # A shell that starts tests in the background has them ignore Ctrl-C, and their children with them.
+    heeds = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeds
+    ) as process:
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.readline() == "4 trials: 1 finished, 1 paused, 1 failed, 1 to do\n"
         began = time.monotonic()

@@ -33,13 +33,15 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, subp
     command = [sys.executable, "-m", "fcnlab", "ui", str(path), "--port", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
-    said = [process.stdout.readline() for _ in range(2)]
-    assert f"http://127.0.0.1:{port}" in said[0]
-    _wait_until_ready(f"http://127.0.0.1:{port}/health")
-    yield said[1].split(": ", 1)[1].strip(), process
-    process.terminate()
-    process.wait()
-    process.stdout.close()
+    try:
+        said = [process.stdout.readline() for _ in range(2)]
+        assert f"http://127.0.0.1:{port}" in said[0]
+        _wait_until_ready(f"http://127.0.0.1:{port}/health")
+        yield said[1].split(": ", 1)[1].strip(), process
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
 
 
 def _wait_until_ready(url: str) -> None:

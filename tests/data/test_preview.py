@@ -13,10 +13,10 @@ from fcnlab.data.augment import Augmentation, Jitter
 from fcnlab.data.base import IGNORE, Sample
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.decoded import DecodedSplit
+from fcnlab.data.palette import palette
 from fcnlab.data.shapes import Shapes
 from fcnlab.report.picture import GAP, HEADING, WIDTH
 from fcnlab.report.preview import OPACITY, Shown, choose, rows, sheet
-from fcnlab.trial.samples import palette
 
 SHAPES = Shapes(train=6, val=2, test=2, height=40, width=WIDTH, seed=0)
 TRAIN = SHAPES.split("train")
