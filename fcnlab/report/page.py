@@ -55,7 +55,8 @@ def _asset(name: str) -> str:
 def _section(section: Section, several: bool) -> str:
     report, name = section.report, section.report.grid.name
     heading = "h2" if several else "h1"
-    about = f"<p>{escape(report.grid.file.about)}</p>" if report.grid.file.about else ""
+    texts = (report.grid.file.learnt, report.grid.file.about)
+    about = "".join(f"<p>{escape(text)}</p>" for text in texts if text)
     found = "".join(f"<li>{escape(sentence)}</li>" for sentence in report.findings)
     parts = [
         f'<section id="{escape(name)}">\n<p class="kicker">{escape(name)}</p>\n'

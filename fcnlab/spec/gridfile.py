@@ -122,11 +122,13 @@ class Block(Config):
 class GridFile(Block):
     """What a grid file may say.
 
-    With `blocks` the cells are those of all blocks; `base`, `exclude` and `when` beside them hold for each.
+    With `blocks` the cells are those of all blocks; `base`, `exclude` and `when` beside them hold for each. `about` is
+    what a reader should know beside the table; `learnt` is written once it is there, and stands above it.
     """
 
     question: Annotated[str, Field(min_length=1)]
     about: str = ""
+    learnt: str = ""
     blocks: list[Block] = Field(default_factory=list)
     seeds: Count | Annotated[list[Whole], Field(min_length=1)] = 1
     baseline: Said | None = None

@@ -24,6 +24,7 @@ KEYED = ("head.options", "dataset.lists", "dataset.classes")
 ABOUT = {
     "question": "What the grid asks, in one sentence",
     "about": "What a reader of the table should know beside it",
+    "learnt": "What the answer was and what remains open, written once the table is there",
     "base": "What all cells have in common, by axis",
     "product": "Axes with their values; each combination is a cell",
     "zip": "Axes that vary together: the first values of all, then the second, and so on",
@@ -90,6 +91,7 @@ def _file(refs: Mapping[str, Schema]) -> Schema:
     return {
         "question": {"type": "string", "minLength": 1},
         "about": {"type": "string"},
+        "learnt": {"type": "string"},
         "blocks": {"type": "array", "items": refs["Block"]},
         "seeds": {
             "anyOf": [{"type": "integer", "minimum": 1}, _list({"type": "integer", "minimum": 0})],
