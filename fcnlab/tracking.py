@@ -1,8 +1,8 @@
 """MLflow, the book that people and reports read. The only module that imports mlflow.
 
 One experiment a grid; in it one parent run for the grid and one child a trial. Only the driver writes. Each record is
-published exactly once: a child carries the time its record ended at in the tag `fcnlab.published`, set after
-everything else, and what an interrupted publication has written already is not written again.
+published exactly once: a child carries the time its record ended at in the tag `fcnlab.published`, its status says last
+of all that everything is there, and what an interrupted publication has written already is not written again.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ class Book:
         return new
 
     def publish(self, record: Record, folder: RunFolder, select: str) -> None:
-        """Write a record: curves, figures, environment, files; the status last, and then that it is done.
+        """Write a record: curves, figures, environment, files; the status last, which says that all is there.
 
         A store takes its time for each request, so what can be is written in one.
         """
@@ -237,14 +237,13 @@ class Book:
             final = trial_metrics(record, select)
             steps = self._new_epochs(run, record.epochs)
             steps[0] = {name: value for name, value in final.items() if name not in there}
-            self._log(run.run_id, steps, trial_tags(record))
+            self._log(run.run_id, steps, trial_tags(record) | {"fcnlab.published": record.ended})
             for file in (folder.record, folder.counts):
                 if file.exists():
                     self._client.log_artifact(run.run_id, str(file))
             if folder.samples.is_dir():
                 self._client.log_artifacts(run.run_id, str(folder.samples), "samples")
             self._client.set_terminated(run.run_id, "FINISHED" if record.status == "finished" else "FAILED")
-            self._client.set_tag(run.run_id, "fcnlab.published", record.ended)
             run.published, run.finished = record.ended, record.status == "finished"
 
     def keep_model(self, key: str, network: nn.Module, classes: int) -> bool:
@@ -316,7 +315,7 @@ def _known(run: Run) -> _Run:
         epochs=None,
         current=current,
         taken_up=True,
-        published=tags.get("fcnlab.published"),
+        published=tags.get("fcnlab.published") if run.info.status in ("FINISHED", "FAILED") else None,
         finished=run.info.status == "FINISHED",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ from fcnlab.places import Lab
 from fcnlab.spec.grid import Grid
 from fcnlab.tracking import Book
 from fcnlab.trial.record import EpochRecord, Record, write_whole
+
+CURVES = 5.0
+"""Seconds between two writings of a trial's curves; at its end it has all of them."""
 
 
 def open_book(grid: Grid, lab: Lab) -> Book:
@@ -54,6 +58,7 @@ class Publisher:
         self._book: Book | None = None
         self._parent = ""
         self._runs: dict[str, str] = {}
+        self._written: dict[str, float] = {}  # when a run was last written to
         self._publishes = False
 
     def take_over(self) -> bool:
@@ -88,12 +93,16 @@ class Publisher:
                 axes = {axis: str(value) for axis, value in planned.cell.axes.items() if "." in axis}
                 run = self._book.begin(planned.trial, planned.cell.label, axes, self._parent)
                 self._runs[planned.key] = run
+                self._written[planned.key] = time.monotonic()
 
     def epochs(self, planned: Planned, epochs: list[EpochRecord]) -> None:
-        """Write the curves so far."""
+        """Write the curves so far, now and then: each request takes a store its time."""
+        if time.monotonic() - self._written.get(planned.key, 0.0) < CURVES:
+            return
         with self._trying():
             if self._book is not None and planned.key in self._runs:
                 self._book.log_epochs(planned.key, epochs)
+                self._written[planned.key] = time.monotonic()
 
     def publish(self, planned: Planned, record: Record) -> None:
         """Write a record."""
@@ -102,14 +111,14 @@ class Publisher:
         with self._trying():
             if self._book is not None:
                 self._book.publish(record, planned.folder, self._grid.file.select)
-                del self._runs[planned.key]
+                del self._runs[planned.key], self._written[planned.key]
 
     def stopped(self, planned: Planned, epoch: int) -> None:
         """Say that the grid has stopped a trial after an epoch."""
         self.begin(planned)
-        self.epochs(planned, planned.folder.read_progress())
         with self._trying():
             if self._book is not None:
+                self._book.log_epochs(planned.key, planned.folder.read_progress())
                 self._book.end(self._runs.pop(planned.key), "KILLED", stopped=epoch)
 
     def close(self, *, complete: bool) -> None:

@@ -77,7 +77,7 @@ def _status(run: Mapping[str, Any] | None) -> str:
     """How far a trial is by its run in the book."""
     if run is None:
         return "missing"
-    if "fcnlab.published" in run["tags"]:
+    if "fcnlab.published" in run["tags"] and run["status"] in ("FINISHED", "FAILED"):
         return "finished" if run["status"] == "FINISHED" else "failed"
     if "fcnlab.stopped" in run["tags"] and run["status"] != "RUNNING":
         return "stopped"
