@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fcnlab.places import Lab
@@ -56,6 +57,12 @@ def browser() -> Iterator[Any]:
         chromium = driver.chromium.launch(executable_path=executable, args=switches)
         yield chromium.new_page(viewport={"width": 1500, "height": 1000})
         chromium.close()
+
+
+def arrays_of(file: Path) -> dict[str, Any]:
+    """The arrays of a .npz file by name, read and closed."""
+    with np.load(file) as arrays:
+        return dict(arrays)
 
 
 def write_grid(folder: Path, text: str, name: str = "question") -> Path:

@@ -19,7 +19,7 @@ from fcnlab.places import Lab
 from fcnlab.trial.record import RunFolder
 from fcnlab.trial.run import run_trial
 from fcnlab.use.load import load
-from tests.conftest import SMOKE, write_grid
+from tests.conftest import SMOKE, arrays_of, write_grid
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -62,7 +62,7 @@ def test_a_grid_is_scored_under_a_protocol_apart_from_its_plain_figures(
     assert [folder.record.read_bytes() for folder in folders] == records
     for folder in folders:
         kept = json.loads((folder.scores / "flip+0.5_1.json").read_text())
-        arrays = np.load(folder.scores / "flip+0.5_1.npz")
+        arrays = arrays_of(folder.scores / "flip+0.5_1.npz")
         assert kept["key"] == folder.key and kept["flip"] is True and kept["scales"] == [0.5, 1.0]
         assert kept["scores"]["miou"] == pytest.approx(figures(arrays["counts"]).miou)
         assert kept["scores"]["boundary_iou"] == pytest.approx(figures(arrays["boundary"]).miou)
@@ -85,7 +85,7 @@ def test_the_plain_protocol_gives_the_figures_of_the_record(fcnlab: Call, ran: t
         assert record is not None
         kept = json.loads((folder.scores / f"{stem}.json").read_text())["scores"]
         assert kept == json.loads(record.score("test", choice).model_dump_json())  # type: ignore[union-attr]
-        arrays, counts = np.load(folder.scores / f"{stem}.npz"), np.load(folder.counts)
+        arrays, counts = arrays_of(folder.scores / f"{stem}.npz"), arrays_of(folder.counts)
         assert np.array_equal(arrays["counts"], counts[f"test_{choice}"])
         assert np.array_equal(arrays["boundary"], counts[f"test_{choice}_boundary"])
         assert "boundary IoU" in out and "recorded" in out and str(folder.scores) in out.replace("\n", "")
@@ -178,7 +178,7 @@ def test_images_are_predicted_and_those_that_cannot_be_are_told_at_the_end(
     mask = Image.open(tmp_path / "made" / "masks" / "one.png")
     assert mask.mode == "P" and np.array_equal(np.asarray(mask), labels)
     assert mask.getpalette()[:6] == [0, 0, 0, 128, 0, 0]  # type: ignore[index]
-    assert np.load(tmp_path / "made" / "probabilities" / "one.npz")["probabilities"].shape == (6, 40, 70)
+    assert arrays_of(tmp_path / "made" / "probabilities" / "one.npz")["probabilities"].shape == (6, 40, 70)
     code, _, err = fcnlab(*ask)
     assert code == 2 and "--overwrite" in err and err.count("\n") == 1
     assert fcnlab(*ask, "--overwrite")[0] == 1

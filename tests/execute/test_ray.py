@@ -88,8 +88,8 @@ def folder(lab: Lab, trial: Trial) -> RunFolder:
 
 
 def counts(lab: Lab, trial: Trial) -> dict[str, Any]:
-    found = np.load(folder(lab, trial).counts)
-    return {name: found[name] for name in found.files}
+    found = arrays_of(folder(lab, trial).counts)
+    return {name: found[name] for name in list(found)}
 
 
 def assert_same(trial: Trial, lab: Lab, elsewhere: Lab) -> None:
@@ -229,6 +229,7 @@ from fcnlab.execute.base import Job
 from fcnlab.execute.on_ray import RayExecutor
 from fcnlab.execute.ray_cluster import Ask, connect
 from fcnlab.places import Lab
+from tests.conftest import arrays_of
 executor = RayExecutor(Lab(Path({str(lab.root)!r})), Ask(), {cluster.address!r}, at_once=1)
 while not executor.free:
     executor.wait(0.1)

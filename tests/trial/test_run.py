@@ -23,6 +23,7 @@ from fcnlab.trial.finished import find_finished
 from fcnlab.trial.record import Record, RunFolder
 from fcnlab.trial.rescore import rescore
 from fcnlab.trial.run import run_trial
+from tests.conftest import arrays_of
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +50,7 @@ def test_two_runs_of_a_trial_give_identical_figures_weights_and_counts(tmp_path:
     folders = [lab.runs / first.key for lab in labs]
     weights = [load_file(folder / "last.safetensors") for folder in folders]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    counts = [np.load(folder / "counts.npz") for folder in folders]
+    counts = [arrays_of(folder / "counts.npz") for folder in folders]
     assert all(np.array_equal(counts[0][name], counts[1][name]) for name in counts[0].files)
 
 
@@ -120,7 +121,7 @@ def test_a_trial_with_everything_that_is_killed_ends_bit_for_bit_as_an_undisturb
     weights = [load_file(folder / "last.safetensors") for folder in folders]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    counts = [np.load(folder / "counts.npz") for folder in folders]
+    counts = [arrays_of(folder / "counts.npz") for folder in folders]
     assert all(np.array_equal(counts[0][name], counts[1][name]) for name in counts[0].files)
 
 
@@ -147,7 +148,7 @@ def test_the_weights_that_are_kept_are_those_that_were_scored(
     dataset = lab.dataset(trial.dataset)
     model = build_model(trial.variant, len(dataset.classes), trial.seed)
     model.load_state_dict(kept)
-    counts = np.load(lab.runs / record.key / "counts.npz")
+    counts = arrays_of(lab.runs / record.key / "counts.npz")
     for name in ("val", "test"):
         found = evaluate(
             model,
@@ -186,7 +187,7 @@ def test_a_loss_that_is_no_number_is_recorded_as_diverged(lab: Lab) -> None:
 
 def test_figures_follow_from_the_recorded_counts_and_best_and_last_are_kept_apart(lab: Lab) -> None:
     record = run_trial(a_trial(lab, recipe__epochs=3), lab)
-    counts = np.load(lab.runs / record.key / "counts.npz")
+    counts = arrays_of(lab.runs / record.key / "counts.npz")
     by_epoch = {epoch.epoch: epoch.val_miou for epoch in record.epochs}
     assert {(s.split, s.choice) for s in record.scores} == {(a, b) for a in ("val", "test") for b in ("last", "best")}
     for score in record.scores:

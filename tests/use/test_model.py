@@ -17,6 +17,7 @@ from fcnlab.places import Lab
 from fcnlab.trial.finished import Finished
 from fcnlab.use.load import load, write_file
 from fcnlab.use.model import TrainedModel
+from tests.conftest import arrays_of
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_predictions_count_what_the_record_counted(
 ) -> None:
     finished: Finished = request.getfixturevalue(name)
     model = fcnlab.load(finished.trial.key[:12], choice=choice, lab=place)  # type: ignore[arg-type]
-    kept = np.load(finished.folder.counts)
+    kept = arrays_of(finished.folder.counts)
     for purpose in ("val", "test"):
         split = place.dataset(finished.trial.dataset).split(purpose)
         counts = [
