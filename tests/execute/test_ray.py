@@ -25,6 +25,7 @@ from fcnlab.spec.grid import resolve
 from fcnlab.spec.trial import Trial
 from fcnlab.trial.record import RunFolder
 from fcnlab.trial.run import run_trial
+from tests.conftest import arrays_of
 
 ray = pytest.importorskip("ray", reason="Ray is not installed; it comes with fcnlab[ray]")
 
@@ -88,8 +89,7 @@ def folder(lab: Lab, trial: Trial) -> RunFolder:
 
 
 def counts(lab: Lab, trial: Trial) -> dict[str, Any]:
-    found = arrays_of(folder(lab, trial).counts)
-    return {name: found[name] for name in list(found)}
+    return arrays_of(folder(lab, trial).counts)
 
 
 def assert_same(trial: Trial, lab: Lab, elsewhere: Lab) -> None:
@@ -229,7 +229,6 @@ from fcnlab.execute.base import Job
 from fcnlab.execute.on_ray import RayExecutor
 from fcnlab.execute.ray_cluster import Ask, connect
 from fcnlab.places import Lab
-from tests.conftest import arrays_of
 executor = RayExecutor(Lab(Path({str(lab.root)!r})), Ask(), {cluster.address!r}, at_once=1)
 while not executor.free:
     executor.wait(0.1)

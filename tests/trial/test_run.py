@@ -51,7 +51,7 @@ def test_two_runs_of_a_trial_give_identical_figures_weights_and_counts(tmp_path:
     weights = [load_file(folder / "last.safetensors") for folder in folders]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     counts = [arrays_of(folder / "counts.npz") for folder in folders]
-    assert all(np.array_equal(counts[0][name], counts[1][name]) for name in counts[0].files)
+    assert all(np.array_equal(counts[0][name], counts[1][name]) for name in counts[0])
 
 
 def test_another_seed_gives_other_figures(lab: Lab) -> None:
@@ -122,7 +122,7 @@ def test_a_trial_with_everything_that_is_killed_ends_bit_for_bit_as_an_undisturb
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     counts = [arrays_of(folder / "counts.npz") for folder in folders]
-    assert all(np.array_equal(counts[0][name], counts[1][name]) for name in counts[0].files)
+    assert all(np.array_equal(counts[0][name], counts[1][name]) for name in counts[0])
 
 
 @pytest.mark.parametrize("ema", [None, 0.9])
