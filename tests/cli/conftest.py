@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from fcnlab import cli
 
 
-@dataclass(frozen=True)
-class Said:
+class Said(NamedTuple):
     """What a call of `fcnlab` came to."""
 
     code: int
@@ -25,9 +24,15 @@ Call = Callable[..., Said]
 
 
 @pytest.fixture
-def fcnlab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+def columns() -> int:
+    """How wide the terminal is."""
+    return 80
+
+
+@pytest.fixture
+def fcnlab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, columns: int) -> Call:
     """Call `fcnlab` in this process, as the shell would, from an empty folder."""
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: object) -> Said:

@@ -8,8 +8,7 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,38 +20,15 @@ import yaml
 from fcnlab import cli
 from fcnlab.places import Lab
 from fcnlab.spec import catalog
+from tests.cli.conftest import Call, Said
 from tests.conftest import SMOKE, write_grid
 
 HEAVY = "{'torch', 'torchvision', 'timm', 'mlflow', 'pandas'}"
 
 
-@dataclass(frozen=True)
-class Said:
-    """What a call of `fcnlab` came to."""
-
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Said]
-
-
 @pytest.fixture
-def fcnlab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """Call `fcnlab` in this process, as the shell would, from an empty folder."""
-    monkeypatch.setenv("COLUMNS", "250")
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["fcnlab", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        code = caught.value.code
-        assert code is None or isinstance(code, int)
-        return Said(code or 0, *capsys.readouterr())
-
-    return call
+def columns() -> int:
+    return 250
 
 
 def refused(said: Said, *parts: str) -> None:

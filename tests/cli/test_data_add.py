@@ -14,7 +14,8 @@ from PIL import Image
 
 from fcnlab.places import Lab
 from fcnlab.spec.config import Dataset
-from tests.cli.test_cli import Call, Said, fcnlab, refused  # noqa: F401 - a fixture
+from tests.cli.conftest import Call, Said
+from tests.cli.test_cli import refused
 
 SHAPE = (4, 6)
 
@@ -34,7 +35,12 @@ def fill(images: Path, masks: Path, ids: str, values: Any, *, ending: str = "_ma
 
 
 @pytest.fixture
-def call(fcnlab: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:  # noqa: F811 - the fixture
+def columns() -> int:
+    return 250
+
+
+@pytest.fixture
+def call(fcnlab: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
     """Call `fcnlab` from inside a new lab; its data lie beside it, in ../mine."""
     assert fcnlab("init", "lab").code == 0
     monkeypatch.chdir(tmp_path / "lab")

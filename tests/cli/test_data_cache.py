@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 import pytest
 
-from fcnlab import cli
 from fcnlab.data.cache import INDEX, PIXELS, caches
-
-Call = Callable[..., tuple[int, str, str]]
+from tests.cli.conftest import Call
 
 
 @pytest.fixture
-def data_cache(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """Call `fcnlab data cache` from an empty folder: exit code, standard output, standard error."""
-    monkeypatch.setenv("COLUMNS", "250")
-    monkeypatch.chdir(tmp_path)
+def columns() -> int:
+    return 250
 
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fcnlab", "data", "cache", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        assert caught.value.code is None or isinstance(caught.value.code, int)
-        return caught.value.code or 0, *capsys.readouterr()
 
-    return call
+@pytest.fixture
+def data_cache(fcnlab: Call) -> Call:
+    """Call `fcnlab data cache`."""
+    return partial(fcnlab, "data", "cache")
 
 
 @pytest.fixture

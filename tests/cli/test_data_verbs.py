@@ -5,50 +5,30 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import sys
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fcnlab import cli
 from fcnlab.data import sources
 from fcnlab.data.fetch import ARCHIVES
 from fcnlab.data.sources import Archive, Source
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a call of `fcnlab` came to."""
-
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Said]
+from tests.cli.conftest import Call, Said
 
 
 @pytest.fixture
-def fcnlab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """Call `fcnlab data` in this process, as the shell would, with the data below the current folder."""
-    monkeypatch.setenv("COLUMNS", "250")
+def columns() -> int:
+    return 250
+
+
+@pytest.fixture
+def fcnlab(fcnlab: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+    """Call `fcnlab data` with the data below the current folder."""
     monkeypatch.setenv("FCNLAB_DATA", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["fcnlab", "data", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        code = caught.value.code
-        assert code is None or isinstance(code, int)
-        return Said(code or 0, *capsys.readouterr())
-
-    return call
+    return partial(fcnlab, "data")
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,31 +11,25 @@ import pytest
 import torch
 from PIL import Image
 
-from fcnlab import cli
 from fcnlab.metrics import figures
 from fcnlab.places import Lab
 from fcnlab.trial.record import RunFolder
 from fcnlab.trial.run import run_trial
 from fcnlab.use.load import load
+from tests.cli.conftest import Call
 from tests.conftest import SMOKE, arrays_of, write_grid
-
-Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def fcnlab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """Call `fcnlab` in this process, as the shell would; gives exit code, output and errors."""
+def columns() -> int:
+    return 250
+
+
+@pytest.fixture
+def fcnlab(fcnlab: Call) -> Call:
+    """Call `fcnlab` with one thread, as the trials ran."""
     torch.set_num_threads(1)
-    monkeypatch.setenv("COLUMNS", "250")
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fcnlab", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        return int(caught.value.code or 0), *capsys.readouterr()
-
-    return call
+    return fcnlab
 
 
 @pytest.fixture
