@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from fcnlab.processor import processor_name
 
 VERSIONS = ("fcnlab", "torch", "torchvision", "numpy", "pillow")
 
@@ -56,7 +57,7 @@ class Machine:
 def machine(*peers: str) -> Machine:
     """Describe this machine now. `peers` are packages beside VERSIONS whose versions are wanted."""
     return Machine(
-        processor=_processor(),
+        processor=processor_name(),
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         threads=torch.get_num_threads(),
@@ -100,10 +101,3 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
-    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return named or platform.processor() or platform.machine()

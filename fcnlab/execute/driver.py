@@ -70,7 +70,7 @@ def run(
     for planned in plan.left:  # before anything is started or published: this is where a full disk shows
         planned.folder.make()
     with _leases(lab) as leases:
-        publisher = Publisher(grid, lab, leases, watcher)
+        publisher = Publisher(plan, lab, leases, watcher)
         shift = _Shift(plan, lab, leases, publisher, watcher, interrupted, fail_fast)
         try:
             publisher.take_over()
@@ -101,7 +101,7 @@ def sync(grid: Grid, lab: Lab, watcher: Watcher) -> Outcome:
     """
     plan = make_plan(grid, lab)
     with _leases(lab) as leases:
-        publisher = Publisher(grid, lab, leases, watcher)
+        publisher = Publisher(plan, lab, leases, watcher)
         if not publisher.take_over():
             raise RunError(
                 f"the grid {grid.name} is being run in {lab.root}, and published as it goes; watch it with "

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fcnlab.errors import TrackingError
 from fcnlab.execute.lease import Leases
-from fcnlab.execute.plan import Planned, make_plan
+from fcnlab.execute.plan import Plan, Planned
 from fcnlab.execute.watch import Watcher
 from fcnlab.places import Lab
 from fcnlab.spec.grid import Grid
@@ -47,13 +47,14 @@ class Publisher:
     another takes over. So a record is published once.
     """
 
-    def __init__(self, grid: Grid, lab: Lab, leases: Leases, watcher: Watcher) -> None:
+    def __init__(self, plan: Plan, lab: Lab, leases: Leases, watcher: Watcher) -> None:
         self.postponed: str | None = None
-        self._grid = grid
+        self._plan = plan
+        self._grid = plan.grid
         self._lab = lab
         self._leases = leases
         self._watcher = watcher
-        self._folder = lab.notes / grid.name
+        self._folder = lab.notes / plan.grid.name
         self._folder.mkdir(parents=True, exist_ok=True)
         self._book: Book | None = None
         self._parent = ""
@@ -65,14 +66,14 @@ class Publisher:
         """Become the one who publishes, if no other driver does; what the book lacks is published at once."""
         if not self._publishes and self._leases.claim(self._folder):
             self._publishes = True
-            plan = make_plan(self._grid, self._lab)
             with self._trying():
                 self._book = open_book(self._grid, self._lab)
                 self._parent = self._book.parent(self._grid.file.question)
-                self._book.show({planned.key for planned in plan.trials})
+                self._book.show({planned.key for planned in self._plan.trials})
                 note_experiment(self._grid, self._lab, self._book.experiment)
-            for planned, record in plan.ended:
-                if self._book is not None and not self._book.is_published(record):
+            for planned in self._plan.everything:  # more of them may have ended since the plan was made
+                record = planned.record
+                if record is not None and self._book is not None and not self._book.is_published(record):
                     self.publish(planned, record)
         return self._publishes
 

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from fcnlab.data.fingerprint import cache_folder
+from fcnlab.processor import processor_flags
 
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 """No -ffast-math: what is no number must stay so, or a divergence would not show."""
@@ -73,7 +74,4 @@ def _fingerprint(source: Path, compiler: str) -> str:
 
 def _processor() -> str:
     """The kind of processor, with what instructions it has."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
-    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
-    return f"{platform.system()} {platform.machine()} {platform.processor()} {flags}"
+    return f"{platform.system()} {platform.machine()} {platform.processor()} {processor_flags()}"

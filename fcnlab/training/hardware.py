@@ -9,10 +9,11 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import torch
+
+from fcnlab.processor import processor_flags, processor_name
 
 Precision = Literal["fp32", "bf16"]
 
@@ -31,16 +32,7 @@ def resolve_precision(wanted: str, on: torch.device) -> Precision:
 
 
 def _cpu_multiplies_bf16() -> bool:
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "bf16" in _cpu_flags()
-
-
-def _cpu_flags() -> str:
-    """The CPU's feature flags on Linux, such as avx512_bf16 or amx_bf16; empty elsewhere."""
-    info = Path("/proc/cpuinfo")
-    if not info.exists():
-        return ""
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
-    return next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "bf16" in processor_flags()
 
 
 def autocast(on: torch.device, precision: Precision) -> Callable[[], AbstractContextManager[object]]:
@@ -61,10 +53,7 @@ def name(on: torch.device) -> str:
     """What people call the device, such as `NVIDIA H200` or `AMD EPYC (2 threads)`."""
     if on.type == "cuda":
         return torch.cuda.get_device_name(on)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return f"{model or platform.processor() or platform.machine()} ({torch.get_num_threads()} threads)"
+    return f"{processor_name()} ({torch.get_num_threads()} threads)"
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -198,7 +198,7 @@ def test_two_drivers_of_one_grid_share_it(calm: Path, tmp_path: Path) -> None:
 def test_a_grid_that_is_being_run_is_not_synced_by_another(calm: Path) -> None:
     grid, lab = fcnlab.load_grid(calm), Lab.find(calm)
     with driver._leases(lab) as leases:
-        assert Publisher(grid, lab, leases, Watcher()).take_over()
+        assert Publisher(make_plan(grid, lab), lab, leases, Watcher()).take_over()
         with pytest.raises(RunError, match="is being run"):
             driver.sync(grid, lab, Watcher())
 
