@@ -73,7 +73,7 @@ class Publisher:
                 note_experiment(self._grid, self._lab, self._book.experiment)
             for planned in self._plan.everything:  # more of them may have ended since the plan was made
                 record = planned.record
-                if record is not None and self._book is not None and not self._book.is_published(record):
+                if record is not None:
                     self.publish(planned, record)
         return self._publishes
 
@@ -106,7 +106,9 @@ class Publisher:
                 self._written[planned.key] = time.monotonic()
 
     def publish(self, planned: Planned, record: Record) -> None:
-        """Write a record."""
+        """Write a record, unless the book has it: another driver may have run the trial and published it."""
+        if self._book is None or self._book.is_published(record):
+            return
         if planned.key not in self._runs:
             self.begin(planned)
         with self._trying():

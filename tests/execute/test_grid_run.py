@@ -190,9 +190,22 @@ def test_two_drivers_of_one_grid_share_it(calm: Path, tmp_path: Path) -> None:
     started = [line.split("start  ")[1] for text in said for line in text.splitlines() if line.startswith("start  ")]
     assert sorted(started) == sorted(set(started)) and len(started) == 4, "none is run twice"
     pd.testing.assert_frame_equal(table(path), table(calm))
-    assert fcnlab.frame(fcnlab.load_grid(path))["run_id"].is_unique
+    assert set(fcnlab.frame(fcnlab.load_grid(path))["run_id"]) == _trial_runs(path), "each is published once"
     assert _statuses(path) == {"FINISHED"}
     assert list(tmp_path.glob("runs/*/lease.*")) + list((tmp_path / ".fcnlab" / "drivers").iterdir()) == []
+
+
+def test_what_another_driver_has_published_is_not_published_again(calm: Path) -> None:
+    grid, lab = fcnlab.load_grid(calm), Lab.find(calm)
+    before = _trial_runs(calm)
+    with driver._leases(lab) as leases:
+        publisher = Publisher(make_plan(grid, lab), lab, leases, Watcher())
+        assert publisher.take_over()
+        for planned in make_plan(grid, lab).trials:
+            assert planned.record is not None
+            publisher.publish(planned, planned.record)
+        publisher.close(complete=True)
+    assert _trial_runs(calm) == before
 
 
 def test_a_grid_that_is_being_run_is_not_synced_by_another(calm: Path) -> None:
@@ -259,6 +272,16 @@ def _children(pid: int) -> list[int]:
         pytest.skip("finds processes in /proc, which only Linux has")
     listed = [Path(f"/proc/{pid}/task/{pid}/children")]
     return [int(child) for file in listed if file.exists() for child in file.read_text().split()]
+
+
+def _trial_runs(path: Path) -> set[str]:
+    """The ids of all runs of trials, those that a retry has replaced among them."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(Lab.find(path).tracking_uri)
+    experiment = client.get_experiment_by_name("fcnlab/question")
+    assert experiment is not None
+    return {run.info.run_id for run in client.search_runs([experiment.experiment_id], "tags.`fcnlab.role` = 'trial'")}
 
 
 def _statuses(path: Path) -> set[str]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,7 @@ def test_of_many_who_claim_at_once_one_succeeds(tmp_path: Path) -> None:
 def test_a_beating_driver_shows_that_it_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "BEAT", 0.01)
     with Presence(tmp_path) as here:
-        seen = set()
-        while len(seen) < 3:
+        seen, deadline = set(), time.monotonic() + 30
+        while len(seen) < 3 and time.monotonic() < deadline:
             seen.add((tmp_path / here.driver).read_text())
+        assert len(seen) == 3
