@@ -9,8 +9,10 @@ STAMP := $(VENV)/.installed
 
 .PHONY: demo test browser check readme clean
 
+# In a lab of its own: the results of the repository are those that its tests and its README speak of.
 demo: $(STAMP)
-	$(BIN)/fcnlab grid run experiments/quickstart.yaml
+	@[ -d demo ] || $(BIN)/fcnlab init demo
+	$(BIN)/fcnlab grid run demo/experiments/quickstart.yaml
 
 test: $(STAMP) browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -38,4 +40,4 @@ readme: $(STAMP)
 	$(BIN)/python docs/fill_readme.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) demo build *.egg-info
