@@ -37,7 +37,7 @@ for _variable, _value in {
     os.environ.setdefault(_variable, _value)
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import Param, Run
     from mlflow.tracking import MlflowClient
     from torch import nn
 
@@ -170,22 +170,26 @@ class Book:
         run = self._runs.get(record.key)
         return run is not None and run.published is not None and (run.published == record.ended or run.finished)
 
-    def begin(self, trial: Trial, label: str, axes: Mapping[str, str], parent: str) -> str:
-        """The id of the trial's run, RUNNING; the one that an interrupted driver left is taken up again."""
+    def begin(self, trial: Trial, label: str, axes: Mapping[str, str], parent: str, since: float) -> str:
+        """The id of the trial's run, RUNNING `since` a time; the one that an interrupted driver left is taken up again.
+
+        What the trial is, is written with the first figures of it.
+        """
         with _reaching(self._uri):
             run = self._runs.get(trial.key)
             if run is not None and run.published is not None:
                 self._client.set_tag(run.run_id, "fcnlab.superseded", "true")
                 run = None
             if run is None:
-                run = self._runs[trial.key] = self._make_run(trial, label, axes, parent)
+                run_id = self._make_run(trial, label, parent, since)
+                run = self._runs[trial.key] = _Run(run_id, epochs=0, current=True)
             else:
                 self._client.update_run(run.run_id, status="RUNNING")
+            if not run.described:
+                run.undescribed = trial, axes
             return run.run_id
 
-    def _make_run(self, trial: Trial, label: str, axes: Mapping[str, str], parent: str) -> _Run:
-        from mlflow.entities import Dataset, DatasetInput, Param
-
+    def _make_run(self, trial: Trial, label: str, parent: str, since: float) -> str:
         tags = {
             "fcnlab.role": "trial",
             "fcnlab.superseded": "false",
@@ -198,13 +202,7 @@ class Book:
             "mlflow.source.type": "LOCAL",
             "mlflow.source.name": self._command(label, trial.seed),
         }
-        run_id = str(self._client.create_run(self._experiment, tags=tags).info.run_id)
-        params = {**trial.names, **axes, "seed": str(trial.seed)}
-        self._client.log_batch(run_id, params=[Param(name, value[:6000]) for name, value in params.items()])
-        digest = trial.data.rpartition(":")[2][:DIGEST]
-        dataset = Dataset(trial.names["dataset"], digest, "fcnlab", json.dumps({"fingerprint": trial.data}))
-        self._client.log_inputs(run_id, [DatasetInput(dataset)])
-        return _Run(run_id, epochs=0, current=True)
+        return str(self._client.create_run(self._experiment, int(since * 1000), tags).info.run_id)
 
     def _command(self, label: str, seed: int) -> str:
         """What a person types to have this trial again."""
@@ -213,9 +211,10 @@ class Book:
     def log_epochs(self, key: str, epochs: Sequence[EpochRecord]) -> None:
         """Write the curves of the epochs that the trial's run does not have yet."""
         with _reaching(self._uri):
-            new = self._new_epochs(self._runs[key], epochs)
-            if new:
-                self._log(self._runs[key].run_id, new)
+            run = self._runs[key]
+            new = self._new_epochs(run, epochs)
+            if new or run.undescribed:
+                self._log(run, new)
 
     def _new_epochs(self, run: _Run, epochs: Sequence[EpochRecord]) -> dict[int, dict[str, float]]:
         """The curves by epoch that a run lacks; a run that an earlier driver made is asked what it has."""
@@ -237,7 +236,7 @@ class Book:
             final = trial_metrics(record, select)
             steps = self._new_epochs(run, record.epochs)
             steps[0] = {name: value for name, value in final.items() if name not in there}
-            self._log(run.run_id, steps, trial_tags(record) | {"fcnlab.published": record.ended})
+            self._log(run, steps, trial_tags(record) | {"fcnlab.published": record.ended})
             for file in (folder.record, folder.counts):
                 if file.exists():
                     self._client.log_artifact(run.run_id, str(file))
@@ -260,16 +259,27 @@ class Book:
                 self._client.log_artifacts(run.run_id, str(Path(folder) / MODEL), MODEL)
         return True
 
-    def _log(
-        self, run_id: str, steps: Mapping[int, Mapping[str, float]], tags: Mapping[str, str] | None = None
-    ) -> None:
+    def _log(self, run: _Run, steps: Mapping[int, Mapping[str, float]], tags: Mapping[str, str] | None = None) -> None:
         from mlflow.entities import Metric, RunTag
 
         now = int(time.time() * 1000)
         points = [Metric(name, v, now, step) for step, values in steps.items() for name, v in values.items()]
         named = [RunTag(name, value[:5000]) for name, value in (tags or {}).items()]
+        params = self._describe(run.run_id, *run.undescribed) if run.undescribed else []
         for start in range(0, max(1, len(points)), BATCH):
-            self._client.log_batch(run_id, metrics=points[start : start + BATCH], tags=named if start == 0 else [])
+            self._client.log_batch(run.run_id, points[start : start + BATCH], params, named)
+            params, named = [], []
+        run.described, run.undescribed = True, None
+
+    def _describe(self, run_id: str, trial: Trial, axes: Mapping[str, str]) -> list[Param]:
+        """Write what data a trial learns from; returns what else it is, which is written with the first figures."""
+        from mlflow.entities import Dataset, DatasetInput, Param
+
+        digest = trial.data.rpartition(":")[2][:DIGEST]
+        dataset = Dataset(trial.names["dataset"], digest, "fcnlab", json.dumps({"fingerprint": trial.data}))
+        self._client.log_inputs(run_id, [DatasetInput(dataset)])
+        params = {**trial.names, **axes, "seed": str(trial.seed)}
+        return [Param(name, value[:6000]) for name, value in params.items()]
 
     def end(self, run_id: str, status: str, *, stopped: int | None = None) -> None:
         """Say how a run ended, such as FINISHED, FAILED or KILLED, and after which epoch its grid stopped it."""
@@ -296,13 +306,16 @@ class Book:
 class _Run:
     """What the book knows of a trial's run: how many epochs it has (None: to be asked), and whether it is done.
 
-    One that is `taken_up` was made by an earlier driver, and has what that one came to write.
+    One that is `taken_up` was made by an earlier driver, and has what that one came to write. `undescribed` is what
+    trial it is, and its axes, until that is written.
     """
 
     run_id: str
     epochs: int | None
     current: bool | None = None
     taken_up: bool = False
+    described: bool = False
+    undescribed: tuple[Trial, Mapping[str, str]] | None = None
     published: str | None = None
     finished: bool = False
 
@@ -315,6 +328,7 @@ def _known(run: Run) -> _Run:
         epochs=None,
         current=current,
         taken_up=True,
+        described=bool(run.data.params),
         published=tags.get("fcnlab.published") if run.info.status in ("FINISHED", "FAILED") else None,
         finished=run.info.status == "FINISHED",
     )

@@ -202,8 +202,8 @@ class _Shift:
             self._settle(ended, executor)
         for planned, _ in self._running.values():
             epochs = planned.folder.read_progress()
-            if self._watcher.progress(planned, epochs):
-                self._publisher.epochs(planned, epochs)
+            self._watcher.progress(planned, epochs)
+            self._publisher.follow(planned, epochs)
         if time.monotonic() - self._looked_elsewhere > LOOK_ELSEWHERE:
             self._look_elsewhere()
 

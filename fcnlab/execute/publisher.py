@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from fcnlab.errors import TrackingError
@@ -16,8 +17,11 @@ from fcnlab.spec.grid import Grid
 from fcnlab.tracking import Book
 from fcnlab.trial.record import EpochRecord, Record, write_whole
 
-CURVES = 5.0
-"""Seconds between two writings of a trial's curves; at its end it has all of them."""
+PERIOD = 5.0
+"""Seconds after which a trial that runs is seen in the book, and between two writings of its curves.
+
+Each request takes a store its time: of a trial that ends sooner, all is written at once.
+"""
 
 
 def open_book(grid: Grid, lab: Lab) -> Book:
@@ -58,8 +62,7 @@ class Publisher:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._book: Book | None = None
         self._parent = ""
-        self._runs: dict[str, str] = {}
-        self._written: dict[str, float] = {}  # when a run was last written to
+        self._running: dict[str, _Running] = {}
         self._publishes = False
 
     def take_over(self) -> bool:
@@ -88,47 +91,63 @@ class Publisher:
                 self._watcher.postponed(str(error))
 
     def begin(self, planned: Planned) -> None:
-        """Say that a trial runs."""
-        with self._trying():
-            if self._book is not None:
-                axes = {axis: str(value) for axis, value in planned.cell.axes.items() if "." in axis}
-                run = self._book.begin(planned.trial, planned.cell.label, axes, self._parent)
-                self._runs[planned.key] = run
-                self._written[planned.key] = time.monotonic()
+        """Note that a trial runs from now on, also if it did before."""
+        self._running.setdefault(planned.key, _Running(planned, time.time(), time.monotonic()))
 
-    def epochs(self, planned: Planned, epochs: list[EpochRecord]) -> None:
-        """Write the curves so far, now and then: each request takes a store its time."""
-        if time.monotonic() - self._written.get(planned.key, 0.0) < CURVES:
-            return
-        with self._trying():
-            if self._book is not None and planned.key in self._runs:
-                self._book.log_epochs(planned.key, epochs)
-                self._written[planned.key] = time.monotonic()
+    def follow(self, planned: Planned, epochs: list[EpochRecord]) -> None:
+        """Show a trial that runs, and its curves so far, now and then."""
+        running = self._running[planned.key]
+        if time.monotonic() - running.written >= PERIOD:
+            running.written = time.monotonic()
+            with self._trying():
+                if self._book is not None:
+                    self._open_run(self._book, planned)
+                    self._book.log_epochs(planned.key, epochs)
+
+    def _open_run(self, book: Book, planned: Planned) -> str:
+        """The id of the run of a trial that is to be written to."""
+        self.begin(planned)
+        running = self._running[planned.key]
+        if running.run is None:
+            axes = {axis: str(value) for axis, value in planned.cell.axes.items() if "." in axis}
+            running.run = book.begin(planned.trial, planned.cell.label, axes, self._parent, running.since)
+        return running.run
 
     def publish(self, planned: Planned, record: Record) -> None:
         """Write a record, unless the book has it: another driver may have run the trial and published it."""
-        if self._book is None or self._book.is_published(record):
-            return
-        if planned.key not in self._runs:
-            self.begin(planned)
-        with self._trying():
-            if self._book is not None:
+        if self._book is not None and not self._book.is_published(record):
+            with self._trying():
+                self._open_run(self._book, planned)
                 self._book.publish(record, planned.folder, self._grid.file.select)
-                del self._runs[planned.key], self._written[planned.key]
+        self._running.pop(planned.key, None)
 
     def stopped(self, planned: Planned, epoch: int) -> None:
         """Say that the grid has stopped a trial after an epoch."""
-        self.begin(planned)
         with self._trying():
             if self._book is not None:
-                self._book.log_epochs(planned.key, planned.folder.read_progress())
-                self._book.end(self._runs.pop(planned.key), "KILLED", stopped=epoch)
+                self._end_early(self._book, planned, stopped=epoch)
+        self._running.pop(planned.key, None)
+
+    def _end_early(self, book: Book, planned: Planned, *, stopped: int | None = None) -> None:
+        run = self._open_run(book, planned)
+        book.log_epochs(planned.key, planned.folder.read_progress())
+        book.end(run, "KILLED", stopped=stopped)
 
     def close(self, *, complete: bool) -> None:
         """Say how it stands, and let another driver publish: a trial that is paused is KILLED until taken up again."""
         with self._trying():
             if self._book is not None:
-                for run in self._runs.values():
-                    self._book.end(run, "KILLED")
+                for running in list(self._running.values()):
+                    self._end_early(self._book, running.planned)
                 self._book.end(self._parent, "FINISHED" if complete else "KILLED")
         self._leases.release(self._folder)
+
+
+@dataclass
+class _Running:
+    """A trial that runs since a time, in seconds since 1970; its run, and when that was last looked at."""
+
+    planned: Planned
+    since: float
+    written: float
+    run: str | None = None

@@ -208,6 +208,33 @@ def test_what_another_driver_has_published_is_not_published_again(calm: Path) ->
     assert _trial_runs(calm) == before
 
 
+def test_a_trial_that_runs_for_a_while_is_seen_with_its_curves(
+    calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    ended = make_plan(fcnlab.load_grid(calm), Lab.find(calm)).trials[0].record
+    assert ended is not None
+    path = write_grid(tmp_path, SMOKE)
+    lab = Lab.find(path)
+    plan = make_plan(fcnlab.load_grid(path), lab)
+    with driver._leases(lab) as leases:
+        publisher = Publisher(plan, lab, leases, Watcher())
+        assert publisher.take_over()
+        publisher.begin(plan.trials[0])
+        publisher.follow(plan.trials[0], ended.epochs)
+        assert _trial_runs(path) == set(), "what may end in a moment is written when it has"
+        monkeypatch.setattr("fcnlab.execute.publisher.PERIOD", 0.0)
+        publisher.follow(plan.trials[0], [])
+        publisher.follow(plan.trials[0], ended.epochs)
+        (shown,) = (MlflowClient(lab.tracking_uri).get_run(run) for run in _trial_runs(path))
+        assert shown.info.status == "RUNNING"
+        assert shown.data.params["head"] == "fcn32s" and shown.inputs.dataset_inputs
+        assert shown.data.metrics["epoch_loss"] == ended.epochs[-1].loss
+        publisher.close(complete=False)
+    assert _statuses(path) == {"KILLED"}, "until it is taken up again"
+
+
 def test_a_grid_that_is_being_run_is_not_synced_by_another(calm: Path) -> None:
     grid, lab = fcnlab.load_grid(calm), Lab.find(calm)
     with driver._leases(lab) as leases:
