@@ -16,6 +16,7 @@ import json
 import multiprocessing
 import os
 import sys
+from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
@@ -24,9 +25,11 @@ from threading import Thread
 
 import torch
 
+from fcnlab.errors import ModelError
 from fcnlab.execute.base import PAUSE, Job
 from fcnlab.places import Lab
 from fcnlab.training import hardware
+from fcnlab.trial.build import prepare
 from fcnlab.trial.record import RunFolder
 from fcnlab.trial.run import run_trial
 
@@ -44,6 +47,8 @@ def main(root: str, data_root: str, threads: str) -> None:
         if line == PAUSE:  # it came after the trial had ended
             continue
         job = Job.model_validate_json(line)
+        with suppress(ModelError):  # the trial will meet it too, and its record say so
+            prepare(job.trial.variant)
         pause = context.Event()
         child = context.Process(target=_run, args=(job, lab, int(threads), pause))  # type: ignore[attr-defined]
         child.start()

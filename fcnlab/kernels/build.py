@@ -19,6 +19,9 @@ from fcnlab.processor import processor_flags
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 """No -ffast-math: what is no number must stay so, or a divergence would not show."""
 
+KERNELS = tuple(sorted(source.stem for source in Path(__file__).parent.glob("*.c")))
+"""What there is to be compiled."""
+
 _log = logging.getLogger(__name__)
 
 

@@ -44,7 +44,7 @@ class TimmBackbone(Backbone):
         """
         super().__init__()
         self._name = name
-        fit = _fit(name, output_stride)
+        fit = find_fit(name, output_stride)
         self.multiple, self.fixed_size, self._margin, self._maps = fit.multiple, fit.fixed_size, fit.margin, fit.maps
         self.body = _create(name, fit.options, pretrained=pretrained)
         self._nhwc = _is_nhwc(self.body)
@@ -115,7 +115,7 @@ _MARGINS = (16, 32, 48, 64)
 
 
 @functools.cache
-def _fit(name: str, output_stride: int) -> _Fit:
+def find_fit(name: str, output_stride: int) -> _Fit:
     """Find out how `name` has to be used: on the meta device, where nothing is computed, and once for each name.
 
     Raises:

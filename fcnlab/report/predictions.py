@@ -13,7 +13,8 @@ from fcnlab.places import Lab
 from fcnlab.training import hardware
 from fcnlab.training.evaluate import evaluate
 from fcnlab.training.protocol import Protocol
-from fcnlab.trial.finished import Choice, Finished
+from fcnlab.trial.finished import Finished
+from fcnlab.trial.record import Choice
 from fcnlab.trial.samples import save_sample
 
 

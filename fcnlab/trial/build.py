@@ -19,9 +19,11 @@ from fcnlab.data.base import Dataset
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.decoded import DecodedSplit, open_decoded
 from fcnlab.errors import ModelError, nearest
+from fcnlab.kernels.build import KERNELS, library
 from fcnlab.models import FCN, HEADS, Backbone, Interpolation, PaperBackbone, TimmBackbone, TransposedUpsampler
 from fcnlab.models.backbone import load_weights
 from fcnlab.models.heads import CoarseHead, Head
+from fcnlab.models.timm_backbone import find_fit
 from fcnlab.spec import config
 from fcnlab.spec.config import Recipe, Upsampler, Variant
 from fcnlab.streams import stream
@@ -62,6 +64,19 @@ def build_model(variant: Variant, classes: int, seed: int, weights_file: Path | 
         torch.manual_seed(stream(seed, "head"))
         head = build_head(variant, backbone, classes)
     return FCN(backbone, head)
+
+
+def prepare(variant: Variant) -> None:
+    """Find out, once for all trials of this process and of those forked from it, what building the variant takes.
+
+    Raises:
+        ModelError: as `build_model`, but for the weights.
+    """
+    spec = variant.backbone
+    if spec.timm is not None:
+        find_fit(spec.timm, variant.head.output_stride)
+    for kernel in KERNELS:
+        library(kernel)
 
 
 def _backbone(variant: Variant) -> Backbone:

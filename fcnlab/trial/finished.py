@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from pydantic import ValidationError
 from torch import Tensor
@@ -18,10 +17,7 @@ from fcnlab.spec.config import Variant
 from fcnlab.spec.trial import Trial
 from fcnlab.trial.build import build_model
 from fcnlab.trial.lookup import SHORT, find_folder
-from fcnlab.trial.record import Record, RunFolder, Scores
-
-Choice = Literal["last", "best"]
-"""Which weights: those of the last epoch, or of the one that is best on val."""
+from fcnlab.trial.record import Choice, Record, RunFolder, Scores
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from fcnlab.errors import RunError
 from fcnlab.spec.trial import Trial
 
+Choice = Literal["last", "best"]
+"""Which epoch of a trial is scored, and whose weights: its last, or the one that was best on val."""
+
 
 class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
@@ -55,7 +58,7 @@ class Scores(_Value):
     """
 
     split: str
-    choice: Literal["last", "best"]
+    choice: Choice
     epoch: int
     images: int
     miou: float | None

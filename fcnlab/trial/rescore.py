@@ -30,9 +30,9 @@ from fcnlab.spec import config
 from fcnlab.training import hardware
 from fcnlab.training.evaluate import evaluate
 from fcnlab.training.protocol import Protocol, Size
-from fcnlab.trial.finished import Choice, Finished
+from fcnlab.trial.finished import Finished
 from fcnlab.trial.lookup import SHORT
-from fcnlab.trial.record import Scores, write_whole
+from fcnlab.trial.record import Choice, Scores, write_whole
 from fcnlab.trial.scoring import BoundaryCounts, scores
 
 Progress = Callable[[int, int], None]

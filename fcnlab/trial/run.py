@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from fcnlab.trial.build import Training, build_model, build_training
 from fcnlab.trial.environment import environment
 from fcnlab.trial.record import (
     Cause,
+    Choice,
     Cost,
     EpochRecord,
     Failure,
@@ -112,6 +113,13 @@ def failed(trial: Trial, cause: Cause, error: Exception) -> Record:
     return Record.of(trial, "failed", failure=failure)
 
 
+class _Counted(NamedTuple):
+    """Counts [N, C, 3] of a split's images, and of their boundaries."""
+
+    counts: metrics.Counts
+    edges: metrics.Counts
+
+
 class _Run:
     """A trial under way: the model, what trains it, and what has come of it so far."""
 
@@ -132,6 +140,7 @@ class _Run:
         self.epochs: list[EpochRecord] = []
         self.best: tuple[float, int] = (-1.0, 0)  # mIoU on val and the epoch that has it
         self.best_state: dict[str, Tensor] = {}
+        self.last_val: _Counted | None = None  # what the last epoch's validation gave
         self.evaluate_seconds = 0.0
 
     def _build(self, lab: Lab) -> FCN:
@@ -180,7 +189,7 @@ class _Run:
     def _after_epoch(self, epoch: Epoch, training: Training) -> None:
         recipe = self.trial.recipe
         due = epoch.epoch % recipe.validate_every == 0 or epoch.epoch == recipe.epochs
-        val = metrics.figures(self._counts(self._val)) if due else None
+        val = metrics.figures(self._validate(last=epoch.epoch == recipe.epochs)) if due else None
         if val is not None and val.miou > self.best[0]:
             self.best = (val.miou, epoch.epoch)
             self.best_state = {name: value.cpu().clone() for name, value in self.scored.state_dict().items()}
@@ -199,6 +208,13 @@ class _Run:
         self.folder.write_progress(self.epochs)
         if epoch.epoch < recipe.epochs and self.pause(epoch.epoch):
             raise Paused
+
+    def _validate(self, *, last: bool) -> metrics.Counts:
+        """Count val as the network is now; all that is kept of the last epoch is counted with it, in the same pass."""
+        if not last:
+            return self._counts(self._val)
+        self.last_val = self._counted("val", "last", self._val)
+        return self.last_val.counts
 
     @cached_property
     def _val(self) -> DecodedSplit:
@@ -261,38 +277,34 @@ class _Run:
             opened["test"] = open_decoded(self.dataset, splits.test)
         last = self.trial.recipe.epochs
         scores: list[Scores] = []
-        counted: dict[str, metrics.Counts] = {}
-        edges: dict[str, metrics.Counts] = {}
+        counted = {} if self.last_val is None else {"val_last": self.last_val}
         save_file(_contiguous(self.scored.state_dict()), self.folder.weights)
-        choices: tuple[tuple[Literal["last", "best"], int], ...] = (("last", last), ("best", self.best[1]))
+        choices: tuple[tuple[Choice, int], ...] = (("last", last), ("best", self.best[1]))
         for choice, epoch in choices:
             if choice == "best" and epoch != last:
                 self.scored.load_state_dict(self.best_state)
                 save_file(_contiguous(self.best_state), self.folder.best_weights)
             for name, split in opened.items():
-                scored = f"{name}_{choice}"
-                if choice == "best" and epoch == last:
-                    counted[scored], edges[scored] = counted[f"{name}_last"], edges[f"{name}_last"]
-                else:
-                    keep = self._sampler(split) if (name, choice) == (self.trial.report_split, "last") else None
-                    counted[scored], edges[scored] = self._counts_and_boundaries(split, keep)
-                scores.append(figures_of(name, choice, epoch, counted[scored], edges[scored]))
-        arrays: dict[str, Any] = counted | {f"{name}_boundary": counts for name, counts in edges.items()}
+                there = counted.get(f"{name}_last") if epoch == last else None
+                found = counted[f"{name}_{choice}"] = there or self._counted(name, choice, split)
+                scores.append(figures_of(name, choice, epoch, found.counts, found.edges))
+        arrays: dict[str, Any] = {name: found.counts for name, found in counted.items()}
+        arrays |= {f"{name}_boundary": found.edges for name, found in counted.items()}
         arrays |= {f"{name}_ids": np.array(split.ids) for name, split in opened.items()}
         write_whole(self.folder.counts, lambda file: np.savez_compressed(file, **arrays))
         return scores
 
-    def _counts_and_boundaries(
-        self, split: DecodedSplit, keep: Callable[[int, Tensor], None] | None
-    ) -> tuple[metrics.Counts, metrics.Counts]:
+    def _counted(self, name: str, choice: Choice, split: DecodedSplit) -> _Counted:
+        """Count a split and its boundaries, and keep the first predictions of the one that is reported."""
         boundaries = BoundaryCounts(split, self.classes)
+        keep = self._sampler(split) if (name, choice) == (self.trial.report_split, "last") else None
 
         def told(index: int, prediction: Tensor) -> None:
             boundaries(index, prediction)
             if keep is not None:
                 keep(index, prediction)
 
-        return self._counts(split, told), boundaries.counts
+        return _Counted(self._counts(split, told), boundaries.counts)
 
     def _sampler(self, split: DecodedSplit) -> Callable[[int, Tensor], None]:
         """Keep the first predictions of the reported split as pictures."""

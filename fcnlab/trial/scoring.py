@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from torch import Tensor
 
 from fcnlab.boundary import boundary_counts
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.metrics import Counts, figures
-from fcnlab.trial.record import Scores
+from fcnlab.trial.record import Choice, Scores
 
 
 class BoundaryCounts:
@@ -30,7 +28,7 @@ class BoundaryCounts:
         self.counts[index] = boundary_counts(prediction.numpy(), label, self.counts.shape[1])
 
 
-def scores(split: str, choice: Literal["last", "best"], epoch: int, counts: Counts, boundary: Counts) -> Scores:
+def scores(split: str, choice: Choice, epoch: int, counts: Counts, boundary: Counts) -> Scores:
     """The figures of a split's counts [N, C, 3] and of the counts of its boundaries."""
     of = figures(counts)
     return Scores(

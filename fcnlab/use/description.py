@@ -12,7 +12,8 @@ from fcnlab.data.palette import palette
 from fcnlab.errors import ModelError
 from fcnlab.models import FCN
 from fcnlab.spec.config import Variant
-from fcnlab.trial.finished import Choice, Finished
+from fcnlab.trial.finished import Finished
+from fcnlab.trial.record import Choice
 
 Colour = tuple[int, int, int]
 

@@ -10,7 +10,8 @@ from safetensors.torch import save
 
 from fcnlab.errors import ModelError
 from fcnlab.places import Lab
-from fcnlab.trial.finished import Choice, find_finished, network
+from fcnlab.trial.finished import find_finished, network
+from fcnlab.trial.record import Choice
 from fcnlab.use.description import Description
 from fcnlab.use.model import TrainedModel
 
