@@ -8,9 +8,11 @@ import shlex
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -23,6 +25,7 @@ from fcnlab.bench.pairs import Comparison, Timing
 from fcnlab.data.base import Pair
 from fcnlab.errors import RunError
 from fcnlab.places import Lab
+from fcnlab.trial.record import RunFolder
 
 HEADS = ("fcn32s", "fcn16s", "fcn8s")
 CROP, BATCH = (320, 480), 8
@@ -30,7 +33,11 @@ CROP, BATCH = (320, 480), 8
 
 @dataclass(frozen=True)
 class GridBench:
-    """How long a trial of the grid takes, all in all, beside a run of the script, and on what it was measured."""
+    """How long a trial of the grid takes, all in all, beside a run of the script, and on what it was measured.
+
+    Attributes:
+        beside: seconds of each of our trials, but the first of each worker, that were neither training nor evaluation.
+    """
 
     source: str
     images: int
@@ -38,6 +45,7 @@ class GridBench:
     trials: int
     epochs: int
     comparison: Comparison
+    beside: tuple[float, ...]
     machine: Machine
 
     @property
@@ -49,7 +57,8 @@ class GridBench:
         """All figures as plain values; seconds are those of one trial."""
         setting = {"images": self.images, "scored": self.scored, "trials": self.trials, "epochs": self.epochs}
         compared = {name: comparison.to_json() for name, comparison in self.comparisons.items()}
-        return {"source": self.source, **setting, "comparisons": compared, "machine": self.machine.to_json()}
+        measured = {"comparisons": compared, "beside": {"median": median(self.beside), "max": max(self.beside)}}
+        return {"source": self.source, **setting, **measured, "machine": self.machine.to_json()}
 
     def notes(self) -> list[str]:
         """What a reader of the table should know."""
@@ -57,6 +66,8 @@ class GridBench:
             f"{self.source}: {self.images} training images, {self.epochs} epochs, {self.scored} images scored",
             "times are those of one trial, everything counted",
             "ours: fcnlab grid run in a new lab with an empty cache, precision auto, MLflow and the report with it",
+            f"of a trial of ours {median(self.beside):.2f} s are neither training nor evaluation "
+            f"({max(self.beside):.2f} s at most; without the first of each worker)",
             "the peer: a shell loop over benchmarks/peers/run_one.py, float32, a process a run",
             *self.machine.lines(),
         ]
@@ -77,14 +88,36 @@ def compare(
     with files(lab, images + scored, CROP) as (source, pairs), TemporaryDirectory(prefix="fcnlab-bench-") as folder:
         data = _laid_out(Path(folder) / "data", {"train": pairs[:images], "val": pairs[images:]})
         loop = _shell_loop(data, seeds, epochs)
-        taken = []
+        taken, beside = [], []
         for number in range(repeats):
             question = _lab(Path(folder) / f"lab{number}", data, seeds, epochs)
             cache = {"FCNLAB_CACHE": str(Path(folder) / f"cache{number}")}
             ours = [sys.executable, "-m", "fcnlab", "grid", "run", str(question)]
             taken.append(tuple(_timed(command, trials, env) for command, env in ((ours, cache), (loop, {}))))
+            beside += _beside(Lab.find(question))
     comparison = Comparison(tuple(o for o, _ in taken), tuple(p for _, p in taken))
-    return GridBench(source, images, scored, trials, epochs, comparison, machine("timm", "mlflow"))
+    return GridBench(source, images, scored, trials, epochs, comparison, tuple(beside), machine("timm", "mlflow"))
+
+
+def _beside(lab: Lab) -> list[float]:
+    """What trials took beside training and evaluation, in seconds, from the end of the one before on the same worker.
+
+    A trial follows the one that ended longest ago and that no other has followed; each worker's first follows none.
+    """
+    folders = sorted((RunFolder(lab.runs, path.name) for path in lab.runs.iterdir()), key=_began)
+    ended = deque(sorted(folder.record.stat().st_mtime for folder in folders))
+    found = []
+    for folder in folders:
+        record = folder.read()
+        assert record is not None and record.cost is not None, "the grid has finished"
+        if ended[0] <= _began(folder):
+            whole = folder.record.stat().st_mtime - ended.popleft()
+            found.append(whole - record.cost.train_seconds - record.cost.evaluate_seconds)
+    return found
+
+
+def _began(folder: RunFolder) -> float:
+    return folder.trial.stat().st_mtime
 
 
 def _laid_out(data: Path, splits: dict[str, Sequence[Pair]]) -> Path:

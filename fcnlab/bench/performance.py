@@ -29,6 +29,9 @@ TITLES = {
     "metrics": ("Confusion counts", "fcnlab bench metrics --json"),
     "grid": ("A grid against a shell loop", "fcnlab bench grid --json"),
 }
+BESIDE = """Of a trial in that grid {median:.2f} s are neither training nor evaluation ({max:.2f} s at most): building
+the network, checkpoints, files, the worker's and the driver's part. The first of each worker is not among them.
+"""
 NO_GPU = "## On a CUDA GPU\n\nnot measured: none of the machines above has one.\n"
 
 
@@ -41,6 +44,8 @@ def page(folder: Path) -> str:
         parts.append("## Training\n")
     parts += [_training(found) for found in training.values()]
     parts += [_comparisons(*TITLES[name], said[name]) for name in TITLES if name in said]
+    if "grid" in said:
+        parts.append(BESIDE.format(**said["grid"]["beside"]))
     if not any(found["machine"]["gpu"] for found in said.values()):
         parts.append(NO_GPU)
     notes = folder / "notes.md"

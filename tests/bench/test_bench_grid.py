@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from fcnlab.bench import grid, images
 from fcnlab.errors import RunError
 from fcnlab.places import Lab
+from fcnlab.trial.record import RunFolder
+from tests.records import finished
 
 
 @pytest.fixture
@@ -43,3 +46,22 @@ def test_a_commands_time_is_that_of_all_its_processes_and_its_failure_is_told() 
     assert taken.cpu > 0 and taken.wall > 0
     with pytest.raises(RunError, match="the reason"):
         grid._timed(["sh", "-c", "echo the reason; exit 3"], 1, {})
+
+
+def test_what_a_trial_takes_beside_training_and_evaluation_counts_from_the_end_of_the_one_before(
+    data: Path, tmp_path: Path
+) -> None:
+    place = Lab.find(grid._lab(tmp_path / "lab", data, seeds=2, epochs=1))
+    trials = [
+        trial for _, trial in place.grid(tmp_path / "lab" / "experiments" / "timed.yaml").trials(place.fingerprints)
+    ]
+    # Two workers: the third trial follows the second, which ends first, and the fourth the first.
+    times = {0: (100.0, 110.0), 1: (100.0, 109.0), 2: (109.1, 118.0), 3: (110.2, 120.0)}
+    for number, (began, ended) in times.items():
+        folder = RunFolder(place.runs, trials[number].key)
+        folder.make()
+        folder.trial.write_text("{}", encoding="utf-8")
+        folder.finish(finished(trials[number], seconds=7.5))  # and half a second of evaluation
+        os.utime(folder.trial, (began, began))
+        os.utime(folder.record, (ended, ended))
+    assert grid._beside(place) == pytest.approx([118.0 - 109.0 - 8.0, 120.0 - 110.0 - 8.0])
