@@ -36,11 +36,25 @@ def network(backbone: str, head: str) -> FCN:
 
 
 def epochs(
-    pairs: Sequence[Pair], precision: str, backbone: str, head: str, batch: int, crop: tuple[int, int]
+    pairs: Sequence[Pair],
+    precision: str,
+    backbone: str,
+    head: str,
+    batch: int,
+    crop: tuple[int, int],
+    again: int | None = None,
 ) -> Callable[[], int]:
-    """Trains for an epoch at each call, in float32 or in bfloat16 autocast; returns how many images it was."""
+    """Trains for an epoch at each call, in float32 or in bfloat16 autocast; returns how many images it was.
+
+    The backbone is computed `again` up to this stride in the backward pass, if one is given.
+
+    Raises:
+        ModelError: such a backbone cannot be computed again in parts.
+    """
     device = torch.device("cpu")
     model = network(backbone, head)
+    if again is not None:
+        model.backbone.recompute(again)
     mean, std = model.backbone.mean, model.backbone.std
     red, green, blue = (round(255 * value) for value in mean)
     batches = TrainingBatches(

@@ -57,6 +57,7 @@ def page(folder: Path) -> str:
 def _training(found: dict[str, Any]) -> str:
     setting = found["setting"]
     options = " ".join(f"--{name} {setting[name]}" for name in ("backbone", "head", "batch", "images"))
+    options += " --recompute" if setting.get("recompute") else ""
     height, width = setting["crop"]
     sides = [
         (

@@ -25,13 +25,20 @@ from fcnlab.errors import RunError
 
 OURS = ("ours fp32", "ours bf16")
 PEERS = ("d2l", "torchvision", "smp")
+RECOMPUTED = ", recomputed"
+"""Ends the name of ours where the backbone up to stride 8 is computed again, so that less memory is needed."""
 KEEPING = ", memory kept"
 """Ends the name of a peer that runs with the allocator setting that ours has."""
 
 
+def is_ours(side: str) -> bool:
+    """Whether a side is one of ours."""
+    return side.removesuffix(RECOMPUTED) in OURS
+
+
 @dataclass(frozen=True)
 class Setting:
-    """What a side trains: a name of OURS, or of PEERS with or without `KEEPING` behind it, and on what.
+    """What a side trains: a name of OURS or PEERS, with or without `RECOMPUTED` or `KEEPING` behind it, and on what.
 
     Attributes:
         backbone: timm's name, of those that benchmarks/peers/networks.py knows.
@@ -116,13 +123,13 @@ def epochs(setting: Setting) -> Callable[[], int]:
     Raises:
         RunError: the peer's package is not installed.
     """
-    if setting.side in OURS:
+    if is_ours(setting.side):
         from fcnlab.bench.ours import epochs as ours
 
         pairs = [Pair(Path(image).stem, Path(image), Path(mask)) for image, mask in setting.pairs]
-        return ours(
-            pairs, setting.side.removeprefix("ours "), setting.backbone, setting.head, setting.batch, setting.crop
-        )
+        precision = setting.side.removeprefix("ours ").removesuffix(RECOMPUTED)
+        again = 8 if setting.side.endswith(RECOMPUTED) else None
+        return ours(pairs, precision, setting.backbone, setting.head, setting.batch, setting.crop, again)
     from fcnlab.bench.images import CLASSES
     from fcnlab.data.palette import palette
 
@@ -143,8 +150,8 @@ def serve(said: IO[str], answers: IO[str]) -> None:
     given |= {"crop": tuple(given["crop"]), "pairs": tuple(map(tuple, given["pairs"]))}
     setting = Setting(**given)
     torch.set_num_threads(setting.threads)
-    if setting.side in OURS or setting.side.endswith(KEEPING):
-        hardware.keep_freed_memory()
+    if is_ours(setting.side) or setting.side.endswith(KEEPING):
+        hardware.keep_freed_memory(sparingly=setting.side.endswith(RECOMPUTED))
     train = epochs(setting)
     for _ in said:
         wall, cpu = time.perf_counter(), time.process_time()

@@ -13,7 +13,7 @@ from fcnlab.bench.images import CLASSES, files
 from fcnlab.bench.machine import Machine, gemm_peak, machine, threads
 from fcnlab.bench.ours import network
 from fcnlab.bench.pairs import Comparison, Timing
-from fcnlab.bench.sides import KEEPING, OURS, PEERS, Lap, Setting, sides
+from fcnlab.bench.sides import KEEPING, OURS, PEERS, RECOMPUTED, Lap, Setting, is_ours, sides
 from fcnlab.data.base import Pair
 from fcnlab.errors import DataError, SpecError, nearest
 from fcnlab.places import Lab
@@ -49,8 +49,8 @@ class TrainingBench:
     @property
     def comparisons(self) -> dict[str, Comparison]:
         """Each of ours with each peer, by names."""
-        ours = [name for name in self.laps if name in OURS]
-        others = [name for name in self.laps if name not in OURS]
+        ours = [name for name in self.laps if is_ours(name)]
+        others = [name for name in self.laps if not is_ours(name)]
         return {f"{a} / {b}": Comparison(self._timings(a), self._timings(b)) for b in others for a in ours}
 
     def _timings(self, side: str) -> tuple[Timing, ...]:
@@ -58,7 +58,7 @@ class TrainingBench:
 
     def _of_peak(self, side: str) -> float:
         """The share of the peak that a side reaches in a second of the CPU; of bf16's for ours in bf16."""
-        peak = self.peaks["bf16" if side.endswith("bf16") else "fp32"]
+        peak = self.peaks["bf16" if "bf16" in side else "fp32"]
         return 1e9 * self.gflop / self._median(side).cpu / peak
 
     def _median(self, side: str) -> Timing:
@@ -125,8 +125,11 @@ def compare(
     repeats: int = 3,
     cpu_threads: int | None = None,
     peers: Sequence[str] = PEERS,
+    recompute: bool = False,
 ) -> TrainingBench:
     """Train every side for an epoch of the same images in turn, `repeats` times, after one that does not count.
+
+    With `recompute` ours are there a second time, with the backbone up to stride 8 computed again.
 
     Raises:
         DataError: there are fewer images than a batch has, or than are wanted.
@@ -142,9 +145,11 @@ def compare(
     count = cpu_threads or torch.get_num_threads()
     with threads(count), files(lab, images, CROP) as (source, pairs):
         peaks = {"fp32": gemm_peak(torch.float32), "bf16": gemm_peak(torch.bfloat16)}
-        names = [*OURS, *(peer_ + kept for peer_ in peers for kept in ("", KEEPING))]
+        ours = [name + again for again in ("", RECOMPUTED)[: 1 + recompute] for name in OURS]
+        names = [*ours, *(peer_ + kept for peer_ in peers for kept in ("", KEEPING))]
         laps = _laps([_setting(name, backbone, head, batch, CROP, pairs, count) for name in names], repeats)
         setting = {"backbone": backbone, "head": head, "batch": batch, "crop": CROP, "images": images}
+        setting |= {"recompute": recompute}
         found = machine("timm", "segmentation-models-pytorch", "albumentations")
         return TrainingBench(source, setting | {"rounds": repeats}, gflop, peaks, laps, found)
 

@@ -41,6 +41,9 @@ def train(
     peers: Annotated[
         list[str] | None, typer.Option("--peer", help="d2l, torchvision or smp; may be repeated [default: all]")
     ] = None,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="Ours also with the backbone up to stride 8 computed again")
+    ] = False,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads [default: torch's]")] = None,
     as_json: AsJson = False,
     lab: LabOption = None,
@@ -64,6 +67,7 @@ def train(
         repeats=repeats,
         cpu_threads=threads,
         peers=tuple(peers or PEERS),
+        recompute=recompute,
     )
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))

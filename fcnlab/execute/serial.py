@@ -57,7 +57,7 @@ class SerialExecutor(Executor):
         from fcnlab.trial.run import run_trial
 
         torch.set_num_threads(self._threads)
-        hardware.keep_freed_memory()
+        hardware.keep_freed_memory(sparingly=job.trial.recipe.recompute != "none")
         try:
             run_trial(job.trial, self._lab, until=job.until, parts=job.parts, pause=self._pause.is_set)
         except Exception as error:  # noqa: BLE001 - the thread's end is told by `wait`

@@ -109,7 +109,7 @@ def _run(job: Job, lab: Lab, threads: int, pause: Event) -> None:
     os.dup2(log, 2)
     Thread(target=_end_with_the_worker, daemon=True).start()
     torch.set_num_threads(threads)
-    hardware.keep_freed_memory()
+    hardware.keep_freed_memory(sparingly=job.trial.recipe.recompute != "none")
     run_trial(job.trial, lab, until=job.until, parts=job.parts, pause=pause.is_set)
 
 

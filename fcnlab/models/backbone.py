@@ -29,6 +29,8 @@ class Backbone(nn.Module):
         centres: the pixel of the image at which the first feature of each map is centred, for heads that crop; empty
             where the maps begin at the image's corner, feature 0 covering pixel 0.
         mean, std: of the RGB images, scaled to 0..1, that the weights were trained with.
+        chain: where the body is a chain of layers, the one that makes the map of each reduction; empty elsewhere.
+        again: those layers of the chain up to which nothing is kept for the backward pass, set by `recompute`.
         still: modules that stay in evaluation mode while the rest trains, set by `fcnlab.training.freezing`.
     """
 
@@ -38,6 +40,8 @@ class Backbone(nn.Module):
     centres: Mapping[int, float] = MappingProxyType({})
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    chain: Mapping[int, str] = MappingProxyType({})
+    again: frozenset[str] = frozenset()
     still: tuple[nn.Module, ...] = ()
 
     def __init__(self) -> None:
@@ -56,6 +60,24 @@ class Backbone(nn.Module):
     def module_of(self, reduction: int) -> str:
         """The name of the module in the body whose output is the map of a reduction."""
         raise NotImplementedError
+
+    def recompute(self, through: int | None = None) -> None:
+        """Trade time for memory: compute what lies up to the map of reduction `through`, or all, again when needed.
+
+        Outputs, gradients and the statistics of batch norms stay what they are.
+
+        Raises:
+            ModelError: the body is no chain of layers, or has no such map.
+        """
+        if not self.chain:
+            raise ModelError(
+                "the backbone is no chain of layers that could be computed again; to save memory, have the recipe "
+                "accumulate over parts of a batch"
+            )
+        if through is not None and through not in self.chain:
+            have = ", ".join(map(str, sorted(self.chain)))
+            raise ModelError(f"nothing to recompute up to stride {through}; the backbone has maps at {have}")
+        self.again = frozenset(layer for stride, layer in self.chain.items() if through is None or stride <= through)
 
     def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """A state dict with the names and shapes of where such weights are published, under the body's own."""

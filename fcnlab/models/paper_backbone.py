@@ -13,6 +13,7 @@ from torchvision.models.googlenet import Inception
 
 from fcnlab.errors import ModelError, nearest
 from fcnlab.models.backbone import Backbone, load_state, out_of_reach
+from fcnlab.models.chain import chained
 
 MAPS: Mapping[str, Mapping[str, tuple[int, int]]] = {
     "vgg16": {"pool3": (8, 256), "pool4": (16, 512), "drop7": (32, 4096)},
@@ -51,7 +52,8 @@ class PaperBackbone(Backbone):
         self.name = name
         self.body: nn.Sequential = BODIES[name]()
         self.channels = dict(MAPS[name].values())
-        self.centres = _centres(self.body, {layer: reduction for layer, (reduction, _) in MAPS[name].items()})
+        self.chain = {reduction: layer for layer, (reduction, _) in MAPS[name].items()}
+        self.centres = _centres(self.body, {layer: reduction for reduction, layer in self.chain.items()})
         if name == "googlenet":
             # torchvision's weights were trained by others, on images normalised to -1..1.
             self.mean = self.std = (0.5, 0.5, 0.5)
@@ -63,16 +65,12 @@ class PaperBackbone(Backbone):
 
         h and w exceed H/r and W/r by what the padding adds.
         """
-        maps, x = {}, images
-        for name, layer in self.body.named_children():
-            x = layer(x)
-            if name in MAPS[self.name]:
-                maps[MAPS[self.name][name][0]] = x
-        return maps
+        maps = chained(self.body, images, MAPS[self.name], self.again)
+        return {MAPS[self.name][layer][0]: map_ for layer, map_ in maps.items()}
 
     def module_of(self, reduction: int) -> str:
         """The name of the module in the body whose output is the map of a reduction."""
-        return next(layer for layer, (found, _) in MAPS[self.name].items() if found == reduction)
+        return self.chain[reduction]
 
     def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """A state dict with torchvision's names under the body's own, its linear layers reshaped to convolutions."""

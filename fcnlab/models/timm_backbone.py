@@ -12,10 +12,12 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
+from timm.models import FeatureListNet
 from torch import Tensor, nn
 
 from fcnlab.errors import ModelError, nearest
 from fcnlab.models.backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone, out_of_reach
+from fcnlab.models.chain import chained
 
 
 class TimmBackbone(Backbone):
@@ -48,6 +50,7 @@ class TimmBackbone(Backbone):
         self.multiple, self.fixed_size, self._margin, self._maps = fit.multiple, fit.fixed_size, fit.margin, fit.maps
         self.body = _create(name, fit.options, pretrained=pretrained)
         self._nhwc = _is_nhwc(self.body)
+        self.chain = _chain(self.body, self._maps)
         info: Any = self.body.feature_info
         self.channels = {reduction: info.channels()[map_.index] for reduction, map_ in self._maps.items()}
         if tail:
@@ -60,7 +63,8 @@ class TimmBackbone(Backbone):
         """Map normalised images [B, 3, H, W] to features by reduction r, each [B, channels[r], ~H/r, ~W/r].
 
         Raises:
-            ModelError: the model takes images of one size alone, and these have another.
+            ModelError: the model takes images of one size alone, and these have another; or what is to be computed
+                again gives several maps at once.
         """
         height, width = images.shape[-2:]
         if self.fixed_size is not None and (height, width) != self.fixed_size:
@@ -69,7 +73,7 @@ class TimmBackbone(Backbone):
                 "crop and score at that size, or choose a backbone that takes any"
             )
         padded = _padded(images, self.multiple, self._margin)
-        maps = self.body(padded)
+        maps = self._chained(padded) if self.again else self.body(padded)
         found = {reduction: self._nchw(maps[map_.index]) for reduction, map_ in self._maps.items()}
         if self.tail is not None:
             found[32] = self.tail(found[32])
@@ -78,6 +82,13 @@ class TimmBackbone(Backbone):
         return {
             reduction: _over_the_image(map_, self._maps[reduction], height, width) for reduction, map_ in found.items()
         }
+
+    def _chained(self, images: Tensor) -> list[Tensor]:
+        taps: Any = self.body.return_layers
+        maps = list(chained(self.body, images, taps, self.again).values())
+        if not all(isinstance(map_, Tensor) for map_ in maps):
+            raise ModelError(f"a layer of timm's '{self._name}' gives several maps; such cannot be computed again")
+        return maps
 
     def module_of(self, reduction: int) -> str:
         """The name of the module in the body whose output is the map of a reduction."""
@@ -249,6 +260,15 @@ def _on_meta(name: str, **options: Any) -> nn.Module:
     with torch.device("meta"):
         body: nn.Module = timm.create_model(name, features_only=True, **options)
     return body.eval()
+
+
+def _chain(body: nn.Module, maps: Mapping[int, _Map]) -> dict[int, str]:
+    """The layers that make the maps, by reduction, where timm sends images through the body's children in turn."""
+    if type(body) is not FeatureListNet:
+        return {}
+    taps: Any = body.return_layers
+    layers = list(taps)
+    return {reduction: layers[map_.index] for reduction, map_ in maps.items()}
 
 
 def _own_size(body: nn.Module) -> tuple[int, int]:

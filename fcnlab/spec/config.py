@@ -533,6 +533,9 @@ class Recipe(Entry):
     `fused: auto` takes the loss of the scores before their last upsampling where that can be, which is several times
     faster and gives the same figures but for rounding; `off` upsamples first, as the papers do.
 
+    `recompute` saves memory and costs time: what the backbone computes up to the map of this stride, or all of it, is
+    computed again in the backward pass instead of being kept. The figures stay the same.
+
     `precision: auto` is bf16 autocast where the hardware multiplies bf16 natively, and fp32 elsewhere; which one
     it was stands in the record.
     """
@@ -558,6 +561,7 @@ class Recipe(Entry):
     freeze: Literal["none", "stride2", "stride4", "stride8", "stride16", "backbone"] = "none"
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
     fused: Literal["auto", "off"] = "auto"
+    recompute: Literal["none", "stride2", "stride4", "stride8", "stride16", "backbone"] = "none"
     score_scale: Annotated[float, Field(ge=0.1, le=10)] = 1.0
     validate_every: Count = 1
 

@@ -142,7 +142,7 @@ def build_training(
 
     Raises:
         DataError: the split is missing or smaller than one batch.
-        ModelError: there is no map at the stride that the recipe freezes up to.
+        ModelError: there is no map at the stride that the recipe freezes or recomputes up to.
     """
     mean, std = model.backbone.mean, model.backbone.std
     decoded = open_decoded(dataset, split)
@@ -156,6 +156,8 @@ def build_training(
         device=device,
     )
     _freeze(recipe, model.backbone)
+    if recipe.recompute != "none":
+        model.backbone.recompute(_through(recipe.recompute))
     return Training(
         batches,
         _optimizer(recipe, model),
@@ -167,10 +169,13 @@ def build_training(
 
 def _freeze(recipe: Recipe, backbone: Backbone) -> None:
     hold_batch_norm(backbone, recipe.batch_norm)
-    if recipe.freeze == "backbone":
-        freeze(backbone)
-    elif recipe.freeze != "none":
-        freeze(backbone, int(recipe.freeze.removeprefix("stride")))
+    if recipe.freeze != "none":
+        freeze(backbone, _through(recipe.freeze))
+
+
+def _through(part: str) -> int | None:
+    """What `stride8` says as a number; None for the whole backbone."""
+    return None if part == "backbone" else int(part.removeprefix("stride"))
 
 
 def _loss(

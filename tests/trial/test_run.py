@@ -54,6 +54,15 @@ def test_two_runs_of_a_trial_give_identical_figures_weights_and_counts(tmp_path:
     assert all(np.array_equal(counts[0][name], counts[1][name]) for name in counts[0])
 
 
+def test_computing_again_what_was_not_kept_changes_no_figure(lab: Lab) -> None:
+    kept, again = (
+        run_trial(a_trial(lab, recipe__ema=0.9, recipe__recompute=what, backbone="resnet10t-scratch"), lab)
+        for what in ("none", "stride8")
+    )
+    assert figures(kept) == figures(again)
+    assert kept.key != again.key
+
+
 def test_another_seed_gives_other_figures(lab: Lab) -> None:
     assert figures(run_trial(a_trial(lab, seed=0), lab)) != figures(run_trial(a_trial(lab, seed=1), lab))
 

@@ -1,0 +1,90 @@
+"""Layers that are computed again in the backward pass give what they would have given."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from fcnlab.errors import ModelError
+from fcnlab.models import Backbone, PaperBackbone, TimmBackbone
+
+# Chains of stages, of blocks that timm flattens, with norms that hold their activation, and with dropout.
+NETS = {
+    "resnet10t": lambda: TimmBackbone("resnet10t"),
+    "dilated": lambda: TimmBackbone("resnet18", output_stride=8),
+    "densenet121": lambda: TimmBackbone("densenet121"),
+    "vgg11_bn": lambda: TimmBackbone("vgg11_bn"),
+    "alexnet": lambda: PaperBackbone("alexnet"),
+}
+
+
+def built(name: str) -> Backbone:
+    torch.manual_seed(0)
+    return NETS[name]()
+
+
+def trained(backbone: Backbone, images: Tensor) -> dict[str, Tensor]:
+    """The maps, gradients and buffers after one step of training on images [B, 3, H, W]."""
+    torch.manual_seed(1)
+    maps = backbone.train()(images)
+    sum((map_ * torch.linspace(-1, 1, map_.shape[-1])).sum() for map_ in maps.values()).backward()
+    found = {f"map {reduction}": map_.detach() for reduction, map_ in maps.items()}
+    found |= {f"gradient of {name}": p.grad for name, p in backbone.named_parameters() if p.grad is not None}
+    return found | {f"buffer {name}": buffer.clone() for name, buffer in backbone.named_buffers()}
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("whole", [True, False], ids=["all of it", "its first part"])
+def test_maps_gradients_and_statistics_are_the_same_to_the_bit(name: str, whole: bool) -> None:
+    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(2))
+    plain, again = built(name), built(name)
+    again.recompute(None if whole else min(again.chain))
+    expected, found = trained(plain, images), trained(again, images)
+    assert found.keys() == expected.keys() and any(key.startswith("gradient") for key in found)
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_less_is_kept_the_more_is_computed_again() -> None:
+    images = torch.rand(1, 3, 64, 64)
+
+    def kept(through: int | None) -> int:
+        backbone = built("resnet10t").eval()
+        if through is not None:
+            backbone.recompute(through)
+        storages: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storages[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with saved_tensors_hooks(pack, lambda tensor: tensor):
+            maps = backbone(images)
+        del maps
+        return sum(storages.values())
+
+    bytes_kept = [kept(through) for through in (None, 2, 4, 8, 16, 32)]
+    assert bytes_kept == sorted(bytes_kept, reverse=True) and len(set(bytes_kept)) == len(bytes_kept)
+
+
+def test_a_copy_computes_with_its_own_weights() -> None:
+    backbone = built("resnet10t")
+    backbone.recompute()
+    twin = copy.deepcopy(backbone)
+    nn.init.zeros_(next(twin.body.parameters()))
+    images = torch.rand(1, 3, 64, 64)
+    assert not torch.equal(twin.eval()(images)[32], backbone.eval()(images)[32])
+
+
+def test_what_cannot_be_computed_again_is_refused_with_another_way() -> None:
+    with pytest.raises(ModelError, match=r"no chain of layers.*accumulate"):
+        TimmBackbone("mobilenetv2_035").recompute()
+    with pytest.raises(ModelError, match="nothing to recompute up to stride 8; the backbone has maps at 32"):
+        PaperBackbone("alexnet").recompute(8)
+    odd = TimmBackbone("selecsls42")
+    odd.recompute()
+    with pytest.raises(ModelError, match="several maps"):
+        odd(torch.rand(1, 3, 64, 64))
