@@ -46,7 +46,8 @@ def _test(grid: Grid, judged: Judged) -> list[str]:
         f"resamples){' and of seeds' if len(grid.seeds) > 1 else ' alone'}."
     ]
     if claimed:
-        lines.append(f"{SIGNIFICANT}: significant at 5 % after Holm's correction over {len(claimed)} comparisons.")
+        corrected = f" after Holm's correction over {len(claimed)} comparisons" if len(claimed) > 1 else ""
+        lines.append(f"{SIGNIFICANT}: significant at 5 %{corrected}.")
     if len(claimed) < len(judged.comparisons):
         lines.append(f"{NO_CLAIM}: fewer than {CLAIM_SEEDS} seeds, so no claim of significance is made.")
     return lines
