@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from fcnlab.bench.pairs import Ratio
+from fcnlab.bench.sides import KEEPING, OURS, RECOMPUTED, is_ours
 
 BEGIN = """# Performance
 
@@ -41,6 +42,7 @@ def page(folder: Path) -> str:
     parts = [BEGIN]
     training = {name: found for name, found in said.items() if name.startswith("train-")}
     if training:
+        parts.append(_in_short(training.values()))
         parts.append("## Training\n")
     parts += [_training(found) for found in training.values()]
     parts += [_comparisons(*TITLES[name], said[name]) for name in TITLES if name in said]
@@ -52,6 +54,31 @@ def page(folder: Path) -> str:
     if notes.is_file():
         parts.append(notes.read_text(encoding="utf-8"))
     return "\n".join(parts)
+
+
+def _in_short(training: Iterable[dict[str, Any]]) -> str:
+    headings = ("training", "fastest peer", *(f"{name}, {of}" for of in ("speed", "memory") for name in OURS))
+    rows = [row for found in training for row in _beside_the_fastest(found)]
+    return "\n".join(
+        [
+            "## In short\n",
+            "Training by the clock and peak memory, beside the fastest of the peers as their users write them:\n",
+            _table(headings, rows),
+        ]
+    )
+
+
+def _beside_the_fastest(found: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    sides, setting = found["sides"], found["setting"]
+    peers = [name for name in sides if not (is_ours(name) or name.endswith(KEEPING))]
+    fastest = max(peers, key=lambda name: sides[name]["images_per_s"])
+    for again in ("", RECOMPUTED):
+        ours = [name + again for name in OURS if name + again in sides]
+        if ours:
+            ratios = [found["comparisons"][f"{name} / {fastest}"]["ratio"]["wall"]["median"] for name in ours]
+            memory = [sides[name]["peak_memory"] / sides[fastest]["peak_memory"] for name in ours]
+            what = f"{setting['backbone']} {setting['head']}, batches of {setting['batch']}{again}"
+            yield what, fastest, *(f"{ratio:.1f}x" for ratio in ratios), *(f"{part:.2f}x" for part in memory)
 
 
 def _training(found: dict[str, Any]) -> str:

@@ -117,5 +117,6 @@ def test_the_page_is_made_of_what_the_benches_say(found: train.TrainingBench, tm
     (tmp_path / "train-a.json").write_text(json.dumps(found.to_json()), encoding="utf-8")
     text = page(tmp_path)
     assert "resnet18 fcn32s" in text and "2.5 (2.0 to 3.0)" in text
+    assert "| resnet18 fcn32s, batches of 2 | d2l | 2.5x | 7.0x | 0.75x | 0.25x |" in text
     assert "A CPU, 2 cores, 2 threads" in text and "torch 2" in text
     assert "not measured" in text  # there is no GPU among the machines
