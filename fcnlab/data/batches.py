@@ -146,25 +146,27 @@ class TrainingBatches:
         std: Sequence[float],
         seed: int,
         device: torch.device,
+        places: slice = slice(None),
     ) -> None:
-        """
+        """`places` are those of each batch that are yielded; who takes other ones has the rest of the same batches.
+
         Raises:
             DataError: the split has fewer samples than one batch.
         """
         if len(split) < batch:
             raise DataError(f"a batch of {batch} is more than the training split has ({len(split)} images)")
         self.steps = len(split) // batch
-        self._batch, self._augmentation, self._seed = batch, augmentation, seed
+        self._batch, self._places, self._augmentation, self._seed = batch, places, augmentation, seed
         self._samples = split.to(device)
         # What is drawn may depend on a label's values; looked at on the CPU they make no device wait.
         self._drawn_from = self._samples if augmentation.cat_max_ratio is None else split
-        self._write = _writer(batch, augmentation, mean, std, device)
+        self._write = _writer(len(range(batch)[places]), augmentation, mean, std, device)
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield normalised images [B, 3, h, w], float32 in channels-last layout, and labels [B, h, w], uint8."""
         order = np.random.default_rng(stream(self._seed, "order", epoch)).permutation(len(self._samples))
         for step in range(self.steps):
-            chosen = order[step * self._batch : (step + 1) * self._batch].tolist()
+            chosen = order[step * self._batch : (step + 1) * self._batch][self._places].tolist()
             yield self._write(self._drawn(epoch, index) for index in chosen)
 
     def _drawn(self, epoch: int, index: int) -> Drawn:

@@ -21,6 +21,7 @@ from fcnlab.kernels.cross_entropy import PixelLoss, cross_entropy_
 from fcnlab.models import TransposedUpsampler
 from fcnlab.models.heads import CoarseHead, Head
 from fcnlab.models.upsampler import corners
+from fcnlab.training.distributed import ALONE, Group
 from fcnlab.training.losses import Loss
 
 PIXELS = 128
@@ -76,9 +77,9 @@ class FusedUpsampleLoss:
         value: Tensor = _UpsampleCrossEntropy.apply(windows, kernels, in_blocks, factors, pixel, scores.dtype)
         return value
 
-    def share(self, part: Tensor, whole: Tensor) -> Tensor | float:
+    def share(self, part: Tensor, whole: Tensor, group: Group = ALONE) -> Tensor | float:
         """As `Loss.share`."""
-        return self.loss.share(part, whole)
+        return self.loss.share(part, whole, group)
 
 
 def _groups(upsample: TransposedUpsampler) -> int:

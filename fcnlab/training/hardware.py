@@ -18,9 +18,9 @@ from fcnlab.processor import processor_flags, processor_name
 Precision = Literal["fp32", "bf16"]
 
 
-def device() -> torch.device:
-    """The first visible CUDA device, else the CPU."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+def device(index: int = 0) -> torch.device:
+    """One of the visible CUDA devices, the first unless said otherwise; else the CPU."""
+    return torch.device("cuda", index) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def resolve_precision(wanted: str, on: torch.device) -> Precision:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fcnlab.data import stats
 from fcnlab.data.base import IGNORE
+from fcnlab.training.distributed import ALONE, Group
 
 Reduction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(losses [B, H, W], 0 where ignored; labels [B, H, W]; class weights [C] or None) -> a scalar."""
@@ -131,15 +132,16 @@ class Loss:
                 losses = torch.where(labels != IGNORE, losses, 0)
         return REDUCTIONS[self.reduction](losses, labels, self.class_weights)
 
-    def share(self, part: Tensor, whole: Tensor) -> Tensor | float:
+    def share(self, part: Tensor, whole: Tensor, group: Group = ALONE) -> Tensor | float:
         """What the loss of a part of a batch is multiplied with, so that the parts add up to the whole.
 
-        Exact for the cross entropy. Dice, Lovász and the choice of hard pixels look at a part at a time.
+        Each process of a group has its share of the `whole`, and the parts of all of them add up. Exact for the cross
+        entropy. Dice, Lovász and the choice of hard pixels look at a part at a time.
         """
         if self.weight and REDUCTIONS[self.reduction] is not pixel_mean:
             return 1.0
         weights = self.class_weights if self.weight else None
-        return counted(part, weights).sum() / _at_least_one(counted(whole, weights).sum())
+        return counted(part, weights).sum() / _at_least_one(group.sum(counted(whole, weights).sum()))
 
 
 def _true_probability(scores: Tensor, labels: Tensor) -> Tensor:
