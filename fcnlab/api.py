@@ -77,6 +77,7 @@ def run_grid(
     threads: int | None = None,
     per_gpu: int = 1,
     address: str | None = None,
+    devices: int = 1,
     fail_fast: bool = False,
     lab: Lab | None = None,
     quiet: bool = False,
@@ -95,7 +96,8 @@ def run_grid(
 
     lab = lab or Lab.find(grid.path)
     watcher = Watcher() if quiet else PlainWatcher(console())
-    means = Means(executor, workers, threads, per_gpu, address)
+    means = Means(executor, workers, threads, per_gpu, address, devices)
+    means.check(grid.cells)
     outcome = run(grid, lab, lambda: means.hire(lab, grid.recipes), watcher, fail_fast=fail_fast)
     if outcome.postponed is None:
         report(grid, lab=lab)

@@ -85,6 +85,7 @@ def trial_tags(record: Record) -> dict[str, str]:
             "fcnlab.device": environment.device,
             "fcnlab.precision": environment.precision,
             "fcnlab.threads": str(environment.threads),
+            "fcnlab.devices": str(environment.devices),
             "fcnlab.system": environment.system,
             "fcnlab.versions": versions,
             "fcnlab.data": str(record.trial["data"]),

@@ -35,6 +35,10 @@ ExecutorOption = Annotated[
     typer.Option("--executor", help="Workers on this machine, this very process, or a Ray cluster"),
 ]
 PerGpu = Annotated[int, typer.Option("--per-gpu", min=1, help="Trials that share a GPU")]
+DevicesPerTrial = Annotated[
+    int,
+    typer.Option("--devices-per-trial", min=1, help="GPUs that train a trial together; CPU processes if there is none"),
+]
 Address = Annotated[
     str | None,
     typer.Option("--address", help="Of a Ray cluster, as host:port or auto [default: one on this machine]"),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fcnlab.errors import RunError
+from fcnlab.errors import RunError, SpecError
 from fcnlab.execute.base import Executor
-from fcnlab.execute.process import ProcessExecutor, plan_slots, planned_memory
+from fcnlab.execute.process import ProcessExecutor, plan_slots, planned_memory, usable_cores, visible_gpus
 from fcnlab.execute.serial import SerialExecutor
 from fcnlab.places import Lab
+from fcnlab.spec.cell import Cell
 from fcnlab.spec.config import Recipe
 
 ExecutorName = Literal["process", "serial", "ray"]
@@ -26,6 +27,7 @@ class Means:
         threads: of the CPU, for each trial.
         per_gpu: how many trials share a GPU.
         address: of a running Ray cluster; None starts one on this machine.
+        devices: how many devices train a trial together: GPUs, or where there is none processes on the CPU.
     """
 
     executor: ExecutorName = "process"
@@ -33,12 +35,35 @@ class Means:
     threads: int | None = None
     per_gpu: int = 1
     address: str | None = None
+    devices: int = 1
 
     def __post_init__(self) -> None:
         if self.executor == "serial" and (self.workers or 1) > 1:
             raise RunError(f"--executor serial runs one trial at a time, not {self.workers}; leave out --workers")
         if self.executor != "ray" and self.address is not None:
             raise RunError(f"--address is that of a Ray cluster; it goes with --executor ray, not {self.executor}")
+        if self.devices > 1 and self.executor != "process":
+            raise RunError(f"--devices-per-trial goes with --executor process, not {self.executor}")
+        if self.devices > 1 and self.per_gpu > 1:
+            raise RunError("--devices-per-trial gives a trial several GPUs, --per-gpu a part of one; leave one out")
+
+    def check(self, cells: Iterable[Cell]) -> None:
+        """Check that trials of these cells, and what they start from, can be run on so many devices.
+
+        Raises:
+            RunError: this machine has fewer.
+            SpecError: a recipe's batches cannot be shared out among them.
+        """
+        if self.devices == 1:
+            return
+        gpus, cores = len(visible_gpus()), usable_cores()
+        if self.devices > (gpus or cores):
+            have = f"{gpus} GPUs" if gpus else f"no GPU and {cores} cores"
+            raise RunError(f"--devices-per-trial {self.devices}: this machine has {have}")
+        for cell in cells:
+            _check_shares(cell.recipe, self.devices)
+            if isinstance(cell.start, Cell):
+                self.check([cell.start])
 
     def hire(self, lab: Lab, recipes: Sequence[Recipe]) -> Executor:
         """Make the executor for trials of these recipes.
@@ -50,7 +75,8 @@ class Means:
             return self._hire_on_ray(lab, recipes)
         if self.executor == "serial":
             return SerialExecutor(lab, plan_slots(recipes, 1, self.threads)[0].threads)
-        return ProcessExecutor(lab, plan_slots(recipes, self.workers, self.threads, self.per_gpu))
+        slots = plan_slots(recipes, self.workers, self.threads, self.per_gpu, self.devices)
+        return ProcessExecutor(lab, slots)
 
     def _hire_on_ray(self, lab: Lab, recipes: Sequence[Recipe]) -> Executor:
         from fcnlab.execute.on_ray import RayExecutor
@@ -62,3 +88,19 @@ class Means:
         else:
             ask = Ask(here[0].threads, memory=max(map(planned_memory, recipes)))
         return RayExecutor(lab, ask, self.address, self.workers)
+
+
+def _check_shares(recipe: Recipe, devices: int) -> None:
+    part = recipe.batch // recipe.accumulate
+    if part % devices:
+        cut = f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
+        raise SpecError(
+            f"--devices-per-trial {devices}: a batch of {recipe.batch}{cut} cannot be shared out equally among "
+            f"{devices} devices; choose a number that divides {part}, or another recipe.batch"
+        )
+    for term in ("dice", "lovasz", "ohem"):
+        if getattr(recipe.loss, term):
+            raise SpecError(
+                f"--devices-per-trial {devices}: recipe.loss.{term} looks at a batch as a whole, and each of "
+                f"{devices} devices would see its own share alone; leave out --devices-per-trial"
+            )

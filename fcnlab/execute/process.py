@@ -27,10 +27,14 @@ Measured: a MobileNetV2 FCN-32s peaked at 12.2 GB in fp32 for 32 crops of 320x48
 
 @dataclass(frozen=True)
 class Slot:
-    """A place where a trial runs: its threads, and its GPU if it has one."""
+    """A place where a trial runs: its threads, and its GPU if it has one.
+
+    A trial on several devices has as many GPUs, separated by commas, or else as many processes that share the threads.
+    """
 
     threads: int
     gpu: str | None = None
+    devices: int = 1
 
     @property
     def environment(self) -> dict[str, str]:
@@ -40,24 +44,32 @@ class Slot:
 
 
 def plan_slots(
-    recipes: Iterable[Recipe], workers: int | None = None, threads: int | None = None, per_gpu: int = 1
+    recipes: Iterable[Recipe],
+    workers: int | None = None,
+    threads: int | None = None,
+    per_gpu: int = 1,
+    devices: int = 1,
 ) -> list[Slot]:
     """`per_gpu` slots a GPU where there are GPUs, else as many as cores and memory carry, sharing the cores.
+
+    With several `devices` a trial, a slot has as many GPUs; what is left over of them stays idle.
 
     It depends on all recipes of a grid and not on what is left of it: figures on the CPU depend in their last digits on
     the number of threads, so that a grid that goes on must go on as it began.
     """
     gpus, cores = visible_gpus(), usable_cores()
     if gpus:
-        count = workers or per_gpu * len(gpus)
-        return [Slot(threads or max(1, cores // count), gpus[i % len(gpus)]) for i in range(count)]
-    count = workers or max(1, min(cores, usable_memory() // max(map(planned_memory, recipes))))
-    return [Slot(threads or max(1, cores // count))] * count
+        groups = [",".join(gpus[i : i + devices]) for i in range(0, len(gpus) - devices + 1, devices)]
+        count = workers or per_gpu * len(groups)
+        return [Slot(threads or max(1, cores // count), groups[i % len(groups)], devices) for i in range(count)]
+    memory = max(planned_memory(recipe, devices) for recipe in recipes)
+    count = workers or max(1, min(cores // devices, usable_memory() // memory))
+    return [Slot(threads or max(1, cores // count), devices=devices)] * count
 
 
-def planned_memory(recipe: Recipe) -> int:
-    """Bytes that a trial of this recipe may take on the CPU."""
-    return MEMORY_OF_A_PROCESS + MEMORY_OF_A_PIXEL * recipe.batch * recipe.crop.height * recipe.crop.width
+def planned_memory(recipe: Recipe, processes: int = 1) -> int:
+    """Bytes that a trial of this recipe may take on the CPU, in so many processes."""
+    return processes * MEMORY_OF_A_PROCESS + MEMORY_OF_A_PIXEL * recipe.batch * recipe.crop.height * recipe.crop.width
 
 
 def usable_cores() -> int:
@@ -185,7 +197,7 @@ class ProcessExecutor(Executor):
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "fcnlab.execute.worker"),
-                *(str(self._lab.root), str(self._lab.data_root or ""), str(slot.threads)),
+                *(str(self._lab.root), str(self._lab.data_root or ""), str(slot.threads), str(slot.devices)),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -1,11 +1,12 @@
 """A worker: a process that has imported torch once and runs trials, each in a fresh child of its own.
 
-    python -m fcnlab.execute.worker LAB DATA_ROOT THREADS
+    python -m fcnlab.execute.worker LAB DATA_ROOT THREADS DEVICES
 
 Jobs come as JSON, one a line, on standard input; for each, one line of JSON goes out when its process has ended. The
 line `pause` asks the trial that runs to stop after its epoch.
 On Linux the child is forked from the worker, so a trial starts in milliseconds with nothing left over from the one
-before; elsewhere it is spawned. When standard input ends, the driver is gone and so is the child.
+before; elsewhere it is spawned. When standard input ends, the driver is gone and so is the child. On several devices
+the child starts a process for each: see `fcnlab.trial.together`.
 
 mlflow is never imported here.
 """
@@ -32,11 +33,10 @@ from fcnlab.training import hardware
 from fcnlab.trial.build import prepare
 from fcnlab.trial.record import RunFolder
 from fcnlab.trial.run import run_trial
+from fcnlab.trial.together import STARTED_BY, end_with_the_parent
 
-STARTED_BY = "fork" if sys.platform == "linux" else "spawn"
 
-
-def main(root: str, data_root: str, threads: str) -> None:
+def main(root: str, data_root: str, threads: str, devices: str) -> None:
     """Run the jobs that come in, one after the other."""
     lab = Lab(Path(root), Path(data_root) if data_root else None)
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -50,7 +50,7 @@ def main(root: str, data_root: str, threads: str) -> None:
         with suppress(ModelError):  # the trial will meet it too, and its record say so
             prepare(job.trial.variant)
         pause = context.Event()
-        child = context.Process(target=_run, args=(job, lab, int(threads), pause))  # type: ignore[attr-defined]
+        child = context.Process(target=_run, args=(job, lab, int(threads), int(devices), pause))  # type: ignore[attr-defined]
         child.start()
         if not _ended(child, lines, pause):
             return
@@ -100,25 +100,17 @@ def _ended(child: BaseProcess, lines: _Lines, pause: Event) -> bool:
     return True
 
 
-def _run(job: Job, lab: Lab, threads: int, pause: Event) -> None:
+def _run(job: Job, lab: Lab, threads: int, devices: int, pause: Event) -> None:
     """Run one trial, with its output in its run folder."""
     folder = RunFolder(lab.runs, job.trial.key)
     folder.make()
     log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    Thread(target=_end_with_the_worker, daemon=True).start()
+    Thread(target=end_with_the_parent, daemon=True).start()
     torch.set_num_threads(threads)
     hardware.keep_freed_memory(sparingly=job.trial.recipe.recompute != "none")
-    run_trial(job.trial, lab, until=job.until, parts=job.parts, pause=pause.is_set)
-
-
-def _end_with_the_worker() -> None:
-    """End this process when the worker dies: nobody would hear of it, and the next attempt would wait for it."""
-    worker = multiprocessing.parent_process()
-    assert worker is not None, "a trial runs in a worker's child"
-    wait([worker.sentinel])
-    os._exit(1)
+    run_trial(job.trial, lab, until=job.until, parts=job.parts, pause=pause.is_set, devices=devices)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ NUMBERS = (
 )
 """Columns of numbers of a trial: nan where there is none."""
 
-PLACES = ("device", "precision", "threads", "system", "versions", "data", "report_split")
+PLACES = ("device", "precision", "threads", "devices", "system", "versions", "data", "report_split")
 """Columns that say where and with what a trial ran; empty where it has not finished."""
 
 

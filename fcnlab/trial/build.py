@@ -28,6 +28,7 @@ from fcnlab.spec import config
 from fcnlab.spec.config import Recipe, Upsampler, Variant
 from fcnlab.streams import stream
 from fcnlab.training import optim
+from fcnlab.training.distributed import ALONE, Group, share_statistics
 from fcnlab.training.freezing import freeze, hold_batch_norm
 from fcnlab.training.fused import FusedUpsampleLoss, fusible
 from fcnlab.training.losses import Loss, median_frequency
@@ -136,13 +137,22 @@ def build_augmentation(recipe: Recipe, mean: Sequence[float]) -> Augmentation:
 
 
 def build_training(
-    recipe: Recipe, model: FCN, dataset: Dataset, split: str, seed: int, device: torch.device
+    recipe: Recipe,
+    model: FCN,
+    dataset: Dataset,
+    split: str,
+    seed: int,
+    device: torch.device,
+    group: Group = ALONE,
 ) -> Training:
     """Build what trains `model` by `recipe`, and freeze what of the model the recipe keeps as it is.
 
+    Each process of a `group` gets its share of the batches.
+
     Raises:
         DataError: the split is missing or smaller than one batch.
-        ModelError: there is no map at the stride that the recipe freezes or recomputes up to.
+        ModelError: there is no map at the stride that the recipe freezes or recomputes up to, or batch norms train that
+            several devices cannot share.
     """
     mean, std = model.backbone.mean, model.backbone.std
     decoded = open_decoded(dataset, split)
@@ -154,8 +164,10 @@ def build_training(
         std=std,
         seed=seed,
         device=device,
+        places=group.places,
     )
     _freeze(recipe, model.backbone)
+    share_statistics(model, group, device)
     if recipe.recompute != "none":
         model.backbone.recompute(_through(recipe.recompute))
     return Training(

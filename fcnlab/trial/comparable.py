@@ -75,10 +75,11 @@ def protocol_of(record: Record) -> str:
 
 
 def hardware_of(record: Record) -> str:
-    """`CPU` or `GPU`: figures repeat bit by bit on the one, and are only alike on the other."""
+    """`CPU` or `GPU`, and how many, such as `2 x GPU`: figures repeat bit by bit on a CPU, and else are only alike."""
     if record.environment is None:
         return "unknown hardware"
-    return "CPU" if record.environment.repeatable else "GPU"
+    kind = "CPU" if record.environment.repeatable else "GPU"
+    return kind if record.environment.devices == 1 else f"{record.environment.devices} x {kind}"
 
 
 def _data(record: Record) -> str:

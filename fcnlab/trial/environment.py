@@ -14,8 +14,8 @@ from fcnlab.training import hardware
 from fcnlab.trial.record import Environment
 
 
-def environment(device: torch.device, precision: hardware.Precision, *, repeatable: bool) -> Environment:
-    """Describe this process: device, precision, threads, versions, commit."""
+def environment(device: torch.device, precision: hardware.Precision, *, repeatable: bool, devices: int) -> Environment:
+    """Describe this process: device, precision, threads, versions, commit; and how many devices train the trial."""
     return Environment(
         device=hardware.name(device),
         precision=precision,
@@ -24,6 +24,7 @@ def environment(device: torch.device, precision: hardware.Precision, *, repeatab
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         versions={name: version(name) for name in ("fcnlab", "torch", "torchvision", "timm", "numpy")},
         commit=commit(),
+        devices=devices,
     )
 
 

@@ -11,6 +11,7 @@ runs/<key>/
     log.txt            what the worker printed
     attempts.jsonl     what was tried without a figure, where something was
     lease.<n>          which driver runs it now
+    .meeting           where the processes of a trial on several devices find each other
     record.json        last and atomically: it is there if and only if the trial has ended
     scores/            what `fcnlab score` and `fcnlab evaluate` add later: figures (.json) and counts (.npz)
 """
@@ -83,7 +84,7 @@ class Cost(_Value):
 
 
 class Environment(_Value):
-    """Where and with what the trial ran."""
+    """Where and with what the trial ran; `device` and `threads` are those of each of its `devices`."""
 
     device: str
     precision: Literal["fp32", "bf16"]
@@ -92,6 +93,7 @@ class Environment(_Value):
     system: str
     versions: dict[str, str]
     commit: str | None
+    devices: int = 1
 
 
 Cause = Literal["exception", "diverged", "lost", "out_of_memory"]
@@ -171,6 +173,7 @@ class RunFolder:
         self.scores = self.path / "scores"
         self.record = self.path / "record.json"
         self.lock = self.path / "lock"
+        self.meeting = self.path / ".meeting"
 
     def make(self) -> None:
         """Make the folder.
@@ -198,7 +201,8 @@ class RunFolder:
     def finish(self, record: Record) -> None:
         """Write the record, whole or not at all; with it the trial has ended."""
         write_whole(self.record, lambda file: file.write(record.model_dump_json(indent=1).encode()))
-        self.checkpoint.unlink(missing_ok=True)
+        for file in (self.checkpoint, self.meeting):
+            file.unlink(missing_ok=True)
 
     def write_progress(self, epochs: list[EpochRecord]) -> None:
         """Write the epochs so far, whole: a trial that goes on from a checkpoint repeats none of them."""

@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -25,6 +25,7 @@ from fcnlab.places import Lab
 from fcnlab.spec.trial import Trial
 from fcnlab.streams import stream
 from fcnlab.training import cost, hardware
+from fcnlab.training.distributed import Group, join
 from fcnlab.training.evaluate import evaluate
 from fcnlab.training.fit import Diverged, Epoch, fit
 from fcnlab.training.protocol import Protocol
@@ -44,6 +45,7 @@ from fcnlab.trial.record import (
 from fcnlab.trial.samples import SAMPLES, save_sample
 from fcnlab.trial.scoring import BoundaryCounts, number
 from fcnlab.trial.scoring import scores as figures_of
+from fcnlab.trial.together import together
 
 
 class Paused(Exception):
@@ -55,18 +57,26 @@ def _never() -> bool:
 
 
 def run_trial(
-    trial: Trial, lab: Lab, *, until: int | None = None, parts: int = 1, pause: Callable[[], bool] = _never
+    trial: Trial,
+    lab: Lab,
+    *,
+    until: int | None = None,
+    parts: int = 1,
+    pause: Callable[[], bool] = _never,
+    devices: int = 1,
 ) -> Record | None:
     """Run a trial to its end and return its record; one that has ended already is only read.
 
     None is for a trial that was paused: after the epoch `until`, or after the one during which `pause` came to say
-    so. `parts` is into how many more parts than its recipe says each batch is cut.
+    so. `parts` is into how many more parts than its recipe says each batch is cut. On several `devices` it runs in as
+    many processes more.
 
     A trial that another process is running is waited for, so that no trial is ever run twice at once. An exception
     of the trial becomes a failed record.
 
     Raises:
         RunError: the lab cannot be written.
+        SystemExit: one of several processes was killed.
     """
     folder = RunFolder(lab.runs, trial.key)
     folder.make()
@@ -75,14 +85,37 @@ def run_trial(
         if ended is not None:
             return ended
         write_whole(folder.trial, lambda file: file.write(trial.model_dump_json(indent=1).encode()))
-        try:
-            record = _Run(trial, lab, folder, parts, lambda epoch: epoch == until or pause()).finish()
-        except Paused:
-            return None
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what the trial has to say
-            record = failed(trial, cause_of(error), error)
-        folder.finish(record)
+        folder.meeting.unlink(missing_ok=True)  # of processes that were killed
+        work = partial(_outcome, trial, lab, folder, parts, until, pause, devices)
+        record = work(0) if devices == 1 else together(devices, work)
+        if record is not None:
+            folder.finish(record)
     return record
+
+
+def _outcome(
+    trial: Trial,
+    lab: Lab,
+    folder: RunFolder,
+    parts: int,
+    until: int | None,
+    pause: Callable[[], bool],
+    devices: int,
+    rank: int,
+) -> Record | None:
+    """What comes of a trial in one of the processes that run it: its record, or that of a failure.
+
+    None where it was paused, and where another process, that of rank 0, has the record.
+    """
+    try:
+        group = join(rank, devices, folder.meeting)
+        run = _Run(trial, lab, folder, parts, lambda epoch: epoch == until or pause(), group)
+        run.train()
+        return run.record() if group.leads else None
+    except Paused:
+        return None
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what the trial has to say
+        return failed(trial, cause_of(error), error)
 
 
 def _last_weights(lab: Lab, key: str) -> dict[str, Tensor]:
@@ -121,15 +154,21 @@ class _Counted(NamedTuple):
 
 
 class _Run:
-    """A trial under way: the model, what trains it, and what has come of it so far."""
+    """A trial under way: the model, what trains it, and what has come of it so far.
 
-    def __init__(self, trial: Trial, lab: Lab, folder: RunFolder, parts: int, pause: Callable[[int], bool]) -> None:
-        """`pause` says after an epoch whether to stop there."""
+    In a group of processes all train; rank 0 alone scores and writes.
+    """
+
+    def __init__(
+        self, trial: Trial, lab: Lab, folder: RunFolder, parts: int, pause: Callable[[int], bool], group: Group
+    ) -> None:
+        """`pause` says after an epoch whether to stop there; in a group that of rank 0 does."""
         self.trial = trial
         self.parts = parts
         self.pause = pause
+        self.group = group
         self.folder = folder
-        self.device = hardware.device()
+        self.device = hardware.device(group.rank)
         self.precision = hardware.resolve_precision(trial.recipe.precision, self.device)
         self.autocast: Callable[[], AbstractContextManager[object]] = hardware.autocast(self.device, self.precision)
         self.repeatable = hardware.repeatable(self.device)
@@ -152,14 +191,21 @@ class _Run:
         torch.manual_seed(stream(self.trial.seed, "training"))
         return model.to(self.device).to(memory_format=torch.channels_last)
 
-    def finish(self) -> Record:
-        """Train what is left to train, score, and give the record."""
+    def train(self) -> None:
+        """Train what is left to train.
+
+        Raises:
+            Paused: before that.
+        """
         trial = self.trial
         training = build_training(
-            trial.recipe, self.model, self.dataset, trial.dataset.splits.train, trial.seed, self.device
+            trial.recipe, self.model, self.dataset, trial.dataset.splits.train, trial.seed, self.device, self.group
         )
         self.scored = training.averaged or self.model
         self._resume(training)
+        if self.group.leads:
+            self.folder.write_progress(self.epochs)
+        self._draw_apart(len(self.epochs))
         fit(
             self.model,
             training.batches,
@@ -173,20 +219,38 @@ class _Run:
             accumulate=trial.recipe.accumulate * self.parts,
             clip_norm=trial.recipe.clip_norm,
             average=training.average,
+            group=self.group,
         )
+
+    def record(self) -> Record:
+        """Score what has been trained, and give the record."""
         scores = self._score()
         return Record.of(
-            trial,
+            self.trial,
             "finished",
             classes=self.dataset.classes,
             epochs=tuple(self.epochs),
             scores=tuple(scores),
             cost=self._cost(),
-            environment=environment(self.device, self.precision, repeatable=self.repeatable),
+            environment=environment(self.device, self.precision, repeatable=self.repeatable, devices=self.group.size),
             parts=self.parts,
         )
 
+    def _draw_apart(self, epoch: int) -> None:
+        """Let a process beside rank 0 draw otherwise than that one, also after an interruption."""
+        if not self.group.leads:
+            torch.manual_seed(stream(self.trial.seed, "training", self.group.rank, epoch))
+
     def _after_epoch(self, epoch: Epoch, training: Training) -> None:
+        if self.group.leads:
+            self._note(epoch, training)
+        paused = epoch.epoch < self.trial.recipe.epochs and self.pause(epoch.epoch)
+        if self.group.agreed(paused):
+            raise Paused
+        self._draw_apart(epoch.epoch)
+
+    def _note(self, epoch: Epoch, training: Training) -> None:
+        """Score where it is due, and write down how far the trial is."""
         recipe = self.trial.recipe
         due = epoch.epoch % recipe.validate_every == 0 or epoch.epoch == recipe.epochs
         val = metrics.figures(self._validate(last=epoch.epoch == recipe.epochs)) if due else None
@@ -206,8 +270,6 @@ class _Run:
         )
         self._save_checkpoint(training)
         self.folder.write_progress(self.epochs)
-        if epoch.epoch < recipe.epochs and self.pause(epoch.epoch):
-            raise Paused
 
     def _validate(self, *, last: bool) -> metrics.Counts:
         """Count val as the network is now; all that is kept of the last epoch is counted with it, in the same pass."""
@@ -256,7 +318,6 @@ class _Run:
 
     def _resume(self, training: Training) -> None:
         if not self.folder.checkpoint.exists():
-            self.folder.write_progress([])
             return
         state = torch.load(self.folder.checkpoint, map_location="cpu", weights_only=True)
         self.model.load_state_dict(state["model"])
@@ -267,7 +328,6 @@ class _Run:
         self.epochs = [EpochRecord.model_validate(epoch) for epoch in state["epochs"]]
         self.best, self.best_state = tuple(state["best"]), state["best_state"]
         self.evaluate_seconds = state["evaluate_seconds"]
-        self.folder.write_progress(self.epochs)
 
     def _score(self) -> list[Scores]:
         """Score val, and test where there is one, at the last epoch and at the one that was best on val."""

@@ -79,7 +79,9 @@ def command(planned: Planned, record: Record | None, lab: Lab, folder: Path) -> 
         words += ["--set", f"{axis}={_yaml(value)}"]
     words += ["--seed", str(planned.trial.seed)]
     if record is not None and record.environment is not None:
-        words += ["--threads", str(record.environment.threads)]
+        devices = record.environment.devices
+        words += ["--threads", str(devices * record.environment.threads)]
+        words += ["--devices-per-trial", str(devices)] if devices > 1 else []
     if lab.root != Path.cwd():
         words += ["--lab", shown(lab.root)]
     if lab.data_root is not None:

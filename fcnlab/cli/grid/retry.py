@@ -8,6 +8,7 @@ from fcnlab.cli.grid.running import run_and_conclude
 from fcnlab.cli.options import (
     Address,
     DataRoot,
+    DevicesPerTrial,
     ExecutorOption,
     FailFast,
     GridFile,
@@ -27,6 +28,7 @@ def retry(
     workers: Workers = None,
     threads: Threads = None,
     per_gpu: PerGpu = 1,
+    devices_per_trial: DevicesPerTrial = 1,
     address: Address = None,
     fail_fast: FailFast = False,
     lab: LabOption = None,
@@ -40,6 +42,7 @@ def retry(
 
     place = Lab.find(file, lab=lab, data_root=data_root, tracking_uri=tracking_uri)
     grid = place.grid(file)
+    means = Means(executor, workers, threads, per_gpu, address, devices_per_trial)
+    means.check(grid.cells)
     typer.echo(f"{forget_failed(grid, place)} failed trials will be run again")
-    means = Means(executor, workers, threads, per_gpu, address)
     run_and_conclude(grid, place, means, fail_fast=fail_fast)

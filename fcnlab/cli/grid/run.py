@@ -10,6 +10,7 @@ from fcnlab.cli.grid.running import run_and_conclude
 from fcnlab.cli.options import (
     Address,
     DataRoot,
+    DevicesPerTrial,
     ExecutorOption,
     FailFast,
     GridFile,
@@ -29,6 +30,7 @@ def run(
     workers: Workers = None,
     threads: Threads = None,
     per_gpu: PerGpu = 1,
+    devices_per_trial: DevicesPerTrial = 1,
     address: Address = None,
     fail_fast: FailFast = False,
     strict: Annotated[
@@ -48,5 +50,7 @@ def run(
     from fcnlab.places import Lab
 
     place = Lab.find(file, lab=lab, data_root=data_root, tracking_uri=tracking_uri)
-    means = Means(executor, workers, threads, per_gpu, address)
-    run_and_conclude(place.grid(file), place, means, fail_fast=fail_fast, strict=strict, as_json=as_json)
+    means = Means(executor, workers, threads, per_gpu, address, devices_per_trial)
+    grid = place.grid(file)
+    means.check(grid.cells)
+    run_and_conclude(grid, place, means, fail_fast=fail_fast, strict=strict, as_json=as_json)

@@ -1,0 +1,85 @@
+"""One trial in several processes, a device each.
+
+The process that starts them does no more than to see what comes of them: where one of them fails or is killed, the
+others would wait for it for ever. So none of them ends by itself: what has an end too early was killed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from threading import Event, Thread
+
+import torch
+
+from fcnlab.trial.record import Record
+
+STARTED_BY = "fork" if sys.platform == "linux" else "spawn"
+"""How processes of a trial are started; who starts one must not have used CUDA."""
+
+AFTERMATH = 0.5
+"""Seconds within which a process is seen to be dead whose death another one reports as an error."""
+
+
+def together(size: int, work: Callable[[int], Record | None]) -> Record | None:
+    """Call `work` with each rank in a process of its own; gives what rank 0 returns, or what another returns before.
+
+    A rank but 0 returns a record if it has failed, else None. They share the threads of this process.
+
+    Raises:
+        SystemExit: one of them was killed. It ends this process too, so that the trial has lost its worker.
+    """
+    context = multiprocessing.get_context(STARTED_BY)
+    threads = max(1, torch.get_num_threads() // size)
+    ears: list[Connection] = []
+    ranks: list[BaseProcess] = []
+    try:
+        for rank in range(size):
+            ear, mouth = context.Pipe(duplex=False)
+            process = context.Process(target=_run, args=(rank, threads, work, mouth))  # type: ignore[attr-defined]
+            process.start()
+            ears.append(ear)
+            ranks.append(process)
+        return _first_told(ears, ranks)
+    finally:
+        for process in ranks:
+            process.kill()
+            process.join()
+
+
+def _run(rank: int, threads: int, work: Callable[[int], Record | None], mouth: Connection) -> None:
+    Thread(target=end_with_the_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    told = work(rank)
+    if rank == 0 or told is not None:
+        mouth.send(told)
+    sys.stdout.flush()
+    Event().wait()
+
+
+def end_with_the_parent() -> None:
+    """End this process when the one that started it dies: nobody would hear of it, and the next attempt would wait."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "another process has started it"
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def _first_told(ears: Sequence[Connection], ranks: Sequence[BaseProcess]) -> Record | None:
+    deaths = [process.sentinel for process in ranks]
+    ready = wait([*ears, *deaths])
+    ear = next((ear for ear in ears if ear in ready), None)
+    told: Record | None = ear.recv() if ear is not None else None
+    failed = told is not None and told.status == "failed"
+    if ear is None or (failed and wait(deaths, AFTERMATH)):
+        raise SystemExit(_said_of_the_dead(ranks))
+    return told
+
+
+def _said_of_the_dead(ranks: Sequence[BaseProcess]) -> str:
+    codes = {rank: process.exitcode for rank, process in enumerate(ranks) if process.exitcode is not None}
+    return "; ".join(f"rank {rank} of {len(ranks)} ended with exit code {code}" for rank, code in codes.items())
