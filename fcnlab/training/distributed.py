@@ -99,8 +99,8 @@ def share_statistics(model: nn.Module, group: Group, device: torch.device) -> No
         in_head = any(not path.startswith("backbone.") for path in norms)
         remedy = "" if in_head else "set recipe.batch_norm: eval or frozen, or "
         raise ModelError(
-            f"on {group.size} CPU processes {len(norms)} batch norms would see a part of the batch each, as '{norms[-1]}' "
-            f"(SyncBatchNorm needs GPUs); {remedy}leave out --devices-per-trial"
+            f"on each of {group.size} CPU processes batch norm would see a part of the batch, in {len(norms)} places "
+            f"such as '{norms[-1]}', for SyncBatchNorm needs GPUs; {remedy}leave out --devices-per-trial"
         )
     for path in norms:
         synchronise(model, path)

@@ -42,6 +42,7 @@ def together(size: int, work: Callable[[int], Record | None]) -> Record | None:
             ear, mouth = context.Pipe(duplex=False)
             process = context.Process(target=_run, args=(rank, threads, work, mouth))  # type: ignore[attr-defined]
             process.start()
+            mouth.close()  # so that hearing ends where who speaks is killed
             ears.append(ear)
             ranks.append(process)
         return _first_told(ears, ranks)
@@ -70,16 +71,21 @@ def end_with_the_parent() -> None:
 
 
 def _first_told(ears: Sequence[Connection], ranks: Sequence[BaseProcess]) -> Record | None:
-    deaths = [process.sentinel for process in ranks]
-    ready = wait([*ears, *deaths])
-    ear = next((ear for ear in ears if ear in ready), None)
-    told: Record | None = ear.recv() if ear is not None else None
-    failed = told is not None and told.status == "failed"
-    if ear is None or (failed and wait(deaths, AFTERMATH)):
-        raise SystemExit(_said_of_the_dead(ranks))
+    ready = wait(ears)  # for something to be read, or for the end of who would write it
+    try:
+        told: Record | None = next(ear for ear in ears if ear in ready).recv()
+    except EOFError:
+        raise SystemExit(_ended(ranks)) from None
+    if told is not None and told.status == "failed" and (dead := _ended(ranks)):
+        raise SystemExit(dead)
     return told
 
 
-def _said_of_the_dead(ranks: Sequence[BaseProcess]) -> str:
+def _ended(ranks: Sequence[BaseProcess]) -> str:
+    """Which processes have ended, and how; empty if none has."""
+    dead = wait([process.sentinel for process in ranks], AFTERMATH)
+    for process in ranks:
+        if process.sentinel in dead:
+            process.join()
     codes = {rank: process.exitcode for rank, process in enumerate(ranks) if process.exitcode is not None}
-    return "; ".join(f"rank {rank} of {len(ranks)} ended with exit code {code}" for rank, code in codes.items())
+    return "; ".join(f"rank {rank} ended with exit code {code}" for rank, code in codes.items())

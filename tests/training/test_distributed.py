@@ -1,0 +1,218 @@
+"""Several processes that train one model: what each sees of a batch, and that they train as one process does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from fcnlab.data.shapes import Shapes
+from fcnlab.errors import ModelError
+from fcnlab.models import FCN
+from fcnlab.spec.catalog import builtin
+from fcnlab.spec.config import Recipe
+from fcnlab.spec.grid import resolve
+from fcnlab.training.distributed import ALONE, Group, join, share_statistics
+from fcnlab.training.fit import Epoch
+from fcnlab.training.fused import FusedUpsampleLoss
+from fcnlab.training.losses import Loss
+from fcnlab.training.optim import moving_average
+from fcnlab.trial.build import build_model, build_training
+from fcnlab.trial.together import STARTED_BY
+from tests.training.test_fit import CLASS_WEIGHTS, Six, train, twins, weights
+
+torch.set_num_threads(1)
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # Python 3.12
+
+CPU = torch.device("cpu")
+
+
+class SixShared(Six):
+    """What a process of a group takes of the six images."""
+
+    def __init__(self, group: Group) -> None:
+        super().__init__()
+        self.places = group.places
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for images, labels in super().epoch(epoch):
+            yield images[self.places], labels[self.places]
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
+def test_the_parts_of_a_batch_are_those_of_one_process_each_shared_out_among_all(
+    size: int, parts: int, images: int
+) -> None:
+    batch = list(range(size * parts * images))
+    whole = torch.tensor(batch).chunk(parts)
+    shares = [torch.tensor(batch[Group(rank, size).places]).chunk(parts) for rank in range(size)]
+    for part, *of_ranks in zip(whole, *shares, strict=True):
+        assert sorted(torch.cat(of_ranks).tolist()) == part.tolist()
+        assert {len(share) for share in of_ranks} == {images}
+
+
+def built(group: Group, head: str = "fcn8s", **said: Any) -> tuple[FCN, Any, Recipe]:
+    """A small network on generated scenes, and what trains it by the `smoke` recipe with these fields."""
+    fields = {f"recipe.{name}": value for name, value in said.items()}
+    parts = {"backbone": "tiny-scratch", "head": head, "upsampler": "bilinear", "dataset": "shapes-mini"}
+    cell = resolve({**parts, "recipe": "smoke", **fields}, {}, builtin(), "test")
+    scenes = Shapes(train=8, val=1, test=1, height=48, width=64, seed=0)
+    model = build_model(cell.variant, len(scenes.classes), seed=0)
+    return model, build_training(cell.recipe, model, scenes, "train", 0, CPU, group), cell.recipe
+
+
+def test_each_process_gets_the_very_images_that_are_at_its_places_for_one_process() -> None:
+    varied: dict[str, Any] = {"scale": [0.5, 2.0], "flip": 0.5, "batch_norm": "eval"}
+    whole, *shares = (built(group, **varied)[1].batches for group in (ALONE, Group(0, 2), Group(1, 2)))
+    for (images, labels), *of_ranks in zip(whole.epoch(3), *(share.epoch(3) for share in shares), strict=True):
+        for rank, (some_images, some_labels) in enumerate(of_ranks):
+            assert torch.equal(some_images, images[rank::2])
+            assert torch.equal(some_labels, labels[rank::2])
+
+
+RUNS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "class weights": {"loss": Loss(class_weights=CLASS_WEIGHTS, label_smoothing=0.1), "accumulate": 3},
+    "focal, clipped": {"loss": Loss(focal=2.0), "clip_norm": 0.01},
+    "image means": {"loss": Loss("image_mean_sum"), "accumulate": 3},
+    "pixel sum": {"loss": Loss("pixel_sum", class_weights=CLASS_WEIGHTS), "lr": 1e-4},
+    "auxiliary": {"loss": Loss(auxiliary=0.7), "accumulate": 3, "auxiliary": True},
+    "unread auxiliary": {"loss": Loss(auxiliary=0.0), "accumulate": 3, "auxiliary": True},
+}
+"""How a little network is trained on batches whose images have more and more ignored pixels."""
+
+BUILT: dict[str, dict[str, Any]] = {
+    "fused": {"batch_norm": "eval", "lr": 0.1},
+    "fused, fixed": {"head": "fcn32s", "batch_norm": "frozen", "accumulate": 2, "clip_norm": 0.5, "ema": 0.9},
+    "plain": {
+        "batch_norm": "eval",
+        "fused": "off",
+        "accumulate": 2,
+        "loss": {"class_weights": "median_frequency"},
+        "optimizer": {"name": "adamw", "lr": 0.003, "weight_decay": 0.1},
+    },
+}
+"""How an FCN is trained on generated scenes."""
+
+
+def run(name: str, group: Group) -> dict[str, Any]:
+    """Losses and weights of one of `RUNS`."""
+    said = dict(RUNS[name])
+    (model,) = twins(1, auxiliary=said.pop("auxiliary", False))
+    start = weights(model)
+    sgd = torch.optim.SGD(model.parameters(), lr=said.pop("lr", 0.1), weight_decay=0.1)
+    average = moving_average(model, 0.99)  # type: ignore[arg-type]
+    seen = train(model, SixShared(group), optimizer=sgd, average=average, group=group, **said)
+    return outcome(seen, start, model, average.module)
+
+
+def run_built(name: str, group: Group) -> dict[str, Any]:
+    """Losses and weights of one of `BUILT`."""
+    model, training, recipe = built(group, **BUILT[name])
+    start = weights(model)
+    assert isinstance(training.loss, FusedUpsampleLoss) == name.startswith("fused")
+    seen = train(
+        model,
+        training.batches,
+        loss=training.loss,
+        optimizer=training.optimizer,
+        accumulate=recipe.accumulate,
+        clip_norm=recipe.clip_norm,
+        average=training.average,
+        group=group,
+    )
+    return outcome(seen, start, model, training.averaged or model)
+
+
+def outcome(seen: list[Epoch], start: Tensor, model: nn.Module, averaged: nn.Module) -> dict[str, Any]:
+    epochs = [(epoch.loss, epoch.images) for epoch in seen]
+    return {"epochs": epochs, "start": start, "weights": weights(model), "average": weights(averaged)}
+
+
+def everything(rank: int, size: int, meeting: Path, out: Path) -> None:
+    torch.set_num_threads(1)
+    group = join(rank, size, meeting)
+    found: dict[str, Any] = {name: run(name, group) for name in RUNS}
+    found |= {f"built {name}": run_built(name, group) for name in BUILT}
+    torch.save(found, out)
+
+
+@pytest.fixture(scope="module")
+def by_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes has after all runs."""
+    folder = tmp_path_factory.mktemp("group")
+    files = [folder / f"{rank}.pt" for rank in range(2)]
+    context = get_context(STARTED_BY)
+    processes = [
+        context.Process(target=everything, args=(rank, 2, folder / "meeting", file)) for rank, file in enumerate(files)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        process.kill()
+    assert [process.exitcode for process in processes] == [0, 0]
+    return [torch.load(file) for file in files]
+
+
+@pytest.mark.parametrize("name", [*RUNS, *(f"built {name}" for name in BUILT)])
+def test_two_processes_train_as_one_does(by_two: list[dict[str, Any]], name: str) -> None:
+    one = run_built(name.removeprefix("built "), ALONE) if name.startswith("built") else run(name, ALONE)
+    for found in (ranks[name] for ranks in by_two):
+        assert [loss for loss, _ in found["epochs"]] == pytest.approx([loss for loss, _ in one["epochs"]], rel=1e-6)
+        assert [images for _, images in found["epochs"]] == [images for _, images in one["epochs"]]
+        for what in ("weights", "average"):
+            way = (one[what] - one["start"]).norm()
+            assert way > 1e-3
+            assert (found[what] - one[what]).norm() < 1e-5 * way
+    assert torch.equal(by_two[0][name]["weights"], by_two[1][name]["weights"])
+
+
+def test_what_the_loss_does_not_read_is_left_alone_by_weight_decay_too(by_two: list[dict[str, Any]]) -> None:
+    (fresh,) = twins(1, auxiliary=True)
+    assert fresh.auxiliary is not None
+    unread = nn.utils.parameters_to_vector(fresh.auxiliary.parameters())
+    assert torch.equal(by_two[0]["unread auxiliary"]["weights"][-len(unread) :], unread)
+
+
+def test_batch_norms_that_train_are_refused_on_the_cpu_before_anything_is_trained() -> None:
+    with pytest.raises(
+        ModelError, match=r"each of 2 CPU processes .* in 15 places .*set recipe.batch_norm: eval or frozen"
+    ):
+        built(Group(0, 2))
+    with pytest.raises(ModelError, match=r"in 1 places such as 'head\.\S+', .* GPUs; leave out --devices-per-trial"):
+        built(Group(0, 2), "dilated8", batch_norm="eval")
+    built(Group(0, 2), freeze="backbone")
+    built(ALONE)
+
+
+@pytest.mark.parametrize("freeze", ["none", "stride4"])
+@pytest.mark.parametrize("backbone", ["tiny-scratch", "mobilenetv2"])
+def test_on_gpus_batch_norms_that_train_are_shared_and_the_network_stays_the_same(backbone: str, freeze: str) -> None:
+    said = {"backbone": backbone, "head": "dilated8", "upsampler": "bilinear", "dataset": "shapes-mini"}
+    cell = resolve({**said, "recipe": "smoke", "backbone.weights": "scratch"}, {}, builtin(), "test")
+    model = build_model(cell.variant, 4, seed=0)
+    if freeze != "none":
+        from fcnlab.training.freezing import freeze as keep
+
+        keep(model.backbone, 4)
+    model.train()
+    norms = {path for path, m in model.named_modules() if isinstance(m, nn.BatchNorm2d) and m.training}
+    still = {path for path, m in model.named_modules() if isinstance(m, nn.BatchNorm2d) and not m.training}
+    parameters, images = dict(model.named_parameters()), torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        before = model.eval()(images)
+    share_statistics(model, Group(0, 2), torch.device("cuda"))
+    assert {path for path, m in model.named_modules() if isinstance(m, nn.SyncBatchNorm)} == norms
+    assert {path for path, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)} == still
+    assert bool(still) == (freeze != "none")
+    assert all(parameter is parameters[name] for name, parameter in model.named_parameters())
+    with torch.no_grad():
+        assert torch.equal(model.eval()(images), before)

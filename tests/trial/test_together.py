@@ -1,0 +1,113 @@
+"""Processes that run a trial together: what comes of it when one of them fails, is killed, or has nothing to say."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from fcnlab.trial.record import Record
+from fcnlab.trial.together import together
+from tests.records import failed, finished
+from tests.trial.test_comparable import trial
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # Python 3.12
+
+
+def noted(folder: Path, rank: int) -> None:
+    """Leave the process's id."""
+    (folder / str(rank)).write_text(str(os.getpid()))
+
+
+def wait_for(folder: Path, rank: int) -> int:
+    """The id that a process has left."""
+    file = folder / str(rank)
+    while not (file.exists() and (said := file.read_text())):
+        time.sleep(0.01)
+    return int(said)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def finishes(folder: Path, rank: int) -> Record | None:
+    noted(folder, rank)
+    wait_for(folder, 1)
+    return finished(trial(), threads=torch.get_num_threads()) if rank == 0 else None
+
+
+def pauses(folder: Path, rank: int) -> Record | None:
+    noted(folder, rank)
+    wait_for(folder, 1)
+
+
+def second_fails(folder: Path, rank: int) -> Record | None:
+    noted(folder, rank)
+    wait_for(folder, 0)
+    if rank == 1:
+        return failed(trial(), "it said this")
+    time.sleep(600)
+    return None
+
+
+def second_is_killed(folder: Path, rank: int) -> Record | None:
+    noted(folder, rank)
+    wait_for(folder, 0)
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(600)
+    return None
+
+
+def second_is_killed_and_the_first_takes_it_for_an_error(folder: Path, rank: int) -> Record | None:
+    noted(folder, rank)
+    if rank == 0:
+        os.kill(wait_for(folder, 1), signal.SIGKILL)
+        return failed(trial(), "connection closed by peer")
+    time.sleep(600)
+    return None
+
+
+def both_gone(folder: Path) -> bool:
+    return all(is_gone(wait_for(folder, rank)) for rank in (0, 1))
+
+
+def test_the_first_gives_the_record_and_all_share_the_threads(tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        record = together(2, partial(finishes, tmp_path))
+    finally:
+        torch.set_num_threads(threads)
+    assert record is not None and record.environment is not None
+    assert (record.status, record.environment.threads) == ("finished", 2)
+    assert both_gone(tmp_path)
+
+
+def test_a_pause_gives_no_record(tmp_path: Path) -> None:
+    assert together(2, partial(pauses, tmp_path)) is None
+    assert both_gone(tmp_path)
+
+
+def test_the_failure_of_any_is_that_of_the_trial_and_nobody_waits_for_ever(tmp_path: Path) -> None:
+    record = together(2, partial(second_fails, tmp_path))
+    assert record is not None and record.failure is not None
+    assert record.failure.message == "it said this"
+    assert both_gone(tmp_path)
+
+
+@pytest.mark.parametrize("work", [second_is_killed, second_is_killed_and_the_first_takes_it_for_an_error])
+def test_one_that_is_killed_ends_all_and_is_no_failure_of_the_trial(tmp_path: Path, work: object) -> None:
+    with pytest.raises(SystemExit, match="rank 1 ended with exit code -9"):
+        together(2, partial(work, tmp_path))  # type: ignore[arg-type]
+    assert both_gone(tmp_path)
