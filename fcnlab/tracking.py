@@ -82,7 +82,7 @@ def trial_tags(record: Record) -> dict[str, str]:
         environment = record.environment
         versions = " ".join(f"{name} {version}" for name, version in environment.versions.items())
         tags |= {
-            "fcnlab.device": environment.device,
+            "fcnlab.device": environment.hardware,
             "fcnlab.precision": environment.precision,
             "fcnlab.threads": str(environment.threads),
             "fcnlab.devices": str(environment.devices),

@@ -61,7 +61,7 @@ class Means:
             have = f"{gpus} GPUs" if gpus else f"no GPU and {cores} cores"
             raise RunError(f"--devices-per-trial {self.devices}: this machine has {have}")
         for cell in cells:
-            _check_shares(cell.recipe, self.devices)
+            _check_shares(cell, self.devices)
             if isinstance(cell.start, Cell):
                 self.check([cell.start])
 
@@ -90,17 +90,18 @@ class Means:
         return RayExecutor(lab, ask, self.address, self.workers)
 
 
-def _check_shares(recipe: Recipe, devices: int) -> None:
+def _check_shares(cell: Cell, devices: int) -> None:
+    recipe, where = cell.recipe, f"--devices-per-trial {devices}: recipe {cell.names['recipe']}"
     part = recipe.batch // recipe.accumulate
     if part % devices:
         cut = f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
         raise SpecError(
-            f"--devices-per-trial {devices}: a batch of {recipe.batch}{cut} cannot be shared out equally among "
-            f"{devices} devices; choose a number that divides {part}, or another recipe.batch"
+            f"{where}: a batch of {recipe.batch}{cut} cannot be shared out equally among {devices} devices; "
+            f"take a number that divides {part}, or another recipe.batch"
         )
     for term in ("dice", "lovasz", "ohem"):
         if getattr(recipe.loss, term):
             raise SpecError(
-                f"--devices-per-trial {devices}: recipe.loss.{term} looks at a batch as a whole, and each of "
-                f"{devices} devices would see its own share alone; leave out --devices-per-trial"
+                f"{where}: loss.{term} looks at a batch as a whole, and each device would see its share alone; "
+                "leave out --devices-per-trial"
             )

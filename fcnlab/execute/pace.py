@@ -154,17 +154,10 @@ def _read(record: Record, folder: RunFolder) -> Iterator[tuple[Shape, Pace]]:
             scoring=record.cost.evaluate_seconds / scorings(recipe),
             memory=record.cost.peak_memory,
             disk=_size(folder.path),
-            device=_device(record),
+            device=record.environment.hardware if record.environment is not None else "an unknown device",
             trials=1,
         ),
     )
-
-
-def _device(record: Record) -> str:
-    if record.environment is None:
-        return "an unknown device"
-    count, name = record.environment.devices, record.environment.device
-    return name if count == 1 else f"{count} x {name}"
 
 
 def _size(folder: Path) -> int:

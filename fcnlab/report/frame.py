@@ -22,7 +22,7 @@ NUMBERS = (
 )
 """Columns of numbers of a trial: nan where there is none."""
 
-PLACES = ("device", "precision", "threads", "devices", "system", "versions", "data", "report_split")
+PLACES = ("device", "precision", "threads", "system", "versions", "data", "report_split")
 """Columns that say where and with what a trial ran; empty where it has not finished."""
 
 
@@ -53,7 +53,8 @@ def _row(planned: Planned, run: Mapping[str, Any] | None, select: str) -> dict[s
     row["run_id"] = run["run_id"] if run is not None else ""
     if finished:
         row |= {name: value for name, value in metrics.items() if name in NUMBERS}
-        row["device_hours"] = (metrics.get("train_seconds", 0.0) + metrics.get("evaluate_seconds", 0.0)) / 3600
+        seconds = metrics.get("train_seconds", 0.0) + metrics.get("evaluate_seconds", 0.0)
+        row["device_hours"] = int(tags.get("fcnlab.devices", 1)) * seconds / 3600
     if status == "stopped":
         row["stopped_after"] = planned.stopped if planned.stopped is not None else float(tags["fcnlab.stopped"])
     return row

@@ -41,8 +41,8 @@ def flags(records: Mapping[str, Sequence[Record]], baseline: str, axes: Collecti
     those of the grid (`Grid.axes`): what they vary, they vary on purpose, and that is no flag.
 
     A cell is flagged where its trials differ among each other or from the baseline's in the data's content, the way of
-    scoring, the number of epochs, the precision that was used, the version of the numerics, or the kind of hardware;
-    and where memory ran out, and batches were cut into parts.
+    scoring, the number of epochs, the precision that was used, the version of the numerics, or the kind of hardware
+    and how many devices; and where memory ran out, and batches were cut into parts.
     """
     facts = [fact for fact in _FACTS if not any(_touches(axis, own) for axis in axes for own in fact.axes)]
     reference = {fact.name: _values(fact, records.get(baseline, ())) for fact in facts}

@@ -95,6 +95,11 @@ class Environment(_Value):
     commit: str | None
     devices: int = 1
 
+    @property
+    def hardware(self) -> str:
+        """What trained the trial, such as `NVIDIA H200` or `2 x NVIDIA H200`."""
+        return self.device if self.devices == 1 else f"{self.devices} x {self.device}"
+
 
 Cause = Literal["exception", "diverged", "lost", "out_of_memory"]
 

@@ -64,6 +64,14 @@ def test_the_command_says_everything_and_gives_the_figures_again(fcnlab: Call, r
     assert refused.code == 2 and "this trial has run there; name a new folder" in refused.err
 
 
+def test_a_trial_on_several_devices_is_shown_with_as_many_and_the_threads_of_all(fcnlab: Call, ran: RunFolder) -> None:
+    record = ran.read()
+    assert record is not None and record.environment is not None
+    ran.finish(record.model_copy(update={"environment": record.environment.model_copy(update={"devices": 2})}))
+    shown = fcnlab("grid", "replay", ran.path.parent.parent / "experiments/question.yaml", ran.key[:8], "--show")
+    assert "--threads 2 --devices-per-trial 2 --lab lab" in shown.out
+
+
 def test_figures_that_are_others_now_are_told_with_what_may_be_why(
     fcnlab: Call, ran: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

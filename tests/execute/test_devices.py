@@ -202,8 +202,8 @@ def test_a_slot_has_as_many_gpus_as_a_trial_takes_or_threads_for_as_many_process
     [
         ({"devices": 3}, {}, SpecError, "a batch of 4 cannot be shared out equally among 3 devices; .* divides 4"),
         ({"devices": 4}, {"accumulate": 2}, SpecError, "a batch of 4 in 2 parts cannot be .* divides 2"),
-        ({"devices": 2}, {"loss.dice": 0.5}, SpecError, "recipe.loss.dice looks at a batch as a whole"),
-        ({"devices": 2}, {"loss.ohem": {}}, SpecError, "recipe.loss.ohem looks at a batch as a whole"),
+        ({"devices": 2}, {"loss.dice": 0.5}, SpecError, "recipe smoke: loss.dice looks at a batch as a whole"),
+        ({"devices": 2}, {"loss.ohem": {}}, SpecError, "loss.ohem looks at a batch as a whole"),
         ({"devices": 16}, {}, RunError, "--devices-per-trial 16: this machine has no GPU and 8 cores"),
         ({"devices": 2, "per_gpu": 2}, {}, RunError, "--per-gpu a part of one; leave one out"),
         ({"devices": 2, "executor": "serial"}, {}, RunError, "goes with --executor process, not serial"),

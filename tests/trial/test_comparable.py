@@ -42,6 +42,7 @@ def test_cells_that_were_run_alike_have_no_flag() -> None:
         (finished(trial({"recipe.epochs": 9})), "epochs", "epochs: 9, where the baseline has 2"),
         (finished(trial(), precision="bf16"), "precision", "bf16, where the baseline has fp32"),
         (finished(trial(), repeatable=False), "hardware", "GPU, where the baseline has CPU"),
+        (finished(trial(), repeatable=False, devices=2), "hardware", "2 x GPU, where the baseline has CPU"),
         (
             finished(trial()).model_copy(update={"parts": 4}),
             "parts",
