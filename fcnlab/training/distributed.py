@@ -103,7 +103,7 @@ def share_statistics(model: nn.Module, group: Group, device: torch.device) -> No
             f"such as '{norms[-1]}', for SyncBatchNorm needs GPUs; {remedy}leave out --devices-per-trial"
         )
     for path in norms:
-        synchronise(model, path)
+        _synchronise(model, path)
 
 
 def _training_norms(model: nn.Module) -> list[str]:
@@ -112,7 +112,7 @@ def _training_norms(model: nn.Module) -> list[str]:
     return [path for path, module in model.named_modules() if isinstance(module, _BatchNorm) and module.training]
 
 
-def synchronise(model: nn.Module, path: str) -> None:
+def _synchronise(model: nn.Module, path: str) -> None:
     """Put a SyncBatchNorm with the same weights in the place of a batch norm; those of timm hold their activation."""
     from timm.layers import convert_sync_batchnorm
 

@@ -1,7 +1,7 @@
 """One trial in several processes, a device each.
 
 The process that starts them does no more than to see what comes of them: where one of them fails or is killed, the
-others would wait for it for ever. So none of them ends by itself: what has an end too early was killed.
+others would wait for it for ever. So none of them ends by itself: one that has ended was killed.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ AFTERMATH = 0.5
 
 
 def together(size: int, work: Callable[[int], Record | None]) -> Record | None:
-    """Call `work` with each rank in a process of its own; gives what rank 0 returns, or what another returns before.
+    """Call `work` with each rank in a process of its own; gives what rank 0 returns, or the first failure of any.
 
-    A rank but 0 returns a record if it has failed, else None. They share the threads of this process.
+    The other ranks return a record if they have failed, else None. All share the threads of this process.
 
     Raises:
         SystemExit: one of them was killed. It ends this process too, so that the trial has lost its worker.
@@ -82,7 +82,7 @@ def _first_told(ears: Sequence[Connection], ranks: Sequence[BaseProcess]) -> Rec
 
 
 def _ended(ranks: Sequence[BaseProcess]) -> str:
-    """Which processes have ended, and how; empty if none has."""
+    """Which processes have ended, and how; empty if none has within the aftermath."""
     dead = wait([process.sentinel for process in ranks], AFTERMATH)
     for process in ranks:
         if process.sentinel in dead:

@@ -60,13 +60,13 @@ def serial(path: Path, watcher: Watcher | None = None, **how: Any) -> driver.Out
 
 def tampered(monkeypatch: pytest.MonkeyPatch, change: Callable[[Trial, int], None]) -> None:
     """Call `change` with the trial and the number of its parts before it trains."""
-    finish = trial_run._Run.finish
+    train = trial_run._Run.train
 
-    def changed(self: Any) -> Any:
+    def changed(self: Any) -> None:
         change(self.trial, self.parts)
-        return finish(self)
+        train(self)
 
-    monkeypatch.setattr(trial_run._Run, "finish", changed)
+    monkeypatch.setattr(trial_run._Run, "train", changed)
 
 
 def test_serial_and_process_give_the_same_table(tmp_path: Path) -> None:

@@ -258,6 +258,20 @@ def test_the_documentation_names_every_column(made: tuple[Report, Lab]) -> None:
     assert said == {name: column.heading for name, column in COLUMNS.items()}
 
 
+def test_a_trial_on_two_devices_takes_their_time_twice(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path)
+    planned = make_plan(grid, lab).trials[0]
+    record = planned.record
+    assert record is not None and record.environment is not None
+    before = trials_frame(make_plan(grid, lab), None).set_index("key").loc[planned.key]
+    planned.folder.finish(
+        record.model_copy(update={"environment": record.environment.model_copy(update={"devices": 2})})
+    )
+    after = trials_frame(make_plan(grid, lab), None).set_index("key").loc[planned.key]
+    assert after["device_hours"] == pytest.approx(2 * before["device_hours"])
+    assert after["device"] == f"2 x {before['device']}"
+
+
 def test_a_thousand_trials_are_a_frame_within_three_seconds(tmp_path: Path) -> None:
     grid, lab = finished_lab(tmp_path, THREE.replace("seeds: 3", "seeds: 1"))
     plan = make_plan(grid, lab)
