@@ -52,9 +52,14 @@ def _seen_already(layers: Sequence[nn.Module]) -> Iterator[None]:
     norms = [norm for layer in layers for norm in layer.modules() if isinstance(norm, _BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+        norm.momentum, norm.num_batches_tracked = 0.0, _copied(norm.num_batches_tracked)
     try:
         yield
     finally:
         for norm, (momentum, tracked) in zip(norms, before, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, tracked
+
+
+def _copied(tracked: Tensor | None) -> Tensor | None:
+    """A number of batches to count on from; SyncBatchNorm insists on one."""
+    return None if tracked is None else tracked.clone()

@@ -94,6 +94,7 @@ BUILT: dict[str, dict[str, Any]] = {
     "plain": {
         "batch_norm": "eval",
         "fused": "off",
+        "recompute": "backbone",
         "accumulate": 2,
         "loss": {"class_weights": "median_frequency"},
         "optimizer": {"name": "adamw", "lr": 0.003, "weight_decay": 0.1},
