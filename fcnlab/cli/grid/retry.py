@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from fcnlab.cli.grid.running import run_and_conclude
@@ -31,6 +33,7 @@ def retry(
     devices_per_trial: DevicesPerTrial = 1,
     address: Address = None,
     fail_fast: FailFast = False,
+    failed: Annotated[bool, typer.Option("--failed", hidden=True)] = True,  # noqa: ARG001 - people say it, and mean this
     lab: LabOption = None,
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
