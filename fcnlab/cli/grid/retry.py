@@ -33,7 +33,9 @@ def retry(
     devices_per_trial: DevicesPerTrial = 1,
     address: Address = None,
     fail_fast: FailFast = False,
-    failed: Annotated[bool, typer.Option("--failed", hidden=True)] = True,  # noqa: ARG001 - people say it, and mean this
+    failed: Annotated[  # noqa: ARG001 - people say it, and mean what is done anyway
+        bool, typer.Option("--failed", help="Those that have failed, said or not", hidden=True)
+    ] = True,
     lab: LabOption = None,
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
