@@ -33,7 +33,14 @@ TITLES = {
 BESIDE = """Of a trial in that grid {median:.2f} s are neither training nor evaluation ({max:.2f} s at most): building
 the network, checkpoints, files, the worker's and the driver's part. The first of each worker is not among them.
 """
-NO_GPU = "## On a CUDA GPU\n\nnot measured: none of the machines above has one.\n"
+NO_GPU = """## On a CUDA GPU
+
+not measured: none of the machines above has one. What is meant for one has run on CPUs alone: samples that stay on the
+device as uint8 and are augmented there, the fused loss in torch's operators, several trials on a GPU (`--per-gpu`) and
+a trial on several (`--devices-per-trial`). What might pay there and is not built, because nothing could be decided
+without a measurement: CUDA graphs or `torch.compile`, a kernel of its own for upsampling and loss, and trials of one
+shape stacked into one model.
+"""
 
 
 def page(folder: Path) -> str:
