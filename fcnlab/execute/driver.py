@@ -197,7 +197,8 @@ class _Shift:
                 self._look(executor)
 
     def _look(self, executor: Executor) -> None:
-        """See what has ended, and how far the rest is."""
+        """See what has ended, and how far the rest is; first write to the book, while all places are taken."""
+        self._publisher.catch_up()
         for ended in executor.wait(POLL):
             self._settle(ended, executor)
         for planned, _ in self._running.values():
@@ -284,7 +285,7 @@ class _Shift:
     def _end(self, planned: Planned, record: Record) -> None:
         del self._left[planned.key]
         self._failed = self._failed or record.status == "failed"
-        self._publisher.publish(planned, record)
+        self._publisher.ended(planned, record)
         self._watcher.ended(planned, record)
 
     def _decide(self, *reached: Planned) -> None:

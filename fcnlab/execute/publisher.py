@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class Publisher:
         self._book: Book | None = None
         self._parent = ""
         self._running: dict[str, _Running] = {}
+        self._ended: deque[tuple[Planned, Record]] = deque()
         self._publishes = False
 
     def take_over(self) -> bool:
@@ -113,6 +115,15 @@ class Publisher:
             running.run = book.begin(planned.trial, planned.cell.label, axes, self._parent, running.since)
         return running.run
 
+    def ended(self, planned: Planned, record: Record) -> None:
+        """Note that a trial has a record, which is published by `catch_up`: first its place is to be filled."""
+        self._ended.append((planned, record))
+
+    def catch_up(self) -> None:
+        """Publish the records that have been noted."""
+        while self._ended:
+            self.publish(*self._ended.popleft())
+
     def publish(self, planned: Planned, record: Record) -> None:
         """Write a record, unless the book has it: another driver may have run the trial and published it."""
         if self._book is not None and not self._book.is_published(record):
@@ -135,6 +146,7 @@ class Publisher:
 
     def close(self, *, complete: bool) -> None:
         """Say how it stands, and let another driver publish: a trial that is paused is KILLED until taken up again."""
+        self.catch_up()
         with self._trying():
             if self._book is not None:
                 for running in list(self._running.values()):
