@@ -76,7 +76,8 @@ def keep_freed_memory(*, sparingly: bool = False) -> None:
 
     Otherwise each training step faults its activations in anew; keeping them makes a step on the CPU a quarter to
     a third shorter. What is kept has gaps, though: `sparingly` returns blocks of 32 MiB and more, the most that glibc
-    keeps of itself; memory is a third less then, and time a tenth more. Other platforms and C libraries are left alone.
+    keeps of itself; memory is a third less then, and time up to a fifth more. Other platforms and C libraries are left
+    alone.
     """
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return
