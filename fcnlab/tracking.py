@@ -182,15 +182,14 @@ class Book:
                 self._client.set_tag(run.run_id, "fcnlab.superseded", "true")
                 run = None
             if run is None:
-                run_id = self._make_run(trial, label, parent, since)
-                run = self._runs[trial.key] = _Run(run_id, epochs=0, current=True)
+                run = self._runs[trial.key] = self._make_run(trial, label, parent, since)
             else:
                 self._client.update_run(run.run_id, status="RUNNING")
             if not run.described:
                 run.undescribed = trial, axes
             return run.run_id
 
-    def _make_run(self, trial: Trial, label: str, parent: str, since: float) -> str:
+    def _make_run(self, trial: Trial, label: str, parent: str, since: float) -> _Run:
         tags = {
             "fcnlab.role": "trial",
             "fcnlab.superseded": "false",
@@ -203,7 +202,8 @@ class Book:
             "mlflow.source.type": "LOCAL",
             "mlflow.source.name": self._command(label, trial.seed),
         }
-        return str(self._client.create_run(self._experiment, int(since * 1000), tags).info.run_id)
+        made = self._client.create_run(self._experiment, int(since * 1000), tags).info
+        return _Run(str(made.run_id), str(made.artifact_uri), epochs=0, current=True)
 
     def _command(self, label: str, seed: int) -> str:
         """What a person types to have this trial again."""
@@ -226,11 +226,15 @@ class Book:
         run.epochs = max([run.epochs, *new])
         return new
 
-    def publish(self, record: Record, folder: RunFolder, select: str) -> None:
+    def publish(self, record: Record, folder: RunFolder, select: str, *, pictures: bool) -> None:
         """Write a record: curves, figures, environment, files; the status last, which says that all is there.
+
+        The `pictures` are the predictions of the first images, many and large beside the rest.
 
         A store takes its time for each request, so what can be is written in one.
         """
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
         with _reaching(self._uri):
             run = self._runs[record.key]
             there = self._client.get_run(run.run_id).data.metrics if run.taken_up else {}
@@ -238,11 +242,12 @@ class Book:
             steps = self._new_epochs(run, record.epochs)
             steps[0] = {name: value for name, value in final.items() if name not in there}
             self._log(run, steps, trial_tags(record) | {"fcnlab.published": record.ended})
+            files = get_artifact_repository(run.artifacts, tracking_uri=self._uri)  # the client would ask where it is
             for file in (folder.record, folder.counts):
                 if file.exists():
-                    self._client.log_artifact(run.run_id, str(file))
-            if folder.samples.is_dir():
-                self._client.log_artifacts(run.run_id, str(folder.samples), "samples")
+                    files.log_artifact(str(file))
+            if pictures and folder.samples.is_dir():
+                files.log_artifacts(str(folder.samples), "samples")
             self._client.set_terminated(run.run_id, "FINISHED" if record.status == "finished" else "FAILED")
             run.published, run.finished = record.ended, record.status == "finished"
 
@@ -305,13 +310,16 @@ class Book:
 
 @dataclass
 class _Run:
-    """What the book knows of a trial's run: how many epochs it has (None: to be asked), and whether it is done.
+    """What the book knows of a trial's run: its id, the address of its files, how many epochs it has, if it is done.
+
+    None for `epochs` says that they are to be asked for.
 
     One that is `taken_up` was made by an earlier driver, and has what that one came to write. `undescribed` is what
     trial it is, and its axes, until that is written.
     """
 
     run_id: str
+    artifacts: str
     epochs: int | None
     current: bool | None = None
     taken_up: bool = False
@@ -326,6 +334,7 @@ def _known(run: Run) -> _Run:
     current = tags["fcnlab.current"] == "true" if "fcnlab.current" in tags else None
     return _Run(
         str(run.info.run_id),
+        str(run.info.artifact_uri),
         epochs=None,
         current=current,
         taken_up=True,

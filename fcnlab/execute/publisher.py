@@ -129,7 +129,8 @@ class Publisher:
         if self._book is not None and not self._book.is_published(record):
             with self._trying():
                 self._open_run(self._book, planned)
-                self._book.publish(record, planned.folder, self._grid.file.select)
+                first = planned.trial.seed == min(self._grid.seeds)  # whose pictures a report shows
+                self._book.publish(record, planned.folder, self._grid.file.select, pictures=first)
         self._running.pop(planned.key, None)
 
     def stopped(self, planned: Planned, epoch: int) -> None:
