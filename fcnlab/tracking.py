@@ -33,6 +33,7 @@ for _variable, _value in {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # a server that is away must not stop a grid
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # what a grid says there may be read by a machine
 }.items():
     os.environ.setdefault(_variable, _value)
 
