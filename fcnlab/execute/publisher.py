@@ -94,11 +94,15 @@ class Publisher:
 
     def begin(self, planned: Planned) -> None:
         """Note that a trial runs from now on, also if it did before."""
-        self._running.setdefault(planned.key, _Running(planned, time.time(), time.monotonic()))
+        self._known(planned)
+
+    def _known(self, planned: Planned) -> _Running:
+        """What is known of a trial that runs: since now, if nothing was."""
+        return self._running.setdefault(planned.key, _Running(planned, time.time(), time.monotonic()))
 
     def follow(self, planned: Planned, epochs: list[EpochRecord]) -> None:
         """Show a trial that runs, and its curves so far, now and then."""
-        running = self._running[planned.key]
+        running = self._known(planned)  # it may have ended, and been published as this driver took over, unseen so far
         if time.monotonic() - running.written >= PERIOD:
             running.written = time.monotonic()
             with self._trying():
@@ -108,8 +112,7 @@ class Publisher:
 
     def _open_run(self, book: Book, planned: Planned) -> str:
         """The id of the run of a trial that is to be written to."""
-        self.begin(planned)
-        running = self._running[planned.key]
+        running = self._known(planned)
         if running.run is None:
             axes = {axis: str(value) for axis, value in planned.cell.axes.items() if "." in axis}
             running.run = book.begin(planned.trial, planned.cell.label, axes, self._parent, running.since)

@@ -235,6 +235,21 @@ def test_a_trial_that_runs_for_a_while_is_seen_with_its_curves(
     assert _statuses(path) == {"KILLED"}, "until it is taken up again"
 
 
+def test_a_trial_that_was_published_before_its_end_was_seen_is_followed_in_peace(calm: Path) -> None:
+    grid, lab = fcnlab.load_grid(calm), Lab.find(calm)
+    plan, before = make_plan(grid, lab), _trial_runs(calm)
+    with driver._leases(lab) as leases:
+        publisher = Publisher(plan, lab, leases, Watcher())
+        publisher.begin(plan.trials[0])
+        assert publisher.take_over(), "and so publishes all that has a record"
+        record = plan.trials[0].record
+        assert record is not None
+        publisher.follow(plan.trials[0], list(record.epochs))
+        publisher.ended(plan.trials[0], record)
+        publisher.close(complete=True)
+    assert _trial_runs(calm) == before and _statuses(calm) == {"FINISHED"}
+
+
 def test_a_grid_that_is_being_run_is_not_synced_by_another(calm: Path) -> None:
     grid, lab = fcnlab.load_grid(calm), Lab.find(calm)
     with driver._leases(lab) as leases:
