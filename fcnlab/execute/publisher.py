@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +100,7 @@ class Publisher:
         """What is known of a trial that runs: since now, if nothing was."""
         return self._running.setdefault(planned.key, _Running(planned, time.time(), time.monotonic()))
 
-    def follow(self, planned: Planned, epochs: list[EpochRecord]) -> None:
+    def follow(self, planned: Planned, epochs: Sequence[EpochRecord]) -> None:
         """Show a trial that runs, and its curves so far, now and then."""
         running = self._known(planned)  # it may have ended, and been published as this driver took over, unseen so far
         if time.monotonic() - running.written >= PERIOD:

@@ -244,7 +244,7 @@ def test_a_trial_that_was_published_before_its_end_was_seen_is_followed_in_peace
         assert publisher.take_over(), "and so publishes all that has a record"
         record = plan.trials[0].record
         assert record is not None
-        publisher.follow(plan.trials[0], list(record.epochs))
+        publisher.follow(plan.trials[0], record.epochs)
         publisher.ended(plan.trials[0], record)
         publisher.close(complete=True)
     assert _trial_runs(calm) == before and _statuses(calm) == {"FINISHED"}
