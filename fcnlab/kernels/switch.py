@@ -1,0 +1,38 @@
+"""Whether the Triton kernels are used; each of them has a plain PyTorch twin that gives the same results."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from importlib.util import find_spec
+
+import torch
+
+VARIABLE = "FCNLAB_TRITON"
+"""Environment variable: 0 turns the Triton kernels off."""
+
+INTERPRET = "TRITON_INTERPRET"
+"""Triton's own variable: 1 runs kernels in its interpreter, also on CPU tensors; tests use it."""
+
+
+def triton_available(device: torch.device) -> bool:
+    """Return whether Triton kernels can run on tensors of a device.
+
+    That is so on CUDA devices of compute capability 7.0 and newer where Triton is installed, and on the CPU under
+    Triton's interpreter. `FCNLAB_TRITON=0` turns the kernels off everywhere.
+    """
+    if os.environ.get(VARIABLE, "1") == "0" or not _installed():
+        return False
+    if device.type == "cuda":
+        return _supported(device.index if device.index is not None else torch.cuda.current_device())
+    return os.environ.get(INTERPRET, "0") == "1"
+
+
+@cache
+def _installed() -> bool:
+    return find_spec("triton") is not None
+
+
+@cache
+def _supported(index: int) -> bool:
+    return torch.cuda.get_device_capability(index) >= (7, 0)
