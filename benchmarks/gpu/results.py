@@ -1,0 +1,158 @@
+"""Run the sections of a benchmark one by one and keep their results in one JSON file.
+
+A section is a function that returns a JSON-able dictionary. A section that raises is recorded with its traceback and
+the next one runs. The file is rewritten atomically after each section, so an interrupted run leaves what it has::
+
+    results = Results(out / "bench.json", {"device": torch.cuda.get_device_name()})
+    results.run("copy", measure_copy, limit=20)
+    raise SystemExit(results.summarize())
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class Outcome:
+    """The outcome of one section.
+
+    Args:
+        section: Name of the section.
+        passed: Whether the section returned without an exception.
+        seconds: Wall-clock time in seconds.
+        detail: One line for the summary: the key ``"detail"`` of the section's result, or the error's message.
+        result: The section's result, empty if it failed.
+        error: The traceback of a failed section, else None.
+    """
+
+    section: str
+    passed: bool
+    seconds: float
+    detail: str = ""
+    result: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+
+class SectionTimeout(BaseException):
+    """A section ran past its time limit. Not an ``Exception``, so that the code under test cannot handle it."""
+
+
+@contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Raise :class:`SectionTimeout` in the block after a number of seconds.
+
+    The limit needs SIGALRM and the main thread; elsewhere it is not enforced. A call that never returns to the
+    interpreter (a hanging kernel) is not interrupted: run such sections in a process of their own.
+    """
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def expire(_signal: int, _frame: object) -> None:
+        raise SectionTimeout(f"no result after {seconds:.0f} s")
+
+    previous = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def run_section(name: str, function: Callable[[], dict[str, Any]], limit: float | None = None) -> Outcome:
+    """Call a section and return its outcome; an exception becomes a failed outcome.
+
+    Args:
+        name: Name of the section.
+        function: The section. It may put one line for the summary into its result under ``"detail"``.
+        limit: Time limit in seconds; None for no limit.
+    """
+    start = time.perf_counter()
+    try:
+        with time_limit(limit):
+            result = function()
+    except (Exception, SectionTimeout) as error:
+        message = (str(error).strip().splitlines() or [""])[0]
+        detail = f"{type(error).__name__}: {message}"
+        return Outcome(name, False, time.perf_counter() - start, detail, error=traceback.format_exc())
+    return Outcome(name, True, time.perf_counter() - start, str(result.get("detail", "")), result)
+
+
+class Results:
+    """Outcomes of sections in the order in which they ended, saved after each.
+
+    Args:
+        path: The JSON file; its folder is created.
+        header: JSON-able entries for the top of the file, such as the device's name.
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any] | None = None) -> None:
+        self.path = path
+        self.header = dict(header or {})
+        self.outcomes: list[Outcome] = []
+        self._lock = threading.Lock()
+        self._started = time.perf_counter()
+        self.save()
+
+    def run(self, name: str, function: Callable[[], dict[str, Any]], limit: float | None = None) -> Outcome:
+        """Run a section in this process, record its outcome and print one line."""
+        outcome = run_section(name, function, limit)
+        self.add(outcome)
+        return outcome
+
+    def add(self, outcome: Outcome) -> None:
+        """Record an outcome, save the file and print one line. Threads may call this concurrently."""
+        with self._lock:
+            self.outcomes.append(outcome)
+            self.save()
+            print(summary_line(outcome), flush=True)
+
+    def save(self) -> None:
+        """Write the file atomically."""
+        content = {
+            **self.header,
+            "passed": all(outcome.passed for outcome in self.outcomes),
+            "seconds": round(time.perf_counter() - self._started, 2),
+            "sections": {outcome.section: asdict(outcome) for outcome in self.outcomes},
+        }
+        write_json(self.path, content)
+
+    def summarize(self) -> int:
+        """Print one line for each section and return an exit code: 0 if there are sections and all passed, else 1."""
+        self.save()
+        failed = [outcome for outcome in self.outcomes if not outcome.passed]
+        print(f"\n{len(self.outcomes)} sections, {len(failed)} failed, {time.perf_counter() - self._started:.0f} s")
+        for outcome in self.outcomes:
+            print(summary_line(outcome))
+        return 1 if failed or not self.outcomes else 0
+
+
+def summary_line(outcome: Outcome) -> str:
+    """Return an outcome as one line of at most 200 characters: section, verdict, seconds, detail."""
+    verdict = "passed" if outcome.passed else "FAILED"
+    return f"{outcome.section:<14} {verdict} {outcome.seconds:6.1f} s  {outcome.detail}"[:200]
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a dictionary to a JSON file atomically; create its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=1, default=_plain) + "\n")
+    os.replace(temporary, path)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that JSON does not know as a number or list if it is an array or a tensor, else as a string."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
