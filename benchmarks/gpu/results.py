@@ -83,7 +83,7 @@ def run_section(name: str, function: Callable[[], dict[str, Any]], limit: float 
     try:
         with time_limit(limit):
             result = function()
-    except (Exception, SectionTimeout) as error:
+    except (Exception, SectionTimeout) as error:  # noqa: BLE001 - recorded with its traceback
         message = (str(error).strip().splitlines() or [""])[0]
         detail = f"{type(error).__name__}: {message}"
         return Outcome(name, False, time.perf_counter() - start, detail, error=traceback.format_exc())

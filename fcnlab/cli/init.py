@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
@@ -32,14 +31,16 @@ def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there, or empty")],
 ) -> None:
     """Make a lab: a folder with experiments/, registry/ and results/, and a first question to run."""
+    from fcnlab.spec.catalog import shipped
+
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder}: is there already and not empty; name a new folder")
-    shipped = files("fcnlab.experiments")
+    examples = shipped("experiments")
     texts = {
         "README.md": _README.format(name=folder.resolve().name),
         ".gitignore": _IGNORED,
         **{
-            f"experiments/{name}": shipped.joinpath(name).read_text(encoding="utf-8")
+            f"experiments/{name}": examples.joinpath(name).read_text(encoding="utf-8")
             for name in ("quickstart.yaml", "grid.schema.json")
         },
         "results/.gitkeep": "",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import MappingProxyType
 
@@ -82,12 +83,24 @@ class Catalog:
 @cache
 def builtin() -> Catalog:
     """The catalogue that ships with fcnlab."""
-    root = files("fcnlab.registry")
+    root = shipped("registry")
     entries = {}
     for kind in KINDS:
         file = root.joinpath(f"{kind}s.yaml")
         entries[kind] = _entries(kind, parse(file.read_text(encoding="utf-8"), file.name), file.name)
     return _closed(entries, "registry")
+
+
+def shipped(name: str) -> Traversable:
+    """Return the folder `registry` or `experiments` that ships with fcnlab.
+
+    It is a subpackage of an installed fcnlab. In a checkout that is only on the module search path, it is the folder
+    beside the package.
+    """
+    try:
+        return files(f"fcnlab.{name}")
+    except ModuleNotFoundError:
+        return Path(__file__).resolve().parents[2] / name
 
 
 def load(folder: Path | None = None) -> Catalog:

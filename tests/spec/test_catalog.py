@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from fcnlab.errors import SpecError
-from fcnlab.spec.catalog import KINDS, builtin, load
+from fcnlab.spec import catalog
+from fcnlab.spec.catalog import KINDS, builtin, load, shipped
 from fcnlab.spec.config import NamedVariant
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +36,16 @@ def test_every_built_in_part_says_what_it_is(kind: str) -> None:
 def test_without_a_registry_of_ones_own_the_catalogue_is_the_built_in_one(tmp_path: Path) -> None:
     assert load(None) is builtin()
     assert load(tmp_path / "registry") is builtin()
+
+
+def test_a_checkout_that_is_not_installed_reads_the_folders_beside_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named '{name}'")
+
+    installed = shipped("registry").joinpath("recipes.yaml").read_text()
+    monkeypatch.setattr(catalog, "files", missing)
+    assert shipped("registry").joinpath("recipes.yaml").read_text() == installed
+    assert shipped("experiments").joinpath("quickstart.yaml").is_file()
 
 
 def test_a_variant_of_ones_own_stands_beside_the_built_in_ones(registry: Path) -> None:
