@@ -147,8 +147,11 @@ class TrainingBatches:
         seed: int,
         device: torch.device,
         places: slice = slice(None),
+        sharing: int = 1,
     ) -> None:
         """`places` are those of each batch that are yielded; who takes other ones has the rest of the same batches.
+
+        `sharing` is how many trials share the device's memory.
 
         Raises:
             DataError: the split has fewer samples than one batch.
@@ -157,7 +160,7 @@ class TrainingBatches:
             raise DataError(f"a batch of {batch} is more than the training split has ({len(split)} images)")
         self.steps = len(split) // batch
         self._batch, self._places, self._augmentation, self._seed = batch, places, augmentation, seed
-        self._samples = split.to(device)
+        self._samples = split.to(device, sharing=sharing)
         # What is drawn may depend on a label's values; looked at on the CPU they make no device wait.
         self._drawn_from = self._samples if augmentation.cat_max_ratio is None else split
         self._write = _writer(len(range(batch)[places]), augmentation, mean, std, device)

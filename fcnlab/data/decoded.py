@@ -79,7 +79,7 @@ class DecodedSplit:
         sample = self._split[index]
         return Decoded(torch.tensor(sample.image).permute(2, 0, 1), torch.tensor(sample.label))
 
-    def to(self, device: torch.device, free: int | None = None) -> DecodedSplit:
+    def to(self, device: torch.device, free: int | None = None, sharing: int = 1) -> DecodedSplit:
         """The same samples on a device.
 
         Those that fit into a quarter of its free memory stay there from their first use on. The others go over anew
@@ -88,12 +88,13 @@ class DecodedSplit:
         Args:
             device: where the samples are wanted; on the CPU they are as they were.
             free: bytes of free memory of the device; by default it is asked.
+            sharing: how many trials share the device's memory.
         """
         if device.type == "cpu":
             return self
         if free is None:
             free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
-        return DeviceSplit(self, device, int(DEVICE_SHARE * free))
+        return DeviceSplit(self, device, int(DEVICE_SHARE * free / sharing))
 
     def ahead(self, indices: Iterable[int], count: int = 8) -> Iterator[Decoded]:
         """The samples in this order, each made up to `count` samples before it is asked for, by a thread beside."""

@@ -536,8 +536,12 @@ class Recipe(Entry):
     `recompute` saves memory and costs time: what the backbone computes up to the map of this stride, or all of it, is
     computed again in the backward pass instead of being kept. The figures stay the same.
 
-    `precision: auto` is bf16 autocast where the hardware multiplies bf16 natively, and fp32 elsewhere; which one
-    it was stands in the record.
+    `precision` is that of the forward pass. `fp32` is IEEE float32 everywhere; `tf32` lets CUDA use TF32 in float32
+    convolutions and matrix products, and is fp32 elsewhere; `bf16` and `fp16` are autocast, fp16 with a scaled loss.
+    `auto` is bf16 where the hardware multiplies bf16 natively, fp16 on older GPUs with tensor cores, and fp32
+    elsewhere. The record names the one that was used.
+
+    `deterministic` makes training on CUDA repeat bit for bit, with slower algorithms; on the CPU it always does.
     """
 
     epochs: Count
@@ -559,7 +563,8 @@ class Recipe(Entry):
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     batch_norm: Literal["train", "eval", "frozen"] = "train"
     freeze: Literal["none", "stride2", "stride4", "stride8", "stride16", "backbone"] = "none"
-    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16", "fp16", "auto"] = "fp32"
+    deterministic: bool = False
     fused: Literal["auto", "off"] = "auto"
     recompute: Literal["none", "stride2", "stride4", "stride8", "stride16", "backbone"] = "none"
     score_scale: Annotated[float, Field(ge=0.1, le=10)] = 1.0

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.amp import GradScaler
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel
 
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.models import FCN
 from fcnlab.training.distributed import ALONE, Group
 from fcnlab.training.fused import FusedUpsampleLoss
 from fcnlab.training.losses import Loss
-from fcnlab.training.optim import Schedule, set_rates
+from fcnlab.training.optim import MovingAverage, Schedule, set_rates
+from fcnlab.training.step import Backward, Objective, make_backward
 
 
 class Diverged(RuntimeError):
@@ -49,76 +52,90 @@ def fit(
     after_epoch: Callable[[Epoch], None],
     accumulate: int = 1,
     clip_norm: float | None = None,
-    average: AveragedModel | None = None,
+    average: MovingAverage | None = None,
     group: Group = ALONE,
+    scaler: GradScaler | None = None,
+    capturable: bool = False,
 ) -> None:
     """Train from epoch `start` up to `epochs`, calling `after_epoch` at the end of each.
 
-    A batch goes through in `accumulate` equal parts, whose gradients add up to that of the whole. The gradient's norm
-    is bounded by `clip_norm`. The loss is summed on the device and read once an epoch, so that no step waits for the
-    host. Each process of a `group` goes through its share of a batch; gradient and loss are those of all of it.
+    The loss is summed on the device and read once an epoch, so that no step waits for the host. Each process of a
+    `group` goes through its share of a batch; gradient and loss are those of all of it.
+
+    Args:
+        model: the network, on the device that trains.
+        batches: of images float32 [B, 3, H, W] and labels uint8 [B, H, W], on the same device.
+        epochs: how many there are in all.
+        start: how many of them are done.
+        loss: of the scores, or of the coarse scores before the last upsampling.
+        optimizer: over the parameters that learn.
+        factor: of every learning rate, by step.
+        autocast: the context of the forward pass.
+        after_epoch: called at the end of each epoch; an exception of it ends the training.
+        accumulate: how many micro-batches a batch is cut into; their gradients add up to that of the whole.
+        clip_norm: bound of the gradient's norm.
+        average: a moving average that takes in the weights after each step.
+        group: the processes that train the model together.
+        scaler: of the loss, for fp16.
+        capturable: whether a step can be captured as a CUDA graph: no operator in it waits for the host.
 
     Raises:
         Diverged: the loss of an epoch is infinite or not a number.
     """
-    objective = group.parallel(_Objective(model, loss, autocast))
+    device = next(model.parameters()).device
     learned = [parameter for some in optimizer.param_groups for parameter in some["params"]]
+    objective = group.parallel(Objective(model, loss, autocast))
+    eager = Backward(objective, loss, learned, parts=accumulate, group=group, scaler=scaler)
+    backward = make_backward(eager, device, capturable=capturable and scaler is None and group.size == 1)
     for epoch in range(start, epochs):
         began = time.perf_counter()
         model.train()
-        total, images_seen = torch.zeros((), dtype=torch.float64), 0
-        for step, (images, labels) in enumerate(batches.epoch(epoch), start=epoch * batches.steps):
-            set_rates(optimizer, factor(step))
-            optimizer.zero_grad()
-            value = _backward(objective, loss, images, labels, accumulate, group)
-            if clip_norm is not None:
-                clip_grad_norm_(learned, clip_norm)
-            optimizer.step()
-            if average is not None:
-                average.update_parameters(model)
-            total = total.to(value.device) + value
-            images_seen += group.size * len(images)
-        total = group.sum(total)
-        mean = float(total) / batches.steps
-        if not torch.isfinite(total):
+        with _own_stream(device):
+            total, images_seen = torch.zeros((), dtype=torch.float64, device=device), 0
+            for step, (images, labels) in enumerate(batches.epoch(epoch), start=epoch * batches.steps):
+                set_rates(optimizer, factor(step))
+                value = backward(images, labels)
+                _update(optimizer, learned, clip_norm, scaler)
+                if average is not None:
+                    average.update_parameters(model)
+                total = total + value
+                images_seen += group.size * len(images)
+            total = group.sum(total)
+            mean = float(total) / batches.steps
+        if not math.isfinite(mean):
             raise Diverged(f"the loss of epoch {epoch + 1} is {mean}; a smaller learning rate may help")
         rate = optimizer.defaults["lr"] * factor((epoch + 1) * batches.steps - 1)
         after_epoch(Epoch(epoch + 1, mean, rate, images_seen, time.perf_counter() - began))
 
 
-class _Objective(nn.Module):
-    """What is minimised: images [B, 3, H, W] and labels [B, H, W] -> the loss, a scalar."""
-
-    def __init__(
-        self, model: FCN, loss: Loss | FusedUpsampleLoss, autocast: Callable[[], AbstractContextManager[object]]
-    ) -> None:
-        super().__init__()
-        self.model, self.loss, self.autocast = model, loss, autocast
-
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        if isinstance(self.loss, FusedUpsampleLoss):
-            with self.autocast():
-                coarse = self.model.coarse_scores(images)
-            return self.loss(coarse, labels)
-        with self.autocast():
-            scores, auxiliary = self.model.training_scores(images)
-        return self.loss(scores, labels, auxiliary)
+def _update(
+    optimizer: Optimizer, learned: list[nn.Parameter], clip_norm: float | None, scaler: GradScaler | None
+) -> None:
+    """Take a step of the optimizer with the gradients that are there."""
+    if scaler is not None and clip_norm is not None:
+        scaler.unscale_(optimizer)
+    if clip_norm is not None:
+        clip_grad_norm_(learned, clip_norm)
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+        scaler.update()
 
 
-def _backward(
-    objective: nn.Module, loss: Loss | FusedUpsampleLoss, images: Tensor, labels: Tensor, parts: int, group: Group
-) -> Tensor:
-    """Add the gradient of a batch to what the parameters have, part by part; returns its loss, detached.
+@contextmanager
+def _own_stream(device: torch.device) -> Iterator[None]:
+    """Run on a CUDA stream of its own, since the default stream cannot be captured; on the CPU this does nothing."""
+    if device.type != "cuda":
+        yield
+        return
+    stream = _training_stream(device)
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream(device).wait_stream(stream)
 
-    Of a group, each process has the same gradient in the end, and its own share of the loss.
-    """
-    values = []
-    for some_images, some_labels in zip(images.chunk(parts), labels.chunk(parts), strict=True):
-        value = objective(some_images, some_labels)
-        if parts > 1 or group.size > 1:
-            value = value * loss.share(some_labels, labels, group)
-        # The group takes the mean of its gradients, and the sum is wanted. What earlier parts have left is the same in
-        # all of its processes, so that taking the mean of it once more does nothing to it.
-        (group.size * value).backward()
-        values.append(value.detach())
-    return torch.stack(values).sum() if parts > 1 else values[0]
+
+@cache
+def _training_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)

@@ -1,8 +1,9 @@
-"""The device that trains: which one, how precise, how repeatable."""
+"""The device that trains: which one, at which precision, and whether its results repeat."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import resource
 import sys
@@ -13,40 +14,103 @@ from typing import Literal
 
 import torch
 
+from fcnlab.errors import RunError
 from fcnlab.processor import processor_flags, processor_name
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+
+DEVICE = "FCNLAB_DEVICE"
+"""Environment variable that chooses the device: `cpu` or `cuda`. By default CUDA is used where torch finds it."""
+
+# cuBLAS reads this when its first handle is made. Deterministic training needs a fixed workspace; this one is as large
+# as the workspace that PyTorch gives cuBLAS on recent cards anyway.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def device(index: int = 0) -> torch.device:
-    """One of the visible CUDA devices, the first unless said otherwise; else the CPU."""
-    return torch.device("cuda", index) if torch.cuda.is_available() else torch.device("cpu")
+    """Return the device to train on.
+
+    Args:
+        index: which of the visible CUDA devices to use.
+
+    Returns:
+        `cuda:<index>` where torch finds a CUDA device and `FCNLAB_DEVICE` is not `cpu`, else the CPU.
+
+    Raises:
+        RunError: `FCNLAB_DEVICE` is `cuda` and torch finds no CUDA device, or it is neither `cpu` nor `cuda`.
+    """
+    wanted = os.environ.get(DEVICE, "")
+    if wanted not in ("", "cpu", "cuda"):
+        raise RunError(f"{DEVICE}: '{wanted}' is no device; use cpu or cuda")
+    if wanted != "cpu" and torch.cuda.is_available():
+        return torch.device("cuda", index)
+    if wanted == "cuda":
+        raise RunError(
+            f"a CUDA device is wanted, but torch {torch.__version__} finds none; check the driver with nvidia-smi, "
+            "install a CUDA build of torch, or use --device cpu"
+        )
+    return torch.device("cpu")
 
 
 def resolve_precision(wanted: str, on: torch.device) -> Precision:
-    """What `auto` means here: bf16 where the hardware multiplies it natively, else fp32."""
+    """Return the precision that a recipe's `precision` means on a device.
+
+    `auto` is bf16 where the hardware multiplies it natively, else fp16 on CUDA devices with tensor cores, else fp32.
+    `tf32` is fp32 where the hardware has no TF32.
+    """
     if wanted == "auto":
-        native = torch.cuda.is_bf16_supported(False) if on.type == "cuda" else _cpu_multiplies_bf16()
-        return "bf16" if native else "fp32"
-    return "bf16" if wanted == "bf16" else "fp32"
+        if on.type == "cuda":
+            if torch.cuda.is_bf16_supported(False):
+                return "bf16"
+            return "fp16" if torch.cuda.get_device_capability(on) >= (7, 0) else "fp32"
+        return "bf16" if _cpu_multiplies_bf16() else "fp32"
+    if wanted == "tf32":
+        return "tf32" if on.type == "cuda" and torch.cuda.get_device_capability(on) >= (8, 0) else "fp32"
+    return "bf16" if wanted == "bf16" else "fp16" if wanted == "fp16" else "fp32"
 
 
 def _cpu_multiplies_bf16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "bf16" in processor_flags()
 
 
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 def autocast(on: torch.device, precision: Precision) -> Callable[[], AbstractContextManager[object]]:
-    """A context in which the forward runs at this precision; weights and losses stay float32."""
-    return partial(torch.autocast, on.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext
+    """Return a context in which the forward pass runs at this precision; weights and losses stay float32.
 
-
-def repeatable(on: torch.device) -> bool:
-    """Make results repeat on the CPU; returns whether they will.
-
-    On CUDA the cross entropy of images has no deterministic kernel, so there nothing is promised.
+    It also switches TF32 in float32 convolutions and matrix products on for `tf32`, and off for all others: PyTorch
+    leaves it on in convolutions, which would make `fp32` something else on CUDA than on the CPU.
     """
-    torch.use_deterministic_algorithms(on.type == "cpu")
-    return on.type == "cpu"
+    if on.type == "cuda":
+        allowed = "tf32" if precision == "tf32" else "ieee"
+        torch.backends.cuda.matmul.fp32_precision = allowed
+        torch.backends.cudnn.conv.fp32_precision = allowed  # type: ignore[attr-defined]
+    return partial(torch.autocast, on.type, dtype=_AUTOCAST[precision]) if precision in _AUTOCAST else nullcontext
+
+
+def grad_scaler(on: torch.device, precision: Precision) -> torch.amp.GradScaler | None:
+    """Return the loss scaler that fp16 training needs (Micikevicius et al., ICLR 2018); None for other precisions."""
+    return torch.amp.GradScaler(on.type) if precision == "fp16" else None
+
+
+def repeatable(on: torch.device, *, deterministic: bool = False) -> bool:
+    """Make results repeat bit for bit: always on the CPU, on CUDA where `deterministic` asks for it.
+
+    On CUDA that restricts cuDNN, cuBLAS and PyTorch to deterministic algorithms, which are slower; an operator that
+    has none raises an error.
+
+    Returns:
+        Whether results repeat.
+    """
+    repeats = on.type == "cpu" or deterministic
+    torch.use_deterministic_algorithms(repeats)
+    if on.type == "cuda":
+        torch.backends.cudnn.deterministic = deterministic
+        torch.backends.cudnn.benchmark = False
+    # Filling every new tensor with NaN finds reads of memory that was not written; it costs a pass over each of them.
+    torch.utils.deterministic.fill_uninitialized_memory = on.type == "cpu"  # type: ignore[attr-defined]
+    return repeats
 
 
 def name(on: torch.device) -> str:
@@ -56,11 +120,33 @@ def name(on: torch.device) -> str:
     return f"{processor_name()} ({torch.get_num_threads()} threads)"
 
 
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "CUDA error: out of memory",
+    "CUDA out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "DEVICE_ALLOCATION_FAILED",  # cuDNN 9: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED
+    "unable to find an engine",  # cuDNN without memory for any algorithm's workspace
+    "Cuda failure 2 'out of memory'",  # NCCL
+    "Cuda failure 'out of memory'",
+)
+"""Parts of the messages with which PyTorch and the libraries below it report that memory ran out."""
+
+
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device, or this machine, has no memory left."""
+    """Return whether an error, or the one that it was raised from, reports that the device or the machine is full."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    if isinstance(error, RuntimeError) and any(part.lower() in str(error).lower() for part in _OUT_OF_MEMORY):
+        return True
+    return error.__cause__ is not None and out_of_memory(error.__cause__)
+
+
+def reset_peak_memory(on: torch.device) -> None:
+    """Start the measurement of `peak_memory` again; the CPU's peak is that of the whole process and cannot be reset."""
+    if on.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(on)
 
 
 def peak_memory(on: torch.device) -> int:

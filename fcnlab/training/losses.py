@@ -155,14 +155,26 @@ def _off_zero(values: Tensor) -> Tensor:
 
 
 def _hard(probability: Tensor, labels: Tensor, threshold: float, keep: float) -> Tensor:
-    """The counted pixels [B, H, W] below the threshold, or the hardest fraction `keep` if those are fewer."""
+    """Return the counted pixels [B, H, W] below the threshold, or the hardest fraction `keep` if those are fewer."""
     counts = labels != IGNORE
+    bound = _hardest(probability, counts, keep)
+    easy = probability > torch.clamp(bound, min=threshold)
+    return counts & ~easy  # NaN is not easy: a divergence must show
+
+
+def _hardest(probability: Tensor, counts: Tensor, keep: float) -> Tensor:
+    """Return the largest probability of the hardest fraction `keep` of the counted pixels, a scalar; 1 if none counts.
+
+    On CUDA by sorting all pixels, so that the host does not wait for the number of those that count.
+    """
+    if probability.device.type == "cuda":
+        values = torch.where(counts, probability, torch.inf).flatten().sort().values
+        least = (keep * counts.sum(dtype=torch.float64)).round().long().clamp(min=1)
+        return values.gather(0, least[None] - 1)[0]
     values = probability[counts]
     if not len(values):
-        return counts
-    least = max(1, round(keep * len(values)))
-    easy = probability > max(threshold, float(values.kthvalue(least).values))
-    return counts & ~easy  # what is no number is not easy: a divergence must show
+        return torch.ones(())
+    return values.kthvalue(max(1, round(keep * len(values)))).values
 
 
 def _dice(scores: Tensor, labels: Tensor) -> Tensor:
@@ -171,10 +183,44 @@ def _dice(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def _lovasz(scores: Tensor, labels: Tensor) -> Tensor:
+    if scores.device.type == "cuda":
+        return lovasz_softmax(scores, labels)
     if not bool((labels != IGNORE).any()):
         return 0 * scores.sum()
     loss: Tensor = _library()[1](scores, labels.long())
     return loss
+
+
+def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
+    """Compute the Lovász-Softmax loss of a batch (Berman et al., CVPR 2018, section 3) without waiting for the device.
+
+    Equal to that of segmentation_models_pytorch, which selects the counted pixels and the classes that occur by their
+    values, and so makes the host wait dozens of times. Here ignored pixels stay in with an error of 0, and classes
+    that do not occur with a weight of 0.
+
+    Args:
+        scores: float32 [B, C, H, W], before the softmax.
+        labels: uint8 [B, H, W], 255 for ignored pixels.
+
+    Returns:
+        The mean over the classes that occur, a scalar; 0 where no pixel counts.
+    """
+    classes = scores.shape[1]
+    labels = labels.flatten()
+    counts = labels != IGNORE
+    probabilities = scores.softmax(1).movedim(1, 0).reshape(classes, -1)
+    of_class = labels == torch.arange(classes, device=labels.device)[:, None]
+    errors = (of_class.float() - probabilities).abs() * counts
+    errors, order = errors.sort(dim=1, descending=True)
+    sorted_ = of_class.gather(1, order)
+    # Integers, whose sums are exact; float sums are neither that nor deterministic on CUDA.
+    of_class_so_far = sorted_.cumsum(1, dtype=torch.int32)
+    others_so_far = (~sorted_ & counts.expand_as(sorted_).gather(1, order)).cumsum(1, dtype=torch.int32)
+    pixels = of_class_so_far[:, -1:]
+    jaccard = 1 - (pixels - of_class_so_far).float() / _at_least_one(pixels + others_so_far)
+    steps = torch.cat([jaccard[:, :1], jaccard.diff(dim=1)], 1)
+    occurs = pixels[:, 0] > 0
+    return ((errors * steps).sum(1) * occurs).sum() / _at_least_one(occurs.sum())
 
 
 @cache

@@ -12,7 +12,6 @@ from typing import cast
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel
 
 from fcnlab.data.augment import Augmentation, Blur, Jitter
 from fcnlab.data.base import Dataset
@@ -28,10 +27,12 @@ from fcnlab.spec import config
 from fcnlab.spec.config import Recipe, Upsampler, Variant
 from fcnlab.streams import stream
 from fcnlab.training import optim
+from fcnlab.training.deterministic import make_deterministic
 from fcnlab.training.distributed import ALONE, Group, share_statistics
 from fcnlab.training.freezing import freeze, hold_batch_norm
 from fcnlab.training.fused import FusedUpsampleLoss, fusible
 from fcnlab.training.losses import Loss, median_frequency
+from fcnlab.training.optim import MovingAverage
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ class Training:
     optimizer: Optimizer
     factor: optim.Schedule
     loss: Loss | FusedUpsampleLoss
-    average: AveragedModel | None
+    average: MovingAverage | None
+    capturable: bool = False
+    """Whether nothing in a step waits for the host, so that it can be captured as a CUDA graph."""
 
     @property
     def averaged(self) -> FCN | None:
@@ -144,10 +147,11 @@ def build_training(
     seed: int,
     device: torch.device,
     group: Group = ALONE,
+    sharing: int = 1,
 ) -> Training:
     """Build what trains `model` by `recipe`, and freeze what of the model the recipe keeps as it is.
 
-    Each process of a `group` gets its share of the batches.
+    Each process of a `group` gets its share of the batches. `sharing` trials at once share the memory of the device.
 
     Raises:
         DataError: the split is missing or smaller than one batch.
@@ -165,7 +169,10 @@ def build_training(
         seed=seed,
         device=device,
         places=group.places,
+        sharing=sharing,
     )
+    if recipe.deterministic and device.type == "cuda":
+        make_deterministic(model)
     _freeze(recipe, model.backbone)
     share_statistics(model, group, device)
     if recipe.recompute != "none":
@@ -175,7 +182,9 @@ def build_training(
         _optimizer(recipe, model),
         _schedule(recipe.schedule, recipe.epochs, batches.steps),
         _loss(recipe, model, decoded, len(dataset.classes), device),
-        optim.moving_average(model, recipe.ema) if recipe.ema is not None else None,
+        MovingAverage(model, recipe.ema) if recipe.ema is not None else None,
+        # Recomputation saves and restores the state of the random generator, which waits for the host.
+        capturable=recipe.recompute == "none",
     )
 
 

@@ -75,10 +75,10 @@ def protocol_of(record: Record) -> str:
 
 
 def hardware_of(record: Record) -> str:
-    """`CPU` or `GPU`, and how many, such as `2 x GPU`: figures repeat bit by bit on a CPU, and else are only alike."""
+    """Return `CPU` or `GPU`, and how many, such as `2 x GPU`."""
     if record.environment is None:
         return "unknown hardware"
-    kind = "CPU" if record.environment.repeatable else "GPU"
+    kind = {"cpu": "CPU", "cuda": "GPU"}[record.environment.kind]
     return kind if record.environment.devices == 1 else f"{record.environment.devices} x {kind}"
 
 

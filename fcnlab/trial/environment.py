@@ -4,28 +4,66 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
+import fcnlab
 from fcnlab.training import hardware
 from fcnlab.trial.record import Environment
 
+PACKAGES = ("torch", "torchvision", "timm", "numpy")
+"""The packages, beside fcnlab, whose versions are recorded."""
 
-def environment(device: torch.device, precision: hardware.Precision, *, repeatable: bool, devices: int) -> Environment:
-    """Describe this process: device, precision, threads, versions, commit; and how many devices train the trial."""
+
+def environment(
+    device: torch.device, precision: hardware.Precision, *, repeatable: bool, devices: int = 1, sharing: int = 1
+) -> Environment:
+    """Describe where and with what this process trains.
+
+    Args:
+        device: the device that trains.
+        precision: of the forward pass, as it is used.
+        repeatable: whether results repeat bit for bit.
+        devices: how many devices train the trial together.
+        sharing: how many trials share the device at the same time.
+    """
+    on_gpu = device.type == "cuda"
     return Environment(
         device=hardware.name(device),
         precision=precision,
         threads=torch.get_num_threads(),
         repeatable=repeatable,
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        versions={name: version(name) for name in ("fcnlab", "torch", "torchvision", "timm", "numpy")},
+        versions={"fcnlab": fcnlab_version()} | {name: version(name) for name in PACKAGES},
         commit=commit(),
         devices=devices,
+        kind="cuda" if on_gpu else "cpu",
+        sharing=sharing,
+        cuda=torch.version.cuda if on_gpu else None,
+        cudnn=str(torch.backends.cudnn.version()) if on_gpu else None,
+        driver=driver() if on_gpu else None,
     )
+
+
+def fcnlab_version() -> str:
+    """Return the installed version of fcnlab, or its own where it runs from a folder that is not installed."""
+    try:
+        return version("fcnlab")
+    except PackageNotFoundError:
+        return fcnlab.__version__
+
+
+def driver(file: Path = Path("/proc/driver/nvidia/version")) -> str | None:
+    """Return the version of the NVIDIA driver, such as `580.95.05`; None where the kernel does not tell."""
+    try:
+        found = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", file.read_text(encoding="utf-8"))
+    except OSError:
+        return None
+    return found[0] if found else None
 
 
 def commit() -> str | None:

@@ -84,16 +84,35 @@ class Cost(_Value):
 
 
 class Environment(_Value):
-    """Where and with what the trial ran; `device` and `threads` are those of each of its `devices`."""
+    """Where and with what the trial ran; `device` and `threads` are those of each of its `devices`.
+
+    Attributes:
+        device: what people call the device, such as `NVIDIA H200` or `AMD EPYC (2 threads)`.
+        precision: of the forward pass, as it was used.
+        threads: of the CPU.
+        repeatable: whether the same trial on the same machine gives the same figures bit for bit.
+        system: operating system, processor type and Python.
+        versions: of the packages that figures depend on.
+        commit: of fcnlab, with `+` where files differed from it; None outside a checkout.
+        devices: how many devices trained the trial together.
+        kind: `cpu` or `cuda`; records of earlier versions are without it, and all of them are of CPUs.
+        sharing: how many trials shared the device at the same time.
+        cuda, cudnn, driver: versions, on CUDA.
+    """
 
     device: str
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "tf32", "bf16", "fp16"]
     threads: int
     repeatable: bool
     system: str
     versions: dict[str, str]
     commit: str | None
     devices: int = 1
+    kind: Literal["cpu", "cuda"] = "cpu"
+    sharing: int = 1
+    cuda: str | None = None
+    cudnn: str | None = None
+    driver: str | None = None
 
     @property
     def hardware(self) -> str:

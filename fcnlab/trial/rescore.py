@@ -60,7 +60,7 @@ class ProtocolScores(BaseModel):
     scores: Scores
     seconds_per_image: float
     device: str
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "tf32", "bf16", "fp16"]
     threads: int
     ended: str
 

@@ -30,6 +30,7 @@ from fcnlab.training.evaluate import evaluate
 from fcnlab.training.fit import Diverged, Epoch, fit
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.build import Training, build_model, build_training
+from fcnlab.trial.checkpoint import EVERY, Checkpoints
 from fcnlab.trial.environment import environment
 from fcnlab.trial.record import (
     Cause,
@@ -64,15 +65,26 @@ def run_trial(
     parts: int = 1,
     pause: Callable[[], bool] = _never,
     devices: int = 1,
+    sharing: int = 1,
+    checkpoint_every: float = EVERY,
 ) -> Record | None:
     """Run a trial to its end and return its record; one that has ended already is only read.
 
-    None is for a trial that was paused: after the epoch `until`, or after the one during which `pause` came to say
-    so. `parts` is into how many more parts than its recipe says each batch is cut. On several `devices` it runs in as
-    many processes more.
-
     A trial that another process is running is waited for, so that no trial is ever run twice at once. An exception
     of the trial becomes a failed record.
+
+    Args:
+        trial: the trial to run.
+        lab: holds its run folder, its data and its weights.
+        until: the epoch after which to pause.
+        parts: how many times more micro-batches each batch is cut into than the recipe sets.
+        pause: asked after each epoch whether to pause there.
+        devices: how many devices train it together, each in a process of its own.
+        sharing: how many trials share the device at the same time.
+        checkpoint_every: seconds between two checkpoints; 0 writes one after each epoch.
+
+    Returns:
+        The record; None for a trial that was paused.
 
     Raises:
         RunError: the lab cannot be written.
@@ -86,7 +98,8 @@ def run_trial(
             return ended
         write_whole(folder.trial, lambda file: file.write(trial.model_dump_json(indent=1).encode()))
         folder.meeting.unlink(missing_ok=True)  # of processes that were killed
-        work = partial(_outcome, trial, lab, folder, parts, until, pause, devices)
+        how = _How(parts, lambda epoch: epoch == until or pause(), sharing, checkpoint_every)
+        work = partial(_outcome, trial, lab, folder, how, devices)
         record = work(0) if devices == 1 else together(devices, work)
         if record is not None:
             folder.finish(record)
@@ -97,9 +110,7 @@ def _outcome(
     trial: Trial,
     lab: Lab,
     folder: RunFolder,
-    parts: int,
-    until: int | None,
-    pause: Callable[[], bool],
+    how: _How,
     devices: int,
     rank: int,
 ) -> Record | None:
@@ -109,7 +120,7 @@ def _outcome(
     """
     try:
         group = join(rank, devices, folder.meeting)
-        run = _Run(trial, lab, folder, parts, lambda epoch: epoch == until or pause(), group)
+        run = _Run(trial, lab, folder, how, group)
         run.train()
         return run.record() if group.leads else None
     except Paused:
@@ -146,6 +157,22 @@ def failed(trial: Trial, cause: Cause, error: Exception) -> Record:
     return Record.of(trial, "failed", failure=failure)
 
 
+class _How(NamedTuple):
+    """How a trial is run; nothing of it changes what is trained.
+
+    Attributes:
+        parts: how many times more micro-batches each batch is cut into than the recipe sets.
+        pause: asked after an epoch, by its number, whether to pause there; in a group that of rank 0 decides.
+        sharing: how many trials share the device at the same time.
+        checkpoint_every: seconds between two checkpoints.
+    """
+
+    parts: int
+    pause: Callable[[int], bool]
+    sharing: int
+    checkpoint_every: float
+
+
 class _Counted(NamedTuple):
     """Counts [N, C, 3] of a split's images, and of their boundaries."""
 
@@ -159,19 +186,17 @@ class _Run:
     In a group of processes all train; rank 0 alone scores and writes.
     """
 
-    def __init__(
-        self, trial: Trial, lab: Lab, folder: RunFolder, parts: int, pause: Callable[[int], bool], group: Group
-    ) -> None:
-        """`pause` says after an epoch whether to stop there; in a group that of rank 0 does."""
+    def __init__(self, trial: Trial, lab: Lab, folder: RunFolder, how: _How, group: Group) -> None:
         self.trial = trial
-        self.parts = parts
-        self.pause = pause
+        self.how = how
         self.group = group
         self.folder = folder
         self.device = hardware.device(group.rank)
         self.precision = hardware.resolve_precision(trial.recipe.precision, self.device)
         self.autocast: Callable[[], AbstractContextManager[object]] = hardware.autocast(self.device, self.precision)
-        self.repeatable = hardware.repeatable(self.device)
+        self.scaler = hardware.grad_scaler(self.device, self.precision)
+        self.repeatable = hardware.repeatable(self.device, deterministic=trial.recipe.deterministic)
+        hardware.reset_peak_memory(self.device)
         self.dataset = lab.dataset(trial.dataset)
         self.classes = len(self.dataset.classes)
         self.model = self._build(lab)
@@ -199,28 +224,39 @@ class _Run:
         """
         trial = self.trial
         training = build_training(
-            trial.recipe, self.model, self.dataset, trial.dataset.splits.train, trial.seed, self.device, self.group
+            trial.recipe,
+            self.model,
+            self.dataset,
+            trial.dataset.splits.train,
+            trial.seed,
+            self.device,
+            self.group,
+            self.how.sharing,
         )
         self.scored = training.averaged or self.model
         self._resume(training)
         if self.group.leads:
             self.folder.write_progress(self.epochs)
         self._draw_apart(len(self.epochs))
-        fit(
-            self.model,
-            training.batches,
-            epochs=trial.recipe.epochs,
-            start=len(self.epochs),
-            loss=training.loss,
-            optimizer=training.optimizer,
-            factor=training.factor,
-            autocast=self.autocast,
-            after_epoch=lambda epoch: self._after_epoch(epoch, training),
-            accumulate=trial.recipe.accumulate * self.parts,
-            clip_norm=trial.recipe.clip_norm,
-            average=training.average,
-            group=self.group,
-        )
+        with Checkpoints(self.folder.checkpoint, self.how.checkpoint_every) as checkpoints:
+            fit(
+                self.model,
+                training.batches,
+                epochs=trial.recipe.epochs,
+                start=len(self.epochs),
+                loss=training.loss,
+                optimizer=training.optimizer,
+                factor=training.factor,
+                autocast=self.autocast,
+                after_epoch=lambda epoch: self._after_epoch(epoch, training, checkpoints),
+                accumulate=trial.recipe.accumulate * self.how.parts,
+                clip_norm=trial.recipe.clip_norm,
+                average=training.average,
+                group=self.group,
+                scaler=self.scaler,
+                capturable=training.capturable,
+            )
+            checkpoints.wait()
 
     def record(self) -> Record:
         """Score what has been trained, and give the record."""
@@ -232,8 +268,14 @@ class _Run:
             epochs=tuple(self.epochs),
             scores=tuple(scores),
             cost=self._cost(),
-            environment=environment(self.device, self.precision, repeatable=self.repeatable, devices=self.group.size),
-            parts=self.parts,
+            environment=environment(
+                self.device,
+                self.precision,
+                repeatable=self.repeatable,
+                devices=self.group.size,
+                sharing=self.how.sharing,
+            ),
+            parts=self.how.parts,
         )
 
     def _draw_apart(self, epoch: int) -> None:
@@ -241,16 +283,22 @@ class _Run:
         if not self.group.leads:
             torch.manual_seed(stream(self.trial.seed, "training", self.group.rank, epoch))
 
-    def _after_epoch(self, epoch: Epoch, training: Training) -> None:
+    def _after_epoch(self, epoch: Epoch, training: Training, checkpoints: Checkpoints) -> None:
         if self.group.leads:
-            self._note(epoch, training)
-        paused = epoch.epoch < self.trial.recipe.epochs and self.pause(epoch.epoch)
+            self._note(epoch)
+        paused = epoch.epoch < self.trial.recipe.epochs and self.how.pause(epoch.epoch)
+        if self.group.leads:
+            if paused or checkpoints.due:
+                checkpoints.save(self._state(training))
+            if paused:
+                checkpoints.wait()
+            self.folder.write_progress(self.epochs)
         if self.group.agreed(paused):
             raise Paused
         self._draw_apart(epoch.epoch)
 
-    def _note(self, epoch: Epoch, training: Training) -> None:
-        """Score where it is due, and write down how far the trial is."""
+    def _note(self, epoch: Epoch) -> None:
+        """Score where it is due, and add the epoch to those that are done."""
         recipe = self.trial.recipe
         due = epoch.epoch % recipe.validate_every == 0 or epoch.epoch == recipe.epochs
         val = metrics.figures(self._validate(last=epoch.epoch == recipe.epochs)) if due else None
@@ -268,8 +316,6 @@ class _Run:
                 val_pixel_acc=number(val.pixel_acc) if val else None,
             )
         )
-        self._save_checkpoint(training)
-        self.folder.write_progress(self.epochs)
 
     def _validate(self, *, last: bool) -> metrics.Counts:
         """Count val as the network is now; all that is kept of the last epoch is counted with it, in the same pass."""
@@ -301,20 +347,22 @@ class _Run:
         self.evaluate_seconds += time.perf_counter() - began
         return counts
 
-    def _save_checkpoint(self, training: Training) -> None:
-        average = training.average
-        state = {
+    def _state(self, training: Training) -> dict[str, Any]:
+        """Return all that `_resume` needs to go on as if nothing had happened."""
+        average, on_gpu = training.average, self.device.type == "cuda"
+        return {
             "key": self.trial.key,
             "model": self.model.state_dict(),
             "optimizer": training.optimizer.state_dict(),
             "average": average.state_dict() if average is not None else None,
+            "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "random": torch.random.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state(self.device) if on_gpu else None,
             "epochs": [epoch.model_dump() for epoch in self.epochs],
             "best": self.best,
             "best_state": self.best_state,
             "evaluate_seconds": self.evaluate_seconds,
         }
-        write_whole(self.folder.checkpoint, lambda file: torch.save(state, file))
 
     def _resume(self, training: Training) -> None:
         if not self.folder.checkpoint.exists():
@@ -324,7 +372,11 @@ class _Run:
         training.optimizer.load_state_dict(state["optimizer"])
         if training.average is not None:
             training.average.load_state_dict(state["average"])
+        if self.scaler is not None and state.get("scaler"):
+            self.scaler.load_state_dict(state["scaler"])
         torch.random.set_rng_state(state["random"])
+        if self.device.type == "cuda" and state.get("cuda_random") is not None:
+            torch.cuda.set_rng_state(state["cuda_random"], self.device)
         self.epochs = [EpochRecord.model_validate(epoch) for epoch in state["epochs"]]
         self.best, self.best_state = tuple(state["best"]), state["best_state"]
         self.evaluate_seconds = state["evaluate_seconds"]

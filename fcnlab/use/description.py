@@ -37,7 +37,7 @@ class Description(BaseModel):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     score_scale: float
-    precision: Literal["auto", "fp32", "bf16"]
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"]
     variant: Variant
     recipe: dict[str, Any]
 

@@ -23,7 +23,7 @@ from fcnlab.training.distributed import ALONE, Group, join, share_statistics
 from fcnlab.training.fit import Epoch
 from fcnlab.training.fused import FusedUpsampleLoss
 from fcnlab.training.losses import Loss
-from fcnlab.training.optim import moving_average
+from fcnlab.training.optim import MovingAverage
 from fcnlab.trial.build import build_model, build_training
 from fcnlab.trial.together import STARTED_BY
 from tests.training.test_fit import CLASS_WEIGHTS, Six, train, twins, weights
@@ -109,7 +109,7 @@ def run(name: str, group: Group) -> dict[str, Any]:
     (model,) = twins(1, auxiliary=said.pop("auxiliary", False))
     start = weights(model)
     sgd = torch.optim.SGD(model.parameters(), lr=said.pop("lr", 0.1), weight_decay=0.1)
-    average = moving_average(model, 0.99)  # type: ignore[arg-type]
+    average = MovingAverage(model, 0.99)  # type: ignore[arg-type]
     seen = train(model, SixShared(group), optimizer=sgd, average=average, group=group, **said)
     return outcome(seen, start, model, average.module)
 

@@ -16,7 +16,7 @@ from fcnlab.spec.catalog import builtin
 from fcnlab.spec.grid import resolve
 from fcnlab.training.fit import Diverged, Epoch, fit
 from fcnlab.training.losses import Loss
-from fcnlab.training.optim import Factors, moving_average, optimizer
+from fcnlab.training.optim import Factors, MovingAverage, optimizer
 from fcnlab.trial.build import build_model, build_training
 
 torch.set_num_threads(1)
@@ -267,7 +267,7 @@ def test_a_gradient_within_the_bound_is_left_alone() -> None:
 
 def test_the_average_is_updated_after_every_step_and_the_training_does_not_see_it() -> None:
     model, alone = twins(2)
-    average = moving_average(model, 0.99)  # type: ignore[arg-type]
+    average = MovingAverage(model, 0.99)  # type: ignore[arg-type]
     trail: list[Tensor] = []
     sgd = torch.optim.SGD(model.parameters(), lr=0.5)
     sgd.register_step_post_hook(lambda *_: trail.append(weights(model)))

@@ -17,7 +17,7 @@ from fcnlab.data.shapes import Shapes
 from fcnlab.models import FCN
 from fcnlab.spec.catalog import builtin
 from fcnlab.spec.grid import resolve
-from fcnlab.training.optim import OPTIMIZERS, Factors, moving_average, optimizer, schedule, set_rates
+from fcnlab.training.optim import OPTIMIZERS, Factors, MovingAverage, optimizer, schedule, set_rates
 from fcnlab.trial.build import build_model, build_training
 
 torch.set_num_threads(1)
@@ -227,7 +227,7 @@ def walked(model: nn.Module, average: Any, steps: int) -> list[dict[str, Tensor]
 @settings(deadline=None, max_examples=30)
 def test_the_average_forgets_its_start_by_a_decay_that_warms_up(decay: float, steps: int) -> None:
     model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3))
-    average = moving_average(model, decay)  # type: ignore[arg-type]
+    average = MovingAverage(model, decay)  # type: ignore[arg-type]
     first, *later = walked(model, average, steps)
     expected = {name: value.double() for name, value in first.items()}
     for n, state in enumerate(later, start=1):
@@ -247,7 +247,7 @@ def test_the_average_shares_no_memory_with_the_model(channels_last: bool) -> Non
     model = an_fcn()
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
-    average = moving_average(model, 0.9)
+    average = MovingAverage(model, 0.9)
     own = {value.data_ptr() for value in model.state_dict().values()}
     assert not own & {value.data_ptr() for value in average.module.state_dict().values()}
     before = {name: value.clone() for name, value in average.module.state_dict().items()}
@@ -261,7 +261,7 @@ def test_the_average_shares_no_memory_with_the_model(channels_last: bool) -> Non
 def test_the_average_of_what_does_not_move_is_what_it_is(freeze: Callable[[FCN], Any]) -> None:
     model = an_fcn()
     freeze(model)
-    average = moving_average(model, 0.9)
+    average = MovingAverage(model, 0.9)
     for _ in range(5):
         average.update_parameters(model)
     for name, value in average.module.state_dict().items():

@@ -41,8 +41,8 @@ def test_cells_that_were_run_alike_have_no_flag() -> None:
         (finished(trial({"recipe.score_scale": 0.5})), "protocol", "split test at scale 0.5, where the baseline has"),
         (finished(trial({"recipe.epochs": 9})), "epochs", "epochs: 9, where the baseline has 2"),
         (finished(trial(), precision="bf16"), "precision", "bf16, where the baseline has fp32"),
-        (finished(trial(), repeatable=False), "hardware", "GPU, where the baseline has CPU"),
-        (finished(trial(), repeatable=False, devices=2), "hardware", "2 x GPU, where the baseline has CPU"),
+        (finished(trial(), kind="cuda"), "hardware", "GPU, where the baseline has CPU"),
+        (finished(trial(), kind="cuda", devices=2), "hardware", "2 x GPU, where the baseline has CPU"),
         (
             finished(trial()).model_copy(update={"parts": 4}),
             "parts",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from fcnlab.spec.grid import resolve
 from fcnlab.spec.trial import Trial
 from fcnlab.training.evaluate import evaluate
 from fcnlab.training.protocol import Protocol
-from fcnlab.trial import run
 from fcnlab.trial.build import build_model, build_training
+from fcnlab.trial.checkpoint import Checkpoints
 from fcnlab.trial.finished import find_finished
 from fcnlab.trial.record import Record, RunFolder
 from fcnlab.trial.rescore import rescore
@@ -104,17 +105,18 @@ EVERYTHING: dict[str, Any] = {
 
 def killed(trial: Trial, lab: Lab, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """Run a trial until it has saved its checkpoint after an epoch."""
-    save = run._Run._save_checkpoint
+    save = Checkpoints.save
 
-    def save_and_die(self: Any, training: Any) -> None:
-        save(self, training)
-        if len(self.epochs) == after:
+    def save_and_die(self: Checkpoints, state: Mapping[str, Any]) -> None:
+        save(self, state)
+        if len(state["epochs"]) == after:
+            self.wait()
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(run._Run, "_save_checkpoint", save_and_die)
+        patched.setattr(Checkpoints, "save", save_and_die)
         with pytest.raises(KeyboardInterrupt):
-            run_trial(trial, lab)
+            run_trial(trial, lab, checkpoint_every=0)
 
 
 @pytest.mark.parametrize("head", ["fcn8s", "dilated16-aux"])
@@ -139,16 +141,16 @@ def test_the_weights_that_are_kept_are_those_that_were_scored(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, ema: float | None
 ) -> None:
     trained: dict[str, torch.Tensor] = {}
-    save = run._Run._save_checkpoint
+    save = Checkpoints.save
 
-    def note(self: Any, training: Any) -> None:
-        save(self, training)
-        trained.update({name: value.clone() for name, value in self.model.state_dict().items()})
+    def note(self: Checkpoints, state: Mapping[str, Any]) -> None:
+        save(self, state)
+        trained.update({name: value.clone() for name, value in state["model"].items()})
 
-    monkeypatch.setattr(run._Run, "_save_checkpoint", note)
+    monkeypatch.setattr(Checkpoints, "save", note)
     trial = a_trial(lab, **EVERYTHING | {"recipe__ema": ema})
-    record = run_trial(trial, lab)
-    assert record.failure is None, record.failure
+    record = run_trial(trial, lab, checkpoint_every=0)
+    assert record is not None and record.failure is None
     kept = load_file(lab.runs / record.key / "last.safetensors")
     assert kept.keys() == trained.keys()
     same = all(torch.equal(kept[name], trained[name]) for name in kept)
@@ -174,7 +176,7 @@ def test_the_weights_that_are_kept_are_those_that_were_scored(
 def test_a_finished_trial_is_not_run_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     trial = a_trial(lab)
     first = run_trial(trial, lab)
-    monkeypatch.setattr(run, "fit", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("fcnlab.trial.run.fit", lambda *_, **__: pytest.fail("trained again"))
     assert run_trial(trial, lab) == first
 
 
