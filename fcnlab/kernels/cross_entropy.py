@@ -1,4 +1,4 @@
-"""Cross entropy of scores and its gradient in their place: compiled where that can be, and in plain torch."""
+"""Cross entropy of scores with its gradient written in place: in C, in Triton, and in torch's operators."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from torch import Tensor
 
 from fcnlab.data.base import IGNORE
 from fcnlab.kernels.build import library
+from fcnlab.kernels.switch import triton_available
 
 _SUFFIX = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+_TRITON = (torch.float32, torch.bfloat16, torch.float16)
+_TRITON_CLASSES = 256
+"""With more classes, the scores of a block of pixels no longer fit the registers of one Triton program."""
 
 
 @dataclass(frozen=True)
@@ -36,17 +40,28 @@ class PixelLoss:
 def cross_entropy_(scores: Tensor, labels: Tensor, scales: Tensor, loss: PixelLoss) -> Tensor:
     """Replace scores by the gradient of their summed loss, and return the loss, float32.
 
-    Softmax, loss and gradient are float32 inside, whatever the scores are; the gradient is rounded to what they are.
+    Softmax, loss and gradient are computed in float32; the gradient is rounded to the dtype of the scores. On the CPU
+    the work is done in C, on CUDA in Triton; where neither is available, `plain` does it.
 
     Args:
-        scores: [n, C, pixels], float32 or bfloat16, in any layout in which the pixels lie together.
-        labels: uint8 [n, pixels]: classes, or 255 for a pixel that does not count and has no gradient.
-        scales: float32 [n], what the loss of each of the n is multiplied with.
-        loss: of one pixel.
+        scores: [n, C, pixels], float32, bfloat16 or float16, contiguous along pixels, with any other strides.
+        labels: uint8 [n, pixels]: classes, or 255 for an ignored pixel, which has no gradient.
+        scales: float32 [n], the factor of each row's loss.
+        loss: the loss of one pixel.
+
+    Returns:
+        The loss, a float32 scalar on the device of the scores. In Triton a label that is neither a class nor 255 makes
+        it nan: raising an error would need a synchronisation in each step, and a device assert would end the whole
+        process. Training then stops at the end of the epoch, because its loss is not finite.
 
     Raises:
         IndexError: a label is neither a class nor 255, on the CPU.
     """
+    if scores.dtype in _TRITON and scores.shape[1] <= _TRITON_CLASSES and triton_available(scores.device):
+        from fcnlab.kernels.triton_cross_entropy import launch
+
+        assert scores.stride(2) == 1 and labels.is_contiguous() and scales.is_contiguous()
+        return launch(scores, labels, scales, loss)
     compiled = library("cross_entropy") if scores.device.type == "cpu" and scores.dtype in _SUFFIX else None
     if compiled is None:
         return plain(scores, labels, scales, loss)
@@ -81,7 +96,7 @@ class _Loss(ctypes.Structure):
 
 
 def plain(scores: Tensor, labels: Tensor, scales: Tensor, loss: PixelLoss) -> Tensor:
-    """The same as `cross_entropy_`, in torch's operators and so on any device."""
+    """Do the same as `cross_entropy_` with torch's operators, on any device."""
     logarithms = scores.float().log_softmax(1)
     counts = labels != IGNORE
     index = torch.where(counts, labels, 0).long()

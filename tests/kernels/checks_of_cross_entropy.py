@@ -1,0 +1,140 @@
+"""Checks of the Triton cross entropy; `test_triton_cross_entropy.py` runs them in a process of their own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fcnlab.kernels.cross_entropy import PixelLoss, cross_entropy_, plain
+from fcnlab.kernels.switch import triton_available
+from fcnlab.kernels.triton_cross_entropy import launch
+from fcnlab.models import TransposedUpsampler
+from fcnlab.training import fused
+from fcnlab.training.fused import FusedUpsampleLoss
+from fcnlab.training.losses import Loss
+from tests.kernels.on_triton import DEVICE, INTERPRETED
+from tests.kernels.test_cross_entropy import batch, torchs
+from tests.training.test_fused import Ending, close, labels_of, slopes
+
+HALF = {torch.float32: 0.0, torch.bfloat16: 2**-7 if INTERPRETED else 2**-8, torch.float16: 2**-11}
+"""Relative rounding error of each dtype; Triton's interpreter truncates to bfloat16, where a GPU rounds."""
+
+slow = settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+
+
+def test_the_kernel_is_used_here() -> None:
+    assert triton_available(DEVICE)
+
+
+@given(
+    n=st.integers(1, 4),
+    classes=st.one_of(st.integers(1, 33), st.sampled_from([64, 150, 255, 256])),
+    pixels=st.integers(1, 70),
+    smoothing=st.sampled_from([0.0, 0.1, 0.9]),
+    weighted=st.booleans(),
+    spread=st.sampled_from([1e-3, 3.0, 60.0]),
+    dtype=st.sampled_from(list(HALF)),
+    seed=st.integers(0, 99),
+)
+@slow
+def test_loss_and_gradient_are_torchs(
+    n: int,
+    classes: int,
+    pixels: int,
+    smoothing: float,
+    weighted: bool,
+    spread: float,
+    dtype: torch.dtype,
+    seed: int,
+) -> None:
+    scores, labels, scales = batch(n, classes, pixels, seed, spread)
+    labels[labels == classes] = 255
+    weights = torch.rand(classes, generator=torch.Generator().manual_seed(seed)) * (torch.arange(classes) != 1)
+    weights = weights if weighted else torch.ones(classes)
+    scores = scores.to(dtype)
+    wanted, slope = torchs(scores, labels, scales, weights, smoothing)
+    scores, labels, scales = scores.to(DEVICE), labels.to(DEVICE), scales.to(DEVICE)
+    pixel = PixelLoss.of(classes, weights.to(DEVICE) if weighted else None, smoothing, DEVICE)
+    twin = scores.clone()
+    found, same = cross_entropy_(scores, labels, scales, pixel), plain(twin, labels, scales, pixel)
+    assert found.dtype == torch.float32 and found.device.type == DEVICE.type
+    torch.testing.assert_close(found.cpu().double(), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, same, rtol=1e-5, atol=1e-5)
+    least = {torch.float16: 6e-8}.get(dtype, 0.0)  # the smallest float16
+    bound = {"rtol": HALF[dtype] + 1e-5, "atol": 1e-6 + least}
+    torch.testing.assert_close(scores.cpu().double(), slope, **bound)
+    torch.testing.assert_close(scores.float(), twin.float(), rtol=2 * HALF[dtype] + 1e-5, atol=1e-6 + 2 * least)
+
+
+def test_strides_are_followed_and_other_memory_is_unchanged() -> None:
+    scores, labels, scales = (one.to(DEVICE) for one in batch(4, 3, 20, 0))
+    pixel = PixelLoss.of(3, None, 0.1, DEVICE)
+    wide = torch.full((5, 4, 24), 7.0, device=DEVICE)
+    inside = wide.transpose(0, 1)[:, 1:4, 2:22]
+    inside.copy_(scores)
+    found, wanted = cross_entropy_(inside, labels, scales, pixel), cross_entropy_(scores, labels, scales, pixel)
+    assert torch.equal(found, wanted)
+    assert torch.equal(inside, scores)
+    inside.fill_(7.0)
+    assert bool((wide == 7.0).all())
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # numpy's, in the interpreter
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_score_that_is_not_finite_shows_in_the_loss(bad: float) -> None:
+    scores, labels, scales = (one.to(DEVICE) for one in batch(2, 5, 16, 0))
+    labels[0, 3], scores[0, 2, 3] = 1, bad
+    assert not launch(scores, labels, scales + 1, PixelLoss.of(5, None, 0.0, DEVICE)).isfinite()
+
+
+def test_a_label_beyond_the_classes_makes_the_loss_nan() -> None:
+    scores, labels, scales = (one.to(DEVICE) for one in batch(2, 5, 16, 0))
+    labels[1, 15] = 5
+    assert launch(scores, labels, scales, PixelLoss.of(5, None, 0.0, DEVICE)).isnan()
+    assert scores.isfinite().all()
+
+
+def test_ignored_pixels_have_a_loss_and_gradient_of_zero() -> None:
+    scores, labels, scales = (one.to(DEVICE) for one in batch(2, 5, 16, 0))
+    assert float(launch(scores, torch.full_like(labels, 255), scales, PixelLoss.of(5, None, 0.1, DEVICE))) == 0.0
+    assert not scores.any()
+
+
+@pytest.mark.parametrize("channels", ["dense", "per_class"])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("chunk", [2**28, 2_000])
+def test_upsampling_and_loss_together_have_the_plain_gradients(
+    channels: str, bias: bool, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setitem(fused.NUMBERS, DEVICE.type, chunk)
+    up = TransposedUpsampler(5, 8, start="random", channels=channels, bias=bias).to(DEVICE)  # type: ignore[arg-type]
+    scores = torch.randn(2, 5, 3, 4, device=DEVICE, requires_grad=True)
+    labels = labels_of((2, 24, 30), 5, 0).to(DEVICE)
+    wanted = Loss()(up(scores, (24, 30)), labels)
+    found = FusedUpsampleLoss(Loss(), Ending(up))(scores, labels)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    learned = list(up.parameters())
+    for one, other in zip(slopes(found, scores, *learned), slopes(wanted, scores, *learned), strict=True):
+        assert close(one, other, 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_gradients_of_a_mean_over_many_pixels_do_not_vanish_in_half_precision(dtype: torch.dtype) -> None:
+    """The loss is weighted by 1e-6, as a mean over more pixels than a test can have would be."""
+    torch.manual_seed(0)
+    up = TransposedUpsampler(5, 8, start="random").to(DEVICE)
+    exact = torch.randn(2, 5, 3, 4, device=DEVICE).to(dtype).float().requires_grad_()
+    half = exact.detach().to(dtype).requires_grad_()
+    labels = labels_of((2, 24, 32), 5, 0).to(DEVICE)
+    loss = Loss(weight=1e-6)
+    wanted = FusedUpsampleLoss(loss, Ending(up))(exact, labels)
+    found = FusedUpsampleLoss(loss, Ending(up))(half, labels)
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-2)
+    scale = 2.0**20  # as of a GradScaler: the gradient of the scores is half precision again
+    for one, other in zip(
+        slopes(scale * found, half, up.weight), slopes(scale * wanted, exact, up.weight), strict=True
+    ):
+        assert close(one.float(), other, 0.02)
