@@ -56,6 +56,7 @@ def fit(
     group: Group = ALONE,
     scaler: GradScaler | None = None,
     capturable: bool = False,
+    compiled: bool = False,
 ) -> None:
     """Train from epoch `start` up to `epochs`, calling `after_epoch` at the end of each.
 
@@ -78,13 +79,14 @@ def fit(
         group: the processes that train the model together.
         scaler: of the loss, for fp16.
         capturable: whether a step can be captured as a CUDA graph: no operator in it waits for the host.
+        compiled: whether `torch.compile` compiles the network's forward and backward pass.
 
     Raises:
         Diverged: the loss of an epoch is infinite or not a number.
     """
     device = next(model.parameters()).device
     learned = [parameter for some in optimizer.param_groups for parameter in some["params"]]
-    objective = group.parallel(Objective(model, loss, autocast))
+    objective = group.parallel(Objective(model, loss, autocast, compiled=compiled))
     eager = Backward(objective, loss, learned, parts=accumulate, group=group, scaler=scaler)
     backward = make_backward(eager, device, capturable=capturable and scaler is None and group.size == 1)
     for epoch in range(start, epochs):

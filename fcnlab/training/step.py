@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,18 +27,35 @@ class Objective(nn.Module):
     """The function that training minimizes: images [B, 3, H, W] and labels [B, H, W] to the loss, a scalar."""
 
     def __init__(
-        self, model: FCN, loss: Loss | FusedUpsampleLoss, autocast: Callable[[], AbstractContextManager[object]]
+        self,
+        model: FCN,
+        loss: Loss | FusedUpsampleLoss,
+        autocast: Callable[[], AbstractContextManager[object]],
+        *,
+        compiled: bool = False,
     ) -> None:
+        """
+        Args:
+            model: the network.
+            loss: of its scores, or of the coarse scores before the last upsampling.
+            autocast: the context of the network's forward pass.
+            compiled: whether `torch.compile` compiles the network for this function; elsewhere it stays as it is.
+        """
         super().__init__()
         self.model, self.loss, self.autocast = model, loss, autocast
+        fused = isinstance(loss, FusedUpsampleLoss)
+        self.scores: Callable[[Tensor], Any] = model.coarse_scores if fused else model.training_scores
+        if compiled:
+            torch.compiler.reset()  # networks compiled for earlier trials of this process
+            self.scores = torch.compile(self.scores, dynamic=False)
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         if isinstance(self.loss, FusedUpsampleLoss):
             with self.autocast():
-                coarse = self.model.coarse_scores(images)
+                coarse = self.scores(images)
             return self.loss(coarse, labels)
         with self.autocast():
-            scores, auxiliary = self.model.training_scores(images)
+            scores, auxiliary = self.scores(images)
         return self.loss(scores, labels, auxiliary)
 
 

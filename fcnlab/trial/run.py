@@ -255,6 +255,7 @@ class _Run:
                 group=self.group,
                 scaler=self.scaler,
                 capturable=training.capturable,
+                compiled=trial.recipe.compile and self.device.type == "cuda",
             )
             checkpoints.wait()
 

@@ -130,7 +130,10 @@ def test_a_valid_value_is_returned_checked() -> None:
         ({"flip": 1.5}, "flip: input should be less than or equal to 1, not 1.5"),
         ({"crop": 64}, "crop: input should be a valid dictionary"),
         ({"crop": {"height": 64}}, "crop.width: missing; this key is required"),
-        ({"precision": "fp23"}, "precision: \"fp23\" is not valid; did you mean 'fp32'? valid: auto, bf16, fp16, fp32, tf32"),
+        (
+            {"precision": "fp23"},
+            "precision: \"fp23\" is not valid; did you mean 'fp32'? valid: auto, bf16, fp16, fp32, tf32",
+        ),
         ({"optimizer": {"name": "sdg", "lr": 1}}, "optimizer.name: \"sdg\" is not valid; did you mean 'sgd'?"),
         ({"optimizer": {"name": "sgd", "lr": -1}}, "lr: input should be greater than 0, not -1"),
         ({"optimizer": {"name": "sgd", "lr": 1, "momentun": 0}}, "momentun: unknown key; did you mean 'momentum'?"),

@@ -229,6 +229,7 @@ CHANGES: list[dict[str, Any]] = [
     {"recipe.precision": "tf32"},
     {"recipe.precision": "fp16"},
     {"recipe.deterministic": True},
+    {"recipe.compile": True},
     {"recipe.validate_every": 2},
     {"head": "fcn16s"},
     {"head": "fcn32s"},

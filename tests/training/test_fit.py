@@ -17,6 +17,7 @@ from fcnlab.spec.grid import resolve
 from fcnlab.training.fit import Diverged, Epoch, fit
 from fcnlab.training.losses import Loss
 from fcnlab.training.optim import Factors, MovingAverage, optimizer
+from fcnlab.training.step import Objective
 from fcnlab.trial.build import build_model, build_training
 
 torch.set_num_threads(1)
@@ -293,3 +294,24 @@ def test_auxiliary_scores_are_trained_with_the_losss_weight_for_them() -> None:
     assert seen.loss == pytest.approx(plain.loss + 0.7 * Loss()(auxiliary, labels).item())
     assert torch.equal(without.auxiliary.weight, before)  # type: ignore[union-attr]
     assert not torch.equal(with_them.auxiliary.weight, before)  # type: ignore[union-attr]
+
+
+def test_a_compiled_objective_has_the_loss_and_gradient_of_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+
+    def compile_eagerly(function: Any, *, dynamic: bool) -> Any:
+        compiled.append(dynamic)
+        return compile_(function, dynamic=dynamic, backend="eager")
+
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", compile_eagerly)
+    images, labels = torch.randn(2, 3, 8, 8), torch.randint(2, (2, 8, 8), dtype=torch.uint8)
+    gradients = []
+    for wanted in (False, True):
+        torch.manual_seed(0)
+        model: Any = a_net()
+        Objective(model, Loss(), nullcontext, compiled=wanted)(images, labels).backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    assert compiled == [False]
+    for plain, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, other)
