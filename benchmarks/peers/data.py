@@ -53,7 +53,17 @@ def transform(crop: tuple[int, int], resize: tuple[int, int] | None) -> v2.Trans
 
 
 def loader(
-    pairs: Sequence[tuple[Path, Path]], crop: tuple[int, int], batch: int, resize: tuple[int, int] | None
+    pairs: Sequence[tuple[Path, Path]],
+    crop: tuple[int, int],
+    batch: int,
+    resize: tuple[int, int] | None,
+    workers: int = 0,
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Batches in the process that asks for them, so that one core does all the work."""
-    return DataLoader(Segmentation(pairs, transform(crop, resize)), batch_size=batch, shuffle=True, drop_last=True)
+    """Batches made by `workers` processes and pinned; with 0, in the calling process, so that one core does all."""
+    loading = {
+        "num_workers": workers,
+        "pin_memory": workers > 0 and torch.cuda.is_available(),
+        "persistent_workers": workers > 0,
+    }
+    data = Segmentation(pairs, transform(crop, resize))
+    return DataLoader(data, batch_size=batch, shuffle=True, drop_last=True, **loading)

@@ -25,8 +25,9 @@ SKIPS = {"fcn32s": [], "fcn16s": ["16"], "fcn8s": ["16", "8"]}
 
 
 class FCN(nn.Module):
-    def __init__(self, backbone: str, head: str, classes: int) -> None:
+    def __init__(self, backbone: str, head: str, classes: int, frozen_batch_norm: bool = False) -> None:
         super().__init__()
+        self.frozen_batch_norm = frozen_batch_norm
         if backbone == "mobilenetv2_100":
             body = torchvision.models.mobilenet_v2(weights=None).features
         else:
@@ -37,6 +38,20 @@ class FCN(nn.Module):
         self.score = nn.ModuleDict({r: nn.Conv2d(channels[r], classes, kernel_size=1) for r in ("32", *self.skips)})
         self.up2 = nn.ModuleDict({r: upsampling(classes, 2) for r in self.skips})
         self.up = upsampling(classes, int(self.skips[-1] if self.skips else 32))
+
+        if frozen_batch_norm:
+            for norm in self.norms():
+                norm.requires_grad_(False)
+
+    def norms(self) -> list[nn.Module]:
+        return [module for module in self.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+
+    def train(self, mode: bool = True) -> FCN:
+        super().train(mode)
+        if self.frozen_batch_norm:
+            for norm in self.norms():
+                norm.eval()
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.backbone(x)

@@ -58,14 +58,22 @@ class ConfusionMatrix:
         return acc_global, acc, iu
 
 
-def evaluate(model: nn.Module, samples: Iterable[tuple[Tensor, Tensor]], num_classes: int) -> ConfusionMatrix:
+def evaluate(
+    model: nn.Module,
+    samples: Iterable[tuple[Tensor, Tensor]],
+    num_classes: int,
+    device: str = "cpu",
+    bf16: bool = False,
+) -> ConfusionMatrix:
     """`samples` are decoded: images uint8 [3, H, W] and labels uint8 [H, W], whose sides 32 divides."""
     model.eval()
     confmat = ConfusionMatrix(num_classes)
     with torch.inference_mode():
         for image, target in samples:
+            image, target = image.to(device, non_blocking=True), target.to(device, non_blocking=True)
             image = T.normalize(T.convert_image_dtype(image, torch.float32), MEAN, STD)[None]
             target = target.to(torch.int64)[None]
-            output = model(image)
+            with torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
+                output = model(image)
             confmat.update(target.flatten(), output.argmax(1).flatten())
     return confmat

@@ -67,14 +67,15 @@ def accuracy(y_hat: Tensor, y: Tensor) -> float:
 
 
 def train_batch_ch13(
-    net: nn.Module, X: Tensor, y: Tensor, loss: Callable, trainer: torch.optim.Optimizer, device: str
+    net: nn.Module, X: Tensor, y: Tensor, loss: Callable, trainer: torch.optim.Optimizer, device: str, bf16: bool
 ) -> tuple[Tensor, float]:
-    X = X.to(device)
-    y = y.to(device)
+    X = X.to(device, non_blocking=True)
+    y = y.to(device, non_blocking=True)
     net.train()
     trainer.zero_grad()
-    pred = net(X)
-    l = loss(pred, y)
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
+        pred = net(X)
+        l = loss(pred, y)
     l.sum().backward()
     trainer.step()
     train_loss_sum = l.sum()
@@ -83,17 +84,26 @@ def train_batch_ch13(
 
 
 def epochs(
-    net: nn.Module, pairs: Sequence[tuple[Path, Path]], crop: tuple[int, int], batch: int, palette: list[list[int]]
+    net: nn.Module,
+    pairs: Sequence[tuple[Path, Path]],
+    crop: tuple[int, int],
+    batch: int,
+    palette: list[list[int]],
+    device: str = "cpu",
+    workers: int = 0,
+    bf16: bool = False,
 ) -> Callable[[], int]:
-    """Trains for an epoch at each call, in this process alone; returns how many images it was."""
+    """Train for an epoch at each call and return the number of images; `workers` processes load the data."""
     voc_train = VOCSegDataset(pairs, crop, palette)
-    train_iter = torch.utils.data.DataLoader(voc_train, batch, shuffle=True, drop_last=True, num_workers=0)
+    loading = {"num_workers": workers, "pin_memory": device == "cuda", "persistent_workers": workers > 0}
+    train_iter = torch.utils.data.DataLoader(voc_train, batch, shuffle=True, drop_last=True, **loading)
+    net.to(device)
     trainer = torch.optim.SGD(net.parameters(), lr=0.001, weight_decay=1e-3)
 
     def epoch() -> int:
         metric = [0.0, 0.0, 0, 0]
         for features, labels in train_iter:
-            l, acc = train_batch_ch13(net, features, labels, loss, trainer, "cpu")
+            l, acc = train_batch_ch13(net, features, labels, loss, trainer, device, bf16)
             metric = [a + float(b) for a, b in zip(metric, (l, acc, labels.shape[0], labels.numel()), strict=True)]
         return int(metric[2])
 

@@ -48,13 +48,14 @@ def criterion(inputs: Tensor, target: Tensor) -> Tensor:
     return nn.functional.cross_entropy(inputs, target, ignore_index=255)
 
 
-def train_one_epoch(model, criterion, optimizer, data_loader, lr_scheduler, device) -> list[float]:
+def train_one_epoch(model, criterion, optimizer, data_loader, lr_scheduler, device, bf16=False) -> list[float]:
     model.train()
     logged = []
     for image, target in data_loader:
-        image, target = image.to(device), target.to(device)
-        output = model(image)
-        loss = criterion(output, target)
+        image, target = image.to(device, non_blocking=True), target.to(device, non_blocking=True)
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
+            output = model(image)
+            loss = criterion(output, target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -69,10 +70,17 @@ def epochs(
     crop: tuple[int, int],
     batch: int,
     palette: list[list[int]],  # noqa: ARG001 - masks are read as class numbers
+    device: str = "cpu",
+    workers: int = 0,
+    bf16: bool = False,
 ) -> Callable[[], int]:
-    """Trains for an epoch at each call, in this process alone; returns how many images it was."""
-    loader = DataLoader(VOCSegmentation(pairs, preset(crop)), batch, shuffle=True, drop_last=True, num_workers=0)
+    """Train for an epoch at each call and return the number of images; `workers` processes load the data."""
+    loading = {"num_workers": workers, "pin_memory": device == "cuda", "persistent_workers": workers > 0}
+    loader = DataLoader(VOCSegmentation(pairs, preset(crop)), batch, shuffle=True, drop_last=True, **loading)
+    if device == "cuda":
+        torch.backends.cudnn.benchmark = True  # as the reference sets it
+    net.to(device)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     steps = 30 * len(loader)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda x: max(0.0, 1 - x / steps) ** 0.9)
-    return lambda: batch * len(train_one_epoch(net, criterion, optimizer, loader, schedule, "cpu"))
+    return lambda: batch * len(train_one_epoch(net, criterion, optimizer, loader, schedule, device, bf16))

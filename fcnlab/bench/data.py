@@ -1,4 +1,8 @@
-"""Training batches on one CPU thread: ours from the decoded split, the peer's from files by torchvision's v2."""
+"""Training batches: ours from the decoded split, the peer's from files by torchvision's v2.
+
+On the CPU both run in one thread of one process. On CUDA ours are made on the device, and the peer's by `WORKERS`
+processes, from where they are copied to the device.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,10 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from fcnlab.bench import peer
-from fcnlab.bench.machine import Machine, machine, threads
+from fcnlab.bench.machine import Machine, machine, synchronized, threads
 from fcnlab.bench.pairs import Comparison, Timing, pairs, timed
 from fcnlab.data.augment import Augmentation
 from fcnlab.data.base import IGNORE, FileSplit, Pair
@@ -29,6 +34,8 @@ from fcnlab.spec.config import Dataset
 
 CROP, BATCH, SCALE = (320, 480), 8, (0.5, 2.0)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+WORKERS = 8
+CPU = torch.device("cpu")
 SIZE = (360, 480)
 """Height and width of generated images: those of CamVid."""
 
@@ -46,6 +53,7 @@ class DataBench:
         memory: bytes an image takes once it is decoded, with its label.
         comparisons: by what is done to the images.
         machine: on what.
+        device: type of the device on which the batches are wanted, `cpu` or `cuda`.
     """
 
     source: str
@@ -56,6 +64,7 @@ class DataBench:
     memory: int
     comparisons: dict[str, Comparison]
     machine: Machine
+    device: str = "cpu"
 
     def to_json(self) -> dict[str, Any]:
         """All figures as plain values."""
@@ -64,6 +73,7 @@ class DataBench:
             "images": self.images,
             "batch": self.batch,
             "crop": self.crop,
+            "device": self.device,
             "once": {"seconds_per_image": vars(self.decoding), "bytes_per_image": self.memory},
             "comparisons": {name: comparison.to_json() for name, comparison in self.comparisons.items()},
             "machine": self.machine.to_json(),
@@ -75,12 +85,13 @@ class DataBench:
         return [
             f"Not in these figures: ours decodes each image once, before it trains: {once}.",
             "The peer decodes it anew each time: a torch Dataset with Pillow, and torchvision.transforms.v2.",
+            f"Batches for {self.device}; the peer's workers: {0 if self.device == 'cpu' else WORKERS}.",
             f"Medians of {len(next(iter(self.comparisons.values())).ours_timings)} pairs, run in turn.",
             *self.machine.lines(),
         ]
 
 
-def compare(lab: Lab, *, images: int, repeats: int) -> DataBench:
+def compare(lab: Lab, *, images: int, repeats: int, device: torch.device = CPU) -> DataBench:
     """Time batches from CamVid's training images, or from generated ones where the lab has no data root.
 
     Raises:
@@ -98,12 +109,15 @@ def compare(lab: Lab, *, images: int, repeats: int) -> DataBench:
         found = {}
         for name, scale in (("crop, flip", None), (f"scale {SCALE[0]} to {SCALE[1]}, crop, flip", SCALE)):
             resize = (int(scale[0] * short), int(scale[1] * short)) if scale else None
-            batches = theirs.loader(files, CROP, BATCH, resize)
+            batches = theirs.loader(files, CROP, BATCH, resize, 0 if device.type == "cpu" else WORKERS)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)  # the peer draws from torch's own stream
-                found[name] = pairs(_epochs(_ours(decoded, scale)), _epochs(partial(_same, batches)), repeats)
+                ours = synchronized(_epochs(_ours(decoded, scale, device)), device)
+                peers = synchronized(_epochs(partial(_copied, batches, device)), device)
+                found[name] = pairs(ours, peers, repeats)
         memory = sum(decoded[index].nbytes for index in range(len(decoded))) // len(decoded)
-        return DataBench(source, len(split), BATCH, f"{CROP[0]}x{CROP[1]}", decoding, memory, found, machine())
+        crop = f"{CROP[0]}x{CROP[1]}"
+        return DataBench(source, len(split), BATCH, crop, decoding, memory, found, machine(), device.type)
 
 
 @contextmanager
@@ -140,19 +154,26 @@ def _decode_all(decoded: DecodedSplit) -> int:
     return len(decoded)
 
 
-def _ours(decoded: DecodedSplit, scale: tuple[float, float] | None) -> Callable[[int], Any]:
+def _ours(
+    decoded: DecodedSplit, scale: tuple[float, float] | None, device: torch.device
+) -> Callable[[int], Iterable[tuple[Tensor, Tensor]]]:
     red, green, blue = (round(255 * value) for value in MEAN)
     augmentation = Augmentation(CROP, scale, 0.5, (red, green, blue))
     return TrainingBatches(
-        decoded, batch=BATCH, augmentation=augmentation, mean=MEAN, std=STD, seed=0, device=torch.device("cpu")
+        decoded, batch=BATCH, augmentation=augmentation, mean=MEAN, std=STD, seed=0, device=device
     ).epoch
 
 
-def _same(batches: Iterable[Any], epoch: int) -> Iterable[Any]:  # noqa: ARG001 - the peer draws its own order
-    return batches
+def _copied(
+    batches: Iterable[tuple[Tensor, Tensor]],
+    device: torch.device,
+    epoch: int,  # noqa: ARG001 - the peer draws its own order
+) -> Iterator[tuple[Tensor, Tensor]]:
+    for images, labels in batches:
+        yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
 
-def _epochs(batches: Callable[[int], Any]) -> Callable[[], int]:
+def _epochs(batches: Callable[[int], Iterable[tuple[Tensor, Tensor]]]) -> Callable[[], int]:
     """Goes through an epoch, another one at each call; returns how many images there were."""
     epochs = count()
     return lambda: sum(len(labels) for _, labels in batches(next(epochs)))

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fcnlab.bench import peer
-from fcnlab.bench.machine import Machine, machine, threads
+from fcnlab.bench.machine import Machine, machine, synchronized, threads
 from fcnlab.bench.pairs import Comparison, pairs
 from fcnlab.data.base import Sample, Split
 from fcnlab.data.decoded import DecodedSplit
@@ -22,31 +22,36 @@ from fcnlab.training.evaluate import evaluate
 
 SIZE = (320, 480)
 CLASSES = 21
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class EvaluationBench:
     """How long evaluation takes by precision of ours, and on what it was measured.
 
-    `agreement` is the share of the pixels of each class that both sides agree on having, for each precision.
+    `agreement` is the share of the pixels of each class that both sides agree on having, for each precision. `device`
+    is the type of the device that both sides use, `cpu` or `cuda`.
     """
 
     images: int
     comparisons: dict[str, Comparison]
     agreement: dict[str, float]
     machine: Machine
+    device: str = "cpu"
 
     def to_json(self) -> dict[str, Any]:
         """All figures as plain values."""
         compared = {name: comparison.to_json() for name, comparison in self.comparisons.items()}
         setting = {"images": self.images, "size": SIZE, "classes": CLASSES, "agreement": self.agreement}
+        setting |= {"device": self.device}
         return {**setting, "comparisons": compared, "machine": self.machine.to_json()}
 
     def notes(self) -> list[str]:
         """What the figures are of, and of what machine."""
         agreed = ", ".join(f"{100 * value:.3f} % {name}" for name, value in self.agreement.items())
         return [
-            "one thread each, freed memory kept for both; the peer: one image at a time, float32, NCHW",
+            f"both on {self.device}, one CPU thread each, freed memory kept for both; the peer: one image at a time, "
+            "float32, NCHW",
             f"predicted class frequencies that agree with the peer's: {agreed}",
             *self.machine.lines(),
         ]
@@ -66,19 +71,20 @@ class _Noise(Split):
         return Sample(self.ids[index], self._images[index], self._labels[index])
 
 
-def compare(images: int = 16, repeats: int = 5) -> EvaluationBench:
+def compare(images: int = 16, repeats: int = 5, device: torch.device = CPU) -> EvaluationBench:
     """Evaluate images of 320x480 with 21 classes, already decoded, and time it beside the peer.
 
-    Both nets have the same weights.
+    Both nets have the same weights and are on the same `device`.
 
     Raises:
         RunError: fcnlab does not run from a checkout.
     """
     hardware.keep_freed_memory()
     theirs = peer("segmentation_eval")
-    model, split, device = network(), DecodedSplit(_Noise(images)), torch.device("cpu")
+    model, split = network(), DecodedSplit(_Noise(images))
     net = theirs.network(CLASSES)
     _copy_weights(model, net)
+    model, net = model.to(device), net.to(device)
     samples = [(split[index].image.contiguous(), split[index].label) for index in range(images)]
 
     def ours(precision: hardware.Precision) -> Counts:
@@ -86,19 +92,20 @@ def compare(images: int = 16, repeats: int = 5) -> EvaluationBench:
         return evaluate(model, split, classes=CLASSES, mean=mean, std=std, device=device, autocast=autocast)
 
     def peers() -> int:
-        theirs.evaluate(net, samples, CLASSES)
+        theirs.evaluate(net, samples, CLASSES, device.type)
         return images
 
     with threads(1):
-        predicted = theirs.evaluate(net, samples, CLASSES).mat.sum(0).numpy()
+        predicted = theirs.evaluate(net, samples, CLASSES, device.type).mat.sum(0).cpu().numpy()
         compared: dict[str, Comparison] = {}
         agreement: dict[str, float] = {}
         precisions: tuple[hardware.Precision, ...] = ("fp32", "bf16")
         for precision in precisions:
             found = ours(precision).sum(0)[:, 1]
             agreement[precision] = float(np.minimum(found, predicted).sum() / predicted.sum())
-            compared[precision] = pairs(lambda p=precision: len(ours(p)), peers, repeats)  # type: ignore[misc]
-        return EvaluationBench(images, compared, agreement, machine("timm"))
+            one = synchronized(lambda p=precision: len(ours(p)), device)  # type: ignore[misc]
+            compared[precision] = pairs(one, synchronized(peers, device), repeats)
+        return EvaluationBench(images, compared, agreement, machine("timm"), device.type)
 
 
 def network() -> FCN:

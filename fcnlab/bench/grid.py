@@ -16,6 +16,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 import yaml
 
 from fcnlab.bench import PEERS
@@ -29,6 +30,9 @@ from fcnlab.trial.record import RunFolder
 
 HEADS = ("fcn32s", "fcn16s", "fcn8s")
 CROP, BATCH = (320, 480), 8
+WORKERS = 8
+"""Processes that load the data of the script on CUDA."""
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class GridBench:
 
     Attributes:
         beside: seconds of each of our trials, but the first of each worker, that were neither training nor evaluation.
+        device: type of the device that both use, `cpu` or `cuda`.
     """
 
     source: str
@@ -47,6 +52,7 @@ class GridBench:
     comparison: Comparison
     beside: tuple[float, ...]
     machine: Machine
+    device: str = "cpu"
 
     @property
     def comparisons(self) -> dict[str, Comparison]:
@@ -56,6 +62,7 @@ class GridBench:
     def to_json(self) -> dict[str, Any]:
         """All figures as plain values; seconds are those of one trial."""
         setting = {"images": self.images, "scored": self.scored, "trials": self.trials, "epochs": self.epochs}
+        setting |= {"device": self.device}  # type: ignore[dict-item]
         compared = {name: comparison.to_json() for name, comparison in self.comparisons.items()}
         measured = {"comparisons": compared, "beside": {"median": median(self.beside), "max": max(self.beside)}}
         return {"source": self.source, **setting, **measured, "machine": self.machine.to_json()}
@@ -68,13 +75,25 @@ class GridBench:
             "ours: fcnlab grid run in a new lab with an empty cache, precision auto, MLflow and the report with it",
             f"of a trial of ours {median(self.beside):.2f} s are neither training nor evaluation "
             f"({max(self.beside):.2f} s at most; without the first of each worker)",
-            "the peer: a shell loop over benchmarks/peers/run_one.py, float32, a process a run",
+            f"the peer: a shell loop over benchmarks/peers/run_one.py, {self._peer}, a process a run",
+            f"both on {self.device}",
             *self.machine.lines(),
         ]
 
+    @property
+    def _peer(self) -> str:
+        return "float32" if self.device == "cpu" else f"bf16 autocast, {WORKERS} processes that load the data"
+
 
 def compare(
-    lab: Lab, *, images: int = 16, scored: int = 8, seeds: int = 4, epochs: int = 2, repeats: int = 1
+    lab: Lab,
+    *,
+    images: int = 16,
+    scored: int = 8,
+    seeds: int = 4,
+    epochs: int = 2,
+    repeats: int = 1,
+    device: torch.device = CPU,
 ) -> GridBench:
     """Run {fcn32s, fcn16s, fcn8s} x seeds of ResNet-18 from random weights, ours and the script in turn.
 
@@ -87,16 +106,17 @@ def compare(
     trials = len(HEADS) * seeds
     with files(lab, images + scored, CROP) as (source, pairs), TemporaryDirectory(prefix="fcnlab-bench-") as folder:
         data = _laid_out(Path(folder) / "data", {"train": pairs[:images], "val": pairs[images:]})
-        loop = _shell_loop(data, seeds, epochs)
+        loop = _shell_loop(data, seeds, epochs, device.type)
         taken, beside = [], []
         for number in range(repeats):
             question = _lab(Path(folder) / f"lab{number}", data, seeds, epochs)
-            cache = {"FCNLAB_CACHE": str(Path(folder) / f"cache{number}")}
+            cache = {"FCNLAB_CACHE": str(Path(folder) / f"cache{number}"), "FCNLAB_DEVICE": device.type}
             ours = [sys.executable, "-m", "fcnlab", "grid", "run", str(question)]
             taken.append(tuple(_timed(command, trials, env) for command, env in ((ours, cache), (loop, {}))))
             beside += _beside(Lab.find(question))
     comparison = Comparison(tuple(o for o, _ in taken), tuple(p for _, p in taken))
-    return GridBench(source, images, scored, trials, epochs, comparison, tuple(beside), machine("timm", "mlflow"))
+    there = machine("timm", "mlflow")
+    return GridBench(source, images, scored, trials, epochs, comparison, tuple(beside), there, device.type)
 
 
 def _beside(lab: Lab) -> list[float]:
@@ -171,14 +191,15 @@ def _lab(lab: Path, data: Path, seeds: int, epochs: int) -> Path:
     return lab / "experiments" / "timed.yaml"
 
 
-def _shell_loop(data: Path, seeds: int, epochs: int) -> list[str]:
+def _shell_loop(data: Path, seeds: int, epochs: int, device: str = "cpu") -> list[str]:
     run = shlex.join([sys.executable, str(PEERS / "run_one.py")])
     numbers = " ".join(map(str, range(seeds)))
+    how = "" if device == "cpu" else f" --device {device} --workers {WORKERS} --bf16"
     return [
         "sh",
         "-ec",
         f"for head in {' '.join(HEADS)}; do for seed in {numbers}; do "
-        f"{run} $head $seed {epochs} {shlex.quote(str(data))}; done; done",
+        f"{run} $head $seed {epochs} {shlex.quote(str(data))}{how}; done; done",
     ]
 
 

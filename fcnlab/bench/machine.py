@@ -15,7 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fcnlab.errors import RunError
 from fcnlab.processor import processor_name
+from fcnlab.training import hardware
 
 VERSIONS = ("fcnlab", "torch", "torchvision", "numpy", "pillow")
 
@@ -65,6 +67,64 @@ def machine(*peers: str) -> Machine:
         versions={name: _version(name) for name in (*VERSIONS, *peers)},
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     )
+
+
+def choose_device(name: str | None) -> torch.device:
+    """Return the device that a benchmark runs on: `cpu` or `cuda` by name, by default the one that trials use.
+
+    Raises:
+        RunError: CUDA is asked for, and torch finds no CUDA device.
+    """
+    if name is None:
+        return hardware.device()
+    if name == "cuda" and not torch.cuda.is_available():
+        raise RunError(f"--device cuda: torch {torch.__version__} finds no CUDA device; check nvidia-smi, or use cpu")
+    return torch.device(name)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has finished all work queued so far; a clock read after that includes it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+Work = Callable[[], int]
+"""Does some work and returns the number of images that it was."""
+
+
+def synchronized(work: Work, device: torch.device) -> Work:
+    """Return `work` followed by `synchronize`, to be timed."""
+
+    def whole() -> int:
+        images = work()
+        synchronize(device)
+        return images
+
+    return whole
+
+
+def device_gemm_peak(device: torch.device, precision: torch.dtype, *, side: int = 8192, repeats: int = 10) -> float:
+    """Return the largest number of floating-point operations per second of a CUDA device in a product of matrices.
+
+    Args:
+        device: a CUDA device.
+        precision: type of both matrices, which are square with sides of `side`.
+        side: rows and columns.
+        repeats: how many products are timed, each by CUDA events; the fastest counts.
+    """
+    a, b = (torch.randn(side, side, device=device, dtype=precision) for _ in range(2))
+    product = torch.empty_like(a)
+    for _ in range(3):
+        torch.mm(a, b, out=product)
+    seconds = []
+    for _ in range(repeats):
+        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        began.record()
+        torch.mm(a, b, out=product)
+        ended.record()
+        ended.synchronize()
+        seconds.append(began.elapsed_time(ended) / 1e3)
+    return 2 * side**3 / min(seconds)
 
 
 def gemm_peak(precision: torch.dtype, *, side: int = 2048, repeats: int = 6) -> float:

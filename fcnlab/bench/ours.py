@@ -1,31 +1,27 @@
-"""Our own side of the comparison of training: the pieces that a trial is made of."""
+"""Our own side of the comparison of training: built and trained as a trial is."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import count
-from typing import Literal, cast
+from typing import cast
 
 import torch
 
-from fcnlab.bench.images import CLASSES, split_of
-from fcnlab.data.augment import Augmentation
-from fcnlab.data.base import Pair
-from fcnlab.data.batches import TrainingBatches
-from fcnlab.data.decoded import DecodedSplit
+from fcnlab.bench.images import CLASSES
+from fcnlab.data.base import FileDataset, Pair
 from fcnlab.models import FCN
-from fcnlab.models.heads import CoarseHead
 from fcnlab.spec import config
 from fcnlab.spec.catalog import builtin
-from fcnlab.training import hardware, optim
+from fcnlab.training import hardware
 from fcnlab.training.fit import fit
-from fcnlab.training.fused import FusedUpsampleLoss, fusible
-from fcnlab.training.losses import Loss
-from fcnlab.trial.build import build_model
+from fcnlab.trial.build import build_model, build_training
+
+ENDLESS = 10**6
+"""Epochs of a training that ends when its process is told to end."""
 
 
 def network(backbone: str, head: str) -> FCN:
-    """A variant from random weights whose upsamplers are as torch users have them: dense, bilinear, with a bias."""
+    """Build a variant from random weights whose upsamplers are as torch users have them: dense, bilinear, biased."""
     catalog = builtin()
     variant = config.Variant(
         backbone=config.Backbone(timm=backbone),
@@ -35,56 +31,94 @@ def network(backbone: str, head: str) -> FCN:
     return build_model(variant, CLASSES, seed=0).to(memory_format=torch.channels_last)
 
 
-def epochs(
-    pairs: Sequence[Pair],
-    precision: str,
-    backbone: str,
-    head: str,
+def recipe(
     batch: int,
     crop: tuple[int, int],
-    again: int | None = None,
-) -> Callable[[], int]:
-    """Trains for an epoch at each call, in float32 or in bfloat16 autocast; returns how many images it was.
+    precision: str = "fp32",
+    *,
+    batch_norm: str = "train",
+    recompute: bool = False,
+    epochs: int = ENDLESS,
+) -> config.Recipe:
+    """Return the recipe of all sides: crops, flips and SGD with momentum.
 
-    The backbone is computed `again` up to this stride in the backward pass, if one is given.
+    Args:
+        batch: images per step.
+        crop: height and width in pixels.
+        precision: of the forward pass, as in a recipe file.
+        batch_norm: of the backbone, `train` or `frozen`.
+        recompute: whether the backbone up to stride 8 is computed again in the backward pass.
+        epochs: over which the learning rate is scheduled; it is constant.
+    """
+    return config.Recipe.model_validate(
+        {
+            "epochs": epochs,
+            "batch": batch,
+            "crop": {"height": crop[0], "width": crop[1]},
+            "flip": 0.5,
+            "optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4},
+            "precision": precision,
+            "batch_norm": batch_norm,
+            "recompute": "stride8" if recompute else "none",
+        }
+    )
+
+
+class Files(FileDataset):
+    """Given files as a dataset with one split, `train`. The masks hold class numbers, 255 for ignored pixels."""
+
+    classes = tuple(f"class{number}" for number in range(CLASSES))
+    layout = "given files"
+    names = ("train",)
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        super().__init__(pairs[0].image.parent)
+        self._files = list(pairs)
+
+    def pairs(self, split: str) -> list[Pair]:  # noqa: ARG002 - there is one
+        return self._files
+
+
+def train(
+    pairs: Sequence[Pair],
+    wanted: config.Recipe,
+    backbone: str,
+    head: str,
+    device: torch.device,
+    begin: Callable[[], None],
+    after_epoch: Callable[[int], None],
+) -> None:
+    """Train until `after_epoch` raises an exception.
+
+    The decoded samples come from the cache, as in a trial; it is filled first where it is empty.
+
+    Args:
+        pairs: files of the training split, with unique ids.
+        wanted: the recipe.
+        backbone: timm's name.
+        head: name of a head in the registry.
+        device: where to train.
+        begin: called before the first epoch, when all is built.
+        after_epoch: called with the number of images of each epoch.
 
     Raises:
-        ModelError: such a backbone cannot be computed again in parts.
+        ModelError: the recipe recomputes, and the backbone cannot be computed again in parts.
     """
-    device = torch.device("cpu")
-    model = network(backbone, head)
-    if again is not None:
-        model.backbone.recompute(again)
-    mean, std = model.backbone.mean, model.backbone.std
-    red, green, blue = (round(255 * value) for value in mean)
-    batches = TrainingBatches(
-        DecodedSplit(split_of(list(pairs))),
-        batch=batch,
-        augmentation=Augmentation(crop, None, 0.5, (red, green, blue)),
-        mean=mean,
-        std=std,
-        seed=0,
-        device=device,
+    precision = hardware.resolve_precision(wanted.precision, device)
+    autocast = hardware.autocast(device, precision)
+    model = network(backbone, head).to(device).to(memory_format=torch.channels_last)
+    training = build_training(wanted, model, Files(pairs), "train", 0, device)
+    images = training.batches.steps * wanted.batch
+    begin()
+    fit(
+        model,
+        training.batches,
+        epochs=wanted.epochs,
+        start=0,
+        loss=training.loss,
+        optimizer=training.optimizer,
+        factor=training.factor,
+        autocast=autocast,
+        after_epoch=lambda _: after_epoch(images),
+        average=training.average,
     )
-    loss = Loss()
-    assert fusible(loss, model.head), "a skip head with a transposed convolution"
-    numbers = count()
-
-    def epoch() -> int:
-        number = next(numbers)
-        fit(
-            model,
-            batches,
-            epochs=number + 1,
-            start=number,
-            loss=fused,
-            optimizer=optimizer,
-            factor=lambda _: 1.0,
-            autocast=hardware.autocast(device, cast(Literal["fp32", "bf16"], precision)),
-            after_epoch=lambda _: None,
-        )
-        return batches.steps * batch
-
-    fused = FusedUpsampleLoss(loss, cast(CoarseHead, model.head))
-    optimizer = optim.optimizer("sgd", model, lr=0.01, weight_decay=1e-4, momentum=0.9)
-    return epoch

@@ -92,6 +92,8 @@ def _training(found: dict[str, Any]) -> str:
     setting = found["setting"]
     options = " ".join(f"--{name} {setting[name]}" for name in ("backbone", "head", "batch", "images"))
     options += " --recompute" if setting.get("recompute") else ""
+    options += f" --device {setting['device']}" if "device" in setting else ""
+    of = "the device" if setting.get("device") == "cuda" else "one core"
     height, width = setting["crop"]
     sides = [
         (
@@ -108,7 +110,7 @@ def _training(found: dict[str, Any]) -> str:
         [
             f"### {setting['backbone']} {setting['head']}, batches of {setting['batch']}, {height}x{width}\n",
             f"`fcnlab bench train {options} --json` on {found['source']}; {_where(found['machine'])}.",
-            f"GEMM peak in GFLOP/s of one core: {peaks}; a step: {found['gflop_per_image']:.1f} GFLOP an image.\n",
+            f"GEMM peak in GFLOP/s of {of}: {peaks}; a step: {found['gflop_per_image']:.1f} GFLOP an image.\n",
             _table(("who", "images/s", "CPU s/image", "of GEMM peak", "peak memory, MiB"), sides),
             _table(("times faster", "wall", "CPU"), _ratios(found)),
         ]

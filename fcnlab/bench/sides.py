@@ -1,50 +1,73 @@
-"""One side of a comparison in a process of its own: it trains an epoch whenever it is told to, and says what it took.
+"""One side of a comparison in a process of its own: it trains whenever it is asked to, and reports the time it took.
 
     python -m fcnlab.bench.sides
 
-The first line of standard input is its `Setting` as JSON, and every further line asks for an epoch. What is answered,
-a line of JSON each, is a `Lap`. Processes of their own have a peak of memory of their own, and their own allocator.
+The first line of standard input is its `Setting` as JSON. When the side is built, it answers with a line of JSON that
+describes it. Every further line of input is a number of seconds: the side trains whole epochs until that much time has
+passed, at least one, and answers with a `Lap`, one line of JSON. Processes of their own have their own peak of memory
+and their own allocator.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import selectors
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from fcnlab.bench import peer
 from fcnlab.data.base import Pair
 from fcnlab.errors import RunError
 
 OURS = ("ours fp32", "ours bf16")
+TF32 = "ours tf32"
+"""Ours with TF32 in float32 convolutions and products, on CUDA only."""
 PEERS = ("d2l", "torchvision", "smp")
 RECOMPUTED = ", recomputed"
 """Ends the name of ours where the backbone up to stride 8 is computed again, so that less memory is needed."""
 KEEPING = ", memory kept"
 """Ends the name of a peer that runs with the allocator setting that ours has."""
+CHANNELS_LAST = ", channels last"
+"""Ends the name of a peer whose network is in channels-last layout, which its users leave out."""
+
+ENDING = 20.0
+"""Seconds that a side has to end by itself before it is killed."""
 
 
 def is_ours(side: str) -> bool:
-    """Whether a side is one of ours."""
-    return side.removesuffix(RECOMPUTED) in OURS
+    """Return whether a side is one of ours."""
+    return side.removesuffix(RECOMPUTED) in (*OURS, TF32)
+
+
+def peer_name(side: str) -> str:
+    """Return the name of the peer that a side runs, as in PEERS."""
+    return side.removesuffix(KEEPING).removesuffix(CHANNELS_LAST)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a side trains: a name of OURS or PEERS, with or without `RECOMPUTED` or `KEEPING` behind it, and on what.
+    """What a side trains: a name of OURS or PEERS, with or without one of the endings, and on what.
 
     Attributes:
+        side: the name.
         backbone: timm's name, of those that benchmarks/peers/networks.py knows.
         head: fcn32s, fcn16s or fcn8s.
+        batch: images per step.
+        crop: height and width in pixels.
         pairs: paths of images and masks.
         threads: CPU threads.
+        device: `cpu` or `cuda`.
+        workers: processes that load the data of a peer.
+        bf16: whether a peer trains in bfloat16 autocast; ours have the precision in their names.
+        batch_norm: of the backbone, `train` or `frozen`.
     """
 
     side: str
@@ -54,11 +77,23 @@ class Setting:
     crop: tuple[int, int]
     pairs: tuple[tuple[str, str], ...]
     threads: int
+    device: str = "cpu"
+    workers: int = 0
+    bf16: bool = False
+    batch_norm: Literal["train", "frozen"] = "train"
+
+    @property
+    def data(self) -> list[Pair]:
+        """The files, with ids in their order."""
+        return [Pair(f"{number:05}", Path(image), Path(mask)) for number, (image, mask) in enumerate(self.pairs)]
 
 
 @dataclass(frozen=True)
 class Lap:
-    """One epoch: how many images, the seconds by the clock and of the CPU, and the peak of memory so far in bytes."""
+    """One lap: images, wall-clock and CPU seconds, and the peak of memory so far in bytes.
+
+    The memory is that of the device on CUDA, and that of the process on the CPU.
+    """
 
     images: int
     wall: float
@@ -67,101 +102,222 @@ class Lap:
 
 
 class Side:
-    """A process that trains when it is told to."""
+    """A process that trains when it is asked to."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Setting, cache: str | None = None, timeout: float | None = None) -> None:
+        """
+        Args:
+            setting: what to train.
+            cache: folder of decoded samples; by default the user's.
+            timeout: seconds that it may take to answer; None waits without end.
+        """
         self.name = setting.side
+        self._about: dict[str, Any] | None = None
+        self._timeout = timeout
+        self._errors = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fcnlab.bench.sides"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "fcnlab.bench.sides"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=os.environ | ({} if cache is None else {"FCNLAB_CACHE": cache}),
         )
-        self._say(json.dumps(asdict(setting)))
+        self._send(json.dumps(asdict(setting)))
 
-    def lap(self) -> Lap:
-        """Let it train for an epoch.
+    def about(self) -> dict[str, Any]:
+        """Wait until the side is built, and return its description.
 
         Raises:
-            RunError: the process has ended; why stands in its output.
+            RunError: the process has ended, or does not answer in time; the message has the end of its output.
         """
-        self._say("epoch")
-        assert self._process.stdout is not None
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise RunError(f"the side '{self.name}' of the benchmark has ended; its last output says why")
-        return Lap(**json.loads(answer))
+        if self._about is None:
+            self._about = json.loads(self._answer())
+        return self._about
+
+    def lap(self, seconds: float = 0.0) -> Lap:
+        """Let it train for so many seconds, rounded up to whole epochs, at least one.
+
+        Raises:
+            RunError: the process has ended, or does not answer in time; the message has the end of its output.
+        """
+        self.about()
+        self._send(json.dumps(seconds))
+        return Lap(**json.loads(self._answer()))
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, also where it does not end by itself."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        with suppress(BrokenPipeError):  # it has ended already, and something was left to be said
+        with suppress(BrokenPipeError):  # it has ended already, and some input was still buffered
             self._process.stdin.close()
-        self._process.wait()
+        try:
+            self._process.wait(ENDING)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         self._process.stdout.close()
+        self._errors.close()
 
-    def _say(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise RunError(f"the side '{self.name}' of the benchmark has ended; its last output says why") from None
+            raise self._ended() from None
+
+    def _answer(self) -> str:
+        """Return the next line; there is never more than one, so nothing waits in the buffer of the stream."""
+        assert self._process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            if not selector.select(self._timeout):
+                raise RunError(f"the side '{self.name}' of the benchmark has not answered for {self._timeout:.0f} s")
+        line = self._process.stdout.readline()
+        if not line:
+            raise self._ended()
+        return line
+
+    def _ended(self) -> RunError:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(ENDING)
+        self._errors.seek(0)
+        output = self._errors.read().decode(errors="replace")[-2000:].strip()
+        return RunError(f"the side '{self.name}' of the benchmark has ended:\n{output}")
 
 
 @contextmanager
-def sides(settings: Sequence[Setting]) -> Iterator[list[Side]]:
-    """All sides, each in its process, until the context ends."""
-    started = [Side(setting) for setting in settings]
-    try:
+def sides(settings: Sequence[Setting], cache: str | None = None, timeout: float | None = None) -> Iterator[list[Side]]:
+    """Start all sides, each in its process, which all end with the context.
+
+    Args:
+        settings: of the sides.
+        cache: folder of decoded samples; by default a temporary one for all of them.
+        timeout: as in `Side`.
+    """
+    with ExitStack() as stack:
+        folder = cache or stack.enter_context(tempfile.TemporaryDirectory(prefix="fcnlab-bench-"))
+        started = []
+        for setting in settings:
+            side = Side(setting, folder, timeout)
+            stack.callback(side.close)
+            started.append(side)
         yield started
-    finally:
-        for side in started:
-            side.close()
 
 
-def epochs(setting: Setting) -> Callable[[], int]:
-    """What trains for an epoch at each call in this process, and returns how many images it was.
+class Closed(Exception):
+    """Nobody asks for laps any more."""
+
+
+class Laps:
+    """Times the epochs of this process as they are asked for."""
+
+    def __init__(self, asked: IO[str], answers: IO[str], device: str) -> None:
+        """
+        Args:
+            asked: a line for each lap, as the module describes.
+            answers: where each answer is written.
+            device: `cpu` or `cuda`.
+        """
+        import torch
+
+        self._asked, self._answers = asked, answers
+        self._device = torch.device(device)
+
+    def begin(self, **about: Any) -> None:
+        """Answer with a description of the side, which is built, and wait for the first lap to be asked for.
+
+        Raises:
+            Closed: the input has ended.
+        """
+        self._write(about)
+        self._wait()
+
+    def after_epoch(self, images: int) -> None:
+        """Take in an epoch of so many images, and answer where the lap is complete.
+
+        Raises:
+            Closed: the input has ended.
+        """
+        from fcnlab.bench.machine import synchronize
+        from fcnlab.training import hardware
+
+        synchronize(self._device)
+        self._images += images
+        wall = time.perf_counter() - self._wall
+        if wall < self._seconds:
+            return
+        cpu = time.process_time() - self._cpu
+        self._write(asdict(Lap(self._images, wall, cpu, hardware.peak_memory(self._device))))
+        self._wait()
+
+    def _wait(self) -> None:
+        line = self._asked.readline()
+        if not line:
+            raise Closed
+        self._seconds, self._images = float(json.loads(line)), 0
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def _write(self, answer: dict[str, Any]) -> None:
+        print(json.dumps(answer), file=self._answers, flush=True)
+
+
+def train(setting: Setting, begin: Callable[..., None], after_epoch: Callable[[int], None]) -> None:
+    """Build a side in this process and train until `after_epoch` or `begin` raises an exception.
+
+    Args:
+        setting: what to train.
+        begin: called once, when all is built, with a description of the side as keyword arguments.
+        after_epoch: called with the number of images of each epoch.
 
     Raises:
         RunError: the peer's package is not installed.
     """
-    if is_ours(setting.side):
-        from fcnlab.bench.ours import epochs as ours
+    import torch
 
-        pairs = [Pair(Path(image).stem, Path(image), Path(mask)) for image, mask in setting.pairs]
-        precision = setting.side.removeprefix("ours ").removesuffix(RECOMPUTED)
-        again = 8 if setting.side.endswith(RECOMPUTED) else None
-        return ours(pairs, precision, setting.backbone, setting.head, setting.batch, setting.crop, again)
+    if is_ours(setting.side):
+        from fcnlab.bench import ours
+
+        name = setting.side.removesuffix(RECOMPUTED)
+        precision, recompute = name.removeprefix("ours "), setting.side.endswith(RECOMPUTED)
+        recipe = ours.recipe(setting.batch, setting.crop, precision, batch_norm=setting.batch_norm, recompute=recompute)
+        device = torch.device(setting.device)
+        ours.train(setting.data, recipe, setting.backbone, setting.head, device, begin, after_epoch)
+        return
     from fcnlab.bench.images import CLASSES
     from fcnlab.data.palette import palette
 
-    way = peer(f"train_{setting.side.removesuffix(KEEPING)}")
-    net = peer("networks").FCN(setting.backbone, setting.head, CLASSES)
+    way = peer(f"train_{peer_name(setting.side)}")
+    net = peer("networks").FCN(setting.backbone, setting.head, CLASSES, setting.batch_norm == "frozen")
+    if setting.side.endswith(CHANNELS_LAST):
+        net = net.to(memory_format=torch.channels_last)
     files = [(Path(image), Path(mask)) for image, mask in setting.pairs]
-    trains: Callable[[], int] = way.epochs(net, files, setting.crop, setting.batch, palette()[:CLASSES].tolist())
-    return trains
+    colours = palette()[:CLASSES].tolist()
+    how = {"device": setting.device, "workers": setting.workers, "bf16": setting.bf16}
+    epoch: Callable[[], int] = way.epochs(net, files, setting.crop, setting.batch, colours, **how)
+    begin(augmentation=getattr(way, "AUGMENTATION", None))
+    while True:
+        after_epoch(epoch())
 
 
-def serve(said: IO[str], answers: IO[str]) -> None:
+def serve(asked: IO[str], answers: IO[str]) -> None:
     """Be a side."""
     import torch
 
     from fcnlab.training import hardware
 
-    given: dict[str, Any] = json.loads(said.readline())
+    given: dict[str, Any] = json.loads(asked.readline())
     given |= {"crop": tuple(given["crop"]), "pairs": tuple(map(tuple, given["pairs"]))}
     setting = Setting(**given)
     torch.set_num_threads(setting.threads)
     if is_ours(setting.side) or setting.side.endswith(KEEPING):
         hardware.keep_freed_memory(sparingly=setting.side.endswith(RECOMPUTED))
-    train = epochs(setting)
-    for _ in said:
-        wall, cpu = time.perf_counter(), time.process_time()
-        images = train()
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        peak = hardware.peak_memory(torch.device("cpu"))
-        print(json.dumps(asdict(Lap(images, wall, cpu, peak))), file=answers, flush=True)
+    laps = Laps(asked, answers, setting.device)
+    with suppress(Closed):
+        train(setting, laps.begin, laps.after_epoch)
 
 
 if __name__ == "__main__":
     to_the_driver = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever a library prints must not reach the driver's ears
+    os.dup2(2, 1)  # output of libraries must not mix with the answers
     serve(sys.stdin, to_the_driver)

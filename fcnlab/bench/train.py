@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from fcnlab.bench import peer
 from fcnlab.bench.images import CLASSES, files
-from fcnlab.bench.machine import Machine, gemm_peak, machine, threads
+from fcnlab.bench.machine import Machine, device_gemm_peak, gemm_peak, machine, threads
 from fcnlab.bench.ours import network
 from fcnlab.bench.pairs import Comparison, Timing
-from fcnlab.bench.sides import KEEPING, OURS, PEERS, RECOMPUTED, Lap, Setting, is_ours, sides
-from fcnlab.data.base import Pair
+from fcnlab.bench.sides import CHANNELS_LAST, KEEPING, OURS, PEERS, RECOMPUTED, TF32, Lap, Setting, is_ours, sides
 from fcnlab.errors import DataError, SpecError, nearest
 from fcnlab.places import Lab
 from fcnlab.training import cost
@@ -22,6 +21,11 @@ from fcnlab.training import cost
 BACKBONES = ("resnet18", "resnet50", "mobilenetv2_100")
 CROP = (320, 480)
 HEADS = ("fcn32s", "fcn16s", "fcn8s")
+WORKERS = 8
+"""Processes that load the data of a peer on CUDA."""
+SECONDS = 2.0
+"""How long a lap is on CUDA at least, where an epoch of few images would be over before it can be timed."""
+CPU = torch.device("cpu")
 COLUMNS = ("who", "images/s", "CPU s/image", "of GEMM peak", "peak memory, MiB")
 """The columns of `TrainingBench.rows`."""
 
@@ -37,6 +41,7 @@ class TrainingBench:
         peaks: floating-point operations that a product of matrices makes in a second of the CPU, by precision.
         laps: of each side, in the order of rounds; what was not counted is not among them.
         machine: on what.
+        about: what each side says of itself, such as the library that augments.
     """
 
     source: str
@@ -45,6 +50,7 @@ class TrainingBench:
     peaks: dict[str, float]
     laps: dict[str, tuple[Lap, ...]]
     machine: Machine
+    about: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def comparisons(self) -> dict[str, Comparison]:
@@ -57,9 +63,15 @@ class TrainingBench:
         return tuple(Timing(lap.wall / lap.images, lap.cpu / lap.images) for lap in self.laps[side])
 
     def _of_peak(self, side: str) -> float:
-        """The share of the peak that a side reaches in a second of the CPU; of bf16's for ours in bf16."""
-        peak = self.peaks["bf16" if "bf16" in side else "fp32"]
-        return 1e9 * self.gflop / self._median(side).cpu / peak
+        """Return the share of the peak that a side reaches per second of the CPU, on CUDA per second of the clock.
+
+        The peak is that of bf16 for ours in bf16, and on CUDA for the peers, which train in bf16 there.
+        """
+        cuda = self.setting.get("device") == "cuda"
+        precision = side.removesuffix(RECOMPUTED).removeprefix("ours ") if is_ours(side) else None
+        peak = self.peaks[precision or ("bf16" if cuda else "fp32")]
+        timing = self._median(side)
+        return 1e9 * self.gflop / (timing.wall if cuda else timing.cpu) / peak
 
     def _median(self, side: str) -> Timing:
         timings = self._timings(side)
@@ -99,6 +111,7 @@ class TrainingBench:
             "gflop_per_image": self.gflop,
             "gemm_peak": self.peaks,
             "sides": sides,
+            "about": self.about,
             "comparisons": {name: comparison.to_json() for name, comparison in self.comparisons.items()},
             "machine": self.machine.to_json(),
         }
@@ -106,11 +119,23 @@ class TrainingBench:
     def notes(self) -> list[str]:
         """What a reader of the table should know."""
         peaks = ", ".join(f"{value / 1e9:.0f} {name}" for name, value in self.peaks.items())
+        cuda = self.setting.get("device") == "cuda"
+        of = f"GEMM peak, measured just before, in GFLOP a second of {'the device' if cuda else 'one core'}"
+        loading = (
+            f"the peers load their data in {WORKERS} processes and train in bf16 autocast; ours augments on the device"
+            if cuda
+            else "all sides decode and crop in the process that trains"
+        )
         return [
             f"{self.source}; medians of {self.setting['rounds']} epochs each, run in turn, each side in its process",
-            f"GEMM peak, measured just before, in GFLOP a second of one core: {peaks}",
+            f"{of}: {peaks}",
             f"a step is {self.gflop:.1f} GFLOP an image, forward and backward",
-            "all sides decode and crop in the process that trains; ours decodes once, in the epoch that is not counted",
+            f"{loading}; ours decodes once, before the first epoch that is counted",
+            *(
+                f"{side}: augmentation by {about['augmentation']}"
+                for side, about in self.about.items()
+                if about.get("augmentation")
+            ),
             *self.machine.lines(),
         ]
 
@@ -126,10 +151,12 @@ def compare(
     cpu_threads: int | None = None,
     peers: Sequence[str] = PEERS,
     recompute: bool = False,
+    device: torch.device = CPU,
 ) -> TrainingBench:
     """Train every side for an epoch of the same images in turn, `repeats` times, after one that does not count.
 
-    With `recompute` ours are there a second time, with the backbone up to stride 8 computed again.
+    With `recompute` ours are there a second time, with the backbone up to stride 8 computed again. On CUDA a side
+    trains for `SECONDS` at least each time, the peers in bf16 autocast.
 
     Raises:
         DataError: there are fewer images than a batch has, or than are wanted.
@@ -143,29 +170,48 @@ def compare(
         raise DataError(f"--images {images}: a batch has {batch}; give {batch} or more")
     gflop = _same_network(backbone, head)
     count = cpu_threads or torch.get_num_threads()
+    cuda = device.type == "cuda"
     with threads(count), files(lab, images, CROP) as (source, pairs):
-        peaks = {"fp32": gemm_peak(torch.float32), "bf16": gemm_peak(torch.bfloat16)}
-        ours = [name + again for again in ("", RECOMPUTED)[: 1 + recompute] for name in OURS]
-        names = [*ours, *(peer_ + kept for peer_ in peers for kept in ("", KEEPING))]
-        laps = _laps([_setting(name, backbone, head, batch, CROP, pairs, count) for name in names], repeats)
+        peaks = _peaks(device)
+        precisions = (*OURS, TF32) if cuda else OURS
+        ours = [name + again for again in ("", RECOMPUTED)[: 1 + recompute] for name in precisions]
+        # glibc's allocator has no part in the time on CUDA, the layout of the network has one.
+        names = [*ours, *(peer_ + also for peer_ in peers for also in ("", CHANNELS_LAST if cuda else KEEPING))]
+        paths = tuple((str(pair.image), str(pair.mask)) for pair in pairs)
+        workers = WORKERS if cuda else 0
+        settings = [
+            Setting(name, backbone, head, batch, CROP, paths, count, device.type, workers, cuda) for name in names
+        ]
+        about, laps = _laps(settings, repeats, SECONDS if cuda else 0.0)
         setting = {"backbone": backbone, "head": head, "batch": batch, "crop": CROP, "images": images}
-        setting |= {"recompute": recompute}
+        setting |= {"recompute": recompute, "device": device.type}
         found = machine("timm", "segmentation-models-pytorch", "albumentations")
-        return TrainingBench(source, setting | {"rounds": repeats}, gflop, peaks, laps, found)
+        return TrainingBench(source, setting | {"rounds": repeats}, gflop, peaks, laps, found, about)
 
 
-def _setting(
-    side: str, backbone: str, head: str, batch: int, crop: tuple[int, int], pairs: Sequence[Pair], count: int
-) -> Setting:
-    return Setting(side, backbone, head, batch, crop, tuple((str(p.image), str(p.mask)) for p in pairs), count)
+def _peaks(device: torch.device) -> dict[str, float]:
+    """Floating-point operations per second in products of matrices, by precision."""
+    if device.type == "cpu":
+        return {"fp32": gemm_peak(torch.float32), "bf16": gemm_peak(torch.bfloat16)}
+    peaks = {"bf16": device_gemm_peak(device, torch.bfloat16)}
+    before = torch.get_float32_matmul_precision()
+    for name, precision in (("fp32", "highest"), ("tf32", "high")):
+        torch.set_float32_matmul_precision(precision)
+        peaks[name] = device_gemm_peak(device, torch.float32)
+    torch.set_float32_matmul_precision(before)
+    return peaks
 
 
-def _laps(settings: Sequence[Setting], repeats: int) -> dict[str, tuple[Lap, ...]]:
+def _laps(
+    settings: Sequence[Setting], repeats: int, seconds: float
+) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[Lap, ...]]]:
+    """Run all sides in turn; what each says of itself, and its laps."""
     with sides(settings) as started:
         for side in started:
             side.lap()
-        rounds = [[side.lap() for side in started] for _ in range(repeats)]
-    return {setting.side: tuple(of_side) for setting, of_side in zip(settings, zip(*rounds, strict=True), strict=True)}
+        about = {side.name: side.about() for side in started}
+        rounds = [[side.lap(seconds) for side in started] for _ in range(repeats)]
+    return about, {side.name: tuple(laps) for side, laps in zip(started, zip(*rounds, strict=True), strict=True)}
 
 
 def _same_network(backbone: str, head: str) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Time fcnlab beside its peers, in turn, on this machine.", no_args_is_help=True)
 
 Repeats = Annotated[int, typer.Option("--repeats", min=1, help="How many pairs are timed; figures are medians")]
+Device = Annotated[
+    Literal["cpu", "cuda"] | None,
+    typer.Option("--device", help="Where both sides run [default: cuda where torch finds it]", show_default=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print all figures as JSON")]
 
 
@@ -45,16 +49,22 @@ def train(
         bool, typer.Option("--recompute", help="Ours also with the backbone up to stride 8 computed again")
     ] = False,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads [default: torch's]")] = None,
+    device: Device = None,
     as_json: AsJson = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Training: ours in fp32 and bf16, and the peers' loops, also with our allocator setting. A process each."""
+    """Training: ours in fp32 and bf16, and the peers' loops, also with our allocator setting. A process each.
+
+    On CUDA ours also in TF32, and the peers in bf16 autocast with processes that load their data, also in channels-last
+    layout.
+    """
     import json
 
     from rich.table import Column, Table
 
     from fcnlab.bench import train as bench
+    from fcnlab.bench.machine import choose_device
     from fcnlab.bench.sides import PEERS
     from fcnlab.places import Lab
 
@@ -68,11 +78,12 @@ def train(
         cpu_threads=threads,
         peers=tuple(peers or PEERS),
         recompute=recompute,
+        device=choose_device(device),
     )
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
         return
-    title = f"{backbone} {head}, 21 classes, batches of {batch} of 320x480"
+    title = f"{backbone} {head}, 21 classes, batches of {batch} of 320x480, {found.setting['device']}"
     sides = Table(bench.COLUMNS[0], *(Column(name, justify="right") for name in bench.COLUMNS[1:]), title=title)
     for row in found.rows():
         sides.add_row(*row)
@@ -90,17 +101,23 @@ def train(
 def data(
     repeats: Repeats = 5,
     images: Annotated[int, typer.Option("--images", min=8, help="How many training images are used")] = 64,
+    device: Device = None,
     as_json: AsJson = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Training batches: ours from the decoded split, the peer's a torchvision Dataset. One thread each."""
+    """Training batches: ours from the decoded split, the peer's a torchvision Dataset.
+
+    On the CPU in one thread each; on CUDA ours are made on the device, the peer's by processes beside it.
+    """
     import json
 
     from fcnlab.bench import data as bench
+    from fcnlab.bench.machine import choose_device
     from fcnlab.places import Lab
 
-    found = bench.compare(Lab.find(lab=lab, data_root=data_root), images=images, repeats=repeats)
+    place = Lab.find(lab=lab, data_root=data_root)
+    found = bench.compare(place, images=images, repeats=repeats, device=choose_device(device))
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
         return
@@ -130,12 +147,14 @@ def metrics(
 def evaluation(
     repeats: Repeats = 5,
     images: Annotated[int, typer.Option("--images", min=4, help="How many images are scored")] = 16,
+    device: Device = None,
     as_json: AsJson = False,
 ) -> None:
     """Evaluation of ResNet-18 FCN-32s: ours, and a loop as in torchvision's reference. One thread each."""
     from fcnlab.bench import evaluate as bench
+    from fcnlab.bench.machine import choose_device
 
-    found = bench.compare(images=images, repeats=repeats)
+    found = bench.compare(images=images, repeats=repeats, device=choose_device(device))
     _show(found, f"{found.images} images of 320x480, {bench.CLASSES} classes, ResNet-18 FCN-32s", as_json)
 
 
@@ -146,16 +165,18 @@ def grid(
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Of each of the three heads")] = 4,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Of each trial")] = 2,
     repeats: Repeats = 1,
+    device: Device = None,
     as_json: AsJson = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
     """A grid of ours, and a shell loop over runs of a script, from the first command to the last figure."""
     from fcnlab.bench import grid as bench
+    from fcnlab.bench.machine import choose_device
     from fcnlab.places import Lab
 
-    place = Lab.find(lab=lab, data_root=data_root)
-    found = bench.compare(place, images=images, scored=scored, seeds=seeds, epochs=epochs, repeats=repeats)
+    place, on = Lab.find(lab=lab, data_root=data_root), choose_device(device)
+    found = bench.compare(place, images=images, scored=scored, seeds=seeds, epochs=epochs, repeats=repeats, device=on)
     _show(found, f"{found.trials} trials of ResNet-18, 320x480", as_json, of="trial")
 
 

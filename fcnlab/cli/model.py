@@ -6,13 +6,15 @@ import csv
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from fcnlab.cli.options import LabOption, console
 
 if TYPE_CHECKING:
+    import torch
+
     from fcnlab.models import FCN
     from fcnlab.places import Lab
     from fcnlab.spec.config import Variant
@@ -22,6 +24,10 @@ app = typer.Typer(help="Look at variants.", no_args_is_help=True)
 Classes = Annotated[int, typer.Option("--classes", min=1, help="How many classes are scored")]
 SizeOption = Annotated[str, typer.Option("--size", help="Height x width of the image")]
 Measure = Annotated[bool, typer.Option("--measure", help="Measure latency and throughput here, in float32")]
+DeviceOption = Annotated[
+    Literal["cpu", "cuda"] | None,
+    typer.Option("--device", help="Where --measure runs [default: cuda where torch finds it]", show_default=False),
+]
 NAME = "A variant of the registry, or backbone+head+upsampler"
 
 
@@ -31,6 +37,7 @@ def show(
     classes: Classes = 21,
     size: SizeOption = "320x480",
     measure: Measure = False,
+    device: DeviceOption = None,
     lab: LabOption = None,
 ) -> None:
     """Show a variant's stages, parameters by part, and costs. Weights are not loaded."""
@@ -58,7 +65,7 @@ def show(
     terminal = console()
     terminal.print(maps, sizes)
     terminal.print(f"scores {tuple(scores.shape)}, made at stride {model.head.output_stride}")
-    for line in _costs(variant, model, wanted, measure).lines():
+    for line in _costs(variant, model, wanted, _measuring(measure, device)).lines():
         terminal.print(line)
 
 
@@ -70,6 +77,7 @@ def compare(
     sort: Annotated[str | None, typer.Option("--sort", help="A column to sort by, smallest first")] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Write CSV instead of a table")] = False,
     measure: Measure = False,
+    device: DeviceOption = None,
     lab: LabOption = None,
 ) -> None:
     """Compare what variants cost, one row each. Weights are not loaded."""
@@ -79,10 +87,10 @@ def compare(
     columns = [name for name in Costs.__dataclass_fields__ if measure or name not in Costs.MEASURED]
     if sort is not None and sort not in columns:
         raise SpecError(f"--sort: no column '{sort}'; {nearest(sort, columns)}")
-    rows = []
+    rows, on = [], _measuring(measure, device)
     for variant in variants:
         model, _ = _model(variant, classes, lab)
-        rows.append(_costs(variant, model, wanted, measure))
+        rows.append(_costs(variant, model, wanted, on))
     if sort is not None:
         rows.sort(key=lambda row: getattr(row, sort))
     if as_csv:
@@ -117,6 +125,7 @@ class Costs:
     activation_mb: float
     latency_ms: float | None = None
     images_per_s: float | None = None
+    device: str | None = None
 
     HEADINGS = {  # noqa: RUF012 - no field, for it has no annotation
         "variant": "variant",
@@ -130,8 +139,9 @@ class Costs:
         "activation_mb": "act. MB",
         "latency_ms": "ms",
         "images_per_s": "images/s",
+        "device": "on",
     }
-    MEASURED = ("latency_ms", "images_per_s")
+    MEASURED = ("latency_ms", "images_per_s", "device")
 
     def text(self, name: str) -> str:
         """A value as the table shows it."""
@@ -148,15 +158,29 @@ class Costs:
             f"{self.activation_mb:.1f} MB of activations kept by a training step in float32 for each image",
         ]
         if self.latency_ms is not None:
-            said.append(f"{self.latency_ms:.1f} ms for one image, {self.images_per_s:.1f} images/s in batches of 8")
+            speed = f"{self.latency_ms:.1f} ms for one image, {self.images_per_s:.1f} images/s in batches of 8"
+            said.append(f"{speed}, on {self.device}")
         return said
 
 
-def _costs(name: str, model: FCN, size: tuple[int, int], measure: bool) -> Costs:
+def _measuring(measure: bool, device: str | None) -> torch.device | None:
+    """Return the device on which speed is measured; None where it is not.
+
+    Raises:
+        RunError: CUDA is asked for, and torch finds no CUDA device.
+    """
+    from fcnlab.bench.machine import choose_device
+
+    return choose_device(device) if measure else None
+
+
+def _costs(name: str, model: FCN, size: tuple[int, int], on: torch.device | None) -> Costs:
+    """Count what a model costs, and measure its speed where `on` is a device, to which the model is moved."""
     from fcnlab.training import cost
 
     parts = {part: cost.parameters(module) for part, module in cost.parts(model).items()}
-    speed = cost.speed(model, size) if measure else None
+    activations = cost.activation_bytes(model, size) / 1e6
+    speed = cost.speed(model.to(on), size) if on is not None else None
     return Costs(
         variant=name,
         stride=model.head.output_stride,
@@ -166,9 +190,10 @@ def _costs(name: str, model: FCN, size: tuple[int, int], measure: bool) -> Costs
         trainable_params=cost.parameters(model, trainable=True),
         gmacs=cost.gmacs(model, size),
         training_gmacs=cost.gmacs(model, size, training=True),
-        activation_mb=cost.activation_bytes(model, size) / 1e6,
+        activation_mb=activations,
         latency_ms=1e3 * speed.latency if speed else None,
         images_per_s=speed.images_per_s if speed else None,
+        device=on.type if on is not None else None,
     )
 
 

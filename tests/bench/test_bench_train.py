@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,7 @@ from fcnlab.training import cost
 torch.set_num_threads(1)
 
 CROP = (64, 96)
-PACKAGES = {"smp": "albumentations"}
+PACKAGES = {"smp": "segmentation_models_pytorch"}
 
 
 @pytest.fixture
@@ -39,9 +43,55 @@ def setting(side: str, pairs: tuple[tuple[str, str], ...]) -> Setting:
 def test_every_side_trains_for_an_epoch_of_the_same_images(side: str, pairs: tuple[tuple[str, str], ...]) -> None:
     if side in PACKAGES:
         pytest.importorskip(PACKAGES[side])
-    with torch.random.fork_rng(devices=[]):
-        epoch = sides.epochs(setting(side, pairs))
-        assert [epoch(), epoch()] == [2, 2]
+    epochs: list[int] = []
+    begun: list[dict[str, Any]] = []
+
+    def after_epoch(images: int) -> None:
+        epochs.append(images)
+        if len(epochs) == 2:
+            raise sides.Closed
+
+    with torch.random.fork_rng(devices=[]), pytest.raises(sides.Closed):
+        sides.train(setting(side, pairs), lambda **about: begun.append(about), after_epoch)
+    assert epochs == [2, 2] and len(begun) == 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Converting a tensor with requires_grad")  # the peers'
+@pytest.mark.parametrize("side", ["ours fp32", *PEERS])
+def test_a_frozen_batch_norm_keeps_its_statistics_and_weights(side: str, pairs: tuple[tuple[str, str], ...]) -> None:
+    if side in PACKAGES:
+        pytest.importorskip(PACKAGES[side])
+    frozen = dataclasses.replace(setting(side, pairs), batch_norm="frozen")
+    nets: list[torch.nn.Module] = []
+    register = torch.nn.modules.module.register_module_forward_hook(lambda module, *_: nets.append(module))
+
+    def end(images: int) -> None:
+        raise sides.Closed
+
+    with register, torch.random.fork_rng(devices=[]), pytest.raises(sides.Closed):
+        sides.train(frozen, lambda **_: None, end)
+    norms = [net for net in nets if isinstance(net, torch.nn.BatchNorm2d)]
+    assert norms
+    for norm in norms:
+        assert not any(parameter.requires_grad for parameter in norm.parameters())
+        assert norm.running_mean is not None and norm.running_var is not None
+        assert torch.count_nonzero(norm.running_mean) == 0 and torch.equal(
+            norm.running_var, torch.ones_like(norm.running_var)
+        )
+
+
+def test_smp_augments_by_torchvision_where_albumentations_is_missing(
+    pairs: tuple[tuple[str, str], ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("segmentation_models_pytorch")
+    for package in ("albumentations", "albumentations.pytorch", "cv2"):
+        monkeypatch.setitem(sys.modules, package, None)
+    smp = peer("train_smp")
+    assert smp.AUGMENTATION == "torchvision.transforms.v2"
+    augmentation = smp.get_training_augmentation(CROP)
+    image, mask = smp.VOCDataset([(Path(image), Path(mask)) for image, mask in pairs], augmentation)[0]
+    assert image.shape == (3, *CROP) and image.dtype == torch.float32
+    assert mask.shape == CROP and mask.dtype == torch.int64 and set(mask.unique().tolist()) <= {*range(21), 255}
 
 
 @pytest.mark.parametrize("head", train.HEADS)
@@ -59,6 +109,7 @@ def test_a_small_run_has_every_figure(lab: Lab, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(train, "OURS", ("ours bf16",))
     found = train.compare(lab, batch=2, images=2, repeats=1, cpu_threads=1, peers=("torchvision",))
     assert list(found.laps) == ["ours bf16", "torchvision", "torchvision" + KEEPING]
+    assert found.setting["device"] == "cpu" and set(found.about) == set(found.laps)
     for (lap_,) in found.laps.values():
         assert lap_.images == 2 and min(lap_.wall, lap_.cpu) > 0 and lap_.peak_memory > 2**26
     assert list(found.comparisons) == ["ours bf16 / torchvision", "ours bf16 / torchvision" + KEEPING]
@@ -66,12 +117,41 @@ def test_a_small_run_has_every_figure(lab: Lab, monkeypatch: pytest.MonkeyPatch)
     assert any("generated shapes" in line for line in found.notes())
 
 
-def test_a_side_that_ends_is_named() -> None:
-    with sides.sides([setting("ours fp32", ())]) as (side,):
-        side._process.kill()
-        side._process.wait()
-        with pytest.raises(RunError, match="the side 'ours fp32' of the benchmark has ended"):
-            side.lap()
+def test_a_side_that_ends_is_named_with_its_last_output(pairs: tuple[tuple[str, str], ...]) -> None:
+    absent = tuple((image + ".absent", mask) for image, mask in pairs)
+    with (
+        sides.sides([setting("torchvision", absent)]) as (side,),
+        pytest.raises(RunError, match=r"(?s)the side 'torchvision' of the benchmark has ended.*No such file"),
+    ):
+        side.lap()
+
+
+def test_a_side_that_hangs_is_named_and_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sides, "ENDING", 0.1)
+    with (
+        sides.sides([setting("ours fp32", ())], timeout=0.2) as (side,),
+        pytest.raises(RunError, match="the side 'ours fp32' of the benchmark has not answered"),
+    ):
+        side.lap()
+    assert side._process.returncode is not None
+
+
+def test_a_lap_has_whole_epochs_until_its_seconds_are_over() -> None:
+    answers = io.StringIO()
+    laps = sides.Laps(io.StringIO("0.0\n0.05\n"), answers, "cpu")
+    laps.begin(augmentation="none")
+    laps.after_epoch(3)
+
+    def epochs() -> None:
+        while True:
+            time.sleep(0.01)
+            laps.after_epoch(2)
+
+    with pytest.raises(sides.Closed):
+        epochs()
+    about, first, second = map(json.loads, answers.getvalue().splitlines())
+    assert about == {"augmentation": "none"} and first["images"] == 3
+    assert second["images"] >= 4 and second["wall"] >= 0.05 and second["images"] % 2 == 0
 
 
 def lap(wall: float, cpu: float, peak: int = 2**20) -> Lap:
