@@ -104,6 +104,8 @@ def train(
     Raises:
         ModelError: the recipe recomputes, and the backbone cannot be computed again in parts.
     """
+    if device.type == "cuda":  # on the CPU the filling of new tensors that repeatable results ask for is left out
+        hardware.repeatable(device)
     precision = hardware.resolve_precision(wanted.precision, device)
     autocast = hardware.autocast(device, precision)
     model = network(backbone, head).to(device).to(memory_format=torch.channels_last)
@@ -121,4 +123,6 @@ def train(
         autocast=autocast,
         after_epoch=lambda _: after_epoch(images),
         average=training.average,
+        scaler=hardware.grad_scaler(device, precision),
+        capturable=training.capturable,
     )

@@ -176,11 +176,14 @@ def _measuring(measure: bool, device: str | None) -> torch.device | None:
 
 def _costs(name: str, model: FCN, size: tuple[int, int], on: torch.device | None) -> Costs:
     """Count what a model costs, and measure its speed where `on` is a device, to which the model is moved."""
-    from fcnlab.training import cost
+    from fcnlab.training import cost, hardware
 
     parts = {part: cost.parameters(module) for part, module in cost.parts(model).items()}
     activations = cost.activation_bytes(model, size) / 1e6
-    speed = cost.speed(model.to(on), size) if on is not None else None
+    speed = None
+    if on is not None:
+        with hardware.autocast(on, "fp32")():  # which turns TF32 off
+            speed = cost.speed(model.to(on), size)
     return Costs(
         variant=name,
         stride=model.head.output_stride,
