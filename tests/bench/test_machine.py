@@ -12,7 +12,7 @@ from fcnlab.errors import RunError
 def test_a_device_by_name_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("cpu") == choose_device(None) == torch.device("cpu")
-    with pytest.raises(RunError, match="--device cuda: torch .* finds no CUDA device"):
+    with pytest.raises(RunError, match=r"--device cuda: torch .* finds no CUDA device"):
         choose_device("cuda")
 
 
