@@ -17,20 +17,19 @@ figures: they belong to no class, in the prediction as in the label, so that a p
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
-from fcnlab.metrics import Counts, diagonal_and_sums, joint_counts
+from fcnlab.metrics import Counts, part_counts
 
 DIAGONAL = 0.02
 """d as a fraction of the diagonal; the authors' choice for COCO and Cityscapes."""
 
 IGNORE = 255
-
-_Labels = NDArray[np.uint8]
 
 
 def distance(height: int, width: int) -> int:
@@ -38,39 +37,59 @@ def distance(height: int, width: int) -> int:
     return max(1, round(DIAGONAL * float(np.hypot(height, width))))
 
 
-def boundaries(labels: _Labels, d: int) -> NDArray[np.bool_]:
-    """Where pixels [H, W] lie within `d` of another class or of the image's border; ignored pixels are a class here."""
-    around = np.pad(labels, d, constant_values=IGNORE)
-    least, most = (_over_windows(kind, around, 2 * d + 1) for kind in (np.minimum, np.maximum))
-    outside = np.ones(labels.shape, dtype=np.bool_)
-    outside[d : labels.shape[0] - d, d : labels.shape[1] - d] = False
-    return outside | (least != most)
+def boundaries(labels: Tensor, d: int) -> Tensor:
+    """Find the boundary pixels of labels on any device.
+
+    Args:
+        labels: uint8 [N, H, W]; 255 is ignored, and differs from every class.
+        d: the depth of a boundary in pixels.
+
+    Returns:
+        bool [N, H, W]: whether a pixel is of a class and within `d` pixels of another class, of an ignored pixel or of
+        the image's border.
+    """
+    around = F.pad(labels, (d, d, d, d), value=IGNORE)
+    least, most = (_over_windows(extreme, around, 2 * d + 1) for extreme in (torch.minimum, torch.maximum))
+    return (least != most) & (labels != IGNORE)
 
 
-def _over_windows(extreme: Callable[..., Any], values: _Labels, size: int) -> _Labels:
-    """The extreme of every window of size x size, [H, W] -> [H - size + 1, W - size + 1].
+def _over_windows(extreme: Callable[[Tensor, Tensor], Tensor], values: Tensor, size: int) -> Tensor:
+    """Return the extreme of every window of size x size, [N, H, W] -> [N, H - size + 1, W - size + 1].
 
     Windows grow by doubling, so that the work grows with the logarithm of the size.
     """
-    for axis in (0, 1):
-        values = np.moveaxis(values, axis, 0)
+    for dim in (1, 2):
         reach = 1
         while reach < size:
             step = min(reach, size - reach)
-            values = extreme(values[: len(values) - step], values[step:])
+            length = values.shape[dim] - step
+            values = extreme(values.narrow(dim, 0, length), values.narrow(dim, step, length))
             reach += step
-        values = np.moveaxis(values, 0, axis)
     return values
 
 
-def boundary_counts(prediction: _Labels, label: _Labels, classes: int) -> Counts:
-    """Count the boundaries of one image: predictions 0..C-1 and labels 0..C-1 or 255, uint8 [H, W] -> int64 [C, 3].
+def boundary_counts(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Count the boundary pixels of images of one shape, on the device of the labels and without waiting for it.
 
-    The figure is `figures(counts).miou` of these counts.
+    Args:
+        predictions: uint8 [N, H, W], 0..C-1.
+        labels: uint8 [N, H, W], 0..C-1 or 255.
+        classes: C.
+
+    Returns:
+        `fcnlab.metrics.Counts` as a tensor, int64 [N, C, 3]; Boundary IoU is `figures(counts).miou` of them.
     """
-    d = distance(*label.shape)
-    predicted = np.where(label == IGNORE, np.uint8(IGNORE), prediction)
-    # What is no boundary is of one class more, which is then left out.
-    ours, truth = (np.where(boundaries(of, d) & (of != IGNORE), of, np.uint8(classes)) for of in (predicted, label))
-    joint = joint_counts(torch.from_numpy(ours)[None], torch.from_numpy(truth)[None], classes + 1, classes + 1)
-    return diagonal_and_sums(joint)[0, :classes]
+    if labels.device.type == "cpu" and len(labels) > 1:  # one image at a time stays in the cache
+        pairs = zip(predictions.split(1), labels.split(1), strict=True)
+        return torch.cat([boundary_counts(*pair, classes) for pair in pairs])
+    d = distance(*labels.shape[1:])
+    predicted = predictions.masked_fill(labels == IGNORE, IGNORE)
+    both = torch.cat((predicted, labels))
+    ours, truth = both.masked_fill(~boundaries(both, d), classes).chunk(2)
+    return part_counts(ours, truth, classes)
+
+
+def image_boundary_counts(prediction: NDArray[np.uint8], label: NDArray[np.uint8], classes: int) -> Counts:
+    """Count the boundary pixels of one image, uint8 [H, W] twice -> int64 [C, 3]."""
+    predictions, labels = (torch.from_numpy(np.ascontiguousarray(image))[None] for image in (prediction, label))
+    return boundary_counts(predictions, labels, classes)[0].numpy()

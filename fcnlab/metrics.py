@@ -21,6 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fcnlab.kernels.switch import triton_available
+
 Counts = NDArray[np.int64]
 """[..., classes, 3]: intersection n_ii, prediction p_i and target t_i, in pixels."""
 
@@ -42,11 +44,47 @@ def image_counts(prediction: Tensor, label: Tensor, classes: int) -> Counts:
 
 
 def batch_counts(predictions: Tensor, labels: Tensor, classes: int) -> Counts:
-    """Count images of one shape: predictions 0..C-1 and labels 0..C-1 or 255, both uint8 [N, H, W] -> int64 [N, C, 3].
+    """Return `area_counts` as an array, int64 [N, C, 3]."""
+    return area_counts(predictions, labels, classes).cpu().numpy()
 
-    Ignored pixels are counted in a row of their own and left out, so that no mask is needed.
+
+def area_counts(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Count the pixels of each class in images of one shape, on the device of the labels.
+
+    With Triton nothing synchronises with the host; elsewhere, ignored pixels are counted in a row of their own and left
+    out, so that no mask is needed.
+
+    Args:
+        predictions: uint8 [N, H, W], 0..C-1.
+        labels: uint8 [N, H, W], 0..C-1 or 255.
+        classes: C.
+
+    Returns:
+        `Counts` as a tensor, int64 [N, C, 3].
     """
+    if triton_available(labels.device):
+        from fcnlab.kernels.triton_counts import launch
+
+        return launch(predictions, labels, classes, masked=True)
     return diagonal_and_sums(joint_counts(predictions, labels, classes, classes + 1)[:, :classes])
+
+
+def part_counts(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Count as `area_counts`, where predictions and labels both may belong to no class.
+
+    Args:
+        predictions: uint8 [N, H, W], 0..C, where C is no class.
+        labels: uint8 [N, H, W], likewise. Predictions count whatever the label is.
+        classes: C.
+
+    Returns:
+        `Counts` as a tensor, int64 [N, C, 3].
+    """
+    if triton_available(labels.device):
+        from fcnlab.kernels.triton_counts import launch
+
+        return launch(predictions, labels, classes, masked=False)
+    return diagonal_and_sums(joint_counts(predictions, labels, classes + 1, classes + 1))[:, :classes]
 
 
 def joint_counts(predictions: Tensor, labels: Tensor, columns: int, rows: int) -> Tensor:
@@ -72,9 +110,9 @@ _SHORT = 2**15
 _LANES = 8
 
 
-def diagonal_and_sums(joint: Tensor) -> Counts:
-    """Counts [N, C, 3] of a square joint [N, C, C]: what agrees, what is predicted, what is labelled."""
-    return torch.stack((joint.diagonal(dim1=1, dim2=2), joint.sum(1), joint.sum(2)), dim=2).cpu().numpy()
+def diagonal_and_sums(joint: Tensor) -> Tensor:
+    """Return counts [N, C, 3] of a joint [N, C, C]: pixels that agree, that are predicted, that are labelled."""
+    return torch.stack((joint.diagonal(dim1=1, dim2=2), joint.sum(1), joint.sum(2)), dim=2)
 
 
 def figures(counts: Counts) -> Figures:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
+    from fcnlab.training.evaluate import Progress
     from fcnlab.training.protocol import Protocol
-    from fcnlab.trial.rescore import Progress
 
 TrialName = Annotated[
     str, typer.Argument(metavar="TRIAL", help="A trial's key or its beginning, or its run folder", show_default=False)

@@ -10,7 +10,7 @@ Without a dataset and a split in its name a file is of the split that the trial 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import Tensor
 
 from fcnlab.data.decoded import open_decoded
 from fcnlab.data.fingerprint import file_digest
@@ -28,15 +27,12 @@ from fcnlab.models import FCN
 from fcnlab.places import Lab
 from fcnlab.spec import config
 from fcnlab.training import hardware
-from fcnlab.training.evaluate import evaluate
+from fcnlab.training.evaluate import Progress, evaluate_split
 from fcnlab.training.protocol import Protocol, Size
 from fcnlab.trial.finished import Finished
 from fcnlab.trial.lookup import SHORT
 from fcnlab.trial.record import Choice, Scores, write_whole
-from fcnlab.trial.scoring import BoundaryCounts, scores
-
-Progress = Callable[[int, int], None]
-"""Told how many images are done, of how many."""
+from fcnlab.trial.scoring import scores
 
 
 class ProtocolScores(BaseModel):
@@ -216,18 +212,9 @@ def _score(
     """Seconds an image, and the arrays that are kept."""
     dataset = lab.dataset(spec)
     split = open_decoded(dataset, split_name)
-    boundaries, done = BoundaryCounts(split, len(dataset.classes)), 0
     device = next(model.parameters()).device
-
-    def on_prediction(index: int, prediction: Tensor) -> None:
-        nonlocal done
-        boundaries(index, prediction)
-        done += 1
-        if told is not None:
-            told(done, len(split))
-
     began = time.perf_counter()
-    counts = evaluate(
+    counts = evaluate_split(
         model,
         split,
         classes=len(dataset.classes),
@@ -235,11 +222,12 @@ def _score(
         std=model.backbone.std,
         device=device,
         autocast=hardware.autocast(device, precision),
-        on_prediction=on_prediction,
+        boundaries=True,
+        progress=told,
         protocol=protocol,
     )
     seconds = (time.perf_counter() - began) / len(split)
-    return seconds, {"counts": counts, "boundary": boundaries.counts, "ids": np.array(split.ids)}
+    return seconds, {"counts": counts.areas, "boundary": counts.boundaries, "ids": np.array(split.ids)}
 
 
 def _read(file: Path) -> ProtocolScores | None:

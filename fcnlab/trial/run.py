@@ -26,7 +26,7 @@ from fcnlab.spec.trial import Trial
 from fcnlab.streams import stream
 from fcnlab.training import cost, hardware
 from fcnlab.training.distributed import Group, join
-from fcnlab.training.evaluate import evaluate
+from fcnlab.training.evaluate import Predictions, SplitCounts, evaluate_split
 from fcnlab.training.fit import Diverged, Epoch, fit
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.build import Training, build_model, build_training
@@ -44,7 +44,7 @@ from fcnlab.trial.record import (
     write_whole,
 )
 from fcnlab.trial.samples import SAMPLES, save_sample
-from fcnlab.trial.scoring import BoundaryCounts, number
+from fcnlab.trial.scoring import number
 from fcnlab.trial.scoring import scores as figures_of
 from fcnlab.trial.together import together
 
@@ -321,20 +321,24 @@ class _Run:
     def _validate(self, *, last: bool) -> metrics.Counts:
         """Count val as the network is now; all that is kept of the last epoch is counted with it, in the same pass."""
         if not last:
-            return self._counts(self._val)
+            return self._counts(self._val).areas
         self.last_val = self._counted("val", "last", self._val)
         return self.last_val.counts
 
     @cached_property
     def _val(self) -> DecodedSplit:
-        return open_decoded(self.dataset, self.trial.dataset.splits.val)
+        return self._opened(self.trial.dataset.splits.val)
+
+    def _opened(self, split: str) -> DecodedSplit:
+        """Open a split on the device."""
+        return open_decoded(self.dataset, split).to(self.device, sharing=self.how.sharing)
 
     def _counts(
-        self, split: DecodedSplit, on_prediction: Callable[[int, Tensor], None] | None = None
-    ) -> metrics.Counts:
+        self, split: DecodedSplit, *, boundaries: bool = False, on_prediction: Predictions | None = None
+    ) -> SplitCounts:
         began = time.perf_counter()
         backbone = self.scored.backbone
-        counts = evaluate(
+        counts = evaluate_split(
             self.scored,
             split,
             classes=self.classes,
@@ -342,7 +346,9 @@ class _Run:
             std=backbone.std,
             device=self.device,
             autocast=self.autocast,
+            boundaries=boundaries,
             on_prediction=on_prediction,
+            predictions_of=range(SAMPLES),
             protocol=Protocol(scales=(self.trial.recipe.score_scale,)),
         )
         self.evaluate_seconds += time.perf_counter() - began
@@ -387,7 +393,7 @@ class _Run:
         splits = self.trial.dataset.splits
         opened: dict[Literal["val", "test"], DecodedSplit] = {"val": self._val}
         if splits.test is not None:
-            opened["test"] = open_decoded(self.dataset, splits.test)
+            opened["test"] = self._opened(splits.test)
         last = self.trial.recipe.epochs
         scores: list[Scores] = []
         counted = {} if self.last_val is None else {"val_last": self.last_val}
@@ -409,22 +415,16 @@ class _Run:
 
     def _counted(self, name: str, choice: Choice, split: DecodedSplit) -> _Counted:
         """Count a split and its boundaries, and keep the first predictions of the one that is reported."""
-        boundaries = BoundaryCounts(split, self.classes)
         keep = self._sampler(split) if (name, choice) == (self.trial.report_split, "last") else None
+        counts = self._counts(split, boundaries=True, on_prediction=keep)
+        assert counts.boundaries is not None, "they were asked for"
+        return _Counted(counts.areas, counts.boundaries)
 
-        def told(index: int, prediction: Tensor) -> None:
-            boundaries(index, prediction)
-            if keep is not None:
-                keep(index, prediction)
-
-        return _Counted(self._counts(split, told), boundaries.counts)
-
-    def _sampler(self, split: DecodedSplit) -> Callable[[int, Tensor], None]:
-        """Keep the first predictions of the reported split as pictures."""
+    def _sampler(self, split: DecodedSplit) -> Predictions:
+        """Return a function that stores a prediction of the reported split as a picture."""
 
         def keep(index: int, prediction: Tensor) -> None:
-            if index < SAMPLES:
-                save_sample(self.folder.samples, split.ids[index], split[index], prediction)
+            save_sample(self.folder.samples, split.ids[index], split[index], prediction)
 
         return keep
 

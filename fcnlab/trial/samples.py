@@ -18,6 +18,6 @@ def save_sample(folder: Path, id_: str, sample: Decoded, prediction: Tensor) -> 
     """Write `<id>.image.jpg`, `<id>.label.png` and `<id>.prediction.png`; labels as palette images."""
     folder.mkdir(exist_ok=True)
     name = id_.replace("/", "_")
-    Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(folder / f"{name}.image.jpg", quality=90)
+    Image.fromarray(sample.image.permute(1, 2, 0).cpu().numpy()).save(folder / f"{name}.image.jpg", quality=90)
     for role, labels in (("label", sample.label), ("prediction", prediction)):
-        palette_image(labels.numpy()).save(folder / f"{name}.{role}.png", optimize=True)
+        palette_image(labels.cpu().numpy()).save(folder / f"{name}.{role}.png", optimize=True)

@@ -3,29 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from torch import Tensor
 
-from fcnlab.boundary import boundary_counts
-from fcnlab.data.decoded import DecodedSplit
 from fcnlab.metrics import Counts, figures
 from fcnlab.trial.record import Choice, Scores
-
-
-class BoundaryCounts:
-    """Counts the boundaries of a split's images while `evaluate` tells their predictions.
-
-    Attributes:
-        counts: [N, classes, 3], in the order of the split.
-    """
-
-    def __init__(self, split: DecodedSplit, classes: int) -> None:
-        self.counts: Counts = np.zeros((len(split), classes, 3), dtype=np.int64)
-        self._split = split
-
-    def __call__(self, index: int, prediction: Tensor) -> None:
-        """Count image `index`, predicted as uint8 [H, W] on the CPU."""
-        label = self._split[index].label.cpu().numpy()
-        self.counts[index] = boundary_counts(prediction.numpy(), label, self.counts.shape[1])
 
 
 def scores(split: str, choice: Choice, epoch: int, counts: Counts, boundary: Counts) -> Scores:

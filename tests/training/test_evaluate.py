@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from fcnlab.api import build_model
+from fcnlab.boundary import image_boundary_counts
 from fcnlab.data.base import Sample, Split
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.errors import SpecError
 from fcnlab.metrics import Counts, image_counts
-from fcnlab.training.evaluate import Predictions, evaluate
+from fcnlab.training import evaluate as module
+from fcnlab.training.evaluate import Predictions, evaluate, evaluate_split
 from fcnlab.training.predict import predictions, scores_under
 from fcnlab.training.protocol import Protocol
 
@@ -145,6 +147,87 @@ def test_each_image_is_told_once_with_its_own_prediction() -> None:
     for index, prediction in told.items():
         assert prediction.dtype == torch.uint8 and tuple(prediction.shape) == SIZES[index]
         assert np.array_equal(counts[index], image_counts(prediction, torch.tensor(split[index].label), 4))
+
+
+class Exact(nn.Module):
+    """Scores that are exact on every device, because they only copy and negate."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat([images, -images[:, :1]], 1)
+
+
+def arguments(device: str = "cpu") -> dict[str, Any]:
+    return {"classes": 4, "mean": MEAN, "std": STD, "device": torch.device(device), "autocast": nullcontext}
+
+
+def test_boundaries_are_counted_in_the_same_pass_and_in_the_order_of_the_split() -> None:
+    split, told = Mixed([(24, 30), (9, 70), (24, 30), (1, 1)]), {}
+    found = evaluate_split(
+        Exact(),
+        DecodedSplit(split),
+        **arguments(),
+        boundaries=True,
+        on_prediction=lambda index, prediction: told.update({index: prediction.numpy()}),
+    )
+    assert found.boundaries is not None and found.boundaries.dtype == np.int64
+    for index, sample in enumerate(split.samples):
+        assert np.array_equal(found.boundaries[index], image_boundary_counts(told[index], sample.label, 4))
+    assert np.array_equal(found.areas, evaluate(Exact(), DecodedSplit(split), **arguments()))
+    assert evaluate_split(Exact(), DecodedSplit(split), **arguments()).boundaries is None
+
+
+def test_only_the_predictions_that_are_wanted_are_handed_out() -> None:
+    told: list[int] = []
+    evaluate_split(
+        Exact(),
+        DecodedSplit(Mixed(SIZES)),
+        **arguments(),
+        on_prediction=lambda index, _: told.append(index),
+        predictions_of=range(2, 5),
+    )
+    assert sorted(told) == [2, 3, 4]
+
+
+def test_progress_is_told_after_every_image() -> None:
+    told: list[tuple[int, int]] = []
+    split = DecodedSplit(Mixed(SIZES))
+    evaluate_split(Exact(), split, **arguments(), progress=lambda done, images: told.append((done, images)))
+    assert told == [(done, 7) for done in range(1, 8)]
+
+
+def test_an_empty_split_has_no_counts() -> None:
+    found = evaluate_split(Exact(), DecodedSplit(Mixed([])), **arguments(), boundaries=True)
+    assert found.boundaries is not None
+    assert found.areas.shape == found.boundaries.shape == (0, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "classes", "scale", "batch"),
+    [
+        ((320, 480), 21, 1.0, 16),  # as many as there may be
+        ((1024, 2048), 19, 1.0, 2),  # 2 megapixels each
+        ((1024, 2048), 19, 2.0, 1),  # more than fit, but one at least
+        ((512, 512), 150, 1.0, 9),  # 157 MB of scores each
+    ],
+)
+def test_on_cuda_a_batch_is_as_large_as_its_pixels_and_scores_allow(
+    size: tuple[int, int], classes: int, scale: float, batch: int
+) -> None:
+    label, protocol = torch.zeros(size, dtype=torch.uint8), Protocol(scales=(scale,))
+    assert module._batch_size(label, classes, protocol, torch.device("cuda")) == batch
+    assert module._batch_size(label, classes, protocol, torch.device("cpu")) == 4
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("resident", [False, True])
+def test_counts_on_cuda_are_those_on_the_cpu(resident: bool) -> None:
+    split = DecodedSplit(Mixed([(24, 30)] * 20 + [(9, 70), (1, 1)]))
+    there = split.to(torch.device("cuda")) if resident else split
+    found = evaluate_split(Exact(), there, **arguments("cuda"), boundaries=True)
+    wanted = evaluate_split(Exact(), split, **arguments(), boundaries=True)
+    assert np.array_equal(found.areas, wanted.areas)
+    assert np.array_equal(found.boundaries, wanted.boundaries)  # type: ignore[arg-type]
 
 
 def test_a_model_in_training_mode_is_scored_in_eval_mode_and_not_changed() -> None:

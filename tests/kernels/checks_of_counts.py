@@ -1,0 +1,90 @@
+"""Checks of the Triton counts; `test_triton_counts.py` runs them in a process of their own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fcnlab.boundary import boundary_counts
+from fcnlab.kernels.switch import triton_available
+from fcnlab.kernels.triton_counts import launch
+from fcnlab.metrics import area_counts
+from tests.kernels.on_triton import DEVICE
+from tests.test_boundary import by_hand as boundary_by_hand
+
+slow = settings(deadline=None, max_examples=15, suppress_health_check=list(HealthCheck))
+
+
+def by_hand(predictions: Tensor, labels: Tensor, classes: int, *, masked: bool) -> Tensor:
+    rows = []
+    for prediction, label in zip(predictions.tolist(), labels.tolist(), strict=True):
+        p, t = np.array(prediction, dtype=np.int64), np.array(label, dtype=np.int64)
+        counted = t < classes if masked else np.ones_like(t, dtype=bool)
+        of = [((p == c) & counted, t == c) for c in range(classes)]
+        rows.append([[(one & other).sum(), one.sum(), other.sum()] for one, other in of])
+    return torch.tensor(np.array(rows, dtype=np.int64).reshape(len(labels), classes, 3))
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> tuple[Tensor, Tensor, int]:
+    """Predictions and labels of images of one size, and the number of classes."""
+    classes = draw(st.one_of(st.integers(1, 34), st.sampled_from([150, 254, 255])))
+    shape = (draw(st.integers(1, 3)), draw(st.integers(1, 24)), draw(st.integers(1, 24)))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
+    predictions = torch.randint(0, classes, shape, generator=generator).to(torch.uint8)
+    labels = torch.randint(0, classes, shape, generator=generator).to(torch.uint8)
+    ignored = torch.rand(shape, generator=generator) < draw(st.sampled_from([0.0, 0.3, 1.0]))
+    return predictions, labels.masked_fill(ignored, 255), classes
+
+
+def test_the_kernel_is_used_here() -> None:
+    assert triton_available(DEVICE)
+
+
+@given(pairs())
+@slow
+def test_areas_are_counted_exactly(pair: tuple[Tensor, Tensor, int]) -> None:
+    predictions, labels, classes = pair
+    found = area_counts(predictions.to(DEVICE), labels.to(DEVICE), classes)
+    assert found.dtype == torch.int64
+    assert torch.equal(found.cpu(), by_hand(predictions, labels, classes, masked=True))
+
+
+@given(pairs())
+@slow
+def test_predictions_count_everywhere_unless_they_are_masked(pair: tuple[Tensor, Tensor, int]) -> None:
+    predictions, labels, classes = pair
+    found = launch(predictions.to(DEVICE), labels.to(DEVICE), classes, masked=False)
+    assert torch.equal(found.cpu(), by_hand(predictions, labels, classes, masked=False))
+
+
+@given(pairs())
+@slow
+def test_boundaries_are_counted_exactly(pair: tuple[Tensor, Tensor, int]) -> None:
+    predictions, labels, classes = pair
+    few = min(classes, 5)
+    predictions, labels = predictions % few, labels.masked_fill(labels != 255, 0) + (labels != 255) * (labels % few)
+    found = boundary_counts(predictions.to(DEVICE), labels.to(DEVICE), few).cpu()
+    for one, prediction, label in zip(found, predictions.numpy(), labels.numpy(), strict=True):
+        assert np.array_equal(one, boundary_by_hand(prediction, label, few, 1))
+
+
+@pytest.mark.parametrize("shape", [(2, 97, 131), (1, 64, 64), (0, 3, 3), (2, 0, 4)])
+def test_images_of_more_than_one_program_are_counted_whole(shape: tuple[int, int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    predictions = torch.randint(0, 3, shape, generator=generator).to(torch.uint8)
+    labels = torch.randint(0, 4, shape, generator=generator).to(torch.uint8)
+    labels[labels == 3] = 255
+    found = area_counts(predictions.to(DEVICE), labels.to(DEVICE), 3)
+    assert torch.equal(found.cpu(), by_hand(predictions, labels, 3, masked=True))
+
+
+def test_views_of_larger_tensors_are_counted() -> None:
+    base = torch.randint(0, 3, (2, 8, 10), generator=torch.Generator().manual_seed(0)).to(torch.uint8).to(DEVICE)
+    part = base[:, 1:7, 2:9]
+    found = area_counts(part, part.flip(0), 3)
+    assert torch.equal(found.cpu(), by_hand(part.cpu(), part.flip(0).cpu(), 3, masked=True))
