@@ -35,6 +35,16 @@ class Jitter:
     saturation: float = 0.0
     hue: float = 0.0
 
+    @property
+    def active(self) -> bool:
+        """Whether any colour changes."""
+        return any((self.brightness, self.contrast, self.saturation, self.hue))
+
+    def factors(self, draws: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the factors on brightness, contrast and saturation and the turns of hue, [B, 4], by draws [B, 4]."""
+        widths = np.array((self.brightness, self.contrast, self.saturation, self.hue))
+        return (1.0, 1.0, 1.0, 0.0) + widths * (2 * draws - 1)
+
     def __call__(self, image: Tensor, draws: NDArray[np.float64]) -> Tensor:
         """A uint8 image [3, H, W] in colours by four draws from 0..1; the same tensor where nothing changes."""
         brightness, contrast, saturation, hue = 2 * draws - 1
@@ -115,25 +125,42 @@ class Augmentation:
 
         The label's values are read for `cat_max_ratio` alone, and then it should be on the CPU.
         """
+        height, width = label.shape
+        return self.sample_placement((height, width), rng, label)
+
+    def sample_placement(
+        self, extent: tuple[int, int], rng: np.random.Generator, label: Tensor | None = None
+    ) -> Placement:
+        """Draw the placement of a sample.
+
+        Args:
+            extent: height and width of the sample.
+            rng: source of all random numbers.
+            label: label [H, W] on the CPU; required if `cat_max_ratio` is set, and not used otherwise.
+        """
         # Every number is drawn whatever is used, so that two recipes share the draws that they have in common. A number
         # for something new comes after all others, and those of unknown count are the last.
         numbers = rng.random(11)
         factor, top, left, mirror = numbers[:4]
         turn, blurred, softness = numbers[8:]
-        size = self._size(label, factor)
+        size = self._size(extent, factor)
         degrees = self.rotate * float(2 * turn - 1)
         low, high = self.blur.sigma
+        window = self._window(size, top, left)
+        if self.cat_max_ratio is not None:
+            assert label is not None, "cat_max_ratio depends on the label"
+            window = self._chosen(label, size, degrees, window, self.cat_max_ratio, rng)
         return Placement(
             colours=numbers[4:8],
             size=size,
             degrees=degrees,
-            window=self._chosen(label, size, degrees, self._window(size, top, left), rng),
+            window=window,
             sigma=low + (high - low) * softness if blurred < self.blur.probability else None,
             flip=bool(mirror < self.flip),
         )
 
-    def _size(self, label: Tensor, draw: float) -> tuple[int, int]:
-        height, width = label.shape
+    def _size(self, extent: tuple[int, int], draw: float) -> tuple[int, int]:
+        height, width = extent
         if self.scale is None:
             return height, width
         low, high = self.scale
@@ -147,13 +174,17 @@ class Augmentation:
         return Window(int(top * (room[0] + 1)), int(left * (room[1] + 1)), height, width)
 
     def _chosen(
-        self, label: Tensor, size: tuple[int, int], degrees: float, window: Window, rng: np.random.Generator
+        self,
+        label: Tensor,
+        size: tuple[int, int],
+        degrees: float,
+        window: Window,
+        most: float,
+        rng: np.random.Generator,
     ) -> Window:
-        """The window, or one drawn anew as `cat_max_ratio` asks."""
-        if self.cat_max_ratio is None:
-            return window
+        """The window, or one drawn anew as a `cat_max_ratio` of `most` asks."""
         for _ in range(TRIES):
-            if _largest_share(_label(label, size, degrees, window)) <= self.cat_max_ratio:
+            if _largest_share(_label(label, size, degrees, window)) <= most:
                 break
             window = self._window(size, *rng.random(2))
         return window

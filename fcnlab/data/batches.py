@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import numpy as np
@@ -12,10 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fcnlab.data.augment import Augmentation, Placement
-from fcnlab.data.decoded import Decoded, DecodedSplit
+from fcnlab.data.decoded import Decoded, DecodedSplit, DeviceSplit
 from fcnlab.errors import DataError
 from fcnlab.kernels.augment import Placer, placer
+from fcnlab.kernels.switch import triton_available
 from fcnlab.streams import stream
+
+if TYPE_CHECKING:
+    from fcnlab.kernels.triton_augment import BatchKernel
 
 
 def normalised(images: Tensor, mean: Sequence[float], std: Sequence[float], out: Tensor | None = None) -> Tensor:
@@ -25,16 +29,41 @@ def normalised(images: Tensor, mean: Sequence[float], std: Sequence[float], out:
     numbers to the arithmetic; broadcasting three channels would cost four times as much and give the same bits. Then
     `out`, float32 [B, H, W, 3], is where the result is written, if it is given.
     """
-    mean_, std_ = grey_levels(mean), grey_levels(std)
     if images.is_contiguous(memory_format=torch.channels_last):
         batch, channels, height, width = images.shape
         pixels = images.permute(0, 2, 3, 1)
         result = pixels.float() if out is None else out.copy_(pixels)
         rows = result.view(batch * height, width * channels)
-        rows.sub_(mean_.repeat(width).to(images.device)).div_(std_.repeat(width).to(images.device))
+        rows.sub_(_row_levels(mean, width, images.device)).div_(_row_levels(std, width, images.device))
         return result.permute(0, 3, 1, 2)
-    mean_, std_ = (v[:, None, None].to(images.device) for v in (mean_, std_))
+    mean_, std_ = (_row_levels(values, 1, images.device)[:, None, None] for values in (mean, std))
     return (images.float() - mean_) / std_
+
+
+_ROW_LEVELS: dict[tuple[tuple[float, ...], int, torch.device], Tensor] = {}
+"""Constants on devices other than the CPU, by values, width and device."""
+
+MOST_ROWS = 256
+"""Constants to keep at most: one pair for each width of image."""
+
+
+def _row_levels(values: Sequence[float], width: int, device: torch.device) -> Tensor:
+    """Return `grey_levels` of the values for each pixel of a row, float32 [3 * width], on a device.
+
+    On other devices than the CPU the tensor is kept, since to copy it again would stop the host for every batch.
+    """
+    if device.type == "cpu":
+        return grey_levels(values).repeat(width)
+    key = (tuple(values), width, device)
+    if key not in _ROW_LEVELS:
+        with torch.inference_mode(False):  # what evaluation makes is used in training, too
+            row = grey_levels(values).repeat(width).to(device)
+        if type(row) is not Tensor:  # a fake tensor belongs to its mode
+            return row
+        if len(_ROW_LEVELS) >= MOST_ROWS:
+            _ROW_LEVELS.clear()
+        _ROW_LEVELS[key] = row
+    return _ROW_LEVELS[key]
 
 
 def grey_levels(values: Sequence[float]) -> Tensor:
@@ -133,7 +162,8 @@ def _writer(
 class TrainingBatches:
     """The batches of every epoch of a run. The last, partial batch of an epoch is left out.
 
-    Samples go to the device before they are augmented, where they stay as its memory allows; see `DecodedSplit.to`.
+    Samples go to the device before they are augmented, where they stay as its memory allows; see `DecodedSplit.to`. On
+    CUDA, Triton kernels augment a whole batch at once, unless the augmentation rotates or blurs.
     """
 
     def __init__(
@@ -151,7 +181,7 @@ class TrainingBatches:
     ) -> None:
         """`places` are those of each batch that are yielded; who takes other ones has the rest of the same batches.
 
-        `sharing` is how many trials share the device's memory.
+        `sharing` is the number of trials that use the device at the same time.
 
         Raises:
             DataError: the split has fewer samples than one batch.
@@ -161,8 +191,9 @@ class TrainingBatches:
         self.steps = len(split) // batch
         self._batch, self._places, self._augmentation, self._seed = batch, places, augmentation, seed
         self._samples = split.to(device, sharing=sharing)
-        # What is drawn may depend on a label's values; looked at on the CPU they make no device wait.
-        self._drawn_from = self._samples if augmentation.cat_max_ratio is None else split
+        self._kernel = None
+        if isinstance(self._samples, DeviceSplit) and triton_available(device):
+            self._kernel = _batch_kernel(augmentation, mean, std)
         self._write = _writer(len(range(batch)[places]), augmentation, mean, std, device)
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -170,9 +201,35 @@ class TrainingBatches:
         order = np.random.default_rng(stream(self._seed, "order", epoch)).permutation(len(self._samples))
         for step in range(self.steps):
             chosen = order[step * self._batch : (step + 1) * self._batch][self._places].tolist()
-            yield self._write(self._drawn(epoch, index) for index in chosen)
+            if isinstance(self._samples, DeviceSplit):
+                yield self._on_device(self._samples, epoch, chosen)
+            else:
+                yield self._write(self._drawn(epoch, index) for index in chosen)
 
     def _drawn(self, epoch: int, index: int) -> Drawn:
         sample = self._samples[index]
-        source = sample if self._drawn_from is self._samples else self._drawn_from[index]
-        return sample, self._augmentation.drawn(source.label, draws(self._seed, epoch, index))
+        return sample, self._augmentation.drawn(sample.label, draws(self._seed, epoch, index))
+
+    def _on_device(self, split: DeviceSplit, epoch: int, chosen: list[int]) -> tuple[Tensor, Tensor]:
+        raw = split.gather(chosen)
+        placements = [
+            self._augmentation.sample_placement(
+                (height, width),
+                draws(self._seed, epoch, index),
+                # Reading the label's values on the CPU makes no device wait.
+                split.source[index].label if self._augmentation.cat_max_ratio is not None else None,
+            )
+            for index, (_, height, width) in zip(chosen, raw.table.tolist(), strict=True)
+        ]
+        if self._kernel is not None and self._kernel.fits(raw):
+            return self._kernel(raw, placements)
+        return self._write(zip(raw.samples(), placements, strict=True))
+
+
+def _batch_kernel(augmentation: Augmentation, mean: Sequence[float], std: Sequence[float]) -> BatchKernel | None:
+    """Return what augments whole batches by Triton kernels; None where they lack a step of the augmentation."""
+    from fcnlab.kernels import triton_augment  # imports triton, which need not be installed
+
+    if not triton_augment.supports(augmentation):
+        return None
+    return triton_augment.BatchKernel(augmentation, grey_levels(mean).tolist(), grey_levels(std).tolist())

@@ -6,15 +6,18 @@ Either way they have the same values in the same layout, so figures do not depen
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from weakref import WeakSet
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fcnlab.data.base import Dataset, Split
-from fcnlab.data.cache import Mapped
+from fcnlab.data.cache import SEAL, Mapped
 from fcnlab.data.cache_build import Progress, mapped
 
 BUDGET = 4 * 2**30
@@ -22,6 +25,12 @@ BUDGET = 4 * 2**30
 
 DEVICE_SHARE = 0.25
 """Of a device's free memory, what decoded samples may take; the rest is for the model and its activations."""
+
+MOST_RESIDENT = 4
+"""Splits that the process keeps on its devices for later trials."""
+
+PIECE = 64 * 2**20
+"""Bytes of each of the two pinned buffers that a split is uploaded through."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,44 @@ class Decoded:
         return self.image.nbytes + self.label.nbytes
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Location of every sample of a split in one flat uint8 tensor.
+
+    Attributes:
+        table: offset in bytes, height and width of each sample, int64 [N, 3]. An image [H, W, 3] begins at the offset,
+            and its label [H, W] follows it.
+        nbytes: length of the flat tensor.
+    """
+
+    table: NDArray[np.int64]
+    nbytes: int
+
+
+def sample_at(pixels: Tensor, offset: int, height: int, width: int) -> Decoded:
+    """Return views of one sample in a flat uint8 tensor that is laid out as in `Layout`."""
+    size = height * width
+    image = pixels[offset : offset + 3 * size].view(height, width, 3).permute(2, 0, 1)
+    return Decoded(image, pixels[offset + 3 * size : offset + 4 * size].view(height, width))
+
+
+@dataclass(frozen=True)
+class RawBatch:
+    """The samples of one batch on a device, before augmentation.
+
+    Attributes:
+        pixels: flat uint8 tensor that contains the samples, and possibly others.
+        table: as in `Layout`, one row per sample of the batch.
+    """
+
+    pixels: Tensor
+    table: NDArray[np.int64]
+
+    def samples(self) -> list[Decoded]:
+        """Return views of the samples."""
+        return [sample_at(self.pixels, *row) for row in self.table.tolist()]
+
+
 def open_decoded(dataset: Dataset, split: str, progress: Progress | None = None) -> DecodedSplit:
     """A split as tensors: mapped from its cache, which is made if it is not there, or decoded on first use.
 
@@ -53,10 +100,12 @@ def open_decoded(dataset: Dataset, split: str, progress: Progress | None = None)
 class DecodedSplit:
     """A split as uint8 tensors. Each sample is decoded on first use and kept as long as the budget lasts."""
 
+    _budget = 0  # of subclasses that keep no decoded samples
+
     def __init__(self, split: Split, budget: int = BUDGET) -> None:
         self._split = split
         self._kept: dict[int, Decoded] = {}
-        self._left = budget
+        self._budget = self._left = budget
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -79,22 +128,51 @@ class DecodedSplit:
         sample = self._split[index]
         return Decoded(torch.tensor(sample.image).permute(2, 0, 1), torch.tensor(sample.label))
 
-    def to(self, device: torch.device, free: int | None = None, sharing: int = 1) -> DecodedSplit:
-        """The same samples on a device.
+    @property
+    def content_key(self) -> str | None:
+        """A digest that identifies the samples' content across objects; None where there is none."""
+        return None
 
-        Those that fit into a quarter of its free memory stay there from their first use on. The others go over anew
-        each time, through pinned memory, without waiting for the copy to end.
+    def layout(self, limit: int) -> Layout | None:
+        """Return where each sample lies in one flat tensor; None if that needs more than `limit` bytes.
+
+        Sizes are known only after decoding, so all samples are decoded, and they must also fit into the budget here.
+        """
+        limit = min(limit, self._budget)
+        rows, offset = [], 0
+        for index in range(len(self)):
+            if offset >= limit:
+                return None
+            sample = self[index]
+            rows.append((offset, *sample.label.shape))
+            offset += sample.nbytes
+        return Layout(np.array(rows, dtype=np.int64).reshape(-1, 3), offset) if offset <= limit else None
+
+    def pieces(self) -> Iterator[Tensor]:
+        """Yield 1-D uint8 tensors that make up the flat tensor of `layout`, in order."""
+        for index in range(len(self)):
+            sample = self[index]
+            yield sample.image.permute(1, 2, 0).reshape(-1)
+            yield sample.label.reshape(-1)
+
+    def to(self, device: torch.device, free: int | None = None, sharing: int = 1) -> DecodedSplit:
+        """Return the same samples on a device.
+
+        A split that fits into `DEVICE_SHARE` of the device's free memory, divided by `sharing`, is uploaded as a whole
+        and stays there, also for later calls with the same content. Otherwise samples are uploaded when they are used.
 
         Args:
-            device: where the samples are wanted; on the CPU they are as they were.
-            free: bytes of free memory of the device; by default it is asked.
-            sharing: how many trials share the device's memory.
+            device: target device; on the CPU the split itself is returned.
+            free: free memory of the device in bytes; by default the device is asked.
+            sharing: number of trials that use the device at the same time.
         """
         if device.type == "cpu":
             return self
+        if device == torch.device("cuda"):  # a device without an index
+            device = torch.device("cuda", torch.cuda.current_device())
         if free is None:
-            free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
-        return DeviceSplit(self, device, int(DEVICE_SHARE * free / sharing))
+            free = _free_memory(device)
+        return DeviceSplit(self, device, int(DEVICE_SHARE * (free + _resident_bytes(device)) / sharing))
 
     def ahead(self, indices: Iterable[int], count: int = 8) -> Iterator[Decoded]:
         """The samples in this order, each made up to `count` samples before it is asked for, by a thread beside."""
@@ -119,40 +197,195 @@ class MappedSplit(DecodedSplit):
 
     def __init__(self, cache: Mapped) -> None:
         self._ids = cache.index.ids
-        self._places: list[list[int]] = cache.index.places.tolist()
+        self._table = cache.index.places[:, :3]
+        self._places: list[list[int]] = self._table.tolist()
         self._pixels = torch.from_numpy(cache.pixels)
+        self._key = cache.pixels[-SEAL:].tobytes().hex()
 
     @property
     def ids(self) -> tuple[str, ...]:
         """The ids of the samples, in order."""
         return self._ids
 
+    @property
+    def content_key(self) -> str | None:
+        """The seal of the cache: a digest of its index, which contains the checksums of all samples."""
+        return self._key
+
+    def layout(self, limit: int) -> Layout | None:
+        """Return where each sample lies in the map; None if it is longer than `limit` bytes."""
+        nbytes = len(self._pixels) - SEAL
+        return Layout(self._table, nbytes) if nbytes <= limit else None
+
+    def pieces(self) -> Iterator[Tensor]:
+        """Yield the map, without its seal."""
+        yield self._pixels[:-SEAL]
+
     def __getitem__(self, index: int) -> Decoded:
-        offset, height, width, _ = self._places[index]
-        size = height * width
-        image = self._pixels[offset : offset + 3 * size].view(height, width, 3).permute(2, 0, 1)
-        return Decoded(image, self._pixels[offset + 3 * size : offset + 4 * size].view(height, width))
+        return sample_at(self._pixels, *self._places[index])
+
+
+@dataclass(eq=False)
+class _Resident:
+    """A split as one flat uint8 tensor on a device, and the objects that use it."""
+
+    pixels: Tensor
+    layout: Layout
+    users: WeakSet[DeviceSplit] = field(default_factory=WeakSet)
+
+
+_RESIDENT: dict[tuple[str, torch.device], _Resident] = {}
+"""Splits that this process keeps on devices, by content and device; the least recently used one first."""
+
+
+def release_resident() -> None:
+    """Forget all splits that are kept on devices. The memory of those in use is freed when their users are gone."""
+    _RESIDENT.clear()
+
+
+def _free_memory(device: torch.device) -> int:
+    """Return the bytes that this process can allocate on a device; 0 where it cannot be asked."""
+    if device.type != "cuda":
+        return 0
+    reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + reserved
+
+
+def _resident_bytes(device: torch.device) -> int:
+    return sum(kept.layout.nbytes for (_, where), kept in _RESIDENT.items() if where == device)
+
+
+def _resident(source: DecodedSplit, device: torch.device, budget: int) -> _Resident | None:
+    """Return a split as one tensor on the device; None if the budget in bytes does not suffice.
+
+    Splits that no object uses make room, the least recently used one first.
+    """
+    name = source.content_key
+    if name is not None and (name, device) in _RESIDENT:
+        found = _RESIDENT[name, device] = _RESIDENT.pop((name, device))  # now the most recently used one
+        return found
+    used = sum(kept.layout.nbytes for (_, where), kept in _RESIDENT.items() if where == device and kept.users)
+    layout = source.layout(budget - used)
+    if layout is None:
+        return None
+    idle = [key for key, kept in _RESIDENT.items() if key[1] == device and not kept.users]
+    for key in idle:
+        if _resident_bytes(device) + layout.nbytes <= budget and len(_RESIDENT) < MOST_RESIDENT:
+            break
+        del _RESIDENT[key]
+    made = _Resident(_upload(source.pieces(), layout.nbytes, device), layout)
+    if name is not None and len(_RESIDENT) < MOST_RESIDENT:
+        _RESIDENT[name, device] = made
+    return made
+
+
+def _host_buffer(nbytes: int, device: torch.device) -> Tensor:
+    """Return uint8 memory on the host that copies to the device can read without a stop: pinned for CUDA.
+
+    PyTorch reuses pinned memory only after the copies that were enqueued from it, so it may be dropped at once.
+    """
+    return torch.empty(nbytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
+
+
+def _upload(pieces: Iterable[Tensor], nbytes: int, device: torch.device) -> Tensor:
+    """Copy 1-D uint8 tensors on the host into one flat tensor on the device, and wait for the end.
+
+    Files that are mapped cannot be pinned, so the bytes go through two pinned buffers: one is filled while the other is
+    copied.
+    """
+    target = torch.empty(nbytes, dtype=torch.uint8, device=device)
+    length = min(PIECE, max(nbytes, 1))
+    buffers = [_host_buffer(length, device) for _ in range(2)]
+    events: list[torch.cuda.Event | None] = [None, None]
+    current = filled = done = 0
+
+    def flush() -> None:
+        nonlocal current, filled, done
+        target[done : done + filled].copy_(buffers[current][:filled], non_blocking=True)
+        if device.type == "cuda":
+            event = torch.cuda.Event()
+            event.record(torch.cuda.current_stream(device))
+            events[current] = event
+        done += filled
+        current, filled = 1 - current, 0
+        waiting = events[current]
+        if waiting is not None:
+            waiting.synchronize()
+
+    for piece in pieces:
+        start = 0
+        while start < len(piece):
+            count = min(len(piece) - start, length - filled)
+            buffers[current][filled : filled + count].copy_(piece[start : start + count])
+            start += count
+            filled += count
+            if filled == length:
+                flush()
+    flush()
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()  # later users may be on other streams
+    return target
 
 
 class DeviceSplit(DecodedSplit):
-    """A split whose samples lie on a device. Each goes there on first use and stays as long as the budget lasts."""
+    """A split whose samples are used on a device.
+
+    Either all samples lie in one flat tensor there, which is uploaded once, or the samples of each batch are copied
+    through one pinned buffer when the batch is used. No batch waits for a copy to end. Resident samples are shared by
+    all trials of the process: nobody may write into them.
+    """
 
     def __init__(self, source: DecodedSplit, device: torch.device, budget: int) -> None:
+        """Upload the split if it is not longer than `budget` bytes.
+
+        Args:
+            source: the samples on the host.
+            device: where the samples are used.
+            budget: bytes that this and the other resident splits of the process may take on the device.
+        """
         self._source = source
         self._device = device
-        self._kept = {}
-        self._left = budget
+        self._resident = _resident(source, device, budget)
+        if self._resident is not None:
+            self._resident.users.add(self)
 
     @property
     def ids(self) -> tuple[str, ...]:
         """The ids of the samples, in order."""
         return self._source.ids
 
-    def _make(self, index: int) -> Decoded:
-        sample = self._source[index]
-        return Decoded(self._moved(sample.image), self._moved(sample.label))
+    @property
+    def source(self) -> DecodedSplit:
+        """The same samples on the host."""
+        return self._source
 
-    def _moved(self, pixels: Tensor) -> Tensor:
-        if self._device.type == "cuda":
-            pixels = pixels.pin_memory()
-        return pixels.to(self._device, non_blocking=True)
+    @property
+    def resident(self) -> bool:
+        """Whether all samples stay on the device."""
+        return self._resident is not None
+
+    def __getitem__(self, index: int) -> Decoded:
+        if self._resident is None:
+            return self.gather([index]).samples()[0]
+        return sample_at(self._resident.pixels, *self._resident.layout.table[index].tolist())
+
+    def gather(self, indices: Sequence[int]) -> RawBatch:
+        """Return these samples on the device; those that are not there are copied at once, without waiting."""
+        if self._resident is not None:
+            return RawBatch(self._resident.pixels, self._resident.layout.table[indices])
+        samples = [self._source[index] for index in indices]
+        buffer = _host_buffer(sum(sample.nbytes for sample in samples), self._device)
+        rows, offset = [], 0
+        for sample in samples:
+            row = (offset, *sample.label.shape)
+            staged = sample_at(buffer, *row)
+            staged.image.copy_(sample.image)
+            staged.label.copy_(sample.label)
+            rows.append(row)
+            offset += sample.nbytes
+        table = np.array(rows, dtype=np.int64).reshape(-1, 3)
+        return RawBatch(buffer.to(self._device, non_blocking=True), table)
+
+    def to(self, device: torch.device, free: int | None = None, sharing: int = 1) -> DecodedSplit:
+        """Return the same samples on a device, as `DecodedSplit.to`; the split itself where it is there."""
+        return self if device == self._device else self._source.to(device, free, sharing)

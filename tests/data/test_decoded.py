@@ -18,7 +18,15 @@ from fcnlab.data.augment import Augmentation, Jitter
 from fcnlab.data.base import Dataset
 from fcnlab.data.cache import cache_key, caches, open_cache
 from fcnlab.data.camvid import CamVid
-from fcnlab.data.decoded import DEVICE_SHARE, Decoded, DecodedSplit, DeviceSplit, MappedSplit, open_decoded
+from fcnlab.data.decoded import (
+    DEVICE_SHARE,
+    Decoded,
+    DecodedSplit,
+    DeviceSplit,
+    MappedSplit,
+    open_decoded,
+    release_resident,
+)
 from fcnlab.data.folder import Folder, Layout
 from fcnlab.data.shapes import Shapes
 from fcnlab.data.voc import Voc2012
@@ -181,29 +189,116 @@ META = torch.device("meta")
 """A device that every machine has: its tensors have a shape and no content."""
 
 
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def nothing_resident() -> Iterator[None]:
+    release_resident()
+    yield
+    release_resident()
+
+
+def split_of(dataset: Shapes, cached: bool) -> DecodedSplit:
+    return open_decoded(dataset, "train") if cached else DecodedSplit(dataset.split("train"))
+
+
 @pytest.mark.parametrize("cached", [False, True])
-@pytest.mark.parametrize(("fitting", "kept"), [(0, 0), (2, 2), (2.9, 2), (3, 3), (9, 3)])
-def test_what_fits_into_a_share_of_the_free_memory_stays_on_the_device(cached: bool, fitting: float, kept: int) -> None:
-    dataset = shapes()
-    split = open_decoded(dataset, "train") if cached else DecodedSplit(dataset.split("train"))
-    free = int(fitting * split[0].nbytes / DEVICE_SHARE)
-    moved = split.to(META, free=free)
-    assert moved.ids == split.ids and len(moved) == 3
-    first = [moved[index] for index in range(3)]
-    assert all(sample.image.device == sample.label.device == META for sample in first)
-    assert [sample.image.shape for sample in first] == [split[index].image.shape for index in range(3)]
-    assert sum(moved[index] is first[index] for index in range(3)) == kept
+@pytest.mark.parametrize(("fitting", "resident"), [(0, False), (1, False), (2.9, False), (3, True), (9, True)])
+@pytest.mark.parametrize("sharing", [1, 4])
+def test_a_split_stays_on_the_device_if_it_fits_into_a_trials_share_of_the_free_memory(
+    cached: bool, fitting: float, resident: bool, sharing: int
+) -> None:
+    split = split_of(shapes(), cached)
+    free = round(fitting * sharing * split[0].nbytes / DEVICE_SHARE)
+    moved = split.to(META, free=free, sharing=sharing)
+    assert isinstance(moved, DeviceSplit)
+    assert moved.resident == resident and moved.ids == split.ids and len(moved) == 3
+    for index in range(3):
+        image, label = moved[index].image, moved[index].label
+        assert image.device == label.device == META
+        assert (image.shape, image.stride()) == (split[index].image.shape, split[index].image.stride())
+        assert label.shape == split[index].label.shape
 
 
 def test_a_device_whose_memory_cannot_be_asked_keeps_nothing() -> None:
     moved = open_decoded(shapes(), "train").to(META)
-    assert moved[0] is not moved[0]
+    assert isinstance(moved, DeviceSplit) and not moved.resident
 
 
-def test_on_the_cpu_nothing_moves_and_a_device_split_has_the_same_samples() -> None:
+def test_a_split_that_is_decoded_beyond_its_own_budget_is_not_resident() -> None:
+    split = DecodedSplit(shapes().split("train"), budget=2 * 4 * 24 * 32)
+    moved = DeviceSplit(split, CPU, 10**9)
+    assert not moved.resident and same(moved, split)
+
+
+def test_on_the_cpu_nothing_moves() -> None:
     split = open_decoded(shapes(), "train")
-    assert split.to(torch.device("cpu"), free=10**9) is split
-    assert same(DeviceSplit(split, torch.device("cpu"), 10**9), split)
+    assert split.to(CPU, free=10**9) is split
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("budget", [0, 10**9])
+@pytest.mark.parametrize("piece", [100, 2500, 64 * 2**20])
+def test_a_device_split_has_the_samples_of_its_source(
+    cached: bool, budget: int, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PIECE", piece)
+    split = split_of(shapes(), cached)
+    moved = DeviceSplit(split, CPU, budget)
+    assert moved.resident == (budget > 0) and moved.to(CPU) is moved and moved.source is split
+    assert same(moved, split)
+    order = [2, 0, 2]
+    for sample, index in zip(moved.gather(order).samples(), order, strict=True):
+        assert torch.equal(sample.image, split[index].image) and torch.equal(sample.label, split[index].label)
+
+
+def test_an_empty_split_can_be_moved() -> None:
+    assert len(DeviceSplit(open_decoded(shapes(0), "train"), CPU, 10**9)) == 0
+
+
+def place_of(split: DecodedSplit) -> int:
+    return split[0].image.untyped_storage().data_ptr()
+
+
+def resident(seed: int = 0, budget: int = 10**9) -> DeviceSplit:
+    return DeviceSplit(open_decoded(shapes(seed=seed), "train"), CPU, budget)
+
+
+def test_a_later_trial_uses_the_split_that_is_resident() -> None:
+    one = resident()
+    place = place_of(one)
+    del one
+    again = resident()
+    assert place_of(again) == place and place_of(resident(seed=1)) != place
+    assert place_of(resident(budget=0)) == place  # it takes no more memory
+
+
+def test_released_splits_are_uploaded_again_and_stay_valid_for_their_users() -> None:
+    one = resident()
+    release_resident()
+    two = resident()
+    assert place_of(one) != place_of(two) and same(one, two)
+
+
+def test_splits_that_nobody_uses_make_room_and_others_do_not() -> None:
+    nbytes = 3 * 4 * 24 * 32
+    kept = resident(seed=0)
+    assert not resident(seed=1, budget=2 * nbytes - 1).resident  # the first one is in use
+    assert resident(seed=1, budget=2 * nbytes).resident
+    assert resident(seed=2, budget=2 * nbytes).resident  # instead of the second one, which is idle
+    assert not DeviceSplit(open_decoded(shapes(seed=1), "train"), CPU, 0).resident
+    assert DeviceSplit(open_decoded(shapes(seed=0), "train"), CPU, 0).resident
+    assert place_of(kept) == place_of(resident(seed=0))
+
+
+def test_few_splits_are_kept_and_the_least_recently_used_goes_first() -> None:
+    for seed in range(module.MOST_RESIDENT):
+        resident(seed)
+    resident(0)
+    resident(module.MOST_RESIDENT)
+    found = [DeviceSplit(open_decoded(shapes(seed=seed), "train"), CPU, 0).resident for seed in range(5)]
+    assert found == [True, False, True, True, True]
 
 
 @given(st.lists(st.integers(0, 2), max_size=12), st.integers(0, 4))

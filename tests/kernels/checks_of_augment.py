@@ -1,0 +1,209 @@
+"""Checks of the Triton augmentation; `test_triton_augment.py` runs them in a process of their own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fcnlab.data.augment import Augmentation, Blur, Jitter, Placement
+from fcnlab.data.base import Sample, Split
+from fcnlab.data.batches import Plain, TrainingBatches, grey_levels
+from fcnlab.data.decoded import DecodedSplit, DeviceSplit
+from fcnlab.data.windows import Window, resized_label
+from fcnlab.kernels.switch import triton_available
+from fcnlab.kernels.triton_augment import BatchKernel, supports
+from tests.kernels.on_triton import DEVICE, INTERPRETED
+
+MEAN, STD, FILL = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (124, 116, 104)
+CPU = torch.device("cpu")
+
+slow = settings(
+    deadline=None, max_examples=40 if INTERPRETED else 300, suppress_health_check=list(HealthCheck), database=None
+)
+extent = st.integers(1, 20)
+seeds = st.integers(0, 2**31)
+scales = st.sampled_from([(0.5, 2.0), (0.25, 0.5), (0.1, 0.2), (1.0, 4.0), (0.7, 0.7), (1.0, 1.0)])
+
+
+class Random(Split):
+    """Random images of given sizes. `smooth` ones have grey levels that neighbours share, as photographs do."""
+
+    def __init__(self, sizes: list[tuple[int, int]], seed: int, smooth: bool = False) -> None:
+        self.ids = tuple(f"s{index}" for index in range(len(sizes)))
+        rng = np.random.default_rng(seed)
+        self._samples = []
+        for id_, (height, width) in zip(self.ids, sizes, strict=True):
+            image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+            if smooth:
+                ramp = np.linspace(0, 200, height)[:, None, None] + np.linspace(0, 55, width)[None, :, None]
+                image = (ramp * rng.random(3)).astype(np.uint8)
+            label = rng.choice(np.array([0, 1, 7, 254, 255], dtype=np.uint8), (height, width))
+            self._samples.append(Sample(id_, image, label))
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._samples[index]
+
+
+def both(
+    split: DecodedSplit, augmentation: Augmentation, seed: int, budget: int = 2**30
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return a batch of all samples from the kernels and the plain one of the CPU, images in grey levels."""
+    rng = np.random.default_rng(seed)
+    chosen = rng.permutation(len(split)).tolist()
+    placements = [augmentation.drawn(split[index].label, rng) for index in chosen]
+    mean, std = grey_levels(MEAN), grey_levels(STD)
+    kernel = BatchKernel(augmentation, mean.tolist(), std.tolist())
+    images, labels = kernel(DeviceSplit(split, DEVICE, budget).gather(chosen), placements)
+    assert images.is_contiguous(memory_format=torch.channels_last) and images.dtype == torch.float32
+    assert labels.is_contiguous() and labels.dtype == torch.uint8
+    drawn = [(split[index], placement) for index, placement in zip(chosen, placements, strict=True)]
+    return (images.cpu(), labels.cpu()), Plain(len(drawn), augmentation, MEAN, STD, CPU)(drawn)
+
+
+def levels(images: Tensor) -> Tensor:
+    """Return normalised images in grey levels."""
+    mean, std = (grey_levels(values)[:, None, None] for values in (MEAN, STD))
+    return (images * std + mean).round()
+
+
+def test_the_kernels_are_used_here() -> None:
+    assert triton_available(DEVICE)
+
+
+@given(
+    sizes=st.lists(st.tuples(extent, extent), min_size=1, max_size=3),
+    crop=st.tuples(extent, extent),
+    flip=st.sampled_from([0.0, 0.5, 1.0]),
+    resident=st.booleans(),
+    seed=seeds,
+)
+@slow
+def test_without_resizing_every_bit_is_that_of_the_cpu(
+    sizes: list[tuple[int, int]], crop: tuple[int, int], flip: float, resident: bool, seed: int
+) -> None:
+    split = DecodedSplit(Random(sizes, seed))
+    found, wanted = both(split, Augmentation(crop, None, flip, FILL), seed, 2**30 if resident else 0)
+    assert torch.equal(found[0], wanted[0]) and torch.equal(found[1], wanted[1])
+    assert found[0].stride() == wanted[0].stride()
+    same_size = Augmentation(crop, (1.0, 1.0), flip, FILL)  # nor is one that is resized to its own size
+    assert torch.equal(both(split, same_size, seed)[0][0], found[0])
+
+
+@given(
+    sizes=st.lists(st.tuples(extent, extent), min_size=1, max_size=3),
+    crop=st.tuples(extent, extent),
+    scale=scales,
+    smooth=st.booleans(),
+    seed=seeds,
+)
+@slow
+def test_resized_labels_are_those_of_the_cpu_and_images_within_one_grey_level(
+    sizes: list[tuple[int, int]], crop: tuple[int, int], scale: tuple[float, float], smooth: bool, seed: int
+) -> None:
+    found, wanted = both(DecodedSplit(Random(sizes, seed, smooth)), Augmentation(crop, scale, 0.5, FILL), seed)
+    assert torch.equal(found[1], wanted[1])
+    apart = (levels(found[0]) - levels(wanted[0])).abs()
+    assert apart.max() <= 1
+
+
+@pytest.mark.parametrize("scale", [(0.2, 0.4), (0.5, 1.0), (1.0, 3.0)])
+def test_few_resized_values_differ_from_those_of_the_cpu(scale: tuple[float, float]) -> None:
+    split = DecodedSplit(Random([(40, 50), (30, 24)], 0))
+    found, wanted = both(split, Augmentation((24, 24), scale, 0.5, FILL), 0)
+    assert (levels(found[0]) != levels(wanted[0])).float().mean() < 0.1
+
+
+@given(source=st.integers(1, 4000), ratio=st.floats(0.2, 8.0), first=st.integers(0, 4000))
+@slow
+def test_labels_of_large_extents_come_from_the_same_pixels(source: int, ratio: float, first: int) -> None:
+    target = max(1, round(ratio * source))
+    left = min(first, target - 1)
+    window = Window(0, left, 1, min(32, target - left))
+    label = torch.from_numpy(np.random.default_rng(source).integers(0, 256, (1, source), dtype=np.uint8))
+    sample = Sample("s", np.zeros((1, source, 3), dtype=np.uint8), label.numpy())
+    split = DeviceSplit(DecodedSplit(Single(sample)), DEVICE, 2**30)
+    augmentation = Augmentation((1, 32), (0.5, 2.0), 0.0, FILL)
+    placement = Placement(np.zeros(4), (1, target), 0.0, window, None, False)
+    _, found = BatchKernel(augmentation, MEAN, STD)(split.gather([0]), [placement])
+    assert torch.equal(found[0, :, : window.width].cpu(), resized_label(label, (1, target), window))
+
+
+class Single(Split):
+    """One sample."""
+
+    def __init__(self, sample: Sample) -> None:
+        self.ids, self._sample = (sample.id,), sample
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._sample
+
+
+@given(
+    sizes=st.lists(st.tuples(extent, extent), min_size=1, max_size=3),
+    used=st.tuples(*[st.booleans()] * 4).filter(any),
+    strength=st.sampled_from([0.1, 0.4, 1.0]),
+    smooth=st.booleans(),
+    seed=seeds,
+)
+@slow
+def test_colours_are_those_of_torchvision_within_rounding(
+    sizes: list[tuple[int, int]], used: tuple[bool, ...], strength: float, smooth: bool, seed: int
+) -> None:
+    jitter = Jitter(*(value * on for value, on in zip((strength, strength, strength, strength / 2), used, strict=True)))
+    split = DecodedSplit(Random(sizes, seed, smooth))
+    found, wanted = both(split, Augmentation((20, 20), None, 0.5, FILL, jitter), seed)
+    assert torch.equal(found[1], wanted[1])
+    apart = (levels(found[0]) - levels(wanted[0])).abs()
+    # Each change after the first may round another way, and the next one multiplies the difference by up to 1 + 1.
+    assert apart.max() <= (1 if sum(used) == 1 else 3)
+    assert (apart > 1).float().mean() <= 0.01
+
+
+@given(scale=scales, seed=seeds)
+@slow
+def test_recoloured_images_are_resized_and_cropped(scale: tuple[float, float], seed: int) -> None:
+    augmentation = Augmentation((16, 12), scale, 0.5, FILL, Jitter(0.3, 0.3, 0.3, 0.1))
+    found, wanted = both(DecodedSplit(Random([(9, 14), (20, 5)], seed)), augmentation, seed)
+    assert torch.equal(found[1], wanted[1])
+    assert (levels(found[0]) - levels(wanted[0])).abs().max() <= 3
+
+
+def batches_of(split: DecodedSplit, augmentation: Augmentation, device: torch.device) -> TrainingBatches:
+    return TrainingBatches(split, batch=2, augmentation=augmentation, mean=MEAN, std=STD, seed=3, device=device)
+
+
+@pytest.mark.parametrize("budget", [0, 2**30])
+@pytest.mark.parametrize("ratio", [None, 0.4])
+@pytest.mark.parametrize("more", [(), (15.0,), (0.0, Blur(1.0))])
+def test_training_batches_are_those_of_the_cpu(
+    budget: int, ratio: float | None, more: tuple[float | Blur, ...]
+) -> None:
+    split = DecodedSplit(Random([(14, 18), (9, 30), (24, 20), (16, 16), (12, 12)], 1))
+    augmentation = Augmentation((12, 16), None, 0.5, FILL, Jitter(), ratio, *more)
+    assert supports(augmentation) == (not more)
+    device = batches_of(DeviceSplit(split, DEVICE, budget), augmentation, DEVICE)
+    for epoch in (0, 1):
+        pairs = zip(device.epoch(epoch), batches_of(split, augmentation, CPU).epoch(epoch), strict=True)
+        for (images, labels), (wanted, wanted_labels) in pairs:
+            assert torch.equal(labels.cpu(), wanted_labels) or more  # the device may round a rotation otherwise
+            assert (levels(images.cpu()) - levels(wanted)).abs().max() <= (1 if more else 0) or DEVICE != CPU
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(DEVICE.type != "cuda", reason="there is no GPU")
+@pytest.mark.parametrize("budget", [0, 2**30])
+@pytest.mark.parametrize("more", [(), (15.0, Blur(0.5))])
+def test_no_batch_waits_for_the_device(budget: int, more: tuple[float | Blur, ...]) -> None:
+    split = DecodedSplit(Random([(14, 18), (9, 30), (24, 20), (16, 16)], 1))
+    augmentation = Augmentation((12, 16), (0.5, 2.0), 0.5, FILL, Jitter(0.3, 0.3, 0.3, 0.1), None, *more)
+    batches = batches_of(DeviceSplit(split, DEVICE, budget), augmentation, DEVICE)
+    list(batches.epoch(0))  # compiles, and copies the constants
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        list(batches.epoch(1))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
