@@ -32,7 +32,7 @@ class Outcome:
         passed: Whether the section returned without an exception.
         seconds: Wall-clock time in seconds.
         detail: One line for the summary: the key ``"detail"`` of the section's result, or the error's message.
-        result: The section's result, empty if it failed.
+        result: The section's result; of a failed one what its :class:`SectionFailed` carries.
         error: The traceback of a failed section, else None.
     """
 
@@ -42,6 +42,19 @@ class Outcome:
     detail: str = ""
     result: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
+
+
+class SectionFailed(AssertionError):
+    """A check of a section failed; carries what the section has measured so far.
+
+    Args:
+        message: One line that says what is wrong.
+        result: JSON-able results, which are recorded beside the traceback.
+    """
+
+    def __init__(self, message: str, result: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class SectionTimeout(BaseException):
@@ -86,7 +99,8 @@ def run_section(name: str, function: Callable[[], dict[str, Any]], limit: float 
     except (Exception, SectionTimeout) as error:  # noqa: BLE001 - recorded with its traceback
         message = (str(error).strip().splitlines() or [""])[0]
         detail = f"{type(error).__name__}: {message}"
-        return Outcome(name, False, time.perf_counter() - start, detail, error=traceback.format_exc())
+        found = getattr(error, "result", {})
+        return Outcome(name, False, time.perf_counter() - start, detail, found, traceback.format_exc())
     return Outcome(name, True, time.perf_counter() - start, str(result.get("detail", "")), result)
 
 

@@ -1,0 +1,192 @@
+"""Check on a GPU that training, evaluation and grids do what they do on the CPU.
+
+    python benchmarks/gpu/accept.py --out DIR --data-root DATA
+
+Each section is one property: CUDA against the CPU, no hidden synchronization, determinism, resumption, shared GPUs,
+memory that runs out. A section that fails or hangs ends only itself. DIR/accept.json is rewritten after each section,
+DIR/logs holds what the sections printed. The exit code is 0 only if all sections passed.
+
+Sections run in processes of their own, several at a time, because most of them check correctness and wait for the
+host; those that measure or that fill the GPU's memory run alone. `--smoke --device cpu` runs all but the sections that
+need a GPU, at tiny sizes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from sections import GROUPS, Group, section_function
+from sections.settings import Settings, child_environment
+
+from results import Outcome, Results, run_section
+
+GRACE = 8.0
+"""Seconds after its time limit that a section has before its process is killed."""
+
+
+def main() -> int:
+    """Run the sections and return the exit code."""
+    given = parse()
+    if given.child is not None:
+        return run_child(Settings.read(given.child), given.section)
+    settings = Settings(given.out.resolve(), given.device, given.data_root, given.smoke)
+    for folder in ("labs", "logs"):  # of an earlier run
+        shutil.rmtree(settings.out / folder, ignore_errors=True)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    results = Results(settings.out / "accept.json", {"device": given.device, "smoke": given.smoke})
+    deadline = time.monotonic() + given.budget
+    groups = selected(given.section, given.device)
+    for phase in sorted({group.phase for group in groups}):
+        at_once = [group for group in groups if group.phase == phase]
+        with ThreadPoolExecutor(given.jobs) as pool:
+            for group in at_once:
+                pool.submit(Child(settings, results, deadline).run, list(group.sections), group.limit)
+    return results.summarize()
+
+
+def parse() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [name for group in GROUPS for name in group.sections]
+    parser.add_argument("--out", type=Path, required=True, help="folder for accept.json, logs and the lab's archive")
+    parser.add_argument("--section", nargs="+", choices=names, default=[], help="only these")
+    parser.add_argument("--budget", type=float, default=300.0, help="seconds for all sections")
+    parser.add_argument("--data-root", type=Path, help="folder that holds camvid/; generated images without it")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, to see that the sections run")
+    parser.add_argument("--jobs", type=int, default=5, help="processes at once")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def selected(names: list[str], device: str) -> list[Group]:
+    """Return the groups with the named sections, or with all that can run on the device."""
+    found = []
+    for group in GROUPS:
+        wanted = tuple(name for name in group.sections if (name in names if names else group.runs_on(device)))
+        if wanted:
+            found.append(Group(wanted, group.phase, group.limit, group.needs_gpu))
+    return found
+
+
+class Child:
+    """Runs sections in a process of its own, and the remaining ones in a new one when that process dies."""
+
+    def __init__(self, settings: Settings, results: Results, deadline: float) -> None:
+        self._settings, self._results, self._deadline = settings, results, deadline
+
+    def run(self, sections: list[str], limit: float) -> None:
+        """Run sections in order, each for at most `limit` seconds, until the deadline of the whole run."""
+        try:
+            while sections:
+                if time.monotonic() > self._deadline:
+                    for name in sections:
+                        self._fail(name, 0.0, "not started: the budget is spent")
+                    return
+                sections = self._run_process(sections, limit)
+        except Exception as error:  # noqa: BLE001 - a defect of the runner must not hide the section
+            for name in sections:
+                self._fail(name, 0.0, f"the runner failed: {type(error).__name__}: {error}")
+
+    def _run_process(self, sections: list[str], limit: float) -> list[str]:
+        """Run sections in a new process; return those that have not run when it ends."""
+        log = self._settings.log(sections[0])
+        read, write = os.pipe()
+        command = [sys.executable, __file__, "--out", str(self._settings.out), "--child", str(self._settings.write())]
+        with log.open("ab") as out:
+            process = subprocess.Popen(
+                [*command, "--section", *sections],
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                pass_fds=[write],
+                env=child_environment(self._settings) | {"FCNLAB_ACCEPT_PIPE": str(write), "LIMIT": str(limit)},
+                start_new_session=True,
+            )
+        os.close(write)
+        lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        threading.Thread(target=_read_lines, args=(read, lines), daemon=True).start()
+        try:
+            return self._follow(process, lines, sections, limit, log)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # what a section has left running
+            process.wait()
+
+    def _follow(
+        self,
+        process: subprocess.Popen[bytes],
+        lines: queue.Queue[dict[str, Any] | None],
+        sections: list[str],
+        limit: float,
+        log: Path,
+    ) -> list[str]:
+        left = list(sections)
+        while left:
+            started = time.monotonic()
+            allowed = min(limit + GRACE, self._deadline + GRACE - started)
+            try:
+                message = lines.get(timeout=max(0.1, allowed))
+            except queue.Empty:
+                self._fail(left.pop(0), time.monotonic() - started, "killed: no result within its time limit", log)
+                return left
+            if message is None:  # the process has died
+                code = process.wait()
+                self._fail(left.pop(0), time.monotonic() - started, f"its process ended with exit code {code}", log)
+                return left
+            self._results.add(Outcome(**message))
+            left.pop(0)
+        return left
+
+    def _fail(self, section: str, seconds: float, detail: str, log: Path | None = None) -> None:
+        tail = log.read_text(errors="replace")[-6000:] if log is not None else None
+        self._results.add(Outcome(section, False, seconds, detail, error=tail))
+
+
+def _read_lines(file: int, lines: queue.Queue[dict[str, Any] | None]) -> None:
+    with os.fdopen(file, encoding="utf-8") as stream:
+        for line in stream:
+            lines.put(json.loads(line))
+    lines.put(None)
+
+
+def run_child(settings: Settings, sections: list[str]) -> int:
+    """Run sections in this process and write one line of JSON for each to the runner's pipe."""
+    pipe = os.fdopen(int(os.environ.pop("FCNLAB_ACCEPT_PIPE")), "w", encoding="utf-8")
+    os.set_inheritable(pipe.fileno(), False)
+    limit = float(os.environ.pop("LIMIT"))
+    threading.Thread(target=_end_with_the_runner, daemon=True).start()
+    for name in sections:
+        print(f"--- {name}", flush=True)
+        faulthandler.dump_traceback_later(limit + GRACE / 2, exit=False)  # where a hanging section hangs
+        function = section_function(name)
+        outcome = run_section(name, lambda: function(settings), limit)  # noqa: B023 - called at once
+        faulthandler.cancel_dump_traceback_later()
+        print(json.dumps(vars(outcome), default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v)), file=pipe)
+        pipe.flush()
+    return 0
+
+
+def _end_with_the_runner() -> None:
+    """Kill this process and all that it has started when the runner is gone."""
+    while os.read(0, 4096):
+        pass
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""The sections of the acceptance run: what belongs together, what may run at the same time, how long each may take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from sections.settings import Settings
+
+Section = Callable[[Settings], dict[str, Any]]
+"""Returns JSON-able results, with one line for the summary under "detail"; raises an exception where it fails."""
+
+
+class Group(NamedTuple):
+    """Sections that run one after the other in one process.
+
+    Attributes:
+        sections: names of the sections.
+        phase: groups of one phase run at the same time, phases one after the other.
+        limit: seconds that each section may take.
+        needs_gpu: whether the sections only make sense on a GPU.
+    """
+
+    sections: tuple[str, ...]
+    phase: int
+    limit: float
+    needs_gpu: bool = False
+
+    def runs_on(self, device: str) -> bool:
+        """Return whether the sections run on `cpu` or `cuda` unless they are named."""
+        return device == "cuda" or not self.needs_gpu
+
+
+GROUPS = (
+    Group(("environment",), 0, 40),
+    Group(("losses",), 1, 110),
+    Group(("determinism", "resume"), 1, 70),
+    Group(("augmentation", "counts", "steps"), 1, 70),
+    Group(("agreement", "distributed"), 1, 60),
+    Group(("grid", "export"), 1, 75),
+    Group(("per_gpu",), 1, 75),
+    Group(("gpu_tests",), 1, 110, needs_gpu=True),
+    Group(("out_of_memory",), 2, 75),
+)
+"""Started in this order; the longest come first."""
+
+_MODULES = {
+    "environment": "environment",
+    "augmentation": "augmentation",
+    "losses": "losses",
+    "counts": "counts",
+    "steps": "steps",
+    "agreement": "trials",
+    "determinism": "trials",
+    "resume": "trials",
+    "per_gpu": "grids",
+    "grid": "grids",
+    "out_of_memory": "memory",
+    "export": "models",
+    "distributed": "distributed",
+    "gpu_tests": "suite",
+}
+
+
+def section_function(name: str) -> Section:
+    """Import the module of a section, and torch with it, and return the section's function."""
+    function: Section = getattr(import_module(f"sections.{_MODULES[name]}"), name)
+    return function

@@ -1,0 +1,129 @@
+"""Training batches on the device against those on the CPU, for every kind of augmentation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fcnlab.data.augment import Augmentation, Blur, Jitter
+from fcnlab.data.base import Split
+from fcnlab.data.batches import TrainingBatches
+from fcnlab.data.decoded import DecodedSplit
+from fcnlab.kernels.switch import VARIABLE, triton_available
+from results import SectionFailed
+from sections.images import of_one_size, various
+from sections.settings import Settings
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+FILL = (124, 116, 104)
+ONE_LEVEL = 1.01
+"""Largest difference of an image, in grey levels of 0..255, with some room for the rounding of the normalization."""
+
+STAGED = 10**9
+"""As if so many trials shared the device: no sample stays there, and each batch is staged."""
+
+
+def cases(settings: Settings) -> dict[str, Augmentation]:
+    """Return every kind of augmentation by its name."""
+    height, width = (40, 56) if settings.smoke else (320, 400)
+
+    def of(scale: tuple[float, float] | None = None, flip: float = 0.0, **options: Any) -> Augmentation:
+        return Augmentation((height, width), scale, flip, FILL, **options)
+
+    everything = Jitter(0.4, 0.4, 0.4, 0.1)
+    return {
+        "crop": of(),
+        "flip": of(flip=1.0),
+        "pad": Augmentation((2 * height, 2 * width), None, 0.5, FILL),
+        "larger": of((1.1, 2.0), 0.5),
+        "smaller": of((0.25, 0.9), 0.5),
+        "scale": of((0.25, 1.25), 0.5),
+        "rotate": of(rotate=15.0),
+        "brightness": of(jitter=Jitter(brightness=0.4)),
+        "contrast": of(jitter=Jitter(contrast=0.4)),
+        "saturation": of(jitter=Jitter(saturation=0.4)),
+        "hue": of(jitter=Jitter(hue=0.1)),
+        "jitter": of(jitter=everything),
+        "blur": of(blur=Blur(1.0, (0.1, 2.0))),
+        "cat_max_ratio": of((0.5, 2.0), 0.5, cat_max_ratio=0.5),
+        "together": of((0.5, 2.0), 0.5, jitter=everything, cat_max_ratio=0.75, rotate=10.0, blur=Blur(0.5, (0.1, 2.0))),
+    }
+
+
+def augmentation(settings: Settings) -> dict[str, Any]:
+    """Compare batches of the CPU and of the device: labels equal, images within one grey level."""
+    device = torch.device(settings.device)
+    same_size, source = of_one_size(settings, 8 if settings.smoke else 16)
+    splits = {source: same_size, "various sizes": various(settings)}
+    ways = {"plain": ("0", 1), "plain, staged": ("0", STAGED)}
+    if triton_available(device):
+        ways |= {"triton": ("1", 1), "triton, staged": ("1", STAGED)}
+    found: dict[str, dict[str, Any]] = {}
+    for name, kind in cases(settings).items():
+        for images, split in splits.items():
+            with _triton("0"):
+                wanted = list(_batches(split, kind, torch.device("cpu")))
+            for way, (switch, sharing) in ways.items():
+                with _triton(switch):
+                    got = list(_batches(split, kind, device, sharing))
+                found[f"{name}, {images}, {way}"] = _difference(got, wanted)
+    wrong = {name: d for name, d in found.items() if d["labels"] or d["grey_levels"] > ONE_LEVEL}
+    worst = max(found, key=lambda name: found[name]["grey_levels"])
+    result = {"ways": list(ways), "cases": found, "wrong": sorted(wrong)}
+    if wrong:
+        name, difference = next(iter(wrong.items()))
+        raise SectionFailed(f"{len(wrong)} of {len(found)} cases differ: {name}: {difference}", result)
+    detail = f"{len(found)} cases ({', '.join(ways)}), at most {found[worst]['grey_levels']:.2f} grey levels ({worst})"
+    return result | {"detail": detail}
+
+
+@contextmanager
+def _triton(value: str) -> Iterator[None]:
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[VARIABLE]
+        else:
+            os.environ[VARIABLE] = before
+
+
+def _batches(
+    split: Split, kind: Augmentation, device: torch.device, sharing: int = 1
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches of two epochs on the CPU: images in grey levels and labels."""
+    batches = TrainingBatches(
+        DecodedSplit(split),
+        batch=len(split) // 4,
+        augmentation=kind,
+        mean=MEAN,
+        std=STD,
+        seed=0,
+        device=device,
+        sharing=sharing,
+    )
+    mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (MEAN, STD))
+    for epoch in range(2):
+        for images, labels in list(batches.epoch(epoch)):  # all are made before the first one is waited for
+            assert images.device.type == labels.device.type == device.type, f"the batch is on {images.device}"
+            assert images.is_contiguous(memory_format=torch.channels_last), "images are not in channels-last layout"
+            yield 255 * (images.cpu().double() * std + mean), labels.cpu().clone()
+
+
+def _difference(got: list[tuple[Tensor, Tensor]], wanted: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
+    """Return how many labels differ, the largest difference of images, and how many values are not equal."""
+    labels, values, total, largest = 0, 0, 0, 0.0
+    for (images, classes), (images_wanted, classes_wanted) in zip(got, wanted, strict=True):
+        labels += int((classes != classes_wanted).sum())
+        apart = (images - images_wanted).abs()
+        largest = max(largest, float(apart.max()))
+        values += int((apart > 0.01).sum())
+        total += apart.numel()
+    return {"labels": labels, "grey_levels": round(largest, 4), "different": round(values / total, 6)}

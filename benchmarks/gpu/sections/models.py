@@ -1,0 +1,68 @@
+"""A model that the device has trained: exported files, and predictions through the command line."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fcnlab.places import Lab
+from results import SectionFailed
+from sections.grids import records
+from sections.images import various
+from sections.settings import Settings, run_cli, trial
+from sections.trials import BASE, run_all
+
+
+def export(settings: Settings) -> dict[str, Any]:
+    """Export a trained model to ONNX and to torch, and predict images on the device and on the CPU.
+
+    `fcnlab export` compares each file with the model. At least 99.9 % of the predicted pixels must be equal.
+    """
+    lab, key = _trained(settings)
+    exported = {}
+    for to, suffix in (("torch", ".pt2"), ("onnx", ".onnx")):
+        if to == "onnx" and find_spec("onnxscript") is None:
+            exported[to] = "onnxscript is not installed"
+            continue
+        file = settings.out / f"model{suffix}"
+        options = ("--to", to, "--out", str(file), "--overwrite", "--lab", str(lab.root))
+        exported[to] = run_cli(settings, "export", key, *options, timeout=70).strip().rpartition(": ")[2]
+        file.unlink()
+    images = _write_images(settings)
+    masks = {}
+    for device in dict.fromkeys((settings.device, "cpu")):
+        out = settings.out / "predictions" / device
+        options = ("--out", str(out), "--overwrite", "--lab", str(lab.root))
+        run_cli(settings, "predict", key, str(images), *options, timeout=70, variables={"FCNLAB_DEVICE": device})
+        masks[device] = [np.asarray(Image.open(file)).ravel() for file in sorted((out / "masks").rglob("*.png"))]
+    there, here = (np.concatenate(masks[device]) for device in (settings.device, "cpu"))
+    share = float((there == here).mean())
+    result = {"exported": exported, "equal_pixels": share, "pixels": len(here), "images": len(masks["cpu"])}
+    if share < 0.999:
+        raise SectionFailed(f"only {100 * share:.3f} % of the predicted pixels are equal", result)
+    return result | {"detail": f"{100 * share:.4f} % of {len(here)} pixels equal; {exported}"}
+
+
+def _trained(settings: Settings) -> tuple[Lab, str]:
+    """Return the lab and key of a finished trial: one of the section `grid`, or a new one."""
+    lab = settings.lab("grid")
+    finished = [record.key for record in records(lab) if record.status == "finished"]
+    if finished:
+        return lab, finished[0]
+    lab = settings.lab("export")
+    of = trial(lab, {**BASE, "head": "fcn8s", "recipe.epochs": 2 if settings.smoke else 30})
+    run_all([(of, lab, settings.device)])
+    return lab, of.key
+
+
+def _write_images(settings: Settings) -> Path:
+    folder = settings.out / "photos"
+    folder.mkdir(exist_ok=True)
+    split = various(settings)
+    for index in range(len(split)):
+        Image.fromarray(split[index].image).save(folder / f"{index}.png")
+    return folder

@@ -1,0 +1,133 @@
+"""The settings of an acceptance run, and what sections share: labs, trials, the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fcnlab.places import Lab
+    from fcnlab.spec.grid import Cell
+    from fcnlab.spec.trial import Trial
+
+ROOT = Path(__file__).resolve().parents[3]
+"""The checkout."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of an acceptance run.
+
+    Args:
+        out: Folder for all output.
+        device: `cuda` or `cpu`.
+        data_root: Folder that holds `camvid/`; None for generated images only.
+        smoke: Whether sizes are tiny.
+    """
+
+    out: Path
+    device: str
+    data_root: Path | None = None
+    smoke: bool = False
+
+    def write(self) -> Path:
+        """Write the settings to a file for a child process and return its path."""
+        path = self.out / ".settings.json"
+        path.write_text(json.dumps(asdict(self), default=str))
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> Settings:
+        """Read what `write` wrote."""
+        given = json.loads(path.read_text())
+        root = given["data_root"]
+        return cls(Path(given["out"]), given["device"], Path(root) if root else None, given["smoke"])
+
+    @property
+    def cuda(self) -> bool:
+        """Whether the device is a GPU."""
+        return self.device == "cuda"
+
+    def log(self, name: str) -> Path:
+        """Return the log file of a section; its folder is created."""
+        folder = self.out / "logs"
+        folder.mkdir(exist_ok=True)
+        return folder / f"{name}.txt"
+
+    def lab(self, name: str) -> Lab:
+        """Return a lab in a folder of its own below the output folder; the folder is created."""
+        from fcnlab.places import Lab
+
+        root = self.out / "labs" / name
+        (root / "experiments").mkdir(parents=True, exist_ok=True)
+        return Lab.find(lab=root, data_root=self.data_root)
+
+    def grid(self, lab: str, text: str, name: str = "question") -> Path:
+        """Write a grid file into a lab and return its path."""
+        file = self.lab(lab).root / "experiments" / f"{name}.yaml"
+        file.write_text(text, encoding="utf-8")
+        return file
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """Return the environment of processes that run sections: the checkout importable, caches below the output."""
+    variables = dict(os.environ)
+    paths = [str(ROOT), *filter(None, [variables.get("PYTHONPATH")])]
+    variables["PYTHONPATH"] = os.pathsep.join(paths)
+    variables["FCNLAB_DEVICE"] = settings.device
+    variables["FCNLAB_CACHE"] = str(settings.out / "cache")
+    for name in ("FCNLAB_LAB", "FCNLAB_DATA", "MLFLOW_TRACKING_URI"):
+        variables.pop(name, None)
+    if not settings.cuda:
+        variables["CUDA_VISIBLE_DEVICES"] = ""
+    threads = 1 if settings.smoke else max(1, (os.cpu_count() or 1) // 4)
+    variables.setdefault("OMP_NUM_THREADS", str(threads))
+    return variables
+
+
+def cell(axes: dict[str, Any]) -> Cell:
+    """Return the cell of a grid with these axes, such as `{"head": "fcn8s", "recipe.epochs": 2, ...}`."""
+    from fcnlab.spec.catalog import builtin
+    from fcnlab.spec.grid import resolve
+
+    return resolve(axes, {}, builtin(), "accept")
+
+
+def trial(lab: Lab, axes: dict[str, Any], seed: int = 0) -> Trial:
+    """Return the trial of a cell with this seed."""
+    found = cell(axes)
+    return found.trial(seed, lab.fingerprints)
+
+
+def run_cli(
+    settings: Settings,
+    *arguments: str,
+    timeout: float,
+    code: int = 0,
+    variables: dict[str, str] | None = None,
+) -> str:
+    """Run `fcnlab` with these arguments and return what it printed on standard output.
+
+    Raises:
+        AssertionError: it ended with another exit code than `code`.
+    """
+    command = [sys.executable, "-m", "fcnlab", *arguments]
+    environment = dict(os.environ) | (variables or {})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, cwd=settings.out)
+    print(f"$ fcnlab {' '.join(arguments)}\n{done.stdout}{done.stderr}", flush=True)
+    said = (done.stderr or done.stdout)[-2000:]
+    assert done.returncode == code, f"fcnlab {' '.join(arguments[:2])}: exit code {done.returncode}: {said}"
+    return done.stdout
+
+
+def without_mlflow(settings: Settings) -> dict[str, str]:
+    """Return environment variables under which mlflow cannot be imported, as on a machine that lacks it."""
+    folder = settings.out / "without-mlflow"
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text("import sys\n\nsys.modules['mlflow'] = None\n")
+    return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ["PYTHONPATH"]])}

@@ -1,0 +1,149 @@
+"""Training steps that never make the host wait for the device."""
+
+from __future__ import annotations
+
+import os
+import traceback
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fcnlab.data.batches import TrainingBatches
+from fcnlab.data.shapes import Shapes
+from fcnlab.training import hardware
+from fcnlab.training.fit import Epoch, fit
+from fcnlab.trial.build import build_model, build_training
+from results import SectionFailed
+from sections.settings import Settings, cell
+
+WARM_UP = 6
+"""Steps before those that are watched: libraries initialize themselves, and a CUDA graph is captured."""
+STEPS = 10
+GRAPHS = "FCNLAB_CUDA_GRAPHS"
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "d2l": {"recipe": "d2l", "recipe.crop": {"height": 160, "width": 240}},
+    "standard": {"recipe": "standard", "recipe.crop": {"height": 160, "width": 160}},
+    "standard, fp32, clipped, ohem, jitter": {
+        "recipe": "standard-60",
+        "recipe.crop": {"height": 160, "width": 160},
+        "recipe.precision": "fp32",
+        "recipe.clip_norm": 1.0,
+        "recipe.loss": {"ohem": {"threshold": 0.7}, "class_weights": "median_frequency"},
+        "recipe.accumulate": 2,
+        "recipe.jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05},
+        "recipe.rotate": 5.0,
+    },
+}
+
+
+class Watched:
+    """Batches of one epoch, of which the last ones are made and used while synchronization is an error."""
+
+    def __init__(self, batches: TrainingBatches, watched: bool) -> None:
+        self.steps, self._batches, self._watched = WARM_UP + STEPS, batches, watched
+
+    def epoch(self, _epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of as many epochs as it takes."""
+        for step, batch in zip(range(self.steps + 1), self._endless(), strict=False):
+            if step == self.steps:  # the last step has been taken; at the end of an epoch the loss is read
+                break
+            yield batch
+            if step == WARM_UP - 1 and self._watched:
+                torch.cuda.set_sync_debug_mode("error")
+        if self._watched:
+            torch.cuda.set_sync_debug_mode("default")
+
+    def _endless(self) -> Iterator[tuple[Tensor, Tensor]]:
+        epoch = 0
+        while True:
+            yield from self._batches.epoch(epoch)
+            epoch += 1
+
+
+def steps(settings: Settings) -> dict[str, Any]:
+    """Take steps of recipes through `build_training` and `fit`; a synchronization in one of them is an error.
+
+    Each recipe is run operator by operator, and as `fit` runs it on this device, with CUDA graphs where they can be
+    captured. Both must have the same loss.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    wrong: list[str] = []
+    for name, axes in RECIPES.items():
+        found[name] = {}
+        for way, graphs in {"eager": "0", "graphs": "1"}.items():
+            if way == "graphs" and not settings.cuda:
+                continue
+            os.environ[GRAPHS] = graphs
+            try:
+                found[name][way] = _run(axes, settings)
+            except Exception as error:  # noqa: BLE001 - the other recipes shall run too
+                wrong.append(f"{name}, {way}: {_where(error)}")
+                found[name][way] = {"error": traceback.format_exc()}
+            finally:
+                del os.environ[GRAPHS]
+                if settings.cuda:
+                    torch.cuda.set_sync_debug_mode("default")
+        losses = [way["loss"] for way in found[name].values() if "loss" in way]
+        if len(losses) == 2 and abs(losses[0] - losses[1]) > 2e-3 * abs(losses[0]):
+            wrong.append(f"{name}: the loss is {losses[1]} with CUDA graphs and {losses[0]} without")
+        wrong += [f"{name}: {text}" for way in found[name].values() for text in way.get("warnings", [])]
+    if wrong:
+        raise SectionFailed("; ".join(wrong), {"recipes": found, "wrong": wrong})
+    seconds = {name: {way: f"{1000 * run['seconds']:.1f}" for way, run in ways.items()} for name, ways in found.items()}
+    return {"recipes": found, "detail": f"no synchronization; ms a step with warm-up: {seconds}"}
+
+
+def _run(axes: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """Take the steps of one recipe and return the mean loss and the seconds of a step."""
+    device = torch.device(settings.device, 0) if settings.cuda else torch.device("cpu")
+    axes = {"backbone": "resnet18-scratch", "head": "fcn32s", "upsampler": "bilinear", "dataset": "shapes", **axes}
+    if settings.smoke:
+        axes |= {"backbone": "tiny-scratch", "recipe.batch": 4, "recipe.crop": {"height": 64, "width": 64}}
+    recipe, variant = cell(axes).recipe, cell(axes).variant
+    scenes = Shapes(train=recipe.batch * 2, val=1, test=1, height=120, width=160, seed=0)
+    precision = hardware.resolve_precision(recipe.precision, device)
+    autocast = hardware.autocast(device, precision)
+    hardware.repeatable(device)
+    model = build_model(variant, len(scenes.classes), seed=0)
+    model = model.to(device).to(memory_format=torch.channels_last)
+    training = build_training(recipe, model, scenes, "train", 0, device)
+    epochs: list[Epoch] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(
+            model,
+            Watched(training.batches, settings.cuda),  # type: ignore[arg-type]
+            epochs=1,
+            start=0,
+            loss=training.loss,
+            optimizer=training.optimizer,
+            factor=lambda step: 0.1,  # noqa: ARG005 - small steps, so that rounding does not decide
+            autocast=autocast,
+            after_epoch=epochs.append,
+            accumulate=recipe.accumulate,
+            clip_norm=recipe.clip_norm,
+            average=training.average,
+            scaler=hardware.grad_scaler(device, precision),
+            capturable=training.capturable,
+        )
+    about_graphs = [str(warning.message) for warning in caught if "CUDA graph" in str(warning.message)]
+    (epoch,) = epochs
+    return {
+        "loss": epoch.loss,
+        "seconds": epoch.seconds / (WARM_UP + STEPS),
+        "precision": precision,
+        "warnings": about_graphs,
+    }
+
+
+def _where(error: BaseException) -> str:
+    """Return an error and the last line of this project in its traceback."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "fcnlab" in frame.filename]
+    place = (
+        f" at {frames[-1].filename.rpartition('fcnlab/')[2]}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
+    )
+    return f"{type(error).__name__}: {str(error).splitlines()[0]}{place}"

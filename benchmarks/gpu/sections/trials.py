@@ -1,0 +1,257 @@
+"""Whole trials on the device: agreement with the CPU, determinism, and resumption after a kill.
+
+Each trial runs in a process that is forked before this one uses CUDA, as the workers of `fcnlab grid run` do it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from fcnlab.places import Lab
+from fcnlab.spec.trial import Trial
+from fcnlab.trial.record import Record, RunFolder
+from results import SectionFailed
+from sections.settings import Settings, trial
+
+BASE = {"backbone": "tiny-scratch", "upsampler": "bilinear", "dataset": "shapes-mini", "recipe": "smoke"}
+
+Axes = dict[str, Any]
+
+
+def start(trial: Trial, lab: Lab, device: str, **how: Any) -> BaseProcess:
+    """Start a trial in a forked process on a device, as a worker does."""
+    child = multiprocessing.get_context("fork").Process(target=_run, args=(trial, lab, device, how))
+    child.start()
+    return child
+
+
+def _run(trial: Trial, lab: Lab, device: str, how: dict[str, Any]) -> None:
+    os.environ["FCNLAB_DEVICE"] = device
+    from fcnlab.trial.run import run_trial
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    run_trial(trial, lab, **how)
+
+
+def finish(children: list[tuple[BaseProcess, Trial, Lab]]) -> list[Record]:
+    """Wait for trials and return their records.
+
+    Raises:
+        AssertionError: a process died, or a trial failed.
+    """
+    records = []
+    for child, of, lab in children:
+        child.join()
+        record = RunFolder(lab.runs, of.key).read()
+        assert record is not None, f"no record; the process of the trial ended with exit code {child.exitcode}"
+        failure = record.failure
+        assert failure is None, f"the trial failed: {failure.message}\n{failure.traceback}"  # type: ignore[union-attr]
+        records.append(record)
+    return records
+
+
+def run_all(trials: list[tuple[Trial, Lab, str]]) -> list[Record]:
+    """Run trials at the same time, each on its device, and return their records."""
+    return finish([(start(of, lab, device, checkpoint_every=0), of, lab) for of, lab, device in trials])
+
+
+def agreement(settings: Settings) -> dict[str, Any]:
+    """Train on CPU and CUDA from one seed; predict with the CUDA-trained weights on both.
+
+    In fp32 at least 99.99 % of the pixels must be predicted alike, in bf16 at least 99 %. The first epoch's loss must
+    differ by less than 1 %: initial weights, batches and augmentation are the same.
+    """
+    epochs = 2 if settings.smoke else 12
+    axes: Axes = {**BASE, "head": "fcn8s", "recipe.epochs": epochs, "recipe.scale": [0.75, 1.5], "recipe.flip": 0.5}
+    axes |= {"recipe.optimizer": {"name": "adamw", "lr": 0.003}, "recipe.schedule": {"name": "poly"}}
+    if not settings.smoke:
+        axes |= {"dataset": "shapes", "recipe.crop": {"height": 96, "width": 128}, "recipe.batch": 16}
+    runs = []
+    for precision in ("fp32", "bf16"):
+        for device in dict.fromkeys((settings.device, "cpu")):
+            lab = settings.lab(f"agreement-{precision}-{device}")
+            of = trial(lab, axes | {"recipe.precision": precision})
+            runs.append((of, lab, device, precision))
+    records = run_all([run[:3] for run in runs])
+    by_run = {(precision, device): record for (_, _, device, precision), record in zip(runs, records, strict=True)}
+    result: dict[str, Any] = {"share_of_equal_pixels": {}, "first_loss_apart": {}, "miou": {}}
+    wrong = []
+    for of, lab, device, precision in runs:
+        record = by_run[precision, device]
+        score = record.score("test", "last")
+        result["miou"][f"{precision} {device}"] = score.miou if score else None
+        if device != settings.device:
+            continue
+        shares, pixels = _equal_pixels(of, lab, settings)
+        result["share_of_equal_pixels"][precision] = shares
+        result["pixels"] = pixels
+        least = 0.9999 if precision == "fp32" else 0.99
+        wrong += [f"{precision}, {pair}: {share:.6f} of the pixels" for pair, share in shares.items() if share < least]
+        losses = [by_run[precision, name].epochs[0].loss for name in (settings.device, "cpu")]
+        apart = abs(losses[0] - losses[1]) / losses[1]
+        result["first_loss_apart"][precision] = apart
+        if apart > 0.01:
+            wrong.append(f"{precision}: the first epoch's loss differs by {100 * apart:.2f} %")
+    environment = records[0].environment
+    assert environment is not None and environment.kind == settings.device, f"the record says {environment}"
+    if wrong:
+        raise SectionFailed("; ".join(wrong), result)
+    shares = result["share_of_equal_pixels"]
+    return result | {"detail": f"equal pixels of {pixels}: {shares}"}
+
+
+def _equal_pixels(of: Trial, lab: Lab, settings: Settings) -> tuple[dict[str, float], int]:
+    """Return the share of pixels that get the same class on CPU and device, by pair, and the number of pixels."""
+    from PIL import Image
+
+    from fcnlab.trial.run import open_decoded
+    from fcnlab.use.load import load
+    from fcnlab.use.model import TrainedModel
+
+    model = load(of.key, lab=lab)
+    split = open_decoded(lab.dataset(of.dataset), "test")
+    images = [Image.fromarray(split[index].image.permute(1, 2, 0).numpy()) for index in range(min(60, len(split)))]
+    precision = of.recipe.precision
+    ways = {"device": (settings.device, precision), "cpu": ("cpu", precision), "cpu fp32": ("cpu", "fp32")}
+    predicted = {}
+    for way, (device, at) in ways.items():
+        description = model.description.model_copy(update={"precision": at})
+        there = TrainedModel(model.network, description, torch.device(device))
+        predicted[way] = np.concatenate([there.predict(image).ravel() for image in images])
+    model.network.to("cpu")
+    pairs = {f"device and {way}": way for way in ("cpu", "cpu fp32")}
+    shares = {pair: float((predicted["device"] == predicted[way]).mean()) for pair, way in pairs.items()}
+    return shares, len(predicted["cpu"])
+
+
+def determinism(settings: Settings) -> dict[str, Any]:
+    """Train twice: with `deterministic: true` weights and counts must be equal bit for bit."""
+    variants: dict[str, Axes] = {
+        "fcn8s, fused": {"head": "fcn8s"},
+        "fcn32s, lovasz, bf16, ema": {
+            "head": "fcn32s",
+            "recipe.loss": {"lovasz": 0.5},
+            "recipe.precision": "bf16",
+            "recipe.ema": 0.9,
+            "recipe.optimizer": {"name": "adamw", "lr": 0.003},
+        },
+        "dilated8-aux, dropout": {"head": "dilated8-aux", "recipe.jitter": {"contrast": 0.3}},
+        "resnet10t, dice, rotation": {
+            "backbone": "resnet10t-scratch",
+            "head": "fcn16s",
+            "recipe.loss": {"dice": 0.5},
+            "recipe.rotate": 10.0,
+            "recipe.scale": [0.5, 2.0],
+        },
+    }
+    if settings.smoke:
+        variants = dict(list(variants.items())[2:3])
+    runs: dict[tuple[str, bool], list[tuple[Trial, Lab, str]]] = {}
+    for name, axes in variants.items():
+        for deterministic in (True, False):
+            labs = [settings.lab(f"determinism-{run}") for run in range(2)]
+            axes_ = {**BASE, **axes, "recipe.deterministic": deterministic, "recipe.epochs": 3}
+            runs[name, deterministic] = [(trial(lab, axes_), lab, settings.device) for lab in labs]
+    # Half of the trials at a time: their processes wait for the host more than for the GPU.
+    errors: dict[str, str] = {}
+    equal: dict[str, dict[str, bool]] = {}
+    for batch in ([key for key in runs if key[1]], [key for key in runs if not key[1]]):
+        children = {key: [(start(*one, checkpoint_every=0), *one[:2]) for one in runs[key]] for key in batch}
+        for (name, deterministic), of in children.items():
+            label = f"{name}, {'deterministic' if deterministic else 'as usual'}"
+            try:
+                finish(of)
+                first, second = (RunFolder(lab.runs, one.key).path for _, one, lab in of)
+                equal[label] = {"weights": equal_weights(first, second), "counts": equal_counts(first, second)}
+            except AssertionError as error:
+                errors[label] = str(error)
+    wrong = [name for name, same in equal.items() if "deterministic" in name and not all(same.values())]
+    result = {"equal": equal, "errors": errors, "wrong": wrong}
+    if errors or wrong:
+        first_error = next(iter(errors.items()), None)
+        raise SectionFailed(f"not equal: {wrong}; errors: {first_error}", result)
+    usual = sum(all(same.values()) for name, same in equal.items() if "as usual" in name)
+    return result | {
+        "detail": f"{len(variants)} deterministic pairs equal bit for bit; without it {usual} of {len(variants)}"
+    }
+
+
+def equal_weights(one: Path, other: Path) -> bool:
+    """Return whether the last weights in two run folders are equal bit for bit."""
+    first, second = (load_file(folder / "last.safetensors") for folder in (one, other))
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def equal_counts(one: Path, other: Path) -> bool:
+    """Return whether the counts in two run folders are equal."""
+    first, second = (np.load(folder / "counts.npz") for folder in (one, other))
+    with first, second:
+        return set(first.files) == set(second.files) and all(
+            np.array_equal(first[name], second[name]) for name in first.files
+        )
+
+
+def resume(settings: Settings) -> dict[str, Any]:
+    """Kill a trial with dropout after its second epoch; resumed, it must equal an undisturbed one bit for bit."""
+    epochs = 5 if settings.smoke else 24
+    axes = {**BASE, "head": "dilated8", "recipe.deterministic": True, "recipe.epochs": epochs, "recipe.ema": 0.9}
+    axes |= {"recipe.optimizer": {"name": "adamw", "lr": 0.003}, "dataset": "shapes-mini"}
+    calm, killed = settings.lab("resume-calm"), settings.lab("resume-killed")
+    undisturbed = start(trial(calm, axes), calm, settings.device, checkpoint_every=0)
+    of = trial(killed, axes)
+    folder = RunFolder(killed.runs, of.key)
+    done = kill_after(start(of, killed, settings.device, checkpoint_every=0), folder, 2)
+    assert folder.checkpoint.exists(), "the killed trial has left no checkpoint"
+    saved = len(torch.load(folder.checkpoint, map_location="cpu", weights_only=True)["epochs"])
+    resumed = start(of, killed, settings.device, checkpoint_every=0)
+    finish([(undisturbed, trial(calm, axes), calm), (resumed, of, killed)])
+    paths = (RunFolder(calm.runs, of.key).path, folder.path)
+    result = {
+        "killed_after_epoch": done,
+        "epochs_in_checkpoint": saved,
+        "weights": equal_weights(*paths),
+        "counts": equal_counts(*paths),
+        "losses": _losses(paths[0]) == _losses(paths[1]),
+    }
+    if not 1 <= saved < epochs or not (result["weights"] and result["counts"] and result["losses"]):
+        raise SectionFailed(f"the resumed trial is another: {result}", result)
+    return result | {"detail": f"killed after epoch {done}, resumed after {saved}: weights, counts and losses equal"}
+
+
+def _losses(folder: Path) -> list[float]:
+    record = Record.model_validate_json((folder / "record.json").read_bytes())
+    return [epoch.loss for epoch in record.epochs]
+
+
+def kill_after(child: BaseProcess, folder: RunFolder, epoch: int, limit: float = 60.0) -> int:
+    """Kill a trial's process once it has checkpointed this epoch; return how many epochs it had done."""
+    deadline = time.monotonic() + limit
+    while (done := _checkpointed(folder)) < epoch:
+        assert child.is_alive(), f"the trial ended after {done} epochs: {_why(folder)}"
+        assert time.monotonic() < deadline, f"only {done} epochs in {limit:.0f} s"
+        time.sleep(0.002)
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    assert folder.read() is None, "the trial finished before it was killed"
+    return done
+
+
+def _checkpointed(folder: RunFolder) -> int:
+    """Return how many epochs are done, once there is a checkpoint: it may be that of the epoch before the last."""
+    return len(folder.read_progress()) if folder.checkpoint.exists() else 0
+
+
+def _why(folder: RunFolder) -> str:
+    record = folder.read()
+    return record.failure.traceback if record is not None and record.failure is not None else "no record"
