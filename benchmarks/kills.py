@@ -67,6 +67,7 @@ def _lab(folder: Path, seeds: int) -> Path:
 
 def _driver(file: Path, verb: str = "run") -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "fcnlab", "grid", verb, str(file), "--workers", "2", "--threads", "1"]
+    command += ["--checkpoint-every", "0"]
     with (file.parent.parent / "log").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log)
 

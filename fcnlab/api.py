@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fcnlab.execute.driver import Outcome
+    from fcnlab.execute.gpus import Device
     from fcnlab.execute.means import ExecutorName
     from fcnlab.models import FCN
     from fcnlab.report.report import Report
@@ -78,7 +79,9 @@ def run_grid(
     per_gpu: int = 1,
     address: str | None = None,
     devices: int = 1,
+    device: Device = "auto",
     fail_fast: bool = False,
+    checkpoint_every: float = 30.0,
     lab: Lab | None = None,
     quiet: bool = False,
 ) -> Outcome:
@@ -96,9 +99,16 @@ def run_grid(
 
     lab = lab or Lab.find(grid.path)
     watcher = Watcher() if quiet else PlainWatcher(console())
-    means = Means(executor, workers, threads, per_gpu, address, devices)
+    means = Means(executor, workers, threads, per_gpu, address, devices, device)
     means.check(grid.cells)
-    outcome = run(grid, lab, lambda: means.hire(lab, grid.recipes), watcher, fail_fast=fail_fast)
+    outcome = run(
+        grid,
+        lab,
+        lambda: means.hire(lab, grid.recipes),
+        watcher,
+        fail_fast=fail_fast,
+        checkpoint_every=checkpoint_every,
+    )
     if outcome.postponed is None:
         report(grid, lab=lab)
     return outcome

@@ -16,7 +16,6 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -346,14 +345,19 @@ def _known(run: Run) -> _Run:
 
 
 def _save_model(network: nn.Module, classes: int, into: Path) -> None:
+    from importlib.metadata import version
+
     import mlflow.pytorch
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
+    from fcnlab.trial.environment import fcnlab_version
+
     images, scores = TensorSpec(np.dtype("uint8"), (-1, 3, -1, -1)), (-1, classes, -1, -1)
     signature = ModelSignature(Schema([images]), Schema([TensorSpec(np.dtype("float32"), scores)]))
-    needed = [f"{name}=={version(name)}" for name in ("fcnlab", "torch", "torchvision", "timm")]
+    needed = [f"fcnlab=={fcnlab_version()}"]
+    needed += [f"{name}=={version(name)}" for name in ("torch", "torchvision", "timm")]
     # The other format traces the network, and would hold it to the size of one image. Older MLflow has this one alone.
     known = "serialization_format" in inspect.signature(mlflow.pytorch.save_model).parameters
     whole = {"serialization_format": "pickle"} if known else {}

@@ -29,6 +29,10 @@ Workers = Annotated[
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads a trial [default: a share of the cores]")
 ]
+DeviceOption = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option("--device", envvar="FCNLAB_DEVICE", help="What trains; auto is CUDA where there is a GPU"),
+]
 
 ExecutorOption = Annotated[
     Literal["process", "serial", "ray"],
@@ -42,6 +46,10 @@ DevicesPerTrial = Annotated[
 Address = Annotated[
     str | None,
     typer.Option("--address", help="Of a Ray cluster, as host:port or auto [default: one on this machine]"),
+]
+CheckpointEvery = Annotated[
+    float,
+    typer.Option("--checkpoint-every", min=0, help="Seconds between two checkpoints of a trial; 0: after each epoch"),
 ]
 FailFast = Annotated[
     bool, typer.Option("--fail-fast/--keep-going", help="Whether a failed trial ends the run, after the epoch")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fcnlab.cli.options import DataRoot, DevicesPerTrial, LabOption, Threads, TrackingUri, console
+from fcnlab.cli.options import DataRoot, DeviceOption, DevicesPerTrial, LabOption, Threads, TrackingUri, console
 
 if TYPE_CHECKING:
     from fcnlab.execute.plan import Planned
@@ -30,6 +30,7 @@ def train(
     seed: Annotated[int, typer.Option("--seed", min=0, help="What every random number follows from")] = 0,
     start: Annotated[str | None, typer.Option("--start", help="Key of a finished trial to start from")] = None,
     threads: Threads = None,
+    device: DeviceOption = "auto",
     devices_per_trial: DevicesPerTrial = 1,
     lab: LabOption = None,
     data_root: DataRoot = None,
@@ -55,7 +56,7 @@ def train(
         place = aside.apart(place, cell, apart)
     file = GridFile(question="Single trials", base=said, seeds=[seed], baseline={})
     grid = Grid("train", Path("train"), file, (cell,), cell, (seed,))
-    means = Means(workers=1, threads=threads, devices=devices_per_trial)
+    means = Means(workers=1, threads=threads, devices=devices_per_trial, device=device)
     means.check(grid.cells)
     terminal = console()
     with LiveWatcher(terminal) if terminal.is_terminal else PlainWatcher(terminal) as watcher:

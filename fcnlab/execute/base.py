@@ -5,12 +5,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Annotated
+
+from pydantic import Field
 
 from fcnlab.spec.config import Config, Count
 from fcnlab.spec.trial import Trial
 
 PAUSE = b"pause"
 """The line that asks a worker's trial to stop after its epoch."""
+
+RELEASE = b"release"
+"""The line that asks an idle worker to free its device: it ends the process that it keeps for the next trial."""
+CHECKPOINT_EVERY = 30.0
+"""Seconds between two checkpoints of a trial by default."""
 
 
 class Job(Config):
@@ -20,12 +28,16 @@ class Job(Config):
         until: pause after this epoch, with a checkpoint; None runs the trial to its end.
         parts: cut each batch into so many more parts, whose gradients add up; for trials that ran out of memory.
         alone: nothing else may run on its device meanwhile.
+        sharing: how many trials share its GPU at the same time.
+        checkpoint_every: seconds between two checkpoints; 0 writes one after each epoch.
     """
 
     trial: Trial
     until: Count | None = None
     parts: Count = 1
     alone: bool = False
+    sharing: Count = 1
+    checkpoint_every: Annotated[float, Field(ge=0)] = CHECKPOINT_EVERY
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fcnlab.data.cache_build import mapped
 from fcnlab.errors import DataError, RunError
 from fcnlab.execute import policy
-from fcnlab.execute.base import Ended, Executor, Job
+from fcnlab.execute.base import CHECKPOINT_EVERY, Ended, Executor, Job
 from fcnlab.execute.lease import Leases, Presence
 from fcnlab.execute.plan import Plan, Planned, make_plan
 from fcnlab.execute.publisher import Publisher
@@ -56,11 +56,13 @@ def run(
     *,
     interrupted: Callable[[], bool] = lambda: False,
     fail_fast: bool = False,
+    checkpoint_every: float = CHECKPOINT_EVERY,
 ) -> Outcome:
     """Run what is left of a grid and publish every record that is not in the book yet.
 
     `hire` makes the executor; it is not called when nothing is left to run here. Once `interrupted` says so, what runs
     goes to the end of its epoch and nothing more is started; with `fail_fast`, the same once a trial has failed.
+    A trial writes a checkpoint every `checkpoint_every` seconds; 0 writes one after each epoch.
 
     Raises:
         RunError: the lab cannot be written.
@@ -71,7 +73,7 @@ def run(
         planned.folder.make()
     with _leases(lab) as leases:
         publisher = Publisher(plan, lab, leases, watcher)
-        shift = _Shift(plan, lab, leases, publisher, watcher, interrupted, fail_fast)
+        shift = _Shift(plan, lab, leases, publisher, watcher, interrupted, fail_fast, checkpoint_every)
         try:
             publisher.take_over()
             watcher.planned(plan)
@@ -160,6 +162,7 @@ class _Shift:
         watcher: Watcher,
         interrupted: Callable[[], bool],
         fail_fast: bool,
+        checkpoint_every: float,
     ) -> None:
         self._lab = lab
         self._leases = leases
@@ -167,6 +170,7 @@ class _Shift:
         self._watcher = watcher
         self._interrupted = interrupted
         self._fail_fast = fail_fast
+        self._checkpoint_every = checkpoint_every
         self._failed = False
         self._left = {planned.key: planned for planned in plan.left}
         self._running: dict[str, tuple[Planned, Job]] = {}
@@ -229,6 +233,7 @@ class _Shift:
         until = self._race.until(planned) if self._race is not None else None
         attempts = planned.folder.attempts()
         job = policy.job_for(planned.trial, attempts, shares_devices=executor.shares_devices, until=until)
+        job = job.model_copy(update={"checkpoint_every": self._checkpoint_every})
         self._running[planned.key] = planned, job
         executor.start(job)
         self._publisher.begin(planned)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from fcnlab.errors import RunError, SpecError
 from fcnlab.execute.base import Executor
-from fcnlab.execute.process import ProcessExecutor, plan_slots, planned_memory, usable_cores, visible_gpus
+from fcnlab.execute.gpus import Device, select_gpus
+from fcnlab.execute.process import ProcessExecutor, plan_slots, planned_memory, usable_cores
 from fcnlab.execute.serial import SerialExecutor
 from fcnlab.places import Lab
 from fcnlab.spec.cell import Cell
@@ -28,6 +29,7 @@ class Means:
         per_gpu: how many trials share a GPU.
         address: of a running Ray cluster; None starts one on this machine.
         devices: how many devices train a trial together: GPUs, or where there is none processes on the CPU.
+        device: the kind of device that trains: `cuda`, `cpu`, or `auto` for CUDA where there is a GPU.
     """
 
     executor: ExecutorName = "process"
@@ -36,6 +38,7 @@ class Means:
     per_gpu: int = 1
     address: str | None = None
     devices: int = 1
+    device: Device = "auto"
 
     def __post_init__(self) -> None:
         if self.executor == "serial" and (self.workers or 1) > 1:
@@ -51,12 +54,13 @@ class Means:
         """Check that trials of these cells, and what they start from, can be run on so many devices.
 
         Raises:
-            RunError: this machine has fewer.
+            RunError: this machine has fewer, or no GPU although `device` is `cuda`.
             SpecError: a recipe's batches cannot be shared out among them.
         """
+        gpus = len(select_gpus(self.device)) if self.address is None else 0  # a cluster has its own
         if self.devices == 1:
             return
-        gpus, cores = len(visible_gpus()), usable_cores()
+        cores = usable_cores()
         if self.devices > (gpus or cores):
             have = f"{gpus} GPUs" if gpus else f"no GPU and {cores} cores"
             raise RunError(f"--devices-per-trial {self.devices}: this machine has {have}")
@@ -74,19 +78,23 @@ class Means:
         if self.executor == "ray":
             return self._hire_on_ray(lab, recipes)
         if self.executor == "serial":
-            return SerialExecutor(lab, plan_slots(recipes, 1, self.threads)[0].threads)
-        slots = plan_slots(recipes, self.workers, self.threads, self.per_gpu, self.devices)
+            return SerialExecutor(lab, plan_slots(recipes, 1, self.threads, device=self.device)[0])
+        slots = plan_slots(recipes, self.workers, self.threads, self.per_gpu, self.devices, self.device)
         return ProcessExecutor(lab, slots)
 
     def _hire_on_ray(self, lab: Lab, recipes: Sequence[Recipe]) -> Executor:
         from fcnlab.execute.on_ray import RayExecutor
-        from fcnlab.execute.ray_cluster import Ask, has_gpus
+        from fcnlab.execute.ray_cluster import Ask, has_gpus, living_nodes, share_of_cores
 
-        here = plan_slots(recipes, self.workers, self.threads, self.per_gpu)
-        if has_gpus(self.address):
-            ask = Ask(here[0].threads, gpus=1 / self.per_gpu)
-        else:
-            ask = Ask(here[0].threads, memory=max(map(planned_memory, recipes)))
+        gpus = 1 / self.per_gpu if self.device != "cpu" and has_gpus(self.address) else 0.0
+        if self.device == "cuda" and not gpus:
+            raise RunError("--device cuda: no node of the Ray cluster has a GPU; use --device cpu or auto")
+        ask = Ask(self.threads or 1, gpus, 0 if gpus else max(map(planned_memory, recipes)))
+        if self.address is None:
+            here = plan_slots(recipes, self.workers, self.threads, self.per_gpu, device=self.device)
+            ask = replace(ask, threads=here[0].threads)
+        elif self.threads is None:
+            ask = replace(ask, threads=share_of_cores(ask, living_nodes(), self.workers))
         return RayExecutor(lab, ask, self.address, self.workers)
 
 

@@ -67,7 +67,8 @@ class RayExecutor(Executor):
     def start(self, job: Job) -> None:
         open_slots = [slot for slot in self._slots if self._is_open(slot)]
         if not job.alone:
-            open_slots[0].begin(job)
+            sharing = max(1, round(1 / self._ask.gpus)) if self._ask.gpus else 1
+            open_slots[0].begin(job.model_copy(update={"sharing": sharing}))
             return
         busy = Counter(slot.device for slot in self._slots if slot.job is not None)
         device = min((slot.device for slot in open_slots), key=lambda device: busy[device])

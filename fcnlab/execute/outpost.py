@@ -24,7 +24,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 import fcnlab
-from fcnlab.errors import FcnlabError
+from fcnlab.errors import FcnlabError, RunError
 from fcnlab.execute.base import Ended, Job
 from fcnlab.execute.process import ProcessExecutor, Slot
 from fcnlab.execute.transfer import Arrivals, Piece, pieces
@@ -67,13 +67,17 @@ class Token:
 
 @dataclass(frozen=True)
 class Introduction:
-    """What an outpost says of itself: its node, the GPUs that Ray gave it, whether it works in the driver's lab."""
+    """What an outpost says of itself: its node, the GPUs that Ray gave it, whether it works in the driver's lab.
+
+    `fault` says why it cannot run trials, where torch does not see those GPUs.
+    """
 
     node: str
     host: str
     gpus: str
     shares_disk: bool
     code: str = CODE
+    fault: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,8 +107,13 @@ class Outpost:
         """Say what this outpost is."""
         import ray
 
+        fault = None
+        try:
+            self._executor.await_ready()
+        except RunError as error:
+            fault = str(error)
         node = ray.get_runtime_context().get_node_id()
-        return Introduction(node, socket.gethostname(), self._gpus, shares_disk=self._scratch is None)
+        return Introduction(node, socket.gethostname(), self._gpus, shares_disk=self._scratch is None, fault=fault)
 
     def take(self, arrived: tuple[Piece, ...]) -> None:
         """Take in pieces of files that a trial needs, below the lab."""

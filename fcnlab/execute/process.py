@@ -8,12 +8,15 @@ import selectors
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fcnlab.execute.base import PAUSE, Ended, Executor, Job
+from fcnlab.errors import RunError
+from fcnlab.execute.base import PAUSE, RELEASE, Ended, Executor, Job
+from fcnlab.execute.gpus import Device, select_gpus
 from fcnlab.places import Lab
 from fcnlab.spec.config import Recipe
 
@@ -24,23 +27,35 @@ MEMORY_OF_A_PIXEL = 3 * 2**10
 Measured: a MobileNetV2 FCN-32s peaked at 12.2 GB in fp32 for 32 crops of 320x480 (2.5 kB a pixel), at 8.3 GB in bf16.
 """
 
+FREED_WITHIN = 2.0
+"""Seconds after which the memory of a GPU is free again whose processes have ended; the driver frees it late."""
+
 
 @dataclass(frozen=True)
 class Slot:
     """A place where a trial runs: its threads, and its GPU if it has one.
 
     A trial on several devices has as many GPUs, separated by commas, or else as many processes that share the threads.
+
+    Attributes:
+        threads: CPU threads of the trial.
+        gpu: the GPUs of the trial as CUDA_VISIBLE_DEVICES names them; None trains on the CPU.
+        devices: how many devices train the trial together.
+        verify: on the CPU, whether the worker checks that torch sees no GPU either, because none was found and the
+            user has not asked for the CPU.
     """
 
     threads: int
     gpu: str | None = None
     devices: int = 1
+    verify: bool = False
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a process in this place sees of the machine."""
-        gpu = self.gpu or ""
-        return {"OMP_NUM_THREADS": str(self.threads), "OPENBLAS_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": gpu}
+        """Environment variables of a process in this slot: its threads, the kind of its device, its GPUs."""
+        found = {"OMP_NUM_THREADS": str(self.threads), "OPENBLAS_NUM_THREADS": "1"}
+        found["FCNLAB_DEVICE"] = "cpu" if self.gpu is None else "cuda"
+        return found if self.verify else found | {"CUDA_VISIBLE_DEVICES": self.gpu or ""}
 
 
 def plan_slots(
@@ -49,6 +64,7 @@ def plan_slots(
     threads: int | None = None,
     per_gpu: int = 1,
     devices: int = 1,
+    device: Device = "auto",
 ) -> list[Slot]:
     """`per_gpu` slots a GPU where there are GPUs, else as many as cores and memory carry, sharing the cores.
 
@@ -56,15 +72,19 @@ def plan_slots(
 
     It depends on all recipes of a grid and not on what is left of it: figures on the CPU depend in their last digits on
     the number of threads, so that a grid that goes on must go on as it began.
+
+    Raises:
+        RunError: `device` is `cuda` and no GPU is visible.
     """
-    gpus, cores = visible_gpus(), usable_cores()
+    gpus, cores = select_gpus(device), usable_cores()
     if gpus:
         groups = [",".join(gpus[i : i + devices]) for i in range(0, len(gpus) - devices + 1, devices)]
         count = workers or per_gpu * len(groups)
         return [Slot(threads or max(1, cores // count), groups[i % len(groups)], devices) for i in range(count)]
     memory = max(planned_memory(recipe, devices) for recipe in recipes)
     count = workers or max(1, min(cores // devices, usable_memory() // memory))
-    return [Slot(threads or max(1, cores // count), devices=devices)] * count
+    verify = device == "auto" and "CUDA_VISIBLE_DEVICES" not in os.environ
+    return [Slot(threads or max(1, cores // count), devices=devices, verify=verify)] * count
 
 
 def planned_memory(recipe: Recipe, processes: int = 1) -> int:
@@ -94,27 +114,16 @@ def _cgroup_limits() -> Iterator[int]:
             yield int((group / "memory.max").read_text(encoding="utf-8"))
 
 
-def visible_gpus() -> list[str]:
-    """The CUDA devices that trials may use, as CUDA_VISIBLE_DEVICES names them; asked without loading torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [name for name in visible.split(",") if name not in ("", "-1")]
-    try:
-        listed = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=20,
-        )
-    except (OSError, subprocess.TimeoutExpired):  # no driver on this machine
-        return []
-    return listed.stdout.split() if listed.returncode == 0 else []
+def _sharing(slot: Slot, slots: Sequence[Slot]) -> int:
+    """Return how many of these slots have the GPU of one of them."""
+    return sum(other.gpu == slot.gpu for other in slots)
 
 
 @dataclass
 class _Worker:
     process: subprocess.Popen[bytes]
     slot: Slot
+    ready: bool = False
     job: Job | None = None
     said: bytearray = field(default_factory=bytearray)
 
@@ -122,13 +131,22 @@ class _Worker:
 class ProcessExecutor(Executor):
     """Jobs in processes of their own, under warm workers. Each trial sees only its slot's device."""
 
-    def __init__(self, lab: Lab, slots: Sequence[Slot]) -> None:
+    def __init__(self, lab: Lab, slots: Sequence[Slot], *, keep_child: bool | None = None) -> None:
+        """Start a worker in each slot.
+
+        Args:
+            lab: the lab in which trials run.
+            slots: where they run.
+            keep_child: whether a worker keeps its process for the next trial; None: if it trains on one GPU.
+        """
         devices = [slot.gpu for slot in slots]
+        self._keep_child = keep_child
         self.shares_devices = len(set(devices)) < len(devices)
         self._lab = lab
         self._selector = selectors.DefaultSelector()
         self._workers = [self._hire(slot) for slot in slots]
         self._clearing: dict[str | None, Job] = {}  # by device: what is to run there alone, once it is clear
+        self._released: dict[str | None, float] = {}  # by device that is being cleared: since when it is idle
         self._dropped: list[Ended] = []  # paused before they had begun
 
     @property
@@ -146,6 +164,7 @@ class ProcessExecutor(Executor):
     def pause(self) -> None:
         self._dropped += [Ended(job.trial.key) for job in self._clearing.values()]
         self._clearing.clear()
+        self._released.clear()
         for worker in self._workers:
             if worker.job is not None:
                 _write(worker, PAUSE)
@@ -163,11 +182,28 @@ class ProcessExecutor(Executor):
 
     def _start_where_clear(self) -> None:
         for device, job in list(self._clearing.items()):
-            if not self._busy(device):
+            if not self._busy(device) and self._is_free(device):
                 del self._clearing[device]
                 self._send(next(worker for worker in self._workers if worker.slot.gpu == device), job)
 
+    def _is_free(self, device: str | None) -> bool:
+        """Whether the memory of an idle device is free; the processes that its workers have kept are ended first."""
+        if device is None:
+            return True
+        if device not in self._released:
+            self._released[device] = time.monotonic()
+            for worker in self._workers:
+                if worker.slot.gpu == device:
+                    _write(worker, RELEASE)
+        if time.monotonic() - self._released[device] < FREED_WITHIN:
+            return False
+        del self._released[device]
+        return True
+
     def _send(self, worker: _Worker, job: Job) -> None:
+        if worker.slot.gpu is not None and not job.alone:
+            slots = [other.slot for other in self._workers]
+            job = job.model_copy(update={"sharing": max(job.sharing, _sharing(worker.slot, slots))})
         worker.job = job
         _write(worker, job.model_dump_json().encode())
 
@@ -183,10 +219,35 @@ class ProcessExecutor(Executor):
             while b"\n" in worker.said:
                 line, _, rest = bytes(worker.said).partition(b"\n")
                 worker.said = bytearray(rest)
-                ended.append(_ended(json.loads(line)))
-                worker.job = None
+                ended += self._hear(worker, json.loads(line))
         self._start_where_clear()
         return ended
+
+    def _hear(self, worker: _Worker, message: dict[str, object]) -> list[Ended]:
+        """Take in a line of a worker; returns its job if that has ended.
+
+        Raises:
+            RunError: torch in the worker does not see the devices that were found here.
+        """
+        if "refused" in message:
+            raise RunError(str(message["refused"]))
+        if "ready" in message:
+            worker.ready = True
+            return []
+        worker.job = None
+        return [_ended(message)]
+
+    def await_ready(self, seconds: float = 300.0) -> None:
+        """Wait until every worker has started.
+
+        Raises:
+            RunError: one does not see its device, or does not start within so many seconds.
+        """
+        deadline = time.monotonic() + seconds
+        while not all(worker.ready for worker in self._workers):
+            if time.monotonic() > deadline:
+                raise RunError(f"a worker has not started within {seconds:.0f} seconds")
+            self._dropped += self.wait(1.0)
 
     def close(self) -> None:
         for worker in self._workers:
@@ -194,11 +255,13 @@ class ProcessExecutor(Executor):
         self._selector.close()
 
     def _hire(self, slot: Slot) -> _Worker:
+        command = [sys.executable, "-m", "fcnlab.execute.worker", str(self._lab.root), str(self._lab.data_root or "")]
+        command += ["--threads", str(slot.threads), "--devices", str(slot.devices)]
+        command += ["--verify"] if slot.verify else []
+        on_one_gpu = slot.gpu is not None and slot.devices == 1
+        command += ["--keep-child"] if (on_one_gpu if self._keep_child is None else self._keep_child) else []
         process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "fcnlab.execute.worker"),
-                *(str(self._lab.root), str(self._lab.data_root or ""), str(slot.threads), str(slot.devices)),
-            ],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **slot.environment},

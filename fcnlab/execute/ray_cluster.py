@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fcnlab.errors import RunError
-from fcnlab.execute.process import usable_cores, visible_gpus
+from fcnlab.execute.gpus import visible_gpus
+from fcnlab.execute.process import usable_cores
 
 LOCAL_STORE = 2**27
 """Bytes of shared memory that a cluster made here takes: its workers see the lab, so nothing large is sent."""
@@ -162,6 +163,30 @@ def living_nodes() -> list[Node]:
     return [
         Node(node["NodeID"], node["NodeManagerHostname"], node["Resources"]) for node in ray.nodes() if node["Alive"]
     ]
+
+
+def share_of_cores(ask: Ask, nodes: Sequence[Node], at_once: int | None = None) -> int:
+    """Return how many threads a trial takes so that the trials of a cluster use all of its GPUs, else most cores.
+
+    Args:
+        ask: what a trial takes otherwise.
+        nodes: the nodes of the cluster.
+        at_once: how many trials run at once at most.
+
+    Returns:
+        The share of the cores that the trials of one of the nodes have; 1 where no node has room.
+    """
+    with_one = replace(
+        ask, threads=1, memory=min(ask.memory, int(max((node.has("memory") for node in nodes), default=0)))
+    )
+    rooms = [(int(node.has("CPU")), node.room(with_one, {})) for node in nodes]
+    shares = {cores // min(room, at_once or room) for cores, room in rooms if room} or {1}
+
+    def used(threads: int) -> int:
+        count = sum(node.room(replace(with_one, threads=threads), {}) for node in nodes)
+        return threads * min(count, at_once or count)
+
+    return min(shares) if ask.gpus else max(sorted(shares), key=used)
 
 
 def fitted(ask: Ask, nodes: Sequence[Node]) -> Ask:

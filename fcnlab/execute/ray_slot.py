@@ -126,6 +126,8 @@ class RaySlot:
         self.device, self.host = (about.node, about.gpus), about.host
         if about.code != CODE:
             raise Unfit(f"it has {about.code}, and the driver has {CODE}")
+        if about.fault is not None:
+            raise Unfit(about.fault)
         self._shares_disk = about.shares_disk
         return None
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from threading import Event, Thread
 
+from fcnlab.errors import RunError
 from fcnlab.execute.base import Ended, Executor, Job
+from fcnlab.execute.process import Slot
 from fcnlab.places import Lab
 
 
@@ -13,9 +16,24 @@ class SerialExecutor(Executor):
 
     shares_devices = False
 
-    def __init__(self, lab: Lab, threads: int) -> None:
+    def __init__(self, lab: Lab, slot: Slot) -> None:
+        """Prepare to train on the first GPU of a slot, or on the CPU.
+
+        Raises:
+            RunError: torch does not see the device.
+        """
+        import torch
+
+        from fcnlab.execute.worker import device_fault
+
+        kind = slot.environment["FCNLAB_DEVICE"]
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (fault := device_fault(kind, count, 1, verify=slot.verify)) is not None:
+            raise RunError(fault)
         self._lab = lab
-        self._threads = threads
+        self._threads = slot.threads
+        self._former_device = os.environ.get("FCNLAB_DEVICE")
+        os.environ["FCNLAB_DEVICE"] = kind
         self._pause = Event()
         self._job: Job | None = None
         self._thread: Thread | None = None
@@ -49,6 +67,10 @@ class SerialExecutor(Executor):
         self._pause.set()
         if self._thread is not None:
             self._thread.join()
+        if self._former_device is None:
+            os.environ.pop("FCNLAB_DEVICE", None)
+        else:
+            os.environ["FCNLAB_DEVICE"] = self._former_device
 
     def _run(self, job: Job) -> None:
         import torch
@@ -59,6 +81,13 @@ class SerialExecutor(Executor):
         torch.set_num_threads(self._threads)
         hardware.keep_freed_memory(sparingly=job.trial.recipe.recompute != "none")
         try:
-            run_trial(job.trial, self._lab, until=job.until, parts=job.parts, pause=self._pause.is_set)
+            run_trial(
+                job.trial,
+                self._lab,
+                until=job.until,
+                parts=job.parts,
+                pause=self._pause.is_set,
+                checkpoint_every=job.checkpoint_every,
+            )
         except Exception as error:  # noqa: BLE001 - the thread's end is told by `wait`
             self._lost = f"{type(error).__name__}: {error}"

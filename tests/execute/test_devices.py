@@ -133,7 +133,7 @@ def started(pair: ProcessExecutor, lab: Lab) -> RunFolder:
     folder = RunFolder(lab.runs, asked.key)
     if folder.record.exists():
         folder.path.rename(lab.root / str(time.time_ns()))
-    pair.start(Job(trial=asked))
+    pair.start(Job(trial=asked, checkpoint_every=0))
     while len(folder.read_progress()) < 2:
         assert not pair.wait(0.05)
     return folder

@@ -33,6 +33,7 @@ def run(path: Path, lab: Lab | None = None) -> driver.Outcome:
 
 def fcnlab_run(path: Path, workers: int = 2) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "fcnlab", "grid", "run", str(path), "--workers", str(workers), "--threads", "1"]
+    command += ["--checkpoint-every", "0"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnlab.cli.options import DataRoot, GridFile, LabOption, Threads, Workers, console
+from fcnlab.cli.options import DataRoot, DeviceOption, GridFile, LabOption, Threads, Workers, console
 
 if TYPE_CHECKING:
     from fcnlab.execute.estimate import Estimate
+    from fcnlab.execute.gpus import Device
     from fcnlab.execute.plan import Plan
     from fcnlab.places import Lab
 
@@ -25,6 +26,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="For machines: everything as JSON")] = False,
     workers: Workers = None,
     threads: Threads = None,
+    device: DeviceOption = "auto",
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
@@ -34,21 +36,21 @@ def plan(
 
     place = Lab.find(file, lab=lab, data_root=data_root)
     made = make_plan(place.grid(file), place)
-    judged = _judged(made, place, probe, workers, threads) if made.left else None
+    judged = _judged(made, place, probe, workers, threads, device) if made.left else None
     if as_json:
         _print_json(made, judged, place)
     else:
-        _print(made, judged, place, every)
+        _print(made, judged, place, every, device)
 
 
-def _judged(plan: Plan, lab: Lab, probe: bool, workers: int | None, threads: int | None) -> Estimate:
+def _judged(plan: Plan, lab: Lab, probe: bool, workers: int | None, threads: int | None, device: Device) -> Estimate:
     from fcnlab.execute.estimate import estimate
     from fcnlab.execute.pace import recorded, shapes_of
     from fcnlab.execute.probe import probe as measure
     from fcnlab.execute.process import plan_slots
 
     shapes = shapes_of(plan)
-    slots = plan_slots(plan.grid.recipes, workers, threads)
+    slots = plan_slots(plan.grid.recipes, workers, threads, device=device)
     if probe:
         paces = measure(plan, lab, shapes, slots[0], lambda what: typer.echo(f"probe: {what}", err=True))
     else:
@@ -56,7 +58,7 @@ def _judged(plan: Plan, lab: Lab, probe: bool, workers: int | None, threads: int
     return estimate(plan, shapes, paces, len(slots))
 
 
-def _print(plan: Plan, judged: Estimate | None, lab: Lab, every: bool) -> None:
+def _print(plan: Plan, judged: Estimate | None, lab: Lab, every: bool, device: Device) -> None:
     from fcnlab.cli.grid.cells import SHOWN, cells, in_short
 
     terminal = console()
@@ -66,7 +68,7 @@ def _print(plan: Plan, judged: Estimate | None, lab: Lab, every: bool) -> None:
     else:
         terminal.print(in_short(plan))
         terminal.print(f"{len(plan.grid.cells)} cells; --all shows each", soft_wrap=True)
-    for line in (*_stock(plan, lab), *(_cost(judged, plan) if judged is not None else ())):
+    for line in (*_stock(plan, lab), *(_cost(judged, plan, device) if judged is not None else ())):
         terminal.print(line, soft_wrap=True)
 
 
@@ -87,7 +89,7 @@ def _stock(plan: Plan, lab: Lab) -> list[str]:
     return lines
 
 
-def _cost(judged: Estimate, plan: Plan) -> list[str]:
+def _cost(judged: Estimate, plan: Plan, device: Device) -> list[str]:
     """What is left costs about, and by what that is known."""
     from fcnlab.execute.watch import duration
 
@@ -95,7 +97,7 @@ def _cost(judged: Estimate, plan: Plan) -> list[str]:
         return [
             f"left: {judged.trials} trials, {judged.slots} at once; how long they take cannot be told, for none like "
             "them has finished in this lab: --probe measures it",
-            _memory(judged, plan),
+            _memory(judged, plan, device),
         ]
     bound = "at most " if plan.grid.file.stop is not None else "about "
     lines = [
@@ -107,15 +109,16 @@ def _cost(judged: Estimate, plan: Plan) -> list[str]:
         lines.append(f"{judged.alike} of these are judged by other variants on the same data with the same sizes")
     if judged.known < judged.trials:
         lines.append(f"of {judged.trials - judged.known} trials nothing is known: --probe measures them")
-    return [*lines, f"{_memory(judged, plan)}; disk: about {_bytes(judged.disk)}"]
+    return [*lines, f"{_memory(judged, plan, device)}; disk: about {_bytes(judged.disk)}"]
 
 
-def _memory(judged: Estimate, plan: Plan) -> str:
-    from fcnlab.execute.process import planned_memory, visible_gpus
+def _memory(judged: Estimate, plan: Plan, device: Device) -> str:
+    from fcnlab.execute.gpus import select_gpus
+    from fcnlab.execute.process import planned_memory
 
     if judged.memory is not None:
         return f"memory: up to {_bytes(judged.memory)} a trial"
-    if visible_gpus():
+    if select_gpus(device):
         return "memory: not measured"
     most = max(planned_memory(planned.trial.recipe) for planned in plan.left)
     return f"memory: not measured; {_bytes(most)} are set aside for a trial, by the size of its batches"

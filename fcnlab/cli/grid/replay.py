@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fcnlab.cli.grid.running import shown
-from fcnlab.cli.options import DataRoot, GridFile, LabOption
+from fcnlab.cli.options import DataRoot, DeviceOption, GridFile, LabOption
 
 if TYPE_CHECKING:
+    from fcnlab.execute.gpus import Device
     from fcnlab.execute.plan import Planned
     from fcnlab.places import Lab
     from fcnlab.trial.record import Record
@@ -29,6 +30,7 @@ def replay(
     into: Annotated[
         Path | None, typer.Option("--apart", help="The folder that it runs in [default: a new temporary one]")
     ] = None,
+    device: DeviceOption = "auto",
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
@@ -48,7 +50,7 @@ def replay(
     planned = find_trial(make_plan(place.grid(file), place), cell, seed)
     record = planned.record
     folder = into or _new_folder(planned)
-    words = command(planned, record, place, folder)
+    words = command(planned, record, place, folder, device)
     typer.echo(shlex.join(words))
     if show:
         return
@@ -68,7 +70,7 @@ def _new_folder(planned: Planned) -> Path:
     return Path(tempfile.gettempdir()) / f"fcnlab-replay-{planned.key[:8]}-{uuid.uuid4().hex[:8]}"
 
 
-def command(planned: Planned, record: Record | None, lab: Lab, folder: Path) -> list[str]:
+def command(planned: Planned, record: Record | None, lab: Lab, folder: Path, device: Device = "auto") -> list[str]:
     """The words of the command that runs a trial in a folder of its own, as a shell takes them from here."""
     from fcnlab.spec.said import said_of
 
@@ -82,6 +84,8 @@ def command(planned: Planned, record: Record | None, lab: Lab, folder: Path) -> 
         devices = record.environment.devices
         words += ["--threads", str(devices * record.environment.threads)]
         words += ["--devices-per-trial", str(devices)] if devices > 1 else []
+    if device != "auto":
+        words += ["--device", device]
     if lab.root != Path.cwd():
         words += ["--lab", shown(lab.root)]
     if lab.data_root is not None:

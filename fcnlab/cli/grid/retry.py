@@ -9,7 +9,9 @@ import typer
 from fcnlab.cli.grid.running import run_and_conclude
 from fcnlab.cli.options import (
     Address,
+    CheckpointEvery,
     DataRoot,
+    DeviceOption,
     DevicesPerTrial,
     ExecutorOption,
     FailFast,
@@ -29,9 +31,11 @@ def retry(
     executor: ExecutorOption = "process",
     workers: Workers = None,
     threads: Threads = None,
+    device: DeviceOption = "auto",
     per_gpu: PerGpu = 1,
     devices_per_trial: DevicesPerTrial = 1,
     address: Address = None,
+    checkpoint_every: CheckpointEvery = 30.0,
     fail_fast: FailFast = False,
     failed: Annotated[  # noqa: ARG001 - people say it, and mean what is done anyway
         bool, typer.Option("--failed", help="Those that have failed, said or not", hidden=True)
@@ -47,7 +51,7 @@ def retry(
 
     place = Lab.find(file, lab=lab, data_root=data_root, tracking_uri=tracking_uri)
     grid = place.grid(file)
-    means = Means(executor, workers, threads, per_gpu, address, devices_per_trial)
+    means = Means(executor, workers, threads, per_gpu, address, devices_per_trial, device)
     means.check(grid.cells)
     typer.echo(f"{forget_failed(grid, place)} failed trials will be run again")
-    run_and_conclude(grid, place, means, fail_fast=fail_fast)
+    run_and_conclude(grid, place, means, fail_fast=fail_fast, checkpoint_every=checkpoint_every)

@@ -9,7 +9,9 @@ import typer
 from fcnlab.cli.grid.running import run_and_conclude
 from fcnlab.cli.options import (
     Address,
+    CheckpointEvery,
     DataRoot,
+    DeviceOption,
     DevicesPerTrial,
     ExecutorOption,
     FailFast,
@@ -29,9 +31,11 @@ def run(
     executor: ExecutorOption = "process",
     workers: Workers = None,
     threads: Threads = None,
+    device: DeviceOption = "auto",
     per_gpu: PerGpu = 1,
     devices_per_trial: DevicesPerTrial = 1,
     address: Address = None,
+    checkpoint_every: CheckpointEvery = 30.0,
     fail_fast: FailFast = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse a table of cells that are not comparable, with exit code 2")
@@ -50,7 +54,9 @@ def run(
     from fcnlab.places import Lab
 
     place = Lab.find(file, lab=lab, data_root=data_root, tracking_uri=tracking_uri)
-    means = Means(executor, workers, threads, per_gpu, address, devices_per_trial)
+    means = Means(executor, workers, threads, per_gpu, address, devices_per_trial, device)
     grid = place.grid(file)
     means.check(grid.cells)
-    run_and_conclude(grid, place, means, fail_fast=fail_fast, strict=strict, as_json=as_json)
+    run_and_conclude(
+        grid, place, means, fail_fast=fail_fast, checkpoint_every=checkpoint_every, strict=strict, as_json=as_json
+    )

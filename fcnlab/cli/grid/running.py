@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
 
 def run_and_conclude(
-    grid: Grid, lab: Lab, means: Means, *, fail_fast: bool = False, strict: bool = False, as_json: bool = False
+    grid: Grid,
+    lab: Lab,
+    means: Means,
+    *,
+    fail_fast: bool = False,
+    checkpoint_every: float = 30.0,
+    strict: bool = False,
+    as_json: bool = False,
 ) -> None:
     """Run what is left of a grid and show what has come of it."""
     from fcnlab.execute import driver
@@ -38,6 +45,7 @@ def run_and_conclude(
                 watcher,
                 interrupted=interrupts.once,
                 fail_fast=fail_fast,
+                checkpoint_every=checkpoint_every,
             )
     except KeyboardInterrupt:
         outcome = None
