@@ -138,3 +138,36 @@ def test_gradients_of_a_mean_over_many_pixels_do_not_vanish_in_half_precision(dt
         slopes(scale * found, half, up.weight), slopes(scale * wanted, exact, up.weight), strict=True
     ):
         assert close(one.float(), other, 0.02)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="CUDA graphs need a GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_step_never_waits_and_its_graph_replays_its_gradients(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    up = TransposedUpsampler(5, 8, start="random").to(DEVICE)
+    scores = torch.randn(2, 5, 3, 4, device=DEVICE).to(dtype).requires_grad_()
+    labels = labels_of((2, 24, 32), 5, 0).to(DEVICE)
+    weights = torch.rand(5, device=DEVICE)
+    loss = FusedUpsampleLoss(Loss(class_weights=weights, label_smoothing=0.1), Ending(up))
+
+    def step() -> list[torch.Tensor]:
+        value = loss(scores, labels)
+        return [value.detach(), *slopes(value, scores, up.weight)]
+
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        wanted = step()
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            again = step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            found = step()
+        graph.replay()
+    torch.cuda.synchronize()
+    for one, two, three in zip(wanted, again, found, strict=True):
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
