@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,19 +12,51 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from fcnlab.places import Lab
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+HIDDEN = pytest.StashKey[bool]()
+"""Whether this run hides the machine's GPUs."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide GPUs from the run and its child processes, before CUDA is initialised, unless `-m gpu` selects GPU tests.
+
+    A value of CUDA_VISIBLE_DEVICES that is already there is kept. Then tests without the mark still train on the CPU.
+    """
+    wanted = re.search(r"(?<!not )\bgpu\b", config.getoption("markexpr") or "")
+    config.stash[HIDDEN] = wanted is None and "CUDA_VISIBLE_DEVICES" not in os.environ
+    if config.stash[HIDDEN]:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip the tests marked `gpu` where torch finds no GPU."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked or torch.cuda.is_available():
+        return
+    reason = "GPUs are hidden; run pytest -m gpu" if config.stash[HIDDEN] else "torch finds no CUDA GPU"
+    for item in marked:
+        item.add_marker(pytest.mark.skip(reason=reason))
+
 
 @pytest.fixture(autouse=True)
-def _own_places(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or writes what belongs to the user."""
-    for variable in ("FCNLAB_DATA", "FCNLAB_LAB", "MLFLOW_TRACKING_URI"):
+def _own_places(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keep tests from what belongs to the user, and from the GPU if they are not marked `gpu`."""
+    for variable in ("FCNLAB_DATA", "FCNLAB_LAB", "FCNLAB_DEVICE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("FCNLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    if request.node.get_closest_marker("gpu"):
+        # Child processes that run pytest would hide the GPU again if nothing named it.
+        every = ",".join(map(str, range(torch.cuda.device_count())))
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", every))
+    elif torch.cuda.is_available():
+        monkeypatch.setenv("FCNLAB_DEVICE", "cpu")
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ def test_a_device_by_name_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_by_default_the_device_is_that_of_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("FCNLAB_DEVICE", raising=False)
     assert choose_device(None).type == "cuda"
     monkeypatch.setenv("FCNLAB_DEVICE", "cpu")
     assert choose_device(None).type == "cpu"

@@ -1,0 +1,355 @@
+"""Symbolic CUDA tensors on a machine without a GPU, and a watch on hidden synchronisation.
+
+Inside `fake_cuda()` every tensor is a FakeTensor: it has a shape, a dtype and a device, and no values. Operators check
+that their arguments are on one device and compute shapes, so the CUDA path of the code runs in milliseconds.
+
+No stub of the CUDA runtime is needed: FakeTensorMode replaces the device guard of CUDA, and `_need_no_driver` keeps the
+backward pass from asking for streams. On a machine that has a GPU the tests hide it first (see tests/conftest.py).
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import fcnlab
+from fcnlab.kernels.switch import VARIABLE
+from fcnlab.training import fit
+
+PACKAGE = Path(fcnlab.__file__).resolve().parent
+CUDA = torch.device("cuda", 0)
+FREE_MEMORY = 2**33
+"""Bytes of free device memory that the code is told of."""
+
+aten = torch.ops.aten
+
+
+class HiddenSynchronisation(AssertionError):
+    """The host waits for the device where the allow list has no entry."""
+
+
+@dataclass(frozen=True)
+class Synchronisation:
+    """One place where the host waits for the device.
+
+    Attributes:
+        place: module and function of fcnlab, such as `training/losses.py:_hard`.
+        line: line of that module.
+        operator: name of the ATen operator.
+    """
+
+    place: str
+    line: int
+    operator: str
+
+    def __str__(self) -> str:
+        return f"{self.operator} at {self.place}, line {self.line}"
+
+
+@dataclass
+class Watch:
+    """The synchronisations that were seen, and those that are allowed.
+
+    Attributes:
+        allowed: reasons by place, or by the directory or module that contains it.
+        seen: all synchronisations, allowed ones too.
+        outputs: number of CUDA tensors that operators returned; 0 means that nothing ran on the device.
+        building: whether synchronisation is ignored, because models and losses are being built.
+    """
+
+    allowed: Mapping[str, str]
+    seen: list[Synchronisation] = field(default_factory=list)
+    outputs: int = 0
+    building: bool = False
+
+    @contextmanager
+    def build(self) -> Iterator[None]:
+        """Ignore synchronisation in the body, which runs once for each trial."""
+        self.building = True
+        try:
+            yield
+        finally:
+            self.building = False
+
+    def report(self, operator: str) -> None:
+        """Note a synchronisation.
+
+        Raises:
+            HiddenSynchronisation: its place is not allowed.
+        """
+        if self.building:
+            return
+        found = Synchronisation(*_place(), operator)
+        self.seen.append(found)
+        if found.place not in self.allowed:
+            raise HiddenSynchronisation(f"the host waits for the device: {found}")
+
+
+@contextmanager
+def fake_cuda(allowed: Mapping[str, str] | None = None) -> Iterator[Watch]:
+    """Run the body with symbolic tensors; torch.device("cuda") can be used inside.
+
+    Args:
+        allowed: reasons by place (`module.py:function`) for the synchronisations that do not raise.
+    """
+    watch = Watch(allowed or {})
+    with ExitStack() as stack:
+        # A Triton kernel runs on addresses, so the plain operators run in its place.
+        stack.enter_context(patch.dict(os.environ, {VARIABLE: "0"}))
+        # Without a driver torch.autocast and GradScaler turn themselves off with a warning.
+        stack.enter_context(patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False))
+        stack.enter_context(patch("torch.cuda.is_bf16_supported", lambda *_, **__: True))
+        # The driver answers this one, and FakeTensorMode knows no such operator.
+        stack.enter_context(patch("torch.cuda.mem_get_info", lambda *_: (FREE_MEMORY, 2 * FREE_MEMORY)))
+        stack.callback(fit._training_stream.cache_clear)
+        for name, stand_in in _queues(watch).items():
+            stack.enter_context(patch(f"torch.cuda.{name}", stand_in))
+        # The threads of the engine are made once a process, one for each device of that time: none, without a GPU.
+        stack.enter_context(torch.autograd.set_multithreading_enabled(False))
+        # Real tensors are images on the CPU; they become symbolic ones on the CPU where they meet an operator.
+        stack.enter_context(_SymbolicMode(allow_non_fake_inputs=True))
+        stack.enter_context(patch.object(Tensor, "_make_subclass", staticmethod(_hidden_device)))
+        stack.enter_context(patch.object(FakeTensor, "is_cuda", property(_is_cuda), create=True))
+        stack.enter_context(_Watching(watch))
+        stack.enter_context(_WithoutValues(watch))
+        yield watch
+
+
+def on_cuda(module: nn.Module) -> Any:
+    """A copy of a module with symbolic parameters and buffers on the CUDA device.
+
+    `Module.to` cannot do this: it insists on swapping FakeTensors in place, which other references to them prevent.
+    """
+    tensors = [*module.parameters(), *module.buffers()]
+    return copy.deepcopy(module, {id(tensor): _moved(tensor) for tensor in tensors})
+
+
+def _moved(tensor: Tensor) -> Tensor:
+    layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
+    moved = torch.empty(tensor.shape, dtype=tensor.dtype, device=CUDA, memory_format=layout)
+    return nn.Parameter(moved, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else moved
+
+
+def _queues(watch: Watch) -> dict[str, Any]:
+    """Stand-ins for streams and events of torch.cuda, which need a driver.
+
+    Symbolic work has no order in time, so the only thing to note is that the host waits.
+    """
+
+    class Event:
+        def __init__(self, enable_timing: bool = False) -> None:
+            pass
+
+        def record(self, stream: Any = None) -> None:
+            pass
+
+        def synchronize(self) -> None:
+            watch.report("cudaEventSynchronize")
+
+    class Stream:
+        def __init__(self, device: torch.device | None = None) -> None:
+            pass
+
+        def wait_stream(self, stream: Any) -> None:
+            pass
+
+        def wait_event(self, event: Any) -> None:
+            pass
+
+        def synchronize(self) -> None:
+            watch.report("cudaStreamSynchronize")
+
+    return {
+        "Event": Event,
+        "Stream": Stream,
+        "current_stream": Stream,
+        "stream": nullcontext,
+        "device": nullcontext,
+        "synchronize": lambda device=None: watch.report("cudaDeviceSynchronize"),
+    }
+
+
+_make_subclass = Tensor._make_subclass
+
+
+def _hidden_device(cls: type, *args: Any, device_for_backend_keys: torch.device | None = None, **kwargs: Any) -> Tensor:
+    """Make a FakeTensor that only Python sees on the CUDA device; for C++ it is on the meta device.
+
+    The autograd engine asks the driver for the streams of CUDA tensors, which is an error without a driver.
+    """
+    if device_for_backend_keys is not None and device_for_backend_keys.type == "cuda":
+        kwargs["dispatch_device"] = False
+    return _make_subclass(cls, *args, device_for_backend_keys=device_for_backend_keys, **kwargs)
+
+
+class _SymbolicMode(FakeTensorMode):
+    """FakeTensorMode that undoes what `_hidden_device` does to tensors made in C++ like a given one."""
+
+    def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return super().dispatch(func, types, args, _shown_device(kwargs or {}))
+
+
+def _shown_device(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Replace the device of a tensor that C++ code makes with the options of another one."""
+    if kwargs.get("device") is None or torch.device(kwargs["device"]).type != "meta":
+        return kwargs
+    return kwargs | {"device": CUDA}
+
+
+class _Watching(TorchDispatchMode):
+    """Report operators that wait for the device, and give what they would return some value or shape."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self._watch = watch
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = _shown_device(kwargs or {})
+        if func is aten._pin_memory.default:  # an allocation of the CUDA runtime
+            return args[0]
+        if (
+            func.namespace == "aten" and torch.is_inference_mode_enabled()
+        ):  # composite operators come as they are, instead of their parts
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        if _waits(func, args, kwargs):
+            self._watch.report(func.name())
+        replace = _STAND_INS.get(func)
+        result = replace(func, *args, **kwargs) if replace is not None else func(*args, **kwargs)
+        self._watch.outputs += any(map(_is_cuda, tree_leaves(result)))
+        return result
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Give arrays and numbers of some value for tensors on the CPU that have none."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self._watch = watch
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__deepcopy__ and isinstance(args[0], FakeTensor):  # it asks for an address
+            made = torch.empty_strided(args[0].shape, args[0].stride(), dtype=args[0].dtype, device=args[0].device)
+            return args[1].setdefault(id(args[0]), made.requires_grad_(args[0].requires_grad))
+        if func in (Tensor.numpy, Tensor.tolist) and isinstance(args[0], FakeTensor):
+            if func is Tensor.tolist and args[0].is_cuda:
+                self._watch.report("tolist")
+            assert func is Tensor.tolist or not args[0].is_cuda, "a CUDA tensor has no numpy array"
+            with torch.utils._python_dispatch._disable_current_modes():
+                return func(torch.zeros(args[0].shape, dtype=args[0].dtype))
+        return func(*args, **(kwargs or {}))
+
+
+def _is_cuda(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.device.type == "cuda"
+
+
+def _waits(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether an operator makes the host wait: it copies between host and device, or its result depends on values."""
+    if func is aten._to_copy.default:
+        there = torch.device(kwargs.get("device") or args[0].device)
+        return _crosses(args[0].device, there) and not kwargs.get("non_blocking", False)
+    if func is aten.copy_.default:
+        non_blocking = args[2] if len(args) > 2 else kwargs.get("non_blocking", False)
+        return _crosses(args[0].device, args[1].device) and not non_blocking
+    if func in _INDEXED:
+        return _is_cuda(args[0]) and _indices_wait(func, args)
+    if not any(map(_is_cuda, tree_leaves((args, kwargs)))):
+        return False
+    return torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags
+
+
+_INDEXED = (
+    aten.index.Tensor,
+    aten.index_put.default,
+    aten.index_put_.default,
+    aten._index_put_impl_.default,
+    aten._unsafe_index_put.default,
+)
+
+
+def _indices_wait(func: Any, args: tuple[Any, ...]) -> bool:
+    indices = [index for index in args[1] if index is not None]
+    if any(not _is_cuda(index) for index in indices):  # they are copied
+        return True
+    masks = any(index.dtype in (torch.bool, torch.uint8) for index in indices)
+    filled = func is not aten.index.Tensor and args[2].numel() == 1  # which is masked_fill
+    return masks and not filled
+
+
+def _crosses(one: torch.device, other: torch.device) -> bool:
+    return one.type != other.type and "cuda" in (one.type, other.type)
+
+
+def _number(func: Any, tensor: Tensor) -> bool | int | float:
+    """A value that ends no loop early and makes no loss infinite."""
+    if tensor.dtype == torch.bool:
+        return True
+    return 0.5 if tensor.is_floating_point() else 1
+
+
+def _all_nonzero(func: Any, tensor: Tensor) -> Tensor:
+    return tensor.new_empty((tensor.numel(), tensor.ndim), dtype=torch.int64)
+
+
+def _bins(func: Any, tensor: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+    return tensor.new_empty(max(1, minlength), dtype=torch.int64 if weights is None else weights.dtype)
+
+
+def _all_selected(func: Any, tensor: Tensor, mask: Tensor) -> Tensor:
+    return tensor.expand(torch.broadcast_shapes(tensor.shape, mask.shape)).flatten().clone()
+
+
+def _indexed(func: Any, tensor: Tensor, indices: list[Tensor | None], *rest: Any) -> Tensor:
+    """Index with masks as if all of each mask were true."""
+    plain: list[Tensor | None] = []
+    for index in indices:
+        mask = index is not None and index.dtype in (torch.bool, torch.uint8)
+        plain += _all_nonzero(func, index).unbind(1) if mask and index is not None else [index]
+    return func(tensor, plain, *rest)
+
+
+def _fused_sgd(func: Any, *tensors: Any, **options: Any) -> None:
+    """Check the devices of an update that has no symbolic form, as its kernel would."""
+    found = {tensor.device for tensor in tree_leaves((tensors, options)) if isinstance(tensor, Tensor)}
+    if len(found) > 1:
+        raise RuntimeError(f"{func.name()}: expected all tensors on the same device, found {sorted(map(str, found))}")
+
+
+_STAND_INS: dict[Any, Callable[..., Any]] = {
+    aten._local_scalar_dense.default: _number,
+    aten.nonzero.default: _all_nonzero,
+    aten.bincount.default: _bins,
+    aten.masked_select.default: _all_selected,
+    aten.index.Tensor: _indexed,
+    aten._fused_sgd_.default: _fused_sgd,
+    aten._fused_sgd_.tensor_lr: _fused_sgd,
+    aten.equal.default: lambda func, one, other: True,
+}
+
+
+def _place() -> tuple[str, int]:
+    """Where in fcnlab the running operator was called: `module.py:function` and the line."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        file = Path(frame.f_code.co_filename)
+        if PACKAGE in file.parents:
+            return f"{file.relative_to(PACKAGE).as_posix()}:{frame.f_code.co_qualname}", frame.f_lineno
+        frame = frame.f_back  # type: ignore[assignment]
+    return "outside fcnlab", 0

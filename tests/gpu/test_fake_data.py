@@ -1,0 +1,124 @@
+"""Augmentation and evaluation on symbolic CUDA tensors: all on one device, and no batch is waited for."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fcnlab.data.augment import Augmentation, Blur, Jitter
+from fcnlab.data.batches import TrainingBatches
+from fcnlab.data.decoded import DecodedSplit
+from fcnlab.data.shapes import Shapes
+from fcnlab.metrics import figures
+from fcnlab.training.evaluate import evaluate_split
+from fcnlab.training.predict import predictions
+from fcnlab.training.protocol import Protocol
+from tests.gpu.fake import CUDA, Watch, fake_cuda
+from tests.gpu.test_fake_training import symbolic_model
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+PLAIN = Augmentation(crop=(48, 64), scale=None, flip=0.5, fill=(124, 116, 104))
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "crop and flip": PLAIN,
+    "padded": replace(PLAIN, crop=(128, 160)),
+    "scale": replace(PLAIN, scale=(0.5, 2.0)),
+    "jitter": replace(PLAIN, jitter=Jitter(0.5, 0.5, 0.5, 0.1)),
+    "rotation": replace(PLAIN, rotate=20.0),
+    "blur": replace(PLAIN, blur=Blur(1.0, (0.5, 1.5))),
+    "another crop where one class dominates": replace(PLAIN, cat_max_ratio=0.75),
+}
+
+
+def decoded(images: int) -> DecodedSplit:
+    """Samples that are decoded already: real tensors on the CPU."""
+    shapes = Shapes(train=images, val=1, test=1, height=72, width=96, seed=0)
+    split = DecodedSplit(shapes.split("train"))
+    assert all(split[index].image.device.type == "cpu" for index in range(images))
+    return split
+
+
+NORMALISING = {
+    "data/batches.py:_row_levels": "copies mean and deviation once for each width; symbolic copies are not kept",
+}
+"""Where augmentation may wait for the device."""
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_augmented_batches_are_on_the_device_and_not_waited_for(name: str) -> None:
+    split = decoded(5)
+    with fake_cuda(NORMALISING) as watch:
+        with watch.build():
+            batches = TrainingBatches(
+                split, batch=2, augmentation=AUGMENTATIONS[name], mean=MEAN, std=STD, seed=0, device=CUDA
+            )
+        for epoch in (0, 1):
+            made = list(batches.epoch(epoch))
+            assert len(made) == 2
+            for images, labels in made:
+                assert images.device == labels.device == CUDA
+                assert images.shape == (2, 3, *AUGMENTATIONS[name].crop) and images.dtype == torch.float32
+                assert images.is_contiguous(memory_format=torch.channels_last)
+                assert labels.shape == (2, *AUGMENTATIONS[name].crop) and labels.dtype == torch.uint8
+    assert watch.outputs > 20
+
+
+COUNTS = NORMALISING | {
+    "training/evaluate.py:_in_order": "copies the counts of a whole split to the host, once",
+    "metrics.py:joint_counts": "a histogram; only the plain operators count in this way, the Triton kernel does not",
+}
+"""Where evaluation may wait for the device."""
+
+PROTOCOLS = {
+    "plain": Protocol(),
+    "scales and flips": Protocol(scales=(0.5, 1.0), flip=True),
+    "windows": Protocol(window=(32, 48), stride=(32, 32)),
+}
+
+
+def evaluated(watch: Watch, split: DecodedSplit, **options: Any) -> Any:
+    return evaluate_split(
+        symbolic_model(watch, "fcn8s"),
+        split,
+        classes=5,
+        mean=MEAN,
+        std=STD,
+        device=CUDA,
+        autocast=nullcontext,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_evaluation_waits_once_for_each_kind_of_count(name: str) -> None:
+    split = decoded(7)
+    with fake_cuda(COUNTS) as watch:
+        counts = evaluated(watch, split, batch=2, boundaries=True, protocol=PROTOCOLS[name])
+    assert counts.areas.shape == counts.boundaries.shape == (7, 5, 3)
+    assert [seen.place for seen in watch.seen].count("training/evaluate.py:_in_order") == 2
+    assert figures(counts.areas).class_iou
+
+
+def test_evaluation_waits_only_for_predictions_that_are_wanted() -> None:
+    split, told = decoded(6), []
+    allowed = COUNTS | {"training/evaluate.py:evaluate_split": "copies a batch of predictions that somebody wants"}
+
+    def keep(index: int, prediction: Tensor) -> None:
+        assert prediction.device.type == "cpu"
+        told.append(index)
+
+    with fake_cuda(allowed) as watch:
+        evaluated(watch, split, batch=2, on_prediction=keep, predictions_of=range(3))
+    assert told == [0, 1, 2]
+    assert [seen.place for seen in watch.seen].count("training/evaluate.py:evaluate_split") == 2  # of three batches
+
+
+def test_predictions_stay_on_the_device() -> None:
+    with fake_cuda():
+        predicted = predictions(torch.empty(2, 5, 8, 9, device=CUDA))
+        assert (predicted.device, predicted.dtype, predicted.shape) == (CUDA, torch.uint8, (2, 8, 9))

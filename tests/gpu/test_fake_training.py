@@ -1,0 +1,167 @@
+"""Training on symbolic CUDA tensors: all on one device, and no step waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fcnlab.models import FCN
+from fcnlab.spec.catalog import builtin
+from fcnlab.spec.config import Backbone, Head, Upsampler, Variant
+from fcnlab.training import hardware
+from fcnlab.training.fit import fit
+from fcnlab.training.fused import FusedUpsampleLoss, fusible
+from fcnlab.training.losses import Loss
+from fcnlab.training.optim import OPTIMIZERS, MovingAverage, optimizer
+from fcnlab.trial.build import build_model
+from tests.gpu.fake import CUDA, Watch, fake_cuda, on_cuda
+
+CATALOG = builtin()
+CLASSES = 5
+
+ALLOWED = {
+    "training/fit.py:fit": "reads the loss once an epoch",
+}
+"""Where the host may wait for the device while a model trains."""
+
+
+class Batches:
+    """Symbolic batches of four images."""
+
+    def __init__(self, steps: int = 1) -> None:
+        self.steps = steps
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(self.steps):
+            images = torch.empty(4, 3, 64, 64, device=CUDA).contiguous(memory_format=torch.channels_last)
+            yield images, torch.empty(4, 64, 64, dtype=torch.uint8, device=CUDA)
+
+
+def variant(head: str, upsampler: str = "bilinear") -> Variant:
+    """A variant from random weights, with the smallest backbone that the head goes with."""
+    of_head, of_upsampler = CATALOG.get("head", head), CATALOG.get("upsampler", upsampler)
+    assert isinstance(of_head, Head) and isinstance(of_upsampler, Upsampler)
+    of_backbone = CATALOG.get("backbone", "vgg16-paper-scratch" if of_head.type == "paper" else "tiny-scratch")
+    assert isinstance(of_backbone, Backbone)
+    return Variant(backbone=of_backbone, head=of_head, upsampler=of_upsampler)
+
+
+def symbolic_model(watch: Watch, head: str, upsampler: str = "bilinear") -> FCN:
+    with watch.build():
+        model: FCN = on_cuda(build_model(variant(head, upsampler), CLASSES, seed=0))
+    return model
+
+
+def train(watch: Watch, model: FCN, loss: Any, *, name: str = "sgd", steps: int = 1, **options: Any) -> None:
+    """Train one epoch, and check that every parameter has its gradient on the device."""
+    defaults: dict[str, Any] = {"autocast": nullcontext, "after_epoch": lambda epoch: None}
+    made = optimizer(name, model, lr=0.1, weight_decay=0.01)
+    fit(
+        model,
+        Batches(steps),  # type: ignore[arg-type]
+        epochs=1,
+        start=0,
+        loss=loss,
+        optimizer=made,
+        factor=lambda step: 1.0,
+        **(defaults | options),
+    )
+    assert watch.outputs > 100
+    used = [parameter for parameter in model.parameters() if parameter.grad is not None]
+    assert used and all(parameter.grad.device == CUDA for parameter in used)  # type: ignore[union-attr]
+
+
+def fused(watch: Watch, model: FCN, loss: Loss) -> FusedUpsampleLoss:
+    assert fusible(loss, model.head)
+    with watch.build():
+        return FusedUpsampleLoss(loss, model.head)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("head", CATALOG.names("head"))
+def test_every_head_trains_on_one_device_without_waiting(head: str) -> None:
+    with fake_cuda(ALLOWED) as watch:
+        model = symbolic_model(watch, head)
+        train(watch, model, Loss())
+        if fusible(Loss(), model.head):
+            train(watch, model, fused(watch, model, Loss()))
+
+
+@pytest.mark.parametrize("upsampler", CATALOG.names("upsampler"))
+def test_every_upsampler_trains_on_one_device_without_waiting(upsampler: str) -> None:
+    with fake_cuda(ALLOWED) as watch:
+        model = symbolic_model(watch, "fcn16s", upsampler)
+        train(watch, model, fused(watch, model, Loss()) if fusible(Loss(), model.head) else Loss())
+
+
+LOSSES: dict[str, dict[str, Any]] = {
+    "pixel_mean": {},
+    "image_mean_sum": {"reduction": "image_mean_sum"},
+    "pixel_sum": {"reduction": "pixel_sum"},
+    "class weights": {"class_weights": True},
+    "class weights by image": {"class_weights": True, "reduction": "image_mean_sum"},
+    "label smoothing": {"label_smoothing": 0.1},
+    "weights and smoothing": {"class_weights": True, "label_smoothing": 0.1},
+    "half a weight": {"weight": 0.5},
+    "focal": {"focal": 2.0},
+    "focal with weights": {"focal": 2.0, "class_weights": True},
+    "dice": {"dice": 1.0},
+    "dice only": {"dice": 1.0, "weight": 0.0},
+    "ohem": {"ohem": (0.7, 0.1)},
+    "lovasz": {"lovasz": 0.5},
+    "lovasz only": {"lovasz": 1.0, "weight": 0.0},
+    "all that adds up": {"ohem": (0.7, 0.1), "dice": 0.5, "lovasz": 0.5, "class_weights": True},
+}
+
+
+def made_loss(options: dict[str, Any]) -> Loss:
+    weights = torch.empty(CLASSES, device=CUDA) if options.get("class_weights") else None
+    return Loss(**(options | {"class_weights": weights}))
+
+
+@pytest.mark.parametrize("head", ["fcn32s", "dilated8-aux"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_do_not_wait(name: str, head: str) -> None:
+    with fake_cuda(ALLOWED) as watch:
+        model, loss = symbolic_model(watch, head), made_loss(LOSSES[name])
+        train(watch, model, loss)
+        if fusible(loss, model.head):
+            train(watch, model, fused(watch, model, loss))
+
+
+def test_class_weights_on_the_cpu_are_an_error() -> None:
+    with fake_cuda(ALLOWED) as watch, pytest.raises(RuntimeError, match="same device"):
+        train(watch, symbolic_model(watch, "fcn32s"), Loss(class_weights=torch.ones(CLASSES)))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_steps_without_waiting(name: str) -> None:
+    with fake_cuda(ALLOWED) as watch:
+        train(watch, symbolic_model(watch, "fcn32s"), Loss(), name=name, steps=2)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_bf16_micro_batches_and_clipping_do_not_wait(plain: bool) -> None:
+    with fake_cuda(ALLOWED) as watch:
+        model = symbolic_model(watch, "fcn8s")
+        options = {"accumulate": 2, "clip_norm": 1.0, "autocast": hardware.autocast(CUDA, "bf16")}
+        train(watch, model, Loss() if plain else fused(watch, model, Loss()), **options)
+
+
+def test_the_moving_average_does_not_wait() -> None:
+    with fake_cuda(ALLOWED) as watch:
+        model = symbolic_model(watch, "fcn32s")
+        train(watch, model, Loss(), average=MovingAverage(model, 0.9), steps=2)
+
+
+def test_an_epoch_waits_as_often_whatever_its_number_of_steps() -> None:
+    counts = []
+    for steps in (1, 4):
+        with fake_cuda(ALLOWED) as watch:
+            train(watch, symbolic_model(watch, "fcn32s"), Loss(), steps=steps)
+        counts.append(len(watch.seen))
+    assert counts[0] == counts[1] > 0
