@@ -50,14 +50,15 @@ MOST_ROWS = 256
 def _row_levels(values: Sequence[float], width: int, device: torch.device) -> Tensor:
     """Return `grey_levels` of the values for each pixel of a row, float32 [3 * width], on a device.
 
-    On other devices than the CPU the tensor is kept, since to copy it again would stop the host for every batch.
+    On other devices than the CPU the tensor is kept, so that it is not copied for every batch.
     """
     if device.type == "cpu":
         return grey_levels(values).repeat(width)
     key = (tuple(values), width, device)
     if key not in _ROW_LEVELS:
         with torch.inference_mode(False):  # what evaluation makes is used in training, too
-            row = grey_levels(values).repeat(width).to(device)
+            host = torch.empty(len(values) * width, pin_memory=device.type == "cuda")
+            row = host.copy_(grey_levels(values).repeat(width)).to(device, non_blocking=True)
         if type(row) is not Tensor:  # a fake tensor belongs to its mode
             return row
         if len(_ROW_LEVELS) >= MOST_ROWS:

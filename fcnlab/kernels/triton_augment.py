@@ -26,8 +26,8 @@ from fcnlab.data.augment import Augmentation, Placement
 from fcnlab.data.base import IGNORE
 from fcnlab.data.decoded import RawBatch
 
-BLOCK = 1024
-"""Values of the result that one program computes."""
+BLOCK = 512
+"""Values of the result that one program computes: four for each of its threads, which they store at once."""
 
 LARGEST = 2**31
 """Bytes that one sample may have: offsets within it are 32-bit integers."""
