@@ -1,0 +1,73 @@
+"""Triton kernels are used where they can run, and a machine that cannot build them is told once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from fcnlab.kernels import switch
+
+CUDA = torch.device("cuda", 0)
+
+
+@pytest.fixture(autouse=True)
+def _forget(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for variable in (switch.VARIABLE, switch.INTERPRET):
+        monkeypatch.delenv(variable, raising=False)
+    switch._supported.cache_clear()
+    switch._driver_starts.cache_clear()
+    yield
+    switch._supported.cache_clear()
+    switch._driver_starts.cache_clear()
+
+
+class Driver:
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+
+    @property
+    def active(self) -> Driver:
+        return self
+
+    def get_current_target(self) -> str:
+        if self.error is not None:
+            raise self.error
+        return "cuda:90"
+
+
+def machine(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], error: Exception | None = None) -> None:
+    """Let torch see a GPU of a capability, and Triton start or fail."""
+    runtime = pytest.importorskip("triton.runtime", reason="Triton is not installed")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(runtime, "driver", Driver(error))
+
+
+def test_kernels_are_used_on_a_gpu_that_triton_supports(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, (9, 0))
+    assert switch.triton_available(CUDA)
+    monkeypatch.setenv(switch.VARIABLE, "0")
+    assert not switch.triton_available(CUDA)
+
+
+def test_kernels_are_not_used_on_an_older_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch, (6, 1))
+    assert not switch.triton_available(CUDA)
+
+
+def test_without_a_c_compiler_one_warning_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine(monkeypatch, (9, 0), RuntimeError("Failed to find C compiler."))
+    assert not switch.triton_available(CUDA)
+    assert not switch.triton_available(CUDA)
+    (record,) = caplog.records
+    assert "Failed to find C compiler" in record.getMessage()
+
+
+def test_on_the_cpu_kernels_run_only_in_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton", reason="Triton is not installed")
+    assert not switch.triton_available(torch.device("cpu"))
+    monkeypatch.setenv(switch.INTERPRET, "1")
+    assert switch.triton_available(torch.device("cpu"))
