@@ -38,6 +38,7 @@ def recipe(
     *,
     batch_norm: str = "train",
     recompute: bool = False,
+    compiled: bool = False,
     epochs: int = ENDLESS,
 ) -> config.Recipe:
     """Return the recipe of all sides: crops, flips and SGD with momentum.
@@ -48,6 +49,7 @@ def recipe(
         precision: of the forward pass, as in a recipe file.
         batch_norm: of the backbone, `train` or `frozen`.
         recompute: whether the backbone up to stride 8 is computed again in the backward pass.
+        compiled: whether the network is compiled on CUDA.
         epochs: over which the learning rate is scheduled; it is constant.
     """
     return config.Recipe.model_validate(
@@ -60,6 +62,7 @@ def recipe(
             "precision": precision,
             "batch_norm": batch_norm,
             "recompute": "stride8" if recompute else "none",
+            "compile": compiled,
         }
     )
 
@@ -125,4 +128,5 @@ def train(
         average=training.average,
         scaler=hardware.grad_scaler(device, precision),
         capturable=training.capturable,
+        compiled=wanted.compile and device.type == "cuda",
     )

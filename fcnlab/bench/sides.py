@@ -35,6 +35,8 @@ RECOMPUTED = ", recomputed"
 """Ends the name of ours where the backbone up to stride 8 is computed again, so that less memory is needed."""
 KEEPING = ", memory kept"
 """Ends the name of a peer that runs with the allocator setting that ours has."""
+COMPILED = ", compiled"
+"""Ends the name of ours where the network is compiled, on CUDA only."""
 CHANNELS_LAST = ", channels last"
 """Ends the name of a peer whose network is in channels-last layout, which its users leave out."""
 
@@ -44,7 +46,7 @@ ENDING = 20.0
 
 def is_ours(side: str) -> bool:
     """Return whether a side is one of ours."""
-    return side.removesuffix(RECOMPUTED) in (*OURS, TF32)
+    return side.removesuffix(RECOMPUTED).removesuffix(COMPILED) in (*OURS, TF32)
 
 
 def peer_name(side: str) -> str:
@@ -141,8 +143,24 @@ class Side:
         Raises:
             RunError: the process has ended, or does not answer in time; the message has the end of its output.
         """
-        self.about()
+        self.begin(seconds)
+        return self.end()
+
+    def begin(self, seconds: float = 0.0) -> None:
+        """Ask for a lap without waiting for it, so that others can work meanwhile.
+
+        Raises:
+            RunError: the process has ended.
+        """
         self._send(json.dumps(seconds))
+
+    def end(self) -> Lap:
+        """Wait for the lap that was asked for.
+
+        Raises:
+            RunError: the process has ended, or does not answer in time; the message has the end of its output.
+        """
+        self.about()
         return Lap(**json.loads(self._answer()))
 
     def close(self) -> None:
@@ -279,8 +297,14 @@ def train(setting: Setting, begin: Callable[..., None], after_epoch: Callable[[i
         from fcnlab.bench import ours
 
         name = setting.side.removesuffix(RECOMPUTED)
-        precision, recompute = name.removeprefix("ours "), setting.side.endswith(RECOMPUTED)
-        recipe = ours.recipe(setting.batch, setting.crop, precision, batch_norm=setting.batch_norm, recompute=recompute)
+        recipe = ours.recipe(
+            setting.batch,
+            setting.crop,
+            name.removesuffix(COMPILED).removeprefix("ours "),
+            batch_norm=setting.batch_norm,
+            recompute=setting.side.endswith(RECOMPUTED),
+            compiled=name.endswith(COMPILED),
+        )
         device = torch.device(setting.device)
         ours.train(setting.data, recipe, setting.backbone, setting.head, device, begin, after_epoch)
         return

@@ -1,0 +1,192 @@
+"""Measure fcnlab on a GPU: where a step's time goes, and training, evaluation and grids beside their peers.
+
+    python benchmarks/gpu/bench.py --out DIR --photos CAMVID --budget 420
+
+DIR/bench.json is rewritten after each section, DIR/logs holds what the sections printed. Each section runs in a process
+of its own, which is killed with all of its children where it overruns, so a fault ends only its section. Sections come
+in order of value; with a smaller budget the last ones are left out and the others take fewer or shorter measurements.
+`--smoke --device cpu` runs all of them at tiny sizes: the figures mean nothing, but everything is called.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from timings import REPOSITORY, SECTIONS, SMOKE, Context, Section, Sizes
+
+from results import Outcome, Results
+
+PEERS = ("torchvision", "d2l", "smp")
+GRACE = 45.0
+"""Seconds beyond its allowance after which a section is killed."""
+
+
+def main() -> int:
+    """Run the sections and return the exit code: 0 if all that ran have passed."""
+    given = parse()
+    if given.child is not None:
+        return run_child(given)
+    out = given.out.resolve()
+    (out / "logs").mkdir(parents=True, exist_ok=True)
+    header = {"device": given.device, "smoke": given.smoke, "budget": given.budget}
+    results = Results(out / "bench.json", header)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="fcnlab-gpu-bench-", dir=given.work) as folder:
+        work = Path(folder)
+        images = start_images(given, work, out)
+        try:
+            run_sections(given, work, results, images, began)
+        finally:
+            end(images)
+    print_tables(results)
+    return results.summarize()
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [section.name for section in SECTIONS]
+    parser.add_argument("--out", type=Path, required=True, help="folder for bench.json and the logs")
+    parser.add_argument("--section", nargs="+", choices=names, default=[], help="only these")
+    parser.add_argument("--budget", type=float, default=420.0, help="seconds for all sections")
+    parser.add_argument("--photos", type=Path, help="folder in CamVid's layout; synthetic images without it")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--peer", nargs="*", choices=PEERS, default=PEERS, help="peers of training [default: all]")
+    parser.add_argument("--work", type=Path, help="folder for temporary files [default: the system's]")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, to see that the sections run")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--allowance", type=float, help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def plan(budget: float, names: Sequence[str], smoke: bool) -> list[Section]:
+    """Return the sections to run: the named ones, or as many of all as the budget has the minimum for."""
+    if names or smoke:
+        return [section for section in SECTIONS if section.name in names or not names]
+    chosen, needed = [], 0.0
+    for section in SECTIONS:
+        needed += section.minimum
+        if needed > budget:
+            break
+        chosen.append(section)
+    return chosen
+
+
+def run_sections(
+    given: argparse.Namespace, work: Path, results: Results, images: subprocess.Popen[bytes], began: float
+) -> None:
+    """Run the planned sections, each with its share of the time that is left."""
+    chosen = plan(given.budget, given.section, given.smoke)
+    for section in SECTIONS:
+        if section not in chosen and not given.section:
+            skip(results, section, f"a budget of {given.budget:.0f} s does not reach it")
+    for number, section in enumerate(chosen):
+        if section.images and images.wait() != 0:
+            results.add(Outcome(section.name, False, 0.0, "the images were not made; see logs/images.txt"))
+            continue
+        left = given.budget - (time.monotonic() - began)
+        if not given.smoke and left < section.minimum:
+            skip(results, section, f"{left:.0f} s are left, {section.minimum:.0f} s are needed")
+            continue
+        share = section.weight / sum(other.weight for other in chosen[number:])
+        allowance = max(section.minimum, share * left)
+        results.add(run_section_apart(given, section, work, allowance))
+
+
+def skip(results: Results, section: Section, why: str) -> None:
+    """Record that a section was left out."""
+    results.add(Outcome(section.name, True, 0.0, f"skipped: {why}", {"skipped": why}))
+
+
+def start_images(given: argparse.Namespace, work: Path, out: Path) -> subprocess.Popen[bytes]:
+    """Start the process that writes the images, beside the sections that need none."""
+    sizes = SMOKE if given.smoke else Sizes()
+    command = [sys.executable, str(Path(__file__).with_name("images.py")), str(work / "data")]
+    command += ["--train", str(sizes.train), "--val", str(sizes.val)]
+    command += ["--sizes", sizes.sizes] if sizes.sizes else []
+    command += ["--processes", "1"] if given.smoke else []
+    command += ["--photos", str(given.photos)] if given.photos else []
+    paths = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+    with (out / "logs" / "images.txt").open("wb") as log:
+        environment = os.environ | {"PYTHONPATH": paths}
+        return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+
+
+def run_section_apart(given: argparse.Namespace, section: Section, work: Path, allowance: float) -> Outcome:
+    """Run a section in a process of its own and return its outcome; all of its processes are gone then."""
+    answer = work / f"{section.name}.json"
+    command = [sys.executable, str(Path(__file__).resolve()), "--out", str(given.out), "--section", section.name]
+    command += ["--device", given.device, "--work", str(work), "--child", str(answer), "--allowance", str(allowance)]
+    command += ["--peer", *given.peer]
+    command += ["--smoke"] if given.smoke else []
+    began = time.perf_counter()
+    context = Context(section.name, given.device, given.smoke, allowance, work, answer, tuple(given.peer))
+    error: str | None = None
+    with (given.out / "logs" / f"{section.name}.txt").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=context.environment(), start_new_session=True)
+        try:
+            process.wait(None if given.smoke else allowance + GRACE)
+        except subprocess.TimeoutExpired:
+            error = f"killed after {allowance + GRACE:.0f} s"
+        finally:
+            end(process)
+    seconds = time.perf_counter() - began
+    if not answer.is_file():
+        found: dict[str, Any] = {"result": {}, "error": f"no result, exit code {process.returncode}"}
+    else:
+        found = json.loads(answer.read_text(encoding="utf-8"))
+    error = error or found["error"] or (f"exit code {process.returncode}" if process.returncode else None)
+    result = found["result"]
+    last = str(error).strip().splitlines()[-1] if error else ""
+    return Outcome(section.name, error is None, seconds, last or str(result.get("detail", "")), result, error)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of a process and of its group."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def run_child(given: argparse.Namespace) -> int:
+    """Run one section in this process."""
+    (name,) = given.section
+    context = Context(name, given.device, given.smoke, given.allowance, given.work, given.child, tuple(given.peer))
+    sys.path.insert(0, str(REPOSITORY / "benchmarks" / "peers"))
+    os.environ.update(context.environment())
+    try:
+        result = importlib.import_module(f"timings.{name}").measure(context)
+    except Exception:  # noqa: BLE001 - recorded with its traceback, beside what was measured before
+        saved = json.loads(context.answer.read_text())["result"] if context.answer.is_file() else {}
+        traceback.print_exc()
+        context.save(saved, traceback.format_exc())
+        return 1
+    context.save(result)
+    return 0
+
+
+def print_tables(results: Results) -> None:
+    """Print the rows that the sections have made for people."""
+    for outcome in results.outcomes:
+        rows = outcome.result.get("table", [])
+        if rows:
+            print(f"\n{outcome.section}")
+        for name, value in rows:
+            print(f"  {name:<58} {value}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,292 @@
+"""The sections of `bench.py`, one module each with a function `measure(context)`, and what they share.
+
+Nothing here imports torch or fcnlab at the top level, so that a missing package fails its section only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from fcnlab.data.base import Pair
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+PEERS = REPOSITORY / "benchmarks" / "peers"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section and its share of the time.
+
+    Attributes:
+        name: of the module.
+        weight: its share of the budget, relative to those of the others.
+        minimum: seconds without which it is not started.
+        images: whether it needs the generated images.
+    """
+
+    name: str
+    weight: float
+    minimum: float
+    images: bool = True
+
+
+SECTIONS = (
+    Section("environment", 12, 10, images=False),
+    Section("step", 30, 20),
+    Section("training", 165, 60),
+    Section("evaluation", 25, 20),
+    Section("augmentation", 20, 15),
+    Section("trial", 25, 20),
+    Section("colocation", 55, 45),
+    Section("grid", 90, 60),
+)
+"""All sections, the most valuable first."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of everything that is measured.
+
+    Attributes:
+        crop: height and width of a training image.
+        batch: images per training step.
+        rounds: how often each figure is taken.
+        train, val: images of the generated splits.
+        epoch: at most so many images of the training split are used to measure training.
+        sizes: heights and widths of the generated images, as `images.py` takes them; None for VOC's.
+        backbones: of the two sizes of networks.
+        lap: seconds that a side trains in each round, at least.
+        gemm: rows and columns of the matrices.
+        copy: bytes of the tensors that are copied.
+    """
+
+    crop: tuple[int, int] = (320, 480)
+    batch: int = 32
+    rounds: int = 3
+    train: int = 1464
+    val: int = 1449
+    epoch: int = 1024
+    sizes: str | None = None
+    backbones: tuple[str, str] = ("resnet18", "resnet50")
+    lap: float = 2.0
+    gemm: int = 8192
+    copy: int = 2**31
+
+
+SMOKE = Sizes(
+    crop=(64, 64), batch=2, rounds=1, train=8, val=4, epoch=4, sizes="96x128", lap=0.0, gemm=64, copy=2**16,
+    backbones=("resnet18", "resnet18"),
+)  # fmt: skip
+
+
+@dataclass
+class Context:
+    """What a section is given.
+
+    Attributes:
+        name: of the section.
+        device: `cuda` or `cpu`.
+        smoke: whether sizes are tiny and figures mean nothing.
+        allowance: seconds that the section may take.
+        work: folder for files of all sections: `data` is a data root with generated images, `cache` fcnlab's cache.
+        answer: file that `save` writes.
+        peers: of training, those that are compared.
+    """
+
+    name: str
+    device: str
+    smoke: bool
+    allowance: float
+    work: Path
+    answer: Path
+    peers: tuple[str, ...]
+    sizes: Sizes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sizes = SMOKE if self.smoke else Sizes()
+        self._began = time.monotonic()
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left of the allowance; without end in a smoke run."""
+        return float("inf") if self.smoke else self.allowance - (time.monotonic() - self._began)
+
+    @property
+    def data(self) -> Path:
+        """The data root."""
+        return self.work / "data"
+
+    def save(self, result: dict[str, Any], error: str | None = None) -> None:
+        """Write the result so far, atomically: a section that is killed leaves it."""
+        from results import write_json
+
+        write_json(self.answer, {"result": result, "error": error})
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device as torch names it."""
+        import torch
+
+        return torch.device(self.device)
+
+    def note(self, **values: Any) -> None:
+        """Keep values for later sections, which read them from `notes`."""
+        from results import write_json
+
+        write_json(self.work / "notes.json", self.notes | values)
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What earlier sections have noted."""
+        file = self.work / "notes.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+    def files(self, split: str) -> list[tuple[Path, Path]]:
+        """Return the image and the mask of all generated samples of a split."""
+        lines = (self.data / f"{split}.txt").read_text(encoding="utf-8").splitlines()
+        return [(Path(image), Path(mask)) for image, mask in (line.split("\t") for line in lines)]
+
+    def pairs(self, count: int | None = None) -> list[Pair]:
+        """Return the first training samples that hold a crop, `count` at most; smaller ones d2l's code leaves out."""
+        from PIL import Image
+
+        from fcnlab.data.base import Pair
+
+        found = []
+        for image, mask in self.files("train"):
+            with Image.open(image) as opened:
+                if opened.height >= self.sizes.crop[0] and opened.width >= self.sizes.crop[1]:
+                    found.append(Pair(image.stem, image, mask))
+            if len(found) == count:
+                break
+        return found
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Return the environment of processes: this checkout, the cache of all sections, and the device."""
+        return os.environ | {
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH")))),
+            "FCNLAB_CACHE": str(self.work / "cache"),
+            "FCNLAB_DEVICE": self.device,
+            **more,
+        }
+
+    def process(self, *arguments: str | Path) -> tuple[float, str, int]:
+        """Run a Python process to its end, at most for the time that is left and a minute.
+
+        Returns:
+            Wall-clock seconds, its whole output, and its exit code.
+
+        Raises:
+            RuntimeError: it did not end; the message has the end of its output.
+        """
+        command = [sys.executable, *map(str, arguments)]
+        began = time.perf_counter()
+        try:
+            done = subprocess.run(
+                command,
+                env=self.environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=None if self.smoke else max(self.left, 0) + 30,
+            )
+        except subprocess.TimeoutExpired as error:
+            output = (error.output or b"").decode(errors="replace")[-2000:]
+            raise RuntimeError(f"{command} has not ended after {error.timeout:.0f} s:\n{output}") from None
+        return time.perf_counter() - began, done.stdout.decode(errors="replace"), done.returncode
+
+    def command(self, *arguments: str | Path) -> tuple[float, str]:
+        """Run a Python process as `process` does, and return its seconds and output.
+
+        Raises:
+            RuntimeError: it failed or did not end; the message has the end of its output.
+        """
+        seconds, output, code = self.process(*arguments)
+        if code:
+            raise RuntimeError(f"{list(map(str, arguments))} failed with exit code {code}:\n{output[-3000:]}")
+        return seconds, output
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median, the smallest and the largest of a few measurements."""
+
+    median: float
+    min: float
+    max: float
+    rounds: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Summarize measurements, of which there is one at least."""
+        return cls(statistics.median(values), min(values), max(values), len(values))
+
+    def json(self) -> dict[str, float]:
+        """Return plain values."""
+        return asdict(self)
+
+    def text(self, digits: int = 1, factor: float = 1.0) -> str:
+        """Return all three as text, multiplied by a factor."""
+        return (
+            f"{factor * self.median:,.{digits}f} ({factor * self.min:,.{digits}f} to {factor * self.max:,.{digits}f})"
+        )
+
+
+def rounds(work: Callable[[], Any], device: torch.device, count: int, iterations: int = 1) -> Spread:
+    """Return the seconds of one iteration, measured in rounds of several after one that does not count.
+
+    On CUDA the time is that between two events of the current stream, on the CPU that of the clock.
+    """
+    import torch
+
+    work()
+    seconds = []
+    for _ in range(count):
+        if device.type == "cuda":
+            began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda.synchronize(device)
+            began.record()
+            for _ in range(iterations):
+                work()
+            ended.record()
+            ended.synchronize()
+            seconds.append(began.elapsed_time(ended) / 1e3 / iterations)
+        else:
+            start = time.perf_counter()
+            for _ in range(iterations):
+                work()
+            seconds.append((time.perf_counter() - start) / iterations)
+    return Spread.of(seconds)
+
+
+def repeated(work: Callable[[], int], device: torch.device, count: int, at_least: float) -> Spread:
+    """Return images per second of work that is repeated in each round for some seconds at least.
+
+    The work returns its number of images. The clock is read after a synchronization.
+    """
+    from fcnlab.bench.machine import synchronize
+
+    work()
+    synchronize(device)
+    rates = []
+    for _ in range(count):
+        images, start = 0, time.perf_counter()
+        while True:
+            images += work()
+            synchronize(device)
+            seconds = time.perf_counter() - start
+            if seconds >= at_least:
+                break
+        rates.append(images / seconds)
+    return Spread.of(rates)

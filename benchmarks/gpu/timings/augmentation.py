@@ -1,0 +1,78 @@
+"""Batches per second of augmentation by kind: ours on the device, torchvision's in eight processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import count
+from typing import Any
+
+from timings import Context, Spread, repeated
+
+KINDS: dict[str, dict[str, Any]] = {
+    "crop, flip": {},
+    "crop, flip, scale": {"scale": (0.5, 2.0)},
+    "crop, flip, scale, jitter": {
+        "scale": (0.5, 2.0),
+        "jitter": {"brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 0.1},
+    },
+}
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def measure(context: Context) -> dict[str, Any]:
+    """Time whole epochs of batches of each kind; the samples are on the device already."""
+    import torch
+
+    from fcnlab.bench import ours, peer
+    from fcnlab.data.batches import TrainingBatches
+    from fcnlab.data.decoded import open_decoded
+    from fcnlab.spec.config import Recipe
+    from fcnlab.trial.build import build_augmentation
+
+    sizes, device = context.sizes, context.torch_device
+    pairs = context.pairs(sizes.epoch)
+    split = open_decoded(ours.Files(pairs), "train")
+    result: dict[str, Any] = {"images": len(pairs), "batch": sizes.batch, "crop": sizes.crop, "kinds": {}}
+    table = []
+    at_least = min(sizes.lap, 1.0)
+    for name, extra in KINDS.items():
+        plain = ours.recipe(sizes.batch, sizes.crop, "bf16")
+        recipe = Recipe.model_validate(plain.model_dump() | extra)
+        batches = TrainingBatches(
+            split,
+            batch=sizes.batch,
+            augmentation=build_augmentation(recipe, MEAN),
+            mean=MEAN,
+            std=STD,
+            seed=0,
+            device=device,
+        )
+        found = repeated(epochs(batches.epoch), device, sizes.rounds + 2, at_least)
+        result["kinds"][name] = {"ours": {"images_per_s": found.json(), "batches_per_s": found.median / sizes.batch}}
+        table.append((f"ours: {name}, images/s", found.text(0)))
+        context.save(result | {"table": table})
+    for name, extra in list(KINDS.items())[:2]:
+        if context.left < 8:
+            break
+        short = sizes.crop[0]
+        resize = (int(extra["scale"][0] * short), int(extra["scale"][1] * short)) if "scale" in extra else None
+        files = [(pair.image, pair.mask) for pair in pairs]
+        loader = peer("data").loader(files, sizes.crop, sizes.batch, resize, 8 if device.type == "cuda" else 0)
+
+        def batches_of(_: int, loader: Iterable[Any] = loader) -> Iterable[Any]:
+            for images, labels in loader:
+                yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+
+        torch.manual_seed(0)
+        found = repeated(epochs(batches_of), device, sizes.rounds, sizes.lap)
+        result["kinds"][name]["torchvision"] = {"images_per_s": found.json()}
+        table.append((f"torchvision, 8 workers: {name}, images/s", found.text(0)))
+        context.save(result | {"table": table})
+    first = result["kinds"]["crop, flip"]["ours"]["images_per_s"]
+    return result | {"table": table, "detail": f"crop, flip: {Spread(**first).text(0)} images/s"}
+
+
+def epochs(batches: Callable[[int], Iterable[Any]]) -> Callable[[], int]:
+    """Return what makes the batches of one epoch after the other and returns the number of images of each."""
+    numbers = count()
+    return lambda: sum(len(images) for images, _ in batches(next(numbers)))

@@ -1,0 +1,268 @@
+"""Where the time of a training step goes: ResNet-18 FCN-32s with d2l's dense upsampler, in bf16."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from timings import Context, Spread
+
+if TYPE_CHECKING:
+    import torch
+
+PHASES = ("batch", "forward and loss", "backward", "optimizer")
+VARIANTS = {
+    "as a trial": {},
+    "without CUDA graphs": {"FCNLAB_CUDA_GRAPHS": "0"},
+    "without Triton": {"FCNLAB_TRITON": "0"},
+    "without both": {"FCNLAB_CUDA_GRAPHS": "0", "FCNLAB_TRITON": "0"},
+}
+PROFILED = 5
+"""Steps that torch's profiler records."""
+TOP = 15
+"""Kernels that are listed, by their device time."""
+IMAGES = 512
+
+
+def measure(context: Context) -> dict[str, Any]:
+    """Time the phases of a step, profile it, and time whole epochs with and without what makes them faster."""
+    pairs = context.pairs(min(IMAGES, context.sizes.epoch))
+    steps = 2 if context.smoke else 30
+    result: dict[str, Any] = {
+        "network": f"{context.sizes.backbones[0]} fcn32s, d2l-bilinear",
+        "batch": context.sizes.batch,
+        "crop": context.sizes.crop,
+        "precision": "bf16",
+        "variants": {},
+    }
+    table = []
+    trained = Trained(context, pairs)
+    result["phases"] = phases(trained, steps)
+    table += [(f"{name}, ms", Spread(**found["device"]).text(2, 1e3)) for name, found in result["phases"].items()]
+    context.save(result)
+    for name in ("as a trial", "without CUDA graphs"):
+        with variables(VARIANTS[name]):
+            backward = trained.backward()
+            for _ in range(5):
+                trained.step(backward)
+            result.setdefault("profiles", {})[name] = found = profile(trained, backward)
+        table.append((f"kernels per step, {name}", f"{found['kernels_per_step']:.0f}"))
+        table.append((f"device busy, ms per step, {name}", f"{1e3 * found['device_seconds_per_step']:.2f}"))
+        context.save(result)
+    count = 1 if context.smoke else context.sizes.rounds + 2
+    for name in list(VARIANTS)[: 2 if context.smoke else None]:
+        if context.left < 5:
+            break
+        with variables(VARIANTS[name]):
+            result["variants"][name] = found = whole_steps(Trained(context, pairs), count, steps)
+        table.append((f"whole step, {name}, ms", Spread(**found["step"]).text(2, 1e3)))
+        table.append((f"launched by the host in, {name}, ms", Spread(**found["host"]).text(2, 1e3)))
+        context.save(result)
+    whole = result["variants"].get("as a trial")
+    detail = f"{1e3 * whole['step']['median']:.2f} ms per step" if whole else ""
+    return result | {"table": table, "detail": detail}
+
+
+class Trained:
+    """A network and all that trains it, built as a trial builds it."""
+
+    def __init__(self, context: Context, pairs: list[Any]) -> None:
+        from fcnlab.bench import ours
+        from fcnlab.training import hardware
+        from fcnlab.trial.build import build_training
+
+        sizes, self.device = context.sizes, context.torch_device
+        if self.device.type == "cuda":
+            hardware.repeatable(self.device)
+        recipe = ours.recipe(sizes.batch, sizes.crop, "bf16")
+        self.autocast = hardware.autocast(self.device, hardware.resolve_precision("bf16", self.device))
+        self.model = ours.network(sizes.backbones[0], "fcn32s").to(self.device)
+        self.training = build_training(recipe, self.model, ours.Files(pairs), "train", 0, self.device)
+        self.model.train()
+        self.learned = [value for group in self.training.optimizer.param_groups for value in group["params"]]
+        self.batches = self.endless()
+
+    def endless(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield the batches of one epoch after the other."""
+        epoch = 0
+        while True:
+            yield from self.training.batches.epoch(epoch)
+            epoch += 1
+
+    def backward(self) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """Return what computes the gradients in a trial, with a CUDA graph where that is on."""
+        from fcnlab.training.distributed import ALONE
+        from fcnlab.training.step import Backward, Objective, make_backward
+
+        objective = Objective(self.model, self.training.loss, self.autocast)
+        eager = Backward(objective, self.training.loss, self.learned, parts=1, group=ALONE, scaler=None)
+        return make_backward(eager, self.device, capturable=self.training.capturable)
+
+    def step(self, backward: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        """Train one step, on a stream that can be captured."""
+        with own_stream(self.device):
+            images, labels = next(self.batches)
+            backward(images, labels)
+            self.training.optimizer.step()
+
+
+_STREAMS: dict[str, Any] = {}
+
+
+@contextmanager
+def own_stream(device: torch.device) -> Iterator[None]:
+    """Run on one and the same stream beside the default one, which cannot be captured."""
+    import torch
+
+    if device.type != "cuda":
+        yield
+        return
+    stream = _STREAMS.setdefault(str(device), torch.cuda.Stream(device))
+    with torch.cuda.stream(stream):
+        yield
+
+
+@contextmanager
+def variables(settings: dict[str, str]) -> Iterator[None]:
+    """Set environment variables within the context."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def phases(trained: Trained, steps: int) -> dict[str, Any]:
+    """Time the phases of a step operator by operator.
+
+    Device times lie between CUDA events of one stream, so a phase that the host launches more slowly than the device
+    works is as long as its launches. Host times end with the last launch of a phase.
+    """
+    import torch
+
+    from fcnlab.bench.machine import synchronize
+    from fcnlab.training.step import Objective
+
+    cuda = trained.device.type == "cuda"
+    objective = Objective(trained.model, trained.training.loss, trained.autocast)
+    device_seconds: dict[str, list[float]] = defaultdict(list)
+    host_seconds: dict[str, list[float]] = defaultdict(list)
+    with own_stream(trained.device):
+        for number in range(steps + 5):
+            events = [torch.cuda.Event(enable_timing=True) for _ in range(len(PHASES) + 1)] if cuda else []
+            clock = []
+
+            def mark(events: list[Any] = events, clock: list[float] = clock) -> None:
+                clock.append(time.perf_counter())
+                if events:
+                    events[len(clock) - 1].record()
+
+            mark()
+            images, labels = next(trained.batches)
+            mark()
+            for parameter in trained.learned:
+                parameter.grad = None
+            value = objective(images, labels)
+            mark()
+            value.backward()
+            mark()
+            trained.training.optimizer.step()
+            mark()
+            synchronize(trained.device)
+            if number < 5:  # libraries initialise themselves, kernels are compiled
+                continue
+            for index, name in enumerate(PHASES):
+                host = clock[index + 1] - clock[index]
+                host_seconds[name].append(host)
+                between = events[index].elapsed_time(events[index + 1]) / 1e3 if cuda else host
+                device_seconds[name].append(between)
+    return {
+        name: {"device": Spread.of(device_seconds[name]).json(), "host": Spread.of(host_seconds[name]).json()}
+        for name in PHASES
+    }
+
+
+def profile(trained: Trained, backward: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> dict[str, Any]:
+    """Count the kernels of a step and sum their times, from the trace of torch's profiler."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as record
+
+    from fcnlab.bench.machine import synchronize
+
+    activities = [ProfilerActivity.CPU]
+    if trained.device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    synchronize(trained.device)
+    with record(activities=activities) as recorded:
+        began = time.perf_counter()
+        for _ in range(PROFILED):
+            trained.step(backward)
+        synchronize(trained.device)
+        wall = time.perf_counter() - began
+    with TemporaryDirectory() as folder:
+        recorded.export_chrome_trace(str(Path(folder) / "trace.json"))
+        events = json.loads((Path(folder) / "trace.json").read_text(encoding="utf-8"))["traceEvents"]
+    seconds: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    launches: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
+    for event in events:
+        kind = event.get("cat")
+        if kind in ("kernel", "gpu_memcpy", "gpu_memset"):
+            seconds[event["name"]] += event["dur"] / 1e6
+            counts[event["name"]] += 1
+            kinds[kind] += 1
+        elif kind == "cuda_runtime":
+            launches[event["name"]] += 1
+    total = sum(seconds.values())
+    top = [
+        {
+            "kernel": name[:200],
+            "seconds_per_step": spent / PROFILED,
+            "calls_per_step": counts[name] / PROFILED,
+            "share": spent / total,
+        }
+        for name, spent in seconds.most_common(TOP)
+    ]
+    return {
+        "steps": PROFILED,
+        "kernels_per_step": kinds["kernel"] / PROFILED,
+        "copies_per_step": (kinds["gpu_memcpy"] + kinds["gpu_memset"]) / PROFILED,
+        "device_seconds_per_step": total / PROFILED,
+        "wall_seconds_per_step": wall / PROFILED,
+        "runtime_calls_per_step": {name: count / PROFILED for name, count in launches.most_common(8)},
+        "top": top,
+    }
+
+
+def whole_steps(trained: Trained, rounds: int, steps: int) -> dict[str, Any]:
+    """Time whole steps: with the device's work, and until the host has launched it."""
+    from fcnlab.bench.machine import synchronize
+
+    backward = trained.backward()
+    for _ in range(6):
+        trained.step(backward)
+    whole, host = [], []
+    for _ in range(rounds):
+        synchronize(trained.device)
+        began = time.perf_counter()
+        for _ in range(steps):
+            trained.step(backward)
+        host.append((time.perf_counter() - began) / steps)
+        synchronize(trained.device)
+        whole.append((time.perf_counter() - began) / steps)
+    images = trained.training.batches.steps and len(next(trained.batches)[0])
+    return {
+        "step": Spread.of(whole).json(),
+        "host": Spread.of(host).json(),
+        "images_per_s": images / Spread.of(whole).median,
+    }

@@ -1,0 +1,113 @@
+"""The benchmark on a GPU, at tiny sizes on the CPU: every section that needs no grid is called, and errors are kept."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcnlab.data.voc import Voc2012
+
+GPU = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu"
+
+
+def bench(out: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
+    command = [sys.executable, str(GPU / "bench.py"), "--out", str(out), "--smoke", "--device", "cpu", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (out / "bench.json").is_file(), done.stderr
+    return done.returncode, json.loads((out / "bench.json").read_text(encoding="utf-8"))
+
+
+def test_sections_run_in_processes_of_their_own_and_write_one_file(tmp_path: Path) -> None:
+    names = ("environment", "step", "training", "evaluation", "augmentation")
+    code, found = bench(tmp_path, "--peer", "torchvision", "--section", *names)
+    errors = {name: section["error"] for name, section in found["sections"].items() if section["error"]}
+    assert errors == {} and code == 0 and found["passed"]
+    assert tuple(found["sections"]) == names
+    results = {name: section["result"] for name, section in found["sections"].items()}
+    assert results["environment"]["copy"]["bytes_per_s"] > 0
+    assert set(results["step"]["phases"]) == {"batch", "forward and loss", "backward", "optimizer"}
+    (trained,) = results["training"]["configurations"].values()
+    assert trained["errors"] == {} and set(trained["sides"]) == {"ours bf16", "torchvision"}
+    assert trained["sides"]["torchvision"]["ours_bf16_times_faster"]["rounds"] == 1
+    assert results["evaluation"]["images"] == 4 and results["evaluation"]["areas and boundaries"]["seconds"] > 0
+    assert len(results["augmentation"]["kinds"]) == 3
+
+
+def test_a_section_that_fails_keeps_its_traceback_and_the_next_one_runs(tmp_path: Path) -> None:
+    absent = str(tmp_path / "absent")
+    code, found = bench(tmp_path, "--photos", absent, "--section", "environment", "augmentation")
+    assert code == 1 and not found["passed"]
+    assert found["sections"]["environment"]["passed"]
+    assert "the images were not made" in found["sections"]["augmentation"]["detail"]
+    assert "no photographs with labels" in (tmp_path / "logs" / "images.txt").read_text(encoding="utf-8")
+
+
+def test_a_small_budget_leaves_out_the_last_sections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(GPU)
+    plan = importlib.import_module("bench").plan
+    everything = [section.name for section in plan(420, [], False)]
+    assert everything[0] == "environment" and everything[-1] == "grid" and len(everything) == 8
+    some = [section.name for section in plan(200, [], False)]
+    assert some == everything[: len(some)] and 0 < len(some) < 8
+    assert [section.name for section in plan(10, ["grid"], False)] == ["grid"]
+
+
+def test_a_side_that_fails_is_left_out_and_its_error_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from fcnlab.bench.sides import Lap
+    from fcnlab.errors import RunError
+
+    monkeypatch.syspath_prepend(GPU)
+    timings, training = (importlib.import_module(name) for name in ("timings", "timings.training"))
+
+    class Fake:
+        def __init__(self, name: str, rates: list[float]) -> None:
+            self.name, self.rates = name, rates
+
+        def lap(self, seconds: float) -> Lap:
+            if not self.rates:
+                raise RunError("no memory left")
+            return Lap(10, 10 / self.rates.pop(0), 1.0, 2**30)
+
+        def about(self) -> dict[str, str]:
+            return {}
+
+    context = timings.Context("training", "cuda", False, 100.0, tmp_path, tmp_path / "x.json", ())
+    group = [Fake("ours bf16", [1, 30, 40, 50]), Fake("smp", [1, 10, 10, 10]), Fake("d2l", [1, 5])]
+    found = training.compare(context, group, 2.0)
+    assert found["errors"] == {"d2l": "no memory left"} and set(found["sides"]) == {"ours bf16", "smp"}
+    assert found["sides"]["ours bf16"]["images_per_s"]["median"] == 40
+    assert found["sides"]["smp"]["ours_bf16_times_faster"] == {"median": 4, "min": 3, "max": 5, "rounds": 3}
+    assert any("failed: no memory left" in text for _, text in training.rows("resnet18", found))
+
+
+def test_images_are_a_voc_dataset_of_photographs_with_their_labels(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(GPU)
+    images = importlib.import_module("images")
+    photos = tmp_path / "photos"
+    for folder in ("train", "trainannot"):
+        (photos / folder).mkdir(parents=True)
+    pixels = np.zeros((360, 480, 3), np.uint8)
+    pixels[:, 240:] = 200
+    Image.fromarray(pixels).save(photos / "train" / "a.png")
+    Image.fromarray(np.where(pixels[..., 0] > 0, 11, 3).astype(np.uint8)).save(photos / "trainannot" / "a.png")
+    about = images.write_voc(tmp_path / "data", {"train": 3, "val": 2}, photos, processes=1)
+    assert about == "crops of 1 photographs in VOC's sizes"
+    dataset = Voc2012(tmp_path / "data" / "VOCdevkit" / "VOC2012")
+    assert [len(dataset.split(split)) for split in ("train", "val")] == [3, 2]
+    for sample in dataset.split("train"):
+        assert sample.image.shape[:2] in [size for size, _ in images.SIZES]
+        assert set(np.unique(sample.label)) <= {3, 255}
+        grey = sample.image.mean(2)
+        assert grey[sample.label == 255].mean() > 150 or (sample.label != 255).all()
+        assert grey[sample.label == 3].mean() < 50 or (sample.label != 3).all()
+    assert len((tmp_path / "data" / "val.txt").read_text(encoding="utf-8").splitlines()) == 2
