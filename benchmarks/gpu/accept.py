@@ -86,8 +86,24 @@ def selected(names: list[str], device: str) -> list[Group]:
 class Child:
     """Runs sections in a process of its own, and the remaining ones in a new one when that process dies."""
 
-    def __init__(self, settings: Settings, results: Results, deadline: float) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        results: Results,
+        deadline: float,
+        program: Path = Path(__file__),
+        grace: float = GRACE,
+    ) -> None:
+        """
+        Args:
+            settings: the settings of the run.
+            results: takes the outcomes.
+            deadline: of the whole run, by `time.monotonic`.
+            program: the script that runs the sections and writes an outcome for each to the pipe.
+            grace: seconds after its time limit that a section has before its process is killed.
+        """
         self._settings, self._results, self._deadline = settings, results, deadline
+        self._program, self._grace = program, grace
 
     def run(self, sections: list[str], limit: float) -> None:
         """Run sections in order, each for at most `limit` seconds, until the deadline of the whole run."""
@@ -106,7 +122,14 @@ class Child:
         """Run sections in a new process; return those that have not run when it ends."""
         log = self._settings.log(sections[0])
         read, write = os.pipe()
-        command = [sys.executable, __file__, "--out", str(self._settings.out), "--child", str(self._settings.write())]
+        command = [
+            sys.executable,
+            str(self._program),
+            "--out",
+            str(self._settings.out),
+            "--child",
+            str(self._settings.write()),
+        ]
         with log.open("ab") as out:
             process = subprocess.Popen(
                 [*command, "--section", *sections],
@@ -126,6 +149,7 @@ class Child:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # what a section has left running
             process.wait()
+            process.stdin.close()  # type: ignore[union-attr]
 
     def _follow(
         self,
@@ -138,7 +162,7 @@ class Child:
         left = list(sections)
         while left:
             started = time.monotonic()
-            allowed = min(limit + GRACE, self._deadline + GRACE - started)
+            allowed = min(limit, self._deadline - started) + self._grace
             try:
                 message = lines.get(timeout=max(0.1, allowed))
             except queue.Empty:

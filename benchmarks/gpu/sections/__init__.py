@@ -41,7 +41,7 @@ GROUPS = (
     Group(("grid", "export"), 1, 75),
     Group(("per_gpu",), 1, 75),
     Group(("gpu_tests",), 1, 110, needs_gpu=True),
-    Group(("out_of_memory",), 2, 75),
+    Group(("out_of_memory",), 2, 75, needs_gpu=True),
 )
 """Started in this order; the longest come first."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,8 +14,10 @@ from results import SectionFailed
 from sections.grids import records
 from sections.settings import Settings, run_cli, without_mlflow
 
-LEFT = 3 * 2**30
+LEFT = 5 * 2**29
 """Bytes of the GPU that another process leaves."""
+ROOM = 7 * 2**27
+"""On the CPU, bytes of address space that a process has beside what it takes when everything is imported."""
 
 GRID = """
 question: Does a trial whose batch is too large for the memory finish in parts?
@@ -36,8 +39,8 @@ baseline: {{head: fcn32s}}
 HOLD = """
 import sys, torch
 free, total = torch.cuda.mem_get_info()
-held = [torch.empty(min(2**30, size), dtype=torch.uint8, device="cuda") for size in
-        [2**30] * max(0, (free - LEFT) // 2**30)]
+chunks, rest = divmod(max(0, free - LEFT), 2**30)
+held = [torch.empty(size, dtype=torch.uint8, device="cuda") for size in [2**30] * chunks + [rest]]
 torch.cuda.synchronize()
 print(free, torch.cuda.mem_get_info()[0], flush=True)
 sys.stdin.read()
@@ -59,13 +62,32 @@ def full_gpu() -> Iterator[str]:
         holder.wait()
 
 
+def address_space() -> int:
+    """Return the bytes of address space that a process has when all that a trial needs is imported."""
+    program = "import fcnlab.trial.run, torchvision, timm, torch; print(open('/proc/self/statm').read().split()[0])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return int(done.stdout) * os.sysconf("SC_PAGE_SIZE")
+
+
 def out_of_memory(settings: Settings) -> dict[str, Any]:
-    """Run a trial that needs more memory than is free: it must be run again alone, then with each batch in parts."""
-    assert settings.cuda, "memory of a GPU is filled"
-    batch, size = 32, 512
-    file = settings.grid("memory", GRID.format(backbone="resnet18-scratch", batch=batch, size=size))
-    with full_gpu() as free:
-        run_cli(settings, "grid", "run", str(file), "--per-gpu", "2", timeout=70, variables=without_mlflow(settings))
+    """Run a trial that needs more memory than is free: it must be run again alone, then with each batch in parts.
+
+    On the CPU the address space of the processes is limited instead.
+    """
+    batch, size = (32, 512) if settings.cuda else (16, 512)
+    backbone = "resnet18-scratch" if settings.cuda else "tiny-scratch"
+    file = settings.grid("memory", GRID.format(backbone=backbone, batch=batch, size=size))
+    command = ("grid", "run", str(file))
+    variables = without_mlflow(settings)
+    if settings.cuda:
+        with full_gpu() as free:
+            run_cli(settings, *command, "--per-gpu", "2", timeout=70, variables=variables)
+    else:
+        most = address_space() + ROOM
+        free = f"{ROOM} of {most}"
+        run_cli(
+            settings, *command, "--workers", "2", "--threads", "1", timeout=70, variables=variables, address_space=most
+        )
     lab = settings.lab("memory")
     (record,) = records(lab)
     attempts = RunFolder(lab.runs, record.key).attempts()

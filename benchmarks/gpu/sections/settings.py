@@ -110,14 +110,25 @@ def run_cli(
     timeout: float,
     code: int = 0,
     variables: dict[str, str] | None = None,
+    address_space: int | None = None,
 ) -> str:
     """Run `fcnlab` with these arguments and return what it printed on standard output.
+
+    Args:
+        settings: the settings of the run.
+        arguments: the command line.
+        timeout: seconds that it may take.
+        code: the exit code that it must end with.
+        variables: environment variables to add.
+        address_space: limit of the address space in bytes, for the command and for all processes that it starts.
 
     Raises:
         AssertionError: it ended with another exit code than `code`.
     """
     command = [sys.executable, "-m", "fcnlab", *arguments]
     environment = dict(os.environ) | (variables or {})
+    if address_space is not None:
+        command = ["prlimit", f"--as={address_space}", *command]
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, cwd=settings.out)
     print(f"$ fcnlab {' '.join(arguments)}\n{done.stdout}{done.stderr}", flush=True)
     said = (done.stderr or done.stdout)[-2000:]

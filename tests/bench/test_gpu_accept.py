@@ -1,0 +1,129 @@
+"""The acceptance run for GPUs: its sections in their small form on the CPU, and what becomes of failing ones."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+FOLDER = REPOSITORY / "benchmarks" / "gpu"
+
+
+def accept(out: Path, *options: str, device: str = "cpu") -> tuple[int, dict[str, Any]]:
+    """Run the kit; returns its exit code and what it has written."""
+    command = [sys.executable, str(FOLDER / "accept.py"), "--out", str(out), "--device", device, "--smoke", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    written = out / "accept.json"
+    assert written.is_file(), done.stderr
+    return done.returncode, json.loads(written.read_text())
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        ("environment", "augmentation", "counts", "steps", "distributed"),
+        ("losses",),
+        ("agreement",),
+        ("resume",),
+    ],
+    ids=lambda sections: sections[0],
+)
+def test_sections_pass_on_the_cpu(tmp_path: Path, sections: tuple[str, ...]) -> None:
+    code, found = accept(tmp_path, "--section", *sections, "--jobs", "1")
+    errors = {name: outcome["error"] for name, outcome in found["sections"].items() if not outcome["passed"]}
+    assert errors == {}
+    assert set(found["sections"]) == set(sections)
+    assert code == 0 and found["passed"]
+    assert all(outcome["detail"] for outcome in found["sections"].values())
+
+
+def test_sections_that_have_no_gpu_fail_alone_with_their_traceback(tmp_path: Path) -> None:
+    code, found = accept(tmp_path, "--section", "counts", "steps", device="cuda")
+    assert code == 1 and not found["passed"]
+    assert {name: outcome["passed"] for name, outcome in found["sections"].items()} == {"counts": False, "steps": False}
+    assert "Traceback" in found["sections"]["counts"]["error"]
+
+
+def test_sections_that_the_budget_leaves_no_time_for_are_failures(tmp_path: Path) -> None:
+    code, found = accept(tmp_path, "--section", "counts", "losses", "--budget", "0")
+    assert code == 1
+    assert {outcome["detail"] for outcome in found["sections"].values()} == {"not started: the budget is spent"}
+
+
+PROGRAM = """
+import json, os, signal, sys, time
+
+pipe = os.fdopen(int(os.environ["FCNLAB_ACCEPT_PIPE"]), "w")
+for name in sys.argv[sys.argv.index("--section") + 1:]:
+    print("running", name, flush=True)
+    if name == "crashes":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name == "hangs":
+        time.sleep(600)
+    print(json.dumps({"section": name, "passed": True, "seconds": 0.0, "detail": ""}), file=pipe, flush=True)
+"""
+"""A program that runs sections as the kit does, of which one ends its process and one never ends."""
+
+
+@pytest.fixture
+def modules(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The kit's own modules, by their names there."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    for name in ("accept", "results", "sections", "sections.settings"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    import accept  # type: ignore[import-not-found]
+
+    yield accept
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("accept", "results", "sections")]:
+        del sys.modules[name]
+
+
+def test_a_section_that_crashes_or_hangs_ends_only_itself(tmp_path: Path, modules: Any) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    results = modules.Results(tmp_path / "accept.json")
+    settings = modules.Settings(tmp_path, "cpu")
+    child = modules.Child(settings, results, time.monotonic() + 300, program, grace=1.0)
+    child.run(["first", "crashes", "second", "hangs", "third"], limit=1.0)
+    outcomes = json.loads((tmp_path / "accept.json").read_text())["sections"]
+    assert {name: outcome["passed"] for name, outcome in outcomes.items()} == {
+        "first": True,
+        "crashes": False,
+        "second": True,
+        "hangs": False,
+        "third": True,
+    }
+    assert outcomes["crashes"]["detail"] == "its process ended with exit code -9"
+    assert "no result within its time limit" in outcomes["hangs"]["detail"]
+    assert "running hangs" in outcomes["hangs"]["error"]
+
+
+def test_a_failed_check_keeps_what_was_measured(tmp_path: Path, modules: Any) -> None:
+    results = sys.modules["results"]
+
+    def fails() -> dict[str, Any]:
+        raise results.SectionFailed("too far off", {"error": 0.5})
+
+    def hangs() -> dict[str, Any]:
+        time.sleep(60)
+        return {}
+
+    kept = results.Results(tmp_path / "file.json", {"device": "none"})
+    kept.run("good", lambda: {"detail": "all equal"})
+    kept.run("bad", fails)
+    kept.run("slow", hangs, limit=0.2)
+    assert kept.summarize() == 1
+    found = json.loads((tmp_path / "file.json").read_text())
+    assert found["device"] == "none"
+    assert found["sections"]["good"]["result"] == {"detail": "all equal"}
+    assert found["sections"]["bad"]["result"] == {"error": 0.5}
+    assert found["sections"]["bad"]["detail"] == "SectionFailed: too far off"
+    assert found["sections"]["slow"]["detail"].startswith("SectionTimeout")
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
