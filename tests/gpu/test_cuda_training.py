@@ -1,0 +1,202 @@
+"""Training steps on a GPU: precision, gradients, no hidden synchronisation, CUDA graphs, fp16."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fcnlab.data.augment import Augmentation, Jitter
+from fcnlab.data.batches import TrainingBatches
+from fcnlab.data.decoded import DecodedSplit
+from fcnlab.data.shapes import Shapes
+from fcnlab.models import FCN, TransposedUpsampler
+from fcnlab.training import hardware, step
+from fcnlab.training.deterministic import make_deterministic
+from fcnlab.training.fit import Epoch, fit
+from fcnlab.training.fused import FusedUpsampleLoss, fusible
+from fcnlab.training.losses import Loss
+from fcnlab.training.optim import MovingAverage, optimizer
+from fcnlab.trial.build import build_model
+from tests.gpu.test_fake_training import variant
+from tests.training.test_fused import Ending, close, labels_of, slopes
+
+pytestmark = pytest.mark.gpu
+
+DEVICE = torch.device("cuda", 0)
+CLASSES = len(Shapes(train=1, val=1, test=1, height=32, width=32, seed=0).classes)
+AUGMENTATION = Augmentation(
+    crop=(64, 64), scale=(0.75, 1.5), flip=0.5, fill=(124, 116, 104), jitter=Jitter(0.3, 0.3, 0.3, 0.1)
+)
+
+
+def network(head: str = "fcn8s") -> FCN:
+    return build_model(variant(head), CLASSES, seed=0).to(DEVICE).to(memory_format=torch.channels_last)
+
+
+def batches(images: int, batch: int = 4) -> TrainingBatches:
+    shapes = Shapes(train=images, val=1, test=1, height=64, width=80, seed=0)
+    return TrainingBatches(
+        DecodedSplit(shapes.split("train")),
+        batch=batch,
+        augmentation=AUGMENTATION,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        seed=0,
+        device=DEVICE,
+    )
+
+
+class Unwatched:
+    """Batches of which all after the first `warm` must be made and trained on without a synchronisation."""
+
+    def __init__(self, inner: TrainingBatches, warm: int) -> None:
+        self.steps = inner.steps
+        self._inner, self._warm = inner, warm
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for done, batch in enumerate(self._inner.epoch(epoch)):
+            yield batch
+            if done + 1 == self._warm:
+                torch.cuda.set_sync_debug_mode("error")
+        torch.cuda.set_sync_debug_mode("default")  # the loss is read once an epoch
+
+
+def train(model: FCN, data: Any, loss: Any, *, precision: hardware.Precision = "fp32", **options: Any) -> list[Epoch]:
+    seen: list[Epoch] = []
+    defaults: dict[str, Any] = {
+        "epochs": 1,
+        "start": 0,
+        "optimizer": optimizer("adamw", model, lr=0.003, weight_decay=0.01),
+        "factor": lambda step: 1.0,
+        "autocast": hardware.autocast(DEVICE, precision),
+        "after_epoch": seen.append,
+        "scaler": hardware.grad_scaler(DEVICE, precision),
+    }
+    fit(model, data, loss=loss, **(defaults | options))
+    return seen
+
+
+def fastest(model: FCN, loss: Loss) -> Loss | FusedUpsampleLoss:
+    return FusedUpsampleLoss(loss, model.head) if fusible(loss, model.head) else loss  # type: ignore[arg-type]
+
+
+LOSSES: dict[str, dict[str, Any]] = {
+    "cross entropy": {"label_smoothing": 0.1},
+    "focal": {"focal": 2.0},
+    "ohem": {"ohem": (0.7, 0.1)},
+    "dice": {"dice": 0.5},
+    "lovasz": {"lovasz": 0.5},
+}
+
+
+@pytest.mark.parametrize("capturable", [False, True])
+@pytest.mark.parametrize("name", LOSSES)
+def test_no_step_waits_for_the_device(name: str, capturable: bool) -> None:
+    model = network("dilated8-aux" if name == "focal" else "fcn8s")
+    data = Unwatched(batches(4 * (step.WARM_UP + 5)), warm=step.WARM_UP + 2)  # the graph is there then
+    train(
+        model,
+        data,
+        fastest(model, Loss(**LOSSES[name])),
+        average=MovingAverage(model, 0.9),
+        clip_norm=1.0,
+        capturable=capturable,
+    )
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_no_step_in_half_precision_waits_for_the_device(precision: hardware.Precision) -> None:
+    model = network()
+    data = Unwatched(batches(4 * (step.WARM_UP + 5)), warm=step.WARM_UP + 2)
+    train(model, data, fastest(model, Loss()), precision=precision, capturable=True)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("head", ["fcn8s", "dilated8-aux"])
+def test_a_replayed_graph_trains_as_operators_one_by_one_do(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    hardware.repeatable(DEVICE, deterministic=True)
+    replayed: list[None] = []
+    replay = torch.cuda.CUDAGraph.replay
+
+    def counted(graph: torch.cuda.CUDAGraph) -> None:
+        replayed.append(None)
+        replay(graph)
+
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", counted)
+    weights = []
+    for capturable in (False, True):
+        model = network(head)
+        make_deterministic(model)
+        for module in model.modules():
+            if isinstance(module, nn.Dropout | nn.Dropout2d):
+                module.p = 0.0
+        made = optimizer("sgd", model, lr=0.01, weight_decay=0.0, momentum=0.9)
+        train(model, batches(32), fastest(model, Loss()), optimizer=made, epochs=2, capturable=capturable)
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    assert len(replayed) == 2 * 8 - step.WARM_UP
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-4, atol=1e-5)
+
+
+def test_fp16_with_a_scaler_learns() -> None:
+    model = network()
+    data = batches(16)
+    seen = train(model, data, fastest(model, Loss()), precision="fp16", epochs=8)
+    assert seen[-1].loss < 0.9 * seen[0].loss
+
+
+@pytest.mark.parametrize("channels", ["dense", "per_class"])
+def test_the_fused_loss_has_the_gradients_of_float64(channels: Any) -> None:
+    hardware.autocast(DEVICE, "fp32")  # switches TF32 off
+    torch.manual_seed(0)
+    up = TransposedUpsampler(7, 16, start="random", channels=channels)
+    scores, labels = torch.randn(3, 7, 5, 6), labels_of((3, 80, 90), 7, 0)
+    exact_up, exact = TransposedUpsampler(7, 16, channels=channels).double(), scores.double().requires_grad_()
+    exact_up.load_state_dict(up.state_dict())
+    value = F.cross_entropy(exact_up(exact, (80, 90)), labels.long(), ignore_index=255)
+    wanted = [value.detach(), *slopes(value, exact, exact_up.weight)]
+
+    on_gpu, up = scores.to(DEVICE).requires_grad_(), up.to(DEVICE)
+    loss = FusedUpsampleLoss(Loss(), Ending(up))(on_gpu, labels.to(DEVICE))
+    found = [loss.detach(), *slopes(loss, on_gpu, up.weight)]
+    for one, other in zip(found, wanted, strict=True):
+        assert close(one.double().cpu(), other, 1e-5)
+
+
+def test_fp32_is_ieee_and_tf32_is_not() -> None:
+    torch.manual_seed(0)
+    left, right = torch.randn(512, 512), torch.randn(512, 512)
+    image, kernel = torch.randn(1, 256, 32, 32), torch.randn(64, 256, 3, 3)
+    wanted = left.double() @ right.double(), F.conv2d(image.double(), kernel.double())
+    errors: dict[str, list[float]] = {}
+    for precision in ("fp32", "tf32"):
+        hardware.autocast(DEVICE, precision)  # type: ignore[arg-type]
+        found = left.to(DEVICE) @ right.to(DEVICE), F.conv2d(image.to(DEVICE), kernel.to(DEVICE))
+        errors[precision] = [
+            float((one.double().cpu() - other).norm() / other.norm()) for one, other in zip(found, wanted, strict=True)
+        ]
+    hardware.autocast(DEVICE, "fp32")
+    assert max(errors["fp32"]) < 5e-6
+    if torch.cuda.get_device_capability(DEVICE) >= (8, 0):
+        assert errors["tf32"][0] > 5e-5
+
+
+def test_the_device_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hardware.device() == DEVICE
+    monkeypatch.setenv(hardware.DEVICE, "cpu")
+    assert hardware.device() == torch.device("cpu")
+
+
+def test_real_exhaustion_of_the_device_is_recognised_and_survived() -> None:
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        torch.empty(2**46, dtype=torch.uint8, device=DEVICE)
+    assert hardware.out_of_memory(caught.value)
+    assert float(torch.ones(3, device=DEVICE).sum()) == 3.0
+    with pytest.raises(RuntimeError) as other:
+        torch.ones(3, device=DEVICE) @ torch.ones(4, device=DEVICE)
+    assert not hardware.out_of_memory(other.value)

@@ -1,0 +1,104 @@
+"""Whole trials on a GPU: the record, figures near those of the CPU, and resumption bit for bit."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fcnlab.data.decoded import DecodedSplit
+from fcnlab.data.shapes import Shapes
+from fcnlab.places import Lab
+from fcnlab.training import hardware
+from fcnlab.training.evaluate import evaluate_split
+from fcnlab.trial.build import build_model
+from fcnlab.trial.record import Record
+from fcnlab.trial.run import run_trial
+from tests.gpu.test_fake_training import variant
+from tests.trial.test_run import a_trial, figures, killed
+
+pytestmark = pytest.mark.gpu
+
+DEVICE = torch.device("cuda", 0)
+
+
+def finished(record: Record | None) -> Record:
+    assert record is not None
+    assert record.failure is None, record.failure.traceback
+    return record
+
+
+@pytest.mark.parametrize("head", ["fcn8s", "dilated8-aux"])
+def test_a_trial_finishes_and_its_record_names_the_gpu(lab: Lab, head: str) -> None:
+    record = finished(run_trial(a_trial(lab, head=head, recipe__jitter={"brightness": 0.3}), lab, sharing=2))
+    environment, cost = record.environment, record.cost
+    assert environment is not None and cost is not None
+    assert (environment.kind, environment.sharing) == ("cuda", 2)
+    assert environment.device == torch.cuda.get_device_name(0)
+    assert environment.cuda == torch.version.cuda and environment.cudnn and environment.precision == "fp32"
+    assert 2**20 < cost.peak_memory < torch.cuda.get_device_properties(0).total_memory
+    assert all(np.isfinite(epoch.loss) for epoch in record.epochs)
+    assert record.scores and all(score.miou is not None for score in record.scores)
+
+
+def test_the_first_epoch_has_about_the_loss_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = []
+    for name in ("cuda", "cpu"):
+        monkeypatch.setenv(hardware.DEVICE, name)
+        folder = tmp_path / name
+        folder.mkdir()
+        lab = Lab.find(lab=folder)
+        record = finished(run_trial(a_trial(lab, recipe__epochs=1), lab))
+        assert record.environment is not None and record.environment.kind == name
+        losses.append(record.epochs[0].loss)
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+@pytest.mark.parametrize("head", ["dilated16", "dilated16-aux"])  # both have dropout
+def test_a_deterministic_trial_that_was_killed_ends_bit_for_bit_as_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str
+) -> None:
+    labs = []
+    for name in ("calm", "rough"):
+        (tmp_path / name).mkdir()
+        labs.append(Lab.find(lab=tmp_path / name))
+    calm, rough = labs
+    trial = a_trial(calm, head=head, recipe__epochs=3, recipe__deterministic=True, recipe__ema=0.9)
+    expected = finished(run_trial(trial, calm))
+    killed(trial, rough, monkeypatch, after=1)
+    resumed = finished(run_trial(trial, rough))
+    assert resumed.environment is not None and resumed.environment.repeatable
+    assert figures(resumed) == figures(expected)
+    weights: list[dict[str, Any]] = [load_file(lab.runs / trial.key / "last.safetensors") for lab in labs]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_evaluation_counts_what_it_counts_on_the_cpu() -> None:
+    shapes = Shapes(train=12, val=1, test=1, height=64, width=80, seed=0)
+    split, classes = DecodedSplit(shapes.split("train")), len(shapes.classes)
+    model = build_model(variant("fcn8s"), classes, seed=0)
+    hardware.autocast(DEVICE, "fp32")  # switches TF32 off
+    counts = [
+        evaluate_split(
+            model.to(device),
+            split,
+            classes=classes,
+            mean=(0.5, 0.5, 0.5),
+            std=(0.25, 0.25, 0.25),
+            device=device,
+            autocast=nullcontext,
+            boundaries=True,
+        )
+        for device in (DEVICE, torch.device("cpu"))
+    ]
+    for found, wanted in zip(*counts, strict=True):
+        assert found is not None and wanted is not None and wanted.sum() > 0
+        assert np.array_equal(found[..., 2], wanted[..., 2])  # pixels that are labelled
+        # Scores differ in their last bits, so a pixel where two classes are nearly equal may differ.
+        assert np.abs(found - wanted).sum() <= 0.002 * wanted.sum()

@@ -1,0 +1,79 @@
+"""The device, its precision, and errors that report that its memory ran out."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fcnlab.errors import RunError
+from fcnlab.training import hardware
+
+FULL: dict[str, BaseException] = {
+    "torch": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of"),
+    "host": MemoryError(),
+    "torch on the host": RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
+        "allocate 70368744177664 bytes. Error code 12 (Cannot allocate memory)"
+    ),
+    "runtime": torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    "runtime of older versions": RuntimeError("CUDA error: out of memory"),
+    "cuBLAS": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    "cuDNN": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    "cuDNN 9": RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    "cuDNN without a workspace": RuntimeError("GET was unable to find an engine to execute this computation"),
+    "cuDNN's finder": RuntimeError("FIND was unable to find an engine to execute this computation"),
+    "NCCL": RuntimeError(
+        "NCCL error in: ProcessGroupNCCL.cpp:3699, unhandled cuda error, NCCL version 2.27.5\n"
+        "ncclUnhandledCudaError: Call to CUDA function failed.\nLast error:\nCuda failure 2 'out of memory'"
+    ),
+    "NCCL of older versions": RuntimeError("ncclUnhandledCudaError\nLast error:\nCuda failure 'out of memory'"),
+}
+
+OTHER: dict[str, BaseException] = {
+    "shapes": RuntimeError("mat1 and mat2 shapes cannot be multiplied (1x3 and 4x1)"),
+    "assert on the device": torch.AcceleratorError("CUDA error: device-side assert triggered"),
+    "illegal address": torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+    "cuBLAS without a device": RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate`"),
+    "cuDNN's parameters": RuntimeError("cuDNN error: CUDNN_STATUS_BAD_PARAM"),
+    "another failure of NCCL": RuntimeError("ncclUnhandledCudaError\nLast error:\nCuda failure 999 'unknown error'"),
+    "an index": IndexError("index 5 is out of range"),
+    "a file": OSError(28, "No space left on device"),
+    "a message about memory": ValueError("CUDA error: out of memory"),
+}
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_errors_of_all_libraries_that_report_full_memory_are_recognised(name: str) -> None:
+    assert hardware.out_of_memory(FULL[name])
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_other_errors_do_not_report_full_memory(name: str) -> None:
+    assert not hardware.out_of_memory(OTHER[name])
+
+
+@pytest.mark.parametrize("name", ["torch", "cuBLAS"])
+def test_an_error_that_was_raised_from_one_of_them_reports_full_memory(name: str) -> None:
+    with pytest.raises(ValueError, match="the step failed") as caught:
+        raise ValueError("the step failed") from FULL[name]
+    assert hardware.out_of_memory(caught.value)
+
+
+def test_the_device_is_what_the_environment_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv(hardware.DEVICE, raising=False)
+    assert hardware.device(1) == torch.device("cuda", 1)
+    monkeypatch.setenv(hardware.DEVICE, "cpu")
+    assert hardware.device() == torch.device("cpu")
+    monkeypatch.setenv(hardware.DEVICE, "tpu")
+    with pytest.raises(RunError, match="FCNLAB_DEVICE: 'tpu' is no device; use cpu or cuda"):
+        hardware.device()
+
+
+def test_cuda_that_is_wanted_and_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv(hardware.DEVICE, raising=False)
+    assert hardware.device() == torch.device("cpu")
+    monkeypatch.setenv(hardware.DEVICE, "cuda")
+    with pytest.raises(RunError, match="finds none"):
+        hardware.device()
