@@ -96,6 +96,7 @@ def run_grid(
     from fcnlab.execute.driver import run
     from fcnlab.execute.means import Means
     from fcnlab.execute.watch import PlainWatcher, Watcher
+    from fcnlab.tracking import is_installed
 
     lab = lab or Lab.find(grid.path)
     watcher = Watcher() if quiet else PlainWatcher(console())
@@ -109,7 +110,7 @@ def run_grid(
         fail_fast=fail_fast,
         checkpoint_every=checkpoint_every,
     )
-    if outcome.postponed is None:
+    if outcome.postponed is None or not is_installed():
         report(grid, lab=lab)
     return outcome
 
@@ -133,21 +134,21 @@ def load(
 def frame(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
     """One row a trial: `docs/reading-a-report.md` says what each column is."""
     from fcnlab.execute.plan import make_plan
-    from fcnlab.execute.publisher import open_book
+    from fcnlab.execute.publisher import open_if_installed
     from fcnlab.report.frame import trials_frame
 
     lab = lab or Lab.find(grid.path)
-    return trials_frame(make_plan(grid, lab), open_book(grid, lab))
+    return trials_frame(make_plan(grid, lab), open_if_installed(grid, lab))
 
 
 def summary(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
     """One row a cell, with the intervals of the table: `docs/reading-a-report.md` says what each column is."""
     from fcnlab.execute.plan import make_plan
-    from fcnlab.execute.publisher import open_book
+    from fcnlab.execute.publisher import open_if_installed
     from fcnlab.report.report import make_report
 
     lab = lab or Lab.find(grid.path)
-    return make_report(make_plan(grid, lab), lab, open_book(grid, lab)).cells
+    return make_report(make_plan(grid, lab), lab, open_if_installed(grid, lab)).cells
 
 
 def report(grid: Grid, *, lab: Lab | None = None, predict: bool = False) -> Report:
@@ -156,12 +157,12 @@ def report(grid: Grid, *, lab: Lab | None = None, predict: bool = False) -> Repo
     With `predict` the images that its page shows are predicted again where the trials' weights are there.
     """
     from fcnlab.execute.plan import make_plan
-    from fcnlab.execute.publisher import open_book
+    from fcnlab.execute.publisher import open_if_installed
     from fcnlab.report.report import make_report
     from fcnlab.report.write import write_report
 
     lab = lab or Lab.find(grid.path)
-    book = open_book(grid, lab)
+    book = open_if_installed(grid, lab)
     made = make_report(make_plan(grid, lab), lab, book)
     write_report(made, lab, book, predict=predict)
     return made

@@ -7,6 +7,7 @@ of all that everything is there, and what an interrupted publication has written
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import json
 import logging
@@ -52,6 +53,11 @@ MODEL = "model"
 
 DIGEST = 36
 """Characters that MLflow takes for the digest of a dataset."""
+
+
+def is_installed() -> bool:
+    """Return whether mlflow can be imported, without importing it."""
+    return importlib.util.find_spec("mlflow") is not None
 
 
 def trial_metrics(record: Record, select: str) -> dict[str, float]:
@@ -106,8 +112,10 @@ class Book:
         `artifacts` is where a local store keeps its files.
 
         Raises:
-            TrackingError: the store cannot be reached or made.
+            TrackingError: MLflow is not installed, or the store cannot be reached or made.
         """
+        if not is_installed():
+            raise TrackingError("MLflow is not installed; install it with: pip install mlflow")
         with _reaching(uri):
             self._client = _open_store(uri)
             self._experiment = _experiment(self._client, f"fcnlab/{name}", uri, artifacts)

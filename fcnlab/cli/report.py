@@ -55,7 +55,7 @@ def report(
     printed alone.
     """
     from fcnlab.execute.plan import make_plan
-    from fcnlab.execute.publisher import open_book
+    from fcnlab.execute.publisher import open_if_installed
     from fcnlab.places import Lab
     from fcnlab.report.report import make_report
     from fcnlab.report.tables import View
@@ -64,7 +64,7 @@ def report(
     place = Lab.find(files[0], lab=lab, data_root=data_root, tracking_uri=tracking_uri)
     view = View(tuple(name.strip() for name in columns.split(",") if name.strip()), sort, group_by, pivot)
     grids = [place.grid(file) for file in files]
-    books = [open_book(grid, place) for grid in grids]
+    books = [open_if_installed(grid, place) for grid in grids]
     made = [make_report(make_plan(grid, place), place, book) for grid, book in zip(grids, books, strict=True)]
     if strict:
         refuse_flagged(made)

@@ -31,6 +31,7 @@ def ui(
 
     The addresses of the grids' comparisons are printed: cells side by side, averaged over their seeds.
     """
+    from fcnlab import tracking
     from fcnlab.places import Lab
 
     place = Lab.find(file, lab=lab, tracking_uri=tracking_uri)
@@ -43,6 +44,8 @@ def ui(
         raise TrackingError(
             f"{uri}: nothing is recorded yet; run a grid first: fcnlab grid run experiments/quickstart.yaml"
         )
+    if not tracking.is_installed():
+        raise TrackingError("MLflow is not installed; install it with: pip install mlflow")
     _refuse_taken(port)
     typer.echo(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)")
     _say_addresses(place, f"http://127.0.0.1:{port}", file)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from fcnlab.data.cache_build import mapped
-from fcnlab.errors import DataError, RunError
+from fcnlab.errors import DataError, RunError, TrackingError
 from fcnlab.execute import policy
 from fcnlab.execute.base import CHECKPOINT_EVERY, Ended, Executor, Job
 from fcnlab.execute.lease import Leases, Presence
@@ -22,6 +22,7 @@ from fcnlab.execute.race import Race
 from fcnlab.execute.watch import Waiting, Watcher
 from fcnlab.places import Lab
 from fcnlab.spec.grid import Grid
+from fcnlab.tracking import is_installed
 from fcnlab.trial.record import Attempt, Record, RunFolder
 
 POLL = 0.25
@@ -100,7 +101,10 @@ def sync(grid: Grid, lab: Lab, watcher: Watcher) -> Outcome:
 
     Raises:
         RunError: another driver runs the grid and publishes it; or as `run` does.
+        TrackingError: MLflow is not installed.
     """
+    if not is_installed():
+        raise TrackingError(f"MLflow is not installed; run `fcnlab grid sync {grid.path}` where it is")
     plan = make_plan(grid, lab)
     with _leases(lab) as leases:
         publisher = Publisher(plan, lab, leases, watcher)

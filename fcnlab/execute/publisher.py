@@ -15,7 +15,7 @@ from fcnlab.execute.plan import Plan, Planned
 from fcnlab.execute.watch import Watcher
 from fcnlab.places import Lab
 from fcnlab.spec.grid import Grid
-from fcnlab.tracking import Book
+from fcnlab.tracking import Book, is_installed
 from fcnlab.trial.record import EpochRecord, Record, write_whole
 
 PERIOD = 5.0
@@ -26,8 +26,17 @@ Each request takes a store its time: of a trial that ends sooner, all is written
 
 
 def open_book(grid: Grid, lab: Lab) -> Book:
-    """The book of a grid. Raises TrackingError where the store is out of reach."""
+    """The book of a grid. Raises TrackingError where MLflow is not installed or the store is out of reach."""
     return Book(lab.tracking_uri, grid.name, Path(lab.root) / "mlartifacts")
+
+
+def open_if_installed(grid: Grid, lab: Lab) -> Book | None:
+    """Return the tracker of a grid; None where MLflow is not installed, and runs/ has all that can be reported.
+
+    Raises:
+        TrackingError: the store is out of reach.
+    """
+    return open_book(grid, lab) if is_installed() else None
 
 
 def note_experiment(grid: Grid, lab: Lab, experiment: str) -> None:
@@ -71,6 +80,11 @@ class Publisher:
         """Become the one who publishes, if no other driver does; what the book lacks is published at once."""
         if not self._publishes and self._leases.claim(self._folder):
             self._publishes = True
+            if not is_installed():
+                file = self._grid.path
+                remedy = f"; run `fcnlab grid sync {file}` where it is" if file.is_file() else ""
+                self._postpone(f"MLflow is not installed{remedy}")
+                return True
             with self._trying():
                 self._book = open_book(self._grid, self._lab)
                 self._parent = self._book.parent(self._grid.file.question)
@@ -88,9 +102,13 @@ class Publisher:
             yield
         except TrackingError as error:
             self._book = None
-            if self.postponed is None:
-                self.postponed = str(error)
-                self._watcher.postponed(str(error))
+            self._postpone(str(error))
+
+    def _postpone(self, why: str) -> None:
+        """Defer publishing, and report that once."""
+        if self.postponed is None:
+            self.postponed = why
+            self._watcher.postponed(why)
 
     def begin(self, planned: Planned) -> None:
         """Note that a trial runs from now on, also if it did before."""

@@ -199,7 +199,7 @@ class PlainWatcher(Watcher):
         return new
 
     def postponed(self, why: str) -> None:
-        self._say(f"the book waits: {why}")
+        self._say(f"publishing is deferred: {why}")
 
 
 def describe(planned: Planned) -> str:

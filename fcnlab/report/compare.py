@@ -12,7 +12,7 @@ import numpy as np
 from fcnlab.errors import RunError
 from fcnlab.execute.find import find_record, find_trial
 from fcnlab.execute.plan import make_plan
-from fcnlab.execute.publisher import open_book
+from fcnlab.execute.publisher import open_if_installed
 from fcnlab.places import Lab
 from fcnlab.report.evidence import Evidence, gather
 from fcnlab.report.frame import trials_frame
@@ -59,7 +59,7 @@ def find_side(reference: str, lab: Lab) -> Side:
         evidence = Evidence({cell: {own: folder}}, {cell: {own: record}}, "last")
         return _side(f"{record.trial['names'].get('variant', cell)}, seed {own}", cell, evidence)
     grid = lab.grid(Path(named[1]))
-    plan, book = make_plan(grid, lab), open_book(grid, lab)
+    plan, book = make_plan(grid, lab), open_if_installed(grid, lab)
     seed = int(named[3]) if named[3] is not None else None
     label = find_trial(plan, named[2], seed).cell.label
     evidence = gather(trials_frame(plan, book), lab.runs, book, lab.root / ".fcnlab" / "fetched", grid.file.select)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -287,6 +288,37 @@ def test_a_store_out_of_reach_stops_nothing_and_sync_publishes_later(tmp_path: P
     back = Lab.find(path)
     assert driver.sync(grid, back, Watcher()).postponed is None
     assert set(fcnlab.frame(grid, lab=back)["status"]) == {"finished"}
+
+
+def test_without_mlflow_a_grid_runs_and_reports_and_is_published_elsewhere(calm: Path, tmp_path: Path) -> None:
+    there, blocker = tmp_path / "there", tmp_path / "blocker"
+    there.mkdir()
+    blocker.mkdir()
+    (blocker / "sitecustomize.py").write_text("import sys\nsys.modules['mlflow'] = None\n")
+    path = write_grid(there, SMOKE)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(blocker), os.environ.get("PYTHONPATH", "")])}
+
+    def fcnlab_there(*words: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "fcnlab", *words],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, timeout=240,
+        )  # fmt: skip
+        return done.returncode, done.stdout
+
+    code, out = fcnlab_there("grid", "run", str(path), "--workers", "2", "--threads", "1")
+    assert code == 0, out
+    remedy = f"MLflow is not installed; run `fcnlab grid sync {path}` where it is"
+    assert out.count("MLflow") == 1 and f"publishing is deferred: {remedy}" in out
+    assert "report: " in out and not (there / "mlflow.db").exists()
+    pd.testing.assert_frame_equal(table(path), table(calm))
+    code, out = fcnlab_there("report", str(path), "--format", "csv")
+    assert code == 0 and out.startswith("cell,head,n") and out.count("\n") == 4, out
+    code, out = fcnlab_there("grid", "sync", str(path))
+    assert (code, out) == (2, f"fcnlab: error: {remedy}\n")
+    here = shutil.copytree(there, tmp_path / "here") / "experiments" / path.name
+    grid, lab = fcnlab.load_grid(here), Lab.find(here)
+    assert driver.sync(grid, lab, Watcher()) == driver.Outcome(finished=4, failed=0, reused=4)
+    assert set(fcnlab.frame(grid)["run_id"]) == _trial_runs(here) and _statuses(here) == {"FINISHED"}
 
 
 def _wait_for(condition: object, seconds: float = 90) -> None:

@@ -101,8 +101,10 @@ def conclude(outcome: Outcome, grid: Grid, lab: Lab, *, strict: bool = False, as
     """
     from fcnlab import api
     from fcnlab.cli.report import refuse_flagged
+    from fcnlab.tracking import is_installed
 
-    made = api.report(grid, lab=lab) if outcome.postponed is None else None
+    unreachable = outcome.postponed is not None and is_installed()  # without MLflow the report is made from runs/
+    made = api.report(grid, lab=lab) if not unreachable else None
     if strict and made is not None:
         refuse_flagged([made])
     if as_json:
@@ -110,7 +112,7 @@ def conclude(outcome: Outcome, grid: Grid, lab: Lab, *, strict: bool = False, as
         typer.echo(json.dumps({"event": "done", **dataclasses.asdict(outcome), "report": folder}))
     else:
         _say(outcome, made, grid, lab)
-    if not outcome.ok or outcome.postponed is not None:
+    if not outcome.ok or unreachable:
         raise typer.Exit(1)
 
 
@@ -124,7 +126,8 @@ def _say(outcome: Outcome, made: Report | None, grid: Grid, lab: Lab) -> None:
         typer.echo(f"not published: {outcome.postponed}\npublish later with: fcnlab grid sync {file}", err=True)
     else:
         show(grid, made)
-        typer.echo(f"compare the runs in MLflow: fcnlab ui {file}{_elsewhere(lab)}")
+        if outcome.postponed is None:
+            typer.echo(f"compare the runs in MLflow: fcnlab ui {file}{_elsewhere(lab)}")
     if not outcome.ok:
         typer.echo(f"see why: fcnlab grid status {file}; run them again: fcnlab grid retry {file}", err=True)
 
