@@ -92,6 +92,7 @@ def trial_tags(record: Record) -> dict[str, str]:
             "fcnlab.precision": environment.precision,
             "fcnlab.threads": str(environment.threads),
             "fcnlab.devices": str(environment.devices),
+            "fcnlab.sharing": str(environment.sharing),
             "fcnlab.system": environment.system,
             "fcnlab.versions": versions,
             "fcnlab.data": str(record.trial["data"]),

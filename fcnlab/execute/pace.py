@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
@@ -69,6 +69,8 @@ class Pace:
         disk: bytes of the run folder in the end.
         device: what it was measured on.
         trials: how many finished trials it is the mean of; 0 for a probe.
+        sharing: how many trials shared the GPU at the same time.
+        measured: whether it was measured so, and not derived from trials with fewer or more neighbours.
     """
 
     epoch: float
@@ -77,6 +79,19 @@ class Pace:
     disk: int
     device: str
     trials: int
+    sharing: int = 1
+    measured: bool = True
+
+    def shared_by(self, count: int) -> Pace:
+        """Return the pace of each of `count` trials on one GPU.
+
+        Where it was measured with fewer, nothing is assumed to be gained by sharing: twice as many trials take twice
+        as long each. Where it was measured with more, it stays.
+        """
+        if count == self.sharing:
+            return self
+        factor = max(1.0, count / self.sharing)
+        return replace(self, epoch=factor * self.epoch, scoring=factor * self.scoring, sharing=count, measured=False)
 
     def seconds(self, recipe: Recipe, epochs: int) -> float:
         """Seconds that so many epochs and all scoring of a trial take."""
@@ -94,6 +109,8 @@ class Pace:
             disk=round(fmean(pace.disk for pace in paces)),
             device=" and ".join(dict.fromkeys(pace.device for pace in paces)),
             trials=sum(pace.trials for pace in paces),
+            sharing=max(pace.sharing for pace in paces),
+            measured=all(pace.measured for pace in paces),
         )
 
 
@@ -102,10 +119,11 @@ def scorings(recipe: Recipe) -> int:
     return -(-recipe.epochs // recipe.validate_every) + 2
 
 
-def recorded(plan: Plan, lab: Lab, shapes: Mapping[str, Shape]) -> dict[Shape, Pace]:
+def recorded(plan: Plan, lab: Lab, shapes: Mapping[str, Shape], sharing: int = 1) -> dict[Shape, Pace]:
     """What trials have cost that have finished in this lab and are like those that are left: those of the grid first.
 
     Like is what has the same shape, or that of another variant. `shapes` are those of the plan's trials by their keys.
+    The paces are those of `sharing` trials on a GPU: as measured, else derived from trials with other neighbours.
     """
     wanted = {shapes[planned.key] for planned in plan.left}
     work = {shape.work for shape in wanted}
@@ -121,7 +139,12 @@ def recorded(plan: Plan, lab: Lab, shapes: Mapping[str, Shape]) -> dict[Shape, P
         for shape, pace in _read(record, folder):
             if shape.work in work and shape not in own:
                 found.setdefault(shape, []).append(pace)
-    return {shape: Pace.mean(paces) for shape, paces in found.items() if paces}
+    return {shape: _with_neighbours(paces, sharing) for shape, paces in found.items() if paces}
+
+
+def _with_neighbours(paces: Sequence[Pace], sharing: int) -> Pace:
+    measured = [pace for pace in paces if pace.sharing == sharing]
+    return Pace.mean(measured or [pace.shared_by(sharing) for pace in paces])
 
 
 def _others(plan: Plan, lab: Lab) -> Iterator[tuple[RunFolder, Record]]:
@@ -156,6 +179,7 @@ def _read(record: Record, folder: RunFolder) -> Iterator[tuple[Shape, Pace]]:
             disk=_size(folder.path),
             device=record.environment.hardware if record.environment is not None else "an unknown device",
             trials=1,
+            sharing=record.environment.sharing if record.environment is not None else 1,
         ),
     )
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -114,9 +115,15 @@ def _cgroup_limits() -> Iterator[int]:
             yield int((group / "memory.max").read_text(encoding="utf-8"))
 
 
-def _sharing(slot: Slot, slots: Sequence[Slot]) -> int:
-    """Return how many of these slots have the GPU of one of them."""
-    return sum(other.gpu == slot.gpu for other in slots)
+def most_sharing(slots: Sequence[Slot], trials: int | None = None) -> int:
+    """Return how many trials share a GPU at most; 1 on the CPU, whose cores are divided among the slots.
+
+    Args:
+        slots: where trials run.
+        trials: how many there are; None: as many as slots.
+    """
+    used = slots if trials is None else slots[: max(1, trials)]
+    return max(Counter(slot.gpu for slot in used if slot.gpu is not None).values(), default=1)
 
 
 @dataclass
@@ -202,8 +209,8 @@ class ProcessExecutor(Executor):
 
     def _send(self, worker: _Worker, job: Job) -> None:
         if worker.slot.gpu is not None and not job.alone:
-            slots = [other.slot for other in self._workers]
-            job = job.model_copy(update={"sharing": max(job.sharing, _sharing(worker.slot, slots))})
+            on_its_gpu = sum(other.slot.gpu == worker.slot.gpu for other in self._workers)
+            job = job.model_copy(update={"sharing": max(job.sharing, on_its_gpu)})
         worker.job = job
         _write(worker, job.model_dump_json().encode())
 

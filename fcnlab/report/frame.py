@@ -54,7 +54,8 @@ def _row(planned: Planned, run: Mapping[str, Any] | None, select: str) -> dict[s
     if finished:
         row |= {name: value for name, value in metrics.items() if name in NUMBERS}
         seconds = metrics.get("train_seconds", 0.0) + metrics.get("evaluate_seconds", 0.0)
-        row["device_hours"] = int(tags.get("fcnlab.devices", 1)) * seconds / 3600
+        devices = int(tags.get("fcnlab.devices", 1)) / int(tags.get("fcnlab.sharing", 1))
+        row["device_hours"] = devices * seconds / 3600
     if status == "stopped":
         row["stopped_after"] = planned.stopped if planned.stopped is not None else float(tags["fcnlab.stopped"])
     return row

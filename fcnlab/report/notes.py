@@ -60,7 +60,22 @@ def _costs(finished: pd.DataFrame, evidence: Evidence) -> list[str]:
     sizes = " or ".join(distinct(pd.Series([f"{c.gmacs_size[0]}x{c.gmacs_size[1]}" for c in costs])))
     return [
         f"GMACs of one image of {sizes}; images/s in training; device-hours of training and scoring, summed over the "
-        f"cell's trials, on {', '.join(distinct(finished['device'])) or 'hardware not recorded'}."
+        f"cell's trials, on {', '.join(distinct(finished['device'])) or 'hardware not recorded'}.",
+        *_shared(evidence),
+    ]
+
+
+def _shared(evidence: Evidence) -> list[str]:
+    """Name the cells whose trials shared a GPU, since that slows each of them down."""
+    cells: dict[int, list[str]] = {}
+    for cell, records in evidence.records.items():
+        for count in sorted({record.environment.sharing for record in records.values() if record.environment}):
+            cells.setdefault(count, []).append(cell)
+    return [
+        f"{count} trials shared a GPU ({', '.join(cells[count])}): images/s are those of one of them beside the "
+        f"others, and device-hours count {count} trials on a GPU for an hour as one."
+        for count in sorted(cells)
+        if count > 1
     ]
 
 

@@ -10,15 +10,16 @@ import time
 
 import pytest
 
+from fcnlab import cli
 from fcnlab.errors import RunError
-from fcnlab.execute.estimate import estimate
+from fcnlab.execute.estimate import Estimate, estimate
 from fcnlab.execute.pace import Pace, recorded, scorings, shapes_of
 from fcnlab.execute.plan import Plan, Planned, make_plan
 from fcnlab.execute.probe import probe
 from fcnlab.execute.process import Slot
 from fcnlab.execute.reuse import reported
 from fcnlab.places import Lab
-from fcnlab.trial.record import Cost, EpochRecord, Failure, Record
+from fcnlab.trial.record import Cost, Environment, EpochRecord, Failure, Record
 from tests.conftest import SMOKE, write_grid
 
 
@@ -145,6 +146,57 @@ def test_trials_of_another_variant_are_judged_by_its_likes_and_other_data_by_not
     other = planned_in(lab, SMOKE.replace("shapes-mini", "shapes"), "other")
     shapes = shapes_of(other)
     assert estimate(other, shapes, recorded(other, lab, shapes), 1).known == 0
+
+
+def shared(planned: Planned, sharing: int) -> None:
+    """Change the record of a trial to one on a GPU that so many trials shared."""
+    record = planned.record
+    assert record is not None
+    environment = Environment(device="a GPU", precision="bf16", threads=1, repeatable=False, system="Linux",
+                              versions={}, commit=None, kind="cuda", sharing=sharing)  # fmt: skip
+    planned.folder.finish(record.model_copy(update={"environment": environment}))
+
+
+def test_trials_that_share_a_gpu_are_taken_to_gain_nothing_unless_it_was_measured(lab: Lab) -> None:
+    alone, together = [planned for planned in planned_in(lab).trials if planned.cell.label == "fcn32s"]
+    finish(alone, train=10.0, evaluate=0.0)
+    finish(together, train=24.0, evaluate=0.0)
+    shared(alone, 1)
+    plan = planned_in(lab)
+    shapes = shapes_of(plan)
+
+    def judged(sharing: int) -> Estimate:
+        return estimate(plan, shapes, recorded(plan, lab, shapes, sharing), slots=sharing, sharing=sharing)
+
+    shared(together, 1)
+    both = judged(1)
+    assert (both.trials, both.derived) == (2, 0)
+    assert both.device_seconds == pytest.approx(2 * 17.0)
+    derived = judged(2)
+    assert (derived.sharing, derived.derived) == (2, 2)
+    assert derived.device_seconds == pytest.approx(both.device_seconds)
+    assert derived.seconds == pytest.approx(both.seconds), "two at once take as long as one after the other"
+    shared(together, 2)
+    measured = judged(2)
+    assert measured.derived == 0
+    assert measured.seconds == pytest.approx(24.0)
+    assert measured.device_seconds == pytest.approx(24.0)
+    assert judged(4).derived == 2
+
+
+def test_a_plan_says_that_the_speed_of_trials_on_one_gpu_is_not_measured(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finish(planned_in(lab).trials[0])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    command = ["fcnlab", "grid", "plan", str(lab.root / "experiments" / "question.yaml")]
+    for words, says in ([], False), (["--per-gpu", "2"], True), (["--per-gpu", "2", "--device", "cpu"], False):
+        monkeypatch.setattr(sys, "argv", command + words)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert not ended.value.code
+        text = capsys.readouterr().out
+        assert ("2 trials share a GPU; their speed together is not measured for 3 of these" in text) == says, text
 
 
 def test_a_grid_takes_no_less_than_its_longest_trial(lab: Lab) -> None:

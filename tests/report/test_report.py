@@ -27,6 +27,7 @@ from fcnlab.report.report import Report, make_report
 from fcnlab.report.tables import View
 from fcnlab.report.write import together, write_report
 from fcnlab.statistics import paired_difference
+from fcnlab.tracking import trial_tags
 from tests.conftest import REPOSITORY, write_grid
 from tests.report.evidence import RIGHT, THREE, finish, finished_lab
 
@@ -270,6 +271,23 @@ def test_a_trial_on_two_devices_takes_their_time_twice(tmp_path: Path) -> None:
     after = trials_frame(make_plan(grid, lab), None).set_index("key").loc[planned.key]
     assert after["device_hours"] == pytest.approx(2 * before["device_hours"])
     assert after["device"] == f"2 x {before['device']}"
+
+
+def test_trials_that_shared_a_gpu_share_its_hours_and_are_named(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path)
+    alone = make_report(make_plan(grid, lab), lab, None)
+    assert "shared a GPU" not in alone.footnote
+    for planned in make_plan(grid, lab).trials:
+        record = planned.record
+        assert record is not None and record.environment is not None
+        environment = record.environment.model_copy(update={"sharing": 4, "device": "NVIDIA H100"})
+        planned.folder.finish(record.model_copy(update={"environment": environment}))
+        assert trial_tags(record.model_copy(update={"environment": environment}))["fcnlab.sharing"] == "4"
+    shared = make_report(make_plan(grid, lab), lab, None)
+    assert list(shared.cells["device_hours"]) == pytest.approx(list(alone.cells["device_hours"] / 4))
+    assert list(shared.cells["images_per_s"]) == list(alone.cells["images_per_s"])
+    labels = ", ".join(cell.label for cell in grid.cells)
+    assert f"4 trials shared a GPU ({labels}): images/s are those of one of them" in shared.footnote
 
 
 def test_a_thousand_trials_are_a_frame_within_three_seconds(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnlab.cli.options import DataRoot, DeviceOption, GridFile, LabOption, Threads, Workers, console
+from fcnlab.cli.options import DataRoot, DeviceOption, GridFile, LabOption, PerGpu, Threads, Workers, console
 
 if TYPE_CHECKING:
     from fcnlab.execute.estimate import Estimate
@@ -26,6 +26,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="For machines: everything as JSON")] = False,
     workers: Workers = None,
     threads: Threads = None,
+    per_gpu: PerGpu = 1,
     device: DeviceOption = "auto",
     lab: LabOption = None,
     data_root: DataRoot = None,
@@ -36,26 +37,29 @@ def plan(
 
     place = Lab.find(file, lab=lab, data_root=data_root)
     made = make_plan(place.grid(file), place)
-    judged = _judged(made, place, probe, workers, threads, device) if made.left else None
+    judged = _judged(made, place, probe, workers, threads, per_gpu, device) if made.left else None
     if as_json:
         _print_json(made, judged, place)
     else:
         _print(made, judged, place, every, device)
 
 
-def _judged(plan: Plan, lab: Lab, probe: bool, workers: int | None, threads: int | None, device: Device) -> Estimate:
+def _judged(
+    plan: Plan, lab: Lab, probe: bool, workers: int | None, threads: int | None, per_gpu: int, device: Device
+) -> Estimate:
     from fcnlab.execute.estimate import estimate
     from fcnlab.execute.pace import recorded, shapes_of
     from fcnlab.execute.probe import probe as measure
-    from fcnlab.execute.process import plan_slots
+    from fcnlab.execute.process import most_sharing, plan_slots
 
     shapes = shapes_of(plan)
-    slots = plan_slots(plan.grid.recipes, workers, threads, device=device)
+    slots = plan_slots(plan.grid.recipes, workers, threads, per_gpu, device=device)
+    sharing = most_sharing(slots, len(plan.left))
     if probe:
         paces = measure(plan, lab, shapes, slots[0], lambda what: typer.echo(f"probe: {what}", err=True))
     else:
-        paces = recorded(plan, lab, shapes)
-    return estimate(plan, shapes, paces, len(slots))
+        paces = recorded(plan, lab, shapes, sharing)
+    return estimate(plan, shapes, paces, len(slots), sharing)
 
 
 def _print(plan: Plan, judged: Estimate | None, lab: Lab, every: bool, device: Device) -> None:
@@ -107,6 +111,11 @@ def _cost(judged: Estimate, plan: Plan, device: Device) -> list[str]:
     ]
     if judged.alike:
         lines.append(f"{judged.alike} of these are judged by other variants on the same data with the same sizes")
+    if judged.derived:
+        lines.append(
+            f"{judged.sharing} trials share a GPU; their speed together is not measured for {judged.derived} of these, "
+            "which are taken to be no faster than one after the other"
+        )
     if judged.known < judged.trials:
         lines.append(f"of {judged.trials - judged.known} trials nothing is known: --probe measures them")
     return [*lines, f"{_memory(judged, plan, device)}; disk: about {_bytes(judged.disk)}"]
