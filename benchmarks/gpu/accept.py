@@ -27,6 +27,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from sections import GROUPS, Group, section_function
@@ -43,18 +44,18 @@ def main() -> int:
     given = parse()
     if given.child is not None:
         return run_child(Settings.read(given.child), given.section)
-    settings = Settings(given.out.resolve(), given.device, given.data_root, given.smoke)
-    for folder in ("labs", "logs"):  # of an earlier run
-        shutil.rmtree(settings.out / folder, ignore_errors=True)
-    settings.out.mkdir(parents=True, exist_ok=True)
-    results = Results(settings.out / "accept.json", {"device": given.device, "smoke": given.smoke})
+    shutil.rmtree(given.out / "logs", ignore_errors=True)  # of an earlier run
+    results = Results(given.out / "accept.json", {"device": given.device, "smoke": given.smoke})
     deadline = time.monotonic() + given.budget
     groups = selected(given.section, given.device)
-    for phase in sorted({group.phase for group in groups}):
-        at_once = [group for group in groups if group.phase == phase]
-        with ThreadPoolExecutor(given.jobs) as pool:
-            for group in at_once:
-                pool.submit(Child(settings, results, deadline).run, list(group.sections), group.limit)
+    with TemporaryDirectory(prefix="fcnlab-accept-", ignore_cleanup_errors=True) as scratch:
+        data_root = given.data_root.resolve() if given.data_root is not None else None
+        settings = Settings(given.out.resolve(), Path(scratch), given.device, data_root, given.smoke)
+        for phase in sorted({group.phase for group in groups}):
+            with ThreadPoolExecutor(given.jobs) as pool:
+                for group in groups:
+                    if group.phase == phase:
+                        pool.submit(Child(settings, results, deadline).run, list(group.sections), group.limit)
     return results.summarize()
 
 

@@ -89,7 +89,7 @@ def test_a_section_that_crashes_or_hangs_ends_only_itself(tmp_path: Path, module
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     results = modules.Results(tmp_path / "accept.json")
-    settings = modules.Settings(tmp_path, "cpu")
+    settings = modules.Settings(tmp_path, tmp_path, "cpu")
     child = modules.Child(settings, results, time.monotonic() + 300, program, grace=1.0)
     child.run(["first", "crashes", "second", "hangs", "third"], limit=1.0)
     outcomes = json.loads((tmp_path / "accept.json").read_text())["sections"]

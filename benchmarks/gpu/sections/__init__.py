@@ -35,6 +35,7 @@ class Group(NamedTuple):
 GROUPS = (
     Group(("environment",), 0, 40),
     Group(("losses",), 1, 110),
+    Group(("paper_heads",), 1, 110),
     Group(("determinism", "resume"), 1, 70),
     Group(("augmentation", "counts", "steps"), 1, 70),
     Group(("agreement", "distributed"), 1, 60),
@@ -49,6 +50,7 @@ _MODULES = {
     "environment": "environment",
     "augmentation": "augmentation",
     "losses": "losses",
+    "paper_heads": "losses",
     "counts": "counts",
     "steps": "steps",
     "agreement": "trials",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,10 +12,10 @@ from fcnlab.data.augment import Augmentation, Blur, Jitter
 from fcnlab.data.base import Split
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.decoded import DecodedSplit
-from fcnlab.kernels.switch import VARIABLE, triton_available
+from fcnlab.kernels.switch import triton_available
 from results import SectionFailed
 from sections.images import of_one_size, various
-from sections.settings import Settings
+from sections.settings import Settings, triton
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FILL = (124, 116, 104)
@@ -66,10 +64,10 @@ def augmentation(settings: Settings) -> dict[str, Any]:
     found: dict[str, dict[str, Any]] = {}
     for name, kind in cases(settings).items():
         for images, split in splits.items():
-            with _triton("0"):
+            with triton("0"):
                 wanted = list(_batches(split, kind, torch.device("cpu")))
             for way, (switch, sharing) in ways.items():
-                with _triton(switch):
+                with triton(switch):
                     got = list(_batches(split, kind, device, sharing))
                 found[f"{name}, {images}, {way}"] = _difference(got, wanted)
     wrong = {name: d for name, d in found.items() if d["labels"] or d["grey_levels"] > ONE_LEVEL}
@@ -80,19 +78,6 @@ def augmentation(settings: Settings) -> dict[str, Any]:
         raise SectionFailed(f"{len(wrong)} of {len(found)} cases differ: {name}: {difference}", result)
     detail = f"{len(found)} cases ({', '.join(ways)}), at most {found[worst]['grey_levels']:.2f} grey levels ({worst})"
     return result | {"detail": detail}
-
-
-@contextmanager
-def _triton(value: str) -> Iterator[None]:
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[VARIABLE]
-        else:
-            os.environ[VARIABLE] = before
 
 
 def _batches(

@@ -24,7 +24,7 @@ def distributed(settings: Settings) -> dict[str, Any]:
     On CUDA the group has NCCL for the GPU and Gloo for the CPU, as `fcnlab.training.distributed.join` sets it up.
     """
     device = torch.device("cuda", 0) if settings.cuda else torch.device("cpu")
-    meeting = settings.out / ".meeting"
+    meeting = settings.scratch / "meeting"
     meeting.unlink(missing_ok=True)
     if settings.cuda:
         torch.cuda.set_device(device)

@@ -159,7 +159,7 @@ def tera_operations(device: torch.device, size: int, dtype: torch.dtype, tf32: b
 
 def fsync_time(settings: Settings, size: int) -> float:
     """Return the seconds that writing a file of `size` bytes and waiting for the disk takes."""
-    with tempfile.NamedTemporaryFile(dir=settings.out) as file:
+    with tempfile.NamedTemporaryFile(dir=settings.scratch) as file:
         content = os.urandom(size)
         began = time.perf_counter()
         file.write(content)

@@ -33,7 +33,6 @@ base:
   recipe: quick
   recipe.epochs: {epochs}
   recipe.validate_every: {epochs}
-  recipe.precision: auto
 product: {{head: [fcn32s, fcn8s]}}
 seeds: 2
 baseline: {{head: fcn32s}}

@@ -28,14 +28,14 @@ def export(settings: Settings) -> dict[str, Any]:
         if to == "onnx" and find_spec("onnxscript") is None:
             exported[to] = "onnxscript is not installed"
             continue
-        file = settings.out / f"model{suffix}"
+        file = settings.scratch / f"model{suffix}"
         options = ("--to", to, "--out", str(file), "--overwrite", "--lab", str(lab.root))
         exported[to] = run_cli(settings, "export", key, *options, timeout=70).strip().rpartition(": ")[2]
         file.unlink()
     images = _write_images(settings)
     masks = {}
     for device in dict.fromkeys((settings.device, "cpu")):
-        out = settings.out / "predictions" / device
+        out = settings.scratch / "predictions" / device
         options = ("--out", str(out), "--overwrite", "--lab", str(lab.root))
         run_cli(settings, "predict", key, str(images), *options, timeout=70, variables={"FCNLAB_DEVICE": device})
         masks[device] = [np.asarray(Image.open(file)).ravel() for file in sorted((out / "masks").rglob("*.png"))]
@@ -60,7 +60,7 @@ def _trained(settings: Settings) -> tuple[Lab, str]:
 
 
 def _write_images(settings: Settings) -> Path:
-    folder = settings.out / "photos"
+    folder = settings.scratch / "photos"
     folder.mkdir(exist_ok=True)
     split = various(settings)
     for index in range(len(split)):

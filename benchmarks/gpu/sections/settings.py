@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from fcnlab.places import Lab
     from fcnlab.spec.grid import Cell
     from fcnlab.spec.trial import Trial
+
+CORES = 16
+"""Cores that a borrowed machine has, though it may show more; a quarter of them is for each section."""
 
 ROOT = Path(__file__).resolve().parents[3]
 """The checkout."""
@@ -24,20 +29,22 @@ class Settings:
     """The settings of an acceptance run.
 
     Args:
-        out: Folder for all output.
+        out: Folder for results, logs and the lab's archive.
+        scratch: Folder for everything else: labs, caches, images. It is removed at the end.
         device: `cuda` or `cpu`.
         data_root: Folder that holds `camvid/`; None for generated images only.
         smoke: Whether sizes are tiny.
     """
 
     out: Path
+    scratch: Path
     device: str
     data_root: Path | None = None
     smoke: bool = False
 
     def write(self) -> Path:
         """Write the settings to a file for a child process and return its path."""
-        path = self.out / ".settings.json"
+        path = self.scratch / "settings.json"
         path.write_text(json.dumps(asdict(self), default=str))
         return path
 
@@ -46,7 +53,8 @@ class Settings:
         """Read what `write` wrote."""
         given = json.loads(path.read_text())
         root = given["data_root"]
-        return cls(Path(given["out"]), given["device"], Path(root) if root else None, given["smoke"])
+        folders = Path(given["out"]), Path(given["scratch"])
+        return cls(*folders, given["device"], Path(root) if root else None, given["smoke"])
 
     @property
     def cuda(self) -> bool:
@@ -60,10 +68,10 @@ class Settings:
         return folder / f"{name}.txt"
 
     def lab(self, name: str) -> Lab:
-        """Return a lab in a folder of its own below the output folder; the folder is created."""
+        """Return a lab in a folder of its own in the scratch folder; the folder is created."""
         from fcnlab.places import Lab
 
-        root = self.out / "labs" / name
+        root = self.scratch / "labs" / name
         (root / "experiments").mkdir(parents=True, exist_ok=True)
         return Lab.find(lab=root, data_root=self.data_root)
 
@@ -75,19 +83,35 @@ class Settings:
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
-    """Return the environment of processes that run sections: the checkout importable, caches below the output."""
+    """Return the environment of processes that run sections: the checkout importable, caches in the scratch folder."""
     variables = dict(os.environ)
     paths = [str(ROOT), *filter(None, [variables.get("PYTHONPATH")])]
     variables["PYTHONPATH"] = os.pathsep.join(paths)
     variables["FCNLAB_DEVICE"] = settings.device
-    variables["FCNLAB_CACHE"] = str(settings.out / "cache")
+    variables["FCNLAB_CACHE"] = str(settings.scratch / "cache")
     for name in ("FCNLAB_LAB", "FCNLAB_DATA", "MLFLOW_TRACKING_URI"):
         variables.pop(name, None)
     if not settings.cuda:
         variables["CUDA_VISIBLE_DEVICES"] = ""
-    threads = 1 if settings.smoke else max(1, (os.cpu_count() or 1) // 4)
+    threads = 1 if settings.smoke else max(1, min(CORES, len(os.sched_getaffinity(0))) // 4)
     variables.setdefault("OMP_NUM_THREADS", str(threads))
     return variables
+
+
+@contextmanager
+def triton(value: str) -> Iterator[None]:
+    """Turn the Triton kernels off (`0`) or on (`1`) for a while."""
+    from fcnlab.kernels.switch import VARIABLE
+
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[VARIABLE]
+        else:
+            os.environ[VARIABLE] = before
 
 
 def cell(axes: dict[str, Any]) -> Cell:
@@ -129,7 +153,9 @@ def run_cli(
     environment = dict(os.environ) | (variables or {})
     if address_space is not None:
         command = ["prlimit", f"--as={address_space}", *command]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, cwd=settings.out)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout, env=environment, cwd=settings.scratch
+    )
     print(f"$ fcnlab {' '.join(arguments)}\n{done.stdout}{done.stderr}", flush=True)
     said = (done.stderr or done.stdout)[-2000:]
     assert done.returncode == code, f"fcnlab {' '.join(arguments[:2])}: exit code {done.returncode}: {said}"
@@ -138,7 +164,7 @@ def run_cli(
 
 def without_mlflow(settings: Settings) -> dict[str, str]:
     """Return environment variables under which mlflow cannot be imported, as on a machine that lacks it."""
-    folder = settings.out / "without-mlflow"
+    folder = settings.scratch / "without-mlflow"
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text("import sys\n\nsys.modules['mlflow'] = None\n")
     return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ["PYTHONPATH"]])}

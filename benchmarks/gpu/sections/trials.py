@@ -69,7 +69,7 @@ def agreement(settings: Settings) -> dict[str, Any]:
     """Train on CPU and CUDA from one seed; predict with the CUDA-trained weights on both.
 
     In fp32 at least 99.99 % of the pixels must be predicted alike, in bf16 at least 99 %. The first epoch's loss must
-    differ by less than 1 %: initial weights, batches and augmentation are the same.
+    differ by less than 5 %: initial weights, batches and augmentation are the same.
     """
     epochs = 2 if settings.smoke else 12
     axes: Axes = {**BASE, "head": "fcn8s", "recipe.epochs": epochs, "recipe.scale": [0.75, 1.5], "recipe.flip": 0.5}
@@ -100,7 +100,7 @@ def agreement(settings: Settings) -> dict[str, Any]:
         losses = [by_run[precision, name].epochs[0].loss for name in (settings.device, "cpu")]
         apart = abs(losses[0] - losses[1]) / losses[1]
         result["first_loss_apart"][precision] = apart
-        if apart > 0.01:
+        if apart > 0.05:
             wrong.append(f"{precision}: the first epoch's loss differs by {100 * apart:.2f} %")
     environment = records[0].environment
     assert environment is not None and environment.kind == settings.device, f"the record says {environment}"
