@@ -2,10 +2,10 @@
 
     python benchmarks/gpu/bench.py --out DIR --photos CAMVID --budget 420
 
-DIR/bench.json is rewritten after each section, DIR/logs holds what the sections printed. Each section runs in a process
-of its own, which is killed with all of its children where it overruns, so a fault ends only its section. Sections come
-in order of value; with a smaller budget the last ones are left out and the others take fewer or shorter measurements.
-`--smoke --device cpu` runs all of them at tiny sizes: the figures mean nothing, but everything is called.
+DIR/bench.json is rewritten after each section, DIR/bench.log holds the output of the sections. Each section runs in a
+process of its own, which is killed with all of its children where it overruns, so a fault ends only its section.
+Sections come in order of value; with a smaller budget the last ones are left out and the others take fewer or shorter
+measurements. `--smoke --device cpu` runs all of them at tiny sizes: the figures mean nothing, but everything is called.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from timings import REPOSITORY, SECTIONS, SMOKE, Context, Section, Sizes
 from results import Outcome, Results
 
 PEERS = ("torchvision", "d2l", "smp")
+LOG = "bench.log"
 GRACE = 45.0
 """Seconds beyond its allowance after which a section is killed."""
 
@@ -40,7 +41,8 @@ def main() -> int:
     if given.child is not None:
         return run_child(given)
     out = given.out.resolve()
-    (out / "logs").mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / LOG).unlink(missing_ok=True)
     header = {"device": given.device, "smoke": given.smoke, "budget": given.budget}
     results = Results(out / "bench.json", header)
     began = time.monotonic()
@@ -59,7 +61,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [section.name for section in SECTIONS]
-    parser.add_argument("--out", type=Path, required=True, help="folder for bench.json and the logs")
+    parser.add_argument("--out", type=Path, required=True, help="folder for bench.json and bench.log")
     parser.add_argument("--section", nargs="+", choices=names, default=[], help="only these")
     parser.add_argument("--budget", type=float, default=420.0, help="seconds for all sections")
     parser.add_argument("--photos", type=Path, help="folder in CamVid's layout; synthetic images without it")
@@ -95,7 +97,7 @@ def run_sections(
             skip(results, section, f"a budget of {given.budget:.0f} s does not reach it")
     for number, section in enumerate(chosen):
         if section.images and images.wait() != 0:
-            results.add(Outcome(section.name, False, 0.0, "the images were not made; see logs/images.txt"))
+            results.add(Outcome(section.name, False, 0.0, "the images were not made; see bench.log"))
             continue
         left = given.budget - (time.monotonic() - began)
         if not given.smoke and left < section.minimum:
@@ -120,7 +122,7 @@ def start_images(given: argparse.Namespace, work: Path, out: Path) -> subprocess
     command += ["--processes", "1"] if given.smoke else []
     command += ["--photos", str(given.photos)] if given.photos else []
     paths = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
-    with (out / "logs" / "images.txt").open("wb") as log:
+    with (out / LOG).open("ab") as log:
         environment = os.environ | {"PYTHONPATH": paths}
         return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
 
@@ -135,7 +137,9 @@ def run_section_apart(given: argparse.Namespace, section: Section, work: Path, a
     began = time.perf_counter()
     context = Context(section.name, given.device, given.smoke, allowance, work, answer, tuple(given.peer))
     error: str | None = None
-    with (given.out / "logs" / f"{section.name}.txt").open("wb") as log:
+    with (given.out / LOG).open("ab") as log:
+        log.write(f"\n--- {section.name}, {allowance:.0f} s\n".encode())
+        log.flush()
         process = subprocess.Popen(command, stdout=log, stderr=log, env=context.environment(), start_new_session=True)
         try:
             process.wait(None if given.smoke else allowance + GRACE)

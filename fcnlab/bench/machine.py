@@ -70,12 +70,12 @@ def machine(*peers: str) -> Machine:
 
 
 def choose_device(name: str | None) -> torch.device:
-    """Return the device that a benchmark runs on: `cpu` or `cuda` by name, by default the one that trials use.
+    """Return the device that a benchmark runs on: `cpu` or `cuda` by name, by default, or `auto`, the one of trials.
 
     Raises:
         RunError: CUDA is asked for, and torch finds no CUDA device.
     """
-    if name is None:
+    if name in (None, "auto"):
         return hardware.device()
     if name == "cuda" and not torch.cuda.is_available():
         raise RunError(f"--device cuda: torch {torch.__version__} finds no CUDA device; check nvidia-smi, or use cpu")

@@ -163,11 +163,16 @@ class Side:
         self.about()
         return Lap(**json.loads(self._answer()))
 
-    def close(self) -> None:
-        """End the process, also where it does not end by itself."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+    def end_input(self) -> None:
+        """Ask the process to end, without waiting for it."""
+        assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # it has ended already, and some input was still buffered
             self._process.stdin.close()
+
+    def close(self) -> None:
+        """End the process, also where it does not end by itself. A second call does nothing."""
+        assert self._process.stdout is not None
+        self.end_input()
         try:
             self._process.wait(ENDING)
         except subprocess.TimeoutExpired:

@@ -16,7 +16,7 @@ from fcnlab.bench.pairs import Comparison, Timing
 from fcnlab.bench.sides import CHANNELS_LAST, KEEPING, OURS, PEERS, RECOMPUTED, TF32, Lap, Setting, is_ours, sides
 from fcnlab.errors import DataError, SpecError, nearest
 from fcnlab.places import Lab
-from fcnlab.training import cost
+from fcnlab.training import cost, hardware
 
 BACKBONES = ("resnet18", "resnet50", "mobilenetv2_100")
 CROP = (320, 480)
@@ -194,11 +194,10 @@ def _peaks(device: torch.device) -> dict[str, float]:
     if device.type == "cpu":
         return {"fp32": gemm_peak(torch.float32), "bf16": gemm_peak(torch.bfloat16)}
     peaks = {"bf16": device_gemm_peak(device, torch.bfloat16)}
-    before = torch.get_float32_matmul_precision()
-    for name, precision in (("fp32", "highest"), ("tf32", "high")):
-        torch.set_float32_matmul_precision(precision)
-        peaks[name] = device_gemm_peak(device, torch.float32)
-    torch.set_float32_matmul_precision(before)
+    precisions: tuple[hardware.Precision, ...] = ("tf32", "fp32")
+    for precision in precisions:
+        with hardware.autocast(device, precision)():
+            peaks[precision] = device_gemm_peak(device, torch.float32)
     return peaks
 
 

@@ -25,8 +25,8 @@ Classes = Annotated[int, typer.Option("--classes", min=1, help="How many classes
 SizeOption = Annotated[str, typer.Option("--size", help="Height x width of the image")]
 Measure = Annotated[bool, typer.Option("--measure", help="Measure latency and throughput here, in float32")]
 DeviceOption = Annotated[
-    Literal["cpu", "cuda"] | None,
-    typer.Option("--device", help="Where --measure runs [default: cuda where torch finds it]", show_default=False),
+    Literal["auto", "cpu", "cuda"],
+    typer.Option("--device", envvar="FCNLAB_DEVICE", help="Where --measure runs; auto is CUDA where there is a GPU"),
 ]
 NAME = "A variant of the registry, or backbone+head+upsampler"
 
@@ -37,7 +37,7 @@ def show(
     classes: Classes = 21,
     size: SizeOption = "320x480",
     measure: Measure = False,
-    device: DeviceOption = None,
+    device: DeviceOption = "auto",
     lab: LabOption = None,
 ) -> None:
     """Show a variant's stages, parameters by part, and costs. Weights are not loaded."""
@@ -77,7 +77,7 @@ def compare(
     sort: Annotated[str | None, typer.Option("--sort", help="A column to sort by, smallest first")] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Write CSV instead of a table")] = False,
     measure: Measure = False,
-    device: DeviceOption = None,
+    device: DeviceOption = "auto",
     lab: LabOption = None,
 ) -> None:
     """Compare what variants cost, one row each. Weights are not loaded."""
@@ -163,7 +163,7 @@ class Costs:
         return said
 
 
-def _measuring(measure: bool, device: str | None) -> torch.device | None:
+def _measuring(measure: bool, device: str) -> torch.device | None:
     """Return the device on which speed is measured; None where it is not.
 
     Raises:

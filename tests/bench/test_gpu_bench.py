@@ -47,7 +47,7 @@ def test_a_section_that_fails_keeps_its_traceback_and_the_next_one_runs(tmp_path
     assert code == 1 and not found["passed"]
     assert found["sections"]["environment"]["passed"]
     assert "the images were not made" in found["sections"]["augmentation"]["detail"]
-    assert "no photographs with labels" in (tmp_path / "logs" / "images.txt").read_text(encoding="utf-8")
+    assert "no photographs with labels" in (tmp_path / "bench.log").read_text(encoding="utf-8")
 
 
 def test_a_small_budget_leaves_out_the_last_sections(monkeypatch: pytest.MonkeyPatch) -> None:

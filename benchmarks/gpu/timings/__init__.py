@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from fcnlab.data.base import Pair
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+WORKERS = 8
+SHARED_MEMORY = 3 * 2**30
+"""Bytes of /dev/shm that eight workers with two batches each need, with room to spare."""
 PEERS = REPOSITORY / "benchmarks" / "peers"
 
 
@@ -124,6 +127,15 @@ class Context:
         return float("inf") if self.smoke else self.allowance - (time.monotonic() - self._began)
 
     @property
+    def workers(self) -> int:
+        """Processes that load the data of a peer: eight on CUDA, as its users have.
+
+        Without them where /dev/shm, through which they pass their batches, is too small, as in many containers.
+        """
+        enough = (shared_memory() or 0) >= SHARED_MEMORY
+        return WORKERS if self.device == "cuda" and enough else 0
+
+    @property
     def data(self) -> Path:
         """The data root."""
         return self.work / "data"
@@ -216,6 +228,15 @@ class Context:
         if code:
             raise RuntimeError(f"{list(map(str, arguments))} failed with exit code {code}:\n{output[-3000:]}")
         return seconds, output
+
+
+def shared_memory() -> int | None:
+    """Return the free bytes of /dev/shm, where DataLoader workers put their batches; None where there is none."""
+    try:
+        found = os.statvfs("/dev/shm")
+    except OSError:
+        return None
+    return found.f_bavail * found.f_frsize
 
 
 @dataclass(frozen=True)

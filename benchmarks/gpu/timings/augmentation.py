@@ -1,4 +1,4 @@
-"""Batches per second of augmentation by kind: ours on the device, torchvision's in eight processes."""
+"""Batches per second of augmentation by kind: ours on the device, torchvision's in DataLoader workers."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def measure(context: Context) -> dict[str, Any]:
         short = sizes.crop[0]
         resize = (int(extra["scale"][0] * short), int(extra["scale"][1] * short)) if "scale" in extra else None
         files = [(pair.image, pair.mask) for pair in pairs]
-        loader = peer("data").loader(files, sizes.crop, sizes.batch, resize, 8 if device.type == "cuda" else 0)
+        loader = peer("data").loader(files, sizes.crop, sizes.batch, resize, context.workers)
 
         def batches_of(_: int, loader: Iterable[Any] = loader) -> Iterable[Any]:
             for images, labels in loader:
@@ -66,7 +66,7 @@ def measure(context: Context) -> dict[str, Any]:
         torch.manual_seed(0)
         found = repeated(epochs(batches_of), device, sizes.rounds, sizes.lap)
         result["kinds"][name]["torchvision"] = {"images_per_s": found.json()}
-        table.append((f"torchvision, 8 workers: {name}, images/s", found.text(0)))
+        table.append((f"torchvision, {context.workers} workers: {name}, images/s", found.text(0)))
         context.save(result | {"table": table})
     first = result["kinds"]["crop, flip"]["ours"]["images_per_s"]
     return result | {"table": table, "detail": f"crop, flip: {Spread(**first).text(0)} images/s"}

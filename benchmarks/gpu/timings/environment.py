@@ -8,7 +8,7 @@ import platform
 import subprocess
 from typing import TYPE_CHECKING, Any
 
-from timings import Context, rounds
+from timings import Context, rounds, shared_memory
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +40,7 @@ def measure(context: Context) -> dict[str, Any]:
         "memory": torch.cuda.mem_get_info() if cuda else None,
         "cores": len(os.sched_getaffinity(0)),
         "shared_memory": shared_memory(),
+        "workers_of_peers": context.workers,
     }
     context.save(result)
     bandwidth, upload = copies(device, sizes.copy)
@@ -50,7 +51,8 @@ def measure(context: Context) -> dict[str, Any]:
         spent = rounds(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), device, 5, 2 if name == "float32" else 20)
         products[name] = {"seconds": spent.json(), "flop_per_s": 2 * sizes.gemm**3 / spent.median}
     result |= {"copy": bandwidth, "upload": upload, "gemm": products, "smi_after": smi()}
-    table = [("copy on the device, read + written", f"{bandwidth['bytes_per_s'] / 1e12:.3f} TB/s")]
+    table = [("DataLoader workers of the peers", str(context.workers))] if cuda else []
+    table.append(("copy on the device, read + written", f"{bandwidth['bytes_per_s'] / 1e12:.3f} TB/s"))
     table.append(("copy from pinned memory", f"{upload['bytes_per_s'] / 1e9:.1f} GB/s"))
     table += [
         (f"{name} {sizes.gemm}^3", f"{found['flop_per_s'] / 1e12:.1f} TFLOP/s") for name, found in products.items()
@@ -93,12 +95,3 @@ def versions() -> dict[str, str | None]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = None
     return found
-
-
-def shared_memory() -> int | None:
-    """Return the bytes that /dev/shm holds, where DataLoader workers put their batches; None where there is none."""
-    try:
-        found = os.statvfs("/dev/shm")
-    except OSError:
-        return None
-    return found.f_blocks * found.f_frsize

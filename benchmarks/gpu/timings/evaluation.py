@@ -70,7 +70,7 @@ def theirs(context: Context) -> dict[str, Any]:
 
     device = context.torch_device
     cuda = device.type == "cuda"
-    workers = 8 if cuda else 0
+    workers = context.workers
     loading = {"num_workers": workers, "pin_memory": cuda, "persistent_workers": workers > 0}
     loader = DataLoader(run_one.Samples(context.files("val")), batch_size=None, **loading)
     net = networks.FCN(context.sizes.backbones[0], "fcn32s", CLASSES).to(device)

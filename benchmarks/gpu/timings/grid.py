@@ -52,5 +52,5 @@ def script(context: Context, head: str, epochs: int) -> float:
     """Return the seconds of one run of the script, with all that its process does."""
     arguments = [PEERS / "run_one.py", head, "0", str(epochs), context.data, "--batch", str(context.sizes.batch)]
     arguments += ["--crop", *map(str, context.sizes.crop), "--device", context.device]
-    arguments += ["--workers", "8", "--bf16"] if context.device == "cuda" else []
+    arguments += ["--workers", str(context.workers), "--bf16"] if context.device == "cuda" else []
     return context.command(*arguments)[0]

@@ -124,8 +124,9 @@ def own_stream(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    stream = _STREAMS.setdefault(str(device), torch.cuda.Stream(device))
-    with torch.cuda.stream(stream):
+    if str(device) not in _STREAMS:
+        _STREAMS[str(device)] = torch.cuda.Stream(device)
+    with torch.cuda.stream(_STREAMS[str(device)]):
         yield
 
 
@@ -260,7 +261,7 @@ def whole_steps(trained: Trained, rounds: int, steps: int) -> dict[str, Any]:
         host.append((time.perf_counter() - began) / steps)
         synchronize(trained.device)
         whole.append((time.perf_counter() - began) / steps)
-    images = trained.training.batches.steps and len(next(trained.batches)[0])
+    images = len(next(trained.batches)[0])
     return {
         "step": Spread.of(whole).json(),
         "host": Spread.of(host).json(),

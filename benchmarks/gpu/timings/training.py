@@ -61,6 +61,7 @@ def measure(context: Context) -> dict[str, Any]:
         "crop": context.sizes.crop,
         "batch": context.sizes.batch,
         "lap_seconds": lap,
+        "workers_of_peers": context.workers,
         "configurations": {},
     }
     configurations = CONFIGURATIONS[:1] if context.smoke else CONFIGURATIONS
@@ -70,12 +71,11 @@ def measure(context: Context) -> dict[str, Any]:
     with ExitStack() as stack:
         started: list[list[Side]] = []
         for configuration in configurations:
-            group = []
-            for setting in settings(context, configuration, pairs):
-                side = Side(setting, str(context.work / "cache"), ANSWER)
-                stack.callback(side.close)
-                group.append(side)
+            group: list[Side] = []
+            stack.callback(close, group)
             started.append(group)
+            for setting in settings(context, configuration, pairs):
+                group.append(Side(setting, str(context.work / "cache"), ANSWER))
         for side in started[0]:
             if side.name.endswith(COMPILED):  # which takes the CPU half a minute, beside the start of the others
                 side.begin()
@@ -92,14 +92,21 @@ def measure(context: Context) -> dict[str, Any]:
             began = time.monotonic()
             found = compare(context, group, lap)
             result["configurations"][configuration.name(context)] = found
-            longest = max(longest, time.monotonic() - began) if configuration.more is False else longest
+            longest = max(longest, (time.monotonic() - began) * len(started[-1]) / len(group))
             table += rows(configuration.name(context), found)
             context.save(result | {"table": table})
-            for side in group:
-                side.close()
+            close(group)
     errors = sum(len(found["errors"]) for found in result["configurations"].values())
     detail = f"{len(result['configurations'])} configurations, {errors} sides failed"
     return result | {"table": table, "detail": detail}
+
+
+def close(group: list[Side]) -> None:
+    """End the processes of some sides, all at once."""
+    for side in group:
+        side.end_input()
+    for side in group:
+        side.close()
 
 
 def settings(context: Context, configuration: Configuration, pairs: tuple[tuple[str, str], ...]) -> list[Setting]:
@@ -120,7 +127,7 @@ def settings(context: Context, configuration: Configuration, pairs: tuple[tuple[
         pairs=pairs,
         threads=4 if cuda else 1,
         device=context.device,
-        workers=8 if cuda else 0,
+        workers=context.workers,
         bf16=cuda,
         batch_norm="frozen" if configuration.batch_norm == "frozen" else "train",
     )

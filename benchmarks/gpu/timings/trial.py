@@ -22,7 +22,7 @@ def measure(context: Context) -> dict[str, Any]:
     """Time a process's start, the upload of the training images, the first step, a checkpoint, and whole trials."""
     from fcnlab.bench import ours
     from fcnlab.bench.machine import synchronize
-    from fcnlab.data.decoded import open_decoded
+    from fcnlab.data.decoded import open_decoded, release_resident
     from fcnlab.data.voc import Voc2012
     from fcnlab.trial.run import run_trial
 
@@ -47,6 +47,7 @@ def measure(context: Context) -> dict[str, Any]:
     dataset = Voc2012(context.data / "VOCdevkit" / "VOC2012")
     uploads = []
     for _ in range(sizes.rounds):
+        release_resident()
         began = time.perf_counter()
         split = open_decoded(dataset, "train").to(device)
         for index in range(len(split)):
