@@ -5,6 +5,7 @@ Either way they have the same values in the same layout, so figures do not depen
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -255,6 +256,11 @@ def _resident_bytes(device: torch.device) -> int:
     return sum(kept.layout.nbytes for (_, where), kept in _RESIDENT.items() if where == device)
 
 
+def _used_bytes(device: torch.device) -> int:
+    """Return the bytes of resident splits that some object uses."""
+    return sum(kept.layout.nbytes for (_, where), kept in _RESIDENT.items() if where == device and kept.users)
+
+
 def _resident(source: DecodedSplit, device: torch.device, budget: int) -> _Resident | None:
     """Return a split as one tensor on the device; None if the budget in bytes does not suffice.
 
@@ -264,8 +270,10 @@ def _resident(source: DecodedSplit, device: torch.device, budget: int) -> _Resid
     if name is not None and (name, device) in _RESIDENT:
         found = _RESIDENT[name, device] = _RESIDENT.pop((name, device))  # now the most recently used one
         return found
-    used = sum(kept.layout.nbytes for (_, where), kept in _RESIDENT.items() if where == device and kept.users)
-    layout = source.layout(budget - used)
+    layout = source.layout(budget - _used_bytes(device))
+    if layout is None and _used_bytes(device):
+        gc.collect()  # a trial that has ended may still hold its splits in cycles of references
+        layout = source.layout(budget - _used_bytes(device))
     if layout is None:
         return None
     idle = [key for key, kept in _RESIDENT.items() if key[1] == device and not kept.users]

@@ -235,27 +235,36 @@ def _place(  # type: ignore[no-untyped-def]
             low_x = tl.maximum((centre_x - support_x + 0.5).to(tl.int32), 0)
             end_y = tl.minimum((centre_y + support_y + 0.5).to(tl.int32), height)
             end_x = tl.minimum((centre_x + support_x + 0.5).to(tl.int32), width)
+            # Triton 3.6 cannot interpret a `for` over a number that was loaded where NumPy is newer than it.
             total_y = tl.zeros([block], dtype=tl.float32)
-            for i in range(taps_y):
+            i = 0
+            while i < taps_y:
                 total_y += _weight(low_y + i, end_y, centre_y, steep_y)
+                i += 1
             total_x = tl.zeros([block], dtype=tl.float32)
-            for i in range(taps_x):
-                total_x += _weight(low_x + i, end_x, centre_x, steep_x)
+            j = 0
+            while j < taps_x:
+                total_x += _weight(low_x + j, end_x, centre_x, steep_x)
+                j += 1
             # Values outside the window are not loaded, whatever their weights are; they only must not be 0 / 0.
             per_y = 1.0 / tl.where(inside, total_y, 1.0)
             per_x = 1.0 / tl.where(inside, total_x, 1.0)
             value = tl.zeros([block], dtype=tl.float32)
-            for i in range(taps_y):
+            i = 0
+            while i < taps_y:
                 from_y = low_y + i
                 line = from_y * width
                 used = inside & (from_y < end_y)
                 across = tl.zeros([block], dtype=tl.float32)
-                for j in range(taps_x):
+                j = 0
+                while j < taps_x:
                     from_x = low_x + j
                     level = tl.load(base + ((line + from_x) * 3 + channel), mask=used & (from_x < end_x), other=0)
                     across += _weight(from_x, end_x, centre_x, steep_x) * level.to(tl.float32)
+                    j += 1
                 # As on the CPU, each row is rounded to a grey level before the rows are added up.
                 value += _weight(from_y, end_y, centre_y, steep_y) * tl.floor(across * per_x + 0.5)
+                i += 1
             value = tl.floor(value * per_y + 0.5)
         else:
             value = tl.load(base + ((y * width + x) * 3 + channel), mask=inside, other=0).to(tl.float32)

@@ -292,6 +292,13 @@ def test_splits_that_nobody_uses_make_room_and_others_do_not() -> None:
     assert place_of(kept) == place_of(resident(seed=0))
 
 
+def test_a_split_that_only_garbage_uses_makes_room() -> None:
+    cycle: list[object] = [resident(seed=0)]
+    cycle.append(cycle)
+    del cycle
+    assert resident(seed=1, budget=3 * 4 * 24 * 32).resident
+
+
 def test_few_splits_are_kept_and_the_least_recently_used_goes_first() -> None:
     for seed in range(module.MOST_RESIDENT):
         resident(seed)

@@ -22,11 +22,20 @@ MEAN, STD, FILL = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (124, 116, 104)
 CPU = torch.device("cpu")
 
 slow = settings(
-    deadline=None, max_examples=40 if INTERPRETED else 300, suppress_health_check=list(HealthCheck), database=None
+    deadline=None, max_examples=40 if INTERPRETED else 100, suppress_health_check=list(HealthCheck), database=None
 )
 extent = st.integers(1, 20)
+crops = st.tuples(extent, extent) if INTERPRETED else st.sampled_from([(1, 7), (20, 9), (8, 16)])
+"""Heights and widths; only a few where each of them is compiled."""
+
 seeds = st.integers(0, 2**31)
 scales = st.sampled_from([(0.5, 2.0), (0.25, 0.5), (0.1, 0.2), (1.0, 4.0), (0.7, 0.7), (1.0, 1.0)])
+
+
+USED = [
+    tuple(int(digit) == 1 for digit in digits) for digits in ("1000", "0100", "0010", "0001", "1100", "0111", "1111")
+]
+"""Whether brightness, contrast, saturation and hue change."""
 
 
 class Random(Split):
@@ -76,7 +85,7 @@ def test_the_kernels_are_used_here() -> None:
 
 @given(
     sizes=st.lists(st.tuples(extent, extent), min_size=1, max_size=3),
-    crop=st.tuples(extent, extent),
+    crop=crops,
     flip=st.sampled_from([0.0, 0.5, 1.0]),
     resident=st.booleans(),
     seed=seeds,
@@ -95,7 +104,7 @@ def test_without_resizing_every_bit_is_that_of_the_cpu(
 
 @given(
     sizes=st.lists(st.tuples(extent, extent), min_size=1, max_size=3),
-    crop=st.tuples(extent, extent),
+    crop=crops,
     scale=scales,
     smooth=st.booleans(),
     seed=seeds,
@@ -144,7 +153,7 @@ class Single(Split):
 
 @given(
     sizes=st.lists(st.tuples(extent, extent), min_size=1, max_size=3),
-    used=st.tuples(*[st.booleans()] * 4).filter(any),
+    used=st.sampled_from(USED),
     strength=st.sampled_from([0.1, 0.4, 1.0]),
     smooth=st.booleans(),
     seed=seeds,
@@ -189,8 +198,9 @@ def test_training_batches_are_those_of_the_cpu(
     for epoch in (0, 1):
         pairs = zip(device.epoch(epoch), batches_of(split, augmentation, CPU).epoch(epoch), strict=True)
         for (images, labels), (wanted, wanted_labels) in pairs:
-            assert torch.equal(labels.cpu(), wanted_labels) or more  # the device may round a rotation otherwise
-            assert (levels(images.cpu()) - levels(wanted)).abs().max() <= (1 if more else 0) or DEVICE != CPU
+            assert images.device.type == DEVICE.type and images.shape == wanted.shape
+            if DEVICE == CPU or not more:  # a GPU may round rotations and blur in another way
+                assert torch.equal(labels.cpu(), wanted_labels) and torch.equal(images.cpu(), wanted)
 
 
 @pytest.mark.gpu
