@@ -12,13 +12,13 @@ from torch import Tensor
 
 from fcnlab.data.augment import Augmentation, Blur, Jitter
 from fcnlab.data.batches import TrainingBatches
-from fcnlab.data.decoded import DecodedSplit
+from fcnlab.data.decoded import DecodedSplit, DeviceSplit
 from fcnlab.data.shapes import Shapes
 from fcnlab.metrics import figures
 from fcnlab.training.evaluate import evaluate_split
 from fcnlab.training.predict import predictions
 from fcnlab.training.protocol import Protocol
-from tests.gpu.fake import CUDA, Watch, fake_cuda
+from tests.gpu.fake import CUDA, FREE_MEMORY, Watch, fake_cuda
 from tests.gpu.test_fake_training import symbolic_model
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -43,19 +43,16 @@ def decoded(images: int) -> DecodedSplit:
     return split
 
 
-NORMALISING = {
-    "data/batches.py:_row_levels": "copies mean and deviation once for each width; symbolic copies are not kept",
-}
-"""Where augmentation may wait for the device."""
-
-
+@pytest.mark.parametrize("resident", [True, False])
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_augmented_batches_are_on_the_device_and_not_waited_for(name: str) -> None:
+def test_augmented_batches_are_on_the_device_and_not_waited_for(name: str, resident: bool) -> None:
     split = decoded(5)
-    with fake_cuda(NORMALISING) as watch:
+    with fake_cuda() as watch:
         with watch.build():
+            there = split.to(CUDA, free=FREE_MEMORY if resident else 0)
+            assert isinstance(there, DeviceSplit) and there.resident == resident
             batches = TrainingBatches(
-                split, batch=2, augmentation=AUGMENTATIONS[name], mean=MEAN, std=STD, seed=0, device=CUDA
+                there, batch=2, augmentation=AUGMENTATIONS[name], mean=MEAN, std=STD, seed=0, device=CUDA
             )
         for epoch in (0, 1):
             made = list(batches.epoch(epoch))
@@ -68,7 +65,7 @@ def test_augmented_batches_are_on_the_device_and_not_waited_for(name: str) -> No
     assert watch.outputs > 20
 
 
-COUNTS = NORMALISING | {
+COUNTS = {
     "training/evaluate.py:_in_order": "copies the counts of a whole split to the host, once",
     "metrics.py:joint_counts": "a histogram; only the plain operators count in this way, the Triton kernel does not",
 }
@@ -101,6 +98,7 @@ def test_evaluation_waits_once_for_each_kind_of_count(name: str) -> None:
         counts = evaluated(watch, split, batch=2, boundaries=True, protocol=PROTOCOLS[name])
     assert counts.areas.shape == counts.boundaries.shape == (7, 5, 3)
     assert [seen.place for seen in watch.seen].count("training/evaluate.py:_in_order") == 2
+    assert {seen.place for seen in watch.seen} == COUNTS.keys()
     assert figures(counts.areas).class_iou
 
 

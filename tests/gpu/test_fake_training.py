@@ -14,6 +14,7 @@ from fcnlab.models import FCN
 from fcnlab.spec.catalog import builtin
 from fcnlab.spec.config import Backbone, Head, Upsampler, Variant
 from fcnlab.training import hardware
+from fcnlab.training.deterministic import DeterministicMaxPool2d, make_deterministic
 from fcnlab.training.fit import fit
 from fcnlab.training.fused import FusedUpsampleLoss, fusible
 from fcnlab.training.losses import Loss
@@ -134,7 +135,7 @@ def test_losses_do_not_wait(name: str, head: str) -> None:
 
 
 def test_class_weights_on_the_cpu_are_an_error() -> None:
-    with fake_cuda(ALLOWED) as watch, pytest.raises(RuntimeError, match="same device"):
+    with fake_cuda(ALLOWED) as watch, pytest.raises(RuntimeError, match=r"two (different )?devices"):
         train(watch, symbolic_model(watch, "fcn32s"), Loss(class_weights=torch.ones(CLASSES)))
 
 
@@ -152,6 +153,27 @@ def test_bf16_micro_batches_and_clipping_do_not_wait(plain: bool) -> None:
         train(watch, model, Loss() if plain else fused(watch, model, Loss()), **options)
 
 
+@pytest.mark.parametrize(("name", "waits"), [("sgd", False), ("adamw", False), ("rmsprop", True)])
+def test_fp16_waits_only_for_optimizers_without_fused_kernels(name: str, waits: bool) -> None:
+    # GradScaler reads whether a gradient is infinite, unless the optimizer's kernel skips the step by itself.
+    place = "training/fit.py:_update"
+    with fake_cuda(ALLOWED | {place: "GradScaler skips the step of an optimizer without a fused kernel"}) as watch:
+        model = symbolic_model(watch, "fcn8s")
+        options = {"autocast": hardware.autocast(CUDA, "fp16"), "scaler": hardware.grad_scaler(CUDA, "fp16")}
+        train(watch, model, fused(watch, model, Loss()), name=name, clip_norm=1.0, **options)
+    assert any(seen.place == place for seen in watch.seen) == waits
+
+
+def test_deterministic_layers_do_not_wait() -> None:
+    with fake_cuda(ALLOWED) as watch:
+        with watch.build():
+            model = build_model(variant("dilated16"), CLASSES, seed=0)
+            make_deterministic(model)
+            model = on_cuda(model)
+        assert any(isinstance(module, DeterministicMaxPool2d) for module in model.modules())
+        train(watch, model, Loss())
+
+
 def test_the_moving_average_does_not_wait() -> None:
     with fake_cuda(ALLOWED) as watch:
         model = symbolic_model(watch, "fcn32s")
@@ -164,4 +186,5 @@ def test_an_epoch_waits_as_often_whatever_its_number_of_steps() -> None:
         with fake_cuda(ALLOWED) as watch:
             train(watch, symbolic_model(watch, "fcn32s"), Loss(), steps=steps)
         counts.append(len(watch.seen))
+        assert {seen.place for seen in watch.seen} == ALLOWED.keys()
     assert counts[0] == counts[1] > 0
