@@ -146,6 +146,7 @@ def out_of_memory(error: BaseException) -> bool:
 def reset_peak_memory(on: torch.device) -> None:
     """Start the measurement of `peak_memory` again; the CPU's peak is that of the whole process and cannot be reset."""
     if on.type == "cuda":
+        torch.cuda.init()  # before anything was allocated there are no statistics to reset
         torch.cuda.reset_peak_memory_stats(on)
 
 
