@@ -55,7 +55,8 @@ def main() -> int:
             with ThreadPoolExecutor(given.jobs) as pool:
                 for group in groups:
                     if group.phase == phase:
-                        pool.submit(Child(settings, results, deadline).run, list(group.sections), group.limit)
+                        limit = settings.patience * group.limit
+                        pool.submit(Child(settings, results, deadline).run, list(group.sections), limit)
     return results.summarize()
 
 

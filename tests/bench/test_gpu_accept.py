@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import fcnlab
 from tests.conftest import REPOSITORY
 
 FOLDER = REPOSITORY / "benchmarks" / "gpu"
@@ -18,8 +20,9 @@ FOLDER = REPOSITORY / "benchmarks" / "gpu"
 
 def accept(out: Path, *options: str, device: str = "cpu") -> tuple[int, dict[str, Any]]:
     """Run the kit; returns its exit code and what it has written."""
-    command = [sys.executable, str(FOLDER / "accept.py"), "--out", str(out), "--device", device, "--smoke", *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, str(FOLDER / "accept.py"), "--out", str(out), "--device", device, "--smoke"]
+    command += ["--budget", "1500", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1600)
     written = out / "accept.json"
     assert written.is_file(), done.stderr
     return done.returncode, json.loads(written.read_text())
@@ -32,6 +35,8 @@ def accept(out: Path, *options: str, device: str = "cpu") -> tuple[int, dict[str
         ("losses",),
         ("agreement",),
         ("resume",),
+        ("per_gpu",),
+        ("export",),
     ],
     ids=lambda sections: sections[0],
 )
@@ -42,6 +47,19 @@ def test_sections_pass_on_the_cpu(tmp_path: Path, sections: tuple[str, ...]) -> 
     assert set(found["sections"]) == set(sections)
     assert code == 0 and found["passed"]
     assert all(outcome["detail"] for outcome in found["sections"].values())
+
+
+def test_the_lab_of_a_machine_without_mlflow_is_published_by_another_one(tmp_path: Path) -> None:
+    code, _ = accept(tmp_path, "--section", "grid")
+    assert code == 0
+    with tarfile.open(tmp_path / "lab.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    file = tmp_path / "lab" / "experiments" / "gpu.yaml"
+    command = [sys.executable, "-m", "fcnlab", "grid", "sync", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    frame = fcnlab.frame(fcnlab.load_grid(file))
+    assert len(frame) == 4 and set(frame["status"]) == {"finished"}
 
 
 def test_sections_that_have_no_gpu_fail_alone_with_their_traceback(tmp_path: Path) -> None:

@@ -61,6 +61,11 @@ class Settings:
         """Whether the device is a GPU."""
         return self.device == "cuda"
 
+    @property
+    def patience(self) -> int:
+        """By how much time limits are multiplied: small runs are for machines of any speed."""
+        return 5 if self.smoke else 1
+
     def log(self, name: str) -> Path:
         """Return the log file of a section; its folder is created."""
         folder = self.out / "logs"
@@ -141,7 +146,7 @@ def run_cli(
     Args:
         settings: the settings of the run.
         arguments: the command line.
-        timeout: seconds that it may take.
+        timeout: seconds that it may take, several times as many in a small run.
         code: the exit code that it must end with.
         variables: environment variables to add.
         address_space: limit of the address space in bytes, for the command and for all processes that it starts.
@@ -154,7 +159,12 @@ def run_cli(
     if address_space is not None:
         command = ["prlimit", f"--as={address_space}", *command]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=timeout, env=environment, cwd=settings.scratch
+        command,
+        capture_output=True,
+        text=True,
+        timeout=settings.patience * timeout,
+        env=environment,
+        cwd=settings.scratch,
     )
     print(f"$ fcnlab {' '.join(arguments)}\n{done.stdout}{done.stderr}", flush=True)
     said = (done.stderr or done.stdout)[-2000:]
