@@ -185,13 +185,13 @@ class Context:
                 break
         return found
 
-    def environment(self, **more: str) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """Return the environment of processes: this checkout, the cache of all sections, and the device."""
         return os.environ | {
             "PYTHONPATH": os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH")))),
             "FCNLAB_CACHE": str(self.work / "cache"),
             "FCNLAB_DEVICE": self.device,
-            **more,
+            **({"OMP_NUM_THREADS": "1"} if self.smoke else {}),
         }
 
     def process(self, *arguments: str | Path) -> tuple[float, str, int]:
