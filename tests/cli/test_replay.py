@@ -48,6 +48,7 @@ def test_the_command_says_everything_and_gives_the_figures_again(fcnlab: Call, r
     assert (shown.code, shown.err) == (0, "") and shown.out.count("\n") == 1
     words = shlex.split(shown.out)
     assert words[:3] == ["fcnlab", "train", "tiny-scratch+fcn8s+bilinear"]
+    assert words[-8:-6] == ["--device", "cpu"], "where it trained"
     assert words[-6:] == ["--threads", "1", "--lab", "lab", "--apart", "again one"]
     assert not (tmp_path / "again one").exists(), "showing makes nothing"
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "lab").rglob("*")}

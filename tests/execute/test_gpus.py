@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +17,7 @@ from fcnlab.execute import gpus, process
 from fcnlab.execute.base import Job
 from fcnlab.execute.gpus import select_gpus, visible_gpus
 from fcnlab.execute.means import Means
+from fcnlab.execute.plan import make_plan
 from fcnlab.execute.process import ProcessExecutor, Slot, plan_slots
 from fcnlab.execute.ray_cluster import Ask, Node, share_of_cores
 from fcnlab.execute.worker import device_fault
@@ -22,6 +26,7 @@ from fcnlab.spec.catalog import builtin
 from fcnlab.spec.config import Recipe
 from fcnlab.spec.grid import resolve
 from fcnlab.trial.record import RunFolder
+from tests.conftest import SMOKE, write_grid
 
 
 def quick() -> Recipe:
@@ -152,6 +157,43 @@ def test_a_worker_that_sees_no_gpu_ends_the_run_with_a_line_and_no_trial_fails(l
         with pytest.raises(RunError, match=r"sees 0 of the 1 GPUs of a trial .*GPU-no-such.*--device cpu"):
             executor.await_ready()
     assert RunFolder(lab.runs, trial.key).read() is None
+
+
+@pytest.mark.parametrize(
+    ("words", "visible", "says"),
+    [
+        (["grid", "run", "FILE"], "GPU-no-such", "sees 0 of the 1 GPUs of a trial (CUDA_VISIBLE_DEVICES=GPU-no-such)"),
+        (["grid", "run", "FILE", "--executor", "serial"], "GPU-no-such", "sees 0 of the 1 GPUs of a trial"),
+        (["grid", "run", "FILE", "--device", "cuda"], "", "--device cuda: this machine shows no NVIDIA GPU"),
+        (["grid", "retry", "FILE", "--device", "cuda"], "", "--device cuda: this machine shows no NVIDIA GPU"),
+        (["grid", "plan", "FILE", "--device", "cuda"], "", "--device cuda: this machine shows no NVIDIA GPU"),
+    ],
+)
+def test_a_gpu_that_cannot_be_used_is_one_line_and_exit_code_2(
+    lab: Lab, words: list[str], visible: str, says: str
+) -> None:
+    path = write_grid(lab.root, SMOKE)
+    done = subprocess.run(
+        [sys.executable, "-m", "fcnlab", *(str(path) if word == "FILE" else word for word in words)],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": visible}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stdout + done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("fcnlab: error: ")]
+    assert len(errors) == 1 and says in errors[0] and "Traceback" not in done.stderr
+    assert not list(lab.runs.glob("*/record.json")), "no trial has failed"
+
+
+def test_a_machine_with_gpus_trains_on_the_cpu_where_that_is_asked_for(lab: Lab) -> None:
+    path = write_grid(lab.root, SMOKE.replace("seeds: 2", "seeds: 1"))
+    words = ["grid", "run", str(path), "--device", "cpu", "--workers", "2", "--threads", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "fcnlab", *words],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "GPU-no-such"}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    for planned in make_plan(lab.grid(path), lab).trials:
+        assert planned.record is not None and planned.record.environment is not None
+        assert planned.record.environment.kind == "cpu"
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,10 @@ def _new_folder(planned: Planned) -> Path:
 
 
 def command(planned: Planned, record: Record | None, lab: Lab, folder: Path, device: Device = "auto") -> list[str]:
-    """The words of the command that runs a trial in a folder of its own, as a shell takes them from here."""
+    """The words of the command that runs a trial in a folder of its own, as a shell takes them from here.
+
+    With `device` at `auto` it trains on the kind of device that is recorded.
+    """
     from fcnlab.spec.said import said_of
 
     said = said_of(planned.cell, lab.catalog)
@@ -80,12 +83,13 @@ def command(planned: Planned, record: Record | None, lab: Lab, folder: Path, dev
     for axis, value in said.items():
         words += ["--set", f"{axis}={_yaml(value)}"]
     words += ["--seed", str(planned.trial.seed)]
+    recorded = record.environment.kind if record is not None and record.environment is not None else "auto"
+    kind = recorded if device == "auto" else device
+    words += ["--device", kind] if kind != "auto" else []
     if record is not None and record.environment is not None:
         devices = record.environment.devices
         words += ["--threads", str(devices * record.environment.threads)]
         words += ["--devices-per-trial", str(devices)] if devices > 1 else []
-    if device != "auto":
-        words += ["--device", device]
     if lab.root != Path.cwd():
         words += ["--lab", shown(lab.root)]
     if lab.data_root is not None:
