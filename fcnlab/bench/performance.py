@@ -35,11 +35,8 @@ the network, checkpoints, files, the worker's and the driver's part. The first o
 """
 NO_GPU = """## On a CUDA GPU
 
-not measured: none of the machines above has one. What is meant for one has run on CPUs alone: samples that stay on the
-device as uint8 and are augmented there, the fused loss in torch's operators, several trials on a GPU (`--per-gpu`) and
-a trial on several (`--devices-per-trial`). What might pay there and is not built, because nothing could be decided
-without a measurement: CUDA graphs or `torch.compile`, a kernel of its own for upsampling and loss, and trials of one
-shape stacked into one model.
+not measured: none of the machines above has one. `python benchmarks/gpu/bench.py --out bench` measures it, with the
+same peers on the same card; see [gpu.md](gpu.md) for how fcnlab uses one.
 """
 
 
