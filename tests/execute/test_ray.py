@@ -42,6 +42,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         monkeypatch.setenv("FCNLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
         monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         monkeypatch.delenv("FCNLAB_DATA", raising=False)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # Ray would count no GPU
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, "include_dashboard": False})
         made.add_node(num_cpus=3, num_gpus=1)
         yield made
