@@ -56,7 +56,7 @@ def cases(settings: Settings) -> dict[str, Augmentation]:
 def augmentation(settings: Settings) -> dict[str, Any]:
     """Compare batches of the CPU and of the device: labels equal, images within one grey level."""
     device = torch.device(settings.device)
-    same_size, source = of_one_size(settings, 8 if settings.smoke else 16)
+    same_size, source = of_one_size(settings, 8)
     splits = {source: same_size, "various sizes": various(settings)}
     ways = {"plain": ("0", 1), "plain, staged": ("0", STAGED)}
     if triton_available(device):
