@@ -3,8 +3,11 @@
 Inside `fake_cuda()` every tensor is a FakeTensor: it has a shape, a dtype and a device, and no values. Operators check
 that their arguments are on one device and compute shapes, so the CUDA path of the code runs in milliseconds.
 
-No stub of the CUDA runtime is needed: FakeTensorMode replaces the device guard of CUDA, and `_need_no_driver` keeps the
-backward pass from asking for streams. On a machine that has a GPU the tests hide it first (see tests/conftest.py).
+No stub of the CUDA runtime is needed: FakeTensorMode replaces the device guard of CUDA, and `_hidden_device` keeps the
+backward pass from asking the driver for streams. On a machine that has a GPU the tests hide it (see tests/conftest.py).
+
+Not covered: Triton kernels, CUDA graphs, and the `foreach` forms of optimizers, which PyTorch does not use for symbolic
+tensors. Those need a GPU.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from fcnlab.training import fit
 PACKAGE = Path(fcnlab.__file__).resolve().parent
 CUDA = torch.device("cuda", 0)
 FREE_MEMORY = 2**33
-"""Bytes of free device memory that the code is told of."""
+"""Bytes of device memory that `torch.cuda.mem_get_info` reports as free."""
 
 aten = torch.ops.aten
 
@@ -48,7 +51,7 @@ class Synchronisation:
     """One place where the host waits for the device.
 
     Attributes:
-        place: module and function of fcnlab, such as `training/losses.py:_hard`.
+        place: module and function of fcnlab, such as `training/fit.py:fit`.
         line: line of that module.
         operator: name of the ATen operator.
     """
@@ -66,7 +69,7 @@ class Watch:
     """The synchronisations that were seen, and those that are allowed.
 
     Attributes:
-        allowed: reasons by place, or by the directory or module that contains it.
+        allowed: reasons by place, for the places that may wait.
         seen: all synchronisations, allowed ones too.
         outputs: number of CUDA tensors that operators returned; 0 means that nothing ran on the device.
         building: whether synchronisation is ignored, because models and losses are being built.
@@ -116,14 +119,14 @@ def fake_cuda(allowed: Mapping[str, str] | None = None) -> Iterator[Watch]:
         # Without a driver torch.autocast and GradScaler turn themselves off with a warning.
         stack.enter_context(patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False))
         stack.enter_context(patch("torch.cuda.is_bf16_supported", lambda *_, **__: True))
-        # The driver answers this one, and FakeTensorMode knows no such operator.
+        # Only a driver knows how much memory is free.
         stack.enter_context(patch("torch.cuda.mem_get_info", lambda *_: (FREE_MEMORY, 2 * FREE_MEMORY)))
         stack.callback(fit._training_stream.cache_clear)
         for name, stand_in in _queues(watch).items():
             stack.enter_context(patch(f"torch.cuda.{name}", stand_in))
-        # The threads of the engine are made once a process, one for each device of that time: none, without a GPU.
+        # The autograd engine starts a thread for each device once, and without a GPU it has started none.
         stack.enter_context(torch.autograd.set_multithreading_enabled(False))
-        # Real tensors are images on the CPU; they become symbolic ones on the CPU where they meet an operator.
+        # The only real tensors are images on the CPU; an operator replaces them by symbolic tensors on the CPU.
         stack.enter_context(_SymbolicMode(allow_non_fake_inputs=True))
         stack.enter_context(patch.object(Tensor, "_make_subclass", staticmethod(_hidden_device)))
         stack.enter_context(patch.object(FakeTensor, "is_cuda", property(_is_cuda), create=True))
