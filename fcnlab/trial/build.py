@@ -19,6 +19,7 @@ from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.decoded import DecodedSplit, open_decoded
 from fcnlab.errors import ModelError, nearest
 from fcnlab.kernels.build import KERNELS, library
+from fcnlab.kernels.switch import triton_available
 from fcnlab.models import FCN, HEADS, Backbone, Interpolation, PaperBackbone, TimmBackbone, TransposedUpsampler
 from fcnlab.models.backbone import load_weights
 from fcnlab.models.heads import CoarseHead, Head
@@ -29,6 +30,7 @@ from fcnlab.streams import stream
 from fcnlab.training import optim
 from fcnlab.training.deterministic import make_deterministic
 from fcnlab.training.distributed import ALONE, Group, share_statistics
+from fcnlab.training.fast_norm import use_fast_batch_norm
 from fcnlab.training.freezing import freeze, hold_batch_norm
 from fcnlab.training.fused import FusedUpsampleLoss, fusible
 from fcnlab.training.losses import Loss, median_frequency
@@ -173,6 +175,9 @@ def build_training(
     )
     if recipe.deterministic and device.type == "cuda":
         make_deterministic(model)
+    # torch.compile has kernels of its own, several devices need SyncBatchNorm, and recomputation its own counting.
+    if not recipe.compile and group.size == 1 and recipe.recompute == "none" and triton_available(device):
+        use_fast_batch_norm(model)
     _freeze(recipe, model.backbone)
     share_statistics(model, group, device)
     if recipe.recompute != "none":

@@ -1,0 +1,128 @@
+"""Checks of the Triton batch norm; `test_triton_batch_norm.py` runs them in a process of their own."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from fcnlab.kernels.switch import triton_available
+from fcnlab.training.fast_norm import FastBatchNorm2d, FastBatchNormAct2d, use_fast_batch_norm
+from tests.kernels.on_triton import DEVICE
+
+SHAPES = [(2, 5, 4, 3), (1, 16, 9, 7), (3, 70, 5, 4)]
+"""Sizes of few channels, of a power of two, and of more than one block of channels."""
+
+
+class Block(nn.Module):
+    """A batch norm and a ReLU in place, as in ResNets."""
+
+    def __init__(self, channels: int, activation: str) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.act1 = nn.ReLU(inplace=True) if activation == "relu" else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.act1(self.bn1(x))
+        return y
+
+
+def normalizers(channels: int, activation: str) -> tuple[Any, Any]:
+    """A module in float64 as the reference, and the same by Triton in float32."""
+    torch.manual_seed(0)
+    if activation == "relu6":
+        plain: Any = timm.layers.BatchNormAct2d(channels, act_layer=nn.ReLU6)
+        norm = plain
+    else:
+        plain = Block(channels, activation)
+        norm = plain.bn1
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 2)
+        norm.bias.uniform_(-1, 3)
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    fast = copy.deepcopy(plain)
+    if activation == "relu6":
+        use_fast_batch_norm(fast)
+        assert type(fast) is FastBatchNormAct2d
+    else:
+        fast.bn1.__class__ = FastBatchNorm2d
+        fast.bn1.activation = activation
+        fast.act1 = nn.Identity()
+    return plain.double(), fast.to(DEVICE)
+
+
+def test_the_kernel_is_used_here() -> None:
+    assert triton_available(DEVICE)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("activation", ["none", "relu", "relu6"])
+@pytest.mark.parametrize("mode", ["train", "eval", "frozen"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_outputs_gradients_and_statistics_are_those_of_float64(
+    shape: tuple[int, int, int, int], activation: str, mode: str, dtype: torch.dtype
+) -> None:
+    plain, fast = normalizers(shape[1], activation)
+    for module in (plain, fast):
+        module.train(mode == "train")
+        module.requires_grad_(mode != "frozen")
+    generator = torch.Generator().manual_seed(1)
+    x = (3 + 2 * torch.randn(shape, generator=generator)).to(dtype).to(memory_format=torch.channels_last)
+    weights = torch.randn(shape, generator=generator).to(dtype)
+    wanted, given = x.double().requires_grad_(), x.to(DEVICE).requires_grad_()
+    expected = plain(1 * wanted)  # timm's activation works in place
+    (expected * weights.double()).sum().backward()
+    found = fast(given)
+    found.backward(weights.to(DEVICE).contiguous(memory_format=torch.channels_last))
+    assert found.dtype == dtype
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    tolerance = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
+    torch.testing.assert_close(found.cpu().double(), expected, **tolerance)
+    assert wanted.grad is not None and given.grad is not None
+    close = torch.isclose(given.grad.cpu().double(), wanted.grad, **tolerance)
+    assert close.float().mean() > (0.999 if dtype == torch.float32 else 0.97)  # rounding moves values across a bend
+    of_fast, of_plain = ({n: p.grad for n, p in module.named_parameters()} for module in (fast, plain))
+    assert of_fast.keys() == of_plain.keys()
+    for name, expected_gradient in of_plain.items():
+        if mode == "frozen":
+            assert of_fast[name] is None
+        else:
+            scale = expected_gradient.abs().max().clamp(min=1)
+            assert (of_fast[name].cpu() - expected_gradient).abs().max() / scale < (
+                1e-4 if dtype == torch.float32 else 5e-2
+            )
+    for (name, buffer), expected_buffer in zip(fast.named_buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(buffer.cpu().double(), expected_buffer.double(), rtol=1e-4, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "mobilenetv2_035"])
+def test_a_network_has_the_gradients_of_the_plain_one(backbone: str) -> None:
+    torch.manual_seed(0)
+    plain = timm.create_model(backbone, num_classes=3).to(memory_format=torch.channels_last).to(DEVICE)
+    fast = copy.deepcopy(plain)
+    use_fast_batch_norm(fast)
+    replaced = [m for m in fast.modules() if isinstance(m, FastBatchNorm2d | FastBatchNormAct2d)]
+    norms = [m for m in plain.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(replaced) == len(norms) > 0
+    if backbone == "test_resnet":
+        assert any(m.activation == "relu" for m in replaced)
+    assert fast.state_dict().keys() == plain.state_dict().keys()
+    images = torch.randn(4, 3, 64, 64).contiguous(memory_format=torch.channels_last).to(DEVICE)
+    for model in (plain, fast):
+        model.train()
+        model(images).square().sum().backward()
+    largest = max(float(parameter.grad.norm()) for parameter in plain.parameters())  # type: ignore[union-attr]
+    for (name, ours), theirs in zip(fast.named_parameters(), plain.parameters(), strict=True):
+        assert ours.grad is not None and theirs.grad is not None
+        # Rounding lets a few values pass the bends of ReLU6, whose gradients then differ.
+        assert (ours.grad - theirs.grad).norm() <= 5e-3 * theirs.grad.norm() + 1e-3 * largest, name
+    for ours, theirs in zip(fast.buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+    with torch.no_grad():
+        assert torch.equal(fast.eval()(images), fast.eval()(images))
+        torch.testing.assert_close(fast(images), plain.eval()(images), rtol=1e-3, atol=1e-3)
