@@ -28,13 +28,13 @@ from fcnlab.spec import config
 from fcnlab.spec.config import Recipe, Upsampler, Variant
 from fcnlab.streams import stream
 from fcnlab.training import optim
-from fcnlab.training.deterministic import make_deterministic
 from fcnlab.training.distributed import ALONE, Group, share_statistics
 from fcnlab.training.fast_norm import use_fast_batch_norm
 from fcnlab.training.freezing import freeze, hold_batch_norm
 from fcnlab.training.fused import FusedUpsampleLoss, fusible
 from fcnlab.training.losses import Loss, median_frequency
 from fcnlab.training.optim import MovingAverage
+from fcnlab.training.pooling import replace_max_pooling
 
 
 @dataclass(frozen=True)
@@ -173,8 +173,9 @@ def build_training(
         places=group.places,
         sharing=sharing,
     )
-    if recipe.deterministic and device.type == "cuda":
-        make_deterministic(model)
+    # A compiled model has pooling kernels of its own, which only need to be replaced where results must repeat.
+    if device.type == "cuda" and (recipe.deterministic or not recipe.compile):
+        replace_max_pooling(model, deterministic=recipe.deterministic)
     # torch.compile has kernels of its own, several devices need SyncBatchNorm, and recomputation its own counting.
     if not recipe.compile and group.size == 1 and recipe.recompute == "none" and triton_available(device):
         use_fast_batch_norm(model)

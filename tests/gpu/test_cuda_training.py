@@ -16,11 +16,11 @@ from fcnlab.data.decoded import DecodedSplit
 from fcnlab.data.shapes import Shapes
 from fcnlab.models import FCN, TransposedUpsampler
 from fcnlab.training import hardware, step
-from fcnlab.training.deterministic import make_deterministic
 from fcnlab.training.fit import Epoch, fit
 from fcnlab.training.fused import FusedUpsampleLoss, fusible
 from fcnlab.training.losses import Loss
 from fcnlab.training.optim import MovingAverage, optimizer
+from fcnlab.training.pooling import replace_max_pooling
 from fcnlab.trial.build import build_model
 from tests.gpu.test_fake_training import variant
 from tests.training.test_fused import Ending, close, labels_of, slopes
@@ -132,7 +132,7 @@ def test_a_replayed_graph_trains_as_operators_one_by_one_do(head: str, monkeypat
     weights = []
     for capturable in (False, True):
         model = network(head)
-        make_deterministic(model)
+        replace_max_pooling(model, deterministic=True)
         for module in model.modules():
             if isinstance(module, nn.Dropout | nn.Dropout2d):
                 module.p = 0.0

@@ -14,11 +14,11 @@ from fcnlab.models import FCN
 from fcnlab.spec.catalog import builtin
 from fcnlab.spec.config import Backbone, Head, Upsampler, Variant
 from fcnlab.training import hardware
-from fcnlab.training.deterministic import DeterministicMaxPool2d, make_deterministic
 from fcnlab.training.fit import fit
 from fcnlab.training.fused import FusedUpsampleLoss, fusible
 from fcnlab.training.losses import Loss
 from fcnlab.training.optim import OPTIMIZERS, MovingAverage, optimizer
+from fcnlab.training.pooling import MaxPool2d, replace_max_pooling
 from fcnlab.trial.build import build_model
 from tests.gpu.fake import CUDA, Watch, fake_cuda, on_cuda
 
@@ -168,9 +168,9 @@ def test_deterministic_layers_do_not_wait() -> None:
     with fake_cuda(ALLOWED) as watch:
         with watch.build():
             model = build_model(variant("dilated16"), CLASSES, seed=0)
-            make_deterministic(model)
+            replace_max_pooling(model, deterministic=True)
             model = on_cuda(model)
-        assert any(isinstance(module, DeterministicMaxPool2d) for module in model.modules())
+        assert any(isinstance(module, MaxPool2d) for module in model.modules())
         train(watch, model, Loss())
 
 

@@ -1,0 +1,170 @@
+"""Checks of the Triton maximum pooling; `test_triton_max_pool.py` runs them in a process of their own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from fcnlab.kernels import triton_max_pool
+from fcnlab.kernels.switch import triton_available
+from fcnlab.training.pooling import MaxPool2d
+from tests.kernels.on_triton import DEVICE, INTERPRETED
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+def image(*size: int, dtype: torch.dtype = torch.float32, levels: int = 3) -> Tensor:
+    """A channels-last image of few values, so that most windows have several maxima."""
+    x = torch.randint(-levels, levels + 1, size, generator=torch.Generator().manual_seed(0))
+    return x.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+def pooled_with_gradient(pool: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The output, and the gradient for small integers from above, whose sums no dtype rounds."""
+    x = x.detach().requires_grad_()
+    pooled = pool(x)
+    above = torch.randint(-4, 5, pooled.shape, generator=torch.Generator().manual_seed(1))
+    (gradient,) = torch.autograd.grad(pooled, x, above.to(pooled.dtype).to(pooled.device))
+    return pooled.detach().cpu(), gradient.cpu()
+
+
+def equal(one: Tensor, other: Tensor) -> bool:
+    return (
+        one.dtype == other.dtype
+        and torch.equal(one.isnan(), other.isnan())
+        and torch.equal(one.nan_to_num(), other.nan_to_num())
+    )
+
+
+def test_the_kernel_is_used_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert triton_available(DEVICE)
+    monkeypatch.setattr(F, "max_pool2d", None)
+    x = image(2, 4, 7, 9).to(DEVICE)
+    pool = MaxPool2d(nn.MaxPool2d(3, 2, 1), deterministic=False)
+    assert pool(x).is_contiguous(memory_format=torch.channels_last)
+
+
+@given(
+    images=st.integers(1, 3),
+    channels=st.one_of(st.integers(1, 20), st.sampled_from([64, 130])),
+    size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    kernel=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    stride=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    ceil=st.booleans(),
+    dtype=st.sampled_from(DTYPES),
+    nans=st.booleans(),
+)
+# On a GPU each example compiles kernels of its own, which takes a second or more.
+@settings(deadline=None, max_examples=60 if INTERPRETED else 12, suppress_health_check=list(HealthCheck))
+def test_outputs_and_gradients_are_pytorchs(
+    images: int,
+    channels: int,
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    ceil: bool,
+    dtype: torch.dtype,
+    nans: bool,
+) -> None:
+    kernel = min(kernel[0], size[0]), min(kernel[1], size[1])
+    padding = min(padding[0], kernel[0] // 2), min(padding[1], kernel[1] // 2)
+    pool = nn.MaxPool2d(kernel, stride, padding, ceil_mode=ceil)
+    x = image(images, channels, *size, dtype=dtype)
+    if nans:
+        x[x == 2] = float("nan")
+        x[x < 0] = float("-inf")
+    on_device = x.to(DEVICE)
+    assert triton_max_pool.supports(on_device, kernel, stride, padding)
+    ours = MaxPool2d(pool, deterministic=True)
+    found, wanted = pooled_with_gradient(ours, on_device), pooled_with_gradient(pool, x)
+    assert all(map(equal, found, wanted))
+    with torch.inference_mode():
+        assert equal(ours(on_device).cpu(), wanted[0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_windows_of_minus_infinity_have_their_maximum_at_their_first_pixel(dtype: torch.dtype) -> None:
+    pool = nn.MaxPool2d(3, 2, 1, ceil_mode=True)
+    x = torch.full((1, 2, 6, 7), float("-inf"), dtype=dtype).contiguous(memory_format=torch.channels_last)
+    found = pooled_with_gradient(MaxPool2d(pool, deterministic=False), x.to(DEVICE))
+    assert all(map(equal, found, pooled_with_gradient(pool, x)))
+
+
+def test_a_gradient_in_half_precision_is_rounded_once() -> None:
+    """Four windows share their maximum; 256 + 1 is 256 in bfloat16, but 256 + 4 is not."""
+    x = torch.zeros(1, 1, 3, 3, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    x[0, 0, 1, 1] = 1
+    x = x.to(DEVICE).requires_grad_()
+    pooled = MaxPool2d(nn.MaxPool2d(2, 1), deterministic=False)(x)
+    above = torch.tensor([[256.0, 1.0], [1.0, 2.0]]).to(pooled)[None, None]
+    (gradient,) = torch.autograd.grad(pooled, x, above)
+    assert gradient[0, 0, 1, 1].item() == 260.0
+    assert gradient.count_nonzero() == 1
+
+
+def test_other_layouts_and_dtypes_are_left_to_pytorch() -> None:
+    pool = nn.MaxPool2d(3, 2, 1)
+    for x in (
+        image(2, 4, 7, 9).double(),
+        image(2, 4, 7, 9).contiguous(),
+        image(2, 4, 7, 9)[:, :3],
+        image(1, 4, 7, 9)[0],
+    ):
+        found = pooled_with_gradient(MaxPool2d(pool, deterministic=False), x.to(DEVICE))
+        assert all(map(equal, found, pooled_with_gradient(pool, x)))
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter is slow")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_large_images_have_pytorchs_outputs_and_gradients_that_repeat(dtype: torch.dtype) -> None:
+    x = torch.randn(8, 64, 160, 240, device=DEVICE).to(dtype).contiguous(memory_format=torch.channels_last)
+    pool = nn.MaxPool2d(3, 2, 1)
+    above = torch.randn(8, 64, 80, 120, device=DEVICE).to(dtype)
+
+    def results(of: nn.Module, x: Tensor, above: Tensor) -> tuple[Tensor, Tensor]:
+        x = x.detach().requires_grad_()
+        pooled = of(x)
+        return pooled.detach(), torch.autograd.grad(pooled, x, above)[0]
+
+    ours = MaxPool2d(pool, deterministic=False)
+    found, again = results(ours, x, above), results(ours, x, above)
+    assert all(map(torch.equal, found, again))
+    wanted = results(pool, x.double(), above.double())
+    assert torch.equal(found[0].double(), wanted[0])
+    torch.testing.assert_close(found[1].double(), wanted[1], rtol=torch.finfo(dtype).eps, atol=1e-5)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="CUDA graphs need a GPU")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_step_never_waits_and_its_graph_replays_its_gradients(dtype: torch.dtype) -> None:
+    pool = MaxPool2d(nn.MaxPool2d(3, 2, 1), deterministic=False)
+    x = image(2, 16, 20, 30, dtype=dtype).to(DEVICE).requires_grad_()
+    above = torch.ones(2, 16, 10, 15, device=DEVICE, dtype=dtype)
+
+    def step() -> list[Tensor]:
+        pooled = pool(x)
+        return [pooled.detach(), *torch.autograd.grad(pooled, x, above)]
+
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        wanted = step()
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            again = step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            found = step()
+        graph.replay()
+    torch.cuda.synchronize()
+    for one, two, three in zip(wanted, again, found, strict=True):
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
