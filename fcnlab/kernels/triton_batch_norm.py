@@ -22,6 +22,9 @@ TILE = 2048
 PROGRAMS = 1024
 """Programs that share a reduction; enough to fill the largest GPUs several times."""
 
+SIZES = ["rows", "rows_each", "parts"]
+"""Arguments whose values do not matter to the compiled code: a kernel is not compiled again for each of them."""
+
 ACTIVATIONS = {"none": 0, "relu": 1, "relu6": 2}
 """The activations that the kernels apply, by the number that the kernels know them by."""
 
@@ -45,7 +48,7 @@ def _through_activation(gradient, z, activation: tl.constexpr):  # type: ignore[
     return gradient
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=SIZES)  # type: ignore[untyped-decorator]
 def _sums_of_input(  # type: ignore[no-untyped-def]
     x,
     partial,
@@ -81,7 +84,7 @@ def _sums_of_input(  # type: ignore[no-untyped-def]
     tl.store(at + channels, tl.sum(squares, axis=0), mask=within)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=SIZES)  # type: ignore[untyped-decorator]
 def _statistics(  # type: ignore[no-untyped-def]
     x,
     partial,
@@ -124,7 +127,7 @@ def _statistics(  # type: ignore[no-untyped-def]
     tl.store(running_var + channel, old_var + momentum * (unbiased - old_var), mask=within)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=SIZES)  # type: ignore[untyped-decorator]
 def _normalize(  # type: ignore[no-untyped-def]
     x,
     y,
@@ -156,7 +159,7 @@ def _normalize(  # type: ignore[no-untyped-def]
     tl.store(y + offset, z.to(y.dtype.element_ty), mask=mask)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=SIZES)  # type: ignore[untyped-decorator]
 def _sums_of_gradient(  # type: ignore[no-untyped-def]
     gradient,
     x,
@@ -203,7 +206,7 @@ def _sums_of_gradient(  # type: ignore[no-untyped-def]
     tl.store(at + channels, tl.sum(products, axis=0) * inverse, mask=within)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=SIZES)  # type: ignore[untyped-decorator]
 def _combine(  # type: ignore[no-untyped-def]
     partial,
     of_bias,
@@ -231,7 +234,7 @@ def _combine(  # type: ignore[no-untyped-def]
     tl.store(of_weight + channel, tl.sum(products, axis=0), mask=within)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=SIZES)  # type: ignore[untyped-decorator]
 def _gradient_of_input(  # type: ignore[no-untyped-def]
     gradient,
     x,
