@@ -1,12 +1,15 @@
 """Triton kernels that augment a whole batch on CUDA: colours, resize, crop, flip, padding and normalisation.
 
 Import this module only where `triton_available` is true. The twin in PyTorch operators is `fcnlab.data.batches.Plain`.
-Labels, and images that are not resized, have the same values as there. Resized images have the grey levels that
-`torch.ops.aten._upsample_bilinear2d_aa` gives for uint8 tensors on the CPU, except where its rounding of the weights
-moves a sum past a rounding boundary: there they differ by one grey level. These are about 1 % of the values, or up to
-10 % at ratios such as 3:2, where many sums lie exactly between two levels. Colours differ from torchvision's by one
-grey level in rare pixels, where float32 sums are rounded in another order; by more where several changes follow each
-other.
+Labels, and images whose colours do not change, have the values that it gives on the CPU, bit for bit: images are
+resized in the fixed-point arithmetic of `torch.ops.aten._upsample_bilinear2d_aa` for uint8 tensors, whose int16 weights
+are computed in float64. Colours follow torchvision's float32 operations one by one, including the fused multiply-adds
+of PyTorch's vectorized loops on x86, and differ in two rare cases, where a value next to a whole number is rounded down
+to the grey level below: the mean for contrast is the exact one, where `torch.mean` adds up in float32; and PyTorch does
+not fuse the operations of the last pixels of an image, which fill no vector. A difference of one grey level can grow to
+two or three in the changes that follow.
+
+The kernels are launched without automatic fusion of multiplications and additions, which would change these bits.
 """
 
 from __future__ import annotations
@@ -35,7 +38,14 @@ LARGEST = 2**31
 # Columns of the table that the kernels read, int64 [B, COLUMNS]. Floats are stored as the bits of a float32.
 _SOURCE, _LABEL, _IMAGE, _HEIGHT, _WIDTH, _TOP, _LEFT, _ROWS, _SHOWN, _FLIP = range(10)
 _TAPS, _SCALES, _FACTORS = 10, 12, 14  # two, two (each y before x) and six columns
-COLUMNS = 20
+_STEPS = 20  # two columns, y before x: source pixels per resized pixel, the bits of a float64
+COLUMNS = 22
+
+_AXIS_BLOCK = 256
+"""Positions of an axis whose weights one step of a program computes."""
+
+_OPTIONS = {"enable_fp_fusion": False}
+"""Options of all launches: Triton would fuse multiplications and additions that PyTorch computes one by one."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -54,22 +64,38 @@ def _add(a, b):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
+def _reach(position, scale, source):  # type: ignore[no-untyped-def]
+    """Return the centre, the first source position and the end of resized positions, as PyTorch computes them."""
+    support = tl.maximum(scale, 1.0)
+    centre = scale * (position.to(tl.float64) + 0.5)
+    first = tl.maximum((centre - support + 0.5).to(tl.int32), 0)
+    end = tl.minimum((centre + support + 0.5).to(tl.int32), source)
+    return centre, first, end
+
+
+@triton.jit
 def _weight(position, end, centre, steepness):  # type: ignore[no-untyped-def]
-    """The triangle filter at a source position, not yet normalised; 0 from `end` on."""
-    height = 1.0 - tl.abs((position.to(tl.float32) - centre + 0.5) * steepness)
+    """Return the triangle filter at a source position, float64 and not yet normalised; 0 from `end` on."""
+    height = 1.0 - tl.abs((position.to(tl.float64) - centre + 0.5) * steepness)
     return tl.where(position < end, tl.maximum(height, 0.0), 0.0)
 
 
 @triton.jit
 def _grey(red, green, blue):  # type: ignore[no-untyped-def]
     """Grey levels of whole-numbered colours as torchvision has them for uint8: rounded down."""
-    return tl.floor(red * 0.2989 + green * 0.587 + blue * 0.114)
+    return tl.floor(tl.fma(blue, 0.114, tl.fma(green, 0.587, red * 0.2989)))
 
 
 @triton.jit
 def _level(value):  # type: ignore[no-untyped-def]
     """The grey level that a value becomes as uint8: limited to 0..255 and rounded down."""
     return tl.floor(tl.minimum(tl.maximum(value, 0.0), 255.0))
+
+
+@triton.jit
+def _blend(value, factor, other, share):  # type: ignore[no-untyped-def]
+    """Return the grey level of `value * factor + other * share`, with the roundings of torchvision's `_blend`."""
+    return _level(tl.fma(other, share, value * factor))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -120,44 +146,46 @@ def _recolour(  # type: ignore[no-untyped-def]
             factor = _float(row, 14)
             red, green, blue = _level(red * factor), _level(green * factor), _level(blue * factor)
         if contrast:
-            factor = _float(row, 15)
-            mean = tl.load(sums + tl.program_id(1)).to(tl.float32) / count.to(tl.float32)
-            added = _float(row, 16) * mean
-            red, green, blue = (
-                _level(red * factor + added),
-                _level(green * factor + added),
-                _level(blue * factor + added),
-            )
+            factor, share = _float(row, 15), _float(row, 16)
+            mean = tl.div_rn(tl.load(sums + tl.program_id(1)).to(tl.float32), count.to(tl.float32))
+            red = _blend(red, factor, mean, share)
+            green = _blend(green, factor, mean, share)
+            blue = _blend(blue, factor, mean, share)
         if saturate:
-            factor = _float(row, 17)
-            added = _float(row, 18) * _grey(red, green, blue)
-            red, green, blue = (
-                _level(red * factor + added),
-                _level(green * factor + added),
-                _level(blue * factor + added),
-            )
+            factor, share = _float(row, 17), _float(row, 18)
+            grey = _grey(red, green, blue)
+            red = _blend(red, factor, grey, share)
+            green = _blend(green, factor, grey, share)
+            blue = _blend(blue, factor, grey, share)
         if turn_hue:
-            # To hue, saturation and value in 0..1 and back, as torchvision's `_rgb_to_hsv` and `_hsv_to_rgb`.
-            high = tl.maximum(tl.maximum(red, green), blue)
+            # To hue, saturation and value in 0..1 and back: torchvision's `_rgb_to_hsv` and `_hsv_to_rgb`, in the same
+            # order and with divisions that are rounded exactly, as the one of Triton is not.
+            red, green, blue = red * (1.0 / 255.0), green * (1.0 / 255.0), blue * (1.0 / 255.0)
+            value = tl.maximum(tl.maximum(red, green), blue)
             low = tl.minimum(tl.minimum(red, green), blue)
-            spread = high - low
+            spread = value - low
             divisor = tl.where(spread == 0.0, 1.0, spread)
-            from_red, from_green, from_blue = (high - red) / divisor, (high - green) / divisor, (high - blue) / divisor
+            from_red = tl.div_rn(value - red, divisor)
+            from_green = tl.div_rn(value - green, divisor)
+            from_blue = tl.div_rn(value - blue, divisor)
+            saturation = tl.div_rn(spread, tl.where(spread == 0.0, 1.0, value))
             hue = tl.where(
-                high == red,
+                value == red,
                 from_blue - from_green,
-                tl.where(high == green, 2.0 + from_red - from_blue, 4.0 + from_green - from_red),
+                tl.where(value == green, from_red + 2.0 - from_blue, from_green + 4.0 - from_red),
             )
-            hue = hue * (1.0 / 6.0) + 1.0 + _float(row, 19)  # positive: a turn of hue is at most a half
-            hue = hue - tl.floor(hue)
-            saturation = spread / tl.where(high == 0.0, 1.0, high)
-            value = high * (1.0 / 255.0)
+            hue = hue * (1.0 / 6.0) + 1.0  # positive
+            hue = hue - tl.floor(hue) + _float(row, 19)  # above -1: a turn of hue is at most a half
+            hue = tl.where(hue < 0.0, hue + 1.0, hue - tl.floor(hue))
             sector = tl.floor(hue * 6.0)
             part = hue * 6.0 - sector
             index = sector.to(tl.int32) % 6
-            p = value * (1.0 - saturation)
-            q = value * (1.0 - saturation * part)
-            t = value * (1.0 - saturation * (1.0 - part))
+            product = saturation * part
+            rest = 1.0 - saturation
+            # As there, these are limited to 0..1, which rounding can pass.
+            p = tl.minimum(tl.maximum(rest * value, 0.0), 1.0)
+            q = tl.minimum(tl.maximum((1.0 - product) * value, 0.0), 1.0)
+            t = tl.minimum(tl.maximum((product + rest) * value, 0.0), 1.0)
             red = tl.where((index == 0) | (index == 5), value, tl.where(index == 1, q, tl.where(index == 4, t, p)))
             green = tl.where((index == 1) | (index == 2), value, tl.where(index == 0, t, tl.where(index == 3, q, p)))
             blue = tl.where((index == 3) | (index == 4), value, tl.where(index == 2, t, tl.where(index == 5, q, p)))
@@ -168,13 +196,86 @@ def _recolour(  # type: ignore[no-untyped-def]
         tl.store(to + 2, blue.to(tl.uint8), mask=mask)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=("kept",))  # type: ignore[untyped-decorator]
+def _weigh(  # type: ignore[no-untyped-def]
+    firsts,
+    weights,
+    precisions,
+    table,
+    kept,
+    longest: tl.constexpr,
+    columns: tl.constexpr,
+    block: tl.constexpr,
+):
+    """Write the fixed-point weights by which each window is resized. Program (a, b): axis a (y, x) of sample b.
+
+    A position of the window is the sum of source positions from its first one on, int32 [B, 2, longest], times their
+    weights, int16 [B, 2, kept, longest], divided by 2 ** precision, int32 [B, 2]. As in PyTorch, the precision is the
+    largest at which all weights of the axis fit int16, from the image's border to the window's end.
+    """
+    axis = tl.program_id(0)
+    number = tl.program_id(1) * 2 + axis
+    row = table + tl.program_id(1) * columns + axis
+    source = _integer(row, 3)
+    begin = _integer(row, 5)
+    count = _integer(row, 7)
+    taps = _integer(row, 10)
+    scale = tl.load(row + 20).to(tl.float64, bitcast=True)
+    steepness = tl.where(scale >= 1.0, 1.0 / scale, 1.0)
+    largest = tl.zeros([block], dtype=tl.float64)
+    start = 0
+    while start < begin + count:
+        position = start + tl.arange(0, block)
+        centre, first, end = _reach(position, scale, source)
+        total = tl.zeros([block], dtype=tl.float64)
+        most = tl.zeros([block], dtype=tl.float64)
+        i = 0
+        while i < taps:
+            weight = _weight(first + i, end, centre, steepness)
+            total += weight
+            most = tl.maximum(most, weight)
+            i += 1
+        known = position < begin + count
+        largest = tl.maximum(largest, tl.where(known, most / tl.where(known, total, 1.0), 0.0))
+        start += block
+    power = tl.max(largest, 0)
+    precision = tl.program_id(0) * 0
+    for _ in tl.static_range(22):  # the highest precision of PyTorch
+        power = power * 2.0
+        precision += (power + 0.5 < 32768.0).to(tl.int32)
+    tl.store(precisions + number, precision)
+    whole = (1 << precision).to(tl.float64)
+    start = 0
+    while start < count:
+        index = start + tl.arange(0, block)
+        known = index < count
+        centre, first, end = _reach(index + begin, scale, source)
+        total = tl.zeros([block], dtype=tl.float64)
+        i = 0
+        while i < taps:
+            total += _weight(first + i, end, centre, steepness)
+            i += 1
+        total = tl.where(known, total, 1.0)
+        tl.store(firsts + number * longest + index, first, mask=known)
+        i = 0
+        while i < taps:
+            weight = _weight(first + i, end, centre, steepness) / total * whole + 0.5
+            tl.store(weights + (number * kept + i) * longest + index, weight.to(tl.int32).to(tl.int16), mask=known)
+            i += 1
+        start += block
+
+
+@triton.jit(do_not_specialize=("kept",))  # type: ignore[untyped-decorator]
 def _place(  # type: ignore[no-untyped-def]
     images,
     labels,
     pixels,
     classes,
+    firsts,
+    weights,
+    precisions,
     table,
+    kept,
     mean_red,
     mean_green,
     mean_blue,
@@ -187,6 +288,7 @@ def _place(  # type: ignore[no-untyped-def]
     crop_height: tl.constexpr,
     crop_width: tl.constexpr,
     resize: tl.constexpr,
+    longest: tl.constexpr,
     ignored: tl.constexpr,
     columns: tl.constexpr,
     block: tl.constexpr,
@@ -219,55 +321,36 @@ def _place(  # type: ignore[no-untyped-def]
         x = x - padded
         inside = within & (y < rows) & (x >= 0) & (x < shown)
         x = tl.where(flip != 0, shown - 1 - x, x)
-        y = y + top
-        x = x + left
         base = pixels + tl.load(row + 2)
         if resize:
             taps_y = _integer(row, 10)
             taps_x = _integer(row, 11)
-            support_y = tl.maximum(scale_y, 1.0)
-            support_x = tl.maximum(scale_x, 1.0)
-            steep_y = 1.0 / support_y
-            steep_x = 1.0 / support_x
-            centre_y = (y.to(tl.float32) + 0.5) * scale_y
-            centre_x = (x.to(tl.float32) + 0.5) * scale_x
-            low_y = tl.maximum((centre_y - support_y + 0.5).to(tl.int32), 0)
-            low_x = tl.maximum((centre_x - support_x + 0.5).to(tl.int32), 0)
-            end_y = tl.minimum((centre_y + support_y + 0.5).to(tl.int32), height)
-            end_x = tl.minimum((centre_x + support_x + 0.5).to(tl.int32), width)
+            precision_y = tl.load(precisions + sample * 2)
+            precision_x = tl.load(precisions + sample * 2 + 1)
+            first_y = tl.load(firsts + sample * 2 * longest + y, mask=inside, other=0)
+            first_x = tl.load(firsts + (sample * 2 + 1) * longest + x, mask=inside, other=0)
+            weights_y = weights + sample * 2 * kept * longest + y
+            weights_x = weights + (sample * 2 + 1) * kept * longest + x
+            value = tl.zeros([block], dtype=tl.int32) + ((1 << precision_y) >> 1)
             # Triton 3.6 cannot interpret a `for` over a number that was loaded where NumPy is newer than it.
-            total_y = tl.zeros([block], dtype=tl.float32)
             i = 0
             while i < taps_y:
-                total_y += _weight(low_y + i, end_y, centre_y, steep_y)
-                i += 1
-            total_x = tl.zeros([block], dtype=tl.float32)
-            j = 0
-            while j < taps_x:
-                total_x += _weight(low_x + j, end_x, centre_x, steep_x)
-                j += 1
-            # Values outside the window are not loaded, whatever their weights are; they only must not be 0 / 0.
-            per_y = 1.0 / tl.where(inside, total_y, 1.0)
-            per_x = 1.0 / tl.where(inside, total_x, 1.0)
-            value = tl.zeros([block], dtype=tl.float32)
-            i = 0
-            while i < taps_y:
-                from_y = low_y + i
-                line = from_y * width
-                used = inside & (from_y < end_y)
-                across = tl.zeros([block], dtype=tl.float32)
+                line = base + (tl.minimum(first_y + i, height - 1) * width * 3 + channel)
+                across = tl.zeros([block], dtype=tl.int32) + ((1 << precision_x) >> 1)
                 j = 0
                 while j < taps_x:
-                    from_x = low_x + j
-                    level = tl.load(base + ((line + from_x) * 3 + channel), mask=used & (from_x < end_x), other=0)
-                    across += _weight(from_x, end_x, centre_x, steep_x) * level.to(tl.float32)
+                    weight = tl.load(weights_x + j * longest, mask=inside, other=0).to(tl.int32)
+                    level = tl.load(line + tl.minimum(first_x + j, width - 1) * 3, mask=inside, other=0).to(tl.int32)
+                    across += weight * level
                     j += 1
                 # As on the CPU, each row is rounded to a grey level before the rows are added up.
-                value += _weight(from_y, end_y, centre_y, steep_y) * tl.floor(across * per_x + 0.5)
+                across = tl.minimum(across >> precision_x, 255)
+                value += tl.load(weights_y + i * longest, mask=inside, other=0).to(tl.int32) * across
                 i += 1
-            value = tl.floor(value * per_y + 0.5)
+            value = tl.minimum(value >> precision_y, 255).to(tl.float32)
         else:
-            value = tl.load(base + ((y * width + x) * 3 + channel), mask=inside, other=0).to(tl.float32)
+            offset = ((y + top) * width + x + left) * 3 + channel
+            value = tl.load(base + offset, mask=inside, other=0).to(tl.float32)
         fill = tl.where(channel == 0, fill_red, tl.where(channel == 1, fill_green, fill_blue))
         mean = tl.where(channel == 0, mean_red, tl.where(channel == 1, mean_green, mean_blue))
         std = tl.where(channel == 0, std_red, tl.where(channel == 1, std_green, std_blue))
@@ -312,6 +395,8 @@ def pack_placements(
     packed[:, _TOP : _FLIP + 1] = drawn[:, 2:]
     scales = extents.astype(np.float32) / sizes.astype(np.float32)
     packed[:, _SCALES : _SCALES + 2] = scales.view(np.int32)
+    # From float64 factors as `resized_image` has them, so that the weights are those of PyTorch.
+    packed[:, _STEPS:] = (1 / (sizes / extents)).view(np.int64)
     # An axis of equal extents is copied: the only weight there is the first.
     packed[:, _TAPS : _TAPS + 2] = np.where(extents == sizes, 1, np.ceil(2 * np.maximum(scales, 1)))
     if augmentation.jitter.active:
@@ -319,7 +404,7 @@ def pack_placements(
             np.array([placement.colours for placement in placements])
         ).T
         factors = np.stack([brightness, contrast, 1 - contrast, saturation, 1 - saturation, hue], axis=1)
-        packed[:, _FACTORS:] = factors.astype(np.float32).view(np.int32)
+        packed[:, _FACTORS:_STEPS] = factors.astype(np.float32).view(np.int32)
         packed[:, _IMAGE] = np.cumsum(3 * area) - 3 * area
     return packed
 
@@ -362,22 +447,60 @@ class BatchKernel:
         labels = torch.empty(batch, height, width, dtype=torch.uint8, device=device)
         with _on(device):
             pixels = self._recoloured(raw, table) if self._augmentation.jitter.active else raw.pixels
+            kept, axes = self._weights(table, packed)
             tiles = -(-3 * height * width // BLOCK) - (-height * width // BLOCK)
             _place[(tiles, batch)](
                 images,
                 labels,
                 pixels,
                 raw.pixels,
+                *axes,
                 table,
+                kept,
                 *self._numbers,
                 crop_height=height,
                 crop_width=width,
                 resize=self._augmentation.scale is not None,
+                longest=max(height, width),
                 ignored=IGNORE,
                 columns=COLUMNS,
                 block=BLOCK,
+                **_OPTIONS,
             )
         return images.permute(0, 3, 1, 2), labels
+
+    def _weights(self, table: Tensor, packed: NDArray[np.int64]) -> tuple[int, tuple[Tensor, Tensor, Tensor]]:
+        """Compute the weights of all axes.
+
+        Args:
+            table: `packed` on the device.
+            packed: as `pack_placements` returns it.
+
+        Returns:
+            The number of weights of each position, and the tensors that `_weigh` writes: first source positions,
+            weights and precisions. They have one element each if nothing is resized.
+        """
+        resize, longest = self._augmentation.scale is not None, max(self._augmentation.crop)
+        taps = packed[:, _TAPS : _TAPS + 2]
+        kept = int(taps.max())
+        shapes = [(len(packed), 2, longest), (len(packed), 2, kept, longest), (len(packed), 2)]
+        firsts, weights, precisions = (
+            torch.empty(shape if resize else (1,), dtype=dtype, device=table.device)
+            for shape, dtype in zip(shapes, (torch.int32, torch.int16, torch.int32), strict=True)
+        )
+        if resize:
+            _weigh[(2, len(packed))](
+                firsts,
+                weights,
+                precisions,
+                table,
+                kept,
+                longest=longest,
+                columns=COLUMNS,
+                block=_AXIS_BLOCK,
+                **_OPTIONS,
+            )
+        return kept, (firsts, weights, precisions)
 
     def _recoloured(self, raw: RawBatch, table: Tensor) -> Tensor:
         """Return the images [H, W, 3] in their new colours, one after the other, as a flat uint8 tensor."""
@@ -387,7 +510,7 @@ class BatchKernel:
         grid = (-(-int(areas.max()) // BLOCK), len(areas))
         brightness = jitter.brightness != 0
         if jitter.contrast:
-            _sum_grey[grid](sums, raw.pixels, table, brightness=brightness, columns=COLUMNS, block=BLOCK)
+            _sum_grey[grid](sums, raw.pixels, table, brightness=brightness, columns=COLUMNS, block=BLOCK, **_OPTIONS)
         _recolour[grid](
             target,
             raw.pixels,
@@ -399,6 +522,7 @@ class BatchKernel:
             turn_hue=jitter.hue != 0,
             columns=COLUMNS,
             block=BLOCK,
+            **_OPTIONS,
         )
         return target
 
