@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.export import Dim, ExportedProgram
 
-from fcnlab.errors import ModelError, RunError
+from fcnlab.errors import FcnlabError, ModelError, RunError
 from fcnlab.use.load import read_file, write_file
 from fcnlab.use.model import TrainedModel
+from fcnlab.use.pooling import pooling_of_any_size
 from fcnlab.use.portable import Portable
 
 Format = Literal["onnx", "torch", "safetensors"]
@@ -28,8 +29,11 @@ Runs = Callable[[Image.Image], NDArray[np.float32]]
 """An image to probabilities [classes, H, W]."""
 
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
-SIZES = ((97, 130), (160, 128))
-"""Height and width of the images that are compared, none of them the size at which the network is traced."""
+SIZES = ((97, 130), (160, 128), (99, 79), (134, 92), (76, 103))
+"""Heights and widths of the compared images: odd and even, with different remainders by 4, 8 and 32.
+
+The network is traced at none of them, so a program that is bound to the traced size fails the comparison.
+"""
 
 TOLERANCE = 1e-3
 """By how much a probability may differ; other runtimes add up in another order."""
@@ -52,10 +56,12 @@ def export(model: TrainedModel, to: Format, path: Path) -> Agreement | None:
 
     `safetensors` has the weights and the description, and is read by `fcnlab.load`. `torch` is a program of
     `torch.export`, `onnx` a graph: both map RGB images, uint8 [B, 3, H, W], to `probabilities`, float32
-    [B, classes, H, W], of any B, H and W, and carry the description.
+    [B, classes, H, W], of any B, H and W, and carry the description. A program of `torch` refuses images of which the
+    deepest feature map has a single row or column, as of 32 pixels and fewer at stride 32.
 
     Raises:
-        ModelError: what was written computes otherwise than the model; the file is not left there.
+        ModelError: torch or another package cannot export this model or run the exported file, or the file computes
+            otherwise than the model. No file is left.
         RunError: the file cannot be written, or a package is missing that writes the format.
     """
     written = TrainedModel(deepcopy(model.network), model.description, torch.device("cpu"))
@@ -63,8 +69,9 @@ def export(model: TrainedModel, to: Format, path: Path) -> Agreement | None:
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
             made = Path(folder) / path.name
-            runs = _WRITERS[to](written, made)
-            agreement = _compare(runs, reference) if runs is not None else None
+            with _failing_as_model_error(path, to):
+                runs = _WRITERS[to](written, made)
+            agreement = _compare(runs, reference, path, to) if runs is not None else None
             if agreement is not None and agreement.largest > TOLERANCE:
                 raise ModelError(
                     f"{path}: not written, for it computes otherwise than the model: probabilities differ by up to "
@@ -81,10 +88,38 @@ def _in_fp32(model: TrainedModel) -> TrainedModel:
     return TrainedModel(model.network, model.description.model_copy(update={"precision": "fp32"}), torch.device("cpu"))
 
 
-def _compare(runs: Runs, reference: TrainedModel) -> Agreement:
+@contextmanager
+def _failing_as_model_error(path: Path, to: Format) -> Iterator[None]:
+    """Turn exceptions of exporters and runtimes into a ModelError of one line that names the remedy.
+
+    torch's exporter raises many types: AssertionError for a failed guard, RuntimeError and its own for the rest.
+    """
+    try:
+        yield
+    except (FcnlabError, OSError):
+        raise
+    except Exception as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+        raise ModelError(
+            f"{path}: not written, because the export to {to} failed with torch {torch.__version__}: "
+            f"{type(error).__name__}: {reason.rstrip('.')}; {_REMEDIES[to]}"
+        ) from error
+
+
+_SAFETENSORS_INSTEAD = "or export with `--to safetensors`, which supports every model"
+_REMEDIES: dict[Format, str] = {
+    "onnx": f"update torch, onnx and onnxscript, {_SAFETENSORS_INSTEAD}",
+    "torch": f"update torch, {_SAFETENSORS_INSTEAD}",
+    "safetensors": "check that the folder is writable and its disk is not full",
+}
+
+
+def _compare(runs: Runs, reference: TrainedModel, path: Path, to: Format) -> Agreement:
     largest, others, pixels = 0.0, 0, 0
     for picture in _pictures():
-        wanted, got = reference.probabilities(picture), runs(picture)
+        wanted = reference.probabilities(picture)
+        with _failing_as_model_error(path, to):
+            got = runs(picture)
         largest = max(largest, float(np.abs(wanted - got).max()))
         others += int((wanted.argmax(0) != got.argmax(0)).sum())
         pixels += wanted[0].size
@@ -120,7 +155,7 @@ def _write_onnx(model: TrainedModel, path: Path) -> Runs | None:
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
         raise RunError(f"ONNX is written with the package {missing[0]}, which is not installed")
-    with _quiet():
+    with _quiet(), pooling_of_any_size():
         made = torch.onnx.export(_program(model), dynamo=True, verbose=False, output_names=["probabilities"])
         assert made is not None, "it was made by dynamo"
         made.model.metadata_props.update(model.description.metadata())
@@ -152,7 +187,8 @@ def _program(model: TrainedModel) -> ExportedProgram:
     traced = torch.zeros(2, 3, 75, 101, dtype=torch.uint8)
     every_size = {"images": {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}}
     network = Portable(model.network, model.description).eval()
-    return torch.export.export(network, (traced,), dynamic_shapes=every_size)
+    with pooling_of_any_size():
+        return torch.export.export(network, (traced,), dynamic_shapes=every_size)
 
 
 def _batch(picture: Image.Image) -> NDArray[np.uint8]:

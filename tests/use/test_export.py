@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from PIL import Image
@@ -20,6 +19,8 @@ from fcnlab.use.export import export
 from fcnlab.use.load import load
 from fcnlab.use.model import TrainedModel
 from fcnlab.use.portable import _rounded
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime runs the exported graphs")
 
 
 @pytest.fixture
@@ -86,6 +87,31 @@ def test_what_computes_otherwise_is_not_left_there(
     assert not list(tmp_path.iterdir())
     with pytest.raises(RunError, match="cannot be written"):
         export(model, "onnx", tmp_path / "absent" / "model.onnx")
+
+
+@pytest.mark.parametrize("fails", ["writing", "running"])
+@pytest.mark.parametrize("to", ["torch", "onnx"])
+def test_a_failed_export_is_one_line_with_the_remedy(
+    fails: str, to: exporting.Format, model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def guarded(*_: object) -> np.ndarray:
+        raise AssertionError("Guard failed: images.size()[2] % 2 != 0\nand more")
+
+    monkeypatch.setitem(exporting._WRITERS, to, guarded if fails == "writing" else lambda written, path: guarded)
+    with pytest.raises(ModelError, match=r"Guard failed: .* `--to safetensors`, which supports every model$") as caught:
+        export(model, to, tmp_path / "model")
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_program_with_a_scale_inside_takes_odd_and_even_sizes(model: TrainedModel, tmp_path: Path) -> None:
+    path = tmp_path / "model.pt2"
+    export(model, "torch", path)
+    program = torch.export.load(path).module()
+    for batch, height, width in ((1, 66, 70), (2, 67, 71), (3, 90, 81), (1, 127, 128)):
+        images = pictures(batch, height, width)
+        found = program(torch.from_numpy(images)).detach().numpy()
+        assert np.allclose(found, wanted(model, images), atol=1e-5)
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.6, 0.75, 1.25, 1.5, 2.0])
