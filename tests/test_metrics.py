@@ -10,10 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score, recall_score
-from torchmetrics.classification import MulticlassJaccardIndex
 
 from fcnlab.metrics import Figures, batch_counts, figures, image_counts, joint_counts
+
+sklearn_metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
+torchmetrics_classification = pytest.importorskip("torchmetrics.classification", reason="torchmetrics is not installed")
 
 Pair = tuple[np.ndarray, np.ndarray, int]
 law = settings(deadline=None, max_examples=60)
@@ -73,7 +74,7 @@ def test_counts_are_those_of_scikit_learns_confusion_matrix(pair: Pair) -> None:
     prediction, label, classes = pair
     valid = label != 255
     if valid.any():
-        matrix = confusion_matrix(label[valid], prediction[valid], labels=range(classes))
+        matrix = sklearn_metrics.confusion_matrix(label[valid], prediction[valid], labels=range(classes))
     else:
         matrix = np.zeros((classes, classes), dtype=int)
     expected = np.stack([matrix.diagonal(), matrix.sum(0), matrix.sum(1)], axis=1)
@@ -86,18 +87,20 @@ def test_figures_are_those_of_scikit_learn(pair: Pair) -> None:
     prediction, label, _ = pair
     found = figures(counts(*pair))
     p, t = prediction.ravel(), label.ravel()
-    assert found.pixel_acc == pytest.approx(accuracy_score(t, p))
-    assert found.mean_acc == pytest.approx(recall_score(t, p, labels=np.unique(t), average="macro", zero_division=0))
+    assert found.pixel_acc == pytest.approx(sklearn_metrics.accuracy_score(t, p))
+    assert found.mean_acc == pytest.approx(
+        sklearn_metrics.recall_score(t, p, labels=np.unique(t), average="macro", zero_division=0)
+    )
     # Without `labels`, scikit-learn averages over the classes that occur in either, as the paper does.
-    assert found.miou == pytest.approx(jaccard_score(t, p, average="macro", zero_division=0))
-    assert found.fw_iou == pytest.approx(jaccard_score(t, p, average="weighted", zero_division=0))
+    assert found.miou == pytest.approx(sklearn_metrics.jaccard_score(t, p, average="macro", zero_division=0))
+    assert found.fw_iou == pytest.approx(sklearn_metrics.jaccard_score(t, p, average="weighted", zero_division=0))
 
 
 @given(images(min_classes=2))
 @law
 def test_class_iou_is_torchmetrics(pair: Pair) -> None:
     prediction, label, classes = pair
-    metric = MulticlassJaccardIndex(classes, average="none", ignore_index=255)
+    metric = torchmetrics_classification.MulticlassJaccardIndex(classes, average="none", ignore_index=255)
     theirs = metric(torch.from_numpy(prediction.copy())[None], torch.from_numpy(label.copy()).long()[None]).numpy()
     ours = np.array(figures(counts(*pair)).class_iou)
     there = ~np.isnan(ours)  # torchmetrics has 0 for a class that is nowhere
