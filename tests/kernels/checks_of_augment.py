@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from fcnlab.data.decoded import DecodedSplit, DeviceSplit
 from fcnlab.data.windows import Window, resized_label
 from fcnlab.kernels.switch import triton_available
 from fcnlab.kernels.triton_augment import BatchKernel, supports
-from tests.kernels.on_triton import DEVICE, INTERPRETED
+from tests.kernels.on_triton import COMPILED, DEVICE, INTERPRETED, examples
 
 MEAN, STD, FILL = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (124, 116, 104)
 CPU = torch.device("cpu")
@@ -33,12 +33,10 @@ if INTERPRETED:
 
     interpreter.InterpreterBuilder.create_fma = fused
 
-slow = settings(
-    deadline=None, max_examples=40 if INTERPRETED else 100, suppress_health_check=list(HealthCheck), database=None
-)
+slow = examples(interpreted=40, compiled=40)
 extent = st.integers(1, 20)
-crops = st.tuples(extent, extent) if INTERPRETED else st.sampled_from([(1, 7), (20, 9), (8, 16)])
-"""Heights and widths; only a few where each of them is compiled."""
+crops = st.sampled_from([(1, 7), (20, 9), (8, 16)]) if COMPILED else st.tuples(extent, extent)
+"""Heights and widths."""
 
 seeds = st.integers(0, 2**31)
 scales = st.sampled_from([(0.5, 2.0), (0.25, 0.5), (0.1, 0.2), (1.0, 4.0), (0.7, 0.7), (1.0, 1.0)])

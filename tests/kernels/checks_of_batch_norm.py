@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import product
 from typing import Any
 
 import pytest
@@ -12,10 +13,21 @@ from torch import Tensor, nn
 
 from fcnlab.kernels.switch import triton_available
 from fcnlab.training.fast_norm import FastBatchNorm2d, FastBatchNormAct2d, use_fast_batch_norm
-from tests.kernels.on_triton import DEVICE
+from tests.kernels.on_triton import COMPILED, DEVICE
 
 SHAPES = [(2, 5, 4, 3), (1, 16, 9, 7), (3, 70, 5, 4)]
 """Sizes of few channels, of a power of two, and of more than one block of channels."""
+
+CASES = list(product(SHAPES, ["none", "relu", "relu6"], ["train", "eval", "frozen"], [torch.float32, torch.bfloat16]))
+"""Shapes, activations, modes and dtypes: all combinations; a Latin square of the first three where each is compiled."""
+if COMPILED:
+    CASES = [
+        (shape, activation, mode, dtype)
+        for shape, activation, mode, dtype in CASES
+        if (SHAPES.index(shape) + ["none", "relu", "relu6"].index(activation)) % 3
+        == ["train", "eval", "frozen"].index(mode)
+        and (dtype == torch.float32) == (shape != SHAPES[1])
+    ]
 
 
 class Block(nn.Module):
@@ -60,10 +72,7 @@ def test_the_kernel_is_used_here() -> None:
     assert triton_available(DEVICE)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("activation", ["none", "relu", "relu6"])
-@pytest.mark.parametrize("mode", ["train", "eval", "frozen"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("shape", "activation", "mode", "dtype"), CASES, ids=str)
 def test_outputs_gradients_and_statistics_are_those_of_float64(
     shape: tuple[int, int, int, int], activation: str, mode: str, dtype: torch.dtype
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -13,10 +13,13 @@ from fcnlab.boundary import boundary_counts
 from fcnlab.kernels.switch import triton_available
 from fcnlab.kernels.triton_counts import launch
 from fcnlab.metrics import area_counts
-from tests.kernels.on_triton import DEVICE
+from tests.kernels.on_triton import COMPILED, DEVICE, examples
 from tests.test_boundary import by_hand as boundary_by_hand
 
-slow = settings(deadline=None, max_examples=15, suppress_health_check=list(HealthCheck))
+slow = examples(interpreted=15, compiled=15)
+class_counts = (
+    st.sampled_from([1, 5, 21, 255]) if COMPILED else st.one_of(st.integers(1, 34), st.sampled_from([150, 254, 255]))
+)
 
 
 def by_hand(predictions: Tensor, labels: Tensor, classes: int, *, masked: bool) -> Tensor:
@@ -32,7 +35,7 @@ def by_hand(predictions: Tensor, labels: Tensor, classes: int, *, masked: bool) 
 @st.composite
 def pairs(draw: st.DrawFn) -> tuple[Tensor, Tensor, int]:
     """Predictions and labels of images of one size, and the number of classes."""
-    classes = draw(st.one_of(st.integers(1, 34), st.sampled_from([150, 254, 255])))
+    classes = draw(class_counts)
     shape = (draw(st.integers(1, 3)), draw(st.integers(1, 24)), draw(st.integers(1, 24)))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
     predictions = torch.randint(0, classes, shape, generator=generator).to(torch.uint8)

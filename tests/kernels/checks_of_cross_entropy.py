@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fcnlab.kernels.cross_entropy import PixelLoss, cross_entropy_, plain
@@ -14,7 +14,7 @@ from fcnlab.models import TransposedUpsampler
 from fcnlab.training import fused
 from fcnlab.training.fused import FusedUpsampleLoss
 from fcnlab.training.losses import Loss
-from tests.kernels.on_triton import DEVICE, INTERPRETED
+from tests.kernels.on_triton import COMPILED, DEVICE, INTERPRETED, examples
 from tests.kernels.test_cross_entropy import batch, torchs
 from tests.training.test_fused import Ending, close, labels_of, slopes
 
@@ -24,7 +24,26 @@ torch.backends.cuda.matmul.fp32_precision = "ieee"
 HALF = {torch.float32: 0.0, torch.bfloat16: 2**-7 if INTERPRETED else 2**-8, torch.float16: 2**-11}
 """Relative rounding error of each dtype; Triton's interpreter truncates to bfloat16, where a GPU rounds."""
 
-slow = settings(deadline=None, max_examples=40, suppress_health_check=list(HealthCheck))
+slow = examples(interpreted=40, compiled=24)
+
+cases = (
+    st.sampled_from(
+        [
+            (1, 33, torch.float32),
+            (2, 64, torch.bfloat16),
+            (21, 7, torch.float16),
+            (150, 64, torch.bfloat16),
+            (256, 20, torch.float32),
+        ]
+    )
+    if COMPILED
+    else st.tuples(
+        st.one_of(st.integers(1, 33), st.sampled_from([64, 150, 255, 256])),
+        st.integers(1, 70),
+        st.sampled_from(list(HALF)),
+    )
+)
+"""Classes, pixels and the dtype of the scores."""
 
 
 def test_the_kernel_is_used_here() -> None:
@@ -33,25 +52,22 @@ def test_the_kernel_is_used_here() -> None:
 
 @given(
     n=st.integers(1, 4),
-    classes=st.one_of(st.integers(1, 33), st.sampled_from([64, 150, 255, 256])),
-    pixels=st.integers(1, 70),
+    case=cases,
     smoothing=st.sampled_from([0.0, 0.1, 0.9]),
     weighted=st.booleans(),
     spread=st.sampled_from([1e-3, 3.0, 60.0]),
-    dtype=st.sampled_from(list(HALF)),
     seed=st.integers(0, 99),
 )
 @slow
 def test_loss_and_gradient_are_torchs(
     n: int,
-    classes: int,
-    pixels: int,
+    case: tuple[int, int, torch.dtype],
     smoothing: float,
     weighted: bool,
     spread: float,
-    dtype: torch.dtype,
     seed: int,
 ) -> None:
+    classes, pixels, dtype = case
     scores, labels, scales = batch(n, classes, pixels, seed, spread)
     labels[labels == classes] = 255
     weights = torch.rand(classes, generator=torch.Generator().manual_seed(seed)) * (torch.arange(classes) != 1)

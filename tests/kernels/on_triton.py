@@ -5,15 +5,34 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 ON_GPU = torch.cuda.is_available()
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cpu" if INTERPRETED or not ON_GPU else "cuda")
 """Device on which the checks run in this process."""
+
+COMPILED = not INTERPRETED
+"""Whether every new combination of `constexpr` arguments is compiled, which takes a second or more.
+
+Checks draw these arguments from short lists then. Interpreted, they may have any values.
+"""
+
+
+def examples(interpreted: int, compiled: int) -> settings:
+    """Return the settings of Hypothesis for checks of a kernel with so many examples, without deadline and database."""
+    return settings(
+        deadline=None,
+        database=None,
+        max_examples=compiled if COMPILED else interpreted,
+        suppress_health_check=list(HealthCheck),
+    )
+
 
 needs_gpu = pytest.mark.skipif(not ON_GPU, reason="there is no GPU")
 
@@ -24,10 +43,13 @@ def run_checks(file: str, *, interpreted: bool) -> None:
     Triton decides at its import whether kernels are interpreted, so that it cannot be switched in this process.
     """
     pytest.importorskip("triton", reason="Triton is not installed")
-    environment = os.environ | {"TRITON_INTERPRET": "1" if interpreted else "0", "FCNLAB_TRITON": "1"}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    environment = inherited | {"TRITON_INTERPRET": "1" if interpreted else "0", "FCNLAB_TRITON": "1"}
     checks = Path(__file__).with_name(file)
+    # Compilation takes most of the time on a GPU, one core per kernel.
+    parallel = ["-n", "3", "--dist", "worksteal"] if not interpreted and find_spec("xdist") else []
     ended = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(checks)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *parallel, str(checks)],
         env=environment,
         capture_output=True,
         text=True,

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,37 @@ from results import SectionFailed
 from sections.settings import ROOT, Settings
 
 MARK = "mark.gpu"
+WORKERS = 4
+"""Processes of pytest-xdist, where it is installed."""
+LIMIT = 100
+"""Seconds that the tests may take."""
 
 
 def gpu_tests(settings: Settings) -> dict[str, Any]:
     """Run `pytest -m gpu` over the test files that have such tests; others may need packages that are missing here."""
     files = [str(file.relative_to(ROOT)) for file in sorted((ROOT / "tests").rglob("test_*.py")) if _marked(file)]
     assert files, f"no test file has {MARK}"
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-rfEs", "-p", "no:cacheprovider", *files]
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-vv", "-rfEs", "--durations=15", "-p", "no:cacheprovider"]
+    if find_spec("xdist"):
+        command += ["-n", str(WORKERS), "--dist", "load", "--maxschedchunk", "1"]
+        files.sort(key=lambda file: not file.startswith("tests/kernels"))  # the longest tests first
     # The suite hides GPUs from tests unless they are named.
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0")}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=ROOT, env=environment)
-    print(done.stdout, done.stderr, flush=True)
-    counts = {
-        word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|skipped|error)", _last(done.stdout))
-    }
-    result = {"exit_code": done.returncode, "counts": counts, "files": files, "output": done.stdout[-8000:]}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": visible, "OMP_NUM_THREADS": "2"}
+    # A file, not a pipe: after a timeout it says which tests had ended, and workers of pytest cannot keep it open.
+    log = settings.log("pytest")
+    with log.open("w") as output:
+        try:
+            done = subprocess.run(
+                [*command, *files], stdout=output, stderr=subprocess.STDOUT, timeout=LIMIT, cwd=ROOT, env=environment
+            )
+        except subprocess.TimeoutExpired:
+            ended = log.read_text(encoding="utf-8", errors="replace")
+            raise SectionFailed(f"not finished after {LIMIT} s", {"files": files, "output": ended[-8000:]}) from None
+    text = log.read_text(encoding="utf-8", errors="replace")
+    print(text, flush=True)
+    counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|skipped|error)", _last(text))}
+    result = {"exit_code": done.returncode, "counts": counts, "files": files, "output": text[-8000:]}
     if done.returncode != 0 or (settings.cuda and not counts.get("passed")):
         raise SectionFailed(f"exit code {done.returncode}: {counts}", result)
     return result | {"detail": f"{counts} in {len(files)} files"}
