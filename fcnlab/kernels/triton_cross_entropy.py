@@ -14,6 +14,15 @@ from fcnlab.data.base import IGNORE
 if TYPE_CHECKING:
     from fcnlab.kernels.cross_entropy import PixelLoss
 
+_LOG2_E = tl.constexpr(1.4426950408889634)
+"""log2 e; `exp2` takes one instruction, `exp` five, four of which care for numbers below 1e-38."""
+_FEW = 32
+"""Largest number of classes whose scores of a few pixels fit the registers of one thread."""
+_PIXELS = 256
+"""Pixels of one program of 128 threads where there are few classes."""
+_ELEMENTS = 2048
+"""Scores of one warp, where blocks are that large: 64 for each thread, of which it loads up to 16 bytes at a time."""
+
 
 def launch(scores: Tensor, labels: Tensor, scales: Tensor, loss: PixelLoss) -> Tensor:
     """Replace scores by the gradient of their summed loss, in place, and return the loss.
@@ -33,29 +42,37 @@ def launch(scores: Tensor, labels: Tensor, scales: Tensor, loss: PixelLoss) -> T
     """
     n, classes, pixels = scores.shape
     assert n * pixels < 2**31, "pixels are numbered in 32 bits"
-    rows = max(2, triton.next_power_of_2(classes))
-    block = min(256, max(32, 4096 // rows))
+    sizes = (n * pixels, scores.stride(0), scores.stride(1))
+    given = (scores, labels, scales, loss.own, loss.even)
+    constants = {"CLASSES": classes, "PIXELS": pixels, "IGNORED": IGNORE, "SMOOTH": loss.smooth}
+    if classes <= _FEW:
+        programs = triton.cdiv(n * pixels, _PIXELS)
+        partial = torch.empty(programs, dtype=torch.float32, device=scores.device)
+        _cross_entropy_of_few[(programs,)](*given, partial, *sizes, **constants, BLOCK=_PIXELS, num_warps=4)
+        return partial.sum()
+    rows = triton.next_power_of_2(classes)
+    block, aligned = _block(rows, pixels)
     programs = triton.cdiv(n * pixels, block)
     partial = torch.empty(programs, dtype=torch.float32, device=scores.device)
     _cross_entropy[(programs,)](
-        scores,
-        labels,
-        scales,
-        loss.own,
-        loss.even,
+        *given,
         partial,
-        n * pixels,
-        scores.stride(0),
-        scores.stride(1),
-        CLASSES=classes,
-        PIXELS=pixels,
-        IGNORED=IGNORE,
-        SMOOTH=loss.smooth,
+        *sizes,
+        **constants,
+        ALIGNED=aligned,
+        WIDE=(classes - 1) * scores.stride(1) + pixels >= 2**31,
         ROWS=rows,
         BLOCK=block,
-        num_warps=8 if rows * block > 4096 else 4,
+        num_warps=min(8, max(1, rows * block // _ELEMENTS)),
     )
     return partial.sum()
+
+
+def _block(rows: int, pixels: int) -> tuple[int, bool]:
+    """Return the number of pixels of one program, and whether they always belong to one n."""
+    block = max(64, _ELEMENTS // rows)
+    divisor = pixels & -pixels  # the largest power of 2 that divides it
+    return (min(block, divisor), True) if divisor >= 32 else (block, False)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -73,33 +90,48 @@ def _cross_entropy(  # type: ignore[no-untyped-def]
     PIXELS: tl.constexpr,  # noqa: N803
     IGNORED: tl.constexpr,  # noqa: N803
     SMOOTH: tl.constexpr,  # noqa: N803
+    ALIGNED: tl.constexpr,  # noqa: N803
+    WIDE: tl.constexpr,  # noqa: N803
     ROWS: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
 ):
-    """Process one block of pixels; pixels are numbered through all n, so that small rows fill a block together."""
+    """Process one block of pixels; pixels are numbered through all n, so that small rows fill a block together.
+
+    A block that is `ALIGNED` lies in one n. Then addresses are a scalar and an offset of 32 bits, unless it is `WIDE`,
+    and consecutive pixels are loaded together.
+    """
     program = tl.program_id(0)
     pixel = program * BLOCK + tl.arange(0, BLOCK)
-    inside = pixel < total
-    n = pixel // PIXELS
-    label = tl.load(labels + pixel, mask=inside, other=IGNORED).to(tl.int32)
-    counts = label != IGNORED
-    valid = label < CLASSES
-    own_weight = tl.load(own + label, mask=valid, other=0.0)
-    scale = tl.load(scales + n, mask=inside, other=0.0)
-
     classes = tl.arange(0, ROWS)
-    offset = n.to(tl.int64) * stride_n + pixel % PIXELS
-    at = scores + classes[:, None].to(tl.int64) * stride_class + offset[None, :]
-    present = (classes < CLASSES)[:, None] & inside[None, :]
+    step = classes.to(tl.int64) * stride_class if WIDE else classes * stride_class
+    if ALIGNED:
+        n = program // (PIXELS // BLOCK)
+        first = (program % (PIXELS // BLOCK)) * BLOCK
+        at = scores + n.to(tl.int64) * stride_n + first + (step[:, None] + tl.arange(0, BLOCK)[None, :])
+        present = (classes < CLASSES)[:, None]
+        label = tl.load(labels + pixel).to(tl.int32)
+        scale = tl.load(scales + n)
+    else:
+        inside = pixel < total
+        n = pixel // PIXELS
+        at = scores + (n.to(tl.int64) * stride_n + pixel % PIXELS)[None, :] + step[:, None]
+        present = (classes < CLASSES)[:, None] & inside[None, :]
+        label = tl.load(labels + pixel, mask=inside, other=IGNORED).to(tl.int32)
+        scale = tl.load(scales + n, mask=inside, other=0.0)
     score = tl.load(at, mask=present, other=float("-inf")).to(tl.float32)
-    # Pixels beyond the end get scores of 0, so that nothing is infinite minus infinite there.
-    score = tl.where(inside[None, :], score, 0.0)
+    if not ALIGNED:
+        # Pixels beyond the end get scores of 0, so that nothing is infinite minus infinite there.
+        score = tl.where(inside[None, :], score, 0.0)
+    counts = label != IGNORED
+    valid = counts & (label < CLASSES)
+    own_weight = tl.load(own + label, mask=valid, other=0.0)
+
     score -= tl.max(score, axis=0)[None, :]
-    exponential = tl.exp(score)
+    exponential = tl.exp2(score * _LOG2_E)
     sum_exponential = tl.sum(exponential, axis=0)
     log_sum = tl.log(sum_exponential)
 
-    is_label = (classes[:, None] == label[None, :]) & valid[None, :]
+    is_label = classes[:, None] == tl.where(valid, label, -1)[None, :]
     lost = own_weight * (log_sum - tl.sum(tl.where(is_label, score, 0.0), axis=0))
     weight = own_weight
     if SMOOTH:
@@ -107,12 +139,85 @@ def _cross_entropy(  # type: ignore[no-untyped-def]
         differences = tl.where((classes < CLASSES)[:, None], log_sum[None, :] - score, 0.0)
         lost += tl.sum(even_weight[:, None] * differences, axis=0)
         weight += tl.sum(even_weight, axis=0)
-    gradient = exponential * (weight / sum_exponential)[None, :]
-    gradient -= tl.where(is_label, own_weight[None, :], 0.0)
+    # Factors of a whole pixel are combined first: a pixel has many scores.
+    gradient = exponential * (weight * scale / sum_exponential)[None, :]
+    gradient = tl.where(is_label, gradient - (own_weight * scale)[None, :], gradient)
     if SMOOTH:
-        gradient -= even_weight[:, None]
-    gradient = tl.where(counts[None, :], gradient * scale[None, :], 0.0)
+        gradient -= even_weight[:, None] * (scale + tl.zeros([BLOCK], tl.float32))[None, :]
+    gradient = tl.where(counts[None, :], gradient, 0.0)
     tl.store(at, gradient.to(scores.dtype.element_ty), mask=present)
+
+    lost = tl.where(counts, lost * scale, 0.0)
+    lost = tl.where(counts & (label >= CLASSES), float("nan"), lost)
+    tl.store(partial + program, tl.sum(lost, axis=0))
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _cross_entropy_of_few(  # type: ignore[no-untyped-def]
+    scores,
+    labels,
+    scales,
+    own,
+    even,
+    partial,
+    total,
+    stride_n,
+    stride_class,
+    CLASSES: tl.constexpr,  # noqa: N803
+    PIXELS: tl.constexpr,  # noqa: N803
+    IGNORED: tl.constexpr,  # noqa: N803
+    SMOOTH: tl.constexpr,  # noqa: N803
+    BLOCK: tl.constexpr,  # noqa: N803
+):
+    """Process one block of pixels as `_cross_entropy` does, with all scores of a pixel in the registers of one thread.
+
+    Classes are unrolled: none is computed in vain, and threads exchange nothing.
+    """
+    program = tl.program_id(0)
+    pixel = program * BLOCK + tl.arange(0, BLOCK)
+    inside = pixel < total
+    n = pixel // PIXELS
+    label = tl.load(labels + pixel, mask=inside, other=IGNORED).to(tl.int32)
+    counts = label != IGNORED
+    valid = counts & (label < CLASSES)
+    own_weight = tl.load(own + label, mask=valid, other=0.0)
+    scale = tl.load(scales + n, mask=inside, other=0.0)
+    at = scores + (n.to(tl.int64) * stride_n + pixel % PIXELS)
+    step = tl.zeros([], tl.int64) + stride_class
+
+    loaded = (tl.load(at, mask=inside, other=0.0),)
+    for c in tl.static_range(1, CLASSES):
+        # Triton does not unpack tuples within tuples.
+        loaded = loaded + (tl.load(at + c * step, mask=inside, other=0.0),)  # type: ignore[assignment]  # noqa: RUF005
+    greatest = loaded[0].to(tl.float32)
+    for c in tl.static_range(1, CLASSES):
+        greatest = tl.maximum(greatest, loaded[c].to(tl.float32))
+    sum_exponential = tl.zeros([BLOCK], tl.float32)
+    of_label = tl.zeros([BLOCK], tl.float32)
+    weight = own_weight
+    lost_evenly = tl.zeros([BLOCK], tl.float32)
+    for c in tl.static_range(CLASSES):
+        score = loaded[c].to(tl.float32) - greatest
+        sum_exponential += tl.exp2(score * _LOG2_E)
+        of_label = tl.where(label == c, score, of_label)
+        if SMOOTH:
+            even_weight = tl.load(even + c)
+            weight += even_weight
+            lost_evenly -= even_weight * score
+    log_sum = tl.log(sum_exponential)
+    lost = own_weight * (log_sum - of_label)
+    if SMOOTH:
+        lost += lost_evenly + (weight - own_weight) * log_sum
+
+    factor = weight * scale / sum_exponential
+    down = own_weight * scale
+    for c in tl.static_range(CLASSES):
+        gradient = tl.exp2((loaded[c].to(tl.float32) - greatest) * _LOG2_E) * factor
+        gradient = tl.where(label == c, gradient - down, gradient)
+        if SMOOTH:
+            gradient -= tl.load(even + c) * scale
+        gradient = tl.where(counts, gradient, 0.0)
+        tl.store(at + c * step, gradient.to(scores.dtype.element_ty), mask=inside)
 
     lost = tl.where(counts, lost * scale, 0.0)
     lost = tl.where(counts & (label >= CLASSES), float("nan"), lost)

@@ -24,7 +24,7 @@ torch.backends.cuda.matmul.fp32_precision = "ieee"
 HALF = {torch.float32: 0.0, torch.bfloat16: 2**-7 if INTERPRETED else 2**-8, torch.float16: 2**-11}
 """Relative rounding error of each dtype; Triton's interpreter truncates to bfloat16, where a GPU rounds."""
 
-slow = examples(interpreted=40, compiled=24)
+slow = examples(interpreted=80, compiled=24)
 
 cases = (
     st.sampled_from(
@@ -32,6 +32,7 @@ cases = (
             (1, 33, torch.float32),
             (2, 64, torch.bfloat16),
             (21, 7, torch.float16),
+            (21, 256, torch.bfloat16),
             (150, 64, torch.bfloat16),
             (256, 20, torch.float32),
         ]
@@ -39,7 +40,7 @@ cases = (
     if COMPILED
     else st.tuples(
         st.one_of(st.integers(1, 33), st.sampled_from([64, 150, 255, 256])),
-        st.integers(1, 70),
+        st.one_of(st.integers(1, 70), st.sampled_from([32, 64, 256])),
         st.sampled_from(list(HALF)),
     )
 )
@@ -87,15 +88,17 @@ def test_loss_and_gradient_are_torchs(
     torch.testing.assert_close(scores.float(), twin.float(), rtol=2 * HALF[dtype] + 1e-5, atol=1e-6 + 2 * least)
 
 
-def test_strides_are_followed_and_other_memory_is_unchanged() -> None:
-    scores, labels, scales = (one.to(DEVICE) for one in batch(4, 3, 20, 0))
-    pixel = PixelLoss.of(3, None, 0.1, DEVICE)
-    wide = torch.full((5, 4, 24), 7.0, device=DEVICE)
-    inside = wide.transpose(0, 1)[:, 1:4, 2:22]
+@pytest.mark.parametrize(("classes", "pixels"), [(3, 20), (40, 20), (40, 64)])
+def test_strides_are_followed_and_other_memory_is_unchanged(classes: int, pixels: int) -> None:
+    scores, labels, scales = (one.to(DEVICE) for one in batch(4, classes, pixels, 0))
+    pixel = PixelLoss.of(classes, None, 0.1, DEVICE)
+    wide = torch.full((classes + 2, 4, pixels + 4), 7.0, device=DEVICE)
+    inside = wide.transpose(0, 1)[:, 1 : classes + 1, 2 : pixels + 2]
     inside.copy_(scores)
     found, wanted = cross_entropy_(inside, labels, scales, pixel), cross_entropy_(scores, labels, scales, pixel)
-    assert torch.equal(found, wanted)
-    assert torch.equal(inside, scores)
+    # Another alignment can make Triton add up in another order.
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)
+    torch.testing.assert_close(inside, scores, rtol=1e-5, atol=1e-7)
     inside.fill_(7.0)
     assert bool((wide == 7.0).all())
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fcnlab.kernels import triton_max_pool
 from fcnlab.kernels.switch import triton_available
 from fcnlab.training.pooling import MaxPool2d
-from tests.kernels.on_triton import DEVICE, INTERPRETED
+from tests.kernels.on_triton import COMPILED, DEVICE, INTERPRETED, examples
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
@@ -48,30 +48,43 @@ def test_the_kernel_is_used_here(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pool(x).is_contiguous(memory_format=torch.channels_last)
 
 
+cases = (
+    st.sampled_from(
+        [
+            (64, (3, 3), (2, 2), (1, 1), torch.bfloat16),
+            (5, (2, 2), (2, 2), (0, 0), torch.float32),
+            (130, (3, 3), (1, 1), (1, 1), torch.float16),
+            (8, (3, 2), (2, 3), (1, 0), torch.float32),
+        ]
+    )
+    if COMPILED
+    else st.tuples(
+        st.one_of(st.integers(1, 20), st.sampled_from([64, 130])),
+        st.tuples(st.integers(1, 7), st.integers(1, 7)),
+        st.tuples(st.integers(1, 4), st.integers(1, 4)),
+        st.tuples(st.integers(0, 3), st.integers(0, 3)),
+        st.sampled_from(DTYPES),
+    )
+)
+"""Channels, kernel, stride, padding and dtype."""
+
+
 @given(
     images=st.integers(1, 3),
-    channels=st.one_of(st.integers(1, 20), st.sampled_from([64, 130])),
-    size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
-    kernel=st.tuples(st.integers(1, 7), st.integers(1, 7)),
-    stride=st.tuples(st.integers(1, 4), st.integers(1, 4)),
-    padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    case=cases,
+    size=st.tuples(st.integers(3 if COMPILED else 1, 20), st.integers(3 if COMPILED else 1, 20)),
     ceil=st.booleans(),
-    dtype=st.sampled_from(DTYPES),
     nans=st.booleans(),
 )
-# On a GPU each example compiles kernels of its own, which takes a second or more.
-@settings(deadline=None, max_examples=60 if INTERPRETED else 12, suppress_health_check=list(HealthCheck))
+@examples(interpreted=60, compiled=24)
 def test_outputs_and_gradients_are_pytorchs(
     images: int,
-    channels: int,
+    case: tuple[int, tuple[int, int], tuple[int, int], tuple[int, int], torch.dtype],
     size: tuple[int, int],
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
     ceil: bool,
-    dtype: torch.dtype,
     nans: bool,
 ) -> None:
+    channels, kernel, stride, padding, dtype = case
     kernel = min(kernel[0], size[0]), min(kernel[1], size[1])
     padding = min(padding[0], kernel[0] // 2), min(padding[1], kernel[1] // 2)
     pool = nn.MaxPool2d(kernel, stride, padding, ceil_mode=ceil)
