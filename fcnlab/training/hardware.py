@@ -83,9 +83,9 @@ def autocast(on: torch.device, precision: Precision) -> Callable[[], AbstractCon
     leaves it on in convolutions, which would make `fp32` something else on CUDA than on the CPU.
     """
     if on.type == "cuda":
-        allowed = "tf32" if precision == "tf32" else "ieee"
-        torch.backends.cuda.matmul.fp32_precision = allowed
-        torch.backends.cudnn.conv.fp32_precision = allowed  # type: ignore[attr-defined]
+        # By these flags and not by `fp32_precision`: parts of PyTorch read them, and refuse to where they are mixed.
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
     return partial(torch.autocast, on.type, dtype=_AUTOCAST[precision]) if precision in _AUTOCAST else nullcontext
 
 

@@ -18,8 +18,8 @@ from tests.kernels.on_triton import COMPILED, DEVICE, INTERPRETED, examples
 from tests.kernels.test_cross_entropy import batch, torchs
 from tests.training.test_fused import Ending, close, labels_of, slopes
 
-torch.backends.cudnn.conv.fp32_precision = "ieee"  # PyTorch's default on CUDA is TF32, with errors of 1e-3
-torch.backends.cuda.matmul.fp32_precision = "ieee"
+torch.backends.cudnn.allow_tf32 = False  # PyTorch's default on CUDA is TF32, with errors of 1e-3
+torch.backends.cuda.matmul.allow_tf32 = False
 
 HALF = {torch.float32: 0.0, torch.bfloat16: 2**-7 if INTERPRETED else 2**-8, torch.float16: 2**-11}
 """Relative rounding error of each dtype; Triton's interpreter truncates to bfloat16, where a GPU rounds."""

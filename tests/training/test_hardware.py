@@ -77,3 +77,15 @@ def test_cuda_that_is_wanted_and_not_there_is_an_error(monkeypatch: pytest.Monke
     monkeypatch.setenv(hardware.DEVICE, "cuda")
     with pytest.raises(RunError, match="finds none"):
         hardware.device()
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", False), ("bf16", False), ("tf32", True)])
+def test_tf32_is_used_only_where_the_precision_asks_for_it(precision: hardware.Precision, allowed: bool) -> None:
+    hardware.autocast(torch.device("cuda"), precision)
+    try:
+        assert torch.backends.cuda.matmul.allow_tf32 == allowed
+        assert torch.backends.cudnn.allow_tf32 == allowed
+        with torch.backends.cudnn.flags():  # as torch.export does; it raises where two ways to set TF32 were mixed
+            pass
+    finally:
+        hardware.autocast(torch.device("cuda"), "fp32")

@@ -152,7 +152,7 @@ def upload_bandwidth(device: torch.device, size: int = 2**28) -> float:
 def tera_operations(device: torch.device, size: int, dtype: torch.dtype, tf32: bool) -> float:
     """Return the TFLOP/s of a product of square matrices."""
     if device.type == "cuda":
-        torch.backends.cuda.matmul.fp32_precision = "tf32" if tf32 else "ieee"
+        torch.backends.cuda.matmul.allow_tf32 = tf32
     one, two = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     return 2 * size**3 / seconds_per_call(device, lambda: one @ two, 10) / 1e12
 
