@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -22,6 +23,17 @@ def test_the_readme_shows_the_quickstarts_table() -> None:
     shown = re.search(r"<!-- generated: (\S+) -->\n(.*?)<!-- end -->", readme, re.DOTALL)
     assert shown is not None
     assert shown[2].strip() == (REPOSITORY / shown[1]).read_text(encoding="utf-8").strip()
+
+
+def test_the_page_on_gpus_shows_what_was_measured() -> None:
+    location = REPOSITORY / "docs" / "fill_gpu.py"
+    spec = importlib.util.spec_from_file_location("fill_gpu", location)
+    assert spec is not None and spec.loader is not None
+    fill_gpu = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fill_gpu)
+    page = (REPOSITORY / "docs" / "gpu.md").read_text(encoding="utf-8")
+    assert page.count("<!-- generated: ") == 3
+    assert fill_gpu.filled(page) == page, "python docs/fill_gpu.py"
 
 
 @pytest.mark.parametrize("name", GRIDS)

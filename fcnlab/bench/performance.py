@@ -35,8 +35,8 @@ the network, checkpoints, files, the worker's and the driver's part. The first o
 """
 NO_GPU = """## On a CUDA GPU
 
-not measured: none of the machines above has one. `python benchmarks/gpu/bench.py --out bench` measures it, with the
-same peers on the same card; see [gpu.md](gpu.md) for how fcnlab uses one.
+None of the machines above has one. [gpu.md](gpu.md) says how fcnlab uses one, and what was measured on an H100 so far;
+`python benchmarks/gpu/bench.py --out bench` measures a card, with the same peers on it.
 """
 
 
