@@ -31,12 +31,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from sections import GROUPS, Group, section_function
-from sections.settings import Settings, child_environment
+from sections.settings import JOBS, Settings, child_environment
 
 from results import Outcome, Results, run_section
 
 GRACE = 8.0
 """Seconds after its time limit that a section has before its process is killed."""
+
+RESERVED = 0.3
+"""Largest share of the budget that is kept for the sections of later phases."""
 
 
 def main() -> int:
@@ -50,13 +53,15 @@ def main() -> int:
     groups = selected(given.section, given.device)
     with TemporaryDirectory(prefix="fcnlab-accept-", ignore_cleanup_errors=True) as scratch:
         data_root = given.data_root.resolve() if given.data_root is not None else None
-        settings = Settings(given.out.resolve(), Path(scratch), given.device, data_root, given.smoke)
+        settings = Settings(given.out.resolve(), Path(scratch), given.device, data_root, given.smoke, given.jobs)
         for phase in sorted({group.phase for group in groups}):
+            later = settings.patience * sum(group.limit for group in groups if group.phase > phase)
+            until = deadline - min(later, RESERVED * given.budget)
             with ThreadPoolExecutor(given.jobs) as pool:
                 for group in groups:
                     if group.phase == phase:
                         limit = settings.patience * group.limit
-                        pool.submit(Child(settings, results, deadline).run, list(group.sections), limit)
+                        pool.submit(Child(settings, results, until).run, list(group.sections), limit)
     return results.summarize()
 
 
@@ -70,7 +75,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data-root", type=Path, help="folder that holds camvid/; generated images without it")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, to see that the sections run")
-    parser.add_argument("--jobs", type=int, default=5, help="processes at once")
+    parser.add_argument("--jobs", type=int, default=JOBS, help="sections at once")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -123,6 +128,7 @@ class Child:
     def _run_process(self, sections: list[str], limit: float) -> list[str]:
         """Run sections in a new process; return those that have not run when it ends."""
         log = self._settings.log(sections[0])
+        limits = {"FCNLAB_ACCEPT_LIMIT": str(limit), "FCNLAB_ACCEPT_DEADLINE": str(self._deadline)}
         read, write = os.pipe()
         command = [
             sys.executable,
@@ -139,7 +145,7 @@ class Child:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 pass_fds=[write],
-                env=child_environment(self._settings) | {"FCNLAB_ACCEPT_PIPE": str(write), "LIMIT": str(limit)},
+                env=child_environment(self._settings) | limits | {"FCNLAB_ACCEPT_PIPE": str(write)},
                 start_new_session=True,
             )
         os.close(write)
@@ -180,7 +186,7 @@ class Child:
 
     def _fail(self, section: str, seconds: float, detail: str, log: Path | None = None) -> None:
         tail = log.read_text(errors="replace")[-6000:] if log is not None else None
-        self._results.add(Outcome(section, False, seconds, detail, error=tail))
+        self._results.add(Outcome(section, False, seconds, detail, self._settings.kept(section), tail))
 
 
 def _read_lines(file: int, lines: queue.Queue[dict[str, Any] | None]) -> None:
@@ -194,14 +200,17 @@ def run_child(settings: Settings, sections: list[str]) -> int:
     """Run sections in this process and write one line of JSON for each to the runner's pipe."""
     pipe = os.fdopen(int(os.environ.pop("FCNLAB_ACCEPT_PIPE")), "w", encoding="utf-8")
     os.set_inheritable(pipe.fileno(), False)
-    limit = float(os.environ.pop("LIMIT"))
+    longest = float(os.environ.pop("FCNLAB_ACCEPT_LIMIT"))
+    deadline = float(os.environ.pop("FCNLAB_ACCEPT_DEADLINE"))  # the clock is the same in all processes
     threading.Thread(target=_end_with_the_runner, daemon=True).start()
     for name in sections:
         print(f"--- {name}", flush=True)
+        limit = max(0.1, min(longest, deadline - time.monotonic()))
         faulthandler.dump_traceback_later(limit + GRACE / 2, exit=False)  # where a hanging section hangs
         function = section_function(name)
         outcome = run_section(name, lambda: function(settings), limit)  # noqa: B023 - called at once
         faulthandler.cancel_dump_traceback_later()
+        outcome.result = outcome.result or settings.kept(name)
         print(json.dumps(vars(outcome), default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v)), file=pipe)
         pipe.flush()
     return 0

@@ -4,8 +4,9 @@
 
 DIR/bench.json is rewritten after each section, DIR/bench.log holds the output of the sections. Each section runs in a
 process of its own, which is killed with all of its children where it overruns, so a fault ends only its section.
-Sections come in order of value; with a smaller budget the last ones are left out and the others take fewer or shorter
-measurements. `--smoke --device cpu` runs all of them at tiny sizes: the figures mean nothing, but everything is called.
+With a smaller budget the last sections are left out and the others take fewer or shorter measurements; none takes the
+minimum of a later one. `--smoke --device cpu` runs all of them at tiny sizes: the figures mean nothing, but everything
+is called.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from results import Outcome, Results
 
 PEERS = ("torchvision", "d2l", "smp")
 LOG = "bench.log"
-GRACE = 45.0
-"""Seconds beyond its allowance after which a section is killed."""
+GRACE = 10.0
+"""Seconds beyond its allowance after which a section is killed. It looks at `Context.left` and stops before that."""
 
 
 def main() -> int:
@@ -103,9 +104,15 @@ def run_sections(
         if not given.smoke and left < section.minimum:
             skip(results, section, f"{left:.0f} s are left, {section.minimum:.0f} s are needed")
             continue
-        share = section.weight / sum(other.weight for other in chosen[number:])
-        allowance = max(section.minimum, share * left)
-        results.add(run_section_apart(given, section, work, allowance))
+        results.add(run_section_apart(given, section, work, allowance(chosen[number:], left)))
+
+
+def allowance(sections: Sequence[Section], left: float) -> float:
+    """Return the seconds of the first of the remaining sections: its share, which leaves the others their minimum."""
+    section = sections[0]
+    share = section.weight / sum(other.weight for other in sections) * left
+    minimum_of_others = sum(other.minimum for other in sections[1:])
+    return max(section.minimum, min(share, left - minimum_of_others))
 
 
 def skip(results: Results, section: Section, why: str) -> None:

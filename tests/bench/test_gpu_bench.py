@@ -7,13 +7,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from fcnlab.bench.sides import Lap, Setting
 from fcnlab.data.voc import Voc2012
+from fcnlab.errors import RunError
 
 GPU = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu"
 
@@ -26,14 +28,16 @@ def bench(out: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
 
 
 def test_sections_run_in_processes_of_their_own_and_write_one_file(tmp_path: Path) -> None:
-    names = ("environment", "step", "training", "evaluation", "augmentation")
+    names = ("environment", "step", "evaluation", "augmentation", "training")
     code, found = bench(tmp_path, "--peer", "torchvision", "--section", *names)
     errors = {name: section["error"] for name, section in found["sections"].items() if section["error"]}
     assert errors == {} and code == 0 and found["passed"]
     assert tuple(found["sections"]) == names
     results = {name: section["result"] for name, section in found["sections"].items()}
     assert results["environment"]["copy"]["bytes_per_s"] > 0
-    assert set(results["step"]["phases"]) == {"batch", "forward and loss", "backward", "optimizer"}
+    assert set(results["step"]["phases"]) == {"about", "batch", "forward and loss", "backward", "optimizer"}
+    assert results["step"]["epochs"]["images_per_s"]["median"] > 0
+    assert set(results["step"]["variants"]) == {"as a trial", "without CUDA graphs"}
     (trained,) = results["training"]["configurations"].values()
     assert trained["errors"] == {} and set(trained["sides"]) == {"ours bf16", "torchvision"}
     assert trained["sides"]["torchvision"]["ours_bf16_times_faster"]["rounds"] == 1
@@ -60,32 +64,81 @@ def test_a_small_budget_leaves_out_the_last_sections(monkeypatch: pytest.MonkeyP
     assert [section.name for section in plan(10, ["grid"], False)] == ["grid"]
 
 
-def test_a_side_that_fails_is_left_out_and_its_error_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from fcnlab.bench.sides import Lap
-    from fcnlab.errors import RunError
-
+def test_no_section_takes_the_minimum_of_a_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(GPU)
+    bench = importlib.import_module("bench")
+    for budget in (150.0, 250.0, 420.0, 800.0):
+        chosen, left = bench.plan(budget, [], False), budget
+        for number, section in enumerate(chosen):
+            taken = bench.allowance(chosen[number:], left)
+            assert taken >= section.minimum
+            left -= taken
+        assert left >= -1e-6
+
+
+class FakeSide:
+    """A side that trains at given rates and fails when there are no more."""
+
+    started: ClassVar[list[str]] = []
+    rates: ClassVar[dict[str, list[float]]] = {}
+
+    def __init__(self, setting: Any, _cache: str, _timeout: float) -> None:
+        self.name = setting.side
+        self.started.append(self.name)
+
+    def lap(self, _seconds: float = 0.0) -> Lap:
+        if not self.rates[self.name]:
+            raise RunError("no memory left")
+        return Lap(10, 10 / self.rates[self.name].pop(0), 1.0, 2**30)
+
+    def about(self) -> dict[str, str]:
+        return {}
+
+    def end_input(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def compare(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, rates: dict[str, list[float]], allowance: float
+) -> list[dict[str, Any]]:
+    """Let fake sides train; returns the results that were kept, one after the other."""
+    monkeypatch.syspath_prepend(GPU)
+    monkeypatch.setattr("fcnlab.bench.sides.Side", FakeSide)
+    monkeypatch.setattr(FakeSide, "started", [])
+    monkeypatch.setattr(FakeSide, "rates", rates)
     timings, training = (importlib.import_module(name) for name in ("timings", "timings.training"))
+    context = timings.Context("training", "cuda", False, allowance, folder, folder / "x.json", ())
+    kept: list[dict[str, Any]] = []
+    settings = [Setting(name, "resnet18", "fcn32s", 2, (64, 64), (), 1) for name in rates]
+    training.measure_configuration(context, settings, 2.0, kept.append)
+    assert any("failed" in text for _, text in training.rows("resnet18", kept[-1])) == bool(kept[-1]["errors"])
+    return kept
 
-    class Fake:
-        def __init__(self, name: str, rates: list[float]) -> None:
-            self.name, self.rates = name, rates
 
-        def lap(self, seconds: float) -> Lap:
-            if not self.rates:
-                raise RunError("no memory left")
-            return Lap(10, 10 / self.rates.pop(0), 1.0, 2**30)
-
-        def about(self) -> dict[str, str]:
-            return {}
-
-    context = timings.Context("training", "cuda", False, 100.0, tmp_path, tmp_path / "x.json", ())
-    group = [Fake("ours bf16", [1, 30, 40, 50]), Fake("smp", [1, 10, 10, 10]), Fake("d2l", [1, 5])]
-    found = training.compare(context, group, 2.0)
+def test_a_side_that_fails_is_left_out_and_its_error_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    rates = {"ours bf16": [1.0, 20, 20, 30, 40, 50], "smp": [1.0, 10, 10, 10], "d2l": [1.0, 5]}
+    found = compare(monkeypatch, tmp_path, rates, 100.0)[-1]
     assert found["errors"] == {"d2l": "no memory left"} and set(found["sides"]) == {"ours bf16", "smp"}
     assert found["sides"]["ours bf16"]["images_per_s"]["median"] == 40
     assert found["sides"]["smp"]["ours_bf16_times_faster"] == {"median": 4, "min": 3, "max": 5, "rounds": 3}
-    assert any("failed: no memory left" in text for _, text in training.rows("resnet18", found))
+
+
+def test_ours_are_kept_before_peers_start_and_every_round_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rates = {"ours bf16": [1.0, 20, 20, 30, 40, 50], "smp": [1.0, 10, 10, 10]}
+    kept = compare(monkeypatch, tmp_path, rates, 100.0)
+    assert set(kept[0]["sides"]) == {"ours bf16"} and kept[0]["start_seconds"].keys() == {"ours bf16"}
+    assert [len(found["sides"].get("smp", {}).get("laps", ())) for found in kept] == [0, 0, 0, 1, 2, 3]
+
+
+def test_little_time_leaves_out_the_last_sides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    rates = {name: [1.0] + [10.0] * 5 for name in ("ours bf16", "torchvision", "d2l", "smp")}
+    found = compare(monkeypatch, tmp_path, rates, 36.0)[-1]
+    assert FakeSide.started == ["ours bf16", "torchvision", "d2l"] and found["left_out"] == ["smp"]
 
 
 def test_images_are_a_voc_dataset_of_photographs_with_their_labels(

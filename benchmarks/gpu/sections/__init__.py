@@ -34,14 +34,16 @@ class Group(NamedTuple):
 
 GROUPS = (
     Group(("environment",), 0, 40),
+    Group(("determinism",), 1, 110),
     Group(("losses",), 1, 110),
-    Group(("paper_heads",), 1, 110),
-    Group(("determinism", "resume"), 1, 100),
-    Group(("augmentation", "counts", "steps"), 1, 100),
-    Group(("agreement", "distributed"), 1, 90),
-    Group(("grid", "export"), 1, 75),
-    Group(("per_gpu",), 1, 75),
     Group(("gpu_tests",), 1, 110, needs_gpu=True),
+    Group(("augmentation", "counts", "steps"), 1, 100),
+    Group(("grid", "export"), 1, 75),
+    Group(("paper_heads",), 1, 110),
+    Group(("resume",), 1, 75),
+    Group(("agreement", "distributed"), 1, 90),
+    Group(("compiled",), 1, 80, needs_gpu=True),
+    Group(("per_gpu",), 1, 75),
     Group(("out_of_memory",), 2, 75, needs_gpu=True),
 )
 """Started in this order; the longest come first."""
@@ -56,6 +58,7 @@ _MODULES = {
     "agreement": "trials",
     "determinism": "trials",
     "resume": "trials",
+    "compiled": "trials",
     "per_gpu": "grids",
     "grid": "grids",
     "out_of_memory": "memory",

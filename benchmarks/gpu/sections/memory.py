@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -79,16 +80,23 @@ def out_of_memory(settings: Settings) -> dict[str, Any]:
     file = settings.grid("memory", GRID.format(backbone=backbone, batch=batch, size=size))
     command = ("grid", "run", str(file))
     variables = without_mlflow(settings)
+    lab = settings.lab("memory")
     if settings.cuda:
         with full_gpu() as free:
-            run_cli(settings, *command, "--per-gpu", "2", timeout=70, variables=variables)
+            try:
+                run_cli(settings, *command, "--per-gpu", "2", timeout=70, variables=variables)
+            except subprocess.TimeoutExpired as error:
+                tried = [line for file in lab.runs.glob("*/attempts.jsonl") for line in file.read_text().splitlines()]
+                found = {"free": free, "attempts": [json.loads(line) for line in tried]}
+                raise SectionFailed(
+                    f"not finished after {error.timeout:.0f} s and {len(tried)} attempts", found
+                ) from error
     else:
         most = address_space() + ROOM
         free = f"{ROOM} of {most}"
         run_cli(
             settings, *command, "--workers", "2", "--threads", "1", timeout=70, variables=variables, address_space=most
         )
-    lab = settings.lab("memory")
     (record,) = records(lab)
     attempts = RunFolder(lab.runs, record.key).attempts()
     result = {

@@ -12,13 +12,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from results import write_json
+
 if TYPE_CHECKING:
     from fcnlab.places import Lab
     from fcnlab.spec.grid import Cell
     from fcnlab.spec.trial import Trial
 
 CORES = 16
-"""Cores that a borrowed machine has, though it may show more; a quarter of them is for each section."""
+"""Cores that a borrowed machine has, though it may show more."""
+
+JOBS = 4
+"""Sections that run at once, by default."""
 
 ROOT = Path(__file__).resolve().parents[3]
 """The checkout."""
@@ -34,6 +39,7 @@ class Settings:
         device: `cuda` or `cpu`.
         data_root: Folder that holds `camvid/`; None for generated images only.
         smoke: Whether sizes are tiny.
+        jobs: How many sections run at once; the threads of each depend on it.
     """
 
     out: Path
@@ -41,6 +47,7 @@ class Settings:
     device: str
     data_root: Path | None = None
     smoke: bool = False
+    jobs: int = JOBS
 
     def write(self) -> Path:
         """Write the settings to a file for a child process and return its path."""
@@ -54,7 +61,7 @@ class Settings:
         given = json.loads(path.read_text())
         root = given["data_root"]
         folders = Path(given["out"]), Path(given["scratch"])
-        return cls(*folders, given["device"], Path(root) if root else None, given["smoke"])
+        return cls(*folders, given["device"], Path(root) if root else None, given["smoke"], given["jobs"])
 
     @property
     def cuda(self) -> bool:
@@ -71,6 +78,18 @@ class Settings:
         folder = self.out / "logs"
         folder.mkdir(exist_ok=True)
         return folder / f"{name}.txt"
+
+    def keep(self, section: str, result: dict[str, Any]) -> None:
+        """Keep what a section has measured so far: a section that is stopped or killed leaves it."""
+        write_json(self._kept(section), result)
+
+    def kept(self, section: str) -> dict[str, Any]:
+        """Return what a section has kept; empty if it has kept nothing."""
+        file = self._kept(section)
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+    def _kept(self, section: str) -> Path:
+        return self.scratch / f"result-{section}.json"
 
     def lab(self, name: str) -> Lab:
         """Return a lab in a folder of its own in the scratch folder; the folder is created."""
@@ -98,8 +117,10 @@ def child_environment(settings: Settings) -> dict[str, str]:
         variables.pop(name, None)
     if not settings.cuda:
         variables["CUDA_VISIBLE_DEVICES"] = ""
-    threads = 1 if settings.smoke else max(1, min(CORES, len(os.sched_getaffinity(0))) // 4)
+    cores = min(CORES, len(os.sched_getaffinity(0)))
+    threads = 1 if settings.smoke else max(1, cores // (2 * settings.jobs))
     variables.setdefault("OMP_NUM_THREADS", str(threads))
+    variables.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave their cores to the other sections
     return variables
 
 

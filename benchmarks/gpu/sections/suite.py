@@ -25,6 +25,8 @@ def gpu_tests(settings: Settings) -> dict[str, Any]:
     files = [str(file.relative_to(ROOT)) for file in sorted((ROOT / "tests").rglob("test_*.py")) if _marked(file)]
     assert files, f"no test file has {MARK}"
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-vv", "-rfEs", "--durations=15", "-p", "no:cacheprovider"]
+    # Where pytest-benchmark is installed it warns that pytest-xdist is active, and warnings are errors here.
+    command += ["-p", "no:benchmark"]
     if find_spec("xdist"):
         command += ["-n", str(WORKERS), "--dist", "load", "--maxschedchunk", "1"]
         files.sort(key=lambda file: not file.startswith("tests/kernels"))  # the longest tests first

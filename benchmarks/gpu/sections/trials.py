@@ -1,14 +1,19 @@
 """Whole trials on the device: agreement with the CPU, determinism, and resumption after a kill.
 
-Each trial runs in a process that is forked before this one uses CUDA, as the workers of `fcnlab grid run` do it.
+Each trial runs in a process that is forked from a clean one, as the workers of `fcnlab grid run` do it. The section's
+own process must not be forked: it compares tensors with several threads, and a child of a process that has used OpenMP
+waits forever for threads that only its parent has.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import signal
+import sys
 import time
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -28,19 +33,52 @@ BASE = {"backbone": "tiny-scratch", "upsampler": "bilinear", "dataset": "shapes-
 Axes = dict[str, Any]
 
 
-def start(trial: Trial, lab: Lab, device: str, **how: Any) -> BaseProcess:
-    """Start a trial in a forked process on a device, as a worker does."""
-    child = multiprocessing.get_context("fork").Process(target=_run, args=(trial, lab, device, how))
+STACKS = 40.0
+"""Seconds after which a trial's process prints the stack of each of its threads, again and again."""
+
+
+def start(trial: Trial, lab: Lab, device: str, *, label: str = "", **how: Any) -> BaseProcess:
+    """Start a trial in a process on a device, as a worker does.
+
+    Args:
+        trial: the trial to run.
+        lab: holds its run folder.
+        device: `cpu` or `cuda`.
+        label: names the trial in the log; by default the lab's folder.
+        how: further arguments of `run_trial`.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["fcnlab.trial.run"])
+    plain = replace(lab)  # without what it has cached, which cannot be passed to another process
+    child = context.Process(target=_run, args=(trial, plain, device, label or lab.root.name, how))
     child.start()
     return child
 
 
-def _run(trial: Trial, lab: Lab, device: str, how: dict[str, Any]) -> None:
+def _run(trial: Trial, lab: Lab, device: str, label: str, how: dict[str, Any]) -> None:
+    """Run a trial and log when it starts, when its first epoch is done and when it ends."""
+    faulthandler.dump_traceback_later(STACKS, repeat=True, file=sys.stderr)
     os.environ["FCNLAB_DEVICE"] = device
     from fcnlab.trial.run import run_trial
 
+    began = time.monotonic()
+    epochs = 0
+
+    def log(event: str) -> None:
+        clock = time.strftime("%H:%M:%S")
+        print(f"{clock} {label} (process {os.getpid()}): {event} after {time.monotonic() - began:.1f} s", flush=True)
+
+    def after_epoch() -> bool:
+        nonlocal epochs
+        epochs += 1
+        if epochs == 1:
+            log("first epoch done")
+        return False
+
+    log("started")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    run_trial(trial, lab, **how)
+    record = run_trial(trial, lab, pause=after_epoch, **how)
+    log(record.status if record is not None else "paused")
 
 
 def finish(children: list[tuple[BaseProcess, Trial, Lab]]) -> list[Record]:
@@ -156,34 +194,53 @@ def determinism(settings: Settings) -> dict[str, Any]:
     }
     if settings.smoke:
         variants = dict(list(variants.items())[2:3])
-    runs: dict[tuple[str, bool], list[tuple[Trial, Lab, str]]] = {}
-    for name, axes in variants.items():
-        for deterministic in (True, False):
-            labs = [settings.lab(f"determinism-{run}") for run in range(2)]
-            axes_ = {**BASE, **axes, "recipe.deterministic": deterministic, "recipe.epochs": 3}
-            runs[name, deterministic] = [(trial(lab, axes_), lab, settings.device) for lab in labs]
-    # Half of the trials at a time: their processes wait for the host more than for the GPU.
+    pairs = [(name, True) for name in variants] + [(next(iter(variants)), False)]
     errors: dict[str, str] = {}
     equal: dict[str, dict[str, bool]] = {}
-    for batch in ([key for key in runs if key[1]], [key for key in runs if not key[1]]):
-        children = {key: [(start(*one, checkpoint_every=0), *one[:2]) for one in runs[key]] for key in batch}
-        for (name, deterministic), of in children.items():
-            label = f"{name}, {'deterministic' if deterministic else 'as usual'}"
-            try:
-                finish(of)
-                first, second = (RunFolder(lab.runs, one.key).path for _, one, lab in of)
-                equal[label] = {"weights": equal_weights(first, second), "counts": equal_counts(first, second)}
-            except AssertionError as error:
-                errors[label] = str(error)
+    seconds: dict[str, float] = {}
+    result: dict[str, Any] = {"pairs": len(pairs), "equal": equal, "errors": errors, "seconds": seconds}
+    for name, deterministic in pairs:
+        label = f"{name}, {'deterministic' if deterministic else 'as usual'}"
+        axes = {**BASE, **variants[name], "recipe.deterministic": deterministic, "recipe.epochs": 3}
+        began = time.monotonic()
+        children = []
+        for run in range(2):
+            lab = settings.lab(f"determinism-{run}")
+            of = trial(lab, axes)
+            child = start(of, lab, settings.device, label=f"{label}, run {run + 1}", checkpoint_every=0)
+            children.append((child, of, lab))
+        try:
+            finish(children)
+            first, second = (RunFolder(lab.runs, of.key).path for _, of, lab in children)
+            equal[label] = {"weights": equal_weights(first, second), "counts": equal_counts(first, second)}
+        except AssertionError as error:
+            errors[label] = str(error)
+        seconds[label] = time.monotonic() - began
+        settings.keep("determinism", result)
     wrong = [name for name, same in equal.items() if "deterministic" in name and not all(same.values())]
-    result = {"equal": equal, "errors": errors, "wrong": wrong}
+    result["wrong"] = wrong
     if errors or wrong:
         first_error = next(iter(errors.items()), None)
         raise SectionFailed(f"not equal: {wrong}; errors: {first_error}", result)
-    usual = sum(all(same.values()) for name, same in equal.items() if "as usual" in name)
-    return result | {
-        "detail": f"{len(variants)} deterministic pairs equal bit for bit; without it {usual} of {len(variants)}"
-    }
+    usual = "equal" if all(equal[f"{pairs[-1][0]}, as usual"].values()) else "not equal"
+    return result | {"detail": f"{len(variants)} deterministic pairs equal bit for bit; one as usual: {usual}"}
+
+
+def compiled(settings: Settings) -> dict[str, Any]:
+    """Train with `compile: true` and without: the losses of the first epoch must differ by less than 0.1 %."""
+    axes: Axes = {**BASE, "head": "fcn8s", "recipe.epochs": 2}
+    ways = ("compiled", "plain")
+    runs = []
+    for way in ways:
+        lab = settings.lab(way)
+        of = trial(lab, axes | {"recipe.compile": way == "compiled"})
+        runs.append((start(of, lab, settings.device, checkpoint_every=0), of, lab))
+    losses = {way: record.epochs[0].loss for way, record in zip(ways, finish(runs), strict=True)}
+    apart = abs(losses["compiled"] - losses["plain"]) / losses["plain"]
+    result = {"losses": losses, "apart": apart}
+    if apart > 1e-3:
+        raise SectionFailed(f"the losses of the first epoch are {losses}", result)
+    return result | {"detail": f"the losses of the first epoch differ by {100 * apart:.4f} %"}
 
 
 def equal_weights(one: Path, other: Path) -> bool:
@@ -207,13 +264,15 @@ def resume(settings: Settings) -> dict[str, Any]:
     axes = {**BASE, "head": "dilated8", "recipe.deterministic": True, "recipe.epochs": epochs, "recipe.ema": 0.9}
     axes |= {"recipe.optimizer": {"name": "adamw", "lr": 0.003}, "dataset": "shapes-mini"}
     calm, killed = settings.lab("resume-calm"), settings.lab("resume-killed")
-    undisturbed = start(trial(calm, axes), calm, settings.device, checkpoint_every=0)
+    undisturbed = start(trial(calm, axes), calm, settings.device, label="undisturbed", checkpoint_every=0)
     of = trial(killed, axes)
     folder = RunFolder(killed.runs, of.key)
-    done = kill_after(start(of, killed, settings.device, checkpoint_every=0), folder, 2)
+    child = start(of, killed, settings.device, label="to be killed", checkpoint_every=0)
+    done = kill_after(child, folder, 2)
     assert folder.checkpoint.exists(), "the killed trial has left no checkpoint"
     saved = len(torch.load(folder.checkpoint, map_location="cpu", weights_only=True)["epochs"])
-    resumed = start(of, killed, settings.device, checkpoint_every=0)
+    settings.keep("resume", {"killed_after_epoch": done, "epochs_in_checkpoint": saved})
+    resumed = start(of, killed, settings.device, label="resumed", checkpoint_every=0)
     finish([(undisturbed, trial(calm, axes), calm), (resumed, of, killed)])
     paths = (RunFolder(calm.runs, of.key).path, folder.path)
     result = {

@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -28,12 +28,13 @@ PROFILED = 5
 """Steps that torch's profiler records."""
 TOP = 15
 """Kernels that are listed, by their device time."""
-IMAGES = 512
+LEAST, EPOCHS = 5, 10
+"""Epochs whose images per second are measured, at least and at most, after two that are not."""
 
 
 def measure(context: Context) -> dict[str, Any]:
-    """Time the phases of a step, profile it, and time whole epochs with and without what makes them faster."""
-    pairs = context.pairs(min(IMAGES, context.sizes.epoch))
+    """Time whole epochs as a trial trains, then whole steps, the kernels of a step, and its phases without graphs."""
+    pairs = context.pairs(context.sizes.epoch)
     steps = 2 if context.smoke else 30
     result: dict[str, Any] = {
         "network": f"{context.sizes.backbones[0]} fcn32s, d2l-bilinear",
@@ -41,13 +42,29 @@ def measure(context: Context) -> dict[str, Any]:
         "crop": context.sizes.crop,
         "precision": "bf16",
         "variants": {},
+        "table": [],
     }
-    table = []
-    trained = Trained(context, pairs)
-    result["phases"] = phases(trained, steps)
-    table += [(f"{name}, ms", Spread(**found["device"]).text(2, 1e3)) for name, found in result["phases"].items()]
+    table = result["table"]
+    result["epochs"] = epochs(context, pairs)
+    rate = Spread(**result["epochs"]["images_per_s"])
+    result["detail"] = f"{rate.text(0)} images/s as a trial trains"
+    table.append(("whole epochs as a trial trains, images/s", rate.text(0)))
     context.save(result)
+    count = 1 if context.smoke else context.sizes.rounds + 2
+
+    def variant(name: str) -> None:
+        with variables(VARIANTS[name]):
+            result["variants"][name] = found = whole_steps(Trained(context, pairs), count, steps)
+        table.append((f"whole step, {name}, ms", Spread(**found["step"]).text(2, 1e3)))
+        table.append((f"launched by the host in, {name}, ms", Spread(**found["host"]).text(2, 1e3)))
+        table.append((f"whole steps, {name}, images/s", f"{found['images_per_s']:.0f}"))
+        context.save(result)
+
+    variant("as a trial")
+    trained = Trained(context, pairs)
     for name in ("as a trial", "without CUDA graphs"):
+        if context.left < 5:
+            break
         with variables(VARIANTS[name]):
             backward = trained.backward()
             for _ in range(5):
@@ -56,18 +73,52 @@ def measure(context: Context) -> dict[str, Any]:
         table.append((f"kernels per step, {name}", f"{found['kernels_per_step']:.0f}"))
         table.append((f"device busy, ms per step, {name}", f"{1e3 * found['device_seconds_per_step']:.2f}"))
         context.save(result)
-    count = 1 if context.smoke else context.sizes.rounds + 2
-    for name in list(VARIANTS)[: 2 if context.smoke else None]:
-        if context.left < 5:
-            break
-        with variables(VARIANTS[name]):
-            result["variants"][name] = found = whole_steps(Trained(context, pairs), count, steps)
-        table.append((f"whole step, {name}, ms", Spread(**found["step"]).text(2, 1e3)))
-        table.append((f"launched by the host in, {name}, ms", Spread(**found["host"]).text(2, 1e3)))
+    if context.left > 4:
+        result["phases"] = {"about": LAUNCHED_ONE_BY_ONE, **phases(trained, steps)}
+        for name in PHASES:
+            found = result["phases"][name]
+            table.append((f"{name}, kernels launched one by one, ms", Spread(**found["device"]).text(2, 1e3)))
         context.save(result)
-    whole = result["variants"].get("as a trial")
-    detail = f"{1e3 * whole['step']['median']:.2f} ms per step" if whole else ""
-    return result | {"table": table, "detail": detail}
+    for name in list(VARIANTS)[1 : 2 if context.smoke else None]:
+        if context.left < 4:
+            break
+        variant(name)
+    return result
+
+
+LAUNCHED_ONE_BY_ONE = (
+    "without a CUDA graph, every kernel launched by itself: a phase is as long as the host takes to launch it; a trial "
+    "replays a graph, see variants"
+)
+
+
+class Enough(Exception):
+    """All epochs that are wanted were measured."""
+
+
+def epochs(context: Context, pairs: list[Any]) -> dict[str, Any]:
+    """Train whole epochs as a trial does, with all that happens between them, and return their images per second."""
+    from fcnlab.bench import ours
+    from fcnlab.bench.machine import synchronize
+
+    device, sizes = context.torch_device, context.sizes
+    wanted = 1 if context.smoke else EPOCHS
+    clock: list[float] = []
+    rates: list[float] = []
+
+    def after_epoch(images: int) -> None:
+        synchronize(device)
+        clock.append(time.perf_counter())
+        if len(clock) > 2:
+            rates.append(images / (clock[-1] - clock[-2]))
+        if len(rates) == wanted or (len(rates) >= LEAST and context.left < context.allowance / 2):
+            raise Enough
+
+    recipe = ours.recipe(sizes.batch, sizes.crop, "bf16")
+    began = time.perf_counter()
+    with suppress(Enough):
+        ours.train(pairs, recipe, sizes.backbones[0], "fcn32s", device, lambda: None, after_epoch)
+    return {"images": len(pairs), "first_epoch_seconds": clock[0] - began, "images_per_s": Spread.of(rates).json()}
 
 
 class Trained:
@@ -143,7 +194,7 @@ def variables(settings: dict[str, str]) -> Iterator[None]:
 
 
 def phases(trained: Trained, steps: int) -> dict[str, Any]:
-    """Time the phases of a step operator by operator.
+    """Time the phases of a step without a CUDA graph, its kernels launched one by one. A trial is faster.
 
     Device times lie between CUDA events of one stream, so a phase that the host launches more slowly than the device
     works is as long as its launches. Host times end with the last launch of a phase.

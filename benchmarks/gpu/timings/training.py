@@ -1,19 +1,33 @@
-"""Images per second of training: ours, and the peers as their users write them, in turn, each in its process."""
+"""Images per second of training: ours, and the peers as their users write them, in turn, each in its process.
+
+One configuration after the other, and of each only its own sides are started: ours first, measured before any peer
+exists. A peer's DataLoader starts its worker processes in the peer's first epoch, which is not measured and during
+which nothing else is. The result is saved after each round, so that a section that is killed keeps what it has.
+"""
 
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from timings import Context, Spread
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from fcnlab.bench.sides import Lap, Setting, Side
 
 ANSWER = 90.0
-"""Seconds that a side may take to answer."""
+"""Seconds that a side may take to answer, at most; less where less of the allowance is left."""
+LEAST = 15.0
+"""Seconds that a side may take to answer, at least."""
+OURS_SECONDS = 18.0
+"""Seconds that starting and measuring ours takes."""
+SIDE_SECONDS = 10.0
+"""Seconds that each other side adds: its start beside the others, its first epoch, and a round with ours."""
+COMPILED_SECONDS = 45.0
+"""Seconds that compiling takes."""
 FULL = 165.0
 """Seconds of the allowance for which a lap has its full length."""
 
@@ -26,18 +40,25 @@ class Configuration:
         large: whether the backbone is the larger one.
         head: of the network.
         batch_norm: of the backbone, `train` or `frozen`.
-        more: whether ours also run in TF32 and compiled, and torchvision's loop in channels-last layout.
+        more: whether ours also run in TF32, and torchvision's loop in channels-last layout.
+        compiled: whether ours run compiled, beside ours as usual and without peers; on CUDA only.
     """
 
     large: bool
     head: str
     batch_norm: str = "train"
     more: bool = False
+    compiled: bool = False
 
     def name(self, context: Context) -> str:
         """Return its name in the results."""
         norm = ", batch norm frozen" if self.batch_norm == "frozen" else ""
-        return f"{context.sizes.backbones[self.large]} {self.head}{norm}"
+        return f"{context.sizes.backbones[self.large]} {self.head}{norm}{', compiled' if self.compiled else ''}"
+
+    @property
+    def seconds(self) -> float:
+        """Seconds without which it is not started."""
+        return OURS_SECONDS + (COMPILED_SECONDS if self.compiled else SIDE_SECONDS)
 
 
 CONFIGURATIONS = (
@@ -45,15 +66,13 @@ CONFIGURATIONS = (
     Configuration(True, "fcn32s"),
     Configuration(False, "fcn8s"),
     Configuration(True, "fcn32s", "frozen"),
+    Configuration(False, "fcn32s", compiled=True),
 )
 """The most valuable first."""
 
 
 def measure(context: Context) -> dict[str, Any]:
-    """Start all sides at once, since starting takes longest, and let those of one configuration after another train."""
-    from fcnlab.bench.sides import COMPILED, Side
-    from fcnlab.errors import RunError
-
+    """Measure one configuration after the other, as many as the allowance has the time for."""
     pairs = tuple((str(pair.image), str(pair.mask)) for pair in context.pairs(context.sizes.epoch))
     lap = context.sizes.lap * min(1.0, max(0.5, context.allowance / FULL))
     result: dict[str, Any] = {
@@ -63,42 +82,165 @@ def measure(context: Context) -> dict[str, Any]:
         "lap_seconds": lap,
         "workers_of_peers": context.workers,
         "configurations": {},
+        "left_out": [],
     }
-    configurations = CONFIGURATIONS[:1] if context.smoke else CONFIGURATIONS
-    if context.left < 100:
-        configurations = configurations[:2]
-    table: list[tuple[str, str]] = []
-    with ExitStack() as stack:
-        started: list[list[Side]] = []
-        for configuration in configurations:
-            group: list[Side] = []
-            stack.callback(close, group)
-            started.append(group)
-            for setting in settings(context, configuration, pairs):
-                group.append(Side(setting, str(context.work / "cache"), ANSWER))
-        for side in started[0]:
-            if side.name.endswith(COMPILED):  # which takes the CPU half a minute, beside the start of the others
-                side.begin()
+
+    def complete() -> dict[str, Any]:
+        found = result["configurations"]
+        table = [row for name, one in found.items() for row in rows(name, one)]
+        errors = sum(len(one["errors"]) for one in found.values())
+        detail = f"{len(found)} configurations, {errors} sides failed"
+        return result | {"table": table, "detail": detail}
+
+    for configuration in CONFIGURATIONS[:1] if context.smoke else CONFIGURATIONS:
+        if configuration.compiled and context.device != "cuda":
+            continue
+        name = configuration.name(context)
+        if context.left < configuration.seconds:
+            result["left_out"].append(name)
+            continue
+
+        def keep(found: dict[str, Any], name: str = name) -> None:
+            result["configurations"][name] = found
+            context.save(complete())
+
+        measure_configuration(context, settings(context, configuration, pairs), lap, keep)
+    return complete()
+
+
+def measure_configuration(
+    context: Context, wanted: Sequence[Setting], lap: float, keep: Callable[[dict[str, Any]], None]
+) -> None:
+    """Measure ours alone, then start the other sides and let all train in turn.
+
+    Args:
+        context: of the section.
+        wanted: settings of all sides, ours first, then the most valuable ones.
+        lap: seconds that a side trains in each round, at least.
+        keep: called with the results so far, after each round.
+    """
+    from fcnlab.bench.sides import Side
+
+    def side(setting: Setting) -> Side:
+        return Side(setting, str(context.work / "cache"), min(ANSWER, max(LEAST, context.left)))
+
+    group: list[Side] = []
+    try:
         began = time.monotonic()
-        for side in (side for group in started for side in group):
-            with suppress(RunError):  # its first lap raises it again
-                side.about()
-        result["start_seconds"] = time.monotonic() - began
+        group.append(side(wanted[0]))
+        rounds = Rounds(group, lap)
+        rounds.begin(group[0])
+        rounds.start_seconds[group[0].name] = time.monotonic() - began
+        for _ in range(1 if context.smoke else 2):
+            rounds.alone()
+            keep(rounds.found())
+        others = 1 + int(min(len(wanted) - 1, max(1, (context.left - LEAST) / SIDE_SECONDS)))
+        rounds.left_out = [setting.side for setting in wanted[others:]]
+        began = time.monotonic()
+        group += [side(setting) for setting in wanted[1:others]]
+        for one in group[1:]:
+            rounds.wait(one)
+        rounds.start_seconds["the others"] = time.monotonic() - began
+        for one in group[1:]:
+            rounds.begin(one)
+            keep(rounds.found())
         longest = 0.0
-        for configuration, group in zip(configurations, started, strict=True):
-            if context.left < 1.1 * longest:
-                result["left_out"] = [*result.get("left_out", []), configuration.name(context)]
-                continue
+        for _ in range(context.sizes.rounds):
+            if longest and context.left < 1.2 * longest:
+                break
             began = time.monotonic()
-            found = compare(context, group, lap)
-            result["configurations"][configuration.name(context)] = found
-            longest = max(longest, (time.monotonic() - began) * len(started[-1]) / len(group))
-            table += rows(configuration.name(context), found)
-            context.save(result | {"table": table})
-            close(group)
-    errors = sum(len(found["errors"]) for found in result["configurations"].values())
-    detail = f"{len(result['configurations'])} configurations, {errors} sides failed"
-    return result | {"table": table, "detail": detail}
+            rounds.all()
+            longest = max(longest, time.monotonic() - began)
+            keep(rounds.found())
+    finally:
+        close(group)
+
+
+class Rounds:
+    """Sides that train in turn, and their measurements. A side that fails is left out from then on."""
+
+    def __init__(self, group: list[Side], lap: float) -> None:
+        """
+        Args:
+            group: the sides, ours first; more may be added.
+            lap: seconds that a side trains in each round, at least.
+        """
+        self._group, self._lap = group, lap
+        self._first: dict[str, float] = {}
+        self._alone: list[Lap] = []
+        self._rounds: list[dict[str, Lap]] = []
+        self._errors: dict[str, str] = {}
+        self.start_seconds: dict[str, float] = {}
+        self.left_out: list[str] = []
+
+    def wait(self, side: Side) -> None:
+        """Wait until a side is built."""
+        self._try(side, side.about)
+
+    def begin(self, side: Side) -> None:
+        """Let a side train its first epoch, in which libraries initialise themselves and worker processes start."""
+        if (taken := self._try(side, side.lap)) is not None:
+            self._first[side.name] = taken.wall
+
+    def alone(self) -> None:
+        """Let ours train before any other side exists."""
+        if (taken := self._try(self._group[0], lambda: self._group[0].lap(self._lap))) is not None:
+            self._alone.append(taken)
+
+    def all(self) -> None:
+        """Let each side train once."""
+        now: dict[str, Lap] = {}
+        self._rounds.append(now)
+        for side in self._group:
+            if (taken := self._try(side, lambda side=side: side.lap(self._lap))) is not None:
+                now[side.name] = taken
+
+    def _try(self, side: Side, work: Callable[[], Any]) -> Any:
+        from fcnlab.errors import RunError
+
+        if side.name in self._errors:
+            return None
+        try:
+            return work()
+        except RunError as error:
+            self._errors[side.name] = str(error)
+            return None
+
+    def found(self) -> dict[str, Any]:
+        """Return the results so far."""
+        found: dict[str, Any] = {
+            "sides": {},
+            "errors": dict(self._errors),
+            "start_seconds": dict(self.start_seconds),
+            "left_out": list(self.left_out),
+        }
+        for number, side in enumerate(self._group):
+            in_turn = [now[side.name] for now in self._rounds if side.name in now]
+            laps = in_turn or (self._alone if number == 0 else [])
+            if not laps or side.name in self._errors:
+                continue
+            found["sides"][side.name] = one = {
+                "images_per_s": Spread.of([rate(lap) for lap in laps]).json(),
+                "peak_memory": max(lap.peak_memory for lap in laps),
+                "first_epoch_seconds": self._first[side.name],
+                "cpu_seconds_per_image": Spread.of([lap.cpu / lap.images for lap in laps]).json(),
+                "about": side.about(),
+                "laps": [vars(lap) for lap in in_turn],
+            }
+            if number == 0:
+                one["laps_alone"] = [vars(lap) for lap in self._alone]
+                continue
+            ours = self._group[0].name
+            both = [now for now in self._rounds if ours in now and side.name in now]
+            if both:
+                times = [rate(now[ours]) / rate(now[side.name]) for now in both]
+                one["ours_bf16_times_faster"] = Spread.of(times).json()
+        return found
+
+
+def rate(lap: Lap) -> float:
+    """Return images per second."""
+    return lap.images / lap.wall
 
 
 def close(group: list[Side]) -> None:
@@ -110,14 +252,16 @@ def close(group: list[Side]) -> None:
 
 
 def settings(context: Context, configuration: Configuration, pairs: tuple[tuple[str, str], ...]) -> list[Setting]:
-    """Return the settings of all sides of a configuration."""
+    """Return the settings of all sides of a configuration, ours first, then the most valuable ones."""
     from fcnlab.bench.sides import CHANNELS_LAST, COMPILED, TF32, Setting
 
     cuda = context.device == "cuda"
-    names = ["ours bf16", *context.peers]
+    names = ["ours bf16", *([] if configuration.compiled else context.peers)]
+    if configuration.compiled:
+        names.append("ours bf16" + COMPILED)
     if configuration.more and cuda:
-        names += ["ours bf16" + COMPILED, TF32]
         names += ["torchvision" + CHANNELS_LAST] if "torchvision" in context.peers else []
+        names.append(TF32)
     setting = Setting(
         side="",
         backbone=context.sizes.backbones[configuration.large],
@@ -132,49 +276,6 @@ def settings(context: Context, configuration: Configuration, pairs: tuple[tuple[
         batch_norm="frozen" if configuration.batch_norm == "frozen" else "train",
     )
     return [replace(setting, side=name) for name in names]
-
-
-def compare(context: Context, group: list[Side], lap: float) -> dict[str, Any]:
-    """Let the sides train in turn. A side that fails is left out from then on; its error is kept."""
-    from fcnlab.bench.sides import COMPILED
-    from fcnlab.errors import RunError
-
-    errors: dict[str, str] = {}
-    laps: dict[str, list[Lap]] = {side.name: [] for side in group}
-    first: dict[str, float] = {}
-    for number in range(context.sizes.rounds + 1):
-        for side in group:
-            if side.name in errors:
-                continue
-            try:
-                asked = number == 0 and side.name.endswith(COMPILED)  # when it was started
-                taken = side.end() if asked else side.lap(lap if number else 0.0)
-            except RunError as error:
-                errors[side.name] = str(error)
-                continue
-            if number:
-                laps[side.name].append(taken)
-            else:
-                first[side.name] = taken.wall
-    ours = laps["ours bf16"]
-    found: dict[str, Any] = {"sides": {}, "errors": errors}
-    for side in group:
-        of_side = laps[side.name]
-        if not of_side or side.name in errors:
-            continue
-        rates = [one.images / one.wall for one in of_side]
-        found["sides"][side.name] = {
-            "images_per_s": Spread.of(rates).json(),
-            "peak_memory": max(one.peak_memory for one in of_side),
-            "first_epoch_seconds": first[side.name],
-            "cpu_seconds_per_image": Spread.of([one.cpu / one.images for one in of_side]).json(),
-            "about": side.about(),
-            "laps": [vars(one) for one in of_side],
-        }
-        if side.name != "ours bf16" and len(ours) == len(of_side):
-            times = [(a.images / a.wall) / rate for a, rate in zip(ours, rates, strict=True)]
-            found["sides"][side.name]["ours_bf16_times_faster"] = Spread.of(times).json()
-    return found
 
 
 def rows(name: str, found: dict[str, Any]) -> list[tuple[str, str]]:

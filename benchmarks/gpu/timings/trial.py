@@ -41,6 +41,8 @@ def measure(context: Context) -> dict[str, Any]:
             wall, output = context.command("-c", code)
             walls.append(wall)
             inside.append(float(output.splitlines()[-1]))
+            if context.left < 0.6 * context.allowance:
+                break
         note(name, Spread.of(inside))
         note(f"{name}, whole process", Spread.of(walls))
     synchronize(device)
@@ -56,11 +58,14 @@ def measure(context: Context) -> dict[str, Any]:
         uploads.append(time.perf_counter() - began)
         del split
     note("upload of the training split", Spread.of(uploads))
-    first_steps(context, note)
+    if context.left > 8:
+        first_steps(context, note)
     checkpoint(context, ours.network(sizes.backbones[0], "fcn32s").to(device), note)
     file = write_lab(context, "fixed", heads=["fcn32s"], upsamplers=["bilinear"], seeds=3, epochs=1)
     lab = open_lab(context, file)
     for number, (_, trial) in enumerate(lab.grid(file).trials(lab.fingerprints)):
+        if number and context.left < 1.2 * result["trials of one epoch"][-1]["wall"]:
+            break
         began = time.perf_counter()
         record = run_trial(trial, lab)
         wall = time.perf_counter() - began
