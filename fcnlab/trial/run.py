@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fcnlab import metrics
-from fcnlab.data.decoded import DecodedSplit, open_decoded
+from fcnlab.data.decoded import DecodedSplit, open_decoded, release_resident
 from fcnlab.errors import ModelError
 from fcnlab.models import FCN
 from fcnlab.models.backbone import read_state
@@ -126,7 +126,10 @@ def _outcome(
     except Paused:
         return None
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what the trial has to say
-        return failed(trial, cause_of(error), error)
+        cause = cause_of(error)
+        if cause == "out_of_memory":
+            release_resident()  # decoded splits of earlier trials of this process
+        return failed(trial, cause, error)
 
 
 def _last_weights(lab: Lab, key: str) -> dict[str, Tensor]:
