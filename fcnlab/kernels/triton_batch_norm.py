@@ -19,8 +19,8 @@ from torch import Tensor
 TILE = 2048
 """Elements that a program holds at a time."""
 
-PROGRAMS = 1024
-"""Programs that share a reduction; enough to fill the largest GPUs several times."""
+PROGRAMS = 512
+"""Programs that share a reduction: enough to fill the largest GPUs, and few partial sums to combine."""
 
 SIZES = ["rows", "rows_each", "parts"]
 """Arguments whose values do not matter to the compiled code: a kernel is not compiled again for each of them."""
@@ -166,6 +166,8 @@ def _sums_of_gradient(  # type: ignore[no-untyped-def]
     y,
     mean,
     spread,
+    weight,
+    bias,
     partial,
     rows,
     channels,
@@ -184,6 +186,8 @@ def _sums_of_gradient(  # type: ignore[no-untyped-def]
     inverse = tl.load(spread + channel, mask=within, other=1.0)
     if running:
         inverse = 1.0 / tl.sqrt(inverse + epsilon)
+    scale = tl.load(weight + channel, mask=within, other=0.0) * inverse
+    shift = tl.load(bias + channel, mask=within, other=0.0)
     total = tl.zeros([block_rows, block_channels], dtype=tl.float32)
     products = tl.zeros([block_rows, block_channels], dtype=tl.float32)
     first = part * rows_each
@@ -194,11 +198,15 @@ def _sums_of_gradient(  # type: ignore[no-untyped-def]
         mask = (row < end)[:, None] & within[None, :]
         offset = row.to(tl.int64)[:, None] * channels + channel[None, :]
         g = tl.load(gradient + offset, mask=mask, other=0.0).to(tl.float32)
+        distance = tl.load(x + offset, mask=mask, other=0.0).to(tl.float32) - centre[None, :]
         if activation >= 1:
-            g = _through_activation(g, tl.load(y + offset, mask=mask, other=0.0).to(tl.float32), activation)
-        value = tl.load(x + offset, mask=mask, other=0.0).to(tl.float32)
+            if running:
+                z = tl.load(y + offset, mask=mask, other=0.0).to(tl.float32)
+            else:
+                z = distance * scale[None, :] + shift[None, :]
+            g = _through_activation(g, z, activation)
         total += g
-        products += g * (value - centre[None, :])
+        products += g * distance
         row += block_rows
         done += block_rows
     at = partial + (part * 2) * channels + channel
@@ -243,6 +251,7 @@ def _gradient_of_input(  # type: ignore[no-untyped-def]
     mean,
     spread,
     weight,
+    bias,
     of_bias,
     of_weight,
     rows,
@@ -264,15 +273,18 @@ def _gradient_of_input(  # type: ignore[no-untyped-def]
     mask = (row < rows)[:, None] & within[None, :]
     offset = row.to(tl.int64)[:, None] * channels + channel[None, :]
     g = tl.load(gradient + offset, mask=mask, other=0.0).to(tl.float32)
-    if activation >= 1:
-        g = _through_activation(g, tl.load(y + offset, mask=mask, other=0.0).to(tl.float32), activation)
-    if not running:
+    if running:
+        if activation >= 1:
+            g = _through_activation(g, tl.load(y + offset, mask=mask, other=0.0).to(tl.float32), activation)
+    else:
         centre = tl.load(mean + channel, mask=within, other=0.0)
+        shift = tl.load(bias + channel, mask=within, other=0.0)
         count = rows.to(tl.float32)
         mean_gradient = tl.load(of_bias + channel, mask=within, other=0.0) / count
         slope = tl.load(of_weight + channel, mask=within, other=0.0) / count * inverse
-        value = tl.load(x + offset, mask=mask, other=0.0).to(tl.float32)
-        g = g - mean_gradient[None, :] - (value - centre[None, :]) * slope[None, :]
+        distance = tl.load(x + offset, mask=mask, other=0.0).to(tl.float32) - centre[None, :]
+        g = _through_activation(g, distance * scale[None, :] + shift[None, :], activation)
+        g = g - mean_gradient[None, :] - distance * slope[None, :]
     tl.store(of_x + offset, (g * scale[None, :]).to(of_x.dtype.element_ty), mask=mask)
 
 
@@ -295,7 +307,7 @@ class _Geometry:
         return {"block_rows": self.block_rows, "block_channels": self.block_channels}
 
 
-_COMBINED = {"block_parts": 64, "block_channels": 16}
+_COMBINED = {"block_parts": 128, "block_channels": 8}
 """The block of the kernels that combine partial sums."""
 
 
@@ -357,14 +369,15 @@ class BatchNormActivation(torch.autograd.Function):
                 **g.blocks,
             )
         sums = training or ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
-        # Without sums x is not read again; y is kept by the next layer anyway.
-        ctx.save_for_backward(x if sums else None, y if kind else None, weight, mean, spread)
+        # The activation's gradient follows from x by the batch's own statistics, and else from y, so that x need not be
+        # kept where nothing else reads it; y is kept by the next layer anyway.
+        ctx.save_for_backward(x if sums else None, y if kind and not training else None, weight, bias, mean, spread)
         ctx.settings = training, epsilon, kind, sums
         return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, weight, mean, spread = ctx.saved_tensors
+        x, y, weight, bias, mean, spread = ctx.saved_tensors
         training, epsilon, kind, sums = ctx.settings
         gradient = gradients[0].contiguous(memory_format=torch.channels_last)
         g = _Geometry(gradient)
@@ -379,6 +392,8 @@ class BatchNormActivation(torch.autograd.Function):
                     y,
                     mean,
                     spread,
+                    weight,
+                    bias,
                     partial,
                     g.rows,
                     g.channels,
@@ -401,6 +416,7 @@ class BatchNormActivation(torch.autograd.Function):
                     mean,
                     spread,
                     weight,
+                    bias,
                     of_bias,
                     of_weight,
                     g.rows,
