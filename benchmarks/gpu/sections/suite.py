@@ -25,14 +25,15 @@ def gpu_tests(settings: Settings) -> dict[str, Any]:
     files = [str(file.relative_to(ROOT)) for file in sorted((ROOT / "tests").rglob("test_*.py")) if _marked(file)]
     assert files, f"no test file has {MARK}"
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-vv", "-rfEs", "--durations=15", "-p", "no:cacheprovider"]
-    # Where pytest-benchmark is installed it warns that pytest-xdist is active, and warnings are errors here.
+    # Other plugins may warn, as pytest-benchmark does beside pytest-xdist, and warnings are errors here.
     command += ["-p", "no:benchmark"]
     if find_spec("xdist"):
-        command += ["-n", str(WORKERS), "--dist", "load", "--maxschedchunk", "1"]
+        command += ["-p", "xdist", "-n", str(WORKERS), "--dist", "load", "--maxschedchunk", "1"]
         files.sort(key=lambda file: not file.startswith("tests/kernels"))  # the longest tests first
     # The suite hides GPUs from tests unless they are named.
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": visible, "OMP_NUM_THREADS": "2"}
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     # A file, not a pipe: after a timeout it says which tests had ended, and workers of pytest cannot keep it open.
     log = settings.log("pytest")
     with log.open("w") as output:
