@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fcnlab.spec.trial import Trial
 
 CORES = 16
-"""Cores that a borrowed machine has, though it may show more."""
+"""The most cores that are used, although the machine may show more."""
 
 JOBS = 4
 """Sections that run at once, by default."""
