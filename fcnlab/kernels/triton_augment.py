@@ -99,6 +99,19 @@ def _blend(value, factor, other, share):  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def _brightened(pixels, row, pixel, mask, brightness: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Return the red, green and blue levels of some pixels of a sample, after its change of brightness."""
+    base = pixels + tl.load(row) + pixel * 3
+    red = tl.load(base, mask=mask, other=0).to(tl.float32)
+    green = tl.load(base + 1, mask=mask, other=0).to(tl.float32)
+    blue = tl.load(base + 2, mask=mask, other=0).to(tl.float32)
+    if brightness:
+        factor = _float(row, 14)
+        red, green, blue = _level(red * factor), _level(green * factor), _level(blue * factor)
+    return red, green, blue
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def _sum_grey(  # type: ignore[no-untyped-def]
     sums, pixels, table, brightness: tl.constexpr, columns: tl.constexpr, block: tl.constexpr
 ):
@@ -107,14 +120,8 @@ def _sum_grey(  # type: ignore[no-untyped-def]
     count = _integer(row, 3) * _integer(row, 4)
     pixel = tl.program_id(0) * block + tl.arange(0, block)
     if tl.program_id(0) * block < count:
-        base = pixels + tl.load(row) + pixel * 3
         mask = pixel < count
-        red = tl.load(base, mask=mask, other=0).to(tl.float32)
-        green = tl.load(base + 1, mask=mask, other=0).to(tl.float32)
-        blue = tl.load(base + 2, mask=mask, other=0).to(tl.float32)
-        if brightness:
-            factor = _float(row, 14)
-            red, green, blue = _level(red * factor), _level(green * factor), _level(blue * factor)
+        red, green, blue = _brightened(pixels, row, pixel, mask, brightness)
         total = tl.reduce(_grey(red, green, blue).to(tl.int32), 0, _add)
         tl.atomic_add(sums + tl.program_id(1), total.to(tl.int64), sem="relaxed")
 
@@ -137,14 +144,8 @@ def _recolour(  # type: ignore[no-untyped-def]
     count = _integer(row, 3) * _integer(row, 4)
     pixel = tl.program_id(0) * block + tl.arange(0, block)
     if tl.program_id(0) * block < count:
-        base = pixels + tl.load(row) + pixel * 3
         mask = pixel < count
-        red = tl.load(base, mask=mask, other=0).to(tl.float32)
-        green = tl.load(base + 1, mask=mask, other=0).to(tl.float32)
-        blue = tl.load(base + 2, mask=mask, other=0).to(tl.float32)
-        if brightness:
-            factor = _float(row, 14)
-            red, green, blue = _level(red * factor), _level(green * factor), _level(blue * factor)
+        red, green, blue = _brightened(pixels, row, pixel, mask, brightness)
         if contrast:
             factor, share = _float(row, 15), _float(row, 16)
             mean = tl.div_rn(tl.load(sums + tl.program_id(1)).to(tl.float32), count.to(tl.float32))

@@ -48,6 +48,34 @@ def _through_activation(gradient, z, activation: tl.constexpr):  # type: ignore[
     return gradient
 
 
+@triton.jit  # type: ignore[untyped-decorator]
+def _inverse_deviation(spread, channel, within, epsilon, running: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Return the inverse deviation; `spread` is a variance if `running`, else the inverse deviation itself."""
+    inverse = tl.load(spread + channel, mask=within, other=1.0)
+    if running:
+        inverse = 1.0 / tl.sqrt(inverse + epsilon)
+    return inverse
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _added_parts(  # type: ignore[no-untyped-def]
+    partial, channel, within, channels, parts, block_parts: tl.constexpr, block_channels: tl.constexpr
+):
+    """Return the two sums of each channel over all parts."""
+    first = tl.zeros([block_parts, block_channels], dtype=tl.float32)
+    second = tl.zeros([block_parts, block_channels], dtype=tl.float32)
+    part = tl.arange(0, block_parts)
+    done = 0
+    while done < parts:
+        mask = (part < parts)[:, None] & within[None, :]
+        at = partial + (part * 2)[:, None] * channels + channel[None, :]
+        first += tl.load(at, mask=mask, other=0.0)
+        second += tl.load(at + channels, mask=mask, other=0.0)
+        part += block_parts
+        done += block_parts
+    return tl.sum(first, axis=0), tl.sum(second, axis=0)
+
+
 @triton.jit(do_not_specialize=SIZES)  # type: ignore[untyped-decorator]
 def _sums_of_input(  # type: ignore[no-untyped-def]
     x,
@@ -103,20 +131,10 @@ def _statistics(  # type: ignore[no-untyped-def]
     """Combine the partial sums to mean and inverse deviation, and update the running statistics."""
     channel = tl.program_id(0) * block_channels + tl.arange(0, block_channels)
     within = channel < channels
-    total = tl.zeros([block_parts, block_channels], dtype=tl.float32)
-    squares = tl.zeros([block_parts, block_channels], dtype=tl.float32)
-    part = tl.arange(0, block_parts)
-    done = 0
-    while done < parts:
-        mask = (part < parts)[:, None] & within[None, :]
-        at = partial + (part * 2)[:, None] * channels + channel[None, :]
-        total += tl.load(at, mask=mask, other=0.0)
-        squares += tl.load(at + channels, mask=mask, other=0.0)
-        part += block_parts
-        done += block_parts
+    total, squares = _added_parts(partial, channel, within, channels, parts, block_parts, block_channels)
     count = rows.to(tl.float32)
-    distance = tl.sum(total, axis=0) / count
-    variance = tl.maximum(tl.sum(squares, axis=0) / count - distance * distance, 0.0)
+    distance = total / count
+    variance = tl.maximum(squares / count - distance * distance, 0.0)
     centre = tl.load(x + channel, mask=within, other=0.0).to(tl.float32) + distance
     tl.store(mean + channel, centre, mask=within)
     tl.store(inverse + channel, 1.0 / tl.sqrt(variance + epsilon), mask=within)
@@ -146,9 +164,7 @@ def _normalize(  # type: ignore[no-untyped-def]
     """Write the normalized, scaled and activated x; `spread` is a variance if `running`, else an inverse deviation."""
     channel = tl.program_id(1) * block_channels + tl.arange(0, block_channels)
     within = channel < channels
-    inverse = tl.load(spread + channel, mask=within, other=1.0)
-    if running:
-        inverse = 1.0 / tl.sqrt(inverse + epsilon)
+    inverse = _inverse_deviation(spread, channel, within, epsilon, running)
     scale = tl.load(weight + channel, mask=within, other=0.0) * inverse
     shift = tl.load(bias + channel, mask=within, other=0.0) - tl.load(mean + channel, mask=within, other=0.0) * scale
     row = tl.program_id(0) * block_rows + tl.arange(0, block_rows)
@@ -183,9 +199,7 @@ def _sums_of_gradient(  # type: ignore[no-untyped-def]
     channel = tl.program_id(1) * block_channels + tl.arange(0, block_channels)
     within = channel < channels
     centre = tl.load(mean + channel, mask=within, other=0.0)
-    inverse = tl.load(spread + channel, mask=within, other=1.0)
-    if running:
-        inverse = 1.0 / tl.sqrt(inverse + epsilon)
+    inverse = _inverse_deviation(spread, channel, within, epsilon, running)
     scale = tl.load(weight + channel, mask=within, other=0.0) * inverse
     shift = tl.load(bias + channel, mask=within, other=0.0)
     total = tl.zeros([block_rows, block_channels], dtype=tl.float32)
@@ -227,19 +241,9 @@ def _combine(  # type: ignore[no-untyped-def]
     """Add up the partial sums to the gradients of bias and weight."""
     channel = tl.program_id(0) * block_channels + tl.arange(0, block_channels)
     within = channel < channels
-    total = tl.zeros([block_parts, block_channels], dtype=tl.float32)
-    products = tl.zeros([block_parts, block_channels], dtype=tl.float32)
-    part = tl.arange(0, block_parts)
-    done = 0
-    while done < parts:
-        mask = (part < parts)[:, None] & within[None, :]
-        at = partial + (part * 2)[:, None] * channels + channel[None, :]
-        total += tl.load(at, mask=mask, other=0.0)
-        products += tl.load(at + channels, mask=mask, other=0.0)
-        part += block_parts
-        done += block_parts
-    tl.store(of_bias + channel, tl.sum(total, axis=0), mask=within)
-    tl.store(of_weight + channel, tl.sum(products, axis=0), mask=within)
+    total, products = _added_parts(partial, channel, within, channels, parts, block_parts, block_channels)
+    tl.store(of_bias + channel, total, mask=within)
+    tl.store(of_weight + channel, products, mask=within)
 
 
 @triton.jit(do_not_specialize=SIZES)  # type: ignore[untyped-decorator]
@@ -265,9 +269,7 @@ def _gradient_of_input(  # type: ignore[no-untyped-def]
     """Write the gradient of x. With running statistics it is only the scaled one; else Ioffe and Szegedy, section 3."""
     channel = tl.program_id(1) * block_channels + tl.arange(0, block_channels)
     within = channel < channels
-    inverse = tl.load(spread + channel, mask=within, other=1.0)
-    if running:
-        inverse = 1.0 / tl.sqrt(inverse + epsilon)
+    inverse = _inverse_deviation(spread, channel, within, epsilon, running)
     scale = tl.load(weight + channel, mask=within, other=0.0) * inverse
     row = tl.program_id(0) * block_rows + tl.arange(0, block_rows)
     mask = (row < rows)[:, None] & within[None, :]

@@ -98,12 +98,7 @@ def _forward(
         rows,
         columns,
         CHANNELS=channels,
-        KERNEL_H=kernel[0],
-        KERNEL_W=kernel[1],
-        STRIDE_H=stride[0],
-        STRIDE_W=stride[1],
-        PADDING_H=padding[0],
-        PADDING_W=padding[1],
+        **_constants(kernel, stride, padding),
         POSITIONS=positions,
         BLOCK=block,
         BLOCK_CHANNELS=block_channels,
@@ -134,17 +129,21 @@ def _backward(
         columns,
         cell_rows,
         CHANNELS=channels,
-        KERNEL_H=kernel[0],
-        KERNEL_W=kernel[1],
-        STRIDE_H=stride[0],
-        STRIDE_W=stride[1],
-        PADDING_H=padding[0],
-        PADDING_W=padding[1],
+        **_constants(kernel, stride, padding),
         BLOCK=block,
         BLOCK_CHANNELS=block_channels,
         num_warps=4,
     )
     return result
+
+
+def _constants(kernel: Pair, stride: Pair, padding: Pair) -> dict[str, int]:
+    """Return the geometry of windows by the names that the kernels give it."""
+    return {
+        f"{name}_{axis}": value
+        for name, pair in (("KERNEL", kernel), ("STRIDE", stride), ("PADDING", padding))
+        for axis, value in zip("HW", pair, strict=True)
+    }
 
 
 def _windows(size: int, kernel: int, stride: int, padding: int, ceil_mode: bool) -> int:

@@ -33,10 +33,10 @@ def replace_max_pooling(model: nn.Module, *, deterministic: bool) -> None:
 class MaxPool2d(nn.MaxPool2d):
     """Maximum pooling [B, C, H, W] -> [B, C, h, w] with the outputs and gradients of a `torch.nn.MaxPool2d`.
 
-    A Triton kernel pools channels-last images on CUDA, several times as fast as PyTorch's, and its gradients repeat bit
-    for bit. Elsewhere PyTorch pools. Its CUDA kernel adds the gradients of overlapping windows with atomics, in an
-    order that changes from run to run, so `deterministic` replaces that sum. Exported programs contain PyTorch's
-    operator in any case.
+    A Triton kernel pools channels-last images on CUDA, faster than PyTorch's, and its gradients repeat bit for bit.
+    Elsewhere PyTorch pools. Its CUDA kernel adds the gradients of overlapping windows with atomics, in an order that
+    changes from run to run, so `deterministic` replaces that sum. Exported programs contain PyTorch's operator in any
+    case.
     """
 
     def __init__(self, pool: nn.MaxPool2d, *, deterministic: bool) -> None:

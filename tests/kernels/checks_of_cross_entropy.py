@@ -14,7 +14,7 @@ from fcnlab.models import TransposedUpsampler
 from fcnlab.training import fused
 from fcnlab.training.fused import FusedUpsampleLoss
 from fcnlab.training.losses import Loss
-from tests.kernels.on_triton import COMPILED, DEVICE, INTERPRETED, examples
+from tests.kernels.on_triton import COMPILED, DEVICE, INTERPRETED, assert_a_graph_replays, examples
 from tests.kernels.test_cross_entropy import batch, torchs
 from tests.training.test_fused import Ending, close, labels_of, slopes
 
@@ -176,20 +176,4 @@ def test_a_step_never_waits_and_its_graph_replays_its_gradients(dtype: torch.dty
         value = loss(scores, labels)
         return [value.detach(), *slopes(value, scores, up.weight)]
 
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        wanted = step()
-        torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            again = step()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
-            found = step()
-        graph.replay()
-    torch.cuda.synchronize()
-    for one, two, three in zip(wanted, again, found, strict=True):
-        assert torch.equal(one, two)
-        assert torch.equal(one, three)
+    assert_a_graph_replays(step)

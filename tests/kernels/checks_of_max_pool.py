@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fcnlab.kernels import triton_max_pool
 from fcnlab.kernels.switch import triton_available
 from fcnlab.training.pooling import MaxPool2d
-from tests.kernels.on_triton import COMPILED, DEVICE, INTERPRETED, examples
+from tests.kernels.on_triton import COMPILED, DEVICE, INTERPRETED, assert_a_graph_replays, examples
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
@@ -164,20 +164,4 @@ def test_a_step_never_waits_and_its_graph_replays_its_gradients(dtype: torch.dty
         pooled = pool(x)
         return [pooled.detach(), *torch.autograd.grad(pooled, x, above)]
 
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        wanted = step()
-        torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            again = step()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream):
-            found = step()
-        graph.replay()
-    torch.cuda.synchronize()
-    for one, two, three in zip(wanted, again, found, strict=True):
-        assert torch.equal(one, two)
-        assert torch.equal(one, three)
+    assert_a_graph_replays(step)

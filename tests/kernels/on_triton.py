@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -56,3 +57,24 @@ def run_checks(file: str, *, interpreted: bool) -> None:
         check=False,
     )
     assert ended.returncode == 0, ended.stdout[-10_000:] + ended.stderr[-2_000:]
+
+
+def assert_a_graph_replays(step: Callable[[], list[torch.Tensor]]) -> None:
+    """Check that a step never waits for the device, repeats bit for bit, and gives the same when a graph replays it."""
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        wanted = step()
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            again = step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            found = step()
+        graph.replay()
+    torch.cuda.synchronize()
+    for one, two, three in zip(wanted, again, found, strict=True):
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
