@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fcnlab.errors import SpecError
 from fcnlab.places import Lab
+from fcnlab.settings import CHECKPOINT_EVERY, Device
 from fcnlab.spec.config import NamedVariant, Variant
 from fcnlab.spec.files import check
 from fcnlab.spec.grid import Grid
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from fcnlab.execute.driver import Outcome
-    from fcnlab.execute.gpus import Device
     from fcnlab.execute.means import ExecutorName
     from fcnlab.models import FCN
     from fcnlab.report.report import Report
@@ -81,7 +81,7 @@ def run_grid(
     devices: int = 1,
     device: Device = "auto",
     fail_fast: bool = False,
-    checkpoint_every: float = 30.0,
+    checkpoint_every: float = CHECKPOINT_EVERY,
     lab: Lab | None = None,
     quiet: bool = False,
 ) -> Outcome:

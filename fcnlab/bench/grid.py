@@ -26,6 +26,7 @@ from fcnlab.bench.pairs import Comparison, Timing
 from fcnlab.data.base import Pair
 from fcnlab.errors import RunError
 from fcnlab.places import Lab
+from fcnlab.settings import DEVICE_VARIABLE
 from fcnlab.trial.record import RunFolder
 
 HEADS = ("fcn32s", "fcn16s", "fcn8s")
@@ -110,7 +111,7 @@ def compare(
         taken, beside = [], []
         for number in range(repeats):
             question = _lab(Path(folder) / f"lab{number}", data, seeds, epochs)
-            cache = {"FCNLAB_CACHE": str(Path(folder) / f"cache{number}"), "FCNLAB_DEVICE": device.type}
+            cache = {"FCNLAB_CACHE": str(Path(folder) / f"cache{number}"), DEVICE_VARIABLE: device.type}
             ours = [sys.executable, "-m", "fcnlab", "grid", "run", str(question)]
             taken.append(tuple(_timed(command, trials, env) for command, env in ((ours, cache), (loop, {}))))
             beside += _beside(Lab.find(question))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fcnlab.cli.options import DataRoot, LabOption, console
+from fcnlab.settings import DEVICE_VARIABLE, Device
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Time fcnlab beside its peers, in turn, on this machine.", no_args_is_help=True)
 
 Repeats = Annotated[int, typer.Option("--repeats", min=1, help="How many pairs are timed; figures are medians")]
-Device = Annotated[
-    Literal["auto", "cpu", "cuda"],
-    typer.Option("--device", envvar="FCNLAB_DEVICE", help="Where both sides run; auto is CUDA where there is a GPU"),
+DeviceOption = Annotated[
+    Device,
+    typer.Option("--device", envvar=DEVICE_VARIABLE, help="Where both sides run; auto is CUDA where there is a GPU"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print all figures as JSON")]
 
@@ -49,7 +50,7 @@ def train(
         bool, typer.Option("--recompute", help="Ours also with the backbone up to stride 8 computed again")
     ] = False,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads [default: torch's]")] = None,
-    device: Device = "auto",
+    device: DeviceOption = "auto",
     as_json: AsJson = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
@@ -101,7 +102,7 @@ def train(
 def data(
     repeats: Repeats = 5,
     images: Annotated[int, typer.Option("--images", min=8, help="How many training images are used")] = 64,
-    device: Device = "auto",
+    device: DeviceOption = "auto",
     as_json: AsJson = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
@@ -147,7 +148,7 @@ def metrics(
 def evaluation(
     repeats: Repeats = 5,
     images: Annotated[int, typer.Option("--images", min=4, help="How many images are scored")] = 16,
-    device: Device = "auto",
+    device: DeviceOption = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Evaluation of ResNet-18 FCN-32s: ours, and a loop as in torchvision's reference. One thread each."""
@@ -165,7 +166,7 @@ def grid(
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Of each of the three heads")] = 4,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Of each trial")] = 2,
     repeats: Repeats = 1,
-    device: Device = "auto",
+    device: DeviceOption = "auto",
     as_json: AsJson = False,
     lab: LabOption = None,
     data_root: DataRoot = None,

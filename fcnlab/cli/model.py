@@ -6,11 +6,12 @@ import csv
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fcnlab.cli.options import LabOption, console
+from fcnlab.settings import DEVICE_VARIABLE, Device
 
 if TYPE_CHECKING:
     import torch
@@ -25,8 +26,8 @@ Classes = Annotated[int, typer.Option("--classes", min=1, help="How many classes
 SizeOption = Annotated[str, typer.Option("--size", help="Height x width of the image")]
 Measure = Annotated[bool, typer.Option("--measure", help="Measure latency and throughput here, in float32")]
 DeviceOption = Annotated[
-    Literal["auto", "cpu", "cuda"],
-    typer.Option("--device", envvar="FCNLAB_DEVICE", help="Where --measure runs; auto is CUDA where there is a GPU"),
+    Device,
+    typer.Option("--device", envvar=DEVICE_VARIABLE, help="Where --measure runs; auto is CUDA where there is a GPU"),
 ]
 NAME = "A variant of the registry, or backbone+head+upsampler"
 

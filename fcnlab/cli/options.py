@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from fcnlab.settings import DEVICE_VARIABLE, Device
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -30,8 +32,8 @@ Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads a trial [default: a share of the cores]")
 ]
 DeviceOption = Annotated[
-    Literal["auto", "cpu", "cuda"],
-    typer.Option("--device", envvar="FCNLAB_DEVICE", help="What trains; auto is CUDA where there is a GPU"),
+    Device,
+    typer.Option("--device", envvar=DEVICE_VARIABLE, help="What trains; auto is CUDA where there is a GPU"),
 ]
 
 ExecutorOption = Annotated[

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fcnlab.settings import CHECKPOINT_EVERY
 from fcnlab.spec.config import Config, Count
 from fcnlab.spec.trial import Trial
 
@@ -17,8 +18,6 @@ PAUSE = b"pause"
 
 RELEASE = b"release"
 """The line that asks an idle worker to free its device: it ends the process that it keeps for the next trial."""
-CHECKPOINT_EVERY = 30.0
-"""Seconds between two checkpoints of a trial by default."""
 
 
 class Job(Config):

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from fcnlab.data.cache_build import mapped
 from fcnlab.errors import DataError, RunError, TrackingError
 from fcnlab.execute import policy
-from fcnlab.execute.base import CHECKPOINT_EVERY, Ended, Executor, Job
+from fcnlab.execute.base import Ended, Executor, Job
 from fcnlab.execute.lease import Leases, Presence
 from fcnlab.execute.plan import Plan, Planned, make_plan
 from fcnlab.execute.publisher import Publisher
 from fcnlab.execute.race import Race
 from fcnlab.execute.watch import Waiting, Watcher
 from fcnlab.places import Lab
+from fcnlab.settings import CHECKPOINT_EVERY
 from fcnlab.spec.grid import Grid
 from fcnlab.tracking import is_installed
 from fcnlab.trial.record import Attempt, Record, RunFolder

@@ -6,12 +6,9 @@ import ctypes
 import os
 import re
 from pathlib import Path
-from typing import Literal
 
 from fcnlab.errors import RunError
-
-Device = Literal["auto", "cpu", "cuda"]
-"""Which kind of device trains: `cuda` and `cpu` are requirements, `auto` is CUDA where there is a GPU."""
+from fcnlab.settings import Device
 
 NVML = "libnvidia-ml.so.1"
 """NVIDIA's management library. It is part of the driver, also in containers that have no `nvidia-smi`."""

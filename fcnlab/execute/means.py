@@ -8,10 +8,11 @@ from typing import Literal
 
 from fcnlab.errors import RunError, SpecError
 from fcnlab.execute.base import Executor
-from fcnlab.execute.gpus import Device, select_gpus
+from fcnlab.execute.gpus import select_gpus
 from fcnlab.execute.process import ProcessExecutor, plan_slots, planned_memory, usable_cores
 from fcnlab.execute.serial import SerialExecutor
 from fcnlab.places import Lab
+from fcnlab.settings import Device
 from fcnlab.spec.cell import Cell
 from fcnlab.spec.config import Recipe
 

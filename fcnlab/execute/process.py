@@ -17,8 +17,9 @@ from pathlib import Path
 
 from fcnlab.errors import RunError
 from fcnlab.execute.base import PAUSE, RELEASE, Ended, Executor, Job
-from fcnlab.execute.gpus import Device, select_gpus
+from fcnlab.execute.gpus import select_gpus
 from fcnlab.places import Lab
+from fcnlab.settings import DEVICE_VARIABLE, Device
 from fcnlab.spec.config import Recipe
 
 MEMORY_OF_A_PROCESS = 2**30
@@ -55,7 +56,7 @@ class Slot:
     def environment(self) -> dict[str, str]:
         """Environment variables of a process in this slot: its threads, the kind of its device, its GPUs."""
         found = {"OMP_NUM_THREADS": str(self.threads), "OPENBLAS_NUM_THREADS": "1"}
-        found["FCNLAB_DEVICE"] = "cpu" if self.gpu is None else "cuda"
+        found[DEVICE_VARIABLE] = "cpu" if self.gpu is None else "cuda"
         return found if self.verify else found | {"CUDA_VISIBLE_DEVICES": self.gpu or ""}
 
 

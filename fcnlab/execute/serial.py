@@ -9,6 +9,7 @@ from fcnlab.errors import RunError
 from fcnlab.execute.base import Ended, Executor, Job
 from fcnlab.execute.process import Slot
 from fcnlab.places import Lab
+from fcnlab.settings import DEVICE_VARIABLE
 
 
 class SerialExecutor(Executor):
@@ -22,18 +23,15 @@ class SerialExecutor(Executor):
         Raises:
             RunError: torch does not see the device.
         """
-        import torch
+        from fcnlab.execute.worker import device_count, device_error
 
-        from fcnlab.execute.worker import device_fault
-
-        kind = slot.environment["FCNLAB_DEVICE"]
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (fault := device_fault(kind, count, 1, verify=slot.verify)) is not None:
-            raise RunError(fault)
+        kind = slot.environment[DEVICE_VARIABLE]
+        if (error := device_error(kind, device_count(), 1, verify=slot.verify)) is not None:
+            raise RunError(error)
         self._lab = lab
         self._threads = slot.threads
-        self._former_device = os.environ.get("FCNLAB_DEVICE")
-        os.environ["FCNLAB_DEVICE"] = kind
+        self._former_device = os.environ.get(DEVICE_VARIABLE)
+        os.environ[DEVICE_VARIABLE] = kind
         self._pause = Event()
         self._job: Job | None = None
         self._thread: Thread | None = None
@@ -68,26 +66,14 @@ class SerialExecutor(Executor):
         if self._thread is not None:
             self._thread.join()
         if self._former_device is None:
-            os.environ.pop("FCNLAB_DEVICE", None)
+            os.environ.pop(DEVICE_VARIABLE, None)
         else:
-            os.environ["FCNLAB_DEVICE"] = self._former_device
+            os.environ[DEVICE_VARIABLE] = self._former_device
 
     def _run(self, job: Job) -> None:
-        import torch
+        from fcnlab.execute.worker import run_job
 
-        from fcnlab.training import hardware
-        from fcnlab.trial.run import run_trial
-
-        torch.set_num_threads(self._threads)
-        hardware.keep_freed_memory(sparingly=job.trial.recipe.recompute != "none")
         try:
-            run_trial(
-                job.trial,
-                self._lab,
-                until=job.until,
-                parts=job.parts,
-                pause=self._pause.is_set,
-                checkpoint_every=job.checkpoint_every,
-            )
+            run_job(job, self._lab, threads=self._threads, pause=self._pause)
         except Exception as error:  # noqa: BLE001 - the thread's end is told by `wait`
             self._lost = f"{type(error).__name__}: {error}"

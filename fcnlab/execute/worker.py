@@ -30,15 +30,17 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from threading import Thread
+from typing import Protocol
 
 import torch
 
 from fcnlab.errors import ModelError
 from fcnlab.execute.base import PAUSE, RELEASE, Job
 from fcnlab.places import Lab
+from fcnlab.settings import DEVICE_VARIABLE
 from fcnlab.training import hardware
 from fcnlab.trial.build import prepare
-from fcnlab.trial.record import RunFolder
+from fcnlab.trial.record import Record, RunFolder
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.together import STARTED_BY, end_with_the_parent
 
@@ -49,9 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lab = Lab(Path(given.root), Path(given.data_root) if given.data_root else None)
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not reach the driver's ears
-    fault = _device_fault(given.devices, verify=given.verify)
-    print(json.dumps({"ready": True} if fault is None else {"refused": fault}), file=out, flush=True)
-    if fault is not None:
+    error = _device_error(given.devices, verify=given.verify)
+    print(json.dumps({"ready": True} if error is None else {"refused": error}), file=out, flush=True)
+    if error is not None:
         return
     lines = _Lines()
     child: _Child | None = None
@@ -87,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def device_fault(kind: str, count: int, devices: int, *, verify: bool) -> str | None:
+def device_error(kind: str, count: int, devices: int, *, verify: bool) -> str | None:
     """Compare the devices that the driver has found with those that torch sees.
 
     Args:
@@ -115,9 +117,9 @@ def device_fault(kind: str, count: int, devices: int, *, verify: bool) -> str | 
     return None
 
 
-def _device_fault(devices: int, *, verify: bool) -> str | None:
+def _device_error(devices: int, *, verify: bool) -> str | None:
     """Ask torch in a process of its own: one that has asked about CUDA devices cannot fork processes that use them."""
-    kind = os.environ.get("FCNLAB_DEVICE", "cpu")
+    kind = os.environ.get(DEVICE_VARIABLE, "cpu")
     if kind == "cpu" and not verify:
         return None
     context = multiprocessing.get_context(STARTED_BY)
@@ -131,11 +133,24 @@ def _device_fault(devices: int, *, verify: bool) -> str | None:
         asked.join()
         return f"torch {torch.__version__} ended with exit code {asked.exitcode} when it looked for CUDA devices"
     asked.join()
-    return device_fault(kind, count, devices, verify=verify)
+    return device_error(kind, count, devices, verify=verify)
 
 
 def _send_device_count(to: Connection) -> None:
-    to.send(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    to.send(device_count())
+
+
+def device_count() -> int:
+    """Return how many CUDA devices torch sees."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+class _Pause(Protocol):
+    """An event of `threading` or of `multiprocessing`."""
+
+    def is_set(self) -> bool:
+        """Whether the trial is to pause."""
+        ...
 
 
 class _Lines:
@@ -244,9 +259,15 @@ def _run(job: Job, lab: Lab, threads: int, devices: int, pause: Event) -> bool:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
+    record = run_job(job, lab, threads=threads, devices=devices, pause=pause)
+    return record is None or record.status == "finished"  # None: it was paused
+
+
+def run_job(job: Job, lab: Lab, *, threads: int, devices: int = 1, pause: _Pause) -> Record | None:
+    """Run a job in this process and return its record; None if it was paused."""
     torch.set_num_threads(threads)
     hardware.keep_freed_memory(sparingly=job.trial.recipe.recompute != "none")
-    record = run_trial(
+    return run_trial(
         job.trial,
         lab,
         until=job.until,
@@ -256,7 +277,6 @@ def _run(job: Job, lab: Lab, threads: int, devices: int, pause: Event) -> bool:
         sharing=job.sharing,
         checkpoint_every=job.checkpoint_every,
     )
-    return record is None or record.status == "finished"  # None: it was paused
 
 
 if __name__ == "__main__":

@@ -16,11 +16,9 @@ import torch
 
 from fcnlab.errors import RunError
 from fcnlab.processor import processor_flags, processor_name
+from fcnlab.settings import DEVICE_VARIABLE
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
-
-DEVICE = "FCNLAB_DEVICE"
-"""Environment variable that chooses the device: `cpu` or `cuda`. By default CUDA is used where torch finds it."""
 
 # cuBLAS reads this when its first handle is made. Deterministic training needs a fixed workspace; this one is as large
 # as the workspace that PyTorch gives cuBLAS on recent cards anyway.
@@ -39,9 +37,9 @@ def device(index: int = 0) -> torch.device:
     Raises:
         RunError: `FCNLAB_DEVICE` is `cuda` and torch finds no CUDA device, or it is neither `cpu` nor `cuda`.
     """
-    wanted = os.environ.get(DEVICE, "")
+    wanted = os.environ.get(DEVICE_VARIABLE, "")
     if wanted not in ("", "cpu", "cuda"):
-        raise RunError(f"{DEVICE}: '{wanted}' is no device; use cpu or cuda")
+        raise RunError(f"{DEVICE_VARIABLE}: '{wanted}' is no device; use cpu or cuda")
     if wanted != "cpu" and torch.cuda.is_available():
         return torch.device("cuda", index)
     if wanted == "cuda":

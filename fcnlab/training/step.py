@@ -84,15 +84,18 @@ class Backward:
             group: the processes that train the model together.
             scaler: multiplies the loss before the backward pass, for fp16.
         """
-        self.parameters = parameters
-        self._objective, self._loss = objective, loss
+        self._objective, self._loss, self._parameters = objective, loss, parameters
         self._parts, self._group, self._scaler = parts, group, scaler
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of a batch, detached. In a group: this process's share of it."""
-        for parameter in self.parameters:
-            parameter.grad = None
+        self.clear()
         return self.accumulate(images, labels)
+
+    def clear(self) -> None:
+        """Drop the gradients of the previous batch."""
+        for parameter in self._parameters:
+            parameter.grad = None
 
     def accumulate(self, images: Tensor, labels: Tensor) -> Tensor:
         """Add a batch's gradient to what the parameters' `grad` hold; return its loss, detached."""
@@ -126,7 +129,7 @@ class GraphedBackward:
         """Return the loss of a batch; with the graph, in a tensor that the next call writes over."""
         if self._graph is None:
             self._steps += 1
-            if self._steps <= WARM_UP or not self._capture(images, labels):
+            if self._steps != WARM_UP + 1 or not self._capture(images, labels):
                 return self._backward(images, labels)
         assert self._graph is not None
         self._images.copy_(images)
@@ -136,11 +139,8 @@ class GraphedBackward:
 
     def _capture(self, images: Tensor, labels: Tensor) -> bool:
         """Record forward and backward on copies of a batch; False if something in them cannot be captured."""
-        if self._steps > WARM_UP + 1:  # it has been tried
-            return False
         self._images, self._labels = torch.empty_like(images), torch.empty_like(labels)
-        for parameter in self._backward.parameters:
-            parameter.grad = None  # so that the graph allocates gradients of its own, which a replay writes over
+        self._backward.clear()  # so that the graph allocates gradients of its own, which a replay writes over
         graph = torch.cuda.CUDAGraph()
         try:
             # The capture happens on the stream that the warm-up ran on. Other threads may use CUDA meanwhile.

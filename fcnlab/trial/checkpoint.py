@@ -11,10 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fcnlab.settings import CHECKPOINT_EVERY
 from fcnlab.trial.record import write_whole
-
-EVERY = 30.0
-"""Seconds between two checkpoints, unless `--checkpoint-every` sets another interval."""
 
 
 class Checkpoints:
@@ -23,7 +21,7 @@ class Checkpoints:
     Used as a context: leaving it waits for the last write.
     """
 
-    def __init__(self, file: Path, every: float = EVERY) -> None:
+    def __init__(self, file: Path, every: float = CHECKPOINT_EVERY) -> None:
         """
         Args:
             file: the checkpoint's path.

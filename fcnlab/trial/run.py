@@ -22,6 +22,7 @@ from fcnlab.models import FCN
 from fcnlab.models.backbone import read_state
 from fcnlab.models.fcn import take_over
 from fcnlab.places import Lab
+from fcnlab.settings import CHECKPOINT_EVERY
 from fcnlab.spec.trial import Trial
 from fcnlab.streams import stream
 from fcnlab.training import cost, hardware
@@ -30,7 +31,7 @@ from fcnlab.training.evaluate import Predictions, SplitCounts, evaluate_split
 from fcnlab.training.fit import Diverged, Epoch, fit
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.build import Training, build_model, build_training
-from fcnlab.trial.checkpoint import EVERY, Checkpoints
+from fcnlab.trial.checkpoint import Checkpoints
 from fcnlab.trial.environment import environment
 from fcnlab.trial.record import (
     Cause,
@@ -66,7 +67,7 @@ def run_trial(
     pause: Callable[[], bool] = _never,
     devices: int = 1,
     sharing: int = 1,
-    checkpoint_every: float = EVERY,
+    checkpoint_every: float = CHECKPOINT_EVERY,
 ) -> Record | None:
     """Run a trial to its end and return its record; one that has ended already is only read.
 
@@ -98,8 +99,8 @@ def run_trial(
             return ended
         write_whole(folder.trial, lambda file: file.write(trial.model_dump_json(indent=1).encode()))
         folder.meeting.unlink(missing_ok=True)  # of processes that were killed
-        how = _How(parts, lambda epoch: epoch == until or pause(), sharing, checkpoint_every)
-        work = partial(_outcome, trial, lab, folder, how, devices)
+        options = _RunOptions(parts, lambda epoch: epoch == until or pause(), sharing, checkpoint_every)
+        work = partial(_outcome, trial, lab, folder, options, devices)
         record = work(0) if devices == 1 else together(devices, work)
         if record is not None:
             folder.finish(record)
@@ -110,7 +111,7 @@ def _outcome(
     trial: Trial,
     lab: Lab,
     folder: RunFolder,
-    how: _How,
+    options: _RunOptions,
     devices: int,
     rank: int,
 ) -> Record | None:
@@ -120,7 +121,7 @@ def _outcome(
     """
     try:
         group = join(rank, devices, folder.meeting)
-        run = _Run(trial, lab, folder, how, group)
+        run = _Run(trial, lab, folder, options, group)
         run.train()
         return run.record() if group.leads else None
     except Paused:
@@ -160,7 +161,7 @@ def failed(trial: Trial, cause: Cause, error: Exception) -> Record:
     return Record.of(trial, "failed", failure=failure)
 
 
-class _How(NamedTuple):
+class _RunOptions(NamedTuple):
     """How a trial is run; nothing of it changes what is trained.
 
     Attributes:
@@ -189,9 +190,9 @@ class _Run:
     In a group of processes all train; rank 0 alone scores and writes.
     """
 
-    def __init__(self, trial: Trial, lab: Lab, folder: RunFolder, how: _How, group: Group) -> None:
+    def __init__(self, trial: Trial, lab: Lab, folder: RunFolder, options: _RunOptions, group: Group) -> None:
         self.trial = trial
-        self.how = how
+        self.options = options
         self.group = group
         self.folder = folder
         self.device = hardware.device(group.rank)
@@ -234,14 +235,14 @@ class _Run:
             trial.seed,
             self.device,
             self.group,
-            self.how.sharing,
+            self.options.sharing,
         )
         self.scored = training.averaged or self.model
         self._resume(training)
         if self.group.leads:
             self.folder.write_progress(self.epochs)
         self._draw_apart(len(self.epochs))
-        with Checkpoints(self.folder.checkpoint, self.how.checkpoint_every) as checkpoints:
+        with Checkpoints(self.folder.checkpoint, self.options.checkpoint_every) as checkpoints:
             fit(
                 self.model,
                 training.batches,
@@ -252,7 +253,7 @@ class _Run:
                 factor=training.factor,
                 autocast=self.autocast,
                 after_epoch=lambda epoch: self._after_epoch(epoch, training, checkpoints),
-                accumulate=trial.recipe.accumulate * self.how.parts,
+                accumulate=trial.recipe.accumulate * self.options.parts,
                 clip_norm=trial.recipe.clip_norm,
                 average=training.average,
                 group=self.group,
@@ -277,9 +278,9 @@ class _Run:
                 self.precision,
                 repeatable=self.repeatable,
                 devices=self.group.size,
-                sharing=self.how.sharing,
+                sharing=self.options.sharing,
             ),
-            parts=self.how.parts,
+            parts=self.options.parts,
         )
 
     def _draw_apart(self, epoch: int) -> None:
@@ -290,7 +291,7 @@ class _Run:
     def _after_epoch(self, epoch: Epoch, training: Training, checkpoints: Checkpoints) -> None:
         if self.group.leads:
             self._note(epoch)
-        paused = epoch.epoch < self.trial.recipe.epochs and self.how.pause(epoch.epoch)
+        paused = epoch.epoch < self.trial.recipe.epochs and self.options.pause(epoch.epoch)
         if self.group.leads:
             if paused or checkpoints.due:
                 checkpoints.save(self._state(training))
@@ -334,7 +335,7 @@ class _Run:
 
     def _opened(self, split: str) -> DecodedSplit:
         """Open a split on the device."""
-        return open_decoded(self.dataset, split).to(self.device, sharing=self.how.sharing)
+        return open_decoded(self.dataset, split).to(self.device, sharing=self.options.sharing)
 
     def _counts(
         self, split: DecodedSplit, *, boundaries: bool = False, on_prediction: Predictions | None = None

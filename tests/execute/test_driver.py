@@ -63,7 +63,7 @@ def tampered(monkeypatch: pytest.MonkeyPatch, change: Callable[[Trial, int], Non
     train = trial_run._Run.train
 
     def changed(self: Any) -> None:
-        change(self.trial, self.how.parts)
+        change(self.trial, self.options.parts)
         train(self)
 
     monkeypatch.setattr(trial_run._Run, "train", changed)

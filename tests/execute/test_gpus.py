@@ -20,7 +20,7 @@ from fcnlab.execute.means import Means
 from fcnlab.execute.plan import make_plan
 from fcnlab.execute.process import ProcessExecutor, Slot, plan_slots
 from fcnlab.execute.ray_cluster import Ask, Node, share_of_cores
-from fcnlab.execute.worker import device_fault
+from fcnlab.execute.worker import device_error
 from fcnlab.places import Lab
 from fcnlab.spec.catalog import builtin
 from fcnlab.spec.config import Recipe
@@ -140,7 +140,7 @@ def test_where_nothing_was_found_the_worker_looks_too(machine: pytest.MonkeyPatc
     ],
 )
 def test_driver_and_worker_must_agree(kind: str, count: int, devices: int, verify: bool, says: str | None) -> None:
-    fault = device_fault(kind, count, devices, verify=verify)
+    fault = device_error(kind, count, devices, verify=verify)
     assert (fault is None) == (says is None)
     if fault is not None and says is not None:
         assert says in fault and "--device cpu" in fault and "\n" not in fault

@@ -15,6 +15,7 @@ from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.data.shapes import Shapes
 from fcnlab.models import FCN, TransposedUpsampler
+from fcnlab.settings import DEVICE_VARIABLE
 from fcnlab.training import hardware, step
 from fcnlab.training.fit import Epoch, fit
 from fcnlab.training.fused import FusedUpsampleLoss, fusible
@@ -189,7 +190,7 @@ def test_fp32_is_ieee_and_tf32_is_not() -> None:
 
 def test_the_device_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hardware.device() == DEVICE
-    monkeypatch.setenv(hardware.DEVICE, "cpu")
+    monkeypatch.setenv(DEVICE_VARIABLE, "cpu")
     assert hardware.device() == torch.device("cpu")
 
 

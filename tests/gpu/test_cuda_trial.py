@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.data.shapes import Shapes
 from fcnlab.places import Lab
+from fcnlab.settings import DEVICE_VARIABLE
 from fcnlab.training import hardware
 from fcnlab.training.evaluate import evaluate_split
 from fcnlab.trial.build import build_model
@@ -49,7 +50,7 @@ def test_a_trial_finishes_and_its_record_names_the_gpu(lab: Lab, head: str) -> N
 def test_the_first_epoch_has_about_the_loss_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = []
     for name in ("cuda", "cpu"):
-        monkeypatch.setenv(hardware.DEVICE, name)
+        monkeypatch.setenv(DEVICE_VARIABLE, name)
         folder = tmp_path / name
         folder.mkdir()
         lab = Lab.find(lab=folder)

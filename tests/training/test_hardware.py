@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fcnlab.errors import RunError
+from fcnlab.settings import DEVICE_VARIABLE
 from fcnlab.training import hardware
 
 FULL: dict[str, BaseException] = {
@@ -61,20 +62,20 @@ def test_an_error_that_was_raised_from_one_of_them_reports_full_memory(name: str
 
 def test_the_device_is_what_the_environment_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.delenv(hardware.DEVICE, raising=False)
+    monkeypatch.delenv(DEVICE_VARIABLE, raising=False)
     assert hardware.device(1) == torch.device("cuda", 1)
-    monkeypatch.setenv(hardware.DEVICE, "cpu")
+    monkeypatch.setenv(DEVICE_VARIABLE, "cpu")
     assert hardware.device() == torch.device("cpu")
-    monkeypatch.setenv(hardware.DEVICE, "tpu")
+    monkeypatch.setenv(DEVICE_VARIABLE, "tpu")
     with pytest.raises(RunError, match="FCNLAB_DEVICE: 'tpu' is no device; use cpu or cuda"):
         hardware.device()
 
 
 def test_cuda_that_is_wanted_and_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.delenv(hardware.DEVICE, raising=False)
+    monkeypatch.delenv(DEVICE_VARIABLE, raising=False)
     assert hardware.device() == torch.device("cpu")
-    monkeypatch.setenv(hardware.DEVICE, "cuda")
+    monkeypatch.setenv(DEVICE_VARIABLE, "cuda")
     with pytest.raises(RunError, match="finds none"):
         hardware.device()
 

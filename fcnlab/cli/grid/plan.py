@@ -10,9 +10,9 @@ from fcnlab.cli.options import DataRoot, DeviceOption, GridFile, LabOption, PerG
 
 if TYPE_CHECKING:
     from fcnlab.execute.estimate import Estimate
-    from fcnlab.execute.gpus import Device
     from fcnlab.execute.plan import Plan
     from fcnlab.places import Lab
+    from fcnlab.settings import Device
 
 EXAMPLE = "Example: fcnlab grid plan experiments/quickstart.yaml"
 

@@ -12,9 +12,9 @@ from fcnlab.cli.grid.running import shown
 from fcnlab.cli.options import DataRoot, DeviceOption, GridFile, LabOption
 
 if TYPE_CHECKING:
-    from fcnlab.execute.gpus import Device
     from fcnlab.execute.plan import Planned
     from fcnlab.places import Lab
+    from fcnlab.settings import Device
     from fcnlab.trial.record import Record
 
 EXAMPLE = "Example: fcnlab grid replay experiments/quickstart.yaml 'fcn8s, random' --seed 1 --show"

@@ -22,6 +22,7 @@ from fcnlab.cli.options import (
     TrackingUri,
     Workers,
 )
+from fcnlab.settings import CHECKPOINT_EVERY
 
 EXAMPLE = "Example: fcnlab grid retry experiments/quickstart.yaml"
 
@@ -35,7 +36,7 @@ def retry(
     per_gpu: PerGpu = 1,
     devices_per_trial: DevicesPerTrial = 1,
     address: Address = None,
-    checkpoint_every: CheckpointEvery = 30.0,
+    checkpoint_every: CheckpointEvery = CHECKPOINT_EVERY,
     fail_fast: FailFast = False,
     failed: Annotated[  # noqa: ARG001 - people say it, and mean what is done anyway
         bool, typer.Option("--failed", help="Those that have failed, said or not", hidden=True)

@@ -22,6 +22,7 @@ from fcnlab.cli.options import (
     TrackingUri,
     Workers,
 )
+from fcnlab.settings import CHECKPOINT_EVERY
 
 EXAMPLE = "Example: fcnlab grid run experiments/quickstart.yaml"
 
@@ -35,7 +36,7 @@ def run(
     per_gpu: PerGpu = 1,
     devices_per_trial: DevicesPerTrial = 1,
     address: Address = None,
-    checkpoint_every: CheckpointEvery = 30.0,
+    checkpoint_every: CheckpointEvery = CHECKPOINT_EVERY,
     fail_fast: FailFast = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse a table of cells that are not comparable, with exit code 2")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from fcnlab.cli.options import console
+from fcnlab.settings import CHECKPOINT_EVERY
 
 if TYPE_CHECKING:
     from fcnlab.execute.driver import Outcome
@@ -28,7 +29,7 @@ def run_and_conclude(
     means: Means,
     *,
     fail_fast: bool = False,
-    checkpoint_every: float = 30.0,
+    checkpoint_every: float = CHECKPOINT_EVERY,
     strict: bool = False,
     as_json: bool = False,
 ) -> None:
