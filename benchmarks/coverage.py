@@ -3,7 +3,7 @@
     python benchmarks/coverage.py --out docs/coverage --runs runs
 
 A simulated grid is one cell and one baseline, with the same seeds and images. Its interval is the one that
-`fcnlab.statistics.paired_difference` gives; beside it stands what the plain hierarchical bootstrap gives, which
+`fcnlab.analysis.paired_difference` gives; beside it stands what the plain hierarchical bootstrap gives, which
 resamples seeds and images and takes the middle 95 % of what comes out. Two kinds of worlds:
 
 - *synthetic*: a class of an image is found to a share whose logit is a sum of normal effects: of the class, the cell,
@@ -37,9 +37,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fcnlab.analysis.estimate import CLAIM_SEEDS, interval
+from fcnlab.analysis.resampling import CellCounts, Sample, class_iou, over_classes
 from fcnlab.bench.machine import machine
-from fcnlab.statistics.estimate import CLAIM_SEEDS, interval
-from fcnlab.statistics.resampling import CellCounts, Sample, class_iou, over_classes
 
 Floats = NDArray[np.float64]
 SEEDS = (1, 3, 5, 10)

@@ -27,7 +27,7 @@ from pathlib import Path
 import pandas as pd
 
 import fcnlab
-from fcnlab.places import Lab
+from fcnlab.lab import Lab
 
 GRID = """
 question: Does a killed grid say what an undisturbed one says?

@@ -14,11 +14,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from fcnlab.execute import driver
-from fcnlab.execute.means import Means
-from fcnlab.execute.plan import Planned
-from fcnlab.execute.watch import Watcher
-from fcnlab.places import Lab
+from fcnlab.lab import Lab
+from fcnlab.runner import scheduler
+from fcnlab.runner.executors.config import Means
+from fcnlab.runner.plan import Planned
+from fcnlab.runner.progress.base import Watcher
 from fcnlab.trial.record import Record
 
 GRID = """
@@ -75,7 +75,7 @@ def main() -> int:
         lab = Lab.find(file)
         grid = lab.grid(file)
         watcher = Memory()
-        outcome = driver.run(grid, lab, lambda: means.hire(lab, grid.recipes), watcher)
+        outcome = scheduler.run(grid, lab, lambda: means.hire(lab, grid.recipes), watcher)
     print(f"{given.executor}, {given.workers} workers: {outcome.finished} finished, {outcome.failed} failed")
     print(" trials  driver MB  driver CPU s  wall s")
     began = watcher.marks[0][3]

@@ -15,8 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from fcnlab.execute.plan import make_plan
-from fcnlab.places import Lab
+from fcnlab.lab import Lab
+from fcnlab.runner.plan import make_plan
 from fcnlab.trial.record import Record
 
 TRIALS = 10_000

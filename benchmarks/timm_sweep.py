@@ -40,11 +40,11 @@ import torch
 from torch import Tensor, nn
 
 import fcnlab
+from fcnlab.config.registry import builtin
+from fcnlab.config.variant import Variant
 from fcnlab.errors import ModelError
 from fcnlab.models import FCN
-from fcnlab.models.timm_backbone import TimmBackbone
-from fcnlab.spec.catalog import builtin
-from fcnlab.spec.config import Variant
+from fcnlab.models.backbones.timm import TimmBackbone
 from fcnlab.trial import build
 
 SKIP_HEADS = ("fcn32s", "fcn16s", "fcn8s", "fcn4s")

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from fcnlab.cli.grid.cells import cells
 from fcnlab.errors import SpecError
-from fcnlab.execute.plan import make_plan
-from fcnlab.places import Lab
+from fcnlab.lab import Lab
+from fcnlab.runner.plan import make_plan
 
 PAGE = Path(__file__).with_name("grids.md")
 EXAMPLE = re.compile(r"(?<=```yaml\n)(?P<question>.*?)(?P<between>```\n+```text\n)(?P<said>.*?)(?=```\n)", re.DOTALL)

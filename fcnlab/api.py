@@ -6,21 +6,21 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fcnlab.config.grid.grid import Grid
+from fcnlab.config.variant import NamedVariant, Variant
+from fcnlab.config.yaml_file import check
 from fcnlab.errors import SpecError
-from fcnlab.places import Lab
+from fcnlab.lab import Lab
 from fcnlab.settings import CHECKPOINT_EVERY, Device
-from fcnlab.spec.config import NamedVariant, Variant
-from fcnlab.spec.files import check
-from fcnlab.spec.grid import Grid
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fcnlab.execute.driver import Outcome
-    from fcnlab.execute.means import ExecutorName
+    from fcnlab.inference.model import TrainedModel
     from fcnlab.models import FCN
     from fcnlab.report.report import Report
-    from fcnlab.use.model import TrainedModel
+    from fcnlab.runner.executors.config import ExecutorName
+    from fcnlab.runner.scheduler import Outcome
 
 
 def build_model(
@@ -58,10 +58,10 @@ def variant_parts(name: str, lab: Lab) -> Variant:
             raise SpecError(f"'{name}' is not backbone+head+upsampler, such as resnet18+fcn8s+bilinear")
         names = dict(zip(kinds, parts, strict=True))
     else:
-        named = lab.catalog.get("variant", name)
+        named = lab.registry.get("variant", name)
         assert isinstance(named, NamedVariant)
         names = {kind: getattr(named, kind) for kind in kinds}
-    return check(Variant, {kind: lab.catalog.get(kind, part) for kind, part in names.items()}, name)
+    return check(Variant, {kind: lab.registry.get(kind, part) for kind, part in names.items()}, name)
 
 
 def load_grid(path: str | os.PathLike[str]) -> Grid:
@@ -87,16 +87,16 @@ def run_grid(
 ) -> Outcome:
     """Run what is left of a grid, publish it to MLflow and write its report.
 
-    The arguments are those of `fcnlab grid run`, described at `fcnlab.execute.means.Means`.
+    The arguments are those of `fcnlab grid run`, described at `fcnlab.runner.executors.config.Means`.
 
     Raises:
         FcnlabError: as `fcnlab grid run` would say it.
     """
     from fcnlab.cli.options import console
-    from fcnlab.execute.driver import run
-    from fcnlab.execute.means import Means
-    from fcnlab.execute.watch import PlainWatcher, Watcher
-    from fcnlab.tracking import is_installed
+    from fcnlab.runner.executors.config import Means
+    from fcnlab.runner.progress.base import PlainWatcher, Watcher
+    from fcnlab.runner.scheduler import run
+    from fcnlab.tracking.mlflow import is_installed
 
     lab = lab or Lab.find(grid.path)
     watcher = Watcher() if quiet else PlainWatcher(console())
@@ -120,22 +120,22 @@ def load(
 ) -> TrainedModel:
     """The model of a finished trial, by its key, the beginning of its key or its run folder, or of an exported file.
 
-    `model.predict(image)` gives the label of each pixel of a PIL image: see `fcnlab.use.model.TrainedModel`.
+    `model.predict(image)` gives the label of each pixel of a PIL image: see `fcnlab.inference.model.TrainedModel`.
 
     Raises:
         RunError: no such trial, or one that has not finished or whose weights are gone.
         ModelError: a file that is not from `fcnlab export`, or weights that do not fit.
     """
-    from fcnlab.use.load import load as read
+    from fcnlab.inference.load import load as read
 
     return read(trial, choice=choice, lab=lab)
 
 
 def frame(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
     """One row a trial: `docs/reading-a-report.md` says what each column is."""
-    from fcnlab.execute.plan import make_plan
-    from fcnlab.execute.publisher import open_if_installed
     from fcnlab.report.frame import trials_frame
+    from fcnlab.runner.plan import make_plan
+    from fcnlab.runner.publisher import open_if_installed
 
     lab = lab or Lab.find(grid.path)
     return trials_frame(make_plan(grid, lab), open_if_installed(grid, lab))
@@ -143,9 +143,9 @@ def frame(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
 
 def summary(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
     """One row a cell, with the intervals of the table: `docs/reading-a-report.md` says what each column is."""
-    from fcnlab.execute.plan import make_plan
-    from fcnlab.execute.publisher import open_if_installed
     from fcnlab.report.report import make_report
+    from fcnlab.runner.plan import make_plan
+    from fcnlab.runner.publisher import open_if_installed
 
     lab = lab or Lab.find(grid.path)
     return make_report(make_plan(grid, lab), lab, open_if_installed(grid, lab)).cells
@@ -156,13 +156,13 @@ def report(grid: Grid, *, lab: Lab | None = None, predict: bool = False) -> Repo
 
     With `predict` the images that its page shows are predicted again where the trials' weights are there.
     """
-    from fcnlab.execute.plan import make_plan
-    from fcnlab.execute.publisher import open_if_installed
     from fcnlab.report.report import make_report
     from fcnlab.report.write import write_report
+    from fcnlab.runner.plan import make_plan
+    from fcnlab.runner.publisher import open_if_installed
 
     lab = lab or Lab.find(grid.path)
-    book = open_if_installed(grid, lab)
-    made = make_report(make_plan(grid, lab), lab, book)
-    write_report(made, lab, book, predict=predict)
+    tracker = open_if_installed(grid, lab)
+    made = make_report(make_plan(grid, lab), lab, tracker)
+    write_report(made, lab, tracker, predict=predict)
     return made

@@ -1,1 +1,1 @@
-"""The built-in catalogue: YAML only, read by `fcnlab.spec.catalog` through `importlib.resources`."""
+"""The built-in catalogue: YAML only, read by `fcnlab.config.registry` through `importlib.resources`."""

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from fcnlab.places import Lab
+from fcnlab.lab import Lab
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

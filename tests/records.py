@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fcnlab.spec.trial import Trial
+from fcnlab.config.trial import Trial
 from fcnlab.trial.record import Cost, Environment, EpochRecord, Failure, Record, Scores
 
 

@@ -8,7 +8,7 @@ import torch
 
 import fcnlab
 from fcnlab.errors import SpecError
-from fcnlab.places import Lab
+from fcnlab.lab import Lab
 from tests.conftest import REPOSITORY
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from fcnlab.boundary import boundaries, distance
-from fcnlab.boundary import image_boundary_counts as boundary_counts
-from fcnlab.metrics import figures
+from fcnlab.metrics.boundary import boundaries, distance
+from fcnlab.metrics.boundary import image_boundary_counts as boundary_counts
+from fcnlab.metrics.confusion import figures
 
 law = settings(deadline=None, max_examples=60)
 labels = hnp.arrays(

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fcnlab.metrics import Figures, batch_counts, figures, image_counts, joint_counts
+from fcnlab.metrics.confusion import Figures, batch_counts, figures, image_counts, joint_counts
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
 torchmetrics_classification = pytest.importorskip("torchmetrics.classification", reason="torchmetrics is not installed")

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from fcnlab.config.dataset import Dataset
+from fcnlab.config.variant import Backbone
 from fcnlab.errors import DataError, ModelError, RunError
-from fcnlab.places import Lab
-from fcnlab.spec.config import Backbone, Dataset
+from fcnlab.lab import Lab
 from tests.conftest import SMOKE, write_grid
 
 
@@ -119,7 +120,7 @@ def test_a_dataset_needs_a_data_root_that_holds_its_folder(places: Path) -> None
 def test_the_fingerprint_of_a_weights_file_follows_its_content(places: Path) -> None:
     variant = Lab.find().grid(places / "around/experiments/question.yaml").cells[0].variant
     variant = variant.model_copy(update={"backbone": backbone("w.pth")})
-    shapes = Lab.find().catalog.get("dataset", "shapes-mini")
+    shapes = Lab.find().registry.get("dataset", "shapes-mini")
     assert isinstance(shapes, Dataset)
     seen = set()
     for content in (b"one", b"two", b"one"):
@@ -133,5 +134,5 @@ def test_the_fingerprint_of_a_weights_file_follows_its_content(places: Path) -> 
 def test_the_labs_own_registry_adds_to_the_catalogue(places: Path) -> None:
     (places / "here/registry").mkdir()
     (places / "here/registry/heads.yaml").write_text("mine: {type: skip, stride: 16}")
-    assert {"mine", "fcn8s"} <= set(Lab.find().catalog.names("head"))
-    assert "mine" not in Lab.find(lab=places / "named").catalog.names("head")
+    assert {"mine", "fcn8s"} <= set(Lab.find().registry.names("head"))
+    assert "mine" not in Lab.find(lab=places / "named").registry.names("head")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fcnlab.places import Lab
+from fcnlab.lab import Lab
 from tests.conftest import REPOSITORY
 
 GRIDS = sorted(path.stem for path in (REPOSITORY / "experiments").glob("*.yaml"))

@@ -150,7 +150,7 @@ def _colours() -> np.ndarray:
 
 @cache
 def _palette() -> bytes:
-    from fcnlab.data.palette import palette
+    from fcnlab.data.datasets.palette import palette
 
     return palette().tobytes()
 

@@ -22,15 +22,15 @@ from torch import Tensor
 from fcnlab.bench import peer
 from fcnlab.bench.machine import Machine, machine, synchronized, threads
 from fcnlab.bench.pairs import Comparison, Timing, pairs, timed
-from fcnlab.data.augment import Augmentation
-from fcnlab.data.base import IGNORE, FileSplit, Pair
+from fcnlab.config.dataset import Dataset
+from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.batches import TrainingBatches
+from fcnlab.data.datasets.base import IGNORE, FileSplit, Pair
+from fcnlab.data.datasets.labels import Ids
+from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.decoded import DecodedSplit
-from fcnlab.data.labels import Ids
-from fcnlab.data.shapes import Shapes
 from fcnlab.errors import DataError
-from fcnlab.places import Lab
-from fcnlab.spec.config import Dataset
+from fcnlab.lab import Lab
 
 CROP, BATCH, SCALE = (320, 480), 8, (0.5, 2.0)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -124,7 +124,7 @@ def compare(lab: Lab, *, images: int, repeats: int, device: torch.device = CPU) 
 def _split(lab: Lab, images: int) -> Iterator[tuple[str, FileSplit]]:
     """What people call the images, and the first of them, as files."""
     if lab.data_root is not None:
-        spec = lab.catalog.get("dataset", "camvid")
+        spec = lab.registry.get("dataset", "camvid")
         assert isinstance(spec, Dataset)
         split = lab.dataset(spec).split(spec.splits.train)
         assert isinstance(split, FileSplit), "CamVid is files"

@@ -12,9 +12,9 @@ from torch import nn
 from fcnlab.bench import peer
 from fcnlab.bench.machine import Machine, machine, synchronized, threads
 from fcnlab.bench.pairs import Comparison, pairs
-from fcnlab.data.base import Sample, Split
+from fcnlab.data.datasets.base import Sample, Split
 from fcnlab.data.decoded import DecodedSplit
-from fcnlab.metrics import Counts
+from fcnlab.metrics.confusion import Counts
 from fcnlab.models import FCN, TimmBackbone, TransposedUpsampler
 from fcnlab.models.heads.skip import SkipHead
 from fcnlab.training import hardware

@@ -23,9 +23,9 @@ from fcnlab.bench import PEERS
 from fcnlab.bench.images import CLASSES, files
 from fcnlab.bench.machine import Machine, machine
 from fcnlab.bench.pairs import Comparison, Timing
-from fcnlab.data.base import Pair
+from fcnlab.data.datasets.base import Pair
 from fcnlab.errors import RunError
-from fcnlab.places import Lab
+from fcnlab.lab import Lab
 from fcnlab.settings import DEVICE_VARIABLE
 from fcnlab.trial.record import RunFolder
 

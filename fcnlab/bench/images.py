@@ -9,13 +9,13 @@ from tempfile import TemporaryDirectory
 
 from PIL import Image
 
-from fcnlab.data.base import IGNORE, FileSplit, Pair
-from fcnlab.data.labels import Ids
-from fcnlab.data.palette import palette
-from fcnlab.data.shapes import Shapes
+from fcnlab.config.dataset import Dataset
+from fcnlab.data.datasets.base import IGNORE, FileSplit, Pair
+from fcnlab.data.datasets.labels import Ids
+from fcnlab.data.datasets.palette import palette
+from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.errors import DataError
-from fcnlab.places import Lab
-from fcnlab.spec.config import Dataset
+from fcnlab.lab import Lab
 
 CLASSES = 21
 SIZE = (375, 500)
@@ -36,7 +36,7 @@ def files(lab: Lab, count: int, crop: tuple[int, int]) -> Iterator[tuple[str, li
             size = (max(SIZE[0], crop[0]), max(SIZE[1], crop[1]))
             yield f"generated shapes of {size[0]}x{size[1]}", _written(Path(folder), count, size)
         return
-    spec = lab.catalog.get("dataset", "voc2012")
+    spec = lab.registry.get("dataset", "voc2012")
     assert isinstance(spec, Dataset)
     split = lab.dataset(spec).split(spec.splits.train)
     assert isinstance(split, FileSplit), "VOC is files"

@@ -12,7 +12,7 @@ from torch import Tensor
 from fcnlab.bench import peer
 from fcnlab.bench.machine import Machine, machine, threads
 from fcnlab.bench.pairs import Comparison, pairs
-from fcnlab.metrics import Counts, batch_counts
+from fcnlab.metrics.confusion import Counts, batch_counts
 
 SIZE = (320, 480)
 CLASSES = 21

@@ -8,10 +8,11 @@ from typing import cast
 import torch
 
 from fcnlab.bench.images import CLASSES
-from fcnlab.data.base import FileDataset, Pair
+from fcnlab.config.recipe import Recipe
+from fcnlab.config.registry import builtin
+from fcnlab.config.variant import Backbone, Head, Upsampler, Variant
+from fcnlab.data.datasets.base import FileDataset, Pair
 from fcnlab.models import FCN
-from fcnlab.spec import config
-from fcnlab.spec.catalog import builtin
 from fcnlab.training import hardware
 from fcnlab.training.fit import fit
 from fcnlab.trial.build import build_model, build_training
@@ -22,11 +23,11 @@ ENDLESS = 10**6
 
 def network(backbone: str, head: str) -> FCN:
     """Build a variant from random weights whose upsamplers are as torch users have them: dense, bilinear, biased."""
-    catalog = builtin()
-    variant = config.Variant(
-        backbone=config.Backbone(timm=backbone),
-        head=cast(config.Head, catalog.get("head", head)),
-        upsampler=cast(config.Upsampler, catalog.get("upsampler", "d2l-bilinear")),
+    registry = builtin()
+    variant = Variant(
+        backbone=Backbone(timm=backbone),
+        head=cast(Head, registry.get("head", head)),
+        upsampler=cast(Upsampler, registry.get("upsampler", "d2l-bilinear")),
     )
     return build_model(variant, CLASSES, seed=0).to(memory_format=torch.channels_last)
 
@@ -40,7 +41,7 @@ def recipe(
     recompute: bool = False,
     compiled: bool = False,
     epochs: int = ENDLESS,
-) -> config.Recipe:
+) -> Recipe:
     """Return the recipe of all sides: crops, flips and SGD with momentum.
 
     Args:
@@ -52,7 +53,7 @@ def recipe(
         compiled: whether the network is compiled on CUDA.
         epochs: over which the learning rate is scheduled; it is constant.
     """
-    return config.Recipe.model_validate(
+    return Recipe.model_validate(
         {
             "epochs": epochs,
             "batch": batch,
@@ -84,7 +85,7 @@ class Files(FileDataset):
 
 def train(
     pairs: Sequence[Pair],
-    wanted: config.Recipe,
+    wanted: Recipe,
     backbone: str,
     head: str,
     device: torch.device,

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from fcnlab.bench import peer
-from fcnlab.data.base import Pair
+from fcnlab.data.datasets.base import Pair
 from fcnlab.errors import RunError
 
 OURS = ("ours fp32", "ours bf16")
@@ -314,7 +314,7 @@ def train(setting: Setting, begin: Callable[..., None], after_epoch: Callable[[i
         ours.train(setting.data, recipe, setting.backbone, setting.head, device, begin, after_epoch)
         return
     from fcnlab.bench.images import CLASSES
-    from fcnlab.data.palette import palette
+    from fcnlab.data.datasets.palette import palette
 
     way = peer(f"train_{peer_name(setting.side)}")
     net = peer("networks").FCN(setting.backbone, setting.head, CLASSES, setting.batch_norm == "frozen")

@@ -15,7 +15,7 @@ from fcnlab.bench.ours import network
 from fcnlab.bench.pairs import Comparison, Timing
 from fcnlab.bench.sides import CHANNELS_LAST, KEEPING, OURS, PEERS, RECOMPUTED, TF32, Lap, Setting, is_ours, sides
 from fcnlab.errors import DataError, SpecError, nearest
-from fcnlab.places import Lab
+from fcnlab.lab import Lab
 from fcnlab.training import cost, hardware
 
 BACKBONES = ("resnet18", "resnet50", "mobilenetv2_100")

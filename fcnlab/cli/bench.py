@@ -67,7 +67,7 @@ def train(
     from fcnlab.bench import train as bench
     from fcnlab.bench.machine import choose_device
     from fcnlab.bench.sides import PEERS
-    from fcnlab.places import Lab
+    from fcnlab.lab import Lab
 
     found = bench.compare(
         Lab.find(lab=lab, data_root=data_root),
@@ -115,7 +115,7 @@ def data(
 
     from fcnlab.bench import data as bench
     from fcnlab.bench.machine import choose_device
-    from fcnlab.places import Lab
+    from fcnlab.lab import Lab
 
     place = Lab.find(lab=lab, data_root=data_root)
     found = bench.compare(place, images=images, repeats=repeats, device=choose_device(device))
@@ -174,7 +174,7 @@ def grid(
     """A grid of ours, and a shell loop over runs of a script, from the first command to the last figure."""
     from fcnlab.bench import grid as bench
     from fcnlab.bench.machine import choose_device
-    from fcnlab.places import Lab
+    from fcnlab.lab import Lab
 
     place, on = Lab.find(lab=lab, data_root=data_root), choose_device(device)
     found = bench.compare(place, images=images, scored=scored, seeds=seeds, epochs=epochs, repeats=repeats, device=on)

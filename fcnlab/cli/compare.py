@@ -23,10 +23,10 @@ def compare(
     a: Reference, b: Reference, lab: LabOption = None, data_root: DataRoot = None, tracking_uri: TrackingUri = None
 ) -> None:
     """Show by how much B scored more than A: in all with its interval, by class, and on which images most."""
-    from fcnlab.execute.find import file_in
-    from fcnlab.places import Lab
-    from fcnlab.report import compare as comparing
-    from fcnlab.report.formats import to_terminal
+    from fcnlab.lab import Lab
+    from fcnlab.report import comparison as comparing
+    from fcnlab.report.tables.formats import to_terminal
+    from fcnlab.runner.find import file_in
 
     place = Lab.find(file_in(a, b), lab=lab, data_root=data_root, tracking_uri=tracking_uri)
     found = comparing.compare(comparing.find_side(a, place), comparing.find_side(b, place))

@@ -13,7 +13,7 @@ from fcnlab.cli.options import DataRoot, LabOption, console
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fcnlab.trial.differences import Difference
+    from fcnlab.trial.diff import Difference
     from fcnlab.trial.record import Record
 
 EXAMPLE = "Example: fcnlab diff experiments/quickstart.yaml:fcn32s:0 experiments/quickstart.yaml:fcn8s:0"
@@ -32,9 +32,9 @@ def diff(
     data_root: DataRoot = None,
 ) -> None:
     """Show every field in which two trials differ: configuration, data, code, environment, figures, cost."""
-    from fcnlab.execute.find import file_in, find_record
-    from fcnlab.places import Lab
-    from fcnlab.trial.differences import differences
+    from fcnlab.lab import Lab
+    from fcnlab.runner.find import file_in, find_record
+    from fcnlab.trial.diff import differences
 
     place = Lab.find(file_in(a, b), lab=lab, data_root=data_root)
     records = (find_record(place, a), find_record(place, b))
@@ -81,7 +81,7 @@ def _row(difference: Difference) -> Iterator[str]:
 
 
 def _text(value: Any, percent: bool) -> str:
-    from fcnlab.spec.axes import text
+    from fcnlab.config.grid.axes import text
 
     if value is None:
         return "–"

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnlab.cli.options import DataRoot, LabOption, console
-from fcnlab.cli.scoring import (
+from fcnlab.cli.inference_options import (
     ChoiceOption,
     Flip,
     Scales,
@@ -20,10 +19,11 @@ from fcnlab.cli.scoring import (
     progress,
     protocol_of,
 )  # fmt: skip
+from fcnlab.cli.options import DataRoot, LabOption, console
 
 if TYPE_CHECKING:
+    from fcnlab.trial.evaluate import ProtocolScores
     from fcnlab.trial.record import Scores
-    from fcnlab.trial.rescore import ProtocolScores
 
 EXAMPLE = "Example: fcnlab evaluate 429d005e261a --dataset voc2012 --split train --tta"
 
@@ -54,14 +54,14 @@ def evaluate(
 
     What was scored so before is read again. The record of the trial and the report of its grid stay as they are.
     """
-    from fcnlab.places import Lab
+    from fcnlab.lab import Lab
 
     protocol = protocol_of(flip, scales, tta, window, stride)
     place = Lab.find(lab=lab, data_root=data_root)
 
     from fcnlab.training import hardware
+    from fcnlab.trial.evaluate import rescore, scores_file, target_of
     from fcnlab.trial.finished import find_finished
-    from fcnlab.trial.rescore import rescore, scores_file, target_of
 
     finished = find_finished(trial, place)
     target = target_of(finished, place, dataset, split)

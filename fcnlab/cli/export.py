@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from fcnlab.cli.inference_options import ChoiceOption, ModelName
 from fcnlab.cli.options import LabOption
-from fcnlab.cli.scoring import ChoiceOption, ModelName
 
 if TYPE_CHECKING:
-    from fcnlab.use.export import Agreement
+    from fcnlab.inference.export import Agreement
 
 EXAMPLE = "Example: fcnlab export 429d005e261a --to onnx --out street.onnx"
 
@@ -34,11 +34,11 @@ def export(
     ONNX and torch map RGB images, uint8 [B, 3, H, W] of any size, to probabilities [B, classes, H, W].
     """
     from fcnlab.errors import RunError
-    from fcnlab.places import Lab
+    from fcnlab.inference.export import SUFFIXES
+    from fcnlab.inference.export import export as write
+    from fcnlab.inference.load import load
+    from fcnlab.lab import Lab
     from fcnlab.trial.lookup import SHORT
-    from fcnlab.use.export import SUFFIXES
-    from fcnlab.use.export import export as write
-    from fcnlab.use.load import load
 
     if out is not None and out.suffix != SUFFIXES[to]:
         raise RunError(f"--out: {out} does not end in {SUFFIXES[to]}, by which files of this kind are known")

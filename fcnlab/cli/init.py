@@ -31,7 +31,7 @@ def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there, or empty")],
 ) -> None:
     """Make a lab: a folder with experiments/, registry/ and results/, and a first question to run."""
-    from fcnlab.spec.catalog import shipped
+    from fcnlab.config.registry import shipped
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder}: is there already and not empty; name a new folder")

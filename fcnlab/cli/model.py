@@ -16,9 +16,9 @@ from fcnlab.settings import DEVICE_VARIABLE, Device
 if TYPE_CHECKING:
     import torch
 
+    from fcnlab.config.variant import Variant
+    from fcnlab.lab import Lab
     from fcnlab.models import FCN
-    from fcnlab.places import Lab
-    from fcnlab.spec.config import Variant
 
 app = typer.Typer(help="Look at variants.", no_args_is_help=True)
 
@@ -203,7 +203,7 @@ def _costs(name: str, model: FCN, size: tuple[int, int], on: torch.device | None
 
 def _model(variant: str, classes: int, lab: Path | None) -> tuple[FCN, Variant]:
     from fcnlab.api import build_model, variant_parts
-    from fcnlab.places import Lab
+    from fcnlab.lab import Lab
 
     place: Lab = Lab.find(lab=lab)
     parts = variant_parts(variant, place)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from fcnlab.cli.inference_options import ChoiceOption, Flip, ModelName, Scales, Stride, Tta, Window, protocol_of
 from fcnlab.cli.options import LabOption
-from fcnlab.cli.scoring import ChoiceOption, Flip, ModelName, Scales, Stride, Tta, Window, protocol_of
 
 EXAMPLE = "Example: fcnlab predict 429d005e261a photos/ --overlay --out predictions"
 
@@ -39,8 +39,8 @@ def predict(
     They go to OUT/masks, OUT/overlays and OUT/probabilities under the images' names; what came from a folder lies as
     it does there. Images that cannot be read are told at the end, and the exit code is then 1.
     """
-    from fcnlab.places import Lab
-    from fcnlab.use.files import find_images, names
+    from fcnlab.inference.files import find_images, names
+    from fcnlab.lab import Lab
 
     protocol = protocol_of(flip, scales, tta, window, stride)
     place = Lab.find(lab=lab)
@@ -48,11 +48,11 @@ def predict(
     named = names(sources)
 
     from fcnlab.cli.data.progress import sample_bars
-    from fcnlab.data.base import open_image
+    from fcnlab.data.datasets.base import open_image
     from fcnlab.errors import DataError
+    from fcnlab.inference.load import load
+    from fcnlab.inference.pictures import Wanted, places, refuse_taken, write
     from fcnlab.training import hardware
-    from fcnlab.use.load import load
-    from fcnlab.use.pictures import Wanted, places, refuse_taken, write
 
     there = [places(out, name, Wanted(overlay, probabilities)) for name in named]
     if not overwrite:

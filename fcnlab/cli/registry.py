@@ -10,7 +10,7 @@ import typer
 from fcnlab.cli.options import LabOption, console
 
 if TYPE_CHECKING:
-    from fcnlab.spec.catalog import Catalog
+    from fcnlab.config.registry import Registry
 
 app = typer.Typer(help="Look through the catalogue.", no_args_is_help=True)
 
@@ -29,18 +29,19 @@ def list_(
     """List what the catalogue has, of one kind or of all."""
     from rich.table import Table
 
-    from fcnlab.spec.config import Entry, NamedVariant
+    from fcnlab.config.base import Entry
+    from fcnlab.config.variant import NamedVariant
 
-    catalog = _catalog(lab)
+    registry = _catalog(lab)
     table = Table("kind", "name", "what it is")
 
     def about(entry: Entry) -> str:
         parts = f"{entry.backbone} + {entry.head} + {entry.upsampler}" if isinstance(entry, NamedVariant) else ""
         return ". ".join(filter(None, (parts, entry.about)))
 
-    for each in [_singular(kind)] if kind else list(catalog.entries):
-        for name in catalog.names(each):
-            text = about(catalog.get(each, name))
+    for each in [_singular(kind)] if kind else list(registry.entries):
+        for name in registry.names(each):
+            text = about(registry.get(each, name))
             if search.lower() in f"{name} {text}".lower():
                 table.add_row(each, name, text)
     if timm:
@@ -76,7 +77,7 @@ def _singular(kind: str) -> str:
     return kind.removesuffix("s")
 
 
-def _catalog(lab: Path | None) -> Catalog:
-    from fcnlab.places import Lab
+def _catalog(lab: Path | None) -> Registry:
+    from fcnlab.lab import Lab
 
-    return Lab.find(lab=lab).catalog
+    return Lab.find(lab=lab).registry

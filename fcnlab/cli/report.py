@@ -11,9 +11,9 @@ import typer
 from fcnlab.cli.options import DataRoot, LabOption, TrackingUri, console
 
 if TYPE_CHECKING:
+    from fcnlab.config.grid.grid import Grid
     from fcnlab.report.report import Report
-    from fcnlab.report.tables import Table, View
-    from fcnlab.spec.grid import Grid
+    from fcnlab.report.tables.cells import Table, View
 
 EXAMPLE = "Example: fcnlab report experiments/quickstart.yaml --columns n,miou,miou_best,delta --sort -miou"
 
@@ -54,23 +54,23 @@ def report(
     Of several grids results/<grid>+<grid>/ has one page and one frame beside. What shapes the table shapes what is
     printed alone.
     """
-    from fcnlab.execute.plan import make_plan
-    from fcnlab.execute.publisher import open_if_installed
-    from fcnlab.places import Lab
+    from fcnlab.lab import Lab
     from fcnlab.report.report import make_report
-    from fcnlab.report.tables import View
+    from fcnlab.report.tables.cells import View
     from fcnlab.report.write import write_report, write_together
+    from fcnlab.runner.plan import make_plan
+    from fcnlab.runner.publisher import open_if_installed
 
     place = Lab.find(files[0], lab=lab, data_root=data_root, tracking_uri=tracking_uri)
     view = View(tuple(name.strip() for name in columns.split(",") if name.strip()), sort, group_by, pivot)
     grids = [place.grid(file) for file in files]
     books = [open_if_installed(grid, place) for grid in grids]
-    made = [make_report(make_plan(grid, place), place, book) for grid, book in zip(grids, books, strict=True)]
+    made = [make_report(make_plan(grid, place), place, tracker) for grid, tracker in zip(grids, books, strict=True)]
     if strict:
         refuse_flagged(made)
     tables = [view.of(one.cells, one.grid.axes) for one in made]
     plans = [_plans(one, power) for one in made] if power is not None else []
-    sections = [write_report(one, place, book, predict=True) for one, book in zip(made, books, strict=True)]
+    sections = [write_report(one, place, tracker, predict=True) for one, tracker in zip(made, books, strict=True)]
     folders = [one.folder for one in made]
     if len(made) > 1:
         folders.append(write_together(sections, place))
@@ -94,8 +94,8 @@ def refuse_flagged(made: list[Report]) -> None:
 
 
 def _print(made: list[Report], tables: list[Table], view: View, output: Format) -> None:
-    from fcnlab.report.formats import to_html, to_latex, to_markdown
     from fcnlab.report.machine import as_values, to_csv
+    from fcnlab.report.tables.formats import to_html, to_latex, to_markdown
 
     if output == "json":
         values = [as_values(one, view) for one in made]
@@ -119,8 +119,8 @@ def _plans(made: Report, points: float) -> Table:
 
 
 def _print_plan(plan: Table) -> None:
-    from fcnlab.report.formats import to_terminal
     from fcnlab.report.planning import NOTE
+    from fcnlab.report.tables.formats import to_terminal
 
     terminal = console()
     terminal.print(to_terminal(plan, "\nSeeds", terminal.width))
@@ -135,7 +135,7 @@ def show(_grid: Grid, made: Report) -> None:
 
 def show_table(made: Report, table: Table) -> None:
     """Show a table of a report with its notes."""
-    from fcnlab.report.formats import to_terminal
+    from fcnlab.report.tables.formats import to_terminal
 
     terminal = console()
     terminal.print(to_terminal(table, made.grid.file.question, terminal.width))

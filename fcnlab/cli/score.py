@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from fcnlab.cli.inference_options import Flip, Scales, Stride, Tta, Window, progress, protocol_of
 from fcnlab.cli.options import DataRoot, GridFile, LabOption, console
-from fcnlab.cli.scoring import Flip, Scales, Stride, Tta, Window, progress, protocol_of
 
 EXAMPLE = "Example: fcnlab score experiments/quickstart.yaml --flip --scales 0.75,1,1.25"
 
@@ -32,19 +32,19 @@ def score(
     alone is scored by `fcnlab evaluate`.
     """
     from fcnlab.errors import RunError
-    from fcnlab.places import Lab
+    from fcnlab.lab import Lab
 
     protocol = protocol_of(flip, scales, tta, window, stride)
     place = Lab.find(file, lab=lab, data_root=data_root)
     grid = place.grid(file)
     wanted = choice or grid.file.select
 
-    from fcnlab.execute.plan import make_plan
-    from fcnlab.report.formats import to_terminal
-    from fcnlab.report.score import Rescored, score_footnote, score_frame, score_table, write_scores
+    from fcnlab.report.evaluation import Rescored, score_footnote, score_frame, score_table, write_scores
+    from fcnlab.report.tables.formats import to_terminal
+    from fcnlab.runner.plan import make_plan
     from fcnlab.training import hardware
+    from fcnlab.trial.evaluate import rescore
     from fcnlab.trial.finished import Finished
-    from fcnlab.trial.rescore import rescore
 
     planned = [one for one in make_plan(grid, place).trials if one.state == "finished"]
     if not planned:

@@ -11,7 +11,7 @@ import typer
 from fcnlab.cli.options import DataRoot, DeviceOption, DevicesPerTrial, LabOption, Threads, TrackingUri, console
 
 if TYPE_CHECKING:
-    from fcnlab.execute.plan import Planned
+    from fcnlab.runner.plan import Planned
     from fcnlab.trial.record import Record
 
 EXAMPLE = "Example: fcnlab train fcn8s-tiny --dataset shapes --recipe quick --set recipe.epochs=2 --seed 0"
@@ -40,18 +40,18 @@ def train(
     ] = None,
 ) -> None:
     """Train and score one variant. A grid that asks for this very trial later finds it done."""
-    from fcnlab.execute import apart as aside
-    from fcnlab.execute import driver
-    from fcnlab.execute.live import LiveWatcher
-    from fcnlab.execute.means import Means
-    from fcnlab.execute.plan import make_plan
-    from fcnlab.execute.watch import PlainWatcher
-    from fcnlab.places import Lab
-    from fcnlab.spec.grid import Grid, GridFile, resolve
+    from fcnlab.config.grid.grid import Grid, GridFile, resolve
+    from fcnlab.lab import Lab
+    from fcnlab.runner import isolated_lab as aside
+    from fcnlab.runner import scheduler
+    from fcnlab.runner.executors.config import Means
+    from fcnlab.runner.plan import make_plan
+    from fcnlab.runner.progress.base import PlainWatcher
+    from fcnlab.runner.progress.live import LiveWatcher
 
     place = Lab.find(lab=lab, data_root=data_root, tracking_uri=tracking_uri)
     said = _parts(variant) | {"dataset": dataset, "recipe": recipe, "start": start} | _settings(settings or [])
-    cell = resolve(said, {}, place.catalog, "fcnlab train")
+    cell = resolve(said, {}, place.registry, "fcnlab train")
     if apart is not None:
         place = aside.apart(place, cell, apart)
     file = GridFile(question="Single trials", base=said, seeds=[seed], baseline={})
@@ -60,7 +60,7 @@ def train(
     means.check(grid.cells)
     terminal = console()
     with LiveWatcher(terminal) if terminal.is_terminal else PlainWatcher(terminal) as watcher:
-        outcome = driver.run(grid, place, lambda: means.hire(place, grid.recipes), watcher)
+        outcome = scheduler.run(grid, place, lambda: means.hire(place, grid.recipes), watcher)
     planned = make_plan(grid, place).trials[0]
     record = planned.record
     assert record is not None, "run has ended every trial"
@@ -86,8 +86,8 @@ def _parts(variant: str) -> dict[str, Any]:
 
 def _settings(settings: Sequence[str]) -> dict[str, Any]:
     """What `--set` says, by axis; values are YAML, as in a grid's file."""
+    from fcnlab.config.yaml_file import parse
     from fcnlab.errors import SpecError
-    from fcnlab.spec.files import parse
 
     said: dict[str, Any] = {}
     for setting in settings:

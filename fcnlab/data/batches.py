@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fcnlab.data.augment import Augmentation, Placement
+from fcnlab.data.augmentation import Augmentation, Placement
 from fcnlab.data.decoded import Decoded, DecodedSplit, DeviceSplit
 from fcnlab.errors import DataError
 from fcnlab.kernels.augment import Placer, placer
 from fcnlab.kernels.switch import triton_available
-from fcnlab.streams import stream
+from fcnlab.seeding import stream
 
 if TYPE_CHECKING:
     from fcnlab.kernels.triton_augment import BatchKernel

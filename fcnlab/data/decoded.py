@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fcnlab.data.base import Dataset, Split
-from fcnlab.data.cache import SEAL, Mapped
-from fcnlab.data.cache_build import Progress, mapped
+from fcnlab.data.cache.build import Progress, mapped
+from fcnlab.data.cache.format import SEAL, Mapped
+from fcnlab.data.datasets.base import Dataset, Split
 
 BUDGET = 4 * 2**30
 """Bytes of decoded samples that one split may keep; beyond it samples are decoded anew, with the same figures."""

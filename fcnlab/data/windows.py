@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from fcnlab.data.base import IGNORE
+from fcnlab.data.datasets.base import IGNORE
 
 
 @dataclass(frozen=True)

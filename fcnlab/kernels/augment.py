@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fcnlab.data.augment import Placement
-from fcnlab.data.base import IGNORE
+from fcnlab.data.augmentation import Placement
+from fcnlab.data.datasets.base import IGNORE
 from fcnlab.data.decoded import Decoded
 from fcnlab.data.windows import Window
 from fcnlab.kernels.build import library

@@ -13,7 +13,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from fcnlab.data.fingerprint import cache_folder
+from fcnlab.data.datasets.fingerprint import cache_folder
 from fcnlab.processor import processor_flags
 
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")

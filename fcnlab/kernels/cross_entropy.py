@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fcnlab.data.base import IGNORE
+from fcnlab.data.datasets.base import IGNORE
 from fcnlab.kernels.build import library
 from fcnlab.kernels.switch import triton_available
 

@@ -25,8 +25,8 @@ import triton.language as tl
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fcnlab.data.augment import Augmentation, Placement
-from fcnlab.data.base import IGNORE
+from fcnlab.data.augmentation import Augmentation, Placement
+from fcnlab.data.datasets.base import IGNORE
 from fcnlab.data.decoded import RawBatch
 
 BLOCK = 512

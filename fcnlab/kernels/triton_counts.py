@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fcnlab.data.base import IGNORE
+from fcnlab.data.datasets.base import IGNORE
 
 _ROWS = 16
 """Classes of one program; it compares each of its pixels with each of them."""

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fcnlab.data.base import IGNORE
+from fcnlab.data.datasets.base import IGNORE
 
 if TYPE_CHECKING:
     from fcnlab.kernels.cross_entropy import PixelLoss

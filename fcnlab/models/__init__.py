@@ -1,10 +1,10 @@
 """FCN = backbone + head + upsampler. Plain arguments in, tensors out; nothing here knows of YAML."""
 
-from fcnlab.models.backbone import Backbone
+from fcnlab.models.backbones.base import Backbone
+from fcnlab.models.backbones.paper import PaperBackbone
+from fcnlab.models.backbones.timm import TimmBackbone
 from fcnlab.models.fcn import FCN
 from fcnlab.models.heads import HEADS
-from fcnlab.models.paper_backbone import PaperBackbone
-from fcnlab.models.timm_backbone import TimmBackbone
 from fcnlab.models.upsampler import Interpolation, TransposedUpsampler, bilinear_kernel
 
 __all__ = [

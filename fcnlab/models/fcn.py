@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from fcnlab.errors import ModelError
-from fcnlab.models.backbone import Backbone
+from fcnlab.models.backbones.base import Backbone
 from fcnlab.models.heads import CoarseHead, Head
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fcnlab.execute.plan import Plan, Planned
-from fcnlab.spec.axes import text
-from fcnlab.tracking import COSTS, Book, trial_metrics, trial_tags
+from fcnlab.config.grid.axes import text
+from fcnlab.runner.plan import Plan, Planned
+from fcnlab.tracking.mlflow import COSTS, MlflowTracker, trial_metrics, trial_tags
 
 FIGURES = ("miou", "pixel_acc", "mean_acc", "fw_iou")
 PARTS = ("variant", "backbone", "head", "upsampler", "dataset", "recipe")
@@ -26,13 +26,13 @@ PLACES = ("device", "precision", "threads", "system", "versions", "data", "repor
 """Columns that say where and with what a trial ran; empty where it has not finished."""
 
 
-def trials_frame(plan: Plan, book: Book | None) -> pd.DataFrame:
+def trials_frame(plan: Plan, tracker: MlflowTracker | None) -> pd.DataFrame:
     """One row a planned trial, in the order of cells and seeds, also for those that are missing, failed or stopped.
 
     Figures come from the records in runs/, and from the book for trials that were run elsewhere; they are the same
     figures. The columns are always the same but for the grid's axes. Figures are fractions of 1, times are seconds.
     """
-    runs = {run["tags"]["fcnlab.key"]: run for run in reversed(book.runs())} if book is not None else {}
+    runs = {run["tags"]["fcnlab.key"]: run for run in reversed(tracker.runs())} if tracker is not None else {}
     order = {id(cell): index for index, cell in enumerate(plan.grid.cells)}
     planned = sorted(plan.trials, key=lambda p: (order[id(p.cell)], p.trial.seed))
     frame = pd.DataFrame([_row(one, runs.get(one.key), plan.grid.file.select) for one in planned])
@@ -76,7 +76,7 @@ def _found(
 
 
 def _status(run: Mapping[str, Any] | None) -> str:
-    """How far a trial is by its run in the book."""
+    """How far a trial is by its run in the tracker."""
     if run is None:
         return "missing"
     if "fcnlab.published" in run["tags"] and run["status"] in ("FINISHED", "FAILED"):

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from fcnlab.report.columns import COLUMNS
 from fcnlab.report.report import Report
-from fcnlab.report.tables import View
+from fcnlab.report.tables.cells import View
+from fcnlab.report.tables.columns import COLUMNS
 
 
 def chosen(report: Report, view: View) -> pd.DataFrame:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from fcnlab.analysis import SeedPlan, plan_seeds
 from fcnlab.report.report import Report
-from fcnlab.report.tables import Table
-from fcnlab.statistics import SeedPlan, plan_seeds
+from fcnlab.report.tables.cells import Table
 
 NOTE = (
     "Planning, not evidence: seeds needed for a power of 80 % at the 5 % level of one comparison, from the spread "

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from fcnlab.report.notes import distinct
-from fcnlab.spec.config import Dataset
-from fcnlab.spec.grid import Grid
+from fcnlab.config.dataset import Dataset
+from fcnlab.config.grid.grid import Grid
+from fcnlab.report.footnotes import distinct
 
 
 def provenance(grid: Grid, trials: pd.DataFrame) -> dict[str, object]:

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from fcnlab.execute.plan import Plan
-from fcnlab.places import Lab
-from fcnlab.report.evidence import Evidence, gather
-from fcnlab.report.findings import findings
+from fcnlab.config.grid.grid import Grid
+from fcnlab.lab import Lab
+from fcnlab.report.footnotes import footnotes
 from fcnlab.report.frame import cells_frame, trials_frame
-from fcnlab.report.judged import Judged, judge, with_differences
-from fcnlab.report.notes import footnotes
-from fcnlab.report.tables import Table, cell_table
-from fcnlab.spec.grid import Grid
-from fcnlab.tracking import Book
+from fcnlab.report.records import Evidence, gather
+from fcnlab.report.significance import Judged, judge, with_differences
+from fcnlab.report.summary_text import findings
+from fcnlab.report.tables.cells import Table, cell_table
+from fcnlab.runner.plan import Plan
+from fcnlab.tracking.mlflow import MlflowTracker
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,16 @@ class Report:
         return [f"{cell}: {flag.footnote}" for cell, found in self.judged.flags.items() for flag in found]
 
 
-def make_report(plan: Plan, lab: Lab, book: Book | None) -> Report:
-    """Make the report of a plan, from runs/ and, for what was run elsewhere, from the book.
+def make_report(plan: Plan, lab: Lab, tracker: MlflowTracker | None) -> Report:
+    """Make the report of a plan, from runs/ and, for what was run elsewhere, from the tracker.
 
     Raises:
         TrackingError: the store is out of reach.
         RunError: a trial's counts are damaged.
     """
     grid = plan.grid
-    trials = trials_frame(plan, book)
-    evidence = gather(trials, lab.runs, book, lab.root / ".fcnlab" / "fetched", grid.file.select)
+    trials = trials_frame(plan, tracker)
+    evidence = gather(trials, lab.runs, tracker, lab.root / ".fcnlab" / "fetched", grid.file.select)
     judged = judge(grid, evidence)
     cells = with_differences(cells_frame(trials, grid.axes, grid.baseline.label), judged)
     return Report(

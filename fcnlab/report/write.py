@@ -15,21 +15,21 @@ import pandas as pd
 from filelock import FileLock
 
 from fcnlab.errors import RunError
-from fcnlab.places import Lab
-from fcnlab.report.columns import NOTHING
-from fcnlab.report.formats import to_latex, to_markdown
-from fcnlab.report.gallery import choose
-from fcnlab.report.page import Section, page
-from fcnlab.report.picture import draw_sheet
-from fcnlab.report.plots import plots
+from fcnlab.lab import Lab
+from fcnlab.report.charts.plots import plots
+from fcnlab.report.charts.style import Plot, to_png, to_svg
+from fcnlab.report.gallery.picture import draw_sheet
+from fcnlab.report.gallery.selection import choose
+from fcnlab.report.html.page import Section, page
 from fcnlab.report.provenance import command, facts, provenance
 from fcnlab.report.report import Report
-from fcnlab.report.style import Plot, to_png, to_svg
-from fcnlab.tracking import Book
+from fcnlab.report.tables.columns import NOTHING
+from fcnlab.report.tables.formats import to_latex, to_markdown
+from fcnlab.tracking.mlflow import MlflowTracker
 from fcnlab.trial.record import write_whole
 
 
-def write_report(report: Report, lab: Lab, book: Book | None, *, predict: bool) -> Section:
+def write_report(report: Report, lab: Lab, tracker: MlflowTracker | None, *, predict: bool) -> Section:
     """Write `results/<grid>/` and put it on the grid's own run in MLflow; returns what its page shows.
 
     With `predict` the gallery's images are predicted where the trials' weights are there; else it shows what there is.
@@ -43,9 +43,9 @@ def write_report(report: Report, lab: Lab, book: Book | None, *, predict: bool) 
     section = Section(report, drawn, gallery)
     with _writing(lab, report.folder):
         _write_all(section)
-    if book is not None:
+    if tracker is not None:
         note = markdown_page(report, (), pictured=False)
-        book.attach(book.parent(report.grid.file.question), report.folder, note)
+        tracker.attach(tracker.parent(report.grid.file.question), report.folder, note)
     return section
 
 

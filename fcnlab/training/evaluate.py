@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fcnlab.boundary import boundary_counts
 from fcnlab.data.batches import normalised
 from fcnlab.data.decoded import Decoded, DecodedSplit
-from fcnlab.metrics import Counts, area_counts
-from fcnlab.training.predict import predictions, scores_under
+from fcnlab.metrics.boundary import boundary_counts
+from fcnlab.metrics.confusion import Counts, area_counts
+from fcnlab.training.inference import predictions, scores_under
 from fcnlab.training.protocol import Protocol
 
 Predictions = Callable[[int, Tensor], None]

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.models import FCN
 from fcnlab.training.distributed import ALONE, Group
-from fcnlab.training.fused import FusedUpsampleLoss
+from fcnlab.training.fused_loss import FusedUpsampleLoss
 from fcnlab.training.losses import Loss
 from fcnlab.training.optim import MovingAverage, Schedule, set_rates
 from fcnlab.training.step import Backward, Objective, make_backward

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcnlab.data import stats
-from fcnlab.data.base import IGNORE
+from fcnlab.data.datasets.base import IGNORE
+from fcnlab.data.inspection import stats
 from fcnlab.training.distributed import ALONE, Group
 
 Reduction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -232,6 +232,6 @@ def _library() -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Te
 
 
 def median_frequency(labels: Iterable[Tensor], classes: int) -> Tensor:
-    """Class weights float32 [classes] by `fcnlab.data.stats.median_frequency`, of at least one image's labels."""
+    """Class weights float32 [classes] by `data.inspection.stats.median_frequency`, of at least one image's labels."""
     counts = [torch.bincount(label[label != IGNORE].long(), minlength=classes).cpu().numpy() for label in labels]
     return torch.from_numpy(stats.median_frequency(np.stack(counts))).float()

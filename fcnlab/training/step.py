@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fcnlab.models import FCN
 from fcnlab.training.distributed import Group
-from fcnlab.training.fused import FusedUpsampleLoss
+from fcnlab.training.fused_loss import FusedUpsampleLoss
 from fcnlab.training.losses import Loss
 
 GRAPHS = "FCNLAB_CUDA_GRAPHS"

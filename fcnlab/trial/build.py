@@ -13,28 +13,29 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from fcnlab.data.augment import Augmentation, Blur, Jitter
-from fcnlab.data.base import Dataset
+from fcnlab.config.recipe import Recipe
+from fcnlab.config.recipe import Schedule as ScheduleConfig
+from fcnlab.config.variant import Upsampler, Variant
+from fcnlab.data.augmentation import Augmentation, Blur, Jitter
 from fcnlab.data.batches import TrainingBatches
+from fcnlab.data.datasets.base import Dataset
 from fcnlab.data.decoded import DecodedSplit, open_decoded
 from fcnlab.errors import ModelError, nearest
 from fcnlab.kernels.build import KERNELS, library
 from fcnlab.kernels.switch import triton_available
 from fcnlab.models import FCN, HEADS, Backbone, Interpolation, PaperBackbone, TimmBackbone, TransposedUpsampler
-from fcnlab.models.backbone import load_weights
+from fcnlab.models.backbones.base import load_weights
+from fcnlab.models.backbones.timm import find_fit
 from fcnlab.models.heads import CoarseHead, Head
-from fcnlab.models.timm_backbone import find_fit
-from fcnlab.spec import config
-from fcnlab.spec.config import Recipe, Upsampler, Variant
-from fcnlab.streams import stream
+from fcnlab.seeding import stream
 from fcnlab.training import optim
 from fcnlab.training.distributed import ALONE, Group, share_statistics
 from fcnlab.training.fast_norm import use_fast_batch_norm
+from fcnlab.training.fast_pooling import replace_max_pooling
 from fcnlab.training.freezing import freeze, hold_batch_norm
-from fcnlab.training.fused import FusedUpsampleLoss, fusible
+from fcnlab.training.fused_loss import FusedUpsampleLoss, fusible
 from fcnlab.training.losses import Loss, median_frequency
 from fcnlab.training.optim import MovingAverage
-from fcnlab.training.pooling import replace_max_pooling
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ def _loss(
     return loss
 
 
-def _schedule(spec: config.Schedule, epochs: int, steps: int) -> optim.Schedule:
+def _schedule(spec: ScheduleConfig, epochs: int, steps: int) -> optim.Schedule:
     given = spec.model_dump(exclude={"warmup_epochs"})
     return optim.schedule(steps=epochs * steps, warmup=round(spec.warmup_epochs * steps), **given)
 

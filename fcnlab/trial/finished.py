@@ -9,12 +9,12 @@ from pathlib import Path
 from pydantic import ValidationError
 from torch import Tensor
 
+from fcnlab.config.trial import Trial
+from fcnlab.config.variant import Variant
 from fcnlab.errors import ModelError, RunError
+from fcnlab.lab import Lab
 from fcnlab.models import FCN
-from fcnlab.models.backbone import read_state
-from fcnlab.places import Lab
-from fcnlab.spec.config import Variant
-from fcnlab.spec.trial import Trial
+from fcnlab.models.backbones.base import read_state
 from fcnlab.trial.build import build_model
 from fcnlab.trial.lookup import SHORT, find_folder
 from fcnlab.trial.record import Choice, Record, RunFolder, Scores

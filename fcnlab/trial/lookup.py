@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from fcnlab.errors import RunError
-from fcnlab.places import Lab
+from fcnlab.lab import Lab
 from fcnlab.trial.record import RunFolder
 
 SHORT = 12

@@ -29,8 +29,8 @@ from typing import IO, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from fcnlab.config.trial import Trial
 from fcnlab.errors import RunError
-from fcnlab.spec.trial import Trial
 
 Choice = Literal["last", "best"]
 """Which epoch of a trial is scored, and whose weights: its last, or the one that was best on val."""

@@ -15,16 +15,16 @@ from filelock import FileLock
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fcnlab import metrics
+from fcnlab.config.trial import Trial
 from fcnlab.data.decoded import DecodedSplit, open_decoded, release_resident
 from fcnlab.errors import ModelError
+from fcnlab.lab import Lab
+from fcnlab.metrics import confusion
 from fcnlab.models import FCN
-from fcnlab.models.backbone import read_state
+from fcnlab.models.backbones.base import read_state
 from fcnlab.models.fcn import take_over
-from fcnlab.places import Lab
+from fcnlab.seeding import stream
 from fcnlab.settings import CHECKPOINT_EVERY
-from fcnlab.spec.trial import Trial
-from fcnlab.streams import stream
 from fcnlab.training import cost, hardware
 from fcnlab.training.distributed import Group, join
 from fcnlab.training.evaluate import Predictions, SplitCounts, evaluate_split
@@ -33,6 +33,9 @@ from fcnlab.training.protocol import Protocol
 from fcnlab.trial.build import Training, build_model, build_training
 from fcnlab.trial.checkpoint import Checkpoints
 from fcnlab.trial.environment import environment
+from fcnlab.trial.launch import together
+from fcnlab.trial.metrics import number
+from fcnlab.trial.metrics import scores as figures_of
 from fcnlab.trial.record import (
     Cause,
     Choice,
@@ -45,9 +48,6 @@ from fcnlab.trial.record import (
     write_whole,
 )
 from fcnlab.trial.samples import SAMPLES, save_sample
-from fcnlab.trial.scoring import number
-from fcnlab.trial.scoring import scores as figures_of
-from fcnlab.trial.together import together
 
 
 class Paused(Exception):
@@ -180,8 +180,8 @@ class _RunOptions(NamedTuple):
 class _Counted(NamedTuple):
     """Counts [N, C, 3] of a split's images, and of their boundaries."""
 
-    counts: metrics.Counts
-    edges: metrics.Counts
+    counts: confusion.Counts
+    edges: confusion.Counts
 
 
 class _Run:
@@ -306,7 +306,7 @@ class _Run:
         """Score where it is due, and add the epoch to those that are done."""
         recipe = self.trial.recipe
         due = epoch.epoch % recipe.validate_every == 0 or epoch.epoch == recipe.epochs
-        val = metrics.figures(self._validate(last=epoch.epoch == recipe.epochs)) if due else None
+        val = confusion.figures(self._validate(last=epoch.epoch == recipe.epochs)) if due else None
         if val is not None and val.miou > self.best[0]:
             self.best = (val.miou, epoch.epoch)
             self.best_state = {name: value.cpu().clone() for name, value in self.scored.state_dict().items()}
@@ -322,7 +322,7 @@ class _Run:
             )
         )
 
-    def _validate(self, *, last: bool) -> metrics.Counts:
+    def _validate(self, *, last: bool) -> confusion.Counts:
         """Count val as the network is now; all that is kept of the last epoch is counted with it, in the same pass."""
         if not last:
             return self._counts(self._val).areas

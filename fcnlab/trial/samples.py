@@ -7,8 +7,8 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
+from fcnlab.data.datasets.palette import palette_image
 from fcnlab.data.decoded import Decoded
-from fcnlab.data.palette import palette_image
 
 SAMPLES = 8
 """How many images of the reported split are kept."""

@@ -13,7 +13,7 @@ from fcnlab.bench import peer
 from fcnlab.bench.data import BATCH, CROP, compare
 from fcnlab.cli import app
 from fcnlab.errors import DataError
-from fcnlab.places import Lab
+from fcnlab.lab import Lab
 
 
 def test_it_compares_on_generated_images_without_a_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

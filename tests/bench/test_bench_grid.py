@@ -11,7 +11,7 @@ import pytest
 
 from fcnlab.bench import grid, images
 from fcnlab.errors import RunError
-from fcnlab.places import Lab
+from fcnlab.lab import Lab
 from fcnlab.trial.record import RunFolder
 from tests.records import finished
 

@@ -18,7 +18,7 @@ from fcnlab.bench.machine import Machine
 from fcnlab.bench.performance import page
 from fcnlab.bench.sides import KEEPING, OURS, PEERS, Lap, Setting
 from fcnlab.errors import DataError, RunError, SpecError
-from fcnlab.places import Lab
+from fcnlab.lab import Lab
 from fcnlab.training import cost
 
 torch.set_num_threads(1)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from fcnlab.bench.sides import Lap, Setting
-from fcnlab.data.voc import Voc2012
+from fcnlab.data.datasets.voc import Voc2012
 from fcnlab.errors import RunError
 
 GPU = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu"

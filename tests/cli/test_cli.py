@@ -18,8 +18,8 @@ import typer.main
 import yaml
 
 from fcnlab import cli
-from fcnlab.places import Lab
-from fcnlab.spec import catalog
+from fcnlab.config import registry
+from fcnlab.lab import Lab
 from tests.cli.conftest import Call, Said
 from tests.conftest import SMOKE, write_grid
 
@@ -250,7 +250,7 @@ def test_the_registry_lists_one_kind_by_either_number(fcnlab: Call) -> None:
 def test_the_registry_lists_every_name_of_every_kind(fcnlab: Call) -> None:
     out = fcnlab("registry", "list").out
     rows = {tuple(cell.strip() for cell in line.split("│")[1:3]) for line in out.splitlines() if line.startswith("│")}
-    known = catalog.builtin()
+    known = registry.builtin()
     assert {(kind, name) for kind in known.entries for name in known.names(kind)} <= rows
 
 
@@ -265,12 +265,12 @@ def test_a_search_finds_names_and_descriptions_in_any_case(fcnlab: Call) -> None
 
 
 def test_an_entry_is_shown_as_the_yaml_that_says_it(fcnlab: Call) -> None:
-    known = catalog.builtin()
+    known = registry.builtin()
     for kind, entries in known.entries.items():
         for name, entry in entries.items():
             shown = yaml.safe_load(fcnlab("registry", "show", kind, name).out)
             assert list(shown) == [name]
-            assert catalog.KINDS[kind].model_validate(shown[name]) == entry
+            assert registry.KINDS[kind].model_validate(shown[name]) == entry
 
 
 def test_a_shown_entry_can_be_put_into_a_labs_registry(fcnlab: Call, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from fcnlab.places import Lab
-from fcnlab.spec.config import Dataset
+from fcnlab.config.dataset import Dataset
+from fcnlab.lab import Lab
 from tests.cli.conftest import Call, Said
 from tests.cli.test_cli import refused
 
@@ -237,7 +237,7 @@ def test_without_a_split_to_validate_on_test_is_scored(call: Call, tmp_path: Pat
         fill(tmp_path / "mine/images" / split, tmp_path / "mine/masks" / split, f"{split}1", [0, 1])
     assert add(call).code == 0
     assert entries()["mine"]["splits"] == {"val": "test"}
-    spec = Lab.find().catalog.get("dataset", "mine")
+    spec = Lab.find().registry.get("dataset", "mine")
     assert isinstance(spec, Dataset) and spec.used_splits == ("train", "test")
 
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from fcnlab.data.cache import INDEX, PIXELS, caches
+from fcnlab.data.cache.format import INDEX, PIXELS, caches
 from tests.cli.conftest import Call
 
 

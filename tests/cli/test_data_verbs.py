@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcnlab.data import sources
-from fcnlab.data.fetch import ARCHIVES
-from fcnlab.data.sources import Archive, Source
+from fcnlab.data.download import sources
+from fcnlab.data.download.fetch import ARCHIVES
+from fcnlab.data.download.sources import Archive, Source
 from tests.cli.conftest import Call, Said
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fcnlab.execute.plan import Plan, make_plan
-from fcnlab.places import Lab
+from fcnlab.lab import Lab
+from fcnlab.runner.plan import Plan, make_plan
 from tests.cli.conftest import Call
 from tests.conftest import SMOKE, write_grid
 from tests.records import finished

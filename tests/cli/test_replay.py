@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fcnlab.places import Lab
+from fcnlab.lab import Lab
 from fcnlab.trial.record import RunFolder
 from fcnlab.trial.run import run_trial
 from tests.cli.conftest import Call

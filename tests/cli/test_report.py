@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fcnlab.execute.plan import make_plan
-from fcnlab.spec.grid import Grid
+from fcnlab.config.grid.grid import Grid
+from fcnlab.runner.plan import make_plan
 from tests.cli.conftest import Call
 from tests.report.evidence import RIGHT, finish, finished_lab
 
@@ -55,7 +55,7 @@ def test_what_cannot_be_shown_is_one_line_and_nothing_is_written(
 
 
 def test_strict_refuses_what_is_not_comparable(fcnlab: Call, grid: Grid) -> None:
-    from fcnlab.places import Lab
+    from fcnlab.lab import Lab
 
     planned = make_plan(grid, Lab.find(grid.path)).trials[1]
     finish(planned, RIGHT[planned.trial.names["head"]], parts=2)

@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from fcnlab.metrics import figures
-from fcnlab.places import Lab
+from fcnlab.inference.load import load
+from fcnlab.lab import Lab
+from fcnlab.metrics.confusion import figures
 from fcnlab.trial.record import RunFolder
 from fcnlab.trial.run import run_trial
-from fcnlab.use.load import load
 from tests.cli.conftest import Call
 from tests.conftest import SMOKE, arrays_of, write_grid
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import ColorJitter
 
-from fcnlab.data.augment import Augmentation, Blur, Jitter, Placement
-from fcnlab.data.base import IGNORE
+from fcnlab.data.augmentation import Augmentation, Blur, Jitter, Placement
+from fcnlab.data.datasets.base import IGNORE
 from fcnlab.data.decoded import Decoded
 from fcnlab.data.windows import Window, resized_image, resized_label
 

@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fcnlab.data.augment import Augmentation, Blur, Jitter
-from fcnlab.data.base import Sample, Split
+from fcnlab.data.augmentation import Augmentation, Blur, Jitter
 from fcnlab.data.batches import Compiled, Plain, Reused, TrainingBatches, grey_levels, normalised
+from fcnlab.data.datasets.base import Sample, Split
+from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.decoded import Decoded, DecodedSplit
-from fcnlab.data.shapes import Shapes
 from fcnlab.errors import DataError
 from fcnlab.kernels import augment as kernel
 from fcnlab.kernels.build import library
-from fcnlab.streams import stream
+from fcnlab.seeding import stream
 
 RANDOM = Augmentation((12, 16), (0.5, 2.0), 0.5, (0, 0, 0))
 PLAIN = Augmentation((16, 16), None, 0.0, (0, 0, 0))

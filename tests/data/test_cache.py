@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcnlab.data import cache, cache_build, cache_upkeep
-from fcnlab.data.cache import Mapped, cache_key, caches
-from fcnlab.data.cache_build import NoCache, ensure, mapped
-from fcnlab.data.camvid import CamVid
-from fcnlab.data.fingerprint import cache_folder
-from fcnlab.data.shapes import Shapes
+from fcnlab.data.cache import build, format, maintenance
+from fcnlab.data.cache.build import NoCache, ensure, mapped
+from fcnlab.data.cache.format import Mapped, cache_key, caches
+from fcnlab.data.datasets.camvid import CamVid
+from fcnlab.data.datasets.fingerprint import cache_folder
+from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.errors import DataError
 
 SIZES = ((6, 8), (5, 9), (1, 1), (7, 3))
@@ -33,7 +33,7 @@ SIZES = ((6, 8), (5, 9), (1, 1), (7, 3))
 @pytest.fixture(autouse=True)
 def _says_again() -> None:
     """What is said once in a process is said once in a test."""
-    cache_build.say.cache_clear()
+    build.say.cache_clear()
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_the_key_follows_all_that_decides_the_pixels_and_nothing_else(
     keys = {before, cache_key(elsewhere, "val"), cache_key(Renumbered(camvid.root), "train")}
     monkeypatch.setattr(Renumbered, "unlabelled", 13)
     keys.add(cache_key(Renumbered(camvid.root), "train"))
-    monkeypatch.setattr(cache, "VERSION", cache.VERSION + 1)
+    monkeypatch.setattr(format, "VERSION", format.VERSION + 1)
     keys.add(cache_key(camvid, "train"))
     assert len(keys) == 5
 
@@ -127,8 +127,8 @@ def test_a_changed_file_gives_a_new_cache(camvid: CamVid) -> None:
 
 SLOW = """
 import sys, time, zlib
-from fcnlab.data import cache_build
-from fcnlab.data.shapes import Shapes
+from fcnlab.data.cache import build
+from fcnlab.data.datasets.shapes import Shapes
 
 class Slow(Shapes):
     def split(self, name):
@@ -170,7 +170,7 @@ def test_of_several_processes_that_begin_at_once_one_decodes_and_all_have_the_sa
     code = """
 print("ready", flush=True)
 sys.stdin.readline()
-found = cache_build.ensure(dataset, "train")
+found = build.ensure(dataset, "train")
 print(found.index.key, zlib.crc32(found.pixels))
 """
     started = [process(code) for _ in range(4)]
@@ -189,18 +189,18 @@ print(found.index.key, zlib.crc32(found.pixels))
 
 @pytest.mark.parametrize(
     "point",
-    ["cache_build, '_probe'", "cache_build, '_Out'", "cache_build, 'seal'", "cache_build.os, 'fsync'"],
+    ["cache_build, '_probe'", "cache_build, '_Out'", "cache_build, 'seal'", "build.os, 'fsync'"],
     ids=["locked", "begun", "samples written", "all written"],
 )
 def test_a_build_that_is_killed_leaves_nothing_that_looks_complete_and_the_next_cleans_up(point: str) -> None:
     killed = process(f"stop_at({point})\ncache_build.ensure(dataset, 'train')")
     assert killed.stdout is not None and killed.stdout.readline() == "there\n"
-    being_made = [entry.state for entry in cache_upkeep.entries()]
+    being_made = [entry.state for entry in maintenance.entries()]
     killed.send_signal(signal.SIGKILL)
     killed.communicate(timeout=30)
     begun = "_probe" not in point
     assert being_made == ["being made"] * begun
-    assert [entry.state for entry in cache_upkeep.entries()] == ["interrupted"] * begun
+    assert [entry.state for entry in maintenance.entries()] == ["interrupted"] * begun
 
     other = Shapes(train=3, val=1, test=1, height=8, width=8, seed=1)
     found = ensure(other, "train")  # of another dataset: whoever comes next cleans up
@@ -213,7 +213,7 @@ def test_the_same_cache_is_made_after_a_build_that_was_killed() -> None:
     assert killed.stdout is not None and killed.stdout.readline() == "there\n"
     killed.kill()
     killed.communicate(timeout=30)
-    again = process("found = cache_build.ensure(dataset, 'train')\nprint(found.index.key)")
+    again = process("found = build.ensure(dataset, 'train')\nprint(found.index.key)")
     out, err = again.communicate(timeout=60)
     assert again.returncode == 0, err
     assert left() == [out.strip()]
@@ -297,7 +297,7 @@ def test_a_reserve_of_the_disk_is_left(
     camvid: CamVid, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(cache_folder())
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=cache_build.RESERVE))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=build.RESERVE))
     none_but_said(camvid, caplog, "is more than the 0.00 GiB", "fcnlab data cache clear", "FCNLAB_CACHE_BUDGET")
     many = Shapes(train=20, val=1, test=1, height=16, width=16, seed=0)
     none_but_said(many, caplog, "is more than the 0.00 GiB")
@@ -307,12 +307,12 @@ def test_a_split_that_is_much_too_large_is_not_begun(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FCNLAB_CACHE_BUDGET", str(2**-20))
-    monkeypatch.setattr(cache_build, "_write", lambda *_: pytest.fail("begun"))
+    monkeypatch.setattr(build, "_write", lambda *_: pytest.fail("begun"))
     none_but_said(Shapes(train=100, val=1, test=1, height=16, width=16, seed=0), caplog, "GiB")
 
 
 def test_the_budget_is_for_all_caches_together(camvid: CamVid, monkeypatch: pytest.MonkeyPatch) -> None:
-    size = (caches() / ensure(camvid, "train").index.key / cache.PIXELS).stat().st_size
+    size = (caches() / ensure(camvid, "train").index.key / format.PIXELS).stat().st_size
     monkeypatch.setenv("FCNLAB_CACHE_BUDGET", str((size + 100) / 2**30))
     with pytest.raises(NoCache, match="more than"):
         ensure(camvid, "val")
@@ -370,12 +370,12 @@ def test_files_that_change_while_they_are_decoded_are_not_kept(
 
 def sealed(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Change an index and seal it anew, as somebody would who means harm."""
-    said = json.loads((folder / cache.INDEX).read_text())
+    said = json.loads((folder / format.INDEX).read_text())
     change(said)
     raw = json.dumps(said).encode()
-    (folder / cache.INDEX).write_bytes(raw)
-    pixels = (folder / cache.PIXELS).read_bytes()
-    (folder / cache.PIXELS).write_bytes(pixels[: -cache.SEAL] + hashlib.sha256(raw).digest())
+    (folder / format.INDEX).write_bytes(raw)
+    pixels = (folder / format.PIXELS).read_bytes()
+    (folder / format.PIXELS).write_bytes(pixels[: -format.SEAL] + hashlib.sha256(raw).digest())
 
 
 def _of(folder: Path, name: str, change: Callable[[bytes], bytes]) -> None:
@@ -383,16 +383,16 @@ def _of(folder: Path, name: str, change: Callable[[bytes], bytes]) -> None:
 
 
 HARM: dict[str, Callable[[Path], object]] = {
-    "truncated pixels": lambda f: _of(f, cache.PIXELS, lambda raw: raw[:-40]),
-    "pixels that go on": lambda f: _of(f, cache.PIXELS, lambda raw: raw + bytes(40)),
-    "no pixels": lambda f: (f / cache.PIXELS).unlink(),
-    "empty pixels": lambda f: (f / cache.PIXELS).write_bytes(b""),
-    "no seal": lambda f: _of(f, cache.PIXELS, lambda raw: raw[:-32] + bytes(32)),
-    "torn index": lambda f: _of(f, cache.INDEX, lambda raw: raw[: len(raw) // 2]),
-    "no index": lambda f: (f / cache.INDEX).unlink(),
-    "empty index": lambda f: (f / cache.INDEX).write_bytes(b""),
-    "an index that is a list": lambda f: (f / cache.INDEX).write_bytes(b"[]"),
-    "an index of bytes": lambda f: (f / cache.INDEX).write_bytes(b"\xff\xfe"),
+    "truncated pixels": lambda f: _of(f, format.PIXELS, lambda raw: raw[:-40]),
+    "pixels that go on": lambda f: _of(f, format.PIXELS, lambda raw: raw + bytes(40)),
+    "no pixels": lambda f: (f / format.PIXELS).unlink(),
+    "empty pixels": lambda f: (f / format.PIXELS).write_bytes(b""),
+    "no seal": lambda f: _of(f, format.PIXELS, lambda raw: raw[:-32] + bytes(32)),
+    "torn index": lambda f: _of(f, format.INDEX, lambda raw: raw[: len(raw) // 2]),
+    "no index": lambda f: (f / format.INDEX).unlink(),
+    "empty index": lambda f: (f / format.INDEX).write_bytes(b""),
+    "an index that is a list": lambda f: (f / format.INDEX).write_bytes(b"[]"),
+    "an index of bytes": lambda f: (f / format.INDEX).write_bytes(b"\xff\xfe"),
     "a key that is not the folder's": lambda f: sealed(f, lambda said: said.update(key="0" * 32)),
     "a key that is a number": lambda f: sealed(f, lambda said: said.update(key=3)),
     "other ids": lambda f: sealed(f, lambda said: said["ids"].reverse()),
@@ -412,7 +412,7 @@ def test_what_is_torn_or_foreign_is_made_anew(camvid: CamVid, harm: str) -> None
     folder = caches() / ensure(camvid, "train").index.key
     HARM[harm](folder)
     assert pixels_of(ensure(camvid, "train")) == direct(camvid, "train")
-    assert [entry.state for entry in cache_upkeep.entries()] == ["complete"]
+    assert [entry.state for entry in maintenance.entries()] == ["complete"]
 
 
 def test_the_index_of_another_cache_is_found_out(camvid: CamVid, tmp_path: Path) -> None:
@@ -420,11 +420,11 @@ def test_the_index_of_another_cache_is_found_out(camvid: CamVid, tmp_path: Path)
     other = make_camvid(tmp_path / "other")
     Image.fromarray(np.zeros((6, 8, 3), dtype=np.uint8)).save(other.root / "train/train0.png")
     foreign = caches() / ensure(other, "train").index.key
-    shutil.copy(foreign / cache.INDEX, folder / cache.INDEX)
-    assert any(entry.state.startswith("broken: its index is that of") for entry in cache_upkeep.entries())
+    shutil.copy(foreign / format.INDEX, folder / format.INDEX)
+    assert any(entry.state.startswith("broken: its index is that of") for entry in maintenance.entries())
     assert pixels_of(ensure(camvid, "train")) == direct(camvid, "train")
-    _of(foreign, cache.INDEX, lambda raw: raw.replace(b'"made":"2', b'"made":"1'))  # of one key; only the seal tells
-    assert any(entry.state == "broken: its index is not that of its pixels" for entry in cache_upkeep.entries())
+    _of(foreign, format.INDEX, lambda raw: raw.replace(b'"made":"2', b'"made":"1'))  # of one key; only the seal tells
+    assert any(entry.state == "broken: its index is not that of its pixels" for entry in maintenance.entries())
     assert pixels_of(ensure(other, "train")) == direct(other, "train")
 
 
@@ -435,22 +435,22 @@ def test_the_index_of_another_cache_is_found_out(camvid: CamVid, tmp_path: Path)
 @pytest.mark.parametrize("place", ["first", "last"])
 def test_verification_names_the_sample_of_a_flipped_byte(camvid: CamVid, sample: int, place: str) -> None:
     found = ensure(camvid, "train")
-    (entry,) = cache_upkeep.entries()
-    assert list(cache_upkeep.faults(entry)) == []
+    (entry,) = maintenance.entries()
+    assert list(maintenance.faults(entry)) == []
     offset = int(found.index.places[sample, 0]) + (0 if place == "first" else int(found.index.sizes[sample]) - 1)
-    with (entry.folder / cache.PIXELS).open("r+b") as file:
+    with (entry.folder / format.PIXELS).open("r+b") as file:
         file.seek(offset)
         byte = file.read(1)[0]
         file.seek(offset)
         file.write(bytes([byte ^ 1]))
-    (fault,) = cache_upkeep.faults(entry)
+    (fault,) = maintenance.faults(entry)
     assert f"'train{sample}'" in fault and entry.key in fault
 
 
 def test_what_is_cleared_stays_with_those_who_have_mapped_it(camvid: CamVid) -> None:
     found = ensure(camvid, "train")
-    (entry,) = cache_upkeep.entries()
-    assert cache_upkeep.clear(entry)
+    (entry,) = maintenance.entries()
+    assert maintenance.clear(entry)
     assert left() == []
     assert pixels_of(found) == direct(camvid, "train")
     assert pixels_of(ensure(camvid, "train")) == direct(camvid, "train")
@@ -459,22 +459,22 @@ def test_what_is_cleared_stays_with_those_who_have_mapped_it(camvid: CamVid) -> 
 def test_what_is_being_made_is_not_cleared() -> None:
     maker = process("stop_at(cache_build, 'seal')\ncache_build.ensure(dataset, 'train')")
     assert maker.stdout is not None and maker.stdout.readline() == "there\n"
-    (entry,) = cache_upkeep.entries()
-    assert not cache_upkeep.clear(entry)
+    (entry,) = maintenance.entries()
+    assert not maintenance.clear(entry)
     assert left() == [f"{entry.key}.partial"]
     maker.kill()
     maker.communicate(timeout=30)
-    assert cache_upkeep.clear(entry)
+    assert maintenance.clear(entry)
     assert left() == []
 
 
 def test_unused_caches_are_those_not_used_for_so_long(camvid: CamVid) -> None:
     old, new = ensure(camvid, "train").index.key, ensure(camvid, "val").index.key
-    os.utime(caches() / old / cache.INDEX, (0, 0))
-    assert [entry.key for entry in cache_upkeep.unused(timedelta(days=30))] == [old]
-    assert [entry.key for entry in cache_upkeep.entries()] == [new, old]
+    os.utime(caches() / old / format.INDEX, (0, 0))
+    assert [entry.key for entry in maintenance.unused(timedelta(days=30))] == [old]
+    assert [entry.key for entry in maintenance.entries()] == [new, old]
     ensure(camvid, "train")
-    assert cache_upkeep.unused(timedelta(days=30)) == [], "it was used"
+    assert maintenance.unused(timedelta(days=30)) == [], "it was used"
 
 
 def test_what_is_no_cache_is_neither_listed_nor_swept(camvid: CamVid) -> None:
@@ -482,5 +482,5 @@ def test_what_is_no_cache_is_neither_listed_nor_swept(camvid: CamVid) -> None:
         (caches() / name).mkdir(parents=True)
         (caches() / name / "photo.jpg").write_bytes(b"mine")
     key = ensure(camvid, "train").index.key
-    assert [entry.key for entry in cache_upkeep.entries()] == [key]
+    assert [entry.key for entry in maintenance.entries()] == [key]
     assert len(list(caches().rglob("photo.jpg"))) == 3

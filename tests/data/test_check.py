@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from fcnlab.data.base import FileDataset, Pixels
-from fcnlab.data.camvid import CamVid
-from fcnlab.data.check import Checked, check_splits
-from fcnlab.data.folder import Folder, Layout
+from fcnlab.data.datasets.base import FileDataset, Pixels
+from fcnlab.data.datasets.camvid import CamVid
+from fcnlab.data.datasets.folder import Folder, Layout
+from fcnlab.data.datasets.shapes import Shapes
+from fcnlab.data.datasets.voc import Voc2012
+from fcnlab.data.inspection.check import Checked, check_splits
 from fcnlab.data.parallel import on_all_cores
-from fcnlab.data.shapes import Shapes
-from fcnlab.data.voc import Voc2012
 from fcnlab.errors import DataError
 
 HEIGHT, WIDTH = 6, 8

@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
-from fcnlab.data.ade20k import Ade20k
-from fcnlab.data.base import FileDataset, Pixels
-from fcnlab.data.camvid import CamVid
-from fcnlab.data.catalog import FILE_DATASETS
-from fcnlab.data.cityscapes import Cityscapes
-from fcnlab.data.folder import Folder, Layout
-from fcnlab.data.voc import Voc2012
+from fcnlab.config.dataset import Dataset
+from fcnlab.config.registry import builtin
+from fcnlab.data.datasets.ade20k import Ade20k
+from fcnlab.data.datasets.base import FileDataset, Pixels
+from fcnlab.data.datasets.camvid import CamVid
+from fcnlab.data.datasets.cityscapes import Cityscapes
+from fcnlab.data.datasets.folder import Folder, Layout
+from fcnlab.data.datasets.table import FILE_DATASETS
+from fcnlab.data.datasets.voc import Voc2012
 from fcnlab.errors import DataError
-from fcnlab.spec.catalog import builtin
-from fcnlab.spec.config import Dataset
 
 HEIGHT, WIDTH = 6, 8
 

@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcnlab.data import decoded as module
-from fcnlab.data.augment import Augmentation, Jitter
-from fcnlab.data.base import Dataset
-from fcnlab.data.cache import cache_key, caches, open_cache
-from fcnlab.data.camvid import CamVid
+from fcnlab.data.augmentation import Augmentation, Jitter
+from fcnlab.data.cache.format import cache_key, caches, open_cache
+from fcnlab.data.datasets.base import Dataset
+from fcnlab.data.datasets.camvid import CamVid
+from fcnlab.data.datasets.folder import Folder, Layout
+from fcnlab.data.datasets.shapes import Shapes
+from fcnlab.data.datasets.voc import Voc2012
 from fcnlab.data.decoded import (
     DEVICE_SHARE,
     Decoded,
@@ -27,9 +30,6 @@ from fcnlab.data.decoded import (
     open_decoded,
     release_resident,
 )
-from fcnlab.data.folder import Folder, Layout
-from fcnlab.data.shapes import Shapes
-from fcnlab.data.voc import Voc2012
 
 extents = st.integers(1, 20)
 sizes = st.lists(st.tuples(extents, extents), min_size=1, max_size=6)

@@ -23,10 +23,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fcnlab.data.archive import unpack
-from fcnlab.data.download import Unreachable, download, origin_of, part_of
-from fcnlab.data.fetch import ARCHIVES, RECORD, fetch
-from fcnlab.data.sources import SOURCES, Archive, Source
+from fcnlab.data.download.archive import unpack
+from fcnlab.data.download.client import Unreachable, download, origin_of, part_of
+from fcnlab.data.download.fetch import ARCHIVES, RECORD, fetch
+from fcnlab.data.download.sources import SOURCES, Archive, Source
 from fcnlab.errors import DataError
 
 PAUSES = (0.0, 0.0, 0.0)
@@ -206,7 +206,7 @@ def test_the_pauses_grow_and_what_arrives_starts_them_anew(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr("fcnlab.data.download.time.sleep", slept.append)
+    monkeypatch.setattr("fcnlab.data.download.client.time.sleep", slept.append)
     site.files["/a"] = CONTENT
     site.cuts = [0, 0, 1000, 0, 0]
     assert bring(site, tmp_path / "a", pauses=(1.0, 2.0, 4.0)) == CONTENT
@@ -605,9 +605,10 @@ def test_a_second_fetch_at_the_same_time_is_refused(site: Site, tmp_path: Path) 
 
 KILLED = """
 import sys
-from fcnlab.data import archive, download
-from fcnlab.data.fetch import fetch
-from fcnlab.data.sources import Archive, Source
+from fcnlab.data.download import archive
+from fcnlab.data.download import client
+from fcnlab.data.download.fetch import fetch
+from fcnlab.data.download.sources import Archive, Source
 
 class Slow:
     def say(self, line): pass
@@ -616,7 +617,7 @@ class Slow:
             print("there", flush=True)
             sys.stdin.read()  # until killed
 
-download.CHUNK = archive.CHUNK = 100_000
+client.CHUNK = archive.CHUNK = 100_000
 source = Source("set", (Archive("set.tar", (sys.argv[1],), "top", checksum=sys.argv[2]),), {"*.bin": 1}, 10**7, "", "")
 fetch("mine", source, __import__("pathlib").Path(sys.argv[3]), Slow())
 """

@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fcnlab.data.base import FileDataset, Pixels
-from fcnlab.data.camvid import CamVid
-from fcnlab.data.fingerprint import cache_folder, file_digest
-from fcnlab.data.voc import Voc2012
+from fcnlab.data.datasets.base import FileDataset, Pixels
+from fcnlab.data.datasets.camvid import CamVid
+from fcnlab.data.datasets.fingerprint import cache_folder, file_digest
+from fcnlab.data.datasets.voc import Voc2012
 from fcnlab.errors import DataError
 
 HEIGHT, WIDTH = 6, 8

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fcnlab.data.camvid import CamVid
-from fcnlab.data.folder import Folder, Layout, divide, index, named_splits
-from fcnlab.data.labels import Colours, Ids, runs
+from fcnlab.config.dataset import Dataset
+from fcnlab.config.yaml_file import check
+from fcnlab.data.datasets.camvid import CamVid
+from fcnlab.data.datasets.folder import Folder, Layout, divide, index, named_splits
+from fcnlab.data.datasets.labels import Colours, Ids, runs
 from fcnlab.errors import DataError, SpecError
-from fcnlab.places import Lab
-from fcnlab.spec.config import Dataset
-from fcnlab.spec.files import check
+from fcnlab.lab import Lab
 
 SHAPE = (4, 5)
 WHERE = Path("mask.png")

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from fcnlab.data.augment import Augmentation, Jitter
-from fcnlab.data.base import IGNORE, Sample
+from fcnlab.data.augmentation import Augmentation, Jitter
 from fcnlab.data.batches import TrainingBatches
+from fcnlab.data.datasets.base import IGNORE, Sample
+from fcnlab.data.datasets.palette import palette
+from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.decoded import DecodedSplit
-from fcnlab.data.palette import palette
-from fcnlab.data.shapes import Shapes
-from fcnlab.report.picture import GAP, HEADING, WIDTH
-from fcnlab.report.preview import OPACITY, Shown, choose, rows, sheet
+from fcnlab.report.gallery.picture import GAP, HEADING, WIDTH
+from fcnlab.report.gallery.preview import OPACITY, Shown, choose, rows, sheet
 
 SHAPES = Shapes(train=6, val=2, test=2, height=40, width=WIDTH, seed=0)
 TRAIN = SHAPES.split("train")
@@ -91,6 +91,6 @@ def test_without_augmentation_a_row_is_the_sample_alone() -> None:
 
 
 def test_a_sheet_without_draws_needs_no_torch() -> None:
-    code = "import sys, fcnlab.report.preview; print('torch' in sys.modules)"
+    code = "import sys, fcnlab.report.gallery.preview; print('torch' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout == "False\n"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fcnlab.data.camvid import CamVid
-from fcnlab.data.voc import Voc2012
+from fcnlab.data.datasets.camvid import CamVid
+from fcnlab.data.datasets.voc import Voc2012
 
 
 def test_the_splits_have_the_documented_numbers_of_images(real_data: Path) -> None:

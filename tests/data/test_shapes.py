@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcnlab.data.base import IGNORE, Sample
-from fcnlab.data.shapes import Shapes
+from fcnlab.data.datasets.base import IGNORE, Sample
+from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.errors import DataError
 
 OPTIONS = {"train": 3, "val": 1, "test": 1, "height": 96, "width": 128, "seed": 0}

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from fcnlab.data.base import IGNORE, Dataset, FileDataset, Sample, Split
-from fcnlab.data.camvid import CamVid
-from fcnlab.data.stats import median_frequency, split_stats
-from fcnlab.data.voc import Voc2012
+from fcnlab.data.datasets.base import IGNORE, Dataset, FileDataset, Sample, Split
+from fcnlab.data.datasets.camvid import CamVid
+from fcnlab.data.datasets.voc import Voc2012
+from fcnlab.data.inspection.stats import median_frequency, split_stats
 from fcnlab.errors import DataError
 from fcnlab.training import losses
 

@@ -10,18 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcnlab.data.augment import Augmentation, Jitter
+from fcnlab.data.augmentation import Augmentation, Jitter
 from fcnlab.data.batches import TrainingBatches
+from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.decoded import DecodedSplit
-from fcnlab.data.shapes import Shapes
 from fcnlab.models import FCN, TransposedUpsampler
 from fcnlab.settings import DEVICE_VARIABLE
 from fcnlab.training import hardware, step
+from fcnlab.training.fast_pooling import replace_max_pooling
 from fcnlab.training.fit import Epoch, fit
-from fcnlab.training.fused import FusedUpsampleLoss, fusible
+from fcnlab.training.fused_loss import FusedUpsampleLoss, fusible
 from fcnlab.training.losses import Loss
 from fcnlab.training.optim import MovingAverage, optimizer
-from fcnlab.training.pooling import replace_max_pooling
 from fcnlab.trial.build import build_model
 from tests.gpu.test_fake_training import variant
 from tests.training.test_fused import Ending, close, labels_of, slopes

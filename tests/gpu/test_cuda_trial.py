@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.decoded import DecodedSplit
-from fcnlab.data.shapes import Shapes
-from fcnlab.places import Lab
+from fcnlab.lab import Lab
 from fcnlab.settings import DEVICE_VARIABLE
 from fcnlab.training import hardware
 from fcnlab.training.evaluate import evaluate_split

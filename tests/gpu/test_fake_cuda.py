@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fcnlab.metrics import joint_counts
+from fcnlab.metrics.confusion import joint_counts
 from tests.gpu.fake import CUDA, HiddenSynchronisation, fake_cuda, on_cuda
 
 WAITING: dict[str, Callable[[Tensor, Tensor], Any]] = {

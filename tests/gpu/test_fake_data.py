@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from fcnlab.data.augment import Augmentation, Blur, Jitter
+from fcnlab.data.augmentation import Augmentation, Blur, Jitter
 from fcnlab.data.batches import TrainingBatches
+from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.decoded import DecodedSplit, DeviceSplit
-from fcnlab.data.shapes import Shapes
-from fcnlab.metrics import figures
+from fcnlab.metrics.confusion import figures
 from fcnlab.training.evaluate import evaluate_split
-from fcnlab.training.predict import predictions
+from fcnlab.training.inference import predictions
 from fcnlab.training.protocol import Protocol
 from tests.gpu.fake import CUDA, FREE_MEMORY, Watch, fake_cuda
 from tests.gpu.test_fake_training import symbolic_model

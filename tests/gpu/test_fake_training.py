@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from fcnlab.config.registry import builtin
+from fcnlab.config.variant import Backbone, Head, Upsampler, Variant
 from fcnlab.models import FCN
-from fcnlab.spec.catalog import builtin
-from fcnlab.spec.config import Backbone, Head, Upsampler, Variant
 from fcnlab.training import hardware
+from fcnlab.training.fast_pooling import MaxPool2d, replace_max_pooling
 from fcnlab.training.fit import fit
-from fcnlab.training.fused import FusedUpsampleLoss, fusible
+from fcnlab.training.fused_loss import FusedUpsampleLoss, fusible
 from fcnlab.training.losses import Loss
 from fcnlab.training.optim import OPTIMIZERS, MovingAverage, optimizer
-from fcnlab.training.pooling import MaxPool2d, replace_max_pooling
 from fcnlab.trial.build import build_model
 from tests.gpu.fake import CUDA, Watch, fake_cuda, on_cuda
 

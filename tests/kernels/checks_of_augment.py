@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fcnlab.data.augment import Augmentation, Blur, Jitter, Placement
-from fcnlab.data.base import Sample, Split
+from fcnlab.data.augmentation import Augmentation, Blur, Jitter, Placement
 from fcnlab.data.batches import Plain, TrainingBatches, grey_levels
+from fcnlab.data.datasets.base import Sample, Split
 from fcnlab.data.decoded import DecodedSplit, DeviceSplit
 from fcnlab.data.windows import Window, resized_label
 from fcnlab.kernels.switch import triton_available

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fcnlab.boundary import boundary_counts
 from fcnlab.kernels.switch import triton_available
 from fcnlab.kernels.triton_counts import launch
-from fcnlab.metrics import area_counts
+from fcnlab.metrics.boundary import boundary_counts
+from fcnlab.metrics.confusion import area_counts
 from tests.kernels.on_triton import COMPILED, DEVICE, examples
 from tests.test_boundary import by_hand as boundary_by_hand
 

@@ -11,8 +11,8 @@ from fcnlab.kernels.cross_entropy import PixelLoss, cross_entropy_, plain
 from fcnlab.kernels.switch import triton_available
 from fcnlab.kernels.triton_cross_entropy import launch
 from fcnlab.models import TransposedUpsampler
-from fcnlab.training import fused
-from fcnlab.training.fused import FusedUpsampleLoss
+from fcnlab.training import fused_loss
+from fcnlab.training.fused_loss import FusedUpsampleLoss
 from fcnlab.training.losses import Loss
 from tests.kernels.on_triton import COMPILED, DEVICE, INTERPRETED, assert_a_graph_replays, examples
 from tests.kernels.test_cross_entropy import batch, torchs
@@ -131,7 +131,7 @@ def test_upsampling_and_loss_together_have_the_plain_gradients(
     channels: str, bias: bool, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    monkeypatch.setitem(fused.NUMBERS, DEVICE.type, chunk)
+    monkeypatch.setitem(fused_loss.NUMBERS, DEVICE.type, chunk)
     up = TransposedUpsampler(5, 8, start="random", channels=channels, bias=bias).to(DEVICE)  # type: ignore[arg-type]
     scores = torch.randn(2, 5, 3, 4, device=DEVICE, requires_grad=True)
     labels = labels_of((2, 24, 30), 5, 0).to(DEVICE)

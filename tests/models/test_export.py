@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
 
+from fcnlab.config.registry import builtin
+from fcnlab.config.variant import Variant
+from fcnlab.inference.pooling import pooling_of_any_size
 from fcnlab.models import FCN
-from fcnlab.spec.catalog import builtin
-from fcnlab.spec.config import Variant
 from fcnlab.trial.build import build_model
-from fcnlab.use.pooling import pooling_of_any_size
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime runs the exported graphs")
 
@@ -34,12 +34,12 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def built(head: str, upsampler: str = "bilinear", backbone: str = "tiny-scratch") -> FCN:
-    catalog = builtin()
+    registry = builtin()
     spec = Variant.model_validate(
         {
-            "backbone": catalog.get("backbone", backbone).model_copy(update={"weights": "scratch"}),
-            "head": catalog.get("head", head),
-            "upsampler": catalog.get("upsampler", upsampler),
+            "backbone": registry.get("backbone", backbone).model_copy(update={"weights": "scratch"}),
+            "head": registry.get("head", head),
+            "upsampler": registry.get("upsampler", upsampler),
         }
     )
     return build_model(spec, 3, seed=0)

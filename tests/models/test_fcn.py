@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fcnlab.config.registry import builtin
+from fcnlab.config.variant import Variant
 from fcnlab.errors import ModelError
 from fcnlab.models import FCN, HEADS, Backbone, TimmBackbone, TransposedUpsampler
-from fcnlab.models.backbone import load_weights
-from fcnlab.spec.catalog import builtin
-from fcnlab.spec.config import Variant
+from fcnlab.models.backbones.base import load_weights
 from fcnlab.trial.build import build_model
 
 torch.set_num_threads(1)
@@ -28,12 +28,12 @@ HEAD_NAMES = SKIP_HEADS + [n for n, type_ in TYPES.items() if type_ == "dilated"
 
 
 def variant(backbone: str = "tiny-scratch", head: str = "fcn8s", upsampler: str = "bilinear") -> Variant:
-    catalog = builtin()
+    registry = builtin()
     return Variant.model_validate(
         {
-            "backbone": catalog.get("backbone", backbone).model_copy(update={"weights": "scratch"}),
-            "head": catalog.get("head", head),
-            "upsampler": catalog.get("upsampler", upsampler),
+            "backbone": registry.get("backbone", backbone).model_copy(update={"weights": "scratch"}),
+            "head": registry.get("head", head),
+            "upsampler": registry.get("upsampler", upsampler),
         }
     )
 

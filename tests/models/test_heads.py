@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torchvision.models.segmentation import FCN_ResNet50_Weights, fcn_resnet50
 
 import fcnlab
+from fcnlab.config.registry import builtin
+from fcnlab.config.variant import Upsampler, Variant
 from fcnlab.models import FCN, HEADS, TransposedUpsampler, bilinear_kernel
-from fcnlab.spec.catalog import builtin
-from fcnlab.spec.config import Upsampler, Variant
 from fcnlab.training.cost import gmacs, parameters
 from fcnlab.trial.build import build_model
 
@@ -24,12 +24,12 @@ SKIPS = ["fcn16s", "fcn8s", "fcn4s", "fcn16s-concat", "fcn8s-concat", "fcn16s-at
 
 
 def variant(head: str, upsampler: str | Upsampler = "bilinear", backbone: str = "tiny-scratch", **more: Any) -> Variant:
-    catalog = builtin()
-    found = catalog.get("upsampler", upsampler) if isinstance(upsampler, str) else upsampler
+    registry = builtin()
+    found = registry.get("upsampler", upsampler) if isinstance(upsampler, str) else upsampler
     return Variant.model_validate(
         {
-            "backbone": catalog.get("backbone", backbone).model_copy(update={"weights": "scratch"}),
-            "head": catalog.get("head", head).model_copy(update=more),
+            "backbone": registry.get("backbone", backbone).model_copy(update={"weights": "scratch"}),
+            "head": registry.get("head", head).model_copy(update=more),
             "upsampler": found,
         }
     )

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 import fcnlab
+from fcnlab.config.registry import builtin
 from fcnlab.errors import ModelError, SpecError
+from fcnlab.lab import Lab
 from fcnlab.models import HEADS
 from fcnlab.models.heads import Head
 from fcnlab.models.heads.base import MakeUpsampler, require
-from fcnlab.places import Lab
-from fcnlab.spec.catalog import builtin
 from fcnlab.trial import build
 from fcnlab.trial.run import run_trial
 from tests.conftest import write_grid

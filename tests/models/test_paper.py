@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fcnlab.config.registry import builtin
+from fcnlab.config.variant import Variant
 from fcnlab.errors import ModelError
 from fcnlab.models import FCN, HEADS, Backbone, PaperBackbone, TimmBackbone, TransposedUpsampler
-from fcnlab.models.backbone import IMAGENET_MEAN, IMAGENET_STD, load_state, load_weights
-from fcnlab.spec.catalog import builtin
-from fcnlab.spec.config import Variant
+from fcnlab.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, load_state, load_weights
 from fcnlab.training.freezing import freeze
 from fcnlab.trial.build import build_model
 
@@ -30,10 +30,10 @@ PAPER = [name for name in builtin().names("variant") if name.endswith("-paper")]
 
 
 def named(name: str, weights: str = "scratch") -> Variant:
-    catalog = builtin()
-    entry: Any = catalog.get("variant", name)
-    backbone = catalog.get("backbone", entry.backbone).model_copy(update={"weights": weights})
-    head, upsampler = catalog.get("head", entry.head), catalog.get("upsampler", entry.upsampler)
+    registry = builtin()
+    entry: Any = registry.get("variant", name)
+    backbone = registry.get("backbone", entry.backbone).model_copy(update={"weights": weights})
+    head, upsampler = registry.get("head", entry.head), registry.get("upsampler", entry.upsampler)
     return Variant.model_validate({"backbone": backbone, "head": head, "upsampler": upsampler})
 
 

@@ -9,12 +9,13 @@ import timm
 import torch
 from torch import nn
 
-from fcnlab.data.shapes import Shapes
+from fcnlab.config.recipe import Recipe
+from fcnlab.config.registry import builtin
+from fcnlab.config.variant import Backbone, Head, NamedVariant, Upsampler, Variant
+from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.models import FCN, PaperBackbone, TimmBackbone
 from fcnlab.models.heads import HEADS
-from fcnlab.spec.catalog import builtin
-from fcnlab.spec.config import Backbone, Head, NamedVariant, Recipe, Upsampler, Variant
-from fcnlab.training.fused import FusedUpsampleLoss
+from fcnlab.training.fused_loss import FusedUpsampleLoss
 from fcnlab.trial.build import build_model, build_training
 
 torch.set_num_threads(1)

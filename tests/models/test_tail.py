@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 import fcnlab
+from fcnlab.config.grid.grid import resolve
+from fcnlab.config.registry import builtin
 from fcnlab.errors import ModelError, SpecError
 from fcnlab.models import TimmBackbone
-from fcnlab.models.backbone import load_weights
-from fcnlab.spec.catalog import builtin
-from fcnlab.spec.grid import resolve
+from fcnlab.models.backbones.base import load_weights
 from fcnlab.training.freezing import freeze, hold_batch_norm
 
 torch.set_num_threads(1)

@@ -10,10 +10,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from fcnlab.config.registry import builtin
+from fcnlab.config.variant import Variant
 from fcnlab.errors import ModelError
 from fcnlab.models import FCN, HEADS, Interpolation, TimmBackbone
-from fcnlab.spec.catalog import builtin
-from fcnlab.spec.config import Variant
 from fcnlab.trial.build import build_model
 
 torch.set_num_threads(1)

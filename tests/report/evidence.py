@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fcnlab.data.palette import palette_image
-from fcnlab.execute.plan import Planned, make_plan
-from fcnlab.metrics import figures
-from fcnlab.places import Lab
-from fcnlab.spec.grid import Grid
+from fcnlab.config.grid.grid import Grid
+from fcnlab.data.datasets.palette import palette_image
+from fcnlab.lab import Lab
+from fcnlab.metrics.confusion import figures
+from fcnlab.runner.plan import Planned, make_plan
 from fcnlab.trial.record import Cost, Environment, EpochRecord, Record, Scores
 from tests.conftest import SMOKE, write_grid
 

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 import fcnlab
-from fcnlab.execute.plan import make_plan
-from fcnlab.places import Lab
-from fcnlab.report import gallery
-from fcnlab.report.page import page as html_page
+from fcnlab.lab import Lab
+from fcnlab.report.gallery import selection as gallery
+from fcnlab.report.gallery.thumbnails import error_map, label_map
+from fcnlab.report.html.page import page as html_page
 from fcnlab.report.report import make_report
-from fcnlab.report.thumbnails import error_map, label_map
 from fcnlab.report.write import write_report, write_together
+from fcnlab.runner.plan import make_plan
 from tests.conftest import SMOKE, browser, write_grid
 from tests.report.evidence import THREE, finished_lab
 

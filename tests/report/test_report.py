@@ -12,22 +12,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fcnlab.analysis import paired_difference
 from fcnlab.errors import SpecError
-from fcnlab.execute.plan import make_plan
-from fcnlab.execute.publisher import open_book
-from fcnlab.places import Lab
-from fcnlab.report.compare import compare, find_side, images_table
-from fcnlab.report.evidence import gather
-from fcnlab.report.formats import to_html, to_latex
+from fcnlab.lab import Lab
+from fcnlab.report.charts.plots import front
+from fcnlab.report.comparison import compare, find_side, images_table
 from fcnlab.report.frame import trials_frame
 from fcnlab.report.machine import as_values, to_csv
 from fcnlab.report.planning import seeds_table
-from fcnlab.report.plots import front
+from fcnlab.report.records import gather
 from fcnlab.report.report import Report, make_report
-from fcnlab.report.tables import View
+from fcnlab.report.tables.cells import View
+from fcnlab.report.tables.formats import to_html, to_latex
 from fcnlab.report.write import together, write_report
-from fcnlab.statistics import paired_difference
-from fcnlab.tracking import trial_tags
+from fcnlab.runner.plan import make_plan
+from fcnlab.runner.publisher import open_tracker
+from fcnlab.tracking.mlflow import trial_tags
 from tests.conftest import REPOSITORY, write_grid
 from tests.report.evidence import RIGHT, THREE, finish, finished_lab
 
@@ -116,13 +116,13 @@ def test_a_stopped_cell_has_no_figure_though_its_trials_have_records(tmp_path: P
 
 def test_from_the_book_alone_the_report_is_the_same(made: tuple[Report, Lab], tmp_path: Path) -> None:
     here, lab = made
-    from fcnlab.execute.driver import sync
-    from fcnlab.execute.watch import Watcher
+    from fcnlab.runner.progress.base import Watcher
+    from fcnlab.runner.scheduler import sync
 
     assert sync(here.grid, lab, Watcher()).postponed is None
     away = Lab.find(lab=tmp_path, tracking_uri=lab.tracking_uri)
-    book = open_book(here.grid, away)
-    there = make_report(make_plan(here.grid, away), away, book)
+    tracker = open_tracker(here.grid, away)
+    there = make_report(make_plan(here.grid, away), away, tracker)
     pd.testing.assert_frame_equal(there.cells, here.cells)
     assert there.notes == here.notes
     assert not (tmp_path / "runs").exists()
@@ -252,7 +252,7 @@ def test_the_documentation_names_every_column(made: tuple[Report, Lab]) -> None:
     for part, columns in ((frame, report.trials.columns), (summary, report.cells.columns)):
         listed = [line.split("|")[1] for line in part.splitlines() if line.startswith("|")]
         assert set(re.findall(r"`([\w.]+)`", " ".join(listed))) | {"head"} == set(columns) | {"head"}
-    from fcnlab.report.columns import COLUMNS
+    from fcnlab.report.tables.columns import COLUMNS
 
     table = text.split("## The table")[1].split("### Markers")[0]
     said = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", table, re.MULTILINE))
@@ -301,9 +301,9 @@ def test_a_thousand_trials_are_a_frame_within_three_seconds(tmp_path: Path) -> N
 
 
 def test_plots_of_a_large_grid_show_a_part_and_say_so(made: tuple[Report, Lab]) -> None:
-    from fcnlab.report.judged import Judged
-    from fcnlab.report.plots import MOST_ROWS, MOST_SQUARES, plots
-    from fcnlab.report.style import to_svg
+    from fcnlab.report.charts.plots import MOST_ROWS, MOST_SQUARES, plots
+    from fcnlab.report.charts.style import to_svg
+    from fcnlab.report.significance import Judged
 
     report, _ = made
     one = report.judged.comparisons["fcn8s"]

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from fcnlab.report.formats import to_latex, to_markdown, to_terminal
 from fcnlab.report.frame import cells_frame as bare_cells_frame
-from fcnlab.report.judged import Judged, with_differences
-from fcnlab.report.tables import cell_table
+from fcnlab.report.significance import Judged, with_differences
+from fcnlab.report.tables.cells import cell_table
+from fcnlab.report.tables.formats import to_latex, to_markdown, to_terminal
 
 
 def trials(**figures: list[float]) -> pd.DataFrame:

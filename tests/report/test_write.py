@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fcnlab.places import Lab
+from fcnlab.lab import Lab
 from fcnlab.report.provenance import command
 
 GRID = """

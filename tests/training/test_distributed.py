@@ -13,19 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fcnlab.data.shapes import Shapes
+from fcnlab.config.grid.grid import resolve
+from fcnlab.config.recipe import Recipe
+from fcnlab.config.registry import builtin
+from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.errors import ModelError
 from fcnlab.models import FCN
-from fcnlab.spec.catalog import builtin
-from fcnlab.spec.config import Recipe
-from fcnlab.spec.grid import resolve
 from fcnlab.training.distributed import ALONE, Group, join, share_statistics
 from fcnlab.training.fit import Epoch
-from fcnlab.training.fused import FusedUpsampleLoss
+from fcnlab.training.fused_loss import FusedUpsampleLoss
 from fcnlab.training.losses import Loss
 from fcnlab.training.optim import MovingAverage
 from fcnlab.trial.build import build_model, build_training
-from fcnlab.trial.together import STARTED_BY
+from fcnlab.trial.launch import STARTED_BY
 from tests.training.test_fit import CLASS_WEIGHTS, Six, train, twins, weights
 
 torch.set_num_threads(1)

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from fcnlab.api import build_model
-from fcnlab.boundary import image_boundary_counts
-from fcnlab.data.base import Sample, Split
+from fcnlab.data.datasets.base import Sample, Split
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.errors import SpecError
-from fcnlab.metrics import Counts, image_counts
+from fcnlab.metrics.boundary import image_boundary_counts
+from fcnlab.metrics.confusion import Counts, image_counts
 from fcnlab.training import evaluate as module
 from fcnlab.training.evaluate import Predictions, evaluate, evaluate_split
-from fcnlab.training.predict import predictions, scores_under
+from fcnlab.training.inference import predictions, scores_under
 from fcnlab.training.protocol import Protocol
 
 torch.set_num_threads(1)

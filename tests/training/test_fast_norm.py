@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fcnlab.config.registry import builtin
+from fcnlab.config.variant import Backbone
 from fcnlab.models import TimmBackbone
-from fcnlab.spec.catalog import builtin
-from fcnlab.spec.config import Backbone
 from fcnlab.training import fast_norm
 from fcnlab.training.fast_norm import FastBatchNorm2d, FastBatchNormAct2d, use_fast_batch_norm
 
@@ -21,8 +21,8 @@ torch.set_num_threads(1)
 
 def networks() -> list[str]:
     """Return the timm networks of the registry, and others that join norms and activations differently."""
-    catalog = builtin()
-    entries = [catalog.get("backbone", name) for name in catalog.names("backbone")]
+    registry = builtin()
+    entries = [registry.get("backbone", name) for name in registry.names("backbone")]
     listed = [entry.timm.partition(".")[0] for entry in entries if isinstance(entry, Backbone) and entry.timm]
     return sorted({*listed, "resnet10t", "efficientnet_b0", "regnety_002", "densenet121", "test_convnext"})
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fcnlab.data.shapes import Shapes
-from fcnlab.spec.catalog import builtin
-from fcnlab.spec.grid import resolve
+from fcnlab.config.grid.grid import resolve
+from fcnlab.config.registry import builtin
+from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.training.fit import Diverged, Epoch, fit
 from fcnlab.training.losses import Loss
 from fcnlab.training.optim import Factors, MovingAverage, optimizer

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fcnlab.data.shapes import Shapes
+from fcnlab.config.grid.grid import Cell, resolve
+from fcnlab.config.registry import builtin
+from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.errors import ModelError
 from fcnlab.models import FCN
-from fcnlab.spec.catalog import builtin
-from fcnlab.spec.grid import Cell, resolve
 from fcnlab.training.fit import fit
 from fcnlab.training.freezing import freeze
 from fcnlab.trial.build import Training, build_model, build_training

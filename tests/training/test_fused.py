@@ -11,15 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from fcnlab.config.recipe import Recipe
+from fcnlab.config.registry import builtin
+from fcnlab.config.variant import Variant
 from fcnlab.models import FCN, HEADS, Interpolation, TransposedUpsampler
-from fcnlab.models.backbone import Backbone
+from fcnlab.models.backbones.base import Backbone
 from fcnlab.models.heads import CoarseHead, DilatedHead
 from fcnlab.models.upsampler import crop
-from fcnlab.spec.catalog import builtin
-from fcnlab.spec.config import Recipe, Variant
-from fcnlab.training import fused
+from fcnlab.training import fused_loss
 from fcnlab.training.fit import fit
-from fcnlab.training.fused import FusedUpsampleLoss, fusible
+from fcnlab.training.fused_loss import FusedUpsampleLoss, fusible
 from fcnlab.training.losses import REDUCTIONS, Loss
 from fcnlab.trial.build import build_model
 
@@ -120,7 +121,7 @@ def test_the_size_of_a_tile_changes_rounding_alone(
     up = TransposedUpsampler(5, 8, start="random", channels=channels)
     scores, labels = torch.randn(2, 5, 4, 6, requires_grad=True), labels_of((2, 32, 48), 5, 0)
     wanted = Loss()(up(scores, (32, 48)), labels)
-    monkeypatch.setitem(fused.NUMBERS, "cpu", chunk)
+    monkeypatch.setitem(fused_loss.NUMBERS, "cpu", chunk)
     found = FusedUpsampleLoss(Loss(), Ending(up))(scores, labels)
     for one, other in zip(slopes(found, scores, up.weight), slopes(wanted, scores, up.weight), strict=True):
         assert close(one, other, 1e-5)
@@ -218,10 +219,10 @@ HEADS_OF_THE_REGISTRY = builtin().names("head")
 
 @pytest.mark.parametrize("head", HEADS_OF_THE_REGISTRY)
 def test_every_head_of_the_registry_trains_alike_where_it_can_be_fused(head: str) -> None:
-    catalog = builtin()
-    entry: Any = catalog.get("head", head)
-    backbone: Any = catalog.get("backbone", "vgg16-paper-scratch" if entry.type == "paper" else "tiny-scratch")
-    variant = Variant(backbone=backbone, head=entry, upsampler=catalog.get("upsampler", "bilinear"))  # type: ignore[arg-type]
+    registry = builtin()
+    entry: Any = registry.get("head", head)
+    backbone: Any = registry.get("backbone", "vgg16-paper-scratch" if entry.type == "paper" else "tiny-scratch")
+    variant = Variant(backbone=backbone, head=entry, upsampler=registry.get("upsampler", "bilinear"))  # type: ignore[arg-type]
     assert issubclass(HEADS[entry.type], CoarseHead)
     if entry.type == "paper":
         pytest.skip("VGG-16 takes seconds a step; the paper's geometry is among the properties above")
@@ -250,11 +251,11 @@ def _stir(head: nn.Module) -> None:
 
 
 def test_coarse_scores_are_what_the_head_upsamples() -> None:
-    catalog = builtin()
+    registry = builtin()
     variant = Variant(
-        backbone=catalog.get("backbone", "tiny-scratch"),  # type: ignore[arg-type]
-        head=catalog.get("head", "fcn8s"),  # type: ignore[arg-type]
-        upsampler=catalog.get("upsampler", "bilinear"),  # type: ignore[arg-type]
+        backbone=registry.get("backbone", "tiny-scratch"),  # type: ignore[arg-type]
+        head=registry.get("head", "fcn8s"),  # type: ignore[arg-type]
+        upsampler=registry.get("upsampler", "bilinear"),  # type: ignore[arg-type]
     )
     model = build_model(variant, 4, seed=0).eval()
     assert isinstance(model.backbone, Backbone) and isinstance(model.head, CoarseHead)

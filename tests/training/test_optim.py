@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 
-from fcnlab.data.shapes import Shapes
+from fcnlab.config.grid.grid import resolve
+from fcnlab.config.registry import builtin
+from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.models import FCN
-from fcnlab.spec.catalog import builtin
-from fcnlab.spec.grid import resolve
 from fcnlab.training.optim import OPTIMIZERS, Factors, MovingAverage, optimizer, schedule, set_rates
 from fcnlab.trial.build import build_model, build_training
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fcnlab.training.pooling import MaxPool2d, replace_max_pooling
+from fcnlab.training.fast_pooling import MaxPool2d, replace_max_pooling
 
 
 @given(

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from fcnlab.spec.catalog import builtin
-from fcnlab.spec.grid import resolve
-from fcnlab.spec.trial import NUMERICS, Trial, key_of
-from fcnlab.trial.comparable import flags, numerics_of
+from fcnlab.config.grid.grid import resolve
+from fcnlab.config.registry import builtin
+from fcnlab.config.trial import NUMERICS, Trial, key_of
+from fcnlab.trial.comparability import flags, numerics_of
 from fcnlab.trial.record import Record
 from tests.records import finished
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fcnlab.trial.differences import Difference, differences, parting, same_figures
+from fcnlab.trial.diff import Difference, differences, parting, same_figures
 from tests.records import epochs, finished
 from tests.trial.test_comparable import trial
 

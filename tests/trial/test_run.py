@@ -12,17 +12,17 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import interpolate
 
+from fcnlab.config.grid.grid import resolve
+from fcnlab.config.trial import Trial
 from fcnlab.data.decoded import DecodedSplit
-from fcnlab.places import Lab
-from fcnlab.spec.grid import resolve
-from fcnlab.spec.trial import Trial
+from fcnlab.lab import Lab
 from fcnlab.training.evaluate import evaluate
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.build import build_model, build_training
 from fcnlab.trial.checkpoint import Checkpoints
+from fcnlab.trial.evaluate import rescore
 from fcnlab.trial.finished import find_finished
 from fcnlab.trial.record import Record, RunFolder
-from fcnlab.trial.rescore import rescore
 from fcnlab.trial.run import run_trial
 from tests.conftest import arrays_of
 
@@ -35,7 +35,7 @@ def _one_thread() -> None:
 def a_trial(lab: Lab, seed: int = 0, **fields: Any) -> Trial:
     said = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear"}
     said |= {"dataset": "shapes-mini", "recipe": "smoke"} | {k.replace("__", "."): v for k, v in fields.items()}
-    return resolve(said, {}, lab.catalog, "test").trial(seed, lab.fingerprints)
+    return resolve(said, {}, lab.registry, "test").trial(seed, lab.fingerprints)
 
 
 def figures(record: Record) -> list[Any]:

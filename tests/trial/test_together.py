@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from fcnlab.trial.launch import together
 from fcnlab.trial.record import Record
-from fcnlab.trial.together import together
 from tests.records import failed, finished
 from tests.trial.test_comparable import trial
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fcnlab.data.augment import Augmentation, Blur, Jitter
-from fcnlab.data.base import Split
+from fcnlab.data.augmentation import Augmentation, Blur, Jitter
 from fcnlab.data.batches import TrainingBatches
+from fcnlab.data.datasets.base import Split
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.kernels.switch import triton_available
 from results import SectionFailed

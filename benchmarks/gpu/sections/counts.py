@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from fcnlab import boundary, metrics
+from fcnlab.metrics import boundary, confusion
 from results import SectionFailed
 from sections.settings import Settings
 
@@ -31,7 +31,7 @@ def counts(settings: Settings) -> dict[str, Any]:
                 prediction, label = _images(random, shape, classes, kind)
                 on_device = [torch.from_numpy(array).to(device) for array in (prediction, label)]
                 found = {
-                    "areas": (metrics.area_counts(*on_device, classes), _areas(prediction, label, classes)),
+                    "areas": (confusion.area_counts(*on_device, classes), _areas(prediction, label, classes)),
                     "boundaries": (
                         boundary.boundary_counts(*on_device, classes),
                         _boundaries(prediction, label, classes),

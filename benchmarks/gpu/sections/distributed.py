@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fcnlab.data.shapes import Shapes
+from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.training import hardware
 from fcnlab.training.step import Objective
 from fcnlab.trial.build import build_model, build_training

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fcnlab.places import Lab
+from fcnlab.lab import Lab
 from fcnlab.trial.record import Record
 from results import SectionFailed
 from sections.settings import Settings, run_cli, without_mlflow

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fcnlab.data.base import Dataset, Sample, Split
-from fcnlab.data.shapes import Shapes
+from fcnlab.data.datasets.base import Dataset, Sample, Split
+from fcnlab.data.datasets.shapes import Shapes
 from sections.settings import Settings
 
 
@@ -11,8 +11,8 @@ def camvid(settings: Settings) -> Dataset | None:
     """Return CamVid; None where the data root does not hold it."""
     if settings.data_root is None or not (settings.data_root / "camvid" / "train").is_dir():
         return None
-    from fcnlab.spec.catalog import builtin
-    from fcnlab.spec.config import Dataset as Config
+    from fcnlab.config.dataset import Dataset as Config
+    from fcnlab.config.registry import builtin
 
     config = builtin().get("dataset", "camvid")
     assert isinstance(config, Config)

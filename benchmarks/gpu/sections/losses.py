@@ -11,13 +11,13 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from fcnlab.config.registry import builtin
+from fcnlab.config.variant import Backbone, Head, Upsampler, Variant
 from fcnlab.kernels.switch import triton_available
 from fcnlab.models import FCN
 from fcnlab.models.heads import CoarseHead
-from fcnlab.spec.catalog import builtin
-from fcnlab.spec.config import Backbone, Head, Upsampler, Variant
 from fcnlab.training import hardware
-from fcnlab.training.fused import FusedUpsampleLoss, fusible
+from fcnlab.training.fused_loss import FusedUpsampleLoss, fusible
 from fcnlab.training.losses import REDUCTIONS, Loss
 from fcnlab.trial.build import build_model
 from results import SectionFailed

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fcnlab.places import Lab
+from fcnlab.lab import Lab
 from results import SectionFailed
 from sections.grids import records
 from sections.images import various

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from results import write_json
 
 if TYPE_CHECKING:
-    from fcnlab.places import Lab
-    from fcnlab.spec.grid import Cell
-    from fcnlab.spec.trial import Trial
+    from fcnlab.config.grid.grid import Cell
+    from fcnlab.config.trial import Trial
+    from fcnlab.lab import Lab
 
 CORES = 16
 """The most cores that are used, although the machine may show more."""
@@ -93,7 +93,7 @@ class Settings:
 
     def lab(self, name: str) -> Lab:
         """Return a lab in a folder of its own in the scratch folder; the folder is created."""
-        from fcnlab.places import Lab
+        from fcnlab.lab import Lab
 
         root = self.scratch / "labs" / name
         (root / "experiments").mkdir(parents=True, exist_ok=True)
@@ -142,8 +142,8 @@ def triton(value: str) -> Iterator[None]:
 
 def cell(axes: dict[str, Any]) -> Cell:
     """Return the cell of a grid with these axes, such as `{"head": "fcn8s", "recipe.epochs": 2, ...}`."""
-    from fcnlab.spec.catalog import builtin
-    from fcnlab.spec.grid import resolve
+    from fcnlab.config.grid.grid import resolve
+    from fcnlab.config.registry import builtin
 
     return resolve(axes, {}, builtin(), "accept")
 

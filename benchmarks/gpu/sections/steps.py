@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fcnlab.data.batches import TrainingBatches
-from fcnlab.data.shapes import Shapes
+from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.training import hardware
 from fcnlab.training.fit import Epoch, fit
 from fcnlab.trial.build import build_model, build_training

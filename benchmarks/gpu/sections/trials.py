@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from fcnlab.places import Lab
-from fcnlab.spec.trial import Trial
+from fcnlab.config.trial import Trial
+from fcnlab.lab import Lab
 from fcnlab.trial.record import Record, RunFolder
 from results import SectionFailed
 from sections.settings import Settings, trial
@@ -152,9 +152,9 @@ def _equal_pixels(of: Trial, lab: Lab, settings: Settings) -> tuple[dict[str, fl
     """Return the share of pixels that get the same class on CPU and device, by pair, and the number of pixels."""
     from PIL import Image
 
+    from fcnlab.inference.load import load
+    from fcnlab.inference.model import TrainedModel
     from fcnlab.trial.run import open_decoded
-    from fcnlab.use.load import load
-    from fcnlab.use.model import TrainedModel
 
     model = load(of.key, lab=lab)
     split = open_decoded(lab.dataset(of.dataset), "test")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from fcnlab.data.base import Pair
+    from fcnlab.data.datasets.base import Pair
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 WORKERS = 8
@@ -176,7 +176,7 @@ class Context:
         """Return the first training samples that hold a crop, `count` at most; smaller ones d2l's code leaves out."""
         from PIL import Image
 
-        from fcnlab.data.base import Pair
+        from fcnlab.data.datasets.base import Pair
 
         found = []
         for image, mask in self.files("train"):

@@ -24,9 +24,9 @@ def measure(context: Context) -> dict[str, Any]:
     import torch
 
     from fcnlab.bench import ours, peer
+    from fcnlab.config.recipe import Recipe
     from fcnlab.data.batches import TrainingBatches
     from fcnlab.data.decoded import open_decoded
-    from fcnlab.spec.config import Recipe
     from fcnlab.trial.build import build_augmentation
 
     sizes, device = context.sizes, context.torch_device

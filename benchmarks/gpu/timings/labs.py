@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from timings import Context
 
 if TYPE_CHECKING:
-    from fcnlab.places import Lab
+    from fcnlab.lab import Lab
 
 
 def write_lab(context: Context, name: str, *, heads: list[str], upsamplers: list[str], seeds: int, epochs: int) -> Path:
@@ -52,7 +52,7 @@ def write_lab(context: Context, name: str, *, heads: list[str], upsamplers: list
 
 def open_lab(context: Context, file: Path) -> Lab:
     """Open the lab of a grid's file, with the generated images."""
-    from fcnlab.places import Lab
+    from fcnlab.lab import Lab
 
     return Lab.find(file, data_root=context.data)
 
@@ -61,8 +61,8 @@ def decode(context: Context) -> dict[str, float]:
     """Fill the cache of decoded samples, and return the seconds that each split takes; it is filled only once."""
     import time
 
+    from fcnlab.data.datasets.voc import Voc2012
     from fcnlab.data.decoded import open_decoded
-    from fcnlab.data.voc import Voc2012
 
     seconds = {}
     for split in ("train", "val"):

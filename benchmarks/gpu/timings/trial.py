@@ -9,7 +9,10 @@ from typing import Any
 from timings import Context, Spread
 from timings.labs import decode, open_lab, write_lab
 
-IMPORT = "import time; began = time.perf_counter(); import fcnlab.execute.worker; print(time.perf_counter() - began)"
+IMPORT = (
+    "import time; began = time.perf_counter(); import fcnlab.runner.executors.worker; "
+    "print(time.perf_counter() - began)"
+)
 START = """
 import time, torch
 began = time.perf_counter()
@@ -22,8 +25,8 @@ def measure(context: Context) -> dict[str, Any]:
     """Time a process's start, the upload of the training images, the first step, a checkpoint, and whole trials."""
     from fcnlab.bench import ours
     from fcnlab.bench.machine import synchronize
+    from fcnlab.data.datasets.voc import Voc2012
     from fcnlab.data.decoded import open_decoded, release_resident
-    from fcnlab.data.voc import Voc2012
     from fcnlab.trial.run import run_trial
 
     device, sizes = context.torch_device, context.sizes

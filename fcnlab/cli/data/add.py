@@ -12,9 +12,9 @@ from fcnlab.cli.options import DataRoot, LabOption, console
 from fcnlab.errors import DataError, RunError, SpecError
 
 if TYPE_CHECKING:
-    from fcnlab.data.propose import Contents, Pairing
-    from fcnlab.places import Lab
-    from fcnlab.spec.classes import Named
+    from fcnlab.config.mask_values import Named
+    from fcnlab.data.inspection.propose import Contents, Pairing
+    from fcnlab.lab import Lab
 
 EXAMPLE = "Example: fcnlab data add mine --images ~/mine/images --masks ~/mine/masks --classes road,tree,sky"
 
@@ -56,11 +56,11 @@ def add(
 ) -> None:
     """Look into folders of images and masks, and write them into the lab's registry as a dataset."""
     from fcnlab.cli.data.proposal import decide_classes, entry_of, listed_splits, splits_of
-    from fcnlab.data.propose import find_splits, pair
-    from fcnlab.places import Lab
-    from fcnlab.spec import config
-    from fcnlab.spec.entries import as_yaml, put
-    from fcnlab.spec.files import check
+    from fcnlab.config.dataset import Dataset
+    from fcnlab.config.registry_file import as_yaml, put
+    from fcnlab.config.yaml_file import check
+    from fcnlab.data.inspection.propose import find_splits, pair
+    from fcnlab.lab import Lab
 
     place = Lab.find(lab=lab, data_root=data_root)
     file = _registry(place, name, force)
@@ -82,7 +82,7 @@ def add(
     entry = entry_of(place, folders, pairing, named, ignored, skip_unpaired)
     entry |= listed_splits(place, lists) if lists is not None else splits_of(folders, val, test, seed)
     entry["nominal"] = dict(zip(("height", "width"), contents.size, strict=True))
-    spec = check(config.Dataset, entry, name)
+    spec = check(Dataset, entry, name)
     dataset = place.dataset(spec)
     typer.echo("splits: " + ", ".join(f"{split} {len(dataset.split(split))}" for split in spec.used_splits))
     typer.echo(f"\n{as_yaml(name, entry)}")
@@ -95,8 +95,8 @@ def add(
 
 def _registry(place: Lab, name: str, force: bool) -> Path:
     """The file that the entry goes into; a name that it cannot have is refused before any image is read."""
-    from fcnlab.spec.catalog import builtin
-    from fcnlab.spec.files import read
+    from fcnlab.config.registry import builtin
+    from fcnlab.config.yaml_file import read
 
     if re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]*", name) is None:
         raise SpecError(f"'{name}' is no name of a dataset; use letters, digits, '-', '_' and '.', a letter first")
@@ -119,7 +119,7 @@ def _look(pairing: Pairing) -> Contents:
     """Read the pairs, with a bar of progress in a terminal."""
     from rich.progress import Progress
 
-    from fcnlab.data.propose import look
+    from fcnlab.data.inspection.propose import look
 
     terminal = console()
     with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:

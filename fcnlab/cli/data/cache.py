@@ -11,7 +11,7 @@ from fcnlab.cli.options import DataRoot, LabOption, console
 from fcnlab.errors import DataError
 
 if TYPE_CHECKING:
-    from fcnlab.data.cache_upkeep import Entry
+    from fcnlab.data.cache.maintenance import Entry
 
 app = typer.Typer(help="The samples that were decoded once, for all trials.", no_args_is_help=True)
 
@@ -26,8 +26,8 @@ def list_() -> None:
     """List the caches: what of, how large, when last used, and whether they are complete."""
     from rich.table import Column, Table
 
-    from fcnlab.data.cache import caches
-    from fcnlab.data.cache_upkeep import entries
+    from fcnlab.data.cache.format import caches
+    from fcnlab.data.cache.maintenance import entries
 
     found = entries()
     if not found:
@@ -47,8 +47,8 @@ def list_() -> None:
 def make(name: DatasetName, lab: LabOption = None, data_root: DataRoot = None) -> None:
     """Decode a dataset now, so that no trial has to. Exit code 2 if it cannot be kept."""
     from fcnlab.cli.data.progress import sample_bars
-    from fcnlab.data.cache_build import NoCache, ensure
-    from fcnlab.places import Lab
+    from fcnlab.data.cache.build import NoCache, ensure
+    from fcnlab.lab import Lab
 
     place = Lab.find(lab=lab, data_root=data_root)
     spec = dataset_entry(place, name)
@@ -66,7 +66,7 @@ def make(name: DatasetName, lab: LabOption = None, data_root: DataRoot = None) -
 def verify(keys: Keys = None) -> None:
     """Compare every sample with its checksum. Exit code 2 if one is not as it was written."""
     from fcnlab.cli.data.progress import sample_bars
-    from fcnlab.data.cache_upkeep import entries, faults, select
+    from fcnlab.data.cache.maintenance import entries, faults, select
 
     chosen = select(keys) if keys else [one for one in entries() if one.state not in ("being made", "interrupted")]
     broken = []
@@ -89,7 +89,7 @@ def clear(
     ] = None,
 ) -> None:
     """Remove caches. Trials that use them go on; the next trial decodes anew."""
-    from fcnlab.data.cache_upkeep import clear as remove
+    from fcnlab.data.cache.maintenance import clear as remove
 
     freed = 0
     for one in _chosen(keys or [], all_, older_than):
@@ -104,7 +104,7 @@ def clear(
 def _chosen(keys: list[str], all_: bool, older_than: float | None) -> list[Entry]:
     from datetime import timedelta
 
-    from fcnlab.data.cache_upkeep import entries, select, unused
+    from fcnlab.data.cache.maintenance import entries, select, unused
 
     if bool(keys) + all_ + (older_than is not None) != 1:
         raise DataError("fcnlab data cache clear: say what to remove: one of KEY..., --all, --older-than DAYS")

@@ -15,9 +15,9 @@ from fcnlab.errors import DataError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fcnlab.data.base import Dataset
-    from fcnlab.data.check import Checked
-    from fcnlab.data.diagnosis import Fault
+    from fcnlab.data.datasets.base import Dataset
+    from fcnlab.data.inspection.check import Checked
+    from fcnlab.data.inspection.diagnosis import Fault
 
 EXAMPLE = "Example: fcnlab data check camvid --data-root ~/data"
 
@@ -35,9 +35,9 @@ def check(
 ) -> None:
     """Read every image and mask, and report all faults at once. Exit code 2 if there are any."""
     from fcnlab.cli.data.progress import sample_bars
-    from fcnlab.data.base import FileDataset
-    from fcnlab.data.check import check_splits
-    from fcnlab.places import Lab
+    from fcnlab.data.datasets.base import FileDataset
+    from fcnlab.data.inspection.check import check_splits
+    from fcnlab.lab import Lab
 
     place = Lab.find(lab=lab, data_root=data_root)
     spec = dataset_entry(place, name)
@@ -63,8 +63,8 @@ def check(
 
 def every_split(dataset: Dataset) -> tuple[str, ...]:
     """The names of all splits that a dataset of files has; none for generated ones."""
-    from fcnlab.data.base import FileDataset
-    from fcnlab.data.folder import Folder
+    from fcnlab.data.datasets.base import FileDataset
+    from fcnlab.data.datasets.folder import Folder
 
     if isinstance(dataset, Folder):
         return dataset.files.splits()

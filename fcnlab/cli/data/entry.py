@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from fcnlab.places import Lab
-    from fcnlab.spec.config import Dataset
+    from fcnlab.config.dataset import Dataset
+    from fcnlab.lab import Lab
 
 DatasetName = Annotated[str, typer.Argument(metavar="NAME", help="A dataset of the registry", show_default=False)]
 
 
 def dataset_entry(lab: Lab, name: str) -> Dataset:
     """The registry's entry of a dataset. Raises SpecError where there is none."""
-    from fcnlab.spec.config import Dataset
+    from fcnlab.config.dataset import Dataset
 
-    spec = lab.catalog.get("dataset", name)
+    spec = lab.registry.get("dataset", name)
     assert isinstance(spec, Dataset)
     return spec

@@ -15,9 +15,9 @@ from fcnlab.errors import DataError, nearest
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from fcnlab.data.fetch import Watch
-    from fcnlab.data.sources import Source
-    from fcnlab.places import Lab
+    from fcnlab.data.download.fetch import Watch
+    from fcnlab.data.download.sources import Source
+    from fcnlab.lab import Lab
 
 EXAMPLE = "Example: fcnlab data fetch voc2012 --data-root ~/data"
 
@@ -29,8 +29,8 @@ def fetch(
     data_root: DataRoot = None,
 ) -> None:
     """Download a dataset, verify it, and unpack it below the data root. An interrupted fetch goes on where it was."""
-    from fcnlab.data.fetch import fetch as bring
-    from fcnlab.places import Lab
+    from fcnlab.data.download.fetch import fetch as bring
+    from fcnlab.lab import Lab
 
     place = Lab.find(lab=lab, data_root=data_root)
     wanted = _sources(place, name)
@@ -40,7 +40,7 @@ def fetch(
         typer.echo(f"{key}: {source.terms}. {source.page}")
         with _watch() as watch:
             bring(key, source, place.data_root, watch, folder=folder, keep_archives=keep_archives)
-    if name in place.catalog.names("dataset"):
+    if name in place.registry.names("dataset"):
         typer.echo(f"next: fcnlab data check {name} --data-root {place.data_root}")
 
 
@@ -50,9 +50,9 @@ def _sources(place: Lab, name: str) -> list[tuple[str, Source, str | None]]:
     Raises:
         DataError: there is no such dataset, or it has no source.
     """
-    from fcnlab.data.sources import BESIDE, SOURCES
+    from fcnlab.data.download.sources import BESIDE, SOURCES
 
-    if name not in place.catalog.names("dataset"):
+    if name not in place.registry.names("dataset"):
         if name in SOURCES:
             return [(name, SOURCES[name], None)]
         raise DataError(f"no dataset '{name}' has a source; {nearest(name, SOURCES)}")

@@ -13,11 +13,11 @@ def list_(lab: LabOption = None, data_root: DataRoot = None) -> None:
     """List the datasets: classes, images a split, and what is missing."""
     from rich.table import Table
 
-    from fcnlab.places import Lab
+    from fcnlab.lab import Lab
 
     place = Lab.find(lab=lab, data_root=data_root)
     table = Table("name", "classes", "images", "what it is")
-    for name in place.catalog.names("dataset"):
+    for name in place.registry.names("dataset"):
         spec = dataset_entry(place, name)
         try:
             dataset = place.dataset(spec)

@@ -12,8 +12,8 @@ from fcnlab.cli.options import DataRoot, LabOption
 from fcnlab.errors import DataError
 
 if TYPE_CHECKING:
-    from fcnlab.data.augment import Augmentation
-    from fcnlab.places import Lab
+    from fcnlab.data.augmentation import Augmentation
+    from fcnlab.lab import Lab
 
 EXAMPLE = "Example: fcnlab data preview camvid --data-root ~/data --recipe standard --out camvid.png"
 
@@ -32,8 +32,8 @@ def preview(
     data_root: DataRoot = None,
 ) -> None:
     """Draw a sheet of images with their labels, and of what a recipe's augmentation makes of them."""
-    from fcnlab.places import Lab
-    from fcnlab.report.preview import choose, rows, sheet
+    from fcnlab.lab import Lab
+    from fcnlab.report.gallery.preview import choose, rows, sheet
 
     place = Lab.find(lab=lab, data_root=data_root)
     spec = dataset_entry(place, name)
@@ -54,10 +54,10 @@ def preview(
 
 def _augmentation(place: Lab, name: str) -> Augmentation:
     """What training by this recipe does to a sample; padding is ImageNet's mean, which most backbones have."""
-    from fcnlab.models.backbone import IMAGENET_MEAN
-    from fcnlab.spec.config import Recipe
+    from fcnlab.config.recipe import Recipe
+    from fcnlab.models.backbones.base import IMAGENET_MEAN
     from fcnlab.trial.build import build_augmentation
 
-    recipe = place.catalog.get("recipe", name)
+    recipe = place.registry.get("recipe", name)
     assert isinstance(recipe, Recipe)
     return build_augmentation(recipe, IMAGENET_MEAN)

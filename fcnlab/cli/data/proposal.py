@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fcnlab.data import propose
-from fcnlab.data.base import IGNORE
-from fcnlab.data.folder import SPLIT, common_splits
-from fcnlab.data.propose import Contents, Pairing
+from fcnlab.config.mask_values import MaskValue, Named, as_said, check_values, classes_of, values_of
+from fcnlab.config.yaml_file import parse
+from fcnlab.data.datasets.base import IGNORE
+from fcnlab.data.datasets.folder import SPLIT, common_splits
+from fcnlab.data.inspection import propose
+from fcnlab.data.inspection.propose import Contents, Pairing
 from fcnlab.errors import DataError, SpecError
-from fcnlab.places import Lab
-from fcnlab.spec.classes import MaskValue, Named, as_said, check_values, classes_of, values_of
-from fcnlab.spec.files import parse
+from fcnlab.lab import Lab
 
 _USUAL = {("train", "train"), ("val", "val")}
 """Purposes of splits that need not be said."""

@@ -15,7 +15,7 @@ from fcnlab.cli.options import DataRoot, LabOption, console
 from fcnlab.errors import DataError
 
 if TYPE_CHECKING:
-    from fcnlab.data.stats import SplitStats, Spread
+    from fcnlab.data.inspection.stats import SplitStats, Spread
 
 EXAMPLE = "Example: fcnlab data stats camvid --data-root ~/data --csv camvid.csv"
 
@@ -34,8 +34,8 @@ def stats(
 ) -> None:
     """Show sizes, class frequencies, colours and class weights of each split."""
     from fcnlab.cli.data.progress import sample_bars
-    from fcnlab.data.stats import split_stats
-    from fcnlab.places import Lab
+    from fcnlab.data.inspection.stats import split_stats
+    from fcnlab.lab import Lab
 
     place = Lab.find(lab=lab, data_root=data_root)
     spec = dataset_entry(place, name)
@@ -100,7 +100,7 @@ def _plain(s: SplitStats, classes: tuple[str, ...]) -> dict[str, Any]:
 
 def _rows(s: SplitStats, classes: tuple[str, ...]) -> list[dict[str, Any]]:
     """One row a class, and one of the ignored pixels."""
-    from fcnlab.data.base import IGNORE
+    from fcnlab.data.datasets.base import IGNORE
 
     pixels = s.pixels.sum(0)
     rows: list[dict[str, Any]] = [

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from fcnlab.spec.axes import text
+from fcnlab.config.grid.axes import text
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fcnlab.execute.plan import Plan
-    from fcnlab.spec.grid import Cell
+    from fcnlab.config.grid.grid import Cell
+    from fcnlab.runner.plan import Plan
 
 STATES = ("finished", "failed", "stopped", "started", "to do")
 SHOWN = 50

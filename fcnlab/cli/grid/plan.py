@@ -9,9 +9,9 @@ import typer
 from fcnlab.cli.options import DataRoot, DeviceOption, GridFile, LabOption, PerGpu, Threads, Workers, console
 
 if TYPE_CHECKING:
-    from fcnlab.execute.estimate import Estimate
-    from fcnlab.execute.plan import Plan
-    from fcnlab.places import Lab
+    from fcnlab.lab import Lab
+    from fcnlab.runner.cost.estimate import Estimate
+    from fcnlab.runner.plan import Plan
     from fcnlab.settings import Device
 
 EXAMPLE = "Example: fcnlab grid plan experiments/quickstart.yaml"
@@ -32,8 +32,8 @@ def plan(
     data_root: DataRoot = None,
 ) -> None:
     """Check a grid and show its cells: what is finished, what is left, what it may cost. Nothing is run but a probe."""
-    from fcnlab.execute.plan import make_plan
-    from fcnlab.places import Lab
+    from fcnlab.lab import Lab
+    from fcnlab.runner.plan import make_plan
 
     place = Lab.find(file, lab=lab, data_root=data_root)
     made = make_plan(place.grid(file), place)
@@ -47,10 +47,10 @@ def plan(
 def _judged(
     plan: Plan, lab: Lab, probe: bool, workers: int | None, threads: int | None, per_gpu: int, device: Device
 ) -> Estimate:
-    from fcnlab.execute.estimate import estimate
-    from fcnlab.execute.pace import recorded, shapes_of
-    from fcnlab.execute.probe import probe as measure
-    from fcnlab.execute.process import most_sharing, plan_slots
+    from fcnlab.runner.cost.estimate import estimate
+    from fcnlab.runner.cost.pace import recorded, shapes_of
+    from fcnlab.runner.cost.probe import probe as measure
+    from fcnlab.runner.executors.process import most_sharing, plan_slots
 
     shapes = shapes_of(plan)
     slots = plan_slots(plan.grid.recipes, workers, threads, per_gpu, device=device)
@@ -79,7 +79,7 @@ def _print(plan: Plan, judged: Estimate | None, lab: Lab, every: bool, device: D
 def _stock(plan: Plan, lab: Lab) -> list[str]:
     """What there is already, and what is left."""
     from fcnlab.cli.grid.cells import STATES
-    from fcnlab.execute.reuse import reported
+    from fcnlab.runner.reuse import reported
 
     total = len(plan.everything)
     counts = ", ".join(f"{count} {state}" for state in STATES if (count := plan.count(state)))
@@ -95,7 +95,7 @@ def _stock(plan: Plan, lab: Lab) -> list[str]:
 
 def _cost(judged: Estimate, plan: Plan, device: Device) -> list[str]:
     """What is left costs about, and by what that is known."""
-    from fcnlab.execute.watch import duration
+    from fcnlab.runner.progress.base import duration
 
     if not judged.known:
         return [
@@ -122,8 +122,8 @@ def _cost(judged: Estimate, plan: Plan, device: Device) -> list[str]:
 
 
 def _memory(judged: Estimate, plan: Plan, device: Device) -> str:
-    from fcnlab.execute.gpus import select_gpus
-    from fcnlab.execute.process import planned_memory
+    from fcnlab.runner.executors.gpus import select_gpus
+    from fcnlab.runner.executors.process import planned_memory
 
     if judged.memory is not None:
         return f"memory: up to {_bytes(judged.memory)} a trial"
@@ -143,7 +143,7 @@ def _print_json(plan: Plan, judged: Estimate | None, lab: Lab) -> None:
     import json
 
     from fcnlab.cli.grid.cells import STATES, as_values
-    from fcnlab.execute.reuse import reported
+    from fcnlab.runner.reuse import reported
 
     said = {
         "grid": plan.grid.name,

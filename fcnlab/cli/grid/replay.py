@@ -12,8 +12,8 @@ from fcnlab.cli.grid.running import shown
 from fcnlab.cli.options import DataRoot, DeviceOption, GridFile, LabOption
 
 if TYPE_CHECKING:
-    from fcnlab.execute.plan import Planned
-    from fcnlab.places import Lab
+    from fcnlab.lab import Lab
+    from fcnlab.runner.plan import Planned
     from fcnlab.settings import Device
     from fcnlab.trial.record import Record
 
@@ -42,9 +42,9 @@ def replay(
     import sys
 
     from fcnlab.errors import RunError
-    from fcnlab.execute.find import find_trial
-    from fcnlab.execute.plan import make_plan
-    from fcnlab.places import Lab
+    from fcnlab.lab import Lab
+    from fcnlab.runner.find import find_trial
+    from fcnlab.runner.plan import make_plan
 
     place = Lab.find(file, lab=lab, data_root=data_root)
     planned = find_trial(make_plan(place.grid(file), place), cell, seed)
@@ -75,9 +75,9 @@ def command(planned: Planned, record: Record | None, lab: Lab, folder: Path, dev
 
     With `device` at `auto` it trains on the kind of device that is recorded.
     """
-    from fcnlab.spec.said import said_of
+    from fcnlab.config.grid.overrides import said_of
 
-    said = said_of(planned.cell, lab.catalog)
+    said = said_of(planned.cell, lab.registry)
     variant = "+".join(str(said.pop(part)) for part in ("backbone", "head", "upsampler"))
     words = ["fcnlab", "train", variant, "--dataset", str(said.pop("dataset")), "--recipe", str(said.pop("recipe"))]
     for axis, value in said.items():
@@ -117,7 +117,7 @@ def _read(lab: Lab, planned: Planned) -> Record:
 
 def _compare(recorded: Record, again: Record) -> None:
     """Say whether the figures are the same, and if they are not, what may be why."""
-    from fcnlab.trial.differences import differences, parting, same_figures
+    from fcnlab.trial.diff import differences, parting, same_figures
 
     if same_figures(recorded, again):
         typer.echo("identical: every figure, loss and rate is the recorded one, bit by bit")

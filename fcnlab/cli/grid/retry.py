@@ -46,9 +46,9 @@ def retry(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Run the failed trials of a grid again, and what else is left of it."""
-    from fcnlab.execute.driver import forget_failed
-    from fcnlab.execute.means import Means
-    from fcnlab.places import Lab
+    from fcnlab.lab import Lab
+    from fcnlab.runner.executors.config import Means
+    from fcnlab.runner.scheduler import forget_failed
 
     place = Lab.find(file, lab=lab, data_root=data_root, tracking_uri=tracking_uri)
     grid = place.grid(file)

@@ -51,8 +51,8 @@ def run(
     Ctrl-C once lets what runs go to the end of its epoch; twice stops at once. Either way the next run goes on from
     there. Several of these may run one grid from one lab, also from many machines; they share the trials.
     """
-    from fcnlab.execute.means import Means
-    from fcnlab.places import Lab
+    from fcnlab.lab import Lab
+    from fcnlab.runner.executors.config import Means
 
     place = Lab.find(file, lab=lab, data_root=data_root, tracking_uri=tracking_uri)
     means = Means(executor, workers, threads, per_gpu, address, devices_per_trial, device)

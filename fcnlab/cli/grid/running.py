@@ -15,12 +15,12 @@ from fcnlab.cli.options import console
 from fcnlab.settings import CHECKPOINT_EVERY
 
 if TYPE_CHECKING:
-    from fcnlab.execute.driver import Outcome
-    from fcnlab.execute.means import Means
-    from fcnlab.execute.watch import Watcher
-    from fcnlab.places import Lab
+    from fcnlab.config.grid.grid import Grid
+    from fcnlab.lab import Lab
     from fcnlab.report.report import Report
-    from fcnlab.spec.grid import Grid
+    from fcnlab.runner.executors.config import Means
+    from fcnlab.runner.progress.base import Watcher
+    from fcnlab.runner.scheduler import Outcome
 
 
 def run_and_conclude(
@@ -34,12 +34,12 @@ def run_and_conclude(
     as_json: bool = False,
 ) -> None:
     """Run what is left of a grid and show what has come of it."""
-    from fcnlab.execute import driver
+    from fcnlab.runner import scheduler
 
     interrupts = Interrupts()
     try:
         with _watcher(as_json) as watcher, interrupts:
-            outcome = driver.run(
+            outcome = scheduler.run(
                 grid,
                 lab,
                 lambda: means.hire(lab, grid.recipes),
@@ -57,9 +57,9 @@ def run_and_conclude(
 
 
 def _watcher(as_json: bool) -> Watcher:
-    from fcnlab.execute.events import JsonWatcher
-    from fcnlab.execute.live import LiveWatcher
-    from fcnlab.execute.watch import PlainWatcher
+    from fcnlab.runner.progress.base import PlainWatcher
+    from fcnlab.runner.progress.jsonl import JsonWatcher
+    from fcnlab.runner.progress.live import LiveWatcher
 
     if as_json:
         return JsonWatcher(typer.echo)
@@ -102,7 +102,7 @@ def conclude(outcome: Outcome, grid: Grid, lab: Lab, *, strict: bool = False, as
     """
     from fcnlab import api
     from fcnlab.cli.report import refuse_flagged
-    from fcnlab.tracking import is_installed
+    from fcnlab.tracking.mlflow import is_installed
 
     unreachable = outcome.postponed is not None and is_installed()  # without MLflow the report is made from runs/
     made = api.report(grid, lab=lab) if not unreachable else None

@@ -11,8 +11,8 @@ from fcnlab.cli.options import DataRoot, GridFile, LabOption, console
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from fcnlab.execute.onlooker import Onlooker, State
-    from fcnlab.execute.outlook import Running
+    from fcnlab.runner.progress.eta import Running
+    from fcnlab.runner.status import Onlooker, State
 
 EXAMPLE = "Example: fcnlab grid status experiments/quickstart.yaml --watch"
 
@@ -33,9 +33,9 @@ def status(
     """Show how far a grid is: who runs what, and what has failed and why. It only reads, and disturbs nothing."""
     from fcnlab.cli.grid.cells import SHOWN, cells, in_short
     from fcnlab.errors import RunError
-    from fcnlab.execute.onlooker import Onlooker
-    from fcnlab.execute.plan import make_plan
-    from fcnlab.places import Lab
+    from fcnlab.lab import Lab
+    from fcnlab.runner.plan import make_plan
+    from fcnlab.runner.status import Onlooker
 
     if watch and as_json:
         raise RunError("--watch is for people and --json for machines; choose one")
@@ -86,7 +86,7 @@ def _picture(onlooker: Onlooker, width: int) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    from fcnlab.execute.live import running_table, trial_row
+    from fcnlab.runner.progress.live import running_table, trial_row
 
     parts: list[RenderableType] = [Text(_counts(onlooker), style="bold")]
     for driver, trials in onlooker.running.items():
@@ -100,7 +100,7 @@ def _picture(onlooker: Onlooker, width: int) -> RenderableType:
 
 def _counts(onlooker: Onlooker) -> str:
     """How many trials are in each state, in a line, and how long the rest may take."""
-    from fcnlab.execute.watch import duration
+    from fcnlab.runner.progress.base import duration
 
     parts = [f"{count} {state}" for state, count in onlooker.counts().items() if count]
     left = onlooker.time_left
@@ -110,7 +110,7 @@ def _counts(onlooker: Onlooker) -> str:
 
 def _notes(onlooker: Onlooker) -> list[str]:
     """The trials that do not run and are not finished, by name as far as they are few."""
-    from fcnlab.execute.watch import describe
+    from fcnlab.runner.progress.base import describe
 
     paused = [
         f"paused: {describe(one.planned)}, after epoch {len(one.epochs)} of {one.planned.trial.recipe.epochs}"

@@ -22,15 +22,15 @@ def sync(
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Publish to MLflow what it lacks of a grid, without running anything, and write the report."""
-    from fcnlab.execute.driver import sync as publish
-    from fcnlab.execute.watch import PlainWatcher
-    from fcnlab.places import Lab
+    from fcnlab.lab import Lab
+    from fcnlab.runner.progress.base import PlainWatcher
+    from fcnlab.runner.scheduler import sync as publish
 
     place = Lab.find(file, lab=lab, data_root=data_root, tracking_uri=tracking_uri)
     grid = place.grid(file)
     outcome = publish(grid, place, PlainWatcher(console()))
     if models and outcome.postponed is None:
-        from fcnlab.use.book import keep_models
+        from fcnlab.inference.mlflow_model import keep_models
 
         new = keep_models(grid, place, lambda label: typer.echo(f"model: {label}"))
         typer.echo(f'{new} models are new; load one with mlflow.pytorch.load_model("runs:/<run id>/model")')

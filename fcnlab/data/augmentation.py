@@ -1,0 +1,239 @@
+"""Random scale, rotation, crop with padding and flip, which move image and label together; colours and blur.
+
+What is drawn for a sample follows from (seed, epoch, index) alone; so it is the same for every cell of a grid and
+for any number of workers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms.v2.functional import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation
+
+from fcnlab.data.datasets.base import IGNORE
+from fcnlab.data.decoded import Decoded
+from fcnlab.data.windows import Window, blurred_image, resized_image, resized_label, rotated_image, rotated_label
+
+TRIES = 10
+"""How often a crop is drawn anew at most for `cat_max_ratio`, as in mmsegmentation."""
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Random colours: brightness, contrast and saturation by a factor within 1 ± the value, hue by ± turns.
+
+    The changes are those of torchvision's ColorJitter, in this fixed order, and of the whole image: contrast is about
+    its mean. They round to uint8 one after the other, and images of a batch differ in size; so they go by the sample.
+    """
+
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+
+    @property
+    def active(self) -> bool:
+        """Whether any colour changes."""
+        return any((self.brightness, self.contrast, self.saturation, self.hue))
+
+    def factors(self, draws: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the factors on brightness, contrast and saturation and the turns of hue, [B, 4], by draws [B, 4]."""
+        widths = np.array((self.brightness, self.contrast, self.saturation, self.hue))
+        return (1.0, 1.0, 1.0, 0.0) + widths * (2 * draws - 1)
+
+    def __call__(self, image: Tensor, draws: NDArray[np.float64]) -> Tensor:
+        """A uint8 image [3, H, W] in colours by four draws from 0..1; the same tensor where nothing changes."""
+        brightness, contrast, saturation, hue = 2 * draws - 1
+        if self.brightness:
+            image = adjust_brightness(image, 1 + self.brightness * brightness)
+        if self.contrast:
+            image = adjust_contrast(image, 1 + self.contrast * contrast)
+        if self.saturation:
+            image = adjust_saturation(image, 1 + self.saturation * saturation)
+        if self.hue:
+            image = adjust_hue(image, self.hue * hue)
+        return image
+
+
+@dataclass(frozen=True)
+class Blur:
+    """A Gaussian blur of this probability; its sigma, in pixels of the crop, is drawn uniformly from the range."""
+
+    probability: float = 0.0
+    sigma: tuple[float, float] = (0.1, 2.0)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What was drawn for one sample.
+
+    Attributes:
+        colours: four draws from 0..1 for the jitter.
+        size: height and width that the image is resized to.
+        degrees: by which it is then rotated, counter-clockwise.
+        window: what the crop keeps of it; smaller than the crop where the image is.
+        sigma: of the blur; None for none.
+        flip: whether the crop, with its padding, is turned left to right.
+    """
+
+    colours: NDArray[np.float64]
+    size: tuple[int, int]
+    degrees: float
+    window: Window
+    sigma: float | None
+    flip: bool
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to a training sample: colours, scale, rotation, crop, blur, padding, flip, in this order.
+
+    Attributes:
+        crop: height and width of the result.
+        scale: range of the random factor on height and width, drawn log-uniformly; None keeps the size.
+        flip: probability of a left-right flip.
+        fill: grey level of padded pixels by channel: the mean image, which normalises to about zero.
+        jitter: the random change of colours.
+        cat_max_ratio: a crop is drawn anew, up to TRIES times, when one class has more than this share of its counted
+            pixels, or none of its pixels counts; None keeps the first.
+        rotate: the image is rotated about its centre by up to this many degrees either way.
+        blur: the random blur.
+    """
+
+    crop: tuple[int, int]
+    scale: tuple[float, float] | None
+    flip: float
+    fill: tuple[int, int, int]
+    jitter: Jitter = Jitter()
+    cat_max_ratio: float | None = None
+    rotate: float = 0.0
+    blur: Blur = Blur()
+
+    def __call__(self, sample: Decoded, rng: np.random.Generator) -> Decoded:
+        """Augment one sample to an image [3, *crop] and a label [*crop], both uint8 and new."""
+        image = sample.image.new_empty(*self.crop, 3).permute(2, 0, 1)
+        label = sample.label.new_empty(self.crop)
+        self.write(sample, self.drawn(sample.label, rng), image, label)
+        return Decoded(image, label)
+
+    def drawn(self, label: Tensor, rng: np.random.Generator) -> Placement:
+        """Draw what is to be done to the sample with this label [H, W].
+
+        The label's values are read for `cat_max_ratio` alone, and then it should be on the CPU.
+        """
+        height, width = label.shape
+        return self.sample_placement((height, width), rng, label)
+
+    def sample_placement(
+        self, extent: tuple[int, int], rng: np.random.Generator, label: Tensor | None = None
+    ) -> Placement:
+        """Draw the placement of a sample.
+
+        Args:
+            extent: height and width of the sample.
+            rng: source of all random numbers.
+            label: label [H, W] on the CPU; required if `cat_max_ratio` is set, and not used otherwise.
+        """
+        # Every number is drawn whatever is used, so that two recipes share the draws that they have in common. A number
+        # for something new comes after all others, and those of unknown count are the last.
+        numbers = rng.random(11)
+        factor, top, left, mirror = numbers[:4]
+        turn, blurred, softness = numbers[8:]
+        size = self._size(extent, factor)
+        degrees = self.rotate * float(2 * turn - 1)
+        low, high = self.blur.sigma
+        window = self._window(size, top, left)
+        if self.cat_max_ratio is not None:
+            assert label is not None, "cat_max_ratio depends on the label"
+            window = self._chosen(label, size, degrees, window, self.cat_max_ratio, rng)
+        return Placement(
+            colours=numbers[4:8],
+            size=size,
+            degrees=degrees,
+            window=window,
+            sigma=low + (high - low) * softness if blurred < self.blur.probability else None,
+            flip=bool(mirror < self.flip),
+        )
+
+    def _size(self, extent: tuple[int, int], draw: float) -> tuple[int, int]:
+        height, width = extent
+        if self.scale is None:
+            return height, width
+        low, high = self.scale
+        factor = low * (high / low) ** draw
+        return max(1, round(factor * height)), max(1, round(factor * width))
+
+    def _window(self, size: tuple[int, int], top: float, left: float) -> Window:
+        """A crop of an image of this size, by two draws; all of it along an axis that is shorter than the crop."""
+        room = [max(0, extent - crop) for extent, crop in zip(size, self.crop, strict=True)]
+        height, width = (min(extent, crop) for extent, crop in zip(size, self.crop, strict=True))
+        return Window(int(top * (room[0] + 1)), int(left * (room[1] + 1)), height, width)
+
+    def _chosen(
+        self,
+        label: Tensor,
+        size: tuple[int, int],
+        degrees: float,
+        window: Window,
+        most: float,
+        rng: np.random.Generator,
+    ) -> Window:
+        """The window, or one drawn anew as a `cat_max_ratio` of `most` asks."""
+        for _ in range(TRIES):
+            if _largest_share(_label(label, size, degrees, window)) <= most:
+                break
+            window = self._window(size, *rng.random(2))
+        return window
+
+    def write(self, sample: Decoded, placement: Placement, image: Tensor, label: Tensor) -> None:
+        """Write the augmented sample into an image [3, *crop] and a label [*crop] on its device; it stays as it is."""
+        shown, _ = self.cropped(*self.begun(sample, placement))
+        height, width = shown.label.shape
+        if (height, width) != self.crop:  # nothing is dropped for being small
+            for plane, grey in zip(image, self.fill, strict=True):
+                plane.fill_(grey)
+            label.fill_(IGNORE)
+        # What is padded lies below and at the right, and at the left once it is flipped.
+        within = Window(0, self.crop[1] - width if placement.flip else 0, height, width)
+        within.of(image).copy_(shown.image.flip(-1) if placement.flip else shown.image)
+        within.of(label).copy_(shown.label.flip(-1) if placement.flip else shown.label)
+
+    def begun(self, sample: Decoded, placement: Placement) -> tuple[Decoded, Placement]:
+        """Do what not every sample needs: colours, rotation, blur. What is left is to resize, crop, pad and flip."""
+        sample = Decoded(self.jitter(sample.image, placement.colours), sample.label)
+        return (
+            self.cropped(sample, placement) if placement.degrees or placement.sigma is not None else (sample, placement)
+        )
+
+    def cropped(self, sample: Decoded, placement: Placement) -> tuple[Decoded, Placement]:
+        """Do all but colours, padding and flip: the sample is its window then, and nothing is left to be resized."""
+        size, degrees, window = placement.size, placement.degrees, placement.window
+        image = _image(sample.image, size, degrees, window, self.fill)
+        if placement.sigma is not None:
+            image = blurred_image(image, placement.sigma)
+        shown = window.height, window.width
+        left = replace(placement, size=shown, degrees=0.0, window=Window(0, 0, *shown), sigma=None)
+        return Decoded(image, _label(sample.label, size, degrees, window)), left
+
+
+def _image(image: Tensor, size: tuple[int, int], degrees: float, window: Window, fill: tuple[int, int, int]) -> Tensor:
+    if not degrees:
+        return resized_image(image, size, window)
+    return rotated_image(resized_image(image, size, Window(0, 0, *size)), degrees, window, fill)
+
+
+def _label(label: Tensor, size: tuple[int, int], degrees: float, window: Window) -> Tensor:
+    if not degrees:
+        return resized_label(label, size, window)
+    return rotated_label(resized_label(label, size, Window(0, 0, *size)), degrees, window)
+
+
+def _largest_share(label: Tensor) -> float:
+    """The share of the counted pixels that the most frequent class has; 1 where no pixel counts."""
+    counts = torch.bincount(label.flatten(), minlength=IGNORE + 1)[:IGNORE]
+    counted = int(counts.sum())
+    return int(counts.max()) / counted if counted else 1.0

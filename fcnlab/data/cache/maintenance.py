@@ -1,0 +1,158 @@
+"""Looks after the caches of decoded samples: which there are, whether their bytes are sound, and which to remove."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from filelock import Timeout
+
+from fcnlab.data.cache.build import discard, lock, partial
+from fcnlab.data.cache.format import INDEX, KEY, Broken, Mapped, caches, open_cache
+from fcnlab.data.parallel import Advance, on_all_cores
+from fcnlab.errors import DataError, nearest
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A cache that is there.
+
+    Attributes:
+        folder: where it lies.
+        state: `complete`, `being made`, `interrupted`, or `broken: ` and why.
+        size: bytes on the disk.
+        dataset, split, images, made: what its index says, if it is complete.
+        used: when it was last used, in UTC; of one that is not complete, when it was last written.
+    """
+
+    folder: Path
+    state: str
+    size: int
+    used: datetime
+    dataset: str = ""
+    split: str = ""
+    images: int | None = None
+    made: str = ""
+
+    @property
+    def key(self) -> str:
+        """The name of the cache."""
+        return self.folder.name
+
+    @property
+    def complete(self) -> bool:
+        """Whether it can be used."""
+        return self.state == "complete"
+
+
+def entries() -> list[Entry]:
+    """The caches that are there, the most recently used first.
+
+    Raises:
+        DataError: their folder cannot be read.
+    """
+    try:
+        there = list(caches().iterdir()) if caches().is_dir() else []
+        named = {path.with_suffix("") for path in there if path.is_dir() and KEY.fullmatch(path.stem)}
+        found = [entry for entry in map(_entry, sorted(named)) if entry is not None]
+    except OSError as error:
+        raise DataError(f"{caches()}: cannot be read: {error.strerror}") from None
+    return sorted(found, key=lambda entry: entry.used, reverse=True)
+
+
+def _entry(folder: Path) -> Entry | None:
+    """What lies there, or None if it went away meanwhile."""
+    try:
+        if not folder.is_dir():
+            beside = partial(folder)
+            state = "being made" if _held(folder) else "interrupted"
+            return Entry(folder, state, _size(beside), _time(beside))
+        try:
+            index = open_cache(folder).index
+        except Broken as reason:
+            return Entry(folder, f"broken: {reason}", _size(folder), _time(folder))
+        size, used = _size(folder), _time(folder / INDEX)
+        return Entry(folder, "complete", size, used, index.dataset, index.split, len(index.ids), index.made)
+    except FileNotFoundError:
+        return None
+
+
+def _held(folder: Path) -> bool:
+    try:
+        with lock(folder).acquire(timeout=0):
+            return False
+    except OSError:  # held (a Timeout is one); or another user's, which cannot be tried: what it guards is left alone
+        return True
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def _time(path: Path) -> datetime:
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+
+
+def select(keys: Iterable[str]) -> list[Entry]:
+    """The caches whose keys begin so.
+
+    Raises:
+        DataError: none does, or several.
+    """
+    there = {entry.key: entry for entry in entries()}
+    chosen = {}
+    for key in keys:
+        matching = [name for name in there if name.startswith(key)]
+        if len(matching) != 1:
+            said = (
+                f"begins {len(matching)} keys; give more of it" if matching else f"no such cache; {nearest(key, there)}"
+            )
+            raise DataError(f"{caches()}: '{key}': {said}")
+        chosen[matching[0]] = there[matching[0]]
+    return list(chosen.values())
+
+
+def faults(entry: Entry, advance: Advance | None = None) -> Iterator[str]:
+    """What is wrong with a cache, one line each: every sample whose bytes are not those that were written."""
+    try:
+        cache = open_cache(entry.folder)
+    except (Broken, OSError) as reason:
+        yield f"{entry.key}: {reason}"
+        return
+    sound = on_all_cores(lambda i: _sound(cache, i), len(cache.index.ids), advance)
+    for id_, good in zip(cache.index.ids, sound, strict=True):
+        if not good:
+            yield (
+                f"{entry.key}: {cache.index.dataset} {cache.index.split}: '{id_}' is not as it was written; "
+                f"remove the cache with `fcnlab data cache clear {entry.key}`, and the next trial makes it again"
+            )
+
+
+def _sound(cache: Mapped, index: int) -> bool:
+    offset, *_, checksum = cache.index.places[index].tolist()
+    return zlib.crc32(cache.pixels[offset : offset + int(cache.index.sizes[index])].data) == checksum
+
+
+def clear(entry: Entry) -> bool:
+    """Remove a cache; False if it is being made. Processes that have mapped it keep what they have.
+
+    Raises:
+        DataError: it may not be removed.
+    """
+    try:
+        with lock(entry.folder).acquire(timeout=0):
+            discard(entry.folder)
+    except Timeout:
+        return False
+    except OSError as error:
+        raise DataError(f"{entry.folder}: cannot be removed: {error.strerror}") from None
+    return True
+
+
+def unused(since: timedelta) -> list[Entry]:
+    """The caches that were last used longer ago than this."""
+    now = datetime.now(UTC)
+    return [entry for entry in entries() if now - entry.used > since]

@@ -1,0 +1,42 @@
+"""ADE20K as the scene parsing challenge of 2016 released it: Zhou et al., CVPR 2017."""
+
+from __future__ import annotations
+
+from fcnlab.data.datasets.base import FileDataset, Pair, listing
+from fcnlab.data.datasets.labels import Ids, Labels
+
+
+class Ade20k(FileDataset):
+    """20,210 / 2,000 images of 150 classes. Numbers 1..150 of a mask are the classes; 0 is unlabelled.
+
+    A class is called by the first of its names in the archive's `objectInfo150.txt`.
+    """
+
+    classes = (
+        "wall", "building", "sky", "floor", "tree", "ceiling", "road", "bed", "windowpane", "grass", "cabinet",
+        "sidewalk", "person", "earth", "door", "table", "mountain", "plant", "curtain", "chair", "car", "water",
+        "painting", "sofa", "shelf", "house", "sea", "mirror", "rug", "field", "armchair", "seat", "fence", "desk",
+        "rock", "wardrobe", "lamp", "bathtub", "railing", "cushion", "base", "box", "column", "signboard",
+        "chest of drawers", "counter", "sand", "sink", "skyscraper", "fireplace", "refrigerator", "grandstand",
+        "path", "stairs", "runway", "case", "pool table", "pillow", "screen door", "stairway", "river", "bridge",
+        "bookcase", "blind", "coffee table", "toilet", "flower", "book", "hill", "bench", "countertop", "stove",
+        "palm", "kitchen island", "computer", "swivel chair", "boat", "bar", "arcade machine", "hovel", "bus",
+        "towel", "light", "truck", "tower", "chandelier", "awning", "streetlight", "booth", "television", "airplane",
+        "dirt track", "apparel", "pole", "land", "bannister", "escalator", "ottoman", "bottle", "buffet", "poster",
+        "stage", "van", "ship", "fountain", "conveyer belt", "canopy", "washer", "plaything", "swimming pool",
+        "stool", "barrel", "basket", "waterfall", "tent", "bag", "minibike", "cradle", "oven", "ball", "food", "step",
+        "tank", "trade name", "microwave", "pot", "animal", "bicycle", "lake", "dishwasher", "screen", "blanket",
+        "sculpture", "hood", "sconce", "vase", "traffic light", "tray", "ashcan", "fan", "pier", "crt screen",
+        "plate", "monitor", "bulletin board", "shower", "radiator", "glass", "clock", "flag",
+    )  # fmt: skip
+    layout = "images/{training,validation}/*.jpg with masks of the same name in annotations/{training,validation}/*.png"
+    names = ("training", "validation")
+
+    def labels(self) -> Labels:
+        """Numbers 1..150 to labels 0..149."""
+        return Ids([[number] for number in range(1, len(self.classes) + 1)], [0])
+
+    def pairs(self, split: str) -> list[Pair]:
+        masks = self.root / "annotations" / split
+        images = listing(self.root / "images" / split, self.layout)
+        return [Pair(image.stem, image, masks / f"{image.stem}.png") for image in images]

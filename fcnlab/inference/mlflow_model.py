@@ -1,0 +1,35 @@
+"""The models of a grid's finished trials, put on their runs in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fcnlab.config.grid.grid import Grid
+from fcnlab.inference.description import Description
+from fcnlab.inference.portable import Portable
+from fcnlab.lab import Lab
+from fcnlab.runner.plan import make_plan
+from fcnlab.runner.publisher import open_tracker
+from fcnlab.trial.finished import Finished
+
+
+def keep_models(grid: Grid, lab: Lab, told: Callable[[str], None]) -> int:
+    """Put the model of each finished trial on its run, once: RGB uint8 in, probabilities out; returns how many are new.
+
+    The weights are those of the epoch that the grid reports. `told` is given the label of each.
+
+    Raises:
+        TrackingError: the store is out of reach.
+        RunError: weights are no longer there.
+    """
+    tracker = open_tracker(grid, lab)
+    choice, new = grid.file.select, 0
+    for planned, record in make_plan(grid, lab).ended:
+        if record.status == "finished":
+            finished = Finished(planned.trial, record, planned.folder)
+            network = finished.network(choice)
+            portable = Portable(network, Description.of(finished, network, choice)).eval()
+            if tracker.keep_model(planned.key, portable, len(record.classes)):
+                told(finished.label)
+                new += 1
+    return new

@@ -1,0 +1,168 @@
+"""Where things lie: the lab's folders, the data root, the tracking store. Never what is trained."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from fcnlab.config import registry
+from fcnlab.config.dataset import Dataset as DatasetConfig
+from fcnlab.config.grid import grid
+from fcnlab.config.grid.grid import Fingerprints
+from fcnlab.config.variant import Backbone as BackboneConfig
+from fcnlab.config.variant import Variant as VariantConfig
+from fcnlab.data.datasets.base import Dataset
+from fcnlab.data.datasets.fingerprint import file_digest
+from fcnlab.data.datasets.folder import Folder, Layout
+from fcnlab.data.datasets.shapes import Shapes
+from fcnlab.data.datasets.table import FILE_DATASETS, find_folder
+from fcnlab.errors import DataError, ModelError, RunError
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A folder of the shape that `fcnlab init` makes.
+
+    Attributes:
+        root: holds registry/, experiments/, results/, runs/ and the local MLflow store.
+        data_root: holds the datasets' folders; None where none is set.
+        tracking_uri: of the MLflow store; by default a sqlite file in the root.
+    """
+
+    root: Path
+    data_root: Path | None = None
+    tracking_uri: str = ""
+
+    @classmethod
+    def find(
+        cls,
+        file: Path | None = None,
+        *,
+        lab: Path | None = None,
+        data_root: Path | None = None,
+        tracking_uri: str | None = None,
+    ) -> Lab:
+        """The lab to work in: `lab`, FCNLAB_LAB, the folder whose experiments/ holds `file`, the current folder.
+
+        Raises:
+            RunError: the folder is not there.
+        """
+        named = lab or _env_path("FCNLAB_LAB")
+        around = (
+            file.resolve().parent.parent if file is not None and file.resolve().parent.name == "experiments" else None
+        )
+        root = (named or around or Path.cwd()).resolve()
+        if not root.is_dir():
+            raise RunError(f"{root}: no such folder; make a lab with `fcnlab init {root.name}`")
+        data = data_root or _env_path("FCNLAB_DATA")
+        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
+        return cls(root, data.resolve() if data else None, uri)
+
+    @property
+    def runs(self) -> Path:
+        """One folder a trial, named by its key."""
+        return self.root / "runs"
+
+    @property
+    def notes(self) -> Path:
+        """What drivers keep for each other and for the next: nothing here is lost when it is deleted between runs."""
+        return self.root / ".fcnlab"
+
+    @property
+    def results(self) -> Path:
+        """One folder a grid, with its tables."""
+        return self.root / "results"
+
+    @cached_property
+    def registry(self) -> registry.Registry:
+        """The built-in catalogue and what this lab's registry/ adds."""
+        return registry.load(self.root / "registry")
+
+    def grid(self, path: Path) -> grid.Grid:
+        """Load a grid file. Raises SpecError as `fcnlab.config.grid.grid.load` does."""
+        return grid.load(path, self.registry)
+
+    def dataset(self, spec: DatasetConfig) -> Dataset:
+        """Open a dataset.
+
+        Raises:
+            DataError: its folder is not below the data root.
+        """
+        if spec.type == "shapes":
+            return Shapes(**spec.options.model_dump())
+        if spec.type == "folder":
+            return Folder(self._layout(spec), spec.classes, spec.ignore)
+        assert spec.folder is not None, "checked when the file was read"
+        return FILE_DATASETS[spec.type](find_folder(self.data_root, spec.folder, spec.type))
+
+    def _layout(self, spec: DatasetConfig) -> Layout:
+        """Where the files of a dataset of type folder lie."""
+        assert spec.images is not None and spec.masks is not None, "checked when the file was read"
+        parts = spec.fractions
+        shares = {"train": 1 - parts.val - parts.test, "val": parts.val} if parts else {}
+        return Layout(
+            images=str(self._below_data_root(spec.images)),
+            masks=str(self._below_data_root(spec.masks)),
+            image_suffix=spec.image_suffix,
+            mask_suffix=spec.mask_suffix,
+            lists={split: self._list(name) for split, name in spec.lists.items()},
+            parts=shares | ({"test": parts.test} if parts and parts.test else {}),
+            seed=parts.seed if parts else 0,
+            skip=spec.unpaired == "skip",
+        )
+
+    def _below_data_root(self, folder: str) -> Path:
+        path = Path(folder).expanduser()
+        if path.is_absolute():
+            return path
+        if self.data_root is None:
+            raise DataError(
+                f"dataset of type folder: no data root is set; pass --data-root or set FCNLAB_DATA to the folder that "
+                f"holds {folder}, or give an absolute path"
+            )
+        return self.data_root / path
+
+    def _list(self, name: str) -> Path:
+        """A list of ids: in the lab, where it can be committed, else below the data root."""
+        path = self.root / Path(name).expanduser()
+        return self._below_data_root(name) if not path.exists() and self.data_root is not None else path
+
+    def weights_file(self, backbone: BackboneConfig) -> Path | None:
+        """The local file of a backbone's weights, in the lab or under the data root; None if it needs none.
+
+        Raises:
+            ModelError: the file is in neither.
+        """
+        name = backbone.weights_file
+        if name is None:
+            return None
+        places = [base / name for base in (self.root, self.data_root) if base is not None]
+        found = next((path for path in places if path.is_file()), None)
+        if found is None:
+            tried = " or ".join(map(str, places))
+            raise ModelError(f"the weights file '{name}' is not at {tried}; put it there, or set --data-root")
+        return found
+
+    @cached_property
+    def fingerprints(self) -> Fingerprints:
+        """Gives content fingerprints; each dataset and each file is read once."""
+        data: dict[str, str] = {}
+        weights: dict[str, str] = {}
+
+        def of(variant: VariantConfig, dataset: DatasetConfig) -> tuple[str, str | None]:
+            named = repr(dataset)
+            if named not in data:
+                data[named] = self.dataset(dataset).fingerprint(dataset.used_splits)
+            file = self.weights_file(variant.backbone)
+            if file is not None and str(file) not in weights:
+                weights[str(file)] = f"sha256:{file_digest(file)}"
+            return data[named], weights[str(file)] if file is not None else None
+
+        return of
+
+
+def _env_path(variable: str) -> Path | None:
+    value = os.environ.get(variable)
+    return Path(value) if value else None

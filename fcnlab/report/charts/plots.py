@@ -1,0 +1,244 @@
+"""The plots of a report: accuracy against cost, differences with intervals, differences by class, learning curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence, Sized
+from itertools import product
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from fcnlab.report.charts.style import MARKERS, Plot, bounded, look, shortened, styled, tip
+from fcnlab.report.records import Evidence
+from fcnlab.report.significance import Judged
+from fcnlab.report.tables.columns import number, signed, spread
+from fcnlab.trial.record import EpochRecord
+
+MOST_ROWS = 40
+"""Cells that a plot with a row a cell shows: the best by mean mIoU."""
+
+MOST_SQUARES = (20, 30)
+"""Cells, and classes, of which differences by class are shown: the best, and those that differ most."""
+
+MOST_CURVES = 8
+COST_AXES = {
+    "gmacs": ("GMACs of one image", 1.0),
+    "params": ("parameters (M)", 1e-6),
+    "train_seconds": ("training time of a trial (s)", 1.0),
+}
+"""Headings and factors of what may stand for the cost: the time only where models differ in nothing else."""
+
+
+def plots(cells: pd.DataFrame, evidence: Evidence, judged: Judged) -> list[Plot]:
+    """Every plot for which there is something to draw."""
+    scored = cells[cells["n"] > 0].reset_index(drop=True)
+    baseline = str(cells["cell"][cells["baseline"]].iloc[0])
+    with styled():
+        drawn = [
+            _cost(scored, baseline) if len(scored) > 1 else None,
+            _forest(scored, baseline, judged) if judged.comparisons else None,
+            _curves(scored, baseline, evidence) if len(scored) else None,
+            _by_class(scored, baseline, evidence.classes, judged) if judged.comparisons else None,
+        ]
+    return [plot for plot in drawn if plot is not None]
+
+
+def front(cost: Sequence[float], figure: Sequence[float]) -> list[int]:
+    """The Pareto front: places of those that nothing beats at no greater cost, from the cheapest on."""
+    order = sorted(range(len(cost)), key=lambda i: (cost[i], -figure[i]))
+    found: list[int] = []
+    for place in order:
+        if not found or figure[place] > figure[found[-1]]:
+            found.append(place)
+    return found
+
+
+def _cost(scored: pd.DataFrame, baseline: str) -> Plot | None:
+    apart = {name: _apart(scored[name]) for name in ("gmacs", "params")}
+    name = max(apart, key=lambda name: apart[name]) if any(apart.values()) else "train_seconds"
+    heading, factor = COST_AXES[name]
+    shown = scored.dropna(subset=[name, "miou"]).reset_index(drop=True)
+    if shown.empty:
+        return None
+    cost, miou = factor * shown[name].to_numpy(), 100 * shown["miou"].to_numpy()
+    figure, axes = _figure(6.4, 3.8)
+    tips: dict[str, str] = {}
+    best = front(list(cost), list(miou))
+    axes.step(cost[best], miou[best], where="post", color="#555555", linewidth=1, zorder=1, label="Pareto front")
+    few = len(shown) <= len(MARKERS)
+    for place, (_, row) in enumerate(shown.iterrows()):
+        style = look(place) if few else {"color": "#0072B2" if place in best else "#7f7f7f", "marker": "o"}
+        std = 100 * row["miou_std"]
+        if not math.isnan(std):
+            axes.errorbar(cost[place], miou[place], std, color=style["color"], elinewidth=0.8, capsize=2, zorder=2)
+        (point,) = axes.plot(
+            cost[place], miou[place], color=style["color"], marker=style["marker"], linestyle="none", zorder=3,
+            markersize=9 if row["cell"] == baseline else 7, markeredgecolor="black", markeredgewidth=0.6,
+            label=_called(row["cell"], baseline) if few else None,
+        )  # fmt: skip
+        said = f"{row['cell']}: mIoU {spread(row['miou'], row['miou_std'])} %, {heading} {number(cost[place], 2)}"
+        tip(point, tips, said)
+        if not few and place in best:
+            axes.annotate(shortened(row["cell"], 24), (cost[place], miou[place]), (4, 4), textcoords="offset points")
+    axes.set(xlabel=heading, ylabel="mIoU (%)", xlim=bounded(list(cost), 0.2 * float(cost.max())))
+    _legend(axes)
+    caption = (
+        f"mIoU against {heading}, mean and standard deviation over seeds; on the line, nothing is better for less."
+    )
+    return Plot("cost", caption, figure, tips)
+
+
+def _apart(column: pd.Series) -> float:
+    """By how much cells differ, as a share of the greatest."""
+    apart = (column.max() - column.min()) / column.max()
+    return float(apart) if apart > 0 else 0.0
+
+
+def _forest(scored: pd.DataFrame, baseline: str, judged: Judged) -> Plot:
+    shown = _best(scored[scored["cell"].isin(judged.comparisons)])
+    figure, axes = _figure(6.4, 1.1 + 0.3 * len(shown))
+    tips: dict[str, str] = {}
+    for place, cell in enumerate(shown):
+        comparison = judged.comparisons[cell]
+        one = comparison.difference
+        clear = bool(comparison.significant)
+        axes.plot([100 * one.low, 100 * one.high], [place, place], color="#0072B2", linewidth=1.6)
+        for end in (one.low, one.high):
+            axes.plot([100 * end] * 2, [place - 0.14, place + 0.14], color="#0072B2", linewidth=1.6)
+        (point,) = axes.plot(
+            100 * one.value, place, marker="s", markersize=7, color="#0072B2", linestyle="none",
+            markerfacecolor="#0072B2" if clear else "white",
+        )  # fmt: skip
+        interval = f"{100 * one.low:+.2f} to {100 * one.high:+.2f}"
+        tip(point, tips, f"{cell}: {100 * one.value:+.2f} points, 95 % interval {interval}, {one.seeds} seeds")
+    axes.axvline(0, color="black", linewidth=1, linestyle="--")
+    axes.set_yticks(range(len(shown)), [shortened(cell) for cell in shown])
+    axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel=f"difference in mIoU to {shortened(baseline)} (points)")
+    axes.grid(visible=False, axis="y")
+    caption = f"Differences in mIoU to {baseline} with 95 % intervals; filled: significant after Holm's correction."
+    caption += _of_all(shown, judged.comparisons, "cells of highest mean mIoU")
+    return Plot("differences", caption, figure, tips)
+
+
+def _by_class(scored: pd.DataFrame, baseline: str, classes: Sequence[str], judged: Judged) -> Plot:
+    shown = _best(scored[scored["cell"].isin(judged.comparisons)], MOST_SQUARES[0])
+    found = [judged.comparisons[cell].difference.classes for cell in shown]
+    values = 100 * np.array([one.value for one in found])
+    limit = max(float(np.nanmax(np.abs(values), initial=0.0)), 0.1)
+    apart = np.nan_to_num(np.abs(values)).max(0)
+    listed = sorted(np.argsort(-apart, kind="stable")[: MOST_SQUARES[1]].tolist())
+    figure, axes = _figure(1.6 + 0.52 * len(listed) + 0.05 * max(map(len, shown)), 1.5 + 0.34 * len(shown))
+    tips: dict[str, str] = {}
+    for (down, one), (across, place) in product(enumerate(found), enumerate(listed)):
+        value, low, high = float(values[down, place]), 100 * one.low[place], 100 * one.high[place]
+        box = _square(axes, (across, down), value, limit, bold=bool(low > 0 or high < 0))
+        said = f"{shown[down]}, {classes[place]}: {value:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}"
+        tip(box, tips, f"{said}, in {one.images[place]} images")
+    names = [shortened(classes[place], 16) for place in listed]
+    axes.set_xticks(range(len(listed)), names, rotation=45, ha="right")
+    axes.set_yticks(range(len(shown)), [shortened(cell) for cell in shown])
+    axes.set(xlim=(-0.5, len(listed) - 0.5), ylim=(len(shown) - 0.5, -0.5))
+    axes.grid(visible=False)
+    caption = (
+        f"Differences in IoU to {baseline} by class, in points: hatched where less, bold where the 95 % interval of "
+        "this class alone excludes zero (not corrected for the number of classes)."
+        + _of_all(shown, judged.comparisons, "cells of highest mean mIoU")
+        + _of_all(listed, classes, "classes that differ most")
+    )
+    return Plot("classes", caption, figure, tips)
+
+
+def _of_all(shown: Sized, everything: Sized, what: str) -> str:
+    """Says that a plot shows a part, where it does."""
+    return f" Shown are the {len(shown)} {what}." if len(shown) < len(everything) else ""
+
+
+def _square(axes: Axes, place: tuple[int, int], value: float, limit: float, *, bold: bool) -> Rectangle:
+    """A difference in points as a coloured square with its number; hatched, except below the number, where less."""
+    across, down = place
+    text, shade = signed(value / 100), _shade(value / limit)
+    box = Rectangle((across - 0.5, down - 0.5), 1, 1, facecolor=shade, edgecolor="#bbbbbb")
+    if text.startswith("-"):
+        box.set_hatch("///")
+    axes.add_patch(box)
+    axes.text(
+        across, down, text, ha="center", va="center", fontsize=7.5, fontweight="bold" if bold else "normal",
+        color="white" if value / limit > 0.6 else "black", bbox={"facecolor": shade, "edgecolor": "none", "pad": 0.8},
+    )  # fmt: skip
+    return box
+
+
+def _shade(share: float) -> str:
+    """From orange over white to purple, as in ColorBrewer's PuOr; the sign is in the number and the hatch, too."""
+    if math.isnan(share):
+        return "#eeeeee"
+    end = (0.37, 0.24, 0.60) if share > 0 else (0.90, 0.38, 0.00)
+    weight = 0.85 * abs(share)
+    return "#" + "".join(f"{round(255 * (1 - weight * (1 - c))):02x}" for c in end)
+
+
+def _curves(scored: pd.DataFrame, baseline: str, evidence: Evidence) -> Plot | None:
+    shown = [cell for cell in _best(scored, MOST_CURVES, keep=baseline) if cell in evidence.records]
+    epochs = {cell: [record.epochs for record in evidence.records[cell].values()] for cell in shown}
+    often = all(sum(epoch.val_miou is not None for epoch in seed) > 1 for seeds in epochs.values() for seed in seeds)
+    what, of = ("mIoU on val (%)", _score) if often else ("training loss", _loss)
+    bands = {cell: band for cell in shown if (band := _band(epochs[cell], of))}
+    if not bands:
+        return None
+    figure, axes = _figure(6.4, 3.6)
+    tips: dict[str, str] = {}
+    for index, (cell, band) in enumerate(bands.items()):
+        x, mean, low, high = map(list, zip(*band, strict=True))
+        style = look(index)
+        (line,) = axes.plot(
+            x, mean, **style, markersize=4, markevery=max(1, len(x) // 8), linewidth=1.4, label=_called(cell, baseline)
+        )
+        axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        tip(line, tips, f"{cell}: {what} {mean[-1]:.3g} after epoch {x[-1]:.0f}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="epoch", ylabel=what)
+    _legend(axes)
+    return Plot("curves", f"{what} by epoch: mean over seeds, from the lowest to the highest seed.", figure, tips)
+
+
+def _score(epoch: EpochRecord) -> float | None:
+    return 100 * epoch.val_miou if epoch.val_miou is not None else None
+
+
+def _loss(epoch: EpochRecord) -> float | None:
+    return epoch.loss
+
+
+def _band(
+    seeds: Sequence[Sequence[EpochRecord]], of: Callable[[EpochRecord], float | None]
+) -> list[tuple[float, float, float, float]]:
+    """Epoch, mean, least and greatest over seeds, for the epochs of which all seeds have a figure."""
+    curves = [{epoch.epoch: value for epoch in epochs if (value := of(epoch)) is not None} for epochs in seeds]
+    rows = {epoch: [curve[epoch] for curve in curves] for epoch in sorted(set.intersection(*map(set, curves)))}
+    return [(epoch, float(np.mean(row)), min(row), max(row)) for epoch, row in rows.items()]
+
+
+def _best(scored: pd.DataFrame, most: int = MOST_ROWS, keep: str = "") -> list[str]:
+    """The labels of the best cells by mean mIoU, and of `keep`, in the order of the table."""
+    chosen = set(scored.nlargest(most, "miou")["cell"])
+    if keep in set(scored["cell"]) and keep not in chosen:
+        chosen = set(scored.nlargest(most - 1, "miou")["cell"]) | {keep}
+    return [str(cell) for cell in scored["cell"] if cell in chosen]
+
+
+def _called(cell: str, baseline: str) -> str:
+    return shortened(cell, 32) + (" (baseline)" if cell == baseline else "")
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure((width, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), borderaxespad=0.0)

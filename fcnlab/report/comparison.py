@@ -1,0 +1,129 @@
+"""Two trials or two cells side by side: the difference with its interval, by class, and by image."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fcnlab.analysis import CellCounts, Difference, paired_difference
+from fcnlab.errors import RunError
+from fcnlab.lab import Lab
+from fcnlab.report.frame import trials_frame
+from fcnlab.report.gallery.selection import image_miou
+from fcnlab.report.records import Evidence, gather
+from fcnlab.report.tables.cells import Table
+from fcnlab.runner.find import find_record, find_trial
+from fcnlab.runner.plan import make_plan
+from fcnlab.runner.publisher import open_if_installed
+from fcnlab.trial.record import RunFolder
+
+IMAGES = 10
+"""Images that are listed."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """What stands on one side of a comparison: a name, counts by seed, and what the counts are of."""
+
+    name: str
+    counts: CellCounts
+    ids: tuple[str, ...]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two sides, and what the second is more than the first."""
+
+    a: Side
+    b: Side
+    difference: Difference
+
+
+def find_side(reference: str, lab: Lab) -> Side:
+    """The cell that FILE:CELL names, or the trial of FILE:CELL:SEED or of the beginning of a key.
+
+    Raises:
+        SpecError: there is no such cell or seed in the file.
+        RunError: there is no such trial, it has not finished, or its counts are not there.
+    """
+    named = re.fullmatch(r"(.+?\.ya?ml):(.+?)(?::(\d+))?", reference)
+    if named is None:
+        record = find_record(lab, reference)
+        folder = RunFolder(lab.runs, record.key)
+        own, cell = int(record.trial["seed"]), record.key[:12]
+        evidence = Evidence({cell: {own: folder}}, {cell: {own: record}}, "last")
+        return _side(f"{record.trial['names'].get('variant', cell)}, seed {own}", cell, evidence)
+    grid = lab.grid(Path(named[1]))
+    plan, tracker = make_plan(grid, lab), open_if_installed(grid, lab)
+    seed = int(named[3]) if named[3] is not None else None
+    label = find_trial(plan, named[2], seed).cell.label
+    evidence = gather(
+        trials_frame(plan, tracker), lab.runs, tracker, lab.root / ".fcnlab" / "fetched", grid.file.select
+    )
+    return _side(label, label, evidence) if seed is None else _side(f"{label}, seed {seed}", label, evidence, seed)
+
+
+def _side(name: str, cell: str, evidence: Evidence, seed: int | None = None) -> Side:
+    found = evidence.counts(cell)
+    counts: Mapping[int, np.ndarray] = {one: found[one] for one in found if seed is None or one == seed}
+    if not counts:
+        raise RunError(f"{name}: none of its trials has finished with counts, so there is nothing to compare")
+    first = min(counts)
+    return Side(name, counts, evidence.ids(cell, first), evidence.records[cell][first].classes)
+
+
+def compare(a: Side, b: Side) -> Compared:
+    """The difference of two sides, paired by seed and image; of two single trials, by image whatever their seeds.
+
+    Raises:
+        RunError: they were scored on other images or classes, or have no seed in common.
+    """
+    if a.ids != b.ids or a.classes != b.classes:
+        raise RunError(f"{a.name} and {b.name} were scored on other images or classes, and cannot be compared")
+    one, other = a.counts, b.counts
+    if len(one) == len(other) == 1:
+        one, other = ({0: next(iter(side.values()))} for side in (one, other))
+    return Compared(a, b, paired_difference(other, one))
+
+
+def sentence(compared: Compared) -> str:
+    """The difference in words."""
+    one = compared.difference
+    way = "more" if one.value >= 0 else "less"
+    interval = f"95 % interval {100 * one.low:+.2f} to {100 * one.high:+.2f}, p = {one.p_value:.3g}"
+    text = (
+        f"{compared.b.name} scored {abs(100 * one.value):.2f} points of mIoU {way} than {compared.a.name}: {interval}, "
+        f"n = {one.seeds}, {one.images} images."
+    )
+    return f"{text} {one.note[0].upper()}{one.note[1:]}." if one.note else text
+
+
+def classes_table(compared: Compared) -> Table:
+    """Differences of IoU by class in points, from the greatest gain to the greatest loss."""
+    found = compared.difference.classes
+    order = sorted(range(len(compared.a.classes)), key=lambda c: -np.nan_to_num(found.value[c], nan=-np.inf))
+    rows = tuple(
+        (compared.a.classes[c], str(found.images[c]), *(_points(x[c]) for x in (found.value, found.low, found.high)))
+        for c in order
+    )
+    return Table(("class", "images", "Δ IoU", "from", "to"), rows, 1, -1)
+
+
+def images_table(compared: Compared) -> Table:
+    """The images whose own mIoU differs most, means over the seeds."""
+    a, b = (
+        np.mean([image_miou(counts) for counts in side.counts.values()], axis=0) for side in (compared.a, compared.b)
+    )
+    apart = np.nan_to_num(np.abs(b - a), nan=-1.0)
+    order = [place for place in np.argsort(-apart, kind="stable")[:IMAGES] if apart[place] > 0]
+    rows = tuple((compared.a.ids[i], f"{100 * a[i]:.1f}", f"{100 * b[i]:.1f}", _points(b[i] - a[i])) for i in order)
+    return Table(("image", "A mIoU %", "B mIoU %", "B - A"), rows, 1, -1)
+
+
+def _points(value: float) -> str:
+    return "–" if np.isnan(value) else f"{100 * value:+.1f}"

@@ -1,0 +1,90 @@
+"""The footnote of a table: what was scored, how the differences were judged, and what the markers say."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from fcnlab.analysis.estimate import CLAIM_SEEDS
+from fcnlab.config.grid.grid import Grid
+from fcnlab.report.records import Evidence
+from fcnlab.report.significance import CONFIDENCE, Judged
+from fcnlab.report.tables.columns import FLAGGED, NO_CLAIM, SIGNIFICANT
+
+EPOCHS = {"last": "the last epoch, fixed before training", "best": "the epoch that is best on val"}
+
+
+def footnotes(grid: Grid, trials: pd.DataFrame, evidence: Evidence, judged: Judged) -> list[str]:
+    """What the figures are, a line each: scoring, spread, test, costs, and the flags of single cells."""
+    finished = trials[trials["status"] == "finished"]
+    splits = " and ".join(distinct(finished["report_split"])) or "no split yet"
+    lines = [
+        f"Scored on {splits} at native size, at {EPOCHS[grid.file.select]}; mIoU and pixel accuracy (acc.) over one "
+        "confusion count of the split, ignored pixels left out.",
+        _spread(grid),
+        *_test(grid, judged),
+        *_costs(finished, evidence),
+        *_early(trials),
+        f"Commit {', '.join(distinct(finished['commit'])) or 'not recorded'}.",
+    ]
+    reasons = [(cell, flag.footnote) for cell, found in judged.flags.items() for flag in found]
+    return lines + [f"{FLAGGED} {cell}: {reason}." for cell, reason in reasons]
+
+
+def _spread(grid: Grid) -> str:
+    if len(grid.seeds) == 1:
+        return "One seed: the variance of training is not included, in no figure and no interval."
+    return f"Mean ± standard deviation over n = {len(grid.seeds)} seeds."
+
+
+def _test(grid: Grid, judged: Judged) -> list[str]:
+    if not judged.comparisons:
+        return [f"Δ is the difference to {grid.baseline.label}, paired by seed; without counts it has no interval."]
+    claimed = [one for one in judged.comparisons.values() if one.difference.seeds >= CLAIM_SEEDS]
+    lines = [
+        f"Δ is the difference to {grid.baseline.label} in points, paired by seed and image, with its "
+        f"{100 * CONFIDENCE:.0f} % interval: Student's t, variance of images ({judged.resamples:,} bootstrap "
+        f"resamples){' and of seeds' if len(grid.seeds) > 1 else ' alone'}."
+    ]
+    if claimed:
+        corrected = f" after Holm's correction over {len(claimed)} comparisons" if len(claimed) > 1 else ""
+        lines.append(f"{SIGNIFICANT}: significant at 5 %{corrected}.")
+    if len(claimed) < len(judged.comparisons):
+        lines.append(f"{NO_CLAIM}: fewer than {CLAIM_SEEDS} seeds, so no claim of significance is made.")
+    return lines
+
+
+def _costs(finished: pd.DataFrame, evidence: Evidence) -> list[str]:
+    costs = [record.cost for cell in evidence.records.values() for record in cell.values() if record.cost is not None]
+    if not costs:
+        return []
+    sizes = " or ".join(distinct(pd.Series([f"{c.gmacs_size[0]}x{c.gmacs_size[1]}" for c in costs])))
+    return [
+        f"GMACs of one image of {sizes}; images/s in training; device-hours of training and scoring, summed over the "
+        f"cell's trials, on {', '.join(distinct(finished['device'])) or 'hardware not recorded'}.",
+        *_shared(evidence),
+    ]
+
+
+def _shared(evidence: Evidence) -> list[str]:
+    """Name the cells whose trials shared a GPU, since that slows each of them down."""
+    cells: dict[int, list[str]] = {}
+    for cell, records in evidence.records.items():
+        for count in sorted({record.environment.sharing for record in records.values() if record.environment}):
+            cells.setdefault(count, []).append(cell)
+    return [
+        f"{count} trials shared a GPU ({', '.join(cells[count])}): images/s are those of one of them beside the "
+        f"others, and device-hours count {count} trials on a GPU for an hour as one."
+        for count in sorted(cells)
+        if count > 1
+    ]
+
+
+def _early(trials: pd.DataFrame) -> list[str]:
+    if not (trials["status"] == "stopped").any():
+        return []
+    return ["Cells that were stopped early have no figure: what they had reached is not averaged as if finished."]
+
+
+def distinct(column: pd.Series) -> list[str]:
+    """The different texts of a column, sorted, without the empty one."""
+    return sorted({str(value) for value in column} - {"", "nan"})

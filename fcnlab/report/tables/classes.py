@@ -1,0 +1,54 @@
+"""How well each class is found, by cell."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from fcnlab.report.report import Report
+from fcnlab.report.tables.cells import Table
+from fcnlab.report.tables.columns import spread
+
+MOST_CELLS = 12
+"""Columns of cells: the baseline and the best of the others."""
+
+
+def class_table(report: Report) -> Table | None:
+    """IoU of each class, one column a cell; None where no trial has finished."""
+    records, select = report.evidence.records, report.evidence.select
+    shown = [cell for cell in _chosen(report) if cell in records]
+    if not shown:
+        return None
+    iou = {
+        cell: pd.DataFrame(
+            [score.class_iou for one in records[cell].values() if (score := one.score(one.report_split, select))]
+        ).astype(float)
+        for cell in shown
+    }
+    labelled = _labelled(report)
+    rows = tuple(
+        (
+            name,
+            labelled.get(place, ""),
+            *(spread(iou[cell][place].mean(), iou[cell][place].std()) for cell in shown),
+        )
+        for place, name in enumerate(report.evidence.classes)
+        if all(place in frame for frame in iou.values())
+    )
+    return Table(("class", "images", *shown), rows, 1, -1)
+
+
+def _chosen(report: Report) -> list[str]:
+    """The baseline and the best others with the same number of classes, in the order of the table."""
+    scored = report.cells[report.cells["n"] > 0]
+    others = scored[~scored["baseline"]].nlargest(MOST_CELLS - 1, "miou")["cell"]
+    chosen = {*others, *scored["cell"][scored["baseline"]]}
+    return [str(cell) for cell in scored["cell"] if cell in chosen]
+
+
+def _labelled(report: Report) -> dict[int, str]:
+    """In how many images each class is labelled, where there are counts."""
+    for cell in report.evidence.folders:
+        for counts in report.evidence.counts(cell).values():
+            return {place: str(n) for place, n in enumerate(np.count_nonzero(counts[:, :, 2], axis=0))}
+    return {}

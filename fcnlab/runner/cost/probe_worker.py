@@ -1,0 +1,141 @@
+"""The process of a probe: it trains a trial for a few steps, scores a few images, and says its pace.
+
+    python -m fcnlab.runner.cost.probe_worker LAB DATA_ROOT THREADS
+
+The trial comes as JSON on standard input, its pace goes out as JSON on standard output. Nothing is recorded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from fcnlab.config.trial import Trial
+from fcnlab.data.batches import TrainingBatches
+from fcnlab.data.decoded import Decoded, DecodedSplit, open_decoded
+from fcnlab.errors import FcnlabError
+from fcnlab.lab import Lab
+from fcnlab.models import FCN
+from fcnlab.runner.cost.pace import Pace
+from fcnlab.runner.cost.probe import SCORED, STEPS
+from fcnlab.training import hardware
+from fcnlab.training.evaluate import evaluate
+from fcnlab.training.fit import Epoch, fit
+from fcnlab.training.protocol import Protocol
+from fcnlab.trial.build import build_model, build_training
+
+
+class _FewBatches:
+    """The first batches of each epoch."""
+
+    def __init__(self, batches: TrainingBatches) -> None:
+        self.steps = min(STEPS, batches.steps)
+        self._batches = batches
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return islice(self._batches.epoch(epoch), self.steps)
+
+
+class _FewSamples:
+    """The first samples of a split."""
+
+    def __init__(self, split: DecodedSplit) -> None:
+        self._split = split
+
+    def __len__(self) -> int:
+        return min(SCORED, len(self._split))
+
+    def __getitem__(self, index: int) -> Decoded:
+        return self._split[index]
+
+
+def main(root: str, data_root: str, threads: str) -> None:
+    """Measure the trial on standard input."""
+    torch.set_num_threads(int(threads))
+    hardware.keep_freed_memory()
+    trial = Trial.model_validate_json(sys.stdin.read())
+    try:
+        pace = measure(trial, Lab(Path(root), Path(data_root) if data_root else None))
+    except FcnlabError as error:
+        sys.exit(str(error))
+    print(json.dumps(dataclasses.asdict(pace)))  # noqa: T201 - it is asked for
+
+
+def measure(trial: Trial, lab: Lab) -> Pace:
+    """The pace of a trial, by a few of its steps and images.
+
+    Raises:
+        DataError, ModelError: the trial cannot be built.
+    """
+    device, recipe = hardware.device(), trial.recipe
+    precision = hardware.resolve_precision(recipe.precision, device)
+    hardware.repeatable(device)
+    dataset = lab.dataset(trial.dataset)
+    model = build_model(trial.variant, len(dataset.classes), trial.seed, lab.weights_file(trial.variant.backbone))
+    model = model.to(device).to(memory_format=torch.channels_last)
+    training = build_training(recipe, model, dataset, trial.dataset.splits.train, trial.seed, device)
+    few = _FewBatches(training.batches)
+    autocast = hardware.autocast(device, precision)
+    epochs: list[Epoch] = []
+    fit(
+        model,
+        cast(TrainingBatches, few),
+        epochs=2,
+        start=0,
+        loss=training.loss,
+        optimizer=training.optimizer,
+        factor=training.factor,
+        autocast=autocast,
+        after_epoch=epochs.append,
+        accumulate=recipe.accumulate,
+        clip_norm=recipe.clip_norm,
+        average=training.average,
+    )
+    val = open_decoded(dataset, trial.dataset.splits.val)
+    samples = _FewSamples(val)
+    scored = training.averaged or model
+
+    def score() -> None:
+        evaluate(
+            scored,
+            cast(DecodedSplit, samples),
+            classes=len(dataset.classes),
+            mean=model.backbone.mean,
+            std=model.backbone.std,
+            device=device,
+            autocast=autocast,
+            protocol=Protocol(scales=(recipe.score_scale,)),
+        )
+
+    score()
+    return Pace(
+        epoch=epochs[-1].seconds * training.batches.steps / few.steps,
+        scoring=_seconds(score) * len(val) / len(samples),
+        memory=hardware.peak_memory(device),
+        disk=2 * _weights(model),  # of the last epoch and of the best
+        device=hardware.name(device),
+        trials=0,
+    )
+
+
+def _seconds(call: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def _weights(model: FCN) -> int:
+    return sum(value.nbytes for value in model.state_dict().values())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,116 @@
+"""With what a grid is run: which executor, and how many trials at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from fcnlab.config.grid.cell import Cell
+from fcnlab.config.recipe import Recipe
+from fcnlab.errors import RunError, SpecError
+from fcnlab.lab import Lab
+from fcnlab.runner.executors.base import Executor
+from fcnlab.runner.executors.gpus import select_gpus
+from fcnlab.runner.executors.process import ProcessExecutor, plan_slots, planned_memory, usable_cores
+from fcnlab.runner.executors.serial import SerialExecutor
+from fcnlab.settings import Device
+
+ExecutorName = Literal["process", "serial", "ray"]
+
+
+@dataclass(frozen=True)
+class Means:
+    """With what trials are run; None leaves it to the machine.
+
+    Attributes:
+        executor: `process` has workers on this machine, `serial` runs in the driver itself, `ray` on a Ray cluster.
+        workers: how many trials run at once.
+        threads: of the CPU, for each trial.
+        per_gpu: how many trials share a GPU.
+        address: of a running Ray cluster; None starts one on this machine.
+        devices: how many devices train a trial together: GPUs, or where there is none processes on the CPU.
+        device: the kind of device that trains: `cuda`, `cpu`, or `auto` for CUDA where there is a GPU.
+    """
+
+    executor: ExecutorName = "process"
+    workers: int | None = None
+    threads: int | None = None
+    per_gpu: int = 1
+    address: str | None = None
+    devices: int = 1
+    device: Device = "auto"
+
+    def __post_init__(self) -> None:
+        if self.executor == "serial" and (self.workers or 1) > 1:
+            raise RunError(f"--executor serial runs one trial at a time, not {self.workers}; leave out --workers")
+        if self.executor != "ray" and self.address is not None:
+            raise RunError(f"--address is that of a Ray cluster; it goes with --executor ray, not {self.executor}")
+        if self.devices > 1 and self.executor != "process":
+            raise RunError(f"--devices-per-trial goes with --executor process, not {self.executor}")
+        if self.devices > 1 and self.per_gpu > 1:
+            raise RunError("--devices-per-trial gives a trial several GPUs, --per-gpu a part of one; leave one out")
+
+    def check(self, cells: Iterable[Cell]) -> None:
+        """Check that trials of these cells, and what they start from, can be run on so many devices.
+
+        Raises:
+            RunError: this machine has fewer, or no GPU although `device` is `cuda`.
+            SpecError: a recipe's batches cannot be shared out among them.
+        """
+        gpus = len(select_gpus(self.device)) if self.address is None else 0  # a cluster has its own
+        if self.devices == 1:
+            return
+        cores = usable_cores()
+        if self.devices > (gpus or cores):
+            have = f"{gpus} GPUs" if gpus else f"no GPU and {cores} cores"
+            raise RunError(f"--devices-per-trial {self.devices}: this machine has {have}")
+        for cell in cells:
+            _check_shares(cell, self.devices)
+            if isinstance(cell.start, Cell):
+                self.check([cell.start])
+
+    def hire(self, lab: Lab, recipes: Sequence[Recipe]) -> Executor:
+        """Make the executor for trials of these recipes.
+
+        Raises:
+            RunError: Ray is not installed, or its cluster cannot be reached or lacks what a trial needs.
+        """
+        if self.executor == "ray":
+            return self._hire_on_ray(lab, recipes)
+        if self.executor == "serial":
+            return SerialExecutor(lab, plan_slots(recipes, 1, self.threads, device=self.device)[0])
+        slots = plan_slots(recipes, self.workers, self.threads, self.per_gpu, self.devices, self.device)
+        return ProcessExecutor(lab, slots)
+
+    def _hire_on_ray(self, lab: Lab, recipes: Sequence[Recipe]) -> Executor:
+        from fcnlab.runner.executors.ray.cluster import Ask, has_gpus, living_nodes, share_of_cores
+        from fcnlab.runner.executors.ray.executor import RayExecutor
+
+        gpus = 1 / self.per_gpu if self.device != "cpu" and has_gpus(self.address) else 0.0
+        if self.device == "cuda" and not gpus:
+            raise RunError("--device cuda: no node of the Ray cluster has a GPU; use --device cpu or auto")
+        ask = Ask(self.threads or 1, gpus, 0 if gpus else max(map(planned_memory, recipes)))
+        if self.address is None:
+            here = plan_slots(recipes, self.workers, self.threads, self.per_gpu, device=self.device)
+            ask = replace(ask, threads=here[0].threads)
+        elif self.threads is None:
+            ask = replace(ask, threads=share_of_cores(ask, living_nodes(), self.workers))
+        return RayExecutor(lab, ask, self.address, self.workers)
+
+
+def _check_shares(cell: Cell, devices: int) -> None:
+    recipe, where = cell.recipe, f"--devices-per-trial {devices}: recipe {cell.names['recipe']}"
+    part = recipe.batch // recipe.accumulate
+    if part % devices:
+        cut = f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
+        raise SpecError(
+            f"{where}: a batch of {recipe.batch}{cut} cannot be shared out equally among {devices} devices; "
+            f"take a number that divides {part}, or another recipe.batch"
+        )
+    for term in ("dice", "lovasz", "ohem"):
+        if getattr(recipe.loss, term):
+            raise SpecError(
+                f"{where}: loss.{term} looks at a batch as a whole, and each device would see its share alone; "
+                "leave out --devices-per-trial"
+            )

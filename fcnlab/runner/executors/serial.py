@@ -1,0 +1,79 @@
+"""The `serial` executor: one trial after the other in this very process, for debuggers."""
+
+from __future__ import annotations
+
+import os
+from threading import Event, Thread
+
+from fcnlab.errors import RunError
+from fcnlab.lab import Lab
+from fcnlab.runner.executors.base import Ended, Executor, Job
+from fcnlab.runner.executors.process import Slot
+from fcnlab.settings import DEVICE_VARIABLE
+
+
+class SerialExecutor(Executor):
+    """Jobs in a thread of this process; torch is imported here, and a crash of it takes the driver along."""
+
+    shares_devices = False
+
+    def __init__(self, lab: Lab, slot: Slot) -> None:
+        """Prepare to train on the first GPU of a slot, or on the CPU.
+
+        Raises:
+            RunError: torch does not see the device.
+        """
+        from fcnlab.runner.executors.worker import device_count, device_error
+
+        kind = slot.environment[DEVICE_VARIABLE]
+        if (error := device_error(kind, device_count(), 1, verify=slot.verify)) is not None:
+            raise RunError(error)
+        self._lab = lab
+        self._threads = slot.threads
+        self._former_device = os.environ.get(DEVICE_VARIABLE)
+        os.environ[DEVICE_VARIABLE] = kind
+        self._pause = Event()
+        self._job: Job | None = None
+        self._thread: Thread | None = None
+        self._lost: str | None = None
+
+    @property
+    def free(self) -> int:
+        return int(self._job is None)
+
+    def start(self, job: Job) -> None:
+        self._job, self._lost = job, None
+        self._pause.clear()
+        self._thread = Thread(target=self._run, args=(job,), daemon=True)
+        self._thread.start()
+
+    def wait(self, timeout: float) -> list[Ended]:
+        if self._job is None or self._thread is None:
+            return []
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            return []
+        ended = Ended(self._job.trial.key, self._lost)
+        self._job = self._thread = None
+        return [ended]
+
+    def pause(self) -> None:
+        self._pause.set()
+
+    def close(self) -> None:
+        """A thread cannot be stopped: it goes to the end of its epoch."""
+        self._pause.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._former_device is None:
+            os.environ.pop(DEVICE_VARIABLE, None)
+        else:
+            os.environ[DEVICE_VARIABLE] = self._former_device
+
+    def _run(self, job: Job) -> None:
+        from fcnlab.runner.executors.worker import run_job
+
+        try:
+            run_job(job, self._lab, threads=self._threads, pause=self._pause)
+        except Exception as error:  # noqa: BLE001 - the thread's end is told by `wait`
+            self._lost = f"{type(error).__name__}: {error}"

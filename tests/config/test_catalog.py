@@ -1,0 +1,161 @@
+"""The catalogue: built-in entries, a user's own, and names that are not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fcnlab.config import registry as registry_module
+from fcnlab.config.registry import KINDS, builtin, load, shipped
+from fcnlab.config.variant import NamedVariant
+from fcnlab.errors import SpecError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Path:
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_built_in_entries_of_its_type(kind: str) -> None:
+    names = builtin().names(kind)
+    assert names and names == sorted(names)
+    assert all(isinstance(builtin().get(kind, name), KINDS[kind]) for name in names)
+
+
+@pytest.mark.parametrize("kind", ["backbone", "head", "upsampler", "dataset", "recipe"])
+def test_every_built_in_part_says_what_it_is(kind: str) -> None:
+    assert [name for name in builtin().names(kind) if not builtin().get(kind, name).about] == []
+
+
+def test_without_a_registry_of_ones_own_the_catalogue_is_the_built_in_one(tmp_path: Path) -> None:
+    assert load(None) is builtin()
+    assert load(tmp_path / "registry") is builtin()
+
+
+def test_a_checkout_that_is_not_installed_reads_the_folders_beside_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named '{name}'")
+
+    installed = shipped("registry").joinpath("recipes.yaml").read_text()
+    monkeypatch.setattr(registry_module, "files", missing)
+    assert shipped("registry").joinpath("recipes.yaml").read_text() == installed
+    assert shipped("experiments").joinpath("quickstart.yaml").is_file()
+
+
+def test_a_variant_of_ones_own_stands_beside_the_built_in_ones(registry: Path) -> None:
+    (registry / "variants.yaml").write_text("mine: {backbone: resnet18-scratch, head: fcn16s, upsampler: random}\n")
+    registry = load(registry)
+    assert registry.get("variant", "mine") == NamedVariant(
+        backbone="resnet18-scratch", head="fcn16s", upsampler="random"
+    )
+    assert set(registry.names("variant")) == {*builtin().names("variant"), "mine"}
+    assert "mine" not in builtin().names("variant")
+
+
+def test_a_variant_may_name_parts_from_other_files_of_the_same_registry(registry: Path) -> None:
+    # What a variant names is looked up once all files are read; both endings, yaml and yml, are read.
+    (registry / "backbones.yaml").write_text("zz: {timm: test_resnet}\n")
+    (registry / "upsamplers.yml").write_text("aa: {start: bilinear, bias: true}\n")
+    (registry / "variants.yaml").write_text("mine: {backbone: zz, head: fcn8s, upsampler: aa}\n")
+    assert load(registry).get("variant", "mine").model_dump()["backbone"] == "zz"
+
+
+def test_a_name_that_means_something_else_already_is_refused(registry: Path) -> None:
+    (registry / "heads.yaml").write_text("fcn8s: {type: skip, stride: 16}\n")
+    with pytest.raises(SpecError, match=r"heads\.yaml: fcn8s: the built-in head 'fcn8s' has this name"):
+        load(registry)
+
+
+def test_a_clone_of_the_built_in_registry_is_no_collision() -> None:
+    assert load(ROOT / "registry") == builtin()
+
+
+def test_another_description_of_the_same_entry_is_no_collision(registry: Path) -> None:
+    (registry / "heads.yaml").write_text("fcn8s: {about: of another version, type: skip, stride: 8}\n")
+    assert load(registry) == builtin()
+
+
+def test_a_file_of_no_known_kind_is_refused_with_the_nearest(registry: Path) -> None:
+    (registry / "varaints.yaml").write_text("{}")
+    with pytest.raises(SpecError, match=r"varaints\.yaml: not a file of the catalogue; did you mean 'variants'\?"):
+        load(registry)
+
+
+def test_a_faulty_entry_is_told_with_file_entry_and_key(registry: Path) -> None:
+    (registry / "heads.yaml").write_text("mine: {type: skip, strid: 8, fusion: add}\n")
+    with pytest.raises(SpecError) as caught:
+        load(registry)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith(f"{registry / 'heads.yaml'}: mine: ") for line in lines)
+    assert "did you mean 'stride'?" in lines[1] and "valid: concat, sum" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("part", "wrong", "right"),
+    [("backbone", "resnet-18", "resnet18"), ("head", "fcn8", "fcn8s"), ("upsampler", "bilinaer", "bilinear")],
+)
+def test_a_variant_that_names_a_missing_part_is_refused(registry: Path, part: str, wrong: str, right: str) -> None:
+    parts = {"backbone": "resnet18", "head": "fcn8s", "upsampler": "bilinear", part: wrong}
+    (registry / "variants.yaml").write_text("mine: {" + ", ".join(f"{k}: {v}" for k, v in parts.items()) + "}\n")
+    with pytest.raises(SpecError, match=rf"variant mine: {part}: no {part} '{wrong}'; did you mean '{right}'\?"):
+        load(registry)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "right"),
+    [
+        ("head", "fcn_8s", "fcn8s"),
+        ("backbone", "resnet81", "resnet18"),
+        ("dataset", "voc2021", "voc2012"),
+        ("recipe", "standart", "standard"),
+        ("variant", "d2l-resnet81", "d2l-resnet18"),
+    ],
+)
+def test_an_unknown_name_is_told_with_the_nearest(kind: str, wrong: str, right: str) -> None:
+    with pytest.raises(SpecError, match=rf"^here: no {kind} '{wrong}'; did you mean '{right}'\? valid: "):
+        builtin().get(kind, wrong, "here")
+
+
+def test_an_unknown_name_far_from_all_is_told_with_all() -> None:
+    with pytest.raises(SpecError, match=r"no head 'zzz'; valid: dilated16, .*, fcn8s-paper-at-once$"):
+        builtin().get("head", "zzz")
+
+
+def test_an_unknown_kind_is_told_with_the_nearest() -> None:
+    with pytest.raises(SpecError, match=r"'backbones' is not a kind of the catalogue; did you mean 'backbone'\?"):
+        builtin().names("backbones")
+
+
+@pytest.mark.parametrize("name", [["fcn8s"], {"fcn8s": 1}, 8, None, True])
+def test_a_name_that_is_no_text_is_an_unknown_name(name: object) -> None:
+    with pytest.raises(SpecError, match="no head"):
+        builtin().get("head", name)  # type: ignore[arg-type]
+
+
+def test_any_model_of_timm_is_a_backbone_by_name() -> None:
+    pretrained, scratch = (builtin().get("backbone", name) for name in ("timm:resnet18.tv_in1k", "scratch:resnet18"))
+    assert pretrained.content() == builtin().get("backbone", "resnet18").content()
+    assert scratch.content() == builtin().get("backbone", "resnet18-scratch").content()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("timm:resnet18", "'timm:resnet18' does not say which weights; give timm's tag, as in timm:resnet18.tv_in1k"),
+        ("timm:", "does not say which weights"),
+        ("scratch:", "is not scratch:NAME with a model of timm"),
+        ("scratch:resnet18.tv_in1k", "is not scratch:NAME with a model of timm"),
+        ("tim:resnet18", "no backbone 'tim:resnet18'; "),
+    ],
+)
+def test_a_timm_name_that_says_too_little_or_too_much_is_refused(name: str, says: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        builtin().get("backbone", name, "here")
+    assert str(caught.value).startswith("here: ") and says in str(caught.value)

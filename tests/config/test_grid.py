@@ -1,0 +1,290 @@
+"""Questions: which cells and trials a grid file means, and which it may not mean."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fcnlab.config.dataset import Dataset
+from fcnlab.config.grid.grid import Grid, load
+from fcnlab.config.recipe import Sgd
+from fcnlab.config.registry import builtin
+from fcnlab.config.variant import Variant
+from fcnlab.errors import SpecError
+
+ROOT = Path(__file__).resolve().parents[2]
+BASE = {"backbone": "tiny-scratch", "upsampler": "bilinear", "dataset": "shapes", "recipe": "smoke"}
+HEADS = ["fcn32s", "fcn16s", "fcn8s"]
+
+
+def same_data(variant: Variant, dataset: Dataset) -> tuple[str, str | None]:
+    return "data", None
+
+
+def grid(folder: Path, **said: Any) -> Grid:
+    path = folder / "question.yaml"
+    said = {"question": "Does it?", "base": BASE, "product": {"head": HEADS}, "baseline": {"head": "fcn32s"}} | said
+    path.write_text(yaml.safe_dump({key: value for key, value in said.items() if value is not None}, sort_keys=False))
+    return load(path, builtin())
+
+
+def fault(folder: Path, **said: Any) -> str:
+    with pytest.raises(SpecError) as caught:
+        grid(folder, **said)
+    message = str(caught.value)
+    assert all(line.startswith(str(folder / "question.yaml")) for line in message.splitlines())
+    return message.replace(f"{folder / 'question.yaml'}: ", "")
+
+
+def test_the_cells_are_the_product_of_the_axes(tmp_path: Path) -> None:
+    upsamplers = ["bilinear", "random"]
+    base = {key: value for key, value in BASE.items() if key != "upsampler"}
+    found = grid(
+        tmp_path,
+        base=base,
+        product={"head": HEADS, "upsampler": upsamplers},
+        baseline={"head": "fcn32s", "upsampler": "bilinear"},
+    )
+    assert [tuple(cell.axes.values()) for cell in found.cells] == list(itertools.product(HEADS, upsamplers))
+    assert [cell.label for cell in found.cells][:2] == ["fcn32s, bilinear", "fcn32s, random"]
+
+
+@given(
+    heads=st.lists(st.sampled_from(HEADS), min_size=1, unique=True),
+    epochs=st.lists(st.integers(1, 99), min_size=1, max_size=4, unique=True),
+    seeds=st.integers(1, 4) | st.lists(st.integers(0, 99), min_size=1, max_size=4, unique=True),
+)
+@settings(deadline=None, max_examples=25)
+def test_a_grid_has_one_trial_for_each_cell_and_seed(
+    heads: list[str], epochs: list[int], seeds: int | list[int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    found = grid(
+        tmp_path_factory.getbasetemp(),
+        product={"head": heads, "recipe.epochs": epochs},
+        seeds=seeds,
+        baseline={"head": heads[0], "recipe.epochs": epochs[0]},
+    )
+    wanted = list(range(seeds)) if isinstance(seeds, int) else seeds
+    trials = [trial for _, trial in found.trials(same_data)]
+    assert len(trials) == len(found) == len(heads) * len(epochs) * len(wanted)
+    assert len({trial.key for trial in trials}) == len(trials)
+    assert {trial.seed for trial in trials} == set(wanted)
+
+
+def test_one_seed_of_all_cells_comes_before_the_second_of_any(tmp_path: Path) -> None:
+    found = grid(tmp_path, seeds=[5, 3])
+    order = [(trial.seed, trial.names["head"]) for _, trial in found.trials(same_data)]
+    assert order == [(seed, head) for seed in (5, 3) for head in HEADS]
+
+
+def test_one_seed_is_the_default(tmp_path: Path) -> None:
+    assert grid(tmp_path).seeds == (0,)
+
+
+def test_the_baseline_is_one_of_the_cells(tmp_path: Path) -> None:
+    found = grid(tmp_path, baseline={"head": "fcn16s"})
+    assert found.baseline is found.cells[1]
+
+
+def test_a_question_without_axes_is_one_cell_called_after_its_variant(tmp_path: Path) -> None:
+    base = {"variant": "fcn8s-tiny", "dataset": "shapes", "recipe": "smoke"}
+    (cell,) = grid(tmp_path, base=base, product=None, baseline={}).cells
+    assert cell.label == "fcn8s-tiny"
+
+
+def test_exclude_takes_out_the_cells_that_it_matches_and_no_other(tmp_path: Path) -> None:
+    found = grid(
+        tmp_path,
+        product={"head": HEADS, "recipe.epochs": [1, 2]},
+        exclude=[{"head": ["fcn16s", "fcn8s"], "recipe.epochs": 2}],
+        baseline={"head": "fcn32s", "recipe.epochs": 1},
+    )
+    assert [cell.label for cell in found.cells] == ["fcn32s, 1", "fcn32s, 2", "fcn16s, 1", "fcn8s, 1"]
+
+
+def test_an_excluded_cell_may_be_impossible(tmp_path: Path) -> None:
+    # Otherwise a backbone without stride 8 could not stand in a product with fcn8s at all.
+    found = grid(tmp_path, base={**BASE, "backbone.reductions": [2, 4, 16, 32]}, exclude=[{"head": "fcn8s"}])
+    assert len(found) == 2
+
+
+def test_an_axis_may_be_a_field_of_an_entry(tmp_path: Path) -> None:
+    found = grid(tmp_path, base={**BASE, "head": "fcn8s"}, product={"recipe.epochs": [3, 7]},
+                 baseline={"recipe.epochs": 3})  # fmt: skip
+    assert [cell.recipe.epochs for cell in found.cells] == [3, 7]
+    assert {cell.recipe.batch for cell in found.cells} == {4}
+
+
+def test_an_axis_may_be_a_field_within_a_field(tmp_path: Path) -> None:
+    found = grid(tmp_path, base={**BASE, "head": "fcn8s"}, product={"recipe.optimizer.lr": [0.1, 0.2]},
+                 baseline={"recipe.optimizer.lr": 0.1})  # fmt: skip
+    assert [cell.recipe.optimizer for cell in found.cells] == [
+        Sgd(name="sgd", lr=0.1, momentum=0.9),
+        Sgd(name="sgd", lr=0.2, momentum=0.9),
+    ]
+
+
+def test_a_field_of_what_is_at_its_default_can_be_set_too(tmp_path: Path) -> None:
+    base = {**BASE, "dataset.options.train": 8, "recipe.schedule.name": "poly"}
+    (cell, *_) = grid(tmp_path, base=base).cells
+    assert cell.dataset.options is not None and cell.dataset.options.train == 8
+    assert cell.recipe.schedule.name == "poly"
+
+
+def test_the_field_of_an_entry_leaves_the_catalogue_as_it_was(tmp_path: Path) -> None:
+    before = builtin().get("recipe", "smoke").model_dump()
+    grid(tmp_path, base={**BASE, "recipe.optimizer.lr": 0.5, "recipe.crop.height": 32})
+    assert builtin().get("recipe", "smoke").model_dump() == before
+
+
+def test_an_axis_overrules_the_part_that_a_variant_names(tmp_path: Path) -> None:
+    base = {"variant": "fcn32s-tiny", "dataset": "shapes", "recipe": "smoke"}
+    found = grid(tmp_path, base=base, product={"upsampler": ["bilinear", "random"]}, baseline={"upsampler": "random"})
+    assert [cell.variant.upsampler.start for cell in found.cells] == ["bilinear", "random"]
+    assert {cell.variant.head.stride for cell in found.cells} == {32}
+    assert found.cells[1].names["variant"] == "fcn32s-tiny-scratch-random"
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"product": {"haed": HEADS}}, "haed: no such axis; did you mean 'head'?"),
+        ({"product": {"variant.head": HEADS}}, "variant.head: no such axis"),
+        ({"product": {"recipe.epoch": [1]}}, "recipe.epoch: a recipe has no field 'epoch'; did you mean 'epochs'?"),
+        ({"product": {"head": ["fcn_8s"]}}, "head: no head 'fcn_8s'; did you mean 'fcn8s'?"),
+        ({"base": {**BASE, "dataset": "shapez"}}, "dataset: no dataset 'shapez'; did you mean 'shapes'?"),
+        ({"base": {**BASE, "variant": "fcn8s-tinny"}}, "variant: no variant 'fcn8s-tinny'; did you mean 'fcn8s-tiny'?"),
+        ({"base": {**BASE, "recipe.epochs": "many"}}, 'epochs: input should be a valid integer, not "many"'),
+        (
+            {"base": {**BASE, "recipe.optimizer.lrr": 1}},
+            "base.recipe.optimizer.lrr: recipe.optimizer has no field 'lrr'; did you mean 'lr'?",
+        ),
+        ({"base": {**BASE, "upsampler.stages.to2": "zero"}}, "upsampler.stages has no field 'to2'; did you mean"),
+        (
+            {"product": {"recipe.name": ["sgd"]}},
+            "several fields have this name; say which: recipe.optimizer.name, recipe.schedule.name, recipe.loss.name",
+        ),
+        (
+            {"base": {**BASE, "recipe.lr": 1, "recipe.optimizer.lr": 2}},
+            "base: recipe.lr and recipe.optimizer.lr are the same axis; keep one of them",
+        ),
+        ({"base": {**BASE, "recipe.optimizer.lr": 0}}, "lr: input should be greater than 0, not 0"),
+        ({"base": {**BASE, "upsampler.learned": False, "upsampler": "random"}}, "use start: bilinear"),
+        ({"base": {"head": "fcn8s"}, "product": None}, "backbone: nothing says which; name it under base or product"),
+        ({"base": {"variant": "fcn8s-tiny", "recipe": "smoke"}}, "dataset: nothing says which"),
+        ({"quesiton": "Why?"}, "quesiton: unknown key; did you mean 'question'?"),
+        ({"question": None}, "question: missing"),
+        ({"baseline": None}, "baseline: missing"),
+        ({"product": {"head": []}}, "product.head: list should have at least 1 item"),
+        ({"select": "bset"}, "select: \"bset\" is not valid; did you mean 'best'? valid: best, last"),
+        ({"base": {**BASE, "head": "fcn8s"}}, "head: stands under base and under product; keep one of them"),
+        ({"seeds": [1, 2, 1]}, "seeds: a seed stands twice in [1, 2, 1]"),
+        ({"seeds": 0}, "seeds"),
+        ({"seeds": [-1]}, "seeds"),
+        ({"product": {"head": ["fcn8s", "fcn8s"]}}, "the cells 'fcn8s' and 'fcn8s' are the same; take one out"),
+        ({"exclude": [{"head": HEADS}]}, "exclude: leaves no cell of the 3; nothing to compare"),
+        ({"exclude": [{"haed": "fcn8s"}]}, "exclude.0.haed: no such axis; did you mean 'head'?"),
+        ({"exclude": [{"head": "fcn_8s"}]}, "exclude: head: fcn_8s is no value of this axis; did you mean 'fcn8s'?"),
+        (
+            {"exclude": [{"head": "fcn32s"}]},
+            "baseline: head: fcn32s is no value of this axis; did you mean 'fcn8s'? valid: fcn16s, fcn8s",
+        ),
+        ({"baseline": {"head": "fcn_32s"}}, "baseline: head: fcn_32s is no value of this axis; did you mean 'fcn32s'?"),
+        ({"baseline": {}}, "baseline: fits 3 cells; say more axes"),
+        ({"baseline": {"haed": "fcn8s"}}, "baseline.haed: no such axis; did you mean 'head'?"),
+    ],
+)
+def test_a_question_that_makes_no_sense_is_told_why(tmp_path: Path, said: dict[str, Any], expected: str) -> None:
+    assert expected in fault(tmp_path, **said)
+
+
+def test_cells_of_different_names_and_the_same_content_are_twins(tmp_path: Path) -> None:
+    # A table would show two rows of one experiment, told apart by nothing but a name.
+    base = {"dataset": "shapes", "recipe": "smoke", "head": "fcn8s", "upsampler": "bilinear"}
+    product = {"backbone.timm": ["test_resnet", "test_resnet"]}
+    message = fault(tmp_path, base={**base, "backbone": "tiny-scratch"}, product=product, baseline={})
+    assert "are the same" in message
+    product = {"upsampler": ["bilinear", "bilinear-per-class"]}
+    message = fault(
+        tmp_path,
+        base={**{k: v for k, v in base.items() if k != "upsampler"}, "backbone": "tiny-scratch",
+              "upsampler.channels": "dense"},
+        product=product,
+        baseline={"upsampler": "bilinear"},
+    )  # fmt: skip
+    assert "'bilinear' and 'bilinear-per-class' are the same" in message
+
+
+def test_several_faults_of_a_file_are_told_at_once(tmp_path: Path) -> None:
+    untyped = fault(tmp_path, question=None, sedes=3, product={"haed": ["fcn8s"], "recipe.epoch": [1]})
+    assert len(untyped.splitlines()) == 4
+    lines = fault(
+        tmp_path,
+        product={"head": ["fcn8s", "fcn_16s"], "recipe.epochs": [0, 5], "dataset": ["shapes"]},
+        exclude=[{"head": "fcn32s"}],
+        baseline={"head": "fcn64s"},
+        seeds=[1, 1],
+        stop={"after": 9, "below": "best - 5"},
+    ).splitlines()
+    about = [
+        "dataset: stands under base and under product",
+        "seeds: a seed stands twice",
+        "exclude: head: fcn32s is no value",
+        "head: no head 'fcn_16s'",
+        "epochs: input should be greater",
+        "stop: after: 9",
+        "baseline: head: fcn64s",
+    ]
+    assert [sum(part in line for line in lines) for part in about] == [1] * len(about) == [1] * len(lines)
+
+
+def test_choosing_the_best_epoch_needs_a_split_to_report_on(tmp_path: Path) -> None:
+    # An epoch chosen on the images that are reported would make every figure too good.
+    assert "'best' chooses the epoch on val, and dataset voc2012 has no test split" in fault(
+        tmp_path, base={**BASE, "dataset": "voc2012"}, select="best"
+    )
+    assert grid(tmp_path, select="best").file.select == "best"
+    assert grid(tmp_path, base={**BASE, "dataset": "voc2012"}).file.select == "last"
+
+
+@pytest.mark.parametrize(("head", "lacks"), [("fcn8s", 8), ("fcn16s", 16), ("fcn32s", 32)])
+def test_a_backbone_that_lacks_a_stride_is_refused_with_those_it_has(tmp_path: Path, head: str, lacks: int) -> None:
+    has = [r for r in (2, 4, 8, 16, 32) if r != lacks]
+    message = fault(
+        tmp_path, base={**BASE, "backbone.reductions": has}, product={"head": [head]}, baseline={"head": head}
+    )
+    assert f"head {head} needs stride {lacks}, which backbone tiny-scratch lacks" in message
+    assert ", ".join(map(str, has)) in message
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_question_of_the_repository_loads(path: Path) -> None:
+    found = load(path, builtin())
+    assert found.name == path.stem
+    assert len(found.cells) > 1 and found.baseline in found.cells
+
+
+def test_a_value_that_is_a_list_can_be_named_in_baseline_and_exclude(tmp_path: Path) -> None:
+    found = grid(
+        tmp_path,
+        product={"head": ["fcn32s", "fcn8s"], "recipe.scale": [[0.5, 2.0], [1.0, 1.0]]},
+        baseline={"head": "fcn32s", "recipe.scale": [0.5, 2.0]},
+        exclude=[{"head": "fcn8s", "recipe.scale": [1.0, 1.0]}],
+    )
+    assert found.baseline.recipe.scale == (0.5, 2.0)
+    assert len(found.cells) == 3
+
+
+def test_a_cell_is_labelled_as_its_file_says_it(tmp_path: Path) -> None:
+    found = grid(
+        tmp_path,
+        product={"head": ["fcn32s"], "upsampler.learned": [True, False]},
+        baseline={"upsampler.learned": True},
+    )
+    assert [cell.label for cell in found.cells] == ["fcn32s, true", "fcn32s, false"]

@@ -1,0 +1,85 @@
+"""The JSON Schema of grid files: up to date, says yes to every question there is, and no to what is misspelt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from fcnlab.config.grid.axes import PARTS, fields, full_name
+from fcnlab.config.grid.schema import as_text, grid_schema
+from fcnlab.config.registry import KINDS, builtin
+from tests.conftest import REPOSITORY
+
+jsonschema = pytest.importorskip("jsonschema", reason="jsonschema checks grid files as editors do")
+
+SCHEMA = grid_schema(builtin())
+VALID = jsonschema.Draft202012Validator(SCHEMA)
+EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("*.yaml"))
+
+
+def test_the_schema_that_ships_is_todays() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    shipped = (REPOSITORY / "experiments" / "grid.schema.json").read_text(encoding="utf-8")
+    assert shipped == as_text(SCHEMA), "fcnlab grid schema > experiments/grid.schema.json"
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_question_of_the_repository_is_valid_and_names_the_schema(path: Any) -> None:
+    text = path.read_text(encoding="utf-8")
+    VALID.validate(yaml.safe_load(text))
+    assert text.startswith("# yaml-language-server: $schema=grid.schema.json\n")
+
+
+def test_every_axis_is_offered() -> None:
+    offered = SCHEMA["$defs"]["Assignment"]["properties"].keys()
+    assert offered == {*KINDS, "start", *(f"{part}.{field}" for part in PARTS for field in fields(part))}
+    assert all(full_name(axis) == axis for axis in offered)
+    assert "fcn8s" in SCHEMA["$defs"]["head"]["anyOf"][0]["enum"]
+
+
+EVERYTHING = """
+question: Is all of the language known?
+about: Yes.
+base: {backbone: "timm:resnet18.tv_in1k", dataset: camvid, dataset.classes: [a, b], recipe: standard, recipe.lr: 0.1}
+blocks:
+  - product: {head: [fcn8s, a-head-of-ones-own], recipe.optimizer.lr: [0.1, 1]}
+    zip: {recipe.epochs: [1, 2], recipe.scale: [null, [0.5, 2]]}
+    when: {recipe.scale: {head: fcn8s}, recipe.epochs: [{head: fcn8s}, {recipe.batch: [4, 8]}]}
+  - base: {recipe.optimizer: {name: adamw, lr: 0.01}}
+    cells: [{head: fcn32s}, {start: {head: fcn32s}}]
+    ablate: {changes: [{recipe.ema: 0.9}], mode: remove}
+    exclude: [{recipe.ema: [0.9, null]}]
+exclude: [{head.options.width: 3}]
+seeds: [1, 2]
+baseline: {head: fcn8s}
+select: best
+stop: {after: [1, 2], keep: 0.5}
+"""
+
+
+def test_all_of_the_language_is_known() -> None:
+    VALID.validate(yaml.safe_load(EVERYTHING))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "at"),
+    [
+        ("base: {haed: fcn8s}", "$.base"),
+        ("base: {recipe.epochs: many}", "$.base['recipe.epochs']"),
+        ("base: {recipe.optimizer.lr: 0}", "$.base['recipe.optimizer.lr']"),
+        ("base: {recipe.lr: 0}", "$.base['recipe.lr']"),
+        ("product: {head: fcn8s}", "$.product.head"),
+        ("product: {recipe.optimizer.lrr: [1]}", "$.product"),
+        ("sedes: 3", "$"),
+        ("seeds: 0", "$.seeds"),
+        ("select: bset", "$.select"),
+        ("ablate: {changes: []}", "$.ablate.changes"),
+        ("blocks: [{seeds: 3}]", "$.blocks[0]"),
+        ("stop: {keep: 0.5}", "$.stop"),
+    ],
+)
+def test_what_is_wrong_is_marked_where_it_stands(wrong: str, at: str) -> None:
+    (error,) = VALID.iter_errors(yaml.safe_load(f"question: q\n{wrong}"))
+    assert error.json_path == at or error.json_path.startswith(at)

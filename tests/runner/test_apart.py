@@ -1,0 +1,55 @@
+"""A lab apart from another finds what trials read, and none of its records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fcnlab.config.grid.cell import Cell
+from fcnlab.config.grid.grid import resolve
+from fcnlab.errors import RunError
+from fcnlab.lab import Lab
+from fcnlab.runner.isolated_lab import apart
+from tests.conftest import SMOKE, write_grid
+
+SAID = {"head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes-mini", "recipe": "smoke"}
+
+
+def cell(lab: Lab, **more: object) -> Cell:
+    (lab.root / "registry").mkdir(exist_ok=True)
+    (lab.root / "registry/backbones.yaml").write_text("mine: {timm: test_resnet, weights: weights/mine.pth}\n")
+    return resolve({**SAID, "backbone": "mine", **more}, {}, lab.registry, "test")  # type: ignore[arg-type]
+
+
+def test_weights_and_a_trial_to_start_from_are_found_there(lab: Lab, tmp_path: Path) -> None:
+    (lab.root / "weights").mkdir()
+    (lab.root / "weights/mine.pth").write_bytes(b"weights")
+    (lab.runs / ("a" * 64)).mkdir(parents=True)
+    (lab.runs / ("b" * 64)).mkdir()
+    there = cell(lab, start="a" * 64)
+    for _ in range(2):  # a second time changes nothing
+        made = apart(lab, there, tmp_path / "again")
+    found = made.weights_file(there.variant.backbone)
+    assert found is not None and found.read_bytes() == b"weights"
+    assert [path.name for path in made.runs.iterdir()] == ["a" * 64]
+    assert made.tracking_uri == f"sqlite:///{tmp_path / 'again' / 'mlflow.db'}"
+    assert made.data_root == lab.data_root
+
+
+def test_what_the_first_of_a_chain_reads_is_found_there_too(lab: Lab, tmp_path: Path) -> None:
+    (lab.root / "weights").mkdir()
+    (lab.root / "weights/mine.pth").write_bytes(b"weights")
+    chained = cell(lab, backbone="tiny-scratch", start={"backbone": "mine"})
+    assert chained.variant.backbone.weights_file is None
+    apart(lab, chained, tmp_path / "again")
+    assert (tmp_path / "again/weights/mine.pth").read_bytes() == b"weights"
+
+
+def test_the_lab_itself_and_a_file_are_refused(lab: Lab, tmp_path: Path) -> None:
+    path = write_grid(tmp_path, SMOKE)
+    (only,) = lab.grid(path).cells[:1]
+    with pytest.raises(RunError, match="this is the lab itself"):
+        apart(lab, only, lab.root)
+    with pytest.raises(RunError, match="cannot be written"):
+        apart(lab, only, path)

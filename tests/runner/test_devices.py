@@ -1,0 +1,236 @@
+"""A trial on several devices, here two processes on the CPU: its record, and what comes of it when they are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fcnlab.config.grid.cell import Cell
+from fcnlab.config.grid.grid import resolve
+from fcnlab.config.trial import Trial
+from fcnlab.errors import FcnlabError, RunError, SpecError
+from fcnlab.lab import Lab
+from fcnlab.runner.executors import config, process
+from fcnlab.runner.executors.base import Ended, Job
+from fcnlab.runner.executors.config import Means
+from fcnlab.runner.executors.process import ProcessExecutor, Slot, plan_slots
+from fcnlab.trial.diff import differences
+from fcnlab.trial.record import Record, RunFolder
+from fcnlab.trial.run import run_trial
+from tests.conftest import arrays_of
+
+SAID = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes-mini"}
+
+
+def cell(lab: Lab, **fields: Any) -> Cell:
+    said = {**SAID, "recipe": "smoke", "recipe.batch_norm": "eval"}
+    return resolve(said | {f"recipe.{name}": value for name, value in fields.items()}, {}, lab.registry, "test")
+
+
+def trial(lab: Lab, **fields: Any) -> Trial:
+    return cell(lab, **fields).trial(0, lab.fingerprints)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
+    return Lab.find(lab=tmp_path_factory.mktemp("lab"))
+
+
+@pytest.fixture(scope="module")
+def pair(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessExecutor]:
+    """A worker whose trials run in two processes."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("FCNLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patched.setenv("CUDA_VISIBLE_DEVICES", "")
+        with ProcessExecutor(lab, [Slot(threads=2, devices=2)]) as executor:
+            yield executor
+
+
+def run(pair: ProcessExecutor, trial: Trial, **how: Any) -> Ended:
+    pair.start(Job(trial=trial, **how))
+    return end(pair)
+
+
+def end(pair: ProcessExecutor) -> Ended:
+    deadline = time.monotonic() + 120
+    while not (ended := pair.wait(0.2)):
+        assert time.monotonic() < deadline, "it hangs"
+    return ended[0]
+
+
+def record(lab: Lab, trial: Trial) -> Record:
+    found = RunFolder(lab.runs, trial.key).read()
+    assert found is not None
+    return found
+
+
+def test_a_trial_on_two_devices_is_the_trial_on_one_but_for_rounding(
+    pair: ProcessExecutor, lab: Lab, tmp_path: Path
+) -> None:
+    learns: dict[str, Any] = {"epochs": 6, "lr": 0.1, "flip": 0.5, "ema": 0.9, "accumulate": 2, "clip_norm": 1.0}
+    asked = trial(lab, **learns)
+    assert run(pair, asked) == Ended(asked.key)
+    together = record(lab, asked)
+    elsewhere = Lab.find(lab=tmp_path)
+    alone = run_trial(asked, elsewhere)
+    assert alone is not None and alone.key == together.key
+    assert together.failure is None, together.failure
+    losses = [[epoch.loss for epoch in one.epochs] for one in (together, alone)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0][-1] < losses[0][0]
+    counts = [arrays_of(RunFolder(place.runs, asked.key).counts)["test_last"] for place in (lab, elsewhere)]
+    assert abs(counts[0].astype(int) - counts[1].astype(int)).sum() <= 1e-3 * counts[1].sum()
+    environment = together.environment
+    assert environment is not None and (environment.devices, environment.threads) == (2, 1)
+    assert {(one.field, one.a, one.b) for one in differences(together, alone)} >= {
+        ("devices", 2, 1),
+        ("hardware", "2 x CPU", "CPU"),
+    }
+
+
+def test_batch_norm_that_trains_is_a_failure_that_says_what_to_do(pair: ProcessExecutor, lab: Lab) -> None:
+    asked = trial(lab, batch_norm="train")
+    run(pair, asked)
+    failure = record(lab, asked).failure
+    assert failure is not None and failure.message.endswith("eval or frozen, or leave out --devices-per-trial")
+    assert not RunFolder(lab.runs, asked.key).read_progress()
+
+
+def test_a_loss_that_is_no_number_is_a_divergence(pair: ProcessExecutor, lab: Lab) -> None:
+    asked = trial(lab, lr=1e30)
+    run(pair, asked)
+    failure = record(lab, asked).failure
+    assert failure is not None and failure.cause == "diverged"
+
+
+LONG: dict[str, Any] = {"epochs": 16, "validate_every": 8}
+"""Fields of a recipe that takes a second or two."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(pair: ProcessExecutor, lab: Lab) -> Record:
+    """The record of a long trial that nothing has happened to."""
+    asked = trial(lab, **LONG)
+    run(pair, asked)
+    found = record(lab, asked)
+    RunFolder(lab.runs, asked.key).path.rename(lab.root / "undisturbed")
+    return found
+
+
+def curve(record: Record) -> list[tuple[float, float | None]]:
+    return [(epoch.loss, epoch.val_miou) for epoch in record.epochs]
+
+
+def started(pair: ProcessExecutor, lab: Lab) -> RunFolder:
+    """Start the long trial; it has gone some epochs."""
+    asked = trial(lab, **LONG)
+    folder = RunFolder(lab.runs, asked.key)
+    if folder.record.exists():
+        folder.path.rename(lab.root / str(time.time_ns()))
+    pair.start(Job(trial=asked, checkpoint_every=0))
+    while len(folder.read_progress()) < 2:
+        assert not pair.wait(0.05)
+    return folder
+
+
+def goes_on(pair: ProcessExecutor, lab: Lab) -> Record:
+    asked = trial(lab, **LONG)
+    assert run(pair, asked).lost is None
+    return record(lab, asked)
+
+
+def test_a_trial_that_is_paused_goes_on_as_if_it_had_not(pair: ProcessExecutor, lab: Lab, undisturbed: Record) -> None:
+    folder = started(pair, lab)
+    pair.pause()
+    assert end(pair).lost is None
+    assert folder.read() is None and folder.checkpoint.exists()
+    assert len(folder.read_progress()) < LONG["epochs"]
+    assert curve(goes_on(pair, lab)) == curve(undisturbed)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes in /proc, which only Linux has")
+@pytest.mark.parametrize("victim", ["the trial's process", "rank 0", "rank 1"])
+def test_a_process_that_is_killed_takes_the_others_along_and_the_trial_goes_on(
+    pair: ProcessExecutor, lab: Lab, undisturbed: Record, victim: str
+) -> None:
+    folder = started(pair, lab)
+    (own,) = children(pair._workers[0].process.pid)
+    ranks = children(own)
+    assert len(ranks) == 2
+    os.kill({"the trial's process": own, "rank 0": ranks[0], "rank 1": ranks[1]}[victim], signal.SIGKILL)
+    assert "its process ended with" in str(end(pair).lost)
+    assert folder.read() is None
+    deadline = time.monotonic() + 10
+    while any(map(runs, ranks)):
+        assert time.monotonic() < deadline, "one has stayed"
+        time.sleep(0.05)
+    assert curve(goes_on(pair, lab)) == curve(undisturbed)
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there, and not only its exit code."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def children(pid: int) -> list[int]:
+    return sorted(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Eight cores, 32 GiB, no GPU."""
+    for module in (config, process):
+        monkeypatch.setattr(module, "usable_cores", lambda: 8)
+    monkeypatch.setattr(process, "usable_memory", lambda: 32 * 2**30)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    return monkeypatch
+
+
+def test_a_slot_has_as_many_gpus_as_a_trial_takes_or_threads_for_as_many_processes(
+    machine: pytest.MonkeyPatch, lab: Lab
+) -> None:
+    recipes = [cell(lab).recipe]
+    assert plan_slots(recipes, devices=2) == [Slot(threads=2, devices=2)] * 4
+    machine.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,5")
+    assert plan_slots(recipes, devices=2) == [Slot(4, "0,1", 2), Slot(4, "2,3", 2)]
+    assert [slot.gpu for slot in plan_slots(recipes, workers=3, devices=2)] == ["0,1", "2,3", "0,1"]
+
+
+@pytest.mark.parametrize(
+    ("how", "fields", "error", "says"),
+    [
+        ({"devices": 3}, {}, SpecError, "a batch of 4 cannot be shared out equally among 3 devices; .* divides 4"),
+        ({"devices": 4}, {"accumulate": 2}, SpecError, "a batch of 4 in 2 parts cannot be .* divides 2"),
+        ({"devices": 2}, {"loss.dice": 0.5}, SpecError, "recipe smoke: loss.dice looks at a batch as a whole"),
+        ({"devices": 2}, {"loss.ohem": {}}, SpecError, "loss.ohem looks at a batch as a whole"),
+        ({"devices": 16}, {}, RunError, "--devices-per-trial 16: this machine has no GPU and 8 cores"),
+        ({"devices": 2, "per_gpu": 2}, {}, RunError, "--per-gpu a part of one; leave one out"),
+        ({"devices": 2, "executor": "serial"}, {}, RunError, "goes with --executor process, not serial"),
+        ({"devices": 2, "executor": "ray"}, {}, RunError, "goes with --executor process, not ray"),
+    ],
+)
+def test_what_cannot_be_done_on_several_devices_is_refused_before_anything_runs(
+    machine: pytest.MonkeyPatch, lab: Lab, how: dict[str, Any], fields: dict[str, Any], error: type, says: str
+) -> None:
+    with pytest.raises(error, match=says) as refused:
+        Means(**how).check([cell(lab, **fields)])
+    assert isinstance(refused.value, FcnlabError) and "\n" not in str(refused.value)
+
+
+def test_what_a_trial_starts_from_is_looked_at_too(machine: pytest.MonkeyPatch, lab: Lab) -> None:
+    machine.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    fits, does_not = cell(lab), cell(lab, batch=3)
+    Means(devices=2).check([fits])
+    with pytest.raises(SpecError, match="a batch of 3"):
+        Means(devices=2).check([Cell(fits.axes, fits.variant, fits.dataset, fits.recipe, fits.names, does_not)])
+    with pytest.raises(RunError, match="this machine has 2 GPUs"):
+        Means(devices=4).check([fits])

@@ -1,0 +1,71 @@
+"""Trials by what people call them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fcnlab.errors import RunError, SpecError
+from fcnlab.lab import Lab
+from fcnlab.runner.find import file_in, find_record, find_trial
+from fcnlab.runner.plan import Plan, make_plan
+from tests.conftest import SMOKE, write_grid
+from tests.records import finished
+
+TEXT = SMOKE.replace("{head: [fcn32s, fcn8s]}", "{head: [fcn32s, fcn8s], recipe.lr: [0.1, 0.01]}").replace(
+    "baseline: {head: fcn32s}", "baseline: {head: fcn32s, recipe.lr: 0.1}"
+)
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    path = write_grid(tmp_path, TEXT)
+    lab = Lab.find(path)
+    return make_plan(lab.grid(path), lab)
+
+
+def test_a_label_a_part_of_one_and_a_key_find_the_trial(plan: Plan) -> None:
+    last = plan.trials[-1]
+    assert (last.cell.label, last.trial.seed) == ("fcn8s, 0.01", 1)
+    assert find_trial(plan, "fcn8s, 0.01", 1) == last
+    assert find_trial(plan, "FCN8S, 0.01", 1) == last
+    assert find_trial(plan, last.key[:9]) == last, "a key says its seed itself"
+    assert find_trial(plan, "fcn8s, 0.1").trial.seed == 0
+    assert find_trial(plan, "fcn32s, 0.1").cell.label == "fcn32s, 0.1", "a whole label is no part of another"
+
+
+@pytest.mark.parametrize(
+    ("name", "seed", "says"),
+    [
+        ("fcn8s, 0.001", None, "no cell 'fcn8s, 0.001'; did you mean 'fcn8s, 0.01'?"),
+        ("fcn8s", None, "2 cells are called so: fcn8s, 0.1; fcn8s, 0.01; say more of the label"),
+        ("fcn8s, 0.01", 7, "no seed 7; it has 0, 1"),
+    ],
+)
+def test_what_names_no_trial_is_refused_with_the_nearest(plan: Plan, name: str, seed: int | None, says: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(says)):
+        find_trial(plan, name, seed)
+
+
+def test_records_are_found_by_key_and_by_file_cell_and_seed(plan: Plan) -> None:
+    path, lab = plan.grid.path, Lab.find(plan.grid.path)
+    with pytest.raises(RunError, match="no trial was run here"):
+        find_record(lab, "abc")
+    for planned in plan.trials[:2]:
+        planned.folder.make()
+        planned.folder.finish(finished(planned.trial))
+    one = plan.trials[1]
+    assert find_record(lab, one.key[:10]).key == one.key
+    assert find_record(lab, f"{path}:{one.cell.label}").key == one.key
+    with pytest.raises(RunError, match="this trial has not ended"):
+        find_record(lab, f"{path}:{one.cell.label}:1")
+    with pytest.raises(RunError, match="no trial's key begins with 'fcn8s'"):
+        find_record(lab, "fcn8s")
+    twin = one.folder.path.with_name(one.key[:10] + 54 * "0")
+    twin.mkdir()
+    with pytest.raises(RunError, match="2 keys begin with"):
+        find_record(lab, one.key[:10])
+    assert file_in(one.key, "a/b.yaml:fcn8s:1") == Path("a/b.yaml")
+    assert file_in(one.key) is None

@@ -1,0 +1,215 @@
+"""Which GPUs trials may use, and what happens where torch sees others than were found."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fcnlab.config.grid.grid import resolve
+from fcnlab.config.recipe import Recipe
+from fcnlab.config.registry import builtin
+from fcnlab.errors import RunError
+from fcnlab.lab import Lab
+from fcnlab.runner.executors import gpus, process
+from fcnlab.runner.executors.base import Job
+from fcnlab.runner.executors.config import Means
+from fcnlab.runner.executors.gpus import select_gpus, visible_gpus
+from fcnlab.runner.executors.process import ProcessExecutor, Slot, plan_slots
+from fcnlab.runner.executors.ray.cluster import Ask, Node, share_of_cores
+from fcnlab.runner.executors.worker import device_error
+from fcnlab.runner.plan import make_plan
+from fcnlab.trial.record import RunFolder
+from tests.conftest import SMOKE, write_grid
+
+
+def quick() -> Recipe:
+    found = builtin().get("recipe", "quick")
+    assert isinstance(found, Recipe)
+    return found
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """A machine whose GPUs are not named in the environment, without NVML and without device files."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(gpus, "DEVICES", tmp_path)
+    monkeypatch.setattr(gpus, "NVML", "libno-such-library.so.1")
+    monkeypatch.setattr(process, "usable_cores", lambda: 8)
+    return monkeypatch
+
+
+def nvml(monkeypatch: pytest.MonkeyPatch, count: int, *, init: int = 0, counted: int = 0) -> None:
+    """Install an NVML that finds `count` GPUs, or answers with these error codes."""
+
+    def get_count(into: Any) -> int:
+        into._obj.value = count
+        return counted
+
+    library = SimpleNamespace(nvmlInit_v2=lambda: init, nvmlDeviceGetCount_v2=get_count, nvmlShutdown=lambda: 0)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+
+
+def device_files(*names: str) -> None:
+    for name in names:
+        (gpus.DEVICES / name).touch()
+
+
+@pytest.mark.parametrize(
+    ("named", "found"),
+    [
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),
+        ("1,3", ["1", "3"]),
+        (" 0, 2 ", ["0", "2"]),
+        ("0,-1,1", ["0"]),
+        ("GPU-8932f937-d72c,MIG-GPU-8932f937/1/0", ["GPU-8932f937-d72c", "MIG-GPU-8932f937/1/0"]),
+        ("MIG-0b5c,none,0", ["MIG-0b5c"]),
+    ],
+)
+def test_cuda_visible_devices_decides_up_to_its_first_invalid_name(
+    machine: pytest.MonkeyPatch, named: str, found: list[str]
+) -> None:
+    nvml(machine, 8)
+    machine.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert visible_gpus() == found
+
+
+def test_nvml_counts_the_gpus(machine: pytest.MonkeyPatch) -> None:
+    nvml(machine, 2)
+    device_files("nvidia0", "nvidia1", "nvidia2")
+    assert visible_gpus() == ["0", "1"]
+
+
+@pytest.mark.parametrize("codes", [{"init": 9}, {"counted": 999}])
+def test_an_error_of_nvml_leaves_it_to_the_device_files(machine: pytest.MonkeyPatch, codes: dict[str, int]) -> None:
+    nvml(machine, 0, **codes)
+    device_files("nvidia0", "nvidia3", "nvidiactl", "nvidia-uvm", "nvidia-caps")
+    assert visible_gpus() == ["0", "1"], "CUDA counts the devices that it may open"
+
+
+def test_without_nvml_the_device_files_are_counted(machine: pytest.MonkeyPatch) -> None:
+    assert visible_gpus() == []
+    device_files("nvidia0", "nvidiactl")
+    assert visible_gpus() == ["0"]
+
+
+def test_the_cpu_can_be_chosen_and_cuda_required(machine: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RunError, match=r"--device cuda: this machine shows no NVIDIA GPU \(no libno.*--device cpu"):
+        select_gpus("cuda")
+    nvml(machine, 2)
+    assert (select_gpus("auto"), select_gpus("cuda"), select_gpus("cpu")) == (["0", "1"], ["0", "1"], [])
+    recipes = [quick()]
+    assert [slot.gpu for slot in plan_slots(recipes)] == ["0", "1"]
+    on_cpu = plan_slots(recipes, 2, device="cpu")
+    assert on_cpu == [Slot(threads=4)] * 2
+    assert on_cpu[0].environment["FCNLAB_DEVICE"] == "cpu" and on_cpu[0].environment["CUDA_VISIBLE_DEVICES"] == ""
+    assert plan_slots(recipes)[1].environment["FCNLAB_DEVICE"] == "cuda"
+
+
+def test_cuda_that_is_not_there_is_refused_before_anything_runs(machine: pytest.MonkeyPatch, lab: Lab) -> None:
+    with pytest.raises(RunError, match="--device cuda: this machine shows no"):
+        Means(device="cuda").check([])
+    Means("ray", address="auto", device="cuda").check([])  # a cluster has GPUs of its own
+
+
+def test_where_nothing_was_found_the_worker_looks_too(machine: pytest.MonkeyPatch) -> None:
+    slot = plan_slots([quick()], 1)[0]
+    assert slot.verify and "CUDA_VISIBLE_DEVICES" not in slot.environment
+    machine.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert not plan_slots([quick()], 1)[0].verify, "all GPUs are hidden on purpose"
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "devices", "verify", "says"),
+    [
+        ("cuda", 1, 1, False, None),
+        ("cuda", 2, 2, False, None),
+        ("cpu", 0, 1, True, None),
+        ("cpu", 1, 1, False, None),
+        ("cuda", 0, 1, False, "sees 0 of the 1 GPUs of a trial"),
+        ("cuda", 1, 2, False, "sees 1 of the 2 GPUs of a trial"),
+        ("cpu", 2, 1, True, "sees 2 CUDA devices, but neither NVML nor /dev shows a GPU; set CUDA_VISIBLE_DEVICES"),
+    ],
+)
+def test_driver_and_worker_must_agree(kind: str, count: int, devices: int, verify: bool, says: str | None) -> None:
+    fault = device_error(kind, count, devices, verify=verify)
+    assert (fault is None) == (says is None)
+    if fault is not None and says is not None:
+        assert says in fault and "--device cpu" in fault and "\n" not in fault
+
+
+def test_a_worker_that_sees_no_gpu_ends_the_run_with_a_line_and_no_trial_fails(lab: Lab) -> None:
+    said = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear"}
+    trial = resolve(said | {"dataset": "shapes-mini", "recipe": "smoke"}, {}, lab.registry, "test").trial(
+        0, lab.fingerprints
+    )
+    # No machine has a GPU of this name, so torch sees none there.
+    with ProcessExecutor(lab, [Slot(threads=1, gpu="GPU-no-such")]) as executor:
+        executor.start(Job(trial=trial))
+        with pytest.raises(RunError, match=r"sees 0 of the 1 GPUs of a trial .*GPU-no-such.*--device cpu"):
+            executor.await_ready()
+    assert RunFolder(lab.runs, trial.key).read() is None
+
+
+@pytest.mark.parametrize(
+    ("words", "visible", "says"),
+    [
+        (["grid", "run", "FILE"], "GPU-no-such", "sees 0 of the 1 GPUs of a trial (CUDA_VISIBLE_DEVICES=GPU-no-such)"),
+        (["grid", "run", "FILE", "--executor", "serial"], "GPU-no-such", "sees 0 of the 1 GPUs of a trial"),
+        (["grid", "run", "FILE", "--device", "cuda"], "", "--device cuda: this machine shows no NVIDIA GPU"),
+        (["grid", "retry", "FILE", "--device", "cuda"], "", "--device cuda: this machine shows no NVIDIA GPU"),
+        (["grid", "plan", "FILE", "--device", "cuda"], "", "--device cuda: this machine shows no NVIDIA GPU"),
+    ],
+)
+def test_a_gpu_that_cannot_be_used_is_one_line_and_exit_code_2(
+    lab: Lab, words: list[str], visible: str, says: str
+) -> None:
+    path = write_grid(lab.root, SMOKE)
+    done = subprocess.run(
+        [sys.executable, "-m", "fcnlab", *(str(path) if word == "FILE" else word for word in words)],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": visible}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stdout + done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("fcnlab: error: ")]
+    assert len(errors) == 1 and says in errors[0] and "Traceback" not in done.stderr
+    assert not list(lab.runs.glob("*/record.json")), "no trial has failed"
+
+
+def test_a_machine_with_gpus_trains_on_the_cpu_where_that_is_asked_for(lab: Lab) -> None:
+    path = write_grid(lab.root, SMOKE.replace("seeds: 2", "seeds: 1"))
+    words = ["grid", "run", str(path), "--device", "cpu", "--workers", "2", "--threads", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "fcnlab", *words],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "GPU-no-such"}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    for planned in make_plan(lab.grid(path), lab).trials:
+        assert planned.record is not None and planned.record.environment is not None
+        assert planned.record.environment.kind == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("ask", "nodes", "at_once", "threads"),
+    [
+        (Ask(gpus=1), [{"CPU": 4}, {"CPU": 32, "GPU": 4}], None, 8),
+        (Ask(gpus=0.5), [{"CPU": 32, "GPU": 4}, {"CPU": 16, "GPU": 4}], None, 2),
+        (Ask(memory=8), [{"CPU": 1, "memory": 32}, {"CPU": 16, "memory": 32}], None, 4),
+        (Ask(memory=99), [{"CPU": 16, "memory": 32}], None, 16),
+        (Ask(memory=8), [{"CPU": 16, "memory": 32}], 2, 8),
+        (Ask(gpus=1), [{"CPU": 4}], None, 1),
+        (Ask(), [], None, 1),
+    ],
+)
+def test_trials_on_a_cluster_share_the_cores_of_its_nodes(
+    ask: Ask, nodes: list[dict[str, float]], at_once: int | None, threads: int
+) -> None:
+    made = [Node(str(number), "host", resources) for number, resources in enumerate(nodes)]
+    assert share_of_cores(ask, made, at_once) == threads

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from fcnlab.runner import lease
+from fcnlab.runner.lease import Leases, Presence
+
+
+def test_one_of_two_drivers_has_a_lease_until_it_gives_it_back(tmp_path: Path) -> None:
+    with Presence(tmp_path / "drivers") as one, Presence(tmp_path / "drivers") as other:
+        first, second = Leases(one), Leases(other)
+        assert first.claim(tmp_path)
+        assert first.claim(tmp_path), "what is held can be claimed again"
+        assert not second.claim(tmp_path)
+        assert second.holder(tmp_path) == one.driver
+        first.release(tmp_path)
+        assert second.holder(tmp_path) is None
+        assert second.claim(tmp_path)
+        first.release(tmp_path)
+        assert second.holds(tmp_path), "nobody gives back what another holds"
+
+
+def test_leaving_gives_up_every_lease_and_no_file_stays(tmp_path: Path) -> None:
+    drivers = tmp_path / "drivers"
+    with Presence(drivers) as gone:
+        assert Leases(gone).claim(tmp_path)
+    assert list(drivers.iterdir()) == []
+    with Presence(drivers) as here:
+        leases = Leases(here)
+        assert leases.claim(tmp_path)
+        leases.release(tmp_path)
+    assert list(tmp_path.glob("lease.*")) == []
+
+
+def test_the_lease_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
+    held = (
+        "import os, sys; from pathlib import Path; from fcnlab.runner.lease import Leases, Presence\n"
+        "folder = Path(sys.argv[1])\n"
+        "with Presence(folder / 'drivers') as driver:\n"
+        "    print(Leases(driver).claim(folder), flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", held, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdin is not None
+    assert process.stdout.readline() == "True\n"
+    with Presence(tmp_path / "drivers") as here:
+        assert not Leases(here).claim(tmp_path)
+        process.kill()
+        process.wait()
+        assert Leases(here).claim(tmp_path)
+    process.stdout.close()
+    process.stdin.close()
+
+
+def test_a_driver_of_another_host_is_alive_while_its_number_grows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(lease.time, "monotonic", lambda: clock[0])
+    drivers = tmp_path / "drivers"
+    with Presence(drivers) as here:
+        far = "elsewhere:1:abcdef12"
+        (drivers / far).write_text("1")
+        (tmp_path / "lease.1").write_text(far)
+        leases = Leases(here)
+        assert not leases.claim(tmp_path), "it is seen for the first time"
+        clock[0] = lease.EXPIRY - 1
+        assert not leases.claim(tmp_path)
+        (drivers / far).write_text("2")
+        clock[0] = lease.EXPIRY + 1
+        assert not leases.claim(tmp_path), "it has grown since"
+        clock[0] += lease.EXPIRY
+        assert leases.claim(tmp_path)
+        assert leases.holds(tmp_path)
+
+
+def test_of_many_who_claim_at_once_one_succeeds(tmp_path: Path) -> None:
+    (tmp_path / "lease.1").write_text("elsewhere:1:abcdef12")  # of a driver that is gone
+    drivers = [Presence(tmp_path / "drivers").__enter__() for _ in range(8)]
+    start, claimed = threading.Barrier(8), []
+
+    def claim(driver: Presence) -> None:
+        start.wait()
+        claimed.append(Leases(driver).claim(tmp_path))
+
+    threads = [threading.Thread(target=claim, args=(driver,)) for driver in drivers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(claimed) == [False] * 7 + [True]
+    for driver in drivers:
+        driver.__exit__(None, None, None)
+
+
+def test_a_beating_driver_shows_that_it_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "BEAT", 0.01)
+    with Presence(tmp_path) as here:
+        seen, deadline = set(), time.monotonic() + 30
+        while len(seen) < 3 and time.monotonic() < deadline:
+            seen.add((tmp_path / here.driver).read_text())
+        assert len(seen) == 3

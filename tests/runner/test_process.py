@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+
+from fcnlab.config.recipe import Recipe
+from fcnlab.config.registry import builtin
+from fcnlab.runner.executors import process
+from fcnlab.runner.executors.process import Slot, plan_slots
+
+
+def recipe(name: str) -> Recipe:
+    found = builtin().get("recipe", name)
+    assert isinstance(found, Recipe)
+    return found
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Eight cores, 32 GiB, no GPU."""
+    monkeypatch.setattr(process, "usable_cores", lambda: 8)
+    monkeypatch.setattr(process, "usable_memory", lambda: 32 * 2**30)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    return monkeypatch
+
+
+def test_small_batches_take_a_worker_a_core_and_large_ones_what_the_memory_carries(
+    machine: pytest.MonkeyPatch,
+) -> None:
+    assert plan_slots([recipe("quick")]) == [Slot(threads=1)] * 8
+    assert plan_slots([recipe("quick"), recipe("d2l")]) == [Slot(threads=4)] * 2
+
+
+def test_a_recipe_too_large_for_the_memory_still_has_one_worker(machine: pytest.MonkeyPatch) -> None:
+    machine.setattr(process, "usable_memory", lambda: 2**30)
+    assert plan_slots([recipe("d2l")]) == [Slot(threads=8)]
+
+
+def test_workers_and_threads_can_be_said(machine: pytest.MonkeyPatch) -> None:
+    assert plan_slots([recipe("quick")], workers=2) == [Slot(threads=4)] * 2
+    assert plan_slots([recipe("quick")], workers=3, threads=2) == [Slot(threads=2)] * 3
+
+
+def test_each_gpu_has_a_worker_and_more_workers_go_round_the_gpus(machine: pytest.MonkeyPatch) -> None:
+    machine.setenv("CUDA_VISIBLE_DEVICES", "1,3")
+    assert plan_slots([recipe("d2l")]) == [Slot(threads=4, gpu="1"), Slot(threads=4, gpu="3")]
+    assert [slot.gpu for slot in plan_slots([recipe("d2l")], workers=3)] == ["1", "3", "1"]

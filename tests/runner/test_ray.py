@@ -1,0 +1,283 @@
+"""Trials on a Ray cluster of two nodes, both made on this machine."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+
+from fcnlab.config.grid.grid import resolve
+from fcnlab.config.trial import Trial
+from fcnlab.errors import RunError
+from fcnlab.lab import Lab
+from fcnlab.runner.executors.base import Ended, Executor, Job
+from fcnlab.runner.executors.ray.cluster import Ask, connect
+from fcnlab.runner.executors.ray.executor import RayExecutor
+from fcnlab.runner.executors.ray.worker import Token
+from fcnlab.trial.record import RunFolder
+from fcnlab.trial.run import run_trial
+from tests.conftest import arrays_of
+
+ray = pytest.importorskip("ray", reason="Ray is not installed; it comes with fcnlab[ray]")
+
+LONG = 400
+"""Epochs of a trial that does not end while a test looks at it."""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A head with one CPU, and a node with three and what passes for a GPU."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("FCNLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        monkeypatch.delenv("FCNLAB_DATA", raising=False)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # Ray would count no GPU
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, "include_dashboard": False})
+        made.add_node(num_cpus=3, num_gpus=1)
+        yield made
+        made.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def a_trial(lab: Lab, seed: int = 0, **fields: Any) -> Trial:
+    said = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear"}
+    said |= {"dataset": "shapes-mini", "recipe": "smoke"} | {k.replace("__", "."): v for k, v in fields.items()}
+    return resolve(said, {}, lab.registry, "test").trial(seed, lab.fingerprints)
+
+
+def until(executor: Executor, condition: Callable[[list[Ended]], object], seconds: float = 90) -> list[Ended]:
+    """Wait with an executor; gives what has ended until the condition held."""
+    ended: list[Ended] = []
+    deadline = time.monotonic() + seconds
+    while not condition(ended):
+        assert time.monotonic() < deadline, f"waited in vain; ended: {ended}"
+        ended += executor.wait(0.1)
+    return ended
+
+
+def start(executor: Executor, *jobs: Job) -> list[Ended]:
+    """Start jobs as there is room."""
+    ended: list[Ended] = []
+    for job in jobs:
+        ended += until(executor, lambda _: executor.free)
+        executor.start(job)
+    return ended
+
+
+def run(executor: Executor, *jobs: Job) -> list[Ended]:
+    """Run jobs to their ends."""
+    ended = start(executor, *jobs)
+    return ended + until(executor, lambda more: len(ended) + len(more) == len(jobs))
+
+
+def folder(lab: Lab, trial: Trial) -> RunFolder:
+    return RunFolder(lab.runs, trial.key)
+
+
+def counts(lab: Lab, trial: Trial) -> dict[str, Any]:
+    return arrays_of(folder(lab, trial).counts)
+
+
+def assert_same(trial: Trial, lab: Lab, elsewhere: Lab) -> None:
+    """What a trial has left in a lab is what it leaves in another where it is simply run."""
+    expected = run_trial(trial, elsewhere)
+    record = folder(lab, trial).read()
+    assert record is not None and expected is not None
+    assert record.failure is None, record.failure
+    assert record.scores == expected.scores
+    ours, theirs = counts(lab, trial), counts(elsewhere, trial)
+    assert ours.keys() == theirs.keys()
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.fixture(scope="module")
+def near(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RayExecutor, Lab]]:
+    """Two slots that see the driver's lab."""
+    lab = Lab.find(lab=tmp_path_factory.mktemp("near"))
+    with RayExecutor(lab, Ask(threads=1), cluster.address, at_once=2) as executor:
+        yield executor, lab
+
+
+def test_trials_give_the_figures_of_a_plain_run_bit_for_bit(near: tuple[RayExecutor, Lab], tmp_path: Path) -> None:
+    executor, lab = near
+    trials = [a_trial(lab, seed) for seed in range(3)]
+    ended = run(executor, *(Job(trial=trial) for trial in trials))
+    assert {end.key for end in ended} == {trial.key for trial in trials}
+    assert {end.lost for end in ended} == {None}
+    for trial in trials[:2]:
+        assert_same(trial, lab, Lab.find(lab=tmp_path))
+
+
+def test_a_pause_that_comes_with_the_trial_ends_it_after_an_epoch(near: tuple[RayExecutor, Lab]) -> None:
+    executor, lab = near
+    trial = a_trial(lab, seed=9, recipe__epochs=LONG)
+    start(executor, Job(trial=trial))
+    executor.pause()
+    assert until(executor, lambda ended: ended) == [Ended(trial.key)]
+    assert folder(lab, trial).read() is None
+    assert len(folder(lab, trial).read_progress()) < 10
+
+
+@pytest.fixture(scope="module")
+def far(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RayExecutor, Lab]]:
+    """A slot that sees nothing of the driver's disk."""
+    lab = Lab.find(lab=tmp_path_factory.mktemp("far"))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(Token, "write", lambda lab: Token(lab.root / "on another machine", "secret"))
+        executor = RayExecutor(lab, Ask(threads=1), cluster.address, at_once=1)
+    with executor:
+        yield executor, lab
+
+
+def test_without_a_shared_disk_all_that_a_trial_leaves_arrives(far: tuple[RayExecutor, Lab], tmp_path: Path) -> None:
+    executor, lab = far
+    trial = a_trial(lab)
+    assert run(executor, Job(trial=trial)) == [Ended(trial.key)]
+    elsewhere = Lab.find(lab=tmp_path)
+    assert_same(trial, lab, elsewhere)
+    names = {file.relative_to(folder(elsewhere, trial).path) for file in folder(elsewhere, trial).path.rglob("*")}
+    arrived = {file.relative_to(folder(lab, trial).path) for file in folder(lab, trial).path.rglob("*")}
+    assert arrived == names - {Path("lock")} | {Path("log.txt")}
+
+
+def test_without_a_shared_disk_a_trial_goes_on_from_where_it_was_paused(
+    far: tuple[RayExecutor, Lab], tmp_path: Path
+) -> None:
+    executor, lab = far
+    trial = a_trial(lab, seed=1)
+    assert run(executor, Job(trial=trial, until=1)) == [Ended(trial.key)]
+    assert folder(lab, trial).read() is None
+    assert folder(lab, trial).checkpoint.exists()
+    assert run(executor, Job(trial=trial)) == [Ended(trial.key)]
+    assert not folder(lab, trial).checkpoint.exists()
+    assert_same(trial, lab, Lab.find(lab=tmp_path))
+
+
+def test_without_a_shared_disk_a_trial_starts_from_another(far: tuple[RayExecutor, Lab], tmp_path: Path) -> None:
+    executor, lab = far
+    first = a_trial(lab, head="fcn32s")
+    second = a_trial(lab).model_copy(update={"start": first.key})
+    assert run(executor, Job(trial=first), Job(trial=second)) == [Ended(first.key), Ended(second.key)]
+    elsewhere = Lab.find(lab=tmp_path)
+    run_trial(first, elsewhere)
+    assert_same(second, lab, elsewhere)
+
+
+def test_epochs_arrive_while_a_trial_runs_and_a_pause_ends_it_after_one(far: tuple[RayExecutor, Lab]) -> None:
+    executor, lab = far
+    trial = a_trial(lab, recipe__epochs=LONG)
+    start(executor, Job(trial=trial))
+    until(executor, lambda _: len(folder(lab, trial).read_progress()) > 1)
+    executor.pause()
+    assert until(executor, lambda ended: ended) == [Ended(trial.key)]
+    assert folder(lab, trial).read() is None
+    done = folder(lab, trial).read_progress()
+    assert 1 < len(done) < LONG
+    assert len(torch.load(folder(lab, trial).checkpoint, weights_only=True)["epochs"]) == len(done)
+
+
+def test_data_that_the_node_does_not_have_is_one_clear_line(far: tuple[RayExecutor, Lab]) -> None:
+    executor, lab = far
+    trial = a_trial(lab)
+    other = trial.model_copy(update={"data": "sha256:0"})
+    missing = trial.model_copy(update={"dataset": lab.registry.get("dataset", "camvid")})
+    assert run(executor, Job(trial=other), Job(trial=missing)) == [Ended(other.key), Ended(missing.key)]
+    for faulty, said in ((other, "the data differs from what the driver has"), (missing, "no data root")):
+        record = folder(lab, faulty).read()
+        assert record is not None and record.failure is not None
+        assert said in record.failure.message
+        assert "\n" not in record.failure.message
+
+
+def test_what_no_node_has_is_refused_with_what_the_cluster_has(cluster: Any, lab: Lab) -> None:
+    cases = ((Ask(threads=64), r"takes 64 CPUs, .* it has .*: 3 CPUs"), (Ask(gpus=2), r"1 CPUs and 2 GPUs.*1 GPUs"))
+    for ask, said in cases:
+        with pytest.raises(RunError, match=said):
+            RayExecutor(lab, ask, cluster.address)
+    assert not any((lab.root / ".fcnlab").iterdir())
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere"])
+def test_an_address_where_nothing_is_is_one_clear_line(address: str) -> None:
+    with (
+        patch.object(ray, "is_initialized", return_value=False),
+        pytest.raises(RunError, match=rf"^--address {address}: no Ray cluster can be joined there \(.+$"),
+    ):
+        connect(address)
+
+
+def test_a_killed_driver_leaves_no_trial_behind(cluster: Any, lab: Lab) -> None:
+    trial = a_trial(lab, recipe__epochs=100 * LONG)
+    code = f"""
+import sys
+from pathlib import Path
+from fcnlab.runner.executors.base import Job
+from fcnlab.runner.executors.ray.executor import RayExecutor
+from fcnlab.runner.executors.ray.cluster import Ask, connect
+from fcnlab.lab import Lab
+executor = RayExecutor(Lab(Path({str(lab.root)!r})), Ask(), {cluster.address!r}, at_once=1)
+while not executor.free:
+    executor.wait(0.1)
+executor.start(Job.model_validate_json(sys.stdin.read()))
+while True:
+    executor.wait(1)
+"""
+    driver = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+    assert driver.stdin is not None
+    driver.stdin.write(Job(trial=trial).model_dump_json().encode())
+    driver.stdin.close()
+    try:
+        _wait_for(lambda: folder(lab, trial).read_progress())
+    finally:
+        driver.kill()
+        driver.wait()
+    _wait_for(lambda: not _grows(folder(lab, trial)))
+
+
+def test_the_loss_of_a_node_costs_its_trial_an_attempt_and_a_new_node_is_used(
+    cluster: Any, near: tuple[RayExecutor, Lab]
+) -> None:
+    """The last test, since it takes the second node away."""
+    executor, lab = near
+    trials = [a_trial(lab, seed, recipe__epochs=100 * LONG) for seed in range(2)]
+    start(executor, *(Job(trial=trial) for trial in trials))
+    until(executor, lambda _: all(folder(lab, trial).read_progress() for trial in trials))
+    cluster.remove_node(cluster.worker_nodes.copy().pop())
+    lost = until(executor, lambda ended: ended)
+    assert {end.lost for end in lost} == {f"{socket.gethostname()}: its node is gone"}
+    cluster.add_node(num_cpus=1)
+    short = a_trial(lab, seed=5)
+    assert run(executor, Job(trial=short)) == [Ended(short.key)]
+    assert folder(lab, short).read() is not None
+    executor.pause()
+    paused = until(executor, lambda ended: len(lost) + len(ended) == 2)
+    assert {end.key for end in lost + paused} == {trial.key for trial in trials}
+    assert {end.lost for end in paused} <= {None}
+
+
+def _grows(folder: RunFolder) -> bool:
+    before = len(folder.read_progress())
+    time.sleep(1)
+    return len(folder.read_progress()) > before
+
+
+def _wait_for(condition: Callable[[], object], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)

@@ -1,0 +1,157 @@
+"""Trials that start from finished trials: staged training, as the paper trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import fcnlab
+from fcnlab.config.grid.grid import load
+from fcnlab.errors import FcnlabError, ModelError, SpecError
+from fcnlab.lab import Lab
+from fcnlab.models.fcn import take_over
+from fcnlab.runner import scheduler
+from fcnlab.runner.plan import make_plan
+from fcnlab.trial.run import run_trial
+from tests.conftest import write_grid
+
+STAGED = """
+question: Are skips learned better in stages or at once?
+base: {backbone: tiny-scratch, upsampler: bilinear, dataset: shapes-mini, recipe: smoke, head: fcn8s}
+product:
+  start: [null, {head: fcn16s, start: {head: fcn32s}}]
+baseline: {start: null}
+"""
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A grid with stages that has run to its end."""
+    path = write_grid(tmp_path_factory.mktemp("staged"), STAGED)
+    outcome = fcnlab.run_grid(fcnlab.load_grid(path), workers=2, threads=1, quiet=True)
+    assert outcome == scheduler.Outcome(finished=4, failed=0, reused=0)
+    return path
+
+
+def test_what_a_trial_starts_from_is_run_before_it_and_is_no_row_of_the_table(staged: Path) -> None:
+    lab = Lab.find(staged)
+    plan = make_plan(lab.grid(staged), lab)
+    assert [planned.trial.variant.head.stride for planned in plan.before] == [32, 16]
+    assert [planned.record.ended for planned in plan.before if planned.record] == sorted(
+        planned.record.ended for planned in plan.before if planned.record
+    )
+    assert len(fcnlab.summary(lab.grid(staged))) == 2
+
+
+def test_the_keys_form_a_chain(staged: Path) -> None:
+    lab = Lab.find(staged)
+    plan = make_plan(lab.grid(staged), lab)
+    first, second = (planned.trial for planned in plan.before)
+    plain, last = (planned.trial for planned in plan.trials)
+    assert (first.start, second.start, last.start) == (None, first.key, second.key)
+    assert plain.start is None and plain.key != last.key
+
+
+def test_a_stage_that_is_a_cell_itself_is_run_once(tmp_path: Path) -> None:
+    base = "base: {backbone: tiny-scratch, upsampler: bilinear, dataset: shapes-mini, recipe: smoke}"
+    cells = "product: {head: [fcn32s, fcn16s]}\nbaseline: {head: fcn32s}"
+    path = write_grid(tmp_path, f"question: q\n{base}\n{cells}\n")
+    both = write_grid(tmp_path, STAGED.replace("head: fcn8s", "head: fcn16s").replace(
+        "[null, {head: fcn16s, start: {head: fcn32s}}]", "[null, {head: fcn32s}]"), "both")  # fmt: skip
+    lab = Lab.find(lab=tmp_path)
+    keys = {planned.trial.names["head"]: planned.trial.key for planned in make_plan(lab.grid(path), lab).trials}
+    plan = make_plan(lab.grid(both), lab)
+    assert [planned.trial.key for planned in plan.before] == [keys["fcn32s"]]
+    assert plan.trials[0].trial.key == keys["fcn16s"]
+
+
+def test_training_goes_on_from_the_weights_of_the_stage_before(tmp_path: Path) -> None:
+    # With a rate that moves nothing and statistics that stay, a stage must end with the weights that it started from.
+    path = write_grid(
+        tmp_path,
+        """
+question: q
+base:
+  backbone: tiny-scratch
+  upsampler: bilinear
+  dataset: shapes-mini
+  recipe: smoke
+  head: fcn16s
+  recipe.optimizer.lr: 1e-30
+  recipe.batch_norm: frozen
+  start: {head: fcn32s, recipe.optimizer.lr: 0.01}
+baseline: {}
+""",
+    )
+    lab = Lab.find(lab=tmp_path)
+    plan = make_plan(lab.grid(path), lab)
+    for planned in plan.everything:
+        assert run_trial(planned.trial, lab).status == "finished"
+    first, second = (load_file(planned.folder.weights) for planned in plan.everything)
+    shared = [key for key in second if key in first and first[key].shape == second[key].shape]
+    assert {key for key in second if key.startswith("backbone.")} | {"head.score.32.weight"} <= set(shared)
+    assert all(torch.equal(first[key], second[key]) for key in shared if "num_batches" not in key)
+    assert "head.upsample.weight" not in shared and "head.score.16.weight" not in shared
+
+
+def test_a_trial_whose_start_has_failed_fails_and_says_so(tmp_path: Path) -> None:
+    path = write_grid(tmp_path, STAGED.replace("start: {head: fcn32s}", "start: {head: fcn32s, recipe.batch: 99}"))
+    outcome = fcnlab.run_grid(fcnlab.load_grid(path), workers=2, threads=1, quiet=True)
+    assert (outcome.finished, outcome.failed) == (1, 3)
+    lab = Lab.find(path)
+    messages = [record.failure.message for _, record in make_plan(lab.grid(path), lab).ended if record.failure]
+    assert "a batch of 99" in messages[0]
+    assert all("the trial that this one starts from has not finished" in message for message in messages[1:])
+
+
+def test_any_finished_trial_can_be_named_by_its_key(staged: Path) -> None:
+    lab = Lab.find(staged)
+    key = make_plan(lab.grid(staged), lab).trials[1].trial.key
+    named = write_grid(lab.root, STAGED.replace("[null, {head: fcn16s, start: {head: fcn32s}}]", f"['{key}']").replace(
+        "{start: null}", "{}"), "named")  # fmt: skip
+    plan = make_plan(lab.grid(named), lab)
+    assert plan.before == ()
+    assert plan.trials[0].trial.start == key
+    record = run_trial(plan.trials[0].trial, lab)
+    assert record.status == "finished"
+
+
+@pytest.mark.parametrize(
+    ("start", "says"),
+    [
+        ("'" + 64 * "a" + "'", "has no finished trial aaaa"),
+        ("abc", "start: 'abc' is not the key of a trial"),
+        ("{}", "start: say what the trial to start from says otherwise"),
+        ("{head: fcn9s}", "start: head: no head 'fcn9s'; did you mean"),
+        ("{heat: fcn8s}", "start: heat: no such axis"),
+        ("3", "start: say what"),
+    ],
+)
+def test_a_start_that_makes_no_sense_is_one_clear_line(tmp_path: Path, start: str, says: str) -> None:
+    path = write_grid(tmp_path, STAGED.replace("[null, {head: fcn16s, start: {head: fcn32s}}]", f"[null, {start}]"))
+    lab = Lab.find(lab=tmp_path)
+    with pytest.raises(FcnlabError, match=r".+") as caught:
+        make_plan(load(path, lab.registry), lab)
+    assert isinstance(caught.value, SpecError | ModelError)
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_backbone_that_does_not_fit_is_refused_with_its_first_key() -> None:
+    tiny = fcnlab.build_model("fcn8s-tiny", 4)
+    other = fcnlab.build_model("fcn8s-resnet18", 4, pretrained=False)
+    before = {key: value.clone() for key, value in tiny.state_dict().items()}
+    with pytest.raises(ModelError, match=r"another backbone: of \d+ keys that do not fit, the first, 'backbone\.body"):
+        take_over(tiny, other.state_dict())
+    assert all(torch.equal(before[key], value) for key, value in tiny.state_dict().items())
+
+
+def test_scores_of_other_classes_start_afresh() -> None:
+    one, other = fcnlab.build_model("fcn8s-tiny", 4, seed=0), fcnlab.build_model("fcn8s-tiny", 7, seed=1)
+    score = other.head.state_dict()["score.32.weight"].clone()
+    take_over(other, one.state_dict())
+    assert torch.equal(other.head.state_dict()["score.32.weight"], score)
+    body = other.backbone.state_dict()
+    assert all(torch.equal(value, body[key]) for key, value in one.backbone.state_dict().items())

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fcnlab.runner.executors.ray import transfer
+from fcnlab.runner.executors.ray.transfer import Arrivals, pieces
+
+names = st.sampled_from(["record.json", "samples/one.png", "samples/two.png", "log.txt", "last.safetensors"])
+
+
+@given(files=st.dictionaries(names, st.binary(max_size=40)), size=st.integers(1, 16))
+def test_files_arrive_as_they_were_sent_in_pieces_of_bounded_size(files: dict[str, bytes], size: int) -> None:
+    with tempfile.TemporaryDirectory() as base, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transfer, "PIECES", size)
+        there, here = Path(base, "there"), Path(base, "here")
+        for name, content in files.items():
+            (there / name).parent.mkdir(parents=True, exist_ok=True)
+            (there / name).write_bytes(content)
+        arrivals = Arrivals(here)
+        for batch in pieces(there, [*files, "never written"]):
+            assert sum(len(piece.content) for piece in batch) <= size
+            arrivals.take(batch)
+        arrivals.place()
+        assert {file.relative_to(here).as_posix(): file.read_bytes() for file in _files(here)} == files
+
+
+def test_nothing_is_seen_of_files_that_are_not_whole(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "record.json").write_text("new")
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "record.json").write_text("old")
+    arrivals = Arrivals(here)
+    for batch in pieces(tmp_path / "there", ["record.json"]):
+        arrivals.take(batch)
+    assert (here / "record.json").read_text() == "old"
+    again = Arrivals(here)  # the driver was killed, and another takes over
+    again.place()
+    assert [file.read_text() for file in _files(here)] == ["old"]
+
+
+def _files(folder: Path) -> list[Path]:
+    return [file for file in folder.rglob("*") if file.is_file()]

@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fcnlab.lab import Lab
+from fcnlab.runner.plan import Plan, make_plan
+from fcnlab.runner.progress.base import PlainWatcher, Waiting, Watcher, duration
+from fcnlab.runner.progress.jsonl import JsonWatcher
+from fcnlab.runner.progress.live import LiveWatcher, clock
+from fcnlab.trial.record import Attempt, Failure, Record
+from tests.conftest import SMOKE, write_grid
+from tests.records import epochs, failed, finished
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(None, "unknown"), (0.4, "0 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (12000, "3 h 20 min")],
+)
+def test_durations_are_said_as_people_say_them(seconds: float | None, said: str) -> None:
+    assert duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(None, ""), (7.9, "0:07"), (60, "1:00"), (3599, "59:59"), (12000, "3:20:00")]
+)
+def test_a_clock_counts_seconds(seconds: float | None, said: str) -> None:
+    assert clock(seconds) == said
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    """Four trials of two epochs."""
+    path = write_grid(tmp_path, SMOKE)
+    lab = Lab.find(path)
+    return make_plan(lab.grid(path), lab)
+
+
+class Clock:
+    """Time that passes when a test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._now = 1000.0
+        monkeypatch.setattr(time, "monotonic", lambda: self._now)
+
+    def passes(self, seconds: float) -> None:
+        self._now += seconds
+
+
+@pytest.fixture
+def clock_of_tests(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def test_the_share_done_and_the_time_left_follow_the_seconds_of_training(plan: Plan, clock_of_tests: Clock) -> None:
+    watcher = Watcher()
+    watcher.planned(plan)
+    assert (watcher.outlook.fraction, watcher.time_left) == (0, None)
+    first, second = plan.trials[:2]
+    watcher.started(first)
+    clock_of_tests.passes(10)
+    assert watcher.progress(first, epochs(1, seconds=8))
+    assert not watcher.progress(first, epochs(1, seconds=8)), "no epoch is counted twice"
+    assert watcher.outlook.fraction == 1 / 8
+    assert watcher.time_left == pytest.approx(7 * 8), "the 2 seconds before it trained come once"
+    clock_of_tests.passes(12)
+    assert watcher.progress(first, epochs(2, seconds=8))
+    assert watcher.time_left == pytest.approx(6 * 8 * 20 / 16), "20 seconds of the clock went by for 16 of training"
+    watcher.ended(first, failed(first.trial))
+    assert watcher.outlook.fraction == 2 / 8, "a failed trial has no epochs left to do"
+    assert (watcher.done, watcher.failed) == (1, 1)
+    for planned in plan.trials[1:]:
+        watcher.started(planned)
+        watcher.ended(planned, finished(planned.trial, seconds=8))
+    assert (watcher.outlook.fraction, watcher.time_left) == (1, 0)
+    assert second.key not in watcher.running
+
+
+def test_cells_whose_epochs_cost_more_count_for_more(plan: Plan, clock_of_tests: Clock) -> None:
+    watcher = Watcher()
+    watcher.planned(plan)
+    cheap, dear = plan.trials[:2]
+    for planned in (cheap, dear):
+        watcher.started(planned)
+    clock_of_tests.passes(9)
+    watcher.progress(cheap, epochs(2, seconds=0.5))
+    watcher.progress(dear, epochs(1, seconds=8))
+    # Left: 2 cheap epochs of half a second, 3 dear ones of 8 seconds; 9 seconds of training took 8 of the clock.
+    assert watcher.time_left == pytest.approx((2 * 0.5 + 3 * 8) * 8 / 9)
+
+
+def test_what_another_driver_had_done_before_does_not_count_as_done_now(plan: Plan, clock_of_tests: Clock) -> None:
+    watcher = Watcher()
+    watcher.planned(plan)
+    watcher.ended(plan.trials[0], finished(plan.trials[0].trial, seconds=500))
+    watcher.started(plan.trials[1])
+    assert watcher.time_left == pytest.approx(6 * 500)
+
+
+def test_waiting_for_a_decision_slows_the_estimate_and_stopped_trials_leave_it(
+    plan: Plan, clock_of_tests: Clock
+) -> None:
+    watcher = Watcher()
+    watcher.planned(plan)
+    first = plan.trials[0]
+    watcher.started(first)
+    clock_of_tests.passes(4)
+    watcher.progress(first, epochs(1, seconds=4))
+    first.folder.make()
+    first.folder.write_progress(epochs(1, seconds=4))
+    watcher.paused(first)
+    clock_of_tests.passes(4)
+    assert watcher.time_left == pytest.approx(7 * 4 * 2), "half of the time nothing ran"
+    for planned in plan.trials[1:]:
+        watcher.stopped(planned, 1)
+    assert watcher.time_left == pytest.approx(1 * 4 * 2)
+    assert (watcher.done, watcher.hopeless) == (3, 3)
+
+
+def test_the_grid_takes_at_least_as_long_as_the_longest_trial_that_runs(plan: Plan, clock_of_tests: Clock) -> None:
+    watcher = Watcher()
+    watcher.planned(plan)
+    for planned in plan.trials:
+        watcher.started(planned)
+    clock_of_tests.passes(10)
+    for planned in plan.trials[:3]:
+        watcher.ended(planned, finished(planned.trial, seconds=5))
+    watcher.progress(plan.trials[3], epochs(1, seconds=10))
+    assert watcher.time_left == pytest.approx(10), "three workers have nothing left to do"
+
+
+def test_an_attempt_that_is_begun_anew_has_all_its_epochs_left(plan: Plan, clock_of_tests: Clock) -> None:
+    watcher = Watcher()
+    watcher.planned(plan)
+    first = plan.trials[0]
+    watcher.started(first)
+    clock_of_tests.passes(2)
+    watcher.progress(first, epochs(1, seconds=2))
+    watcher.again(first, Attempt(cause="out_of_memory", message="no memory", epoch=1))
+    assert first.key not in watcher.running
+    assert watcher.outlook.fraction == 2 / (2 + 8 * 2)
+
+
+def test_a_cell_with_a_finished_trial_tells_the_time_from_the_start(plan: Plan, clock_of_tests: Clock) -> None:
+    first = plan.trials[0]
+    first.folder.make()
+    first.folder.finish(finished(first.trial, seconds=30))
+    watcher = Watcher()
+    watcher.planned(make_plan(plan.grid, Lab.find(plan.grid.path)))
+    assert watcher.done == 1
+    watcher.started(plan.trials[1])
+    assert watcher.time_left == pytest.approx(6 * 30)
+
+
+def test_why_nothing_runs_here_is_said(plan: Plan) -> None:
+    watcher = Watcher()
+    watcher.planned(plan)
+    assert watcher.idle == "starting"
+    watcher.elsewhere(2)
+    watcher.waiting(Waiting(for_start=1, for_decision=3))
+    assert (
+        watcher.idle == "2 run by other drivers, 1 wait for what they start from, 3 wait for the decision about "
+        "their cells"
+    )
+    watcher.started(plan.trials[0])
+    assert watcher.idle is None
+    for planned in plan.trials:
+        watcher.ended(planned, finished(planned.trial))
+    assert watcher.idle == "all trials have ended; publishing"
+
+
+@pytest.mark.parametrize("kind", [PlainWatcher, LiveWatcher])
+def test_what_runs_and_what_failed_is_shown(kind: type[PlainWatcher], tmp_path: Path) -> None:
+    path = write_grid(tmp_path, SMOKE)
+    lab = Lab.find(path)
+    plan = make_plan(lab.grid(path), lab)
+    shown = io.StringIO()
+    with kind(Console(file=shown, width=100, force_terminal=True, markup=False, highlight=False)) as watcher:
+        watcher.planned(plan)
+        watcher.started(plan.trials[0])
+        watcher.progress(plan.trials[0], epochs(1))
+        if isinstance(watcher, LiveWatcher):
+            watcher._live.refresh()
+        failure = Failure(cause="exception", message="the disk [/x] is full\nsecond line")
+        watcher.ended(plan.trials[0], Record.of(plan.trials[0].trial, "failed", failure=failure))
+    text = shown.getvalue()
+    assert "fcn32s, seed 0" in text
+    assert "1/2" in text
+    assert "50.0" in text
+    assert "FAILED fcn32s, seed 0: the disk [/x] is full" in text
+    assert "second line" not in text
+
+
+def test_the_decoding_of_a_split_is_shown_until_the_first_trial_starts(tmp_path: Path) -> None:
+    path = write_grid(tmp_path, SMOKE)
+    lab = Lab.find(path)
+    plan = make_plan(lab.grid(path), lab)
+    shown = io.StringIO()
+    with LiveWatcher(Console(file=shown, width=100, force_terminal=True, highlight=False)) as watcher:
+        assert isinstance(watcher, LiveWatcher)
+        watcher.planned(plan)
+        advance = watcher.decoding("camvid train", 367)
+        for _ in range(3):
+            advance()
+        watcher._live.refresh()
+        assert "decode camvid train: 367 images" in shown.getvalue()
+        assert "decoding camvid train, 3 of 367 images" in shown.getvalue()
+        watcher.started(plan.trials[0])
+        shown.truncate(0)
+        watcher._live.refresh()
+    assert "decoding" not in shown.getvalue()
+
+
+def picture(width: int, height: int, running: int, tmp_path: Path) -> list[str]:
+    """The lines that a terminal of this size shows of so many trials that run."""
+    seeds = -(-running // 2)
+    text = SMOKE.replace("seeds: 2", f"seeds: {seeds}").replace("smoke}", "smoke, recipe.epochs: 200}")
+    path = write_grid(tmp_path, text)
+    lab = Lab.find(path)
+    plan = make_plan(lab.grid(path), lab)
+    shown = io.StringIO()
+    console = Console(file=shown, width=width, height=height, force_terminal=False, markup=False, highlight=False)
+    watcher = LiveWatcher(console)
+    Watcher.planned(watcher, plan)
+    for planned in plan.trials[:running]:
+        watcher.started(planned)
+        watcher.progress(planned, epochs(123))
+    watcher.elsewhere(4)
+    console.print(watcher._picture())
+    return shown.getvalue().splitlines()
+
+
+def test_sixteen_trials_fit_into_80_columns_and_24_lines(tmp_path: Path) -> None:
+    lines = picture(80, 24, 16, tmp_path)
+    assert len(lines) <= 20 and all(len(line) <= 80 for line in lines)
+    assert lines[0].split() == ["running", "seed", "epoch", "loss", "val", "mIoU", "images/s", "for", "left"]
+    assert lines[1].split()[:6] == ["fcn32s", "0", "123/200", "0.008", "50.0", "9.0"]
+    assert "0/16 trials, 0 failed, 4 run elsewhere" in lines[17]
+
+
+def test_more_trials_than_lines_are_counted(tmp_path: Path) -> None:
+    lines = picture(80, 12, 16, tmp_path)
+    assert len(lines) <= 12 and "and 9 more" in lines[8]
+
+
+def test_machines_are_told_each_event_in_a_line_of_json(plan: Plan) -> None:
+    lines: list[str] = []
+    watcher = JsonWatcher(lines.append)
+    first, second = plan.trials[:2]
+    watcher.planned(plan)
+    watcher.started(first)
+    watcher.progress(first, epochs(1))
+    watcher.progress(first, epochs(1))
+    watcher.ended(first, finished(first.trial, miou=0.25))
+    watcher.elsewhere(0)
+    watcher.elsewhere(1)
+    watcher.waiting(Waiting())
+    watcher.waiting(Waiting())
+    watcher.ended(second, failed(second.trial, "no"))
+    told: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    assert [one["event"] for one in told] == ["plan", "start", "epoch", "end", "elsewhere", "waiting", "end"]
+    assert told[0] | {"trials": 4, "ended": 0, "left": 4} == told[0]
+    assert told[2] | {"key": first.key, "cell": "fcn32s", "seed": 0, "epoch": 1, "loss": 1.0} == told[2]
+    assert told[3] | {"status": "finished", "split": "test", "miou": 0.25, "failure": None, "done": 1} == told[3]
+    assert told[6] | {"status": "failed", "miou": None, "failure": "no", "done": 2} == told[6]
