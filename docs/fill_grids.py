@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fcnlab.cli.grid.cells import cells
-from fcnlab.errors import SpecError
+from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
 from fcnlab.runner.plan import make_plan
 
@@ -36,7 +36,7 @@ def said_of(question: str) -> str:
         lab = Lab.find(file)
         try:
             grid = lab.grid(file)
-        except SpecError as error:
+        except ConfigError as error:
             lines = str(error).replace(str(file), "question.yaml").splitlines()
             return "".join(f"fcnlab: error: {line}\n" for line in lines)
         terminal = Console(width=119, color_system=None, markup=False, highlight=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from fcnlab.config.grid.grid import Grid
 from fcnlab.config.variant import NamedVariant, Variant
 from fcnlab.config.yaml_file import check
-from fcnlab.errors import SpecError
+from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
 from fcnlab.settings import CHECKPOINT_EVERY, Device
 
@@ -33,7 +33,7 @@ def build_model(
     entry says.
 
     Raises:
-        SpecError: no such variant.
+        ConfigError: no such variant.
         ModelError: its weights cannot be had here.
     """
     from fcnlab.trial.build import build_model as build
@@ -49,13 +49,13 @@ def variant_parts(name: str, lab: Lab) -> Variant:
     """The configuration of a variant of the catalogue, or of `backbone+head+upsampler`.
 
     Raises:
-        SpecError: there is none of that name, or the parts do not go together.
+        ConfigError: there is none of that name, or the parts do not go together.
     """
     kinds = ("backbone", "head", "upsampler")
     if "+" in name:
         parts = name.split("+")
         if len(parts) != len(kinds):
-            raise SpecError(f"'{name}' is not backbone+head+upsampler, such as resnet18+fcn8s+bilinear")
+            raise ConfigError(f"'{name}' is not backbone+head+upsampler, such as resnet18+fcn8s+bilinear")
         names = dict(zip(kinds, parts, strict=True))
     else:
         named = lab.registry.get("variant", name)
@@ -65,7 +65,7 @@ def variant_parts(name: str, lab: Lab) -> Variant:
 
 
 def load_grid(path: str | os.PathLike[str]) -> Grid:
-    """Read and check a grid file. Raises SpecError with one line a fault."""
+    """Read and check a grid file. Raises ConfigError with one line a fault."""
     path = Path(path)
     return Lab.find(path).grid(path)
 

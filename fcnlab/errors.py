@@ -14,8 +14,8 @@ class FcnlabError(Exception):
     """Something that the user can put right. `str(error)` is the whole message, one fault a line."""
 
 
-class SpecError(FcnlabError):
-    """A file of the catalogue or a question says something that it may not."""
+class ConfigError(FcnlabError):
+    """A registry file, a grid file or a setting is invalid."""
 
 
 class DataError(FcnlabError):

@@ -81,7 +81,7 @@ class Lab:
         return registry.load(self.root / "registry")
 
     def grid(self, path: Path) -> grid.Grid:
-        """Load a grid file. Raises SpecError as `fcnlab.config.grid.grid.load` does."""
+        """Load a grid file. Raises ConfigError as `fcnlab.config.grid.grid.load` does."""
         return grid.load(path, self.registry)
 
     def dataset(self, spec: DatasetConfig) -> Dataset:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import fcnlab
-from fcnlab.errors import SpecError
+from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
 from tests.conftest import REPOSITORY
 
@@ -44,7 +44,7 @@ def test_building_a_model_leaves_the_callers_random_numbers_alone(lab: Lab) -> N
 
 
 def test_an_unknown_variant_names_the_nearest(lab: Lab) -> None:
-    with pytest.raises(SpecError, match="did you mean 'fcn8s-resnet18'"):
+    with pytest.raises(ConfigError, match="did you mean 'fcn8s-resnet18'"):
         fcnlab.build_model("fcn8s-resnet81", 21, lab=lab)
 
 

@@ -14,7 +14,7 @@ from fcnlab.bench.machine import Machine, device_gemm_peak, gemm_peak, machine, 
 from fcnlab.bench.ours import network
 from fcnlab.bench.pairs import Comparison, Timing
 from fcnlab.bench.sides import CHANNELS_LAST, KEEPING, OURS, PEERS, RECOMPUTED, TF32, Lap, Setting, is_ours, sides
-from fcnlab.errors import DataError, SpecError, nearest
+from fcnlab.errors import ConfigError, DataError, nearest
 from fcnlab.lab import Lab
 from fcnlab.training import cost, hardware
 
@@ -161,11 +161,11 @@ def compare(
     Raises:
         DataError: there are fewer images than a batch has, or than are wanted.
         RunError: this is no checkout, or a peer's package is not installed.
-        SpecError: there is no such backbone, head or peer here.
+        ConfigError: there is no such backbone, head or peer here.
     """
     for name, known in ((backbone, BACKBONES), (head, HEADS), *((name, PEERS) for name in peers)):
         if name not in known:
-            raise SpecError(f"fcnlab bench train knows no '{name}'; {nearest(name, known)}")
+            raise ConfigError(f"fcnlab bench train knows no '{name}'; {nearest(name, known)}")
     if images < batch:
         raise DataError(f"--images {images}: a batch has {batch}; give {batch} or more")
     gflop = _same_network(backbone, head)

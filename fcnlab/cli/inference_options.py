@@ -37,13 +37,13 @@ def protocol_of(flip: bool, scales: str | None, tta: bool, window: str | None, s
     """The protocol that the options ask for.
 
     Raises:
-        SpecError: an option that cannot be read, or that another one contradicts.
+        ConfigError: an option that cannot be read, or that another one contradicts.
     """
-    from fcnlab.errors import SpecError
+    from fcnlab.errors import ConfigError
     from fcnlab.training.protocol import Protocol
 
     if tta and (flip or scales is not None):
-        raise SpecError("--tta stands for --flip --scales 0.75,1,1.25; give it alone or those two")
+        raise ConfigError("--tta stands for --flip --scales 0.75,1,1.25; give it alone or those two")
     return Protocol(
         (0.75, 1.0, 1.25) if tta else _factors(scales or "1"),
         flip or tta,
@@ -66,18 +66,18 @@ def progress(label: str) -> Progress:
 
 
 def _factors(text: str) -> tuple[float, ...]:
-    from fcnlab.errors import SpecError
+    from fcnlab.errors import ConfigError
 
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise SpecError(f"--scales: factors with commas between, such as 0.75,1,1.25; not '{text}'") from None
+        raise ConfigError(f"--scales: factors with commas between, such as 0.75,1,1.25; not '{text}'") from None
 
 
 def _pair(option: str, text: str) -> tuple[int, int]:
-    from fcnlab.errors import SpecError
+    from fcnlab.errors import ConfigError
 
     if not re.fullmatch(r"\d+x\d+", text):
-        raise SpecError(f"{option}: height x width in pixels, such as 512x512; not '{text}'")
+        raise ConfigError(f"{option}: height x width in pixels, such as 512x512; not '{text}'")
     height, width = map(int, text.split("x"))
     return height, width

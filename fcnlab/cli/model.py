@@ -82,12 +82,12 @@ def compare(
     lab: LabOption = None,
 ) -> None:
     """Compare what variants cost, one row each. Weights are not loaded."""
-    from fcnlab.errors import SpecError, nearest
+    from fcnlab.errors import ConfigError, nearest
 
     wanted = _size(size)
     columns = [name for name in Costs.__dataclass_fields__ if measure or name not in Costs.MEASURED]
     if sort is not None and sort not in columns:
-        raise SpecError(f"--sort: no column '{sort}'; {nearest(sort, columns)}")
+        raise ConfigError(f"--sort: no column '{sort}'; {nearest(sort, columns)}")
     rows, on = [], _measuring(measure, device)
     for variant in variants:
         model, _ = _model(variant, classes, lab)

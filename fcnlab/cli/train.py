@@ -74,28 +74,28 @@ def train(
 
 def _parts(variant: str) -> dict[str, Any]:
     """What names a variant, or its parts."""
-    from fcnlab.errors import SpecError
+    from fcnlab.errors import ConfigError
 
     if "+" not in variant:
         return {"variant": variant}
     parts = variant.split("+")
     if len(parts) != 3:
-        raise SpecError(f"'{variant}' is not backbone+head+upsampler, such as resnet18+fcn8s+bilinear")
+        raise ConfigError(f"'{variant}' is not backbone+head+upsampler, such as resnet18+fcn8s+bilinear")
     return dict(zip(("backbone", "head", "upsampler"), parts, strict=True))
 
 
 def _settings(settings: Sequence[str]) -> dict[str, Any]:
     """What `--set` says, by axis; values are YAML, as in a grid's file."""
     from fcnlab.config.yaml_file import parse
-    from fcnlab.errors import SpecError
+    from fcnlab.errors import ConfigError
 
     said: dict[str, Any] = {}
     for setting in settings:
         axis, mark, value = setting.partition("=")
         if not mark or not axis:
-            raise SpecError(f"--set: axis=value, such as recipe.epochs=5; not '{setting}'")
+            raise ConfigError(f"--set: axis=value, such as recipe.epochs=5; not '{setting}'")
         if axis in said:
-            raise SpecError(f"--set {axis}: stands twice; keep one of them")
+            raise ConfigError(f"--set {axis}: stands twice; keep one of them")
         said[axis] = parse(f"value: {value}", f"--set {axis}")["value"]
     return said
 

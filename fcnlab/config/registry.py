@@ -15,7 +15,7 @@ from fcnlab.config.dataset import Dataset
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.variant import Backbone, Head, NamedVariant, Upsampler
 from fcnlab.config.yaml_file import check, parse, read
-from fcnlab.errors import SpecError, nearest
+from fcnlab.errors import ConfigError, nearest
 
 KINDS: Mapping[str, type[Entry]] = MappingProxyType(
     {
@@ -43,23 +43,23 @@ class Registry:
         """All names of a kind, sorted.
 
         Raises:
-            SpecError: no such kind.
+            ConfigError: no such kind.
         """
         if kind not in self.entries:
-            raise SpecError(f"'{kind}' is not a kind of the catalogue; {nearest(kind, self.entries)}")
+            raise ConfigError(f"'{kind}' is not a kind of the catalogue; {nearest(kind, self.entries)}")
         return sorted(self.entries[kind])
 
     def get(self, kind: str, name: str, where: str = "catalogue") -> Entry:
         """Look a name up. A backbone is also any `timm:NAME.TAG`, pretrained, or `scratch:NAME` of timm.
 
         Raises:
-            SpecError: no such kind or name; the message says what is nearest.
+            ConfigError: no such kind or name; the message says what is nearest.
         """
         names = self.names(kind)
         if kind == "backbone" and isinstance(name, str) and name.startswith(TIMM):
             return _timm_backbone(name, where)
         if not isinstance(name, str) or name not in self.entries[kind]:
-            raise SpecError(f"{where}: no {kind} '{name}'; {nearest(name, names)}")
+            raise ConfigError(f"{where}: no {kind} '{name}'; {nearest(name, names)}")
         return self.entries[kind][name]
 
     def extended(self, folder: Path) -> Registry:
@@ -69,17 +69,19 @@ class Registry:
         repository, whose own `registry/` is the built-in one, is a lab like any other.
 
         Raises:
-            SpecError: a faulty file, a file of no known kind, or a name that means something else already.
+            ConfigError: a faulty file, a file of no known kind, or a name that means something else already.
         """
         merged = {kind: dict(entries) for kind, entries in self.entries.items()}
         for path in sorted(folder.glob("*.y*ml")):
             kind = path.stem.removesuffix("s")
             if kind not in KINDS:
-                raise SpecError(f"{path}: not a file of the catalogue; {nearest(path.stem, (k + 's' for k in KINDS))}")
+                raise ConfigError(
+                    f"{path}: not a file of the catalogue; {nearest(path.stem, (k + 's' for k in KINDS))}"
+                )
             for name, entry in _entries(kind, read(path), str(path)).items():
                 there = merged[kind].setdefault(name, entry)
                 if there.model_dump(exclude={"about"}) != entry.model_dump(exclude={"about"}):
-                    raise SpecError(f"{path}: {name}: the built-in {kind} '{name}' has this name; choose another")
+                    raise ConfigError(f"{path}: {name}: the built-in {kind} '{name}' has this name; choose another")
         return _closed(merged, str(folder))
 
 
@@ -115,9 +117,9 @@ def _timm_backbone(name: str, where: str) -> Backbone:
     """A backbone that has no entry. Whether timm has it shows when it is built."""
     source, _, model = name.partition(":")
     if source == "timm" and "." not in model:
-        raise SpecError(f"{where}: '{name}' does not say which weights; give timm's tag, as in timm:resnet18.tv_in1k")
+        raise ConfigError(f"{where}: '{name}' does not say which weights; give timm's tag, as in timm:resnet18.tv_in1k")
     if not model or (source == "scratch" and "." in model):
-        raise SpecError(f"{where}: '{name}' is not scratch:NAME with a model of timm, such as scratch:resnet18")
+        raise ConfigError(f"{where}: '{name}' is not scratch:NAME with a model of timm, such as scratch:resnet18")
     return Backbone(timm=model, weights="timm" if source == "timm" else "scratch")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from fcnlab.config.yaml_file import parse
-from fcnlab.errors import SpecError
+from fcnlab.errors import ConfigError
 
 
 def as_yaml(name: str, entry: dict[str, Any]) -> str:
@@ -25,7 +25,7 @@ def put(file: Path, name: str, entry: dict[str, Any], *, replace: bool = False) 
     """Add an entry to a file of the registry, or replace it; the file is written whole or not at all.
 
     Raises:
-        SpecError: the name is taken and `replace` is not set, or the file cannot be read, understood or written.
+        ConfigError: the name is taken and `replace` is not set, or the file cannot be read, understood or written.
     """
     try:
         before = file.read_text(encoding="utf-8") if file.exists() else ""
@@ -37,23 +37,23 @@ def put(file: Path, name: str, entry: dict[str, Any], *, replace: bool = False) 
         finally:
             new.unlink(missing_ok=True)
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{file}: cannot be read and written: {error}") from None
+        raise ConfigError(f"{file}: cannot be read and written: {error}") from None
 
 
 def with_entry(text: str, name: str, entry: dict[str, Any], where: str, *, replace: bool = False) -> str:
     """The text of a file of the registry with an entry more, or with another one under its name.
 
     Raises:
-        SpecError: as `put`.
+        ConfigError: as `put`.
     """
     known = parse(text, where)
     if name in known and not replace:
-        raise SpecError(f"{where}: {name}: stands there already; choose another name, or pass --force to replace it")
+        raise ConfigError(f"{where}: {name}: stands there already; choose another name, or pass --force to replace it")
     kept = _without(text, name) if name in known else text
     kept = kept.rstrip("\n")
     result = (f"{kept}\n\n" if kept else "") + as_yaml(name, entry)
     if parse_or_none(result) != {**{k: v for k, v in known.items() if k != name}, name: entry}:
-        raise SpecError(f"{where}: written in a way that this verb cannot extend; add the entry by hand (--dry-run)")
+        raise ConfigError(f"{where}: written in a way that this verb cannot extend; add the entry by hand (--dry-run)")
     return result
 
 
@@ -61,7 +61,7 @@ def parse_or_none(text: str) -> dict[str, Any] | None:
     """The mapping that a text says, or None where it is no sound YAML."""
     try:
         return parse(text, "")
-    except SpecError:
+    except ConfigError:
         return None
 
 

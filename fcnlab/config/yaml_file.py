@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from fcnlab.errors import SpecError, nearest
+from fcnlab.errors import ConfigError, nearest
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -33,26 +33,26 @@ def parse(text: str, where: str) -> dict[str, Any]:
     """Parse YAML whose top is a mapping with string keys.
 
     Raises:
-        SpecError: not YAML, a key twice, or something else than a mapping.
+        ConfigError: not YAML, a key twice, or something else than a mapping.
     """
     try:
         value = yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise SpecError(f"{where}{line}: not valid YAML: {error.problem}") from None
+        raise ConfigError(f"{where}{line}: not valid YAML: {error.problem}") from None
     except yaml.YAMLError as error:
-        raise SpecError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
     except ValueError as error:  # a date that the calendar lacks
-        raise SpecError(f"{where}: not valid YAML: {error}") from None
+        raise ConfigError(f"{where}: not valid YAML: {error}") from None
     except RecursionError:
-        raise SpecError(f"{where}: nested too deeply to be read") from None
+        raise ConfigError(f"{where}: nested too deeply to be read") from None
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise SpecError(f"{where}: expected a mapping of keys to values, found {_kind(value)}")
+        raise ConfigError(f"{where}: expected a mapping of keys to values, found {_kind(value)}")
     strange = [key for key in value if not isinstance(key, str)]
     if strange:
-        raise SpecError(f"{where}: the key {strange[0]!r} is {_kind(strange[0])}; write it in quotes")
+        raise ConfigError(f"{where}: the key {strange[0]!r} is {_kind(strange[0])}; write it in quotes")
     return value
 
 
@@ -60,29 +60,29 @@ def read(path: Path) -> dict[str, Any]:
     """Read and parse a YAML file.
 
     Raises:
-        SpecError: the file is missing, unreadable, not UTF-8, or not a YAML mapping.
+        ConfigError: the file is missing, unreadable, not UTF-8, or not a YAML mapping.
     """
     try:
         return parse(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         there = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise SpecError(f"{path}: no such file; {nearest(path.name, there)}") from None
+        raise ConfigError(f"{path}: no such file; {nearest(path.name, there)}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: cannot be read: {error}") from None
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
 
 
 def check(model: type[M], value: Any, where: str) -> M:
     """Validate `value` as `model`.
 
     Raises:
-        SpecError: one line a fault: `where: key: what is wrong; what is valid`.
+        ConfigError: one line a fault: `where: key: what is wrong; what is valid`.
     """
     try:
         return model.model_validate(value)
     except ValidationError as error:
         # Of a value that fits no member of a union, the first reason is enough: one line a key.
         faults = {_key(item): f"{where}: {_fault(model, item)}" for item in reversed(error.errors(include_url=False))}
-        raise SpecError("\n".join(reversed(faults.values()))) from None
+        raise ConfigError("\n".join(reversed(faults.values()))) from None
 
 
 def _key(item: Any) -> str:

@@ -48,7 +48,7 @@ def find_side(reference: str, lab: Lab) -> Side:
     """The cell that FILE:CELL names, or the trial of FILE:CELL:SEED or of the beginning of a key.
 
     Raises:
-        SpecError: there is no such cell or seed in the file.
+        ConfigError: there is no such cell or seed in the file.
         RunError: there is no such trial, it has not finished, or its counts are not there.
     """
     named = re.fullmatch(r"(.+?\.ya?ml):(.+?)(?::(\d+))?", reference)

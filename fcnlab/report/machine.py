@@ -16,7 +16,7 @@ def chosen(report: Report, view: View) -> pd.DataFrame:
     """The rows and columns of a view; without a choice all columns.
 
     Raises:
-        SpecError: there is no such column or axis.
+        ConfigError: there is no such column or axis.
     """
     cells = view.ordered(report.cells, report.grid.axes)
     if not view.columns:

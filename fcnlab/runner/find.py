@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from fcnlab.errors import RunError, SpecError, nearest
+from fcnlab.errors import ConfigError, RunError, nearest
 from fcnlab.lab import Lab
 from fcnlab.runner.plan import Plan, Planned, make_plan
 from fcnlab.trial.lookup import find_folder
@@ -25,7 +25,7 @@ def find_trial(plan: Plan, name: str, seed: int | None = None) -> Planned:
     Without a `seed` it is the cell's first; a key names its seed itself.
 
     Raises:
-        SpecError: it names no cell or several, or the grid has no such seed.
+        ConfigError: it names no cell or several, or the grid has no such seed.
     """
     by_key = [planned for planned in plan.everything if re.fullmatch("[0-9a-f]{6,64}", name)]
     by_key = [planned for planned in by_key if planned.key.startswith(name)]
@@ -36,7 +36,7 @@ def find_trial(plan: Plan, name: str, seed: int | None = None) -> Planned:
     wanted = plan.grid.seeds[0] if seed is None else seed
     if wanted not in trials:
         listing = ", ".join(map(str, plan.grid.seeds))
-        raise SpecError(f"{plan.grid.path}: no seed {wanted}; it has {listing}")
+        raise ConfigError(f"{plan.grid.path}: no seed {wanted}; it has {listing}")
     return trials[wanted]
 
 
@@ -46,9 +46,9 @@ def _label(labels: Sequence[str], name: str, where: str) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise SpecError(f"{where}: {len(found)} cells are called so: {_few(found)}; say more of the label")
+        raise ConfigError(f"{where}: {len(found)} cells are called so: {_few(found)}; say more of the label")
     close = get_close_matches(name, labels, n=LISTED, cutoff=0.0)
-    raise SpecError(f"{where}: no cell '{name}'; {nearest(name, close)}")
+    raise ConfigError(f"{where}: no cell '{name}'; {nearest(name, close)}")
 
 
 def _few(labels: Sequence[str]) -> str:
@@ -65,7 +65,7 @@ def find_record(lab: Lab, reference: str) -> Record:
     """The record that FILE:CELL, FILE:CELL:SEED or the beginning of a trial's key names.
 
     Raises:
-        SpecError: there is no such cell or seed in the file.
+        ConfigError: there is no such cell or seed in the file.
         RunError: no trial or several have such a key, or the trial has not ended.
     """
     named = _IN_A_FILE.fullmatch(reference)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fcnlab.errors import SpecError
+from fcnlab.errors import ConfigError
 
 Size = tuple[int, int]
 
@@ -22,7 +22,7 @@ class Protocol:
         stride: rows and columns from one window to the next; scores are averaged where windows overlap.
 
     Raises:
-        SpecError: a scale, window or stride that cannot be; the message names the flag.
+        ConfigError: a scale, window or stride that cannot be; the message names the flag.
     """
 
     scales: tuple[float, ...] = (1.0,)
@@ -32,16 +32,16 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if not self.scales or len(set(self.scales)) < len(self.scales):
-            raise SpecError(f"--scales: each scale once, and one at least, such as 0.75,1,1.25; not {self.scales}")
+            raise ConfigError(f"--scales: each scale once, and one at least, such as 0.75,1,1.25; not {self.scales}")
         if not all(0.1 <= scale <= 10 for scale in self.scales):
-            raise SpecError(f"--scales: factors from 0.1 to 10, not {_commas(self.scales)}")
+            raise ConfigError(f"--scales: factors from 0.1 to 10, not {_commas(self.scales)}")
         if (self.window is None) != (self.stride is None):
-            raise SpecError("--window and --stride belong together, such as --window 512x512 --stride 341x341")
+            raise ConfigError("--window and --stride belong together, such as --window 512x512 --stride 341x341")
         if self.window is not None and self.stride is not None:
             if min(*self.window, *self.stride) < 1:
-                raise SpecError("--window and --stride: 1 pixel at least")
+                raise ConfigError("--window and --stride: 1 pixel at least")
             if any(step > side for side, step in zip(self.window, self.stride, strict=True)):
-                raise SpecError(
+                raise ConfigError(
                     f"--stride: {_times(self.stride)} leaves gaps between windows of {_times(self.window)}; "
                     "at most the window's size"
                 )

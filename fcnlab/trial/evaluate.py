@@ -82,7 +82,7 @@ def target_of(finished: Finished, lab: Lab, dataset: str | None, split: str | No
     Without a dataset it is the trial's own, without a split the one on which its dataset is reported.
 
     Raises:
-        SpecError: the catalogue has no such dataset.
+        ConfigError: the catalogue has no such dataset.
     """
     own = finished.trial.dataset
     if dataset is None:

@@ -17,7 +17,7 @@ from fcnlab.bench import images, ours, peer, sides, train
 from fcnlab.bench.machine import Machine
 from fcnlab.bench.performance import page
 from fcnlab.bench.sides import KEEPING, OURS, PEERS, Lap, Setting
-from fcnlab.errors import DataError, RunError, SpecError
+from fcnlab.errors import ConfigError, DataError, RunError
 from fcnlab.lab import Lab
 from fcnlab.training import cost
 
@@ -185,9 +185,9 @@ def test_ratios_are_taken_round_by_round_and_memory_is_the_most_there_was(found:
 
 
 def test_what_the_bench_does_not_know_is_named(lab: Lab) -> None:
-    with pytest.raises(SpecError, match="knows no 'fcn2s'"):
+    with pytest.raises(ConfigError, match="knows no 'fcn2s'"):
         train.compare(lab, head="fcn2s")
-    with pytest.raises(SpecError, match="knows no 'detectron'"):
+    with pytest.raises(ConfigError, match="knows no 'detectron'"):
         train.compare(lab, peers=("detectron",))
     with pytest.raises(DataError, match="a batch has 8"):
         train.compare(lab, images=4)

@@ -9,7 +9,7 @@ import pytest
 from fcnlab.config import registry as registry_module
 from fcnlab.config.registry import KINDS, builtin, load, shipped
 from fcnlab.config.variant import NamedVariant
-from fcnlab.errors import SpecError
+from fcnlab.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,7 +68,7 @@ def test_a_variant_may_name_parts_from_other_files_of_the_same_registry(registry
 
 def test_a_name_that_means_something_else_already_is_refused(registry: Path) -> None:
     (registry / "heads.yaml").write_text("fcn8s: {type: skip, stride: 16}\n")
-    with pytest.raises(SpecError, match=r"heads\.yaml: fcn8s: the built-in head 'fcn8s' has this name"):
+    with pytest.raises(ConfigError, match=r"heads\.yaml: fcn8s: the built-in head 'fcn8s' has this name"):
         load(registry)
 
 
@@ -83,13 +83,13 @@ def test_another_description_of_the_same_entry_is_no_collision(registry: Path) -
 
 def test_a_file_of_no_known_kind_is_refused_with_the_nearest(registry: Path) -> None:
     (registry / "varaints.yaml").write_text("{}")
-    with pytest.raises(SpecError, match=r"varaints\.yaml: not a file of the catalogue; did you mean 'variants'\?"):
+    with pytest.raises(ConfigError, match=r"varaints\.yaml: not a file of the catalogue; did you mean 'variants'\?"):
         load(registry)
 
 
 def test_a_faulty_entry_is_told_with_file_entry_and_key(registry: Path) -> None:
     (registry / "heads.yaml").write_text("mine: {type: skip, strid: 8, fusion: add}\n")
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(ConfigError) as caught:
         load(registry)
     lines = str(caught.value).splitlines()
     assert len(lines) == 2
@@ -104,7 +104,7 @@ def test_a_faulty_entry_is_told_with_file_entry_and_key(registry: Path) -> None:
 def test_a_variant_that_names_a_missing_part_is_refused(registry: Path, part: str, wrong: str, right: str) -> None:
     parts = {"backbone": "resnet18", "head": "fcn8s", "upsampler": "bilinear", part: wrong}
     (registry / "variants.yaml").write_text("mine: {" + ", ".join(f"{k}: {v}" for k, v in parts.items()) + "}\n")
-    with pytest.raises(SpecError, match=rf"variant mine: {part}: no {part} '{wrong}'; did you mean '{right}'\?"):
+    with pytest.raises(ConfigError, match=rf"variant mine: {part}: no {part} '{wrong}'; did you mean '{right}'\?"):
         load(registry)
 
 
@@ -119,23 +119,23 @@ def test_a_variant_that_names_a_missing_part_is_refused(registry: Path, part: st
     ],
 )
 def test_an_unknown_name_is_told_with_the_nearest(kind: str, wrong: str, right: str) -> None:
-    with pytest.raises(SpecError, match=rf"^here: no {kind} '{wrong}'; did you mean '{right}'\? valid: "):
+    with pytest.raises(ConfigError, match=rf"^here: no {kind} '{wrong}'; did you mean '{right}'\? valid: "):
         builtin().get(kind, wrong, "here")
 
 
 def test_an_unknown_name_far_from_all_is_told_with_all() -> None:
-    with pytest.raises(SpecError, match=r"no head 'zzz'; valid: dilated16, .*, fcn8s-paper-at-once$"):
+    with pytest.raises(ConfigError, match=r"no head 'zzz'; valid: dilated16, .*, fcn8s-paper-at-once$"):
         builtin().get("head", "zzz")
 
 
 def test_an_unknown_kind_is_told_with_the_nearest() -> None:
-    with pytest.raises(SpecError, match=r"'backbones' is not a kind of the catalogue; did you mean 'backbone'\?"):
+    with pytest.raises(ConfigError, match=r"'backbones' is not a kind of the catalogue; did you mean 'backbone'\?"):
         builtin().names("backbones")
 
 
 @pytest.mark.parametrize("name", [["fcn8s"], {"fcn8s": 1}, 8, None, True])
 def test_a_name_that_is_no_text_is_an_unknown_name(name: object) -> None:
-    with pytest.raises(SpecError, match="no head"):
+    with pytest.raises(ConfigError, match="no head"):
         builtin().get("head", name)  # type: ignore[arg-type]
 
 
@@ -156,6 +156,6 @@ def test_any_model_of_timm_is_a_backbone_by_name() -> None:
     ],
 )
 def test_a_timm_name_that_says_too_little_or_too_much_is_refused(name: str, says: str) -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(ConfigError) as caught:
         builtin().get("backbone", name, "here")
     assert str(caught.value).startswith("here: ") and says in str(caught.value)

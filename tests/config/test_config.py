@@ -11,7 +11,7 @@ from fcnlab.config.grid.grid import Cell, resolve
 from fcnlab.config.recipe import Loss, Ohem, Recipe
 from fcnlab.config.registry import builtin
 from fcnlab.config.variant import Head, Upsampler
-from fcnlab.errors import SpecError
+from fcnlab.errors import ConfigError
 
 SAID = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes", "recipe": "smoke"}
 PAPER_NET = {"backbone.timm": None, "backbone.paper": "vgg16"}
@@ -121,7 +121,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("said", "message"), FAULTS, ids=[f"{said}" for said, _ in FAULTS])
 def test_what_does_not_fit_together_is_refused_in_one_line(said: dict[str, Any], message: str) -> None:
-    with pytest.raises(SpecError, match=f"^question.yaml: .*{re.escape(message)}$") as caught:
+    with pytest.raises(ConfigError, match=f"^question.yaml: .*{re.escape(message)}$") as caught:
         cell(said)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -156,7 +156,7 @@ def test_what_does_not_fit_together_is_refused_in_one_line(said: dict[str, Any],
 )
 def test_a_value_out_of_its_range_is_refused_with_its_key(said: dict[str, Any]) -> None:
     (axis,) = said
-    with pytest.raises(SpecError, match=f"^question.yaml: {axis}: {axis.split('.')[0]}: {axis.split('.')[1]}"):
+    with pytest.raises(ConfigError, match=f"^question.yaml: {axis}: {axis.split('.')[0]}: {axis.split('.')[1]}"):
         cell(said)
 
 

@@ -13,7 +13,7 @@ from fcnlab.config.grid.grid import GridFile
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.variant import Head, Upsampler
 from fcnlab.config.yaml_file import check, parse, read
-from fcnlab.errors import SpecError
+from fcnlab.errors import ConfigError
 
 RECIPE = {
     "epochs": 2,
@@ -30,13 +30,13 @@ plain = st.recursive(
 
 
 def fault(text: str) -> str:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(ConfigError) as caught:
         parse(text, "grid.yaml")
     return str(caught.value)
 
 
 def faults(model: type, value: object) -> list[str]:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(ConfigError) as caught:
         check(model, value, "grid.yaml: entry")
     return str(caught.value).splitlines()
 
@@ -102,17 +102,17 @@ def test_a_key_that_is_a_number_is_named() -> None:
 
 def test_a_missing_file_is_told_with_the_nearest_there(tmp_path: Path) -> None:
     (tmp_path / "quickstart.yaml").write_text("{}")
-    with pytest.raises(SpecError, match=r"quickstrat\.yaml: no such file; did you mean 'quickstart\.yaml'\?"):
+    with pytest.raises(ConfigError, match=r"quickstrat\.yaml: no such file; did you mean 'quickstart\.yaml'\?"):
         read(tmp_path / "quickstrat.yaml")
-    with pytest.raises(SpecError, match=r"x\.yaml: no such file; valid: none"):
+    with pytest.raises(ConfigError, match=r"x\.yaml: no such file; valid: none"):
         read(tmp_path / "nowhere" / "x.yaml")
 
 
 def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(SpecError, match=r"binary\.yaml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"binary\.yaml: cannot be read"):
         read(tmp_path / "binary.yaml")
-    with pytest.raises(SpecError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="cannot be read"):
         read(tmp_path)
 
 
@@ -195,7 +195,7 @@ def test_values_that_contradict_each_other_are_refused() -> None:
 def test_strange_values_are_one_line_too(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "q.yaml"
     path.write_text(f"{text}\n" + ("question: why\n" if text.startswith("seeds") else "") + "baseline: {}\n")
-    with pytest.raises(SpecError) as refused:
+    with pytest.raises(ConfigError) as refused:
         check(GridFile, read(path), str(path))
     (line,) = str(refused.value).splitlines()
     assert line.startswith(f"{path}: ")

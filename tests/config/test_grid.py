@@ -16,7 +16,7 @@ from fcnlab.config.grid.grid import Grid, load
 from fcnlab.config.recipe import Sgd
 from fcnlab.config.registry import builtin
 from fcnlab.config.variant import Variant
-from fcnlab.errors import SpecError
+from fcnlab.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = {"backbone": "tiny-scratch", "upsampler": "bilinear", "dataset": "shapes", "recipe": "smoke"}
@@ -35,7 +35,7 @@ def grid(folder: Path, **said: Any) -> Grid:
 
 
 def fault(folder: Path, **said: Any) -> str:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(ConfigError) as caught:
         grid(folder, **said)
     message = str(caught.value)
     assert all(line.startswith(str(folder / "question.yaml")) for line in message.splitlines())

@@ -19,7 +19,7 @@ from fcnlab.config.yaml_file import check
 from fcnlab.data.datasets.camvid import CamVid
 from fcnlab.data.datasets.folder import Folder, Layout, divide, index, named_splits
 from fcnlab.data.datasets.labels import Colours, Ids, runs
-from fcnlab.errors import DataError, SpecError
+from fcnlab.errors import ConfigError, DataError
 from fcnlab.lab import Lab
 
 SHAPE = (4, 5)
@@ -353,7 +353,7 @@ def test_classes_are_said_as_names_numbers_or_colours() -> None:
     ids=str,
 )
 def test_a_mistake_in_an_entry_is_one_line(said: dict[str, Any], says: str) -> None:
-    with pytest.raises(SpecError) as caught:
+    with pytest.raises(ConfigError) as caught:
         entry(**said)
     assert str(caught.value).startswith("datasets.yaml: mine: ") and says in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import fcnlab
 from fcnlab.config.registry import builtin
-from fcnlab.errors import ModelError, SpecError
+from fcnlab.errors import ConfigError, ModelError
 from fcnlab.lab import Lab
 from fcnlab.models import HEADS
 from fcnlab.models.heads import Head
@@ -97,7 +97,7 @@ def test_what_is_wrong_with_it_is_one_clear_line(tmp_path: Path, wrong: tuple[st
 
 def test_what_it_reads_is_checked_before_anything_runs(tmp_path: Path) -> None:
     lab = lab_with(tmp_path, ENTRY.replace("[8]", "[64]"))
-    with pytest.raises(SpecError, match=r"shallow8 needs stride 64, which backbone tiny-scratch lacks"):
+    with pytest.raises(ConfigError, match=r"shallow8 needs stride 64, which backbone tiny-scratch lacks"):
         lab.grid(write_grid(tmp_path, GRID))
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 import fcnlab
 from fcnlab.config.grid.grid import resolve
 from fcnlab.config.registry import builtin
-from fcnlab.errors import ModelError, SpecError
+from fcnlab.errors import ConfigError, ModelError
 from fcnlab.models import TimmBackbone
 from fcnlab.models.backbones.base import load_weights
 from fcnlab.training.freezing import freeze, hold_batch_norm
@@ -84,7 +84,7 @@ def test_what_has_no_tail_says_so() -> None:
         ModelError, match=r"timm's 'test_resnet' has no convolution between its last map and its pooling"
     ):
         TimmBackbone("test_resnet", tail=True)
-    with pytest.raises(SpecError, match="vgg16-paper has no 'tail'"):
+    with pytest.raises(ConfigError, match="vgg16-paper has no 'tail'"):
         resolve(
             {"variant": "fcn8s-vgg16-paper", "backbone.tail": True, "dataset": "shapes", "recipe": "smoke"},
             {},

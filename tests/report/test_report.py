@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from fcnlab.analysis import paired_difference
-from fcnlab.errors import SpecError
+from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
 from fcnlab.report.charts.plots import front
 from fcnlab.report.comparison import compare, find_side, images_table
@@ -180,7 +180,7 @@ def test_a_view_chooses_sorts_groups_and_pivots(made: tuple[Report, Lab]) -> Non
     [(View(("moiu",)), "miou"), (View(sort="-detla"), "delta"), (View(group_by="heda"), "head")],
 )
 def test_what_is_misspelt_is_told_with_the_nearest(made: tuple[Report, Lab], view: View, nearest: str) -> None:
-    with pytest.raises(SpecError, match=f"did you mean '{nearest}'"):
+    with pytest.raises(ConfigError, match=f"did you mean '{nearest}'"):
         view.of(made[0].cells, made[0].grid.axes)
 
 

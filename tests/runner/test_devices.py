@@ -14,7 +14,7 @@ import pytest
 from fcnlab.config.grid.cell import Cell
 from fcnlab.config.grid.grid import resolve
 from fcnlab.config.trial import Trial
-from fcnlab.errors import FcnlabError, RunError, SpecError
+from fcnlab.errors import ConfigError, FcnlabError, RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.executors import config, process
 from fcnlab.runner.executors.base import Ended, Job
@@ -208,10 +208,10 @@ def test_a_slot_has_as_many_gpus_as_a_trial_takes_or_threads_for_as_many_process
 @pytest.mark.parametrize(
     ("how", "fields", "error", "says"),
     [
-        ({"devices": 3}, {}, SpecError, "a batch of 4 cannot be shared out equally among 3 devices; .* divides 4"),
-        ({"devices": 4}, {"accumulate": 2}, SpecError, "a batch of 4 in 2 parts cannot be .* divides 2"),
-        ({"devices": 2}, {"loss.dice": 0.5}, SpecError, "recipe smoke: loss.dice looks at a batch as a whole"),
-        ({"devices": 2}, {"loss.ohem": {}}, SpecError, "loss.ohem looks at a batch as a whole"),
+        ({"devices": 3}, {}, ConfigError, "a batch of 4 cannot be shared out equally among 3 devices; .* divides 4"),
+        ({"devices": 4}, {"accumulate": 2}, ConfigError, "a batch of 4 in 2 parts cannot be .* divides 2"),
+        ({"devices": 2}, {"loss.dice": 0.5}, ConfigError, "recipe smoke: loss.dice looks at a batch as a whole"),
+        ({"devices": 2}, {"loss.ohem": {}}, ConfigError, "loss.ohem looks at a batch as a whole"),
         ({"devices": 16}, {}, RunError, "--devices-per-trial 16: this machine has no GPU and 8 cores"),
         ({"devices": 2, "per_gpu": 2}, {}, RunError, "--per-gpu a part of one; leave one out"),
         ({"devices": 2, "executor": "serial"}, {}, RunError, "goes with --executor process, not serial"),
@@ -230,7 +230,7 @@ def test_what_a_trial_starts_from_is_looked_at_too(machine: pytest.MonkeyPatch, 
     machine.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     fits, does_not = cell(lab), cell(lab, batch=3)
     Means(devices=2).check([fits])
-    with pytest.raises(SpecError, match="a batch of 3"):
+    with pytest.raises(ConfigError, match="a batch of 3"):
         Means(devices=2).check([Cell(fits.axes, fits.variant, fits.dataset, fits.recipe, fits.names, does_not)])
     with pytest.raises(RunError, match="this machine has 2 GPUs"):
         Means(devices=4).check([fits])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fcnlab.errors import RunError, SpecError
+from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.find import file_in, find_record, find_trial
 from fcnlab.runner.plan import Plan, make_plan
@@ -45,7 +45,7 @@ def test_a_label_a_part_of_one_and_a_key_find_the_trial(plan: Plan) -> None:
     ],
 )
 def test_what_names_no_trial_is_refused_with_the_nearest(plan: Plan, name: str, seed: int | None, says: str) -> None:
-    with pytest.raises(SpecError, match=re.escape(says)):
+    with pytest.raises(ConfigError, match=re.escape(says)):
         find_trial(plan, name, seed)
 
 

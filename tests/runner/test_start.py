@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 import fcnlab
 from fcnlab.config.grid.grid import load
-from fcnlab.errors import FcnlabError, ModelError, SpecError
+from fcnlab.errors import ConfigError, FcnlabError, ModelError
 from fcnlab.lab import Lab
 from fcnlab.models.fcn import take_over
 from fcnlab.runner import scheduler
@@ -135,7 +135,7 @@ def test_a_start_that_makes_no_sense_is_one_clear_line(tmp_path: Path, start: st
     lab = Lab.find(lab=tmp_path)
     with pytest.raises(FcnlabError, match=r".+") as caught:
         make_plan(load(path, lab.registry), lab)
-    assert isinstance(caught.value, SpecError | ModelError)
+    assert isinstance(caught.value, ConfigError | ModelError)
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fcnlab.api import build_model
 from fcnlab.data.datasets.base import Sample, Split
 from fcnlab.data.decoded import DecodedSplit
-from fcnlab.errors import SpecError
+from fcnlab.errors import ConfigError
 from fcnlab.metrics.boundary import image_boundary_counts
 from fcnlab.metrics.confusion import Counts, image_counts
 from fcnlab.training import evaluate as module
@@ -351,6 +351,6 @@ def test_a_protocol_has_a_short_name_and_a_slug_for_files() -> None:
     ],
 )
 def test_a_protocol_that_cannot_be_is_refused(fields: dict[str, Any], said: str) -> None:
-    with pytest.raises(SpecError, match=said) as caught:
+    with pytest.raises(ConfigError, match=said) as caught:
         Protocol(**fields)
     assert "\n" not in str(caught.value)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fcnlab.cli.options import DataRoot, LabOption, console
-from fcnlab.errors import DataError, RunError, SpecError
+from fcnlab.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
     from fcnlab.config.mask_values import Named
@@ -66,7 +66,7 @@ def add(
     file = _registry(place, name, force)
     by_chance = val is not None or test is not None
     if lists is not None and by_chance:
-        raise SpecError("--lists and --val or --test both say what the splits are; give one of them")
+        raise ConfigError("--lists and --val or --test both say what the splits are; give one of them")
     folders = (_absolute(images), _absolute(masks))
     if lists is None and not by_chance:
         folders = find_splits(*folders)
@@ -99,15 +99,15 @@ def _registry(place: Lab, name: str, force: bool) -> Path:
     from fcnlab.config.yaml_file import read
 
     if re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]*", name) is None:
-        raise SpecError(f"'{name}' is no name of a dataset; use letters, digits, '-', '_' and '.', a letter first")
+        raise ConfigError(f"'{name}' is no name of a dataset; use letters, digits, '-', '_' and '.', a letter first")
     folder = place.root / "registry"
     if not folder.is_dir():
         raise RunError(f"{folder}: no such folder; go into a lab or pass --lab, or make one with `fcnlab init DIR`")
     if name in builtin().names("dataset"):
-        raise SpecError(f"'{name}' is the name of a built-in dataset; choose another")
+        raise ConfigError(f"'{name}' is the name of a built-in dataset; choose another")
     file = folder / "datasets.yaml"
     if not force and file.exists() and name in read(file):
-        raise SpecError(f"{file}: {name}: stands there already; choose another name, or pass --force to replace it")
+        raise ConfigError(f"{file}: {name}: stands there already; choose another name, or pass --force to replace it")
     return file
 
 

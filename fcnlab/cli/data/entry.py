@@ -14,7 +14,7 @@ DatasetName = Annotated[str, typer.Argument(metavar="NAME", help="A dataset of t
 
 
 def dataset_entry(lab: Lab, name: str) -> Dataset:
-    """The registry's entry of a dataset. Raises SpecError where there is none."""
+    """The registry's entry of a dataset. Raises ConfigError where there is none."""
     from fcnlab.config.dataset import Dataset
 
     spec = lab.registry.get("dataset", name)

@@ -12,7 +12,7 @@ from fcnlab.data.datasets.base import IGNORE
 from fcnlab.data.datasets.folder import SPLIT, common_splits
 from fcnlab.data.inspection import propose
 from fcnlab.data.inspection.propose import Contents, Pairing
-from fcnlab.errors import DataError, SpecError
+from fcnlab.errors import ConfigError, DataError
 from fcnlab.lab import Lab
 
 _USUAL = {("train", "train"), ("val", "val")}
@@ -23,13 +23,13 @@ def decide_classes(contents: Contents, said: str | None, ignore: str | None) -> 
     """The classes as they are said, or as they are proposed, and what does not count.
 
     Raises:
-        SpecError: what is said cannot be understood.
+        ConfigError: what is said cannot be understood.
         DataError: the masks hold something else.
     """
     try:
         given = None if ignore is None else list(values_of([_number(part) for part in _parts(ignore)]))
     except ValueError as error:
-        raise SpecError(f"--ignore {ignore}: {error}") from None
+        raise ConfigError(f"--ignore {ignore}: {error}") from None
     try:
         if said is None:
             return propose.classes(contents.values, given)
@@ -44,7 +44,7 @@ def decide_classes(contents: Contents, said: str | None, ignore: str | None) -> 
         )
         check_values(named, ignored)
     except ValueError as error:
-        raise SpecError(f"--classes {said}: {error}" if said is not None else str(error)) from None
+        raise ConfigError(f"--classes {said}: {error}" if said is not None else str(error)) from None
     propose.check_known(contents, named, ignored)
     return named, ignored
 
@@ -90,14 +90,14 @@ def splits_of(folders: tuple[str, str], val: float | None, test: float | None, s
     """Splits by sub-folders where there are any, else by chance.
 
     Raises:
-        SpecError: there is nothing to validate on.
+        ConfigError: there is nothing to validate on.
         DataError: the folder's name has `{split}`, and there is none to train on and one to score on.
     """
     if SPLIT not in folders[0]:
         if val is None and test is None:
             test = 0.15
         if val == 0:
-            raise SpecError("--val 0: the share to validate on is above 0; name one, such as --val 0.1")
+            raise ConfigError("--val 0: the share to validate on is above 0; name one, such as --val 0.1")
         shares = {"val": 0.15 if val is None else val, "test": test, "seed": seed}
         return {"fractions": {k: v for k, v in shares.items() if v}} | ({"splits": {"test": "test"}} if test else {})
     named = propose.purposes(common_splits(*folders))
@@ -123,7 +123,7 @@ def _said_classes(said: str) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"--classes {said}: cannot be read: {error}") from None
+        raise ConfigError(f"--classes {said}: cannot be read: {error}") from None
     if path.suffix in (".yaml", ".yml"):
         is_list = text.lstrip().startswith(("-", "["))
         return parse(f"classes:\n{_indented(text)}", said)["classes"] if is_list else parse(text, said)

@@ -11,7 +11,7 @@ from graphlib import CycleError, TopologicalSorter
 from fcnlab.config.grid.axes import Assignment, Value, overlay, text
 from fcnlab.config.grid.file import Block, GridFile
 from fcnlab.config.grid.resolve import Resolver
-from fcnlab.errors import SpecError, nearest
+from fcnlab.errors import ConfigError, nearest
 
 When = Mapping[str, Sequence[Assignment]]
 
@@ -145,6 +145,6 @@ def _values(axis: str, drafts: Sequence[Draft], resolver: Resolver) -> set[str]:
     for draft in drafts:
         try:
             values.add(text(resolver.value(draft.said, axis)))
-        except SpecError:  # told when the cell is made
+        except ConfigError:  # told when the cell is made
             continue
     return values

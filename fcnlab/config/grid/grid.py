@@ -29,7 +29,7 @@ from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import Registry
 from fcnlab.config.trial import Trial
 from fcnlab.config.yaml_file import check, read
-from fcnlab.errors import SpecError
+from fcnlab.errors import ConfigError
 
 __all__ = ["Cell", "Fingerprints", "Grid", "GridFile", "load", "resolve"]
 
@@ -66,7 +66,7 @@ def load(path: Path, registry: Registry) -> Grid:
     """Read a grid file, resolve every name and check that the question makes sense.
 
     Raises:
-        SpecError: one line a fault, all at once: an unknown key or name, a wrong type, no cells, two equal cells, a
+        ConfigError: one line a fault, all at once: an unknown key or name, a wrong type, no cells, two equal cells, a
             condition that no cell meets, a baseline that names no cell or several, a head that needs a stride that the
             backbone lacks, epochs to stop after at which nothing is scored.
     """
@@ -84,7 +84,7 @@ def load(path: Path, registry: Registry) -> Grid:
     faults += [*checks.twins(made), *unclear, *checks.optimism(file, made), *checks.stops(file, made)]
     lines = [*(f"{where}: {fault}" for fault in faults), *unmade]
     if lines:
-        raise SpecError("\n".join(dict.fromkeys(lines)))
+        raise ConfigError("\n".join(dict.fromkeys(lines)))
     assert baseline is not None, "told above"
     seeds = tuple(range(file.seeds)) if isinstance(file.seeds, int) else tuple(file.seeds)
     return Grid(path.stem, path, file, tuple(made), cells[baseline], seeds, axes)
@@ -105,7 +105,7 @@ def _value(draft: Draft, axis: str, resolver: Resolver) -> Value:
     """What a cell has for an axis; nothing where it cannot be made, which is told elsewhere."""
     try:
         return resolver.value(draft.said, axis)
-    except SpecError:
+    except ConfigError:
         return None
 
 
@@ -116,7 +116,7 @@ def _made(drafts: Sequence[Draft], axes: Sequence[str], resolver: Resolver) -> t
     for place, draft in enumerate(drafts):
         try:
             cell = resolver.cell(draft.base, draft.axes)
-        except SpecError as error:
+        except ConfigError as error:
             faults |= dict.fromkeys(str(error).splitlines())
         else:
             cells[place] = replace(cell, axes={axis: resolver.value(draft.said, axis) for axis in axes})

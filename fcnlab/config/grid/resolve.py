@@ -14,19 +14,19 @@ from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import Registry
 from fcnlab.config.variant import Backbone, Head, NamedVariant, Upsampler, Variant
 from fcnlab.config.yaml_file import check
-from fcnlab.errors import SpecError, nearest
+from fcnlab.errors import ConfigError, nearest
 
 
 def resolve(base: Assignment, axes: Assignment, registry: Registry, where: str) -> Cell:
     """Make a cell of what `base` and `axes` say.
 
     Raises:
-        SpecError: an unknown axis, name or field, a value that does not fit, or a part that is nowhere named.
+        ConfigError: an unknown axis, name or field, a value that does not fit, or a part that is nowhere named.
     """
     try:
         base, axes = named(base), named(axes)
     except ValueError as error:
-        raise SpecError(f"{where}: {error}") from None
+        raise ConfigError(f"{where}: {error}") from None
     return Resolver(registry, where).cell(base, axes)
 
 
@@ -49,7 +49,7 @@ class Resolver:
         """The cell of what `base` and, on top of it, `axes` say.
 
         Raises:
-            SpecError: one line a fault, as `resolve`.
+            ConfigError: one line a fault, as `resolve`.
         """
         said = overlay(base, axes)
         start = said.pop(START, None)
@@ -58,10 +58,10 @@ class Resolver:
         for part in PARTS:
             try:
                 parts[part] = self._part(part, names, said)
-            except SpecError as error:
+            except ConfigError as error:
                 faults.append(str(error))
         if faults:
-            raise SpecError("\n".join(faults))
+            raise ConfigError("\n".join(faults))
         dataset, recipe = parts["dataset"], parts["recipe"]
         assert isinstance(dataset, Dataset) and isinstance(recipe, Recipe)
         return Cell(axes, self._variant(parts, names), dataset, recipe, names, self._start(start, said))
@@ -70,7 +70,7 @@ class Resolver:
         """What a cell that says this has for an axis: as it is said, else as the catalogue has it.
 
         Raises:
-            SpecError: the part that the axis belongs to cannot be made.
+            ConfigError: the part that the axis belongs to cannot be made.
         """
         if axis in said and not any(other.startswith(f"{axis}.") for other in said):
             return said[axis]
@@ -86,7 +86,7 @@ class Resolver:
             return True
         try:  # the fault, if it is one, is told when the cell is made
             return axis != START and self._held(said, axis) == value
-        except SpecError:
+        except ConfigError:
             return False
 
     def _is(self, said: Assignment, axis: str, wanted: Value) -> bool:
@@ -115,7 +115,7 @@ class Resolver:
         names |= {part: said[part] for part in PARTS if part in said}
         missing = [part for part in PARTS if part not in names]
         if missing:
-            raise SpecError("\n".join(map(self._unnamed, missing)))
+            raise ConfigError("\n".join(map(self._unnamed, missing)))
         own = "-".join(str(names[part]) for part in ("head", "backbone", "upsampler"))
         overruled = any(part in said for part in PARTS[:3])
         names["variant"] = own if overruled or "variant" not in said else said["variant"]
@@ -156,7 +156,7 @@ class Resolver:
             assert isinstance(backbone, Backbone) and isinstance(head, Head) and isinstance(upsampler, Upsampler)
             missing = [stride for stride in head.needs if stride not in backbone.reductions]
             if missing:
-                raise SpecError(
+                raise ConfigError(
                     f"{self._where}: head {names['head']} needs stride {missing[0]}, which backbone "
                     f"{names['backbone']} lacks; it has {', '.join(map(str, backbone.reductions))}"
                 )
@@ -169,12 +169,12 @@ class Resolver:
             return None
         if isinstance(start, str):
             if re.fullmatch("[0-9a-f]{64}", start) is None:
-                raise SpecError(
+                raise ConfigError(
                     f"{self._where}: start: {start!r} is not the key of a trial, which has 64 digits from 0 to f"
                 )
             return start
         if not isinstance(start, dict) or not start:
-            raise SpecError(
+            raise ConfigError(
                 f"{self._where}: start: say what the trial to start from says otherwise, such as {{head: fcn32s}}"
             )
         return self._before.cell(said, start)

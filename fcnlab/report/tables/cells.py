@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from fcnlab.errors import SpecError, nearest
+from fcnlab.errors import ConfigError, nearest
 from fcnlab.report.tables.columns import COLUMNS, default_columns, marked_names, marker
 
 
@@ -39,7 +39,7 @@ class View:
         """The table of a frame of cells with these axes.
 
         Raises:
-            SpecError: there is no such column or axis; the message says what is nearest.
+            ConfigError: there is no such column or axis; the message says what is nearest.
         """
         cells = self.ordered(cells, axes)
         if self.pivot is not None:
@@ -47,7 +47,7 @@ class View:
         return cell_table(cells, axes, self.columns, self._groups(cells))
 
     def ordered(self, cells: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
-        """The cells in the order of this view. Raises SpecError as `of` does."""
+        """The cells in the order of this view. Raises ConfigError as `of` does."""
         for name in self.columns:
             _known("--columns", name, COLUMNS)
         if self.sort:
@@ -79,7 +79,7 @@ def _sorted(cells: pd.DataFrame, by: str, *, ascending: bool) -> pd.DataFrame:
 def _known(option: str, name: str, valid: Iterable[str]) -> None:
     names = list(valid)
     if name not in names:
-        raise SpecError(f"{option}: the table has no '{name}'; {nearest(name, names)}")
+        raise ConfigError(f"{option}: the table has no '{name}'; {nearest(name, names)}")
 
 
 def cell_table(
@@ -101,7 +101,7 @@ def _pivoted(cells: pd.DataFrame, axes: Sequence[str], pivot: tuple[str, str], c
         _known("--pivot", axis, axes)
     down, across = pivot
     if down == across:
-        raise SpecError(f"--pivot: two axes are needed, and '{down}' stands twice")
+        raise ConfigError(f"--pivot: two axes are needed, and '{down}' stands twice")
     names = [down, *(axis for axis in axes if axis not in pivot)]
     values = list(dict.fromkeys(map(str, cells[across])))
     found: dict[tuple[str, ...], dict[str, str]] = {}

@@ -8,7 +8,7 @@ from typing import Literal
 
 from fcnlab.config.grid.cell import Cell
 from fcnlab.config.recipe import Recipe
-from fcnlab.errors import RunError, SpecError
+from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.executors.base import Executor
 from fcnlab.runner.executors.gpus import select_gpus
@@ -56,7 +56,7 @@ class Means:
 
         Raises:
             RunError: this machine has fewer, or no GPU although `device` is `cuda`.
-            SpecError: a recipe's batches cannot be shared out among them.
+            ConfigError: a recipe's batches cannot be shared out among them.
         """
         gpus = len(select_gpus(self.device)) if self.address is None else 0  # a cluster has its own
         if self.devices == 1:
@@ -104,13 +104,13 @@ def _check_shares(cell: Cell, devices: int) -> None:
     part = recipe.batch // recipe.accumulate
     if part % devices:
         cut = f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
-        raise SpecError(
+        raise ConfigError(
             f"{where}: a batch of {recipe.batch}{cut} cannot be shared out equally among {devices} devices; "
             f"take a number that divides {part}, or another recipe.batch"
         )
     for term in ("dice", "lovasz", "ohem"):
         if getattr(recipe.loss, term):
-            raise SpecError(
+            raise ConfigError(
                 f"{where}: loss.{term} looks at a batch as a whole, and each device would see its share alone; "
                 "leave out --devices-per-trial"
             )
