@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fcnlab.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from fcnlab.api import build_model, frame, load, load_grid, run_grid, summary
 
-__version__ = "0.1.0"
 __all__ = ["build_model", "frame", "load", "load_grid", "run_grid", "summary"]
 
 

@@ -361,11 +361,11 @@ def _save_model(network: nn.Module, classes: int, into: Path) -> None:
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    from fcnlab.trial.environment import fcnlab_version
+    from fcnlab.version import __version__
 
     images, scores = TensorSpec(np.dtype("uint8"), (-1, 3, -1, -1)), (-1, classes, -1, -1)
     signature = ModelSignature(Schema([images]), Schema([TensorSpec(np.dtype("float32"), scores)]))
-    needed = [f"fcnlab=={fcnlab_version()}"]
+    needed = [f"fcnlab=={__version__}"]
     needed += [f"{name}=={version(name)}" for name in ("torch", "torchvision", "timm")]
     # The other format traces the network, and would hold it to the size of one image. Older MLflow has this one alone.
     known = "serialization_format" in inspect.signature(mlflow.pytorch.save_model).parameters

@@ -6,14 +6,14 @@ import os
 import platform
 import re
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
-import fcnlab
 from fcnlab.training import hardware
 from fcnlab.trial.record import Environment
+from fcnlab.version import __version__
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy")
 """The packages, beside fcnlab, whose versions are recorded."""
@@ -38,7 +38,7 @@ def environment(
         threads=torch.get_num_threads(),
         repeatable=repeatable,
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        versions={"fcnlab": fcnlab_version()} | {name: version(name) for name in PACKAGES},
+        versions={"fcnlab": __version__} | {name: version(name) for name in PACKAGES},
         commit=commit(),
         devices=devices,
         kind="cuda" if on_gpu else "cpu",
@@ -47,14 +47,6 @@ def environment(
         cudnn=str(torch.backends.cudnn.version()) if on_gpu else None,
         driver=driver() if on_gpu else None,
     )
-
-
-def fcnlab_version() -> str:
-    """Return the installed version of fcnlab, or its own where it runs from a folder that is not installed."""
-    try:
-        return version("fcnlab")
-    except PackageNotFoundError:
-        return fcnlab.__version__
 
 
 def driver(file: Path = Path("/proc/driver/nvidia/version")) -> str | None:

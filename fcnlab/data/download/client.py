@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fcnlab import __version__
 from fcnlab.errors import DataError
+from fcnlab.version import __version__
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Seconds before each new attempt; anything that arrives starts them anew."""

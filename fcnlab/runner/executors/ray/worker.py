@@ -23,7 +23,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-import fcnlab
 from fcnlab.config.trial import NUMERICS, Trial
 from fcnlab.errors import FcnlabError, RunError
 from fcnlab.lab import Lab
@@ -31,6 +30,7 @@ from fcnlab.runner.executors.base import Ended, Job
 from fcnlab.runner.executors.process import ProcessExecutor, Slot
 from fcnlab.runner.executors.ray.transfer import Arrivals, Piece, pieces
 from fcnlab.trial.record import Failure, Record, RunFolder
+from fcnlab.version import __version__
 
 POLL = 0.25
 """Seconds between two looks at a trial's progress."""
@@ -38,7 +38,7 @@ POLL = 0.25
 KEEP_EVERY = 600.0
 """Seconds after which a checkpoint is sent to the driver while the trial runs: what the loss of a node may cost."""
 
-CODE = f"fcnlab {fcnlab.__version__}, numerics {NUMERICS}"
+CODE = f"fcnlab {__version__}, numerics {NUMERICS}"
 """What a node must have in common with the driver."""
 
 
