@@ -1,6 +1,6 @@
 # make demo   set up, run the quickstart grid, show its table
 # make test   set up, run the tests
-# make check  lint and types, as CI does
+# make check  run ruff, mypy and import-linter
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 
 .PHONY: demo test browser check readme clean
 
-# In a lab of its own: the results of the repository are those that its tests and its README speak of.
+# A separate lab, so that the committed results of the repository stay unchanged.
 demo: $(STAMP)
 	@[ -d demo ] || $(BIN)/fcnlab init demo
 	$(BIN)/fcnlab grid run demo/experiments/quickstart.yaml
@@ -17,17 +17,18 @@ demo: $(STAMP)
 test: $(STAMP) browser
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# The browser tests need a Chromium. CI, which may, installs it; elsewhere they are skipped where there is none.
+# The browser tests need Chromium. CI installs it as root; without Chromium the tests are skipped.
 browser:
 	@command -v chromium chromium-browser google-chrome > /dev/null || { [ "$$CI" = true ] && [ "$$(id -u)" = 0 ] \
-	  && apt-get update -qq && apt-get install -y -qq chromium > /dev/null; } || echo "no Chromium: browser tests are skipped"
+	  && apt-get update -qq && apt-get install -y -qq chromium > /dev/null; } || echo "Chromium not found: browser tests are skipped"
 
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
-# torch and torchvision are resolved together and from one index: a torch of another build breaks torchvision.
+# torch and torchvision are resolved together and from one index: torchvision does not load with another build of torch.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fcnlab needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
@@ -35,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
 	touch $@
 
-# The README's generated blocks, from the committed results.
+# Fill the generated blocks of the README from the committed results.
 readme: $(STAMP)
 	$(BIN)/python docs/fill_readme.py
 
