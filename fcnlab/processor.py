@@ -6,12 +6,12 @@ import platform
 from pathlib import Path
 
 
-def processor_name() -> str:
+def get_processor_name() -> str:
     """What people call the processor, such as `AMD EPYC`; its architecture where the system tells no more."""
     return _cpuinfo("model name").partition(":")[2].strip() or platform.processor() or platform.machine()
 
 
-def processor_flags() -> str:
+def get_processor_flags() -> str:
     """Its feature flags on Linux, such as avx512_bf16 or amx_bf16; empty elsewhere."""
     return _cpuinfo("flags", "features")
 

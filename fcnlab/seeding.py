@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 
 
-def stream(seed: int, *names: str | int) -> int:
+def derive_seed(seed: int, *names: str | int) -> int:
     """A seed of 63 bits for the stream called `names`, the same on every machine."""
     text = "/".join(map(str, (seed, *names)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

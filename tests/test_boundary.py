@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from fcnlab.metrics.boundary import boundaries, distance
-from fcnlab.metrics.boundary import image_boundary_counts as boundary_counts
-from fcnlab.metrics.confusion import figures
+from fcnlab.metrics.boundary import compute_boundary_width, count_image_boundaries, find_boundaries
+from fcnlab.metrics.confusion import compute_metrics
 
 law = settings(deadline=None, max_examples=60)
 labels = hnp.arrays(
@@ -42,7 +41,7 @@ def by_hand(prediction: np.ndarray, label: np.ndarray, classes: int, d: int) -> 
 @law
 def test_a_boundary_is_what_lies_within_chessboard_distance_of_anything_else(label: np.ndarray, d: int) -> None:
     height, width = label.shape
-    found = boundaries(torch.from_numpy(label)[None], d)[0].numpy()
+    found = find_boundaries(torch.from_numpy(label)[None], d)[0].numpy()
     for y in range(height):
         for x in range(width):
             inside = d <= y < height - d and d <= x < width - d
@@ -55,8 +54,8 @@ def test_a_boundary_is_what_lies_within_chessboard_distance_of_anything_else(lab
 @law
 def test_counts_are_those_of_erosion_class_by_class(label: np.ndarray, seed: int) -> None:
     prediction = np.random.default_rng(seed).integers(0, 3, label.shape, dtype=np.uint8)
-    expected = by_hand(prediction, label, 3, distance(*label.shape))
-    assert np.array_equal(boundary_counts(prediction, label, 3), expected)
+    expected = by_hand(prediction, label, 3, compute_boundary_width(*label.shape))
+    assert np.array_equal(count_image_boundaries(prediction, label, 3), expected)
 
 
 @pytest.mark.parametrize("shape", [(96, 128), (120, 75)])
@@ -66,23 +65,25 @@ def test_counts_of_larger_masks_are_those_of_erosion_too(shape: tuple[int, int])
     label = np.kron(coarse, np.ones((15, 15), dtype=np.uint8))[: shape[0], : shape[1]].copy()
     prediction = np.roll(label, (2, 3), (0, 1))
     label[10:13, 5:40] = 255
-    assert distance(*shape) == 3
-    found = boundary_counts(prediction, label, 4)
+    assert compute_boundary_width(*shape) == 3
+    found = count_image_boundaries(prediction, label, 4)
     assert np.array_equal(found, by_hand(prediction, label, 4, 3))
-    assert 0 < figures(found).miou < 1
+    assert 0 < compute_metrics(found).miou < 1
 
 
 def test_the_distance_is_two_per_cent_of_the_diagonal_and_one_pixel_at_least() -> None:
-    assert distance(480, 640) == 16
-    assert distance(375, 500) == round(0.02 * 625) == 12  # 12.5, rounded to even as the authors' int(round()) does
-    assert distance(3, 4) == 1
+    assert compute_boundary_width(480, 640) == 16
+    assert (
+        compute_boundary_width(375, 500) == round(0.02 * 625) == 12
+    )  # 12.5, rounded to even as the authors' int(round()) does
+    assert compute_boundary_width(3, 4) == 1
 
 
 @given(labels)
 @law
 def test_a_perfect_prediction_is_worth_one_whatever_is_predicted_where_nothing_counts(label: np.ndarray) -> None:
     prediction = np.where(label == 255, 1, label).astype(np.uint8)
-    found = figures(boundary_counts(prediction, label, 3)).miou
+    found = compute_metrics(count_image_boundaries(prediction, label, 3)).miou
     assert math.isnan(found) if (label == 255).all() else found == 1
 
 
@@ -91,14 +92,14 @@ def test_a_perfect_prediction_is_worth_one_whatever_is_predicted_where_nothing_c
 def test_predictions_on_ignored_pixels_change_nothing(label: np.ndarray, seed: int) -> None:
     prediction = np.random.default_rng(seed).integers(0, 3, label.shape, dtype=np.uint8)
     other = np.where(label == 255, (prediction + 1) % 3, prediction).astype(np.uint8)
-    assert np.array_equal(boundary_counts(prediction, label, 3), boundary_counts(other, label, 3))
+    assert np.array_equal(count_image_boundaries(prediction, label, 3), count_image_boundaries(other, label, 3))
 
 
 def test_masks_of_one_class_have_the_images_border_for_a_boundary() -> None:
     flat = np.zeros((100, 100), dtype=np.uint8)
-    d = distance(100, 100)
+    d = compute_boundary_width(100, 100)
     assert d == 3
-    assert boundary_counts(flat, flat, 2).tolist() == [[100**2 - 94**2] * 3, [0, 0, 0]]
+    assert count_image_boundaries(flat, flat, 2).tolist() == [[100**2 - 94**2] * 3, [0, 0, 0]]
 
 
 def test_a_prediction_that_is_shifted_inside_loses_more_boundary_than_area() -> None:
@@ -106,11 +107,11 @@ def test_a_prediction_that_is_shifted_inside_loses_more_boundary_than_area() -> 
     label[50:150, 50:150] = 1
     prediction = np.roll(label, 4, 1)
     area = 96 * 100 / (104 * 100)
-    assert figures(boundary_counts(prediction, label, 2)).class_iou[1] < area - 0.2
+    assert compute_metrics(count_image_boundaries(prediction, label, 2)).class_iou[1] < area - 0.2
 
 
 def test_the_work_on_one_pixel_and_on_as_many_classes_as_there_can_be() -> None:
     one = np.array([[0]], dtype=np.uint8)
-    assert boundary_counts(one, one, 1).tolist() == [[1, 1, 1]]
+    assert count_image_boundaries(one, one, 1).tolist() == [[1, 1, 1]]
     every = np.arange(255, dtype=np.uint8)[None]
-    assert np.array_equal(boundary_counts(every, every, 255), np.ones((255, 3)))
+    assert np.array_equal(count_image_boundaries(every, every, 255), np.ones((255, 3)))

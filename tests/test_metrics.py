@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fcnlab.metrics.confusion import Figures, batch_counts, figures, image_counts, joint_counts
+from fcnlab.metrics.confusion import Metrics, compute_metrics, count_batch, count_image, count_joint
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
 torchmetrics_classification = pytest.importorskip("torchmetrics.classification", reason="torchmetrics is not installed")
@@ -32,10 +32,10 @@ def images(draw: st.DrawFn, ignored: bool = True, min_classes: int = 1) -> Pair:
 
 
 def counts(prediction: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
-    return image_counts(torch.from_numpy(prediction.copy()), torch.from_numpy(label.copy()), classes)
+    return count_image(torch.from_numpy(prediction.copy()), torch.from_numpy(label.copy()), classes)
 
 
-def by_hand(prediction: np.ndarray, label: np.ndarray, classes: int) -> Figures:
+def by_hand(prediction: np.ndarray, label: np.ndarray, classes: int) -> Metrics:
     """The paper's formulas, pixel by pixel."""
     n = [[0] * classes for _ in range(classes)]
     for p, t in zip(prediction.ravel().tolist(), label.ravel().tolist(), strict=True):
@@ -48,7 +48,7 @@ def by_hand(prediction: np.ndarray, label: np.ndarray, classes: int) -> Figures:
     iou = [n[i][i] / union[i] if union[i] else math.nan for i in range(classes)]
     acc = [n[i][i] / target[i] for i in range(classes) if target[i]]
     there = [value for value in iou if not math.isnan(value)]
-    return Figures(
+    return Metrics(
         miou=sum(there) / len(there) if there else math.nan,
         pixel_acc=sum(n[i][i] for i in range(classes)) / total if total else math.nan,
         mean_acc=sum(acc) / len(acc) if acc else math.nan,
@@ -57,7 +57,7 @@ def by_hand(prediction: np.ndarray, label: np.ndarray, classes: int) -> Figures:
     )
 
 
-def same(a: Figures, b: Figures) -> bool:
+def same(a: Metrics, b: Metrics) -> bool:
     flat = [[f.miou, f.pixel_acc, f.mean_acc, f.fw_iou, *f.class_iou] for f in (a, b)]
     return bool(np.allclose(*flat, rtol=1e-12, atol=1e-12, equal_nan=True))
 
@@ -65,7 +65,7 @@ def same(a: Figures, b: Figures) -> bool:
 @given(images())
 @law
 def test_figures_are_those_of_the_papers_formulas(pair: Pair) -> None:
-    assert same(figures(counts(*pair)), by_hand(*pair))
+    assert same(compute_metrics(counts(*pair)), by_hand(*pair))
 
 
 @given(images(min_classes=2))  # of one class scikit-learn warns
@@ -85,7 +85,7 @@ def test_counts_are_those_of_scikit_learns_confusion_matrix(pair: Pair) -> None:
 @law
 def test_figures_are_those_of_scikit_learn(pair: Pair) -> None:
     prediction, label, _ = pair
-    found = figures(counts(*pair))
+    found = compute_metrics(counts(*pair))
     p, t = prediction.ravel(), label.ravel()
     assert found.pixel_acc == pytest.approx(sklearn_metrics.accuracy_score(t, p))
     assert found.mean_acc == pytest.approx(
@@ -102,7 +102,7 @@ def test_class_iou_is_torchmetrics(pair: Pair) -> None:
     prediction, label, classes = pair
     metric = torchmetrics_classification.MulticlassJaccardIndex(classes, average="none", ignore_index=255)
     theirs = metric(torch.from_numpy(prediction.copy())[None], torch.from_numpy(label.copy()).long()[None]).numpy()
-    ours = np.array(figures(counts(*pair)).class_iou)
+    ours = np.array(compute_metrics(counts(*pair)).class_iou)
     there = ~np.isnan(ours)  # torchmetrics has 0 for a class that is nowhere
     assert np.allclose(ours[there], theirs[there], atol=1e-6)
     assert np.all(theirs[~there] == 0)
@@ -132,8 +132,8 @@ def test_the_figures_of_a_split_are_those_of_all_its_pixels_at_once(sizes: list[
     each = np.stack([counts(p, t, 4) for p, t in pairs])
     flat = [np.concatenate([pair[i].ravel() for pair in pairs])[None] for i in (0, 1)]
     assert np.array_equal(each.sum(0), counts(*flat, 4))
-    assert same(figures(each), figures(counts(*flat, 4)))
-    assert same(figures(each), figures(each.sum(0)))
+    assert same(compute_metrics(each), compute_metrics(counts(*flat, 4)))
+    assert same(compute_metrics(each), compute_metrics(each.sum(0)))
 
 
 @given(images())
@@ -142,7 +142,7 @@ def test_renaming_the_classes_leaves_the_figures_alone(pair: Pair) -> None:
     prediction, label, classes = pair
     table = np.arange(256, dtype=np.uint8)
     table[:classes] = table[:classes][::-1]
-    found, renamed = figures(counts(*pair)), figures(counts(table[prediction], table[label], classes))
+    found, renamed = compute_metrics(counts(*pair)), compute_metrics(counts(table[prediction], table[label], classes))
     assert renamed.miou == pytest.approx(found.miou, nan_ok=True)
     assert renamed.fw_iou == pytest.approx(found.fw_iou, nan_ok=True)
     assert renamed.class_iou == pytest.approx(found.class_iou[::-1], nan_ok=True)
@@ -152,7 +152,7 @@ def test_renaming_the_classes_leaves_the_figures_alone(pair: Pair) -> None:
 @law
 def test_figures_are_fractions_and_perfect_only_where_all_is_right(pair: Pair) -> None:
     prediction, label, _ = pair
-    found = figures(counts(*pair))
+    found = compute_metrics(counts(*pair))
     values = [found.miou, found.pixel_acc, found.mean_acc, found.fw_iou]
     if (label == 255).all():
         assert np.isnan(values).all()
@@ -166,36 +166,36 @@ def array(*rows: list[int]) -> np.ndarray:
 
 
 def test_a_class_that_neither_occurs_nor_is_predicted_is_left_out() -> None:
-    found = figures(counts(array([0, 0, 1]), array([0, 0, 1]), 5))
+    found = compute_metrics(counts(array([0, 0, 1]), array([0, 0, 1]), 5))
     assert found.miou == found.mean_acc == 1
     assert found.class_iou[:2] == (1, 1)
     assert np.isnan(found.class_iou[2:]).all()
 
 
 def test_a_class_that_is_predicted_but_absent_counts_as_zero() -> None:
-    found = figures(counts(array([0, 2]), array([0, 0]), 3))
+    found = compute_metrics(counts(array([0, 2]), array([0, 0]), 3))
     assert found.class_iou[2] == 0
     assert found.miou == pytest.approx((0.5 + 0) / 2)
     assert found.mean_acc == pytest.approx(0.5)  # over classes that occur
 
 
 def test_where_all_is_ignored_every_figure_is_nan() -> None:
-    found = figures(counts(array([0, 1]), array([255, 255]), 2))
+    found = compute_metrics(counts(array([0, 1]), array([255, 255]), 2))
     assert np.isnan([found.miou, found.pixel_acc, found.mean_acc, found.fw_iou, *found.class_iou]).all()
 
 
 def test_one_class_and_one_pixel_will_do() -> None:
-    assert figures(counts(array([0]), array([0]), 1)) == Figures(1, 1, 1, 1, (1,))
-    assert figures(counts(array([1]), array([0]), 2)) == Figures(0, 0, 0, 0, (0, 0))
+    assert compute_metrics(counts(array([0]), array([0]), 1)) == Metrics(1, 1, 1, 1, (1,))
+    assert compute_metrics(counts(array([1]), array([0]), 2)) == Metrics(0, 0, 0, 0, (0, 0))
 
 
 def test_a_split_without_images_has_no_figures() -> None:
-    assert math.isnan(figures(np.zeros((0, 3, 3), dtype=np.int64)).miou)
+    assert math.isnan(compute_metrics(np.zeros((0, 3, 3), dtype=np.int64)).miou)
 
 
 def test_as_many_classes_as_labels_can_say_are_counted() -> None:
     every = np.arange(255, dtype=np.uint8)[None]
-    assert figures(counts(every, every, 255)).miou == 1
+    assert compute_metrics(counts(every, every, 255)).miou == 1
     assert np.array_equal(counts(every, every[:, ::-1].copy(), 255)[:, 1:], np.ones((255, 2)))
 
 
@@ -203,13 +203,13 @@ def test_counts_are_64_bit_and_do_not_overflow() -> None:
     one = counts(array([0, 1]), array([0, 1]), 2)
     assert one.dtype == np.int64
     many = np.broadcast_to(one * 2**40, (50, 2, 3))
-    assert figures(many).miou == 1
-    assert figures(many.astype(np.int64).sum(0)).pixel_acc == 1
+    assert compute_metrics(many).miou == 1
+    assert compute_metrics(many.astype(np.int64).sum(0)).pixel_acc == 1
 
 
 def test_counting_leaves_prediction_and_label_as_they_were() -> None:
     prediction, label = torch.tensor([[0, 1]], dtype=torch.uint8), torch.tensor([[1, 255]], dtype=torch.uint8)
-    image_counts(prediction, label, 2)
+    count_image(prediction, label, 2)
     assert prediction.tolist() == [[0, 1]] and label.tolist() == [[1, 255]]
 
 
@@ -219,7 +219,7 @@ def test_a_batch_counts_as_its_images_one_by_one(classes: int, shape: tuple[int,
     rng = np.random.default_rng(0)
     predictions = rng.integers(0, classes, shape, dtype=np.uint8)
     labels = rng.choice([*range(min(classes, 200)), 255], shape).astype(np.uint8)
-    found = batch_counts(torch.from_numpy(predictions), torch.from_numpy(labels), classes)
+    found = count_batch(torch.from_numpy(predictions), torch.from_numpy(labels), classes)
     assert found.shape == (shape[0], classes, 3) and found.dtype == np.int64
     for image, prediction, label in zip(found, predictions, labels, strict=True):
         valid = label != 255
@@ -231,6 +231,6 @@ def test_a_batch_counts_as_its_images_one_by_one(classes: int, shape: tuple[int,
 def test_joint_counts_say_which_label_was_taken_for_which_class() -> None:
     labels = torch.tensor([[[0, 1, 1, 255]], [[2, 2, 0, 0]]], dtype=torch.uint8)
     predictions = torch.tensor([[[0, 1, 0, 2]], [[2, 1, 1, 1]]], dtype=torch.uint8)
-    found = joint_counts(predictions, labels, columns=3, rows=4)
+    found = count_joint(predictions, labels, columns=3, rows=4)
     assert found[0].tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 0, 1]]
     assert found[1].tolist() == [[0, 2, 0], [0, 0, 0], [0, 1, 1], [0, 0, 0]]

@@ -79,7 +79,7 @@ def compare(images: int = 16, repeats: int = 5, device: torch.device = CPU) -> E
     Raises:
         RunError: fcnlab does not run from a checkout.
     """
-    hardware.keep_freed_memory()
+    hardware.retain_freed_memory()
     theirs = peer("segmentation_eval")
     model, split = network(), DecodedSplit(_Noise(images))
     net = theirs.network(CLASSES)
@@ -88,7 +88,7 @@ def compare(images: int = 16, repeats: int = 5, device: torch.device = CPU) -> E
     samples = [(split[index].image.contiguous(), split[index].label) for index in range(images)]
 
     def ours(precision: hardware.Precision) -> Counts:
-        mean, std, autocast = model.backbone.mean, model.backbone.std, hardware.autocast(device, precision)
+        mean, std, autocast = model.backbone.mean, model.backbone.std, hardware.create_autocast(device, precision)
         return evaluate(model, split, classes=CLASSES, mean=mean, std=std, device=device, autocast=autocast)
 
     def peers() -> int:

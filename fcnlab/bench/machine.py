@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fcnlab.errors import RunError
-from fcnlab.processor import processor_name
+from fcnlab.processor import get_processor_name
 from fcnlab.training import hardware
 
 VERSIONS = ("fcnlab", "torch", "torchvision", "numpy", "pillow")
@@ -59,7 +59,7 @@ class Machine:
 def machine(*peers: str) -> Machine:
     """Describe this machine now. `peers` are packages beside VERSIONS whose versions are wanted."""
     return Machine(
-        processor=processor_name(),
+        processor=get_processor_name(),
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         threads=torch.get_num_threads(),
@@ -76,7 +76,7 @@ def choose_device(name: str | None) -> torch.device:
         RunError: CUDA is asked for, and torch finds no CUDA device.
     """
     if name in (None, "auto"):
-        return hardware.device()
+        return hardware.select_device()
     if name == "cuda" and not torch.cuda.is_available():
         raise RunError(f"--device cuda: torch {torch.__version__} finds no CUDA device; check nvidia-smi, or use cpu")
     return torch.device(name)

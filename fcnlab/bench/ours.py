@@ -109,9 +109,9 @@ def train(
         ModelError: the recipe recomputes, and the backbone cannot be computed again in parts.
     """
     if device.type == "cuda":  # on the CPU the filling of new tensors that repeatable results ask for is left out
-        hardware.repeatable(device)
+        hardware.configure_determinism(device)
     precision = hardware.resolve_precision(wanted.precision, device)
-    autocast = hardware.autocast(device, precision)
+    autocast = hardware.create_autocast(device, precision)
     model = network(backbone, head).to(device).to(memory_format=torch.channels_last)
     training = build_training(wanted, model, Files(pairs), "train", 0, device)
     images = training.batches.steps * wanted.batch
@@ -127,7 +127,7 @@ def train(
         autocast=autocast,
         after_epoch=lambda _: after_epoch(images),
         average=training.average,
-        scaler=hardware.grad_scaler(device, precision),
+        scaler=hardware.create_grad_scaler(device, precision),
         capturable=training.capturable,
         compiled=wanted.compile and device.type == "cuda",
     )

@@ -271,7 +271,7 @@ class Laps:
         if wall < self._seconds:
             return
         cpu = time.process_time() - self._cpu
-        self._write(asdict(Lap(self._images, wall, cpu, hardware.peak_memory(self._device))))
+        self._write(asdict(Lap(self._images, wall, cpu, hardware.get_peak_memory(self._device))))
         self._wait()
 
     def _wait(self) -> None:
@@ -340,7 +340,7 @@ def serve(asked: IO[str], answers: IO[str]) -> None:
     setting = Setting(**given)
     torch.set_num_threads(setting.threads)
     if is_ours(setting.side) or setting.side.endswith(KEEPING):
-        hardware.keep_freed_memory(sparingly=setting.side.endswith(RECOMPUTED))
+        hardware.retain_freed_memory(sparingly=setting.side.endswith(RECOMPUTED))
     laps = Laps(asked, answers, setting.device)
     with suppress(Closed):
         train(setting, laps.begin, laps.after_epoch)

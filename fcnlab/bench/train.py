@@ -196,7 +196,7 @@ def _peaks(device: torch.device) -> dict[str, float]:
     peaks = {"bf16": device_gemm_peak(device, torch.bfloat16)}
     precisions: tuple[hardware.Precision, ...] = ("tf32", "fp32")
     for precision in precisions:
-        with hardware.autocast(device, precision)():
+        with hardware.create_autocast(device, precision)():
             peaks[precision] = device_gemm_peak(device, torch.float32)
     return peaks
 
@@ -219,5 +219,5 @@ def _same_network(backbone: str, head: str) -> float:
     A backward pass has twice those of its forward: torch's counter takes grouped convolutions for dense ones there.
     """
     model, net = network(backbone, head), peer("networks").FCN(backbone, head, CLASSES)
-    assert cost.parameters(model) == cost.parameters(net), "both sides have the same network"
-    return 3 * 2 * cost.gmacs(model, CROP)
+    assert cost.count_parameters(model) == cost.count_parameters(net), "both sides have the same network"
+    return 3 * 2 * cost.count_gmacs(model, CROP)

@@ -65,7 +65,7 @@ def evaluate(
 
     finished = find_finished(trial, place)
     target = target_of(finished, place, dataset, split)
-    hardware.keep_freed_memory()
+    hardware.retain_freed_memory()
     made = rescore(finished, place, protocol, choice, progress(finished.label), target=target, out=out)
     file = scores_file(finished, protocol, choice, target, out)
     classes = finished.record.classes

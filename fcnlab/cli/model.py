@@ -56,13 +56,13 @@ def show(
     maps = Table("stride", "channels", "height x width", "receptive field", "read by the head")
     maps.title = f"{variant}: feature maps of {parts.backbone.architecture} at {size}"
     for stride, map_ in features.items():
-        field = cost.receptive_field(model.backbone, stride)
+        field = cost.measure_receptive_field(model.backbone, stride)
         seen = str(field) if field is not None else "the whole image"
         read = "yes" if stride in parts.head.needs else ""
         maps.add_row(str(stride), str(map_.shape[1]), f"{map_.shape[2]} x {map_.shape[3]}", seen, read)
     sizes = Table("part", "parameters", "of them learned")
-    for name, module in {**cost.parts(model), "all": model}.items():
-        sizes.add_row(name, f"{cost.parameters(module):,}", f"{cost.parameters(module, trainable=True):,}")
+    for name, module in {**cost.split_components(model), "all": model}.items():
+        sizes.add_row(name, f"{cost.count_parameters(module):,}", f"{cost.count_parameters(module, trainable=True):,}")
     terminal = console()
     terminal.print(maps, sizes)
     terminal.print(f"scores {tuple(scores.shape)}, made at stride {model.head.output_stride}")
@@ -179,21 +179,21 @@ def _costs(name: str, model: FCN, size: tuple[int, int], on: torch.device | None
     """Count what a model costs, and measure its speed where `on` is a device, to which the model is moved."""
     from fcnlab.training import cost, hardware
 
-    parts = {part: cost.parameters(module) for part, module in cost.parts(model).items()}
-    activations = cost.activation_bytes(model, size) / 1e6
+    parts = {part: cost.count_parameters(module) for part, module in cost.split_components(model).items()}
+    activations = cost.measure_activation_bytes(model, size) / 1e6
     speed = None
     if on is not None:
-        with hardware.autocast(on, "fp32")():  # which turns TF32 off
-            speed = cost.speed(model.to(on), size)
+        with hardware.create_autocast(on, "fp32")():  # which turns TF32 off
+            speed = cost.measure_speed(model.to(on), size)
     return Costs(
         variant=name,
         stride=model.head.output_stride,
         backbone_params=parts["backbone"],
         head_params=parts["head"],
         upsampler_params=parts["upsamplers"],
-        trainable_params=cost.parameters(model, trainable=True),
-        gmacs=cost.gmacs(model, size),
-        training_gmacs=cost.gmacs(model, size, training=True),
+        trainable_params=cost.count_parameters(model, trainable=True),
+        gmacs=cost.count_gmacs(model, size),
+        training_gmacs=cost.count_gmacs(model, size, training=True),
         activation_mb=activations,
         latency_ms=1e3 * speed.latency if speed else None,
         images_per_s=speed.images_per_s if speed else None,

@@ -58,7 +58,7 @@ def predict(
     if not overwrite:
         refuse_taken(file for files in there for file in files.values())
     model = load(trial, choice=choice, lab=place)
-    hardware.keep_freed_memory()
+    hardware.retain_freed_memory()
     faults: list[str] = []
     with sample_bars() as bars:
         advance = bars(model.description.names.get("variant", "images"), len(sources))

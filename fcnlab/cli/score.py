@@ -49,7 +49,7 @@ def score(
     planned = [one for one in make_plan(grid, place).trials if one.state == "finished"]
     if not planned:
         raise RunError(f"{file}: none of its trials has finished; run it first: fcnlab grid run {file}")
-    hardware.keep_freed_memory()
+    hardware.retain_freed_memory()
     rescored = []
     for one in planned:
         assert one.record is not None, "it has finished"

@@ -14,12 +14,12 @@ from torch import Tensor
 from fcnlab.data.augmentation import Augmentation, Placement
 from fcnlab.data.decoded import Decoded, DecodedSplit, DeviceSplit
 from fcnlab.errors import DataError
-from fcnlab.kernels.augment import Placer, placer
-from fcnlab.kernels.switch import triton_available
-from fcnlab.seeding import stream
+from fcnlab.kernels.augment import CropWriter, create_crop_writer
+from fcnlab.kernels.switch import is_triton_available
+from fcnlab.seeding import derive_seed
 
 if TYPE_CHECKING:
-    from fcnlab.kernels.triton_augment import BatchKernel
+    from fcnlab.kernels.triton_augment import BatchAugmenter
 
 
 def normalised(images: Tensor, mean: Sequence[float], std: Sequence[float], out: Tensor | None = None) -> Tensor:
@@ -102,7 +102,7 @@ class Reused:
 
 def draws(seed: int, epoch: int, index: int) -> np.random.Generator:
     """What the augmentation of sample `index` draws from in an epoch of a trial with this seed."""
-    return np.random.default_rng(stream(seed, "augmentation", epoch, index))
+    return np.random.default_rng(derive_seed(seed, "augmentation", epoch, index))
 
 
 Drawn = tuple[Decoded, Placement]
@@ -134,7 +134,7 @@ class Plain:
 class Compiled:
     """Writes batches on the CPU, each sample in one pass; the bits are those of `Plain`."""
 
-    def __init__(self, batch: int, augmentation: Augmentation, place: Placer) -> None:
+    def __init__(self, batch: int, augmentation: Augmentation, place: CropWriter) -> None:
         """`place` is for this augmentation, and for the mean and deviation of the batches."""
         self._augmentation, self._place = augmentation, place
         shape = (batch, *augmentation.crop)
@@ -156,7 +156,7 @@ def _writer(
     place = None
     if device.type == "cpu":
         levels = grey_levels(mean).tolist(), grey_levels(std).tolist()
-        place = placer(augmentation.crop, augmentation.fill, *levels)
+        place = create_crop_writer(augmentation.crop, augmentation.fill, *levels)
     return Plain(batch, augmentation, mean, std, device) if place is None else Compiled(batch, augmentation, place)
 
 
@@ -193,13 +193,13 @@ class TrainingBatches:
         self._batch, self._places, self._augmentation, self._seed = batch, places, augmentation, seed
         self._samples = split.to(device, sharing=sharing)
         self._kernel = None
-        if isinstance(self._samples, DeviceSplit) and triton_available(device):
+        if isinstance(self._samples, DeviceSplit) and is_triton_available(device):
             self._kernel = _batch_kernel(augmentation, mean, std)
         self._write = _writer(len(range(batch)[places]), augmentation, mean, std, device)
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield normalised images [B, 3, h, w], float32 in channels-last layout, and labels [B, h, w], uint8."""
-        order = np.random.default_rng(stream(self._seed, "order", epoch)).permutation(len(self._samples))
+        order = np.random.default_rng(derive_seed(self._seed, "order", epoch)).permutation(len(self._samples))
         for step in range(self.steps):
             chosen = order[step * self._batch : (step + 1) * self._batch][self._places].tolist()
             if isinstance(self._samples, DeviceSplit):
@@ -227,10 +227,10 @@ class TrainingBatches:
         return self._write(zip(raw.samples(), placements, strict=True))
 
 
-def _batch_kernel(augmentation: Augmentation, mean: Sequence[float], std: Sequence[float]) -> BatchKernel | None:
+def _batch_kernel(augmentation: Augmentation, mean: Sequence[float], std: Sequence[float]) -> BatchAugmenter | None:
     """Return what augments whole batches by Triton kernels; None where they lack a step of the augmentation."""
     from fcnlab.kernels import triton_augment  # imports triton, which need not be installed
 
-    if not triton_augment.supports(augmentation):
+    if not triton_augment.supports_augmentation(augmentation):
         return None
-    return triton_augment.BatchKernel(augmentation, grey_levels(mean).tolist(), grey_levels(std).tolist())
+    return triton_augment.BatchAugmenter(augmentation, grey_levels(mean).tolist(), grey_levels(std).tolist())

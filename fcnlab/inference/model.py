@@ -15,7 +15,7 @@ from fcnlab.errors import DataError
 from fcnlab.inference.description import Description
 from fcnlab.models import FCN
 from fcnlab.training import hardware
-from fcnlab.training.inference import predictions, scores_under
+from fcnlab.training.inference import compute_scores, predict_classes
 from fcnlab.training.protocol import Protocol
 
 PLAIN = Protocol()
@@ -34,7 +34,7 @@ class TrainedModel:
 
     def __init__(self, network: FCN, description: Description, device: torch.device | None = None) -> None:
         """`device` is where it predicts, by default the first GPU or else the CPU."""
-        self.device = device or hardware.device()
+        self.device = device or hardware.select_device()
         self.description = description
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
         self.classes = description.classes
@@ -52,7 +52,7 @@ class TrainedModel:
             DataError: an image of more than 8 bits a channel, which would be cut off at 255.
         """
         scores, _ = self._scores(image, protocol)
-        return predictions(scores)[0].cpu().numpy()
+        return predict_classes(scores)[0].cpu().numpy()
 
     def probabilities(self, image: Image.Image, protocol: Protocol = PLAIN) -> NDArray[np.float32]:
         """The probability of each class at each pixel, float32 [classes, H, W], at the image's own size.
@@ -70,7 +70,7 @@ class TrainedModel:
         """
         scores, normal = self._scores(image, protocol)
         probabilities = scores.float() if normal else scores.float().softmax(1)
-        return predictions(scores)[0].cpu().numpy(), probabilities[0].cpu().numpy()
+        return predict_classes(scores)[0].cpu().numpy(), probabilities[0].cpu().numpy()
 
     @torch.inference_mode()
     def _scores(self, image: Image.Image, protocol: Protocol) -> tuple[Tensor, bool]:
@@ -79,8 +79,8 @@ class TrainedModel:
         images = pixels.permute(2, 0, 1)[None].to(self.device)
         asked = protocol.times(self.description.score_scale)
         precision = hardware.resolve_precision(self.description.precision, self.device)
-        with hardware.autocast(self.device, precision)():
-            scores = scores_under(asked, self.network, normalised(images, self.mean, self.std))
+        with hardware.create_autocast(self.device, precision)():
+            scores = compute_scores(asked, self.network, normalised(images, self.mean, self.std))
         return scores, asked.augmented
 
 

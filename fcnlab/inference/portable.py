@@ -31,7 +31,7 @@ class Portable(nn.Module):
             self.register_buffer(name, grey_levels(values)[:, None, None])
 
     def forward(self, images: Tensor) -> Tensor:
-        """The probabilities; `fcnlab.training.inference.scores_under` is the model of it."""
+        """The probabilities; `fcnlab.training.inference.compute_scores` is the model of it."""
         height, width = images.shape[-2:]
         seen = (images.float() - self.mean) / self.std
         if self.scale == 1:

@@ -13,7 +13,7 @@ from fcnlab.data.augmentation import Placement
 from fcnlab.data.datasets.base import IGNORE
 from fcnlab.data.decoded import Decoded
 from fcnlab.data.windows import Window
-from fcnlab.kernels.build import library
+from fcnlab.kernels.build import load_library
 
 
 class _Sample(ctypes.Structure):
@@ -40,7 +40,7 @@ class _Crop(ctypes.Structure):
     )
 
 
-class Placer:
+class CropWriter:
     """Writes samples as crops of one size, normalised by one mean and deviation."""
 
     def __init__(
@@ -91,9 +91,9 @@ class Placer:
         return not failed
 
 
-def placer(
+def create_crop_writer(
     crop: tuple[int, int], fill: tuple[int, int, int], mean: Sequence[float], std: Sequence[float]
-) -> Placer | None:
+) -> CropWriter | None:
     """What writes crops; None where there is no compiler, or where its arithmetic has not the bits of torch's.
 
     Args:
@@ -102,10 +102,10 @@ def placer(
         mean: in grey levels, by channel.
         std: likewise.
     """
-    compiled = library("augment")
+    compiled = load_library("augment")
     if compiled is None or not _exact(compiled, mean, std):
         return None
-    return Placer(compiled, crop, fill, mean, std)
+    return CropWriter(compiled, crop, fill, mean, std)
 
 
 def _exact(compiled: ctypes.CDLL, mean: Sequence[float], std: Sequence[float]) -> bool:
@@ -114,6 +114,6 @@ def _exact(compiled: ctypes.CDLL, mean: Sequence[float], std: Sequence[float]) -
     label = torch.zeros(1, 256, dtype=torch.uint8)
     as_it_is = Placement(np.zeros(4), (1, 256), 0.0, Window(0, 0, 1, 256), None, False)
     found = torch.empty(1, 256, 3)
-    write = Placer(compiled, (1, 256), (0, 0, 0), mean, std)
+    write = CropWriter(compiled, (1, 256), (0, 0, 0), mean, std)
     expected = (levels.permute(1, 2, 0).float() - torch.tensor(mean)) / torch.tensor(std)
     return write(Decoded(levels, label), as_it_is, found, label.clone()) and torch.equal(found, expected)

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from fcnlab.data.datasets.fingerprint import cache_folder
-from fcnlab.processor import processor_flags
+from fcnlab.processor import get_processor_flags
 
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 """No -ffast-math: what is no number must stay so, or a divergence would not show."""
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 @cache
-def library(name: str) -> ctypes.CDLL | None:
+def load_library(name: str) -> ctypes.CDLL | None:
     """The library of `<name>.c` beside this file; None where there is no compiler or it does not take the source.
 
     It is compiled when it is first asked for, which takes a second or less, and found again by all processes of the
@@ -77,4 +77,4 @@ def _fingerprint(source: Path, compiler: str) -> str:
 
 def _processor() -> str:
     """The kind of processor, with what instructions it has."""
-    return f"{platform.system()} {platform.machine()} {platform.processor()} {processor_flags()}"
+    return f"{platform.system()} {platform.machine()} {platform.processor()} {get_processor_flags()}"

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fcnlab.data.datasets.base import IGNORE
-from fcnlab.kernels.build import library
-from fcnlab.kernels.switch import triton_available
+from fcnlab.kernels.build import load_library
+from fcnlab.kernels.switch import is_triton_available
 
 _SUFFIX = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 _TRITON = (torch.float32, torch.bfloat16, torch.float16)
@@ -57,14 +57,14 @@ def cross_entropy_(scores: Tensor, labels: Tensor, scales: Tensor, loss: PixelLo
     Raises:
         IndexError: a label is neither a class nor 255, on the CPU.
     """
-    if scores.dtype in _TRITON and scores.shape[1] <= _TRITON_CLASSES and triton_available(scores.device):
-        from fcnlab.kernels.triton_cross_entropy import launch
+    if scores.dtype in _TRITON and scores.shape[1] <= _TRITON_CLASSES and is_triton_available(scores.device):
+        from fcnlab.kernels.triton_cross_entropy import launch_cross_entropy
 
         assert scores.stride(2) == 1 and labels.is_contiguous() and scales.is_contiguous()
-        return launch(scores, labels, scales, loss)
-    compiled = library("cross_entropy") if scores.device.type == "cpu" and scores.dtype in _SUFFIX else None
+        return launch_cross_entropy(scores, labels, scales, loss)
+    compiled = load_library("cross_entropy") if scores.device.type == "cpu" and scores.dtype in _SUFFIX else None
     if compiled is None:
-        return plain(scores, labels, scales, loss)
+        return cross_entropy_fallback_(scores, labels, scales, loss)
     n, classes, pixels = scores.shape
     assert scores.stride(2) == 1 and labels.is_contiguous() and scales.is_contiguous()
     greatest = int(torch.where(labels == IGNORE, 0, labels).max())
@@ -95,7 +95,7 @@ class _Loss(ctypes.Structure):
     )
 
 
-def plain(scores: Tensor, labels: Tensor, scales: Tensor, loss: PixelLoss) -> Tensor:
+def cross_entropy_fallback_(scores: Tensor, labels: Tensor, scales: Tensor, loss: PixelLoss) -> Tensor:
     """Do the same as `cross_entropy_` with torch's operators, on any device."""
     logarithms = scores.float().log_softmax(1)
     counts = labels != IGNORE

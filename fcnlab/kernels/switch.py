@@ -10,26 +10,26 @@ from importlib.util import find_spec
 
 import torch
 
-VARIABLE = "FCNLAB_TRITON"
+TRITON_VARIABLE = "FCNLAB_TRITON"
 """Environment variable: 0 turns the Triton kernels off."""
 
-INTERPRET = "TRITON_INTERPRET"
+INTERPRET_VARIABLE = "TRITON_INTERPRET"
 """Triton's own variable: 1 runs kernels in its interpreter, also on CPU tensors; tests use it."""
 
 _log = logging.getLogger(__name__)
 
 
-def triton_available(device: torch.device) -> bool:
+def is_triton_available(device: torch.device) -> bool:
     """Return whether Triton kernels can run on tensors of a device.
 
     That is so on CUDA devices of compute capability 7.0 and newer where Triton is installed and finds a C compiler, and
     on the CPU under Triton's interpreter. `FCNLAB_TRITON=0` turns the kernels off everywhere.
     """
-    if os.environ.get(VARIABLE, "1") == "0" or not _installed():
+    if os.environ.get(TRITON_VARIABLE, "1") == "0" or not _installed():
         return False
     if device.type == "cuda":
         return _supported(device.index if device.index is not None else torch.cuda.current_device())
-    return os.environ.get(INTERPRET, "0") == "1"
+    return os.environ.get(INTERPRET_VARIABLE, "0") == "1"
 
 
 @cache

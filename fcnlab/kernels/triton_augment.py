@@ -1,6 +1,6 @@
 """Triton kernels that augment a whole batch on CUDA: colours, resize, crop, flip, padding and normalisation.
 
-Import this module only where `triton_available` is true. The twin in PyTorch operators is `fcnlab.data.batches.Plain`.
+Import this module only where `is_triton_available` is true; `fcnlab.data.batches.Plain` is the PyTorch fallback.
 Labels, and images whose colours do not change, have the values that it gives on the CPU, bit for bit: images are
 resized in the fixed-point arithmetic of `torch.ops.aten._upsample_bilinear2d_aa` for uint8 tensors, whose int16 weights
 are computed in float64. Colours follow torchvision's float32 operations one by one, including the fused multiply-adds
@@ -415,7 +415,7 @@ def _on(device: torch.device) -> AbstractContextManager[Any]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
-class BatchKernel:
+class BatchAugmenter:
     """Augments batches of one size on one device, without waiting for the device."""
 
     def __init__(self, augmentation: Augmentation, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -426,7 +426,7 @@ class BatchKernel:
             mean: in grey levels, by channel.
             std: likewise.
         """
-        assert supports(augmentation), "rotation and blur are not computed here"
+        assert supports_augmentation(augmentation), "rotation and blur are not computed here"
         self._augmentation = augmentation
         self._numbers = tuple(float(value) for value in (*mean, *std, *augmentation.fill))
 
@@ -528,6 +528,6 @@ class BatchKernel:
         return target
 
 
-def supports(augmentation: Augmentation) -> bool:
+def supports_augmentation(augmentation: Augmentation) -> bool:
     """Return whether the kernels compute everything that an augmentation may do."""
     return not augmentation.rotate and not augmentation.blur.probability

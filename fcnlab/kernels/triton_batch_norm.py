@@ -4,7 +4,7 @@ PyTorch's kernels for channels-last batch norm in half precision reach a fractio
 running statistics (frozen batch norm) their backward pass changes the layout. These read and write each tensor once a
 pass, apply the activation in the same pass, and add up in a fixed order, so that results repeat bit for bit.
 
-Import this module only where `triton_available` is true.
+Import this module only where `is_triton_available` is true.
 """
 
 from __future__ import annotations

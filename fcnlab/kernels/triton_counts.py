@@ -16,7 +16,7 @@ _STEPS = 16
 """A program counts `_BLOCK` pixels at a time, so many times."""
 
 
-def launch(predictions: Tensor, labels: Tensor, classes: int, *, masked: bool) -> Tensor:
+def count_pixels(predictions: Tensor, labels: Tensor, classes: int, *, masked: bool) -> Tensor:
     """Count the pixels of each class.
 
     Args:

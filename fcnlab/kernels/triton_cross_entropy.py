@@ -24,7 +24,7 @@ _ELEMENTS = 2048
 """Scores of one warp, where blocks are that large: 64 for each thread, of which it loads up to 16 bytes at a time."""
 
 
-def launch(scores: Tensor, labels: Tensor, scales: Tensor, loss: PixelLoss) -> Tensor:
+def launch_cross_entropy(scores: Tensor, labels: Tensor, scales: Tensor, loss: PixelLoss) -> Tensor:
     """Replace scores by the gradient of their summed loss, in place, and return the loss.
 
     The scores are read once and written once; softmax, loss and gradient are float32. The loss is summed in a fixed

@@ -20,7 +20,7 @@ _ELEMENTS = 2048
 """Elements of one program of 128 threads: each loads 16 bytes at a time and keeps all loads in flight together."""
 
 
-def supports(x: Tensor, kernel: Pair, stride: Pair, padding: Pair) -> bool:
+def supports_pooling(x: Tensor, kernel: Pair, stride: Pair, padding: Pair) -> bool:
     """Return whether `max_pool2d` can pool a tensor; otherwise `torch.nn.functional.max_pool2d` should.
 
     Args:

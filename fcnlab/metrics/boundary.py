@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fcnlab.metrics.confusion import Counts, part_counts
+from fcnlab.metrics.confusion import Counts, count_partial_areas
 
 DIAGONAL = 0.02
 """d as a fraction of the diagonal; the authors' choice for COCO and Cityscapes."""
@@ -32,12 +32,12 @@ DIAGONAL = 0.02
 IGNORE = 255
 
 
-def distance(height: int, width: int) -> int:
+def compute_boundary_width(height: int, width: int) -> int:
     """How many pixels deep a boundary is: 2 % of the diagonal, rounded as Python does, and 1 at least."""
     return max(1, round(DIAGONAL * float(np.hypot(height, width))))
 
 
-def boundaries(labels: Tensor, d: int) -> Tensor:
+def find_boundaries(labels: Tensor, d: int) -> Tensor:
     """Find the boundary pixels of labels on any device.
 
     Args:
@@ -68,7 +68,7 @@ def _over_windows(extreme: Callable[[Tensor, Tensor], Tensor], values: Tensor, s
     return values
 
 
-def boundary_counts(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
+def count_boundaries(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Count the boundary pixels of images of one shape, on the device of the labels and without waiting for it.
 
     Args:
@@ -81,15 +81,15 @@ def boundary_counts(predictions: Tensor, labels: Tensor, classes: int) -> Tensor
     """
     if labels.device.type == "cpu" and len(labels) > 1:  # one image at a time stays in the cache
         pairs = zip(predictions.split(1), labels.split(1), strict=True)
-        return torch.cat([boundary_counts(*pair, classes) for pair in pairs])
-    d = distance(*labels.shape[1:])
+        return torch.cat([count_boundaries(*pair, classes) for pair in pairs])
+    d = compute_boundary_width(*labels.shape[1:])
     predicted = predictions.masked_fill(labels == IGNORE, IGNORE)
     both = torch.cat((predicted, labels))
-    ours, truth = both.masked_fill(~boundaries(both, d), classes).chunk(2)
-    return part_counts(ours, truth, classes)
+    ours, truth = both.masked_fill(~find_boundaries(both, d), classes).chunk(2)
+    return count_partial_areas(ours, truth, classes)
 
 
-def image_boundary_counts(prediction: NDArray[np.uint8], label: NDArray[np.uint8], classes: int) -> Counts:
+def count_image_boundaries(prediction: NDArray[np.uint8], label: NDArray[np.uint8], classes: int) -> Counts:
     """Count the boundary pixels of one image, uint8 [H, W] twice -> int64 [C, 3]."""
     predictions, labels = (torch.from_numpy(np.ascontiguousarray(image))[None] for image in (prediction, label))
-    return boundary_counts(predictions, labels, classes)[0].numpy()
+    return count_boundaries(predictions, labels, classes)[0].numpy()

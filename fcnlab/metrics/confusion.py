@@ -21,14 +21,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fcnlab.kernels.switch import triton_available
+from fcnlab.kernels.switch import is_triton_available
 
 Counts = NDArray[np.int64]
 """[..., classes, 3]: intersection n_ii, prediction p_i and target t_i, in pixels."""
 
 
 @dataclass(frozen=True)
-class Figures:
+class Metrics:
     """What a split is scored; fractions of 1."""
 
     miou: float
@@ -38,17 +38,17 @@ class Figures:
     class_iou: tuple[float, ...]
 
 
-def image_counts(prediction: Tensor, label: Tensor, classes: int) -> Counts:
+def count_image(prediction: Tensor, label: Tensor, classes: int) -> Counts:
     """Count one image: predictions 0..C-1 and labels 0..C-1 or 255, both uint8 [H, W] -> int64 [C, 3]."""
-    return batch_counts(prediction[None], label[None], classes)[0]
+    return count_batch(prediction[None], label[None], classes)[0]
 
 
-def batch_counts(predictions: Tensor, labels: Tensor, classes: int) -> Counts:
-    """Return `area_counts` as an array, int64 [N, C, 3]."""
-    return area_counts(predictions, labels, classes).cpu().numpy()
+def count_batch(predictions: Tensor, labels: Tensor, classes: int) -> Counts:
+    """Return `count_areas` as an array, int64 [N, C, 3]."""
+    return count_areas(predictions, labels, classes).cpu().numpy()
 
 
-def area_counts(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
+def count_areas(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Count the pixels of each class in images of one shape, on the device of the labels.
 
     With Triton nothing synchronises with the host; elsewhere, ignored pixels are counted in a row of their own and left
@@ -62,15 +62,15 @@ def area_counts(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
     Returns:
         `Counts` as a tensor, int64 [N, C, 3].
     """
-    if triton_available(labels.device):
-        from fcnlab.kernels.triton_counts import launch
+    if is_triton_available(labels.device):
+        from fcnlab.kernels.triton_counts import count_pixels
 
-        return launch(predictions, labels, classes, masked=True)
-    return diagonal_and_sums(joint_counts(predictions, labels, classes, classes + 1)[:, :classes])
+        return count_pixels(predictions, labels, classes, masked=True)
+    return reduce_joint_counts(count_joint(predictions, labels, classes, classes + 1)[:, :classes])
 
 
-def part_counts(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Count as `area_counts`, where predictions and labels both may belong to no class.
+def count_partial_areas(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Count as `count_areas`, where predictions and labels both may belong to no class.
 
     Args:
         predictions: uint8 [N, H, W], 0..C, where C is no class.
@@ -80,14 +80,14 @@ def part_counts(predictions: Tensor, labels: Tensor, classes: int) -> Tensor:
     Returns:
         `Counts` as a tensor, int64 [N, C, 3].
     """
-    if triton_available(labels.device):
-        from fcnlab.kernels.triton_counts import launch
+    if is_triton_available(labels.device):
+        from fcnlab.kernels.triton_counts import count_pixels
 
-        return launch(predictions, labels, classes, masked=False)
-    return diagonal_and_sums(joint_counts(predictions, labels, classes + 1, classes + 1))[:, :classes]
+        return count_pixels(predictions, labels, classes, masked=False)
+    return reduce_joint_counts(count_joint(predictions, labels, classes + 1, classes + 1))[:, :classes]
 
 
-def joint_counts(predictions: Tensor, labels: Tensor, columns: int, rows: int) -> Tensor:
+def count_joint(predictions: Tensor, labels: Tensor, columns: int, rows: int) -> Tensor:
     """How many pixels of each image have which label and prediction: uint8 [N, H, W] twice -> int64 [N, rows, columns].
 
     Predictions are below `columns`; labels of `rows` - 1 and above share the last row. All images are counted in one
@@ -110,18 +110,18 @@ _SHORT = 2**15
 _LANES = 8
 
 
-def diagonal_and_sums(joint: Tensor) -> Tensor:
+def reduce_joint_counts(joint: Tensor) -> Tensor:
     """Return counts [N, C, 3] of a joint [N, C, C]: pixels that agree, that are predicted, that are labelled."""
     return torch.stack((joint.diagonal(dim1=1, dim2=2), joint.sum(1), joint.sum(2)), dim=2)
 
 
-def figures(counts: Counts) -> Figures:
+def compute_metrics(counts: Counts) -> Metrics:
     """The figures of a split from its counts [N, C, 3] or their sum [C, 3]."""
     total = np.asarray(counts, dtype=np.int64).reshape(-1, counts.shape[-2], 3).sum(0)
     hit, predicted, target = total.T.astype(np.float64)
     iou = _ratio(hit, predicted + target - hit)
     weight = _ratio(target, np.full_like(target, target.sum()))
-    return Figures(
+    return Metrics(
         miou=_mean(iou),
         pixel_acc=float(_ratio(hit.sum()[None], target.sum()[None])[0]),
         mean_acc=_mean(_ratio(hit, target)),

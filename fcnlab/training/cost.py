@@ -17,12 +17,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from fcnlab.models import FCN, Backbone, TransposedUpsampler
 
 
-def parameters(module: nn.Module, *, trainable: bool = False) -> int:
+def count_parameters(module: nn.Module, *, trainable: bool = False) -> int:
     """How many numbers a module holds as parameters; with `trainable`, those that learn."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
 
 
-def parts(model: FCN) -> dict[str, nn.Module]:
+def split_components(model: FCN) -> dict[str, nn.Module]:
     """A model's backbone, its head without what upsamples, and its upsamplers."""
     ups = [module for module in model.head.modules() if isinstance(module, TransposedUpsampler)]
     inside = {id(module) for up in ups for module in up.modules()}
@@ -31,7 +31,7 @@ def parts(model: FCN) -> dict[str, nn.Module]:
 
 
 @torch.no_grad()
-def gmacs(model: FCN, size: tuple[int, int], *, training: bool = False) -> float:
+def count_gmacs(model: FCN, size: tuple[int, int], *, training: bool = False) -> float:
     """Billions of multiply-accumulates of one forward of one image [1, 3, *size].
 
     With `training` an auxiliary head counts too, which is computed only then. Half of what torch's FlopCounterMode
@@ -50,7 +50,7 @@ def _without_numbers(model: FCN) -> FCN:
     return copy.deepcopy(model, {id(tensor): tensor.to("meta") for tensor in tensors})
 
 
-def activation_bytes(model: FCN, size: tuple[int, int]) -> int:
+def measure_activation_bytes(model: FCN, size: tuple[int, int]) -> int:
     """Bytes that a training step in float32 keeps of one image [1, 3, *size] for its backward pass."""
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     kept: dict[int, int] = {}
@@ -68,7 +68,7 @@ def activation_bytes(model: FCN, size: tuple[int, int]) -> int:
     return sum(kept.values())
 
 
-def receptive_field(backbone: Backbone, reduction: int, *, longest: int = 4096) -> int | None:
+def measure_receptive_field(backbone: Backbone, reduction: int, *, longest: int = 4096) -> int | None:
     """How many pixels in a column one feature of the map of a reduction sees; None for all that there are.
 
     Read off the gradient of one feature in a strip of an image, for a copy of the network in which nothing can cancel:
@@ -124,7 +124,7 @@ class Speed:
 
 
 @torch.inference_mode()
-def speed(model: FCN, size: tuple[int, int], *, batch: int = 8, repeats: int = 10) -> Speed:
+def measure_speed(model: FCN, size: tuple[int, int], *, batch: int = 8, repeats: int = 10) -> Speed:
     """Measure the forward pass in float32 where the model lies, after a pass that warms up."""
     with _evaluating(model):
         one, many = (_median_seconds(model, n, size, repeats) for n in (1, batch))

@@ -16,12 +16,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fcnlab.errors import ModelError
 
-PATIENCE = timedelta(days=7)
+TIMEOUT = timedelta(days=7)
 """How long a process waits for the others: as long as rank 0 may score. Who dies is noticed by other means."""
 
 
 @dataclass(frozen=True)
-class Group:
+class ProcessGroup:
     """The processes that train one model, as one of them sees it: its own rank among `size`; rank 0 leads."""
 
     rank: int = 0
@@ -64,17 +64,17 @@ class Group:
         return nn.parallel.DistributedDataParallel(module, static_graph=True)
 
 
-ALONE = Group()
+SINGLE_PROCESS = ProcessGroup()
 """A process that trains a model by itself."""
 
 
-def join(rank: int, size: int, meeting: Path) -> Group:
+def join_process_group(rank: int, size: int, meeting: Path) -> ProcessGroup:
     """Form a group of `size` processes, each with the GPU of its rank where there are GPUs.
 
     `meeting` is the file by which they find each other; nothing may be there before.
     """
     if size == 1:
-        return ALONE
+        return SINGLE_PROCESS
     gpus = torch.cuda.is_available()
     if gpus:
         torch.cuda.set_device(rank)
@@ -83,12 +83,12 @@ def join(rank: int, size: int, meeting: Path) -> Group:
         store=torch.distributed.FileStore(str(meeting), size),  # type: ignore[attr-defined]
         rank=rank,
         world_size=size,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
-    return Group(rank, size)
+    return ProcessGroup(rank, size)
 
 
-def share_statistics(model: nn.Module, group: Group, device: torch.device) -> None:
+def synchronize_batch_norm(model: nn.Module, group: ProcessGroup, device: torch.device) -> None:
     """Let every batch norm that trains see the whole batch: on GPUs by SyncBatchNorm, in the place of each.
 
     Raises:

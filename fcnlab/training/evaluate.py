@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from fcnlab.data.batches import normalised
 from fcnlab.data.decoded import Decoded, DecodedSplit
-from fcnlab.metrics.boundary import boundary_counts
-from fcnlab.metrics.confusion import Counts, area_counts
-from fcnlab.training.inference import predictions, scores_under
+from fcnlab.metrics.boundary import count_boundaries
+from fcnlab.metrics.confusion import Counts, count_areas
+from fcnlab.training.inference import compute_scores, predict_classes
 from fcnlab.training.protocol import Protocol
 
 Predictions = Callable[[int, Tensor], None]
@@ -123,11 +123,11 @@ def evaluate_split(
         images = _stacked([sample.image.movedim(0, -1) for _, sample in samples], device).movedim(-1, 1)
         labels = _stacked([sample.label for _, sample in samples], device)
         with autocast():
-            scores = scores_under(protocol, model, normalised(images, mean, std))
-        predicted = predictions(scores)
-        areas.append(area_counts(predicted, labels, classes))
+            scores = compute_scores(protocol, model, normalised(images, mean, std))
+        predicted = predict_classes(scores)
+        areas.append(count_areas(predicted, labels, classes))
         if boundaries:
-            edges.append(boundary_counts(predicted, labels, classes))
+            edges.append(count_boundaries(predicted, labels, classes))
         if on_prediction is not None:
             wanted = [i for i, index in enumerate(indices) if predictions_of is None or index in predictions_of]
             there = predicted.cpu() if wanted else predicted

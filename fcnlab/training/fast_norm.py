@@ -8,10 +8,10 @@ import torch
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
-from fcnlab.kernels.switch import triton_available
+from fcnlab.kernels.switch import is_triton_available
 
 
-def use_fast_batch_norm(model: nn.Module) -> None:
+def replace_batch_norm(model: nn.Module) -> None:
     """Let the batch norms of a model run by Triton kernels while it trains, in place.
 
     Parameters, buffers and their names stay as they are. Where a ReLU works in place on the output of a batch norm, as
@@ -52,7 +52,7 @@ def is_fast(x: Tensor) -> bool:
         and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
         and x.is_contiguous(memory_format=torch.channels_last)
         and x.numel() > 0
-        and triton_available(x.device)
+        and is_triton_available(x.device)
     )
 
 

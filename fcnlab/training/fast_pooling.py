@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcnlab.kernels.switch import triton_available
+from fcnlab.kernels.switch import is_triton_available
 
 
 def replace_max_pooling(model: nn.Module, *, deterministic: bool) -> None:
@@ -54,10 +54,10 @@ class MaxPool2d(nn.MaxPool2d):
             return super().forward(input)
         kernel, stride, padding = map(_pair, (self.kernel_size, self.stride, self.padding))
         # torch.compile generates kernels of its own.
-        if not torch.compiler.is_compiling() and triton_available(input.device):
+        if not torch.compiler.is_compiling() and is_triton_available(input.device):
             from fcnlab.kernels import triton_max_pool  # imports triton, which need not be installed
 
-            if triton_max_pool.supports(input, kernel, stride, padding):
+            if triton_max_pool.supports_pooling(input, kernel, stride, padding):
                 return triton_max_pool.max_pool2d(input, kernel, stride, padding, self.ceil_mode)
         if self.deterministic:
             pooled: Tensor = _RepeatableMaxPool.apply(input, kernel, stride, padding, self.ceil_mode)

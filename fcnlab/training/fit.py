@@ -17,14 +17,14 @@ from torch.optim import Optimizer
 
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.models import FCN
-from fcnlab.training.distributed import ALONE, Group
+from fcnlab.training.distributed import SINGLE_PROCESS, ProcessGroup
 from fcnlab.training.fused_loss import FusedUpsampleLoss
 from fcnlab.training.losses import Loss
-from fcnlab.training.optim import MovingAverage, Schedule, set_rates
-from fcnlab.training.step import Backward, Objective, make_backward
+from fcnlab.training.optim import MovingAverage, Schedule, set_learning_rates
+from fcnlab.training.step import Backward, Objective, create_backward
 
 
-class Diverged(RuntimeError):
+class DivergenceError(RuntimeError):
     """The loss is no longer a number."""
 
 
@@ -53,7 +53,7 @@ def fit(
     accumulate: int = 1,
     clip_norm: float | None = None,
     average: MovingAverage | None = None,
-    group: Group = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
     scaler: GradScaler | None = None,
     capturable: bool = False,
     compiled: bool = False,
@@ -82,20 +82,20 @@ def fit(
         compiled: whether `torch.compile` compiles the network's forward and backward pass.
 
     Raises:
-        Diverged: the loss of an epoch is infinite or not a number.
+        DivergenceError: the loss of an epoch is infinite or not a number.
     """
     device = next(model.parameters()).device
     learned = [parameter for some in optimizer.param_groups for parameter in some["params"]]
     objective = group.parallel(Objective(model, loss, autocast, compiled=compiled))
     eager = Backward(objective, loss, learned, parts=accumulate, group=group, scaler=scaler)
-    backward = make_backward(eager, device, capturable=capturable and scaler is None and group.size == 1)
+    backward = create_backward(eager, device, capturable=capturable and scaler is None and group.size == 1)
     for epoch in range(start, epochs):
         began = time.perf_counter()
         model.train()
         with _own_stream(device):
             total, images_seen = torch.zeros((), dtype=torch.float64, device=device), 0
             for step, (images, labels) in enumerate(batches.epoch(epoch), start=epoch * batches.steps):
-                set_rates(optimizer, factor(step))
+                set_learning_rates(optimizer, factor(step))
                 value = backward(images, labels)
                 _update(optimizer, learned, clip_norm, scaler)
                 if average is not None:
@@ -105,7 +105,7 @@ def fit(
             total = group.sum(total)
             mean = float(total) / batches.steps
         if not math.isfinite(mean):
-            raise Diverged(f"the loss of epoch {epoch + 1} is {mean}; a smaller learning rate may help")
+            raise DivergenceError(f"the loss of epoch {epoch + 1} is {mean}; a smaller learning rate may help")
         rate = optimizer.defaults["lr"] * factor((epoch + 1) * batches.steps - 1)
         after_epoch(Epoch(epoch + 1, mean, rate, images_seen, time.perf_counter() - began))
 

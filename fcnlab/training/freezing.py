@@ -12,7 +12,7 @@ from fcnlab.errors import ModelError
 from fcnlab.models import Backbone
 
 
-def hold_batch_norm(backbone: Backbone, mode: Literal["train", "eval", "frozen"]) -> None:
+def set_batch_norm_mode(backbone: Backbone, mode: Literal["train", "eval", "frozen"]) -> None:
     """`eval` keeps the running statistics of every batch norm; `frozen` its scale and shift as well."""
     if mode == "train":
         return
@@ -23,7 +23,7 @@ def hold_batch_norm(backbone: Backbone, mode: Literal["train", "eval", "frozen"]
     backbone.still += norms
 
 
-def freeze(backbone: Backbone, through: int | None = None) -> None:
+def freeze_backbone(backbone: Backbone, through: int | None = None) -> None:
     """Freeze the backbone up to its map of reduction `through`, or all of it: parameters, statistics, dropout.
 
     Raises:

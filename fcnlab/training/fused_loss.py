@@ -30,19 +30,19 @@ from fcnlab.kernels.cross_entropy import PixelLoss, cross_entropy_
 from fcnlab.models import TransposedUpsampler
 from fcnlab.models.heads import CoarseHead, Head
 from fcnlab.models.upsampler import corners
-from fcnlab.training.distributed import ALONE, Group
+from fcnlab.training.distributed import SINGLE_PROCESS, ProcessGroup
 from fcnlab.training.losses import Loss
 
-PIXELS = 128
+MIN_TILE_PIXELS = 128
 """The least number of pixels of a block in one tile on the CPU; elsewhere a tile has whole blocks."""
-NUMBERS = {"cpu": 2**20, "cuda": 2**28}
+MAX_TILE_SCORES = {"cpu": 2**20, "cuda": 2**28}
 """The largest number of scores of one tile, by device: on the CPU they should stay in its cache, on CUDA they take
 512 MB in bfloat16 and 1 GB in float32."""
 _ALIGNED = 8
 """On CUDA, half-precision products run on all tensor cores where rows are a multiple of 16 bytes."""
 
 
-def fusible(loss: Loss, head: Head) -> bool:
+def can_fuse(loss: Loss, head: Head) -> bool:
     """Whether the loss can be taken of the coarse scores of a head: the one place where this is decided.
 
     It can where every pixel's loss is its own, there are no auxiliary scores, and the head ends in a transposed
@@ -67,10 +67,10 @@ class FusedUpsampleLoss:
     def __init__(self, loss: Loss, head: CoarseHead) -> None:
         """
         Args:
-            loss: one that is `fusible` with the head.
+            loss: one that is compatible (`can_fuse`) with the head.
             head: whose last upsampling this is.
         """
-        assert isinstance(head.upsample, TransposedUpsampler), "it is fusible"
+        assert isinstance(head.upsample, TransposedUpsampler), "can_fuse has checked it"
         self.loss, self.upsample, self.offset = loss, head.upsample, head.offset
         self.groups = _groups(head.upsample)
 
@@ -90,7 +90,7 @@ class FusedUpsampleLoss:
         value: Tensor = _UpsampleCrossEntropy.apply(windows, kernels, in_blocks, factors, pixel, scores.dtype)
         return value
 
-    def share(self, part: Tensor, whole: Tensor, group: Group = ALONE) -> Tensor | float:
+    def share(self, part: Tensor, whole: Tensor, group: ProcessGroup = SINGLE_PROCESS) -> Tensor | float:
         """As `Loss.share`."""
         return self.loss.share(part, whole, group)
 
@@ -111,7 +111,7 @@ def _rows(s: int, device: torch.device) -> int:
     """Return how many of the s rows of a block make a tile: on the CPU, as few as have `PIXELS` pixels."""
     if device.type != "cpu":
         return s
-    return next((rows for rows in range(1, s) if s % rows == 0 and rows * s >= PIXELS), s)
+    return next((rows for rows in range(1, s) if s % rows == 0 and rows * s >= MIN_TILE_PIXELS), s)
 
 
 def _matrices(upsample: TransposedUpsampler, groups: int, windows: Tensor, rows: int) -> tuple[Tensor, Tensor]:
@@ -191,7 +191,7 @@ class _UpsampleCrossEntropy(torch.autograd.Function):
         groups, positions, k = windows.shape
         pixels = labels.shape[2]
         each = kernels.shape[3] // pixels  # classes of a group
-        chunk = max(1, NUMBERS.get(windows.device.type, NUMBERS["cuda"]) // (groups * each * pixels))
+        chunk = max(1, MAX_TILE_SCORES.get(windows.device.type, MAX_TILE_SCORES["cuda"]) // (groups * each * pixels))
         chunks = [slice(i, i + chunk) for i in range(0, positions, chunk)]
         unit: Tensor | None = None
         if precision == torch.float16:

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 
 from fcnlab.errors import RunError
-from fcnlab.processor import processor_flags, processor_name
+from fcnlab.processor import get_processor_flags, get_processor_name
 from fcnlab.settings import DEVICE_VARIABLE
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -25,7 +25,7 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
-def device(index: int = 0) -> torch.device:
+def select_device(index: int = 0) -> torch.device:
     """Return the device to train on.
 
     Args:
@@ -68,13 +68,13 @@ def resolve_precision(wanted: str, on: torch.device) -> Precision:
 
 
 def _cpu_multiplies_bf16() -> bool:
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "bf16" in processor_flags()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "bf16" in get_processor_flags()
 
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def autocast(on: torch.device, precision: Precision) -> Callable[[], AbstractContextManager[object]]:
+def create_autocast(on: torch.device, precision: Precision) -> Callable[[], AbstractContextManager[object]]:
     """Return a context in which the forward pass runs at this precision; weights and losses stay float32.
 
     It also switches TF32 in float32 convolutions and matrix products on for `tf32`, and off for all others: PyTorch
@@ -87,12 +87,12 @@ def autocast(on: torch.device, precision: Precision) -> Callable[[], AbstractCon
     return partial(torch.autocast, on.type, dtype=_AUTOCAST[precision]) if precision in _AUTOCAST else nullcontext
 
 
-def grad_scaler(on: torch.device, precision: Precision) -> torch.amp.GradScaler | None:
+def create_grad_scaler(on: torch.device, precision: Precision) -> torch.amp.GradScaler | None:
     """Return the loss scaler that fp16 training needs (Micikevicius et al., ICLR 2018); None for other precisions."""
     return torch.amp.GradScaler(on.type) if precision == "fp16" else None
 
 
-def repeatable(on: torch.device, *, deterministic: bool = False) -> bool:
+def configure_determinism(on: torch.device, *, deterministic: bool = False) -> bool:
     """Make results repeat bit for bit: always on the CPU, on CUDA where `deterministic` asks for it.
 
     On CUDA that restricts cuDNN, cuBLAS and PyTorch to deterministic algorithms, which are slower; an operator that
@@ -111,11 +111,11 @@ def repeatable(on: torch.device, *, deterministic: bool = False) -> bool:
     return repeats
 
 
-def name(on: torch.device) -> str:
+def get_device_name(on: torch.device) -> str:
     """What people call the device, such as `NVIDIA H200` or `AMD EPYC (2 threads)`."""
     if on.type == "cuda":
         return torch.cuda.get_device_name(on)
-    return f"{processor_name()} ({torch.get_num_threads()} threads)"
+    return f"{get_processor_name()} ({torch.get_num_threads()} threads)"
 
 
 _OUT_OF_MEMORY = (
@@ -132,13 +132,13 @@ _OUT_OF_MEMORY = (
 """Parts of the messages with which PyTorch and the libraries below it report that memory ran out."""
 
 
-def out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error, or the one that it was raised from, reports that the device or the machine is full."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     if isinstance(error, RuntimeError) and any(part.lower() in str(error).lower() for part in _OUT_OF_MEMORY):
         return True
-    return error.__cause__ is not None and out_of_memory(error.__cause__)
+    return error.__cause__ is not None and is_out_of_memory(error.__cause__)
 
 
 def reset_peak_memory(on: torch.device) -> None:
@@ -148,7 +148,7 @@ def reset_peak_memory(on: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(on)
 
 
-def peak_memory(on: torch.device) -> int:
+def get_peak_memory(on: torch.device) -> int:
     """Bytes of the device that this process has had in use at most; on the CPU, of the machine's memory."""
     if on.type == "cuda":
         return torch.cuda.max_memory_allocated(on)
@@ -156,7 +156,7 @@ def peak_memory(on: torch.device) -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def keep_freed_memory(*, sparingly: bool = False) -> None:
+def retain_freed_memory(*, sparingly: bool = False) -> None:
     """Ask glibc to keep large freed blocks instead of returning them to the system at every step.
 
     Otherwise each training step faults its activations in anew; keeping them makes a step on the CPU a quarter to

@@ -15,7 +15,7 @@ Model = Callable[[Tensor], Tensor]
 """Normalised images [B, 3, H, W] to scores (logits) [B, C, H, W]."""
 
 
-def scores_under(protocol: Protocol, model: Model, images: Tensor) -> Tensor:
+def compute_scores(protocol: Protocol, model: Model, images: Tensor) -> Tensor:
     """Scores [B, C, H, W] of normalised images [B, 3, H, W], whose greatest is the prediction.
 
     Without augmentation they are the model's, averaged where windows overlap. With it they are probabilities: the
@@ -74,7 +74,7 @@ def _laid_out(model: Model, images: Tensor) -> Tensor:
     return model(images.contiguous(memory_format=torch.channels_last))
 
 
-def predictions(scores: Tensor) -> Tensor:
+def predict_classes(scores: Tensor) -> Tensor:
     """The class of greatest score at each pixel, the first where several are equal: [B, C, H, W] -> uint8 [B, H, W].
 
     As `scores.argmax(1)`, which on the CPU takes up to seven times as long: torch's maximum and comparison use vector

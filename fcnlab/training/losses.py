@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fcnlab.data.datasets.base import IGNORE
 from fcnlab.data.inspection import stats
-from fcnlab.training.distributed import ALONE, Group
+from fcnlab.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 Reduction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(losses [B, H, W], 0 where ignored; labels [B, H, W]; class weights [C] or None) -> a scalar."""
@@ -25,12 +25,14 @@ Reduction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 def pixel_mean(losses: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """Mean over all counted pixels of the batch, weighted by class; 0 where none counts."""
-    return losses.sum() / _at_least_one(counted(labels, class_weights).sum())
+    return losses.sum() / _at_least_one(compute_pixel_weights(labels, class_weights).sum())
 
 
 def image_mean_sum(losses: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """Mean over each image's counted pixels, summed over the batch: d2l, chapter 14.11."""
-    return (losses.flatten(1).sum(1) / _at_least_one(counted(labels, class_weights).flatten(1).sum(1))).sum()
+    return (
+        losses.flatten(1).sum(1) / _at_least_one(compute_pixel_weights(labels, class_weights).flatten(1).sum(1))
+    ).sum()
 
 
 def pixel_sum(losses: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:  # noqa: ARG001
@@ -43,7 +45,7 @@ REDUCTIONS: Mapping[str, Reduction] = MappingProxyType(
 )
 
 
-def counted(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+def compute_pixel_weights(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """How much each pixel of [B, H, W] counts: 0 where ignored, else 1 or the weight of its class."""
     counts = labels != IGNORE
     if class_weights is None:
@@ -91,7 +93,7 @@ class Loss:
         """With what each image's cross entropies are multiplied before they are added up: float32 [B]."""
         if self.reduction == "pixel_sum":
             return torch.full((len(labels),), self.weight, device=labels.device)
-        counts = counted(labels, self.class_weights).flatten(1).sum(1)
+        counts = compute_pixel_weights(labels, self.class_weights).flatten(1).sum(1)
         if self.reduction == "pixel_mean":
             counts = counts.sum().expand(len(labels))
         return self.weight / _at_least_one(counts)
@@ -132,7 +134,7 @@ class Loss:
                 losses = torch.where(labels != IGNORE, losses, 0)
         return REDUCTIONS[self.reduction](losses, labels, self.class_weights)
 
-    def share(self, part: Tensor, whole: Tensor, group: Group = ALONE) -> Tensor | float:
+    def share(self, part: Tensor, whole: Tensor, group: ProcessGroup = SINGLE_PROCESS) -> Tensor | float:
         """What the loss of a part of a batch is multiplied with, so that the parts add up to the whole.
 
         Each process of a group has its share of the `whole`, and the parts of all of them add up. Exact for the cross
@@ -141,7 +143,9 @@ class Loss:
         if self.weight and REDUCTIONS[self.reduction] is not pixel_mean:
             return 1.0
         weights = self.class_weights if self.weight else None
-        return counted(part, weights).sum() / _at_least_one(group.sum(counted(whole, weights).sum()))
+        return compute_pixel_weights(part, weights).sum() / _at_least_one(
+            group.sum(compute_pixel_weights(whole, weights).sum())
+        )
 
 
 def _true_probability(scores: Tensor, labels: Tensor) -> Tensor:
@@ -231,7 +235,7 @@ def _library() -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Te
     return DiceLoss("multiclass", ignore_index=IGNORE), LovaszLoss("multiclass", ignore_index=IGNORE)
 
 
-def median_frequency(labels: Iterable[Tensor], classes: int) -> Tensor:
+def compute_class_weights(labels: Iterable[Tensor], classes: int) -> Tensor:
     """Class weights float32 [classes] by `data.inspection.stats.median_frequency`, of at least one image's labels."""
     counts = [torch.bincount(label[label != IGNORE].long(), minlength=classes).cpu().numpy() for label in labels]
     return torch.from_numpy(stats.median_frequency(np.stack(counts))).float()

@@ -29,12 +29,12 @@ OPTIMIZERS: Mapping[str, type[Optimizer]] = {
 }
 """torch's optimisers by the names that recipes give them."""
 
-FUSED = ("sgd", "adam", "adamw")
+FUSED_OPTIMIZERS = ("sgd", "adam", "adamw")
 """The optimisers that have fused CUDA kernels."""
 
 
 @dataclass(frozen=True)
-class Factors:
+class LrFactors:
     """Factors on the learning rate: one for each part, and one more for the biases of convolutions in any part."""
 
     backbone: float = 1.0
@@ -43,13 +43,13 @@ class Factors:
     bias: float = 1.0
 
 
-def optimizer(
+def create_optimizer(
     name: str,
     model: FCN,
     *,
     lr: float,
     weight_decay: float,
-    factors: Factors = Factors(),
+    factors: LrFactors = LrFactors(),
     decay: Literal["all", "weights"] = "all",
     **options: Any,
 ) -> Optimizer:
@@ -61,12 +61,12 @@ def optimizer(
         {"params": parameters, "lr": factor * lr, "weight_decay": weight_decay if decays else 0.0}
         for (factor, decays), parameters in _groups(model, factors, decay).items()
     ]
-    if name in FUSED and next(model.parameters()).is_cuda:
+    if name in FUSED_OPTIMIZERS and next(model.parameters()).is_cuda:
         options["fused"] = True
     return OPTIMIZERS[name](groups, lr=lr, weight_decay=weight_decay, **options)  # type: ignore[call-arg]
 
 
-def _groups(model: FCN, factors: Factors, decay: str) -> dict[tuple[float, bool], list[nn.Parameter]]:
+def _groups(model: FCN, factors: LrFactors, decay: str) -> dict[tuple[float, bool], list[nn.Parameter]]:
     """The parameters that learn by (factor on the learning rate, whether they decay)."""
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for part, module, name, parameter in _learned(model):
@@ -90,7 +90,7 @@ def _learned(model: FCN) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
                 yield part, module, name, parameter
 
 
-def schedule(
+def create_schedule(
     name: str,
     *,
     steps: int,
@@ -119,7 +119,7 @@ def schedule(
     return factor
 
 
-def set_rates(optimizer: Optimizer, factor: float) -> None:
+def set_learning_rates(optimizer: Optimizer, factor: float) -> None:
     """Set every group's learning rate to its initial one times `factor`."""
     for group in optimizer.param_groups:
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor

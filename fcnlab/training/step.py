@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from fcnlab.models import FCN
-from fcnlab.training.distributed import Group
+from fcnlab.training.distributed import ProcessGroup
 from fcnlab.training.fused_loss import FusedUpsampleLoss
 from fcnlab.training.losses import Loss
 
-GRAPHS = "FCNLAB_CUDA_GRAPHS"
+CUDA_GRAPHS_VARIABLE = "FCNLAB_CUDA_GRAPHS"
 """Environment variable: 0 launches every kernel of a training step by itself instead of replaying a CUDA graph."""
 
-WARM_UP = 3
+WARMUP_STEPS = 3
 """Steps that run operator by operator before the graph is captured: libraries initialise themselves in them."""
 
 
@@ -72,7 +72,7 @@ class Backward:
         parameters: Sequence[nn.Parameter],
         *,
         parts: int,
-        group: Group,
+        group: ProcessGroup,
         scaler: torch.amp.GradScaler | None,
     ) -> None:
         """
@@ -129,7 +129,7 @@ class GraphedBackward:
         """Return the loss of a batch; with the graph, in a tensor that the next call writes over."""
         if self._graph is None:
             self._steps += 1
-            if self._steps != WARM_UP + 1 or not self._capture(images, labels):
+            if self._steps != WARMUP_STEPS + 1 or not self._capture(images, labels):
                 return self._backward(images, labels)
         assert self._graph is not None
         self._images.copy_(images)
@@ -156,7 +156,7 @@ class GraphedBackward:
         return True
 
 
-def make_backward(backward: Backward, device: torch.device, *, capturable: bool) -> Backward | GraphedBackward:
+def create_backward(backward: Backward, device: torch.device, *, capturable: bool) -> Backward | GraphedBackward:
     """Return what computes the gradients of a training on this device.
 
     Args:
@@ -164,6 +164,6 @@ def make_backward(backward: Backward, device: torch.device, *, capturable: bool)
         device: the device that trains.
         capturable: whether nothing in a step waits for the host or depends on values there.
     """
-    if device.type == "cuda" and capturable and os.environ.get(GRAPHS, "1") != "0":
+    if device.type == "cuda" and capturable and os.environ.get(CUDA_GRAPHS_VARIABLE, "1") != "0":
         return GraphedBackward(backward)
     return backward

@@ -21,20 +21,20 @@ from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.base import Dataset
 from fcnlab.data.decoded import DecodedSplit, open_decoded
 from fcnlab.errors import ModelError, nearest
-from fcnlab.kernels.build import KERNELS, library
-from fcnlab.kernels.switch import triton_available
+from fcnlab.kernels.build import KERNELS, load_library
+from fcnlab.kernels.switch import is_triton_available
 from fcnlab.models import FCN, HEADS, Backbone, Interpolation, PaperBackbone, TimmBackbone, TransposedUpsampler
 from fcnlab.models.backbones.base import load_weights
 from fcnlab.models.backbones.timm import find_fit
 from fcnlab.models.heads import CoarseHead, Head
-from fcnlab.seeding import stream
+from fcnlab.seeding import derive_seed
 from fcnlab.training import optim
-from fcnlab.training.distributed import ALONE, Group, share_statistics
-from fcnlab.training.fast_norm import use_fast_batch_norm
+from fcnlab.training.distributed import SINGLE_PROCESS, ProcessGroup, synchronize_batch_norm
+from fcnlab.training.fast_norm import replace_batch_norm
 from fcnlab.training.fast_pooling import replace_max_pooling
-from fcnlab.training.freezing import freeze, hold_batch_norm
-from fcnlab.training.fused_loss import FusedUpsampleLoss, fusible
-from fcnlab.training.losses import Loss, median_frequency
+from fcnlab.training.freezing import freeze_backbone, set_batch_norm_mode
+from fcnlab.training.fused_loss import FusedUpsampleLoss, can_fuse
+from fcnlab.training.losses import Loss, compute_class_weights
 from fcnlab.training.optim import MovingAverage
 
 
@@ -64,11 +64,11 @@ def build_model(variant: Variant, classes: int, seed: int, weights_file: Path | 
             be dilated, or there is no such head.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream(seed, "backbone"))
+        torch.manual_seed(derive_seed(seed, "backbone"))
         backbone = _backbone(variant)
         if weights_file is not None:
             load_weights(backbone, weights_file)
-        torch.manual_seed(stream(seed, "head"))
+        torch.manual_seed(derive_seed(seed, "head"))
         head = build_head(variant, backbone, classes)
     return FCN(backbone, head)
 
@@ -83,7 +83,7 @@ def prepare(variant: Variant) -> None:
     if spec.timm is not None:
         find_fit(spec.timm, variant.head.output_stride)
     for kernel in KERNELS:
-        library(kernel)
+        load_library(kernel)
 
 
 def _backbone(variant: Variant) -> Backbone:
@@ -149,7 +149,7 @@ def build_training(
     split: str,
     seed: int,
     device: torch.device,
-    group: Group = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
     sharing: int = 1,
 ) -> Training:
     """Build what trains `model` by `recipe`, and freeze what of the model the recipe keeps as it is.
@@ -178,10 +178,10 @@ def build_training(
     if device.type == "cuda" and (recipe.deterministic or not recipe.compile):
         replace_max_pooling(model, deterministic=recipe.deterministic)
     # torch.compile has kernels of its own, several devices need SyncBatchNorm, and recomputation its own counting.
-    if not recipe.compile and group.size == 1 and recipe.recompute == "none" and triton_available(device):
-        use_fast_batch_norm(model)
+    if not recipe.compile and group.size == 1 and recipe.recompute == "none" and is_triton_available(device):
+        replace_batch_norm(model)
     _freeze(recipe, model.backbone)
-    share_statistics(model, group, device)
+    synchronize_batch_norm(model, group, device)
     if recipe.recompute != "none":
         model.backbone.recompute(_through(recipe.recompute))
     return Training(
@@ -196,9 +196,9 @@ def build_training(
 
 
 def _freeze(recipe: Recipe, backbone: Backbone) -> None:
-    hold_batch_norm(backbone, recipe.batch_norm)
+    set_batch_norm_mode(backbone, recipe.batch_norm)
     if recipe.freeze != "none":
-        freeze(backbone, _through(recipe.freeze))
+        freeze_backbone(backbone, _through(recipe.freeze))
 
 
 def _through(part: str) -> int | None:
@@ -211,20 +211,20 @@ def _loss(
 ) -> Loss | FusedUpsampleLoss:
     spec, weights = recipe.loss, None
     if spec.class_weights == "median_frequency":
-        weights = median_frequency((split[i].label for i in range(len(split))), classes).to(device)
+        weights = compute_class_weights((split[i].label for i in range(len(split))), classes).to(device)
     given = spec.model_dump(exclude={"name", "class_weights", "ohem"})
     ohem = (spec.ohem.threshold, spec.ohem.keep) if spec.ohem is not None else None
     loss = Loss(class_weights=weights, ohem=ohem, **given)
-    if recipe.fused == "auto" and fusible(loss, model.head):
+    if recipe.fused == "auto" and can_fuse(loss, model.head):
         return FusedUpsampleLoss(loss, cast(CoarseHead, model.head))
     return loss
 
 
 def _schedule(spec: ScheduleConfig, epochs: int, steps: int) -> optim.Schedule:
     given = spec.model_dump(exclude={"warmup_epochs"})
-    return optim.schedule(steps=epochs * steps, warmup=round(spec.warmup_epochs * steps), **given)
+    return optim.create_schedule(steps=epochs * steps, warmup=round(spec.warmup_epochs * steps), **given)
 
 
 def _optimizer(recipe: Recipe, model: FCN) -> Optimizer:
-    factors = optim.Factors(**recipe.lr_factors.model_dump())
-    return optim.optimizer(model=model, factors=factors, decay=recipe.decay, **recipe.optimizer.model_dump())
+    factors = optim.LrFactors(**recipe.lr_factors.model_dump())
+    return optim.create_optimizer(model=model, factors=factors, decay=recipe.decay, **recipe.optimizer.model_dump())

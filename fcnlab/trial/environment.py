@@ -33,7 +33,7 @@ def environment(
     """
     on_gpu = device.type == "cuda"
     return Environment(
-        device=hardware.name(device),
+        device=hardware.get_device_name(device),
         precision=precision,
         threads=torch.get_num_threads(),
         repeatable=repeatable,

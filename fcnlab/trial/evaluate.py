@@ -129,7 +129,7 @@ def rescore(
     digest = file_digest(weights)
     file = scores_file(finished, protocol, choice, target, out)
     arrays = file.with_suffix(".npz")
-    device = hardware.device()
+    device = hardware.select_device()
     precision = hardware.resolve_precision(finished.trial.recipe.precision, device)
     known = _read(file)
     if known is not None and arrays.is_file():
@@ -158,7 +158,7 @@ def rescore(
         data=data,
         scores=scores(split if target else plain.split, choice, plain.epoch, counted["counts"], counted["boundary"]),
         seconds_per_image=seconds,
-        device=hardware.name(device),
+        device=hardware.get_device_name(device),
         precision=precision,
         threads=torch.get_num_threads(),
         ended=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -221,7 +221,7 @@ def _score(
         mean=model.backbone.mean,
         std=model.backbone.std,
         device=device,
-        autocast=hardware.autocast(device, precision),
+        autocast=hardware.create_autocast(device, precision),
         boundaries=True,
         progress=told,
         protocol=protocol,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from fcnlab.metrics.confusion import Counts, figures
+from fcnlab.metrics.confusion import Counts, compute_metrics
 from fcnlab.trial.record import Choice, Scores
 
 
 def scores(split: str, choice: Choice, epoch: int, counts: Counts, boundary: Counts) -> Scores:
     """The figures of a split's counts [N, C, 3] and of the counts of its boundaries."""
-    of = figures(counts)
+    of = compute_metrics(counts)
     return Scores(
         split=split,
         choice=choice,
@@ -21,7 +21,7 @@ def scores(split: str, choice: Choice, epoch: int, counts: Counts, boundary: Cou
         mean_acc=number(of.mean_acc),
         fw_iou=number(of.fw_iou),
         class_iou=tuple(map(number, of.class_iou)),
-        boundary_iou=number(figures(boundary).miou),
+        boundary_iou=number(compute_metrics(boundary).miou),
     )
 
 

@@ -23,12 +23,12 @@ from fcnlab.metrics import confusion
 from fcnlab.models import FCN
 from fcnlab.models.backbones.base import read_state
 from fcnlab.models.fcn import take_over
-from fcnlab.seeding import stream
+from fcnlab.seeding import derive_seed
 from fcnlab.settings import CHECKPOINT_EVERY
 from fcnlab.training import cost, hardware
-from fcnlab.training.distributed import Group, join
+from fcnlab.training.distributed import ProcessGroup, join_process_group
 from fcnlab.training.evaluate import Predictions, SplitCounts, evaluate_split
-from fcnlab.training.fit import Diverged, Epoch, fit
+from fcnlab.training.fit import DivergenceError, Epoch, fit
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.build import Training, build_model, build_training
 from fcnlab.trial.checkpoint import Checkpoints
@@ -120,7 +120,7 @@ def _outcome(
     None where it was paused, and where another process, that of rank 0, has the record.
     """
     try:
-        group = join(rank, devices, folder.meeting)
+        group = join_process_group(rank, devices, folder.meeting)
         run = _Run(trial, lab, folder, options, group)
         run.train()
         return run.record() if group.leads else None
@@ -148,9 +148,9 @@ def _last_weights(lab: Lab, key: str) -> dict[str, Tensor]:
 
 def cause_of(error: Exception) -> Cause:
     """Why a trial failed, as far as the error tells."""
-    if isinstance(error, Diverged):
+    if isinstance(error, DivergenceError):
         return "diverged"
-    return "out_of_memory" if hardware.out_of_memory(error) else "exception"
+    return "out_of_memory" if hardware.is_out_of_memory(error) else "exception"
 
 
 def failed(trial: Trial, cause: Cause, error: Exception) -> Record:
@@ -190,16 +190,18 @@ class _Run:
     In a group of processes all train; rank 0 alone scores and writes.
     """
 
-    def __init__(self, trial: Trial, lab: Lab, folder: RunFolder, options: _RunOptions, group: Group) -> None:
+    def __init__(self, trial: Trial, lab: Lab, folder: RunFolder, options: _RunOptions, group: ProcessGroup) -> None:
         self.trial = trial
         self.options = options
         self.group = group
         self.folder = folder
-        self.device = hardware.device(group.rank)
+        self.device = hardware.select_device(group.rank)
         self.precision = hardware.resolve_precision(trial.recipe.precision, self.device)
-        self.autocast: Callable[[], AbstractContextManager[object]] = hardware.autocast(self.device, self.precision)
-        self.scaler = hardware.grad_scaler(self.device, self.precision)
-        self.repeatable = hardware.repeatable(self.device, deterministic=trial.recipe.deterministic)
+        self.autocast: Callable[[], AbstractContextManager[object]] = hardware.create_autocast(
+            self.device, self.precision
+        )
+        self.scaler = hardware.create_grad_scaler(self.device, self.precision)
+        self.repeatable = hardware.configure_determinism(self.device, deterministic=trial.recipe.deterministic)
         hardware.reset_peak_memory(self.device)
         self.dataset = lab.dataset(trial.dataset)
         self.classes = len(self.dataset.classes)
@@ -217,7 +219,7 @@ class _Run:
         if self.trial.start is not None:
             take_over(model, _last_weights(lab, self.trial.start))
         # What is drawn while training (dropout) has a stream of its own, whatever the initialisation drew.
-        torch.manual_seed(stream(self.trial.seed, "training"))
+        torch.manual_seed(derive_seed(self.trial.seed, "training"))
         return model.to(self.device).to(memory_format=torch.channels_last)
 
     def train(self) -> None:
@@ -286,7 +288,7 @@ class _Run:
     def _draw_apart(self, epoch: int) -> None:
         """Let a process beside rank 0 draw otherwise than that one, also after an interruption."""
         if not self.group.leads:
-            torch.manual_seed(stream(self.trial.seed, "training", self.group.rank, epoch))
+            torch.manual_seed(derive_seed(self.trial.seed, "training", self.group.rank, epoch))
 
     def _after_epoch(self, epoch: Epoch, training: Training, checkpoints: Checkpoints) -> None:
         if self.group.leads:
@@ -306,7 +308,7 @@ class _Run:
         """Score where it is due, and add the epoch to those that are done."""
         recipe = self.trial.recipe
         due = epoch.epoch % recipe.validate_every == 0 or epoch.epoch == recipe.epochs
-        val = confusion.figures(self._validate(last=epoch.epoch == recipe.epochs)) if due else None
+        val = confusion.compute_metrics(self._validate(last=epoch.epoch == recipe.epochs)) if due else None
         if val is not None and val.miou > self.best[0]:
             self.best = (val.miou, epoch.epoch)
             self.best_state = {name: value.cpu().clone() for name, value in self.scored.state_dict().items()}
@@ -437,14 +439,14 @@ class _Run:
         size = (round(scale * nominal.height), round(scale * nominal.width))
         seconds = sum(epoch.seconds for epoch in self.epochs)
         return Cost(
-            params=cost.parameters(self.model),
-            trainable_params=cost.parameters(self.model, trainable=True),
-            gmacs=cost.gmacs(self.model, size),
+            params=cost.count_parameters(self.model),
+            trainable_params=cost.count_parameters(self.model, trainable=True),
+            gmacs=cost.count_gmacs(self.model, size),
             gmacs_size=size,
             train_seconds=seconds,
             evaluate_seconds=self.evaluate_seconds,
             images_per_s=sum(epoch.images_per_s * epoch.seconds for epoch in self.epochs) / seconds,
-            peak_memory=hardware.peak_memory(self.device),
+            peak_memory=hardware.get_peak_memory(self.device),
         )
 
 

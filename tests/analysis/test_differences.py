@@ -22,7 +22,7 @@ from fcnlab.analysis import (
     paired_difference,
 )
 from fcnlab.errors import RunError
-from fcnlab.metrics.confusion import Counts, figures
+from fcnlab.metrics.confusion import Counts, compute_metrics
 from tests.analysis.cells import random_cell, random_target
 
 law = settings(deadline=None, max_examples=25)
@@ -45,7 +45,7 @@ def pair(seeds: int, images: int = 40, classes: int = 3) -> tuple[dict[int, Coun
 
 
 def miou(counts: Counts) -> float:
-    return figures(counts).miou
+    return compute_metrics(counts).miou
 
 
 def literal_differences(cell: CellCounts, baseline: CellCounts, draws: Counts) -> np.ndarray:
@@ -198,7 +198,9 @@ def numbers(found: Difference) -> dict[str, float]:
 def test_per_class_differences_are_those_of_the_figures() -> None:
     cell, baseline = pair(3)
     found = paired_difference(cell, baseline, resamples=50).classes
-    by_seed = [np.subtract(figures(cell[s]).class_iou, figures(baseline[s]).class_iou) for s in range(3)]
+    by_seed = [
+        np.subtract(compute_metrics(cell[s]).class_iou, compute_metrics(baseline[s]).class_iou) for s in range(3)
+    ]
     np.testing.assert_allclose(found.value, np.mean(by_seed, axis=0))
     np.testing.assert_array_equal(found.images, (cell[0][..., 2] > 0).sum(0))
     assert (found.low < found.value).all()

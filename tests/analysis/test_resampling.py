@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fcnlab.analysis.resampling import class_iou, influence, over_classes, resampled_class_iou
-from fcnlab.metrics.confusion import figures
+from fcnlab.metrics.confusion import compute_metrics
 from tests.analysis.cells import random_cell, random_target
 
 
@@ -19,7 +19,7 @@ def test_iou_is_that_of_the_figures() -> None:
     some = counts(6, 4)
     some[:, :, 2] = 0
     iou = class_iou(some.sum(1))
-    expected = [figures(one) for one in some]
+    expected = [compute_metrics(one) for one in some]
     np.testing.assert_allclose(iou, [one.class_iou for one in expected])
     np.testing.assert_allclose(over_classes(iou), [one.miou for one in expected])
     assert np.isnan(over_classes(np.full((1, 3), np.nan))).all()

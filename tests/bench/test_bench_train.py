@@ -100,7 +100,7 @@ def test_both_sides_have_the_same_network(backbone: str, head: str) -> None:
     with torch.random.fork_rng(devices=[]):
         net = peer("networks").FCN(backbone, head, images.CLASSES)
     model = ours.network(backbone, head)
-    assert cost.parameters(model) == cost.parameters(net)
+    assert cost.count_parameters(model) == cost.count_parameters(net)
 
 
 def test_a_small_run_has_every_figure(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

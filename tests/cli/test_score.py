@@ -13,7 +13,7 @@ from PIL import Image
 
 from fcnlab.inference.load import load
 from fcnlab.lab import Lab
-from fcnlab.metrics.confusion import figures
+from fcnlab.metrics.confusion import compute_metrics
 from fcnlab.trial.record import RunFolder
 from fcnlab.trial.run import run_trial
 from tests.cli.conftest import Call
@@ -56,8 +56,8 @@ def test_a_grid_is_scored_under_a_protocol_apart_from_its_plain_figures(
         kept = json.loads((folder.scores / "flip+0.5_1.json").read_text())
         arrays = arrays_of(folder.scores / "flip+0.5_1.npz")
         assert kept["key"] == folder.key and kept["flip"] is True and kept["scales"] == [0.5, 1.0]
-        assert kept["scores"]["miou"] == pytest.approx(figures(arrays["counts"]).miou)
-        assert kept["scores"]["boundary_iou"] == pytest.approx(figures(arrays["boundary"]).miou)
+        assert kept["scores"]["miou"] == pytest.approx(compute_metrics(arrays["counts"]).miou)
+        assert kept["scores"]["boundary_iou"] == pytest.approx(compute_metrics(arrays["boundary"]).miou)
         assert len(arrays["ids"]) == len(arrays["counts"]) == kept["scores"]["images"]
     page = file.parent.parent / "results" / "question" / "score-flip+0.5_1.md"
     assert str(page) in out.replace("\n", "") and "flip+0.5,1" in page.read_text()

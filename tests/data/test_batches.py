@@ -18,8 +18,8 @@ from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.decoded import Decoded, DecodedSplit
 from fcnlab.errors import DataError
 from fcnlab.kernels import augment as kernel
-from fcnlab.kernels.build import library
-from fcnlab.seeding import stream
+from fcnlab.kernels.build import load_library
+from fcnlab.seeding import derive_seed
 
 RANDOM = Augmentation((12, 16), (0.5, 2.0), 0.5, (0, 0, 0))
 PLAIN = Augmentation((16, 16), None, 0.0, (0, 0, 0))
@@ -230,9 +230,9 @@ def test_the_layout_of_images_changes_no_bit_of_them(batch: int, height: int, wi
 def test_a_batch_is_the_samples_augmented_one_by_one(augmentation: Augmentation) -> None:
     split, mean, std = scenes(), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     batches = batches_of(split, batch=3, augmentation=augmentation, seed=5)
-    numbers = np.random.default_rng(stream(5, "order", 2)).permutation(6)
+    numbers = np.random.default_rng(derive_seed(5, "order", 2)).permutation(6)
     samples = [
-        augmentation(DecodedSplit(split)[int(i)], np.random.default_rng(stream(5, "augmentation", 2, int(i))))
+        augmentation(DecodedSplit(split)[int(i)], np.random.default_rng(derive_seed(5, "augmentation", 2, int(i))))
         for i in numbers
     ]
     images, labels = (torch.cat(parts) for parts in zip(*batches.epoch(2), strict=True))
@@ -242,13 +242,15 @@ def test_a_batch_is_the_samples_augmented_one_by_one(augmentation: Augmentation)
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CPU = torch.device("cpu")
-compiled_only = pytest.mark.skipif(library("augment") is None, reason="there is no C compiler")
+compiled_only = pytest.mark.skipif(load_library("augment") is None, reason="there is no C compiler")
 extent = st.integers(1, 70)
 every = Jitter(0.3, 0.3, 0.3, 0.1), 0.6, 20.0, Blur(0.5)
 
 
 def compiled(augmentation: Augmentation, batch: int) -> Compiled:
-    place = kernel.placer(augmentation.crop, augmentation.fill, *(grey_levels(v).tolist() for v in (MEAN, STD)))
+    place = kernel.create_crop_writer(
+        augmentation.crop, augmentation.fill, *(grey_levels(v).tolist() for v in (MEAN, STD))
+    )
     assert place is not None
     return Compiled(batch, augmentation, place)
 
@@ -309,12 +311,12 @@ def test_arithmetic_that_has_not_the_bits_of_torch_is_not_used(monkeypatch: pyte
 
         @staticmethod
         def place(sample: object, crop: object, image: object, label: object) -> int:
-            library("augment").place(sample, crop, image, label)
+            load_library("augment").place(sample, crop, image, label)
             place = ctypes.cast(image, ctypes.POINTER(ctypes.c_float))
             place[700] = float(np.nextafter(np.float32(place[700]), np.float32(9)))
             return 0
 
     levels = [grey_levels(v).tolist() for v in (MEAN, STD)]
-    assert kernel.placer((8, 8), (0, 0, 0), *levels) is not None
+    assert kernel.create_crop_writer((8, 8), (0, 0, 0), *levels) is not None
     monkeypatch.setattr(kernel, "library", lambda name: Off)
-    assert kernel.placer((8, 8), (0, 0, 0), *levels) is None
+    assert kernel.create_crop_writer((8, 8), (0, 0, 0), *levels) is None

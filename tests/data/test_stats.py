@@ -71,7 +71,7 @@ def test_the_figures_are_those_of_numpy_on_all_pixels_together() -> None:
 
 def test_the_weights_are_those_that_training_uses() -> None:
     (found,) = split_stats(_Given(), ["train"])
-    used = losses.median_frequency((torch.tensor(s.label) for s in _Given().split("train")), 4)
+    used = losses.compute_class_weights((torch.tensor(s.label) for s in _Given().split("train")), 4)
     np.testing.assert_allclose(found.weights, used.numpy(), rtol=1e-6)
     assert found.weights[3] == 1
 
@@ -79,7 +79,7 @@ def test_the_weights_are_those_that_training_uses() -> None:
 @given(arrays.arrays(np.int64, st.tuples(st.integers(1, 5), st.integers(1, 6)), elements=st.integers(0, 9)))
 def test_weights_from_counts_equal_those_from_pixels(pixels: np.ndarray) -> None:
     labels = [torch.tensor(np.repeat(np.arange(pixels.shape[1]), row), dtype=torch.uint8) for row in pixels]
-    used = losses.median_frequency(labels, pixels.shape[1])
+    used = losses.compute_class_weights(labels, pixels.shape[1])
     np.testing.assert_allclose(median_frequency(pixels), used.numpy(), rtol=1e-6)
 
 

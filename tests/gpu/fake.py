@@ -31,7 +31,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import fcnlab
-from fcnlab.kernels.switch import VARIABLE
+from fcnlab.kernels.switch import TRITON_VARIABLE
 from fcnlab.training import fit
 
 PACKAGE = Path(fcnlab.__file__).resolve().parent
@@ -115,7 +115,7 @@ def fake_cuda(allowed: Mapping[str, str] | None = None) -> Iterator[Watch]:
     watch = Watch(allowed or {})
     with ExitStack() as stack:
         # A Triton kernel runs on addresses, so the plain operators run in its place.
-        stack.enter_context(patch.dict(os.environ, {VARIABLE: "0"}))
+        stack.enter_context(patch.dict(os.environ, {TRITON_VARIABLE: "0"}))
         # Without a driver torch.autocast and GradScaler turn themselves off with a warning.
         stack.enter_context(patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False))
         stack.enter_context(patch("torch.cuda.is_bf16_supported", lambda *_, **__: True))

@@ -19,9 +19,9 @@ from fcnlab.settings import DEVICE_VARIABLE
 from fcnlab.training import hardware, step
 from fcnlab.training.fast_pooling import replace_max_pooling
 from fcnlab.training.fit import Epoch, fit
-from fcnlab.training.fused_loss import FusedUpsampleLoss, fusible
+from fcnlab.training.fused_loss import FusedUpsampleLoss, can_fuse
 from fcnlab.training.losses import Loss
-from fcnlab.training.optim import MovingAverage, optimizer
+from fcnlab.training.optim import MovingAverage, create_optimizer
 from fcnlab.trial.build import build_model
 from tests.gpu.test_fake_training import variant
 from tests.training.test_fused import Ending, close, labels_of, slopes
@@ -72,18 +72,18 @@ def train(model: FCN, data: Any, loss: Any, *, precision: hardware.Precision = "
     defaults: dict[str, Any] = {
         "epochs": 1,
         "start": 0,
-        "optimizer": optimizer("adamw", model, lr=0.003, weight_decay=0.01),
+        "optimizer": create_optimizer("adamw", model, lr=0.003, weight_decay=0.01),
         "factor": lambda step: 1.0,
-        "autocast": hardware.autocast(DEVICE, precision),
+        "autocast": hardware.create_autocast(DEVICE, precision),
         "after_epoch": seen.append,
-        "scaler": hardware.grad_scaler(DEVICE, precision),
+        "scaler": hardware.create_grad_scaler(DEVICE, precision),
     }
     fit(model, data, loss=loss, **(defaults | options))
     return seen
 
 
 def fastest(model: FCN, loss: Loss) -> Loss | FusedUpsampleLoss:
-    return FusedUpsampleLoss(loss, model.head) if fusible(loss, model.head) else loss  # type: ignore[arg-type]
+    return FusedUpsampleLoss(loss, model.head) if can_fuse(loss, model.head) else loss  # type: ignore[arg-type]
 
 
 LOSSES: dict[str, dict[str, Any]] = {
@@ -100,7 +100,7 @@ LOSSES: dict[str, dict[str, Any]] = {
 )
 def test_no_step_waits_for_the_device(name: str, capturable: bool) -> None:
     model = network("dilated8-aux" if name == "focal" else "fcn8s")
-    data = Unwatched(batches(4 * (step.WARM_UP + 5)), warm=step.WARM_UP + 2)  # the graph is there then
+    data = Unwatched(batches(4 * (step.WARMUP_STEPS + 5)), warm=step.WARMUP_STEPS + 2)  # the graph is there then
     train(
         model,
         data,
@@ -115,14 +115,14 @@ def test_no_step_waits_for_the_device(name: str, capturable: bool) -> None:
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_no_step_in_half_precision_waits_for_the_device(precision: hardware.Precision) -> None:
     model = network()
-    data = Unwatched(batches(4 * (step.WARM_UP + 5)), warm=step.WARM_UP + 2)
+    data = Unwatched(batches(4 * (step.WARMUP_STEPS + 5)), warm=step.WARMUP_STEPS + 2)
     train(model, data, fastest(model, Loss()), precision=precision, capturable=True)
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("head", ["fcn8s", "dilated8-aux"])
 def test_a_replayed_graph_trains_as_operators_one_by_one_do(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    hardware.repeatable(DEVICE, deterministic=True)
+    hardware.configure_determinism(DEVICE, deterministic=True)
     replayed: list[None] = []
     replay = torch.cuda.CUDAGraph.replay
 
@@ -138,10 +138,10 @@ def test_a_replayed_graph_trains_as_operators_one_by_one_do(head: str, monkeypat
         for module in model.modules():
             if isinstance(module, nn.Dropout | nn.Dropout2d):
                 module.p = 0.0
-        made = optimizer("sgd", model, lr=0.01, weight_decay=0.0, momentum=0.9)
+        made = create_optimizer("sgd", model, lr=0.01, weight_decay=0.0, momentum=0.9)
         train(model, batches(32), fastest(model, Loss()), optimizer=made, epochs=2, capturable=capturable)
         weights.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
-    assert len(replayed) == 2 * 8 - step.WARM_UP
+    assert len(replayed) == 2 * 8 - step.WARMUP_STEPS
     torch.testing.assert_close(weights[1], weights[0], rtol=1e-4, atol=1e-5)
 
 
@@ -154,7 +154,7 @@ def test_fp16_with_a_scaler_learns() -> None:
 
 @pytest.mark.parametrize("channels", ["dense", "per_class"])
 def test_the_fused_loss_has_the_gradients_of_float64(channels: Any) -> None:
-    hardware.autocast(DEVICE, "fp32")  # switches TF32 off
+    hardware.create_autocast(DEVICE, "fp32")  # switches TF32 off
     torch.manual_seed(0)
     up = TransposedUpsampler(7, 16, start="random", channels=channels)
     scores, labels = torch.randn(3, 7, 5, 6), labels_of((3, 80, 90), 7, 0)
@@ -177,28 +177,28 @@ def test_fp32_is_ieee_and_tf32_is_not() -> None:
     wanted = left.double() @ right.double(), F.conv2d(image.double(), kernel.double())
     errors: dict[str, list[float]] = {}
     for precision in ("fp32", "tf32"):
-        hardware.autocast(DEVICE, precision)  # type: ignore[arg-type]
+        hardware.create_autocast(DEVICE, precision)  # type: ignore[arg-type]
         found = left.to(DEVICE) @ right.to(DEVICE), F.conv2d(image.to(DEVICE), kernel.to(DEVICE))
         errors[precision] = [
             float((one.double().cpu() - other).norm() / other.norm()) for one, other in zip(found, wanted, strict=True)
         ]
-    hardware.autocast(DEVICE, "fp32")
+    hardware.create_autocast(DEVICE, "fp32")
     assert max(errors["fp32"]) < 5e-6
     if torch.cuda.get_device_capability(DEVICE) >= (8, 0):
         assert errors["tf32"][0] > 5e-5
 
 
 def test_the_device_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert hardware.device() == DEVICE
+    assert hardware.select_device() == DEVICE
     monkeypatch.setenv(DEVICE_VARIABLE, "cpu")
-    assert hardware.device() == torch.device("cpu")
+    assert hardware.select_device() == torch.device("cpu")
 
 
 def test_real_exhaustion_of_the_device_is_recognised_and_survived() -> None:
     with pytest.raises(torch.OutOfMemoryError) as caught:
         torch.empty(2**46, dtype=torch.uint8, device=DEVICE)
-    assert hardware.out_of_memory(caught.value)
+    assert hardware.is_out_of_memory(caught.value)
     assert float(torch.ones(3, device=DEVICE).sum()) == 3.0
     with pytest.raises(RuntimeError) as other:
         torch.ones(3, device=DEVICE) @ torch.ones(4, device=DEVICE)
-    assert not hardware.out_of_memory(other.value)
+    assert not hardware.is_out_of_memory(other.value)

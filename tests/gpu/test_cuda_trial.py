@@ -84,7 +84,7 @@ def test_evaluation_counts_what_it_counts_on_the_cpu() -> None:
     shapes = Shapes(train=12, val=1, test=1, height=64, width=80, seed=0)
     split, classes = DecodedSplit(shapes.split("train")), len(shapes.classes)
     model = build_model(variant("fcn8s"), classes, seed=0)
-    hardware.autocast(DEVICE, "fp32")  # switches TF32 off
+    hardware.create_autocast(DEVICE, "fp32")  # switches TF32 off
     counts = [
         evaluate_split(
             model.to(device),

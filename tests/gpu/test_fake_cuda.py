@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fcnlab.metrics.confusion import joint_counts
+from fcnlab.metrics.confusion import count_joint
 from tests.gpu.fake import CUDA, HiddenSynchronisation, fake_cuda, on_cuda
 
 WAITING: dict[str, Callable[[Tensor, Tensor], Any]] = {
@@ -80,7 +80,7 @@ def test_a_report_names_the_line_of_the_package() -> None:
     with fake_cuda() as watch:
         labels = torch.empty(2, 3, 3, dtype=torch.uint8, device=CUDA)
         with pytest.raises(HiddenSynchronisation, match=r"at metrics\.py:joint_counts, line \d+"):
-            joint_counts(labels, labels, 4, 4)
+            count_joint(labels, labels, 4, 4)
     assert [seen.operator for seen in watch.seen] == ["aten::bincount"]
 
 

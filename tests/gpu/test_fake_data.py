@@ -14,9 +14,9 @@ from fcnlab.data.augmentation import Augmentation, Blur, Jitter
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.decoded import DecodedSplit, DeviceSplit
-from fcnlab.metrics.confusion import figures
+from fcnlab.metrics.confusion import compute_metrics
 from fcnlab.training.evaluate import evaluate_split
-from fcnlab.training.inference import predictions
+from fcnlab.training.inference import predict_classes
 from fcnlab.training.protocol import Protocol
 from tests.gpu.fake import CUDA, FREE_MEMORY, Watch, fake_cuda
 from tests.gpu.test_fake_training import symbolic_model
@@ -99,7 +99,7 @@ def test_evaluation_waits_once_for_each_kind_of_count(name: str) -> None:
     assert counts.areas.shape == counts.boundaries.shape == (7, 5, 3)
     assert [seen.place for seen in watch.seen].count("training/evaluate.py:_in_order") == 2
     assert {seen.place for seen in watch.seen} == COUNTS.keys()
-    assert figures(counts.areas).class_iou
+    assert compute_metrics(counts.areas).class_iou
 
 
 def test_evaluation_waits_only_for_predictions_that_are_wanted() -> None:
@@ -118,5 +118,5 @@ def test_evaluation_waits_only_for_predictions_that_are_wanted() -> None:
 
 def test_predictions_stay_on_the_device() -> None:
     with fake_cuda():
-        predicted = predictions(torch.empty(2, 5, 8, 9, device=CUDA))
+        predicted = predict_classes(torch.empty(2, 5, 8, 9, device=CUDA))
         assert (predicted.device, predicted.dtype, predicted.shape) == (CUDA, torch.uint8, (2, 8, 9))

@@ -16,9 +16,9 @@ from fcnlab.models import FCN
 from fcnlab.training import hardware
 from fcnlab.training.fast_pooling import MaxPool2d, replace_max_pooling
 from fcnlab.training.fit import fit
-from fcnlab.training.fused_loss import FusedUpsampleLoss, fusible
+from fcnlab.training.fused_loss import FusedUpsampleLoss, can_fuse
 from fcnlab.training.losses import Loss
-from fcnlab.training.optim import OPTIMIZERS, MovingAverage, optimizer
+from fcnlab.training.optim import OPTIMIZERS, MovingAverage, create_optimizer
 from fcnlab.trial.build import build_model
 from tests.gpu.fake import CUDA, Watch, fake_cuda, on_cuda
 
@@ -61,7 +61,7 @@ def symbolic_model(watch: Watch, head: str, upsampler: str = "bilinear") -> FCN:
 def train(watch: Watch, model: FCN, loss: Any, *, name: str = "sgd", steps: int = 1, **options: Any) -> None:
     """Train one epoch, and check that every parameter has its gradient on the device."""
     defaults: dict[str, Any] = {"autocast": nullcontext, "after_epoch": lambda epoch: None}
-    made = optimizer(name, model, lr=0.1, weight_decay=0.01)
+    made = create_optimizer(name, model, lr=0.1, weight_decay=0.01)
     fit(
         model,
         Batches(steps),  # type: ignore[arg-type]
@@ -78,7 +78,7 @@ def train(watch: Watch, model: FCN, loss: Any, *, name: str = "sgd", steps: int 
 
 
 def fused(watch: Watch, model: FCN, loss: Loss) -> FusedUpsampleLoss:
-    assert fusible(loss, model.head)
+    assert can_fuse(loss, model.head)
     with watch.build():
         return FusedUpsampleLoss(loss, model.head)  # type: ignore[arg-type]
 
@@ -88,7 +88,7 @@ def test_every_head_trains_on_one_device_without_waiting(head: str) -> None:
     with fake_cuda(ALLOWED) as watch:
         model = symbolic_model(watch, head)
         train(watch, model, Loss())
-        if fusible(Loss(), model.head):
+        if can_fuse(Loss(), model.head):
             train(watch, model, fused(watch, model, Loss()))
 
 
@@ -96,7 +96,7 @@ def test_every_head_trains_on_one_device_without_waiting(head: str) -> None:
 def test_every_upsampler_trains_on_one_device_without_waiting(upsampler: str) -> None:
     with fake_cuda(ALLOWED) as watch:
         model = symbolic_model(watch, "fcn16s", upsampler)
-        train(watch, model, fused(watch, model, Loss()) if fusible(Loss(), model.head) else Loss())
+        train(watch, model, fused(watch, model, Loss()) if can_fuse(Loss(), model.head) else Loss())
 
 
 LOSSES: dict[str, dict[str, Any]] = {
@@ -130,7 +130,7 @@ def test_losses_do_not_wait(name: str, head: str) -> None:
     with fake_cuda(ALLOWED) as watch:
         model, loss = symbolic_model(watch, head), made_loss(LOSSES[name])
         train(watch, model, loss)
-        if fusible(loss, model.head):
+        if can_fuse(loss, model.head):
             train(watch, model, fused(watch, model, loss))
 
 
@@ -149,7 +149,7 @@ def test_every_optimizer_steps_without_waiting(name: str) -> None:
 def test_bf16_micro_batches_and_clipping_do_not_wait(plain: bool) -> None:
     with fake_cuda(ALLOWED) as watch:
         model = symbolic_model(watch, "fcn8s")
-        options = {"accumulate": 2, "clip_norm": 1.0, "autocast": hardware.autocast(CUDA, "bf16")}
+        options = {"accumulate": 2, "clip_norm": 1.0, "autocast": hardware.create_autocast(CUDA, "bf16")}
         train(watch, model, Loss() if plain else fused(watch, model, Loss()), **options)
 
 
@@ -159,7 +159,10 @@ def test_fp16_waits_only_for_optimizers_without_fused_kernels(name: str, waits: 
     place = "training/fit.py:_update"
     with fake_cuda(ALLOWED | {place: "GradScaler skips the step of an optimizer without a fused kernel"}) as watch:
         model = symbolic_model(watch, "fcn8s")
-        options = {"autocast": hardware.autocast(CUDA, "fp16"), "scaler": hardware.grad_scaler(CUDA, "fp16")}
+        options = {
+            "autocast": hardware.create_autocast(CUDA, "fp16"),
+            "scaler": hardware.create_grad_scaler(CUDA, "fp16"),
+        }
         train(watch, model, fused(watch, model, Loss()), name=name, clip_norm=1.0, **options)
     assert any(seen.place == place for seen in watch.seen) == waits
 

@@ -16,8 +16,8 @@ from fcnlab.data.batches import Plain, TrainingBatches, grey_levels
 from fcnlab.data.datasets.base import Sample, Split
 from fcnlab.data.decoded import DecodedSplit, DeviceSplit
 from fcnlab.data.windows import Window, resized_label
-from fcnlab.kernels.switch import triton_available
-from fcnlab.kernels.triton_augment import BatchKernel, supports
+from fcnlab.kernels.switch import is_triton_available
+from fcnlab.kernels.triton_augment import BatchAugmenter, supports_augmentation
 from tests.kernels.on_triton import COMPILED, DEVICE, INTERPRETED, examples
 
 MEAN, STD, FILL = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (124, 116, 104)
@@ -75,7 +75,7 @@ def both(
     chosen = rng.permutation(len(split)).tolist()
     placements = [augmentation.drawn(split[index].label, rng) for index in chosen]
     mean, std = grey_levels(MEAN), grey_levels(STD)
-    kernel = BatchKernel(augmentation, mean.tolist(), std.tolist())
+    kernel = BatchAugmenter(augmentation, mean.tolist(), std.tolist())
     images, labels = kernel(DeviceSplit(split, DEVICE, budget).gather(chosen), placements)
     assert images.is_contiguous(memory_format=torch.channels_last) and images.dtype == torch.float32
     assert labels.is_contiguous() and labels.dtype == torch.uint8
@@ -90,7 +90,7 @@ def levels(images: Tensor) -> Tensor:
 
 
 def test_the_kernels_are_used_here() -> None:
-    assert triton_available(DEVICE)
+    assert is_triton_available(DEVICE)
 
 
 @given(
@@ -146,7 +146,7 @@ def test_labels_of_large_extents_come_from_the_same_pixels(source: int, ratio: f
     split = DeviceSplit(DecodedSplit(Single(sample)), DEVICE, 2**30)
     augmentation = Augmentation((1, 32), (0.5, 2.0), 0.0, FILL)
     placement = Placement(np.zeros(4), (1, target), 0.0, window, None, False)
-    _, found = BatchKernel(augmentation, MEAN, STD)(split.gather([0]), [placement])
+    _, found = BatchAugmenter(augmentation, MEAN, STD)(split.gather([0]), [placement])
     assert torch.equal(found[0, :, : window.width].cpu(), resized_label(label, (1, target), window))
 
 
@@ -217,7 +217,7 @@ def test_training_batches_are_those_of_the_cpu(
 ) -> None:
     split = DecodedSplit(Random([(14, 18), (9, 30), (24, 20), (16, 16), (12, 12)], 1))
     augmentation = Augmentation((12, 16), None, 0.5, FILL, Jitter(), ratio, *more)
-    assert supports(augmentation) == (not more)
+    assert supports_augmentation(augmentation) == (not more)
     device = batches_of(DeviceSplit(split, DEVICE, budget), augmentation, DEVICE)
     for epoch in (0, 1):
         pairs = zip(device.epoch(epoch), batches_of(split, augmentation, CPU).epoch(epoch), strict=True)

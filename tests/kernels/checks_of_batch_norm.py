@@ -11,8 +11,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from fcnlab.kernels.switch import triton_available
-from fcnlab.training.fast_norm import FastBatchNorm2d, FastBatchNormAct2d, use_fast_batch_norm
+from fcnlab.kernels.switch import is_triton_available
+from fcnlab.training.fast_norm import FastBatchNorm2d, FastBatchNormAct2d, replace_batch_norm
 from tests.kernels.on_triton import COMPILED, DEVICE
 
 SHAPES = [(2, 5, 4, 3), (1, 16, 9, 7), (3, 70, 5, 4)]
@@ -59,7 +59,7 @@ def normalizers(channels: int, activation: str) -> tuple[Any, Any]:
         norm.running_var.uniform_(0.5, 2)
     fast = copy.deepcopy(plain)
     if activation == "relu6":
-        use_fast_batch_norm(fast)
+        replace_batch_norm(fast)
         assert type(fast) is FastBatchNormAct2d
     else:
         fast.bn1.__class__ = FastBatchNorm2d
@@ -69,7 +69,7 @@ def normalizers(channels: int, activation: str) -> tuple[Any, Any]:
 
 
 def test_the_kernel_is_used_here() -> None:
-    assert triton_available(DEVICE)
+    assert is_triton_available(DEVICE)
 
 
 @pytest.mark.parametrize(("shape", "activation", "mode", "dtype"), CASES, ids=str)
@@ -114,7 +114,7 @@ def test_a_network_has_the_gradients_of_the_plain_one(backbone: str) -> None:
     torch.manual_seed(0)
     plain = timm.create_model(backbone, num_classes=3).to(memory_format=torch.channels_last).to(DEVICE)
     fast = copy.deepcopy(plain)
-    use_fast_batch_norm(fast)
+    replace_batch_norm(fast)
     replaced = [m for m in fast.modules() if isinstance(m, FastBatchNorm2d | FastBatchNormAct2d)]
     norms = [m for m in plain.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(replaced) == len(norms) > 0

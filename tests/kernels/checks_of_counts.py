@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fcnlab.kernels.switch import triton_available
-from fcnlab.kernels.triton_counts import launch
-from fcnlab.metrics.boundary import boundary_counts
-from fcnlab.metrics.confusion import area_counts
+from fcnlab.kernels.switch import is_triton_available
+from fcnlab.kernels.triton_counts import count_pixels
+from fcnlab.metrics.boundary import count_boundaries
+from fcnlab.metrics.confusion import count_areas
 from tests.kernels.on_triton import COMPILED, DEVICE, examples
 from tests.test_boundary import by_hand as boundary_by_hand
 
@@ -45,14 +45,14 @@ def pairs(draw: st.DrawFn) -> tuple[Tensor, Tensor, int]:
 
 
 def test_the_kernel_is_used_here() -> None:
-    assert triton_available(DEVICE)
+    assert is_triton_available(DEVICE)
 
 
 @given(pairs())
 @slow
 def test_areas_are_counted_exactly(pair: tuple[Tensor, Tensor, int]) -> None:
     predictions, labels, classes = pair
-    found = area_counts(predictions.to(DEVICE), labels.to(DEVICE), classes)
+    found = count_areas(predictions.to(DEVICE), labels.to(DEVICE), classes)
     assert found.dtype == torch.int64
     assert torch.equal(found.cpu(), by_hand(predictions, labels, classes, masked=True))
 
@@ -61,7 +61,7 @@ def test_areas_are_counted_exactly(pair: tuple[Tensor, Tensor, int]) -> None:
 @slow
 def test_predictions_count_everywhere_unless_they_are_masked(pair: tuple[Tensor, Tensor, int]) -> None:
     predictions, labels, classes = pair
-    found = launch(predictions.to(DEVICE), labels.to(DEVICE), classes, masked=False)
+    found = count_pixels(predictions.to(DEVICE), labels.to(DEVICE), classes, masked=False)
     assert torch.equal(found.cpu(), by_hand(predictions, labels, classes, masked=False))
 
 
@@ -71,7 +71,7 @@ def test_boundaries_are_counted_exactly(pair: tuple[Tensor, Tensor, int]) -> Non
     predictions, labels, classes = pair
     few = min(classes, 5)
     predictions, labels = predictions % few, labels.masked_fill(labels != 255, 0) + (labels != 255) * (labels % few)
-    found = boundary_counts(predictions.to(DEVICE), labels.to(DEVICE), few).cpu()
+    found = count_boundaries(predictions.to(DEVICE), labels.to(DEVICE), few).cpu()
     for one, prediction, label in zip(found, predictions.numpy(), labels.numpy(), strict=True):
         assert np.array_equal(one, boundary_by_hand(prediction, label, few, 1))
 
@@ -82,12 +82,12 @@ def test_images_of_more_than_one_program_are_counted_whole(shape: tuple[int, int
     predictions = torch.randint(0, 3, shape, generator=generator).to(torch.uint8)
     labels = torch.randint(0, 4, shape, generator=generator).to(torch.uint8)
     labels[labels == 3] = 255
-    found = area_counts(predictions.to(DEVICE), labels.to(DEVICE), 3)
+    found = count_areas(predictions.to(DEVICE), labels.to(DEVICE), 3)
     assert torch.equal(found.cpu(), by_hand(predictions, labels, 3, masked=True))
 
 
 def test_views_of_larger_tensors_are_counted() -> None:
     base = torch.randint(0, 3, (2, 8, 10), generator=torch.Generator().manual_seed(0)).to(torch.uint8).to(DEVICE)
     part = base[:, 1:7, 2:9]
-    found = area_counts(part, part.flip(0), 3)
+    found = count_areas(part, part.flip(0), 3)
     assert torch.equal(found.cpu(), by_hand(part.cpu(), part.flip(0).cpu(), 3, masked=True))

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcnlab.kernels.cross_entropy import PixelLoss, cross_entropy_, plain
-from fcnlab.kernels.switch import triton_available
-from fcnlab.kernels.triton_cross_entropy import launch
+from fcnlab.kernels.cross_entropy import PixelLoss, cross_entropy_, cross_entropy_fallback_
+from fcnlab.kernels.switch import is_triton_available
+from fcnlab.kernels.triton_cross_entropy import launch_cross_entropy
 from fcnlab.models import TransposedUpsampler
 from fcnlab.training import fused_loss
 from fcnlab.training.fused_loss import FusedUpsampleLoss
@@ -48,7 +48,7 @@ cases = (
 
 
 def test_the_kernel_is_used_here() -> None:
-    assert triton_available(DEVICE)
+    assert is_triton_available(DEVICE)
 
 
 @given(
@@ -78,7 +78,7 @@ def test_loss_and_gradient_are_torchs(
     scores, labels, scales = scores.to(DEVICE), labels.to(DEVICE), scales.to(DEVICE)
     pixel = PixelLoss.of(classes, weights.to(DEVICE) if weighted else None, smoothing, DEVICE)
     twin = scores.clone()
-    found, same = cross_entropy_(scores, labels, scales, pixel), plain(twin, labels, scales, pixel)
+    found, same = cross_entropy_(scores, labels, scales, pixel), cross_entropy_fallback_(twin, labels, scales, pixel)
     assert found.dtype == torch.float32 and found.device.type == DEVICE.type
     torch.testing.assert_close(found.cpu().double(), wanted, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found, same, rtol=1e-5, atol=1e-5)
@@ -108,19 +108,22 @@ def test_strides_are_followed_and_other_memory_is_unchanged(classes: int, pixels
 def test_a_score_that_is_not_finite_shows_in_the_loss(bad: float) -> None:
     scores, labels, scales = (one.to(DEVICE) for one in batch(2, 5, 16, 0))
     labels[0, 3], scores[0, 2, 3] = 1, bad
-    assert not launch(scores, labels, scales + 1, PixelLoss.of(5, None, 0.0, DEVICE)).isfinite()
+    assert not launch_cross_entropy(scores, labels, scales + 1, PixelLoss.of(5, None, 0.0, DEVICE)).isfinite()
 
 
 def test_a_label_beyond_the_classes_makes_the_loss_nan() -> None:
     scores, labels, scales = (one.to(DEVICE) for one in batch(2, 5, 16, 0))
     labels[1, 15] = 5
-    assert launch(scores, labels, scales, PixelLoss.of(5, None, 0.0, DEVICE)).isnan()
+    assert launch_cross_entropy(scores, labels, scales, PixelLoss.of(5, None, 0.0, DEVICE)).isnan()
     assert scores.isfinite().all()
 
 
 def test_ignored_pixels_have_a_loss_and_gradient_of_zero() -> None:
     scores, labels, scales = (one.to(DEVICE) for one in batch(2, 5, 16, 0))
-    assert float(launch(scores, torch.full_like(labels, 255), scales, PixelLoss.of(5, None, 0.1, DEVICE))) == 0.0
+    assert (
+        float(launch_cross_entropy(scores, torch.full_like(labels, 255), scales, PixelLoss.of(5, None, 0.1, DEVICE)))
+        == 0.0
+    )
     assert not scores.any()
 
 
@@ -131,7 +134,7 @@ def test_upsampling_and_loss_together_have_the_plain_gradients(
     channels: str, bias: bool, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    monkeypatch.setitem(fused_loss.NUMBERS, DEVICE.type, chunk)
+    monkeypatch.setitem(fused_loss.MAX_TILE_SCORES, DEVICE.type, chunk)
     up = TransposedUpsampler(5, 8, start="random", channels=channels, bias=bias).to(DEVICE)  # type: ignore[arg-type]
     scores = torch.randn(2, 5, 3, 4, device=DEVICE, requires_grad=True)
     labels = labels_of((2, 24, 30), 5, 0).to(DEVICE)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fcnlab.kernels import triton_max_pool
-from fcnlab.kernels.switch import triton_available
+from fcnlab.kernels.switch import is_triton_available
 from fcnlab.training.fast_pooling import MaxPool2d
 from tests.kernels.on_triton import COMPILED, DEVICE, INTERPRETED, assert_a_graph_replays, examples
 
@@ -41,7 +41,7 @@ def equal(one: Tensor, other: Tensor) -> bool:
 
 
 def test_the_kernel_is_used_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert triton_available(DEVICE)
+    assert is_triton_available(DEVICE)
     monkeypatch.setattr(F, "max_pool2d", None)
     x = image(2, 4, 7, 9).to(DEVICE)
     pool = MaxPool2d(nn.MaxPool2d(3, 2, 1), deterministic=False)
@@ -93,7 +93,7 @@ def test_outputs_and_gradients_are_pytorchs(
         x[x == 2] = float("nan")
         x[x < 0] = float("-inf")
     on_device = x.to(DEVICE)
-    assert triton_max_pool.supports(on_device, kernel, stride, padding)
+    assert triton_max_pool.supports_pooling(on_device, kernel, stride, padding)
     ours = MaxPool2d(pool, deterministic=True)
     found, wanted = pooled_with_gradient(ours, on_device), pooled_with_gradient(pool, x)
     assert all(map(equal, found, wanted))

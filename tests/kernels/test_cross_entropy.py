@@ -14,12 +14,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fcnlab.kernels import build
-from fcnlab.kernels.cross_entropy import PixelLoss, cross_entropy_, plain
+from fcnlab.kernels.cross_entropy import PixelLoss, cross_entropy_, cross_entropy_fallback_
 
 torch.set_num_threads(1)
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
-WAYS = [pytest.param(cross_entropy_, id="compiled", marks=needs_compiler), pytest.param(plain, id="plain")]
+WAYS = [
+    pytest.param(cross_entropy_, id="compiled", marks=needs_compiler),
+    pytest.param(cross_entropy_fallback_, id="plain"),
+]
 
 
 def batch(n: int, classes: int, pixels: int, seed: int, spread: float = 3.0) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,19 +110,19 @@ def test_a_label_beyond_the_classes_is_refused() -> None:
 
 @pytest.fixture
 def _anew() -> None:
-    build.library.cache_clear()
+    build.load_library.cache_clear()
 
 
 @pytest.mark.usefixtures("_anew")
 def test_without_a_compiler_the_plain_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build.shutil, "which", lambda _: None)
-    assert build.library("cross_entropy") is None
+    assert build.load_library("cross_entropy") is None
     scores, labels, scales = batch(2, 5, 16, 0)
     expected, pixel = scores.clone(), PixelLoss.of(5, None, 0.0, scores.device)
-    wanted = plain(expected, labels, scales, pixel)
+    wanted = cross_entropy_fallback_(expected, labels, scales, pixel)
     assert torch.equal(cross_entropy_(scores, labels, scales, pixel), wanted)
     assert torch.equal(scores, expected)
-    build.library.cache_clear()
+    build.load_library.cache_clear()
 
 
 @pytest.mark.usefixtures("_anew")
@@ -128,20 +131,20 @@ def test_a_compiler_that_fails_is_named_once_and_the_plain_way_is_taken(
 ) -> None:
     fails = shutil.which("false")
     monkeypatch.setattr(build.shutil, "which", lambda _: fails)
-    assert build.library("cross_entropy") is None
-    assert build.library("cross_entropy") is None
+    assert build.load_library("cross_entropy") is None
+    assert build.load_library("cross_entropy") is None
     assert len(caplog.records) == 1
     assert "cross_entropy.c could not be compiled" in caplog.text
-    build.library.cache_clear()
+    build.load_library.cache_clear()
 
 
 @needs_compiler
 @pytest.mark.usefixtures("_anew")
 def test_what_is_compiled_is_kept_for_the_next_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FCNLAB_CACHE", str(tmp_path))
-    assert build.library("cross_entropy") is not None
+    assert build.load_library("cross_entropy") is not None
     (built,) = (tmp_path / f"kernels-{os.getuid()}").iterdir()
     made = built.stat().st_mtime_ns
-    build.library.cache_clear()
-    assert build.library("cross_entropy") is not None
+    build.load_library.cache_clear()
+    assert build.load_library("cross_entropy") is not None
     assert built.stat().st_mtime_ns == made

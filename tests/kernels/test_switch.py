@@ -14,7 +14,7 @@ CUDA = torch.device("cuda", 0)
 
 @pytest.fixture(autouse=True)
 def _forget(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for variable in (switch.VARIABLE, switch.INTERPRET):
+    for variable in (switch.TRITON_VARIABLE, switch.INTERPRET_VARIABLE):
         monkeypatch.delenv(variable, raising=False)
     switch._supported.cache_clear()
     switch._driver_starts.cache_clear()
@@ -46,28 +46,28 @@ def machine(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], error:
 
 def test_kernels_are_used_on_a_gpu_that_triton_supports(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, (9, 0))
-    assert switch.triton_available(CUDA)
-    monkeypatch.setenv(switch.VARIABLE, "0")
-    assert not switch.triton_available(CUDA)
+    assert switch.is_triton_available(CUDA)
+    monkeypatch.setenv(switch.TRITON_VARIABLE, "0")
+    assert not switch.is_triton_available(CUDA)
 
 
 def test_kernels_are_not_used_on_an_older_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, (6, 1))
-    assert not switch.triton_available(CUDA)
+    assert not switch.is_triton_available(CUDA)
 
 
 def test_without_a_c_compiler_one_warning_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     machine(monkeypatch, (9, 0), RuntimeError("Failed to find C compiler."))
-    assert not switch.triton_available(CUDA)
-    assert not switch.triton_available(CUDA)
+    assert not switch.is_triton_available(CUDA)
+    assert not switch.is_triton_available(CUDA)
     (record,) = caplog.records
     assert "Failed to find C compiler" in record.getMessage()
 
 
 def test_on_the_cpu_kernels_run_only_in_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton", reason="Triton is not installed")
-    assert not switch.triton_available(torch.device("cpu"))
-    monkeypatch.setenv(switch.INTERPRET, "1")
-    assert switch.triton_available(torch.device("cpu"))
+    assert not switch.is_triton_available(torch.device("cpu"))
+    monkeypatch.setenv(switch.INTERPRET_VARIABLE, "1")
+    assert switch.is_triton_available(torch.device("cpu"))

@@ -15,7 +15,7 @@ import fcnlab
 from fcnlab.config.registry import builtin
 from fcnlab.config.variant import Upsampler, Variant
 from fcnlab.models import FCN, HEADS, TransposedUpsampler, bilinear_kernel
-from fcnlab.training.cost import gmacs, parameters
+from fcnlab.training.cost import count_gmacs, count_parameters
 from fcnlab.trial.build import build_model
 
 torch.set_num_threads(1)
@@ -266,10 +266,12 @@ def test_dilated8_resnet50_costs_what_torchvision_says() -> None:
         model = fcnlab.build_model("dilated8-resnet50", 21, pretrained=False)
         plain = fcnlab.build_model("dilated8-plain-resnet50", 21, pretrained=False)
     assert said["_ops"] == 152.717
-    assert gmacs(model, (520, 520), training=True) == pytest.approx(152.717, abs=5e-4)
+    assert count_gmacs(model, (520, 520), training=True) == pytest.approx(152.717, abs=5e-4)
     auxiliary = 65 * 65 * (9 * 1024 * 256 + 256 * 21) / 1e9
-    assert gmacs(model, (520, 520)) == gmacs(plain, (520, 520)) == pytest.approx(152.717 - auxiliary, abs=5e-4)
-    assert parameters(model) == said["num_params"]
+    assert (
+        count_gmacs(model, (520, 520)) == count_gmacs(plain, (520, 520)) == pytest.approx(152.717 - auxiliary, abs=5e-4)
+    )
+    assert count_parameters(model) == said["num_params"]
 
 
 # mmsegmentation's FCNHead.
@@ -329,7 +331,7 @@ def test_dilated8_mmseg_is_mmsegmentations_head(training: bool) -> None:
         expected = F.interpolate(low, size=(65, 97), mode="bilinear", align_corners=False)
     assert torch.allclose(scores, expected, rtol=1e-5, atol=1e-5)
     assert scores.std() > 0
-    assert parameters(ours.head.classify) == parameters(theirs)  # type: ignore[arg-type]
+    assert count_parameters(ours.head.classify) == count_parameters(theirs)  # type: ignore[arg-type]
 
 
 def test_an_auxiliary_head_learns_beside_the_other() -> None:

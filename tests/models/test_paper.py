@@ -21,7 +21,7 @@ from fcnlab.config.variant import Variant
 from fcnlab.errors import ModelError
 from fcnlab.models import FCN, HEADS, Backbone, PaperBackbone, TimmBackbone, TransposedUpsampler
 from fcnlab.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, load_state, load_weights
-from fcnlab.training.freezing import freeze
+from fcnlab.training.freezing import freeze_backbone
 from fcnlab.trial.build import build_model
 
 torch.set_num_threads(1)
@@ -422,7 +422,7 @@ def test_what_cannot_be_built_is_told_in_one_line(alexnet: PaperBackbone) -> Non
 def test_a_paper_net_is_frozen_up_to_a_map() -> None:
     with torch.device("meta"):
         backbone = PaperBackbone("vgg16")
-    freeze(backbone, 16)
+    freeze_backbone(backbone, 16)
     learns = {name.partition(".")[0] for name, p in backbone.body.named_parameters() if p.requires_grad}
     assert learns == {"conv5_1", "conv5_2", "conv5_3", "fc6", "fc7"}
 

@@ -15,7 +15,7 @@ from fcnlab.config.registry import builtin
 from fcnlab.errors import ConfigError, ModelError
 from fcnlab.models import TimmBackbone
 from fcnlab.models.backbones.base import load_weights
-from fcnlab.training.freezing import freeze, hold_batch_norm
+from fcnlab.training.freezing import freeze_backbone, set_batch_norm_mode
 
 torch.set_num_threads(1)
 
@@ -59,10 +59,10 @@ def test_a_file_without_the_tail_is_refused_with_the_key(tmp_path: Path) -> None
 
 def test_a_frozen_backbone_is_frozen_to_its_end() -> None:
     backbone = TimmBackbone("test_efficientnet", tail=True)
-    freeze(backbone)
+    freeze_backbone(backbone)
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
     held = TimmBackbone("test_efficientnet", tail=True)
-    hold_batch_norm(held, "frozen")
+    set_batch_norm_mode(held, "frozen")
     held.train()
     assert held.tail is not None
     before = {key: value.clone() for key, value in held.tail.state_dict().items()}

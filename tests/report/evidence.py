@@ -10,7 +10,7 @@ from PIL import Image
 from fcnlab.config.grid.grid import Grid
 from fcnlab.data.datasets.palette import palette_image
 from fcnlab.lab import Lab
-from fcnlab.metrics.confusion import figures
+from fcnlab.metrics.confusion import compute_metrics
 from fcnlab.runner.plan import Planned, make_plan
 from fcnlab.trial.record import Cost, Environment, EpochRecord, Record, Scores
 from tests.conftest import SMOKE, write_grid
@@ -40,7 +40,7 @@ def finish(planned: Planned, right: float, **changes: object) -> Record:
     folder.make()
     folder.trial.write_text(trial.model_dump_json())
     counts = counted(right, trial.seed)
-    found = figures(counts)
+    found = compute_metrics(counts)
     scores = tuple(
         Scores(
             split="test", choice=choice, epoch=2, images=IMAGES, miou=found.miou, pixel_acc=found.pixel_acc,

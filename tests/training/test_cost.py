@@ -26,17 +26,17 @@ torch.set_num_threads(1)
     ],
 )
 def test_receptive_fields_are_the_published_ones(name: str, reduction: int, pixels: int) -> None:
-    assert cost.receptive_field(TimmBackbone(name), reduction) == pixels
+    assert cost.measure_receptive_field(TimmBackbone(name), reduction) == pixels
 
 
 def test_a_network_with_global_pooling_sees_the_whole_image() -> None:
-    assert cost.receptive_field(TimmBackbone("regnety_002"), 32, longest=1024) is None
+    assert cost.measure_receptive_field(TimmBackbone("regnety_002"), 32, longest=1024) is None
 
 
 def test_the_receptive_field_is_read_off_a_copy() -> None:
     backbone = TimmBackbone("test_resnet")
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
-    cost.receptive_field(backbone, 32)
+    cost.measure_receptive_field(backbone, 32)
     assert all(torch.equal(before[name], value) for name, value in backbone.state_dict().items())
     assert any(isinstance(module, nn.MaxPool2d) for module in backbone.modules())
 
@@ -44,7 +44,7 @@ def test_the_receptive_field_is_read_off_a_copy() -> None:
 def test_the_parts_of_a_model_hold_every_parameter_once() -> None:
     for variant in ("fcn8s-tiny", "tiny-scratch+fcn16s-concat+bilinear", "tiny-scratch+dilated16-aux+random"):
         model = fcnlab.build_model(variant, 7)
-        held = [id(p) for part in cost.parts(model).values() for p in part.parameters()]
+        held = [id(p) for part in cost.split_components(model).values() for p in part.parameters()]
         assert sorted(held) == sorted(id(p) for p in model.parameters())
 
 
@@ -52,10 +52,10 @@ def test_the_upsamplers_hold_what_their_kernels_say() -> None:
     dense, per_class = (
         fcnlab.build_model(f"tiny-scratch+fcn32s+{name}", 21) for name in ("bilinear", "bilinear-per-class")
     )
-    assert cost.parameters(cost.parts(dense)["upsamplers"]) == 21 * 21 * 64 * 64
-    assert cost.parameters(cost.parts(per_class)["upsamplers"]) == 21 * 64 * 64
+    assert cost.count_parameters(cost.split_components(dense)["upsamplers"]) == 21 * 21 * 64 * 64
+    assert cost.count_parameters(cost.split_components(per_class)["upsamplers"]) == 21 * 64 * 64
     fixed = fcnlab.build_model("tiny-scratch+fcn32s+bilinear-fixed", 21)
-    assert cost.parameters(cost.parts(fixed)["upsamplers"], trainable=True) == 0
+    assert cost.count_parameters(cost.split_components(fixed)["upsamplers"], trainable=True) == 0
 
 
 def test_activations_are_what_the_backward_pass_needs() -> None:
@@ -66,30 +66,30 @@ def test_activations_are_what_the_backward_pass_needs() -> None:
 
     net: Any = Net(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 5, 1))
     pixels = 4 * 10 * 12
-    assert cost.activation_bytes(net, (10, 12)) == pixels * 3 + pixels * 4
+    assert cost.measure_activation_bytes(net, (10, 12)) == pixels * 3 + pixels * 4
 
 
 def test_an_auxiliary_head_costs_only_while_it_trains() -> None:
     with torch.device("meta"):
         plain, auxiliary = (fcnlab.build_model(f"tiny-scratch+{h}+resize", 5) for h in ("dilated16", "dilated16-aux"))
-    assert cost.gmacs(auxiliary, (64, 64)) == cost.gmacs(plain, (64, 64))
-    assert cost.gmacs(auxiliary, (64, 64), training=True) > cost.gmacs(plain, (64, 64), training=True)
-    assert cost.activation_bytes(auxiliary, (64, 64)) > cost.activation_bytes(plain, (64, 64))
+    assert cost.count_gmacs(auxiliary, (64, 64)) == cost.count_gmacs(plain, (64, 64))
+    assert cost.count_gmacs(auxiliary, (64, 64), training=True) > cost.count_gmacs(plain, (64, 64), training=True)
+    assert cost.measure_activation_bytes(auxiliary, (64, 64)) > cost.measure_activation_bytes(plain, (64, 64))
 
 
 def test_activations_grow_with_the_image_and_need_no_numbers() -> None:
     with torch.device("meta"):
         model = fcnlab.build_model("fcn8s-tiny", 5)
-    small, large = (cost.activation_bytes(model, size) for size in ((64, 64), (128, 128)))
+    small, large = (cost.measure_activation_bytes(model, size) for size in ((64, 64), (128, 128)))
     assert large == pytest.approx(4 * small, rel=0.02)
-    real = cost.activation_bytes(fcnlab.build_model("fcn8s-tiny", 5), (64, 64))
+    real = cost.measure_activation_bytes(fcnlab.build_model("fcn8s-tiny", 5), (64, 64))
     assert real == pytest.approx(small, rel=0.02)
 
 
 def test_speed_is_measured_in_evaluation_mode_and_leaves_the_model_as_it_was() -> None:
     model = fcnlab.build_model("fcn8s-tiny", 5).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    speed = cost.speed(model, (32, 32), batch=2, repeats=2)
+    speed = cost.measure_speed(model, (32, 32), batch=2, repeats=2)
     assert speed.latency > 0 and speed.images_per_s > 0 and (speed.batch, speed.repeats) == (2, 2)
     assert model.training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

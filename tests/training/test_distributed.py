@@ -19,7 +19,7 @@ from fcnlab.config.registry import builtin
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.errors import ModelError
 from fcnlab.models import FCN
-from fcnlab.training.distributed import ALONE, Group, join, share_statistics
+from fcnlab.training.distributed import SINGLE_PROCESS, ProcessGroup, join_process_group, synchronize_batch_norm
 from fcnlab.training.fit import Epoch
 from fcnlab.training.fused_loss import FusedUpsampleLoss
 from fcnlab.training.losses import Loss
@@ -37,7 +37,7 @@ CPU = torch.device("cpu")
 class SixShared(Six):
     """What a process of a group takes of the six images."""
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: ProcessGroup) -> None:
         super().__init__()
         self.places = group.places
 
@@ -52,13 +52,13 @@ def test_the_parts_of_a_batch_are_those_of_one_process_each_shared_out_among_all
 ) -> None:
     batch = list(range(size * parts * images))
     whole = torch.tensor(batch).chunk(parts)
-    shares = [torch.tensor(batch[Group(rank, size).places]).chunk(parts) for rank in range(size)]
+    shares = [torch.tensor(batch[ProcessGroup(rank, size).places]).chunk(parts) for rank in range(size)]
     for part, *of_ranks in zip(whole, *shares, strict=True):
         assert sorted(torch.cat(of_ranks).tolist()) == part.tolist()
         assert {len(share) for share in of_ranks} == {images}
 
 
-def built(group: Group, head: str = "fcn8s", **said: Any) -> tuple[FCN, Any, Recipe]:
+def built(group: ProcessGroup, head: str = "fcn8s", **said: Any) -> tuple[FCN, Any, Recipe]:
     """A small network on generated scenes, and what trains it by the `smoke` recipe with these fields."""
     fields = {f"recipe.{name}": value for name, value in said.items()}
     parts = {"backbone": "tiny-scratch", "head": head, "upsampler": "bilinear", "dataset": "shapes-mini"}
@@ -70,7 +70,9 @@ def built(group: Group, head: str = "fcn8s", **said: Any) -> tuple[FCN, Any, Rec
 
 def test_each_process_gets_the_very_images_that_are_at_its_places_for_one_process() -> None:
     varied: dict[str, Any] = {"scale": [0.5, 2.0], "flip": 0.5, "batch_norm": "eval"}
-    whole, *shares = (built(group, **varied)[1].batches for group in (ALONE, Group(0, 2), Group(1, 2)))
+    whole, *shares = (
+        built(group, **varied)[1].batches for group in (SINGLE_PROCESS, ProcessGroup(0, 2), ProcessGroup(1, 2))
+    )
     for (images, labels), *of_ranks in zip(whole.epoch(3), *(share.epoch(3) for share in shares), strict=True):
         for rank, (some_images, some_labels) in enumerate(of_ranks):
             assert torch.equal(some_images, images[rank::2])
@@ -103,7 +105,7 @@ BUILT: dict[str, dict[str, Any]] = {
 """How an FCN is trained on generated scenes."""
 
 
-def run(name: str, group: Group) -> dict[str, Any]:
+def run(name: str, group: ProcessGroup) -> dict[str, Any]:
     """Losses and weights of one of `RUNS`."""
     said = dict(RUNS[name])
     (model,) = twins(1, auxiliary=said.pop("auxiliary", False))
@@ -114,7 +116,7 @@ def run(name: str, group: Group) -> dict[str, Any]:
     return outcome(seen, start, model, average.module)
 
 
-def run_built(name: str, group: Group) -> dict[str, Any]:
+def run_built(name: str, group: ProcessGroup) -> dict[str, Any]:
     """Losses and weights of one of `BUILT`."""
     model, training, recipe = built(group, **BUILT[name])
     start = weights(model)
@@ -139,7 +141,7 @@ def outcome(seen: list[Epoch], start: Tensor, model: nn.Module, averaged: nn.Mod
 
 def everything(rank: int, size: int, meeting: Path, out: Path) -> None:
     torch.set_num_threads(1)
-    group = join(rank, size, meeting)
+    group = join_process_group(rank, size, meeting)
     found: dict[str, Any] = {name: run(name, group) for name in RUNS}
     found |= {f"built {name}": run_built(name, group) for name in BUILT}
     torch.save(found, out)
@@ -165,7 +167,11 @@ def by_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("name", [*RUNS, *(f"built {name}" for name in BUILT)])
 def test_two_processes_train_as_one_does(by_two: list[dict[str, Any]], name: str) -> None:
-    one = run_built(name.removeprefix("built "), ALONE) if name.startswith("built") else run(name, ALONE)
+    one = (
+        run_built(name.removeprefix("built "), SINGLE_PROCESS)
+        if name.startswith("built")
+        else run(name, SINGLE_PROCESS)
+    )
     for found in (ranks[name] for ranks in by_two):
         assert [loss for loss, _ in found["epochs"]] == pytest.approx([loss for loss, _ in one["epochs"]], rel=1e-6)
         assert [images for _, images in found["epochs"]] == [images for _, images in one["epochs"]]
@@ -187,11 +193,11 @@ def test_batch_norms_that_train_are_refused_on_the_cpu_before_anything_is_traine
     with pytest.raises(
         ModelError, match=r"each of 2 CPU processes .* in 15 places .*set recipe.batch_norm: eval or frozen"
     ):
-        built(Group(0, 2))
+        built(ProcessGroup(0, 2))
     with pytest.raises(ModelError, match=r"in 1 places such as 'head\.\S+', .* GPUs; leave out --devices-per-trial"):
-        built(Group(0, 2), "dilated8", batch_norm="eval")
-    built(Group(0, 2), freeze="backbone")
-    built(ALONE)
+        built(ProcessGroup(0, 2), "dilated8", batch_norm="eval")
+    built(ProcessGroup(0, 2), freeze="backbone")
+    built(SINGLE_PROCESS)
 
 
 @pytest.mark.parametrize("freeze", ["none", "stride4"])
@@ -201,7 +207,7 @@ def test_on_gpus_batch_norms_that_train_are_shared_and_the_network_stays_the_sam
     cell = resolve({**said, "recipe": "smoke", "backbone.weights": "scratch"}, {}, builtin(), "test")
     model = build_model(cell.variant, 4, seed=0)
     if freeze != "none":
-        from fcnlab.training.freezing import freeze as keep
+        from fcnlab.training.freezing import freeze_backbone as keep
 
         keep(model.backbone, 4)
     model.train()
@@ -210,7 +216,7 @@ def test_on_gpus_batch_norms_that_train_are_shared_and_the_network_stays_the_sam
     parameters, images = dict(model.named_parameters()), torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         before = model.eval()(images)
-    share_statistics(model, Group(0, 2), torch.device("cuda"))
+    synchronize_batch_norm(model, ProcessGroup(0, 2), torch.device("cuda"))
     assert {path for path, m in model.named_modules() if isinstance(m, nn.SyncBatchNorm)} == norms
     assert {path for path, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)} == still
     assert bool(still) == (freeze != "none")

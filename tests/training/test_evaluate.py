@@ -14,11 +14,11 @@ from fcnlab.api import build_model
 from fcnlab.data.datasets.base import Sample, Split
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.errors import ConfigError
-from fcnlab.metrics.boundary import image_boundary_counts
-from fcnlab.metrics.confusion import Counts, image_counts
+from fcnlab.metrics.boundary import count_image_boundaries
+from fcnlab.metrics.confusion import Counts, count_image
 from fcnlab.training import evaluate as module
 from fcnlab.training.evaluate import Predictions, evaluate, evaluate_split
-from fcnlab.training.inference import predictions, scores_under
+from fcnlab.training.inference import compute_scores, predict_classes
 from fcnlab.training.protocol import Protocol
 
 torch.set_num_threads(1)
@@ -88,7 +88,7 @@ def test_counts_are_those_of_one_image_at_a_time(batch: int) -> None:
         image = (sample.image / 255 - np.array(MEAN)) / np.array(STD)
         with torch.inference_mode():
             scores = model(torch.tensor(image, dtype=torch.float32).permute(2, 0, 1)[None])
-        expected.append(image_counts(scores[0].argmax(0).to(torch.uint8), torch.tensor(sample.label), 4))
+        expected.append(count_image(scores[0].argmax(0).to(torch.uint8), torch.tensor(sample.label), 4))
     counts = score(model, split, batch)
     assert counts.dtype == np.int64 and counts.shape == (7, 4, 3)
     assert np.array_equal(counts, np.stack(expected))
@@ -146,7 +146,7 @@ def test_each_image_is_told_once_with_its_own_prediction() -> None:
     assert sorted(told) == list(range(7))
     for index, prediction in told.items():
         assert prediction.dtype == torch.uint8 and tuple(prediction.shape) == SIZES[index]
-        assert np.array_equal(counts[index], image_counts(prediction, torch.tensor(split[index].label), 4))
+        assert np.array_equal(counts[index], count_image(prediction, torch.tensor(split[index].label), 4))
 
 
 class Exact(nn.Module):
@@ -171,7 +171,7 @@ def test_boundaries_are_counted_in_the_same_pass_and_in_the_order_of_the_split()
     )
     assert found.boundaries is not None and found.boundaries.dtype == np.int64
     for index, sample in enumerate(split.samples):
-        assert np.array_equal(found.boundaries[index], image_boundary_counts(told[index], sample.label, 4))
+        assert np.array_equal(found.boundaries[index], count_image_boundaries(told[index], sample.label, 4))
     assert np.array_equal(found.areas, evaluate(Exact(), DecodedSplit(split), **arguments()))
     assert evaluate_split(Exact(), DecodedSplit(split), **arguments()).boundaries is None
 
@@ -249,7 +249,7 @@ def test_predictions_are_the_argmax_the_first_where_scores_are_equal(
 ) -> None:
     scores = torch.randint(-4, 4, (2, classes, 9, 11)).to(dtype).contiguous(memory_format=layout)
     for some in (scores, scores[..., 2:7, 1:9]):
-        found = predictions(some)
+        found = predict_classes(some)
         assert found.dtype == torch.uint8 and np.array_equal(found, some.float().argmax(1))
 
 
@@ -258,7 +258,7 @@ def test_predictions_from_scores_that_are_no_numbers_are_the_argmax_too(value: f
     scores = torch.randn(2, 5, 4, 4)
     scores[0, 2, 1, 1] = value
     scores[1, :, 3, 3] = value
-    assert np.array_equal(predictions(scores), scores.argmax(1))
+    assert np.array_equal(predict_classes(scores), scores.argmax(1))
 
 
 # --- protocols -------------------------------------------------------------------------------------------------------
@@ -289,7 +289,7 @@ def test_windows_cover_the_image_and_are_averaged_where_they_overlap(
             total[:, :, y1:y2, x1:x2] += row_sums(images[:, :, y1:y2, x1:x2])
             times[y1:y2, x1:x2] += 1
     assert times.min() >= 1
-    found = scores_under(Protocol(window=window, stride=stride), row_sums, images)
+    found = compute_scores(Protocol(window=window, stride=stride), row_sums, images)
     torch.testing.assert_close(found, total / times)
 
 
@@ -309,7 +309,7 @@ def test_augmented_scores_are_the_mean_of_the_views_probabilities_at_native_size
             for flip in (False, True):
                 scores = model(view.flip(3)).flip(3) if flip else model(view)
                 views.append(nn.functional.interpolate(scores, (12, 17), mode="bilinear").softmax(1))
-        found = scores_under(Protocol(scales=(0.5, 1.0), flip=True), model, images)
+        found = compute_scores(Protocol(scales=(0.5, 1.0), flip=True), model, images)
     torch.testing.assert_close(found, torch.stack(views).mean(0), rtol=1e-4, atol=1e-5)
     assert [tuple(size) for size in model.shown[-4:]] == [(2, 3, 6, 8)] * 2 + [(2, 3, 12, 17)] * 2
 
@@ -317,7 +317,7 @@ def test_augmented_scores_are_the_mean_of_the_views_probabilities_at_native_size
 def test_flipping_gives_an_image_and_its_mirror_the_same_prediction_mirrored() -> None:
     model, images = Net().eval(), torch.randn(1, 3, 8, 10)
     with torch.inference_mode():
-        one, other = (scores_under(Protocol(flip=True), model, some) for some in (images, images.flip(3)))
+        one, other = (compute_scores(Protocol(flip=True), model, some) for some in (images, images.flip(3)))
     torch.testing.assert_close(one, other.flip(3))
     assert not torch.allclose(model(images), model(images.flip(3)).flip(3))
 

@@ -14,7 +14,7 @@ from fcnlab.config.registry import builtin
 from fcnlab.config.variant import Backbone
 from fcnlab.models import TimmBackbone
 from fcnlab.training import fast_norm
-from fcnlab.training.fast_norm import FastBatchNorm2d, FastBatchNormAct2d, use_fast_batch_norm
+from fcnlab.training.fast_norm import FastBatchNorm2d, FastBatchNormAct2d, replace_batch_norm
 
 torch.set_num_threads(1)
 
@@ -52,7 +52,7 @@ def test_a_network_computes_what_it_did_before(name: str) -> None:
             if isinstance(module, nn.BatchNorm2d):  # so that no ReLU is without effect
                 module.bias.normal_()
     fast = copy.deepcopy(plain)
-    use_fast_batch_norm(fast)
+    replace_batch_norm(fast)
     images = torch.randn(2, 3, 64, 64)
     for module in (plain, fast):
         module.train()
@@ -82,5 +82,5 @@ def test_norms_that_the_kernels_do_not_compute_stay_as_they_are() -> None:
         Silent(4),
         nn.BatchNorm2d(4),
     )
-    use_fast_batch_norm(layers)
+    replace_batch_norm(layers)
     assert [isinstance(layer, FastBatchNorm2d | FastBatchNormAct2d) for layer in layers] == [False] * 5 + [True]

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from fcnlab.config.grid.grid import resolve
 from fcnlab.config.registry import builtin
 from fcnlab.data.datasets.shapes import Shapes
-from fcnlab.training.fit import Diverged, Epoch, fit
+from fcnlab.training.fit import DivergenceError, Epoch, fit
 from fcnlab.training.losses import Loss
-from fcnlab.training.optim import Factors, MovingAverage, optimizer
+from fcnlab.training.optim import LrFactors, MovingAverage, create_optimizer
 from fcnlab.training.step import Objective
 from fcnlab.trial.build import build_model, build_training
 
@@ -107,7 +107,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_the_epoch_is_not_reported(ba
     def loss(scores: Tensor, labels: Tensor, auxiliary: Tensor | None) -> Tensor:
         return Loss()(scores, labels) * (bad if batches.asked[-1] == 1 else 1)
 
-    with pytest.raises(Diverged, match=r"the loss of epoch 2 is (nan|inf); a smaller learning rate may help"):
+    with pytest.raises(DivergenceError, match=r"the loss of epoch 2 is (nan|inf); a smaller learning rate may help"):
         train(a_net(), batches, epochs=5, loss=loss, after_epoch=seen.append)
     assert [epoch.epoch for epoch in seen] == [1]
     assert batches.asked == [0, 1]
@@ -115,7 +115,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_the_epoch_is_not_reported(ba
 
 def test_a_rate_far_too_large_diverges() -> None:
     model = Net(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
-    with pytest.raises(Diverged):
+    with pytest.raises(DivergenceError):
         train(model, Two(), epochs=20, lr=1e30, factor=lambda step: 1.0)
 
 
@@ -185,10 +185,10 @@ def weights(model: nn.Module) -> Tensor:
     return nn.utils.parameters_to_vector(model.parameters()).detach().clone()
 
 
-@pytest.mark.parametrize("factors", [Factors(), Factors(backbone=0.1, bias=2.0), Factors(head=3.0)], ids=str)
-def test_the_rate_that_an_epoch_says_is_the_recipes_whatever_the_parts_factors(factors: Factors) -> None:
+@pytest.mark.parametrize("factors", [LrFactors(), LrFactors(backbone=0.1, bias=2.0), LrFactors(head=3.0)], ids=str)
+def test_the_rate_that_an_epoch_says_is_the_recipes_whatever_the_parts_factors(factors: LrFactors) -> None:
     (model,) = twins(1)
-    built = optimizer("adamw", model, lr=0.02, weight_decay=0, factors=factors)  # type: ignore[arg-type]
+    built = create_optimizer("adamw", model, lr=0.02, weight_decay=0, factors=factors)  # type: ignore[arg-type]
     seen = train(model, Two(), epochs=3, optimizer=built)
     assert [epoch.lr for epoch in seen] == pytest.approx([0.02 / 2, 0.02 / 4, 0.02 / 6])
 

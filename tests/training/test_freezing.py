@@ -17,7 +17,7 @@ from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.errors import ModelError
 from fcnlab.models import FCN
 from fcnlab.training.fit import fit
-from fcnlab.training.freezing import freeze
+from fcnlab.training.freezing import freeze_backbone
 from fcnlab.trial.build import Training, build_model, build_training
 
 torch.set_num_threads(1)
@@ -178,7 +178,7 @@ def test_a_dropout_of_a_frozen_backbone_drops_nothing() -> None:
     model, _ = built(a_cell("test_resnet"))
     features: list[Tensor] = []
     model.backbone.body.maxpool = nn.Sequential(model.backbone.body.maxpool, nn.Dropout(0.9))  # type: ignore[arg-type]
-    freeze(model.backbone, 4)
+    freeze_backbone(model.backbone, 4)
     model.train()
     image = torch.randn(2, 3, 32, 32)
     for _ in range(2):

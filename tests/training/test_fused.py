@@ -20,7 +20,7 @@ from fcnlab.models.heads import CoarseHead, DilatedHead
 from fcnlab.models.upsampler import crop
 from fcnlab.training import fused_loss
 from fcnlab.training.fit import fit
-from fcnlab.training.fused_loss import FusedUpsampleLoss, fusible
+from fcnlab.training.fused_loss import FusedUpsampleLoss, can_fuse
 from fcnlab.training.losses import REDUCTIONS, Loss
 from fcnlab.trial.build import build_model
 
@@ -101,7 +101,7 @@ def test_loss_and_gradients_are_those_of_the_two_one_after_the_other(
         label_smoothing=smoothing,
         weight=weight,
     )
-    assert fusible(loss, head)
+    assert can_fuse(loss, head)
     scores = torch.randn(2, 3, *coarse, generator=torch.Generator().manual_seed(seed), requires_grad=True)
     labels = labels_of((2, *size), 3, seed, ignored)
     learned = list(head.upsample.parameters())
@@ -121,7 +121,7 @@ def test_the_size_of_a_tile_changes_rounding_alone(
     up = TransposedUpsampler(5, 8, start="random", channels=channels)
     scores, labels = torch.randn(2, 5, 4, 6, requires_grad=True), labels_of((2, 32, 48), 5, 0)
     wanted = Loss()(up(scores, (32, 48)), labels)
-    monkeypatch.setitem(fused_loss.NUMBERS, "cpu", chunk)
+    monkeypatch.setitem(fused_loss.MAX_TILE_SCORES, "cpu", chunk)
     found = FusedUpsampleLoss(Loss(), Ending(up))(scores, labels)
     for one, other in zip(slopes(found, scores, up.weight), slopes(wanted, scores, up.weight), strict=True):
         assert close(one, other, 1e-5)
@@ -169,18 +169,18 @@ NOT_OF_SINGLE_PIXELS: list[dict[str, Any]] = [{"focal": 2.0}, {"ohem": (0.7, 0.1
 
 def test_what_cannot_be_fused_is_told_apart() -> None:
     up = TransposedUpsampler(3, 8)
-    assert fusible(Loss(), Ending(up))
+    assert can_fuse(Loss(), Ending(up))
     for said in NOT_OF_SINGLE_PIXELS:
-        assert not fusible(Loss(**said), Ending(up))
-    assert not fusible(Loss(), Ending(Interpolation(8, mode="bilinear")))
-    assert not fusible(Loss(), Ending(TransposedUpsampler(3, 8, kernel=20, padding=6)))
+        assert not can_fuse(Loss(**said), Ending(up))
+    assert not can_fuse(Loss(), Ending(Interpolation(8, mode="bilinear")))
+    assert not can_fuse(Loss(), Ending(TransposedUpsampler(3, 8, kernel=20, padding=6)))
 
     def make(classes: int, factor: int, stage: str, **_: int) -> nn.Module:
         return TransposedUpsampler(classes, factor)
 
     with_auxiliary = DilatedHead({16: 8, 32: 8}, 3, make, output_stride=8, auxiliary=16)
-    assert not fusible(Loss(), with_auxiliary)
-    assert fusible(Loss(), DilatedHead({32: 8}, 3, make, output_stride=8))
+    assert not can_fuse(Loss(), with_auxiliary)
+    assert can_fuse(Loss(), DilatedHead({32: 8}, 3, make, output_stride=8))
 
 
 class One:

@@ -45,48 +45,48 @@ OTHER: dict[str, BaseException] = {
 
 @pytest.mark.parametrize("name", FULL)
 def test_errors_of_all_libraries_that_report_full_memory_are_recognised(name: str) -> None:
-    assert hardware.out_of_memory(FULL[name])
+    assert hardware.is_out_of_memory(FULL[name])
 
 
 @pytest.mark.parametrize("name", OTHER)
 def test_other_errors_do_not_report_full_memory(name: str) -> None:
-    assert not hardware.out_of_memory(OTHER[name])
+    assert not hardware.is_out_of_memory(OTHER[name])
 
 
 @pytest.mark.parametrize("name", ["torch", "cuBLAS"])
 def test_an_error_that_was_raised_from_one_of_them_reports_full_memory(name: str) -> None:
     with pytest.raises(ValueError, match="the step failed") as caught:
         raise ValueError("the step failed") from FULL[name]
-    assert hardware.out_of_memory(caught.value)
+    assert hardware.is_out_of_memory(caught.value)
 
 
 def test_the_device_is_what_the_environment_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.delenv(DEVICE_VARIABLE, raising=False)
-    assert hardware.device(1) == torch.device("cuda", 1)
+    assert hardware.select_device(1) == torch.device("cuda", 1)
     monkeypatch.setenv(DEVICE_VARIABLE, "cpu")
-    assert hardware.device() == torch.device("cpu")
+    assert hardware.select_device() == torch.device("cpu")
     monkeypatch.setenv(DEVICE_VARIABLE, "tpu")
     with pytest.raises(RunError, match="FCNLAB_DEVICE: 'tpu' is no device; use cpu or cuda"):
-        hardware.device()
+        hardware.select_device()
 
 
 def test_cuda_that_is_wanted_and_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv(DEVICE_VARIABLE, raising=False)
-    assert hardware.device() == torch.device("cpu")
+    assert hardware.select_device() == torch.device("cpu")
     monkeypatch.setenv(DEVICE_VARIABLE, "cuda")
     with pytest.raises(RunError, match="finds none"):
-        hardware.device()
+        hardware.select_device()
 
 
 @pytest.mark.parametrize(("precision", "allowed"), [("fp32", False), ("bf16", False), ("tf32", True)])
 def test_tf32_is_used_only_where_the_precision_asks_for_it(precision: hardware.Precision, allowed: bool) -> None:
-    hardware.autocast(torch.device("cuda"), precision)
+    hardware.create_autocast(torch.device("cuda"), precision)
     try:
         assert torch.backends.cuda.matmul.allow_tf32 == allowed
         assert torch.backends.cudnn.allow_tf32 == allowed
         with torch.backends.cudnn.flags():  # as torch.export does; it raises where two ways to set TF32 were mixed
             pass
     finally:
-        hardware.autocast(torch.device("cuda"), "fp32")
+        hardware.create_autocast(torch.device("cuda"), "fp32")

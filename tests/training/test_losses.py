@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from segmentation_models_pytorch.losses import LovaszLoss
 from torch import Tensor
 
-from fcnlab.training.losses import REDUCTIONS, Loss, image_mean_sum, lovasz_softmax, median_frequency, pixel_mean
+from fcnlab.training.losses import REDUCTIONS, Loss, compute_class_weights, image_mean_sum, lovasz_softmax, pixel_mean
 
 torch.set_num_threads(1)
 
@@ -327,14 +327,14 @@ def test_median_frequency_is_the_definition_of_eigen_and_fergus(images: list[lis
             frequency[c] = sum((i == c).sum() for i in of_images) / sum((i != 255).sum() for i in of_images)
     median = np.median(list(frequency.values())) if frequency else 1.0
     expected = [median / frequency[c] if c in frequency else 1.0 for c in range(5)]
-    found = median_frequency((torch.tensor(image, dtype=torch.uint8)[None] for image in images), 5)
+    found = compute_class_weights((torch.tensor(image, dtype=torch.uint8)[None] for image in images), 5)
     assert found.dtype == torch.float32
     assert found.tolist() == pytest.approx(expected)
 
 
 def test_classes_as_frequent_as_each_other_weigh_one() -> None:
     label = torch.tensor([[0, 1, 2, 255]], dtype=torch.uint8)
-    assert median_frequency([label, label], 4).tolist() == [1, 1, 1, 1]
+    assert compute_class_weights([label, label], 4).tolist() == [1, 1, 1, 1]
 
 
 @given(

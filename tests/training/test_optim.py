@@ -17,7 +17,14 @@ from fcnlab.config.grid.grid import resolve
 from fcnlab.config.registry import builtin
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.models import FCN
-from fcnlab.training.optim import OPTIMIZERS, Factors, MovingAverage, optimizer, schedule, set_rates
+from fcnlab.training.optim import (
+    OPTIMIZERS,
+    LrFactors,
+    MovingAverage,
+    create_optimizer,
+    create_schedule,
+    set_learning_rates,
+)
 from fcnlab.trial.build import build_model, build_training
 
 torch.set_num_threads(1)
@@ -41,23 +48,23 @@ def rates(built: torch.optim.Optimizer, model: nn.Module) -> dict[str, float]:
 
 
 def test_a_constant_schedule_is_one_throughout() -> None:
-    assert {schedule("constant", steps=10)(step) for step in range(10)} == {1.0}
+    assert {create_schedule("constant", steps=10)(step) for step in range(10)} == {1.0}
 
 
 @pytest.mark.parametrize("power", [0.5, 0.9, 2])
 def test_poly_is_the_remaining_part_to_the_power(power: float) -> None:
-    factor = schedule("poly", steps=20, power=power)
+    factor = create_schedule("poly", steps=20, power=power)
     assert [factor(step) for step in range(20)] == pytest.approx([(1 - step / 20) ** power for step in range(20)])
 
 
 def test_cosine_falls_from_one_over_a_half_to_zero() -> None:
-    factor = schedule("cosine", steps=8)
+    factor = create_schedule("cosine", steps=8)
     assert [factor(step) for step in (0, 2, 4, 8)] == pytest.approx([1, (1 + math.sqrt(0.5)) / 2, 0.5, 0])
 
 
 @pytest.mark.parametrize("milestones", [(0.5, 0.8), (0.1,), (0.25, 0.5, 0.75), ()])
 def test_step_is_torchs_multi_step_schedule(milestones: tuple[float, ...]) -> None:
-    factor = schedule("step", steps=20, milestones=milestones, gamma=0.3)
+    factor = create_schedule("step", steps=20, milestones=milestones, gamma=0.3)
     theirs = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = MultiStepLR(theirs, [round(20 * m) for m in milestones], gamma=0.3)
     for step in range(20):
@@ -68,16 +75,16 @@ def test_step_is_torchs_multi_step_schedule(milestones: tuple[float, ...]) -> No
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_the_warm_up_rises_in_equal_steps_to_where_the_decay_begins(name: str) -> None:
-    factor = schedule(name, steps=20, warmup=4)
+    factor = create_schedule(name, steps=20, warmup=4)
     assert [factor(step) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1])
-    short = schedule(name, steps=16)
+    short = create_schedule(name, steps=16)
     assert [factor(4 + step) for step in range(16)] == pytest.approx([short(step) for step in range(16)])
 
 
 @given(st.sampled_from(SCHEDULES), st.integers(1, 60), st.integers(0, 60))
 @settings(deadline=None, max_examples=60)
 def test_every_step_has_a_rate_above_zero_and_at_most_the_initial_one(name: str, steps: int, warmup: int) -> None:
-    factors = [schedule(name, steps=steps, warmup=warmup)(step) for step in range(steps)]
+    factors = [create_schedule(name, steps=steps, warmup=warmup)(step) for step in range(steps)]
     assert all(0 < factor <= 1 for factor in factors)
     rising, falling = factors[: warmup + 1], factors[warmup:]
     assert rising == sorted(rising) and falling == sorted(falling, reverse=True)
@@ -88,19 +95,21 @@ def test_setting_rates_does_not_compound() -> None:
     groups = [{"params": layer.parameters(), "lr": lr} for layer, lr in zip(layers, (1.0, 0.1), strict=True)]
     optimizer = torch.optim.SGD(groups)
     for factor in (0.5, 0.5, 0.25, 1.0):
-        set_rates(optimizer, factor)
+        set_learning_rates(optimizer, factor)
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([factor, 0.1 * factor])
 
 
 def test_rates_go_on_where_a_saved_optimiser_stopped() -> None:
     model = an_fcn()
     first, second = (
-        optimizer("sgd", model, lr=0.4, weight_decay=0, momentum=0, nesterov=False, factors=Factors(backbone=0.5))
+        create_optimizer(
+            "sgd", model, lr=0.4, weight_decay=0, momentum=0, nesterov=False, factors=LrFactors(backbone=0.5)
+        )
         for _ in range(2)
     )
-    set_rates(first, 0.5)
+    set_learning_rates(first, 0.5)
     second.load_state_dict(first.state_dict())
-    set_rates(second, 0.5)
+    set_learning_rates(second, 0.5)
     assert sorted(group["lr"] for group in second.param_groups) == pytest.approx([0.1, 0.2])
 
 
@@ -146,7 +155,7 @@ def test_a_recipe_that_names_an_optimiser_gets_torchs_with_its_options(name: str
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_without_factors_all_that_learns_is_in_one_group(name: str) -> None:
     model = an_fcn()
-    built = optimizer(name, model, lr=0.1, weight_decay=0.1)
+    built = create_optimizer(name, model, lr=0.1, weight_decay=0.1)
     assert len(built.param_groups) == 1
     assert set(rates(built, model).values()) == {0.1}
     assert built.param_groups[0]["weight_decay"] == 0.1
@@ -159,8 +168,8 @@ nets = pytest.mark.parametrize("timm", ["test_resnet", "convnext_atto"])
 @nets
 def test_the_rate_of_a_parameter_is_that_of_its_part_and_of_biases(timm: str) -> None:
     model = an_fcn(**{"backbone.timm": timm})
-    factors = Factors(backbone=0.1, head=2.0, upsampler=3.0, bias=5.0)
-    found = rates(optimizer("sgd", model, lr=0.01, weight_decay=0.1, factors=factors), model)
+    factors = LrFactors(backbone=0.1, head=2.0, upsampler=3.0, bias=5.0)
+    found = rates(create_optimizer("sgd", model, lr=0.01, weight_decay=0.1, factors=factors), model)
     seen = set()
     for name, rate in found.items():
         owner, _, own_name = name.rpartition(".")
@@ -174,11 +183,11 @@ def test_the_rate_of_a_parameter_is_that_of_its_part_and_of_biases(timm: str) ->
 
 
 @nets
-@pytest.mark.parametrize("factors", [Factors(), Factors(backbone=0.1, bias=2.0)], ids=str)
-def test_weights_alone_decay_where_the_recipe_says_so(timm: str, factors: Factors) -> None:
+@pytest.mark.parametrize("factors", [LrFactors(), LrFactors(backbone=0.1, bias=2.0)], ids=str)
+def test_weights_alone_decay_where_the_recipe_says_so(timm: str, factors: LrFactors) -> None:
     model = an_fcn(**{"backbone.timm": timm})
     plain, spared = (
-        optimizer("adamw", model, lr=0.01, weight_decay=0.1, factors=factors, decay=decay)  # type: ignore[arg-type]
+        create_optimizer("adamw", model, lr=0.01, weight_decay=0.1, factors=factors, decay=decay)  # type: ignore[arg-type]
         for decay in ("all", "weights")
     )
     assert rates(plain, model) == rates(spared, model)
@@ -196,14 +205,14 @@ def test_frozen_parameters_are_not_in_the_optimiser(freeze: str) -> None:
     frozen = {id(parameter) for parameter in model.get_submodule(freeze).parameters()}
     assert frozen
     for name in OPTIMIZERS:
-        built = optimizer(name, model, lr=0.1, weight_decay=0.1, factors=Factors(head=2.0), decay="weights")
+        built = create_optimizer(name, model, lr=0.1, weight_decay=0.1, factors=LrFactors(head=2.0), decay="weights")
         assert not frozen & {id(parameter) for group in built.param_groups for parameter in group["params"]}
         assert len(rates(built, model)) + len(frozen) == len(list(model.parameters()))
 
 
 def test_a_fixed_upsampler_is_not_in_the_optimiser() -> None:
     model = an_fcn(**{"upsampler": "bilinear-fixed", "upsampler.bias": False})
-    found = rates(optimizer("sgd", model, lr=0.1, weight_decay=0), model)
+    found = rates(create_optimizer("sgd", model, lr=0.1, weight_decay=0), model)
     assert found and not [name for name in found if name.startswith(("head.fuse.", "head.upsample."))]
 
 

@@ -12,7 +12,7 @@ from fcnlab.data.augmentation import Augmentation, Blur, Jitter
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.base import Split
 from fcnlab.data.decoded import DecodedSplit
-from fcnlab.kernels.switch import triton_available
+from fcnlab.kernels.switch import is_triton_available
 from results import SectionFailed
 from sections.images import of_one_size, various
 from sections.settings import Settings, triton
@@ -59,7 +59,7 @@ def augmentation(settings: Settings) -> dict[str, Any]:
     same_size, source = of_one_size(settings, 8)
     splits = {source: same_size, "various sizes": various(settings)}
     ways = {"plain": ("0", 1), "plain, staged": ("0", STAGED)}
-    if triton_available(device):
+    if is_triton_available(device):
         ways |= {"triton": ("1", 1), "triton, staged": ("1", STAGED)}
     found: dict[str, dict[str, Any]] = {}
     for name, kind in cases(settings).items():

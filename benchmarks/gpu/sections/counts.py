@@ -31,9 +31,9 @@ def counts(settings: Settings) -> dict[str, Any]:
                 prediction, label = _images(random, shape, classes, kind)
                 on_device = [torch.from_numpy(array).to(device) for array in (prediction, label)]
                 found = {
-                    "areas": (confusion.area_counts(*on_device, classes), _areas(prediction, label, classes)),
+                    "areas": (confusion.count_areas(*on_device, classes), _areas(prediction, label, classes)),
                     "boundaries": (
-                        boundary.boundary_counts(*on_device, classes),
+                        boundary.count_boundaries(*on_device, classes),
                         _boundaries(prediction, label, classes),
                     ),
                 }
@@ -77,7 +77,7 @@ def _areas(prediction: NDArray[np.uint8], label: NDArray[np.uint8], classes: int
 
 def _boundaries(prediction: NDArray[np.uint8], label: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
     """Count [N, C, 3] of the pixels near another class or the border, with SciPy's filters."""
-    distance = boundary.distance(*label.shape[1:])
+    distance = boundary.compute_boundary_width(*label.shape[1:])
     counts = np.zeros((len(label), classes, 3), dtype=np.int64)
     for image, (p, t) in enumerate(zip(prediction, label, strict=True)):
         p = np.where(t == IGNORE, np.uint8(IGNORE), p)

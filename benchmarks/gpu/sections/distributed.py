@@ -21,7 +21,7 @@ BOUND = 1e-5
 def distributed(settings: Settings) -> dict[str, Any]:
     """Compare the gradient of a step with and without DistributedDataParallel, and run the group's collectives.
 
-    On CUDA the group has NCCL for the GPU and Gloo for the CPU, as `fcnlab.training.distributed.join` sets it up.
+    On CUDA the group has NCCL for the GPU and Gloo for the CPU, as `distributed.join_process_group` sets it up.
     """
     device = torch.device("cuda", 0) if settings.cuda else torch.device("cpu")
     meeting = settings.scratch / "meeting"
@@ -60,8 +60,8 @@ def _gradient(axes: dict[str, Any], device: torch.device, *, parallel: bool) -> 
     parts = {"backbone": "tiny-scratch", "upsampler": "bilinear", "dataset": "shapes-mini", "recipe": "smoke"}
     of = cell({**parts, **axes, "recipe.deterministic": True})
     scenes = Shapes(train=8, val=1, test=1, height=96, width=128, seed=0)
-    autocast = hardware.autocast(device, "fp32")
-    hardware.repeatable(device, deterministic=True)
+    autocast = hardware.create_autocast(device, "fp32")
+    hardware.configure_determinism(device, deterministic=True)
     model = build_model(of.variant, len(scenes.classes), seed=0)
     model = model.to(device).to(memory_format=torch.channels_last)
     training = build_training(of.recipe, model, scenes, "train", 0, device)

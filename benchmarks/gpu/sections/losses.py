@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from fcnlab.config.registry import builtin
 from fcnlab.config.variant import Backbone, Head, Upsampler, Variant
-from fcnlab.kernels.switch import triton_available
+from fcnlab.kernels.switch import is_triton_available
 from fcnlab.models import FCN
 from fcnlab.models.heads import CoarseHead
 from fcnlab.training import hardware
-from fcnlab.training.fused_loss import FusedUpsampleLoss, fusible
+from fcnlab.training.fused_loss import FusedUpsampleLoss, can_fuse
 from fcnlab.training.losses import REDUCTIONS, Loss
 from fcnlab.trial.build import build_model
 from results import SectionFailed
@@ -183,9 +183,9 @@ def _errors(case: Case, device: torch.device, precisions: list[str], seed: int) 
     model = model.to(device).to(memory_format=torch.channels_last)
     plain = _loss(case, device)
     ways: dict[str, Loss | FusedUpsampleLoss] = {"plain": plain}
-    if fusible(plain, model.head):
+    if can_fuse(plain, model.head):
         ways["fused"] = FusedUpsampleLoss(plain, cast(CoarseHead, model.head))
-        if triton_available(device):
+        if is_triton_available(device):
             ways["fused, without Triton"] = ways["fused"]
     found = {}
     images = images.to(device, memory_format=torch.channels_last)
@@ -234,7 +234,9 @@ def _gradient(
 ) -> tuple[float, list[Tensor]]:
     """Return the loss and the gradient of every parameter, float64 on the CPU."""
     device = images.device
-    in_precision = nullcontext if images.dtype == torch.float64 else hardware.autocast(device, cast(Any, precision))
+    in_precision = (
+        nullcontext if images.dtype == torch.float64 else hardware.create_autocast(device, cast(Any, precision))
+    )
     for parameter in model.parameters():
         parameter.grad = None
     if isinstance(loss, FusedUpsampleLoss):

@@ -127,17 +127,17 @@ def child_environment(settings: Settings) -> dict[str, str]:
 @contextmanager
 def triton(value: str) -> Iterator[None]:
     """Turn the Triton kernels off (`0`) or on (`1`) for a while."""
-    from fcnlab.kernels.switch import VARIABLE
+    from fcnlab.kernels.switch import TRITON_VARIABLE
 
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = value
+    before = os.environ.get(TRITON_VARIABLE)
+    os.environ[TRITON_VARIABLE] = value
     try:
         yield
     finally:
         if before is None:
-            del os.environ[VARIABLE]
+            del os.environ[TRITON_VARIABLE]
         else:
-            os.environ[VARIABLE] = before
+            os.environ[TRITON_VARIABLE] = before
 
 
 def cell(axes: dict[str, Any]) -> Cell:

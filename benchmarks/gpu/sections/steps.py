@@ -107,8 +107,8 @@ def _run(axes: dict[str, Any], settings: Settings) -> dict[str, Any]:
     recipe, variant = cell(axes).recipe, cell(axes).variant
     scenes = Shapes(train=recipe.batch * 2, val=1, test=1, height=120, width=160, seed=0)
     precision = hardware.resolve_precision(recipe.precision, device)
-    autocast = hardware.autocast(device, precision)
-    hardware.repeatable(device)
+    autocast = hardware.create_autocast(device, precision)
+    hardware.configure_determinism(device)
     model = build_model(variant, len(scenes.classes), seed=0)
     model = model.to(device).to(memory_format=torch.channels_last)
     training = build_training(recipe, model, scenes, "train", 0, device)
@@ -128,7 +128,7 @@ def _run(axes: dict[str, Any], settings: Settings) -> dict[str, Any]:
             accumulate=recipe.accumulate,
             clip_norm=recipe.clip_norm,
             average=training.average,
-            scaler=hardware.grad_scaler(device, precision),
+            scaler=hardware.create_grad_scaler(device, precision),
             capturable=training.capturable,
         )
     about_graphs = [str(warning.message) for warning in caught if "CUDA graph" in str(warning.message)]

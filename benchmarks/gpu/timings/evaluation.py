@@ -21,14 +21,14 @@ def measure(context: Context) -> dict[str, Any]:
 
     device, sizes = context.torch_device, context.sizes
     if device.type == "cuda":
-        hardware.repeatable(device)
+        hardware.configure_determinism(device)
     dataset = Voc2012(context.data / "VOCdevkit" / "VOC2012")
     began = time.perf_counter()
     decoded = open_decoded(dataset, "val")
     result: dict[str, Any] = {"images": len(decoded), "decode_seconds": time.perf_counter() - began}
     split = decoded.to(device)
     model = ours.network(sizes.backbones[0], "fcn32s").to(device)
-    autocast = hardware.autocast(device, hardware.resolve_precision("bf16", device))
+    autocast = hardware.create_autocast(device, hardware.resolve_precision("bf16", device))
 
     def evaluate(boundaries: bool) -> int:
         counts = evaluate_split(

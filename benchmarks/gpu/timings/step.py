@@ -131,9 +131,9 @@ class Trained:
 
         sizes, self.device = context.sizes, context.torch_device
         if self.device.type == "cuda":
-            hardware.repeatable(self.device)
+            hardware.configure_determinism(self.device)
         recipe = ours.recipe(sizes.batch, sizes.crop, "bf16")
-        self.autocast = hardware.autocast(self.device, hardware.resolve_precision("bf16", self.device))
+        self.autocast = hardware.create_autocast(self.device, hardware.resolve_precision("bf16", self.device))
         self.model = ours.network(sizes.backbones[0], "fcn32s").to(self.device)
         self.training = build_training(recipe, self.model, ours.Files(pairs), "train", 0, self.device)
         self.model.train()
@@ -149,12 +149,12 @@ class Trained:
 
     def backward(self) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         """Return what computes the gradients in a trial, with a CUDA graph where that is on."""
-        from fcnlab.training.distributed import ALONE
-        from fcnlab.training.step import Backward, Objective, make_backward
+        from fcnlab.training.distributed import SINGLE_PROCESS
+        from fcnlab.training.step import Backward, Objective, create_backward
 
         objective = Objective(self.model, self.training.loss, self.autocast)
-        eager = Backward(objective, self.training.loss, self.learned, parts=1, group=ALONE, scaler=None)
-        return make_backward(eager, self.device, capturable=self.training.capturable)
+        eager = Backward(objective, self.training.loss, self.learned, parts=1, group=SINGLE_PROCESS, scaler=None)
+        return create_backward(eager, self.device, capturable=self.training.capturable)
 
     def step(self, backward: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
         """Train one step, on a stream that can be captured."""

@@ -17,7 +17,7 @@ import numpy as np
 from fcnlab.data.datasets.base import FileDataset, Pair
 from fcnlab.data.datasets.labels import Colours, Ids, Labels
 from fcnlab.errors import DataError, nearest
-from fcnlab.seeding import stream
+from fcnlab.seeding import derive_seed
 
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
 """How the names of images and masks end, in lower case."""
@@ -201,7 +201,7 @@ def divide(ids: Sequence[str], parts: Mapping[str, float], seed: int) -> dict[st
         DataError: there are too few ids.
     """
     ordered = sorted(ids)
-    drawn = np.random.RandomState(stream(seed, "split") % 2**32).permutation(len(ordered))
+    drawn = np.random.RandomState(derive_seed(seed, "split") % 2**32).permutation(len(ordered))
     first, *others = parts
     divided: dict[str, list[str]] = {first: []}
     start = 0

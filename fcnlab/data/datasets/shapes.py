@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fcnlab.data.datasets.base import IGNORE, Dataset, Sample, Split
 from fcnlab.errors import DataError, nearest
-from fcnlab.seeding import stream
+from fcnlab.seeding import derive_seed
 
 VERSION = 1
 """Raised when the pixels of a scene change."""
@@ -54,7 +54,7 @@ class _Scenes(Split):
 
     def __getitem__(self, index: int) -> Sample:
         id_ = self.ids[index]
-        rng = np.random.RandomState(stream(self._seed, "shapes", id_) % 2**32)
+        rng = np.random.RandomState(derive_seed(self._seed, "shapes", id_) % 2**32)
         return Sample(id_, *_scene(rng, *self._size))
 
 

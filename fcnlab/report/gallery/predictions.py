@@ -41,7 +41,7 @@ def predict(finished: Finished, lab: Lab, ids: Sequence[str], choice: Choice, in
         RunError, ModelError: the weights are no longer there, or cannot be read.
         DataError: the dataset is not there.
     """
-    trial, device = finished.trial, hardware.device()
+    trial, device = finished.trial, hardware.select_device()
     model = finished.network(choice).to(device).to(memory_format=torch.channels_last)
     dataset, splits = lab.dataset(trial.dataset), trial.dataset.splits
     chosen = Chosen(open_decoded(dataset, splits.test or splits.val), ids)
@@ -57,7 +57,7 @@ def predict(finished: Finished, lab: Lab, ids: Sequence[str], choice: Choice, in
         mean=model.backbone.mean,
         std=model.backbone.std,
         device=device,
-        autocast=hardware.autocast(device, hardware.resolve_precision(trial.recipe.precision, device)),
+        autocast=hardware.create_autocast(device, hardware.resolve_precision(trial.recipe.precision, device)),
         on_prediction=save,
         protocol=Protocol().times(trial.recipe.score_scale),
     )

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from fcnlab.data.datasets.base import IGNORE, Pixels, Sample, Split
 from fcnlab.data.datasets.palette import palette
 from fcnlab.report.gallery.picture import GAP, HEADING, WIDTH
-from fcnlab.seeding import stream
+from fcnlab.seeding import derive_seed
 
 if TYPE_CHECKING:
     from fcnlab.data.decoded import Decoded
@@ -39,7 +39,7 @@ class Shown:
 
 def choose(split: Split, count: int, seed: int) -> list[int]:
     """Which samples are shown: drawn by the seed, in the order of the split."""
-    drawn = np.random.default_rng(stream(seed, "preview")).permutation(len(split))[:count]
+    drawn = np.random.default_rng(derive_seed(seed, "preview")).permutation(len(split))[:count]
     return sorted(int(index) for index in drawn)
 
 

@@ -61,7 +61,7 @@ class _FewSamples:
 def main(root: str, data_root: str, threads: str) -> None:
     """Measure the trial on standard input."""
     torch.set_num_threads(int(threads))
-    hardware.keep_freed_memory()
+    hardware.retain_freed_memory()
     trial = Trial.model_validate_json(sys.stdin.read())
     try:
         pace = measure(trial, Lab(Path(root), Path(data_root) if data_root else None))
@@ -76,15 +76,15 @@ def measure(trial: Trial, lab: Lab) -> Pace:
     Raises:
         DataError, ModelError: the trial cannot be built.
     """
-    device, recipe = hardware.device(), trial.recipe
+    device, recipe = hardware.select_device(), trial.recipe
     precision = hardware.resolve_precision(recipe.precision, device)
-    hardware.repeatable(device)
+    hardware.configure_determinism(device)
     dataset = lab.dataset(trial.dataset)
     model = build_model(trial.variant, len(dataset.classes), trial.seed, lab.weights_file(trial.variant.backbone))
     model = model.to(device).to(memory_format=torch.channels_last)
     training = build_training(recipe, model, dataset, trial.dataset.splits.train, trial.seed, device)
     few = _FewBatches(training.batches)
-    autocast = hardware.autocast(device, precision)
+    autocast = hardware.create_autocast(device, precision)
     epochs: list[Epoch] = []
     fit(
         model,
@@ -120,9 +120,9 @@ def measure(trial: Trial, lab: Lab) -> Pace:
     return Pace(
         epoch=epochs[-1].seconds * training.batches.steps / few.steps,
         scoring=_seconds(score) * len(val) / len(samples),
-        memory=hardware.peak_memory(device),
+        memory=hardware.get_peak_memory(device),
         disk=2 * _weights(model),  # of the last epoch and of the best
-        device=hardware.name(device),
+        device=hardware.get_device_name(device),
         trials=0,
     )
 
