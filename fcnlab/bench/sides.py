@@ -340,7 +340,7 @@ def serve(asked: IO[str], answers: IO[str]) -> None:
     setting = Setting(**given)
     torch.set_num_threads(setting.threads)
     if is_ours(setting.side) or setting.side.endswith(KEEPING):
-        hardware.retain_freed_memory(sparingly=setting.side.endswith(RECOMPUTED))
+        hardware.retain_freed_memory(release_large_blocks=setting.side.endswith(RECOMPUTED))
     laps = Laps(asked, answers, setting.device)
     with suppress(Closed):
         train(setting, laps.begin, laps.after_epoch)

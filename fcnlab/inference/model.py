@@ -77,11 +77,11 @@ class TrainedModel:
         """Scores [1, classes, H, W], and whether they are probabilities already."""
         pixels = torch.from_numpy(np.array(rgb(image)))
         images = pixels.permute(2, 0, 1)[None].to(self.device)
-        asked = protocol.times(self.description.score_scale)
+        asked = protocol.multiply_scales(self.description.score_scale)
         precision = hardware.resolve_precision(self.description.precision, self.device)
         with hardware.create_autocast(self.device, precision)():
             scores = compute_scores(asked, self.network, normalised(images, self.mean, self.std))
-        return scores, asked.augmented
+        return scores, asked.is_augmented
 
 
 def rgb(image: Image.Image) -> Image.Image:

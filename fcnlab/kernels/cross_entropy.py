@@ -31,7 +31,9 @@ class PixelLoss:
     smooth: bool
 
     @classmethod
-    def of(cls, classes: int, weights: Tensor | None, smoothing: float, device: torch.device) -> PixelLoss:
+    def from_class_weights(
+        cls, classes: int, weights: Tensor | None, smoothing: float, device: torch.device
+    ) -> PixelLoss:
         """The loss of a pixel by class weights [C], or None for ones, and label smoothing."""
         weights = torch.ones(classes, device=device) if weights is None else weights.to(device, torch.float32)
         return cls((1 - smoothing) * weights, smoothing / classes * weights, smoothing > 0)

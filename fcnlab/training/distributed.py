@@ -28,12 +28,12 @@ class ProcessGroup:
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that scores and writes."""
         return self.rank == 0
 
     @property
-    def places(self) -> slice:
+    def batch_slice(self) -> slice:
         """The places of a batch whose images this process takes.
 
         They take turns, so that where a batch is cut into parts, each has its share of every part.
@@ -48,7 +48,7 @@ class ProcessGroup:
         torch.distributed.all_reduce(total)
         return total
 
-    def agreed(self, decision: bool) -> bool:
+    def broadcast(self, decision: bool) -> bool:
         """What rank 0 has decided; the others wait until it has. By way of the CPU: no device is kept busy with it."""
         if self.size == 1:
             return decision
@@ -56,7 +56,7 @@ class ProcessGroup:
         torch.distributed.broadcast(said, src=0)
         return bool(said)
 
-    def parallel(self, module: nn.Module) -> nn.Module:
+    def wrap_model(self, module: nn.Module) -> nn.Module:
         """A module that does the same, and whose gradients are the mean over the group."""
         if self.size == 1:
             return module

@@ -44,7 +44,7 @@ def _become(module: Any, kind: type[nn.Module], activation: str) -> None:
 _ACTIVATIONS: dict[type[nn.Module], str] = {nn.Identity: "none", nn.ReLU: "relu", nn.ReLU6: "relu6"}
 
 
-def is_fast(x: Tensor) -> bool:
+def runs_on_triton(x: Tensor) -> bool:
     """Return whether batch norm of x, and the ReLU behind it, run by Triton."""
     return (
         torch.is_grad_enabled()
@@ -57,30 +57,30 @@ def is_fast(x: Tensor) -> bool:
 
 
 class FastBatchNorm2d(nn.BatchNorm2d):
-    """A batch norm that runs by Triton where `is_fast`, with the ReLU behind it if that is its `activation`."""
+    """A batch norm that runs by Triton where `runs_on_triton`, with the ReLU behind it if that is its `activation`."""
 
     activation: str = "none"
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize x [B, C, H, W]."""
-        return _normalized(self, x) if is_fast(x) else super().forward(x)
+        return _normalized(self, x) if runs_on_triton(x) else super().forward(x)
 
 
 class FastBatchNormAct2d(BatchNormAct2d):  # type: ignore[misc]
-    """timm's batch norm with an activation, which runs by Triton where `is_fast`."""
+    """timm's batch norm with an activation, which runs by Triton where `runs_on_triton`."""
 
     activation: str = "none"
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize x [B, C, H, W] and apply the activation."""
-        return _normalized(self, x) if is_fast(x) else super().forward(x)
+        return _normalized(self, x) if runs_on_triton(x) else super().forward(x)
 
 
 class _Applied(nn.ReLU):
     """The ReLU behind a `FastBatchNorm2d`: where that one is fast, it has applied the ReLU already."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x if is_fast(x) else super().forward(x)
+        return x if runs_on_triton(x) else super().forward(x)
 
 
 def _normalized(norm: Any, x: Tensor) -> Tensor:

@@ -44,21 +44,21 @@ def fit(
     batches: TrainingBatches,
     *,
     epochs: int,
-    start: int,
+    start_epoch: int,
     loss: Loss | FusedUpsampleLoss,
     optimizer: Optimizer,
-    factor: Schedule,
+    schedule: Schedule,
     autocast: Callable[[], AbstractContextManager[object]],
-    after_epoch: Callable[[Epoch], None],
-    accumulate: int = 1,
-    clip_norm: float | None = None,
+    on_epoch_end: Callable[[Epoch], None],
+    grad_accum_steps: int = 1,
+    grad_clip_norm: float | None = None,
     average: MovingAverage | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
     scaler: GradScaler | None = None,
     capturable: bool = False,
     compiled: bool = False,
 ) -> None:
-    """Train from epoch `start` up to `epochs`, calling `after_epoch` at the end of each.
+    """Train from epoch `start_epoch` up to `epochs`, calling `on_epoch_end` at the end of each.
 
     The loss is summed on the device and read once an epoch, so that no step waits for the host. Each process of a
     `group` goes through its share of a batch; gradient and loss are those of all of it.
@@ -67,14 +67,14 @@ def fit(
         model: the network, on the device that trains.
         batches: of images float32 [B, 3, H, W] and labels uint8 [B, H, W], on the same device.
         epochs: how many there are in all.
-        start: how many of them are done.
+        start_epoch: how many of them are done.
         loss: of the scores, or of the coarse scores before the last upsampling.
         optimizer: over the parameters that learn.
-        factor: of every learning rate, by step.
+        schedule: of every learning rate, by step.
         autocast: the context of the forward pass.
-        after_epoch: called at the end of each epoch; an exception of it ends the training.
-        accumulate: how many micro-batches a batch is cut into; their gradients add up to that of the whole.
-        clip_norm: bound of the gradient's norm.
+        on_epoch_end: called at the end of each epoch; an exception of it ends the training.
+        grad_accum_steps: how many micro-batches a batch is cut into; their gradients add up to that of the whole.
+        grad_clip_norm: bound of the gradient's norm.
         average: a moving average that takes in the weights after each step.
         group: the processes that train the model together.
         scaler: of the loss, for fp16.
@@ -86,18 +86,18 @@ def fit(
     """
     device = next(model.parameters()).device
     learned = [parameter for some in optimizer.param_groups for parameter in some["params"]]
-    objective = group.parallel(Objective(model, loss, autocast, compiled=compiled))
-    eager = Backward(objective, loss, learned, parts=accumulate, group=group, scaler=scaler)
+    objective = group.wrap_model(Objective(model, loss, autocast, compiled=compiled))
+    eager = Backward(objective, loss, learned, micro_batches=grad_accum_steps, group=group, scaler=scaler)
     backward = create_backward(eager, device, capturable=capturable and scaler is None and group.size == 1)
-    for epoch in range(start, epochs):
+    for epoch in range(start_epoch, epochs):
         began = time.perf_counter()
         model.train()
         with _own_stream(device):
             total, images_seen = torch.zeros((), dtype=torch.float64, device=device), 0
             for step, (images, labels) in enumerate(batches.epoch(epoch), start=epoch * batches.steps):
-                set_learning_rates(optimizer, factor(step))
+                set_learning_rates(optimizer, schedule(step))
                 value = backward(images, labels)
-                _update(optimizer, learned, clip_norm, scaler)
+                _update(optimizer, learned, grad_clip_norm, scaler)
                 if average is not None:
                     average.update_parameters(model)
                 total = total + value
@@ -106,18 +106,18 @@ def fit(
             mean = float(total) / batches.steps
         if not math.isfinite(mean):
             raise DivergenceError(f"the loss of epoch {epoch + 1} is {mean}; a smaller learning rate may help")
-        rate = optimizer.defaults["lr"] * factor((epoch + 1) * batches.steps - 1)
-        after_epoch(Epoch(epoch + 1, mean, rate, images_seen, time.perf_counter() - began))
+        rate = optimizer.defaults["lr"] * schedule((epoch + 1) * batches.steps - 1)
+        on_epoch_end(Epoch(epoch + 1, mean, rate, images_seen, time.perf_counter() - began))
 
 
 def _update(
-    optimizer: Optimizer, learned: list[nn.Parameter], clip_norm: float | None, scaler: GradScaler | None
+    optimizer: Optimizer, learned: list[nn.Parameter], grad_clip_norm: float | None, scaler: GradScaler | None
 ) -> None:
     """Take a step of the optimizer with the gradients that are there."""
-    if scaler is not None and clip_norm is not None:
+    if scaler is not None and grad_clip_norm is not None:
         scaler.unscale_(optimizer)
-    if clip_norm is not None:
-        clip_grad_norm_(learned, clip_norm)
+    if grad_clip_norm is not None:
+        clip_grad_norm_(learned, grad_clip_norm)
     if scaler is None:
         optimizer.step()
     else:

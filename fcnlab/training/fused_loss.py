@@ -49,7 +49,7 @@ def can_fuse(loss: Loss, head: Head) -> bool:
     convolution whose blocks read 2 x 2 scores.
     """
     return (
-        loss.of_single_pixels
+        loss.is_pixelwise
         and head.auxiliary_map is None
         and isinstance(head, CoarseHead)
         and isinstance(head.upsample, TransposedUpsampler)
@@ -84,15 +84,15 @@ class FusedUpsampleLoss:
         rows = _rows(s, scores.device)
         in_blocks = _labels_in_blocks(labels, start, tall, wide, s, rows)
         blocks = in_blocks.shape[1] // len(labels)
-        factors = self.loss.image_factors(labels).unsqueeze(1).expand(-1, blocks).reshape(-1).contiguous()
-        pixel = PixelLoss.of(classes, self.loss.class_weights, self.loss.label_smoothing, scores.device)
+        factors = self.loss.compute_image_factors(labels).unsqueeze(1).expand(-1, blocks).reshape(-1).contiguous()
+        pixel = PixelLoss.from_class_weights(classes, self.loss.class_weights, self.loss.label_smoothing, scores.device)
         windows, kernels = _matrices(self.upsample, self.groups, windows, rows)
         value: Tensor = _UpsampleCrossEntropy.apply(windows, kernels, in_blocks, factors, pixel, scores.dtype)
         return value
 
-    def share(self, part: Tensor, whole: Tensor, group: ProcessGroup = SINGLE_PROCESS) -> Tensor | float:
-        """As `Loss.share`."""
-        return self.loss.share(part, whole, group)
+    def weight_of_part(self, part: Tensor, whole: Tensor, group: ProcessGroup = SINGLE_PROCESS) -> Tensor | float:
+        """As `Loss.weight_of_part`."""
+        return self.loss.weight_of_part(part, whole, group)
 
 
 def _groups(upsample: TransposedUpsampler) -> int:

@@ -156,11 +156,11 @@ def get_peak_memory(on: torch.device) -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def retain_freed_memory(*, sparingly: bool = False) -> None:
+def retain_freed_memory(*, release_large_blocks: bool = False) -> None:
     """Ask glibc to keep large freed blocks instead of returning them to the system at every step.
 
     Otherwise each training step faults its activations in anew; keeping them makes a step on the CPU a quarter to
-    a third shorter. What is kept has gaps, though: `sparingly` returns blocks of 32 MiB and more, the most that glibc
+    a third shorter. What is kept has gaps, though: `release_large_blocks` returns blocks of 32 MiB and more, the most that glibc
     keeps of itself; memory is a third less then, and time up to a fifth more. Other platforms and C libraries are left
     alone.
     """
@@ -168,5 +168,5 @@ def retain_freed_memory(*, sparingly: bool = False) -> None:
         return
     libc = ctypes.CDLL("libc.so.6")
     trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-    libc.mallopt(mmap_threshold, 2**25 if sparingly else 2**30)
+    libc.mallopt(mmap_threshold, 2**25 if release_large_blocks else 2**30)
     libc.mallopt(trim_threshold, 2**30)

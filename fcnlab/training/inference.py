@@ -22,7 +22,7 @@ def compute_scores(protocol: Protocol, model: Model, images: Tensor) -> Tensor:
     softmax of each view's scores at the image's own size, averaged over the views. Images are resized bilinearly, with
     antialiasing; scores bilinearly. As mmsegmentation's `slide` mode and test-time augmentation.
     """
-    if not protocol.augmented:
+    if not protocol.is_augmented:
         return _windowed(protocol, model, images)
     height, width = images.shape[-2:]
     total: Tensor | float = 0.0

@@ -85,11 +85,11 @@ class Loss:
     auxiliary: float = 0.4
 
     @property
-    def of_single_pixels(self) -> bool:
+    def is_pixelwise(self) -> bool:
         """Whether it is a weighted sum of cross entropies, each of one pixel whatever the others are."""
         return self.focal == 0 and self.ohem is None and self.dice == 0 and self.lovasz == 0
 
-    def image_factors(self, labels: Tensor) -> Tensor:
+    def compute_image_factors(self, labels: Tensor) -> Tensor:
         """With what each image's cross entropies are multiplied before they are added up: float32 [B]."""
         if self.reduction == "pixel_sum":
             return torch.full((len(labels),), self.weight, device=labels.device)
@@ -134,7 +134,7 @@ class Loss:
                 losses = torch.where(labels != IGNORE, losses, 0)
         return REDUCTIONS[self.reduction](losses, labels, self.class_weights)
 
-    def share(self, part: Tensor, whole: Tensor, group: ProcessGroup = SINGLE_PROCESS) -> Tensor | float:
+    def weight_of_part(self, part: Tensor, whole: Tensor, group: ProcessGroup = SINGLE_PROCESS) -> Tensor | float:
         """What the loss of a part of a batch is multiplied with, so that the parts add up to the whole.
 
         Each process of a group has its share of the `whole`, and the parts of all of them add up. Exact for the cross

@@ -46,17 +46,17 @@ class Protocol:
                     "at most the window's size"
                 )
 
-    def times(self, scale: float) -> Protocol:
+    def multiply_scales(self, scale: float) -> Protocol:
         """The same for a network that is used to images resized by `scale`."""
         return replace(self, scales=tuple(scale * factor for factor in self.scales))
 
     @property
-    def plain(self) -> bool:
+    def is_default(self) -> bool:
         """Whether it is the plain way."""
         return self == Protocol()
 
     @property
-    def augmented(self) -> bool:
+    def is_augmented(self) -> bool:
         """Whether an image is predicted more than once."""
         return self.flip or self.scales != (1.0,)
 

@@ -62,7 +62,7 @@ class Objective(nn.Module):
 class Backward:
     """Compute the loss of a batch and leave its gradient in the parameters' `grad`.
 
-    The batch goes through in `parts` equal micro-batches, whose gradients add up to that of the whole.
+    The batch goes through in `micro_batches` equal micro-batches, whose gradients add up to that of the whole.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Backward:
         loss: Loss | FusedUpsampleLoss,
         parameters: Sequence[nn.Parameter],
         *,
-        parts: int,
+        micro_batches: int,
         group: ProcessGroup,
         scaler: torch.amp.GradScaler | None,
     ) -> None:
@@ -80,12 +80,12 @@ class Backward:
             objective: an `Objective`, or one that DistributedDataParallel wraps.
             loss: the objective's loss, which says how the losses of micro-batches are weighted.
             parameters: those that learn.
-            parts: how many micro-batches a batch is cut into.
+            micro_batches: how many micro-batches a batch is cut into.
             group: the processes that train the model together.
             scaler: multiplies the loss before the backward pass, for fp16.
         """
         self._objective, self._loss, self._parameters = objective, loss, parameters
-        self._parts, self._group, self._scaler = parts, group, scaler
+        self._micro_batches, self._group, self._scaler = micro_batches, group, scaler
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of a batch, detached. In a group: this process's share of it."""
@@ -100,16 +100,18 @@ class Backward:
     def accumulate(self, images: Tensor, labels: Tensor) -> Tensor:
         """Add a batch's gradient to what the parameters' `grad` hold; return its loss, detached."""
         values = []
-        for some_images, some_labels in zip(images.chunk(self._parts), labels.chunk(self._parts), strict=True):
+        for some_images, some_labels in zip(
+            images.chunk(self._micro_batches), labels.chunk(self._micro_batches), strict=True
+        ):
             value = self._objective(some_images, some_labels)
-            if self._parts > 1 or self._group.size > 1:
-                value = value * self._loss.share(some_labels, labels, self._group)
+            if self._micro_batches > 1 or self._group.size > 1:
+                value = value * self._loss.weight_of_part(some_labels, labels, self._group)
             # The group takes the mean of its gradients, and the sum is wanted. The gradients of earlier micro-batches
             # are the same in all of its processes, so that taking their mean once more leaves them as they are.
             scaled = self._group.size * value
             (scaled if self._scaler is None else self._scaler.scale(scaled)).backward()
             values.append(value.detach())
-        return torch.stack(values).sum() if self._parts > 1 else values[0]
+        return torch.stack(values).sum() if self._micro_batches > 1 else values[0]
 
 
 class GraphedBackward:

@@ -44,7 +44,7 @@ class Training:
 
     batches: TrainingBatches
     optimizer: Optimizer
-    factor: optim.Schedule
+    schedule: optim.Schedule
     loss: Loss | FusedUpsampleLoss
     average: MovingAverage | None
     capturable: bool = False
@@ -171,7 +171,7 @@ def build_training(
         std=std,
         seed=seed,
         device=device,
-        places=group.places,
+        places=group.batch_slice,
         sharing=sharing,
     )
     # A compiled model has pooling kernels of its own, which only need to be replaced where results must repeat.

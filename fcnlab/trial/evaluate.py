@@ -143,7 +143,7 @@ def rescore(
         raise RunError(f"{file.parent}: cannot be written: {error.strerror}") from None
     model = finished.network(choice).to(device).to(memory_format=torch.channels_last)
     spec, split = (target.spec, target.split) if target else (finished.trial.dataset, _reported(finished.trial.dataset))
-    asked = protocol.times(finished.trial.recipe.score_scale)
+    asked = protocol.multiply_scales(finished.trial.recipe.score_scale)
     seconds, counted = _score(model, lab, spec, split, asked, precision, told)
     plain = finished.reported(choice)
     made = ProtocolScores(

@@ -123,7 +123,7 @@ def _outcome(
         group = join_process_group(rank, devices, folder.meeting)
         run = _Run(trial, lab, folder, options, group)
         run.train()
-        return run.record() if group.leads else None
+        return run.record() if group.is_main else None
     except Paused:
         return None
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what the trial has to say
@@ -241,7 +241,7 @@ class _Run:
         )
         self.scored = training.averaged or self.model
         self._resume(training)
-        if self.group.leads:
+        if self.group.is_main:
             self.folder.write_progress(self.epochs)
         self._draw_apart(len(self.epochs))
         with Checkpoints(self.folder.checkpoint, self.options.checkpoint_every) as checkpoints:
@@ -249,14 +249,14 @@ class _Run:
                 self.model,
                 training.batches,
                 epochs=trial.recipe.epochs,
-                start=len(self.epochs),
+                start_epoch=len(self.epochs),
                 loss=training.loss,
                 optimizer=training.optimizer,
-                factor=training.factor,
+                schedule=training.schedule,
                 autocast=self.autocast,
-                after_epoch=lambda epoch: self._after_epoch(epoch, training, checkpoints),
-                accumulate=trial.recipe.accumulate * self.options.parts,
-                clip_norm=trial.recipe.clip_norm,
+                on_epoch_end=lambda epoch: self._after_epoch(epoch, training, checkpoints),
+                grad_accum_steps=trial.recipe.accumulate * self.options.parts,
+                grad_clip_norm=trial.recipe.clip_norm,
                 average=training.average,
                 group=self.group,
                 scaler=self.scaler,
@@ -287,20 +287,20 @@ class _Run:
 
     def _draw_apart(self, epoch: int) -> None:
         """Let a process beside rank 0 draw otherwise than that one, also after an interruption."""
-        if not self.group.leads:
+        if not self.group.is_main:
             torch.manual_seed(derive_seed(self.trial.seed, "training", self.group.rank, epoch))
 
     def _after_epoch(self, epoch: Epoch, training: Training, checkpoints: Checkpoints) -> None:
-        if self.group.leads:
+        if self.group.is_main:
             self._note(epoch)
         paused = epoch.epoch < self.trial.recipe.epochs and self.options.pause(epoch.epoch)
-        if self.group.leads:
+        if self.group.is_main:
             if paused or checkpoints.due:
                 checkpoints.save(self._state(training))
             if paused:
                 checkpoints.wait()
             self.folder.write_progress(self.epochs)
-        if self.group.agreed(paused):
+        if self.group.broadcast(paused):
             raise Paused
         self._draw_apart(epoch.epoch)
 

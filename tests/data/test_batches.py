@@ -298,7 +298,7 @@ def test_the_layout_of_a_sample_changes_no_bit_of_its_batch() -> None:
 @compiled_only
 def test_on_the_cpu_batches_are_written_by_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     fast = batches_of(scenes(), batch=2, augmentation=RANDOM)
-    monkeypatch.setattr(kernel, "library", lambda name: None)  # no compiler
+    monkeypatch.setattr(kernel, "load_library", lambda name: None)  # no compiler
     slow = batches_of(scenes(), batch=2, augmentation=RANDOM)
     assert isinstance(fast._write, Compiled) and isinstance(slow._write, Plain)
     assert same(fast, slow, epoch=1)
@@ -318,5 +318,5 @@ def test_arithmetic_that_has_not_the_bits_of_torch_is_not_used(monkeypatch: pyte
 
     levels = [grey_levels(v).tolist() for v in (MEAN, STD)]
     assert kernel.create_crop_writer((8, 8), (0, 0, 0), *levels) is not None
-    monkeypatch.setattr(kernel, "library", lambda name: Off)
+    monkeypatch.setattr(kernel, "load_library", lambda name: Off)
     assert kernel.create_crop_writer((8, 8), (0, 0, 0), *levels) is None

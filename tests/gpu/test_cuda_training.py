@@ -71,11 +71,11 @@ def train(model: FCN, data: Any, loss: Any, *, precision: hardware.Precision = "
     seen: list[Epoch] = []
     defaults: dict[str, Any] = {
         "epochs": 1,
-        "start": 0,
+        "start_epoch": 0,
         "optimizer": create_optimizer("adamw", model, lr=0.003, weight_decay=0.01),
-        "factor": lambda step: 1.0,
+        "schedule": lambda step: 1.0,
         "autocast": hardware.create_autocast(DEVICE, precision),
-        "after_epoch": seen.append,
+        "on_epoch_end": seen.append,
         "scaler": hardware.create_grad_scaler(DEVICE, precision),
     }
     fit(model, data, loss=loss, **(defaults | options))
@@ -106,7 +106,7 @@ def test_no_step_waits_for_the_device(name: str, capturable: bool) -> None:
         data,
         fastest(model, Loss(**LOSSES[name])),
         average=MovingAverage(model, 0.9),
-        clip_norm=1.0,
+        grad_clip_norm=1.0,
         capturable=capturable,
     )
     assert all(parameter.isfinite().all() for parameter in model.parameters())

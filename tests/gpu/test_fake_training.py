@@ -60,16 +60,16 @@ def symbolic_model(watch: Watch, head: str, upsampler: str = "bilinear") -> FCN:
 
 def train(watch: Watch, model: FCN, loss: Any, *, name: str = "sgd", steps: int = 1, **options: Any) -> None:
     """Train one epoch, and check that every parameter has its gradient on the device."""
-    defaults: dict[str, Any] = {"autocast": nullcontext, "after_epoch": lambda epoch: None}
+    defaults: dict[str, Any] = {"autocast": nullcontext, "on_epoch_end": lambda epoch: None}
     made = create_optimizer(name, model, lr=0.1, weight_decay=0.01)
     fit(
         model,
         Batches(steps),  # type: ignore[arg-type]
         epochs=1,
-        start=0,
+        start_epoch=0,
         loss=loss,
         optimizer=made,
-        factor=lambda step: 1.0,
+        schedule=lambda step: 1.0,
         **(defaults | options),
     )
     assert watch.outputs > 100
@@ -149,7 +149,7 @@ def test_every_optimizer_steps_without_waiting(name: str) -> None:
 def test_bf16_micro_batches_and_clipping_do_not_wait(plain: bool) -> None:
     with fake_cuda(ALLOWED) as watch:
         model = symbolic_model(watch, "fcn8s")
-        options = {"accumulate": 2, "clip_norm": 1.0, "autocast": hardware.create_autocast(CUDA, "bf16")}
+        options = {"grad_accum_steps": 2, "grad_clip_norm": 1.0, "autocast": hardware.create_autocast(CUDA, "bf16")}
         train(watch, model, Loss() if plain else fused(watch, model, Loss()), **options)
 
 
@@ -163,7 +163,7 @@ def test_fp16_waits_only_for_optimizers_without_fused_kernels(name: str, waits: 
             "autocast": hardware.create_autocast(CUDA, "fp16"),
             "scaler": hardware.create_grad_scaler(CUDA, "fp16"),
         }
-        train(watch, model, fused(watch, model, Loss()), name=name, clip_norm=1.0, **options)
+        train(watch, model, fused(watch, model, Loss()), name=name, grad_clip_norm=1.0, **options)
     assert any(seen.place == place for seen in watch.seen) == waits
 
 

@@ -76,7 +76,7 @@ def test_loss_and_gradient_are_torchs(
     scores = scores.to(dtype)
     wanted, slope = torchs(scores, labels, scales, weights, smoothing)
     scores, labels, scales = scores.to(DEVICE), labels.to(DEVICE), scales.to(DEVICE)
-    pixel = PixelLoss.of(classes, weights.to(DEVICE) if weighted else None, smoothing, DEVICE)
+    pixel = PixelLoss.from_class_weights(classes, weights.to(DEVICE) if weighted else None, smoothing, DEVICE)
     twin = scores.clone()
     found, same = cross_entropy_(scores, labels, scales, pixel), cross_entropy_fallback_(twin, labels, scales, pixel)
     assert found.dtype == torch.float32 and found.device.type == DEVICE.type
@@ -91,7 +91,7 @@ def test_loss_and_gradient_are_torchs(
 @pytest.mark.parametrize(("classes", "pixels"), [(3, 20), (40, 20), (40, 64)])
 def test_strides_are_followed_and_other_memory_is_unchanged(classes: int, pixels: int) -> None:
     scores, labels, scales = (one.to(DEVICE) for one in batch(4, classes, pixels, 0))
-    pixel = PixelLoss.of(classes, None, 0.1, DEVICE)
+    pixel = PixelLoss.from_class_weights(classes, None, 0.1, DEVICE)
     wide = torch.full((classes + 2, 4, pixels + 4), 7.0, device=DEVICE)
     inside = wide.transpose(0, 1)[:, 1 : classes + 1, 2 : pixels + 2]
     inside.copy_(scores)
@@ -108,20 +108,26 @@ def test_strides_are_followed_and_other_memory_is_unchanged(classes: int, pixels
 def test_a_score_that_is_not_finite_shows_in_the_loss(bad: float) -> None:
     scores, labels, scales = (one.to(DEVICE) for one in batch(2, 5, 16, 0))
     labels[0, 3], scores[0, 2, 3] = 1, bad
-    assert not launch_cross_entropy(scores, labels, scales + 1, PixelLoss.of(5, None, 0.0, DEVICE)).isfinite()
+    assert not launch_cross_entropy(
+        scores, labels, scales + 1, PixelLoss.from_class_weights(5, None, 0.0, DEVICE)
+    ).isfinite()
 
 
 def test_a_label_beyond_the_classes_makes_the_loss_nan() -> None:
     scores, labels, scales = (one.to(DEVICE) for one in batch(2, 5, 16, 0))
     labels[1, 15] = 5
-    assert launch_cross_entropy(scores, labels, scales, PixelLoss.of(5, None, 0.0, DEVICE)).isnan()
+    assert launch_cross_entropy(scores, labels, scales, PixelLoss.from_class_weights(5, None, 0.0, DEVICE)).isnan()
     assert scores.isfinite().all()
 
 
 def test_ignored_pixels_have_a_loss_and_gradient_of_zero() -> None:
     scores, labels, scales = (one.to(DEVICE) for one in batch(2, 5, 16, 0))
     assert (
-        float(launch_cross_entropy(scores, torch.full_like(labels, 255), scales, PixelLoss.of(5, None, 0.1, DEVICE)))
+        float(
+            launch_cross_entropy(
+                scores, torch.full_like(labels, 255), scales, PixelLoss.from_class_weights(5, None, 0.1, DEVICE)
+            )
+        )
         == 0.0
     )
     assert not scores.any()

@@ -59,7 +59,7 @@ def test_loss_and_gradient_are_torchs(
     scores, labels, scales = batch(n, classes, pixels, seed, spread)
     weights = torch.rand(classes, generator=torch.Generator().manual_seed(seed)) * (torch.arange(classes) != 1)
     wanted, slope = torchs(scores, labels, scales, weights, smoothing)
-    found = way(scores, labels, scales, PixelLoss.of(classes, weights, smoothing, scores.device))  # type: ignore[operator]
+    found = way(scores, labels, scales, PixelLoss.from_class_weights(classes, weights, smoothing, scores.device))  # type: ignore[operator]
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(scores.double(), slope, rtol=1e-5, atol=1e-6)
@@ -69,7 +69,7 @@ def test_loss_and_gradient_are_torchs(
 def test_scores_in_bfloat16_give_the_gradient_rounded_once(way: object) -> None:
     scores, labels, scales = batch(5, 21, 40, 0)
     half = scores.bfloat16()
-    pixel = PixelLoss.of(21, None, 0.0, scores.device)
+    pixel = PixelLoss.from_class_weights(21, None, 0.0, scores.device)
     loss, slope = torchs(half, labels, scales, torch.ones(21), 0.0)
     assert way(half, labels, scales, pixel).item() == pytest.approx(loss.item(), rel=1e-5)  # type: ignore[operator]
     torch.testing.assert_close(half.double(), slope, rtol=2**-8, atol=1e-7)  # half a unit in the last of 8 bits
@@ -78,7 +78,7 @@ def test_scores_in_bfloat16_give_the_gradient_rounded_once(way: object) -> None:
 @needs_compiler
 def test_strides_are_followed_and_what_lies_between_is_left_alone() -> None:
     scores, labels, scales = batch(4, 3, 20, 0)
-    pixel = PixelLoss.of(3, None, 0.0, scores.device)
+    pixel = PixelLoss.from_class_weights(3, None, 0.0, scores.device)
     wide = torch.full((3, 4, 20), 7.0)
     inside = wide.transpose(0, 1)
     inside.copy_(scores)
@@ -96,7 +96,7 @@ def test_a_score_that_is_no_number_shows_in_the_loss(way: object, bad: float) ->
     scores, labels, scales = batch(2, 5, 16, 0)
     labels[0, 3] = 1
     scores[0, 2, 3] = bad
-    pixel = PixelLoss.of(5, None, 0.0, scores.device)
+    pixel = PixelLoss.from_class_weights(5, None, 0.0, scores.device)
     assert not way(scores, labels, scales + 1, pixel).isfinite()  # type: ignore[operator]
 
 
@@ -105,7 +105,7 @@ def test_a_label_beyond_the_classes_is_refused() -> None:
     scores, labels, scales = batch(2, 5, 16, 0)
     labels[1, 15] = 5
     with pytest.raises(IndexError, match="label 5 is none of 5 classes"):
-        cross_entropy_(scores, labels, scales, PixelLoss.of(5, None, 0.0, scores.device))
+        cross_entropy_(scores, labels, scales, PixelLoss.from_class_weights(5, None, 0.0, scores.device))
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_without_a_compiler_the_plain_way_is_taken(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(build.shutil, "which", lambda _: None)
     assert build.load_library("cross_entropy") is None
     scores, labels, scales = batch(2, 5, 16, 0)
-    expected, pixel = scores.clone(), PixelLoss.of(5, None, 0.0, scores.device)
+    expected, pixel = scores.clone(), PixelLoss.from_class_weights(5, None, 0.0, scores.device)
     wanted = cross_entropy_fallback_(expected, labels, scales, pixel)
     assert torch.equal(cross_entropy_(scores, labels, scales, pixel), wanted)
     assert torch.equal(scores, expected)

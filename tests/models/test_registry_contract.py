@@ -140,7 +140,7 @@ def test_every_recipe_builds_what_trains(name: str, tiny: FCN) -> None:
     assert type(training.optimizer).__name__.lower() == recipe.optimizer.name
     assert training.optimizer.defaults["lr"] == recipe.optimizer.lr
     assert training.optimizer.defaults["weight_decay"] == recipe.optimizer.weight_decay
-    factors = [training.factor(step) for step in range(recipe.epochs)]
+    factors = [training.schedule(step) for step in range(recipe.epochs)]
     assert all(0 < factor <= 1 for factor in factors)
     assert max(factors) == pytest.approx(1)
     factor = 32 if plain is not training.loss else 1  # one that upsamples itself has labels of the image's size

@@ -39,7 +39,7 @@ class SixShared(Six):
 
     def __init__(self, group: ProcessGroup) -> None:
         super().__init__()
-        self.places = group.places
+        self.places = group.batch_slice
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         for images, labels in super().epoch(epoch):
@@ -52,7 +52,7 @@ def test_the_parts_of_a_batch_are_those_of_one_process_each_shared_out_among_all
 ) -> None:
     batch = list(range(size * parts * images))
     whole = torch.tensor(batch).chunk(parts)
-    shares = [torch.tensor(batch[ProcessGroup(rank, size).places]).chunk(parts) for rank in range(size)]
+    shares = [torch.tensor(batch[ProcessGroup(rank, size).batch_slice]).chunk(parts) for rank in range(size)]
     for part, *of_ranks in zip(whole, *shares, strict=True):
         assert sorted(torch.cat(of_ranks).tolist()) == part.tolist()
         assert {len(share) for share in of_ranks} == {images}
@@ -81,12 +81,12 @@ def test_each_process_gets_the_very_images_that_are_at_its_places_for_one_proces
 
 RUNS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "class weights": {"loss": Loss(class_weights=CLASS_WEIGHTS, label_smoothing=0.1), "accumulate": 3},
-    "focal, clipped": {"loss": Loss(focal=2.0), "clip_norm": 0.01},
-    "image means": {"loss": Loss("image_mean_sum"), "accumulate": 3},
+    "class weights": {"loss": Loss(class_weights=CLASS_WEIGHTS, label_smoothing=0.1), "grad_accum_steps": 3},
+    "focal, clipped": {"loss": Loss(focal=2.0), "grad_clip_norm": 0.01},
+    "image means": {"loss": Loss("image_mean_sum"), "grad_accum_steps": 3},
     "pixel sum": {"loss": Loss("pixel_sum", class_weights=CLASS_WEIGHTS), "lr": 1e-4},
-    "auxiliary": {"loss": Loss(auxiliary=0.7), "accumulate": 3, "auxiliary": True},
-    "unread auxiliary": {"loss": Loss(auxiliary=0.0), "accumulate": 3, "auxiliary": True},
+    "auxiliary": {"loss": Loss(auxiliary=0.7), "grad_accum_steps": 3, "auxiliary": True},
+    "unread auxiliary": {"loss": Loss(auxiliary=0.0), "grad_accum_steps": 3, "auxiliary": True},
 }
 """How a little network is trained on batches whose images have more and more ignored pixels."""
 
@@ -126,8 +126,8 @@ def run_built(name: str, group: ProcessGroup) -> dict[str, Any]:
         training.batches,
         loss=training.loss,
         optimizer=training.optimizer,
-        accumulate=recipe.accumulate,
-        clip_norm=recipe.clip_norm,
+        grad_accum_steps=recipe.accumulate,
+        grad_clip_norm=recipe.clip_norm,
         average=training.average,
         group=group,
     )

@@ -334,7 +334,7 @@ def test_a_protocol_has_a_short_name_and_a_slug_for_files() -> None:
     full = Protocol((0.75, 1, 1.25), flip=True, window=(512, 256), stride=(341, 170))
     assert str(full) == "flip+0.75,1,1.25+window512x256/341x170"
     assert full.slug == "flip+0.75_1_1.25+window512x256-341x170"
-    assert Protocol(flip=True).augmented and not Protocol(window=(4, 4), stride=(2, 2)).augmented
+    assert Protocol(flip=True).is_augmented and not Protocol(window=(4, 4), stride=(2, 2)).is_augmented
 
 
 @pytest.mark.parametrize(

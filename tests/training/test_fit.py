@@ -67,12 +67,12 @@ def train(model: Any, batches: Any, *, lr: float = 0.1, **said: Any) -> list[Epo
     seen: list[Epoch] = []
     options: dict[str, Any] = {
         "epochs": 3,
-        "start": 0,
+        "start_epoch": 0,
         "loss": Loss(),
         "optimizer": torch.optim.SGD(model.parameters(), lr=lr),
-        "factor": lambda step: 1 / (1 + step),
+        "schedule": lambda step: 1 / (1 + step),
         "autocast": nullcontext,
-        "after_epoch": seen.append,
+        "on_epoch_end": seen.append,
     }
     fit(model, batches, **(options | said))
     return seen
@@ -83,7 +83,7 @@ def test_a_tiny_network_learns_on_generated_scenes() -> None:
     shapes = Shapes(train=8, val=1, test=1, height=64, width=64, seed=0)
     model = build_model(cell.variant, len(shapes.classes), seed=0)
     parts = build_training(cell.recipe, model, shapes, "train", 0, torch.device("cpu"))
-    seen = train(model, parts.batches, epochs=5, loss=parts.loss, optimizer=parts.optimizer, factor=lambda step: 1.0)
+    seen = train(model, parts.batches, epochs=5, loss=parts.loss, optimizer=parts.optimizer, schedule=lambda step: 1.0)
     assert [epoch.epoch for epoch in seen] == [1, 2, 3, 4, 5]
     assert seen[-1].loss < 0.8 * seen[0].loss
     assert {epoch.images for epoch in seen} == {8}
@@ -93,7 +93,7 @@ def test_an_epoch_says_its_mean_loss_and_its_last_rate() -> None:
     model = a_net()
     with torch.no_grad():
         wanted = [Loss()(model(x), y).item() for x, y in Two().epoch(0)]
-    seen = train(model, Two(), epochs=1, optimizer=torch.optim.SGD(model.parameters(), lr=0.0), factor=lambda step: 1)
+    seen = train(model, Two(), epochs=1, optimizer=torch.optim.SGD(model.parameters(), lr=0.0), schedule=lambda step: 1)
     assert seen[0].loss == pytest.approx(sum(wanted) / 2)
     rates = [epoch.lr for epoch in train(model, Two(), lr=1.2)]
     assert rates == pytest.approx([1.2 / 2, 1.2 / 4, 1.2 / 6])
@@ -108,7 +108,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_the_epoch_is_not_reported(ba
         return Loss()(scores, labels) * (bad if batches.asked[-1] == 1 else 1)
 
     with pytest.raises(DivergenceError, match=r"the loss of epoch 2 is (nan|inf); a smaller learning rate may help"):
-        train(a_net(), batches, epochs=5, loss=loss, after_epoch=seen.append)
+        train(a_net(), batches, epochs=5, loss=loss, on_epoch_end=seen.append)
     assert [epoch.epoch for epoch in seen] == [1]
     assert batches.asked == [0, 1]
 
@@ -116,7 +116,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_the_epoch_is_not_reported(ba
 def test_a_rate_far_too_large_diverges() -> None:
     model = Net(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
     with pytest.raises(DivergenceError):
-        train(model, Two(), epochs=20, lr=1e30, factor=lambda step: 1.0)
+        train(model, Two(), epochs=20, lr=1e30, schedule=lambda step: 1.0)
 
 
 def test_a_run_that_goes_on_trains_the_remaining_epochs_alone() -> None:
@@ -126,7 +126,7 @@ def test_a_run_that_goes_on_trains_the_remaining_epochs_alone() -> None:
         steps.append(step)
         return 1.0
 
-    seen = train(a_net(), batches, epochs=5, start=3, factor=factor)
+    seen = train(a_net(), batches, epochs=5, start_epoch=3, schedule=factor)
     assert batches.asked == [3, 4]
     assert list(dict.fromkeys(steps)) == [6, 7, 8, 9]  # the schedule goes on, too
     assert [epoch.epoch for epoch in seen] == [4, 5]
@@ -139,21 +139,21 @@ def test_a_run_in_two_parts_ends_where_one_in_one_part_does() -> None:
     train(whole, Two(), epochs=4)
     sgd = torch.optim.SGD(parts.parameters(), lr=0.1)
     train(parts, Two(), epochs=2, optimizer=sgd)
-    train(parts, Two(), epochs=4, start=2, optimizer=sgd)
+    train(parts, Two(), epochs=4, start_epoch=2, optimizer=sgd)
     assert torch.equal(whole[0].weight, parts[0].weight)
 
 
 def test_a_finished_run_trains_nothing() -> None:
     model = a_net()
     before = model[0].weight.clone()
-    assert train(model, Two(), epochs=3, start=3) == []
+    assert train(model, Two(), epochs=3, start_epoch=3) == []
     assert torch.equal(model[0].weight, before)
 
 
 def test_a_model_left_in_eval_mode_is_trained_in_train_mode() -> None:
     model = Net(nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1)).eval()
     modes: list[bool] = []
-    train(model, Two(), epochs=2, after_epoch=lambda _: (modes.append(model.training), model.eval()))
+    train(model, Two(), epochs=2, on_epoch_end=lambda _: (modes.append(model.training), model.eval()))
     assert modes == [True, True]
 
 
@@ -212,7 +212,7 @@ def test_a_batch_in_parts_trains_as_the_whole_batch_does(loss: Loss, parts: int)
     whole, split = twins(2, auxiliary=True)
     lr = 1e-4 if loss.reduction == "pixel_sum" else 0.1
     expected = train(whole, Six(), loss=loss, lr=lr)
-    found = train(split, Six(), loss=loss, lr=lr, accumulate=parts)
+    found = train(split, Six(), loss=loss, lr=lr, grad_accum_steps=parts)
     assert (weights(whole) - weights(split)).abs().max() < 1e-6
     assert [epoch.loss for epoch in found] == pytest.approx([epoch.loss for epoch in expected], rel=1e-5)
     assert [epoch.images for epoch in found] == [6, 6, 6]
@@ -224,7 +224,7 @@ def test_the_schedule_and_the_optimiser_take_one_step_for_all_parts_of_a_batch()
     sgd = torch.optim.SGD(model.parameters(), lr=0.1)
     taken = []
     sgd.register_step_post_hook(lambda *_: taken.append(1))
-    train(model, Six(), accumulate=3, optimizer=sgd, factor=lambda step: steps.append(step) or 1.0)
+    train(model, Six(), grad_accum_steps=3, optimizer=sgd, schedule=lambda step: steps.append(step) or 1.0)
     assert len(taken) == 3
     assert set(steps) == {0, 1, 2}
 
@@ -239,9 +239,9 @@ def test_the_norm_of_the_gradient_is_bounded() -> None:
         epochs=4,
         lr=1.0,
         loss=loss,
-        clip_norm=0.01,
-        factor=lambda step: 1.0,
-        after_epoch=lambda _: trail.append(weights(model)),
+        grad_clip_norm=0.01,
+        schedule=lambda step: 1.0,
+        on_epoch_end=lambda _: trail.append(weights(model)),
     )
     moved = [float((b - a).norm()) for a, b in itertools.pairwise(trail)]
     assert moved == pytest.approx([0.01] * 4, rel=1e-3)
@@ -250,10 +250,10 @@ def test_the_norm_of_the_gradient_is_bounded() -> None:
 def test_the_bounded_gradient_is_that_of_the_whole_batch_and_keeps_its_direction() -> None:
     free, bounded, in_parts = twins(3)
     start = weights(free)
-    once: dict[str, Any] = {"epochs": 1, "lr": 1.0, "factor": lambda step: 1.0}
+    once: dict[str, Any] = {"epochs": 1, "lr": 1.0, "schedule": lambda step: 1.0}
     train(free, Six(), **once)
-    train(bounded, Six(), **once, clip_norm=0.01)
-    train(in_parts, Six(), **once, clip_norm=0.01, accumulate=3)
+    train(bounded, Six(), **once, grad_clip_norm=0.01)
+    train(in_parts, Six(), **once, grad_clip_norm=0.01, grad_accum_steps=3)
     way = weights(free) - start
     assert torch.allclose(weights(bounded) - start, 0.01 * way / way.norm(), atol=1e-6)
     assert torch.allclose(weights(bounded), weights(in_parts), atol=1e-6)
@@ -262,7 +262,7 @@ def test_the_bounded_gradient_is_that_of_the_whole_batch_and_keeps_its_direction
 def test_a_gradient_within_the_bound_is_left_alone() -> None:
     free, bounded = twins(2)
     train(free, Two())
-    train(bounded, Two(), clip_norm=1e6)
+    train(bounded, Two(), grad_clip_norm=1e6)
     assert torch.equal(weights(free), weights(bounded))
 
 
@@ -272,8 +272,8 @@ def test_the_average_is_updated_after_every_step_and_the_training_does_not_see_i
     trail: list[Tensor] = []
     sgd = torch.optim.SGD(model.parameters(), lr=0.5)
     sgd.register_step_post_hook(lambda *_: trail.append(weights(model)))
-    train(model, Two(), optimizer=sgd, average=average, accumulate=3)
-    train(alone, Two(), lr=0.5, accumulate=3)
+    train(model, Two(), optimizer=sgd, average=average, grad_accum_steps=3)
+    train(alone, Two(), lr=0.5, grad_accum_steps=3)
     assert len(trail) == 6
     expected = trail[0]
     for n, state in enumerate(trail[1:], start=1):

@@ -58,12 +58,12 @@ def changed(cell: Cell) -> tuple[FCN, dict[str, bool]]:
         model,
         training.batches,
         epochs=cell.recipe.epochs,
-        start=0,
+        start_epoch=0,
         loss=training.loss,
         optimizer=training.optimizer,
-        factor=training.factor,
+        schedule=training.schedule,
         autocast=nullcontext,
-        after_epoch=lambda epoch: None,
+        on_epoch_end=lambda epoch: None,
         average=training.average,
     )
     return model, {name: not torch.equal(value, before[name]) for name, value in model.state_dict().items()}

@@ -203,13 +203,13 @@ def step(model: FCN, loss: Loss | FusedUpsampleLoss, size: tuple[int, int]) -> t
         model,
         One(size),  # type: ignore[arg-type]
         epochs=1,
-        start=0,
+        start_epoch=0,
         loss=loss,
         optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
-        factor=lambda _: 1.0,
+        schedule=lambda _: 1.0,
         autocast=nullcontext,
-        after_epoch=lambda epoch: losses.append(epoch.loss),
-        accumulate=2,
+        on_epoch_end=lambda epoch: losses.append(epoch.loss),
+        grad_accum_steps=2,
     )
     return losses[0], model.state_dict()
 

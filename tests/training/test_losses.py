@@ -303,7 +303,7 @@ def test_the_parts_of_a_batch_times_their_shares_add_up_to_the_whole(
     values, slopes = [], []
     for a, b in itertools.pairwise(bounds):
         scores_of_part = scores[a:b].clone().requires_grad_()
-        value = loss(scores_of_part, labels[a:b], 2 * scores[a:b]) * loss.share(labels[a:b], labels)
+        value = loss(scores_of_part, labels[a:b], 2 * scores[a:b]) * loss.weight_of_part(labels[a:b], labels)
         value.backward()
         values.append(value.detach())
         slopes.append(scores_of_part.grad)

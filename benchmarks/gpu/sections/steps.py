@@ -119,14 +119,14 @@ def _run(axes: dict[str, Any], settings: Settings) -> dict[str, Any]:
             model,
             Watched(training.batches, settings.cuda),  # type: ignore[arg-type]
             epochs=1,
-            start=0,
+            start_epoch=0,
             loss=training.loss,
             optimizer=training.optimizer,
-            factor=lambda step: 0.1,  # noqa: ARG005 - small steps, so that rounding does not decide
+            schedule=lambda step: 0.1,  # noqa: ARG005 - small steps, so that rounding does not decide
             autocast=autocast,
-            after_epoch=epochs.append,
-            accumulate=recipe.accumulate,
-            clip_norm=recipe.clip_norm,
+            on_epoch_end=epochs.append,
+            grad_accum_steps=recipe.accumulate,
+            grad_clip_norm=recipe.clip_norm,
             average=training.average,
             scaler=hardware.create_grad_scaler(device, precision),
             capturable=training.capturable,

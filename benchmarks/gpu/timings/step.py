@@ -153,7 +153,9 @@ class Trained:
         from fcnlab.training.step import Backward, Objective, create_backward
 
         objective = Objective(self.model, self.training.loss, self.autocast)
-        eager = Backward(objective, self.training.loss, self.learned, parts=1, group=SINGLE_PROCESS, scaler=None)
+        eager = Backward(
+            objective, self.training.loss, self.learned, micro_batches=1, group=SINGLE_PROCESS, scaler=None
+        )
         return create_backward(eager, self.device, capturable=self.training.capturable)
 
     def step(self, backward: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:

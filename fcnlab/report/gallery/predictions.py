@@ -59,5 +59,5 @@ def predict(finished: Finished, lab: Lab, ids: Sequence[str], choice: Choice, in
         device=device,
         autocast=hardware.create_autocast(device, hardware.resolve_precision(trial.recipe.precision, device)),
         on_prediction=save,
-        protocol=Protocol().times(trial.recipe.score_scale),
+        protocol=Protocol().multiply_scales(trial.recipe.score_scale),
     )
