@@ -157,12 +157,13 @@ def get_peak_memory(on: torch.device) -> int:
 
 
 def retain_freed_memory(*, release_large_blocks: bool = False) -> None:
-    """Ask glibc to keep large freed blocks instead of returning them to the system at every step.
+    """Make glibc keep large freed blocks instead of returning them to the system after every step.
 
-    Otherwise each training step faults its activations in anew; keeping them makes a step on the CPU a quarter to
-    a third shorter. What is kept has gaps, though: `release_large_blocks` returns blocks of 32 MiB and more, the most that glibc
-    keeps of itself; memory is a third less then, and time up to a fifth more. Other platforms and C libraries are left
-    alone.
+    Returned memory has to be mapped in again by the next step; keeping it makes a step on the CPU a quarter to a third
+    shorter, at the price of fragmentation. Other platforms and C libraries are not changed.
+
+    Args:
+        release_large_blocks: return blocks of 32 MiB and more. Memory is a third less, time up to a fifth more.
     """
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return

@@ -79,7 +79,7 @@ def test_a_report_names_the_line_of_the_package() -> None:
     # The plain count of pixels needs a histogram, whose length the host asks for; the Triton kernel does not.
     with fake_cuda() as watch:
         labels = torch.empty(2, 3, 3, dtype=torch.uint8, device=CUDA)
-        with pytest.raises(HiddenSynchronisation, match=r"at metrics\.py:joint_counts, line \d+"):
+        with pytest.raises(HiddenSynchronisation, match=r"at metrics/confusion\.py:count_joint, line \d+"):
             count_joint(labels, labels, 4, 4)
     assert [seen.operator for seen in watch.seen] == ["aten::bincount"]
 
