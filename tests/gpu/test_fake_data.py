@@ -67,7 +67,7 @@ def test_augmented_batches_are_on_the_device_and_not_waited_for(name: str, resid
 
 COUNTS = {
     "training/evaluate.py:_in_order": "copies the counts of a whole split to the host, once",
-    "metrics/confusion.py:count_joint": "a histogram; only the plain operators count in this way, the Triton kernel does not",
+    "metrics/confusion.py:count_joint": "a histogram of the fallback; the Triton kernel does not wait",
 }
 """Where evaluation may wait for the device."""
 
