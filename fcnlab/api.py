@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fcnlab.config.grid.grid import Grid
 from fcnlab.config.variant import NamedVariant, Variant
-from fcnlab.config.yaml_file import check
+from fcnlab.config.yaml_file import validate
 from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
 from fcnlab.settings import CHECKPOINT_EVERY, Device
@@ -61,7 +61,7 @@ def variant_parts(name: str, lab: Lab) -> Variant:
         named = lab.registry.get("variant", name)
         assert isinstance(named, NamedVariant)
         names = {kind: getattr(named, kind) for kind in kinds}
-    return check(Variant, {kind: lab.registry.get(kind, part) for kind, part in names.items()}, name)
+    return validate(Variant, {kind: lab.registry.get(kind, part) for kind, part in names.items()}, name)
 
 
 def load_grid(path: str | os.PathLike[str]) -> Grid:

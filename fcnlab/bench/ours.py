@@ -56,13 +56,13 @@ def recipe(
     return Recipe.model_validate(
         {
             "epochs": epochs,
-            "batch": batch,
+            "batch_size": batch,
             "crop": {"height": crop[0], "width": crop[1]},
             "flip": 0.5,
             "optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4},
             "precision": precision,
             "batch_norm": batch_norm,
-            "recompute": "stride8" if recompute else "none",
+            "activation_checkpointing": "stride8" if recompute else "none",
             "compile": compiled,
         }
     )
@@ -114,7 +114,7 @@ def train(
     autocast = hardware.create_autocast(device, precision)
     model = network(backbone, head).to(device).to(memory_format=torch.channels_last)
     training = build_training(wanted, model, Files(pairs), "train", 0, device)
-    images = training.batches.steps * wanted.batch
+    images = training.batches.steps * wanted.batch_size
     begin()
     fit(
         model,

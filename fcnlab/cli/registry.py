@@ -37,7 +37,7 @@ def list_(
 
     def about(entry: Entry) -> str:
         parts = f"{entry.backbone} + {entry.head} + {entry.upsampler}" if isinstance(entry, NamedVariant) else ""
-        return ". ".join(filter(None, (parts, entry.about)))
+        return ". ".join(filter(None, (parts, entry.description)))
 
     for each in [_singular(kind)] if kind else list(registry.entries):
         for name in registry.names(each):

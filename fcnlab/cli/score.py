@@ -37,7 +37,7 @@ def score(
     protocol = protocol_of(flip, scales, tta, window, stride)
     place = Lab.find(file, lab=lab, data_root=data_root)
     grid = place.grid(file)
-    wanted = choice or grid.file.select
+    wanted = choice or grid.file.checkpoint
 
     from fcnlab.report.evaluation import Rescored, score_footnote, score_frame, score_table, write_scores
     from fcnlab.report.tables.formats import to_terminal

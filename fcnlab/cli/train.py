@@ -28,7 +28,9 @@ def train(
         typer.Option("--set", metavar="AXIS=VALUE", help="A field as a grid would set it: recipe.lr=0.01; repeatable"),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="What every random number follows from")] = 0,
-    start: Annotated[str | None, typer.Option("--start", help="Key of a finished trial to start from")] = None,
+    init_from: Annotated[
+        str | None, typer.Option("--init-from", help="Key of a finished trial whose last weights are loaded")
+    ] = None,
     threads: Threads = None,
     device: DeviceOption = "auto",
     devices_per_trial: DevicesPerTrial = 1,
@@ -50,7 +52,7 @@ def train(
     from fcnlab.runner.progress.live import LiveWatcher
 
     place = Lab.find(lab=lab, data_root=data_root, tracking_uri=tracking_uri)
-    said = _parts(variant) | {"dataset": dataset, "recipe": recipe, "start": start} | _settings(settings or [])
+    said = _parts(variant) | {"dataset": dataset, "recipe": recipe, "init_from": init_from} | _settings(settings or [])
     cell = resolve(said, {}, place.registry, "fcnlab train")
     if apart is not None:
         place = aside.apart(place, cell, apart)

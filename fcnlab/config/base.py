@@ -7,7 +7,7 @@ because values at their default are left out of a trial's canonical form. New be
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -41,6 +41,9 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    renamed: ClassVar[dict[str, str]] = {}
+    """Old names of fields with the new ones, for the message about an old key."""
+
     def content(self) -> dict[str, Any]:
         """What this configuration says, as plain values: without documentation and without defaults."""
         fields = type(self).model_fields
@@ -59,4 +62,6 @@ def _plain(value: Any) -> Any:
 class Entry(Config):
     """A named thing in the catalogue."""
 
-    about: str = Doc("")
+    renamed: ClassVar[dict[str, str]] = {"about": "description"}
+
+    description: str = Doc("")

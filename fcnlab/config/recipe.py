@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -151,14 +151,15 @@ class GaussianBlur(Config):
 class Recipe(Entry):
     """How a variant is trained.
 
-    `batch` is what one step of the optimiser sees; `accumulate` cuts it into equal parts that go through one after
-    the other. `scale` is the range of the random scale before the crop. `cat_max_ratio`, as mmsegmentation calls it,
-    is the share of a crop's counted pixels above which a class makes the crop be drawn anew, up to ten times. `rotate`
-    is by how many degrees an image is rotated at most, either way. `batch_norm` is that of the backbone:
-    `train`, `eval` (its running statistics stay, its weights learn) or `frozen` (nothing of it learns). `freeze` keeps
-    the backbone up to the map of this stride, or all of it, as it starts. `decay` says what weight decay falls on:
-    `all`, or `weights` and so neither norms nor biases. `ema` is the decay of an exponential moving average of the
-    weights, which is then what is scored. `clip_norm` bounds the norm of the gradient.
+    `batch_size` is what one step of the optimiser sees; `grad_accum_steps` cuts it into equal parts that go through
+    one after the other. `scale` is the range of the random scale before the crop. `cat_max_ratio`, as
+    mmsegmentation calls it, is the share of a crop's counted pixels above which a class makes the crop be drawn
+    again, up to ten times. `rotate` is by how many degrees an image is rotated at most, either way. `batch_norm` is
+    that of the backbone: `train`, `eval` (its running statistics stay, its weights learn) or `frozen` (nothing of
+    it learns). `freeze` keeps the backbone up to the map of this stride, or all of it, as it starts. `decay` says
+    what weight decay falls on: `all`, or `weights` and so neither norms nor biases. `ema` is the decay of an
+    exponential moving average of the weights, which is then what is scored. `grad_clip_norm` bounds the norm of the
+    gradient.
 
     `score_scale` is by what factor an image is resized before the network scores it; the scores come back to its own
     size, where they meet labels that nothing has touched.
@@ -166,7 +167,7 @@ class Recipe(Entry):
     `fused: auto` takes the loss of the scores before their last upsampling where that can be, which is several times
     faster and gives the same figures but for rounding; `off` upsamples first, as the papers do.
 
-    `recompute` saves memory and costs time: what the backbone computes up to the map of this stride, or all of it, is
+    `activation_checkpointing` saves memory and costs time: the backbone up to the map of this stride, or all of it, is
     computed again in the backward pass instead of being kept. The figures stay the same.
 
     `precision` is that of the forward pass. `fp32` is IEEE float32 everywhere; `tf32` lets CUDA use TF32 in float32
@@ -180,8 +181,15 @@ class Recipe(Entry):
     half a minute longer. The figures stay the same but for rounding. On the CPU it does nothing.
     """
 
+    renamed: ClassVar[dict[str, str]] = Entry.renamed | {
+        "batch": "batch_size",
+        "accumulate": "grad_accum_steps",
+        "clip_norm": "grad_clip_norm",
+        "recompute": "activation_checkpointing",
+    }
+
     epochs: Count
-    batch: Count
+    batch_size: Count
     crop: Size
     scale: tuple[Positive, Positive] | None = None
     flip: Fraction = 0.0
@@ -194,8 +202,8 @@ class Recipe(Entry):
     decay: Literal["all", "weights"] = "all"
     schedule: Schedule = Schedule()
     loss: Loss = Loss()
-    accumulate: Count = 1
-    clip_norm: Positive | None = None
+    grad_accum_steps: Count = 1
+    grad_clip_norm: Positive | None = None
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     batch_norm: Literal["train", "eval", "frozen"] = "train"
     freeze: Literal["none", "stride2", "stride4", "stride8", "stride16", "backbone"] = "none"
@@ -203,7 +211,7 @@ class Recipe(Entry):
     deterministic: bool = False
     compile: bool = False
     fused: Literal["auto", "off"] = "auto"
-    recompute: Literal["none", "stride2", "stride4", "stride8", "stride16", "backbone"] = "none"
+    activation_checkpointing: Literal["none", "stride2", "stride4", "stride8", "stride16", "backbone"] = "none"
     score_scale: Annotated[float, Field(ge=0.1, le=10)] = 1.0
     validate_every: Count = 1
 
@@ -211,8 +219,10 @@ class Recipe(Entry):
     def _fits_together(self) -> Recipe:
         if self.scale is not None and self.scale[0] > self.scale[1]:
             raise ValueError(f"scale must run from small to large, not from {self.scale[0]} to {self.scale[1]}")
-        if self.accumulate > 1 and (self.loss.dice or self.loss.lovasz) and self.loss.reduction != "pixel_mean":
-            raise ValueError("accumulate with dice or lovasz goes with loss.reduction: pixel_mean alone")
-        if self.batch % self.accumulate:
-            raise ValueError(f"accumulate must divide the batch; {self.accumulate} parts of {self.batch} are not equal")
+        if self.grad_accum_steps > 1 and (self.loss.dice or self.loss.lovasz) and self.loss.reduction != "pixel_mean":
+            raise ValueError("grad_accum_steps with dice or lovasz goes with loss.reduction: pixel_mean alone")
+        if self.batch_size % self.grad_accum_steps:
+            raise ValueError(
+                f"grad_accum_steps must divide batch_size; {self.grad_accum_steps} does not divide {self.batch_size}"
+            )
         return self

@@ -14,7 +14,7 @@ from fcnlab.config.base import Entry
 from fcnlab.config.dataset import Dataset
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.variant import Backbone, Head, NamedVariant, Upsampler
-from fcnlab.config.yaml_file import check, parse, read
+from fcnlab.config.yaml_file import parse, read, validate
 from fcnlab.errors import ConfigError, nearest
 
 KINDS: Mapping[str, type[Entry]] = MappingProxyType(
@@ -80,7 +80,7 @@ class Registry:
                 )
             for name, entry in _entries(kind, read(path), str(path)).items():
                 there = merged[kind].setdefault(name, entry)
-                if there.model_dump(exclude={"about"}) != entry.model_dump(exclude={"about"}):
+                if there.model_dump(exclude={"description"}) != entry.model_dump(exclude={"description"}):
                     raise ConfigError(f"{path}: {name}: the built-in {kind} '{name}' has this name; choose another")
         return _closed(merged, str(folder))
 
@@ -124,7 +124,7 @@ def _timm_backbone(name: str, where: str) -> Backbone:
 
 
 def _entries(kind: str, values: Mapping[str, object], where: str) -> dict[str, Entry]:
-    return {name: check(KINDS[kind], value, f"{where}: {name}") for name, value in values.items()}
+    return {name: validate(KINDS[kind], value, f"{where}: {name}") for name, value in values.items()}
 
 
 def _closed(entries: Mapping[str, Mapping[str, Entry]], where: str) -> Registry:

@@ -20,8 +20,8 @@ class Trial(Config):
     """The unit that is run, cached and recorded.
 
     `names` says what the parts are called in the catalogue; it is for people and does not enter the key.
-    `data` and `weights` are content fingerprints: of the dataset's files and of a local weights file. `start` is the
-    key of a finished trial from whose last weights this one starts.
+    `data` and `weights` are content fingerprints: of the dataset's files and of a local weights file. `init_from`
+    is the key of a finished trial from whose last weights this one starts.
     """
 
     variant: Variant
@@ -31,7 +31,7 @@ class Trial(Config):
     names: dict[str, str] = Doc()
     data: str
     weights: str | None = None
-    start: str | None = None
+    init_from: str | None = None
 
     def identity(self) -> dict[str, Any]:
         """What makes this trial this trial, as plain values.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -112,16 +112,16 @@ class Head(Entry):
         return self
 
 
-Start = Literal["bilinear", "random", "xavier", "kaiming", "normal", "zero"]
+Init = Literal["bilinear", "random", "xavier", "kaiming", "normal", "zero"]
 
 
-class Stages(Config):
+class StageInit(Config):
     """How single upsamplings start, by the stride that they lead to; None starts as the rest do."""
 
-    to16: Start | None = None
-    to8: Start | None = None
-    to4: Start | None = None
-    image: Start | None = None
+    to16: Init | None = None
+    to8: Init | None = None
+    to4: Init | None = None
+    image: Init | None = None
 
 
 class Upsampler(Entry):
@@ -133,18 +133,20 @@ class Upsampler(Entry):
     `resize` stretches to the size that it leads to, as torchvision and mmsegmentation do.
     """
 
+    renamed: ClassVar[dict[str, str]] = Entry.renamed | {"start": "init", "stages": "stage_init"}
+
     type: Literal["transposed", "interpolate", "resize"] = "transposed"
-    start: Start | None = None
+    init: Init | None = None
     mode: Literal["bilinear", "nearest"] | None = None
     learned: bool = True
     channels: Literal["dense", "diagonal", "per_class"] = "dense"
     bias: bool = False
-    stages: Stages = Stages()
+    stage_init: StageInit = StageInit()
 
     @property
-    def starts(self) -> dict[str, Start]:
+    def stage_inits(self) -> dict[str, Init]:
         """How each stage starts that is set apart from the rest."""
-        return self.stages.content()
+        return self.stage_init.content()
 
     @model_validator(mode="after")
     def _says_something(self) -> Upsampler:
@@ -155,16 +157,16 @@ class Upsampler(Entry):
             if strange:
                 raise ValueError(f"an upsampler of type {self.type} has no weights and takes no '{strange[0]}'")
             return self
-        if self.start is None:
-            raise ValueError("a transposed convolution needs a 'start': bilinear, random, xavier, ...")
+        if self.init is None:
+            raise ValueError("a transposed convolution needs an 'init': bilinear, random, xavier, ...")
         if self.mode is not None:
-            raise ValueError("'mode' is for type: interpolate or resize; a transposed convolution has a 'start'")
-        started = {self.start, *self.starts.values()}
+            raise ValueError("'mode' is for type: interpolate or resize; a transposed convolution has an 'init'")
+        started = {self.init, *self.stage_inits.values()}
         if not self.learned and started != {"bilinear"}:
             other = next(iter(sorted(started - {"bilinear"})))
-            raise ValueError(f"a fixed upsampler (learned: false) cannot start {other}; use start: bilinear")
+            raise ValueError(f"a fixed upsampler (learned: false) cannot have init: {other}; use init: bilinear")
         if self.channels == "diagonal" and started <= {"bilinear", "zero"}:
-            raise ValueError(f"a {self.start} start is diagonal anyway; use channels: dense")
+            raise ValueError(f"init: {self.init} is diagonal anyway; use channels: dense")
         return self
 
 

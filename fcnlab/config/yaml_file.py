@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from fcnlab.config.base import Config
 from fcnlab.errors import ConfigError, nearest
 
 M = TypeVar("M", bound=BaseModel)
@@ -71,7 +72,7 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
 
 
-def check(model: type[M], value: Any, where: str) -> M:
+def validate(model: type[M], value: Any, where: str) -> M:
     """Validate `value` as `model`.
 
     Raises:
@@ -80,8 +81,14 @@ def check(model: type[M], value: Any, where: str) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        # Of a value that fits no member of a union, the first reason is enough: one line a key.
-        faults = {_key(item): f"{where}: {_fault(model, item)}" for item in reversed(error.errors(include_url=False))}
+        items = error.errors(include_url=False)
+        renamed = {_renamed(model, item) for item in items}
+        # A value that matches no member of a union has an error per member: the first one is reported.
+        faults = {
+            _key(item): f"{where}: {_fault(model, item)}"
+            for item in reversed(items)
+            if not (item["type"] == "missing" and _key(item) in renamed)
+        }
         raise ConfigError("\n".join(reversed(faults.values()))) from None
 
 
@@ -96,7 +103,10 @@ def _fault(model: type[BaseModel], item: Any) -> str:
     key = _key(item)
     match item["type"]:
         case "extra_forbidden":
-            return f"{key}: unknown key; {nearest(loc[-1], _fields_at(model, loc[:-1]))}"
+            if (new := _renamed(model, item)) is not None:
+                return f"{key} was renamed to {new}"
+            fields = {name for each in _models_at(model, loc[:-1]) for name in each.model_fields}
+            return f"{key}: unknown key; {nearest(loc[-1], fields)}"
         case "missing":
             return f"{key}: missing; this key is required"
         case "literal_error":
@@ -114,8 +124,17 @@ def _fault(model: type[BaseModel], item: Any) -> str:
             return f"{key}: {item['msg'][0].lower() + item['msg'][1:]}, not {_show(item['input'])}"
 
 
-def _fields_at(model: type[BaseModel], loc: list[str]) -> list[str]:
-    """The keys that are valid at a place inside a model; a tagged union shows in the path as its tag."""
+def _renamed(model: type[BaseModel], item: Any) -> str | None:
+    """Return the new name of an old key, with the path to it."""
+    if item["type"] != "extra_forbidden":
+        return None
+    *outer, old = [str(part) for part in item["loc"]]
+    tables = [each.renamed for each in _models_at(model, outer) if issubclass(each, Config) and old in each.renamed]
+    return ".".join([*_key(item).split(".")[:-1], tables[0][old]]) if tables else None
+
+
+def _models_at(model: type[BaseModel], loc: list[str]) -> list[type[BaseModel]]:
+    """Return the models at a location inside a model; a tagged union appears in the path as its tag."""
     current: list[type[BaseModel]] = [model]
     for part in loc:
         fields = [m.model_fields[part] for m in current if part in m.model_fields]
@@ -126,7 +145,7 @@ def _fields_at(model: type[BaseModel], loc: list[str]) -> list[str]:
                 m for m in current if "name" in m.model_fields and part in get_args(m.model_fields["name"].annotation)
             ]
             current = tagged or current
-    return sorted({name for m in current for name in m.model_fields})
+    return current
 
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:

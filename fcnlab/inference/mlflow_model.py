@@ -23,7 +23,7 @@ def keep_models(grid: Grid, lab: Lab, told: Callable[[str], None]) -> int:
         RunError: weights are no longer there.
     """
     tracker = open_tracker(grid, lab)
-    choice, new = grid.file.select, 0
+    choice, new = grid.file.checkpoint, 0
     for planned, record in make_plan(grid, lab).ended:
         if record.status == "finished":
             finished = Finished(planned.trial, record, planned.folder)

@@ -63,7 +63,7 @@ def find_side(reference: str, lab: Lab) -> Side:
     seed = int(named[3]) if named[3] is not None else None
     label = find_trial(plan, named[2], seed).cell.label
     evidence = gather(
-        trials_frame(plan, tracker), lab.runs, tracker, lab.root / ".fcnlab" / "fetched", grid.file.select
+        trials_frame(plan, tracker), lab.runs, tracker, lab.root / ".fcnlab" / "fetched", grid.file.checkpoint
     )
     return _side(label, label, evidence) if seed is None else _side(f"{label}, seed {seed}", label, evidence, seed)
 

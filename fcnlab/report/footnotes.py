@@ -18,8 +18,8 @@ def footnotes(grid: Grid, trials: pd.DataFrame, evidence: Evidence, judged: Judg
     finished = trials[trials["status"] == "finished"]
     splits = " and ".join(distinct(finished["report_split"])) or "no split yet"
     lines = [
-        f"Scored on {splits} at native size, at {EPOCHS[grid.file.select]}; mIoU and pixel accuracy (acc.) over one "
-        "confusion count of the split, ignored pixels left out.",
+        f"Scored on {splits} at native size, at {EPOCHS[grid.file.checkpoint]}; mIoU and pixel accuracy (acc.) over "
+        "one confusion count of the split, ignored pixels left out.",
         _spread(grid),
         *_test(grid, judged),
         *_costs(finished, evidence),

@@ -35,7 +35,7 @@ def trials_frame(plan: Plan, tracker: MlflowTracker | None) -> pd.DataFrame:
     runs = {run["tags"]["fcnlab.key"]: run for run in reversed(tracker.runs())} if tracker is not None else {}
     order = {id(cell): index for index, cell in enumerate(plan.grid.cells)}
     planned = sorted(plan.trials, key=lambda p: (order[id(p.cell)], p.trial.seed))
-    frame = pd.DataFrame([_row(one, runs.get(one.key), plan.grid.file.select) for one in planned])
+    frame = pd.DataFrame([_row(one, runs.get(one.key), plan.grid.file.checkpoint) for one in planned])
     for name in NUMBERS:
         frame[name] = (frame[name] if name in frame else pd.Series(np.nan, index=frame.index)).astype(float)
     return frame[[*(name for name in frame.columns if name not in NUMBERS), *NUMBERS]]

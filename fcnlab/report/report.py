@@ -58,7 +58,7 @@ def make_report(plan: Plan, lab: Lab, tracker: MlflowTracker | None) -> Report:
     """
     grid = plan.grid
     trials = trials_frame(plan, tracker)
-    evidence = gather(trials, lab.runs, tracker, lab.root / ".fcnlab" / "fetched", grid.file.select)
+    evidence = gather(trials, lab.runs, tracker, lab.root / ".fcnlab" / "fetched", grid.file.checkpoint)
     judged = judge(grid, evidence)
     cells = with_differences(cells_frame(trials, grid.axes, grid.baseline.label), judged)
     return Report(

@@ -121,7 +121,7 @@ def markdown_page(report: Report, drawn: Sequence[Plot], *, pictured: bool) -> s
     """The report as a page of Markdown, with the plots that lie beside it."""
     grid = report.grid
     lines = [f"# {grid.name}", "", f"**{grid.file.question}**", ""]
-    lines += [line for text in (grid.file.learnt, grid.file.about) if text for line in (text, "")]
+    lines += [line for text in (grid.file.conclusion, grid.file.description) if text for line in (text, "")]
     lines += [*(f"- {sentence}" for sentence in report.findings), ""]
     lines += [to_markdown(report.table), *(f"{line}\\" for line in report.notes[:-1]), report.notes[-1], ""]
     lines += _unfinished(report.trials)

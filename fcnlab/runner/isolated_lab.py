@@ -39,7 +39,7 @@ def _read_by(cell: Cell) -> Iterator[Path]:
     for name in (cell.variant.backbone.weights_file, *cell.dataset.lists.values()):
         if name is not None and not Path(name).expanduser().is_absolute():
             yield Path(name)
-    if isinstance(cell.start, Cell):
-        yield from _read_by(cell.start)
-    elif cell.start is not None:
-        yield Path("runs") / cell.start
+    if isinstance(cell.init_from, Cell):
+        yield from _read_by(cell.init_from)
+    elif cell.init_from is not None:
+        yield Path("runs") / cell.init_from

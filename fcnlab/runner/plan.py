@@ -111,12 +111,12 @@ class _Desk:
 
     def before(self, cell: Cell, seeds: Sequence[int]) -> list[tuple[Planned, ...]]:
         """For each seed what the cell's trial starts from, what that starts from before it."""
-        if isinstance(cell.start, str):
-            self._check_finished(cell.start)
-        if not isinstance(cell.start, Cell):
+        if isinstance(cell.init_from, str):
+            self._check_finished(cell.init_from)
+        if not isinstance(cell.init_from, Cell):
             return [()] * len(seeds)
-        earlier = self.before(cell.start, seeds)
-        nearest = self.planned(cell.start, seeds)
+        earlier = self.before(cell.init_from, seeds)
+        nearest = self.planned(cell.init_from, seeds)
         return [(*chain, planned) for chain, planned in zip(earlier, nearest, strict=True)]
 
     def _status(self, key: str) -> Status:
@@ -130,17 +130,19 @@ class _Desk:
 
     def _check_finished(self, key: str) -> None:
         if key not in self._checked and self._status(key) != "finished":
-            raise ModelError(f"start: {self._lab.runs} has no finished trial {key}; give the key of one that has ended")
+            raise ModelError(
+                f"init_from: {self._lab.runs} has no finished trial {key}; give the key of one that has ended"
+            )
         self._checked.add(key)
 
 
 def _stopped(grid: Grid, trials: list[Planned]) -> list[Planned]:
     """The trials, with those marked that the grid's `stop` has stopped."""
-    if grid.file.stop is None:
+    if grid.file.early_stopping is None:
         return trials
     curves: dict[str, list[Curve | None]] = {}
     for planned in trials:
         curve = [] if planned.status == "to do" else curve_of(planned.folder, planned.record)
         curves.setdefault(planned.cell.label, []).append(curve)
-    stopped = standing(grid.file.stop, curves, grid.baseline.label).stopped
+    stopped = standing(grid.file.early_stopping, curves, grid.baseline.label).stopped
     return [replace(planned, stopped=stopped.get(planned.cell.label)) for planned in trials]

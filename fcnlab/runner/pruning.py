@@ -1,4 +1,4 @@
-"""Early stopping of hopeless cells, as a grid's `stop` says: which cells go on, and up to which epoch.
+"""Early stopping of hopeless cells, as a grid's `early_stopping` says: which cells go on, and up to which epoch.
 
 A decision is made about cells, not trials, and only when every trial of those still in the race has reached its
 epoch: by the mean of their figures on val. So it is the same whatever the number of workers and the order of trials,
@@ -12,7 +12,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from fcnlab.config.grid.early_stopping import Stop
+from fcnlab.config.grid.early_stopping import EarlyStopping
 from fcnlab.trial.record import Record, RunFolder
 
 Curve = Sequence[float | None]
@@ -30,7 +30,7 @@ class Standing:
     until: int | None
 
 
-def standing(stop: Stop, curves: Mapping[str, Collection[Curve | None]], baseline: str) -> Standing:
+def standing(stop: EarlyStopping, curves: Mapping[str, Collection[Curve | None]], baseline: str) -> Standing:
     """Decide what can be decided by now.
 
     `curves` are those of each cell's trials by the cell's label; None is a trial that has failed, of which no decision
@@ -53,13 +53,13 @@ def _mean(curves: Collection[Curve | None], epoch: int) -> float | None:
     return math.fsum(values) / len(values) if values else None
 
 
-def _hopeless(stop: Stop, figures: Mapping[str, float]) -> list[str]:
+def _hopeless(stop: EarlyStopping, figures: Mapping[str, float]) -> list[str]:
     if not figures:
         return []
     if stop.margin is not None:
-        bar = max(figures.values()) - stop.margin
+        bar = max(figures.values()) - stop.margin / 100
         return [cell for cell, figure in figures.items() if figure < bar]
-    assert stop.keep is not None, "a stop says below or keep"
+    assert stop.keep is not None, "validated: margin or keep is given"
     kept = math.ceil(stop.keep * len(figures))
     ranked = sorted(figures, key=lambda cell: -figures[cell])
     return ranked[kept:]

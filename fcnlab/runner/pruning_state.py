@@ -12,8 +12,8 @@ class Race:
     """Keeps what the trials have shown so far, and makes each decision once it can be made."""
 
     def __init__(self, plan: Plan) -> None:
-        assert plan.grid.file.stop is not None, "only a grid that stops has a race"
-        self._stop = plan.grid.file.stop
+        assert plan.grid.file.early_stopping is not None, "only a grid that stops has a race"
+        self._stop = plan.grid.file.early_stopping
         self._baseline = plan.grid.baseline.label
         self._trials = {planned.key: planned for planned in plan.trials}
         self._curves: dict[str, dict[str, Curve | None]] = {}

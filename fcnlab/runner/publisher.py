@@ -151,7 +151,7 @@ class Publisher:
             with self._trying():
                 self._open_run(self._tracker, planned)
                 first = planned.trial.seed == min(self._grid.seeds)  # whose pictures a report shows
-                self._tracker.publish(record, planned.folder, self._grid.file.select, pictures=first)
+                self._tracker.publish(record, planned.folder, self._grid.file.checkpoint, pictures=first)
         self._running.pop(planned.key, None)
 
     def stopped(self, planned: Planned, epoch: int) -> None:

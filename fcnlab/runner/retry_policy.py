@@ -57,5 +57,5 @@ def next_parts(recipe: Recipe, parts: int) -> int | None:
     """
     if recipe.loss.dice or recipe.loss.lovasz:
         return None
-    images = recipe.batch // recipe.accumulate
+    images = recipe.batch_size // recipe.grad_accum_steps
     return next((more for more in range(parts + 1, images + 1) if images % more == 0), None)

@@ -181,7 +181,7 @@ class _Shift:
         self._running: dict[str, tuple[Planned, Job]] = {}
         self._elsewhere: set[str] = set()
         self._looked_elsewhere = 0.0
-        self._race = Race(plan) if plan.grid.file.stop is not None else None
+        self._race = Race(plan) if plan.grid.file.early_stopping is not None else None
 
     @property
     def done(self) -> bool:
@@ -249,7 +249,7 @@ class _Shift:
         return not (self._waits_for_start(planned) or self._waits_for_decision(planned))
 
     def _waits_for_start(self, planned: Planned) -> bool:
-        start = planned.trial.start
+        start = planned.trial.init_from
         return start is not None and RunFolder(self._lab.runs, start).read() is None
 
     def _waits_for_decision(self, planned: Planned) -> bool:

@@ -38,7 +38,7 @@ class Onlooker:
         self.paused: list[Running] = []
         self._drivers = lab.notes / "drivers"
         self._outlook = Outlook(plan)
-        self._race = Race(plan) if plan.grid.file.stop is not None else None
+        self._race = Race(plan) if plan.grid.file.early_stopping is not None else None
         self.look()
 
     def look(self) -> None:

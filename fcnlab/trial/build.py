@@ -120,7 +120,7 @@ def _upsampler(spec: Upsampler, classes: int, factor: int, stage: str, **geometr
     if spec.type != "transposed":
         assert spec.mode is not None, "checked when the file was read"
         return Interpolation(factor, mode=spec.mode, to_size=spec.type == "resize")
-    start = spec.starts.get(stage, spec.start)
+    start = spec.stage_inits.get(stage, spec.init)
     assert start is not None, "checked when the file was read"
     return TransposedUpsampler(
         classes, factor, start=start, channels=spec.channels, learned=spec.learned, bias=spec.bias, **geometry
@@ -165,7 +165,7 @@ def build_training(
     decoded = open_decoded(dataset, split)
     batches = TrainingBatches(
         decoded,
-        batch=recipe.batch,
+        batch=recipe.batch_size,
         augmentation=build_augmentation(recipe, mean),
         mean=mean,
         std=std,
@@ -178,12 +178,13 @@ def build_training(
     if device.type == "cuda" and (recipe.deterministic or not recipe.compile):
         replace_max_pooling(model, deterministic=recipe.deterministic)
     # torch.compile has kernels of its own, several devices need SyncBatchNorm, and recomputation its own counting.
-    if not recipe.compile and group.size == 1 and recipe.recompute == "none" and is_triton_available(device):
+    checkpointed = recipe.activation_checkpointing != "none"
+    if not recipe.compile and group.size == 1 and not checkpointed and is_triton_available(device):
         replace_batch_norm(model)
     _freeze(recipe, model.backbone)
     synchronize_batch_norm(model, group, device)
-    if recipe.recompute != "none":
-        model.backbone.recompute(_through(recipe.recompute))
+    if checkpointed:
+        model.backbone.recompute(_through(recipe.activation_checkpointing))
     return Training(
         batches,
         _optimizer(recipe, model),
@@ -191,7 +192,7 @@ def build_training(
         _loss(recipe, model, decoded, len(dataset.classes), device),
         MovingAverage(model, recipe.ema) if recipe.ema is not None else None,
         # Recomputation saves and restores the state of the random generator, which waits for the host.
-        capturable=recipe.recompute == "none",
+        capturable=not checkpointed,
     )
 
 

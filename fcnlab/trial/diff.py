@@ -76,8 +76,8 @@ def _configuration(record: Record) -> dict[str, Any]:
     except ValidationError:
         said = record.trial
     parts = {**said["variant"], "dataset": said["dataset"], "recipe": said["recipe"], "seed": said["seed"]}
-    fields = {name: value for name, value in _flat(parts, "") if not name.endswith(".about")}
-    return fields | {"start": said.get("start")}
+    fields = {name: value for name, value in _flat(parts, "") if not name.endswith(".description")}
+    return fields | {"init_from": said.get("init_from")}
 
 
 def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:

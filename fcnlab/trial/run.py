@@ -216,8 +216,8 @@ class _Run:
     def _build(self, lab: Lab) -> FCN:
         variant = self.trial.variant
         model = build_model(variant, self.classes, self.trial.seed, lab.weights_file(variant.backbone))
-        if self.trial.start is not None:
-            take_over(model, _last_weights(lab, self.trial.start))
+        if self.trial.init_from is not None:
+            take_over(model, _last_weights(lab, self.trial.init_from))
         # What is drawn while training (dropout) has a stream of its own, whatever the initialisation drew.
         torch.manual_seed(derive_seed(self.trial.seed, "training"))
         return model.to(self.device).to(memory_format=torch.channels_last)
@@ -255,8 +255,8 @@ class _Run:
                 schedule=training.schedule,
                 autocast=self.autocast,
                 on_epoch_end=lambda epoch: self._after_epoch(epoch, training, checkpoints),
-                grad_accum_steps=trial.recipe.accumulate * self.options.parts,
-                grad_clip_norm=trial.recipe.clip_norm,
+                grad_accum_steps=trial.recipe.grad_accum_steps * self.options.parts,
+                grad_clip_norm=trial.recipe.grad_clip_norm,
                 average=training.average,
                 group=self.group,
                 scaler=self.scaler,

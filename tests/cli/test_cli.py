@@ -175,7 +175,10 @@ def test_a_missing_grid_file_is_an_error_that_names_the_nearest(fcnlab: Call, tm
         (["model", "show", "timm:resnet18+fcn8s+bilinear"], "give timm's tag, as in timm:resnet18.tv_in1k"),
         (["model", "show", "scratch:resnet_18+fcn8s+bilinear"], "timm has no model 'resnet_18'"),
         (["model", "compare", "fcn8s-tiny", "--sort", "gmac"], "--sort: no column 'gmac'; did you mean 'gmacs'?"),
-        (["train", "fcn8s-tiny", "--dataset=shapes", "--recipe=smoke", "--start=abc"], "start: 'abc' is not the key"),
+        (
+            ["train", "fcn8s-tiny", "--dataset=shapes", "--recipe=smoke", "--init-from=abc"],
+            "init_from: 'abc' is not the key",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

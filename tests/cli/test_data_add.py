@@ -82,7 +82,7 @@ def test_a_folder_becomes_a_dataset_that_can_be_checked_and_trained_on(call: Cal
     ]
     assert "splits: train 6, val 2, test 2" in said.out and "next: fcnlab data check mine" in said.out
     assert entries()["mine"] == {
-        "about": "10 images, 3 classes",
+        "description": "10 images, 3 classes",
         "type": "folder",
         "images": str(mine / "images"),
         "masks": str(mine / "masks"),

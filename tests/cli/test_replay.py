@@ -23,7 +23,7 @@ product: {head: [fcn32s, fcn8s], recipe.optimizer: [{name: sgd, lr: 0.01}, {name
 seeds: [3]
 baseline: {head: fcn32s, recipe.optimizer: {name: sgd, lr: 0.01}}
 """
-MINE = "mine: {epochs: 1, batch: 8, crop: {height: 64, width: 64}, optimizer: {name: sgd, lr: 1}}\n"
+MINE = "mine: {epochs: 1, batch_size: 8, crop: {height: 64, width: 64}, optimizer: {name: sgd, lr: 1}}\n"
 
 
 @pytest.fixture
@@ -108,10 +108,10 @@ def test_a_trial_without_a_record_is_shown_but_not_run(fcnlab: Call, tmp_path: P
 
 def test_what_a_trial_starts_from_is_in_the_command(fcnlab: Call, tmp_path: Path) -> None:
     text = SMOKE.replace(
-        "product: {head: [fcn32s, fcn8s]}", "cells: [{head: fcn32s}, {head: fcn8s, start: {head: fcn32s}}]"
+        "product: {head: [fcn32s, fcn8s]}", "cells: [{head: fcn32s}, {head: fcn8s, init_from: {head: fcn32s}}]"
     )
     said = fcnlab("grid", "replay", write_grid(tmp_path, text), "fcn8s", "--show")
-    assert "start={head: fcn32s}" in shlex.split(said.out)
+    assert "init_from={head: fcn32s}" in shlex.split(said.out)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_every_kind_has_built_in_entries_of_its_type(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["backbone", "head", "upsampler", "dataset", "recipe"])
 def test_every_built_in_part_says_what_it_is(kind: str) -> None:
-    assert [name for name in builtin().names(kind) if not builtin().get(kind, name).about] == []
+    assert [name for name in builtin().names(kind) if not builtin().get(kind, name).description] == []
 
 
 def test_without_a_registry_of_ones_own_the_catalogue_is_the_built_in_one(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_variant_of_ones_own_stands_beside_the_built_in_ones(registry: Path) -
 def test_a_variant_may_name_parts_from_other_files_of_the_same_registry(registry: Path) -> None:
     # What a variant names is looked up once all files are read; both endings, yaml and yml, are read.
     (registry / "backbones.yaml").write_text("zz: {timm: test_resnet}\n")
-    (registry / "upsamplers.yml").write_text("aa: {start: bilinear, bias: true}\n")
+    (registry / "upsamplers.yml").write_text("aa: {init: bilinear, bias: true}\n")
     (registry / "variants.yaml").write_text("mine: {backbone: zz, head: fcn8s, upsampler: aa}\n")
     assert load(registry).get("variant", "mine").model_dump()["backbone"] == "zz"
 
@@ -77,7 +77,7 @@ def test_a_clone_of_the_built_in_registry_is_no_collision() -> None:
 
 
 def test_another_description_of_the_same_entry_is_no_collision(registry: Path) -> None:
-    (registry / "heads.yaml").write_text("fcn8s: {about: of another version, type: skip, stride: 8}\n")
+    (registry / "heads.yaml").write_text("fcn8s: {description: of another version, type: skip, stride: 8}\n")
     assert load(registry) == builtin()
 
 

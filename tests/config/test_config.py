@@ -58,26 +58,26 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
         "an upsampler of type resize has no weights and takes no 'bias'",
     ),
     (
-        {"upsampler": "interpolate", "upsampler.start": "bilinear"},
-        "an upsampler of type interpolate has no weights and takes no 'start'",
+        {"upsampler": "interpolate", "upsampler.init": "bilinear"},
+        "an upsampler of type interpolate has no weights and takes no 'init'",
     ),
-    ({"upsampler.start": None}, "a transposed convolution needs a 'start': bilinear, random, xavier, ..."),
+    ({"upsampler.init": None}, "a transposed convolution needs an 'init': bilinear, random, xavier, ..."),
     (
         {"upsampler.mode": "nearest"},
-        "'mode' is for type: interpolate or resize; a transposed convolution has a 'start'",
+        "'mode' is for type: interpolate or resize; a transposed convolution has an 'init'",
     ),
     (
-        {"upsampler.learned": False, "upsampler.start": "xavier"},
-        "a fixed upsampler (learned: false) cannot start xavier; use start: bilinear",
+        {"upsampler.learned": False, "upsampler.init": "xavier"},
+        "a fixed upsampler (learned: false) cannot have init: xavier; use init: bilinear",
     ),
     (
-        {"upsampler.learned": False, "upsampler.stages.image": "zero"},
-        "a fixed upsampler (learned: false) cannot start zero; use start: bilinear",
+        {"upsampler.learned": False, "upsampler.stage_init.image": "zero"},
+        "a fixed upsampler (learned: false) cannot have init: zero; use init: bilinear",
     ),
-    ({"upsampler.channels": "diagonal"}, "a bilinear start is diagonal anyway; use channels: dense"),
+    ({"upsampler.channels": "diagonal"}, "init: bilinear is diagonal anyway; use channels: dense"),
     (
         {"upsampler": "zero", "upsampler.channels": "diagonal"},
-        "a zero start is diagonal anyway; use channels: dense",
+        "init: zero is diagonal anyway; use channels: dense",
     ),
     (
         PAPER_NET,
@@ -98,8 +98,8 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
         "class_weights weigh the cross entropy, whose weight is 0",
     ),
     (
-        {"recipe.accumulate": 2, "recipe.loss": {"dice": 1, "reduction": "image_mean_sum"}},
-        "accumulate with dice or lovasz goes with loss.reduction: pixel_mean alone",
+        {"recipe.grad_accum_steps": 2, "recipe.loss": {"dice": 1, "reduction": "image_mean_sum"}},
+        "grad_accum_steps with dice or lovasz goes with loss.reduction: pixel_mean alone",
     ),
     (
         {"recipe.loss": {"ohem": {}, "reduction": "pixel_sum"}},
@@ -114,8 +114,8 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
         "focal and label_smoothing do not go together; choose one",
     ),
     ({"recipe.scale": [2, 1]}, "scale must run from small to large, not from 2.0 to 1.0"),
-    ({"recipe.accumulate": 3}, "accumulate must divide the batch; 3 parts of 4 are not equal"),
-    ({"recipe.accumulate": 8}, "accumulate must divide the batch; 8 parts of 4 are not equal"),
+    ({"recipe.grad_accum_steps": 3}, "grad_accum_steps must divide batch_size; 3 does not divide 4"),
+    ({"recipe.grad_accum_steps": 8}, "grad_accum_steps must divide batch_size; 8 does not divide 4"),
 ]
 
 
@@ -130,8 +130,8 @@ def test_what_does_not_fit_together_is_refused_in_one_line(said: dict[str, Any],
     "said",
     [
         {"recipe.ema": 1.0},
-        {"recipe.clip_norm": 0},
-        {"recipe.accumulate": 0},
+        {"recipe.grad_clip_norm": 0},
+        {"recipe.grad_accum_steps": 0},
         {"recipe.jitter.hue": 0.6},
         {"recipe.jitter.brightness": 1.1},
         {"recipe.lr_factors.head": -1},
@@ -150,7 +150,7 @@ def test_what_does_not_fit_together_is_refused_in_one_line(said: dict[str, Any],
         {"recipe.optimizer": {"name": "lion", "lr": 1}},
         {"head.type": "Skip"},
         {"head.dropout": 1.0},
-        {"upsampler.start": "orthogonal"},
+        {"upsampler.init": "orthogonal"},
     ],
     ids=str,
 )
@@ -167,11 +167,11 @@ def test_a_value_out_of_its_range_is_refused_with_its_key(said: dict[str, Any]) 
         {**PAPER_NET, **PAPER_HEAD, "backbone.weights": "torchvision", "head.at_once": True},
         {"head": "dilated8", "head.auxiliary": 16, "upsampler": "resize"},
         {"head.type": "of_ones_own", "head.options": {"width": 3}, "head.reads": [8, 32]},
-        {"upsampler.learned": False, "upsampler.stages.image": "bilinear"},
-        {"upsampler.channels": "diagonal", "upsampler.stages.image": "random"},
+        {"upsampler.learned": False, "upsampler.stage_init.image": "bilinear"},
+        {"upsampler.channels": "diagonal", "upsampler.stage_init.image": "random"},
         {"recipe.loss": {"weight": 0, "dice": 1}},
         {"recipe.loss": {"ohem": {}, "focal": 2, "class_weights": "median_frequency"}},
-        {"recipe.accumulate": 4},
+        {"recipe.grad_accum_steps": 4},
     ],
     ids=str,
 )
@@ -182,12 +182,12 @@ def test_what_fits_together_is_taken(said: dict[str, Any]) -> None:
 def test_content_leaves_out_what_is_at_its_default_and_what_documents() -> None:
     assert cell({}).recipe.content() == {
         "epochs": 2,
-        "batch": 4,
+        "batch_size": 4,
         "crop": {"height": 64, "width": 64},
         "optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9},
     }
-    assert Head(type="skip", stride=8, about="a word", reads=(8,)).content() == {"type": "skip", "stride": 8}
-    assert Upsampler(start="bilinear").content() == {"start": "bilinear"}
+    assert Head(type="skip", stride=8, description="a word", reads=(8,)).content() == {"type": "skip", "stride": 8}
+    assert Upsampler(init="bilinear").content() == {"init": "bilinear"}
     assert Loss().content() == {}
 
 
@@ -197,9 +197,9 @@ def test_content_keeps_what_is_said_otherwise_in_plain_values() -> None:
     assert content["schedule"] == {"name": "step", "milestones": [0.5]}
     assert content["lr_factors"] == {"head": 2.0}
     assert Loss(ohem=Ohem()).content() == {"ohem": {}}
-    stages = cell({"upsampler.stages.image": "random"}).variant.upsampler
-    assert stages.content() == {"start": "bilinear", "stages": {"image": "random"}}
-    assert stages.starts == {"image": "random"}
+    stages = cell({"upsampler.stage_init.image": "random"}).variant.upsampler
+    assert stages.content() == {"init": "bilinear", "stage_init": {"image": "random"}}
+    assert stages.stage_inits == {"image": "random"}
 
 
 @pytest.mark.parametrize("name", builtin().names("recipe"))
@@ -208,7 +208,7 @@ def test_a_recipe_is_what_its_content_says(name: str) -> None:
     assert isinstance(recipe, Recipe)
     again = Recipe.model_validate(recipe.content())
     assert again.content() == recipe.content()
-    assert again == recipe.model_copy(update={"about": ""})
+    assert again == recipe.model_copy(update={"description": ""})
 
 
 @pytest.mark.parametrize(

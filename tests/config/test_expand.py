@@ -186,11 +186,11 @@ def test_listed_cells_come_after_those_of_the_product(tmp_path: Path) -> None:
 
 def test_what_a_cell_does_not_say_is_what_base_or_the_catalogue_has(tmp_path: Path) -> None:
     base = {**BASE, "head": "fcn32s", "recipe.epochs": 7}
-    cells = [{}, {"recipe.epochs": 3}, {"recipe.batch": 2}, {"recipe.optimizer": {"name": "adamw", "lr": 0.1}},
+    cells = [{}, {"recipe.epochs": 3}, {"recipe.batch_size": 2}, {"recipe.optimizer": {"name": "adamw", "lr": 0.1}},
              {"recipe.momentum": 0.5}]  # fmt: skip
     found = grid(tmp_path, base=base, product=None, cells=cells, baseline={"recipe.epochs": 3})
     assert [cell.axes["recipe.epochs"] for cell in found.cells] == [7, 3, 7, 7, 7]
-    assert [cell.axes["recipe.batch"] for cell in found.cells] == [4, 4, 2, 4, 4]
+    assert [cell.axes["recipe.batch_size"] for cell in found.cells] == [4, 4, 2, 4, 4]
     assert [cell.axes["recipe.optimizer.momentum"] for cell in found.cells] == [0.9, 0.9, 0.9, "–", 0.5]
 
 
@@ -201,12 +201,12 @@ def test_blocks_share_the_base_and_what_differs_between_them_is_an_axis(tmp_path
         base={**BASE, "head": "fcn32s"},
         blocks=[
             {"product": {"recipe.epochs": [1, 2]}},
-            {"base": {"head": "fcn8s", "recipe.batch": 2}, "product": {"recipe.epochs": [1, 5]}},
+            {"base": {"head": "fcn8s", "recipe.batch_size": 2}, "product": {"recipe.epochs": [1, 5]}},
         ],
         exclude=[{"recipe.epochs": 5}],
         baseline={"head": "fcn32s", "recipe.epochs": 1},
     )
-    assert found.axes == ("recipe.epochs", "head", "recipe.batch")
+    assert found.axes == ("recipe.epochs", "head", "recipe.batch_size")
     assert [cell.label for cell in found.cells] == ["1, fcn32s, 4", "2, fcn32s, 4", "1, fcn8s, 2"]
 
 
@@ -281,16 +281,18 @@ def test_a_change_without_a_meaning_is_no_cell(tmp_path: Path) -> None:
 
 def test_a_condition_on_the_start_of_a_cell(tmp_path: Path) -> None:
     said = {"head": "fcn16s", "recipe.lr": 0.5}
-    found = grid(tmp_path, base={**BASE, "head": "fcn8s"}, product={"start": [None, said]}, baseline={"start": None})
-    assert found.cells[1].axes["start"] == {"head": "fcn16s", "recipe.optimizer.lr": 0.5}
-    assert fault(tmp_path, base=BASE, product={"start": [None, {"haed": "fcn16s"}]}, baseline={"start": None})
+    found = grid(
+        tmp_path, base={**BASE, "head": "fcn8s"}, product={"init_from": [None, said]}, baseline={"init_from": None}
+    )
+    assert found.cells[1].axes["init_from"] == {"head": "fcn16s", "recipe.optimizer.lr": 0.5}
+    assert fault(tmp_path, base=BASE, product={"init_from": [None, {"haed": "fcn16s"}]}, baseline={"init_from": None})
 
 
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        ({"zip": {"recipe.epochs": [1, 2], "recipe.batch": [1]}},
-         "zip: axes that vary together have equally many values, and recipe.epochs has 2, recipe.batch has 1"),
+        ({"zip": {"recipe.epochs": [1, 2], "recipe.batch_size": [1]}},
+         "zip: axes that vary together have equally many values, and recipe.epochs has 2, recipe.batch_size has 1"),
         ({"zip": {"head": HEADS}}, "head: stands under product and under zip; keep one of them"),
         ({"ablate": {"changes": [{"head": "fcn8s"}]}}, "head: stands under product and under ablate"),
         ({"ablate": {"changes": []}}, "ablate.changes: list should have at least 1 item"),
@@ -311,9 +313,11 @@ def test_a_condition_on_the_start_of_a_cell(tmp_path: Path) -> None:
         ({"exclude": [{}]}, "exclude.0: dictionary should have at least 1 item"),
         ({"baseline": {"head": "fcn8s", "head.stride": 32}}, "baseline: no cell has all of"),
         ({"cells": [{"head": "fcn8s"}]}, "the cells 'fcn8s' and 'fcn8s' are the same"),
-        ({"stop": {"after": 2, "keep": 0.5}}, "stop: after: 2: 'fcn32s' ends with epoch 2; say an earlier epoch"),
-        ({"stop": {"after": 3, "keep": 0.5}, "base": {**BASE, "recipe.epochs": 9, "recipe.validate_every": 2}},
-         "stop: after: 3: 'fcn32s' is scored on val every 2 epochs"),
+        ({"early_stopping": {"after": 2, "keep": 0.5}},
+         "early_stopping: after: 2: 'fcn32s' ends with epoch 2; give an earlier epoch"),
+        ({"early_stopping": {"after": 3, "keep": 0.5},
+          "base": {**BASE, "recipe.epochs": 9, "recipe.validate_every": 2}},
+         "early_stopping: after: 3: 'fcn32s' is scored on val every 2 epochs"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_told(tmp_path: Path, said: dict[str, Any], expected: str) -> None:
@@ -322,4 +326,4 @@ def test_what_makes_no_sense_is_told(tmp_path: Path, said: dict[str, Any], expec
 
 def test_epochs_to_stop_after_that_fit_are_taken(tmp_path: Path) -> None:
     base = {**BASE, "recipe.epochs": 9, "recipe.validate_every": 2}
-    assert grid(tmp_path, base=base, stop={"after": [2, 4], "keep": 0.5}).file.stop is not None
+    assert grid(tmp_path, base=base, early_stopping={"after": [2, 4], "keep": 0.5}).file.early_stopping is not None

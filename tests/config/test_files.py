@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,12 @@ from hypothesis import strategies as st
 from fcnlab.config.grid.grid import GridFile
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.variant import Head, Upsampler
-from fcnlab.config.yaml_file import check, parse, read
+from fcnlab.config.yaml_file import parse, read, validate
 from fcnlab.errors import ConfigError
 
 RECIPE = {
     "epochs": 2,
-    "batch": 4,
+    "batch_size": 4,
     "crop": {"height": 64, "width": 64},
     "optimizer": {"name": "sgd", "lr": 0.1},
 }
@@ -37,7 +38,7 @@ def fault(text: str) -> str:
 
 def faults(model: type, value: object) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        check(model, value, "grid.yaml: entry")
+        validate(model, value, "grid.yaml: entry")
     return str(caught.value).splitlines()
 
 
@@ -117,13 +118,16 @@ def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
 
 
 def test_a_valid_value_is_returned_checked() -> None:
-    assert check(Head, {"type": "skip", "stride": 8}, "f") == Head(type="skip", stride=8)
+    assert validate(Head, {"type": "skip", "stride": 8}, "f") == Head(type="skip", stride=8)
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"epoch": 3}, "epoch: unknown key; did you mean 'epochs'? valid: about, accumulate, batch, "),
+        (
+            {"epoch": 3},
+            "epoch: unknown key; did you mean 'epochs'? valid: activation_checkpointing, batch_norm, batch_size, ",
+        ),
         ({"crop": {"height": 1, "width": 1, "widht": 1}}, "crop.widht: unknown key; did you mean 'width'?"),
         ({"epochs": "5"}, 'epochs: input should be a valid integer, not "5"'),
         ({"epochs": True}, "epochs: input should be a valid integer, not true"),
@@ -162,8 +166,8 @@ def test_several_faults_are_several_lines() -> None:
     assert faults(Head, {"typ": "skip", "stride": 7}) == [
         "grid.yaml: entry: type: missing; this key is required",
         "grid.yaml: entry: stride: 7 is not valid; valid: 16, 32, 4, 8",
-        "grid.yaml: entry: typ: unknown key; did you mean 'type'? valid: about, at_once, auxiliary, concat_input, "
-        "context, convs, dropout, fusion, hidden, options, output_stride, reads, stride, type",
+        "grid.yaml: entry: typ: unknown key; did you mean 'type'? valid: at_once, auxiliary, concat_input, "
+        "context, convs, description, dropout, fusion, hidden, options, output_stride, reads, stride, type",
     ]
 
 
@@ -179,8 +183,8 @@ def test_a_long_value_is_not_printed_in_full() -> None:
 
 def test_values_that_contradict_each_other_are_refused() -> None:
     # An upsampler that starts at random and never learns would be noise for ever.
-    (line,) = faults(Upsampler, {"start": "random", "learned": False})
-    assert "use start: bilinear" in line
+    (line,) = faults(Upsampler, {"init": "random", "learned": False})
+    assert "use init: bilinear" in line
 
 
 @pytest.mark.parametrize(
@@ -196,7 +200,25 @@ def test_strange_values_are_one_line_too(tmp_path: Path, text: str, says: str) -
     path = tmp_path / "q.yaml"
     path.write_text(f"{text}\n" + ("question: why\n" if text.startswith("seeds") else "") + "baseline: {}\n")
     with pytest.raises(ConfigError) as refused:
-        check(GridFile, read(path), str(path))
+        validate(GridFile, read(path), str(path))
     (line,) = str(refused.value).splitlines()
     assert line.startswith(f"{path}: ")
     assert says in line
+
+
+@pytest.mark.parametrize(
+    ("model", "value", "old", "new"),
+    [
+        *(
+            (Recipe, {**{k: v for k, v in RECIPE.items() if k != new}, old: 2}, old, new)
+            for old, new in Recipe.renamed.items()
+        ),
+        *((Upsampler, {old: "bilinear"}, old, new) for old, new in Upsampler.renamed.items()),
+        *((Head, {"type": "skip", "stride": 8, old: ""}, old, new) for old, new in Head.renamed.items()),
+        *((GridFile, {"question": "q", old: "best"}, old, new) for old, new in GridFile.renamed.items()),
+        (GridFile, {"question": "q", "early_stopping": {"after": 1, "below": "best - 5"}}, "below", "margin"),
+    ],
+)
+def test_an_old_key_is_one_error_with_the_new_key(model: type, value: object, old: str, new: str) -> None:
+    (line,) = faults(model, value)
+    assert re.fullmatch(rf"grid\.yaml: entry: (.*\.)?{old} was renamed to (.*\.)?{new}", line)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from fcnlab.config.dataset import Dataset
 from fcnlab.config.grid.grid import Grid, load
-from fcnlab.config.recipe import Sgd
+from fcnlab.config.recipe import Recipe, Sgd
 from fcnlab.config.registry import builtin
-from fcnlab.config.variant import Variant
+from fcnlab.config.variant import Upsampler, Variant
 from fcnlab.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,7 +118,7 @@ def test_an_axis_may_be_a_field_of_an_entry(tmp_path: Path) -> None:
     found = grid(tmp_path, base={**BASE, "head": "fcn8s"}, product={"recipe.epochs": [3, 7]},
                  baseline={"recipe.epochs": 3})  # fmt: skip
     assert [cell.recipe.epochs for cell in found.cells] == [3, 7]
-    assert {cell.recipe.batch for cell in found.cells} == {4}
+    assert {cell.recipe.batch_size for cell in found.cells} == {4}
 
 
 def test_an_axis_may_be_a_field_within_a_field(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_the_field_of_an_entry_leaves_the_catalogue_as_it_was(tmp_path: Path) ->
 def test_an_axis_overrules_the_part_that_a_variant_names(tmp_path: Path) -> None:
     base = {"variant": "fcn32s-tiny", "dataset": "shapes", "recipe": "smoke"}
     found = grid(tmp_path, base=base, product={"upsampler": ["bilinear", "random"]}, baseline={"upsampler": "random"})
-    assert [cell.variant.upsampler.start for cell in found.cells] == ["bilinear", "random"]
+    assert [cell.variant.upsampler.init for cell in found.cells] == ["bilinear", "random"]
     assert {cell.variant.head.stride for cell in found.cells} == {32}
     assert found.cells[1].names["variant"] == "fcn32s-tiny-scratch-random"
 
@@ -165,7 +165,10 @@ def test_an_axis_overrules_the_part_that_a_variant_names(tmp_path: Path) -> None
             {"base": {**BASE, "recipe.optimizer.lrr": 1}},
             "base.recipe.optimizer.lrr: recipe.optimizer has no field 'lrr'; did you mean 'lr'?",
         ),
-        ({"base": {**BASE, "upsampler.stages.to2": "zero"}}, "upsampler.stages has no field 'to2'; did you mean"),
+        (
+            {"base": {**BASE, "upsampler.stage_init.to2": "zero"}},
+            "upsampler.stage_init has no field 'to2'; did you mean",
+        ),
         (
             {"product": {"recipe.name": ["sgd"]}},
             "several fields have this name; say which: recipe.optimizer.name, recipe.schedule.name, recipe.loss.name",
@@ -175,14 +178,14 @@ def test_an_axis_overrules_the_part_that_a_variant_names(tmp_path: Path) -> None
             "base: recipe.lr and recipe.optimizer.lr are the same axis; keep one of them",
         ),
         ({"base": {**BASE, "recipe.optimizer.lr": 0}}, "lr: input should be greater than 0, not 0"),
-        ({"base": {**BASE, "upsampler.learned": False, "upsampler": "random"}}, "use start: bilinear"),
+        ({"base": {**BASE, "upsampler.learned": False, "upsampler": "random"}}, "use init: bilinear"),
         ({"base": {"head": "fcn8s"}, "product": None}, "backbone: nothing says which; name it under base or product"),
         ({"base": {"variant": "fcn8s-tiny", "recipe": "smoke"}}, "dataset: nothing says which"),
         ({"quesiton": "Why?"}, "quesiton: unknown key; did you mean 'question'?"),
         ({"question": None}, "question: missing"),
         ({"baseline": None}, "baseline: missing"),
         ({"product": {"head": []}}, "product.head: list should have at least 1 item"),
-        ({"select": "bset"}, "select: \"bset\" is not valid; did you mean 'best'? valid: best, last"),
+        ({"checkpoint": "bset"}, "checkpoint: \"bset\" is not valid; did you mean 'best'? valid: best, last"),
         ({"base": {**BASE, "head": "fcn8s"}}, "head: stands under base and under product; keep one of them"),
         ({"seeds": [1, 2, 1]}, "seeds: a seed stands twice in [1, 2, 1]"),
         ({"seeds": 0}, "seeds"),
@@ -230,7 +233,7 @@ def test_several_faults_of_a_file_are_told_at_once(tmp_path: Path) -> None:
         exclude=[{"head": "fcn32s"}],
         baseline={"head": "fcn64s"},
         seeds=[1, 1],
-        stop={"after": 9, "below": "best - 5"},
+        early_stopping={"after": 9, "margin": 5},
     ).splitlines()
     about = [
         "dataset: stands under base and under product",
@@ -238,7 +241,7 @@ def test_several_faults_of_a_file_are_told_at_once(tmp_path: Path) -> None:
         "exclude: head: fcn32s is no value",
         "head: no head 'fcn_16s'",
         "epochs: input should be greater",
-        "stop: after: 9",
+        "early_stopping: after: 9",
         "baseline: head: fcn64s",
     ]
     assert [sum(part in line for line in lines) for part in about] == [1] * len(about) == [1] * len(lines)
@@ -246,11 +249,11 @@ def test_several_faults_of_a_file_are_told_at_once(tmp_path: Path) -> None:
 
 def test_choosing_the_best_epoch_needs_a_split_to_report_on(tmp_path: Path) -> None:
     # An epoch chosen on the images that are reported would make every figure too good.
-    assert "'best' chooses the epoch on val, and dataset voc2012 has no test split" in fault(
-        tmp_path, base={**BASE, "dataset": "voc2012"}, select="best"
+    assert "'best' is selected on val, and dataset voc2012 has no test split" in fault(
+        tmp_path, base={**BASE, "dataset": "voc2012"}, checkpoint="best"
     )
-    assert grid(tmp_path, select="best").file.select == "best"
-    assert grid(tmp_path, base={**BASE, "dataset": "voc2012"}).file.select == "last"
+    assert grid(tmp_path, checkpoint="best").file.checkpoint == "best"
+    assert grid(tmp_path, base={**BASE, "dataset": "voc2012"}).file.checkpoint == "last"
 
 
 @pytest.mark.parametrize(("head", "lacks"), [("fcn8s", 8), ("fcn16s", 16), ("fcn32s", 32)])
@@ -288,3 +291,21 @@ def test_a_cell_is_labelled_as_its_file_says_it(tmp_path: Path) -> None:
         baseline={"upsampler.learned": True},
     )
     assert [cell.label for cell in found.cells] == ["fcn32s, true", "fcn32s, false"]
+
+
+@pytest.mark.parametrize(
+    ("axis", "new"),
+    [
+        ("start", "init_from"),
+        *((f"recipe.{old}", f"recipe.{new}") for old, new in Recipe.renamed.items()),
+        *((f"upsampler.{old}", f"upsampler.{new}") for old, new in Upsampler.renamed.items()),
+        *((f"{kind}.about", f"{kind}.description") for kind in ("backbone", "head", "dataset")),
+        ("upsampler.stages.image", "upsampler.stage_init"),
+    ],
+)
+@pytest.mark.parametrize("key", ["base", "product", "baseline", "cells"])
+def test_an_old_axis_is_one_error_with_the_new_axis(tmp_path: Path, key: str, axis: str, new: str) -> None:
+    value: Any = ["random"] if key == "product" else "random"
+    section: Any = [{axis: value}] if key == "cells" else {axis: value}
+    (line,) = fault(tmp_path, **{key: section}).splitlines()
+    assert line.endswith(f" was renamed to {new}")

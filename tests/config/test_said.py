@@ -34,14 +34,14 @@ SETTINGS = {
     "recipe.ema": 0.99,
     "dataset.options.train": 20,
     "dataset.splits.test": None,
-    "upsampler.stages.image": "random",
+    "upsampler.stage_init.image": "random",
     "upsampler.learned": False,
     "head": "fcn32s",
     "variant": "fcn8s-tiny",
 }
 CLASHES = [
     {"recipe.lr", "recipe.optimizer"}, {"recipe.loss", "recipe.loss.ohem"},
-    {"upsampler.learned", "upsampler.stages.image"},
+    {"upsampler.learned", "upsampler.stage_init.image"},
 ]  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def test_what_is_said_of_a_cell_makes_that_cell(axes: set[str], first: set[str])
     for clash in CLASHES:
         axes, first = (axes - clash if clash & (axes | first) else axes), first - clash
     start = {axis: SETTINGS[axis] for axis in first} | {"recipe.epochs": 7}
-    check({**BASE, **{axis: SETTINGS[axis] for axis in axes}, "start": start})
+    check({**BASE, **{axis: SETTINGS[axis] for axis in axes}, "init_from": start})
 
 
 def test_only_what_differs_from_the_catalogue_is_said() -> None:
@@ -59,11 +59,13 @@ def test_only_what_differs_from_the_catalogue_is_said() -> None:
 
 
 def test_what_a_cell_starts_from_keeps_nothing_that_it_does_not_have() -> None:
-    said = check({**BASE, "recipe.epochs": 9, "start": {"recipe.epochs": 3, "head": "fcn32s"}})
-    assert said["start"] == {"recipe.epochs": 3, "head": "fcn32s"}
+    said = check({**BASE, "recipe.epochs": 9, "init_from": {"recipe.epochs": 3, "head": "fcn32s"}})
+    assert said["init_from"] == {"recipe.epochs": 3, "head": "fcn32s"}
     once = builtin().get("recipe", "smoke").epochs  # type: ignore[attr-defined]
-    assert check({**BASE, "recipe.epochs": 9, "start": {"recipe.epochs": once}})["start"] == {"recipe.epochs": once}
-    assert check({**BASE, "start": 64 * "a"})["start"] == 64 * "a"
+    assert check({**BASE, "recipe.epochs": 9, "init_from": {"recipe.epochs": once}})["init_from"] == {
+        "recipe.epochs": once
+    }
+    assert check({**BASE, "init_from": 64 * "a"})["init_from"] == 64 * "a"
 
 
 @pytest.mark.parametrize("kind", ["recipe", "head", "upsampler"])

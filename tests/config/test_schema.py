@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fcnlab.config.grid.axes import PARTS, fields, full_name
+from fcnlab.config.grid.axes import COMPONENTS, fields, full_name
 from fcnlab.config.grid.schema import as_text, grid_schema
 from fcnlab.config.registry import KINDS, builtin
 from tests.conftest import REPOSITORY
@@ -34,28 +34,28 @@ def test_every_question_of_the_repository_is_valid_and_names_the_schema(path: An
 
 def test_every_axis_is_offered() -> None:
     offered = SCHEMA["$defs"]["Assignment"]["properties"].keys()
-    assert offered == {*KINDS, "start", *(f"{part}.{field}" for part in PARTS for field in fields(part))}
+    assert offered == {*KINDS, "init_from", *(f"{part}.{field}" for part in COMPONENTS for field in fields(part))}
     assert all(full_name(axis) == axis for axis in offered)
     assert "fcn8s" in SCHEMA["$defs"]["head"]["anyOf"][0]["enum"]
 
 
 EVERYTHING = """
 question: Is all of the language known?
-about: Yes.
+description: Yes.
 base: {backbone: "timm:resnet18.tv_in1k", dataset: camvid, dataset.classes: [a, b], recipe: standard, recipe.lr: 0.1}
 blocks:
   - product: {head: [fcn8s, a-head-of-ones-own], recipe.optimizer.lr: [0.1, 1]}
     zip: {recipe.epochs: [1, 2], recipe.scale: [null, [0.5, 2]]}
-    when: {recipe.scale: {head: fcn8s}, recipe.epochs: [{head: fcn8s}, {recipe.batch: [4, 8]}]}
+    when: {recipe.scale: {head: fcn8s}, recipe.epochs: [{head: fcn8s}, {recipe.batch_size: [4, 8]}]}
   - base: {recipe.optimizer: {name: adamw, lr: 0.01}}
-    cells: [{head: fcn32s}, {start: {head: fcn32s}}]
+    cells: [{head: fcn32s}, {init_from: {head: fcn32s}}]
     ablate: {changes: [{recipe.ema: 0.9}], mode: remove}
     exclude: [{recipe.ema: [0.9, null]}]
 exclude: [{head.options.width: 3}]
 seeds: [1, 2]
 baseline: {head: fcn8s}
-select: best
-stop: {after: [1, 2], keep: 0.5}
+checkpoint: best
+early_stopping: {after: [1, 2], keep: 0.5}
 """
 
 
@@ -74,10 +74,10 @@ def test_all_of_the_language_is_known() -> None:
         ("product: {recipe.optimizer.lrr: [1]}", "$.product"),
         ("sedes: 3", "$"),
         ("seeds: 0", "$.seeds"),
-        ("select: bset", "$.select"),
+        ("checkpoint: bset", "$.checkpoint"),
         ("ablate: {changes: []}", "$.ablate.changes"),
         ("blocks: [{seeds: 3}]", "$.blocks[0]"),
-        ("stop: {keep: 0.5}", "$.stop"),
+        ("early_stopping: {keep: 0.5}", "$.early_stopping"),
     ],
 )
 def test_what_is_wrong_is_marked_where_it_stands(wrong: str, at: str) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcnlab.config.dataset import Dataset
-from fcnlab.config.yaml_file import check
+from fcnlab.config.yaml_file import validate
 from fcnlab.data.datasets.camvid import CamVid
 from fcnlab.data.datasets.folder import Folder, Layout, divide, index, named_splits
 from fcnlab.data.datasets.labels import Colours, Ids, runs
@@ -307,7 +307,7 @@ ENTRY: dict[str, Any] = {
 
 def entry(**said: Any) -> Dataset:
     merged = {key: value for key, value in (ENTRY | said).items() if value is not None}
-    return check(Dataset, merged, "datasets.yaml: mine")
+    return validate(Dataset, merged, "datasets.yaml: mine")
 
 
 def test_classes_are_said_as_names_numbers_or_colours() -> None:
@@ -389,7 +389,7 @@ PLACES: list[dict[str, Any]] = [
     {"images": "/elsewhere/images", "masks": "/elsewhere/masks"},
     {"image_suffix": "_rgb", "mask_suffix": "_mask"},
     {"unpaired": "skip"},
-    {"about": "another word"},
+    {"description": "another word"},
 ]
 CONTENT: list[dict[str, Any]] = [
     {"classes": ["road", "ground"]},

@@ -27,7 +27,7 @@ def finished(lab: Lab, score_scale: float) -> Finished:
     said = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes-mini"}
     said |= {
         "recipe": "quick",
-        "recipe.batch": 4,
+        "recipe.batch_size": 4,
         "recipe.epochs": 12,
         "recipe.precision": "fp32",
         "recipe.score_scale": score_scale,

@@ -45,7 +45,7 @@ def with_shallow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "HEADS", {**HEADS, "shallow": Shallow})
 
 
-ENTRY = "shallow8: {about: Mine, type: shallow, reads: [8], options: {at: 8, width: 16}}\n"
+ENTRY = "shallow8: {description: Mine, type: shallow, reads: [8], options: {at: 8, width: 16}}\n"
 GRID = """
 question: Is depth needed at all?
 base: {backbone: tiny-scratch, upsampler: bilinear, dataset: shapes-mini, recipe: smoke}

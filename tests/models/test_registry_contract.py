@@ -132,7 +132,7 @@ def tiny() -> FCN:
 def test_every_recipe_builds_what_trains(name: str, tiny: FCN) -> None:
     recipe = CATALOG.get("recipe", name)
     assert isinstance(recipe, Recipe)
-    shapes = Shapes(train=recipe.batch, val=1, test=1, height=32, width=32, seed=0)
+    shapes = Shapes(train=recipe.batch_size, val=1, test=1, height=32, width=32, seed=0)
     training = build_training(recipe, tiny, shapes, "train", 0, torch.device("cpu"))
     assert training.batches.steps == 1
     plain = training.loss.loss if isinstance(training.loss, FusedUpsampleLoss) else training.loss

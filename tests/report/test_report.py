@@ -96,7 +96,7 @@ def test_cells_that_are_not_comparable_are_marked_and_named(tmp_path: Path) -> N
 
 
 def test_a_stopped_cell_has_no_figure_though_its_trials_have_records(tmp_path: Path) -> None:
-    text = THREE + "stop: {after: 1, below: best - 1}\n"
+    text = THREE + "early_stopping: {after: 1, margin: 1}\n"
     path = write_grid(tmp_path, text.replace("recipe: smoke", "recipe: smoke, recipe.validate_every: 1"))
     lab = Lab.find(path)
     grid = lab.grid(path)

@@ -25,7 +25,7 @@ baseline: {head: fcn32s}
 )
 def test_folders_that_are_not_absolute_need_a_data_root(tmp_path: Path, images: str, masks: str, root: bool) -> None:
     entry = {
-        "about": "mine", "type": "folder", "images": images, "masks": masks, "classes": ["a", "b"],
+        "description": "mine", "type": "folder", "images": images, "masks": masks, "classes": ["a", "b"],
         "fractions": {"val": 0.2}, "nominal": {"height": 8, "width": 8},
     }  # fmt: skip
     (tmp_path / "registry").mkdir()

@@ -27,7 +27,7 @@ def test_weights_and_a_trial_to_start_from_are_found_there(lab: Lab, tmp_path: P
     (lab.root / "weights/mine.pth").write_bytes(b"weights")
     (lab.runs / ("a" * 64)).mkdir(parents=True)
     (lab.runs / ("b" * 64)).mkdir()
-    there = cell(lab, start="a" * 64)
+    there = cell(lab, init_from="a" * 64)
     for _ in range(2):  # a second time changes nothing
         made = apart(lab, there, tmp_path / "again")
     found = made.weights_file(there.variant.backbone)
@@ -40,7 +40,7 @@ def test_weights_and_a_trial_to_start_from_are_found_there(lab: Lab, tmp_path: P
 def test_what_the_first_of_a_chain_reads_is_found_there_too(lab: Lab, tmp_path: Path) -> None:
     (lab.root / "weights").mkdir()
     (lab.root / "weights/mine.pth").write_bytes(b"weights")
-    chained = cell(lab, backbone="tiny-scratch", start={"backbone": "mine"})
+    chained = cell(lab, backbone="tiny-scratch", init_from={"backbone": "mine"})
     assert chained.variant.backbone.weights_file is None
     apart(lab, chained, tmp_path / "again")
     assert (tmp_path / "again/weights/mine.pth").read_bytes() == b"weights"

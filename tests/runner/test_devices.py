@@ -73,7 +73,14 @@ def record(lab: Lab, trial: Trial) -> Record:
 def test_a_trial_on_two_devices_is_the_trial_on_one_but_for_rounding(
     pair: ProcessExecutor, lab: Lab, tmp_path: Path
 ) -> None:
-    learns: dict[str, Any] = {"epochs": 6, "lr": 0.1, "flip": 0.5, "ema": 0.9, "accumulate": 2, "clip_norm": 1.0}
+    learns: dict[str, Any] = {
+        "epochs": 6,
+        "lr": 0.1,
+        "flip": 0.5,
+        "ema": 0.9,
+        "grad_accum_steps": 2,
+        "grad_clip_norm": 1.0,
+    }
     asked = trial(lab, **learns)
     assert run(pair, asked) == Ended(asked.key)
     together = record(lab, asked)
@@ -209,7 +216,7 @@ def test_a_slot_has_as_many_gpus_as_a_trial_takes_or_threads_for_as_many_process
     ("how", "fields", "error", "says"),
     [
         ({"devices": 3}, {}, ConfigError, "a batch of 4 cannot be shared out equally among 3 devices; .* divides 4"),
-        ({"devices": 4}, {"accumulate": 2}, ConfigError, "a batch of 4 in 2 parts cannot be .* divides 2"),
+        ({"devices": 4}, {"grad_accum_steps": 2}, ConfigError, "a batch of 4 in 2 parts cannot be .* divides 2"),
         ({"devices": 2}, {"loss.dice": 0.5}, ConfigError, "recipe smoke: loss.dice looks at a batch as a whole"),
         ({"devices": 2}, {"loss.ohem": {}}, ConfigError, "loss.ohem looks at a batch as a whole"),
         ({"devices": 16}, {}, RunError, "--devices-per-trial 16: this machine has no GPU and 8 cores"),
@@ -228,7 +235,7 @@ def test_what_cannot_be_done_on_several_devices_is_refused_before_anything_runs(
 
 def test_what_a_trial_starts_from_is_looked_at_too(machine: pytest.MonkeyPatch, lab: Lab) -> None:
     machine.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    fits, does_not = cell(lab), cell(lab, batch=3)
+    fits, does_not = cell(lab), cell(lab, batch_size=3)
     Means(devices=2).check([fits])
     with pytest.raises(ConfigError, match="a batch of 3"):
         Means(devices=2).check([Cell(fits.axes, fits.variant, fits.dataset, fits.recipe, fits.names, does_not)])

@@ -159,7 +159,7 @@ def test_hopeless_cells_are_stopped_and_another_grid_can_run_them_to_their_end(t
         "upsampler:", "head: fcn32s, upsampler:"
     )
     text = text.replace("recipe: smoke", "recipe: smoke, recipe.epochs: 3")
-    path = write_grid(tmp_path, text + "stop: {after: 1, keep: 0.5}\n")
+    path = write_grid(tmp_path, text + "early_stopping: {after: 1, keep: 0.5}\n")
     watcher = Noting()
     outcome = serial(path, watcher)
     stopped = {heard for heard in watcher.heard if heard.startswith("stopped")}

@@ -150,8 +150,8 @@ def test_a_killed_trial_process_is_started_once_more(tmp_path: Path) -> None:
 
 
 def test_a_trial_that_raises_is_a_failed_row_and_the_rest_runs_on(tmp_path: Path) -> None:
-    text = SMOKE.replace("head: [fcn32s, fcn8s]", "recipe.batch: [4, 99]").replace("seeds: 2", "seeds: 1")
-    text = text.replace("{head: fcn32s}", "{recipe.batch: 4}").replace("upsampler:", "head: fcn32s, upsampler:")
+    text = SMOKE.replace("head: [fcn32s, fcn8s]", "recipe.batch_size: [4, 99]").replace("seeds: 2", "seeds: 1")
+    text = text.replace("{head: fcn32s}", "{recipe.batch_size: 4}").replace("upsampler:", "head: fcn32s, upsampler:")
     path = write_grid(tmp_path, text)
     done = fcnlab_run(path)
     out, _ = done.communicate(timeout=120)

@@ -105,7 +105,7 @@ def test_whether_a_driver_lives_is_told_by_its_signs_of_life(
 
 
 def test_cells_that_the_grids_rule_stops_are_seen_as_stopped(tmp_path: Path) -> None:
-    path = write_grid(tmp_path, SMOKE + "stop: {after: 1, below: best - 5}\n")
+    path = write_grid(tmp_path, SMOKE + "early_stopping: {after: 1, margin: 5}\n")
     lab = Lab.find(path)
     plan = make_plan(lab.grid(path), lab)
     seen = Onlooker(plan, lab)

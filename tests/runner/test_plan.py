@@ -81,7 +81,7 @@ def test_cells_with_a_stop_are_stopped_and_not_left(lab: Lab) -> None:
     text = SMOKE.replace("recipe: smoke}", "recipe: smoke, recipe.epochs: 4}").replace(
         "[fcn32s, fcn8s]", "[fcn32s, fcn8s, fcn16s]"
     )
-    plan = planned_in(lab, text + "stop: {after: 2, below: best - 10}\n")
+    plan = planned_in(lab, text + "early_stopping: {after: 2, margin: 10}\n")
     figures = {"fcn32s": 0.1, "fcn16s": 0.6, "fcn8s": 0.3}
     for planned in plan.trials:
         start(planned, 2)
@@ -224,7 +224,7 @@ def test_a_probe_measures_each_shape_once_and_records_nothing(lab: Lab) -> None:
 
 
 def test_a_probe_of_what_cannot_be_built_says_why_in_a_line(lab: Lab) -> None:
-    plan = planned_in(lab, SMOKE.replace("recipe: smoke}", "recipe: smoke, recipe.batch: 99}"))
+    plan = planned_in(lab, SMOKE.replace("recipe: smoke}", "recipe: smoke, recipe.batch_size: 99}"))
     with pytest.raises(
         RunError, match=r"--probe: fcn32s-.*a batch of 99 is more than the training split has"
     ) as caught:

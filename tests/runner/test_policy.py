@@ -48,7 +48,7 @@ def test_a_trial_whose_worker_was_lost_has_no_neighbours_the_next_time() -> None
 
 
 def test_memory_that_runs_out_is_answered_by_solitude_and_then_by_parts() -> None:
-    trial = a_trial(batch=12)
+    trial = a_trial(batch_size=12)
     tried: list[Attempt] = []
     ways = []
     while failure(trial, [*tried, starved()], shares_devices=True) is None or len(tried) < 2:
@@ -64,7 +64,7 @@ def test_memory_that_runs_out_is_answered_by_solitude_and_then_by_parts() -> Non
 
 
 def test_alone_on_its_device_a_trial_goes_to_parts_at_once() -> None:
-    assert job_for(a_trial(batch=8), [starved()], shares_devices=False).parts == 2
+    assert job_for(a_trial(batch_size=8), [starved()], shares_devices=False).parts == 2
 
 
 @pytest.mark.parametrize("loss", ["dice", "lovasz"])
@@ -75,10 +75,10 @@ def test_a_loss_that_sees_the_whole_batch_is_never_cut(loss: str) -> None:
 
 @given(batch=st.integers(1, 64), accumulate=st.integers(1, 8))
 def test_parts_are_equal_and_grow_until_each_holds_one_image(batch: int, accumulate: int) -> None:
-    recipe = a_trial(batch=batch * accumulate, accumulate=accumulate).recipe
+    recipe = a_trial(batch_size=batch * accumulate, grad_accum_steps=accumulate).recipe
     parts, seen = 1, [1]
     while (more := next_parts(recipe, parts)) is not None:
-        assert more > parts and recipe.batch % (recipe.accumulate * more) == 0
+        assert more > parts and recipe.batch_size % (recipe.grad_accum_steps * more) == 0
         parts = more
         seen.append(parts)
     assert parts == batch

@@ -171,7 +171,7 @@ def test_without_a_shared_disk_a_trial_goes_on_from_where_it_was_paused(
 def test_without_a_shared_disk_a_trial_starts_from_another(far: tuple[RayExecutor, Lab], tmp_path: Path) -> None:
     executor, lab = far
     first = a_trial(lab, head="fcn32s")
-    second = a_trial(lab).model_copy(update={"start": first.key})
+    second = a_trial(lab).model_copy(update={"init_from": first.key})
     assert run(executor, Job(trial=first), Job(trial=second)) == [Ended(first.key), Ended(second.key)]
     elsewhere = Lab.find(lab=tmp_path)
     run_trial(first, elsewhere)

@@ -22,8 +22,8 @@ STAGED = """
 question: Are skips learned better in stages or at once?
 base: {backbone: tiny-scratch, upsampler: bilinear, dataset: shapes-mini, recipe: smoke, head: fcn8s}
 product:
-  start: [null, {head: fcn16s, start: {head: fcn32s}}]
-baseline: {start: null}
+  init_from: [null, {head: fcn16s, init_from: {head: fcn32s}}]
+baseline: {init_from: null}
 """
 
 
@@ -51,8 +51,8 @@ def test_the_keys_form_a_chain(staged: Path) -> None:
     plan = make_plan(lab.grid(staged), lab)
     first, second = (planned.trial for planned in plan.before)
     plain, last = (planned.trial for planned in plan.trials)
-    assert (first.start, second.start, last.start) == (None, first.key, second.key)
-    assert plain.start is None and plain.key != last.key
+    assert (first.init_from, second.init_from, last.init_from) == (None, first.key, second.key)
+    assert plain.init_from is None and plain.key != last.key
 
 
 def test_a_stage_that_is_a_cell_itself_is_run_once(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_a_stage_that_is_a_cell_itself_is_run_once(tmp_path: Path) -> None:
     cells = "product: {head: [fcn32s, fcn16s]}\nbaseline: {head: fcn32s}"
     path = write_grid(tmp_path, f"question: q\n{base}\n{cells}\n")
     both = write_grid(tmp_path, STAGED.replace("head: fcn8s", "head: fcn16s").replace(
-        "[null, {head: fcn16s, start: {head: fcn32s}}]", "[null, {head: fcn32s}]"), "both")  # fmt: skip
+        "[null, {head: fcn16s, init_from: {head: fcn32s}}]", "[null, {head: fcn32s}]"), "both")  # fmt: skip
     lab = Lab.find(lab=tmp_path)
     keys = {planned.trial.names["head"]: planned.trial.key for planned in make_plan(lab.grid(path), lab).trials}
     plan = make_plan(lab.grid(both), lab)
@@ -82,7 +82,7 @@ base:
   head: fcn16s
   recipe.optimizer.lr: 1e-30
   recipe.batch_norm: frozen
-  start: {head: fcn32s, recipe.optimizer.lr: 0.01}
+  init_from: {head: fcn32s, recipe.optimizer.lr: 0.01}
 baseline: {}
 """,
     )
@@ -98,7 +98,9 @@ baseline: {}
 
 
 def test_a_trial_whose_start_has_failed_fails_and_says_so(tmp_path: Path) -> None:
-    path = write_grid(tmp_path, STAGED.replace("start: {head: fcn32s}", "start: {head: fcn32s, recipe.batch: 99}"))
+    path = write_grid(
+        tmp_path, STAGED.replace("init_from: {head: fcn32s}", "init_from: {head: fcn32s, recipe.batch_size: 99}")
+    )
     outcome = fcnlab.run_grid(fcnlab.load_grid(path), workers=2, threads=1, quiet=True)
     assert (outcome.finished, outcome.failed) == (1, 3)
     lab = Lab.find(path)
@@ -110,11 +112,11 @@ def test_a_trial_whose_start_has_failed_fails_and_says_so(tmp_path: Path) -> Non
 def test_any_finished_trial_can_be_named_by_its_key(staged: Path) -> None:
     lab = Lab.find(staged)
     key = make_plan(lab.grid(staged), lab).trials[1].trial.key
-    named = write_grid(lab.root, STAGED.replace("[null, {head: fcn16s, start: {head: fcn32s}}]", f"['{key}']").replace(
-        "{start: null}", "{}"), "named")  # fmt: skip
+    text = STAGED.replace("[null, {head: fcn16s, init_from: {head: fcn32s}}]", f"['{key}']")
+    named = write_grid(lab.root, text.replace("{init_from: null}", "{}"), "named")
     plan = make_plan(lab.grid(named), lab)
     assert plan.before == ()
-    assert plan.trials[0].trial.start == key
+    assert plan.trials[0].trial.init_from == key
     record = run_trial(plan.trials[0].trial, lab)
     assert record.status == "finished"
 
@@ -123,15 +125,15 @@ def test_any_finished_trial_can_be_named_by_its_key(staged: Path) -> None:
     ("start", "says"),
     [
         ("'" + 64 * "a" + "'", "has no finished trial aaaa"),
-        ("abc", "start: 'abc' is not the key of a trial"),
-        ("{}", "start: say what the trial to start from says otherwise"),
-        ("{head: fcn9s}", "start: head: no head 'fcn9s'; did you mean"),
-        ("{heat: fcn8s}", "start: heat: no such axis"),
-        ("3", "start: say what"),
+        ("abc", "init_from: 'abc' is not the key of a trial"),
+        ("{}", "init_from: say what the trial to start from says otherwise"),
+        ("{head: fcn9s}", "init_from: head: no head 'fcn9s'; did you mean"),
+        ("{heat: fcn8s}", "init_from: heat: no such axis"),
+        ("3", "init_from: say what"),
     ],
 )
 def test_a_start_that_makes_no_sense_is_one_clear_line(tmp_path: Path, start: str, says: str) -> None:
-    path = write_grid(tmp_path, STAGED.replace("[null, {head: fcn16s, start: {head: fcn32s}}]", f"[null, {start}]"))
+    path = write_grid(tmp_path, STAGED.replace("[null, {head: fcn16s, init_from: {head: fcn32s}}]", f"[null, {start}]"))
     lab = Lab.find(lab=tmp_path)
     with pytest.raises(FcnlabError, match=r".+") as caught:
         make_plan(load(path, lab.registry), lab)

@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcnlab.config.grid.early_stopping import Stop
+from fcnlab.config.grid.early_stopping import EarlyStopping
 from fcnlab.runner.pruning import Curve, standing
 
 CELLS = ["a", "b", "c", "d", "e"]
@@ -13,13 +13,13 @@ curves = st.fixed_dictionaries(
     {cell: st.lists(st.lists(st.floats(0, 1), min_size=6, max_size=6), min_size=1, max_size=3) for cell in CELLS}
 )
 stops = st.one_of(
-    st.builds(lambda points: Stop(after=3, below=f"best - {points}"), st.integers(0, 50)),
-    st.builds(lambda keep: Stop(after=[1, 2, 4], keep=keep), st.floats(0.05, 0.95)),
+    st.builds(lambda points: EarlyStopping(after=3, margin=points), st.integers(0, 50)),
+    st.builds(lambda keep: EarlyStopping(after=[1, 2, 4], keep=keep), st.floats(0.05, 0.95)),
 )
 
 
 def test_cells_far_below_the_best_are_stopped_and_the_baseline_is_not() -> None:
-    said = Stop(after=2, below="best - 5")
+    said = EarlyStopping(after=2, margin=5)
     curves: dict[str, list[Curve | None]] = {
         "base": [[0.1, 0.1]],
         "best": [[0.1, 0.50]],
@@ -31,7 +31,7 @@ def test_cells_far_below_the_best_are_stopped_and_the_baseline_is_not() -> None:
 
 
 def test_nothing_is_decided_before_every_trial_has_come_that_far() -> None:
-    said = Stop(after=[1, 2], keep=0.5)
+    said = EarlyStopping(after=[1, 2], keep=0.5)
     curves: dict[str, list[Curve | None]] = {"base": [[0.3], [0.3]], "x": [[0.1], []], "y": [[0.2], [0.2]]}
     assert standing(said, curves, "base").until == 1
     curves["x"][1] = [0.1]
@@ -41,20 +41,20 @@ def test_nothing_is_decided_before_every_trial_has_come_that_far() -> None:
 
 
 def test_a_cell_is_judged_by_all_of_its_seeds_that_have_not_failed() -> None:
-    said = Stop(after=1, keep=0.5)
+    said = EarlyStopping(after=1, keep=0.5)
     curves: dict[str, list[Curve | None]] = {"base": [[0.55]], "lucky": [[0.9], [0.1]], "even": [[0.6], None]}
     assert standing(said, curves, "base").stopped == {"lucky": 1}
 
 
 def test_halving_keeps_the_better_part_each_time() -> None:
-    said = Stop(after=[1, 2, 3], keep=0.5)
+    said = EarlyStopping(after=[1, 2, 3], keep=0.5)
     curves: dict[str, list[Curve | None]] = {str(rank): [[rank / 10, rank / 10, rank / 10]] for rank in range(8)}
     assert standing(said, curves, "7").stopped == {"0": 1, "1": 1, "2": 1, "3": 1, "4": 2, "5": 2, "6": 3}
 
 
 @given(stops, curves, st.sampled_from(CELLS), st.randoms(use_true_random=False))
 def test_decisions_stand_whatever_the_order_of_cells_and_however_much_is_known_later(
-    said: Stop, curves: dict[str, list[Curve | None]], baseline: str, chance: random.Random
+    said: EarlyStopping, curves: dict[str, list[Curve | None]], baseline: str, chance: random.Random
 ) -> None:
     final = standing(said, curves, baseline)
     assert final.until is None and baseline not in final.stopped

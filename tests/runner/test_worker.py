@@ -77,7 +77,7 @@ def losses(record: Record) -> list[float]:
 
 
 def test_trials_in_one_process_give_the_figures_of_trials_in_fresh_ones(lab: Lab, tmp_path: Path) -> None:
-    asked = [{"flip": 0.5}, {"flip": 0.5, "ema": 0.9}, {"flip": 0.5, "loss.dice": 0.5, "accumulate": 2}]
+    asked = [{"flip": 0.5}, {"flip": 0.5, "ema": 0.9}, {"flip": 0.5, "loss.dice": 0.5, "grad_accum_steps": 2}]
     folders: dict[bool, list[RunFolder]] = {}
     for keep in (True, False):
         (tmp_path / str(keep)).mkdir()
@@ -96,7 +96,7 @@ def test_trials_in_one_process_give_the_figures_of_trials_in_fresh_ones(lab: Lab
 
 
 def test_a_process_stays_until_a_trial_fails(keeping: ProcessExecutor, lab: Lab) -> None:
-    first, second, failing, last = (trial(lab, 0), trial(lab, 1), trial(lab, batch=99), trial(lab, 2))
+    first, second, failing, last = (trial(lab, 0), trial(lab, 1), trial(lab, batch_size=99), trial(lab, 2))
     run(keeping, first)
     pid = child(keeping)
     run(keeping, second)

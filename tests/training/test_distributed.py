@@ -92,12 +92,18 @@ RUNS: dict[str, dict[str, Any]] = {
 
 BUILT: dict[str, dict[str, Any]] = {
     "fused": {"batch_norm": "eval", "lr": 0.1},
-    "fused, fixed": {"head": "fcn32s", "batch_norm": "frozen", "accumulate": 2, "clip_norm": 0.5, "ema": 0.9},
+    "fused, fixed": {
+        "head": "fcn32s",
+        "batch_norm": "frozen",
+        "grad_accum_steps": 2,
+        "grad_clip_norm": 0.5,
+        "ema": 0.9,
+    },
     "plain": {
         "batch_norm": "eval",
         "fused": "off",
-        "recompute": "backbone",
-        "accumulate": 2,
+        "activation_checkpointing": "backbone",
+        "grad_accum_steps": 2,
         "loss": {"class_weights": "median_frequency"},
         "optimizer": {"name": "adamw", "lr": 0.003, "weight_decay": 0.1},
     },
@@ -126,8 +132,8 @@ def run_built(name: str, group: ProcessGroup) -> dict[str, Any]:
         training.batches,
         loss=training.loss,
         optimizer=training.optimizer,
-        grad_accum_steps=recipe.accumulate,
-        grad_clip_norm=recipe.clip_norm,
+        grad_accum_steps=recipe.grad_accum_steps,
+        grad_clip_norm=recipe.grad_clip_norm,
         average=training.average,
         group=group,
     )

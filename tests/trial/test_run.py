@@ -57,7 +57,9 @@ def test_two_runs_of_a_trial_give_identical_figures_weights_and_counts(tmp_path:
 
 def test_computing_again_what_was_not_kept_changes_no_figure(lab: Lab) -> None:
     kept, again = (
-        run_trial(a_trial(lab, recipe__ema=0.9, recipe__recompute=what, backbone="resnet10t-scratch"), lab)
+        run_trial(
+            a_trial(lab, recipe__ema=0.9, recipe__activation_checkpointing=what, backbone="resnet10t-scratch"), lab
+        )
         for what in ("none", "stride8")
     )
     assert figures(kept) == figures(again)
@@ -89,8 +91,8 @@ def test_a_trial_killed_after_an_epoch_ends_as_an_undisturbed_one(
 EVERYTHING: dict[str, Any] = {
     "recipe__epochs": 2,
     "recipe__ema": 0.9,
-    "recipe__accumulate": 2,
-    "recipe__clip_norm": 0.5,
+    "recipe__grad_accum_steps": 2,
+    "recipe__grad_clip_norm": 0.5,
     "recipe__jitter": {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1},
     "recipe__batch_norm": "eval",
     "recipe__freeze": "stride2",
@@ -181,7 +183,7 @@ def test_a_finished_trial_is_not_run_again(lab: Lab, monkeypatch: pytest.MonkeyP
 
 
 def test_a_trial_that_raises_is_a_failed_record_with_its_traceback(lab: Lab) -> None:
-    record = run_trial(a_trial(lab, recipe__batch=17), lab)
+    record = run_trial(a_trial(lab, recipe__batch_size=17), lab)
     assert record.status == "failed"
     assert record.failure is not None
     assert record.failure.cause == "exception"
@@ -269,7 +271,12 @@ def test_a_record_of_an_older_configuration_is_still_a_record(lab: Lab) -> None:
 
 
 def test_a_recipes_score_scale_resizes_the_image_and_leaves_the_labels_alone(lab: Lab) -> None:
-    learns: dict[str, Any] = {"recipe": "quick", "recipe__batch": 4, "recipe__epochs": 12, "recipe__precision": "fp32"}
+    learns: dict[str, Any] = {
+        "recipe": "quick",
+        "recipe__batch_size": 4,
+        "recipe__epochs": 12,
+        "recipe__precision": "fp32",
+    }
     trial = a_trial(lab, recipe__score_scale=0.5, **learns)
     record = run_trial(trial, lab)
     assert record.failure is None, record.failure

@@ -29,7 +29,7 @@ base:
   dataset.options: {{train: {batch}, val: 1, test: 1, height: {size}, width: {size}}}
   recipe: smoke
   recipe.epochs: 1
-  recipe.batch: {batch}
+  recipe.batch_size: {batch}
   recipe.fused: "off"
   recipe.crop: {{height: {size}, width: {size}}}
 product: {{head: [fcn32s]}}

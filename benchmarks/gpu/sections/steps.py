@@ -31,9 +31,9 @@ RECIPES: dict[str, dict[str, Any]] = {
         "recipe": "standard-60",
         "recipe.crop": {"height": 160, "width": 160},
         "recipe.precision": "fp32",
-        "recipe.clip_norm": 1.0,
+        "recipe.grad_clip_norm": 1.0,
         "recipe.loss": {"ohem": {"threshold": 0.7}, "class_weights": "median_frequency"},
-        "recipe.accumulate": 2,
+        "recipe.grad_accum_steps": 2,
         "recipe.jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05},
         "recipe.rotate": 5.0,
     },
@@ -103,9 +103,9 @@ def _run(axes: dict[str, Any], settings: Settings) -> dict[str, Any]:
     device = torch.device(settings.device, 0) if settings.cuda else torch.device("cpu")
     axes = {"backbone": "resnet18-scratch", "head": "fcn32s", "upsampler": "bilinear", "dataset": "shapes", **axes}
     if settings.smoke:
-        axes |= {"backbone": "tiny-scratch", "recipe.batch": 4, "recipe.crop": {"height": 64, "width": 64}}
+        axes |= {"backbone": "tiny-scratch", "recipe.batch_size": 4, "recipe.crop": {"height": 64, "width": 64}}
     recipe, variant = cell(axes).recipe, cell(axes).variant
-    scenes = Shapes(train=recipe.batch * 2, val=1, test=1, height=120, width=160, seed=0)
+    scenes = Shapes(train=recipe.batch_size * 2, val=1, test=1, height=120, width=160, seed=0)
     precision = hardware.resolve_precision(recipe.precision, device)
     autocast = hardware.create_autocast(device, precision)
     hardware.configure_determinism(device)
@@ -125,8 +125,8 @@ def _run(axes: dict[str, Any], settings: Settings) -> dict[str, Any]:
             schedule=lambda step: 0.1,  # noqa: ARG005 - small steps, so that rounding does not decide
             autocast=autocast,
             on_epoch_end=epochs.append,
-            grad_accum_steps=recipe.accumulate,
-            grad_clip_norm=recipe.clip_norm,
+            grad_accum_steps=recipe.grad_accum_steps,
+            grad_clip_norm=recipe.grad_clip_norm,
             average=training.average,
             scaler=hardware.create_grad_scaler(device, precision),
             capturable=training.capturable,

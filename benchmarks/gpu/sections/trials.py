@@ -113,7 +113,7 @@ def agreement(settings: Settings) -> dict[str, Any]:
     axes: Axes = {**BASE, "head": "fcn8s", "recipe.epochs": epochs, "recipe.scale": [0.75, 1.5], "recipe.flip": 0.5}
     axes |= {"recipe.optimizer": {"name": "adamw", "lr": 0.003}, "recipe.schedule": {"name": "poly"}}
     if not settings.smoke:
-        axes |= {"dataset": "shapes", "recipe.crop": {"height": 96, "width": 128}, "recipe.batch": 16}
+        axes |= {"dataset": "shapes", "recipe.crop": {"height": 96, "width": 128}, "recipe.batch_size": 16}
     runs = []
     for precision in ("fp32", "bf16"):
         for device in dict.fromkeys((settings.device, "cpu")):

@@ -58,7 +58,7 @@ def add(
     from fcnlab.cli.data.proposal import decide_classes, entry_of, listed_splits, splits_of
     from fcnlab.config.dataset import Dataset
     from fcnlab.config.registry_file import as_yaml, put
-    from fcnlab.config.yaml_file import check
+    from fcnlab.config.yaml_file import validate
     from fcnlab.data.inspection.propose import find_splits, pair
     from fcnlab.lab import Lab
 
@@ -82,7 +82,7 @@ def add(
     entry = entry_of(place, folders, pairing, named, ignored, skip_unpaired)
     entry |= listed_splits(place, lists) if lists is not None else splits_of(folders, val, test, seed)
     entry["nominal"] = dict(zip(("height", "width"), contents.size, strict=True))
-    spec = check(Dataset, entry, name)
+    spec = validate(Dataset, entry, name)
     dataset = place.dataset(spec)
     typer.echo("splits: " + ", ".join(f"{split} {len(dataset.split(split))}" for split in spec.used_splits))
     typer.echo(f"\n{as_yaml(name, entry)}")

@@ -22,7 +22,7 @@ def list_(lab: LabOption = None, data_root: DataRoot = None) -> None:
         try:
             dataset = place.dataset(spec)
             images = ", ".join(f"{split} {len(dataset.split(split))}" for split in spec.used_splits)
-            table.add_row(name, str(len(dataset.classes)), images, spec.about)
+            table.add_row(name, str(len(dataset.classes)), images, spec.description)
         except DataError as error:
-            table.add_row(name, "", "not there", f"{spec.about}\n{error}")
+            table.add_row(name, "", "not there", f"{spec.description}\n{error}")
     console().print(table)

@@ -55,7 +55,7 @@ def entry_of(
     """The entry, without its splits and size."""
     plain = [values for _, values in named] == [(number,) for number in range(len(named))]
     entry: dict[str, Any] = {
-        "about": f"{len(pairing.pairs)} images, {len(named)} classes",
+        "description": f"{len(pairing.pairs)} images, {len(named)} classes",
         "type": "folder",
         "images": _portable(lab, folders[0]),
         "masks": _portable(lab, folders[1]),

@@ -103,7 +103,7 @@ def _cost(judged: Estimate, plan: Plan, device: Device) -> list[str]:
             "them has finished in this lab: --probe measures it",
             _memory(judged, plan, device),
         ]
-    bound = "at most " if plan.grid.file.stop is not None else "about "
+    bound = "at most " if plan.grid.file.early_stopping is not None else "about "
     lines = [
         f"left: {bound}{duration(judged.seconds)} with {judged.slots} at once, "
         f"{judged.device_seconds / 3600:.2g} device-hours for {judged.known} of {judged.trials} trials, "

@@ -18,10 +18,10 @@ from fcnlab.config.registry import KINDS
 from fcnlab.config.yaml_file import models_in
 from fcnlab.errors import nearest
 
-PARTS = ("backbone", "head", "upsampler", "dataset", "recipe")
+COMPONENTS = ("backbone", "head", "upsampler", "dataset", "recipe")
 """The kinds that a cell is made of; a variant is a name for the first three."""
 
-START = "start"
+INIT_FROM = "init_from"
 
 ABSENT = "–"
 """What an axis has in a cell that has no such field, such as the momentum of AdamW."""
@@ -54,12 +54,18 @@ def full_name(axis: str) -> str:
         ValueError: there is no such axis, or several have this end; the message says what is nearest.
     """
     kind, _, path = axis.partition(".")
-    if axis == START or axis in KINDS:
+    if axis == INIT_FROM or axis in KINDS:
         return axis
-    if kind not in PARTS or not path:
-        raise ValueError(f"no such axis; {nearest(axis, [*KINDS, START, *(f'{part}.<field>' for part in PARTS)])}")
+    if axis == "start":
+        raise ValueError(f"start was renamed to {INIT_FROM}")
+    if kind not in COMPONENTS or not path:
+        raise ValueError(
+            f"no such axis; {nearest(axis, [*KINDS, INIT_FROM, *(f'{part}.<field>' for part in COMPONENTS)])}"
+        )
     known = fields(kind)
     first = path.partition(".")[0]
+    if first in KINDS[kind].renamed:
+        raise ValueError(f"{kind}.{first} was renamed to {kind}.{KINDS[kind].renamed[first]}")
     if first in known:
         _check_path(kind, path)
         return axis
@@ -135,14 +141,14 @@ def _said_once(said: Any) -> Any:
 
 def _in_full(said: dict[str, Any]) -> dict[str, Any]:
     """What a cell starts from is said by axes too, which may be lists of alternatives under `product`."""
-    start = said.get(START)
+    start = said.get(INIT_FROM)
     alternatives = start if isinstance(start, list) else [start]
     try:
         in_full = [named(one) if isinstance(one, dict) else one for one in alternatives]
     except ValueError as error:
-        raise ValueError(f"{START}: {error}") from None
-    if START in said:
-        return {**said, START: in_full if isinstance(start, list) else in_full[0]}
+        raise ValueError(f"{INIT_FROM}: {error}") from None
+    if INIT_FROM in said:
+        return {**said, INIT_FROM: in_full if isinstance(start, list) else in_full[0]}
     return said
 
 

@@ -25,7 +25,7 @@ class Cell:
     dataset: Dataset
     recipe: Recipe
     names: Mapping[str, str]
-    start: Cell | str | None = None
+    init_from: Cell | str | None = None
 
     @property
     def label(self) -> str:
@@ -41,10 +41,10 @@ class Cell:
         """The trials of this cell with their keys, one for each seed."""
         seeds = list(seeds)
         data, weights = fingerprints(self.variant, self.dataset)
-        if isinstance(self.start, Cell):
-            starts: list[str | None] = [key for _, key in self.start.trials(seeds, fingerprints)]
+        if isinstance(self.init_from, Cell):
+            starts: list[str | None] = [key for _, key in self.init_from.trials(seeds, fingerprints)]
         else:
-            starts = [self.start] * len(seeds)
+            starts = [self.init_from] * len(seeds)
         trials = [
             Trial(
                 variant=self.variant,
@@ -54,7 +54,7 @@ class Cell:
                 names=dict(self.names),
                 data=data,
                 weights=weights,
-                start=start,
+                init_from=start,
             )
             for seed, start in zip(seeds, starts, strict=True)
         ]
@@ -62,7 +62,7 @@ class Cell:
 
     def content(self) -> tuple[Any, ...]:
         """What makes this cell another than the next, as plain values."""
-        start = self.start.content() if isinstance(self.start, Cell) else self.start
+        start = self.init_from.content() if isinstance(self.init_from, Cell) else self.init_from
         return self.variant.content(), self.dataset.content(), self.recipe.content(), start
 
 
@@ -71,8 +71,8 @@ def keys(trials: list[Trial]) -> list[str]:
     if not trials:
         return []
     shared = trials[0].identity()
-    shared.pop("start", None)
+    shared.pop("init_from", None)
     return [
-        key_of({**shared, "seed": trial.seed} | ({"start": trial.start} if trial.start is not None else {}))
+        key_of({**shared, "seed": trial.seed} | ({"init_from": trial.init_from} if trial.init_from is not None else {}))
         for trial in trials
     ]

@@ -38,7 +38,7 @@ def _content(cell: Cell, texts: dict[int, str]) -> tuple[str, ...]:
     for part in parts:
         if id(part) not in texts:
             texts[id(part)] = repr(part.content())
-    start = repr(cell.start.content() if isinstance(cell.start, Cell) else cell.start)
+    start = repr(cell.init_from.content() if isinstance(cell.init_from, Cell) else cell.init_from)
     return (*(texts[id(part)] for part in parts), start)
 
 
@@ -46,9 +46,10 @@ def optimism(file: GridFile, cells: Iterable[Cell]) -> list[str]:
     """An epoch chosen on the very images that are reported makes every figure too good."""
     untested = dict.fromkeys(cell.names["dataset"] for cell in cells if cell.dataset.splits.test is None)
     return [
-        f"select: 'best' chooses the epoch on val, and dataset {name} has no test split to report on; use select: last"
+        f"checkpoint: 'best' is selected on val, and dataset {name} has no test split to report on; "
+        "use checkpoint: last"
         for name in untested
-        if file.select == "best"
+        if file.checkpoint == "best"
     ]
 
 
@@ -59,12 +60,14 @@ def stops(file: GridFile, cells: Iterable[Cell]) -> list[str]:
     for cell in cells:
         lengths.setdefault((cell.recipe.epochs, cell.recipe.validate_every), cell)
     for (epochs, every), cell in lengths.items():
-        for after in file.stop.epochs if file.stop is not None else ():
+        for after in file.early_stopping.epochs if file.early_stopping is not None else ():
             if after >= epochs:
-                found.append(f"stop: after: {after}: '{cell.label}' ends with epoch {epochs}; say an earlier epoch")
+                found.append(
+                    f"early_stopping: after: {after}: '{cell.label}' ends with epoch {epochs}; give an earlier epoch"
+                )
             elif after % every:
                 found.append(
-                    f"stop: after: {after}: '{cell.label}' is scored on val every {every} epochs; say a multiple, or "
-                    "set recipe.validate_every"
+                    f"early_stopping: after: {after}: '{cell.label}' is scored on val every {every} epochs; "
+                    "give a multiple, or set recipe.validate_every"
                 )
     return found

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
 from fcnlab.config.base import Config, Count, Whole
 from fcnlab.config.grid.axes import Axis, ByAxis, Value, text
-from fcnlab.config.grid.early_stopping import Stop
+from fcnlab.config.grid.early_stopping import EarlyStopping
 
 Said = Annotated[dict[Axis, Value], *ByAxis]
 """What a cell says, by axis."""
@@ -122,18 +122,25 @@ class Block(Config):
 class GridFile(Block):
     """What a grid file may say.
 
-    With `blocks` the cells are those of all blocks; `base`, `exclude` and `when` beside them hold for each. `about` is
-    what a reader should know beside the table; `learnt` is written once it is there, and stands above it.
+    With `blocks` the cells are those of all blocks; `base`, `exclude` and `when` beside them hold for each.
+    `description` is what a reader should know beside the table; `conclusion` is added once the results are there.
     """
 
+    renamed: ClassVar[dict[str, str]] = {
+        "about": "description",
+        "learnt": "conclusion",
+        "select": "checkpoint",
+        "stop": "early_stopping",
+    }
+
     question: Annotated[str, Field(min_length=1)]
-    about: str = ""
-    learnt: str = ""
+    description: str = ""
+    conclusion: str = ""
     blocks: list[Block] = Field(default_factory=list)
     seeds: Count | Annotated[list[Whole], Field(min_length=1)] = 1
     baseline: Said | None = None
-    select: Literal["last", "best"] = "last"
-    stop: Stop | None = None
+    checkpoint: Literal["last", "best"] = "last"
+    early_stopping: EarlyStopping | None = None
 
     @property
     def sets(self) -> list[Block]:

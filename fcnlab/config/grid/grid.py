@@ -6,9 +6,10 @@
     seeds:    3
     baseline: {head: fcn32s}
 
-`variant` gives backbone, head and upsampler at once; the more special wins. `start` says from which finished trial a
-cell starts: what that trial says otherwise than the cell, such as `start: {head: fcn32s}` for staged training, or the
-key of any trial that this lab has finished. A trial that is needed so is run first, with the same seed.
+`variant` gives backbone, head and upsampler at once; the more special wins. `init_from` loads the last
+weights of a finished trial: the overrides that turn the cell into that trial, such as `init_from: {head: fcn32s}` for
+staged training, or the key of a finished trial of this lab. A trial that is needed for this runs first, with the same
+seed.
 
 `docs/grids.md` shows by examples what else a file may say.
 """
@@ -28,7 +29,7 @@ from fcnlab.config.grid.resolve import Resolver, resolve
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import Registry
 from fcnlab.config.trial import Trial
-from fcnlab.config.yaml_file import check, read
+from fcnlab.config.yaml_file import read, validate
 from fcnlab.errors import ConfigError
 
 __all__ = ["Cell", "Fingerprints", "Grid", "GridFile", "load", "resolve"]
@@ -71,7 +72,7 @@ def load(path: Path, registry: Registry) -> Grid:
             backbone lacks, epochs to stop after at which nothing is scored.
     """
     where = str(path)
-    file = check(GridFile, read(path), where)
+    file = validate(GridFile, read(path), where)
     resolver = Resolver(registry, where)
     expansion = expand(file, resolver)
     faults = [*file.faults(), *expansion.faults]

@@ -8,12 +8,12 @@ from typing import Any
 
 from fcnlab.config.base import Config
 from fcnlab.config.dataset import Dataset
-from fcnlab.config.grid.axes import PARTS, START, Assignment, Value, named, overlay, value_in
+from fcnlab.config.grid.axes import COMPONENTS, INIT_FROM, Assignment, Value, named, overlay, value_in
 from fcnlab.config.grid.cell import Cell
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import Registry
 from fcnlab.config.variant import Backbone, Head, NamedVariant, Upsampler, Variant
-from fcnlab.config.yaml_file import check
+from fcnlab.config.yaml_file import validate
 from fcnlab.errors import ConfigError, nearest
 
 
@@ -52,10 +52,10 @@ class Resolver:
             ConfigError: one line a fault, as `resolve`.
         """
         said = overlay(base, axes)
-        start = said.pop(START, None)
+        start = said.pop(INIT_FROM, None)
         names = self._named(said)
         parts, faults = {}, []
-        for part in PARTS:
+        for part in COMPONENTS:
             try:
                 parts[part] = self._part(part, names, said)
             except ConfigError as error:
@@ -74,7 +74,7 @@ class Resolver:
         """
         if axis in said and not any(other.startswith(f"{axis}.") for other in said):
             return said[axis]
-        return None if axis == START else self._held(said, axis)
+        return None if axis == INIT_FROM else self._held(said, axis)
 
     def meets(self, said: Assignment, condition: Assignment) -> bool:
         """Whether a cell that says this holds what a condition asks for; what cannot be made holds nothing."""
@@ -85,7 +85,7 @@ class Resolver:
         if axis in said and said[axis] == value:
             return True
         try:  # the fault, if it is one, is told when the cell is made
-            return axis != START and self._held(said, axis) == value
+            return axis != INIT_FROM and self._held(said, axis) == value
         except ConfigError:
             return False
 
@@ -100,7 +100,7 @@ class Resolver:
 
     def _named(self, said: Assignment) -> dict[str, str]:
         """What the parts of a cell are called; a variant names the parts that are not named themselves."""
-        kinds = {kind: said[kind] for kind in ("variant", *PARTS) if kind in said}
+        kinds = {kind: said[kind] for kind in ("variant", *COMPONENTS) if kind in said}
         key = repr(kinds)
         if key not in self._names:
             self._names[key] = self._names_of(kinds)
@@ -112,17 +112,17 @@ class Resolver:
             entry = self._registry.get("variant", said["variant"], f"{self._where}: variant")  # type: ignore[arg-type]
             assert isinstance(entry, NamedVariant)
             names = {"backbone": entry.backbone, "head": entry.head, "upsampler": entry.upsampler}
-        names |= {part: said[part] for part in PARTS if part in said}
-        missing = [part for part in PARTS if part not in names]
+        names |= {part: said[part] for part in COMPONENTS if part in said}
+        missing = [part for part in COMPONENTS if part not in names]
         if missing:
             raise ConfigError("\n".join(map(self._unnamed, missing)))
         own = "-".join(str(names[part]) for part in ("head", "backbone", "upsampler"))
-        overruled = any(part in said for part in PARTS[:3])
+        overruled = any(part in said for part in COMPONENTS[:3])
         names["variant"] = own if overruled or "variant" not in said else said["variant"]
         return names
 
     def _unnamed(self, part: str) -> str:
-        remedy = "name it under base or product" + (", or give a variant" if part in PARTS[:3] else "")
+        remedy = "name it under base or product" + (", or give a variant" if part in COMPONENTS[:3] else "")
         return f"{self._where}: {part}: nothing says which; {remedy}; {nearest('', self._registry.names(part))}"
 
     def _part(self, part: str, names: Assignment, said: Assignment) -> Config:
@@ -146,7 +146,7 @@ class Resolver:
                 place[key] = dict(inner) if isinstance(inner, dict) else {}
                 place = place[key]
             place[last] = changes[axis]
-        return check(type(entry), content, f"{self._where}: {', '.join(changes)}: {part}")
+        return validate(type(entry), content, f"{self._where}: {', '.join(changes)}: {part}")
 
     def _variant(self, parts: dict[str, Config], names: Assignment) -> Variant:
         together = {part: parts[part] for part in ("backbone", "head", "upsampler")}
@@ -160,7 +160,7 @@ class Resolver:
                     f"{self._where}: head {names['head']} needs stride {missing[0]}, which backbone "
                     f"{names['backbone']} lacks; it has {', '.join(map(str, backbone.reductions))}"
                 )
-            self._variants[key] = check(Variant, together, f"{self._where}: {names['variant']}")
+            self._variants[key] = validate(Variant, together, f"{self._where}: {names['variant']}")
         return self._variants[key]
 
     def _start(self, start: Value, said: Assignment) -> Cell | str | None:
@@ -170,16 +170,16 @@ class Resolver:
         if isinstance(start, str):
             if re.fullmatch("[0-9a-f]{64}", start) is None:
                 raise ConfigError(
-                    f"{self._where}: start: {start!r} is not the key of a trial, which has 64 digits from 0 to f"
+                    f"{self._where}: init_from: {start!r} is not the key of a trial, which has 64 digits from 0 to f"
                 )
             return start
         if not isinstance(start, dict) or not start:
             raise ConfigError(
-                f"{self._where}: start: say what the trial to start from says otherwise, such as {{head: fcn32s}}"
+                f"{self._where}: init_from: say what the trial to start from says otherwise, such as {{head: fcn32s}}"
             )
         return self._before.cell(said, start)
 
     @cached_property
     def _before(self) -> Resolver:
         """Makes what cells start from."""
-        return Resolver(self._registry, f"{self._where}: start")
+        return Resolver(self._registry, f"{self._where}: init_from")

@@ -9,8 +9,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fcnlab.config.grid.axes import PARTS, START, fields
-from fcnlab.config.grid.early_stopping import Stop
+from fcnlab.config.grid.axes import COMPONENTS, INIT_FROM, fields
+from fcnlab.config.grid.early_stopping import EarlyStopping
 from fcnlab.config.registry import KINDS, Registry
 
 Schema = dict[str, Any]
@@ -23,8 +23,8 @@ KEYED = ("head.options", "dataset.lists", "dataset.classes")
 
 ABOUT = {
     "question": "What the grid asks, in one sentence",
-    "about": "What a reader of the table should know beside it",
-    "learnt": "What the answer was and what remains open, written once the table is there",
+    "description": "What a reader of the table should know beside it",
+    "conclusion": "What the answer was and what remains open, written once the table is there",
     "base": "What all cells have in common, by axis",
     "product": "Axes with their values; each combination is a cell",
     "zip": "Axes that vary together: the first values of all, then the second, and so on",
@@ -35,8 +35,8 @@ ABOUT = {
     "blocks": "Several sets of cells, each with its own base, product, zip, cells, ablate, exclude and when",
     "seeds": "How many seeds each cell has, from 0 on, or a list of seeds",
     "baseline": "Which cell the others are compared to; an ablation says it by itself",
-    "select": "Whether figures are those of the last epoch or of the one that is best on val",
-    "stop": "After which epochs cells are judged that have no hope, and which of them go on",
+    "checkpoint": "Whether figures are those of the last epoch or of the one that is best on val",
+    "early_stopping": "After which epochs cells are judged that have no hope, and which of them go on",
 }
 
 
@@ -44,7 +44,7 @@ def grid_schema(registry: Registry) -> Schema:
     """The schema of a grid file, with the names of a catalogue."""
     definitions: Schema = {}
     definitions |= _values(registry, definitions)
-    values = {axis: _ref(axis) for axis in definitions if axis in (*KINDS, START) or "." in axis}
+    values = {axis: _ref(axis) for axis in definitions if axis in (*KINDS, INIT_FROM) or "." in axis}
     assignment = _by_axis(values)
     condition = _by_axis({axis: {"anyOf": [value, _list(value)]} for axis, value in values.items()})
     refs = {name: _ref(name) for name in ("Assignment", "Condition", "Conditions", "Columns", "Block")}
@@ -54,7 +54,7 @@ def grid_schema(registry: Registry) -> Schema:
         "Conditions": {"anyOf": [refs["Condition"], _list(refs["Condition"])]},
         "Columns": _by_axis({axis: _list(value) for axis, value in values.items()}),
         "Block": _object(_block(refs, values)),
-        "Stop": Stop.model_json_schema(),
+        "EarlyStopping": EarlyStopping.model_json_schema(),
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -90,16 +90,16 @@ def _file(refs: Mapping[str, Schema]) -> Schema:
     """The keys of a file beside those of a block."""
     return {
         "question": {"type": "string", "minLength": 1},
-        "about": {"type": "string"},
-        "learnt": {"type": "string"},
+        "description": {"type": "string"},
+        "conclusion": {"type": "string"},
         "blocks": {"type": "array", "items": refs["Block"]},
         "seeds": {
             "anyOf": [{"type": "integer", "minimum": 1}, _list({"type": "integer", "minimum": 0})],
             "default": 1,
         },
         "baseline": refs["Assignment"],
-        "select": {"enum": ["last", "best"], "default": "last"},
-        "stop": _ref("Stop"),
+        "checkpoint": {"enum": ["last", "best"], "default": "last"},
+        "early_stopping": _ref("EarlyStopping"),
     }
 
 
@@ -136,7 +136,7 @@ def _quoted(name: str) -> str:
 
 def _short_names() -> Iterator[tuple[str, str]]:
     """Each short name of a field that only one field has, and the whole one."""
-    for part in PARTS:
+    for part in COMPONENTS:
         known = fields(part)
         ends = [".".join(path.split(".")[-depth:]) for path in known for depth in range(1, path.count(".") + 1)]
         for end in dict.fromkeys(ends):
@@ -149,8 +149,8 @@ def _values(registry: Registry, definitions: Schema) -> dict[str, Schema]:
     """The schema of each axis; the models of fields are added to the definitions."""
     key = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
     values: dict[str, Schema] = {kind: _names(kind, registry) for kind in KINDS}
-    values[START] = {"anyOf": [{"type": "null"}, key, _ref("Assignment")]}
-    for part in PARTS:
+    values[INIT_FROM] = {"anyOf": [{"type": "null"}, key, _ref("Assignment")]}
+    for part in COMPONENTS:
         model = KINDS[part].model_json_schema(ref_template="#/$defs/{model}")
         definitions |= model.pop("$defs", {})
         found: dict[str, list[Schema]] = {}

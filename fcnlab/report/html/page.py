@@ -55,7 +55,7 @@ def _asset(name: str) -> str:
 def _section(section: Section, several: bool) -> str:
     report, name = section.report, section.report.grid.name
     heading = "h2" if several else "h1"
-    texts = (report.grid.file.learnt, report.grid.file.about)
+    texts = (report.grid.file.conclusion, report.grid.file.description)
     about = "".join(f"<p>{escape(text)}</p>" for text in texts if text)
     found = "".join(f"<li>{escape(sentence)}</li>" for sentence in report.findings)
     parts = [

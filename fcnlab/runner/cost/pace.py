@@ -46,13 +46,13 @@ class Shape:
 def _shape_of(variant: Variant) -> str:
     parts = variant.content()
     parts["backbone"].pop("weights", None)
-    for name in ("start", "stages"):
+    for name in ("init", "stage_init"):
         parts["upsampler"].pop(name, None)
     return _text(parts)
 
 
 def _sizes(recipe: Recipe) -> str:
-    sizes = [recipe.crop.content(), recipe.batch, recipe.accumulate, recipe.precision, recipe.freeze]
+    sizes = [recipe.crop.content(), recipe.batch_size, recipe.grad_accum_steps, recipe.precision, recipe.freeze]
     return _text([*sizes, recipe.score_scale, recipe.ema is not None])
 
 

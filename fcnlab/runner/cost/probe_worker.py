@@ -96,8 +96,8 @@ def measure(trial: Trial, lab: Lab) -> Pace:
         schedule=training.schedule,
         autocast=autocast,
         on_epoch_end=epochs.append,
-        grad_accum_steps=recipe.accumulate,
-        grad_clip_norm=recipe.clip_norm,
+        grad_accum_steps=recipe.grad_accum_steps,
+        grad_clip_norm=recipe.grad_clip_norm,
         average=training.average,
     )
     val = open_decoded(dataset, trial.dataset.splits.val)

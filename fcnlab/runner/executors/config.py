@@ -67,8 +67,8 @@ class Means:
             raise RunError(f"--devices-per-trial {self.devices}: this machine has {have}")
         for cell in cells:
             _check_shares(cell, self.devices)
-            if isinstance(cell.start, Cell):
-                self.check([cell.start])
+            if isinstance(cell.init_from, Cell):
+                self.check([cell.init_from])
 
     def hire(self, lab: Lab, recipes: Sequence[Recipe]) -> Executor:
         """Make the executor for trials of these recipes.
@@ -101,12 +101,12 @@ class Means:
 
 def _check_shares(cell: Cell, devices: int) -> None:
     recipe, where = cell.recipe, f"--devices-per-trial {devices}: recipe {cell.names['recipe']}"
-    part = recipe.batch // recipe.accumulate
+    part = recipe.batch_size // recipe.grad_accum_steps
     if part % devices:
-        cut = f" in {recipe.accumulate} parts" if recipe.accumulate > 1 else ""
+        cut = f" in {recipe.grad_accum_steps} parts" if recipe.grad_accum_steps > 1 else ""
         raise ConfigError(
-            f"{where}: a batch of {recipe.batch}{cut} cannot be shared out equally among {devices} devices; "
-            f"take a number that divides {part}, or another recipe.batch"
+            f"{where}: a batch of {recipe.batch_size}{cut} cannot be shared out equally among {devices} devices; "
+            f"take a number that divides {part}, or another recipe.batch_size"
         )
     for term in ("dice", "lovasz", "ohem"):
         if getattr(recipe.loss, term):

@@ -91,7 +91,9 @@ def plan_slots(
 
 def planned_memory(recipe: Recipe, processes: int = 1) -> int:
     """Bytes that a trial of this recipe may take on the CPU, in so many processes."""
-    return processes * MEMORY_OF_A_PROCESS + MEMORY_OF_A_PIXEL * recipe.batch * recipe.crop.height * recipe.crop.width
+    return (
+        processes * MEMORY_OF_A_PROCESS + MEMORY_OF_A_PIXEL * recipe.batch_size * recipe.crop.height * recipe.crop.width
+    )
 
 
 def usable_cores() -> int:

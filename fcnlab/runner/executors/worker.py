@@ -266,7 +266,7 @@ def _run(job: Job, lab: Lab, threads: int, devices: int, pause: Event) -> bool:
 def run_job(job: Job, lab: Lab, *, threads: int, devices: int = 1, pause: _Pause) -> Record | None:
     """Run a job in this process and return its record; None if it was paused."""
     torch.set_num_threads(threads)
-    hardware.retain_freed_memory(release_large_blocks=job.trial.recipe.recompute != "none")
+    hardware.retain_freed_memory(release_large_blocks=job.trial.recipe.activation_checkpointing != "none")
     return run_trial(
         job.trial,
         lab,

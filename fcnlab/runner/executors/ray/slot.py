@@ -168,8 +168,8 @@ def needed(lab: Lab, trial: Trial) -> list[Path]:
     """The files below the lab that a trial needs: to go on, to start from another, its weights, its lists of ids."""
     own = RunFolder(lab.runs, trial.key)
     files = [own.progress, own.log, own.checkpoint]
-    if trial.start is not None:
-        start = RunFolder(lab.runs, trial.start)
+    if trial.init_from is not None:
+        start = RunFolder(lab.runs, trial.init_from)
         files += [start.record, start.weights]
     named = [trial.variant.backbone.weights_file, *trial.dataset.lists.values()]
     files += [lab.root / Path(name).expanduser() for name in named if name is not None]
