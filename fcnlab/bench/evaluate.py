@@ -18,7 +18,7 @@ from fcnlab.metrics.confusion import Counts
 from fcnlab.models import FCN, TimmBackbone, TransposedUpsampler
 from fcnlab.models.heads.skip import SkipHead
 from fcnlab.training import hardware
-from fcnlab.training.evaluate import evaluate
+from fcnlab.training.evaluate import evaluate_split
 
 SIZE = (320, 480)
 CLASSES = 21
@@ -89,7 +89,7 @@ def compare(images: int = 16, repeats: int = 5, device: torch.device = CPU) -> E
 
     def ours(precision: hardware.Precision) -> Counts:
         mean, std, autocast = model.backbone.mean, model.backbone.std, hardware.create_autocast(device, precision)
-        return evaluate(model, split, classes=CLASSES, mean=mean, std=std, device=device, autocast=autocast)
+        return evaluate_split(model, split, classes=CLASSES, mean=mean, std=std, device=device, autocast=autocast).areas
 
     def peers() -> int:
         theirs.evaluate(net, samples, CLASSES, device.type)

@@ -12,7 +12,7 @@ from torch import Tensor
 from fcnlab.bench import peer
 from fcnlab.bench.machine import Machine, machine, threads
 from fcnlab.bench.pairs import Comparison, pairs
-from fcnlab.metrics.confusion import Counts, count_batch
+from fcnlab.metrics.confusion import Counts, count_areas
 
 SIZE = (320, 480)
 CLASSES = 21
@@ -84,4 +84,4 @@ def masks(images: int) -> list[tuple[Tensor, Tensor]]:
 
 
 def _count(batches: list[tuple[Tensor, Tensor]]) -> Counts:
-    return np.concatenate([count_batch(predictions, labels, CLASSES) for predictions, labels in batches])
+    return np.concatenate([count_areas(*batch, CLASSES).numpy() for batch in batches])

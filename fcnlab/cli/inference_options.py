@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from fcnlab.training.evaluate import Progress
+    from fcnlab.training.evaluate import OnProgress
     from fcnlab.training.protocol import Protocol
 
 TrialName = Annotated[
@@ -52,7 +52,7 @@ def protocol_of(flip: bool, scales: str | None, tta: bool, window: str | None, s
     )
 
 
-def progress(label: str) -> Progress:
+def progress(label: str) -> OnProgress:
     """Say on standard error how many images are done: in place in a terminal, elsewhere every tenth part."""
     live = sys.stderr.isatty()
 

@@ -1,4 +1,4 @@
-"""Evaluation at native size: labels are never resized, images never padded."""
+"""Evaluation of a split at native size: labels are not resized and images not padded."""
 
 from __future__ import annotations
 
@@ -17,58 +17,34 @@ from fcnlab.metrics.confusion import Counts, count_areas
 from fcnlab.training.inference import compute_scores, predict_classes
 from fcnlab.training.protocol import Protocol
 
-Predictions = Callable[[int, Tensor], None]
-"""Told the index and the prediction, uint8 [H, W] on the CPU, of an image."""
-Progress = Callable[[int, int], None]
-"""Told how many images are evaluated, of how many."""
+OnPrediction = Callable[[int, Tensor], None]
+"""Callback that receives the index of an image and its prediction, uint8 [H, W] on the CPU."""
+OnProgress = Callable[[int, int], None]
+"""Callback that receives the number of evaluated images and the number of all images."""
 
-PLAIN = Protocol()
-WAITING = 256
-"""How many decoded images may wait for others of their shape."""
-BATCH = 4
-"""Images of one shape that are evaluated together on the CPU."""
-CUDA_BATCH = 16
-CUDA_PIXELS = 4 * 2**20
-"""On CUDA, the largest number of images and of pixels (at the largest scale of the protocol) of a batch."""
-CUDA_SCORES = 1.5e9
-"""On CUDA, the largest size of the scores of a batch, in bytes of float32."""
+DEFAULT_PROTOCOL = Protocol()
+MAX_PENDING_IMAGES = 256
+"""Largest number of decoded images that wait for others of their shape."""
+CPU_BATCH_SIZE = 4
+CUDA_MAX_BATCH_SIZE = 16
+CUDA_MAX_BATCH_PIXELS = 4 * 2**20
+"""Pixels of a batch on CUDA, at the largest scale of the protocol."""
+CUDA_MAX_SCORE_BYTES = 1.5e9
+"""Size of the scores of a batch on CUDA, in bytes of float32."""
 
 _Batch = list[tuple[int, Decoded]]
 
 
 class SplitCounts(NamedTuple):
-    """Counts [N, classes, 3] of a split's images, and of their boundaries if those were asked for."""
+    """Counts of the images of a split.
+
+    Attributes:
+        areas: int64 [N, classes, 3].
+        boundaries: counts of boundary pixels, int64 [N, classes, 3]; None unless requested.
+    """
 
     areas: Counts
     boundaries: Counts | None
-
-
-def evaluate(
-    model: nn.Module,
-    split: DecodedSplit,
-    *,
-    classes: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    device: torch.device,
-    autocast: Callable[[], AbstractContextManager[object]],
-    batch: int | None = None,
-    on_prediction: Predictions | None = None,
-    protocol: Protocol = PLAIN,
-) -> Counts:
-    """Return only the areas of `evaluate_split`, int64 [N, classes, 3]."""
-    return evaluate_split(
-        model,
-        split,
-        classes=classes,
-        mean=mean,
-        std=std,
-        device=device,
-        autocast=autocast,
-        batch=batch,
-        on_prediction=on_prediction,
-        protocol=protocol,
-    ).areas
 
 
 @torch.inference_mode()
@@ -81,33 +57,32 @@ def evaluate_split(
     std: Sequence[float],
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[object]],
-    batch: int | None = None,
+    batch_size: int | None = None,
     boundaries: bool = False,
-    on_prediction: Predictions | None = None,
-    predictions_of: Container[int] | None = None,
-    progress: Progress | None = None,
-    protocol: Protocol = PLAIN,
+    on_prediction: OnPrediction | None = None,
+    prediction_indices: Container[int] | None = None,
+    on_progress: OnProgress | None = None,
+    protocol: Protocol = DEFAULT_PROTOCOL,
 ) -> SplitCounts:
-    """Evaluate every image of a split at its own size.
+    """Evaluate every image of a split at its native size.
 
-    Images of exactly one shape are evaluated together, wherever they stand in the split. Counts are made on the device
-    and copied to the host once, at the end, so that the device never waits for the host.
+    Images of one shape are evaluated together, wherever they are in the split. Pixels are counted on the device, and
+    the counts are copied to the host once, at the end, so that the device never waits for the host.
 
     Args:
-        model: maps normalised images [B, 3, H, W] to scores [B, classes, H, W]; is put into eval mode.
+        model: maps normalized images [B, 3, H, W] to scores [B, classes, H, W]; is put into eval mode.
         split: the samples, on the CPU or on the device.
         classes: number of classes.
-        mean: of each channel, in 0..1.
+        mean: mean of each channel, in 0..1.
         std: standard deviation of each channel, in 0..1.
-        device: where the model is.
-        autocast: makes the context in which the model runs.
-        batch: the most images of a batch; by default `BATCH` on the CPU, and on CUDA as many as `CUDA_BATCH`,
-            `CUDA_PIXELS` and `CUDA_SCORES` allow.
-        boundaries: whether to count boundaries too.
-        on_prediction: called with predictions as soon as they are made. On CUDA each batch with one of them is waited
-            for.
-        predictions_of: indices of the images whose predictions are wanted; by default all.
-        progress: called after each image; on CUDA its work may not be done yet.
+        device: device of the model.
+        autocast: creates the context in which the model runs.
+        batch_size: largest number of images in a batch. By default `CPU_BATCH_SIZE` on the CPU, and on CUDA as many
+            as the `CUDA_MAX_*` constants allow.
+        boundaries: count boundary pixels too.
+        on_prediction: called with each prediction. On CUDA this waits for the batch.
+        prediction_indices: indices of the images for which `on_prediction` is called; by default all.
+        on_progress: called after each image; on CUDA its computation may still be pending.
         protocol: windows, flips and scales.
 
     Returns:
@@ -117,11 +92,13 @@ def evaluate_split(
     order: list[int] = []
     areas: list[Tensor] = []
     edges: list[Tensor] = []
-    for samples in _batches_of_one_shape(split, lambda label: batch or _batch_size(label, classes, protocol, device)):
+    for samples in _group_by_shape(
+        split, lambda label: batch_size or _default_batch_size(label, classes, protocol, device)
+    ):
         indices = [index for index, _ in samples]
-        # Stacked pixel by pixel, as samples lie in memory, so that the batch is in channels-last layout at once.
-        images = _stacked([sample.image.movedim(0, -1) for _, sample in samples], device).movedim(-1, 1)
-        labels = _stacked([sample.label for _, sample in samples], device)
+        # Samples are stored pixel by pixel; stacked in that order, the batch has the channels-last layout.
+        images = _stack([sample.image.movedim(0, -1) for _, sample in samples], device).movedim(-1, 1)
+        labels = _stack([sample.label for _, sample in samples], device)
         with autocast():
             scores = compute_scores(protocol, model, normalised(images, mean, std))
         predicted = predict_classes(scores)
@@ -129,60 +106,63 @@ def evaluate_split(
         if boundaries:
             edges.append(count_boundaries(predicted, labels, classes))
         if on_prediction is not None:
-            wanted = [i for i, index in enumerate(indices) if predictions_of is None or index in predictions_of]
-            there = predicted.cpu() if wanted else predicted
-            for i in wanted:
-                on_prediction(indices[i], there[i])
-        if progress is not None:
+            requested = [
+                i for i, index in enumerate(indices) if prediction_indices is None or index in prediction_indices
+            ]
+            on_host = predicted.cpu() if requested else predicted
+            for i in requested:
+                on_prediction(indices[i], on_host[i])
+        if on_progress is not None:
             for done in range(len(order) + 1, len(order) + len(indices) + 1):
-                progress(done, len(split))
+                on_progress(done, len(split))
         order += indices
     return SplitCounts(
-        _in_order(areas, order, classes),
-        _in_order(edges, order, classes) if boundaries else None,
+        _in_split_order(areas, order, classes),
+        _in_split_order(edges, order, classes) if boundaries else None,
     )
 
 
-def _in_order(counts: list[Tensor], order: list[int], classes: int) -> Counts:
-    """Bring counts [B, classes, 3] of batches to the host and into the order of the split."""
+def _in_split_order(counts: list[Tensor], order: list[int], classes: int) -> Counts:
+    """Copy counts [B, classes, 3] of batches to the host, in the order of the split."""
     ordered = np.zeros((len(order), classes, 3), dtype=np.int64)
     if counts:
         ordered[order] = torch.cat(counts).cpu().numpy()
     return ordered
 
 
-def _batch_size(label: Tensor, classes: int, protocol: Protocol, device: torch.device) -> int:
-    """Return how many images of the size of a label are evaluated together."""
+def _default_batch_size(label: Tensor, classes: int, protocol: Protocol, device: torch.device) -> int:
+    """Return the batch size for images of the size of a label."""
     if device.type != "cuda":
-        return BATCH
+        return CPU_BATCH_SIZE
     pixels = label.numel() * max(1.0, *(scale * scale for scale in protocol.scales))
-    return max(1, min(CUDA_BATCH, int(CUDA_PIXELS // pixels), int(CUDA_SCORES // (4 * classes * pixels))))
+    by_pixels, by_scores = int(CUDA_MAX_BATCH_PIXELS // pixels), int(CUDA_MAX_SCORE_BYTES // (4 * classes * pixels))
+    return max(1, min(CUDA_MAX_BATCH_SIZE, by_pixels, by_scores))
 
 
-def _stacked(parts: Sequence[Tensor], device: torch.device) -> Tensor:
+def _stack(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
     """Stack tensors of one shape on a device; from the host to CUDA through pinned memory, without waiting."""
-    if device.type != "cuda" or parts[0].device.type != "cpu":
-        return torch.stack(list(parts)).to(device)
-    pinned = torch.empty((len(parts), *parts[0].shape), dtype=parts[0].dtype, pin_memory=True)
-    return torch.stack(list(parts), out=pinned).to(device, non_blocking=True)
+    if device.type != "cuda" or tensors[0].device.type != "cpu":
+        return torch.stack(list(tensors)).to(device)
+    pinned = torch.empty((len(tensors), *tensors[0].shape), dtype=tensors[0].dtype, pin_memory=True)
+    return torch.stack(list(tensors), out=pinned).to(device, non_blocking=True)
 
 
-def _batches_of_one_shape(split: DecodedSplit, batch: Callable[[Tensor], int]) -> Iterator[_Batch]:
-    """Yield samples with their indices: full batches as soon as there are any, the others at the end.
+def _group_by_shape(split: DecodedSplit, batch_size: Callable[[Tensor], int]) -> Iterator[_Batch]:
+    """Yield samples of one shape with their indices, as full batches while the split is read and the rest at the end.
 
-    Each sample is read once. Where shapes are so many that too many samples wait, the fullest batch is yielded.
+    Each sample is read once. When more than `MAX_PENDING_IMAGES` are pending, the largest incomplete batch is yielded.
 
     Args:
         split: the samples.
-        batch: returns the size of a full batch, from the label of one of its samples.
+        batch_size: returns the size of a full batch for the label of one of its samples.
     """
-    waiting: dict[torch.Size, _Batch] = {}
+    pending: dict[torch.Size, _Batch] = {}
     for index in range(len(split)):
         sample = split[index]
-        group = waiting.setdefault(sample.label.shape, [])
+        group = pending.setdefault(sample.label.shape, [])
         group.append((index, sample))
-        if len(group) >= batch(sample.label):
-            yield waiting.pop(sample.label.shape)
-        elif sum(map(len, waiting.values())) > WAITING:
-            yield waiting.pop(max(waiting, key=lambda shape: len(waiting[shape])))
-    yield from waiting.values()
+        if len(group) >= batch_size(sample.label):
+            yield pending.pop(sample.label.shape)
+        elif sum(map(len, pending.values())) > MAX_PENDING_IMAGES:
+            yield pending.pop(max(pending, key=lambda shape: len(pending[shape])))
+    yield from pending.values()

@@ -27,7 +27,7 @@ from fcnlab.errors import DataError, RunError
 from fcnlab.lab import Lab
 from fcnlab.models import FCN
 from fcnlab.training import hardware
-from fcnlab.training.evaluate import Progress, evaluate_split
+from fcnlab.training.evaluate import OnProgress, evaluate_split
 from fcnlab.training.protocol import Protocol, Size
 from fcnlab.trial.finished import Finished
 from fcnlab.trial.lookup import SHORT
@@ -113,7 +113,7 @@ def rescore(
     lab: Lab,
     protocol: Protocol,
     choice: Choice,
-    told: Progress | None = None,
+    told: OnProgress | None = None,
     *,
     target: Target | None = None,
     out: Path | None = None,
@@ -207,7 +207,7 @@ def _score(
     split_name: str,
     protocol: Protocol,
     precision: hardware.Precision,
-    told: Progress | None,
+    told: OnProgress | None,
 ) -> tuple[float, dict[str, Any]]:
     """Seconds an image, and the arrays that are kept."""
     dataset = lab.dataset(spec)
@@ -223,7 +223,7 @@ def _score(
         device=device,
         autocast=hardware.create_autocast(device, precision),
         boundaries=True,
-        progress=told,
+        on_progress=told,
         protocol=protocol,
     )
     seconds = (time.perf_counter() - began) / len(split)

@@ -27,7 +27,7 @@ from fcnlab.seeding import derive_seed
 from fcnlab.settings import CHECKPOINT_EVERY
 from fcnlab.training import cost, hardware
 from fcnlab.training.distributed import ProcessGroup, join_process_group
-from fcnlab.training.evaluate import Predictions, SplitCounts, evaluate_split
+from fcnlab.training.evaluate import OnPrediction, SplitCounts, evaluate_split
 from fcnlab.training.fit import DivergenceError, Epoch, fit
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.build import Training, build_model, build_training
@@ -340,7 +340,7 @@ class _Run:
         return open_decoded(self.dataset, split).to(self.device, sharing=self.options.sharing)
 
     def _counts(
-        self, split: DecodedSplit, *, boundaries: bool = False, on_prediction: Predictions | None = None
+        self, split: DecodedSplit, *, boundaries: bool = False, on_prediction: OnPrediction | None = None
     ) -> SplitCounts:
         began = time.perf_counter()
         backbone = self.scored.backbone
@@ -354,7 +354,7 @@ class _Run:
             autocast=self.autocast,
             boundaries=boundaries,
             on_prediction=on_prediction,
-            predictions_of=range(SAMPLES),
+            prediction_indices=range(SAMPLES),
             protocol=Protocol(scales=(self.trial.recipe.score_scale,)),
         )
         self.evaluate_seconds += time.perf_counter() - began
@@ -426,7 +426,7 @@ class _Run:
         assert counts.boundaries is not None, "they were asked for"
         return _Counted(counts.areas, counts.boundaries)
 
-    def _sampler(self, split: DecodedSplit) -> Predictions:
+    def _sampler(self, split: DecodedSplit) -> OnPrediction:
         """Return a function that stores a prediction of the reported split as a picture."""
 
         def keep(index: int, prediction: Tensor) -> None:

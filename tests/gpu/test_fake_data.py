@@ -66,7 +66,7 @@ def test_augmented_batches_are_on_the_device_and_not_waited_for(name: str, resid
 
 
 COUNTS = {
-    "training/evaluate.py:_in_order": "copies the counts of a whole split to the host, once",
+    "training/evaluate.py:_in_split_order": "copies the counts of a whole split to the host, once",
     "metrics/confusion.py:count_joint": "a histogram of the fallback; the Triton kernel does not wait",
 }
 """Where evaluation may wait for the device."""
@@ -95,9 +95,9 @@ def evaluated(watch: Watch, split: DecodedSplit, **options: Any) -> Any:
 def test_evaluation_waits_once_for_each_kind_of_count(name: str) -> None:
     split = decoded(7)
     with fake_cuda(COUNTS) as watch:
-        counts = evaluated(watch, split, batch=2, boundaries=True, protocol=PROTOCOLS[name])
+        counts = evaluated(watch, split, batch_size=2, boundaries=True, protocol=PROTOCOLS[name])
     assert counts.areas.shape == counts.boundaries.shape == (7, 5, 3)
-    assert [seen.place for seen in watch.seen].count("training/evaluate.py:_in_order") == 2
+    assert [seen.place for seen in watch.seen].count("training/evaluate.py:_in_split_order") == 2
     assert {seen.place for seen in watch.seen} == COUNTS.keys()
     assert compute_metrics(counts.areas).class_iou
 
@@ -111,7 +111,7 @@ def test_evaluation_waits_only_for_predictions_that_are_wanted() -> None:
         told.append(index)
 
     with fake_cuda(allowed) as watch:
-        evaluated(watch, split, batch=2, on_prediction=keep, predictions_of=range(3))
+        evaluated(watch, split, batch_size=2, on_prediction=keep, prediction_indices=range(3))
     assert told == [0, 1, 2]
     assert [seen.place for seen in watch.seen].count("training/evaluate.py:evaluate_split") == 2  # of three batches
 

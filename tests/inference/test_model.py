@@ -15,7 +15,7 @@ from fcnlab.errors import DataError, ModelError
 from fcnlab.inference.load import load, write_file
 from fcnlab.inference.model import TrainedModel
 from fcnlab.lab import Lab
-from fcnlab.metrics.confusion import count_image
+from fcnlab.metrics.confusion import count_areas
 from fcnlab.trial.finished import Finished
 from tests.conftest import arrays_of
 
@@ -41,7 +41,9 @@ def test_predictions_count_what_the_record_counted(
     for purpose in ("val", "test"):
         split = place.dataset(finished.trial.dataset).split(purpose)
         counts = [
-            count_image(torch.tensor(model.predict(Image.fromarray(one.image))), torch.tensor(one.label), 6)
+            count_areas(
+                torch.tensor(model.predict(Image.fromarray(one.image)))[None], torch.tensor(one.label)[None], 6
+            )[0]
             for one in split
         ]
         assert np.array_equal(np.stack(counts), kept[f"{purpose}_{choice}"])

@@ -14,7 +14,7 @@ from fcnlab.kernels.triton_counts import count_pixels
 from fcnlab.metrics.boundary import count_boundaries
 from fcnlab.metrics.confusion import count_areas
 from tests.kernels.on_triton import COMPILED, DEVICE, examples
-from tests.test_boundary import by_hand as boundary_by_hand
+from tests.metrics.test_boundary import by_hand as boundary_by_hand
 
 slow = examples(interpreted=15, compiled=15)
 class_counts = (

@@ -16,7 +16,7 @@ from fcnlab.config.grid.grid import resolve
 from fcnlab.config.trial import Trial
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.lab import Lab
-from fcnlab.training.evaluate import evaluate
+from fcnlab.training.evaluate import evaluate_split
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.build import build_model, build_training
 from fcnlab.trial.checkpoint import Checkpoints
@@ -163,7 +163,7 @@ def test_the_weights_that_are_kept_are_those_that_were_scored(
     model.load_state_dict(kept)
     counts = arrays_of(lab.runs / record.key / "counts.npz")
     for name in ("val", "test"):
-        found = evaluate(
+        found = evaluate_split(
             model,
             DecodedSplit(dataset.split(name)),
             classes=len(dataset.classes),
@@ -172,7 +172,7 @@ def test_the_weights_that_are_kept_are_those_that_were_scored(
             device=torch.device("cpu"),
             autocast=nullcontext,
         )
-        assert np.array_equal(found, counts[f"{name}_last"])
+        assert np.array_equal(found.areas, counts[f"{name}_last"])
 
 
 def test_a_finished_trial_is_not_run_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from fcnlab.data.decoded import Decoded, DecodedSplit, open_decoded
 from fcnlab.lab import Lab
 from fcnlab.training import hardware
-from fcnlab.training.evaluate import evaluate
+from fcnlab.training.evaluate import evaluate_split
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.finished import Finished
 from fcnlab.trial.record import Choice
@@ -50,7 +50,7 @@ def predict(finished: Finished, lab: Lab, ids: Sequence[str], choice: Choice, in
         save_sample(into, chosen.ids[index], chosen[index], prediction)
 
     into.mkdir(parents=True, exist_ok=True)
-    evaluate(
+    evaluate_split(
         model,
         chosen,
         classes=len(dataset.classes),

@@ -28,7 +28,7 @@ from fcnlab.models import FCN
 from fcnlab.runner.cost.pace import Pace
 from fcnlab.runner.cost.probe import SCORED, STEPS
 from fcnlab.training import hardware
-from fcnlab.training.evaluate import evaluate
+from fcnlab.training.evaluate import evaluate_split
 from fcnlab.training.fit import Epoch, fit
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.build import build_model, build_training
@@ -105,7 +105,7 @@ def measure(trial: Trial, lab: Lab) -> Pace:
     scored = training.averaged or model
 
     def score() -> None:
-        evaluate(
+        evaluate_split(
             scored,
             cast(DecodedSplit, samples),
             classes=len(dataset.classes),

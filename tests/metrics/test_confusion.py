@@ -1,4 +1,4 @@
-"""Counts and figures, against scikit-learn, torchmetrics and a count by hand."""
+"""Tests of counts and metrics against scikit-learn, torchmetrics and the formulas of the paper."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fcnlab.metrics.confusion import Metrics, compute_metrics, count_batch, count_image, count_joint
+from fcnlab.metrics.confusion import Metrics, compute_metrics, count_areas, count_joint
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
 torchmetrics_classification = pytest.importorskip("torchmetrics.classification", reason="torchmetrics is not installed")
 
 Pair = tuple[np.ndarray, np.ndarray, int]
-law = settings(deadline=None, max_examples=60)
+property_test = settings(deadline=None, max_examples=60)
 
 
 @st.composite
 def images(draw: st.DrawFn, ignored: bool = True, min_classes: int = 1) -> Pair:
-    """A prediction and a label of one size; few classes and pixels, so that absent classes are common."""
+    """Draw a prediction and a label of one size, with few classes and pixels, so that absent classes are common."""
     classes = draw(st.integers(min_classes, 7))
     shape = draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))
     prediction = draw(hnp.arrays(np.uint8, shape, elements=st.integers(0, classes - 1)))
@@ -32,11 +32,12 @@ def images(draw: st.DrawFn, ignored: bool = True, min_classes: int = 1) -> Pair:
 
 
 def counts(prediction: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
-    return count_image(torch.from_numpy(prediction.copy()), torch.from_numpy(label.copy()), classes)
+    both = (torch.from_numpy(image.copy())[None] for image in (prediction, label))
+    return count_areas(*both, classes)[0].numpy()
 
 
 def by_hand(prediction: np.ndarray, label: np.ndarray, classes: int) -> Metrics:
-    """The paper's formulas, pixel by pixel."""
+    """Compute the metrics by the formulas of the paper, pixel by pixel."""
     n = [[0] * classes for _ in range(classes)]
     for p, t in zip(prediction.ravel().tolist(), label.ravel().tolist(), strict=True):
         if t != 255:
@@ -47,9 +48,9 @@ def by_hand(prediction: np.ndarray, label: np.ndarray, classes: int) -> Metrics:
     union = [target[i] + predicted[i] - n[i][i] for i in range(classes)]
     iou = [n[i][i] / union[i] if union[i] else math.nan for i in range(classes)]
     acc = [n[i][i] / target[i] for i in range(classes) if target[i]]
-    there = [value for value in iou if not math.isnan(value)]
+    valid = [value for value in iou if not math.isnan(value)]
     return Metrics(
-        miou=sum(there) / len(there) if there else math.nan,
+        miou=sum(valid) / len(valid) if valid else math.nan,
         pixel_acc=sum(n[i][i] for i in range(classes)) / total if total else math.nan,
         mean_acc=sum(acc) / len(acc) if acc else math.nan,
         fw_iou=sum(target[i] * iou[i] for i in range(classes) if target[i]) / total if total else math.nan,
@@ -63,14 +64,14 @@ def same(a: Metrics, b: Metrics) -> bool:
 
 
 @given(images())
-@law
-def test_figures_are_those_of_the_papers_formulas(pair: Pair) -> None:
+@property_test
+def test_metrics_equal_the_formulas_of_the_paper(pair: Pair) -> None:
     assert same(compute_metrics(counts(*pair)), by_hand(*pair))
 
 
-@given(images(min_classes=2))  # of one class scikit-learn warns
-@law
-def test_counts_are_those_of_scikit_learns_confusion_matrix(pair: Pair) -> None:
+@given(images(min_classes=2))  # scikit-learn warns if there is one class
+@property_test
+def test_counts_equal_the_confusion_matrix_of_scikit_learn(pair: Pair) -> None:
     prediction, label, classes = pair
     valid = label != 255
     if valid.any():
@@ -82,8 +83,8 @@ def test_counts_are_those_of_scikit_learns_confusion_matrix(pair: Pair) -> None:
 
 
 @given(images(ignored=False))
-@law
-def test_figures_are_those_of_scikit_learn(pair: Pair) -> None:
+@property_test
+def test_metrics_equal_those_of_scikit_learn(pair: Pair) -> None:
     prediction, label, _ = pair
     found = compute_metrics(counts(*pair))
     p, t = prediction.ravel(), label.ravel()
@@ -97,20 +98,20 @@ def test_figures_are_those_of_scikit_learn(pair: Pair) -> None:
 
 
 @given(images(min_classes=2))
-@law
-def test_class_iou_is_torchmetrics(pair: Pair) -> None:
+@property_test
+def test_class_iou_equals_that_of_torchmetrics(pair: Pair) -> None:
     prediction, label, classes = pair
     metric = torchmetrics_classification.MulticlassJaccardIndex(classes, average="none", ignore_index=255)
     theirs = metric(torch.from_numpy(prediction.copy())[None], torch.from_numpy(label.copy()).long()[None]).numpy()
     ours = np.array(compute_metrics(counts(*pair)).class_iou)
-    there = ~np.isnan(ours)  # torchmetrics has 0 for a class that is nowhere
-    assert np.allclose(ours[there], theirs[there], atol=1e-6)
-    assert np.all(theirs[~there] == 0)
+    valid = ~np.isnan(ours)  # torchmetrics returns 0 for an absent class
+    assert np.allclose(ours[valid], theirs[valid], atol=1e-6)
+    assert np.all(theirs[~valid] == 0)
 
 
 @given(images(min_classes=2))
-@law
-def test_predictions_on_ignored_pixels_change_nothing(pair: Pair) -> None:
+@property_test
+def test_predictions_on_ignored_pixels_are_not_counted(pair: Pair) -> None:
     prediction, label, classes = pair
     label = label.copy()
     label[0, 0] = 255
@@ -121,9 +122,9 @@ def test_predictions_on_ignored_pixels_change_nothing(pair: Pair) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(0, 2**31)), min_size=1, max_size=4))
-@law
-def test_the_figures_of_a_split_are_those_of_all_its_pixels_at_once(sizes: list[tuple[int, int, int]]) -> None:
-    # Not a mean of per-image figures.
+@property_test
+def test_metrics_of_a_split_are_computed_over_all_its_pixels(sizes: list[tuple[int, int, int]]) -> None:
+    # Not a mean over images.
     pairs = []
     for height, width, seed in sizes:
         rng = np.random.default_rng(seed)
@@ -137,8 +138,8 @@ def test_the_figures_of_a_split_are_those_of_all_its_pixels_at_once(sizes: list[
 
 
 @given(images())
-@law
-def test_renaming_the_classes_leaves_the_figures_alone(pair: Pair) -> None:
+@property_test
+def test_metrics_do_not_depend_on_the_order_of_the_classes(pair: Pair) -> None:
     prediction, label, classes = pair
     table = np.arange(256, dtype=np.uint8)
     table[:classes] = table[:classes][::-1]
@@ -149,8 +150,8 @@ def test_renaming_the_classes_leaves_the_figures_alone(pair: Pair) -> None:
 
 
 @given(images())
-@law
-def test_figures_are_fractions_and_perfect_only_where_all_is_right(pair: Pair) -> None:
+@property_test
+def test_metrics_are_fractions_and_1_only_for_a_perfect_prediction(pair: Pair) -> None:
     prediction, label, _ = pair
     found = compute_metrics(counts(*pair))
     values = [found.miou, found.pixel_acc, found.mean_acc, found.fw_iou]
@@ -172,28 +173,28 @@ def test_a_class_that_neither_occurs_nor_is_predicted_is_left_out() -> None:
     assert np.isnan(found.class_iou[2:]).all()
 
 
-def test_a_class_that_is_predicted_but_absent_counts_as_zero() -> None:
+def test_a_class_that_is_predicted_but_absent_has_an_iou_of_0() -> None:
     found = compute_metrics(counts(array([0, 2]), array([0, 0]), 3))
     assert found.class_iou[2] == 0
     assert found.miou == pytest.approx((0.5 + 0) / 2)
     assert found.mean_acc == pytest.approx(0.5)  # over classes that occur
 
 
-def test_where_all_is_ignored_every_figure_is_nan() -> None:
+def test_metrics_are_nan_if_all_pixels_are_ignored() -> None:
     found = compute_metrics(counts(array([0, 1]), array([255, 255]), 2))
     assert np.isnan([found.miou, found.pixel_acc, found.mean_acc, found.fw_iou, *found.class_iou]).all()
 
 
-def test_one_class_and_one_pixel_will_do() -> None:
+def test_metrics_of_one_class_and_one_pixel() -> None:
     assert compute_metrics(counts(array([0]), array([0]), 1)) == Metrics(1, 1, 1, 1, (1,))
     assert compute_metrics(counts(array([1]), array([0]), 2)) == Metrics(0, 0, 0, 0, (0, 0))
 
 
-def test_a_split_without_images_has_no_figures() -> None:
+def test_metrics_of_a_split_without_images_are_nan() -> None:
     assert math.isnan(compute_metrics(np.zeros((0, 3, 3), dtype=np.int64)).miou)
 
 
-def test_as_many_classes_as_labels_can_say_are_counted() -> None:
+def test_255_classes_are_counted() -> None:
     every = np.arange(255, dtype=np.uint8)[None]
     assert compute_metrics(counts(every, every, 255)).miou == 1
     assert np.array_equal(counts(every, every[:, ::-1].copy(), 255)[:, 1:], np.ones((255, 2)))
@@ -207,19 +208,19 @@ def test_counts_are_64_bit_and_do_not_overflow() -> None:
     assert compute_metrics(many.astype(np.int64).sum(0)).pixel_acc == 1
 
 
-def test_counting_leaves_prediction_and_label_as_they_were() -> None:
+def test_counting_does_not_change_prediction_and_label() -> None:
     prediction, label = torch.tensor([[0, 1]], dtype=torch.uint8), torch.tensor([[1, 255]], dtype=torch.uint8)
-    count_image(prediction, label, 2)
+    count_areas(prediction[None], label[None], 2)
     assert prediction.tolist() == [[0, 1]] and label.tolist() == [[1, 255]]
 
 
-@pytest.mark.parametrize("classes", [1, 2, 21, 150, 255])  # few and many: 16-bit keys and 32-bit ones
+@pytest.mark.parametrize("classes", [1, 2, 21, 150, 255])  # 16-bit and 32-bit keys
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 7), (9, 4, 33), (70, 2, 8), (2, 0, 4), (0, 3, 3)])
-def test_a_batch_counts_as_its_images_one_by_one(classes: int, shape: tuple[int, int, int]) -> None:
+def test_counts_of_a_batch_equal_those_of_its_images(classes: int, shape: tuple[int, int, int]) -> None:
     rng = np.random.default_rng(0)
     predictions = rng.integers(0, classes, shape, dtype=np.uint8)
     labels = rng.choice([*range(min(classes, 200)), 255], shape).astype(np.uint8)
-    found = count_batch(torch.from_numpy(predictions), torch.from_numpy(labels), classes)
+    found = count_areas(torch.from_numpy(predictions), torch.from_numpy(labels), classes).numpy()
     assert found.shape == (shape[0], classes, 3) and found.dtype == np.int64
     for image, prediction, label in zip(found, predictions, labels, strict=True):
         valid = label != 255
@@ -228,7 +229,7 @@ def test_a_batch_counts_as_its_images_one_by_one(classes: int, shape: tuple[int,
         assert np.array_equal(image, np.stack(hist, 1))
 
 
-def test_joint_counts_say_which_label_was_taken_for_which_class() -> None:
+def test_joint_counts_are_by_label_and_prediction() -> None:
     labels = torch.tensor([[[0, 1, 1, 255]], [[2, 2, 0, 0]]], dtype=torch.uint8)
     predictions = torch.tensor([[[0, 1, 0, 2]], [[2, 1, 1, 1]]], dtype=torch.uint8)
     found = count_joint(predictions, labels, columns=3, rows=4)
