@@ -1,6 +1,6 @@
 """Do 95 % intervals on differences in mIoU cover the truth 95 times of 100? Grids are simulated of which it is known.
 
-    python benchmarks/coverage.py --out docs/coverage --runs runs
+    python -m benchmarks.coverage --out docs/coverage --runs runs
 
 A simulated grid is one cell and one baseline, with the same seeds and images. Its interval is the one that
 `fcnlab.analysis.paired_difference` gives; beside it stands what the plain hierarchical bootstrap gives, which
@@ -37,9 +37,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.speed.machine import machine
 from fcnlab.analysis.estimate import CLAIM_SEEDS, interval
 from fcnlab.analysis.resampling import CellCounts, Sample, class_iou, over_classes
-from fcnlab.bench.machine import machine
 
 Floats = NDArray[np.float64]
 SEEDS = (1, 3, 5, 10)
@@ -367,7 +367,7 @@ def page(outcomes: list[Outcome], pairs: dict[str, Real], options: argparse.Name
         "Written by `benchmarks/coverage.py`, which says in its first lines how grids are simulated.",
         "",
         "```",
-        f"python benchmarks/coverage.py --out docs/coverage{' --runs runs' * bool(pairs)} --grids {options.grids} "
+        f"python -m benchmarks.coverage --out docs/coverage{' --runs runs' * bool(pairs)} --grids {options.grids} "
         f"--resamples {options.resamples}",
         "```",
         "",

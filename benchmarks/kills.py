@@ -1,6 +1,6 @@
 """Kill the processes of a running grid at random moments, and show that nothing is lost, repeated or changed.
 
-    python benchmarks/kills.py --kills 100
+    python -m benchmarks.kills --kills 100
 
 A grid is run twice: undisturbed, and while its driver, its workers and its trials are killed by SIGKILL at random
 moments; a driver that was killed is started again, as a cluster would. In the end the two must agree: the same table,

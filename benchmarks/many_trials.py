@@ -1,6 +1,6 @@
 """What a trial of a large grid costs its driver: CPU time, and memory over the grid.
 
-    python benchmarks/many_trials.py --trials 1000 --executor process
+    python -m benchmarks.many_trials --trials 1000 --executor process
 
 The trials are as small as trials can be, so that the driver is what is measured. MLflow's store is a new sqlite file.
 """

@@ -1,6 +1,6 @@
 """What planning costs: CPU seconds of `fcnlab grid plan` for 10,000 trials, from the start of the process to its end.
 
-    python benchmarks/plan_cost.py [--data-root DIR] [--finished N]
+    python -m benchmarks.plan_cost [--data-root DIR] [--finished N]
 
 With --data-root the question is of CamVid, whose files are then looked at; with --finished so many of its trials
 have a record already.

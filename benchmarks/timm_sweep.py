@@ -1,6 +1,6 @@
 """Every architecture of timm as a backbone: is it built, do scores have the image's size, do gradients come back?
 
-    python benchmarks/timm_sweep.py --out docs/sweep
+    python -m benchmarks.timm_sweep --out docs/sweep
 
 No weights are fetched. Models run in worker processes with limits on time and memory, so that a crash costs one row.
 Rows are appended to `--rows` (JSON lines) as they come; started again, the sweep goes on where it was, and `--models`
@@ -388,7 +388,7 @@ def _page(rows: list[Row], total: int, options: argparse.Namespace) -> str:
         "[timm.csv](timm.csv). No weights are fetched and no timings are kept.",
         "",
         "```",
-        f"python benchmarks/timm_sweep.py --out docs/sweep --budget {options.budget:g}",
+        f"python -m benchmarks.timm_sweep --out docs/sweep --budget {options.budget:g}",
         "```",
         "",
         f"{len(rows)} of {total} models were run, {' to '.join(sorted({dates[0], dates[-1]}))}, on a CPU "

@@ -7,7 +7,6 @@ import sys
 import typer
 
 from fcnlab.cli import (
-    bench,
     compare,
     data,
     diff,
@@ -37,7 +36,6 @@ app.add_typer(grid.app, name="grid")
 app.add_typer(registry.app, name="registry")
 app.add_typer(data.app, name="data")
 app.add_typer(model.app, name="model")
-app.add_typer(bench.app, name="bench")
 app.command("train", epilog=train.EXAMPLE)(train.train)
 app.command("diff", epilog=diff.EXAMPLE)(diff.diff)
 app.command("report", epilog=report.EXAMPLE)(report.report)

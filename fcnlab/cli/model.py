@@ -170,9 +170,9 @@ def _measuring(measure: bool, device: str) -> torch.device | None:
     Raises:
         RunError: CUDA is asked for, and torch finds no CUDA device.
     """
-    from fcnlab.bench.machine import choose_device
+    from fcnlab.training.hardware import resolve_device
 
-    return choose_device(device) if measure else None
+    return resolve_device(device) if measure else None
 
 
 def _costs(name: str, model: FCN, size: tuple[int, int], on: torch.device | None) -> Costs:

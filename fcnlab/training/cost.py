@@ -15,6 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from fcnlab.models import FCN, Backbone, TransposedUpsampler
+from fcnlab.training import hardware
 
 
 def count_parameters(module: nn.Module, *, trainable: bool = False) -> int:
@@ -137,8 +138,7 @@ def _median_seconds(model: FCN, batch: int, size: tuple[int, int], repeats: int)
     for _ in range(repeats + 1):
         began = time.perf_counter()
         model(images)
-        if images.is_cuda:
-            torch.cuda.synchronize()
+        hardware.synchronize(images.device)
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds[1:])
 

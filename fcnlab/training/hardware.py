@@ -50,6 +50,32 @@ def select_device(index: int = 0) -> torch.device:
     return torch.device("cpu")
 
 
+def resolve_device(name: str | None) -> torch.device:
+    """Return the device of a `--device` option.
+
+    Args:
+        name: `cpu`, `cuda`, or `auto` or None for the device of trials.
+
+    Raises:
+        RunError: `name` is `cuda`, and torch finds no CUDA device.
+    """
+    if name in (None, "auto"):
+        return select_device()
+    if name == "cuda" and not torch.cuda.is_available():
+        raise RunError(f"--device cuda: torch {torch.__version__} finds no CUDA device; check nvidia-smi, or use cpu")
+    return torch.device(name)
+
+
+def synchronize(on: torch.device) -> None:
+    """Wait until a device has finished all queued work, so that a clock read afterwards includes it.
+
+    Args:
+        on: the device; there is nothing to wait for on the CPU.
+    """
+    if on.type == "cuda":
+        torch.cuda.synchronize(on)
+
+
 def resolve_precision(wanted: str, on: torch.device) -> Precision:
     """Return the precision that a recipe's `precision` means on a device.
 

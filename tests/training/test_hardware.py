@@ -90,3 +90,18 @@ def test_tf32_is_used_only_where_the_precision_asks_for_it(precision: hardware.P
             pass
     finally:
         hardware.create_autocast(torch.device("cuda"), "fp32")
+
+
+def test_a_device_by_name_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert hardware.resolve_device("cpu") == hardware.resolve_device(None) == torch.device("cpu")
+    with pytest.raises(RunError, match=r"--device cuda: torch .* finds no CUDA device"):
+        hardware.resolve_device("cuda")
+
+
+def test_by_default_the_device_is_that_of_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("FCNLAB_DEVICE", raising=False)
+    assert hardware.resolve_device(None).type == "cuda"
+    monkeypatch.setenv("FCNLAB_DEVICE", "cpu")
+    assert hardware.resolve_device(None).type == "cpu"

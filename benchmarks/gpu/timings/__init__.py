@@ -298,7 +298,7 @@ def repeated(work: Callable[[], int], device: torch.device, count: int, at_least
 
     The work returns its number of images. The clock is read after a synchronization.
     """
-    from fcnlab.bench.machine import synchronize
+    from fcnlab.training.hardware import synchronize
 
     work()
     synchronize(device)

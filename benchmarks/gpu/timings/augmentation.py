@@ -23,7 +23,7 @@ def measure(context: Context) -> dict[str, Any]:
     """Time whole epochs of batches of each kind; the samples are on the device already."""
     import torch
 
-    from fcnlab.bench import ours, peer
+    from benchmarks.speed import ours, peer
     from fcnlab.config.recipe import Recipe
     from fcnlab.data.batches import TrainingBatches
     from fcnlab.data.decoded import open_decoded

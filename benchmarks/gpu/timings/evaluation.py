@@ -12,12 +12,12 @@ CLASSES = 21
 
 def measure(context: Context) -> dict[str, Any]:
     """Evaluate ResNet-18 FCN-32s in bf16 on the whole validation split, with and without boundaries."""
-    from fcnlab.bench import ours
-    from fcnlab.bench.machine import synchronize
+    from benchmarks.speed import ours
     from fcnlab.data.datasets.voc import Voc2012
     from fcnlab.data.decoded import open_decoded
     from fcnlab.training import hardware
     from fcnlab.training.evaluate import evaluate_split
+    from fcnlab.training.hardware import synchronize
 
     device, sizes = context.torch_device, context.sizes
     if device.type == "cuda":

@@ -98,8 +98,8 @@ class Enough(Exception):
 
 def epochs(context: Context, pairs: list[Any]) -> dict[str, Any]:
     """Train whole epochs as a trial does, with all that happens between them, and return their images per second."""
-    from fcnlab.bench import ours
-    from fcnlab.bench.machine import synchronize
+    from benchmarks.speed import ours
+    from fcnlab.training.hardware import synchronize
 
     device, sizes = context.torch_device, context.sizes
     wanted = 1 if context.smoke else EPOCHS
@@ -125,7 +125,7 @@ class Trained:
     """A network and all that trains it, built as a trial builds it."""
 
     def __init__(self, context: Context, pairs: list[Any]) -> None:
-        from fcnlab.bench import ours
+        from benchmarks.speed import ours
         from fcnlab.training import hardware
         from fcnlab.trial.build import build_training
 
@@ -203,7 +203,7 @@ def phases(trained: Trained, steps: int) -> dict[str, Any]:
     """
     import torch
 
-    from fcnlab.bench.machine import synchronize
+    from fcnlab.training.hardware import synchronize
     from fcnlab.training.step import Objective
 
     cuda = trained.device.type == "cuda"
@@ -250,7 +250,7 @@ def profile(trained: Trained, backward: Callable[[torch.Tensor, torch.Tensor], t
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as record
 
-    from fcnlab.bench.machine import synchronize
+    from fcnlab.training.hardware import synchronize
 
     activities = [ProfilerActivity.CPU]
     if trained.device.type == "cuda":
@@ -300,7 +300,7 @@ def profile(trained: Trained, backward: Callable[[torch.Tensor, torch.Tensor], t
 
 def whole_steps(trained: Trained, rounds: int, steps: int) -> dict[str, Any]:
     """Time whole steps: with the device's work, and until the host has launched it."""
-    from fcnlab.bench.machine import synchronize
+    from fcnlab.training.hardware import synchronize
 
     backward = trained.backward()
     for _ in range(6):

@@ -16,7 +16,7 @@ from timings import Context, Spread
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fcnlab.bench.sides import Lap, Setting, Side
+    from benchmarks.speed.sides import Lap, Setting, Side
 
 ANSWER = 90.0
 """Seconds that a side may take to answer, at most; less where less of the allowance is left."""
@@ -119,7 +119,7 @@ def measure_configuration(
         lap: seconds that a side trains in each round, at least.
         keep: called with the results so far, after each round.
     """
-    from fcnlab.bench.sides import Side
+    from benchmarks.speed.sides import Side
 
     def side(setting: Setting) -> Side:
         return Side(setting, str(context.work / "cache"), min(ANSWER, max(LEAST, context.left)))
@@ -253,7 +253,7 @@ def close(group: list[Side]) -> None:
 
 def settings(context: Context, configuration: Configuration, pairs: tuple[tuple[str, str], ...]) -> list[Setting]:
     """Return the settings of all sides of a configuration, ours first, then the most valuable ones."""
-    from fcnlab.bench.sides import CHANNELS_LAST, COMPILED, TF32, Setting
+    from benchmarks.speed.sides import CHANNELS_LAST, COMPILED, TF32, Setting
 
     cuda = context.device == "cuda"
     names = ["ours bf16", *([] if configuration.compiled else context.peers)]

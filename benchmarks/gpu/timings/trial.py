@@ -23,10 +23,10 @@ print(time.perf_counter() - began)
 
 def measure(context: Context) -> dict[str, Any]:
     """Time a process's start, the upload of the training images, the first step, a checkpoint, and whole trials."""
-    from fcnlab.bench import ours
-    from fcnlab.bench.machine import synchronize
+    from benchmarks.speed import ours
     from fcnlab.data.datasets.voc import Voc2012
     from fcnlab.data.decoded import open_decoded, release_resident
+    from fcnlab.training.hardware import synchronize
     from fcnlab.trial.run import run_trial
 
     device, sizes = context.torch_device, context.sizes
@@ -90,7 +90,7 @@ def measure(context: Context) -> dict[str, Any]:
 
 def first_steps(context: Context, note: Any) -> None:
     """Time the first step of a training in a process, in which kernels are compiled, and the first of another one."""
-    from fcnlab.bench.machine import synchronize
+    from fcnlab.training.hardware import synchronize
     from timings.step import Trained
 
     for name in ("first step", "first step of the next trial"):

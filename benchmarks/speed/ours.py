@@ -7,7 +7,7 @@ from typing import cast
 
 import torch
 
-from fcnlab.bench.images import CLASSES
+from benchmarks.speed.images import CLASSES
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import builtin
 from fcnlab.config.variant import Backbone, Head, Upsampler, Variant

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fcnlab.bench.sides import Lap, Setting
+from benchmarks.speed.sides import Lap, Setting
 from fcnlab.data.datasets.voc import Voc2012
 from fcnlab.errors import RunError
 
@@ -106,7 +106,7 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Let fake sides train; returns the results that were kept, one after the other."""
     monkeypatch.syspath_prepend(GPU)
-    monkeypatch.setattr("fcnlab.bench.sides.Side", FakeSide)
+    monkeypatch.setattr("benchmarks.speed.sides.Side", FakeSide)
     monkeypatch.setattr(FakeSide, "started", [])
     monkeypatch.setattr(FakeSide, "rates", rates)
     timings, training = (importlib.import_module(name) for name in ("timings", "timings.training"))

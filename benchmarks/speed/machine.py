@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcnlab.errors import RunError
 from fcnlab.processor import get_processor_name
-from fcnlab.training import hardware
+from fcnlab.training.hardware import synchronize
 
 VERSIONS = ("fcnlab", "torch", "torchvision", "numpy", "pillow")
 
@@ -67,25 +66,6 @@ def machine(*peers: str) -> Machine:
         versions={name: _version(name) for name in (*VERSIONS, *peers)},
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     )
-
-
-def choose_device(name: str | None) -> torch.device:
-    """Return the device that a benchmark runs on: `cpu` or `cuda` by name, by default, or `auto`, the one of trials.
-
-    Raises:
-        RunError: CUDA is asked for, and torch finds no CUDA device.
-    """
-    if name in (None, "auto"):
-        return hardware.select_device()
-    if name == "cuda" and not torch.cuda.is_available():
-        raise RunError(f"--device cuda: torch {torch.__version__} finds no CUDA device; check nvidia-smi, or use cpu")
-    return torch.device(name)
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has finished all work queued so far; a clock read after that includes it."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 Work = Callable[[], int]

@@ -1,22 +1,31 @@
-"""`fcnlab bench`: how fast fcnlab is beside its peers, measured here and now."""
+"""`python -m benchmarks.speed`: how fast fcnlab is beside its peers, measured here and now."""
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fcnlab.cli.options import DataRoot, LabOption, console
+from fcnlab.errors import FcnlabError
 from fcnlab.settings import DEVICE_VARIABLE, Device
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fcnlab.bench.evaluate import EvaluationBench
-    from fcnlab.bench.grid import GridBench
-    from fcnlab.bench.metrics import CountingBench
+    from benchmarks.speed.evaluate import EvaluationBench
+    from benchmarks.speed.grid import GridBench
+    from benchmarks.speed.metrics import CountingBench
 
-app = typer.Typer(help="Time fcnlab beside its peers, in turn, on this machine.", no_args_is_help=True)
+app = typer.Typer(
+    name="python -m benchmarks.speed",
+    help="Time fcnlab and its peers alternately on this machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 
 Repeats = Annotated[int, typer.Option("--repeats", min=1, help="How many pairs are timed; figures are medians")]
 DeviceOption = Annotated[
@@ -27,16 +36,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print all figures as JSON"
 
 
 def table(title: str, of: str = "image") -> Table:
-    """An empty table for rows of `fcnlab.bench.pairs.Comparison`, whose times are those of one `of` these."""
+    """An empty table for rows of `benchmarks.speed.pairs.Comparison`, whose times are those of one `of` these."""
     from rich.table import Column, Table
 
-    from fcnlab.bench.pairs import HEADINGS
+    from benchmarks.speed.pairs import HEADINGS
 
     first, *others = (heading.replace("image", of) for heading in HEADINGS)
     return Table(first, *(Column(heading, justify="right") for heading in others), title=title)
 
 
-@app.command(epilog="Example: fcnlab bench train --data-root ~/data --head fcn8s")
+@app.command(epilog="Example: python -m benchmarks.speed train --data-root ~/data --head fcn8s")
 def train(
     backbone: Annotated[str, typer.Option("--backbone", help="resnet18, resnet50 or mobilenetv2_100")] = "resnet18",
     head: Annotated[str, typer.Option("--head", help="fcn32s, fcn16s or fcn8s")] = "fcn32s",
@@ -64,10 +73,10 @@ def train(
 
     from rich.table import Column, Table
 
-    from fcnlab.bench import train as bench
-    from fcnlab.bench.machine import choose_device
-    from fcnlab.bench.sides import PEERS
+    from benchmarks.speed import train as bench
+    from benchmarks.speed.sides import PEERS
     from fcnlab.lab import Lab
+    from fcnlab.training.hardware import resolve_device
 
     found = bench.compare(
         Lab.find(lab=lab, data_root=data_root),
@@ -79,7 +88,7 @@ def train(
         cpu_threads=threads,
         peers=tuple(peers or PEERS),
         recompute=recompute,
-        device=choose_device(device),
+        device=resolve_device(device),
     )
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
@@ -98,7 +107,7 @@ def train(
         terminal.print(line)
 
 
-@app.command(epilog="Example: fcnlab bench data --data-root ~/data")
+@app.command(epilog="Example: python -m benchmarks.speed data --data-root ~/data")
 def data(
     repeats: Repeats = 5,
     images: Annotated[int, typer.Option("--images", min=8, help="How many training images are used")] = 64,
@@ -113,12 +122,12 @@ def data(
     """
     import json
 
-    from fcnlab.bench import data as bench
-    from fcnlab.bench.machine import choose_device
+    from benchmarks.speed import data as bench
     from fcnlab.lab import Lab
+    from fcnlab.training.hardware import resolve_device
 
     place = Lab.find(lab=lab, data_root=data_root)
-    found = bench.compare(place, images=images, repeats=repeats, device=choose_device(device))
+    found = bench.compare(place, images=images, repeats=repeats, device=resolve_device(device))
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
         return
@@ -131,20 +140,20 @@ def data(
         terminal.print(line)
 
 
-@app.command(epilog="Example: fcnlab bench metrics")
+@app.command(epilog="Example: python -m benchmarks.speed metrics")
 def metrics(
     repeats: Repeats = 5,
     images: Annotated[int, typer.Option("--images", min=8, help="How many masks are counted")] = 64,
     as_json: AsJson = False,
 ) -> None:
     """Confusion counts: ours, torchmetrics' and two ways of numpy. One thread each."""
-    from fcnlab.bench import metrics as bench
+    from benchmarks.speed import metrics as bench
 
     found = bench.compare(images=images, repeats=repeats)
     _show(found, f"{found.images} masks of 320x480, {bench.CLASSES} classes, in batches of {bench.BATCH}", as_json)
 
 
-@app.command("eval", epilog="Example: fcnlab bench eval")
+@app.command("eval", epilog="Example: python -m benchmarks.speed eval")
 def evaluation(
     repeats: Repeats = 5,
     images: Annotated[int, typer.Option("--images", min=4, help="How many images are scored")] = 16,
@@ -152,14 +161,14 @@ def evaluation(
     as_json: AsJson = False,
 ) -> None:
     """Evaluation of ResNet-18 FCN-32s: ours, and a loop as in torchvision's reference. One thread each."""
-    from fcnlab.bench import evaluate as bench
-    from fcnlab.bench.machine import choose_device
+    from benchmarks.speed import evaluate as bench
+    from fcnlab.training.hardware import resolve_device
 
-    found = bench.compare(images=images, repeats=repeats, device=choose_device(device))
+    found = bench.compare(images=images, repeats=repeats, device=resolve_device(device))
     _show(found, f"{found.images} images of 320x480, {bench.CLASSES} classes, ResNet-18 FCN-32s", as_json)
 
 
-@app.command(epilog="Example: fcnlab bench grid --data-root ~/data")
+@app.command(epilog="Example: python -m benchmarks.speed grid --data-root ~/data")
 def grid(
     images: Annotated[int, typer.Option("--images", min=8, help="How many images each trial trains on")] = 16,
     scored: Annotated[int, typer.Option("--scored", min=1, help="How many it scores")] = 8,
@@ -172,13 +181,23 @@ def grid(
     data_root: DataRoot = None,
 ) -> None:
     """A grid of ours, and a shell loop over runs of a script, from the first command to the last figure."""
-    from fcnlab.bench import grid as bench
-    from fcnlab.bench.machine import choose_device
+    from benchmarks.speed import grid as bench
     from fcnlab.lab import Lab
+    from fcnlab.training.hardware import resolve_device
 
-    place, on = Lab.find(lab=lab, data_root=data_root), choose_device(device)
+    place, on = Lab.find(lab=lab, data_root=data_root), resolve_device(device)
     found = bench.compare(place, images=images, scored=scored, seeds=seeds, epochs=epochs, repeats=repeats, device=on)
     _show(found, f"{found.trials} trials of ResNet-18, 320x480", as_json, of="trial")
+
+
+@app.command(epilog="Example: python -m benchmarks.speed page docs/performance > docs/performance.md")
+def page(
+    folder: Annotated[Path, typer.Argument(help="Folder with the JSON output of the benchmarks and notes.md")],
+) -> None:
+    """Print the page docs/performance.md."""
+    from benchmarks.speed.page import page
+
+    typer.echo(page(folder), nl=False)
 
 
 def _show(found: CountingBench | EvaluationBench | GridBench, title: str, as_json: bool, of: str = "image") -> None:
@@ -195,3 +214,16 @@ def _show(found: CountingBench | EvaluationBench | GridBench, title: str, as_jso
     terminal.print(shown)
     for line in found.notes():
         terminal.print(line)
+
+
+def main() -> None:
+    """Run the command line; errors of the user are one line on standard error, and the exit code is 2."""
+    try:
+        app(prog_name="python -m benchmarks.speed")
+    except FcnlabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

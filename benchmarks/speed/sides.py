@@ -1,6 +1,6 @@
 """One side of a comparison in a process of its own: it trains whenever it is asked to, and reports the time it took.
 
-    python -m fcnlab.bench.sides
+    python -m benchmarks.speed.sides
 
 The first line of standard input is its `Setting` as JSON. When the side is built, it answers with a line of JSON that
 describes it. Every further line of input is a number of seconds: the side trains whole epochs until that much time has
@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from fcnlab.bench import peer
+from benchmarks.speed import peer, python_path
 from fcnlab.data.datasets.base import Pair
 from fcnlab.errors import RunError
 
@@ -118,12 +118,12 @@ class Side:
         self._timeout = timeout
         self._errors = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fcnlab.bench.sides"],
+            [sys.executable, "-m", "benchmarks.speed.sides"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env=os.environ | ({} if cache is None else {"FCNLAB_CACHE": cache}),
+            env=os.environ | {"PYTHONPATH": python_path()} | ({} if cache is None else {"FCNLAB_CACHE": cache}),
         )
         self._send(json.dumps(asdict(setting)))
 
@@ -262,10 +262,9 @@ class Laps:
         Raises:
             Closed: the input has ended.
         """
-        from fcnlab.bench.machine import synchronize
         from fcnlab.training import hardware
 
-        synchronize(self._device)
+        hardware.synchronize(self._device)
         self._images += images
         wall = time.perf_counter() - self._wall
         if wall < self._seconds:
@@ -299,7 +298,7 @@ def train(setting: Setting, begin: Callable[..., None], after_epoch: Callable[[i
     import torch
 
     if is_ours(setting.side):
-        from fcnlab.bench import ours
+        from benchmarks.speed import ours
 
         name = setting.side.removesuffix(RECOMPUTED)
         recipe = ours.recipe(
@@ -313,7 +312,7 @@ def train(setting: Setting, begin: Callable[..., None], after_epoch: Callable[[i
         device = torch.device(setting.device)
         ours.train(setting.data, recipe, setting.backbone, setting.head, device, begin, after_epoch)
         return
-    from fcnlab.bench.images import CLASSES
+    from benchmarks.speed.images import CLASSES
     from fcnlab.data.datasets.palette import palette
 
     way = peer(f"train_{peer_name(setting.side)}")

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from fcnlab.bench import peer
-from fcnlab.bench.machine import Machine, machine, synchronized, threads
-from fcnlab.bench.pairs import Comparison, pairs
+from benchmarks.speed import peer
+from benchmarks.speed.machine import Machine, machine, synchronized, threads
+from benchmarks.speed.pairs import Comparison, pairs
 from fcnlab.data.datasets.base import Sample, Split
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.metrics.confusion import Counts

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 import yaml
 
-from fcnlab.bench import PEERS
-from fcnlab.bench.images import CLASSES, files
-from fcnlab.bench.machine import Machine, machine
-from fcnlab.bench.pairs import Comparison, Timing
+from benchmarks.speed import PEERS
+from benchmarks.speed.images import CLASSES, files
+from benchmarks.speed.machine import Machine, machine
+from benchmarks.speed.pairs import Comparison, Timing
 from fcnlab.data.datasets.base import Pair
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
@@ -103,7 +103,7 @@ def compare(
         RunError: this is no checkout, or one of the two failed.
     """
     if not (PEERS / "run_one.py").is_file():
-        raise RunError(f"{PEERS}: no such folder; fcnlab bench runs from a checkout, which holds the peers")
+        raise RunError(f"{PEERS}: no such folder")
     trials = len(HEADS) * seeds
     with files(lab, images + scored, CROP) as (source, pairs), TemporaryDirectory(prefix="fcnlab-bench-") as folder:
         data = _laid_out(Path(folder) / "data", {"train": pairs[:images], "val": pairs[images:]})

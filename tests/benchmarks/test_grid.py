@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fcnlab.bench import grid, images
+from benchmarks.speed import grid, images
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.trial.record import RunFolder

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
 
 from fcnlab.errors import RunError
 
-PEERS = Path(__file__).resolve().parents[2] / "benchmarks" / "peers"
+REPOSITORY = Path(__file__).resolve().parents[2]
+PEERS = REPOSITORY / "benchmarks" / "peers"
+
+
+def python_path() -> str:
+    """Return the `PYTHONPATH` of child processes, in which `benchmarks` can be imported."""
+    return os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
 
 
 def peer(name: str) -> ModuleType:
@@ -20,7 +27,7 @@ def peer(name: str) -> ModuleType:
     """
     path = PEERS / f"{name}.py"
     if not path.is_file():
-        raise RunError(f"{path}: no such file; fcnlab bench runs from a checkout, which holds the peers in benchmarks/")
+        raise RunError(f"{path}: no such file")
     module_name = f"fcnlab_peer_{name}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None and spec.loader is not None, "it is a Python file"

@@ -8,9 +8,9 @@ import time
 import pytest
 import torch
 
-from fcnlab.bench import peer
-from fcnlab.bench.machine import machine, threads
-from fcnlab.bench.pairs import HEADINGS, Comparison, Timing, pairs
+from benchmarks.speed import peer
+from benchmarks.speed.machine import machine, threads
+from benchmarks.speed.pairs import HEADINGS, Comparison, Timing, pairs
 from fcnlab.errors import RunError
 
 
@@ -64,5 +64,5 @@ def test_a_machine_is_named_with_versions_and_threads() -> None:
 
 
 def test_a_peer_that_is_not_there_is_named() -> None:
-    with pytest.raises(RunError, match=r"nobody\.py: no such file; fcnlab bench runs from a checkout"):
+    with pytest.raises(RunError, match=r"nobody\.py: no such file"):
         peer("nobody")

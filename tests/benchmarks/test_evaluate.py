@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fcnlab.bench import evaluate, metrics
+from benchmarks.speed import evaluate, metrics
 
 
 @pytest.fixture(autouse=True)

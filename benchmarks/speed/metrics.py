@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fcnlab.bench import peer
-from fcnlab.bench.machine import Machine, machine, threads
-from fcnlab.bench.pairs import Comparison, pairs
+from benchmarks.speed import peer
+from benchmarks.speed.machine import Machine, machine, threads
+from benchmarks.speed.pairs import Comparison, pairs
 from fcnlab.metrics.confusion import Counts, count_areas
 
 SIZE = (320, 480)

@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fcnlab.bench import peer
-from fcnlab.bench.machine import Machine, machine, synchronized, threads
-from fcnlab.bench.pairs import Comparison, Timing, pairs, timed
+from benchmarks.speed import peer
+from benchmarks.speed.machine import Machine, machine, synchronized, threads
+from benchmarks.speed.pairs import Comparison, Timing, pairs, timed
 from fcnlab.config.dataset import Dataset
 from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.batches import TrainingBatches

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 import torch
 
-from fcnlab.bench import images, ours, peer, sides, train
-from fcnlab.bench.machine import Machine
-from fcnlab.bench.performance import page
-from fcnlab.bench.sides import KEEPING, OURS, PEERS, Lap, Setting
+from benchmarks.speed import images, ours, peer, sides, train
+from benchmarks.speed.machine import Machine
+from benchmarks.speed.page import page
+from benchmarks.speed.sides import KEEPING, OURS, PEERS, Lap, Setting
 from fcnlab.errors import ConfigError, DataError, RunError
 from fcnlab.lab import Lab
 from fcnlab.training import cost
+from tests.conftest import REPOSITORY
 
 torch.set_num_threads(1)
 
@@ -200,3 +201,8 @@ def test_the_page_is_made_of_what_the_benches_say(found: train.TrainingBench, tm
     assert "| resnet18 fcn32s, batches of 2 | d2l | 2.5x | 7.0x | 0.75x | 0.25x |" in text
     assert "A CPU, 2 cores, 2 threads" in text and "torch 2" in text
     assert "None of the machines above has one." in text
+
+
+def test_the_committed_page_is_up_to_date() -> None:
+    committed = (REPOSITORY / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert page(REPOSITORY / "docs" / "performance") == committed, "run python -m benchmarks.speed page"

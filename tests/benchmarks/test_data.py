@@ -1,4 +1,4 @@
-"""`fcnlab bench data`: both sides do the work that they say; no timing is asserted."""
+"""`python -m benchmarks.speed data`: both sides do the work that they say; no timing is asserted."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fcnlab.bench import peer
-from fcnlab.bench.data import BATCH, CROP, compare
-from fcnlab.cli import app
+from benchmarks.speed import peer
+from benchmarks.speed.__main__ import app
+from benchmarks.speed.data import BATCH, CROP, compare
 from fcnlab.errors import DataError
 from fcnlab.lab import Lab
 
 
 def test_it_compares_on_generated_images_without_a_data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FCNLAB_DATA", raising=False)
-    done = CliRunner().invoke(
-        app, ["bench", "data", "--images", "8", "--repeats", "1", "--json", "--lab", str(tmp_path)]
-    )
+    done = CliRunner().invoke(app, ["data", "--images", "8", "--repeats", "1", "--json", "--lab", str(tmp_path)])
     assert done.exit_code == 0, done.output
     said = json.loads(done.stdout)
     assert said["source"] == "generated shapes" and said["images"] == 8 and said["batch"] == BATCH
@@ -39,7 +37,7 @@ def test_a_data_root_without_camvid_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("resize", [None, (180, 720)])
 def test_the_peer_yields_normalised_batches_of_the_same_shape(tmp_path: Path, resize: tuple[int, int] | None) -> None:
-    from fcnlab.bench.data import _written
+    from benchmarks.speed.data import _written
 
     split = _written(tmp_path, 8)
     batches = peer("data").loader([(pair.image, pair.mask) for pair in split.pairs], CROP, BATCH, resize)

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from fcnlab.bench import peer
-from fcnlab.bench.images import CLASSES, files
-from fcnlab.bench.machine import Machine, device_gemm_peak, gemm_peak, machine, threads
-from fcnlab.bench.ours import network
-from fcnlab.bench.pairs import Comparison, Timing
-from fcnlab.bench.sides import CHANNELS_LAST, KEEPING, OURS, PEERS, RECOMPUTED, TF32, Lap, Setting, is_ours, sides
+from benchmarks.speed import peer
+from benchmarks.speed.images import CLASSES, files
+from benchmarks.speed.machine import Machine, device_gemm_peak, gemm_peak, machine, threads
+from benchmarks.speed.ours import network
+from benchmarks.speed.pairs import Comparison, Timing
+from benchmarks.speed.sides import CHANNELS_LAST, KEEPING, OURS, PEERS, RECOMPUTED, TF32, Lap, Setting, is_ours, sides
 from fcnlab.errors import ConfigError, DataError, nearest
 from fcnlab.lab import Lab
 from fcnlab.training import cost, hardware
@@ -165,7 +165,7 @@ def compare(
     """
     for name, known in ((backbone, BACKBONES), (head, HEADS), *((name, PEERS) for name in peers)):
         if name not in known:
-            raise ConfigError(f"fcnlab bench train knows no '{name}'; {nearest(name, known)}")
+            raise ConfigError(f"python -m benchmarks.speed train knows no '{name}'; {nearest(name, known)}")
     if images < batch:
         raise DataError(f"--images {images}: a batch has {batch}; give {batch} or more")
     gflop = _same_network(backbone, head)

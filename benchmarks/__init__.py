@@ -1,0 +1,1 @@
+"""Benchmarks of fcnlab, which run from a checkout."""
