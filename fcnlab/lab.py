@@ -14,10 +14,10 @@ from fcnlab.config.grid.grid import Fingerprints
 from fcnlab.config.variant import Backbone as BackboneConfig
 from fcnlab.config.variant import Variant as VariantConfig
 from fcnlab.data.datasets.base import Dataset
-from fcnlab.data.datasets.fingerprint import file_digest
-from fcnlab.data.datasets.folder import Folder, Layout
+from fcnlab.data.datasets.fingerprint import hash_file
+from fcnlab.data.datasets.folder import Folder, FolderLayout
 from fcnlab.data.datasets.shapes import Shapes
-from fcnlab.data.datasets.table import FILE_DATASETS, find_folder
+from fcnlab.data.datasets.table import FILE_DATASETS, find_dataset_folder
 from fcnlab.errors import DataError, ModelError, RunError
 
 
@@ -95,14 +95,14 @@ class Lab:
         if spec.type == "folder":
             return Folder(self._layout(spec), spec.classes, spec.ignore)
         assert spec.folder is not None, "checked when the file was read"
-        return FILE_DATASETS[spec.type](find_folder(self.data_root, spec.folder, spec.type))
+        return FILE_DATASETS[spec.type](find_dataset_folder(self.data_root, spec.folder, spec.type))
 
-    def _layout(self, spec: DatasetConfig) -> Layout:
+    def _layout(self, spec: DatasetConfig) -> FolderLayout:
         """Where the files of a dataset of type folder lie."""
         assert spec.images is not None and spec.masks is not None, "checked when the file was read"
         parts = spec.fractions
         shares = {"train": 1 - parts.val - parts.test, "val": parts.val} if parts else {}
-        return Layout(
+        return FolderLayout(
             images=str(self._below_data_root(spec.images)),
             masks=str(self._below_data_root(spec.masks)),
             image_suffix=spec.image_suffix,
@@ -157,7 +157,7 @@ class Lab:
                 data[named] = self.dataset(dataset).fingerprint(dataset.used_splits)
             file = self.weights_file(variant.backbone)
             if file is not None and str(file) not in weights:
-                weights[str(file)] = f"sha256:{file_digest(file)}"
+                weights[str(file)] = f"sha256:{hash_file(file)}"
             return data[named], weights[str(file)] if file is not None else None
 
         return of

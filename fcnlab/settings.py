@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Literal
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -12,3 +14,9 @@ DEVICE_VARIABLE = "FCNLAB_DEVICE"
 
 CHECKPOINT_EVERY = 30.0
 """Seconds between two checkpoints of a trial, unless `--checkpoint-every` sets another interval."""
+
+
+def cache_folder() -> Path:
+    """Return the folder of files that fcnlab can rebuild: FCNLAB_CACHE, or else `fcnlab` in the user's cache folder."""
+    folder = os.environ.get("FCNLAB_CACHE")
+    return Path(folder) if folder else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcnlab"

@@ -23,10 +23,11 @@ from benchmarks.speed import peer
 from benchmarks.speed.machine import Machine, machine, synchronized, threads
 from benchmarks.speed.pairs import Comparison, Timing, pairs, timed
 from fcnlab.config.dataset import Dataset
+from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.batches import TrainingBatches
-from fcnlab.data.datasets.base import IGNORE, FileSplit, Pair
-from fcnlab.data.datasets.labels import Ids
+from fcnlab.data.datasets.base import FileSplit, Pair
+from fcnlab.data.datasets.labels import IdDecoder
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.errors import DataError
@@ -145,7 +146,7 @@ def _written(folder: Path, images: int) -> FileSplit:
         Image.fromarray(sample.image).save(pair.image, quality=92)
         Image.fromarray(sample.label).save(pair.mask)
         written.append(pair)
-    return FileSplit(written, Ids([[number] for number in range(len(shapes.classes))], [IGNORE]))
+    return FileSplit(written, IdDecoder([[number] for number in range(len(shapes.classes))], [IGNORE_INDEX]))
 
 
 def _decode_all(decoded: DecodedSplit) -> int:
@@ -160,7 +161,7 @@ def _ours(
     red, green, blue = (round(255 * value) for value in MEAN)
     augmentation = Augmentation(CROP, scale, 0.5, (red, green, blue))
     return TrainingBatches(
-        decoded, batch=BATCH, augmentation=augmentation, mean=MEAN, std=STD, seed=0, device=device
+        decoded, batch_size=BATCH, augmentation=augmentation, mean=MEAN, std=STD, seed=0, device=device
     ).epoch
 
 

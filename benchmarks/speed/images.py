@@ -10,9 +10,10 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 
 from fcnlab.config.dataset import Dataset
-from fcnlab.data.datasets.base import IGNORE, FileSplit, Pair
-from fcnlab.data.datasets.labels import Ids
-from fcnlab.data.datasets.palette import palette
+from fcnlab.constants import IGNORE_INDEX
+from fcnlab.data.datasets.base import FileSplit, Pair
+from fcnlab.data.datasets.labels import IdDecoder
+from fcnlab.data.datasets.palette import voc_palette
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.errors import DataError
 from fcnlab.lab import Lab
@@ -48,7 +49,7 @@ def files(lab: Lab, count: int, crop: tuple[int, int]) -> Iterator[tuple[str, li
 
 def split_of(pairs: list[Pair]) -> FileSplit:
     """Pairs of images and masks whose values are class numbers, 255 for ignored."""
-    return FileSplit(pairs, Ids([[number] for number in range(CLASSES)], [IGNORE]))
+    return FileSplit(pairs, IdDecoder([[number] for number in range(CLASSES)], [IGNORE_INDEX]))
 
 
 def _holds(image: Path, crop: tuple[int, int]) -> bool:
@@ -63,7 +64,7 @@ def _written(folder: Path, count: int, size: tuple[int, int]) -> list[Pair]:
         pair = Pair(sample.id, folder / f"{sample.id}.jpg", folder / f"{sample.id}.png")
         Image.fromarray(sample.image).save(pair.image, quality=92)
         mask = Image.fromarray(sample.label).convert("P")
-        mask.putpalette(palette().tobytes())
+        mask.putpalette(voc_palette().tobytes())
         mask.save(pair.mask)
         written.append(pair)
     return written

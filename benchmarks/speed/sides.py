@@ -313,14 +313,14 @@ def train(setting: Setting, begin: Callable[..., None], after_epoch: Callable[[i
         ours.train(setting.data, recipe, setting.backbone, setting.head, device, begin, after_epoch)
         return
     from benchmarks.speed.images import CLASSES
-    from fcnlab.data.datasets.palette import palette
+    from fcnlab.data.datasets.palette import voc_palette
 
     way = peer(f"train_{peer_name(setting.side)}")
     net = peer("networks").FCN(setting.backbone, setting.head, CLASSES, setting.batch_norm == "frozen")
     if setting.side.endswith(CHANNELS_LAST):
         net = net.to(memory_format=torch.channels_last)
     files = [(Path(image), Path(mask)) for image, mask in setting.pairs]
-    colours = palette()[:CLASSES].tolist()
+    colours = voc_palette()[:CLASSES].tolist()
     how = {"device": setting.device, "workers": setting.workers, "bf16": setting.bf16}
     epoch: Callable[[], int] = way.epochs(net, files, setting.crop, setting.batch, colours, **how)
     begin(augmentation=getattr(way, "AUGMENTATION", None))

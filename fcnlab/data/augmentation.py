@@ -6,7 +6,7 @@ for any number of workers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -14,49 +14,35 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2.functional import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation
 
-from fcnlab.data.datasets.base import IGNORE
-from fcnlab.data.decoded import Decoded
-from fcnlab.data.windows import Window, blurred_image, resized_image, resized_label, rotated_image, rotated_label
+from fcnlab.constants import IGNORE_INDEX
+from fcnlab.data.windows import blurred_image, resized_image, resized_label, rotated_image, rotated_label
+from fcnlab.kernels.inputs import ColorJitter, DecodedSample, Placement, Window
 
 TRIES = 10
 """How often a crop is drawn anew at most for `cat_max_ratio`, as in mmsegmentation."""
 
 
-@dataclass(frozen=True)
-class Jitter:
-    """Random colours: brightness, contrast and saturation by a factor within 1 ± the value, hue by ± turns.
+def jitter_colors(image: Tensor, jitter: ColorJitter, draws: NDArray[np.float64]) -> Tensor:
+    """Change the colors of an image by torchvision's operators, which round to uint8 after each change.
 
-    The changes are those of torchvision's ColorJitter, in this fixed order, and of the whole image: contrast is about
-    its mean. They round to uint8 one after the other, and images of a batch differ in size; so they go by the sample.
+    Args:
+        image: uint8 [3, H, W].
+        jitter: ranges of the changes.
+        draws: four random numbers in 0..1.
+
+    Returns:
+        The changed image, or the same tensor if nothing changes.
     """
-
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-
-    @property
-    def active(self) -> bool:
-        """Whether any colour changes."""
-        return any((self.brightness, self.contrast, self.saturation, self.hue))
-
-    def factors(self, draws: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the factors on brightness, contrast and saturation and the turns of hue, [B, 4], by draws [B, 4]."""
-        widths = np.array((self.brightness, self.contrast, self.saturation, self.hue))
-        return (1.0, 1.0, 1.0, 0.0) + widths * (2 * draws - 1)
-
-    def __call__(self, image: Tensor, draws: NDArray[np.float64]) -> Tensor:
-        """A uint8 image [3, H, W] in colours by four draws from 0..1; the same tensor where nothing changes."""
-        brightness, contrast, saturation, hue = 2 * draws - 1
-        if self.brightness:
-            image = adjust_brightness(image, 1 + self.brightness * brightness)
-        if self.contrast:
-            image = adjust_contrast(image, 1 + self.contrast * contrast)
-        if self.saturation:
-            image = adjust_saturation(image, 1 + self.saturation * saturation)
-        if self.hue:
-            image = adjust_hue(image, self.hue * hue)
-        return image
+    brightness, contrast, saturation, hue = 2 * draws - 1
+    if jitter.brightness:
+        image = adjust_brightness(image, 1 + jitter.brightness * brightness)
+    if jitter.contrast:
+        image = adjust_contrast(image, 1 + jitter.contrast * contrast)
+    if jitter.saturation:
+        image = adjust_saturation(image, 1 + jitter.saturation * saturation)
+    if jitter.hue:
+        image = adjust_hue(image, jitter.hue * hue)
+    return image
 
 
 @dataclass(frozen=True)
@@ -65,27 +51,6 @@ class Blur:
 
     probability: float = 0.0
     sigma: tuple[float, float] = (0.1, 2.0)
-
-
-@dataclass(frozen=True)
-class Placement:
-    """What was drawn for one sample.
-
-    Attributes:
-        colours: four draws from 0..1 for the jitter.
-        size: height and width that the image is resized to.
-        degrees: by which it is then rotated, counter-clockwise.
-        window: what the crop keeps of it; smaller than the crop where the image is.
-        sigma: of the blur; None for none.
-        flip: whether the crop, with its padding, is turned left to right.
-    """
-
-    colours: NDArray[np.float64]
-    size: tuple[int, int]
-    degrees: float
-    window: Window
-    sigma: float | None
-    flip: bool
 
 
 @dataclass(frozen=True)
@@ -108,17 +73,17 @@ class Augmentation:
     scale: tuple[float, float] | None
     flip: float
     fill: tuple[int, int, int]
-    jitter: Jitter = Jitter()
+    jitter: ColorJitter = field(default_factory=ColorJitter)
     cat_max_ratio: float | None = None
     rotate: float = 0.0
-    blur: Blur = Blur()
+    blur: Blur = field(default_factory=Blur)
 
-    def __call__(self, sample: Decoded, rng: np.random.Generator) -> Decoded:
+    def __call__(self, sample: DecodedSample, rng: np.random.Generator) -> DecodedSample:
         """Augment one sample to an image [3, *crop] and a label [*crop], both uint8 and new."""
         image = sample.image.new_empty(*self.crop, 3).permute(2, 0, 1)
         label = sample.label.new_empty(self.crop)
         self.write(sample, self.drawn(sample.label, rng), image, label)
-        return Decoded(image, label)
+        return DecodedSample(image, label)
 
     def drawn(self, label: Tensor, rng: np.random.Generator) -> Placement:
         """Draw what is to be done to the sample with this label [H, W].
@@ -151,7 +116,7 @@ class Augmentation:
             assert label is not None, "cat_max_ratio depends on the label"
             window = self._chosen(label, size, degrees, window, self.cat_max_ratio, rng)
         return Placement(
-            colours=numbers[4:8],
+            color_draws=numbers[4:8],
             size=size,
             degrees=degrees,
             window=window,
@@ -189,27 +154,27 @@ class Augmentation:
             window = self._window(size, *rng.random(2))
         return window
 
-    def write(self, sample: Decoded, placement: Placement, image: Tensor, label: Tensor) -> None:
+    def write(self, sample: DecodedSample, placement: Placement, image: Tensor, label: Tensor) -> None:
         """Write the augmented sample into an image [3, *crop] and a label [*crop] on its device; it stays as it is."""
         shown, _ = self.cropped(*self.begun(sample, placement))
         height, width = shown.label.shape
         if (height, width) != self.crop:  # nothing is dropped for being small
             for plane, grey in zip(image, self.fill, strict=True):
                 plane.fill_(grey)
-            label.fill_(IGNORE)
+            label.fill_(IGNORE_INDEX)
         # What is padded lies below and at the right, and at the left once it is flipped.
         within = Window(0, self.crop[1] - width if placement.flip else 0, height, width)
-        within.of(image).copy_(shown.image.flip(-1) if placement.flip else shown.image)
-        within.of(label).copy_(shown.label.flip(-1) if placement.flip else shown.label)
+        within.crop(image).copy_(shown.image.flip(-1) if placement.flip else shown.image)
+        within.crop(label).copy_(shown.label.flip(-1) if placement.flip else shown.label)
 
-    def begun(self, sample: Decoded, placement: Placement) -> tuple[Decoded, Placement]:
+    def begun(self, sample: DecodedSample, placement: Placement) -> tuple[DecodedSample, Placement]:
         """Do what not every sample needs: colours, rotation, blur. What is left is to resize, crop, pad and flip."""
-        sample = Decoded(self.jitter(sample.image, placement.colours), sample.label)
+        sample = DecodedSample(jitter_colors(sample.image, self.jitter, placement.color_draws), sample.label)
         return (
             self.cropped(sample, placement) if placement.degrees or placement.sigma is not None else (sample, placement)
         )
 
-    def cropped(self, sample: Decoded, placement: Placement) -> tuple[Decoded, Placement]:
+    def cropped(self, sample: DecodedSample, placement: Placement) -> tuple[DecodedSample, Placement]:
         """Do all but colours, padding and flip: the sample is its window then, and nothing is left to be resized."""
         size, degrees, window = placement.size, placement.degrees, placement.window
         image = _image(sample.image, size, degrees, window, self.fill)
@@ -217,7 +182,7 @@ class Augmentation:
             image = blurred_image(image, placement.sigma)
         shown = window.height, window.width
         left = replace(placement, size=shown, degrees=0.0, window=Window(0, 0, *shown), sigma=None)
-        return Decoded(image, _label(sample.label, size, degrees, window)), left
+        return DecodedSample(image, _label(sample.label, size, degrees, window)), left
 
 
 def _image(image: Tensor, size: tuple[int, int], degrees: float, window: Window, fill: tuple[int, int, int]) -> Tensor:
@@ -234,6 +199,6 @@ def _label(label: Tensor, size: tuple[int, int], degrees: float, window: Window)
 
 def _largest_share(label: Tensor) -> float:
     """The share of the counted pixels that the most frequent class has; 1 where no pixel counts."""
-    counts = torch.bincount(label.flatten(), minlength=IGNORE + 1)[:IGNORE]
+    counts = torch.bincount(label.flatten(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
     counted = int(counts.sum())
     return int(counts.max()) / counted if counted else 1.0

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fcnlab.data.augmentation import Augmentation, Placement
-from fcnlab.data.decoded import Decoded, DecodedSplit, DeviceSplit
+from fcnlab.data.augmentation import Augmentation
+from fcnlab.data.decoded import DecodedSplit, DeviceSplit
 from fcnlab.errors import DataError
 from fcnlab.kernels.augment import CropWriter, create_crop_writer
+from fcnlab.kernels.inputs import DecodedSample, Placement
 from fcnlab.kernels.switch import is_triton_available
 from fcnlab.seeding import derive_seed
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from fcnlab.kernels.triton_augment import BatchAugmenter
 
 
-def normalised(images: Tensor, mean: Sequence[float], std: Sequence[float], out: Tensor | None = None) -> Tensor:
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float], out: Tensor | None = None) -> Tensor:
     """Map uint8 images [B, 3, H, W] to float32: scaled to 0..1, less the mean, over the standard deviation.
 
     The layout stays. Where the channels of a pixel lie together, as in batches, each row of the images is one run of
@@ -53,12 +54,12 @@ def _row_levels(values: Sequence[float], width: int, device: torch.device) -> Te
     On other devices than the CPU the tensor is kept, so that it is not copied for every batch.
     """
     if device.type == "cpu":
-        return grey_levels(values).repeat(width)
+        return to_uint8_scale(values).repeat(width)
     key = (tuple(values), width, device)
     if key not in _ROW_LEVELS:
         with torch.inference_mode(False):  # what evaluation makes is used in training, too
             host = torch.empty(len(values) * width, pin_memory=device.type == "cuda")
-            row = host.copy_(grey_levels(values).repeat(width)).to(device, non_blocking=True)
+            row = host.copy_(to_uint8_scale(values).repeat(width)).to(device, non_blocking=True)
         if type(row) is not Tensor:  # a fake tensor belongs to its mode
             return row
         if len(_ROW_LEVELS) >= MOST_ROWS:
@@ -67,12 +68,12 @@ def _row_levels(values: Sequence[float], width: int, device: torch.device) -> Te
     return _ROW_LEVELS[key]
 
 
-def grey_levels(values: Sequence[float]) -> Tensor:
+def to_uint8_scale(values: Sequence[float]) -> Tensor:
     """A mean or deviation of 0..1 by channel as float32 [3], in grey levels: the bits that every batch is made with."""
     return torch.tensor(values, dtype=torch.float32) * 255
 
 
-class Reused:
+class BufferRing:
     """Tensors on the CPU whose memory is used again once nothing holds them.
 
     Fresh pages from the system cost more than all the arithmetic on a batch. Each tensor is made of a view of its own
@@ -100,16 +101,16 @@ class Reused:
         return torch.from_numpy(view)
 
 
-def draws(seed: int, epoch: int, index: int) -> np.random.Generator:
+def augmentation_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
     """What the augmentation of sample `index` draws from in an epoch of a trial with this seed."""
     return np.random.default_rng(derive_seed(seed, "augmentation", epoch, index))
 
 
-Drawn = tuple[Decoded, Placement]
+Drawn = tuple[DecodedSample, Placement]
 """A sample, and what was drawn for it."""
 
 
-class Plain:
+class TorchBatchWriter:
     """Writes batches in torch's operators, on any device: uint8 into one buffer, then normalised as a whole."""
 
     def __init__(
@@ -119,7 +120,7 @@ class Plain:
         self._augmentation, self._mean, self._std, self._device = augmentation, mean, std, device
         self._shape = (batch, *augmentation.crop)
         self._pixels = torch.empty(*self._shape, 3, dtype=torch.uint8, device=device)
-        self._memory = Reused((*self._shape, 3)) if device.type == "cpu" else None
+        self._memory = BufferRing((*self._shape, 3)) if device.type == "cpu" else None
 
     def __call__(self, samples: Iterable[Drawn]) -> tuple[Tensor, Tensor]:
         """A batch of new tensors: images as `normalised` has them, and labels."""
@@ -128,17 +129,17 @@ class Plain:
         for (sample, placement), image, label in zip(samples, images, labels, strict=True):
             self._augmentation.write(sample, placement, image, label)
         out = self._memory.tensor() if self._memory is not None else None
-        return normalised(images, self._mean, self._std, out), labels
+        return normalize(images, self._mean, self._std, out), labels
 
 
-class Compiled:
+class CompiledBatchWriter:
     """Writes batches on the CPU, each sample in one pass; the bits are those of `Plain`."""
 
     def __init__(self, batch: int, augmentation: Augmentation, place: CropWriter) -> None:
         """`place` is for this augmentation, and for the mean and deviation of the batches."""
         self._augmentation, self._place = augmentation, place
         shape = (batch, *augmentation.crop)
-        self._images, self._labels = Reused((*shape, 3)), Reused(shape, torch.uint8)
+        self._images, self._labels = BufferRing((*shape, 3)), BufferRing(shape, torch.uint8)
 
     def __call__(self, samples: Iterable[Drawn]) -> tuple[Tensor, Tensor]:
         """A batch of new tensors: images as `normalised` has them, and labels."""
@@ -152,12 +153,16 @@ class Compiled:
 
 def _writer(
     batch: int, augmentation: Augmentation, mean: Sequence[float], std: Sequence[float], device: torch.device
-) -> Plain | Compiled:
+) -> TorchBatchWriter | CompiledBatchWriter:
     place = None
     if device.type == "cpu":
-        levels = grey_levels(mean).tolist(), grey_levels(std).tolist()
+        levels = to_uint8_scale(mean).tolist(), to_uint8_scale(std).tolist()
         place = create_crop_writer(augmentation.crop, augmentation.fill, *levels)
-    return Plain(batch, augmentation, mean, std, device) if place is None else Compiled(batch, augmentation, place)
+    return (
+        TorchBatchWriter(batch, augmentation, mean, std, device)
+        if place is None
+        else CompiledBatchWriter(batch, augmentation, place)
+    )
 
 
 class TrainingBatches:
@@ -171,13 +176,13 @@ class TrainingBatches:
         self,
         split: DecodedSplit,
         *,
-        batch: int,
+        batch_size: int,
         augmentation: Augmentation,
         mean: Sequence[float],
         std: Sequence[float],
         seed: int,
         device: torch.device,
-        places: slice = slice(None),
+        batch_slice: slice = slice(None),
         sharing: int = 1,
     ) -> None:
         """`places` are those of each batch that are yielded; who takes other ones has the rest of the same batches.
@@ -187,21 +192,26 @@ class TrainingBatches:
         Raises:
             DataError: the split has fewer samples than one batch.
         """
-        if len(split) < batch:
-            raise DataError(f"a batch of {batch} is more than the training split has ({len(split)} images)")
-        self.steps = len(split) // batch
-        self._batch, self._places, self._augmentation, self._seed = batch, places, augmentation, seed
+        if len(split) < batch_size:
+            raise DataError(f"a batch of {batch_size} is more than the training split has ({len(split)} images)")
+        self.steps = len(split) // batch_size
+        self._batch_size, self._batch_slice, self._augmentation, self._seed = (
+            batch_size,
+            batch_slice,
+            augmentation,
+            seed,
+        )
         self._samples = split.to(device, sharing=sharing)
         self._kernel = None
         if isinstance(self._samples, DeviceSplit) and is_triton_available(device):
-            self._kernel = _batch_kernel(augmentation, mean, std)
-        self._write = _writer(len(range(batch)[places]), augmentation, mean, std, device)
+            self._kernel = create_batch_augmenter(augmentation, mean, std)
+        self._write = _writer(len(range(batch_size)[batch_slice]), augmentation, mean, std, device)
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield normalised images [B, 3, h, w], float32 in channels-last layout, and labels [B, h, w], uint8."""
         order = np.random.default_rng(derive_seed(self._seed, "order", epoch)).permutation(len(self._samples))
         for step in range(self.steps):
-            chosen = order[step * self._batch : (step + 1) * self._batch][self._places].tolist()
+            chosen = order[step * self._batch_size : (step + 1) * self._batch_size][self._batch_slice].tolist()
             if isinstance(self._samples, DeviceSplit):
                 yield self._on_device(self._samples, epoch, chosen)
             else:
@@ -209,14 +219,14 @@ class TrainingBatches:
 
     def _drawn(self, epoch: int, index: int) -> Drawn:
         sample = self._samples[index]
-        return sample, self._augmentation.drawn(sample.label, draws(self._seed, epoch, index))
+        return sample, self._augmentation.drawn(sample.label, augmentation_rng(self._seed, epoch, index))
 
     def _on_device(self, split: DeviceSplit, epoch: int, chosen: list[int]) -> tuple[Tensor, Tensor]:
         raw = split.gather(chosen)
         placements = [
             self._augmentation.sample_placement(
                 (height, width),
-                draws(self._seed, epoch, index),
+                augmentation_rng(self._seed, epoch, index),
                 # Reading the label's values on the CPU makes no device wait.
                 split.source[index].label if self._augmentation.cat_max_ratio is not None else None,
             )
@@ -227,10 +237,25 @@ class TrainingBatches:
         return self._write(zip(raw.samples(), placements, strict=True))
 
 
-def _batch_kernel(augmentation: Augmentation, mean: Sequence[float], std: Sequence[float]) -> BatchAugmenter | None:
-    """Return what augments whole batches by Triton kernels; None where they lack a step of the augmentation."""
-    from fcnlab.kernels import triton_augment  # imports triton, which need not be installed
+def create_batch_augmenter(
+    augmentation: Augmentation, mean: Sequence[float], std: Sequence[float]
+) -> BatchAugmenter | None:
+    """Return the Triton kernels of an augmentation; None if it rotates or blurs, for which there are no kernels.
 
-    if not triton_augment.supports_augmentation(augmentation):
+    Args:
+        augmentation: the steps of the augmentation.
+        mean: mean of each channel, 0..1.
+        std: standard deviation of each channel, 0..1.
+    """
+    from fcnlab.kernels.triton_augment import BatchAugmenter  # imports triton, which need not be installed
+
+    if augmentation.rotate or augmentation.blur.probability:
         return None
-    return triton_augment.BatchAugmenter(augmentation, grey_levels(mean).tolist(), grey_levels(std).tolist())
+    return BatchAugmenter(
+        augmentation.crop,
+        augmentation.fill,
+        to_uint8_scale(mean).tolist(),
+        to_uint8_scale(std).tolist(),
+        jitter=augmentation.jitter,
+        resize=augmentation.scale is not None,
+    )

@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fcnlab.data.cache.build import Progress, mapped
-from fcnlab.data.cache.format import SEAL, Mapped
+from fcnlab.data.cache.build import Progress, try_open_or_build_cache
+from fcnlab.data.cache.format import SEAL, MappedCache
 from fcnlab.data.datasets.base import Dataset, Split
+from fcnlab.kernels.inputs import DecodedSample, RawBatch, view_sample
 
 BUDGET = 4 * 2**30
 """Bytes of decoded samples that one split may keep; beyond it samples are decoded anew, with the same figures."""
@@ -35,23 +36,7 @@ PIECE = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """An image [3, H, W] and its label [H, W], both uint8 tensors.
-
-    As samples are decoded, the three channels of a pixel lie together.
-    """
-
-    image: Tensor
-    label: Tensor
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of both."""
-        return self.image.nbytes + self.label.nbytes
-
-
-@dataclass(frozen=True)
-class Layout:
+class SampleLayout:
     """Location of every sample of a split in one flat uint8 tensor.
 
     Attributes:
@@ -64,37 +49,13 @@ class Layout:
     nbytes: int
 
 
-def sample_at(pixels: Tensor, offset: int, height: int, width: int) -> Decoded:
-    """Return views of one sample in a flat uint8 tensor that is laid out as in `Layout`."""
-    size = height * width
-    image = pixels[offset : offset + 3 * size].view(height, width, 3).permute(2, 0, 1)
-    return Decoded(image, pixels[offset + 3 * size : offset + 4 * size].view(height, width))
-
-
-@dataclass(frozen=True)
-class RawBatch:
-    """The samples of one batch on a device, before augmentation.
-
-    Attributes:
-        pixels: flat uint8 tensor that contains the samples, and possibly others.
-        table: as in `Layout`, one row per sample of the batch.
-    """
-
-    pixels: Tensor
-    table: NDArray[np.int64]
-
-    def samples(self) -> list[Decoded]:
-        """Return views of the samples."""
-        return [sample_at(self.pixels, *row) for row in self.table.tolist()]
-
-
 def open_decoded(dataset: Dataset, split: str, progress: Progress | None = None) -> DecodedSplit:
     """A split as tensors: mapped from its cache, which is made if it is not there, or decoded on first use.
 
     Raises:
         DataError: the split is missing, or one of its files is missing or faulty.
     """
-    found = mapped(dataset, split, progress)
+    found = try_open_or_build_cache(dataset, split, progress)
     return MappedSplit(found) if found is not None else DecodedSplit(dataset.split(split))
 
 
@@ -105,7 +66,7 @@ class DecodedSplit:
 
     def __init__(self, split: Split, budget: int = BUDGET) -> None:
         self._split = split
-        self._kept: dict[int, Decoded] = {}
+        self._kept: dict[int, DecodedSample] = {}
         self._budget = self._left = budget
 
     def __len__(self) -> int:
@@ -116,7 +77,7 @@ class DecodedSplit:
         """The ids of the samples, in order."""
         return self._split.ids
 
-    def __getitem__(self, index: int) -> Decoded:
+    def __getitem__(self, index: int) -> DecodedSample:
         if index in self._kept:
             return self._kept[index]
         sample = self._make(index)
@@ -125,16 +86,16 @@ class DecodedSplit:
             self._kept[index] = sample
         return sample
 
-    def _make(self, index: int) -> Decoded:
+    def _make(self, index: int) -> DecodedSample:
         sample = self._split[index]
-        return Decoded(torch.tensor(sample.image).permute(2, 0, 1), torch.tensor(sample.label))
+        return DecodedSample(torch.tensor(sample.image).permute(2, 0, 1), torch.tensor(sample.label))
 
     @property
     def content_key(self) -> str | None:
         """A digest that identifies the samples' content across objects; None where there is none."""
         return None
 
-    def layout(self, limit: int) -> Layout | None:
+    def layout(self, limit: int) -> SampleLayout | None:
         """Return where each sample lies in one flat tensor; None if that needs more than `limit` bytes.
 
         Sizes are known only after decoding, so all samples are decoded, and they must also fit into the budget here.
@@ -147,7 +108,7 @@ class DecodedSplit:
             sample = self[index]
             rows.append((offset, *sample.label.shape))
             offset += sample.nbytes
-        return Layout(np.array(rows, dtype=np.int64).reshape(-1, 3), offset) if offset <= limit else None
+        return SampleLayout(np.array(rows, dtype=np.int64).reshape(-1, 3), offset) if offset <= limit else None
 
     def pieces(self) -> Iterator[Tensor]:
         """Yield 1-D uint8 tensors that make up the flat tensor of `layout`, in order."""
@@ -175,9 +136,9 @@ class DecodedSplit:
             free = _free_memory(device)
         return DeviceSplit(self, device, int(DEVICE_SHARE * (free + _resident_bytes(device)) / sharing))
 
-    def ahead(self, indices: Iterable[int], count: int = 8) -> Iterator[Decoded]:
+    def ahead(self, indices: Iterable[int], count: int = 8) -> Iterator[DecodedSample]:
         """The samples in this order, each made up to `count` samples before it is asked for, by a thread beside."""
-        waiting: deque[Future[Decoded]] = deque()
+        waiting: deque[Future[DecodedSample]] = deque()
         pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
         try:
             for index in indices:
@@ -196,7 +157,7 @@ class MappedSplit(DecodedSplit):
     The map is private to the process: what is written into a sample reaches neither the file nor other processes.
     """
 
-    def __init__(self, cache: Mapped) -> None:
+    def __init__(self, cache: MappedCache) -> None:
         self._ids = cache.index.ids
         self._table = cache.index.places[:, :3]
         self._places: list[list[int]] = self._table.tolist()
@@ -213,17 +174,17 @@ class MappedSplit(DecodedSplit):
         """The seal of the cache: a digest of its index, which contains the checksums of all samples."""
         return self._key
 
-    def layout(self, limit: int) -> Layout | None:
+    def layout(self, limit: int) -> SampleLayout | None:
         """Return where each sample lies in the map; None if it is longer than `limit` bytes."""
         nbytes = len(self._pixels) - SEAL
-        return Layout(self._table, nbytes) if nbytes <= limit else None
+        return SampleLayout(self._table, nbytes) if nbytes <= limit else None
 
     def pieces(self) -> Iterator[Tensor]:
         """Yield the map, without its seal."""
         yield self._pixels[:-SEAL]
 
-    def __getitem__(self, index: int) -> Decoded:
-        return sample_at(self._pixels, *self._places[index])
+    def __getitem__(self, index: int) -> DecodedSample:
+        return view_sample(self._pixels, *self._places[index])
 
 
 @dataclass(eq=False)
@@ -231,7 +192,7 @@ class _Resident:
     """A split as one flat uint8 tensor on a device, and the objects that use it."""
 
     pixels: Tensor
-    layout: Layout
+    layout: SampleLayout
     users: WeakSet[DeviceSplit] = field(default_factory=WeakSet)
 
 
@@ -239,7 +200,7 @@ _RESIDENT: dict[tuple[str, torch.device], _Resident] = {}
 """Splits that this process keeps on devices, by content and device; the least recently used one first."""
 
 
-def release_resident() -> None:
+def release_resident_splits() -> None:
     """Forget all splits that are kept on devices. The memory of those in use is freed when their users are gone."""
     _RESIDENT.clear()
 
@@ -372,10 +333,10 @@ class DeviceSplit(DecodedSplit):
         """Whether all samples stay on the device."""
         return self._resident is not None
 
-    def __getitem__(self, index: int) -> Decoded:
+    def __getitem__(self, index: int) -> DecodedSample:
         if self._resident is None:
             return self.gather([index]).samples()[0]
-        return sample_at(self._resident.pixels, *self._resident.layout.table[index].tolist())
+        return view_sample(self._resident.pixels, *self._resident.layout.table[index].tolist())
 
     def gather(self, indices: Sequence[int]) -> RawBatch:
         """Return these samples on the device; those that are not there are copied at once, without waiting."""
@@ -386,7 +347,7 @@ class DeviceSplit(DecodedSplit):
         rows, offset = [], 0
         for sample in samples:
             row = (offset, *sample.label.shape)
-            staged = sample_at(buffer, *row)
+            staged = view_sample(buffer, *row)
             staged.image.copy_(sample.image)
             staged.label.copy_(sample.label)
             rows.append(row)

@@ -13,7 +13,7 @@ Advance = Callable[[], object]
 """Called once for each sample that is done."""
 
 
-def on_all_cores(work: Callable[[int], Result], count: int, advance: Advance | None = None) -> Iterator[Result]:
+def map_on_all_cores(work: Callable[[int], Result], count: int, advance: Advance | None = None) -> Iterator[Result]:
     """Yield work(0), work(1), ... work(count - 1), in order, made by one thread a core.
 
     What `work` raises is raised here, and what has not begun by then is left undone.

@@ -6,7 +6,6 @@ Little more is computed than the window holds. Nothing here changes its input, w
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,31 +13,8 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from fcnlab.data.datasets.base import IGNORE
-
-
-@dataclass(frozen=True)
-class Window:
-    """Some rows and columns, in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-    @property
-    def bottom(self) -> int:
-        """The row after the last."""
-        return self.top + self.height
-
-    @property
-    def right(self) -> int:
-        """The column after the last."""
-        return self.left + self.width
-
-    def of(self, pixels: Tensor) -> Tensor:
-        """A view of this window of [..., H, W]."""
-        return pixels[..., self.top : self.bottom, self.left : self.right]
+from fcnlab.constants import IGNORE_INDEX
+from fcnlab.kernels.inputs import Window
 
 
 def resized_image(image: Tensor, size: tuple[int, int], window: Window) -> Tensor:
@@ -49,7 +25,7 @@ def resized_image(image: Tensor, size: tuple[int, int], window: Window) -> Tenso
     """
     height, width = image.shape[1:]
     if size == (height, width):
-        return window.of(image)
+        return window.crop(image)
     # Rows below the window's reach are not even read; a pixel of the result reaches one pixel of the coarser grid.
     reach = max(1.0, height / size[0])
     rows = min(height, math.ceil(window.bottom * height / size[0] + reach) + 1)
@@ -60,13 +36,13 @@ def resized_image(image: Tensor, size: tuple[int, int], window: Window) -> Tenso
     bottom = window.bottom + (window.bottom == rows and size[0] != height)
     right = window.right + (window.right == width and size[1] != width)
     done = torch.ops.aten._upsample_bilinear2d_aa(exact, [bottom, right], False, size[0] / height, size[1] / width)
-    return window.of(done[0] if done.dtype == torch.uint8 else done[0].round_().to(torch.uint8))
+    return window.crop(done[0] if done.dtype == torch.uint8 else done[0].round_().to(torch.uint8))
 
 
 def resized_label(label: Tensor, size: tuple[int, int], window: Window) -> Tensor:
     """A window of a uint8 label [H, W] that is resized to `size`, each pixel to the nearest as NEAREST_EXACT has it."""
     if size == tuple(label.shape):
-        return window.of(label)
+        return window.crop(label)
     rows = _nearest(label.shape[0], size[0], window.top, window.bottom)
     columns = _nearest(label.shape[1], size[1], window.left, window.right)
     if label.device.type == "cpu":  # numpy gathers bytes several times faster than torch
@@ -97,11 +73,11 @@ def rotated_image(image: Tensor, degrees: float, window: Window, fill: tuple[int
 
 
 def rotated_label(label: Tensor, degrees: float, window: Window) -> Tensor:
-    """A window of a uint8 label [H, W] that is rotated likewise, each pixel to the nearest; IGNORE outside."""
+    """A window of a uint8 label [H, W] that is rotated likewise, each pixel to the nearest; IGNORE_INDEX outside."""
     grid = _grid(label, degrees, window)
     # Labels are sampled one higher, so that 0 is what lies outside.
     above = grid_sample(label.float()[None, None] + 1, grid, mode="nearest", padding_mode="zeros", align_corners=False)
-    return torch.where(above == 0, float(IGNORE), above - 1)[0, 0].to(torch.uint8)
+    return torch.where(above == 0, float(IGNORE_INDEX), above - 1)[0, 0].to(torch.uint8)
 
 
 def _grid(pixels: Tensor, degrees: float, window: Window) -> Tensor:

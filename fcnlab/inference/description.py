@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fcnlab.config.variant import Variant
-from fcnlab.data.datasets.palette import palette
+from fcnlab.data.datasets.palette import voc_palette
 from fcnlab.errors import ModelError
 from fcnlab.models import FCN
 from fcnlab.trial.finished import Finished
@@ -51,7 +51,7 @@ class Description(BaseModel):
             choice=choice,
             epoch=finished.reported(choice).epoch,
             classes=classes,
-            palette=tuple((r, g, b) for r, g, b in palette()[: len(classes)].tolist()),
+            palette=tuple((r, g, b) for r, g, b in voc_palette()[: len(classes)].tolist()),
             mean=network.backbone.mean,
             std=network.backbone.std,
             score_scale=trial.recipe.score_scale,

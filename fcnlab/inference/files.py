@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from fcnlab.data.datasets.folder import IMAGES
+from fcnlab.data.datasets.folder import IMAGE_EXTENSIONS
 from fcnlab.errors import DataError
 
 
@@ -32,7 +32,7 @@ def find_images(named: Iterable[Path], apart: Path) -> list[Source]:
     for path in named:
         inside = _inside(path, apart) if path.is_dir() else [Source(path, PurePath(path.name))]
         if not inside:
-            raise DataError(f"{path}: holds no images ({', '.join(IMAGES)})")
+            raise DataError(f"{path}: holds no images ({', '.join(IMAGE_EXTENSIONS)})")
         for source in inside:
             found.setdefault(source.file.resolve(), source)
     return list(found.values())
@@ -43,7 +43,7 @@ def _inside(folder: Path, apart: Path) -> list[Source]:
     return [
         source
         for source in files
-        if source.file.suffix.lower() in IMAGES
+        if source.file.suffix.lower() in IMAGE_EXTENSIONS
         and not any(part.startswith(".") for part in source.below.parts)
         and apart.resolve() not in source.file.resolve().parents
     ]

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fcnlab.data.batches import normalised
+from fcnlab.data.batches import normalize
 from fcnlab.data.datasets.base import Pixels
-from fcnlab.data.inspection.diagnosis import DEEP
+from fcnlab.data.inspection.diagnosis import HIGH_BIT_DEPTH_MODES
 from fcnlab.errors import DataError
 from fcnlab.inference.description import Description
 from fcnlab.models import FCN
@@ -80,7 +80,7 @@ class TrainedModel:
         asked = protocol.multiply_scales(self.description.score_scale)
         precision = hardware.resolve_precision(self.description.precision, self.device)
         with hardware.create_autocast(self.device, precision)():
-            scores = compute_scores(asked, self.network, normalised(images, self.mean, self.std))
+            scores = compute_scores(asked, self.network, normalize(images, self.mean, self.std))
         return scores, asked.is_augmented
 
 
@@ -90,7 +90,7 @@ def rgb(image: Image.Image) -> Image.Image:
     Raises:
         DataError: it has more than 8 bits a channel.
     """
-    if image.mode in DEEP:
+    if image.mode in HIGH_BIT_DEPTH_MODES:
         raise DataError(
             f"mode {image.mode}: more than 8 bits a channel, and what is above 255 would be cut off; scale it to 8 bits"
         )

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from fcnlab.data.datasets.base import Pixels
-from fcnlab.data.datasets.palette import palette, palette_image
+from fcnlab.data.datasets.palette import to_palette_image, voc_palette
 from fcnlab.errors import RunError
 from fcnlab.inference.model import TrainedModel, rgb
 from fcnlab.report.gallery.preview import legend, overlay
@@ -50,7 +50,7 @@ def refuse_taken(files: Iterable[Path]) -> None:
 
 def overlay_with_legend(image: Image.Image, labels: Pixels, classes: Sequence[str]) -> Image.Image:
     """The grey of an RGB image with the colours of its labels over it, and below it the classes that occur."""
-    picture = overlay(image, Image.fromarray(palette()[labels]))
+    picture = overlay(image, Image.fromarray(voc_palette()[labels]))
     below = legend([int(label) for label in np.unique(labels)], classes, max(picture.width, LEGEND))
     page = Image.new("RGB", (below.width, picture.height + below.height), "white")
     page.paste(picture, (0, 0))
@@ -74,7 +74,7 @@ def write(there: Mapping[str, Path], image: Image.Image, model: TrainedModel, pr
         _write(there["probabilities"], lambda to: np.savez_compressed(to, probabilities=small, classes=classes))
     else:
         labels = model.predict(image, protocol)
-    _write(there["mask"], lambda to: palette_image(labels).save(to, format="PNG", optimize=True))
+    _write(there["mask"], lambda to: to_palette_image(labels).save(to, format="PNG", optimize=True))
     if "overlay" in there:
         picture = overlay_with_legend(rgb(image), labels, model.classes)
         _write(there["overlay"], lambda to: picture.save(to, format="PNG", optimize=True))

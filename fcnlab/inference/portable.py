@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcnlab.data.batches import grey_levels
+from fcnlab.data.batches import to_uint8_scale
 from fcnlab.inference.description import Description
 from fcnlab.models import FCN
 
@@ -28,7 +28,7 @@ class Portable(nn.Module):
         self.network = network
         self.scale = description.score_scale
         for name, values in (("mean", description.mean), ("std", description.std)):
-            self.register_buffer(name, grey_levels(values)[:, None, None])
+            self.register_buffer(name, to_uint8_scale(values)[:, None, None])
 
     def forward(self, images: Tensor) -> Tensor:
         """The probabilities; `fcnlab.training.inference.compute_scores` is the model of it."""

@@ -9,11 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fcnlab.data.augmentation import Placement
-from fcnlab.data.datasets.base import IGNORE
-from fcnlab.data.decoded import Decoded
-from fcnlab.data.windows import Window
+from fcnlab.constants import IGNORE_INDEX
 from fcnlab.kernels.build import load_library
+from fcnlab.kernels.inputs import DecodedSample, Placement, Window
 
 
 class _Sample(ctypes.Structure):
@@ -54,9 +52,9 @@ class CropWriter:
         """As `placer`."""
         three = ctypes.c_float * 3
         self._compiled = compiled
-        self._crop = _Crop(*crop, (ctypes.c_uint8 * 3)(*fill), IGNORE, three(*mean), three(*std))
+        self._crop = _Crop(*crop, (ctypes.c_uint8 * 3)(*fill), IGNORE_INDEX, three(*mean), three(*std))
 
-    def __call__(self, sample: Decoded, placement: Placement, image: Tensor, label: Tensor) -> bool:
+    def __call__(self, sample: DecodedSample, placement: Placement, image: Tensor, label: Tensor) -> bool:
         """Resize, crop, pad and flip a sample as it is placed; False where that cannot be done here, and nothing is.
 
         Args:
@@ -116,4 +114,4 @@ def _exact(compiled: ctypes.CDLL, mean: Sequence[float], std: Sequence[float]) -
     found = torch.empty(1, 256, 3)
     write = CropWriter(compiled, (1, 256), (0, 0, 0), mean, std)
     expected = (levels.permute(1, 2, 0).float() - torch.tensor(mean)) / torch.tensor(std)
-    return write(Decoded(levels, label), as_it_is, found, label.clone()) and torch.equal(found, expected)
+    return write(DecodedSample(levels, label), as_it_is, found, label.clone()) and torch.equal(found, expected)

@@ -13,8 +13,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from fcnlab.data.datasets.fingerprint import cache_folder
 from fcnlab.processor import get_processor_flags
+from fcnlab.settings import cache_folder
 
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 """No -ffast-math: what is no number must stay so, or a divergence would not show."""

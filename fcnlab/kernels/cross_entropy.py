@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fcnlab.data.datasets.base import IGNORE
+from fcnlab.constants import IGNORE_INDEX
 from fcnlab.kernels.build import load_library
 from fcnlab.kernels.switch import is_triton_available
 
@@ -69,7 +69,7 @@ def cross_entropy_(scores: Tensor, labels: Tensor, scales: Tensor, loss: PixelLo
         return cross_entropy_fallback_(scores, labels, scales, loss)
     n, classes, pixels = scores.shape
     assert scores.stride(2) == 1 and labels.is_contiguous() and scales.is_contiguous()
-    greatest = int(torch.where(labels == IGNORE, 0, labels).max())
+    greatest = int(torch.where(labels == IGNORE_INDEX, 0, labels).max())
     if greatest >= classes:  # the kernel would read beyond the scores
         raise IndexError(f"label {greatest} is none of {classes} classes")
     function = getattr(compiled, f"cross_entropy_{_SUFFIX[scores.dtype]}")
@@ -100,7 +100,7 @@ class _Loss(ctypes.Structure):
 def cross_entropy_fallback_(scores: Tensor, labels: Tensor, scales: Tensor, loss: PixelLoss) -> Tensor:
     """Do the same as `cross_entropy_` with torch's operators, on any device."""
     logarithms = scores.float().log_softmax(1)
-    counts = labels != IGNORE
+    counts = labels != IGNORE_INDEX
     index = torch.where(counts, labels, 0).long()
     own = (loss.own[index] * counts).unsqueeze(1)
     lost = -own * logarithms.gather(1, index.unsqueeze(1))

@@ -25,9 +25,8 @@ import triton.language as tl
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fcnlab.data.augmentation import Augmentation, Placement
-from fcnlab.data.datasets.base import IGNORE
-from fcnlab.data.decoded import RawBatch
+from fcnlab.constants import IGNORE_INDEX
+from fcnlab.kernels.inputs import ColorJitter, Placement, RawBatch
 
 BLOCK = 512
 """Values of the result that one program computes: four for each of its threads, which they store at once."""
@@ -373,14 +372,14 @@ def _place(  # type: ignore[no-untyped-def]
 
 
 def pack_placements(
-    table: NDArray[np.int64], placements: Sequence[Placement], augmentation: Augmentation
+    table: NDArray[np.int64], placements: Sequence[Placement], jitter: ColorJitter
 ) -> NDArray[np.int64]:
     """Return the table that the kernels read, int64 [B, COLUMNS].
 
     Args:
         table: offset, height and width of each sample, int64 [B, 3].
         placements: one for each sample, without rotation and blur.
-        augmentation: of which the jitter is used.
+        jitter: color jitter of the augmentation.
     """
     packed = np.zeros((len(placements), COLUMNS), dtype=np.int64)
     extents = table[:, 1:]
@@ -400,10 +399,9 @@ def pack_placements(
     packed[:, _STEPS:] = (1 / (sizes / extents)).view(np.int64)
     # An axis of equal extents is copied: the only weight there is the first.
     packed[:, _TAPS : _TAPS + 2] = np.where(extents == sizes, 1, np.ceil(2 * np.maximum(scales, 1)))
-    if augmentation.jitter.active:
-        brightness, contrast, saturation, hue = augmentation.jitter.factors(
-            np.array([placement.colours for placement in placements])
-        ).T
+    if jitter.active:
+        draws = np.array([placement.color_draws for placement in placements])
+        brightness, contrast, saturation, hue = jitter.factors(draws).T
         factors = np.stack([brightness, contrast, 1 - contrast, saturation, 1 - saturation, hue], axis=1)
         packed[:, _FACTORS:_STEPS] = factors.astype(np.float32).view(np.int32)
         packed[:, _IMAGE] = np.cumsum(3 * area) - 3 * area
@@ -416,19 +414,30 @@ def _on(device: torch.device) -> AbstractContextManager[Any]:
 
 
 class BatchAugmenter:
-    """Augments batches of one size on one device, without waiting for the device."""
+    """Augments batches of one size on one device, without waiting for the device and without rotation and blur."""
 
-    def __init__(self, augmentation: Augmentation, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Set what is the same for all batches.
+    def __init__(
+        self,
+        crop: tuple[int, int],
+        fill: tuple[int, int, int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        jitter: ColorJitter,
+        resize: bool,
+    ) -> None:
+        """Set the parameters that all batches share.
 
         Args:
-            augmentation: without rotation and blur.
-            mean: in grey levels, by channel.
-            std: likewise.
+            crop: height and width of the results.
+            fill: red, green and blue of padded pixels.
+            mean: mean of each channel, in the range of uint8 pixels.
+            std: standard deviation of each channel, in the range of uint8 pixels.
+            jitter: color jitter.
+            resize: whether samples may be resized.
         """
-        assert supports_augmentation(augmentation), "rotation and blur are not computed here"
-        self._augmentation = augmentation
-        self._numbers = tuple(float(value) for value in (*mean, *std, *augmentation.fill))
+        self._crop, self._jitter, self._resize = crop, jitter, resize
+        self._numbers = tuple(float(value) for value in (*mean, *std, *fill))
 
     @staticmethod
     def fits(raw: RawBatch) -> bool:
@@ -438,8 +447,8 @@ class BatchAugmenter:
     def __call__(self, raw: RawBatch, placements: Sequence[Placement]) -> tuple[Tensor, Tensor]:
         """Return new images, float32 [B, 3, H, W] in channels-last layout, and labels, uint8 [B, H, W]."""
         device, batch = raw.pixels.device, len(placements)
-        height, width = self._augmentation.crop
-        packed = pack_placements(raw.table, placements, self._augmentation)
+        height, width = self._crop
+        packed = pack_placements(raw.table, placements, self._jitter)
         # Pinned memory is used again only after the copy; and small: the host does not wait.
         host = torch.empty(packed.shape, dtype=torch.int64, pin_memory=device.type == "cuda")
         host.numpy()[:] = packed
@@ -447,7 +456,7 @@ class BatchAugmenter:
         images = torch.empty(batch, height, width, 3, device=device)
         labels = torch.empty(batch, height, width, dtype=torch.uint8, device=device)
         with _on(device):
-            pixels = self._recoloured(raw, table) if self._augmentation.jitter.active else raw.pixels
+            pixels = self._recoloured(raw, table) if self._jitter.active else raw.pixels
             kept, axes = self._weights(table, packed)
             tiles = -(-3 * height * width // BLOCK) - (-height * width // BLOCK)
             _place[(tiles, batch)](
@@ -461,9 +470,9 @@ class BatchAugmenter:
                 *self._numbers,
                 crop_height=height,
                 crop_width=width,
-                resize=self._augmentation.scale is not None,
+                resize=self._resize,
                 longest=max(height, width),
-                ignored=IGNORE,
+                ignored=IGNORE_INDEX,
                 columns=COLUMNS,
                 block=BLOCK,
                 **_OPTIONS,
@@ -481,7 +490,7 @@ class BatchAugmenter:
             The number of weights of each position, and the tensors that `_weigh` writes: first source positions,
             weights and precisions. They have one element each if nothing is resized.
         """
-        resize, longest = self._augmentation.scale is not None, max(self._augmentation.crop)
+        resize, longest = self._resize, max(self._crop)
         taps = packed[:, _TAPS : _TAPS + 2]
         kept = int(taps.max())
         shapes = [(len(packed), 2, longest), (len(packed), 2, kept, longest), (len(packed), 2)]
@@ -505,7 +514,7 @@ class BatchAugmenter:
 
     def _recoloured(self, raw: RawBatch, table: Tensor) -> Tensor:
         """Return the images [H, W, 3] in their new colours, one after the other, as a flat uint8 tensor."""
-        jitter, device, areas = self._augmentation.jitter, raw.pixels.device, raw.table[:, 1] * raw.table[:, 2]
+        jitter, device, areas = self._jitter, raw.pixels.device, raw.table[:, 1] * raw.table[:, 2]
         target = torch.empty(3 * int(areas.sum()), dtype=torch.uint8, device=device)
         sums = torch.zeros(len(areas), dtype=torch.int64, device=device)
         grid = (-(-int(areas.max()) // BLOCK), len(areas))
@@ -526,8 +535,3 @@ class BatchAugmenter:
             **_OPTIONS,
         )
         return target
-
-
-def supports_augmentation(augmentation: Augmentation) -> bool:
-    """Return whether the kernels compute everything that an augmentation may do."""
-    return not augmentation.rotate and not augmentation.blur.probability

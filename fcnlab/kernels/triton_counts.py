@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fcnlab.data.datasets.base import IGNORE
+from fcnlab.constants import IGNORE_INDEX
 
 _ROWS = 16
 """Classes of one program; it compares each of its pixels with each of them."""
@@ -38,7 +38,7 @@ def count_pixels(predictions: Tensor, labels: Tensor, classes: int, *, masked: b
             counts,
             pixels,
             CLASSES=classes,
-            NONE=IGNORE,
+            NONE=IGNORE_INDEX,
             MASKED=masked,
             ROWS=_ROWS,
             BLOCK=_BLOCK,

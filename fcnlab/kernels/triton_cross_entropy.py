@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fcnlab.data.datasets.base import IGNORE
+from fcnlab.constants import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from fcnlab.kernels.cross_entropy import PixelLoss
@@ -44,7 +44,7 @@ def launch_cross_entropy(scores: Tensor, labels: Tensor, scales: Tensor, loss: P
     assert n * pixels < 2**31, "pixels are numbered in 32 bits"
     sizes = (n * pixels, scores.stride(0), scores.stride(1))
     given = (scores, labels, scales, loss.own, loss.even)
-    constants = {"CLASSES": classes, "PIXELS": pixels, "IGNORED": IGNORE, "SMOOTH": loss.smooth}
+    constants = {"CLASSES": classes, "PIXELS": pixels, "IGNORED": IGNORE_INDEX, "SMOOTH": loss.smooth}
     if classes <= _FEW:
         programs = triton.cdiv(n * pixels, _PIXELS)
         partial = torch.empty(programs, dtype=torch.float32, device=scores.device)

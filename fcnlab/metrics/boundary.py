@@ -23,12 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fcnlab.constants import IGNORE_INDEX
 from fcnlab.metrics.confusion import count_areas
 
 DIAGONAL_FRACTION = 0.02
 """d as a fraction of the diagonal; the authors' choice for COCO and Cityscapes."""
-
-IGNORE = 255
 
 
 def compute_boundary_width(height: int, width: int) -> int:
@@ -55,9 +54,9 @@ def find_boundaries(labels: Tensor, d: int) -> Tensor:
         bool [N, H, W]: true where a pixel has a class and is within `d` pixels of another class, of an ignored pixel
         or of the image border.
     """
-    padded = F.pad(labels, (d, d, d, d), value=IGNORE)
+    padded = F.pad(labels, (d, d, d, d), value=IGNORE_INDEX)
     least, most = (_reduce_windows(extreme, padded, 2 * d + 1) for extreme in (torch.minimum, torch.maximum))
-    return (least != most) & (labels != IGNORE)
+    return (least != most) & (labels != IGNORE_INDEX)
 
 
 def _reduce_windows(extreme: Callable[[Tensor, Tensor], Tensor], values: Tensor, size: int) -> Tensor:
@@ -90,7 +89,7 @@ def count_boundaries(predictions: Tensor, labels: Tensor, classes: int) -> Tenso
         pairs = zip(predictions.split(1), labels.split(1), strict=True)
         return torch.cat([count_boundaries(*pair, classes) for pair in pairs])
     d = compute_boundary_width(*labels.shape[1:])
-    predicted = predictions.masked_fill(labels == IGNORE, IGNORE)
+    predicted = predictions.masked_fill(labels == IGNORE_INDEX, IGNORE_INDEX)
     both = torch.cat((predicted, labels))
     prediction_boundary, label_boundary = both.masked_fill(~find_boundaries(both, d), classes).chunk(2)
     return count_areas(prediction_boundary, label_boundary, classes, masked=False)

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from fcnlab.config.grid.grid import Grid
-from fcnlab.data.cache.build import mapped
+from fcnlab.data.cache.build import try_open_or_build_cache
 from fcnlab.errors import DataError, RunError, TrackingError
 from fcnlab.lab import Lab
 from fcnlab.runner import retry_policy
@@ -152,7 +152,7 @@ def _decode(plan: Plan, lab: Lab, watcher: Watcher) -> None:
     for spec, split in sorted(needed):
         # A faulty file is what the trials that read it have to say; others of the grid may well run.
         with suppress(DataError):
-            mapped(lab.dataset(datasets[spec]), split, watcher.decoding)
+            try_open_or_build_cache(lab.dataset(datasets[spec]), split, watcher.decoding)
 
 
 class _Shift:

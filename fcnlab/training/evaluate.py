@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fcnlab.data.batches import normalised
-from fcnlab.data.decoded import Decoded, DecodedSplit
+from fcnlab.data.batches import normalize
+from fcnlab.data.decoded import DecodedSplit
+from fcnlab.kernels.inputs import DecodedSample
 from fcnlab.metrics.boundary import count_boundaries
 from fcnlab.metrics.confusion import Counts, count_areas
 from fcnlab.training.inference import compute_scores, predict_classes
@@ -32,7 +33,7 @@ CUDA_MAX_BATCH_PIXELS = 4 * 2**20
 CUDA_MAX_SCORE_BYTES = 1.5e9
 """Size of the scores of a batch on CUDA, in bytes of float32."""
 
-_Batch = list[tuple[int, Decoded]]
+_Batch = list[tuple[int, DecodedSample]]
 
 
 class SplitCounts(NamedTuple):
@@ -100,7 +101,7 @@ def evaluate_split(
         images = _stack([sample.image.movedim(0, -1) for _, sample in samples], device).movedim(-1, 1)
         labels = _stack([sample.label for _, sample in samples], device)
         with autocast():
-            scores = compute_scores(protocol, model, normalised(images, mean, std))
+            scores = compute_scores(protocol, model, normalize(images, mean, std))
         predicted = predict_classes(scores)
         areas.append(count_areas(predicted, labels, classes))
         if boundaries:

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcnlab.data.datasets.base import IGNORE
+from fcnlab.constants import IGNORE_INDEX
 from fcnlab.kernels.cross_entropy import PixelLoss, cross_entropy_
 from fcnlab.models import TransposedUpsampler
 from fcnlab.models.heads import CoarseHead, Head
@@ -165,7 +165,7 @@ def _labels_in_blocks(
         (start - first * s, end * s - start - length)
         for (first, end), length in zip((tall, wide), labels.shape[1:], strict=True)
     )
-    padded = F.pad(labels, (left, right, above, below), value=IGNORE)
+    padded = F.pad(labels, (left, right, above, below), value=IGNORE_INDEX)
     # [batch, block row, tile, row, block column, column] -> [tile, batch, block row, block column, row, column]
     blocks = padded.view(len(labels), tall[1] - tall[0], s // rows, rows, wide[1] - wide[0], s)
     return blocks.permute(2, 0, 1, 4, 3, 5).reshape(s // rows, -1, rows * s).contiguous()

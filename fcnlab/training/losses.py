@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcnlab.data.datasets.base import IGNORE
+from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.inspection import stats
 from fcnlab.training.distributed import SINGLE_PROCESS, ProcessGroup
 
@@ -47,7 +47,7 @@ REDUCTIONS: Mapping[str, Reduction] = MappingProxyType(
 
 def compute_pixel_weights(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """How much each pixel of [B, H, W] counts: 0 where ignored, else 1 or the weight of its class."""
-    counts = labels != IGNORE
+    counts = labels != IGNORE_INDEX
     if class_weights is None:
         return counts
     return class_weights[torch.where(counts, labels, 0).long()] * counts
@@ -121,7 +121,7 @@ class Loss:
             scores,
             labels.long(),
             weight=self.class_weights,
-            ignore_index=IGNORE,
+            ignore_index=IGNORE_INDEX,
             reduction="none",
             label_smoothing=self.label_smoothing,
         )
@@ -130,8 +130,8 @@ class Loss:
             if self.focal:
                 losses = losses * _off_zero(1 - probability) ** self.focal
             if self.ohem is not None:
-                labels = torch.where(_hard(probability.detach(), labels, *self.ohem), labels, IGNORE)
-                losses = torch.where(labels != IGNORE, losses, 0)
+                labels = torch.where(_hard(probability.detach(), labels, *self.ohem), labels, IGNORE_INDEX)
+                losses = torch.where(labels != IGNORE_INDEX, losses, 0)
         return REDUCTIONS[self.reduction](losses, labels, self.class_weights)
 
     def weight_of_part(self, part: Tensor, whole: Tensor, group: ProcessGroup = SINGLE_PROCESS) -> Tensor | float:
@@ -150,7 +150,7 @@ class Loss:
 
 def _true_probability(scores: Tensor, labels: Tensor) -> Tensor:
     """The probability [B, H, W] that each pixel's own class has; 1 where ignored."""
-    return torch.exp(-F.cross_entropy(scores, labels.long(), ignore_index=IGNORE, reduction="none"))
+    return torch.exp(-F.cross_entropy(scores, labels.long(), ignore_index=IGNORE_INDEX, reduction="none"))
 
 
 def _off_zero(values: Tensor) -> Tensor:
@@ -160,7 +160,7 @@ def _off_zero(values: Tensor) -> Tensor:
 
 def _hard(probability: Tensor, labels: Tensor, threshold: float, keep: float) -> Tensor:
     """Return the counted pixels [B, H, W] below the threshold, or the hardest fraction `keep` if those are fewer."""
-    counts = labels != IGNORE
+    counts = labels != IGNORE_INDEX
     bound = _hardest(probability, counts, keep)
     easy = probability > torch.clamp(bound, min=threshold)
     return counts & ~easy  # NaN is not easy: a divergence must show
@@ -189,7 +189,7 @@ def _dice(scores: Tensor, labels: Tensor) -> Tensor:
 def _lovasz(scores: Tensor, labels: Tensor) -> Tensor:
     if scores.device.type == "cuda":
         return lovasz_softmax(scores, labels)
-    if not bool((labels != IGNORE).any()):
+    if not bool((labels != IGNORE_INDEX).any()):
         return 0 * scores.sum()
     loss: Tensor = _library()[1](scores, labels.long())
     return loss
@@ -211,7 +211,7 @@ def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
     """
     classes = scores.shape[1]
     labels = labels.flatten()
-    counts = labels != IGNORE
+    counts = labels != IGNORE_INDEX
     probabilities = scores.softmax(1).movedim(1, 0).reshape(classes, -1)
     of_class = labels == torch.arange(classes, device=labels.device)[:, None]
     errors = (of_class.float() - probabilities).abs() * counts
@@ -232,10 +232,10 @@ def _library() -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Te
     """Dice and Lovász; imported on first use, for it takes a second."""
     from segmentation_models_pytorch.losses import DiceLoss, LovaszLoss
 
-    return DiceLoss("multiclass", ignore_index=IGNORE), LovaszLoss("multiclass", ignore_index=IGNORE)
+    return DiceLoss("multiclass", ignore_index=IGNORE_INDEX), LovaszLoss("multiclass", ignore_index=IGNORE_INDEX)
 
 
 def compute_class_weights(labels: Iterable[Tensor], classes: int) -> Tensor:
     """Class weights float32 [classes] by `data.inspection.stats.median_frequency`, of at least one image's labels."""
-    counts = [torch.bincount(label[label != IGNORE].long(), minlength=classes).cpu().numpy() for label in labels]
-    return torch.from_numpy(stats.median_frequency(np.stack(counts))).float()
+    counts = [torch.bincount(label[label != IGNORE_INDEX].long(), minlength=classes).cpu().numpy() for label in labels]
+    return torch.from_numpy(stats.median_frequency_weights(np.stack(counts))).float()

@@ -16,12 +16,13 @@ from torch.optim import Optimizer
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.recipe import Schedule as ScheduleConfig
 from fcnlab.config.variant import Upsampler, Variant
-from fcnlab.data.augmentation import Augmentation, Blur, Jitter
+from fcnlab.data.augmentation import Augmentation, Blur
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.base import Dataset
 from fcnlab.data.decoded import DecodedSplit, open_decoded
 from fcnlab.errors import ModelError, nearest
 from fcnlab.kernels.build import KERNELS, load_library
+from fcnlab.kernels.inputs import ColorJitter
 from fcnlab.kernels.switch import is_triton_available
 from fcnlab.models import FCN, HEADS, Backbone, Interpolation, PaperBackbone, TimmBackbone, TransposedUpsampler
 from fcnlab.models.backbones.base import load_weights
@@ -135,7 +136,7 @@ def build_augmentation(recipe: Recipe, mean: Sequence[float]) -> Augmentation:
         scale=recipe.scale,
         flip=recipe.flip,
         fill=(red, green, blue),
-        jitter=Jitter(**recipe.jitter.model_dump()),
+        jitter=ColorJitter(**recipe.jitter.model_dump()),
         cat_max_ratio=recipe.cat_max_ratio,
         rotate=recipe.rotate,
         blur=Blur(recipe.blur.probability, recipe.blur.sigma) if recipe.blur is not None else Blur(),
@@ -165,13 +166,13 @@ def build_training(
     decoded = open_decoded(dataset, split)
     batches = TrainingBatches(
         decoded,
-        batch=recipe.batch_size,
+        batch_size=recipe.batch_size,
         augmentation=build_augmentation(recipe, mean),
         mean=mean,
         std=std,
         seed=seed,
         device=device,
-        places=group.batch_slice,
+        batch_slice=group.batch_slice,
         sharing=sharing,
     )
     # A compiled model has pooling kernels of its own, which only need to be replaced where results must repeat.

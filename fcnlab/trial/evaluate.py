@@ -21,7 +21,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fcnlab.config.dataset import Dataset as DatasetConfig
-from fcnlab.data.datasets.fingerprint import file_digest
+from fcnlab.data.datasets.fingerprint import hash_file
 from fcnlab.data.decoded import open_decoded
 from fcnlab.errors import DataError, RunError
 from fcnlab.lab import Lab
@@ -126,7 +126,7 @@ def rescore(
     """
     data = _checked(finished, lab, target)
     weights = finished.weights(choice)
-    digest = file_digest(weights)
+    digest = hash_file(weights)
     file = scores_file(finished, protocol, choice, target, out)
     arrays = file.with_suffix(".npz")
     device = hardware.select_device()

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fcnlab.config.trial import Trial
-from fcnlab.data.decoded import DecodedSplit, open_decoded, release_resident
+from fcnlab.data.decoded import DecodedSplit, open_decoded, release_resident_splits
 from fcnlab.errors import ModelError
 from fcnlab.lab import Lab
 from fcnlab.metrics import confusion
@@ -129,7 +129,7 @@ def _outcome(
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what the trial has to say
         cause = cause_of(error)
         if cause == "out_of_memory":
-            release_resident()  # decoded splits of earlier trials of this process
+            release_resident_splits()  # decoded splits of earlier trials of this process
         return failed(trial, cause, error)
 
 

@@ -7,17 +7,17 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from fcnlab.data.datasets.palette import palette_image
-from fcnlab.data.decoded import Decoded
+from fcnlab.data.datasets.palette import to_palette_image
+from fcnlab.kernels.inputs import DecodedSample
 
 SAMPLES = 8
 """How many images of the reported split are kept."""
 
 
-def save_sample(folder: Path, id_: str, sample: Decoded, prediction: Tensor) -> None:
+def save_sample(folder: Path, id_: str, sample: DecodedSample, prediction: Tensor) -> None:
     """Write `<id>.image.jpg`, `<id>.label.png` and `<id>.prediction.png`; labels as palette images."""
     folder.mkdir(exist_ok=True)
     name = id_.replace("/", "_")
     Image.fromarray(sample.image.permute(1, 2, 0).cpu().numpy()).save(folder / f"{name}.image.jpg", quality=90)
     for role, labels in (("label", sample.label), ("prediction", prediction)):
-        palette_image(labels.cpu().numpy()).save(folder / f"{name}.{role}.png", optimize=True)
+        to_palette_image(labels.cpu().numpy()).save(folder / f"{name}.{role}.png", optimize=True)

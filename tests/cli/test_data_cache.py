@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from fcnlab.data.cache.format import INDEX, PIXELS, caches
+from fcnlab.data.cache.format import INDEX, PIXELS, decoded_cache_folder
 from tests.cli.conftest import Call
 
 
@@ -32,14 +32,14 @@ def made(data_cache: Call) -> list[str]:
 
 
 def test_nothing_is_cached_at_first(data_cache: Call) -> None:
-    assert data_cache("list") == (0, f"{caches()}: nothing is cached\n", "")
+    assert data_cache("list") == (0, f"{decoded_cache_folder()}: nothing is cached\n", "")
     assert data_cache("verify") == (0, "", "")
     assert data_cache("clear", "--all") == (0, "0.0 MiB freed\n", "")
 
 
 def test_every_cache_is_listed_with_its_state(data_cache: Call, made: list[str]) -> None:
-    (caches() / made[1] / PIXELS).write_bytes(b"torn")
-    (caches() / ("0" * 32 + ".partial")).mkdir()
+    (decoded_cache_folder() / made[1] / PIXELS).write_bytes(b"torn")
+    (decoded_cache_folder() / ("0" * 32 + ".partial")).mkdir()
     code, out, _ = data_cache("list")
     assert code == 0
     rows = {line.split()[1]: line for line in out.splitlines() if line.startswith("│")}
@@ -50,9 +50,9 @@ def test_every_cache_is_listed_with_its_state(data_cache: Call, made: list[str])
 
 
 def test_a_second_make_finds_all_there(data_cache: Call, made: list[str]) -> None:
-    before = {key: (caches() / key / PIXELS).stat().st_ino for key in made}
+    before = {key: (decoded_cache_folder() / key / PIXELS).stat().st_ino for key in made}
     assert data_cache("make", "shapes-mini")[0] == 0
-    assert {key: (caches() / key / PIXELS).stat().st_ino for key in made} == before
+    assert {key: (decoded_cache_folder() / key / PIXELS).stat().st_ino for key in made} == before
 
 
 def test_make_says_why_it_cannot(data_cache: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,14 +63,14 @@ def test_make_says_why_it_cannot(data_cache: Call, monkeypatch: pytest.MonkeyPat
 
 def test_verification_ends_with_2_and_names_what_is_broken(data_cache: Call, made: list[str]) -> None:
     code, out, err = data_cache("verify")
-    assert (code, err) == (0, "") and out.count(": 0 faults") == 3
-    with (caches() / made[0] / PIXELS).open("r+b") as file:
+    assert (code, err) == (0, "") and out.count(": 0 problems") == 3
+    with (decoded_cache_folder() / made[0] / PIXELS).open("r+b") as file:
         byte = file.read(1)[0]
         file.seek(0)
         file.write(bytes([byte ^ 128]))
-    (caches() / made[1] / INDEX).write_bytes(b"{}")
+    (decoded_cache_folder() / made[1] / INDEX).write_bytes(b"{}")
     code, out, err = data_cache("verify")
-    assert code == 2 and out.count(": 0 faults") == 1
+    assert code == 2 and out.count(": 0 problems") == 1
     lines = [line for line in err.splitlines() if line.startswith("fcnlab: error: ")]
     assert len(lines) == 2
     assert any(made[0] in line and "'train_" in line and "is not as it was written" in line for line in lines)
@@ -102,4 +102,4 @@ def test_what_to_remove_must_be_clear(
 ) -> None:
     code, _, err = data_cache("clear", *arguments)
     assert code == 2 and all(part in err for part in parts)
-    assert all((caches() / key).is_dir() for key in made)
+    assert all((decoded_cache_folder() / key).is_dir() for key in made)

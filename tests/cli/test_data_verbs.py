@@ -52,7 +52,7 @@ def test_a_sound_dataset_is_one_line_and_exit_code_0(fcnlab: Call, camvid: Path)
     said = fcnlab("check", "camvid")
     assert (said.code, said.err) == (0, "")
     assert said.out == (
-        f"train: 1 image, 0 faults; val: 1 image, 0 faults; test: 1 image, 0 faults, below {camvid}\n"
+        f"train: 1 image, 0 problems; val: 1 image, 0 problems; test: 1 image, 0 problems, below {camvid}\n"
     )  # fmt: skip
 
 
@@ -67,7 +67,7 @@ def harm(camvid: Path) -> None:
 def test_a_faulty_dataset_is_a_table_of_all_faults_and_exit_code_2(fcnlab: Call, camvid: Path) -> None:
     harm(camvid)
     said = fcnlab("check", "camvid")
-    assert (said.code, said.err) == (2, "fcnlab: error: dataset camvid: 3 faults in 3 images\n")
+    assert (said.code, said.err) == (2, "fcnlab: error: dataset camvid: 3 problems in 3 images\n")
     rows = cells(said)
     assert [row[:3] for row in rows] == [
         ["train", "trainannot/train0.png", "missing mask"],
@@ -82,17 +82,17 @@ def test_the_findings_are_there_for_machines(fcnlab: Call, camvid: Path) -> None
     said = fcnlab("check", "camvid", "--json")
     found = json.loads(said.out)
     assert said.code == 2 and found["dataset"] == "camvid" and found["sound"] is False
-    assert [(s["split"], s["images"], len(s["faults"])) for s in found["splits"]] == [
+    assert [(s["split"], s["images"], len(s["problems"])) for s in found["splits"]] == [
         ("train", 1, 1), ("val", 1, 1), ("test", 1, 1),
     ]  # fmt: skip
-    fault = found["splits"][0]["faults"][0]
-    assert fault["kind"] == "missing mask" and fault["where"] == str(camvid / "trainannot/train0.png")
-    assert fault.keys() == {"split", "where", "kind", "what", "remedy"}
+    problem = found["splits"][0]["problems"][0]
+    assert problem["kind"] == "missing mask" and problem["where"] == str(camvid / "trainannot/train0.png")
+    assert problem.keys() == {"split", "where", "kind", "what", "remedy"}
 
 
 def test_generated_data_is_checked_and_counted_too(fcnlab: Call) -> None:
     said = fcnlab("check", "shapes-mini")
-    assert said.out == "train: 16 images, 0 faults; val: 4 images, 0 faults; test: 6 images, 0 faults\n"
+    assert said.out == "train: 16 images, 0 problems; val: 4 images, 0 problems; test: 6 images, 0 problems\n"
     assert json.loads(fcnlab("stats", "shapes-mini", "--json").out)["splits"][0]["images"] == 16
 
 
@@ -118,7 +118,7 @@ def test_all_splits_are_read_on_request(fcnlab: Call, tmp_path: Path) -> None:
         (root / f"ImageSets/Segmentation/{split}.txt").write_text(ids)
     assert "trainval" not in fcnlab("check", "voc2012").out
     said = fcnlab("check", "voc2012", "--all-splits")
-    assert said.code == 0 and "trainval: 2 images, 0 faults" in said.out
+    assert said.code == 0 and "trainval: 2 images, 0 problems" in said.out
 
 
 def test_statistics_are_shown_written_and_printed_alike(fcnlab: Call, camvid: Path, tmp_path: Path) -> None:

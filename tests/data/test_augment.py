@@ -12,36 +12,35 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms import v2
-from torchvision.transforms.v2 import ColorJitter
 
-from fcnlab.data.augmentation import Augmentation, Blur, Jitter, Placement
-from fcnlab.data.datasets.base import IGNORE
-from fcnlab.data.decoded import Decoded
-from fcnlab.data.windows import Window, resized_image, resized_label
+from fcnlab.constants import IGNORE_INDEX
+from fcnlab.data.augmentation import Augmentation, Blur, jitter_colors
+from fcnlab.data.windows import resized_image, resized_label
+from fcnlab.kernels.inputs import ColorJitter, DecodedSample, Placement, Window
 
 F = v2.functional
 FILL = (201, 202, 203)
-NO_JITTER = Jitter()
+NO_JITTER = ColorJitter()
 quickly = settings(max_examples=60, deadline=None)
 extents = st.integers(1, 80)
 sizes = st.tuples(extents, extents)
 seeds = st.integers(0, 2**32)
 
 
-def coded(height: int, width: int) -> Decoded:
+def coded(height: int, width: int) -> DecodedSample:
     """Every pixel another as far as possible, and the image says the label: channel c is label + c, below the fill."""
     label = (torch.arange(height * width) % 190).reshape(height, width).to(torch.uint8)
-    return Decoded(torch.stack([label, label + 1, label + 2]), label)
+    return DecodedSample(torch.stack([label, label + 1, label + 2]), label)
 
 
 def augmented(
-    sample: Decoded,
+    sample: DecodedSample,
     crop: tuple[int, int],
     scale: tuple[float, float] | None = None,
     flip: float = 0.0,
     seed: int = 0,
-    jitter: Jitter = NO_JITTER,
-) -> Decoded:
+    jitter: ColorJitter = NO_JITTER,
+) -> DecodedSample:
     return Augmentation(crop, scale, flip, FILL, jitter)(sample, np.random.default_rng(seed))
 
 
@@ -62,7 +61,7 @@ def test_image_and_label_move_together_and_padding_is_void_and_fill(
     size: tuple[int, int], crop: tuple[int, int], flip: float, seed: int
 ) -> None:
     done = augmented(coded(*size), crop, None, flip, seed)
-    padded = done.label == IGNORE
+    padded = done.label == IGNORE_INDEX
     for channel in range(3):
         expected = torch.where(padded, FILL[channel], done.label.int() + channel)
         assert torch.equal(done.image[channel].int(), expected)
@@ -76,7 +75,7 @@ def test_nothing_of_an_image_that_fits_the_crop_is_dropped(
 ) -> None:
     sample = coded(*size)
     done = augmented(sample, (size[0] + more[0], size[1] + more[1]), None, flip, seed)
-    inside = done.label != IGNORE
+    inside = done.label != IGNORE_INDEX
     width = size[1]
     window = done.label[inside].reshape(size)
     assert torch.equal(window.flip(-1) if flip else window, sample.label)
@@ -89,7 +88,7 @@ def test_nothing_of_an_image_that_fits_the_crop_is_dropped(
 @given(size=sizes, crop=sizes, seed=seeds)
 def test_an_unscaled_crop_is_a_window_of_the_image(size: tuple[int, int], crop: tuple[int, int], seed: int) -> None:
     y, x = torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
-    sample = Decoded(torch.stack([y, x, x]).to(torch.uint8), torch.zeros(size, dtype=torch.uint8))
+    sample = DecodedSample(torch.stack([y, x, x]).to(torch.uint8), torch.zeros(size, dtype=torch.uint8))
     done = augmented(sample, crop, None, 0.0, seed)
     rows, columns = done.image[0][done.label == 0].unique(), done.image[1][done.label == 0].unique()
     assert torch.equal(rows, torch.arange(int(rows[0]), int(rows[0]) + len(rows), dtype=torch.uint8))
@@ -101,7 +100,7 @@ def test_an_unscaled_crop_is_a_window_of_the_image(size: tuple[int, int], crop: 
 def test_a_scale_resizes_by_its_factor(size: tuple[int, int], factor: float) -> None:
     assume(factor * max(size) >= 1.6)  # torch fails to resize to a single pixel
     done = augmented(coded(*size), (220, 220), (factor, factor))
-    inside = done.label != IGNORE
+    inside = done.label != IGNORE_INDEX
     expected = [max(1, round(factor * extent)) for extent in size]
     assert [int(inside.any(1).sum()), int(inside.any(0).sum())] == expected
 
@@ -111,8 +110,8 @@ def test_a_scale_resizes_by_its_factor(size: tuple[int, int], factor: float) -> 
 def test_the_outlines_of_image_and_label_agree_after_scaling(factor: float, flip: float, seed: int) -> None:
     label = torch.zeros(40, 60, dtype=torch.uint8)
     label[:, 25:] = 1
-    done = augmented(Decoded((label * 200).repeat(3, 1, 1), label), (24, 32), (factor, factor), flip, seed)
-    counted = done.label != IGNORE
+    done = augmented(DecodedSample((label * 200).repeat(3, 1, 1), label), (24, 32), (factor, factor), flip, seed)
+    counted = done.label != IGNORE_INDEX
     wrong = ((done.image[0] > 100) != (done.label == 1)) & counted
     assert int(wrong.sum(1).max()) <= 1  # bilinear and nearest may part by a pixel at the edge
 
@@ -120,7 +119,7 @@ def test_the_outlines_of_image_and_label_agree_after_scaling(factor: float, flip
 def test_the_scale_is_drawn_anew_within_its_range() -> None:
     areas = set()
     for seed in range(40):
-        inside = augmented(coded(40, 40), (90, 90), (0.5, 2.0), seed=seed).label != IGNORE
+        inside = augmented(coded(40, 40), (90, 90), (0.5, 2.0), seed=seed).label != IGNORE_INDEX
         areas.add(int(inside.any(1).sum()))
     assert min(areas) >= 20 and max(areas) <= 80
     assert min(areas) < 30 and max(areas) > 55 and len(areas) > 15
@@ -166,22 +165,22 @@ def test_a_recipe_that_flips_crops_where_one_that_does_not_crops(size: tuple[int
     assert torch.equal(plain.label, flipped.label.flip(-1)) and torch.equal(plain.image, flipped.image.flip(-1))
 
 
-def colourful(height: int = 12, width: int = 17, seed: int = 0) -> Decoded:
+def colourful(height: int = 12, width: int = 17, seed: int = 0) -> DecodedSample:
     generator = torch.Generator().manual_seed(seed)
     image = torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
-    return Decoded(image, coded(height, width).label)
+    return DecodedSample(image, coded(height, width).label)
 
 
-STRONG = Jitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.2)
+STRONG = ColorJitter(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.2)
 fractions = st.sampled_from([0.0, 0.1, 0.5, 1.0])
-jitters = st.builds(Jitter, fractions, fractions, fractions, st.sampled_from([0.0, 0.1, 0.5]))
+jitters = st.builds(ColorJitter, fractions, fractions, fractions, st.sampled_from([0.0, 0.1, 0.5]))
 
 
 @quickly
 @given(jitter=jitters, draws=st.lists(st.floats(0, 1), min_size=4, max_size=4), seed=st.integers(0, 9))
-def test_jitter_is_torchvisions_in_a_fixed_order(jitter: Jitter, draws: list[float], seed: int) -> None:
+def test_jitter_is_torchvisions_in_a_fixed_order(jitter: ColorJitter, draws: list[float], seed: int) -> None:
     image = colourful(seed=seed).image
-    theirs = ColorJitter(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
+    theirs = v2.ColorJitter(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
     names = ("brightness", "contrast", "saturation", "hue")
     bounds = {name: getattr(theirs, name) for name in names}
     factors = {
@@ -189,7 +188,7 @@ def test_jitter_is_torchvisions_in_a_fixed_order(jitter: Jitter, draws: list[flo
         for (name, span), draw in zip(bounds.items(), draws, strict=True)
     }
     expected = theirs.transform(image, {"fn_idx": range(4), **factors})
-    found = jitter(image, np.array(draws))
+    found = jitter_colors(image, jitter, np.array(draws))
     assert found.dtype == torch.uint8
     assert int((found.int() - expected.int()).abs().max()) <= 1  # a rounding of the factors
 
@@ -198,7 +197,7 @@ def test_jitter_is_torchvisions_in_a_fixed_order(jitter: Jitter, draws: list[flo
 def test_each_jitter_changes_the_image_by_a_draw_of_its_own(name: str) -> None:
     sample, results = colourful(), set()
     for seed in range(20):
-        done = augmented(sample, (12, 17), seed=seed, jitter=Jitter(**{name: 0.3}))
+        done = augmented(sample, (12, 17), seed=seed, jitter=ColorJitter(**{name: 0.3}))
         results.add(done.image.numpy().tobytes())
         assert torch.equal(done.label, sample.label)
     assert len(results) == 20
@@ -209,14 +208,14 @@ def test_each_jitter_changes_the_image_by_a_draw_of_its_own(name: str) -> None:
 @quickly
 @given(size=sizes, crop=sizes, flip=st.sampled_from([0.0, 0.5, 1.0]), seed=seeds, scaled=st.booleans(), jitter=jitters)
 def test_a_recipe_that_jitters_crops_where_one_that_does_not_crops(
-    size: tuple[int, int], crop: tuple[int, int], flip: float, seed: int, scaled: bool, jitter: Jitter
+    size: tuple[int, int], crop: tuple[int, int], flip: float, seed: int, scaled: bool, jitter: ColorJitter
 ) -> None:
     assume(max(size) >= 4)  # torch fails to resize to a single pixel
     scale = (0.5, 2.0) if scaled else None
     sample = colourful(*size)
     done = augmented(sample, crop, scale, flip, seed, jitter)
     # What jitter does, it does to the whole image and before all else, by the last four of eight draws.
-    before = Decoded(jitter(sample.image, np.random.default_rng(seed).random(8)[4:]), sample.label)
+    before = DecodedSample(jitter_colors(sample.image, jitter, np.random.default_rng(seed).random(8)[4:]), sample.label)
     expected = augmented(before, crop, scale, flip, seed)
     assert torch.equal(done.image, expected.image)
     assert torch.equal(done.label, augmented(sample, crop, scale, flip, seed).label)
@@ -230,14 +229,14 @@ def test_a_jitter_of_nothing_is_no_jitter(size: tuple[int, int], crop: tuple[int
     sample = colourful(*size)
     rng = np.random.default_rng(seed)
     plain = Augmentation(crop, (0.5, 2.0), 0.5, FILL)(sample, rng)
-    none = augmented(sample, crop, (0.5, 2.0), 0.5, seed, Jitter(0.0, 0.0, 0.0, 0.0))
+    none = augmented(sample, crop, (0.5, 2.0), 0.5, seed, ColorJitter(0.0, 0.0, 0.0, 0.0))
     assert torch.equal(plain.image, none.image) and torch.equal(plain.label, none.label)
 
 
 def test_padding_keeps_its_grey_whatever_the_jitter() -> None:
     for seed in range(10):
         done = augmented(colourful(), (20, 20), seed=seed, jitter=STRONG)
-        assert {tuple(pixel) for pixel in done.image[:, done.label == IGNORE].T.tolist()} == {FILL}
+        assert {tuple(pixel) for pixel in done.image[:, done.label == IGNORE_INDEX].T.tolist()} == {FILL}
 
 
 def test_jitter_follows_from_the_draws_alone() -> None:
@@ -252,23 +251,26 @@ placed = st.tuples(plenty, plenty)
 scales = st.none() | st.floats(0.3, 2.6).map(lambda factor: (factor, factor))
 
 
-def reference(sample: Decoded, crop: tuple[int, int], placement: Placement, jitter: Jitter) -> Decoded:
+def reference(sample: DecodedSample, crop: tuple[int, int], placement: Placement, jitter: ColorJitter) -> DecodedSample:
     """Torchvision's operators one after the other on all of the image, and the crop at the end."""
-    image, label = jitter(sample.image, placement.colours).contiguous(), sample.label[None].contiguous()
+    image, label = (
+        jitter_colors(sample.image, jitter, placement.color_draws).contiguous(),
+        sample.label[None].contiguous(),
+    )
     if placement.size != tuple(sample.label.shape):
         image = F.resize(image, list(placement.size), F.InterpolationMode.BILINEAR, antialias=True)
         label = F.resize(label, list(placement.size), F.InterpolationMode.NEAREST_EXACT)
     if placement.degrees:
         image = F.rotate(image, placement.degrees, F.InterpolationMode.BILINEAR, fill=list(map(float, FILL)))
-        label = F.rotate(label, placement.degrees, F.InterpolationMode.NEAREST, fill=[float(IGNORE)])
+        label = F.rotate(label, placement.degrees, F.InterpolationMode.NEAREST, fill=[float(IGNORE_INDEX)])
     window = placement.window
     place = (window.top, window.left, window.height, window.width)
     image, label = F.crop(image, *place), F.crop(label, *place)
     padding = [0, 0, crop[1] - window.width, crop[0] - window.height]
-    image, label = F.pad(image, padding, fill=list(map(float, FILL))), F.pad(label, padding, fill=IGNORE)
+    image, label = F.pad(image, padding, fill=list(map(float, FILL))), F.pad(label, padding, fill=IGNORE_INDEX)
     if placement.flip:
         image, label = F.horizontal_flip(image), F.horizontal_flip(label)
-    return Decoded(image, label[0])
+    return DecodedSample(image, label[0])
 
 
 @quickly
@@ -279,7 +281,7 @@ def test_the_result_is_that_of_torchvision_on_the_whole_image(
     scale: tuple[float, float] | None,
     flip: float,
     seed: int,
-    jitter: Jitter,
+    jitter: ColorJitter,
 ) -> None:
     sample = colourful(*size)
     augmentation = Augmentation(crop, scale, flip, FILL, jitter)
@@ -310,11 +312,11 @@ def test_a_rotation_is_torchvisions_of_the_whole_image(
     assert int(((done.image.int() - expected.image.int()).abs().amax(0) > 1).sum()) <= 0.01 * done.label.numel() + 1
 
 
-def smooth(height: int, width: int) -> Decoded:
+def smooth(height: int, width: int) -> DecodedSample:
     y, x = torch.arange(height)[:, None], torch.arange(width)
     label = (y // 7 + x // 5) % 9
     planes = [(2 * y + 0 * x) % 251, (0 * y + 2 * x) % 251, label * 20]
-    return Decoded(torch.stack(planes).to(torch.uint8), label.to(torch.uint8))
+    return DecodedSample(torch.stack(planes).to(torch.uint8), label.to(torch.uint8))
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -322,8 +324,8 @@ def test_image_and_label_turn_together(seed: int) -> None:
     label = torch.zeros(50, 60, dtype=torch.uint8)
     label[15:30, 20:45] = 1
     augmentation = Augmentation((48, 48), (0.7, 1.4), 0.5, FILL, rotate=40)
-    done = augmentation(Decoded((label * 200).repeat(3, 1, 1), label), np.random.default_rng(seed))
-    inner = torch.nn.functional.max_pool2d((done.label == IGNORE).float()[None], 3, 1, 1)[0] == 0
+    done = augmentation(DecodedSample((label * 200).repeat(3, 1, 1), label), np.random.default_rng(seed))
+    inner = torch.nn.functional.max_pool2d((done.label == IGNORE_INDEX).float()[None], 3, 1, 1)[0] == 0
     wrong = ((done.image[0] > 100) != (done.label == 1)) & inner
     assert int(wrong.sum()) <= 0.02 * wrong.numel()
     assert int((done.label == 1).sum()) > 50
@@ -340,11 +342,11 @@ def test_what_is_new_leaves_the_draws_of_what_was_there_alone(
     assert plain.size == tuple(max(1, round(0.5 * 4**factor * extent)) for extent in size)
     room = [max(0, extent - edge) for extent, edge in zip(plain.size, crop, strict=True)]
     assert (plain.window.top, plain.window.left) == (int(top * (room[0] + 1)), int(left * (room[1] + 1)))
-    assert plain.flip == (mirror < 0.5) and list(plain.colours) == colours
+    assert plain.flip == (mirror < 0.5) and list(plain.color_draws) == colours
     more = Augmentation(crop, (0.5, 2.0), 0.5, FILL, STRONG, None, 30.0, Blur(1.0))
     found = more.drawn(label, np.random.default_rng(seed))
     assert (found.size, found.window, found.flip) == (plain.size, plain.window, plain.flip)
-    assert list(found.colours) == colours
+    assert list(found.color_draws) == colours
 
 
 @quickly
@@ -354,7 +356,7 @@ def test_the_first_crop_of_ten_without_a_class_above_the_ratio_is_taken(
 ) -> None:
     sample = smooth(40, 50)
     sample.label[:, :30] = 3
-    sample.label[5:12] = IGNORE
+    sample.label[5:12] = IGNORE_INDEX
     augmentation = Augmentation((12, 12), (0.8, 1.6), 0.0, FILL, cat_max_ratio=ratio, rotate=degrees)
     first = Augmentation((12, 12), (0.8, 1.6), 0.0, FILL, rotate=degrees)
     rng = np.random.default_rng(seed)
@@ -371,7 +373,7 @@ def test_the_first_crop_of_ten_without_a_class_above_the_ratio_is_taken(
     assert tries == 10 or share(done.label) <= ratio
 
 
-def labels_at(sample: Decoded, placement: Placement) -> Tensor:
+def labels_at(sample: DecodedSample, placement: Placement) -> Tensor:
     """The labels of a crop of 12 x 12 at this placement."""
     image, label = torch.empty(3, 12, 12, dtype=torch.uint8), torch.empty(12, 12, dtype=torch.uint8)
     Augmentation((12, 12), None, 0.0, FILL).write(sample, placement, image, label)
@@ -379,14 +381,14 @@ def labels_at(sample: Decoded, placement: Placement) -> Tensor:
 
 
 def share(label: Tensor) -> float:
-    counted = label[label != IGNORE].flatten().tolist()
+    counted = label[label != IGNORE_INDEX].flatten().tolist()
     return max(map(counted.count, set(counted))) / len(counted) if counted else 1.0
 
 
 @pytest.mark.parametrize("void", [True, False])
 def test_a_crop_that_can_be_no_better_is_taken_in_the_end(void: bool) -> None:
-    label = torch.full((30, 30), IGNORE if void else 4, dtype=torch.uint8)
-    sample = Decoded(colourful(30, 30).image, label)
+    label = torch.full((30, 30), IGNORE_INDEX if void else 4, dtype=torch.uint8)
+    sample = DecodedSample(colourful(30, 30).image, label)
     done = Augmentation((8, 8), None, 0.5, FILL, cat_max_ratio=0.75)(sample, np.random.default_rng(1))
     assert torch.equal(done.label, label[:8, :8])
 
@@ -410,7 +412,7 @@ def test_images_of_any_size_are_blurred_and_padding_is_not(
 ) -> None:
     augmentation = Augmentation(crop, None, 0.5, FILL, blur=Blur(1.0, (2.0, 2.0)))
     done = augmentation(colourful(*size), np.random.default_rng(seed))
-    assert {tuple(pixel) for pixel in done.image[:, done.label == IGNORE].T.tolist()} <= {FILL}
+    assert {tuple(pixel) for pixel in done.image[:, done.label == IGNORE_INDEX].T.tolist()} <= {FILL}
 
 
 def test_the_share_of_blurs_is_the_probability_and_sigmas_fill_the_range() -> None:
@@ -451,4 +453,4 @@ def test_a_window_of_every_extent_is_that_of_the_whole_resized_image(axis: int, 
     for extent in range(1, size[axis] + 1):
         window = Window(0, 3, extent, 11) if axis == 0 else Window(2, 0, 9, extent)
         found = resized_image(image, size, window)
-        assert int((found.int() - window.of(whole).int()).abs().max()) <= 1
+        assert int((found.int() - window.crop(whole).int()).abs().max()) <= 1

@@ -11,14 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fcnlab.data.augmentation import Augmentation, Blur, Jitter
-from fcnlab.data.batches import Compiled, Plain, Reused, TrainingBatches, grey_levels, normalised
+from fcnlab.data.augmentation import Augmentation, Blur
+from fcnlab.data.batches import (
+    BufferRing,
+    CompiledBatchWriter,
+    TorchBatchWriter,
+    TrainingBatches,
+    normalize,
+    to_uint8_scale,
+)
 from fcnlab.data.datasets.base import Sample, Split
 from fcnlab.data.datasets.shapes import Shapes
-from fcnlab.data.decoded import Decoded, DecodedSplit
+from fcnlab.data.decoded import DecodedSplit
 from fcnlab.errors import DataError
 from fcnlab.kernels import augment as kernel
 from fcnlab.kernels.build import load_library
+from fcnlab.kernels.inputs import ColorJitter, DecodedSample
 from fcnlab.seeding import derive_seed
 
 RANDOM = Augmentation((12, 16), (0.5, 2.0), 0.5, (0, 0, 0))
@@ -47,7 +55,7 @@ def batches_of(
 ) -> TrainingBatches:
     return TrainingBatches(
         DecodedSplit(split, budget),
-        batch=batch,
+        batch_size=batch,
         augmentation=augmentation,
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
@@ -152,7 +160,7 @@ def test_normalisation_is_scaled_less_the_mean_over_the_deviation(
 ) -> None:
     def of(values: tuple[int, ...]) -> Tensor:
         images = torch.tensor(values, dtype=torch.uint8)[None, :, None, None].expand(1, 3, 2, 2)
-        return normalised(images, mean, std)
+        return normalize(images, mean, std)
 
     expected = [(c / 255 - m) / s for c, m, s in zip(colour, mean, std, strict=True)]
     np.testing.assert_allclose(of(colour)[0, :, 1, 1].numpy(), expected, rtol=1e-4, atol=1e-4)
@@ -197,9 +205,9 @@ def test_batches_that_somebody_keeps_are_not_written_over() -> None:
 
 
 def test_the_memory_of_a_batch_that_nobody_keeps_is_used_again() -> None:
-    memory = Reused((2, 5, 7, 3))
-    places = {memory.tensor().data_ptr() for _ in range(10)}
-    assert len(places) == 1
+    memory = BufferRing((2, 5, 7, 3))
+    batch_slice = {memory.tensor().data_ptr() for _ in range(10)}
+    assert len(batch_slice) == 1
     held = [memory.tensor() for _ in range(6)]
     assert len({tensor.data_ptr() for tensor in held}) == 6
     weight = torch.ones(3, requires_grad=True)
@@ -218,14 +226,14 @@ def test_the_layout_of_images_changes_no_bit_of_them(batch: int, height: int, wi
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     mean_, std_ = (torch.tensor(v)[:, None, None] for v in (mean, std))
     expected = (images.float() - 255 * mean_) / (255 * std_)
-    assert torch.equal(normalised(images, mean, std), expected)
-    last = normalised(images.to(memory_format=torch.channels_last), mean, std)
+    assert torch.equal(normalize(images, mean, std), expected)
+    last = normalize(images.to(memory_format=torch.channels_last), mean, std)
     assert torch.equal(last, expected)
 
 
 @pytest.mark.parametrize(
     "augmentation",
-    [RANDOM, Augmentation((12, 16), (0.5, 2.0), 0.5, (0, 0, 0), Jitter(0.3, 0.3, 0.3, 0.1), 0.6, 20.0, Blur(0.5))],
+    [RANDOM, Augmentation((12, 16), (0.5, 2.0), 0.5, (0, 0, 0), ColorJitter(0.3, 0.3, 0.3, 0.1), 0.6, 20.0, Blur(0.5))],
 )
 def test_a_batch_is_the_samples_augmented_one_by_one(augmentation: Augmentation) -> None:
     split, mean, std = scenes(), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -237,22 +245,22 @@ def test_a_batch_is_the_samples_augmented_one_by_one(augmentation: Augmentation)
     ]
     images, labels = (torch.cat(parts) for parts in zip(*batches.epoch(2), strict=True))
     assert torch.equal(labels, torch.stack([sample.label for sample in samples]))
-    assert torch.equal(images, normalised(torch.stack([sample.image for sample in samples]), mean, std))
+    assert torch.equal(images, normalize(torch.stack([sample.image for sample in samples]), mean, std))
 
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CPU = torch.device("cpu")
 compiled_only = pytest.mark.skipif(load_library("augment") is None, reason="there is no C compiler")
 extent = st.integers(1, 70)
-every = Jitter(0.3, 0.3, 0.3, 0.1), 0.6, 20.0, Blur(0.5)
+every = ColorJitter(0.3, 0.3, 0.3, 0.1), 0.6, 20.0, Blur(0.5)
 
 
-def compiled(augmentation: Augmentation, batch: int) -> Compiled:
+def compiled(augmentation: Augmentation, batch: int) -> CompiledBatchWriter:
     place = kernel.create_crop_writer(
-        augmentation.crop, augmentation.fill, *(grey_levels(v).tolist() for v in (MEAN, STD))
+        augmentation.crop, augmentation.fill, *(to_uint8_scale(v).tolist() for v in (MEAN, STD))
     )
     assert place is not None
-    return Compiled(batch, augmentation, place)
+    return CompiledBatchWriter(batch, augmentation, place)
 
 
 @compiled_only
@@ -277,8 +285,8 @@ def test_the_compiled_way_has_the_bits_of_the_plain_one(
     augmentation = Augmentation(crop, scale, flip, (124, 116, 104), *(every if more else ()))
     pixels = torch.from_numpy(rng.integers(0, 256, (*image, 3), dtype=np.uint8)).permute(2, 0, 1)
     label = torch.from_numpy(rng.integers(0, 5, image, dtype=np.uint8))
-    samples = [(Decoded(pixels, label), augmentation.drawn(label, rng)) for _ in range(3)]
-    expected = Plain(3, augmentation, MEAN, STD, CPU)(samples)
+    samples = [(DecodedSample(pixels, label), augmentation.drawn(label, rng)) for _ in range(3)]
+    expected = TorchBatchWriter(3, augmentation, MEAN, STD, CPU)(samples)
     found = compiled(augmentation, 3)(samples)
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
     assert found[0].stride() == expected[0].stride()
@@ -288,7 +296,7 @@ def test_the_compiled_way_has_the_bits_of_the_plain_one(
 def test_the_layout_of_a_sample_changes_no_bit_of_its_batch() -> None:
     augmentation = Augmentation((40, 50), (0.5, 2.0), 0.5, (124, 116, 104))
     sample = DecodedSplit(scenes(1))[0]
-    planes = Decoded(sample.image.contiguous(), sample.label.t().contiguous().t())
+    planes = DecodedSample(sample.image.contiguous(), sample.label.t().contiguous().t())
     assert planes.image.stride() != sample.image.stride() and planes.label.stride() != sample.label.stride()
     drawn = augmentation.drawn(sample.label, np.random.default_rng(0))
     one, two = (compiled(augmentation, 1)([(each, drawn)]) for each in (sample, planes))
@@ -300,7 +308,7 @@ def test_on_the_cpu_batches_are_written_by_what_is_compiled(monkeypatch: pytest.
     fast = batches_of(scenes(), batch=2, augmentation=RANDOM)
     monkeypatch.setattr(kernel, "load_library", lambda name: None)  # no compiler
     slow = batches_of(scenes(), batch=2, augmentation=RANDOM)
-    assert isinstance(fast._write, Compiled) and isinstance(slow._write, Plain)
+    assert isinstance(fast._write, CompiledBatchWriter) and isinstance(slow._write, TorchBatchWriter)
     assert same(fast, slow, epoch=1)
 
 
@@ -316,7 +324,7 @@ def test_arithmetic_that_has_not_the_bits_of_torch_is_not_used(monkeypatch: pyte
             place[700] = float(np.nextafter(np.float32(place[700]), np.float32(9)))
             return 0
 
-    levels = [grey_levels(v).tolist() for v in (MEAN, STD)]
+    levels = [to_uint8_scale(v).tolist() for v in (MEAN, STD)]
     assert kernel.create_crop_writer((8, 8), (0, 0, 0), *levels) is not None
     monkeypatch.setattr(kernel, "load_library", lambda name: Off)
     assert kernel.create_crop_writer((8, 8), (0, 0, 0), *levels) is None

@@ -20,12 +20,12 @@ import pytest
 from PIL import Image
 
 from fcnlab.data.cache import build, format, maintenance
-from fcnlab.data.cache.build import NoCache, ensure, mapped
-from fcnlab.data.cache.format import Mapped, cache_key, caches
+from fcnlab.data.cache.build import CacheUnavailableError, open_or_build_cache, try_open_or_build_cache
+from fcnlab.data.cache.format import MappedCache, compute_cache_key, decoded_cache_folder
 from fcnlab.data.datasets.camvid import CamVid
-from fcnlab.data.datasets.fingerprint import cache_folder
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.errors import DataError
+from fcnlab.settings import cache_folder
 
 SIZES = ((6, 8), (5, 9), (1, 1), (7, 3))
 
@@ -33,7 +33,7 @@ SIZES = ((6, 8), (5, 9), (1, 1), (7, 3))
 @pytest.fixture(autouse=True)
 def _says_again() -> None:
     """What is said once in a process is said once in a test."""
-    build.say.cache_clear()
+    build.warn_once.cache_clear()
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def make_camvid(root: Path) -> CamVid:
     return CamVid(root)
 
 
-def pixels_of(found: Mapped) -> list[tuple[bytes, bytes]]:
+def pixels_of(found: MappedCache) -> list[tuple[bytes, bytes]]:
     """The bytes of each sample's image and label."""
     samples = []
     for offset, height, width, _ in found.index.places.tolist():
@@ -69,27 +69,31 @@ def direct(dataset: Any, split: str) -> list[tuple[bytes, bytes]]:
 
 
 def folder_of(dataset: Any, split: str = "train") -> Path:
-    return caches() / cache_key(dataset, split)
+    return decoded_cache_folder() / compute_cache_key(dataset, split)
 
 
 def left() -> list[str]:
     """What lies in the folder of the caches, but for locks."""
-    return sorted(path.name for path in caches().iterdir() if path.suffix != ".lock") if caches().is_dir() else []
+    return (
+        sorted(path.name for path in decoded_cache_folder().iterdir() if path.suffix != ".lock")
+        if decoded_cache_folder().is_dir()
+        else []
+    )
 
 
 def test_what_is_cached_is_what_is_decoded_and_is_decoded_once(camvid: CamVid) -> None:
-    first = ensure(camvid, "train")
+    first = open_or_build_cache(camvid, "train")
     assert first.index.ids == camvid.split("train").ids
     assert (first.index.dataset, first.index.split) == ("camvid", "train")
     assert pixels_of(first) == direct(camvid, "train")
     moved: list[str] = []
-    second = ensure(camvid, "train", lambda what, count: moved.append(what) or (lambda: None))
+    second = open_or_build_cache(camvid, "train", lambda what, count: moved.append(what) or (lambda: None))
     assert moved == [] and pixels_of(second) == direct(camvid, "train")
 
 
 def test_progress_is_told_of_every_sample(camvid: CamVid) -> None:
     told: list[Any] = []
-    ensure(camvid, "train", lambda what, count: told.append((what, count)) or (lambda: told.append(1)))
+    open_or_build_cache(camvid, "train", lambda what, count: told.append((what, count)) or (lambda: told.append(1)))
     assert told == [("camvid train", 4), 1, 1, 1, 1]
 
 
@@ -100,24 +104,24 @@ class Renumbered(CamVid):
 def test_the_key_follows_all_that_decides_the_pixels_and_nothing_else(
     camvid: CamVid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = cache_key(camvid, "train")
+    before = compute_cache_key(camvid, "train")
     elsewhere = CamVid(shutil.copytree(camvid.root, tmp_path / "elsewhere"))
-    assert cache_key(elsewhere, "train") == before
+    assert compute_cache_key(elsewhere, "train") == before
     (camvid.root / "val/val0.png").unlink()
-    assert cache_key(camvid, "train") == before, "another split has nothing to do with it"
-    keys = {before, cache_key(elsewhere, "val"), cache_key(Renumbered(camvid.root), "train")}
+    assert compute_cache_key(camvid, "train") == before, "another split has nothing to do with it"
+    keys = {before, compute_cache_key(elsewhere, "val"), compute_cache_key(Renumbered(camvid.root), "train")}
     monkeypatch.setattr(Renumbered, "unlabelled", 13)
-    keys.add(cache_key(Renumbered(camvid.root), "train"))
+    keys.add(compute_cache_key(Renumbered(camvid.root), "train"))
     monkeypatch.setattr(format, "VERSION", format.VERSION + 1)
-    keys.add(cache_key(camvid, "train"))
+    keys.add(compute_cache_key(camvid, "train"))
     assert len(keys) == 5
 
 
 def test_a_changed_file_gives_a_new_cache(camvid: CamVid) -> None:
-    old = ensure(camvid, "train")
+    old = open_or_build_cache(camvid, "train")
     image = camvid.root / "train/train0.png"
     Image.fromarray(np.full((6, 8, 3), 77, dtype=np.uint8)).save(image)
-    new = ensure(camvid, "train")
+    new = open_or_build_cache(camvid, "train")
     assert new.index.key != old.index.key
     assert pixels_of(new) == direct(camvid, "train") != pixels_of(old)
     assert left() == sorted((old.index.key, new.index.key))
@@ -170,7 +174,7 @@ def test_of_several_processes_that_begin_at_once_one_decodes_and_all_have_the_sa
     code = """
 print("ready", flush=True)
 sys.stdin.readline()
-found = build.ensure(dataset, "train")
+found = build.open_or_build_cache(dataset, "train")
 print(found.index.key, zlib.crc32(found.pixels))
 """
     started = [process(code) for _ in range(4)]
@@ -189,11 +193,11 @@ print(found.index.key, zlib.crc32(found.pixels))
 
 @pytest.mark.parametrize(
     "point",
-    ["cache_build, '_probe'", "cache_build, '_Out'", "cache_build, 'seal'", "build.os, 'fsync'"],
+    ["build, '_probe'", "build, '_Out'", "build, 'seal'", "build.os, 'fsync'"],
     ids=["locked", "begun", "samples written", "all written"],
 )
 def test_a_build_that_is_killed_leaves_nothing_that_looks_complete_and_the_next_cleans_up(point: str) -> None:
-    killed = process(f"stop_at({point})\ncache_build.ensure(dataset, 'train')")
+    killed = process(f"stop_at({point})\nbuild.open_or_build_cache(dataset, 'train')")
     assert killed.stdout is not None and killed.stdout.readline() == "there\n"
     being_made = [entry.state for entry in maintenance.entries()]
     killed.send_signal(signal.SIGKILL)
@@ -203,17 +207,17 @@ def test_a_build_that_is_killed_leaves_nothing_that_looks_complete_and_the_next_
     assert [entry.state for entry in maintenance.entries()] == ["interrupted"] * begun
 
     other = Shapes(train=3, val=1, test=1, height=8, width=8, seed=1)
-    found = ensure(other, "train")  # of another dataset: whoever comes next cleans up
+    found = open_or_build_cache(other, "train")  # of another dataset: whoever comes next cleans up
     assert left() == [found.index.key]
     assert pixels_of(found) == direct(other, "train")
 
 
 def test_the_same_cache_is_made_after_a_build_that_was_killed() -> None:
-    killed = process("stop_at(cache_build, 'seal')\ncache_build.ensure(dataset, 'train')")
+    killed = process("stop_at(build, 'seal')\nbuild.open_or_build_cache(dataset, 'train')")
     assert killed.stdout is not None and killed.stdout.readline() == "there\n"
     killed.kill()
     killed.communicate(timeout=30)
-    again = process("found = build.ensure(dataset, 'train')\nprint(found.index.key)")
+    again = process("found = build.open_or_build_cache(dataset, 'train')\nprint(found.index.key)")
     out, err = again.communicate(timeout=60)
     assert again.returncode == 0, err
     assert left() == [out.strip()]
@@ -225,7 +229,7 @@ def test_the_same_cache_is_made_after_a_build_that_was_killed() -> None:
 def none_but_said(dataset: Any, caplog: pytest.LogCaptureFixture, *parts: str) -> None:
     """Check that there is no cache, that one line says why, and that nothing is left."""
     caplog.clear()
-    assert mapped(dataset, "train") is None
+    assert try_open_or_build_cache(dataset, "train") is None
     said = [record.getMessage() for record in caplog.records if "where it is needed" in record.getMessage()]
     assert len(said) == 1 and "\n" not in said[0]
     for part in parts:
@@ -254,17 +258,17 @@ def test_what_belongs_to_another_user_is_read_and_not_written(
     monkeypatch.setattr(os, "geteuid", lambda: another)
     none_but_said(camvid, caplog, "belongs to another user")
     monkeypatch.undo()
-    ensure(camvid, "train")
+    open_or_build_cache(camvid, "train")
     monkeypatch.setattr(os, "geteuid", lambda: another)
-    found = mapped(camvid, "train")
+    found = try_open_or_build_cache(camvid, "train")
     assert found is not None and pixels_of(found) == direct(camvid, "train")
-    assert mapped(camvid, "val") is None
+    assert try_open_or_build_cache(camvid, "val") is None
 
 
 def test_caches_can_be_read_by_whom_the_umask_lets(camvid: CamVid) -> None:
     before = os.umask(0o022)
     try:
-        folder = caches() / ensure(camvid, "train").index.key
+        folder = decoded_cache_folder() / open_or_build_cache(camvid, "train").index.key
     finally:
         os.umask(before)
     assert folder.stat().st_mode & 0o777 == 0o755
@@ -290,7 +294,7 @@ def test_a_disk_that_fills_up_is_said(
 def test_short_writes_are_gone_on_with(camvid: CamVid, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda file, data, offset: real(file, data[:7], offset))
-    assert pixels_of(ensure(camvid, "train")) == direct(camvid, "train")
+    assert pixels_of(open_or_build_cache(camvid, "train")) == direct(camvid, "train")
 
 
 def test_a_reserve_of_the_disk_is_left(
@@ -312,35 +316,37 @@ def test_a_split_that_is_much_too_large_is_not_begun(
 
 
 def test_the_budget_is_for_all_caches_together(camvid: CamVid, monkeypatch: pytest.MonkeyPatch) -> None:
-    size = (caches() / ensure(camvid, "train").index.key / format.PIXELS).stat().st_size
+    size = (decoded_cache_folder() / open_or_build_cache(camvid, "train").index.key / format.PIXELS).stat().st_size
     monkeypatch.setenv("FCNLAB_CACHE_BUDGET", str((size + 100) / 2**30))
-    with pytest.raises(NoCache, match="more than"):
-        ensure(camvid, "val")
+    with pytest.raises(CacheUnavailableError, match="more than"):
+        open_or_build_cache(camvid, "val")
     monkeypatch.setenv("FCNLAB_CACHE_BUDGET", str((size + 4096) / 2**30))
-    assert pixels_of(ensure(camvid, "val")) == direct(camvid, "val")
+    assert pixels_of(open_or_build_cache(camvid, "val")) == direct(camvid, "val")
     monkeypatch.setenv("FCNLAB_CACHE_BUDGET", "0")
-    assert pixels_of(ensure(camvid, "val")) == direct(camvid, "val"), "what is there is used whatever the budget"
+    assert pixels_of(open_or_build_cache(camvid, "val")) == direct(camvid, "val"), (
+        "what is there is used whatever the budget"
+    )
 
 
 @pytest.mark.parametrize("said", ["much", "-1", "nan", "inf"])
 def test_a_budget_that_is_no_number_is_an_error(camvid: CamVid, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FCNLAB_CACHE_BUDGET", said)
     with pytest.raises(DataError, match=f"FCNLAB_CACHE_BUDGET={said}: not a number of GiB"):
-        mapped(camvid, "train")
+        try_open_or_build_cache(camvid, "train")
 
 
 def test_too_little_memory_for_the_map_is_said(
     camvid: CamVid, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ensure(camvid, "train")
+    open_or_build_cache(camvid, "train")
 
     def memmap(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
     monkeypatch.setattr(np, "memmap", memmap)
-    assert mapped(camvid, "train") is None
+    assert try_open_or_build_cache(camvid, "train") is None
     assert "Cannot allocate memory" in caplog.text
-    assert left() == [cache_key(camvid, "train")], "the cache is sound and stays"
+    assert left() == [compute_cache_key(camvid, "train")], "the cache is sound and stays"
 
 
 def test_a_faulty_file_is_the_same_error_as_without_a_cache_and_leaves_nothing(camvid: CamVid) -> None:
@@ -348,7 +354,7 @@ def test_a_faulty_file_is_the_same_error_as_without_a_cache_and_leaves_nothing(c
     with pytest.raises(DataError) as expected:
         camvid.split("train")[2]
     with pytest.raises(DataError) as found:
-        mapped(camvid, "train")
+        try_open_or_build_cache(camvid, "train")
     assert str(found.value) == str(expected.value)
     assert left() == []
 
@@ -360,8 +366,8 @@ def test_files_that_change_while_they_are_decoded_are_not_kept(
         with (camvid.root / "train/train0.png").open("ab") as file:
             file.write(b"more")
 
-    with pytest.raises(NoCache, match="changed while"):
-        ensure(camvid, "train", lambda what, count: change)
+    with pytest.raises(CacheUnavailableError, match="changed while"):
+        open_or_build_cache(camvid, "train", lambda what, count: change)
     assert left() == []
 
 
@@ -409,23 +415,23 @@ HARM: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("harm", HARM)
 def test_what_is_torn_or_foreign_is_made_anew(camvid: CamVid, harm: str) -> None:
-    folder = caches() / ensure(camvid, "train").index.key
+    folder = decoded_cache_folder() / open_or_build_cache(camvid, "train").index.key
     HARM[harm](folder)
-    assert pixels_of(ensure(camvid, "train")) == direct(camvid, "train")
+    assert pixels_of(open_or_build_cache(camvid, "train")) == direct(camvid, "train")
     assert [entry.state for entry in maintenance.entries()] == ["complete"]
 
 
 def test_the_index_of_another_cache_is_found_out(camvid: CamVid, tmp_path: Path) -> None:
-    folder = caches() / ensure(camvid, "train").index.key
+    folder = decoded_cache_folder() / open_or_build_cache(camvid, "train").index.key
     other = make_camvid(tmp_path / "other")
     Image.fromarray(np.zeros((6, 8, 3), dtype=np.uint8)).save(other.root / "train/train0.png")
-    foreign = caches() / ensure(other, "train").index.key
+    foreign = decoded_cache_folder() / open_or_build_cache(other, "train").index.key
     shutil.copy(foreign / format.INDEX, folder / format.INDEX)
     assert any(entry.state.startswith("broken: its index is that of") for entry in maintenance.entries())
-    assert pixels_of(ensure(camvid, "train")) == direct(camvid, "train")
+    assert pixels_of(open_or_build_cache(camvid, "train")) == direct(camvid, "train")
     _of(foreign, format.INDEX, lambda raw: raw.replace(b'"made":"2', b'"made":"1'))  # of one key; only the seal tells
     assert any(entry.state == "broken: its index is not that of its pixels" for entry in maintenance.entries())
-    assert pixels_of(ensure(other, "train")) == direct(other, "train")
+    assert pixels_of(open_or_build_cache(other, "train")) == direct(other, "train")
 
 
 # --- upkeep ----------------------------------------------------------------------------------------------------------
@@ -434,30 +440,30 @@ def test_the_index_of_another_cache_is_found_out(camvid: CamVid, tmp_path: Path)
 @pytest.mark.parametrize("sample", range(4))
 @pytest.mark.parametrize("place", ["first", "last"])
 def test_verification_names_the_sample_of_a_flipped_byte(camvid: CamVid, sample: int, place: str) -> None:
-    found = ensure(camvid, "train")
+    found = open_or_build_cache(camvid, "train")
     (entry,) = maintenance.entries()
-    assert list(maintenance.faults(entry)) == []
+    assert list(maintenance.problems(entry)) == []
     offset = int(found.index.places[sample, 0]) + (0 if place == "first" else int(found.index.sizes[sample]) - 1)
     with (entry.folder / format.PIXELS).open("r+b") as file:
         file.seek(offset)
         byte = file.read(1)[0]
         file.seek(offset)
         file.write(bytes([byte ^ 1]))
-    (fault,) = maintenance.faults(entry)
-    assert f"'train{sample}'" in fault and entry.key in fault
+    (problem,) = maintenance.problems(entry)
+    assert f"'train{sample}'" in problem and entry.key in problem
 
 
 def test_what_is_cleared_stays_with_those_who_have_mapped_it(camvid: CamVid) -> None:
-    found = ensure(camvid, "train")
+    found = open_or_build_cache(camvid, "train")
     (entry,) = maintenance.entries()
     assert maintenance.clear(entry)
     assert left() == []
     assert pixels_of(found) == direct(camvid, "train")
-    assert pixels_of(ensure(camvid, "train")) == direct(camvid, "train")
+    assert pixels_of(open_or_build_cache(camvid, "train")) == direct(camvid, "train")
 
 
 def test_what_is_being_made_is_not_cleared() -> None:
-    maker = process("stop_at(cache_build, 'seal')\ncache_build.ensure(dataset, 'train')")
+    maker = process("stop_at(build, 'seal')\nbuild.open_or_build_cache(dataset, 'train')")
     assert maker.stdout is not None and maker.stdout.readline() == "there\n"
     (entry,) = maintenance.entries()
     assert not maintenance.clear(entry)
@@ -469,18 +475,18 @@ def test_what_is_being_made_is_not_cleared() -> None:
 
 
 def test_unused_caches_are_those_not_used_for_so_long(camvid: CamVid) -> None:
-    old, new = ensure(camvid, "train").index.key, ensure(camvid, "val").index.key
-    os.utime(caches() / old / format.INDEX, (0, 0))
+    old, new = open_or_build_cache(camvid, "train").index.key, open_or_build_cache(camvid, "val").index.key
+    os.utime(decoded_cache_folder() / old / format.INDEX, (0, 0))
     assert [entry.key for entry in maintenance.unused(timedelta(days=30))] == [old]
     assert [entry.key for entry in maintenance.entries()] == [new, old]
-    ensure(camvid, "train")
+    open_or_build_cache(camvid, "train")
     assert maintenance.unused(timedelta(days=30)) == [], "it was used"
 
 
 def test_what_is_no_cache_is_neither_listed_nor_swept(camvid: CamVid) -> None:
     for name in ("holidays", "download.partial", "f" * 31):
-        (caches() / name).mkdir(parents=True)
-        (caches() / name / "photo.jpg").write_bytes(b"mine")
-    key = ensure(camvid, "train").index.key
+        (decoded_cache_folder() / name).mkdir(parents=True)
+        (decoded_cache_folder() / name / "photo.jpg").write_bytes(b"mine")
+    key = open_or_build_cache(camvid, "train").index.key
     assert [entry.key for entry in maintenance.entries()] == [key]
-    assert len(list(caches().rglob("photo.jpg"))) == 3
+    assert len(list(decoded_cache_folder().rglob("photo.jpg"))) == 3

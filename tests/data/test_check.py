@@ -12,11 +12,11 @@ from PIL import ExifTags, Image
 
 from fcnlab.data.datasets.base import FileDataset, Pixels
 from fcnlab.data.datasets.camvid import CamVid
-from fcnlab.data.datasets.folder import Folder, Layout
+from fcnlab.data.datasets.folder import Folder, FolderLayout
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.datasets.voc import Voc2012
-from fcnlab.data.inspection.check import Checked, check_splits
-from fcnlab.data.parallel import on_all_cores
+from fcnlab.data.inspection.check import CheckedSplit, check_splits
+from fcnlab.data.parallel import map_on_all_cores
 from fcnlab.errors import DataError
 
 HEIGHT, WIDTH = 6, 8
@@ -74,21 +74,21 @@ def voc(tmp_path: Path) -> Voc2012:
     return Voc2012(root)
 
 
-def kinds(checked: list[Checked]) -> list[tuple[str, str, str]]:
+def kinds(checked: list[CheckedSplit]) -> list[tuple[str, str, str]]:
     """(split, file or id, kind) of every fault."""
-    return [(f.split, Path(f.where).name, f.kind) for c in checked for f in c.faults]
+    return [(f.split, Path(f.where).name, f.kind) for c in checked for f in c.problems]
 
 
 def test_a_sound_dataset_has_neither_faults_nor_notes(camvid: CamVid) -> None:
     checked = check_splits(camvid, SPLITS)
-    assert [(c.split, c.images, c.faults, c.notes) for c in checked] == [
+    assert [(c.split, c.images, c.problems, c.notes) for c in checked] == [
         ("train", 3, [], []), ("val", 2, [], []), ("test", 1, [], []),
     ]  # fmt: skip
 
 
 def test_generated_scenes_are_sound() -> None:
     shapes = Shapes(train=4, val=2, test=2, height=64, width=64, seed=0)
-    assert [(c.images, c.faults) for c in check_splits(shapes, SPLITS)] == [(4, []), (2, []), (2, [])]
+    assert [(c.images, c.problems) for c in check_splits(shapes, SPLITS)] == [(4, []), (2, []), (2, [])]
 
 
 MASK, IMAGE = "trainannot/a2.png", "train/a2.png"
@@ -130,10 +130,10 @@ def test_a_faulty_file_is_one_fault_that_names_it(
 
     harm(camvid.root / file)
     checked = check_splits(camvid, SPLITS)
-    (fault,) = checked[0].faults
-    assert (fault.split, fault.where, fault.kind) == ("train", str(camvid.root / file), kind)
-    assert re.search(says, fault.what) and fault.remedy
-    assert [c.images for c in checked] == [3, 2, 1] and not checked[1].faults
+    (problem,) = checked[0].problems
+    assert (problem.split, problem.where, problem.kind) == ("train", str(camvid.root / file), kind)
+    assert re.search(says, problem.what) and problem.remedy
+    assert [c.images for c in checked] == [3, 2, 1] and not checked[1].problems
 
 
 def test_all_faults_of_all_splits_are_reported_at_once(camvid: CamVid) -> None:
@@ -156,9 +156,9 @@ def test_a_mask_whose_image_is_gone_is_a_fault(camvid: CamVid) -> None:
     (camvid.root / "trainannot/.hidden.png").write_bytes(b"x")
     (camvid.root / "trainannot/notes.txt").write_text("x")
     train, val = check_splits(camvid, ["train", "val"])
-    (fault,) = train.faults
-    assert (fault.where, fault.kind) == (str(camvid.root / MASK), "missing image")
-    assert (train.images, val.faults) == (2, [])
+    (problem,) = train.problems
+    assert (problem.where, problem.kind) == (str(camvid.root / MASK), "missing image")
+    assert (train.images, val.problems) == (2, [])
 
 
 def test_a_pair_that_no_list_names_is_no_fault(voc: Voc2012) -> None:
@@ -172,9 +172,9 @@ def test_a_mask_that_stands_alone_is_one_note_where_images_are_divided_by_chance
         save(mask_of(number), tmp_path / f"masks/{number}.png")
     (tmp_path / "images/0.png").unlink()
     shares = {"train": 0.5, "val": 0.25, "test": 0.25}
-    layout = Layout(str(tmp_path / "images"), str(tmp_path / "masks"), parts=shares)
+    layout = FolderLayout(str(tmp_path / "images"), str(tmp_path / "masks"), parts=shares)
     checked = check_splits(Folder(layout, [(str(n), [n]) for n in range(12)]), shares)
-    assert [split.faults for split in checked] == [[], [], []]
+    assert [split.problems for split in checked] == [[], [], []]
     (note,) = [note for split in checked for note in split.notes]
     assert (note.where, note.kind) == (str(tmp_path / "masks/0.png"), "missing image")
 
@@ -184,9 +184,9 @@ def test_no_mask_stands_alone_because_its_image_has_another_extension(tmp_path: 
         save(image_of(number), tmp_path / f"images/{number}{'.png' if number % 2 else '.BMP'}")
         save(mask_of(number), tmp_path / f"masks/{number}_mask.png")
     shares = {"train": 0.6, "val": 0.2, "test": 0.2}
-    layout = Layout(str(tmp_path / "images"), str(tmp_path / "masks"), mask_suffix="_mask", parts=shares)
+    layout = FolderLayout(str(tmp_path / "images"), str(tmp_path / "masks"), mask_suffix="_mask", parts=shares)
     checked = check_splits(Folder(layout, [(str(n), [n]) for n in range(12)]), shares)
-    assert [(split.faults, split.notes) for split in checked] == [([], [])] * 3
+    assert [(split.problems, split.notes) for split in checked] == [([], [])] * 3
 
 
 def test_a_mask_that_stands_alone_is_a_fault_where_folders_are_splits(tmp_path: Path) -> None:
@@ -194,9 +194,9 @@ def test_a_mask_that_stands_alone_is_a_fault_where_folders_are_splits(tmp_path: 
         save(image_of(number), tmp_path / f"images/{split}/{number}.png")
         save(mask_of(number), tmp_path / f"masks/{split}/{number}.png")
     (tmp_path / "images/train/0.png").unlink()
-    layout = Layout(f"{tmp_path}/images/{{split}}", f"{tmp_path}/masks/{{split}}")
+    layout = FolderLayout(f"{tmp_path}/images/{{split}}", f"{tmp_path}/masks/{{split}}")
     train, val = check_splits(Folder(layout, [(str(n), [n]) for n in range(12)]), ["train", "val"])
-    assert [fault.kind for fault in train.faults] == ["missing image"] and val.faults == []
+    assert [problem.kind for problem in train.problems] == ["missing image"] and val.problems == []
 
 
 def test_both_files_of_a_pair_are_looked_at(camvid: CamVid) -> None:
@@ -217,15 +217,15 @@ def test_an_empty_split_is_a_fault(camvid: CamVid, voc: Voc2012) -> None:
 def test_an_id_of_a_list_that_has_no_files_is_named(voc: Voc2012) -> None:
     (voc.root / "ImageSets/Segmentation/val.txt").write_text("4\n6\n")
     (_, val) = check_splits(voc, ["train", "val"])
-    (fault,) = val.faults
-    assert (fault.where, fault.kind, fault.what) == ("6", "id without files", "there is neither 6.jpg nor 6.png")
+    (problem,) = val.problems
+    assert (problem.where, problem.kind, problem.what) == ("6", "id without files", "there is neither 6.jpg nor 6.png")
 
 
 def test_an_id_in_two_splits_is_a_fault_of_the_later(voc: Voc2012) -> None:
     (voc.root / "ImageSets/Segmentation/val.txt").write_text("2\n4\n")
     train, val = check_splits(voc, ["train", "val"])
-    assert train.faults == []
-    assert [(f.where, f.kind, f.what) for f in val.faults] == [
+    assert train.problems == []
+    assert [(f.where, f.kind, f.what) for f in val.problems] == [
         ("2", "id in two splits", "stands in train and again in val")
     ]
 
@@ -237,7 +237,7 @@ def test_an_id_twice_in_one_split_is_a_fault(voc: Voc2012) -> None:
 
 def test_extra_splits_may_share_with_all_others(voc: Voc2012) -> None:
     checked = check_splits(voc, ["train", "val"], extra=["trainval"])
-    assert [(c.split, c.images, c.faults) for c in checked] == [("train", 3, []), ("val", 2, []), ("trainval", 5, [])]
+    assert [(c.split, c.images, c.problems) for c in checked] == [("train", 3, []), ("val", 2, []), ("trainval", 5, [])]
     assert kinds(check_splits(voc, ["trainval", "val"])) == [
         ("val", "4", "id in two splits"), ("val", "5", "id in two splits"),
     ]  # fmt: skip
@@ -247,15 +247,15 @@ def test_one_picture_under_two_ids_in_two_splits_is_a_fault_also_when_saved_anew
     save(image_of(0), camvid.root / "val/b1.png", compress_level=0)
     assert (camvid.root / "val/b1.png").read_bytes() != (camvid.root / "train/a1.png").read_bytes()
     _, val, _ = check_splits(camvid, SPLITS)
-    (fault,) = val.faults
-    assert (fault.where, fault.kind) == (str(camvid.root / "val/b1.png"), "picture in two splits")
-    assert f"the same picture as a1 in train ({camvid.root}/train/a1.png)" in fault.what
+    (problem,) = val.problems
+    assert (problem.where, problem.kind) == (str(camvid.root / "val/b1.png"), "picture in two splits")
+    assert f"the same picture as a1 in train ({camvid.root}/train/a1.png)" in problem.what
 
 
 def test_one_picture_twice_in_a_split_is_a_note(camvid: CamVid) -> None:
     save(image_of(0), camvid.root / "train/a3.png")
     train, *_ = check_splits(camvid, SPLITS)
-    assert train.faults == []
+    assert train.problems == []
     assert [(Path(n.where).name, n.kind) for n in train.notes] == [("a3.png", "picture twice")]
 
 
@@ -264,16 +264,16 @@ def test_a_turned_image_whose_mask_fits_what_viewers_show_is_a_fault(camvid: Cam
     (camvid.root / IMAGE).unlink()
     turned(image_of(1), camvid.root / f"train/a2.{format_}", orientation=6)
     save(mask_of(1, (WIDTH, HEIGHT)), camvid.root / MASK)
-    (fault,) = check_splits(camvid, ["train"])[0].faults
-    assert (Path(fault.where).name, fault.kind) == (f"a2.{format_}", "EXIF rotation")
-    assert "the mask is 8x6 (height x width), its image" in fault.what and "EXIF orientation 6" in fault.what
+    (problem,) = check_splits(camvid, ["train"])[0].problems
+    assert (Path(problem.where).name, problem.kind) == (f"a2.{format_}", "EXIF rotation")
+    assert "the mask is 8x6 (height x width), its image" in problem.what and "EXIF orientation 6" in problem.what
 
 
 @pytest.mark.parametrize("orientation", [2, 3, 6, 8])
 def test_a_turned_image_whose_mask_fits_the_stored_pixels_is_a_note(camvid: CamVid, orientation: int) -> None:
     turned(image_of(1), camvid.root / IMAGE, orientation)
     (train,) = check_splits(camvid, ["train"])
-    assert train.faults == []
+    assert train.problems == []
     assert [(Path(n.where).name, n.kind) for n in train.notes] == [("a2.png", "EXIF rotation")]
     assert f"EXIF orientation {orientation}" in train.notes[0].what
 
@@ -283,7 +283,7 @@ def test_an_upright_or_damaged_tag_is_nothing(camvid: CamVid) -> None:
     save(image_of(2), camvid.root / "train/a3.jpg", exif=b"Exif\0\0damaged")
     (camvid.root / "train/a3.png").unlink()
     (train,) = check_splits(camvid, ["train"])
-    assert (train.faults, train.notes) == ([], [])
+    assert (train.problems, train.notes) == ([], [])
 
 
 def test_palettes_that_differ_are_one_note(voc: Voc2012) -> None:
@@ -291,7 +291,7 @@ def test_palettes_that_differ_are_one_note(voc: Voc2012) -> None:
         palette_mask(voc.root / f"SegmentationClass/{number}.png", mask_of(number), list(range(255, -1, -1)) * 3)
     (train,) = check_splits(voc, ["train"])
     (note,) = train.notes
-    assert train.faults == [] and note.kind == "palettes differ"
+    assert train.problems == [] and note.kind == "palettes differ"
     assert "2 palette masks show a number in another colour" in note.what and note.where == "2"
 
 
@@ -313,7 +313,7 @@ def test_every_sample_moves_the_bar_by_one(camvid: CamVid) -> None:
 
 
 def test_work_on_all_cores_comes_in_order_and_its_first_error_ends_it() -> None:
-    assert list(on_all_cores(lambda i: i * i, 100)) == [i * i for i in range(100)]
+    assert list(map_on_all_cores(lambda i: i * i, 100)) == [i * i for i in range(100)]
 
     def fail(index: int) -> int:
         if index == 3:
@@ -321,7 +321,7 @@ def test_work_on_all_cores_comes_in_order_and_its_first_error_ends_it() -> None:
         return index
 
     with pytest.raises(DataError, match="three"):
-        list(on_all_cores(fail, 1000))
+        list(map_on_all_cores(fail, 1000))
 
 
 @pytest.mark.parametrize(
@@ -334,4 +334,4 @@ def test_the_real_validation_images_are_sound(
 ) -> None:
     checked = check_splits(type_(real_data / folder), splits)
     assert {c.split: c.images for c in checked} == splits
-    assert [(c.faults, c.notes) for c in checked] == [([], [])]
+    assert [(c.problems, c.notes) for c in checked] == [([], [])]

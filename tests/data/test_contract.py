@@ -22,7 +22,7 @@ from fcnlab.data.datasets.ade20k import Ade20k
 from fcnlab.data.datasets.base import FileDataset, Pixels
 from fcnlab.data.datasets.camvid import CamVid
 from fcnlab.data.datasets.cityscapes import Cityscapes
-from fcnlab.data.datasets.folder import Folder, Layout
+from fcnlab.data.datasets.folder import Folder, FolderLayout
 from fcnlab.data.datasets.table import FILE_DATASETS
 from fcnlab.data.datasets.voc import Voc2012
 from fcnlab.errors import DataError
@@ -119,7 +119,7 @@ def make_folder(root: Path) -> FileDataset:
         for number, id_ in enumerate(ids):
             save(image_of(number), root / "images" / split / f"{id_}.jpg")
             save(mask_of(number, [0, 7, 9, 30, 255]), root / "masks" / split / f"{id_}_mask.png")
-    files = Layout(f"{root}/images/{{split}}", f"{root}/masks/{{split}}", mask_suffix="_mask")
+    files = FolderLayout(f"{root}/images/{{split}}", f"{root}/masks/{{split}}", mask_suffix="_mask")
     return Folder(files, [("ground", [0]), ("road", [7, 9])], [30])
 
 
@@ -129,7 +129,7 @@ def make_coloured(root: Path) -> FileDataset:
     for number in range(6):
         save(image_of(number), root / "images" / f"{number}.png")
         save(table[mask_of(number, [0, 1, 2])], root / "masks" / f"{number}.png")
-    files = Layout(f"{root}/images", f"{root}/masks", parts={"train": 0.5, "val": 0.5})
+    files = FolderLayout(f"{root}/images", f"{root}/masks", parts={"train": 0.5, "val": 0.5})
     return Folder(files, [("road", ["#804080"]), ("tree", ["#6b8e23"])], ["#000000"])
 
 

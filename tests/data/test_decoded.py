@@ -14,22 +14,22 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fcnlab.data import decoded as module
-from fcnlab.data.augmentation import Augmentation, Jitter
-from fcnlab.data.cache.format import cache_key, caches, open_cache
+from fcnlab.data.augmentation import Augmentation
+from fcnlab.data.cache.format import compute_cache_key, decoded_cache_folder, open_cache
 from fcnlab.data.datasets.base import Dataset
 from fcnlab.data.datasets.camvid import CamVid
-from fcnlab.data.datasets.folder import Folder, Layout
+from fcnlab.data.datasets.folder import Folder, FolderLayout
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.datasets.voc import Voc2012
 from fcnlab.data.decoded import (
     DEVICE_SHARE,
-    Decoded,
     DecodedSplit,
     DeviceSplit,
     MappedSplit,
     open_decoded,
-    release_resident,
+    release_resident_splits,
 )
+from fcnlab.kernels.inputs import ColorJitter, DecodedSample
 
 extents = st.integers(1, 20)
 sizes = st.lists(st.tuples(extents, extents), min_size=1, max_size=6)
@@ -108,10 +108,10 @@ def test_a_folder_from_the_cache_is_the_folder_decoded_and_its_key_follows_the_m
             tmp_path / f"images/train/{number}.png"
         )
         Image.fromarray(colours[draw.integers(0, 3, size)]).save(tmp_path / f"masks/train/{number}.png")
-    layout = Layout(f"{tmp_path}/images/{{split}}", f"{tmp_path}/masks/{{split}}")
+    layout = FolderLayout(f"{tmp_path}/images/{{split}}", f"{tmp_path}/masks/{{split}}")
     one = Folder(layout, [("a", ["#ff0000"]), ("b", ["#00ff00"])], ["#0000ff"])
     two = Folder(layout, [("a", ["#00ff00"]), ("b", ["#ff0000"])], ["#0000ff"])
-    assert cache_key(one, "train") != cache_key(two, "train")
+    assert compute_cache_key(one, "train") != compute_cache_key(two, "train")
     check(one)
     check(two)
 
@@ -135,17 +135,17 @@ def test_without_a_cache_samples_and_what_is_made_of_them_are_the_same(
     without = open_decoded(shapes(), "train")
     assert isinstance(cached, MappedSplit) and not isinstance(without, MappedSplit)
     assert same(cached, without)
-    augment = Augmentation((20, 28), (0.5, 2.0), 0.5, (1, 2, 3), Jitter(0.4, 0.4, 0.4, 0.1))
+    augment = Augmentation((20, 28), (0.5, 2.0), 0.5, (1, 2, 3), ColorJitter(0.4, 0.4, 0.4, 0.1))
     for index in range(3):
         a, b = (augment(split[index], np.random.default_rng(index)) for split in (cached, without))
         assert torch.equal(a.image, b.image) and torch.equal(a.label, b.label)
 
 
 def test_the_layout_changes_no_value_of_an_augmented_sample() -> None:
-    augment = Augmentation((20, 28), (0.5, 2.0), 0.5, (1, 2, 3), Jitter(0.4, 0.4, 0.4, 0.1))
+    augment = Augmentation((20, 28), (0.5, 2.0), 0.5, (1, 2, 3), ColorJitter(0.4, 0.4, 0.4, 0.1))
     split = open_decoded(shapes(8), "train")
     for index in range(8):
-        planes = Decoded(split[index].image.contiguous(), split[index].label)
+        planes = DecodedSample(split[index].image.contiguous(), split[index].label)
         a, b = (augment(sample, np.random.default_rng(index)) for sample in (split[index], planes))
         assert torch.equal(a.image, b.image) and torch.equal(a.label, b.label)
 
@@ -160,7 +160,7 @@ def test_mapped_samples_are_views_of_one_map() -> None:
 def test_a_careless_change_in_place_reaches_nobody_else() -> None:
     dataset = shapes()
     split, direct = open_decoded(dataset, "train"), DecodedSplit(dataset.split("train"))
-    pixels = caches() / cache_key(dataset, "train") / "pixels.bin"
+    pixels = decoded_cache_folder() / compute_cache_key(dataset, "train") / "pixels.bin"
     before = pixels.read_bytes()
     split[0].image.fill_(7)
     split[1].label.mul_(0)
@@ -172,7 +172,7 @@ def test_a_careless_change_in_place_reaches_nobody_else() -> None:
 def test_samples_stay_when_the_cache_is_gone() -> None:
     dataset = shapes()
     split, direct = open_decoded(dataset, "train"), DecodedSplit(dataset.split("train"))
-    folder = caches() / cache_key(dataset, "train")
+    folder = decoded_cache_folder() / compute_cache_key(dataset, "train")
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
@@ -194,9 +194,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def nothing_resident() -> Iterator[None]:
-    release_resident()
+    release_resident_splits()
     yield
-    release_resident()
+    release_resident_splits()
 
 
 def split_of(dataset: Shapes, cached: bool) -> DecodedSplit:
@@ -276,7 +276,7 @@ def test_a_later_trial_uses_the_split_that_is_resident() -> None:
 
 def test_released_splits_are_uploaded_again_and_stay_valid_for_their_users() -> None:
     one = resident()
-    release_resident()
+    release_resident_splits()
     two = resident()
     assert place_of(one) != place_of(two) and same(one, two)
 
@@ -350,6 +350,6 @@ def test_the_real_validation_images_from_the_cache_are_those_decoded(real_data: 
 def test_the_map_is_that_of_the_whole_file() -> None:
     dataset = shapes()
     open_decoded(dataset, "train")
-    found = open_cache(caches() / cache_key(dataset, "train"))
-    assert len(found.pixels) == (caches() / found.index.key / "pixels.bin").stat().st_size
+    found = open_cache(decoded_cache_folder() / compute_cache_key(dataset, "train"))
+    assert len(found.pixels) == (decoded_cache_folder() / found.index.key / "pixels.bin").stat().st_size
     assert module.MappedSplit(found).ids == dataset.split("train").ids

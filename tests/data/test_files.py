@@ -20,9 +20,10 @@ from PIL import Image
 
 from fcnlab.data.datasets.base import FileDataset, Pixels
 from fcnlab.data.datasets.camvid import CamVid
-from fcnlab.data.datasets.fingerprint import cache_folder, file_digest
+from fcnlab.data.datasets.fingerprint import hash_file
 from fcnlab.data.datasets.voc import Voc2012
 from fcnlab.errors import DataError
+from fcnlab.settings import cache_folder
 
 HEIGHT, WIDTH = 6, 8
 CAMVID = {"train": ("a1", "a2", "a3"), "val": ("b1", "b2"), "test": ("c1",)}
@@ -118,9 +119,13 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "an undefined label": (
         MASK,
         lambda path: save(np.full((HEIGHT, WIDTH), 12, np.uint8), path),
-        r"label 12 stands in 48 pixels and is neither a class \(0\.\.10\) nor ignored \(11, 255\)",
+        r"label 12 occurs in 48 pixels and is neither a class \(0\.\.10\) nor ignored \(11, 255\)",
     ),
-    "a colour mask": (MASK, lambda path: save(image_of(0), path), "mode RGB; labels are expected as one 8-bit channel"),
+    "a color mask": (
+        MASK,
+        lambda path: save(image_of(0), path),
+        "mode RGB; expected one 8-bit channel of class numbers",
+    ),
     "a 16-bit mask": (MASK, lambda path: save(np.zeros((HEIGHT, WIDTH), np.uint16), path), "mode I;16"),
     "a one-bit mask": (MASK, lambda path: save(np.zeros((HEIGHT, WIDTH), bool), path), "mode 1"),
     "a mask that is no image": (MASK, lambda path: path.write_bytes(b"not an image"), "cannot be decoded"),
@@ -164,7 +169,7 @@ def test_an_undefined_label_in_a_palette_mask_is_named(voc: Voc2012) -> None:
     path = voc.root / "SegmentationClass/2007_04.png"
     save(mask, path, palette=True)
     with pytest.raises(
-        DataError, match=rf"^{re.escape(str(path))}: label 21 stands in 1 pixels .*\(0\.\.20\).*\(255\)"
+        DataError, match=rf"^{re.escape(str(path))}: label 21 occurs in 1 pixels .*\(0\.\.20\).*\(255\)"
     ):
         voc.split("val")[0]
 
@@ -226,12 +231,12 @@ def test_the_fingerprint_changes_with_the_size_though_the_time_stays(camvid: Cam
 
 
 def test_the_fingerprint_changes_with_order_ids_and_membership(voc: Voc2012) -> None:
-    listing = voc.root / "ImageSets/Segmentation/train.txt"
+    list_files = voc.root / "ImageSets/Segmentation/train.txt"
     prints = {voc.fingerprint(("train",)), voc.fingerprint(("val",)), voc.fingerprint(("train", "val"))}
     for names in ("2007_02 2007_01 2007_03", "2007_01 2007_02", "2007_01 2007_02 2007_03 2007_04"):
-        listing.write_text(names)
+        list_files.write_text(names)
         prints.add(voc.fingerprint(("train",)))
-    listing.write_text("2007_01 2007_02 renamed")
+    list_files.write_text("2007_01 2007_02 renamed")
     for folder, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
         (voc.root / folder / f"2007_03.{suffix}").rename(voc.root / folder / f"renamed.{suffix}")
     prints.add(voc.fingerprint(("train",)))
@@ -298,9 +303,9 @@ def test_the_fingerprint_of_a_dataset_with_a_missing_mask_is_an_error_that_names
 def test_the_digest_of_a_file_is_its_sha256(tmp_path: Path) -> None:
     path = tmp_path / "abc"
     path.write_bytes(b"abc")
-    assert file_digest(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert hash_file(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     with pytest.raises(DataError, match="gone: cannot be read: No such file"):
-        file_digest(tmp_path / "gone")
+        hash_file(tmp_path / "gone")
 
 
 @pytest.mark.parametrize("dataset", [CamVid, Voc2012])

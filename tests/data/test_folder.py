@@ -17,8 +17,8 @@ from PIL import Image
 from fcnlab.config.dataset import Dataset
 from fcnlab.config.yaml_file import validate
 from fcnlab.data.datasets.camvid import CamVid
-from fcnlab.data.datasets.folder import Folder, Layout, divide, index, named_splits
-from fcnlab.data.datasets.labels import Colours, Ids, runs
+from fcnlab.data.datasets.folder import Folder, FolderLayout, divide_ids, find_split_names, index_images
+from fcnlab.data.datasets.labels import ColorDecoder, IdDecoder, format_ranges
 from fcnlab.errors import ConfigError, DataError
 from fcnlab.lab import Lab
 
@@ -40,7 +40,7 @@ def put(root: Path, ids: str, *, image: str = ".jpg", mask: str = ".png", value:
 
 def folder(root: Path, **said: Any) -> Folder:
     said = {"parts": {"train": 0.5, "val": 0.5}} | said
-    return Folder(Layout(str(root / "images"), str(root / "masks"), **said), [("a", [0]), ("b", [1])])
+    return Folder(FolderLayout(str(root / "images"), str(root / "masks"), **said), [("a", [0]), ("b", [1])])
 
 
 # --- labels ----------------------------------------------------------------------------------------------------------
@@ -65,13 +65,13 @@ def test_numbers_mean_their_class_and_255_is_ignored_where_it_is_none(
     classes, ignored = table
     expected = dict.fromkeys([255, *ignored], 255) | {n: label for label, ns in enumerate(classes) for n in ns}
     raw = np.random.default_rng(seed).choice(np.array(sorted(expected), np.uint8), SHAPE)
-    found = Ids(classes, ignored).decode(Image.fromarray(raw), WHERE)
+    found = IdDecoder(classes, ignored).decode(Image.fromarray(raw), WHERE)
     np.testing.assert_array_equal(found, np.vectorize(expected.get)(raw))
     strange = next((n for n in range(256) if n not in expected), None)
     if strange is not None:
         raw[0, 0] = strange
-        with pytest.raises(DataError, match=f"^mask.png: label {strange} stands in 1 pixels and is neither"):
-            Ids(classes, ignored).decode(Image.fromarray(raw), WHERE)
+        with pytest.raises(DataError, match=f"^mask.png: label {strange} occurs in 1 pixels and is neither"):
+            IdDecoder(classes, ignored).decode(Image.fromarray(raw), WHERE)
 
 
 @settings(deadline=None)
@@ -81,26 +81,26 @@ def test_colours_mean_their_class_to_the_last_bit(colours: list[int], seed: int)
     expected = {c: label for label, c in enumerate(named)} | {ignored: 255}
     raw = np.random.default_rng(seed).choice(np.array(colours), SHAPE)
     rgb = np.stack([raw >> 16, raw >> 8 & 255, raw & 255], axis=-1).astype(np.uint8)
-    labels = Colours([[c] for c in named], [ignored])
+    labels = ColorDecoder([[c] for c in named], [ignored])
     np.testing.assert_array_equal(labels.decode(Image.fromarray(rgb), WHERE), np.vectorize(expected.get)(raw))
     strange = next(c for c in range(len(colours) + 1) if c not in colours)
     rgb[1, 2] = [0, 0, strange]
-    with pytest.raises(DataError, match=f"^mask.png: the colour '#{strange:06x}' stands in 1 pixels and is neither"):
+    with pytest.raises(DataError, match=f"^mask.png: the color '#{strange:06x}' occurs in 1 pixels and is neither"):
         labels.decode(Image.fromarray(rgb), WHERE)
 
 
 def test_of_a_palette_mask_the_index_counts() -> None:
     mask = Image.fromarray(np.array([[3, 7]], np.uint8))
     mask.putpalette([9] * 768)
-    assert Ids([[7], [3]]).decode(mask, WHERE).tolist() == [[1, 0]]
-    with pytest.raises(DataError, match="mode P; its classes are given as colours"):
-        Colours([[0], [1]]).decode(mask, WHERE)
+    assert IdDecoder([[7], [3]]).decode(mask, WHERE).tolist() == [[1, 0]]
+    with pytest.raises(DataError, match="mode P; its classes are defined by colors"):
+        ColorDecoder([[0], [1]]).decode(mask, WHERE)
 
 
 @given(st.lists(st.integers(0, 300), unique=True).map(sorted))
 def test_runs_say_every_number_once(values: list[int]) -> None:
     said: list[int] = []
-    for part in filter(None, runs(values).split(", ")):
+    for part in filter(None, format_ranges(values).split(", ")):
         first, _, last = part.partition("..")
         said += range(int(first), int(last or first) + 1)
     assert said == values
@@ -155,29 +155,29 @@ def test_a_division_has_every_id_once_its_shares_and_no_regard_for_order(
     ids: list[str], val: float, test: float, seed: int, order: Any
 ) -> None:
     parts = {"train": 1 - val - test, "val": val, "test": test}
-    divided = divide(ids, parts, seed)
+    divided = divide_ids(ids, parts, seed)
     assert sorted(id_ for part in divided.values() for id_ in part) == sorted(ids)
     assert all(part == sorted(part) for part in divided.values())
     for name in ("val", "test"):
         assert len(divided[name]) == max(1, round(parts[name] * len(ids)))
     order.shuffle(ids)
-    assert divide(ids, parts, seed) == divided
+    assert divide_ids(ids, parts, seed) == divided
 
 
 def test_a_division_is_the_same_on_every_machine_and_another_for_another_seed() -> None:
     ids = [f"{n:02d}" for n in range(12)]
     parts = {"train": 0.5, "val": 0.25, "test": 0.25}
-    assert divide(ids, parts, 0) == {
+    assert divide_ids(ids, parts, 0) == {
         "train": ["01", "04", "05", "06", "09", "11"],
         "val": ["00", "02", "07"],
         "test": ["03", "08", "10"],
     }
-    assert len({str(divide(ids, parts, seed)) for seed in range(5)}) == 5
+    assert len({str(divide_ids(ids, parts, seed)) for seed in range(5)}) == 5
 
 
 def test_too_few_images_to_divide_are_an_error() -> None:
     with pytest.raises(DataError, match="2 images are too few to be divided into train, val, test"):
-        divide(["a", "b"], {"train": 0.8, "val": 0.1, "test": 0.1}, 0)
+        divide_ids(["a", "b"], {"train": 0.8, "val": 0.1, "test": 0.1}, 0)
 
 
 def test_lists_say_ids_or_names_of_images_in_their_order(tmp_path: Path) -> None:
@@ -204,8 +204,8 @@ def test_links_to_folders_are_followed_and_never_in_a_circle(tmp_path: Path) -> 
     (other / "day").symlink_to(tmp_path / "images", target_is_directory=True)
     (tmp_path / "images/sub/up").symlink_to(other, target_is_directory=True)
     (tmp_path / "images/gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    assert list(index(str(other))) == ["day/a", "day/sub/b"]
-    assert list(index(str(tmp_path / "images"))) == ["a", "sub/b"]
+    assert list(index_images(str(other))) == ["day/a", "day/sub/b"]
+    assert list(index_images(str(tmp_path / "images"))) == ["a", "sub/b"]
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_links_to_folders_are_followed_and_never_in_a_circle(tmp_path: Path) -> 
 def test_of_a_folder_that_is_not_there_the_nearest_is_named(tmp_path: Path, name: str, says: str) -> None:
     put(tmp_path, "a")
     with pytest.raises(DataError, match=says):
-        index(str(tmp_path / name))
+        index_images(str(tmp_path / name))
 
 
 @pytest.mark.parametrize(
@@ -253,8 +253,8 @@ def test_sub_folders_are_splits_by_the_place_of_the_split_in_their_names(tmp_pat
         save(np.zeros((*SHAPE, 3), np.uint8), tmp_path / f"in {split} set/images/{split}1.png")
         save(np.zeros(SHAPE, np.uint8), tmp_path / f"{split}annot/{split}1.png")
     images, masks = f"{tmp_path}/in {{split}} set/images", f"{tmp_path}/{{split}}annot"
-    dataset = Folder(Layout(images, masks), [("a", [0]), ("b", [1])])
-    assert named_splits(images) == named_splits(masks) == ("te[s]t", "train", "val")
+    dataset = Folder(FolderLayout(images, masks), [("a", [0]), ("b", [1])])
+    assert find_split_names(images) == find_split_names(masks) == ("te[s]t", "train", "val")
     assert dataset.split("te[s]t").ids == ("te[s]t1",) and dataset.split("val")[0].label.max() == 0
     with pytest.raises(DataError, match=r"no split 'vall'; did you mean 'val'\? valid: te\[s\]t, train, val"):
         dataset.split("vall")
@@ -277,7 +277,7 @@ def test_the_fingerprint_follows_the_split_and_not_how_it_is_said(tmp_path: Path
 
 def test_the_fingerprint_follows_what_values_mean_and_not_what_classes_are_called(tmp_path: Path) -> None:
     put(tmp_path, "a b")
-    files = Layout(str(tmp_path / "images"), str(tmp_path / "masks"), parts={"train": 0.5, "val": 0.5})
+    files = FolderLayout(str(tmp_path / "images"), str(tmp_path / "masks"), parts={"train": 0.5, "val": 0.5})
 
     def of(*said: Any) -> str:
         return Folder(files, *said).fingerprint(("train", "val"))
@@ -290,7 +290,7 @@ def test_the_fingerprint_follows_what_values_mean_and_not_what_classes_are_calle
 
 def test_an_index_of_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="gone: no such folder"):
-        index(str(tmp_path / "gone"))
+        index_images(str(tmp_path / "gone"))
 
 
 # --- the entry -------------------------------------------------------------------------------------------------------
@@ -465,7 +465,7 @@ def test_camvid_as_a_folder_of_ones_own_decodes_as_camvid_does(real_data: Path) 
     root = real_data / "camvid"
     known = CamVid(root)
     classes = [(name, [number]) for number, name in enumerate(known.classes)]
-    own = Folder(Layout(f"{root}/{{split}}", f"{root}/{{split}}annot"), classes, [11])
+    own = Folder(FolderLayout(f"{root}/{{split}}", f"{root}/{{split}}annot"), classes, [11])
     for name in ("train", "val", "test"):
         assert own.split(name).ids == known.split(name).ids
         ours, theirs = own.split(name)[0], known.split(name)[0]

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from fcnlab.data.augmentation import Augmentation, Jitter
+from fcnlab.constants import IGNORE_INDEX
+from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.batches import TrainingBatches
-from fcnlab.data.datasets.base import IGNORE, Sample
-from fcnlab.data.datasets.palette import palette
+from fcnlab.data.datasets.base import Sample
+from fcnlab.data.datasets.palette import voc_palette
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.decoded import DecodedSplit
+from fcnlab.kernels.inputs import ColorJitter
 from fcnlab.report.gallery.picture import GAP, HEADING, WIDTH
 from fcnlab.report.gallery.preview import OPACITY, Shown, choose, rows, sheet
 
@@ -43,18 +45,18 @@ def test_image_and_label_stand_side_by_side_pixel_for_pixel() -> None:
         np.testing.assert_array_equal(page[y : y + 40, GAP : GAP + WIDTH], sample.image)
         over = page[y : y + 40, 2 * GAP + WIDTH : 2 * (GAP + WIDTH)]
         grey = np.round(sample.image @ np.array([0.299, 0.587, 0.114]))
-        expected = OPACITY * palette()[sample.label] + (1 - OPACITY) * grey[..., None]
+        expected = OPACITY * voc_palette()[sample.label] + (1 - OPACITY) * grey[..., None]
         np.testing.assert_allclose(over, expected, atol=1.6)
 
 
 def test_the_legend_has_the_colours_of_the_classes_that_occur_and_no_others() -> None:
     label = np.full((40, WIDTH), 2, np.uint8)
-    label[:5] = IGNORE
+    label[:5] = IGNORE_INDEX
     page = np.asarray(sheet([[Shown("image", "x", np.zeros((40, WIDTH, 3), np.uint8), label)]], SHAPES.classes))
     legend = page[HEADING + 40 + 20 + GAP :].reshape(-1, 3)
     found = {tuple(int(v) for v in colour) for colour in legend}
-    there = {c: tuple(round(OPACITY * int(v) + (1 - OPACITY) * 128) for v in palette()[c]) for c in range(256)}
-    assert there[2] in found and there[IGNORE] in found
+    there = {c: tuple(round(OPACITY * int(v) + (1 - OPACITY) * 128) for v in voc_palette()[c]) for c in range(256)}
+    assert there[2] in found and there[IGNORE_INDEX] in found
     assert not {there[c] for c in (1, 3, 4, 5)} & found  # 0 is a grey that letters have at their edges
 
 
@@ -67,11 +69,11 @@ def test_images_of_different_sizes_share_a_sheet() -> None:
 
 @pytest.mark.parametrize("seed", [0, 3])
 def test_the_draws_are_those_of_a_trial_with_this_seed(seed: int) -> None:
-    augment = Augmentation((32, 32), (0.5, 2.0), 0.5, (124, 116, 104), Jitter(0.4, 0.4, 0.4, 0.1))
+    augment = Augmentation((32, 32), (0.5, 2.0), 0.5, (124, 116, 104), ColorJitter(0.4, 0.4, 0.4, 0.1))
     made = rows(TRAIN, range(6), augment=augment, draws=2, seed=seed)
     assert [len(row) for row in made] == [3] * 6
     batches = TrainingBatches(
-        DecodedSplit(TRAIN), batch=6, augmentation=augment, mean=(0, 0, 0), std=(1, 1, 1), seed=seed,
+        DecodedSplit(TRAIN), batch_size=6, augmentation=augment, mean=(0, 0, 0), std=(1, 1, 1), seed=seed,
         device=torch.device("cpu"),
     )  # fmt: skip
     for epoch in range(2):

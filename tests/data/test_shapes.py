@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcnlab.data.datasets.base import IGNORE, Sample
+from fcnlab.constants import IGNORE_INDEX
+from fcnlab.data.datasets.base import Sample
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.errors import DataError
 
@@ -62,16 +63,16 @@ def test_ids_are_unique_over_all_splits() -> None:
 def test_every_class_and_void_occur_in_sixty_scenes() -> None:
     dataset = shapes(train=60, height=64, width=64)
     found = {int(label) for sample in dataset.split("train") for label in np.unique(sample.label)}
-    assert found == {*range(len(dataset.classes)), IGNORE}
+    assert found == {*range(len(dataset.classes)), IGNORE_INDEX}
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**31), height=st.integers(32, 96), width=st.integers(32, 96))
 def test_a_border_of_void_lies_between_any_two_labels(seed: int, height: int, width: int) -> None:
     label = shapes(train=1, seed=seed, height=height, width=width).split("train")[0].label
-    assert set(np.unique(label)) <= {0, 1, 2, 3, 4, 5, IGNORE}
+    assert set(np.unique(label)) <= {0, 1, 2, 3, 4, 5, IGNORE_INDEX}
     for one, other in ((label[1:], label[:-1]), (label[:, 1:], label[:, :-1])):
-        touching = (one != other) & (one != IGNORE) & (other != IGNORE)
+        touching = (one != other) & (one != IGNORE_INDEX) & (other != IGNORE_INDEX)
         assert not touching.any()
 
 

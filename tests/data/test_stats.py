@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from fcnlab.data.datasets.base import IGNORE, Dataset, FileDataset, Sample, Split
+from fcnlab.constants import IGNORE_INDEX
+from fcnlab.data.datasets.base import Dataset, FileDataset, Sample, Split
 from fcnlab.data.datasets.camvid import CamVid
 from fcnlab.data.datasets.voc import Voc2012
-from fcnlab.data.inspection.stats import median_frequency, split_stats
+from fcnlab.data.inspection.stats import compute_split_stats, median_frequency_weights
 from fcnlab.errors import DataError
 from fcnlab.training import losses
 
@@ -42,7 +43,7 @@ class _Given(Dataset):
                 Sample(
                     str(n),
                     rng.integers(0, 256, (*size, 3), dtype=np.uint8),
-                    rng.choice(np.array([0, 1, 2 if n else 0, IGNORE], dtype=np.uint8), size),
+                    rng.choice(np.array([0, 1, 2 if n else 0, IGNORE_INDEX], dtype=np.uint8), size),
                 )
                 for n, size in enumerate(SIZES)
             ]
@@ -53,24 +54,24 @@ class _Given(Dataset):
 
 
 def test_the_figures_are_those_of_numpy_on_all_pixels_together() -> None:
-    (found,) = split_stats(_Given(), ["train"])
+    (found,) = compute_split_stats(_Given(), ["train"])
     samples = list(_Given().split("train"))
     pixels = np.concatenate([s.image.reshape(-1, 3) for s in samples]) / 255
     labels = np.concatenate([s.label.ravel() for s in samples])
     np.testing.assert_allclose(found.mean, pixels.mean(0), rtol=1e-12)
     np.testing.assert_allclose(found.std, pixels.std(0), rtol=1e-12)
     np.testing.assert_allclose(found.share, [(labels == c).mean() for c in range(4)], rtol=1e-12)
-    assert found.ignored == pytest.approx((labels == IGNORE).mean())
+    assert found.ignored == pytest.approx((labels == IGNORE_INDEX).mean())
     assert found.share.sum() + found.ignored == pytest.approx(1)
-    assert list(found.images_with) == [sum((s.label == c).any() for s in samples) for c in range(4)]
-    assert found.images_with[2] == 3 and found.images_with[3] == 0
+    assert list(found.image_counts) == [sum((s.label == c).any() for s in samples) for c in range(4)]
+    assert found.image_counts[2] == 3 and found.image_counts[3] == 0
     assert found.images == 4 and found.distinct_sizes == 3
     assert (found.height.min, found.height.median, found.height.max) == (4, 5.5, 10)
     assert (found.width.min, found.width.median, found.width.max) == (3, 5, 10)
 
 
 def test_the_weights_are_those_that_training_uses() -> None:
-    (found,) = split_stats(_Given(), ["train"])
+    (found,) = compute_split_stats(_Given(), ["train"])
     used = losses.compute_class_weights((torch.tensor(s.label) for s in _Given().split("train")), 4)
     np.testing.assert_allclose(found.weights, used.numpy(), rtol=1e-6)
     assert found.weights[3] == 1
@@ -80,14 +81,14 @@ def test_the_weights_are_those_that_training_uses() -> None:
 def test_weights_from_counts_equal_those_from_pixels(pixels: np.ndarray) -> None:
     labels = [torch.tensor(np.repeat(np.arange(pixels.shape[1]), row), dtype=torch.uint8) for row in pixels]
     used = losses.compute_class_weights(labels, pixels.shape[1])
-    np.testing.assert_allclose(median_frequency(pixels), used.numpy(), rtol=1e-6)
+    np.testing.assert_allclose(median_frequency_weights(pixels), used.numpy(), rtol=1e-6)
 
 
 def test_a_sample_that_does_not_decode_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     (tmp_path / "train/a.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"train/a\.png: cannot be decoded"):
-        split_stats(CamVid(tmp_path), ["train"])
+        compute_split_stats(CamVid(tmp_path), ["train"])
 
 
 # Per cent of all pixels, by label, the ignored ones last. `voc2012` is the split of 713 images of the official val.
@@ -111,6 +112,6 @@ def test_the_real_images_have_the_documented_frequencies_to_the_printed_digits(
 ) -> None:
     name, split = documented.split()
     type_, folder = FOLDERS[name]
-    (found,) = split_stats(type_(real_data / folder), [split])
+    (found,) = compute_split_stats(type_(real_data / folder), [split])
     shown = " ".join(f"{100 * share:.2f}" for share in (*found.share, found.ignored))
     assert shown == DOCUMENTED[documented]

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fcnlab.data.augmentation import Augmentation, Jitter
+from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.decoded import DecodedSplit
+from fcnlab.kernels.inputs import ColorJitter
 from fcnlab.models import FCN, TransposedUpsampler
 from fcnlab.settings import DEVICE_VARIABLE
 from fcnlab.training import hardware, step
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.gpu
 DEVICE = torch.device("cuda", 0)
 CLASSES = len(Shapes(train=1, val=1, test=1, height=32, width=32, seed=0).classes)
 AUGMENTATION = Augmentation(
-    crop=(64, 64), scale=(0.75, 1.5), flip=0.5, fill=(124, 116, 104), jitter=Jitter(0.3, 0.3, 0.3, 0.1)
+    crop=(64, 64), scale=(0.75, 1.5), flip=0.5, fill=(124, 116, 104), jitter=ColorJitter(0.3, 0.3, 0.3, 0.1)
 )
 
 
@@ -43,7 +44,7 @@ def batches(images: int, batch: int = 4) -> TrainingBatches:
     shapes = Shapes(train=images, val=1, test=1, height=64, width=80, seed=0)
     return TrainingBatches(
         DecodedSplit(shapes.split("train")),
-        batch=batch,
+        batch_size=batch,
         augmentation=AUGMENTATION,
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),

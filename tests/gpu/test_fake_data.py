@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from fcnlab.data.augmentation import Augmentation, Blur, Jitter
+from fcnlab.data.augmentation import Augmentation, Blur
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.decoded import DecodedSplit, DeviceSplit
+from fcnlab.kernels.inputs import ColorJitter
 from fcnlab.metrics.confusion import compute_metrics
 from fcnlab.training.evaluate import evaluate_split
 from fcnlab.training.inference import predict_classes
@@ -28,7 +29,7 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "crop and flip": PLAIN,
     "padded": replace(PLAIN, crop=(128, 160)),
     "scale": replace(PLAIN, scale=(0.5, 2.0)),
-    "jitter": replace(PLAIN, jitter=Jitter(0.5, 0.5, 0.5, 0.1)),
+    "jitter": replace(PLAIN, jitter=ColorJitter(0.5, 0.5, 0.5, 0.1)),
     "rotation": replace(PLAIN, rotate=20.0),
     "blur": replace(PLAIN, blur=Blur(1.0, (0.5, 1.5))),
     "another crop where one class dominates": replace(PLAIN, cat_max_ratio=0.75),
@@ -52,7 +53,7 @@ def test_augmented_batches_are_on_the_device_and_not_waited_for(name: str, resid
             there = split.to(CUDA, free=FREE_MEMORY if resident else 0)
             assert isinstance(there, DeviceSplit) and there.resident == resident
             batches = TrainingBatches(
-                there, batch=2, augmentation=AUGMENTATIONS[name], mean=MEAN, std=STD, seed=0, device=CUDA
+                there, batch_size=2, augmentation=AUGMENTATIONS[name], mean=MEAN, std=STD, seed=0, device=CUDA
             )
         for epoch in (0, 1):
             made = list(batches.epoch(epoch))

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fcnlab.data.augmentation import Augmentation, Blur, Jitter, Placement
-from fcnlab.data.batches import Plain, TrainingBatches, grey_levels
+from fcnlab.data.augmentation import Augmentation, Blur
+from fcnlab.data.batches import TorchBatchWriter, TrainingBatches, create_batch_augmenter, to_uint8_scale
 from fcnlab.data.datasets.base import Sample, Split
 from fcnlab.data.decoded import DecodedSplit, DeviceSplit
-from fcnlab.data.windows import Window, resized_label
+from fcnlab.data.windows import resized_label
+from fcnlab.kernels.inputs import ColorJitter, Placement, Window
 from fcnlab.kernels.switch import is_triton_available
-from fcnlab.kernels.triton_augment import BatchAugmenter, supports_augmentation
 from tests.kernels.on_triton import COMPILED, DEVICE, INTERPRETED, examples
 
 MEAN, STD, FILL = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), (124, 116, 104)
@@ -74,18 +74,18 @@ def both(
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(split)).tolist()
     placements = [augmentation.drawn(split[index].label, rng) for index in chosen]
-    mean, std = grey_levels(MEAN), grey_levels(STD)
-    kernel = BatchAugmenter(augmentation, mean.tolist(), std.tolist())
+    kernel = create_batch_augmenter(augmentation, MEAN, STD)
+    assert kernel is not None
     images, labels = kernel(DeviceSplit(split, DEVICE, budget).gather(chosen), placements)
     assert images.is_contiguous(memory_format=torch.channels_last) and images.dtype == torch.float32
     assert labels.is_contiguous() and labels.dtype == torch.uint8
     drawn = [(split[index], placement) for index, placement in zip(chosen, placements, strict=True)]
-    return (images.cpu(), labels.cpu()), Plain(len(drawn), augmentation, MEAN, STD, CPU)(drawn)
+    return (images.cpu(), labels.cpu()), TorchBatchWriter(len(drawn), augmentation, MEAN, STD, CPU)(drawn)
 
 
 def levels(images: Tensor) -> Tensor:
     """Return normalised images in grey levels."""
-    mean, std = (grey_levels(values)[:, None, None] for values in (MEAN, STD))
+    mean, std = (to_uint8_scale(values)[:, None, None] for values in (MEAN, STD))
     return (images * std + mean).round()
 
 
@@ -146,7 +146,9 @@ def test_labels_of_large_extents_come_from_the_same_pixels(source: int, ratio: f
     split = DeviceSplit(DecodedSplit(Single(sample)), DEVICE, 2**30)
     augmentation = Augmentation((1, 32), (0.5, 2.0), 0.0, FILL)
     placement = Placement(np.zeros(4), (1, target), 0.0, window, None, False)
-    _, found = BatchAugmenter(augmentation, MEAN, STD)(split.gather([0]), [placement])
+    kernel = create_batch_augmenter(augmentation, MEAN, STD)
+    assert kernel is not None
+    _, found = kernel(split.gather([0]), [placement])
     assert torch.equal(found[0, :, : window.width].cpu(), resized_label(label, (1, target), window))
 
 
@@ -163,9 +165,11 @@ class Single(Split):
 strengths = st.sampled_from([0.1, 0.4, 1.0])
 
 
-def jittered(used: tuple[bool, ...], strength: float) -> Jitter:
+def jittered(used: tuple[bool, ...], strength: float) -> ColorJitter:
     """Return a jitter of the used kinds; hue turns by a half at most."""
-    return Jitter(*(value * on for value, on in zip((strength, strength, strength, strength / 2), used, strict=True)))
+    return ColorJitter(
+        *(value * on for value, on in zip((strength, strength, strength, strength / 2), used, strict=True))
+    )
 
 
 @given(used=st.sampled_from(USED), strength=strengths, smooth=st.booleans(), seed=seeds)
@@ -200,13 +204,13 @@ def test_colours_of_any_size_are_those_of_torchvision_within_rounding(
 @given(scale=scales, seed=seeds)
 @slow
 def test_recoloured_images_are_resized_and_cropped(scale: tuple[float, float], seed: int) -> None:
-    augmentation = Augmentation((16, 12), scale, 0.5, FILL, Jitter(0.3, 0.3, 0.3, 0.1))
+    augmentation = Augmentation((16, 12), scale, 0.5, FILL, ColorJitter(0.3, 0.3, 0.3, 0.1))
     found, wanted = both(DecodedSplit(Random([(16, 24), (32, 8)], seed)), augmentation, seed)
     assert torch.equal(found[1], wanted[1]) and torch.equal(found[0], wanted[0])
 
 
 def batches_of(split: DecodedSplit, augmentation: Augmentation, device: torch.device) -> TrainingBatches:
-    return TrainingBatches(split, batch=2, augmentation=augmentation, mean=MEAN, std=STD, seed=3, device=device)
+    return TrainingBatches(split, batch_size=2, augmentation=augmentation, mean=MEAN, std=STD, seed=3, device=device)
 
 
 @pytest.mark.parametrize("budget", [0, 2**30])
@@ -216,8 +220,8 @@ def test_training_batches_are_those_of_the_cpu(
     budget: int, ratio: float | None, more: tuple[float | Blur, ...]
 ) -> None:
     split = DecodedSplit(Random([(14, 18), (9, 30), (24, 20), (16, 16), (12, 12)], 1))
-    augmentation = Augmentation((12, 16), None, 0.5, FILL, Jitter(), ratio, *more)
-    assert supports_augmentation(augmentation) == (not more)
+    augmentation = Augmentation((12, 16), None, 0.5, FILL, ColorJitter(), ratio, *more)
+    assert (create_batch_augmenter(augmentation, MEAN, STD) is not None) == (not more)
     device = batches_of(DeviceSplit(split, DEVICE, budget), augmentation, DEVICE)
     for epoch in (0, 1):
         pairs = zip(device.epoch(epoch), batches_of(split, augmentation, CPU).epoch(epoch), strict=True)
@@ -233,7 +237,7 @@ def test_training_batches_are_those_of_the_cpu(
 @pytest.mark.parametrize("more", [(), (15.0, Blur(0.5))])
 def test_no_batch_waits_for_the_device(budget: int, more: tuple[float | Blur, ...]) -> None:
     split = DecodedSplit(Random([(14, 18), (9, 30), (24, 20), (16, 16)], 1))
-    augmentation = Augmentation((12, 16), (0.5, 2.0), 0.5, FILL, Jitter(0.3, 0.3, 0.3, 0.1), None, *more)
+    augmentation = Augmentation((12, 16), (0.5, 2.0), 0.5, FILL, ColorJitter(0.3, 0.3, 0.3, 0.1), None, *more)
     batches = batches_of(DeviceSplit(split, DEVICE, budget), augmentation, DEVICE)
     list(batches.epoch(0))  # compiles, and copies the constants
     torch.cuda.set_sync_debug_mode("error")

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fcnlab.data.augmentation import Augmentation, Blur, Jitter
+from fcnlab.data.augmentation import Augmentation, Blur
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.base import Split
 from fcnlab.data.decoded import DecodedSplit
+from fcnlab.kernels.inputs import ColorJitter
 from fcnlab.kernels.switch import is_triton_available
 from results import SectionFailed
 from sections.images import of_one_size, various
@@ -33,7 +34,7 @@ def cases(settings: Settings) -> dict[str, Augmentation]:
     def of(scale: tuple[float, float] | None = None, flip: float = 0.0, **options: Any) -> Augmentation:
         return Augmentation((height, width), scale, flip, FILL, **options)
 
-    everything = Jitter(0.4, 0.4, 0.4, 0.1)
+    everything = ColorJitter(0.4, 0.4, 0.4, 0.1)
     return {
         "crop": of(),
         "flip": of(flip=1.0),
@@ -42,10 +43,10 @@ def cases(settings: Settings) -> dict[str, Augmentation]:
         "smaller": of((0.25, 0.9), 0.5),
         "scale": of((0.25, 1.25), 0.5),
         "rotate": of(rotate=15.0),
-        "brightness": of(jitter=Jitter(brightness=0.4)),
-        "contrast": of(jitter=Jitter(contrast=0.4)),
-        "saturation": of(jitter=Jitter(saturation=0.4)),
-        "hue": of(jitter=Jitter(hue=0.1)),
+        "brightness": of(jitter=ColorJitter(brightness=0.4)),
+        "contrast": of(jitter=ColorJitter(contrast=0.4)),
+        "saturation": of(jitter=ColorJitter(saturation=0.4)),
+        "hue": of(jitter=ColorJitter(hue=0.1)),
         "jitter": of(jitter=everything),
         "blur": of(blur=Blur(1.0, (0.1, 2.0))),
         "cat_max_ratio": of((0.5, 2.0), 0.5, cat_max_ratio=0.5),
@@ -86,7 +87,7 @@ def _batches(
     """Yield the batches of two epochs on the CPU: images in grey levels and labels."""
     batches = TrainingBatches(
         DecodedSplit(split),
-        batch=len(split) // 4,
+        batch_size=len(split) // 4,
         augmentation=kind,
         mean=MEAN,
         std=STD,

@@ -40,7 +40,7 @@ def measure(context: Context) -> dict[str, Any]:
         recipe = Recipe.model_validate(plain.model_dump() | extra)
         batches = TrainingBatches(
             split,
-            batch=sizes.batch,
+            batch_size=sizes.batch,
             augmentation=build_augmentation(recipe, MEAN),
             mean=MEAN,
             std=STD,

@@ -25,7 +25,7 @@ def measure(context: Context) -> dict[str, Any]:
     """Time a process's start, the upload of the training images, the first step, a checkpoint, and whole trials."""
     from benchmarks.speed import ours
     from fcnlab.data.datasets.voc import Voc2012
-    from fcnlab.data.decoded import open_decoded, release_resident
+    from fcnlab.data.decoded import open_decoded, release_resident_splits
     from fcnlab.training.hardware import synchronize
     from fcnlab.trial.run import run_trial
 
@@ -52,7 +52,7 @@ def measure(context: Context) -> dict[str, Any]:
     dataset = Voc2012(context.data / "VOCdevkit" / "VOC2012")
     uploads = []
     for _ in range(sizes.rounds):
-        release_resident()
+        release_resident_splits()
         began = time.perf_counter()
         split = open_decoded(dataset, "train").to(device)
         for index in range(len(split)):

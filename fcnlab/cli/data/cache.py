@@ -26,12 +26,12 @@ def list_() -> None:
     """List the caches: what of, how large, when last used, and whether they are complete."""
     from rich.table import Column, Table
 
-    from fcnlab.data.cache.format import caches
+    from fcnlab.data.cache.format import decoded_cache_folder
     from fcnlab.data.cache.maintenance import entries
 
     found = entries()
     if not found:
-        typer.echo(f"{caches()}: nothing is cached")
+        typer.echo(f"{decoded_cache_folder()}: nothing is cached")
         return
     table = Table(Column("key", no_wrap=True), "dataset", "split", "images", "MiB", "made", "last used", "state")
     for one in found:
@@ -40,14 +40,14 @@ def list_() -> None:
         made = one.made[:16].replace("T", " ")
         table.add_row(one.key[:SHOWN], one.dataset, one.split, images, f"{one.size / 2**20:.1f}", made, used, one.state)
     console().print(table)
-    typer.echo(f"{caches()}: {sum(one.size for one in found) / 2**20:.1f} MiB; times are UTC")
+    typer.echo(f"{decoded_cache_folder()}: {sum(one.size for one in found) / 2**20:.1f} MiB; times are UTC")
 
 
 @app.command("make", epilog="Example: fcnlab data cache make camvid --data-root ~/data")
 def make(name: DatasetName, lab: LabOption = None, data_root: DataRoot = None) -> None:
     """Decode a dataset now, so that no trial has to. Exit code 2 if it cannot be kept."""
     from fcnlab.cli.data.progress import sample_bars
-    from fcnlab.data.cache.build import NoCache, ensure
+    from fcnlab.data.cache.build import CacheUnavailableError, open_or_build_cache
     from fcnlab.lab import Lab
 
     place = Lab.find(lab=lab, data_root=data_root)
@@ -56,8 +56,8 @@ def make(name: DatasetName, lab: LabOption = None, data_root: DataRoot = None) -
     for split in spec.used_splits:
         try:
             with sample_bars() as bars:
-                index = ensure(dataset, split, bars).index
-        except NoCache as reason:
+                index = open_or_build_cache(dataset, split, bars).index
+        except CacheUnavailableError as reason:
             raise DataError(f"{name} {split}: {reason}") from None
         typer.echo(f"{split}: {len(index.ids)} images, {index.sizes.sum() / 2**20:.1f} MiB, {index.key}")
 
@@ -66,16 +66,16 @@ def make(name: DatasetName, lab: LabOption = None, data_root: DataRoot = None) -
 def verify(keys: Keys = None) -> None:
     """Compare every sample with its checksum. Exit code 2 if one is not as it was written."""
     from fcnlab.cli.data.progress import sample_bars
-    from fcnlab.data.cache.maintenance import entries, faults, select
+    from fcnlab.data.cache.maintenance import entries, problems, select
 
     chosen = select(keys) if keys else [one for one in entries() if one.state not in ("being made", "interrupted")]
     broken = []
     for one in chosen:
         with sample_bars() as bars:
-            found = list(faults(one, bars(f"{one.dataset} {one.split}", one.images or 0)))
+            found = list(problems(one, bars(f"{one.dataset} {one.split}", one.images or 0)))
         broken += found
         what = f"{one.dataset} {one.split}, {one.images} images" if one.complete else "not complete"
-        typer.echo(f"{one.key}: {what}: {len(found)} faults")
+        typer.echo(f"{one.key}: {what}: {len(found)} problems")
     if broken:
         raise DataError("\n".join(broken))
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fcnlab.data.datasets.base import Dataset
-    from fcnlab.data.inspection.check import Checked
-    from fcnlab.data.inspection.diagnosis import Fault
+    from fcnlab.data.inspection.check import CheckedSplit
+    from fcnlab.data.inspection.diagnosis import Problem
 
 EXAMPLE = "Example: fcnlab data check camvid --data-root ~/data"
 
@@ -33,7 +33,7 @@ def check(
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Read every image and mask, and report all faults at once. Exit code 2 if there are any."""
+    """Read every image and mask, and report all problems at once. Exit code 2 if there are any."""
     from fcnlab.cli.data.progress import sample_bars
     from fcnlab.data.datasets.base import FileDataset
     from fcnlab.data.inspection.check import check_splits
@@ -47,17 +47,17 @@ def check(
     with sample_bars() as bars:
         checked = check_splits(dataset, used, extra=extra, progress=bars)
     root = dataset.root if isinstance(dataset, FileDataset) else None
-    faults = sum(len(c.faults) for c in checked)
+    problems = sum(len(c.problems) for c in checked)
     if as_json:
         splits = [asdict(c) for c in checked]
         typer.echo(
-            json.dumps({"dataset": name, "root": root and str(root), "sound": not faults, "splits": splits}, indent=2)
+            json.dumps({"dataset": name, "root": root and str(root), "sound": not problems, "splits": splits}, indent=2)
         )
     else:
         _show(name, checked, root)
-    if faults:
+    if problems:
         raise DataError(
-            f"dataset {name}: {_count(faults, 'fault')} in {_count(sum(c.images for c in checked), 'image')}"
+            f"dataset {name}: {_count(problems, 'problem')} in {_count(sum(c.images for c in checked), 'image')}"
         )
 
 
@@ -71,20 +71,20 @@ def every_split(dataset: Dataset) -> tuple[str, ...]:
     return dataset.names if isinstance(dataset, FileDataset) else ()
 
 
-def _show(name: str, checked: list[Checked], root: Path | None) -> None:
-    _table(f"{name}: faults", [fault for c in checked for fault in c.faults], root)
-    _table(f"{name}: notes, which are no faults", [note for c in checked for note in c.notes], root)
-    counts = (f"{c.split}: {_count(c.images, 'image')}, {_count(len(c.faults), 'fault')}" for c in checked)
+def _show(name: str, checked: list[CheckedSplit], root: Path | None) -> None:
+    _table(f"{name}: problems", [problem for c in checked for problem in c.problems], root)
+    _table(f"{name}: notes", [note for c in checked for note in c.notes], root)
+    counts = (f"{c.split}: {_count(c.images, 'image')}, {_count(len(c.problems), 'problem')}" for c in checked)
     typer.echo("; ".join(counts) + (f", below {root}" if root is not None else ""))
 
 
-def _table(title: str, found: list[Fault], root: Path | None) -> None:
+def _table(title: str, found: list[Problem], root: Path | None) -> None:
     from rich.table import Column, Table
 
     if not found:
         return
     file, what = Column("file or id", overflow="fold"), Column("what is wrong", overflow="fold")
-    table = Table("split", file, Column("fault", overflow="fold"), what, "what to do", title=title, show_lines=False)
+    table = Table("split", file, Column("problem", overflow="fold"), what, "what to do", title=title, show_lines=False)
     for one in found:
         table.add_row(one.split, _below(one.where, root), one.kind, _below(one.what, root), one.remedy)
     console().print(table)

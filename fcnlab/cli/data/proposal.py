@@ -8,7 +8,7 @@ from typing import Any
 
 from fcnlab.config.mask_values import MaskValue, Named, as_said, check_values, classes_of, values_of
 from fcnlab.config.yaml_file import parse
-from fcnlab.data.datasets.base import IGNORE
+from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.folder import SPLIT, common_splits
 from fcnlab.data.inspection import propose
 from fcnlab.data.inspection.propose import Contents, Pairing
@@ -40,7 +40,7 @@ def decide_classes(contents: Contents, said: str | None, ignore: str | None) -> 
         ignored: list[MaskValue] = (
             given
             if given is not None
-            else [value for value in contents.values if value == IGNORE and value not in taken]
+            else [value for value in contents.values if value == IGNORE_INDEX and value not in taken]
         )
         check_values(named, ignored)
     except ValueError as error:

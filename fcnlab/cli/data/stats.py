@@ -34,7 +34,7 @@ def stats(
 ) -> None:
     """Show sizes, class frequencies, colours and class weights of each split."""
     from fcnlab.cli.data.progress import sample_bars
-    from fcnlab.data.inspection.stats import split_stats
+    from fcnlab.data.inspection.stats import compute_split_stats
     from fcnlab.lab import Lab
 
     place = Lab.find(lab=lab, data_root=data_root)
@@ -45,7 +45,7 @@ def stats(
         splits += [split for split in every_split(dataset) if split not in splits]
     try:
         with sample_bars() as bars:
-            found = split_stats(dataset, splits, bars)
+            found = compute_split_stats(dataset, splits, bars)
     except DataError as error:
         raise DataError(f"{error}; `fcnlab data check {name}` lists all that is wrong") from None
     if csv_file is not None:
@@ -70,7 +70,7 @@ def _show(name: str, found: list[SplitStats], classes: tuple[str, ...]) -> None:
     columns = [Column(f"{s.split} {what}", justify="right") for s in found for what in ("%", "images", "weight")]
     table = Table("class", *columns, title=f"{name}: per cent of all pixels, images with it, median-frequency weight")
     for label, title in enumerate(classes):
-        cells = ([f"{100 * s.share[label]:.2f}", str(s.images_with[label]), f"{s.weights[label]:.2f}"] for s in found)
+        cells = ([f"{100 * s.share[label]:.2f}", str(s.image_counts[label]), f"{s.weights[label]:.2f}"] for s in found)
         table.add_row(title, *(cell for row in cells for cell in row))
     table.add_row(IGNORED, *(cell for s in found for cell in (f"{100 * s.ignored:.2f}", "", "")))
     console().print(table)
@@ -100,7 +100,7 @@ def _plain(s: SplitStats, classes: tuple[str, ...]) -> dict[str, Any]:
 
 def _rows(s: SplitStats, classes: tuple[str, ...]) -> list[dict[str, Any]]:
     """One row a class, and one of the ignored pixels."""
-    from fcnlab.data.datasets.base import IGNORE
+    from fcnlab.constants import IGNORE_INDEX
 
     pixels = s.pixels.sum(0)
     rows: list[dict[str, Any]] = [
@@ -110,13 +110,13 @@ def _rows(s: SplitStats, classes: tuple[str, ...]) -> list[dict[str, Any]]:
             "class": title,
             "pixels": int(pixels[label]),
             "per_cent": 100 * float(s.share[label]),
-            "images": int(s.images_with[label]),
+            "images": int(s.image_counts[label]),
             "weight": float(s.weights[label]),
         }
         for label, title in enumerate(classes)
     ]
-    ignored = {"split": s.split, "label": IGNORE, "class": IGNORED, "pixels": int(pixels[IGNORE])}
-    images = int((s.pixels[:, IGNORE] > 0).sum())
+    ignored = {"split": s.split, "label": IGNORE_INDEX, "class": IGNORED, "pixels": int(pixels[IGNORE_INDEX])}
+    images = int((s.pixels[:, IGNORE_INDEX] > 0).sum())
     return [*rows, {**ignored, "per_cent": 100 * s.ignored, "images": images, "weight": ""}]
 
 

@@ -23,11 +23,22 @@ from threading import Lock
 import numpy as np
 from filelock import FileLock, Timeout
 
-from fcnlab.data.cache.format import INDEX, KEY, PIXELS, Broken, Index, Mapped, cache_key, caches, open_cache, seal
+from fcnlab.data.cache.format import (
+    INDEX,
+    KEY,
+    PIXELS,
+    BrokenCacheError,
+    CacheIndex,
+    MappedCache,
+    compute_cache_key,
+    decoded_cache_folder,
+    open_cache,
+    seal,
+)
 from fcnlab.data.datasets.base import Dataset, Sample, Split
-from fcnlab.data.datasets.fingerprint import cache_folder
-from fcnlab.data.parallel import Advance, on_all_cores
+from fcnlab.data.parallel import Advance, map_on_all_cores
 from fcnlab.errors import DataError
+from fcnlab.settings import cache_folder
 
 BUDGET = "FCNLAB_CACHE_BUDGET"
 """Environment variable: GiB that all caches of decoded samples may take together; 0 makes none."""
@@ -51,32 +62,32 @@ Progress = Callable[[str, int], Advance]
 """(what is being made, how many samples) -> what is called for each that is done."""
 
 
-class NoCache(Exception):
+class CacheUnavailableError(Exception):
     """There can be no cache here and now. `str(error)` is the reason."""
 
 
-def mapped(dataset: Dataset, split: str, progress: Progress | None = None) -> Mapped | None:
+def try_open_or_build_cache(dataset: Dataset, split: str, progress: Progress | None = None) -> MappedCache | None:
     """The cache of a split, made if it is not there; None, said in one line, where there can be none.
 
     Raises:
         DataError: a file of the split is missing or faulty, or the budget is no number.
     """
     try:
-        return ensure(dataset, split, progress)
-    except NoCache as reason:
-        say(f"{_name(dataset)} {split} is decoded where it is needed, with the same figures: {reason}")
+        return open_or_build_cache(dataset, split, progress)
+    except CacheUnavailableError as reason:
+        warn_once(f"{_name(dataset)} {split} is decoded where it is needed, with the same figures: {reason}")
         return None
 
 
-def ensure(dataset: Dataset, split: str, progress: Progress | None = None) -> Mapped:
+def open_or_build_cache(dataset: Dataset, split: str, progress: Progress | None = None) -> MappedCache:
     """The cache of a split, made if it is not there.
 
     Raises:
         NoCache: there can be none.
         DataError: as `mapped`.
     """
-    key = cache_key(dataset, split)
-    folder = caches() / key
+    key = compute_cache_key(dataset, split)
+    folder = decoded_cache_folder() / key
     ids = dataset.split(split).ids
     try:
         found = _opened(folder, ids)
@@ -85,13 +96,15 @@ def ensure(dataset: Dataset, split: str, progress: Progress | None = None) -> Ma
             with _waited_for(folder, f"{_name(dataset)} {split}"):
                 found = _opened(folder, ids) or _made(dataset, split, folder, progress)
     except (OSError, NotImplementedError, MemoryError) as error:  # a lock may be more than a file system can do
-        raise NoCache(f"{caches()}: {getattr(error, 'strerror', None) or error or type(error).__name__}") from None
+        raise CacheUnavailableError(
+            f"{decoded_cache_folder()}: {getattr(error, 'strerror', None) or error or type(error).__name__}"
+        ) from None
     _touch(folder)
     return found
 
 
 @cache
-def say(line: str) -> None:
+def warn_once(line: str) -> None:
     """Say something on standard error, once in a process."""
     logging.getLogger("fcnlab").warning(line)
 
@@ -101,10 +114,10 @@ def _name(dataset: Dataset) -> str:
     return root.name if isinstance(root, Path) else type(dataset).__name__.lower()
 
 
-def _opened(folder: Path, ids: tuple[str, ...]) -> Mapped | None:
+def _opened(folder: Path, ids: tuple[str, ...]) -> MappedCache | None:
     try:
         found = open_cache(folder)
-    except (FileNotFoundError, Broken):
+    except (FileNotFoundError, BrokenCacheError):
         return None
     return found if found.index.ids == ids else None
 
@@ -121,10 +134,10 @@ def _refuse_others() -> None:
     Raises:
         NoCache: the cache belongs to another user.
     """
-    for folder in (caches(), cache_folder()):
+    for folder in (decoded_cache_folder(), cache_folder()):
         if folder.exists() and folder.stat().st_uid != os.geteuid():
-            raise NoCache(f"{folder} belongs to another user and does not hold it")
-    caches().mkdir(parents=True, exist_ok=True)
+            raise CacheUnavailableError(f"{folder} belongs to another user and does not hold it")
+    decoded_cache_folder().mkdir(parents=True, exist_ok=True)
 
 
 def lock(folder: Path) -> FileLock:
@@ -143,7 +156,7 @@ def _waited_for(folder: Path, what: str) -> Iterator[None]:
     try:
         held.acquire(timeout=0)
     except Timeout:
-        say(f"waiting for another process that is decoding {what}")
+        warn_once(f"waiting for another process that is decoding {what}")
         held.acquire()
     try:
         yield
@@ -151,7 +164,7 @@ def _waited_for(folder: Path, what: str) -> Iterator[None]:
         held.release()
 
 
-def _made(dataset: Dataset, split: str, folder: Path, progress: Progress | None) -> Mapped:
+def _made(dataset: Dataset, split: str, folder: Path, progress: Progress | None) -> MappedCache:
     """Make a cache and open it; the lock is held."""
     sweep()
     discard(folder)
@@ -160,7 +173,7 @@ def _made(dataset: Dataset, split: str, folder: Path, progress: Progress | None)
     _probe(opened, limit)
     what = f"{_name(dataset)} {split}"
     if progress is None:
-        say(f"decoding {what} once ({len(opened)} images) into {folder}")
+        warn_once(f"decoding {what} once ({len(opened)} images) into {folder}")
     try:
         partial(folder).mkdir()
         with (partial(folder) / PIXELS).open("xb", buffering=0) as file:
@@ -168,24 +181,24 @@ def _made(dataset: Dataset, split: str, folder: Path, progress: Progress | None)
             _write(opened, folder, (_name(dataset), split), out, progress(what, len(opened)) if progress else None)
             # A power cut after the rename must not leave a complete cache of zeros.
             with _sent_to_disk(file.fileno()):
-                if cache_key(dataset, split) != folder.name:
-                    raise NoCache("its files changed while they were decoded")
+                if compute_cache_key(dataset, split) != folder.name:
+                    raise CacheUnavailableError("its files changed while they were decoded")
         partial(folder).rename(folder)
         return open_cache(folder)
-    except Broken as reason:
-        raise NoCache(f"what was just written is broken: {reason}") from None
+    except BrokenCacheError as reason:
+        raise CacheUnavailableError(f"what was just written is broken: {reason}") from None
     finally:
         shutil.rmtree(partial(folder), ignore_errors=True)
 
 
 def _write(split: Split, folder: Path, names: tuple[str, str], out: _Out, advance: Advance | None) -> None:
     places = []
-    for place in on_all_cores(lambda i: out.add(split[i]), len(split), advance):
+    for place in map_on_all_cores(lambda i: out.add(split[i]), len(split), advance):
         places.append(place)
         if len(places) % SYNCED == 0:  # the disk works while the cores decode, and not all at the end
             os.fsync(out.file)
     made = datetime.now(UTC).isoformat(timespec="seconds")
-    index = Index(folder.name, *names, made, split.ids, np.array(places, dtype=np.int64).reshape(-1, 4))
+    index = CacheIndex(folder.name, *names, made, split.ids, np.array(places, dtype=np.int64).reshape(-1, 4))
     raw = index.dump()
     (partial(folder) / INDEX).write_bytes(raw)
     _put(out.file, seal(raw), int((index.places[:, 0] + index.sizes).max(initial=0)))
@@ -220,7 +233,7 @@ class _Out:
             offset = self._end
             self._end += -(-(image.nbytes + label.nbytes) // ALIGNED) * ALIGNED
             if self._end > self._limit:
-                raise NoCache(_too_large(self._end, self._limit))
+                raise CacheUnavailableError(_too_large(self._end, self._limit))
         _put(self.file, image, offset)
         _put(self.file, label, offset + image.nbytes)
         return offset, height, width, zlib.crc32(label, zlib.crc32(image))
@@ -235,11 +248,11 @@ def _put(file: int, data: bytes | memoryview, offset: int) -> None:
 
 def _room() -> int:
     """Bytes that a new cache may take."""
-    free = shutil.disk_usage(caches()).free - RESERVE
+    free = shutil.disk_usage(decoded_cache_folder()).free - RESERVE
     budget = _budget()
     if budget is None:
         return int(SHARE * free)
-    taken = sum(path.stat().st_size for path in caches().glob(f"*/{PIXELS}"))
+    taken = sum(path.stat().st_size for path in decoded_cache_folder().glob(f"*/{PIXELS}"))
     return min(free, budget - taken)
 
 
@@ -269,16 +282,16 @@ def _probe(split: Split, limit: int) -> None:
     """
     if len(split) <= PROBED:
         return
-    sizes = on_all_cores(lambda i: 4 * split[len(split) * i // PROBED].label.size, PROBED)
+    sizes = map_on_all_cores(lambda i: 4 * split[len(split) * i // PROBED].label.size, PROBED)
     expected = len(split) * sum(sizes) // PROBED
     if expected > limit:
-        raise NoCache(_too_large(expected, limit))
+        raise CacheUnavailableError(_too_large(expected, limit))
 
 
 def _too_large(size: int, limit: int) -> str:
     return (
         f"a cache of {size / 2**30:.2f} GiB is more than the {max(0, limit) / 2**30:.2f} GiB that it may take in "
-        f"{caches()}; make room (fcnlab data cache clear --older-than 30) or set {BUDGET}"
+        f"{decoded_cache_folder()}; make room (fcnlab data cache clear --older-than 30) or set {BUDGET}"
     )
 
 
@@ -294,7 +307,7 @@ def discard(folder: Path) -> None:
 
 def sweep() -> None:
     """Remove what builds that were killed left behind."""
-    for beside in caches().glob("*.partial"):
+    for beside in decoded_cache_folder().glob("*.partial"):
         if not KEY.fullmatch(beside.stem):
             continue
         with contextlib.suppress(OSError), lock(beside.with_suffix("")).acquire(timeout=0):

@@ -17,7 +17,6 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import features
 
 from fcnlab.data.datasets.base import Dataset, FileDataset, Pixels
-from fcnlab.data.datasets.fingerprint import cache_folder
+from fcnlab.settings import cache_folder
 
 VERSION = 1
 """Raised by hand when the code decodes the same files to other values, or lays them out differently."""
@@ -42,12 +41,12 @@ LARGEST = 2**24
 """Pixels that an image may be high or wide; so no sum of an index that others wrote overflows."""
 
 
-class Broken(Exception):
+class BrokenCacheError(Exception):
     """A cache that is not whole or not what its name says. `str(error)` is the reason."""
 
 
 @dataclass(frozen=True)
-class Index:
+class CacheIndex:
     """Where the samples of a cache lie.
 
     Attributes:
@@ -78,22 +77,22 @@ class Index:
 
 
 @dataclass(frozen=True)
-class Mapped:
+class MappedCache:
     """A cache that is open: the index, and the bytes of pixels.bin as a map that is private to this process.
 
     What is written into the map changes neither the file nor what other processes see.
     """
 
-    index: Index
+    index: CacheIndex
     pixels: Pixels
 
 
-def caches() -> Path:
+def decoded_cache_folder() -> Path:
     """The folder that holds all caches of decoded samples."""
     return cache_folder() / "decoded"
 
 
-def cache_key(dataset: Dataset, split: str) -> str:
+def compute_cache_key(dataset: Dataset, split: str) -> str:
     """Names what a split decodes to: by the content of its files and by all that decides the values of its pixels.
 
     That is the kind of dataset, its classes, what the values of its masks mean, this code's version, and the versions
@@ -107,26 +106,11 @@ def cache_key(dataset: Dataset, split: str) -> str:
         "decoder": [PIL.__version__, features.version("jpg")],
         "dataset": f"{type(dataset).__module__}.{type(dataset).__qualname__}",
         "classes": list(dataset.classes),
-        "labels": _meaning(dataset),
+        "labels": dataset.labels().identity() if isinstance(dataset, FileDataset) else [],
         "split": split,
         "content": dataset.fingerprint((split,)),
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _meaning(dataset: Dataset) -> list[str]:
-    """What the values of the masks mean, as text: the kind of the labels and all that they hold."""
-    if not isinstance(dataset, FileDataset):
-        return []  # generated: the fingerprint says all
-    labels = dataset.labels()
-    held = (f"{name}={_text(value)}" for name, value in sorted(vars(labels).items()))
-    return [type(labels).__qualname__, *held]
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype}{value.shape}:{hashlib.sha256(np.ascontiguousarray(value).tobytes()).hexdigest()}"
-    return repr(value)
 
 
 def seal(index: bytes) -> bytes:
@@ -134,7 +118,7 @@ def seal(index: bytes) -> bytes:
     return hashlib.sha256(index).digest()
 
 
-def open_cache(folder: Path) -> Mapped:
+def open_cache(folder: Path) -> MappedCache:
     """Open a cache. The values of its pixels are not looked at; all else is checked.
 
     Raises:
@@ -148,40 +132,40 @@ def open_cache(folder: Path) -> Mapped:
         raw = (folder / INDEX).read_bytes()
         pixels = _map(folder / PIXELS)
     except FileNotFoundError as error:
-        raise Broken(f"{Path(str(error.filename)).name} is missing") from None
+        raise BrokenCacheError(f"{Path(str(error.filename)).name} is missing") from None
     index = _parsed(raw)
     if index.key != folder.name:
-        raise Broken(f"its index is that of {index.key[:64]}")
+        raise BrokenCacheError(f"its index is that of {index.key[:64]}")
     _check_places(index, len(pixels))
     if pixels[-SEAL:].tobytes() != seal(raw):
-        raise Broken("its index is not that of its pixels")
-    return Mapped(index, pixels)
+        raise BrokenCacheError("its index is not that of its pixels")
+    return MappedCache(index, pixels)
 
 
 def _map(path: Path) -> Pixels:
     try:
         return np.memmap(path, dtype=np.uint8, mode="c")  # copy on write: never the file
     except ValueError:  # nothing in it
-        raise Broken(f"{path.name} is empty") from None
+        raise BrokenCacheError(f"{path.name} is empty") from None
 
 
-def _parsed(raw: bytes) -> Index:
+def _parsed(raw: bytes) -> CacheIndex:
     try:
         said = json.loads(raw)
         places = np.array(said.pop("places"), dtype=np.int64).reshape(-1, 4)
-        index = Index(ids=tuple(said.pop("ids")), places=places, **said)
+        index = CacheIndex(ids=tuple(said.pop("ids")), places=places, **said)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-        raise Broken("its index is torn") from None
+        raise BrokenCacheError("its index is torn") from None
     texts = (index.key, index.dataset, index.split, index.made, *index.ids)
     if not all(isinstance(text, str) for text in texts) or len(index.ids) != len(places):
-        raise Broken("its index is torn")
+        raise BrokenCacheError("its index is torn")
     return index
 
 
-def _check_places(index: Index, length: int) -> None:
+def _check_places(index: CacheIndex, length: int) -> None:
     offsets, extents = index.places[:, 0], index.places[:, 1:3]
     if ((extents < 1) | (extents > LARGEST)).any() or ((offsets < 0) | (offsets > length)).any():
-        raise Broken("its index names places that cannot be")
+        raise BrokenCacheError("its index names places that cannot be")
     expected = int((offsets + index.sizes).max(initial=0)) + SEAL
     if length != expected:
-        raise Broken(f"{PIXELS} has {length} bytes and its index speaks of {expected}")
+        raise BrokenCacheError(f"{PIXELS} has {length} bytes and its index speaks of {expected}")

@@ -11,8 +11,8 @@ from pathlib import Path
 from filelock import Timeout
 
 from fcnlab.data.cache.build import discard, lock, partial
-from fcnlab.data.cache.format import INDEX, KEY, Broken, Mapped, caches, open_cache
-from fcnlab.data.parallel import Advance, on_all_cores
+from fcnlab.data.cache.format import INDEX, KEY, BrokenCacheError, MappedCache, decoded_cache_folder, open_cache
+from fcnlab.data.parallel import Advance, map_on_all_cores
 from fcnlab.errors import DataError, nearest
 
 
@@ -55,11 +55,11 @@ def entries() -> list[Entry]:
         DataError: their folder cannot be read.
     """
     try:
-        there = list(caches().iterdir()) if caches().is_dir() else []
+        there = list(decoded_cache_folder().iterdir()) if decoded_cache_folder().is_dir() else []
         named = {path.with_suffix("") for path in there if path.is_dir() and KEY.fullmatch(path.stem)}
         found = [entry for entry in map(_entry, sorted(named)) if entry is not None]
     except OSError as error:
-        raise DataError(f"{caches()}: cannot be read: {error.strerror}") from None
+        raise DataError(f"{decoded_cache_folder()}: cannot be read: {error.strerror}") from None
     return sorted(found, key=lambda entry: entry.used, reverse=True)
 
 
@@ -72,7 +72,7 @@ def _entry(folder: Path) -> Entry | None:
             return Entry(folder, state, _size(beside), _time(beside))
         try:
             index = open_cache(folder).index
-        except Broken as reason:
+        except BrokenCacheError as reason:
             return Entry(folder, f"broken: {reason}", _size(folder), _time(folder))
         size, used = _size(folder), _time(folder / INDEX)
         return Entry(folder, "complete", size, used, index.dataset, index.split, len(index.ids), index.made)
@@ -110,19 +110,19 @@ def select(keys: Iterable[str]) -> list[Entry]:
             said = (
                 f"begins {len(matching)} keys; give more of it" if matching else f"no such cache; {nearest(key, there)}"
             )
-            raise DataError(f"{caches()}: '{key}': {said}")
+            raise DataError(f"{decoded_cache_folder()}: '{key}': {said}")
         chosen[matching[0]] = there[matching[0]]
     return list(chosen.values())
 
 
-def faults(entry: Entry, advance: Advance | None = None) -> Iterator[str]:
+def problems(entry: Entry, advance: Advance | None = None) -> Iterator[str]:
     """What is wrong with a cache, one line each: every sample whose bytes are not those that were written."""
     try:
         cache = open_cache(entry.folder)
-    except (Broken, OSError) as reason:
+    except (BrokenCacheError, OSError) as reason:
         yield f"{entry.key}: {reason}"
         return
-    sound = on_all_cores(lambda i: _sound(cache, i), len(cache.index.ids), advance)
+    sound = map_on_all_cores(lambda i: _sound(cache, i), len(cache.index.ids), advance)
     for id_, good in zip(cache.index.ids, sound, strict=True):
         if not good:
             yield (
@@ -131,7 +131,7 @@ def faults(entry: Entry, advance: Advance | None = None) -> Iterator[str]:
             )
 
 
-def _sound(cache: Mapped, index: int) -> bool:
+def _sound(cache: MappedCache, index: int) -> bool:
     offset, *_, checksum = cache.index.places[index].tolist()
     return zlib.crc32(cache.pixels[offset : offset + int(cache.index.sizes[index])].data) == checksum
 

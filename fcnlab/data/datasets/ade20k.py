@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fcnlab.data.datasets.base import FileDataset, Pair, listing
-from fcnlab.data.datasets.labels import Ids, Labels
+from fcnlab.data.datasets.base import FileDataset, Pair, list_files
+from fcnlab.data.datasets.labels import IdDecoder, LabelDecoder
 
 
 class Ade20k(FileDataset):
@@ -32,11 +32,11 @@ class Ade20k(FileDataset):
     layout = "images/{training,validation}/*.jpg with masks of the same name in annotations/{training,validation}/*.png"
     names = ("training", "validation")
 
-    def labels(self) -> Labels:
+    def labels(self) -> LabelDecoder:
         """Numbers 1..150 to labels 0..149."""
-        return Ids([[number] for number in range(1, len(self.classes) + 1)], [0])
+        return IdDecoder([[number] for number in range(1, len(self.classes) + 1)], [0])
 
     def pairs(self, split: str) -> list[Pair]:
         masks = self.root / "annotations" / split
-        images = listing(self.root / "images" / split, self.layout)
+        images = list_files(self.root / "images" / split, self.layout)
         return [Pair(image.stem, image, masks / f"{image.stem}.png") for image in images]

@@ -12,13 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from fcnlab.constants import IGNORE_INDEX
 from fcnlab.errors import DataError, nearest
 
 if TYPE_CHECKING:
-    from fcnlab.data.datasets.labels import Labels
-
-IGNORE = 255
-"""The label of pixels that do not count, in every dataset once it is decoded."""
+    from fcnlab.data.datasets.labels import LabelDecoder
 
 Pixels = NDArray[np.uint8]
 
@@ -82,7 +80,7 @@ class Pair:
 class FileSplit(Split):
     """A split whose images and masks are files."""
 
-    def __init__(self, pairs: list[Pair], labels: Labels) -> None:
+    def __init__(self, pairs: list[Pair], labels: LabelDecoder) -> None:
         """`labels` says what the values of the masks mean."""
         self.pairs = pairs
         self.ids = tuple(pair.id for pair in pairs)
@@ -129,7 +127,7 @@ class FileDataset(Dataset):
     layout: str
     """What the folder is expected to hold, for error messages."""
 
-    unlabelled: int = IGNORE
+    unlabelled: int = IGNORE_INDEX
     names: tuple[str, ...]
     """The splits that the dataset has."""
 
@@ -140,19 +138,19 @@ class FileDataset(Dataset):
     def pairs(self, split: str) -> list[Pair]:
         """The files of a split, in a fixed order."""
 
-    def labels(self) -> Labels:
+    def labels(self) -> LabelDecoder:
         """What the values of the masks mean."""
-        from fcnlab.data.datasets.labels import Ids
+        from fcnlab.data.datasets.labels import IdDecoder
 
-        return Ids([[number] for number in range(len(self.classes))], [self.unlabelled])
+        return IdDecoder([[number] for number in range(len(self.classes))], [self.unlabelled])
 
     def split(self, name: str) -> Split:
         return FileSplit(self._pairs(name), self.labels())
 
     def fingerprint(self, splits: tuple[str, ...]) -> str:
-        from fcnlab.data.datasets.fingerprint import files_digest
+        from fcnlab.data.datasets.fingerprint import hash_files
 
-        return files_digest(
+        return hash_files(
             (f"{split}/{pair.id}/{role}", path)
             for split in splits
             for pair in self._pairs(split)
@@ -173,7 +171,7 @@ class FileDataset(Dataset):
         return pairs
 
 
-def listing(folder: Path, layout: str) -> list[Path]:
+def list_files(folder: Path, layout: str) -> list[Path]:
     """The files of a folder, sorted by name.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fcnlab.data.datasets.base import FileDataset, Pair, listing
+from fcnlab.data.datasets.base import FileDataset, Pair, list_files
 
 
 class CamVid(FileDataset):
@@ -18,5 +18,5 @@ class CamVid(FileDataset):
 
     def pairs(self, split: str) -> list[Pair]:
         masks = self.root / f"{split}annot"
-        images = listing(self.root / split, self.layout)
+        images = list_files(self.root / split, self.layout)
         return [Pair(image.stem, image, masks / f"{image.stem}.png") for image in images]

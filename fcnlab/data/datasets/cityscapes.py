@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fcnlab.data.datasets.base import FileDataset, Pair, listing
-from fcnlab.data.datasets.labels import Ids, Labels
+from fcnlab.data.datasets.base import FileDataset, Pair, list_files
+from fcnlab.data.datasets.labels import IdDecoder, LabelDecoder
 from fcnlab.errors import DataError
 
 _EVALUATED = {
@@ -28,9 +28,11 @@ class Cityscapes(FileDataset):
     )
     names = ("train", "val")
 
-    def labels(self) -> Labels:
+    def labels(self) -> LabelDecoder:
         """Label ids to train ids."""
-        return Ids([[number] for number in _EVALUATED], [number for number in _LABELS if number not in _EVALUATED])
+        return IdDecoder(
+            [[number] for number in _EVALUATED], [number for number in _LABELS if number not in _EVALUATED]
+        )
 
     def _pairs(self, split: str) -> list[Pair]:
         if split == "test":
@@ -42,7 +44,7 @@ class Cityscapes(FileDataset):
         if not images.is_dir():
             raise DataError(f"{images}: no such folder; the expected layout is {self.layout}")
         cities = sorted(path for path in images.iterdir() if path.is_dir())
-        files = [path for city in cities for path in listing(city, self.layout) if path.name.endswith(_IMAGE)]
+        files = [path for city in cities for path in list_files(city, self.layout) if path.name.endswith(_IMAGE)]
         ids = [path.name.removesuffix(_IMAGE) for path in files]
         return [
             Pair(id_, path, masks / path.parent.name / f"{id_}{_MASK}") for id_, path in zip(ids, files, strict=True)

@@ -16,15 +16,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fcnlab.errors import DataError
+from fcnlab.settings import cache_folder
 
 
-def cache_folder() -> Path:
-    """Where fcnlab keeps what can be made again: FCNLAB_CACHE, else the user's cache folder."""
-    base = os.environ.get("FCNLAB_CACHE")
-    return Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcnlab"
-
-
-def file_digest(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """The sha256 of one file.
 
     Raises:
@@ -37,7 +32,7 @@ def file_digest(path: Path) -> str:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def files_digest(named: Iterable[tuple[str, Path]]) -> str:
+def hash_files(named: Iterable[tuple[str, Path]]) -> str:
     """A digest of the names and contents of files, independent of where they lie.
 
     Raises:
@@ -54,7 +49,7 @@ def files_digest(named: Iterable[tuple[str, Path]]) -> str:
         place = f"{folders[path.parent]}/{path.name}"
         fresh[place] = entry = known.get(place, [])
         if not (isinstance(entry, list) and len(entry) == 2 and entry[0] == stamp):
-            fresh[place] = entry = [stamp, file_digest(path)]
+            fresh[place] = entry = [stamp, hash_file(path)]
         total.update(f"{name}\0{entry[1]}\n".encode())
     if fresh != known:
         _write(store, known | fresh)

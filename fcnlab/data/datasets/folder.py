@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from fcnlab.data.datasets.base import FileDataset, Pair
-from fcnlab.data.datasets.labels import Colours, Ids, Labels
+from fcnlab.data.datasets.labels import ColorDecoder, IdDecoder, LabelDecoder
 from fcnlab.errors import DataError, nearest
 from fcnlab.seeding import derive_seed
 
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
+IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
 """How the names of images and masks end, in lower case."""
 
 SPLIT = "{split}"
@@ -32,7 +32,7 @@ Values = Sequence[tuple[str, Sequence[int | str]]]
 
 
 @dataclass(frozen=True)
-class Layout:
+class FolderLayout:
     """Where images and masks lie and how their names end, before the extension.
 
     Attributes:
@@ -63,7 +63,7 @@ class Folder(FileDataset):
 
     layout = "a folder of images and one of masks of the same names"
 
-    def __init__(self, files: Layout, classes: Values, ignore: Sequence[int | str] = ()) -> None:
+    def __init__(self, files: FolderLayout, classes: Values, ignore: Sequence[int | str] = ()) -> None:
         """`classes` are names in the order of the labels with the numbers or colours ('#rrggbb') that mean them."""
         before, split, _ = files.images.partition(SPLIT)
         super().__init__(Path(f"{before}split").parent if split else Path(before))
@@ -72,10 +72,10 @@ class Folder(FileDataset):
         self._values = [list(values) for _, values in classes]
         self._ignore = list(ignore)
 
-    def labels(self) -> Labels:
+    def labels(self) -> LabelDecoder:
         """Numbers or colours to labels."""
         values = [v for one in self._values for v in one] + self._ignore
-        kind = Colours if isinstance(values[0], str) else Ids
+        kind = ColorDecoder if isinstance(values[0], str) else IdDecoder
         return kind([list(map(_number, one)) for one in self._values], map(_number, self._ignore))
 
     def fingerprint(self, splits: tuple[str, ...]) -> str:
@@ -85,37 +85,37 @@ class Folder(FileDataset):
 
     def _pairs(self, split: str) -> list[Pair]:
         if not self.root.is_dir():
-            raise DataError(f"{no_folder(self.root)}; 'images' says where the images lie")
+            raise DataError(f"{describe_missing_folder(self.root)}; 'images' says where the images lie")
         names = self.files.splits()
-        if split not in names and split not in named_splits(self.files.images):
+        if split not in names and split not in find_split_names(self.files.images):
             raise DataError(f"{self.files.images}: no split '{split}'; {nearest(split, names)}")
         pairs = self.pairs(split)
         if not pairs:
-            where = self.files.lists.get(split) or in_split(self.files.images, split)
+            where = self.files.lists.get(split) or split_folder(self.files.images, split)
             raise DataError(f"{where}: the split '{split}' has no images; give it some, or do without it")
         return pairs
 
     def pairs(self, split: str) -> list[Pair]:
         files = self.files
-        images = index(in_split(files.images, split), files.image_suffix)
-        masks = index(in_split(files.masks, split), files.mask_suffix)
+        images = index_images(split_folder(files.images, split), files.image_suffix)
+        masks = index_images(split_folder(files.masks, split), files.mask_suffix)
         if files.skip:
             images = {id_: path for id_, path in images.items() if id_ in masks}
         ids = sorted(images)
         if files.lists:
             ids = _listed(files.lists[split], images, files)
         elif files.parts:
-            ids = divide(ids, files.parts, files.seed)[split]
-        missing = Path(in_split(files.masks, split))
+            ids = divide_ids(ids, files.parts, files.seed)[split]
+        missing = Path(split_folder(files.masks, split))
         return [Pair(id_, images[id_], masks.get(id_, missing / f"{id_}{files.mask_suffix}.png")) for id_ in ids]
 
 
-def in_split(folder: str, split: str) -> str:
+def split_folder(folder: str, split: str) -> str:
     """The folder of a split."""
     return folder.replace(SPLIT, split)
 
 
-def named_splits(folder: str) -> tuple[str, ...]:
+def find_split_names(folder: str) -> tuple[str, ...]:
     """The splits that a folder's name with `{split}` stands for, by the folders that are there."""
     if SPLIT not in folder:
         return ()
@@ -128,11 +128,11 @@ def named_splits(folder: str) -> tuple[str, ...]:
 
 def common_splits(images: str, masks: str) -> tuple[str, ...]:
     """The splits that both folders have, so that `trainannot` beside `train` is none."""
-    theirs = named_splits(masks)
-    return tuple(split for split in named_splits(images) if split in theirs)
+    theirs = find_split_names(masks)
+    return tuple(split for split in find_split_names(images) if split in theirs)
 
 
-def index(folder: str, suffix: str = "") -> dict[str, Path]:
+def index_images(folder: str, suffix: str = "") -> dict[str, Path]:
     """The images of a folder and the folders below it, by id. Links to files and to folders are followed.
 
     Raises:
@@ -140,7 +140,7 @@ def index(folder: str, suffix: str = "") -> dict[str, Path]:
     """
     root = Path(folder)
     if not root.is_dir():
-        raise DataError(no_folder(root))
+        raise DataError(describe_missing_folder(root))
     found: dict[str, Path] = {}
     for path in sorted(_files(root, ())):
         stem = path.relative_to(root).with_suffix("").as_posix()
@@ -166,11 +166,11 @@ def _files(folder: Path, above: Sequence[str]) -> Iterator[Path]:
             continue
         if path.is_dir():
             yield from _files(path, (*above, real))
-        elif path.suffix.lower() in IMAGES and path.is_file():
+        elif path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file():
             yield path
 
 
-def no_folder(folder: Path) -> str:
+def describe_missing_folder(folder: Path) -> str:
     """That a folder is not there, and what is there instead, as far as its path can be followed."""
     missing, parent = folder, folder.parent
     while not parent.is_dir() and parent != parent.parent:
@@ -189,7 +189,7 @@ def _likely(name: str, there: Sequence[str]) -> str:
     return f"but {', '.join(there[:SHOWN])}{', ...' if len(there) > SHOWN else ''}" if there else "nor any other"
 
 
-def divide(ids: Sequence[str], parts: Mapping[str, float], seed: int) -> dict[str, list[str]]:
+def divide_ids(ids: Sequence[str], parts: Mapping[str, float], seed: int) -> dict[str, list[str]]:
     """Divide ids by chance: the same for the same ids, in whatever order, and the same seed.
 
     Each part has its share, rounded, and at least one id where the share is above 0; the first has what is left.
@@ -215,7 +215,7 @@ def divide(ids: Sequence[str], parts: Mapping[str, float], seed: int) -> dict[st
     return divided
 
 
-def _listed(file: Path, images: Mapping[str, Path], files: Layout) -> list[str]:
+def _listed(file: Path, images: Mapping[str, Path], files: FolderLayout) -> list[str]:
     """The ids in a list; a line may also be the name of an image."""
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()  # editors on Windows write a mark
@@ -230,7 +230,7 @@ def _listed(file: Path, images: Mapping[str, Path], files: Layout) -> list[str]:
         said = line.strip()
         if not said:
             continue
-        stem = said[: -len(Path(said).suffix)] if Path(said).suffix.lower() in IMAGES else said
+        stem = said[: -len(Path(said).suffix)] if Path(said).suffix.lower() in IMAGE_EXTENSIONS else said
         id_ = said if said in images else stem.removesuffix(files.image_suffix)
         if id_ not in images:
             what = "image with a mask" if files.skip else "image"

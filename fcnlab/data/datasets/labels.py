@@ -1,98 +1,146 @@
-"""From the values of a mask to labels 0..C-1, and 255 where a pixel does not count."""
+"""Decoders of masks: from the values of a mask to labels 0..C-1, and 255 for ignored pixels."""
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fcnlab.data.datasets.base import IGNORE, Pixels
+from fcnlab.constants import IGNORE_INDEX
+from fcnlab.data.datasets.base import Pixels
 from fcnlab.errors import DataError
 
 
-class Labels(ABC):
-    """What the values of a dataset's masks mean."""
+class LabelDecoder(ABC):
+    """Maps the values of a dataset's masks to labels."""
 
     @abstractmethod
     def decode(self, mask: Image.Image, file: Path) -> Pixels:
-        """The labels [H, W] of a mask [H, W]; `file` is named in errors.
+        """Return the labels of a mask.
+
+        Args:
+            mask: the decoded image of a mask, [H, W].
+            file: file of the mask, for error messages.
+
+        Returns:
+            Labels, uint8 [H, W].
 
         Raises:
-            DataError: a mode that cannot hold such values, or a value that means nothing.
+            DataError: the image has another mode, or a value that is neither a class nor ignored.
         """
 
+    @abstractmethod
+    def identity(self) -> list[str]:
+        """Return the mapping as text, for the keys of caches. Changing this text invalidates all caches."""
 
-class Ids(Labels):
-    """Numbers in one 8-bit channel; of a palette image the index counts, not the colour."""
+
+class IdDecoder(LabelDecoder):
+    """Decodes class numbers in one 8-bit channel; in a palette image, the index counts and not the color."""
 
     def __init__(self, classes: Sequence[Iterable[int]], ignored: Iterable[int] = ()) -> None:
-        """`classes` are the numbers that mean each label. 255 is ignored where it is no class."""
+        """Create a decoder.
+
+        Args:
+            classes: the numbers of each class, in the order of the labels.
+            ignored: numbers that are ignored; also 255, unless it is a class.
+        """
         self._table = np.full(256, -1, dtype=np.int16)
-        self._table[[IGNORE, *ignored]] = IGNORE
+        self._table[[IGNORE_INDEX, *ignored]] = IGNORE_INDEX
         for label, numbers in enumerate(classes):
             self._table[list(numbers)] = label
 
     def decode(self, mask: Image.Image, file: Path) -> Pixels:
         if mask.mode not in ("L", "P"):
             raise DataError(
-                f"{file}: the mask has mode {mask.mode}; labels are expected as one 8-bit channel of class "
-                "numbers (mode L or P)"
+                f"{file}: the mask has mode {mask.mode}; expected one 8-bit channel of class numbers (mode L or P)"
             )
         raw = np.asarray(mask)
         label = self._table[raw]
         if label.min(initial=0) < 0:
-            strange = int(raw[label < 0][0])
+            undefined = int(raw[label < 0][0])
             raise DataError(
-                f"{file}: label {strange} stands in {int((raw == strange).sum())} pixels and is neither a class "
+                f"{file}: label {undefined} occurs in {int((raw == undefined).sum())} pixels and is neither a class "
                 f"({self._numbers(classes=True)}) nor ignored ({self._numbers(classes=False)})"
             )
         return label.astype(np.uint8)
 
+    def identity(self) -> list[str]:
+        return ["Ids", f"_table={_array_identity(self._table)}"]
+
     def _numbers(self, *, classes: bool) -> str:
-        known = (self._table >= 0) & (self._table < IGNORE) if classes else self._table == IGNORE
-        return runs(np.flatnonzero(known))
+        known = (self._table >= 0) & (self._table < IGNORE_INDEX) if classes else self._table == IGNORE_INDEX
+        return format_ranges(np.flatnonzero(known))
 
 
-class Colours(Labels):
-    """Colours of an RGB image, as numbers 0xrrggbb."""
+class ColorDecoder(LabelDecoder):
+    """Decodes the colors of an RGB image, which are given as numbers 0xrrggbb."""
 
     def __init__(self, classes: Sequence[Iterable[int]], ignored: Iterable[int] = ()) -> None:
-        """`classes` are the colours that mean each label."""
-        means = {colour: label for label, colours in enumerate(classes) for colour in colours}
-        means |= dict.fromkeys(ignored, IGNORE)
-        self._colours = np.array(sorted(means), dtype=np.int32)
-        self._labels = np.array([means[colour] for colour in sorted(means)], dtype=np.uint8)
+        """Create a decoder.
+
+        Args:
+            classes: the colors of each class, in the order of the labels.
+            ignored: colors that are ignored.
+        """
+        label_of = {color: label for label, colors in enumerate(classes) for color in colors}
+        label_of |= dict.fromkeys(ignored, IGNORE_INDEX)
+        self._colors = np.array(sorted(label_of), dtype=np.int32)
+        self._labels = np.array([label_of[color] for color in sorted(label_of)], dtype=np.uint8)
 
     def decode(self, mask: Image.Image, file: Path) -> Pixels:
         if mask.mode != "RGB":
             raise DataError(
-                f"{file}: the mask has mode {mask.mode}; its classes are given as colours, and colours are expected "
-                "as an RGB image"
+                f"{file}: the mask has mode {mask.mode}; its classes are defined by colors, so an RGB image is expected"
             )
-        raw = packed(np.asarray(mask))
-        place = np.searchsorted(self._colours, raw).clip(max=len(self._colours) - 1)
-        strange = raw[self._colours[place] != raw]
-        if strange.size:
+        raw = pack_rgb(np.asarray(mask))
+        index = np.searchsorted(self._colors, raw).clip(max=len(self._colors) - 1)
+        undefined = raw[self._colors[index] != raw]
+        if undefined.size:
             raise DataError(
-                f"{file}: the colour '#{strange[0]:06x}' stands in {int((strange == strange[0]).sum())} pixels and is "
-                "neither a class nor ignored"
+                f"{file}: the color '#{undefined[0]:06x}' occurs in {int((undefined == undefined[0]).sum())} pixels "
+                "and is neither a class nor ignored"
             )
-        return self._labels[place]
+        return self._labels[index]
+
+    def identity(self) -> list[str]:
+        return ["Colours", f"_colours={_array_identity(self._colors)}", f"_labels={_array_identity(self._labels)}"]
 
 
-def packed(rgb: Pixels) -> NDArray[np.int32]:
-    """Colours [..., 3] as numbers 0xrrggbb [...]."""
+def pack_rgb(rgb: Pixels) -> NDArray[np.int32]:
+    """Return colors as numbers 0xrrggbb.
+
+    Args:
+        rgb: red, green and blue, uint8 [..., 3].
+
+    Returns:
+        One number per color, int32 [...].
+    """
     wide = rgb.astype(np.int32)
     return np.asarray(wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2], dtype=np.int32)
 
 
-def runs(numbers: Iterable[int]) -> str:
-    """Ascending numbers in words, such as `0..6, 9, 255`."""
+def format_ranges(numbers: Iterable[int]) -> str:
+    """Return ascending numbers as text.
+
+    Args:
+        numbers: ascending numbers.
+
+    Example:
+        >>> format_ranges([0, 1, 2, 9, 255])
+        '0..2, 9, 255'
+    """
     grouped = (list(group) for _, group in groupby(enumerate(numbers), lambda pair: int(pair[1]) - pair[0]))
     ends = ((int(group[0][1]), int(group[-1][1])) for group in grouped)
     return ", ".join(str(a) if a == b else f"{a}..{b}" for a, b in ends)
+
+
+def _array_identity(array: NDArray[Any]) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+    return f"{array.dtype}{array.shape}:{digest}"

@@ -15,7 +15,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from fcnlab.data.datasets.base import IGNORE, Dataset, Sample, Split
+from fcnlab.constants import IGNORE_INDEX
+from fcnlab.data.datasets.base import Dataset, Sample, Split
 from fcnlab.errors import DataError, nearest
 from fcnlab.seeding import derive_seed
 
@@ -66,7 +67,7 @@ def _scene(rng: np.random.RandomState, height: int, width: int) -> tuple[NDArray
         kind = rng.randint(len(_DRAW))
         inside = _DRAW[kind](rng, y, x)
         image[inside] = _paint(rng, kind, y, x)[inside]
-        label[_grown(inside) & ~inside] = IGNORE
+        label[_grown(inside) & ~inside] = IGNORE_INDEX
         label[inside] = kind + 1
     image += rng.randint(-9, 10, size=image.shape)
     return np.clip(image, 0, 255).astype(np.uint8), label

@@ -17,7 +17,7 @@ FILE_DATASETS: Mapping[str, type[FileDataset]] = MappingProxyType(
 )
 
 
-def find_folder(data_root: Path | None, folder: str, type_: str) -> Path:
+def find_dataset_folder(data_root: Path | None, folder: str, type_: str) -> Path:
     """Where a dataset's files lie, checked to be there.
 
     Raises:

@@ -121,12 +121,12 @@ def _sbd_mask(path: Path) -> Image.Image:
     from scipy.io import loadmat  # type: ignore[import-untyped]
     from scipy.io.matlab import MatReadError  # type: ignore[import-untyped]
 
-    faults = (OSError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, MemoryError, AttributeError)
+    problems = (OSError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, MemoryError, AttributeError)
     try:
         mask = loadmat(str(path), variable_names=["GTcls"])["GTcls"][0, 0]["Segmentation"]
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (*faults, NotImplementedError, UnicodeError, MatReadError, struct.error, zlib.error) as error:
+    except (*problems, NotImplementedError, UnicodeError, MatReadError, struct.error, zlib.error) as error:
         raise DataError(f"{path}: cannot be read as a mask of SBD (GTcls.Segmentation): {error}") from None
     if not isinstance(mask, np.ndarray) or mask.dtype != np.uint8 or mask.ndim != 2 or not mask.size:
         raise DataError(f"{path}: GTcls.Segmentation is expected as one 8-bit channel of class numbers")

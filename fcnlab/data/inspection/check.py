@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from fcnlab.data.datasets.base import IGNORE, Dataset, FileDataset, FileSplit, Pair, Sample, Split, open_image
+from fcnlab.constants import IGNORE_INDEX
+from fcnlab.data.datasets.base import Dataset, FileDataset, FileSplit, Pair, Sample, Split, open_image
 from fcnlab.data.datasets.folder import SPLIT, Folder
-from fcnlab.data.inspection.diagnosis import UNREADABLE, Fault, deep, diagnose, palette_of, turned, without_image
-from fcnlab.data.parallel import Advance, on_all_cores
+from fcnlab.data.inspection.diagnosis import IMAGE_ERRORS, Problem, deep, diagnose, palette_of, turned, without_image
+from fcnlab.data.parallel import Advance, map_on_all_cores
 from fcnlab.errors import DataError
 
-Colours = dict[int, bytes]
+LabelColors = dict[int, bytes]
 """Label -> the colour that a palette mask shows it in."""
 
 Progress = Callable[[str, int], Advance]
@@ -28,13 +29,13 @@ Progress = Callable[[str, int], Advance]
 
 
 @dataclass
-class Checked:
+class CheckedSplit:
     """What one split holds: how many images, and what is wrong with them. `notes` deserve a look and are no faults."""
 
     split: str
     images: int = 0
-    faults: list[Fault] = field(default_factory=list)
-    notes: list[Fault] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[Problem] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,14 @@ class _Seen:
     id: str
     where: str
     digest: bytes | None = None
-    colours: Colours = field(default_factory=dict)
-    faults: tuple[Fault, ...] = ()
-    notes: tuple[Fault, ...] = ()
+    colours: LabelColors = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[Problem, ...] = ()
 
 
 def check_splits(
     dataset: Dataset, splits: Iterable[str], *, extra: Iterable[str] = (), progress: Progress | None = None
-) -> list[Checked]:
+) -> list[CheckedSplit]:
     """Check each split in turn.
 
     `splits` serve a purpose and must not share images: what two of them share is a fault of the later. `extra` ones
@@ -74,28 +75,30 @@ class _Met:
     masks: set[str] = field(default_factory=set)
 
 
-def _check(dataset: Dataset, name: str, progress: Progress | None, met: _Met) -> Checked:
-    checked = Checked(name)
+def _check(dataset: Dataset, name: str, progress: Progress | None, met: _Met) -> CheckedSplit:
+    checked = CheckedSplit(name)
     try:
         split = dataset.split(name)
     except DataError as error:
-        checked.faults.append(_closed(name, error))
+        checked.problems.append(_closed(name, error))
         return checked
     checked.images = len(split)
     if not len(split):
-        checked.faults.append(Fault(name, name, "empty split", "it has no images", "name its images, or do without it"))
+        checked.problems.append(
+            Problem(name, name, "empty split", "it has no images", "name its images, or do without it")
+        )
     advance = progress(name, len(split)) if progress is not None else None
-    seen = list(on_all_cores(lambda index: _look(dataset, name, split, index), len(split), advance))
+    seen = list(map_on_all_cores(lambda index: _look(dataset, name, split, index), len(split), advance))
     if isinstance(split, FileSplit):
-        alone = [fault for fault in without_image(name, split.pairs) if fault.where not in met.masks]
-        met.masks |= {fault.where for fault in alone}
-        (checked.notes if _shares_folders(dataset) else checked.faults).extend(alone)
+        alone = [problem for problem in without_image(name, split.pairs) if problem.where not in met.masks]
+        met.masks |= {problem.where for problem in alone}
+        (checked.notes if _shares_folders(dataset) else checked.problems).extend(alone)
     for one in seen:
-        checked.faults += one.faults
+        checked.problems += one.problems
         checked.notes += one.notes
-    checked.faults += [*_twice(name, seen), *_ids(name, seen, met)]
-    for fault, is_fault in _pictures(name, seen, met):
-        (checked.faults if is_fault else checked.notes).append(fault)
+    checked.problems += [*_twice(name, seen), *_ids(name, seen, met)]
+    for problem, is_fault in _pictures(name, seen, met):
+        (checked.problems if is_fault else checked.notes).append(problem)
     checked.notes += _palettes(name, seen)
     return checked
 
@@ -105,18 +108,18 @@ def _shares_folders(dataset: Dataset) -> bool:
     return isinstance(dataset, Folder) and SPLIT not in dataset.files.images
 
 
-def _absence_noted(checked: Checked) -> Checked:
+def _absence_noted(checked: CheckedSplit) -> CheckedSplit:
     """A split that nothing uses and that is not there is no fault."""
     if not checked.images:
-        checked.notes, checked.faults = checked.notes + checked.faults, []
+        checked.notes, checked.problems = checked.notes + checked.problems, []
     return checked
 
 
-def _closed(name: str, error: DataError) -> Fault:
+def _closed(name: str, error: DataError) -> Problem:
     where, _, what = str(error).partition(": ")
     if "is empty" in what or "has no images" in what:
-        return Fault(name, where, "empty split", what, "name its images, or do without it")
-    return Fault(name, where, "unreadable split", what, "put the files where the layout has them")
+        return Problem(name, where, "empty split", what, "name its images, or do without it")
+    return Problem(name, where, "unreadable split", what, "put the files where the layout has them")
 
 
 def _look(dataset: Dataset, name: str, split: Split, index: int) -> _Seen:
@@ -128,15 +131,15 @@ def _look(dataset: Dataset, name: str, split: Split, index: int) -> _Seen:
         sample = split[index]
     except DataError as error:
         if pair is None:
-            return _Seen(id_, where, faults=(Fault(name, id_, "unreadable sample", str(error), "put it right"),))
+            return _Seen(id_, where, problems=(Problem(name, id_, "unreadable sample", str(error), "put it right"),))
         labels = dataset.labels() if isinstance(dataset, FileDataset) else None
         open_mask = split.open_mask if isinstance(split, FileSplit) else open_image
-        return _Seen(id_, where, faults=tuple(diagnose(name, pair, error, labels, open_mask)))
+        return _Seen(id_, where, problems=tuple(diagnose(name, pair, error, labels, open_mask)))
     if pair is None:
         return _Seen(id_, where, _digest(sample))
     with Image.open(pair.image) as image:
-        faults, notes = deep(name, pair.image, image), turned(name, pair.image, image)
-    return _Seen(id_, where, _digest(sample), _colours(pair, sample), tuple(faults), tuple(notes))
+        problems, notes = deep(name, pair.image, image), turned(name, pair.image, image)
+    return _Seen(id_, where, _digest(sample), _colours(pair, sample), tuple(problems), tuple(notes))
 
 
 def _digest(sample: Sample) -> bytes:
@@ -145,37 +148,37 @@ def _digest(sample: Sample) -> bytes:
     return hashlib.blake2b(shape + np.ascontiguousarray(sample.image).tobytes(), digest_size=16).digest()
 
 
-def _colours(pair: Pair, sample: Sample) -> Colours:
+def _colours(pair: Pair, sample: Sample) -> LabelColors:
     try:
         with Image.open(pair.mask) as mask:
             palette = palette_of(mask)
-    except UNREADABLE:  # the split read the mask in a way of its own
+    except IMAGE_ERRORS:  # the split read the mask in a way of its own
         return {}
     if palette is None:
         return {}
     labels = np.flatnonzero(np.bincount(sample.label.ravel(), minlength=256))
-    return {int(v): palette[3 * v : 3 * v + 3] for v in labels if v != IGNORE}
+    return {int(v): palette[3 * v : 3 * v + 3] for v in labels if v != IGNORE_INDEX}
 
 
-def _twice(name: str, seen: list[_Seen]) -> Iterator[Fault]:
+def _twice(name: str, seen: list[_Seen]) -> Iterator[Problem]:
     met: set[str] = set()
     for one in seen:
         if one.id in met:
-            yield Fault(name, one.id, "id twice", f"stands twice in {name}", "name it once")
+            yield Problem(name, one.id, "id twice", f"stands twice in {name}", "name it once")
         met.add(one.id)
 
 
-def _ids(name: str, seen: list[_Seen], met: _Met) -> Iterator[Fault]:
+def _ids(name: str, seen: list[_Seen], met: _Met) -> Iterator[Problem]:
     """Ids that an earlier split has."""
     for id_ in dict.fromkeys(one.id for one in seen):
         before = met.ids.setdefault(id_, name)
         if before != name:
-            yield Fault(
+            yield Problem(
                 name, id_, "id in two splits", f"stands in {before} and again in {name}", "keep it in one split"
             )
 
 
-def _pictures(name: str, seen: list[_Seen], met: _Met) -> Iterator[tuple[Fault, bool]]:
+def _pictures(name: str, seen: list[_Seen], met: _Met) -> Iterator[tuple[Problem, bool]]:
     """The same pixels under two ids: a fault where an earlier split has them, a note within the split."""
     for one in seen:
         if one.digest is None:
@@ -186,14 +189,14 @@ def _pictures(name: str, seen: list[_Seen], met: _Met) -> Iterator[tuple[Fault, 
         what = f"the same picture as {id_} in {split} ({where})"
         if split != name:
             yield (
-                Fault(name, one.where, "picture in two splits", what, "take one of them out: figures would leak"),
+                Problem(name, one.where, "picture in two splits", what, "take one of them out: figures would leak"),
                 True,
             )
         else:
-            yield Fault(name, one.where, "picture twice", what, "keep both only if it is meant"), False
+            yield Problem(name, one.where, "picture twice", what, "keep both only if it is meant"), False
 
 
-def _palettes(name: str, seen: list[_Seen]) -> list[Fault]:
+def _palettes(name: str, seen: list[_Seen]) -> list[Problem]:
     """One note where palette masks show one number in different colours: then colours may have been meant.
 
     A palette whose numbers are the classes is the same in every mask; a drawing program that saves colours numbers
@@ -213,4 +216,4 @@ def _palettes(name: str, seen: list[_Seen]) -> list[Fault]:
         f"{len(other)} palette masks show a number in another colour than those before: {label} is {tuple(before)} in "
         f"{of} and {tuple(colour)} in {id_}"
     )
-    return [Fault(name, id_, "palettes differ", what, "if colours were meant, translate them to class numbers")]
+    return [Problem(name, id_, "palettes differ", what, "if colours were meant, translate them to class numbers")]

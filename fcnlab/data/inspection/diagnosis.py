@@ -11,13 +11,13 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from fcnlab.data.datasets.base import Pair, Pixels, open_image
-from fcnlab.data.datasets.labels import Labels
+from fcnlab.data.datasets.labels import LabelDecoder
 from fcnlab.errors import DataError
 
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+IMAGE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 """What Pillow raises over files that are no image, or no whole one."""
 
-DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+HIGH_BIT_DEPTH_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 """Pillow's modes of more than 8 bits a channel. As an 8-bit image they would be clipped at 255, mostly to white."""
 
 SHOWN = 6
@@ -32,7 +32,7 @@ OpenMask = Callable[[Path], Image.Image]
 
 
 @dataclass(frozen=True)
-class Fault:
+class Problem:
     """One thing that is wrong.
 
     Attributes:
@@ -60,7 +60,9 @@ class _File:
     missing: bool = False
 
 
-def diagnose(split: str, pair: Pair, error: DataError, labels: Labels | None, open_mask: OpenMask) -> list[Fault]:
+def diagnose(
+    split: str, pair: Pair, error: DataError, labels: LabelDecoder | None, open_mask: OpenMask
+) -> list[Problem]:
     """Every fault of a pair that does not decode, at least one.
 
     `error` is what its split said; `labels` is what the values of the dataset's masks mean, where that is known;
@@ -69,19 +71,21 @@ def diagnose(split: str, pair: Pair, error: DataError, labels: Labels | None, op
     image, mask = _read(pair.image, open_image), _read(pair.mask, open_mask)
     if image.missing and mask.missing:
         what = f"there is neither {pair.image.name} nor {pair.mask.name}"
-        return [Fault(split, pair.id, "id without files", what, "fetch the files, or take the id off the split's list")]
-    faults = [*_absent(split, image, "image"), *_absent(split, mask, "mask")]
+        return [
+            Problem(split, pair.id, "id without files", what, "fetch the files, or take the id off the split's list")
+        ]
+    problems = [*_absent(split, image, "image"), *_absent(split, mask, "mask")]
     said = str(error).removeprefix(f"{pair.mask}: ")
     if image.image is not None:
-        faults += deep(split, pair.image, image.image)
+        problems += deep(split, pair.image, image.image)
         if mask.image is not None:
-            faults += _sizes(split, pair, image.image, mask.image)
+            problems += _sizes(split, pair, image.image, mask.image)
     if mask.image is not None:
-        faults += _values(split, pair.mask, mask.image, labels)
-    return faults or [Fault(split, str(pair.mask), "inconsistent", said, "put the file right")]
+        problems += _values(split, pair.mask, mask.image, labels)
+    return problems or [Problem(split, str(pair.mask), "inconsistent", said, "put the file right")]
 
 
-def without_image(split: str, pairs: Sequence[Pair]) -> list[Fault]:
+def without_image(split: str, pairs: Sequence[Pair]) -> list[Problem]:
     """Masks whose image is gone. Where the images' folder says what a split has, such a pair is silently left out.
 
     Looked for in the folders of the split's masks, under names built as those of its pairs, whatever the extension of
@@ -96,7 +100,7 @@ def without_image(split: str, pairs: Sequence[Pair]) -> list[Fault]:
             endings.setdefault(pair.mask.name.removeprefix(stem), set()).add(pair.image.stem.removeprefix(stem))
     listed = {pair.mask for pair in pairs}
     remedy = "put the image there, or take its mask away"
-    faults = []
+    problems = []
     for masks, images in folders.items():
         there = {file.stem for folder in images if folder.is_dir() for file in folder.iterdir()}
         for mask in sorted(masks.iterdir()) if masks.is_dir() else ():
@@ -105,25 +109,25 @@ def without_image(split: str, pairs: Sequence[Pair]) -> list[Fault]:
                 continue
             stem = mask.name.removesuffix(max(fits, key=len))
             if not any(stem + ending in there for ending in endings[max(fits, key=len)]):
-                faults.append(Fault(split, str(mask), "missing image", "a mask whose image is not there", remedy))
-    return faults
+                problems.append(Problem(split, str(mask), "missing image", "a mask whose image is not there", remedy))
+    return problems
 
 
-def deep(split: str, path: Path, image: Image.Image) -> list[Fault]:
+def deep(split: str, path: Path, image: Image.Image) -> list[Problem]:
     """An image of more than 8 bits a channel."""
-    if image.mode not in DEEP:
+    if image.mode not in HIGH_BIT_DEPTH_MODES:
         return []
     what = f"mode {image.mode}: what is above 255 would be cut off"
-    return [Fault(split, str(path), "16-bit image", what, "scale it to 8 bits a channel")]
+    return [Problem(split, str(path), "16-bit image", what, "scale it to 8 bits a channel")]
 
 
-def turned(split: str, path: Path, image: Image.Image) -> list[Fault]:
+def turned(split: str, path: Path, image: Image.Image) -> list[Problem]:
     """A note: viewers turn or mirror the image, and its mask agrees with the stored pixels."""
     orientation = _orientation(image)
     if orientation == 1:
         return []
     what = f"EXIF orientation {orientation}: viewers turn or mirror it; the stored pixels count, and the mask fits them"
-    return [Fault(split, str(path), "EXIF rotation", what, "look at it with `fcnlab data preview`")]
+    return [Problem(split, str(path), "EXIF rotation", what, "look at it with `fcnlab data preview`")]
 
 
 def palette_of(mask: Image.Image) -> bytes | None:
@@ -142,17 +146,17 @@ def _read(path: Path, open_: OpenMask) -> _File:
         return _File(path, None, str(error).removeprefix(f"{path}: "))
 
 
-def _absent(split: str, file: _File, role: str) -> list[Fault]:
+def _absent(split: str, file: _File, role: str) -> list[Problem]:
     if file.missing:
         remedy = f"put the {role} there, or take its pair out of the split"
-        return [Fault(split, str(file.path), f"missing {role}", "no such file", remedy)]
+        return [Problem(split, str(file.path), f"missing {role}", "no such file", remedy)]
     if file.image is None:
         cut = "truncated" if "truncated" in file.error else "unreadable"
-        return [Fault(split, str(file.path), f"{cut} {role}", file.error, "restore the file from its source")]
+        return [Problem(split, str(file.path), f"{cut} {role}", file.error, "restore the file from its source")]
     return []
 
 
-def _sizes(split: str, pair: Pair, image: Image.Image, mask: Image.Image) -> list[Fault]:
+def _sizes(split: str, pair: Pair, image: Image.Image, mask: Image.Image) -> list[Problem]:
     if image.size == mask.size:
         return []
     (w, h), (mw, mh) = image.size, mask.size
@@ -161,11 +165,11 @@ def _sizes(split: str, pair: Pair, image: Image.Image, mask: Image.Image) -> lis
     if orientation != 1:
         what += f" as stored, with EXIF orientation {orientation}"
         remedy = "turn the stored pixels (PIL.ImageOps.exif_transpose) and drop the tag, or make the mask anew"
-        return [Fault(split, str(pair.image), "EXIF rotation", what, remedy)]
-    return [Fault(split, str(pair.mask), "size mismatch", what, "make the mask anew at the image's size")]
+        return [Problem(split, str(pair.image), "EXIF rotation", what, remedy)]
+    return [Problem(split, str(pair.mask), "size mismatch", what, "make the mask anew at the image's size")]
 
 
-def _values(split: str, path: Path, mask: Image.Image, labels: Labels | None) -> list[Fault]:
+def _values(split: str, path: Path, mask: Image.Image, labels: LabelDecoder | None) -> list[Problem]:
     """A mask of a mode that cannot hold such labels, or else all its values that mean nothing, with their pixels."""
     said = _refusal(labels, mask, path)
     if said is None:
@@ -181,10 +185,10 @@ def _values(split: str, path: Path, mask: Image.Image, labels: Labels | None) ->
     more = f" and {len(strange) - SHOWN} more" if len(strange) > SHOWN else ""
     known = re.search(r"neither .*$", said)
     what = ", ".join(strange[:SHOWN]) + more + (f": {known[0]}" if known else "")
-    return [Fault(split, str(path), "undefined label", what, "give the values a class, or ignore them")]
+    return [Problem(split, str(path), "undefined label", what, "give the values a class, or ignore them")]
 
 
-def _refusal(labels: Labels | None, mask: Image.Image, path: Path) -> str | None:
+def _refusal(labels: LabelDecoder | None, mask: Image.Image, path: Path) -> str | None:
     """Why the values of a mask mean nothing; None if they do, or if it is not known what they mean."""
     if labels is None:
         return None
@@ -195,12 +199,12 @@ def _refusal(labels: Labels | None, mask: Image.Image, path: Path) -> str | None
     return None
 
 
-def _mode(split: str, path: Path, mask: Image.Image, said: str) -> Fault:
-    if mask.mode in DEEP:
-        return Fault(split, str(path), "16-bit mask", said, "write the class numbers as 8-bit grey (mode L)")
+def _mode(split: str, path: Path, mask: Image.Image, said: str) -> Problem:
+    if mask.mode in HIGH_BIT_DEPTH_MODES:
+        return Problem(split, str(path), "16-bit mask", said, "write the class numbers as 8-bit grey (mode L)")
     if mask.mode in ("RGB", "RGBA") and "class numbers" in said:
-        return Fault(split, str(path), "colour mask", said, "translate each colour to its class number (mode L or P)")
-    return Fault(split, str(path), "mask mode", said, "write the mask in the mode that is expected")
+        return Problem(split, str(path), "colour mask", said, "translate each colour to its class number (mode L or P)")
+    return Problem(split, str(path), "mask mode", said, "write the mask in the mode that is expected")
 
 
 def _dot(value: Pixels) -> Image.Image:
@@ -218,6 +222,6 @@ def _orientation(image: Image.Image) -> int:
         return 1
     try:
         found = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except UNREADABLE:  # a damaged tag turns nothing
+    except IMAGE_ERRORS:  # a damaged tag turns nothing
         return 1
     return found if found in range(1, 9) else 1

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fcnlab.data.datasets.base import IGNORE, open_image
-from fcnlab.data.datasets.folder import SPLIT, common_splits, in_split, index
-from fcnlab.data.datasets.labels import packed
+from fcnlab.constants import IGNORE_INDEX
+from fcnlab.data.datasets.base import open_image
+from fcnlab.data.datasets.folder import SPLIT, common_splits, index_images, split_folder
+from fcnlab.data.datasets.labels import pack_rgb
 from fcnlab.errors import DataError
 
 IMAGE_SUFFIXES = ("", "_leftImg8bit", "_image", "_img", "_rgb", "_sat")
@@ -137,19 +138,19 @@ def look(pairs: Mapping[str, tuple[Path, Path]], advance: Callable[[], object]) 
         DataError: files that cannot be read or used, one a line.
     """
     found = Contents()
-    faults = []
+    problems = []
     for image, mask in pairs.values():
         try:
             _look_at(image, mask, found)
         except DataError as error:
-            faults.append(str(error))
+            problems.append(str(error))
         advance()
     if len({type(value) for value in found.pixels}) > 1:
         modes = ", ".join(f"{count} of mode {mode}" for mode, count in sorted(found.modes.items()))
-        faults.append(f"{next(iter(pairs.values()))[1].parent}: masks of numbers and of colours do not mix: {modes}")
-    if faults:
-        more = [f"{len(faults) - SHOWN} more files cannot be used"] if len(faults) > SHOWN else []
-        raise DataError("\n".join(faults[:SHOWN] + more))
+        problems.append(f"{next(iter(pairs.values()))[1].parent}: masks of numbers and of colours do not mix: {modes}")
+    if problems:
+        more = [f"{len(problems) - SHOWN} more files cannot be used"] if len(problems) > SHOWN else []
+        raise DataError("\n".join(problems[:SHOWN] + more))
     return found
 
 
@@ -171,7 +172,7 @@ def _look_at(image: Path, mask: Path, found: Contents) -> None:
         )
     values = np.asarray(picture)
     colours = picture.mode == "RGB"
-    there, counts = np.unique(packed(values) if colours else values, return_counts=True)
+    there, counts = np.unique(pack_rgb(values) if colours else values, return_counts=True)
     named = [f"#{value:06x}" if colours else int(value) for value in there]
     if colours and len({*found.pixels, *named}) > MOST_COLOURS:
         raise DataError(f"{mask}: with this mask there are more than {MOST_COLOURS} colours; is it a photograph?")
@@ -189,9 +190,11 @@ def classes(values: Sequence[int | str], ignore: Sequence[int | str] | None) -> 
     Raises:
         DataError: fewer than two values are left.
     """
-    if ignore is None and list(values) == [0, IGNORE]:
-        return (("background", (0,)), ("foreground", (IGNORE,))), []
-    ignored: list[int | str] = list(ignore) if ignore is not None else [value for value in values if value == IGNORE]
+    if ignore is None and list(values) == [0, IGNORE_INDEX]:
+        return (("background", (0,)), ("foreground", (IGNORE_INDEX,))), []
+    ignored: list[int | str] = (
+        list(ignore) if ignore is not None else [value for value in values if value == IGNORE_INDEX]
+    )
     left = [value for value in values if value not in ignored]
     if len(left) < 2:
         raise DataError(
@@ -221,7 +224,7 @@ def check_known(contents: Contents, classes_: Values, ignore: Sequence[int | str
             f"`road: {first!r}`"
         )
     if any(isinstance(value, int) for value in known):
-        known |= {IGNORE}
+        known |= {IGNORE_INDEX}
     strange = [value for value in contents.values if value not in known]
     if strange:
         total = sum(contents.pixels.values())
@@ -237,8 +240,8 @@ def _files(folder: str, splits: Iterable[str]) -> dict[str, Path]:
     """The images of a folder by split and name."""
     found: dict[str, Path] = {}
     for split in splits:
-        path = in_split(folder, split) if split else folder
-        found |= {f"{split}\0{id_}": file for id_, file in index(path).items()}
+        path = split_folder(folder, split) if split else folder
+        found |= {f"{split}\0{id_}": file for id_, file in index_images(path).items()}
     return found
 
 

@@ -9,9 +9,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from fcnlab.data.datasets.base import IGNORE, Dataset, Sample
+from fcnlab.constants import IGNORE_INDEX
+from fcnlab.data.datasets.base import Dataset, Sample
 from fcnlab.data.inspection.check import Progress
-from fcnlab.data.parallel import on_all_cores
+from fcnlab.data.parallel import map_on_all_cores
 
 Counts = NDArray[np.int64]
 Figures = NDArray[np.float64]
@@ -72,10 +73,10 @@ class SplitStats:
     @property
     def ignored(self) -> float:
         """The ignored pixels' part of all, 0..1."""
-        return float(self.pixels[:, IGNORE].sum() / max(1, self.pixels.sum()))
+        return float(self.pixels[:, IGNORE_INDEX].sum() / max(1, self.pixels.sum()))
 
     @cached_property
-    def images_with(self) -> Counts:
+    def image_counts(self) -> Counts:
         """In how many images each class is, [classes]."""
         return np.asarray((self.pixels[:, : self.classes] > 0).sum(0), dtype=np.int64)
 
@@ -93,10 +94,10 @@ class SplitStats:
     @property
     def weights(self) -> Figures:
         """Median-frequency weights, [classes]: what `class_weights: median_frequency` trains with."""
-        return median_frequency(self.pixels[:, : self.classes])
+        return median_frequency_weights(self.pixels[:, : self.classes])
 
 
-def split_stats(dataset: Dataset, splits: Iterable[str], progress: Progress | None = None) -> list[SplitStats]:
+def compute_split_stats(dataset: Dataset, splits: Iterable[str], progress: Progress | None = None) -> list[SplitStats]:
     """Read each split once, on all cores.
 
     Raises:
@@ -110,7 +111,7 @@ def _of(dataset: Dataset, name: str, progress: Progress | None) -> SplitStats:
     advance = progress(name, len(split)) if progress is not None else None
     sizes, pixels = np.zeros((len(split), 2), np.int64), np.zeros((len(split), 256), np.int64)
     levels = np.zeros((3, 256), np.int64)
-    for index, (size, labels, colours) in enumerate(on_all_cores(lambda i: _count(split[i]), len(split), advance)):
+    for index, (size, labels, colours) in enumerate(map_on_all_cores(lambda i: _count(split[i]), len(split), advance)):
         sizes[index], pixels[index] = size, labels
         levels += colours
     return SplitStats(name, len(dataset.classes), sizes, pixels, levels)
@@ -128,7 +129,7 @@ def _spread(lengths: Counts) -> Spread:
     return Spread(int(lengths.min()), float(np.median(lengths)), int(lengths.max()))
 
 
-def median_frequency(pixels: Counts) -> Figures:
+def median_frequency_weights(pixels: Counts) -> Figures:
     """Class weights [C] from pixels by image and class [N, C]: the median of the classes' frequencies over each one's.
 
     A class's frequency is its pixels' share of the counted pixels of the images in which it is. Classes that are

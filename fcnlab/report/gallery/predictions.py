@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fcnlab.data.decoded import Decoded, DecodedSplit, open_decoded
+from fcnlab.data.decoded import DecodedSplit, open_decoded
+from fcnlab.kernels.inputs import DecodedSample
 from fcnlab.lab import Lab
 from fcnlab.training import hardware
 from fcnlab.training.evaluate import evaluate_split
@@ -30,7 +31,7 @@ class Chosen(DecodedSplit):
         """The ids of the samples, in order."""
         return tuple(self._source.ids[index] for index in self._indices)
 
-    def __getitem__(self, index: int) -> Decoded:
+    def __getitem__(self, index: int) -> DecodedSample:
         return self._source[self._indices[index]]
 
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from fcnlab.data.datasets.base import IGNORE, Pixels, Sample, Split
-from fcnlab.data.datasets.palette import palette
+from fcnlab.constants import IGNORE_INDEX
+from fcnlab.data.datasets.base import Pixels, Sample, Split
+from fcnlab.data.datasets.palette import voc_palette
 from fcnlab.report.gallery.picture import GAP, HEADING, WIDTH
 from fcnlab.seeding import derive_seed
 
 if TYPE_CHECKING:
-    from fcnlab.data.decoded import Decoded
+    from fcnlab.kernels.inputs import DecodedSample
 
 OPACITY = 0.6
 """How much of the overlay is the label's colour; the rest is the image in grey."""
@@ -23,7 +24,7 @@ OPACITY = 0.6
 LINE = 20
 """Pixels of a line of text."""
 
-Augment = Callable[["Decoded", np.random.Generator], "Decoded"]
+Augment = Callable[["DecodedSample", np.random.Generator], "DecodedSample"]
 """What training does to a sample, such as `fcnlab.data.augmentation.Augmentation`."""
 
 
@@ -57,12 +58,12 @@ def _row(sample: Sample, index: int, augment: Augment | None, draws: int, seed: 
         return row
     import torch
 
-    from fcnlab.data.batches import draws as draws_of
-    from fcnlab.data.decoded import Decoded
+    from fcnlab.data.batches import augmentation_rng
+    from fcnlab.kernels.inputs import DecodedSample
 
-    decoded = Decoded(torch.tensor(sample.image).permute(2, 0, 1).contiguous(), torch.tensor(sample.label))
+    decoded = DecodedSample(torch.tensor(sample.image).permute(2, 0, 1).contiguous(), torch.tensor(sample.label))
     for epoch in range(draws):
-        made = augment(decoded, draws_of(seed, epoch, index))
+        made = augment(decoded, augmentation_rng(seed, epoch, index))
         image, label = made.image.permute(1, 2, 0).numpy(), made.label.numpy()
         row.append(Shown(f"drawn in epoch {epoch}", f"{label.shape[0]}x{label.shape[1]}", image, label))
     return row
@@ -95,7 +96,7 @@ def _pair(sample: Shown) -> tuple[Image.Image, Image.Image]:
     """The image, and its grey with the label's colours over it, both of the sheet's width."""
     size = (WIDTH, max(1, round(sample.label.shape[0] * WIDTH / sample.label.shape[1])))
     image = Image.fromarray(np.ascontiguousarray(sample.image)).resize(size, Image.Resampling.BILINEAR)
-    return image, overlay(image, Image.fromarray(palette()[sample.label]).resize(size, Image.Resampling.NEAREST))
+    return image, overlay(image, Image.fromarray(voc_palette()[sample.label]).resize(size, Image.Resampling.NEAREST))
 
 
 def overlay(image: Image.Image, colours: Image.Image) -> Image.Image:
@@ -111,7 +112,7 @@ def _labels(shown: Sequence[Sequence[Shown]]) -> list[int]:
 def legend(labels: Sequence[int], classes: Sequence[str], width: int) -> Image.Image:
     """The colours of these labels with their names, in as many lines as they need."""
     font = _small()
-    names = ["ignored" if label == IGNORE else f"{label} {classes[label]}" for label in labels]
+    names = ["ignored" if label == IGNORE_INDEX else f"{label} {classes[label]}" for label in labels]
     cell = LINE + 16 + max(round(font.getlength(name)) for name in names)
     across = max(1, (width - GAP) // cell)
     page = Image.new("RGB", (width, (len(labels) + across - 1) // across * LINE + 2 * GAP), "white")
@@ -125,7 +126,7 @@ def legend(labels: Sequence[int], classes: Sequence[str], width: int) -> Image.I
 
 def _seen(label: int) -> tuple[int, int, int]:
     """A label's colour as it looks over a middle grey: that is how the sheet shows it."""
-    red, green, blue = (round(OPACITY * int(value) + (1 - OPACITY) * 128) for value in palette()[label])
+    red, green, blue = (round(OPACITY * int(value) + (1 - OPACITY) * 128) for value in voc_palette()[label])
     return red, green, blue
 
 

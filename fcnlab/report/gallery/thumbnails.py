@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fcnlab.data.datasets.base import IGNORE, Pixels
-from fcnlab.data.datasets.palette import palette_image
+from fcnlab.constants import IGNORE_INDEX
+from fcnlab.data.datasets.base import Pixels
+from fcnlab.data.datasets.palette import to_palette_image
 
 WIDTH = 256
 """Pixels of a picture on the page."""
@@ -28,14 +29,14 @@ def photograph(path: Path, width: int = WIDTH) -> str:
 
 def label_map(path: Path, width: int = WIDTH) -> str:
     """A picture of labels as a data URI of PNG, in the palette's colours."""
-    return _uri(palette_image(_labels(path, width)), "PNG", optimize=True)
+    return _uri(to_palette_image(_labels(path, width)), "PNG", optimize=True)
 
 
 def error_map(prediction: Path, truth: Path, width: int = WIDTH) -> str:
     """Where a prediction is wrong, as a data URI of PNG: black is wrong, white right, and grey does not count."""
     found, labels = _labels(prediction, width), _labels(truth, width)
     error = np.where(found == labels, RIGHT, WRONG).astype(np.uint8)
-    error[labels == IGNORE] = IGNORED
+    error[labels == IGNORE_INDEX] = IGNORED
     return _uri(Image.fromarray(error).quantize(4), "PNG", optimize=True)
 
 

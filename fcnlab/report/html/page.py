@@ -8,7 +8,7 @@ from functools import cache
 from html import escape
 from importlib.resources import files
 
-from fcnlab.data.datasets.palette import palette
+from fcnlab.data.datasets.palette import voc_palette
 from fcnlab.report.charts.style import Plot, to_svg
 from fcnlab.report.gallery.selection import Gallery, Shown
 from fcnlab.report.gallery.thumbnails import error_map, label_map, photograph
@@ -148,7 +148,7 @@ def _and(names: Iterable[str]) -> str:
 
 
 def _legend(classes: Sequence[str]) -> str:
-    colours = palette()
+    colours = voc_palette()
     entries = "".join(
         f'<li><span style="background:rgb({r},{g},{b})"></span>{escape(name)}</li>'
         for name, (r, g, b) in zip(classes, colours[: len(classes)].tolist(), strict=True)

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from fcnlab.config.trial import Trial
 from fcnlab.data.batches import TrainingBatches
-from fcnlab.data.decoded import Decoded, DecodedSplit, open_decoded
+from fcnlab.data.decoded import DecodedSplit, open_decoded
 from fcnlab.errors import FcnlabError
+from fcnlab.kernels.inputs import DecodedSample
 from fcnlab.lab import Lab
 from fcnlab.models import FCN
 from fcnlab.runner.cost.pace import Pace
@@ -54,7 +55,7 @@ class _FewSamples:
     def __len__(self) -> int:
         return min(SCORED, len(self._split))
 
-    def __getitem__(self, index: int) -> Decoded:
+    def __getitem__(self, index: int) -> DecodedSample:
         return self._split[index]
 
 

@@ -1,0 +1,6 @@
+"""Constants of the whole package; importing them loads nothing else."""
+
+from __future__ import annotations
+
+IGNORE_INDEX = 255
+"""Label of pixels that no loss and no metric counts, in every decoded dataset."""

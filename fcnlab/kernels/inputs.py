@@ -1,0 +1,135 @@
+"""Inputs of the augmentation kernels: samples, and the sampled parameters of their augmentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DecodedSample:
+    """An image and its label as tensors.
+
+    Attributes:
+        image: uint8 [3, H, W]. The three channels of a pixel are adjacent in memory (channels-last layout).
+        label: uint8 [H, W].
+    """
+
+    image: Tensor
+    label: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the image and the label."""
+        return self.image.nbytes + self.label.nbytes
+
+
+@dataclass(frozen=True)
+class RawBatch:
+    """The samples of one batch on a device, before augmentation.
+
+    Attributes:
+        pixels: flat uint8 tensor that contains the samples, and possibly others.
+        table: offset in bytes, height and width of each sample of the batch, int64 [B, 3]. An image [H, W, 3] begins
+            at the offset, and its label [H, W] follows it.
+    """
+
+    pixels: Tensor
+    table: NDArray[np.int64]
+
+    def samples(self) -> list[DecodedSample]:
+        """Return views of the samples."""
+        return [view_sample(self.pixels, *row) for row in self.table.tolist()]
+
+
+def view_sample(pixels: Tensor, offset: int, height: int, width: int) -> DecodedSample:
+    """Return views of one sample in a flat tensor.
+
+    Args:
+        pixels: flat uint8 tensor, laid out as described in `RawBatch`.
+        offset: first byte of the sample.
+        height: height of the image.
+        width: width of the image.
+    """
+    size = height * width
+    image = pixels[offset : offset + 3 * size].view(height, width, 3).permute(2, 0, 1)
+    return DecodedSample(image, pixels[offset + 3 * size : offset + 4 * size].view(height, width))
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of rows and columns of an image, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def bottom(self) -> int:
+        """The row after the last."""
+        return self.top + self.height
+
+    @property
+    def right(self) -> int:
+        """The column after the last."""
+        return self.left + self.width
+
+    def crop(self, pixels: Tensor) -> Tensor:
+        """Return a view of this window of a tensor [..., H, W]."""
+        return pixels[..., self.top : self.bottom, self.left : self.right]
+
+
+@dataclass(frozen=True)
+class ColorJitter:
+    """Random changes of brightness, contrast, saturation and hue, as torchvision's `ColorJitter`, in this order.
+
+    Brightness, contrast and saturation are multiplied by a random factor in 1 ± the value; hue is shifted by up to ±
+    the value, in turns of the color circle. Contrast is about the mean of the whole image.
+    """
+
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+
+    @property
+    def active(self) -> bool:
+        """Whether any color changes."""
+        return any((self.brightness, self.contrast, self.saturation, self.hue))
+
+    def factors(self, draws: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the factors of brightness, contrast and saturation, and the shift of hue.
+
+        Args:
+            draws: random numbers in 0..1, float64 [B, 4].
+
+        Returns:
+            Three factors and a shift in turns, float64 [B, 4].
+        """
+        widths = np.array((self.brightness, self.contrast, self.saturation, self.hue))
+        return (1.0, 1.0, 1.0, 0.0) + widths * (2 * draws - 1)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Sampled parameters of the augmentation of one sample.
+
+    Attributes:
+        color_draws: four random numbers in 0..1 for the color jitter.
+        size: height and width that the image is resized to.
+        degrees: rotation after resizing, counter-clockwise.
+        window: part of the resized and rotated image that is cropped; smaller than the crop where the image is.
+        sigma: standard deviation of the blur in pixels; None for no blur.
+        flip: whether the padded crop is flipped left to right.
+    """
+
+    color_draws: NDArray[np.float64]
+    size: tuple[int, int]
+    degrees: float
+    window: Window
+    sigma: float | None
+    flip: bool
