@@ -150,9 +150,9 @@ def _colours() -> np.ndarray:
 
 @cache
 def _palette() -> bytes:
-    from fcnlab.data.datasets.palette import palette
+    from fcnlab.data.datasets.palette import voc_palette
 
-    return palette().tobytes()
+    return voc_palette().tobytes()
 
 
 def sizes_of(text: str) -> Iterator[tuple[tuple[int, int], float]]:
