@@ -107,7 +107,7 @@ def _print(made: list[Report], tables: list[Table], view: View, output: Format) 
         elif output == "csv":
             typer.echo(to_csv(one, view), nl=False)
         elif output == "latex":
-            typer.echo(to_latex(table, " ".join([one.grid.file.question, *one.notes])), nl=False)
+            typer.echo(to_latex(table, " ".join([one.grid.file.question, *one.footnotes])), nl=False)
         else:
             typer.echo(to_markdown(table) if output == "markdown" else to_html(table), nl=False)
 
@@ -139,4 +139,4 @@ def show_table(made: Report, table: Table) -> None:
 
     terminal = console()
     terminal.print(to_terminal(table, made.grid.file.question, terminal.width))
-    terminal.print(made.footnote, style="dim")
+    terminal.print("\n".join(made.footnotes), style="dim")

@@ -14,8 +14,8 @@ from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.report.frame import trials_frame
 from fcnlab.report.gallery.selection import image_miou
-from fcnlab.report.records import Evidence, gather
 from fcnlab.report.tables.cells import Table
+from fcnlab.report.trial_records import TrialRecords, load_records
 from fcnlab.runner.find import find_record, find_trial
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import open_if_installed
@@ -36,7 +36,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Compared:
+class CellComparison:
     """Two sides, and what the second is more than the first."""
 
     a: Side
@@ -56,28 +56,28 @@ def find_side(reference: str, lab: Lab) -> Side:
         record = find_record(lab, reference)
         folder = RunFolder(lab.runs, record.key)
         own, cell = int(record.trial["seed"]), record.key[:12]
-        evidence = Evidence({cell: {own: folder}}, {cell: {own: record}}, "last")
-        return _side(f"{record.trial['names'].get('variant', cell)}, seed {own}", cell, evidence)
+        records = TrialRecords({cell: {own: folder}}, {cell: {own: record}}, "last")
+        return _side(f"{record.trial['names'].get('variant', cell)}, seed {own}", cell, records)
     grid = lab.grid(Path(named[1]))
     plan, tracker = make_plan(grid, lab), open_if_installed(grid, lab)
     seed = int(named[3]) if named[3] is not None else None
     label = find_trial(plan, named[2], seed).cell.label
-    evidence = gather(
+    records = load_records(
         trials_frame(plan, tracker), lab.runs, tracker, lab.root / ".fcnlab" / "fetched", grid.file.checkpoint
     )
-    return _side(label, label, evidence) if seed is None else _side(f"{label}, seed {seed}", label, evidence, seed)
+    return _side(label, label, records) if seed is None else _side(f"{label}, seed {seed}", label, records, seed)
 
 
-def _side(name: str, cell: str, evidence: Evidence, seed: int | None = None) -> Side:
-    found = evidence.counts(cell)
+def _side(name: str, cell: str, records: TrialRecords, seed: int | None = None) -> Side:
+    found = records.counts(cell)
     counts: Mapping[int, np.ndarray] = {one: found[one] for one in found if seed is None or one == seed}
     if not counts:
         raise RunError(f"{name}: none of its trials has finished with counts, so there is nothing to compare")
     first = min(counts)
-    return Side(name, counts, evidence.ids(cell, first), evidence.records[cell][first].classes)
+    return Side(name, counts, records.ids(cell, first), records.by_cell[cell][first].classes)
 
 
-def compare(a: Side, b: Side) -> Compared:
+def compare(a: Side, b: Side) -> CellComparison:
     """The difference of two sides, paired by seed and image; of two single trials, by image whatever their seeds.
 
     Raises:
@@ -88,40 +88,42 @@ def compare(a: Side, b: Side) -> Compared:
     one, other = a.counts, b.counts
     if len(one) == len(other) == 1:
         one, other = ({0: next(iter(side.values()))} for side in (one, other))
-    return Compared(a, b, paired_difference(other, one))
+    return CellComparison(a, b, paired_difference(other, one))
 
 
-def sentence(compared: Compared) -> str:
+def sentence(comparison: CellComparison) -> str:
     """The difference in words."""
-    one = compared.difference
+    one = comparison.difference
     way = "more" if one.value >= 0 else "less"
     interval = f"95 % interval {100 * one.low:+.2f} to {100 * one.high:+.2f}, p = {one.p_value:.3g}"
     text = (
-        f"{compared.b.name} scored {abs(100 * one.value):.2f} points of mIoU {way} than {compared.a.name}: {interval}, "
-        f"n = {one.seeds}, {one.images} images."
+        f"{comparison.b.name} scored {abs(100 * one.value):.2f} points of mIoU {way} than {comparison.a.name}: "
+        f"{interval}, n = {one.seeds}, {one.images} images."
     )
     return f"{text} {one.note[0].upper()}{one.note[1:]}." if one.note else text
 
 
-def classes_table(compared: Compared) -> Table:
+def classes_table(comparison: CellComparison) -> Table:
     """Differences of IoU by class in points, from the greatest gain to the greatest loss."""
-    found = compared.difference.classes
-    order = sorted(range(len(compared.a.classes)), key=lambda c: -np.nan_to_num(found.value[c], nan=-np.inf))
+    found = comparison.difference.classes
+    order = sorted(range(len(comparison.a.classes)), key=lambda c: -np.nan_to_num(found.value[c], nan=-np.inf))
     rows = tuple(
-        (compared.a.classes[c], str(found.images[c]), *(_points(x[c]) for x in (found.value, found.low, found.high)))
+        (comparison.a.classes[c], str(found.images[c]), *(_points(x[c]) for x in (found.value, found.low, found.high)))
         for c in order
     )
     return Table(("class", "images", "Δ IoU", "from", "to"), rows, 1, -1)
 
 
-def images_table(compared: Compared) -> Table:
+def images_table(comparison: CellComparison) -> Table:
     """The images whose own mIoU differs most, means over the seeds."""
     a, b = (
-        np.mean([image_miou(counts) for counts in side.counts.values()], axis=0) for side in (compared.a, compared.b)
+        np.mean([image_miou(counts) for counts in side.counts.values()], axis=0)
+        for side in (comparison.a, comparison.b)
     )
     apart = np.nan_to_num(np.abs(b - a), nan=-1.0)
     order = [place for place in np.argsort(-apart, kind="stable")[:IMAGES] if apart[place] > 0]
-    rows = tuple((compared.a.ids[i], f"{100 * a[i]:.1f}", f"{100 * b[i]:.1f}", _points(b[i] - a[i])) for i in order)
+    ids = comparison.a.ids
+    rows = tuple((ids[i], f"{100 * a[i]:.1f}", f"{100 * b[i]:.1f}", _points(b[i] - a[i])) for i in order)
     return Table(("image", "A mIoU %", "B mIoU %", "B - A"), rows, 1, -1)
 
 

@@ -6,14 +6,14 @@ import pandas as pd
 
 from fcnlab.analysis.estimate import CLAIM_SEEDS
 from fcnlab.config.grid.grid import Grid
-from fcnlab.report.records import Evidence
-from fcnlab.report.significance import CONFIDENCE, Judged
+from fcnlab.report.significance import CONFIDENCE, Significance
 from fcnlab.report.tables.columns import FLAGGED, NO_CLAIM, SIGNIFICANT
+from fcnlab.report.trial_records import TrialRecords
 
 EPOCHS = {"last": "the last epoch, fixed before training", "best": "the epoch that is best on val"}
 
 
-def footnotes(grid: Grid, trials: pd.DataFrame, evidence: Evidence, judged: Judged) -> list[str]:
+def footnotes(grid: Grid, trials: pd.DataFrame, records: TrialRecords, significance: Significance) -> list[str]:
     """What the figures are, a line each: scoring, spread, test, costs, and the flags of single cells."""
     finished = trials[trials["status"] == "finished"]
     splits = " and ".join(distinct(finished["report_split"])) or "no split yet"
@@ -21,12 +21,12 @@ def footnotes(grid: Grid, trials: pd.DataFrame, evidence: Evidence, judged: Judg
         f"Scored on {splits} at native size, at {EPOCHS[grid.file.checkpoint]}; mIoU and pixel accuracy (acc.) over "
         "one confusion count of the split, ignored pixels left out.",
         _spread(grid),
-        *_test(grid, judged),
-        *_costs(finished, evidence),
+        *_test(grid, significance),
+        *_costs(finished, records),
         *_early(trials),
         f"Commit {', '.join(distinct(finished['commit'])) or 'not recorded'}.",
     ]
-    reasons = [(cell, flag.footnote) for cell, found in judged.flags.items() for flag in found]
+    reasons = [(cell, flag.footnote) for cell, found in significance.flags.items() for flag in found]
     return lines + [f"{FLAGGED} {cell}: {reason}." for cell, reason in reasons]
 
 
@@ -36,40 +36,40 @@ def _spread(grid: Grid) -> str:
     return f"Mean ± standard deviation over n = {len(grid.seeds)} seeds."
 
 
-def _test(grid: Grid, judged: Judged) -> list[str]:
-    if not judged.comparisons:
+def _test(grid: Grid, significance: Significance) -> list[str]:
+    if not significance.comparisons:
         return [f"Δ is the difference to {grid.baseline.label}, paired by seed; without counts it has no interval."]
-    claimed = [one for one in judged.comparisons.values() if one.difference.seeds >= CLAIM_SEEDS]
+    claimed = [one for one in significance.comparisons.values() if one.difference.seeds >= CLAIM_SEEDS]
     lines = [
         f"Δ is the difference to {grid.baseline.label} in points, paired by seed and image, with its "
-        f"{100 * CONFIDENCE:.0f} % interval: Student's t, variance of images ({judged.resamples:,} bootstrap "
+        f"{100 * CONFIDENCE:.0f} % interval: Student's t, variance of images ({significance.resamples:,} bootstrap "
         f"resamples){' and of seeds' if len(grid.seeds) > 1 else ' alone'}."
     ]
     if claimed:
         corrected = f" after Holm's correction over {len(claimed)} comparisons" if len(claimed) > 1 else ""
         lines.append(f"{SIGNIFICANT}: significant at 5 %{corrected}.")
-    if len(claimed) < len(judged.comparisons):
+    if len(claimed) < len(significance.comparisons):
         lines.append(f"{NO_CLAIM}: fewer than {CLAIM_SEEDS} seeds, so no claim of significance is made.")
     return lines
 
 
-def _costs(finished: pd.DataFrame, evidence: Evidence) -> list[str]:
-    costs = [record.cost for cell in evidence.records.values() for record in cell.values() if record.cost is not None]
+def _costs(finished: pd.DataFrame, records: TrialRecords) -> list[str]:
+    costs = [record.cost for cell in records.by_cell.values() for record in cell.values() if record.cost is not None]
     if not costs:
         return []
     sizes = " or ".join(distinct(pd.Series([f"{c.gmacs_size[0]}x{c.gmacs_size[1]}" for c in costs])))
     return [
         f"GMACs of one image of {sizes}; images/s in training; device-hours of training and scoring, summed over the "
         f"cell's trials, on {', '.join(distinct(finished['device'])) or 'hardware not recorded'}.",
-        *_shared(evidence),
+        *_shared(records),
     ]
 
 
-def _shared(evidence: Evidence) -> list[str]:
+def _shared(records: TrialRecords) -> list[str]:
     """Name the cells whose trials shared a GPU, since that slows each of them down."""
     cells: dict[int, list[str]] = {}
-    for cell, records in evidence.records.items():
-        for count in sorted({record.environment.sharing for record in records.values() if record.environment}):
+    for cell, by_seed in records.by_cell.items():
+        for count in sorted({record.environment.sharing for record in by_seed.values() if record.environment}):
             cells.setdefault(count, []).append(cell)
     return [
         f"{count} trials shared a GPU ({', '.join(cells[count])}): images/s are those of one of them beside the "

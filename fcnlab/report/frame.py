@@ -41,8 +41,8 @@ def trials_frame(plan: Plan, tracker: MlflowTracker | None) -> pd.DataFrame:
     return frame[[*(name for name in frame.columns if name not in NUMBERS), *NUMBERS]]
 
 
-def _row(planned: Planned, run: Mapping[str, Any] | None, select: str) -> dict[str, Any]:
-    status, metrics, tags = _found(planned, run, select)
+def _row(planned: Planned, run: Mapping[str, Any] | None, checkpoint: str) -> dict[str, Any]:
+    status, metrics, tags = _found(planned, run, checkpoint)
     row: dict[str, Any] = {"key": planned.key, "cell": planned.cell.label, "seed": planned.trial.seed, "status": status}
     row["failure"] = tags.get("fcnlab.failure", "") if status == "failed" else ""
     row |= {part: planned.trial.names[part] for part in PARTS}
@@ -62,7 +62,7 @@ def _row(planned: Planned, run: Mapping[str, Any] | None, select: str) -> dict[s
 
 
 def _found(
-    planned: Planned, run: Mapping[str, Any] | None, select: str
+    planned: Planned, run: Mapping[str, Any] | None, checkpoint: str
 ) -> tuple[str, Mapping[str, float], Mapping[str, str]]:
     """Status, metrics and tags of a trial by its record, or by the book where it has no finished one here."""
     tags = run["tags"] if run is not None else {}
@@ -71,7 +71,7 @@ def _found(
     record = planned.record if planned.status in ("finished", "failed") else None
     in_book = _status(run)
     if record is not None and (record.status == "finished" or in_book != "finished"):
-        return record.status, trial_metrics(record, select), trial_tags(record)
+        return record.status, trial_metrics(record, checkpoint), trial_tags(record)
     return in_book, run["metrics"] if run is not None else {}, tags
 
 

@@ -34,4 +34,4 @@ def as_values(report: Report, view: View) -> dict[str, Any]:
     """The cells with what is said of them, as JSON takes it; what is not there is null."""
     rows = json.loads(chosen(report, view).to_json(orient="records", double_precision=10))
     said = {"grid": report.grid.name, "question": report.grid.file.question, "baseline": report.grid.baseline.label}
-    return {**said, "findings": report.findings, "notes": report.notes, "cells": rows}
+    return {**said, "summary": report.summary_text, "footnotes": report.footnotes, "cells": rows}

@@ -19,7 +19,7 @@ def seeds_table(report: Report, points: float) -> Table:
     Raises:
         RunError: the difference is not above 0.
     """
-    plans = {cell: plan_seeds(one.difference, points / 100) for cell, one in report.judged.comparisons.items()}
+    plans = {cell: plan_seeds(one.difference, points / 100) for cell, one in report.significance.comparisons.items()}
     rows = tuple(_row(cell, plan) for cell, plan in plans.items())
     return Table(("cell", "seeds now", f"more for {points:g} points", "cautious", "remark"), rows, 1, -1)
 

@@ -18,7 +18,7 @@ def provenance(grid: Grid, trials: pd.DataFrame) -> dict[str, object]:
         "grid": grid.name,
         "question": grid.file.question,
         "command": command(grid),
-        "select": grid.file.checkpoint,
+        "checkpoint": grid.file.checkpoint,
         "versions": distinct(finished["versions"]),
         "hardware": distinct(finished["device"]),
         "precision": distinct(finished["precision"]),

@@ -11,10 +11,10 @@ from fcnlab.config.grid.grid import Grid
 from fcnlab.lab import Lab
 from fcnlab.report.footnotes import footnotes
 from fcnlab.report.frame import cells_frame, trials_frame
-from fcnlab.report.records import Evidence, gather
-from fcnlab.report.significance import Judged, judge, with_differences
-from fcnlab.report.summary_text import findings
+from fcnlab.report.significance import Significance, compute_significance, with_differences
+from fcnlab.report.summary_text import summary_text
 from fcnlab.report.tables.cells import Table, cell_table
+from fcnlab.report.trial_records import TrialRecords, load_records
 from fcnlab.runner.plan import Plan
 from fcnlab.tracking.mlflow import MlflowTracker
 
@@ -27,10 +27,10 @@ class Report:
     trials: pd.DataFrame
     cells: pd.DataFrame
     table: Table
-    notes: list[str]
-    findings: list[str]
-    judged: Judged
-    evidence: Evidence
+    footnotes: list[str]
+    summary_text: list[str]
+    significance: Significance
+    records: TrialRecords
     folder: Path
 
     @property
@@ -39,14 +39,9 @@ class Report:
         return self.plan.grid
 
     @property
-    def footnote(self) -> str:
-        """The notes below the table."""
-        return "\n".join(self.notes)
-
-    @property
     def flags(self) -> list[str]:
         """Why cells are not to be compared as they stand, a line each."""
-        return [f"{cell}: {flag.footnote}" for cell, found in self.judged.flags.items() for flag in found]
+        return [f"{cell}: {flag.footnote}" for cell, found in self.significance.flags.items() for flag in found]
 
 
 def make_report(plan: Plan, lab: Lab, tracker: MlflowTracker | None) -> Report:
@@ -58,17 +53,17 @@ def make_report(plan: Plan, lab: Lab, tracker: MlflowTracker | None) -> Report:
     """
     grid = plan.grid
     trials = trials_frame(plan, tracker)
-    evidence = gather(trials, lab.runs, tracker, lab.root / ".fcnlab" / "fetched", grid.file.checkpoint)
-    judged = judge(grid, evidence)
-    cells = with_differences(cells_frame(trials, grid.axes, grid.baseline.label), judged)
+    records = load_records(trials, lab.runs, tracker, lab.root / ".fcnlab" / "fetched", grid.file.checkpoint)
+    significance = compute_significance(grid, records)
+    cells = with_differences(cells_frame(trials, grid.axes, grid.baseline.label), significance)
     return Report(
         plan=plan,
         trials=trials,
         cells=cells,
         table=cell_table(cells, grid.axes),
-        notes=footnotes(grid, trials, evidence, judged),
-        findings=findings(grid, trials, cells, judged),
-        judged=judged,
-        evidence=evidence,
+        footnotes=footnotes(grid, trials, records, significance),
+        summary_text=summary_text(grid, trials, cells, significance),
+        significance=significance,
+        records=records,
         folder=lab.results / grid.name,
     )

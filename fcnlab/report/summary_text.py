@@ -9,23 +9,23 @@ import pandas as pd
 from fcnlab.analysis import Comparison, rank_stability
 from fcnlab.analysis.estimate import CLAIM_SEEDS
 from fcnlab.config.grid.grid import Grid
-from fcnlab.report.significance import Judged
+from fcnlab.report.significance import Significance
 from fcnlab.report.tables.columns import FLAGGED
 
 SHOWN = 8
 """Comparisons that are told one by one; of more, the clear ones."""
 
 
-def findings(grid: Grid, trials: pd.DataFrame, cells: pd.DataFrame, judged: Judged) -> list[str]:
+def summary_text(grid: Grid, trials: pd.DataFrame, cells: pd.DataFrame, significance: Significance) -> list[str]:
     """Sentences: which cell scored best, each comparison with the baseline, how stable the order is, what is open."""
     scored = cells[cells["n"] > 0]
     if scored.empty:
         return ["No trial has finished yet, so there is nothing to say."]
     return [
         _best(scored),
-        *_comparisons(judged, grid.baseline.label),
+        *_comparisons(significance, grid.baseline.label),
         *_order(trials),
-        *_open(cells, judged),
+        *_open(cells, significance),
     ]
 
 
@@ -37,8 +37,8 @@ def _best(scored: pd.DataFrame) -> str:
     return text + (f" ({best['n']} seeds)." if best["n"] > 1 else " (one seed).")
 
 
-def _comparisons(judged: Judged, baseline: str) -> list[str]:
-    found = judged.comparisons
+def _comparisons(significance: Significance, baseline: str) -> list[str]:
+    found = significance.comparisons
     if len(found) <= SHOWN:
         return [_compared(_named(cell), _named(baseline), one) for cell, one in found.items()]
     clear = {cell: one for cell, one in found.items() if one.significant}
@@ -99,7 +99,7 @@ def _order(trials: pd.DataFrame) -> list[str]:
     ]
 
 
-def _open(cells: pd.DataFrame, judged: Judged) -> list[str]:
+def _open(cells: pd.DataFrame, significance: Significance) -> list[str]:
     """What the reader must not overlook."""
     lines = []
     incomplete = cells[cells["n"] < cells["planned"]]
@@ -107,7 +107,7 @@ def _open(cells: pd.DataFrame, judged: Judged) -> list[str]:
         lines.append(
             f"{len(incomplete)} of {len(cells)} cells are incomplete: {', '.join(map(_named, incomplete['cell']))}."
         )
-    if judged.flags:
-        flagged = ", ".join(map(_named, judged.flags))
+    if significance.flags:
+        flagged = ", ".join(map(_named, significance.flags))
         lines.append(f"Not alike in more than the grid's axes, and marked {FLAGGED} in the table: {flagged}.")
     return lines

@@ -38,8 +38,8 @@ def write_report(report: Report, lab: Lab, tracker: MlflowTracker | None, *, pre
         RunError: the folder cannot be written.
         TrackingError: the store is out of reach.
     """
-    drawn = plots(report.cells, report.evidence, report.judged)
-    gallery = choose(report.plan, report.cells, report.evidence, lab, predict=predict)
+    drawn = plots(report.cells, report.records, report.significance)
+    gallery = choose(report.plan, report.cells, report.records, lab, predict=predict)
     section = Section(report, drawn, gallery)
     with _writing(lab, report.folder):
         _write_all(section)
@@ -85,7 +85,7 @@ def _write_all(section: Section) -> None:
     _write(folder / "trials.csv", _csv(report.trials.drop(columns="run_id")))
     _write(folder / "table.csv", _csv(report.cells))
     _write(folder / "table.md", to_markdown(report.table))
-    _write(folder / "table.tex", to_latex(report.table, " ".join([grid.file.question, *report.notes])))
+    _write(folder / "table.tex", to_latex(report.table, " ".join([grid.file.question, *report.footnotes])))
     _write(folder / "provenance.json", json.dumps(provenance(grid, report.trials), indent=1) + "\n")
     (folder / "plots").mkdir(exist_ok=True)
     for plot in section.plots:
@@ -107,7 +107,7 @@ def _write(path: Path, content: str | bytes) -> None:
 
 def _draw(report: Report, folder: Path) -> bool:
     """Draw the sheet of each cell's first finished seed."""
-    first = {cell: by_seed[min(by_seed)].samples for cell, by_seed in report.evidence.folders.items()}
+    first = {cell: by_seed[min(by_seed)].samples for cell, by_seed in report.records.folders.items()}
     sheet = draw_sheet(first)
     if sheet is None:
         return False
@@ -122,8 +122,8 @@ def markdown_page(report: Report, drawn: Sequence[Plot], *, pictured: bool) -> s
     grid = report.grid
     lines = [f"# {grid.name}", "", f"**{grid.file.question}**", ""]
     lines += [line for text in (grid.file.conclusion, grid.file.description) if text for line in (text, "")]
-    lines += [*(f"- {sentence}" for sentence in report.findings), ""]
-    lines += [to_markdown(report.table), *(f"{line}\\" for line in report.notes[:-1]), report.notes[-1], ""]
+    lines += [*(f"- {sentence}" for sentence in report.summary_text), ""]
+    lines += [to_markdown(report.table), *(f"{line}\\" for line in report.footnotes[:-1]), report.footnotes[-1], ""]
     lines += _unfinished(report.trials)
     for plot in drawn:
         lines += [f"![{plot.caption}](plots/{plot.name}.png)", "", f"*{plot.caption}*", ""]

@@ -10,7 +10,7 @@ import pytest
 from fcnlab.config.grid.grid import Grid
 from fcnlab.runner.plan import make_plan
 from tests.cli.conftest import Call
-from tests.report.evidence import RIGHT, finish, finished_lab
+from tests.report.finished_grid import RIGHT, finish, finished_lab
 
 
 @pytest.fixture

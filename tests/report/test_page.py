@@ -20,7 +20,7 @@ from fcnlab.report.report import make_report
 from fcnlab.report.write import write_report, write_together
 from fcnlab.runner.plan import make_plan
 from tests.conftest import SMOKE, browser, write_grid
-from tests.report.evidence import THREE, finished_lab
+from tests.report.finished_grid import THREE, finished_lab
 
 
 @pytest.fixture(scope="module")
@@ -153,10 +153,10 @@ def test_predictions_made_again_are_those_that_were_scored(tmp_path: Path) -> No
     fcnlab.run_grid(fcnlab.load_grid(path), workers=1, threads=1, executor="serial", quiet=True)
     grid, lab = fcnlab.load_grid(path), Lab.find(path)
     report = make_report(make_plan(grid, lab), lab, None)
-    made = gallery.choose(report.plan, report.cells, report.evidence, lab, predict=True)
+    made = gallery.choose(report.plan, report.cells, report.records, lab, predict=True)
     assert made is not None and made.note == ""
     (shown,) = made.shown
-    counts, ids = report.evidence.counts(shown.cell)[0], report.evidence.ids(shown.cell, 0)
+    counts, ids = report.records.counts(shown.cell)[0], report.records.ids(shown.cell, 0)
     for id_ in made.extremes[shown.cell]:
         prediction, label = shown.picture(id_, "prediction.png"), shown.picture(id_, "label.png")
         assert prediction is not None and label is not None
@@ -168,7 +168,7 @@ def test_predictions_made_again_are_those_that_were_scored(tmp_path: Path) -> No
 def test_without_weights_the_gallery_keeps_to_the_samples_and_says_so(tmp_path: Path) -> None:
     grid, lab = finished_lab(tmp_path)
     report = make_report(make_plan(grid, lab), lab, None)
-    made = gallery.choose(report.plan, report.cells, report.evidence, lab, predict=True)
+    made = gallery.choose(report.plan, report.cells, report.records, lab, predict=True)
     assert made is not None
     assert "samples" in made.note and "weights are no longer there" in made.note
     assert str(tmp_path) not in made.note

@@ -20,16 +20,16 @@ from fcnlab.report.comparison import compare, find_side, images_table
 from fcnlab.report.frame import trials_frame
 from fcnlab.report.machine import as_values, to_csv
 from fcnlab.report.planning import seeds_table
-from fcnlab.report.records import gather
 from fcnlab.report.report import Report, make_report
 from fcnlab.report.tables.cells import View
 from fcnlab.report.tables.formats import to_html, to_latex
+from fcnlab.report.trial_records import load_records
 from fcnlab.report.write import together, write_report
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import open_tracker
 from fcnlab.tracking.mlflow import trial_tags
 from tests.conftest import REPOSITORY, write_grid
-from tests.report.evidence import RIGHT, THREE, finish, finished_lab
+from tests.report.finished_grid import RIGHT, THREE, finish, finished_lab
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def row(report: Report, head: str) -> pd.Series:
 
 def test_the_table_has_the_interval_of_the_statistics(made: tuple[Report, Lab]) -> None:
     report, _ = made
-    counts = {head: report.evidence.counts(head) for head in RIGHT}
+    counts = {head: report.records.counts(head) for head in RIGHT}
     expected = paired_difference(counts["fcn8s"], counts["fcn32s"])
     found = row(report, "fcn8s")
     assert (found["delta_low"], found["delta_high"]) == pytest.approx((expected.low, expected.high))
@@ -64,9 +64,9 @@ def test_what_is_clear_is_marked_and_what_is_not_is_not(made: tuple[Report, Lab]
     texts = {cells[0]: cells[3] for cells in report.table.rows}
     assert texts["fcn8s"].endswith("]*")
     assert texts["fcn16s"].endswith("]")
-    assert any("significant after" in sentence and "fcn8s" in sentence for sentence in report.findings)
-    assert any("no difference was shown" in sentence and "fcn16s" in sentence for sentence in report.findings)
-    assert any(note.startswith("*: significant") for note in report.notes)
+    assert any("significant after" in sentence and "fcn8s" in sentence for sentence in report.summary_text)
+    assert any("no difference was shown" in sentence and "fcn16s" in sentence for sentence in report.summary_text)
+    assert any(note.startswith("*: significant") for note in report.footnotes)
 
 
 def test_below_three_seeds_nothing_is_claimed(tmp_path: Path) -> None:
@@ -74,15 +74,15 @@ def test_below_three_seeds_nothing_is_claimed(tmp_path: Path) -> None:
     report = make_report(make_plan(grid, lab), lab, None)
     assert all(cells[3].endswith("]°") for cells in report.table.rows[1:])
     assert row(report, "fcn8s")["significant"] is pd.NA
-    assert any("nothing is claimed" in sentence for sentence in report.findings)
-    assert any(note.startswith("°") for note in report.notes)
-    assert not any("significant" in sentence and "nothing" not in sentence for sentence in report.findings)
+    assert any("nothing is claimed" in sentence for sentence in report.summary_text)
+    assert any(note.startswith("°") for note in report.footnotes)
+    assert not any("significant" in sentence and "nothing" not in sentence for sentence in report.summary_text)
 
 
 def test_one_seed_says_that_training_is_not_included(tmp_path: Path) -> None:
     grid, lab = finished_lab(tmp_path, THREE.replace("seeds: 3", "seeds: 1"))
     report = make_report(make_plan(grid, lab), lab, None)
-    assert any("variance of training is not included" in note for note in report.notes)
+    assert any("variance of training is not included" in note for note in report.footnotes)
 
 
 def test_cells_that_are_not_comparable_are_marked_and_named(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_cells_that_are_not_comparable_are_marked_and_named(tmp_path: Path) -> N
     finish(planned, RIGHT["fcn16s"], parts=2)
     report = make_report(make_plan(grid, lab), lab, None)
     assert [cells[0] for cells in report.table.rows] == ["fcn32s", "fcn16s†", "fcn8s"]
-    assert any(note.startswith("† fcn16s: parts") for note in report.notes)
+    assert any(note.startswith("† fcn16s: parts") for note in report.footnotes)
     assert len(report.flags) == 1
 
 
@@ -111,7 +111,7 @@ def test_a_stopped_cell_has_no_figure_though_its_trials_have_records(tmp_path: P
     assert stopped[1] == "0 of 3, 3 stopped after epoch 1" or "stopped after epoch 1" in stopped[1]
     assert stopped[2] == "–"
     assert math.isnan(row(report, "fcn16s")["miou"])
-    assert "fcn16s" not in report.judged.comparisons
+    assert "fcn16s" not in report.significance.comparisons
 
 
 def test_from_the_book_alone_the_report_is_the_same(made: tuple[Report, Lab], tmp_path: Path) -> None:
@@ -124,10 +124,10 @@ def test_from_the_book_alone_the_report_is_the_same(made: tuple[Report, Lab], tm
     tracker = open_tracker(here.grid, away)
     there = make_report(make_plan(here.grid, away), away, tracker)
     pd.testing.assert_frame_equal(there.cells, here.cells)
-    assert there.notes == here.notes
+    assert there.footnotes == here.footnotes
     assert not (tmp_path / "runs").exists()
-    again = gather(there.trials, away.runs, None, tmp_path / ".fcnlab" / "fetched", "last")
-    assert again.records == {}, "without a book only runs/ is looked at"
+    again = load_records(there.trials, away.runs, None, tmp_path / ".fcnlab" / "fetched", "last")
+    assert again.by_cell == {}, "without a book only runs/ is looked at"
 
 
 def test_the_files_are_complete_and_regenerating_changes_nothing(made: tuple[Report, Lab], written: Path) -> None:
@@ -276,7 +276,7 @@ def test_a_trial_on_two_devices_takes_their_time_twice(tmp_path: Path) -> None:
 def test_trials_that_shared_a_gpu_share_its_hours_and_are_named(tmp_path: Path) -> None:
     grid, lab = finished_lab(tmp_path)
     alone = make_report(make_plan(grid, lab), lab, None)
-    assert "shared a GPU" not in alone.footnote
+    assert "shared a GPU" not in " ".join(alone.footnotes)
     for planned in make_plan(grid, lab).trials:
         record = planned.record
         assert record is not None and record.environment is not None
@@ -287,7 +287,7 @@ def test_trials_that_shared_a_gpu_share_its_hours_and_are_named(tmp_path: Path) 
     assert list(shared.cells["device_hours"]) == pytest.approx(list(alone.cells["device_hours"] / 4))
     assert list(shared.cells["images_per_s"]) == list(alone.cells["images_per_s"])
     labels = ", ".join(cell.label for cell in grid.cells)
-    assert f"4 trials shared a GPU ({labels}): images/s are those of one of them" in shared.footnote
+    assert f"4 trials shared a GPU ({labels}): images/s are those of one of them" in " ".join(shared.footnotes)
 
 
 def test_a_thousand_trials_are_a_frame_within_three_seconds(tmp_path: Path) -> None:
@@ -303,16 +303,15 @@ def test_a_thousand_trials_are_a_frame_within_three_seconds(tmp_path: Path) -> N
 def test_plots_of_a_large_grid_show_a_part_and_say_so(made: tuple[Report, Lab]) -> None:
     from fcnlab.report.charts.plots import MOST_ROWS, MOST_SQUARES, plots
     from fcnlab.report.charts.style import to_svg
-    from fcnlab.report.significance import Judged
+    from fcnlab.report.significance import Significance
 
     report, _ = made
-    one = report.judged.comparisons["fcn8s"]
+    one = report.significance.comparisons["fcn8s"]
     many = pd.concat([report.cells.iloc[[0]], *[report.cells.iloc[[2]]] * 60], ignore_index=True)
     many["cell"] = ["fcn32s", *(f"cell {place}" for place in range(60))]
-    drawn = {
-        plot.name: plot for plot in plots(many, report.evidence, Judged(dict.fromkeys(many["cell"][1:], one), {}, 0))
-    }
+    significance = Significance(dict.fromkeys(many["cell"][1:], one), {}, 0)
+    drawn = {plot.name: plot for plot in plots(many, report.records, significance)}
     assert f"Shown are the {MOST_ROWS} cells" in drawn["differences"].caption
     assert f"Shown are the {MOST_SQUARES[0]} cells" in drawn["classes"].caption
-    assert len(drawn["classes"].tips) == MOST_SQUARES[0] * len(report.evidence.classes)
+    assert len(drawn["classes"].tips) == MOST_SQUARES[0] * len(report.records.classes)
     assert len(to_svg(drawn["classes"])) < 200_000

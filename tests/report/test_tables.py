@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from fcnlab.report.frame import cells_frame as bare_cells_frame
-from fcnlab.report.significance import Judged, with_differences
+from fcnlab.report.significance import Significance, with_differences
 from fcnlab.report.tables.cells import cell_table
 from fcnlab.report.tables.formats import to_latex, to_markdown, to_terminal
 
@@ -45,7 +45,7 @@ def trials(**figures: list[float]) -> pd.DataFrame:
 
 def cells_frame(frame: pd.DataFrame, axes: list[str], baseline: str) -> pd.DataFrame:
     """Cells without counts, so without intervals."""
-    return with_differences(bare_cells_frame(frame, axes, baseline), Judged({}, {}, 0))
+    return with_differences(bare_cells_frame(frame, axes, baseline), Significance({}, {}, 0))
 
 
 def test_a_cell_is_its_mean_and_sample_deviation_over_finished_seeds() -> None:

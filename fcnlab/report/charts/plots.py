@@ -14,9 +14,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from fcnlab.report.charts.style import MARKERS, Plot, bounded, look, shortened, styled, tip
-from fcnlab.report.records import Evidence
-from fcnlab.report.significance import Judged
+from fcnlab.report.significance import Significance
 from fcnlab.report.tables.columns import number, signed, spread
+from fcnlab.report.trial_records import TrialRecords
 from fcnlab.trial.record import EpochRecord
 
 MOST_ROWS = 40
@@ -34,16 +34,16 @@ COST_AXES = {
 """Headings and factors of what may stand for the cost: the time only where models differ in nothing else."""
 
 
-def plots(cells: pd.DataFrame, evidence: Evidence, judged: Judged) -> list[Plot]:
+def plots(cells: pd.DataFrame, records: TrialRecords, significance: Significance) -> list[Plot]:
     """Every plot for which there is something to draw."""
     scored = cells[cells["n"] > 0].reset_index(drop=True)
     baseline = str(cells["cell"][cells["baseline"]].iloc[0])
     with styled():
         drawn = [
             _cost(scored, baseline) if len(scored) > 1 else None,
-            _forest(scored, baseline, judged) if judged.comparisons else None,
-            _curves(scored, baseline, evidence) if len(scored) else None,
-            _by_class(scored, baseline, evidence.classes, judged) if judged.comparisons else None,
+            _forest(scored, baseline, significance) if significance.comparisons else None,
+            _curves(scored, baseline, records) if len(scored) else None,
+            _by_class(scored, baseline, records.classes, significance) if significance.comparisons else None,
         ]
     return [plot for plot in drawn if plot is not None]
 
@@ -99,12 +99,12 @@ def _apart(column: pd.Series) -> float:
     return float(apart) if apart > 0 else 0.0
 
 
-def _forest(scored: pd.DataFrame, baseline: str, judged: Judged) -> Plot:
-    shown = _best(scored[scored["cell"].isin(judged.comparisons)])
+def _forest(scored: pd.DataFrame, baseline: str, significance: Significance) -> Plot:
+    shown = _best(scored[scored["cell"].isin(significance.comparisons)])
     figure, axes = _figure(6.4, 1.1 + 0.3 * len(shown))
     tips: dict[str, str] = {}
     for place, cell in enumerate(shown):
-        comparison = judged.comparisons[cell]
+        comparison = significance.comparisons[cell]
         one = comparison.difference
         clear = bool(comparison.significant)
         axes.plot([100 * one.low, 100 * one.high], [place, place], color="#0072B2", linewidth=1.6)
@@ -121,13 +121,13 @@ def _forest(scored: pd.DataFrame, baseline: str, judged: Judged) -> Plot:
     axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel=f"difference in mIoU to {shortened(baseline)} (points)")
     axes.grid(visible=False, axis="y")
     caption = f"Differences in mIoU to {baseline} with 95 % intervals; filled: significant after Holm's correction."
-    caption += _of_all(shown, judged.comparisons, "cells of highest mean mIoU")
+    caption += _of_all(shown, significance.comparisons, "cells of highest mean mIoU")
     return Plot("differences", caption, figure, tips)
 
 
-def _by_class(scored: pd.DataFrame, baseline: str, classes: Sequence[str], judged: Judged) -> Plot:
-    shown = _best(scored[scored["cell"].isin(judged.comparisons)], MOST_SQUARES[0])
-    found = [judged.comparisons[cell].difference.classes for cell in shown]
+def _by_class(scored: pd.DataFrame, baseline: str, classes: Sequence[str], significance: Significance) -> Plot:
+    shown = _best(scored[scored["cell"].isin(significance.comparisons)], MOST_SQUARES[0])
+    found = [significance.comparisons[cell].difference.classes for cell in shown]
     values = 100 * np.array([one.value for one in found])
     limit = max(float(np.nanmax(np.abs(values), initial=0.0)), 0.1)
     apart = np.nan_to_num(np.abs(values)).max(0)
@@ -147,7 +147,7 @@ def _by_class(scored: pd.DataFrame, baseline: str, classes: Sequence[str], judge
     caption = (
         f"Differences in IoU to {baseline} by class, in points: hatched where less, bold where the 95 % interval of "
         "this class alone excludes zero (not corrected for the number of classes)."
-        + _of_all(shown, judged.comparisons, "cells of highest mean mIoU")
+        + _of_all(shown, significance.comparisons, "cells of highest mean mIoU")
         + _of_all(listed, classes, "classes that differ most")
     )
     return Plot("classes", caption, figure, tips)
@@ -182,9 +182,9 @@ def _shade(share: float) -> str:
     return "#" + "".join(f"{round(255 * (1 - weight * (1 - c))):02x}" for c in end)
 
 
-def _curves(scored: pd.DataFrame, baseline: str, evidence: Evidence) -> Plot | None:
-    shown = [cell for cell in _best(scored, MOST_CURVES, keep=baseline) if cell in evidence.records]
-    epochs = {cell: [record.epochs for record in evidence.records[cell].values()] for cell in shown}
+def _curves(scored: pd.DataFrame, baseline: str, records: TrialRecords) -> Plot | None:
+    shown = [cell for cell in _best(scored, MOST_CURVES, keep=baseline) if cell in records.by_cell]
+    epochs = {cell: [record.epochs for record in records.by_cell[cell].values()] for cell in shown}
     often = all(sum(epoch.val_miou is not None for epoch in seed) > 1 for seeds in epochs.values() for seed in seeds)
     what, of = ("mIoU on val (%)", _score) if often else ("training loss", _loss)
     bands = {cell: band for cell in shown if (band := _band(epochs[cell], of))}

@@ -18,7 +18,7 @@ import pandas as pd
 from fcnlab.analysis.resampling import Floats, class_iou, over_classes
 from fcnlab.errors import FcnlabError
 from fcnlab.lab import Lab
-from fcnlab.report.records import Evidence
+from fcnlab.report.trial_records import TrialRecords
 from fcnlab.runner.plan import Plan
 
 if TYPE_CHECKING:  # at run time it would import torch
@@ -60,16 +60,16 @@ class Gallery:
     note: str
 
 
-def choose(plan: Plan, cells: pd.DataFrame, evidence: Evidence, lab: Lab, *, predict: bool) -> Gallery | None:
+def choose(plan: Plan, cells: pd.DataFrame, records: TrialRecords, lab: Lab, *, predict: bool) -> Gallery | None:
     """The gallery of a grid; None where no cell has counts and pictures.
 
     With `predict` what is wanted and not kept yet is predicted; a cell for which that cannot be done is shown with the
     samples that it has, and the gallery's `note` says why.
     """
-    candidates = [shown for cell in _cells(cells) if (shown := _first_seed(cell, evidence, lab)) is not None]
+    candidates = [shown for cell in _cells(cells) if (shown := _first_seed(cell, records, lab)) is not None]
     if not candidates:
         return None
-    why = _complete(candidates, plan, evidence, lab) if predict else f"{SAMPLES_ONLY}; `fcnlab report` predicts others"
+    why = _complete(candidates, plan, records, lab) if predict else f"{SAMPLES_ONLY}; `fcnlab report` predicts others"
     ids = list(candidates[0].miou)
     if all(shown.has(id_) for id_ in _wanted(candidates) for shown in candidates):
         return _gallery(candidates, ids, "")
@@ -85,20 +85,20 @@ def _cells(cells: pd.DataFrame) -> list[str]:
     return [str(cell) for cell in scored["cell"] if cell in chosen]
 
 
-def _first_seed(cell: str, evidence: Evidence, lab: Lab) -> Shown | None:
-    counts = evidence.counts(cell)
+def _first_seed(cell: str, records: TrialRecords, lab: Lab) -> Shown | None:
+    counts = records.counts(cell)
     if not counts:
         return None
     seed = min(counts)
-    folder = evidence.folders[cell][seed]
+    folder = records.folders[cell][seed]
     miou = image_miou(counts[seed])
-    kept = _kept(lab, folder.key, evidence.select)
-    found = dict(zip(evidence.ids(cell, seed), miou.tolist(), strict=True))
+    kept = _kept(lab, folder.key, records.checkpoint)
+    found = dict(zip(records.ids(cell, seed), miou.tolist(), strict=True))
     return Shown(cell, seed, found, (kept, folder.samples))
 
 
-def _kept(lab: Lab, key: str, select: str) -> Path:
-    return lab.root / ".fcnlab" / "predictions" / f"{key}-{select}"
+def _kept(lab: Lab, key: str, checkpoint: str) -> Path:
+    return lab.root / ".fcnlab" / "predictions" / f"{key}-{checkpoint}"
 
 
 def image_miou(counts: Counts) -> Floats:
@@ -110,7 +110,7 @@ def image_miou(counts: Counts) -> Floats:
     return over_classes(np.where(counts[..., 2] > 0, class_iou(counts), np.nan))
 
 
-def _complete(candidates: Sequence[Shown], plan: Plan, evidence: Evidence, lab: Lab) -> str:
+def _complete(candidates: Sequence[Shown], plan: Plan, records: TrialRecords, lab: Lab) -> str:
     """Predict what is wanted and missing; returns why something could not be, or nothing."""
     ids = _wanted(candidates)
     trials = {(one.cell.label, one.trial.seed): one.trial for one in plan.trials}
@@ -123,9 +123,9 @@ def _complete(candidates: Sequence[Shown], plan: Plan, evidence: Evidence, lab: 
         from fcnlab.trial.finished import Finished
 
         place = shown.cell, shown.seed
-        folder, record = evidence.folders[shown.cell][shown.seed], evidence.records[shown.cell][shown.seed]
+        folder, record = records.folders[shown.cell][shown.seed], records.by_cell[shown.cell][shown.seed]
         try:
-            predict(Finished(trials[place], record, folder), lab, missing, evidence.select, shown.folders[0])
+            predict(Finished(trials[place], record, folder), lab, missing, records.checkpoint, shown.folders[0])
         except FcnlabError as error:
             reason = str(error).splitlines()[0].replace(f"{lab.root}/", "")
             why = f"{SAMPLES_ONLY}: others cannot be predicted ({reason})"

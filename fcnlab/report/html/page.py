@@ -57,15 +57,15 @@ def _section(section: Section, several: bool) -> str:
     heading = "h2" if several else "h1"
     texts = (report.grid.file.conclusion, report.grid.file.description)
     about = "".join(f"<p>{escape(text)}</p>" for text in texts if text)
-    found = "".join(f"<li>{escape(sentence)}</li>" for sentence in report.findings)
+    found = "".join(f"<li>{escape(sentence)}</li>" for sentence in report.summary_text)
     parts = [
         f'<section id="{escape(name)}">\n<p class="kicker">{escape(name)}</p>\n'
         f"<{heading}>{escape(report.grid.file.question)}</{heading}>\n{about}",
         f'<h2>What was found</h2>\n<ul class="findings">{found}</ul>',
-        f"<h2>Cells</h2>\n{_table(f'{name}-cells', report.table)}\n{_notes(report.notes)}",
+        f"<h2>Cells</h2>\n{_table(f'{name}-cells', report.table)}\n{_notes(report.footnotes)}",
         _plots(section.plots, name),
         _classes(report, name),
-        _gallery(section.gallery, report.evidence.classes) if section.gallery is not None else "",
+        _gallery(section.gallery, report.records.classes) if section.gallery is not None else "",
         _provenance(report),
         "</section>",
     ]

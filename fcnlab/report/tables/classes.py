@@ -15,13 +15,13 @@ MOST_CELLS = 12
 
 def class_table(report: Report) -> Table | None:
     """IoU of each class, one column a cell; None where no trial has finished."""
-    records, select = report.evidence.records, report.evidence.select
-    shown = [cell for cell in _chosen(report) if cell in records]
+    by_cell, checkpoint = report.records.by_cell, report.records.checkpoint
+    shown = [cell for cell in _chosen(report) if cell in by_cell]
     if not shown:
         return None
     iou = {
         cell: pd.DataFrame(
-            [score.class_iou for one in records[cell].values() if (score := one.score(one.report_split, select))]
+            [score.class_iou for one in by_cell[cell].values() if (score := one.score(one.report_split, checkpoint))]
         ).astype(float)
         for cell in shown
     }
@@ -32,7 +32,7 @@ def class_table(report: Report) -> Table | None:
             labelled.get(place, ""),
             *(spread(iou[cell][place].mean(), iou[cell][place].std()) for cell in shown),
         )
-        for place, name in enumerate(report.evidence.classes)
+        for place, name in enumerate(report.records.classes)
         if all(place in frame for frame in iou.values())
     )
     return Table(("class", "images", *shown), rows, 1, -1)
@@ -48,7 +48,7 @@ def _chosen(report: Report) -> list[str]:
 
 def _labelled(report: Report) -> dict[int, str]:
     """In how many images each class is labelled, where there are counts."""
-    for cell in report.evidence.folders:
-        for counts in report.evidence.counts(cell).values():
+    for cell in report.records.folders:
+        for counts in report.records.counts(cell).values():
             return {place: str(n) for place, n in enumerate(np.count_nonzero(counts[:, :, 2], axis=0))}
     return {}

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class TrialRecords:
     """The run folder and the record of each finished trial: label -> seed -> both.
 
-    `select` is the epoch at which the grid reports, `last` or `best`.
+    `checkpoint` is the epoch at which the grid reports, `last` or `best`.
     """
 
     folders: dict[str, dict[int, RunFolder]]
-    records: dict[str, dict[int, Record]]
-    select: Literal["last", "best"]
+    by_cell: dict[str, dict[int, Record]]
+    checkpoint: Literal["last", "best"]
 
     def counts(self, cell: str) -> SeedCounts:
         """The counts of a cell's trials on the reported split, read when they are asked for."""
@@ -36,17 +36,17 @@ class Evidence:
 
     def array(self, cell: str, seed: int) -> str:
         """What the counts of a trial on the reported split are called in its file."""
-        return f"{self.records[cell][seed].report_split}_{self.select}"
+        return f"{self.by_cell[cell][seed].report_split}_{self.checkpoint}"
 
     def ids(self, cell: str, seed: int) -> tuple[str, ...]:
         """The ids of the images of the reported split, in the order of the counts."""
-        split = self.records[cell][seed].report_split
+        split = self.by_cell[cell][seed].report_split
         return tuple(map(str, read_array(self.folders[cell][seed], f"{split}_ids")))
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes; none where no trial has finished."""
-        return next((record.classes for cell in self.records.values() for record in cell.values()), ())
+        return next((record.classes for cell in self.by_cell.values() for record in cell.values()), ())
 
 
 class SeedCounts(Mapping[int, "Counts"]):
@@ -78,15 +78,15 @@ def read_array(folder: RunFolder, name: str) -> Counts:
         raise RunError(f"{folder.counts}: no counts '{name}' can be read from it: {error}") from None
 
 
-def gather(
-    trials: pd.DataFrame, runs: Path, tracker: MlflowTracker | None, kept: Path, select: Literal["last", "best"]
-) -> Evidence:
+def load_records(
+    trials: pd.DataFrame, runs: Path, tracker: MlflowTracker | None, kept: Path, checkpoint: Literal["last", "best"]
+) -> TrialRecords:
     """The evidence of a frame of trials: from runs/, and what was run elsewhere from the tracker.
 
     What comes from the book is kept below `kept`, in folders as those of runs/.
     """
     folders: dict[str, dict[int, RunFolder]] = {}
-    records: dict[str, dict[int, Record]] = {}
+    by_cell: dict[str, dict[int, Record]] = {}
     finished = trials[trials["status"] == "finished"]
     for cell, seed, key, run_id in finished[["cell", "seed", "key", "run_id"]].itertuples(index=False):
         folder = RunFolder(runs, key)
@@ -96,8 +96,8 @@ def gather(
             record = folder.read()
         if record is not None:
             folders.setdefault(str(cell), {})[int(seed)] = folder
-            records.setdefault(str(cell), {})[int(seed)] = record
-    return Evidence(folders, records, select)
+            by_cell.setdefault(str(cell), {})[int(seed)] = record
+    return TrialRecords(folders, by_cell, checkpoint)
 
 
 def _fetched(folder: RunFolder, run_id: str, tracker: MlflowTracker) -> RunFolder:
