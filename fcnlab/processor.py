@@ -1,4 +1,4 @@
-"""What the system says of its processor."""
+"""Name and feature flags of the processor."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 
 
 def get_processor_name() -> str:
-    """What people call the processor, such as `AMD EPYC`; its architecture where the system tells no more."""
-    return _cpuinfo("model name").partition(":")[2].strip() or platform.processor() or platform.machine()
+    """Return the model name of the processor, such as `AMD EPYC`, or its architecture if the name is unknown."""
+    return _read_cpuinfo("model name").partition(":")[2].strip() or platform.processor() or platform.machine()
 
 
 def get_processor_flags() -> str:
-    """Its feature flags on Linux, such as avx512_bf16 or amx_bf16; empty elsewhere."""
-    return _cpuinfo("flags", "features")
+    """Return the feature flags on Linux, such as avx512_bf16 or amx_bf16; an empty string on other systems."""
+    return _read_cpuinfo("flags", "features")
 
 
-def _cpuinfo(*keys: str) -> str:
-    """The first line of Linux's /proc/cpuinfo that begins with one of the keys; empty where there is none."""
+def _read_cpuinfo(*keys: str) -> str:
+    """Return the first line of /proc/cpuinfo that starts with one of the keys, or an empty string."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
     return next((line for line in lines if line.lower().startswith(keys)), "")

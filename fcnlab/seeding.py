@@ -1,7 +1,7 @@
-"""Separate, named streams of random numbers, all derived from one seed.
+"""Named, independent streams of random numbers, all derived from one seed.
 
-The initialisation of the backbone, that of the head, the order of the data and its augmentation each have their own
-stream. So swapping the head leaves the data order alone: cells of one grid with the same seed see the same batches.
+The initialization of the backbone, that of the head, the order of the data and its augmentation use one stream each. So
+another head does not change the order of the data: cells of a grid with the same seed see the same batches.
 """
 
 from __future__ import annotations
@@ -10,6 +10,14 @@ import hashlib
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
-    """A seed of 63 bits for the stream called `names`, the same on every machine."""
+    """Derive the seed of a named stream, the same on every machine.
+
+    Args:
+        seed: seed of the trial.
+        *names: name of the stream, in one or more parts, such as `"augmentation", epoch, index`.
+
+    Returns:
+        A seed of 63 bits.
+    """
     text = "/".join(map(str, (seed, *names)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

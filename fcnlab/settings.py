@@ -1,4 +1,4 @@
-"""Settings of how trials run that the command line, drivers and workers share; importing them loads nothing else."""
+"""Settings of runs that the command line, drivers and workers share; importing them loads no other module."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 Device = Literal["auto", "cpu", "cuda"]
-"""Which kind of device trains: `cuda` and `cpu` are requirements, `auto` is CUDA where there is a GPU."""
+"""Kind of the training device: `cuda` and `cpu` are requirements, `auto` is CUDA if there is a GPU."""
 
 DEVICE_VARIABLE = "FCNLAB_DEVICE"
-"""Environment variable that chooses the device of a process: `cpu` or `cuda`; by default CUDA where torch finds it."""
+"""Environment variable that sets the device of a process, `cpu` or `cuda`; by default CUDA if torch finds it."""
 
 CHECKPOINT_EVERY = 30.0
-"""Seconds between two checkpoints of a trial, unless `--checkpoint-every` sets another interval."""
+"""Default number of seconds between two checkpoints of a trial (`--checkpoint-every`)."""
 
 
 def cache_folder() -> Path:

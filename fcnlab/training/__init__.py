@@ -1,1 +1,1 @@
-"""Training and scoring of one model: the loop, losses, optimisers, native-size evaluation, costs."""
+"""Training and evaluation of one model: loop, losses, optimizers, sliding-window inference and costs."""

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, multiply-accumulates, memory, time, and how far it sees."""
+"""Costs of a model: parameters, multiply-accumulates, memory, time and receptive field."""
 
 from __future__ import annotations
 
@@ -19,12 +19,24 @@ from fcnlab.training import hardware
 
 
 def count_parameters(module: nn.Module, *, trainable: bool = False) -> int:
-    """How many numbers a module holds as parameters; with `trainable`, those that learn."""
+    """Count the elements of the parameters of a module.
+
+    Args:
+        module: any module.
+        trainable: count only trainable parameters.
+    """
     return sum(p.numel() for p in module.parameters() if p.requires_grad or not trainable)
 
 
 def split_components(model: FCN) -> dict[str, nn.Module]:
-    """A model's backbone, its head without what upsamples, and its upsamplers."""
+    """Split a model into its backbone, its head without upsamplers, and its upsamplers.
+
+    Args:
+        model: the network.
+
+    Returns:
+        Modules by the names `backbone`, `head` and `upsamplers`.
+    """
     ups = [module for module in model.head.modules() if isinstance(module, TransposedUpsampler)]
     inside = {id(module) for up in ups for module in up.modules()}
     own = [m for m in model.head.modules() if not any(m.children()) and id(m) not in inside]
@@ -33,50 +45,70 @@ def split_components(model: FCN) -> dict[str, nn.Module]:
 
 @torch.no_grad()
 def count_gmacs(model: FCN, size: tuple[int, int], *, training: bool = False) -> float:
-    """Billions of multiply-accumulates of one forward of one image [1, 3, *size].
+    """Count the billions of multiply-accumulates of a forward pass of one image.
 
-    With `training` an auxiliary head counts too, which is computed only then. Half of what torch's FlopCounterMode
-    counts: a multiply and an add are two floating-point operations. Nothing is computed, for shapes are enough.
+    This is half of what torch's FlopCounterMode counts: a multiplication and an addition are two floating-point
+    operations. Only shapes are computed.
+
+    Args:
+        model: the network.
+        size: height and width of the image.
+        training: include an auxiliary head, which runs only in training.
     """
-    shape = _without_numbers(model).eval()
+    meta = _copy_to_meta(model).eval()
     with FlopCounterMode(display=False) as counter:
         images = torch.zeros(1, 3, *size, device="meta")
-        shape.training_scores(images) if training else shape(images)
+        meta.training_scores(images) if training else meta(images)
     return counter.get_total_flops() / 2e9
 
 
-def _without_numbers(model: FCN) -> FCN:
-    """A copy whose parameters and buffers are on the meta device, made without copying a single one of them."""
+def _copy_to_meta(model: FCN) -> FCN:
+    """Copy a model to the meta device without copying its parameters and buffers."""
     tensors = [*model.parameters(), *model.buffers()]
     return copy.deepcopy(model, {id(tensor): tensor.to("meta") for tensor in tensors})
 
 
 def measure_activation_bytes(model: FCN, size: tuple[int, int]) -> int:
-    """Bytes that a training step in float32 keeps of one image [1, 3, *size] for its backward pass."""
+    """Measure the activations that a training step in float32 stores for the backward pass of one image.
+
+    Args:
+        model: the network.
+        size: height and width of the image.
+
+    Returns:
+        Their size in bytes, without weights.
+    """
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    kept: dict[int, int] = {}
+    stored: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in weights:
-            kept[storage._cdata] = storage.nbytes()
+            stored[storage._cdata] = storage.nbytes()
         return tensor
 
-    # Batch norm in training mode refuses maps of one pixel for one image, and keeps the same tensors anyhow.
-    with _evaluating(model), saved_tensors_hooks(pack, lambda tensor: tensor):
+    # Batch norm in training mode rejects maps of one pixel of a single image, and stores the same tensors in eval mode.
+    with _eval_mode(model), saved_tensors_hooks(pack, lambda tensor: tensor):
         scores = model.training_scores(torch.zeros(1, 3, *size, device=_device(model)))
     del scores
-    return sum(kept.values())
+    return sum(stored.values())
 
 
 def measure_receptive_field(backbone: Backbone, reduction: int, *, longest: int = 4096) -> int | None:
-    """How many pixels in a column one feature of the map of a reduction sees; None for all that there are.
+    """Measure the theoretical receptive field of a feature map along the height, in eval mode.
 
-    Read off the gradient of one feature in a strip of an image, for a copy of the network in which nothing can cancel:
-    all weights positive, no unit saturated, maximum pooling replaced by the average. So it is the theoretical field,
-    in eval mode.
+    It is the extent of the gradient of one feature in a strip of an image, for a copy of the network in which gradients
+    cannot cancel or vanish: all weights are positive, no unit saturates, and average pooling replaces maximum pooling.
+
+    Args:
+        backbone: the backbone; it is not changed.
+        reduction: stride of the feature map.
+        longest: longest strip to try, in pixels.
+
+    Returns:
+        Pixels, or None if the field is larger than the strip, as with global pooling.
     """
-    positive = _positive(backbone).eval()
+    positive = _make_positive(backbone).eval()
     generator = torch.Generator().manual_seed(0)
     height = 1024
     while height <= longest:
@@ -94,7 +126,8 @@ def measure_receptive_field(backbone: Backbone, reduction: int, *, longest: int 
     return None
 
 
-def _positive(backbone: Backbone) -> Backbone:
+def _make_positive(backbone: Backbone) -> Backbone:
+    """Copy a backbone to the CPU with positive weights and without operators that block gradients."""
     positive = copy.deepcopy(backbone).cpu()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -103,12 +136,12 @@ def _positive(backbone: Backbone) -> Backbone:
             parameter.copy_((0.5 + torch.rand(parameter.shape, generator=generator)) / inputs)
     for module in list(positive.modules()):
         for name, child in module.named_children():
-            setattr(module, name, _unselective(child))
+            setattr(module, name, _make_unselective(child))
     return positive
 
 
-def _unselective(module: nn.Module) -> nn.Module:
-    """What lets every gradient through in the place of what picks one input or saturates."""
+def _make_unselective(module: nn.Module) -> nn.Module:
+    """Replace a module that selects one input or saturates by one that passes every gradient."""
     if isinstance(module, nn.MaxPool2d):
         return nn.AvgPool2d(module.kernel_size, module.stride, module.padding, module.ceil_mode)
     return nn.ReLU() if isinstance(module, nn.ReLU6) else module
@@ -116,7 +149,14 @@ def _unselective(module: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds of one image alone, and images a second in a batch; medians over `repeats`."""
+    """Speed of the forward pass; medians over `repeats`.
+
+    Attributes:
+        latency: seconds for a batch of one image.
+        images_per_s: throughput with batches of `batch` images.
+        batch: batch size of the throughput.
+        repeats: number of timed passes.
+    """
 
     latency: float
     images_per_s: float
@@ -126,8 +166,15 @@ class Speed:
 
 @torch.inference_mode()
 def measure_speed(model: FCN, size: tuple[int, int], *, batch: int = 8, repeats: int = 10) -> Speed:
-    """Measure the forward pass in float32 where the model lies, after a pass that warms up."""
-    with _evaluating(model):
+    """Measure the forward pass in float32 on the device of the model, after one warm-up pass.
+
+    Args:
+        model: the network.
+        size: height and width of the images.
+        batch: batch size of the throughput.
+        repeats: number of timed passes.
+    """
+    with _eval_mode(model):
         one, many = (_median_seconds(model, n, size, repeats) for n in (1, batch))
     return Speed(one, batch / many, batch, repeats)
 
@@ -144,7 +191,7 @@ def _median_seconds(model: FCN, batch: int, size: tuple[int, int], repeats: int)
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def _eval_mode(model: nn.Module) -> Iterator[None]:
     training = model.training
     model.eval()
     try:

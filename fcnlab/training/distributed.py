@@ -1,7 +1,7 @@
-"""One model on several devices: what its processes have to agree on, by PyTorch's own DistributedDataParallel.
+"""Training of one model on several devices by PyTorch's DistributedDataParallel.
 
-Each process of a group has a device, a copy of the model and its share of every batch. DistributedDataParallel takes
-the mean of their gradients, so that all take the same step.
+Each process of a group has one device, a copy of the model and its share of every batch. DistributedDataParallel
+averages the gradients, so that all processes take the same step.
 """
 
 from __future__ import annotations
@@ -17,31 +17,43 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from fcnlab.errors import ModelError
 
 TIMEOUT = timedelta(days=7)
-"""How long a process waits for the others: as long as rank 0 may score. Who dies is noticed by other means."""
+"""Timeout of collective operations, long enough for rank 0 to evaluate; the launcher detects crashed processes."""
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes that train one model, as one of them sees it: its own rank among `size`; rank 0 leads."""
+    """The processes that train one model, from the view of one of them.
+
+    Attributes:
+        rank: index of this process.
+        size: number of processes.
+    """
 
     rank: int = 0
     size: int = 1
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that scores and writes."""
+        """True for the process that evaluates and writes files."""
         return self.rank == 0
 
     @property
     def batch_slice(self) -> slice:
-        """The places of a batch whose images this process takes.
+        """The images of a batch that this process trains on.
 
-        They take turns, so that where a batch is cut into parts, each has its share of every part.
+        Images are dealt out in turn, so that each process has its share of every micro-batch.
         """
         return slice(self.rank, None, self.size)
 
     def sum(self, value: Tensor) -> Tensor:
-        """The sum of what all have; a new tensor, the same in all of them."""
+        """Sum a tensor over the processes.
+
+        Args:
+            value: a tensor of any shape, the same in all processes.
+
+        Returns:
+            The sum, the same in all processes: a new tensor if there are several.
+        """
         if self.size == 1:
             return value
         total = value.clone()
@@ -49,29 +61,43 @@ class ProcessGroup:
         return total
 
     def broadcast(self, decision: bool) -> bool:
-        """What rank 0 has decided; the others wait until it has. By way of the CPU: no device is kept busy with it."""
+        """Return the decision of rank 0 in all processes, which wait for it.
+
+        Args:
+            decision: the decision; its value matters only in rank 0.
+        """
         if self.size == 1:
             return decision
-        said = torch.tensor(decision)
-        torch.distributed.broadcast(said, src=0)
-        return bool(said)
+        value = torch.tensor(decision)  # on the CPU, so that no device is kept busy while it waits
+        torch.distributed.broadcast(value, src=0)
+        return bool(value)
 
     def wrap_model(self, module: nn.Module) -> nn.Module:
-        """A module that does the same, and whose gradients are the mean over the group."""
+        """Wrap a module so that its gradients are averaged over the processes.
+
+        Args:
+            module: computes the loss; returned unchanged if there is one process.
+        """
         if self.size == 1:
             return module
-        # Static: what has no gradient in the first step, such as auxiliary scores of weight 0, never has one.
+        # Static: a parameter without a gradient in the first step, as of auxiliary scores of weight 0, never has one.
         return nn.parallel.DistributedDataParallel(module, static_graph=True)
 
 
 SINGLE_PROCESS = ProcessGroup()
-"""A process that trains a model by itself."""
+"""The group of a process that trains a model by itself."""
 
 
-def join_process_group(rank: int, size: int, meeting: Path) -> ProcessGroup:
-    """Form a group of `size` processes, each with the GPU of its rank where there are GPUs.
+def join_process_group(rank: int, size: int, init_file: Path) -> ProcessGroup:
+    """Form a group of processes, each with the GPU of its rank if there are GPUs.
 
-    `meeting` is the file by which they find each other; nothing may be there before.
+    Args:
+        rank: index of this process.
+        size: number of processes.
+        init_file: file by which the processes find each other; it must not exist before.
+
+    Returns:
+        The group from the view of this process.
     """
     if size == 1:
         return SINGLE_PROCESS
@@ -80,7 +106,7 @@ def join_process_group(rank: int, size: int, meeting: Path) -> ProcessGroup:
         torch.cuda.set_device(rank)
     torch.distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if gpus else "gloo",
-        store=torch.distributed.FileStore(str(meeting), size),  # type: ignore[attr-defined]
+        store=torch.distributed.FileStore(str(init_file), size),  # type: ignore[attr-defined]
         rank=rank,
         world_size=size,
         timeout=TIMEOUT,
@@ -89,31 +115,37 @@ def join_process_group(rank: int, size: int, meeting: Path) -> ProcessGroup:
 
 
 def synchronize_batch_norm(model: nn.Module, group: ProcessGroup, device: torch.device) -> None:
-    """Let every batch norm that trains see the whole batch: on GPUs by SyncBatchNorm, in the place of each.
+    """Replace every batch norm that uses batch statistics by SyncBatchNorm, in place, if there are several processes.
+
+    Args:
+        model: the network.
+        group: the processes that train it.
+        device: device of the network.
 
     Raises:
-        ModelError: there are such batch norms, and no GPU.
+        ModelError: there are such batch norms and no GPU, which SyncBatchNorm requires.
     """
-    norms = _training_norms(model) if group.size > 1 else []
+    norms = _find_training_norms(model) if group.size > 1 else []
     if norms and device.type != "cuda":
         in_head = any(not path.startswith("backbone.") for path in norms)
         remedy = "" if in_head else "set recipe.batch_norm: eval or frozen, or "
         raise ModelError(
-            f"on each of {group.size} CPU processes batch norm would see a part of the batch, in {len(norms)} places "
-            f"such as '{norms[-1]}', for SyncBatchNorm needs GPUs; {remedy}leave out --devices-per-trial"
+            f"{len(norms)} batch norm layers, such as '{norms[-1]}', would use the statistics of a part of the batch "
+            f"on each of {group.size} CPU processes, because SyncBatchNorm needs GPUs; {remedy}leave out "
+            "--devices-per-trial"
         )
     for path in norms:
-        _synchronise(model, path)
+        _replace_by_sync_batch_norm(model, path)
 
 
-def _training_norms(model: nn.Module) -> list[str]:
-    """The paths of the batch norms that use the statistics of a batch while the model trains."""
+def _find_training_norms(model: nn.Module) -> list[str]:
+    """Return the paths of the batch norms that use batch statistics while the model trains."""
     model.train()
     return [path for path, module in model.named_modules() if isinstance(module, _BatchNorm) and module.training]
 
 
-def _synchronise(model: nn.Module, path: str) -> None:
-    """Put a SyncBatchNorm with the same weights in the place of a batch norm; those of timm hold their activation."""
+def _replace_by_sync_batch_norm(model: nn.Module, path: str) -> None:
+    """Replace one batch norm by a SyncBatchNorm with the same weights, also one of timm with its activation."""
     from timm.layers import convert_sync_batchnorm
 
     parent, _, name = path.rpartition(".")

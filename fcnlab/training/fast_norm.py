@@ -1,4 +1,4 @@
-"""Batch norms of a network that trains on CUDA, replaced by Triton kernels that apply the activation as well."""
+"""Batch norms for training on CUDA that run as Triton kernels and include the activation."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from fcnlab.kernels.switch import is_triton_available
 
 
 def replace_batch_norm(model: nn.Module) -> None:
-    """Let the batch norms of a model run by Triton kernels while it trains, in place.
+    """Change the batch norms of a model, in place, so that they run as Triton kernels in training.
 
-    Parameters, buffers and their names stay as they are. Where a ReLU works in place on the output of a batch norm, as
-    in ResNets, both are computed in one pass. Only training is affected: without gradients, on the CPU, in another
-    layout than channels-last and where Triton is switched off, PyTorch's operators run as before.
+    Parameters, buffers and their names do not change. Where a ReLU works in place on the output of a batch norm, as in
+    ResNets, both are computed in one pass. PyTorch's operators still run without gradients, on the CPU, in other memory
+    formats than channels-last, and if Triton is turned off.
 
     Args:
         model: a network on the device that trains it.
     """
-    activated = _activated_norms(model)
+    relus = _find_activated_norms(model)
     modules: list[Any] = list(model.modules())
     for module in modules:
-        if type(module) is nn.BatchNorm2d and _complete(module):
-            relu = activated.get(module)
-            _become(module, FastBatchNorm2d, "none" if relu is None else "relu")
+        if type(module) is nn.BatchNorm2d and _is_supported(module):
+            relu = relus.get(module)
+            _change_class(module, FastBatchNorm2d, "none" if relu is None else "relu")
             if relu is not None:
-                relu.__class__ = _Applied
-        elif type(module) is BatchNormAct2d and _complete(module) and type(module.drop) is nn.Identity:
+                relu.__class__ = _FusedReLU
+        elif type(module) is BatchNormAct2d and _is_supported(module) and type(module.drop) is nn.Identity:
             activation = _ACTIVATIONS.get(type(module.act))
             if activation is not None:
-                _become(module, FastBatchNormAct2d, activation)
+                _change_class(module, FastBatchNormAct2d, activation)
 
 
-def _become(module: Any, kind: type[nn.Module], activation: str) -> None:
-    """Change the class of a module, which keeps its place in the network, its parameters, its buffers and its hooks."""
+def _change_class(module: Any, kind: type[nn.Module], activation: str) -> None:
+    """Change the class of a module, which keeps its parameters, buffers, hooks and position in the network."""
     module.__class__ = kind
     module.activation = activation
 
@@ -45,7 +45,11 @@ _ACTIVATIONS: dict[type[nn.Module], str] = {nn.Identity: "none", nn.ReLU: "relu"
 
 
 def runs_on_triton(x: Tensor) -> bool:
-    """Return whether batch norm of x, and the ReLU behind it, run by Triton."""
+    """Return True if the batch norm of a tensor, and the ReLU after it, run as Triton kernels.
+
+    Args:
+        x: input of the batch norm.
+    """
     return (
         torch.is_grad_enabled()
         and x.dim() == 4
@@ -57,33 +61,31 @@ def runs_on_triton(x: Tensor) -> bool:
 
 
 class FastBatchNorm2d(nn.BatchNorm2d):
-    """A batch norm that runs by Triton where `runs_on_triton`, with the ReLU behind it if that is its `activation`."""
+    """Batch norm that uses Triton if `runs_on_triton`, including the ReLU after it if its `activation` is `relu`."""
 
     activation: str = "none"
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalize x [B, C, H, W]."""
-        return _normalized(self, x) if runs_on_triton(x) else super().forward(x)
+        return _normalize(self, x) if runs_on_triton(x) else super().forward(x)
 
 
 class FastBatchNormAct2d(BatchNormAct2d):  # type: ignore[misc]
-    """timm's batch norm with an activation, which runs by Triton where `runs_on_triton`."""
+    """timm's batch norm with an activation; uses Triton if `runs_on_triton`."""
 
     activation: str = "none"
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalize x [B, C, H, W] and apply the activation."""
-        return _normalized(self, x) if runs_on_triton(x) else super().forward(x)
+        return _normalize(self, x) if runs_on_triton(x) else super().forward(x)
 
 
-class _Applied(nn.ReLU):
-    """The ReLU behind a `FastBatchNorm2d`: where that one is fast, it has applied the ReLU already."""
+class _FusedReLU(nn.ReLU):
+    """The ReLU after a `FastBatchNorm2d`, which has been applied already if `runs_on_triton`."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x if runs_on_triton(x) else super().forward(x)
 
 
-def _normalized(norm: Any, x: Tensor) -> Tensor:
+def _normalize(norm: Any, x: Tensor) -> Tensor:
     from fcnlab.kernels.triton_batch_norm import BatchNormActivation
 
     if norm.training:
@@ -104,28 +106,28 @@ def _normalized(norm: Any, x: Tensor) -> Tensor:
     return y
 
 
-def _complete(norm: nn.BatchNorm2d) -> bool:
-    """Return whether a batch norm has all that the kernels read: scale, shift, running statistics and a momentum."""
+def _is_supported(norm: nn.BatchNorm2d) -> bool:
+    """Return True if a batch norm has what the kernels read: scale, shift, running statistics and a momentum."""
     return bool(norm.affine and norm.track_running_stats and norm.momentum is not None)
 
 
 @torch.no_grad()
-def _activated_norms(model: nn.Module) -> dict[nn.Module, nn.Module]:
-    """Find each batch norm whose output a ReLU works on in place, by sending a small image through the model.
+def _find_activated_norms(model: nn.Module) -> dict[nn.Module, nn.Module]:
+    """Find the batch norms whose output is the input of an in-place ReLU, by a forward pass of a small image.
 
-    Nothing has changed the output in between, and since the ReLU writes over it, whatever reads it later sees the
-    activated one, with or without fusion.
+    The ReLU overwrites the output of the batch norm, so that all later readers see the activated values, with or
+    without fusion.
     """
     outputs: dict[int, tuple[nn.Module, Tensor, int]] = {}
-    found: dict[nn.Module, nn.Module] = {}
+    relus: dict[nn.Module, nn.Module] = {}
 
     def after_norm(module: nn.Module, _: Any, output: Tensor) -> None:
-        outputs[id(output)] = module, output, output._version  # the tensor is kept, so that its id stays its own
+        outputs[id(output)] = module, output, output._version  # the tensor is kept, so that its id stays unique
 
     def before_relu(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         norm, _, version = outputs.get(id(inputs[0]), (None, None, None))
-        if norm is not None and inputs[0]._version == version:  # else something was added to it in place
-            found[norm] = module
+        if norm is not None and inputs[0]._version == version:  # otherwise it was changed in place since
+            relus[norm] = module
 
     hooks = []
     for module in model.modules():
@@ -141,4 +143,4 @@ def _activated_norms(model: nn.Module) -> dict[nn.Module, nn.Module]:
         model.train(training)
         for hook in hooks:
             hook.remove()
-    return found
+    return relus

@@ -1,4 +1,4 @@
-"""The training loop, to be read from top to bottom."""
+"""The training loop."""
 
 from __future__ import annotations
 
@@ -25,12 +25,20 @@ from fcnlab.training.step import Backward, Objective, create_backward
 
 
 class DivergenceError(RuntimeError):
-    """The loss is no longer a number."""
+    """The loss is infinite or not a number."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch of training gave: its mean loss a step, last learning rate, images and wall-clock seconds."""
+    """Results of one epoch of training.
+
+    Attributes:
+        epoch: number of the epoch, from 1.
+        loss: mean loss of its steps.
+        lr: learning rate of its last step.
+        images: number of images.
+        seconds: wall-clock time.
+    """
 
     epoch: int
     loss: float
@@ -58,66 +66,65 @@ def fit(
     capturable: bool = False,
     compiled: bool = False,
 ) -> None:
-    """Train from epoch `start_epoch` up to `epochs`, calling `on_epoch_end` at the end of each.
+    """Train a network from epoch `start_epoch` to `epochs`.
 
-    The loss is summed on the device and read once an epoch, so that no step waits for the host. Each process of a
-    `group` goes through its share of a batch; gradient and loss are those of all of it.
+    The loss is summed on the device and read once per epoch, so that no step waits for the host. Each process of a
+    group computes its share of a batch; gradient and loss are those of the whole batch.
 
     Args:
         model: the network, on the device that trains.
-        batches: of images float32 [B, 3, H, W] and labels uint8 [B, H, W], on the same device.
-        epochs: how many there are in all.
-        start_epoch: how many of them are done.
-        loss: of the scores, or of the coarse scores before the last upsampling.
-        optimizer: over the parameters that learn.
-        schedule: of every learning rate, by step.
-        autocast: the context of the forward pass.
-        on_epoch_end: called at the end of each epoch; an exception of it ends the training.
-        grad_accum_steps: how many micro-batches a batch is cut into; their gradients add up to that of the whole.
-        grad_clip_norm: bound of the gradient's norm.
-        average: a moving average that takes in the weights after each step.
-        group: the processes that train the model together.
-        scaler: of the loss, for fp16.
-        capturable: whether a step can be captured as a CUDA graph: no operator in it waits for the host.
-        compiled: whether `torch.compile` compiles the network's forward and backward pass.
+        batches: images float32 [B, 3, H, W] and labels uint8 [B, H, W], on the same device.
+        epochs: total number of epochs.
+        start_epoch: number of epochs that are finished already.
+        loss: loss of the scores, or of the coarse scores before the last upsampling.
+        optimizer: optimizer of the trainable parameters.
+        schedule: maps a step to the factor on every learning rate.
+        autocast: creates the context of the forward pass.
+        on_epoch_end: called after each epoch; an exception that it raises ends the training.
+        grad_accum_steps: number of micro-batches in a batch, whose gradients are accumulated.
+        grad_clip_norm: largest norm of the gradient.
+        average: moving average that is updated after each step.
+        group: the processes that train the model.
+        scaler: loss scaler for fp16.
+        capturable: a step can be captured as a CUDA graph: none of its operators waits for the host.
+        compiled: compile the network with `torch.compile`.
 
     Raises:
         DivergenceError: the loss of an epoch is infinite or not a number.
     """
     device = next(model.parameters()).device
-    learned = [parameter for some in optimizer.param_groups for parameter in some["params"]]
+    parameters = [parameter for param_group in optimizer.param_groups for parameter in param_group["params"]]
     objective = group.wrap_model(Objective(model, loss, autocast, compiled=compiled))
-    eager = Backward(objective, loss, learned, micro_batches=grad_accum_steps, group=group, scaler=scaler)
+    eager = Backward(objective, loss, parameters, micro_batches=grad_accum_steps, group=group, scaler=scaler)
     backward = create_backward(eager, device, capturable=capturable and scaler is None and group.size == 1)
     for epoch in range(start_epoch, epochs):
         began = time.perf_counter()
         model.train()
-        with _own_stream(device):
+        with _use_training_stream(device):
             total, images_seen = torch.zeros((), dtype=torch.float64, device=device), 0
             for step, (images, labels) in enumerate(batches.epoch(epoch), start=epoch * batches.steps):
                 set_learning_rates(optimizer, schedule(step))
-                value = backward(images, labels)
-                _update(optimizer, learned, grad_clip_norm, scaler)
+                batch_loss = backward(images, labels)
+                _step(optimizer, parameters, grad_clip_norm, scaler)
                 if average is not None:
                     average.update_parameters(model)
-                total = total + value
+                total = total + batch_loss
                 images_seen += group.size * len(images)
-            total = group.sum(total)
-            mean = float(total) / batches.steps
-        if not math.isfinite(mean):
-            raise DivergenceError(f"the loss of epoch {epoch + 1} is {mean}; a smaller learning rate may help")
-        rate = optimizer.defaults["lr"] * schedule((epoch + 1) * batches.steps - 1)
-        on_epoch_end(Epoch(epoch + 1, mean, rate, images_seen, time.perf_counter() - began))
+            mean_loss = float(group.sum(total)) / batches.steps
+        if not math.isfinite(mean_loss):
+            raise DivergenceError(f"the loss of epoch {epoch + 1} is {mean_loss}; a smaller learning rate may help")
+        lr = optimizer.defaults["lr"] * schedule((epoch + 1) * batches.steps - 1)
+        on_epoch_end(Epoch(epoch + 1, mean_loss, lr, images_seen, time.perf_counter() - began))
 
 
-def _update(
-    optimizer: Optimizer, learned: list[nn.Parameter], grad_clip_norm: float | None, scaler: GradScaler | None
+def _step(
+    optimizer: Optimizer, parameters: list[nn.Parameter], grad_clip_norm: float | None, scaler: GradScaler | None
 ) -> None:
-    """Take a step of the optimizer with the gradients that are there."""
+    """Clip the gradient and update the parameters."""
     if scaler is not None and grad_clip_norm is not None:
         scaler.unscale_(optimizer)
     if grad_clip_norm is not None:
-        clip_grad_norm_(learned, grad_clip_norm)
+        clip_grad_norm_(parameters, grad_clip_norm)
     if scaler is None:
         optimizer.step()
     else:
@@ -126,8 +133,8 @@ def _update(
 
 
 @contextmanager
-def _own_stream(device: torch.device) -> Iterator[None]:
-    """Run on a CUDA stream of its own, since the default stream cannot be captured; on the CPU this does nothing."""
+def _use_training_stream(device: torch.device) -> Iterator[None]:
+    """Run on a separate CUDA stream, because the default stream cannot be captured; on the CPU this has no effect."""
     if device.type != "cuda":
         yield
         return

@@ -1,4 +1,4 @@
-"""What of a backbone does not learn."""
+"""Freezing of a backbone or of its batch norms."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from fcnlab.models import Backbone
 
 
 def set_batch_norm_mode(backbone: Backbone, mode: Literal["train", "eval", "frozen"]) -> None:
-    """`eval` keeps the running statistics of every batch norm; `frozen` its scale and shift as well."""
+    """Set how the batch norms of a backbone behave in training.
+
+    Args:
+        backbone: changed in place.
+        mode: `train` changes nothing, `eval` keeps the running statistics, `frozen` also the scale and shift.
+    """
     if mode == "train":
         return
     norms = tuple(module for module in backbone.modules() if isinstance(module, _BatchNorm))
@@ -24,41 +29,48 @@ def set_batch_norm_mode(backbone: Backbone, mode: Literal["train", "eval", "froz
 
 
 def freeze_backbone(backbone: Backbone, through: int | None = None) -> None:
-    """Freeze the backbone up to its map of reduction `through`, or all of it: parameters, statistics, dropout.
+    """Freeze a backbone: its parameters are not trained, and its batch norms and dropout stay in eval mode.
+
+    Args:
+        backbone: changed in place.
+        through: stride of the last feature map to freeze; by default all.
 
     Raises:
-        ModelError: there is no such map, or it cannot be told which parameters lie before it.
+        ModelError: there is no such map, or the layers before it cannot be identified.
     """
-    modules = _modules_through(backbone, through) if through is not None else backbone.networks
+    modules = _find_modules_through(backbone, through) if through is not None else backbone.networks
     for module in modules:
         module.requires_grad_(False)
     backbone.still += tuple(modules)
 
 
-def _modules_through(backbone: Backbone, through: int) -> list[nn.Module]:
-    """The modules, in the order of the body, that lie wholly before the end of the one that makes the map.
+def _find_modules_through(backbone: Backbone, through: int) -> list[nn.Module]:
+    """Return the modules of the body that run completely before the end of the one that outputs a map.
 
-    Not those without children alone: batch norms of timm hold their activation, blocks hold scales of their own.
+    Containers are included, because some own parameters themselves: batch norms of timm own their activation, blocks
+    own scales.
     """
     if through not in backbone.channels:
         have = ", ".join(map(str, sorted(backbone.channels)))
-        raise ModelError(f"nothing to freeze at stride {through}; the backbone has maps at {have}")
+        raise ModelError(f"freeze: the backbone has no map at stride {through}; it has maps at {have}")
     leaves = [(name, module) for name, module in backbone.body.named_modules() if not list(module.children())]
-    end = re.compile(rf"(?:^|_){_plain(backbone.module_of(through))}(?:_|$)")
-    found = [(match.start(), i) for i, (name, _) in enumerate(leaves) if (match := end.search(_plain(name)))]
-    if not found:
-        raise ModelError(f"the backbone does not say where its map at stride {through} ends; freeze all or nothing")
-    outermost = min(found)[0]  # `act1` is the stem's, not the one of a later block
-    last = max(i for start, i in found if start == outermost)
+    end = re.compile(rf"(?:^|_){_flatten_name(backbone.module_of(through))}(?:_|$)")
+    matches = [(match.start(), i) for i, (name, _) in enumerate(leaves) if (match := end.search(_flatten_name(name)))]
+    if not matches:
+        raise ModelError(
+            f"freeze: the layers up to stride {through} cannot be identified in this backbone; freeze all of it or none"
+        )
+    outermost = min(matches)[0]  # `act1` is that of the stem, not that of a later block
+    last = max(i for start, i in matches if start == outermost)
     before = {module for _, module in leaves[: last + 1]}
     return [module for module in backbone.body.modules() if before.issuperset(_leaves(module))]
 
 
 def _leaves(module: nn.Module) -> list[nn.Module]:
-    """The modules without children in one, itself if it has none."""
+    """Return the modules without children in a module; the module itself if it has none."""
     return [inner for inner in module.modules() if not list(inner.children())]
 
 
-def _plain(name: Any) -> str:
-    """A module's path with underscores: timm flattens `layers.0` to `layers_0` in some models."""
+def _flatten_name(name: Any) -> str:
+    """Replace dots by underscores: timm flattens `layers.0` to `layers_0` in some models."""
     return str(name).replace(".", "_")

@@ -1,20 +1,35 @@
-"""The last upsampling and the cross entropy in one operation, so that scores of the image's size are never stored.
+"""The last upsampling and the cross entropy in one operation, without storing scores of the size of the image.
 
-A transposed convolution of stride s with a kernel of at most 2s writes blocks of s x s pixels, and each block reads
-only the 2 x 2 coarse scores around it:
+A transposed convolution of stride s with a kernel of at most 2s x 2s writes blocks of s x s pixels. Each block depends
+only on the 2 x 2 coarse scores at its corners, each of which is multiplied by one quarter of the kernel:
 
-    coarse scores            pixels of the image
-    a --- b --- c            each of the blocks 1, 2, ... has s x s pixels;
-    |  1  |  2  |            block 1 reads a, b, d and e:
-    d --- e --- f            4C numbers times [4C, C*s*s] are its scores
+    coarse scores                        kernel, 2s x 2s
 
-So the upsampling of all blocks is one product of matrices. Its result is ordered block by block. Instead of the scores
-(4C or 2C bytes a pixel), the labels (one byte a pixel) are brought into this order. Tile by tile, the scores are
-computed, the cross entropy replaces them by their gradient, and two more products give the gradients of the coarse
-scores and of the kernel. The result is that of the plain operators, up to the order of sums.
+    d --------- c                            s     s
+    |   block   |                         +-----+-----+
+    |   of      |                         |  a  |  b  |  s
+    |   s x s   |                         +-----+-----+
+    |   pixels  |                         |  c  |  d  |  s
+    b --------- a                         +-----+-----+
 
-On the CPU a tile is some rows of some blocks, so that it stays in the cache. On CUDA there is one tile, as long as it
-fits `NUMBERS`: then a step is three products and one pass of the kernel in `fcnlab.kernels.cross_entropy`.
+So the upsampling of all blocks is one matrix product, with C classes and N blocks in a batch:
+
+                 a   b   c   d                    s*s ... s*s               s*s ... s*s
+               +---+---+---+---+               +---------------+          +---------------+
+    N blocks   | C | C | C | C |          a  C |               |          |  scores of    |
+               +---+---+---+---+    x     b  C |  C * s*s      |    =     |  C * s*s      |  N blocks
+                                          c  C |               |          |               |
+                                          d  C |               |          +---------------+
+                                               +---------------+
+
+Its result is ordered by block. The labels, one byte per pixel, are brought into this order instead of the scores, which
+have 4C or 2C bytes per pixel. The product is computed in tiles: the cross entropy replaces the scores of a tile by
+their gradient, and two more products give the gradients of the coarse scores and of the kernel. The result equals that
+of upsampling and cross entropy up to the order of sums.
+
+On the CPU a tile has some blocks and some of their rows, so that it fits the cache. On CUDA there is one tile, as long
+as it fits `MAX_TILE_SCORES`; a step then consists of three products and one run of the kernel in
+`fcnlab.kernels.cross_entropy`.
 """
 
 from __future__ import annotations
@@ -34,19 +49,20 @@ from fcnlab.training.distributed import SINGLE_PROCESS, ProcessGroup
 from fcnlab.training.losses import Loss
 
 MIN_TILE_PIXELS = 128
-"""The least number of pixels of a block in one tile on the CPU; elsewhere a tile has whole blocks."""
+"""Smallest number of pixels of a block in one tile on the CPU; on CUDA a tile has whole blocks."""
 MAX_TILE_SCORES = {"cpu": 2**20, "cuda": 2**28}
-"""The largest number of scores of one tile, by device: on the CPU they should stay in its cache, on CUDA they take
-512 MB in bfloat16 and 1 GB in float32."""
-_ALIGNED = 8
-"""On CUDA, half-precision products run on all tensor cores where rows are a multiple of 16 bytes."""
+"""Largest number of scores in a tile, by device: they fit the cache of a CPU, and take 0.5 to 1 GB on CUDA."""
+_ALIGNMENT = 8
+"""On CUDA, half-precision products use all tensor cores if rows are a multiple of 16 bytes."""
 
 
 def can_fuse(loss: Loss, head: Head) -> bool:
-    """Whether the loss can be taken of the coarse scores of a head: the one place where this is decided.
+    """Return True if a loss can be computed from the coarse scores of a head.
 
-    It can where every pixel's loss is its own, there are no auxiliary scores, and the head ends in a transposed
-    convolution whose blocks read 2 x 2 scores.
+    Args:
+        loss: has to be pixelwise.
+        head: has to have no auxiliary scores, and to end in a transposed convolution whose blocks depend on 2 x 2
+            scores.
     """
     return (
         loss.is_pixelwise
@@ -58,186 +74,227 @@ def can_fuse(loss: Loss, head: Head) -> bool:
 
 
 class FusedUpsampleLoss:
-    """A loss of coarse scores [B, C, h, w] against labels uint8 [B, H, W], 255 for ignored.
+    """A loss of coarse scores [B, C, h, w] for labels uint8 [B, H, W], 255 for ignored.
 
-    Equal to the `Loss` of what the head makes of them. The product is as precise as the coarse scores are: bfloat16
-    under autocast, as the plain upsampling there. Loss and gradient are float32, sums over pixels too.
+    Equal to the `Loss` of the upsampled scores. Products have the precision of the coarse scores: bfloat16 under
+    autocast, like the upsampling there. Loss, gradients and sums over pixels are float32.
     """
 
     def __init__(self, loss: Loss, head: CoarseHead) -> None:
         """
         Args:
-            loss: one that is compatible (`can_fuse`) with the head.
-            head: whose last upsampling this is.
+            loss: a loss for which `can_fuse` is true with the head.
+            head: the head; its last upsampling is fused.
         """
-        assert isinstance(head.upsample, TransposedUpsampler), "can_fuse has checked it"
+        assert isinstance(head.upsample, TransposedUpsampler), "can_fuse requires it"
         self.loss, self.upsample, self.offset = loss, head.upsample, head.offset
-        self.groups = _groups(head.upsample)
+        self.groups = _count_independent_groups(head.upsample)
 
     def __call__(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """The loss, a float32 scalar; 0, with a gradient of 0, where no pixel counts."""
+        """Compute the loss of a batch.
+
+        Args:
+            scores: coarse scores [B, C, h, w].
+            labels: uint8 [B, H, W], 255 for ignored.
+
+        Returns:
+            A float32 scalar; 0, with a gradient of 0, if all pixels are ignored.
+        """
         classes, s = scores.shape[1], self.upsample.stride[0]
-        start = int(self.upsample.padding[0]) + self.offset  # where the image begins in what is not cropped
-        tall, wide = ((start // s, -(-(start + length) // s)) for length in labels.shape[1:])
-        # In float32, so that the four parts of a score's gradient are added up before they are rounded.
-        windows = corners(scores.float())[..., slice(*tall), slice(*wide)]
-        rows = _rows(s, scores.device)
-        in_blocks = _labels_in_blocks(labels, start, tall, wide, s, rows)
-        blocks = in_blocks.shape[1] // len(labels)
+        first = int(self.upsample.padding[0]) + self.offset  # first row and column of the image before cropping
+        block_rows, block_columns = ((first // s, -(-(first + length) // s)) for length in labels.shape[1:])
+        # In float32, so that the four terms of a score's gradient are added before they are rounded.
+        corner_scores = corners(scores.float())[..., slice(*block_rows), slice(*block_columns)]
+        tile_rows = _choose_tile_rows(s, scores.device)
+        block_labels = _labels_by_block(labels, first, block_rows, block_columns, s, tile_rows)
+        blocks = block_labels.shape[1] // len(labels)
         factors = self.loss.compute_image_factors(labels).unsqueeze(1).expand(-1, blocks).reshape(-1).contiguous()
-        pixel = PixelLoss.from_class_weights(classes, self.loss.class_weights, self.loss.label_smoothing, scores.device)
-        windows, kernels = _matrices(self.upsample, self.groups, windows, rows)
-        value: Tensor = _UpsampleCrossEntropy.apply(windows, kernels, in_blocks, factors, pixel, scores.dtype)
+        pixel_loss = PixelLoss.from_class_weights(
+            classes, self.loss.class_weights, self.loss.label_smoothing, scores.device
+        )
+        left, right = _as_matrices(self.upsample, self.groups, corner_scores, tile_rows)
+        value: Tensor = _UpsampleCrossEntropy.apply(left, right, block_labels, factors, pixel_loss, scores.dtype)
         return value
 
     def weight_of_part(self, part: Tensor, whole: Tensor, group: ProcessGroup = SINGLE_PROCESS) -> Tensor | float:
-        """As `Loss.weight_of_part`."""
+        """Compute the weight of the loss of a micro-batch, as `Loss.weight_of_part`.
+
+        Args:
+            part: labels of the micro-batch, uint8 [b, H, W].
+            whole: labels of the batch, uint8 [B, H, W]; in a group, of the share of this process.
+            group: the processes over whose micro-batches the losses are summed.
+        """
         return self.loss.weight_of_part(part, whole, group)
 
 
-def _groups(upsample: TransposedUpsampler) -> int:
-    """How many groups of classes do not read one another: 1 or C, also where all is read but with weights of zero.
+def _count_independent_groups(upsample: TransposedUpsampler) -> int:
+    """Return the number of groups of classes that do not mix: 1 or C.
 
-    Such a kernel, bilinear and fixed, needs a C-th of the arithmetic. One that learns may come off zero.
+    A fixed kernel whose weights between classes are all zero, such as bilinear interpolation, has C groups and needs a
+    C-th of the arithmetic. A trainable kernel has them only by construction, because zeros can change.
     """
     if upsample.weight.requires_grad or upsample.groups > 1:
         return upsample.groups
     weight = upsample.weight.flatten(2)
-    others = ~torch.eye(len(weight), dtype=torch.bool, device=weight.device)
-    return 1 if bool(weight[others].any()) else len(weight)
+    between_classes = ~torch.eye(len(weight), dtype=torch.bool, device=weight.device)
+    return 1 if bool(weight[between_classes].any()) else len(weight)
 
 
-def _rows(s: int, device: torch.device) -> int:
-    """Return how many of the s rows of a block make a tile: on the CPU, as few as have `PIXELS` pixels."""
+def _choose_tile_rows(s: int, device: torch.device) -> int:
+    """Return the rows of a block in a tile: on the CPU, the fewest with `MIN_TILE_PIXELS` pixels."""
     if device.type != "cpu":
         return s
     return next((rows for rows in range(1, s) if s % rows == 0 and rows * s >= MIN_TILE_PIXELS), s)
 
 
-def _matrices(upsample: TransposedUpsampler, groups: int, windows: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """Bring coarse scores and kernel into the form of matrices.
+def _permute(tensor: Tensor, pattern: str) -> Tensor:
+    """Permute named dimensions: `_permute(x, "row column class -> class row column")`."""
+    source, target = (side.split() for side in pattern.split("->"))
+    return tensor.permute([source.index(name) for name in target])
+
+
+def _as_matrices(
+    upsample: TransposedUpsampler, groups: int, corner_scores: Tensor, tile_rows: int
+) -> tuple[Tensor, Tensor]:
+    """Return the matrices of the product that upsamples.
 
     Args:
-        upsample: the upsampling, whose kernel and bias are read.
-        groups: G, the number of groups of classes that do not read one another; each has `each` = C / G classes.
-        windows: [B, 4, C, h', w'], the 2 x 2 scores around each block.
-        rows: of a block in a tile.
+        upsample: the upsampling, for its kernel and bias.
+        groups: G, the number of groups of classes that do not mix; each has C / G classes.
+        corner_scores: [B, 4, C, h', w'], the 2 x 2 scores at the corners of each block.
+        tile_rows: rows of a block in a tile.
 
     Returns:
-        The scores [G, B*h'*w', K] and the kernel [tiles, G, K, each * rows * s], with K = 4 * each. A bias is one more
-        number in K.
+        The scores [G, B*h'*w', K] and the kernel [tiles, G, K, C/G * tile_rows * s], with K = 4C/G, and one more if
+        there is a bias.
     """
     s, weight = upsample.stride[0], upsample.weight
-    if groups > upsample.groups:
+    if groups > upsample.groups:  # only the weights of each class for itself are needed
         weight = weight.diagonal().movedim(-1, 0).unsqueeze(1)
-    batch, four, classes, height, width = windows.shape
-    each, tiles = classes // groups, s // rows
-    by_group = windows.view(batch, four, groups, each, height, width)
-    # [batch, four, group, class, y, x] -> [group, batch, y, x, four, class]
-    left = by_group.permute(2, 0, 4, 5, 1, 3).reshape(groups, -1, four * each)
+    batch, four, classes, height, width = corner_scores.shape
+    each, tiles = classes // groups, s // tile_rows
+    by_group = corner_scores.view(batch, four, groups, each, height, width)
+    left = _permute(by_group, "batch corner group class y x -> group batch y x corner class")
+    left = left.reshape(groups, -1, four * each)
     missing = 2 * s - upsample.kernel_size[0]
-    # The kernel has two halves along y and along x, one for each of the two scores that a block reads there.
-    halves = F.pad(weight, (0, missing, 0, missing)).view(groups, each, each, 2, tiles, rows, 2, s)
-    # [group, class read, class written, y half, tile, row, x half, column]
-    # -> [tile, group, y half, x half, class read, class written, row, column]
-    right = halves.permute(4, 0, 3, 6, 1, 2, 5, 7).reshape(tiles, groups, four * each, each * rows * s)
+    quarters = F.pad(weight, (0, missing, 0, missing)).view(groups, each, each, 2, tiles, tile_rows, 2, s)
+    right = _permute(
+        quarters,
+        "group class_in class_out y_half tile row x_half column -> "
+        "tile group y_half x_half class_in class_out row column",
+    )
+    right = right.reshape(tiles, groups, four * each, each * tile_rows * s)
     if upsample.bias is not None:
         left = torch.cat([left, left.new_ones(groups, left.shape[1], 1)], 2)
-        bias = upsample.bias.unsqueeze(1).expand(-1, rows * s).reshape(groups, 1, -1)
+        bias = upsample.bias.unsqueeze(1).expand(-1, tile_rows * s).reshape(groups, 1, -1)
         right = torch.cat([right, bias.expand(tiles, -1, -1, -1)], 2)
     return left, right
 
 
-def _labels_in_blocks(
-    labels: Tensor, start: int, tall: tuple[int, int], wide: tuple[int, int], s: int, rows: int
+def _labels_by_block(
+    labels: Tensor,
+    first: int,
+    block_rows: tuple[int, int],
+    block_columns: tuple[int, int],
+    s: int,
+    tile_rows: int,
 ) -> Tensor:
-    """Bring labels [B, H, W] into the order [tiles, B*h'*w', rows * s]; pixels outside the image are ignored.
+    """Order labels by tile and block; pixels of blocks that are outside the image are ignored.
 
     Args:
         labels: uint8 [B, H, W].
-        start: the first row and column of the image in the upsampled scores before they are cropped.
-        tall: the first block row of the image, and the one after the last.
-        wide: likewise for block columns.
-        s: the stride of the upsampling.
-        rows: of a block in a tile.
+        first: first row and column of the image in the upsampled scores before cropping.
+        block_rows: first row of blocks in the image, and the one after the last.
+        block_columns: first column of blocks in the image, and the one after the last.
+        s: stride of the upsampling.
+        tile_rows: rows of a block in a tile.
+
+    Returns:
+        Labels uint8 [tiles, B*h'*w', tile_rows * s].
     """
     (above, below), (left, right) = (
-        (start - first * s, end * s - start - length)
-        for (first, end), length in zip((tall, wide), labels.shape[1:], strict=True)
+        (first - start * s, end * s - first - length)
+        for (start, end), length in zip((block_rows, block_columns), labels.shape[1:], strict=True)
     )
     padded = F.pad(labels, (left, right, above, below), value=IGNORE_INDEX)
-    # [batch, block row, tile, row, block column, column] -> [tile, batch, block row, block column, row, column]
-    blocks = padded.view(len(labels), tall[1] - tall[0], s // rows, rows, wide[1] - wide[0], s)
-    return blocks.permute(2, 0, 1, 4, 3, 5).reshape(s // rows, -1, rows * s).contiguous()
+    height, width = block_rows[1] - block_rows[0], block_columns[1] - block_columns[0]
+    blocks = padded.view(len(labels), height, s // tile_rows, tile_rows, width, s)
+    blocks = _permute(blocks, "batch block_y tile row block_x column -> tile batch block_y block_x row column")
+    return blocks.reshape(s // tile_rows, -1, tile_rows * s).contiguous()
 
 
 class _UpsampleCrossEntropy(torch.autograd.Function):
-    """Windows [G, P, K] times kernels [tiles, G, K, C/G * T] -> their loss; labels [tiles, P, T], factors [P].
+    """Loss of the product of scores [G, N, K] and kernels [tiles, G, K, C/G * T] for labels [tiles, N, T].
 
-    All are float32; products are made in `precision`. The gradients are computed together with the loss, in float32:
-    the backward pass only multiplies them by the gradient of the loss.
+    N is the number of blocks and T the number of pixels of a block in a tile; the loss of each block is multiplied by
+    its factor [N]. All inputs are float32, products have the given precision. Gradients are computed together with the
+    loss, in float32; the backward pass only multiplies them by the gradient of the loss.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
-        windows: Tensor,
+        left: Tensor,
         kernels: Tensor,
         labels: Tensor,
         factors: Tensor,
-        pixel: PixelLoss,
+        pixel_loss: PixelLoss,
         precision: torch.dtype,
     ) -> Tensor:
-        groups, positions, k = windows.shape
+        groups, blocks, k = left.shape
         pixels = labels.shape[2]
         each = kernels.shape[3] // pixels  # classes of a group
-        chunk = max(1, MAX_TILE_SCORES.get(windows.device.type, MAX_TILE_SCORES["cuda"]) // (groups * each * pixels))
-        chunks = [slice(i, i + chunk) for i in range(0, positions, chunk)]
+        chunk = max(1, MAX_TILE_SCORES.get(left.device.type, MAX_TILE_SCORES["cuda"]) // (groups * each * pixels))
+        chunks = [slice(i, i + chunk) for i in range(0, blocks, chunk)]
         unit: Tensor | None = None
         if precision == torch.float16:
-            # The gradient of a mean over millions of pixels is below the smallest float16. So the gradients of each
-            # pixel's own loss are stored, up to differences between factors, and the float32 results are multiplied.
+            # The gradient of a mean over millions of pixels underflows in float16. Factors are therefore divided by
+            # the largest one while gradients are float16, and the float32 results are multiplied by it again.
             unit = factors.amax().clamp_min(torch.finfo(torch.float32).tiny)
             factors = factors / unit
-        windows, kernels = _aligned(windows.to(precision), 2), _aligned(kernels.to(precision), 2)
+        left, kernels = _align(left.to(precision), 2), _align(kernels.to(precision), 2)
         losses: list[Tensor] = []
-        of_windows: dict[int, Tensor] = {}  # by the first position of a chunk, summed over tiles
-        of_kernels: dict[int, Tensor] = {}  # by tile, summed over chunks
+        left_grads: dict[int, Tensor] = {}  # by the first block of a chunk, summed over tiles
+        kernel_grads: dict[int, Tensor] = {}  # by tile, summed over chunks
         for tile, kernel in enumerate(kernels):
             for some in chunks:
-                scores = torch.bmm(windows[:, some], kernel)
-                # [group, position, class in group, pixel] -> [position, class, pixel], without a copy
-                by_class = scores.view(groups, -1, each, pixels).transpose(0, 1).view(-1, groups * each, pixels)
-                losses.append(cross_entropy_(by_class, labels[tile, some], factors[some], pixel))
+                scores = torch.bmm(left[:, some], kernel)
+                by_class = _permute(
+                    scores.view(groups, -1, each, pixels), "group block class pixel -> block group class pixel"
+                ).view(-1, groups * each, pixels)
+                losses.append(cross_entropy_(by_class, labels[tile, some], factors[some], pixel_loss))
+                # From here on, `scores` are the gradient of the scores.
                 if ctx.needs_input_grad[0]:
-                    _add(of_windows, some.start, _product(scores, kernel.mT))
+                    _add(left_grads, some.start, _matmul_float32(scores, kernel.mT))
                 if ctx.needs_input_grad[1]:
-                    _add(of_kernels, tile, _product(windows[:, some].mT, scores))
-        d_windows = _joined(list(of_windows.values()), 1)[..., :k] if of_windows else None
-        d_kernels = _joined([one.unsqueeze(0) for one in of_kernels.values()], 0)[..., :k, :] if of_kernels else None
+                    _add(kernel_grads, tile, _matmul_float32(left[:, some].mT, scores))
+        left_grad = _cat(list(left_grads.values()), 1)[..., :k] if left_grads else None
+        kernel_grad = (
+            _cat([grad.unsqueeze(0) for grad in kernel_grads.values()], 0)[..., :k, :] if kernel_grads else None
+        )
         total = sum(losses[1:], start=losses[0])
         if unit is not None:
             total = total * unit
-            d_windows, d_kernels = (None if of is None else of * unit for of in (d_windows, d_kernels))
-        ctx.save_for_backward(d_windows, d_kernels)
+            left_grad, kernel_grad = (None if grad is None else grad * unit for grad in (left_grad, kernel_grad))
+        ctx.save_for_backward(left_grad, kernel_grad)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *d_loss: Tensor) -> tuple[Tensor | None, ...]:
-        given = (None if gradient is None else gradient * d_loss[0] for gradient in ctx.saved_tensors)
-        return *given, None, None, None, None
+    def backward(ctx: Any, *grad_loss: Tensor) -> tuple[Tensor | None, ...]:
+        grads = (None if grad is None else grad * grad_loss[0] for grad in ctx.saved_tensors)
+        return *grads, None, None, None, None
 
 
-def _aligned(matrices: Tensor, dim: int) -> Tensor:
-    """Append zeros along a dimension on CUDA, so that its length is a multiple of `_ALIGNED`."""
-    missing = -matrices.shape[dim] % _ALIGNED
+def _align(matrices: Tensor, dim: int) -> Tensor:
+    """Pad a dimension with zeros to a multiple of `_ALIGNMENT` on CUDA."""
+    missing = -matrices.shape[dim] % _ALIGNMENT
     if matrices.device.type == "cpu" or not missing:
         return matrices
     return F.pad(matrices, (0, 0) * (matrices.dim() - 1 - dim) + (0, missing))
 
 
-def _product(left: Tensor, right: Tensor) -> Tensor:
-    """Multiply batches of matrices; the result is float32, on CUDA without being rounded to half precision before."""
+def _matmul_float32(left: Tensor, right: Tensor) -> Tensor:
+    """Multiply batches of matrices to a float32 result, on CUDA without rounding to half precision before."""
     if left.is_cuda and left.dtype in (torch.bfloat16, torch.float16):
         return torch.bmm(left, right, out_dtype=torch.float32)
     return torch.bmm(left, right).float()
@@ -251,5 +308,5 @@ def _add(sums: dict[int, Tensor], key: int, term: Tensor) -> None:
         sums[key] = term
 
 
-def _joined(parts: list[Tensor], dim: int) -> Tensor:
+def _cat(parts: list[Tensor], dim: int) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim)

@@ -1,4 +1,4 @@
-"""The device that trains: which one, at which precision, and whether its results repeat."""
+"""Selection of the training device, its precision, determinism and memory."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from fcnlab.settings import DEVICE_VARIABLE
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
-# cuBLAS reads this when its first handle is made. Deterministic training needs a fixed workspace; this one is as large
-# as the workspace that PyTorch gives cuBLAS on recent cards anyway.
+# cuBLAS reads this when its first handle is created. Deterministic training needs a workspace of fixed size; this size
+# is the default of PyTorch on recent GPUs.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
@@ -29,22 +29,22 @@ def select_device(index: int = 0) -> torch.device:
     """Return the device to train on.
 
     Args:
-        index: which of the visible CUDA devices to use.
+        index: index of the visible CUDA device to use.
 
     Returns:
-        `cuda:<index>` where torch finds a CUDA device and `FCNLAB_DEVICE` is not `cpu`, else the CPU.
+        `cuda:<index>` if torch finds a CUDA device and `FCNLAB_DEVICE` is not `cpu`, else the CPU.
 
     Raises:
         RunError: `FCNLAB_DEVICE` is `cuda` and torch finds no CUDA device, or it is neither `cpu` nor `cuda`.
     """
-    wanted = os.environ.get(DEVICE_VARIABLE, "")
-    if wanted not in ("", "cpu", "cuda"):
-        raise RunError(f"{DEVICE_VARIABLE}: '{wanted}' is no device; use cpu or cuda")
-    if wanted != "cpu" and torch.cuda.is_available():
+    requested = os.environ.get(DEVICE_VARIABLE, "")
+    if requested not in ("", "cpu", "cuda"):
+        raise RunError(f"{DEVICE_VARIABLE}: '{requested}' is not a device; use cpu or cuda")
+    if requested != "cpu" and torch.cuda.is_available():
         return torch.device("cuda", index)
-    if wanted == "cuda":
+    if requested == "cuda":
         raise RunError(
-            f"a CUDA device is wanted, but torch {torch.__version__} finds none; check the driver with nvidia-smi, "
+            f"a CUDA device is required, but torch {torch.__version__} finds none; check the driver with nvidia-smi, "
             "install a CUDA build of torch, or use --device cpu"
         )
     return torch.device("cpu")
@@ -66,81 +66,99 @@ def resolve_device(name: str | None) -> torch.device:
     return torch.device(name)
 
 
-def synchronize(on: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Wait until a device has finished all queued work, so that a clock read afterwards includes it.
 
     Args:
-        on: the device; there is nothing to wait for on the CPU.
+        device: device to wait for; on the CPU this has no effect.
     """
-    if on.type == "cuda":
-        torch.cuda.synchronize(on)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
-def resolve_precision(wanted: str, on: torch.device) -> Precision:
+def resolve_precision(precision: str, device: torch.device) -> Precision:
     """Return the precision that a recipe's `precision` means on a device.
 
-    `auto` is bf16 where the hardware multiplies it natively, else fp16 on CUDA devices with tensor cores, else fp32.
-    `tf32` is fp32 where the hardware has no TF32.
+    Args:
+        precision: `auto` is bf16 if the hardware multiplies it natively, else fp16 on CUDA devices with tensor cores,
+            else fp32; `tf32` is fp32 if the hardware has no TF32.
+        device: device that trains.
     """
-    if wanted == "auto":
-        if on.type == "cuda":
+    if precision == "auto":
+        if device.type == "cuda":
             if torch.cuda.is_bf16_supported(False):
                 return "bf16"
-            return "fp16" if torch.cuda.get_device_capability(on) >= (7, 0) else "fp32"
+            return "fp16" if torch.cuda.get_device_capability(device) >= (7, 0) else "fp32"
         return "bf16" if _cpu_multiplies_bf16() else "fp32"
-    if wanted == "tf32":
-        return "tf32" if on.type == "cuda" and torch.cuda.get_device_capability(on) >= (8, 0) else "fp32"
-    return "bf16" if wanted == "bf16" else "fp16" if wanted == "fp16" else "fp32"
+    if precision == "tf32":
+        return "tf32" if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    return "bf16" if precision == "bf16" else "fp16" if precision == "fp16" else "fp32"
 
 
 def _cpu_multiplies_bf16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "bf16" in get_processor_flags()
 
 
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def create_autocast(on: torch.device, precision: Precision) -> Callable[[], AbstractContextManager[object]]:
-    """Return a context in which the forward pass runs at this precision; weights and losses stay float32.
+def create_autocast(device: torch.device, precision: Precision) -> Callable[[], AbstractContextManager[object]]:
+    """Return a factory of contexts in which the forward pass runs at a precision; weights and losses stay float32.
 
-    It also switches TF32 in float32 convolutions and matrix products on for `tf32`, and off for all others: PyTorch
-    leaves it on in convolutions, which would make `fp32` something else on CUDA than on the CPU.
+    It also turns TF32 in float32 convolutions and matrix products on for `tf32`, and off for all other precisions:
+    PyTorch leaves it on in convolutions, so that `fp32` would mean something else on CUDA than on the CPU.
+
+    Args:
+        device: device that runs the forward pass.
+        precision: a precision that the device supports.
     """
-    if on.type == "cuda":
-        # By these flags and not by `fp32_precision`: parts of PyTorch read them, and refuse to where they are mixed.
+    if device.type == "cuda":
+        # PyTorch has two interfaces for TF32 and raises an error where they are mixed; parts of it read these flags.
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    return partial(torch.autocast, on.type, dtype=_AUTOCAST[precision]) if precision in _AUTOCAST else nullcontext
+    dtype = _AUTOCAST_DTYPES.get(precision)
+    return nullcontext if dtype is None else partial(torch.autocast, device.type, dtype=dtype)
 
 
-def create_grad_scaler(on: torch.device, precision: Precision) -> torch.amp.GradScaler | None:
-    """Return the loss scaler that fp16 training needs (Micikevicius et al., ICLR 2018); None for other precisions."""
-    return torch.amp.GradScaler(on.type) if precision == "fp16" else None
+def create_grad_scaler(device: torch.device, precision: Precision) -> torch.amp.GradScaler | None:
+    """Return the loss scaler for fp16 training (Micikevicius et al., ICLR 2018), or None for other precisions.
+
+    Args:
+        device: device that trains.
+        precision: precision of the forward pass.
+    """
+    return torch.amp.GradScaler(device.type) if precision == "fp16" else None
 
 
-def configure_determinism(on: torch.device, *, deterministic: bool = False) -> bool:
-    """Make results repeat bit for bit: always on the CPU, on CUDA where `deterministic` asks for it.
+def configure_determinism(device: torch.device, *, deterministic: bool = False) -> bool:
+    """Configure PyTorch so that results are reproducible bit for bit: always on the CPU, on CUDA on request.
 
-    On CUDA that restricts cuDNN, cuBLAS and PyTorch to deterministic algorithms, which are slower; an operator that
-    has none raises an error.
+    Args:
+        device: device that trains.
+        deterministic: restrict cuDNN, cuBLAS and PyTorch to deterministic algorithms on CUDA. They are slower, and an
+            operator that has none raises an error.
 
     Returns:
-        Whether results repeat.
+        True if results are reproducible.
     """
-    repeats = on.type == "cpu" or deterministic
-    torch.use_deterministic_algorithms(repeats)
-    if on.type == "cuda":
+    reproducible = device.type == "cpu" or deterministic
+    torch.use_deterministic_algorithms(reproducible)
+    if device.type == "cuda":
         torch.backends.cudnn.deterministic = deterministic
         torch.backends.cudnn.benchmark = False
-    # Filling every new tensor with NaN finds reads of memory that was not written; it costs a pass over each of them.
-    torch.utils.deterministic.fill_uninitialized_memory = on.type == "cpu"  # type: ignore[attr-defined]
-    return repeats
+    # Filling every new tensor with NaN reveals reads of uninitialized memory, but costs a pass over each tensor.
+    torch.utils.deterministic.fill_uninitialized_memory = device.type == "cpu"  # type: ignore[attr-defined]
+    return reproducible
 
 
-def get_device_name(on: torch.device) -> str:
-    """What people call the device, such as `NVIDIA H200` or `AMD EPYC (2 threads)`."""
-    if on.type == "cuda":
-        return torch.cuda.get_device_name(on)
+def get_device_name(device: torch.device) -> str:
+    """Return a readable name, such as `NVIDIA H200` or `AMD EPYC (2 threads)`.
+
+    Args:
+        device: a CUDA device or the CPU.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
     return f"{get_processor_name()} ({torch.get_num_threads()} threads)"
 
 
@@ -155,11 +173,15 @@ _OUT_OF_MEMORY = (
     "Cuda failure 2 'out of memory'",  # NCCL
     "Cuda failure 'out of memory'",
 )
-"""Parts of the messages with which PyTorch and the libraries below it report that memory ran out."""
+"""Parts of the messages with which PyTorch and its libraries report that memory is exhausted."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error, or the one that it was raised from, reports that the device or the machine is full."""
+    """Return True if an error, or its cause, reports that the memory of the device or the machine is exhausted.
+
+    Args:
+        error: an exception of a trial.
+    """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     if isinstance(error, RuntimeError) and any(part.lower() in str(error).lower() for part in _OUT_OF_MEMORY):
@@ -167,17 +189,25 @@ def is_out_of_memory(error: BaseException) -> bool:
     return error.__cause__ is not None and is_out_of_memory(error.__cause__)
 
 
-def reset_peak_memory(on: torch.device) -> None:
-    """Start the measurement of `peak_memory` again; the CPU's peak is that of the whole process and cannot be reset."""
-    if on.type == "cuda":
-        torch.cuda.init()  # before anything was allocated there are no statistics to reset
-        torch.cuda.reset_peak_memory_stats(on)
+def reset_peak_memory(device: torch.device) -> None:
+    """Restart the measurement of `get_peak_memory`; on the CPU this has no effect.
+
+    Args:
+        device: device that trains.
+    """
+    if device.type == "cuda":
+        torch.cuda.init()  # before the first allocation there are no statistics to reset
+        torch.cuda.reset_peak_memory_stats(device)
 
 
-def get_peak_memory(on: torch.device) -> int:
-    """Bytes of the device that this process has had in use at most; on the CPU, of the machine's memory."""
-    if on.type == "cuda":
-        return torch.cuda.max_memory_allocated(on)
+def get_peak_memory(device: torch.device) -> int:
+    """Return the peak memory of this process in bytes: memory of the device, or of the machine for the CPU.
+
+    Args:
+        device: device that trains.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 

@@ -1,6 +1,6 @@
-"""Losses over the pixels that count: cross entropy in its kinds, and what may be added to it.
+"""Losses: cross entropy with its variants, Dice and Lovász, over the pixels that are not ignored.
 
-Dice and Lovász come from segmentation_models_pytorch, whose implementations are the ones in wide use.
+Dice and Lovász come from segmentation_models_pytorch, whose implementations are widely used.
 """
 
 from __future__ import annotations
@@ -20,23 +20,49 @@ from fcnlab.data.inspection import stats
 from fcnlab.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 Reduction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""(losses [B, H, W], 0 where ignored; labels [B, H, W]; class weights [C] or None) -> a scalar."""
+"""Reduces losses [B, H, W], 0 where ignored, with labels [B, H, W] and optional class weights [C] to a scalar."""
 
 
 def pixel_mean(losses: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """Mean over all counted pixels of the batch, weighted by class; 0 where none counts."""
-    return losses.sum() / _at_least_one(compute_pixel_weights(labels, class_weights).sum())
+    """Average over all pixels of the batch that are not ignored, weighted by class.
+
+    Args:
+        losses: float32 [B, H, W], 0 where ignored.
+        labels: uint8 [B, H, W], 255 for ignored.
+        class_weights: [C].
+
+    Returns:
+        A scalar; 0 if all pixels are ignored.
+    """
+    return losses.sum() / _positive(compute_pixel_weights(labels, class_weights).sum())
 
 
 def image_mean_sum(losses: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """Mean over each image's counted pixels, summed over the batch: d2l, chapter 14.11."""
-    return (
-        losses.flatten(1).sum(1) / _at_least_one(compute_pixel_weights(labels, class_weights).flatten(1).sum(1))
-    ).sum()
+    """Average over the pixels of each image, and sum over the batch: d2l, chapter 14.11.
+
+    Args:
+        losses: float32 [B, H, W], 0 where ignored.
+        labels: uint8 [B, H, W], 255 for ignored.
+        class_weights: [C].
+
+    Returns:
+        A scalar; an image without any labeled pixel contributes 0.
+    """
+    weights = compute_pixel_weights(labels, class_weights)
+    return (losses.flatten(1).sum(1) / _positive(weights.flatten(1).sum(1))).sum()
 
 
 def pixel_sum(losses: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:  # noqa: ARG001
-    """Sum over all counted pixels: Long et al., CVPR 2015, section 4.3 (unnormalised)."""
+    """Sum over all pixels: the unnormalized loss of Long et al., CVPR 2015, section 4.3.
+
+    Args:
+        losses: float32 [B, H, W], 0 where ignored.
+        labels: not used.
+        class_weights: not used.
+
+    Returns:
+        A scalar.
+    """
     return losses.sum()
 
 
@@ -46,32 +72,40 @@ REDUCTIONS: Mapping[str, Reduction] = MappingProxyType(
 
 
 def compute_pixel_weights(labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """How much each pixel of [B, H, W] counts: 0 where ignored, else 1 or the weight of its class."""
-    counts = labels != IGNORE_INDEX
+    """Compute the weight of each pixel in a mean.
+
+    Args:
+        labels: uint8 [B, H, W], 255 for ignored.
+        class_weights: [C].
+
+    Returns:
+        Weights [B, H, W]: 0 where ignored, else 1 or the weight of the class.
+    """
+    labeled = labels != IGNORE_INDEX
     if class_weights is None:
-        return counts
-    return class_weights[torch.where(counts, labels, 0).long()] * counts
+        return labeled
+    return class_weights[torch.where(labeled, labels, 0).long()] * labeled
 
 
-def _at_least_one(total: Tensor) -> Tensor:
-    """A sum to divide by: 1 where nothing counts."""
+def _positive(total: Tensor) -> Tensor:
+    """Replace a divisor of 0 by 1."""
     return torch.where(total > 0, total, torch.ones_like(total))
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What is minimised: the loss of scores [B, C, H, W] against labels uint8 [B, H, W], 255 for ignored.
+    """The loss of scores [B, C, H, W] for labels uint8 [B, H, W], 255 for ignored.
 
     Attributes:
         reduction: one of `REDUCTIONS`, for the cross entropy.
         class_weights: [C], on the device of the scores.
-        label_smoothing: as `torch.nn.functional.cross_entropy` has it.
-        focal: the exponent γ of (1 - p)^γ, p the probability of the pixel's class. Lin et al., ICCV 2017.
-        ohem: threshold and least fraction of hard pixels, the only ones that count. Shrivastava et al., CVPR 2016.
-        weight, dice, lovasz: of the cross entropy, of 1 - Dice (Milletari et al., 3DV 2016) and of the Lovász-Softmax
-            loss (Berman et al., CVPR 2018). Both add up over the classes that are in the batch; Lovász divides by how
-            many those are, Dice by how many there are at all.
-        auxiliary: of the whole loss of auxiliary scores.
+        label_smoothing: as in `torch.nn.functional.cross_entropy`.
+        focal: exponent γ of (1 - p)^γ, with p the probability of the pixel's class. Lin et al., ICCV 2017.
+        ohem: threshold and smallest fraction of hard pixels; only hard pixels count. Shrivastava et al., CVPR 2016.
+        weight: factor on the cross entropy.
+        dice: factor on 1 - Dice (Milletari et al., 3DV 2016), the mean over all classes.
+        lovasz: factor on the Lovász-Softmax loss (Berman et al., CVPR 2018), the mean over the classes in the batch.
+        auxiliary: factor on the loss of auxiliary scores.
     """
 
     reduction: str = "pixel_mean"
@@ -86,26 +120,42 @@ class Loss:
 
     @property
     def is_pixelwise(self) -> bool:
-        """Whether it is a weighted sum of cross entropies, each of one pixel whatever the others are."""
+        """True if the loss is a weighted sum of cross entropies, each of which depends on one pixel only."""
         return self.focal == 0 and self.ohem is None and self.dice == 0 and self.lovasz == 0
 
     def compute_image_factors(self, labels: Tensor) -> Tensor:
-        """With what each image's cross entropies are multiplied before they are added up: float32 [B]."""
+        """Compute the factor on each image's summed cross entropies; their sum over the batch is a pixelwise loss.
+
+        Args:
+            labels: uint8 [B, H, W], 255 for ignored.
+
+        Returns:
+            Factors float32 [B].
+        """
         if self.reduction == "pixel_sum":
             return torch.full((len(labels),), self.weight, device=labels.device)
-        counts = compute_pixel_weights(labels, self.class_weights).flatten(1).sum(1)
+        weights = compute_pixel_weights(labels, self.class_weights).flatten(1).sum(1)
         if self.reduction == "pixel_mean":
-            counts = counts.sum().expand(len(labels))
-        return self.weight / _at_least_one(counts)
+            weights = weights.sum().expand(len(labels))
+        return self.weight / _positive(weights)
 
     def __call__(self, scores: Tensor, labels: Tensor, auxiliary: Tensor | None = None) -> Tensor:
-        """The loss, a float32 scalar; 0, with a gradient of 0, where no pixel counts."""
-        total = self._of(scores.float(), labels)
+        """Compute the loss of a batch.
+
+        Args:
+            scores: [B, C, H, W], before the softmax.
+            labels: uint8 [B, H, W], 255 for ignored.
+            auxiliary: scores of an auxiliary head, [B, C, H, W].
+
+        Returns:
+            A float32 scalar; 0, with a gradient of 0, if all pixels are ignored.
+        """
+        total = self._sum_terms(scores.float(), labels)
         if auxiliary is not None and self.auxiliary:
-            total = total + self.auxiliary * self._of(auxiliary.float(), labels)
+            total = total + self.auxiliary * self._sum_terms(auxiliary.float(), labels)
         return total
 
-    def _of(self, scores: Tensor, labels: Tensor) -> Tensor:
+    def _sum_terms(self, scores: Tensor, labels: Tensor) -> Tensor:
         terms = []
         if self.weight:
             entropy = self._cross_entropy(scores, labels)
@@ -128,61 +178,67 @@ class Loss:
         if self.focal or self.ohem is not None:
             probability = _true_probability(scores, labels)
             if self.focal:
-                losses = losses * _off_zero(1 - probability) ** self.focal
+                losses = losses * _clamp_to_tiny(1 - probability) ** self.focal
             if self.ohem is not None:
-                labels = torch.where(_hard(probability.detach(), labels, *self.ohem), labels, IGNORE_INDEX)
+                labels = torch.where(_select_hard(probability.detach(), labels, *self.ohem), labels, IGNORE_INDEX)
                 losses = torch.where(labels != IGNORE_INDEX, losses, 0)
         return REDUCTIONS[self.reduction](losses, labels, self.class_weights)
 
     def weight_of_part(self, part: Tensor, whole: Tensor, group: ProcessGroup = SINGLE_PROCESS) -> Tensor | float:
-        """What the loss of a part of a batch is multiplied with, so that the parts add up to the whole.
+        """Compute the weight of the loss of a micro-batch, so that the weighted losses sum to the loss of the batch.
 
-        Each process of a group has its share of the `whole`, and the parts of all of them add up. Exact for the cross
-        entropy. Dice, Lovász and the choice of hard pixels look at a part at a time.
+        This is exact for the cross entropy. Dice, Lovász and the choice of hard pixels are those of each micro-batch.
+
+        Args:
+            part: labels of the micro-batch, uint8 [b, H, W].
+            whole: labels of the batch, uint8 [B, H, W]; in a group, of the share of this process.
+            group: the processes over whose micro-batches the losses are summed.
+
+        Returns:
+            The factor on the loss of the micro-batch.
         """
         if self.weight and REDUCTIONS[self.reduction] is not pixel_mean:
             return 1.0
-        weights = self.class_weights if self.weight else None
-        return compute_pixel_weights(part, weights).sum() / _at_least_one(
-            group.sum(compute_pixel_weights(whole, weights).sum())
-        )
+        class_weights = self.class_weights if self.weight else None
+        total = group.sum(compute_pixel_weights(whole, class_weights).sum())
+        return compute_pixel_weights(part, class_weights).sum() / _positive(total)
 
 
 def _true_probability(scores: Tensor, labels: Tensor) -> Tensor:
-    """The probability [B, H, W] that each pixel's own class has; 1 where ignored."""
+    """Return the probability [B, H, W] of each pixel's own class; 1 where ignored."""
     return torch.exp(-F.cross_entropy(scores, labels.long(), ignore_index=IGNORE_INDEX, reduction="none"))
 
 
-def _off_zero(values: Tensor) -> Tensor:
-    """Values that have a finite gradient under every power."""
+def _clamp_to_tiny(values: Tensor) -> Tensor:
+    """Replace zeros by the smallest positive number, so that every power has a finite gradient."""
     return values.clamp_min(torch.finfo(values.dtype).tiny)
 
 
-def _hard(probability: Tensor, labels: Tensor, threshold: float, keep: float) -> Tensor:
-    """Return the counted pixels [B, H, W] below the threshold, or the hardest fraction `keep` if those are fewer."""
-    counts = labels != IGNORE_INDEX
-    bound = _hardest(probability, counts, keep)
+def _select_hard(probability: Tensor, labels: Tensor, threshold: float, keep: float) -> Tensor:
+    """Return a mask [B, H, W] of the pixels below the threshold, or of the hardest fraction `keep` if it is larger."""
+    labeled = labels != IGNORE_INDEX
+    bound = _hardest_quantile(probability, labeled, keep)
     easy = probability > torch.clamp(bound, min=threshold)
-    return counts & ~easy  # NaN is not easy: a divergence must show
+    return labeled & ~easy  # NaN is not easy, so that divergence is not hidden
 
 
-def _hardest(probability: Tensor, counts: Tensor, keep: float) -> Tensor:
-    """Return the largest probability of the hardest fraction `keep` of the counted pixels, a scalar; 1 if none counts.
+def _hardest_quantile(probability: Tensor, labeled: Tensor, keep: float) -> Tensor:
+    """Return the largest probability in the hardest fraction `keep` of the labeled pixels; 1 if there are none.
 
-    On CUDA by sorting all pixels, so that the host does not wait for the number of those that count.
+    On CUDA all pixels are sorted, so that the host does not wait for the number of labeled ones.
     """
     if probability.device.type == "cuda":
-        values = torch.where(counts, probability, torch.inf).flatten().sort().values
-        least = (keep * counts.sum(dtype=torch.float64)).round().long().clamp(min=1)
-        return values.gather(0, least[None] - 1)[0]
-    values = probability[counts]
+        values = torch.where(labeled, probability, torch.inf).flatten().sort().values
+        count = (keep * labeled.sum(dtype=torch.float64)).round().long().clamp(min=1)
+        return values.gather(0, count[None] - 1)[0]
+    values = probability[labeled]
     if not len(values):
         return torch.ones(())
     return values.kthvalue(max(1, round(keep * len(values)))).values
 
 
 def _dice(scores: Tensor, labels: Tensor) -> Tensor:
-    loss: Tensor = _library()[0](scores, labels.long())
+    loss: Tensor = _smp_losses()[0](scores, labels.long())
     return loss
 
 
@@ -191,51 +247,59 @@ def _lovasz(scores: Tensor, labels: Tensor) -> Tensor:
         return lovasz_softmax(scores, labels)
     if not bool((labels != IGNORE_INDEX).any()):
         return 0 * scores.sum()
-    loss: Tensor = _library()[1](scores, labels.long())
+    loss: Tensor = _smp_losses()[1](scores, labels.long())
     return loss
 
 
 def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
-    """Compute the Lovász-Softmax loss of a batch (Berman et al., CVPR 2018, section 3) without waiting for the device.
+    """Compute the Lovász-Softmax loss (Berman et al., CVPR 2018, section 3) without synchronizing with the device.
 
-    Equal to that of segmentation_models_pytorch, which selects the counted pixels and the classes that occur by their
-    values, and so makes the host wait dozens of times. Here ignored pixels stay in with an error of 0, and classes
-    that do not occur with a weight of 0.
+    Equal to that of segmentation_models_pytorch, which selects labeled pixels and occurring classes by their values and
+    so makes the host wait many times. Here ignored pixels are kept with an error of 0, and absent classes with a weight
+    of 0.
 
     Args:
         scores: float32 [B, C, H, W], before the softmax.
         labels: uint8 [B, H, W], 255 for ignored pixels.
 
     Returns:
-        The mean over the classes that occur, a scalar; 0 where no pixel counts.
+        The mean over the classes that occur, a scalar; 0 if all pixels are ignored.
     """
     classes = scores.shape[1]
     labels = labels.flatten()
-    counts = labels != IGNORE_INDEX
+    labeled = labels != IGNORE_INDEX
     probabilities = scores.softmax(1).movedim(1, 0).reshape(classes, -1)
-    of_class = labels == torch.arange(classes, device=labels.device)[:, None]
-    errors = (of_class.float() - probabilities).abs() * counts
+    is_class = labels == torch.arange(classes, device=labels.device)[:, None]
+    errors = (is_class.float() - probabilities).abs() * labeled
     errors, order = errors.sort(dim=1, descending=True)
-    sorted_ = of_class.gather(1, order)
-    # Integers, whose sums are exact; float sums are neither that nor deterministic on CUDA.
-    of_class_so_far = sorted_.cumsum(1, dtype=torch.int32)
-    others_so_far = (~sorted_ & counts.expand_as(sorted_).gather(1, order)).cumsum(1, dtype=torch.int32)
-    pixels = of_class_so_far[:, -1:]
-    jaccard = 1 - (pixels - of_class_so_far).float() / _at_least_one(pixels + others_so_far)
+    is_class = is_class.gather(1, order)
+    # Integer sums are exact; float sums are neither exact nor deterministic on CUDA.
+    seen_of_class = is_class.cumsum(1, dtype=torch.int32)
+    seen_of_others = (~is_class & labeled.expand_as(is_class).gather(1, order)).cumsum(1, dtype=torch.int32)
+    pixels = seen_of_class[:, -1:]
+    jaccard = 1 - (pixels - seen_of_class).float() / _positive(pixels + seen_of_others)
     steps = torch.cat([jaccard[:, :1], jaccard.diff(dim=1)], 1)
     occurs = pixels[:, 0] > 0
-    return ((errors * steps).sum(1) * occurs).sum() / _at_least_one(occurs.sum())
+    return ((errors * steps).sum(1) * occurs).sum() / _positive(occurs.sum())
 
 
 @cache
-def _library() -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]:
-    """Dice and Lovász; imported on first use, for it takes a second."""
+def _smp_losses() -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]:
+    """Return Dice and Lovász; imported on first use, because the import takes a second."""
     from segmentation_models_pytorch.losses import DiceLoss, LovaszLoss
 
     return DiceLoss("multiclass", ignore_index=IGNORE_INDEX), LovaszLoss("multiclass", ignore_index=IGNORE_INDEX)
 
 
 def compute_class_weights(labels: Iterable[Tensor], classes: int) -> Tensor:
-    """Class weights float32 [classes] by `data.inspection.stats.median_frequency`, of at least one image's labels."""
+    """Compute median-frequency class weights (Eigen and Fergus, ICCV 2015).
+
+    Args:
+        labels: labels uint8 [H, W] of at least one image, 255 for ignored.
+        classes: number of classes.
+
+    Returns:
+        Weights float32 [classes].
+    """
     counts = [torch.bincount(label[label != IGNORE_INDEX].long(), minlength=classes).cpu().numpy() for label in labels]
     return torch.from_numpy(stats.median_frequency_weights(np.stack(counts))).float()

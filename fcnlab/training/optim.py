@@ -1,4 +1,4 @@
-"""Optimisers over the parts of a network, learning-rate schedules, and the moving average of weights."""
+"""Optimizers with parameter groups, learning-rate schedules, and the moving average of weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from fcnlab.models import FCN, TransposedUpsampler
 
 Schedule = Callable[[int], float]
-"""step -> the factor on every learning rate."""
+"""Maps a step to the factor on every learning rate."""
 
 OPTIMIZERS: Mapping[str, type[Optimizer]] = {
     "sgd": SGD,
@@ -27,15 +27,22 @@ OPTIMIZERS: Mapping[str, type[Optimizer]] = {
     "radam": RAdam,
     "rmsprop": RMSprop,
 }
-"""torch's optimisers by the names that recipes give them."""
+"""PyTorch's optimizers by their names in recipes."""
 
 FUSED_OPTIMIZERS = ("sgd", "adam", "adamw")
-"""The optimisers that have fused CUDA kernels."""
+"""Optimizers with fused CUDA kernels."""
 
 
 @dataclass(frozen=True)
 class LrFactors:
-    """Factors on the learning rate: one for each part, and one more for the biases of convolutions in any part."""
+    """Factors on the learning rate.
+
+    Attributes:
+        backbone: factor of the backbone.
+        head: factor of the head without its upsamplers.
+        upsampler: factor of the upsamplers.
+        bias: additional factor of the biases of convolutions and linear layers.
+    """
 
     backbone: float = 1.0
     head: float = 1.0
@@ -53,41 +60,51 @@ def create_optimizer(
     decay: Literal["all", "weights"] = "all",
     **options: Any,
 ) -> Optimizer:
-    """One of `OPTIMIZERS` over what learns, in groups of one learning rate and weight decay each.
+    """Create an optimizer of the trainable parameters, with one group for each learning rate and weight decay.
 
-    On CUDA the optimiser's fused kernels are used where it has them: a few launches a step instead of dozens.
+    On CUDA the fused kernels of the optimizer are used, if it has any: a few launches per step instead of dozens.
+
+    Args:
+        name: one of `OPTIMIZERS`.
+        model: the network.
+        lr: learning rate.
+        weight_decay: weight decay.
+        factors: factors on the learning rate.
+        decay: apply weight decay to all parameters, or only to weights of convolutions and linear layers.
+        **options: other arguments of the optimizer, such as momentum.
+
+    Returns:
+        The optimizer; its `defaults["lr"]` is `lr`.
     """
     groups = [
         {"params": parameters, "lr": factor * lr, "weight_decay": weight_decay if decays else 0.0}
-        for (factor, decays), parameters in _groups(model, factors, decay).items()
+        for (factor, decays), parameters in _group_parameters(model, factors, decay).items()
     ]
     if name in FUSED_OPTIMIZERS and next(model.parameters()).is_cuda:
         options["fused"] = True
     return OPTIMIZERS[name](groups, lr=lr, weight_decay=weight_decay, **options)  # type: ignore[call-arg]
 
 
-def _groups(model: FCN, factors: LrFactors, decay: str) -> dict[tuple[float, bool], list[nn.Parameter]]:
-    """The parameters that learn by (factor on the learning rate, whether they decay)."""
+def _group_parameters(model: FCN, factors: LrFactors, decay: str) -> dict[tuple[float, bool], list[nn.Parameter]]:
+    """Group the trainable parameters by factor on the learning rate and by weight decay (true or false)."""
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for part, module, name, parameter in _learned(model):
+    for component, module, name, parameter in _iterate_trainable(model):
         of_norm = not isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and parameter.ndim <= 1
         bias = name == "bias" and not of_norm
-        factor = getattr(factors, part) * (factors.bias if bias else 1.0)
+        factor = getattr(factors, component) * (factors.bias if bias else 1.0)
         groups.setdefault((factor, decay == "all" or not (of_norm or bias)), []).append(parameter)
     return groups
 
 
-def _learned(model: FCN) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
-    """Every parameter that learns, once: its part, the module that owns it, its name there."""
+def _iterate_trainable(model: FCN) -> Iterator[tuple[str, nn.Module, str, nn.Parameter]]:
+    """Yield every trainable parameter once, with its component, the module that owns it, and its name there."""
     seen: set[int] = set()
     for path, module in model.named_modules():
-        part = path.partition(".")[0]
-        if isinstance(module, TransposedUpsampler):
-            part = "upsampler"
+        component = "upsampler" if isinstance(module, TransposedUpsampler) else path.partition(".")[0]
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
-                yield part, module, name, parameter
+                yield component, module, name, parameter
 
 
 def create_schedule(
@@ -99,16 +116,27 @@ def create_schedule(
     milestones: Sequence[float] = (0.6, 0.85),
     gamma: float = 0.1,
 ) -> Schedule:
-    """The factor at each of `steps` steps: a linear warm-up, then `constant`, or down by `poly`, `cosine` or `step`.
+    """Create a learning-rate schedule: a linear warm-up, then `constant`, `poly`, `cosine` or `step`.
 
-    With t the part of what follows the warm-up that is done, `poly` is (1 - t)^power (Chen et al., DeepLab, PAMI 2018,
-    section 4.1) and `step` is gamma to the number of milestones that t has passed.
+    With t in 0..1 the progress after the warm-up, `poly` is (1 - t)^power (Chen et al., DeepLab, PAMI 2018, section
+    4.1), `cosine` is half a cosine from 1 to 0, and `step` is gamma^(number of milestones up to t).
+
+    Args:
+        name: `constant`, `poly`, `cosine` or `step`.
+        steps: total number of steps.
+        warmup: number of warm-up steps.
+        power: exponent of `poly`.
+        milestones: fractions of the progress at which `step` decays.
+        gamma: decay of `step`.
+
+    Returns:
+        A function from a step to the factor on the learning rate.
     """
     decay: Callable[[float], float] = {
         "constant": lambda _: 1.0,
-        "poly": lambda done: (1 - done) ** power,
-        "cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
-        "step": lambda done: gamma ** sum(done >= milestone for milestone in milestones),
+        "poly": lambda progress: (1 - progress) ** power,
+        "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
+        "step": lambda progress: gamma ** sum(progress >= milestone for milestone in milestones),
     }[name]
 
     def factor(step: int) -> float:
@@ -120,38 +148,47 @@ def create_schedule(
 
 
 def set_learning_rates(optimizer: Optimizer, factor: float) -> None:
-    """Set every group's learning rate to its initial one times `factor`."""
+    """Set the learning rate of every group to `factor` times its initial one.
+
+    Args:
+        optimizer: its groups are changed in place.
+        factor: factor of the current step.
+    """
     for group in optimizer.param_groups:
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
 
 class MovingAverage(AveragedModel):
-    """An exponential moving average of a model's weights and statistics, to be updated after every step.
+    """Exponential moving average of the weights and statistics of a model, to be updated after every step.
 
-    The first steps average over fewer: the decay of step n is at most (1 + n) / (10 + n), so that the random start of
-    a short training is forgotten, as in TensorFlow's ExponentialMovingAverage. The counter of steps stays on the CPU,
-    so that no step waits for the device.
+    The decay of step n is at most (1 + n) / (10 + n), as in TensorFlow's ExponentialMovingAverage, so that the initial
+    weights do not dominate the average of a short training. The counter of steps is on the CPU, so that no step waits
+    for the device.
     """
 
     def __init__(self, model: FCN, decay: float) -> None:
         """
         Args:
-            model: whose parameters and buffers are averaged; the average starts as a copy of it, on its device.
-            decay: of the average, between 0 and 1.
+            model: its parameters and buffers are averaged; the average starts as a copy, on its device.
+            decay: decay of the average, between 0 and 1.
         """
         super().__init__(model, use_buffers=True)
         self._decay = decay
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Take in the model as it is now; the first call copies it."""
+        """Add the current weights to the average; the first call copies them.
+
+        Args:
+            model: the model that was passed to the constructor.
+        """
         n = float(self.n_averaged)
         weight = 1 - min(self._decay, (1 + n) / (10 + n)) if n else 1.0
-        kept, current = (list(chain(module.parameters(), module.buffers())) for module in (self.module, model))
-        floats = [i for i, tensor in enumerate(kept) if tensor.is_floating_point()]
+        average, current = (list(chain(module.parameters(), module.buffers())) for module in (self.module, model))
+        floats = [i for i, tensor in enumerate(average) if tensor.is_floating_point()]
         if n:
-            torch._foreach_lerp_([kept[i] for i in floats], [current[i] for i in floats], weight)
-        copied = set(range(len(kept))) - set(floats) if n else range(len(kept))
+            torch._foreach_lerp_([average[i] for i in floats], [current[i] for i in floats], weight)
+        copied = set(range(len(average))) - set(floats) if n else range(len(average))
         for i in copied:
-            kept[i].copy_(current[i])
+            average[i].copy_(current[i])
         self.n_averaged += 1

@@ -1,4 +1,4 @@
-"""Forward and backward pass of one batch: operator by operator, or as one CUDA graph that is replayed."""
+"""Forward and backward pass of one batch, operator by operator or as one CUDA graph that is replayed."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from fcnlab.training.fused_loss import FusedUpsampleLoss
 from fcnlab.training.losses import Loss
 
 CUDA_GRAPHS_VARIABLE = "FCNLAB_CUDA_GRAPHS"
-"""Environment variable: 0 launches every kernel of a training step by itself instead of replaying a CUDA graph."""
+"""Environment variable: 0 turns CUDA graphs off, so that every kernel of a training step is launched by itself."""
 
 WARMUP_STEPS = 3
-"""Steps that run operator by operator before the graph is captured: libraries initialise themselves in them."""
+"""Steps before the graph is captured; libraries initialize themselves in them."""
 
 
 class Objective(nn.Module):
-    """The function that training minimizes: images [B, 3, H, W] and labels [B, H, W] to the loss, a scalar."""
+    """The function that training minimizes: images [B, 3, H, W] and labels [B, H, W] to a scalar loss."""
 
     def __init__(
         self,
@@ -37,32 +37,32 @@ class Objective(nn.Module):
         """
         Args:
             model: the network.
-            loss: of its scores, or of the coarse scores before the last upsampling.
-            autocast: the context of the network's forward pass.
-            compiled: whether `torch.compile` compiles the network for this function; elsewhere it stays as it is.
+            loss: loss of its scores, or of the coarse scores before the last upsampling.
+            autocast: creates the context of the forward pass.
+            compiled: compile the network with `torch.compile` for this function; elsewhere it runs uncompiled.
         """
         super().__init__()
         self.model, self.loss, self.autocast = model, loss, autocast
         fused = isinstance(loss, FusedUpsampleLoss)
-        self.scores: Callable[[Tensor], Any] = model.coarse_scores if fused else model.training_scores
+        self.compute_scores: Callable[[Tensor], Any] = model.coarse_scores if fused else model.training_scores
         if compiled:
-            torch.compiler.reset()  # networks compiled for earlier trials of this process
-            self.scores = torch.compile(self.scores, dynamic=False)
+            torch.compiler.reset()  # drop the networks compiled for earlier trials of this process
+            self.compute_scores = torch.compile(self.compute_scores, dynamic=False)
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         if isinstance(self.loss, FusedUpsampleLoss):
             with self.autocast():
-                coarse = self.scores(images)
+                coarse = self.compute_scores(images)
             return self.loss(coarse, labels)
         with self.autocast():
-            scores, auxiliary = self.scores(images)
+            scores, auxiliary = self.compute_scores(images)
         return self.loss(scores, labels, auxiliary)
 
 
 class Backward:
-    """Compute the loss of a batch and leave its gradient in the parameters' `grad`.
+    """Compute the loss of a batch and store its gradient in the `grad` of the parameters.
 
-    The batch goes through in `micro_batches` equal micro-batches, whose gradients add up to that of the whole.
+    The batch is divided into equal micro-batches, whose gradients are accumulated to that of the batch.
     """
 
     def __init__(
@@ -77,58 +77,85 @@ class Backward:
     ) -> None:
         """
         Args:
-            objective: an `Objective`, or one that DistributedDataParallel wraps.
-            loss: the objective's loss, which says how the losses of micro-batches are weighted.
-            parameters: those that learn.
-            micro_batches: how many micro-batches a batch is cut into.
-            group: the processes that train the model together.
-            scaler: multiplies the loss before the backward pass, for fp16.
+            objective: an `Objective`, possibly wrapped by DistributedDataParallel.
+            loss: loss of the objective, which weights the losses of micro-batches.
+            parameters: the trainable parameters.
+            micro_batches: number of micro-batches in a batch.
+            group: the processes that train the model.
+            scaler: loss scaler for fp16.
         """
         self._objective, self._loss, self._parameters = objective, loss, parameters
         self._micro_batches, self._group, self._scaler = micro_batches, group, scaler
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss of a batch, detached. In a group: this process's share of it."""
-        self.clear()
+        """Compute the gradient of a batch.
+
+        Args:
+            images: float32 [B, 3, H, W].
+            labels: uint8 [B, H, W].
+
+        Returns:
+            The loss, detached; in a group, the contribution of this process.
+        """
+        self.zero_grad()
         return self.accumulate(images, labels)
 
-    def clear(self) -> None:
-        """Drop the gradients of the previous batch."""
+    def zero_grad(self) -> None:
+        """Remove the gradients of the previous batch."""
         for parameter in self._parameters:
             parameter.grad = None
 
     def accumulate(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Add a batch's gradient to what the parameters' `grad` hold; return its loss, detached."""
-        values = []
-        for some_images, some_labels in zip(
-            images.chunk(self._micro_batches), labels.chunk(self._micro_batches), strict=True
-        ):
-            value = self._objective(some_images, some_labels)
-            if self._micro_batches > 1 or self._group.size > 1:
-                value = value * self._loss.weight_of_part(some_labels, labels, self._group)
-            # The group takes the mean of its gradients, and the sum is wanted. The gradients of earlier micro-batches
-            # are the same in all of its processes, so that taking their mean once more leaves them as they are.
-            scaled = self._group.size * value
+        """Add the gradient of a batch to the `grad` of the parameters.
+
+        Args:
+            images: float32 [B, 3, H, W].
+            labels: uint8 [B, H, W].
+
+        Returns:
+            The loss, detached; in a group, the contribution of this process.
+        """
+        losses = []
+        n = self._micro_batches
+        for micro_images, micro_labels in zip(images.chunk(n), labels.chunk(n), strict=True):
+            loss = self._objective(micro_images, micro_labels)
+            if n > 1 or self._group.size > 1:
+                loss = loss * self._loss.weight_of_part(micro_labels, labels, self._group)
+            # DistributedDataParallel averages gradients, but the objective is a sum over processes. Gradients of
+            # earlier micro-batches are equal in all processes already, so that averaging them again changes nothing.
+            scaled = self._group.size * loss
             (scaled if self._scaler is None else self._scaler.scale(scaled)).backward()
-            values.append(value.detach())
-        return torch.stack(values).sum() if self._micro_batches > 1 else values[0]
+            losses.append(loss.detach())
+        return torch.stack(losses).sum() if n > 1 else losses[0]
 
 
 class GraphedBackward:
     """A `Backward` that is captured as a CUDA graph after a few steps and replayed from then on.
 
-    A step of a small network launches several hundred kernels of a few microseconds each, which takes the host longer
-    than the device. A replayed graph launches all of them at once. The kernels and their results are the same.
+    A step of a small network launches several hundred kernels of a few microseconds each, which takes longer on the
+    host than on the device. A replayed graph launches all of them at once. The kernels and their results are the same.
     """
 
     def __init__(self, backward: Backward) -> None:
+        """
+        Args:
+            backward: runs operator by operator; on CUDA, without a process group and without a loss scaler.
+        """
         self._backward = backward
         self._steps = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._images = self._labels = self._loss = torch.empty(0)
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss of a batch; with the graph, in a tensor that the next call writes over."""
+        """Compute the gradient of a batch.
+
+        Args:
+            images: float32 [B, 3, H, W].
+            labels: uint8 [B, H, W].
+
+        Returns:
+            The loss, detached; once the graph is captured, in a tensor that the next call overwrites.
+        """
         if self._graph is None:
             self._steps += 1
             if self._steps != WARMUP_STEPS + 1 or not self._capture(images, labels):
@@ -140,12 +167,12 @@ class GraphedBackward:
         return self._loss
 
     def _capture(self, images: Tensor, labels: Tensor) -> bool:
-        """Record forward and backward on copies of a batch; False if something in them cannot be captured."""
+        """Capture both passes on copies of a batch; return False if an operator cannot be captured."""
         self._images, self._labels = torch.empty_like(images), torch.empty_like(labels)
-        self._backward.clear()  # so that the graph allocates gradients of its own, which a replay writes over
+        self._backward.zero_grad()  # so that the graph allocates its own gradients, which each replay overwrites
         graph = torch.cuda.CUDAGraph()
         try:
-            # The capture happens on the stream that the warm-up ran on. Other threads may use CUDA meanwhile.
+            # Capture on the stream of the warm-up. Other threads may use CUDA in the meantime.
             with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
                 self._loss = self._backward.accumulate(self._images, self._labels)
         except torch.OutOfMemoryError:
@@ -159,12 +186,15 @@ class GraphedBackward:
 
 
 def create_backward(backward: Backward, device: torch.device, *, capturable: bool) -> Backward | GraphedBackward:
-    """Return what computes the gradients of a training on this device.
+    """Return the fastest way to compute gradients on a device.
 
     Args:
-        backward: computes them operator by operator.
-        device: the device that trains.
-        capturable: whether nothing in a step waits for the host or depends on values there.
+        backward: runs operator by operator.
+        device: device that trains.
+        capturable: no operator of a step waits for the host or depends on values there.
+
+    Returns:
+        A `GraphedBackward` on CUDA if the step is capturable and graphs are not turned off, else `backward`.
     """
     if device.type == "cuda" and capturable and os.environ.get(CUDA_GRAPHS_VARIABLE, "1") != "0":
         return GraphedBackward(backward)

@@ -156,7 +156,7 @@ def test_bf16_micro_batches_and_clipping_do_not_wait(plain: bool) -> None:
 @pytest.mark.parametrize(("name", "waits"), [("sgd", False), ("adamw", False), ("rmsprop", True)])
 def test_fp16_waits_only_for_optimizers_without_fused_kernels(name: str, waits: bool) -> None:
     # GradScaler reads whether a gradient is infinite, unless the optimizer's kernel skips the step by itself.
-    place = "training/fit.py:_update"
+    place = "training/fit.py:_step"
     with fake_cuda(ALLOWED | {place: "GradScaler skips the step of an optimizer without a fused kernel"}) as watch:
         model = symbolic_model(watch, "fcn8s")
         options = {

@@ -197,10 +197,12 @@ def test_what_the_loss_does_not_read_is_left_alone_by_weight_decay_too(by_two: l
 
 def test_batch_norms_that_train_are_refused_on_the_cpu_before_anything_is_trained() -> None:
     with pytest.raises(
-        ModelError, match=r"each of 2 CPU processes .* in 15 places .*set recipe.batch_norm: eval or frozen"
+        ModelError, match=r"15 batch norm layers.* each of 2 CPU processes.* set recipe.batch_norm: eval or frozen"
     ):
         built(ProcessGroup(0, 2))
-    with pytest.raises(ModelError, match=r"in 1 places such as 'head\.\S+', .* GPUs; leave out --devices-per-trial"):
+    with pytest.raises(
+        ModelError, match=r"1 batch norm layers, such as 'head\.\S+', .* GPUs; leave out --devices-per-trial"
+    ):
         built(ProcessGroup(0, 2), "dilated8", batch_norm="eval")
     built(ProcessGroup(0, 2), freeze="backbone")
     built(SINGLE_PROCESS)

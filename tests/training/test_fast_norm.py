@@ -39,7 +39,7 @@ def _plainly(monkeypatch: pytest.MonkeyPatch) -> None:
         return {"none": lambda z: z, "relu": F.relu, "relu6": F.relu6}[norm.activation](y)
 
     monkeypatch.setattr(fast_norm, "runs_on_triton", lambda _: torch.is_grad_enabled())
-    monkeypatch.setattr(fast_norm, "_normalized", normalized)
+    monkeypatch.setattr(fast_norm, "_normalize", normalized)
 
 
 @pytest.mark.usefixtures("_plainly")

@@ -169,7 +169,7 @@ def test_scoring_and_training_in_turns_leaves_still_what_is_still() -> None:
 
 
 def test_a_stride_that_the_backbone_lacks_is_refused_with_those_it_has() -> None:
-    message = "nothing to freeze at stride 2; the backbone has maps at 4, 8, 16, 32"
+    message = "freeze: the backbone has no map at stride 2; it has maps at 4, 8, 16, 32"
     with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
         built(a_cell("convnext_atto", freeze="stride2"))
 

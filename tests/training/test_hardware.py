@@ -67,7 +67,7 @@ def test_the_device_is_what_the_environment_asks_for(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv(DEVICE_VARIABLE, "cpu")
     assert hardware.select_device() == torch.device("cpu")
     monkeypatch.setenv(DEVICE_VARIABLE, "tpu")
-    with pytest.raises(RunError, match="FCNLAB_DEVICE: 'tpu' is no device; use cpu or cuda"):
+    with pytest.raises(RunError, match="FCNLAB_DEVICE: 'tpu' is not a device; use cpu or cuda"):
         hardware.select_device()
 
 
