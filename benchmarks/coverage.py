@@ -3,7 +3,7 @@
     python -m benchmarks.coverage --out docs/coverage --runs runs
 
 A simulated grid is one cell and one baseline, with the same seeds and images. Its interval is the one that
-`fcnlab.analysis.paired_difference` gives; beside it stands what the plain hierarchical bootstrap gives, which
+`fcnlab.analysis.estimate_difference` gives; beside it stands what the plain hierarchical bootstrap gives, which
 resamples seeds and images and takes the middle 95 % of what comes out. Two kinds of worlds:
 
 - *synthetic*: a class of an image is found to a share whose logit is a sum of normal effects: of the class, the cell,
@@ -38,8 +38,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.speed.machine import machine
-from fcnlab.analysis.estimate import CLAIM_SEEDS, interval
-from fcnlab.analysis.resampling import CellCounts, Sample, class_iou, over_classes
+from fcnlab.analysis.intervals import MIN_SEEDS, compute_interval
+from fcnlab.analysis.resampling import BootstrapSample, CellCounts, compute_class_iou, mean_over_classes
 
 Floats = NDArray[np.float64]
 SEEDS = (1, 3, 5, 10)
@@ -234,9 +234,10 @@ def outcome(setting: Setting, grids: int, resamples: int, seed: int) -> Outcome:
     for grid in range(grids):
         random = np.random.default_rng((seed, grid))
         cell, baseline, truth = setting.world.draw(random, setting.seeds)
-        sampled, reference = (Sample.of(one, sorted(one), resamples, grid).miou() for one in (cell, baseline))
-        difference = sampled.less(reference)
-        found = interval(difference, 0.95)
+        samples = (BootstrapSample.from_counts(one, sorted(one), resamples, grid) for one in (cell, baseline))
+        sampled, reference = (sample.mean_over_classes() for sample in samples)
+        difference = sampled - reference
+        found = compute_interval(difference, 0.95)
         low, high = plain_interval(random, difference)
         rows.append(
             (
@@ -274,7 +275,7 @@ def outcome(setting: Setting, grids: int, resamples: int, seed: int) -> Outcome:
     )
 
 
-def plain_interval(random: np.random.Generator, difference: Sample) -> tuple[float, float]:
+def plain_interval(random: np.random.Generator, difference: BootstrapSample) -> tuple[float, float]:
     """The middle 95 % of differences over resampled seeds and images."""
     drawn = random.integers(0, difference.resampled.shape[1], size=difference.resampled.shape)
     means = np.take_along_axis(difference.resampled, drawn, axis=1).mean(1)
@@ -356,7 +357,7 @@ def draw(outcomes: list[Outcome], path: Path) -> None:
 
 def page(outcomes: list[Outcome], pairs: dict[str, Real], options: argparse.Namespace, seconds: float) -> str:
     """The README of the outcome."""
-    several = [one for one in outcomes if one.seeds >= CLAIM_SEEDS]
+    several = [one for one in outcomes if one.seeds >= MIN_SEEDS]
     alone = [one for one in outcomes if one.seeds == 1]
     within = sum(BAND[0] <= one.coverage <= BAND[1] for one in several)
     where = machine("scipy", "matplotlib")
@@ -418,7 +419,9 @@ def _mixtures(random: np.random.Generator, trials: NDArray[np.int64], count: int
 
 def _difference(cell: Floats, baseline: Floats) -> Floats:
     """The difference in mIoU on all images of counts [models, images, classes, 3] -> [models]."""
-    return over_classes(class_iou(cell.sum(1))) - over_classes(class_iou(baseline.sum(1)))
+    totals = (one.sum(1) for one in (cell, baseline))
+    found, reference = (mean_over_classes(compute_class_iou(one)) for one in totals)
+    return found - reference
 
 
 def _normal_nodes() -> tuple[Floats, Floats]:

@@ -1,40 +1,36 @@
-"""What per-image counts say about cells, and how sure one can be of it; pure functions of numpy arrays.
+"""Statistics of per-image counts: differences of mIoU between cells, their intervals, tests, power and ranks.
 
-Counts are `fcnlab.metrics.confusion.Counts` of one trial, int64 [images, classes, 3]: intersection, prediction and
-target in pixels. A cell is a mapping from seed to counts. Cells of a grid have the same images in the same order, and
-trials of one seed see the same batches, so a difference to the baseline is paired in both. Every mIoU is that of the
-whole split: counts are summed over images first.
+All functions are pure functions of numpy arrays. Counts are those of one trial (`fcnlab.metrics.confusion.Counts`),
+int64 [images, classes, 3] with intersection, prediction and target in pixels; a cell maps seeds to counts. The cells
+of a grid are evaluated on the same images in the same order, and trials with the same seed see the same batches, so a
+difference to the baseline is paired by seed and by image. An mIoU is always that of the whole split: counts are summed
+over the images first.
 """
 
 from fcnlab.analysis.differences import (
-    ClassEstimates,
+    ClassDifferences,
     Comparison,
     Difference,
-    cell_miou,
     compare_to_baseline,
-    paired_difference,
+    estimate_difference,
 )
-from fcnlab.analysis.estimate import Estimate
-from fcnlab.analysis.holm import holm
+from fcnlab.analysis.holm import adjust_p_values
+from fcnlab.analysis.intervals import MIN_SEEDS
 from fcnlab.analysis.power import SeedPlan, plan_seeds
-from fcnlab.analysis.ranks import RankStability, rank_stability
+from fcnlab.analysis.ranks import RankStability, measure_rank_stability
 from fcnlab.analysis.resampling import CellCounts
-from fcnlab.analysis.spread import Spread, summary
 
 __all__ = [
+    "MIN_SEEDS",
     "CellCounts",
-    "ClassEstimates",
+    "ClassDifferences",
     "Comparison",
     "Difference",
-    "Estimate",
     "RankStability",
     "SeedPlan",
-    "Spread",
-    "cell_miou",
+    "adjust_p_values",
     "compare_to_baseline",
-    "holm",
-    "paired_difference",
+    "estimate_difference",
+    "measure_rank_stability",
     "plan_seeds",
-    "rank_stability",
-    "summary",
 ]

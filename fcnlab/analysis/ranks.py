@@ -1,4 +1,4 @@
-"""Whether the order of the cells is the same with every seed."""
+"""Stability of the order of cells over seeds."""
 
 from __future__ import annotations
 
@@ -12,52 +12,57 @@ from fcnlab.analysis.resampling import Floats
 
 @dataclass(frozen=True)
 class RankStability:
-    """The order of cells over the seeds that all of them have."""
+    """Stability of the order of cells over the seeds that all cells have.
+
+    Attributes:
+        seeds: the common seeds.
+        first: for each cell, the fraction of seeds in which it is the best; tied cells share a seed.
+        kendall_tau: mean over pairs of seeds of Kendall's tau-a; NaN for fewer than two seeds or two cells.
+    """
 
     seeds: tuple[int, ...]
     first: dict[str, float]
-    """The share of seeds with which the cell is the best; cells that tie share it."""
-    mean_rank: dict[str, float]
-    """1 is the best; cells that tie have the mean of their ranks."""
     kendall_tau: float
-    """The mean over pairs of seeds of Kendall's tau-a between their orders; nan below two seeds or two cells."""
 
     @property
     def agreement(self) -> float:
-        """How often two seeds put two cells in the same order: 1 is always, 0.5 is what chance gives."""
+        """Probability that two seeds order two cells in the same way: 1 is always, 0.5 is chance."""
         return (1 + self.kendall_tau) / 2
 
 
-def rank_stability(cells: Mapping[str, Mapping[int, float]]) -> RankStability:
-    """Rank cells by a figure of which more is better: label -> seed -> figure, over the seeds that all cells have.
+def measure_rank_stability(cells: Mapping[str, Mapping[int, float]]) -> RankStability:
+    """Measure how much the order of cells varies between seeds.
 
-    Kendall's tau (Biometrika 30, 1938) between two seeds is the share of pairs of cells that both put in one order less
-    the share that they put in opposite orders; a pair that ties with either counts as neither. Figures are nan where
-    the cells share no seed.
+    Kendall's tau-a (Biometrika 30, 1938) of two seeds is the fraction of pairs of cells that both seeds put in the same
+    order, minus the fraction that they put in opposite orders; a tied pair counts as neither.
+
+    Args:
+        cells: cell label -> seed -> value, where greater is better.
+
+    Returns:
+        Fractions are NaN where the cells have no seed in common.
+
+    Example:
+        >>> cells = {"fcn32s": {0: 0.5, 1: 0.6}, "fcn8s": {0: 0.7, 1: 0.8}}
+        >>> measure_rank_stability(cells).first
+        {'fcn32s': 0.0, 'fcn8s': 1.0}
     """
     labels = list(cells)
     seeds = sorted(set.intersection(*(set(by_seed) for by_seed in cells.values()))) if cells else []
     if not seeds:
-        none = dict.fromkeys(labels, np.nan)
-        return RankStability((), none, none, np.nan)
-    figures = np.array([[cells[label][seed] for label in labels] for seed in seeds], dtype=np.float64)
-    order = np.sign(figures[:, :, None] - figures[:, None, :])
-    best = figures == figures.max(1, keepdims=True)
+        return RankStability((), dict.fromkeys(labels, np.nan), np.nan)
+    values = np.array([[cells[label][seed] for label in labels] for seed in seeds], dtype=np.float64)
+    best = values == values.max(1, keepdims=True)
     first = (best / best.sum(1, keepdims=True)).mean(0)
-    rank = (1 + ((1 - order).sum(2) - 1) / 2).mean(0)
-    return RankStability(
-        seeds=tuple(seeds),
-        first=dict(zip(labels, first.tolist(), strict=True)),
-        mean_rank=dict(zip(labels, rank.tolist(), strict=True)),
-        kendall_tau=_mean_tau(order),
-    )
+    return RankStability(tuple(seeds), dict(zip(labels, first.tolist(), strict=True)), _mean_kendall_tau(values))
 
 
-def _mean_tau(order: Floats) -> float:
-    """Kendall's tau-a, averaged over pairs of seeds, from signs of differences [seeds, cells, cells]."""
-    seeds, cells, _ = order.shape
+def _mean_kendall_tau(values: Floats) -> float:
+    """Average Kendall's tau-a of values [seeds, cells] over all pairs of seeds."""
+    seeds, cells = values.shape
     if seeds < 2 or cells < 2:
         return float("nan")
-    flat = order[:, *np.triu_indices(cells, 1)]
-    tau = flat @ flat.T / flat.shape[1]
+    order = np.sign(values[:, :, None] - values[:, None, :])
+    pairs = order[:, *np.triu_indices(cells, 1)]
+    tau = pairs @ pairs.T / pairs.shape[1]
     return float(tau[np.triu_indices(seeds, 1)].mean())

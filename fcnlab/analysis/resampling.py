@@ -1,4 +1,4 @@
-"""The bootstrap over images: IoU per class of a cell's trials, as observed and on resampled images."""
+"""Bootstrap over images: the IoU of each class and the mIoU of a cell's trials, observed and on resampled images."""
 
 from __future__ import annotations
 
@@ -11,53 +11,68 @@ from numpy.typing import NDArray
 
 from fcnlab.errors import RunError
 
-if TYPE_CHECKING:  # at run time it would import torch
+if TYPE_CHECKING:  # importing it would import torch
     from fcnlab.metrics.confusion import Counts
 
 CellCounts: TypeAlias = "Mapping[int, Counts]"
-"""Seed -> counts of its trial, int64 [images, classes, 3]; images in one order for all."""
+"""Seed -> counts of its trial, int64 [images, classes, 3], with the same images in the same order for all seeds."""
 
 Floats = NDArray[np.float64]
 
-_CHUNK = 2**20  # weights held at a time, 8 MiB
+_CHUNK = 2**20  # weights that are held at once, 8 MiB
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Figures of a cell's trials and what the choice of images does to them; [...] is [classes], or [] for mIoU."""
+class BootstrapSample:
+    """A metric of a cell's trials, observed and on resampled images.
+
+    The trailing shape [...] is [classes] for IoU and [] for mIoU.
+
+    Attributes:
+        values: observed values, [seeds, ...].
+        resampled: values on resampled images, [resamples, seeds, ...]; all seeds of a resample have the same images.
+        influence: first-order change of the metric by each image, [seeds, images, ...].
+        counted: whether an image contributes to the metric, [images, ...].
+    """
 
     values: Floats
-    """[seeds, ...]"""
     resampled: Floats
-    """[resamples, seeds, ...]; the same images in one row."""
     influence: Floats
-    """[seeds, images, ...]: by how much each image moves the figure, to first order."""
     counted: NDArray[np.bool_]
-    """[images, ...]: whether the image counts for the figure."""
 
     @staticmethod
-    def of(cell: CellCounts, seeds: Sequence[int], resamples: int, seed: int) -> Sample:
-        """IoU per class of the trials with these seeds. Raises RunError where they were scored on different things."""
-        counts = stacked(cell, seeds)
-        return Sample(
-            values=class_iou(counts.sum(1)),
-            resampled=resampled_class_iou(counts, resamples, seed),
-            influence=influence(counts),
+    def from_counts(cell: CellCounts, seeds: Sequence[int], resamples: int, seed: int) -> BootstrapSample:
+        """Compute the IoU of each class for the trials of a cell.
+
+        Args:
+            cell: counts by seed.
+            seeds: the seeds to use.
+            resamples: number of bootstrap resamples.
+            seed: seed of the resampling.
+
+        Raises:
+            RunError: the counts of the seeds have different shapes.
+        """
+        counts = stack_counts(cell, seeds)
+        return BootstrapSample(
+            values=compute_class_iou(counts.sum(1)),
+            resampled=resample_class_iou(counts, resamples, seed),
+            influence=compute_influence(counts),
             counted=np.asarray((counts[..., 1:] > 0).any(axis=(0, 3))),
         )
 
-    def miou(self) -> Sample:
-        """The same of the mean over classes."""
-        return Sample(
-            over_classes(self.values),
-            over_classes(self.resampled),
-            over_classes(self.influence),
+    def mean_over_classes(self) -> BootstrapSample:
+        """Return the sample of the mIoU from that of the IoU of each class."""
+        return BootstrapSample(
+            mean_over_classes(self.values),
+            mean_over_classes(self.resampled),
+            mean_over_classes(self.influence),
             np.ones(len(self.counted), dtype=np.bool_),
         )
 
-    def less(self, other: Sample) -> Sample:
-        """The differences, seed by seed and image by image."""
-        return Sample(
+    def __sub__(self, other: BootstrapSample) -> BootstrapSample:
+        """Return the sample of the difference, paired by seed and image."""
+        return BootstrapSample(
             self.values - other.values,
             self.resampled - other.resampled,
             self.influence - other.influence,
@@ -65,56 +80,100 @@ class Sample:
         )
 
 
-def stacked(cell: CellCounts, seeds: Sequence[int]) -> Counts:
-    """The counts of these seeds as one array, int64 [seeds, images, classes, 3].
+def stack_counts(cell: CellCounts, seeds: Sequence[int]) -> Counts:
+    """Stack the counts of a cell's trials.
 
-    Raises RunError where a trial's counts have another shape than the first one's.
+    Args:
+        cell: counts by seed, each [images, classes, 3].
+        seeds: the seeds to stack, in this order.
+
+    Returns:
+        int64 [seeds, images, classes, 3].
+
+    Raises:
+        RunError: the counts of a seed have another shape than those of the first one.
     """
     shapes = {seed: np.shape(cell[seed]) for seed in seeds}
     first = shapes[seeds[0]]
     for seed, shape in shapes.items():
         if len(shape) != 3 or shape[2] != 3 or shape != first:
             raise RunError(
-                f"counts of seed {seed} are of shape {shape}, those of seed {seeds[0]} of {first}: "
-                "trials that are compared must be scored on the same images and classes, [images, classes, 3]; "
-                "score them again on one split"
+                f"counts of seed {seed} have shape {shape}, those of seed {seeds[0]} have shape {first}: trials can be "
+                "compared only if they were evaluated on the same images and classes, [images, classes, 3]; evaluate "
+                "them again on one split"
             )
     return np.stack([np.asarray(cell[seed], dtype=np.int64) for seed in seeds])
 
 
-def class_iou(totals: NDArray[np.int64] | Floats) -> Floats:
-    """IoU per class of summed counts [..., classes, 3] -> [..., classes]; nan for a class without a union."""
+def compute_class_iou(totals: NDArray[np.int64] | Floats) -> Floats:
+    """Compute the IoU of each class from summed counts.
+
+    Args:
+        totals: intersection, prediction and target in pixels, [..., classes, 3].
+
+    Returns:
+        IoU [..., classes], float64; NaN for a class without a union.
+
+    Example:
+        >>> compute_class_iou(np.array([[50, 80, 70], [0, 0, 0]])).tolist()
+        [0.5, nan]
+    """
     hit, predicted, target = np.moveaxis(np.asarray(totals, dtype=np.float64), -1, 0)
-    return _ratio(hit, predicted + target - hit)
+    return _divide(hit, predicted + target - hit)
 
 
-def over_classes(figures: Floats) -> Floats:
-    """The mean over the classes that are not nan, which of IoU is mIoU: [..., classes] -> [...]; nan where all are."""
-    there = ~np.isnan(figures)
-    return _ratio(np.where(there, figures, 0.0).sum(-1), there.sum(-1).astype(np.float64))
+def mean_over_classes(values: Floats) -> Floats:
+    """Average over the classes that are not NaN; the mean of the IoU is the mIoU.
+
+    Args:
+        values: [..., classes].
+
+    Returns:
+        [...]; NaN where all classes are NaN.
+
+    Example:
+        >>> mean_over_classes(np.array([[0.5, np.nan, 0.7], [np.nan] * 3])).tolist()
+        [0.6, nan]
+    """
+    valid = ~np.isnan(values)
+    return _divide(np.where(valid, values, 0.0).sum(-1), valid.sum(-1).astype(np.float64))
 
 
-def influence(counts: Counts) -> Floats:
-    """How much each image moves a class's IoU: counts [trials, images, classes, 3] -> [trials, images, classes].
+def compute_influence(counts: Counts) -> Floats:
+    """Compute the first-order change of each class's IoU by each image.
 
-    To first order: the empirical influence values of a ratio of sums (Davison and Hinkley 1997, section 2.7) divided
-    by the number of images, (hit_i - IoU union_i) / union. They sum to zero over images; nan for a class without a
-    union.
+    These are the empirical influence values of a ratio of sums (Davison and Hinkley, Bootstrap Methods and their
+    Application, 1997, section 2.7) divided by the number of images, (hit_i - IoU * union_i) / union. They sum to zero
+    over the images.
+
+    Args:
+        counts: [trials, images, classes, 3].
+
+    Returns:
+        [trials, images, classes]; NaN for a class without a union.
     """
     hit = counts[..., 0].astype(np.float64)
     union = counts[..., 1] + counts[..., 2] - hit
-    whole = union.sum(1, keepdims=True)
-    residual = hit - _ratio(hit.sum(1, keepdims=True), whole) * union
-    return _ratio(residual, np.broadcast_to(whole, residual.shape))
+    total = union.sum(1, keepdims=True)
+    residual = hit - _divide(hit.sum(1, keepdims=True), total) * union
+    return _divide(residual, np.broadcast_to(total, residual.shape))
 
 
-def resampled_class_iou(counts: Counts, resamples: int, seed: int) -> Floats:
-    """IoU per class on resampled images: counts [trials, images, classes, 3] -> [resamples, trials, classes].
+def resample_class_iou(counts: Counts, resamples: int, seed: int) -> Floats:
+    """Compute the IoU of each class on bootstrap resamples of the images.
 
-    A resample draws as many images as there are, with replacement, the same ones for every trial; the draws depend on
-    the number of images, `resamples` and `seed` alone, so that calls for two cells are paired. How often each image
-    was drawn times its counts is a matrix product. It is in double precision, in which sums of pixels are exact:
-    neither the order of summation nor the number of threads changes a figure.
+    A resample draws the number of images with replacement, and uses the same images for every trial. The draws depend
+    only on the number of images, `resamples` and `seed`, so calls for two cells are paired. The matrix product of draw
+    frequencies and counts is in double precision, in which sums of pixels are exact: neither the order of summation
+    nor the number of threads changes a result.
+
+    Args:
+        counts: [trials, images, classes, 3].
+        resamples: number of resamples.
+        seed: seed of the draws.
+
+    Returns:
+        [resamples, trials, classes]; NaN where a class has no union in a resample.
     """
     trials, images, classes, _ = counts.shape
     hit = counts[..., 0]
@@ -122,15 +181,15 @@ def resampled_class_iou(counts: Counts, resamples: int, seed: int) -> Floats:
     columns = np.stack((hit, union)).transpose(2, 0, 1, 3).reshape(images, -1).astype(np.float64)
     iou = np.empty((resamples, trials, classes))
     start = 0
-    for weights in _weights(images, resamples, seed):
+    for weights in _draw_weights(images, resamples, seed):
         hits, unions = (weights @ columns).reshape(len(weights), 2, trials, classes).swapaxes(0, 1)
-        iou[start : start + len(weights)] = _ratio(hits, unions)
+        iou[start : start + len(weights)] = _divide(hits, unions)
         start += len(weights)
     return iou
 
 
-def _weights(images: int, resamples: int, seed: int) -> Iterator[Floats]:
-    """How often each image is drawn in each resample, [some resamples, images] at a time."""
+def _draw_weights(images: int, resamples: int, seed: int) -> Iterator[Floats]:
+    """Yield how often each image is drawn in each resample, as chunks [resamples, images]."""
     random = np.random.default_rng(seed)
     rows = max(1, _CHUNK // images)
     for start in range(0, resamples, rows):
@@ -140,6 +199,6 @@ def _weights(images: int, resamples: int, seed: int) -> Iterator[Floats]:
         yield np.bincount(drawn.ravel(), minlength=count * images).reshape(count, images).astype(np.float64)
 
 
-def _ratio(part: Floats, whole: Floats) -> Floats:
-    """Part / whole, and nan where there is nothing."""
+def _divide(part: Floats, whole: Floats) -> Floats:
+    """Divide; NaN where `whole` is zero."""
     return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)

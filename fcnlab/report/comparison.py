@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fcnlab.analysis import CellCounts, Difference, paired_difference
+from fcnlab.analysis import CellCounts, Difference, estimate_difference
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.report.frame import trials_frame
@@ -88,7 +88,7 @@ def compare(a: Side, b: Side) -> CellComparison:
     one, other = a.counts, b.counts
     if len(one) == len(other) == 1:
         one, other = ({0: next(iter(side.values()))} for side in (one, other))
-    return CellComparison(a, b, paired_difference(other, one))
+    return CellComparison(a, b, estimate_difference(other, one))
 
 
 def sentence(comparison: CellComparison) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from fcnlab.analysis.estimate import CLAIM_SEEDS
+from fcnlab.analysis import MIN_SEEDS
 from fcnlab.config.grid.grid import Grid
 from fcnlab.report.significance import CONFIDENCE, Significance
 from fcnlab.report.tables.columns import FLAGGED, NO_CLAIM, SIGNIFICANT
@@ -39,7 +39,7 @@ def _spread(grid: Grid) -> str:
 def _test(grid: Grid, significance: Significance) -> list[str]:
     if not significance.comparisons:
         return [f"Δ is the difference to {grid.baseline.label}, paired by seed; without counts it has no interval."]
-    claimed = [one for one in significance.comparisons.values() if one.difference.seeds >= CLAIM_SEEDS]
+    claimed = [one for one in significance.comparisons.values() if one.difference.seeds >= MIN_SEEDS]
     lines = [
         f"Δ is the difference to {grid.baseline.label} in points, paired by seed and image, with its "
         f"{100 * CONFIDENCE:.0f} % interval: Student's t, variance of images ({significance.resamples:,} bootstrap "
@@ -49,7 +49,7 @@ def _test(grid: Grid, significance: Significance) -> list[str]:
         corrected = f" after Holm's correction over {len(claimed)} comparisons" if len(claimed) > 1 else ""
         lines.append(f"{SIGNIFICANT}: significant at 5 %{corrected}.")
     if len(claimed) < len(significance.comparisons):
-        lines.append(f"{NO_CLAIM}: fewer than {CLAIM_SEEDS} seeds, so no claim of significance is made.")
+        lines.append(f"{NO_CLAIM}: fewer than {MIN_SEEDS} seeds, so no claim of significance is made.")
     return lines
 
 

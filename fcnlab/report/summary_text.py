@@ -6,8 +6,7 @@ import math
 
 import pandas as pd
 
-from fcnlab.analysis import Comparison, rank_stability
-from fcnlab.analysis.estimate import CLAIM_SEEDS
+from fcnlab.analysis import MIN_SEEDS, Comparison, measure_rank_stability
 from fcnlab.config.grid.grid import Grid
 from fcnlab.report.significance import Significance
 from fcnlab.report.tables.columns import FLAGGED
@@ -65,7 +64,7 @@ def _compared(cell: str, baseline: str, comparison: Comparison) -> str:
     if comparison.significant is None:
         return (
             f"{cell} scored {points} of mIoU {way} than {baseline} ({interval}, {_seeds(one.seeds)}); with fewer than "
-            f"{CLAIM_SEEDS} seeds nothing is claimed."
+            f"{MIN_SEEDS} seeds nothing is claimed."
         )
     return (
         f"Between {cell} and {baseline} no difference was shown: {points} {way} ({interval}, {one.seeds} seeds). "
@@ -89,7 +88,7 @@ def _order(trials: pd.DataFrame) -> list[str]:
         str(cell): dict(zip(map(int, group["seed"]), map(float, group["miou"]), strict=True))
         for cell, group in finished.groupby("cell", sort=False)
     }
-    stability = rank_stability(by_cell)
+    stability = measure_rank_stability(by_cell)
     if math.isnan(stability.kendall_tau):
         return []
     first = max(stability.first, key=lambda cell: stability.first[cell])

@@ -1,4 +1,4 @@
-"""Counts to test with."""
+"""Random counts for tests."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from fcnlab.metrics.confusion import Counts
 
 
 def random_cell(random: np.random.Generator, target: Counts, seeds: int, skill: float = 0.7) -> dict[int, Counts]:
-    """A cell on images with these target pixels [images, classes]: what is hit and what else is predicted is random."""
+    """Draw a cell with random predictions on images with these target pixels [images, classes]."""
     return {seed: _trial(random, target, skill + 0.02 * random.standard_normal()) for seed in range(seeds)}
 
 
 def random_target(random: np.random.Generator, images: int, classes: int) -> Counts:
-    """Target pixels [images, classes]; a class is in most images."""
-    there = random.random((images, classes)) < 0.8
-    return random.integers(50, 5000, (images, classes)) * there
+    """Draw target pixels [images, classes]; a class appears in most images."""
+    present = random.random((images, classes)) < 0.8
+    return random.integers(50, 5000, (images, classes)) * present
 
 
 def _trial(random: np.random.Generator, target: Counts, skill: float) -> Counts:

@@ -1,4 +1,4 @@
-"""Holm's adjustment, against worked examples and the procedure as it is told."""
+"""Holm's correction, checked against worked examples and the step-down procedure."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcnlab.analysis import holm
+from fcnlab.analysis import adjust_p_values
 
 
-def test_worked_examples() -> None:
-    """By hand, and what R's p.adjust prints."""
-    np.testing.assert_allclose(holm([0.01, 0.02, 0.04]), [0.03, 0.04, 0.04])
-    np.testing.assert_allclose(holm([0.05, 0.01, 0.03, 0.02, 0.04]), [0.09, 0.05, 0.09, 0.08, 0.09])
-    np.testing.assert_allclose(holm([0.9, 0.6]), [1, 1])
-    assert holm([]).shape == (0,)
+def test_matches_worked_examples() -> None:
+    """The expected values are computed by hand and by R's p.adjust."""
+    np.testing.assert_allclose(adjust_p_values([0.01, 0.02, 0.04]), [0.03, 0.04, 0.04])
+    np.testing.assert_allclose(adjust_p_values([0.05, 0.01, 0.03, 0.02, 0.04]), [0.09, 0.05, 0.09, 0.08, 0.09])
+    np.testing.assert_allclose(adjust_p_values([0.9, 0.6]), [1, 1])
+    assert adjust_p_values([]).shape == (0,)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(0.001, 0.5))
@@ -24,11 +24,11 @@ def test_rejects_what_the_step_down_procedure_rejects(p_values: list[float], lev
         if (len(p_values) - step) * p_values[index] > level:
             break
         rejected.add(index)
-    assert set(np.flatnonzero(holm(p_values) <= level)) == rejected
+    assert set(np.flatnonzero(adjust_p_values(p_values) <= level)) == rejected
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_a_nan_stays_one_and_does_not_count(p_values: list[float]) -> None:
-    adjusted = holm([np.nan, *p_values, np.nan])
+def test_nan_stays_nan_and_does_not_count(p_values: list[float]) -> None:
+    adjusted = adjust_p_values([np.nan, *p_values, np.nan])
     assert np.isnan(adjusted[[0, -1]]).all()
-    np.testing.assert_array_equal(adjusted[1:-1], holm(p_values))
+    np.testing.assert_array_equal(adjusted[1:-1], adjust_p_values(p_values))

@@ -1,4 +1,4 @@
-"""Plans, against sample sizes that are known, simulated tests, and by laws."""
+"""Seed plans, checked against known sample sizes, simulated tests and properties."""
 
 from __future__ import annotations
 
@@ -9,27 +9,32 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fcnlab.analysis import Estimate, plan_seeds
+from fcnlab.analysis import ClassDifferences, Difference, plan_seeds
 from fcnlab.errors import RunError
 
-law = settings(deadline=None, max_examples=50)
+quick = settings(deadline=None, max_examples=50)
 
 
-def observed(seeds: int, image_variance: float, seed_variance: float, effective: float = 1000.0) -> Estimate:
-    """A paired difference; of it a plan takes the variances and not the value."""
+def observed(seeds: int, image_variance: float, seed_variance: float, effective: float = 1000.0) -> Difference:
+    """Return a paired difference with these variances, which are all that a plan uses."""
     error = math.sqrt(image_variance + (seed_variance if seeds > 1 else 0) / seeds)
     by_seed = dict.fromkeys(range(seeds), 0.0)
-    return Estimate(0, 0, 0, error, 5, 0.95, 1449, effective, by_seed, image_variance, seed_variance)
+    none = np.zeros(0)
+    return Difference(
+        value=0.0, low=0.0, high=0.0, std_error=error, dof=5, confidence=0.95, p_value=1.0, images=1449,
+        effective_images=effective, by_seed=by_seed, image_variance=image_variance, seed_variance=seed_variance,
+        classes=ClassDifferences(none, none, none, none, none.astype(np.int64)),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("effect", "seeds"), [(0.5, 34), (0.8, 15), (1.0, 10)])
-def test_without_image_variance_it_is_the_sample_size_of_a_paired_t_test(effect: float, seeds: int) -> None:
-    """Those that G*Power gives for a two-sided paired t test at 0.05 with 80 % power."""
+def test_without_image_variance_matches_the_sample_size_of_a_paired_t_test(effect: float, seeds: int) -> None:
+    """The expected numbers are those of G*Power for a two-sided paired t test at 0.05 with 80 % power."""
     plan = plan_seeds(observed(3, 0.0, 0.01**2), effect * 0.01)
     assert (plan.seeds, plan.more) == (seeds, seeds - 3)
 
 
-def test_the_planned_seeds_find_the_difference_as_often_as_they_should() -> None:
+def test_planned_seeds_reach_the_power_in_a_simulation() -> None:
     image, seed, difference, effective = 0.002**2, 0.008**2, 0.01, 200.0
     plan = plan_seeds(observed(3, image, seed, effective), difference)
     assert plan.seeds is not None
@@ -50,7 +55,7 @@ def _simulated_power(seeds: int, image: float, seed: float, difference: float) -
     return float((np.abs(values.mean(1)) > stats.t.ppf(0.975, dof) * np.sqrt(part + image)).mean())
 
 
-def test_says_when_images_alone_make_it_impossible() -> None:
+def test_reports_when_the_image_variance_makes_it_impossible() -> None:
     plan = plan_seeds(observed(3, 0.01**2, 0.001**2), 0.01)
     assert (plan.seeds, plan.cautious, plan.more) == (None, None, None)
     assert "no number of seeds is enough" in plan.note
@@ -59,9 +64,9 @@ def test_says_when_images_alone_make_it_impossible() -> None:
     assert plan_seeds(observed(3, 0.01**2, 0.001**2), plan.smallest * 1.01).seeds is not None
 
 
-@law
+@quick
 @given(st.floats(0.001, 0.02), st.floats(0, 0.005), st.floats(0.001, 0.02), st.floats(1.05, 3))
-def test_a_larger_difference_and_a_smaller_spread_take_no_more_seeds(
+def test_larger_difference_or_smaller_spread_needs_no_more_seeds(
     difference: float, image: float, seed: float, times: float
 ) -> None:
     plan = plan_seeds(observed(4, image**2, seed**2), difference)
@@ -78,19 +83,19 @@ def test_a_larger_difference_and_a_smaller_spread_take_no_more_seeds(
         assert easier.seeds <= plan.seeds
 
 
-def test_nothing_is_planned_from_one_seed() -> None:
+def test_one_seed_gives_no_plan() -> None:
     plan = plan_seeds(observed(1, 0.001**2, math.nan), 0.01)
     assert (plan.seeds, plan.cautious, plan.more) == (None, None, None)
-    assert "run two seeds at least" in plan.note
+    assert "run at least two seeds" in plan.note
 
 
-def test_calls_itself_planning() -> None:
+def test_note_calls_it_planning() -> None:
     plan = plan_seeds(observed(5, 0.0, 0.001**2), 0.01)
     assert (plan.seeds, plan.more) == (3, 0)
     assert "planning" in plan.note
 
 
 @pytest.mark.parametrize("wrong", [{"difference": 0.0}, {"difference": 0.01, "power": 0.01}])
-def test_refuses_a_difference_of_nothing_and_powers_below_the_level(wrong: dict[str, float]) -> None:
+def test_rejects_a_zero_difference_and_a_power_below_the_level(wrong: dict[str, float]) -> None:
     with pytest.raises(RunError, match="valid: a difference above 0"):
         plan_seeds(observed(3, 0.0, 0.0), **wrong)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from fcnlab.analysis.resampling import class_iou, influence, over_classes, resampled_class_iou
+from fcnlab.analysis.resampling import (
+    compute_class_iou,
+    compute_influence,
+    mean_over_classes,
+    resample_class_iou,
+)
 from fcnlab.metrics.confusion import compute_metrics
 from tests.analysis.cells import random_cell, random_target
 
@@ -15,51 +20,51 @@ def counts(images: int, classes: int, seeds: int = 2) -> np.ndarray:
     return np.stack(list(cell.values()))
 
 
-def test_iou_is_that_of_the_figures() -> None:
+def test_iou_matches_the_metrics() -> None:
     some = counts(6, 4)
     some[:, :, 2] = 0
-    iou = class_iou(some.sum(1))
+    iou = compute_class_iou(some.sum(1))
     expected = [compute_metrics(one) for one in some]
     np.testing.assert_allclose(iou, [one.class_iou for one in expected])
-    np.testing.assert_allclose(over_classes(iou), [one.miou for one in expected])
-    assert np.isnan(over_classes(np.full((1, 3), np.nan))).all()
+    np.testing.assert_allclose(mean_over_classes(iou), [one.miou for one in expected])
+    assert np.isnan(mean_over_classes(np.full((1, 3), np.nan))).all()
 
 
-def test_resamples_are_the_same_images_for_every_trial_however_many_there_are() -> None:
+def test_every_trial_gets_the_same_resamples_across_chunks() -> None:
     some = counts(60, 2)
     many = 30_000
-    found = resampled_class_iou(some, many, 3)
+    found = resample_class_iou(some, many, 3)
     drawn = np.random.default_rng(3).integers(0, 60, (many, 60))
-    for row in (0, 17_000, 17_476, 17_477, many - 1):  # on both sides of where the draws are taken up anew
-        np.testing.assert_array_equal(found[row], class_iou(some[:, drawn[row]].sum(1)))
-    np.testing.assert_array_equal(resampled_class_iou(some[:1], 100, 3), found[:100, :1])
+    for row in (0, 17_000, 17_476, 17_477, many - 1):  # on both sides of the chunk boundary
+        np.testing.assert_array_equal(found[row], compute_class_iou(some[:, drawn[row]].sum(1)))
+    np.testing.assert_array_equal(resample_class_iou(some[:1], 100, 3), found[:100, :1])
 
 
 def test_sums_of_pixels_are_exact() -> None:
-    """Of counts as large as those of 500 images of 2 megapixels a difference of one pixel is not lost."""
+    """A difference of one pixel is kept for counts as large as those of 500 images of 2 megapixels."""
     some = np.full((2, 500, 1, 3), 2**21, dtype=np.int64)
     some[1, :, 0, 0] -= 1
-    found = resampled_class_iou(some, 10, 0)
+    found = resample_class_iou(some, 10, 0)
     np.testing.assert_array_equal(found[:, 0], 1.0)
     np.testing.assert_array_equal(found[:, 1], (2**21 - 1) / (2**21 + 1))
 
 
-def test_a_class_without_a_union_in_a_resample_is_nan_there() -> None:
+def test_class_without_a_union_in_a_resample_is_nan() -> None:
     some = counts(4, 2, seeds=1)
     some[:, 1:, 1] = 0
     some[0, 0, 1] = (10, 20, 30)
-    found = resampled_class_iou(some, 200, 0)[:, 0, 1]
+    found = resample_class_iou(some, 200, 0)[:, 0, 1]
     drawn = np.random.default_rng(0).integers(0, 4, (200, 4))
     np.testing.assert_array_equal(np.isnan(found), ~(drawn == 0).any(1))
     np.testing.assert_allclose(found[~np.isnan(found)], 0.25)
 
 
-def test_influence_is_what_a_little_more_weight_on_an_image_does() -> None:
+def test_influence_matches_the_change_by_a_small_extra_weight() -> None:
     some = counts(8, 3)
-    found = influence(some)
+    found = compute_influence(some)
     for image in range(8):
         heavier = some.copy() * 1_000_000
         heavier[:, image] += some[:, image]
-        moved = (class_iou(heavier.sum(1)) - class_iou(some.sum(1))) * 1_000_000
+        moved = (compute_class_iou(heavier.sum(1)) - compute_class_iou(some.sum(1))) * 1_000_000
         np.testing.assert_allclose(found[:, image], moved, atol=1e-6)
     np.testing.assert_allclose(found.sum(1), 0, atol=1e-12)

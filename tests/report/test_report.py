@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fcnlab.analysis import paired_difference
+from fcnlab.analysis import estimate_difference
 from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
 from fcnlab.report.charts.plots import front
@@ -52,7 +52,7 @@ def row(report: Report, head: str) -> pd.Series:
 def test_the_table_has_the_interval_of_the_statistics(made: tuple[Report, Lab]) -> None:
     report, _ = made
     counts = {head: report.records.counts(head) for head in RIGHT}
-    expected = paired_difference(counts["fcn8s"], counts["fcn32s"])
+    expected = estimate_difference(counts["fcn8s"], counts["fcn32s"])
     found = row(report, "fcn8s")
     assert (found["delta_low"], found["delta_high"]) == pytest.approx((expected.low, expected.high))
     assert found["delta"] == pytest.approx(expected.value)

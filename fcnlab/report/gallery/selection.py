@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from fcnlab.analysis.resampling import Floats, class_iou, over_classes
+from fcnlab.analysis.resampling import Floats, compute_class_iou, mean_over_classes
 from fcnlab.errors import FcnlabError
 from fcnlab.lab import Lab
 from fcnlab.report.trial_records import TrialRecords
@@ -107,7 +107,7 @@ def image_miou(counts: Counts) -> Floats:
     It says where a cell is right and where not; the mIoU of a split is over summed counts, and no mean of these. A few
     pixels of a class that is not there would halve it if such classes counted, too.
     """
-    return over_classes(np.where(counts[..., 2] > 0, class_iou(counts), np.nan))
+    return mean_over_classes(np.where(counts[..., 2] > 0, compute_class_iou(counts), np.nan))
 
 
 def _complete(candidates: Sequence[Shown], plan: Plan, records: TrialRecords, lab: Lab) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from fcnlab.analysis.estimate import CLAIM_SEEDS
+from fcnlab.analysis import MIN_SEEDS
 
 NOTHING = "–"
 SIGNIFICANT = "*"
@@ -67,7 +67,7 @@ def delta(row: pd.Series) -> str:
 
 def marker(row: pd.Series) -> str:
     """Whether a difference is significant, or why nothing is claimed of it."""
-    if row["delta_n"] < CLAIM_SEEDS:
+    if row["delta_n"] < MIN_SEEDS:
         return NO_CLAIM
     return SIGNIFICANT if row["significant"] is True else ""
 
