@@ -55,8 +55,8 @@ def _finish(file: Path, data_root: Path | None, trials: int) -> None:
     """Write records of the first trials."""
     lab = Lab.find(file, data_root=data_root)
     for planned in make_plan(lab.grid(file), lab).trials[:trials]:
-        planned.folder.make()
-        planned.folder.finish(Record.of(planned.trial, "finished"))
+        planned.folder.create()
+        planned.folder.finish(Record.create(planned.trial, "finished"))
 
 
 def _cpu_seconds(command: list[str]) -> float:

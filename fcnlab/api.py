@@ -116,7 +116,7 @@ def run_grid(
 
 
 def load(
-    trial: str | os.PathLike[str], *, choice: Literal["last", "best"] = "last", lab: Lab | None = None
+    trial: str | os.PathLike[str], *, checkpoint: Literal["last", "best"] = "last", lab: Lab | None = None
 ) -> TrainedModel:
     """The model of a finished trial, by its key, the beginning of its key or its run folder, or of an exported file.
 
@@ -128,7 +128,7 @@ def load(
     """
     from fcnlab.inference.load import load as read
 
-    return read(trial, choice=choice, lab=lab)
+    return read(trial, checkpoint=checkpoint, lab=lab)
 
 
 def frame(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:

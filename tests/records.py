@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fcnlab.config.trial import Trial
-from fcnlab.trial.record import Cost, Environment, EpochRecord, Failure, Record, Scores
+from fcnlab.trial.record import Cost, Environment, EpochRecord, Failure, Record, SplitMetrics
 
 
 def epochs(count: int, *, seconds: float = 1.0, miou: float | None = 0.5) -> list[EpochRecord]:
@@ -23,26 +23,26 @@ def finished(trial: Trial, *, miou: float = 0.5, seconds: float = 1.0, **environ
     }  # fmt: skip
     count = trial.recipe.epochs
     scores = [
-        Scores(
-            split=split, choice=choice, epoch=count, images=4, miou=miou, pixel_acc=0.8, mean_acc=0.6, fw_iou=0.7,
-            class_iou=(miou, miou),
+        SplitMetrics(
+            split=split, checkpoint=checkpoint, epoch=count, images=4, miou=miou, pixel_acc=0.8,
+            mean_acc=0.6, fw_iou=0.7, class_iou=(miou, miou),
         )
-        for choice in ("last", "best")
+        for checkpoint in ("last", "best")
         for split in ("val", "test")
     ]  # fmt: skip
     cost = Cost(
         params=1000, trainable_params=1000, gmacs=0.1, gmacs_size=(64, 64), train_seconds=count * seconds,
         evaluate_seconds=0.5, images_per_s=9.0,
     )  # fmt: skip
-    return Record.of(
+    return Record.create(
         trial,
         "finished",
         epochs=tuple(epochs(count, seconds=seconds)),
-        scores=tuple(scores),
+        metrics=tuple(scores),
         cost=cost,
         environment=Environment(**(where | environment)),
     )
 
 
 def failed(trial: Trial, message: str = "the disk is full") -> Record:
-    return Record.of(trial, "failed", failure=Failure(cause="exception", message=message))
+    return Record.create(trial, "failed", failure=Failure(cause="exception", message=message))

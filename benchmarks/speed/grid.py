@@ -27,7 +27,7 @@ from fcnlab.data.datasets.base import Pair
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.settings import DEVICE_VARIABLE
-from fcnlab.trial.record import RunFolder
+from fcnlab.trial.run_folder import RunFolder
 
 HEADS = ("fcn32s", "fcn16s", "fcn8s")
 CROP, BATCH = (320, 480), 8

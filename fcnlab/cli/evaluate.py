@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fcnlab.cli.inference_options import (
-    ChoiceOption,
+    CheckpointOption,
     Flip,
     Scales,
     Stride,
@@ -22,8 +22,8 @@ from fcnlab.cli.inference_options import (
 from fcnlab.cli.options import DataRoot, LabOption, console
 
 if TYPE_CHECKING:
-    from fcnlab.trial.evaluate import ProtocolScores
-    from fcnlab.trial.record import Scores
+    from fcnlab.trial.evaluate import Evaluation
+    from fcnlab.trial.record import SplitMetrics
 
 EXAMPLE = "Example: fcnlab evaluate 429d005e261a --dataset voc2012 --split train --tta"
 
@@ -41,7 +41,7 @@ def evaluate(
     tta: Tta = False,
     window: Window = None,
     stride: Stride = None,
-    choice: ChoiceOption = "last",
+    checkpoint: CheckpointOption = "last",
     out: Annotated[
         Path | None,
         typer.Option("--out", help="Keep the figures in a folder of this one [default: the run folder's scores/]"),
@@ -60,31 +60,31 @@ def evaluate(
     place = Lab.find(lab=lab, data_root=data_root)
 
     from fcnlab.training import hardware
-    from fcnlab.trial.evaluate import rescore, scores_file, target_of
-    from fcnlab.trial.finished import find_finished
+    from fcnlab.trial.evaluate import evaluate_trial, evaluation_file, resolve_target
+    from fcnlab.trial.find import find_finished_trial
 
-    finished = find_finished(trial, place)
-    target = target_of(finished, place, dataset, split)
+    finished = find_finished_trial(trial, place)
+    target = resolve_target(finished, place, dataset, split)
     hardware.retain_freed_memory()
-    made = rescore(finished, place, protocol, choice, progress(finished.label), target=target, out=out)
-    file = scores_file(finished, protocol, choice, target, out)
+    made = evaluate_trial(finished, place, protocol, checkpoint, progress(finished.label), target=target, out=out)
+    file = evaluation_file(finished, protocol, checkpoint, target, out)
     classes = finished.record.classes
     if as_json:
         typer.echo(json.dumps({"classes": classes, "file": str(file), **made.model_dump(mode="json")}, indent=1))
         return
-    _show(made, finished.reported(choice) if target is None else None, classes)
+    _show(made, finished.reported_metrics(checkpoint) if target is None else None, classes)
     typer.echo(f"scores: {file}")
 
 
-def _show(made: ProtocolScores, recorded: Scores | None, classes: tuple[str, ...]) -> None:
+def _show(made: Evaluation, recorded: SplitMetrics | None, classes: tuple[str, ...]) -> None:
     """The figures, those of the record beside them where they are of the same split, and the IoU of each class."""
     from rich.table import Column, Table
 
-    scores = made.scores
+    scores = made.metrics
     shown = [("recorded", recorded)] if recorded is not None else []
     shown.append((made.name, scores))
     where = f"{made.dataset} {scores.split}" if made.dataset else scores.split
-    title = f"{where}, {scores.images} images, epoch {scores.epoch} ({scores.choice}), %"
+    title = f"{where}, {scores.images} images, epoch {scores.epoch} ({scores.checkpoint}), %"
     table = Table("figure", *(Column(name, justify="right") for name, _ in shown), title=title)
     for name, field in _FIGURES.items():
         table.add_row(name, *(_per_cent(getattr(one, field)) for _, one in shown))

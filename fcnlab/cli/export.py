@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fcnlab.cli.inference_options import ChoiceOption, ModelName
+from fcnlab.cli.inference_options import CheckpointOption, ModelName
 from fcnlab.cli.options import LabOption
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def export(
         Path | None, typer.Option("--out", help="The file [default: KEY.onnx, .pt2 or .safetensors]")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over a file that is there already")] = False,
-    choice: ChoiceOption = "last",
+    checkpoint: CheckpointOption = "last",
     lab: LabOption = None,
 ) -> None:
     """Export a trained model with its classes, palette and normalisation inside, and compare the file with the model.
@@ -38,12 +38,12 @@ def export(
     from fcnlab.inference.export import export as write
     from fcnlab.inference.load import load
     from fcnlab.lab import Lab
-    from fcnlab.trial.lookup import SHORT
+    from fcnlab.trial.find import KEY_DIGITS
 
     if out is not None and out.suffix != SUFFIXES[to]:
         raise RunError(f"--out: {out} does not end in {SUFFIXES[to]}, by which files of this kind are known")
-    model = load(trial, choice=choice, lab=Lab.find(lab=lab))
-    path = out or Path(model.description.key[:SHORT] + SUFFIXES[to])
+    model = load(trial, checkpoint=checkpoint, lab=Lab.find(lab=lab))
+    path = out or Path(model.description.key[:KEY_DIGITS] + SUFFIXES[to])
     if path.exists() and not overwrite:
         raise RunError(f"{path}: is there already; choose another --out, or pass --overwrite")
     agreement = write(model, to, path)

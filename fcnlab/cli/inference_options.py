@@ -20,8 +20,8 @@ ModelName = Annotated[
     typer.Argument(metavar="TRIAL", help="A trial, as its key or run folder, or an exported .safetensors",
                    show_default=False),
 ]  # fmt: skip
-ChoiceOption = Annotated[
-    Literal["last", "best"], typer.Option("--choice", help="The weights: of the last epoch, or best on val")
+CheckpointOption = Annotated[
+    Literal["last", "best"], typer.Option("--checkpoint", help="The weights: of the last epoch, or best on val")
 ]
 Flip = Annotated[bool, typer.Option("--flip", help="Predict each image from left to right, too")]
 Scales = Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fcnlab.cli.inference_options import ChoiceOption, Flip, ModelName, Scales, Stride, Tta, Window, protocol_of
+from fcnlab.cli.inference_options import CheckpointOption, Flip, ModelName, Scales, Stride, Tta, Window, protocol_of
 from fcnlab.cli.options import LabOption
 
 EXAMPLE = "Example: fcnlab predict 429d005e261a photos/ --overlay --out predictions"
@@ -31,7 +31,7 @@ def predict(
     tta: Tta = False,
     window: Window = None,
     stride: Stride = None,
-    choice: ChoiceOption = "last",
+    checkpoint: CheckpointOption = "last",
     lab: LabOption = None,
 ) -> None:
     """Predict images, each at its own size, and write masks whose indices are the labels.
@@ -57,7 +57,7 @@ def predict(
     there = [places(out, name, Wanted(overlay, probabilities)) for name in named]
     if not overwrite:
         refuse_taken(file for files in there for file in files.values())
-    model = load(trial, choice=choice, lab=place)
+    model = load(trial, checkpoint=checkpoint, lab=place)
     hardware.retain_freed_memory()
     faults: list[str] = []
     with sample_bars() as bars:

@@ -19,9 +19,9 @@ def score(
     tta: Tta = False,
     window: Window = None,
     stride: Stride = None,
-    choice: Annotated[
+    checkpoint: Annotated[
         Literal["last", "best"] | None,
-        typer.Option("--choice", help="The weights: of the last epoch, or best on val [default: the grid's]"),
+        typer.Option("--checkpoint", help="The weights: of the last epoch, or best on val [default: the grid's]"),
     ] = None,
     lab: LabOption = None,
     data_root: DataRoot = None,
@@ -37,14 +37,14 @@ def score(
     protocol = protocol_of(flip, scales, tta, window, stride)
     place = Lab.find(file, lab=lab, data_root=data_root)
     grid = place.grid(file)
-    wanted = choice or grid.file.checkpoint
+    wanted = checkpoint or grid.file.checkpoint
 
     from fcnlab.report.evaluation import Rescored, score_footnote, score_frame, score_table, write_scores
     from fcnlab.report.tables.formats import to_terminal
     from fcnlab.runner.plan import make_plan
     from fcnlab.training import hardware
-    from fcnlab.trial.evaluate import rescore
-    from fcnlab.trial.finished import Finished
+    from fcnlab.trial.evaluate import evaluate_trial
+    from fcnlab.trial.find import FinishedTrial
 
     planned = [one for one in make_plan(grid, place).trials if one.state == "finished"]
     if not planned:
@@ -53,10 +53,10 @@ def score(
     rescored = []
     for one in planned:
         assert one.record is not None, "it has finished"
-        finished = Finished(one.trial, one.record, one.folder)
+        finished = FinishedTrial(one.trial, one.record, one.folder)
         told = progress(f"{one.cell.label}, seed {one.trial.seed}")
-        under = rescore(finished, place, protocol, wanted, told)
-        rescored.append(Rescored(one, finished.reported(wanted), under))
+        under = evaluate_trial(finished, place, protocol, wanted, told)
+        rescored.append(Rescored(one, finished.reported_metrics(wanted), under))
     slug = protocol.slug + ("-best" if wanted == "best" else "")
     page = write_scores(grid, rescored, place, slug)
     terminal = console()

@@ -103,10 +103,10 @@ def _settings(settings: Sequence[str]) -> dict[str, Any]:
 
 
 def _show(planned: Planned, record: Record) -> None:
-    for score in record.scores:
+    for score in record.metrics:
         figures = (score.miou, score.pixel_acc, score.mean_acc, score.fw_iou)
         shown = "  ".join(f"{100 * v:5.1f}" if v is not None else "    –" for v in figures)
         typer.echo(
-            f"{score.split:>4} {score.choice} (epoch {score.epoch}): mIoU, pixel, mean acc., f.w. IoU %  {shown}"
+            f"{score.split:>4} {score.checkpoint} (epoch {score.epoch}): mIoU, pixel, mean acc., f.w. IoU %  {shown}"
         )
     typer.echo(f"record: {planned.folder.record}")

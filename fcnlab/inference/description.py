@@ -12,8 +12,8 @@ from fcnlab.config.variant import Variant
 from fcnlab.data.datasets.palette import voc_palette
 from fcnlab.errors import ModelError
 from fcnlab.models import FCN
-from fcnlab.trial.finished import Finished
-from fcnlab.trial.record import Choice
+from fcnlab.trial.find import FinishedTrial
+from fcnlab.trial.record import CheckpointChoice
 
 Colour = tuple[int, int, int]
 
@@ -30,7 +30,7 @@ class Description(BaseModel):
     format: Literal[1] = 1
     key: str
     names: dict[str, str]
-    choice: Choice
+    checkpoint: CheckpointChoice
     epoch: int
     classes: tuple[str, ...]
     palette: tuple[Colour, ...]
@@ -42,14 +42,14 @@ class Description(BaseModel):
     recipe: dict[str, Any]
 
     @classmethod
-    def of(cls, finished: Finished, network: FCN, choice: Choice) -> Description:
+    def of(cls, finished: FinishedTrial, network: FCN, checkpoint: CheckpointChoice) -> Description:
         """Describe a finished trial's network."""
         trial, classes = finished.trial, finished.record.classes
         return cls(
             key=trial.key,
             names=trial.names,
-            choice=choice,
-            epoch=finished.reported(choice).epoch,
+            checkpoint=checkpoint,
+            epoch=finished.reported_metrics(checkpoint).epoch,
             classes=classes,
             palette=tuple((r, g, b) for r, g, b in voc_palette()[: len(classes)].tolist()),
             mean=network.backbone.mean,

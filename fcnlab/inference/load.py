@@ -12,16 +12,18 @@ from fcnlab.errors import ModelError
 from fcnlab.inference.description import Description
 from fcnlab.inference.model import TrainedModel
 from fcnlab.lab import Lab
-from fcnlab.trial.finished import find_finished, network
-from fcnlab.trial.record import Choice
+from fcnlab.trial.find import find_finished_trial, restore_model
+from fcnlab.trial.record import CheckpointChoice
 
 
-def load(what: str | os.PathLike[str], *, choice: Choice = "last", lab: Lab | None = None) -> TrainedModel:
+def load(
+    what: str | os.PathLike[str], *, checkpoint: CheckpointChoice = "last", lab: Lab | None = None
+) -> TrainedModel:
     """The model of a trial, by its key, the beginning of its key or its run folder, or of an exported .safetensors.
 
     Args:
         what: which; neither the trial's data nor, for a file, a lab is needed.
-        choice: the weights of the last epoch or of the one that is best on val; a file has its own.
+        checkpoint: the weights of the last epoch or of the one that is best on val; a file has its own.
         lab: where trials are looked up, by default as the command line does.
 
     Raises:
@@ -30,9 +32,9 @@ def load(what: str | os.PathLike[str], *, choice: Choice = "last", lab: Lab | No
     """
     if Path(what).suffix == ".safetensors":
         return read_file(Path(what))
-    finished = find_finished(os.fspath(what), lab or Lab.find())
-    fcn = finished.network(choice)
-    return TrainedModel(fcn, Description.of(finished, fcn, choice))
+    finished = find_finished_trial(os.fspath(what), lab or Lab.find())
+    fcn = finished.load_model(checkpoint)
+    return TrainedModel(fcn, Description.of(finished, fcn, checkpoint))
 
 
 def read_file(path: Path) -> TrainedModel:
@@ -49,7 +51,7 @@ def read_file(path: Path) -> TrainedModel:
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: cannot be read as safetensors: {error}") from None
     description = Description.read(metadata, str(path))
-    fcn = network(description.variant, len(description.classes), state, str(path))
+    fcn = restore_model(description.variant, len(description.classes), state, str(path))
     return TrainedModel(fcn, description)
 
 

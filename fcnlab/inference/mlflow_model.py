@@ -10,7 +10,7 @@ from fcnlab.inference.portable import Portable
 from fcnlab.lab import Lab
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import open_tracker
-from fcnlab.trial.finished import Finished
+from fcnlab.trial.find import FinishedTrial
 
 
 def keep_models(grid: Grid, lab: Lab, told: Callable[[str], None]) -> int:
@@ -23,13 +23,13 @@ def keep_models(grid: Grid, lab: Lab, told: Callable[[str], None]) -> int:
         RunError: weights are no longer there.
     """
     tracker = open_tracker(grid, lab)
-    choice, new = grid.file.checkpoint, 0
+    checkpoint, new = grid.file.checkpoint, 0
     for planned, record in make_plan(grid, lab).ended:
         if record.status == "finished":
-            finished = Finished(planned.trial, record, planned.folder)
-            network = finished.network(choice)
-            portable = Portable(network, Description.of(finished, network, choice)).eval()
-            if tracker.keep_model(planned.key, portable, len(record.classes)):
+            finished = FinishedTrial(planned.trial, record, planned.folder)
+            network = finished.load_model(checkpoint)
+            portable = Portable(network, Description.of(finished, network, checkpoint)).eval()
+            if tracker.log_model(planned.key, portable, len(record.classes)):
                 told(finished.label)
                 new += 1
     return new

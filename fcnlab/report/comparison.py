@@ -19,7 +19,7 @@ from fcnlab.report.trial_records import TrialRecords, load_records
 from fcnlab.runner.find import find_record, find_trial
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import open_if_installed
-from fcnlab.trial.record import RunFolder
+from fcnlab.trial.run_folder import RunFolder
 
 IMAGES = 10
 """Images that are listed."""

@@ -14,8 +14,8 @@ from fcnlab.report.tables.cells import Table
 from fcnlab.report.tables.columns import number, spread
 from fcnlab.report.tables.formats import to_markdown
 from fcnlab.runner.plan import Planned
-from fcnlab.trial.evaluate import ProtocolScores
-from fcnlab.trial.record import Scores
+from fcnlab.trial.evaluate import Evaluation
+from fcnlab.trial.record import SplitMetrics
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Rescored:
     """A finished trial of a grid: what its record says, and what the protocol gives."""
 
     planned: Planned
-    plain: Scores
-    under: ProtocolScores
+    plain: SplitMetrics
+    under: Evaluation
 
 
 def score_frame(grid: Grid, rescored: list[Rescored]) -> pd.DataFrame:
@@ -36,9 +36,9 @@ def score_frame(grid: Grid, rescored: list[Rescored]) -> pd.DataFrame:
         {
             "cell": one.planned.cell.label,
             "plain_miou": one.plain.miou,
-            "miou": one.under.scores.miou,
-            "pixel_acc": one.under.scores.pixel_acc,
-            "boundary_iou": one.under.scores.boundary_iou,
+            "miou": one.under.metrics.miou,
+            "pixel_acc": one.under.metrics.pixel_acc,
+            "boundary_iou": one.under.metrics.boundary_iou,
             "seconds_per_image": one.under.seconds_per_image,
         }
         for one in rescored
@@ -78,10 +78,10 @@ def score_table(frame: pd.DataFrame) -> Table:
 def score_footnote(rescored: list[Rescored]) -> str:
     """What the figures are."""
     one = rescored[0].under
-    epoch = "the last epoch" if one.scores.choice == "last" else "the epoch that is best on val"
+    epoch = "the last epoch" if one.metrics.checkpoint == "last" else "the epoch that is best on val"
     where = ", ".join(sorted({f"{r.under.device}, {r.under.precision}" for r in rescored}))
     return (
-        f"Protocol {one.name} on {one.scores.split} at native size, at {epoch}, beside the plain figure of the same "
+        f"Protocol {one.name} on {one.metrics.split} at native size, at {epoch}, beside the plain figure of the same "
         f"weights; Δ is to that figure. Seconds an image with decoding, on {where}."
     )
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from fcnlab.config.grid.axes import text
 from fcnlab.runner.plan import Plan, Planned
-from fcnlab.tracking.mlflow import COSTS, MlflowTracker, trial_metrics, trial_tags
+from fcnlab.tracking.mlflow import COST_METRICS, MlflowTracker, extract_metrics, extract_tags
 
 FIGURES = ("miou", "pixel_acc", "mean_acc", "fw_iou")
 PARTS = ("variant", "backbone", "head", "upsampler", "dataset", "recipe")
@@ -18,7 +18,7 @@ NUMBERS = (
     *("miou", "pixel_acc"),
     *(f"{split}_{figure}" for split in ("val", "test") for figure in FIGURES),
     *(f"{split}_{figure}_best" for split in ("val", "test") for figure in FIGURES),
-    *("best_epoch", "stopped_after", *COSTS, "device_hours"),
+    *("best_epoch", "stopped_after", *COST_METRICS, "device_hours"),
 )
 """Columns of numbers of a trial: nan where there is none."""
 
@@ -71,7 +71,7 @@ def _found(
     record = planned.record if planned.status in ("finished", "failed") else None
     in_book = _status(run)
     if record is not None and (record.status == "finished" or in_book != "finished"):
-        return record.status, trial_metrics(record, checkpoint), trial_tags(record)
+        return record.status, extract_metrics(record, checkpoint), extract_tags(record)
     return in_book, run["metrics"] if run is not None else {}, tags
 
 

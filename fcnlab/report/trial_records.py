@@ -12,7 +12,8 @@ import pandas as pd
 
 from fcnlab.errors import RunError
 from fcnlab.tracking.mlflow import MlflowTracker
-from fcnlab.trial.record import Record, RunFolder
+from fcnlab.trial.record import Record
+from fcnlab.trial.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from fcnlab.metrics.confusion import Counts
@@ -103,7 +104,7 @@ def load_records(
 def _fetched(folder: RunFolder, run_id: str, tracker: MlflowTracker) -> RunFolder:
     """The folder with what the book has of a trial; the record comes last, so that one that is there is whole."""
     if folder.read() is None:
-        folder.make()
+        folder.create()
         for artifact in ("samples", folder.counts.name, folder.record.name):
             tracker.download(run_id, artifact, folder.path)
     return folder

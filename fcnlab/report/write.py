@@ -26,7 +26,7 @@ from fcnlab.report.report import Report
 from fcnlab.report.tables.columns import NOTHING
 from fcnlab.report.tables.formats import to_latex, to_markdown
 from fcnlab.tracking.mlflow import MlflowTracker
-from fcnlab.trial.record import write_whole
+from fcnlab.trial.run_folder import write_atomically
 
 
 def write_report(report: Report, lab: Lab, tracker: MlflowTracker | None, *, predict: bool) -> Section:
@@ -101,7 +101,7 @@ def _csv(frame: pd.DataFrame) -> str:
 
 def _write(path: Path, content: str | bytes) -> None:
     data = content.encode() if isinstance(content, str) else content
-    write_whole(path, lambda file: file.write(data))
+    write_atomically(path, lambda file: file.write(data))
     path.chmod(0o644)  # a temporary file is its owner's alone, and results are for everybody
 
 

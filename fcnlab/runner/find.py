@@ -10,7 +10,7 @@ from pathlib import Path
 from fcnlab.errors import ConfigError, RunError, nearest
 from fcnlab.lab import Lab
 from fcnlab.runner.plan import Plan, Planned, make_plan
-from fcnlab.trial.lookup import find_folder
+from fcnlab.trial.find import find_run_folder
 from fcnlab.trial.record import Record
 
 _IN_A_FILE = re.compile(r"(.+?\.ya?ml):(.+?)(?::(\d+))?")
@@ -74,7 +74,7 @@ def find_record(lab: Lab, reference: str) -> Record:
         planned = find_trial(make_plan(lab.grid(Path(file)), lab), cell, int(seed) if seed is not None else None)
         folder = planned.folder
     else:
-        folder = find_folder(reference, lab)
+        folder = find_run_folder(reference, lab)
     record = folder.read()
     if record is None:
         raise RunError(f"{reference}: this trial has not ended; {folder.path} has no record")

@@ -12,7 +12,8 @@ from fcnlab.config.trial import Trial
 from fcnlab.errors import ModelError
 from fcnlab.lab import Lab
 from fcnlab.runner.pruning import Curve, curve_of, standing
-from fcnlab.trial.record import Record, RunFolder
+from fcnlab.trial.record import Record
+from fcnlab.trial.run_folder import RunFolder
 
 Status = Literal["finished", "failed", "started", "to do"]
 """Of a trial: whether it has a record and which, or has epochs already, or nothing."""

@@ -13,7 +13,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from fcnlab.config.grid.early_stopping import EarlyStopping
-from fcnlab.trial.record import Record, RunFolder
+from fcnlab.trial.record import Record
+from fcnlab.trial.run_folder import RunFolder
 
 Curve = Sequence[float | None]
 """mIoU on val after each epoch so far, fractions of 1; None where it was not scored."""

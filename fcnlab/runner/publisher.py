@@ -16,7 +16,8 @@ from fcnlab.runner.lease import Leases
 from fcnlab.runner.plan import Plan, Planned
 from fcnlab.runner.progress.base import Watcher
 from fcnlab.tracking.mlflow import MlflowTracker, is_installed
-from fcnlab.trial.record import EpochRecord, Record, write_whole
+from fcnlab.trial.record import EpochRecord, Record
+from fcnlab.trial.run_folder import write_atomically
 
 PERIOD = 5.0
 """Seconds after which a trial that runs is seen in the book, and between two writings of its curves.
@@ -41,7 +42,7 @@ def open_if_installed(grid: Grid, lab: Lab) -> MlflowTracker | None:
 
 def note_experiment(grid: Grid, lab: Lab, experiment: str) -> None:
     """Note which experiment of the store is a grid's, for those who want its address without asking the store."""
-    write_whole(_note(lab, grid.name), lambda file: file.write(f"{lab.tracking_uri}\n{experiment}\n".encode()))
+    write_atomically(_note(lab, grid.name), lambda file: file.write(f"{lab.tracking_uri}\n{experiment}\n".encode()))
 
 
 def noted_experiments(lab: Lab) -> dict[str, str]:

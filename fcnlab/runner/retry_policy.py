@@ -5,7 +5,8 @@
     diverged, or raised is what the trial has to say: a failed record, and no other attempt
 
 What was tried stands in the run folder (`attempts.jsonl`), so that a driver that takes over goes on where the last one
-was. Cutting a batch into parts leaves the gradient as it is; the record says how many there were (`Record.parts`).
+was. Cutting a batch into parts leaves the gradient as it is; the record has how many there were
+(`Record.micro_batches`).
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ def job_for(trial: Trial, attempts: Sequence[Attempt], *, shares_devices: bool, 
     if not starved:
         return Job(trial=trial, until=until, alone=alone)
     last = starved[-1]
-    if shares_devices and not last.alone:
-        return Job(trial=trial, until=until, parts=last.parts, alone=True)
-    parts = next_parts(trial.recipe, last.parts)
+    if shares_devices and not last.exclusive:
+        return Job(trial=trial, until=until, parts=last.micro_batches, alone=True)
+    parts = next_parts(trial.recipe, last.micro_batches)
     assert parts is not None, "the trial has failed"
     return Job(trial=trial, until=until, parts=parts, alone=alone)
 
@@ -44,9 +45,9 @@ def failure(trial: Trial, attempts: Sequence[Attempt], *, shares_devices: bool) 
         if losses < LIVES:
             return None
         return Failure(cause="lost", message=f"{last.message} ({losses} times after epoch {last.epoch})")
-    if (shares_devices and not last.alone) or next_parts(trial.recipe, last.parts) is not None:
+    if (shares_devices and not last.exclusive) or next_parts(trial.recipe, last.micro_batches) is not None:
         return None
-    tried = f", also with each batch in {last.parts} parts" if last.parts > 1 else ""
+    tried = f", also with each batch in {last.micro_batches} parts" if last.micro_batches > 1 else ""
     return Failure(cause="out_of_memory", message=f"{last.message}{tried}; a smaller batch or crop may fit")
 
 

@@ -24,7 +24,8 @@ from fcnlab.runner.pruning_state import Race
 from fcnlab.runner.publisher import Publisher
 from fcnlab.settings import CHECKPOINT_EVERY
 from fcnlab.tracking.mlflow import is_installed
-from fcnlab.trial.record import Attempt, Record, RunFolder
+from fcnlab.trial.record import Attempt, Record
+from fcnlab.trial.run_folder import RunFolder
 
 POLL = 0.25
 """Seconds between two looks at the trials that run here."""
@@ -72,7 +73,7 @@ def run(
     """
     plan = make_plan(grid, lab)
     for planned in plan.left:  # before anything is started or published: this is where a full disk shows
-        planned.folder.make()
+        planned.folder.create()
     with _leases(lab) as leases:
         publisher = Publisher(plan, lab, leases, watcher)
         shift = _Shift(plan, lab, leases, publisher, watcher, interrupted, fail_fast, checkpoint_every)
@@ -127,7 +128,7 @@ def forget_failed(grid: Grid, lab: Lab) -> int:
     with _leases(lab) as leases:
         free = [planned for planned in failed if leases.claim(planned.folder.path)]
         for planned in free:
-            planned.folder.forget()
+            planned.folder.clear()
             leases.release(planned.folder.path)
     return len(free)
 
@@ -284,11 +285,11 @@ class _Shift:
         attempts = planned.folder.add_attempt(attempt)
         failure = retry_policy.failure(planned.trial, attempts, shares_devices=executor.shares_devices)
         if attempt.cause == "out_of_memory":
-            planned.folder.start_anew()
+            planned.folder.restart()
         if failure is None:
             self._watcher.again(planned, attempt)
             return None
-        record = Record.of(planned.trial, "failed", failure=failure)
+        record = Record.create(planned.trial, "failed", failure=failure)
         planned.folder.finish(record)
         return record
 
@@ -329,8 +330,8 @@ def _fruitless(planned: Planned, job: Job, ended: Ended, record: Record | None) 
     """The attempt that a job was, if its worker was lost or the memory ran out."""
     done = len(planned.folder.read_progress())
     if record is None and ended.lost is not None:
-        return Attempt(cause="lost", message=ended.lost, epoch=done, parts=job.parts, alone=job.alone)
+        return Attempt(cause="lost", message=ended.lost, epoch=done, micro_batches=job.parts, exclusive=job.alone)
     if record is not None and record.failure is not None and record.failure.cause == "out_of_memory":
         message = record.failure.message.splitlines()[0]
-        return Attempt(cause="out_of_memory", message=message, epoch=done, parts=job.parts, alone=job.alone)
+        return Attempt(cause="out_of_memory", message=message, epoch=done, micro_batches=job.parts, exclusive=job.alone)
     return None

@@ -26,7 +26,8 @@ from filelock import FileLock
 from fcnlab.config.trial import Trial
 from fcnlab.errors import TrackingError
 from fcnlab.tracking import mlflow_view
-from fcnlab.trial.record import EpochRecord, Record, RunFolder
+from fcnlab.trial.record import EpochRecord, Record
+from fcnlab.trial.run_folder import RunFolder
 
 for _variable, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",  # a lab reports to its own book alone
@@ -45,7 +46,15 @@ if TYPE_CHECKING:
 BATCH = 900
 """Metrics that one request carries; MLflow's limit is 1000."""
 
-COSTS = ("params", "trainable_params", "gmacs", "train_seconds", "evaluate_seconds", "images_per_s", "peak_memory")
+COST_METRICS = (
+    "params",
+    "trainable_params",
+    "gmacs",
+    "train_seconds",
+    "evaluate_seconds",
+    "images_per_s",
+    "peak_memory",
+)
 """What of a record's cost is a metric."""
 
 MODEL = "model"
@@ -60,28 +69,28 @@ def is_installed() -> bool:
     return importlib.util.find_spec("mlflow") is not None
 
 
-def trial_metrics(record: Record, select: str) -> dict[str, float]:
+def extract_metrics(record: Record, select: str) -> dict[str, float]:
     """The figures of a record by their names in MLflow.
 
     `miou` and `pixel_acc` are what the grid reports: on its reported split, at the epoch it selects. Beside them stand
     `val_miou`, `test_miou` and so on at the last epoch, and `..._best` at the epoch that was best on val.
     """
     found: dict[str, float | None] = {}
-    for score in record.scores:
-        suffix = "_best" if score.choice == "best" else ""
+    for score in record.metrics:
+        suffix = "_best" if score.checkpoint == "best" else ""
         for figure in ("miou", "pixel_acc", "mean_acc", "fw_iou"):
             found[f"{score.split}_{figure}{suffix}"] = getattr(score, figure)
-        if score.choice == "best":
+        if score.checkpoint == "best":
             found["best_epoch"] = score.epoch
-    reported = record.score(record.report_split, select)
+    reported = record.find_metrics(record.report_split, select)
     if reported is not None:
         found |= {"miou": reported.miou, "pixel_acc": reported.pixel_acc}
     if record.cost is not None:
-        found |= {name: getattr(record.cost, name) for name in COSTS}
+        found |= {name: getattr(record.cost, name) for name in COST_METRICS}
     return {name: float(value) for name, value in found.items() if value is not None}
 
 
-def trial_tags(record: Record) -> dict[str, str]:
+def extract_tags(record: Record) -> dict[str, str]:
     """Where and with what the trial ran, and why it failed if it did."""
     tags = {"fcnlab.report_split": record.report_split}
     if record.environment is not None:
@@ -247,10 +256,10 @@ class MlflowTracker:
         with _reaching(self._uri):
             run = self._runs[record.key]
             there = self._client.get_run(run.run_id).data.metrics if run.taken_up else {}
-            final = trial_metrics(record, select)
+            final = extract_metrics(record, select)
             steps = self._new_epochs(run, record.epochs)
             steps[0] = {name: value for name, value in final.items() if name not in there}
-            self._log(run, steps, trial_tags(record) | {"fcnlab.published": record.ended})
+            self._log(run, steps, extract_tags(record) | {"fcnlab.published": record.ended})
             files = get_artifact_repository(run.artifacts, tracking_uri=self._uri)  # the client would ask where it is
             for file in (folder.record, folder.counts):
                 if file.exists():
@@ -260,7 +269,7 @@ class MlflowTracker:
             self._client.set_terminated(run.run_id, "FINISHED" if record.status == "finished" else "FAILED")
             run.published, run.finished = record.ended, record.status == "finished"
 
-    def keep_model(self, key: str, network: nn.Module, classes: int) -> bool:
+    def log_model(self, key: str, network: nn.Module, classes: int) -> bool:
         """Put a network, uint8 [B, 3, H, W] to float32 [B, classes, H, W], on a trial's run; False if it has one.
 
         It is in MLflow's own format: `mlflow.pytorch.load_model("runs:/<run id>/model")` gives it back.

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from fcnlab.settings import CHECKPOINT_EVERY
-from fcnlab.trial.record import write_whole
+from fcnlab.trial.run_folder import write_atomically
 
 
-class Checkpoints:
+class CheckpointWriter:
     """Write the state of a trial at intervals, by a thread; the file holds one whole state or the next, never a part.
 
     Used as a context: leaving it waits for the last write.
@@ -62,9 +62,9 @@ class Checkpoints:
             writing.result()
 
     def _write(self, state: Any) -> None:
-        write_whole(self._file, lambda file: torch.save(state, file))
+        write_atomically(self._file, lambda file: torch.save(state, file))
 
-    def __enter__(self) -> Checkpoints:
+    def __enter__(self) -> CheckpointWriter:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -55,7 +55,7 @@ def flags(records: Mapping[str, Sequence[Record]], baseline: str, axes: Collecti
     return found
 
 
-def numerics_of(record: Record) -> int | None:
+def find_numerics(record: Record) -> int | None:
     """The version of the numerics that a trial was run with, which its key tells.
 
     None where it is not told: the record is of a version of fcnlab that wrote trials in another way.
@@ -74,7 +74,7 @@ def protocol_of(record: Record) -> str:
     return f"split {splits['test'] or splits['val']} at scale {record.trial['recipe'].get('score_scale', 1.0):g}"
 
 
-def hardware_of(record: Record) -> str:
+def describe_hardware(record: Record) -> str:
     """Return `CPU` or `GPU`, and how many, such as `2 x GPU`."""
     if record.environment is None:
         return "unknown hardware"
@@ -92,7 +92,7 @@ def _precision(record: Record) -> str:
 
 
 def _numerics(record: Record) -> str | None:
-    version = numerics_of(record)
+    version = find_numerics(record)
     return f"version {version}" if version is not None else None
 
 
@@ -102,7 +102,7 @@ _FACTS = (
     _Fact("epochs", ("recipe.epochs",), lambda record: text(record.trial["recipe"]["epochs"])),
     _Fact("precision", ("recipe.precision",), _precision),
     _Fact("numerics", (), _numerics),
-    _Fact("hardware", (), hardware_of),
+    _Fact("hardware", (), describe_hardware),
 )
 
 
@@ -126,10 +126,10 @@ def _flag(fact: _Fact, own: tuple[str, ...], reference: tuple[str, ...], is_base
 
 def _parts(trials: Sequence[Record]) -> Flag | None:
     """Cutting a batch leaves the gradient as it is, but not the statistics of batch norm over it."""
-    cut = sorted({record.parts for record in trials if record.parts > 1})
+    cut = sorted({record.micro_batches for record in trials if record.micro_batches > 1})
     if not cut:
         return None
-    several = f"{sum(record.parts > 1 for record in trials)} of {len(trials)} trials"
+    several = f"{sum(record.micro_batches > 1 for record in trials)} of {len(trials)} trials"
     trains = any(record.trial["recipe"].get("batch_norm", "train") == "train" for record in trials)
     consequence = ", so batch norm saw smaller batches" if trains else "; the gradient is the same"
     return Flag("parts", f"parts: memory ran out in {several}; each batch in {_and(map(str, cut))} parts{consequence}")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from fcnlab.config.trial import Trial
-from fcnlab.trial.comparability import hardware_of, numerics_of
+from fcnlab.trial.comparability import describe_hardware, find_numerics
 from fcnlab.trial.record import Record
 
 Section = Literal["configuration", "data", "code", "environment", "run", "figures", "cost"]
@@ -54,16 +54,16 @@ def differences(a: Record, b: Record) -> list[Difference]:
     ]
 
 
-def same_figures(a: Record, b: Record) -> bool:
+def have_equal_metrics(a: Record, b: Record) -> bool:
     """Whether two records have the same figures, losses and rates to the last bit; times do not count."""
 
     def curves(record: Record) -> list[tuple[object, ...]]:
         return [(e.epoch, e.loss, e.lr, e.val_miou, e.val_pixel_acc) for e in record.epochs]
 
-    return (a.status, a.scores, curves(a)) == (b.status, b.scores, curves(b))
+    return (a.status, a.metrics, curves(a)) == (b.status, b.metrics, curves(b))
 
 
-def parting(a: Record, b: Record) -> int | None:
+def find_divergence(a: Record, b: Record) -> int | None:
     """The first epoch after which the loss of two records is not the same to the last bit; None if it always is."""
     pairs = zip(a.epochs, b.epochs, strict=False)
     return next((one.epoch for one, other in pairs if one.loss != other.loss), None)
@@ -98,7 +98,7 @@ def _code(record: Record) -> dict[str, Any]:
     return {
         "commit": environment.commit if environment is not None else None,
         "fcnlab": environment.versions.get("fcnlab") if environment is not None else None,
-        "numerics": numerics_of(record),
+        "numerics": find_numerics(record),
     }
 
 
@@ -107,21 +107,21 @@ def _environment(record: Record) -> dict[str, Any]:
         return {}
     fields = record.environment.model_dump(exclude={"commit", "versions", "repeatable"})
     versions = {name: version for name, version in record.environment.versions.items() if name != "fcnlab"}
-    return {"hardware": hardware_of(record), **fields, **versions}
+    return {"hardware": describe_hardware(record), **fields, **versions}
 
 
 def _run(record: Record) -> dict[str, Any]:
     failure = record.failure.message.splitlines()[0] if record.failure is not None else None
-    return {"status": record.status, "failure": failure, "parts": record.parts}
+    return {"status": record.status, "failure": failure, "micro_batches": record.micro_batches}
 
 
 def _figures(record: Record) -> dict[str, float | None]:
     """The mIoU and pixel accuracy of each split, at the last epoch and at the one best on val if that is another."""
-    last = {score.split: score.epoch for score in record.scores if score.choice == "last"}
+    last = {score.split: score.epoch for score in record.metrics if score.checkpoint == "last"}
     return {
-        f"{score.split} {name}{' (best)' if score.choice == 'best' else ''}": value
-        for score in record.scores
-        if score.choice == "last" or score.epoch != last.get(score.split)
+        f"{score.split} {name}{' (best)' if score.checkpoint == 'best' else ''}": value
+        for score in record.metrics
+        if score.checkpoint == "last" or score.epoch != last.get(score.split)
         for name, value in (("mIoU", score.miou), ("pixel acc.", score.pixel_acc))
     }
 

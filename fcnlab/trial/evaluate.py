@@ -29,13 +29,13 @@ from fcnlab.models import FCN
 from fcnlab.training import hardware
 from fcnlab.training.evaluate import OnProgress, evaluate_split
 from fcnlab.training.protocol import Protocol, Size
-from fcnlab.trial.finished import Finished
-from fcnlab.trial.lookup import SHORT
-from fcnlab.trial.metrics import scores
-from fcnlab.trial.record import Choice, Scores, write_whole
+from fcnlab.trial.find import KEY_DIGITS, FinishedTrial
+from fcnlab.trial.metrics import compute_split_metrics
+from fcnlab.trial.record import CheckpointChoice, SplitMetrics
+from fcnlab.trial.run_folder import write_atomically
 
 
-class ProtocolScores(BaseModel):
+class Evaluation(BaseModel):
     """The figures of one trial under one protocol, and what they were made from.
 
     `weights` is the digest of the file with the weights; `seconds_per_image` wall-clock, with decoding. `dataset` and
@@ -53,7 +53,7 @@ class ProtocolScores(BaseModel):
     weights: str
     dataset: str | None = None
     data: str | None = None
-    scores: Scores
+    metrics: SplitMetrics
     seconds_per_image: float
     device: str
     precision: Literal["fp32", "tf32", "bf16", "fp16"]
@@ -76,7 +76,7 @@ class Target:
     split: str
 
 
-def target_of(finished: Finished, lab: Lab, dataset: str | None, split: str | None) -> Target | None:
+def resolve_target(finished: FinishedTrial, lab: Lab, dataset: str | None, split: str | None) -> Target | None:
     """What is asked for by name; None where that is the split that the trial reports.
 
     Without a dataset it is the trial's own, without a split the one on which its dataset is reported.
@@ -99,25 +99,29 @@ def _reported(spec: DatasetConfig) -> str:
     return spec.splits.test or spec.splits.val
 
 
-def scores_file(
-    finished: Finished, protocol: Protocol, choice: Choice, target: Target | None = None, out: Path | None = None
+def evaluation_file(
+    finished: FinishedTrial,
+    protocol: Protocol,
+    checkpoint: CheckpointChoice,
+    target: Target | None = None,
+    out: Path | None = None,
 ) -> Path:
     """Where the figures are kept: in the run folder, or in a folder of `out` that is named by the trial's key."""
-    folder = out / finished.trial.key[:SHORT] if out is not None else finished.folder.scores
+    folder = out / finished.trial.key[:KEY_DIGITS] if out is not None else finished.folder.evaluations
     where = f"{target.dataset}-{target.split}-" if target is not None else ""
-    return folder / (where + protocol.slug + ("-best" if choice == "best" else "") + ".json")
+    return folder / (where + protocol.slug + ("-best" if checkpoint == "best" else "") + ".json")
 
 
-def rescore(
-    finished: Finished,
+def evaluate_trial(
+    finished: FinishedTrial,
     lab: Lab,
     protocol: Protocol,
-    choice: Choice,
+    checkpoint: CheckpointChoice,
     told: OnProgress | None = None,
     *,
     target: Target | None = None,
     out: Path | None = None,
-) -> ProtocolScores:
+) -> Evaluation:
     """Score a split under a protocol, by default the reported one; what was scored so before is only read.
 
     Raises:
@@ -125,9 +129,9 @@ def rescore(
         DataError: the trial's data has changed, or the target's classes are others than the trial's.
     """
     data = _checked(finished, lab, target)
-    weights = finished.weights(choice)
+    weights = finished.weights_file(checkpoint)
     digest = hash_file(weights)
-    file = scores_file(finished, protocol, choice, target, out)
+    file = evaluation_file(finished, protocol, checkpoint, target, out)
     arrays = file.with_suffix(".npz")
     device = hardware.select_device()
     precision = hardware.resolve_precision(finished.trial.recipe.precision, device)
@@ -141,12 +145,12 @@ def rescore(
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{file.parent}: cannot be written: {error.strerror}") from None
-    model = finished.network(choice).to(device).to(memory_format=torch.channels_last)
+    model = finished.load_model(checkpoint).to(device).to(memory_format=torch.channels_last)
     spec, split = (target.spec, target.split) if target else (finished.trial.dataset, _reported(finished.trial.dataset))
     asked = protocol.multiply_scales(finished.trial.recipe.score_scale)
     seconds, counted = _score(model, lab, spec, split, asked, precision, told)
-    plain = finished.reported(choice)
-    made = ProtocolScores(
+    plain = finished.reported_metrics(checkpoint)
+    made = Evaluation(
         key=finished.trial.key,
         name=str(protocol),
         scales=protocol.scales,
@@ -156,19 +160,21 @@ def rescore(
         weights=digest,
         dataset=target.dataset if target else None,
         data=data,
-        scores=scores(split if target else plain.split, choice, plain.epoch, counted["counts"], counted["boundary"]),
+        metrics=compute_split_metrics(
+            split if target else plain.split, checkpoint, plain.epoch, counted["counts"], counted["boundary"]
+        ),
         seconds_per_image=seconds,
         device=hardware.get_device_name(device),
         precision=precision,
         threads=torch.get_num_threads(),
         ended=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    write_whole(arrays, lambda to: np.savez_compressed(to, **counted))
-    write_whole(file, lambda to: to.write(made.model_dump_json(indent=1).encode()))
+    write_atomically(arrays, lambda to: np.savez_compressed(to, **counted))
+    write_atomically(file, lambda to: to.write(made.model_dump_json(indent=1).encode()))
     return made
 
 
-def _checked(finished: Finished, lab: Lab, target: Target | None) -> str | None:
+def _checked(finished: FinishedTrial, lab: Lab, target: Target | None) -> str | None:
     """The fingerprint of a target whose classes are the trial's; None for the reported split, which is as it was."""
     trial = finished.trial
     if target is not None:
@@ -230,8 +236,8 @@ def _score(
     return seconds, {"counts": counts.areas, "boundary": counts.boundaries, "ids": np.array(split.ids)}
 
 
-def _read(file: Path) -> ProtocolScores | None:
+def _read(file: Path) -> Evaluation | None:
     try:
-        return ProtocolScores.model_validate_json(file.read_bytes())
+        return Evaluation.model_validate_json(file.read_bytes())
     except (OSError, ValidationError):
         return None

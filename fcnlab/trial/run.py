@@ -31,23 +31,13 @@ from fcnlab.training.evaluate import OnPrediction, SplitCounts, evaluate_split
 from fcnlab.training.fit import DivergenceError, Epoch, fit
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.build import Training, build_model, build_training
-from fcnlab.trial.checkpoint import Checkpoints
+from fcnlab.trial.checkpoint import CheckpointWriter
 from fcnlab.trial.environment import environment
 from fcnlab.trial.launch import together
-from fcnlab.trial.metrics import number
-from fcnlab.trial.metrics import scores as figures_of
-from fcnlab.trial.record import (
-    Cause,
-    Choice,
-    Cost,
-    EpochRecord,
-    Failure,
-    Record,
-    RunFolder,
-    Scores,
-    write_whole,
-)
-from fcnlab.trial.samples import SAMPLES, save_sample
+from fcnlab.trial.metrics import compute_split_metrics, nan_to_none
+from fcnlab.trial.record import CheckpointChoice, Cost, EpochRecord, Failure, FailureCause, Record, SplitMetrics
+from fcnlab.trial.run_folder import RunFolder, write_atomically
+from fcnlab.trial.samples import NUM_SAMPLES, save_sample
 
 
 class Paused(Exception):
@@ -62,9 +52,9 @@ def run_trial(
     trial: Trial,
     lab: Lab,
     *,
-    until: int | None = None,
-    parts: int = 1,
-    pause: Callable[[], bool] = _never,
+    pause_after: int | None = None,
+    micro_batches: int = 1,
+    should_pause: Callable[[], bool] = _never,
     devices: int = 1,
     sharing: int = 1,
     checkpoint_every: float = CHECKPOINT_EVERY,
@@ -77,9 +67,9 @@ def run_trial(
     Args:
         trial: the trial to run.
         lab: holds its run folder, its data and its weights.
-        until: the epoch after which to pause.
-        parts: how many times more micro-batches each batch is cut into than the recipe sets.
-        pause: asked after each epoch whether to pause there.
+        pause_after: the epoch after which to pause.
+        micro_batches: how many times more micro-batches each batch is cut into than the recipe sets.
+        should_pause: asked after each epoch whether to pause there.
         devices: how many devices train it together, each in a process of its own.
         sharing: how many trials share the device at the same time.
         checkpoint_every: seconds between two checkpoints; 0 writes one after each epoch.
@@ -92,14 +82,16 @@ def run_trial(
         SystemExit: one of several processes was killed.
     """
     folder = RunFolder(lab.runs, trial.key)
-    folder.make()
+    folder.create()
     with FileLock(folder.lock):
         ended = folder.read()
         if ended is not None:
             return ended
-        write_whole(folder.trial, lambda file: file.write(trial.model_dump_json(indent=1).encode()))
-        folder.meeting.unlink(missing_ok=True)  # of processes that were killed
-        options = _RunOptions(parts, lambda epoch: epoch == until or pause(), sharing, checkpoint_every)
+        write_atomically(folder.trial, lambda file: file.write(trial.model_dump_json(indent=1).encode()))
+        folder.rendezvous.unlink(missing_ok=True)  # of processes that were killed
+        options = _RunOptions(
+            micro_batches, lambda epoch: epoch == pause_after or should_pause(), sharing, checkpoint_every
+        )
         work = partial(_outcome, trial, lab, folder, options, devices)
         record = work(0) if devices == 1 else together(devices, work)
         if record is not None:
@@ -120,14 +112,14 @@ def _outcome(
     None where it was paused, and where another process, that of rank 0, has the record.
     """
     try:
-        group = join_process_group(rank, devices, folder.meeting)
+        group = join_process_group(rank, devices, folder.rendezvous)
         run = _Run(trial, lab, folder, options, group)
         run.train()
         return run.record() if group.is_main else None
     except Paused:
         return None
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what the trial has to say
-        cause = cause_of(error)
+        cause = classify_error(error)
         if cause == "out_of_memory":
             release_resident_splits()  # decoded splits of earlier trials of this process
         return failed(trial, cause, error)
@@ -146,32 +138,32 @@ def _last_weights(lab: Lab, key: str) -> dict[str, Tensor]:
     return read_state(folder.weights)
 
 
-def cause_of(error: Exception) -> Cause:
+def classify_error(error: Exception) -> FailureCause:
     """Why a trial failed, as far as the error tells."""
     if isinstance(error, DivergenceError):
         return "diverged"
     return "out_of_memory" if hardware.is_out_of_memory(error) else "exception"
 
 
-def failed(trial: Trial, cause: Cause, error: Exception) -> Record:
+def failed(trial: Trial, cause: FailureCause, error: Exception) -> Record:
     """The record of a trial that ended with an error."""
     trace = "".join(traceback.format_exception(error)) if error.__traceback__ else ""
     message = str(error) or type(error).__name__
     failure = Failure(cause=cause, message=message, traceback=trace)
-    return Record.of(trial, "failed", failure=failure)
+    return Record.create(trial, "failed", failure=failure)
 
 
 class _RunOptions(NamedTuple):
     """How a trial is run; nothing of it changes what is trained.
 
     Attributes:
-        parts: how many times more micro-batches each batch is cut into than the recipe sets.
+        micro_batches: how many times more micro-batches each batch is cut into than the recipe sets.
         pause: asked after an epoch, by its number, whether to pause there; in a group that of rank 0 decides.
         sharing: how many trials share the device at the same time.
         checkpoint_every: seconds between two checkpoints.
     """
 
-    parts: int
+    micro_batches: int
     pause: Callable[[int], bool]
     sharing: int
     checkpoint_every: float
@@ -244,7 +236,7 @@ class _Run:
         if self.group.is_main:
             self.folder.write_progress(self.epochs)
         self._draw_apart(len(self.epochs))
-        with Checkpoints(self.folder.checkpoint, self.options.checkpoint_every) as checkpoints:
+        with CheckpointWriter(self.folder.checkpoint, self.options.checkpoint_every) as checkpoints:
             fit(
                 self.model,
                 training.batches,
@@ -255,7 +247,7 @@ class _Run:
                 schedule=training.schedule,
                 autocast=self.autocast,
                 on_epoch_end=lambda epoch: self._after_epoch(epoch, training, checkpoints),
-                grad_accum_steps=trial.recipe.grad_accum_steps * self.options.parts,
+                grad_accum_steps=trial.recipe.grad_accum_steps * self.options.micro_batches,
                 grad_clip_norm=trial.recipe.grad_clip_norm,
                 average=training.average,
                 group=self.group,
@@ -268,12 +260,12 @@ class _Run:
     def record(self) -> Record:
         """Score what has been trained, and give the record."""
         scores = self._score()
-        return Record.of(
+        return Record.create(
             self.trial,
             "finished",
             classes=self.dataset.classes,
             epochs=tuple(self.epochs),
-            scores=tuple(scores),
+            metrics=tuple(scores),
             cost=self._cost(),
             environment=environment(
                 self.device,
@@ -282,7 +274,7 @@ class _Run:
                 devices=self.group.size,
                 sharing=self.options.sharing,
             ),
-            parts=self.options.parts,
+            micro_batches=self.options.micro_batches,
         )
 
     def _draw_apart(self, epoch: int) -> None:
@@ -290,7 +282,7 @@ class _Run:
         if not self.group.is_main:
             torch.manual_seed(derive_seed(self.trial.seed, "training", self.group.rank, epoch))
 
-    def _after_epoch(self, epoch: Epoch, training: Training, checkpoints: Checkpoints) -> None:
+    def _after_epoch(self, epoch: Epoch, training: Training, checkpoints: CheckpointWriter) -> None:
         if self.group.is_main:
             self._note(epoch)
         paused = epoch.epoch < self.trial.recipe.epochs and self.options.pause(epoch.epoch)
@@ -319,8 +311,8 @@ class _Run:
                 lr=epoch.lr,
                 images_per_s=epoch.images / epoch.seconds,
                 seconds=epoch.seconds,
-                val_miou=number(val.miou) if val else None,
-                val_pixel_acc=number(val.pixel_acc) if val else None,
+                val_miou=nan_to_none(val.miou) if val else None,
+                val_pixel_acc=nan_to_none(val.pixel_acc) if val else None,
             )
         )
 
@@ -354,7 +346,7 @@ class _Run:
             autocast=self.autocast,
             boundaries=boundaries,
             on_prediction=on_prediction,
-            prediction_indices=range(SAMPLES),
+            prediction_indices=range(NUM_SAMPLES),
             protocol=Protocol(scales=(self.trial.recipe.score_scale,)),
         )
         self.evaluate_seconds += time.perf_counter() - began
@@ -394,34 +386,34 @@ class _Run:
         self.best, self.best_state = tuple(state["best"]), state["best_state"]
         self.evaluate_seconds = state["evaluate_seconds"]
 
-    def _score(self) -> list[Scores]:
+    def _score(self) -> list[SplitMetrics]:
         """Score val, and test where there is one, at the last epoch and at the one that was best on val."""
         splits = self.trial.dataset.splits
         opened: dict[Literal["val", "test"], DecodedSplit] = {"val": self._val}
         if splits.test is not None:
             opened["test"] = self._opened(splits.test)
         last = self.trial.recipe.epochs
-        scores: list[Scores] = []
+        scores: list[SplitMetrics] = []
         counted = {} if self.last_val is None else {"val_last": self.last_val}
         save_file(_contiguous(self.scored.state_dict()), self.folder.weights)
-        choices: tuple[tuple[Choice, int], ...] = (("last", last), ("best", self.best[1]))
-        for choice, epoch in choices:
-            if choice == "best" and epoch != last:
+        choices: tuple[tuple[CheckpointChoice, int], ...] = (("last", last), ("best", self.best[1]))
+        for checkpoint, epoch in choices:
+            if checkpoint == "best" and epoch != last:
                 self.scored.load_state_dict(self.best_state)
                 save_file(_contiguous(self.best_state), self.folder.best_weights)
             for name, split in opened.items():
                 there = counted.get(f"{name}_last") if epoch == last else None
-                found = counted[f"{name}_{choice}"] = there or self._counted(name, choice, split)
-                scores.append(figures_of(name, choice, epoch, found.counts, found.edges))
+                found = counted[f"{name}_{checkpoint}"] = there or self._counted(name, checkpoint, split)
+                scores.append(compute_split_metrics(name, checkpoint, epoch, found.counts, found.edges))
         arrays: dict[str, Any] = {name: found.counts for name, found in counted.items()}
         arrays |= {f"{name}_boundary": found.edges for name, found in counted.items()}
         arrays |= {f"{name}_ids": np.array(split.ids) for name, split in opened.items()}
-        write_whole(self.folder.counts, lambda file: np.savez_compressed(file, **arrays))
+        write_atomically(self.folder.counts, lambda file: np.savez_compressed(file, **arrays))
         return scores
 
-    def _counted(self, name: str, choice: Choice, split: DecodedSplit) -> _Counted:
+    def _counted(self, name: str, checkpoint: CheckpointChoice, split: DecodedSplit) -> _Counted:
         """Count a split and its boundaries, and keep the first predictions of the one that is reported."""
-        keep = self._sampler(split) if (name, choice) == (self.trial.report_split, "last") else None
+        keep = self._sampler(split) if (name, checkpoint) == (self.trial.report_split, "last") else None
         counts = self._counts(split, boundaries=True, on_prediction=keep)
         assert counts.boundaries is not None, "they were asked for"
         return _Counted(counts.areas, counts.boundaries)

@@ -10,7 +10,7 @@ from torch import Tensor
 from fcnlab.data.datasets.palette import to_palette_image
 from fcnlab.kernels.inputs import DecodedSample
 
-SAMPLES = 8
+NUM_SAMPLES = 8
 """How many images of the reported split are kept."""
 
 

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.speed import grid, images
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
-from fcnlab.trial.record import RunFolder
+from fcnlab.trial.run_folder import RunFolder
 from tests.records import finished
 
 
@@ -59,7 +59,7 @@ def test_what_a_trial_takes_beside_training_and_evaluation_counts_from_the_end_o
     times = {0: (100.0, 110.0), 1: (100.0, 109.0), 2: (109.1, 118.0), 3: (110.2, 120.0)}
     for number, (began, ended) in times.items():
         folder = RunFolder(place.runs, trials[number].key)
-        folder.make()
+        folder.create()
         folder.trial.write_text("{}", encoding="utf-8")
         folder.finish(finished(trials[number], seconds=7.5))  # and half a second of evaluation
         os.utime(folder.trial, (began, began))

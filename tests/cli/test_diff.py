@@ -21,7 +21,7 @@ def plan(tmp_path: Path) -> Plan:
     lab = Lab.find(path)
     made = make_plan(lab.grid(path), lab)
     for planned, miou, commit in zip(made.trials, (0.25, 0.5), ("aaaa", "bbbb"), strict=False):
-        planned.folder.make()
+        planned.folder.create()
         planned.folder.finish(finished(planned.trial, miou=miou, commit=commit))
     return made
 

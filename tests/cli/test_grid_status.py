@@ -29,7 +29,7 @@ def plan(tmp_path: Path) -> Plan:
     lab = Lab.find(path)
     made = make_plan(lab.grid(path), lab)
     for planned in made.trials:
-        planned.folder.make()
+        planned.folder.create()
     done, broken, paused, _ = made.trials
     done.folder.finish(finished(done.trial, seconds=20))
     broken.folder.finish(failed(broken.trial, "the disk [/x] is full\nand more"))
@@ -103,7 +103,7 @@ def test_only_a_few_of_many_failures_are_named(fcnlab: Call, tmp_path: Path) -> 
     path = write_grid(tmp_path, SMOKE.replace("seeds: 2", "seeds: 30"))
     lab = Lab.find(path)
     for planned in make_plan(lab.grid(path), lab).trials:
-        planned.folder.make()
+        planned.folder.create()
         planned.folder.finish(failed(planned.trial))
     said = fcnlab("grid", "status", path)
     assert said.out.count("failed: ") == 10 and "and 50 more: --json names them" in said.out

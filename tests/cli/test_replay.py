@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from fcnlab.lab import Lab
-from fcnlab.trial.record import RunFolder
 from fcnlab.trial.run import run_trial
+from fcnlab.trial.run_folder import RunFolder
 from tests.cli.conftest import Call
 from tests.conftest import SMOKE, write_grid
 
@@ -81,12 +81,12 @@ def test_figures_that_are_others_now_are_told_with_what_may_be_why(
     assert record is not None and record.environment is not None
     other = record.environment.model_copy(update={"threads": 7, "commit": "ffff"})
     epochs = (record.epochs[0].model_copy(update={"loss": 9.0}),)
-    scores = tuple(score.model_copy(update={"miou": (score.miou or 0) + 0.25}) for score in record.scores)
+    scores = tuple(score.model_copy(update={"miou": (score.miou or 0) + 0.25}) for score in record.metrics)
 
     def pretend(words: list[str], check: bool) -> None:
         folder = RunFolder(tmp_path / "again/runs", ran.key)
-        folder.make()
-        changed = {"environment": other, "epochs": epochs, "scores": scores}
+        folder.create()
+        changed = {"environment": other, "epochs": epochs, "metrics": scores}
         folder.finish(record.model_copy(update=changed))
 
     monkeypatch.setattr(subprocess, "run", pretend)

@@ -58,7 +58,7 @@ def test_strict_refuses_what_is_not_comparable(fcnlab: Call, grid: Grid) -> None
     from fcnlab.lab import Lab
 
     planned = make_plan(grid, Lab.find(grid.path)).trials[1]
-    finish(planned, RIGHT[planned.trial.names["head"]], parts=2)
+    finish(planned, RIGHT[planned.trial.names["head"]], micro_batches=2)
     said = fcnlab("report", grid.path, "--strict")
     assert said.code == 2
     assert "fcn16s: parts: memory ran out" in said.err

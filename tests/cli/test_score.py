@@ -14,8 +14,8 @@ from PIL import Image
 from fcnlab.inference.load import load
 from fcnlab.lab import Lab
 from fcnlab.metrics.confusion import compute_metrics
-from fcnlab.trial.record import RunFolder
 from fcnlab.trial.run import run_trial
+from fcnlab.trial.run_folder import RunFolder
 from tests.cli.conftest import Call
 from tests.conftest import SMOKE, arrays_of, write_grid
 
@@ -53,8 +53,8 @@ def test_a_grid_is_scored_under_a_protocol_apart_from_its_plain_figures(
     assert "seed 0" in err and "of" in err
     assert [folder.record.read_bytes() for folder in folders] == records
     for folder in folders:
-        kept = json.loads((folder.scores / "flip+0.5_1.json").read_text())
-        arrays = arrays_of(folder.scores / "flip+0.5_1.npz")
+        kept = json.loads((folder.evaluations / "flip+0.5_1.json").read_text())
+        arrays = arrays_of(folder.evaluations / "flip+0.5_1.npz")
         assert kept["key"] == folder.key and kept["flip"] is True and kept["scales"] == [0.5, 1.0]
         assert kept["scores"]["miou"] == pytest.approx(compute_metrics(arrays["counts"]).miou)
         assert kept["scores"]["boundary_iou"] == pytest.approx(compute_metrics(arrays["boundary"]).miou)
@@ -62,7 +62,7 @@ def test_a_grid_is_scored_under_a_protocol_apart_from_its_plain_figures(
     page = file.parent.parent / "results" / "question" / "score-flip+0.5_1.md"
     assert str(page) in out.replace("\n", "") and "flip+0.5,1" in page.read_text()
     table = pd.read_csv(page.with_suffix(".csv"))
-    plain = [folder.read().score("test", "last").miou for folder in folders]  # type: ignore[union-attr]
+    plain = [folder.read().find_metrics("test", "last").miou for folder in folders]  # type: ignore[union-attr]
     assert table["plain_miou"][0] == pytest.approx(np.mean(plain), rel=1e-5)
     assert table["delta"][0] == pytest.approx(table["miou"][0] - table["plain_miou"][0], abs=1e-5)
     assert (table["n"][0], table["planned"][0]) == (2, 2)
@@ -70,17 +70,17 @@ def test_a_grid_is_scored_under_a_protocol_apart_from_its_plain_figures(
 
 def test_the_plain_protocol_gives_the_figures_of_the_record(fcnlab: Call, ran: tuple[Path, list[RunFolder]]) -> None:
     folder = ran[1][0]
-    for choice, stem in (("last", "plain"), ("best", "plain-best")):
-        code, out, err = fcnlab("evaluate", folder.key, "--choice", choice)
+    for checkpoint, stem in (("last", "plain"), ("best", "plain-best")):
+        code, out, err = fcnlab("evaluate", folder.key, "--checkpoint", checkpoint)
         assert code == 0, err
         record = folder.read()
         assert record is not None
-        kept = json.loads((folder.scores / f"{stem}.json").read_text())["scores"]
-        assert kept == json.loads(record.score("test", choice).model_dump_json())  # type: ignore[union-attr]
-        arrays, counts = arrays_of(folder.scores / f"{stem}.npz"), arrays_of(folder.counts)
-        assert np.array_equal(arrays["counts"], counts[f"test_{choice}"])
-        assert np.array_equal(arrays["boundary"], counts[f"test_{choice}_boundary"])
-        assert "boundary IoU" in out and "recorded" in out and str(folder.scores) in out.replace("\n", "")
+        kept = json.loads((folder.evaluations / f"{stem}.json").read_text())["metrics"]
+        assert kept == json.loads(record.find_metrics("test", checkpoint).model_dump_json())  # type: ignore[union-attr]
+        arrays, counts = arrays_of(folder.evaluations / f"{stem}.npz"), arrays_of(folder.counts)
+        assert np.array_equal(arrays["counts"], counts[f"test_{checkpoint}"])
+        assert np.array_equal(arrays["boundary"], counts[f"test_{checkpoint}_boundary"])
+        assert "boundary IoU" in out and "recorded" in out and str(folder.evaluations) in out.replace("\n", "")
 
 
 def test_what_was_scored_is_read_again_unless_the_weights_are_others(
@@ -89,7 +89,7 @@ def test_what_was_scored_is_read_again_unless_the_weights_are_others(
     folder, other = ran[1]
     ask = ("evaluate", folder.key[:12], "--window", "20x24", "--stride", "10x12")
     assert fcnlab(*ask)[0] == 0
-    file = folder.scores / "window20x24-10x12.json"
+    file = folder.evaluations / "window20x24-10x12.json"
     first = file.read_bytes()
     code, _, err = fcnlab(*ask)
     assert (code, err) == (0, "") and file.read_bytes() == first
@@ -102,7 +102,7 @@ def test_what_cannot_be_scored_is_refused_in_one_line(fcnlab: Call, ran: tuple[P
     folder.weights.unlink()
     asked = {
         ("evaluate", folder.key): "weights are no longer there",
-        ("evaluate", "f" * 64): "no trial's key begins with",
+        ("evaluate", "f" * 64): "no key of a trial begins with",
         ("evaluate", folder.key, "--dataset", "shapes-mini", "--split", "absent"): "absent",
         ("evaluate", folder.key, "--tta", "--flip"): "--tta",
         ("predict", folder.key, file.with_name("absent")): "weights are no longer there",
@@ -131,10 +131,10 @@ def test_a_trial_is_evaluated_on_another_split_and_keeps_the_figures_apart(
     said = json.loads(out)
     record = folder.read()
     assert record is not None
-    assert said["scores"] == json.loads(record.score("val", "last").model_dump_json())  # type: ignore[union-attr]
+    assert said["metrics"] == json.loads(record.find_metrics("val", "last").model_dump_json())  # type: ignore[union-attr]
     file = tmp_path / "kept" / folder.key[:12] / "shapes-mini-val-plain.json"
     assert said["file"] == str(file) and json.loads(file.read_text())["dataset"] == "shapes-mini"
-    assert said["classes"] == list(record.classes) and not folder.scores.exists()
+    assert said["classes"] == list(record.classes) and not folder.evaluations.exists()
     code, out, err = fcnlab(*ask)
     assert (code, err) == (0, "") and json.loads(out) == said
 

@@ -44,7 +44,7 @@ def test_a_trial_finishes_and_its_record_names_the_gpu(lab: Lab, head: str) -> N
     assert environment.cuda == torch.version.cuda and environment.cudnn and environment.precision == "fp32"
     assert 2**20 < cost.peak_memory < torch.cuda.get_device_properties(0).total_memory
     assert all(np.isfinite(epoch.loss) for epoch in record.epochs)
-    assert record.scores and all(score.miou is not None for score in record.scores)
+    assert record.metrics and all(score.miou is not None for score in record.metrics)
 
 
 def test_the_first_epoch_has_about_the_loss_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

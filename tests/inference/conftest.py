@@ -9,7 +9,7 @@ import torch
 
 from fcnlab.config.grid.grid import resolve
 from fcnlab.lab import Lab
-from fcnlab.trial.finished import Finished, find_finished
+from fcnlab.trial.find import FinishedTrial, find_finished_trial
 from fcnlab.trial.run import run_trial
 
 
@@ -22,7 +22,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield Lab(tmp_path_factory.mktemp("lab"))
 
 
-def finished(lab: Lab, score_scale: float) -> Finished:
+def finished(lab: Lab, score_scale: float) -> FinishedTrial:
     """A trial that has learned a little and has finished."""
     said = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes-mini"}
     said |= {
@@ -35,16 +35,16 @@ def finished(lab: Lab, score_scale: float) -> Finished:
     trial = resolve(said, {}, lab.registry, "test").trial(0, lab.fingerprints)
     record = run_trial(trial, lab)
     assert record is not None and record.failure is None, record
-    return find_finished(trial.key, lab)
+    return find_finished_trial(trial.key, lab)
 
 
 @pytest.fixture(scope="package")
-def plain(place: Lab) -> Finished:
+def plain(place: Lab) -> FinishedTrial:
     """Scored at the images' own size."""
     return finished(place, 1.0)
 
 
 @pytest.fixture(scope="package")
-def half(place: Lab) -> Finished:
+def half(place: Lab) -> FinishedTrial:
     """Scored at half the images' size."""
     return finished(place, 0.5)

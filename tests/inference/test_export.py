@@ -18,13 +18,13 @@ from fcnlab.inference.load import load
 from fcnlab.inference.model import TrainedModel
 from fcnlab.inference.portable import _rounded
 from fcnlab.lab import Lab
-from fcnlab.trial.finished import Finished
+from fcnlab.trial.find import FinishedTrial
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime runs the exported graphs")
 
 
 @pytest.fixture
-def model(half: Finished, place: Lab) -> TrainedModel:
+def model(half: FinishedTrial, place: Lab) -> TrainedModel:
     return load(half.trial.key, lab=place)
 
 
@@ -51,7 +51,7 @@ def test_onnx_computes_the_same_and_carries_the_description(model: TrainedModel,
 
 
 def test_a_torch_program_computes_the_same_and_carries_the_description(
-    plain: Finished, place: Lab, tmp_path: Path
+    plain: FinishedTrial, place: Lab, tmp_path: Path
 ) -> None:
     model = load(plain.trial.key, lab=place)
     path = tmp_path / "model.pt2"

@@ -16,27 +16,27 @@ from fcnlab.inference.load import load, write_file
 from fcnlab.inference.model import TrainedModel
 from fcnlab.lab import Lab
 from fcnlab.metrics.confusion import count_areas
-from fcnlab.trial.finished import Finished
+from fcnlab.trial.find import FinishedTrial
 from tests.conftest import arrays_of
 
 
 @pytest.fixture
-def model(plain: Finished, place: Lab) -> TrainedModel:
+def model(plain: FinishedTrial, place: Lab) -> TrainedModel:
     return load(plain.trial.key, lab=place)
 
 
 @pytest.fixture
-def sample(plain: Finished, place: Lab) -> Sample:
+def sample(plain: FinishedTrial, place: Lab) -> Sample:
     return place.dataset(plain.trial.dataset).split("val")[0]
 
 
 @pytest.mark.parametrize("name", ["plain", "half"])
-@pytest.mark.parametrize("choice", ["last", "best"])
+@pytest.mark.parametrize("checkpoint", ["last", "best"])
 def test_predictions_count_what_the_record_counted(
-    name: str, choice: str, place: Lab, request: pytest.FixtureRequest
+    name: str, checkpoint: str, place: Lab, request: pytest.FixtureRequest
 ) -> None:
-    finished: Finished = request.getfixturevalue(name)
-    model = fcnlab.load(finished.trial.key[:12], choice=choice, lab=place)  # type: ignore[arg-type]
+    finished: FinishedTrial = request.getfixturevalue(name)
+    model = fcnlab.load(finished.trial.key[:12], checkpoint=checkpoint, lab=place)  # type: ignore[arg-type]
     kept = arrays_of(finished.folder.counts)
     for purpose in ("val", "test"):
         split = place.dataset(finished.trial.dataset).split(purpose)
@@ -46,7 +46,7 @@ def test_predictions_count_what_the_record_counted(
             )[0]
             for one in split
         ]
-        assert np.array_equal(np.stack(counts), kept[f"{purpose}_{choice}"])
+        assert np.array_equal(np.stack(counts), kept[f"{purpose}_{checkpoint}"])
 
 
 @pytest.mark.parametrize("name", ["plain", "half"])
@@ -66,7 +66,7 @@ def test_the_model_of_these_tests_tells_classes_apart(model: TrainedModel, sampl
     assert len(np.unique(model.predict(Image.fromarray(sample.image)))) > 1  # else much would hold of any model
 
 
-def test_a_model_says_what_it_is_of(model: TrainedModel, plain: Finished, place: Lab) -> None:
+def test_a_model_says_what_it_is_of(model: TrainedModel, plain: FinishedTrial, place: Lab) -> None:
     assert model.classes == place.dataset(plain.trial.dataset).classes
     assert model.palette.shape == (6, 3) and model.palette[:2].tolist() == [[0, 0, 0], [128, 0, 0]]
     assert (model.mean, model.std) == (model.network.backbone.mean, model.network.backbone.std)
@@ -74,7 +74,7 @@ def test_a_model_says_what_it_is_of(model: TrainedModel, plain: Finished, place:
 
 
 def test_an_exported_file_predicts_the_same_without_the_lab(
-    half: Finished, place: Lab, sample: Sample, tmp_path: Path
+    half: FinishedTrial, place: Lab, sample: Sample, tmp_path: Path
 ) -> None:
     model = load(half.trial.key, lab=place)
     write_file(model, tmp_path / "model.safetensors")
@@ -84,7 +84,7 @@ def test_an_exported_file_predicts_the_same_without_the_lab(
     assert np.array_equal(other.probabilities(image), model.probabilities(image))
 
 
-def test_weights_without_a_description_are_refused(plain: Finished, tmp_path: Path) -> None:
+def test_weights_without_a_description_are_refused(plain: FinishedTrial, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="does not say what its weights are of"):
         load(plain.folder.weights)
     with pytest.raises(ModelError, match="no such file"):

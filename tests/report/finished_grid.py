@@ -12,7 +12,7 @@ from fcnlab.data.datasets.palette import to_palette_image
 from fcnlab.lab import Lab
 from fcnlab.metrics.confusion import compute_metrics
 from fcnlab.runner.plan import Planned, make_plan
-from fcnlab.trial.record import Cost, Environment, EpochRecord, Record, Scores
+from fcnlab.trial.record import Cost, Environment, EpochRecord, Record, SplitMetrics
 from tests.conftest import SMOKE, write_grid
 
 IMAGES = 40
@@ -37,16 +37,16 @@ def finished_lab(root: Path, text: str = THREE, right: dict[str, float] | None =
 def finish(planned: Planned, right: float, **changes: object) -> Record:
     """Write what a trial leaves that finds this share of each class."""
     trial, folder = planned.trial, planned.folder
-    folder.make()
+    folder.create()
     folder.trial.write_text(trial.model_dump_json())
     counts = counted(right, trial.seed)
     found = compute_metrics(counts)
     scores = tuple(
-        Scores(
-            split="test", choice=choice, epoch=2, images=IMAGES, miou=found.miou, pixel_acc=found.pixel_acc,
+        SplitMetrics(
+            split="test", checkpoint=checkpoint, epoch=2, images=IMAGES, miou=found.miou, pixel_acc=found.pixel_acc,
             mean_acc=found.mean_acc, fw_iou=found.fw_iou, class_iou=found.class_iou,
         )
-        for choice in ("last", "best")
+        for checkpoint in ("last", "best")
     )  # fmt: skip
     ids = np.array([f"scene_{index:03}" for index in range(IMAGES)])
     np.savez_compressed(folder.counts, test_last=counts, test_best=counts, test_ids=ids)
@@ -54,7 +54,7 @@ def finish(planned: Planned, right: float, **changes: object) -> Record:
     epochs = [
         EpochRecord(epoch=n, loss=1.0 / n, lr=0.1, images_per_s=9.0, seconds=1.0, val_miou=0.1 * n) for n in (1, 2)
     ]
-    record = Record.of(trial, "finished", classes=CLASSES, epochs=tuple(epochs), scores=scores, cost=cost(right),
+    record = Record.create(trial, "finished", classes=CLASSES, epochs=tuple(epochs), metrics=scores, cost=cost(right),
                        environment=ENVIRONMENT).model_copy(update=changes)  # fmt: skip
     folder.finish(record)
     return record

@@ -27,7 +27,7 @@ from fcnlab.report.trial_records import load_records
 from fcnlab.report.write import together, write_report
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import open_tracker
-from fcnlab.tracking.mlflow import trial_tags
+from fcnlab.tracking.mlflow import extract_tags
 from tests.conftest import REPOSITORY, write_grid
 from tests.report.finished_grid import RIGHT, THREE, finish, finished_lab
 
@@ -88,7 +88,7 @@ def test_one_seed_says_that_training_is_not_included(tmp_path: Path) -> None:
 def test_cells_that_are_not_comparable_are_marked_and_named(tmp_path: Path) -> None:
     grid, lab = finished_lab(tmp_path)
     planned = next(one for one in make_plan(grid, lab).trials if one.trial.names["head"] == "fcn16s")
-    finish(planned, RIGHT["fcn16s"], parts=2)
+    finish(planned, RIGHT["fcn16s"], micro_batches=2)
     report = make_report(make_plan(grid, lab), lab, None)
     assert [cells[0] for cells in report.table.rows] == ["fcn32s", "fcn16s†", "fcn8s"]
     assert any(note.startswith("† fcn16s: parts") for note in report.footnotes)
@@ -282,7 +282,7 @@ def test_trials_that_shared_a_gpu_share_its_hours_and_are_named(tmp_path: Path) 
         assert record is not None and record.environment is not None
         environment = record.environment.model_copy(update={"sharing": 4, "device": "NVIDIA H100"})
         planned.folder.finish(record.model_copy(update={"environment": environment}))
-        assert trial_tags(record.model_copy(update={"environment": environment}))["fcnlab.sharing"] == "4"
+        assert extract_tags(record.model_copy(update={"environment": environment}))["fcnlab.sharing"] == "4"
     shared = make_report(make_plan(grid, lab), lab, None)
     assert list(shared.cells["device_hours"]) == pytest.approx(list(alone.cells["device_hours"] / 4))
     assert list(shared.cells["images_per_s"]) == list(alone.cells["images_per_s"])

@@ -21,8 +21,9 @@ from fcnlab.runner.executors.base import Ended, Job
 from fcnlab.runner.executors.config import Means
 from fcnlab.runner.executors.process import ProcessExecutor, Slot, plan_slots
 from fcnlab.trial.diff import differences
-from fcnlab.trial.record import Record, RunFolder
+from fcnlab.trial.record import Record
 from fcnlab.trial.run import run_trial
+from fcnlab.trial.run_folder import RunFolder
 from tests.conftest import arrays_of
 
 SAID = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes-mini"}

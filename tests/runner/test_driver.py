@@ -63,7 +63,7 @@ def tampered(monkeypatch: pytest.MonkeyPatch, change: Callable[[Trial, int], Non
     train = trial_run._Run.train
 
     def changed(self: Any) -> None:
-        change(self.trial, self.options.parts)
+        change(self.trial, self.options.micro_batches)
         train(self)
 
     monkeypatch.setattr(trial_run._Run, "train", changed)
@@ -93,7 +93,7 @@ def test_memory_that_runs_out_is_answered_by_parts_and_the_record_says_so(
     assert serial(path, watcher) == scheduler.Outcome(finished=4, failed=0, reused=0)
     assert watcher.heard.count("again fcn8s 1: out_of_memory") == 2
     records = [one.record for one in make_plan(fcnlab.load_grid(path), Lab.find(path)).trials]
-    assert [record.parts for record in records if record is not None] == [1, 1, 4, 4]
+    assert [record.micro_batches for record in records if record is not None] == [1, 1, 4, 4]
 
 
 def test_where_no_part_is_small_enough_the_trial_fails_by_its_cause(
@@ -180,7 +180,7 @@ def test_hopeless_cells_are_stopped_and_another_grid_can_run_them_to_their_end(t
 def test_a_killed_driver_leaves_nothing_that_holds_up_the_next(tmp_path: Path) -> None:
     path = write_grid(tmp_path, SMOKE.replace("seeds: 2", "seeds: 1"))
     for planned in make_plan(fcnlab.load_grid(path), Lab.find(path)).trials:
-        planned.folder.make()
+        planned.folder.create()
         (planned.folder.path / "lease.1").write_text("gone:1:12345678")
     assert serial(path) == scheduler.Outcome(finished=2, failed=0, reused=0)
 

@@ -51,17 +51,17 @@ def test_what_names_no_trial_is_refused_with_the_nearest(plan: Plan, name: str, 
 
 def test_records_are_found_by_key_and_by_file_cell_and_seed(plan: Plan) -> None:
     path, lab = plan.grid.path, Lab.find(plan.grid.path)
-    with pytest.raises(RunError, match="no trial was run here"):
+    with pytest.raises(RunError, match="contains no trials"):
         find_record(lab, "abc")
     for planned in plan.trials[:2]:
-        planned.folder.make()
+        planned.folder.create()
         planned.folder.finish(finished(planned.trial))
     one = plan.trials[1]
     assert find_record(lab, one.key[:10]).key == one.key
     assert find_record(lab, f"{path}:{one.cell.label}").key == one.key
     with pytest.raises(RunError, match="this trial has not ended"):
         find_record(lab, f"{path}:{one.cell.label}:1")
-    with pytest.raises(RunError, match="no trial's key begins with 'fcn8s'"):
+    with pytest.raises(RunError, match="no key of a trial begins with 'fcn8s'"):
         find_record(lab, "fcn8s")
     twin = one.folder.path.with_name(one.key[:10] + 54 * "0")
     twin.mkdir()

@@ -25,7 +25,7 @@ from fcnlab.runner.executors.process import ProcessExecutor, Slot, plan_slots
 from fcnlab.runner.executors.ray.cluster import Ask, Node, share_of_cores
 from fcnlab.runner.executors.worker import device_error
 from fcnlab.runner.plan import make_plan
-from fcnlab.trial.record import RunFolder
+from fcnlab.trial.run_folder import RunFolder
 from tests.conftest import SMOKE, write_grid
 
 

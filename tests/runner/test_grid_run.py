@@ -21,7 +21,7 @@ from fcnlab.runner.executors.process import ProcessExecutor, plan_slots
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.progress.base import Watcher
 from fcnlab.runner.publisher import Publisher
-from fcnlab.trial.record import RunFolder
+from fcnlab.trial.run_folder import RunFolder
 from tests.conftest import SMOKE, write_grid
 
 TIMES = ["train_seconds", "images_per_s", "peak_memory", "device_hours"]
@@ -178,7 +178,7 @@ def test_a_finished_trial_that_another_lab_has_published_is_not_published_twice(
         record = planned.record
         assert record is not None
         own = RunFolder(ours.runs, record.key)
-        own.make()
+        own.create()
         own.finish(record.model_copy(update={"ended": "2001-01-01T00:00:00+00:00"}))
     assert scheduler.sync(grid, ours, Watcher()).postponed is None
     pd.testing.assert_frame_equal(fcnlab.frame(grid, lab=ours), before)

@@ -49,7 +49,7 @@ def test_a_living_driver_is_seen_with_what_it_runs_and_nothing_is_touched(plan: 
     lab = Lab.find(plan.grid.path)
     running, paused, done, broken = plan.trials
     for planned in plan.trials:
-        planned.folder.make()
+        planned.folder.create()
     with Presence(lab.root / ".fcnlab" / "drivers") as presence:
         assert Leases(presence).claim(running.folder.path)
         running.folder.write_progress(epochs(1, seconds=30))
@@ -70,7 +70,7 @@ def test_a_living_driver_is_seen_with_what_it_runs_and_nothing_is_touched(plan: 
 def test_a_look_takes_in_what_has_ended_since_the_last(plan: Plan) -> None:
     seen = onlooker(plan)
     first = plan.trials[0]
-    first.folder.make()
+    first.folder.create()
     first.folder.finish(finished(first.trial))
     assert states(seen) == {"to do": 4}
     seen.look()
@@ -96,7 +96,7 @@ def test_whether_a_driver_lives_is_told_by_its_signs_of_life(
     beat.write_text("7")
     os.utime(beat, (time.time() - age, time.time() - age))
     first = plan.trials[0]
-    first.folder.make()
+    first.folder.create()
     (first.folder.path / "lease.3").write_text(driver)
     first.folder.write_progress(epochs(1))
     assert states(onlooker(plan)) == {state: 1, "to do": 3}
@@ -110,7 +110,7 @@ def test_cells_that_the_grids_rule_stops_are_seen_as_stopped(tmp_path: Path) -> 
     plan = make_plan(lab.grid(path), lab)
     seen = Onlooker(plan, lab)
     for planned in plan.trials:
-        planned.folder.make()
+        planned.folder.create()
         planned.folder.write_progress(epochs(1, miou=0.5 if planned.cell.label == "fcn32s" else 0.1))
     seen.look()
     assert states(seen) == {"paused": 2, "stopped": 2}

@@ -31,17 +31,17 @@ def finish(planned: Planned, train: float = 8.0, evaluate: float = 2.0, memory: 
     """Write the record of a trial that took so many seconds."""
     cost = Cost(params=1, trainable_params=1, gmacs=1.0, gmacs_size=(1, 1), train_seconds=train,
                 evaluate_seconds=evaluate, images_per_s=1.0, peak_memory=memory)  # fmt: skip
-    planned.folder.make()
-    planned.folder.finish(Record.of(planned.trial, "finished", cost=cost))
+    planned.folder.create()
+    planned.folder.finish(Record.create(planned.trial, "finished", cost=cost))
 
 
 def fail(planned: Planned) -> None:
-    planned.folder.make()
-    planned.folder.finish(Record.of(planned.trial, "failed", failure=Failure(cause="exception", message="no")))
+    planned.folder.create()
+    planned.folder.finish(Record.create(planned.trial, "failed", failure=Failure(cause="exception", message="no")))
 
 
 def start(planned: Planned, epochs: int) -> None:
-    planned.folder.make()
+    planned.folder.create()
     epoch = EpochRecord(epoch=1, loss=1.0, lr=0.1, images_per_s=1.0, seconds=1.0)
     planned.folder.write_progress([epoch.model_copy(update={"epoch": number + 1}) for number in range(epochs)])
 
@@ -51,7 +51,7 @@ def test_a_plan_knows_how_far_each_trial_is(lab: Lab) -> None:
     finish(first)
     fail(second)
     start(third, 1)
-    fourth.folder.make()
+    fourth.folder.create()
     plan = planned_in(lab)
     assert [planned.state for planned in plan.trials] == ["finished", "failed", "started", "to do"]
     assert [planned.key for planned in plan.left] == [third.key, fourth.key]

@@ -25,7 +25,7 @@ def lost(epoch: int) -> Attempt:
 
 
 def starved(parts: int = 1, alone: bool = False) -> Attempt:
-    return Attempt(cause="out_of_memory", message="no memory left", epoch=0, parts=parts, alone=alone)
+    return Attempt(cause="out_of_memory", message="no memory left", epoch=0, micro_batches=parts, exclusive=alone)
 
 
 def test_a_first_attempt_is_as_the_recipe_says() -> None:

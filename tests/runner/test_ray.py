@@ -23,8 +23,8 @@ from fcnlab.runner.executors.base import Ended, Executor, Job
 from fcnlab.runner.executors.ray.cluster import Ask, connect
 from fcnlab.runner.executors.ray.executor import RayExecutor
 from fcnlab.runner.executors.ray.worker import Token
-from fcnlab.trial.record import RunFolder
 from fcnlab.trial.run import run_trial
+from fcnlab.trial.run_folder import RunFolder
 from tests.conftest import arrays_of
 
 ray = pytest.importorskip("ray", reason="Ray is not installed; it comes with fcnlab[ray]")
@@ -99,7 +99,7 @@ def assert_same(trial: Trial, lab: Lab, elsewhere: Lab) -> None:
     record = folder(lab, trial).read()
     assert record is not None and expected is not None
     assert record.failure is None, record.failure
-    assert record.scores == expected.scores
+    assert record.metrics == expected.metrics
     ours, theirs = counts(lab, trial), counts(elsewhere, trial)
     assert ours.keys() == theirs.keys()
     assert all(np.array_equal(ours[name], theirs[name]) for name in ours)

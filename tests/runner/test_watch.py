@@ -112,7 +112,7 @@ def test_waiting_for_a_decision_slows_the_estimate_and_stopped_trials_leave_it(
     watcher.started(first)
     clock_of_tests.passes(4)
     watcher.progress(first, epochs(1, seconds=4))
-    first.folder.make()
+    first.folder.create()
     first.folder.write_progress(epochs(1, seconds=4))
     watcher.paused(first)
     clock_of_tests.passes(4)
@@ -149,7 +149,7 @@ def test_an_attempt_that_is_begun_anew_has_all_its_epochs_left(plan: Plan, clock
 
 def test_a_cell_with_a_finished_trial_tells_the_time_from_the_start(plan: Plan, clock_of_tests: Clock) -> None:
     first = plan.trials[0]
-    first.folder.make()
+    first.folder.create()
     first.folder.finish(finished(first.trial, seconds=30))
     watcher = Watcher()
     watcher.planned(make_plan(plan.grid, Lab.find(plan.grid.path)))
@@ -188,7 +188,7 @@ def test_what_runs_and_what_failed_is_shown(kind: type[PlainWatcher], tmp_path: 
         if isinstance(watcher, LiveWatcher):
             watcher._live.refresh()
         failure = Failure(cause="exception", message="the disk [/x] is full\nsecond line")
-        watcher.ended(plan.trials[0], Record.of(plan.trials[0].trial, "failed", failure=failure))
+        watcher.ended(plan.trials[0], Record.create(plan.trials[0].trial, "failed", failure=failure))
     text = shown.getvalue()
     assert "fcn32s, seed 0" in text
     assert "1/2" in text

@@ -18,7 +18,8 @@ from fcnlab.lab import Lab
 from fcnlab.runner.executors import process
 from fcnlab.runner.executors.base import Ended, Job
 from fcnlab.runner.executors.process import ProcessExecutor, Slot
-from fcnlab.trial.record import Record, RunFolder
+from fcnlab.trial.record import Record
+from fcnlab.trial.run_folder import RunFolder
 from tests.conftest import arrays_of
 
 pytestmark = pytest.mark.skipif(
@@ -89,7 +90,7 @@ def test_trials_in_one_process_give_the_figures_of_trials_in_fresh_ones(lab: Lab
         folders[keep] = [RunFolder(place.runs, one.key) for one in trials]
     for kept, fresh in zip(folders[True], folders[False], strict=True):
         theirs, ours = fresh.read(), kept.read()
-        assert theirs is not None and ours is not None and theirs.scores == ours.scores
+        assert theirs is not None and ours is not None and theirs.metrics == ours.metrics
         assert losses(theirs) == losses(ours)
         for name, counts in arrays_of(fresh.counts).items():
             np.testing.assert_array_equal(arrays_of(kept.counts)[name], counts)

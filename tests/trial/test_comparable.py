@@ -9,7 +9,7 @@ import pytest
 from fcnlab.config.grid.grid import resolve
 from fcnlab.config.registry import builtin
 from fcnlab.config.trial import NUMERICS, Trial, key_of
-from fcnlab.trial.comparability import flags, numerics_of
+from fcnlab.trial.comparability import find_numerics, flags
 from fcnlab.trial.record import Record
 from tests.records import finished
 
@@ -44,7 +44,7 @@ def test_cells_that_were_run_alike_have_no_flag() -> None:
         (finished(trial(), kind="cuda"), "hardware", "GPU, where the baseline has CPU"),
         (finished(trial(), kind="cuda", devices=2), "hardware", "2 x GPU, where the baseline has CPU"),
         (
-            finished(trial()).model_copy(update={"parts": 4}),
+            finished(trial()).model_copy(update={"micro_batches": 4}),
             "parts",
             "1 of 1 trials; each batch in 4 parts, so batch norm",
         ),
@@ -73,7 +73,7 @@ def test_a_cell_whose_own_trials_differ_is_flagged_also_without_a_baseline() -> 
 
 def test_a_record_tells_the_version_of_the_numerics_by_its_key() -> None:
     record = finished(trial())
-    assert numerics_of(record) == NUMERICS
+    assert find_numerics(record) == NUMERICS
     other = key_of({**trial().identity(), "numerics": NUMERICS + 1})
-    assert numerics_of(record.model_copy(update={"key": other})) is None
-    assert numerics_of(record.model_copy(update={"trial": {**record.trial, "recipe": {}}})) is None
+    assert find_numerics(record.model_copy(update={"key": other})) is None
+    assert find_numerics(record.model_copy(update={"trial": {**record.trial, "recipe": {}}})) is None

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from fcnlab.trial.diff import Difference, differences, parting, same_figures
+from fcnlab.trial.diff import Difference, differences, find_divergence, have_equal_metrics
 from tests.records import epochs, finished
 from tests.trial.test_comparable import trial
 
 
 def test_a_record_does_not_differ_from_itself_and_the_time_it_took_is_no_figure() -> None:
     record = finished(trial())
-    assert differences(record, record) == [] and same_figures(record, record)
+    assert differences(record, record) == [] and have_equal_metrics(record, record)
     slower = finished(trial(), seconds=2.0)
-    assert same_figures(record, slower)
+    assert have_equal_metrics(record, slower)
     assert [one.field for one in differences(record, slower)] == ["train_seconds"]
 
 
@@ -32,11 +32,11 @@ def test_causes_come_before_figures_and_figures_have_a_difference() -> None:
     assert Difference("environment", "torch", "2.11.0", "2.12.0") in found
     assert Difference("figures", "val mIoU", 0.5, 0.75).delta == 0.25
     assert Difference("environment", "torch", "2.11.0", "2.12.0").delta is None
-    assert not same_figures(a, b)
+    assert not have_equal_metrics(a, b)
 
 
 def test_the_first_epoch_with_another_loss_is_found() -> None:
     record = finished(trial())
     other = [*epochs(1), epochs(2)[1].model_copy(update={"loss": 0.5000000001})]
-    assert parting(record, record) is None
-    assert parting(record, record.model_copy(update={"epochs": tuple(other)})) == 2
+    assert find_divergence(record, record) is None
+    assert find_divergence(record, record.model_copy(update={"epochs": tuple(other)})) == 2

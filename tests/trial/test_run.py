@@ -19,11 +19,12 @@ from fcnlab.lab import Lab
 from fcnlab.training.evaluate import evaluate_split
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.build import build_model, build_training
-from fcnlab.trial.checkpoint import Checkpoints
-from fcnlab.trial.evaluate import rescore
-from fcnlab.trial.finished import find_finished
-from fcnlab.trial.record import Record, RunFolder
+from fcnlab.trial.checkpoint import CheckpointWriter
+from fcnlab.trial.evaluate import evaluate_trial
+from fcnlab.trial.find import find_finished_trial
+from fcnlab.trial.record import Record
 from fcnlab.trial.run import run_trial
+from fcnlab.trial.run_folder import RunFolder
 from tests.conftest import arrays_of
 
 
@@ -41,7 +42,7 @@ def a_trial(lab: Lab, seed: int = 0, **fields: Any) -> Trial:
 def figures(record: Record) -> list[Any]:
     """Everything that a record says of the model, and nothing of the time it took."""
     assert record.failure is None, record.failure
-    return [record.scores, [(e.epoch, e.loss, e.lr, e.val_miou) for e in record.epochs]]
+    return [record.metrics, [(e.epoch, e.loss, e.lr, e.val_miou) for e in record.epochs]]
 
 
 def test_two_runs_of_a_trial_give_identical_figures_weights_and_counts(tmp_path: Path) -> None:
@@ -107,16 +108,16 @@ EVERYTHING: dict[str, Any] = {
 
 def killed(trial: Trial, lab: Lab, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """Run a trial until it has saved its checkpoint after an epoch."""
-    save = Checkpoints.save
+    save = CheckpointWriter.save
 
-    def save_and_die(self: Checkpoints, state: Mapping[str, Any]) -> None:
+    def save_and_die(self: CheckpointWriter, state: Mapping[str, Any]) -> None:
         save(self, state)
         if len(state["epochs"]) == after:
             self.wait()
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Checkpoints, "save", save_and_die)
+        patched.setattr(CheckpointWriter, "save", save_and_die)
         with pytest.raises(KeyboardInterrupt):
             run_trial(trial, lab, checkpoint_every=0)
 
@@ -143,13 +144,13 @@ def test_the_weights_that_are_kept_are_those_that_were_scored(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, ema: float | None
 ) -> None:
     trained: dict[str, torch.Tensor] = {}
-    save = Checkpoints.save
+    save = CheckpointWriter.save
 
-    def note(self: Checkpoints, state: Mapping[str, Any]) -> None:
+    def note(self: CheckpointWriter, state: Mapping[str, Any]) -> None:
         save(self, state)
         trained.update({name: value.clone() for name, value in state["model"].items()})
 
-    monkeypatch.setattr(Checkpoints, "save", note)
+    monkeypatch.setattr(CheckpointWriter, "save", note)
     trial = a_trial(lab, **EVERYTHING | {"recipe__ema": ema})
     record = run_trial(trial, lab, checkpoint_every=0)
     assert record is not None and record.failure is None
@@ -202,9 +203,11 @@ def test_figures_follow_from_the_recorded_counts_and_best_and_last_are_kept_apar
     record = run_trial(a_trial(lab, recipe__epochs=3), lab)
     counts = arrays_of(lab.runs / record.key / "counts.npz")
     by_epoch = {epoch.epoch: epoch.val_miou for epoch in record.epochs}
-    assert {(s.split, s.choice) for s in record.scores} == {(a, b) for a in ("val", "test") for b in ("last", "best")}
-    for score in record.scores:
-        per_image = counts[f"{score.split}_{score.choice}"]
+    assert {(s.split, s.checkpoint) for s in record.metrics} == {
+        (a, b) for a in ("val", "test") for b in ("last", "best")
+    }
+    for score in record.metrics:
+        per_image = counts[f"{score.split}_{score.checkpoint}"]
         assert len(per_image) == score.images == len(counts[f"{score.split}_ids"])
         hit, predicted, target = per_image.sum(0).T.astype(float)
         assert score.pixel_acc == pytest.approx(hit.sum() / target.sum())
@@ -212,7 +215,7 @@ def test_figures_follow_from_the_recorded_counts_and_best_and_last_are_kept_apar
         assert score.miou == pytest.approx((hit[union > 0] / union[union > 0]).mean())
         if score.split == "val":
             assert score.miou == by_epoch[score.epoch]
-    best = record.score("val", "best")
+    best = record.find_metrics("val", "best")
     assert best is not None
     assert best.miou == max(value for value in by_epoch.values() if value is not None)
 
@@ -220,14 +223,14 @@ def test_figures_follow_from_the_recorded_counts_and_best_and_last_are_kept_apar
 def test_without_a_test_split_only_val_is_scored(lab: Lab) -> None:
     trial = a_trial(lab, dataset__splits={"test": None})
     record = run_trial(trial, lab)
-    assert {score.split for score in record.scores} == {"val"}
+    assert {score.split for score in record.metrics} == {"val"}
     assert record.report_split == trial.report_split == "val"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"key": "other"}'])
 def test_a_torn_record_is_no_record(lab: Lab, content: bytes) -> None:
     folder = RunFolder(lab.runs, "0" * 64)
-    folder.make()
+    folder.create()
     folder.record.write_bytes(content)
     assert folder.read() is None
 
@@ -235,7 +238,7 @@ def test_a_torn_record_is_no_record(lab: Lab, content: bytes) -> None:
 def test_a_record_of_another_trial_is_no_record(lab: Lab) -> None:
     record = run_trial(a_trial(lab), lab)
     other = RunFolder(lab.runs, "0" * 64)
-    other.make()
+    other.create()
     other.record.write_text(json.dumps(json.loads(record.model_dump_json())))
     assert other.read() is None
 
@@ -267,7 +270,7 @@ def test_a_record_of_an_older_configuration_is_still_a_record(lab: Lab) -> None:
     folder.record.write_text(json.dumps(older))
     found = folder.read()
     assert found is not None
-    assert found.scores == record.scores
+    assert found.metrics == record.metrics
 
 
 def test_a_recipes_score_scale_resizes_the_image_and_leaves_the_labels_alone(lab: Lab) -> None:
@@ -292,9 +295,9 @@ def test_a_recipes_score_scale_resizes_the_image_and_leaves_the_labels_alone(lab
         label = torch.tensor(sample.label)
         right += int((scores[0].argmax(0) == label)[label != 255].sum())
         counted += int((label != 255).sum())
-    scored = record.score("test", "last")
+    scored = record.find_metrics("test", "last")
     assert scored is not None and scored.pixel_acc == pytest.approx(right / counted, abs=0.005)
-    finished = find_finished(trial.key, lab)
-    assert rescore(finished, lab, Protocol(), "last").scores == scored
+    finished = find_finished_trial(trial.key, lab)
+    assert evaluate_trial(finished, lab, Protocol(), "last").metrics == scored
     assert record.cost is not None and record.cost.gmacs_size == (32, 32)
-    assert scored != rescore(finished, lab, Protocol(scales=(2.0,)), "last").scores  # at its own size
+    assert scored != evaluate_trial(finished, lab, Protocol(scales=(2.0,)), "last").metrics  # at its own size

@@ -90,7 +90,7 @@ def grid(settings: Settings) -> dict[str, Any]:
     assert len(found) == 4 and not failures, f"{len(found)} records, failures: {failures}"
     written = sorted(path.name for path in (lab.results / "gpu").glob("*"))
     archive = archive_lab(lab.root, settings.out / "lab.tar.gz")
-    miou = [score.miou for record in found if (score := record.score("test", "last")) is not None]
+    miou = [score.miou for record in found if (score := record.find_metrics("test", "last")) is not None]
     result = {"report": written, "archive_bytes": archive.stat().st_size, "miou": miou, "printed": printed[-1500:]}
     missing = [name for name in ("README.md", "table.csv", "trials.csv") if name not in written]
     if missing:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fcnlab.trial.record import RunFolder
+from fcnlab.trial.run_folder import RunFolder
 from results import SectionFailed
 from sections.grids import records
 from sections.settings import Settings, run_cli, without_mlflow
@@ -102,14 +102,18 @@ def out_of_memory(settings: Settings) -> dict[str, Any]:
     result = {
         "free": free,
         "status": record.status,
-        "parts": record.parts,
+        "micro_batches": record.micro_batches,
         "peak_memory": record.cost.peak_memory if record.cost is not None else None,
         "attempts": [attempt.model_dump() for attempt in attempts],
         "failure": record.failure.message if record.failure is not None else None,
     }
     if record.status != "finished":
         raise SectionFailed(f"the trial failed after {len(attempts)} attempts: {result['failure']}", result)
-    ladder = [(attempt.alone, attempt.parts) for attempt in attempts]
-    if record.parts < 2 or ladder[:2] != [(False, 1), (True, 1)]:
-        raise SectionFailed(f"attempts (alone, parts): {ladder}, finished in {record.parts} parts", result)
-    return result | {"detail": f"attempts (alone, parts): {ladder}, finished in {record.parts} parts of {batch}"}
+    ladder = [(attempt.exclusive, attempt.micro_batches) for attempt in attempts]
+    if record.micro_batches < 2 or ladder[:2] != [(False, 1), (True, 1)]:
+        raise SectionFailed(
+            f"attempts (exclusive, micro-batches): {ladder}, finished with {record.micro_batches}", result
+        )
+    return result | {
+        "detail": f"attempts (exclusive, micro-batches): {ladder}, finished with {record.micro_batches} of {batch}"
+    }

@@ -24,7 +24,8 @@ from safetensors.torch import load_file
 
 from fcnlab.config.trial import Trial
 from fcnlab.lab import Lab
-from fcnlab.trial.record import Record, RunFolder
+from fcnlab.trial.record import Record
+from fcnlab.trial.run_folder import RunFolder
 from results import SectionFailed
 from sections.settings import Settings, trial
 
@@ -77,7 +78,7 @@ def _run(trial: Trial, lab: Lab, device: str, label: str, how: dict[str, Any]) -
 
     log("started")
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    record = run_trial(trial, lab, pause=after_epoch, **how)
+    record = run_trial(trial, lab, should_pause=after_epoch, **how)
     log(record.status if record is not None else "paused")
 
 
@@ -126,7 +127,7 @@ def agreement(settings: Settings) -> dict[str, Any]:
     wrong = []
     for of, lab, device, precision in runs:
         record = by_run[precision, device]
-        score = record.score("test", "last")
+        score = record.find_metrics("test", "last")
         result["miou"][f"{precision} {device}"] = score.miou if score else None
         if device != settings.device:
             continue

@@ -113,12 +113,12 @@ def first_steps(context: Context, note: Any) -> None:
 
 def checkpoint(context: Context, model: Any, note: Any) -> None:
     """Time how long a checkpoint of a model and its momentum holds up the training, and when it is on the disk."""
-    from fcnlab.trial.checkpoint import Checkpoints
+    from fcnlab.trial.checkpoint import CheckpointWriter
 
     momentum = {name: value.clone() for name, value in model.named_parameters()}
     state = {"model": model.state_dict(), "optimizer": momentum}
     copied, written = [], []
-    with Checkpoints(Path(context.work) / "checkpoint.pt", 0.0) as checkpoints:
+    with CheckpointWriter(Path(context.work) / "checkpoint.pt", 0.0) as checkpoints:
         for _ in range(context.sizes.rounds):
             began = time.perf_counter()
             checkpoints.save(state)

@@ -14,8 +14,8 @@ from fcnlab.lab import Lab
 from fcnlab.training import hardware
 from fcnlab.training.evaluate import evaluate_split
 from fcnlab.training.protocol import Protocol
-from fcnlab.trial.finished import Finished
-from fcnlab.trial.record import Choice
+from fcnlab.trial.find import FinishedTrial
+from fcnlab.trial.record import CheckpointChoice
 from fcnlab.trial.samples import save_sample
 
 
@@ -35,7 +35,7 @@ class Chosen(DecodedSplit):
         return self._source[self._indices[index]]
 
 
-def predict(finished: Finished, lab: Lab, ids: Sequence[str], choice: Choice, into: Path) -> None:
+def predict(finished: FinishedTrial, lab: Lab, ids: Sequence[str], checkpoint: CheckpointChoice, into: Path) -> None:
     """Predict images of the reported split as they were scored, and write them as a trial's samples are written.
 
     Raises:
@@ -43,7 +43,7 @@ def predict(finished: Finished, lab: Lab, ids: Sequence[str], choice: Choice, in
         DataError: the dataset is not there.
     """
     trial, device = finished.trial, hardware.select_device()
-    model = finished.network(choice).to(device).to(memory_format=torch.channels_last)
+    model = finished.load_model(checkpoint).to(device).to(memory_format=torch.channels_last)
     dataset, splits = lab.dataset(trial.dataset), trial.dataset.splits
     chosen = Chosen(open_decoded(dataset, splits.test or splits.val), ids)
 

@@ -120,12 +120,12 @@ def _complete(candidates: Sequence[Shown], plan: Plan, records: TrialRecords, la
         if not missing:
             continue
         from fcnlab.report.gallery.predictions import predict
-        from fcnlab.trial.finished import Finished
+        from fcnlab.trial.find import FinishedTrial
 
         place = shown.cell, shown.seed
         folder, record = records.folders[shown.cell][shown.seed], records.by_cell[shown.cell][shown.seed]
         try:
-            predict(Finished(trials[place], record, folder), lab, missing, records.checkpoint, shown.folders[0])
+            predict(FinishedTrial(trials[place], record, folder), lab, missing, records.checkpoint, shown.folders[0])
         except FcnlabError as error:
             reason = str(error).splitlines()[0].replace(f"{lab.root}/", "")
             why = f"{SAMPLES_ONLY}: others cannot be predicted ({reason})"

@@ -21,7 +21,11 @@ def class_table(report: Report) -> Table | None:
         return None
     iou = {
         cell: pd.DataFrame(
-            [score.class_iou for one in by_cell[cell].values() if (score := one.score(one.report_split, checkpoint))]
+            [
+                metrics.class_iou
+                for record in by_cell[cell].values()
+                if (metrics := record.find_metrics(record.report_split, checkpoint))
+            ]
         ).astype(float)
         for cell in shown
     }

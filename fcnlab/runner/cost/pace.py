@@ -15,7 +15,8 @@ from fcnlab.config.recipe import Recipe
 from fcnlab.config.variant import Variant
 from fcnlab.lab import Lab
 from fcnlab.runner.plan import Plan, Planned
-from fcnlab.trial.record import Record, RunFolder
+from fcnlab.trial.record import Record
+from fcnlab.trial.run_folder import RunFolder
 
 ENOUGH = 5
 """Finished trials of a shape that are read."""

@@ -41,8 +41,9 @@ from fcnlab.settings import DEVICE_VARIABLE
 from fcnlab.training import hardware
 from fcnlab.trial.build import prepare
 from fcnlab.trial.launch import STARTED_BY, end_with_the_parent
-from fcnlab.trial.record import Record, RunFolder
+from fcnlab.trial.record import Record
 from fcnlab.trial.run import run_trial
+from fcnlab.trial.run_folder import RunFolder
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -252,7 +253,7 @@ def _serve(jobs: Connection, pause: Event, lab: Lab, threads: int, devices: int,
 def _run(job: Job, lab: Lab, threads: int, devices: int, pause: Event) -> bool:
     """Run one trial, with its output in its run folder; returns whether it ended without an error."""
     folder = RunFolder(lab.runs, job.trial.key)
-    folder.make()
+    folder.create()
     sys.stdout.flush()
     sys.stderr.flush()
     log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -270,9 +271,9 @@ def run_job(job: Job, lab: Lab, *, threads: int, devices: int = 1, pause: _Pause
     return run_trial(
         job.trial,
         lab,
-        until=job.until,
-        parts=job.parts,
-        pause=pause.is_set,
+        pause_after=job.until,
+        micro_batches=job.parts,
+        should_pause=pause.is_set,
         devices=devices,
         sharing=job.sharing,
         checkpoint_every=job.checkpoint_every,

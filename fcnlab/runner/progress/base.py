@@ -211,7 +211,7 @@ def verdict(planned: Planned, record: Record) -> str:
     """How a trial ended, in a line."""
     if record.failure is not None:
         return f"FAILED {describe(planned)}: {record.failure.message.splitlines()[0]}"
-    score = record.score(record.report_split, "last")
+    score = record.find_metrics(record.report_split, "last")
     figure = f"{100 * score.miou:.1f}" if score is not None and score.miou is not None else "–"
     seconds = record.cost.train_seconds if record.cost is not None else 0.0
     return f"done   {describe(planned)}: {record.report_split} mIoU {figure}, {duration(seconds)} of training"

@@ -62,7 +62,7 @@ class JsonWatcher(Watcher):
 
     def ended(self, planned: Planned, record: Record) -> None:
         super().ended(planned, record)
-        score = record.score(record.report_split, "last")
+        score = record.find_metrics(record.report_split, "last")
         self._say(
             "end",
             **_which(planned),

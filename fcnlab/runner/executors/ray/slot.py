@@ -12,7 +12,7 @@ from fcnlab.lab import Lab
 from fcnlab.runner.executors.base import Ended, Job
 from fcnlab.runner.executors.ray.transfer import Arrivals, pieces
 from fcnlab.runner.executors.ray.worker import CODE, Introduction, News, Outpost, Token
-from fcnlab.trial.record import RunFolder
+from fcnlab.trial.run_folder import RunFolder
 
 Talk = Generator[Any, Any, Ended | None]
 """Yields what is asked of the outpost (Ray's references), is sent the answers, and returns how its job ended."""

@@ -29,7 +29,8 @@ from fcnlab.lab import Lab
 from fcnlab.runner.executors.base import Ended, Job
 from fcnlab.runner.executors.process import ProcessExecutor, Slot
 from fcnlab.runner.executors.ray.transfer import Arrivals, Piece, pieces
-from fcnlab.trial.record import Failure, Record, RunFolder
+from fcnlab.trial.record import Failure, Record
+from fcnlab.trial.run_folder import RunFolder
 from fcnlab.version import __version__
 
 POLL = 0.25
@@ -148,8 +149,8 @@ class Outpost:
     def _run(self, job: Job) -> Iterator[News]:
         folder = RunFolder(self._lab.runs, job.trial.key)
         if (fault := self._fault(job.trial)) is not None:
-            folder.make()
-            folder.finish(Record.of(job.trial, "failed", failure=Failure(cause="exception", message=fault)))
+            folder.create()
+            folder.finish(Record.create(job.trial, "failed", failure=Failure(cause="exception", message=fault)))
             ended = Ended(job.trial.key)
         else:
             self._executor.start(job)

@@ -1,0 +1,180 @@
+"""Run folders and finished trials, found by key or path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from pydantic import ValidationError
+from torch import Tensor
+
+from fcnlab.config.trial import Trial
+from fcnlab.config.variant import Variant
+from fcnlab.errors import ModelError, RunError
+from fcnlab.lab import Lab
+from fcnlab.models import FCN
+from fcnlab.models.backbones.base import read_state
+from fcnlab.trial.build import build_model
+from fcnlab.trial.record import CheckpointChoice, Record, SplitMetrics
+from fcnlab.trial.run_folder import RunFolder
+
+KEY_DIGITS = 12
+"""Number of digits of a key that messages and tables show."""
+
+
+@dataclass(frozen=True)
+class FinishedTrial:
+    """A trial that has finished, with its weights.
+
+    Attributes:
+        trial: configuration of the trial.
+        record: its record.
+        folder: its run folder.
+    """
+
+    trial: Trial
+    record: Record
+    folder: RunFolder
+
+    @property
+    def label(self) -> str:
+        """The name of the variant, or the key if it has none, and the seed."""
+        return f"{self.trial.names.get('variant', self.trial.key[:KEY_DIGITS])}, seed {self.trial.seed}"
+
+    def reported_metrics(self, checkpoint: CheckpointChoice) -> SplitMetrics:
+        """Return the recorded metrics of the reported split.
+
+        Args:
+            checkpoint: which weights were evaluated.
+
+        Returns:
+            The metrics.
+        """
+        found = self.record.find_metrics(self.trial.report_split, checkpoint)
+        assert found is not None, "a finished trial has metrics of the reported split"
+        return found
+
+    def weights_file(self, checkpoint: CheckpointChoice) -> Path:
+        """Return the path of the weights.
+
+        Args:
+            checkpoint: which weights.
+
+        Returns:
+            Path of a safetensors file.
+
+        Raises:
+            RunError: the file does not exist.
+        """
+        is_best = checkpoint == "best" and self.reported_metrics(checkpoint).epoch != self.trial.recipe.epochs
+        file = self.folder.best_weights if is_best else self.folder.weights
+        if not file.is_file():
+            raise RunError(f"{file}: the weights do not exist any more; run the trial again to use it")
+        return file
+
+    def load_model(self, checkpoint: CheckpointChoice) -> FCN:
+        """Load the trained model.
+
+        Args:
+            checkpoint: which weights to load.
+
+        Returns:
+            The model in evaluation mode.
+
+        Raises:
+            RunError: the file with the weights does not exist.
+            ModelError: the weights cannot be read or do not fit the variant.
+        """
+        file = self.weights_file(checkpoint)
+        return restore_model(self.trial.variant, len(self.record.classes), read_state(file), str(file))
+
+
+def restore_model(variant: Variant, num_classes: int, state: Mapping[str, Tensor], source: str) -> FCN:
+    """Build a variant with given weights. Pretrained weights of its backbone are not loaded.
+
+    Args:
+        variant: the variant.
+        num_classes: number of classes.
+        state: state dict of the model.
+        source: origin of the weights, for error messages.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        ModelError: the weights do not fit the variant.
+    """
+    backbone = variant.backbone.model_copy(update={"weights": "scratch"})
+    model = build_model(variant.model_copy(update={"backbone": backbone}), num_classes, seed=0)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelError(f"{source}: not weights of this variant: {str(error).splitlines()[-1].strip()}") from None
+    return model.eval()
+
+
+def find_run_folder(name: str, lab: Lab) -> RunFolder:
+    """Find the run folder of a trial.
+
+    Args:
+        name: a key, the unique beginning of a key, or the path of a run folder.
+        lab: the lab in whose `runs/` keys are looked up.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        RunError: no key or more than one key begins with `name`.
+    """
+    path = Path(name)
+    if (path / "trial.json").is_file():
+        return RunFolder(path.resolve().parent, path.resolve().name)
+    keys = sorted(path.name for path in lab.runs.iterdir()) if lab.runs.is_dir() else []
+    if not keys:
+        raise RunError(f"{lab.runs}: contains no trials; set the lab's folder with --lab, or pass a run folder")
+    found = [key for key in keys if key.startswith(name.lower())] if name else []
+    if len(found) == 1:
+        return RunFolder(lab.runs, found[0])
+    if found:
+        raise RunError(f"{lab.runs}: {len(found)} keys begin with '{name}': {_join_keys(found)}; give more digits")
+    nearest = get_close_matches(name[:KEY_DIGITS], [key[:KEY_DIGITS] for key in keys], n=3, cutoff=0.0)
+    raise RunError(f"{lab.runs}: no key of a trial begins with '{name}'; nearest: {_join_keys(nearest)}")
+
+
+def find_finished_trial(name: str, lab: Lab) -> FinishedTrial:
+    """Find a finished trial. Its dataset does not have to be available.
+
+    Args:
+        name: a key, the unique beginning of a key, or the path of a run folder.
+        lab: the lab in whose `runs/` keys are looked up.
+
+    Returns:
+        The trial.
+
+    Raises:
+        RunError: no trial or more than one trial matches, or the trial has not finished or is of an incompatible
+            version of fcnlab.
+    """
+    folder = find_run_folder(name, lab)
+    record = folder.read()
+    if record is not None and record.failure is not None:
+        raise RunError(f"{folder.path}: this trial has failed ({record.failure.message.splitlines()[0]})")
+    if record is None:
+        raise RunError(
+            f"{folder.path}: this trial has not finished, or is of another version of fcnlab; "
+            "`fcnlab grid run` continues unfinished trials"
+        )
+    try:
+        trial = Trial.model_validate_json(folder.trial.read_bytes())
+    except OSError as error:
+        raise RunError(f"{folder.trial}: cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        count = error.error_count()
+        raise RunError(f"{folder.trial}: not a valid trial of this version of fcnlab ({count} errors)") from None
+    return FinishedTrial(trial, record, folder)
+
+
+def _join_keys(keys: list[str]) -> str:
+    return ", ".join(key[:KEY_DIGITS] for key in keys[:5]) + (", ..." if len(keys) > 5 else "")
