@@ -71,7 +71,7 @@ class FinishedTrial:
         is_best = checkpoint == "best" and self.reported_metrics(checkpoint).epoch != self.trial.recipe.epochs
         file = self.folder.best_weights if is_best else self.folder.weights
         if not file.is_file():
-            raise RunError(f"{file}: the weights do not exist any more; run the trial again to use it")
+            raise RunError(f"{file}: the weights are missing; run the trial again")
         return file
 
     def load_model(self, checkpoint: CheckpointChoice) -> FCN:

@@ -56,9 +56,9 @@ def test_a_grid_is_scored_under_a_protocol_apart_from_its_plain_figures(
         kept = json.loads((folder.evaluations / "flip+0.5_1.json").read_text())
         arrays = arrays_of(folder.evaluations / "flip+0.5_1.npz")
         assert kept["key"] == folder.key and kept["flip"] is True and kept["scales"] == [0.5, 1.0]
-        assert kept["scores"]["miou"] == pytest.approx(compute_metrics(arrays["counts"]).miou)
-        assert kept["scores"]["boundary_iou"] == pytest.approx(compute_metrics(arrays["boundary"]).miou)
-        assert len(arrays["ids"]) == len(arrays["counts"]) == kept["scores"]["images"]
+        assert kept["metrics"]["miou"] == pytest.approx(compute_metrics(arrays["counts"]).miou)
+        assert kept["metrics"]["boundary_iou"] == pytest.approx(compute_metrics(arrays["boundary"]).miou)
+        assert len(arrays["ids"]) == len(arrays["counts"]) == kept["metrics"]["images"]
     page = file.parent.parent / "results" / "question" / "score-flip+0.5_1.md"
     assert str(page) in out.replace("\n", "") and "flip+0.5,1" in page.read_text()
     table = pd.read_csv(page.with_suffix(".csv"))
@@ -101,11 +101,11 @@ def test_what_cannot_be_scored_is_refused_in_one_line(fcnlab: Call, ran: tuple[P
     file, (folder, _) = ran
     folder.weights.unlink()
     asked = {
-        ("evaluate", folder.key): "weights are no longer there",
+        ("evaluate", folder.key): "weights are missing",
         ("evaluate", "f" * 64): "no key of a trial begins with",
         ("evaluate", folder.key, "--dataset", "shapes-mini", "--split", "absent"): "absent",
         ("evaluate", folder.key, "--tta", "--flip"): "--tta",
-        ("predict", folder.key, file.with_name("absent")): "weights are no longer there",
+        ("predict", folder.key, file.with_name("absent")): "weights are missing",
         ("export", folder.key, "--to", "onnx", "--out", "model.pt2"): ".onnx",
         ("score", file, "--scales", "big"): "--scales",
         ("score", file, "--window", "512"): "--window",

@@ -170,7 +170,7 @@ def test_without_weights_the_gallery_keeps_to_the_samples_and_says_so(tmp_path: 
     report = make_report(make_plan(grid, lab), lab, None)
     made = gallery.choose(report.plan, report.cells, report.records, lab, predict=True)
     assert made is not None
-    assert "samples" in made.note and "weights are no longer there" in made.note
+    assert "samples" in made.note and "weights are missing" in made.note
     assert str(tmp_path) not in made.note
     samples = {f"scene_{index:03}" for index in range(4)}
     assert {*made.disagreements, *(id_ for pair in made.extremes.values() for id_ in pair)} <= samples
