@@ -168,7 +168,7 @@ def _lab(lab: Path, data: Path, seeds: int, epochs: int) -> Path:
     }
     recipe = {
         "epochs": epochs,
-        "batch": BATCH,
+        "batch_size": BATCH,
         "crop": {"height": CROP[0], "width": CROP[1]},
         "flip": 0.5,
         "optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4},

@@ -28,7 +28,7 @@ def write_lab(context: Context, name: str, *, heads: list[str], upsamplers: list
     sizes = context.sizes
     recipe = {
         "epochs": epochs,
-        "batch": sizes.batch,
+        "batch_size": sizes.batch,
         "crop": {"height": sizes.crop[0], "width": sizes.crop[1]},
         "flip": 0.5,
         "optimizer": {"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4},
