@@ -96,7 +96,7 @@ def run_grid(
     from fcnlab.runner.executors.config import Means
     from fcnlab.runner.progress.base import PlainWatcher, Watcher
     from fcnlab.runner.scheduler import run
-    from fcnlab.tracking.mlflow import is_installed
+    from fcnlab.tracking.store import is_installed
 
     lab = lab or Lab.find(grid.path)
     watcher = Watcher() if quiet else PlainWatcher(console())

@@ -32,7 +32,7 @@ def ui(
     The addresses of the grids' comparisons are printed: cells side by side, averaged over their seeds.
     """
     from fcnlab.lab import Lab
-    from fcnlab.tracking import mlflow
+    from fcnlab.tracking.store import is_installed
 
     place = Lab.find(file, lab=lab, tracking_uri=tracking_uri)
     uri = place.tracking_uri
@@ -44,7 +44,7 @@ def ui(
         raise TrackingError(
             f"{uri}: nothing is recorded yet; run a grid first: fcnlab grid run experiments/quickstart.yaml"
         )
-    if not mlflow.is_installed():
+    if not is_installed():
         raise TrackingError("MLflow is not installed; install it with: pip install mlflow")
     _refuse_taken(port)
     typer.echo(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)")
@@ -63,13 +63,13 @@ def _say_addresses(lab: Lab, server: str, file: Path | None) -> None:
     """Say where each grid's comparison is, or that of one grid."""
     from fcnlab.errors import nearest
     from fcnlab.runner.publisher import noted_experiments
-    from fcnlab.tracking import mlflow_view
+    from fcnlab.tracking.view import format_url
 
     noted = noted_experiments(lab)
     if file is not None and file.stem not in noted:
         raise TrackingError(f"{file}: nothing of this grid is in {lab.tracking_uri} yet; {nearest(file.stem, noted)}")
     for name in noted if file is None else [file.stem]:
-        typer.echo(f"  {name}: {mlflow_view.address(server, noted[name])}")
+        typer.echo(f"  {name}: {format_url(server, noted[name])}")
 
 
 def _refuse_taken(port: int) -> None:

@@ -10,7 +10,8 @@ import pandas as pd
 
 from fcnlab.config.grid.axes import text
 from fcnlab.runner.plan import Plan, Planned
-from fcnlab.tracking.mlflow import COST_METRICS, MlflowTracker, extract_metrics, extract_tags
+from fcnlab.tracking.fields import COST_METRICS, extract_metrics, extract_tags
+from fcnlab.tracking.tracker import MlflowTracker
 
 FIGURES = ("miou", "pixel_acc", "mean_acc", "fw_iou")
 PARTS = ("variant", "backbone", "head", "upsampler", "dataset", "recipe")
@@ -32,7 +33,7 @@ def trials_frame(plan: Plan, tracker: MlflowTracker | None) -> pd.DataFrame:
     Figures come from the records in runs/, and from the book for trials that were run elsewhere; they are the same
     figures. The columns are always the same but for the grid's axes. Figures are fractions of 1, times are seconds.
     """
-    runs = {run["tags"]["fcnlab.key"]: run for run in reversed(tracker.runs())} if tracker is not None else {}
+    runs = {run["tags"]["fcnlab.key"]: run for run in reversed(tracker.list_trials())} if tracker is not None else {}
     order = {id(cell): index for index, cell in enumerate(plan.grid.cells)}
     planned = sorted(plan.trials, key=lambda p: (order[id(p.cell)], p.trial.seed))
     frame = pd.DataFrame([_row(one, runs.get(one.key), plan.grid.file.checkpoint) for one in planned])
@@ -57,7 +58,7 @@ def _row(planned: Planned, run: Mapping[str, Any] | None, checkpoint: str) -> di
         devices = int(tags.get("fcnlab.devices", 1)) / int(tags.get("fcnlab.sharing", 1))
         row["device_hours"] = devices * seconds / 3600
     if status == "stopped":
-        row["stopped_after"] = planned.stopped if planned.stopped is not None else float(tags["fcnlab.stopped"])
+        row["stopped_after"] = planned.stopped if planned.stopped is not None else float(tags["fcnlab.stopped_after"])
     return row
 
 
@@ -81,7 +82,7 @@ def _status(run: Mapping[str, Any] | None) -> str:
         return "missing"
     if "fcnlab.published" in run["tags"] and run["status"] in ("FINISHED", "FAILED"):
         return "finished" if run["status"] == "FINISHED" else "failed"
-    if "fcnlab.stopped" in run["tags"] and run["status"] != "RUNNING":
+    if "fcnlab.stopped_after" in run["tags"] and run["status"] != "RUNNING":
         return "stopped"
     return "running" if run["status"] == "RUNNING" else "missing"
 

@@ -16,7 +16,7 @@ from fcnlab.report.summary_text import summary_text
 from fcnlab.report.tables.cells import Table, cell_table
 from fcnlab.report.trial_records import TrialRecords, load_records
 from fcnlab.runner.plan import Plan
-from fcnlab.tracking.mlflow import MlflowTracker
+from fcnlab.tracking.tracker import MlflowTracker
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fcnlab.errors import RunError
-from fcnlab.tracking.mlflow import MlflowTracker
+from fcnlab.tracking.tracker import MlflowTracker
 from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
 
@@ -106,5 +106,5 @@ def _fetched(folder: RunFolder, run_id: str, tracker: MlflowTracker) -> RunFolde
     if folder.read() is None:
         folder.create()
         for artifact in ("samples", folder.counts.name, folder.record.name):
-            tracker.download(run_id, artifact, folder.path)
+            tracker.download_artifact(run_id, artifact, folder.path)
     return folder

@@ -25,7 +25,7 @@ from fcnlab.report.provenance import command, facts, provenance
 from fcnlab.report.report import Report
 from fcnlab.report.tables.columns import NOTHING
 from fcnlab.report.tables.formats import to_latex, to_markdown
-from fcnlab.tracking.mlflow import MlflowTracker
+from fcnlab.tracking.tracker import MlflowTracker
 from fcnlab.trial.run_folder import write_atomically
 
 
@@ -45,7 +45,7 @@ def write_report(report: Report, lab: Lab, tracker: MlflowTracker | None, *, pre
         _write_all(section)
     if tracker is not None:
         note = markdown_page(report, (), pictured=False)
-        tracker.attach(tracker.parent(report.grid.file.question), report.folder, note)
+        tracker.log_report(tracker.get_grid_run(report.grid.file.question), report.folder, note)
     return section
 
 

@@ -15,7 +15,8 @@ from fcnlab.lab import Lab
 from fcnlab.runner.lease import Leases
 from fcnlab.runner.plan import Plan, Planned
 from fcnlab.runner.progress.base import Watcher
-from fcnlab.tracking.mlflow import MlflowTracker, is_installed
+from fcnlab.tracking.store import is_installed
+from fcnlab.tracking.tracker import MlflowTracker
 from fcnlab.trial.record import EpochRecord, Record
 from fcnlab.trial.run_folder import write_atomically
 
@@ -88,9 +89,9 @@ class Publisher:
                 return True
             with self._trying():
                 self._tracker = open_tracker(self._grid, self._lab)
-                self._parent = self._tracker.parent(self._grid.file.question)
-                self._tracker.show({planned.key for planned in self._plan.trials})
-                note_experiment(self._grid, self._lab, self._tracker.experiment)
+                self._parent = self._tracker.get_grid_run(self._grid.file.question)
+                self._tracker.update_view({planned.key for planned in self._plan.trials})
+                note_experiment(self._grid, self._lab, self._tracker.experiment_id)
             for planned in self._plan.everything:  # more of them may have ended since the plan was made
                 record = planned.record
                 if record is not None:
@@ -134,7 +135,7 @@ class Publisher:
         running = self._known(planned)
         if running.run is None:
             axes = {axis: str(value) for axis, value in planned.cell.axes.items() if "." in axis}
-            running.run = tracker.begin(planned.trial, planned.cell.label, axes, self._parent, running.since)
+            running.run = tracker.create_run(planned.trial, planned.cell.label, axes, self._parent, running.since)
         return running.run
 
     def ended(self, planned: Planned, record: Record) -> None:
@@ -152,7 +153,7 @@ class Publisher:
             with self._trying():
                 self._open_run(self._tracker, planned)
                 first = planned.trial.seed == min(self._grid.seeds)  # whose pictures a report shows
-                self._tracker.publish(record, planned.folder, self._grid.file.checkpoint, pictures=first)
+                self._tracker.log_record(record, planned.folder, self._grid.file.checkpoint, samples=first)
         self._running.pop(planned.key, None)
 
     def stopped(self, planned: Planned, epoch: int) -> None:
@@ -165,7 +166,7 @@ class Publisher:
     def _end_early(self, tracker: MlflowTracker, planned: Planned, *, stopped: int | None = None) -> None:
         run = self._open_run(tracker, planned)
         tracker.log_epochs(planned.key, planned.folder.read_progress())
-        tracker.end(run, "KILLED", stopped=stopped)
+        tracker.finish_run(run, "KILLED", stopped_after=stopped)
 
     def close(self, *, complete: bool) -> None:
         """Say how it stands, and let another driver publish: a trial that is paused is KILLED until taken up again."""
@@ -174,7 +175,7 @@ class Publisher:
             if self._tracker is not None:
                 for running in list(self._running.values()):
                     self._end_early(self._tracker, running.planned)
-                self._tracker.end(self._parent, "FINISHED" if complete else "KILLED")
+                self._tracker.finish_run(self._parent, "FINISHED" if complete else "KILLED")
         self._leases.release(self._folder)
 
 

@@ -23,7 +23,7 @@ from fcnlab.runner.progress.base import Waiting, Watcher
 from fcnlab.runner.pruning_state import Race
 from fcnlab.runner.publisher import Publisher
 from fcnlab.settings import CHECKPOINT_EVERY
-from fcnlab.tracking.mlflow import is_installed
+from fcnlab.tracking.store import is_installed
 from fcnlab.trial.record import Attempt, Record
 from fcnlab.trial.run_folder import RunFolder
 

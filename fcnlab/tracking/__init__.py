@@ -1,0 +1,1 @@
+"""Publication of trials to MLflow. No other package imports mlflow."""

@@ -27,7 +27,7 @@ from fcnlab.report.trial_records import load_records
 from fcnlab.report.write import together, write_report
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import open_tracker
-from fcnlab.tracking.mlflow import extract_tags
+from fcnlab.tracking.fields import extract_tags
 from tests.conftest import REPOSITORY, write_grid
 from tests.report.finished_grid import RIGHT, THREE, finish, finished_lab
 

@@ -102,7 +102,7 @@ def conclude(outcome: Outcome, grid: Grid, lab: Lab, *, strict: bool = False, as
     """
     from fcnlab import api
     from fcnlab.cli.report import refuse_flagged
-    from fcnlab.tracking.mlflow import is_installed
+    from fcnlab.tracking.store import is_installed
 
     unreachable = outcome.postponed is not None and is_installed()  # without MLflow the report is made from runs/
     made = api.report(grid, lab=lab) if not unreachable else None

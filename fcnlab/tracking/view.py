@@ -1,8 +1,8 @@
-"""The saved chart view that a grid's experiment has in MLflow's UI: cells side by side, averaged over their seeds.
+"""The saved chart view of a grid's experiment in MLflow's UI: cells side by side, averaged over their seeds.
 
-MLflow keeps a saved view as a tag of the experiment, `mlflow.sharedViewState.<id>`: JSON with a name and the state of
-its page, deflated and in base64. The form was read off what the UI of MLflow 3.17 itself writes; a UI that does not
-know it shows its default page. The view is named, and stands under "Views" on the page of the runs.
+MLflow stores a saved view as the tag `mlflow.sharedViewState.<id>` of the experiment: JSON with the name of the view
+and the state of the page, compressed and base64-encoded. The format is not documented; it is the one that the UI of
+MLflow 3.17 writes. A UI that cannot read it shows its default page. The view is listed under "Views".
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import zlib
 from typing import Any
 
 VIEW = "fcnlab-cells"
-"""The view's id; a tag of this name is written over, so that there is one."""
+"""Id of the view. Saving it again replaces it."""
 
 TAG = f"mlflow.sharedViewState.{VIEW}"
 
 TRIALS = "tags.`fcnlab.role` = 'trial' and tags.`fcnlab.current` = 'true'"
-"""What the view shows of an experiment: the trials of the grid as its file is now."""
+"""Filter of the view: the trials that the grid has now."""
 
 BARS = ("miou", "pixel_acc", "gmacs", "train_seconds")
 LINES = ("epoch_val_miou", "epoch_loss")
 
 
-def state() -> str:
-    """The value of the tag: a bar a cell for each figure and cost, and the curves, with their spread over seeds."""
-    section = "fcnlab-figures"
+def encode_view() -> str:
+    """Return the value of the tag: bar charts of metrics and cost per cell, and curves with their spread over seeds."""
+    section = "fcnlab-metrics"
     charts = [_bar(metric, section) for metric in BARS] + [_line(metric, section) for metric in LINES]
     page = {
         "searchFilter": TRIALS,
@@ -59,8 +59,16 @@ def state() -> str:
     return json.dumps({"name": "cells", "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"})
 
 
-def address(server: str, experiment: str) -> str:
-    """Where a server shows the runs of an experiment in this view."""
+def format_url(server: str, experiment: str) -> str:
+    """Return the address of an experiment in this view.
+
+    Args:
+        server: address of the MLflow server.
+        experiment: id of the experiment.
+
+    Returns:
+        The URL.
+    """
     return f"{server.rstrip('/')}/#/experiments/{experiment}/runs?compareRunsMode=CHART&viewStateShareKey={VIEW}"
 
 

@@ -1,0 +1,104 @@
+"""Access to an MLflow store: the client, the experiment of a grid, and errors of the store as one line."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from fcnlab.errors import TrackingError
+
+# MLflow reads these variables when it is imported.
+for _variable, _value in {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # an unreachable server must not block a grid
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # programs may parse the standard output of a grid
+}.items():
+    os.environ.setdefault(_variable, _value)
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+
+def is_installed() -> bool:
+    """Return whether mlflow can be imported, without importing it."""
+    return importlib.util.find_spec("mlflow") is not None
+
+
+def open_client(uri: str) -> MlflowClient:
+    """Open an MLflow store, and create it if it is a SQLite file that does not exist.
+
+    Args:
+        uri: tracking URI of the store.
+
+    Returns:
+        A client of the store.
+    """
+    for logger in ("mlflow", "alembic"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    from mlflow.tracking import MlflowClient
+
+    if not uri.startswith("sqlite:///"):
+        return MlflowClient(uri)
+    # Two processes that create the schema at the same time would corrupt the store.
+    file = Path(uri.removeprefix("sqlite:///"))
+    with FileLock(file.with_name(file.name + ".lock")):
+        client = MlflowClient(uri)
+        client.search_experiments(max_results=1)
+        return client
+
+
+def open_experiment(client: MlflowClient, name: str, uri: str, artifacts: Path | None) -> str:
+    """Return the id of an experiment, and create it if it does not exist.
+
+    Args:
+        client: client of the store.
+        name: name of the experiment.
+        uri: tracking URI of the store.
+        artifacts: folder for the files of a SQLite store.
+
+    Returns:
+        The id.
+
+    Raises:
+        TrackingError: the experiment has been deleted.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        if found.lifecycle_stage != "active":
+            raise TrackingError(f"{uri}: the experiment '{name}' is deleted; restore it or delete it permanently")
+        return str(found.experiment_id)
+    local = artifacts.as_uri() + "/" + name if artifacts is not None and uri.startswith("sqlite:") else None
+    # MLflow's UI shows experiments of this kind as training runs, others as traces of language models.
+    tags = {"mlflow.experimentKind": "custom_model_development"}
+    return str(client.create_experiment(name, artifact_location=local, tags=tags))
+
+
+@contextmanager
+def convert_errors(uri: str) -> Iterator[None]:
+    """Convert errors of the store to a `TrackingError` of one line.
+
+    Args:
+        uri: tracking URI of the store.
+    """
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    try:
+        yield
+    except (MlflowException, RequestException, OSError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise TrackingError(f"{_hide_password(uri)}: MLflow store: {reason[:300]}") from error
+
+
+def _hide_password(uri: str) -> str:
+    scheme, mark, rest = uri.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if mark and "@" in rest else uri

@@ -1,0 +1,368 @@
+"""The MLflow experiment of a grid: one parent run for the grid, one child run per trial.
+
+Only one driver of a grid writes. Each record is published exactly once: the tag `fcnlab.published` of a child run holds
+the time at which its record ended, the status of the run is written last, and data that an interrupted publication has
+already written is not written again.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Any
+
+from fcnlab.config.trial import Trial
+from fcnlab.errors import TrackingError
+from fcnlab.tracking import view
+from fcnlab.tracking.fields import extract_epoch_metrics, extract_metrics, extract_tags
+from fcnlab.tracking.model import save_model
+from fcnlab.tracking.store import convert_errors, is_installed, open_client, open_experiment
+from fcnlab.trial.record import EpochRecord, Record
+from fcnlab.trial.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from mlflow.entities import Param, Run
+    from torch import nn
+
+BATCH_SIZE = 900
+"""Number of metrics per request; MLflow's limit is 1000."""
+
+MODEL = "model"
+"""Name of a trial's model among the artifacts of its run."""
+
+DIGEST_LENGTH = 36
+"""Maximum length of the digest of a dataset in MLflow."""
+
+
+class MlflowTracker:
+    """The experiment of one grid in an MLflow store.
+
+    Methods that access the store raise `TrackingError` if it cannot be reached.
+    """
+
+    def __init__(self, uri: str, name: str, artifacts: Path | None = None) -> None:
+        """Open the store and the experiment of a grid, and create them if they do not exist.
+
+        Args:
+            uri: tracking URI of the store.
+            name: name of the grid.
+            artifacts: folder for the files of a SQLite store.
+
+        Raises:
+            TrackingError: MLflow is not installed, or the store cannot be reached or created.
+        """
+        if not is_installed():
+            raise TrackingError("MLflow is not installed; install it with: pip install mlflow")
+        with convert_errors(uri):
+            self._client = open_client(uri)
+            self._experiment = open_experiment(self._client, f"fcnlab/{name}", uri, artifacts)
+            self._uri = uri
+            self._name = name
+            self._runs = {
+                run.data.tags["fcnlab.key"]: _TrialRun.restore(run) for run in reversed(self._search_trials())
+            }
+
+    @property
+    def experiment_id(self) -> str:
+        """The id of the experiment."""
+        return self._experiment
+
+    def list_trials(self) -> list[dict[str, Any]]:
+        """Return the runs of all trials, newest first, as dicts with run_id, status, params, metrics and tags."""
+        with convert_errors(self._uri):
+            return [
+                {
+                    "run_id": run.info.run_id,
+                    "status": run.info.status,
+                    "params": dict(run.data.params),
+                    "metrics": dict(run.data.metrics),
+                    "tags": dict(run.data.tags),
+                }
+                for run in self._search_trials()
+            ]
+
+    def update_view(self, keys: Collection[str]) -> None:
+        """Save the experiment's chart view, and mark the trials that it shows.
+
+        Args:
+            keys: keys of the trials that the grid has now.
+        """
+        with convert_errors(self._uri):
+            self._client.set_experiment_tag(self._experiment, view.TAG, view.encode_view())
+            for key, run in self._runs.items():
+                if run.current != (key in keys):
+                    run.current = key in keys
+                    self._client.set_tag(run.run_id, "fcnlab.current", str(run.current).lower())
+
+    def get_grid_run(self, description: str) -> str:
+        """Return the id of the parent run, and create the run if it does not exist.
+
+        Args:
+            description: text on the page of a new run.
+
+        Returns:
+            Id of the run.
+        """
+        with convert_errors(self._uri):
+            found = self._search("tags.`fcnlab.role` = 'grid'")
+            if found:
+                return str(found[0].info.run_id)
+            tags = {"fcnlab.role": "grid", "mlflow.runName": self._name, "mlflow.note.content": description}
+            return str(self._client.create_run(self._experiment, tags=tags).info.run_id)
+
+    def is_published(self, record: Record) -> bool:
+        """Return whether a record is published, or a finished one of the same trial from another lab.
+
+        Args:
+            record: record of a trial.
+
+        Returns:
+            True if the record need not be published.
+        """
+        run = self._runs.get(record.key)
+        return run is not None and run.published is not None and (run.published == record.ended or run.finished)
+
+    def create_run(self, trial: Trial, label: str, axes: Mapping[str, str], parent: str, started: float) -> str:
+        """Create the run of a trial, or continue the run of an interrupted driver.
+
+        The params of the run are written with its first metrics.
+
+        Args:
+            trial: the trial.
+            label: label of its cell.
+            axes: value of each axis of the grid.
+            parent: id of the grid's run.
+            started: time at which the trial started, in seconds since 1970.
+
+        Returns:
+            Id of the run.
+        """
+        with convert_errors(self._uri):
+            run = self._runs.get(trial.key)
+            if run is not None and run.published is not None:
+                self._client.set_tag(run.run_id, "fcnlab.superseded", "true")
+                run = None
+            if run is None:
+                run = self._runs[trial.key] = self._create_run(trial, label, parent, started)
+            else:
+                self._client.update_run(run.run_id, status="RUNNING")
+            if not run.has_params:
+                run.pending_params = trial, axes
+            return run.run_id
+
+    def log_epochs(self, key: str, epochs: Sequence[EpochRecord]) -> None:
+        """Write the metrics of epochs that a trial's run does not have yet.
+
+        Args:
+            key: key of the trial.
+            epochs: all epochs up to now.
+        """
+        with convert_errors(self._uri):
+            run = self._runs[key]
+            new = self._select_new_epochs(run, epochs)
+            if new or run.pending_params:
+                self._log(run, new)
+
+    def log_record(self, record: Record, folder: RunFolder, checkpoint: str, *, samples: bool) -> None:
+        """Write a record with its files. The status of the run is written last.
+
+        Requests are slow, so that all data is written in as few as possible.
+
+        Args:
+            record: record of the trial.
+            folder: its run folder.
+            checkpoint: the grid's checkpoint, `last` or `best`.
+            samples: whether to upload the predictions of the first images, which are many large files.
+        """
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        with convert_errors(self._uri):
+            run = self._runs[record.key]
+            existing = self._client.get_run(run.run_id).data.metrics if run.is_restored else {}
+            final = extract_metrics(record, checkpoint)
+            steps = self._select_new_epochs(run, record.epochs)
+            steps[0] = {name: value for name, value in final.items() if name not in existing}
+            self._log(run, steps, extract_tags(record) | {"fcnlab.published": record.ended})
+            # The repository is opened by its address, because the client would request it for each file.
+            repository = get_artifact_repository(run.artifact_uri, tracking_uri=self._uri)
+            for file in (folder.record, folder.counts):
+                if file.exists():
+                    repository.log_artifact(str(file))
+            if samples and folder.samples.is_dir():
+                repository.log_artifacts(str(folder.samples), "samples")
+            self._client.set_terminated(run.run_id, "FINISHED" if record.status == "finished" else "FAILED")
+            run.published, run.finished = record.ended, record.status == "finished"
+
+    def log_model(self, key: str, model: nn.Module, num_classes: int) -> bool:
+        """Upload a model to a trial's run, for `mlflow.pytorch.load_model("runs:/<run id>/model")`.
+
+        Args:
+            key: key of the trial.
+            model: a model from uint8 [B, 3, H, W] to float32 [B, num_classes, H, W].
+            num_classes: number of classes.
+
+        Returns:
+            False if the run already has a model.
+        """
+        run = self._runs[key]
+        with convert_errors(self._uri):
+            if any(item.path == MODEL for item in self._client.list_artifacts(run.run_id)):
+                return False
+            with tempfile.TemporaryDirectory() as folder:
+                save_model(model, num_classes, Path(folder) / MODEL)
+                self._client.log_artifacts(run.run_id, str(Path(folder) / MODEL), MODEL)
+        return True
+
+    def finish_run(self, run_id: str, status: str, *, stopped_after: int | None = None) -> None:
+        """Set the final status of a run.
+
+        Args:
+            run_id: id of the run.
+            status: FINISHED, FAILED or KILLED.
+            stopped_after: epoch after which early stopping ended the trial.
+        """
+        with convert_errors(self._uri):
+            if stopped_after is not None:
+                self._client.set_tag(run_id, "fcnlab.stopped_after", str(stopped_after))
+            self._client.set_terminated(run_id, status)
+
+    def log_report(self, run_id: str, folder: Path, text: str) -> None:
+        """Upload the files of a report.
+
+        Args:
+            run_id: id of the grid's run.
+            folder: folder of the report.
+            text: text that the page of the run shows, in Markdown.
+        """
+        with convert_errors(self._uri):
+            self._client.log_artifacts(run_id, str(folder), "report")
+            self._client.set_tag(run_id, "mlflow.note.content", text)
+
+    def download_artifact(self, run_id: str, artifact: str, into: Path) -> Path | None:
+        """Download an artifact.
+
+        Args:
+            run_id: id of the run.
+            artifact: name of a file or folder.
+            into: folder for the download.
+
+        Returns:
+            Path of the download; None if the run has no such artifact.
+        """
+        with convert_errors(self._uri):
+            if not any(item.path == artifact for item in self._client.list_artifacts(run_id)):
+                return None
+            return Path(self._client.download_artifacts(run_id, artifact, str(into)))
+
+    def _search_trials(self) -> list[Run]:
+        """Return the runs of trials, newest first, without those that a retry has replaced."""
+        return self._search("tags.`fcnlab.role` = 'trial' and tags.`fcnlab.superseded` = 'false'")
+
+    def _search(self, condition: str) -> list[Run]:
+        found: list[Run] = []
+        token = None
+        while True:
+            page = self._client.search_runs([self._experiment], condition, max_results=1000, page_token=token)
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+    def _create_run(self, trial: Trial, label: str, parent: str, started: float) -> _TrialRun:
+        command = f"fcnlab grid replay experiments/{self._name}.yaml {quote(label)} --seed {trial.seed}"
+        tags = {
+            "fcnlab.role": "trial",
+            "fcnlab.superseded": "false",
+            "fcnlab.current": "true",
+            "fcnlab.key": trial.key,
+            "fcnlab.grid": self._name,
+            "fcnlab.cell": label,
+            "mlflow.parentRunId": parent,
+            "mlflow.runName": f"{label}, seed {trial.seed}",
+            "mlflow.source.type": "LOCAL",
+            "mlflow.source.name": command,
+        }
+        info = self._client.create_run(self._experiment, int(started * 1000), tags).info
+        return _TrialRun(str(info.run_id), str(info.artifact_uri), num_epochs=0, current=True)
+
+    def _select_new_epochs(self, run: _TrialRun, epochs: Sequence[EpochRecord]) -> dict[int, dict[str, float]]:
+        """Return the metrics of the epochs that a run does not have, by epoch."""
+        if run.num_epochs is None:
+            history = self._client.get_metric_history(run.run_id, "epoch_loss")
+            run.num_epochs = max((point.step for point in history), default=0)
+        last = run.num_epochs
+        new = {epoch.epoch: extract_epoch_metrics(epoch) for epoch in epochs if epoch.epoch > last}
+        run.num_epochs = max([last, *new])
+        return new
+
+    def _log(
+        self, run: _TrialRun, steps: Mapping[int, Mapping[str, float]], tags: Mapping[str, str] | None = None
+    ) -> None:
+        """Write metrics by step, tags, and the params if they are pending."""
+        from mlflow.entities import Metric, RunTag
+
+        now = int(time.time() * 1000)
+        points = [Metric(name, v, now, step) for step, values in steps.items() for name, v in values.items()]
+        run_tags = [RunTag(name, value[:5000]) for name, value in (tags or {}).items()]
+        params = self._log_dataset(run.run_id, *run.pending_params) if run.pending_params else []
+        for start in range(0, max(1, len(points)), BATCH_SIZE):
+            self._client.log_batch(run.run_id, points[start : start + BATCH_SIZE], params, run_tags)
+            params, run_tags = [], []
+        run.has_params, run.pending_params = True, None
+
+    def _log_dataset(self, run_id: str, trial: Trial, axes: Mapping[str, str]) -> list[Param]:
+        """Write the dataset of a trial, and return its params."""
+        from mlflow.entities import Dataset, DatasetInput, Param
+
+        digest = trial.data.rpartition(":")[2][:DIGEST_LENGTH]
+        dataset = Dataset(trial.names["dataset"], digest, "fcnlab", json.dumps({"fingerprint": trial.data}))
+        self._client.log_inputs(run_id, [DatasetInput(dataset)])
+        params = {**trial.names, **axes, "seed": str(trial.seed)}
+        return [Param(name, value[:6000]) for name, value in params.items()]
+
+
+@dataclass
+class _TrialRun:
+    """State of a trial's run.
+
+    Attributes:
+        run_id: id of the run.
+        artifact_uri: address of its artifacts.
+        num_epochs: number of epochs that it has; None if the store has not been asked yet.
+        current: whether the view shows it; None if it has no such tag.
+        is_restored: true if an earlier driver created the run and may have written part of a record.
+        has_params: whether its params are written.
+        pending_params: trial and axes, until the params are written.
+        published: end of the record that is published.
+        finished: whether the published record is of a finished trial.
+    """
+
+    run_id: str
+    artifact_uri: str
+    num_epochs: int | None
+    current: bool | None = None
+    is_restored: bool = False
+    has_params: bool = False
+    pending_params: tuple[Trial, Mapping[str, str]] | None = None
+    published: str | None = None
+    finished: bool = False
+
+    @classmethod
+    def restore(cls, run: Run) -> _TrialRun:
+        """Restore the state of a run from the store."""
+        tags = run.data.tags
+        return cls(
+            str(run.info.run_id),
+            str(run.info.artifact_uri),
+            num_epochs=None,
+            current=tags["fcnlab.current"] == "true" if "fcnlab.current" in tags else None,
+            is_restored=True,
+            has_params=bool(run.data.params),
+            published=tags.get("fcnlab.published") if run.info.status in ("FINISHED", "FAILED") else None,
+            finished=run.info.status == "FINISHED",
+        )
