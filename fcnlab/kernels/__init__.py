@@ -1,1 +1,1 @@
-"""Small kernels in C, compiled on the machine that runs them; each has a plain fallback for where no compiler is."""
+"""Kernels in C, compiled on the machine that runs them, and in Triton; each has a fallback in PyTorch operators."""

@@ -1,10 +1,8 @@
-/* Resize, crop, flip, pad and normalise a uint8 image in one pass, and its label with it.
+/* Resize, crop, flip, pad and normalize a uint8 image and its label in one pass; called by fcnlab/kernels/augment.py.
  *
- * What calls it: fcnlab/kernels/augment.py.
- *
- * The grey levels are those of torch's `_upsample_bilinear2d_aa` on uint8 bit for bit: a pass across and then one down,
- * with weights that are multiples of 2^-precision, each rounded to a grey level. They are added up in float32, which is
- * exact: below 256 and in steps of 2^-16 no sum needs more than the 24 bits that a float32 has. */
+ * Pixels are equal to those of PyTorch's `_upsample_bilinear2d_aa` for uint8 bit for bit: a horizontal pass and then a
+ * vertical one, with weights that are multiples of 2^-precision, each rounded to an integer. Sums are float32 and exact:
+ * below 256 and in multiples of 2^-16, no sum needs more than the 24 bits of a float32. */
 
 #include <math.h>
 #include <stdint.h>
@@ -13,16 +11,16 @@
 
 enum {
     CHANNELS = 3,
-    AHEAD = 16,      /* rows that are fetched before they are worked on: samples lie all over a large file */
-    BLOCK = 48,      /* values that are worked on together: whole vectors of any width, and whole pixels */
-    MOST_BITS = 16,  /* precision of weights up to which sums are exact */
-    LARGEST = 22     /* precision that torch stops at */
+    AHEAD = 16,        /* rows to prefetch: samples are spread over a large file */
+    BLOCK = 48,        /* values processed together: a multiple of any vector width and of a pixel */
+    MAX_BITS = 16,     /* largest precision of weights for which sums are exact */
+    MAX_PRECISION = 22 /* largest precision in PyTorch */
 };
 
 typedef float quad __attribute__((vector_size(16)));
 typedef int32_t quad_int __attribute__((vector_size(16)));
 typedef uint8_t sixteen __attribute__((vector_size(16)));
-/* Bytes 1..15, which are five pixels, with the last pixel first. */
+/* Bytes 1..15, which are five pixels, in reverse order of pixels. */
 #if defined(__clang__)
 #define MIRRORED(v) __builtin_shufflevector(v, v, 13, 14, 15, 10, 11, 12, 7, 8, 9, 4, 5, 6, 1, 2, 3, 0)
 #else
@@ -41,7 +39,7 @@ typedef struct {
     int64_t height, width;
     uint8_t fill[CHANNELS];
     uint8_t ignore;
-    float mean[CHANNELS], std[CHANNELS]; /* in grey levels */
+    float mean[CHANNELS], std[CHANNELS]; /* in 0..255 */
 } Crop;
 
 /* Means, deviations and their reciprocals for a block of values. */
@@ -49,7 +47,7 @@ typedef struct {
     float mean[BLOCK], std[BLOCK], reciprocal[BLOCK];
 } Scale;
 
-/* What each position of a resized axis is made of: `taps` positions of the source from `first` on. */
+/* Source positions and weights of each position of a resized axis: `taps` positions from `first` on. */
 typedef struct {
     int64_t taps;
     int64_t *first; /* [count] */
@@ -75,7 +73,7 @@ static int same_axis(Axis *axis, int64_t begin, int64_t end) {
     return 0;
 }
 
-/* The weights of the positions begin..end - 1 as torch has them; not 0 if they are too fine to be added exactly. */
+/* Compute the weights of the positions begin..end - 1 as PyTorch does. Return 1 if exact sums are not possible. */
 static int make_axis(Axis *axis, int64_t source, int64_t target, int64_t begin, int64_t end) {
     if (source == target) return same_axis(axis, begin, end);
     const double scale = 1.0 / ((double)target / (double)source);
@@ -106,11 +104,11 @@ static int make_axis(Axis *axis, int64_t source, int64_t target, int64_t begin, 
         first[i] = low;
     }
     int precision = 0;
-    while (precision < LARGEST && (int)(0.5 + largest * (double)(1 << (precision + 1))) < 1 << 15) precision++;
-    failed = failed || precision > MOST_BITS;
+    while (precision < MAX_PRECISION && (int)(0.5 + largest * (double)(1 << (precision + 1))) < 1 << 15) precision++;
+    failed = failed || precision > MAX_BITS;
     const double whole = (double)(1 << precision);
     axis->taps = 1;
-    for (int64_t i = begin; i < end && !failed; i++) { /* to whole steps, without the zeros at the front */
+    for (int64_t i = begin; i < end && !failed; i++) { /* round to multiples of 2^-precision, without leading zeros */
         double *own = exact + i * most;
         int64_t front = 0, last = 0;
         for (int64_t j = 0; j < most; j++) own[j] = (double)(int)(0.5 + own[j] * whole) / whole;
@@ -137,7 +135,7 @@ static void drop_axis(Axis *axis) {
 }
 
 /* (value - mean) / std. With a fused multiply-add the quotient is corrected by its remainder, which costs less than a
- * division; that this gives the same bits for all grey levels is for the caller to check. */
+ * division; the caller checks that all 256 values have the same bits. */
 static inline float normal(float value, float mean, float std, float reciprocal) {
     const float above = value - mean;
 #if defined(__FMA__) || defined(__aarch64__)
@@ -149,24 +147,24 @@ static inline float normal(float value, float mean, float std, float reciprocal)
 #endif
 }
 
-static inline void normalise_block(const uint8_t *restrict from, float *restrict to, const Scale *restrict scale) {
+static inline void normalize_block(const uint8_t *restrict from, float *restrict to, const Scale *restrict scale) {
     for (int j = 0; j < BLOCK; j++) to[j] = normal((float)from[j], scale->mean[j], scale->std[j], scale->reciprocal[j]);
 }
 
-/* `count` values of a row, whose first is a red one. */
-static void normalise_row(const uint8_t *from, float *to, int64_t count, const Scale *scale) {
+/* Normalize `count` values of a row, starting with a red one. */
+static void normalize_row(const uint8_t *from, float *to, int64_t count, const Scale *scale) {
     int64_t done = 0;
-    for (; done + BLOCK <= count; done += BLOCK) normalise_block(from + done, to + done, scale);
+    for (; done + BLOCK <= count; done += BLOCK) normalize_block(from + done, to + done, scale);
     if (done < count) {
         uint8_t rest[BLOCK] = {0};
         float result[BLOCK];
         memcpy(rest, from + done, (size_t)(count - done));
-        normalise_block(rest, result, scale);
+        normalize_block(rest, result, scale);
         memcpy(to + done, result, (size_t)(count - done) * sizeof(float));
     }
 }
 
-/* Have the pixels first..first + count - 1 of a row, and their labels, brought near. There need be no such row. */
+/* Prefetch the pixels first..first + count - 1 of a row and their labels. The row may be outside the image. */
 static void fetch(const Sample *sample, int64_t row, int64_t first, int64_t count) {
     const uint8_t *image = sample->image + CHANNELS * (row * sample->width + first);
     const uint8_t *label = sample->label + row * sample->width + first;
@@ -174,10 +172,10 @@ static void fetch(const Sample *sample, int64_t row, int64_t first, int64_t coun
     for (int64_t j = 0; j < count; j += 64) __builtin_prefetch(label + j);
 }
 
-/* A row of pixels from right to left. 16 bytes of `to` beyond its end may be written. */
+/* Mirror a row of pixels. Up to 16 bytes of `to` beyond its end are written. */
 static void mirror_row(const uint8_t *from, uint8_t *to, int64_t pixels) {
     const uint8_t *end = from + CHANNELS * pixels;
-    for (; end - from >= 16; end -= 15, to += 15) { /* five pixels, and a byte that the next write covers */
+    for (; end - from >= 16; end -= 15, to += 15) { /* five pixels, and a byte that the next iteration overwrites */
         sixteen five;
         memcpy(&five, end - 16, 16);
         five = MIRRORED(five);
@@ -191,7 +189,7 @@ static inline __attribute__((always_inline)) void across(
     const float *weights = axis->weights;
     for (int64_t i = 0; i < columns; i++, weights += taps) {
         const float *from = line + axis->first[i];
-        quad sum = {0.5f, 0.5f, 0.5f, 0.5f}, pixel; /* the fourth is of no use, and the next pixel's write covers it */
+        quad sum = {0.5f, 0.5f, 0.5f, 0.5f}, pixel; /* the fourth value is unused; the next pixel overwrites it */
         for (int64_t t = 0; t < taps; t++) {
             memcpy(&pixel, from + CHANNELS * t, sizeof(pixel));
             sum += pixel * weights[t];
@@ -202,7 +200,7 @@ static inline __attribute__((always_inline)) void across(
 }
 
 static void resize_row(const float *line, const Axis *axis, int64_t columns, float *to) {
-    switch (axis->taps) { /* the loops over few taps are unrolled */
+    switch (axis->taps) { /* constant taps, so that loops are unrolled */
     case 1: across(line, axis, 1, columns, to); break;
     case 2: across(line, axis, 2, columns, to); break;
     case 3: across(line, axis, 3, columns, to); break;
@@ -211,7 +209,7 @@ static void resize_row(const float *line, const Axis *axis, int64_t columns, flo
     }
 }
 
-/* Turn an axis of pixels into one of their values in a line that begins at its first pixel; from the end on a flip. */
+/* Convert positions from pixels to values of a line that starts at the first one, in reverse order if flipped. */
 static int64_t along_line(Axis *axis, int64_t columns, int64_t flip) {
     const int64_t base = axis->first[0];
     for (int64_t i = 0; i < columns; i++) axis->first[i] = CHANNELS * (axis->first[i] - base);
@@ -234,8 +232,8 @@ static inline __attribute__((always_inline)) void blend_block(
     for (int j = 0; j < BLOCK; j++) {
         float sum = 0.5f;
         for (int64_t t = 0; t < taps; t++) sum += rows[t][at + j] * weights[t];
-        const float grey = (float)(int32_t)sum; /* never above 255: weights add up to 1 but for their rounding */
-        to[j] = normal(grey, scale->mean[j], scale->std[j], scale->reciprocal[j]);
+        const float level = (float)(int32_t)sum; /* at most 255: weights sum to 1 up to rounding */
+        to[j] = normal(level, scale->mean[j], scale->std[j], scale->reciprocal[j]);
     }
 }
 
@@ -263,7 +261,7 @@ static void blend_rows(
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* A resized window, row by row; of the rows that are resized across only as many are kept as one result needs. */
+/* Resize a window row by row. A ring buffer holds the horizontally resized rows that one output row needs. */
 static int place_resized(const Sample *sample, const Scale *scale, float *to, int64_t stride) {
     Axis vertical = {0}, horizontal = {0};
     float *line = NULL, *ring = NULL;
@@ -281,15 +279,15 @@ static int place_resized(const Sample *sample, const Scale *scale, float *to, in
         ring = floats(kept * length);
         rows = malloc((size_t)vertical.taps * sizeof(*rows));
         failed = !line || !ring || !rows;
-        int64_t made = failed ? 0 : vertical.first[0]; /* the source row after the last that is in the ring */
+        int64_t done = failed ? 0 : vertical.first[0]; /* the source row after the last one in the ring */
         for (int64_t i = 0; i < sample->rows && !failed; i++) {
             for (int64_t t = 0; t < vertical.taps; t++) {
                 const int64_t row = smaller(vertical.first[i] + t, sample->height - 1);
-                for (; made <= row; made++) {
-                    const uint8_t *from = sample->image + CHANNELS * (made * sample->width + base);
-                    fetch(sample, made + AHEAD, base, end - base);
+                for (; done <= row; done++) {
+                    const uint8_t *from = sample->image + CHANNELS * (done * sample->width + base);
+                    fetch(sample, done + AHEAD, base, end - base);
                     for (int64_t j = 0; j < CHANNELS * (end - base); j++) line[j] = (float)from[j];
-                    resize_row(line, &horizontal, sample->columns, ring + made % kept * length);
+                    resize_row(line, &horizontal, sample->columns, ring + done % kept * length);
                 }
                 rows[t] = ring + row % kept * length;
             }
@@ -312,13 +310,13 @@ static int place_window(const Sample *sample, const Scale *scale, float *to, int
         const uint8_t *row = sample->image + CHANNELS * ((sample->top + i) * sample->width + sample->left);
         fetch(sample, sample->top + i + AHEAD, sample->left, sample->columns);
         if (sample->flip) mirror_row(row, mirrored, sample->columns);
-        normalise_row(sample->flip ? mirrored : row, to + i * stride, CHANNELS * sample->columns, scale);
+        normalize_row(sample->flip ? mirrored : row, to + i * stride, CHANNELS * sample->columns, scale);
     }
     free(mirrored);
     return 0;
 }
 
-/* The pixel of the source that position `i` of a resized axis comes from, as NEAREST_EXACT rounds. */
+/* Return the source position of position `i` of a resized axis, with the rounding of NEAREST_EXACT. */
 static int64_t nearest(int64_t source, int64_t target, int64_t i) {
     return smaller((int64_t)(((float)i + 0.5f) * ((float)source / (float)target)), source - 1);
 }
@@ -358,7 +356,7 @@ static int place_label(const Sample *sample, uint8_t *to, int64_t stride) {
     return 0;
 }
 
-/* Fill what the window, which lies at `left` in the upper rows, leaves of a crop. */
+/* Fill the part of a crop outside the window, which starts at column `left` of the first row. */
 static int pad(const Crop *crop, const Sample *sample, int64_t left, const Scale *scale, float *image, uint8_t *label) {
     const int64_t row = CHANNELS * crop->width, right = left + sample->columns;
     uint8_t *levels = malloc((size_t)row);
@@ -366,7 +364,7 @@ static int pad(const Crop *crop, const Sample *sample, int64_t left, const Scale
     const int failed = !levels || !filled;
     if (!failed) {
         for (int64_t j = 0; j < row; j++) levels[j] = crop->fill[j % CHANNELS];
-        normalise_row(levels, filled, row, scale);
+        normalize_row(levels, filled, row, scale);
         for (int64_t i = 0; i < crop->height; i++, image += row, label += crop->width) {
             const int64_t head = i < sample->rows ? left : crop->width, tail = i < sample->rows ? right : crop->width;
             memcpy(image, filled, (size_t)(CHANNELS * head) * sizeof(float));
@@ -382,8 +380,8 @@ static int pad(const Crop *crop, const Sample *sample, int64_t left, const Scale
 
 /* Write a sample's crop into image [height, width, 3] and label [height, width].
  *
- * Returns 0, or another number where it cannot be done: memory is short, or the image shrinks so far that sums of
- * weights are not exact. What was written then is of no use. */
+ * Return 0, or 1 on failure: memory is exhausted, or the image shrinks so much that sums of weights are not exact. The
+ * outputs are then undefined. */
 int place(const Sample *sample, const Crop *crop, float *image, uint8_t *label) {
     Scale scale;
     for (int j = 0; j < BLOCK; j++) {

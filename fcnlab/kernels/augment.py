@@ -1,4 +1,4 @@
-"""Resize, crop, flip, pad and normalise a sample in one pass on the CPU, with the bits of torch's operators."""
+"""C kernel that resizes, crops, flips, pads and normalizes a sample in one pass; bit for bit equal to PyTorch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fcnlab.kernels.inputs import DecodedSample, Placement, Window
 
 
 class _Sample(ctypes.Structure):
-    """As in augment.c."""
+    """The struct of the same name in augment.c."""
 
     _fields_ = (
         ("image", ctypes.c_void_p),
@@ -26,7 +26,7 @@ class _Sample(ctypes.Structure):
 
 
 class _Crop(ctypes.Structure):
-    """As in augment.c."""
+    """The struct of the same name in augment.c."""
 
     _fields_ = (
         ("height", ctypes.c_int64),
@@ -39,7 +39,7 @@ class _Crop(ctypes.Structure):
 
 
 class CropWriter:
-    """Writes samples as crops of one size, normalised by one mean and deviation."""
+    """Writes samples as normalized crops of one size."""
 
     def __init__(
         self,
@@ -49,27 +49,34 @@ class CropWriter:
         mean: Sequence[float],
         std: Sequence[float],
     ) -> None:
-        """As `placer`."""
+        """
+        Args:
+            compiled: the library of augment.c.
+            crop: height and width.
+            fill: red, green and blue of padded pixels.
+            mean: mean of each channel, in 0..255.
+            std: standard deviation of each channel, in 0..255.
+        """
         three = ctypes.c_float * 3
         self._compiled = compiled
         self._crop = _Crop(*crop, (ctypes.c_uint8 * 3)(*fill), IGNORE_INDEX, three(*mean), three(*std))
 
     def __call__(self, sample: DecodedSample, placement: Placement, image: Tensor, label: Tensor) -> bool:
-        """Resize, crop, pad and flip a sample as it is placed; False where that cannot be done here, and nothing is.
+        """Resize, crop, flip, pad and normalize a sample.
 
         Args:
-            sample: on the CPU.
-            placement: of which colours, rotation and blur are not looked at.
-            image: float32 [height, width, 3] of the crop, to be written.
-            label: uint8 [height, width] of the crop, to be written.
+            sample: sample on the CPU.
+            placement: parameters of the augmentation; colors, rotation and blur are not applied.
+            image: output, float32 [height, width, 3] with the size of the crop.
+            label: output, uint8 [height, width] with the size of the crop.
+
+        Returns:
+            False if the kernel cannot process this sample; the outputs are then undefined.
         """
-        assert image.is_contiguous() and label.is_contiguous(), "parts of a batch"
-        pixels, classes, window = (
-            sample.image.permute(1, 2, 0).contiguous(),
-            sample.label.contiguous(),
-            placement.window,
-        )
-        given = _Sample(
+        assert image.is_contiguous() and label.is_contiguous(), "outputs must be contiguous"
+        pixels, classes = sample.image.permute(1, 2, 0).contiguous(), sample.label.contiguous()
+        window = placement.window
+        struct = _Sample(
             pixels.data_ptr(),
             classes.data_ptr(),
             *classes.shape,
@@ -81,7 +88,7 @@ class CropWriter:
             placement.flip,
         )
         failed = self._compiled.place(
-            ctypes.byref(given),
+            ctypes.byref(struct),
             ctypes.byref(self._crop),
             ctypes.c_void_p(image.data_ptr()),
             ctypes.c_void_p(label.data_ptr()),
@@ -92,26 +99,29 @@ class CropWriter:
 def create_crop_writer(
     crop: tuple[int, int], fill: tuple[int, int, int], mean: Sequence[float], std: Sequence[float]
 ) -> CropWriter | None:
-    """What writes crops; None where there is no compiler, or where its arithmetic has not the bits of torch's.
+    """Create a writer of crops.
 
     Args:
         crop: height and width.
-        fill: grey levels, by channel, around an image that is smaller than the crop.
-        mean: in grey levels, by channel.
-        std: likewise.
+        fill: red, green and blue of padded pixels.
+        mean: mean of each channel, in 0..255.
+        std: standard deviation of each channel, in 0..255.
+
+    Returns:
+        The writer, or None if there is no compiler or the results differ from PyTorch's.
     """
     compiled = load_library("augment")
-    if compiled is None or not _exact(compiled, mean, std):
+    if compiled is None or not _equals_torch(compiled, mean, std):
         return None
     return CropWriter(compiled, crop, fill, mean, std)
 
 
-def _exact(compiled: ctypes.CDLL, mean: Sequence[float], std: Sequence[float]) -> bool:
-    """Whether each grey level of each channel becomes what torch's subtraction and division make of it."""
+def _equals_torch(compiled: ctypes.CDLL, mean: Sequence[float], std: Sequence[float]) -> bool:
+    """Return True if every value of every channel is normalized to the same bits as by PyTorch."""
     levels = torch.arange(256, dtype=torch.uint8).expand(3, 1, 256)
     label = torch.zeros(1, 256, dtype=torch.uint8)
-    as_it_is = Placement(np.zeros(4), (1, 256), 0.0, Window(0, 0, 1, 256), None, False)
+    identity = Placement(np.zeros(4), (1, 256), 0.0, Window(0, 0, 1, 256), None, False)
     found = torch.empty(1, 256, 3)
     write = CropWriter(compiled, (1, 256), (0, 0, 0), mean, std)
     expected = (levels.permute(1, 2, 0).float() - torch.tensor(mean)) / torch.tensor(std)
-    return write(DecodedSample(levels, label), as_it_is, found, label.clone()) and torch.equal(found, expected)
+    return write(DecodedSample(levels, label), identity, found, label.clone()) and torch.equal(found, expected)

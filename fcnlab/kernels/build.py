@@ -1,4 +1,4 @@
-"""C source of this package, compiled once by the system's compiler and kept in the user's cache."""
+"""Compilation of the C kernels by the system's compiler, once per user and kind of machine."""
 
 from __future__ import annotations
 
@@ -17,64 +17,67 @@ from fcnlab.processor import get_processor_flags
 from fcnlab.settings import cache_folder
 
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
-"""No -ffast-math: what is no number must stay so, or a divergence would not show."""
+"""Compiler flags. Without -ffast-math, so that nan stays nan and divergence is noticed."""
 
 KERNELS = tuple(sorted(source.stem for source in Path(__file__).parent.glob("*.c")))
-"""What there is to be compiled."""
+"""Names of the C kernels."""
 
 _log = logging.getLogger(__name__)
 
 
 @cache
 def load_library(name: str) -> ctypes.CDLL | None:
-    """The library of `<name>.c` beside this file; None where there is no compiler or it does not take the source.
+    """Load a C kernel, which is compiled on first use and cached for all processes of the user.
 
-    It is compiled when it is first asked for, which takes a second or less, and found again by all processes of the
-    user on machines of this kind.
+    Args:
+        name: one of `KERNELS`.
+
+    Returns:
+        The library, or None if there is no compiler or it fails.
     """
     compiler = shutil.which("cc")
     if compiler is None:
-        _log.info("no C compiler: fcnlab's plain ways are taken")
+        _log.info("no C compiler found; PyTorch's slower operators are used instead of the C kernels")
         return None
     source = Path(__file__).with_name(f"{name}.c")
     built = cache_folder() / f"kernels-{os.getuid()}" / f"{name}-{_fingerprint(source, compiler)}.so"
     try:
-        _own(built.parent)
+        _ensure_private_folder(built.parent)
         if not built.exists():
             _compile(compiler, source, built)
         return ctypes.CDLL(str(built))
     except (OSError, subprocess.CalledProcessError) as error:
-        _log.warning("%s could not be compiled, a plain way is taken: %s", source.name, error)
+        _log.warning("%s could not be compiled, PyTorch's slower operators are used instead: %s", source.name, error)
         return None
 
 
-def _own(folder: Path) -> None:
-    """Make the folder, or see that it is the user's alone: a cache may be shared, and what is loaded from it is run.
+def _ensure_private_folder(folder: Path) -> None:
+    """Create a folder, or check that only this user can write to it, because code is loaded from it.
 
     Raises:
-        OSError: it is another user's, or others may write to it.
+        OSError: the folder belongs to another user, or others can write to it.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.stat()
-    if found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise PermissionError(f"{folder} can be written by others")
+    status = folder.stat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise PermissionError(f"{folder} belongs to another user or is writable by others")
 
 
 def _compile(compiler: str, source: Path, built: Path) -> None:
-    """Compile beside the place and move there, so that another process never loads a half."""
+    """Compile in a temporary folder and move the result, so that no process loads an incomplete file."""
     with tempfile.TemporaryDirectory(dir=built.parent) as folder:
-        made = Path(folder) / built.name
-        subprocess.run([compiler, *FLAGS, "-o", made, source, "-lm"], check=True, capture_output=True)
-        os.replace(made, built)
+        output = Path(folder) / built.name
+        subprocess.run([compiler, *FLAGS, "-o", output, source, "-lm"], check=True, capture_output=True)
+        os.replace(output, built)
 
 
 def _fingerprint(source: Path, compiler: str) -> str:
-    """What the library depends on: a home may be shared by machines of several kinds."""
+    """Return a hash of everything that the library depends on; machines of several kinds can share a home folder."""
     version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
     parts = (source.read_bytes(), " ".join(FLAGS).encode(), version, _processor().encode())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
 def _processor() -> str:
-    """The kind of processor, with what instructions it has."""
+    """Return the kind of the processor and its instruction sets."""
     return f"{platform.system()} {platform.machine()} {platform.processor()} {get_processor_flags()}"

@@ -1,6 +1,6 @@
-/* Softmax cross entropy of scores, and its gradient in their place. What calls it: fcnlab/kernels/cross_entropy.py.
+/* Softmax cross entropy that overwrites scores by their gradient; called by fcnlab/kernels/cross_entropy.py.
  *
- * Pixels are gone through LANES at a time, in vectors that gcc and clang spread over whatever registers there are. */
+ * LANES pixels are processed at a time, in vectors that gcc and clang map to the registers of the machine. */
 
 #include <math.h>
 #include <stdint.h>
@@ -8,7 +8,7 @@
 
 #define LANES 16
 #define IGNORE 255
-#define MOST_CLASSES 255
+#define MAX_CLASSES 255
 #define INLINE static inline __attribute__((always_inline))
 
 typedef uint16_t bfloat16;
@@ -40,7 +40,7 @@ INLINE vector read_bf16(const bfloat16 *from) {
     return (vector)(__builtin_convertvector(read, words) << 16);
 }
 
-/* To the nearest, and of two that are as near to the even one. */
+/* Round to nearest, ties to even. */
 INLINE void write_bf16(bfloat16 *to, vector written) {
     words bits = (words)written;
     halves rounded = __builtin_convertvector((bits + 0x7fff + ((bits >> 16) & 1)) >> 16, halves);
@@ -51,11 +51,11 @@ INLINE vector where(integers condition, vector yes, vector no) {
     return (vector)((condition & (integers)yes) | (~condition & (integers)no));
 }
 
-/* exp(x) for x <= 0, to about 2e-7 of itself; nan stays nan. By Cephes' expf: 2^n times a polynomial. */
+/* exp(x) for x <= 0 with a relative error of about 2e-7, as expf of Cephes: 2^n times a polynomial. nan stays nan. */
 INLINE vector exponential(vector x) {
     const vector least = {0};
     x = where(x < least - 87.0f, least - 87.0f, x);
-    vector n = (x * 1.44269504088896341f + 12582912.0f) - 12582912.0f; /* 1.5 * 2^23: what is added rounds */
+    vector n = (x * 1.44269504088896341f + 12582912.0f) - 12582912.0f; /* adding 1.5 * 2^23 rounds */
     vector r = x - n * 0.693359375f + n * 2.12194440e-4f;
     vector p = r * 1.9875691500e-4f + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
@@ -66,18 +66,18 @@ INLINE vector exponential(vector x) {
     return p * (vector)((__builtin_convertvector(n, integers) + 127) << 23);
 }
 
-/* A pixel of class y loses own[y] (lse - z[y]) + sum over c of even[c] (lse - z[c]), with lse = log sum exp z. */
+/* Loss of a pixel of class y: own[y] (lse - z[y]) + sum over c of even[c] (lse - z[c]), with lse = log sum exp z. */
 typedef struct {
     long classes;
     const float *own;
     const float *even;
-    float even_sum; /* of all classes; 0 where no label is smoothed */
+    float even_sum; /* sum over all classes; 0 without label smoothing */
 } Loss;
 
 #define DEFINE(TYPE, ONE, READ, WRITE, NAME)                                                                           \
-    /* LANES pixels: classes lie `row` numbers apart. What they lose is given back, and z is its gradient. */          \
+    /* Process LANES pixels, with classes `row` elements apart: return their loss and overwrite z by its gradient. */  \
     INLINE double NAME##_lanes(const Loss *loss, TYPE *z, long row, const uint8_t *labels, float scale) {              \
-        vector e[MOST_CLASSES], top = READ(z), total = {0}, factor = {0}, counted = {0};                               \
+        vector e[MAX_CLASSES], top = READ(z), total = {0}, factor = {0}, counted = {0};                                \
         double lost = 0;                                                                                               \
         for (long c = 1; c < loss->classes; c++) {                                                                     \
             vector score = READ(z + c * row);                                                                          \
@@ -102,11 +102,11 @@ typedef struct {
         return scale * lost;                                                                                           \
     }                                                                                                                  \
                                                                                                                        \
-    /* n positions, `step` numbers apart, of `pixels` pixels each; labels [n, pixels], scales [n]. */                  \
+    /* Process n positions, `step` elements apart, of `pixels` pixels each; labels [n, pixels], scales [n]. */         \
     double NAME(const Loss *loss, TYPE *z, long n, long step, long row, long pixels, const uint8_t *labels,            \
                 const float *scales) {                                                                                 \
         double lost = 0;                                                                                               \
-        TYPE rest[MOST_CLASSES * LANES] = {0};                                                                         \
+        TYPE rest[MAX_CLASSES * LANES] = {0};                                                                          \
         uint8_t rest_labels[LANES];                                                                                    \
         long whole = pixels / LANES * LANES, left = pixels - whole;                                                    \
         for (long i = 0; i < n; i++) {                                                                                 \

@@ -1,4 +1,4 @@
-"""Whether the Triton kernels are used; each of them has a plain PyTorch twin that gives the same results."""
+"""Selection between Triton kernels and their fallbacks in PyTorch operators, which give the same results."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ TRITON_VARIABLE = "FCNLAB_TRITON"
 """Environment variable: 0 turns the Triton kernels off."""
 
 INTERPRET_VARIABLE = "TRITON_INTERPRET"
-"""Triton's own variable: 1 runs kernels in its interpreter, also on CPU tensors; tests use it."""
+"""Environment variable of Triton: 1 runs kernels in its interpreter, also on CPU tensors; used by tests."""
 
 _log = logging.getLogger(__name__)
 
 
 def is_triton_available(device: torch.device) -> bool:
-    """Return whether Triton kernels can run on tensors of a device.
+    """Return True if Triton kernels can run on a device.
 
-    That is so on CUDA devices of compute capability 7.0 and newer where Triton is installed and finds a C compiler, and
-    on the CPU under Triton's interpreter. `FCNLAB_TRITON=0` turns the kernels off everywhere.
+    This requires a CUDA device of compute capability 7.0 or newer, Triton and a C compiler, or Triton's interpreter for
+    the CPU. `FCNLAB_TRITON=0` turns the kernels off everywhere.
+
+    Args:
+        device: device of the tensors.
     """
     if os.environ.get(TRITON_VARIABLE, "1") == "0" or not _installed():
         return False
@@ -44,7 +47,7 @@ def _supported(index: int) -> bool:
 
 @cache
 def _driver_starts() -> bool:
-    """Return whether Triton can launch kernels here: it compiles its launchers in C, with the headers of Python."""
+    """Return True if Triton can launch kernels; it compiles its launchers in C with the headers of Python."""
     from triton.runtime import driver
 
     try:

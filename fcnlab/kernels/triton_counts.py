@@ -1,4 +1,4 @@
-"""Triton kernel that counts, for each image and class, the pixels of a prediction, of a label and of both."""
+"""Triton kernel that counts the pixels of each class in predictions, in labels and in both."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from torch import Tensor
 from fcnlab.constants import IGNORE_INDEX
 
 _ROWS = 16
-"""Classes of one program; it compares each of its pixels with each of them."""
+"""Classes of one program, which compares each of its pixels with each of them."""
 _BLOCK = 256
 _STEPS = 16
-"""A program counts `_BLOCK` pixels at a time, so many times."""
+"""A program counts `_STEPS` blocks of `_BLOCK` pixels."""
 
 
 def count_pixels(predictions: Tensor, labels: Tensor, classes: int, *, masked: bool) -> Tensor:
     """Count the pixels of each class.
 
     Args:
-        predictions: uint8 [N, H, W]; values of `classes` and above are of no class.
-        labels: uint8 [N, H, W], likewise.
+        predictions: uint8 [N, H, W]; values of `classes` and above belong to no class.
+        labels: uint8 [N, H, W]; values of `classes` and above belong to no class.
         classes: C, at most 255.
-        masked: whether predictions count only where the label is a class.
+        masked: count predictions only where the label is a class.
 
     Returns:
-        Counts int64 [N, C, 3]: pixels of class c in both, in the prediction, in the label.
+        Counts int64 [N, C, 3]: pixels of each class in both, in the prediction, and in the label.
     """
     images, pixels = len(labels), labels[0].numel() if len(labels) else 0
     counts = torch.zeros(images, classes, 3, dtype=torch.int32, device=labels.device)
@@ -60,7 +60,7 @@ def _count(  # type: ignore[no-untyped-def]
     BLOCK: tl.constexpr,  # noqa: N803
     STEPS: tl.constexpr,  # noqa: N803
 ):
-    """Count `BLOCK * STEPS` pixels of one image for `ROWS` classes; programs add up by atomic integer additions."""
+    """Count `BLOCK * STEPS` pixels of one image for `ROWS` classes; programs are summed by atomic integer additions."""
     image = tl.program_id(0)
     first = image.to(tl.int64) * pixels
     start = tl.program_id(1) * (BLOCK * STEPS)

@@ -1,4 +1,4 @@
-"""Triton kernel for the cross entropy of scores: the loss is summed and the scores are replaced by their gradient."""
+"""Triton kernels of the cross entropy: the loss is summed, and the scores are overwritten by their gradient."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ if TYPE_CHECKING:
     from fcnlab.kernels.cross_entropy import PixelLoss
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
-"""log2 e; `exp2` takes one instruction, `exp` five, four of which care for numbers below 1e-38."""
-_FEW = 32
-"""Largest number of classes whose scores of a few pixels fit the registers of one thread."""
+"""log2 e; `exp2` is one instruction, `exp` five, four of which handle numbers below 1e-38."""
+_MAX_FEW = 32
+"""Largest number of classes for which the scores of a pixel fit the registers of one thread."""
 _PIXELS = 256
-"""Pixels of one program of 128 threads where there are few classes."""
+"""Pixels of one program of 128 threads for few classes."""
 _ELEMENTS = 2048
-"""Scores of one warp, where blocks are that large: 64 for each thread, of which it loads up to 16 bytes at a time."""
+"""Scores of one warp: 64 for each thread, which loads up to 16 bytes at a time."""
 
 
 def launch_cross_entropy(scores: Tensor, labels: Tensor, scales: Tensor, loss: PixelLoss) -> Tensor:
-    """Replace scores by the gradient of their summed loss, in place, and return the loss.
+    """Compute the cross entropy of scores and overwrite the scores by their gradient.
 
-    The scores are read once and written once; softmax, loss and gradient are float32. The loss is summed in a fixed
-    order, so that two runs give the same bits. Nothing synchronises with the host.
+    The scores are read and written once; softmax, loss and gradient are float32. The loss is summed in a fixed order,
+    so that it is reproducible bit for bit. The host does not wait.
 
     Args:
         scores: [n, C, pixels], float32, float16 or bfloat16; C at most 256; contiguous along pixels.
         labels: uint8 [n, pixels], contiguous: classes, or 255 for an ignored pixel, whose gradient is 0. Any other
             label makes the loss nan.
-        scales: float32 [n], the factor of each row's loss.
+        scales: float32 [n], the factor on the loss of each row.
         loss: the loss of one pixel.
 
     Returns:
         The loss, a float32 scalar on the device of the scores.
     """
     n, classes, pixels = scores.shape
-    assert n * pixels < 2**31, "pixels are numbered in 32 bits"
+    assert n * pixels < 2**31, "pixel indices have 32 bits"
     sizes = (n * pixels, scores.stride(0), scores.stride(1))
     given = (scores, labels, scales, loss.own, loss.even)
     constants = {"CLASSES": classes, "PIXELS": pixels, "IGNORED": IGNORE_INDEX, "SMOOTH": loss.smooth}
-    if classes <= _FEW:
+    if classes <= _MAX_FEW:
         programs = triton.cdiv(n * pixels, _PIXELS)
         partial = torch.empty(programs, dtype=torch.float32, device=scores.device)
         _cross_entropy_of_few[(programs,)](*given, partial, *sizes, **constants, BLOCK=_PIXELS, num_warps=4)
@@ -69,10 +69,26 @@ def launch_cross_entropy(scores: Tensor, labels: Tensor, scales: Tensor, loss: P
 
 
 def _block(rows: int, pixels: int) -> tuple[int, bool]:
-    """Return the number of pixels of one program, and whether they always belong to one n."""
+    """Return the number of pixels of one program, and True if they always belong to one n."""
     block = max(64, _ELEMENTS // rows)
     divisor = pixels & -pixels  # the largest power of 2 that divides it
     return (min(block, divisor), True) if divisor >= 32 else (block, False)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _load_own_weight(own, label, CLASSES: tl.constexpr, IGNORED: tl.constexpr):  # type: ignore[no-untyped-def] # noqa: N803
+    """Return masks of the labeled pixels and of those whose label is in range, and the weights of their classes."""
+    counts = label != IGNORED
+    valid = counts & (label < CLASSES)
+    return counts, valid, tl.load(own + label, mask=valid, other=0.0)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _store_loss(to, lost, scale, label, counts, CLASSES: tl.constexpr):  # type: ignore[no-untyped-def] # noqa: N803
+    """Store the summed loss of a block of pixels; nan if a label is out of range."""
+    lost = tl.where(counts, lost * scale, 0.0)
+    lost = tl.where(counts & (label >= CLASSES), float("nan"), lost)
+    tl.store(to, tl.sum(lost, axis=0))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -95,10 +111,10 @@ def _cross_entropy(  # type: ignore[no-untyped-def]
     ROWS: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
 ):
-    """Process one block of pixels; pixels are numbered through all n, so that small rows fill a block together.
+    """Process one block of pixels; pixels are numbered across all n, so that a block can have pixels of several rows.
 
-    A block that is `ALIGNED` lies in one n. Then addresses are a scalar and an offset of 32 bits, unless it is `WIDE`,
-    and consecutive pixels are loaded together.
+    An `ALIGNED` block is within one n: addresses are a scalar and an offset of 32 bits (64 if `WIDE`), and consecutive
+    pixels are loaded together.
     """
     program = tl.program_id(0)
     pixel = program * BLOCK + tl.arange(0, BLOCK)
@@ -120,11 +136,9 @@ def _cross_entropy(  # type: ignore[no-untyped-def]
         scale = tl.load(scales + n, mask=inside, other=0.0)
     score = tl.load(at, mask=present, other=float("-inf")).to(tl.float32)
     if not ALIGNED:
-        # Pixels beyond the end get scores of 0, so that nothing is infinite minus infinite there.
+        # Pixels beyond the end get scores of 0, to avoid infinity minus infinity.
         score = tl.where(inside[None, :], score, 0.0)
-    counts = label != IGNORED
-    valid = counts & (label < CLASSES)
-    own_weight = tl.load(own + label, mask=valid, other=0.0)
+    counts, valid, own_weight = _load_own_weight(own, label, CLASSES, IGNORED)
 
     score -= tl.max(score, axis=0)[None, :]
     exponential = tl.exp2(score * _LOG2_E)
@@ -139,7 +153,7 @@ def _cross_entropy(  # type: ignore[no-untyped-def]
         differences = tl.where((classes < CLASSES)[:, None], log_sum[None, :] - score, 0.0)
         lost += tl.sum(even_weight[:, None] * differences, axis=0)
         weight += tl.sum(even_weight, axis=0)
-    # Factors of a whole pixel are combined first: a pixel has many scores.
+    # Factors per pixel are combined first, because a pixel has many scores.
     gradient = exponential * (weight * scale / sum_exponential)[None, :]
     gradient = tl.where(is_label, gradient - (own_weight * scale)[None, :], gradient)
     if SMOOTH:
@@ -147,9 +161,7 @@ def _cross_entropy(  # type: ignore[no-untyped-def]
     gradient = tl.where(counts[None, :], gradient, 0.0)
     tl.store(at, gradient.to(scores.dtype.element_ty), mask=present)
 
-    lost = tl.where(counts, lost * scale, 0.0)
-    lost = tl.where(counts & (label >= CLASSES), float("nan"), lost)
-    tl.store(partial + program, tl.sum(lost, axis=0))
+    _store_loss(partial + program, lost, scale, label, counts, CLASSES)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -169,25 +181,23 @@ def _cross_entropy_of_few(  # type: ignore[no-untyped-def]
     SMOOTH: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
 ):
-    """Process one block of pixels as `_cross_entropy` does, with all scores of a pixel in the registers of one thread.
+    """Process one block of pixels like `_cross_entropy`, with all scores of a pixel in the registers of one thread.
 
-    Classes are unrolled: none is computed in vain, and threads exchange nothing.
+    The loop over classes is unrolled, so that no padded classes are computed and threads exchange no data.
     """
     program = tl.program_id(0)
     pixel = program * BLOCK + tl.arange(0, BLOCK)
     inside = pixel < total
     n = pixel // PIXELS
     label = tl.load(labels + pixel, mask=inside, other=IGNORED).to(tl.int32)
-    counts = label != IGNORED
-    valid = counts & (label < CLASSES)
-    own_weight = tl.load(own + label, mask=valid, other=0.0)
+    counts, _, own_weight = _load_own_weight(own, label, CLASSES, IGNORED)
     scale = tl.load(scales + n, mask=inside, other=0.0)
     at = scores + (n.to(tl.int64) * stride_n + pixel % PIXELS)
     step = tl.zeros([], tl.int64) + stride_class
 
     loaded = (tl.load(at, mask=inside, other=0.0),)
     for c in tl.static_range(1, CLASSES):
-        # Triton does not unpack tuples within tuples.
+        # Triton does not support unpacking inside a tuple.
         loaded = loaded + (tl.load(at + c * step, mask=inside, other=0.0),)  # type: ignore[assignment]  # noqa: RUF005
     greatest = loaded[0].to(tl.float32)
     for c in tl.static_range(1, CLASSES):
@@ -219,6 +229,4 @@ def _cross_entropy_of_few(  # type: ignore[no-untyped-def]
         gradient = tl.where(counts, gradient, 0.0)
         tl.store(at + c * step, gradient.to(scores.dtype.element_ty), mask=inside)
 
-    lost = tl.where(counts, lost * scale, 0.0)
-    lost = tl.where(counts & (label >= CLASSES), float("nan"), lost)
-    tl.store(partial + program, tl.sum(lost, axis=0))
+    _store_loss(partial + program, lost, scale, label, counts, CLASSES)

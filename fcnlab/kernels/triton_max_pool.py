@@ -1,4 +1,4 @@
-"""Triton kernels for maximum pooling of channels-last images, forward and backward."""
+"""Triton kernels of maximum pooling for channels-last images, forward and backward."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _LARGEST = 7
 """Largest kernel and stride: loops over them are unrolled, and a window position is stored in 8 bits."""
 _COLUMNS = 32
 _ELEMENTS = 2048
-"""Elements of one program of 128 threads: each loads 16 bytes at a time and keeps all loads in flight together."""
+"""Elements of one program of 128 threads, each of which loads 16 bytes at a time with all loads in flight."""
 
 
 def supports_pooling(x: Tensor, kernel: Pair, stride: Pair, padding: Pair) -> bool:
-    """Return whether `max_pool2d` can pool a tensor; otherwise `torch.nn.functional.max_pool2d` should.
+    """Return True if `max_pool2d` supports a tensor; otherwise use `torch.nn.functional.max_pool2d`.
 
     Args:
         x: any tensor.
@@ -32,26 +32,26 @@ def supports_pooling(x: Tensor, kernel: Pair, stride: Pair, padding: Pair) -> bo
     return (
         x.dtype in _DTYPES
         and x.dim() == 4
-        and 0 < x.numel() < 2**31  # elements are numbered in 32 bits
+        and 0 < x.numel() < 2**31  # element indices have 32 bits
         and x.is_contiguous(memory_format=torch.channels_last)
         and all(1 <= size <= _LARGEST for size in (*kernel, *stride))
-        # PyTorch rejects what follows, with messages of its own.
+        # PyTorch reports other values as errors.
         and all(0 <= 2 * p <= k <= n + 2 * p for n, k, p in zip(x.shape[2:], kernel, padding, strict=True))
     )
 
 
 def max_pool2d(x: Tensor, kernel: Pair, stride: Pair, padding: Pair, ceil_mode: bool) -> Tensor:
-    """Pool as `torch.nn.functional.max_pool2d` does, with gradients that repeat bit for bit.
+    """Pool like `torch.nn.functional.max_pool2d`, with gradients that are reproducible bit for bit.
 
     Each element of the gradient is the sum of the gradients of the windows whose maximum it is, added in float32 in a
-    fixed order and rounded once. The first maximum of a window counts, row by row, and the last nan where there is one.
+    fixed order and rounded once. The maximum of a window is its first one, row by row, or its last nan.
 
     Args:
         x: [B, C, H, W], channels-last, as `supports` requires.
         kernel: height and width of a window.
         stride: vertical and horizontal distance of windows.
         padding: rows and columns of minus infinity added on each side.
-        ceil_mode: whether windows may reach beyond the padding on the bottom and on the right.
+        ceil_mode: windows can extend beyond the padding at the bottom and on the right.
 
     Returns:
         Maxima [B, C, h, w], channels-last, of the dtype of `x`.
@@ -80,7 +80,7 @@ class _MaxPool(torch.autograd.Function):
 def _forward(
     x: Tensor, kernel: Pair, stride: Pair, padding: Pair, ceil_mode: bool, *, positions: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return the maxima and, if asked for, their uint8 positions in the windows, numbered row by row."""
+    """Return the maxima and, if `positions`, their uint8 positions in the windows, numbered row by row."""
     images, channels, height, width = x.shape
     rows = _windows(height, kernel[0], stride[0], padding[0], ceil_mode)
     columns = _windows(width, kernel[1], stride[1], padding[1], ceil_mode)
@@ -138,7 +138,7 @@ def _backward(
 
 
 def _constants(kernel: Pair, stride: Pair, padding: Pair) -> dict[str, int]:
-    """Return the geometry of windows by the names that the kernels give it."""
+    """Return the geometry of windows by the parameter names of the kernels."""
     return {
         f"{name}_{axis}": value
         for name, pair in (("KERNEL", kernel), ("STRIDE", stride), ("PADDING", padding))
@@ -149,7 +149,7 @@ def _constants(kernel: Pair, stride: Pair, padding: Pair) -> dict[str, int]:
 def _windows(size: int, kernel: int, stride: int, padding: int, ceil_mode: bool) -> int:
     """Return the number of windows along an axis, as PyTorch defines it."""
     count = (size + 2 * padding - kernel + (stride - 1 if ceil_mode else 0)) // stride + 1
-    # The last window has to start inside the image or the padding on its left.
+    # The last window must start inside the image or in the padding on its left.
     return count - 1 if ceil_mode and (count - 1) * stride >= size + padding else count
 
 
@@ -160,7 +160,7 @@ def _blocks(columns: int, channels: int, elements: int) -> Pair:
     return block, block_channels
 
 
-# Sizes are not specialized: evaluation pools images of many sizes, each of which could compile a kernel of its own.
+# Sizes are not specialized: evaluation pools images of many sizes, each of which would compile another kernel.
 _SIZES = ["height", "width", "rows", "columns"]
 
 
@@ -192,7 +192,7 @@ def _pool(  # type: ignore[no-untyped-def]
     top = (line - n * rows) * STRIDE_H - PADDING_H
     left = column * STRIDE_W - PADDING_W
     best = tl.full([BLOCK, BLOCK_CHANNELS], float("-inf"), tl.float32)
-    # A window of nothing but minus infinity has its maximum at its first position inside the image.
+    # The maximum of a window of minus infinity is at its first position inside the image.
     first = tl.maximum(-top, 0) * KERNEL_W + tl.maximum(-left, 0)
     position = first[:, None] + tl.zeros([BLOCK, BLOCK_CHANNELS], tl.int32)
     for i in tl.static_range(KERNEL_H):
@@ -238,8 +238,8 @@ def _unpool(  # type: ignore[no-untyped-def]
 ):
     """Gather the gradients of a block of cells, for a block of channels.
 
-    A cell has the size of the stride and begins where a window does. So the windows that contain one of its pixels, and
-    the position of the pixel in each of them, are the same for all cells and known when the kernel is compiled.
+    A cell has the size of the stride and starts where a window starts. So the windows that contain one of its pixels,
+    and the position of the pixel in each of them, are the same for all cells and known at compile time.
     """
     line = tl.program_id(0)
     n = line // cell_rows

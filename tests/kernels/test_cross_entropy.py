@@ -104,7 +104,7 @@ def test_a_score_that_is_no_number_shows_in_the_loss(way: object, bad: float) ->
 def test_a_label_beyond_the_classes_is_refused() -> None:
     scores, labels, scales = batch(2, 5, 16, 0)
     labels[1, 15] = 5
-    with pytest.raises(IndexError, match="label 5 is none of 5 classes"):
+    with pytest.raises(IndexError, match="label 5 is out of range for 5 classes"):
         cross_entropy_(scores, labels, scales, PixelLoss.from_class_weights(5, None, 0.0, scores.device))
 
 
