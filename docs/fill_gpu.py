@@ -1,8 +1,9 @@
-"""Fill the generated blocks of docs/gpu.md from what accept.py and bench.py measured on a card.
+"""Fill the generated blocks of docs/gpu.md with the measurements of accept.py and bench.py on a GPU.
 
     python docs/fill_gpu.py
 
-A block names its file below docs/performance: `<!-- generated: gpu/h100-accept.json -->` up to `<!-- end -->`.
+A block starts with the name of its file in docs/performance, `<!-- generated: gpu/h100-accept.json -->`, and ends at
+`<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -18,16 +19,26 @@ BLOCK = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 def main() -> None:
     """Rewrite docs/gpu.md in place."""
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(fill_blocks(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
-def filled(page: str) -> str:
-    """Return the page with its blocks as the files have them now."""
-    return BLOCK.sub(lambda block: f"{block[1]}\n{table_of(PAGE.parent / 'performance' / block[2])}\n{block[3]}", page)
+def fill_blocks(page: str) -> str:
+    """Return the page with its blocks replaced by the current content of the files.
+
+    Args:
+        page: text of docs/gpu.md.
+    """
+    return BLOCK.sub(
+        lambda block: f"{block[1]}\n{format_table(PAGE.parent / 'performance' / block[2])}\n{block[3]}", page
+    )
 
 
-def table_of(file: Path) -> str:
-    """Return a Markdown table of the sections of a run, and of the figures that they list."""
+def format_table(file: Path) -> str:
+    """Return a Markdown table of the measurements of a run, or of its sections if they list none.
+
+    Args:
+        file: JSON file of accept.py or bench.py.
+    """
     sections: list[dict[str, Any]] = list(json.loads(file.read_text(encoding="utf-8"))["sections"].values())
     rows = [row for section in sections for row in section["result"].get("table", [])]
     if rows:
@@ -44,7 +55,7 @@ def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def _cell(text: object) -> str:
-    """Return a text as it can stand in a cell: on one line, without a bar."""
+    """Return a text for a table cell: on one line, without a bar."""
     return " ".join(str(text).split()).replace("|", "/")
 
 

@@ -33,7 +33,7 @@ def test_the_page_on_gpus_shows_what_was_measured() -> None:
     spec.loader.exec_module(fill_gpu)
     page = (REPOSITORY / "docs" / "gpu.md").read_text(encoding="utf-8")
     assert page.count("<!-- generated: ") == 3
-    assert fill_gpu.filled(page) == page, "python docs/fill_gpu.py"
+    assert fill_gpu.fill_blocks(page) == page, "python docs/fill_gpu.py"
 
 
 @pytest.mark.parametrize("name", GRIDS)
