@@ -1,8 +1,8 @@
-"""Fill docs/grids.md: below each question the cells that it has, or what is wrong with it.
+"""Fill docs/grids.md: below each grid its cells, or its errors.
 
     python docs/fill_grids.py
 
-A question is a block of YAML; the block of text that follows it is replaced by what fcnlab says of it.
+A grid is a block of YAML; the block of text after it is replaced by the output of fcnlab.
 """
 
 from __future__ import annotations
@@ -19,25 +19,39 @@ from fcnlab.lab import Lab
 from fcnlab.runner.plan import make_plan
 
 PAGE = Path(__file__).with_name("grids.md")
-EXAMPLE = re.compile(r"(?<=```yaml\n)(?P<question>.*?)(?P<between>```\n+```text\n)(?P<said>.*?)(?=```\n)", re.DOTALL)
+EXAMPLE = re.compile(r"(?<=```yaml\n)(?P<grid>.*?)(?P<between>```\n+```text\n)(?P<output>.*?)(?=```\n)", re.DOTALL)
 
 
-def filled(page: str) -> str:
-    """The page with what fcnlab says of each question."""
-    return EXAMPLE.sub(lambda found: f"{found['question']}{found['between']}{said_of(found['question'])}", page)
+def fill(page: str) -> str:
+    """Replace the output below each grid of a page.
+
+    Args:
+        page: Markdown.
+
+    Returns:
+        The filled page.
+    """
+    return EXAMPLE.sub(lambda found: f"{found['grid']}{found['between']}{plan(found['grid'])}", page)
 
 
-def said_of(question: str) -> str:
-    """The table of a question's cells in an empty lab, or its faults, as a terminal shows them."""
+def plan(text: str) -> str:
+    """Return the table of a grid's cells in an empty lab, or its errors, as a terminal shows them.
+
+    Args:
+        text: YAML of a grid file.
+
+    Returns:
+        Lines of text.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "experiments" / "question.yaml"
+        file = Path(folder) / "experiments" / "grid.yaml"
         file.parent.mkdir()
-        file.write_text(question, encoding="utf-8")
+        file.write_text(text, encoding="utf-8")
         lab = Lab.find(file)
         try:
             grid = lab.grid(file)
         except ConfigError as error:
-            lines = str(error).replace(str(file), "question.yaml").splitlines()
+            lines = str(error).replace(str(file), "grid.yaml").splitlines()
             return "".join(f"fcnlab: error: {line}\n" for line in lines)
         terminal = Console(width=119, color_system=None, markup=False, highlight=False)
         with terminal.capture() as captured:
@@ -46,4 +60,4 @@ def said_of(question: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

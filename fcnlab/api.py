@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fcnlab.config.grid.grid import Grid
+from fcnlab.config.validation import validate
 from fcnlab.config.variant import NamedVariant, Variant
-from fcnlab.config.yaml_file import validate
 from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
 from fcnlab.settings import CHECKPOINT_EVERY, Device

@@ -1,7 +1,7 @@
-"""What users are told when something is wrong: what, where, the nearest valid name, the remedy.
+"""Errors that a user can fix.
 
-Every error that a user can cause is an `FcnlabError`. The command line prints its message and exits with 2;
-a traceback means a fault of ours.
+The command line prints the message of an `FcnlabError` and exits with 2; a traceback is a bug in fcnlab. Errors name
+the key, the problem and the valid values, one per line.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from difflib import get_close_matches
 
 
 class FcnlabError(Exception):
-    """Something that the user can put right. `str(error)` is the whole message, one fault a line."""
+    """Base of the errors that a user can fix; `str(error)` is the whole message."""
 
 
 class ConfigError(FcnlabError):
@@ -23,22 +23,26 @@ class DataError(FcnlabError):
 
 
 class ModelError(FcnlabError):
-    """A variant cannot be built: weights that are missing or do not fit, a stride that is not there."""
+    """A variant cannot be built: missing weights, weights that do not fit, or a stride that does not exist."""
 
 
 class RunError(FcnlabError):
-    """A grid or a trial cannot be run here and now."""
+    """A grid or a trial cannot be run."""
 
 
 class TrackingError(FcnlabError):
-    """The MLflow store cannot be reached or holds nothing of what was asked for."""
+    """The MLflow store is unreachable, or does not have what was requested."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """Say which of `valid` was probably meant by `name`, and what else there is.
+    """Describe the valid names, with the one that is closest to a wrong name.
 
-    Returns a clause for the end of an error message, such as
-    ``did you mean 'fcn8s'? valid: fcn16s, fcn32s, fcn8s``.
+    Args:
+        name: the wrong name.
+        valid: the valid names.
+
+    Returns:
+        The end of an error message, such as `did you mean 'fcn8s'? valid: fcn16s, fcn32s, fcn8s`.
     """
     names = sorted(valid)
     listing = "valid: " + (", ".join(names) if names else "none")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fcnlab.config import registry
 from fcnlab.config.dataset import Dataset as DatasetConfig
+from fcnlab.config.dataset import FolderDataset, KnownDataset, ShapesDataset
 from fcnlab.config.grid import grid
 from fcnlab.config.grid.grid import Fingerprints
 from fcnlab.config.variant import Backbone as BackboneConfig
@@ -90,16 +91,15 @@ class Lab:
         Raises:
             DataError: its folder is not below the data root.
         """
-        if spec.type == "shapes":
+        if isinstance(spec, ShapesDataset):
             return Shapes(**spec.options.model_dump())
-        if spec.type == "folder":
+        if isinstance(spec, FolderDataset):
             return Folder(self._layout(spec), spec.classes, spec.ignore)
-        assert spec.folder is not None, "checked when the file was read"
+        assert isinstance(spec, KnownDataset)
         return FILE_DATASETS[spec.type](find_dataset_folder(self.data_root, spec.folder, spec.type))
 
-    def _layout(self, spec: DatasetConfig) -> FolderLayout:
+    def _layout(self, spec: FolderDataset) -> FolderLayout:
         """Where the files of a dataset of type folder lie."""
-        assert spec.images is not None and spec.masks is not None, "checked when the file was read"
         parts = spec.fractions
         shares = {"train": 1 - parts.val - parts.test, "val": parts.val} if parts else {}
         return FolderLayout(

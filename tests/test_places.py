@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fcnlab.config.dataset import Dataset
+from fcnlab.config.dataset import Dataset, KnownDataset
 from fcnlab.config.variant import Backbone
 from fcnlab.errors import DataError, ModelError, RunError
 from fcnlab.lab import Lab
@@ -106,8 +106,8 @@ def test_a_backbone_without_a_file_needs_none(places: Path, weights: str) -> Non
     assert Lab.find().weights_file(backbone(weights)) is None
 
 
-def file_dataset(folder: str) -> Dataset:
-    return Dataset.model_validate({"type": "camvid", "folder": folder, "nominal": {"height": 6, "width": 8}})
+def file_dataset(folder: str) -> KnownDataset:
+    return KnownDataset.model_validate({"type": "camvid", "folder": folder, "nominal": {"height": 6, "width": 8}})
 
 
 def test_a_dataset_needs_a_data_root_that_holds_its_folder(places: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from benchmarks.speed.images import CLASSES
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import builtin
-from fcnlab.config.variant import Backbone, Head, Upsampler, Variant
+from fcnlab.config.variant import AnyHead, AnyUpsampler, Backbone, Variant
 from fcnlab.data.datasets.base import FileDataset, Pair
 from fcnlab.models import FCN
 from fcnlab.training import hardware
@@ -26,8 +26,8 @@ def network(backbone: str, head: str) -> FCN:
     registry = builtin()
     variant = Variant(
         backbone=Backbone(timm=backbone),
-        head=cast(Head, registry.get("head", head)),
-        upsampler=cast(Upsampler, registry.get("upsampler", "d2l-bilinear")),
+        head=cast(AnyHead, registry.get("head", head)),
+        upsampler=cast(AnyUpsampler, registry.get("upsampler", "d2l-bilinear")),
     )
     return build_model(variant, CLASSES, seed=0).to(memory_format=torch.channels_last)
 

@@ -81,14 +81,14 @@ def _row(difference: Difference) -> Iterator[str]:
 
 
 def _text(value: Any, percent: bool) -> str:
-    from fcnlab.config.grid.axes import text
+    from fcnlab.config.grid.axes import format_value
 
     if value is None:
         return "–"
     if percent:
         return f"{100 * value:.2f}"
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return text(value)
+        return format_value(value)
     return f"{value:,.6g}" if isinstance(value, float) else f"{value:,}"
 
 

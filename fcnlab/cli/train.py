@@ -53,7 +53,7 @@ def train(
 
     place = Lab.find(lab=lab, data_root=data_root, tracking_uri=tracking_uri)
     said = _parts(variant) | {"dataset": dataset, "recipe": recipe, "init_from": init_from} | _settings(settings or [])
-    cell = resolve(said, {}, place.registry, "fcnlab train")
+    cell = resolve(said, place.registry, "fcnlab train")
     if apart is not None:
         place = aside.apart(place, cell, apart)
     file = GridFile(question="Single trials", base=said, seeds=[seed], baseline={})

@@ -1,1 +1,1 @@
-"""What a file may say, checked without loading torch: types, catalogue, questions, trials."""
+"""Configuration without torch: typed models, the registry, grid files, trials and their keys."""

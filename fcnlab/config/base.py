@@ -1,67 +1,97 @@
-"""The types of everything that YAML can say.
+"""Base classes of all configuration, and the number types that they share.
 
-All are frozen and refuse unknown keys. Two rules keep the identity of trials stable as the project grows
-(see `fcnlab.config.trial`): a field that only documents is declared with `Doc`, and **a default never changes**,
-because values at their default are left out of a trial's canonical form. New behaviour gets a new value.
+Two rules keep the keys of trials stable as the project grows (see `fcnlab.config.trial`): fields that do not affect a
+trial are listed in `not_in_key`, and **a default never changes**, because values at their default are left out of a
+trial's canonical content. New behavior gets a new value.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Whole = Annotated[int, Field(strict=True, ge=0)]
-
-
 Count = Annotated[int, Field(strict=True, ge=1)]
-
-
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-def Doc(default: Any = ...) -> Any:  # noqa: N802 - reads as a kind of Field
-    """A field that documents and never enters a trial's identity."""
-    return Field(default=default, json_schema_extra={"documents": True})
-
-
-def Place(default: Any = ...) -> Any:  # noqa: N802 - as Doc
-    """Where files lie or how they are named: it is what they hold that enters an identity, by its fingerprint."""
-    return Doc(default)
-
-
 class Config(BaseModel):
-    """Base of all configuration: frozen, without unknown keys."""
+    """Base of all configuration: frozen, without unknown keys.
+
+    Attributes:
+        not_in_key: fields that do not enter the key of a trial, such as descriptions and paths. The content of files
+            enters the key by its fingerprint.
+        renamed: old names of fields with their new names, for the error about an old key.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    not_in_key: ClassVar[frozenset[str]] = frozenset()
     renamed: ClassVar[dict[str, str]] = {}
-    """Old names of fields with the new ones, for the message about an old key."""
 
     def content(self) -> dict[str, Any]:
-        """What this configuration says, as plain values: without documentation and without defaults."""
-        fields = type(self).model_fields
-        given = {
+        """Return the fields that enter a trial's key as plain values, without values at their default."""
+        values = {
             name: getattr(self, name)
-            for name, field in fields.items()
-            if field.json_schema_extra != {"documents": True} and getattr(self, name) != field.default
+            for name, field in type(self).model_fields.items()
+            if name not in self.not_in_key and getattr(self, name) != field.default
         }
-        return {name: v.content() if isinstance(v, Config) else _plain(v) for name, v in given.items()}
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(inner) for inner in value] if isinstance(value, tuple) else value
+        return {name: to_plain(value) for name, value in values.items()}
 
 
 class Entry(Config):
-    """A named thing in the catalogue."""
+    """Base of the named entries of the registry.
 
+    Attributes:
+        description: one sentence for tables and listings.
+    """
+
+    not_in_key: ClassVar[frozenset[str]] = frozenset({"description"})
     renamed: ClassVar[dict[str, str]] = {"about": "description"}
 
-    description: str = Doc("")
+    description: str = ""
+
+
+def to_plain(value: Any) -> Any:
+    """Convert a field's value to plain values: configurations to their content, tuples to lists."""
+    if isinstance(value, Config):
+        return value.content()
+    return [to_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """List the models that a type consists of.
+
+    Args:
+        annotation: a model, or a union of models, optional or annotated.
+
+    Returns:
+        The model itself, or the members of the union.
+    """
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in models_in(argument)]
+
+
+def find_member(models: list[type[BaseModel]], tag: str) -> type[BaseModel] | None:
+    """Find the member of a discriminated union by its tag.
+
+    Args:
+        models: the members; their field `type` or `name` is the discriminator.
+        tag: a value of the discriminator.
+
+    Returns:
+        The member with this tag, else the member that takes any tag (a custom head), else None.
+    """
+    open_member = None
+    for model in models:
+        field = model.model_fields.get("type") or model.model_fields.get("name")
+        tags = get_args(field.annotation) if field is not None else ()
+        if tag in tags:
+            return model
+        if not tags:
+            open_member = model
+    return open_member

@@ -1,19 +1,29 @@
-"""Types of a dataset: its files, classes and splits."""
+"""Configuration of a dataset: its files, classes and splits."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
-from fcnlab.config.base import Config, Count, Doc, Entry, Place, Whole
-from fcnlab.config.mask_values import MaskValue, Named, as_said, check_values, classes_of, values_of
+from fcnlab.config.base import Config, Count, Entry, Whole
+from fcnlab.config.mask_values import (
+    ClassValues,
+    MaskValue,
+    check_values,
+    parse_classes,
+    parse_values,
+    to_yaml_classes,
+)
 
 
 class Splits(Config):
-    """Which split of the dataset serves which purpose.
+    """Names of the splits by purpose.
 
-    The epoch may be selected on `val`; the figure is reported on `test`, and on `val` where no `test` exists.
+    Attributes:
+        train: split to train on.
+        val: split to validate on; a checkpoint may be selected on it.
+        test: split whose metrics are reported; val where there is none.
     """
 
     train: str = "train"
@@ -29,7 +39,16 @@ class Size(Config):
 
 
 class ShapesOptions(Config):
-    """How many scenes each split of `shapes` has, how large they are, and the seed they are drawn from."""
+    """Configuration of the generated scenes of `shapes`.
+
+    Attributes:
+        train: number of scenes of the split `train`.
+        val: of the split `val`.
+        test: of the split `test`.
+        height: in pixels.
+        width: in pixels.
+        seed: of the random generator.
+    """
 
     train: Count = 240
     val: Count = 60
@@ -40,9 +59,14 @@ class ShapesOptions(Config):
 
 
 class Fractions(Config):
-    """A split of a folder by chance: the parts of all images that are `val` and `test`; the rest is `train`.
+    """Configuration of a random split: the fractions of all images that are `val` and `test`; the rest is `train`.
 
-    The same ids and seed give the same split everywhere. With `test`, the dataset has a split of that name.
+    The same ids and seed give the same split on every machine.
+
+    Attributes:
+        val: between 0 and 1.
+        test: between 0 and 1; the dataset has a split `test` if it is above 0.
+        seed: of the random order.
     """
 
     val: Annotated[float, Field(gt=0, lt=1)]
@@ -50,93 +74,126 @@ class Fractions(Config):
     seed: Whole = 0
 
     @model_validator(mode="after")
-    def _leave_some_to_train(self) -> Fractions:
+    def _check_sum(self) -> Fractions:
         if self.val + self.test >= 1:
             raise ValueError(f"val {self.val} and test {self.test} leave nothing to train on")
         return self
 
 
-Classes = Annotated[Named, BeforeValidator(classes_of), PlainSerializer(as_said)]
-
-
-MaskValues = Annotated[tuple[MaskValue, ...], BeforeValidator(values_of)]
-
-
 class Dataset(Entry):
-    """Images, labels, splits, and the size at which its costs are stated.
+    """Base of the configurations of datasets.
 
-    `folder` is where the files of a dataset with a known layout lie below the data root; generated ones have none.
-
-    A dataset of type `folder` is any pair of folders, `images` and `masks`, absolute or below the data root. `classes`
-    are names in the order of the labels with the values of the mask that mean them: numbers of an 8-bit or palette
-    mask, or colours of an RGB one; a plain list has the numbers 0, 1, ... Values under `ignore` do not count, nor does
-    the number 255 where it is no class. The splits come from one of three: `{split}` in both folders stands for the
-    split's name; `lists` are text files of ids by split, in the lab or below the data root; `fractions` divide by
-    chance. `image_suffix` and `mask_suffix` are what follows the id in the names of files, before the extension.
-    `unpaired: skip` leaves out images that have no mask.
+    Attributes:
+        type: the layout of the files, or `shapes`.
+        splits: names of the splits by purpose.
+        nominal: image size at which costs are computed.
     """
 
-    type: Literal["shapes", "camvid", "voc2012", "cityscapes", "ade20k", "folder"]
-    folder: str | None = None
-    options: ShapesOptions = ShapesOptions()
-    images: str | None = Place(None)
-    masks: str | None = Place(None)
-    image_suffix: str = Place("")
-    mask_suffix: str = Place("")
-    unpaired: Literal["refuse", "skip"] = Place("refuse")
-    classes: Classes = ()
-    ignore: MaskValues = ()
-    lists: dict[str, str] = Place({})
-    fractions: Fractions | None = None
+    not_in_key: ClassVar[frozenset[str]] = Entry.not_in_key | {"nominal"}
+
+    type: str
     splits: Splits = Splits()
-    nominal: Size = Doc()
+    nominal: Size
 
     @property
     def used_splits(self) -> tuple[str, ...]:
-        """The splits that serve a purpose, each once."""
+        """The names of all splits that have a purpose, without duplicates."""
         splits = (self.splits.train, self.splits.val, self.splits.test)
         return tuple(dict.fromkeys(split for split in splits if split is not None))
 
+    @property
+    def list_files(self) -> tuple[str, ...]:
+        """Names of the text files with the ids of the splits."""
+        return ()
+
+
+class ShapesDataset(Dataset):
+    """Configuration of generated scenes.
+
+    Attributes:
+        options: number and size of the scenes.
+    """
+
+    type: Literal["shapes"]
+    options: ShapesOptions = ShapesOptions()
+
+
+class KnownDataset(Dataset):
+    """Configuration of a public dataset in its own layout.
+
+    Attributes:
+        folder: folder below the data root.
+    """
+
+    type: Literal["camvid", "voc2012", "cityscapes", "ade20k"]
+    folder: str
+
+
+class FolderDataset(Dataset):
+    """Configuration of a dataset of a folder of images and a folder of masks, paired by name.
+
+    The splits come from one of three: `{split}` in `images` and `masks`, `lists`, or `fractions`.
+
+    Attributes:
+        images: folder, absolute or below the data root; `{split}` is replaced by the name of a split.
+        masks: folder of 8-bit, palette or RGB masks.
+        image_suffix: what follows the id in the name of an image, before the extension.
+        mask_suffix: the same for masks.
+        unpaired: refuse images without a mask, or skip them.
+        classes: names in the order of the labels with the mask values of each: numbers, or colors such as '#804080'.
+            A list of names has the values 0, 1, ...
+        ignore: mask values whose pixels are ignored; 255 is ignored where it is not a class.
+        lists: text files with one id per line, by split; in the lab or below the data root.
+        fractions: a random split.
+    """
+
+    not_in_key: ClassVar[frozenset[str]] = Dataset.not_in_key | {
+        "images", "masks", "image_suffix", "mask_suffix", "unpaired", "lists"
+    }  # fmt: skip
+
+    type: Literal["folder"]
+    images: str
+    masks: str
+    image_suffix: str = ""
+    mask_suffix: str = ""
+    unpaired: Literal["refuse", "skip"] = "refuse"
+    classes: Annotated[ClassValues, BeforeValidator(parse_classes), PlainSerializer(to_yaml_classes)]
+    ignore: Annotated[tuple[MaskValue, ...], BeforeValidator(parse_values)] = ()
+    lists: dict[str, str] = {}  # noqa: RUF012 - pydantic copies defaults
+    fractions: Fractions | None = None
+
+    @property
+    def list_files(self) -> tuple[str, ...]:
+        """Names of the text files with the ids of the splits."""
+        return tuple(self.lists.values())
+
     @model_validator(mode="after")
-    def _files_or_options(self) -> Dataset:
-        if self.type == "folder":
-            self._check_folder()
-            return self
-        own = sorted(name for name in _OF_FOLDERS if getattr(self, name) != type(self).model_fields[name].default)
-        if own:
-            raise ValueError(f"a dataset of type {self.type} takes no '{own[0]}'; that is for type: folder")
-        if self.type == "shapes" and self.folder is not None:
-            raise ValueError("shapes is generated and takes no 'folder'")
-        if self.type != "shapes" and (self.folder is None or self.options != ShapesOptions()):
-            raise ValueError(f"a dataset of type {self.type} takes a 'folder' and no 'options'")
+    def _check_values(self) -> FolderDataset:
+        check_values(self.classes, self.ignore)
         return self
 
-    def _check_folder(self) -> None:
-        if self.folder is not None or self.options != ShapesOptions():
-            raise ValueError("a dataset of type folder takes 'images' and 'masks', and no 'folder' or 'options'")
-        missing = [name for name in ("images", "masks", "classes") if not getattr(self, name)]
-        if missing:
-            raise ValueError(f"a dataset of type folder needs '{missing[0]}'")
-        check_values(self.classes, self.ignore)
-        self._check_splits()
-
-    def _check_splits(self) -> None:
-        named = [str(folder).count("{split}") for folder in (self.images, self.masks)]
-        ways = [any(named), bool(self.lists), self.fractions is not None]
-        if sum(ways) != 1:
+    @model_validator(mode="after")
+    def _check_splits(self) -> FolderDataset:
+        placeholders = [folder.count("{split}") for folder in (self.images, self.masks)]
+        sources = [any(placeholders), bool(self.lists), self.fractions is not None]
+        if sum(sources) != 1:
             raise ValueError(
-                f"{'nothing says' if not any(ways) else 'more than one thing says'} what the splits are; give one of "
-                "{split} in both 'images' and 'masks', 'lists', or 'fractions'"
+                f"{'no' if not any(sources) else 'more than one'} source of splits; give one of {{split}} in both "
+                "'images' and 'masks', 'lists', or 'fractions'"
             )
-        if ways[0] and named != [1, 1]:
-            raise ValueError("{split} stands once in 'images' and once in 'masks', for the name of the split")
-        there = self.lists or ({"train", "val", "test"} if self.fractions and self.fractions.test else {"train", "val"})
-        strange = [split for split in self.used_splits if split not in there]
-        if strange and not ways[0]:
-            source = "lists" if self.lists else "fractions"
-            raise ValueError(f"splits: '{source}' has no split '{strange[0]}'; it has {', '.join(sorted(there))}")
+        if any(placeholders):
+            if placeholders != [1, 1]:
+                raise ValueError("{split} must appear once in 'images' and once in 'masks'")
+            return self
+        source, names = "lists", set(self.lists)
+        if self.fractions is not None:
+            source, names = "fractions", {"train", "val"} | ({"test"} if self.fractions.test else set())
+        unknown = [split for split in self.used_splits if split not in names]
+        if unknown:
+            raise ValueError(f"splits: '{source}' has no split '{unknown[0]}'; it has {', '.join(sorted(names))}")
         if self.fractions and self.fractions.test and self.splits.test is None:
-            raise ValueError("fractions keep a test split that nothing uses; add splits: {test: test}")
+            raise ValueError("'fractions' sets a test split that is not used; add splits: {test: test}")
+        return self
 
 
-_OF_FOLDERS = ("images", "masks", "image_suffix", "mask_suffix", "unpaired", "classes", "ignore", "lists", "fractions")
+AnyDataset = Annotated[ShapesDataset | KnownDataset | FolderDataset, Field(discriminator="type")]

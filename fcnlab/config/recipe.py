@@ -1,4 +1,4 @@
-"""Types of a training recipe: optimizer, schedule, loss, augmentation."""
+"""Configuration of a training recipe: optimizer, schedule, loss, augmentation."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from pydantic import Field, model_validator
 from fcnlab.config.base import Config, Count, Entry, Fraction, NonNegative, Positive
 from fcnlab.config.dataset import Size
 
+Betas = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
+Depth = Literal["none", "stride2", "stride4", "stride8", "stride16", "backbone"]
+"""Part of the backbone: nothing, the layers up to the map of a stride, or all of it."""
+
 
 class Sgd(Config):
-    """Stochastic gradient descent, as `torch.optim.SGD`."""
+    """Configuration of `torch.optim.SGD`."""
 
     name: Literal["sgd"]
     lr: Positive
@@ -20,17 +24,14 @@ class Sgd(Config):
     nesterov: bool = False
 
     @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> Sgd:
+    def _check_nesterov(self) -> Sgd:
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
         return self
 
 
-Betas = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
-
-
 class AdamW(Config):
-    """Adam with decoupled weight decay, as `torch.optim.AdamW`."""
+    """Configuration of `torch.optim.AdamW`."""
 
     name: Literal["adamw"]
     lr: Positive
@@ -39,7 +40,7 @@ class AdamW(Config):
 
 
 class Adam(Config):
-    """Adam and its kin, as torch.optim has them by these names in its spelling."""
+    """Configuration of `torch.optim.Adam`, `Adamax`, `NAdam` or `RAdam`."""
 
     name: Literal["adam", "adamax", "nadam", "radam"]
     lr: Positive
@@ -48,7 +49,7 @@ class Adam(Config):
 
 
 class RmsProp(Config):
-    """`torch.optim.RMSprop`."""
+    """Configuration of `torch.optim.RMSprop`."""
 
     name: Literal["rmsprop"]
     lr: Positive
@@ -58,10 +59,14 @@ class RmsProp(Config):
 
 
 class Schedule(Config):
-    """The factor on the learning rate over the run, after a linear warm-up.
+    """Configuration of the learning rate schedule, after a linear warm-up.
 
-    `constant`; `poly` falls as (1 - t)^power; `cosine` as half a wave; `step` multiplies by `gamma` at each of the
-    `milestones`, parts of the run between 0 and 1.
+    Attributes:
+        name: `constant`; `poly`, (1 - t)^power; `cosine`, half a wave; `step`, times `gamma` at each milestone.
+        power: exponent of `poly`.
+        warmup_epochs: length of the warm-up.
+        milestones: of `step`, as fractions of the training.
+        gamma: factor of `step`.
     """
 
     name: Literal["constant", "poly", "cosine", "step"] = "constant"
@@ -72,7 +77,7 @@ class Schedule(Config):
 
 
 class LrFactors(Config):
-    """Factors on the learning rate by part of the network; a bias has its part's factor times `bias`."""
+    """Factors on the learning rate by component; a bias has its component's factor times `bias`."""
 
     backbone: NonNegative = 1.0
     head: NonNegative = 1.0
@@ -81,10 +86,11 @@ class LrFactors(Config):
 
 
 class Ohem(Config):
-    """Online hard example mining: pixels whose class has a probability below `threshold` count.
+    """Configuration of online hard example mining: Shrivastava et al. (CVPR 2016).
 
-    Of the counted pixels of a batch at least the fraction `keep` with the lowest probabilities is kept.
-    Shrivastava et al., CVPR 2016.
+    Attributes:
+        threshold: pixels whose class has a probability below it are kept.
+        keep: fraction of the labeled pixels of a batch that is kept at least, those of the lowest probabilities.
     """
 
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.7
@@ -92,14 +98,20 @@ class Ohem(Config):
 
 
 class Loss(Config):
-    """Cross entropy over the pixels that count, how it is weighted and reduced, and what is added to it.
+    """Configuration of the loss over all labeled pixels.
 
-    `pixel_mean` is the mean over all counted pixels of the batch. `image_mean_sum` is the d2l chapter's: the mean
-    over each image's counted pixels, summed over the batch, so that the gradient grows with the batch. `pixel_sum` is
-    the paper's: the sum over all pixels.
-
-    `focal` is the exponent of the focal loss (0: plain cross entropy). `weight` is that of the cross entropy, `dice`,
-    `lovasz` and `auxiliary` those of what is added to it; `{weight: 0, dice: 1}` is a pure Dice loss.
+    Attributes:
+        name: of the base loss.
+        reduction: `pixel_mean`, the mean over the batch's pixels; `image_mean_sum`, the mean over each image's pixels,
+            summed over the batch (d2l, chapter 14.11); `pixel_sum`, the sum over all pixels (Long et al., CVPR 2015).
+        class_weights: of the cross entropy.
+        label_smoothing: of the cross entropy.
+        focal: exponent of the focal loss; 0 is plain cross entropy.
+        ohem: online hard example mining.
+        weight: of the cross entropy; `{weight: 0, dice: 1}` is a pure Dice loss.
+        dice: weight of the Dice loss.
+        lovasz: weight of the Lovász-Softmax loss.
+        auxiliary: weight of the loss of an auxiliary head.
     """
 
     name: Literal["cross_entropy"] = "cross_entropy"
@@ -114,20 +126,27 @@ class Loss(Config):
     auxiliary: NonNegative = 0.4
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Loss:
+    def _check_combination(self) -> Loss:
         if not (self.weight or self.dice or self.lovasz):
-            raise ValueError("weight, dice and lovasz are all 0: nothing would be learned")
+            raise ValueError("weight, dice and lovasz are all 0; set one of them above 0")
         if self.class_weights != "none" and not self.weight:
-            raise ValueError("class_weights weigh the cross entropy, whose weight is 0")
+            raise ValueError("class_weights apply to the cross entropy, whose weight is 0")
         if self.ohem is not None and self.reduction != "pixel_mean":
-            raise ValueError("ohem goes with reduction: pixel_mean alone")
+            raise ValueError("ohem requires reduction: pixel_mean")
         if self.focal and self.label_smoothing:
-            raise ValueError("focal and label_smoothing do not go together; choose one")
+            raise ValueError("focal and label_smoothing cannot be combined; choose one")
         return self
 
 
-class ColourJitter(Config):
-    """Random brightness, contrast, saturation, each by a factor within 1 ± the value; hue by ± turns of the wheel."""
+class ColorJitter(Config):
+    """Configuration of random color changes.
+
+    Attributes:
+        brightness: factors within 1 ± this value.
+        contrast: factors within 1 ± this value.
+        saturation: factors within 1 ± this value.
+        hue: shifts within ± this value, in turns of the color wheel.
+    """
 
     brightness: Fraction = 0.0
     contrast: Fraction = 0.0
@@ -136,49 +155,57 @@ class ColourJitter(Config):
 
 
 class GaussianBlur(Config):
-    """A random blur: how probable it is, and the range of its sigma in pixels of the crop, drawn uniformly."""
+    """Configuration of random blur.
+
+    Attributes:
+        probability: that a crop is blurred.
+        sigma: range of the standard deviation in pixels, sampled uniformly.
+    """
 
     probability: Annotated[float, Field(gt=0, le=1)] = 0.5
     sigma: tuple[Positive, Positive] = (0.1, 2.0)
 
     @model_validator(mode="after")
-    def _from_small_to_large(self) -> GaussianBlur:
+    def _check_range(self) -> GaussianBlur:
         if self.sigma[0] > self.sigma[1]:
-            raise ValueError(f"sigma must run from small to large, not from {self.sigma[0]} to {self.sigma[1]}")
+            raise ValueError(f"sigma must increase, not {self.sigma[0]} to {self.sigma[1]}")
         return self
 
 
 class Recipe(Entry):
-    """How a variant is trained.
+    """Configuration of the training of a variant.
 
-    `batch_size` is what one step of the optimiser sees; `grad_accum_steps` cuts it into equal parts that go through
-    one after the other. `scale` is the range of the random scale before the crop. `cat_max_ratio`, as
-    mmsegmentation calls it, is the share of a crop's counted pixels above which a class makes the crop be drawn
-    again, up to ten times. `rotate` is by how many degrees an image is rotated at most, either way. `batch_norm` is
-    that of the backbone: `train`, `eval` (its running statistics stay, its weights learn) or `frozen` (nothing of
-    it learns). `freeze` keeps the backbone up to the map of this stride, or all of it, as it starts. `decay` says
-    what weight decay falls on: `all`, or `weights` and so neither norms nor biases. `ema` is the decay of an
-    exponential moving average of the weights, which is then what is scored. `grad_clip_norm` bounds the norm of the
-    gradient.
-
-    `score_scale` is by what factor an image is resized before the network scores it; the scores come back to its own
-    size, where they meet labels that nothing has touched.
-
-    `fused: auto` takes the loss of the scores before their last upsampling where that can be, which is several times
-    faster and gives the same figures but for rounding; `off` upsamples first, as the papers do.
-
-    `activation_checkpointing` saves memory and costs time: the backbone up to the map of this stride, or all of it, is
-    computed again in the backward pass instead of being kept. The figures stay the same.
-
-    `precision` is that of the forward pass. `fp32` is IEEE float32 everywhere; `tf32` lets CUDA use TF32 in float32
-    convolutions and matrix products, and is fp32 elsewhere; `bf16` and `fp16` are autocast, fp16 with a scaled loss.
-    `auto` is bf16 where the hardware multiplies bf16 natively, fp16 on older GPUs with tensor cores, and fp32
-    elsewhere. The record names the one that was used.
-
-    `deterministic` makes training on CUDA repeat bit for bit, with slower algorithms; on the CPU it always does.
-
-    `compile` compiles the network for training on CUDA with `torch.compile`: steps are shorter, and the first one takes
-    half a minute longer. The figures stay the same but for rounding. On the CPU it does nothing.
+    Attributes:
+        epochs: passes over the training split.
+        batch_size: images per optimizer step.
+        crop: size of the random crops.
+        scale: range of the random scale before the crop.
+        flip: probability of a horizontal flip.
+        jitter: random color changes.
+        cat_max_ratio: sample a crop again, up to ten times, while one class has more than this fraction of its labeled
+            pixels (mmsegmentation).
+        rotate: largest rotation in degrees, either way.
+        blur: random blur.
+        optimizer: and its learning rate.
+        lr_factors: factors on the learning rate by component.
+        decay: parameters with weight decay: `all`, or `weights` only, without norms and biases.
+        schedule: of the learning rate.
+        loss: and what is added to it.
+        grad_accum_steps: micro-batches per batch.
+        grad_clip_norm: bound of the norm of the gradient.
+        ema: decay of an exponential moving average of the weights, which is then evaluated.
+        batch_norm: of the backbone: `train`; `eval`, fixed statistics; or `frozen`, fixed statistics and weights.
+        freeze: part of the backbone that keeps its initial weights.
+        precision: of the forward pass. `fp32` is IEEE float32; `tf32` allows TF32 on CUDA; `bf16` and `fp16` are
+            autocast, fp16 with a scaled loss; `auto` is bf16 where the hardware multiplies bf16 natively, fp16 on older
+            GPUs with tensor cores, else fp32. The record names the one that was used.
+        deterministic: train bit for bit reproducibly on CUDA too, with slower algorithms.
+        compile: use `torch.compile` on CUDA: shorter steps, half a minute longer at first; equal up to rounding.
+        fused: `auto` computes the loss from the scores before their last upsampling where possible, several times
+            faster and equal up to rounding; `off` upsamples first.
+        activation_checkpointing: part of the backbone that is computed again in the backward pass, to save memory.
+        score_scale: factor by which an image is resized before prediction; scores are resized back to its own size.
+        validate_every: epochs between validations.
     """
 
     renamed: ClassVar[dict[str, str]] = Entry.renamed | {
@@ -193,7 +220,7 @@ class Recipe(Entry):
     crop: Size
     scale: tuple[Positive, Positive] | None = None
     flip: Fraction = 0.0
-    jitter: ColourJitter = ColourJitter()
+    jitter: ColorJitter = ColorJitter()
     cat_max_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
     rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
     blur: GaussianBlur | None = None
@@ -206,21 +233,21 @@ class Recipe(Entry):
     grad_clip_norm: Positive | None = None
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
     batch_norm: Literal["train", "eval", "frozen"] = "train"
-    freeze: Literal["none", "stride2", "stride4", "stride8", "stride16", "backbone"] = "none"
+    freeze: Depth = "none"
     precision: Literal["fp32", "tf32", "bf16", "fp16", "auto"] = "fp32"
     deterministic: bool = False
     compile: bool = False
     fused: Literal["auto", "off"] = "auto"
-    activation_checkpointing: Literal["none", "stride2", "stride4", "stride8", "stride16", "backbone"] = "none"
+    activation_checkpointing: Depth = "none"
     score_scale: Annotated[float, Field(ge=0.1, le=10)] = 1.0
     validate_every: Count = 1
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Recipe:
+    def _check_combination(self) -> Recipe:
         if self.scale is not None and self.scale[0] > self.scale[1]:
-            raise ValueError(f"scale must run from small to large, not from {self.scale[0]} to {self.scale[1]}")
+            raise ValueError(f"scale must increase, not {self.scale[0]} to {self.scale[1]}")
         if self.grad_accum_steps > 1 and (self.loss.dice or self.loss.lovasz) and self.loss.reduction != "pixel_mean":
-            raise ValueError("grad_accum_steps with dice or lovasz goes with loss.reduction: pixel_mean alone")
+            raise ValueError("grad_accum_steps with dice or lovasz requires loss.reduction: pixel_mean")
         if self.batch_size % self.grad_accum_steps:
             raise ValueError(
                 f"grad_accum_steps must divide batch_size; {self.grad_accum_steps} does not divide {self.batch_size}"

@@ -1,4 +1,4 @@
-"""The catalogue: what exists, by name. The built-in `registry/` first, then the user's own."""
+"""The registry: all components by name, the built-in ones and those of a lab's `registry/` folder."""
 
 from __future__ import annotations
 
@@ -9,98 +9,123 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from fcnlab.config.base import Entry
-from fcnlab.config.dataset import Dataset
+from fcnlab.config.dataset import AnyDataset
 from fcnlab.config.recipe import Recipe
-from fcnlab.config.variant import Backbone, Head, NamedVariant, Upsampler
-from fcnlab.config.yaml_file import parse, read, validate
+from fcnlab.config.validation import validate
+from fcnlab.config.variant import AnyHead, AnyUpsampler, Backbone, NamedVariant
+from fcnlab.config.yaml_file import parse, read
 from fcnlab.errors import ConfigError, nearest
 
-KINDS: Mapping[str, type[Entry]] = MappingProxyType(
+KINDS: Mapping[str, Any] = MappingProxyType(
     {
         "backbone": Backbone,
-        "head": Head,
-        "upsampler": Upsampler,
+        "head": AnyHead,
+        "upsampler": AnyUpsampler,
         "variant": NamedVariant,
-        "dataset": Dataset,
+        "dataset": AnyDataset,
         "recipe": Recipe,
     }
 )
+"""The model, or union of models, of the entries of each kind."""
 
-
-TIMM = ("timm:", "scratch:")
-"""How the names of backbones begin that come from timm without an entry."""
+TIMM_PREFIXES = ("timm:", "scratch:")
+"""Prefixes of backbones that come from timm without an entry."""
 
 
 @dataclass(frozen=True)
 class Registry:
-    """Entries by kind and name, such as `catalog.get("head", "fcn8s")`."""
+    """Entries by kind and name, as in `registry.get("head", "fcn8s")`."""
 
     entries: Mapping[str, Mapping[str, Entry]]
 
     def names(self, kind: str) -> list[str]:
-        """All names of a kind, sorted.
+        """List the names of a kind.
+
+        Args:
+            kind: one of `KINDS`.
+
+        Returns:
+            The names in alphabetical order.
 
         Raises:
-            ConfigError: no such kind.
+            ConfigError: unknown kind.
         """
         if kind not in self.entries:
-            raise ConfigError(f"'{kind}' is not a kind of the catalogue; {nearest(kind, self.entries)}")
+            raise ConfigError(f"unknown kind '{kind}'; {nearest(kind, self.entries)}")
         return sorted(self.entries[kind])
 
-    def get(self, kind: str, name: str, where: str = "catalogue") -> Entry:
-        """Look a name up. A backbone is also any `timm:NAME.TAG`, pretrained, or `scratch:NAME` of timm.
+    def get(self, kind: str, name: Any, where: str = "registry") -> Entry:
+        """Look up an entry.
+
+        Args:
+            kind: one of `KINDS`.
+            name: of an entry; for a backbone also `timm:NAME.TAG`, pretrained, or `scratch:NAME`, of any timm model.
+            where: start of error messages.
+
+        Returns:
+            The entry.
 
         Raises:
-            ConfigError: no such kind or name; the message says what is nearest.
+            ConfigError: unknown kind or name; the message has the nearest.
         """
         names = self.names(kind)
-        if kind == "backbone" and isinstance(name, str) and name.startswith(TIMM):
+        if kind == "backbone" and isinstance(name, str) and name.startswith(TIMM_PREFIXES):
             return _timm_backbone(name, where)
         if not isinstance(name, str) or name not in self.entries[kind]:
             raise ConfigError(f"{where}: no {kind} '{name}'; {nearest(name, names)}")
         return self.entries[kind][name]
 
-    def extended(self, folder: Path) -> Registry:
-        """This catalogue and what the YAML files in `folder` add to it.
+    def extend(self, folder: Path) -> Registry:
+        """Add the entries of a folder of YAML files.
 
-        An entry that differs from the one of its name in its description alone is no collision: so a clone of the
-        repository, whose own `registry/` is the built-in one, is a lab like any other.
+        An entry that equals the one of the same name, except for its description, is allowed: a clone of the
+        repository, whose `registry/` has the built-in entries, is a lab too.
+
+        Args:
+            folder: has files such as `heads.yaml` or `recipes.yml`.
+
+        Returns:
+            A registry with both.
 
         Raises:
-            ConfigError: a faulty file, a file of no known kind, or a name that means something else already.
+            ConfigError: an invalid file, a file of no kind, or a name that is already used.
         """
         merged = {kind: dict(entries) for kind, entries in self.entries.items()}
         for path in sorted(folder.glob("*.y*ml")):
             kind = path.stem.removesuffix("s")
             if kind not in KINDS:
-                raise ConfigError(
-                    f"{path}: not a file of the catalogue; {nearest(path.stem, (k + 's' for k in KINDS))}"
-                )
-            for name, entry in _entries(kind, read(path), str(path)).items():
-                there = merged[kind].setdefault(name, entry)
-                if there.model_dump(exclude={"description"}) != entry.model_dump(exclude={"description"}):
-                    raise ConfigError(f"{path}: {name}: the built-in {kind} '{name}' has this name; choose another")
-        return _closed(merged, str(folder))
+                valid = [f"{known}s" for known in KINDS]
+                raise ConfigError(f"{path}: not a registry file; {nearest(path.stem, valid)}")
+            for name, entry in _validate_entries(kind, read(path), str(path)).items():
+                existing = merged[kind].setdefault(name, entry)
+                if existing.model_dump(exclude={"description"}) != entry.model_dump(exclude={"description"}):
+                    raise ConfigError(f"{path}: {name}: a built-in {kind} has this name; choose another")
+        return _check_variants(merged, str(folder))
 
 
 @cache
 def builtin() -> Registry:
-    """The catalogue that ships with fcnlab."""
+    """Return the registry that ships with fcnlab."""
     root = shipped("registry")
     entries = {}
     for kind in KINDS:
         file = root.joinpath(f"{kind}s.yaml")
-        entries[kind] = _entries(kind, parse(file.read_text(encoding="utf-8"), file.name), file.name)
-    return _closed(entries, "registry")
+        entries[kind] = _validate_entries(kind, parse(file.read_text(encoding="utf-8"), file.name), file.name)
+    return _check_variants(entries, "registry")
 
 
 def shipped(name: str) -> Traversable:
-    """Return the folder `registry` or `experiments` that ships with fcnlab.
+    """Return a folder that ships with fcnlab.
 
-    It is a subpackage of an installed fcnlab. In a checkout that is only on the module search path, it is the folder
-    beside the package.
+    Args:
+        name: `registry` or `experiments`.
+
+    Returns:
+        The subpackage of an installed fcnlab; in a checkout that is only on the module search path, the folder beside
+        the package.
     """
     try:
         return files(f"fcnlab.{name}")
@@ -109,29 +134,38 @@ def shipped(name: str) -> Traversable:
 
 
 def load(folder: Path | None = None) -> Registry:
-    """The built-in catalogue, extended by the YAML files of a user's `registry/` where that folder exists."""
-    return builtin().extended(folder) if folder is not None and folder.is_dir() else builtin()
+    """Return the built-in registry with the entries of a lab.
+
+    Args:
+        folder: the lab's `registry/`; it need not exist.
+
+    Returns:
+        The registry.
+
+    Raises:
+        ConfigError: as `Registry.extend`.
+    """
+    return builtin().extend(folder) if folder is not None and folder.is_dir() else builtin()
 
 
 def _timm_backbone(name: str, where: str) -> Backbone:
-    """A backbone that has no entry. Whether timm has it shows when it is built."""
+    """Return a backbone without an entry; an unknown model is reported when it is built."""
     source, _, model = name.partition(":")
     if source == "timm" and "." not in model:
-        raise ConfigError(f"{where}: '{name}' does not say which weights; give timm's tag, as in timm:resnet18.tv_in1k")
+        raise ConfigError(f"{where}: '{name}' has no tag of weights; add timm's tag, as in timm:resnet18.tv_in1k")
     if not model or (source == "scratch" and "." in model):
-        raise ConfigError(f"{where}: '{name}' is not scratch:NAME with a model of timm, such as scratch:resnet18")
+        raise ConfigError(f"{where}: '{name}' is not scratch:NAME with a timm model, such as scratch:resnet18")
     return Backbone(timm=model, weights="timm" if source == "timm" else "scratch")
 
 
-def _entries(kind: str, values: Mapping[str, object], where: str) -> dict[str, Entry]:
+def _validate_entries(kind: str, values: Mapping[str, object], where: str) -> dict[str, Entry]:
     return {name: validate(KINDS[kind], value, f"{where}: {name}") for name, value in values.items()}
 
 
-def _closed(entries: Mapping[str, Mapping[str, Entry]], where: str) -> Registry:
-    """A catalogue whose variants name parts that exist."""
+def _check_variants(entries: Mapping[str, Mapping[str, Entry]], where: str) -> Registry:
+    """Return a registry; check that its variants name existing components."""
     registry = Registry(MappingProxyType({kind: MappingProxyType(dict(named)) for kind, named in entries.items()}))
     for name, variant in registry.entries["variant"].items():
-        assert isinstance(variant, NamedVariant)
-        for part in ("backbone", "head", "upsampler"):
-            registry.get(part, getattr(variant, part), f"{where}: variant {name}: {part}")
+        for component in ("backbone", "head", "upsampler"):
+            registry.get(component, getattr(variant, component), f"{where}: variant {name}: {component}")
     return registry

@@ -1,62 +1,89 @@
-"""A trial: variant x dataset x recipe x seed, and the key that its content has."""
+"""A trial: variant, dataset, recipe and seed, with a key that is a hash of their content."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from fcnlab.config.base import Config, Doc, Whole
-from fcnlab.config.dataset import Dataset
+from fcnlab.config.base import Config, Whole
+from fcnlab.config.dataset import AnyDataset
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.variant import Variant
 
 NUMERICS = 1
-"""Raised by hand when a change of the code changes the figures of training or scoring for an unchanged file."""
+"""Raised by hand when a change of the code changes the metrics of an unchanged configuration."""
 
 
 class Trial(Config):
-    """The unit that is run, cached and recorded.
+    """Configuration of the unit that is run, cached and recorded.
 
-    `names` says what the parts are called in the catalogue; it is for people and does not enter the key.
-    `data` and `weights` are content fingerprints: of the dataset's files and of a local weights file. `init_from`
-    is the key of a finished trial from whose last weights this one starts.
+    Attributes:
+        variant: the architecture.
+        dataset: images and labels.
+        recipe: the training.
+        seed: of all random numbers.
+        names: names of the components in the registry, for display; not in the key.
+        data: fingerprint of the content of the dataset.
+        weights: fingerprint of the content of a local weights file.
+        init_from: key of a finished trial whose last weights are loaded before training.
     """
 
+    not_in_key: ClassVar[frozenset[str]] = frozenset({"names"})
+    renamed: ClassVar[dict[str, str]] = {"start": "init_from"}
+
     variant: Variant
-    dataset: Dataset
+    dataset: AnyDataset
     recipe: Recipe
     seed: Whole
-    names: dict[str, str] = Doc()
+    names: dict[str, str]
     data: str
     weights: str | None = None
     init_from: str | None = None
 
     def identity(self) -> dict[str, Any]:
-        """What makes this trial this trial, as plain values.
+        """Return the content that the key is computed from, as plain values.
 
-        Every entry is inlined; documentation, names and places on this machine are left out; values at their
-        default are left out too, so that a field added later leaves the keys of finished trials alone.
+        Names, descriptions and paths are left out; so are values at their default, so that a field that is added later
+        does not change the keys of finished trials.
         """
         content = self.content()
-        if self.weights is not None:  # the content of the file counts, not where it lies
+        if self.weights is not None:  # the fingerprint represents the file, its path does not matter
             content["variant"]["backbone"]["weights"] = "file"
         content["dataset"].pop("folder", None)
         return {**content, "numerics": NUMERICS}
 
     @property
     def key(self) -> str:
-        """The sha256 of the canonical JSON of the identity, 64 hexadecimal digits."""
-        return key_of(self.identity())
+        """The SHA-256 of the canonical JSON of the identity, 64 hexadecimal digits."""
+        return compute_key(self.identity())
 
     @property
     def report_split(self) -> str:
-        """The split on which the figure is reported: test, or val where there is no test."""
+        """The split whose metrics are reported: test, or val where there is no test split."""
         return "test" if self.dataset.splits.test is not None else "val"
 
 
-def key_of(identity: Mapping[str, Any]) -> str:
-    """The key of what has this identity."""
-    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+def compute_key(identity: Mapping[str, Any]) -> str:
+    """Return the key of an identity.
+
+    Args:
+        identity: as returned by `Trial.identity`.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    return hashlib.sha256(canonical(identity).encode()).hexdigest()
+
+
+def canonical(content: Any) -> str:
+    """Return plain values as JSON text that is the same for equal values.
+
+    Args:
+        content: as returned by `Config.content`; other values are written as their `str`.
+
+    Returns:
+        JSON with sorted keys, without whitespace.
+    """
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fcnlab.config.grid.axes import text
+from fcnlab.config.grid.axes import format_value
 from fcnlab.runner.plan import Plan, Planned
 from fcnlab.tracking.fields import COST_METRICS, extract_metrics, extract_tags
 from fcnlab.tracking.tracker import MlflowTracker
@@ -89,7 +89,7 @@ def _status(run: Mapping[str, Any] | None) -> str:
 
 def _plain(value: Any) -> Any:
     """The value of an axis as a column can hold it; true and false as YAML says them."""
-    return value if isinstance(value, int | float | str) and not isinstance(value, bool) else text(value)
+    return value if isinstance(value, int | float | str) and not isinstance(value, bool) else format_value(value)
 
 
 def cells_frame(frame: pd.DataFrame, axes: Sequence[str], baseline: str) -> pd.DataFrame:

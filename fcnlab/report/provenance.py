@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fcnlab.config.dataset import Dataset
+from fcnlab.config.dataset import Dataset, FolderDataset, KnownDataset
 from fcnlab.config.grid.grid import Grid
 from fcnlab.report.footnotes import distinct
 
@@ -56,5 +56,6 @@ def _below_data_root(dataset: Dataset) -> bool:
 
     Lists that are not absolute are looked for in the lab first, where a lab that is handed on has them.
     """
-    own = [Path(folder).expanduser() for folder in (dataset.images, dataset.masks) if folder is not None]
-    return dataset.folder is not None or not all(folder.is_absolute() for folder in own)
+    if isinstance(dataset, FolderDataset):
+        return not all(Path(folder).expanduser().is_absolute() for folder in (dataset.images, dataset.masks))
+    return isinstance(dataset, KnownDataset)

@@ -36,7 +36,7 @@ def apart(lab: Lab, cell: Cell, folder: Path) -> Lab:
 
 def _read_by(cell: Cell) -> Iterator[Path]:
     """What the trials of a cell may read in their lab, relative to it."""
-    for name in (cell.variant.backbone.weights_file, *cell.dataset.lists.values()):
+    for name in (cell.variant.backbone.weights_file, *cell.dataset.list_files):
         if name is not None and not Path(name).expanduser().is_absolute():
             yield Path(name)
     if isinstance(cell.init_from, Cell):

@@ -108,7 +108,8 @@ class _Desk:
     def planned(self, cell: Cell, seeds: Sequence[int]) -> list[Planned]:
         """A cell's trials, one for each seed."""
         trials = cell.trials(seeds, self._lab.fingerprints)
-        return [Planned(cell, trial, key, self._lab.runs, self._status(key)) for trial, key in trials]
+        keyed = [(trial, trial.key) for trial in trials]
+        return [Planned(cell, trial, key, self._lab.runs, self._status(key)) for trial, key in keyed]
 
     def before(self, cell: Cell, seeds: Sequence[int]) -> list[tuple[Planned, ...]]:
         """For each seed what the cell's trial starts from, what that starts from before it."""

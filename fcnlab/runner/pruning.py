@@ -12,7 +12,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from fcnlab.config.grid.early_stopping import EarlyStopping
+from fcnlab.config.grid.file import EarlyStopping
 from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
 

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.recipe import Schedule as ScheduleConfig
-from fcnlab.config.variant import Upsampler, Variant
+from fcnlab.config.variant import AnyUpsampler, Variant
 from fcnlab.data.augmentation import Augmentation, Blur
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.base import Dataset
@@ -82,7 +82,7 @@ def prepare(variant: Variant) -> None:
     """
     spec = variant.backbone
     if spec.timm is not None:
-        find_fit(spec.timm, variant.head.output_stride)
+        find_fit(spec.timm, variant.head.backbone_stride)
     for kernel in KERNELS:
         load_library(kernel)
 
@@ -91,9 +91,9 @@ def _backbone(variant: Variant) -> Backbone:
     spec = variant.backbone
     if spec.paper is not None:
         return PaperBackbone(spec.paper, pretrained=spec.weights == "torchvision")
-    assert spec.timm is not None, "checked when the file was read"
+    assert spec.timm is not None
     return TimmBackbone(
-        spec.timm, pretrained=spec.weights == "timm", output_stride=variant.head.output_stride, tail=spec.tail
+        spec.timm, pretrained=spec.weights == "timm", output_stride=variant.head.backbone_stride, tail=spec.tail
     )
 
 
@@ -117,14 +117,17 @@ def build_head(variant: Variant, backbone: Backbone, classes: int) -> Head:
     return kind(backbone.channels, classes, make_upsampler, **placed, **spec.arguments)
 
 
-def _upsampler(spec: Upsampler, classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:
+def _upsampler(spec: AnyUpsampler, classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:
     if spec.type != "transposed":
-        assert spec.mode is not None, "checked when the file was read"
         return Interpolation(factor, mode=spec.mode, to_size=spec.type == "resize")
-    start = spec.stage_inits.get(stage, spec.init)
-    assert start is not None, "checked when the file was read"
     return TransposedUpsampler(
-        classes, factor, start=start, channels=spec.channels, learned=spec.learned, bias=spec.bias, **geometry
+        classes,
+        factor,
+        start=spec.init_of(stage),
+        channels=spec.channels,
+        learned=spec.learned,
+        bias=spec.bias,
+        **geometry,
     )
 
 

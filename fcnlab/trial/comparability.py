@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from fcnlab.config.grid.axes import text
-from fcnlab.config.trial import NUMERICS, Trial, key_of
+from fcnlab.config.grid.axes import format_value
+from fcnlab.config.trial import NUMERICS, Trial, compute_key
 from fcnlab.trial.record import Record
 
 
@@ -65,7 +65,7 @@ def find_numerics(record: Record) -> int | None:
     except ValidationError:
         return None
     versions = range(NUMERICS, 0, -1)
-    return next((version for version in versions if key_of({**identity, "numerics": version}) == record.key), None)
+    return next((version for version in versions if compute_key({**identity, "numerics": version}) == record.key), None)
 
 
 def protocol_of(record: Record) -> str:
@@ -99,7 +99,7 @@ def _numerics(record: Record) -> str | None:
 _FACTS = (
     _Fact("data", ("dataset",), _data),
     _Fact("protocol", ("recipe.score_scale", "dataset.splits"), protocol_of),
-    _Fact("epochs", ("recipe.epochs",), lambda record: text(record.trial["recipe"]["epochs"])),
+    _Fact("epochs", ("recipe.epochs",), lambda record: format_value(record.trial["recipe"]["epochs"])),
     _Fact("precision", ("recipe.precision",), _precision),
     _Fact("numerics", (), _numerics),
     _Fact("hardware", (), describe_hardware),

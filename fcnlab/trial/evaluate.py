@@ -84,7 +84,7 @@ def resolve_target(finished: FinishedTrial, lab: Lab, dataset: str | None, split
     Raises:
         ConfigError: the catalogue has no such dataset.
     """
-    own = finished.trial.dataset
+    own: DatasetConfig = finished.trial.dataset
     if dataset is None:
         name, spec = finished.trial.names.get("dataset", own.type), own
     else:

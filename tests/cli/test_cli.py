@@ -19,6 +19,7 @@ import yaml
 
 from fcnlab import cli
 from fcnlab.config import registry
+from fcnlab.config.validation import validate
 from fcnlab.lab import Lab
 from tests.cli.conftest import Call, Said
 from tests.conftest import SMOKE, write_grid
@@ -160,7 +161,7 @@ def test_a_missing_grid_file_is_an_error_that_names_the_nearest(fcnlab: Call, tm
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["registry", "list", "head5"], "'head5' is not a kind of the catalogue; did you mean 'head'?"),
+        (["registry", "list", "head5"], "unknown kind 'head5'; did you mean 'head'?"),
         (["registry", "show", "recipe", "d2"], "no recipe 'd2'; did you mean 'd2l'?"),
         (["data", "check", "camvit"], "no dataset 'camvit'; did you mean 'camvid'?"),
         (["data", "check", "camvid"], "no data root is set; pass --data-root or set FCNLAB_DATA"),
@@ -171,7 +172,7 @@ def test_a_missing_grid_file_is_an_error_that_names_the_nearest(fcnlab: Call, tm
         (["model", "show", "a+b"], "'a+b' is not backbone+head+upsampler"),
         (["model", "show", "tiny-scratch+fcn9s+bilinear"], "no head 'fcn9s'; did you mean"),
         (["model", "show", "tiny-scratch+fcn8s-paper+bilinear"], "a head of type paper crops for the padding"),
-        (["model", "show", "timm:resnet18+fcn8s+bilinear"], "give timm's tag, as in timm:resnet18.tv_in1k"),
+        (["model", "show", "timm:resnet18+fcn8s+bilinear"], "add timm's tag, as in timm:resnet18.tv_in1k"),
         (["model", "show", "scratch:resnet_18+fcn8s+bilinear"], "timm has no model 'resnet_18'"),
         (["model", "compare", "fcn8s-tiny", "--sort", "gmac"], "--sort: no column 'gmac'; did you mean 'gmacs'?"),
         (
@@ -272,7 +273,7 @@ def test_an_entry_is_shown_as_the_yaml_that_says_it(fcnlab: Call) -> None:
         for name, entry in entries.items():
             shown = yaml.safe_load(fcnlab("registry", "show", kind, name).out)
             assert list(shown) == [name]
-            assert registry.KINDS[kind].model_validate(shown[name]) == entry
+            assert validate(registry.KINDS[kind], shown[name], name) == entry
 
 
 def test_a_shown_entry_can_be_put_into_a_labs_registry(fcnlab: Call, tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def test_a_registry_in_another_style_is_left_alone(call: Call, mine: Path) -> No
     file = Path("registry/datasets.yaml")
     file.write_text("{one: {type: shapes, nominal: {height: 64, width: 64}}}\n")
     said = add(call)
-    assert said.code == 2 and "cannot extend; add the entry by hand (--dry-run)" in said.err
+    assert said.code == 2 and "cannot be added automatically; add it by hand (see --dry-run)" in said.err
     assert list(entries()) == ["one"]
 
 
@@ -208,9 +208,9 @@ def test_class_files_and_values_that_cannot_be_meant_are_one_line(call: Call, mi
     for more, says in (
         (["--classes", "gone.txt"], "--classes gone.txt: cannot be read"),
         (["--classes", "bad.yaml"], "--classes bad.yaml: class road: 300 is neither a number from 0 to 255"),
-        (["--classes", "a,b,a"], "--classes a,b,a: the class 'a' stands twice"),
+        (["--classes", "a,b,a"], "--classes a,b,a: the class 'a' is listed twice"),
         (["--classes", "a,b"], "the masks hold 2 (50.00 % of the pixels), and nothing says what is meant"),
-        (["--ignore", "none"], "--ignore none: 'none' is neither a number from 0 to 255 nor a colour"),
+        (["--ignore", "none"], "--ignore none: 'none' is neither a number from 0 to 255 nor a color"),
         (["--ignore", "0,1,2"], "of which 1 would be a class; a dataset has at least two"),
     ):
         refused(add(call, *more), says)
@@ -355,5 +355,5 @@ def test_a_mistake_in_a_hand_written_entry_is_one_line_with_file_and_key(call: C
     file.write_text(file.read_text().replace("mask_suffix", "mask_sufix"))
     refused(
         call("data", "check", "mine"),
-        "registry/datasets.yaml: mine: mask_sufix: unknown key; did you mean 'mask_suffix'?",
+        "registry/datasets.yaml: mine: mask_sufix: unknown key with type: folder; did you mean 'mask_suffix'?",
     )

@@ -1,4 +1,4 @@
-"""The identity of a trial: what changes its key, and what must not."""
+"""The key of a trial: what changes it, and what does not."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcnlab.config.base import Config
+from fcnlab.config.base import Config, models_in
 from fcnlab.config.dataset import Dataset
 from fcnlab.config.grid.grid import resolve
-from fcnlab.config.registry import builtin
+from fcnlab.config.registry import KINDS, builtin
 from fcnlab.config.trial import Trial
 from fcnlab.config.variant import Variant
 
-SAID = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes", "recipe": "smoke"}
+BASE = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes", "recipe": "smoke"}
 
 
-def trial(said: dict[str, Any] | None = None, *, seed: int = 0, data: str = "d", weights: str | None = None) -> Trial:
+def trial(
+    overrides: dict[str, Any] | None = None, *, seed: int = 0, data: str = "d", weights: str | None = None
+) -> Trial:
     def fingerprints(variant: Variant, dataset: Dataset) -> tuple[str, str | None]:
         return data, weights
 
-    return resolve({**SAID, **(said or {})}, {}, builtin(), "test").trial(seed, fingerprints)
+    return resolve({**BASE, **(overrides or {})}, builtin(), "test").trial(seed, fingerprints)
 
 
 KEY = trial().key
@@ -34,8 +36,8 @@ def test_a_key_is_64_hexadecimal_digits() -> None:
     assert re.fullmatch("[0-9a-f]{64}", KEY)
 
 
-def test_the_key_of_a_known_trial_is_the_one_it_always_had() -> None:
-    # When this fails, every finished trial of every user is about to be run again. If that is meant, raise NUMERICS.
+def test_the_key_of_a_known_trial_has_not_changed() -> None:
+    # If this fails, every finished trial of every user would run again. If that is intended, raise NUMERICS.
     known = Trial.model_validate(
         {
             "variant": {
@@ -60,14 +62,14 @@ def test_the_key_of_a_known_trial_is_the_one_it_always_had() -> None:
 
 
 def test_the_same_content_under_another_name_is_the_same_trial() -> None:
-    named = resolve({"variant": "fcn8s-tiny", "dataset": "shapes", "recipe": "smoke"}, {}, builtin(), "test").trial(
+    named = resolve({"variant": "fcn8s-tiny", "dataset": "shapes", "recipe": "smoke"}, builtin(), "test").trial(
         0, lambda variant, dataset: ("d", None)
     )
     assert named.names != trial().names
     assert named.key == KEY
 
 
-def test_an_entry_and_the_axes_that_make_it_of_another_are_the_same_trial() -> None:
+def test_an_entry_and_the_equal_overrides_of_another_are_the_same_trial() -> None:
     assert trial({"upsampler": "random"}).key == trial({"upsampler.init": "random"}).key
     assert trial({"head": "fcn16s"}).key == trial({"head.stride": 16}).key
     assert trial({"dataset": "shapes-mini"}).key == trial(
@@ -80,7 +82,6 @@ def test_an_entry_and_the_axes_that_make_it_of_another_are_the_same_trial() -> N
     [
         {"recipe.description": "another word"},
         {"head.description": "another word"},
-        {"head.reads": [8, 32]},
         {"upsampler.description": "another word"},
         {"backbone.description": "another word"},
         {"dataset.description": ""},
@@ -95,7 +96,7 @@ def test_documentation_does_not_change_the_key(documentation: dict[str, Any]) ->
     assert changed.key == KEY
 
 
-def test_where_the_files_lie_does_not_change_the_key() -> None:
+def test_the_path_of_files_does_not_change_the_key() -> None:
     voc = {"dataset": "voc2012"}
     assert trial({**voc, "dataset.folder": "elsewhere"}).key == trial(voc).key
     assert trial({"backbone.weights": "a.pth"}, weights="w").key == trial(
@@ -132,10 +133,7 @@ def test_where_the_files_lie_does_not_change_the_key() -> None:
         {"recipe.loss": {"weight": 1, "dice": 0, "lovasz": 0.0, "auxiliary": 0.4}},
         {"head.at_once": False},
         {"head.fusion": "sum"},
-        {"head.output_stride": 32},
-        {"head.options": {}},
         {"upsampler.type": "transposed"},
-        {"upsampler.mode": None},
         {"upsampler.stage_init": {}},
         {"upsampler.stage_init.to16": None},
         {"backbone.paper": None},
@@ -144,12 +142,29 @@ def test_where_the_files_lie_does_not_change_the_key() -> None:
         {"upsampler.bias": False},
         {"backbone.weights": "scratch"},
         {"dataset.splits.train": "train"},
-        {"dataset.folder": None},
     ],
     ids=str,
 )
-def test_saying_a_default_does_not_change_the_key(default: dict[str, Any]) -> None:
+def test_an_explicit_default_does_not_change_the_key(default: dict[str, Any]) -> None:
     assert trial(default).key == KEY
+
+
+@pytest.mark.parametrize(
+    ("overrides", "default"),
+    [
+        ({"head": "dilated8"}, {"head.dropout": 0.1, "head.convs": 1, "head.auxiliary": None}),
+        ({"head.type": "custom_head"}, {"head.output_stride": 32}),
+        ({"head.type": "custom_head"}, {"head.options": {}}),
+        ({"head.type": "custom_head"}, {"head.reads": [8, 32]}),
+        ({"dataset": "shapes-mini"}, {"dataset.options.seed": 0}),
+        ({"dataset": "camvid"}, {"dataset.splits.train": "train"}),
+    ],
+    ids=str,
+)
+def test_an_explicit_default_of_another_type_does_not_change_its_key(
+    overrides: dict[str, Any], default: dict[str, Any]
+) -> None:
+    assert trial({**overrides, **default}).key == trial(overrides).key != KEY
 
 
 FOLDER: dict[str, Any] = {
@@ -160,7 +175,7 @@ FOLDER: dict[str, Any] = {
     "dataset.classes": ["a", "b"],
     "dataset.fractions.val": 0.5,
 }
-"""One's own folders, said of `shapes`."""
+"""A dataset of folders, as overrides of `shapes`."""
 
 CHANGES: list[dict[str, Any]] = [
     {"recipe.epochs": 3},
@@ -247,8 +262,9 @@ CHANGES: list[dict[str, Any]] = [
     {"head": "dilated8", "head.concat_input": True},
     {"head": "dilated8", "head.dropout": 0.2},
     {"head": "dilated8", "head.auxiliary": 16},
-    {"head.type": "of_ones_own"},
-    {"head.type": "of_ones_own", "head.options": {"width": 3}},
+    {"head.type": "custom_head"},
+    {"head.type": "custom_head", "head.options": {"width": 3}},
+    {"head.type": "custom_head", "head.output_stride": 8},
     {"upsampler.init": "random"},
     {"upsampler.learned": False},
     {"upsampler.channels": "per_class"},
@@ -277,7 +293,7 @@ CHANGES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)
-def test_whatever_a_run_depends_on_changes_the_key(change: dict[str, Any]) -> None:
+def test_every_setting_of_a_run_changes_the_key(change: dict[str, Any]) -> None:
     assert trial(change).key != KEY
 
 
@@ -285,18 +301,18 @@ def test_the_keys_of_different_trials_are_all_different() -> None:
     assert len({trial(change).key for change in CHANGES}) == len(CHANGES)
 
 
-def _said(value: Any, path: str) -> set[str]:
-    """The paths of all that a change says, without the values."""
+def _paths(value: Any, path: str) -> set[str]:
+    """Return the paths of the fields that a change sets."""
     if not isinstance(value, dict) or not value:
         return {path}
-    return {path}.union(*(_said(inner, f"{path}.{name}") for name, inner in value.items()))
+    return {path}.union(*(_paths(inner, f"{path}.{name}") for name, inner in value.items()))
 
 
 def _fields(model: type[Config], path: str) -> set[str]:
-    """The paths of all fields, of the configurations inside too, that are not documentation."""
+    """Return the paths of all fields that may enter the key, also inside other configurations."""
     found: set[str] = set()
     for name, field in model.model_fields.items():
-        if field.json_schema_extra == {"documents": True}:
+        if name in model.not_in_key:
             continue
         inner = [m for m in (field.annotation, *get_args(field.annotation)) if inspect.isclass(m)]
         models = [m for m in inner if issubclass(m, Config)]
@@ -304,17 +320,17 @@ def _fields(model: type[Config], path: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("part", ["recipe", "head", "upsampler"])
-def test_every_field_of_a_part_is_among_the_changes_above(part: str) -> None:
-    # A field added to one of them must be shown to enter the key.
-    said = {path for change in CHANGES for axis, value in change.items() for path in _said(value, axis)}
-    prefixes = {".".join(path.split(".")[:n]) for path in said for n in range(1, path.count(".") + 2)}
-    model = type(trial().recipe) if part == "recipe" else type(getattr(trial().variant, part))
-    assert _fields(model, part) - prefixes == ({"recipe.loss.name"} if part == "recipe" else set())  # has one value
+@pytest.mark.parametrize("component", ["recipe", "head", "upsampler"])
+def test_every_field_of_a_component_is_among_the_changes(component: str) -> None:
+    # A field that is added to one of them must be shown to enter the key.
+    changed = {path for change in CHANGES for axis, value in change.items() for path in _paths(value, axis)}
+    prefixes = {".".join(path.split(".")[:n]) for path in changed for n in range(1, path.count(".") + 2)}
+    fields = set().union(*(_fields(model, component) for model in models_in(KINDS[component])))  # type: ignore[arg-type]
+    assert fields - prefixes == ({"recipe.loss.name"} if component == "recipe" else set())  # it has only one value
 
 
-def test_every_field_of_a_recipe_is_among_the_changes_above() -> None:
-    # A field added to the recipe must be shown to enter the key.
+def test_every_field_of_a_recipe_is_among_the_changes() -> None:
+    # A field that is added to the recipe must be shown to enter the key.
     fields = set(type(trial().recipe).model_fields) - {"description"}
     assert {axis.split(".")[1] for change in CHANGES for axis in change if axis.startswith("recipe.")} == fields
 
@@ -352,14 +368,14 @@ def test_the_content_of_a_weights_file_changes_the_key() -> None:
     st.integers(0, 2**31),
 )
 @settings(deadline=None, max_examples=40)
-def test_a_trial_written_and_read_again_is_the_same_trial(said: dict[str, Any], seed: int) -> None:
-    written = trial(said, seed=seed)
+def test_a_trial_that_is_written_and_read_again_is_the_same(overrides: dict[str, Any], seed: int) -> None:
+    written = trial(overrides, seed=seed)
     read = Trial.model_validate_json(written.model_dump_json())
     assert read == written
     assert read.key == written.key
 
 
-def test_the_identity_is_made_of_plain_values() -> None:
+def test_the_identity_has_only_plain_values() -> None:
     def plain(value: Any) -> bool:
         if isinstance(value, dict):
             return all(isinstance(key, str) and plain(item) for key, item in value.items())
@@ -371,12 +387,12 @@ def test_the_identity_is_made_of_plain_values() -> None:
     assert plain(identity) and not isinstance(identity, Config)
 
 
-def test_the_figure_is_reported_on_test_and_on_val_where_there_is_no_test() -> None:
+def test_metrics_are_reported_on_test_or_else_on_val() -> None:
     assert trial().report_split == "test"
     assert trial({"dataset": "voc2012"}).report_split == "val"
 
 
-def test_options_that_are_all_at_their_default_are_no_other_dataset() -> None:
+def test_explicit_default_options_are_the_same_dataset() -> None:
     shapes = builtin().get("dataset", "shapes")
     stated = type(shapes).model_validate(shapes.model_dump(exclude={"options"}) | {"options": {}})
     assert stated.content() == shapes.content()

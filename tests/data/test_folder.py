@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fcnlab.config.dataset import Dataset
-from fcnlab.config.yaml_file import validate
+from fcnlab.config.dataset import AnyDataset, FolderDataset
+from fcnlab.config.validation import validate
 from fcnlab.data.datasets.camvid import CamVid
 from fcnlab.data.datasets.folder import Folder, FolderLayout, divide_ids, find_split_names, index_images
 from fcnlab.data.datasets.labels import ColorDecoder, IdDecoder, format_ranges
@@ -305,9 +305,9 @@ ENTRY: dict[str, Any] = {
 }
 
 
-def entry(**said: Any) -> Dataset:
+def entry(**said: Any) -> FolderDataset:
     merged = {key: value for key, value in (ENTRY | said).items() if value is not None}
-    return validate(Dataset, merged, "datasets.yaml: mine")
+    return validate(AnyDataset, merged, "datasets.yaml: mine")
 
 
 def test_classes_are_said_as_names_numbers_or_colours() -> None:
@@ -321,34 +321,36 @@ def test_classes_are_said_as_names_numbers_or_colours() -> None:
 @pytest.mark.parametrize(
     ("said", "says"),
     [
-        ({"classes": None}, "a dataset of type folder needs 'classes'"),
-        ({"masks": None}, "a dataset of type folder needs 'masks'"),
-        ({"folder": "mine"}, "takes 'images' and 'masks', and no 'folder' or 'options'"),
-        ({"classes": ["a"]}, "classes: there are 2 to 255 classes, not 1"),
-        ({"classes": [f"c{n}" for n in range(256)]}, "classes: there are 2 to 255 classes, not 256"),
-        ({"classes": ["a", "b", "a"]}, "classes: the class 'a' stands twice"),
-        ({"classes": "a, b"}, "classes: classes are a list of names, or a mapping such as"),
-        ({"classes": [1, 2]}, "classes: the name of a class is a text, not 1; write it in quotes"),
-        ({"classes": {"a": None, "b": 1}}, "classes: class a: nothing is said; a colour stands in quotes"),
-        ({"classes": {"a": [], "b": 1}}, "classes: class a: no value of the mask means it"),
-        ({"classes": {"a": 256, "b": 1}}, "classes: class a: 256 is neither a number from 0 to 255 nor a colour"),
+        ({"classes": None}, "classes: missing; this key is required with type: folder"),
+        ({"masks": None}, "masks: missing; this key is required with type: folder"),
+        ({"folder": "mine"}, "folder: unknown key with type: folder; valid: classes, description, fractions, "),
+        ({"classes": ["a"]}, "classes: give 2 to 255 classes, not 1"),
+        ({"classes": [f"c{n}" for n in range(256)]}, "classes: give 2 to 255 classes, not 256"),
+        ({"classes": ["a", "b", "a"]}, "classes: the class 'a' is listed twice"),
+        ({"classes": "a, b"}, "classes: give a list of names, or a mapping such as"),
+        ({"classes": [1, 2]}, "classes: the name of a class is a string, not 1; write it in quotes"),
+        ({"classes": {"a": None, "b": 1}}, "classes: class a: the value is empty; write a color in quotes"),
+        ({"classes": {"a": [], "b": 1}}, "classes: class a: has no mask value"),
+        ({"classes": {"a": 256, "b": 1}}, "classes: class a: 256 is neither a number from 0 to 255 nor a color"),
         ({"classes": {"a": True, "b": 1}}, "classes: class a: True is neither"),
         ({"classes": {"a": "#12345", "b": "#123456"}}, "classes: class a: '#12345' is neither"),
-        ({"classes": {"a": 1, "b": [2, 1]}}, "the value 1 stands under class a and again under class b"),
-        ({"ignore": [1]}, "the value 1 stands under class road and again under ignore"),
-        ({"ignore": ["#000000"]}, "masks hold numbers or colours, and 0 (class ground) and '#000000' (ignore) are"),
-        ({"ignore": "none"}, "ignore: 'none' is neither a number from 0 to 255 nor a colour"),
-        ({"fractions": None}, "nothing says what the splits are; give one of {split} in both"),
-        ({"lists": {"train": "t.txt", "val": "v.txt"}}, "more than one thing says what the splits are"),
-        ({"fractions": None, "images": "a/{split}"}, "{split} stands once in 'images' and once in 'masks'"),
+        ({"classes": {"a": 1, "b": [2, 1]}}, "the value 1 belongs to class a and to class b; keep one"),
+        ({"ignore": [1]}, "the value 1 belongs to class road and to ignore; keep one"),
+        (
+            {"ignore": ["#000000"]},
+            "masks have either numbers or colors, not both: 0 (class ground) and '#000000' (ignore)",
+        ),
+        ({"ignore": "none"}, "ignore: 'none' is neither a number from 0 to 255 nor a color"),
+        ({"fractions": None}, "no source of splits; give one of {split} in both"),
+        ({"lists": {"train": "t.txt", "val": "v.txt"}}, "more than one source of splits; give one of"),
+        ({"fractions": None, "images": "a/{split}"}, "{split} must appear once in 'images' and once in 'masks'"),
         ({"fractions": None, "lists": {"train": "t.txt"}}, "splits: 'lists' has no split 'val'; it has train"),
         ({"splits": {"test": "test"}}, "splits: 'fractions' has no split 'test'; it has train, val"),
-        ({"fractions": {"val": 0.1, "test": 0.1}}, "fractions keep a test split that nothing uses; add splits"),
+        ({"fractions": {"val": 0.1, "test": 0.1}}, "'fractions' sets a test split that is not used; add splits"),
         ({"fractions": {"val": 0.6, "test": 0.4}, "splits": {"test": "test"}}, "leave nothing to train on"),
         ({"fractions": {"vall": 0.1, "val": 0.1}}, "fractions.vall: unknown key; did you mean 'val'?"),
         ({"unpaired": "leave"}, 'unpaired: "leave" is not valid; valid: refuse, skip'),
-        ({"clases": ["a"]}, "clases: unknown key; did you mean 'classes'?"),
-        ({"type": "camvid"}, "a dataset of type camvid takes no 'classes'; that is for type: folder"),
+        ({"clases": ["a"]}, "clases: unknown key with type: folder; did you mean 'classes'?"),
     ],
     ids=str,
 )
@@ -357,6 +359,15 @@ def test_a_mistake_in_an_entry_is_one_line(said: dict[str, Any], says: str) -> N
         entry(**said)
     assert str(caught.value).startswith("datasets.yaml: mine: ") and says in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_keys_of_a_folder_are_errors_in_a_dataset_of_another_type() -> None:
+    with pytest.raises(ConfigError) as caught:
+        entry(type="camvid")
+    first, *others = str(caught.value).splitlines()
+    assert first == "datasets.yaml: mine: folder: missing; this key is required with type: camvid"
+    valid = "unknown key with type: camvid; valid: description, folder, nominal, splits, type"
+    assert others == [f"datasets.yaml: mine: {key}: {valid}" for key in ("images", "masks", "classes", "fractions")]
 
 
 class_names = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=6)
@@ -375,10 +386,10 @@ def test_an_entry_written_as_yaml_or_json_and_read_again_is_the_same(
     classes = {name: [said[i], said[-1]] if not i else said[i] for i, name in enumerate(names)}
     before = entry(classes=classes, ignore=said[8:10])
     assert (
-        Dataset.model_validate(yaml.safe_load(yaml.safe_dump(before.model_dump(mode="json"), sort_keys=False)))
+        FolderDataset.model_validate(yaml.safe_load(yaml.safe_dump(before.model_dump(mode="json"), sort_keys=False)))
         == before
     )
-    assert Dataset.model_validate_json(before.model_dump_json()) == before
+    assert FolderDataset.model_validate_json(before.model_dump_json()) == before
 
 
 def identity(**said: Any) -> dict[str, Any]:
@@ -413,7 +424,7 @@ def test_where_files_lie_and_how_they_are_called_is_no_part_of_the_identity(said
 
 def test_every_field_is_a_place_or_shown_to_enter_the_identity() -> None:
     said = {field for change in [*PLACES, *CONTENT] for field in change}
-    assert said | {"type", "folder", "options", "lists", "nominal"} == set(Dataset.model_fields)
+    assert said | {"type", "lists", "nominal"} == set(FolderDataset.model_fields)
 
 
 def test_all_that_changes_labels_or_splits_is_part_of_the_identity() -> None:

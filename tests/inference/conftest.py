@@ -32,7 +32,7 @@ def finished(lab: Lab, score_scale: float) -> FinishedTrial:
         "recipe.precision": "fp32",
         "recipe.score_scale": score_scale,
     }
-    trial = resolve(said, {}, lab.registry, "test").trial(0, lab.fingerprints)
+    trial = resolve(said, lab.registry, "test").trial(0, lab.fingerprints)
     record = run_trial(trial, lab)
     assert record is not None and record.failure is None, record
     return find_finished_trial(trial.key, lab)

@@ -13,6 +13,7 @@ from torchvision.models.segmentation import FCN_ResNet50_Weights, fcn_resnet50
 
 import fcnlab
 from fcnlab.config.registry import builtin
+from fcnlab.config.variant import TransposedUpsampler as TransposedConfig
 from fcnlab.config.variant import Upsampler, Variant
 from fcnlab.models import FCN, HEADS, TransposedUpsampler, bilinear_kernel
 from fcnlab.training.cost import count_gmacs, count_parameters
@@ -183,7 +184,7 @@ def test_concatenated_skips_are_read_from_the_first_step_and_learn_from_the_seco
 def test_stages_start_as_they_are_told_and_the_rest_as_the_rest() -> None:
     stages = {"to16": "zero", "to8": "normal", "image": "random"}
     model = build_model(
-        variant("fcn4s", Upsampler.model_validate({"init": "bilinear", "stage_init": stages})), 8, seed=0
+        variant("fcn4s", TransposedConfig.model_validate({"init": "bilinear", "stage_init": stages})), 8, seed=0
     )
     to16, to8, to4 = (model.head.fuse[r].weight for r in ("16", "8", "4"))  # type: ignore[index]
     image, own = model.head.upsample.weight, torch.eye(8, dtype=torch.bool)  # type: ignore[union-attr]

@@ -38,7 +38,7 @@ def test_a_whole_fcns_file_fills_body_and_tail(tmp_path: Path) -> None:
     entry = builtin().get("backbone", "mobilenetv2-tail-local").model_copy(update={"weights": "scratch"})
     names = {"head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes-mini", "recipe": "smoke"}
     said = {"backbone": "mobilenetv2-scratch", "backbone.tail": True, **names}
-    variant = resolve(said, {}, builtin(), "test").variant
+    variant = resolve(said, builtin(), "test").variant
     assert variant.backbone.content() == entry.content()
     from fcnlab.trial.build import build_model
 
@@ -87,7 +87,6 @@ def test_what_has_no_tail_says_so() -> None:
     with pytest.raises(ConfigError, match="vgg16-paper has no 'tail'"):
         resolve(
             {"variant": "fcn8s-vgg16-paper", "backbone.tail": True, "dataset": "shapes", "recipe": "smoke"},
-            {},
             builtin(),
             "test",
         )

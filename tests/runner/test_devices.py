@@ -31,7 +31,7 @@ SAID = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear", "d
 
 def cell(lab: Lab, **fields: Any) -> Cell:
     said = {**SAID, "recipe": "smoke", "recipe.batch_norm": "eval"}
-    return resolve(said | {f"recipe.{name}": value for name, value in fields.items()}, {}, lab.registry, "test")
+    return resolve(said | {f"recipe.{name}": value for name, value in fields.items()}, lab.registry, "test")
 
 
 def trial(lab: Lab, **fields: Any) -> Trial:

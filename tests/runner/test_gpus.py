@@ -148,7 +148,7 @@ def test_driver_and_worker_must_agree(kind: str, count: int, devices: int, verif
 
 def test_a_worker_that_sees_no_gpu_ends_the_run_with_a_line_and_no_trial_fails(lab: Lab) -> None:
     said = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear"}
-    trial = resolve(said | {"dataset": "shapes-mini", "recipe": "smoke"}, {}, lab.registry, "test").trial(
+    trial = resolve(said | {"dataset": "shapes-mini", "recipe": "smoke"}, lab.registry, "test").trial(
         0, lab.fingerprints
     )
     # No machine has a GPU of this name, so torch sees none there.

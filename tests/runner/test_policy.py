@@ -16,7 +16,7 @@ from fcnlab.trial.record import Attempt
 def a_trial(**recipe: Any) -> Trial:
     said = {"variant": "fcn8s-tiny", "dataset": "shapes", "recipe": "quick"}
     fields = {f"recipe.{name}": value for name, value in recipe.items()}
-    cell = resolve({**said, **fields}, {}, Lab.find().registry, "test")
+    cell = resolve({**said, **fields}, Lab.find().registry, "test")
     return cell.trial(0, lambda variant, dataset: ("data", None))
 
 

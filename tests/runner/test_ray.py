@@ -57,7 +57,7 @@ def _one_thread() -> None:
 def a_trial(lab: Lab, seed: int = 0, **fields: Any) -> Trial:
     said = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear"}
     said |= {"dataset": "shapes-mini", "recipe": "smoke"} | {k.replace("__", "."): v for k, v in fields.items()}
-    return resolve(said, {}, lab.registry, "test").trial(seed, lab.fingerprints)
+    return resolve(said, lab.registry, "test").trial(seed, lab.fingerprints)
 
 
 def until(executor: Executor, condition: Callable[[list[Ended]], object], seconds: float = 90) -> list[Ended]:

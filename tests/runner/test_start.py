@@ -126,10 +126,10 @@ def test_any_finished_trial_can_be_named_by_its_key(staged: Path) -> None:
     [
         ("'" + 64 * "a" + "'", "has no finished trial aaaa"),
         ("abc", "init_from: 'abc' is not the key of a trial"),
-        ("{}", "init_from: say what the trial to start from says otherwise"),
+        ("{}", "init_from: give overrides that turn the cell into the trial"),
         ("{head: fcn9s}", "init_from: head: no head 'fcn9s'; did you mean"),
-        ("{heat: fcn8s}", "init_from: heat: no such axis"),
-        ("3", "init_from: say what"),
+        ("{heat: fcn8s}", "init_from: heat: unknown axis"),
+        ("3", "init_from: give overrides"),
     ],
 )
 def test_a_start_that_makes_no_sense_is_one_clear_line(tmp_path: Path, start: str, says: str) -> None:

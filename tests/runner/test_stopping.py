@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcnlab.config.grid.early_stopping import EarlyStopping
+from fcnlab.config.grid.file import EarlyStopping
 from fcnlab.runner.pruning import Curve, standing
 
 CELLS = ["a", "b", "c", "d", "e"]

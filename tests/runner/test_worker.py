@@ -33,7 +33,7 @@ LONG: dict[str, Any] = {"epochs": 16, "validate_every": 8}
 def trial(lab: Lab, seed: int = 0, **fields: Any) -> Trial:
     said = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes-mini"}
     said |= {"recipe": "smoke"} | {f"recipe.{name}": value for name, value in fields.items()}
-    return resolve(said, {}, lab.registry, "test").trial(seed, lab.fingerprints)
+    return resolve(said, lab.registry, "test").trial(seed, lab.fingerprints)
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def built(group: ProcessGroup, head: str = "fcn8s", **said: Any) -> tuple[FCN, A
     """A small network on generated scenes, and what trains it by the `smoke` recipe with these fields."""
     fields = {f"recipe.{name}": value for name, value in said.items()}
     parts = {"backbone": "tiny-scratch", "head": head, "upsampler": "bilinear", "dataset": "shapes-mini"}
-    cell = resolve({**parts, "recipe": "smoke", **fields}, {}, builtin(), "test")
+    cell = resolve({**parts, "recipe": "smoke", **fields}, builtin(), "test")
     scenes = Shapes(train=8, val=1, test=1, height=48, width=64, seed=0)
     model = build_model(cell.variant, len(scenes.classes), seed=0)
     return model, build_training(cell.recipe, model, scenes, "train", 0, CPU, group), cell.recipe
@@ -212,7 +212,7 @@ def test_batch_norms_that_train_are_refused_on_the_cpu_before_anything_is_traine
 @pytest.mark.parametrize("backbone", ["tiny-scratch", "mobilenetv2"])
 def test_on_gpus_batch_norms_that_train_are_shared_and_the_network_stays_the_same(backbone: str, freeze: str) -> None:
     said = {"backbone": backbone, "head": "dilated8", "upsampler": "bilinear", "dataset": "shapes-mini"}
-    cell = resolve({**said, "recipe": "smoke", "backbone.weights": "scratch"}, {}, builtin(), "test")
+    cell = resolve({**said, "recipe": "smoke", "backbone.weights": "scratch"}, builtin(), "test")
     model = build_model(cell.variant, 4, seed=0)
     if freeze != "none":
         from fcnlab.training.freezing import freeze_backbone as keep

@@ -79,7 +79,7 @@ def train(model: Any, batches: Any, *, lr: float = 0.1, **said: Any) -> list[Epo
 
 
 def test_a_tiny_network_learns_on_generated_scenes() -> None:
-    cell = resolve({"variant": "fcn16s-tiny", "dataset": "shapes-mini", "recipe": "smoke"}, {}, builtin(), "test")
+    cell = resolve({"variant": "fcn16s-tiny", "dataset": "shapes-mini", "recipe": "smoke"}, builtin(), "test")
     shapes = Shapes(train=8, val=1, test=1, height=64, width=64, seed=0)
     model = build_model(cell.variant, len(shapes.classes), seed=0)
     parts = build_training(cell.recipe, model, shapes, "train", 0, torch.device("cpu"))

@@ -37,7 +37,7 @@ of_batch_norm = pytest.mark.parametrize("timm", [net for net in NETS if net != "
 
 def a_cell(timm: str, **recipe: Any) -> Cell:
     said = {**SAID, "backbone.timm": timm, **{f"recipe.{name}": value for name, value in recipe.items()}}
-    return resolve(said, {}, builtin(), "test")
+    return resolve(said, builtin(), "test")
 
 
 @cache
@@ -105,7 +105,7 @@ def test_a_frozen_batch_norm_keeps_its_weights_as_well(timm: str) -> None:
 
 
 def test_the_batch_norms_of_the_head_are_none_of_the_backbones() -> None:
-    cell = resolve(SAID, {"head": "dilated16", "recipe.batch_norm": "frozen"}, builtin(), "test")
+    cell = resolve({**SAID, "head": "dilated16", "recipe.batch_norm": "frozen"}, builtin(), "test")
     model, has_changed = changed(cell)
     of_head = {name for name in has_changed if name.startswith("head.classify.")}
     assert statistics(model) & of_head

@@ -35,7 +35,7 @@ SCHEDULES = ["constant", "poly", "cosine", "step"]
 
 def an_fcn(**said: Any) -> FCN:
     """An FCN-8s whose upsamplers have biases; from ConvNeXt, its other layers as well."""
-    return build_model(resolve({**SAID, **said}, {}, builtin(), "test").variant, classes=4, seed=0)
+    return build_model(resolve({**SAID, **said}, builtin(), "test").variant, classes=4, seed=0)
 
 
 def rates(built: torch.optim.Optimizer, model: nn.Module) -> dict[str, float]:
@@ -136,7 +136,7 @@ TORCHS = {
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_recipe_that_names_an_optimiser_gets_torchs_with_its_options(name: str) -> None:
     said = {"name": name, "lr": 0.02, "weight_decay": 0.003, **OPTIONS[name]}
-    cell = resolve({**SAID, "recipe.optimizer": said}, {}, builtin(), "test")
+    cell = resolve({**SAID, "recipe.optimizer": said}, builtin(), "test")
     shapes = Shapes(train=4, val=1, test=1, height=32, width=32, seed=0)
     model = build_model(cell.variant, len(shapes.classes), seed=0)
     built = build_training(cell.recipe, model, shapes, "train", 0, torch.device("cpu")).optimizer

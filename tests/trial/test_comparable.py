@@ -8,7 +8,7 @@ import pytest
 
 from fcnlab.config.grid.grid import resolve
 from fcnlab.config.registry import builtin
-from fcnlab.config.trial import NUMERICS, Trial, key_of
+from fcnlab.config.trial import NUMERICS, Trial, compute_key
 from fcnlab.trial.comparability import find_numerics, flags
 from fcnlab.trial.record import Record
 from tests.records import finished
@@ -23,7 +23,7 @@ SAID = {
 
 
 def trial(said: dict[str, Any] | None = None, *, seed: int = 0, data: str = "sha256:" + 64 * "a") -> Trial:
-    return resolve({**SAID, **(said or {})}, {}, builtin(), "test").trial(seed, lambda *_: (data, None))
+    return resolve({**SAID, **(said or {})}, builtin(), "test").trial(seed, lambda *_: (data, None))
 
 
 def cells(other: list[Record]) -> dict[str, list[Record]]:
@@ -74,6 +74,6 @@ def test_a_cell_whose_own_trials_differ_is_flagged_also_without_a_baseline() -> 
 def test_a_record_tells_the_version_of_the_numerics_by_its_key() -> None:
     record = finished(trial())
     assert find_numerics(record) == NUMERICS
-    other = key_of({**trial().identity(), "numerics": NUMERICS + 1})
+    other = compute_key({**trial().identity(), "numerics": NUMERICS + 1})
     assert find_numerics(record.model_copy(update={"key": other})) is None
     assert find_numerics(record.model_copy(update={"trial": {**record.trial, "recipe": {}}})) is None

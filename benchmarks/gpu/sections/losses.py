@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fcnlab.config.registry import builtin
-from fcnlab.config.variant import Backbone, Head, Upsampler, Variant
+from fcnlab.config.variant import AnyHead, AnyUpsampler, Backbone, Variant
 from fcnlab.kernels.switch import is_triton_available
 from fcnlab.models import FCN
 from fcnlab.models.heads import CoarseHead
@@ -54,9 +54,9 @@ class Case:
 
 def paper_cases(settings: Settings) -> Iterator[Case]:
     """Yield the paper's heads on the paper's nets, which are much larger than the backbone of the other cases."""
-    bilinear = cast(Upsampler, builtin().get("upsampler", "bilinear"))
+    bilinear = cast(AnyUpsampler, builtin().get("upsampler", "bilinear"))
     for name in builtin().names("head"):
-        head = cast(Head, builtin().get("head", name))
+        head = cast(AnyHead, builtin().get("head", name))
         if head.type == "paper":
             net: Any = "alexnet" if head.stride == 32 else "vgg16"
             if net == "alexnet" or not settings.smoke:
@@ -68,15 +68,15 @@ def cases() -> Iterator[Case]:
     """Yield every other head, every upsampler and every loss of the registry."""
     small = Backbone(timm="test_resnet")
     heads, upsamplers = ({name: builtin().get(kind, name) for name in builtin().names(kind)} for kind in _KINDS)
-    bilinear = cast(Upsampler, upsamplers["bilinear"])
+    bilinear = cast(AnyUpsampler, upsamplers["bilinear"])
     for name, head in heads.items():
-        head = cast(Head, head)
+        head = cast(AnyHead, head)
         if head.type != "paper":
             yield Case(f"head {name}", Variant(backbone=small, head=head, upsampler=bilinear))
-    fcn32s, fcn8s = cast(Head, heads["fcn32s"]), cast(Head, heads["fcn8s"])
+    fcn32s, fcn8s = cast(AnyHead, heads["fcn32s"]), cast(AnyHead, heads["fcn8s"])
     for name, upsampler in upsamplers.items():
         for which, head in {"fcn32s": fcn32s, "fcn8s": fcn8s}.items():
-            variant = Variant(backbone=small, head=head, upsampler=cast(Upsampler, upsampler))
+            variant = Variant(backbone=small, head=head, upsampler=cast(AnyUpsampler, upsampler))
             yield Case(f"upsampler {name}, {which}", variant)
     variant = Variant(backbone=small, head=fcn32s, upsampler=bilinear)
     for name, loss in _losses():

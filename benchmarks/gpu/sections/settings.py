@@ -145,7 +145,7 @@ def cell(axes: dict[str, Any]) -> Cell:
     from fcnlab.config.grid.grid import resolve
     from fcnlab.config.registry import builtin
 
-    return resolve(axes, {}, builtin(), "accept")
+    return resolve(axes, builtin(), "accept")
 
 
 def trial(lab: Lab, axes: dict[str, Any], seed: int = 0) -> Trial:

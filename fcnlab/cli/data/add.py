@@ -12,7 +12,7 @@ from fcnlab.cli.options import DataRoot, LabOption, console
 from fcnlab.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
-    from fcnlab.config.mask_values import Named
+    from fcnlab.config.mask_values import ClassValues
     from fcnlab.data.inspection.propose import Contents, Pairing
     from fcnlab.lab import Lab
 
@@ -56,9 +56,9 @@ def add(
 ) -> None:
     """Look into folders of images and masks, and write them into the lab's registry as a dataset."""
     from fcnlab.cli.data.proposal import decide_classes, entry_of, listed_splits, splits_of
-    from fcnlab.config.dataset import Dataset
-    from fcnlab.config.registry_file import as_yaml, put
-    from fcnlab.config.yaml_file import validate
+    from fcnlab.config.dataset import AnyDataset
+    from fcnlab.config.registry_writer import to_yaml, write_entry
+    from fcnlab.config.validation import validate
     from fcnlab.data.inspection.propose import find_splits, pair
     from fcnlab.lab import Lab
 
@@ -82,14 +82,14 @@ def add(
     entry = entry_of(place, folders, pairing, named, ignored, skip_unpaired)
     entry |= listed_splits(place, lists) if lists is not None else splits_of(folders, val, test, seed)
     entry["nominal"] = dict(zip(("height", "width"), contents.size, strict=True))
-    spec = validate(Dataset, entry, name)
+    spec = validate(AnyDataset, entry, name)
     dataset = place.dataset(spec)
     typer.echo("splits: " + ", ".join(f"{split} {len(dataset.split(split))}" for split in spec.used_splits))
-    typer.echo(f"\n{as_yaml(name, entry)}")
+    typer.echo(f"\n{to_yaml(name, entry)}")
     if dry_run:
         typer.echo(f"nothing is written; without --dry-run this goes into {file}")
         return
-    put(file, name, entry, replace=force)
+    write_entry(file, name, entry, replace=force)
     _say_next(place, file, name)
 
 
@@ -127,7 +127,7 @@ def _look(pairing: Pairing) -> Contents:
         return look(pairing.pairs, lambda: progress.advance(task))
 
 
-def _tell(pairing: Pairing, contents: Contents, named: Named, *, made_up: bool) -> None:
+def _tell(pairing: Pairing, contents: Contents, named: ClassValues, *, made_up: bool) -> None:
     """Say what was found."""
     from rich.table import Table
 

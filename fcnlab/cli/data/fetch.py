@@ -50,6 +50,7 @@ def _sources(place: Lab, name: str) -> list[tuple[str, Source, str | None]]:
     Raises:
         DataError: there is no such dataset, or it has no source.
     """
+    from fcnlab.config.dataset import KnownDataset
     from fcnlab.data.download.sources import BESIDE, SOURCES
 
     if name not in place.registry.names("dataset"):
@@ -57,7 +58,7 @@ def _sources(place: Lab, name: str) -> list[tuple[str, Source, str | None]]:
             return [(name, SOURCES[name], None)]
         raise DataError(f"no dataset '{name}' has a source; {nearest(name, SOURCES)}")
     spec = dataset_entry(place, name)
-    if spec.type not in SOURCES:
+    if not isinstance(spec, KnownDataset) or spec.type not in SOURCES:
         raise DataError(f"dataset {name}: nothing is to be fetched for type {spec.type}; {nearest(name, SOURCES)}")
     beside = BESIDE.get(spec.type, {})
     needed = dict.fromkeys(beside[split] for split in spec.used_splits if split in beside)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fcnlab.config.mask_values import MaskValue, Named, as_said, check_values, classes_of, values_of
+from fcnlab.config.mask_values import ClassValues, MaskValue, check_values, parse_classes, parse_values, to_yaml_classes
 from fcnlab.config.yaml_file import parse
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.folder import SPLIT, common_splits
@@ -19,7 +19,7 @@ _USUAL = {("train", "train"), ("val", "val")}
 """Purposes of splits that need not be said."""
 
 
-def decide_classes(contents: Contents, said: str | None, ignore: str | None) -> tuple[Named, list[MaskValue]]:
+def decide_classes(contents: Contents, said: str | None, ignore: str | None) -> tuple[ClassValues, list[MaskValue]]:
     """The classes as they are said, or as they are proposed, and what does not count.
 
     Raises:
@@ -27,13 +27,13 @@ def decide_classes(contents: Contents, said: str | None, ignore: str | None) -> 
         DataError: the masks hold something else.
     """
     try:
-        given = None if ignore is None else list(values_of([_number(part) for part in _parts(ignore)]))
+        given = None if ignore is None else list(parse_values([_number(part) for part in _parts(ignore)]))
     except ValueError as error:
         raise ConfigError(f"--ignore {ignore}: {error}") from None
     try:
         if said is None:
             return propose.classes(contents.values, given)
-        named = classes_of(_said_classes(said))
+        named = parse_classes(_said_classes(said))
         if not named:
             raise ValueError("no class is named")
         taken = {value for _, values in named for value in values}
@@ -50,7 +50,7 @@ def decide_classes(contents: Contents, said: str | None, ignore: str | None) -> 
 
 
 def entry_of(
-    lab: Lab, folders: tuple[str, str], pairing: Pairing, named: Named, ignored: Sequence[MaskValue], skip: bool
+    lab: Lab, folders: tuple[str, str], pairing: Pairing, named: ClassValues, ignored: Sequence[MaskValue], skip: bool
 ) -> dict[str, Any]:
     """The entry, without its splits and size."""
     plain = [values for _, values in named] == [(number,) for number in range(len(named))]
@@ -62,7 +62,7 @@ def entry_of(
         "image_suffix": pairing.image_suffix,
         "mask_suffix": pairing.mask_suffix,
         "unpaired": "skip" if skip else "",
-        "classes": [name for name, _ in named] if plain else as_said(named),
+        "classes": [name for name, _ in named] if plain else to_yaml_classes(named),
         "ignore": list(ignored),
     }
     return {key: value for key, value in entry.items() if value}

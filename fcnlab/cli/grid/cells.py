@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from fcnlab.config.grid.axes import text
+from fcnlab.config.grid.axes import format_value
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,7 +40,7 @@ def cells(plan: Plan) -> Table:
         table.add_column(state, justify="right")
     table.add_column()
     for cell, count in counted(plan):
-        values = [text(value) for value in cell.axes.values()] or [cell.label]
+        values = [format_value(value) for value in cell.axes.values()] or [cell.label]
         numbers = [str(count[state] or "") for state in states]
         table.add_row(*values, *numbers, "baseline" if cell is grid.baseline else "")
     return table
@@ -53,7 +53,7 @@ def in_short(plan: Plan) -> Table:
     table.add_column("values", justify="right")
     table.add_column()
     for axis in plan.grid.axes:
-        values = list(dict.fromkeys(text(cell.axes[axis]) for cell in plan.grid.cells))
+        values = list(dict.fromkeys(format_value(cell.axes[axis]) for cell in plan.grid.cells))
         more = ", ..." if len(values) > NAMED else ""
         table.add_row(axis, str(len(values)), ", ".join(values[:NAMED]) + more)
     return table

@@ -75,9 +75,9 @@ def command(planned: Planned, record: Record | None, lab: Lab, folder: Path, dev
 
     With `device` at `auto` it trains on the kind of device that is recorded.
     """
-    from fcnlab.config.grid.overrides import said_of
+    from fcnlab.config.grid.candidate import to_overrides
 
-    said = said_of(planned.cell, lab.registry)
+    said = to_overrides(planned.cell, lab.registry)
     variant = "+".join(str(said.pop(part)) for part in ("backbone", "head", "upsampler"))
     words = ["fcnlab", "train", variant, "--dataset", str(said.pop("dataset")), "--recipe", str(said.pop("recipe"))]
     for axis, value in said.items():

@@ -11,7 +11,7 @@ EXAMPLE = "Example: fcnlab grid schema"
 
 def schema(lab: LabOption = None) -> None:
     """Print the JSON Schema of grid files, with the names of this lab's catalogue; keep it beside the questions."""
-    from fcnlab.config.grid.schema import as_text, grid_schema
+    from fcnlab.config.grid.schema import format_schema, grid_schema
     from fcnlab.lab import Lab
 
-    typer.echo(as_text(grid_schema(Lab.find(lab=lab).registry)), nl=False)
+    typer.echo(format_schema(grid_schema(Lab.find(lab=lab).registry)), nl=False)

@@ -1,85 +1,100 @@
-"""Axes: what may differ from cell to cell, and by what name.
+"""Axes: the names of what may vary over the cells of a grid.
 
-An axis is a kind of the catalogue (`head`), whose values are names, a field of one (`recipe.optimizer.lr`), whose
-values are what that field may hold, or `start`. A field may be named by its end where only one has it: `recipe.lr`.
+An axis is a kind of the registry (`head`), whose values are names of entries; a field of a component
+(`recipe.optimizer.lr`), whose values are those of the field; or `init_from`. The end of a field's path is enough where
+no other field has it: `recipe.lr`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from types import MappingProxyType
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator
+from pydantic import AfterValidator, BaseModel, ValidatorFunctionWrapHandler, WrapValidator
 
-from fcnlab.config.base import Config
+from fcnlab.config.base import Config, models_in, to_plain
 from fcnlab.config.registry import KINDS
-from fcnlab.config.yaml_file import models_in
 from fcnlab.errors import nearest
 
 COMPONENTS = ("backbone", "head", "upsampler", "dataset", "recipe")
-"""The kinds that a cell is made of; a variant is a name for the first three."""
+"""The kinds that a cell consists of; a variant is a name for the first three."""
 
 INIT_FROM = "init_from"
 
 ABSENT = "–"
-"""What an axis has in a cell that has no such field, such as the momentum of AdamW."""
+"""Value of an axis in a cell without this field, such as the momentum of AdamW."""
 
 Value = bool | int | float | str | list[Any] | dict[str, Any] | None
-Assignment = Mapping[str, Value]
+Overrides = Mapping[str, Value]
+"""Values by axis."""
 
 
 @cache
 def fields(kind: str) -> Mapping[str, tuple[type[BaseModel], ...]]:
-    """The fields of a part and of what they hold, by their paths, such as `optimizer.lr`; with the models inside."""
-    return MappingProxyType(dict(_fields((KINDS[kind],), "")))
+    """List the fields of a kind and the fields inside them.
+
+    Args:
+        kind: a kind of the registry.
+
+    Returns:
+        The models that each field may hold, by the field's path, such as `optimizer.lr`.
+    """
+    return MappingProxyType(dict(_fields(models_in(KINDS[kind]), "")))
 
 
-def _fields(models: Iterable[type[BaseModel]], before: str) -> Iterator[tuple[str, tuple[type[BaseModel], ...]]]:
+def _fields(models: list[type[BaseModel]], prefix: str) -> Iterator[tuple[str, tuple[type[BaseModel], ...]]]:
     inside: dict[str, list[type[BaseModel]]] = {}
     for model in models:
         for name, field in model.model_fields.items():
             inside.setdefault(name, []).extend(models_in(field.annotation))
     for name, inner in inside.items():
-        yield f"{before}{name}", tuple(dict.fromkeys(inner))
-        yield from _fields(dict.fromkeys(inner), f"{before}{name}.")
+        distinct = list(dict.fromkeys(inner))
+        yield f"{prefix}{name}", tuple(distinct)
+        yield from _fields(distinct, f"{prefix}{name}.")
 
 
 @cache
 def full_name(axis: str) -> str:
-    """The whole name of an axis.
+    """Return the full name of an axis.
+
+    Args:
+        axis: a full name, or one that ends as exactly one field does.
+
+    Returns:
+        The full name, such as `recipe.optimizer.lr`.
 
     Raises:
-        ValueError: there is no such axis, or several have this end; the message says what is nearest.
+        ValueError: there is no such axis, or several fields end like this; the message names the nearest.
     """
     kind, _, path = axis.partition(".")
     if axis == INIT_FROM or axis in KINDS:
         return axis
     if axis == "start":
-        raise ValueError(f"start was renamed to {INIT_FROM}")
+        raise ValueError(f"renamed to {INIT_FROM}")
     if kind not in COMPONENTS or not path:
-        raise ValueError(
-            f"no such axis; {nearest(axis, [*KINDS, INIT_FROM, *(f'{part}.<field>' for part in COMPONENTS)])}"
-        )
+        valid = [*KINDS, INIT_FROM, *(f"{component}.<field>" for component in COMPONENTS)]
+        raise ValueError(f"unknown axis; {nearest(axis, valid)}")
     known = fields(kind)
     first = path.partition(".")[0]
-    if first in KINDS[kind].renamed:
-        raise ValueError(f"{kind}.{first} was renamed to {kind}.{KINDS[kind].renamed[first]}")
     if first in known:
         _check_path(kind, path)
         return axis
     ends = [field for field in known if field.endswith(f".{path}")]
     if len(ends) > 1:
-        raise ValueError(f"several fields have this name; say which: {', '.join(f'{kind}.{field}' for field in ends)}")
-    if not ends:
-        own = [field for field in known if "." not in field]
-        raise ValueError(f"a {kind} has no field '{first}'; {nearest(first, own)}")
-    return f"{kind}.{ends[0]}"
+        raise ValueError(f"several fields end like this; choose one of {', '.join(f'{kind}.{end}' for end in ends)}")
+    if ends:
+        return f"{kind}.{ends[0]}"
+    renamed = {old: new for model in models_in(KINDS[kind]) for old, new in getattr(model, "renamed", {}).items()}
+    if first in renamed:
+        raise ValueError(f"renamed to {kind}.{renamed[first]}")
+    own = [field for field in known if "." not in field]
+    raise ValueError(f"a {kind} has no field '{first}'; {nearest(first, own)}")
 
 
 def _check_path(kind: str, path: str) -> None:
-    """Check that a path leads to a field, or below one that takes keys of any name."""
+    """Check that a path leads to a field, or into one that takes arbitrary keys."""
     known = fields(kind)
     parts = path.split(".")
     for depth in range(1, len(parts)):
@@ -89,84 +104,117 @@ def _check_path(kind: str, path: str) -> None:
             raise ValueError(f"{kind}.{outer} has no field '{name}'; {nearest(name, inner)}")
 
 
-def overlay(said: Assignment, more: Assignment) -> dict[str, Value]:
-    """What is said once `more` is said on top: of a field that it sets nothing remains that lay inside."""
-    kept = {
-        axis: value
-        for axis, value in said.items()
-        if not any(axis.startswith(f"{outer}.") for outer in more if "." in outer)
-    }
-    return {**kept, **more}
+def full_names(overrides: Overrides) -> dict[str, Value]:
+    """Replace the axes of overrides by their full names, also inside `init_from`.
+
+    Args:
+        overrides: values by axis.
+
+    Returns:
+        The values by the full name of each axis.
+
+    Raises:
+        ValueError: an unknown axis, or one that appears under two names; the message begins with the axis.
+    """
+    _check_unique(overrides)
+    named = {}
+    for axis, value in overrides.items():
+        try:
+            named[full_name(axis)] = value
+        except ValueError as error:
+            raise ValueError(f"{axis}: {error}") from None
+    return _name_init_from(named)
 
 
-def value_in(part: Config, path: str) -> Value:
-    """What a part of a cell holds at a path, as plain values; `ABSENT` where it has no such field."""
-    held: Any = part
-    for name in path.split("."):
-        if isinstance(held, BaseModel):
-            held = getattr(held, name, ABSENT)
-        else:
-            held = held.get(name, ABSENT) if isinstance(held, Mapping) else ABSENT
-    return _plain(held)
-
-
-def _plain(held: Any) -> Any:
-    if isinstance(held, Config):
-        return held.content()
-    return [_plain(item) for item in held] if isinstance(held, tuple) else held
-
-
-def text(value: Value) -> str:
-    """A value as tables and messages show it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {text(item)}" for key, item in value.items()) + "}"
-    return str(value)
-
-
-def _said_once(said: Any) -> Any:
-    """Refuse two names of one axis; names that are none are told later, each by itself."""
+def _check_unique(overrides: Mapping[str, Any]) -> None:
+    """Check that no axis appears under two names."""
     seen: dict[str, str] = {}
-    for axis in said if isinstance(said, dict) else ():
+    for axis in overrides:
         try:
             full = full_name(axis)
-        except (ValueError, AttributeError):
+        except ValueError:  # an error of its own
             continue
         if full in seen:
             raise ValueError(f"{seen[full]} and {axis} are the same axis; keep one of them")
         seen[full] = axis
-    return said
 
 
-def _in_full(said: dict[str, Any]) -> dict[str, Any]:
-    """What a cell starts from is said by axes too, which may be lists of alternatives under `product`."""
-    start = said.get(INIT_FROM)
-    alternatives = start if isinstance(start, list) else [start]
+def _name_init_from(overrides: dict[str, Any]) -> dict[str, Any]:
+    """Replace the axes inside `init_from`, which is a mapping, a key, or a list of these under `product`."""
+    if INIT_FROM not in overrides:
+        return overrides
+    value = overrides[INIT_FROM]
     try:
-        in_full = [named(one) if isinstance(one, dict) else one for one in alternatives]
+        named = [full_names(item) if isinstance(item, dict) else item for item in _as_list(value)]
     except ValueError as error:
         raise ValueError(f"{INIT_FROM}: {error}") from None
-    if INIT_FROM in said:
-        return {**said, INIT_FROM: in_full if isinstance(start, list) else in_full[0]}
-    return said
+    return {**overrides, INIT_FROM: named if isinstance(value, list) else named[0]}
 
 
-def named(said: Assignment) -> dict[str, Value]:
-    """The same with every axis by its whole name.
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
-    Raises:
-        ValueError: as `full_name`; the message begins with the axis.
-    """
-    result: dict[str, Value] = {}
-    for axis, value in _said_once(said).items():
-        try:
-            result[full_name(axis)] = value
-        except ValueError as error:
-            raise ValueError(f"{axis}: {error}") from None
-    return _in_full(result)
+
+def _validate_by_axis(value: Any, validate_mapping: ValidatorFunctionWrapHandler) -> dict[str, Any]:
+    """Validate a mapping by axis whose keys are validated as `Axis`."""
+    if isinstance(value, dict):
+        _check_unique({axis: None for axis in value if isinstance(axis, str)})
+    return _name_init_from(validate_mapping(value))
 
 
 Axis = Annotated[str, AfterValidator(full_name)]
-ByAxis = (BeforeValidator(_said_once), AfterValidator(_in_full))
-"""Validators of mappings by axis."""
+"""Key of a mapping by axis; becomes the full name."""
+
+ByAxis = WrapValidator(_validate_by_axis)
+"""Validator of a mapping with `Axis` keys: no axis twice, and full names inside `init_from` too."""
+
+
+def merge(lower: Overrides, upper: Overrides) -> dict[str, Value]:
+    """Merge two layers of overrides.
+
+    Args:
+        lower: values by axis.
+        upper: values by axis, which win. A field that is set as a whole discards what `lower` sets inside it.
+
+    Returns:
+        The merged values by axis.
+    """
+    whole = [axis for axis in upper if "." in axis]
+    kept = {axis: value for axis, value in lower.items() if not any(axis.startswith(f"{outer}.") for outer in whole)}
+    return {**kept, **upper}
+
+
+def value_at(component: Config, path: str) -> Value:
+    """Return the value of a component's field.
+
+    Args:
+        component: a backbone, head, upsampler, dataset or recipe.
+        path: path of the field, such as `optimizer.lr`.
+
+    Returns:
+        A plain value; `ABSENT` where the component has no such field.
+    """
+    value: Any = component
+    for name in path.split("."):
+        if isinstance(value, BaseModel):
+            value = getattr(value, name) if name in type(value).model_fields else ABSENT
+        else:
+            value = value.get(name, ABSENT) if isinstance(value, Mapping) else ABSENT
+    plain: Value = to_plain(value)
+    return plain
+
+
+def format_value(value: Value) -> str:
+    """Format a value for tables and messages, as YAML writes it.
+
+    Args:
+        value: a value of an axis.
+
+    Returns:
+        The text.
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {format_value(item)}" for key, item in value.items()) + "}"
+    return str(value)

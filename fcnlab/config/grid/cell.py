@@ -1,4 +1,4 @@
-"""A cell: trials that differ by seed alone, one row of a table."""
+"""A cell: one configuration of a grid with all its seeds, one row of the table."""
 
 from __future__ import annotations
 
@@ -6,23 +6,32 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fcnlab.config.dataset import Dataset
-from fcnlab.config.grid.axes import Assignment, text
+from fcnlab.config.dataset import AnyDataset, Dataset
+from fcnlab.config.grid.axes import Overrides, format_value
 from fcnlab.config.recipe import Recipe
-from fcnlab.config.trial import Trial, key_of
+from fcnlab.config.trial import Trial
 from fcnlab.config.variant import Variant
 
 Fingerprints = Callable[[Variant, Dataset], tuple[str, str | None]]
-"""Gives the content fingerprints of a dataset and of a variant's weights file."""
+"""Returns the content fingerprints of a dataset and of a variant's weights file."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One row of a table: what varies, and the configuration that follows from it."""
+    """One configuration of a grid.
 
-    axes: Assignment
+    Attributes:
+        axes: the values of the grid's axes in this cell.
+        variant: the architecture.
+        dataset: images and labels.
+        recipe: the training.
+        names: names of the components in the registry.
+        init_from: the cell whose trials this one is initialized from, or the key of a trial.
+    """
+
+    axes: Overrides
     variant: Variant
-    dataset: Dataset
+    dataset: AnyDataset
     recipe: Recipe
     names: Mapping[str, str]
     init_from: Cell | str | None = None
@@ -30,22 +39,37 @@ class Cell:
     @property
     def label(self) -> str:
         """The values of the axes, such as `fcn8s, random`."""
-        return ", ".join(text(value) for value in self.axes.values()) or self.names["variant"]
+        return ", ".join(format_value(value) for value in self.axes.values()) or self.names["variant"]
 
     def trial(self, seed: int, fingerprints: Fingerprints) -> Trial:
-        """The trial of this cell with a seed."""
-        ((trial, _),) = self.trials([seed], fingerprints)
-        return trial
+        """Return the trial of this cell with a seed.
 
-    def trials(self, seeds: Iterable[int], fingerprints: Fingerprints) -> list[tuple[Trial, str]]:
-        """The trials of this cell with their keys, one for each seed."""
+        Args:
+            seed: of all random numbers.
+            fingerprints: of the dataset and the weights file.
+
+        Returns:
+            The trial.
+        """
+        return self.trials([seed], fingerprints)[0]
+
+    def trials(self, seeds: Iterable[int], fingerprints: Fingerprints) -> list[Trial]:
+        """Return the trials of this cell, one per seed.
+
+        Args:
+            seeds: of the trials.
+            fingerprints: of the dataset and the weights file.
+
+        Returns:
+            The trials in the order of the seeds.
+        """
         seeds = list(seeds)
         data, weights = fingerprints(self.variant, self.dataset)
         if isinstance(self.init_from, Cell):
-            starts: list[str | None] = [key for _, key in self.init_from.trials(seeds, fingerprints)]
+            earlier: list[str | None] = [trial.key for trial in self.init_from.trials(seeds, fingerprints)]
         else:
-            starts = [self.init_from] * len(seeds)
-        trials = [
+            earlier = [self.init_from] * len(seeds)
+        return [
             Trial(
                 variant=self.variant,
                 dataset=self.dataset,
@@ -54,25 +78,13 @@ class Cell:
                 names=dict(self.names),
                 data=data,
                 weights=weights,
-                init_from=start,
+                init_from=key,
             )
-            for seed, start in zip(seeds, starts, strict=True)
+            for seed, key in zip(seeds, earlier, strict=True)
         ]
-        return list(zip(trials, keys(trials), strict=True))
 
-    def content(self) -> tuple[Any, ...]:
-        """What makes this cell another than the next, as plain values."""
-        start = self.init_from.content() if isinstance(self.init_from, Cell) else self.init_from
-        return self.variant.content(), self.dataset.content(), self.recipe.content(), start
-
-
-def keys(trials: list[Trial]) -> list[str]:
-    """The keys of trials of one cell, which differ by seed and start alone: the rest is made canonical once."""
-    if not trials:
-        return []
-    shared = trials[0].identity()
-    shared.pop("init_from", None)
-    return [
-        key_of({**shared, "seed": trial.seed} | ({"init_from": trial.init_from} if trial.init_from is not None else {}))
-        for trial in trials
-    ]
+    def content(self) -> dict[str, Any]:
+        """Return what distinguishes this cell from another, as plain values."""
+        components = {"variant": self.variant, "dataset": self.dataset, "recipe": self.recipe}
+        earlier = self.init_from.content() if isinstance(self.init_from, Cell) else self.init_from
+        return {**{name: config.content() for name, config in components.items()}, "init_from": earlier}

@@ -1,4 +1,4 @@
-"""What makes no sense in a grid whose cells are each sound: two that are one, figures that nobody should quote."""
+"""Checks of a grid whose cells are valid: duplicates, checkpoint selection, early stopping."""
 
 from __future__ import annotations
 
@@ -6,68 +6,81 @@ from collections.abc import Iterable, Sequence
 
 from fcnlab.config.grid.cell import Cell
 from fcnlab.config.grid.file import GridFile
+from fcnlab.config.trial import canonical
 
 SHOWN = 8
-"""How many cells that stand twice are named."""
+"""Maximum number of duplicates in an error."""
 
 
-def twins(cells: Sequence[Cell]) -> list[str]:
-    """Cells that are the same, or that a table cannot tell apart."""
-    found = []
-    seen: dict[tuple[str, ...], str] = {}
+def find_duplicates(cells: Sequence[Cell]) -> list[str]:
+    """List the cells that are equal, or that have the same label in the table.
+
+    Args:
+        cells: of a grid.
+
+    Returns:
+        One error per line.
+    """
+    errors = []
+    seen: dict[str, str] = {}
     labels: set[str] = set()
-    texts: dict[int, str] = {}
     for cell in cells:
-        content, label = _content(cell, texts), cell.label
+        content, label = canonical(cell.content()), cell.label
         if content in seen:
-            found.append(
-                f"the cells '{seen[content]}' and '{label}' are the same; take one out, or say under 'when' in which "
-                "cells an axis varies"
+            errors.append(
+                f"the cells '{seen[content]}' and '{label}' are the same; remove one, or let an axis vary only in some "
+                "cells by 'when'"
             )
         elif label in labels:
-            found.append(f"two cells are called '{label}'; say their values so that a table can tell them apart")
+            errors.append(f"two cells have the label '{label}'; use values that differ in the table")
         seen.setdefault(content, label)
         labels.add(label)
-    return found if len(found) <= SHOWN else [*found[:SHOWN], f"{len(found) - SHOWN} more cells stand twice"]
+    return errors if len(errors) <= SHOWN else [*errors[:SHOWN], f"{len(errors) - SHOWN} more cells are duplicates"]
 
 
-def _content(cell: Cell, texts: dict[int, str]) -> tuple[str, ...]:
-    """What makes a cell another than the next; `texts` are those of parts that many cells have in common."""
-    variant = cell.variant
-    parts = (variant.backbone, variant.head, variant.upsampler, cell.dataset, cell.recipe)
-    for part in parts:
-        if id(part) not in texts:
-            texts[id(part)] = repr(part.content())
-    start = repr(cell.init_from.content() if isinstance(cell.init_from, Cell) else cell.init_from)
-    return (*(texts[id(part)] for part in parts), start)
+def check_checkpoint(file: GridFile, cells: Iterable[Cell]) -> list[str]:
+    """Check that a checkpoint is not selected on the images that are reported, which would bias the metrics.
 
+    Args:
+        file: the grid file.
+        cells: of the grid.
 
-def optimism(file: GridFile, cells: Iterable[Cell]) -> list[str]:
-    """An epoch chosen on the very images that are reported makes every figure too good."""
+    Returns:
+        One error per line.
+    """
+    if file.checkpoint != "best":
+        return []
     untested = dict.fromkeys(cell.names["dataset"] for cell in cells if cell.dataset.splits.test is None)
     return [
         f"checkpoint: 'best' is selected on val, and dataset {name} has no test split to report on; "
         "use checkpoint: last"
         for name in untested
-        if file.checkpoint == "best"
     ]
 
 
-def stops(file: GridFile, cells: Iterable[Cell]) -> list[str]:
-    """Cells can be judged only after epochs that all of them have, and at which all are scored."""
-    found = []
+def check_early_stopping(file: GridFile, cells: Iterable[Cell]) -> list[str]:
+    """Check that all cells are validated at the epochs of `early_stopping`, before their last epoch.
+
+    Args:
+        file: the grid file.
+        cells: of the grid.
+
+    Returns:
+        One error per line.
+    """
+    if file.early_stopping is None:
+        return []
+    errors = []
     lengths: dict[tuple[int, int], Cell] = {}
     for cell in cells:
         lengths.setdefault((cell.recipe.epochs, cell.recipe.validate_every), cell)
     for (epochs, every), cell in lengths.items():
-        for after in file.early_stopping.epochs if file.early_stopping is not None else ():
+        for after in file.early_stopping.epochs:
+            where = f"early_stopping: after: {after}: '{cell.label}'"
             if after >= epochs:
-                found.append(
-                    f"early_stopping: after: {after}: '{cell.label}' ends with epoch {epochs}; give an earlier epoch"
-                )
+                errors.append(f"{where} ends with epoch {epochs}; give an earlier epoch")
             elif after % every:
-                found.append(
-                    f"early_stopping: after: {after}: '{cell.label}' is scored on val every {every} epochs; "
-                    "give a multiple, or set recipe.validate_every"
+                errors.append(
+                    f"{where} is validated every {every} epochs; give a multiple, or set recipe.validate_every"
                 )
-    return found
+    return errors

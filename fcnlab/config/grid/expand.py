@@ -1,150 +1,174 @@
-"""From a grid file to what each of its cells says: crossing, changing one thing at a time, taking out."""
+"""From a grid file to candidates of cells: cross axes, add single cells, exclude."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
 
-from fcnlab.config.grid.axes import Assignment, Value, overlay, text
+from fcnlab.config.grid.axes import Overrides, Value, format_value, merge
+from fcnlab.config.grid.candidate import Candidate
 from fcnlab.config.grid.file import Block, GridFile
-from fcnlab.config.grid.resolve import Resolver
+from fcnlab.config.registry import Registry
 from fcnlab.errors import ConfigError, nearest
 
-When = Mapping[str, Sequence[Assignment]]
-
-
-@dataclass(frozen=True)
-class Draft:
-    """What a cell says: by its block's base, and by axes on top; `untouched` by the changes of an ablation."""
-
-    base: Assignment
-    axes: Assignment
-    untouched: bool = False
-
-    @cached_property
-    def said(self) -> dict[str, Value]:
-        """Everything that the cell says."""
-        return overlay(self.base, self.axes)
+When = Mapping[str, Sequence[Overrides]]
 
 
 @dataclass(frozen=True)
 class Expansion:
-    """What the cells of a grid say, how many there were before `exclude`, and what is wrong with the conditions."""
+    """The candidates of a grid file.
 
-    drafts: list[Draft]
-    before: int
-    faults: list[str]
+    Attributes:
+        candidates: in the order of the file.
+        total: number of candidates before `exclude`.
+        errors: of the conditions, one per line.
+    """
+
+    candidates: list[Candidate]
+    total: int
+    errors: list[str]
 
 
-def expand(file: GridFile, resolver: Resolver) -> Expansion:
-    """What the cells of a grid file say, in the order of the file."""
-    faults: list[str] = []
-    drafts: list[Draft] = []
-    before: list[Draft] = []
-    crossed: list[Draft] = []
+def expand(file: GridFile, registry: Registry, where: str) -> Expansion:
+    """Expand a grid file to candidates.
+
+    Args:
+        file: the grid file.
+        registry: the components.
+        where: start of error messages.
+
+    Returns:
+        The candidates and the errors of the conditions.
+    """
+    errors: list[str] = []
+    kept: list[Candidate] = []
+    everything: list[Candidate] = []
+    all_crossed: list[Candidate] = []
     for block in file.sets:
         shared = block is not file
-        base = overlay(file.base, block.base) if shared else block.base
-        free = cross(block, base)
-        own = [*_stilled(free, {**file.when, **block.when}, resolver, faults)]
-        own += [Draft(base, cell) for cell in block.cells]
+        base = merge(file.base, block.base) if shared else block.base
+        make = partial(Candidate, base, registry=registry, where=where)
+        crossed = [make(axes, unchanged=unchanged) for axes, unchanged in cross(block)]
+        own = _drop_conditional_axes(crossed, {**file.when, **block.when}, errors)
+        own += [make(cell) for cell in block.cells]
         rules = [*file.exclude, *block.exclude] if shared else block.exclude
-        drafts += [draft for draft in own if not any(resolver.meets(draft.said, rule) for rule in rules)]
+        kept += [candidate for candidate in own if not any(candidate.meets(rule) for rule in rules)]
         if shared:
-            faults += _idle(block, free, own, resolver)
-        crossed += free
-        before += own
-    return Expansion(drafts, len(before), [*faults, *_idle(file, crossed, before, resolver)])
+            errors += _find_unmet(block, crossed, own)
+        all_crossed += crossed
+        everything += own
+    return Expansion(kept, len(everything), [*errors, *_find_unmet(file, all_crossed, everything)])
 
 
-def cross(block: Block, base: Assignment) -> list[Draft]:
-    """Each cell of `product` x `zip` x `ablate`; none where a block only lists cells."""
-    if not block.crossed:
+def cross(block: Block) -> list[tuple[dict[str, Value], bool]]:
+    """Combine `product`, `zip` and `ablate`.
+
+    Args:
+        block: of a grid file.
+
+    Returns:
+        The axes of each combination, and whether it is the unchanged one of an ablation; empty if the block has only
+        single cells.
+    """
+    if not block.is_crossed:
         return []
-    columns = [
-        [dict(zip(block.product, values, strict=True)) for values in itertools.product(*block.product.values())],
-        [dict(zip(block.zip, values, strict=True)) for values in zip(*block.zip.values(), strict=True)] or [{}],
-    ]
+    products = [dict(zip(block.product, values, strict=True)) for values in itertools.product(*block.product.values())]
+    zipped = [dict(zip(block.zip, values, strict=True)) for values in zip(*block.zip.values(), strict=True)] or [{}]
     changes = block.ablate.rows if block.ablate is not None else [{}]
     return [
-        Draft(base, {**one, **other, **change}, untouched=block.ablate is not None and index == 0)
-        for one, other in itertools.product(*columns)
+        ({**one, **other, **change}, block.ablate is not None and index == 0)
+        for one, other in itertools.product(products, zipped)
         for index, change in enumerate(changes)
     ]
 
 
-def _stilled(drafts: list[Draft], when: When, resolver: Resolver, faults: list[str]) -> Iterator[Draft]:
-    """The drafts without the axes that do not vary in them; of those that become one by that, the first."""
+def _drop_conditional_axes(candidates: list[Candidate], when: When, errors: list[str]) -> list[Candidate]:
+    """Drop the axes whose condition is not met; of candidates that become equal by this, keep the first."""
+    order = _order_conditions(when, errors)
+    if not order:
+        return list(candidates)
+    result = []
+    dropped: dict[str, bool] = {}  # by the remaining axes: whether an axis was dropped to get there
+    for candidate in candidates:
+        found = candidate
+        for axis in order:
+            if axis in found.axes and not any(found.meets(condition) for condition in when[axis]):
+                found = found.without(axis)
+        changed = found is not candidate
+        key = repr(sorted(found.axes.items(), key=lambda item: item[0]))
+        if key in dropped and (changed or dropped[key]):
+            continue
+        dropped[key] = changed
+        result.append(found)
+    return result
+
+
+def _order_conditions(when: When, errors: list[str]) -> list[str]:
+    """Order the axes under `when` such that each follows those that its conditions depend on."""
+    inside = {
+        axis: [other for other in when if any(_overlap(other, used) for condition in conditions for used in condition)]
+        for axis, conditions in when.items()
+    }
     try:
-        order = [axis for axis in TopologicalSorter(_waits(when)).static_order() if axis in when]
+        return list(TopologicalSorter(inside).static_order())
     except CycleError as error:
         circle = " and ".join(dict.fromkeys(error.args[1]))
-        faults.append(f"when: {circle}: whether it varies depends on itself; name other axes in its condition")
-        order = []
-    seen: dict[str, bool] = {}
-    for draft in drafts:
-        axes = dict(draft.axes)
-        for axis in order:
-            said = overlay(draft.base, axes)
-            if axis in axes and not any(resolver.meets(said, condition) for condition in when[axis]):
-                del axes[axis]
-        stilled = len(axes) < len(draft.axes)
-        key = repr(sorted(axes.items(), key=lambda item: item[0])) if order else ""
-        if order and key in seen and (stilled or seen[key]):
-            continue
-        seen[key] = stilled
-        yield Draft(draft.base, axes, draft.untouched) if stilled else draft
+        errors.append(f"when: {circle}: the condition depends on the axis itself; use other axes in it")
+        return []
 
 
-def _waits(when: When) -> dict[str, list[str]]:
-    """For each axis under `when` the others there that its conditions look at."""
-    looked = {axis: {other for condition in conditions for other in condition} for axis, conditions in when.items()}
-    return {axis: [other for other in when if any(_touch(other, seen) for seen in looked[axis])] for axis in when}
-
-
-def _touch(one: str, other: str) -> bool:
-    """Whether one of two axes is the other or lies in it."""
+def _overlap(one: str, other: str) -> bool:
+    """Return whether two axes are equal or one is inside the other."""
     return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
 
 
-def _idle(block: Block, crossed: list[Draft], own: list[Draft], resolver: Resolver) -> list[str]:
-    """The conditions of a block that no cell meets: most often something is misspelt."""
-    found = []
+def _find_unmet(block: Block, crossed: list[Candidate], own: list[Candidate]) -> list[str]:
+    """List the conditions of a block that no candidate meets, usually because of a typo."""
+    errors = []
     for rule in block.exclude:
-        found += never_met("exclude", rule, own, resolver)
+        errors += explain_unmet("exclude", rule, own)
     for axis, conditions in block.when.items():
+        varying = [candidate for candidate in crossed if axis in candidate.axes]
         for condition in conditions:
-            varying = [draft for draft in crossed if axis in draft.axes]
-            found += never_met(f"when: {axis}", condition, varying, resolver)
-    return found
+            errors += explain_unmet(f"when: {axis}", condition, varying)
+    return errors
 
 
-def never_met(where: str, condition: Assignment, drafts: Sequence[Draft], resolver: Resolver) -> list[str]:
-    """Why no cell meets a condition, or has a value that it lists; nothing where all is well."""
-    found = []
+def explain_unmet(where: str, condition: Overrides, candidates: Sequence[Candidate]) -> list[str]:
+    """Explain why no candidate meets a condition, or has one of the values in it.
+
+    Args:
+        where: start of each error.
+        condition: values by axis.
+        candidates: the cells that could meet it.
+
+    Returns:
+        One error per line; empty if the condition is met.
+    """
+    errors = []
     for axis, wanted in condition.items():
-        if any(resolver.has(draft.said, axis, wanted) for draft in drafts):
+        if any(candidate.has(axis, wanted) for candidate in candidates):
             continue
         values = wanted if isinstance(wanted, list) else [wanted]
-        strange = [value for value in values if not any(resolver.has(draft.said, axis, value) for draft in drafts)]
-        said = any(axis in draft.said for draft in drafts)
-        if strange and (said or strange == values):  # a list about what the catalogue has may name more than occurs
-            listing = nearest(text(strange[0]), _values(axis, drafts, resolver))
-            found.append(f"{where}: {axis}: {text(strange[0])} is no value of this axis; {listing}")
-    if drafts and not found and not any(resolver.meets(draft.said, condition) for draft in drafts):
-        found.append(f"{where}: no cell has all of {text(dict(condition))} at once")
-    return found
+        unknown = [value for value in values if not any(candidate.has(axis, value) for candidate in candidates)]
+        given = any(axis in candidate.overrides for candidate in candidates)
+        if unknown and (given or unknown == values):  # a list for a registry's field may have more values than occur
+            text = format_value(unknown[0])
+            errors.append(f"{where}: {axis}: no cell has {text}; {nearest(text, _values(axis, candidates))}")
+    if candidates and not errors and not any(candidate.meets(condition) for candidate in candidates):
+        errors.append(f"{where}: no cell has all of {format_value(dict(condition))}")
+    return errors
 
 
-def _values(axis: str, drafts: Sequence[Draft], resolver: Resolver) -> set[str]:
-    """What the cells that can be made have for an axis."""
+def _values(axis: str, candidates: Sequence[Candidate]) -> set[str]:
+    """Return the values of an axis in the valid candidates."""
     values = set()
-    for draft in drafts:
+    for candidate in candidates:
         try:
-            values.add(text(resolver.value(draft.said, axis)))
-        except ConfigError:  # told when the cell is made
+            values.add(format_value(candidate.value(axis)))
+        except ConfigError:  # reported when the cell is made
             continue
     return values

@@ -1,103 +1,141 @@
-"""What a grid file may say. What it means, `fcnlab.config.grid.expand` says; by examples, `docs/grids.md`."""
+"""The content of a grid file. `docs/grids.md` explains each key by examples."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from fcnlab.config.base import Config, Count, Whole
-from fcnlab.config.grid.axes import Axis, ByAxis, Value, text
-from fcnlab.config.grid.early_stopping import EarlyStopping
-
-Said = Annotated[dict[Axis, Value], *ByAxis]
-"""What a cell says, by axis."""
-
-Condition = Annotated[dict[Axis, Value], Field(min_length=1), *ByAxis]
-"""What a cell must hold, by axis; of a list of values any will do."""
-
-Change = Annotated[dict[Axis, Value], Field(min_length=1), *ByAxis]
-"""What an ablation says otherwise, by axis."""
+from fcnlab.config.grid.axes import Axis, ByAxis, Value
 
 Values = Annotated[list[Value], Field(min_length=1)]
-Columns = Annotated[dict[Axis, Values], *ByAxis]
-
-
-def _listed(said: Any) -> Any:
-    return [said] if isinstance(said, dict) else said
-
-
-Conditions = Annotated[list[Condition], Field(min_length=1), BeforeValidator(_listed)]
-"""Conditions of which any will do; one may stand without a list."""
+OverridesField = Annotated[dict[Axis, Value], ByAxis]
+NonEmptyOverrides = Annotated[dict[Axis, Value], Field(min_length=1), ByAxis]
+Columns = Annotated[dict[Axis, Values], ByAxis]
+Conditions = Annotated[
+    list[NonEmptyOverrides],
+    Field(min_length=1),
+    BeforeValidator(lambda value: [value] if isinstance(value, dict) else value),
+]
+"""Conditions, any of which is to be met; a single one need not be in a list."""
 
 
 class Ablation(Config):
-    """Changes that are looked at one at a time.
+    """Changes that are examined one at a time.
 
-    `add` gives the cell as it is and one more for each change; `remove` the cell with all changes and one more without
-    each of them.
+    Attributes:
+        changes: overrides of each change.
+        mode: `add` compares the unchanged cell with one cell per change; `remove` compares the cell with all changes
+            with one cell without each of them.
     """
 
-    changes: Annotated[list[Change], Field(min_length=1)]
+    changes: Annotated[list[NonEmptyOverrides], Field(min_length=1)]
     mode: Literal["add", "remove"] = "add"
 
     @property
     def rows(self) -> list[dict[str, Value]]:
-        """What each cell says, the one that the others are compared to first."""
+        """The overrides of each cell; the first cell is the one to compare with."""
         if self.mode == "add":
             return [{}, *self.changes]
-        without = [self.changes[:i] + self.changes[i + 1 :] for i in range(len(self.changes))]
-        return [{axis: value for change in kept for axis, value in change.items()} for kept in (self.changes, *without)]
+        kept = [self.changes, *(self.changes[:i] + self.changes[i + 1 :] for i in range(len(self.changes)))]
+        return [{axis: value for change in changes for axis, value in change.items()} for changes in kept]
+
+
+class EarlyStopping(Config):
+    """Configuration of early stopping: the epochs after which weak cells are pruned, and the rule.
+
+    `{after: 10, margin: 5}` prunes the cells whose val mIoU is more than 5 points below the best cell.
+    `{after: [5, 10, 20], keep: 0.5}` keeps the better half of the cells each time: successive halving (Jamieson and
+    Talwalkar, AISTATS 2016, section 2). The baseline is never pruned.
+
+    Attributes:
+        after: the epoch or epochs after which cells are compared.
+        margin: points of mIoU below the best cell, 0 to 100.
+        keep: fraction of the cells that continue, between 0 and 1.
+    """
+
+    renamed: ClassVar[dict[str, str]] = {"below": "margin"}
+
+    after: Count | Annotated[list[Count], Field(min_length=1)]
+    margin: Annotated[float, Field(ge=0, le=100)] | None = None
+    keep: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """The epochs after which cells are compared, in increasing order."""
+        return (self.after,) if isinstance(self.after, int) else tuple(self.after)
+
+    @model_validator(mode="after")
+    def _check_rule(self) -> EarlyStopping:
+        if (self.margin is None) == (self.keep is None):
+            raise ValueError("give one rule: 'margin', in points of mIoU such as 5, or 'keep', such as 0.5")
+        if list(self.epochs) != sorted(set(self.epochs)):
+            raise ValueError(f"after: the epochs must increase, not {list(self.epochs)}")
+        return self
 
 
 class Block(Config):
-    """A set of cells: `product` x `zip` x `ablate` on top of `base`, and the `cells` that are listed.
+    """A set of cells: `product` x `zip` x `ablate` on top of `base`, and the single `cells`.
 
-    `exclude` takes out the cells that meet a condition. An axis under `when` varies only in cells that meet its
-    condition, and the others leave it as base or the catalogue has it.
+    Attributes:
+        base: overrides of all cells.
+        product: values by axis; each combination is a cell.
+        zip: values by axis; the axes vary together.
+        cells: overrides of single cells.
+        ablate: changes that are examined one at a time.
+        exclude: conditions; cells that meet one of them are left out.
+        when: conditions by axis; the axis varies only in cells that meet one of its conditions.
     """
 
-    base: Said = Field(default_factory=dict)
+    base: OverridesField = Field(default_factory=dict)
     product: Columns = Field(default_factory=dict)
     zip: Columns = Field(default_factory=dict)
-    cells: list[Said] = Field(default_factory=list)
+    cells: list[OverridesField] = Field(default_factory=list)
     ablate: Ablation | None = None
-    exclude: list[Condition] = Field(default_factory=list)
-    when: Annotated[dict[Axis, Conditions], *ByAxis] = Field(default_factory=dict)
+    exclude: list[NonEmptyOverrides] = Field(default_factory=list)
+    when: Annotated[dict[Axis, Conditions], ByAxis] = Field(default_factory=dict)
 
     @field_validator("zip")
     @classmethod
-    def _of_equal_length(cls, columns: dict[str, list[Value]]) -> dict[str, list[Value]]:
+    def _check_lengths(cls, columns: dict[str, list[Value]]) -> dict[str, list[Value]]:
         if len({len(values) for values in columns.values()}) > 1:
             listing = ", ".join(f"{axis} has {len(values)}" for axis, values in columns.items())
-            raise ValueError(f"axes that vary together have equally many values, and {listing}")
+            raise ValueError(f"axes under zip must have the same number of values, and {listing}")
         return columns
 
     @property
-    def crossed(self) -> bool:
-        """Whether there are axes to be crossed, and not only cells that are listed."""
+    def is_crossed(self) -> bool:
+        """Whether there are axes to cross, and not only single cells."""
         return bool(self.product or self.zip or self.ablate or not self.cells)
 
     @property
-    def changed(self) -> list[str]:
-        """The axes that the changes of the ablation name, as often as they do."""
+    def changed_axes(self) -> list[str]:
+        """The axes of all changes of the ablation, with duplicates."""
         return [axis for change in self.ablate.changes for axis in change] if self.ablate is not None else []
 
     @property
-    def free(self) -> tuple[str, ...]:
-        """The axes that product, zip and ablate name, in the order of their first mention."""
-        return tuple(dict.fromkeys([*self.product, *self.zip, *self.changed]))
+    def crossed_axes(self) -> tuple[str, ...]:
+        """The axes of product, zip and ablate, in order of appearance."""
+        return tuple(dict.fromkeys([*self.product, *self.zip, *self.changed_axes]))
 
     @property
-    def varied(self) -> tuple[str, ...]:
-        """Those, and the axes that the listed cells name."""
-        return tuple(dict.fromkeys([*self.free, *(axis for cell in self.cells for axis in cell)]))
+    def varied_axes(self) -> tuple[str, ...]:
+        """The crossed axes and those of the single cells, in order of appearance."""
+        return tuple(dict.fromkeys([*self.crossed_axes, *(axis for cell in self.cells for axis in cell)]))
 
-    def clashes(self, stilled: Collection[str]) -> list[str]:
-        """What in this block contradicts itself, one line each; `stilled` axes vary in some of the cells alone."""
-        changed = self.changed
-        fixed = [axis for axis in self.base if axis not in stilled]
+    def find_conflicts(self, conditional: Collection[str]) -> list[str]:
+        """List the contradictions in the block.
+
+        Args:
+            conditional: axes that vary only in some cells.
+
+        Returns:
+            One error per line.
+        """
+        changed = self.changed_axes
+        fixed = [axis for axis in self.base if axis not in conditional]
         pairs: list[tuple[str, Iterable[str], str, Collection[str]]] = [
             ("base", fixed, "product", self.product),
             ("base", fixed, "zip", self.zip),
@@ -105,25 +143,32 @@ class Block(Config):
             ("product", self.product, "ablate", changed),
             ("zip", self.zip, "ablate", changed),
         ]
-        found = [
-            f"{axis}: stands under {one} and under {other}; keep one of them"
+        errors = [
+            f"{axis}: is in {one} and in {other}; keep one of them"
             for one, left, other, right in pairs
             for axis in left
             if axis in right
         ]
         if self.ablate is not None and self.ablate.mode == "remove":
-            found += [
-                f"ablate: {axis}: two changes set it, and with mode: remove all changes hold at once; keep one of them"
+            errors += [
+                f"ablate: {axis}: two changes set it, and with mode: remove all changes apply at once; keep one of them"
                 for axis in dict.fromkeys(axis for axis in changed if changed.count(axis) > 1)
             ]
-        return found
+        return errors
 
 
 class GridFile(Block):
-    """What a grid file may say.
+    """Content of a grid file.
 
-    With `blocks` the cells are those of all blocks; `base`, `exclude` and `when` beside them hold for each.
-    `description` is what a reader should know beside the table; `conclusion` is added once the results are there.
+    Attributes:
+        question: what the grid compares, in one sentence.
+        description: context for readers of the table.
+        conclusion: the answer; written when the results are there.
+        blocks: several sets of cells; `base`, `exclude` and `when` beside them apply to each.
+        seeds: number of seeds of each cell, or a list of seeds.
+        baseline: overrides of the cell to which the others are compared; an ablation has its own.
+        checkpoint: weights to evaluate: of the last epoch, or of the best on val.
+        early_stopping: when weak cells end early.
     """
 
     renamed: ClassVar[dict[str, str]] = {
@@ -138,33 +183,32 @@ class GridFile(Block):
     conclusion: str = ""
     blocks: list[Block] = Field(default_factory=list)
     seeds: Count | Annotated[list[Whole], Field(min_length=1)] = 1
-    baseline: Said | None = None
+    baseline: OverridesField | None = None
     checkpoint: Literal["last", "best"] = "last"
     early_stopping: EarlyStopping | None = None
 
     @property
     def sets(self) -> list[Block]:
-        """The blocks, or the file itself where it has none."""
+        """The blocks, or the file itself if it has none."""
         return self.blocks or [self]
 
-    def faults(self) -> list[str]:
-        """What in the file contradicts itself, one line each."""
-        found = [clash for block in self.sets for clash in block.clashes({**self.when, **block.when})]
+    def find_errors(self) -> list[str]:
+        """List the contradictions in the file, one error per line."""
+        errors = [error for block in self.sets for error in block.find_conflicts({**self.when, **block.when})]
         if self.blocks:
-            found += [
-                f"{name}: stands beside blocks; move it into one of them (base, exclude and when may be shared)"
+            errors += [
+                f"{name}: cannot be combined with blocks; move it into one (base, exclude and when can be shared)"
                 for name in ("product", "zip", "cells", "ablate")
                 if getattr(self, name)
             ]
-        everywhere = tuple(dict.fromkeys(axis for block in self.sets for axis in block.free))
+        everywhere = tuple(dict.fromkeys(axis for block in self.sets for axis in block.crossed_axes))
         for block in (self, *self.blocks):
-            there = everywhere if block is self else block.free
-            found += [
-                f"when: {axis}: not an axis of product, zip or ablate, where alone it has a say; these are "
-                f"{', '.join(there) or 'none'}"
+            valid = everywhere if block is self else block.crossed_axes
+            errors += [
+                f"when: {axis}: not an axis of product, zip or ablate; these are {', '.join(valid) or 'none'}"
                 for axis in block.when
-                if axis not in there
+                if axis not in valid
             ]
         if isinstance(self.seeds, list) and len(set(self.seeds)) < len(self.seeds):
-            found.append(f"seeds: a seed stands twice in {text(self.seeds)}")
-        return list(dict.fromkeys(found))
+            errors.append(f"seeds: a seed appears twice in {self.seeds}")
+        return list(dict.fromkeys(errors))

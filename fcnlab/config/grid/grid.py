@@ -1,17 +1,12 @@
-"""A grid is a question: a set of cells and seeds, a baseline.
+"""A grid: a comparison of cells over seeds with a baseline, described in one YAML file.
 
-    question: What do skips buy on thin structures?
+    question: What do skips improve on thin structures?
     base:     {backbone: resnet18, upsampler: bilinear, dataset: camvid, recipe: standard}
     product:  {head: [fcn32s, fcn16s, fcn8s]}
     seeds:    3
     baseline: {head: fcn32s}
 
-`variant` gives backbone, head and upsampler at once; the more special wins. `init_from` loads the last
-weights of a finished trial: the overrides that turn the cell into that trial, such as `init_from: {head: fcn32s}` for
-staged training, or the key of a finished trial of this lab. A trial that is needed for this runs first, with the same
-seed.
-
-`docs/grids.md` shows by examples what else a file may say.
+`docs/grids.md` explains all keys by examples.
 """
 
 from __future__ import annotations
@@ -21,15 +16,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fcnlab.config.grid import checks
-from fcnlab.config.grid.axes import Value, text
+from fcnlab.config.grid.axes import Value, format_value
+from fcnlab.config.grid.candidate import Candidate, resolve
 from fcnlab.config.grid.cell import Cell, Fingerprints
-from fcnlab.config.grid.expand import Draft, expand, never_met
+from fcnlab.config.grid.expand import expand, explain_unmet
 from fcnlab.config.grid.file import GridFile
-from fcnlab.config.grid.resolve import Resolver, resolve
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import Registry
 from fcnlab.config.trial import Trial
-from fcnlab.config.yaml_file import read, validate
+from fcnlab.config.validation import validate
+from fcnlab.config.yaml_file import read
 from fcnlab.errors import ConfigError
 
 __all__ = ["Cell", "Fingerprints", "Grid", "GridFile", "load", "resolve"]
@@ -37,7 +33,17 @@ __all__ = ["Cell", "Fingerprints", "Grid", "GridFile", "load", "resolve"]
 
 @dataclass(frozen=True)
 class Grid:
-    """A question, checked: its cells, its seeds, the baseline among the cells, and the axes that vary over them."""
+    """A valid grid.
+
+    Attributes:
+        name: of the file, without its suffix.
+        path: of the file.
+        file: content of the file.
+        cells: in the order of the file.
+        baseline: one of the cells.
+        seeds: of each cell.
+        axes: that vary over the cells.
+    """
 
     name: str
     path: Path
@@ -48,7 +54,7 @@ class Grid:
     axes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        """How many trials the grid has."""
+        """Return the number of trials."""
         return len(self.cells) * len(self.seeds)
 
     @property
@@ -57,88 +63,101 @@ class Grid:
         return [cell.recipe for cell in self.cells]
 
     def trials(self, fingerprints: Fingerprints) -> Iterator[tuple[Cell, Trial]]:
-        """Every trial, one seed of all cells before the second of any: a table is there early."""
+        """Yield every trial with its cell: all cells with the first seed, then with the second, ...
+
+        Args:
+            fingerprints: of the dataset and the weights file of a cell.
+
+        Yields:
+            A cell and its trial.
+        """
         by_cell = [cell.trials(self.seeds, fingerprints) for cell in self.cells]
         for row in zip(*by_cell, strict=True):
-            yield from ((cell, trial) for cell, (trial, _) in zip(self.cells, row, strict=True))
+            yield from zip(self.cells, row, strict=True)
 
 
 def load(path: Path, registry: Registry) -> Grid:
-    """Read a grid file, resolve every name and check that the question makes sense.
+    """Read a grid file, resolve its cells and check that the comparison is valid.
+
+    Args:
+        path: of the grid file.
+        registry: the components.
+
+    Returns:
+        The grid.
 
     Raises:
-        ConfigError: one line a fault, all at once: an unknown key or name, a wrong type, no cells, two equal cells, a
-            condition that no cell meets, a baseline that names no cell or several, a head that needs a stride that the
-            backbone lacks, epochs to stop after at which nothing is scored.
+        ConfigError: all errors, one per line: an unknown key or name, a wrong type, no cells, two equal cells, a
+            condition that no cell meets, a baseline that matches no cell or several, a head that needs a stride that
+            the backbone lacks, early stopping after epochs without validation.
     """
     where = str(path)
     file = validate(GridFile, read(path), where)
-    resolver = Resolver(registry, where)
-    expansion = expand(file, resolver)
-    faults = [*file.faults(), *expansion.faults]
-    if not expansion.drafts:
-        faults.append(f"exclude: leaves no cell of the {expansion.before}; nothing to compare")
-    axes = _axes(file, expansion.drafts, resolver)
-    cells, unmade = _made(expansion.drafts, axes, resolver)
-    baseline, unclear = _baseline(file, expansion.drafts, resolver)
+    expansion = expand(file, registry, where)
+    candidates = expansion.candidates
+    errors = [*file.find_errors(), *expansion.errors]
+    if not candidates:
+        errors.append(f"exclude: excludes all {expansion.total} cells")
+    axes = _find_axes(file, candidates)
+    cells, invalid = _make_cells(candidates, axes)
+    baseline, unclear = _find_baseline(file, candidates)
     made = list(cells.values())
-    faults += [*checks.twins(made), *unclear, *checks.optimism(file, made), *checks.stops(file, made)]
-    lines = [*(f"{where}: {fault}" for fault in faults), *unmade]
+    errors += [*checks.find_duplicates(made), *unclear]
+    errors += [*checks.check_checkpoint(file, made), *checks.check_early_stopping(file, made)]
+    lines = [*(f"{where}: {error}" for error in errors), *invalid]
     if lines:
         raise ConfigError("\n".join(dict.fromkeys(lines)))
-    assert baseline is not None, "told above"
+    assert baseline is not None, "otherwise there is an error"
     seeds = tuple(range(file.seeds)) if isinstance(file.seeds, int) else tuple(file.seeds)
     return Grid(path.stem, path, file, tuple(made), cells[baseline], seeds, axes)
 
 
-def _axes(file: GridFile, drafts: Sequence[Draft], resolver: Resolver) -> tuple[str, ...]:
-    """What varies over the cells, in the order of mention: what is under product or zip, and all else that differs."""
+def _find_axes(file: GridFile, candidates: Sequence[Candidate]) -> tuple[str, ...]:
+    """Return the axes under product or zip, and all others that differ between cells, in order of appearance."""
     always = {axis for block in file.sets for axis in (*block.product, *block.zip)}
-    mentioned = [axis for block in file.sets for axis in (*block.varied, *(block.base if block is not file else ()))]
+    mentioned = [axis for block in file.sets for axis in (*block.varied_axes, *(block.base if file.blocks else ()))]
 
     def differs(axis: str) -> bool:
-        return len({repr(_value(draft, axis, resolver)) for draft in drafts}) > 1
+        return len({repr(_value_or_none(candidate, axis)) for candidate in candidates}) > 1
 
     return tuple(axis for axis in dict.fromkeys(mentioned) if axis in always or differs(axis))
 
 
-def _value(draft: Draft, axis: str, resolver: Resolver) -> Value:
-    """What a cell has for an axis; nothing where it cannot be made, which is told elsewhere."""
+def _value_or_none(candidate: Candidate, axis: str) -> Value:
+    """Return the value of an axis; None if the candidate is invalid, which is reported elsewhere."""
     try:
-        return resolver.value(draft.said, axis)
+        return candidate.value(axis)
     except ConfigError:
         return None
 
 
-def _made(drafts: Sequence[Draft], axes: Sequence[str], resolver: Resolver) -> tuple[dict[int, Cell], list[str]]:
-    """The cells by the places of their drafts, with a value for each axis, and the faults of those that are none."""
+def _make_cells(candidates: Sequence[Candidate], axes: Sequence[str]) -> tuple[dict[int, Cell], list[str]]:
+    """Return the valid cells by the index of their candidate, with a value for each axis, and the errors of others."""
     cells: dict[int, Cell] = {}
-    faults: dict[str, None] = {}
-    for place, draft in enumerate(drafts):
+    errors: dict[str, None] = {}
+    for index, candidate in enumerate(candidates):
         try:
-            cell = resolver.cell(draft.base, draft.axes)
+            cells[index] = replace(candidate.cell(), axes={axis: candidate.value(axis) for axis in axes})
         except ConfigError as error:
-            faults |= dict.fromkeys(str(error).splitlines())
-        else:
-            cells[place] = replace(cell, axes={axis: resolver.value(draft.said, axis) for axis in axes})
-    return cells, list(faults)
+            errors |= dict.fromkeys(str(error).splitlines())
+    return cells, list(errors)
 
 
-def _baseline(file: GridFile, drafts: Sequence[Draft], resolver: Resolver) -> tuple[int | None, list[str]]:
-    """The place of the baseline, or why there is none; an ablation says it by itself."""
+def _find_baseline(file: GridFile, candidates: Sequence[Candidate]) -> tuple[int | None, list[str]]:
+    """Return the index of the baseline, or the reason why there is none; an ablation has its own."""
     if file.baseline is None:
-        found = [place for place, draft in enumerate(drafts) if draft.untouched]
-        return (found[0], []) if len(found) == 1 else (None, [_which(found, drafts)])
-    found = [place for place, draft in enumerate(drafts) if resolver.meets(draft.said, file.baseline)]
+        found = [index for index, candidate in enumerate(candidates) if candidate.unchanged]
+        return (found[0], []) if len(found) == 1 else (None, [_explain_missing_baseline(found, candidates)])
+    found = [index for index, candidate in enumerate(candidates) if candidate.meets(file.baseline)]
     if len(found) == 1:
         return found[0], []
     if found:
-        return None, [f"baseline: fits {len(found)} cells; say more axes"]
-    return None, never_met("baseline", file.baseline, drafts, resolver)
+        return None, [f"baseline: matches {len(found)} cells; give more axes"]
+    return None, explain_unmet("baseline", file.baseline, candidates)
 
 
-def _which(found: list[int], drafts: Sequence[Draft]) -> str:
-    if found:
-        return f"baseline: the ablation has {len(found)} untouched cells; say which of them the others are compared to"
-    example = next((text(dict(draft.axes)) for draft in drafts if draft.axes), "{}")
-    return f"baseline: missing; say which cell the others are compared to, such as {example}"
+def _explain_missing_baseline(unchanged: list[int], candidates: Sequence[Candidate]) -> str:
+    if unchanged:
+        return f"baseline: missing; the ablation has {len(unchanged)} unchanged cells, choose one of them"
+    example = next((format_value(dict(candidate.axes)) for candidate in candidates if candidate.axes), "{}")
+    return f"baseline: missing; give the cell to which the others are compared, such as {example}"

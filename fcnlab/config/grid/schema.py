@@ -1,6 +1,6 @@
-"""The JSON Schema of grid files, for editors: it completes axes and names and checks values while one types.
+"""The JSON Schema of grid files, with which editors complete axes and names and check values.
 
-What it cannot know stays with `fcnlab grid plan`: names that a lab has added since, and what does not go together.
+It does not know names that a lab adds later, and whether components fit together; `fcnlab grid plan` checks these.
 """
 
 from __future__ import annotations
@@ -9,85 +9,99 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from fcnlab.config.grid.axes import COMPONENTS, INIT_FROM, fields
-from fcnlab.config.grid.early_stopping import EarlyStopping
+from fcnlab.config.grid.file import EarlyStopping
 from fcnlab.config.registry import KINDS, Registry
 
 Schema = dict[str, Any]
 
-LOOSE = {"dataset.classes", "dataset.ignore"}
-"""Fields whose values YAML may say in more ways than their type tells."""
+UNTYPED = {"dataset.classes", "dataset.ignore"}
+"""Fields that accept more than their type says."""
 
-KEYED = ("head.options", "dataset.lists", "dataset.classes")
-"""Fields that take keys of any name."""
+ARBITRARY_KEYS = ("head.options", "dataset.lists", "dataset.classes")
+"""Fields that are mappings with arbitrary keys."""
 
-ABOUT = {
-    "question": "What the grid asks, in one sentence",
-    "description": "What a reader of the table should know beside it",
-    "conclusion": "What the answer was and what remains open, written once the table is there",
-    "base": "What all cells have in common, by axis",
-    "product": "Axes with their values; each combination is a cell",
-    "zip": "Axes that vary together: the first values of all, then the second, and so on",
-    "cells": "Cells that are listed one by one, each as what it says otherwise than base",
-    "ablate": "Changes that are looked at one at a time: added to base, or left out of all of them",
-    "exclude": "Conditions; a cell that meets one of them is taken out",
-    "when": "Axes that vary only in cells that meet a condition",
+DESCRIPTIONS = {
+    "question": "What the grid compares, in one sentence",
+    "description": "Context for readers of the table",
+    "conclusion": "The answer and what remains open; written when the results are there",
+    "base": "Overrides of all cells, by axis",
+    "product": "Values by axis; each combination is a cell",
+    "zip": "Values of axes that vary together: the first values of all axes, then the second, and so on",
+    "cells": "Overrides of single cells on top of base",
+    "ablate": "Changes that are examined one at a time: added to base, or removed from all of them",
+    "exclude": "Conditions; cells that meet one of them are left out",
+    "when": "Conditions by axis; the axis varies only in cells that meet one of its conditions",
     "blocks": "Several sets of cells, each with its own base, product, zip, cells, ablate, exclude and when",
-    "seeds": "How many seeds each cell has, from 0 on, or a list of seeds",
-    "baseline": "Which cell the others are compared to; an ablation says it by itself",
-    "checkpoint": "Whether figures are those of the last epoch or of the one that is best on val",
-    "early_stopping": "After which epochs cells are judged that have no hope, and which of them go on",
+    "seeds": "Number of seeds of each cell, from 0 on, or a list of seeds",
+    "baseline": "Overrides of the cell to which the others are compared; an ablation has its own",
+    "checkpoint": "Weights to evaluate: of the last epoch, or of the best on val",
+    "early_stopping": "Epochs after which weak cells are pruned, and the rule",
 }
 
 
 def grid_schema(registry: Registry) -> Schema:
-    """The schema of a grid file, with the names of a catalogue."""
+    """Return the JSON Schema of a grid file.
+
+    Args:
+        registry: whose names are offered.
+
+    Returns:
+        The schema.
+    """
     definitions: Schema = {}
-    definitions |= _values(registry, definitions)
+    definitions |= _axis_schemas(registry, definitions)
     values = {axis: _ref(axis) for axis in definitions if axis in (*KINDS, INIT_FROM) or "." in axis}
-    assignment = _by_axis(values)
     condition = _by_axis({axis: {"anyOf": [value, _list(value)]} for axis, value in values.items()})
-    refs = {name: _ref(name) for name in ("Assignment", "Condition", "Conditions", "Columns", "Block")}
+    refs = {name: _ref(name) for name in ("Overrides", "Condition", "Conditions", "Columns", "Block")}
     definitions |= {
-        "Assignment": assignment,
+        "Overrides": _by_axis(values),
         "Condition": {**condition, "minProperties": 1},
         "Conditions": {"anyOf": [refs["Condition"], _list(refs["Condition"])]},
         "Columns": _by_axis({axis: _list(value) for axis, value in values.items()}),
-        "Block": _object(_block(refs, values)),
+        "Block": _object(_block_keys(refs, values)),
         "EarlyStopping": EarlyStopping.model_json_schema(),
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A grid of fcnlab",
-        **_object(_file(refs) | _block(refs, values), required=["question"]),
+        **_object(_file_keys(refs) | _block_keys(refs, values), required=["question"]),
         "$defs": definitions,
     }
 
 
-def as_text(schema: Schema) -> str:
-    """The schema as the text of a file."""
+def format_schema(schema: Schema) -> str:
+    """Format a schema as the text of a file.
+
+    Args:
+        schema: plain values.
+
+    Returns:
+        JSON text.
+    """
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
-def _block(refs: Mapping[str, Schema], values: Mapping[str, Schema]) -> Schema:
-    """The keys of a block."""
+def _block_keys(refs: Mapping[str, Schema], values: Mapping[str, Schema]) -> Schema:
     ablation = {
-        "changes": _list({**refs["Assignment"], "minProperties": 1}),
+        "changes": _list({**refs["Overrides"], "minProperties": 1}),
         "mode": {"enum": ["add", "remove"], "default": "add"},
     }
     return {
-        "base": refs["Assignment"],
+        "base": refs["Overrides"],
         "product": refs["Columns"],
         "zip": refs["Columns"],
-        "cells": {"type": "array", "items": refs["Assignment"]},
+        "cells": {"type": "array", "items": refs["Overrides"]},
         "ablate": _object(ablation, required=["changes"]),
         "exclude": {"type": "array", "items": refs["Condition"]},
         "when": _by_axis(dict.fromkeys(values, refs["Conditions"])),
     }
 
 
-def _file(refs: Mapping[str, Schema]) -> Schema:
-    """The keys of a file beside those of a block."""
+def _file_keys(refs: Mapping[str, Schema]) -> Schema:
+    """Return the schemas of the keys of a file that a block does not have."""
     return {
         "question": {"type": "string", "minLength": 1},
         "description": {"type": "string"},
@@ -97,15 +111,17 @@ def _file(refs: Mapping[str, Schema]) -> Schema:
             "anyOf": [{"type": "integer", "minimum": 1}, _list({"type": "integer", "minimum": 0})],
             "default": 1,
         },
-        "baseline": refs["Assignment"],
+        "baseline": refs["Overrides"],
         "checkpoint": {"enum": ["last", "best"], "default": "last"},
         "early_stopping": _ref("EarlyStopping"),
     }
 
 
 def _object(properties: Schema, required: list[str] | None = None) -> Schema:
-    described = {name: {"description": ABOUT[name], **value} if name in ABOUT else value
-                 for name, value in properties.items()}  # fmt: skip
+    described = {
+        name: {"description": DESCRIPTIONS[name], **value} if name in DESCRIPTIONS else value
+        for name, value in properties.items()
+    }
     schema: Schema = {"type": "object", "additionalProperties": False, "properties": described}
     return {**schema, "required": required} if required else schema
 
@@ -119,9 +135,9 @@ def _list(items: Schema) -> Schema:
 
 
 def _by_axis(values: Mapping[str, Schema]) -> Schema:
-    """A mapping by axis. Short names are taken too, as patterns, which editors do not offer."""
-    patterns = {f"^{_quoted(short)}$": values[full] for short, full in _short_names()}
-    patterns |= {f"^{_quoted(field)}\\..+$": {} for field in KEYED}
+    """Return the schema of a mapping by axis. Short names are accepted as patterns, which editors do not offer."""
+    patterns = {f"^{_quote(short)}$": values[full] for short, full in _short_names()}
+    patterns |= {f"^{_quote(field)}\\..+$": {} for field in ARBITRARY_KEYS}
     return {
         "type": "object",
         "additionalProperties": False,
@@ -130,54 +146,57 @@ def _by_axis(values: Mapping[str, Schema]) -> Schema:
     }
 
 
-def _quoted(name: str) -> str:
+def _quote(name: str) -> str:
     return name.replace(".", "\\.")
 
 
 def _short_names() -> Iterator[tuple[str, str]]:
-    """Each short name of a field that only one field has, and the whole one."""
-    for part in COMPONENTS:
-        known = fields(part)
+    """Yield the unique short name of each field with its full name."""
+    for component in COMPONENTS:
+        known = fields(component)
         ends = [".".join(path.split(".")[-depth:]) for path in known for depth in range(1, path.count(".") + 1)]
         for end in dict.fromkeys(ends):
-            whole = [path for path in known if path.endswith(f".{end}")]
-            if len(whole) == 1 and end.partition(".")[0] not in known:
-                yield f"{part}.{end}", f"{part}.{whole[0]}"
+            full = [path for path in known if path.endswith(f".{end}")]
+            if len(full) == 1 and end.partition(".")[0] not in known:
+                yield f"{component}.{end}", f"{component}.{full[0]}"
 
 
-def _values(registry: Registry, definitions: Schema) -> dict[str, Schema]:
-    """The schema of each axis; the models of fields are added to the definitions."""
+def _axis_schemas(registry: Registry, definitions: Schema) -> dict[str, Schema]:
+    """Return the schema of each axis, and add the models of fields to the definitions."""
     key = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
     values: dict[str, Schema] = {kind: _names(kind, registry) for kind in KINDS}
-    values[INIT_FROM] = {"anyOf": [{"type": "null"}, key, _ref("Assignment")]}
-    for part in COMPONENTS:
-        model = KINDS[part].model_json_schema(ref_template="#/$defs/{model}")
+    values[INIT_FROM] = {"anyOf": [{"type": "null"}, key, _ref("Overrides")]}
+    for component in COMPONENTS:
+        model = TypeAdapter(KINDS[component]).json_schema(ref_template="#/$defs/{model}")
         definitions |= model.pop("$defs", {})
         found: dict[str, list[Schema]] = {}
-        for path, schema in _fields(model, definitions, f"{part}."):
-            kept = {name: value for name, value in schema.items() if name != "title"}
-            if kept not in found.setdefault(path, []):
-                found[path].append(kept)
+        for root in _objects(model, definitions):
+            for path, schema in _fields(root, definitions, f"{component}."):
+                kept = {name: value for name, value in schema.items() if name != "title"}
+                if kept not in found.setdefault(path, []):
+                    found[path].append(kept)
         for path, schemas in found.items():
-            values[path] = {} if path in LOOSE else schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+            values[path] = {} if path in UNTYPED else schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
     return values
 
 
 def _names(kind: str, registry: Registry) -> Schema:
-    """The names of a kind, for completion; others are let through, since a lab may add to them."""
+    """Return the schema of a name, with the known names for completion; a lab may have others."""
     return {"anyOf": [{"enum": registry.names(kind)}, {"type": "string"}]}
 
 
-def _fields(schema: Schema, definitions: Schema, before: str) -> Iterator[tuple[str, Schema]]:
-    """The fields of an object and of the objects inside, by their paths."""
+def _fields(schema: Schema, definitions: Schema, prefix: str) -> Iterator[tuple[str, Schema]]:
+    """Yield the fields of an object and of the objects inside, with their paths."""
     for name, inner in schema.get("properties", {}).items():
-        yield f"{before}{name}", inner
+        yield f"{prefix}{name}", inner
         for model in _objects(inner, definitions):
-            yield from _fields(model, definitions, f"{before}{name}.")
+            yield from _fields(model, definitions, f"{prefix}{name}.")
 
 
 def _objects(schema: Schema, definitions: Schema) -> Iterator[Schema]:
-    """The objects that a value may be."""
+    """Yield the objects that a value may be."""
+    if "properties" in schema:
+        yield schema
     if "$ref" in schema:
         yield definitions[schema["$ref"].rpartition("/")[2]]
     for other in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from fcnlab.config.dataset import Dataset
 from fcnlab.config.recipe import Recipe
+from fcnlab.config.trial import Trial
 from fcnlab.config.variant import Variant
 from fcnlab.lab import Lab
 from fcnlab.runner.plan import Plan, Planned
@@ -166,18 +167,16 @@ def _others(plan: Plan, lab: Lab) -> Iterator[tuple[RunFolder, Record]]:
 def _read(record: Record, folder: RunFolder) -> Iterator[tuple[Shape, Pace]]:
     """The shape and the pace of a finished trial, as far as its record can still be read as a trial of today."""
     try:
-        variant = Variant.model_validate(record.trial["variant"])
-        dataset = Dataset.model_validate(record.trial["dataset"])
-        recipe = Recipe.model_validate(record.trial["recipe"])
+        trial = Trial.model_validate(record.trial)
     except ValidationError:
         return
     if record.cost is None:
         return
     yield (
-        Shape.of(variant, dataset, recipe),
+        Shape.of(trial.variant, trial.dataset, trial.recipe),
         Pace(
-            epoch=record.cost.train_seconds / recipe.epochs,
-            scoring=record.cost.evaluate_seconds / scorings(recipe),
+            epoch=record.cost.train_seconds / trial.recipe.epochs,
+            scoring=record.cost.evaluate_seconds / scorings(trial.recipe),
             memory=record.cost.peak_memory,
             disk=_size(folder.path),
             device=record.environment.hardware if record.environment is not None else "an unknown device",

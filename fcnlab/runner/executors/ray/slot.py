@@ -171,7 +171,7 @@ def needed(lab: Lab, trial: Trial) -> list[Path]:
     if trial.init_from is not None:
         start = RunFolder(lab.runs, trial.init_from)
         files += [start.record, start.weights]
-    named = [trial.variant.backbone.weights_file, *trial.dataset.lists.values()]
+    named = [trial.variant.backbone.weights_file, *trial.dataset.list_files]
     files += [lab.root / Path(name).expanduser() for name in named if name is not None]
     return [file for file in files if file.is_relative_to(lab.root) and file.is_file()]
 

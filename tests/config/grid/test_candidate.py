@@ -1,4 +1,4 @@
-"""A cell can be said again: what `said_of` gives, `resolve` makes the same cell of."""
+"""Candidates: `to_overrides` is the inverse of `resolve`, and a type may be overridden."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fcnlab.config.grid.candidate import to_overrides
 from fcnlab.config.grid.grid import resolve
-from fcnlab.config.grid.overrides import said_of
 from fcnlab.config.registry import builtin
 
 BASE = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes", "recipe": "smoke"}
 
 
-def check(said: dict[str, Any]) -> dict[str, Any]:
-    cell = resolve(said, {}, builtin(), "test")
-    again = said_of(cell, builtin())
-    assert resolve(again, {}, builtin(), "again").content() == cell.content()
+def check(overrides: dict[str, Any]) -> dict[str, Any]:
+    cell = resolve(overrides, builtin(), "test")
+    again = to_overrides(cell, builtin())
+    assert resolve(again, builtin(), "again").content() == cell.content()
     return again
 
 
@@ -39,28 +39,28 @@ SETTINGS = {
     "head": "fcn32s",
     "variant": "fcn8s-tiny",
 }
-CLASHES = [
+CONFLICTS = [
     {"recipe.lr", "recipe.optimizer"}, {"recipe.loss", "recipe.loss.ohem"},
     {"upsampler.learned", "upsampler.stage_init.image"},
 ]  # fmt: skip
 
 
 @given(st.sets(st.sampled_from(sorted(SETTINGS))), st.sets(st.sampled_from(sorted(SETTINGS))))
-def test_what_is_said_of_a_cell_makes_that_cell(axes: set[str], first: set[str]) -> None:
-    for clash in CLASHES:
-        axes, first = (axes - clash if clash & (axes | first) else axes), first - clash
-    start = {axis: SETTINGS[axis] for axis in first} | {"recipe.epochs": 7}
-    check({**BASE, **{axis: SETTINGS[axis] for axis in axes}, "init_from": start})
+def test_the_overrides_of_a_cell_make_the_same_cell(axes: set[str], first: set[str]) -> None:
+    for conflict in CONFLICTS:
+        axes, first = (axes - conflict if conflict & (axes | first) else axes), first - conflict
+    earlier = {axis: SETTINGS[axis] for axis in first} | {"recipe.epochs": 7}
+    check({**BASE, **{axis: SETTINGS[axis] for axis in axes}, "init_from": earlier})
 
 
-def test_only_what_differs_from_the_catalogue_is_said() -> None:
+def test_only_differences_from_the_registry_are_overrides() -> None:
     assert check(BASE) == BASE
     assert check({**BASE, "recipe.lr": 0.5}) == {**BASE, "recipe.optimizer.lr": 0.5}
 
 
-def test_what_a_cell_starts_from_keeps_nothing_that_it_does_not_have() -> None:
-    said = check({**BASE, "recipe.epochs": 9, "init_from": {"recipe.epochs": 3, "head": "fcn32s"}})
-    assert said["init_from"] == {"recipe.epochs": 3, "head": "fcn32s"}
+def test_the_cell_to_start_from_keeps_its_own_fields() -> None:
+    found = check({**BASE, "recipe.epochs": 9, "init_from": {"recipe.epochs": 3, "head": "fcn32s"}})
+    assert found["init_from"] == {"recipe.epochs": 3, "head": "fcn32s"}
     once = builtin().get("recipe", "smoke").epochs  # type: ignore[attr-defined]
     assert check({**BASE, "recipe.epochs": 9, "init_from": {"recipe.epochs": once}})["init_from"] == {
         "recipe.epochs": once
@@ -69,10 +69,26 @@ def test_what_a_cell_starts_from_keeps_nothing_that_it_does_not_have() -> None:
 
 
 @pytest.mark.parametrize("kind", ["recipe", "head", "upsampler"])
-def test_every_entry_is_said_by_its_name_alone(kind: str) -> None:
+def test_the_override_of_a_registry_entry_is_its_name(kind: str) -> None:
     skipped = {"fcn32s-paper", "fcn16s-paper", "fcn8s-paper"}
     for name in builtin().names(kind):
         entry = builtin().get(kind, name)
         if name in skipped or getattr(entry, "type", "") == "paper":
             continue
         assert check({**BASE, kind: name})[kind] == name
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"head.type": "dilated", "head.output_stride": 8},
+        {"head.type": "custom_head", "head.options": {"width": 3}},
+        {"upsampler.type": "resize", "upsampler.mode": "nearest"},
+        {"upsampler": "interpolate", "upsampler.type": "resize"},
+        {"upsampler": "interpolate", "upsampler.type": "transposed", "upsampler.init": "zero"},
+    ],
+    ids=str,
+)
+def test_another_type_keeps_the_fields_that_it_has_too(overrides: dict[str, Any]) -> None:
+    again = check({**BASE, **overrides})
+    assert {axis: again[axis] for axis in overrides} == overrides

@@ -1,4 +1,4 @@
-"""The catalogue: built-in entries, a user's own, and names that are not there."""
+"""The registry: built-in entries, entries of a lab, unknown names."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fcnlab.config import registry as registry_module
+from fcnlab.config.base import models_in
 from fcnlab.config.registry import KINDS, builtin, load, shipped
 from fcnlab.config.variant import NamedVariant
 from fcnlab.errors import ConfigError
@@ -25,20 +26,20 @@ def registry(tmp_path: Path) -> Path:
 def test_every_kind_has_built_in_entries_of_its_type(kind: str) -> None:
     names = builtin().names(kind)
     assert names and names == sorted(names)
-    assert all(isinstance(builtin().get(kind, name), KINDS[kind]) for name in names)
+    assert all(isinstance(builtin().get(kind, name), tuple(models_in(KINDS[kind]))) for name in names)
 
 
 @pytest.mark.parametrize("kind", ["backbone", "head", "upsampler", "dataset", "recipe"])
-def test_every_built_in_part_says_what_it_is(kind: str) -> None:
+def test_every_built_in_component_has_a_description(kind: str) -> None:
     assert [name for name in builtin().names(kind) if not builtin().get(kind, name).description] == []
 
 
-def test_without_a_registry_of_ones_own_the_catalogue_is_the_built_in_one(tmp_path: Path) -> None:
+def test_without_a_registry_folder_the_registry_is_the_built_in_one(tmp_path: Path) -> None:
     assert load(None) is builtin()
     assert load(tmp_path / "registry") is builtin()
 
 
-def test_a_checkout_that_is_not_installed_reads_the_folders_beside_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_uninstalled_checkout_reads_the_folders_beside_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise ModuleNotFoundError(f"No module named '{name}'")
 
@@ -48,7 +49,7 @@ def test_a_checkout_that_is_not_installed_reads_the_folders_beside_the_package(m
     assert shipped("experiments").joinpath("quickstart.yaml").is_file()
 
 
-def test_a_variant_of_ones_own_stands_beside_the_built_in_ones(registry: Path) -> None:
+def test_a_variant_of_a_lab_is_added_to_the_built_in_ones(registry: Path) -> None:
     (registry / "variants.yaml").write_text("mine: {backbone: resnet18-scratch, head: fcn16s, upsampler: random}\n")
     registry = load(registry)
     assert registry.get("variant", "mine") == NamedVariant(
@@ -58,53 +59,55 @@ def test_a_variant_of_ones_own_stands_beside_the_built_in_ones(registry: Path) -
     assert "mine" not in builtin().names("variant")
 
 
-def test_a_variant_may_name_parts_from_other_files_of_the_same_registry(registry: Path) -> None:
-    # What a variant names is looked up once all files are read; both endings, yaml and yml, are read.
+def test_a_variant_may_name_components_of_other_files(registry: Path) -> None:
+    # Names are looked up after all files are read; files may end in yaml or yml.
     (registry / "backbones.yaml").write_text("zz: {timm: test_resnet}\n")
     (registry / "upsamplers.yml").write_text("aa: {init: bilinear, bias: true}\n")
     (registry / "variants.yaml").write_text("mine: {backbone: zz, head: fcn8s, upsampler: aa}\n")
     assert load(registry).get("variant", "mine").model_dump()["backbone"] == "zz"
 
 
-def test_a_name_that_means_something_else_already_is_refused(registry: Path) -> None:
+def test_a_name_of_a_different_built_in_entry_is_refused(registry: Path) -> None:
     (registry / "heads.yaml").write_text("fcn8s: {type: skip, stride: 16}\n")
-    with pytest.raises(ConfigError, match=r"heads\.yaml: fcn8s: the built-in head 'fcn8s' has this name"):
+    with pytest.raises(ConfigError, match=r"heads\.yaml: fcn8s: a built-in head has this name; choose another"):
         load(registry)
 
 
-def test_a_clone_of_the_built_in_registry_is_no_collision() -> None:
+def test_a_copy_of_the_built_in_registry_is_allowed() -> None:
     assert load(ROOT / "registry") == builtin()
 
 
-def test_another_description_of_the_same_entry_is_no_collision(registry: Path) -> None:
+def test_an_equal_entry_with_another_description_is_allowed(registry: Path) -> None:
     (registry / "heads.yaml").write_text("fcn8s: {description: of another version, type: skip, stride: 8}\n")
     assert load(registry) == builtin()
 
 
-def test_a_file_of_no_known_kind_is_refused_with_the_nearest(registry: Path) -> None:
+def test_a_file_of_an_unknown_kind_is_an_error_with_the_nearest(registry: Path) -> None:
     (registry / "varaints.yaml").write_text("{}")
-    with pytest.raises(ConfigError, match=r"varaints\.yaml: not a file of the catalogue; did you mean 'variants'\?"):
+    with pytest.raises(ConfigError, match=r"varaints\.yaml: not a registry file; did you mean 'variants'\?"):
         load(registry)
 
 
-def test_a_faulty_entry_is_told_with_file_entry_and_key(registry: Path) -> None:
-    (registry / "heads.yaml").write_text("mine: {type: skip, strid: 8, fusion: add}\n")
+def test_errors_of_an_entry_name_the_file_the_entry_and_the_key(registry: Path) -> None:
+    (registry / "heads.yaml").write_text("mine: {type: skip, stride: 8, hiden: 8, fusion: add}\n")
     with pytest.raises(ConfigError) as caught:
         load(registry)
     lines = str(caught.value).splitlines()
     assert len(lines) == 2
     assert all(line.startswith(f"{registry / 'heads.yaml'}: mine: ") for line in lines)
-    assert "did you mean 'stride'?" in lines[1] and "valid: concat, sum" in lines[0]
+    assert "did you mean 'hidden'?" in lines[1] and "valid: concat, sum" in lines[0]
 
 
 @pytest.mark.parametrize(
-    ("part", "wrong", "right"),
+    ("component", "wrong", "right"),
     [("backbone", "resnet-18", "resnet18"), ("head", "fcn8", "fcn8s"), ("upsampler", "bilinaer", "bilinear")],
 )
-def test_a_variant_that_names_a_missing_part_is_refused(registry: Path, part: str, wrong: str, right: str) -> None:
-    parts = {"backbone": "resnet18", "head": "fcn8s", "upsampler": "bilinear", part: wrong}
-    (registry / "variants.yaml").write_text("mine: {" + ", ".join(f"{k}: {v}" for k, v in parts.items()) + "}\n")
-    with pytest.raises(ConfigError, match=rf"variant mine: {part}: no {part} '{wrong}'; did you mean '{right}'\?"):
+def test_a_variant_with_an_unknown_component_is_refused(registry: Path, component: str, wrong: str, right: str) -> None:
+    names = {"backbone": "resnet18", "head": "fcn8s", "upsampler": "bilinear", component: wrong}
+    (registry / "variants.yaml").write_text("mine: {" + ", ".join(f"{k}: {v}" for k, v in names.items()) + "}\n")
+    with pytest.raises(
+        ConfigError, match=rf"variant mine: {component}: no {component} '{wrong}'; did you mean '{right}'\?"
+    ):
         load(registry)
 
 
@@ -118,44 +121,44 @@ def test_a_variant_that_names_a_missing_part_is_refused(registry: Path, part: st
         ("variant", "d2l-resnet81", "d2l-resnet18"),
     ],
 )
-def test_an_unknown_name_is_told_with_the_nearest(kind: str, wrong: str, right: str) -> None:
+def test_an_unknown_name_is_an_error_with_the_nearest(kind: str, wrong: str, right: str) -> None:
     with pytest.raises(ConfigError, match=rf"^here: no {kind} '{wrong}'; did you mean '{right}'\? valid: "):
         builtin().get(kind, wrong, "here")
 
 
-def test_an_unknown_name_far_from_all_is_told_with_all() -> None:
+def test_an_unknown_name_unlike_all_others_is_an_error_with_all_names() -> None:
     with pytest.raises(ConfigError, match=r"no head 'zzz'; valid: dilated16, .*, fcn8s-paper-at-once$"):
         builtin().get("head", "zzz")
 
 
-def test_an_unknown_kind_is_told_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"'backbones' is not a kind of the catalogue; did you mean 'backbone'\?"):
+def test_an_unknown_kind_is_an_error_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"unknown kind 'backbones'; did you mean 'backbone'\?"):
         builtin().names("backbones")
 
 
 @pytest.mark.parametrize("name", [["fcn8s"], {"fcn8s": 1}, 8, None, True])
-def test_a_name_that_is_no_text_is_an_unknown_name(name: object) -> None:
+def test_a_name_that_is_not_a_string_is_an_unknown_name(name: object) -> None:
     with pytest.raises(ConfigError, match="no head"):
         builtin().get("head", name)  # type: ignore[arg-type]
 
 
-def test_any_model_of_timm_is_a_backbone_by_name() -> None:
+def test_every_timm_model_is_a_backbone_by_name() -> None:
     pretrained, scratch = (builtin().get("backbone", name) for name in ("timm:resnet18.tv_in1k", "scratch:resnet18"))
     assert pretrained.content() == builtin().get("backbone", "resnet18").content()
     assert scratch.content() == builtin().get("backbone", "resnet18-scratch").content()
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
-        ("timm:resnet18", "'timm:resnet18' does not say which weights; give timm's tag, as in timm:resnet18.tv_in1k"),
-        ("timm:", "does not say which weights"),
-        ("scratch:", "is not scratch:NAME with a model of timm"),
-        ("scratch:resnet18.tv_in1k", "is not scratch:NAME with a model of timm"),
+        ("timm:resnet18", "'timm:resnet18' has no tag of weights; add timm's tag, as in timm:resnet18.tv_in1k"),
+        ("timm:", "has no tag of weights"),
+        ("scratch:", "is not scratch:NAME with a timm model"),
+        ("scratch:resnet18.tv_in1k", "is not scratch:NAME with a timm model"),
         ("tim:resnet18", "no backbone 'tim:resnet18'; "),
     ],
 )
-def test_a_timm_name_that_says_too_little_or_too_much_is_refused(name: str, says: str) -> None:
+def test_a_timm_name_without_weights_or_with_superfluous_ones_is_refused(name: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         builtin().get("backbone", name, "here")
-    assert str(caught.value).startswith("here: ") and says in str(caught.value)
+    assert str(caught.value).startswith("here: ") and message in str(caught.value)

@@ -1,4 +1,4 @@
-"""The JSON Schema of grid files: up to date, says yes to every question there is, and no to what is misspelt."""
+"""The JSON Schema of grid files: it is up to date, accepts every grid, and refuses typos."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from fcnlab.config.grid.axes import COMPONENTS, fields, full_name
-from fcnlab.config.grid.schema import as_text, grid_schema
+from fcnlab.config.grid.schema import format_schema, grid_schema
 from fcnlab.config.registry import KINDS, builtin
 from tests.conftest import REPOSITORY
 
@@ -19,32 +19,36 @@ VALID = jsonschema.Draft202012Validator(SCHEMA)
 EXPERIMENTS = sorted((REPOSITORY / "experiments").glob("*.yaml"))
 
 
-def test_the_schema_that_ships_is_todays() -> None:
+def test_the_shipped_schema_is_up_to_date() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     shipped = (REPOSITORY / "experiments" / "grid.schema.json").read_text(encoding="utf-8")
-    assert shipped == as_text(SCHEMA), "fcnlab grid schema > experiments/grid.schema.json"
+    assert shipped == format_schema(SCHEMA), "fcnlab grid schema > experiments/grid.schema.json"
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_every_question_of_the_repository_is_valid_and_names_the_schema(path: Any) -> None:
+def test_every_grid_of_the_repository_is_valid_and_names_the_schema(path: Any) -> None:
     text = path.read_text(encoding="utf-8")
     VALID.validate(yaml.safe_load(text))
     assert text.startswith("# yaml-language-server: $schema=grid.schema.json\n")
 
 
-def test_every_axis_is_offered() -> None:
-    offered = SCHEMA["$defs"]["Assignment"]["properties"].keys()
-    assert offered == {*KINDS, "init_from", *(f"{part}.{field}" for part in COMPONENTS for field in fields(part))}
+def test_every_axis_is_a_key() -> None:
+    offered = SCHEMA["$defs"]["Overrides"]["properties"].keys()
+    assert offered == {
+        *KINDS,
+        "init_from",
+        *(f"{component}.{field}" for component in COMPONENTS for field in fields(component)),
+    }
     assert all(full_name(axis) == axis for axis in offered)
     assert "fcn8s" in SCHEMA["$defs"]["head"]["anyOf"][0]["enum"]
 
 
 EVERYTHING = """
-question: Is all of the language known?
+question: Is every key known?
 description: Yes.
 base: {backbone: "timm:resnet18.tv_in1k", dataset: camvid, dataset.classes: [a, b], recipe: standard, recipe.lr: 0.1}
 blocks:
-  - product: {head: [fcn8s, a-head-of-ones-own], recipe.optimizer.lr: [0.1, 1]}
+  - product: {head: [fcn8s, a-custom-head], recipe.optimizer.lr: [0.1, 1]}
     zip: {recipe.epochs: [1, 2], recipe.scale: [null, [0.5, 2]]}
     when: {recipe.scale: {head: fcn8s}, recipe.epochs: [{head: fcn8s}, {recipe.batch_size: [4, 8]}]}
   - base: {recipe.optimizer: {name: adamw, lr: 0.01}}
@@ -59,7 +63,7 @@ early_stopping: {after: [1, 2], keep: 0.5}
 """
 
 
-def test_all_of_the_language_is_known() -> None:
+def test_every_key_is_known() -> None:
     VALID.validate(yaml.safe_load(EVERYTHING))
 
 
@@ -80,6 +84,6 @@ def test_all_of_the_language_is_known() -> None:
         ("early_stopping: {keep: 0.5}", "$.early_stopping"),
     ],
 )
-def test_what_is_wrong_is_marked_where_it_stands(wrong: str, at: str) -> None:
+def test_an_error_is_marked_at_its_location(wrong: str, at: str) -> None:
     (error,) = VALID.iter_errors(yaml.safe_load(f"question: q\n{wrong}"))
     assert error.json_path == at or error.json_path.startswith(at)

@@ -1,4 +1,4 @@
-"""Questions: which cells and trials a grid file means, and which it may not mean."""
+"""Grid files: their cells and trials, and the errors of invalid ones."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcnlab.config.dataset import Dataset
+from fcnlab.config.dataset import Dataset, ShapesDataset
 from fcnlab.config.grid.grid import Grid, load
 from fcnlab.config.recipe import Recipe, Sgd
 from fcnlab.config.registry import builtin
-from fcnlab.config.variant import Upsampler, Variant
+from fcnlab.config.variant import TransposedUpsampler, Variant
 from fcnlab.errors import ConfigError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 BASE = {"backbone": "tiny-scratch", "upsampler": "bilinear", "dataset": "shapes", "recipe": "smoke"}
 HEADS = ["fcn32s", "fcn16s", "fcn8s"]
 
@@ -27,16 +27,16 @@ def same_data(variant: Variant, dataset: Dataset) -> tuple[str, str | None]:
     return "data", None
 
 
-def grid(folder: Path, **said: Any) -> Grid:
+def grid(folder: Path, **keys: Any) -> Grid:
     path = folder / "question.yaml"
-    said = {"question": "Does it?", "base": BASE, "product": {"head": HEADS}, "baseline": {"head": "fcn32s"}} | said
-    path.write_text(yaml.safe_dump({key: value for key, value in said.items() if value is not None}, sort_keys=False))
+    keys = {"question": "Does it?", "base": BASE, "product": {"head": HEADS}, "baseline": {"head": "fcn32s"}} | keys
+    path.write_text(yaml.safe_dump({key: value for key, value in keys.items() if value is not None}, sort_keys=False))
     return load(path, builtin())
 
 
-def fault(folder: Path, **said: Any) -> str:
+def error_of(folder: Path, **keys: Any) -> str:
     with pytest.raises(ConfigError) as caught:
-        grid(folder, **said)
+        grid(folder, **keys)
     message = str(caught.value)
     assert all(line.startswith(str(folder / "question.yaml")) for line in message.splitlines())
     return message.replace(f"{folder / 'question.yaml'}: ", "")
@@ -77,13 +77,13 @@ def test_a_grid_has_one_trial_for_each_cell_and_seed(
     assert {trial.seed for trial in trials} == set(wanted)
 
 
-def test_one_seed_of_all_cells_comes_before_the_second_of_any(tmp_path: Path) -> None:
+def test_trials_are_ordered_by_seed_then_by_cell(tmp_path: Path) -> None:
     found = grid(tmp_path, seeds=[5, 3])
     order = [(trial.seed, trial.names["head"]) for _, trial in found.trials(same_data)]
     assert order == [(seed, head) for seed in (5, 3) for head in HEADS]
 
 
-def test_one_seed_is_the_default(tmp_path: Path) -> None:
+def test_one_seed_is_the_deerror_of(tmp_path: Path) -> None:
     assert grid(tmp_path).seeds == (0,)
 
 
@@ -92,13 +92,13 @@ def test_the_baseline_is_one_of_the_cells(tmp_path: Path) -> None:
     assert found.baseline is found.cells[1]
 
 
-def test_a_question_without_axes_is_one_cell_called_after_its_variant(tmp_path: Path) -> None:
+def test_a_grid_without_axes_is_one_cell_labeled_by_its_variant(tmp_path: Path) -> None:
     base = {"variant": "fcn8s-tiny", "dataset": "shapes", "recipe": "smoke"}
     (cell,) = grid(tmp_path, base=base, product=None, baseline={}).cells
     assert cell.label == "fcn8s-tiny"
 
 
-def test_exclude_takes_out_the_cells_that_it_matches_and_no_other(tmp_path: Path) -> None:
+def test_exclude_removes_exactly_the_matching_cells(tmp_path: Path) -> None:
     found = grid(
         tmp_path,
         product={"head": HEADS, "recipe.epochs": [1, 2]},
@@ -108,8 +108,8 @@ def test_exclude_takes_out_the_cells_that_it_matches_and_no_other(tmp_path: Path
     assert [cell.label for cell in found.cells] == ["fcn32s, 1", "fcn32s, 2", "fcn16s, 1", "fcn8s, 1"]
 
 
-def test_an_excluded_cell_may_be_impossible(tmp_path: Path) -> None:
-    # Otherwise a backbone without stride 8 could not stand in a product with fcn8s at all.
+def test_an_excluded_cell_may_be_invalid(tmp_path: Path) -> None:
+    # Otherwise a backbone without stride 8 could not be in a product with fcn8s.
     found = grid(tmp_path, base={**BASE, "backbone.reductions": [2, 4, 16, 32]}, exclude=[{"head": "fcn8s"}])
     assert len(found) == 2
 
@@ -130,32 +130,32 @@ def test_an_axis_may_be_a_field_within_a_field(tmp_path: Path) -> None:
     ]
 
 
-def test_a_field_of_what_is_at_its_default_can_be_set_too(tmp_path: Path) -> None:
+def test_a_field_inside_a_default_can_be_set(tmp_path: Path) -> None:
     base = {**BASE, "dataset.options.train": 8, "recipe.schedule.name": "poly"}
     (cell, *_) = grid(tmp_path, base=base).cells
-    assert cell.dataset.options is not None and cell.dataset.options.train == 8
+    assert isinstance(cell.dataset, ShapesDataset) and cell.dataset.options.train == 8
     assert cell.recipe.schedule.name == "poly"
 
 
-def test_the_field_of_an_entry_leaves_the_catalogue_as_it_was(tmp_path: Path) -> None:
+def test_overrides_do_not_change_the_registry(tmp_path: Path) -> None:
     before = builtin().get("recipe", "smoke").model_dump()
     grid(tmp_path, base={**BASE, "recipe.optimizer.lr": 0.5, "recipe.crop.height": 32})
     assert builtin().get("recipe", "smoke").model_dump() == before
 
 
-def test_an_axis_overrules_the_part_that_a_variant_names(tmp_path: Path) -> None:
+def test_an_axis_overrides_a_component_of_the_variant(tmp_path: Path) -> None:
     base = {"variant": "fcn32s-tiny", "dataset": "shapes", "recipe": "smoke"}
     found = grid(tmp_path, base=base, product={"upsampler": ["bilinear", "random"]}, baseline={"upsampler": "random"})
-    assert [cell.variant.upsampler.init for cell in found.cells] == ["bilinear", "random"]
-    assert {cell.variant.head.stride for cell in found.cells} == {32}
+    assert [cell.variant.upsampler.content() for cell in found.cells] == [{"init": "bilinear"}, {"init": "random"}]
+    assert {cell.names["head"] for cell in found.cells} == {"fcn32s"}
     assert found.cells[1].names["variant"] == "fcn32s-tiny-scratch-random"
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("keys", "expected"),
     [
-        ({"product": {"haed": HEADS}}, "haed: no such axis; did you mean 'head'?"),
-        ({"product": {"variant.head": HEADS}}, "variant.head: no such axis"),
+        ({"product": {"haed": HEADS}}, "haed: unknown axis; did you mean 'head'?"),
+        ({"product": {"variant.head": HEADS}}, "variant.head: unknown axis"),
         ({"product": {"recipe.epoch": [1]}}, "recipe.epoch: a recipe has no field 'epoch'; did you mean 'epochs'?"),
         ({"product": {"head": ["fcn_8s"]}}, "head: no head 'fcn_8s'; did you mean 'fcn8s'?"),
         ({"base": {**BASE, "dataset": "shapez"}}, "dataset: no dataset 'shapez'; did you mean 'shapes'?"),
@@ -171,7 +171,7 @@ def test_an_axis_overrules_the_part_that_a_variant_names(tmp_path: Path) -> None
         ),
         (
             {"product": {"recipe.name": ["sgd"]}},
-            "several fields have this name; say which: recipe.optimizer.name, recipe.schedule.name, recipe.loss.name",
+            "several fields end like this; choose one of recipe.optimizer.name, recipe.schedule.name, recipe.loss.name",
         ),
         (
             {"base": {**BASE, "recipe.lr": 1, "recipe.optimizer.lr": 2}},
@@ -179,42 +179,42 @@ def test_an_axis_overrules_the_part_that_a_variant_names(tmp_path: Path) -> None
         ),
         ({"base": {**BASE, "recipe.optimizer.lr": 0}}, "lr: input should be greater than 0, not 0"),
         ({"base": {**BASE, "upsampler.learned": False, "upsampler": "random"}}, "use init: bilinear"),
-        ({"base": {"head": "fcn8s"}, "product": None}, "backbone: nothing says which; name it under base or product"),
-        ({"base": {"variant": "fcn8s-tiny", "recipe": "smoke"}}, "dataset: nothing says which"),
+        ({"base": {"head": "fcn8s"}, "product": None}, "backbone: missing; name it under base or product"),
+        ({"base": {"variant": "fcn8s-tiny", "recipe": "smoke"}}, "dataset: missing; name it under base or product"),
         ({"quesiton": "Why?"}, "quesiton: unknown key; did you mean 'question'?"),
         ({"question": None}, "question: missing"),
         ({"baseline": None}, "baseline: missing"),
         ({"product": {"head": []}}, "product.head: list should have at least 1 item"),
         ({"checkpoint": "bset"}, "checkpoint: \"bset\" is not valid; did you mean 'best'? valid: best, last"),
-        ({"base": {**BASE, "head": "fcn8s"}}, "head: stands under base and under product; keep one of them"),
-        ({"seeds": [1, 2, 1]}, "seeds: a seed stands twice in [1, 2, 1]"),
+        ({"base": {**BASE, "head": "fcn8s"}}, "head: is in base and in product; keep one of them"),
+        ({"seeds": [1, 2, 1]}, "seeds: a seed appears twice in [1, 2, 1]"),
         ({"seeds": 0}, "seeds"),
         ({"seeds": [-1]}, "seeds"),
-        ({"product": {"head": ["fcn8s", "fcn8s"]}}, "the cells 'fcn8s' and 'fcn8s' are the same; take one out"),
-        ({"exclude": [{"head": HEADS}]}, "exclude: leaves no cell of the 3; nothing to compare"),
-        ({"exclude": [{"haed": "fcn8s"}]}, "exclude.0.haed: no such axis; did you mean 'head'?"),
-        ({"exclude": [{"head": "fcn_8s"}]}, "exclude: head: fcn_8s is no value of this axis; did you mean 'fcn8s'?"),
+        ({"product": {"head": ["fcn8s", "fcn8s"]}}, "the cells 'fcn8s' and 'fcn8s' are the same; remove one"),
+        ({"exclude": [{"head": HEADS}]}, "exclude: excludes all 3 cells"),
+        ({"exclude": [{"haed": "fcn8s"}]}, "exclude.0.haed: unknown axis; did you mean 'head'?"),
+        ({"exclude": [{"head": "fcn_8s"}]}, "exclude: head: no cell has fcn_8s; did you mean 'fcn8s'?"),
         (
             {"exclude": [{"head": "fcn32s"}]},
-            "baseline: head: fcn32s is no value of this axis; did you mean 'fcn8s'? valid: fcn16s, fcn8s",
+            "baseline: head: no cell has fcn32s; did you mean 'fcn8s'? valid: fcn16s, fcn8s",
         ),
-        ({"baseline": {"head": "fcn_32s"}}, "baseline: head: fcn_32s is no value of this axis; did you mean 'fcn32s'?"),
-        ({"baseline": {}}, "baseline: fits 3 cells; say more axes"),
-        ({"baseline": {"haed": "fcn8s"}}, "baseline.haed: no such axis; did you mean 'head'?"),
+        ({"baseline": {"head": "fcn_32s"}}, "baseline: head: no cell has fcn_32s; did you mean 'fcn32s'?"),
+        ({"baseline": {}}, "baseline: matches 3 cells; give more axes"),
+        ({"baseline": {"haed": "fcn8s"}}, "baseline.haed: unknown axis; did you mean 'head'?"),
     ],
 )
-def test_a_question_that_makes_no_sense_is_told_why(tmp_path: Path, said: dict[str, Any], expected: str) -> None:
-    assert expected in fault(tmp_path, **said)
+def test_an_invalid_grid_is_an_error_with_the_reason(tmp_path: Path, keys: dict[str, Any], expected: str) -> None:
+    assert expected in error_of(tmp_path, **keys)
 
 
-def test_cells_of_different_names_and_the_same_content_are_twins(tmp_path: Path) -> None:
-    # A table would show two rows of one experiment, told apart by nothing but a name.
+def test_cells_with_different_names_and_equal_content_are_duplicates(tmp_path: Path) -> None:
+    # A table would show one experiment in two rows.
     base = {"dataset": "shapes", "recipe": "smoke", "head": "fcn8s", "upsampler": "bilinear"}
     product = {"backbone.timm": ["test_resnet", "test_resnet"]}
-    message = fault(tmp_path, base={**base, "backbone": "tiny-scratch"}, product=product, baseline={})
+    message = error_of(tmp_path, base={**base, "backbone": "tiny-scratch"}, product=product, baseline={})
     assert "are the same" in message
     product = {"upsampler": ["bilinear", "bilinear-per-class"]}
-    message = fault(
+    message = error_of(
         tmp_path,
         base={**{k: v for k, v in base.items() if k != "upsampler"}, "backbone": "tiny-scratch",
               "upsampler.channels": "dense"},
@@ -224,10 +224,10 @@ def test_cells_of_different_names_and_the_same_content_are_twins(tmp_path: Path)
     assert "'bilinear' and 'bilinear-per-class' are the same" in message
 
 
-def test_several_faults_of_a_file_are_told_at_once(tmp_path: Path) -> None:
-    untyped = fault(tmp_path, question=None, sedes=3, product={"haed": ["fcn8s"], "recipe.epoch": [1]})
+def test_all_errors_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
+    untyped = error_of(tmp_path, question=None, sedes=3, product={"haed": ["fcn8s"], "recipe.epoch": [1]})
     assert len(untyped.splitlines()) == 4
-    lines = fault(
+    lines = error_of(
         tmp_path,
         product={"head": ["fcn8s", "fcn_16s"], "recipe.epochs": [0, 5], "dataset": ["shapes"]},
         exclude=[{"head": "fcn32s"}],
@@ -235,21 +235,21 @@ def test_several_faults_of_a_file_are_told_at_once(tmp_path: Path) -> None:
         seeds=[1, 1],
         early_stopping={"after": 9, "margin": 5},
     ).splitlines()
-    about = [
-        "dataset: stands under base and under product",
-        "seeds: a seed stands twice",
-        "exclude: head: fcn32s is no value",
+    expected = [
+        "dataset: is in base and in product",
+        "seeds: a seed appears twice",
+        "exclude: head: no cell has fcn32s",
         "head: no head 'fcn_16s'",
         "epochs: input should be greater",
         "early_stopping: after: 9",
-        "baseline: head: fcn64s",
+        "baseline: head: no cell has fcn64s",
     ]
-    assert [sum(part in line for line in lines) for part in about] == [1] * len(about) == [1] * len(lines)
+    assert [sum(part in line for line in lines) for part in expected] == [1] * len(expected) == [1] * len(lines)
 
 
-def test_choosing_the_best_epoch_needs_a_split_to_report_on(tmp_path: Path) -> None:
-    # An epoch chosen on the images that are reported would make every figure too good.
-    assert "'best' is selected on val, and dataset voc2012 has no test split" in fault(
+def test_the_best_checkpoint_needs_a_test_split(tmp_path: Path) -> None:
+    # A checkpoint selected on the reported images would bias the metrics.
+    assert "'best' is selected on val, and dataset voc2012 has no test split" in error_of(
         tmp_path, base={**BASE, "dataset": "voc2012"}, checkpoint="best"
     )
     assert grid(tmp_path, checkpoint="best").file.checkpoint == "best"
@@ -257,9 +257,9 @@ def test_choosing_the_best_epoch_needs_a_split_to_report_on(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("head", "lacks"), [("fcn8s", 8), ("fcn16s", 16), ("fcn32s", 32)])
-def test_a_backbone_that_lacks_a_stride_is_refused_with_those_it_has(tmp_path: Path, head: str, lacks: int) -> None:
+def test_a_missing_stride_of_a_backbone_is_an_error_with_its_strides(tmp_path: Path, head: str, lacks: int) -> None:
     has = [r for r in (2, 4, 8, 16, 32) if r != lacks]
-    message = fault(
+    message = error_of(
         tmp_path, base={**BASE, "backbone.reductions": has}, product={"head": [head]}, baseline={"head": head}
     )
     assert f"head {head} needs stride {lacks}, which backbone tiny-scratch lacks" in message
@@ -267,13 +267,13 @@ def test_a_backbone_that_lacks_a_stride_is_refused_with_those_it_has(tmp_path: P
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_question_of_the_repository_loads(path: Path) -> None:
+def test_every_grid_of_the_repository_loads(path: Path) -> None:
     found = load(path, builtin())
     assert found.name == path.stem
     assert len(found.cells) > 1 and found.baseline in found.cells
 
 
-def test_a_value_that_is_a_list_can_be_named_in_baseline_and_exclude(tmp_path: Path) -> None:
+def test_baseline_and_exclude_match_values_that_are_lists(tmp_path: Path) -> None:
     found = grid(
         tmp_path,
         product={"head": ["fcn32s", "fcn8s"], "recipe.scale": [[0.5, 2.0], [1.0, 1.0]]},
@@ -284,7 +284,7 @@ def test_a_value_that_is_a_list_can_be_named_in_baseline_and_exclude(tmp_path: P
     assert len(found.cells) == 3
 
 
-def test_a_cell_is_labelled_as_its_file_says_it(tmp_path: Path) -> None:
+def test_the_label_of_a_cell_has_the_values_of_the_file(tmp_path: Path) -> None:
     found = grid(
         tmp_path,
         product={"head": ["fcn32s"], "upsampler.learned": [True, False]},
@@ -298,7 +298,7 @@ def test_a_cell_is_labelled_as_its_file_says_it(tmp_path: Path) -> None:
     [
         ("start", "init_from"),
         *((f"recipe.{old}", f"recipe.{new}") for old, new in Recipe.renamed.items()),
-        *((f"upsampler.{old}", f"upsampler.{new}") for old, new in Upsampler.renamed.items()),
+        *((f"upsampler.{old}", f"upsampler.{new}") for old, new in TransposedUpsampler.renamed.items()),
         *((f"{kind}.about", f"{kind}.description") for kind in ("backbone", "head", "dataset")),
         ("upsampler.stages.image", "upsampler.stage_init"),
     ],
@@ -307,5 +307,5 @@ def test_a_cell_is_labelled_as_its_file_says_it(tmp_path: Path) -> None:
 def test_an_old_axis_is_one_error_with_the_new_axis(tmp_path: Path, key: str, axis: str, new: str) -> None:
     value: Any = ["random"] if key == "product" else "random"
     section: Any = [{axis: value}] if key == "cells" else {axis: value}
-    (line,) = fault(tmp_path, **{key: section}).splitlines()
-    assert line.endswith(f" was renamed to {new}")
+    (line,) = error_of(tmp_path, **{key: section}).splitlines()
+    assert line.endswith(f": renamed to {new}")

@@ -1,4 +1,4 @@
-"""The language of grids: how many cells it gives, which they are, and that it does not matter how a cell is said."""
+"""Expansion of grid files: the number and order of cells, and equal keys for equal cells."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcnlab.config.grid.grid import Grid
-from tests.config.test_grid import BASE, fault, grid, same_data
+from tests.config.grid.test_grid import BASE, error_of, grid, same_data
 
 VALUES: dict[str, list[Any]] = {
     "head": ["fcn32s", "fcn16s", "fcn8s", "fcn4s"],
@@ -23,14 +23,14 @@ VALUES: dict[str, list[Any]] = {
     "recipe.ema": [None, 0.9, 0.99],
     "dataset.options.train": [4, 8],
 }
-"""Values of axes that can be combined as one likes."""
+"""Values of axes that can be combined freely."""
 
 BASES = {**BASE, "head": "dilated8", "upsampler": "bilinear-per-class", "recipe.epochs": 9}
 """A cell that differs from all others in these three."""
 
 
 def axes(least: int = 1, most: int = 3) -> st.SearchStrategy[dict[str, list[Any]]]:
-    """Some axes, each with some of its values."""
+    """Draw axes, each with some of its values."""
 
     def some(names: list[str]) -> st.SearchStrategy[dict[str, list[Any]]]:
         values = {name: st.lists(st.sampled_from(VALUES[name]), min_size=1, unique=True) for name in names}
@@ -39,8 +39,8 @@ def axes(least: int = 1, most: int = 3) -> st.SearchStrategy[dict[str, list[Any]
     return st.lists(st.sampled_from(sorted(VALUES)), min_size=least, max_size=most, unique=True).flatmap(some)
 
 
-def without(said: dict[str, Any], *axes: str) -> dict[str, Any]:
-    return {axis: value for axis, value in said.items() if axis not in axes}
+def without(overrides: dict[str, Any], *axes: str) -> dict[str, Any]:
+    return {axis: value for axis, value in overrides.items() if axis not in axes}
 
 
 def first(columns: dict[str, list[Any]]) -> dict[str, Any]:
@@ -51,19 +51,19 @@ def keys(found: Grid) -> list[str]:
     return [trial.key for _, trial in found.trials(same_data)]
 
 
-def made(factory: pytest.TempPathFactory, **said: Any) -> Grid:
-    return grid(factory.getbasetemp(), **{"product": None, "base": BASES, "baseline": None} | said)
+def make(factory: pytest.TempPathFactory, **keys: Any) -> Grid:
+    return grid(factory.getbasetemp(), **{"product": None, "base": BASES, "baseline": None} | keys)
 
 
-laws = settings(deadline=None, max_examples=30)
+few = settings(deadline=None, max_examples=30)
 
 
 @given(axes())
-@laws
-def test_a_product_has_as_many_cells_as_its_values_have_combinations(
+@few
+def test_a_product_has_one_cell_per_combination(
     tmp_path_factory: pytest.TempPathFactory, product: dict[str, list[Any]]
 ) -> None:
-    found = made(tmp_path_factory, base=without(BASES, *product), product=product, baseline=first(product))
+    found = make(tmp_path_factory, base=without(BASES, *product), product=product, baseline=first(product))
     assert len(found.cells) == math.prod(map(len, product.values()))
     assert found.axes == tuple(product)
     assert [tuple(cell.axes.values()) for cell in found.cells] == list(itertools.product(*product.values()))
@@ -71,14 +71,14 @@ def test_a_product_has_as_many_cells_as_its_values_have_combinations(
 
 
 @given(axes(2), axes(1, 1))
-@laws
-def test_zip_has_as_many_cells_as_its_axes_have_values_and_is_crossed_with_the_product(
+@few
+def test_zip_has_one_cell_per_row_and_is_crossed_with_the_product(
     tmp_path_factory: pytest.TempPathFactory, zipped: dict[str, list[Any]], product: dict[str, list[Any]]
 ) -> None:
     shortest = min(map(len, zipped.values()))
     columns = {axis: values[:shortest] for axis, values in zipped.items() if axis not in product}
     base = without(BASES, *columns, *product)
-    found = made(tmp_path_factory, base=base, product=product, zip=columns, baseline=first(columns) | first(product))
+    found = make(tmp_path_factory, base=base, product=product, zip=columns, baseline=first(columns) | first(product))
     (values,) = product.values()
     assert len(found.cells) == len(values) * shortest
     assert {tuple(cell.axes[axis] for axis in columns) for cell in found.cells} == set(
@@ -87,12 +87,12 @@ def test_zip_has_as_many_cells_as_its_axes_have_values_and_is_crossed_with_the_p
 
 
 @given(axes(2, 3), st.data())
-@laws
-def test_what_is_excluded_and_what_is_left_are_the_whole(
+@few
+def test_excluded_and_remaining_cells_are_all_cells(
     tmp_path_factory: pytest.TempPathFactory, product: dict[str, list[Any]], data: st.DataObject
 ) -> None:
     base = without(BASES, *product)
-    whole = made(tmp_path_factory, base=base, product=product, baseline=first(product))
+    whole = make(tmp_path_factory, base=base, product=product, baseline=first(product))
     axis = data.draw(st.sampled_from(sorted(product)))
     taken = data.draw(st.lists(st.sampled_from(product[axis]), min_size=1, unique=True))
     left = [value for value in product[axis] if value not in taken]
@@ -100,7 +100,7 @@ def test_what_is_excluded_and_what_is_left_are_the_whole(
     for out, kept in ((taken, left), (left, taken)):
         if out and kept:
             rest = {**product, axis: kept}
-            parts.append(made(tmp_path_factory, base=base, product=product, exclude=[{axis: out}],
+            parts.append(make(tmp_path_factory, base=base, product=product, exclude=[{axis: out}],
                               baseline=first(rest)))  # fmt: skip
     if parts:
         assert sorted(key for part in parts for key in keys(part)) == sorted(keys(whole))
@@ -111,11 +111,11 @@ CHANGES = [{axis: values[1]} for axis, values in VALUES.items()]
 
 
 @given(st.lists(st.sampled_from(CHANGES), min_size=1, unique_by=lambda change: next(iter(change))), st.booleans())
-@laws
-def test_an_ablation_has_a_baseline_and_a_cell_for_each_change(
+@few
+def test_an_ablation_has_a_baseline_and_one_cell_per_change(
     tmp_path_factory: pytest.TempPathFactory, changes: list[dict[str, Any]], remove: bool
 ) -> None:
-    found = made(tmp_path_factory, ablate={"changes": changes, "mode": "remove" if remove else "add"})
+    found = make(tmp_path_factory, ablate={"changes": changes, "mode": "remove" if remove else "add"})
     assert len(found.cells) == 1 + len(changes)
     assert found.baseline is found.cells[0]
     for cell, change in zip(found.cells[1:], changes, strict=True):
@@ -126,7 +126,7 @@ def test_an_ablation_has_a_baseline_and_a_cell_for_each_change(
     assert changed == (everything.keys() if remove else set())
 
 
-def test_adding_all_changes_but_one_and_removing_one_of_all_is_the_same_trial(tmp_path: Path) -> None:
+def test_adding_all_changes_but_one_equals_removing_one_of_all(tmp_path: Path) -> None:
     one, other = {"head": "fcn8s"}, {"recipe.ema": 0.9}
     add = grid(tmp_path, product=None, base=BASES, baseline=None, ablate={"changes": [one, other]})
     remove = grid(tmp_path, product=None, base=BASES, baseline=None,
@@ -135,14 +135,14 @@ def test_adding_all_changes_but_one_and_removing_one_of_all_is_the_same_trial(tm
 
 
 @given(axes(1, 3))
-@laws
-def test_a_key_does_not_depend_on_how_the_grid_says_it(
+@few
+def test_a_key_does_not_depend_on_how_the_grid_is_written(
     tmp_path_factory: pytest.TempPathFactory, product: dict[str, list[Any]]
 ) -> None:
     base = without(BASES, *product)
     rows = [dict(zip(product, values, strict=True)) for values in itertools.product(*product.values())]
     short = {"recipe.optimizer.lr": "recipe.lr"}
-    said: list[dict[str, Any]] = [
+    spellings: list[dict[str, Any]] = [
         {"product": product},
         {"product": dict(reversed(product.items()))},
         {"product": {short.get(axis, axis): values for axis, values in product.items()}},
@@ -151,14 +151,14 @@ def test_a_key_does_not_depend_on_how_the_grid_says_it(
         {"blocks": [{"cells": [row]} for row in rows]},
         {"blocks": [{"base": row} for row in rows]},
     ]
-    grids = [made(tmp_path_factory, base=base, baseline=rows[0], **one) for one in said]
+    grids = [make(tmp_path_factory, base=base, baseline=rows[0], **one) for one in spellings]
     assert len({frozenset(keys(found)) for found in grids}) == 1
     assert {len(found.cells) for found in grids} == {len(rows)}
 
 
 @given(st.lists(axes(1, 2), min_size=1, max_size=3), st.data())
-@laws
-def test_a_table_of_any_cells_has_no_holes_and_tells_them_apart(
+@few
+def test_every_cell_has_a_value_on_every_axis_and_a_unique_label(
     tmp_path_factory: pytest.TempPathFactory, many: list[dict[str, list[Any]]], data: st.DataObject
 ) -> None:
     cells = {
@@ -168,7 +168,7 @@ def test_a_table_of_any_cells_has_no_holes_and_tells_them_apart(
         if row.get("recipe.ema", 1) is not None and row.get("recipe.flip", 1)
     }
     listed = [{"head": "fcn8s-concat"}, *cells.values()]
-    found = made(tmp_path_factory, cells=listed, baseline={"head": "fcn8s-concat"})
+    found = make(tmp_path_factory, cells=listed, baseline={"head": "fcn8s-concat"})
     assert len(found.cells) == len(listed)
     assert all(tuple(cell.axes) == found.axes for cell in found.cells)
     assert len({cell.label for cell in found.cells}) == len(found.cells)
@@ -184,7 +184,7 @@ def test_listed_cells_come_after_those_of_the_product(tmp_path: Path) -> None:
     assert found.axes == ("head", "recipe.ema")
 
 
-def test_what_a_cell_does_not_say_is_what_base_or_the_catalogue_has(tmp_path: Path) -> None:
+def test_other_axes_of_a_cell_have_the_value_of_base_or_the_registry(tmp_path: Path) -> None:
     base = {**BASE, "head": "fcn32s", "recipe.epochs": 7}
     cells = [{}, {"recipe.epochs": 3}, {"recipe.batch_size": 2}, {"recipe.optimizer": {"name": "adamw", "lr": 0.1}},
              {"recipe.momentum": 0.5}]  # fmt: skip
@@ -210,17 +210,17 @@ def test_blocks_share_the_base_and_what_differs_between_them_is_an_axis(tmp_path
     assert [cell.label for cell in found.cells] == ["1, fcn32s, 4", "2, fcn32s, 4", "1, fcn8s, 2"]
 
 
-def test_an_axis_replaces_all_that_base_says_of_a_field(tmp_path: Path) -> None:
+def test_an_axis_that_sets_a_field_replaces_what_base_sets_inside_it(tmp_path: Path) -> None:
     base = {**BASE, "head": "fcn8s", "recipe.optimizer.lr": 0.5, "recipe.optimizer.momentum": 0.5}
     optimizer = {"name": "sgd", "lr": 0.25}
     found = grid(tmp_path, base=base, product={"recipe.optimizer": [optimizer]}, baseline={"head": "fcn8s"})
     assert found.cells[0].recipe.optimizer.model_dump(exclude_unset=True) == optimizer
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_within_what_a_cell_says_the_more_special_wins(tmp_path: Path, turned: bool) -> None:
-    said = {"recipe.optimizer": {"name": "sgd", "lr": 0.25}, "recipe.optimizer.lr": 0.5}
-    cells = [dict(reversed(said.items())) if turned else said]
+@pytest.mark.parametrize("reverse", [False, True])
+def test_within_a_cell_the_more_specific_override_wins(tmp_path: Path, reverse: bool) -> None:
+    overrides = {"recipe.optimizer": {"name": "sgd", "lr": 0.25}, "recipe.optimizer.lr": 0.5}
+    cells = [dict(reversed(overrides.items())) if reverse else overrides]
     found = grid(tmp_path, base={**BASE, "head": "fcn8s"}, product=None, cells=cells, baseline={})
     assert found.cells[0].recipe.optimizer.lr == 0.5
 
@@ -228,16 +228,16 @@ def test_within_what_a_cell_says_the_more_special_wins(tmp_path: Path, turned: b
 # --- conditions ------------------------------------------------------------------------------------------------------
 
 
-def test_conditions_look_at_what_a_cell_comes_out_as(tmp_path: Path) -> None:
+def test_conditions_apply_to_the_resolved_cell(tmp_path: Path) -> None:
     base = {"dataset": "shapes", "recipe": "smoke"}
-    said = {"base": base, "product": {"variant": ["fcn32s-tiny", "fcn8s-tiny"], "recipe.flip": [0.0, 0.5]}}
-    found = grid(tmp_path, **said, exclude=[{"head.stride": [8, 16], "recipe.flip": 0.5}],
+    keys = {"base": base, "product": {"variant": ["fcn32s-tiny", "fcn8s-tiny"], "recipe.flip": [0.0, 0.5]}}
+    found = grid(tmp_path, **keys, exclude=[{"head.stride": [8, 16], "recipe.flip": 0.5}],
                  baseline={"head": "fcn8s"})  # fmt: skip
     assert [cell.label for cell in found.cells] == ["fcn32s-tiny, 0.0", "fcn32s-tiny, 0.5", "fcn8s-tiny, 0.0"]
     assert found.baseline.names["head"] == "fcn8s"
 
 
-def test_an_axis_under_when_varies_only_where_its_condition_holds(tmp_path: Path) -> None:
+def test_an_axis_under_when_varies_only_where_its_condition_is_met(tmp_path: Path) -> None:
     found = grid(
         tmp_path,
         product={"head": ["fcn32s", "dilated8-aux"], "recipe.loss.auxiliary": [0.2, 0.4, 0.8]},
@@ -251,7 +251,7 @@ def test_an_axis_under_when_varies_only_where_its_condition_holds(tmp_path: Path
     ]
 
 
-def test_of_several_conditions_any_will_do_and_conditions_may_follow_on_each_other(tmp_path: Path) -> None:
+def test_any_of_several_conditions_suffices_and_conditions_may_depend_on_each_other(tmp_path: Path) -> None:
     found = grid(
         tmp_path,
         product={"recipe.schedule.power": [0.5, 1.0], "recipe.schedule.name": ["constant", "poly"], "head": HEADS},
@@ -268,7 +268,7 @@ def test_of_several_conditions_any_will_do_and_conditions_may_follow_on_each_oth
 HEADS = ["fcn32s", "fcn16s", "fcn8s"]
 
 
-def test_a_change_without_a_meaning_is_no_cell(tmp_path: Path) -> None:
+def test_a_change_whose_condition_is_not_met_adds_no_cell(tmp_path: Path) -> None:
     found = grid(
         tmp_path,
         product={"head": ["fcn32s", "dilated8-aux"]},
@@ -279,36 +279,38 @@ def test_a_change_without_a_meaning_is_no_cell(tmp_path: Path) -> None:
     assert len(found.cells) == 5
 
 
-def test_a_condition_on_the_start_of_a_cell(tmp_path: Path) -> None:
-    said = {"head": "fcn16s", "recipe.lr": 0.5}
+def test_init_from_is_an_axis(tmp_path: Path) -> None:
+    earlier = {"head": "fcn16s", "recipe.lr": 0.5}
     found = grid(
-        tmp_path, base={**BASE, "head": "fcn8s"}, product={"init_from": [None, said]}, baseline={"init_from": None}
+        tmp_path, base={**BASE, "head": "fcn8s"}, product={"init_from": [None, earlier]}, baseline={"init_from": None}
     )
     assert found.cells[1].axes["init_from"] == {"head": "fcn16s", "recipe.optimizer.lr": 0.5}
-    assert fault(tmp_path, base=BASE, product={"init_from": [None, {"haed": "fcn16s"}]}, baseline={"init_from": None})
+    assert error_of(
+        tmp_path, base=BASE, product={"init_from": [None, {"haed": "fcn16s"}]}, baseline={"init_from": None}
+    )
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("keys", "expected"),
     [
         ({"zip": {"recipe.epochs": [1, 2], "recipe.batch_size": [1]}},
-         "zip: axes that vary together have equally many values, and recipe.epochs has 2, recipe.batch_size has 1"),
-        ({"zip": {"head": HEADS}}, "head: stands under product and under zip; keep one of them"),
-        ({"ablate": {"changes": [{"head": "fcn8s"}]}}, "head: stands under product and under ablate"),
+         "zip: axes under zip must have the same number of values, and recipe.epochs has 2, recipe.batch_size has 1"),
+        ({"zip": {"head": HEADS}}, "head: is in product and in zip; keep one of them"),
+        ({"ablate": {"changes": [{"head": "fcn8s"}]}}, "head: is in product and in ablate"),
         ({"ablate": {"changes": []}}, "ablate.changes: list should have at least 1 item"),
         ({"ablate": {"changes": [{}]}}, "ablate.changes.0: dictionary should have at least 1 item"),
         ({"ablate": {"changes": [{"recipe.ema": 0.9}], "mode": "drop"}}, "ablate.mode: \"drop\" is not valid"),
         ({"ablate": {"changes": [{"recipe.ema": 0.9}, {"recipe.ema": 0.8}], "mode": "remove"}},
          "ablate: recipe.ema: two changes set it"),
         ({"ablate": {"changes": [{"recipe.ema": 0.9}]}, "baseline": None},
-         "baseline: the ablation has 3 untouched cells; say which"),
-        ({"blocks": [{"product": {"head": HEADS}}]}, "product: stands beside blocks; move it into one of them"),
+         "baseline: missing; the ablation has 3 unchanged cells, choose one"),
+        ({"blocks": [{"product": {"head": HEADS}}]}, "product: cannot be combined with blocks; move it into one"),
         ({"blocks": [{"seeds": 3}]}, "blocks.0.seeds: unknown key"),
         ({"when": {"recipe.flip": {"head": "fcn8s"}}}, "when: recipe.flip: not an axis of product, zip or ablate"),
-        ({"when": {"head": {"recipe.epochs": 77}}}, "when: head: recipe.epochs: 77 is no value of this axis; valid: 2"),
-        ({"when": {"head": {"head": "fcn8s"}}}, "when: head: whether it varies depends on itself"),
-        ({"exclude": [{"head.stride": 4}]}, "exclude: head.stride: 4 is no value of this axis; valid: 16, 32, 8"),
-        ({"exclude": [{"head": ["fcn8s", "fcn_16s"]}]}, "exclude: head: fcn_16s is no value of this axis"),
+        ({"when": {"head": {"recipe.epochs": 77}}}, "when: head: recipe.epochs: no cell has 77; valid: 2"),
+        ({"when": {"head": {"head": "fcn8s"}}}, "when: head: the condition depends on the axis itself"),
+        ({"exclude": [{"head.stride": 4}]}, "exclude: head.stride: no cell has 4; valid: 16, 32, 8"),
+        ({"exclude": [{"head": ["fcn8s", "fcn_16s"]}]}, "exclude: head: no cell has fcn_16s"),
         ({"exclude": [{"head": "fcn8s", "head.stride": 32}]}, "no cell has all of {head: fcn8s, head.stride: 32}"),
         ({"exclude": [{}]}, "exclude.0: dictionary should have at least 1 item"),
         ({"baseline": {"head": "fcn8s", "head.stride": 32}}, "baseline: no cell has all of"),
@@ -317,13 +319,13 @@ def test_a_condition_on_the_start_of_a_cell(tmp_path: Path) -> None:
          "early_stopping: after: 2: 'fcn32s' ends with epoch 2; give an earlier epoch"),
         ({"early_stopping": {"after": 3, "keep": 0.5},
           "base": {**BASE, "recipe.epochs": 9, "recipe.validate_every": 2}},
-         "early_stopping: after: 3: 'fcn32s' is scored on val every 2 epochs"),
+         "early_stopping: after: 3: 'fcn32s' is validated every 2 epochs"),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_told(tmp_path: Path, said: dict[str, Any], expected: str) -> None:
-    assert expected in fault(tmp_path, **said)
+def test_an_invalid_grid_is_an_error_with_the_reason(tmp_path: Path, keys: dict[str, Any], expected: str) -> None:
+    assert expected in error_of(tmp_path, **keys)
 
 
-def test_epochs_to_stop_after_that_fit_are_taken(tmp_path: Path) -> None:
+def test_valid_epochs_of_early_stopping_are_accepted(tmp_path: Path) -> None:
     base = {**BASE, "recipe.epochs": 9, "recipe.validate_every": 2}
     assert grid(tmp_path, base=base, early_stopping={"after": [2, 4], "keep": 0.5}).file.early_stopping is not None

@@ -1,0 +1,158 @@
+"""Validate plain values as configuration, with one line per error: file, key, problem, valid values."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, TypeVar, get_args, get_origin, overload
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from fcnlab.config.base import Config, find_member, models_in
+from fcnlab.errors import ConfigError, nearest
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@overload
+def validate(model: type[M], value: Any, where: str) -> M: ...
+@overload
+def validate(model: Any, value: Any, where: str) -> Any: ...
+def validate(model: Any, value: Any, where: str) -> Any:
+    """Validate a value.
+
+    Args:
+        model: a model, or a discriminated union of models.
+        value: plain values, as YAML has them.
+        where: start of each error, such as the path of the file.
+
+    Returns:
+        An instance of the model.
+
+    Raises:
+        ConfigError: one error per line: `where: key: problem; valid values`.
+    """
+    try:
+        return _adapter(model).validate_python(value)
+    except ValidationError as error:
+        problems = [_Problem.locate(model, item) for item in error.errors(include_url=False)]
+        renamed = {problem.new_key for problem in problems}
+        # A value that matches no member of a plain union has an error per member: the first one is reported. A required
+        # key that is given by its old name is not missing.
+        lines = {
+            problem.key: f"{where}: {problem.text}"
+            for problem in reversed(problems)
+            if not (problem.item["type"] == "missing" and problem.key in renamed)
+        }
+        raise ConfigError("\n".join(reversed(lines.values()))) from None
+
+
+@cache
+def _adapter(model: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(model)
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """One error of pydantic with its location in the file.
+
+    Attributes:
+        item: the error as pydantic describes it.
+        path: keys and indices of the file that lead to it.
+        models: the models that may be at the location; for an unknown or missing key, those that lack it.
+        tag: type of the discriminated union that the location is in, if any.
+    """
+
+    item: Any
+    path: tuple[str, ...]
+    models: tuple[type[BaseModel], ...]
+    tag: str | None
+
+    @classmethod
+    def locate(cls, model: Any, item: Any) -> _Problem:
+        """Follow pydantic's location, which contains tags of unions, through the models."""
+        models, path, tag = models_in(model), [], None
+        loc = [str(part) for part in item["loc"]]
+        for position, part in enumerate(loc):
+            member = find_member(models, part) if len(models) > 1 else None
+            if member is not None:  # pydantic names the member of the union, the file does not
+                models, tag = [member], part
+                continue
+            fields = [m.model_fields[part] for m in models if part in m.model_fields]
+            if not part.startswith(("constrained-", "list[", "[key]")):
+                path.append(part)
+            if fields and not (position == len(loc) - 1 and item["type"] in ("missing", "extra_forbidden")):
+                models = [inner for field in fields for inner in models_in(field.annotation)]
+                tag = None
+        if item["type"].startswith("union_tag") and isinstance(item["input"], dict):
+            path.append("type" if "type" in models[0].model_fields else "name")
+        elif not models and path and path[-1] in ("bool", "int", "float", "str"):  # a member of a plain union
+            path.pop()
+        return cls(item, tuple(path), tuple(models), tag)
+
+    @property
+    def key(self) -> str:
+        return ".".join(self.path)
+
+    @property
+    def text(self) -> str:
+        """The line of the error, without the file."""
+        return f"{self.key}: {self._describe()}" if self.path else self._describe()
+
+    @property
+    def new_key(self) -> str | None:
+        """The new name of an old key, with the path to it."""
+        if self.item["type"] != "extra_forbidden":
+            return None
+        tables = [m.renamed for m in self.models if issubclass(m, Config) and self.path[-1] in m.renamed]
+        return ".".join([*self.path[:-1], tables[0][self.path[-1]]]) if tables else None
+
+    def _describe(self) -> str:
+        item = self.item
+        match item["type"]:
+            case "extra_forbidden":
+                if self.new_key is not None:
+                    return f"renamed to {self.new_key}"
+                known = {name for model in self.models for name in model.model_fields}
+                return f"unknown key{self._of_type}; {nearest(self.path[-1], known)}"
+            case "missing":
+                return f"missing; this key is required{self._of_type}{_list(self._literals())}"
+            case "literal_error":
+                valid = item["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
+                return f"{_show(item['input'])} is not valid; {nearest(str(item['input']), valid)}"
+            case "union_tag_not_found" | "model_attributes_type" if not isinstance(item["input"], dict):
+                return f"input should be a valid dictionary, not {_show(item['input'])}"
+            case "union_tag_not_found":
+                return f"missing; this key is required{_list(self._literals())}"
+            case "union_tag_invalid":
+                given = item["input"].get(self.path[-1])
+                return f"{_show(given)} is not valid; {nearest(str(given), self._literals())}"
+            case "value_error":
+                return str(item["ctx"]["error"])
+            case _:
+                return f"{item['msg'][0].lower() + item['msg'][1:]}, not {_show(item['input'])}"
+
+    @property
+    def _of_type(self) -> str:
+        """The type of the union's member that the location is in, as the file writes it."""
+        name = "type" if any("type" in model.model_fields for model in self.models) else "name"
+        return f" with {name}: {self.tag}" if self.tag is not None else ""
+
+    def _literals(self) -> list[str]:
+        """List the values of the key, if there is a fixed number of them."""
+        fields = [model.model_fields[self.path[-1]] for model in self.models if self.path[-1] in model.model_fields]
+        literals = [field.annotation for field in fields if get_origin(field.annotation) is Literal]
+        return [str(value) for literal in literals for value in get_args(literal)]
+
+
+def _list(values: list[str]) -> str:
+    return f"; valid: {', '.join(sorted(values))}" if values else ""
+
+
+def _show(value: Any) -> str:
+    try:
+        text = json.dumps(value, default=str, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):  # keys that are not strings, or a YAML alias of itself
+        text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
