@@ -8,9 +8,11 @@ from typing import cast
 import torch
 
 from benchmarks.speed.images import CLASSES
+from fcnlab.config.head import AnyHead
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import builtin
-from fcnlab.config.variant import AnyHead, AnyUpsampler, Backbone, Variant
+from fcnlab.config.upsampler import AnyUpsampler
+from fcnlab.config.variant import Backbone, Variant
 from fcnlab.data.datasets.base import FileDataset, Pair
 from fcnlab.models import FCN
 from fcnlab.training import hardware

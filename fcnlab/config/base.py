@@ -56,7 +56,14 @@ class Entry(Config):
 
 
 def to_plain(value: Any) -> Any:
-    """Convert a field's value to plain values: configurations to their content, tuples to lists."""
+    """Convert a field's value to plain values.
+
+    Args:
+        value: a value of a field.
+
+    Returns:
+        The content of a configuration, a list for a tuple, else the value itself.
+    """
     if isinstance(value, Config):
         return value.content()
     return [to_plain(item) for item in value] if isinstance(value, tuple) else value

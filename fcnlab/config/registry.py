@@ -13,9 +13,11 @@ from typing import Any
 
 from fcnlab.config.base import Entry
 from fcnlab.config.dataset import AnyDataset
+from fcnlab.config.head import AnyHead
 from fcnlab.config.recipe import Recipe
+from fcnlab.config.upsampler import AnyUpsampler
 from fcnlab.config.validation import validate
-from fcnlab.config.variant import AnyHead, AnyUpsampler, Backbone, NamedVariant
+from fcnlab.config.variant import Backbone, NamedVariant
 from fcnlab.config.yaml_file import parse, read
 from fcnlab.errors import ConfigError, nearest
 

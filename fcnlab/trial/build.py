@@ -15,7 +15,8 @@ from torch.optim import Optimizer
 
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.recipe import Schedule as ScheduleConfig
-from fcnlab.config.variant import AnyUpsampler, Variant
+from fcnlab.config.upsampler import AnyUpsampler
+from fcnlab.config.variant import Variant
 from fcnlab.data.augmentation import Augmentation, Blur
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.base import Dataset

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from fcnlab.config.grid.grid import Cell, resolve
+from fcnlab.config.head import CustomHead, SkipHead
 from fcnlab.config.recipe import Loss, Ohem, Recipe
 from fcnlab.config.registry import builtin
-from fcnlab.config.variant import CustomHead, SkipHead, TransposedUpsampler
+from fcnlab.config.upsampler import TransposedUpsampler
 from fcnlab.errors import ConfigError
 
 BASE = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes", "recipe": "smoke"}

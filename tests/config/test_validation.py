@@ -10,9 +10,10 @@ import pytest
 
 from fcnlab.config.dataset import AnyDataset
 from fcnlab.config.grid.grid import GridFile
+from fcnlab.config.head import AnyHead, SkipHead
 from fcnlab.config.recipe import Recipe
+from fcnlab.config.upsampler import AnyUpsampler, TransposedUpsampler
 from fcnlab.config.validation import validate
-from fcnlab.config.variant import AnyHead, AnyUpsampler, SkipHead, TransposedUpsampler
 from fcnlab.config.yaml_file import read
 from fcnlab.errors import ConfigError
 

@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from fcnlab.config.head import Head
 from fcnlab.config.registry import builtin
-from fcnlab.config.variant import Backbone, Head, Upsampler, Variant
+from fcnlab.config.upsampler import Upsampler
+from fcnlab.config.variant import Backbone, Variant
 from fcnlab.models import FCN
 from fcnlab.training import hardware
 from fcnlab.training.fast_pooling import MaxPool2d, replace_max_pooling

@@ -13,8 +13,9 @@ from torchvision.models.segmentation import FCN_ResNet50_Weights, fcn_resnet50
 
 import fcnlab
 from fcnlab.config.registry import builtin
-from fcnlab.config.variant import TransposedUpsampler as TransposedConfig
-from fcnlab.config.variant import Upsampler, Variant
+from fcnlab.config.upsampler import TransposedUpsampler as TransposedConfig
+from fcnlab.config.upsampler import Upsampler
+from fcnlab.config.variant import Variant
 from fcnlab.models import FCN, HEADS, TransposedUpsampler, bilinear_kernel
 from fcnlab.training.cost import count_gmacs, count_parameters
 from fcnlab.trial.build import build_model

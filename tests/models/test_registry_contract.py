@@ -9,9 +9,11 @@ import timm
 import torch
 from torch import nn
 
+from fcnlab.config.head import Head
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import builtin
-from fcnlab.config.variant import Backbone, Head, NamedVariant, Upsampler, Variant
+from fcnlab.config.upsampler import Upsampler
+from fcnlab.config.variant import Backbone, NamedVariant, Variant
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.models import FCN, PaperBackbone, TimmBackbone
 from fcnlab.models.heads import HEADS

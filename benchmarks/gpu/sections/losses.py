@@ -11,8 +11,10 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from fcnlab.config.head import AnyHead
 from fcnlab.config.registry import builtin
-from fcnlab.config.variant import AnyHead, AnyUpsampler, Backbone, Variant
+from fcnlab.config.upsampler import AnyUpsampler
+from fcnlab.config.variant import Backbone, Variant
 from fcnlab.kernels.switch import is_triton_available
 from fcnlab.models import FCN
 from fcnlab.models.heads import CoarseHead

@@ -11,10 +11,11 @@ from fcnlab.config.base import Config, find_member, models_in
 from fcnlab.config.dataset import AnyDataset
 from fcnlab.config.grid.axes import ABSENT, COMPONENTS, INIT_FROM, Overrides, Value, full_names, merge, value_at
 from fcnlab.config.grid.cell import Cell
+from fcnlab.config.head import Head
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import KINDS, Registry
 from fcnlab.config.validation import validate
-from fcnlab.config.variant import Backbone, Head, NamedVariant, Variant
+from fcnlab.config.variant import Backbone, NamedVariant, Variant
 from fcnlab.errors import ConfigError, nearest
 
 

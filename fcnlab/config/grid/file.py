@@ -107,7 +107,7 @@ class Block(Config):
 
     @property
     def is_crossed(self) -> bool:
-        """Whether there are axes to cross, and not only single cells."""
+        """True if there are axes to cross, not only single cells."""
         return bool(self.product or self.zip or self.ablate or not self.cells)
 
     @property

@@ -18,7 +18,7 @@ from fcnlab.config.registry import KINDS, Registry
 Schema = dict[str, Any]
 
 UNTYPED = {"dataset.classes", "dataset.ignore"}
-"""Fields that accept more than their type says."""
+"""Fields that accept more than their type allows."""
 
 ARBITRARY_KEYS = ("head.options", "dataset.lists", "dataset.classes")
 """Fields that are mappings with arbitrary keys."""

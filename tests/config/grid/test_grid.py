@@ -15,7 +15,8 @@ from fcnlab.config.dataset import Dataset, ShapesDataset
 from fcnlab.config.grid.grid import Grid, load
 from fcnlab.config.recipe import Recipe, Sgd
 from fcnlab.config.registry import builtin
-from fcnlab.config.variant import TransposedUpsampler, Variant
+from fcnlab.config.upsampler import TransposedUpsampler
+from fcnlab.config.variant import Variant
 from fcnlab.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[3]

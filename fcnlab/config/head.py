@@ -1,0 +1,172 @@
+"""Configuration of heads: from feature maps to class scores."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from fcnlab.config.base import Count, Entry
+
+
+class Head(Entry):
+    """Base of the configurations of heads.
+
+    Attributes:
+        type: key of the head's class in `fcnlab.models.heads.HEADS`.
+    """
+
+    type: str
+
+    @property
+    def needs(self) -> tuple[int, ...]:
+        """Strides of the feature maps that the head reads, in increasing order."""
+        raise NotImplementedError
+
+    @property
+    def backbone_stride(self) -> int:
+        """Output stride that the backbone is dilated to; 32 is without dilation."""
+        return 32
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of the head's class; defaults are left to the class."""
+        return {name: value for name, value in self.content().items() if name != "type"}
+
+
+class SkipHead(Head):
+    """Configuration of the heads FCN-32s to FCN-4s: Long et al. (CVPR 2015), section 4.2.
+
+    Attributes:
+        stride: stride of the shallowest map that is fused.
+        at_once: scale the skips' maps by 0.01, 0.0001, ... (Shelhamer et al., PAMI 2017, section 4.3).
+        fusion: sum the scores, or concatenate them and convolve by 1x1.
+        hidden: channels of a layer before the deepest scores.
+        context: add the image's mean features to this layer (ParseNet: Liu et al., 2015, section 3.1).
+    """
+
+    type: Literal["skip"]
+    stride: Literal[32, 16, 8, 4]
+    at_once: bool = False
+    fusion: Literal["sum", "concat"] = "sum"
+    hidden: Count | None = None
+    context: bool = False
+
+    @property
+    def needs(self) -> tuple[int, ...]:
+        """Strides of the feature maps that the head reads, in increasing order."""
+        return tuple(stride for stride in (4, 8, 16, 32) if stride >= self.stride)
+
+    @model_validator(mode="after")
+    def _check_combination(self) -> SkipHead:
+        if self.context and self.hidden is None:
+            raise ValueError("context needs a hidden layer; set its channels, such as hidden: 256")
+        _check_at_once(self.at_once, self.stride)
+        return self
+
+
+class PaperHead(Head):
+    """Configuration of a skip head with the padding and crops of the authors' code.
+
+    Attributes:
+        stride: stride of the shallowest map that is fused.
+        at_once: scale the skips' maps by 0.01 and 0.0001.
+    """
+
+    type: Literal["paper"]
+    stride: Literal[32, 16, 8]
+    at_once: bool = False
+
+    @property
+    def needs(self) -> tuple[int, ...]:
+        """Strides of the feature maps that the head reads, in increasing order."""
+        return tuple(stride for stride in (8, 16, 32) if stride >= self.stride)
+
+    @model_validator(mode="after")
+    def _check_combination(self) -> PaperHead:
+        _check_at_once(self.at_once, self.stride)
+        return self
+
+
+class DilatedHead(Head):
+    """Configuration of a head on the deepest map of a dilated backbone, as in torchvision and mmsegmentation.
+
+    Attributes:
+        output_stride: stride that the backbone is dilated to.
+        hidden: channels of the 3x3 convolutions; a quarter of the map's by default.
+        convs: number of 3x3 convolutions.
+        concat_input: concatenate the map to the output of the convolutions.
+        dropout: probability before the scores.
+        auxiliary: stride of the map of an auxiliary head, counted without dilation.
+    """
+
+    type: Literal["dilated"]
+    output_stride: Literal[8, 16]
+    hidden: Count | None = None
+    convs: Literal[1, 2, 3, 4] = 1
+    concat_input: bool = False
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    auxiliary: Literal[8, 16] | None = None
+
+    @property
+    def needs(self) -> tuple[int, ...]:
+        """Strides of the feature maps that the head reads, in increasing order."""
+        return (32,) if self.auxiliary is None else (self.auxiliary, 32)
+
+    @property
+    def backbone_stride(self) -> int:
+        """Output stride that the backbone is dilated to."""
+        return self.output_stride
+
+
+class CustomHead(Head):
+    """Configuration of a head that is not built in.
+
+    Attributes:
+        type: key of its class in the table of heads.
+        output_stride: stride that the backbone is dilated to.
+        options: keyword arguments of its class.
+        reads: strides of the feature maps that it reads.
+    """
+
+    not_in_key: ClassVar[frozenset[str]] = Entry.not_in_key | {"reads"}
+
+    type: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    output_stride: Literal[8, 16, 32] = 32
+    options: dict[str, bool | int | float | str] = {}  # noqa: RUF012 - pydantic copies defaults
+    reads: tuple[Count, ...] = (32,)
+
+    @property
+    def needs(self) -> tuple[int, ...]:
+        """Strides of the feature maps that the head reads, in increasing order."""
+        return tuple(sorted(self.reads))
+
+    @property
+    def backbone_stride(self) -> int:
+        """Output stride that the backbone is dilated to; 32 is without dilation."""
+        return self.output_stride
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of the head's class."""
+        return ({"output_stride": self.output_stride} if self.output_stride != 32 else {}) | self.options
+
+
+def _check_at_once(at_once: bool, stride: int) -> None:
+    if at_once and stride == 32:
+        raise ValueError("at_once scales the skips; a head of stride 32 has none")
+
+
+def _tag_head(value: Any) -> str | None:
+    """Return the discriminator of a head: its type, or `custom` for a type that is not built in."""
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return kind if kind is None or kind in ("skip", "paper", "dilated") else "custom"
+
+
+AnyHead = Annotated[
+    Annotated[SkipHead, Tag("skip")]
+    | Annotated[PaperHead, Tag("paper")]
+    | Annotated[DilatedHead, Tag("dilated")]
+    | Annotated[CustomHead, Tag("custom")],
+    Discriminator(_tag_head),
+]
