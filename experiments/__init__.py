@@ -1,1 +1,1 @@
-"""The questions that come with fcnlab: YAML only; `fcnlab init` copies the quickstart from here."""
+"""The grid files that ship with fcnlab; `fcnlab init` copies the quickstart from here."""

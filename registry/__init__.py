@@ -1,1 +1,1 @@
-"""The built-in catalogue: YAML only, read by `fcnlab.config.registry` through `importlib.resources`."""
+"""The built-in registry as YAML files; `fcnlab.config.registry` reads them through `importlib.resources`."""
