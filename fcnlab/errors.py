@@ -42,7 +42,10 @@ def nearest(name: str, valid: Iterable[str]) -> str:
         valid: the valid names.
 
     Returns:
-        The end of an error message, such as `did you mean 'fcn8s'? valid: fcn16s, fcn32s, fcn8s`.
+        The end of an error message.
+
+    >>> nearest("fcn8", ["fcn32s", "fcn16s", "fcn8s"])
+    "did you mean 'fcn8s'? valid: fcn16s, fcn32s, fcn8s"
     """
     names = sorted(valid)
     listing = "valid: " + (", ".join(names) if names else "none")

@@ -27,6 +27,9 @@ def parse_classes(value: Any) -> ClassValues:
 
     Raises:
         ValueError: the value is neither, or is empty, ambiguous or out of range.
+
+    >>> parse_classes({"road": 0, "car": ["#804080", "#000000"]})
+    (('road', (0,)), ('car', ('#804080', '#000000')))
     """
     if isinstance(value, tuple):  # already normalized
         return value

@@ -85,5 +85,8 @@ def canonical(content: Any) -> str:
 
     Returns:
         JSON with sorted keys, without whitespace.
+
+    >>> canonical({"b": 1, "a": [True, None]})
+    '{"a":[true,null],"b":1}'
     """
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)

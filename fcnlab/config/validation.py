@@ -82,7 +82,7 @@ class _Problem:
             fields = [m.model_fields[part] for m in models if part in m.model_fields]
             if not part.startswith(("constrained-", "list[", "[key]")):
                 path.append(part)
-            if fields and not (position == len(loc) - 1 and item["type"] in ("missing", "extra_forbidden")):
+            if fields and not (position == len(loc) - 1 and item["type"] == "missing"):
                 models = [inner for field in fields for inner in models_in(field.annotation)]
                 tag = None
         if item["type"].startswith("union_tag") and isinstance(item["input"], dict):

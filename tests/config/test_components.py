@@ -20,7 +20,7 @@ PAPER_HEAD = {"head.type": "paper"}
 
 
 def cell(overrides: dict[str, Any]) -> Cell:
-    return resolve({**BASE, **overrides}, builtin(), "question.yaml")
+    return resolve({**BASE, **overrides}, builtin(), "grid.yaml")
 
 
 ERRORS: list[tuple[dict[str, Any], str]] = [
@@ -142,7 +142,7 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("overrides", "message"), ERRORS, ids=[f"{overrides}" for overrides, _ in ERRORS])
 def test_an_invalid_combination_is_one_error_line(overrides: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=f"^question.yaml: .*{re.escape(message)}$") as caught:
+    with pytest.raises(ConfigError, match=f"^grid.yaml: .*{re.escape(message)}$") as caught:
         cell(overrides)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -177,7 +177,7 @@ def test_an_invalid_combination_is_one_error_line(overrides: dict[str, Any], mes
 )
 def test_a_value_out_of_range_is_an_error_with_its_key(overrides: dict[str, Any]) -> None:
     (axis,) = overrides
-    with pytest.raises(ConfigError, match=f"^question.yaml: {axis}: {axis.split('.')[0]}: {axis.split('.')[1]}"):
+    with pytest.raises(ConfigError, match=f"^grid.yaml: {axis}: {axis.split('.')[0]}: {axis.split('.')[1]}"):
         cell(overrides)
 
 

@@ -78,7 +78,7 @@ def test_an_entry_and_the_equal_overrides_of_another_are_the_same_trial() -> Non
 
 
 @pytest.mark.parametrize(
-    "documentation",
+    "overrides",
     [
         {"recipe.description": "another word"},
         {"head.description": "another word"},
@@ -90,8 +90,8 @@ def test_an_entry_and_the_equal_overrides_of_another_are_the_same_trial() -> Non
     ],
     ids=str,
 )
-def test_documentation_does_not_change_the_key(documentation: dict[str, Any]) -> None:
-    changed = trial(documentation)
+def test_descriptions_do_not_change_the_key(overrides: dict[str, Any]) -> None:
+    changed = trial(overrides)
     assert changed != trial()
     assert changed.key == KEY
 

@@ -67,6 +67,9 @@ def full_name(axis: str) -> str:
 
     Raises:
         ValueError: there is no such axis, or several fields end like this; the message names the nearest.
+
+    >>> full_name("recipe.lr")
+    'recipe.optimizer.lr'
     """
     kind, _, path = axis.partition(".")
     if axis == INIT_FROM or axis in KINDS:
@@ -178,6 +181,9 @@ def merge(lower: Overrides, upper: Overrides) -> dict[str, Value]:
 
     Returns:
         The merged values by axis.
+
+    >>> merge({"recipe.optimizer.lr": 0.1, "recipe.epochs": 5}, {"recipe.optimizer": {"name": "sgd", "lr": 1}})
+    {'recipe.epochs': 5, 'recipe.optimizer': {'name': 'sgd', 'lr': 1}}
     """
     whole = [axis for axis in upper if "." in axis]
     kept = {axis: value for axis, value in lower.items() if not any(axis.startswith(f"{outer}.") for outer in whole)}
@@ -212,6 +218,9 @@ def format_value(value: Value) -> str:
 
     Returns:
         The text.
+
+    >>> format_value({"head": "fcn32s", "upsampler.learned": True})
+    '{head: fcn32s, upsampler.learned: true}'
     """
     if isinstance(value, bool):
         return str(value).lower()

@@ -29,7 +29,7 @@ def same_data(variant: Variant, dataset: Dataset) -> tuple[str, str | None]:
 
 
 def grid(folder: Path, **keys: Any) -> Grid:
-    path = folder / "question.yaml"
+    path = folder / "grid.yaml"
     keys = {"question": "Does it?", "base": BASE, "product": {"head": HEADS}, "baseline": {"head": "fcn32s"}} | keys
     path.write_text(yaml.safe_dump({key: value for key, value in keys.items() if value is not None}, sort_keys=False))
     return load(path, builtin())
@@ -39,8 +39,8 @@ def error_of(folder: Path, **keys: Any) -> str:
     with pytest.raises(ConfigError) as caught:
         grid(folder, **keys)
     message = str(caught.value)
-    assert all(line.startswith(str(folder / "question.yaml")) for line in message.splitlines())
-    return message.replace(f"{folder / 'question.yaml'}: ", "")
+    assert all(line.startswith(str(folder / "grid.yaml")) for line in message.splitlines())
+    return message.replace(f"{folder / 'grid.yaml'}: ", "")
 
 
 def test_the_cells_are_the_product_of_the_axes(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_trials_are_ordered_by_seed_then_by_cell(tmp_path: Path) -> None:
     assert order == [(seed, head) for seed in (5, 3) for head in HEADS]
 
 
-def test_one_seed_is_the_deerror_of(tmp_path: Path) -> None:
+def test_one_seed_is_the_default(tmp_path: Path) -> None:
     assert grid(tmp_path).seeds == (0,)
 
 
