@@ -10,7 +10,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def _default_settings(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Undo what a GPU test sets for the whole process: determinism and the report of synchronisation."""
+    """Undo what a GPU test sets for the whole process: determinism and the report of synchronization."""
     yield
     if request.node.get_closest_marker("gpu"):
         torch.cuda.set_sync_debug_mode("default")

@@ -1,13 +1,13 @@
-"""Symbolic CUDA tensors on a machine without a GPU, and a watch on hidden synchronisation.
+"""Symbolic CUDA tensors on a machine without a GPU, and detection of hidden synchronization.
 
 Inside `fake_cuda()` every tensor is a FakeTensor: it has a shape, a dtype and a device, and no values. Operators check
 that their arguments are on one device and compute shapes, so the CUDA path of the code runs in milliseconds.
 
-No stub of the CUDA runtime is needed: FakeTensorMode replaces the device guard of CUDA, and `_hidden_device` keeps the
-backward pass from asking the driver for streams. On a machine that has a GPU the tests hide it (see tests/conftest.py).
+No stub of the CUDA runtime is needed: FakeTensorMode replaces the device guard of CUDA, and `_hidden_device` prevents
+the backward pass from requesting streams of the driver. GPUs of the machine are hidden (see tests/conftest.py).
 
-Not covered: Triton kernels, CUDA graphs, and the `foreach` forms of optimizers, which PyTorch does not use for symbolic
-tensors. Those need a GPU.
+Triton kernels, CUDA graphs, and `foreach` optimizers, which PyTorch does not use for symbolic tensors, are not covered;
+they need a GPU.
 """
 
 from __future__ import annotations
@@ -42,47 +42,47 @@ FREE_MEMORY = 2**33
 aten = torch.ops.aten
 
 
-class HiddenSynchronisation(AssertionError):
-    """The host waits for the device where the allow list has no entry."""
+class HiddenSynchronization(AssertionError):
+    """The host waits for the device in a function that is not allowed to."""
 
 
 @dataclass(frozen=True)
-class Synchronisation:
-    """One place where the host waits for the device.
+class Synchronization:
+    """A function in which the host waits for the device.
 
     Attributes:
-        place: module and function of fcnlab, such as `training/fit.py:fit`.
+        function: module and function of fcnlab, such as `training/fit.py:fit`.
         line: line of that module.
         operator: name of the ATen operator.
     """
 
-    place: str
+    function: str
     line: int
     operator: str
 
     def __str__(self) -> str:
-        return f"{self.operator} at {self.place}, line {self.line}"
+        return f"{self.operator} at {self.function}, line {self.line}"
 
 
 @dataclass
 class Watch:
-    """The synchronisations that were seen, and those that are allowed.
+    """Detected and allowed synchronizations.
 
     Attributes:
-        allowed: reasons by place, for the places that may wait.
-        seen: all synchronisations, allowed ones too.
-        outputs: number of CUDA tensors that operators returned; 0 means that nothing ran on the device.
-        building: whether synchronisation is ignored, because models and losses are being built.
+        allowed: reasons by function, for the functions that may wait.
+        seen: all synchronizations, including allowed ones.
+        outputs: number of CUDA tensors that operators returned; 0 if nothing ran on the device.
+        building: true while models and losses are built, when synchronization is ignored.
     """
 
     allowed: Mapping[str, str]
-    seen: list[Synchronisation] = field(default_factory=list)
+    seen: list[Synchronization] = field(default_factory=list)
     outputs: int = 0
     building: bool = False
 
     @contextmanager
     def build(self) -> Iterator[None]:
-        """Ignore synchronisation in the body, which runs once for each trial."""
+        """Ignore synchronization in the body, which runs once for each trial."""
         self.building = True
         try:
             yield
@@ -90,17 +90,17 @@ class Watch:
             self.building = False
 
     def report(self, operator: str) -> None:
-        """Note a synchronisation.
+        """Record a synchronization.
 
         Raises:
-            HiddenSynchronisation: its place is not allowed.
+            HiddenSynchronization: its function is not allowed to wait.
         """
         if self.building:
             return
-        found = Synchronisation(*_place(), operator)
+        found = Synchronization(*_function(), operator)
         self.seen.append(found)
-        if found.place not in self.allowed:
-            raise HiddenSynchronisation(f"the host waits for the device: {found}")
+        if found.function not in self.allowed:
+            raise HiddenSynchronization(f"the host waits for the device: {found}")
 
 
 @contextmanager
@@ -108,23 +108,23 @@ def fake_cuda(allowed: Mapping[str, str] | None = None) -> Iterator[Watch]:
     """Run the body with symbolic tensors; torch.device("cuda") can be used inside.
 
     Args:
-        allowed: reasons by place (`module.py:function`) for the synchronisations that do not raise.
+        allowed: reasons by function (`module.py:function`) for the synchronizations that do not raise an error.
     """
     if torch.cuda.is_available():
         pytest.skip("symbolic CUDA tensors need a run that hides the GPUs")
     watch = Watch(allowed or {})
     with ExitStack() as stack:
-        # A Triton kernel runs on addresses, so the plain operators run in its place.
+        # Triton kernels need addresses, so the fallbacks run instead.
         stack.enter_context(patch.dict(os.environ, {TRITON_VARIABLE: "0"}))
-        # Without a driver torch.autocast and GradScaler turn themselves off with a warning.
+        # Without a driver, torch.autocast and GradScaler turn themselves off with a warning.
         stack.enter_context(patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False))
         stack.enter_context(patch("torch.cuda.is_bf16_supported", lambda *_, **__: True))
-        # Only a driver knows how much memory is free.
+        # Only the driver knows the amount of free memory.
         stack.enter_context(patch("torch.cuda.mem_get_info", lambda *_: (FREE_MEMORY, 2 * FREE_MEMORY)))
         stack.callback(fit._training_stream.cache_clear)
-        for name, stand_in in _queues(watch).items():
-            stack.enter_context(patch(f"torch.cuda.{name}", stand_in))
-        # The autograd engine starts a thread for each device once, and without a GPU it has started none.
+        for name, replacement in _queues(watch).items():
+            stack.enter_context(patch(f"torch.cuda.{name}", replacement))
+        # The autograd engine starts one thread per device; without a GPU it has started none.
         stack.enter_context(torch.autograd.set_multithreading_enabled(False))
         # The only real tensors are images on the CPU; an operator replaces them by symbolic tensors on the CPU.
         stack.enter_context(_SymbolicMode(allow_non_fake_inputs=True))
@@ -136,25 +136,22 @@ def fake_cuda(allowed: Mapping[str, str] | None = None) -> Iterator[Watch]:
 
 
 def on_cuda(module: nn.Module) -> Any:
-    """A copy of a module with symbolic parameters and buffers on the CUDA device.
+    """Return a copy of a module with symbolic parameters and buffers on the CUDA device.
 
-    `Module.to` cannot do this: it insists on swapping FakeTensors in place, which other references to them prevent.
+    `Module.to` cannot do this: it swaps FakeTensors in place, which fails if there are other references to them.
     """
     tensors = [*module.parameters(), *module.buffers()]
-    return copy.deepcopy(module, {id(tensor): _moved(tensor) for tensor in tensors})
+    return copy.deepcopy(module, {id(tensor): _move(tensor) for tensor in tensors})
 
 
-def _moved(tensor: Tensor) -> Tensor:
+def _move(tensor: Tensor) -> Tensor:
     layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
-    moved = torch.empty(tensor.shape, dtype=tensor.dtype, device=CUDA, memory_format=layout)
-    return nn.Parameter(moved, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else moved
+    symbolic = torch.empty(tensor.shape, dtype=tensor.dtype, device=CUDA, memory_format=layout)
+    return nn.Parameter(symbolic, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else symbolic
 
 
 def _queues(watch: Watch) -> dict[str, Any]:
-    """Stand-ins for streams and events of torch.cuda, which need a driver.
-
-    Symbolic work has no order in time, so the only thing to note is that the host waits.
-    """
+    """Return replacements of the streams and events of torch.cuda, which need a driver; they report only waits."""
 
     class Event:
         def __init__(self, enable_timing: bool = False) -> None:
@@ -193,9 +190,9 @@ _make_subclass = Tensor._make_subclass
 
 
 def _hidden_device(cls: type, *args: Any, device_for_backend_keys: torch.device | None = None, **kwargs: Any) -> Tensor:
-    """Make a FakeTensor that only Python sees on the CUDA device; for C++ it is on the meta device.
+    """Create a FakeTensor that is on the CUDA device in Python, and on the meta device in C++.
 
-    The autograd engine asks the driver for the streams of CUDA tensors, which is an error without a driver.
+    The autograd engine requests the streams of CUDA tensors, which is an error without a driver.
     """
     if device_for_backend_keys is not None and device_for_backend_keys.type == "cuda":
         kwargs["dispatch_device"] = False
@@ -203,21 +200,21 @@ def _hidden_device(cls: type, *args: Any, device_for_backend_keys: torch.device 
 
 
 class _SymbolicMode(FakeTensorMode):
-    """FakeTensorMode that undoes what `_hidden_device` does to tensors made in C++ like a given one."""
+    """FakeTensorMode that restores the device hidden by `_hidden_device` for tensors that C++ code creates."""
 
     def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return super().dispatch(func, types, args, _shown_device(kwargs or {}))
 
 
 def _shown_device(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Replace the device of a tensor that C++ code makes with the options of another one."""
+    """Replace the meta device of a new tensor by the CUDA device."""
     if kwargs.get("device") is None or torch.device(kwargs["device"]).type != "meta":
         return kwargs
     return kwargs | {"device": CUDA}
 
 
 class _Watching(TorchDispatchMode):
-    """Report operators that wait for the device, and give what they would return some value or shape."""
+    """Report operators that wait for the device, and replace their results by some value or shape."""
 
     def __init__(self, watch: Watch) -> None:
         super().__init__()
@@ -227,32 +224,30 @@ class _Watching(TorchDispatchMode):
         kwargs = _shown_device(kwargs or {})
         if func is aten._pin_memory.default:  # an allocation of the CUDA runtime
             return args[0]
-        if (
-            func.namespace == "aten" and torch.is_inference_mode_enabled()
-        ):  # composite operators come as they are, instead of their parts
+        if func.namespace == "aten" and torch.is_inference_mode_enabled():  # composite operators are not decomposed yet
             with self:
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts
         if _waits(func, args, kwargs):
             self._watch.report(func.name())
-        replace = _STAND_INS.get(func)
+        replace = _REPLACEMENTS.get(func)
         result = replace(func, *args, **kwargs) if replace is not None else func(*args, **kwargs)
         self._watch.outputs += any(map(_is_cuda, tree_leaves(result)))
         return result
 
 
 class _WithoutValues(TorchFunctionMode):
-    """Give arrays and numbers of some value for tensors on the CPU that have none."""
+    """Return arrays and numbers with some value for symbolic tensors on the CPU."""
 
     def __init__(self, watch: Watch) -> None:
         super().__init__()
         self._watch = watch
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is Tensor.__deepcopy__ and isinstance(args[0], FakeTensor):  # it asks for an address
-            made = torch.empty_strided(args[0].shape, args[0].stride(), dtype=args[0].dtype, device=args[0].device)
-            return args[1].setdefault(id(args[0]), made.requires_grad_(args[0].requires_grad))
+        if func is Tensor.__deepcopy__ and isinstance(args[0], FakeTensor):  # it needs an address
+            copied = torch.empty_strided(args[0].shape, args[0].stride(), dtype=args[0].dtype, device=args[0].device)
+            return args[1].setdefault(id(args[0]), copied.requires_grad_(args[0].requires_grad))
         if func in (Tensor.numpy, Tensor.tolist) and isinstance(args[0], FakeTensor):
             if func is Tensor.tolist and args[0].is_cuda:
                 self._watch.report("tolist")
@@ -267,10 +262,10 @@ def _is_cuda(value: Any) -> bool:
 
 
 def _waits(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether an operator makes the host wait: it copies between host and device, or its result depends on values."""
+    """Return True if an operator makes the host wait: a copy across devices, or a result that depends on values."""
     if func is aten._to_copy.default:
-        there = torch.device(kwargs.get("device") or args[0].device)
-        return _crosses(args[0].device, there) and not kwargs.get("non_blocking", False)
+        target = torch.device(kwargs.get("device") or args[0].device)
+        return _crosses(args[0].device, target) and not kwargs.get("non_blocking", False)
     if func is aten.copy_.default:
         non_blocking = args[2] if len(args) > 2 else kwargs.get("non_blocking", False)
         return _crosses(args[0].device, args[1].device) and not non_blocking
@@ -292,10 +287,10 @@ _INDEXED = (
 
 def _indices_wait(func: Any, args: tuple[Any, ...]) -> bool:
     indices = [index for index in args[1] if index is not None]
-    if any(not _is_cuda(index) for index in indices):  # they are copied
+    if any(not _is_cuda(index) for index in indices):  # indices on the CPU are copied
         return True
     masks = any(index.dtype in (torch.bool, torch.uint8) for index in indices)
-    filled = func is not aten.index.Tensor and args[2].numel() == 1  # which is masked_fill
+    filled = func is not aten.index.Tensor and args[2].numel() == 1  # equivalent to masked_fill
     return masks and not filled
 
 
@@ -304,7 +299,7 @@ def _crosses(one: torch.device, other: torch.device) -> bool:
 
 
 def _number(func: Any, tensor: Tensor) -> bool | int | float:
-    """A value that ends no loop early and makes no loss infinite."""
+    """Return a value that neither ends loops nor makes losses infinite."""
     if tensor.dtype == torch.bool:
         return True
     return 0.5 if tensor.is_floating_point() else 1
@@ -323,7 +318,7 @@ def _all_selected(func: Any, tensor: Tensor, mask: Tensor) -> Tensor:
 
 
 def _indexed(func: Any, tensor: Tensor, indices: list[Tensor | None], *rest: Any) -> Tensor:
-    """Index with masks as if all of each mask were true."""
+    """Index with masks as if all their elements were true."""
     plain: list[Tensor | None] = []
     for index in indices:
         mask = index is not None and index.dtype in (torch.bool, torch.uint8)
@@ -332,13 +327,13 @@ def _indexed(func: Any, tensor: Tensor, indices: list[Tensor | None], *rest: Any
 
 
 def _fused_sgd(func: Any, *tensors: Any, **options: Any) -> None:
-    """Check the devices of an update that has no symbolic form, as its kernel would."""
+    """Check the devices of a fused update, which has no symbolic implementation."""
     found = {tensor.device for tensor in tree_leaves((tensors, options)) if isinstance(tensor, Tensor)}
     if len(found) > 1:
         raise RuntimeError(f"{func.name()}: expected all tensors on the same device, found {sorted(map(str, found))}")
 
 
-_STAND_INS: dict[Any, Callable[..., Any]] = {
+_REPLACEMENTS: dict[Any, Callable[..., Any]] = {
     aten._local_scalar_dense.default: _number,
     aten.nonzero.default: _all_nonzero,
     aten.bincount.default: _bins,
@@ -350,8 +345,8 @@ _STAND_INS: dict[Any, Callable[..., Any]] = {
 }
 
 
-def _place() -> tuple[str, int]:
-    """Where in fcnlab the running operator was called: `module.py:function` and the line."""
+def _function() -> tuple[str, int]:
+    """Return the function of fcnlab that called the running operator, as `module.py:function`, and its line."""
     frame = sys._getframe(1)
     while frame is not None:
         file = Path(frame.f_code.co_filename)

@@ -1,4 +1,4 @@
-"""Training steps on a GPU: precision, gradients, no hidden synchronisation, CUDA graphs, fp16."""
+"""Tests of training steps on a GPU: precision, gradients, synchronization, CUDA graphs and fp16."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fcnlab.training.losses import Loss
 from fcnlab.training.optim import MovingAverage, create_optimizer
 from fcnlab.trial.build import build_model
 from tests.gpu.test_fake_training import variant
-from tests.training.test_fused import Ending, close, labels_of, slopes
+from tests.training.test_fused_loss import Ending, close, create_labels, gradients_of
 
 pytestmark = pytest.mark.gpu
 
@@ -53,8 +53,8 @@ def batches(images: int, batch: int = 4) -> TrainingBatches:
     )
 
 
-class Unwatched:
-    """Batches of which all after the first `warm` must be made and trained on without a synchronisation."""
+class WatchedAfterWarmup:
+    """Batches that raise an error on synchronization after the first `warm` ones."""
 
     def __init__(self, inner: TrainingBatches, warm: int) -> None:
         self.steps = inner.steps
@@ -65,7 +65,7 @@ class Unwatched:
             yield batch
             if done + 1 == self._warm:
                 torch.cuda.set_sync_debug_mode("error")
-        torch.cuda.set_sync_debug_mode("default")  # the loss is read once an epoch
+        torch.cuda.set_sync_debug_mode("default")  # the loss is read once per epoch
 
 
 def train(model: FCN, data: Any, loss: Any, *, precision: hardware.Precision = "fp32", **options: Any) -> list[Epoch]:
@@ -99,9 +99,11 @@ LOSSES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     ("name", "capturable"), [*((name, True) for name in LOSSES), ("cross entropy", False), ("lovasz", False)]
 )
-def test_no_step_waits_for_the_device(name: str, capturable: bool) -> None:
+def test_steps_do_not_wait_for_the_device(name: str, capturable: bool) -> None:
     model = network("dilated8-aux" if name == "focal" else "fcn8s")
-    data = Unwatched(batches(4 * (step.WARMUP_STEPS + 5)), warm=step.WARMUP_STEPS + 2)  # the graph is there then
+    data = WatchedAfterWarmup(
+        batches(4 * (step.WARMUP_STEPS + 5)), warm=step.WARMUP_STEPS + 2
+    )  # the graph is captured by then
     train(
         model,
         data,
@@ -114,15 +116,15 @@ def test_no_step_waits_for_the_device(name: str, capturable: bool) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_no_step_in_half_precision_waits_for_the_device(precision: hardware.Precision) -> None:
+def test_steps_in_half_precision_do_not_wait_for_the_device(precision: hardware.Precision) -> None:
     model = network()
-    data = Unwatched(batches(4 * (step.WARMUP_STEPS + 5)), warm=step.WARMUP_STEPS + 2)
+    data = WatchedAfterWarmup(batches(4 * (step.WARMUP_STEPS + 5)), warm=step.WARMUP_STEPS + 2)
     train(model, data, fastest(model, Loss()), precision=precision, capturable=True)
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("head", ["fcn8s", "dilated8-aux"])
-def test_a_replayed_graph_trains_as_operators_one_by_one_do(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replayed_graph_trains_like_single_operators(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
     hardware.configure_determinism(DEVICE, deterministic=True)
     replayed: list[None] = []
     replay = torch.cuda.CUDAGraph.replay
@@ -155,19 +157,19 @@ def test_fp16_with_a_scaler_learns() -> None:
 
 @pytest.mark.parametrize("channels", ["dense", "per_class"])
 def test_the_fused_loss_has_the_gradients_of_float64(channels: Any) -> None:
-    hardware.create_autocast(DEVICE, "fp32")  # switches TF32 off
+    hardware.create_autocast(DEVICE, "fp32")  # turns TF32 off
     torch.manual_seed(0)
     up = TransposedUpsampler(7, 16, start="random", channels=channels)
-    scores, labels = torch.randn(3, 7, 5, 6), labels_of((3, 80, 90), 7, 0)
+    scores, labels = torch.randn(3, 7, 5, 6), create_labels((3, 80, 90), 7, 0)
     exact_up, exact = TransposedUpsampler(7, 16, channels=channels).double(), scores.double().requires_grad_()
     exact_up.load_state_dict(up.state_dict())
     value = F.cross_entropy(exact_up(exact, (80, 90)), labels.long(), ignore_index=255)
-    wanted = [value.detach(), *slopes(value, exact, exact_up.weight)]
+    expected = [value.detach(), *gradients_of(value, exact, exact_up.weight)]
 
     on_gpu, up = scores.to(DEVICE).requires_grad_(), up.to(DEVICE)
     loss = FusedUpsampleLoss(Loss(), Ending(up))(on_gpu, labels.to(DEVICE))
-    found = [loss.detach(), *slopes(loss, on_gpu, up.weight)]
-    for one, other in zip(found, wanted, strict=True):
+    found = [loss.detach(), *gradients_of(loss, on_gpu, up.weight)]
+    for one, other in zip(found, expected, strict=True):
         assert close(one.double().cpu(), other, 1e-5)
 
 
@@ -175,13 +177,14 @@ def test_fp32_is_ieee_and_tf32_is_not() -> None:
     torch.manual_seed(0)
     left, right = torch.randn(512, 512), torch.randn(512, 512)
     image, kernel = torch.randn(1, 256, 32, 32), torch.randn(64, 256, 3, 3)
-    wanted = left.double() @ right.double(), F.conv2d(image.double(), kernel.double())
+    expected = left.double() @ right.double(), F.conv2d(image.double(), kernel.double())
     errors: dict[str, list[float]] = {}
     for precision in ("fp32", "tf32"):
         hardware.create_autocast(DEVICE, precision)  # type: ignore[arg-type]
         found = left.to(DEVICE) @ right.to(DEVICE), F.conv2d(image.to(DEVICE), kernel.to(DEVICE))
         errors[precision] = [
-            float((one.double().cpu() - other).norm() / other.norm()) for one, other in zip(found, wanted, strict=True)
+            float((one.double().cpu() - other).norm() / other.norm())
+            for one, other in zip(found, expected, strict=True)
         ]
     hardware.create_autocast(DEVICE, "fp32")
     assert max(errors["fp32"]) < 5e-6
@@ -189,13 +192,13 @@ def test_fp32_is_ieee_and_tf32_is_not() -> None:
         assert errors["tf32"][0] > 5e-5
 
 
-def test_the_device_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_variable_selects_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hardware.select_device() == DEVICE
     monkeypatch.setenv(DEVICE_VARIABLE, "cpu")
     assert hardware.select_device() == torch.device("cpu")
 
 
-def test_real_exhaustion_of_the_device_is_recognised_and_survived() -> None:
+def test_exhausted_device_memory_is_recognized() -> None:
     with pytest.raises(torch.OutOfMemoryError) as caught:
         torch.empty(2**46, dtype=torch.uint8, device=DEVICE)
     assert hardware.is_out_of_memory(caught.value)

@@ -1,4 +1,4 @@
-"""Whole trials on a GPU: the record, figures near those of the CPU, and resumption bit for bit."""
+"""Tests of trials on a GPU: records, results close to those of the CPU, and reproducible resuming."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def finished(record: Record | None) -> Record:
 
 
 @pytest.mark.parametrize("head", ["fcn8s", "dilated8-aux"])
-def test_a_trial_finishes_and_its_record_names_the_gpu(lab: Lab, head: str) -> None:
+def test_the_record_of_a_finished_trial_names_the_gpu(lab: Lab, head: str) -> None:
     record = finished(run_trial(a_trial(lab, head=head, recipe__jitter={"brightness": 0.3}), lab, sharing=2))
     environment, cost = record.environment, record.cost
     assert environment is not None and cost is not None
@@ -47,7 +47,9 @@ def test_a_trial_finishes_and_its_record_names_the_gpu(lab: Lab, head: str) -> N
     assert record.metrics and all(score.miou is not None for score in record.metrics)
 
 
-def test_the_first_epoch_has_about_the_loss_of_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loss_of_the_first_epoch_is_close_to_that_of_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     losses = []
     for name in ("cuda", "cpu"):
         monkeypatch.setenv(DEVICE_VARIABLE, name)
@@ -61,7 +63,7 @@ def test_the_first_epoch_has_about_the_loss_of_the_cpu(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("head", ["dilated16", "dilated16-aux"])  # both have dropout
-def test_a_deterministic_trial_that_was_killed_ends_bit_for_bit_as_another_one(
+def test_a_resumed_deterministic_trial_is_reproducible_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str
 ) -> None:
     labs = []
@@ -80,11 +82,11 @@ def test_a_deterministic_trial_that_was_killed_ends_bit_for_bit_as_another_one(
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_evaluation_counts_what_it_counts_on_the_cpu() -> None:
+def test_counts_equal_those_of_the_cpu() -> None:
     shapes = Shapes(train=12, val=1, test=1, height=64, width=80, seed=0)
     split, classes = DecodedSplit(shapes.split("train")), len(shapes.classes)
     model = build_model(variant("fcn8s"), classes, seed=0)
-    hardware.create_autocast(DEVICE, "fp32")  # switches TF32 off
+    hardware.create_autocast(DEVICE, "fp32")  # turns TF32 off
     counts = [
         evaluate_split(
             model.to(device),
@@ -98,8 +100,8 @@ def test_evaluation_counts_what_it_counts_on_the_cpu() -> None:
         )
         for device in (DEVICE, torch.device("cpu"))
     ]
-    for found, wanted in zip(*counts, strict=True):
-        assert found is not None and wanted is not None and wanted.sum() > 0
-        assert np.array_equal(found[..., 2], wanted[..., 2])  # pixels that are labelled
-        # Scores differ in their last bits, so a pixel where two classes are nearly equal may differ.
-        assert np.abs(found - wanted).sum() <= 0.002 * wanted.sum()
+    for found, expected in zip(*counts, strict=True):
+        assert found is not None and expected is not None and expected.sum() > 0
+        assert np.array_equal(found[..., 2], expected[..., 2])  # labeled pixels
+        # Scores differ in their last bits, so that pixels with two nearly equal classes can differ.
+        assert np.abs(found - expected).sum() <= 0.002 * expected.sum()

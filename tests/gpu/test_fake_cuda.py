@@ -1,4 +1,4 @@
-"""The watch itself: it reports each kind of hidden synchronisation and each mix of devices."""
+"""Tests of the symbolic CUDA tensors: hidden synchronization and mixed devices are reported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fcnlab.metrics.confusion import count_joint
-from tests.gpu.fake import CUDA, HiddenSynchronisation, fake_cuda, on_cuda
+from tests.gpu.fake import CUDA, HiddenSynchronization, fake_cuda, on_cuda
 
 WAITING: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "item": lambda values, mask: values.sum().item(),
@@ -51,17 +51,17 @@ def tensors() -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("inference", [False, True])
 @pytest.mark.parametrize("name", WAITING)
-def test_hidden_synchronisation_is_reported(name: str, inference: bool) -> None:
+def test_hidden_synchronization_is_reported(name: str, inference: bool) -> None:
     with fake_cuda() as watch, torch.inference_mode(inference):
         values = tensors()
-        with pytest.raises(HiddenSynchronisation, match="outside fcnlab"):
+        with pytest.raises(HiddenSynchronization, match="outside fcnlab"):
             WAITING[name](*values)
     assert len(watch.seen) == 1
 
 
 @pytest.mark.parametrize("name", sorted(WAITING.keys() - {"unique", "repeat_interleave"}))
-def test_allowed_synchronisation_goes_on(name: str) -> None:
-    # The lengths of the two left out follow from values; no place may use them, so they need no stand-in.
+def test_allowed_synchronization_is_not_an_error(name: str) -> None:
+    # The results of the two others have lengths that depend on values; no function may use them.
     with fake_cuda({"outside fcnlab": "this test"}) as watch:
         WAITING[name](*tensors())
     assert watch.seen
@@ -75,11 +75,11 @@ def test_asynchronous_work_is_not_reported(name: str, inference: bool) -> None:
     assert not watch.seen
 
 
-def test_a_report_names_the_line_of_the_package() -> None:
-    # The plain count of pixels needs a histogram, whose length the host asks for; the Triton kernel does not.
+def test_a_report_names_the_function_and_line() -> None:
+    # The fallback counts by a histogram, whose length the host reads; the Triton kernel does not.
     with fake_cuda() as watch:
         labels = torch.empty(2, 3, 3, dtype=torch.uint8, device=CUDA)
-        with pytest.raises(HiddenSynchronisation, match=r"at metrics/confusion\.py:count_joint, line \d+"):
+        with pytest.raises(HiddenSynchronization, match=r"at metrics/confusion\.py:count_joint, line \d+"):
             count_joint(labels, labels, 4, 4)
     assert [seen.operator for seen in watch.seen] == ["aten::bincount"]
 
@@ -89,7 +89,7 @@ def test_tensors_of_two_devices_do_not_mix() -> None:
         tensors()[0] + torch.zeros(4, 6)
 
 
-def test_a_module_keeps_its_shapes_and_what_learns() -> None:
+def test_a_symbolic_module_keeps_shapes_and_requires_grad() -> None:
     with fake_cuda():
         module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
         module[0].weight.requires_grad_(False)
@@ -100,7 +100,7 @@ def test_a_module_keeps_its_shapes_and_what_learns() -> None:
         assert all(buffer.is_cuda for buffer in moved.buffers())
 
 
-def test_gradients_are_on_the_device_and_the_cpu_works_as_before() -> None:
+def test_gradients_are_on_the_device_and_the_cpu_is_not_affected() -> None:
     with fake_cuda() as watch:
         module = on_cuda(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
         module(torch.empty(2, 3, 8, 8, device=CUDA)).sum().backward()

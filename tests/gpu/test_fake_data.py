@@ -1,4 +1,4 @@
-"""Augmentation and evaluation on symbolic CUDA tensors: all on one device, and no batch is waited for."""
+"""Tests of augmentation and evaluation on symbolic CUDA tensors: one device, and few waits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ AUGMENTATIONS: dict[str, Augmentation] = {
 
 
 def decoded(images: int) -> DecodedSplit:
-    """Samples that are decoded already: real tensors on the CPU."""
+    """Return decoded samples: real tensors on the CPU."""
     shapes = Shapes(train=images, val=1, test=1, height=72, width=96, seed=0)
     split = DecodedSplit(shapes.split("train"))
     assert all(split[index].image.device.type == "cpu" for index in range(images))
@@ -46,19 +46,19 @@ def decoded(images: int) -> DecodedSplit:
 
 @pytest.mark.parametrize("resident", [True, False])
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_augmented_batches_are_on_the_device_and_not_waited_for(name: str, resident: bool) -> None:
+def test_augmentation_does_not_wait_for_the_device(name: str, resident: bool) -> None:
     split = decoded(5)
     with fake_cuda() as watch:
         with watch.build():
-            there = split.to(CUDA, free=FREE_MEMORY if resident else 0)
-            assert isinstance(there, DeviceSplit) and there.resident == resident
+            on_device = split.to(CUDA, free=FREE_MEMORY if resident else 0)
+            assert isinstance(on_device, DeviceSplit) and on_device.resident == resident
             batches = TrainingBatches(
-                there, batch_size=2, augmentation=AUGMENTATIONS[name], mean=MEAN, std=STD, seed=0, device=CUDA
+                on_device, batch_size=2, augmentation=AUGMENTATIONS[name], mean=MEAN, std=STD, seed=0, device=CUDA
             )
         for epoch in (0, 1):
-            made = list(batches.epoch(epoch))
-            assert len(made) == 2
-            for images, labels in made:
+            produced = list(batches.epoch(epoch))
+            assert len(produced) == 2
+            for images, labels in produced:
                 assert images.device == labels.device == CUDA
                 assert images.shape == (2, 3, *AUGMENTATIONS[name].crop) and images.dtype == torch.float32
                 assert images.is_contiguous(memory_format=torch.channels_last)
@@ -70,7 +70,7 @@ COUNTS = {
     "training/evaluate.py:_in_split_order": "copies the counts of a whole split to the host, once",
     "metrics/confusion.py:count_joint": "a histogram of the fallback; the Triton kernel does not wait",
 }
-"""Where evaluation may wait for the device."""
+"""Functions that may wait for the device during evaluation, with the reason."""
 
 PROTOCOLS = {
     "plain": Protocol(),
@@ -93,28 +93,28 @@ def evaluated(watch: Watch, split: DecodedSplit, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_evaluation_waits_once_for_each_kind_of_count(name: str) -> None:
+def test_evaluation_waits_once_for_areas_and_once_for_boundaries(name: str) -> None:
     split = decoded(7)
     with fake_cuda(COUNTS) as watch:
         counts = evaluated(watch, split, batch_size=2, boundaries=True, protocol=PROTOCOLS[name])
     assert counts.areas.shape == counts.boundaries.shape == (7, 5, 3)
-    assert [seen.place for seen in watch.seen].count("training/evaluate.py:_in_split_order") == 2
-    assert {seen.place for seen in watch.seen} == COUNTS.keys()
+    assert [seen.function for seen in watch.seen].count("training/evaluate.py:_in_split_order") == 2
+    assert {seen.function for seen in watch.seen} == COUNTS.keys()
     assert compute_metrics(counts.areas).class_iou
 
 
-def test_evaluation_waits_only_for_predictions_that_are_wanted() -> None:
-    split, told = decoded(6), []
-    allowed = COUNTS | {"training/evaluate.py:evaluate_split": "copies a batch of predictions that somebody wants"}
+def test_evaluation_waits_only_for_requested_predictions() -> None:
+    split, received = decoded(6), []
+    allowed = COUNTS | {"training/evaluate.py:evaluate_split": "copies a batch of requested predictions"}
 
     def keep(index: int, prediction: Tensor) -> None:
         assert prediction.device.type == "cpu"
-        told.append(index)
+        received.append(index)
 
     with fake_cuda(allowed) as watch:
         evaluated(watch, split, batch_size=2, on_prediction=keep, prediction_indices=range(3))
-    assert told == [0, 1, 2]
-    assert [seen.place for seen in watch.seen].count("training/evaluate.py:evaluate_split") == 2  # of three batches
+    assert received == [0, 1, 2]
+    assert [seen.function for seen in watch.seen].count("training/evaluate.py:evaluate_split") == 2  # of three batches
 
 
 def test_predictions_stay_on_the_device() -> None:

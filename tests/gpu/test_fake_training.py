@@ -1,4 +1,4 @@
-"""Training on symbolic CUDA tensors: all on one device, and no step waits for it."""
+"""Tests of training on symbolic CUDA tensors: one device, and no step waits for it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from fcnlab.training.optim import OPTIMIZERS, MovingAverage, create_optimizer
 from fcnlab.trial.build import build_model
 from tests.gpu.fake import CUDA, Watch, fake_cuda, on_cuda
 
-CATALOG = builtin()
+REGISTRY = builtin()
 CLASSES = 5
 
 ALLOWED = {
-    "training/fit.py:fit": "reads the loss once an epoch",
+    "training/fit.py:fit": "reads the loss once per epoch",
 }
-"""Where the host may wait for the device while a model trains."""
+"""Functions that may wait for the device during training, with the reason."""
 
 
 class Batches:
@@ -46,10 +46,10 @@ class Batches:
 
 
 def variant(head: str, upsampler: str = "bilinear") -> Variant:
-    """A variant from random weights, with the smallest backbone that the head goes with."""
-    of_head, of_upsampler = CATALOG.get("head", head), CATALOG.get("upsampler", upsampler)
+    """Return a variant with random weights and the smallest backbone that the head supports."""
+    of_head, of_upsampler = REGISTRY.get("head", head), REGISTRY.get("upsampler", upsampler)
     assert isinstance(of_head, Head) and isinstance(of_upsampler, Upsampler)
-    of_backbone = CATALOG.get("backbone", "vgg16-paper-scratch" if of_head.type == "paper" else "tiny-scratch")
+    of_backbone = REGISTRY.get("backbone", "vgg16-paper-scratch" if of_head.type == "paper" else "tiny-scratch")
     assert isinstance(of_backbone, Backbone)
     return Variant(backbone=of_backbone, head=of_head, upsampler=of_upsampler)
 
@@ -85,7 +85,7 @@ def fused(watch: Watch, model: FCN, loss: Loss) -> FusedUpsampleLoss:
         return FusedUpsampleLoss(loss, model.head)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("head", CATALOG.names("head"))
+@pytest.mark.parametrize("head", REGISTRY.names("head"))
 def test_every_head_trains_on_one_device_without_waiting(head: str) -> None:
     with fake_cuda(ALLOWED) as watch:
         model = symbolic_model(watch, head)
@@ -94,7 +94,7 @@ def test_every_head_trains_on_one_device_without_waiting(head: str) -> None:
             train(watch, model, fused(watch, model, Loss()))
 
 
-@pytest.mark.parametrize("upsampler", CATALOG.names("upsampler"))
+@pytest.mark.parametrize("upsampler", REGISTRY.names("upsampler"))
 def test_every_upsampler_trains_on_one_device_without_waiting(upsampler: str) -> None:
     with fake_cuda(ALLOWED) as watch:
         model = symbolic_model(watch, "fcn16s", upsampler)
@@ -157,16 +157,16 @@ def test_bf16_micro_batches_and_clipping_do_not_wait(plain: bool) -> None:
 
 @pytest.mark.parametrize(("name", "waits"), [("sgd", False), ("adamw", False), ("rmsprop", True)])
 def test_fp16_waits_only_for_optimizers_without_fused_kernels(name: str, waits: bool) -> None:
-    # GradScaler reads whether a gradient is infinite, unless the optimizer's kernel skips the step by itself.
-    place = "training/fit.py:_step"
-    with fake_cuda(ALLOWED | {place: "GradScaler skips the step of an optimizer without a fused kernel"}) as watch:
+    # GradScaler checks for infinite gradients on the host, unless the kernel of the optimizer skips the step itself.
+    function = "training/fit.py:_step"
+    with fake_cuda(ALLOWED | {function: "GradScaler skips the step of an optimizer without a fused kernel"}) as watch:
         model = symbolic_model(watch, "fcn8s")
         options = {
             "autocast": hardware.create_autocast(CUDA, "fp16"),
             "scaler": hardware.create_grad_scaler(CUDA, "fp16"),
         }
         train(watch, model, fused(watch, model, Loss()), name=name, grad_clip_norm=1.0, **options)
-    assert any(seen.place == place for seen in watch.seen) == waits
+    assert any(seen.function == function for seen in watch.seen) == waits
 
 
 def test_deterministic_layers_do_not_wait() -> None:
@@ -185,11 +185,11 @@ def test_the_moving_average_does_not_wait() -> None:
         train(watch, model, Loss(), average=MovingAverage(model, 0.9), steps=2)
 
 
-def test_an_epoch_waits_as_often_whatever_its_number_of_steps() -> None:
+def test_waits_of_an_epoch_do_not_depend_on_its_number_of_steps() -> None:
     counts = []
     for steps in (1, 4):
         with fake_cuda(ALLOWED) as watch:
             train(watch, symbolic_model(watch, "fcn32s"), Loss(), steps=steps)
         counts.append(len(watch.seen))
-        assert {seen.place for seen in watch.seen} == ALLOWED.keys()
+        assert {seen.function for seen in watch.seen} == ALLOWED.keys()
     assert counts[0] == counts[1] > 0

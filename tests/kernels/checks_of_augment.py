@@ -1,4 +1,4 @@
-"""Checks of the Triton augmentation; `test_triton_augment.py` runs them in a process of their own."""
+"""Checks of the Triton augmentation; run by `test_triton_augment.py` in another process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if INTERPRETED:
     from triton.runtime import interpreter
 
     def fused(_: object, x: Any, y: Any, z: Any) -> Any:
-        """Return x * y + z, rounded once as on a GPU; the interpreter rounds the product, too."""
+        """Return x * y + z, rounded once as on a GPU; the interpreter also rounds the product."""
         exact = x.data.astype(np.float64) * y.data + z.data
         return interpreter.TensorHandle(exact.astype(z.data.dtype), z.dtype.scalar)
 
@@ -45,11 +45,11 @@ scales = st.sampled_from([(0.5, 2.0), (0.25, 0.5), (0.1, 0.2), (1.0, 4.0), (0.7,
 USED = [
     tuple(int(digit) == 1 for digit in digits) for digits in ("1000", "0100", "0010", "0001", "1100", "0111", "1111")
 ]
-"""Whether brightness, contrast, saturation and hue change."""
+"""Combinations of changes of brightness, contrast, saturation and hue."""
 
 
 class Random(Split):
-    """Random images of given sizes. `smooth` ones have grey levels that neighbours share, as photographs do."""
+    """Random images of given sizes; with `smooth`, neighboring pixels are similar, as in photographs."""
 
     def __init__(self, sizes: list[tuple[int, int]], seed: int, smooth: bool = False) -> None:
         self.ids = tuple(f"s{index}" for index in range(len(sizes)))
@@ -70,7 +70,7 @@ class Random(Split):
 def both(
     split: DecodedSplit, augmentation: Augmentation, seed: int, budget: int = 2**30
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return a batch of all samples from the kernels and the plain one of the CPU, images in grey levels."""
+    """Return a batch of all samples, augmented by the kernels and by the CPU."""
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(split)).tolist()
     placements = [augmentation.drawn(split[index].label, rng) for index in chosen]
@@ -79,17 +79,17 @@ def both(
     images, labels = kernel(DeviceSplit(split, DEVICE, budget).gather(chosen), placements)
     assert images.is_contiguous(memory_format=torch.channels_last) and images.dtype == torch.float32
     assert labels.is_contiguous() and labels.dtype == torch.uint8
-    drawn = [(split[index], placement) for index, placement in zip(chosen, placements, strict=True)]
-    return (images.cpu(), labels.cpu()), TorchBatchWriter(len(drawn), augmentation, MEAN, STD, CPU)(drawn)
+    placed = [(split[index], placement) for index, placement in zip(chosen, placements, strict=True)]
+    return (images.cpu(), labels.cpu()), TorchBatchWriter(len(placed), augmentation, MEAN, STD, CPU)(placed)
 
 
 def levels(images: Tensor) -> Tensor:
-    """Return normalised images in grey levels."""
+    """Return normalized images in the range 0..255."""
     mean, std = (to_uint8_scale(values)[:, None, None] for values in (MEAN, STD))
     return (images * std + mean).round()
 
 
-def test_the_kernels_are_used_here() -> None:
+def test_the_kernels_are_available() -> None:
     assert is_triton_available(DEVICE)
 
 
@@ -101,14 +101,14 @@ def test_the_kernels_are_used_here() -> None:
     seed=seeds,
 )
 @slow
-def test_without_resizing_every_bit_is_that_of_the_cpu(
+def test_without_resizing_results_equal_those_of_the_cpu(
     sizes: list[tuple[int, int]], crop: tuple[int, int], flip: float, resident: bool, seed: int
 ) -> None:
     split = DecodedSplit(Random(sizes, seed))
-    found, wanted = both(split, Augmentation(crop, None, flip, FILL), seed, 2**30 if resident else 0)
-    assert torch.equal(found[0], wanted[0]) and torch.equal(found[1], wanted[1])
-    assert found[0].stride() == wanted[0].stride()
-    same_size = Augmentation(crop, (1.0, 1.0), flip, FILL)  # nor is one that is resized to its own size
+    found, expected = both(split, Augmentation(crop, None, flip, FILL), seed, 2**30 if resident else 0)
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+    assert found[0].stride() == expected[0].stride()
+    same_size = Augmentation(crop, (1.0, 1.0), flip, FILL)  # resizing to the same size changes nothing
     assert torch.equal(both(split, same_size, seed)[0][0], found[0])
 
 
@@ -120,24 +120,24 @@ def test_without_resizing_every_bit_is_that_of_the_cpu(
     seed=seeds,
 )
 @slow
-def test_resized_samples_are_those_of_the_cpu(
+def test_resized_samples_equal_those_of_the_cpu(
     sizes: list[tuple[int, int]], crop: tuple[int, int], scale: tuple[float, float], smooth: bool, seed: int
 ) -> None:
-    found, wanted = both(DecodedSplit(Random(sizes, seed, smooth)), Augmentation(crop, scale, 0.5, FILL), seed)
-    assert torch.equal(found[1], wanted[1]) and torch.equal(found[0], wanted[0])
+    found, expected = both(DecodedSplit(Random(sizes, seed, smooth)), Augmentation(crop, scale, 0.5, FILL), seed)
+    assert torch.equal(found[1], expected[1]) and torch.equal(found[0], expected[0])
 
 
 @pytest.mark.parametrize("scale", [(0.2, 0.4), (0.5, 1.0), (1.0, 3.0), (0.5, 0.5), (2.0, 2.0)])
 @pytest.mark.parametrize("smooth", [False, True])
-def test_large_resized_images_are_those_of_the_cpu(scale: tuple[float, float], smooth: bool) -> None:
+def test_large_resized_images_equal_those_of_the_cpu(scale: tuple[float, float], smooth: bool) -> None:
     split = DecodedSplit(Random([(400, 50), (30, 624)], 0, smooth))
-    found, wanted = both(split, Augmentation((24, 24), scale, 0.5, FILL), 0)
-    assert torch.equal(found[1], wanted[1]) and torch.equal(found[0], wanted[0])
+    found, expected = both(split, Augmentation((24, 24), scale, 0.5, FILL), 0)
+    assert torch.equal(found[1], expected[1]) and torch.equal(found[0], expected[0])
 
 
 @given(source=st.integers(1, 4000), ratio=st.floats(0.2, 8.0), first=st.integers(0, 4000))
 @slow
-def test_labels_of_large_extents_come_from_the_same_pixels(source: int, ratio: float, first: int) -> None:
+def test_labels_of_large_images_equal_those_of_the_cpu(source: int, ratio: float, first: int) -> None:
     target = max(1, round(ratio * source))
     left = min(first, target - 1)
     window = Window(0, left, 1, min(32, target - left))
@@ -166,7 +166,7 @@ strengths = st.sampled_from([0.1, 0.4, 1.0])
 
 
 def jittered(used: tuple[bool, ...], strength: float) -> ColorJitter:
-    """Return a jitter of the used kinds; hue turns by a half at most."""
+    """Return a jitter of the given kinds; hue changes by at most half a turn."""
     return ColorJitter(
         *(value * on for value, on in zip((strength, strength, strength, strength / 2), used, strict=True))
     )
@@ -174,11 +174,13 @@ def jittered(used: tuple[bool, ...], strength: float) -> ColorJitter:
 
 @given(used=st.sampled_from(USED), strength=strengths, smooth=st.booleans(), seed=seeds)
 @slow
-def test_colours_are_those_of_torchvision(used: tuple[bool, ...], strength: float, smooth: bool, seed: int) -> None:
-    # Whole vectors of pixels: PyTorch does not fuse multiplications and additions of the remaining ones.
+def test_color_jitter_equals_that_of_torchvision(
+    used: tuple[bool, ...], strength: float, smooth: bool, seed: int
+) -> None:
+    # Images that fill whole vectors: PyTorch does not fuse multiplications and additions of remaining pixels.
     split = DecodedSplit(Random([(16, 64), (32, 24)], seed, smooth))
-    found, wanted = both(split, Augmentation((20, 20), None, 0.5, FILL, jittered(used, strength)), seed)
-    assert torch.equal(found[1], wanted[1]) and torch.equal(found[0], wanted[0])
+    found, expected = both(split, Augmentation((20, 20), None, 0.5, FILL, jittered(used, strength)), seed)
+    assert torch.equal(found[1], expected[1]) and torch.equal(found[0], expected[0])
 
 
 @given(
@@ -189,24 +191,24 @@ def test_colours_are_those_of_torchvision(used: tuple[bool, ...], strength: floa
     seed=seeds,
 )
 @slow
-def test_colours_of_any_size_are_those_of_torchvision_within_rounding(
+def test_color_jitter_of_any_size_equals_that_of_torchvision_up_to_rounding(
     sizes: list[tuple[int, int]], used: tuple[bool, ...], strength: float, smooth: bool, seed: int
 ) -> None:
     split = DecodedSplit(Random(sizes, seed, smooth))
-    found, wanted = both(split, Augmentation((20, 20), None, 0.5, FILL, jittered(used, strength)), seed)
-    assert torch.equal(found[1], wanted[1])
-    apart = (levels(found[0]) - levels(wanted[0])).abs()
-    # A change after one that is rounded in another way multiplies the difference by up to 1 + 1.
-    assert apart.max() <= (1 if sum(used) == 1 else 3)
-    assert (apart > 0).float().mean() <= 0.01
+    found, expected = both(split, Augmentation((20, 20), None, 0.5, FILL, jittered(used, strength)), seed)
+    assert torch.equal(found[1], expected[1])
+    difference = (levels(found[0]) - levels(expected[0])).abs()
+    # A later change multiplies a rounding difference by up to 2.
+    assert difference.max() <= (1 if sum(used) == 1 else 3)
+    assert (difference > 0).float().mean() <= 0.01
 
 
 @given(scale=scales, seed=seeds)
 @slow
-def test_recoloured_images_are_resized_and_cropped(scale: tuple[float, float], seed: int) -> None:
+def test_color_jitter_is_combined_with_resizing_and_cropping(scale: tuple[float, float], seed: int) -> None:
     augmentation = Augmentation((16, 12), scale, 0.5, FILL, ColorJitter(0.3, 0.3, 0.3, 0.1))
-    found, wanted = both(DecodedSplit(Random([(16, 24), (32, 8)], seed)), augmentation, seed)
-    assert torch.equal(found[1], wanted[1]) and torch.equal(found[0], wanted[0])
+    found, expected = both(DecodedSplit(Random([(16, 24), (32, 8)], seed)), augmentation, seed)
+    assert torch.equal(found[1], expected[1]) and torch.equal(found[0], expected[0])
 
 
 def batches_of(split: DecodedSplit, augmentation: Augmentation, device: torch.device) -> TrainingBatches:
@@ -216,7 +218,7 @@ def batches_of(split: DecodedSplit, augmentation: Augmentation, device: torch.de
 @pytest.mark.parametrize("budget", [0, 2**30])
 @pytest.mark.parametrize("ratio", [None, 0.4])
 @pytest.mark.parametrize("more", [(), (15.0,), (0.0, Blur(1.0))])
-def test_training_batches_are_those_of_the_cpu(
+def test_training_batches_equal_those_of_the_cpu(
     budget: int, ratio: float | None, more: tuple[float | Blur, ...]
 ) -> None:
     split = DecodedSplit(Random([(14, 18), (9, 30), (24, 20), (16, 16), (12, 12)], 1))
@@ -225,17 +227,17 @@ def test_training_batches_are_those_of_the_cpu(
     device = batches_of(DeviceSplit(split, DEVICE, budget), augmentation, DEVICE)
     for epoch in (0, 1):
         pairs = zip(device.epoch(epoch), batches_of(split, augmentation, CPU).epoch(epoch), strict=True)
-        for (images, labels), (wanted, wanted_labels) in pairs:
-            assert images.device.type == DEVICE.type and images.shape == wanted.shape
-            if DEVICE == CPU or not more:  # a GPU may round rotations and blur in another way
-                assert torch.equal(labels.cpu(), wanted_labels) and torch.equal(images.cpu(), wanted)
+        for (images, labels), (expected, expected_labels) in pairs:
+            assert images.device.type == DEVICE.type and images.shape == expected.shape
+            if DEVICE == CPU or not more:  # a GPU can round rotations and blur differently
+                assert torch.equal(labels.cpu(), expected_labels) and torch.equal(images.cpu(), expected)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(DEVICE.type != "cuda", reason="there is no GPU")
 @pytest.mark.parametrize("budget", [0, 2**30])
 @pytest.mark.parametrize("more", [(), (15.0, Blur(0.5))])
-def test_no_batch_waits_for_the_device(budget: int, more: tuple[float | Blur, ...]) -> None:
+def test_batches_do_not_wait_for_the_device(budget: int, more: tuple[float | Blur, ...]) -> None:
     split = DecodedSplit(Random([(14, 18), (9, 30), (24, 20), (16, 16)], 1))
     augmentation = Augmentation((12, 16), (0.5, 2.0), 0.5, FILL, ColorJitter(0.3, 0.3, 0.3, 0.1), None, *more)
     batches = batches_of(DeviceSplit(split, DEVICE, budget), augmentation, DEVICE)

@@ -1,4 +1,4 @@
-"""Checks of the Triton batch norm; `test_triton_batch_norm.py` runs them in a process of their own."""
+"""Checks of the Triton batch norm; run by `test_triton_batch_norm.py` in another process."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from fcnlab.training.fast_norm import FastBatchNorm2d, FastBatchNormAct2d, repla
 from tests.kernels.on_triton import COMPILED, DEVICE
 
 SHAPES = [(2, 5, 4, 3), (1, 16, 9, 7), (3, 70, 5, 4)]
-"""Sizes of few channels, of a power of two, and of more than one block of channels."""
+"""Shapes with few channels, with a power of two, and with more than one block of channels."""
 
 CASES = list(product(SHAPES, ["none", "relu", "relu6"], ["train", "eval", "frozen"], [torch.float32, torch.bfloat16]))
-"""Shapes, activations, modes and dtypes: all combinations; a Latin square of the first three where each is compiled."""
+"""Shapes, activations, modes and dtypes: all combinations, or a Latin square of the first three if compiled."""
 if COMPILED:
     CASES = [
         (shape, activation, mode, dtype)
@@ -31,7 +31,7 @@ if COMPILED:
 
 
 class Block(nn.Module):
-    """A batch norm and a ReLU in place, as in ResNets."""
+    """A batch norm and an in-place ReLU, as in ResNets."""
 
     def __init__(self, channels: int, activation: str) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Block(nn.Module):
 
 
 def normalizers(channels: int, activation: str) -> tuple[Any, Any]:
-    """A module in float64 as the reference, and the same by Triton in float32."""
+    """Return a module in float64 as the reference, and the same module by Triton in float32."""
     torch.manual_seed(0)
     if activation == "relu6":
         plain: Any = timm.layers.BatchNormAct2d(channels, act_layer=nn.ReLU6)
@@ -68,12 +68,12 @@ def normalizers(channels: int, activation: str) -> tuple[Any, Any]:
     return plain.double(), fast.to(DEVICE)
 
 
-def test_the_kernel_is_used_here() -> None:
+def test_the_kernel_is_available() -> None:
     assert is_triton_available(DEVICE)
 
 
 @pytest.mark.parametrize(("shape", "activation", "mode", "dtype"), CASES, ids=str)
-def test_outputs_gradients_and_statistics_are_those_of_float64(
+def test_outputs_gradients_and_statistics_equal_those_of_float64(
     shape: tuple[int, int, int, int], activation: str, mode: str, dtype: torch.dtype
 ) -> None:
     plain, fast = normalizers(shape[1], activation)
@@ -83,17 +83,17 @@ def test_outputs_gradients_and_statistics_are_those_of_float64(
     generator = torch.Generator().manual_seed(1)
     x = (3 + 2 * torch.randn(shape, generator=generator)).to(dtype).to(memory_format=torch.channels_last)
     weights = torch.randn(shape, generator=generator).to(dtype)
-    wanted, given = x.double().requires_grad_(), x.to(DEVICE).requires_grad_()
-    expected = plain(1 * wanted)  # timm's activation works in place
+    reference, ours = x.double().requires_grad_(), x.to(DEVICE).requires_grad_()
+    expected = plain(1 * reference)  # timm's activation works in place
     (expected * weights.double()).sum().backward()
-    found = fast(given)
+    found = fast(ours)
     found.backward(weights.to(DEVICE).contiguous(memory_format=torch.channels_last))
     assert found.dtype == dtype
     assert found.is_contiguous(memory_format=torch.channels_last)
     tolerance = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
     torch.testing.assert_close(found.cpu().double(), expected, **tolerance)
-    assert wanted.grad is not None and given.grad is not None
-    close = torch.isclose(given.grad.cpu().double(), wanted.grad, **tolerance)
+    assert reference.grad is not None and ours.grad is not None
+    close = torch.isclose(ours.grad.cpu().double(), reference.grad, **tolerance)
     assert close.float().mean() > (0.999 if dtype == torch.float32 else 0.97)  # rounding moves values across a bend
     of_fast, of_plain = ({n: p.grad for n, p in module.named_parameters()} for module in (fast, plain))
     assert of_fast.keys() == of_plain.keys()
@@ -110,7 +110,7 @@ def test_outputs_gradients_and_statistics_are_those_of_float64(
 
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "mobilenetv2_035"])
-def test_a_network_has_the_gradients_of_the_plain_one(backbone: str) -> None:
+def test_gradients_of_a_network_equal_those_without_the_kernel(backbone: str) -> None:
     torch.manual_seed(0)
     plain = timm.create_model(backbone, num_classes=3).to(memory_format=torch.channels_last).to(DEVICE)
     fast = copy.deepcopy(plain)

@@ -1,4 +1,4 @@
-"""Checks of the Triton counts; `test_triton_counts.py` runs them in a process of their own."""
+"""Checks of the Triton counts; run by `test_triton_counts.py` in another process."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def by_hand(predictions: Tensor, labels: Tensor, classes: int, *, masked: bool) 
 
 @st.composite
 def pairs(draw: st.DrawFn) -> tuple[Tensor, Tensor, int]:
-    """Predictions and labels of images of one size, and the number of classes."""
+    """Draw predictions and labels of images of one size, and the number of classes."""
     classes = draw(class_counts)
     shape = (draw(st.integers(1, 3)), draw(st.integers(1, 24)), draw(st.integers(1, 24)))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
@@ -44,7 +44,7 @@ def pairs(draw: st.DrawFn) -> tuple[Tensor, Tensor, int]:
     return predictions, labels.masked_fill(ignored, 255), classes
 
 
-def test_the_kernel_is_used_here() -> None:
+def test_the_kernel_is_available() -> None:
     assert is_triton_available(DEVICE)
 
 
@@ -59,7 +59,7 @@ def test_areas_are_counted_exactly(pair: tuple[Tensor, Tensor, int]) -> None:
 
 @given(pairs())
 @slow
-def test_predictions_count_everywhere_unless_they_are_masked(pair: tuple[Tensor, Tensor, int]) -> None:
+def test_predictions_on_ignored_pixels_count_unless_masked(pair: tuple[Tensor, Tensor, int]) -> None:
     predictions, labels, classes = pair
     found = count_pixels(predictions.to(DEVICE), labels.to(DEVICE), classes, masked=False)
     assert torch.equal(found.cpu(), by_hand(predictions, labels, classes, masked=False))
@@ -77,7 +77,7 @@ def test_boundaries_are_counted_exactly(pair: tuple[Tensor, Tensor, int]) -> Non
 
 
 @pytest.mark.parametrize("shape", [(2, 97, 131), (1, 64, 64), (0, 3, 3), (2, 0, 4)])
-def test_images_of_more_than_one_program_are_counted_whole(shape: tuple[int, int, int]) -> None:
+def test_images_of_several_programs_are_counted(shape: tuple[int, int, int]) -> None:
     generator = torch.Generator().manual_seed(0)
     predictions = torch.randint(0, 3, shape, generator=generator).to(torch.uint8)
     labels = torch.randint(0, 4, shape, generator=generator).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""Checks of the Triton cross entropy; `test_triton_cross_entropy.py` runs them in a process of their own."""
+"""Checks of the Triton cross entropy; run by `test_triton_cross_entropy.py` in another process."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from fcnlab.training.fused_loss import FusedUpsampleLoss
 from fcnlab.training.losses import Loss
 from tests.kernels.on_triton import COMPILED, DEVICE, INTERPRETED, assert_a_graph_replays, examples
 from tests.kernels.test_cross_entropy import batch, torchs
-from tests.training.test_fused import Ending, close, labels_of, slopes
+from tests.training.test_fused_loss import Ending, close, create_labels, gradients_of
 
 torch.backends.cudnn.allow_tf32 = False  # PyTorch's default on CUDA is TF32, with errors of 1e-3
 torch.backends.cuda.matmul.allow_tf32 = False
 
 HALF = {torch.float32: 0.0, torch.bfloat16: 2**-7 if INTERPRETED else 2**-8, torch.float16: 2**-11}
-"""Relative rounding error of each dtype; Triton's interpreter truncates to bfloat16, where a GPU rounds."""
+"""Relative rounding error of each dtype; Triton's interpreter truncates to bfloat16, a GPU rounds."""
 
 slow = examples(interpreted=80, compiled=24)
 
@@ -47,7 +47,7 @@ cases = (
 """Classes, pixels and the dtype of the scores."""
 
 
-def test_the_kernel_is_used_here() -> None:
+def test_the_kernel_is_available() -> None:
     assert is_triton_available(DEVICE)
 
 
@@ -60,7 +60,7 @@ def test_the_kernel_is_used_here() -> None:
     seed=st.integers(0, 99),
 )
 @slow
-def test_loss_and_gradient_are_torchs(
+def test_loss_and_gradient_equal_those_of_torch(
     n: int,
     case: tuple[int, int, torch.dtype],
     smoothing: float,
@@ -74,13 +74,13 @@ def test_loss_and_gradient_are_torchs(
     weights = torch.rand(classes, generator=torch.Generator().manual_seed(seed)) * (torch.arange(classes) != 1)
     weights = weights if weighted else torch.ones(classes)
     scores = scores.to(dtype)
-    wanted, slope = torchs(scores, labels, scales, weights, smoothing)
+    expected, slope = torchs(scores, labels, scales, weights, smoothing)
     scores, labels, scales = scores.to(DEVICE), labels.to(DEVICE), scales.to(DEVICE)
     pixel = PixelLoss.from_class_weights(classes, weights.to(DEVICE) if weighted else None, smoothing, DEVICE)
     twin = scores.clone()
     found, same = cross_entropy_(scores, labels, scales, pixel), cross_entropy_fallback_(twin, labels, scales, pixel)
     assert found.dtype == torch.float32 and found.device.type == DEVICE.type
-    torch.testing.assert_close(found.cpu().double(), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.cpu().double(), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found, same, rtol=1e-5, atol=1e-5)
     least = {torch.float16: 6e-8}.get(dtype, 0.0)  # the smallest float16
     bound = {"rtol": HALF[dtype] + 1e-5, "atol": 1e-6 + least}
@@ -89,15 +89,15 @@ def test_loss_and_gradient_are_torchs(
 
 
 @pytest.mark.parametrize(("classes", "pixels"), [(3, 20), (40, 20), (40, 64)])
-def test_strides_are_followed_and_other_memory_is_unchanged(classes: int, pixels: int) -> None:
+def test_strides_are_respected_and_other_memory_is_not_changed(classes: int, pixels: int) -> None:
     scores, labels, scales = (one.to(DEVICE) for one in batch(4, classes, pixels, 0))
     pixel = PixelLoss.from_class_weights(classes, None, 0.1, DEVICE)
     wide = torch.full((classes + 2, 4, pixels + 4), 7.0, device=DEVICE)
     inside = wide.transpose(0, 1)[:, 1 : classes + 1, 2 : pixels + 2]
     inside.copy_(scores)
-    found, wanted = cross_entropy_(inside, labels, scales, pixel), cross_entropy_(scores, labels, scales, pixel)
-    # Another alignment can make Triton add up in another order.
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)
+    found, expected = cross_entropy_(inside, labels, scales, pixel), cross_entropy_(scores, labels, scales, pixel)
+    # With another alignment, Triton can sum in another order.
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
     torch.testing.assert_close(inside, scores, rtol=1e-5, atol=1e-7)
     inside.fill_(7.0)
     assert bool((wide == 7.0).all())
@@ -105,7 +105,7 @@ def test_strides_are_followed_and_other_memory_is_unchanged(classes: int, pixels
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # numpy's, in the interpreter
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_score_that_is_not_finite_shows_in_the_loss(bad: float) -> None:
+def test_a_score_that_is_not_finite_makes_the_loss_not_finite(bad: float) -> None:
     scores, labels, scales = (one.to(DEVICE) for one in batch(2, 5, 16, 0))
     labels[0, 3], scores[0, 2, 3] = 1, bad
     assert not launch_cross_entropy(
@@ -113,14 +113,14 @@ def test_a_score_that_is_not_finite_shows_in_the_loss(bad: float) -> None:
     ).isfinite()
 
 
-def test_a_label_beyond_the_classes_makes_the_loss_nan() -> None:
+def test_a_label_out_of_range_makes_the_loss_nan() -> None:
     scores, labels, scales = (one.to(DEVICE) for one in batch(2, 5, 16, 0))
     labels[1, 15] = 5
     assert launch_cross_entropy(scores, labels, scales, PixelLoss.from_class_weights(5, None, 0.0, DEVICE)).isnan()
     assert scores.isfinite().all()
 
 
-def test_ignored_pixels_have_a_loss_and_gradient_of_zero() -> None:
+def test_ignored_pixels_have_a_loss_and_gradient_of_0() -> None:
     scores, labels, scales = (one.to(DEVICE) for one in batch(2, 5, 16, 0))
     assert (
         float(
@@ -136,53 +136,53 @@ def test_ignored_pixels_have_a_loss_and_gradient_of_zero() -> None:
 @pytest.mark.parametrize("channels", ["dense", "per_class"])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("chunk", [2**28, 2_000])
-def test_upsampling_and_loss_together_have_the_plain_gradients(
+def test_the_fused_loss_has_the_gradients_of_upsampling_and_loss(
     channels: str, bias: bool, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
     monkeypatch.setitem(fused_loss.MAX_TILE_SCORES, DEVICE.type, chunk)
     up = TransposedUpsampler(5, 8, start="random", channels=channels, bias=bias).to(DEVICE)  # type: ignore[arg-type]
     scores = torch.randn(2, 5, 3, 4, device=DEVICE, requires_grad=True)
-    labels = labels_of((2, 24, 30), 5, 0).to(DEVICE)
-    wanted = Loss()(up(scores, (24, 30)), labels)
+    labels = create_labels((2, 24, 30), 5, 0).to(DEVICE)
+    expected = Loss()(up(scores, (24, 30)), labels)
     found = FusedUpsampleLoss(Loss(), Ending(up))(scores, labels)
-    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     learned = list(up.parameters())
-    for one, other in zip(slopes(found, scores, *learned), slopes(wanted, scores, *learned), strict=True):
+    for one, other in zip(gradients_of(found, scores, *learned), gradients_of(expected, scores, *learned), strict=True):
         assert close(one, other, 1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_gradients_of_a_mean_over_many_pixels_do_not_vanish_in_half_precision(dtype: torch.dtype) -> None:
-    """The loss is weighted by 1e-6, as a mean over more pixels than a test can have would be."""
+def test_gradients_of_a_mean_over_many_pixels_do_not_underflow_in_half_precision(dtype: torch.dtype) -> None:
+    """A weight of 1e-6 has the effect of a mean over very many pixels."""
     torch.manual_seed(0)
     up = TransposedUpsampler(5, 8, start="random").to(DEVICE)
     exact = torch.randn(2, 5, 3, 4, device=DEVICE).to(dtype).float().requires_grad_()
     half = exact.detach().to(dtype).requires_grad_()
-    labels = labels_of((2, 24, 32), 5, 0).to(DEVICE)
+    labels = create_labels((2, 24, 32), 5, 0).to(DEVICE)
     loss = Loss(weight=1e-6)
-    wanted = FusedUpsampleLoss(loss, Ending(up))(exact, labels)
+    expected = FusedUpsampleLoss(loss, Ending(up))(exact, labels)
     found = FusedUpsampleLoss(loss, Ending(up))(half, labels)
-    assert found.item() == pytest.approx(wanted.item(), rel=1e-2)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-2)
     scale = 2.0**20  # as of a GradScaler: the gradient of the scores is half precision again
     for one, other in zip(
-        slopes(scale * found, half, up.weight), slopes(scale * wanted, exact, up.weight), strict=True
+        gradients_of(scale * found, half, up.weight), gradients_of(scale * expected, exact, up.weight), strict=True
     ):
         assert close(one.float(), other, 0.02)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="CUDA graphs need a GPU")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_a_step_never_waits_and_its_graph_replays_its_gradients(dtype: torch.dtype) -> None:
+def test_a_step_does_not_wait_and_can_be_replayed_as_a_graph(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     up = TransposedUpsampler(5, 8, start="random").to(DEVICE)
     scores = torch.randn(2, 5, 3, 4, device=DEVICE).to(dtype).requires_grad_()
-    labels = labels_of((2, 24, 32), 5, 0).to(DEVICE)
+    labels = create_labels((2, 24, 32), 5, 0).to(DEVICE)
     weights = torch.rand(5, device=DEVICE)
     loss = FusedUpsampleLoss(Loss(class_weights=weights, label_smoothing=0.1), Ending(up))
 
     def step() -> list[torch.Tensor]:
         value = loss(scores, labels)
-        return [value.detach(), *slopes(value, scores, up.weight)]
+        return [value.detach(), *gradients_of(value, scores, up.weight)]
 
     assert_a_graph_replays(step)

@@ -1,4 +1,4 @@
-"""Checks of the Triton maximum pooling; `test_triton_max_pool.py` runs them in a process of their own."""
+"""Checks of the Triton maximum pooling; run by `test_triton_max_pool.py` in another process."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
 
 def image(*size: int, dtype: torch.dtype = torch.float32, levels: int = 3) -> Tensor:
-    """A channels-last image of few values, so that most windows have several maxima."""
+    """Return a channels-last image with few different values, so that most windows have several maxima."""
     x = torch.randint(-levels, levels + 1, size, generator=torch.Generator().manual_seed(0))
     return x.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
 def pooled_with_gradient(pool: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The output, and the gradient for small integers from above, whose sums no dtype rounds."""
+    """Return the output and the gradient for output gradients of small integers, whose sums are exact in all dtypes."""
     x = x.detach().requires_grad_()
     pooled = pool(x)
     above = torch.randint(-4, 5, pooled.shape, generator=torch.Generator().manual_seed(1))
@@ -40,7 +40,7 @@ def equal(one: Tensor, other: Tensor) -> bool:
     )
 
 
-def test_the_kernel_is_used_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernel_is_available(monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_triton_available(DEVICE)
     monkeypatch.setattr(F, "max_pool2d", None)
     x = image(2, 4, 7, 9).to(DEVICE)
@@ -77,7 +77,7 @@ cases = (
     nans=st.booleans(),
 )
 @examples(interpreted=60, compiled=24)
-def test_outputs_and_gradients_are_pytorchs(
+def test_outputs_and_gradients_equal_those_of_pytorch(
     images: int,
     case: tuple[int, tuple[int, int], tuple[int, int], tuple[int, int], torch.dtype],
     size: tuple[int, int],
@@ -95,14 +95,14 @@ def test_outputs_and_gradients_are_pytorchs(
     on_device = x.to(DEVICE)
     assert triton_max_pool.supports_pooling(on_device, kernel, stride, padding)
     ours = MaxPool2d(pool, deterministic=True)
-    found, wanted = pooled_with_gradient(ours, on_device), pooled_with_gradient(pool, x)
-    assert all(map(equal, found, wanted))
+    found, expected = pooled_with_gradient(ours, on_device), pooled_with_gradient(pool, x)
+    assert all(map(equal, found, expected))
     with torch.inference_mode():
-        assert equal(ours(on_device).cpu(), wanted[0])
+        assert equal(ours(on_device).cpu(), expected[0])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_windows_of_minus_infinity_have_their_maximum_at_their_first_pixel(dtype: torch.dtype) -> None:
+def test_the_maximum_of_minus_infinities_is_the_first_pixel(dtype: torch.dtype) -> None:
     pool = nn.MaxPool2d(3, 2, 1, ceil_mode=True)
     x = torch.full((1, 2, 6, 7), float("-inf"), dtype=dtype).contiguous(memory_format=torch.channels_last)
     found = pooled_with_gradient(MaxPool2d(pool, deterministic=False), x.to(DEVICE))
@@ -121,7 +121,7 @@ def test_a_gradient_in_half_precision_is_rounded_once() -> None:
     assert gradient.count_nonzero() == 1
 
 
-def test_other_layouts_and_dtypes_are_left_to_pytorch() -> None:
+def test_other_memory_formats_and_dtypes_are_pooled_by_pytorch() -> None:
     pool = nn.MaxPool2d(3, 2, 1)
     for x in (
         image(2, 4, 7, 9).double(),
@@ -135,7 +135,7 @@ def test_other_layouts_and_dtypes_are_left_to_pytorch() -> None:
 
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter is slow")
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_large_images_have_pytorchs_outputs_and_gradients_that_repeat(dtype: torch.dtype) -> None:
+def test_large_images_equal_those_of_pytorch_with_reproducible_gradients(dtype: torch.dtype) -> None:
     x = torch.randn(8, 64, 160, 240, device=DEVICE).to(dtype).contiguous(memory_format=torch.channels_last)
     pool = nn.MaxPool2d(3, 2, 1)
     above = torch.randn(8, 64, 80, 120, device=DEVICE).to(dtype)
@@ -148,14 +148,14 @@ def test_large_images_have_pytorchs_outputs_and_gradients_that_repeat(dtype: tor
     ours = MaxPool2d(pool, deterministic=False)
     found, again = results(ours, x, above), results(ours, x, above)
     assert all(map(torch.equal, found, again))
-    wanted = results(pool, x.double(), above.double())
-    assert torch.equal(found[0].double(), wanted[0])
-    torch.testing.assert_close(found[1].double(), wanted[1], rtol=torch.finfo(dtype).eps, atol=1e-5)
+    expected = results(pool, x.double(), above.double())
+    assert torch.equal(found[0].double(), expected[0])
+    torch.testing.assert_close(found[1].double(), expected[1], rtol=torch.finfo(dtype).eps, atol=1e-5)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="CUDA graphs need a GPU")
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_step_never_waits_and_its_graph_replays_its_gradients(dtype: torch.dtype) -> None:
+def test_a_step_does_not_wait_and_can_be_replayed_as_a_graph(dtype: torch.dtype) -> None:
     pool = MaxPool2d(nn.MaxPool2d(3, 2, 1), deterministic=False)
     x = image(2, 16, 20, 30, dtype=dtype).to(DEVICE).requires_grad_()
     above = torch.ones(2, 16, 10, 15, device=DEVICE, dtype=dtype)

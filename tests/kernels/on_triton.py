@@ -1,4 +1,4 @@
-"""Run the checks of a Triton kernel: in Triton's interpreter in another process, and on a GPU where there is one."""
+"""Run the checks of a Triton kernel in another process: in Triton's interpreter, and on a GPU if there is one."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ DEVICE = torch.device("cpu" if INTERPRETED or not ON_GPU else "cuda")
 """Device on which the checks run in this process."""
 
 COMPILED = not INTERPRETED
-"""Whether every new combination of `constexpr` arguments is compiled, which takes a second or more.
+"""True if every new combination of `constexpr` arguments is compiled, which takes a second or more.
 
 Checks draw these arguments from short lists then. Interpreted, they may have any values.
 """
 
 
 def examples(interpreted: int, compiled: int) -> settings:
-    """Return the settings of Hypothesis for checks of a kernel with so many examples, without deadline and database."""
+    """Return settings of Hypothesis for checks of a kernel, without deadline and database."""
     return settings(
         deadline=None,
         database=None,
@@ -39,7 +39,7 @@ needs_gpu = pytest.mark.skipif(not ON_GPU, reason="there is no GPU")
 
 
 def run_checks(file: str, *, interpreted: bool) -> None:
-    """Run a file of checks beside this one with pytest, in a process of its own.
+    """Run a file of checks in this folder with pytest, in another process.
 
     Triton decides at its import whether kernels are interpreted, so that it cannot be switched in this process.
     """
@@ -60,10 +60,10 @@ def run_checks(file: str, *, interpreted: bool) -> None:
 
 
 def assert_a_graph_replays(step: Callable[[], list[torch.Tensor]]) -> None:
-    """Check that a step never waits for the device, repeats bit for bit, and gives the same when a graph replays it."""
+    """Check that a step does not wait for the device, is reproducible bit for bit, and can be replayed as a graph."""
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
-        wanted = step()
+        expected = step()
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("error")
         try:
@@ -75,6 +75,6 @@ def assert_a_graph_replays(step: Callable[[], list[torch.Tensor]]) -> None:
             found = step()
         graph.replay()
     torch.cuda.synchronize()
-    for one, two, three in zip(wanted, again, found, strict=True):
+    for one, two, three in zip(expected, again, found, strict=True):
         assert torch.equal(one, two)
         assert torch.equal(one, three)

@@ -1,4 +1,4 @@
-"""The compiled cross entropy and the plain one against torch's own, and what there is without a compiler."""
+"""Tests of the C cross entropy and its fallback against torch, and of the compilation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 WAYS = [
     pytest.param(cross_entropy_, id="compiled", marks=needs_compiler),
-    pytest.param(cross_entropy_fallback_, id="plain"),
+    pytest.param(cross_entropy_fallback_, id="fallback"),
 ]
 
 
@@ -34,10 +34,10 @@ def batch(n: int, classes: int, pixels: int, seed: int, spread: float = 3.0) -> 
 
 
 def torchs(scores: Tensor, labels: Tensor, scales: Tensor, weights: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-    """Loss and gradient by torch, in double."""
+    """Compute loss and gradient by torch in float64."""
     scores = scores.double().requires_grad_()
-    said = {"weight": weights.double(), "label_smoothing": smoothing, "ignore_index": 255, "reduction": "none"}
-    loss = (F.cross_entropy(scores, labels.long(), **said).sum(1) * scales.double()).sum()
+    overrides = {"weight": weights.double(), "label_smoothing": smoothing, "ignore_index": 255, "reduction": "none"}
+    loss = (F.cross_entropy(scores, labels.long(), **overrides).sum(1) * scales.double()).sum()
     loss.backward()
     assert scores.grad is not None
     return loss.detach(), scores.grad
@@ -53,20 +53,20 @@ def torchs(scores: Tensor, labels: Tensor, scales: Tensor, weights: Tensor, smoo
     st.integers(0, 99),
 )
 @settings(deadline=None, max_examples=60)
-def test_loss_and_gradient_are_torchs(
+def test_loss_and_gradient_equal_those_of_torch(
     way: object, n: int, classes: int, pixels: int, smoothing: float, spread: float, seed: int
 ) -> None:
     scores, labels, scales = batch(n, classes, pixels, seed, spread)
     weights = torch.rand(classes, generator=torch.Generator().manual_seed(seed)) * (torch.arange(classes) != 1)
-    wanted, slope = torchs(scores, labels, scales, weights, smoothing)
+    expected, slope = torchs(scores, labels, scales, weights, smoothing)
     found = way(scores, labels, scales, PixelLoss.from_class_weights(classes, weights, smoothing, scores.device))  # type: ignore[operator]
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(scores.double(), slope, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_scores_in_bfloat16_give_the_gradient_rounded_once(way: object) -> None:
+def test_the_gradient_of_bfloat16_scores_is_rounded_once(way: object) -> None:
     scores, labels, scales = batch(5, 21, 40, 0)
     half = scores.bfloat16()
     pixel = PixelLoss.from_class_weights(21, None, 0.0, scores.device)
@@ -76,23 +76,23 @@ def test_scores_in_bfloat16_give_the_gradient_rounded_once(way: object) -> None:
 
 
 @needs_compiler
-def test_strides_are_followed_and_what_lies_between_is_left_alone() -> None:
+def test_strides_are_respected_and_other_memory_is_not_changed() -> None:
     scores, labels, scales = batch(4, 3, 20, 0)
     pixel = PixelLoss.from_class_weights(3, None, 0.0, scores.device)
     wide = torch.full((3, 4, 20), 7.0)
     inside = wide.transpose(0, 1)
     inside.copy_(scores)
-    alone, expected = wide.clone().transpose(0, 1)[:2], scores.clone()
-    wanted = cross_entropy_(expected, labels, scales, pixel)
-    assert torch.equal(cross_entropy_(inside, labels, scales, pixel), wanted)
+    contiguous, expected = wide.clone().transpose(0, 1)[:2], scores.clone()
+    loss = cross_entropy_(expected, labels, scales, pixel)
+    assert torch.equal(cross_entropy_(inside, labels, scales, pixel), loss)
     assert torch.equal(inside, expected)
-    cross_entropy_(alone, labels[:2], scales[:2], pixel)
-    assert torch.equal(alone, expected[:2])
+    cross_entropy_(contiguous, labels[:2], scales[:2], pixel)
+    assert torch.equal(contiguous, expected[:2])
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_score_that_is_no_number_shows_in_the_loss(way: object, bad: float) -> None:
+def test_a_score_that_is_not_finite_makes_the_loss_not_finite(way: object, bad: float) -> None:
     scores, labels, scales = batch(2, 5, 16, 0)
     labels[0, 3] = 1
     scores[0, 2, 3] = bad
@@ -101,7 +101,7 @@ def test_a_score_that_is_no_number_shows_in_the_loss(way: object, bad: float) ->
 
 
 @needs_compiler
-def test_a_label_beyond_the_classes_is_refused() -> None:
+def test_a_label_out_of_range_is_an_error() -> None:
     scores, labels, scales = batch(2, 5, 16, 0)
     labels[1, 15] = 5
     with pytest.raises(IndexError, match="label 5 is out of range for 5 classes"):
@@ -109,24 +109,24 @@ def test_a_label_beyond_the_classes_is_refused() -> None:
 
 
 @pytest.fixture
-def _anew() -> None:
+def _clear_cache() -> None:
     build.load_library.cache_clear()
 
 
-@pytest.mark.usefixtures("_anew")
-def test_without_a_compiler_the_plain_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("_clear_cache")
+def test_the_fallback_is_used_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build.shutil, "which", lambda _: None)
     assert build.load_library("cross_entropy") is None
     scores, labels, scales = batch(2, 5, 16, 0)
     expected, pixel = scores.clone(), PixelLoss.from_class_weights(5, None, 0.0, scores.device)
-    wanted = cross_entropy_fallback_(expected, labels, scales, pixel)
-    assert torch.equal(cross_entropy_(scores, labels, scales, pixel), wanted)
+    loss = cross_entropy_fallback_(expected, labels, scales, pixel)
+    assert torch.equal(cross_entropy_(scores, labels, scales, pixel), loss)
     assert torch.equal(scores, expected)
     build.load_library.cache_clear()
 
 
-@pytest.mark.usefixtures("_anew")
-def test_a_compiler_that_fails_is_named_once_and_the_plain_way_is_taken(
+@pytest.mark.usefixtures("_clear_cache")
+def test_a_failing_compiler_warns_once_and_the_fallback_is_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     fails = shutil.which("false")
@@ -139,12 +139,12 @@ def test_a_compiler_that_fails_is_named_once_and_the_plain_way_is_taken(
 
 
 @needs_compiler
-@pytest.mark.usefixtures("_anew")
-def test_what_is_compiled_is_kept_for_the_next_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("_clear_cache")
+def test_a_compiled_kernel_is_cached_for_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FCNLAB_CACHE", str(tmp_path))
     assert build.load_library("cross_entropy") is not None
     (built,) = (tmp_path / f"kernels-{os.getuid()}").iterdir()
-    made = built.stat().st_mtime_ns
+    modified = built.stat().st_mtime_ns
     build.load_library.cache_clear()
     assert build.load_library("cross_entropy") is not None
-    assert built.stat().st_mtime_ns == made
+    assert built.stat().st_mtime_ns == modified

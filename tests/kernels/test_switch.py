@@ -1,4 +1,4 @@
-"""Triton kernels are used where they can run, and a machine that cannot build them is told once."""
+"""Tests of the selection of Triton kernels."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Driver:
 
 
 def machine(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], error: Exception | None = None) -> None:
-    """Let torch see a GPU of a capability, and Triton start or fail."""
+    """Make torch see a GPU of a compute capability, and Triton start or fail."""
     runtime = pytest.importorskip("triton.runtime", reason="Triton is not installed")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(runtime, "driver", Driver(error))
@@ -56,9 +56,7 @@ def test_kernels_are_not_used_on_an_older_gpu(monkeypatch: pytest.MonkeyPatch) -
     assert not switch.is_triton_available(CUDA)
 
 
-def test_without_a_c_compiler_one_warning_says_so(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_missing_c_compiler_warns_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     machine(monkeypatch, (9, 0), RuntimeError("Failed to find C compiler."))
     assert not switch.is_triton_available(CUDA)
     assert not switch.is_triton_available(CUDA)

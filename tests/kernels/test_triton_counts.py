@@ -1,4 +1,4 @@
-"""The Triton counts are exact; see `checks_of_counts.py`."""
+"""Runs `checks_of_counts.py`: the Triton counts are exact."""
 
 from __future__ import annotations
 

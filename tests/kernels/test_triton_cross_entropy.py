@@ -1,4 +1,4 @@
-"""The Triton cross entropy gives the results of torch's; see `checks_of_cross_entropy.py`."""
+"""Runs `checks_of_cross_entropy.py`: the Triton cross entropy equals that of torch."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from tests.kernels.on_triton import needs_gpu, run_checks
 
 
 @pytest.mark.parametrize("interpreted", [True, pytest.param(False, marks=[pytest.mark.gpu, needs_gpu])])
-def test_the_triton_cross_entropy_is_torchs(interpreted: bool) -> None:
+def test_the_triton_cross_entropy_equals_that_of_torch(interpreted: bool) -> None:
     run_checks("checks_of_cross_entropy.py", interpreted=interpreted)

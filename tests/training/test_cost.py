@@ -1,4 +1,4 @@
-"""What a model costs, against published and hand-computed figures."""
+"""Tests of the costs of a model against published and manually computed values."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ torch.set_num_threads(1)
     ("name", "reduction", "pixels"),
     [
         # Araujo, Norris, Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019, but for
-        # MobileNetV2, whose figure follows from its strides and kernels.
+        # MobileNetV2, whose field follows from its strides and kernels.
         ("resnet18", 32, 435),
         ("vgg16", 32, 212),
         ("mobilenetv2_100", 32, 491),
     ],
 )
-def test_receptive_fields_are_the_published_ones(name: str, reduction: int, pixels: int) -> None:
+def test_receptive_fields_equal_published_ones(name: str, reduction: int, pixels: int) -> None:
     assert cost.measure_receptive_field(TimmBackbone(name), reduction) == pixels
 
 
-def test_a_network_with_global_pooling_sees_the_whole_image() -> None:
+def test_the_receptive_field_with_global_pooling_is_unlimited() -> None:
     assert cost.measure_receptive_field(TimmBackbone("regnety_002"), 32, longest=1024) is None
 
 
-def test_the_receptive_field_is_read_off_a_copy() -> None:
+def test_measuring_the_receptive_field_does_not_change_the_backbone() -> None:
     backbone = TimmBackbone("test_resnet")
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     cost.measure_receptive_field(backbone, 32)
@@ -41,14 +41,14 @@ def test_the_receptive_field_is_read_off_a_copy() -> None:
     assert any(isinstance(module, nn.MaxPool2d) for module in backbone.modules())
 
 
-def test_the_parts_of_a_model_hold_every_parameter_once() -> None:
+def test_components_contain_every_parameter_once() -> None:
     for variant in ("fcn8s-tiny", "tiny-scratch+fcn16s-concat+bilinear", "tiny-scratch+dilated16-aux+random"):
         model = fcnlab.build_model(variant, 7)
         held = [id(p) for part in cost.split_components(model).values() for p in part.parameters()]
         assert sorted(held) == sorted(id(p) for p in model.parameters())
 
 
-def test_the_upsamplers_hold_what_their_kernels_say() -> None:
+def test_parameters_of_upsamplers_are_counted() -> None:
     dense, per_class = (
         fcnlab.build_model(f"tiny-scratch+fcn32s+{name}", 21) for name in ("bilinear", "bilinear-per-class")
     )
@@ -58,8 +58,8 @@ def test_the_upsamplers_hold_what_their_kernels_say() -> None:
     assert cost.count_parameters(cost.split_components(fixed)["upsamplers"], trainable=True) == 0
 
 
-def test_activations_are_what_the_backward_pass_needs() -> None:
-    # A convolution keeps its input; a ReLU its output, once, though the next convolution needs it too.
+def test_activations_of_the_backward_pass_are_counted_once() -> None:
+    # A convolution stores its input; a ReLU stores its output once, although the next convolution needs it too.
     class Net(nn.Sequential):
         def training_scores(self, images: Tensor) -> tuple[Tensor, None]:
             return self(images), None
@@ -69,7 +69,7 @@ def test_activations_are_what_the_backward_pass_needs() -> None:
     assert cost.measure_activation_bytes(net, (10, 12)) == pixels * 3 + pixels * 4
 
 
-def test_an_auxiliary_head_costs_only_while_it_trains() -> None:
+def test_an_auxiliary_head_has_a_cost_only_in_training() -> None:
     with torch.device("meta"):
         plain, auxiliary = (fcnlab.build_model(f"tiny-scratch+{h}+resize", 5) for h in ("dilated16", "dilated16-aux"))
     assert cost.count_gmacs(auxiliary, (64, 64)) == cost.count_gmacs(plain, (64, 64))
@@ -77,7 +77,7 @@ def test_an_auxiliary_head_costs_only_while_it_trains() -> None:
     assert cost.measure_activation_bytes(auxiliary, (64, 64)) > cost.measure_activation_bytes(plain, (64, 64))
 
 
-def test_activations_grow_with_the_image_and_need_no_numbers() -> None:
+def test_activations_grow_with_the_image() -> None:
     with torch.device("meta"):
         model = fcnlab.build_model("fcn8s-tiny", 5)
     small, large = (cost.measure_activation_bytes(model, size) for size in ((64, 64), (128, 128)))
@@ -86,7 +86,7 @@ def test_activations_grow_with_the_image_and_need_no_numbers() -> None:
     assert real == pytest.approx(small, rel=0.02)
 
 
-def test_speed_is_measured_in_evaluation_mode_and_leaves_the_model_as_it_was() -> None:
+def test_speed_is_measured_in_eval_mode_without_changing_the_model() -> None:
     model = fcnlab.build_model("fcn8s-tiny", 5).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     speed = cost.measure_speed(model, (32, 32), batch=2, repeats=2)

@@ -1,4 +1,4 @@
-"""Several processes that train one model: what each sees of a batch, and that they train as one process does."""
+"""Tests of several processes that train one model: shares of a batch, and equality with one process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fcnlab.training.losses import Loss
 from fcnlab.training.optim import MovingAverage
 from fcnlab.trial.build import build_model, build_training
 from fcnlab.trial.launch import STARTED_BY
-from tests.training.test_fit import CLASS_WEIGHTS, Six, train, twins, weights
+from tests.training.test_fit import CLASS_WEIGHTS, SixImages, create_identical_models, train, weights
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # Python 3.12
@@ -34,22 +34,20 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:De
 CPU = torch.device("cpu")
 
 
-class SixShared(Six):
-    """What a process of a group takes of the six images."""
+class SixShared(SixImages):
+    """The share of a process in the batches of `SixImages`."""
 
     def __init__(self, group: ProcessGroup) -> None:
         super().__init__()
-        self.places = group.batch_slice
+        self.batch_slice = group.batch_slice
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         for images, labels in super().epoch(epoch):
-            yield images[self.places], labels[self.places]
+            yield images[self.batch_slice], labels[self.batch_slice]
 
 
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
-def test_the_parts_of_a_batch_are_those_of_one_process_each_shared_out_among_all(
-    size: int, parts: int, images: int
-) -> None:
+def test_every_process_has_a_share_of_every_micro_batch(size: int, parts: int, images: int) -> None:
     batch = list(range(size * parts * images))
     whole = torch.tensor(batch).chunk(parts)
     shares = [torch.tensor(batch[ProcessGroup(rank, size).batch_slice]).chunk(parts) for rank in range(size)]
@@ -58,9 +56,9 @@ def test_the_parts_of_a_batch_are_those_of_one_process_each_shared_out_among_all
         assert {len(share) for share in of_ranks} == {images}
 
 
-def built(group: ProcessGroup, head: str = "fcn8s", **said: Any) -> tuple[FCN, Any, Recipe]:
-    """A small network on generated scenes, and what trains it by the `smoke` recipe with these fields."""
-    fields = {f"recipe.{name}": value for name, value in said.items()}
+def built(group: ProcessGroup, head: str = "fcn8s", **overrides: Any) -> tuple[FCN, Any, Recipe]:
+    """Build a small network, its training on generated scenes, and the `smoke` recipe with overrides."""
+    fields = {f"recipe.{name}": value for name, value in overrides.items()}
     parts = {"backbone": "tiny-scratch", "head": head, "upsampler": "bilinear", "dataset": "shapes-mini"}
     cell = resolve({**parts, "recipe": "smoke", **fields}, builtin(), "test")
     scenes = Shapes(train=8, val=1, test=1, height=48, width=64, seed=0)
@@ -68,7 +66,7 @@ def built(group: ProcessGroup, head: str = "fcn8s", **said: Any) -> tuple[FCN, A
     return model, build_training(cell.recipe, model, scenes, "train", 0, CPU, group), cell.recipe
 
 
-def test_each_process_gets_the_very_images_that_are_at_its_places_for_one_process() -> None:
+def test_each_process_gets_its_slice_of_the_batches_of_one_process() -> None:
     varied: dict[str, Any] = {"scale": [0.5, 2.0], "flip": 0.5, "batch_norm": "eval"}
     whole, *shares = (
         built(group, **varied)[1].batches for group in (SINGLE_PROCESS, ProcessGroup(0, 2), ProcessGroup(1, 2))
@@ -88,7 +86,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "auxiliary": {"loss": Loss(auxiliary=0.7), "grad_accum_steps": 3, "auxiliary": True},
     "unread auxiliary": {"loss": Loss(auxiliary=0.0), "grad_accum_steps": 3, "auxiliary": True},
 }
-"""How a little network is trained on batches whose images have more and more ignored pixels."""
+"""Arguments of trainings on `SixImages`."""
 
 BUILT: dict[str, dict[str, Any]] = {
     "fused": {"batch_norm": "eval", "lr": 0.1},
@@ -108,22 +106,22 @@ BUILT: dict[str, dict[str, Any]] = {
         "optimizer": {"name": "adamw", "lr": 0.003, "weight_decay": 0.1},
     },
 }
-"""How an FCN is trained on generated scenes."""
+"""Overrides of the recipe for trainings of an FCN on generated scenes."""
 
 
 def run(name: str, group: ProcessGroup) -> dict[str, Any]:
-    """Losses and weights of one of `RUNS`."""
-    said = dict(RUNS[name])
-    (model,) = twins(1, auxiliary=said.pop("auxiliary", False))
+    """Run one of `RUNS` and return its losses and weights."""
+    overrides = dict(RUNS[name])
+    (model,) = create_identical_models(1, auxiliary=overrides.pop("auxiliary", False))
     start = weights(model)
-    sgd = torch.optim.SGD(model.parameters(), lr=said.pop("lr", 0.1), weight_decay=0.1)
+    sgd = torch.optim.SGD(model.parameters(), lr=overrides.pop("lr", 0.1), weight_decay=0.1)
     average = MovingAverage(model, 0.99)  # type: ignore[arg-type]
-    seen = train(model, SixShared(group), optimizer=sgd, average=average, group=group, **said)
+    seen = train(model, SixShared(group), optimizer=sgd, average=average, group=group, **overrides)
     return outcome(seen, start, model, average.module)
 
 
 def run_built(name: str, group: ProcessGroup) -> dict[str, Any]:
-    """Losses and weights of one of `BUILT`."""
+    """Run one of `BUILT` and return its losses and weights."""
     model, training, recipe = built(group, **BUILT[name])
     start = weights(model)
     assert isinstance(training.loss, FusedUpsampleLoss) == name.startswith("fused")
@@ -155,7 +153,7 @@ def everything(rank: int, size: int, meeting: Path, out: Path) -> None:
 
 @pytest.fixture(scope="module")
 def by_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two processes has after all runs."""
+    """Run all trainings in two processes and return the results of each."""
     folder = tmp_path_factory.mktemp("group")
     files = [folder / f"{rank}.pt" for rank in range(2)]
     context = get_context(STARTED_BY)
@@ -172,7 +170,7 @@ def by_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", [*RUNS, *(f"built {name}" for name in BUILT)])
-def test_two_processes_train_as_one_does(by_two: list[dict[str, Any]], name: str) -> None:
+def test_two_processes_train_like_one(by_two: list[dict[str, Any]], name: str) -> None:
     one = (
         run_built(name.removeprefix("built "), SINGLE_PROCESS)
         if name.startswith("built")
@@ -188,14 +186,14 @@ def test_two_processes_train_as_one_does(by_two: list[dict[str, Any]], name: str
     assert torch.equal(by_two[0][name]["weights"], by_two[1][name]["weights"])
 
 
-def test_what_the_loss_does_not_read_is_left_alone_by_weight_decay_too(by_two: list[dict[str, Any]]) -> None:
-    (fresh,) = twins(1, auxiliary=True)
+def test_weight_decay_does_not_change_unused_parameters(by_two: list[dict[str, Any]]) -> None:
+    (fresh,) = create_identical_models(1, auxiliary=True)
     assert fresh.auxiliary is not None
     unread = nn.utils.parameters_to_vector(fresh.auxiliary.parameters())
     assert torch.equal(by_two[0]["unread auxiliary"]["weights"][-len(unread) :], unread)
 
 
-def test_batch_norms_that_train_are_refused_on_the_cpu_before_anything_is_trained() -> None:
+def test_training_batch_norms_are_an_error_on_several_cpu_processes() -> None:
     with pytest.raises(
         ModelError, match=r"15 batch norm layers.* each of 2 CPU processes.* set recipe.batch_norm: eval or frozen"
     ):
@@ -210,9 +208,9 @@ def test_batch_norms_that_train_are_refused_on_the_cpu_before_anything_is_traine
 
 @pytest.mark.parametrize("freeze", ["none", "stride4"])
 @pytest.mark.parametrize("backbone", ["tiny-scratch", "mobilenetv2"])
-def test_on_gpus_batch_norms_that_train_are_shared_and_the_network_stays_the_same(backbone: str, freeze: str) -> None:
-    said = {"backbone": backbone, "head": "dilated8", "upsampler": "bilinear", "dataset": "shapes-mini"}
-    cell = resolve({**said, "recipe": "smoke", "backbone.weights": "scratch"}, builtin(), "test")
+def test_training_batch_norms_are_replaced_by_sync_batch_norm(backbone: str, freeze: str) -> None:
+    overrides = {"backbone": backbone, "head": "dilated8", "upsampler": "bilinear", "dataset": "shapes-mini"}
+    cell = resolve({**overrides, "recipe": "smoke", "backbone.weights": "scratch"}, builtin(), "test")
     model = build_model(cell.variant, 4, seed=0)
     if freeze != "none":
         from fcnlab.training.freezing import freeze_backbone as keep

@@ -1,4 +1,4 @@
-"""Replaced batch norms: every backbone computes what it did before, whichever ReLUs were joined to them."""
+"""Tests of replaced batch norms: they do not change the results of a backbone, with or without fused ReLUs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def networks() -> list[str]:
 
 @pytest.fixture
 def _plainly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let replaced layers take their fast path on the CPU, with PyTorch's operators in the place of the kernels."""
+    """Make replaced layers run their Triton path on the CPU, with PyTorch operators instead of the kernels."""
 
     def normalized(norm: Any, x: Tensor) -> Tensor:
         if norm.training:
@@ -44,19 +44,19 @@ def _plainly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_plainly")
 @pytest.mark.parametrize("name", networks())
-def test_a_network_computes_what_it_did_before(name: str) -> None:
+def test_replaced_batch_norms_do_not_change_the_results_of_a_network(name: str) -> None:
     torch.manual_seed(0)
     plain: nn.Module = TimmBackbone(name, pretrained=False)
     with torch.no_grad():
         for module in plain.modules():
-            if isinstance(module, nn.BatchNorm2d):  # so that no ReLU is without effect
+            if isinstance(module, nn.BatchNorm2d):  # so that every ReLU has an effect
                 module.bias.normal_()
     fast = copy.deepcopy(plain)
     replace_batch_norm(fast)
     images = torch.randn(2, 3, 64, 64)
     for module in (plain, fast):
         module.train()
-        torch.manual_seed(1)  # of what is dropped
+        torch.manual_seed(1)  # for dropout
         sum(map_.square().mean() for map_ in module(images).values()).backward()
     for (path, ours), theirs in zip(fast.named_parameters(), plain.parameters(), strict=True):
         assert (ours.grad is None) == (theirs.grad is None), path
@@ -70,9 +70,9 @@ def test_a_network_computes_what_it_did_before(name: str) -> None:
 
 
 @pytest.mark.usefixtures("_plainly")
-def test_norms_that_the_kernels_do_not_compute_stay_as_they_are() -> None:
+def test_unsupported_batch_norms_are_not_replaced() -> None:
     class Silent(nn.BatchNorm2d):
-        """A subclass, which may compute anything."""
+        """A subclass, which could compute something else."""
 
     layers = nn.Sequential(
         nn.Conv2d(3, 4, 1),

@@ -1,4 +1,4 @@
-"""The training loop: that it learns, stops when it diverges, goes on where it stopped; parts, bounds and averages."""
+"""Tests of the training loop: learning, divergence, resuming, micro-batches, gradient clipping and averages."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ torch.set_num_threads(1)
 
 
 class Net(nn.Sequential):
-    """Layers that give scores at the size of the image, as an FCN does."""
+    """A sequence of layers with the interface of an FCN."""
 
     def training_scores(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         return self(images), None
 
 
-def a_net() -> Net:
+def create_net() -> Net:
     return Net(nn.Conv2d(3, 2, 1))
 
 
-class Two:
-    """Two batches an epoch, of three images each; says which epochs were asked for."""
+class TwoBatches:
+    """Two batches per epoch of three images each; records the requested epochs."""
 
     steps = 2
 
     def __init__(self) -> None:
-        self.asked: list[int] = []
+        self.requested: list[int] = []
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        self.asked.append(epoch)
+        self.requested.append(epoch)
         for step in range(self.steps):
             generator = torch.Generator().manual_seed(10 * epoch + step)
             images = torch.randn(3, 3, 8, 8, generator=generator)
             yield images, (images[:, 0] > 0).to(torch.uint8)
 
 
-class Six(Two):
-    """One batch an epoch, of six images with more and more ignored pixels."""
+class SixImages(TwoBatches):
+    """One batch per epoch of six images with an increasing number of ignored pixels."""
 
     steps = 1
 
@@ -63,7 +63,7 @@ class Six(Two):
         yield images, labels
 
 
-def train(model: Any, batches: Any, *, lr: float = 0.1, **said: Any) -> list[Epoch]:
+def train(model: Any, batches: Any, *, lr: float = 0.1, **overrides: Any) -> list[Epoch]:
     seen: list[Epoch] = []
     options: dict[str, Any] = {
         "epochs": 3,
@@ -74,11 +74,11 @@ def train(model: Any, batches: Any, *, lr: float = 0.1, **said: Any) -> list[Epo
         "autocast": nullcontext,
         "on_epoch_end": seen.append,
     }
-    fit(model, batches, **(options | said))
+    fit(model, batches, **(options | overrides))
     return seen
 
 
-def test_a_tiny_network_learns_on_generated_scenes() -> None:
+def test_a_tiny_network_learns_generated_scenes() -> None:
     cell = resolve({"variant": "fcn16s-tiny", "dataset": "shapes-mini", "recipe": "smoke"}, builtin(), "test")
     shapes = Shapes(train=8, val=1, test=1, height=64, width=64, seed=0)
     model = build_model(cell.variant, len(shapes.classes), seed=0)
@@ -89,76 +89,78 @@ def test_a_tiny_network_learns_on_generated_scenes() -> None:
     assert {epoch.images for epoch in seen} == {8}
 
 
-def test_an_epoch_says_its_mean_loss_and_its_last_rate() -> None:
-    model = a_net()
+def test_an_epoch_reports_its_mean_loss_and_last_learning_rate() -> None:
+    model = create_net()
     with torch.no_grad():
-        wanted = [Loss()(model(x), y).item() for x, y in Two().epoch(0)]
-    seen = train(model, Two(), epochs=1, optimizer=torch.optim.SGD(model.parameters(), lr=0.0), schedule=lambda step: 1)
-    assert seen[0].loss == pytest.approx(sum(wanted) / 2)
-    rates = [epoch.lr for epoch in train(model, Two(), lr=1.2)]
+        expected = [Loss()(model(x), y).item() for x, y in TwoBatches().epoch(0)]
+    seen = train(
+        model, TwoBatches(), epochs=1, optimizer=torch.optim.SGD(model.parameters(), lr=0.0), schedule=lambda step: 1
+    )
+    assert seen[0].loss == pytest.approx(sum(expected) / 2)
+    rates = [epoch.lr for epoch in train(model, TwoBatches(), lr=1.2)]
     assert rates == pytest.approx([1.2 / 2, 1.2 / 4, 1.2 / 6])
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_stops_the_run_and_the_epoch_is_not_reported(bad: float) -> None:
+def test_a_loss_that_is_not_finite_stops_training(bad: float) -> None:
     seen: list[Epoch] = []
-    batches = Two()
+    batches = TwoBatches()
 
     def loss(scores: Tensor, labels: Tensor, auxiliary: Tensor | None) -> Tensor:
-        return Loss()(scores, labels) * (bad if batches.asked[-1] == 1 else 1)
+        return Loss()(scores, labels) * (bad if batches.requested[-1] == 1 else 1)
 
     with pytest.raises(DivergenceError, match=r"the loss of epoch 2 is (nan|inf); a smaller learning rate may help"):
-        train(a_net(), batches, epochs=5, loss=loss, on_epoch_end=seen.append)
+        train(create_net(), batches, epochs=5, loss=loss, on_epoch_end=seen.append)
     assert [epoch.epoch for epoch in seen] == [1]
-    assert batches.asked == [0, 1]
+    assert batches.requested == [0, 1]
 
 
-def test_a_rate_far_too_large_diverges() -> None:
+def test_a_learning_rate_that_is_too_large_diverges() -> None:
     model = Net(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1))
     with pytest.raises(DivergenceError):
-        train(model, Two(), epochs=20, lr=1e30, schedule=lambda step: 1.0)
+        train(model, TwoBatches(), epochs=20, lr=1e30, schedule=lambda step: 1.0)
 
 
-def test_a_run_that_goes_on_trains_the_remaining_epochs_alone() -> None:
-    batches, steps = Two(), []
+def test_a_resumed_run_trains_only_the_remaining_epochs() -> None:
+    batches, steps = TwoBatches(), []
 
     def factor(step: int) -> float:
         steps.append(step)
         return 1.0
 
-    seen = train(a_net(), batches, epochs=5, start_epoch=3, schedule=factor)
-    assert batches.asked == [3, 4]
-    assert list(dict.fromkeys(steps)) == [6, 7, 8, 9]  # the schedule goes on, too
+    seen = train(create_net(), batches, epochs=5, start_epoch=3, schedule=factor)
+    assert batches.requested == [3, 4]
+    assert list(dict.fromkeys(steps)) == [6, 7, 8, 9]  # the schedule continues
     assert [epoch.epoch for epoch in seen] == [4, 5]
 
 
-def test_a_run_in_two_parts_ends_where_one_in_one_part_does() -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one() -> None:
     torch.manual_seed(0)
-    whole, parts = a_net(), a_net()
+    whole, parts = create_net(), create_net()
     parts.load_state_dict(whole.state_dict())
-    train(whole, Two(), epochs=4)
+    train(whole, TwoBatches(), epochs=4)
     sgd = torch.optim.SGD(parts.parameters(), lr=0.1)
-    train(parts, Two(), epochs=2, optimizer=sgd)
-    train(parts, Two(), epochs=4, start_epoch=2, optimizer=sgd)
+    train(parts, TwoBatches(), epochs=2, optimizer=sgd)
+    train(parts, TwoBatches(), epochs=4, start_epoch=2, optimizer=sgd)
     assert torch.equal(whole[0].weight, parts[0].weight)
 
 
-def test_a_finished_run_trains_nothing() -> None:
-    model = a_net()
+def test_a_finished_run_does_not_train() -> None:
+    model = create_net()
     before = model[0].weight.clone()
-    assert train(model, Two(), epochs=3, start_epoch=3) == []
+    assert train(model, TwoBatches(), epochs=3, start_epoch=3) == []
     assert torch.equal(model[0].weight, before)
 
 
-def test_a_model_left_in_eval_mode_is_trained_in_train_mode() -> None:
+def test_every_epoch_trains_in_train_mode() -> None:
     model = Net(nn.BatchNorm2d(3), nn.Conv2d(3, 2, 1)).eval()
     modes: list[bool] = []
-    train(model, Two(), epochs=2, on_epoch_end=lambda _: (modes.append(model.training), model.eval()))
+    train(model, TwoBatches(), epochs=2, on_epoch_end=lambda _: (modes.append(model.training), model.eval()))
     assert modes == [True, True]
 
 
-class Parts(nn.Module):
-    """A backbone and a head, as an FCN has them; with auxiliary scores where they are wanted."""
+class TwoComponents(nn.Module):
+    """A model with a backbone, a head and optional auxiliary scores, like an FCN."""
 
     def __init__(self, *, auxiliary: bool = False) -> None:
         super().__init__()
@@ -171,25 +173,25 @@ class Parts(nn.Module):
         return self.head(features), None if self.auxiliary is None else self.auxiliary(features)
 
 
-def twins(count: int, **said: Any) -> list[Parts]:
-    """Models that start alike."""
+def create_identical_models(count: int, **overrides: Any) -> list[TwoComponents]:
+    """Create models with equal weights."""
     torch.manual_seed(0)
-    models = [Parts(**said) for _ in range(count)]
+    models = [TwoComponents(**overrides) for _ in range(count)]
     for model in models[1:]:
         model.load_state_dict(models[0].state_dict())
     return models
 
 
 def weights(model: nn.Module) -> Tensor:
-    """All that a model has learned, in one row."""
+    """Return all parameters of a model as one vector."""
     return nn.utils.parameters_to_vector(model.parameters()).detach().clone()
 
 
 @pytest.mark.parametrize("factors", [LrFactors(), LrFactors(backbone=0.1, bias=2.0), LrFactors(head=3.0)], ids=str)
-def test_the_rate_that_an_epoch_says_is_the_recipes_whatever_the_parts_factors(factors: LrFactors) -> None:
-    (model,) = twins(1)
+def test_the_reported_learning_rate_does_not_depend_on_factors(factors: LrFactors) -> None:
+    (model,) = create_identical_models(1)
     built = create_optimizer("adamw", model, lr=0.02, weight_decay=0, factors=factors)  # type: ignore[arg-type]
-    seen = train(model, Two(), epochs=3, optimizer=built)
+    seen = train(model, TwoBatches(), epochs=3, optimizer=built)
     assert [epoch.lr for epoch in seen] == pytest.approx([0.02 / 2, 0.02 / 4, 0.02 / 6])
 
 
@@ -208,34 +210,34 @@ CLASS_WEIGHTS = torch.tensor([0.5, 3.0])
     ],
     ids=str,
 )
-def test_a_batch_in_parts_trains_as_the_whole_batch_does(loss: Loss, parts: int) -> None:
-    whole, split = twins(2, auxiliary=True)
+def test_gradient_accumulation_equals_the_whole_batch(loss: Loss, parts: int) -> None:
+    whole, split = create_identical_models(2, auxiliary=True)
     lr = 1e-4 if loss.reduction == "pixel_sum" else 0.1
-    expected = train(whole, Six(), loss=loss, lr=lr)
-    found = train(split, Six(), loss=loss, lr=lr, grad_accum_steps=parts)
+    expected = train(whole, SixImages(), loss=loss, lr=lr)
+    found = train(split, SixImages(), loss=loss, lr=lr, grad_accum_steps=parts)
     assert (weights(whole) - weights(split)).abs().max() < 1e-6
     assert [epoch.loss for epoch in found] == pytest.approx([epoch.loss for epoch in expected], rel=1e-5)
     assert [epoch.images for epoch in found] == [6, 6, 6]
 
 
-def test_the_schedule_and_the_optimiser_take_one_step_for_all_parts_of_a_batch() -> None:
+def test_schedule_and_optimizer_step_once_per_batch() -> None:
     steps: list[int] = []
-    (model,) = twins(1)
+    (model,) = create_identical_models(1)
     sgd = torch.optim.SGD(model.parameters(), lr=0.1)
     taken = []
     sgd.register_step_post_hook(lambda *_: taken.append(1))
-    train(model, Six(), grad_accum_steps=3, optimizer=sgd, schedule=lambda step: steps.append(step) or 1.0)
+    train(model, SixImages(), grad_accum_steps=3, optimizer=sgd, schedule=lambda step: steps.append(step) or 1.0)
     assert len(taken) == 3
     assert set(steps) == {0, 1, 2}
 
 
-def test_the_norm_of_the_gradient_is_bounded() -> None:
-    (model,) = twins(1)
+def test_gradient_clipping_bounds_the_norm() -> None:
+    (model,) = create_identical_models(1)
     loss = Loss("pixel_sum")
     trail = [weights(model)]
     train(
         model,
-        Six(),
+        SixImages(),
         epochs=4,
         lr=1.0,
         loss=loss,
@@ -247,48 +249,48 @@ def test_the_norm_of_the_gradient_is_bounded() -> None:
     assert moved == pytest.approx([0.01] * 4, rel=1e-3)
 
 
-def test_the_bounded_gradient_is_that_of_the_whole_batch_and_keeps_its_direction() -> None:
-    free, bounded, in_parts = twins(3)
+def test_gradient_clipping_keeps_the_direction_of_the_whole_batch() -> None:
+    free, bounded, in_parts = create_identical_models(3)
     start = weights(free)
     once: dict[str, Any] = {"epochs": 1, "lr": 1.0, "schedule": lambda step: 1.0}
-    train(free, Six(), **once)
-    train(bounded, Six(), **once, grad_clip_norm=0.01)
-    train(in_parts, Six(), **once, grad_clip_norm=0.01, grad_accum_steps=3)
-    way = weights(free) - start
-    assert torch.allclose(weights(bounded) - start, 0.01 * way / way.norm(), atol=1e-6)
+    train(free, SixImages(), **once)
+    train(bounded, SixImages(), **once, grad_clip_norm=0.01)
+    train(in_parts, SixImages(), **once, grad_clip_norm=0.01, grad_accum_steps=3)
+    change = weights(free) - start
+    assert torch.allclose(weights(bounded) - start, 0.01 * change / change.norm(), atol=1e-6)
     assert torch.allclose(weights(bounded), weights(in_parts), atol=1e-6)
 
 
-def test_a_gradient_within_the_bound_is_left_alone() -> None:
-    free, bounded = twins(2)
-    train(free, Two())
-    train(bounded, Two(), grad_clip_norm=1e6)
+def test_gradient_clipping_does_not_change_a_smaller_gradient() -> None:
+    free, bounded = create_identical_models(2)
+    train(free, TwoBatches())
+    train(bounded, TwoBatches(), grad_clip_norm=1e6)
     assert torch.equal(weights(free), weights(bounded))
 
 
-def test_the_average_is_updated_after_every_step_and_the_training_does_not_see_it() -> None:
-    model, alone = twins(2)
+def test_the_average_is_updated_after_every_step() -> None:
+    model, without_average = create_identical_models(2)
     average = MovingAverage(model, 0.99)  # type: ignore[arg-type]
     trail: list[Tensor] = []
     sgd = torch.optim.SGD(model.parameters(), lr=0.5)
     sgd.register_step_post_hook(lambda *_: trail.append(weights(model)))
-    train(model, Two(), optimizer=sgd, average=average, grad_accum_steps=3)
-    train(alone, Two(), lr=0.5, grad_accum_steps=3)
+    train(model, TwoBatches(), optimizer=sgd, average=average, grad_accum_steps=3)
+    train(without_average, TwoBatches(), lr=0.5, grad_accum_steps=3)
     assert len(trail) == 6
     expected = trail[0]
     for n, state in enumerate(trail[1:], start=1):
         expected = torch.lerp(expected, state, 1 - (1 + n) / (10 + n))
     assert torch.allclose(weights(average.module), expected, atol=1e-6)
-    assert torch.equal(weights(model), weights(alone))
+    assert torch.equal(weights(model), weights(without_average))
 
 
-def test_auxiliary_scores_are_trained_with_the_losss_weight_for_them() -> None:
-    without, with_them = twins(2, auxiliary=True)
+def test_auxiliary_scores_are_trained_with_their_weight() -> None:
+    without, with_them = create_identical_models(2, auxiliary=True)
     before = with_them.auxiliary.weight.clone()  # type: ignore[union-attr]
-    (plain,) = train(without, Six(), epochs=1, loss=Loss(auxiliary=0))
-    (seen,) = train(with_them, Six(), epochs=1, loss=Loss(auxiliary=0.7))
-    (fresh,) = twins(1, auxiliary=True)
-    images, labels = next(Six().epoch(0))
+    (plain,) = train(without, SixImages(), epochs=1, loss=Loss(auxiliary=0))
+    (seen,) = train(with_them, SixImages(), epochs=1, loss=Loss(auxiliary=0.7))
+    (fresh,) = create_identical_models(1, auxiliary=True)
+    images, labels = next(SixImages().epoch(0))
     _, auxiliary = fresh.training_scores(images)
     assert auxiliary is not None
     assert seen.loss == pytest.approx(plain.loss + 0.7 * Loss()(auxiliary, labels).item())
@@ -296,7 +298,7 @@ def test_auxiliary_scores_are_trained_with_the_losss_weight_for_them() -> None:
     assert not torch.equal(with_them.auxiliary.weight, before)  # type: ignore[union-attr]
 
 
-def test_a_compiled_objective_has_the_loss_and_gradient_of_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_objective_has_the_same_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = []
 
     def compile_eagerly(function: Any, *, dynamic: bool) -> Any:
@@ -307,10 +309,10 @@ def test_a_compiled_objective_has_the_loss_and_gradient_of_the_plain_one(monkeyp
     monkeypatch.setattr(torch, "compile", compile_eagerly)
     images, labels = torch.randn(2, 3, 8, 8), torch.randint(2, (2, 8, 8), dtype=torch.uint8)
     gradients = []
-    for wanted in (False, True):
+    for expected in (False, True):
         torch.manual_seed(0)
-        model: Any = a_net()
-        Objective(model, Loss(), nullcontext, compiled=wanted)(images, labels).backward()
+        model: Any = create_net()
+        Objective(model, Loss(), nullcontext, compiled=expected)(images, labels).backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     assert compiled == [False]
     for plain, other in zip(*gradients, strict=True):

@@ -1,4 +1,4 @@
-"""What a recipe keeps as it is: statistics and weights that are the same, bit for bit, after training."""
+"""Tests of freezing: frozen statistics and weights are equal, bit for bit, after training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from fcnlab.trial.build import Training, build_model, build_training
 torch.set_num_threads(1)
 
 NETS = ("test_resnet", "mobilenetv2_100", "convnext_atto", "regnetx_002")
-SAID = {
+BASE = {
     "variant": "fcn32s-tiny",
     "dataset": "shapes-mini",
     "recipe": "smoke",
@@ -35,9 +35,9 @@ nets = pytest.mark.parametrize("timm", NETS)
 of_batch_norm = pytest.mark.parametrize("timm", [net for net in NETS if net != "convnext_atto"])
 
 
-def a_cell(timm: str, **recipe: Any) -> Cell:
-    said = {**SAID, "backbone.timm": timm, **{f"recipe.{name}": value for name, value in recipe.items()}}
-    return resolve(said, builtin(), "test")
+def create_cell(timm: str, **recipe: Any) -> Cell:
+    overrides = {**BASE, "backbone.timm": timm, **{f"recipe.{name}": value for name, value in recipe.items()}}
+    return resolve(overrides, builtin(), "test")
 
 
 @cache
@@ -51,7 +51,7 @@ def built(cell: Cell) -> tuple[FCN, Training]:
 
 
 def changed(cell: Cell) -> tuple[FCN, dict[str, bool]]:
-    """A model that has been trained, and of each of its parameters and buffers whether that changed it."""
+    """Train a model, and return it with a flag for each parameter and buffer, true if it changed."""
     model, training = built(cell)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     fit(
@@ -70,8 +70,8 @@ def changed(cell: Cell) -> tuple[FCN, dict[str, bool]]:
 
 
 def read_by_the_map(timm: str, stride: int) -> set[str]:
-    """The parameters of the backbone that its map at a stride depends on: those that get a gradient from it."""
-    model = build_model(a_cell(timm).variant, classes=2, seed=0).eval()
+    """Return the names of the parameters of the backbone that get a gradient from its map at a stride."""
+    model = build_model(create_cell(timm).variant, classes=2, seed=0).eval()
     model.backbone(torch.randn(1, 3, 32, 32))[stride].sum().backward()
     return {f"backbone.{name}" for name, p in model.backbone.named_parameters() if p.grad is not None}
 
@@ -85,27 +85,27 @@ def statistics(model: nn.Module) -> set[str]:
 
 
 @nets
-def test_where_nothing_is_kept_everything_learns(timm: str) -> None:
-    _, has_changed = changed(a_cell(timm))
+def test_without_freezing_all_parameters_and_statistics_change(timm: str) -> None:
+    _, has_changed = changed(create_cell(timm))
     assert all(has_changed.values()), [name for name, value in has_changed.items() if not value]
 
 
 @of_batch_norm
-def test_a_batch_norm_in_eval_keeps_its_statistics_and_learns_its_weights(timm: str) -> None:
-    model, has_changed = changed(a_cell(timm, batch_norm="eval"))
+def test_batch_norm_eval_keeps_statistics_and_trains_weights(timm: str) -> None:
+    model, has_changed = changed(create_cell(timm, batch_norm="eval"))
     assert statistics(model)
     assert {name for name, value in has_changed.items() if not value} == statistics(model)
 
 
 @of_batch_norm
-def test_a_frozen_batch_norm_keeps_its_weights_as_well(timm: str) -> None:
-    model, has_changed = changed(a_cell(timm, batch_norm="frozen"))
+def test_batch_norm_frozen_keeps_statistics_and_weights(timm: str) -> None:
+    model, has_changed = changed(create_cell(timm, batch_norm="frozen"))
     affine = {f"{name}.{own}" for name in norms(model) for own in ("weight", "bias")}
     assert {name for name, value in has_changed.items() if not value} == statistics(model) | affine
 
 
-def test_the_batch_norms_of_the_head_are_none_of_the_backbones() -> None:
-    cell = resolve({**SAID, "head": "dilated16", "recipe.batch_norm": "frozen"}, builtin(), "test")
+def test_batch_norm_frozen_does_not_affect_the_head() -> None:
+    cell = resolve({**BASE, "head": "dilated16", "recipe.batch_norm": "frozen"}, builtin(), "test")
     model, has_changed = changed(cell)
     of_head = {name for name in has_changed if name.startswith("head.classify.")}
     assert statistics(model) & of_head
@@ -114,9 +114,9 @@ def test_the_batch_norms_of_the_head_are_none_of_the_backbones() -> None:
 
 @nets
 @pytest.mark.parametrize("stride", [4, 16])
-def test_what_lies_before_the_map_of_the_stride_is_kept_and_what_comes_after_learns(timm: str, stride: int) -> None:
+def test_only_layers_up_to_the_stride_are_frozen(timm: str, stride: int) -> None:
     kept = read_by_the_map(timm, stride)
-    model, has_changed = changed(a_cell(timm, freeze=f"stride{stride}"))
+    model, has_changed = changed(create_cell(timm, freeze=f"stride{stride}"))
     learned = {name for name, p in model.named_parameters() if p.requires_grad}
     assert {name for name, _ in model.named_parameters()} - learned == kept
     assert not [name for name in kept if has_changed[name]]
@@ -128,23 +128,23 @@ def test_what_lies_before_the_map_of_the_stride_is_kept_and_what_comes_after_lea
 
 
 @pytest.mark.parametrize(("timm", "strides"), [(net, (2, 8)) for net in NETS if net != "convnext_atto"])
-def test_every_stride_of_a_backbone_can_be_frozen_up_to(timm: str, strides: tuple[int, ...]) -> None:
+def test_a_backbone_can_be_frozen_up_to_every_stride(timm: str, strides: tuple[int, ...]) -> None:
     for stride in strides:
-        model, _ = built(a_cell(timm, freeze=f"stride{stride}"))
+        model, _ = built(create_cell(timm, freeze=f"stride{stride}"))
         assert {name for name, p in model.named_parameters() if not p.requires_grad} == read_by_the_map(timm, stride)
 
 
 @nets
-def test_a_frozen_backbone_is_kept_whole_and_in_evaluation_mode(timm: str) -> None:
-    model, has_changed = changed(a_cell(timm, freeze="backbone"))
+def test_a_frozen_backbone_does_not_change_and_stays_in_eval_mode(timm: str) -> None:
+    model, has_changed = changed(create_cell(timm, freeze="backbone"))
     assert has_changed == {name: name.startswith("head.") for name in has_changed}
     model.train()
     assert not [name for name, module in model.backbone.body.named_modules() if module.training]
     assert model.head.training
 
 
-def test_batch_norm_and_freezing_go_together_and_in_the_average_too() -> None:
-    cell = a_cell("test_resnet", batch_norm="eval", freeze="stride4", ema=0.9)
+def test_batch_norm_modes_and_freezing_combine_also_in_the_average() -> None:
+    cell = create_cell("test_resnet", batch_norm="eval", freeze="stride4", ema=0.9)
     kept = read_by_the_map("test_resnet", 4)
     model, training = built(cell)
     assert training.averaged is not None
@@ -156,8 +156,8 @@ def test_batch_norm_and_freezing_go_together_and_in_the_average_too() -> None:
     assert {name for name, value in has_changed.items() if not value} == statistics(model) | kept
 
 
-def test_scoring_and_training_in_turns_leaves_still_what_is_still() -> None:
-    model, _ = built(a_cell("mobilenetv2_100", freeze="stride8"))
+def test_frozen_layers_stay_in_eval_mode_after_evaluation() -> None:
+    model, _ = built(create_cell("mobilenetv2_100", freeze="stride8"))
     modes: list[dict[str, bool]] = []
     for _ in range(2):
         model.eval()
@@ -168,14 +168,14 @@ def test_scoring_and_training_in_turns_leaves_still_what_is_still() -> None:
     assert set(modes[0].values()) == {True, False}
 
 
-def test_a_stride_that_the_backbone_lacks_is_refused_with_those_it_has() -> None:
+def test_an_unknown_stride_is_an_error_that_lists_the_strides() -> None:
     message = "freeze: the backbone has no map at stride 2; it has maps at 4, 8, 16, 32"
     with pytest.raises(ModelError, match=f"^{re.escape(message)}$"):
-        built(a_cell("convnext_atto", freeze="stride2"))
+        built(create_cell("convnext_atto", freeze="stride2"))
 
 
-def test_a_dropout_of_a_frozen_backbone_drops_nothing() -> None:
-    model, _ = built(a_cell("test_resnet"))
+def test_dropout_of_a_frozen_backbone_is_inactive() -> None:
+    model, _ = built(create_cell("test_resnet"))
     features: list[Tensor] = []
     model.backbone.body.maxpool = nn.Sequential(model.backbone.body.maxpool, nn.Dropout(0.9))  # type: ignore[arg-type]
     freeze_backbone(model.backbone, 4)

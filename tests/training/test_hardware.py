@@ -1,4 +1,4 @@
-"""The device, its precision, and errors that report that its memory ran out."""
+"""Tests of device selection, precision and out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fcnlab.errors import RunError
 from fcnlab.settings import DEVICE_VARIABLE
 from fcnlab.training import hardware
 
-FULL: dict[str, BaseException] = {
+OUT_OF_MEMORY: dict[str, BaseException] = {
     "torch": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of"),
     "host": MemoryError(),
     "torch on the host": RuntimeError(
@@ -43,24 +43,24 @@ OTHER: dict[str, BaseException] = {
 }
 
 
-@pytest.mark.parametrize("name", FULL)
-def test_errors_of_all_libraries_that_report_full_memory_are_recognised(name: str) -> None:
-    assert hardware.is_out_of_memory(FULL[name])
+@pytest.mark.parametrize("name", OUT_OF_MEMORY)
+def test_out_of_memory_errors_of_all_libraries_are_recognized(name: str) -> None:
+    assert hardware.is_out_of_memory(OUT_OF_MEMORY[name])
 
 
 @pytest.mark.parametrize("name", OTHER)
-def test_other_errors_do_not_report_full_memory(name: str) -> None:
+def test_other_errors_are_not_out_of_memory(name: str) -> None:
     assert not hardware.is_out_of_memory(OTHER[name])
 
 
 @pytest.mark.parametrize("name", ["torch", "cuBLAS"])
-def test_an_error_that_was_raised_from_one_of_them_reports_full_memory(name: str) -> None:
+def test_an_error_caused_by_out_of_memory_is_recognized(name: str) -> None:
     with pytest.raises(ValueError, match="the step failed") as caught:
-        raise ValueError("the step failed") from FULL[name]
+        raise ValueError("the step failed") from OUT_OF_MEMORY[name]
     assert hardware.is_out_of_memory(caught.value)
 
 
-def test_the_device_is_what_the_environment_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_variable_selects_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.delenv(DEVICE_VARIABLE, raising=False)
     assert hardware.select_device(1) == torch.device("cuda", 1)
@@ -71,7 +71,7 @@ def test_the_device_is_what_the_environment_asks_for(monkeypatch: pytest.MonkeyP
         hardware.select_device()
 
 
-def test_cuda_that_is_wanted_and_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requiring_cuda_without_a_gpu_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv(DEVICE_VARIABLE, raising=False)
     assert hardware.select_device() == torch.device("cpu")
@@ -81,25 +81,27 @@ def test_cuda_that_is_wanted_and_not_there_is_an_error(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("precision", "allowed"), [("fp32", False), ("bf16", False), ("tf32", True)])
-def test_tf32_is_used_only_where_the_precision_asks_for_it(precision: hardware.Precision, allowed: bool) -> None:
+def test_tf32_is_used_only_with_precision_tf32(precision: hardware.Precision, allowed: bool) -> None:
     hardware.create_autocast(torch.device("cuda"), precision)
     try:
         assert torch.backends.cuda.matmul.allow_tf32 == allowed
         assert torch.backends.cudnn.allow_tf32 == allowed
-        with torch.backends.cudnn.flags():  # as torch.export does; it raises where two ways to set TF32 were mixed
+        with (
+            torch.backends.cudnn.flags()
+        ):  # as torch.export does; raises an error if both interfaces for TF32 were used
             pass
     finally:
         hardware.create_autocast(torch.device("cuda"), "fp32")
 
 
-def test_a_device_by_name_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_given_by_name_must_be_available(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert hardware.resolve_device("cpu") == hardware.resolve_device(None) == torch.device("cpu")
     with pytest.raises(RunError, match=r"--device cuda: torch .* finds no CUDA device"):
         hardware.resolve_device("cuda")
 
 
-def test_by_default_the_device_is_that_of_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_device_is_that_of_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.delenv("FCNLAB_DEVICE", raising=False)
     assert hardware.resolve_device(None).type == "cuda"

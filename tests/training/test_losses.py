@@ -1,4 +1,4 @@
-"""Losses against torch's own, the d2l chapter's and their formulas, and what ignored pixels may not do."""
+"""Tests of losses against torch, d2l and their formulas, and of ignored pixels."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def batch(ignored: float = 0.3, seed: int = 0, images: int = 3) -> tuple[Tensor,
 
 
 def sure(labels: Tensor, scale: float = 100.0) -> Tensor:
-    """Scores that give all of the probability to the labels; to class 0 where ignored."""
+    """Return scores with a probability of 1 for the labels, and for class 0 where ignored."""
     return scale * F.one_hot(torch.where(labels == 255, 0, labels).long(), 4).permute(0, 3, 1, 2).float()
 
 
@@ -59,20 +59,20 @@ def gradient(loss: Loss, scores: Tensor, labels: Tensor, auxiliary: Tensor | Non
     return value.detach(), scores.grad
 
 
-def test_pixel_mean_is_torchs_mean_over_counted_pixels() -> None:
+def test_pixel_mean_equals_the_mean_of_torch() -> None:
     scores, labels = batch()
     expected = F.cross_entropy(scores, labels.long(), ignore_index=255)
     assert torch.allclose(pixel_mean(entropies(scores, labels), labels), expected)
 
 
-def test_a_loss_of_which_nothing_is_said_is_torchs_cross_entropy() -> None:
+def test_the_default_loss_equals_the_cross_entropy_of_torch() -> None:
     scores, labels = batch()
     assert torch.allclose(Loss()(scores, labels), F.cross_entropy(scores, labels.long(), ignore_index=255))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])
 @pytest.mark.parametrize("weights", [None, torch.full((4,), 2.5), WEIGHTS], ids=["none", "uniform", "weighted"])
-def test_class_weights_and_label_smoothing_are_torchs(weights: Tensor | None, smoothing: float) -> None:
+def test_class_weights_and_label_smoothing_equal_those_of_torch(weights: Tensor | None, smoothing: float) -> None:
     scores, labels = batch()
     given = {"weight": weights, "ignore_index": 255, "label_smoothing": smoothing}
     loss = Loss(class_weights=weights, label_smoothing=smoothing)
@@ -81,7 +81,7 @@ def test_class_weights_and_label_smoothing_are_torchs(weights: Tensor | None, sm
     assert torch.allclose(summed(scores, labels), F.cross_entropy(scores, labels.long(), reduction="sum", **given))
 
 
-def test_image_mean_sum_is_the_d2l_chapters_where_nothing_is_ignored() -> None:
+def test_image_mean_sum_equals_the_loss_of_d2l() -> None:
     scores, labels = batch(ignored=0)
     chapter = F.cross_entropy(scores, labels.long(), reduction="none").mean(1).mean(1).sum()
     assert torch.allclose(image_mean_sum(entropies(scores, labels), labels), chapter)
@@ -89,7 +89,7 @@ def test_image_mean_sum_is_the_d2l_chapters_where_nothing_is_ignored() -> None:
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["none", "weighted"])
-def test_image_mean_sum_is_the_sum_of_each_images_own_mean(weights: Tensor | None) -> None:
+def test_image_mean_sum_is_the_sum_of_the_means_of_images(weights: Tensor | None) -> None:
     scores, labels = batch()
     each = [
         F.cross_entropy(s[None], t[None].long(), weight=weights, ignore_index=255)
@@ -100,7 +100,7 @@ def test_image_mean_sum_is_the_sum_of_each_images_own_mean(weights: Tensor | Non
 
 
 @pytest.mark.parametrize("name", REDUCTIONS)
-def test_every_counted_pixel_has_a_part_in_the_gradient_and_no_other_has(name: str) -> None:
+def test_only_labeled_pixels_have_a_gradient(name: str) -> None:
     scores, labels = batch()
     ignored = (labels == 255)[:, None].expand_as(scores)
     _, slope = gradient(Loss(name), scores, labels)
@@ -109,7 +109,7 @@ def test_every_counted_pixel_has_a_part_in_the_gradient_and_no_other_has(name: s
 
 
 @every_combination
-def test_ignored_pixels_have_no_part_in_value_or_gradient(losses: list[Loss]) -> None:
+def test_ignored_pixels_do_not_affect_value_or_gradient(losses: list[Loss]) -> None:
     scores, labels = batch()
     ignored = (labels == 255)[:, None].expand_as(scores)
     for loss in losses:
@@ -122,7 +122,7 @@ def test_ignored_pixels_have_no_part_in_value_or_gradient(losses: list[Loss]) ->
 
 
 @every_combination
-def test_a_batch_where_nothing_counts_loses_nothing_and_learns_nothing(losses: list[Loss]) -> None:
+def test_loss_and_gradient_are_0_if_all_pixels_are_ignored(losses: list[Loss]) -> None:
     scores, labels = batch(ignored=1)
     for loss in losses:
         value, slope = gradient(loss, scores, labels, auxiliary=2 * scores)
@@ -131,7 +131,7 @@ def test_a_batch_where_nothing_counts_loses_nothing_and_learns_nothing(losses: l
 
 
 @every_combination
-def test_the_loss_is_float32_whatever_the_scores_are(losses: list[Loss]) -> None:
+def test_the_loss_is_float32_for_all_dtypes_of_scores(losses: list[Loss]) -> None:
     scores, labels = batch()
     half = scores.bfloat16()
     for loss in losses:
@@ -141,14 +141,14 @@ def test_the_loss_is_float32_whatever_the_scores_are(losses: list[Loss]) -> None
 
 
 @every_combination
-def test_scores_that_are_no_numbers_have_a_loss_that_is_none(losses: list[Loss]) -> None:
+def test_the_loss_of_nan_scores_is_nan(losses: list[Loss]) -> None:
     scores, labels = batch()
     for loss in losses:
         assert not torch.isfinite(loss(torch.full_like(scores, torch.nan), labels))
 
 
 @every_combination
-def test_a_pixel_of_which_the_network_is_sure_has_a_finite_gradient(losses: list[Loss]) -> None:
+def test_the_gradient_of_certain_pixels_is_finite(losses: list[Loss]) -> None:
     _, labels = batch()
     wrong = torch.where(labels == 255, 255, (labels + (torch.arange(6) % 2)) % 4).to(torch.uint8)
     for loss in losses:
@@ -157,7 +157,7 @@ def test_a_pixel_of_which_the_network_is_sure_has_a_finite_gradient(losses: list
 
 
 @pytest.mark.parametrize("added", ["dice", "lovasz"])
-def test_a_perfect_prediction_loses_nothing(added: str) -> None:
+def test_the_loss_of_a_perfect_prediction_is_0(added: str) -> None:
     _, labels = batch()
     loss = Loss(weight=0, **{added: 1.0})
     assert loss(sure(labels), labels) == pytest.approx(0, abs=1e-6)
@@ -167,7 +167,7 @@ def test_a_perfect_prediction_loses_nothing(added: str) -> None:
 
 @given(st.floats(0, 5), st.booleans(), st.integers(0, 99))
 @quickly
-def test_focal_weighs_each_pixel_by_the_power_of_what_its_class_lacks(gamma: float, weighted: bool, seed: int) -> None:
+def test_focal_loss_equals_its_formula(gamma: float, weighted: bool, seed: int) -> None:
     scores, labels = batch(seed=seed)
     weights = WEIGHTS if weighted else torch.ones(4)
     total = norm = 0.0
@@ -181,7 +181,7 @@ def test_focal_weighs_each_pixel_by_the_power_of_what_its_class_lacks(gamma: flo
 
 
 @pytest.mark.parametrize("name", REDUCTIONS)
-def test_focal_with_an_exponent_of_nothing_is_cross_entropy(name: str) -> None:
+def test_focal_loss_with_exponent_0_is_cross_entropy(name: str) -> None:
     scores, labels = batch()
     assert torch.equal(Loss(name, focal=0.0)(scores, labels), Loss(name)(scores, labels))
     assert torch.allclose(Loss(name, focal=1e-6)(scores, labels), Loss(name)(scores, labels), rtol=1e-4)
@@ -196,7 +196,7 @@ PROBABILITIES = np.array([0.1, 0.3, 0.5, 0.8, 0.95])
     st.floats(0.01, 1),
 )
 @settings(deadline=None, max_examples=150)
-def test_ohem_is_the_mean_over_the_hard_pixels_alone(pixels: list[int], threshold: float, keep: float) -> None:
+def test_ohem_is_the_mean_over_hard_pixels(pixels: list[int], threshold: float, keep: float) -> None:
     chosen = np.array(pixels)
     counts = chosen != 255
     p = PROBABILITIES[np.where(counts, chosen, 0)]
@@ -213,7 +213,7 @@ def test_ohem_is_the_mean_over_the_hard_pixels_alone(pixels: list[int], threshol
     assert np.array_equal(slope[0, 0, 0].numpy() != 0, hard)
 
 
-def test_ohem_that_keeps_everything_is_the_mean_over_everything() -> None:
+def test_ohem_that_keeps_all_pixels_is_their_mean() -> None:
     scores, labels = batch()
     for ohem in ((1e-6, 1.0), (1 - 1e-7, 0.01)):
         assert torch.allclose(Loss(ohem=ohem)(scores, labels), Loss()(scores, labels))
@@ -223,7 +223,7 @@ def test_ohem_that_keeps_everything_is_the_mean_over_everything() -> None:
 
 @given(st.integers(0, 99), st.floats(0, 0.9))
 @quickly
-def test_dice_is_what_the_classes_that_are_there_lack_of_their_overlap(seed: int, ignored: float) -> None:
+def test_dice_loss_equals_its_formula(seed: int, ignored: float) -> None:
     scores, labels = batch(ignored, seed)
     labels[labels == 3] = 2
     p = torch.softmax(scores.double(), 1).permute(0, 2, 3, 1).reshape(-1, 4).numpy()
@@ -238,7 +238,7 @@ def test_dice_is_what_the_classes_that_are_there_lack_of_their_overlap(seed: int
 
 @given(st.integers(0, 99), st.integers(0, 99), st.floats(0, 0.9))
 @quickly
-def test_lovasz_is_the_mean_jaccard_loss_where_the_network_is_sure(seed: int, other: int, ignored: float) -> None:
+def test_lovasz_loss_of_certain_predictions_is_the_mean_jaccard_loss(seed: int, other: int, ignored: float) -> None:
     _, labels = batch(ignored, seed)
     _, predicted = batch(0, other)
     labels[labels == 3] = 2
@@ -252,7 +252,7 @@ def test_lovasz_is_the_mean_jaccard_loss_where_the_network_is_sure(seed: int, ot
     assert float(Loss(weight=0, lovasz=1)(sure(predicted), labels)) == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_parts_of_a_loss_add_up_by_their_weights() -> None:
+def test_the_terms_of_a_loss_are_summed_with_their_weights() -> None:
     scores, labels = batch()
     entropy, dice, lovasz = (
         Loss(weight=w, dice=d, lovasz=v)(scores, labels) for w, d, v in ((1, 0, 0), (0, 1, 0), (0, 0, 1))
@@ -262,7 +262,7 @@ def test_the_parts_of_a_loss_add_up_by_their_weights() -> None:
 
 
 @every_combination
-def test_auxiliary_scores_have_the_same_loss_times_their_weight(losses: list[Loss]) -> None:
+def test_the_loss_of_auxiliary_scores_is_multiplied_by_their_weight(losses: list[Loss]) -> None:
     (scores, labels), (auxiliary, _) = batch(), batch(seed=1)
     for loss in losses:
         for weight in (0.4, 1.5):
@@ -270,11 +270,11 @@ def test_auxiliary_scores_have_the_same_loss_times_their_weight(losses: list[Los
             assert torch.allclose(both, loss(scores, labels) + weight * loss(auxiliary, labels))
 
 
-def test_auxiliary_scores_weigh_two_fifths_where_nothing_is_said_and_nothing_at_zero() -> None:
+def test_the_default_weight_of_auxiliary_scores_is_0_4() -> None:
     (scores, labels), (auxiliary, _) = batch(), batch(seed=1)
-    alone = Loss()(scores, labels)
-    assert torch.allclose(Loss()(scores, labels, auxiliary), alone + 0.4 * Loss()(auxiliary, labels))
-    assert torch.equal(Loss(auxiliary=0)(scores, labels, auxiliary), alone)
+    without = Loss()(scores, labels)
+    assert torch.allclose(Loss()(scores, labels, auxiliary), without + 0.4 * Loss()(auxiliary, labels))
+    assert torch.equal(Loss(auxiliary=0)(scores, labels, auxiliary), without)
 
 
 SHARED = [
@@ -293,22 +293,22 @@ SHARED = [
 @pytest.mark.parametrize("loss", SHARED, ids=str)
 @given(cuts=st.sets(st.integers(1, 5)), ignored=st.sampled_from([0.0, 0.3, 0.95, 1.0]), seed=st.integers(0, 99))
 @settings(deadline=None, max_examples=20)
-def test_the_parts_of_a_batch_times_their_shares_add_up_to_the_whole(
+def test_weighted_losses_of_micro_batches_sum_to_the_loss_of_the_batch(
     loss: Loss, cuts: set[int], ignored: float, seed: int
 ) -> None:
     scores, labels = batch(ignored, seed, images=6)
     labels[seed % 6] = 255
     whole, slope = gradient(loss, scores, labels, auxiliary=2 * scores)
     bounds = [0, *sorted(cuts), 6]
-    values, slopes = [], []
+    values, gradients_of = [], []
     for a, b in itertools.pairwise(bounds):
         scores_of_part = scores[a:b].clone().requires_grad_()
         value = loss(scores_of_part, labels[a:b], 2 * scores[a:b]) * loss.weight_of_part(labels[a:b], labels)
         value.backward()
         values.append(value.detach())
-        slopes.append(scores_of_part.grad)
+        gradients_of.append(scores_of_part.grad)
     assert torch.allclose(torch.stack(values).sum(), whole, rtol=1e-5, atol=1e-6)
-    assert torch.allclose(torch.cat(slopes), slope, rtol=1e-4, atol=1e-7)  # type: ignore[arg-type]
+    assert torch.allclose(torch.cat(gradients_of), slope, rtol=1e-4, atol=1e-7)  # type: ignore[arg-type]
 
 
 label_images = st.lists(
@@ -318,7 +318,7 @@ label_images = st.lists(
 
 @given(label_images)
 @settings(deadline=None, max_examples=100)
-def test_median_frequency_is_the_definition_of_eigen_and_fergus(images: list[list[int]]) -> None:
+def test_class_weights_equal_the_definition_of_eigen_and_fergus(images: list[list[int]]) -> None:
     arrays = [np.array(image) for image in images]
     frequency = {}
     for c in range(5):
@@ -332,7 +332,7 @@ def test_median_frequency_is_the_definition_of_eigen_and_fergus(images: list[lis
     assert found.tolist() == pytest.approx(expected)
 
 
-def test_classes_as_frequent_as_each_other_weigh_one() -> None:
+def test_equally_frequent_classes_have_weight_1() -> None:
     label = torch.tensor([[0, 1, 2, 255]], dtype=torch.uint8)
     assert compute_class_weights([label, label], 4).tolist() == [1, 1, 1, 1]
 
@@ -343,9 +343,7 @@ def test_classes_as_frequent_as_each_other_weigh_one() -> None:
     ignored=st.sampled_from([0.0, 0.3, 1.0]),
 )
 @quickly
-def test_lovasz_without_synchronisation_equals_that_of_segmentation_models_pytorch(
-    seed: int, classes: int, ignored: float
-) -> None:
+def test_lovasz_softmax_equals_that_of_segmentation_models_pytorch(seed: int, classes: int, ignored: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     scores = torch.randn(2, classes, 3, 5, generator=generator)
     labels = torch.randint(classes, (2, 3, 5), generator=generator, dtype=torch.uint8)

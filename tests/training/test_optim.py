@@ -1,4 +1,4 @@
-"""Learning rates over a run and over a network's parts, what decays, and the moving average of weights."""
+"""Tests of learning rates, schedules, weight decay and the moving average of weights."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from fcnlab.trial.build import build_model, build_training
 
 torch.set_num_threads(1)
 
-SAID = {"variant": "fcn8s-tiny", "upsampler.bias": True, "dataset": "shapes-mini", "recipe": "smoke"}
+BASE = {"variant": "fcn8s-tiny", "upsampler.bias": True, "dataset": "shapes-mini", "recipe": "smoke"}
 SCHEDULES = ["constant", "poly", "cosine", "step"]
 
 
-def an_fcn(**said: Any) -> FCN:
-    """An FCN-8s whose upsamplers have biases; from ConvNeXt, its other layers as well."""
-    return build_model(resolve({**SAID, **said}, builtin(), "test").variant, classes=4, seed=0)
+def create_fcn(**overrides: Any) -> FCN:
+    """Create an FCN-8s whose upsamplers have biases; with ConvNeXt also its other layers."""
+    return build_model(resolve({**BASE, **overrides}, builtin(), "test").variant, classes=4, seed=0)
 
 
 def rates(built: torch.optim.Optimizer, model: nn.Module) -> dict[str, float]:
-    """The rate of every parameter that learns, by its name; each is in one group, and once."""
+    """Return the learning rate of each trainable parameter by name, after a check that each is in one group, once."""
     found = {id(p): group["lr"] for group in built.param_groups for p in group["params"]}
     assert len(found) == sum(len(group["params"]) for group in built.param_groups)
     names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
@@ -47,23 +47,23 @@ def rates(built: torch.optim.Optimizer, model: nn.Module) -> dict[str, float]:
     return {names[key]: rate for key, rate in found.items()}
 
 
-def test_a_constant_schedule_is_one_throughout() -> None:
+def test_a_constant_schedule_is_1() -> None:
     assert {create_schedule("constant", steps=10)(step) for step in range(10)} == {1.0}
 
 
 @pytest.mark.parametrize("power", [0.5, 0.9, 2])
-def test_poly_is_the_remaining_part_to_the_power(power: float) -> None:
+def test_poly_is_a_power_of_the_remaining_fraction(power: float) -> None:
     factor = create_schedule("poly", steps=20, power=power)
     assert [factor(step) for step in range(20)] == pytest.approx([(1 - step / 20) ** power for step in range(20)])
 
 
-def test_cosine_falls_from_one_over_a_half_to_zero() -> None:
+def test_cosine_decays_from_1_to_0() -> None:
     factor = create_schedule("cosine", steps=8)
     assert [factor(step) for step in (0, 2, 4, 8)] == pytest.approx([1, (1 + math.sqrt(0.5)) / 2, 0.5, 0])
 
 
 @pytest.mark.parametrize("milestones", [(0.5, 0.8), (0.1,), (0.25, 0.5, 0.75), ()])
-def test_step_is_torchs_multi_step_schedule(milestones: tuple[float, ...]) -> None:
+def test_step_equals_the_multi_step_schedule_of_torch(milestones: tuple[float, ...]) -> None:
     factor = create_schedule("step", steps=20, milestones=milestones, gamma=0.3)
     theirs = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = MultiStepLR(theirs, [round(20 * m) for m in milestones], gamma=0.3)
@@ -74,7 +74,7 @@ def test_step_is_torchs_multi_step_schedule(milestones: tuple[float, ...]) -> No
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_the_warm_up_rises_in_equal_steps_to_where_the_decay_begins(name: str) -> None:
+def test_warm_up_is_linear(name: str) -> None:
     factor = create_schedule(name, steps=20, warmup=4)
     assert [factor(step) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1])
     short = create_schedule(name, steps=16)
@@ -83,14 +83,14 @@ def test_the_warm_up_rises_in_equal_steps_to_where_the_decay_begins(name: str) -
 
 @given(st.sampled_from(SCHEDULES), st.integers(1, 60), st.integers(0, 60))
 @settings(deadline=None, max_examples=60)
-def test_every_step_has_a_rate_above_zero_and_at_most_the_initial_one(name: str, steps: int, warmup: int) -> None:
+def test_every_factor_is_above_0_and_at_most_1(name: str, steps: int, warmup: int) -> None:
     factors = [create_schedule(name, steps=steps, warmup=warmup)(step) for step in range(steps)]
     assert all(0 < factor <= 1 for factor in factors)
     rising, falling = factors[: warmup + 1], factors[warmup:]
     assert rising == sorted(rising) and falling == sorted(falling, reverse=True)
 
 
-def test_setting_rates_does_not_compound() -> None:
+def test_learning_rates_are_relative_to_the_initial_ones() -> None:
     layers = nn.Linear(2, 2), nn.Linear(2, 2)
     groups = [{"params": layer.parameters(), "lr": lr} for layer, lr in zip(layers, (1.0, 0.1), strict=True)]
     optimizer = torch.optim.SGD(groups)
@@ -99,8 +99,8 @@ def test_setting_rates_does_not_compound() -> None:
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([factor, 0.1 * factor])
 
 
-def test_rates_go_on_where_a_saved_optimiser_stopped() -> None:
-    model = an_fcn()
+def test_learning_rates_continue_with_a_restored_optimizer() -> None:
+    model = create_fcn()
     first, second = (
         create_optimizer(
             "sgd", model, lr=0.4, weight_decay=0, momentum=0, nesterov=False, factors=LrFactors(backbone=0.5)
@@ -134,16 +134,16 @@ TORCHS = {
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_recipe_that_names_an_optimiser_gets_torchs_with_its_options(name: str) -> None:
-    said = {"name": name, "lr": 0.02, "weight_decay": 0.003, **OPTIONS[name]}
-    cell = resolve({**SAID, "recipe.optimizer": said}, builtin(), "test")
+def test_a_recipe_creates_the_optimizer_with_its_options(name: str) -> None:
+    overrides = {"name": name, "lr": 0.02, "weight_decay": 0.003, **OPTIONS[name]}
+    cell = resolve({**BASE, "recipe.optimizer": overrides}, builtin(), "test")
     shapes = Shapes(train=4, val=1, test=1, height=32, width=32, seed=0)
     model = build_model(cell.variant, len(shapes.classes), seed=0)
     built = build_training(cell.recipe, model, shapes, "train", 0, torch.device("cpu")).optimizer
     assert type(built) is TORCHS[name]
     (group,) = built.param_groups
-    assert {key: list(v) if isinstance(v, tuple) else v for key, v in group.items() if key in said} == {
-        key: value for key, value in said.items() if key != "name"
+    assert {key: list(v) if isinstance(v, tuple) else v for key, v in group.items() if key in overrides} == {
+        key: value for key, value in overrides.items() if key != "name"
     }
     weights = model.head.score["32"].weight  # type: ignore[union-attr, index]
     before = weights.clone()
@@ -153,8 +153,8 @@ def test_a_recipe_that_names_an_optimiser_gets_torchs_with_its_options(name: str
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_without_factors_all_that_learns_is_in_one_group(name: str) -> None:
-    model = an_fcn()
+def test_without_factors_there_is_one_parameter_group(name: str) -> None:
+    model = create_fcn()
     built = create_optimizer(name, model, lr=0.1, weight_decay=0.1)
     assert len(built.param_groups) == 1
     assert set(rates(built, model).values()) == {0.1}
@@ -166,8 +166,8 @@ nets = pytest.mark.parametrize("timm", ["test_resnet", "convnext_atto"])
 
 
 @nets
-def test_the_rate_of_a_parameter_is_that_of_its_part_and_of_biases(timm: str) -> None:
-    model = an_fcn(**{"backbone.timm": timm})
+def test_the_learning_rate_of_a_parameter_has_the_factors_of_its_component_and_of_biases(timm: str) -> None:
+    model = create_fcn(**{"backbone.timm": timm})
     factors = LrFactors(backbone=0.1, head=2.0, upsampler=3.0, bias=5.0)
     found = rates(create_optimizer("sgd", model, lr=0.01, weight_decay=0.1, factors=factors), model)
     seen = set()
@@ -184,8 +184,8 @@ def test_the_rate_of_a_parameter_is_that_of_its_part_and_of_biases(timm: str) ->
 
 @nets
 @pytest.mark.parametrize("factors", [LrFactors(), LrFactors(backbone=0.1, bias=2.0)], ids=str)
-def test_weights_alone_decay_where_the_recipe_says_so(timm: str, factors: LrFactors) -> None:
-    model = an_fcn(**{"backbone.timm": timm})
+def test_decay_weights_excludes_norms_and_biases(timm: str, factors: LrFactors) -> None:
+    model = create_fcn(**{"backbone.timm": timm})
     plain, spared = (
         create_optimizer("adamw", model, lr=0.01, weight_decay=0.1, factors=factors, decay=decay)  # type: ignore[arg-type]
         for decay in ("all", "weights")
@@ -193,14 +193,14 @@ def test_weights_alone_decay_where_the_recipe_says_so(timm: str, factors: LrFact
     assert rates(plain, model) == rates(spared, model)
     assert {group["weight_decay"] for group in plain.param_groups} == {0.1}
     for group in spared.param_groups:
-        # Norms, biases and scales of layers have one dimension; kernels and matrices have more.
+        # Norms, biases and layer scales have one dimension; kernels and matrices have more.
         assert {p.ndim > 1 for p in group["params"]} == {group["weight_decay"] == 0.1}
         assert group["weight_decay"] in (0.0, 0.1)
 
 
 @pytest.mark.parametrize("freeze", ["backbone", "head.score", "head.upsample", "head.fuse"])
-def test_frozen_parameters_are_not_in_the_optimiser(freeze: str) -> None:
-    model = an_fcn()
+def test_frozen_parameters_are_not_in_the_optimizer(freeze: str) -> None:
+    model = create_fcn()
     model.get_submodule(freeze).requires_grad_(False)
     frozen = {id(parameter) for parameter in model.get_submodule(freeze).parameters()}
     assert frozen
@@ -210,14 +210,14 @@ def test_frozen_parameters_are_not_in_the_optimiser(freeze: str) -> None:
         assert len(rates(built, model)) + len(frozen) == len(list(model.parameters()))
 
 
-def test_a_fixed_upsampler_is_not_in_the_optimiser() -> None:
-    model = an_fcn(**{"upsampler": "bilinear-fixed", "upsampler.bias": False})
+def test_a_fixed_upsampler_is_not_in_the_optimizer() -> None:
+    model = create_fcn(**{"upsampler": "bilinear-fixed", "upsampler.bias": False})
     found = rates(create_optimizer("sgd", model, lr=0.1, weight_decay=0), model)
     assert found and not [name for name in found if name.startswith(("head.fuse.", "head.upsample."))]
 
 
 def walked(model: nn.Module, average: Any, steps: int) -> list[dict[str, Tensor]]:
-    """Every state of a model that moves at random; the average is told of each."""
+    """Change the weights of a model at random, update the average after each change, and return all states."""
     generator = torch.Generator().manual_seed(0)
     states = []
     for step in range(steps):
@@ -234,7 +234,7 @@ def walked(model: nn.Module, average: Any, steps: int) -> list[dict[str, Tensor]
 
 @given(st.floats(0.01, 0.9999), st.integers(1, 25))
 @settings(deadline=None, max_examples=30)
-def test_the_average_forgets_its_start_by_a_decay_that_warms_up(decay: float, steps: int) -> None:
+def test_the_decay_of_the_average_warms_up(decay: float, steps: int) -> None:
     model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3))
     average = MovingAverage(model, decay)  # type: ignore[arg-type]
     first, *later = walked(model, average, steps)
@@ -253,7 +253,7 @@ def test_the_average_forgets_its_start_by_a_decay_that_warms_up(decay: float, st
 
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_the_average_shares_no_memory_with_the_model(channels_last: bool) -> None:
-    model = an_fcn()
+    model = create_fcn()
     if channels_last:
         model = model.to(memory_format=torch.channels_last)
     average = MovingAverage(model, 0.9)
@@ -267,8 +267,8 @@ def test_the_average_shares_no_memory_with_the_model(channels_last: bool) -> Non
 
 
 @pytest.mark.parametrize("freeze", [lambda model: None, lambda model: model.backbone.requires_grad_(False)])
-def test_the_average_of_what_does_not_move_is_what_it_is(freeze: Callable[[FCN], Any]) -> None:
-    model = an_fcn()
+def test_the_average_of_constant_weights_equals_them(freeze: Callable[[FCN], Any]) -> None:
+    model = create_fcn()
     freeze(model)
     average = MovingAverage(model, 0.9)
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""Maximum pooling for training against PyTorch's, which it replaces; its kernel is checked in `tests/kernels`."""
+"""Tests of maximum pooling against PyTorch's; its kernel is tested in `tests/kernels`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fcnlab.training.fast_pooling import MaxPool2d, replace_max_pooling
     deterministic=st.booleans(),
 )
 @settings(deadline=None, max_examples=100)
-def test_pooling_has_the_outputs_and_gradients_of_the_one_it_replaces(
+def test_outputs_and_gradients_equal_those_of_the_replaced_pooling(
     size: tuple[int, int], kernel: int, stride: int, padded: bool, ceil: bool, deterministic: bool
 ) -> None:
     pool = nn.MaxPool2d(kernel, stride, padding=int(padded), ceil_mode=ceil)
@@ -35,7 +35,7 @@ def test_pooling_has_the_outputs_and_gradients_of_the_one_it_replaces(
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
-def test_every_pooling_of_a_model_is_replaced(deterministic: bool) -> None:
+def test_every_max_pooling_of_a_model_is_replaced(deterministic: bool) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Sequential(nn.MaxPool2d(2), nn.ReLU()))
     replace_max_pooling(model, deterministic=deterministic)
     assert isinstance(model[1][0], MaxPool2d)
@@ -44,7 +44,7 @@ def test_every_pooling_of_a_model_is_replaced(deterministic: bool) -> None:
 
 
 @pytest.mark.parametrize("options", [{"dilation": 2}, {"return_indices": True}])
-def test_unsupported_pooling_stays_unless_gradients_must_repeat(options: dict[str, int]) -> None:
+def test_unsupported_pooling_is_an_error_only_if_deterministic(options: dict[str, int]) -> None:
     model = nn.Sequential(nn.MaxPool2d(2, **options))
     replace_max_pooling(model, deterministic=False)
     assert type(model[0]) is nn.MaxPool2d
@@ -52,7 +52,7 @@ def test_unsupported_pooling_stays_unless_gradients_must_repeat(options: dict[st
         replace_max_pooling(model, deterministic=True)
 
 
-def test_an_exported_program_contains_pytorchs_operator() -> None:
+def test_an_exported_program_contains_the_operator_of_pytorch() -> None:
     model = nn.Sequential(nn.MaxPool2d(3, 2, 1))
     replace_max_pooling(model, deterministic=True)
     program = torch.export.export(model, (torch.randn(1, 2, 8, 8),))
