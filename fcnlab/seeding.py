@@ -18,6 +18,10 @@ def derive_seed(seed: int, *names: str | int) -> int:
 
     Returns:
         A seed of 63 bits.
+
+    Example:
+        >>> derive_seed(0, "order", 3) == derive_seed(0, "order", 4)
+        False
     """
     text = "/".join(map(str, (seed, *names)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -79,7 +79,11 @@ class Window:
         return self.left + self.width
 
     def crop(self, pixels: Tensor) -> Tensor:
-        """Return a view of this window of a tensor [..., H, W]."""
+        """Return a view of this window.
+
+        Args:
+            pixels: a tensor [..., H, W].
+        """
         return pixels[..., self.top : self.bottom, self.left : self.right]
 
 
@@ -98,7 +102,7 @@ class ColorJitter:
 
     @property
     def active(self) -> bool:
-        """Whether any color changes."""
+        """True if any color changes."""
         return any((self.brightness, self.contrast, self.saturation, self.hue))
 
     def factors(self, draws: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -39,6 +39,10 @@ def compute_boundary_width(height: int, width: int) -> int:
 
     Returns:
         2 % of the diagonal in pixels, rounded half to even, at least 1.
+
+    Example:
+        >>> compute_boundary_width(480, 640)
+        16
     """
     return max(1, round(DIAGONAL_FRACTION * float(np.hypot(height, width))))
 

@@ -54,6 +54,13 @@ def compute_metrics(counts: Counts) -> Metrics:
 
     Returns:
         The metrics over all images.
+
+    Example:
+        >>> labels = torch.tensor([[[0, 0, 1, 255]]], dtype=torch.uint8)
+        >>> predictions = torch.tensor([[[0, 1, 1, 0]]], dtype=torch.uint8)
+        >>> counts = count_areas(predictions, labels, classes=2)
+        >>> compute_metrics(counts.numpy()).class_iou
+        (0.5, 0.5)
     """
     total = np.asarray(counts, dtype=np.int64).reshape(-1, counts.shape[-2], 3).sum(0)
     hit, predicted, target = total.T.astype(np.float64)

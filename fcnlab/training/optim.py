@@ -131,6 +131,11 @@ def create_schedule(
 
     Returns:
         A function from a step to the factor on the learning rate.
+
+    Example:
+        >>> schedule = create_schedule("poly", steps=100, warmup=4, power=1.0)
+        >>> schedule(0), schedule(4), schedule(52)
+        (0.2, 1.0, 0.5)
     """
     decay: Callable[[float], float] = {
         "constant": lambda _: 1.0,

@@ -23,6 +23,10 @@ class Protocol:
 
     Raises:
         ConfigError: a scale, window or stride is invalid; the message names the command-line option.
+
+    Example:
+        >>> str(Protocol(scales=(0.75, 1, 1.25), flip=True))
+        'flip+0.75,1,1.25'
     """
 
     scales: tuple[float, ...] = (1.0,)

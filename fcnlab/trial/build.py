@@ -32,8 +32,7 @@ from fcnlab.models.heads import CoarseHead, Head
 from fcnlab.seeding import derive_seed
 from fcnlab.training import optim
 from fcnlab.training.distributed import SINGLE_PROCESS, ProcessGroup, synchronize_batch_norm
-from fcnlab.training.fast_norm import replace_batch_norm
-from fcnlab.training.fast_pooling import replace_max_pooling
+from fcnlab.training.fast_layers import replace_batch_norm, replace_max_pooling
 from fcnlab.training.freezing import freeze_backbone, set_batch_norm_mode
 from fcnlab.training.fused_loss import FusedUpsampleLoss, can_fuse
 from fcnlab.training.losses import Loss, compute_class_weights

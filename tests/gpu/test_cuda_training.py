@@ -18,7 +18,7 @@ from fcnlab.kernels.inputs import ColorJitter
 from fcnlab.models import FCN, TransposedUpsampler
 from fcnlab.settings import DEVICE_VARIABLE
 from fcnlab.training import hardware, step
-from fcnlab.training.fast_pooling import replace_max_pooling
+from fcnlab.training.fast_layers import replace_max_pooling
 from fcnlab.training.fit import Epoch, fit
 from fcnlab.training.fused_loss import FusedUpsampleLoss, can_fuse
 from fcnlab.training.losses import Loss

@@ -16,7 +16,7 @@ from fcnlab.config.upsampler import Upsampler
 from fcnlab.config.variant import Backbone, Variant
 from fcnlab.models import FCN
 from fcnlab.training import hardware
-from fcnlab.training.fast_pooling import MaxPool2d, replace_max_pooling
+from fcnlab.training.fast_layers import MaxPool2d, replace_max_pooling
 from fcnlab.training.fit import fit
 from fcnlab.training.fused_loss import FusedUpsampleLoss, can_fuse
 from fcnlab.training.losses import Loss

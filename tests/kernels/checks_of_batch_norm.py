@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fcnlab.kernels.switch import is_triton_available
-from fcnlab.training.fast_norm import FastBatchNorm2d, FastBatchNormAct2d, replace_batch_norm
+from fcnlab.training.fast_layers import FastBatchNorm2d, FastBatchNormAct2d, replace_batch_norm
 from tests.kernels.on_triton import COMPILED, DEVICE
 
 SHAPES = [(2, 5, 4, 3), (1, 16, 9, 7), (3, 70, 5, 4)]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fcnlab.kernels import triton_max_pool
 from fcnlab.kernels.switch import is_triton_available
-from fcnlab.training.fast_pooling import MaxPool2d
+from fcnlab.training.fast_layers import MaxPool2d
 from tests.kernels.on_triton import COMPILED, DEVICE, INTERPRETED, assert_a_graph_replays, examples
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
