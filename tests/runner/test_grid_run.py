@@ -187,8 +187,8 @@ def test_a_finished_trial_that_another_lab_has_published_is_not_published_twice(
 def test_two_drivers_of_one_grid_share_it(calm: Path, tmp_path: Path) -> None:
     path = write_grid(tmp_path, SMOKE)
     drivers = [fcnlab_run(path, workers=1) for _ in range(2)]
-    said = [scheduler.communicate(timeout=240)[0] for driver in drivers]
-    assert [scheduler.returncode for driver in drivers] == [0, 0], said
+    said = [driver.communicate(timeout=240)[0] for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0, 0], said
     started = [line.split("start  ")[1] for text in said for line in text.splitlines() if line.startswith("start  ")]
     assert sorted(started) == sorted(set(started)) and len(started) == 4, "none is run twice"
     pd.testing.assert_frame_equal(table(path), table(calm))

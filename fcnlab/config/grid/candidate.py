@@ -78,20 +78,18 @@ class Candidate:
         Raises:
             ConfigError: an unknown variant, or a component without a name.
         """
-        given = {kind: self.overrides[kind] for kind in ("variant", *COMPONENTS) if kind in self.overrides}
-        names: dict[str, Any] = {}
-        if "variant" in given:
-            entry = self._registry.get("variant", given["variant"], f"{self._where}: variant")
+        given = {component: self.overrides[component] for component in COMPONENTS if component in self.overrides}
+        names: dict[str, Any] = dict(given)
+        if "variant" in self.overrides:
+            entry = self._registry.get("variant", self.overrides["variant"], f"{self._where}: variant")
             assert isinstance(entry, NamedVariant)
-            names = {"backbone": entry.backbone, "head": entry.head, "upsampler": entry.upsampler}
-        variant = given.pop("variant", None)
-        names |= given
+            names = {"backbone": entry.backbone, "head": entry.head, "upsampler": entry.upsampler} | given
         missing = [component for component in COMPONENTS if component not in names]
         if missing:
             raise ConfigError("\n".join(map(self._describe_missing, missing)))
-        if variant is None or given.keys() & {"backbone", "head", "upsampler"}:
-            variant = "-".join(str(names[component]) for component in ("head", "backbone", "upsampler"))
-        return {**names, "variant": cast(str, variant)}
+        if "variant" in self.overrides and not given.keys() & {"backbone", "head", "upsampler"}:
+            return {**names, "variant": str(self.overrides["variant"])}
+        return {**names, "variant": "-".join(str(names[component]) for component in ("head", "backbone", "upsampler"))}
 
     def component(self, component: str) -> Config:
         """Return a component: the registry's entry with the fields that are overridden.
