@@ -108,9 +108,9 @@ class Lab:
             image_suffix=spec.image_suffix,
             mask_suffix=spec.mask_suffix,
             lists={split: self._list(name) for split, name in spec.lists.items()},
-            parts=shares | ({"test": parts.test} if parts and parts.test else {}),
+            fractions=shares | ({"test": parts.test} if parts and parts.test else {}),
             seed=parts.seed if parts else 0,
-            skip=spec.unpaired == "skip",
+            skip_unpaired=spec.unpaired == "skip",
         )
 
     def _below_data_root(self, folder: str) -> Path:

@@ -74,14 +74,14 @@ class Files(FileDataset):
     """Given files as a dataset with one split, `train`. The masks hold class numbers, 255 for ignored pixels."""
 
     classes = tuple(f"class{number}" for number in range(CLASSES))
-    layout = "given files"
-    names = ("train",)
+    expected_layout = "given files"
+    split_names = ("train",)
 
     def __init__(self, pairs: Sequence[Pair]) -> None:
         super().__init__(pairs[0].image.parent)
         self._files = list(pairs)
 
-    def pairs(self, split: str) -> list[Pair]:  # noqa: ARG002 - there is one
+    def list_pairs(self, split: str) -> list[Pair]:  # noqa: ARG002 - there is one
         return self._files
 
 

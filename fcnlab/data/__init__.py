@@ -1,1 +1,1 @@
-"""Images and labels: one file a dataset, and the table of them. Nothing here knows of YAML."""
+"""Datasets, their cache of decoded samples, augmentation and training batches."""

@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fcnlab.data.cache.build import Progress, try_open_or_build_cache
+from fcnlab.data.cache.build import try_open_or_build_cache
 from fcnlab.data.cache.format import SEAL, MappedCache
 from fcnlab.data.datasets.base import Dataset, Split
+from fcnlab.data.parallel import StartProgress
 from fcnlab.kernels.inputs import DecodedSample, RawBatch, view_sample
 
 BUDGET = 4 * 2**30
@@ -49,7 +50,7 @@ class SampleLayout:
     nbytes: int
 
 
-def open_decoded(dataset: Dataset, split: str, progress: Progress | None = None) -> DecodedSplit:
+def open_decoded(dataset: Dataset, split: str, progress: StartProgress | None = None) -> DecodedSplit:
     """A split as tensors: mapped from its cache, which is made if it is not there, or decoded on first use.
 
     Raises:

@@ -1,4 +1,7 @@
-"""Work on every sample of a split, on all cores. Threads are enough: Pillow and numpy release the lock of Python."""
+"""A parallel map over the samples of a split.
+
+Threads suffice, because Pillow and NumPy release Python's global lock.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,23 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 Advance = Callable[[], object]
-"""Called once for each sample that is done."""
+"""Called once per finished sample."""
+
+StartProgress = Callable[[str, int], Advance]
+"""Called with a label and the number of samples; returns the function to call per finished sample."""
 
 
 def map_on_all_cores(work: Callable[[int], Result], count: int, advance: Advance | None = None) -> Iterator[Result]:
-    """Yield work(0), work(1), ... work(count - 1), in order, made by one thread a core.
+    """Yield `work(0)` to `work(count - 1)` in order, computed by one thread per core.
 
-    What `work` raises is raised here, and what has not begun by then is left undone.
+    The first exception of `work` is raised here, and calls that have not started are cancelled.
+
+    Args:
+        work: function of an index.
+        count: number of calls.
+        advance: called after each result.
     """
-    pool = ThreadPoolExecutor(_cores(), thread_name_prefix="samples")
+    pool = ThreadPoolExecutor(_available_cores(), thread_name_prefix="samples")
     try:
         for result in pool.map(work, range(count)):
             if advance is not None:
@@ -28,6 +39,6 @@ def map_on_all_cores(work: Callable[[int], Result], count: int, advance: Advance
         pool.shutdown(cancel_futures=True)
 
 
-def _cores() -> int:
-    """The cores that this process may use."""
+def _available_cores() -> int:
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -98,7 +98,7 @@ def test_progress_is_told_of_every_sample(camvid: CamVid) -> None:
 
 
 class Renumbered(CamVid):
-    unlabelled = 12
+    ignored_value = 12
 
 
 def test_the_key_follows_all_that_decides_the_pixels_and_nothing_else(
@@ -110,7 +110,7 @@ def test_the_key_follows_all_that_decides_the_pixels_and_nothing_else(
     (camvid.root / "val/val0.png").unlink()
     assert compute_cache_key(camvid, "train") == before, "another split has nothing to do with it"
     keys = {before, compute_cache_key(elsewhere, "val"), compute_cache_key(Renumbered(camvid.root), "train")}
-    monkeypatch.setattr(Renumbered, "unlabelled", 13)
+    monkeypatch.setattr(Renumbered, "ignored_value", 13)
     keys.add(compute_cache_key(Renumbered(camvid.root), "train"))
     monkeypatch.setattr(format, "VERSION", format.VERSION + 1)
     keys.add(compute_cache_key(camvid, "train"))

@@ -172,7 +172,7 @@ def test_a_mask_that_stands_alone_is_one_note_where_images_are_divided_by_chance
         save(mask_of(number), tmp_path / f"masks/{number}.png")
     (tmp_path / "images/0.png").unlink()
     shares = {"train": 0.5, "val": 0.25, "test": 0.25}
-    layout = FolderLayout(str(tmp_path / "images"), str(tmp_path / "masks"), parts=shares)
+    layout = FolderLayout(str(tmp_path / "images"), str(tmp_path / "masks"), fractions=shares)
     checked = check_splits(Folder(layout, [(str(n), [n]) for n in range(12)]), shares)
     assert [split.problems for split in checked] == [[], [], []]
     (note,) = [note for split in checked for note in split.notes]
@@ -184,7 +184,7 @@ def test_no_mask_stands_alone_because_its_image_has_another_extension(tmp_path: 
         save(image_of(number), tmp_path / f"images/{number}{'.png' if number % 2 else '.BMP'}")
         save(mask_of(number), tmp_path / f"masks/{number}_mask.png")
     shares = {"train": 0.6, "val": 0.2, "test": 0.2}
-    layout = FolderLayout(str(tmp_path / "images"), str(tmp_path / "masks"), mask_suffix="_mask", parts=shares)
+    layout = FolderLayout(str(tmp_path / "images"), str(tmp_path / "masks"), mask_suffix="_mask", fractions=shares)
     checked = check_splits(Folder(layout, [(str(n), [n]) for n in range(12)]), shares)
     assert [(split.problems, split.notes) for split in checked] == [([], [])] * 3
 

@@ -129,7 +129,7 @@ def make_coloured(root: Path) -> FileDataset:
     for number in range(6):
         save(image_of(number), root / "images" / f"{number}.png")
         save(table[mask_of(number, [0, 1, 2])], root / "masks" / f"{number}.png")
-    files = FolderLayout(f"{root}/images", f"{root}/masks", parts={"train": 0.5, "val": 0.5})
+    files = FolderLayout(f"{root}/images", f"{root}/masks", fractions={"train": 0.5, "val": 0.5})
     return Folder(files, [("road", ["#804080"]), ("tree", ["#6b8e23"])], ["#000000"])
 
 
@@ -204,7 +204,7 @@ def test_the_fingerprint_is_of_the_content_and_not_of_the_place(case: Case, tmp_
 def test_the_fingerprint_changes_with_every_file(case: Case, role: str, tmp_path: Path) -> None:
     dataset = case.make(tmp_path / "data")
     seen = {dataset.fingerprint(case.splits)}
-    paths = {getattr(pair, role) for split in case.splits for pair in dataset.pairs(split)}
+    paths = {getattr(pair, role) for split in case.splits for pair in dataset.list_pairs(split)}
     for path in sorted(paths):
         path.write_bytes(path.read_bytes() + b"\0")
         os.utime(path, ns=(1, 1))
@@ -221,7 +221,7 @@ def test_a_faulty_file_is_one_line_that_names_it_and_harms_no_other(
     dataset = case.make(tmp_path / "data")
     for name in case.splits:
         split = dataset.split(name)
-        path = getattr(dataset.pairs(name)[0], role)
+        path = getattr(dataset.list_pairs(name)[0], role)
         whole = path.read_bytes()
         path.unlink() if harm == "missing" else path.write_bytes(b"garbage" if harm == "garbage" else b"")
         with pytest.raises(DataError, match=rf"^{re.escape(str(path))}: ") as caught:
@@ -235,7 +235,7 @@ def test_a_faulty_file_is_one_line_that_names_it_and_harms_no_other(
 def test_a_mask_of_another_size_or_with_a_strange_value_is_one_line(case: Case, tmp_path: Path) -> None:
     dataset = case.make(tmp_path / "data")
     name = case.splits[0]
-    path = dataset.pairs(name)[0].mask
+    path = dataset.list_pairs(name)[0].mask
     for pixels, says in (
         (case.bad_mask()[:5], r"the mask is 5x8 \(height x width\), its image .* is 6x8"),
         (case.bad_mask(), "neither a class"),
@@ -270,7 +270,7 @@ def test_the_splits_of_every_built_in_entry_are_of_its_dataset(name: str, tmp_pa
 
 
 def masks_of(dataset: Voc2012, split: str) -> dict[str, str]:
-    return {pair.id: str(pair.mask.relative_to(dataset.root.parents[1])) for pair in dataset.pairs(split)}
+    return {pair.id: str(pair.mask.relative_to(dataset.root.parents[1])) for pair in dataset.list_pairs(split)}
 
 
 AUG = ["2007_01", "2007_02", "2008_04", "2008_05", "2008_06"]
@@ -341,7 +341,7 @@ def test_without_sbd_the_error_says_where_it_belongs(split: str, tmp_path: Path)
 )
 def test_a_matlab_file_that_is_no_mask_of_sbd_is_one_line(harm: Callable[[Path], None], tmp_path: Path) -> None:
     voc = make_voc(tmp_path)
-    path = voc.pairs("sbdtrain")[0].mask
+    path = voc.list_pairs("sbdtrain")[0].mask
     harm(path)
     with pytest.raises(DataError, match=rf"^{re.escape(str(path))}: .*GTcls") as caught:
         voc.split("sbdtrain")[0]
@@ -354,7 +354,7 @@ def test_a_cut_or_overwritten_matlab_file_decodes_or_is_a_data_error(
     tmp_path_factory: pytest.TempPathFactory, cut: int, junk: bytes
 ) -> None:
     voc = make_voc(tmp_path_factory.mktemp("harmed"))
-    path = voc.pairs("sbdtrain")[0].mask
+    path = voc.list_pairs("sbdtrain")[0].mask
     whole = path.read_bytes()
     path.write_bytes(whole[:cut] + junk + whole[cut + len(junk) :] if cut % 2 else whole[:cut] + junk)
     try:
@@ -368,7 +368,7 @@ def test_a_cut_or_overwritten_matlab_file_decodes_or_is_a_data_error(
 
 def decoded(dataset: FileDataset, split: str, values: range, path: Path) -> list[int]:
     """The labels that these values of a mask have."""
-    pair = dataset.pairs(split)[0]
+    pair = dataset.list_pairs(split)[0]
     save(np.zeros((1, len(values), 3), dtype=np.uint8), pair.image)
     save(np.array([values], dtype=np.uint8), pair.mask)
     return dataset.split(split)[0].label[0].tolist()
@@ -384,7 +384,7 @@ def test_cityscapes_maps_label_ids_to_the_19_train_ids(tmp_path: Path) -> None:
 
 
 def test_cityscapes_says_that_test_has_no_public_labels(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no public labels for 'test'; score on val"):
+    with pytest.raises(DataError, match="no public labels for 'test'; use val"):
         make_cityscapes(tmp_path).split("test")
 
 

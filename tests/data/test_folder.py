@@ -39,7 +39,7 @@ def put(root: Path, ids: str, *, image: str = ".jpg", mask: str = ".png", value:
 
 
 def folder(root: Path, **said: Any) -> Folder:
-    said = {"parts": {"train": 0.5, "val": 0.5}} | said
+    said = {"fractions": {"train": 0.5, "val": 0.5}} | said
     return Folder(FolderLayout(str(root / "images"), str(root / "masks"), **said), [("a", [0]), ("b", [1])])
 
 
@@ -114,7 +114,7 @@ def test_images_and_masks_pair_by_the_path_below_their_folders(tmp_path: Path) -
     (tmp_path / "images/notes.txt").write_text("no image")
     save(np.zeros((*SHAPE, 3), np.uint8), tmp_path / "images/.cache/hidden_rgb.png")
     dataset = folder(tmp_path, image_suffix="_rgb", mask_suffix="_mask")
-    pairs = [pair for split in ("train", "val") for pair in dataset.pairs(split)]
+    pairs = [pair for split in ("train", "val") for pair in dataset.list_pairs(split)]
     assert sorted(pair.id for pair in pairs) == ["a", "x/a", "x/y/b"]
     for pair in pairs:
         assert pair.image == tmp_path / "images" / f"{pair.id}_rgb.JPG"
@@ -124,7 +124,7 @@ def test_images_and_masks_pair_by_the_path_below_their_folders(tmp_path: Path) -
 def test_two_images_of_one_name_are_an_error_that_names_both(tmp_path: Path) -> None:
     put(tmp_path, "a b")
     save(np.zeros((*SHAPE, 3), np.uint8), tmp_path / "images/a.png")
-    with pytest.raises(DataError, match=r"images/a\.png: has the same name as a\.jpg"):
+    with pytest.raises(DataError, match=r"images/a\.png: has the same id as a\.jpg"):
         folder(tmp_path).split("train")
 
 
@@ -135,10 +135,10 @@ def test_an_image_without_a_mask_is_an_error_or_left_out(tmp_path: Path) -> None
     lists["train"].write_text("a\nb\n")
     with pytest.raises(DataError, match=r"masks/b\.png: no such file"):
         folder(tmp_path, lists=lists).split("train")[1]
-    skipping = folder(tmp_path, skip=True)
+    skipping = folder(tmp_path, skip_unpaired=True)
     assert {*skipping.split("train").ids, *skipping.split("val").ids} == {"a", "c"}
     with pytest.raises(DataError, match=r"train\.txt, line 2: no image with a mask 'b'"):
-        folder(tmp_path, lists=lists, skip=True).split("train")
+        folder(tmp_path, lists=lists, skip_unpaired=True).split("train")
 
 
 # --- splits ----------------------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def test_a_division_is_the_same_on_every_machine_and_another_for_another_seed() 
 
 
 def test_too_few_images_to_divide_are_an_error() -> None:
-    with pytest.raises(DataError, match="2 images are too few to be divided into train, val, test"):
+    with pytest.raises(DataError, match="2 images are too few for the splits train, val, test"):
         divide_ids(["a", "b"], {"train": 0.8, "val": 0.1, "test": 0.1}, 0)
 
 
@@ -215,7 +215,7 @@ def test_links_to_folders_are_followed_and_never_in_a_circle(tmp_path: Path) -> 
         ("imagse/train", r"imagse/train: no such folder; .* has no folder 'imagse', did you mean 'images'\?$"),
         ("zz", "zz: no such folder; .* has no folder 'zz', but images, masks$"),
         ("images/zz", "has no folder 'zz', nor any other$"),
-        ("images/a.jpg", "a.jpg: is a file, and a folder is expected$"),
+        ("images/a.jpg", "a.jpg: is a file; expected a folder$"),
     ],
 )
 def test_of_a_folder_that_is_not_there_the_nearest_is_named(tmp_path: Path, name: str, says: str) -> None:
@@ -227,14 +227,14 @@ def test_of_a_folder_that_is_not_there_the_nearest_is_named(tmp_path: Path, name
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
-        (lambda file: file.unlink(), r"train\.txt: no such file; it is expected to list ids, one a line"),
+        (lambda file: file.unlink(), r"train\.txt: no such file; expected a list with one id per line"),
         (
             lambda file: file.write_text("a\nzz\n"),
             r"train\.txt, line 2: no image 'zz' in .*/images, but a, b$",
         ),
         (lambda file: file.write_text("./a.jpg\n"), "no image './a.jpg' in .*/images, "),
-        (lambda file: file.write_bytes(b"\xff\xfe"), r"train\.txt: is no text in UTF-8; save it as UTF-8"),
-        (lambda file: file.write_text("\n"), r"train\.txt: the split 'train' has no images; give"),
+        (lambda file: file.write_bytes(b"\xff\xfe"), r"train\.txt: is not UTF-8 text; save it as UTF-8"),
+        (lambda file: file.write_text("\n"), r"train\.txt: the split 'train' has no images; add"),
     ],
     ids=["missing", "an unknown id", "a folder before it", "no text", "empty"],
 )
@@ -277,7 +277,7 @@ def test_the_fingerprint_follows_the_split_and_not_how_it_is_said(tmp_path: Path
 
 def test_the_fingerprint_follows_what_values_mean_and_not_what_classes_are_called(tmp_path: Path) -> None:
     put(tmp_path, "a b")
-    files = FolderLayout(str(tmp_path / "images"), str(tmp_path / "masks"), parts={"train": 0.5, "val": 0.5})
+    files = FolderLayout(str(tmp_path / "images"), str(tmp_path / "masks"), fractions={"train": 0.5, "val": 0.5})
 
     def of(*said: Any) -> str:
         return Folder(files, *said).fingerprint(("train", "val"))

@@ -68,7 +68,7 @@ def every_split(dataset: Dataset) -> tuple[str, ...]:
 
     if isinstance(dataset, Folder):
         return dataset.files.splits()
-    return dataset.names if isinstance(dataset, FileDataset) else ()
+    return dataset.split_names if isinstance(dataset, FileDataset) else ()
 
 
 def _show(name: str, checked: list[CheckedSplit], root: Path | None) -> None:

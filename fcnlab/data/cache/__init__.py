@@ -1,0 +1,1 @@
+"""Cache of decoded samples: file format, building and maintenance."""

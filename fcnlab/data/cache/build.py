@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -36,7 +36,7 @@ from fcnlab.data.cache.format import (
     seal,
 )
 from fcnlab.data.datasets.base import Dataset, Sample, Split
-from fcnlab.data.parallel import Advance, map_on_all_cores
+from fcnlab.data.parallel import Advance, StartProgress, map_on_all_cores
 from fcnlab.errors import DataError
 from fcnlab.settings import cache_folder
 
@@ -58,15 +58,12 @@ SYNCED = 64
 ALIGNED = 64
 """Samples begin at a multiple of this many bytes: a line of the processor's cache."""
 
-Progress = Callable[[str, int], Advance]
-"""(what is being made, how many samples) -> what is called for each that is done."""
-
 
 class CacheUnavailableError(Exception):
     """There can be no cache here and now. `str(error)` is the reason."""
 
 
-def try_open_or_build_cache(dataset: Dataset, split: str, progress: Progress | None = None) -> MappedCache | None:
+def try_open_or_build_cache(dataset: Dataset, split: str, progress: StartProgress | None = None) -> MappedCache | None:
     """The cache of a split, made if it is not there; None, said in one line, where there can be none.
 
     Raises:
@@ -79,7 +76,7 @@ def try_open_or_build_cache(dataset: Dataset, split: str, progress: Progress | N
         return None
 
 
-def open_or_build_cache(dataset: Dataset, split: str, progress: Progress | None = None) -> MappedCache:
+def open_or_build_cache(dataset: Dataset, split: str, progress: StartProgress | None = None) -> MappedCache:
     """The cache of a split, made if it is not there.
 
     Raises:
@@ -164,7 +161,7 @@ def _waited_for(folder: Path, what: str) -> Iterator[None]:
         held.release()
 
 
-def _made(dataset: Dataset, split: str, folder: Path, progress: Progress | None) -> MappedCache:
+def _made(dataset: Dataset, split: str, folder: Path, progress: StartProgress | None) -> MappedCache:
     """Make a cache and open it; the lock is held."""
     sweep()
     discard(folder)

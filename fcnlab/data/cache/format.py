@@ -106,7 +106,7 @@ def compute_cache_key(dataset: Dataset, split: str) -> str:
         "decoder": [PIL.__version__, features.version("jpg")],
         "dataset": f"{type(dataset).__module__}.{type(dataset).__qualname__}",
         "classes": list(dataset.classes),
-        "labels": dataset.labels().identity() if isinstance(dataset, FileDataset) else [],
+        "labels": dataset.label_decoder().identity() if isinstance(dataset, FileDataset) else [],
         "split": split,
         "content": dataset.fingerprint((split,)),
     }

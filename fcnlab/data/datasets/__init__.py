@@ -1,0 +1,1 @@
+"""Datasets: base classes, built-in types, labels and fingerprints."""

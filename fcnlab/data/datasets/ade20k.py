@@ -1,4 +1,4 @@
-"""ADE20K as the scene parsing challenge of 2016 released it: Zhou et al., CVPR 2017."""
+"""ADE20K in the release of the Scene Parsing Challenge 2016 (Zhou et al., CVPR 2017)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from fcnlab.data.datasets.labels import IdDecoder, LabelDecoder
 
 
 class Ade20k(FileDataset):
-    """20,210 / 2,000 images of 150 classes. Numbers 1..150 of a mask are the classes; 0 is unlabelled.
+    """ADE20K: 20,210 training and 2,000 validation images, 150 classes.
 
-    A class is called by the first of its names in the archive's `objectInfo150.txt`.
+    In the masks, 1..150 are the classes and 0 is unlabeled. Class names are the first name of each class in the
+    archive's `objectInfo150.txt`.
     """
 
     classes = (
@@ -29,14 +30,16 @@ class Ade20k(FileDataset):
         "sculpture", "hood", "sconce", "vase", "traffic light", "tray", "ashcan", "fan", "pier", "crt screen",
         "plate", "monitor", "bulletin board", "shower", "radiator", "glass", "clock", "flag",
     )  # fmt: skip
-    layout = "images/{training,validation}/*.jpg with masks of the same name in annotations/{training,validation}/*.png"
-    names = ("training", "validation")
+    expected_layout = (
+        "images/{training,validation}/*.jpg with masks of the same name in annotations/{training,validation}/*.png"
+    )
+    split_names = ("training", "validation")
 
-    def labels(self) -> LabelDecoder:
-        """Numbers 1..150 to labels 0..149."""
+    def label_decoder(self) -> LabelDecoder:
+        """Return a decoder from the numbers 1..150 to the labels 0..149."""
         return IdDecoder([[number] for number in range(1, len(self.classes) + 1)], [0])
 
-    def pairs(self, split: str) -> list[Pair]:
+    def list_pairs(self, split: str) -> list[Pair]:
         masks = self.root / "annotations" / split
-        images = list_files(self.root / "images" / split, self.layout)
+        images = list_files(self.root / "images" / split, self.expected_layout)
         return [Pair(image.stem, image, masks / f"{image.stem}.png") for image in images]

@@ -1,4 +1,4 @@
-"""What a dataset is: named splits of images with labels 0..C-1, and 255 for pixels that do not count."""
+"""Base classes of datasets: named splits of images with labels 0..C-1, and 255 for ignored pixels."""
 
 from __future__ import annotations
 
@@ -6,24 +6,28 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from fcnlab.constants import IGNORE_INDEX
+from fcnlab.data.datasets.fingerprint import hash_files
+from fcnlab.data.datasets.labels import IdDecoder, LabelDecoder
 from fcnlab.errors import DataError, nearest
-
-if TYPE_CHECKING:
-    from fcnlab.data.datasets.labels import LabelDecoder
 
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image [H, W, 3] and its label [H, W], both uint8."""
+    """An image and its label.
+
+    Attributes:
+        id: identifier of the sample, unique in its split.
+        image: uint8 [H, W, 3].
+        label: uint8 [H, W].
+    """
 
     id: str
     image: Pixels
@@ -31,7 +35,11 @@ class Sample:
 
 
 class Split(ABC):
-    """An ordered collection of samples. `ids` are unique within it."""
+    """An ordered collection of samples.
+
+    Attributes:
+        ids: unique identifiers of the samples, in order.
+    """
 
     ids: tuple[str, ...]
 
@@ -40,7 +48,10 @@ class Split(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Sample:
-        """Decode sample `index`.
+        """Decode one sample.
+
+        Args:
+            index: position of the sample.
 
         Raises:
             DataError: the image or its mask is missing, unreadable or inconsistent; the message names the file.
@@ -51,26 +62,43 @@ class Split(ABC):
 
 
 class Dataset(ABC):
-    """Class names in label order, and splits by name."""
+    """Class names and splits.
+
+    Attributes:
+        classes: names of the classes, in the order of the labels.
+    """
 
     classes: tuple[str, ...]
 
     @abstractmethod
     def split(self, name: str) -> Split:
-        """The split called `name`.
+        """Return a split.
+
+        Args:
+            name: name of the split.
 
         Raises:
-            DataError: no such split, or its files are not where they belong.
+            DataError: there is no such split, or its files are missing.
         """
 
     @abstractmethod
     def fingerprint(self, splits: tuple[str, ...]) -> str:
-        """A digest of the content of these splits: equal if and only if the decoded samples are."""
+        """Return a digest of the content of splits, which is equal if and only if the decoded samples are equal.
+
+        Args:
+            splits: names of the splits.
+        """
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Where an image and its mask lie."""
+    """The files of one sample.
+
+    Attributes:
+        id: identifier of the sample.
+        image: path of the image.
+        mask: path of the mask.
+    """
 
     id: str
     image: Path
@@ -80,36 +108,51 @@ class Pair:
 class FileSplit(Split):
     """A split whose images and masks are files."""
 
-    def __init__(self, pairs: list[Pair], labels: LabelDecoder) -> None:
-        """`labels` says what the values of the masks mean."""
+    def __init__(self, pairs: list[Pair], decoder: LabelDecoder) -> None:
+        """Create a split.
+
+        Args:
+            pairs: files of the samples, in order.
+            decoder: maps the values of the masks to labels.
+        """
         self.pairs = pairs
         self.ids = tuple(pair.id for pair in pairs)
-        self._labels = labels
+        self._decoder = decoder
 
     def __getitem__(self, index: int) -> Sample:
         pair = self.pairs[index]
         image = np.asarray(open_image(pair.image).convert("RGB"))
-        return Sample(pair.id, image, self._label(pair, image.shape[:2]))
+        return Sample(pair.id, image, self._decode_label(pair, image.shape[:2]))
 
     def open_mask(self, path: Path) -> Image.Image:
-        """Open and decode a mask. Raises DataError where that cannot be done."""
+        """Open and decode a mask.
+
+        Args:
+            path: file of the mask.
+
+        Raises:
+            DataError: the file is missing or unreadable.
+        """
         return open_image(path)
 
-    def _label(self, pair: Pair, size: tuple[int, ...]) -> Pixels:
+    def _decode_label(self, pair: Pair, size: tuple[int, ...]) -> Pixels:
         mask = self.open_mask(pair.mask)
         if (mask.height, mask.width) != size:
             raise DataError(
                 f"{pair.mask}: the mask is {mask.height}x{mask.width} (height x width), its image {pair.image} is "
                 f"{size[0]}x{size[1]}"
             )
-        return self._labels.decode(mask, pair.mask)
+        return self._decoder.decode(mask, pair.mask)
 
 
 def open_image(path: Path) -> Image.Image:
     """Open and decode an image file.
 
+    Args:
+        path: file of the image.
+
     Raises:
-        DataError: there is no such file, or it is no sound image.
+        DataError: the file is missing, or it is not a valid image.
     """
     try:
         with Image.open(path) as image:  # closes the file and keeps the pixels
@@ -122,61 +165,74 @@ def open_image(path: Path) -> Image.Image:
 
 
 class FileDataset(Dataset):
-    """A dataset whose splits are files below one folder."""
+    """A dataset whose splits are files below one folder.
 
-    layout: str
-    """What the folder is expected to hold, for error messages."""
+    A subclass sets the attributes and implements `list_pairs`.
 
-    unlabelled: int = IGNORE_INDEX
-    names: tuple[str, ...]
-    """The splits that the dataset has."""
+    Attributes:
+        expected_layout: description of the folder's content, for error messages.
+        split_names: names of the splits.
+        ignored_value: value of ignored pixels in the masks, beside 255.
+        root: folder of the dataset.
+    """
+
+    expected_layout: str
+    split_names: tuple[str, ...]
+    ignored_value: int = IGNORE_INDEX
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     @abstractmethod
-    def pairs(self, split: str) -> list[Pair]:
-        """The files of a split, in a fixed order."""
+    def list_pairs(self, split: str) -> list[Pair]:
+        """Return the files of a split in a fixed order.
 
-    def labels(self) -> LabelDecoder:
-        """What the values of the masks mean."""
-        from fcnlab.data.datasets.labels import IdDecoder
+        Args:
+            split: name of the split, one of `split_names`.
 
-        return IdDecoder([[number] for number in range(len(self.classes))], [self.unlabelled])
+        Raises:
+            DataError: a folder or a list of files is missing.
+        """
+
+    def label_decoder(self) -> LabelDecoder:
+        """Return the decoder of the masks. By default, the value of a pixel is its label."""
+        return IdDecoder([[number] for number in range(len(self.classes))], [self.ignored_value])
 
     def split(self, name: str) -> Split:
-        return FileSplit(self._pairs(name), self.labels())
+        return FileSplit(self._checked_pairs(name), self.label_decoder())
 
     def fingerprint(self, splits: tuple[str, ...]) -> str:
-        from fcnlab.data.datasets.fingerprint import hash_files
-
         return hash_files(
             (f"{split}/{pair.id}/{role}", path)
             for split in splits
-            for pair in self._pairs(split)
+            for pair in self._checked_pairs(split)
             for role, path in (("image", pair.image), ("mask", pair.mask))
         )
 
-    def _pairs(self, split: str) -> list[Pair]:
-        if split not in self.names:
-            raise DataError(f"{type(self).__name__} has no split '{split}'; {nearest(split, self.names)}")
+    def _checked_pairs(self, split: str) -> list[Pair]:
+        if split not in self.split_names:
+            raise DataError(f"{type(self).__name__} has no split '{split}'; {nearest(split, self.split_names)}")
         if not self.root.is_dir():
             raise DataError(
-                f"{self.root}: no such folder; set --data-root or FCNLAB_DATA to the folder that holds "
-                f"{self.root.name}, laid out as {self.layout}"
+                f"{self.root}: no such folder; set --data-root or FCNLAB_DATA to the folder that contains "
+                f"{self.root.name} with {self.expected_layout}"
             )
-        pairs = self.pairs(split)
+        pairs = self.list_pairs(split)
         if not pairs:
-            raise DataError(f"{self.root}: the split '{split}' is empty; the expected layout is {self.layout}")
+            raise DataError(f"{self.root}: the split '{split}' is empty; the expected layout is {self.expected_layout}")
         return pairs
 
 
-def list_files(folder: Path, layout: str) -> list[Path]:
-    """The files of a folder, sorted by name.
+def list_files(folder: Path, expected_layout: str) -> list[Path]:
+    """Return the files of a folder, sorted by name, without hidden files.
+
+    Args:
+        folder: the folder.
+        expected_layout: description of the dataset's folder, for the error message.
 
     Raises:
-        DataError: the folder is not there.
+        DataError: the folder is missing.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; the expected layout is {layout}")
+        raise DataError(f"{folder}: no such folder; the expected layout is {expected_layout}")
     return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))

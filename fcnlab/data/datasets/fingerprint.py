@@ -1,8 +1,7 @@
-"""Content fingerprints of files: what a figure was measured on, whatever the folder is called.
+"""Content digests of files.
 
-Reading a dataset to hash it costs seconds a gigabyte, so the digest of each file is kept in the user's cache and
-used again while the file's size, modification time (in nanoseconds) and inode are the same; the inode tells where a
-link points to.
+Hashing a dataset takes seconds per gigabyte, so the digest of each file is kept in the user's cache and reused while
+the file's size, modification time and inode are unchanged; the inode identifies the target of a link.
 """
 
 from __future__ import annotations
@@ -20,7 +19,10 @@ from fcnlab.settings import cache_folder
 
 
 def hash_file(path: Path) -> str:
-    """The sha256 of one file.
+    """Return the sha256 of a file.
+
+    Args:
+        path: the file.
 
     Raises:
         DataError: the file is missing or cannot be read.
@@ -33,26 +35,29 @@ def hash_file(path: Path) -> str:
 
 
 def hash_files(named: Iterable[tuple[str, Path]]) -> str:
-    """A digest of the names and contents of files, independent of where they lie.
+    """Return a digest of the names and contents of files, which does not depend on their location.
+
+    Args:
+        named: names and paths of the files, in order.
 
     Raises:
         DataError: a file is missing or cannot be read.
     """
     files = list(named)
     folders = {parent: parent.resolve() for parent in {path.parent for _, path in files}}
-    store = cache_folder() / "digests" / f"{_text_digest(str(sorted(folders.values())))}.json"
+    store = cache_folder() / "digests" / f"{_hash_text(str(sorted(folders.values())))}.json"
     known = _read(store)
-    fresh = {}
+    current = {}
     total = hashlib.sha256()
     for name, path in files:
         stamp = _stamp(path)
-        place = f"{folders[path.parent]}/{path.name}"
-        fresh[place] = entry = known.get(place, [])
+        location = f"{folders[path.parent]}/{path.name}"
+        current[location] = entry = known.get(location, [])
         if not (isinstance(entry, list) and len(entry) == 2 and entry[0] == stamp):
-            fresh[place] = entry = [stamp, hash_file(path)]
+            current[location] = entry = [stamp, hash_file(path)]
         total.update(f"{name}\0{entry[1]}\n".encode())
-    if fresh != known:
-        _write(store, known | fresh)
+    if current != known:
+        _write(store, known | current)
     return f"sha256:{total.hexdigest()}"
 
 
@@ -64,25 +69,25 @@ def _stamp(path: Path) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
 
 
-def _text_digest(text: str) -> str:
+def _hash_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def _read(store: Path) -> dict[str, list[str]]:
     try:
         known = json.loads(store.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # absent or torn: a cache, made again below
+    except (OSError, ValueError):  # missing or truncated: all files are hashed again
         return {}
     return known if isinstance(known, dict) else {}
 
 
 def _write(store: Path, digests: dict[str, list[str]]) -> None:
-    """Write the cache whole or not at all; a folder that cannot be written only costs time."""
-    beside = store.with_name(f"{store.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    """Write the digests atomically; if the folder is not writable, files are hashed again the next time."""
+    temporary = store.with_name(f"{store.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         store.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(digests), encoding="utf-8")  # as readable by others as the umask lets it be
-        os.replace(beside, store)
+        temporary.write_text(json.dumps(digests), encoding="utf-8")  # with the permissions of the umask
+        os.replace(temporary, store)
     except OSError:
         with contextlib.suppress(OSError):
-            beside.unlink()
+            temporary.unlink()

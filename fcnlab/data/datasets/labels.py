@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fcnlab.constants import IGNORE_INDEX
-from fcnlab.data.datasets.base import Pixels
 from fcnlab.errors import DataError
 
 
@@ -22,7 +21,7 @@ class LabelDecoder(ABC):
     """Maps the values of a dataset's masks to labels."""
 
     @abstractmethod
-    def decode(self, mask: Image.Image, file: Path) -> Pixels:
+    def decode(self, mask: Image.Image, file: Path) -> NDArray[np.uint8]:
         """Return the labels of a mask.
 
         Args:
@@ -56,7 +55,7 @@ class IdDecoder(LabelDecoder):
         for label, numbers in enumerate(classes):
             self._table[list(numbers)] = label
 
-    def decode(self, mask: Image.Image, file: Path) -> Pixels:
+    def decode(self, mask: Image.Image, file: Path) -> NDArray[np.uint8]:
         if mask.mode not in ("L", "P"):
             raise DataError(
                 f"{file}: the mask has mode {mask.mode}; expected one 8-bit channel of class numbers (mode L or P)"
@@ -94,7 +93,7 @@ class ColorDecoder(LabelDecoder):
         self._colors = np.array(sorted(label_of), dtype=np.int32)
         self._labels = np.array([label_of[color] for color in sorted(label_of)], dtype=np.uint8)
 
-    def decode(self, mask: Image.Image, file: Path) -> Pixels:
+    def decode(self, mask: Image.Image, file: Path) -> NDArray[np.uint8]:
         if mask.mode != "RGB":
             raise DataError(
                 f"{file}: the mask has mode {mask.mode}; its classes are defined by colors, so an RGB image is expected"
@@ -113,7 +112,7 @@ class ColorDecoder(LabelDecoder):
         return ["Colours", f"_colours={_array_identity(self._colors)}", f"_labels={_array_identity(self._labels)}"]
 
 
-def pack_rgb(rgb: Pixels) -> NDArray[np.int32]:
+def pack_rgb(rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Return colors as numbers 0xrrggbb.
 
     Args:

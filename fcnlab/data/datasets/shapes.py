@@ -1,11 +1,11 @@
-"""`shapes`: generated scenes with VOC-style labels, so that a first comparison needs no download.
+"""Generated scenes with VOC-style labels, for comparisons that need no download.
 
-Discs, boxes, triangles, rings and bars of many sizes lie over each other on a textured ground. Colour says little
-about the class, so the outline must be seen; rings have a hole, bars are two to four pixels thin, and a third of the
-things are small: that is what a stride-32 head cannot draw. Every object has a void border (255) as VOC has.
+Overlapping discs, boxes, triangles, rings and bars of many sizes on a textured background. Colors overlap between
+classes, so a network must recognize outlines. Rings have a hole, bars are two to four pixels thick, and a third of the
+objects are small; a head with stride 32 cannot resolve these. Every object has a void border (255), as in VOC.
 
-The same bytes come out on every machine: the numbers are from `numpy.random.RandomState`, whose streams numpy
-guarantees not to change, and the drawing is integer arithmetic alone.
+Scenes have the same bytes on every machine: random numbers come from `numpy.random.RandomState`, whose streams are
+stable across versions of NumPy, and drawing uses integer arithmetic only.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from fcnlab.errors import DataError, nearest
 from fcnlab.seeding import derive_seed
 
 VERSION = 1
-"""Raised when the pixels of a scene change."""
+"""Increased when the pixels of a scene change."""
 
 Mask = NDArray[np.bool_]
 Grid = NDArray[np.int64]
 
 
 class Shapes(Dataset):
-    """Five classes of things and background."""
+    """Generated scenes with five classes of objects and a background."""
 
     classes = ("background", "disc", "box", "triangle", "ring", "bar")
 
@@ -56,25 +56,25 @@ class _Scenes(Split):
     def __getitem__(self, index: int) -> Sample:
         id_ = self.ids[index]
         rng = np.random.RandomState(derive_seed(self._seed, "shapes", id_) % 2**32)
-        return Sample(id_, *_scene(rng, *self._size))
+        return Sample(id_, *_draw_scene(rng, *self._size))
 
 
-def _scene(rng: np.random.RandomState, height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def _draw_scene(rng: np.random.RandomState, height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     y, x = np.mgrid[:height, :width].astype(np.int64)
-    image = _ground(rng, y, x)
+    image = _draw_background(rng, y, x)
     label = np.zeros((height, width), dtype=np.uint8)
     for _ in range(rng.randint(4, 9)):
         kind = rng.randint(len(_DRAW))
         inside = _DRAW[kind](rng, y, x)
-        image[inside] = _paint(rng, kind, y, x)[inside]
-        label[_grown(inside) & ~inside] = IGNORE_INDEX
+        image[inside] = _color_object(rng, kind, y, x)[inside]
+        label[_dilate(inside) & ~inside] = IGNORE_INDEX
         label[inside] = kind + 1
     image += rng.randint(-9, 10, size=image.shape)
     return np.clip(image, 0, 255).astype(np.uint8), label
 
 
-def _ground(rng: np.random.RandomState, y: Grid, x: Grid) -> Grid:
-    """A sloping grey-green with broad stripes, so that the ground is no single colour."""
+def _draw_background(rng: np.random.RandomState, y: Grid, x: Grid) -> Grid:
+    """Return a background: a random color with a gradient and broad stripes."""
     base = rng.randint(70, 150, size=3)
     slope = rng.randint(-40, 41, size=2)
     period = rng.randint(6, 24)
@@ -83,17 +83,17 @@ def _ground(rng: np.random.RandomState, y: Grid, x: Grid) -> Grid:
 
 
 _TINT = np.array([[190, 90, 80], [80, 110, 190], [190, 170, 70], [150, 80, 170], [90, 180, 150]])
-"""What each class leans to in colour; the spread around it is wide enough for classes to be mistaken by colour."""
+"""Mean color of each class; the spread around it is so wide that the color does not determine the class."""
 
 
-def _paint(rng: np.random.RandomState, kind: int, y: Grid, x: Grid) -> Grid:
-    colour = _TINT[kind] + rng.randint(-60, 61, size=3)
+def _color_object(rng: np.random.RandomState, kind: int, y: Grid, x: Grid) -> Grid:
+    color = _TINT[kind] + rng.randint(-60, 61, size=3)
     stripe = rng.randint(0, 25) * ((x + y) // rng.randint(2, 6) % 2)
-    return np.asarray(colour[None, None, :] + stripe[..., None], dtype=np.int64)
+    return np.asarray(color[None, None, :] + stripe[..., None], dtype=np.int64)
 
 
-def _place(rng: np.random.RandomState, y: Grid) -> tuple[int, int, int]:
-    """A centre anywhere in the scene and a radius; one thing in three is small."""
+def _sample_position(rng: np.random.RandomState, y: Grid) -> tuple[int, int, int]:
+    """Return the row and column of a center and a radius; one object in three is small."""
     height, width = y.shape
     largest = min(height, width) // 4
     radius = rng.randint(3, 7) if rng.randint(3) == 0 else rng.randint(7, max(8, largest))
@@ -101,50 +101,50 @@ def _place(rng: np.random.RandomState, y: Grid) -> tuple[int, int, int]:
 
 
 def _disc(rng: np.random.RandomState, y: Grid, x: Grid) -> Mask:
-    cy, cx, r = _place(rng, y)
+    cy, cx, r = _sample_position(rng, y)
     return np.asarray((y - cy) ** 2 + (x - cx) ** 2 <= r * r)
 
 
 def _box(rng: np.random.RandomState, y: Grid, x: Grid) -> Mask:
-    cy, cx, r = _place(rng, y)
+    cy, cx, r = _sample_position(rng, y)
     half = max(2, r * rng.randint(5, 10) // 10)
     tall, wide = (r, half) if rng.randint(2) else (half, r)
     return np.asarray((abs(y - cy) <= tall) & (abs(x - cx) <= wide))
 
 
 def _triangle(rng: np.random.RandomState, y: Grid, x: Grid) -> Mask:
-    cy, cx, r = _place(rng, y)
+    cy, cx, r = _sample_position(rng, y)
     down = y - cy + r if rng.randint(2) else cy + r - y  # rows from the tip
     return np.asarray((down >= 0) & (down <= 2 * r) & (2 * abs(x - cx) <= down))
 
 
 def _ring(rng: np.random.RandomState, y: Grid, x: Grid) -> Mask:
-    cy, cx, r = _place(rng, y)
+    cy, cx, r = _sample_position(rng, y)
     hole = max(1, r * rng.randint(5, 8) // 10)
     distance = (y - cy) ** 2 + (x - cx) ** 2
     return np.asarray((distance <= r * r) & (distance > hole * hole))
 
 
 def _bar(rng: np.random.RandomState, y: Grid, x: Grid) -> Mask:
-    """A line of 2 to 4 pixels: the points nearer to a segment than half its thickness."""
-    cy, cx, _ = _place(rng, y)
+    """Return the points that are closer to a segment than half of its thickness of 2 to 4 pixels."""
+    cy, cx, _ = _sample_position(rng, y)
     dy, dx = rng.randint(-30, 31), rng.randint(-30, 31)
     dy = dy if dy or dx else 20
-    thick = rng.randint(2, 5)
+    thickness = rng.randint(2, 5)
     along = (y - cy) * dy + (x - cx) * dx
     length = dy * dy + dx * dx
     across = (y - cy) * dx - (x - cx) * dy
-    return np.asarray((along >= 0) & (along <= length) & (4 * across**2 <= thick * thick * length))
+    return np.asarray((along >= 0) & (along <= length) & (4 * across**2 <= thickness * thickness * length))
 
 
 _DRAW: tuple[Callable[[np.random.RandomState, Grid, Grid], Mask], ...] = (_disc, _box, _triangle, _ring, _bar)
 
 
-def _grown(mask: Mask) -> Mask:
-    """The mask and its four neighbours."""
-    grown = mask.copy()
-    grown[1:] |= mask[:-1]
-    grown[:-1] |= mask[1:]
-    grown[:, 1:] |= mask[:, :-1]
-    grown[:, :-1] |= mask[:, 1:]
-    return grown
+def _dilate(mask: Mask) -> Mask:
+    """Return the mask, extended by the four neighbors of each pixel."""
+    dilated = mask.copy()
+    dilated[1:] |= mask[:-1]
+    dilated[:-1] |= mask[1:]
+    dilated[:, 1:] |= mask[:, :-1]
+    dilated[:, :-1] |= mask[:, 1:]
+    return dilated

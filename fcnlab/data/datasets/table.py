@@ -1,4 +1,4 @@
-"""The table of datasets. A new dataset is one file here, one line in `FILE_DATASETS`, one entry in the registry."""
+"""Dataset types with files in a fixed layout. To add one, write its module and add it to `FILE_DATASETS`."""
 
 from __future__ import annotations
 
@@ -11,30 +11,35 @@ from fcnlab.data.datasets.base import FileDataset
 from fcnlab.data.datasets.camvid import CamVid
 from fcnlab.data.datasets.cityscapes import Cityscapes
 from fcnlab.data.datasets.voc import Voc2012
+from fcnlab.errors import DataError
 
 FILE_DATASETS: Mapping[str, type[FileDataset]] = MappingProxyType(
     {"camvid": CamVid, "voc2012": Voc2012, "cityscapes": Cityscapes, "ade20k": Ade20k}
 )
+"""Classes of datasets by the `type` of a registry entry."""
 
 
 def find_dataset_folder(data_root: Path | None, folder: str, type_: str) -> Path:
-    """Where a dataset's files lie, checked to be there.
+    """Return the existing folder of a dataset.
+
+    Args:
+        data_root: folder that contains all datasets; None if it is not set.
+        folder: path of the dataset below the data root.
+        type_: type of the dataset, a key of `FILE_DATASETS`.
 
     Raises:
-        DataError: no data root is set, or the folder is not below it.
+        DataError: no data root is set, or the folder is missing.
     """
-    from fcnlab.errors import DataError
-
-    layout = FILE_DATASETS[type_].layout
+    layout = FILE_DATASETS[type_].expected_layout
     if data_root is None:
         raise DataError(
-            f"dataset {type_}: no data root is set; pass --data-root or set FCNLAB_DATA to the folder that holds "
-            f"{folder}/, laid out as {layout}"
+            f"dataset {type_}: no data root is set; pass --data-root or set FCNLAB_DATA to the folder that contains "
+            f"{folder}/ with {layout}"
         )
     path = data_root / folder
     if not path.is_dir():
         raise DataError(
-            f"dataset {type_}: {path} is not there; --data-root (or FCNLAB_DATA) must be the folder that holds "
-            f"{folder}/, laid out as {layout}"
+            f"dataset {type_}: {path} does not exist; --data-root (or FCNLAB_DATA) must be the folder that contains "
+            f"{folder}/ with {layout}"
         )
     return path

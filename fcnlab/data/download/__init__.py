@@ -1,0 +1,1 @@
+"""Downloads of datasets: sources, transfer, verification and unpacking."""

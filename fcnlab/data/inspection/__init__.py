@@ -1,0 +1,1 @@
+"""Inspection of datasets: checks, statistics and proposals for new datasets."""

@@ -8,7 +8,7 @@ the same picture in two splits, 16-bit pictures, pictures that viewers turn.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,14 +18,11 @@ from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.base import Dataset, FileDataset, FileSplit, Pair, Sample, Split, open_image
 from fcnlab.data.datasets.folder import SPLIT, Folder
 from fcnlab.data.inspection.diagnosis import IMAGE_ERRORS, Problem, deep, diagnose, palette_of, turned, without_image
-from fcnlab.data.parallel import Advance, map_on_all_cores
+from fcnlab.data.parallel import StartProgress, map_on_all_cores
 from fcnlab.errors import DataError
 
 LabelColors = dict[int, bytes]
 """Label -> the colour that a palette mask shows it in."""
-
-Progress = Callable[[str, int], Advance]
-"""(name of the split, how many images) -> what is called for each image that is done."""
 
 
 @dataclass
@@ -51,7 +48,7 @@ class _Seen:
 
 
 def check_splits(
-    dataset: Dataset, splits: Iterable[str], *, extra: Iterable[str] = (), progress: Progress | None = None
+    dataset: Dataset, splits: Iterable[str], *, extra: Iterable[str] = (), progress: StartProgress | None = None
 ) -> list[CheckedSplit]:
     """Check each split in turn.
 
@@ -75,7 +72,7 @@ class _Met:
     masks: set[str] = field(default_factory=set)
 
 
-def _check(dataset: Dataset, name: str, progress: Progress | None, met: _Met) -> CheckedSplit:
+def _check(dataset: Dataset, name: str, progress: StartProgress | None, met: _Met) -> CheckedSplit:
     checked = CheckedSplit(name)
     try:
         split = dataset.split(name)
@@ -132,7 +129,7 @@ def _look(dataset: Dataset, name: str, split: Split, index: int) -> _Seen:
     except DataError as error:
         if pair is None:
             return _Seen(id_, where, problems=(Problem(name, id_, "unreadable sample", str(error), "put it right"),))
-        labels = dataset.labels() if isinstance(dataset, FileDataset) else None
+        labels = dataset.label_decoder() if isinstance(dataset, FileDataset) else None
         open_mask = split.open_mask if isinstance(split, FileSplit) else open_image
         return _Seen(id_, where, problems=tuple(diagnose(name, pair, error, labels, open_mask)))
     if pair is None:

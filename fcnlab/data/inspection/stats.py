@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.base import Dataset, Sample
-from fcnlab.data.inspection.check import Progress
-from fcnlab.data.parallel import map_on_all_cores
+from fcnlab.data.parallel import StartProgress, map_on_all_cores
 
 Counts = NDArray[np.int64]
 Figures = NDArray[np.float64]
@@ -97,7 +96,9 @@ class SplitStats:
         return median_frequency_weights(self.pixels[:, : self.classes])
 
 
-def compute_split_stats(dataset: Dataset, splits: Iterable[str], progress: Progress | None = None) -> list[SplitStats]:
+def compute_split_stats(
+    dataset: Dataset, splits: Iterable[str], progress: StartProgress | None = None
+) -> list[SplitStats]:
     """Read each split once, on all cores.
 
     Raises:
@@ -106,7 +107,7 @@ def compute_split_stats(dataset: Dataset, splits: Iterable[str], progress: Progr
     return [_of(dataset, name, progress) for name in splits]
 
 
-def _of(dataset: Dataset, name: str, progress: Progress | None) -> SplitStats:
+def _of(dataset: Dataset, name: str, progress: StartProgress | None) -> SplitStats:
     split = dataset.split(name)
     advance = progress(name, len(split)) if progress is not None else None
     sizes, pixels = np.zeros((len(split), 2), np.int64), np.zeros((len(split), 256), np.int64)
