@@ -47,7 +47,8 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     >>> nearest("fcn8", ["fcn32s", "fcn16s", "fcn8s"])
     "did you mean 'fcn8s'? valid: fcn16s, fcn32s, fcn8s"
     """
-    names = sorted(valid)
+    names = list(valid)
+    names.sort(key=int if all(map(str.isdecimal, names)) else None)
     listing = "valid: " + (", ".join(names) if names else "none")
     close = get_close_matches(str(name), names, n=1, cutoff=0.6)
     return f"did you mean '{close[0]}'? {listing}" if close else listing

@@ -147,7 +147,7 @@ class _Problem:
 
 
 def _list(values: list[str]) -> str:
-    return f"; valid: {', '.join(sorted(values))}" if values else ""
+    return f"; {nearest('', values)}" if values else ""
 
 
 def _show(value: Any) -> str:

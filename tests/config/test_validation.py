@@ -81,7 +81,7 @@ def test_a_missing_key_is_an_error_with_its_name(key: str) -> None:
 
 def test_several_errors_are_several_lines() -> None:
     assert errors_of(AnyHead, {"type": "skip", "fusion": "add", "strid": 8}) == [
-        "grid.yaml: entry: stride: missing; this key is required with type: skip; valid: 16, 32, 4, 8",
+        "grid.yaml: entry: stride: missing; this key is required with type: skip; valid: 4, 8, 16, 32",
         'grid.yaml: entry: fusion: "add" is not valid; valid: concat, sum',
         "grid.yaml: entry: strid: unknown key with type: skip; did you mean 'stride'? valid: at_once, context, "
         "description, fusion, hidden, stride, type",

@@ -211,7 +211,7 @@ def value_at(component: Config, path: str) -> Value:
 
 
 def format_value(value: Value) -> str:
-    """Format a value for tables and messages, as YAML writes it.
+    """Format a value for tables and messages.
 
     Args:
         value: a value of an axis.
