@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fcnlab.lab import Lab
 from fcnlab.runner import scheduler
-from fcnlab.runner.executors.config import Means
+from fcnlab.runner.executors.config import ExecutorConfig
 from fcnlab.runner.plan import Planned
 from fcnlab.runner.progress.base import Watcher
 from fcnlab.trial.record import Record
@@ -67,15 +67,15 @@ def main() -> int:
     parser.add_argument("--executor", choices=("process", "serial", "ray"), default="process")
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
-    means = Means(given.executor, None if given.executor == "serial" else given.workers, 1)
+    executor_config = ExecutorConfig(given.executor, None if given.executor == "serial" else given.workers, 1)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "experiments" / "many.yaml"
         file.parent.mkdir()
         file.write_text(GRID.format(seeds=given.trials // 2), encoding="utf-8")
         lab = Lab.find(file)
-        grid = lab.grid(file)
+        grid = lab.load_grid(file)
         watcher = Memory()
-        outcome = scheduler.run(grid, lab, lambda: means.hire(lab, grid.recipes), watcher)
+        outcome = scheduler.run(grid, lab, lambda: executor_config.hire(lab, grid.recipes), watcher)
     print(f"{given.executor}, {given.workers} workers: {outcome.finished} finished, {outcome.failed} failed")
     print(" trials  driver MB  driver CPU s  wall s")
     began = watcher.marks[0][3]

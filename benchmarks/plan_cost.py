@@ -54,7 +54,7 @@ def main() -> None:
 def _finish(file: Path, data_root: Path | None, trials: int) -> None:
     """Write records of the first trials."""
     lab = Lab.find(file, data_root=data_root)
-    for planned in make_plan(lab.grid(file), lab).trials[:trials]:
+    for planned in make_plan(lab.load_grid(file), lab).trials[:trials]:
         planned.folder.create()
         planned.folder.finish(Record.create(planned.trial, "finished"))
 

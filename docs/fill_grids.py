@@ -49,7 +49,7 @@ def plan(text: str) -> str:
         file.write_text(text, encoding="utf-8")
         lab = Lab.find(file)
         try:
-            grid = lab.grid(file)
+            grid = lab.load_grid(file)
         except ConfigError as error:
             lines = str(error).replace(str(file), "grid.yaml").splitlines()
             return "".join(f"fcnlab: error: {line}\n" for line in lines)

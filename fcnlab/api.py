@@ -42,7 +42,7 @@ def build_model(
     parts = variant_parts(variant, lab)
     if not pretrained:
         parts = parts.model_copy(update={"backbone": parts.backbone.model_copy(update={"weights": "scratch"})})
-    return build(parts, num_classes, seed, lab.weights_file(parts.backbone))
+    return build(parts, num_classes, seed, lab.find_weights_file(parts.backbone))
 
 
 def variant_parts(name: str, lab: Lab) -> Variant:
@@ -67,7 +67,7 @@ def variant_parts(name: str, lab: Lab) -> Variant:
 def load_grid(path: str | os.PathLike[str]) -> Grid:
     """Read and check a grid file. Raises ConfigError with one line a fault."""
     path = Path(path)
-    return Lab.find(path).grid(path)
+    return Lab.find(path).load_grid(path)
 
 
 def run_grid(
@@ -92,20 +92,20 @@ def run_grid(
     Raises:
         FcnlabError: as `fcnlab grid run` would say it.
     """
-    from fcnlab.cli.options import console
-    from fcnlab.runner.executors.config import Means
+    from fcnlab.console import create_console
+    from fcnlab.runner.executors.config import ExecutorConfig
     from fcnlab.runner.progress.base import PlainWatcher, Watcher
     from fcnlab.runner.scheduler import run
     from fcnlab.tracking.store import is_installed
 
     lab = lab or Lab.find(grid.path)
-    watcher = Watcher() if quiet else PlainWatcher(console())
-    means = Means(executor, workers, threads, per_gpu, address, devices, device)
-    means.check(grid.cells)
+    watcher = Watcher() if quiet else PlainWatcher(create_console())
+    executor_config = ExecutorConfig(executor, workers, threads, per_gpu, address, devices, device)
+    executor_config.check(grid.cells)
     outcome = run(
         grid,
         lab,
-        lambda: means.hire(lab, grid.recipes),
+        lambda: executor_config.hire(lab, grid.recipes),
         watcher,
         fail_fast=fail_fast,
         checkpoint_every=checkpoint_every,

@@ -41,7 +41,7 @@ class Lab:
         cls,
         file: Path | None = None,
         *,
-        lab: Path | None = None,
+        root: Path | None = None,
         data_root: Path | None = None,
         tracking_uri: str | None = None,
     ) -> Lab:
@@ -50,7 +50,7 @@ class Lab:
         Raises:
             RunError: the folder is not there.
         """
-        named = lab or _env_path("FCNLAB_LAB")
+        named = root or _env_path("FCNLAB_LAB")
         around = (
             file.resolve().parent.parent if file is not None and file.resolve().parent.name == "experiments" else None
         )
@@ -67,7 +67,7 @@ class Lab:
         return self.root / "runs"
 
     @property
-    def notes(self) -> Path:
+    def state(self) -> Path:
         """What drivers keep for each other and for the next: nothing here is lost when it is deleted between runs."""
         return self.root / ".fcnlab"
 
@@ -81,11 +81,11 @@ class Lab:
         """The built-in catalogue and what this lab's registry/ adds."""
         return registry.load(self.root / "registry")
 
-    def grid(self, path: Path) -> grid.Grid:
+    def load_grid(self, path: Path) -> grid.Grid:
         """Load a grid file. Raises ConfigError as `fcnlab.config.grid.grid.load` does."""
         return grid.load(path, self.registry)
 
-    def dataset(self, spec: DatasetConfig) -> Dataset:
+    def open_dataset(self, spec: DatasetConfig) -> Dataset:
         """Open a dataset.
 
         Raises:
@@ -129,7 +129,7 @@ class Lab:
         path = self.root / Path(name).expanduser()
         return self._below_data_root(name) if not path.exists() and self.data_root is not None else path
 
-    def weights_file(self, backbone: BackboneConfig) -> Path | None:
+    def find_weights_file(self, backbone: BackboneConfig) -> Path | None:
         """The local file of a backbone's weights, in the lab or under the data root; None if it needs none.
 
         Raises:
@@ -154,8 +154,8 @@ class Lab:
         def of(variant: VariantConfig, dataset: DatasetConfig) -> tuple[str, str | None]:
             named = repr(dataset)
             if named not in data:
-                data[named] = self.dataset(dataset).fingerprint(dataset.used_splits)
-            file = self.weights_file(variant.backbone)
+                data[named] = self.open_dataset(dataset).fingerprint(dataset.used_splits)
+            file = self.find_weights_file(variant.backbone)
             if file is not None and str(file) not in weights:
                 weights[str(file)] = f"sha256:{hash_file(file)}"
             return data[named], weights[str(file)] if file is not None else None

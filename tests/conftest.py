@@ -62,7 +62,7 @@ def _own_places(
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
     """An empty lab."""
-    return Lab.find(lab=tmp_path)
+    return Lab.find(root=tmp_path)
 
 
 @pytest.fixture

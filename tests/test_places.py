@@ -32,7 +32,7 @@ def test_the_lab_is_the_named_one_else_the_environments_else_around_the_file_els
     assert Lab.find(file).root == places / "around"
     monkeypatch.setenv("FCNLAB_LAB", str(places / "environment"))
     assert Lab.find(file).root == places / "environment"
-    assert Lab.find(file, lab=places / "named").root == places / "named"
+    assert Lab.find(file, root=places / "named").root == places / "named"
 
 
 def test_a_grid_file_outside_experiments_says_nothing_about_the_lab(places: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_lab_that_is_not_there_is_an_error_that_says_how_to_make_it(
     if by == "environment":
         monkeypatch.setenv("FCNLAB_LAB", str(places / "gone"))
     with pytest.raises(RunError, match=r"/gone: no such folder; make a lab with `fcnlab init gone`"):
-        Lab.find(lab=places / "gone" if by == "option" else None)
+        Lab.find(root=places / "gone" if by == "option" else None)
 
 
 def test_the_data_root_is_the_named_one_else_the_environments_else_none(
@@ -77,7 +77,7 @@ def test_the_data_root_is_the_named_one_else_the_environments_else_none(
 def test_the_store_is_the_named_one_else_the_environments_else_a_file_in_the_lab(
     places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert Lab.find(lab=Path("../named")).tracking_uri == f"sqlite:///{places / 'named' / 'mlflow.db'}"
+    assert Lab.find(root=Path("../named")).tracking_uri == f"sqlite:///{places / 'named' / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     assert Lab.find().tracking_uri == "http://127.0.0.1:5000"
     assert Lab.find(tracking_uri="sqlite:///other.db").tracking_uri == "sqlite:///other.db"
@@ -90,20 +90,20 @@ def backbone(weights: str) -> Backbone:
 def test_a_weights_file_is_looked_up_in_the_lab_and_then_under_the_data_root(places: Path) -> None:
     lab = Lab.find(data_root=places / "named")
     (places / "named/w.pth").write_bytes(b"data")
-    assert lab.weights_file(backbone("w.pth")) == places / "named/w.pth"
+    assert lab.find_weights_file(backbone("w.pth")) == places / "named/w.pth"
     (places / "here/w.pth").write_bytes(b"lab")
-    assert lab.weights_file(backbone("w.pth")) == places / "here/w.pth"
+    assert lab.find_weights_file(backbone("w.pth")) == places / "here/w.pth"
 
 
 def test_a_missing_weights_file_is_an_error_that_names_both_places(places: Path) -> None:
     with pytest.raises(ModelError) as caught:
-        Lab.find(data_root=places / "named").weights_file(backbone("w.pth"))
+        Lab.find(data_root=places / "named").find_weights_file(backbone("w.pth"))
     assert str(places / "here/w.pth") in str(caught.value) and str(places / "named/w.pth") in str(caught.value)
 
 
 @pytest.mark.parametrize("weights", ["scratch", "timm"])
 def test_a_backbone_without_a_file_needs_none(places: Path, weights: str) -> None:
-    assert Lab.find().weights_file(backbone(weights)) is None
+    assert Lab.find().find_weights_file(backbone(weights)) is None
 
 
 def file_dataset(folder: str) -> KnownDataset:
@@ -112,13 +112,13 @@ def file_dataset(folder: str) -> KnownDataset:
 
 def test_a_dataset_needs_a_data_root_that_holds_its_folder(places: Path) -> None:
     with pytest.raises(DataError, match=r"no data root is set; pass --data-root or set FCNLAB_DATA .* holds camvid/"):
-        Lab.find().dataset(file_dataset("camvid"))
+        Lab.find().open_dataset(file_dataset("camvid"))
     with pytest.raises(DataError, match=r"/named/camvid is not there; --data-root \(or FCNLAB_DATA\)"):
-        Lab.find(data_root=places / "named").dataset(file_dataset("camvid"))
+        Lab.find(data_root=places / "named").open_dataset(file_dataset("camvid"))
 
 
 def test_the_fingerprint_of_a_weights_file_follows_its_content(places: Path) -> None:
-    variant = Lab.find().grid(places / "around/experiments/question.yaml").cells[0].variant
+    variant = Lab.find().load_grid(places / "around/experiments/question.yaml").cells[0].variant
     variant = variant.model_copy(update={"backbone": backbone("w.pth")})
     shapes = Lab.find().registry.get("dataset", "shapes-mini")
     assert isinstance(shapes, Dataset)
@@ -135,4 +135,4 @@ def test_the_labs_own_registry_adds_to_the_catalogue(places: Path) -> None:
     (places / "here/registry").mkdir()
     (places / "here/registry/heads.yaml").write_text("mine: {type: skip, stride: 16}")
     assert {"mine", "fcn8s"} <= set(Lab.find().registry.names("head"))
-    assert "mine" not in Lab.find(lab=places / "named").registry.names("head")
+    assert "mine" not in Lab.find(root=places / "named").registry.names("head")

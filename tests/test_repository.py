@@ -39,7 +39,7 @@ def test_the_page_on_gpus_shows_what_was_measured() -> None:
 @pytest.mark.parametrize("name", GRIDS)
 def test_every_question_of_the_repository_has_a_complete_answer(name: str) -> None:
     facts = json.loads((REPOSITORY / "results" / name / "provenance.json").read_text(encoding="utf-8"))
-    grid = Lab.find(REPOSITORY / "experiments" / f"{name}.yaml").grid(REPOSITORY / "experiments" / f"{name}.yaml")
+    grid = Lab.find(REPOSITORY / "experiments" / f"{name}.yaml").load_grid(REPOSITORY / "experiments" / f"{name}.yaml")
     assert facts["question"] == grid.file.question
     assert {trial["status"] for trial in facts["trials"]} == {"finished"}
     assert {(t["cell"], t["seed"]) for t in facts["trials"]} == {(c.label, s) for c in grid.cells for s in grid.seeds}
@@ -51,7 +51,7 @@ def test_every_question_of_the_repository_has_a_complete_answer(name: str) -> No
 def test_the_quickstarts_answer_is_of_todays_trials() -> None:
     path = REPOSITORY / "experiments" / "quickstart.yaml"
     lab = Lab.find(path)
-    keys = {trial.key for _, trial in lab.grid(path).trials(lab.fingerprints)}
+    keys = {trial.key for _, trial in lab.load_grid(path).trials(lab.fingerprints)}
     facts = json.loads((REPOSITORY / "results" / "quickstart" / "provenance.json").read_text(encoding="utf-8"))
     assert {trial["key"] for trial in facts["trials"]} == keys
 
@@ -60,7 +60,7 @@ def test_the_quickstarts_answer_is_of_todays_trials() -> None:
 def test_the_real_answers_are_of_todays_trials(name: str, real_data: Path) -> None:
     path = REPOSITORY / "experiments" / f"{name}.yaml"
     lab = Lab.find(path, data_root=real_data)
-    keys = {trial.key for _, trial in lab.grid(path).trials(lab.fingerprints)}
+    keys = {trial.key for _, trial in lab.load_grid(path).trials(lab.fingerprints)}
     facts = json.loads((REPOSITORY / "results" / name / "provenance.json").read_text(encoding="utf-8"))
     assert {trial["key"] for trial in facts["trials"]} == keys
 

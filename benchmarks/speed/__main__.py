@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnlab.cli.options import DataRoot, LabOption, console
+from fcnlab.cli.options import DataRoot, LabOption
+from fcnlab.console import create_console
 from fcnlab.errors import FcnlabError
 from fcnlab.settings import DEVICE_VARIABLE, Device
 
@@ -79,7 +80,7 @@ def train(
     from fcnlab.training.hardware import resolve_device
 
     found = bench.compare(
-        Lab.find(lab=lab, data_root=data_root),
+        Lab.find(root=lab, data_root=data_root),
         backbone=backbone,
         head=head,
         batch=batch,
@@ -100,7 +101,7 @@ def train(
     shown = table("Pair by pair: median (range)")
     for name, comparison in found.comparisons.items():
         shown.add_row(*comparison.row(name))
-    terminal = console()
+    terminal = create_console()
     terminal.print(sides)
     terminal.print(shown)
     for line in found.notes():
@@ -126,7 +127,7 @@ def data(
     from fcnlab.lab import Lab
     from fcnlab.training.hardware import resolve_device
 
-    place = Lab.find(lab=lab, data_root=data_root)
+    place = Lab.find(root=lab, data_root=data_root)
     found = bench.compare(place, images=images, repeats=repeats, device=resolve_device(device))
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
@@ -134,7 +135,7 @@ def data(
     shown = table(f"{found.images} images of {found.source} to batches of {found.batch}, {found.crop}")
     for name, comparison in found.comparisons.items():
         shown.add_row(*comparison.row(name))
-    terminal = console()
+    terminal = create_console()
     terminal.print(shown)
     for line in found.notes():
         terminal.print(line)
@@ -185,7 +186,7 @@ def grid(
     from fcnlab.lab import Lab
     from fcnlab.training.hardware import resolve_device
 
-    place, on = Lab.find(lab=lab, data_root=data_root), resolve_device(device)
+    place, on = Lab.find(root=lab, data_root=data_root), resolve_device(device)
     found = bench.compare(place, images=images, scored=scored, seeds=seeds, epochs=epochs, repeats=repeats, device=on)
     _show(found, f"{found.trials} trials of ResNet-18, 320x480", as_json, of="trial")
 
@@ -210,7 +211,7 @@ def _show(found: CountingBench | EvaluationBench | GridBench, title: str, as_jso
     shown = table(title, of)
     for name, comparison in found.comparisons.items():
         shown.add_row(*comparison.row(name))
-    terminal = console()
+    terminal = create_console()
     terminal.print(shown)
     for line in found.notes():
         terminal.print(line)

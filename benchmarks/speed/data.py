@@ -127,7 +127,7 @@ def _split(lab: Lab, images: int) -> Iterator[tuple[str, FileSplit]]:
     if lab.data_root is not None:
         spec = lab.registry.get("dataset", "camvid")
         assert isinstance(spec, Dataset)
-        split = lab.dataset(spec).split(spec.splits.train)
+        split = lab.open_dataset(spec).split(spec.splits.train)
         assert isinstance(split, FileSplit), "CamVid is files"
         split.pairs = split.pairs[:images]
         split.ids = split.ids[:images]

@@ -39,7 +39,7 @@ def files(lab: Lab, count: int, crop: tuple[int, int]) -> Iterator[tuple[str, li
         return
     spec = lab.registry.get("dataset", "voc2012")
     assert isinstance(spec, Dataset)
-    split = lab.dataset(spec).split(spec.splits.train)
+    split = lab.open_dataset(spec).split(spec.splits.train)
     assert isinstance(split, FileSplit), "VOC is files"
     found = [pair for pair in split.pairs if _holds(pair.image, crop)][:count]
     if len(found) < count:

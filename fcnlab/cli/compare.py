@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from fcnlab.cli.options import DataRoot, LabOption, TrackingUri, console
+from fcnlab.cli.options import DataRoot, LabOption, TrackingUri
+from fcnlab.console import create_console
 
 EXAMPLE = "Example: fcnlab compare experiments/quickstart.yaml:fcn32s experiments/quickstart.yaml:fcn8s"
 
@@ -28,9 +29,9 @@ def compare(
     from fcnlab.report.tables.formats import to_terminal
     from fcnlab.runner.find import file_in
 
-    place = Lab.find(file_in(a, b), lab=lab, data_root=data_root, tracking_uri=tracking_uri)
+    place = Lab.find(file_in(a, b), root=lab, data_root=data_root, tracking_uri=tracking_uri)
     found = comparing.compare(comparing.find_side(a, place), comparing.find_side(b, place))
-    terminal = console()
+    terminal = create_console()
     terminal.print(f"A: {found.a.name}\nB: {found.b.name}\n\n{comparing.sentence(found)}\n")
     tables = {
         "By class, in points of IoU with 95 % intervals of each class alone": comparing.classes_table(found),

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fcnlab.cli.options import DataRoot, LabOption, console
+from fcnlab.cli.options import DataRoot, LabOption
+from fcnlab.console import create_console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,13 +37,13 @@ def diff(
     from fcnlab.runner.find import file_in, find_record
     from fcnlab.trial.diff import differences
 
-    place = Lab.find(file_in(a, b), lab=lab, data_root=data_root)
+    place = Lab.find(file_in(a, b), root=lab, data_root=data_root)
     records = (find_record(place, a), find_record(place, b))
     found = differences(*records)
     if as_json:
         _print_json(records, found)
     else:
-        terminal = console()
+        terminal = create_console()
         for name, record in zip("AB", records, strict=True):
             terminal.print(f"{name}: {_title(record)}", soft_wrap=True)
         terminal.print(_table(found) if found else "no field differs")

@@ -19,7 +19,8 @@ from fcnlab.cli.inference_options import (
     progress,
     protocol_of,
 )  # fmt: skip
-from fcnlab.cli.options import DataRoot, LabOption, console
+from fcnlab.cli.options import DataRoot, LabOption
+from fcnlab.console import create_console
 
 if TYPE_CHECKING:
     from fcnlab.trial.evaluate import Evaluation
@@ -57,7 +58,7 @@ def evaluate(
     from fcnlab.lab import Lab
 
     protocol = protocol_of(flip, scales, tta, window, stride)
-    place = Lab.find(lab=lab, data_root=data_root)
+    place = Lab.find(root=lab, data_root=data_root)
 
     from fcnlab.training import hardware
     from fcnlab.trial.evaluate import evaluate_trial, evaluation_file, resolve_target
@@ -91,7 +92,7 @@ def _show(made: Evaluation, recorded: SplitMetrics | None, classes: tuple[str, .
     table.add_section()
     for label, name in enumerate(classes):
         table.add_row(f"IoU {name}", *(_per_cent(one.class_iou[label]) for _, one in shown))
-    console().print(table)
+    create_console().print(table)
     typer.echo(f"{made.seconds_per_image:.3f} s an image, {made.precision} on {made.device}")
 
 

@@ -42,7 +42,7 @@ def export(
 
     if out is not None and out.suffix != SUFFIXES[to]:
         raise RunError(f"--out: {out} does not end in {SUFFIXES[to]}, by which files of this kind are known")
-    model = load(trial, checkpoint=checkpoint, lab=Lab.find(lab=lab))
+    model = load(trial, checkpoint=checkpoint, lab=Lab.find(root=lab))
     path = out or Path(model.description.key[:KEY_DIGITS] + SUFFIXES[to])
     if path.exists() and not overwrite:
         raise RunError(f"{path}: is there already; choose another --out, or pass --overwrite")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnlab.cli.options import LabOption, console
+from fcnlab.cli.options import LabOption
+from fcnlab.console import create_console
 from fcnlab.settings import DEVICE_VARIABLE, Device
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def show(
     sizes = Table("part", "parameters", "of them learned")
     for name, module in {**cost.split_components(model), "all": model}.items():
         sizes.add_row(name, f"{cost.count_parameters(module):,}", f"{cost.count_parameters(module, trainable=True):,}")
-    terminal = console()
+    terminal = create_console()
     terminal.print(maps, sizes)
     terminal.print(f"scores {tuple(scores.shape)}, made at stride {model.head.output_stride}")
     for line in _costs(variant, model, wanted, _measuring(measure, device)).lines():
@@ -108,7 +109,7 @@ def compare(
         table.add_column(Costs.HEADINGS[name], justify="left" if name == "variant" else "right", overflow="fold")
     for row in rows:
         table.add_row(*(row.text(name) for name in columns))
-    console().print(table)
+    create_console().print(table)
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ def _model(variant: str, classes: int, lab: Path | None) -> tuple[FCN, Variant]:
     from fcnlab.api import build_model, variant_parts
     from fcnlab.lab import Lab
 
-    place: Lab = Lab.find(lab=lab)
+    place: Lab = Lab.find(root=lab)
     parts = variant_parts(variant, place)
     return build_model(variant, classes, pretrained=False, lab=place).eval(), parts
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from fcnlab.settings import DEVICE_VARIABLE, Device
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 LabOption = Annotated[
     Path | None,
@@ -56,13 +53,6 @@ CheckpointEvery = Annotated[
 FailFast = Annotated[
     bool, typer.Option("--fail-fast/--keep-going", help="Whether a failed trial ends the run, after the epoch")
 ]
-
-
-def console() -> Console:
-    """The terminal. Names and questions are the user's texts: brackets in them are no markup."""
-    from rich.console import Console
-
-    return Console(markup=False, highlight=False)
 
 
 GridFile = Annotated[Path, typer.Argument(metavar="FILE", help="The grid's YAML file", show_default=False)]

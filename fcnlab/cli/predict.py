@@ -43,7 +43,7 @@ def predict(
     from fcnlab.lab import Lab
 
     protocol = protocol_of(flip, scales, tta, window, stride)
-    place = Lab.find(lab=lab)
+    place = Lab.find(root=lab)
     sources = find_images(images, out)
     named = names(sources)
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnlab.cli.options import LabOption, console
+from fcnlab.cli.options import LabOption
+from fcnlab.console import create_console
 
 if TYPE_CHECKING:
     from fcnlab.config.registry import Registry
@@ -48,7 +49,7 @@ def list_(
         for name in _timm_names():
             if search.lower() in name.lower():
                 table.add_row("backbone", name, "timm's, by name alone")
-    console().print(table)
+    create_console().print(table)
 
 
 def _timm_names() -> list[str]:
@@ -80,4 +81,4 @@ def _singular(kind: str) -> str:
 def _catalog(lab: Path | None) -> Registry:
     from fcnlab.lab import Lab
 
-    return Lab.find(lab=lab).registry
+    return Lab.find(root=lab).registry

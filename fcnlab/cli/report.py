@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fcnlab.cli.options import DataRoot, LabOption, TrackingUri, console
+from fcnlab.cli.options import DataRoot, LabOption, TrackingUri
+from fcnlab.console import create_console
 
 if TYPE_CHECKING:
     from fcnlab.config.grid.grid import Grid
@@ -61,9 +62,9 @@ def report(
     from fcnlab.runner.plan import make_plan
     from fcnlab.runner.publisher import open_if_installed
 
-    place = Lab.find(files[0], lab=lab, data_root=data_root, tracking_uri=tracking_uri)
+    place = Lab.find(files[0], root=lab, data_root=data_root, tracking_uri=tracking_uri)
     view = View(tuple(name.strip() for name in columns.split(",") if name.strip()), sort, group_by, pivot)
-    grids = [place.grid(file) for file in files]
+    grids = [place.load_grid(file) for file in files]
     books = [open_if_installed(grid, place) for grid in grids]
     made = [make_report(make_plan(grid, place), place, tracker) for grid, tracker in zip(grids, books, strict=True)]
     if strict:
@@ -122,7 +123,7 @@ def _print_plan(plan: Table) -> None:
     from fcnlab.report.planning import NOTE
     from fcnlab.report.tables.formats import to_terminal
 
-    terminal = console()
+    terminal = create_console()
     terminal.print(to_terminal(plan, "\nSeeds", terminal.width))
     terminal.print(NOTE, style="dim")
 
@@ -137,6 +138,6 @@ def show_table(made: Report, table: Table) -> None:
     """Show a table of a report with its notes."""
     from fcnlab.report.tables.formats import to_terminal
 
-    terminal = console()
+    terminal = create_console()
     terminal.print(to_terminal(table, made.grid.file.question, terminal.width))
     terminal.print("\n".join(made.footnotes), style="dim")

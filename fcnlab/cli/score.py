@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 import typer
 
 from fcnlab.cli.inference_options import Flip, Scales, Stride, Tta, Window, progress, protocol_of
-from fcnlab.cli.options import DataRoot, GridFile, LabOption, console
+from fcnlab.cli.options import DataRoot, GridFile, LabOption
+from fcnlab.console import create_console
 
 EXAMPLE = "Example: fcnlab score experiments/quickstart.yaml --flip --scales 0.75,1,1.25"
 
@@ -35,8 +36,8 @@ def score(
     from fcnlab.lab import Lab
 
     protocol = protocol_of(flip, scales, tta, window, stride)
-    place = Lab.find(file, lab=lab, data_root=data_root)
-    grid = place.grid(file)
+    place = Lab.find(file, root=lab, data_root=data_root)
+    grid = place.load_grid(file)
     wanted = checkpoint or grid.file.checkpoint
 
     from fcnlab.report.evaluation import Rescored, score_footnote, score_frame, score_table, write_scores
@@ -59,7 +60,7 @@ def score(
         rescored.append(Rescored(one, finished.reported_metrics(wanted), under))
     slug = protocol.slug + ("-best" if wanted == "best" else "")
     page = write_scores(grid, rescored, place, slug)
-    terminal = console()
+    terminal = create_console()
     table = score_table(score_frame(grid, rescored))
     terminal.print(to_terminal(table, f"{grid.file.question} ({protocol})", terminal.width))
     terminal.print(score_footnote(rescored), style="dim")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fcnlab.cli.options import DataRoot, DeviceOption, DevicesPerTrial, LabOption, Threads, TrackingUri, console
+from fcnlab.cli.options import DataRoot, DeviceOption, DevicesPerTrial, LabOption, Threads, TrackingUri
+from fcnlab.console import create_console
 
 if TYPE_CHECKING:
     from fcnlab.runner.plan import Planned
@@ -37,32 +38,32 @@ def train(
     lab: LabOption = None,
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
-    apart: Annotated[
-        Path | None, typer.Option("--apart", help="Run it in this folder, with records and a book of its own")
+    workdir: Annotated[
+        Path | None, typer.Option("--workdir", help="Run it in this folder, with records and a book of its own")
     ] = None,
 ) -> None:
     """Train and score one variant. A grid that asks for this very trial later finds it done."""
     from fcnlab.config.grid.grid import Grid, GridFile, resolve
     from fcnlab.lab import Lab
-    from fcnlab.runner import isolated_lab as aside
     from fcnlab.runner import scheduler
-    from fcnlab.runner.executors.config import Means
+    from fcnlab.runner.executors.config import ExecutorConfig
+    from fcnlab.runner.isolated_lab import isolated_lab
     from fcnlab.runner.plan import make_plan
     from fcnlab.runner.progress.base import PlainWatcher
     from fcnlab.runner.progress.live import LiveWatcher
 
-    place = Lab.find(lab=lab, data_root=data_root, tracking_uri=tracking_uri)
+    place = Lab.find(root=lab, data_root=data_root, tracking_uri=tracking_uri)
     said = _parts(variant) | {"dataset": dataset, "recipe": recipe, "init_from": init_from} | _settings(settings or [])
     cell = resolve(said, place.registry, "fcnlab train")
-    if apart is not None:
-        place = aside.apart(place, cell, apart)
+    if workdir is not None:
+        place = isolated_lab(place, cell, workdir)
     file = GridFile(question="Single trials", base=said, seeds=[seed], baseline={})
     grid = Grid("train", Path("train"), file, (cell,), cell, (seed,))
-    means = Means(workers=1, threads=threads, devices=devices_per_trial, device=device)
-    means.check(grid.cells)
-    terminal = console()
+    executor_config = ExecutorConfig(workers=1, threads=threads, devices=devices_per_trial, device=device)
+    executor_config.check(grid.cells)
+    terminal = create_console()
     with LiveWatcher(terminal) if terminal.is_terminal else PlainWatcher(terminal) as watcher:
-        outcome = scheduler.run(grid, place, lambda: means.hire(place, grid.recipes), watcher)
+        outcome = scheduler.run(grid, place, lambda: executor_config.hire(place, grid.recipes), watcher)
     planned = make_plan(grid, place).trials[0]
     record = planned.record
     assert record is not None, "run has ended every trial"

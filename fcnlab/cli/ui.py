@@ -34,7 +34,7 @@ def ui(
     from fcnlab.lab import Lab
     from fcnlab.tracking.store import is_installed
 
-    place = Lab.find(file, lab=lab, tracking_uri=tracking_uri)
+    place = Lab.find(file, root=lab, tracking_uri=tracking_uri)
     uri = place.tracking_uri
     if uri.startswith(("http://", "https://")):
         typer.echo(f"the store is a server; open {uri}")

@@ -58,7 +58,7 @@ def find_side(reference: str, lab: Lab) -> Side:
         own, cell = int(record.trial["seed"]), record.key[:12]
         records = TrialRecords({cell: {own: folder}}, {cell: {own: record}}, "last")
         return _side(f"{record.trial['names'].get('variant', cell)}, seed {own}", cell, records)
-    grid = lab.grid(Path(named[1]))
+    grid = lab.load_grid(Path(named[1]))
     plan, tracker = make_plan(grid, lab), open_if_installed(grid, lab)
     seed = int(named[3]) if named[3] is not None else None
     label = find_trial(plan, named[2], seed).cell.label

@@ -71,7 +71,7 @@ def find_record(lab: Lab, reference: str) -> Record:
     named = _IN_A_FILE.fullmatch(reference)
     if named is not None:
         file, cell, seed = named.groups()
-        planned = find_trial(make_plan(lab.grid(Path(file)), lab), cell, int(seed) if seed is not None else None)
+        planned = find_trial(make_plan(lab.load_grid(Path(file)), lab), cell, int(seed) if seed is not None else None)
         folder = planned.folder
     else:
         folder = find_run_folder(reference, lab)

@@ -10,7 +10,7 @@ from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 
 
-def apart(lab: Lab, cell: Cell, folder: Path) -> Lab:
+def isolated_lab(lab: Lab, cell: Cell, folder: Path) -> Lab:
     """A lab in `folder` in which a cell's trials run as in `lab`, with records and a book of their own.
 
     What lies in `lab` and is read by the trials (weights, lists of ids, a finished trial that they start from by its
@@ -21,7 +21,7 @@ def apart(lab: Lab, cell: Cell, folder: Path) -> Lab:
     """
     root = folder.resolve()
     if root == lab.root:
-        raise RunError(f"--apart {folder}: this is the lab itself; name a folder apart from it")
+        raise RunError(f"--workdir {folder}: this is the lab itself; name another folder")
     try:
         root.mkdir(parents=True, exist_ok=True)
         for name in _read_by(cell):
@@ -30,7 +30,7 @@ def apart(lab: Lab, cell: Cell, folder: Path) -> Lab:
                 here.parent.mkdir(parents=True, exist_ok=True)
                 here.symlink_to(there)
     except OSError as error:
-        raise RunError(f"--apart {folder}: cannot be written ({error.strerror})") from None
+        raise RunError(f"--workdir {folder}: cannot be written ({error.strerror})") from None
     return Lab(root, lab.data_root, f"sqlite:///{root / 'mlflow.db'}")
 
 

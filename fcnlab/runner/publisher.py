@@ -48,12 +48,12 @@ def note_experiment(grid: Grid, lab: Lab, experiment: str) -> None:
 
 def noted_experiments(lab: Lab) -> dict[str, str]:
     """The experiments of the lab's store by the names of their grids, as far as they were run from this lab."""
-    notes = {file.parent.name: file.read_text(encoding="utf-8").splitlines() for file in lab.notes.glob("*/experiment")}
+    notes = {file.parent.name: file.read_text(encoding="utf-8").splitlines() for file in lab.state.glob("*/experiment")}
     return {name: lines[1] for name, lines in sorted(notes.items()) if lines[0] == lab.tracking_uri}
 
 
 def _note(lab: Lab, grid: str) -> Path:
-    return lab.notes / grid / "experiment"
+    return lab.state / grid / "experiment"
 
 
 class Publisher:
@@ -70,7 +70,7 @@ class Publisher:
         self._lab = lab
         self._leases = leases
         self._watcher = watcher
-        self._folder = lab.notes / plan.grid.name
+        self._folder = lab.state / plan.grid.name
         self._folder.mkdir(parents=True, exist_ok=True)
         self._tracker: MlflowTracker | None = None
         self._parent = ""

@@ -22,19 +22,19 @@ LIVES = 2
 """How often a worker may be lost at one epoch of a trial."""
 
 
-def job_for(trial: Trial, attempts: Sequence[Attempt], *, shares_devices: bool, until: int | None = None) -> Job:
+def job_for(trial: Trial, attempts: Sequence[Attempt], *, shares_devices: bool, pause_after: int | None = None) -> Job:
     """How a trial is run next, after these attempts, none of which was the last that it may have."""
     starved = [attempt for attempt in attempts if attempt.cause == "out_of_memory"]
     # Linux kills a process that takes the last of the memory: a trial whose worker was lost may do better alone.
     alone = shares_devices and bool(attempts)
     if not starved:
-        return Job(trial=trial, until=until, alone=alone)
+        return Job(trial=trial, pause_after=pause_after, exclusive=alone)
     last = starved[-1]
     if shares_devices and not last.exclusive:
-        return Job(trial=trial, until=until, parts=last.micro_batches, alone=True)
+        return Job(trial=trial, pause_after=pause_after, micro_batches=last.micro_batches, exclusive=True)
     parts = next_parts(trial.recipe, last.micro_batches)
     assert parts is not None, "the trial has failed"
-    return Job(trial=trial, until=until, parts=parts, alone=alone)
+    return Job(trial=trial, pause_after=pause_after, micro_batches=parts, exclusive=alone)
 
 
 def failure(trial: Trial, attempts: Sequence[Attempt], *, shares_devices: bool) -> Failure | None:

@@ -16,7 +16,7 @@ from fcnlab.data.cache.build import try_open_or_build_cache
 from fcnlab.errors import DataError, RunError, TrackingError
 from fcnlab.lab import Lab
 from fcnlab.runner import retry_policy
-from fcnlab.runner.executors.base import Ended, Executor, Job
+from fcnlab.runner.executors.base import Executor, Job, JobExit
 from fcnlab.runner.lease import Leases, Presence
 from fcnlab.runner.plan import Plan, Planned, make_plan
 from fcnlab.runner.progress.base import Waiting, Watcher
@@ -135,7 +135,7 @@ def forget_failed(grid: Grid, lab: Lab) -> int:
 
 @contextmanager
 def _leases(lab: Lab) -> Iterator[Leases]:
-    folder = lab.notes / "drivers"
+    folder = lab.state / "drivers"
     try:
         presence = Presence(folder)
     except OSError as error:
@@ -153,7 +153,7 @@ def _decode(plan: Plan, lab: Lab, watcher: Watcher) -> None:
     for spec, split in sorted(needed):
         # A faulty file is what the trials that read it have to say; others of the grid may well run.
         with suppress(DataError):
-            try_open_or_build_cache(lab.dataset(datasets[spec]), split, watcher.decoding)
+            try_open_or_build_cache(lab.open_dataset(datasets[spec]), split, watcher.decoding)
 
 
 class _Shift:
@@ -221,7 +221,7 @@ class _Shift:
     def _start(self, executor: Executor) -> None:
         """Start what can be started and leased, in order, while there is room."""
         for key, planned in list(self._left.items()):
-            if not executor.free:
+            if not executor.free_slots:
                 return
             if key in self._running or key in self._elsewhere or not self._can_go_on(planned):
                 continue
@@ -238,7 +238,7 @@ class _Shift:
     def _start_one(self, planned: Planned, executor: Executor) -> None:
         until = self._race.until(planned) if self._race is not None else None
         attempts = planned.folder.attempts()
-        job = retry_policy.job_for(planned.trial, attempts, shares_devices=executor.shares_devices, until=until)
+        job = retry_policy.job_for(planned.trial, attempts, shares_devices=executor.shares_devices, pause_after=until)
         job = job.model_copy(update={"checkpoint_every": self._checkpoint_every})
         self._running[planned.key] = planned, job
         executor.start(job)
@@ -263,7 +263,7 @@ class _Shift:
             for_start=sum(map(self._waits_for_start, here)), for_decision=sum(map(self._waits_for_decision, here))
         )
 
-    def _settle(self, ended: Ended, executor: Executor) -> None:
+    def _settle(self, ended: JobExit, executor: Executor) -> None:
         """What is done about a job that ended: its record, another attempt, or a pause."""
         planned, job = self._running.pop(ended.key)
         if not self._leases.holds(planned.folder.path):  # this machine slept, and another driver has taken over
@@ -326,12 +326,16 @@ class _Shift:
             self._watcher.waiting(self._waiting())
 
 
-def _fruitless(planned: Planned, job: Job, ended: Ended, record: Record | None) -> Attempt | None:
+def _fruitless(planned: Planned, job: Job, ended: JobExit, record: Record | None) -> Attempt | None:
     """The attempt that a job was, if its worker was lost or the memory ran out."""
     done = len(planned.folder.read_progress())
-    if record is None and ended.lost is not None:
-        return Attempt(cause="lost", message=ended.lost, epoch=done, micro_batches=job.parts, exclusive=job.alone)
+    if record is None and ended.error is not None:
+        return Attempt(
+            cause="lost", message=ended.error, epoch=done, micro_batches=job.micro_batches, exclusive=job.exclusive
+        )
     if record is not None and record.failure is not None and record.failure.cause == "out_of_memory":
         message = record.failure.message.splitlines()[0]
-        return Attempt(cause="out_of_memory", message=message, epoch=done, micro_batches=job.parts, exclusive=job.alone)
+        return Attempt(
+            cause="out_of_memory", message=message, epoch=done, micro_batches=job.micro_batches, exclusive=job.exclusive
+        )
     return None

@@ -36,7 +36,7 @@ class Onlooker:
         self.plan = plan
         self.running: dict[str, list[Running]] = {}
         self.paused: list[Running] = []
-        self._drivers = lab.notes / "drivers"
+        self._drivers = lab.state / "drivers"
         self._outlook = Outlook(plan)
         self._race = Race(plan) if plan.grid.file.early_stopping is not None else None
         self.look()

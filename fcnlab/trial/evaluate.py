@@ -178,10 +178,10 @@ def _checked(finished: FinishedTrial, lab: Lab, target: Target | None) -> str | 
     """The fingerprint of a target whose classes are the trial's; None for the reported split, which is as it was."""
     trial = finished.trial
     if target is not None:
-        dataset = lab.dataset(target.spec)
+        dataset = lab.open_dataset(target.spec)
         _check_classes(finished.record.classes, dataset.classes, target.dataset)
         return dataset.fingerprint((target.split,))
-    if lab.dataset(trial.dataset).fingerprint(trial.dataset.used_splits) != trial.data:
+    if lab.open_dataset(trial.dataset).fingerprint(trial.dataset.used_splits) != trial.data:
         raise DataError(
             f"{finished.folder.path}: the dataset '{trial.names.get('dataset', trial.dataset.type)}' is no longer what "
             "the trial was run on, so its figures could not be compared; run the trial again"
@@ -216,7 +216,7 @@ def _score(
     told: OnProgress | None,
 ) -> tuple[float, dict[str, Any]]:
     """Seconds an image, and the arrays that are kept."""
-    dataset = lab.dataset(spec)
+    dataset = lab.open_dataset(spec)
     split = open_decoded(dataset, split_name)
     device = next(model.parameters()).device
     began = time.perf_counter()

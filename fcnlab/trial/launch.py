@@ -18,14 +18,14 @@ import torch
 
 from fcnlab.trial.record import Record
 
-STARTED_BY = "fork" if sys.platform == "linux" else "spawn"
+START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 """How processes of a trial are started; who starts one must not have used CUDA."""
 
 AFTERMATH = 0.5
 """Seconds within which a process is seen to be dead whose death another one reports as an error."""
 
 
-def together(size: int, work: Callable[[int], Record | None]) -> Record | None:
+def launch(size: int, work: Callable[[int], Record | None]) -> Record | None:
     """Call `work` with each rank in a process of its own; gives what rank 0 returns, or the first failure of any.
 
     The other ranks return a record if they have failed, else None. All share the threads of this process.
@@ -33,7 +33,7 @@ def together(size: int, work: Callable[[int], Record | None]) -> Record | None:
     Raises:
         SystemExit: one of them was killed. It ends this process too, so that the trial has lost its worker.
     """
-    context = multiprocessing.get_context(STARTED_BY)
+    context = multiprocessing.get_context(START_METHOD)
     threads = max(1, torch.get_num_threads() // size)
     ears: list[Connection] = []
     ranks: list[BaseProcess] = []
@@ -53,7 +53,7 @@ def together(size: int, work: Callable[[int], Record | None]) -> Record | None:
 
 
 def _run(rank: int, threads: int, work: Callable[[int], Record | None], mouth: Connection) -> None:
-    Thread(target=end_with_the_parent, daemon=True).start()
+    Thread(target=exit_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     told = work(rank)
     if rank == 0 or told is not None:
@@ -62,7 +62,7 @@ def _run(rank: int, threads: int, work: Callable[[int], Record | None], mouth: C
     Event().wait()
 
 
-def end_with_the_parent() -> None:
+def exit_with_parent() -> None:
     """End this process when the one that started it dies: nobody would hear of it, and the next attempt would wait."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "another process has started it"

@@ -33,7 +33,7 @@ from fcnlab.training.protocol import Protocol
 from fcnlab.trial.build import Training, build_model, build_training
 from fcnlab.trial.checkpoint import CheckpointWriter
 from fcnlab.trial.environment import environment
-from fcnlab.trial.launch import together
+from fcnlab.trial.launch import launch
 from fcnlab.trial.metrics import compute_split_metrics, nan_to_none
 from fcnlab.trial.record import CheckpointChoice, Cost, EpochRecord, Failure, FailureCause, Record, SplitMetrics
 from fcnlab.trial.run_folder import RunFolder, write_atomically
@@ -93,7 +93,7 @@ def run_trial(
             micro_batches, lambda epoch: epoch == pause_after or should_pause(), sharing, checkpoint_every
         )
         work = partial(_outcome, trial, lab, folder, options, devices)
-        record = work(0) if devices == 1 else together(devices, work)
+        record = work(0) if devices == 1 else launch(devices, work)
         if record is not None:
             folder.finish(record)
     return record
@@ -195,7 +195,7 @@ class _Run:
         self.scaler = hardware.create_grad_scaler(self.device, self.precision)
         self.repeatable = hardware.configure_determinism(self.device, deterministic=trial.recipe.deterministic)
         hardware.reset_peak_memory(self.device)
-        self.dataset = lab.dataset(trial.dataset)
+        self.dataset = lab.open_dataset(trial.dataset)
         self.classes = len(self.dataset.classes)
         self.model = self._build(lab)
         self.scored: FCN = self.model  # or the moving average of its weights
@@ -207,7 +207,7 @@ class _Run:
 
     def _build(self, lab: Lab) -> FCN:
         variant = self.trial.variant
-        model = build_model(variant, self.classes, self.trial.seed, lab.weights_file(variant.backbone))
+        model = build_model(variant, self.classes, self.trial.seed, lab.find_weights_file(variant.backbone))
         if self.trial.init_from is not None:
             take_over(model, _last_weights(lab, self.trial.init_from))
         # What is drawn while training (dropout) has a stream of its own, whatever the initialisation drew.

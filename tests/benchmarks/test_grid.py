@@ -29,10 +29,10 @@ def data(lab: Lab, tmp_path: Path) -> Path:
 def test_the_grid_is_valid_and_has_the_trials_that_the_loop_has(data: Path, tmp_path: Path) -> None:
     file = grid._lab(tmp_path / "lab", data, seeds=2, epochs=1)
     place = Lab.find(file)
-    loaded = place.grid(file)
+    loaded = place.load_grid(file)
     trials = list(loaded.trials(place.fingerprints))
     assert len(trials) == 6
-    dataset = place.dataset(trials[0][1].dataset)
+    dataset = place.open_dataset(trials[0][1].dataset)
     assert [len(dataset.split(split)) for split in ("train", "val")] == [2, 1]
     assert set(dataset.split("train")[0].label.flatten()) <= {*range(len(dataset.classes)), 255}
     loop = grid._shell_loop(data, seeds=2, epochs=1)[-1].replace(sys.executable, "echo")
@@ -53,7 +53,8 @@ def test_what_a_trial_takes_beside_training_and_evaluation_counts_from_the_end_o
 ) -> None:
     place = Lab.find(grid._lab(tmp_path / "lab", data, seeds=2, epochs=1))
     trials = [
-        trial for _, trial in place.grid(tmp_path / "lab" / "experiments" / "timed.yaml").trials(place.fingerprints)
+        trial
+        for _, trial in place.load_grid(tmp_path / "lab" / "experiments" / "timed.yaml").trials(place.fingerprints)
     ]
     # Two workers: the third trial follows the second, which ends first, and the fourth the first.
     times = {0: (100.0, 110.0), 1: (100.0, 109.0), 2: (109.1, 118.0), 3: (110.2, 120.0)}

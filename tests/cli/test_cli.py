@@ -326,7 +326,7 @@ def test_init_makes_a_lab_whose_first_question_can_be_planned(fcnlab: Call, tmp_
     said = fcnlab("init", "mylab")
     lab = tmp_path / "mylab"
     assert said.code == 0 and "cd mylab && fcnlab grid run experiments/quickstart.yaml" in said.out
-    assert len(Lab.find(lab=lab).grid(lab / "experiments/quickstart.yaml")) > 0
+    assert len(Lab.find(root=lab).load_grid(lab / "experiments/quickstart.yaml")) > 0
     assert fcnlab("grid", "plan", "mylab/experiments/quickstart.yaml").code == 0
     assert fcnlab("registry", "list", "--lab", lab).code == 0
 

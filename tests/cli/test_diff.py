@@ -19,7 +19,7 @@ def plan(tmp_path: Path) -> Plan:
     """A grid of which the first seed of both cells has finished."""
     path = write_grid(tmp_path, SMOKE)
     lab = Lab.find(path)
-    made = make_plan(lab.grid(path), lab)
+    made = make_plan(lab.load_grid(path), lab)
     for planned, miou, commit in zip(made.trials, (0.25, 0.5), ("aaaa", "bbbb"), strict=False):
         planned.folder.create()
         planned.folder.finish(finished(planned.trial, miou=miou, commit=commit))

@@ -27,7 +27,7 @@ def plan(tmp_path: Path) -> Plan:
     """Of four trials one has finished, one has failed, one has paused, and one is to do."""
     path = write_grid(tmp_path, SMOKE)
     lab = Lab.find(path)
-    made = make_plan(lab.grid(path), lab)
+    made = make_plan(lab.load_grid(path), lab)
     for planned in made.trials:
         planned.folder.create()
     done, broken, paused, _ = made.trials
@@ -102,7 +102,7 @@ def test_a_watch_for_machines_is_refused(fcnlab: Call, plan: Plan) -> None:
 def test_only_a_few_of_many_failures_are_named(fcnlab: Call, tmp_path: Path) -> None:
     path = write_grid(tmp_path, SMOKE.replace("seeds: 2", "seeds: 30"))
     lab = Lab.find(path)
-    for planned in make_plan(lab.grid(path), lab).trials:
+    for planned in make_plan(lab.load_grid(path), lab).trials:
         planned.folder.create()
         planned.folder.finish(failed(planned.trial))
     said = fcnlab("grid", "status", path)

@@ -36,7 +36,7 @@ def ran(tmp_path: Path) -> RunFolder:
     lab = Lab.find(path)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    *_, (_, trial) = lab.grid(path).trials(lab.fingerprints)
+    *_, (_, trial) = lab.load_grid(path).trials(lab.fingerprints)
     run_trial(trial, lab)
     torch.set_num_threads(threads)
     return RunFolder(lab.runs, trial.key)

@@ -37,7 +37,9 @@ def ran(tmp_path: Path) -> tuple[Path, list[RunFolder]]:
     """A grid of four trials of which those of the first cell have finished."""
     file = write_grid(tmp_path, SMOKE)
     lab = Lab.find(file)
-    keys = [run_trial(trial, lab).key for cell, trial in lab.grid(file).trials(lab.fingerprints) if "32s" in cell.label]
+    keys = [
+        run_trial(trial, lab).key for cell, trial in lab.load_grid(file).trials(lab.fingerprints) if "32s" in cell.label
+    ]
     assert len(keys) == 2
     return file, [RunFolder(lab.runs, key) for key in keys]
 

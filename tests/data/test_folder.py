@@ -442,31 +442,31 @@ def test_lists_are_places_and_their_ids_enter_by_the_fingerprint() -> None:
 
 def test_a_hand_written_entry_is_opened_below_the_data_root(tmp_path: Path) -> None:
     put(tmp_path / "data/mine", "a b c d", value=1)
-    dataset = Lab.find(lab=tmp_path, data_root=tmp_path / "data").dataset(entry())
+    dataset = Lab.find(root=tmp_path, data_root=tmp_path / "data").open_dataset(entry())
     assert dataset.classes == ("ground", "road") and len(dataset.split("val")) == 2
     assert {int(value) for sample in dataset.split("train") for value in np.unique(sample.label)} == {1}
 
 
 def test_absolute_folders_need_no_data_root_and_relative_ones_do(tmp_path: Path) -> None:
     put(tmp_path / "mine", "a b")
-    lab = Lab.find(lab=tmp_path)
+    lab = Lab.find(root=tmp_path)
     there = entry(images=f"{tmp_path}/mine/images", masks=f"{tmp_path}/mine/masks")
-    assert lab.dataset(there).split("train").ids
+    assert lab.open_dataset(there).split("train").ids
     with pytest.raises(DataError, match=r"no data root is set; pass --data-root .* that holds mine/images"):
-        lab.dataset(entry())
+        lab.open_dataset(entry())
 
 
 def test_lists_lie_in_the_lab_or_below_the_data_root(tmp_path: Path) -> None:
     put(tmp_path / "data/mine", "a b c")
     spec = entry(fractions=None, lists={"train": "lists/t.txt", "val": "lists/v.txt"})
-    lab = Lab.find(lab=tmp_path, data_root=tmp_path / "data")
+    lab = Lab.find(root=tmp_path, data_root=tmp_path / "data")
     for place, ids in (("data/lists", "a"), ("lists", "b")):
         (tmp_path / place).mkdir()
         for name in ("t", "v"):
             (tmp_path / place / f"{name}.txt").write_text(ids)
-        assert lab.dataset(spec).split("train").ids == (ids,)
+        assert lab.open_dataset(spec).split("train").ids == (ids,)
     with pytest.raises(DataError, match=f"^{tmp_path}/gone.txt: no such file"):
-        Lab.find(lab=tmp_path).dataset(
+        Lab.find(root=tmp_path).open_dataset(
             entry(fractions=None, images=f"{tmp_path}/data/mine/images", masks=f"{tmp_path}/data/mine/masks",
                   lists={"train": "gone.txt", "val": "gone.txt"})
         ).split("train")  # fmt: skip

@@ -55,7 +55,7 @@ def test_the_loss_of_the_first_epoch_is_close_to_that_of_the_cpu(
         monkeypatch.setenv(DEVICE_VARIABLE, name)
         folder = tmp_path / name
         folder.mkdir()
-        lab = Lab.find(lab=folder)
+        lab = Lab.find(root=folder)
         record = finished(run_trial(a_trial(lab, recipe__epochs=1), lab))
         assert record.environment is not None and record.environment.kind == name
         losses.append(record.epochs[0].loss)
@@ -69,7 +69,7 @@ def test_a_resumed_deterministic_trial_is_reproducible_bit_for_bit(
     labs = []
     for name in ("calm", "rough"):
         (tmp_path / name).mkdir()
-        labs.append(Lab.find(lab=tmp_path / name))
+        labs.append(Lab.find(root=tmp_path / name))
     calm, rough = labs
     trial = a_trial(calm, head=head, recipe__epochs=3, recipe__deterministic=True, recipe__ema=0.9)
     expected = finished(run_trial(trial, calm))

@@ -27,7 +27,7 @@ def model(plain: FinishedTrial, place: Lab) -> TrainedModel:
 
 @pytest.fixture
 def sample(plain: FinishedTrial, place: Lab) -> Sample:
-    return place.dataset(plain.trial.dataset).split("val")[0]
+    return place.open_dataset(plain.trial.dataset).split("val")[0]
 
 
 @pytest.mark.parametrize("name", ["plain", "half"])
@@ -39,7 +39,7 @@ def test_predictions_count_what_the_record_counted(
     model = fcnlab.load(finished.trial.key[:12], checkpoint=checkpoint, lab=place)  # type: ignore[arg-type]
     kept = arrays_of(finished.folder.counts)
     for purpose in ("val", "test"):
-        split = place.dataset(finished.trial.dataset).split(purpose)
+        split = place.open_dataset(finished.trial.dataset).split(purpose)
         counts = [
             count_areas(
                 torch.tensor(model.predict(Image.fromarray(one.image)))[None], torch.tensor(one.label)[None], 6
@@ -67,7 +67,7 @@ def test_the_model_of_these_tests_tells_classes_apart(model: TrainedModel, sampl
 
 
 def test_a_model_says_what_it_is_of(model: TrainedModel, plain: FinishedTrial, place: Lab) -> None:
-    assert model.classes == place.dataset(plain.trial.dataset).classes
+    assert model.classes == place.open_dataset(plain.trial.dataset).classes
     assert model.palette.shape == (6, 3) and model.palette[:2].tolist() == [[0, 0, 0], [128, 0, 0]]
     assert (model.mean, model.std) == (model.network.backbone.mean, model.network.backbone.std)
     assert model.description.key == plain.trial.key

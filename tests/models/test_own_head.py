@@ -57,13 +57,13 @@ baseline: {head: fcn32s}
 def lab_with(folder: Path, heads: str) -> Lab:
     (folder / "registry").mkdir()
     (folder / "registry" / "heads.yaml").write_text(heads)
-    return Lab.find(lab=folder)
+    return Lab.find(root=folder)
 
 
 @pytest.mark.usefixtures("with_shallow")
 def test_a_head_of_ones_own_is_trained_and_scored_in_a_grid(tmp_path: Path) -> None:
     lab = lab_with(tmp_path, ENTRY)
-    grid = lab.grid(write_grid(tmp_path, GRID))
+    grid = lab.load_grid(write_grid(tmp_path, GRID))
     cell = next(cell for cell in grid.cells if cell.names["head"] == "shallow8")
     record = run_trial(cell.trial(0, lab.fingerprints), lab)
     assert record.failure is None
@@ -75,7 +75,9 @@ def test_a_head_of_ones_own_is_trained_and_scored_in_a_grid(tmp_path: Path) -> N
 @pytest.mark.usefixtures("with_shallow")
 def test_its_options_are_part_of_what_is_asked(tmp_path: Path) -> None:
     lab = lab_with(tmp_path, ENTRY + ENTRY.replace("shallow8", "wide8").replace("16", "32"))
-    grid = lab.grid(write_grid(tmp_path, GRID.replace("fcn32s, ", "wide8, ").replace("head: fcn32s", "head: wide8")))
+    grid = lab.load_grid(
+        write_grid(tmp_path, GRID.replace("fcn32s, ", "wide8, ").replace("head: fcn32s", "head: wide8"))
+    )
     assert len({trial.key for _, trial in grid.trials(lab.fingerprints)}) == 2
 
 
@@ -98,7 +100,7 @@ def test_what_is_wrong_with_it_is_one_clear_line(tmp_path: Path, wrong: tuple[st
 def test_what_it_reads_is_checked_before_anything_runs(tmp_path: Path) -> None:
     lab = lab_with(tmp_path, ENTRY.replace("[8]", "[64]"))
     with pytest.raises(ConfigError, match=r"shallow8 needs stride 64, which backbone tiny-scratch lacks"):
-        lab.grid(write_grid(tmp_path, GRID))
+        lab.load_grid(write_grid(tmp_path, GRID))
 
 
 @pytest.mark.parametrize("name", builtin().names("head"))

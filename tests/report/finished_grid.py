@@ -28,7 +28,7 @@ def finished_lab(root: Path, text: str = THREE, right: dict[str, float] | None =
     """A lab in which every trial of a grid has finished."""
     path = write_grid(root, text)
     lab = Lab.find(path)
-    grid = lab.grid(path)
+    grid = lab.load_grid(path)
     for planned in make_plan(grid, lab).trials:
         finish(planned, (right or RIGHT)[planned.trial.names["head"]])
     return grid, lab

@@ -27,7 +27,7 @@ from tests.report.finished_grid import THREE, finished_lab
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of two grids, on which everything stands twice."""
     grid, lab = finished_lab(tmp_path_factory.mktemp("lab"))
-    other = lab.grid(write_grid(lab.root, THREE.replace("Does it run?", "And <this>?"), "other"))
+    other = lab.load_grid(write_grid(lab.root, THREE.replace("Does it run?", "And <this>?"), "other"))
     reports = [make_report(make_plan(one, lab), lab, None) for one in (grid, other)]
     sections = [write_report(report, lab, None, predict=False) for report in reports]
     return write_together(sections, lab) / "report.html"
@@ -129,7 +129,7 @@ def test_it_is_small_and_its_plots_are_whole_svgs(file: Path) -> None:
 
 
 def test_an_empty_grid_has_a_page(lab: Lab) -> None:
-    grid = lab.grid(write_grid(lab.root, THREE))
+    grid = lab.load_grid(write_grid(lab.root, THREE))
     report = make_report(make_plan(grid, lab), lab, None)
     section = write_report(report, lab, None, predict=False)
     assert "No trial has finished yet" in html_page([section], "empty")

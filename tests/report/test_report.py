@@ -99,7 +99,7 @@ def test_a_stopped_cell_has_no_figure_though_its_trials_have_records(tmp_path: P
     text = THREE + "early_stopping: {after: 1, margin: 1}\n"
     path = write_grid(tmp_path, text.replace("recipe: smoke", "recipe: smoke, recipe.validate_every: 1"))
     lab = Lab.find(path)
-    grid = lab.grid(path)
+    grid = lab.load_grid(path)
     for planned in make_plan(grid, lab).trials:
         head = planned.trial.names["head"]
         record = finish(planned, RIGHT[head])
@@ -120,7 +120,7 @@ def test_from_the_book_alone_the_report_is_the_same(made: tuple[Report, Lab], tm
     from fcnlab.runner.scheduler import sync
 
     assert sync(here.grid, lab, Watcher()).postponed is None
-    away = Lab.find(lab=tmp_path, tracking_uri=lab.tracking_uri)
+    away = Lab.find(root=tmp_path, tracking_uri=lab.tracking_uri)
     tracker = open_tracker(here.grid, away)
     there = make_report(make_plan(here.grid, away), away, tracker)
     pd.testing.assert_frame_equal(there.cells, here.cells)
@@ -216,7 +216,7 @@ def test_compare_agrees_with_the_table(made: tuple[Report, Lab]) -> None:
 def test_of_several_grids_a_trial_stands_once(made: tuple[Report, Lab]) -> None:
     report, lab = made
     path = write_grid(lab.root, THREE.replace("[fcn32s, fcn16s, fcn8s]", "[fcn32s, fcn8s]"), "smaller")
-    other = make_report(make_plan(lab.grid(path), lab), lab, None)
+    other = make_report(make_plan(lab.load_grid(path), lab), lab, None)
     frame = together([report, other])
     assert len(frame) == len(report.trials) == 9
     assert set(frame["grid"][frame["head"] == "fcn8s"]) == {"question, smaller"}

@@ -42,4 +42,4 @@ def command_of(lab: Path, dataset: str) -> str:
     file = lab / "experiments/q.yaml"
     file.parent.mkdir()
     file.write_text(GRID.replace("DATASET", dataset))
-    return command(Lab.find(file).grid(file))
+    return command(Lab.find(file).load_grid(file))

@@ -10,7 +10,7 @@ from fcnlab.config.grid.cell import Cell
 from fcnlab.config.grid.grid import resolve
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
-from fcnlab.runner.isolated_lab import apart
+from fcnlab.runner.isolated_lab import isolated_lab
 from tests.conftest import SMOKE, write_grid
 
 SAID = {"head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes-mini", "recipe": "smoke"}
@@ -29,8 +29,8 @@ def test_weights_and_a_trial_to_start_from_are_found_there(lab: Lab, tmp_path: P
     (lab.runs / ("b" * 64)).mkdir()
     there = cell(lab, init_from="a" * 64)
     for _ in range(2):  # a second time changes nothing
-        made = apart(lab, there, tmp_path / "again")
-    found = made.weights_file(there.variant.backbone)
+        made = isolated_lab(lab, there, tmp_path / "again")
+    found = made.find_weights_file(there.variant.backbone)
     assert found is not None and found.read_bytes() == b"weights"
     assert [path.name for path in made.runs.iterdir()] == ["a" * 64]
     assert made.tracking_uri == f"sqlite:///{tmp_path / 'again' / 'mlflow.db'}"
@@ -42,14 +42,14 @@ def test_what_the_first_of_a_chain_reads_is_found_there_too(lab: Lab, tmp_path: 
     (lab.root / "weights/mine.pth").write_bytes(b"weights")
     chained = cell(lab, backbone="tiny-scratch", init_from={"backbone": "mine"})
     assert chained.variant.backbone.weights_file is None
-    apart(lab, chained, tmp_path / "again")
+    isolated_lab(lab, chained, tmp_path / "again")
     assert (tmp_path / "again/weights/mine.pth").read_bytes() == b"weights"
 
 
 def test_the_lab_itself_and_a_file_are_refused(lab: Lab, tmp_path: Path) -> None:
     path = write_grid(tmp_path, SMOKE)
-    (only,) = lab.grid(path).cells[:1]
+    (only,) = lab.load_grid(path).cells[:1]
     with pytest.raises(RunError, match="this is the lab itself"):
-        apart(lab, only, lab.root)
+        isolated_lab(lab, only, lab.root)
     with pytest.raises(RunError, match="cannot be written"):
-        apart(lab, only, path)
+        isolated_lab(lab, only, path)

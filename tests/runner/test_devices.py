@@ -17,8 +17,8 @@ from fcnlab.config.trial import Trial
 from fcnlab.errors import ConfigError, FcnlabError, RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.executors import config, process
-from fcnlab.runner.executors.base import Ended, Job
-from fcnlab.runner.executors.config import Means
+from fcnlab.runner.executors.base import Job, JobExit
+from fcnlab.runner.executors.config import ExecutorConfig
 from fcnlab.runner.executors.process import ProcessExecutor, Slot, plan_slots
 from fcnlab.trial.diff import differences
 from fcnlab.trial.record import Record
@@ -40,7 +40,7 @@ def trial(lab: Lab, **fields: Any) -> Trial:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    return Lab.find(lab=tmp_path_factory.mktemp("lab"))
+    return Lab.find(root=tmp_path_factory.mktemp("lab"))
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +53,12 @@ def pair(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process
             yield executor
 
 
-def run(pair: ProcessExecutor, trial: Trial, **how: Any) -> Ended:
+def run(pair: ProcessExecutor, trial: Trial, **how: Any) -> JobExit:
     pair.start(Job(trial=trial, **how))
     return end(pair)
 
 
-def end(pair: ProcessExecutor) -> Ended:
+def end(pair: ProcessExecutor) -> JobExit:
     deadline = time.monotonic() + 120
     while not (ended := pair.wait(0.2)):
         assert time.monotonic() < deadline, "it hangs"
@@ -83,9 +83,9 @@ def test_a_trial_on_two_devices_is_the_trial_on_one_but_for_rounding(
         "grad_clip_norm": 1.0,
     }
     asked = trial(lab, **learns)
-    assert run(pair, asked) == Ended(asked.key)
+    assert run(pair, asked) == JobExit(asked.key)
     together = record(lab, asked)
-    elsewhere = Lab.find(lab=tmp_path)
+    elsewhere = Lab.find(root=tmp_path)
     alone = run_trial(asked, elsewhere)
     assert alone is not None and alone.key == together.key
     assert together.failure is None, together.failure
@@ -149,14 +149,14 @@ def started(pair: ProcessExecutor, lab: Lab) -> RunFolder:
 
 def goes_on(pair: ProcessExecutor, lab: Lab) -> Record:
     asked = trial(lab, **LONG)
-    assert run(pair, asked).lost is None
+    assert run(pair, asked).error is None
     return record(lab, asked)
 
 
 def test_a_trial_that_is_paused_goes_on_as_if_it_had_not(pair: ProcessExecutor, lab: Lab, undisturbed: Record) -> None:
     folder = started(pair, lab)
     pair.pause()
-    assert end(pair).lost is None
+    assert end(pair).error is None
     assert folder.read() is None and folder.checkpoint.exists()
     assert len(folder.read_progress()) < LONG["epochs"]
     assert curve(goes_on(pair, lab)) == curve(undisturbed)
@@ -172,7 +172,7 @@ def test_a_process_that_is_killed_takes_the_others_along_and_the_trial_goes_on(
     ranks = children(own)
     assert len(ranks) == 2
     os.kill({"the trial's process": own, "rank 0": ranks[0], "rank 1": ranks[1]}[victim], signal.SIGKILL)
-    assert "its process ended with" in str(end(pair).lost)
+    assert "its process ended with" in str(end(pair).error)
     assert folder.read() is None
     deadline = time.monotonic() + 10
     while any(map(runs, ranks)):
@@ -230,15 +230,17 @@ def test_what_cannot_be_done_on_several_devices_is_refused_before_anything_runs(
     machine: pytest.MonkeyPatch, lab: Lab, how: dict[str, Any], fields: dict[str, Any], error: type, says: str
 ) -> None:
     with pytest.raises(error, match=says) as refused:
-        Means(**how).check([cell(lab, **fields)])
+        ExecutorConfig(**how).check([cell(lab, **fields)])
     assert isinstance(refused.value, FcnlabError) and "\n" not in str(refused.value)
 
 
 def test_what_a_trial_starts_from_is_looked_at_too(machine: pytest.MonkeyPatch, lab: Lab) -> None:
     machine.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     fits, does_not = cell(lab), cell(lab, batch_size=3)
-    Means(devices=2).check([fits])
+    ExecutorConfig(devices=2).check([fits])
     with pytest.raises(ConfigError, match="a batch of 3"):
-        Means(devices=2).check([Cell(fits.axes, fits.variant, fits.dataset, fits.recipe, fits.names, does_not)])
+        ExecutorConfig(devices=2).check(
+            [Cell(fits.axes, fits.variant, fits.dataset, fits.recipe, fits.names, does_not)]
+        )
     with pytest.raises(RunError, match="this machine has 2 GPUs"):
-        Means(devices=4).check([fits])
+        ExecutorConfig(devices=4).check([fits])

@@ -15,7 +15,7 @@ from fcnlab.config.trial import Trial
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.runner import scheduler
-from fcnlab.runner.executors.config import Means
+from fcnlab.runner.executors.config import ExecutorConfig
 from fcnlab.runner.plan import Planned, make_plan
 from fcnlab.runner.progress.base import Watcher
 from fcnlab.trial import run as trial_run
@@ -54,8 +54,8 @@ class Noting(Watcher):
 
 def serial(path: Path, watcher: Watcher | None = None, **how: Any) -> scheduler.Outcome:
     grid, lab = fcnlab.load_grid(path), Lab.find(path)
-    means = Means("serial", threads=1)
-    return scheduler.run(grid, lab, lambda: means.hire(lab, grid.recipes), watcher or Watcher(), **how)
+    executor_config = ExecutorConfig("serial", threads=1)
+    return scheduler.run(grid, lab, lambda: executor_config.hire(lab, grid.recipes), watcher or Watcher(), **how)
 
 
 def tampered(monkeypatch: pytest.MonkeyPatch, change: Callable[[Trial, int], None]) -> None:
@@ -187,6 +187,6 @@ def test_a_killed_driver_leaves_nothing_that_holds_up_the_next(tmp_path: Path) -
 
 def test_means_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(RunError, match="one trial at a time"):
-        Means("serial", workers=2)
+        ExecutorConfig("serial", workers=2)
     with pytest.raises(RunError, match="--address"):
-        Means("process", address="auto")
+        ExecutorConfig("process", address="auto")

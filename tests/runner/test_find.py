@@ -23,7 +23,7 @@ TEXT = SMOKE.replace("{head: [fcn32s, fcn8s]}", "{head: [fcn32s, fcn8s], recipe.
 def plan(tmp_path: Path) -> Plan:
     path = write_grid(tmp_path, TEXT)
     lab = Lab.find(path)
-    return make_plan(lab.grid(path), lab)
+    return make_plan(lab.load_grid(path), lab)
 
 
 def test_a_label_a_part_of_one_and_a_key_find_the_trial(plan: Plan) -> None:

@@ -19,10 +19,10 @@ from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.executors import gpus, process
 from fcnlab.runner.executors.base import Job
-from fcnlab.runner.executors.config import Means
+from fcnlab.runner.executors.config import ExecutorConfig
 from fcnlab.runner.executors.gpus import select_gpus, visible_gpus
 from fcnlab.runner.executors.process import ProcessExecutor, Slot, plan_slots
-from fcnlab.runner.executors.ray.cluster import Ask, Node, share_of_cores
+from fcnlab.runner.executors.ray.cluster import Node, TrialResources, share_of_cores
 from fcnlab.runner.executors.worker import device_error
 from fcnlab.runner.plan import make_plan
 from fcnlab.trial.run_folder import RunFolder
@@ -116,8 +116,8 @@ def test_the_cpu_can_be_chosen_and_cuda_required(machine: pytest.MonkeyPatch) ->
 
 def test_cuda_that_is_not_there_is_refused_before_anything_runs(machine: pytest.MonkeyPatch, lab: Lab) -> None:
     with pytest.raises(RunError, match="--device cuda: this machine shows no"):
-        Means(device="cuda").check([])
-    Means("ray", address="auto", device="cuda").check([])  # a cluster has GPUs of its own
+        ExecutorConfig(device="cuda").check([])
+    ExecutorConfig("ray", address="auto", device="cuda").check([])  # a cluster has GPUs of its own
 
 
 def test_where_nothing_was_found_the_worker_looks_too(machine: pytest.MonkeyPatch) -> None:
@@ -191,7 +191,7 @@ def test_a_machine_with_gpus_trains_on_the_cpu_where_that_is_asked_for(lab: Lab)
         env=os.environ | {"CUDA_VISIBLE_DEVICES": "GPU-no-such"}, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    for planned in make_plan(lab.grid(path), lab).trials:
+    for planned in make_plan(lab.load_grid(path), lab).trials:
         assert planned.record is not None and planned.record.environment is not None
         assert planned.record.environment.kind == "cpu"
 
@@ -199,17 +199,17 @@ def test_a_machine_with_gpus_trains_on_the_cpu_where_that_is_asked_for(lab: Lab)
 @pytest.mark.parametrize(
     ("ask", "nodes", "at_once", "threads"),
     [
-        (Ask(gpus=1), [{"CPU": 4}, {"CPU": 32, "GPU": 4}], None, 8),
-        (Ask(gpus=0.5), [{"CPU": 32, "GPU": 4}, {"CPU": 16, "GPU": 4}], None, 2),
-        (Ask(memory=8), [{"CPU": 1, "memory": 32}, {"CPU": 16, "memory": 32}], None, 4),
-        (Ask(memory=99), [{"CPU": 16, "memory": 32}], None, 16),
-        (Ask(memory=8), [{"CPU": 16, "memory": 32}], 2, 8),
-        (Ask(gpus=1), [{"CPU": 4}], None, 1),
-        (Ask(), [], None, 1),
+        (TrialResources(gpus=1), [{"CPU": 4}, {"CPU": 32, "GPU": 4}], None, 8),
+        (TrialResources(gpus=0.5), [{"CPU": 32, "GPU": 4}, {"CPU": 16, "GPU": 4}], None, 2),
+        (TrialResources(memory=8), [{"CPU": 1, "memory": 32}, {"CPU": 16, "memory": 32}], None, 4),
+        (TrialResources(memory=99), [{"CPU": 16, "memory": 32}], None, 16),
+        (TrialResources(memory=8), [{"CPU": 16, "memory": 32}], 2, 8),
+        (TrialResources(gpus=1), [{"CPU": 4}], None, 1),
+        (TrialResources(), [], None, 1),
     ],
 )
 def test_trials_on_a_cluster_share_the_cores_of_its_nodes(
-    ask: Ask, nodes: list[dict[str, float]], at_once: int | None, threads: int
+    ask: TrialResources, nodes: list[dict[str, float]], at_once: int | None, threads: int
 ) -> None:
     made = [Node(str(number), "host", resources) for number, resources in enumerate(nodes)]
     assert share_of_cores(ask, made, at_once) == threads

@@ -23,7 +23,7 @@ Seen = dict[str, int]
 def plan(tmp_path: Path) -> Plan:
     path = write_grid(tmp_path, SMOKE)
     lab = Lab.find(path)
-    return make_plan(lab.grid(path), lab)
+    return make_plan(lab.load_grid(path), lab)
 
 
 def onlooker(plan: Plan) -> Onlooker:
@@ -107,7 +107,7 @@ def test_whether_a_driver_lives_is_told_by_its_signs_of_life(
 def test_cells_that_the_grids_rule_stops_are_seen_as_stopped(tmp_path: Path) -> None:
     path = write_grid(tmp_path, SMOKE + "early_stopping: {after: 1, margin: 5}\n")
     lab = Lab.find(path)
-    plan = make_plan(lab.grid(path), lab)
+    plan = make_plan(lab.load_grid(path), lab)
     seen = Onlooker(plan, lab)
     for planned in plan.trials:
         planned.folder.create()

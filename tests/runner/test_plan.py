@@ -24,7 +24,7 @@ from tests.conftest import SMOKE, write_grid
 
 
 def planned_in(lab: Lab, text: str = SMOKE, name: str = "question") -> Plan:
-    return make_plan(lab.grid(write_grid(lab.root, text, name)), lab)
+    return make_plan(lab.load_grid(write_grid(lab.root, text, name)), lab)
 
 
 def finish(planned: Planned, train: float = 8.0, evaluate: float = 2.0, memory: int | None = None) -> None:
@@ -264,7 +264,7 @@ def test_ten_thousand_trials_are_planned_without_torch(lab: Lab) -> None:
 
 def test_ten_thousand_trials_are_planned_in_seconds_and_keep_no_record_in_memory(lab: Lab) -> None:
     # benchmarks/plan_cost.py measures it properly; this only notices when something becomes quadratic.
-    grid = lab.grid(write_grid(lab.root, LARGE))
+    grid = lab.load_grid(write_grid(lab.root, LARGE))
     for planned in make_plan(grid, lab).trials[:3]:
         finish(planned)
     gc.collect()

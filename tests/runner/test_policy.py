@@ -29,8 +29,8 @@ def starved(parts: int = 1, alone: bool = False) -> Attempt:
 
 
 def test_a_first_attempt_is_as_the_recipe_says() -> None:
-    job = job_for(a_trial(), [], shares_devices=True, until=3)
-    assert (job.parts, job.alone, job.until) == (1, False, 3)
+    job = job_for(a_trial(), [], shares_devices=True, pause_after=3)
+    assert (job.micro_batches, job.exclusive, job.pause_after) == (1, False, 3)
 
 
 def test_a_lost_worker_is_replaced_while_the_trial_gets_on() -> None:
@@ -53,8 +53,8 @@ def test_memory_that_runs_out_is_answered_by_solitude_and_then_by_parts() -> Non
     ways = []
     while failure(trial, [*tried, starved()], shares_devices=True) is None or len(tried) < 2:
         job = job_for(trial, tried, shares_devices=True)
-        ways.append((job.alone, job.parts))
-        tried.append(starved(job.parts, job.alone))
+        ways.append((job.exclusive, job.micro_batches))
+        tried.append(starved(job.micro_batches, job.exclusive))
         if failure(trial, tried, shares_devices=True) is not None:
             break
     assert ways == [(False, 1), (True, 1), (True, 2), (True, 3), (True, 4), (True, 6), (True, 12)]

@@ -19,8 +19,8 @@ from fcnlab.config.grid.grid import resolve
 from fcnlab.config.trial import Trial
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
-from fcnlab.runner.executors.base import Ended, Executor, Job
-from fcnlab.runner.executors.ray.cluster import Ask, connect
+from fcnlab.runner.executors.base import Executor, Job, JobExit
+from fcnlab.runner.executors.ray.cluster import TrialResources, connect
 from fcnlab.runner.executors.ray.executor import RayExecutor
 from fcnlab.runner.executors.ray.worker import Token
 from fcnlab.trial.run import run_trial
@@ -60,9 +60,9 @@ def a_trial(lab: Lab, seed: int = 0, **fields: Any) -> Trial:
     return resolve(said, lab.registry, "test").trial(seed, lab.fingerprints)
 
 
-def until(executor: Executor, condition: Callable[[list[Ended]], object], seconds: float = 90) -> list[Ended]:
+def until(executor: Executor, condition: Callable[[list[JobExit]], object], seconds: float = 90) -> list[JobExit]:
     """Wait with an executor; gives what has ended until the condition held."""
-    ended: list[Ended] = []
+    ended: list[JobExit] = []
     deadline = time.monotonic() + seconds
     while not condition(ended):
         assert time.monotonic() < deadline, f"waited in vain; ended: {ended}"
@@ -70,16 +70,16 @@ def until(executor: Executor, condition: Callable[[list[Ended]], object], second
     return ended
 
 
-def start(executor: Executor, *jobs: Job) -> list[Ended]:
+def start(executor: Executor, *jobs: Job) -> list[JobExit]:
     """Start jobs as there is room."""
-    ended: list[Ended] = []
+    ended: list[JobExit] = []
     for job in jobs:
-        ended += until(executor, lambda _: executor.free)
+        ended += until(executor, lambda _: executor.free_slots)
         executor.start(job)
     return ended
 
 
-def run(executor: Executor, *jobs: Job) -> list[Ended]:
+def run(executor: Executor, *jobs: Job) -> list[JobExit]:
     """Run jobs to their ends."""
     ended = start(executor, *jobs)
     return ended + until(executor, lambda more: len(ended) + len(more) == len(jobs))
@@ -108,8 +108,8 @@ def assert_same(trial: Trial, lab: Lab, elsewhere: Lab) -> None:
 @pytest.fixture(scope="module")
 def near(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RayExecutor, Lab]]:
     """Two slots that see the driver's lab."""
-    lab = Lab.find(lab=tmp_path_factory.mktemp("near"))
-    with RayExecutor(lab, Ask(threads=1), cluster.address, at_once=2) as executor:
+    lab = Lab.find(root=tmp_path_factory.mktemp("near"))
+    with RayExecutor(lab, TrialResources(threads=1), cluster.address, at_once=2) as executor:
         yield executor, lab
 
 
@@ -118,9 +118,9 @@ def test_trials_give_the_figures_of_a_plain_run_bit_for_bit(near: tuple[RayExecu
     trials = [a_trial(lab, seed) for seed in range(3)]
     ended = run(executor, *(Job(trial=trial) for trial in trials))
     assert {end.key for end in ended} == {trial.key for trial in trials}
-    assert {end.lost for end in ended} == {None}
+    assert {end.error for end in ended} == {None}
     for trial in trials[:2]:
-        assert_same(trial, lab, Lab.find(lab=tmp_path))
+        assert_same(trial, lab, Lab.find(root=tmp_path))
 
 
 def test_a_pause_that_comes_with_the_trial_ends_it_after_an_epoch(near: tuple[RayExecutor, Lab]) -> None:
@@ -128,7 +128,7 @@ def test_a_pause_that_comes_with_the_trial_ends_it_after_an_epoch(near: tuple[Ra
     trial = a_trial(lab, seed=9, recipe__epochs=LONG)
     start(executor, Job(trial=trial))
     executor.pause()
-    assert until(executor, lambda ended: ended) == [Ended(trial.key)]
+    assert until(executor, lambda ended: ended) == [JobExit(trial.key)]
     assert folder(lab, trial).read() is None
     assert len(folder(lab, trial).read_progress()) < 10
 
@@ -136,10 +136,10 @@ def test_a_pause_that_comes_with_the_trial_ends_it_after_an_epoch(near: tuple[Ra
 @pytest.fixture(scope="module")
 def far(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RayExecutor, Lab]]:
     """A slot that sees nothing of the driver's disk."""
-    lab = Lab.find(lab=tmp_path_factory.mktemp("far"))
+    lab = Lab.find(root=tmp_path_factory.mktemp("far"))
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(Token, "write", lambda lab: Token(lab.root / "on another machine", "secret"))
-        executor = RayExecutor(lab, Ask(threads=1), cluster.address, at_once=1)
+        executor = RayExecutor(lab, TrialResources(threads=1), cluster.address, at_once=1)
     with executor:
         yield executor, lab
 
@@ -147,8 +147,8 @@ def far(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
 def test_without_a_shared_disk_all_that_a_trial_leaves_arrives(far: tuple[RayExecutor, Lab], tmp_path: Path) -> None:
     executor, lab = far
     trial = a_trial(lab)
-    assert run(executor, Job(trial=trial)) == [Ended(trial.key)]
-    elsewhere = Lab.find(lab=tmp_path)
+    assert run(executor, Job(trial=trial)) == [JobExit(trial.key)]
+    elsewhere = Lab.find(root=tmp_path)
     assert_same(trial, lab, elsewhere)
     names = {file.relative_to(folder(elsewhere, trial).path) for file in folder(elsewhere, trial).path.rglob("*")}
     arrived = {file.relative_to(folder(lab, trial).path) for file in folder(lab, trial).path.rglob("*")}
@@ -160,20 +160,20 @@ def test_without_a_shared_disk_a_trial_goes_on_from_where_it_was_paused(
 ) -> None:
     executor, lab = far
     trial = a_trial(lab, seed=1)
-    assert run(executor, Job(trial=trial, until=1)) == [Ended(trial.key)]
+    assert run(executor, Job(trial=trial, pause_after=1)) == [JobExit(trial.key)]
     assert folder(lab, trial).read() is None
     assert folder(lab, trial).checkpoint.exists()
-    assert run(executor, Job(trial=trial)) == [Ended(trial.key)]
+    assert run(executor, Job(trial=trial)) == [JobExit(trial.key)]
     assert not folder(lab, trial).checkpoint.exists()
-    assert_same(trial, lab, Lab.find(lab=tmp_path))
+    assert_same(trial, lab, Lab.find(root=tmp_path))
 
 
 def test_without_a_shared_disk_a_trial_starts_from_another(far: tuple[RayExecutor, Lab], tmp_path: Path) -> None:
     executor, lab = far
     first = a_trial(lab, head="fcn32s")
     second = a_trial(lab).model_copy(update={"init_from": first.key})
-    assert run(executor, Job(trial=first), Job(trial=second)) == [Ended(first.key), Ended(second.key)]
-    elsewhere = Lab.find(lab=tmp_path)
+    assert run(executor, Job(trial=first), Job(trial=second)) == [JobExit(first.key), JobExit(second.key)]
+    elsewhere = Lab.find(root=tmp_path)
     run_trial(first, elsewhere)
     assert_same(second, lab, elsewhere)
 
@@ -184,7 +184,7 @@ def test_epochs_arrive_while_a_trial_runs_and_a_pause_ends_it_after_one(far: tup
     start(executor, Job(trial=trial))
     until(executor, lambda _: len(folder(lab, trial).read_progress()) > 1)
     executor.pause()
-    assert until(executor, lambda ended: ended) == [Ended(trial.key)]
+    assert until(executor, lambda ended: ended) == [JobExit(trial.key)]
     assert folder(lab, trial).read() is None
     done = folder(lab, trial).read_progress()
     assert 1 < len(done) < LONG
@@ -196,7 +196,7 @@ def test_data_that_the_node_does_not_have_is_one_clear_line(far: tuple[RayExecut
     trial = a_trial(lab)
     other = trial.model_copy(update={"data": "sha256:0"})
     missing = trial.model_copy(update={"dataset": lab.registry.get("dataset", "camvid")})
-    assert run(executor, Job(trial=other), Job(trial=missing)) == [Ended(other.key), Ended(missing.key)]
+    assert run(executor, Job(trial=other), Job(trial=missing)) == [JobExit(other.key), JobExit(missing.key)]
     for faulty, said in ((other, "the data differs from what the driver has"), (missing, "no data root")):
         record = folder(lab, faulty).read()
         assert record is not None and record.failure is not None
@@ -205,7 +205,10 @@ def test_data_that_the_node_does_not_have_is_one_clear_line(far: tuple[RayExecut
 
 
 def test_what_no_node_has_is_refused_with_what_the_cluster_has(cluster: Any, lab: Lab) -> None:
-    cases = ((Ask(threads=64), r"takes 64 CPUs, .* it has .*: 3 CPUs"), (Ask(gpus=2), r"1 CPUs and 2 GPUs.*1 GPUs"))
+    cases = (
+        (TrialResources(threads=64), r"takes 64 CPUs, .* it has .*: 3 CPUs"),
+        (TrialResources(gpus=2), r"1 CPUs and 2 GPUs.*1 GPUs"),
+    )
     for ask, said in cases:
         with pytest.raises(RunError, match=said):
             RayExecutor(lab, ask, cluster.address)
@@ -231,7 +234,7 @@ from fcnlab.runner.executors.ray.executor import RayExecutor
 from fcnlab.runner.executors.ray.cluster import Ask, connect
 from fcnlab.lab import Lab
 executor = RayExecutor(Lab(Path({str(lab.root)!r})), Ask(), {cluster.address!r}, at_once=1)
-while not executor.free:
+while not executor.free_slots:
     executor.wait(0.1)
 executor.start(Job.model_validate_json(sys.stdin.read()))
 while True:
@@ -259,15 +262,15 @@ def test_the_loss_of_a_node_costs_its_trial_an_attempt_and_a_new_node_is_used(
     until(executor, lambda _: all(folder(lab, trial).read_progress() for trial in trials))
     cluster.remove_node(cluster.worker_nodes.copy().pop())
     lost = until(executor, lambda ended: ended)
-    assert {end.lost for end in lost} == {f"{socket.gethostname()}: its node is gone"}
+    assert {end.error for end in lost} == {f"{socket.gethostname()}: its node is gone"}
     cluster.add_node(num_cpus=1)
     short = a_trial(lab, seed=5)
-    assert run(executor, Job(trial=short)) == [Ended(short.key)]
+    assert run(executor, Job(trial=short)) == [JobExit(short.key)]
     assert folder(lab, short).read() is not None
     executor.pause()
     paused = until(executor, lambda ended: len(lost) + len(ended) == 2)
     assert {end.key for end in lost + paused} == {trial.key for trial in trials}
-    assert {end.lost for end in paused} <= {None}
+    assert {end.error for end in paused} <= {None}
 
 
 def _grows(folder: RunFolder) -> bool:

@@ -38,17 +38,17 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_a_trial_starts_from_is_run_before_it_and_is_no_row_of_the_table(staged: Path) -> None:
     lab = Lab.find(staged)
-    plan = make_plan(lab.grid(staged), lab)
+    plan = make_plan(lab.load_grid(staged), lab)
     assert [planned.trial.variant.head.stride for planned in plan.before] == [32, 16]
     assert [planned.record.ended for planned in plan.before if planned.record] == sorted(
         planned.record.ended for planned in plan.before if planned.record
     )
-    assert len(fcnlab.summary(lab.grid(staged))) == 2
+    assert len(fcnlab.summary(lab.load_grid(staged))) == 2
 
 
 def test_the_keys_form_a_chain(staged: Path) -> None:
     lab = Lab.find(staged)
-    plan = make_plan(lab.grid(staged), lab)
+    plan = make_plan(lab.load_grid(staged), lab)
     first, second = (planned.trial for planned in plan.before)
     plain, last = (planned.trial for planned in plan.trials)
     assert (first.init_from, second.init_from, last.init_from) == (None, first.key, second.key)
@@ -61,9 +61,9 @@ def test_a_stage_that_is_a_cell_itself_is_run_once(tmp_path: Path) -> None:
     path = write_grid(tmp_path, f"question: q\n{base}\n{cells}\n")
     both = write_grid(tmp_path, STAGED.replace("head: fcn8s", "head: fcn16s").replace(
         "[null, {head: fcn16s, init_from: {head: fcn32s}}]", "[null, {head: fcn32s}]"), "both")  # fmt: skip
-    lab = Lab.find(lab=tmp_path)
-    keys = {planned.trial.names["head"]: planned.trial.key for planned in make_plan(lab.grid(path), lab).trials}
-    plan = make_plan(lab.grid(both), lab)
+    lab = Lab.find(root=tmp_path)
+    keys = {planned.trial.names["head"]: planned.trial.key for planned in make_plan(lab.load_grid(path), lab).trials}
+    plan = make_plan(lab.load_grid(both), lab)
     assert [planned.trial.key for planned in plan.before] == [keys["fcn32s"]]
     assert plan.trials[0].trial.key == keys["fcn16s"]
 
@@ -86,8 +86,8 @@ base:
 baseline: {}
 """,
     )
-    lab = Lab.find(lab=tmp_path)
-    plan = make_plan(lab.grid(path), lab)
+    lab = Lab.find(root=tmp_path)
+    plan = make_plan(lab.load_grid(path), lab)
     for planned in plan.everything:
         assert run_trial(planned.trial, lab).status == "finished"
     first, second = (load_file(planned.folder.weights) for planned in plan.everything)
@@ -104,17 +104,17 @@ def test_a_trial_whose_start_has_failed_fails_and_says_so(tmp_path: Path) -> Non
     outcome = fcnlab.run_grid(fcnlab.load_grid(path), workers=2, threads=1, quiet=True)
     assert (outcome.finished, outcome.failed) == (1, 3)
     lab = Lab.find(path)
-    messages = [record.failure.message for _, record in make_plan(lab.grid(path), lab).ended if record.failure]
+    messages = [record.failure.message for _, record in make_plan(lab.load_grid(path), lab).ended if record.failure]
     assert "a batch of 99" in messages[0]
     assert all("the trial that this one starts from has not finished" in message for message in messages[1:])
 
 
 def test_any_finished_trial_can_be_named_by_its_key(staged: Path) -> None:
     lab = Lab.find(staged)
-    key = make_plan(lab.grid(staged), lab).trials[1].trial.key
+    key = make_plan(lab.load_grid(staged), lab).trials[1].trial.key
     text = STAGED.replace("[null, {head: fcn16s, init_from: {head: fcn32s}}]", f"['{key}']")
     named = write_grid(lab.root, text.replace("{init_from: null}", "{}"), "named")
-    plan = make_plan(lab.grid(named), lab)
+    plan = make_plan(lab.load_grid(named), lab)
     assert plan.before == ()
     assert plan.trials[0].trial.init_from == key
     record = run_trial(plan.trials[0].trial, lab)
@@ -134,7 +134,7 @@ def test_any_finished_trial_can_be_named_by_its_key(staged: Path) -> None:
 )
 def test_a_start_that_makes_no_sense_is_one_clear_line(tmp_path: Path, start: str, says: str) -> None:
     path = write_grid(tmp_path, STAGED.replace("[null, {head: fcn16s, init_from: {head: fcn32s}}]", f"[null, {start}]"))
-    lab = Lab.find(lab=tmp_path)
+    lab = Lab.find(root=tmp_path)
     with pytest.raises(FcnlabError, match=r".+") as caught:
         make_plan(load(path, lab.registry), lab)
     assert isinstance(caught.value, ConfigError | ModelError)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcnlab.runner.executors.ray import transfer
-from fcnlab.runner.executors.ray.transfer import Arrivals, pieces
+from fcnlab.runner.executors.ray.transfer import IncomingFiles, pieces
 
 names = st.sampled_from(["record.json", "samples/one.png", "samples/two.png", "log.txt", "last.safetensors"])
 
@@ -21,7 +21,7 @@ def test_files_arrive_as_they_were_sent_in_pieces_of_bounded_size(files: dict[st
         for name, content in files.items():
             (there / name).parent.mkdir(parents=True, exist_ok=True)
             (there / name).write_bytes(content)
-        arrivals = Arrivals(here)
+        arrivals = IncomingFiles(here)
         for batch in pieces(there, [*files, "never written"]):
             assert sum(len(piece.content) for piece in batch) <= size
             arrivals.take(batch)
@@ -35,11 +35,11 @@ def test_nothing_is_seen_of_files_that_are_not_whole(tmp_path: Path) -> None:
     here = tmp_path / "here"
     here.mkdir()
     (here / "record.json").write_text("old")
-    arrivals = Arrivals(here)
+    arrivals = IncomingFiles(here)
     for batch in pieces(tmp_path / "there", ["record.json"]):
         arrivals.take(batch)
     assert (here / "record.json").read_text() == "old"
-    again = Arrivals(here)  # the driver was killed, and another takes over
+    again = IncomingFiles(here)  # the driver was killed, and another takes over
     again.place()
     assert [file.read_text() for file in _files(here)] == ["old"]
 

@@ -39,7 +39,7 @@ def plan(tmp_path: Path) -> Plan:
     """Four trials of two epochs."""
     path = write_grid(tmp_path, SMOKE)
     lab = Lab.find(path)
-    return make_plan(lab.grid(path), lab)
+    return make_plan(lab.load_grid(path), lab)
 
 
 class Clock:
@@ -179,7 +179,7 @@ def test_why_nothing_runs_here_is_said(plan: Plan) -> None:
 def test_what_runs_and_what_failed_is_shown(kind: type[PlainWatcher], tmp_path: Path) -> None:
     path = write_grid(tmp_path, SMOKE)
     lab = Lab.find(path)
-    plan = make_plan(lab.grid(path), lab)
+    plan = make_plan(lab.load_grid(path), lab)
     shown = io.StringIO()
     with kind(Console(file=shown, width=100, force_terminal=True, markup=False, highlight=False)) as watcher:
         watcher.planned(plan)
@@ -200,7 +200,7 @@ def test_what_runs_and_what_failed_is_shown(kind: type[PlainWatcher], tmp_path: 
 def test_the_decoding_of_a_split_is_shown_until_the_first_trial_starts(tmp_path: Path) -> None:
     path = write_grid(tmp_path, SMOKE)
     lab = Lab.find(path)
-    plan = make_plan(lab.grid(path), lab)
+    plan = make_plan(lab.load_grid(path), lab)
     shown = io.StringIO()
     with LiveWatcher(Console(file=shown, width=100, force_terminal=True, highlight=False)) as watcher:
         assert isinstance(watcher, LiveWatcher)
@@ -223,7 +223,7 @@ def picture(width: int, height: int, running: int, tmp_path: Path) -> list[str]:
     text = SMOKE.replace("seeds: 2", f"seeds: {seeds}").replace("smoke}", "smoke, recipe.epochs: 200}")
     path = write_grid(tmp_path, text)
     lab = Lab.find(path)
-    plan = make_plan(lab.grid(path), lab)
+    plan = make_plan(lab.load_grid(path), lab)
     shown = io.StringIO()
     console = Console(file=shown, width=width, height=height, force_terminal=False, markup=False, highlight=False)
     watcher = LiveWatcher(console)

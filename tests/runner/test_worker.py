@@ -16,7 +16,7 @@ from fcnlab.config.grid.grid import resolve
 from fcnlab.config.trial import Trial
 from fcnlab.lab import Lab
 from fcnlab.runner.executors import process
-from fcnlab.runner.executors.base import Ended, Job
+from fcnlab.runner.executors.base import Job, JobExit
 from fcnlab.runner.executors.process import ProcessExecutor, Slot
 from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
@@ -43,12 +43,12 @@ def keeping(lab: Lab) -> Iterator[ProcessExecutor]:
         yield executor
 
 
-def run(executor: ProcessExecutor, trial: Trial, **how: Any) -> Ended:
+def run(executor: ProcessExecutor, trial: Trial, **how: Any) -> JobExit:
     executor.start(Job(trial=trial, **how))
     return end(executor)
 
 
-def end(executor: ProcessExecutor) -> Ended:
+def end(executor: ProcessExecutor) -> JobExit:
     deadline = time.monotonic() + 120
     while not (ended := executor.wait(0.1)):
         assert time.monotonic() < deadline, "it hangs"
@@ -82,11 +82,11 @@ def test_trials_in_one_process_give_the_figures_of_trials_in_fresh_ones(lab: Lab
     folders: dict[bool, list[RunFolder]] = {}
     for keep in (True, False):
         (tmp_path / str(keep)).mkdir()
-        place = Lab.find(lab=tmp_path / str(keep))
+        place = Lab.find(root=tmp_path / str(keep))
         trials = [trial(place, seed, **fields) for seed, fields in enumerate(asked)]
         with ProcessExecutor(place, [Slot(threads=1)], keep_child=keep) as executor:
             for one in trials:
-                assert run(executor, one) == Ended(one.key)
+                assert run(executor, one) == JobExit(one.key)
         folders[keep] = [RunFolder(place.runs, one.key) for one in trials]
     for kept, fresh in zip(folders[True], folders[False], strict=True):
         theirs, ours = fresh.read(), kept.read()
@@ -127,9 +127,9 @@ def test_a_pause_reaches_a_trial_in_a_kept_process_and_only_that_one(keeping: Pr
     while not folder.read_progress():
         assert not keeping.wait(0.05)
     keeping.pause()
-    assert end(keeping) == Ended(long.key)
+    assert end(keeping) == JobExit(long.key)
     assert folder.read() is None and len(folder.read_progress()) < LONG["epochs"]
-    assert run(keeping, long) == Ended(long.key)
+    assert run(keeping, long) == JobExit(long.key)
     assert child(keeping) == pid, "a pause is no error"
     assert len(record(lab, long).epochs) == LONG["epochs"]
 
@@ -145,9 +145,9 @@ def test_a_kept_process_that_is_killed_loses_the_trial_that_it_runs_and_no_other
         assert not keeping.wait(0.05)
     os.kill(child(keeping), signal.SIGKILL)
     lost = end(keeping)
-    assert (lost.key, lost.lost) == (long.key, "its process ended with signal 9")
+    assert (lost.key, lost.error) == (long.key, "its process ended with signal 9")
     assert record(lab, before) == finished
-    assert run(keeping, long) == Ended(long.key)
+    assert run(keeping, long) == JobExit(long.key)
     assert len(record(lab, long).epochs) == LONG["epochs"]
 
 
@@ -157,7 +157,7 @@ def test_a_kept_process_that_dies_idle_loses_nothing(keeping: ProcessExecutor, l
     os.kill(pid, signal.SIGKILL)
     _until_gone(pid)
     other = trial(lab, 1)
-    assert run(keeping, other) == Ended(other.key)
+    assert run(keeping, other) == JobExit(other.key)
     assert record(lab, other).status == "finished"
 
 
@@ -190,9 +190,9 @@ def test_an_idle_neighbour_frees_the_gpu_before_a_trial_runs_there_alone(
             end(executor)
         kept = [child(executor, number) for number in range(2)]
         assert [record(lab, one).environment.sharing for one in (first, second)] == [2, 2]  # type: ignore[union-attr]
-        executor.start(Job(trial=alone, alone=True))
-        assert executor.free == 0
-        assert end(executor) == Ended(alone.key)
+        executor.start(Job(trial=alone, exclusive=True))
+        assert executor.free_slots == 0
+        assert end(executor) == JobExit(alone.key)
         for pid in kept:
             _until_gone(pid)
     environment = record(lab, alone).environment

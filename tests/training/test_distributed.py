@@ -25,7 +25,7 @@ from fcnlab.training.fused_loss import FusedUpsampleLoss
 from fcnlab.training.losses import Loss
 from fcnlab.training.optim import MovingAverage
 from fcnlab.trial.build import build_model, build_training
-from fcnlab.trial.launch import STARTED_BY
+from fcnlab.trial.launch import START_METHOD
 from tests.training.test_fit import CLASS_WEIGHTS, SixImages, create_identical_models, train, weights
 
 torch.set_num_threads(1)
@@ -156,7 +156,7 @@ def by_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """Run all trainings in two processes and return the results of each."""
     folder = tmp_path_factory.mktemp("group")
     files = [folder / f"{rank}.pt" for rank in range(2)]
-    context = get_context(STARTED_BY)
+    context = get_context(START_METHOD)
     processes = [
         context.Process(target=everything, args=(rank, 2, folder / "meeting", file)) for rank, file in enumerate(files)
     ]

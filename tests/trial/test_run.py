@@ -46,7 +46,7 @@ def figures(record: Record) -> list[Any]:
 
 
 def test_two_runs_of_a_trial_give_identical_figures_weights_and_counts(tmp_path: Path) -> None:
-    labs = [Lab.find(lab=_made(tmp_path / name)) for name in ("a", "b")]
+    labs = [Lab.find(root=_made(tmp_path / name)) for name in ("a", "b")]
     first, second = (run_trial(a_trial(lab), lab) for lab in labs)
     assert figures(first) == figures(second)
     folders = [lab.runs / first.key for lab in labs]
@@ -75,7 +75,7 @@ def test_another_seed_gives_other_figures(lab: Lab) -> None:
 def test_a_trial_killed_after_an_epoch_ends_as_an_undisturbed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: int
 ) -> None:
-    calm, rough = (Lab.find(lab=_made(tmp_path / name)) for name in ("calm", "rough"))
+    calm, rough = (Lab.find(root=_made(tmp_path / name)) for name in ("calm", "rough"))
     trial = a_trial(calm, recipe__epochs=3, recipe__validate_every=2)
     expected = run_trial(trial, calm)
 
@@ -126,7 +126,7 @@ def killed(trial: Trial, lab: Lab, monkeypatch: pytest.MonkeyPatch, after: int) 
 def test_a_trial_with_everything_that_is_killed_ends_bit_for_bit_as_an_undisturbed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str
 ) -> None:
-    calm, rough = (Lab.find(lab=_made(tmp_path / name)) for name in ("calm", "rough"))
+    calm, rough = (Lab.find(root=_made(tmp_path / name)) for name in ("calm", "rough"))
     trial = a_trial(calm, head=head, **EVERYTHING)
     expected = run_trial(trial, calm)
     killed(trial, rough, monkeypatch, after=1)
@@ -159,7 +159,7 @@ def test_the_weights_that_are_kept_are_those_that_were_scored(
     same = all(torch.equal(kept[name], trained[name]) for name in kept)
     assert same == (ema is None)
 
-    dataset = lab.dataset(trial.dataset)
+    dataset = lab.open_dataset(trial.dataset)
     model = build_model(trial.variant, len(dataset.classes), trial.seed)
     model.load_state_dict(kept)
     counts = arrays_of(lab.runs / record.key / "counts.npz")
@@ -247,7 +247,7 @@ def test_swapping_the_head_leaves_the_batches_alone(lab: Lab) -> None:
     seen = []
     for head in ("fcn32s", "fcn8s"):
         trial = a_trial(lab, head=head)
-        dataset = lab.dataset(trial.dataset)
+        dataset = lab.open_dataset(trial.dataset)
         model = build_model(trial.variant, len(dataset.classes), trial.seed)
         training = build_training(trial.recipe, model, dataset, "train", trial.seed, torch.device("cpu"))
         seen.append(list(training.batches.epoch(1)))
@@ -287,7 +287,7 @@ def test_a_recipes_score_scale_resizes_the_image_and_leaves_the_labels_alone(lab
     model.load_state_dict(load_file(lab.runs / trial.key / "last.safetensors"))
     mean, std = (torch.tensor(values)[:, None, None] for values in (model.backbone.mean, model.backbone.std))
     right = counted = 0
-    for sample in lab.dataset(trial.dataset).split("test"):
+    for sample in lab.open_dataset(trial.dataset).split("test"):
         image = (torch.tensor(sample.image).permute(2, 0, 1) / 255 - mean) / std
         with torch.inference_mode():
             half = interpolate(image[None], scale_factor=0.5, mode="bilinear", antialias=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fcnlab.trial.launch import together
+from fcnlab.trial.launch import launch
 from fcnlab.trial.record import Record
 from tests.records import failed, finished
 from tests.trial.test_comparable import trial
@@ -86,7 +86,7 @@ def test_the_first_gives_the_record_and_all_share_the_threads(tmp_path: Path) ->
     threads = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
-        record = together(2, partial(finishes, tmp_path))
+        record = launch(2, partial(finishes, tmp_path))
     finally:
         torch.set_num_threads(threads)
     assert record is not None and record.environment is not None
@@ -95,12 +95,12 @@ def test_the_first_gives_the_record_and_all_share_the_threads(tmp_path: Path) ->
 
 
 def test_a_pause_gives_no_record(tmp_path: Path) -> None:
-    assert together(2, partial(pauses, tmp_path)) is None
+    assert launch(2, partial(pauses, tmp_path)) is None
     assert both_gone(tmp_path)
 
 
 def test_the_failure_of_any_is_that_of_the_trial_and_nobody_waits_for_ever(tmp_path: Path) -> None:
-    record = together(2, partial(second_fails, tmp_path))
+    record = launch(2, partial(second_fails, tmp_path))
     assert record is not None and record.failure is not None
     assert record.failure.message == "it said this"
     assert both_gone(tmp_path)
@@ -109,5 +109,5 @@ def test_the_failure_of_any_is_that_of_the_trial_and_nobody_waits_for_ever(tmp_p
 @pytest.mark.parametrize("work", [second_is_killed, second_is_killed_and_the_first_takes_it_for_an_error])
 def test_one_that_is_killed_ends_all_and_is_no_failure_of_the_trial(tmp_path: Path, work: object) -> None:
     with pytest.raises(SystemExit, match="rank 1 ended with exit code -9"):
-        together(2, partial(work, tmp_path))  # type: ignore[arg-type]
+        launch(2, partial(work, tmp_path))  # type: ignore[arg-type]
     assert both_gone(tmp_path)

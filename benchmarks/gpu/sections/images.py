@@ -16,7 +16,7 @@ def camvid(settings: Settings) -> Dataset | None:
 
     config = builtin().get("dataset", "camvid")
     assert isinstance(config, Config)
-    return settings.lab("images").dataset(config)
+    return settings.lab("images").open_dataset(config)
 
 
 def scenes(count: int, height: int, width: int, seed: int = 0) -> Split:

@@ -97,7 +97,7 @@ class Settings:
 
         root = self.scratch / "labs" / name
         (root / "experiments").mkdir(parents=True, exist_ok=True)
-        return Lab.find(lab=root, data_root=self.data_root)
+        return Lab.find(root=root, data_root=self.data_root)
 
     def grid(self, lab: str, text: str, name: str = "question") -> Path:
         """Write a grid file into a lab and return its path."""

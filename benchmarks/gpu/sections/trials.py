@@ -158,7 +158,7 @@ def _equal_pixels(of: Trial, lab: Lab, settings: Settings) -> tuple[dict[str, fl
     from fcnlab.trial.run import open_decoded
 
     model = load(of.key, lab=lab)
-    split = open_decoded(lab.dataset(of.dataset), "test")
+    split = open_decoded(lab.open_dataset(of.dataset), "test")
     images = [Image.fromarray(split[index].image.permute(1, 2, 0).numpy()) for index in range(min(60, len(split)))]
     precision = of.recipe.precision
     ways = {"device": (settings.device, precision), "cpu": ("cpu", precision), "cpu fp32": ("cpu", "fp32")}

@@ -83,7 +83,7 @@ def run_grid(context: Context, file: Path, per_gpu: int) -> dict[str, Any]:
     wall, output, code = context.process(*arguments)
     records = [json.loads(path.read_text(encoding="utf-8")) for path in file.parents[1].glob("runs/*/record.json")]
     lab = open_lab(context, file)
-    wanted = len(list(lab.grid(file).trials(lab.fingerprints)))
+    wanted = len(list(lab.load_grid(file).trials(lab.fingerprints)))
     finished = [record for record in records if record["status"] == "finished"]
     # The exit code may be 1 only because publishing was deferred: MLflow may be missing on a machine with a GPU.
     if len(finished) < wanted:

@@ -66,7 +66,7 @@ def measure(context: Context) -> dict[str, Any]:
     checkpoint(context, ours.network(sizes.backbones[0], "fcn32s").to(device), note)
     file = write_lab(context, "fixed", heads=["fcn32s"], upsamplers=["bilinear"], seeds=3, epochs=1)
     lab = open_lab(context, file)
-    for number, (_, trial) in enumerate(lab.grid(file).trials(lab.fingerprints)):
+    for number, (_, trial) in enumerate(lab.load_grid(file).trials(lab.fingerprints)):
         if number and context.left < 1.2 * result["trials of one epoch"][-1]["wall"]:
             break
         began = time.perf_counter()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnlab.cli.options import DataRoot, LabOption, console
+from fcnlab.cli.options import DataRoot, LabOption
+from fcnlab.console import create_console
 from fcnlab.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def add(
     from fcnlab.data.inspection.propose import find_splits, pair
     from fcnlab.lab import Lab
 
-    place = Lab.find(lab=lab, data_root=data_root)
+    place = Lab.find(root=lab, data_root=data_root)
     file = _registry(place, name, force)
     by_chance = val is not None or test is not None
     if lists is not None and by_chance:
@@ -83,7 +84,7 @@ def add(
     entry |= listed_splits(place, lists) if lists is not None else splits_of(folders, val, test, seed)
     entry["nominal"] = dict(zip(("height", "width"), contents.size, strict=True))
     spec = validate(AnyDataset, entry, name)
-    dataset = place.dataset(spec)
+    dataset = place.open_dataset(spec)
     typer.echo("splits: " + ", ".join(f"{split} {len(dataset.split(split))}" for split in spec.used_splits))
     typer.echo(f"\n{to_yaml(name, entry)}")
     if dry_run:
@@ -121,7 +122,7 @@ def _look(pairing: Pairing) -> Contents:
 
     from fcnlab.data.inspection.propose import look
 
-    terminal = console()
+    terminal = create_console()
     with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
         task = progress.add_task("masks", total=len(pairing.pairs))
         return look(pairing.pairs, lambda: progress.advance(task))
@@ -148,7 +149,7 @@ def _tell(pairing: Pairing, contents: Contents, named: ClassValues, *, made_up: 
     for value in contents.values:
         share = f"{100 * contents.pixels[value] / total:.2f}"
         table.add_row(str(value), share, str(contents.masks[value]), means.get(value, "(ignored)"))
-    console().print(table)
+    create_console().print(table)
     if made_up:
         typer.echo("the names of the classes are made up; give theirs by --classes")
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fcnlab.cli.data.entry import DatasetName, dataset_entry
-from fcnlab.cli.options import DataRoot, LabOption, console
+from fcnlab.cli.options import DataRoot, LabOption
+from fcnlab.console import create_console
 from fcnlab.errors import DataError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def list_() -> None:
         used = f"{one.used:%Y-%m-%d %H:%M}"
         made = one.made[:16].replace("T", " ")
         table.add_row(one.key[:SHOWN], one.dataset, one.split, images, f"{one.size / 2**20:.1f}", made, used, one.state)
-    console().print(table)
+    create_console().print(table)
     typer.echo(f"{decoded_cache_folder()}: {sum(one.size for one in found) / 2**20:.1f} MiB; times are UTC")
 
 
@@ -50,9 +51,9 @@ def make(name: DatasetName, lab: LabOption = None, data_root: DataRoot = None) -
     from fcnlab.data.cache.build import CacheUnavailableError, open_or_build_cache
     from fcnlab.lab import Lab
 
-    place = Lab.find(lab=lab, data_root=data_root)
+    place = Lab.find(root=lab, data_root=data_root)
     spec = dataset_entry(place, name)
-    dataset = place.dataset(spec)
+    dataset = place.open_dataset(spec)
     for split in spec.used_splits:
         try:
             with sample_bars() as bars:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fcnlab.cli.data.entry import DatasetName, dataset_entry
-from fcnlab.cli.options import DataRoot, LabOption, console
+from fcnlab.cli.options import DataRoot, LabOption
+from fcnlab.console import create_console
 from fcnlab.errors import DataError
 
 if TYPE_CHECKING:
@@ -39,9 +40,9 @@ def check(
     from fcnlab.data.inspection.check import check_splits
     from fcnlab.lab import Lab
 
-    place = Lab.find(lab=lab, data_root=data_root)
+    place = Lab.find(root=lab, data_root=data_root)
     spec = dataset_entry(place, name)
-    dataset = place.dataset(spec)
+    dataset = place.open_dataset(spec)
     used = spec.used_splits
     extra = [split for split in every_split(dataset) if split not in used] if all_splits else []
     with sample_bars() as bars:
@@ -87,7 +88,7 @@ def _table(title: str, found: list[Problem], root: Path | None) -> None:
     table = Table("split", file, Column("problem", overflow="fold"), what, "what to do", title=title, show_lines=False)
     for one in found:
         table.add_row(one.split, _below(one.where, root), one.kind, _below(one.what, root), one.remedy)
-    console().print(table)
+    create_console().print(table)
 
 
 def _below(text: str, root: Path | None) -> str:

@@ -32,7 +32,7 @@ def fetch(
     from fcnlab.data.download.fetch import fetch as bring
     from fcnlab.lab import Lab
 
-    place = Lab.find(lab=lab, data_root=data_root)
+    place = Lab.find(root=lab, data_root=data_root)
     wanted = _sources(place, name)
     if place.data_root is None:
         raise DataError(f"{name}: no data root is set; pass --data-root or set FCNLAB_DATA to where it shall go")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fcnlab.cli.data.entry import dataset_entry
-from fcnlab.cli.options import DataRoot, LabOption, console
+from fcnlab.cli.options import DataRoot, LabOption
+from fcnlab.console import create_console
 from fcnlab.errors import DataError
 
 EXAMPLE = "Example: fcnlab data list --data-root ~/data"
@@ -15,14 +16,14 @@ def list_(lab: LabOption = None, data_root: DataRoot = None) -> None:
 
     from fcnlab.lab import Lab
 
-    place = Lab.find(lab=lab, data_root=data_root)
+    place = Lab.find(root=lab, data_root=data_root)
     table = Table("name", "classes", "images", "what it is")
     for name in place.registry.names("dataset"):
         spec = dataset_entry(place, name)
         try:
-            dataset = place.dataset(spec)
+            dataset = place.open_dataset(spec)
             images = ", ".join(f"{split} {len(dataset.split(split))}" for split in spec.used_splits)
             table.add_row(name, str(len(dataset.classes)), images, spec.description)
         except DataError as error:
             table.add_row(name, "", "not there", f"{spec.description}\n{error}")
-    console().print(table)
+    create_console().print(table)

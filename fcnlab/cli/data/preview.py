@@ -35,10 +35,10 @@ def preview(
     from fcnlab.lab import Lab
     from fcnlab.report.gallery.preview import choose, rows, sheet
 
-    place = Lab.find(lab=lab, data_root=data_root)
+    place = Lab.find(root=lab, data_root=data_root)
     spec = dataset_entry(place, name)
     augment = _augmentation(place, recipe) if recipe is not None else None
-    dataset = place.dataset(spec)
+    dataset = place.open_dataset(spec)
     split = split or spec.splits.train
     samples = dataset.split(split)
     if not len(samples):

@@ -11,7 +11,8 @@ import typer
 
 from fcnlab.cli.data.check import AllSplits, every_split
 from fcnlab.cli.data.entry import DatasetName, dataset_entry
-from fcnlab.cli.options import DataRoot, LabOption, console
+from fcnlab.cli.options import DataRoot, LabOption
+from fcnlab.console import create_console
 from fcnlab.errors import DataError
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ def stats(
     from fcnlab.data.inspection.stats import compute_split_stats
     from fcnlab.lab import Lab
 
-    place = Lab.find(lab=lab, data_root=data_root)
+    place = Lab.find(root=lab, data_root=data_root)
     spec = dataset_entry(place, name)
-    dataset = place.dataset(spec)
+    dataset = place.open_dataset(spec)
     splits = list(spec.used_splits)
     if all_splits:
         splits += [split for split in every_split(dataset) if split not in splits]
@@ -66,14 +67,14 @@ def _show(name: str, found: list[SplitStats], classes: tuple[str, ...]) -> None:
     for s in found:
         mean, std = ("  ".join(f"{value:.4f}" for value in values) for values in (s.mean, s.std))
         table.add_row(s.split, str(s.images), _spread(s.height), _spread(s.width), str(s.distinct_sizes), mean, std)
-    console().print(table)
+    create_console().print(table)
     columns = [Column(f"{s.split} {what}", justify="right") for s in found for what in ("%", "images", "weight")]
     table = Table("class", *columns, title=f"{name}: per cent of all pixels, images with it, median-frequency weight")
     for label, title in enumerate(classes):
         cells = ([f"{100 * s.share[label]:.2f}", str(s.image_counts[label]), f"{s.weights[label]:.2f}"] for s in found)
         table.add_row(title, *(cell for row in cells for cell in row))
     table.add_row(IGNORED, *(cell for s in found for cell in (f"{100 * s.ignored:.2f}", "", "")))
-    console().print(table)
+    create_console().print(table)
 
 
 def _spread(spread: Spread) -> str:

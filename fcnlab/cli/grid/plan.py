@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnlab.cli.options import DataRoot, DeviceOption, GridFile, LabOption, PerGpu, Threads, Workers, console
+from fcnlab.cli.options import DataRoot, DeviceOption, GridFile, LabOption, PerGpu, Threads, Workers
+from fcnlab.console import create_console
 
 if TYPE_CHECKING:
     from fcnlab.lab import Lab
@@ -35,8 +36,8 @@ def plan(
     from fcnlab.lab import Lab
     from fcnlab.runner.plan import make_plan
 
-    place = Lab.find(file, lab=lab, data_root=data_root)
-    made = make_plan(place.grid(file), place)
+    place = Lab.find(file, root=lab, data_root=data_root)
+    made = make_plan(place.load_grid(file), place)
     judged = _judged(made, place, probe, workers, threads, per_gpu, device) if made.left else None
     if as_json:
         _print_json(made, judged, place)
@@ -50,11 +51,11 @@ def _judged(
     from fcnlab.runner.cost.estimate import estimate
     from fcnlab.runner.cost.pace import recorded, shapes_of
     from fcnlab.runner.cost.probe import probe as measure
-    from fcnlab.runner.executors.process import most_sharing, plan_slots
+    from fcnlab.runner.executors.process import max_trials_per_gpu, plan_slots
 
     shapes = shapes_of(plan)
     slots = plan_slots(plan.grid.recipes, workers, threads, per_gpu, device=device)
-    sharing = most_sharing(slots, len(plan.left))
+    sharing = max_trials_per_gpu(slots, len(plan.left))
     if probe:
         paces = measure(plan, lab, shapes, slots[0], lambda what: typer.echo(f"probe: {what}", err=True))
     else:
@@ -65,7 +66,7 @@ def _judged(
 def _print(plan: Plan, judged: Estimate | None, lab: Lab, every: bool, device: Device) -> None:
     from fcnlab.cli.grid.cells import SHOWN, cells, in_short
 
-    terminal = console()
+    terminal = create_console()
     terminal.print(f"{plan.grid.name}: {plan.grid.file.question}", style="bold", soft_wrap=True)
     if every or len(plan.grid.cells) <= SHOWN:
         terminal.print(cells(plan))
@@ -123,13 +124,13 @@ def _cost(judged: Estimate, plan: Plan, device: Device) -> list[str]:
 
 def _memory(judged: Estimate, plan: Plan, device: Device) -> str:
     from fcnlab.runner.executors.gpus import select_gpus
-    from fcnlab.runner.executors.process import planned_memory
+    from fcnlab.runner.executors.process import estimate_memory
 
     if judged.memory is not None:
         return f"memory: up to {_bytes(judged.memory)} a trial"
     if select_gpus(device):
         return "memory: not measured"
-    most = max(planned_memory(planned.trial.recipe) for planned in plan.left)
+    most = max(estimate_memory(planned.trial.recipe) for planned in plan.left)
     return f"memory: not measured; {_bytes(most)} are set aside for a trial, by the size of its batches"
 
 

@@ -46,8 +46,8 @@ def replay(
     from fcnlab.runner.find import find_trial
     from fcnlab.runner.plan import make_plan
 
-    place = Lab.find(file, lab=lab, data_root=data_root)
-    planned = find_trial(make_plan(place.grid(file), place), cell, seed)
+    place = Lab.find(file, root=lab, data_root=data_root)
+    planned = find_trial(make_plan(place.load_grid(file), place), cell, seed)
     record = planned.record
     folder = into or _new_folder(planned)
     words = command(planned, record, place, folder, device)

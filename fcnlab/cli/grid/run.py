@@ -52,12 +52,18 @@ def run(
     there. Several of these may run one grid from one lab, also from many machines; they share the trials.
     """
     from fcnlab.lab import Lab
-    from fcnlab.runner.executors.config import Means
+    from fcnlab.runner.executors.config import ExecutorConfig
 
-    place = Lab.find(file, lab=lab, data_root=data_root, tracking_uri=tracking_uri)
-    means = Means(executor, workers, threads, per_gpu, address, devices_per_trial, device)
-    grid = place.grid(file)
-    means.check(grid.cells)
+    place = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri)
+    executor_config = ExecutorConfig(executor, workers, threads, per_gpu, address, devices_per_trial, device)
+    grid = place.load_grid(file)
+    executor_config.check(grid.cells)
     run_and_conclude(
-        grid, place, means, fail_fast=fail_fast, checkpoint_every=checkpoint_every, strict=strict, as_json=as_json
+        grid,
+        place,
+        executor_config,
+        fail_fast=fail_fast,
+        checkpoint_every=checkpoint_every,
+        strict=strict,
+        as_json=as_json,
     )

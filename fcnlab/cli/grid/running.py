@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fcnlab.cli.options import console
+from fcnlab.console import create_console
 from fcnlab.settings import CHECKPOINT_EVERY
 
 if TYPE_CHECKING:
     from fcnlab.config.grid.grid import Grid
     from fcnlab.lab import Lab
     from fcnlab.report.report import Report
-    from fcnlab.runner.executors.config import Means
+    from fcnlab.runner.executors.config import ExecutorConfig
     from fcnlab.runner.progress.base import Watcher
     from fcnlab.runner.scheduler import Outcome
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def run_and_conclude(
     grid: Grid,
     lab: Lab,
-    means: Means,
+    executor_config: ExecutorConfig,
     *,
     fail_fast: bool = False,
     checkpoint_every: float = CHECKPOINT_EVERY,
@@ -42,7 +42,7 @@ def run_and_conclude(
             outcome = scheduler.run(
                 grid,
                 lab,
-                lambda: means.hire(lab, grid.recipes),
+                lambda: executor_config.hire(lab, grid.recipes),
                 watcher,
                 interrupted=interrupts.once,
                 fail_fast=fail_fast,
@@ -63,7 +63,7 @@ def _watcher(as_json: bool) -> Watcher:
 
     if as_json:
         return JsonWatcher(typer.echo)
-    terminal = console()
+    terminal = create_console()
     return LiveWatcher(terminal) if terminal.is_terminal else PlainWatcher(terminal)
 
 

@@ -14,4 +14,4 @@ def schema(lab: LabOption = None) -> None:
     from fcnlab.config.grid.schema import format_schema, grid_schema
     from fcnlab.lab import Lab
 
-    typer.echo(format_schema(grid_schema(Lab.find(lab=lab).registry)), nl=False)
+    typer.echo(format_schema(grid_schema(Lab.find(root=lab).registry)), nl=False)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fcnlab.cli.options import DataRoot, GridFile, LabOption, console
+from fcnlab.cli.options import DataRoot, GridFile, LabOption
+from fcnlab.console import create_console
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -39,14 +40,14 @@ def status(
 
     if watch and as_json:
         raise RunError("--watch is for people and --json for machines; choose one")
-    place = Lab.find(file, lab=lab, data_root=data_root)
-    onlooker = Onlooker(make_plan(place.grid(file), place), place)
+    place = Lab.find(file, root=lab, data_root=data_root)
+    onlooker = Onlooker(make_plan(place.load_grid(file), place), place)
     if as_json:
         _print_json(onlooker)
     elif watch:
         _watch(onlooker)
     else:
-        terminal = console()
+        terminal = create_console()
         plan = onlooker.plan
         terminal.print(cells(plan) if len(plan.grid.cells) <= SHOWN else in_short(plan))
         terminal.print(_picture(onlooker, terminal.width))
@@ -62,7 +63,7 @@ def _watch(onlooker: Onlooker) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    terminal = console()
+    terminal = create_console()
     said: dict[State, int] = {}
     try:
         with Live(console=terminal, auto_refresh=False, vertical_overflow="crop") as live:

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from fcnlab.cli.grid.running import conclude
-from fcnlab.cli.options import DataRoot, GridFile, LabOption, TrackingUri, console
+from fcnlab.cli.options import DataRoot, GridFile, LabOption, TrackingUri
+from fcnlab.console import create_console
 
 EXAMPLE = "Example: fcnlab grid sync experiments/quickstart.yaml"
 
@@ -26,9 +27,9 @@ def sync(
     from fcnlab.runner.progress.base import PlainWatcher
     from fcnlab.runner.scheduler import sync as publish
 
-    place = Lab.find(file, lab=lab, data_root=data_root, tracking_uri=tracking_uri)
-    grid = place.grid(file)
-    outcome = publish(grid, place, PlainWatcher(console()))
+    place = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri)
+    grid = place.load_grid(file)
+    outcome = publish(grid, place, PlainWatcher(create_console()))
     if models and outcome.postponed is None:
         from fcnlab.inference.mlflow_model import keep_models
 

@@ -44,7 +44,7 @@ def predict(finished: FinishedTrial, lab: Lab, ids: Sequence[str], checkpoint: C
     """
     trial, device = finished.trial, hardware.select_device()
     model = finished.load_model(checkpoint).to(device).to(memory_format=torch.channels_last)
-    dataset, splits = lab.dataset(trial.dataset), trial.dataset.splits
+    dataset, splits = lab.open_dataset(trial.dataset), trial.dataset.splits
     chosen = Chosen(open_decoded(dataset, splits.test or splits.val), ids)
 
     def save(index: int, prediction: Tensor) -> None:

@@ -80,8 +80,8 @@ def measure(trial: Trial, lab: Lab) -> Pace:
     device, recipe = hardware.select_device(), trial.recipe
     precision = hardware.resolve_precision(recipe.precision, device)
     hardware.configure_determinism(device)
-    dataset = lab.dataset(trial.dataset)
-    model = build_model(trial.variant, len(dataset.classes), trial.seed, lab.weights_file(trial.variant.backbone))
+    dataset = lab.open_dataset(trial.dataset)
+    model = build_model(trial.variant, len(dataset.classes), trial.seed, lab.find_weights_file(trial.variant.backbone))
     model = model.to(device).to(memory_format=torch.channels_last)
     training = build_training(recipe, model, dataset, trial.dataset.splits.train, trial.seed, device)
     few = _FewBatches(training.batches)

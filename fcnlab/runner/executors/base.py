@@ -32,22 +32,22 @@ class Job(Config):
     """
 
     trial: Trial
-    until: Count | None = None
-    parts: Count = 1
-    alone: bool = False
+    pause_after: Count | None = None
+    micro_batches: Count = 1
+    exclusive: bool = False
     sharing: Count = 1
     checkpoint_every: Annotated[float, Field(ge=0)] = CHECKPOINT_EVERY
 
 
 @dataclass(frozen=True)
-class Ended:
+class JobExit:
     """A job whose worker is done with it.
 
-    Its record says how the trial went; where there is no record, it was paused. `lost` says that the worker died.
+    Its record says how the trial went; where there is no record, it was paused. `error` says that the worker died.
     """
 
     key: str
-    lost: str | None = None
+    error: str | None = None
 
 
 class Executor(ABC):
@@ -61,15 +61,15 @@ class Executor(ABC):
 
     @property
     @abstractmethod
-    def free(self) -> int:
+    def free_slots(self) -> int:
         """How many jobs can be started now."""
 
     @abstractmethod
     def start(self, job: Job) -> None:
-        """Start a job, or keep it until its device is clear if it is to be alone. Only called while `free` > 0."""
+        """Start a job, or keep it until its device is clear if it is to be alone. Only called while `free_slots` > 0."""
 
     @abstractmethod
-    def wait(self, timeout: float) -> list[Ended]:
+    def wait(self, timeout: float) -> list[JobExit]:
         """Wait up to `timeout` seconds for jobs to end; give those that did."""
 
     @abstractmethod

@@ -12,7 +12,7 @@ from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.executors.base import Executor
 from fcnlab.runner.executors.gpus import select_gpus
-from fcnlab.runner.executors.process import ProcessExecutor, plan_slots, planned_memory, usable_cores
+from fcnlab.runner.executors.process import ProcessExecutor, estimate_memory, plan_slots, usable_cores
 from fcnlab.runner.executors.serial import SerialExecutor
 from fcnlab.settings import Device
 
@@ -20,7 +20,7 @@ ExecutorName = Literal["process", "serial", "ray"]
 
 
 @dataclass(frozen=True)
-class Means:
+class ExecutorConfig:
     """With what trials are run; None leaves it to the machine.
 
     Attributes:
@@ -84,13 +84,13 @@ class Means:
         return ProcessExecutor(lab, slots)
 
     def _hire_on_ray(self, lab: Lab, recipes: Sequence[Recipe]) -> Executor:
-        from fcnlab.runner.executors.ray.cluster import Ask, has_gpus, living_nodes, share_of_cores
+        from fcnlab.runner.executors.ray.cluster import TrialResources, has_gpus, living_nodes, share_of_cores
         from fcnlab.runner.executors.ray.executor import RayExecutor
 
         gpus = 1 / self.per_gpu if self.device != "cpu" and has_gpus(self.address) else 0.0
         if self.device == "cuda" and not gpus:
             raise RunError("--device cuda: no node of the Ray cluster has a GPU; use --device cpu or auto")
-        ask = Ask(self.threads or 1, gpus, 0 if gpus else max(map(planned_memory, recipes)))
+        ask = TrialResources(self.threads or 1, gpus, 0 if gpus else max(map(estimate_memory, recipes)))
         if self.address is None:
             here = plan_slots(recipes, self.workers, self.threads, self.per_gpu, device=self.device)
             ask = replace(ask, threads=here[0].threads)

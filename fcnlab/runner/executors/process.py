@@ -18,7 +18,7 @@ from pathlib import Path
 from fcnlab.config.recipe import Recipe
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
-from fcnlab.runner.executors.base import PAUSE, RELEASE, Ended, Executor, Job
+from fcnlab.runner.executors.base import PAUSE, RELEASE, Executor, Job, JobExit
 from fcnlab.runner.executors.gpus import select_gpus
 from fcnlab.settings import DEVICE_VARIABLE, Device
 
@@ -83,13 +83,13 @@ def plan_slots(
         groups = [",".join(gpus[i : i + devices]) for i in range(0, len(gpus) - devices + 1, devices)]
         count = workers or per_gpu * len(groups)
         return [Slot(threads or max(1, cores // count), groups[i % len(groups)], devices) for i in range(count)]
-    memory = max(planned_memory(recipe, devices) for recipe in recipes)
+    memory = max(estimate_memory(recipe, devices) for recipe in recipes)
     count = workers or max(1, min(cores // devices, usable_memory() // memory))
     verify = device == "auto" and "CUDA_VISIBLE_DEVICES" not in os.environ
     return [Slot(threads or max(1, cores // count), devices=devices, verify=verify)] * count
 
 
-def planned_memory(recipe: Recipe, processes: int = 1) -> int:
+def estimate_memory(recipe: Recipe, processes: int = 1) -> int:
     """Bytes that a trial of this recipe may take on the CPU, in so many processes."""
     return (
         processes * MEMORY_OF_A_PROCESS + MEMORY_OF_A_PIXEL * recipe.batch_size * recipe.crop.height * recipe.crop.width
@@ -118,7 +118,7 @@ def _cgroup_limits() -> Iterator[int]:
             yield int((group / "memory.max").read_text(encoding="utf-8"))
 
 
-def most_sharing(slots: Sequence[Slot], trials: int | None = None) -> int:
+def max_trials_per_gpu(slots: Sequence[Slot], trials: int | None = None) -> int:
     """Return how many trials share a GPU at most; 1 on the CPU, whose cores are divided among the slots.
 
     Args:
@@ -157,14 +157,14 @@ class ProcessExecutor(Executor):
         self._workers = [self._hire(slot) for slot in slots]
         self._clearing: dict[str | None, Job] = {}  # by device: what is to run there alone, once it is clear
         self._released: dict[str | None, float] = {}  # by device that is being cleared: since when it is idle
-        self._dropped: list[Ended] = []  # paused before they had begun
+        self._dropped: list[JobExit] = []  # paused before they had begun
 
     @property
-    def free(self) -> int:
+    def free_slots(self) -> int:
         return sum(worker.job is None and self._open(worker.slot.gpu) for worker in self._workers)
 
     def start(self, job: Job) -> None:
-        if job.alone:
+        if job.exclusive:
             device = min(filter(self._open, self._devices()), key=lambda device: len(self._busy(device)))
             self._clearing[device] = job
             self._start_where_clear()
@@ -172,7 +172,7 @@ class ProcessExecutor(Executor):
         self._send(next(w for w in self._workers if w.job is None and self._open(w.slot.gpu)), job)
 
     def pause(self) -> None:
-        self._dropped += [Ended(job.trial.key) for job in self._clearing.values()]
+        self._dropped += [JobExit(job.trial.key) for job in self._clearing.values()]
         self._clearing.clear()
         self._released.clear()
         for worker in self._workers:
@@ -188,7 +188,7 @@ class ProcessExecutor(Executor):
 
     def _open(self, device: str | None) -> bool:
         """Whether a device takes jobs: none is alone there, or is about to be."""
-        return device not in self._clearing and not any(job.alone for job in self._busy(device))
+        return device not in self._clearing and not any(job.exclusive for job in self._busy(device))
 
     def _start_where_clear(self) -> None:
         for device, job in list(self._clearing.items()):
@@ -211,13 +211,13 @@ class ProcessExecutor(Executor):
         return True
 
     def _send(self, worker: _Worker, job: Job) -> None:
-        if worker.slot.gpu is not None and not job.alone:
+        if worker.slot.gpu is not None and not job.exclusive:
             on_its_gpu = sum(other.slot.gpu == worker.slot.gpu for other in self._workers)
             job = job.model_copy(update={"sharing": max(job.sharing, on_its_gpu)})
         worker.job = job
         _write(worker, job.model_dump_json().encode())
 
-    def wait(self, timeout: float) -> list[Ended]:
+    def wait(self, timeout: float) -> list[JobExit]:
         ended, self._dropped = self._dropped, []
         for event, _ in self._selector.select(0 if ended else timeout):
             worker: _Worker = event.data
@@ -233,7 +233,7 @@ class ProcessExecutor(Executor):
         self._start_where_clear()
         return ended
 
-    def _hear(self, worker: _Worker, message: dict[str, object]) -> list[Ended]:
+    def _hear(self, worker: _Worker, message: dict[str, object]) -> list[JobExit]:
         """Take in a line of a worker; returns its job if that has ended.
 
         Raises:
@@ -288,13 +288,13 @@ class ProcessExecutor(Executor):
         self._selector.register(process.stdout, selectors.EVENT_READ, worker)
         return worker
 
-    def _replace(self, worker: _Worker) -> list[Ended]:
+    def _replace(self, worker: _Worker) -> list[JobExit]:
         """A worker has died: say which trial it took along, and put another in its place."""
         self._dismiss(worker)
         self._workers[self._workers.index(worker)] = self._hire(worker.slot)
         if worker.job is None:
             return []
-        return [Ended(worker.job.trial.key, f"its worker ended with {_exit(worker.process.returncode)}")]
+        return [JobExit(worker.job.trial.key, f"its worker ended with {_exit(worker.process.returncode)}")]
 
     def _dismiss(self, worker: _Worker) -> None:
         process = worker.process
@@ -318,9 +318,9 @@ def _write(worker: _Worker, line: bytes) -> None:
         worker.process.stdin.flush()
 
 
-def _ended(message: dict[str, object]) -> Ended:
+def _ended(message: dict[str, object]) -> JobExit:
     code = message["exit"]
-    return Ended(str(message["key"]), None if code == 0 else f"its process ended with {_exit(code)}")
+    return JobExit(str(message["key"]), None if code == 0 else f"its process ended with {_exit(code)}")
 
 
 def _exit(code: object) -> str:

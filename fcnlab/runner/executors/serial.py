@@ -7,7 +7,7 @@ from threading import Event, Thread
 
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
-from fcnlab.runner.executors.base import Ended, Executor, Job
+from fcnlab.runner.executors.base import Executor, Job, JobExit
 from fcnlab.runner.executors.process import Slot
 from fcnlab.settings import DEVICE_VARIABLE
 
@@ -38,7 +38,7 @@ class SerialExecutor(Executor):
         self._lost: str | None = None
 
     @property
-    def free(self) -> int:
+    def free_slots(self) -> int:
         return int(self._job is None)
 
     def start(self, job: Job) -> None:
@@ -47,13 +47,13 @@ class SerialExecutor(Executor):
         self._thread = Thread(target=self._run, args=(job,), daemon=True)
         self._thread.start()
 
-    def wait(self, timeout: float) -> list[Ended]:
+    def wait(self, timeout: float) -> list[JobExit]:
         if self._job is None or self._thread is None:
             return []
         self._thread.join(timeout)
         if self._thread.is_alive():
             return []
-        ended = Ended(self._job.trial.key, self._lost)
+        ended = JobExit(self._job.trial.key, self._lost)
         self._job = self._thread = None
         return [ended]
 

@@ -40,7 +40,7 @@ from fcnlab.runner.executors.base import PAUSE, RELEASE, Job
 from fcnlab.settings import DEVICE_VARIABLE
 from fcnlab.training import hardware
 from fcnlab.trial.build import prepare
-from fcnlab.trial.launch import STARTED_BY, end_with_the_parent
+from fcnlab.trial.launch import START_METHOD, exit_with_parent
 from fcnlab.trial.record import Record
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
@@ -123,7 +123,7 @@ def _device_error(devices: int, *, verify: bool) -> str | None:
     kind = os.environ.get(DEVICE_VARIABLE, "cpu")
     if kind == "cpu" and not verify:
         return None
-    context = multiprocessing.get_context(STARTED_BY)
+    context = multiprocessing.get_context(START_METHOD)
     ours, theirs = context.Pipe(duplex=False)
     asked = context.Process(target=_send_device_count, args=(theirs,))  # type: ignore[attr-defined]
     asked.start()
@@ -185,7 +185,7 @@ class _Child:
     """A process that runs one job, or with `keep` one after the other while each of them leaves it sound."""
 
     def __init__(self, lab: Lab, threads: int, devices: int, *, keep: bool) -> None:
-        context = multiprocessing.get_context(STARTED_BY)
+        context = multiprocessing.get_context(START_METHOD)
         self._pause = context.Event()
         self._pipe, theirs = context.Pipe()
         self.process = context.Process(  # type: ignore[attr-defined]
@@ -238,7 +238,7 @@ def _stop(child: _Child | None) -> None:
 
 def _serve(jobs: Connection, pause: Event, lab: Lab, threads: int, devices: int, keep: bool) -> None:
     """Run jobs as they come, in this process; after each, send whether this process stays for the next."""
-    Thread(target=end_with_the_parent, daemon=True).start()
+    Thread(target=exit_with_parent, daemon=True).start()
     stays = True
     while stays:
         job = Job.model_validate_json(jobs.recv())
@@ -271,8 +271,8 @@ def run_job(job: Job, lab: Lab, *, threads: int, devices: int = 1, pause: _Pause
     return run_trial(
         job.trial,
         lab,
-        pause_after=job.until,
-        micro_batches=job.parts,
+        pause_after=job.pause_after,
+        micro_batches=job.micro_batches,
         should_pause=pause.is_set,
         devices=devices,
         sharing=job.sharing,

@@ -21,7 +21,7 @@ LOCAL_STORE = 2**27
 
 
 @dataclass(frozen=True)
-class Ask:
+class TrialResources:
     """What a trial takes of its node.
 
     Attributes:
@@ -57,7 +57,7 @@ class Node:
         """How much there is of a resource."""
         return self.resources.get(resource, 0.0)
 
-    def room(self, ask: Ask, used: Mapping[str, float]) -> int:
+    def room(self, ask: TrialResources, used: Mapping[str, float]) -> int:
         """How many more trials fit on it when so much is used."""
         # Fractions of a GPU are no round numbers: three thirds are to fill one.
         free = {name: self.has(name) - used.get(name, 0.0) for name in ask.resources}
@@ -165,7 +165,7 @@ def living_nodes() -> list[Node]:
     ]
 
 
-def share_of_cores(ask: Ask, nodes: Sequence[Node], at_once: int | None = None) -> int:
+def share_of_cores(ask: TrialResources, nodes: Sequence[Node], at_once: int | None = None) -> int:
     """Return how many threads a trial takes so that the trials of a cluster use all of its GPUs, else most cores.
 
     Args:
@@ -189,7 +189,7 @@ def share_of_cores(ask: Ask, nodes: Sequence[Node], at_once: int | None = None) 
     return min(shares) if ask.gpus else max(sorted(shares), key=used)
 
 
-def fitted(ask: Ask, nodes: Sequence[Node]) -> Ask:
+def fitted(ask: TrialResources, nodes: Sequence[Node]) -> TrialResources:
     """What can be asked of these nodes: memory is an estimate, so it is never more than the largest of them has.
 
     Raises:

@@ -13,8 +13,8 @@ from typing import Any
 
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
-from fcnlab.runner.executors.base import Ended, Executor, Job
-from fcnlab.runner.executors.ray.cluster import Ask, Node, anywhere_but, connect, fitted, living_nodes, on
+from fcnlab.runner.executors.base import Executor, Job, JobExit
+from fcnlab.runner.executors.ray.cluster import Node, TrialResources, anywhere_but, connect, fitted, living_nodes, on
 from fcnlab.runner.executors.ray.slot import RaySlot, Unfit
 from fcnlab.runner.executors.ray.worker import Token
 
@@ -34,7 +34,7 @@ FAREWELL = 5.0
 class RayExecutor(Executor):
     """Jobs on a Ray cluster, or on this machine's cores under a Ray of its own."""
 
-    def __init__(self, lab: Lab, ask: Ask, address: str | None = None, at_once: int | None = None) -> None:
+    def __init__(self, lab: Lab, ask: TrialResources, address: str | None = None, at_once: int | None = None) -> None:
         """`address` is that of a running cluster; `at_once` bounds how many trials run at once.
 
         Raises:
@@ -44,7 +44,7 @@ class RayExecutor(Executor):
         self._joined = connect(address)
         self._slots: list[RaySlot] = []
         self._clearing: dict[tuple[str, str], Job] = {}  # by device: what is to run there alone, once it is clear
-        self._dropped: list[Ended] = []  # paused before they had begun
+        self._dropped: list[JobExit] = []  # paused before they had begun
         self._unfit: dict[str, str] = {}  # by node: why
         self._stillborn = 0
         self._token = Token.write(lab)
@@ -61,12 +61,12 @@ class RayExecutor(Executor):
         self._hire(nodes)
 
     @property
-    def free(self) -> int:
+    def free_slots(self) -> int:
         return sum(self._is_open(slot) for slot in self._slots)
 
     def start(self, job: Job) -> None:
         open_slots = [slot for slot in self._slots if self._is_open(slot)]
-        if not job.alone:
+        if not job.exclusive:
             sharing = max(1, round(1 / self._ask.gpus)) if self._ask.gpus else 1
             open_slots[0].begin(job.model_copy(update={"sharing": sharing}))
             return
@@ -76,7 +76,7 @@ class RayExecutor(Executor):
         self._clearing[device] = job
         self._start_where_clear()
 
-    def wait(self, timeout: float) -> list[Ended]:
+    def wait(self, timeout: float) -> list[JobExit]:
         import ray
 
         self._follow_cluster()
@@ -94,13 +94,13 @@ class RayExecutor(Executor):
         return ended
 
     def pause(self) -> None:
-        self._dropped += [Ended(job.trial.key) for job in self._clearing.values()]
+        self._dropped += [JobExit(job.trial.key) for job in self._clearing.values()]
         self._clearing.clear()
         for slot in list(self._slots):
             if slot.job is None:
                 continue
             if slot.device is None:
-                self._dropped.append(Ended(slot.job.trial.key))
+                self._dropped.append(JobExit(slot.job.trial.key))
                 self._dismiss(slot)
             else:
                 slot.pause()
@@ -124,7 +124,7 @@ class RayExecutor(Executor):
         idle = slot.device is not None and slot.job is None
         return idle and slot.device not in self._clearing
 
-    def _hear(self, slot: RaySlot, reference: Any) -> list[Ended]:
+    def _hear(self, slot: RaySlot, reference: Any) -> list[JobExit]:
         """Take in what a slot answers; gives its job if it has ended."""
         import ray
 
@@ -151,7 +151,7 @@ class RayExecutor(Executor):
         elif slot.device[0] in self._reserved() | self._unfit.keys():
             self._dismiss(slot)
 
-    def _lose(self, slot: RaySlot, error: Exception) -> list[Ended]:
+    def _lose(self, slot: RaySlot, error: Exception) -> list[JobExit]:
         """An outpost has died, or is of no use: say which trial it took along. Another is hired in its place.
 
         Raises:
@@ -171,7 +171,7 @@ class RayExecutor(Executor):
             logging.getLogger("fcnlab").warning("node %s is not used: %s", slot.host, why)
         elif slot.device[0] not in living:
             why = "its node is gone"
-        return [Ended(slot.job.trial.key, f"{slot.host}: {why}")] if slot.job is not None else []
+        return [JobExit(slot.job.trial.key, f"{slot.host}: {why}")] if slot.job is not None else []
 
     def _dismiss(self, slot: RaySlot) -> None:
         """Let an outpost go that runs nothing; Ray ends it once it has stopped and nobody knows it any more."""
@@ -193,7 +193,7 @@ class RayExecutor(Executor):
         """Hire a slot for one job, with all of a device of a node."""
         node = next((node for node in living_nodes() if node.id == node_id), None)
         if node is None:
-            self._dropped.append(Ended(job.trial.key, "its node is gone"))
+            self._dropped.append(JobExit(job.trial.key, "its node is gone"))
             return
         threads, resources = self._ask.threads, self._ask.alone_on(node)
         self._slots.append(RaySlot(self._lab, self._token, threads, resources, on(node), job=job, reserves=node_id))

@@ -9,12 +9,12 @@ from typing import Any
 
 from fcnlab.config.trial import Trial
 from fcnlab.lab import Lab
-from fcnlab.runner.executors.base import Ended, Job
-from fcnlab.runner.executors.ray.transfer import Arrivals, pieces
-from fcnlab.runner.executors.ray.worker import CODE, Introduction, News, Outpost, Token
+from fcnlab.runner.executors.base import Job, JobExit
+from fcnlab.runner.executors.ray.transfer import IncomingFiles, pieces
+from fcnlab.runner.executors.ray.worker import CODE, RayWorker, Token, WorkerInfo, WorkerUpdate
 from fcnlab.trial.run_folder import RunFolder
 
-Talk = Generator[Any, Any, Ended | None]
+Talk = Generator[Any, Any, JobExit | None]
 """Yields what is asked of the outpost (Ray's references), is sent the answers, and returns how its job ended."""
 
 ENVIRONMENT = {"RAY_kill_child_processes_on_worker_exit": "false"}
@@ -59,7 +59,7 @@ class RaySlot:
 
         self._lab = lab
         self._outpost: Any = (
-            ray.remote(Outpost)
+            ray.remote(RayWorker)
             .options(
                 num_cpus=resources.get("CPU", 0),
                 num_gpus=resources.get("GPU", 0),
@@ -89,7 +89,7 @@ class RaySlot:
         self._talk = self._conversation(job)
         self.asked = next(self._talk)
 
-    def hear(self, answer: Any) -> Ended | None:
+    def hear(self, answer: Any) -> JobExit | None:
         """Go on with the answer to what was asked; returns how the job ended, if it has.
 
         Raises:
@@ -99,7 +99,7 @@ class RaySlot:
             self.asked = self._talk.send(answer)
         except StopIteration as done:
             self.asked = None
-            ended: Ended | None = done.value
+            ended: JobExit | None = done.value
             if ended is not None:
                 self.job = None
             return ended
@@ -122,7 +122,7 @@ class RaySlot:
         ray.kill(self._outpost)
 
     def _introduction(self) -> Talk:
-        about: Introduction = yield self._outpost.introduce.remote()
+        about: WorkerInfo = yield self._outpost.introduce.remote()
         self.device, self.host = (about.node, about.gpus), about.host
         if about.code != CODE:
             raise Unfit(f"it has {about.code}, and the driver has {CODE}")
@@ -137,13 +137,13 @@ class RaySlot:
             for batch in pieces(self._lab.root, self._unsent(job.trial)):
                 yield self._outpost.take.remote(batch)
         if self._pausing:
-            return Ended(job.trial.key)
+            return JobExit(job.trial.key)
         self._runs = True
         yield self._outpost.start.remote(job.model_dump_json())
-        arrivals = Arrivals(folder.path)
+        arrivals = IncomingFiles(folder.path)
         ended = None
         while ended is None:
-            news: News = yield self._outpost.news.remote()
+            news: WorkerUpdate = yield self._outpost.news.remote()
             arrivals.take(news.pieces)
             if news.whole:
                 arrivals.place()
@@ -176,12 +176,12 @@ def needed(lab: Lab, trial: Trial) -> list[Path]:
     return [file for file in files if file.is_relative_to(lab.root) and file.is_file()]
 
 
-def _seen(folder: RunFolder, ended: Ended) -> Ended:
+def _seen(folder: RunFolder, ended: JobExit) -> JobExit:
     """Wait until the record of a trial that ended elsewhere is seen here."""
     deadline = time.monotonic() + SEEN_WITHIN
     while folder.read() is None:
         if time.monotonic() > deadline:
-            return Ended(ended.key, "it left a record on the shared disk that did not arrive here")
+            return JobExit(ended.key, "it left a record on the shared disk that did not arrive here")
         list(folder.path.iterdir())  # makes NFS look again
         time.sleep(0.05)
     folder.checkpoint.unlink(missing_ok=True)  # one that was sent to a worker without a shared disk

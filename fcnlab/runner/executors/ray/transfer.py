@@ -9,40 +9,40 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-PIECES = 8 * 2**20
+CHUNK_BYTES = 8 * 2**20
 """Bytes that are sent at once: small beside any memory, large beside the cost of a message."""
 
 
 @dataclass(frozen=True)
-class Piece:
+class FileChunk:
     """Some bytes of a file; the pieces of a file come in order, and those of one file after those of another."""
 
     name: str
     content: bytes
 
 
-def pieces(root: Path, names: Iterable[str]) -> Iterator[tuple[Piece, ...]]:
+def pieces(root: Path, names: Iterable[str]) -> Iterator[tuple[FileChunk, ...]]:
     """The files of these names below `root` that are there, PIECES bytes at a time.
 
     A file that is replaced meanwhile is read as it was: an open file outlives its name.
     """
-    batch: list[Piece] = []
-    room = PIECES
+    batch: list[FileChunk] = []
+    room = CHUNK_BYTES
     for name in names:
         with suppress(FileNotFoundError), (root / name).open("rb") as file:
             while True:
                 content = file.read(room)
-                batch.append(Piece(name, content))
+                batch.append(FileChunk(name, content))
                 room -= len(content)
                 if room:  # less than was asked for: the file ends here
                     break
                 yield tuple(batch)
-                batch, room = [], PIECES
+                batch, room = [], CHUNK_BYTES
     if batch:
         yield tuple(batch)
 
 
-class Arrivals:
+class IncomingFiles:
     """Files that arrive in pieces, and take their places below a folder together once they are whole."""
 
     def __init__(self, folder: Path) -> None:
@@ -51,7 +51,7 @@ class Arrivals:
         self._names: list[str] = []
         shutil.rmtree(self._drafts, ignore_errors=True)  # of a driver that was killed
 
-    def take(self, arrived: Iterable[Piece]) -> None:
+    def take(self, arrived: Iterable[FileChunk]) -> None:
         """Keep these pieces."""
         for piece in arrived:
             draft = self._drafts / piece.name

@@ -26,9 +26,9 @@ from filelock import FileLock, Timeout
 from fcnlab.config.trial import NUMERICS, Trial
 from fcnlab.errors import FcnlabError, RunError
 from fcnlab.lab import Lab
-from fcnlab.runner.executors.base import Ended, Job
+from fcnlab.runner.executors.base import Job, JobExit
 from fcnlab.runner.executors.process import ProcessExecutor, Slot
-from fcnlab.runner.executors.ray.transfer import Arrivals, Piece, pieces
+from fcnlab.runner.executors.ray.transfer import FileChunk, IncomingFiles, pieces
 from fcnlab.trial.record import Failure, Record
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.version import __version__
@@ -67,7 +67,7 @@ class Token:
 
 
 @dataclass(frozen=True)
-class Introduction:
+class WorkerInfo:
     """What an outpost says of itself: its node, the GPUs that Ray gave it, whether it works in the driver's lab.
 
     `fault` says why it cannot run trials, where torch does not see those GPUs.
@@ -82,16 +82,16 @@ class Introduction:
 
 
 @dataclass(frozen=True)
-class News:
+class WorkerUpdate:
     """Of a trial: pieces of its files, whether these are whole now, how it ended if it has, and if with a record."""
 
-    pieces: tuple[Piece, ...] = ()
+    pieces: tuple[FileChunk, ...] = ()
     whole: bool = False
-    ended: Ended | None = None
+    ended: JobExit | None = None
     recorded: bool = False
 
 
-class Outpost:
+class RayWorker:
     """Runs the trials that it is given. `news` waits, while `pause` and `stop` are called from another thread."""
 
     def __init__(self, root: Path, data_root: Path | None, token: Token, threads: int, *, gpu: bool) -> None:
@@ -99,12 +99,12 @@ class Outpost:
         self._scratch = None if token.is_here() else Scratch()
         self._lab = Lab(self._scratch.path if self._scratch else root, _data_root(data_root))
         self._executor = ProcessExecutor(self._lab, [Slot(threads, self._gpus or None)])
-        self._news: Iterator[News] = iter(())
+        self._news: Iterator[WorkerUpdate] = iter(())
         self._telling = threading.Lock()
         self._pausing = threading.Event()
         self._stopping = threading.Event()
 
-    def introduce(self) -> Introduction:
+    def introduce(self) -> WorkerInfo:
         """Say what this outpost is."""
         import ray
 
@@ -114,9 +114,9 @@ class Outpost:
         except RunError as error:
             fault = str(error)
         node = ray.get_runtime_context().get_node_id()
-        return Introduction(node, socket.gethostname(), self._gpus, shares_disk=self._scratch is None, fault=fault)
+        return WorkerInfo(node, socket.gethostname(), self._gpus, shares_disk=self._scratch is None, fault=fault)
 
-    def take(self, arrived: tuple[Piece, ...]) -> None:
+    def take(self, arrived: tuple[FileChunk, ...]) -> None:
         """Take in pieces of files that a trial needs, below the lab."""
         assert self._scratch is not None, "the lab has them"
         self._scratch.arrivals.take(arrived)
@@ -128,7 +128,7 @@ class Outpost:
             self._scratch.arrivals.place()
         self._news = self._run(job)
 
-    def news(self) -> News:
+    def news(self) -> WorkerUpdate:
         """Wait for the next news of the job, the last of which say how it ended."""
         with self._telling:
             return next(self._news)
@@ -146,12 +146,12 @@ class Outpost:
         if self._scratch is not None:
             self._scratch.remove()
 
-    def _run(self, job: Job) -> Iterator[News]:
+    def _run(self, job: Job) -> Iterator[WorkerUpdate]:
         folder = RunFolder(self._lab.runs, job.trial.key)
         if (fault := self._fault(job.trial)) is not None:
             folder.create()
             folder.finish(Record.create(job.trial, "failed", failure=Failure(cause="exception", message=fault)))
-            ended = Ended(job.trial.key)
+            ended = JobExit(job.trial.key)
         else:
             self._executor.start(job)
             ended = yield from self._until_it_ends(job, folder)
@@ -160,7 +160,7 @@ class Outpost:
             yield from _shipment(folder.path, _produced(folder))
             shutil.rmtree(self._lab.runs)
         self._pausing.clear()
-        yield News(ended=ended, recorded=recorded)
+        yield WorkerUpdate(ended=ended, recorded=recorded)
 
     def _fault(self, trial: Trial) -> str | None:
         """What is wrong with this node's data or weights; None if they are those of the trial."""
@@ -173,14 +173,14 @@ class Outpost:
         what = "the data" if found[0] != trial.data else "the weights file"
         return f"on {socket.gethostname()}: {what} differs from what the driver has; FCNLAB_DATA there may say where"
 
-    def _until_it_ends(self, job: Job, folder: RunFolder) -> Generator[News, None, Ended]:
+    def _until_it_ends(self, job: Job, folder: RunFolder) -> Generator[WorkerUpdate, None, JobExit]:
         """Follow a trial that runs; its epochs go to the driver as they come, and its checkpoint from time to time."""
         shown, due = "", time.monotonic() + KEEP_EVERY
         while not (ended := self._executor.wait(POLL)):
             if self._pausing.is_set():  # said again: a worker that was reading the job may not have heard
                 self._executor.pause()
             if self._stopping.is_set():
-                return Ended(job.trial.key, "it was stopped")
+                return JobExit(job.trial.key, "it was stopped")
             lines = _text(folder.progress)
             if self._scratch is None or lines == shown:
                 continue
@@ -203,7 +203,7 @@ class Scratch:
         self._lock = FileLock(self.path.with_suffix(".lock"))
         self._lock.acquire()
         self.path.mkdir()
-        self.arrivals = Arrivals(self.path)
+        self.arrivals = IncomingFiles(self.path)
 
     def remove(self) -> None:
         """Remove it with all that is in it."""
@@ -233,10 +233,10 @@ def _text(file: Path) -> str:
         return ""
 
 
-def _shipment(root: Path, names: Iterable[str]) -> Iterator[News]:
+def _shipment(root: Path, names: Iterable[str]) -> Iterator[WorkerUpdate]:
     for batch in pieces(root, names):
-        yield News(batch)
-    yield News(whole=True)
+        yield WorkerUpdate(batch)
+    yield WorkerUpdate(whole=True)
 
 
 def _produced(folder: RunFolder) -> list[str]:
