@@ -87,7 +87,7 @@ def run_grid(
 ) -> Outcome:
     """Run what is left of a grid, publish it to MLflow and write its report.
 
-    The arguments are those of `fcnlab grid run`, described at `fcnlab.runner.executors.config.Means`.
+    The arguments are those of `fcnlab grid run`, described at `fcnlab.runner.executors.config.ExecutorConfig`.
 
     Raises:
         FcnlabError: as `fcnlab grid run` would say it.

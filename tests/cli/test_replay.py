@@ -44,16 +44,16 @@ def ran(tmp_path: Path) -> RunFolder:
 
 def test_the_command_says_everything_and_gives_the_figures_again(fcnlab: Call, ran: RunFolder, tmp_path: Path) -> None:
     file = ran.path.parent.parent / "experiments/question.yaml"
-    shown = fcnlab("grid", "replay", file, "fcn8s, {name: adamw", "--show", "--apart", "again one")
+    shown = fcnlab("grid", "replay", file, "fcn8s, {name: adamw", "--show", "--workdir", "again one")
     assert (shown.code, shown.err) == (0, "") and shown.out.count("\n") == 1
     words = shlex.split(shown.out)
     assert words[:3] == ["fcnlab", "train", "tiny-scratch+fcn8s+bilinear"]
     assert words[-8:-6] == ["--device", "cpu"], "where it trained"
-    assert words[-6:] == ["--threads", "1", "--lab", "lab", "--apart", "again one"]
+    assert words[-6:] == ["--threads", "1", "--lab", "lab", "--workdir", "again one"]
     assert not (tmp_path / "again one").exists(), "showing makes nothing"
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "lab").rglob("*")}
     done = subprocess.run(
-        [sys.executable, "-m", "fcnlab", "grid", "replay", str(file), ran.key[:8], "--apart", "again one"],
+        [sys.executable, "-m", "fcnlab", "grid", "replay", str(file), ran.key[:8], "--workdir", "again one"],
         cwd=tmp_path, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -61,7 +61,7 @@ def test_the_command_says_everything_and_gives_the_figures_again(fcnlab: Call, r
     assert "identical: every figure, loss and rate is the recorded one, bit by bit" in done.stdout
     assert RunFolder(tmp_path / "again one/runs", ran.key).read() is not None
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "lab").rglob("*")} == before
-    refused = fcnlab("grid", "replay", file, ran.key[:8], "--apart", "again one")
+    refused = fcnlab("grid", "replay", file, ran.key[:8], "--workdir", "again one")
     assert refused.code == 2 and "this trial has run there; name a new folder" in refused.err
 
 
@@ -90,7 +90,7 @@ def test_figures_that_are_others_now_are_told_with_what_may_be_why(
         folder.finish(record.model_copy(update=changed))
 
     monkeypatch.setattr(subprocess, "run", pretend)
-    said = fcnlab("grid", "replay", file, ran.key[:8], "--apart", "again")
+    said = fcnlab("grid", "replay", file, ran.key[:8], "--workdir", "again")
     assert said.code == 1
     assert "(+25.00)" in said.out and "the losses part with epoch 1" in said.out
     assert "not as recorded: threads: 1 then, 7 now" in said.out
@@ -129,5 +129,5 @@ def test_a_setting_that_fits_nothing_is_refused(fcnlab: Call, setting: str, says
 
 
 def test_a_folder_apart_is_not_the_lab_itself(fcnlab: Call) -> None:
-    said = fcnlab("train", "fcn8s-tiny", "--dataset", "shapes-mini", "--recipe", "smoke", "--apart", ".")
+    said = fcnlab("train", "fcn8s-tiny", "--dataset", "shapes-mini", "--recipe", "smoke", "--workdir", ".")
     assert said.code == 2 and "this is the lab itself" in said.err

@@ -43,8 +43,8 @@ def test_a_lost_worker_is_replaced_while_the_trial_gets_on() -> None:
 
 
 def test_a_trial_whose_worker_was_lost_has_no_neighbours_the_next_time() -> None:
-    assert job_for(a_trial(), [lost(0)], shares_devices=True).alone
-    assert not job_for(a_trial(), [lost(0)], shares_devices=False).alone
+    assert job_for(a_trial(), [lost(0)], shares_devices=True).exclusive
+    assert not job_for(a_trial(), [lost(0)], shares_devices=False).exclusive
 
 
 def test_memory_that_runs_out_is_answered_by_solitude_and_then_by_parts() -> None:
@@ -64,7 +64,7 @@ def test_memory_that_runs_out_is_answered_by_solitude_and_then_by_parts() -> Non
 
 
 def test_alone_on_its_device_a_trial_goes_to_parts_at_once() -> None:
-    assert job_for(a_trial(batch_size=8), [starved()], shares_devices=False).parts == 2
+    assert job_for(a_trial(batch_size=8), [starved()], shares_devices=False).micro_batches == 2
 
 
 @pytest.mark.parametrize("loss", ["dice", "lovasz"])

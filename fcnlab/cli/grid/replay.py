@@ -28,7 +28,7 @@ def replay(
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Which of its trials [default: the first]")] = None,
     show: Annotated[bool, typer.Option("--show", help="Print the command and do not run it")] = False,
     into: Annotated[
-        Path | None, typer.Option("--apart", help="The folder that it runs in [default: a new temporary one]")
+        Path | None, typer.Option("--workdir", help="The folder that it runs in [default: a new temporary one]")
     ] = None,
     device: DeviceOption = "auto",
     lab: LabOption = None,
@@ -58,7 +58,7 @@ def replay(
         raise RunError(f"{file}: {planned.cell.label}, seed {planned.trial.seed}: nothing is recorded to compare with")
     again = Lab(folder.resolve())
     if (again.runs / planned.key).exists():
-        raise RunError(f"--apart {folder}: this trial has run there; name a new folder")
+        raise RunError(f"--workdir {folder}: this trial has run there; name a new folder")
     subprocess.run([sys.executable, "-m", *words], check=False)
     _compare(record, _read(again, planned))
 
@@ -94,7 +94,7 @@ def command(planned: Planned, record: Record | None, lab: Lab, folder: Path, dev
         words += ["--lab", shown(lab.root)]
     if lab.data_root is not None:
         words += ["--data-root", shown(lab.data_root)]
-    return [*words, "--apart", str(folder)]
+    return [*words, "--workdir", str(folder)]
 
 
 def _yaml(value: Any) -> str:

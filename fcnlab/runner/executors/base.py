@@ -66,7 +66,7 @@ class Executor(ABC):
 
     @abstractmethod
     def start(self, job: Job) -> None:
-        """Start a job, or keep it until its device is clear if it is to be alone. Only called while `free_slots` > 0."""
+        """Start a job; an exclusive one waits until its device is idle. Only called while `free_slots` > 0."""
 
     @abstractmethod
     def wait(self, timeout: float) -> list[JobExit]:
