@@ -1,4 +1,4 @@
-"""Training batches: ordered and augmented from (seed, epoch, index), on the device that trains."""
+"""Training batches, whose order and augmentation depend only on the seed, the epoch and the sample."""
 
 from __future__ import annotations
 
@@ -24,11 +24,19 @@ if TYPE_CHECKING:
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float], out: Tensor | None = None) -> Tensor:
-    """Map uint8 images [B, 3, H, W] to float32: scaled to 0..1, less the mean, over the standard deviation.
+    """Scale images to 0..1, subtract the mean and divide by the standard deviation.
 
-    The layout stays. Where the channels of a pixel lie together, as in batches, each row of the images is one run of
-    numbers to the arithmetic; broadcasting three channels would cost four times as much and give the same bits. Then
-    `out`, float32 [B, H, W, 3], is where the result is written, if it is given.
+    In channels-last layout, whole rows are computed at once, which is four times as fast as broadcasting over three
+    channels and gives the same bits.
+
+    Args:
+        images: uint8 [B, 3, H, W].
+        mean: mean of each channel, 0..1.
+        std: standard deviation of each channel, 0..1.
+        out: float32 [B, H, W, 3] for the result of channels-last images; by default a new tensor.
+
+    Returns:
+        float32 [B, 3, H, W] in the same layout.
     """
     if images.is_contiguous(memory_format=torch.channels_last):
         batch, channels, height, width = images.shape
@@ -44,86 +52,102 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float], out: 
 _ROW_LEVELS: dict[tuple[tuple[float, ...], int, torch.device], Tensor] = {}
 """Constants on devices other than the CPU, by values, width and device."""
 
-MOST_ROWS = 256
-"""Constants to keep at most: one pair for each width of image."""
+MAX_ROW_LEVELS = 256
+"""Maximum number of constants that are kept; each width of image needs two."""
 
 
 def _row_levels(values: Sequence[float], width: int, device: torch.device) -> Tensor:
     """Return `grey_levels` of the values for each pixel of a row, float32 [3 * width], on a device.
 
-    On other devices than the CPU the tensor is kept, so that it is not copied for every batch.
+    On other devices than the CPU the tensor is kept, which saves a copy per batch.
     """
     if device.type == "cpu":
         return to_uint8_scale(values).repeat(width)
     key = (tuple(values), width, device)
     if key not in _ROW_LEVELS:
-        with torch.inference_mode(False):  # what evaluation makes is used in training, too
+        with torch.inference_mode(False):  # evaluation and training share the constants
             host = torch.empty(len(values) * width, pin_memory=device.type == "cuda")
             row = host.copy_(to_uint8_scale(values).repeat(width)).to(device, non_blocking=True)
         if type(row) is not Tensor:  # a fake tensor belongs to its mode
             return row
-        if len(_ROW_LEVELS) >= MOST_ROWS:
+        if len(_ROW_LEVELS) >= MAX_ROW_LEVELS:
             _ROW_LEVELS.clear()
         _ROW_LEVELS[key] = row
     return _ROW_LEVELS[key]
 
 
 def to_uint8_scale(values: Sequence[float]) -> Tensor:
-    """A mean or deviation of 0..1 by channel as float32 [3], in grey levels: the bits that every batch is made with."""
+    """Return values of 0..1 in the range of uint8 pixels.
+
+    Args:
+        values: mean or standard deviation of each channel.
+
+    Returns:
+        Values of 0..255, float32 [3].
+    """
     return torch.tensor(values, dtype=torch.float32) * 255
 
 
-class BufferRing:
-    """Tensors on the CPU whose memory is used again once nothing holds them.
+class BufferPool:
+    """A pool of CPU buffers, each of which is reused when no tensor refers to it any more.
 
-    Fresh pages from the system cost more than all the arithmetic on a batch. Each tensor is made of a view of its own
-    onto the memory, which lives as long as the tensor's storage: until no view of it is left and autograd has let it
-    go. What somebody keeps is never written to.
+    Allocating fresh pages costs more than all the arithmetic on a batch. A buffer is free once all tensors that share
+    its storage are deleted, including those of autograd. A tensor that is kept is never overwritten.
     """
 
-    KEPT = 3
-    """Memories at most; beyond it, for those who keep all batches, tensors are made as usual."""
+    MAX_BUFFERS = 3
+    """If all buffers are in use, further tensors are allocated as usual."""
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> None:
         self._shape, self._dtype = shape, dtype
-        self._memories: list[NDArray[Any]] = []
+        self._buffers: list[NDArray[Any]] = []
         self._users: list[ref[NDArray[Any]]] = []
 
     def tensor(self) -> Tensor:
-        """A tensor of the shape, of any values."""
+        """Return a tensor with arbitrary values."""
         free = next((place for place, user in enumerate(self._users) if user() is None), len(self._users))
-        if free == self.KEPT:
+        if free == self.MAX_BUFFERS:
             return torch.empty(self._shape, dtype=self._dtype)
         if free == len(self._users):
-            self._memories.append(torch.empty(self._shape, dtype=self._dtype).numpy())  # aligned as torch aligns
-        view = self._memories[free].view()
+            self._buffers.append(torch.empty(self._shape, dtype=self._dtype).numpy())  # with the alignment of torch
+        view = self._buffers[free].view()
         self._users[free : free + 1] = [ref(view)]
         return torch.from_numpy(view)
 
 
 def augmentation_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """What the augmentation of sample `index` draws from in an epoch of a trial with this seed."""
+    """Return the random generator of one augmented sample.
+
+    Args:
+        seed: seed of the trial.
+        epoch: number of the epoch.
+        index: position of the sample in its split.
+    """
     return np.random.default_rng(derive_seed(seed, "augmentation", epoch, index))
 
 
-Drawn = tuple[DecodedSample, Placement]
-"""A sample, and what was drawn for it."""
+PlacedSample = tuple[DecodedSample, Placement]
+"""A sample and the sampled parameters of its augmentation."""
 
 
 class TorchBatchWriter:
-    """Writes batches in torch's operators, on any device: uint8 into one buffer, then normalised as a whole."""
+    """Writes batches with PyTorch operators on any device."""
 
     def __init__(
         self, batch: int, augmentation: Augmentation, mean: Sequence[float], std: Sequence[float], device: torch.device
     ) -> None:
-        """As `TrainingBatches`."""
+        """See `TrainingBatches`; `batch` is the number of samples that are written."""
         self._augmentation, self._mean, self._std, self._device = augmentation, mean, std, device
         self._shape = (batch, *augmentation.crop)
         self._pixels = torch.empty(*self._shape, 3, dtype=torch.uint8, device=device)
-        self._memory = BufferRing((*self._shape, 3)) if device.type == "cpu" else None
+        self._memory = BufferPool((*self._shape, 3)) if device.type == "cpu" else None
 
-    def __call__(self, samples: Iterable[Drawn]) -> tuple[Tensor, Tensor]:
-        """A batch of new tensors: images as `normalised` has them, and labels."""
+    def __call__(self, samples: Iterable[PlacedSample]) -> tuple[Tensor, Tensor]:
+        """Return normalized images, float32 [B, 3, h, w], and labels, uint8 [B, h, w].
+
+        Args:
+            samples: one per row of the batch.
+        """
         images = self._pixels.permute(0, 3, 1, 2)
         labels = torch.empty(self._shape, dtype=torch.uint8, device=self._device)
         for (sample, placement), image, label in zip(samples, images, labels, strict=True):
@@ -133,16 +157,20 @@ class TorchBatchWriter:
 
 
 class CompiledBatchWriter:
-    """Writes batches on the CPU, each sample in one pass; the bits are those of `Plain`."""
+    """Writes batches on the CPU with the compiled kernel; the result is bitwise equal to `TorchBatchWriter`."""
 
     def __init__(self, batch: int, augmentation: Augmentation, place: CropWriter) -> None:
-        """`place` is for this augmentation, and for the mean and deviation of the batches."""
+        """Create a writer; `place` is the compiled kernel for this augmentation, mean and standard deviation."""
         self._augmentation, self._place = augmentation, place
         shape = (batch, *augmentation.crop)
-        self._images, self._labels = BufferRing((*shape, 3)), BufferRing(shape, torch.uint8)
+        self._images, self._labels = BufferPool((*shape, 3)), BufferPool(shape, torch.uint8)
 
-    def __call__(self, samples: Iterable[Drawn]) -> tuple[Tensor, Tensor]:
-        """A batch of new tensors: images as `normalised` has them, and labels."""
+    def __call__(self, samples: Iterable[PlacedSample]) -> tuple[Tensor, Tensor]:
+        """Return normalized images, float32 [B, 3, h, w], and labels, uint8 [B, h, w].
+
+        Args:
+            samples: one per row of the batch.
+        """
         images, labels = self._images.tensor(), self._labels.tensor()
         for (sample, placement), image, label in zip(samples, images, labels, strict=True):
             begun, left = self._augmentation.begun(sample, placement)
@@ -166,10 +194,10 @@ def _writer(
 
 
 class TrainingBatches:
-    """The batches of every epoch of a run. The last, partial batch of an epoch is left out.
+    """Batches of every epoch of a trial. The last, partial batch of an epoch is dropped.
 
-    Samples go to the device before they are augmented, where they stay as its memory allows; see `DecodedSplit.to`. On
-    CUDA, Triton kernels augment a whole batch at once, unless the augmentation rotates or blurs.
+    Samples are uploaded before they are augmented, and stay on the device if its memory allows; see `DecodedSplit.to`.
+    On CUDA, Triton kernels augment a whole batch at once, unless the augmentation rotates or blurs.
     """
 
     def __init__(
@@ -185,9 +213,18 @@ class TrainingBatches:
         batch_slice: slice = slice(None),
         sharing: int = 1,
     ) -> None:
-        """`places` are those of each batch that are yielded; who takes other ones has the rest of the same batches.
+        """Upload the samples as far as the memory of the device allows.
 
-        `sharing` is the number of trials that use the device at the same time.
+        Args:
+            split: decoded training samples.
+            batch_size: number of samples of a batch.
+            augmentation: augmentation of the samples.
+            mean: mean of each channel, 0..1.
+            std: standard deviation of each channel, 0..1.
+            seed: seed of the trial.
+            device: device that trains.
+            batch_slice: samples of each batch that are yielded, for distributed training.
+            sharing: number of trials that use the device at the same time.
 
         Raises:
             DataError: the split has fewer samples than one batch.
@@ -208,16 +245,20 @@ class TrainingBatches:
         self._write = _writer(len(range(batch_size)[batch_slice]), augmentation, mean, std, device)
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield normalised images [B, 3, h, w], float32 in channels-last layout, and labels [B, h, w], uint8."""
+        """Yield normalized images [B, 3, h, w], float32 in channels-last layout, and labels [B, h, w], uint8.
+
+        Args:
+            epoch: number of the epoch, from 0.
+        """
         order = np.random.default_rng(derive_seed(self._seed, "order", epoch)).permutation(len(self._samples))
         for step in range(self.steps):
             chosen = order[step * self._batch_size : (step + 1) * self._batch_size][self._batch_slice].tolist()
             if isinstance(self._samples, DeviceSplit):
                 yield self._on_device(self._samples, epoch, chosen)
             else:
-                yield self._write(self._drawn(epoch, index) for index in chosen)
+                yield self._write(self._place_sample(epoch, index) for index in chosen)
 
-    def _drawn(self, epoch: int, index: int) -> Drawn:
+    def _place_sample(self, epoch: int, index: int) -> PlacedSample:
         sample = self._samples[index]
         return sample, self._augmentation.drawn(sample.label, augmentation_rng(self._seed, epoch, index))
 
@@ -227,7 +268,7 @@ class TrainingBatches:
             self._augmentation.sample_placement(
                 (height, width),
                 augmentation_rng(self._seed, epoch, index),
-                # Reading the label's values on the CPU makes no device wait.
+                # The label is read on the CPU, so that the device is not synchronized.
                 split.source[index].label if self._augmentation.cat_max_ratio is not None else None,
             )
             for index, (_, height, width) in zip(chosen, raw.table.tolist(), strict=True)

@@ -1,6 +1,6 @@
-"""Samples as uint8 tensors: mapped from a cache that was decoded once, or decoded where they are needed.
+"""Decoded samples as uint8 tensors: memory-mapped from the cache, decoded on first use, or on a device.
 
-Either way they have the same values in the same layout, so figures do not depend on which it was.
+Values and layout are the same in all three cases, so metrics do not depend on the case.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from fcnlab.data.parallel import StartProgress
 from fcnlab.kernels.inputs import DecodedSample, RawBatch, view_sample
 
 BUDGET = 4 * 2**30
-"""Bytes of decoded samples that one split may keep; beyond it samples are decoded anew, with the same figures."""
+"""Bytes of decoded samples that one split keeps in memory; further samples are decoded at every use."""
 
 DEVICE_SHARE = 0.25
-"""Of a device's free memory, what decoded samples may take; the rest is for the model and its activations."""
+"""Fraction of a device's free memory for decoded samples; the rest is for the model and its activations."""
 
-MOST_RESIDENT = 4
-"""Splits that the process keeps on its devices for later trials."""
+MAX_RESIDENT_SPLITS = 4
+"""Maximum number of splits that the process keeps on its devices for later trials."""
 
-PIECE = 64 * 2**20
-"""Bytes of each of the two pinned buffers that a split is uploaded through."""
+UPLOAD_BUFFER_BYTES = 64 * 2**20
+"""Bytes of each of the two pinned buffers for the upload of a split."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,15 @@ class SampleLayout:
 
 
 def open_decoded(dataset: Dataset, split: str, progress: StartProgress | None = None) -> DecodedSplit:
-    """A split as tensors: mapped from its cache, which is made if it is not there, or decoded on first use.
+    """Open a split from its cache, which is built if it is missing; without a cache, samples are decoded on first use.
+
+    Args:
+        dataset: the dataset.
+        split: name of the split.
+        progress: called when the cache is built.
 
     Raises:
-        DataError: the split is missing, or one of its files is missing or faulty.
+        DataError: the split is missing, or one of its files is missing or invalid.
     """
     found = try_open_or_build_cache(dataset, split, progress)
     return MappedSplit(found) if found is not None else DecodedSplit(dataset.split(split))
@@ -97,9 +102,12 @@ class DecodedSplit:
         return None
 
     def layout(self, limit: int) -> SampleLayout | None:
-        """Return where each sample lies in one flat tensor; None if that needs more than `limit` bytes.
+        """Return the location of each sample in one flat tensor; None if it needs more than `limit` bytes.
 
-        Sizes are known only after decoding, so all samples are decoded, and they must also fit into the budget here.
+        Sizes are known only after decoding, so all samples are decoded, and they must also fit into the memory budget.
+
+        Args:
+            limit: maximum length in bytes.
         """
         limit = min(limit, self._budget)
         rows, offset = [], 0
@@ -137,10 +145,15 @@ class DecodedSplit:
             free = _free_memory(device)
         return DeviceSplit(self, device, int(DEVICE_SHARE * (free + _resident_bytes(device)) / sharing))
 
-    def ahead(self, indices: Iterable[int], count: int = 8) -> Iterator[DecodedSample]:
-        """The samples in this order, each made up to `count` samples before it is asked for, by a thread beside."""
+    def prefetch(self, indices: Iterable[int], count: int = 8) -> Iterator[DecodedSample]:
+        """Yield samples that a background thread loads in advance.
+
+        Args:
+            indices: positions of the samples, in the order of the result.
+            count: maximum number of samples that are loaded in advance.
+        """
         waiting: deque[Future[DecodedSample]] = deque()
-        pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+        pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
         try:
             for index in indices:
                 waiting.append(pool.submit(self.__getitem__, index))
@@ -153,9 +166,9 @@ class DecodedSplit:
 
 
 class MappedSplit(DecodedSplit):
-    """A split whose samples are views of a map: nothing is decoded and nothing copied.
+    """A split whose samples are views of a memory-mapped cache file.
 
-    The map is private to the process: what is written into a sample reaches neither the file nor other processes.
+    The map is copy-on-write: changing a sample affects neither the file nor other processes.
     """
 
     def __init__(self, cache: MappedCache) -> None:
@@ -176,7 +189,11 @@ class MappedSplit(DecodedSplit):
         return self._key
 
     def layout(self, limit: int) -> SampleLayout | None:
-        """Return where each sample lies in the map; None if it is longer than `limit` bytes."""
+        """Return the location of each sample in the map; None if it is longer than `limit` bytes.
+
+        Args:
+            limit: maximum length in bytes.
+        """
         nbytes = len(self._pixels) - SEAL
         return SampleLayout(self._table, nbytes) if nbytes <= limit else None
 
@@ -202,7 +219,7 @@ _RESIDENT: dict[tuple[str, torch.device], _Resident] = {}
 
 
 def release_resident_splits() -> None:
-    """Forget all splits that are kept on devices. The memory of those in use is freed when their users are gone."""
+    """Release all splits that are kept on devices. The memory of splits in use is freed with their last user."""
     _RESIDENT.clear()
 
 
@@ -234,25 +251,25 @@ def _resident(source: DecodedSplit, device: torch.device, budget: int) -> _Resid
         return found
     layout = source.layout(budget - _used_bytes(device))
     if layout is None and _used_bytes(device):
-        gc.collect()  # a trial that has ended may still hold its splits in cycles of references
+        gc.collect()  # finished trials may still refer to their splits in reference cycles
         layout = source.layout(budget - _used_bytes(device))
     if layout is None:
         return None
     idle = [key for key, kept in _RESIDENT.items() if key[1] == device and not kept.users]
     for key in idle:
-        if _resident_bytes(device) + layout.nbytes <= budget and len(_RESIDENT) < MOST_RESIDENT:
+        if _resident_bytes(device) + layout.nbytes <= budget and len(_RESIDENT) < MAX_RESIDENT_SPLITS:
             break
         del _RESIDENT[key]
     made = _Resident(_upload(source.pieces(), layout.nbytes, device), layout)
-    if name is not None and len(_RESIDENT) < MOST_RESIDENT:
+    if name is not None and len(_RESIDENT) < MAX_RESIDENT_SPLITS:
         _RESIDENT[name, device] = made
     return made
 
 
 def _host_buffer(nbytes: int, device: torch.device) -> Tensor:
-    """Return uint8 memory on the host that copies to the device can read without a stop: pinned for CUDA.
+    """Return uint8 memory on the host, pinned for CUDA.
 
-    PyTorch reuses pinned memory only after the copies that were enqueued from it, so it may be dropped at once.
+    PyTorch reuses pinned memory only after the copies that were enqueued from it, so it may be deleted at once.
     """
     return torch.empty(nbytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
 
@@ -264,7 +281,7 @@ def _upload(pieces: Iterable[Tensor], nbytes: int, device: torch.device) -> Tens
     copied.
     """
     target = torch.empty(nbytes, dtype=torch.uint8, device=device)
-    length = min(PIECE, max(nbytes, 1))
+    length = min(UPLOAD_BUFFER_BYTES, max(nbytes, 1))
     buffers = [_host_buffer(length, device) for _ in range(2)]
     events: list[torch.cuda.Event | None] = [None, None]
     current = filled = done = 0
@@ -300,9 +317,9 @@ def _upload(pieces: Iterable[Tensor], nbytes: int, device: torch.device) -> Tens
 class DeviceSplit(DecodedSplit):
     """A split whose samples are used on a device.
 
-    Either all samples lie in one flat tensor there, which is uploaded once, or the samples of each batch are copied
-    through one pinned buffer when the batch is used. No batch waits for a copy to end. Resident samples are shared by
-    all trials of the process: nobody may write into them.
+    Either all samples are in one flat tensor on the device, which is uploaded once, or the samples of each batch are
+    copied through one pinned buffer. Copies are asynchronous. Resident samples are shared by all trials of the process
+    and must not be changed.
     """
 
     def __init__(self, source: DecodedSplit, device: torch.device, budget: int) -> None:
@@ -310,7 +327,7 @@ class DeviceSplit(DecodedSplit):
 
         Args:
             source: the samples on the host.
-            device: where the samples are used.
+            device: device that uses the samples.
             budget: bytes that this and the other resident splits of the process may take on the device.
         """
         self._source = source
@@ -340,7 +357,11 @@ class DeviceSplit(DecodedSplit):
         return view_sample(self._resident.pixels, *self._resident.layout.table[index].tolist())
 
     def gather(self, indices: Sequence[int]) -> RawBatch:
-        """Return these samples on the device; those that are not there are copied at once, without waiting."""
+        """Return samples on the device; samples that are not resident are copied asynchronously.
+
+        Args:
+            indices: positions of the samples.
+        """
         if self._resident is not None:
             return RawBatch(self._resident.pixels, self._resident.layout.table[indices])
         samples = [self._source[index] for index in indices]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fcnlab.data.augmentation import Augmentation, Blur
 from fcnlab.data.batches import (
-    BufferRing,
+    BufferPool,
     CompiledBatchWriter,
     TorchBatchWriter,
     TrainingBatches,
@@ -205,7 +205,7 @@ def test_batches_that_somebody_keeps_are_not_written_over() -> None:
 
 
 def test_the_memory_of_a_batch_that_nobody_keeps_is_used_again() -> None:
-    memory = BufferRing((2, 5, 7, 3))
+    memory = BufferPool((2, 5, 7, 3))
     batch_slice = {memory.tensor().data_ptr() for _ in range(10)}
     assert len(batch_slice) == 1
     held = [memory.tensor() for _ in range(6)]

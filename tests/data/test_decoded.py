@@ -243,7 +243,7 @@ def test_on_the_cpu_nothing_moves() -> None:
 def test_a_device_split_has_the_samples_of_its_source(
     cached: bool, budget: int, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "PIECE", piece)
+    monkeypatch.setattr(module, "UPLOAD_BUFFER_BYTES", piece)
     split = split_of(shapes(), cached)
     moved = DeviceSplit(split, CPU, budget)
     assert moved.resident == (budget > 0) and moved.to(CPU) is moved and moved.source is split
@@ -300,10 +300,10 @@ def test_a_split_that_only_garbage_uses_makes_room() -> None:
 
 
 def test_few_splits_are_kept_and_the_least_recently_used_goes_first() -> None:
-    for seed in range(module.MOST_RESIDENT):
+    for seed in range(module.MAX_RESIDENT_SPLITS):
         resident(seed)
     resident(0)
-    resident(module.MOST_RESIDENT)
+    resident(module.MAX_RESIDENT_SPLITS)
     found = [DeviceSplit(open_decoded(shapes(seed=seed), "train"), CPU, 0).resident for seed in range(5)]
     assert found == [True, False, True, True, True]
 
@@ -312,7 +312,7 @@ def test_few_splits_are_kept_and_the_least_recently_used_goes_first() -> None:
 @quickly
 def test_samples_ahead_come_in_the_order_asked_for(order: list[int], count: int) -> None:
     split = open_decoded(shapes(), "train")
-    for index, sample in zip(order, split.ahead(order, count), strict=True):
+    for index, sample in zip(order, split.prefetch(order, count), strict=True):
         assert torch.equal(sample.image, split[index].image)
 
 
@@ -324,7 +324,7 @@ def test_no_more_is_made_ahead_than_asked_and_nothing_after_the_end() -> None:
             asked.append(index)
             yield index
 
-    samples = open_decoded(shapes(), "train").ahead(indices(), 2)
+    samples = open_decoded(shapes(), "train").prefetch(indices(), 2)
     next(samples)
     assert asked == [0, 1, 2]
     samples.close()
@@ -332,7 +332,7 @@ def test_no_more_is_made_ahead_than_asked_and_nothing_after_the_end() -> None:
 
 
 def test_what_fails_ahead_is_raised_where_it_is_used() -> None:
-    samples = open_decoded(shapes(), "train").ahead([0, 7], 4)
+    samples = open_decoded(shapes(), "train").prefetch([0, 7], 4)
     next(samples)
     with pytest.raises(IndexError):
         next(samples)

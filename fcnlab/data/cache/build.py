@@ -1,8 +1,8 @@
-"""Makes a cache of decoded samples: once, on all cores, whole or not at all.
+"""Building of caches of decoded samples, on all cores.
 
-One process makes it under a lock while the others wait; a process that is killed gives up its lock, and what it left
-is removed by the next that makes a cache. Where there can be no cache (read-only, another user's, no room), that is
-said in one line and samples are decoded where they are needed, with the same figures.
+One process builds a cache under a lock while others wait for it. The lock of a killed process is released, and the next
+build removes its incomplete files. If no cache can be built (read-only folder, folder of another user, full disk), a
+warning is logged, and samples are decoded when they are used, with the same values.
 """
 
 from __future__ import annotations
@@ -41,33 +41,38 @@ from fcnlab.errors import DataError
 from fcnlab.settings import cache_folder
 
 BUDGET = "FCNLAB_CACHE_BUDGET"
-"""Environment variable: GiB that all caches of decoded samples may take together; 0 makes none."""
+"""Environment variable: maximum size of all caches together in GiB; 0 disables caches."""
 
 RESERVE = 2**30
-"""Bytes of the disk that are never taken."""
+"""Bytes of the disk that caches leave free."""
 
 SHARE = 0.5
-"""Of the free disk beyond the reserve, what one cache may take where no budget is set."""
+"""Fraction of the free disk beyond the reserve that one cache may use if no budget is set."""
 
 PROBED = 4
-"""Samples that are decoded to see how large a cache would be; a split of no more is simply begun."""
+"""Number of samples that are decoded to estimate the size of a cache."""
 
 SYNCED = 64
-"""Samples after which what is written is sent to the disk."""
+"""Number of samples between two flushes to the disk."""
 
 ALIGNED = 64
-"""Samples begin at a multiple of this many bytes: a line of the processor's cache."""
+"""Alignment of samples in bytes: a cache line of the processor."""
 
 
 class CacheUnavailableError(Exception):
-    """There can be no cache here and now. `str(error)` is the reason."""
+    """A cache cannot be built or opened. `str(error)` is the reason."""
 
 
 def try_open_or_build_cache(dataset: Dataset, split: str, progress: StartProgress | None = None) -> MappedCache | None:
-    """The cache of a split, made if it is not there; None, said in one line, where there can be none.
+    """Return the cache of a split, which is built if it is missing; log a warning and return None if that fails.
+
+    Args:
+        dataset: the dataset.
+        split: name of the split.
+        progress: called when a build starts.
 
     Raises:
-        DataError: a file of the split is missing or faulty, or the budget is no number.
+        DataError: a file of the split is missing or invalid, or the budget is not a number.
     """
     try:
         return open_or_build_cache(dataset, split, progress)
@@ -77,11 +82,16 @@ def try_open_or_build_cache(dataset: Dataset, split: str, progress: StartProgres
 
 
 def open_or_build_cache(dataset: Dataset, split: str, progress: StartProgress | None = None) -> MappedCache:
-    """The cache of a split, made if it is not there.
+    """Return the cache of a split, which is built if it is missing.
+
+    Args:
+        dataset: the dataset.
+        split: name of the split.
+        progress: called when a build starts.
 
     Raises:
-        NoCache: there can be none.
-        DataError: as `mapped`.
+        CacheUnavailableError: the cache cannot be built.
+        DataError: a file of the split is missing or invalid, or the budget is not a number.
     """
     key = compute_cache_key(dataset, split)
     folder = decoded_cache_folder() / key
@@ -102,7 +112,11 @@ def open_or_build_cache(dataset: Dataset, split: str, progress: StartProgress | 
 
 @cache
 def warn_once(line: str) -> None:
-    """Say something on standard error, once in a process."""
+    """Log a warning once per process.
+
+    Args:
+        line: the message.
+    """
     logging.getLogger("fcnlab").warning(line)
 
 
@@ -120,17 +134,13 @@ def _opened(folder: Path, ids: tuple[str, ...]) -> MappedCache | None:
 
 
 def _touch(folder: Path) -> None:
-    """Keep when the cache was last used. Another user's cannot be touched, and need not be."""
+    """Record the time of use; caches of another user cannot be changed."""
     with contextlib.suppress(OSError):
         os.utime(folder / INDEX)
 
 
 def _refuse_others() -> None:
-    """What another user owns is read and not written, even where it could be.
-
-    Raises:
-        NoCache: the cache belongs to another user.
-    """
+    """Raise CacheUnavailableError if the cache folder belongs to another user: such folders are only read."""
     for folder in (decoded_cache_folder(), cache_folder()):
         if folder.exists() and folder.stat().st_uid != os.geteuid():
             raise CacheUnavailableError(f"{folder} belongs to another user and does not hold it")
@@ -138,12 +148,20 @@ def _refuse_others() -> None:
 
 
 def lock(folder: Path) -> FileLock:
-    """The lock of whoever makes or removes this cache."""
+    """Return the lock that is held while a cache is built or removed.
+
+    Args:
+        folder: folder of the cache.
+    """
     return FileLock(folder.with_name(f"{folder.name}.lock"))
 
 
 def partial(folder: Path) -> Path:
-    """Where a cache lies while it is made or removed."""
+    """Return the folder of a cache while it is built or removed.
+
+    Args:
+        folder: folder of the complete cache.
+    """
     return folder.with_name(f"{folder.name}.partial")
 
 
@@ -162,7 +180,7 @@ def _waited_for(folder: Path, what: str) -> Iterator[None]:
 
 
 def _made(dataset: Dataset, split: str, folder: Path, progress: StartProgress | None) -> MappedCache:
-    """Make a cache and open it; the lock is held."""
+    """Build a cache and open it. The caller holds the lock."""
     sweep()
     discard(folder)
     opened = dataset.split(split)
@@ -203,7 +221,7 @@ def _write(split: Split, folder: Path, names: tuple[str, str], out: _Out, advanc
 
 @contextmanager
 def _sent_to_disk(file: int) -> Iterator[None]:
-    """Send what was written to the disk while something else is done; at the end it is there."""
+    """Flush a file to the disk in the background, and wait for the end on exit."""
     with ThreadPoolExecutor(1, thread_name_prefix="disk") as pool:
         sent = pool.submit(os.fsync, file)
         yield
@@ -211,7 +229,7 @@ def _sent_to_disk(file: int) -> Iterator[None]:
 
 
 class _Out:
-    """Where samples are written, by several threads at once, in the order in which they are done."""
+    """The file of a cache, to which several threads append samples."""
 
     def __init__(self, file: int, limit: int) -> None:
         self.file, self._limit = file, limit
@@ -219,10 +237,10 @@ class _Out:
         self._turn = Lock()
 
     def add(self, sample: Sample) -> tuple[int, int, int, int]:
-        """Write a sample; gives its offset, height, width and crc32.
+        """Append a sample and return its offset, height, width and crc32.
 
         Raises:
-            NoCache: it does not fit any more.
+            CacheUnavailableError: the cache would exceed its maximum size.
         """
         height, width = sample.label.shape
         image, label = (np.ascontiguousarray(pixels).data.cast("B") for pixels in (sample.image, sample.label))
@@ -244,7 +262,7 @@ def _put(file: int, data: bytes | memoryview, offset: int) -> None:
 
 
 def _room() -> int:
-    """Bytes that a new cache may take."""
+    """Return the maximum size of a new cache in bytes."""
     free = shutil.disk_usage(decoded_cache_folder()).free - RESERVE
     budget = _budget()
     if budget is None:
@@ -254,29 +272,21 @@ def _room() -> int:
 
 
 def _budget() -> int | None:
-    """The budget in bytes, or None where none is set.
-
-    Raises:
-        DataError: it is no number of GiB.
-    """
-    said = os.environ.get(BUDGET)
-    if not said:
+    """Return the budget in bytes, or None if it is not set."""
+    setting = os.environ.get(BUDGET)
+    if not setting:
         return None
     try:
-        gib = float(said)
+        gib = float(setting)
     except ValueError:
         gib = -1.0
     if not 0 <= gib < 2**40:
-        raise DataError(f"{BUDGET}={said}: not a number of GiB; valid: 0 (no cache), 20, 0.5, or unset")
+        raise DataError(f"{BUDGET}={setting}: not a number of GiB; valid: 0 (no cache), 20, 0.5, or unset")
     return int(gib * 2**30)
 
 
 def _probe(split: Split, limit: int) -> None:
-    """Refuse what is much too large before it is begun.
-
-    Raises:
-        NoCache: by a few samples of it, the split does not fit.
-    """
+    """Raise CacheUnavailableError if the estimated size of a cache exceeds the limit."""
     if len(split) <= PROBED:
         return
     sizes = map_on_all_cores(lambda i: 4 * split[len(split) * i // PROBED].label.size, PROBED)
@@ -293,7 +303,11 @@ def _too_large(size: int, limit: int) -> str:
 
 
 def discard(folder: Path) -> None:
-    """Remove a cache; the lock is held. It is gone at once, and who has mapped it keeps what is mapped."""
+    """Remove a cache. The caller holds the lock; processes that have mapped the cache can still read it.
+
+    Args:
+        folder: folder of the cache.
+    """
     beside = partial(folder)
     if beside.exists():
         shutil.rmtree(beside)
@@ -303,7 +317,7 @@ def discard(folder: Path) -> None:
 
 
 def sweep() -> None:
-    """Remove what builds that were killed left behind."""
+    """Remove the files of builds that were killed."""
     for beside in decoded_cache_folder().glob("*.partial"):
         if not KEY.fullmatch(beside.stem):
             continue

@@ -72,8 +72,8 @@ class CacheIndex:
 
     def dump(self) -> bytes:
         """The content of index.json."""
-        said = vars(self) | {"ids": list(self.ids), "places": self.places.tolist()}
-        return json.dumps(said, separators=(",", ":")).encode()
+        setting = vars(self) | {"ids": list(self.ids), "places": self.places.tolist()}
+        return json.dumps(setting, separators=(",", ":")).encode()
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def compute_cache_key(dataset: Dataset, split: str) -> str:
     Raises:
         DataError: the split or one of its files is missing.
     """
-    said = {
+    setting = {
         "version": VERSION,
         "decoder": [PIL.__version__, features.version("jpg")],
         "dataset": f"{type(dataset).__module__}.{type(dataset).__qualname__}",
@@ -110,7 +110,7 @@ def compute_cache_key(dataset: Dataset, split: str) -> str:
         "split": split,
         "content": dataset.fingerprint((split,)),
     }
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def seal(index: bytes) -> bytes:
@@ -151,9 +151,9 @@ def _map(path: Path) -> Pixels:
 
 def _parsed(raw: bytes) -> CacheIndex:
     try:
-        said = json.loads(raw)
-        places = np.array(said.pop("places"), dtype=np.int64).reshape(-1, 4)
-        index = CacheIndex(ids=tuple(said.pop("ids")), places=places, **said)
+        setting = json.loads(raw)
+        places = np.array(setting.pop("places"), dtype=np.int64).reshape(-1, 4)
+        index = CacheIndex(ids=tuple(setting.pop("ids")), places=places, **setting)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise BrokenCacheError("its index is torn") from None
     texts = (index.key, index.dataset, index.split, index.made, *index.ids)

@@ -1,4 +1,4 @@
-"""Looks after the caches of decoded samples: which there are, whether their bytes are sound, and which to remove."""
+"""Listing, verification and removal of caches of decoded samples."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ from fcnlab.errors import DataError, nearest
 
 @dataclass(frozen=True)
 class Entry:
-    """A cache that is there.
+    """A cache on the disk.
 
     Attributes:
-        folder: where it lies.
-        state: `complete`, `being made`, `interrupted`, or `broken: ` and why.
+        folder: folder of the cache.
+        state: `complete`, `being made`, `interrupted`, or `broken: ` with the reason.
         size: bytes on the disk.
-        dataset, split, images, made: what its index says, if it is complete.
-        used: when it was last used, in UTC; of one that is not complete, when it was last written.
+        used: time of the last use in UTC; of an incomplete cache, the time of the last write.
+        dataset: name of the dataset; empty if the cache is incomplete.
+        split: name of the split.
+        images: number of samples.
+        made: time of the build, ISO 8601 in UTC.
     """
 
     folder: Path
@@ -44,15 +47,15 @@ class Entry:
 
     @property
     def complete(self) -> bool:
-        """Whether it can be used."""
+        """Whether the cache can be used."""
         return self.state == "complete"
 
 
 def entries() -> list[Entry]:
-    """The caches that are there, the most recently used first.
+    """Return all caches, the most recently used first.
 
     Raises:
-        DataError: their folder cannot be read.
+        DataError: the folder of the caches cannot be read.
     """
     try:
         there = list(decoded_cache_folder().iterdir()) if decoded_cache_folder().is_dir() else []
@@ -64,7 +67,7 @@ def entries() -> list[Entry]:
 
 
 def _entry(folder: Path) -> Entry | None:
-    """What lies there, or None if it went away meanwhile."""
+    """Return the state of a cache, or None if it was removed in the meantime."""
     try:
         if not folder.is_dir():
             beside = partial(folder)
@@ -97,26 +100,34 @@ def _time(path: Path) -> datetime:
 
 
 def select(keys: Iterable[str]) -> list[Entry]:
-    """The caches whose keys begin so.
+    """Return the caches with these keys.
+
+    Args:
+        keys: keys, or unique prefixes of keys.
 
     Raises:
-        DataError: none does, or several.
+        DataError: no cache or several caches match.
     """
     there = {entry.key: entry for entry in entries()}
     chosen = {}
     for key in keys:
         matching = [name for name in there if name.startswith(key)]
         if len(matching) != 1:
-            said = (
+            setting = (
                 f"begins {len(matching)} keys; give more of it" if matching else f"no such cache; {nearest(key, there)}"
             )
-            raise DataError(f"{decoded_cache_folder()}: '{key}': {said}")
+            raise DataError(f"{decoded_cache_folder()}: '{key}': {setting}")
         chosen[matching[0]] = there[matching[0]]
     return list(chosen.values())
 
 
 def problems(entry: Entry, advance: Advance | None = None) -> Iterator[str]:
-    """What is wrong with a cache, one line each: every sample whose bytes are not those that were written."""
+    """Yield one message per problem of a cache: each sample whose bytes differ from its checksum.
+
+    Args:
+        entry: the cache.
+        advance: called after each sample.
+    """
     try:
         cache = open_cache(entry.folder)
     except (BrokenCacheError, OSError) as reason:
@@ -137,10 +148,13 @@ def _sound(cache: MappedCache, index: int) -> bool:
 
 
 def clear(entry: Entry) -> bool:
-    """Remove a cache; False if it is being made. Processes that have mapped it keep what they have.
+    """Remove a cache; return False if it is being built.
+
+    Args:
+        entry: the cache.
 
     Raises:
-        DataError: it may not be removed.
+        DataError: the cache cannot be removed.
     """
     try:
         with lock(entry.folder).acquire(timeout=0):
@@ -153,6 +167,10 @@ def clear(entry: Entry) -> bool:
 
 
 def unused(since: timedelta) -> list[Entry]:
-    """The caches that were last used longer ago than this."""
+    """Return the caches that have not been used for some time.
+
+    Args:
+        since: minimum time since the last use.
+    """
     now = datetime.now(UTC)
     return [entry for entry in entries() if now - entry.used > since]
