@@ -1,4 +1,4 @@
-"""Checkpoints of a trial, written beside the training."""
+"""Checkpoints of a trial: the state of training, and writing it in a thread."""
 
 from __future__ import annotations
 
@@ -9,16 +9,69 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fcnlab.settings import CHECKPOINT_EVERY
+from fcnlab.trial.build import Training
 from fcnlab.trial.run_folder import write_atomically
 
 
-class CheckpointWriter:
-    """Write the state of a trial at intervals, by a thread; the file holds one whole state or the next, never a part.
+def capture_state(
+    model: nn.Module, training: Training, scaler: torch.amp.GradScaler | None, device: torch.device
+) -> dict[str, Any]:
+    """Return the state from which `restore_state` continues training bit for bit.
 
-    Used as a context: leaving it waits for the last write.
+    Args:
+        model: the model.
+        training: its optimizer and its weight average.
+        scaler: gradient scaler, if training uses one.
+        device: device of the model.
+
+    Returns:
+        Tensors and plain values by name.
+    """
+    average = training.average
+    return {
+        "model": model.state_dict(),
+        "optimizer": training.optimizer.state_dict(),
+        "average": average.state_dict() if average is not None else None,
+        "scaler": scaler.state_dict() if scaler is not None else None,
+        "random": torch.random.get_rng_state(),
+        "cuda_random": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+
+
+def restore_state(
+    state: Mapping[str, Any],
+    model: nn.Module,
+    training: Training,
+    scaler: torch.amp.GradScaler | None,
+    device: torch.device,
+) -> None:
+    """Restore a state that `capture_state` returned.
+
+    Args:
+        state: the state.
+        model: the model.
+        training: its optimizer and its weight average.
+        scaler: gradient scaler, if training uses one.
+        device: device of the model.
+    """
+    model.load_state_dict(state["model"])
+    training.optimizer.load_state_dict(state["optimizer"])
+    if training.average is not None:
+        training.average.load_state_dict(state["average"])
+    if scaler is not None and state.get("scaler"):
+        scaler.load_state_dict(state["scaler"])
+    torch.random.set_rng_state(state["random"])
+    if device.type == "cuda" and state.get("cuda_random") is not None:
+        torch.cuda.set_rng_state(state["cuda_random"], device)
+
+
+class CheckpointWriter:
+    """Writes the state of a trial at intervals, in a thread. Each write replaces the file atomically.
+
+    As a context manager it waits for the last write at its end.
     """
 
     def __init__(self, file: Path, every: float = CHECKPOINT_EVERY) -> None:
@@ -34,11 +87,11 @@ class CheckpointWriter:
 
     @property
     def due(self) -> bool:
-        """Whether the interval has passed since the last checkpoint, or since the start."""
+        """True if the interval has passed since the last checkpoint or the start."""
         return time.monotonic() - self._last >= self._every
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Copy a state to the CPU and write it by a thread, once the previous write has ended.
+        """Copy a state to the CPU and write it in a thread, after the previous write.
 
         Args:
             state: tensors and plain values, in dicts, lists and tuples.
@@ -47,7 +100,7 @@ class CheckpointWriter:
             OSError: the previous checkpoint could not be written.
         """
         self.wait()
-        copied = _copied(state)
+        copied = _copy_to_cpu(state)
         self._last = time.monotonic()
         self._writing = self._thread.submit(self._write, copied)
 
@@ -71,12 +124,12 @@ class CheckpointWriter:
         self._thread.shutdown(wait=True)
 
 
-def _copied(value: Any) -> Any:
-    """Copy all tensors in nested containers to the CPU; training goes on to change the originals."""
+def _copy_to_cpu(value: Any) -> Any:
+    """Copy all tensors in nested containers to the CPU, because training changes the originals."""
     if isinstance(value, Tensor):
         return value.detach().cpu() if value.device.type != "cpu" else value.detach().clone()
     if isinstance(value, Mapping):
-        return {key: _copied(inner) for key, inner in value.items()}
+        return {key: _copy_to_cpu(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_copied(inner) for inner in value)
+        return type(value)(_copy_to_cpu(inner) for inner in value)
     return value

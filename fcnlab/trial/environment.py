@@ -1,4 +1,4 @@
-"""Where and with what a trial runs: part of every record, so that a figure can be traced."""
+"""Hardware and software with which a trial runs, as a record keeps them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,23 @@ from fcnlab.trial.record import Environment
 from fcnlab.version import __version__
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy")
-"""The packages, beside fcnlab, whose versions are recorded."""
+"""Packages whose versions are recorded, besides fcnlab."""
 
 
-def environment(
+def describe_environment(
     device: torch.device, precision: hardware.Precision, *, repeatable: bool, devices: int = 1, sharing: int = 1
 ) -> Environment:
-    """Describe where and with what this process trains.
+    """Describe the hardware and software of this process.
 
     Args:
         device: the device that trains.
-        precision: of the forward pass, as it is used.
+        precision: precision of the forward pass.
         repeatable: whether results repeat bit for bit.
-        devices: how many devices train the trial together.
-        sharing: how many trials share the device at the same time.
+        devices: number of devices that train the trial.
+        sharing: number of trials that share the device.
+
+    Returns:
+        The environment.
     """
     on_gpu = device.type == "cuda"
     return Environment(
@@ -39,18 +42,25 @@ def environment(
         repeatable=repeatable,
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         versions={"fcnlab": __version__} | {name: version(name) for name in PACKAGES},
-        commit=commit(),
+        commit=find_commit(),
         devices=devices,
         kind="cuda" if on_gpu else "cpu",
         sharing=sharing,
         cuda=torch.version.cuda if on_gpu else None,
         cudnn=str(torch.backends.cudnn.version()) if on_gpu else None,
-        driver=driver() if on_gpu else None,
+        driver=read_driver_version() if on_gpu else None,
     )
 
 
-def driver(file: Path = Path("/proc/driver/nvidia/version")) -> str | None:
-    """Return the version of the NVIDIA driver, such as `580.95.05`; None where the kernel does not tell."""
+def read_driver_version(file: Path = Path("/proc/driver/nvidia/version")) -> str | None:
+    """Read the version of the NVIDIA driver.
+
+    Args:
+        file: file in which the kernel module reports its version.
+
+    Returns:
+        The version, such as `580.95.05`; None if the file has none.
+    """
     try:
         found = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", file.read_text(encoding="utf-8"))
     except OSError:
@@ -58,17 +68,17 @@ def driver(file: Path = Path("/proc/driver/nvidia/version")) -> str | None:
     return found[0] if found else None
 
 
-def commit() -> str | None:
-    """The git commit of the fcnlab that runs, with `+` where files differ from it; None outside a checkout."""
+def find_commit() -> str | None:
+    """Return the git commit of fcnlab, followed by `+` if files are modified; None outside a checkout."""
     package = Path(__file__).resolve().parent.parent
-    if not _git(package, "ls-files", "."):  # installed: a checkout around it is somebody else's
+    if not _git(package, "ls-files", "."):  # fcnlab is installed; a checkout around it is of another project
         return None
     head = _git(package, "rev-parse", "--short=12", "HEAD")
     return f"{head}+" if head and _git(package, "status", "--porcelain", "--", ".") else head
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git says, or None where there is no git, no checkout or no answer in time."""
+    """Return the output of git; None if git is missing, fails or takes too long."""
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *arguments],

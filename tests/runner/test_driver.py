@@ -18,7 +18,7 @@ from fcnlab.runner import scheduler
 from fcnlab.runner.executors.config import ExecutorConfig
 from fcnlab.runner.plan import Planned, make_plan
 from fcnlab.runner.progress.base import Watcher
-from fcnlab.trial import run as trial_run
+from fcnlab.trial.trainer import Trainer
 from tests.conftest import SMOKE, write_grid
 
 TIMES = ["train_seconds", "images_per_s", "peak_memory", "device_hours"]
@@ -60,13 +60,13 @@ def serial(path: Path, watcher: Watcher | None = None, **how: Any) -> scheduler.
 
 def tampered(monkeypatch: pytest.MonkeyPatch, change: Callable[[Trial, int], None]) -> None:
     """Call `change` with the trial and the number of its parts before it trains."""
-    train = trial_run._Run.train
+    train = Trainer.train
 
     def changed(self: Any) -> None:
         change(self.trial, self.options.micro_batches)
         train(self)
 
-    monkeypatch.setattr(trial_run._Run, "train", changed)
+    monkeypatch.setattr(Trainer, "train", changed)
 
 
 def test_serial_and_process_give_the_same_table(tmp_path: Path) -> None:

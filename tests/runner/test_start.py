@@ -106,7 +106,7 @@ def test_a_trial_whose_start_has_failed_fails_and_says_so(tmp_path: Path) -> Non
     lab = Lab.find(path)
     messages = [record.failure.message for _, record in make_plan(lab.load_grid(path), lab).ended if record.failure]
     assert "a batch of 99" in messages[0]
-    assert all("the trial that this one starts from has not finished" in message for message in messages[1:])
+    assert all("init_from: the trial" in message for message in messages[1:])
 
 
 def test_any_finished_trial_can_be_named_by_its_key(staged: Path) -> None:

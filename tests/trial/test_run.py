@@ -179,7 +179,7 @@ def test_the_weights_that_are_kept_are_those_that_were_scored(
 def test_a_finished_trial_is_not_run_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     trial = a_trial(lab)
     first = run_trial(trial, lab)
-    monkeypatch.setattr("fcnlab.trial.run.fit", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("fcnlab.trial.trainer.fit", lambda *_, **__: pytest.fail("trained again"))
     assert run_trial(trial, lab) == first
 
 

@@ -79,7 +79,7 @@ def _version(package: str) -> str | None:
 
 def gpu(device: torch.device) -> dict[str, Any]:
     """Return name, capability, memory and library versions of a GPU."""
-    from fcnlab.trial.environment import driver
+    from fcnlab.trial.environment import read_driver_version
 
     properties = torch.cuda.get_device_properties(device)
     return {
@@ -90,7 +90,7 @@ def gpu(device: torch.device) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
         "nccl": torch.cuda.nccl.version(),
-        "driver": driver(),
+        "driver": read_driver_version(),
     }
 
 

@@ -153,9 +153,9 @@ def _equal_pixels(of: Trial, lab: Lab, settings: Settings) -> tuple[dict[str, fl
     """Return the share of pixels that get the same class on CPU and device, by pair, and the number of pixels."""
     from PIL import Image
 
+    from fcnlab.data.decoded import open_decoded
     from fcnlab.inference.load import load
     from fcnlab.inference.model import TrainedModel
-    from fcnlab.trial.run import open_decoded
 
     model = load(of.key, lab=lab)
     split = open_decoded(lab.open_dataset(of.dataset), "test")

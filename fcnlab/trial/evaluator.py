@@ -1,0 +1,159 @@
+"""Evaluation of a trial while it trains and at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fcnlab.config.trial import Trial
+from fcnlab.data.datasets.base import Dataset
+from fcnlab.data.decoded import DecodedSplit, open_decoded
+from fcnlab.metrics.confusion import Counts
+from fcnlab.models import FCN
+from fcnlab.training.evaluate import OnPrediction, SplitCounts, evaluate_split
+from fcnlab.training.protocol import Protocol
+from fcnlab.trial.metrics import compute_split_metrics
+from fcnlab.trial.record import CheckpointChoice, SplitMetrics
+from fcnlab.trial.run_folder import RunFolder, write_atomically
+from fcnlab.trial.samples import NUM_SAMPLES, save_sample
+
+
+class _Counted(NamedTuple):
+    """Counts [N, C, 3] of a split's images, and of their boundaries."""
+
+    counts: Counts
+    boundary: Counts
+
+
+class Evaluator:
+    """Evaluates the model of a trial on val and test.
+
+    Attributes:
+        seconds: wall-clock time of all evaluations.
+    """
+
+    def __init__(
+        self,
+        trial: Trial,
+        dataset: Dataset,
+        folder: RunFolder,
+        device: torch.device,
+        autocast: Callable[[], AbstractContextManager[object]],
+        sharing: int,
+    ) -> None:
+        """
+        Args:
+            trial: the trial.
+            dataset: its dataset.
+            folder: its run folder, for weights, counts and samples.
+            device: device of the model.
+            autocast: context of the forward pass.
+            sharing: number of trials that share the device.
+        """
+        self.seconds = 0.0
+        self._trial = trial
+        self._dataset = dataset
+        self._folder = folder
+        self._device = device
+        self._autocast = autocast
+        self._sharing = sharing
+        self._last_val: _Counted | None = None
+
+    def validate(self, model: FCN, *, is_last: bool) -> Counts:
+        """Evaluate val. The last epoch's counts are kept for `evaluate_checkpoints`.
+
+        Args:
+            model: the model.
+            is_last: whether this is the last epoch.
+
+        Returns:
+            Counts [N, C, 3].
+        """
+        if not is_last:
+            return self._evaluate(model, self._val).areas
+        self._last_val = self._count(model, "val", "last", self._val)
+        return self._last_val.counts
+
+    def evaluate_checkpoints(self, model: FCN, best_epoch: int, best_state: Mapping[str, Tensor]) -> list[SplitMetrics]:
+        """Evaluate val and test at the last and at the best epoch, and write weights, counts and samples.
+
+        Args:
+            model: the model after the last epoch; it has the best weights afterwards.
+            best_epoch: the epoch that is best on val.
+            best_state: state dict of the model after that epoch.
+
+        Returns:
+            Metrics of each split at each checkpoint.
+        """
+        splits: dict[Literal["val", "test"], DecodedSplit] = {"val": self._val}
+        if self._trial.dataset.splits.test is not None:
+            splits["test"] = self._open(self._trial.dataset.splits.test)
+        last_epoch = self._trial.recipe.epochs
+        metrics: list[SplitMetrics] = []
+        counted = {} if self._last_val is None else {"val_last": self._last_val}
+        save_file(_make_contiguous(model.state_dict()), self._folder.weights)
+        checkpoints: tuple[tuple[CheckpointChoice, int], ...] = (("last", last_epoch), ("best", best_epoch))
+        for checkpoint, epoch in checkpoints:
+            if checkpoint == "best" and epoch != last_epoch:
+                model.load_state_dict(best_state)
+                save_file(_make_contiguous(best_state), self._folder.best_weights)
+            for name, split in splits.items():
+                known = counted.get(f"{name}_last") if epoch == last_epoch else None
+                found = counted[f"{name}_{checkpoint}"] = known or self._count(model, name, checkpoint, split)
+                metrics.append(compute_split_metrics(name, checkpoint, epoch, found.counts, found.boundary))
+        arrays: dict[str, Any] = {name: found.counts for name, found in counted.items()}
+        arrays |= {f"{name}_boundary": found.boundary for name, found in counted.items()}
+        arrays |= {f"{name}_ids": np.array(split.ids) for name, split in splits.items()}
+        write_atomically(self._folder.counts, lambda file: np.savez_compressed(file, **arrays))
+        return metrics
+
+    @cached_property
+    def _val(self) -> DecodedSplit:
+        return self._open(self._trial.dataset.splits.val)
+
+    def _open(self, split: str) -> DecodedSplit:
+        return open_decoded(self._dataset, split).to(self._device, sharing=self._sharing)
+
+    def _count(self, model: FCN, name: str, checkpoint: CheckpointChoice, split: DecodedSplit) -> _Counted:
+        """Count a split and its boundaries, and save samples of the reported split."""
+        is_reported = (name, checkpoint) == (self._trial.report_split, "last")
+
+        def save(index: int, prediction: Tensor) -> None:
+            save_sample(self._folder.samples, split.ids[index], split[index], prediction)
+
+        counts = self._evaluate(model, split, boundaries=True, on_prediction=save if is_reported else None)
+        assert counts.boundaries is not None, "boundaries are requested"
+        return _Counted(counts.areas, counts.boundaries)
+
+    def _evaluate(
+        self, model: FCN, split: DecodedSplit, *, boundaries: bool = False, on_prediction: OnPrediction | None = None
+    ) -> SplitCounts:
+        started = time.perf_counter()
+        counts = evaluate_split(
+            model,
+            split,
+            classes=len(self._dataset.classes),
+            mean=model.backbone.mean,
+            std=model.backbone.std,
+            device=self._device,
+            autocast=self._autocast,
+            boundaries=boundaries,
+            on_prediction=on_prediction,
+            prediction_indices=range(NUM_SAMPLES),
+            protocol=Protocol(scales=(self._trial.recipe.score_scale,)),
+        )
+        self.seconds += time.perf_counter() - started
+        return counts
+
+
+def _make_contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert tensors to the contiguous layout, the only one that safetensors can store."""
+    return {name: value.contiguous() for name, value in state.items()}

@@ -1,0 +1,245 @@
+"""Training of one trial: it builds the model, resumes from a checkpoint, fits and evaluates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fcnlab.config.trial import Trial
+from fcnlab.errors import ModelError
+from fcnlab.lab import Lab
+from fcnlab.metrics.confusion import compute_metrics
+from fcnlab.models import FCN
+from fcnlab.models.backbones.base import read_state
+from fcnlab.models.fcn import take_over
+from fcnlab.seeding import derive_seed
+from fcnlab.training import cost, hardware
+from fcnlab.training.distributed import ProcessGroup
+from fcnlab.training.fit import Epoch, fit
+from fcnlab.trial.build import Training, build_model, build_training
+from fcnlab.trial.checkpoint import CheckpointWriter, capture_state, restore_state
+from fcnlab.trial.environment import describe_environment
+from fcnlab.trial.evaluator import Evaluator
+from fcnlab.trial.metrics import nan_to_none
+from fcnlab.trial.record import Cost, EpochRecord, Record
+from fcnlab.trial.run_folder import RunFolder
+
+
+class Paused(Exception):
+    """Raised after an epoch at which a trial is paused. Its checkpoint is written."""
+
+
+class RunOptions(NamedTuple):
+    """Options of a run that do not change what is trained.
+
+    Attributes:
+        micro_batches: factor on the recipe's number of micro-batches.
+        should_pause: function that is called with the number of each finished epoch and returns whether to pause; in a
+            process group the result of rank 0 counts.
+        sharing: number of trials that share the device.
+        checkpoint_every: seconds between two checkpoints.
+    """
+
+    micro_batches: int
+    should_pause: Callable[[int], bool]
+    sharing: int
+    checkpoint_every: float
+
+
+class Trainer:
+    """Trains and evaluates one trial.
+
+    In a process group all ranks train, and rank 0 evaluates and writes files.
+    """
+
+    def __init__(self, trial: Trial, lab: Lab, folder: RunFolder, options: RunOptions, group: ProcessGroup) -> None:
+        """
+        Args:
+            trial: the trial.
+            lab: lab with its dataset and its weights.
+            folder: run folder of the trial.
+            options: options of the run.
+            group: process group of the trial.
+
+        Raises:
+            DataError: the dataset cannot be read.
+            ModelError: the model cannot be built.
+        """
+        self.trial = trial
+        self.options = options
+        self.group = group
+        self.folder = folder
+        self.device = hardware.select_device(group.rank)
+        self.precision = hardware.resolve_precision(trial.recipe.precision, self.device)
+        self.autocast: Callable[[], AbstractContextManager[object]] = hardware.create_autocast(
+            self.device, self.precision
+        )
+        self.scaler = hardware.create_grad_scaler(self.device, self.precision)
+        self.repeatable = hardware.configure_determinism(self.device, deterministic=trial.recipe.deterministic)
+        hardware.reset_peak_memory(self.device)
+        self.dataset = lab.open_dataset(trial.dataset)
+        self.model = self._build_model(lab)
+        self.evaluated_model: FCN = self.model
+        self.evaluator = Evaluator(trial, self.dataset, folder, self.device, self.autocast, options.sharing)
+        self.epochs: list[EpochRecord] = []
+        self.best: tuple[float, int] = (-1.0, 0)  # mIoU on val and its epoch
+        self.best_state: dict[str, Tensor] = {}
+
+    def train(self) -> None:
+        """Train the remaining epochs.
+
+        Raises:
+            Paused: the trial is paused after an epoch.
+        """
+        recipe = self.trial.recipe
+        training = build_training(
+            recipe,
+            self.model,
+            self.dataset,
+            self.trial.dataset.splits.train,
+            self.trial.seed,
+            self.device,
+            self.group,
+            self.options.sharing,
+        )
+        self.evaluated_model = training.averaged or self.model
+        self._resume(training)
+        if self.group.is_main:
+            self.folder.write_progress(self.epochs)
+        self._seed_rank(len(self.epochs))
+        with CheckpointWriter(self.folder.checkpoint, self.options.checkpoint_every) as checkpoints:
+            fit(
+                self.model,
+                training.batches,
+                epochs=recipe.epochs,
+                start_epoch=len(self.epochs),
+                loss=training.loss,
+                optimizer=training.optimizer,
+                schedule=training.schedule,
+                autocast=self.autocast,
+                on_epoch_end=lambda epoch: self._finish_epoch(epoch, training, checkpoints),
+                grad_accum_steps=recipe.grad_accum_steps * self.options.micro_batches,
+                grad_clip_norm=recipe.grad_clip_norm,
+                average=training.average,
+                group=self.group,
+                scaler=self.scaler,
+                capturable=training.capturable,
+                compiled=recipe.compile and self.device.type == "cuda",
+            )
+            checkpoints.wait()
+
+    def create_record(self) -> Record:
+        """Evaluate the trained model and return the record of the trial."""
+        metrics = self.evaluator.evaluate_checkpoints(self.evaluated_model, self.best[1], self.best_state)
+        return Record.create(
+            self.trial,
+            "finished",
+            classes=self.dataset.classes,
+            epochs=tuple(self.epochs),
+            metrics=tuple(metrics),
+            cost=self._compute_cost(),
+            environment=describe_environment(
+                self.device,
+                self.precision,
+                repeatable=self.repeatable,
+                devices=self.group.size,
+                sharing=self.options.sharing,
+            ),
+            micro_batches=self.options.micro_batches,
+        )
+
+    def _build_model(self, lab: Lab) -> FCN:
+        variant = self.trial.variant
+        weights_file = lab.find_weights_file(variant.backbone)
+        model = build_model(variant, len(self.dataset.classes), self.trial.seed, weights_file)
+        if self.trial.init_from is not None:
+            take_over(model, _read_last_weights(lab, self.trial.init_from))
+        # Random numbers of training (dropout) must not depend on how many the initialization has used.
+        torch.manual_seed(derive_seed(self.trial.seed, "training"))
+        return model.to(self.device).to(memory_format=torch.channels_last)
+
+    def _seed_rank(self, epoch: int) -> None:
+        """Give each further rank random numbers of its own, also after an interruption."""
+        if not self.group.is_main:
+            torch.manual_seed(derive_seed(self.trial.seed, "training", self.group.rank, epoch))
+
+    def _finish_epoch(self, epoch: Epoch, training: Training, checkpoints: CheckpointWriter) -> None:
+        if self.group.is_main:
+            self._record_epoch(epoch)
+        pauses = epoch.epoch < self.trial.recipe.epochs and self.options.should_pause(epoch.epoch)
+        if self.group.is_main:
+            if pauses or checkpoints.due:
+                checkpoints.save(self._capture_state(training))
+            if pauses:
+                checkpoints.wait()
+            self.folder.write_progress(self.epochs)
+        if self.group.broadcast(pauses):
+            raise Paused
+        self._seed_rank(epoch.epoch)
+
+    def _record_epoch(self, epoch: Epoch) -> None:
+        """Validate if it is due, and add the epoch to the finished ones."""
+        recipe = self.trial.recipe
+        is_last = epoch.epoch == recipe.epochs
+        due = epoch.epoch % recipe.validate_every == 0 or is_last
+        val = compute_metrics(self.evaluator.validate(self.evaluated_model, is_last=is_last)) if due else None
+        if val is not None and val.miou > self.best[0]:
+            self.best = (val.miou, epoch.epoch)
+            self.best_state = {name: value.cpu().clone() for name, value in self.evaluated_model.state_dict().items()}
+        self.epochs.append(
+            EpochRecord(
+                epoch=epoch.epoch,
+                loss=epoch.loss,
+                lr=epoch.lr,
+                images_per_s=epoch.images / epoch.seconds,
+                seconds=epoch.seconds,
+                val_miou=nan_to_none(val.miou) if val else None,
+                val_pixel_acc=nan_to_none(val.pixel_acc) if val else None,
+            )
+        )
+
+    def _capture_state(self, training: Training) -> dict[str, Any]:
+        return capture_state(self.model, training, self.scaler, self.device) | {
+            "key": self.trial.key,
+            "epochs": [epoch.model_dump() for epoch in self.epochs],
+            "best": self.best,
+            "best_state": self.best_state,
+            "evaluate_seconds": self.evaluator.seconds,
+        }
+
+    def _resume(self, training: Training) -> None:
+        if not self.folder.checkpoint.exists():
+            return
+        state = torch.load(self.folder.checkpoint, map_location="cpu", weights_only=True)
+        restore_state(state, self.model, training, self.scaler, self.device)
+        self.epochs = [EpochRecord.model_validate(epoch) for epoch in state["epochs"]]
+        self.best, self.best_state = tuple(state["best"]), state["best_state"]
+        self.evaluator.seconds = state["evaluate_seconds"]
+
+    def _compute_cost(self) -> Cost:
+        nominal, scale = self.trial.dataset.nominal, self.trial.recipe.score_scale
+        size = (round(scale * nominal.height), round(scale * nominal.width))
+        seconds = sum(epoch.seconds for epoch in self.epochs)
+        return Cost(
+            params=cost.count_parameters(self.model),
+            trainable_params=cost.count_parameters(self.model, trainable=True),
+            gmacs=cost.count_gmacs(self.model, size),
+            gmacs_size=size,
+            train_seconds=seconds,
+            evaluate_seconds=self.evaluator.seconds,
+            images_per_s=sum(epoch.images_per_s * epoch.seconds for epoch in self.epochs) / seconds,
+            peak_memory=hardware.get_peak_memory(self.device),
+        )
+
+
+def _read_last_weights(lab: Lab, key: str) -> dict[str, Tensor]:
+    """Read the last weights of a finished trial."""
+    folder = RunFolder(lab.runs, key)
+    record = folder.read()
+    if record is None or record.status != "finished":
+        raise ModelError(f"init_from: the trial {folder.path} has not finished")
+    return read_state(folder.weights)
