@@ -17,8 +17,8 @@ from pathlib import Path
 from fcnlab.lab import Lab
 from fcnlab.runner import scheduler
 from fcnlab.runner.executors.config import ExecutorConfig
-from fcnlab.runner.plan import Planned
-from fcnlab.runner.progress.base import Watcher
+from fcnlab.runner.plan import PlannedTrial
+from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.trial.record import Record
 
 GRID = """
@@ -37,14 +37,14 @@ baseline: {{head: fcn32s}}
 MARKS = 10
 
 
-class Memory(Watcher):
+class Memory(ProgressReporter):
     """Notes the memory of this process at each tenth of the grid."""
 
     def __init__(self) -> None:
         super().__init__()
         self.marks: list[tuple[int, float, float, float]] = []  # trials, resident MB, CPU s, wall s
 
-    def ended(self, planned: Planned, record: Record) -> None:
+    def ended(self, planned: PlannedTrial, record: Record) -> None:
         """Note the memory, now and then."""
         super().ended(planned, record)
         if self.done % max(1, self.total // MARKS) == 0:
@@ -74,14 +74,14 @@ def main() -> int:
         file.write_text(GRID.format(seeds=given.trials // 2), encoding="utf-8")
         lab = Lab.find(file)
         grid = lab.load_grid(file)
-        watcher = Memory()
-        outcome = scheduler.run(grid, lab, lambda: executor_config.hire(lab, grid.recipes), watcher)
+        reporter = Memory()
+        outcome = scheduler.run(grid, lab, lambda: executor_config.create_executor(lab, grid.recipes), reporter)
     print(f"{given.executor}, {given.workers} workers: {outcome.finished} finished, {outcome.failed} failed")
     print(" trials  driver MB  driver CPU s  wall s")
-    began = watcher.marks[0][3]
-    for trials, memory, cpu, wall in watcher.marks:
+    began = reporter.marks[0][3]
+    for trials, memory, cpu, wall in reporter.marks:
         print(f"{trials:7} {memory:10.0f} {cpu:13.1f} {wall - began:7.0f}")
-    (first, _, early, _), (last, _, late, _) = watcher.marks[0], watcher.marks[-1]
+    (first, _, early, _), (last, _, late, _) = reporter.marks[0], reporter.marks[-1]
     print(f"{1000 * (late - early) / (last - first):.1f} ms of driver CPU a trial, from the first tenth on")
     return int(outcome.failed > 0)
 

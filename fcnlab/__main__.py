@@ -1,4 +1,4 @@
-"""Run the command line: `python -m fcnlab`."""
+"""`python -m fcnlab` is `fcnlab`."""
 
 from fcnlab.cli import main
 

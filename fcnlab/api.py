@@ -1,4 +1,4 @@
-"""The Python interface of fcnlab, exported by the package `fcnlab`."""
+"""The same from Python as from the command line; re-exported by `fcnlab`."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def run_grid(
     lab: Lab | None = None,
     quiet: bool = False,
 ) -> Outcome:
-    """Run the remaining trials of a grid, publish them to MLflow and write the report.
+    """Run what is left of a grid, publish it to MLflow and write its report.
 
     The arguments are those of `fcnlab grid run`, described at `fcnlab.runner.executors.config.ExecutorConfig`.
 
@@ -94,19 +94,19 @@ def run_grid(
     """
     from fcnlab.console import create_console
     from fcnlab.runner.executors.config import ExecutorConfig
-    from fcnlab.runner.progress.base import PlainWatcher, Watcher
+    from fcnlab.runner.progress.base import PlainReporter, ProgressReporter
     from fcnlab.runner.scheduler import run
     from fcnlab.tracking.store import is_installed
 
     lab = lab or Lab.find(grid.path)
-    watcher = Watcher() if quiet else PlainWatcher(create_console())
+    reporter = ProgressReporter() if quiet else PlainReporter(create_console())
     executor_config = ExecutorConfig(executor, workers, threads, per_gpu, address, devices, device)
     executor_config.check(grid.cells)
     outcome = run(
         grid,
         lab,
-        lambda: executor_config.hire(lab, grid.recipes),
-        watcher,
+        lambda: executor_config.create_executor(lab, grid.recipes),
+        reporter,
         fail_fast=fail_fast,
         checkpoint_every=checkpoint_every,
     )

@@ -1,4 +1,4 @@
-"""Command-line options that several commands share."""
+"""Options that several verbs share. They say where and how to run, never what to train."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from fcnlab.cli.options import DataRoot, DeviceOption, DevicesPerTrial, LabOptio
 from fcnlab.console import create_console
 
 if TYPE_CHECKING:
-    from fcnlab.runner.plan import Planned
+    from fcnlab.runner.plan import PlannedTrial
     from fcnlab.trial.record import Record
 
 EXAMPLE = "Example: fcnlab train fcn8s-tiny --dataset shapes --recipe quick --set recipe.epochs=2 --seed 0"
@@ -49,8 +49,8 @@ def train(
     from fcnlab.runner.executors.config import ExecutorConfig
     from fcnlab.runner.isolated_lab import isolated_lab
     from fcnlab.runner.plan import make_plan
-    from fcnlab.runner.progress.base import PlainWatcher
-    from fcnlab.runner.progress.live import LiveWatcher
+    from fcnlab.runner.progress.base import PlainReporter
+    from fcnlab.runner.progress.rich import RichReporter
 
     place = Lab.find(root=lab, data_root=data_root, tracking_uri=tracking_uri)
     said = _parts(variant) | {"dataset": dataset, "recipe": recipe, "init_from": init_from} | _settings(settings or [])
@@ -62,8 +62,8 @@ def train(
     executor_config = ExecutorConfig(workers=1, threads=threads, devices=devices_per_trial, device=device)
     executor_config.check(grid.cells)
     terminal = create_console()
-    with LiveWatcher(terminal) if terminal.is_terminal else PlainWatcher(terminal) as watcher:
-        outcome = scheduler.run(grid, place, lambda: executor_config.hire(place, grid.recipes), watcher)
+    with RichReporter(terminal) if terminal.is_terminal else PlainReporter(terminal) as reporter:
+        outcome = scheduler.run(grid, place, lambda: executor_config.create_executor(place, grid.recipes), reporter)
     planned = make_plan(grid, place).trials[0]
     record = planned.record
     assert record is not None, "run has ended every trial"
@@ -103,7 +103,7 @@ def _settings(settings: Sequence[str]) -> dict[str, Any]:
     return said
 
 
-def _show(planned: Planned, record: Record) -> None:
+def _show(planned: PlannedTrial, record: Record) -> None:
     for score in record.metrics:
         figures = (score.miou, score.pixel_acc, score.mean_acc, score.fw_iou)
         shown = "  ".join(f"{100 * v:5.1f}" if v is not None else "    –" for v in figures)

@@ -24,7 +24,7 @@ def keep_models(grid: Grid, lab: Lab, told: Callable[[str], None]) -> int:
     """
     tracker = open_tracker(grid, lab)
     checkpoint, new = grid.file.checkpoint, 0
-    for planned, record in make_plan(grid, lab).ended:
+    for planned, record in make_plan(grid, lab).records():
         if record.status == "finished":
             finished = FinishedTrial(planned.trial, record, planned.folder)
             network = finished.load_model(checkpoint)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fcnlab.config.grid.axes import format_value
-from fcnlab.runner.plan import Plan, Planned
+from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.tracking.fields import COST_METRICS, extract_metrics, extract_tags
 from fcnlab.tracking.tracker import MlflowTracker
 
@@ -42,7 +42,7 @@ def trials_frame(plan: Plan, tracker: MlflowTracker | None) -> pd.DataFrame:
     return frame[[*(name for name in frame.columns if name not in NUMBERS), *NUMBERS]]
 
 
-def _row(planned: Planned, run: Mapping[str, Any] | None, checkpoint: str) -> dict[str, Any]:
+def _row(planned: PlannedTrial, run: Mapping[str, Any] | None, checkpoint: str) -> dict[str, Any]:
     status, metrics, tags = _found(planned, run, checkpoint)
     row: dict[str, Any] = {"key": planned.key, "cell": planned.cell.label, "seed": planned.trial.seed, "status": status}
     row["failure"] = tags.get("fcnlab.failure", "") if status == "failed" else ""
@@ -63,7 +63,7 @@ def _row(planned: Planned, run: Mapping[str, Any] | None, checkpoint: str) -> di
 
 
 def _found(
-    planned: Planned, run: Mapping[str, Any] | None, checkpoint: str
+    planned: PlannedTrial, run: Mapping[str, Any] | None, checkpoint: str
 ) -> tuple[str, Mapping[str, float], Mapping[str, str]]:
     """Status, metrics and tags of a trial by its record, or by the book where it has no finished one here."""
     tags = run["tags"] if run is not None else {}

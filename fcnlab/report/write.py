@@ -130,7 +130,7 @@ def markdown_page(report: Report, drawn: Sequence[Plot], *, pictured: bool) -> s
     if pictured:
         lines += ["![input, truth and what each cell predicts, first seed](predictions.png)", ""]
         lines += ["*The first images of the reported split and each cell's first seed; white pixels do not count.*", ""]
-    lines += ["## Made again by", "", f"    {command(grid)}", ""]
+    lines += ["## Reproduce", "", f"    {command(grid)}", ""]
     lines += [f"- {name}: {text}" for name, text in facts(grid, report.trials)]
     return "\n".join(lines) + "\n"
 

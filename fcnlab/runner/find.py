@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fcnlab.errors import ConfigError, RunError, nearest
 from fcnlab.lab import Lab
-from fcnlab.runner.plan import Plan, Planned, make_plan
+from fcnlab.runner.plan import Plan, PlannedTrial, make_plan
 from fcnlab.trial.find import find_run_folder
 from fcnlab.trial.record import Record
 
@@ -19,7 +19,7 @@ LISTED = 8
 """Labels that a message names at most."""
 
 
-def find_trial(plan: Plan, name: str, seed: int | None = None) -> Planned:
+def find_trial(plan: Plan, name: str, seed: int | None = None) -> PlannedTrial:
     """The trial of a plan that a cell's label, an unambiguous part of one, or the beginning of a key names.
 
     Without a `seed` it is the cell's first; a key names its seed itself.
@@ -27,7 +27,7 @@ def find_trial(plan: Plan, name: str, seed: int | None = None) -> Planned:
     Raises:
         ConfigError: it names no cell or several, or the grid has no such seed.
     """
-    by_key = [planned for planned in plan.everything if re.fullmatch("[0-9a-f]{6,64}", name)]
+    by_key = [planned for planned in plan.all_trials if re.fullmatch("[0-9a-f]{6,64}", name)]
     by_key = [planned for planned in by_key if planned.key.startswith(name)]
     if len(by_key) == 1:
         return by_key[0]

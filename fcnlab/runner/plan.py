@@ -1,7 +1,9 @@
-"""The plan of a grid: which trials it has, which of them have ended, what is left."""
+"""The plan of a grid: its trials, how far each of them is, and which remain to be run."""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,20 +13,25 @@ from fcnlab.config.grid.grid import Cell, Grid
 from fcnlab.config.trial import Trial
 from fcnlab.errors import ModelError
 from fcnlab.lab import Lab
-from fcnlab.runner.pruning import Curve, curve_of, standing
+from fcnlab.runner.pruning import Curve, prune, read_curve
 from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
 
 Status = Literal["finished", "failed", "started", "to do"]
-"""Of a trial: whether it has a record and which, or has epochs already, or nothing."""
+"""Progress of a trial: it has a record of either status, or at least one epoch, or nothing."""
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A trial of a grid and the cell that it belongs to, with its key and how far it was when the plan was made.
+class PlannedTrial:
+    """A trial of a grid.
 
-    Its record is read when it is asked for: those of a large grid would fill the memory. `stopped` is the epoch after
-    which the grid's `stop` has stopped it; another grid may run it to its end.
+    Attributes:
+        cell: the cell of the trial.
+        trial: the configuration and the seed.
+        key: the key of the trial.
+        runs: the folder that contains the run folders.
+        status: progress of the trial when the plan was made.
+        stopped: the epoch after which early stopping has pruned the trial in this grid; None if it has not.
     """
 
     cell: Cell
@@ -36,93 +43,142 @@ class Planned:
 
     @property
     def state(self) -> Status | Literal["stopped"]:
-        """The status, or `stopped`."""
+        """The status, or `stopped` for a pruned trial."""
         return "stopped" if self.stopped is not None else self.status
 
     @property
     def folder(self) -> RunFolder:
-        """Where all is that the trial has produced."""
+        """The run folder of the trial."""
         return RunFolder(self.runs, self.key)
 
     @property
     def record(self) -> Record | None:
-        """The record as it is now, if there is one."""
+        """The current record, read from disk on each access: the records of a large grid would fill the memory."""
         return self.folder.read()
+
+    @property
+    def description(self) -> str:
+        """The cell and the seed, such as `fcn8s, seed 0`."""
+        return f"{self.cell.label}, seed {self.trial.seed}"
 
 
 @dataclass(frozen=True)
 class Plan:
     """All trials of a grid, in the order in which they run.
 
-    `trials` are those of its cells; `before` are no cells of it, but some of its trials start from them.
+    Attributes:
+        grid: the grid.
+        trials: the trials of the grid's cells.
+        prerequisites: trials that belong to no cell, but that other trials are initialized from (`init_from`).
     """
 
     grid: Grid
-    trials: tuple[Planned, ...]
-    before: tuple[Planned, ...] = ()
+    trials: tuple[PlannedTrial, ...]
+    prerequisites: tuple[PlannedTrial, ...] = ()
 
     @property
-    def everything(self) -> tuple[Planned, ...]:
-        """All that is to be run; what others start from comes first."""
-        return (*self.before, *self.trials)
+    def all_trials(self) -> tuple[PlannedTrial, ...]:
+        """The prerequisites, then the trials of the cells."""
+        return (*self.prerequisites, *self.trials)
 
     @property
-    def left(self) -> list[Planned]:
-        """What is still to be run."""
-        return [planned for planned in self.everything if planned.state in ("started", "to do")]
+    def remaining(self) -> list[PlannedTrial]:
+        """The trials that have neither ended nor been pruned."""
+        return [planned for planned in self.all_trials if planned.state in ("started", "to do")]
 
-    @property
-    def ended(self) -> Iterator[tuple[Planned, Record]]:
-        """What has a record, finished or failed."""
-        with_record = (planned for planned in self.everything if planned.status in ("finished", "failed"))
-        return ((planned, record) for planned in with_record if (record := planned.record) is not None)
+    def records(self) -> Iterator[tuple[PlannedTrial, Record]]:
+        """Yield the trials that had ended when the plan was made, each with its record."""
+        for planned in self.all_trials:
+            if planned.status in ("finished", "failed") and (record := planned.record) is not None:
+                yield planned, record
 
     def count(self, state: str) -> int:
-        """How many trials are in a state."""
-        return sum(planned.state == state for planned in self.everything)
+        """Return the number of trials in a state.
+
+        Args:
+            state: a value of `PlannedTrial.state`.
+        """
+        return sum(planned.state == state for planned in self.all_trials)
 
 
 def make_plan(grid: Grid, lab: Lab) -> Plan:
-    """Look up which trials have ended.
+    """Make the plan of a grid from the records in a lab.
+
+    Args:
+        grid: the grid.
+        lab: the lab that contains the run folders and the data.
 
     Raises:
-        DataError, ModelError: a dataset, a weights file or a finished trial that a trial needs is not there.
+        DataError: a dataset is missing.
+        ModelError: a weights file, or a finished trial that another is initialized from, is missing.
     """
-    desk = _Desk(lab)
-    own = [desk.planned(cell, grid.seeds) for cell in grid.cells]
-    needed = [desk.before(cell, grid.seeds) for cell in grid.cells]
+    index = RunIndex(lab)
+    own = [index.plan_cell(cell, grid.seeds) for cell in grid.cells]
+    needed = [index.plan_prerequisites(cell, grid.seeds) for cell in grid.cells]
+    # Seed by seed, so that every cell has its first result early.
     trials = {planned.key: planned for row in zip(*own, strict=True) for planned in row}
     before = {planned.key: planned for row in zip(*needed, strict=True) for chain in row for planned in chain}
-    first = tuple(planned for key, planned in before.items() if key not in trials)
-    return Plan(grid, tuple(_stopped(grid, list(trials.values()))), first)
+    prerequisites = tuple(planned for key, planned in before.items() if key not in trials)
+    return Plan(grid, tuple(_mark_pruned(grid, list(trials.values()))), prerequisites)
 
 
-class _Desk:
-    """Knows what lies in a lab's runs/, which is listed once: most trials of a new grid have no folder there."""
+def count_reported(plan: Plan, lab: Lab) -> Counter[str]:
+    """Count the finished trials of a plan in each report of a lab: a record does not name a grid.
+
+    Args:
+        plan: the plan.
+        lab: the lab that contains `results/`.
+
+    Returns:
+        The number of trials by the name of the grid; grids with none are left out.
+    """
+    finished = {planned.key for planned in plan.all_trials if planned.status == "finished"}
+    found: Counter[str] = Counter()
+    for file in sorted(lab.results.glob("*/provenance.json")) if finished else ():
+        trials = json.loads(file.read_text(encoding="utf-8"))["trials"]
+        found[file.parent.name] = sum(trial["key"] in finished for trial in trials)
+    return +found
+
+
+class RunIndex:
+    """An index of a lab's `runs/`, which is listed once: most trials of a new grid have no folder there."""
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
-        self._there = {path.name for path in lab.runs.iterdir()} if lab.runs.is_dir() else set()
+        self._keys = {path.name for path in lab.runs.iterdir()} if lab.runs.is_dir() else set()
         self._checked: set[str] = set()
 
-    def planned(self, cell: Cell, seeds: Sequence[int]) -> list[Planned]:
-        """A cell's trials, one for each seed."""
+    def plan_cell(self, cell: Cell, seeds: Sequence[int]) -> list[PlannedTrial]:
+        """Return the trials of a cell, one per seed.
+
+        Args:
+            cell: the cell.
+            seeds: the seeds.
+        """
         trials = cell.trials(seeds, self._lab.fingerprints)
         keyed = [(trial, trial.key) for trial in trials]
-        return [Planned(cell, trial, key, self._lab.runs, self._status(key)) for trial, key in keyed]
+        return [PlannedTrial(cell, trial, key, self._lab.runs, self._read_status(key)) for trial, key in keyed]
 
-    def before(self, cell: Cell, seeds: Sequence[int]) -> list[tuple[Planned, ...]]:
-        """For each seed what the cell's trial starts from, what that starts from before it."""
+    def plan_prerequisites(self, cell: Cell, seeds: Sequence[int]) -> list[tuple[PlannedTrial, ...]]:
+        """Return, for each seed, the chain of trials that the cell's trial is initialized from, the earliest first.
+
+        Args:
+            cell: the cell.
+            seeds: the seeds.
+
+        Raises:
+            ModelError: `init_from` is the key of a trial that has not finished.
+        """
         if isinstance(cell.init_from, str):
-            self._check_finished(cell.init_from)
+            self._require_finished(cell.init_from)
         if not isinstance(cell.init_from, Cell):
             return [()] * len(seeds)
-        earlier = self.before(cell.init_from, seeds)
-        nearest = self.planned(cell.init_from, seeds)
+        earlier = self.plan_prerequisites(cell.init_from, seeds)
+        nearest = self.plan_cell(cell.init_from, seeds)
         return [(*chain, planned) for chain, planned in zip(earlier, nearest, strict=True)]
 
-    def _status(self, key: str) -> Status:
-        if key not in self._there:
+    def _read_status(self, key: str) -> Status:
+        if key not in self._keys:
             return "to do"
         folder = RunFolder(self._lab.runs, key)
         record = folder.read()
@@ -130,21 +186,21 @@ class _Desk:
             return record.status
         return "started" if folder.progress.exists() else "to do"
 
-    def _check_finished(self, key: str) -> None:
-        if key not in self._checked and self._status(key) != "finished":
+    def _require_finished(self, key: str) -> None:
+        if key not in self._checked and self._read_status(key) != "finished":
             raise ModelError(
-                f"init_from: {self._lab.runs} has no finished trial {key}; give the key of one that has ended"
+                f"init_from: {self._lab.runs} has no finished trial {key}; give the key of a finished trial"
             )
         self._checked.add(key)
 
 
-def _stopped(grid: Grid, trials: list[Planned]) -> list[Planned]:
-    """The trials, with those marked that the grid's `stop` has stopped."""
+def _mark_pruned(grid: Grid, trials: list[PlannedTrial]) -> list[PlannedTrial]:
+    """Set `stopped` of the trials that early stopping prunes."""
     if grid.file.early_stopping is None:
         return trials
     curves: dict[str, list[Curve | None]] = {}
     for planned in trials:
-        curve = [] if planned.status == "to do" else curve_of(planned.folder, planned.record)
+        curve = [] if planned.status == "to do" else read_curve(planned.folder, planned.record)
         curves.setdefault(planned.cell.label, []).append(curve)
-    stopped = standing(grid.file.early_stopping, curves, grid.baseline.label).stopped
-    return [replace(planned, stopped=stopped.get(planned.cell.label)) for planned in trials]
+    pruned = prune(grid.file.early_stopping, curves, grid.baseline.label).pruned
+    return [replace(planned, stopped=pruned.get(planned.cell.label)) for planned in trials]

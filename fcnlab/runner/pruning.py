@@ -1,74 +1,150 @@
-"""Early stopping of hopeless cells, as a grid's `early_stopping` says: which cells go on, and up to which epoch.
+"""Pruning of weak cells while a grid runs, by the `early_stopping` section of its file.
 
-A decision is made about cells, not trials, and only when every trial of those still in the race has reached its
-epoch: by the mean of their figures on val. So it is the same whatever the number of workers and the order of trials,
-and no cell is ever represented by its luckier seeds. (Successive halving: Jamieson and Talwalkar, AISTATS 2016.)
-The baseline always goes on, because Δ needs it.
+Cells are compared, not trials, by the mean val mIoU of their seeds, and only when every trial of the remaining cells
+has reached the epoch of the comparison. The result is therefore independent of the number of workers and of the order
+of the trials. The baseline is never pruned, because every difference of the report refers to it. See successive halving
+(Jamieson and Talwalkar, AISTATS 2016, section 2).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fcnlab.config.grid.file import EarlyStopping
 from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
 
+if TYPE_CHECKING:
+    from fcnlab.runner.plan import Plan, PlannedTrial
+
 Curve = Sequence[float | None]
-"""mIoU on val after each epoch so far, fractions of 1; None where it was not scored."""
+"""Val mIoU after each epoch so far, a fraction of 1; None for an epoch without validation."""
 
 
 @dataclass(frozen=True)
-class Standing:
-    """How a grid's cells stand: which are stopped and after which epoch; how far the others may run now.
+class Decisions:
+    """The decisions of early stopping so far.
 
-    `until` is None once every decision has been made.
+    Attributes:
+        pruned: the pruned cells by label, with the epoch after which each was pruned.
+        pause_after: the epoch after which trials pause for the next decision; None once every decision is made.
     """
 
-    stopped: Mapping[str, int]
-    until: int | None
+    pruned: Mapping[str, int]
+    pause_after: int | None
 
 
-def standing(stop: EarlyStopping, curves: Mapping[str, Collection[Curve | None]], baseline: str) -> Standing:
-    """Decide what can be decided by now.
+def prune(rule: EarlyStopping, curves: Mapping[str, Collection[Curve | None]], baseline: str) -> Decisions:
+    """Make all decisions that the epochs so far allow.
 
-    `curves` are those of each cell's trials by the cell's label; None is a trial that has failed, of which no decision
-    waits. A cell of which every trial has failed has no figure and is left alone.
+    Args:
+        rule: the `early_stopping` section of the grid file.
+        curves: the curves of each cell's trials, by the label of the cell; None for a failed trial, which is ignored.
+            A cell whose trials have all failed is not pruned.
+        baseline: the label of the baseline.
     """
-    stopped: dict[str, int] = {}
-    for epoch in stop.epochs:
-        running = {cell: trials for cell, trials in curves.items() if cell not in stopped}
-        reached = [curve is None or len(curve) >= epoch for trials in running.values() for curve in trials]
-        if not all(reached):
-            return Standing(stopped, epoch)
-        figures = {cell: figure for cell, trials in running.items() if (figure := _mean(trials, epoch)) is not None}
-        stopped |= {cell: epoch for cell in _hopeless(stop, figures) if cell != baseline}
-    return Standing(stopped, None)
+    pruned: dict[str, int] = {}
+    for epoch in rule.epochs:
+        remaining = {cell: trials for cell, trials in curves.items() if cell not in pruned}
+        if not all(curve is None or len(curve) >= epoch for trials in remaining.values() for curve in trials):
+            return Decisions(pruned, epoch)
+        means = {cell: mean for cell, trials in remaining.items() if (mean := _mean_at(trials, epoch)) is not None}
+        pruned |= {cell: epoch for cell in _find_weak(rule, means) if cell != baseline}
+    return Decisions(pruned, None)
 
 
-def _mean(curves: Collection[Curve | None], epoch: int) -> float | None:
-    """The mean figure of a cell's trials at an epoch; where nothing could be scored it is 0."""
+def _mean_at(curves: Collection[Curve | None], epoch: int) -> float | None:
+    """Return the mean val mIoU at an epoch, counting an undefined mIoU as 0; None if all trials have failed."""
     values = [curve[epoch - 1] or 0.0 for curve in curves if curve is not None]
     return math.fsum(values) / len(values) if values else None
 
 
-def _hopeless(stop: EarlyStopping, figures: Mapping[str, float]) -> list[str]:
-    if not figures:
+def _find_weak(rule: EarlyStopping, means: Mapping[str, float]) -> list[str]:
+    if not means:
         return []
-    if stop.margin is not None:
-        bar = max(figures.values()) - stop.margin / 100
-        return [cell for cell, figure in figures.items() if figure < bar]
-    assert stop.keep is not None, "validated: margin or keep is given"
-    kept = math.ceil(stop.keep * len(figures))
-    ranked = sorted(figures, key=lambda cell: -figures[cell])
-    return ranked[kept:]
+    if rule.margin is not None:
+        threshold = max(means.values()) - rule.margin / 100
+        return [cell for cell, mean in means.items() if mean < threshold]
+    assert rule.keep is not None, "validated by EarlyStopping"
+    ranked = sorted(means, key=lambda cell: -means[cell])
+    return ranked[math.ceil(rule.keep * len(means)) :]
 
 
-def curve_of(folder: RunFolder, record: Record | None) -> Curve | None:
-    """The figures of a trial so far; None if it has failed."""
+def read_curve(folder: RunFolder, record: Record | None) -> Curve | None:
+    """Return the curve of a trial.
+
+    Args:
+        folder: the run folder, read if there is no record.
+        record: the record of the trial, if it has ended.
+
+    Returns:
+        The val mIoU of each epoch so far; None if the trial has failed.
+    """
     if record is not None and record.status == "failed":
         return None
     epochs = record.epochs if record is not None else folder.read_progress()
     return [epoch.val_miou for epoch in epochs]
+
+
+class Pruner:
+    """Prunes the cells of a running grid: it keeps the curves of all trials and makes each decision when it is due."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Read the curves of a plan whose grid has an `early_stopping` section.
+
+        Args:
+            plan: the plan.
+        """
+        assert plan.grid.file.early_stopping is not None, "only created for grids with early_stopping"
+        self._rule = plan.grid.file.early_stopping
+        self._baseline = plan.grid.baseline.label
+        self._trials = {planned.key: planned for planned in plan.trials}
+        self._curves: dict[str, dict[str, Curve | None]] = {}
+        for planned in plan.trials:
+            self._update_curve(planned)
+        self._decisions = self._decide()
+
+    def pause_after(self, planned: PlannedTrial) -> int | None:
+        """Return the epoch after which a trial pauses for a decision; None to run it to its end.
+
+        Args:
+            planned: a trial of the plan.
+        """
+        return self._decisions.pause_after if planned.key in self._trials else None
+
+    def is_waiting(self, planned: PlannedTrial) -> bool:
+        """Return whether a trial has reached the epoch of the next decision.
+
+        Args:
+            planned: a trial of the plan.
+        """
+        pause_after = self.pause_after(planned)
+        curve = self._curves[planned.cell.label][planned.key] if pause_after is not None else None
+        return pause_after is not None and curve is not None and len(curve) >= pause_after
+
+    def update(self, trials: Iterable[PlannedTrial]) -> list[tuple[PlannedTrial, int]]:
+        """Read the curves of some trials again and make the decisions that are due.
+
+        Args:
+            trials: trials with new epochs or a new record.
+
+        Returns:
+            The trials that this update has pruned, each with the epoch.
+        """
+        for planned in trials:
+            if planned.key in self._trials:
+                self._update_curve(planned)
+        before, self._decisions = self._decisions, self._decide()
+        new = {cell: epoch for cell, epoch in self._decisions.pruned.items() if cell not in before.pruned}
+        return [(planned, new[planned.cell.label]) for planned in self._trials.values() if planned.cell.label in new]
+
+    def _update_curve(self, planned: PlannedTrial) -> None:
+        curve = read_curve(planned.folder, planned.folder.read())
+        self._curves.setdefault(planned.cell.label, {})[planned.key] = curve
+
+    def _decide(self) -> Decisions:
+        curves = {cell: list(trials.values()) for cell, trials in self._curves.items()}
+        return prune(self._rule, curves, self._baseline)

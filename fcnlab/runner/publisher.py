@@ -13,8 +13,8 @@ from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import TrackingError
 from fcnlab.lab import Lab
 from fcnlab.runner.lease import Leases
-from fcnlab.runner.plan import Plan, Planned
-from fcnlab.runner.progress.base import Watcher
+from fcnlab.runner.plan import Plan, PlannedTrial
+from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.tracking.store import is_installed
 from fcnlab.tracking.tracker import MlflowTracker
 from fcnlab.trial.record import EpochRecord, Record
@@ -63,19 +63,19 @@ class Publisher:
     another takes over. So a record is published once.
     """
 
-    def __init__(self, plan: Plan, lab: Lab, leases: Leases, watcher: Watcher) -> None:
+    def __init__(self, plan: Plan, lab: Lab, leases: Leases, reporter: ProgressReporter) -> None:
         self.postponed: str | None = None
         self._plan = plan
         self._grid = plan.grid
         self._lab = lab
         self._leases = leases
-        self._watcher = watcher
+        self._reporter = reporter
         self._folder = lab.state / plan.grid.name
         self._folder.mkdir(parents=True, exist_ok=True)
         self._tracker: MlflowTracker | None = None
         self._parent = ""
         self._running: dict[str, _Running] = {}
-        self._ended: deque[tuple[Planned, Record]] = deque()
+        self._ended: deque[tuple[PlannedTrial, Record]] = deque()
         self._publishes = False
 
     def take_over(self) -> bool:
@@ -92,7 +92,7 @@ class Publisher:
                 self._parent = self._tracker.get_grid_run(self._grid.file.question)
                 self._tracker.update_view({planned.key for planned in self._plan.trials})
                 note_experiment(self._grid, self._lab, self._tracker.experiment_id)
-            for planned in self._plan.everything:  # more of them may have ended since the plan was made
+            for planned in self._plan.all_trials:  # more of them may have ended since the plan was made
                 record = planned.record
                 if record is not None:
                     self.publish(planned, record)
@@ -110,17 +110,17 @@ class Publisher:
         """Defer publishing, and report that once."""
         if self.postponed is None:
             self.postponed = why
-            self._watcher.postponed(why)
+            self._reporter.postponed(why)
 
-    def begin(self, planned: Planned) -> None:
+    def begin(self, planned: PlannedTrial) -> None:
         """Note that a trial runs from now on, also if it did before."""
         self._known(planned)
 
-    def _known(self, planned: Planned) -> _Running:
+    def _known(self, planned: PlannedTrial) -> _Running:
         """What is known of a trial that runs: since now, if nothing was."""
         return self._running.setdefault(planned.key, _Running(planned, time.time(), time.monotonic()))
 
-    def follow(self, planned: Planned, epochs: Sequence[EpochRecord]) -> None:
+    def follow(self, planned: PlannedTrial, epochs: Sequence[EpochRecord]) -> None:
         """Show a trial that runs, and its curves so far, now and then."""
         running = self._known(planned)  # it may have ended, and been published as this driver took over, unseen so far
         if time.monotonic() - running.written >= PERIOD:
@@ -130,7 +130,7 @@ class Publisher:
                     self._open_run(self._tracker, planned)
                     self._tracker.log_epochs(planned.key, epochs)
 
-    def _open_run(self, tracker: MlflowTracker, planned: Planned) -> str:
+    def _open_run(self, tracker: MlflowTracker, planned: PlannedTrial) -> str:
         """The id of the run of a trial that is to be written to."""
         running = self._known(planned)
         if running.run is None:
@@ -138,7 +138,7 @@ class Publisher:
             running.run = tracker.create_run(planned.trial, planned.cell.label, axes, self._parent, running.since)
         return running.run
 
-    def ended(self, planned: Planned, record: Record) -> None:
+    def ended(self, planned: PlannedTrial, record: Record) -> None:
         """Note that a trial has a record, which is published by `catch_up`: first its place is to be filled."""
         self._ended.append((planned, record))
 
@@ -147,7 +147,7 @@ class Publisher:
         while self._ended:
             self.publish(*self._ended.popleft())
 
-    def publish(self, planned: Planned, record: Record) -> None:
+    def publish(self, planned: PlannedTrial, record: Record) -> None:
         """Write a record, unless the book has it: another driver may have run the trial and published it."""
         if self._tracker is not None and not self._tracker.is_published(record):
             with self._trying():
@@ -156,14 +156,14 @@ class Publisher:
                 self._tracker.log_record(record, planned.folder, self._grid.file.checkpoint, samples=first)
         self._running.pop(planned.key, None)
 
-    def stopped(self, planned: Planned, epoch: int) -> None:
+    def stopped(self, planned: PlannedTrial, epoch: int) -> None:
         """Say that the grid has stopped a trial after an epoch."""
         with self._trying():
             if self._tracker is not None:
                 self._end_early(self._tracker, planned, stopped=epoch)
         self._running.pop(planned.key, None)
 
-    def _end_early(self, tracker: MlflowTracker, planned: Planned, *, stopped: int | None = None) -> None:
+    def _end_early(self, tracker: MlflowTracker, planned: PlannedTrial, *, stopped: int | None = None) -> None:
         run = self._open_run(tracker, planned)
         tracker.log_epochs(planned.key, planned.folder.read_progress())
         tracker.finish_run(run, "KILLED", stopped_after=stopped)
@@ -183,7 +183,7 @@ class Publisher:
 class _Running:
     """A trial that runs since a time, in seconds since 1970; its run, and when that was last looked at."""
 
-    planned: Planned
+    planned: PlannedTrial
     since: float
     written: float
     run: str | None = None

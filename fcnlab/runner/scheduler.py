@@ -18,9 +18,9 @@ from fcnlab.lab import Lab
 from fcnlab.runner import retry_policy
 from fcnlab.runner.executors.base import Executor, Job, JobExit
 from fcnlab.runner.lease import Leases, Presence
-from fcnlab.runner.plan import Plan, Planned, make_plan
-from fcnlab.runner.progress.base import Waiting, Watcher
-from fcnlab.runner.pruning_state import Race
+from fcnlab.runner.plan import Plan, PlannedTrial, make_plan
+from fcnlab.runner.progress.base import ProgressReporter, Waiting
+from fcnlab.runner.pruning import Pruner
 from fcnlab.runner.publisher import Publisher
 from fcnlab.settings import CHECKPOINT_EVERY
 from fcnlab.tracking.store import is_installed
@@ -54,8 +54,8 @@ class Outcome:
 def run(
     grid: Grid,
     lab: Lab,
-    hire: Callable[[], Executor],
-    watcher: Watcher,
+    create_executor: Callable[[], Executor],
+    reporter: ProgressReporter,
     *,
     interrupted: Callable[[], bool] = lambda: False,
     fail_fast: bool = False,
@@ -72,17 +72,17 @@ def run(
         DataError, ModelError: something that a trial needs is not there.
     """
     plan = make_plan(grid, lab)
-    for planned in plan.left:  # before anything is started or published: this is where a full disk shows
+    for planned in plan.remaining:  # before anything is started or published: this is where a full disk shows
         planned.folder.create()
     with _leases(lab) as leases:
-        publisher = Publisher(plan, lab, leases, watcher)
-        shift = _Shift(plan, lab, leases, publisher, watcher, interrupted, fail_fast, checkpoint_every)
+        publisher = Publisher(plan, lab, leases, reporter)
+        shift = Scheduler(plan, lab, leases, publisher, reporter, interrupted, fail_fast, checkpoint_every)
         try:
             publisher.take_over()
-            watcher.planned(plan)
-            if plan.left:
-                _decode(plan, lab, watcher)
-                shift.work(hire)
+            reporter.planned(plan)
+            if plan.remaining:
+                _decode(plan, lab, reporter)
+                shift.work(create_executor)
             while not (shift.stops or publisher.take_over()):  # another driver still publishes what is in the table
                 time.sleep(POLL)
         finally:
@@ -91,14 +91,14 @@ def run(
     return Outcome(
         finished=after.count("finished"),
         failed=after.count("failed"),
-        reused=len(plan.everything) - len(plan.left),
+        reused=len(plan.all_trials) - len(plan.remaining),
         stopped=after.count("stopped"),
         postponed=publisher.postponed,
         interrupted=interrupted() and not shift.done,
     )
 
 
-def sync(grid: Grid, lab: Lab, watcher: Watcher) -> Outcome:
+def sync(grid: Grid, lab: Lab, reporter: ProgressReporter) -> Outcome:
     """Publish what the book lacks, and run nothing.
 
     Raises:
@@ -109,22 +109,22 @@ def sync(grid: Grid, lab: Lab, watcher: Watcher) -> Outcome:
         raise TrackingError(f"MLflow is not installed; run `fcnlab grid sync {grid.path}` where it is")
     plan = make_plan(grid, lab)
     with _leases(lab) as leases:
-        publisher = Publisher(plan, lab, leases, watcher)
+        publisher = Publisher(plan, lab, leases, reporter)
         if not publisher.take_over():
             raise RunError(
                 f"the grid {grid.name} is being run in {lab.root}, and published as it goes; watch it with "
                 f"`fcnlab grid status {grid.path}`"
             )
-        publisher.close(complete=not plan.left)
-    ended = len(plan.everything) - len(plan.left)
+        publisher.close(complete=not plan.remaining)
+    ended = len(plan.all_trials) - len(plan.remaining)
     return Outcome(
         plan.count("finished"), plan.count("failed"), ended, plan.count("stopped"), postponed=publisher.postponed
     )
 
 
-def forget_failed(grid: Grid, lab: Lab) -> int:
+def clear_failed(grid: Grid, lab: Lab) -> int:
     """Set the failed records of a grid aside, so that the next run runs those trials again; returns how many."""
-    failed = [planned for planned, record in make_plan(grid, lab).ended if record.status == "failed"]
+    failed = [planned for planned, record in make_plan(grid, lab).records() if record.status == "failed"]
     with _leases(lab) as leases:
         free = [planned for planned in failed if leases.claim(planned.folder.path)]
         for planned in free:
@@ -146,17 +146,17 @@ def _leases(lab: Lab) -> Iterator[Leases]:
         yield Leases(presence)
 
 
-def _decode(plan: Plan, lab: Lab, watcher: Watcher) -> None:
+def _decode(plan: Plan, lab: Lab, reporter: ProgressReporter) -> None:
     """Decode what the trials will read, once and on all cores, before they ask for it all at the same moment."""
-    needed = {(repr(one.trial.dataset), split) for one in plan.left for split in one.trial.dataset.used_splits}
-    datasets = {repr(one.trial.dataset): one.trial.dataset for one in plan.left}
+    needed = {(repr(one.trial.dataset), split) for one in plan.remaining for split in one.trial.dataset.used_splits}
+    datasets = {repr(one.trial.dataset): one.trial.dataset for one in plan.remaining}
     for spec, split in sorted(needed):
         # A faulty file is what the trials that read it have to say; others of the grid may well run.
         with suppress(DataError):
-            try_open_or_build_cache(lab.open_dataset(datasets[spec]), split, watcher.decoding)
+            try_open_or_build_cache(lab.open_dataset(datasets[spec]), split, reporter.decoding)
 
 
-class _Shift:
+class Scheduler:
     """What a driver does from the plan until every trial has ended: here, elsewhere, or not at all."""
 
     def __init__(
@@ -165,7 +165,7 @@ class _Shift:
         lab: Lab,
         leases: Leases,
         publisher: Publisher,
-        watcher: Watcher,
+        reporter: ProgressReporter,
         interrupted: Callable[[], bool],
         fail_fast: bool,
         checkpoint_every: float,
@@ -173,16 +173,16 @@ class _Shift:
         self._lab = lab
         self._leases = leases
         self._publisher = publisher
-        self._watcher = watcher
+        self._reporter = reporter
         self._interrupted = interrupted
         self._fail_fast = fail_fast
         self._checkpoint_every = checkpoint_every
         self._failed = False
-        self._left = {planned.key: planned for planned in plan.left}
-        self._running: dict[str, tuple[Planned, Job]] = {}
+        self._left = {planned.key: planned for planned in plan.remaining}
+        self._running: dict[str, tuple[PlannedTrial, Job]] = {}
         self._elsewhere: set[str] = set()
         self._looked_elsewhere = 0.0
-        self._race = Race(plan) if plan.grid.file.early_stopping is not None else None
+        self._pruner = Pruner(plan) if plan.grid.file.early_stopping is not None else None
 
     @property
     def done(self) -> bool:
@@ -194,14 +194,14 @@ class _Shift:
         """Whether nothing more is to be started."""
         return self._interrupted() or (self._fail_fast and self._failed)
 
-    def work(self, hire: Callable[[], Executor]) -> None:
+    def work(self, create_executor: Callable[[], Executor]) -> None:
         """Run what this driver can lease, until all trials have ended or what runs has been paused."""
-        with hire() as executor:
+        with create_executor() as executor:
             while self._left and not self.stops:
                 self._start(executor)
                 self._look(executor)
             if self._running:
-                self._watcher.pausing(len(self._running))
+                self._reporter.pausing(len(self._running))
                 executor.pause()
             while self._running:
                 self._look(executor)
@@ -210,10 +210,10 @@ class _Shift:
         """See what has ended, and how far the rest is; first write to the book, while all places are taken."""
         self._publisher.catch_up()
         for ended in executor.wait(POLL):
-            self._settle(ended, executor)
+            self._handle_exit(ended, executor)
         for planned, _ in self._running.values():
             epochs = planned.folder.read_progress()
-            self._watcher.progress(planned, epochs)
+            self._reporter.progress(planned, epochs)
             self._publisher.follow(planned, epochs)
         if time.monotonic() - self._looked_elsewhere > LOOK_ELSEWHERE:
             self._look_elsewhere()
@@ -235,26 +235,26 @@ class _Shift:
                 self._leases.release(planned.folder.path)
                 self._end(planned, record)
 
-    def _start_one(self, planned: Planned, executor: Executor) -> None:
-        until = self._race.until(planned) if self._race is not None else None
+    def _start_one(self, planned: PlannedTrial, executor: Executor) -> None:
+        until = self._pruner.pause_after(planned) if self._pruner is not None else None
         attempts = planned.folder.attempts()
         job = retry_policy.job_for(planned.trial, attempts, shares_devices=executor.shares_devices, pause_after=until)
         job = job.model_copy(update={"checkpoint_every": self._checkpoint_every})
         self._running[planned.key] = planned, job
         executor.start(job)
         self._publisher.begin(planned)
-        self._watcher.started(planned)
+        self._reporter.started(planned)
 
-    def _can_go_on(self, planned: Planned) -> bool:
+    def _can_go_on(self, planned: PlannedTrial) -> bool:
         """Whether what a trial starts from has ended, and no decision about its cell is to be waited for."""
         return not (self._waits_for_start(planned) or self._waits_for_decision(planned))
 
-    def _waits_for_start(self, planned: Planned) -> bool:
+    def _waits_for_start(self, planned: PlannedTrial) -> bool:
         start = planned.trial.init_from
         return start is not None and RunFolder(self._lab.runs, start).read() is None
 
-    def _waits_for_decision(self, planned: Planned) -> bool:
-        return self._race is not None and self._race.waits(planned)
+    def _waits_for_decision(self, planned: PlannedTrial) -> bool:
+        return self._pruner is not None and self._pruner.is_waiting(planned)
 
     def _waiting(self) -> Waiting:
         """Why what is left here is not started."""
@@ -263,50 +263,50 @@ class _Shift:
             for_start=sum(map(self._waits_for_start, here)), for_decision=sum(map(self._waits_for_decision, here))
         )
 
-    def _settle(self, ended: JobExit, executor: Executor) -> None:
+    def _handle_exit(self, ended: JobExit, executor: Executor) -> None:
         """What is done about a job that ended: its record, another attempt, or a pause."""
         planned, job = self._running.pop(ended.key)
         if not self._leases.holds(planned.folder.path):  # this machine slept, and another driver has taken over
             self._elsewhere.add(ended.key)
             return
         record = planned.folder.read()
-        attempt = _fruitless(planned, job, ended, record)
+        attempt = _failed_attempt(planned, job, ended, record)
         if attempt is not None:
             record = self._try_again_or_fail(planned, attempt, executor)
         if record is not None:
             self._end(planned, record)
         elif attempt is None:
-            self._watcher.paused(planned)
+            self._reporter.paused(planned)
         self._leases.release(planned.folder.path)
         self._decide(planned)
 
-    def _try_again_or_fail(self, planned: Planned, attempt: Attempt, executor: Executor) -> Record | None:
+    def _try_again_or_fail(self, planned: PlannedTrial, attempt: Attempt, executor: Executor) -> Record | None:
         """Note an attempt without a figure; returns the record if it was the last."""
         attempts = planned.folder.add_attempt(attempt)
         failure = retry_policy.failure(planned.trial, attempts, shares_devices=executor.shares_devices)
         if attempt.cause == "out_of_memory":
             planned.folder.restart()
         if failure is None:
-            self._watcher.again(planned, attempt)
+            self._reporter.again(planned, attempt)
             return None
         record = Record.create(planned.trial, "failed", failure=failure)
         planned.folder.finish(record)
         return record
 
-    def _end(self, planned: Planned, record: Record) -> None:
+    def _end(self, planned: PlannedTrial, record: Record) -> None:
         del self._left[planned.key]
         self._failed = self._failed or record.status == "failed"
         self._publisher.ended(planned, record)
-        self._watcher.ended(planned, record)
+        self._reporter.ended(planned, record)
 
-    def _decide(self, *reached: Planned) -> None:
+    def _decide(self, *reached: PlannedTrial) -> None:
         """Take the cells out of the race that are hopeless, now that these trials have come so far."""
-        if self._race is None:
+        if self._pruner is None:
             return
-        for planned, epoch in self._race.decide(reached):
+        for planned, epoch in self._pruner.update(reached):
             if self._left.pop(planned.key, None) is not None:
                 self._publisher.stopped(planned, epoch)
-                self._watcher.stopped(planned, epoch)
+                self._reporter.stopped(planned, epoch)
 
     def _look_elsewhere(self) -> None:
         """See what other drivers have done, and take over what they have left."""
@@ -321,12 +321,12 @@ class _Shift:
             if record is not None:
                 self._end(planned, record)
         self._decide(*given_back)
-        self._watcher.elsewhere(len(self._elsewhere))
+        self._reporter.elsewhere(len(self._elsewhere))
         if not self._running and not self.stops:
-            self._watcher.waiting(self._waiting())
+            self._reporter.waiting(self._waiting())
 
 
-def _fruitless(planned: Planned, job: Job, ended: JobExit, record: Record | None) -> Attempt | None:
+def _failed_attempt(planned: PlannedTrial, job: Job, ended: JobExit, record: Record | None) -> Attempt | None:
     """The attempt that a job was, if its worker was lost or the memory ran out."""
     done = len(planned.folder.read_progress())
     if record is None and ended.error is not None:

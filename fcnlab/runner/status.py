@@ -18,15 +18,15 @@ from typing import Literal
 
 from fcnlab.lab import Lab
 from fcnlab.runner.lease import EXPIRY, latest
-from fcnlab.runner.plan import Plan, Planned
-from fcnlab.runner.progress.eta import Outlook, Running
-from fcnlab.runner.pruning_state import Race
+from fcnlab.runner.plan import Plan, PlannedTrial
+from fcnlab.runner.progress.eta import EtaEstimator, Running
+from fcnlab.runner.pruning import Pruner
 from fcnlab.trial.record import Record
 
 State = Literal["finished", "running", "paused", "stopped", "failed", "to do"]
 
 
-class Onlooker:
+class StatusReader:
     """A grid as it stood at the last look; each look reads only what had not ended before.
 
     `running` are the trials that run, by their drivers; `paused` those that have begun and that nobody runs.
@@ -37,8 +37,8 @@ class Onlooker:
         self.running: dict[str, list[Running]] = {}
         self.paused: list[Running] = []
         self._drivers = lab.state / "drivers"
-        self._outlook = Outlook(plan)
-        self._race = Race(plan) if plan.grid.file.early_stopping is not None else None
+        self._outlook = EtaEstimator(plan)
+        self._pruner = Pruner(plan) if plan.grid.file.early_stopping is not None else None
         self.look()
 
     def look(self) -> None:
@@ -46,7 +46,7 @@ class Onlooker:
         self.running, self.paused = {}, []
         alive: dict[str, bool] = {}
         ended: dict[str, Record] = {}
-        for planned in self.plan.left:
+        for planned in self.plan.remaining:
             names = _names(planned.folder.path)
             record = planned.folder.read() if planned.folder.record.name in names else None
             if record is not None:
@@ -61,7 +61,7 @@ class Onlooker:
 
     def counts(self) -> dict[State, int]:
         """How many trials are in each state."""
-        settled = Counter(planned.state for planned in self.plan.everything)
+        settled = Counter(planned.state for planned in self.plan.all_trials)
         running, paused = sum(map(len, self.running.values())), len(self.paused)
         return {
             "finished": settled["finished"],
@@ -82,7 +82,7 @@ class Onlooker:
         """Seconds until a trial is done; None before anything can be said."""
         return one.time_left(self._outlook.epoch(one.planned))
 
-    def _seen(self, planned: Planned) -> Running:
+    def _seen(self, planned: PlannedTrial) -> Running:
         """A trial that has begun: since when its lease lasts, and when its last epoch was written."""
         epochs = planned.folder.read_progress()
         self._outlook.saw(planned, epochs)
@@ -95,23 +95,23 @@ class Onlooker:
     def _take_in(self, ended: dict[str, Record]) -> None:
         """Put into the plan what has ended since the last look, and what the grid's rule has stopped by that."""
         begun = {one.planned.key for one in (*self.paused, *chain.from_iterable(self.running.values()))}
-        moved = [planned for planned in self.plan.left if planned.key in ended or planned.key in begun]
-        found = self._race.decide(moved) if self._race is not None else []
+        moved = [planned for planned in self.plan.remaining if planned.key in ended or planned.key in begun]
+        found = self._pruner.update(moved) if self._pruner is not None else []
         stopped = {planned.key: epoch for planned, epoch in found}
-        for planned in self.plan.left:
+        for planned in self.plan.remaining:
             if planned.key in ended:
                 self._outlook.saw(planned, ended[planned.key].epochs)
             if planned.key in ended or planned.key in stopped:
                 self._outlook.close(planned)
         self.paused = [one for one in self.paused if one.planned.key not in stopped]
 
-        def now(planned: Planned) -> Planned:
+        def now(planned: PlannedTrial) -> PlannedTrial:
             record = ended.get(planned.key)
             status = record.status if record is not None else planned.status
             return replace(planned, status=status, stopped=stopped.get(planned.key, planned.stopped))
 
         self.plan = replace(
-            self.plan, trials=tuple(map(now, self.plan.trials)), before=tuple(map(now, self.plan.before))
+            self.plan, trials=tuple(map(now, self.plan.trials)), prerequisites=tuple(map(now, self.plan.prerequisites))
         )
 
 

@@ -274,7 +274,7 @@ class MlflowTracker:
                 return found
 
     def _create_run(self, trial: Trial, label: str, parent: str, started: float) -> _TrialRun:
-        command = f"fcnlab grid replay experiments/{self._name}.yaml {quote(label)} --seed {trial.seed}"
+        command = f"fcnlab grid reproduce experiments/{self._name}.yaml {quote(label)} --seed {trial.seed}"
         tags = {
             "fcnlab.role": "trial",
             "fcnlab.superseded": "false",

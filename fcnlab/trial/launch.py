@@ -1,7 +1,7 @@
-"""Distributed training of one trial: one process (rank) per device.
+"""One trial in several processes, a device each.
 
-If a rank fails or is killed, the other ranks would wait for it in a collective operation. The launching process
-therefore monitors all ranks and kills them at the end. Ranks never exit on their own; an exited rank has crashed.
+The process that starts them does no more than to see what comes of them: where one of them fails or is killed, the
+others would wait for it for ever. So none of them ends by itself: one that has ended was killed.
 """
 
 from __future__ import annotations
@@ -19,76 +19,71 @@ import torch
 from fcnlab.trial.record import Record
 
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
-"""Start method of the processes of a trial; the parent must not have initialized CUDA."""
+"""How processes of a trial are started; who starts one must not have used CUDA."""
 
-CRASH_TIMEOUT = 0.5
-"""Seconds to wait for the exit of a crashed rank after another rank has reported an error."""
+AFTERMATH = 0.5
+"""Seconds within which a process is seen to be dead whose death another one reports as an error."""
 
 
 def launch(size: int, work: Callable[[int], Record | None]) -> Record | None:
-    """Call `work(rank)` in one process per rank and wait for the first result.
+    """Call `work` with each rank in a process of its own; gives what rank 0 returns, or the first failure of any.
 
-    Args:
-        size: number of ranks; they share the CPU threads of this process.
-        work: returns the record of rank 0 (None if paused); other ranks return a record only if they failed.
-
-    Returns:
-        The record of rank 0, or of the first rank that failed.
+    The other ranks return a record if they have failed, else None. All share the threads of this process.
 
     Raises:
-        SystemExit: a rank was killed; this process ends too, and the trial is retried.
+        SystemExit: one of them was killed. It ends this process too, so that the trial has lost its worker.
     """
     context = multiprocessing.get_context(START_METHOD)
     threads = max(1, torch.get_num_threads() // size)
-    receivers: list[Connection] = []
+    ears: list[Connection] = []
     ranks: list[BaseProcess] = []
     try:
         for rank in range(size):
-            receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_run, args=(rank, threads, work, sender))  # type: ignore[attr-defined]
+            ear, mouth = context.Pipe(duplex=False)
+            process = context.Process(target=_run, args=(rank, threads, work, mouth))  # type: ignore[attr-defined]
             process.start()
-            sender.close()  # so that the pipe closes when the rank is killed
-            receivers.append(receiver)
+            mouth.close()  # so that hearing ends where who speaks is killed
+            ears.append(ear)
             ranks.append(process)
-        return _receive_first(receivers, ranks)
+        return _first_told(ears, ranks)
     finally:
         for process in ranks:
             process.kill()
             process.join()
 
 
-def _run(rank: int, threads: int, work: Callable[[int], Record | None], sender: Connection) -> None:
+def _run(rank: int, threads: int, work: Callable[[int], Record | None], mouth: Connection) -> None:
     Thread(target=exit_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    record = work(rank)
-    if rank == 0 or record is not None:
-        sender.send(record)
+    told = work(rank)
+    if rank == 0 or told is not None:
+        mouth.send(told)
     sys.stdout.flush()
     Event().wait()
 
 
 def exit_with_parent() -> None:
-    """Exit when the parent process dies, so that no rank outlives its trial."""
+    """End this process when the one that started it dies: nobody would hear of it, and the next attempt would wait."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "another process has started it"
     wait([parent.sentinel])
     os._exit(1)
 
 
-def _receive_first(receivers: Sequence[Connection], ranks: Sequence[BaseProcess]) -> Record | None:
-    ready = wait(receivers)  # for a record, or for the exit of a rank
+def _first_told(ears: Sequence[Connection], ranks: Sequence[BaseProcess]) -> Record | None:
+    ready = wait(ears)  # for something to be read, or for the end of who would write it
     try:
-        record: Record | None = next(receiver for receiver in receivers if receiver in ready).recv()
+        told: Record | None = next(ear for ear in ears if ear in ready).recv()
     except EOFError:
-        raise SystemExit(_describe_exits(ranks)) from None
-    if record is not None and record.status == "failed" and (dead := _describe_exits(ranks)):
+        raise SystemExit(_ended(ranks)) from None
+    if told is not None and told.status == "failed" and (dead := _ended(ranks)):
         raise SystemExit(dead)
-    return record
+    return told
 
 
-def _describe_exits(ranks: Sequence[BaseProcess]) -> str:
-    """Describe the exited ranks; return an empty string if none exits within CRASH_TIMEOUT."""
-    dead = wait([process.sentinel for process in ranks], CRASH_TIMEOUT)
+def _ended(ranks: Sequence[BaseProcess]) -> str:
+    """Which processes have ended, and how; empty if none has within the aftermath."""
+    dead = wait([process.sentinel for process in ranks], AFTERMATH)
     for process in ranks:
         if process.sentinel in dead:
             process.join()

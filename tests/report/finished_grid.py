@@ -11,7 +11,7 @@ from fcnlab.config.grid.grid import Grid
 from fcnlab.data.datasets.palette import to_palette_image
 from fcnlab.lab import Lab
 from fcnlab.metrics.confusion import compute_metrics
-from fcnlab.runner.plan import Planned, make_plan
+from fcnlab.runner.plan import PlannedTrial, make_plan
 from fcnlab.trial.record import Cost, Environment, EpochRecord, Record, SplitMetrics
 from tests.conftest import SMOKE, write_grid
 
@@ -34,7 +34,7 @@ def finished_lab(root: Path, text: str = THREE, right: dict[str, float] | None =
     return grid, lab
 
 
-def finish(planned: Planned, right: float, **changes: object) -> Record:
+def finish(planned: PlannedTrial, right: float, **changes: object) -> Record:
     """Write what a trial leaves that finds this share of each class."""
     trial, folder = planned.trial, planned.folder
     folder.create()

@@ -116,10 +116,10 @@ def test_a_stopped_cell_has_no_figure_though_its_trials_have_records(tmp_path: P
 
 def test_from_the_book_alone_the_report_is_the_same(made: tuple[Report, Lab], tmp_path: Path) -> None:
     here, lab = made
-    from fcnlab.runner.progress.base import Watcher
+    from fcnlab.runner.progress.base import ProgressReporter
     from fcnlab.runner.scheduler import sync
 
-    assert sync(here.grid, lab, Watcher()).postponed is None
+    assert sync(here.grid, lab, ProgressReporter()).postponed is None
     away = Lab.find(root=tmp_path, tracking_uri=lab.tracking_uri)
     tracker = open_tracker(here.grid, away)
     there = make_report(make_plan(here.grid, away), away, tracker)

@@ -16,8 +16,8 @@ from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.runner import scheduler
 from fcnlab.runner.executors.config import ExecutorConfig
-from fcnlab.runner.plan import Planned, make_plan
-from fcnlab.runner.progress.base import Watcher
+from fcnlab.runner.plan import PlannedTrial, make_plan
+from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.trial.trainer import Trainer
 from tests.conftest import SMOKE, write_grid
 
@@ -32,30 +32,31 @@ def _threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-class Noting(Watcher):
+class Noting(ProgressReporter):
     """Notes in words what it is told."""
 
     def __init__(self) -> None:
         super().__init__()
         self.heard: list[str] = []
 
-    def started(self, planned: Planned) -> None:
+    def started(self, planned: PlannedTrial) -> None:
         super().started(planned)
         self.heard.append(f"started {planned.cell.label} {planned.trial.seed}")
 
-    def again(self, planned: Planned, attempt: Any) -> None:
+    def again(self, planned: PlannedTrial, attempt: Any) -> None:
         super().again(planned, attempt)
         self.heard.append(f"again {planned.cell.label} {planned.trial.seed}: {attempt.cause}")
 
-    def stopped(self, planned: Planned, epoch: int) -> None:
+    def stopped(self, planned: PlannedTrial, epoch: int) -> None:
         super().stopped(planned, epoch)
         self.heard.append(f"stopped {planned.cell.label} {planned.trial.seed} after {epoch}")
 
 
-def serial(path: Path, watcher: Watcher | None = None, **how: Any) -> scheduler.Outcome:
+def serial(path: Path, reporter: ProgressReporter | None = None, **how: Any) -> scheduler.Outcome:
     grid, lab = fcnlab.load_grid(path), Lab.find(path)
     executor_config = ExecutorConfig("serial", threads=1)
-    return scheduler.run(grid, lab, lambda: executor_config.hire(lab, grid.recipes), watcher or Watcher(), **how)
+    reporter = reporter or ProgressReporter()
+    return scheduler.run(grid, lab, lambda: executor_config.create_executor(lab, grid.recipes), reporter, **how)
 
 
 def tampered(monkeypatch: pytest.MonkeyPatch, change: Callable[[Trial, int], None]) -> None:
@@ -89,9 +90,9 @@ def test_memory_that_runs_out_is_answered_by_parts_and_the_record_says_so(
 
     tampered(monkeypatch, change)
     path = write_grid(tmp_path, SMOKE)
-    watcher = Noting()
-    assert serial(path, watcher) == scheduler.Outcome(finished=4, failed=0, reused=0)
-    assert watcher.heard.count("again fcn8s 1: out_of_memory") == 2
+    reporter = Noting()
+    assert serial(path, reporter) == scheduler.Outcome(finished=4, failed=0, reused=0)
+    assert reporter.heard.count("again fcn8s 1: out_of_memory") == 2
     records = [one.record for one in make_plan(fcnlab.load_grid(path), Lab.find(path)).trials]
     assert [record.micro_batches for record in records if record is not None] == [1, 1, 4, 4]
 
@@ -111,7 +112,7 @@ def test_where_no_part_is_small_enough_the_trial_fails_by_its_cause(
     assert record.failure.cause == "out_of_memory"
     assert "4 parts" in record.failure.message
     monkeypatch.undo()
-    assert scheduler.forget_failed(fcnlab.load_grid(path), Lab.find(path)) == 2
+    assert scheduler.clear_failed(fcnlab.load_grid(path), Lab.find(path)) == 2
     assert serial(path) == scheduler.Outcome(finished=4, failed=0, reused=2)
 
 
@@ -131,10 +132,10 @@ def test_after_a_failure_the_grid_goes_on_or_not_as_asked(
 
 
 def test_an_interruption_pauses_after_the_epoch_and_figures_are_those_of_an_undisturbed_run(tmp_path: Path) -> None:
-    class Impatient(Watcher):
+    class Impatient(ProgressReporter):
         stop = False
 
-        def started(self, planned: Planned) -> None:
+        def started(self, planned: PlannedTrial) -> None:
             super().started(planned)
             self.stop = True
 
@@ -145,8 +146,8 @@ def test_an_interruption_pauses_after_the_epoch_and_figures_are_those_of_an_undi
         folder.mkdir()
         path = write_grid(folder, text)
         if name == "interrupted":
-            watcher = Impatient()
-            outcome = serial(path, watcher, interrupted=lambda watcher=watcher: watcher.stop)  # type: ignore[misc]
+            reporter = Impatient()
+            outcome = serial(path, reporter, interrupted=lambda reporter=reporter: reporter.stop)  # type: ignore[misc]
             assert outcome.interrupted and outcome.finished < 2
         assert serial(path).finished == 2
         tables.append(fcnlab.summary(fcnlab.load_grid(path)).drop(columns=TIMES, errors="ignore"))
@@ -160,9 +161,9 @@ def test_hopeless_cells_are_stopped_and_another_grid_can_run_them_to_their_end(t
     )
     text = text.replace("recipe: smoke", "recipe: smoke, recipe.epochs: 3")
     path = write_grid(tmp_path, text + "early_stopping: {after: 1, keep: 0.5}\n")
-    watcher = Noting()
-    outcome = serial(path, watcher)
-    stopped = {heard for heard in watcher.heard if heard.startswith("stopped")}
+    reporter = Noting()
+    outcome = serial(path, reporter)
+    stopped = {heard for heard in reporter.heard if heard.startswith("stopped")}
     assert outcome.stopped == len(stopped) >= 2
     assert outcome.finished == 8 - outcome.stopped
     assert serial(path, again := Noting()) == scheduler.Outcome(

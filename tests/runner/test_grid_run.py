@@ -19,7 +19,7 @@ from fcnlab.lab import Lab
 from fcnlab.runner import scheduler
 from fcnlab.runner.executors.process import ProcessExecutor, plan_slots
 from fcnlab.runner.plan import make_plan
-from fcnlab.runner.progress.base import Watcher
+from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.publisher import Publisher
 from fcnlab.trial.run_folder import RunFolder
 from tests.conftest import SMOKE, write_grid
@@ -99,7 +99,7 @@ def test_the_book_has_a_parent_and_a_child_a_trial_that_group_and_filter(calm: P
 def test_a_finished_grid_runs_nothing_and_keeps_its_table(calm: Path) -> None:
     before = table(calm)
     grid, lab = fcnlab.load_grid(calm), Lab.find(calm)
-    outcome = scheduler.run(grid, lab, lambda: pytest.fail("an executor was hired"), Watcher())
+    outcome = scheduler.run(grid, lab, lambda: pytest.fail("an executor was created"), ProgressReporter())
     assert outcome == scheduler.Outcome(finished=4, failed=0, reused=4)
     fcnlab.api.report(grid, lab=lab)
     pd.testing.assert_frame_equal(table(calm), before)
@@ -108,7 +108,7 @@ def test_a_finished_grid_runs_nothing_and_keeps_its_table(calm: Path) -> None:
 def test_a_seed_more_runs_only_what_is_new(calm: Path) -> None:
     longer = write_grid(calm.parent.parent, SMOKE.replace("seeds: 2", "seeds: 3"), "longer")
     plan = make_plan(fcnlab.load_grid(longer), Lab.find(longer))
-    assert [planned.trial.seed for planned in plan.left] == [2, 2]
+    assert [planned.trial.seed for planned in plan.remaining] == [2, 2]
 
 
 def test_a_driver_killed_in_the_middle_loses_and_repeats_nothing(calm: Path, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_killed_trial_process_is_started_once_more(tmp_path: Path) -> None:
     path = write_grid(tmp_path, SMOKE.replace("seeds: 2", "seeds: 1"))
     grid, lab = fcnlab.load_grid(path), Lab.find(path)
 
-    class Killer(Watcher):
+    class Killer(ProgressReporter):
         killed = 0
 
         def started(self, planned: object) -> None:
@@ -161,7 +161,7 @@ def test_a_trial_that_raises_is_a_failed_row_and_the_rest_runs_on(tmp_path: Path
     frame = fcnlab.frame(fcnlab.load_grid(path))
     assert list(frame["status"]) == ["finished", "failed"]
     assert "99" in frame["failure"][1]
-    assert scheduler.forget_failed(fcnlab.load_grid(path), Lab.find(path)) == 1
+    assert scheduler.clear_failed(fcnlab.load_grid(path), Lab.find(path)) == 1
     assert run(path) == scheduler.Outcome(finished=1, failed=1, reused=1)
     again = fcnlab.frame(fcnlab.load_grid(path))
     assert list(again["status"]) == ["finished", "failed"], "the retried run takes the place of the one before"
@@ -180,7 +180,7 @@ def test_a_finished_trial_that_another_lab_has_published_is_not_published_twice(
         own = RunFolder(ours.runs, record.key)
         own.create()
         own.finish(record.model_copy(update={"ended": "2001-01-01T00:00:00+00:00"}))
-    assert scheduler.sync(grid, ours, Watcher()).postponed is None
+    assert scheduler.sync(grid, ours, ProgressReporter()).postponed is None
     pd.testing.assert_frame_equal(fcnlab.frame(grid, lab=ours), before)
 
 
@@ -201,7 +201,7 @@ def test_what_another_driver_has_published_is_not_published_again(calm: Path) ->
     grid, lab = fcnlab.load_grid(calm), Lab.find(calm)
     before = _trial_runs(calm)
     with scheduler._leases(lab) as leases:
-        publisher = Publisher(make_plan(grid, lab), lab, leases, Watcher())
+        publisher = Publisher(make_plan(grid, lab), lab, leases, ProgressReporter())
         assert publisher.take_over()
         for planned in make_plan(grid, lab).trials:
             assert planned.record is not None
@@ -221,7 +221,7 @@ def test_a_trial_that_runs_for_a_while_is_seen_with_its_curves(
     lab = Lab.find(path)
     plan = make_plan(fcnlab.load_grid(path), lab)
     with scheduler._leases(lab) as leases:
-        publisher = Publisher(plan, lab, leases, Watcher())
+        publisher = Publisher(plan, lab, leases, ProgressReporter())
         assert publisher.take_over()
         publisher.begin(plan.trials[0])
         publisher.follow(plan.trials[0], ended.epochs)
@@ -241,7 +241,7 @@ def test_a_trial_that_was_published_before_its_end_was_seen_is_followed_in_peace
     grid, lab = fcnlab.load_grid(calm), Lab.find(calm)
     plan, before = make_plan(grid, lab), _trial_runs(calm)
     with scheduler._leases(lab) as leases:
-        publisher = Publisher(plan, lab, leases, Watcher())
+        publisher = Publisher(plan, lab, leases, ProgressReporter())
         publisher.begin(plan.trials[0])
         assert publisher.take_over(), "and so publishes all that has a record"
         record = plan.trials[0].record
@@ -255,9 +255,9 @@ def test_a_trial_that_was_published_before_its_end_was_seen_is_followed_in_peace
 def test_a_grid_that_is_being_run_is_not_synced_by_another(calm: Path) -> None:
     grid, lab = fcnlab.load_grid(calm), Lab.find(calm)
     with scheduler._leases(lab) as leases:
-        assert Publisher(make_plan(grid, lab), lab, leases, Watcher()).take_over()
+        assert Publisher(make_plan(grid, lab), lab, leases, ProgressReporter()).take_over()
         with pytest.raises(RunError, match="is being run"):
-            scheduler.sync(grid, lab, Watcher())
+            scheduler.sync(grid, lab, ProgressReporter())
 
 
 def test_ctrl_c_once_goes_to_the_end_of_the_epoch_and_the_next_run_goes_on(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_a_store_out_of_reach_stops_nothing_and_sync_publishes_later(tmp_path: P
     assert outcome.finished == 2
     assert outcome.postponed is not None
     back = Lab.find(path)
-    assert scheduler.sync(grid, back, Watcher()).postponed is None
+    assert scheduler.sync(grid, back, ProgressReporter()).postponed is None
     assert set(fcnlab.frame(grid, lab=back)["status"]) == {"finished"}
 
 
@@ -317,7 +317,7 @@ def test_without_mlflow_a_grid_runs_and_reports_and_is_published_elsewhere(calm:
     assert (code, out) == (2, f"fcnlab: error: {remedy}\n")
     here = shutil.copytree(there, tmp_path / "here") / "experiments" / path.name
     grid, lab = fcnlab.load_grid(here), Lab.find(here)
-    assert scheduler.sync(grid, lab, Watcher()) == scheduler.Outcome(finished=4, failed=0, reused=4)
+    assert scheduler.sync(grid, lab, ProgressReporter()) == scheduler.Outcome(finished=4, failed=0, reused=4)
     assert set(fcnlab.frame(grid)["run_id"]) == _trial_runs(here) and _statuses(here) == {"FINISHED"}
 
 

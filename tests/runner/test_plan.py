@@ -14,11 +14,10 @@ from fcnlab import cli
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.cost.estimate import Estimate, estimate
-from fcnlab.runner.cost.pace import Pace, recorded, scorings, shapes_of
+from fcnlab.runner.cost.history import Pace, recorded, scorings, shapes_of
 from fcnlab.runner.cost.probe import probe
 from fcnlab.runner.executors.process import Slot
-from fcnlab.runner.plan import Plan, Planned, make_plan
-from fcnlab.runner.reuse import reported
+from fcnlab.runner.plan import Plan, PlannedTrial, count_reported, make_plan
 from fcnlab.trial.record import Cost, Environment, EpochRecord, Failure, Record
 from tests.conftest import SMOKE, write_grid
 
@@ -27,7 +26,7 @@ def planned_in(lab: Lab, text: str = SMOKE, name: str = "question") -> Plan:
     return make_plan(lab.load_grid(write_grid(lab.root, text, name)), lab)
 
 
-def finish(planned: Planned, train: float = 8.0, evaluate: float = 2.0, memory: int | None = None) -> None:
+def finish(planned: PlannedTrial, train: float = 8.0, evaluate: float = 2.0, memory: int | None = None) -> None:
     """Write the record of a trial that took so many seconds."""
     cost = Cost(params=1, trainable_params=1, gmacs=1.0, gmacs_size=(1, 1), train_seconds=train,
                 evaluate_seconds=evaluate, images_per_s=1.0, peak_memory=memory)  # fmt: skip
@@ -35,12 +34,12 @@ def finish(planned: Planned, train: float = 8.0, evaluate: float = 2.0, memory: 
     planned.folder.finish(Record.create(planned.trial, "finished", cost=cost))
 
 
-def fail(planned: Planned) -> None:
+def fail(planned: PlannedTrial) -> None:
     planned.folder.create()
     planned.folder.finish(Record.create(planned.trial, "failed", failure=Failure(cause="exception", message="no")))
 
 
-def start(planned: Planned, epochs: int) -> None:
+def start(planned: PlannedTrial, epochs: int) -> None:
     planned.folder.create()
     epoch = EpochRecord(epoch=1, loss=1.0, lr=0.1, images_per_s=1.0, seconds=1.0)
     planned.folder.write_progress([epoch.model_copy(update={"epoch": number + 1}) for number in range(epochs)])
@@ -54,8 +53,8 @@ def test_a_plan_knows_how_far_each_trial_is(lab: Lab) -> None:
     fourth.folder.create()
     plan = planned_in(lab)
     assert [planned.state for planned in plan.trials] == ["finished", "failed", "started", "to do"]
-    assert [planned.key for planned in plan.left] == [third.key, fourth.key]
-    assert [(planned.key, record.status) for planned, record in plan.ended] == [
+    assert [planned.key for planned in plan.remaining] == [third.key, fourth.key]
+    assert [(planned.key, record.status) for planned, record in plan.records()] == [
         (first.key, "finished"),
         (second.key, "failed"),
     ]
@@ -74,7 +73,7 @@ def test_what_a_plan_says_is_of_the_moment_when_it_was_made(lab: Lab) -> None:
     finish(plan.trials[0])
     assert plan.trials[0].state == "to do"
     assert plan.trials[0].record is not None
-    assert list(plan.ended) == []
+    assert list(plan.records()) == []
 
 
 def test_cells_with_a_stop_are_stopped_and_not_left(lab: Lab) -> None:
@@ -92,7 +91,7 @@ def test_cells_with_a_stop_are_stopped_and_not_left(lab: Lab) -> None:
     assert {(planned.cell.label, planned.state) for planned in plan.trials} == {
         ("fcn32s", "started"), ("fcn16s", "started"), ("fcn8s", "stopped"),
     }  # fmt: skip
-    assert len(plan.left) == 4
+    assert len(plan.remaining) == 4
 
 
 def test_finished_trials_that_stand_in_results_are_found_there(lab: Lab) -> None:
@@ -103,7 +102,7 @@ def test_finished_trials_that_stand_in_results_are_found_there(lab: Lab) -> None
         folder = lab.results / name
         folder.mkdir(parents=True)
         (folder / "provenance.json").write_text(json.dumps({"trials": [{"key": key} for key in keys]}))
-    assert reported(make_plan(plan.grid, lab), lab) == {"before": 1}
+    assert count_reported(make_plan(plan.grid, lab), lab) == {"before": 1}
 
 
 # --- what the rest may cost -------------------------------------------------------------------------------------------
@@ -148,7 +147,7 @@ def test_trials_of_another_variant_are_judged_by_its_likes_and_other_data_by_not
     assert estimate(other, shapes, recorded(other, lab, shapes), 1).known == 0
 
 
-def shared(planned: Planned, sharing: int) -> None:
+def shared(planned: PlannedTrial, sharing: int) -> None:
     """Change the record of a trial to one on a GPU that so many trials shared."""
     record = planned.record
     assert record is not None
@@ -206,7 +205,9 @@ def test_a_grid_takes_no_less_than_its_longest_trial(lab: Lab) -> None:
              for number, shape in enumerate(dict.fromkeys(shapes.values()), start=1)}  # fmt: skip
     judged = estimate(plan, shapes, paces, 99)
     assert judged.slots == 4
-    assert judged.seconds == max(paces[shapes[p.key]].seconds(p.trial.recipe, p.trial.recipe.epochs) for p in plan.left)
+    assert judged.seconds == max(
+        paces[shapes[p.key]].seconds(p.trial.recipe, p.trial.recipe.epochs) for p in plan.remaining
+    )
 
 
 def test_a_probe_measures_each_shape_once_and_records_nothing(lab: Lab) -> None:

@@ -1,4 +1,4 @@
-"""The dataset argument of the `fcnlab data` commands."""
+"""What the verbs of `fcnlab data` share: a dataset by its name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DatasetName = Annotated[str, typer.Argument(metavar="NAME", help="A dataset of t
 
 
 def dataset_entry(lab: Lab, name: str) -> Dataset:
-    """Return the registry entry of a dataset. Raises ConfigError if there is none."""
+    """The registry's entry of a dataset. Raises ConfigError where there is none."""
     from fcnlab.config.dataset import Dataset
 
     spec = lab.registry.get("dataset", name)

@@ -38,7 +38,7 @@ def plan(
 
     place = Lab.find(file, root=lab, data_root=data_root)
     made = make_plan(place.load_grid(file), place)
-    judged = _judged(made, place, probe, workers, threads, per_gpu, device) if made.left else None
+    judged = _judged(made, place, probe, workers, threads, per_gpu, device) if made.remaining else None
     if as_json:
         _print_json(made, judged, place)
     else:
@@ -49,13 +49,13 @@ def _judged(
     plan: Plan, lab: Lab, probe: bool, workers: int | None, threads: int | None, per_gpu: int, device: Device
 ) -> Estimate:
     from fcnlab.runner.cost.estimate import estimate
-    from fcnlab.runner.cost.pace import recorded, shapes_of
+    from fcnlab.runner.cost.history import recorded, shapes_of
     from fcnlab.runner.cost.probe import probe as measure
     from fcnlab.runner.executors.process import max_trials_per_gpu, plan_slots
 
     shapes = shapes_of(plan)
     slots = plan_slots(plan.grid.recipes, workers, threads, per_gpu, device=device)
-    sharing = max_trials_per_gpu(slots, len(plan.left))
+    sharing = max_trials_per_gpu(slots, len(plan.remaining))
     if probe:
         paces = measure(plan, lab, shapes, slots[0], lambda what: typer.echo(f"probe: {what}", err=True))
     else:
@@ -80,16 +80,16 @@ def _print(plan: Plan, judged: Estimate | None, lab: Lab, every: bool, device: D
 def _stock(plan: Plan, lab: Lab) -> list[str]:
     """What there is already, and what is left."""
     from fcnlab.cli.grid.cells import STATES
-    from fcnlab.runner.reuse import reported
+    from fcnlab.runner.plan import count_reported
 
-    total = len(plan.everything)
+    total = len(plan.all_trials)
     counts = ", ".join(f"{count} {state}" for state in STATES if (count := plan.count(state)))
     lines = [f"{total} trials: {counts}"]
-    if plan.before:
-        lines.append(f"{len(plan.before)} of them are no cells: others start from them")
+    if plan.prerequisites:
+        lines.append(f"{len(plan.prerequisites)} of them are no cells: others start from them")
     finished = plan.count("finished")
     if finished:
-        where = ", ".join(f"{count} of them in results/{name}" for name, count in reported(plan, lab).items())
+        where = ", ".join(f"{count} of them in results/{name}" for name, count in count_reported(plan, lab).items())
         lines.append(f"reused: {finished} that finished before in {lab.runs}" + (f"; {where}" if where else ""))
     return lines
 
@@ -130,7 +130,7 @@ def _memory(judged: Estimate, plan: Plan, device: Device) -> str:
         return f"memory: up to {_bytes(judged.memory)} a trial"
     if select_gpus(device):
         return "memory: not measured"
-    most = max(estimate_memory(planned.trial.recipe) for planned in plan.left)
+    most = max(estimate_memory(planned.trial.recipe) for planned in plan.remaining)
     return f"memory: not measured; {_bytes(most)} are set aside for a trial, by the size of its batches"
 
 
@@ -144,7 +144,7 @@ def _print_json(plan: Plan, judged: Estimate | None, lab: Lab) -> None:
     import json
 
     from fcnlab.cli.grid.cells import STATES, as_values
-    from fcnlab.runner.reuse import reported
+    from fcnlab.runner.plan import count_reported
 
     said = {
         "grid": plan.grid.name,
@@ -153,8 +153,8 @@ def _print_json(plan: Plan, judged: Estimate | None, lab: Lab) -> None:
         "seeds": list(plan.grid.seeds),
         "cells": as_values(plan),
         "trials": {state: plan.count(state) for state in STATES},
-        "before": len(plan.before),
-        "reported": dict(reported(plan, lab)),
+        "before": len(plan.prerequisites),
+        "reported": dict(count_reported(plan, lab)),
         "left": dataclasses.asdict(judged) if judged is not None else None,
     }
     typer.echo(json.dumps(said, indent=1))

@@ -48,11 +48,11 @@ def retry(
     """Run the failed trials of a grid again, and what else is left of it."""
     from fcnlab.lab import Lab
     from fcnlab.runner.executors.config import ExecutorConfig
-    from fcnlab.runner.scheduler import forget_failed
+    from fcnlab.runner.scheduler import clear_failed
 
     place = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri)
     grid = place.load_grid(file)
     executor_config = ExecutorConfig(executor, workers, threads, per_gpu, address, devices_per_trial, device)
     executor_config.check(grid.cells)
-    typer.echo(f"{forget_failed(grid, place)} failed trials will be run again")
+    typer.echo(f"{clear_failed(grid, place)} failed trials will be run again")
     run_and_conclude(grid, place, executor_config, fail_fast=fail_fast, checkpoint_every=checkpoint_every)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fcnlab.lab import Lab
     from fcnlab.report.report import Report
     from fcnlab.runner.executors.config import ExecutorConfig
-    from fcnlab.runner.progress.base import Watcher
+    from fcnlab.runner.progress.base import ProgressReporter
     from fcnlab.runner.scheduler import Outcome
 
 
@@ -38,12 +38,12 @@ def run_and_conclude(
 
     interrupts = Interrupts()
     try:
-        with _watcher(as_json) as watcher, interrupts:
+        with _make_reporter(as_json) as reporter, interrupts:
             outcome = scheduler.run(
                 grid,
                 lab,
-                lambda: executor_config.hire(lab, grid.recipes),
-                watcher,
+                lambda: executor_config.create_executor(lab, grid.recipes),
+                reporter,
                 interrupted=interrupts.once,
                 fail_fast=fail_fast,
                 checkpoint_every=checkpoint_every,
@@ -56,15 +56,15 @@ def run_and_conclude(
     conclude(outcome, grid, lab, strict=strict, as_json=as_json)
 
 
-def _watcher(as_json: bool) -> Watcher:
-    from fcnlab.runner.progress.base import PlainWatcher
-    from fcnlab.runner.progress.jsonl import JsonWatcher
-    from fcnlab.runner.progress.live import LiveWatcher
+def _make_reporter(as_json: bool) -> ProgressReporter:
+    from fcnlab.runner.progress.base import PlainReporter
+    from fcnlab.runner.progress.jsonl import JsonlReporter
+    from fcnlab.runner.progress.rich import RichReporter
 
     if as_json:
-        return JsonWatcher(typer.echo)
+        return JsonlReporter(typer.echo)
     terminal = create_console()
-    return LiveWatcher(terminal) if terminal.is_terminal else PlainWatcher(terminal)
+    return RichReporter(terminal) if terminal.is_terminal else PlainReporter(terminal)
 
 
 class Interrupts:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from fcnlab.runner.progress.eta import Running
-    from fcnlab.runner.status import Onlooker, State
+    from fcnlab.runner.status import State, StatusReader
 
 EXAMPLE = "Example: fcnlab grid status experiments/quickstart.yaml --watch"
 
@@ -36,12 +36,12 @@ def status(
     from fcnlab.errors import RunError
     from fcnlab.lab import Lab
     from fcnlab.runner.plan import make_plan
-    from fcnlab.runner.status import Onlooker
+    from fcnlab.runner.status import StatusReader
 
     if watch and as_json:
         raise RunError("--watch is for people and --json for machines; choose one")
     place = Lab.find(file, root=lab, data_root=data_root)
-    onlooker = Onlooker(make_plan(place.load_grid(file), place), place)
+    onlooker = StatusReader(make_plan(place.load_grid(file), place), place)
     if as_json:
         _print_json(onlooker)
     elif watch:
@@ -55,7 +55,7 @@ def status(
             terminal.print(line, soft_wrap=True)
 
 
-def _watch(onlooker: Onlooker) -> None:
+def _watch(onlooker: StatusReader) -> None:
     """Show each look until all trials have ended: in place in a terminal, elsewhere a line when something changes."""
     import time
 
@@ -73,7 +73,7 @@ def _watch(onlooker: Onlooker) -> None:
                     live.update(Group(_picture(onlooker, terminal.width), *notes), refresh=True)
                 elif said != (said := onlooker.counts()):
                     typer.echo(_counts(onlooker))
-                if not onlooker.plan.left:
+                if not onlooker.plan.remaining:
                     return
                 began = time.monotonic()
                 onlooker.look()
@@ -82,12 +82,12 @@ def _watch(onlooker: Onlooker) -> None:
         return
 
 
-def _picture(onlooker: Onlooker, width: int) -> RenderableType:
+def _picture(onlooker: StatusReader, width: int) -> RenderableType:
     """How many trials are in each state, and who runs what."""
     from rich.console import Group
     from rich.text import Text
 
-    from fcnlab.runner.progress.live import running_table, trial_row
+    from fcnlab.runner.progress.rich import running_table, trial_row
 
     parts: list[RenderableType] = [Text(_counts(onlooker), style="bold")]
     for driver, trials in onlooker.running.items():
@@ -99,17 +99,17 @@ def _picture(onlooker: Onlooker, width: int) -> RenderableType:
     return Group(*parts)
 
 
-def _counts(onlooker: Onlooker) -> str:
+def _counts(onlooker: StatusReader) -> str:
     """How many trials are in each state, in a line, and how long the rest may take."""
     from fcnlab.runner.progress.base import duration
 
     parts = [f"{count} {state}" for state, count in onlooker.counts().items() if count]
     left = onlooker.time_left
     parts += [f"about {duration(left)} left"] if left is not None else []
-    return f"{len(onlooker.plan.everything)} trials: {', '.join(parts)}"
+    return f"{len(onlooker.plan.all_trials)} trials: {', '.join(parts)}"
 
 
-def _notes(onlooker: Onlooker) -> list[str]:
+def _notes(onlooker: StatusReader) -> list[str]:
     """The trials that do not run and are not finished, by name as far as they are few."""
     from fcnlab.runner.progress.base import describe
 
@@ -119,7 +119,7 @@ def _notes(onlooker: Onlooker) -> list[str]:
     ]
     epochs = {one.cell.label: one.stopped for one in onlooker.plan.trials if one.stopped is not None}
     stopped = [f"stopped: {cell}, after epoch {epoch}, as the grid's stop says" for cell, epoch in epochs.items()]
-    failures = [one for one in onlooker.plan.everything if one.state == "failed"]
+    failures = [one for one in onlooker.plan.all_trials if one.state == "failed"]
     failed = []
     for one in failures[:NAMED]:
         record = one.record
@@ -133,15 +133,15 @@ def _few(lines: list[str], count: int) -> list[str]:
     return [*lines[:NAMED], *([f"        and {more} more: --json names them"] if more > 0 else [])]
 
 
-def _print_json(onlooker: Onlooker) -> None:
+def _print_json(onlooker: StatusReader) -> None:
     import json
 
     plan = onlooker.plan
-    failures = [(one, one.record) for one in plan.everything if one.state == "failed"]
+    failures = [(one, one.record) for one in plan.all_trials if one.state == "failed"]
     said = {
         "grid": plan.grid.name,
         "question": plan.grid.file.question,
-        "trials": len(plan.everything),
+        "trials": len(plan.all_trials),
         "counts": onlooker.counts(),
         "seconds_left": onlooker.time_left,
         "running": [

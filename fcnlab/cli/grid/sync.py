@@ -24,12 +24,12 @@ def sync(
 ) -> None:
     """Publish to MLflow what it lacks of a grid, without running anything, and write the report."""
     from fcnlab.lab import Lab
-    from fcnlab.runner.progress.base import PlainWatcher
+    from fcnlab.runner.progress.base import PlainReporter
     from fcnlab.runner.scheduler import sync as publish
 
     place = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri)
     grid = place.load_grid(file)
-    outcome = publish(grid, place, PlainWatcher(create_console()))
+    outcome = publish(grid, place, PlainReporter(create_console()))
     if models and outcome.postponed is None:
         from fcnlab.inference.mlflow_model import keep_models
 

@@ -183,5 +183,5 @@ def _provenance(report: Report) -> str:
     entries = "".join(
         f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts(report.grid, report.trials)
     )
-    again = f"<p>Made again by <code>{escape(command(report.grid))}</code></p>"
+    again = f"<p>Reproduce: <code>{escape(command(report.grid))}</code></p>"
     return f"<h2>Where it comes from</h2>\n{again}\n<dl>{entries}</dl>"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fcnlab.runner.cost.pace import Pace, Shape
+from fcnlab.runner.cost.history import Pace, Shape
 from fcnlab.runner.cost.probe import STEPS
-from fcnlab.runner.plan import Plan, Planned
+from fcnlab.runner.plan import Plan, PlannedTrial
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def estimate(
     one GPU.
     """
     paces = {shape: pace.shared_by(sharing) for shape, pace in paces.items()}
-    left = plan.left
+    left = plan.remaining
     judged = {shape: _pace(shape, paces) for shape in {shapes[planned.key] for planned in left}}
     known = [(planned, pace) for planned in left if (pace := judged[shapes[planned.key]]) is not None]
     times = [pace.seconds(planned.trial.recipe, _epochs_left(planned)) for planned, pace in known]
@@ -81,7 +81,7 @@ def _pace(shape: Shape, paces: Mapping[Shape, Pace]) -> Pace | None:
     return Pace.mean(alike) if alike else None
 
 
-def _epochs_left(planned: Planned) -> int:
+def _epochs_left(planned: PlannedTrial) -> int:
     done = len(planned.folder.read_progress()) if planned.status == "started" else 0
     return planned.trial.recipe.epochs - done
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from fcnlab.config.trial import Trial
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
-from fcnlab.runner.cost.pace import Pace, Shape
+from fcnlab.runner.cost.history import Pace, Shape
 from fcnlab.runner.executors.process import Slot
 from fcnlab.runner.plan import Plan
 
@@ -33,7 +33,7 @@ def probe(
         RunError: a trial cannot be probed; the message has the last line of what its process said.
     """
     paces: dict[Shape, Pace] = {}
-    for planned in plan.left:
+    for planned in plan.remaining:
         shape = shapes[planned.key]
         if shape not in paces:
             told(f"{planned.trial.names['variant']} on {planned.trial.names['dataset']}")

@@ -26,7 +26,7 @@ from fcnlab.errors import FcnlabError
 from fcnlab.kernels.inputs import DecodedSample
 from fcnlab.lab import Lab
 from fcnlab.models import FCN
-from fcnlab.runner.cost.pace import Pace
+from fcnlab.runner.cost.history import Pace
 from fcnlab.runner.cost.probe import SCORED, STEPS
 from fcnlab.training import hardware
 from fcnlab.training.evaluate import evaluate_split

@@ -1,4 +1,4 @@
-"""What a person sees while a grid runs: plain lines here, a live table in `fcnlab.runner.progress.live`."""
+"""What a person sees while a grid runs: plain lines here, a live table in `fcnlab.runner.progress.rich`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from types import TracebackType
 
 from rich.console import Console
 
-from fcnlab.runner.plan import Plan, Planned
-from fcnlab.runner.progress.eta import Outlook, Running
+from fcnlab.runner.plan import Plan, PlannedTrial
+from fcnlab.runner.progress.eta import EtaEstimator, Running
 from fcnlab.trial.record import Attempt, EpochRecord, Record
 
 
@@ -32,7 +32,7 @@ class Waiting:
         return ", ".join(filter(None, reasons)) or "starting"
 
 
-class Watcher:
+class ProgressReporter:
     """Told what happens; keeps count of it. This one shows nothing."""
 
     def __init__(self) -> None:
@@ -41,9 +41,9 @@ class Watcher:
         self.waiting_for = Waiting()
         self._reason: str | None = None
         self.decoded: tuple[str, int, int] | None = None  # which split, how many samples of how many
-        self.outlook = Outlook()
+        self.outlook = EtaEstimator()
 
-    def __enter__(self) -> Watcher:
+    def __enter__(self) -> ProgressReporter:
         return self
 
     def __exit__(
@@ -53,9 +53,9 @@ class Watcher:
 
     def planned(self, plan: Plan) -> None:
         """The plan stands."""
-        self.total, self.failed, self.hopeless = len(plan.everything), plan.count("failed"), plan.count("stopped")
-        self.done = self.total - len(plan.left)
-        self.outlook = Outlook(plan)
+        self.total, self.failed, self.hopeless = len(plan.all_trials), plan.count("failed"), plan.count("stopped")
+        self.done = self.total - len(plan.remaining)
+        self.outlook = EtaEstimator(plan)
 
     def decoding(self, split: str, samples: int) -> Callable[[], None]:
         """A split is decoded for all trials; what is returned is called for each sample that is done."""
@@ -66,14 +66,14 @@ class Watcher:
 
         return advance
 
-    def started(self, planned: Planned) -> None:
+    def started(self, planned: PlannedTrial) -> None:
         """A trial starts."""
         self.decoded = self._reason = None
         epochs = planned.folder.read_progress()
         self.outlook.saw(planned, epochs)
         self.running[planned.key] = Running(planned, epochs, before=len(epochs))
 
-    def progress(self, planned: Planned, epochs: list[EpochRecord]) -> bool:
+    def progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
         """The epochs of a trial so far; returns whether there is a new one."""
         one = self.running[planned.key]
         if len(epochs) <= len(one.epochs):
@@ -82,25 +82,25 @@ class Watcher:
         one.epochs, one.seen = epochs, time.monotonic()
         return True
 
-    def ended(self, planned: Planned, record: Record) -> None:
+    def ended(self, planned: PlannedTrial, record: Record) -> None:
         """A trial has a record, from here or from another driver."""
         self._leaves(planned, record.epochs)
         self.outlook.close(planned)
         self.done += 1
         self.failed += record.status == "failed"
 
-    def again(self, planned: Planned, attempt: Attempt) -> None:  # noqa: ARG002 - shown by those who show
+    def again(self, planned: PlannedTrial, attempt: Attempt) -> None:  # noqa: ARG002 - shown by those who show
         """An attempt at a trial gave no figure; there will be another."""
         self._leaves(planned, planned.folder.read_progress())
 
     def pausing(self, trials: int) -> None:
         """What runs goes to the end of its epoch, and nothing more is started."""
 
-    def paused(self, planned: Planned) -> None:
+    def paused(self, planned: PlannedTrial) -> None:
         """A trial has stopped after an epoch; it can go on from there."""
         self._leaves(planned, planned.folder.read_progress())
 
-    def stopped(self, planned: Planned, epoch: int) -> None:  # noqa: ARG002 - shown by those who show
+    def stopped(self, planned: PlannedTrial, epoch: int) -> None:  # noqa: ARG002 - shown by those who show
         """The grid's own rule has stopped a trial after an epoch."""
         self.outlook.close(planned)
         self.done += 1
@@ -136,13 +136,13 @@ class Watcher:
             return "all trials have ended; publishing"
         return self.waiting_for.why(self.run_elsewhere)
 
-    def _leaves(self, planned: Planned, epochs: Sequence[EpochRecord]) -> None:
+    def _leaves(self, planned: PlannedTrial, epochs: Sequence[EpochRecord]) -> None:
         """A trial no longer runs here, having come so far."""
         self.running.pop(planned.key, None)
         self.outlook.saw(planned, epochs)
 
 
-class PlainWatcher(Watcher):
+class PlainReporter(ProgressReporter):
     """A line for each event, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
@@ -154,41 +154,41 @@ class PlainWatcher(Watcher):
 
     def planned(self, plan: Plan) -> None:
         super().planned(plan)
-        self._say(f"{plan.grid.name}: {self.total} trials, {self.done} already ended, {len(plan.left)} to run")
+        self._say(f"{plan.grid.name}: {self.total} trials, {self.done} already ended, {len(plan.remaining)} to run")
 
     def decoding(self, split: str, samples: int) -> Callable[[], None]:
         self._say(f"decode {split}: {samples} images, once for all trials")
         return super().decoding(split, samples)
 
-    def started(self, planned: Planned) -> None:
+    def started(self, planned: PlannedTrial) -> None:
         super().started(planned)
         self._say(f"start  {describe(planned)}")
 
-    def progress(self, planned: Planned, epochs: list[EpochRecord]) -> bool:
+    def progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
         new = super().progress(planned, epochs)
         if new and (epochs[-1].val_miou is not None or epochs[-1].epoch == 1):
             self._say(f"       {describe(planned)}: {_epoch(planned, epochs[-1])}")
         return new
 
-    def ended(self, planned: Planned, record: Record) -> None:
+    def ended(self, planned: PlannedTrial, record: Record) -> None:
         super().ended(planned, record)
         seconds = self.time_left if self.done < self.total else None
         left = f", about {duration(seconds)} left" if seconds is not None else ""
         self._say(f"{verdict(planned, record)}  [{self.done}/{self.total}{left}]")
 
-    def again(self, planned: Planned, attempt: Attempt) -> None:
+    def again(self, planned: PlannedTrial, attempt: Attempt) -> None:
         super().again(planned, attempt)
         self._say(f"again  {describe(planned)}: {attempt.message}")
 
     def pausing(self, trials: int) -> None:
         self._say(f"stopping: {trials} trials go to the end of their epoch; press Ctrl-C again to stop now")
 
-    def paused(self, planned: Planned) -> None:
+    def paused(self, planned: PlannedTrial) -> None:
         epochs = len(planned.folder.read_progress())
         super().paused(planned)
         self._say(f"paused {describe(planned)} after epoch {epochs} of {planned.trial.recipe.epochs}")
 
-    def stopped(self, planned: Planned, epoch: int) -> None:
+    def stopped(self, planned: PlannedTrial, epoch: int) -> None:
         super().stopped(planned, epoch)
         self._say(f"stop   {describe(planned)}: hopeless after epoch {epoch}, as the grid's stop says")
 
@@ -202,12 +202,12 @@ class PlainWatcher(Watcher):
         self._say(f"publishing is deferred: {why}")
 
 
-def describe(planned: Planned) -> str:
+def describe(planned: PlannedTrial) -> str:
     """A trial in words, such as `fcn8s, random, seed 1`."""
     return f"{planned.cell.label}, seed {planned.trial.seed}"
 
 
-def verdict(planned: Planned, record: Record) -> str:
+def verdict(planned: PlannedTrial, record: Record) -> str:
     """How a trial ended, in a line."""
     if record.failure is not None:
         return f"FAILED {describe(planned)}: {record.failure.message.splitlines()[0]}"
@@ -227,7 +227,7 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _epoch(planned: Planned, epoch: EpochRecord) -> str:
+def _epoch(planned: PlannedTrial, epoch: EpochRecord) -> str:
     scored = f", val mIoU {100 * epoch.val_miou:.1f}" if epoch.val_miou is not None else ""
     speed = f"{epoch.images_per_s:.1f} images/s"
     return f"epoch {epoch.epoch}/{planned.trial.recipe.epochs}, loss {epoch.loss:.3f}{scored}, {speed}"

@@ -12,7 +12,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
-from fcnlab.runner.plan import Plan, Planned
+from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.trial.record import EpochRecord
 
 
@@ -20,7 +20,7 @@ from fcnlab.trial.record import EpochRecord
 class Running:
     """A trial that runs here: its epochs so far, how many it had before, since when, and when the last was seen."""
 
-    planned: Planned
+    planned: PlannedTrial
     epochs: Sequence[EpochRecord]
     before: int
     since: float = field(default_factory=lambda: time.monotonic())
@@ -67,7 +67,7 @@ class _Tally:
         return self.seconds / self.epochs if self.epochs else None
 
 
-class Outlook:
+class EtaEstimator:
     """Keeps count of the epochs that are left of a grid, by cell, and of the seconds of training that were done."""
 
     def __init__(self, plan: Plan | None = None) -> None:
@@ -76,7 +76,7 @@ class Outlook:
         self._done = 0.0
         self._planned = time.monotonic()
         self._began = math.inf  # when the first of these seconds began: workers that start are no measure of the pace
-        for planned in plan.left if plan is not None else ():
+        for planned in plan.remaining if plan is not None else ():
             self._tally(planned).left += planned.trial.recipe.epochs
             if planned.status == "started":
                 self.saw(planned, planned.folder.read_progress())
@@ -86,7 +86,7 @@ class Outlook:
                 record = planned.record  # one is enough of each cell
                 self._learn(planned, record.epochs if record is not None else ())
 
-    def saw(self, planned: Planned, epochs: Sequence[EpochRecord]) -> None:
+    def saw(self, planned: PlannedTrial, epochs: Sequence[EpochRecord]) -> None:
         """A trial has come so far, here or elsewhere; it has fewer epochs than before if it was begun anew."""
         known = self._known.get(planned.key, 0)
         now = time.monotonic()
@@ -99,11 +99,11 @@ class Outlook:
         self._tally(planned).left -= len(epochs) - known
         self._known[planned.key] = len(epochs)
 
-    def close(self, planned: Planned) -> None:
+    def close(self, planned: PlannedTrial) -> None:
         """Nothing is left to do of a trial."""
         self._tally(planned).left -= planned.trial.recipe.epochs - self._known.pop(planned.key, 0)
 
-    def epoch(self, planned: Planned) -> float | None:
+    def epoch(self, planned: PlannedTrial) -> float | None:
         """Seconds of training that an epoch of a trial takes, as far as this is known."""
         return self._tally(planned).epoch or self._typical()
 
@@ -125,10 +125,10 @@ class Outlook:
             return 1.0
         return self._done / (self._done + self._left()) if self._done else 0.0
 
-    def _tally(self, planned: Planned) -> _Tally:
+    def _tally(self, planned: PlannedTrial) -> _Tally:
         return self._tallies.setdefault(planned.cell.label, _Tally())
 
-    def _learn(self, planned: Planned, epochs: Sequence[EpochRecord]) -> None:
+    def _learn(self, planned: PlannedTrial, epochs: Sequence[EpochRecord]) -> None:
         tally = self._tally(planned)
         tally.seconds += math.fsum(epoch.seconds for epoch in epochs)
         tally.epochs += len(epochs)

@@ -23,12 +23,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from fcnlab.runner.plan import Plan, Planned
-from fcnlab.runner.progress.base import Waiting, Watcher
+from fcnlab.runner.plan import Plan, PlannedTrial
+from fcnlab.runner.progress.base import ProgressReporter, Waiting
 from fcnlab.trial.record import Attempt, EpochRecord, Record
 
 
-class JsonWatcher(Watcher):
+class JsonlReporter(ProgressReporter):
     """A line of JSON for each event."""
 
     def __init__(self, write: Callable[[str], Any]) -> None:
@@ -41,18 +41,18 @@ class JsonWatcher(Watcher):
 
     def planned(self, plan: Plan) -> None:
         super().planned(plan)
-        self._say("plan", grid=plan.grid.name, trials=self.total, ended=self.done, left=len(plan.left))
+        self._say("plan", grid=plan.grid.name, trials=self.total, ended=self.done, left=len(plan.remaining))
 
     def decoding(self, split: str, samples: int) -> Callable[[], None]:
         self._say("decoding", split=split, images=samples)
         return super().decoding(split, samples)
 
-    def started(self, planned: Planned) -> None:
+    def started(self, planned: PlannedTrial) -> None:
         super().started(planned)
         epoch = self.running[planned.key].before
         self._say("start", **_which(planned), epoch=epoch, epochs=planned.trial.recipe.epochs)
 
-    def progress(self, planned: Planned, epochs: list[EpochRecord]) -> bool:
+    def progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
         known = len(self.running[planned.key].epochs)
         new = super().progress(planned, epochs)
         for epoch in epochs[known:]:
@@ -60,7 +60,7 @@ class JsonWatcher(Watcher):
             self._say("epoch", **_which(planned), **fields, **epoch.model_dump(mode="json"))
         return new
 
-    def ended(self, planned: Planned, record: Record) -> None:
+    def ended(self, planned: PlannedTrial, record: Record) -> None:
         super().ended(planned, record)
         score = record.find_metrics(record.report_split, "last")
         self._say(
@@ -75,18 +75,18 @@ class JsonWatcher(Watcher):
             trials=self.total,
         )
 
-    def again(self, planned: Planned, attempt: Attempt) -> None:
+    def again(self, planned: PlannedTrial, attempt: Attempt) -> None:
         super().again(planned, attempt)
         self._say("again", **_which(planned), cause=attempt.cause, message=attempt.message)
 
     def pausing(self, trials: int) -> None:
         self._say("pausing", trials=trials)
 
-    def paused(self, planned: Planned) -> None:
+    def paused(self, planned: PlannedTrial) -> None:
         super().paused(planned)
         self._say("pause", **_which(planned), epoch=len(planned.folder.read_progress()))
 
-    def stopped(self, planned: Planned, epoch: int) -> None:
+    def stopped(self, planned: PlannedTrial, epoch: int) -> None:
         super().stopped(planned, epoch)
         self._say("stop", **_which(planned), epoch=epoch)
 
@@ -105,5 +105,5 @@ class JsonWatcher(Watcher):
         self._say("postponed", why=why)
 
 
-def _which(planned: Planned) -> dict[str, Any]:
+def _which(planned: PlannedTrial) -> dict[str, Any]:
     return {"key": planned.key, "cell": planned.cell.label, "seed": planned.trial.seed}

@@ -10,8 +10,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fcnlab.runner.plan import Planned
-from fcnlab.runner.progress.base import PlainWatcher, Watcher, duration
+from fcnlab.runner.plan import PlannedTrial
+from fcnlab.runner.progress.base import PlainReporter, ProgressReporter, duration
 from fcnlab.runner.progress.eta import Running
 from fcnlab.trial.record import EpochRecord
 
@@ -22,14 +22,14 @@ AROUND = 5
 """Lines of a terminal that trials leave free: headings, the two lines below, and what has just ended."""
 
 
-class LiveWatcher(PlainWatcher):
+class RichReporter(PlainReporter):
     """Ended trials scroll by; those that run stand in a table below."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._live = Live(console=console, get_renderable=self._picture, refresh_per_second=2, transient=True)
 
-    def __enter__(self) -> Watcher:
+    def __enter__(self) -> ProgressReporter:
         self._live.start()
         return self
 
@@ -38,11 +38,11 @@ class LiveWatcher(PlainWatcher):
     ) -> None:
         self._live.stop()
 
-    def started(self, planned: Planned) -> None:
-        Watcher.started(self, planned)
+    def started(self, planned: PlannedTrial) -> None:
+        ProgressReporter.started(self, planned)
 
-    def progress(self, planned: Planned, epochs: list[EpochRecord]) -> bool:
-        return Watcher.progress(self, planned, epochs)
+    def progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
+        return ProgressReporter.progress(self, planned, epochs)
 
     def _picture(self) -> RenderableType:
         running = list(self.running.values())

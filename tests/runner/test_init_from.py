@@ -39,9 +39,9 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_a_trial_starts_from_is_run_before_it_and_is_no_row_of_the_table(staged: Path) -> None:
     lab = Lab.find(staged)
     plan = make_plan(lab.load_grid(staged), lab)
-    assert [planned.trial.variant.head.stride for planned in plan.before] == [32, 16]
-    assert [planned.record.ended for planned in plan.before if planned.record] == sorted(
-        planned.record.ended for planned in plan.before if planned.record
+    assert [planned.trial.variant.head.stride for planned in plan.prerequisites] == [32, 16]
+    assert [planned.record.ended for planned in plan.prerequisites if planned.record] == sorted(
+        planned.record.ended for planned in plan.prerequisites if planned.record
     )
     assert len(fcnlab.summary(lab.load_grid(staged))) == 2
 
@@ -49,7 +49,7 @@ def test_what_a_trial_starts_from_is_run_before_it_and_is_no_row_of_the_table(st
 def test_the_keys_form_a_chain(staged: Path) -> None:
     lab = Lab.find(staged)
     plan = make_plan(lab.load_grid(staged), lab)
-    first, second = (planned.trial for planned in plan.before)
+    first, second = (planned.trial for planned in plan.prerequisites)
     plain, last = (planned.trial for planned in plan.trials)
     assert (first.init_from, second.init_from, last.init_from) == (None, first.key, second.key)
     assert plain.init_from is None and plain.key != last.key
@@ -64,7 +64,7 @@ def test_a_stage_that_is_a_cell_itself_is_run_once(tmp_path: Path) -> None:
     lab = Lab.find(root=tmp_path)
     keys = {planned.trial.names["head"]: planned.trial.key for planned in make_plan(lab.load_grid(path), lab).trials}
     plan = make_plan(lab.load_grid(both), lab)
-    assert [planned.trial.key for planned in plan.before] == [keys["fcn32s"]]
+    assert [planned.trial.key for planned in plan.prerequisites] == [keys["fcn32s"]]
     assert plan.trials[0].trial.key == keys["fcn16s"]
 
 
@@ -88,9 +88,9 @@ baseline: {}
     )
     lab = Lab.find(root=tmp_path)
     plan = make_plan(lab.load_grid(path), lab)
-    for planned in plan.everything:
+    for planned in plan.all_trials:
         assert run_trial(planned.trial, lab).status == "finished"
-    first, second = (load_file(planned.folder.weights) for planned in plan.everything)
+    first, second = (load_file(planned.folder.weights) for planned in plan.all_trials)
     shared = [key for key in second if key in first and first[key].shape == second[key].shape]
     assert {key for key in second if key.startswith("backbone.")} | {"head.score.32.weight"} <= set(shared)
     assert all(torch.equal(first[key], second[key]) for key in shared if "num_batches" not in key)
@@ -104,7 +104,7 @@ def test_a_trial_whose_start_has_failed_fails_and_says_so(tmp_path: Path) -> Non
     outcome = fcnlab.run_grid(fcnlab.load_grid(path), workers=2, threads=1, quiet=True)
     assert (outcome.finished, outcome.failed) == (1, 3)
     lab = Lab.find(path)
-    messages = [record.failure.message for _, record in make_plan(lab.load_grid(path), lab).ended if record.failure]
+    messages = [record.failure.message for _, record in make_plan(lab.load_grid(path), lab).records() if record.failure]
     assert "a batch of 99" in messages[0]
     assert all("init_from: the trial" in message for message in messages[1:])
 
@@ -115,7 +115,7 @@ def test_any_finished_trial_can_be_named_by_its_key(staged: Path) -> None:
     text = STAGED.replace("[null, {head: fcn16s, init_from: {head: fcn32s}}]", f"['{key}']")
     named = write_grid(lab.root, text.replace("{init_from: null}", "{}"), "named")
     plan = make_plan(lab.load_grid(named), lab)
-    assert plan.before == ()
+    assert plan.prerequisites == ()
     assert plan.trials[0].trial.init_from == key
     record = run_trial(plan.trials[0].trial, lab)
     assert record.status == "finished"

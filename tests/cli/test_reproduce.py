@@ -1,4 +1,4 @@
-"""`fcnlab grid replay` and what it needs of `fcnlab train`: the command says everything, and gives the same figures."""
+"""`fcnlab grid reproduce`: its command sets everything, and running it gives the same metrics."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def ran(tmp_path: Path) -> RunFolder:
 
 def test_the_command_says_everything_and_gives_the_figures_again(fcnlab: Call, ran: RunFolder, tmp_path: Path) -> None:
     file = ran.path.parent.parent / "experiments/question.yaml"
-    shown = fcnlab("grid", "replay", file, "fcn8s, {name: adamw", "--show", "--workdir", "again one")
+    shown = fcnlab("grid", "reproduce", file, "fcn8s, {name: adamw", "--dry-run", "--workdir", "again one")
     assert (shown.code, shown.err) == (0, "") and shown.out.count("\n") == 1
     words = shlex.split(shown.out)
     assert words[:3] == ["fcnlab", "train", "tiny-scratch+fcn8s+bilinear"]
@@ -53,7 +53,7 @@ def test_the_command_says_everything_and_gives_the_figures_again(fcnlab: Call, r
     assert not (tmp_path / "again one").exists(), "showing makes nothing"
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "lab").rglob("*")}
     done = subprocess.run(
-        [sys.executable, "-m", "fcnlab", "grid", "replay", str(file), ran.key[:8], "--workdir", "again one"],
+        [sys.executable, "-m", "fcnlab", "grid", "reproduce", str(file), ran.key[:8], "--workdir", "again one"],
         cwd=tmp_path, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -61,7 +61,7 @@ def test_the_command_says_everything_and_gives_the_figures_again(fcnlab: Call, r
     assert "identical: every figure, loss and rate is the recorded one, bit by bit" in done.stdout
     assert RunFolder(tmp_path / "again one/runs", ran.key).read() is not None
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "lab").rglob("*")} == before
-    refused = fcnlab("grid", "replay", file, ran.key[:8], "--workdir", "again one")
+    refused = fcnlab("grid", "reproduce", file, ran.key[:8], "--workdir", "again one")
     assert refused.code == 2 and "this trial has run there; name a new folder" in refused.err
 
 
@@ -69,7 +69,7 @@ def test_a_trial_on_several_devices_is_shown_with_as_many_and_the_threads_of_all
     record = ran.read()
     assert record is not None and record.environment is not None
     ran.finish(record.model_copy(update={"environment": record.environment.model_copy(update={"devices": 2})}))
-    shown = fcnlab("grid", "replay", ran.path.parent.parent / "experiments/question.yaml", ran.key[:8], "--show")
+    shown = fcnlab("grid", "reproduce", ran.path.parent.parent / "experiments/question.yaml", ran.key[:8], "--dry-run")
     assert "--threads 2 --devices-per-trial 2 --lab lab" in shown.out
 
 
@@ -90,7 +90,7 @@ def test_figures_that_are_others_now_are_told_with_what_may_be_why(
         folder.finish(record.model_copy(update=changed))
 
     monkeypatch.setattr(subprocess, "run", pretend)
-    said = fcnlab("grid", "replay", file, ran.key[:8], "--workdir", "again")
+    said = fcnlab("grid", "reproduce", file, ran.key[:8], "--workdir", "again")
     assert said.code == 1
     assert "(+25.00)" in said.out and "the losses part with epoch 1" in said.out
     assert "not as recorded: threads: 1 then, 7 now" in said.out
@@ -100,17 +100,17 @@ def test_figures_that_are_others_now_are_told_with_what_may_be_why(
 
 def test_a_trial_without_a_record_is_shown_but_not_run(fcnlab: Call, tmp_path: Path) -> None:
     file = write_grid(tmp_path, SMOKE)
-    assert fcnlab("grid", "replay", file, "fcn8s", "--show").code == 0
-    said = fcnlab("grid", "replay", file, "fcn8s")
+    assert fcnlab("grid", "reproduce", file, "fcn8s", "--dry-run").code == 0
+    said = fcnlab("grid", "reproduce", file, "fcn8s")
     assert said.code == 2 and "nothing is recorded to compare with" in said.err
-    assert "did you mean 'fcn8s'?" in fcnlab("grid", "replay", file, "fcn9s").err
+    assert "did you mean 'fcn8s'?" in fcnlab("grid", "reproduce", file, "fcn9s").err
 
 
 def test_what_a_trial_starts_from_is_in_the_command(fcnlab: Call, tmp_path: Path) -> None:
     text = SMOKE.replace(
         "product: {head: [fcn32s, fcn8s]}", "cells: [{head: fcn32s}, {head: fcn8s, init_from: {head: fcn32s}}]"
     )
-    said = fcnlab("grid", "replay", write_grid(tmp_path, text), "fcn8s", "--show")
+    said = fcnlab("grid", "reproduce", write_grid(tmp_path, text), "fcn8s", "--dry-run")
     assert "init_from={head: fcn32s}" in shlex.split(said.out)
 
 

@@ -1,4 +1,4 @@
-"""`fcnlab grid replay`: the one command that reproduces a trial, run again and compared with what is recorded."""
+"""`fcnlab grid reproduce`: the one command that reproduces a trial, run again and compared with what is recorded."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from fcnlab.cli.options import DataRoot, DeviceOption, GridFile, LabOption
 
 if TYPE_CHECKING:
     from fcnlab.lab import Lab
-    from fcnlab.runner.plan import Planned
+    from fcnlab.runner.plan import PlannedTrial
     from fcnlab.settings import Device
     from fcnlab.trial.record import Record
 
-EXAMPLE = "Example: fcnlab grid replay experiments/quickstart.yaml 'fcn8s, random' --seed 1 --show"
+EXAMPLE = "Example: fcnlab grid reproduce experiments/quickstart.yaml 'fcn8s, random' --seed 1 --dry-run"
 
 
-def replay(
+def reproduce(
     file: GridFile,
     cell: Annotated[
         str, typer.Argument(help="A cell's label or a part of it, or the beginning of a key", show_default=False)
     ],
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Which of its trials [default: the first]")] = None,
-    show: Annotated[bool, typer.Option("--show", help="Print the command and do not run it")] = False,
+    show: Annotated[bool, typer.Option("--dry-run", help="Print the command and do not run it")] = False,
     into: Annotated[
         Path | None, typer.Option("--workdir", help="The folder that it runs in [default: a new temporary one]")
     ] = None,
@@ -63,14 +63,14 @@ def replay(
     _compare(record, _read(again, planned))
 
 
-def _new_folder(planned: Planned) -> Path:
+def _new_folder(planned: PlannedTrial) -> Path:
     import tempfile
     import uuid
 
-    return Path(tempfile.gettempdir()) / f"fcnlab-replay-{planned.key[:8]}-{uuid.uuid4().hex[:8]}"
+    return Path(tempfile.gettempdir()) / f"fcnlab-reproduce-{planned.key[:8]}-{uuid.uuid4().hex[:8]}"
 
 
-def command(planned: Planned, record: Record | None, lab: Lab, folder: Path, device: Device = "auto") -> list[str]:
+def command(planned: PlannedTrial, record: Record | None, lab: Lab, folder: Path, device: Device = "auto") -> list[str]:
     """The words of the command that runs a trial in a folder of its own, as a shell takes them from here.
 
     With `device` at `auto` it trains on the kind of device that is recorded.
@@ -105,7 +105,7 @@ def _yaml(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
-def _read(lab: Lab, planned: Planned) -> Record:
+def _read(lab: Lab, planned: PlannedTrial) -> Record:
     from fcnlab.errors import RunError
     from fcnlab.trial.run_folder import RunFolder
 
@@ -117,14 +117,14 @@ def _read(lab: Lab, planned: Planned) -> Record:
 
 def _compare(recorded: Record, again: Record) -> None:
     """Say whether the figures are the same, and if they are not, what may be why."""
-    from fcnlab.trial.diff import diff_records, find_divergence, have_equal_metrics
+    from fcnlab.trial.diff import differences, find_divergence, have_equal_metrics
 
     if have_equal_metrics(recorded, again):
         typer.echo("identical: every figure, loss and rate is the recorded one, bit by bit")
         return
-    found = diff_records(recorded, again)
+    found = differences(recorded, again)
     for one in found:
-        if one.section == "metrics" and one.delta is not None:
+        if one.section == "figures" and one.delta is not None:
             typer.echo(f"{one.field}: {100 * one.a:.2f} recorded, {100 * one.b:.2f} now ({100 * one.delta:+.2f})")
     epoch = find_divergence(recorded, again)
     typer.echo(f"the losses part with epoch {epoch}" if epoch is not None else "the losses are the same")

@@ -15,7 +15,7 @@ from fcnlab.config.recipe import Recipe
 from fcnlab.config.trial import Trial
 from fcnlab.config.variant import Variant
 from fcnlab.lab import Lab
-from fcnlab.runner.plan import Plan, Planned
+from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
 
@@ -129,10 +129,10 @@ def recorded(plan: Plan, lab: Lab, shapes: Mapping[str, Shape], sharing: int = 1
     Like is what has the same shape, or that of another variant. `shapes` are those of the plan's trials by their keys.
     The paces are those of `sharing` trials on a GPU: as measured, else derived from trials with other neighbours.
     """
-    wanted = {shapes[planned.key] for planned in plan.left}
+    wanted = {shapes[planned.key] for planned in plan.remaining}
     work = {shape.work for shape in wanted}
-    own: dict[Shape, list[Planned]] = {}
-    for planned in plan.everything:
+    own: dict[Shape, list[PlannedTrial]] = {}
+    for planned in plan.all_trials:
         if planned.status == "finished" and shapes[planned.key].work in work:
             own.setdefault(shapes[planned.key], []).append(planned)
     found: dict[Shape, list[Pace]] = {}
@@ -155,7 +155,7 @@ def _others(plan: Plan, lab: Lab) -> Iterator[tuple[RunFolder, Record]]:
     """Finished trials of the lab that are none of the plan, the latest first."""
     if not lab.runs.is_dir():
         return
-    own = {planned.key for planned in plan.everything}
+    own = {planned.key for planned in plan.all_trials}
     others = [path for path in lab.runs.iterdir() if path.name not in own]
     latest = sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
     for path in latest[:LOOKED_THROUGH]:
@@ -194,7 +194,7 @@ def shapes_of(plan: Plan) -> dict[str, Shape]:
     """The shape of each trial by its key; most have their parts in common with others, which are looked at once."""
     texts: dict[int, str] = {}
     found = {}
-    for planned in plan.everything:
+    for planned in plan.all_trials:
         trial = planned.trial
         if id(trial.variant) not in texts:
             texts[id(trial.variant)] = _shape_of(trial.variant)

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from fcnlab.lab import Lab
 from fcnlab.runner.plan import Plan, make_plan
-from fcnlab.runner.progress.base import PlainWatcher, Waiting, Watcher, duration
-from fcnlab.runner.progress.jsonl import JsonWatcher
-from fcnlab.runner.progress.live import LiveWatcher, clock
+from fcnlab.runner.progress.base import PlainReporter, ProgressReporter, Waiting, duration
+from fcnlab.runner.progress.jsonl import JsonlReporter
+from fcnlab.runner.progress.rich import RichReporter, clock
 from fcnlab.trial.record import Attempt, Failure, Record
 from tests.conftest import SMOKE, write_grid
 from tests.records import epochs, failed, finished
@@ -59,136 +59,136 @@ def clock_of_tests(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_the_share_done_and_the_time_left_follow_the_seconds_of_training(plan: Plan, clock_of_tests: Clock) -> None:
-    watcher = Watcher()
-    watcher.planned(plan)
-    assert (watcher.outlook.fraction, watcher.time_left) == (0, None)
+    reporter = ProgressReporter()
+    reporter.planned(plan)
+    assert (reporter.outlook.fraction, reporter.time_left) == (0, None)
     first, second = plan.trials[:2]
-    watcher.started(first)
+    reporter.started(first)
     clock_of_tests.passes(10)
-    assert watcher.progress(first, epochs(1, seconds=8))
-    assert not watcher.progress(first, epochs(1, seconds=8)), "no epoch is counted twice"
-    assert watcher.outlook.fraction == 1 / 8
-    assert watcher.time_left == pytest.approx(7 * 8), "the 2 seconds before it trained come once"
+    assert reporter.progress(first, epochs(1, seconds=8))
+    assert not reporter.progress(first, epochs(1, seconds=8)), "no epoch is counted twice"
+    assert reporter.outlook.fraction == 1 / 8
+    assert reporter.time_left == pytest.approx(7 * 8), "the 2 seconds before it trained come once"
     clock_of_tests.passes(12)
-    assert watcher.progress(first, epochs(2, seconds=8))
-    assert watcher.time_left == pytest.approx(6 * 8 * 20 / 16), "20 seconds of the clock went by for 16 of training"
-    watcher.ended(first, failed(first.trial))
-    assert watcher.outlook.fraction == 2 / 8, "a failed trial has no epochs left to do"
-    assert (watcher.done, watcher.failed) == (1, 1)
+    assert reporter.progress(first, epochs(2, seconds=8))
+    assert reporter.time_left == pytest.approx(6 * 8 * 20 / 16), "20 seconds of the clock went by for 16 of training"
+    reporter.ended(first, failed(first.trial))
+    assert reporter.outlook.fraction == 2 / 8, "a failed trial has no epochs left to do"
+    assert (reporter.done, reporter.failed) == (1, 1)
     for planned in plan.trials[1:]:
-        watcher.started(planned)
-        watcher.ended(planned, finished(planned.trial, seconds=8))
-    assert (watcher.outlook.fraction, watcher.time_left) == (1, 0)
-    assert second.key not in watcher.running
+        reporter.started(planned)
+        reporter.ended(planned, finished(planned.trial, seconds=8))
+    assert (reporter.outlook.fraction, reporter.time_left) == (1, 0)
+    assert second.key not in reporter.running
 
 
 def test_cells_whose_epochs_cost_more_count_for_more(plan: Plan, clock_of_tests: Clock) -> None:
-    watcher = Watcher()
-    watcher.planned(plan)
+    reporter = ProgressReporter()
+    reporter.planned(plan)
     cheap, dear = plan.trials[:2]
     for planned in (cheap, dear):
-        watcher.started(planned)
+        reporter.started(planned)
     clock_of_tests.passes(9)
-    watcher.progress(cheap, epochs(2, seconds=0.5))
-    watcher.progress(dear, epochs(1, seconds=8))
+    reporter.progress(cheap, epochs(2, seconds=0.5))
+    reporter.progress(dear, epochs(1, seconds=8))
     # Left: 2 cheap epochs of half a second, 3 dear ones of 8 seconds; 9 seconds of training took 8 of the clock.
-    assert watcher.time_left == pytest.approx((2 * 0.5 + 3 * 8) * 8 / 9)
+    assert reporter.time_left == pytest.approx((2 * 0.5 + 3 * 8) * 8 / 9)
 
 
 def test_what_another_driver_had_done_before_does_not_count_as_done_now(plan: Plan, clock_of_tests: Clock) -> None:
-    watcher = Watcher()
-    watcher.planned(plan)
-    watcher.ended(plan.trials[0], finished(plan.trials[0].trial, seconds=500))
-    watcher.started(plan.trials[1])
-    assert watcher.time_left == pytest.approx(6 * 500)
+    reporter = ProgressReporter()
+    reporter.planned(plan)
+    reporter.ended(plan.trials[0], finished(plan.trials[0].trial, seconds=500))
+    reporter.started(plan.trials[1])
+    assert reporter.time_left == pytest.approx(6 * 500)
 
 
 def test_waiting_for_a_decision_slows_the_estimate_and_stopped_trials_leave_it(
     plan: Plan, clock_of_tests: Clock
 ) -> None:
-    watcher = Watcher()
-    watcher.planned(plan)
+    reporter = ProgressReporter()
+    reporter.planned(plan)
     first = plan.trials[0]
-    watcher.started(first)
+    reporter.started(first)
     clock_of_tests.passes(4)
-    watcher.progress(first, epochs(1, seconds=4))
+    reporter.progress(first, epochs(1, seconds=4))
     first.folder.create()
     first.folder.write_progress(epochs(1, seconds=4))
-    watcher.paused(first)
+    reporter.paused(first)
     clock_of_tests.passes(4)
-    assert watcher.time_left == pytest.approx(7 * 4 * 2), "half of the time nothing ran"
+    assert reporter.time_left == pytest.approx(7 * 4 * 2), "half of the time nothing ran"
     for planned in plan.trials[1:]:
-        watcher.stopped(planned, 1)
-    assert watcher.time_left == pytest.approx(1 * 4 * 2)
-    assert (watcher.done, watcher.hopeless) == (3, 3)
+        reporter.stopped(planned, 1)
+    assert reporter.time_left == pytest.approx(1 * 4 * 2)
+    assert (reporter.done, reporter.hopeless) == (3, 3)
 
 
 def test_the_grid_takes_at_least_as_long_as_the_longest_trial_that_runs(plan: Plan, clock_of_tests: Clock) -> None:
-    watcher = Watcher()
-    watcher.planned(plan)
+    reporter = ProgressReporter()
+    reporter.planned(plan)
     for planned in plan.trials:
-        watcher.started(planned)
+        reporter.started(planned)
     clock_of_tests.passes(10)
     for planned in plan.trials[:3]:
-        watcher.ended(planned, finished(planned.trial, seconds=5))
-    watcher.progress(plan.trials[3], epochs(1, seconds=10))
-    assert watcher.time_left == pytest.approx(10), "three workers have nothing left to do"
+        reporter.ended(planned, finished(planned.trial, seconds=5))
+    reporter.progress(plan.trials[3], epochs(1, seconds=10))
+    assert reporter.time_left == pytest.approx(10), "three workers have nothing left to do"
 
 
 def test_an_attempt_that_is_begun_anew_has_all_its_epochs_left(plan: Plan, clock_of_tests: Clock) -> None:
-    watcher = Watcher()
-    watcher.planned(plan)
+    reporter = ProgressReporter()
+    reporter.planned(plan)
     first = plan.trials[0]
-    watcher.started(first)
+    reporter.started(first)
     clock_of_tests.passes(2)
-    watcher.progress(first, epochs(1, seconds=2))
-    watcher.again(first, Attempt(cause="out_of_memory", message="no memory", epoch=1))
-    assert first.key not in watcher.running
-    assert watcher.outlook.fraction == 2 / (2 + 8 * 2)
+    reporter.progress(first, epochs(1, seconds=2))
+    reporter.again(first, Attempt(cause="out_of_memory", message="no memory", epoch=1))
+    assert first.key not in reporter.running
+    assert reporter.outlook.fraction == 2 / (2 + 8 * 2)
 
 
 def test_a_cell_with_a_finished_trial_tells_the_time_from_the_start(plan: Plan, clock_of_tests: Clock) -> None:
     first = plan.trials[0]
     first.folder.create()
     first.folder.finish(finished(first.trial, seconds=30))
-    watcher = Watcher()
-    watcher.planned(make_plan(plan.grid, Lab.find(plan.grid.path)))
-    assert watcher.done == 1
-    watcher.started(plan.trials[1])
-    assert watcher.time_left == pytest.approx(6 * 30)
+    reporter = ProgressReporter()
+    reporter.planned(make_plan(plan.grid, Lab.find(plan.grid.path)))
+    assert reporter.done == 1
+    reporter.started(plan.trials[1])
+    assert reporter.time_left == pytest.approx(6 * 30)
 
 
 def test_why_nothing_runs_here_is_said(plan: Plan) -> None:
-    watcher = Watcher()
-    watcher.planned(plan)
-    assert watcher.idle == "starting"
-    watcher.elsewhere(2)
-    watcher.waiting(Waiting(for_start=1, for_decision=3))
+    reporter = ProgressReporter()
+    reporter.planned(plan)
+    assert reporter.idle == "starting"
+    reporter.elsewhere(2)
+    reporter.waiting(Waiting(for_start=1, for_decision=3))
     assert (
-        watcher.idle == "2 run by other drivers, 1 wait for what they start from, 3 wait for the decision about "
+        reporter.idle == "2 run by other drivers, 1 wait for what they start from, 3 wait for the decision about "
         "their cells"
     )
-    watcher.started(plan.trials[0])
-    assert watcher.idle is None
+    reporter.started(plan.trials[0])
+    assert reporter.idle is None
     for planned in plan.trials:
-        watcher.ended(planned, finished(planned.trial))
-    assert watcher.idle == "all trials have ended; publishing"
+        reporter.ended(planned, finished(planned.trial))
+    assert reporter.idle == "all trials have ended; publishing"
 
 
-@pytest.mark.parametrize("kind", [PlainWatcher, LiveWatcher])
-def test_what_runs_and_what_failed_is_shown(kind: type[PlainWatcher], tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [PlainReporter, RichReporter])
+def test_what_runs_and_what_failed_is_shown(kind: type[PlainReporter], tmp_path: Path) -> None:
     path = write_grid(tmp_path, SMOKE)
     lab = Lab.find(path)
     plan = make_plan(lab.load_grid(path), lab)
     shown = io.StringIO()
-    with kind(Console(file=shown, width=100, force_terminal=True, markup=False, highlight=False)) as watcher:
-        watcher.planned(plan)
-        watcher.started(plan.trials[0])
-        watcher.progress(plan.trials[0], epochs(1))
-        if isinstance(watcher, LiveWatcher):
-            watcher._live.refresh()
+    with kind(Console(file=shown, width=100, force_terminal=True, markup=False, highlight=False)) as reporter:
+        reporter.planned(plan)
+        reporter.started(plan.trials[0])
+        reporter.progress(plan.trials[0], epochs(1))
+        if isinstance(reporter, RichReporter):
+            reporter._live.refresh()
         failure = Failure(cause="exception", message="the disk [/x] is full\nsecond line")
-        watcher.ended(plan.trials[0], Record.create(plan.trials[0].trial, "failed", failure=failure))
+        reporter.ended(plan.trials[0], Record.create(plan.trials[0].trial, "failed", failure=failure))
     text = shown.getvalue()
     assert "fcn32s, seed 0" in text
     assert "1/2" in text
@@ -202,18 +202,18 @@ def test_the_decoding_of_a_split_is_shown_until_the_first_trial_starts(tmp_path:
     lab = Lab.find(path)
     plan = make_plan(lab.load_grid(path), lab)
     shown = io.StringIO()
-    with LiveWatcher(Console(file=shown, width=100, force_terminal=True, highlight=False)) as watcher:
-        assert isinstance(watcher, LiveWatcher)
-        watcher.planned(plan)
-        advance = watcher.decoding("camvid train", 367)
+    with RichReporter(Console(file=shown, width=100, force_terminal=True, highlight=False)) as reporter:
+        assert isinstance(reporter, RichReporter)
+        reporter.planned(plan)
+        advance = reporter.decoding("camvid train", 367)
         for _ in range(3):
             advance()
-        watcher._live.refresh()
+        reporter._live.refresh()
         assert "decode camvid train: 367 images" in shown.getvalue()
         assert "decoding camvid train, 3 of 367 images" in shown.getvalue()
-        watcher.started(plan.trials[0])
+        reporter.started(plan.trials[0])
         shown.truncate(0)
-        watcher._live.refresh()
+        reporter._live.refresh()
     assert "decoding" not in shown.getvalue()
 
 
@@ -226,13 +226,13 @@ def picture(width: int, height: int, running: int, tmp_path: Path) -> list[str]:
     plan = make_plan(lab.load_grid(path), lab)
     shown = io.StringIO()
     console = Console(file=shown, width=width, height=height, force_terminal=False, markup=False, highlight=False)
-    watcher = LiveWatcher(console)
-    Watcher.planned(watcher, plan)
+    reporter = RichReporter(console)
+    ProgressReporter.planned(reporter, plan)
     for planned in plan.trials[:running]:
-        watcher.started(planned)
-        watcher.progress(planned, epochs(123))
-    watcher.elsewhere(4)
-    console.print(watcher._picture())
+        reporter.started(planned)
+        reporter.progress(planned, epochs(123))
+    reporter.elsewhere(4)
+    console.print(reporter._picture())
     return shown.getvalue().splitlines()
 
 
@@ -251,18 +251,18 @@ def test_more_trials_than_lines_are_counted(tmp_path: Path) -> None:
 
 def test_machines_are_told_each_event_in_a_line_of_json(plan: Plan) -> None:
     lines: list[str] = []
-    watcher = JsonWatcher(lines.append)
+    reporter = JsonlReporter(lines.append)
     first, second = plan.trials[:2]
-    watcher.planned(plan)
-    watcher.started(first)
-    watcher.progress(first, epochs(1))
-    watcher.progress(first, epochs(1))
-    watcher.ended(first, finished(first.trial, miou=0.25))
-    watcher.elsewhere(0)
-    watcher.elsewhere(1)
-    watcher.waiting(Waiting())
-    watcher.waiting(Waiting())
-    watcher.ended(second, failed(second.trial, "no"))
+    reporter.planned(plan)
+    reporter.started(first)
+    reporter.progress(first, epochs(1))
+    reporter.progress(first, epochs(1))
+    reporter.ended(first, finished(first.trial, miou=0.25))
+    reporter.elsewhere(0)
+    reporter.elsewhere(1)
+    reporter.waiting(Waiting())
+    reporter.waiting(Waiting())
+    reporter.ended(second, failed(second.trial, "no"))
     told: list[dict[str, Any]] = [json.loads(line) for line in lines]
     assert [one["event"] for one in told] == ["plan", "start", "epoch", "end", "elsewhere", "waiting", "end"]
     assert told[0] | {"trials": 4, "ended": 0, "left": 4} == told[0]

@@ -12,7 +12,7 @@ import pytest
 from fcnlab.lab import Lab
 from fcnlab.runner.lease import EXPIRY, Leases, Presence
 from fcnlab.runner.plan import Plan, make_plan
-from fcnlab.runner.status import Onlooker
+from fcnlab.runner.status import StatusReader
 from tests.conftest import SMOKE, write_grid
 from tests.records import epochs, failed, finished
 
@@ -26,12 +26,12 @@ def plan(tmp_path: Path) -> Plan:
     return make_plan(lab.load_grid(path), lab)
 
 
-def onlooker(plan: Plan) -> Onlooker:
+def onlooker(plan: Plan) -> StatusReader:
     lab = Lab.find(plan.grid.path)
-    return Onlooker(make_plan(plan.grid, lab), lab)
+    return StatusReader(make_plan(plan.grid, lab), lab)
 
 
-def states(seen: Onlooker) -> Seen:
+def states(seen: StatusReader) -> Seen:
     return {state: count for state, count in seen.counts().items() if count}
 
 
@@ -75,7 +75,7 @@ def test_a_look_takes_in_what_has_ended_since_the_last(plan: Plan) -> None:
     assert states(seen) == {"to do": 4}
     seen.look()
     assert states(seen) == {"finished": 1, "to do": 3}
-    assert [planned.key for planned in seen.plan.left] == [planned.key for planned in plan.trials[1:]]
+    assert [planned.key for planned in seen.plan.remaining] == [planned.key for planned in plan.trials[1:]]
 
 
 @pytest.mark.parametrize(
@@ -108,11 +108,11 @@ def test_cells_that_the_grids_rule_stops_are_seen_as_stopped(tmp_path: Path) -> 
     path = write_grid(tmp_path, SMOKE + "early_stopping: {after: 1, margin: 5}\n")
     lab = Lab.find(path)
     plan = make_plan(lab.load_grid(path), lab)
-    seen = Onlooker(plan, lab)
+    seen = StatusReader(plan, lab)
     for planned in plan.trials:
         planned.folder.create()
         planned.folder.write_progress(epochs(1, miou=0.5 if planned.cell.label == "fcn32s" else 0.1))
     seen.look()
     assert states(seen) == {"paused": 2, "stopped": 2}
     assert {planned.stopped for planned in seen.plan.trials if planned.cell.label == "fcn8s"} == {1}
-    assert len(seen.plan.left) == 2
+    assert len(seen.plan.remaining) == 2
