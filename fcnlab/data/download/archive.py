@@ -1,8 +1,7 @@
-"""Unpack archives that come from elsewhere, without trusting them.
+"""Safe unpacking of untrusted archives.
 
-Every name is checked before the first byte is written, and nothing but folders and regular files is ever made, with
-the usual permissions: so there is no link to write through, whatever an archive says. That is narrower than tarfile's
-filter "data", and the same for zip files, for which there is no filter.
+All names are checked before the first byte is written, and only folders and regular files are created, so an archive
+cannot write through a link. This is stricter than the filter "data" of tarfile, and also applies to zip files.
 """
 
 from __future__ import annotations
@@ -42,9 +41,14 @@ class _Member:
 def unpack(
     archive: Path, take: str, folder: Path, *, limit: int, advance: Callable[[int], object] = lambda _: None
 ) -> int:
-    """Unpack what lies below `take` in a tar (plain or compressed) or zip file into `folder`; returns the bytes.
+    """Unpack one folder of a tar file (also compressed) or zip file, and return the number of bytes.
 
-    `limit` bounds the bytes of all files; `advance` is told the bytes as they are written.
+    Args:
+        archive: the archive.
+        take: folder in the archive that is unpacked.
+        folder: target folder.
+        limit: maximum size of all files in bytes.
+        advance: called with the number of bytes of each write.
 
     Raises:
         DataError: the file is no archive or a damaged one, it holds more than `limit`, or a name or link in it leads
@@ -64,7 +68,7 @@ def unpack(
 
 
 def _write(archive: Path, member: _Member, path: Path, left: int, advance: Callable[[int], object]) -> int:
-    """Write one file that is not there yet, of at most `left` bytes: what a header says of its size is not believed."""
+    """Write one new file of at most `left` bytes; the size in the header is not trusted."""
     path.parent.mkdir(parents=True, exist_ok=True)
     done = 0
     try:
@@ -95,7 +99,7 @@ def _members(archive: Path) -> Iterator[list[_Member]]:
 
 
 def _begins_as_zip(archive: Path) -> bool:
-    """By the first bytes: zipfile.is_zipfile looks at the end alone, where a tar may hold a zip file."""
+    """Return whether the first bytes are those of a zip file; zipfile.is_zipfile reads only the end of the file."""
     with archive.open("rb") as file:
         return file.read(2) == b"PK"
 

@@ -1,4 +1,4 @@
-"""Bring a file here over HTTP: go on where it stopped, try again after what passes, never call a part the whole."""
+"""HTTP downloads with resuming and retries."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from fcnlab.errors import DataError
 from fcnlab.version import __version__
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds before each new attempt; anything that arrives starts them anew."""
+"""Seconds before each retry; the sequence restarts when data arrives."""
 
 TIMEOUT = 60.0
-"""Seconds without a byte after which a connection counts as cut."""
+"""Seconds without data after which a connection is closed."""
 
 CHUNK = 2**18
 
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 
 Moved = Callable[[int, int | None], object]
-"""Told (bytes here, bytes of the whole where that is known) as they come."""
+"""Called with the number of received bytes and the size of the file, if it is known."""
 
 
 class Unreachable(Exception):
-    """No address has the file for us; the text says why."""
+    """No address provides the file. `str(error)` is the reason."""
 
 
 class _Passing(Exception):
-    """A fault that may be gone in a moment; `wait` is what the server asks for, in seconds."""
+    """A temporary error; `wait` is the delay in seconds that the server requests."""
 
     def __init__(self, why: str, wait: float = 0.0) -> None:
         super().__init__(why)
@@ -44,12 +44,20 @@ class _Passing(Exception):
 
 
 def part_of(target: Path) -> Path:
-    """Where the bytes of a file gather until it is whole."""
+    """Return the file of an incomplete download.
+
+    Args:
+        target: the complete file.
+    """
     return target.with_name(f"{target.name}.part")
 
 
 def origin_of(target: Path) -> Path:
-    """Where it is noted whence a file comes; its being there tells what was downloaded from what a person put there."""
+    """Return the file that stores the address of a download; files without it were not downloaded.
+
+    Args:
+        target: the complete file.
+    """
     return target.with_name(f"{target.name}.origin.json")
 
 
@@ -134,7 +142,7 @@ def _transfer(
 
 
 def _ask(have: int, url: str, target: Path, checked: bool) -> dict[str, str]:
-    """The headers that ask for what is missing; none where the file must be begun anew."""
+    """Return the headers that request the missing bytes; none if the download must restart."""
     if not have:
         return {}
     origin = _origin(target)
@@ -145,7 +153,7 @@ def _ask(have: int, url: str, target: Path, checked: bool) -> dict[str, str]:
 
 
 def _range(response: Any, have: int, part: Path) -> tuple[int, int | None]:
-    """Where in the file the answer begins, and how long the file is."""
+    """Return the offset of the response in the file, and the size of the file."""
     if response.status == 206:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if found is None or int(found[1]) != have:
@@ -188,7 +196,7 @@ def _writing(path: Path, mode: str) -> Any:
 
 
 def _past_the_end(error: urllib.error.HTTPError, part: Path, have: int) -> None:
-    """The server has no more: either the file was whole already, or another one lies there now."""
+    """Handle a range after the end: the file is complete, or it has changed on the server."""
     found = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
     if found is None or int(found[1]) != have:
         part.unlink(missing_ok=True)
@@ -201,7 +209,7 @@ def _wait(error: urllib.error.HTTPError) -> float:
 
 
 def _cause(reason: object) -> Exception:
-    """What to make of a connection that did not come about."""
+    """Return the error for a failed connection."""
     if isinstance(reason, socket.gaierror | ssl.SSLCertVerificationError):
         return Unreachable(str(reason.strerror or reason))
     if isinstance(reason, ConnectionError | TimeoutError | ssl.SSLError):
@@ -222,7 +230,7 @@ def _note(target: Path, url: str, headers: Any) -> None:
 def _origin(target: Path) -> dict[str, str]:
     try:
         origin = json.loads(origin_of(target).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # lost or torn: the part is then begun anew, or checked by its checksum
+    except (OSError, ValueError):  # missing or truncated: the download restarts, or its checksum decides
         return {}
     return origin if isinstance(origin, dict) else {}
 

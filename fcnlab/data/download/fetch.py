@@ -1,4 +1,4 @@
-"""Bring a dataset here: download, verify, unpack aside, count, and only then put it in its place."""
+"""Download of a dataset: download, verify and unpack its archives, count the files, and rename the folder."""
 
 from __future__ import annotations
 
@@ -21,25 +21,35 @@ from fcnlab.data.download.sources import Archive, Source
 from fcnlab.errors import DataError
 
 ARCHIVES = "archives"
-"""The folder below the data root where archives gather, and where a person may put them."""
+"""Folder below the data root for archives, also for those that are downloaded by hand."""
 
 RECORD = "fetched.json"
-"""What stands in a fetched dataset's folder: its archives with addresses and checksums, and the day."""
+"""File in the folder of a dataset with the addresses and checksums of its archives, and the date."""
 
 
 class Watch(Protocol):
-    """What a person sees of a fetch."""
+    """Output of a download."""
 
     def say(self, line: str) -> None:
-        """A line that stays."""
+        """Print a line.
+
+        Args:
+            line: the text.
+        """
 
     def moved(self, label: str, here: int, whole: int | None) -> None:
-        """So many bytes of so many are done."""
+        """Show progress.
+
+        Args:
+            label: name of the step.
+            here: finished bytes.
+            whole: total number of bytes, if it is known.
+        """
 
 
 @dataclass(frozen=True)
 class _Held:
-    """An archive that is here and verified."""
+    """A verified archive on the disk."""
 
     archive: Archive
     path: Path
@@ -77,7 +87,7 @@ def fetch(
 
 @contextmanager
 def _alone(store: Path, name: str) -> Iterator[None]:
-    """One fetch of a dataset at a time."""
+    """Hold the lock that allows one download of a dataset at a time."""
     try:
         store.mkdir(parents=True, exist_ok=True)
         lock = FileLock(store / f".{name}.lock")
@@ -168,7 +178,7 @@ def _verified(archive: Archive, file: Path, target: Path, url: str | None, watch
 
 
 def _place(name: str, source: Source, held: list[_Held], place: Path, watch: Watch) -> None:
-    """Unpack beside the dataset's place, count, and rename: what is in place is whole."""
+    """Unpack into a temporary folder, count the files, and rename the folder."""
     aside = place.with_name(f".{place.name}.unpacking")
     if aside.exists():
         shutil.rmtree(aside)  # of a fetch that was interrupted; we are alone
@@ -200,7 +210,7 @@ def _unpacked(held: _Held, aside: Path, limit: int, watch: Watch) -> int:
 
 
 def _lacking(folder: Path, source: Source) -> str:
-    """What of the dataset's files is not there, in words; empty where all are."""
+    """Return a description of the missing files; empty if the dataset is complete."""
     found = {pattern: sum(1 for _ in folder.glob(pattern)) for pattern in source.counts}
     wrong = (f"{found[p]} instead of {count} {p}" for p, count in source.counts.items() if found[p] != count)
     return ", ".join(wrong)
@@ -227,7 +237,7 @@ def _record(name: str, source: Source, held: list[_Held]) -> dict[str, object]:
 
 
 def _clear(held: list[_Held], keep: bool, watch: Watch) -> None:
-    """Remove the archives that were downloaded; those that a person put there stay."""
+    """Remove downloaded archives; archives without a recorded address are kept."""
     for one in held:
         ours = origin_of(one.path).is_file()
         if ours and not keep:
