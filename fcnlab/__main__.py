@@ -1,4 +1,4 @@
-"""`python -m fcnlab` is `fcnlab`."""
+"""Run the command line: `python -m fcnlab`."""
 
 from fcnlab.cli import main
 

@@ -1,4 +1,4 @@
-"""The same from Python as from the command line; re-exported by `fcnlab`."""
+"""The Python interface of fcnlab, exported by the package `fcnlab`."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def run_grid(
     lab: Lab | None = None,
     quiet: bool = False,
 ) -> Outcome:
-    """Run what is left of a grid, publish it to MLflow and write its report.
+    """Run the remaining trials of a grid, publish them to MLflow and write the report.
 
     The arguments are those of `fcnlab grid run`, described at `fcnlab.runner.executors.config.ExecutorConfig`.
 

@@ -1,4 +1,4 @@
-"""Where things lie: the lab's folders, the data root, the tracking store. Never what is trained."""
+"""The lab: its folders, the data root and the tracking store."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from fcnlab.errors import DataError, ModelError, RunError
 
 @dataclass(frozen=True)
 class Lab:
-    """A folder of the shape that `fcnlab init` makes.
+    """A folder created by `fcnlab init`.
 
     Attributes:
-        root: holds registry/, experiments/, results/, runs/ and the local MLflow store.
-        data_root: holds the datasets' folders; None where none is set.
-        tracking_uri: of the MLflow store; by default a sqlite file in the root.
+        root: contains registry/, experiments/, results/, runs/ and the local MLflow store.
+        data_root: contains the folders of the datasets; None if it is not set.
+        tracking_uri: URI of the MLflow store; by default a sqlite file in the root.
     """
 
     root: Path
@@ -45,10 +45,19 @@ class Lab:
         data_root: Path | None = None,
         tracking_uri: str | None = None,
     ) -> Lab:
-        """The lab to work in: `lab`, FCNLAB_LAB, the folder whose experiments/ holds `file`, the current folder.
+        """Find the lab.
+
+        Args:
+            file: a grid file; a file in experiments/ selects the lab that contains that folder.
+            root: the folder of the lab; by default FCNLAB_LAB, then the lab of `file`, then the current folder.
+            data_root: the data root; by default FCNLAB_DATA.
+            tracking_uri: the MLflow store; by default MLFLOW_TRACKING_URI, then mlflow.db in the lab.
+
+        Returns:
+            The lab.
 
         Raises:
-            RunError: the folder is not there.
+            RunError: the folder does not exist.
         """
         named = root or _env_path("FCNLAB_LAB")
         around = (
@@ -63,17 +72,17 @@ class Lab:
 
     @property
     def runs(self) -> Path:
-        """One folder a trial, named by its key."""
+        """One folder per trial, named by its key."""
         return self.root / "runs"
 
     @property
     def state(self) -> Path:
-        """What drivers keep for each other and for the next: nothing here is lost when it is deleted between runs."""
+        """State that drivers share; it can be deleted while no driver runs."""
         return self.root / ".fcnlab"
 
     @property
     def results(self) -> Path:
-        """One folder a grid, with its tables."""
+        """One folder per grid, with its report."""
         return self.root / "results"
 
     @cached_property

@@ -111,9 +111,9 @@ def file_dataset(folder: str) -> KnownDataset:
 
 
 def test_a_dataset_needs_a_data_root_that_holds_its_folder(places: Path) -> None:
-    with pytest.raises(DataError, match=r"no data root is set; pass --data-root or set FCNLAB_DATA .* holds camvid/"):
+    with pytest.raises(DataError, match=r"no data root is set; pass --data-root or set FCNLAB_DATA .* contains camvid"):
         Lab.find().open_dataset(file_dataset("camvid"))
-    with pytest.raises(DataError, match=r"/named/camvid is not there; --data-root \(or FCNLAB_DATA\)"):
+    with pytest.raises(DataError, match=r"/named/camvid does not exist; --data-root \(or FCNLAB_DATA\)"):
         Lab.find(data_root=places / "named").open_dataset(file_dataset("camvid"))
 
 

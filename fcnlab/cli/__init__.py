@@ -18,7 +18,6 @@ from fcnlab.cli import (
     predict,
     registry,
     report,
-    score,
     train,
     ui,
 )
@@ -40,7 +39,6 @@ app.command("train", epilog=train.EXAMPLE)(train.train)
 app.command("diff", epilog=diff.EXAMPLE)(diff.diff)
 app.command("report", epilog=report.EXAMPLE)(report.report)
 app.command("compare", epilog=compare.EXAMPLE)(compare.compare)
-app.command("score", epilog=score.EXAMPLE)(score.score)
 app.command("evaluate", epilog=evaluate.EXAMPLE)(evaluate.evaluate)
 app.command("predict", epilog=predict.EXAMPLE)(predict.predict)
 app.command("export", epilog=export.EXAMPLE)(export.export)

@@ -1,4 +1,4 @@
-"""`fcnlab diff`: what differs between two trials, and so what may be the cause."""
+"""`fcnlab diff`: show the differences between two trials."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def diff(
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Show every field in which two trials differ: configuration, data, code, environment, figures, cost."""
+    """Show every field in which two trials differ: configuration, data, code, environment, metrics, cost."""
     from fcnlab.lab import Lab
     from fcnlab.runner.find import file_in, find_record
-    from fcnlab.trial.diff import differences
+    from fcnlab.trial.diff import diff_records
 
     place = Lab.find(file_in(a, b), root=lab, data_root=data_root)
     records = (find_record(place, a), find_record(place, b))
-    found = differences(*records)
+    found = diff_records(*records)
     if as_json:
         _print_json(records, found)
     else:
@@ -71,13 +71,13 @@ def _table(found: list[Difference]) -> Table:
 
 
 def _row(difference: Difference) -> Iterator[str]:
-    """Figures in percent, as in every table; other numbers as they are."""
-    percent = difference.section == "figures"
+    """Format metrics in percent, as in every table, and other numbers unchanged."""
+    percent = difference.section == "metrics"
     yield f"  {difference.field}"
     for value in (difference.a, difference.b):
         yield _text(value, percent)
     delta = difference.delta
-    shown = delta is not None and difference.section in ("figures", "cost")
+    shown = delta is not None and difference.section in ("metrics", "cost")
     yield (f"{100 * delta:+.2f}" if percent else f"{delta:+,.6g}") if shown and delta is not None else ""
 
 
@@ -97,9 +97,9 @@ def _print_json(records: tuple[Record, Record], found: list[Difference]) -> None
     import dataclasses
     import json
 
-    said = {
+    trials = {
         name: {"key": record.key, "names": record.trial.get("names", {}), "seed": record.trial["seed"]}
         for name, record in zip("ab", records, strict=True)
     }
     fields = [dataclasses.asdict(difference) | {"delta": difference.delta} for difference in found]
-    typer.echo(json.dumps({**said, "differences": fields}, indent=1))
+    typer.echo(json.dumps({**trials, "differences": fields}, indent=1))

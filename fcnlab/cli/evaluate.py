@@ -1,102 +1,163 @@
-"""`fcnlab evaluate`: a finished trial on a split of a dataset, under a protocol."""
+"""`fcnlab evaluate`: evaluate a finished trial, or all finished trials of a grid, under a protocol."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fcnlab.cli.inference_options import (
-    CheckpointOption,
-    Flip,
-    Scales,
-    Stride,
-    TrialName,
-    Tta,
-    Window,
-    progress,
-    protocol_of,
-)  # fmt: skip
+from fcnlab.cli.inference_options import Flip, Scales, Stride, Tta, Window, progress, protocol_of
 from fcnlab.cli.options import DataRoot, LabOption
 from fcnlab.console import create_console
 
 if TYPE_CHECKING:
+    from fcnlab.lab import Lab
+    from fcnlab.training.protocol import Protocol
     from fcnlab.trial.evaluate import Evaluation
-    from fcnlab.trial.record import SplitMetrics
+    from fcnlab.trial.record import CheckpointChoice, SplitMetrics
 
 EXAMPLE = "Example: fcnlab evaluate 429d005e261a --dataset voc2012 --split train --tta"
 
 
 def evaluate(
-    trial: TrialName,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="TRIAL|FILE",
+            help="A trial, as its key, the beginning of its key or its run folder; or the YAML file of a grid",
+            show_default=False,
+        ),
+    ],
     dataset: Annotated[
-        str | None, typer.Option("--dataset", help="A dataset of the registry [default: the trial's own]")
+        str | None, typer.Option("--dataset", help="Evaluate on this dataset of the registry [default: the trial's]")
     ] = None,
     split: Annotated[
-        str | None, typer.Option("--split", help="A split of it [default: the one on which it is reported]")
+        str | None, typer.Option("--split", help="Evaluate on this split [default: the reported split]")
     ] = None,
     flip: Flip = False,
     scales: Scales = None,
     tta: Tta = False,
     window: Window = None,
     stride: Stride = None,
-    checkpoint: CheckpointOption = "last",
+    checkpoint: Annotated[
+        Literal["last", "best"] | None,
+        typer.Option("--checkpoint", help="The weights: of the last epoch, or best on val [default: last; the grid's]"),
+    ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="Keep the figures in a folder of this one [default: the run folder's scores/]"),
+        typer.Option("--out", help="Write the metrics of a trial to this folder [default: evaluations/ of its run]"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics of a trial as JSON")] = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Score a finished trial on a split of its own dataset or of another one with the same classes.
+    """Evaluate a finished trial on a split of its dataset, or of another dataset with the same classes.
 
-    What was scored so before is read again. The record of the trial and the report of its grid stay as they are.
+    With the file of a grid, evaluate all its finished trials and write a table with the metrics under the protocol
+    beside the plain ones to results/<grid>/evaluation-<protocol>.md and .csv. Existing evaluations are reused. Records
+    and reports do not change.
     """
+    from fcnlab.errors import ConfigError
     from fcnlab.lab import Lab
 
     protocol = protocol_of(flip, scales, tta, window, stride)
-    place = Lab.find(root=lab, data_root=data_root)
+    if Path(name).suffix not in (".yaml", ".yml"):
+        lab_ = Lab.find(root=lab, data_root=data_root)
+        _evaluate_trial(name, lab_, protocol, checkpoint or "last", dataset, split, out, as_json)
+        return
+    given = {"--dataset": dataset, "--split": split, "--out": out, "--json": as_json or None}
+    refused = [option for option, value in given.items() if value is not None]
+    if refused:
+        raise ConfigError(f"{', '.join(refused)}: only for a trial, not for a grid; pass the key of a trial")
+    _evaluate_grid(Path(name), Lab.find(Path(name), root=lab, data_root=data_root), protocol, checkpoint)
 
+
+def _evaluate_trial(
+    name: str,
+    lab: Lab,
+    protocol: Protocol,
+    checkpoint: CheckpointChoice,
+    dataset: str | None,
+    split: str | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
     from fcnlab.training import hardware
     from fcnlab.trial.evaluate import evaluate_trial, evaluation_file, resolve_target
     from fcnlab.trial.find import find_finished_trial
 
-    finished = find_finished_trial(trial, place)
-    target = resolve_target(finished, place, dataset, split)
+    finished = find_finished_trial(name, lab)
+    target = resolve_target(finished, lab, dataset, split)
     hardware.retain_freed_memory()
-    made = evaluate_trial(finished, place, protocol, checkpoint, progress(finished.label), target=target, out=out)
+    evaluation = evaluate_trial(finished, lab, protocol, checkpoint, progress(finished.label), target=target, out=out)
     file = evaluation_file(finished, protocol, checkpoint, target, out)
     classes = finished.record.classes
     if as_json:
-        typer.echo(json.dumps({"classes": classes, "file": str(file), **made.model_dump(mode="json")}, indent=1))
+        typer.echo(json.dumps({"classes": classes, "file": str(file), **evaluation.model_dump(mode="json")}, indent=1))
         return
-    _show(made, finished.reported_metrics(checkpoint) if target is None else None, classes)
-    typer.echo(f"scores: {file}")
+    _print_evaluation(evaluation, finished.reported_metrics(checkpoint) if target is None else None, classes)
+    typer.echo(f"metrics: {file}")
 
 
-def _show(made: Evaluation, recorded: SplitMetrics | None, classes: tuple[str, ...]) -> None:
-    """The figures, those of the record beside them where they are of the same split, and the IoU of each class."""
+def _evaluate_grid(file: Path, lab: Lab, protocol: Protocol, checkpoint: CheckpointChoice | None) -> None:
+    from fcnlab.errors import RunError
+    from fcnlab.report.evaluation import (
+        EvaluatedTrial,
+        evaluation_footnote,
+        evaluation_frame,
+        evaluation_table,
+        write_evaluation,
+    )
+    from fcnlab.report.tables.formats import to_terminal
+    from fcnlab.runner.plan import make_plan
+    from fcnlab.training import hardware
+    from fcnlab.trial.evaluate import evaluate_trial
+    from fcnlab.trial.find import FinishedTrial
+
+    grid = lab.load_grid(file)
+    checkpoint = checkpoint or grid.file.checkpoint
+    plan = [planned for planned in make_plan(grid, lab).trials if planned.state == "finished"]
+    if not plan:
+        raise RunError(f"{file}: none of its trials has finished; run it first: fcnlab grid run {file}")
+    hardware.retain_freed_memory()
+    evaluated = []
+    for planned in plan:
+        assert planned.record is not None, "a finished trial has a record"
+        finished = FinishedTrial(planned.trial, planned.record, planned.folder)
+        on_progress = progress(f"{planned.cell.label}, seed {planned.trial.seed}")
+        evaluation = evaluate_trial(finished, lab, protocol, checkpoint, on_progress)
+        evaluated.append(EvaluatedTrial(planned, finished.reported_metrics(checkpoint), evaluation))
+    slug = protocol.slug + ("-best" if checkpoint == "best" else "")
+    page = write_evaluation(grid, evaluated, lab, slug)
+    terminal = create_console()
+    table = evaluation_table(evaluation_frame(grid, evaluated))
+    terminal.print(to_terminal(table, f"{grid.file.question} ({protocol})", terminal.width))
+    terminal.print(evaluation_footnote(evaluated), style="dim")
+    typer.echo(f"metrics: {page}")
+
+
+def _print_evaluation(evaluation: Evaluation, recorded: SplitMetrics | None, classes: tuple[str, ...]) -> None:
+    """Print the metrics and the IoU of each class, beside those of the record if the split is the same."""
     from rich.table import Column, Table
 
-    scores = made.metrics
-    shown = [("recorded", recorded)] if recorded is not None else []
-    shown.append((made.name, scores))
-    where = f"{made.dataset} {scores.split}" if made.dataset else scores.split
-    title = f"{where}, {scores.images} images, epoch {scores.epoch} ({scores.checkpoint}), %"
-    table = Table("figure", *(Column(name, justify="right") for name, _ in shown), title=title)
-    for name, field in _FIGURES.items():
-        table.add_row(name, *(_per_cent(getattr(one, field)) for _, one in shown))
+    metrics = evaluation.metrics
+    columns = [("recorded", recorded)] if recorded is not None else []
+    columns.append((evaluation.name, metrics))
+    split = f"{evaluation.dataset} {metrics.split}" if evaluation.dataset else metrics.split
+    title = f"{split}, {metrics.images} images, epoch {metrics.epoch} ({metrics.checkpoint}), %"
+    table = Table("metric", *(Column(heading, justify="right") for heading, _ in columns), title=title)
+    for label, field in _METRICS.items():
+        table.add_row(label, *(_format_percent(getattr(column, field)) for _, column in columns))
     table.add_section()
-    for label, name in enumerate(classes):
-        table.add_row(f"IoU {name}", *(_per_cent(one.class_iou[label]) for _, one in shown))
+    for index, name in enumerate(classes):
+        table.add_row(f"IoU {name}", *(_format_percent(column.class_iou[index]) for _, column in columns))
     create_console().print(table)
-    typer.echo(f"{made.seconds_per_image:.3f} s an image, {made.precision} on {made.device}")
+    typer.echo(f"{evaluation.seconds_per_image:.3f} s per image, {evaluation.precision} on {evaluation.device}")
 
 
-_FIGURES = {
+_METRICS = {
     "mIoU": "miou",
     "pixel accuracy": "pixel_acc",
     "mean class accuracy": "mean_acc",
@@ -105,5 +166,5 @@ _FIGURES = {
 }
 
 
-def _per_cent(value: float | None) -> str:
+def _format_percent(value: float | None) -> str:
     return f"{100 * value:.2f}" if value is not None else "–"

@@ -1,4 +1,4 @@
-"""Options that several verbs share. They say where and how to run, never what to train."""
+"""Command-line options that several commands share."""
 
 from __future__ import annotations
 

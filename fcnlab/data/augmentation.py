@@ -1,7 +1,7 @@
-"""Random scale, rotation, crop with padding and flip, which move image and label together; colours and blur.
+"""Augmentation: random scale, rotation, crop, padding and flip of image and label, and color jitter and blur of images.
 
-What is drawn for a sample follows from (seed, epoch, index) alone; so it is the same for every cell of a grid and
-for any number of workers.
+Random numbers depend only on the seed, the epoch and the sample, so they are the same for all cells of a grid and for
+any number of workers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fcnlab.data.windows import blurred_image, resized_image, resized_label, rot
 from fcnlab.kernels.inputs import ColorJitter, DecodedSample, Placement, Window
 
 TRIES = 10
-"""How often a crop is drawn anew at most for `cat_max_ratio`, as in mmsegmentation."""
+"""Maximum number of repeated crops for `cat_max_ratio`, as in mmsegmentation."""
 
 
 def jitter_colors(image: Tensor, jitter: ColorJitter, draws: NDArray[np.float64]) -> Tensor:
@@ -47,7 +47,12 @@ def jitter_colors(image: Tensor, jitter: ColorJitter, draws: NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Blur:
-    """A Gaussian blur of this probability; its sigma, in pixels of the crop, is drawn uniformly from the range."""
+    """Configuration of a random Gaussian blur.
+
+    Attributes:
+        probability: probability of blurring a sample.
+        sigma: range of the standard deviation in pixels of the crop, which is sampled uniformly.
+    """
 
     probability: float = 0.0
     sigma: tuple[float, float] = (0.1, 2.0)
@@ -55,18 +60,18 @@ class Blur:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to a training sample: colours, scale, rotation, crop, blur, padding, flip, in this order.
+    """Augmentation of a training sample: color jitter, scale, rotation, crop, blur, padding and flip, in this order.
 
     Attributes:
         crop: height and width of the result.
-        scale: range of the random factor on height and width, drawn log-uniformly; None keeps the size.
+        scale: range of the random factor of height and width, sampled log-uniformly; None keeps the size.
         flip: probability of a left-right flip.
-        fill: grey level of padded pixels by channel: the mean image, which normalises to about zero.
-        jitter: the random change of colours.
-        cat_max_ratio: a crop is drawn anew, up to TRIES times, when one class has more than this share of its counted
-            pixels, or none of its pixels counts; None keeps the first.
-        rotate: the image is rotated about its centre by up to this many degrees either way.
-        blur: the random blur.
+        fill: red, green and blue of padded pixels: the mean color, which becomes about zero when it is normalized.
+        jitter: random change of colors.
+        cat_max_ratio: maximum fraction of one class among the pixels of a crop that are not ignored; other crops are
+            sampled again, up to `TRIES` times. None accepts every crop.
+        rotate: maximum rotation about the center in degrees, in both directions.
+        blur: random blur.
     """
 
     crop: tuple[int, int]
@@ -79,16 +84,26 @@ class Augmentation:
     blur: Blur = field(default_factory=Blur)
 
     def __call__(self, sample: DecodedSample, rng: np.random.Generator) -> DecodedSample:
-        """Augment one sample to an image [3, *crop] and a label [*crop], both uint8 and new."""
+        """Return an augmented copy of a sample.
+
+        Args:
+            sample: the sample.
+            rng: source of all random numbers.
+
+        Returns:
+            Image [3, *crop] and label [*crop], uint8.
+        """
         image = sample.image.new_empty(*self.crop, 3).permute(2, 0, 1)
         label = sample.label.new_empty(self.crop)
         self.write(sample, self.drawn(sample.label, rng), image, label)
         return DecodedSample(image, label)
 
     def drawn(self, label: Tensor, rng: np.random.Generator) -> Placement:
-        """Draw what is to be done to the sample with this label [H, W].
+        """Sample the placement of a sample by its label.
 
-        The label's values are read for `cat_max_ratio` alone, and then it should be on the CPU.
+        Args:
+            label: uint8 [H, W]; on the CPU if `cat_max_ratio` is set.
+            rng: source of all random numbers.
         """
         height, width = label.shape
         return self.sample_placement((height, width), rng, label)
@@ -96,15 +111,15 @@ class Augmentation:
     def sample_placement(
         self, extent: tuple[int, int], rng: np.random.Generator, label: Tensor | None = None
     ) -> Placement:
-        """Draw the placement of a sample.
+        """Sample the placement of a sample of known size.
 
         Args:
             extent: height and width of the sample.
             rng: source of all random numbers.
             label: label [H, W] on the CPU; required if `cat_max_ratio` is set, and not used otherwise.
         """
-        # Every number is drawn whatever is used, so that two recipes share the draws that they have in common. A number
-        # for something new comes after all others, and those of unknown count are the last.
+        # All numbers are always sampled, so that recipes share the numbers of their common steps. Numbers of new steps
+        # come after all others, and those of unknown count come last.
         numbers = rng.random(11)
         factor, top, left, mirror = numbers[:4]
         turn, blurred, softness = numbers[8:]
@@ -133,7 +148,7 @@ class Augmentation:
         return max(1, round(factor * height)), max(1, round(factor * width))
 
     def _window(self, size: tuple[int, int], top: float, left: float) -> Window:
-        """A crop of an image of this size, by two draws; all of it along an axis that is shorter than the crop."""
+        """Return a crop by two random numbers; it spans the whole image along axes that are shorter than the crop."""
         room = [max(0, extent - crop) for extent, crop in zip(size, self.crop, strict=True)]
         height, width = (min(extent, crop) for extent, crop in zip(size, self.crop, strict=True))
         return Window(int(top * (room[0] + 1)), int(left * (room[1] + 1)), height, width)
@@ -147,7 +162,7 @@ class Augmentation:
         most: float,
         rng: np.random.Generator,
     ) -> Window:
-        """The window, or one drawn anew as a `cat_max_ratio` of `most` asks."""
+        """Return the window, or another random one if its most frequent class exceeds `most`."""
         for _ in range(TRIES):
             if _largest_share(_label(label, size, degrees, window)) <= most:
                 break
@@ -155,27 +170,44 @@ class Augmentation:
         return window
 
     def write(self, sample: DecodedSample, placement: Placement, image: Tensor, label: Tensor) -> None:
-        """Write the augmented sample into an image [3, *crop] and a label [*crop] on its device; it stays as it is."""
+        """Write an augmented sample into an image and a label; the sample itself is not changed.
+
+        Args:
+            sample: the sample.
+            placement: sampled parameters.
+            image: uint8 [3, *crop] on the device of the sample.
+            label: uint8 [*crop] on the device of the sample.
+        """
         shown, _ = self.cropped(*self.begun(sample, placement))
         height, width = shown.label.shape
-        if (height, width) != self.crop:  # nothing is dropped for being small
+        if (height, width) != self.crop:  # small images are padded
             for plane, grey in zip(image, self.fill, strict=True):
                 plane.fill_(grey)
             label.fill_(IGNORE_INDEX)
-        # What is padded lies below and at the right, and at the left once it is flipped.
+        # Padding is at the bottom and at the right; after a flip, at the left.
         within = Window(0, self.crop[1] - width if placement.flip else 0, height, width)
         within.crop(image).copy_(shown.image.flip(-1) if placement.flip else shown.image)
         within.crop(label).copy_(shown.label.flip(-1) if placement.flip else shown.label)
 
     def begun(self, sample: DecodedSample, placement: Placement) -> tuple[DecodedSample, Placement]:
-        """Do what not every sample needs: colours, rotation, blur. What is left is to resize, crop, pad and flip."""
+        """Apply color jitter, rotation and blur; return the sample and the remaining parameters.
+
+        Args:
+            sample: the sample.
+            placement: sampled parameters.
+        """
         sample = DecodedSample(jitter_colors(sample.image, self.jitter, placement.color_draws), sample.label)
         return (
             self.cropped(sample, placement) if placement.degrees or placement.sigma is not None else (sample, placement)
         )
 
     def cropped(self, sample: DecodedSample, placement: Placement) -> tuple[DecodedSample, Placement]:
-        """Do all but colours, padding and flip: the sample is its window then, and nothing is left to be resized."""
+        """Apply all steps but color jitter, padding and flip; return the crop and the remaining parameters.
+
+        Args:
+            sample: the sample.
+            placement: sampled parameters.
+        """
         size, degrees, window = placement.size, placement.degrees, placement.window
         image = _image(sample.image, size, degrees, window, self.fill)
         if placement.sigma is not None:
@@ -198,7 +230,7 @@ def _label(label: Tensor, size: tuple[int, int], degrees: float, window: Window)
 
 
 def _largest_share(label: Tensor) -> float:
-    """The share of the counted pixels that the most frequent class has; 1 where no pixel counts."""
+    """Return the fraction of the most frequent class among the pixels that are not ignored; 1 if all are ignored."""
     counts = torch.bincount(label.flatten(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
     counted = int(counts.sum())
     return int(counts.max()) / counted if counted else 1.0

@@ -1,6 +1,7 @@
-"""Windows of a resized or rotated image and label: what resizing or rotating all of it and cropping would give.
+"""Resizing and rotation of images and labels, limited to a window of the result.
 
-Little more is computed than the window holds. Nothing here changes its input, waits for a device, or looks at values.
+The result equals that of resizing or rotating the whole image and cropping it. Inputs are not changed, and no function
+synchronizes a device.
 """
 
 from __future__ import annotations
@@ -18,10 +19,15 @@ from fcnlab.kernels.inputs import Window
 
 
 def resized_image(image: Tensor, size: tuple[int, int], window: Window) -> Tensor:
-    """A window of a uint8 image [3, H, W] that is resized bilinearly with antialiasing to `size`.
+    """Return a window of an image that is resized bilinearly with antialiasing.
 
-    It is computed from the upper left corner to the window's end. A window cannot begin at its own corner: the kernel
-    takes a scale and no offset, and most windows begin between two pixels of the image.
+    The image is computed from its upper left corner to the end of the window, because PyTorch's kernel takes a scale
+    but no offset.
+
+    Args:
+        image: uint8 [3, H, W].
+        size: height and width after resizing.
+        window: part of the resized image.
     """
     height, width = image.shape[1:]
     if size == (height, width):
@@ -40,7 +46,13 @@ def resized_image(image: Tensor, size: tuple[int, int], window: Window) -> Tenso
 
 
 def resized_label(label: Tensor, size: tuple[int, int], window: Window) -> Tensor:
-    """A window of a uint8 label [H, W] that is resized to `size`, each pixel to the nearest as NEAREST_EXACT has it."""
+    """Return a window of a label that is resized to the nearest pixels, as torchvision's NEAREST_EXACT.
+
+    Args:
+        label: uint8 [H, W].
+        size: height and width after resizing.
+        window: part of the resized label.
+    """
     if size == tuple(label.shape):
         return window.crop(label)
     rows = _nearest(label.shape[0], size[0], window.top, window.bottom)
@@ -52,16 +64,22 @@ def resized_label(label: Tensor, size: tuple[int, int], window: Window) -> Tenso
 
 
 def _nearest(source: int, target: int, first: int, end: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """The pixels of `source` that the pixels first..end - 1 of `target` come from; rounded as torch rounds."""
+    """Return the source positions of the target positions first..end - 1, rounded as in PyTorch."""
     scale = np.float32(source) / np.float32(target)
     places = (np.arange(first, end, dtype=np.float32) + np.float32(0.5)) * scale
     return np.minimum(places.astype(np.int64), source - 1)
 
 
 def rotated_image(image: Tensor, degrees: float, window: Window, fill: tuple[int, int, int]) -> Tensor:
-    """A window of a uint8 image [3, H, W] that is rotated about its centre, counter-clockwise, at the same size.
+    """Return a window of an image that is rotated bilinearly about its center, at the same size.
 
-    Bilinear, and `fill` outside; as torchvision's `rotate` has it, which weights a pixel at the border twice.
+    Equal to torchvision's `rotate`, except for the weight of pixels at the border, which torchvision applies twice.
+
+    Args:
+        image: uint8 [3, H, W].
+        degrees: rotation, counter-clockwise.
+        window: part of the rotated image.
+        fill: red, green and blue outside the image.
     """
     grid = _grid(image, degrees, window)
     planes = torch.cat([image.float(), torch.ones_like(image[:1], dtype=torch.float32)])
@@ -73,15 +91,21 @@ def rotated_image(image: Tensor, degrees: float, window: Window, fill: tuple[int
 
 
 def rotated_label(label: Tensor, degrees: float, window: Window) -> Tensor:
-    """A window of a uint8 label [H, W] that is rotated likewise, each pixel to the nearest; IGNORE_INDEX outside."""
+    """Return a window of a label that is rotated like its image, to the nearest pixels; outside is IGNORE_INDEX.
+
+    Args:
+        label: uint8 [H, W].
+        degrees: rotation, counter-clockwise.
+        window: part of the rotated label.
+    """
     grid = _grid(label, degrees, window)
-    # Labels are sampled one higher, so that 0 is what lies outside.
+    # Labels are increased by one, so that 0 means outside.
     above = grid_sample(label.float()[None, None] + 1, grid, mode="nearest", padding_mode="zeros", align_corners=False)
     return torch.where(above == 0, float(IGNORE_INDEX), above - 1)[0, 0].to(torch.uint8)
 
 
 def _grid(pixels: Tensor, degrees: float, window: Window) -> Tensor:
-    """Where the window's pixels come from, for `grid_sample`: [1, h, w, 2], x before y, -1..1 from border to border."""
+    """Return the source positions of a window for `grid_sample`, [1, h, w, 2]: x before y, from -1 to 1."""
     height, width = pixels.shape[-2:]
     x = torch.arange(window.left, window.right, device=pixels.device, dtype=torch.float32) - (width - 1) / 2
     y = torch.arange(window.top, window.bottom, device=pixels.device, dtype=torch.float32) - (height - 1) / 2
@@ -92,7 +116,12 @@ def _grid(pixels: Tensor, degrees: float, window: Window) -> Tensor:
 
 
 def blurred_image(image: Tensor, sigma: float) -> Tensor:
-    """A uint8 image [3, h, w] under a Gaussian of `sigma` pixels, cut at three of them; borders are reflected."""
+    """Return an image after a Gaussian blur that is truncated at three standard deviations; borders are reflected.
+
+    Args:
+        image: uint8 [3, h, w].
+        sigma: standard deviation in pixels.
+    """
     radius = math.ceil(3 * sigma)
     width, height = (2 * min(radius, extent - 1) + 1 for extent in (image.shape[2], image.shape[1]))
     return gaussian_blur(image, [width, height], [sigma, sigma])

@@ -1,4 +1,4 @@
-"""What a protocol makes of a grid's finished trials, beside their plain figures and never in their place."""
+"""Table of a grid's finished trials under a protocol, beside their plain metrics."""
 
 from __future__ import annotations
 
@@ -19,44 +19,62 @@ from fcnlab.trial.record import SplitMetrics
 
 
 @dataclass(frozen=True)
-class Rescored:
-    """A finished trial of a grid: what its record says, and what the protocol gives."""
+class EvaluatedTrial:
+    """A finished trial of a grid with its plain metrics and those under a protocol.
+
+    Attributes:
+        planned: the trial.
+        plain: metrics of its record.
+        evaluation: metrics under the protocol.
+    """
 
     planned: PlannedTrial
     plain: SplitMetrics
-    under: Evaluation
+    evaluation: Evaluation
 
 
-def score_frame(grid: Grid, rescored: list[Rescored]) -> pd.DataFrame:
-    """One row a cell of which a trial has finished: means over its n trials, and Δ paired trial by trial.
+def evaluation_frame(grid: Grid, evaluated: list[EvaluatedTrial]) -> pd.DataFrame:
+    """Return one row per cell: means over its n finished trials, and Δ to the plain metrics, paired by trial.
 
-    Figures are fractions of 1. `boundary_iou` is the protocol's.
+    Args:
+        grid: the grid.
+        evaluated: its evaluated trials.
+
+    Returns:
+        A frame with metrics as fractions of 1. `boundary_iou` is under the protocol.
     """
     rows = [
         {
             "cell": one.planned.cell.label,
             "plain_miou": one.plain.miou,
-            "miou": one.under.metrics.miou,
-            "pixel_acc": one.under.metrics.pixel_acc,
-            "boundary_iou": one.under.metrics.boundary_iou,
-            "seconds_per_image": one.under.seconds_per_image,
+            "miou": one.evaluation.metrics.miou,
+            "pixel_acc": one.evaluation.metrics.pixel_acc,
+            "boundary_iou": one.evaluation.metrics.boundary_iou,
+            "seconds_per_image": one.evaluation.seconds_per_image,
         }
-        for one in rescored
+        for one in evaluated
     ]
     trials = pd.DataFrame(rows).set_index("cell").astype(float)
     trials["delta"] = trials["miou"] - trials["plain_miou"]
     groups = trials.groupby("cell", sort=False)
     spreads = groups.std()[["plain_miou", "miou", "delta"]].add_suffix("_std")
     frame = pd.concat([groups.size().rename("n"), groups.mean(), spreads], axis=1).reset_index()
-    order = {cell.label: place for place, cell in enumerate(grid.cells)}
+    order = {cell.label: index for index, cell in enumerate(grid.cells)}
     frame = frame.sort_values("cell", key=lambda cells: cells.map(order), ignore_index=True)
     frame["planned"] = len(grid.seeds)
     frame["baseline"] = frame["cell"] == grid.baseline.label
     return frame
 
 
-def score_table(frame: pd.DataFrame) -> Table:
-    """The frame as a person reads it: percentages with one decimal, the baseline marked."""
+def evaluation_table(frame: pd.DataFrame) -> Table:
+    """Format the frame: percentages with one decimal, the baseline marked.
+
+    Args:
+        frame: result of `evaluation_frame`.
+
+    Returns:
+        The table.
+    """
     headings = ("cell", "n", "plain mIoU %", "mIoU %", "Δ mIoU", "acc. %", "boundary IoU %", "s/image")
     rows = tuple(
         (
@@ -75,31 +93,47 @@ def score_table(frame: pd.DataFrame) -> Table:
     return Table(headings, rows, 1, int(marked[0]) if len(marked) else -1)
 
 
-def score_footnote(rescored: list[Rescored]) -> str:
-    """What the figures are."""
-    one = rescored[0].under
+def evaluation_footnote(evaluated: list[EvaluatedTrial]) -> str:
+    """Return a footnote that describes the table.
+
+    Args:
+        evaluated: the evaluated trials.
+
+    Returns:
+        The text.
+    """
+    one = evaluated[0].evaluation
     epoch = "the last epoch" if one.metrics.checkpoint == "last" else "the epoch that is best on val"
-    where = ", ".join(sorted({f"{r.under.device}, {r.under.precision}" for r in rescored}))
+    where = ", ".join(sorted({f"{r.evaluation.device}, {r.evaluation.precision}" for r in evaluated}))
     return (
-        f"Protocol {one.name} on {one.metrics.split} at native size, at {epoch}, beside the plain figure of the same "
-        f"weights; Δ is to that figure. Seconds an image with decoding, on {where}."
+        f"Protocol {one.name} on {one.metrics.split} at native size, at {epoch}, beside the plain metrics of the same "
+        f"weights; Δ is the difference to them. Seconds per image include decoding, on {where}."
     )
 
 
-def write_scores(grid: Grid, rescored: list[Rescored], lab: Lab, slug: str) -> Path:
-    """Write `results/<grid>/score-<slug>.md` and `.csv`; returns the path of the first.
+def write_evaluation(grid: Grid, evaluated: list[EvaluatedTrial], lab: Lab, slug: str) -> Path:
+    """Write `results/<grid>/score-<slug>.md` and `.csv`.
+
+    Args:
+        grid: the grid.
+        evaluated: its evaluated trials.
+        lab: lab of the grid.
+        slug: name of the protocol in the file name.
+
+    Returns:
+        Path of the Markdown page.
 
     Raises:
         RunError: they cannot be written.
     """
-    frame = score_frame(grid, rescored)
-    page = lab.results / grid.name / f"score-{slug}.md"
-    lines = [f"# {grid.name}: {rescored[0].under.name}", "", f"**{grid.file.question}**", ""]
-    lines += [to_markdown(score_table(frame)), score_footnote(rescored), ""]
+    frame = evaluation_frame(grid, evaluated)
+    page = lab.results / grid.name / f"evaluation-{slug}.md"
+    lines = [f"# {grid.name}: {evaluated[0].evaluation.name}", "", f"**{grid.file.question}**", ""]
+    lines += [to_markdown(evaluation_table(frame)), evaluation_footnote(evaluated), ""]
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text("\n".join(lines), encoding="utf-8")
-        frame.to_csv(page.with_name(f"score-{slug}.csv"), index=False, float_format="%.6g")
+        frame.to_csv(page.with_name(f"evaluation-{slug}.csv"), index=False, float_format="%.6g")
     except OSError as error:
         raise RunError(f"{page}: cannot be written: {error.strerror}") from None
     return page

@@ -10,7 +10,7 @@ import pandas as pd
 from fcnlab.analysis import CellCounts, Comparison, compare_to_baseline
 from fcnlab.config.grid.grid import Grid
 from fcnlab.report.trial_records import TrialRecords
-from fcnlab.trial.comparability import Flag, flags
+from fcnlab.trial.comparability import Flag, check_comparability
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
@@ -39,7 +39,7 @@ def compute_significance(grid: Grid, records: TrialRecords) -> Significance:
     alike = {label: cell for label, cell in cells.items() if _on_the_same(cell, reference)}
     made = compare_to_baseline(alike, baseline, resamples=resamples, confidence=CONFIDENCE) if reference else {}
     flagged = {label: list(by_seed.values()) for label, by_seed in records.by_cell.items()}
-    return Significance(made, flags(flagged, baseline, grid.axes), resamples)
+    return Significance(made, check_comparability(flagged, baseline, grid.axes), resamples)
 
 
 def _on_the_same(cell: CellCounts, reference: CellCounts) -> bool:

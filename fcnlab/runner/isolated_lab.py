@@ -1,4 +1,4 @@
-"""A lab apart from another: what trials read there is found here, and nothing that was recorded there."""
+"""A separate lab for one cell: it links to the inputs of another lab, but not to its records."""
 
 from __future__ import annotations
 
@@ -11,20 +11,25 @@ from fcnlab.lab import Lab
 
 
 def isolated_lab(lab: Lab, cell: Cell, folder: Path) -> Lab:
-    """A lab in `folder` in which a cell's trials run as in `lab`, with records and a book of their own.
+    """Create a lab in which the trials of a cell run with separate records and a separate MLflow store.
 
-    What lies in `lab` and is read by the trials (weights, lists of ids, a finished trial that they start from by its
-    key) is linked to.
+    Args:
+        lab: the original lab. The weights, lists of ids and trials that the cell reads are linked.
+        cell: the cell to run.
+        folder: the folder of the new lab; it is created.
+
+    Returns:
+        The new lab.
 
     Raises:
-        RunError: the folder is the lab itself, or cannot be written.
+        RunError: the folder is the original lab, or cannot be written.
     """
     root = folder.resolve()
     if root == lab.root:
         raise RunError(f"--workdir {folder}: this is the lab itself; name another folder")
     try:
         root.mkdir(parents=True, exist_ok=True)
-        for name in _read_by(cell):
+        for name in _input_paths(cell):
             there, here = lab.root / name, root / name
             if there.exists() and not here.exists():
                 here.parent.mkdir(parents=True, exist_ok=True)
@@ -34,12 +39,12 @@ def isolated_lab(lab: Lab, cell: Cell, folder: Path) -> Lab:
     return Lab(root, lab.data_root, f"sqlite:///{root / 'mlflow.db'}")
 
 
-def _read_by(cell: Cell) -> Iterator[Path]:
-    """What the trials of a cell may read in their lab, relative to it."""
+def _input_paths(cell: Cell) -> Iterator[Path]:
+    """Yield the paths that the trials of a cell read, relative to their lab."""
     for name in (cell.variant.backbone.weights_file, *cell.dataset.list_files):
         if name is not None and not Path(name).expanduser().is_absolute():
             yield Path(name)
     if isinstance(cell.init_from, Cell):
-        yield from _read_by(cell.init_from)
+        yield from _input_paths(cell.init_from)
     elif cell.init_from is not None:
         yield Path("runs") / cell.init_from

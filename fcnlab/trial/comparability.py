@@ -1,7 +1,6 @@
-"""The comparability guard: what makes figures that stand in one table figures of different things.
+"""Checks that the cells of a table are comparable.
 
-A table of a grid calls `flags` with the records of its finished trials and marks the cells that it gives; with
-`--strict` the table is refused instead.
+The table of a grid marks the cells for which `check_comparability` returns flags; with `--strict` they are an error.
 """
 
 from __future__ import annotations
@@ -19,7 +18,12 @@ from fcnlab.trial.record import Record
 
 @dataclass(frozen=True)
 class Flag:
-    """Why the figures of a cell are not to be compared as they stand: in a word or two, and in a sentence."""
+    """A reason for which a cell is not comparable.
+
+    Attributes:
+        name: one or two words.
+        footnote: one sentence.
+    """
 
     name: str
     footnote: str
@@ -27,38 +31,49 @@ class Flag:
 
 @dataclass(frozen=True)
 class _Fact:
-    """Something that should be the same for all trials of a grid, unless it says by an axis that it is not."""
+    """A property that all trials of a grid share, unless one of the axes varies it."""
 
     name: str
     axes: tuple[str, ...]
     of: Callable[[Record], str | None]
 
 
-def flags(records: Mapping[str, Sequence[Record]], baseline: str, axes: Collection[str]) -> dict[str, list[Flag]]:
-    """The flags of each cell that has any, by the cell's label.
+def check_comparability(
+    records: Mapping[str, Sequence[Record]], baseline: str, axes: Collection[str]
+) -> dict[str, list[Flag]]:
+    """Find the cells whose trials are not comparable with those of the baseline.
 
-    `records` are those of each cell's finished trials by its label, `baseline` is the baseline's label, and `axes` are
-    those of the grid (`Grid.axes`): what they vary, they vary on purpose, and that is no flag.
+    A cell is flagged if its trials differ among each other or from those of the baseline in the data, the protocol, the
+    number of epochs, the precision, the version of the numerics, or the type and number of devices; and if memory ran
+    out so that a trial used more micro-batches than its recipe sets. A property that an axis varies is not compared.
 
-    A cell is flagged where its trials differ among each other or from the baseline's in the data's content, the way of
-    scoring, the number of epochs, the precision that was used, the version of the numerics, or the kind of hardware
-    and how many devices; and where memory ran out, and batches were cut into parts.
+    Args:
+        records: records of the finished trials of each cell, by the cell's label.
+        baseline: label of the baseline.
+        axes: axes of the grid (`Grid.axes`).
+
+    Returns:
+        The flags of each cell that has any, by its label.
     """
     facts = [fact for fact in _FACTS if not any(_touches(axis, own) for axis in axes for own in fact.axes)]
     reference = {fact.name: _values(fact, records.get(baseline, ())) for fact in facts}
     found: dict[str, list[Flag]] = {}
     for cell, trials in records.items():
         own = [_flag(fact, _values(fact, trials), reference[fact.name], cell == baseline) for fact in facts]
-        marked = [flag for flag in (*own, _parts(trials)) if flag is not None]
+        marked = [flag for flag in (*own, _flag_micro_batches(trials)) if flag is not None]
         if marked:
             found[cell] = marked
     return found
 
 
 def find_numerics(record: Record) -> int | None:
-    """The version of the numerics that a trial was run with, which its key tells.
+    """Find the version of the numerics from the key of a trial.
 
-    None where it is not told: the record is of a version of fcnlab that wrote trials in another way.
+    Args:
+        record: record of the trial.
+
+    Returns:
+        The version; None if the record is of an incompatible version of fcnlab.
     """
     try:
         identity = Trial.model_validate(record.trial).identity()
@@ -68,14 +83,28 @@ def find_numerics(record: Record) -> int | None:
     return next((version for version in versions if compute_key({**identity, "numerics": version}) == record.key), None)
 
 
-def protocol_of(record: Record) -> str:
-    """On which split a trial is reported, and by what factor the network sees its images."""
+def describe_protocol(record: Record) -> str:
+    """Return the reported split and the scale of its images.
+
+    Args:
+        record: record of the trial.
+
+    Returns:
+        A phrase such as `split test at scale 1`.
+    """
     splits = record.trial["dataset"]["splits"]
     return f"split {splits['test'] or splits['val']} at scale {record.trial['recipe'].get('score_scale', 1.0):g}"
 
 
 def describe_hardware(record: Record) -> str:
-    """Return `CPU` or `GPU`, and how many, such as `2 x GPU`."""
+    """Return the type and number of devices.
+
+    Args:
+        record: record of the trial.
+
+    Returns:
+        `CPU`, `GPU`, or with a number such as `2 x GPU`.
+    """
     if record.environment is None:
         return "unknown hardware"
     kind = {"cpu": "CPU", "cuda": "GPU"}[record.environment.kind]
@@ -83,7 +112,7 @@ def describe_hardware(record: Record) -> str:
 
 
 def _data(record: Record) -> str:
-    """The content's fingerprint, of a digest as much as people can compare."""
+    """Return the fingerprint of the data, shortened for display."""
     return re.sub(r"^(sha256:\w{12})\w+$", r"\1", str(record.trial["data"]))
 
 
@@ -98,7 +127,7 @@ def _numerics(record: Record) -> str | None:
 
 _FACTS = (
     _Fact("data", ("dataset",), _data),
-    _Fact("protocol", ("recipe.score_scale", "dataset.splits"), protocol_of),
+    _Fact("protocol", ("recipe.score_scale", "dataset.splits"), describe_protocol),
     _Fact("epochs", ("recipe.epochs",), lambda record: format_value(record.trial["recipe"]["epochs"])),
     _Fact("precision", ("recipe.precision",), _precision),
     _Fact("numerics", (), _numerics),
@@ -107,12 +136,12 @@ _FACTS = (
 
 
 def _touches(axis: str, own: str) -> bool:
-    """Whether an axis is the field, holds it, or lies in it."""
+    """Return whether an axis is a field, contains it or is contained in it."""
     return axis == own or own.startswith(f"{axis}.") or axis.startswith(f"{own}.")
 
 
 def _values(fact: _Fact, trials: Sequence[Record]) -> tuple[str, ...]:
-    """What is known of it; a record that does not tell is no reason to doubt the others."""
+    """Return the different values of a property. Records without it are left out."""
     return tuple(sorted({value for record in trials if (value := fact.of(record)) is not None}))
 
 
@@ -120,19 +149,22 @@ def _flag(fact: _Fact, own: tuple[str, ...], reference: tuple[str, ...], is_base
     if not own or len({*own, *reference}) < 2:
         return None
     if is_baseline or own == reference or not reference:
-        return Flag(fact.name, f"{fact.name}: its own trials differ, {_and(own)}")
-    return Flag(fact.name, f"{fact.name}: {_and(own)}, where the baseline has {_and(reference)}")
+        return Flag(fact.name, f"{fact.name}: its trials differ, {_and(own)}")
+    return Flag(fact.name, f"{fact.name}: {_and(own)}; the baseline has {_and(reference)}")
 
 
-def _parts(trials: Sequence[Record]) -> Flag | None:
-    """Cutting a batch leaves the gradient as it is, but not the statistics of batch norm over it."""
+def _flag_micro_batches(trials: Sequence[Record]) -> Flag | None:
+    """Flag additional micro-batches: they change the statistics of batch norm, but not the gradient."""
     cut = sorted({record.micro_batches for record in trials if record.micro_batches > 1})
     if not cut:
         return None
     several = f"{sum(record.micro_batches > 1 for record in trials)} of {len(trials)} trials"
     trains = any(record.trial["recipe"].get("batch_norm", "train") == "train" for record in trials)
     consequence = ", so batch norm saw smaller batches" if trains else "; the gradient is the same"
-    return Flag("parts", f"parts: memory ran out in {several}; each batch in {_and(map(str, cut))} parts{consequence}")
+    return Flag(
+        "micro-batches",
+        f"micro-batches: memory ran out in {several}; {_and(map(str, cut))} per batch{consequence}",
+    )
 
 
 def _and(values: Collection[str] | map[str]) -> str:

@@ -1,4 +1,4 @@
-"""What differs between two trials: what was asked, with what and where it ran, and what came out."""
+"""Differences between two records: configuration, environment and results."""
 
 from __future__ import annotations
 
@@ -12,12 +12,19 @@ from fcnlab.config.trial import Trial
 from fcnlab.trial.comparability import describe_hardware, find_numerics
 from fcnlab.trial.record import Record
 
-Section = Literal["configuration", "data", "code", "environment", "run", "figures", "cost"]
+Section = Literal["configuration", "data", "code", "environment", "run", "metrics", "cost"]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A field that two trials do not have alike; of numbers also by how much the second is more."""
+    """A field in which two records differ.
+
+    Attributes:
+        section: group of fields.
+        field: dotted name, such as `recipe.optimizer.lr`.
+        a: value of the first record; None if it has no such field.
+        b: value of the second record.
+    """
 
     section: Section
     field: str
@@ -26,16 +33,21 @@ class Difference:
 
     @property
     def delta(self) -> float | None:
-        """The second less the first, where both are numbers."""
+        """The second value minus the first; None unless both are numbers."""
         if any(isinstance(value, bool) or not isinstance(value, int | float) for value in (self.a, self.b)):
             return None
         return float(self.b) - float(self.a)
 
 
-def differences(a: Record, b: Record) -> list[Difference]:
-    """Every field in which two records differ, the causes first and then what came of them.
+def diff_records(a: Record, b: Record) -> list[Difference]:
+    """Return every field in which two records differ, the configuration first and the results last.
 
-    Figures are fractions of 1; fields are dotted, such as `recipe.optimizer.lr`. What a record lacks is None.
+    Args:
+        a: the first record.
+        b: the second record.
+
+    Returns:
+        The differences. Metrics are fractions of 1.
     """
     sections: list[tuple[Section, Mapping[str, Any], Mapping[str, Any]]] = [
         ("configuration", _configuration(a), _configuration(b)),
@@ -43,7 +55,7 @@ def differences(a: Record, b: Record) -> list[Difference]:
         ("code", _code(a), _code(b)),
         ("environment", _environment(a), _environment(b)),
         ("run", _run(a), _run(b)),
-        ("figures", _figures(a), _figures(b)),
+        ("metrics", _metrics(a), _metrics(b)),
         ("cost", _cost(a), _cost(b)),
     ]
     return [
@@ -55,7 +67,15 @@ def differences(a: Record, b: Record) -> list[Difference]:
 
 
 def have_equal_metrics(a: Record, b: Record) -> bool:
-    """Whether two records have the same figures, losses and rates to the last bit; times do not count."""
+    """Return whether metrics, losses and learning rates of two records are equal bit for bit.
+
+    Args:
+        a: the first record.
+        b: the second record.
+
+    Returns:
+        True if they are equal. Times are not compared.
+    """
 
     def curves(record: Record) -> list[tuple[object, ...]]:
         return [(e.epoch, e.loss, e.lr, e.val_miou, e.val_pixel_acc) for e in record.epochs]
@@ -64,24 +84,32 @@ def have_equal_metrics(a: Record, b: Record) -> bool:
 
 
 def find_divergence(a: Record, b: Record) -> int | None:
-    """The first epoch after which the loss of two records is not the same to the last bit; None if it always is."""
+    """Find the first epoch whose loss differs between two records.
+
+    Args:
+        a: the first record.
+        b: the second record.
+
+    Returns:
+        Number of the epoch; None if all losses are equal bit for bit.
+    """
     pairs = zip(a.epochs, b.epochs, strict=False)
     return next((one.epoch for one, other in pairs if one.loss != other.loss), None)
 
 
 def _configuration(record: Record) -> dict[str, Any]:
-    """What was asked, field by field, with all defaults as far as this version knows the record's fields."""
+    """Return the configuration by dotted field names, with all defaults if this version can read it."""
     try:
-        said = Trial.model_validate(record.trial).model_dump(mode="json")
+        trial = Trial.model_validate(record.trial).model_dump(mode="json")
     except ValidationError:
-        said = record.trial
-    parts = {**said["variant"], "dataset": said["dataset"], "recipe": said["recipe"], "seed": said["seed"]}
+        trial = record.trial
+    parts = {**trial["variant"], "dataset": trial["dataset"], "recipe": trial["recipe"], "seed": trial["seed"]}
     fields = {name: value for name, value in _flat(parts, "") if not name.endswith(".description")}
-    return fields | {"init_from": said.get("init_from")}
+    return fields | {"init_from": trial.get("init_from")}
 
 
 def _flat(value: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings by their dotted names."""
+    """Yield the leaves of nested mappings with their dotted names."""
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
             yield from _flat(inner, f"{name}.{key}" if name else str(key))
@@ -112,17 +140,17 @@ def _environment(record: Record) -> dict[str, Any]:
 
 def _run(record: Record) -> dict[str, Any]:
     failure = record.failure.message.splitlines()[0] if record.failure is not None else None
-    return {"status": record.status, "failure": failure, "micro_batches": record.micro_batches}
+    return {"status": record.status, "failure": failure, "micro-batches": record.micro_batches}
 
 
-def _figures(record: Record) -> dict[str, float | None]:
-    """The mIoU and pixel accuracy of each split, at the last epoch and at the one best on val if that is another."""
-    last = {score.split: score.epoch for score in record.metrics if score.checkpoint == "last"}
+def _metrics(record: Record) -> dict[str, float | None]:
+    """Return mIoU and pixel accuracy of each split at the last epoch, and at the best one if it differs."""
+    last = {metrics.split: metrics.epoch for metrics in record.metrics if metrics.checkpoint == "last"}
     return {
-        f"{score.split} {name}{' (best)' if score.checkpoint == 'best' else ''}": value
-        for score in record.metrics
-        if score.checkpoint == "last" or score.epoch != last.get(score.split)
-        for name, value in (("mIoU", score.miou), ("pixel acc.", score.pixel_acc))
+        f"{metrics.split} {name}{' (best)' if metrics.checkpoint == 'best' else ''}": value
+        for metrics in record.metrics
+        if metrics.checkpoint == "last" or metrics.epoch != last.get(metrics.split)
+        for name, value in (("mIoU", metrics.miou), ("pixel acc.", metrics.pixel_acc))
     }
 
 

@@ -1,10 +1,10 @@
-"""Score a finished trial again from its saved weights, under a protocol or on other data; apart from its record.
+"""Evaluation of a finished trial from its saved weights, under a protocol or on other data. Its record is not changed.
 
-runs/<key>/scores/
-    [<dataset>-<split>-]<protocol>[-best].json    the figures, and what they were made from
-    [<dataset>-<split>-]<protocol>[-best].npz     counts [N, classes, 3], those of the boundaries, and the images' ids
+runs/<key>/evaluations/
+    [<dataset>-<split>-]<protocol>[-best].json    metrics, and the inputs from which they were computed
+    [<dataset>-<split>-]<protocol>[-best].npz     counts [N, classes, 3] of images and boundaries, and the image ids
 
-Without a dataset and a split in its name a file is of the split that the trial reports.
+A file name without dataset and split means the reported split.
 """
 
 from __future__ import annotations
@@ -36,10 +36,24 @@ from fcnlab.trial.run_folder import write_atomically
 
 
 class Evaluation(BaseModel):
-    """The figures of one trial under one protocol, and what they were made from.
+    """Metrics of one trial under one protocol, and the inputs from which they were computed.
 
-    `weights` is the digest of the file with the weights; `seconds_per_image` wall-clock, with decoding. `dataset` and
-    `data`, the name and the fingerprint of what was scored, are None for the split that the trial reports.
+    Attributes:
+        key: key of the trial.
+        name: name of the protocol.
+        scales: scales of the protocol.
+        flip: whether images are also predicted mirrored.
+        window: height and width of sliding windows.
+        stride: rows and columns from window to window.
+        weights: SHA-256 digest of the file with the weights.
+        dataset: name of the dataset; None for the reported split.
+        data: fingerprint of the data; None for the reported split.
+        metrics: the metrics.
+        seconds_per_image: wall-clock time, with decoding.
+        device: name of the device.
+        precision: precision of the forward pass.
+        threads: number of CPU threads.
+        ended: UTC time of the evaluation, in ISO format.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
@@ -62,54 +76,76 @@ class Evaluation(BaseModel):
 
 
 @dataclass(frozen=True)
-class Target:
-    """A split that is scored: of another dataset than the trial's, or another split than it reports.
+class EvaluationTarget:
+    """A split to evaluate on that is not the reported one.
 
     Attributes:
-        dataset: its name in the catalogue.
-        spec: its entry there.
-        split: the split's own name.
+        dataset: name of the dataset in the registry.
+        config: configuration of the dataset.
+        split: name of the split.
     """
 
     dataset: str
-    spec: DatasetConfig
+    config: DatasetConfig
     split: str
 
 
-def resolve_target(finished: FinishedTrial, lab: Lab, dataset: str | None, split: str | None) -> Target | None:
-    """What is asked for by name; None where that is the split that the trial reports.
+def resolve_target(
+    finished: FinishedTrial, lab: Lab, dataset: str | None, split: str | None
+) -> EvaluationTarget | None:
+    """Look up a dataset and a split by name.
 
-    Without a dataset it is the trial's own, without a split the one on which its dataset is reported.
+    Args:
+        finished: the trial.
+        lab: lab with the registry.
+        dataset: name of a dataset; None for that of the trial.
+        split: name of a split; None for the reported split of the dataset.
+
+    Returns:
+        The target; None if it is the reported split of the trial.
 
     Raises:
-        ConfigError: the catalogue has no such dataset.
+        ConfigError: the registry has no such dataset.
     """
     own: DatasetConfig = finished.trial.dataset
     if dataset is None:
-        name, spec = finished.trial.names.get("dataset", own.type), own
+        name, config = finished.trial.names.get("dataset", own.type), own
     else:
         found = lab.registry.get("dataset", dataset)
         assert isinstance(found, DatasetConfig)
-        name, spec = dataset, found
-    asked, reported = split or _reported(spec), _reported(own)
-    return None if (spec.content(), asked) == (own.content(), reported) else Target(name, spec, asked)
+        name, config = dataset, found
+    selected, reported = split or _reported(config), _reported(own)
+    return (
+        None if (config.content(), selected) == (own.content(), reported) else EvaluationTarget(name, config, selected)
+    )
 
 
-def _reported(spec: DatasetConfig) -> str:
-    return spec.splits.test or spec.splits.val
+def _reported(config: DatasetConfig) -> str:
+    return config.splits.test or config.splits.val
 
 
 def evaluation_file(
     finished: FinishedTrial,
     protocol: Protocol,
     checkpoint: CheckpointChoice,
-    target: Target | None = None,
+    target: EvaluationTarget | None = None,
     out: Path | None = None,
 ) -> Path:
-    """Where the figures are kept: in the run folder, or in a folder of `out` that is named by the trial's key."""
+    """Return the path of the metrics of an evaluation.
+
+    Args:
+        finished: the trial.
+        protocol: the protocol.
+        checkpoint: which weights are evaluated.
+        target: another split than the reported one.
+        out: parent of a folder with the trial's key; None for the run folder.
+
+    Returns:
+        Path of a JSON file.
+    """
     folder = out / finished.trial.key[:KEY_DIGITS] if out is not None else finished.folder.evaluations
-    where = f"{target.dataset}-{target.split}-" if target is not None else ""
-    return folder / (where + protocol.slug + ("-best" if checkpoint == "best" else "") + ".json")
+    prefix = f"{target.dataset}-{target.split}-" if target is not None else ""
+    return folder / (prefix + protocol.slug + ("-best" if checkpoint == "best" else "") + ".json")
 
 
 def evaluate_trial(
@@ -117,40 +153,54 @@ def evaluate_trial(
     lab: Lab,
     protocol: Protocol,
     checkpoint: CheckpointChoice,
-    told: OnProgress | None = None,
+    on_progress: OnProgress | None = None,
     *,
-    target: Target | None = None,
+    target: EvaluationTarget | None = None,
     out: Path | None = None,
 ) -> Evaluation:
-    """Score a split under a protocol, by default the reported one; what was scored so before is only read.
+    """Evaluate a finished trial under a protocol. An existing evaluation of the same inputs is only read.
+
+    Args:
+        finished: the trial.
+        lab: lab with the dataset.
+        protocol: the protocol; its scales are factors of the recipe's `score_scale`.
+        checkpoint: which weights are evaluated.
+        on_progress: function that is called with the number of finished images and of all images.
+        target: another split than the reported one.
+        out: parent of the folder for the files; None for the run folder.
+
+    Returns:
+        The evaluation.
 
     Raises:
-        RunError: the weights are no longer there, or `out` cannot be written.
-        DataError: the trial's data has changed, or the target's classes are others than the trial's.
+        RunError: the weights are missing, or `out` cannot be written.
+        DataError: the data of the trial has changed, or the target has other classes than the trial.
     """
-    data = _checked(finished, lab, target)
+    data = _check_data(finished, lab, target)
     weights = finished.weights_file(checkpoint)
     digest = hash_file(weights)
     file = evaluation_file(finished, protocol, checkpoint, target, out)
     arrays = file.with_suffix(".npz")
     device = hardware.select_device()
     precision = hardware.resolve_precision(finished.trial.recipe.precision, device)
-    known = _read(file)
-    if known is not None and arrays.is_file():
-        made_from = (known.key, known.weights, known.precision, known.data)
-        if made_from == (finished.trial.key, digest, precision, data):
-            return known
+    existing = _read(file)
+    if existing is not None and arrays.is_file():
+        inputs = (existing.key, existing.weights, existing.precision, existing.data)
+        if inputs == (finished.trial.key, digest, precision, data):
+            return existing
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{file.parent}: cannot be written: {error.strerror}") from None
     model = finished.load_model(checkpoint).to(device).to(memory_format=torch.channels_last)
-    spec, split = (target.spec, target.split) if target else (finished.trial.dataset, _reported(finished.trial.dataset))
-    asked = protocol.multiply_scales(finished.trial.recipe.score_scale)
-    seconds, counted = _score(model, lab, spec, split, asked, precision, told)
+    config, split = (
+        (target.config, target.split) if target else (finished.trial.dataset, _reported(finished.trial.dataset))
+    )
+    scaled = protocol.multiply_scales(finished.trial.recipe.score_scale)
+    seconds, counted = _evaluate(model, lab, config, split, scaled, precision, on_progress)
     plain = finished.reported_metrics(checkpoint)
-    made = Evaluation(
+    evaluation = Evaluation(
         key=finished.trial.key,
         name=str(protocol),
         scales=protocol.scales,
@@ -170,56 +220,56 @@ def evaluate_trial(
         ended=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     write_atomically(arrays, lambda to: np.savez_compressed(to, **counted))
-    write_atomically(file, lambda to: to.write(made.model_dump_json(indent=1).encode()))
-    return made
+    write_atomically(file, lambda to: to.write(evaluation.model_dump_json(indent=1).encode()))
+    return evaluation
 
 
-def _checked(finished: FinishedTrial, lab: Lab, target: Target | None) -> str | None:
-    """The fingerprint of a target whose classes are the trial's; None for the reported split, which is as it was."""
+def _check_data(finished: FinishedTrial, lab: Lab, target: EvaluationTarget | None) -> str | None:
+    """Check that the data fits the trial, and return the fingerprint of a target, None for the reported split."""
     trial = finished.trial
     if target is not None:
-        dataset = lab.open_dataset(target.spec)
+        dataset = lab.open_dataset(target.config)
         _check_classes(finished.record.classes, dataset.classes, target.dataset)
         return dataset.fingerprint((target.split,))
     if lab.open_dataset(trial.dataset).fingerprint(trial.dataset.used_splits) != trial.data:
         raise DataError(
-            f"{finished.folder.path}: the dataset '{trial.names.get('dataset', trial.dataset.type)}' is no longer what "
-            "the trial was run on, so its figures could not be compared; run the trial again"
+            f"{finished.folder.path}: the dataset '{trial.names.get('dataset', trial.dataset.type)}' has changed since "
+            "the trial was run, so its metrics would not be comparable; run the trial again"
         )
     return None
 
 
-def _check_classes(trained: Sequence[str], there: Sequence[str], name: str) -> None:
-    """Refuse to count by number what is not the same by name."""
-    if tuple(trained) == tuple(there):
+def _check_classes(trained: Sequence[str], found: Sequence[str], name: str) -> None:
+    """Raise an error if two lists of class names differ."""
+    if tuple(trained) == tuple(found):
         return
-    ours, theirs = (_named(a, without=b) for a, b in ((trained, there), (there, trained)))
-    differ = [f"only the trial has {ours}"] * bool(ours) + [f"only the dataset has {theirs}"] * bool(theirs)
+    own, other = (_named(a, without=b) for a, b in ((trained, found), (found, trained)))
+    differences = [f"only the trial has {own}"] * bool(own) + [f"only the dataset has {other}"] * bool(other)
     raise DataError(
-        f"dataset {name}: its {len(there)} classes are not the {len(trained)} that the trial was trained on: "
-        + ("; ".join(differ) or "they have another order")
+        f"dataset {name}: its {len(found)} classes are not the {len(trained)} that the trial was trained on: "
+        + ("; ".join(differences) or "they have another order")
     )
 
 
-def _named(classes: Sequence[str], *, without: Sequence[str], shown: int = 6) -> str:
+def _named(classes: Sequence[str], *, without: Sequence[str], limit: int = 6) -> str:
     names = [name for name in classes if name not in without]
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
-def _score(
+def _evaluate(
     model: FCN,
     lab: Lab,
-    spec: DatasetConfig,
+    config: DatasetConfig,
     split_name: str,
     protocol: Protocol,
     precision: hardware.Precision,
-    told: OnProgress | None,
+    on_progress: OnProgress | None,
 ) -> tuple[float, dict[str, Any]]:
-    """Seconds an image, and the arrays that are kept."""
-    dataset = lab.open_dataset(spec)
+    """Evaluate a split, and return the seconds per image and the arrays to store."""
+    dataset = lab.open_dataset(config)
     split = open_decoded(dataset, split_name)
     device = next(model.parameters()).device
-    began = time.perf_counter()
+    started = time.perf_counter()
     counts = evaluate_split(
         model,
         split,
@@ -229,10 +279,10 @@ def _score(
         device=device,
         autocast=hardware.create_autocast(device, precision),
         boundaries=True,
-        on_progress=told,
+        on_progress=on_progress,
         protocol=protocol,
     )
-    seconds = (time.perf_counter() - began) / len(split)
+    seconds = (time.perf_counter() - started) / len(split)
     return seconds, {"counts": counts.areas, "boundary": counts.boundaries, "ids": np.array(split.ids)}
 
 

@@ -1,7 +1,7 @@
-"""One trial in several processes, a device each.
+"""Distributed training of one trial: one process (rank) per device.
 
-The process that starts them does no more than to see what comes of them: where one of them fails or is killed, the
-others would wait for it for ever. So none of them ends by itself: one that has ended was killed.
+If a rank fails or is killed, the other ranks would wait for it in a collective operation. The launching process
+therefore monitors all ranks and kills them at the end. Ranks never exit on their own; an exited rank has crashed.
 """
 
 from __future__ import annotations
@@ -19,71 +19,76 @@ import torch
 from fcnlab.trial.record import Record
 
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
-"""How processes of a trial are started; who starts one must not have used CUDA."""
+"""Start method of the processes of a trial; the parent must not have initialized CUDA."""
 
-AFTERMATH = 0.5
-"""Seconds within which a process is seen to be dead whose death another one reports as an error."""
+CRASH_TIMEOUT = 0.5
+"""Seconds to wait for the exit of a crashed rank after another rank has reported an error."""
 
 
 def launch(size: int, work: Callable[[int], Record | None]) -> Record | None:
-    """Call `work` with each rank in a process of its own; gives what rank 0 returns, or the first failure of any.
+    """Call `work(rank)` in one process per rank and wait for the first result.
 
-    The other ranks return a record if they have failed, else None. All share the threads of this process.
+    Args:
+        size: number of ranks; they share the CPU threads of this process.
+        work: returns the record of rank 0 (None if paused); other ranks return a record only if they failed.
+
+    Returns:
+        The record of rank 0, or of the first rank that failed.
 
     Raises:
-        SystemExit: one of them was killed. It ends this process too, so that the trial has lost its worker.
+        SystemExit: a rank was killed; this process ends too, and the trial is retried.
     """
     context = multiprocessing.get_context(START_METHOD)
     threads = max(1, torch.get_num_threads() // size)
-    ears: list[Connection] = []
+    receivers: list[Connection] = []
     ranks: list[BaseProcess] = []
     try:
         for rank in range(size):
-            ear, mouth = context.Pipe(duplex=False)
-            process = context.Process(target=_run, args=(rank, threads, work, mouth))  # type: ignore[attr-defined]
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=_run, args=(rank, threads, work, sender))  # type: ignore[attr-defined]
             process.start()
-            mouth.close()  # so that hearing ends where who speaks is killed
-            ears.append(ear)
+            sender.close()  # so that the pipe closes when the rank is killed
+            receivers.append(receiver)
             ranks.append(process)
-        return _first_told(ears, ranks)
+        return _receive_first(receivers, ranks)
     finally:
         for process in ranks:
             process.kill()
             process.join()
 
 
-def _run(rank: int, threads: int, work: Callable[[int], Record | None], mouth: Connection) -> None:
+def _run(rank: int, threads: int, work: Callable[[int], Record | None], sender: Connection) -> None:
     Thread(target=exit_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    told = work(rank)
-    if rank == 0 or told is not None:
-        mouth.send(told)
+    record = work(rank)
+    if rank == 0 or record is not None:
+        sender.send(record)
     sys.stdout.flush()
     Event().wait()
 
 
 def exit_with_parent() -> None:
-    """End this process when the one that started it dies: nobody would hear of it, and the next attempt would wait."""
+    """Exit when the parent process dies, so that no rank outlives its trial."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "another process has started it"
     wait([parent.sentinel])
     os._exit(1)
 
 
-def _first_told(ears: Sequence[Connection], ranks: Sequence[BaseProcess]) -> Record | None:
-    ready = wait(ears)  # for something to be read, or for the end of who would write it
+def _receive_first(receivers: Sequence[Connection], ranks: Sequence[BaseProcess]) -> Record | None:
+    ready = wait(receivers)  # for a record, or for the exit of a rank
     try:
-        told: Record | None = next(ear for ear in ears if ear in ready).recv()
+        record: Record | None = next(receiver for receiver in receivers if receiver in ready).recv()
     except EOFError:
-        raise SystemExit(_ended(ranks)) from None
-    if told is not None and told.status == "failed" and (dead := _ended(ranks)):
+        raise SystemExit(_describe_exits(ranks)) from None
+    if record is not None and record.status == "failed" and (dead := _describe_exits(ranks)):
         raise SystemExit(dead)
-    return told
+    return record
 
 
-def _ended(ranks: Sequence[BaseProcess]) -> str:
-    """Which processes have ended, and how; empty if none has within the aftermath."""
-    dead = wait([process.sentinel for process in ranks], AFTERMATH)
+def _describe_exits(ranks: Sequence[BaseProcess]) -> str:
+    """Describe the exited ranks; return an empty string if none exits within CRASH_TIMEOUT."""
+    dead = wait([process.sentinel for process in ranks], CRASH_TIMEOUT)
     for process in ranks:
         if process.sentinel in dead:
             process.join()

@@ -1,4 +1,4 @@
-"""From counts to the scores that a record keeps."""
+"""Metrics of a split as a record stores them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,40 @@ from fcnlab.trial.record import CheckpointChoice, SplitMetrics
 def compute_split_metrics(
     split: str, checkpoint: CheckpointChoice, epoch: int, counts: Counts, boundary: Counts
 ) -> SplitMetrics:
-    """The figures of a split's counts [N, C, 3] and of the counts of its boundaries."""
-    of = compute_metrics(counts)
+    """Compute the metrics of a split.
+
+    Args:
+        split: role or name of the split.
+        checkpoint: which weights were evaluated.
+        epoch: the epoch of these weights.
+        counts: int64 counts [N, classes, 3] of the images.
+        boundary: int64 counts [N, classes, 3] of their boundaries.
+
+    Returns:
+        The metrics.
+    """
+    metrics = compute_metrics(counts)
     return SplitMetrics(
         split=split,
         checkpoint=checkpoint,
         epoch=epoch,
         images=len(counts),
-        miou=nan_to_none(of.miou),
-        pixel_acc=nan_to_none(of.pixel_acc),
-        mean_acc=nan_to_none(of.mean_acc),
-        fw_iou=nan_to_none(of.fw_iou),
-        class_iou=tuple(map(nan_to_none, of.class_iou)),
+        miou=nan_to_none(metrics.miou),
+        pixel_acc=nan_to_none(metrics.pixel_acc),
+        mean_acc=nan_to_none(metrics.mean_acc),
+        fw_iou=nan_to_none(metrics.fw_iou),
+        class_iou=tuple(map(nan_to_none, metrics.class_iou)),
         boundary_iou=nan_to_none(compute_metrics(boundary).miou),
     )
 
 
 def nan_to_none(value: float) -> float | None:
-    """JSON has no nan: a figure that is not there is None."""
+    """Convert nan to None, because JSON has no nan.
+
+    Args:
+        value: a metric.
+
+    Returns:
+        The value, or None.
+    """
     return None if np.isnan(value) else value

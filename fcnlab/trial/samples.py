@@ -1,4 +1,4 @@
-"""The first predictions of a trial as small pictures, so that people look at them beside the figures."""
+"""Predictions of the first images of a split, saved as image files."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ from fcnlab.data.datasets.palette import to_palette_image
 from fcnlab.kernels.inputs import DecodedSample
 
 NUM_SAMPLES = 8
-"""How many images of the reported split are kept."""
+"""Number of images of the reported split that are saved."""
 
 
 def save_sample(folder: Path, id_: str, sample: DecodedSample, prediction: Tensor) -> None:
-    """Write `<id>.image.jpg`, `<id>.label.png` and `<id>.prediction.png`; labels as palette images."""
+    """Write `<id>.image.jpg`, and `<id>.label.png` and `<id>.prediction.png` as palette images.
+
+    Args:
+        folder: folder of the files; it is created.
+        id_: id of the image.
+        sample: image and label.
+        prediction: predicted class indices [H, W].
+    """
     folder.mkdir(exist_ok=True)
     name = id_.replace("/", "_")
     Image.fromarray(sample.image.permute(1, 2, 0).cpu().numpy()).save(folder / f"{name}.image.jpg", quality=90)

@@ -165,7 +165,7 @@ def test_a_missing_grid_file_is_an_error_that_names_the_nearest(fcnlab: Call, tm
         (["registry", "show", "recipe", "d2"], "no recipe 'd2'; did you mean 'd2l'?"),
         (["data", "check", "camvit"], "no dataset 'camvit'; did you mean 'camvid'?"),
         (["data", "check", "camvid"], "no data root is set; pass --data-root or set FCNLAB_DATA"),
-        (["data", "check", "camvid", "--data-root", "."], "camvid is not there; --data-root (or FCNLAB_DATA)"),
+        (["data", "check", "camvid", "--data-root", "."], "camvid does not exist; --data-root (or FCNLAB_DATA)"),
         (["registry", "list", "--lab", "gone"], "gone: no such folder; make a lab with `fcnlab init gone`"),
         (["ui"], "mlflow.db: nothing is recorded yet; run a grid first"),
         (["model", "show", "fcn8s-tinny"], "no variant 'fcn8s-tinny'; did you mean 'fcn8s-tiny'?"),

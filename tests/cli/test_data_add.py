@@ -263,7 +263,7 @@ def test_lists_are_splits(call: Call, mine: Path) -> None:
     assert add(call, "--lists", mine / "lists", "--data-root", "..", name="other").code == 0
     assert entries()["other"]["lists"]["val"] == "mine/lists/val.txt"
     assert call("data", "check", "other", "--data-root", "..").code == 0
-    refused(add(call, "--lists", "lists", "--val", "0.2", name="third"), "--lists and --val or --test both say")
+    refused(add(call, "--lists", "lists", "--val", "0.2", name="third"), "--val or --test are mutually exclusive")
 
 
 def test_shares_and_seed_are_those_asked_for(call: Call, mine: Path) -> None:

@@ -74,7 +74,7 @@ def test_verification_ends_with_2_and_names_what_is_broken(data_cache: Call, mad
     lines = [line for line in err.splitlines() if line.startswith("fcnlab: error: ")]
     assert len(lines) == 2
     assert any(made[0] in line and "'train_" in line and "is not as it was written" in line for line in lines)
-    assert any(made[1] in line and "its index is torn" in line for line in lines)
+    assert any(made[1] in line and "its index is incomplete" in line for line in lines)
     assert data_cache("verify", made[2])[0] == 0
     assert data_cache("verify", made[0][:12])[0] == 2
 

@@ -100,7 +100,7 @@ def test_generated_data_is_checked_and_counted_too(fcnlab: Call) -> None:
 def test_a_dataset_without_a_folder_is_one_clear_line(fcnlab: Call, tmp_path: Path, verb: str) -> None:
     said = fcnlab(verb, "camvid")
     assert (said.code, said.out) == (2, "") and said.err.count("\n") == 1
-    assert f"{tmp_path / 'camvid'} is not there; --data-root (or FCNLAB_DATA)" in said.err
+    assert f"{tmp_path / 'camvid'} does not exist; --data-root (or FCNLAB_DATA)" in said.err
 
 
 def test_all_splits_are_read_on_request(fcnlab: Call, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_statistics_of_a_faulty_dataset_point_to_the_check(fcnlab: Call, camvid:
     (camvid / "valannot/val0.png").unlink()
     said = fcnlab("stats", "camvid")
     assert (said.code, said.out) == (2, "")
-    assert f"{camvid}/valannot/val0.png: no such file; `fcnlab data check camvid` lists all that is wrong" in said.err
+    assert f"{camvid}/valannot/val0.png: no such file; `fcnlab data check camvid` lists all problems" in said.err
 
 
 def test_a_file_that_cannot_be_written_is_one_line(fcnlab: Call, camvid: Path) -> None:

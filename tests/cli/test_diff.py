@@ -26,7 +26,7 @@ def plan(tmp_path: Path) -> Plan:
     return made
 
 
-def test_two_cells_differ_by_their_head_their_commit_and_their_figures(fcnlab: Call, plan: Plan) -> None:
+def test_two_cells_differ_by_their_head_their_commit_and_their_metrics(fcnlab: Call, plan: Plan) -> None:
     path = plan.grid.path
     said = fcnlab("diff", f"{path}:fcn32s:0", f"{path}:fcn8s")
     assert (said.code, said.err) == (0, "")
@@ -42,8 +42,8 @@ def test_machines_get_every_difference_with_its_section(fcnlab: Call, plan: Plan
     a, b = (planned.key for planned in plan.trials[:2])
     said = json.loads(fcnlab("diff", a, b, "--json").out)
     assert (said["a"]["key"], said["b"]["key"]) == (a, b)
-    assert {"section": "figures", "field": "val mIoU", "a": 0.25, "b": 0.5, "delta": 0.25} in said["differences"]
-    assert {one["section"] for one in said["differences"]} == {"configuration", "code", "figures"}
+    assert {"section": "metrics", "field": "val mIoU", "a": 0.25, "b": 0.5, "delta": 0.25} in said["differences"]
+    assert {one["section"] for one in said["differences"]} == {"configuration", "code", "metrics"}
     assert json.loads(fcnlab("diff", a, a, "--json").out)["differences"] == []
     assert "no field differs" in fcnlab("diff", a, a).out
 

@@ -61,7 +61,7 @@ def test_strict_refuses_what_is_not_comparable(fcnlab: Call, grid: Grid) -> None
     finish(planned, RIGHT[planned.trial.names["head"]], micro_batches=2)
     said = fcnlab("report", grid.path, "--strict")
     assert said.code == 2
-    assert "fcn16s: parts: memory ran out" in said.err
+    assert "fcn16s: micro-batches: memory ran out" in said.err
 
 
 def test_two_cells_are_compared_in_all_by_class_and_by_image(fcnlab: Call, grid: Grid) -> None:

@@ -115,7 +115,7 @@ HARMS: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
         "undefined label",
         "100 in 1 pixels, .*105 in 1 pixels and 42 more",
     ),
-    "colour mask": (MASK, lambda p: save(image_of(0), p), "colour mask", "mode RGB"),
+    "color mask": (MASK, lambda p: save(image_of(0), p), "color mask", "mode RGB"),
     "16-bit mask": (MASK, lambda p: save(np.zeros((6, 8), np.uint16), p), "16-bit mask", "mode I;16"),
     "16-bit image": (IMAGE, lambda p: save(np.full((6, 8), 999, np.uint16), p), "16-bit image", "mode I;16"),
     "one-bit mask": (MASK, lambda p: save(np.zeros((6, 8), bool), p), "mask mode", "mode 1"),
@@ -145,7 +145,7 @@ def test_all_faults_of_all_splits_are_reported_at_once(camvid: CamVid) -> None:
     shutil.rmtree(root / "test")
     assert kinds(check_splits(camvid, SPLITS)) == [
         ("train", "a1.png", "missing mask"),
-        ("train", "a3.png", "colour mask"),
+        ("train", "a3.png", "color mask"),
         ("val", "b2.png", "unreadable image"),
         ("test", "test", "unreadable split"),
     ]
@@ -203,7 +203,7 @@ def test_both_files_of_a_pair_are_looked_at(camvid: CamVid) -> None:
     (camvid.root / IMAGE).write_bytes(b"no image")
     save(image_of(0), camvid.root / MASK)
     assert kinds(check_splits(camvid, ["train"])) == [
-        ("train", "a2.png", "unreadable image"), ("train", "a2.png", "colour mask"),
+        ("train", "a2.png", "unreadable image"), ("train", "a2.png", "color mask"),
     ]  # fmt: skip
 
 
@@ -226,7 +226,7 @@ def test_an_id_in_two_splits_is_a_fault_of_the_later(voc: Voc2012) -> None:
     train, val = check_splits(voc, ["train", "val"])
     assert train.problems == []
     assert [(f.where, f.kind, f.what) for f in val.problems] == [
-        ("2", "id in two splits", "stands in train and again in val")
+        ("2", "id in two splits", "occurs in train and again in val")
     ]
 
 
@@ -292,7 +292,7 @@ def test_palettes_that_differ_are_one_note(voc: Voc2012) -> None:
     (train,) = check_splits(voc, ["train"])
     (note,) = train.notes
     assert train.problems == [] and note.kind == "palettes differ"
-    assert "2 palette masks show a number in another colour" in note.what and note.where == "2"
+    assert "2 palette masks assign another color to a number" in note.what and note.where == "2"
 
 
 def test_colours_of_labels_that_do_not_occur_are_no_note(voc: Voc2012) -> None:

@@ -20,7 +20,7 @@ from fcnlab.runner.executors import config, process
 from fcnlab.runner.executors.base import Job, JobExit
 from fcnlab.runner.executors.config import ExecutorConfig
 from fcnlab.runner.executors.process import ProcessExecutor, Slot, plan_slots
-from fcnlab.trial.diff import differences
+from fcnlab.trial.diff import diff_records
 from fcnlab.trial.record import Record
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
@@ -96,7 +96,7 @@ def test_a_trial_on_two_devices_is_the_trial_on_one_but_for_rounding(
     assert abs(counts[0].astype(int) - counts[1].astype(int)).sum() <= 1e-3 * counts[1].sum()
     environment = together.environment
     assert environment is not None and (environment.devices, environment.threads) == (2, 1)
-    assert {(one.field, one.a, one.b) for one in differences(together, alone)} >= {
+    assert {(one.field, one.a, one.b) for one in diff_records(together, alone)} >= {
         ("devices", 2, 1),
         ("hardware", "2 x CPU", "CPU"),
     }

@@ -1,4 +1,4 @@
-"""`fcnlab data`: look at datasets, check them, bring them here. One file a verb."""
+"""The `fcnlab data` commands, one module per command."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import typer
 
 from fcnlab.cli.data import add, cache, check, fetch, list, preview, stats
 
-app = typer.Typer(help="Look at datasets, check them, bring them here.", no_args_is_help=True)
+app = typer.Typer(help="List, check, preview, add and download datasets.", no_args_is_help=True)
 app.command("list", epilog=list.EXAMPLE)(list.list_)
 app.command("add", epilog=add.EXAMPLE)(add.add)
 app.command("check", epilog=check.EXAMPLE)(check.check)

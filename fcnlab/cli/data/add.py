@@ -1,4 +1,4 @@
-"""`fcnlab data add`: one's own images and masks as a dataset of the lab."""
+"""`fcnlab data add`: add folders of images and masks to the lab as a dataset."""
 
 from __future__ import annotations
 
@@ -29,33 +29,39 @@ baseline: {{head: fcn32s}}
 
 
 def add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What the dataset will be called", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new dataset", show_default=False)],
     images: Annotated[
-        str, typer.Option("--images", metavar="DIR", help="The images' folder; {split} stands for a split's name")
+        str,
+        typer.Option(
+            "--images", metavar="DIR", help="Folder of the images; {split} is replaced by the name of a split"
+        ),
     ],
-    masks: Annotated[str, typer.Option("--masks", metavar="DIR", help="The masks' folder, laid out alike")],
+    masks: Annotated[str, typer.Option("--masks", metavar="DIR", help="Folder of the masks, with the same structure")],
     classes: Annotated[
         str | None,
-        typer.Option(help="Names for 0, 1, ...: a,b,c or a file with one a line; or YAML of names and values"),
+        typer.Option(
+            help="Class names of 0, 1, ...: a,b,c or a file with one per line, or a YAML file of names and values"
+        ),
     ] = None,
-    ignore: Annotated[
-        str | None, typer.Option(help="Numbers or colours that do not count, such as 255,11 or '#000000'")
-    ] = None,
+    ignore: Annotated[str | None, typer.Option(help="Ignored numbers or colors, such as 255,11 or '#000000'")] = None,
     val: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Share of the images to validate on [default: 0.15]")
+        float | None, typer.Option(min=0, max=1, help="Fraction of the images for validation [default: 0.15]")
     ] = None,
-    test: Annotated[float | None, typer.Option(min=0, max=1, help="Share to report on [default: 0.15]")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="What the shares are drawn by")] = 0,
+    test: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Fraction of the images for testing [default: 0.15]")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random splits")] = 0,
     lists: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A folder with train.txt, val.txt and perhaps test.txt: ids")
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder with lists of ids: train.txt, val.txt and optionally test.txt"),
     ] = None,
     skip_unpaired: Annotated[bool, typer.Option("--skip-unpaired", help="Leave out images without a mask")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an entry of this name in the lab")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be written")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the entry without writing it")] = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Look into folders of images and masks, and write them into the lab's registry as a dataset."""
+    """Inspect folders of images and masks, and add them to the lab's registry as a dataset."""
     from fcnlab.cli.data.proposal import decide_classes, entry_of, listed_splits, splits_of
     from fcnlab.config.dataset import AnyDataset
     from fcnlab.config.registry_writer import to_yaml, write_entry
@@ -67,14 +73,14 @@ def add(
     file = _registry(place, name, force)
     by_chance = val is not None or test is not None
     if lists is not None and by_chance:
-        raise ConfigError("--lists and --val or --test both say what the splits are; give one of them")
+        raise ConfigError("--lists and --val or --test are mutually exclusive; pass one of them")
     folders = (_absolute(images), _absolute(masks))
     if lists is None and not by_chance:
         folders = find_splits(*folders)
     pairing = pair(*folders)
     contents = _look(pairing)
     named, ignored = decide_classes(contents, classes, ignore)
-    _tell(pairing, contents, named, made_up=classes is None)
+    _print_contents(pairing, contents, named, made_up=classes is None)
     if pairing.images_alone and not skip_unpaired and lists is None:
         raise DataError(
             f"{pairing.images_alone[0]}: has no mask, the first of {len(pairing.images_alone)} such images; give each "
@@ -91,11 +97,11 @@ def add(
         typer.echo(f"nothing is written; without --dry-run this goes into {file}")
         return
     write_entry(file, name, entry, replace=force)
-    _say_next(place, file, name)
+    _print_next_steps(place, file, name)
 
 
 def _registry(place: Lab, name: str, force: bool) -> Path:
-    """The file that the entry goes into; a name that it cannot have is refused before any image is read."""
+    """Return the registry file of the entry; raise an error for an invalid name."""
     from fcnlab.config.registry import builtin
     from fcnlab.config.yaml_file import read
 
@@ -117,7 +123,7 @@ def _absolute(folder: str) -> str:
 
 
 def _look(pairing: Pairing) -> Contents:
-    """Read the pairs, with a bar of progress in a terminal."""
+    """Read the pairs and show a progress bar on a terminal."""
     from rich.progress import Progress
 
     from fcnlab.data.inspection.propose import look
@@ -128,8 +134,8 @@ def _look(pairing: Pairing) -> Contents:
         return look(pairing.pairs, lambda: progress.advance(task))
 
 
-def _tell(pairing: Pairing, contents: Contents, named: ClassValues, *, made_up: bool) -> None:
-    """Say what was found."""
+def _print_contents(pairing: Pairing, contents: Contents, named: ClassValues, *, made_up: bool) -> None:
+    """Print the findings."""
     from rich.table import Table
 
     endings = {"images": pairing.image_suffix, "masks": pairing.mask_suffix}
@@ -154,7 +160,7 @@ def _tell(pairing: Pairing, contents: Contents, named: ClassValues, *, made_up: 
         typer.echo("the names of the classes are made up; give theirs by --classes")
 
 
-def _say_next(place: Lab, file: Path, name: str) -> None:
+def _print_next_steps(place: Lab, file: Path, name: str) -> None:
     root = f" --data-root {place.data_root}" if place.data_root else ""
     typer.echo(f"written into {file}; names of classes, splits and the rest can be edited there")
     typer.echo(f"next: fcnlab data check {name}{root}")

@@ -1,4 +1,4 @@
-"""`fcnlab data cache`: the samples that were decoded once."""
+"""`fcnlab data cache`: manage the cache of decoded samples."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from fcnlab.errors import DataError
 if TYPE_CHECKING:
     from fcnlab.data.cache.maintenance import Entry
 
-app = typer.Typer(help="The samples that were decoded once, for all trials.", no_args_is_help=True)
+app = typer.Typer(help="Manage the cache of decoded samples.", no_args_is_help=True)
 
 SHOWN = 12
-"""Digits of a key in the list: enough to tell keys apart, and every verb takes how a key begins."""
+"""Digits of a key in the list; all commands accept unique prefixes of keys."""
 
-Keys = Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="Keys, or how they begin")]
+Keys = Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="Keys, or unique prefixes of keys")]
 
 
 @app.command("list", epilog="Example: fcnlab data cache list")
 def list_() -> None:
-    """List the caches: what of, how large, when last used, and whether they are complete."""
+    """List the caches: dataset, split, size, time of the last use and state."""
     from rich.table import Column, Table
 
     from fcnlab.data.cache.format import decoded_cache_folder
@@ -46,7 +46,7 @@ def list_() -> None:
 
 @app.command("make", epilog="Example: fcnlab data cache make camvid --data-root ~/data")
 def make(name: DatasetName, lab: LabOption = None, data_root: DataRoot = None) -> None:
-    """Decode a dataset now, so that no trial has to. Exit code 2 if it cannot be kept."""
+    """Decode a dataset into the cache before any trial needs it. Exit code 2 if that is not possible."""
     from fcnlab.cli.data.progress import sample_bars
     from fcnlab.data.cache.build import CacheUnavailableError, open_or_build_cache
     from fcnlab.lab import Lab
@@ -65,7 +65,7 @@ def make(name: DatasetName, lab: LabOption = None, data_root: DataRoot = None) -
 
 @app.command("verify", epilog="Example: fcnlab data cache verify")
 def verify(keys: Keys = None) -> None:
-    """Compare every sample with its checksum. Exit code 2 if one is not as it was written."""
+    """Compare every sample with its checksum. Exit code 2 if one differs."""
     from fcnlab.cli.data.progress import sample_bars
     from fcnlab.data.cache.maintenance import entries, problems, select
 
@@ -84,12 +84,15 @@ def verify(keys: Keys = None) -> None:
 @app.command("clear", epilog="Example: fcnlab data cache clear --older-than 30")
 def clear(
     keys: Keys = None,
-    all_: Annotated[bool, typer.Option("--all", help="All that there are")] = False,
+    all_: Annotated[bool, typer.Option("--all", help="Remove all caches")] = False,
     older_than: Annotated[
-        float | None, typer.Option("--older-than", min=0, metavar="DAYS", help="Those not used for so many days")
+        float | None,
+        typer.Option(
+            "--older-than", min=0, metavar="DAYS", help="Remove caches that were not used for this number of days"
+        ),
     ] = None,
 ) -> None:
-    """Remove caches. Trials that use them go on; the next trial decodes anew."""
+    """Remove caches. Running trials are not affected; the next trial decodes its samples again."""
     from fcnlab.data.cache.maintenance import clear as remove
 
     freed = 0

@@ -1,4 +1,4 @@
-"""`fcnlab data check`: whether a dataset's files are sound."""
+"""`fcnlab data check`: find problems in the files of a dataset."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 EXAMPLE = "Example: fcnlab data check camvid --data-root ~/data"
 
 AllSplits = Annotated[
-    bool, typer.Option("--all-splits", help="Also splits that the registry gives no purpose, such as trainval")
+    bool, typer.Option("--all-splits", help="Also read splits that the registry entry does not use, such as trainval")
 ]
 
 
 def check(
     name: DatasetName,
     all_splits: AllSplits = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all findings as JSON")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print problems and notes as JSON")] = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
@@ -63,7 +63,7 @@ def check(
 
 
 def every_split(dataset: Dataset) -> tuple[str, ...]:
-    """The names of all splits that a dataset of files has; none for generated ones."""
+    """Return the names of all splits of a dataset of files; none for generated datasets."""
     from fcnlab.data.datasets.base import FileDataset
     from fcnlab.data.datasets.folder import Folder
 
@@ -92,7 +92,7 @@ def _table(title: str, found: list[Problem], root: Path | None) -> None:
 
 
 def _below(text: str, root: Path | None) -> str:
-    """A text with paths below the dataset's folder, which stands once in the last line."""
+    """Return a text with paths relative to the dataset's folder, which is printed in the last line."""
     return text.replace(f"{root}/", "") if root is not None else text
 
 

@@ -1,4 +1,4 @@
-"""What the verbs of `fcnlab data` share: a dataset by its name."""
+"""The dataset argument of the `fcnlab data` commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DatasetName = Annotated[str, typer.Argument(metavar="NAME", help="A dataset of t
 
 
 def dataset_entry(lab: Lab, name: str) -> Dataset:
-    """The registry's entry of a dataset. Raises ConfigError where there is none."""
+    """Return the registry entry of a dataset. Raises ConfigError if there is none."""
     from fcnlab.config.dataset import Dataset
 
     spec = lab.registry.get("dataset", name)

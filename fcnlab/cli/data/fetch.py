@@ -1,4 +1,4 @@
-"""`fcnlab data fetch`: bring a dataset here."""
+"""`fcnlab data fetch`: download a dataset."""
 
 from __future__ import annotations
 
@@ -23,19 +23,21 @@ EXAMPLE = "Example: fcnlab data fetch voc2012 --data-root ~/data"
 
 
 def fetch(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A dataset that has a source", show_default=False)],
-    keep_archives: Annotated[bool, typer.Option("--keep-archives", help="Keep what was downloaded")] = False,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Name of a dataset with a known source", show_default=False)
+    ],
+    keep_archives: Annotated[bool, typer.Option("--keep-archives", help="Keep the downloaded archives")] = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Download a dataset, verify it, and unpack it below the data root. An interrupted fetch goes on where it was."""
+    """Download, verify and unpack a dataset below the data root. Interrupted downloads are resumed."""
     from fcnlab.data.download.fetch import fetch as bring
     from fcnlab.lab import Lab
 
     place = Lab.find(root=lab, data_root=data_root)
     wanted = _sources(place, name)
     if place.data_root is None:
-        raise DataError(f"{name}: no data root is set; pass --data-root or set FCNLAB_DATA to where it shall go")
+        raise DataError(f"{name}: no data root is set; pass --data-root or set FCNLAB_DATA to the folder for datasets")
     for key, source, folder in wanted:
         typer.echo(f"{key}: {source.terms}. {source.page}")
         with _watch() as watch:
@@ -45,11 +47,7 @@ def fetch(
 
 
 def _sources(place: Lab, name: str) -> list[tuple[str, Source, str | None]]:
-    """What to fetch, from where, and where the registry has it: by the type of its entry and by its splits, or by name.
-
-    Raises:
-        DataError: there is no such dataset, or it has no source.
-    """
+    """Return names, sources and target folders of the archives that a dataset needs."""
     from fcnlab.config.dataset import KnownDataset
     from fcnlab.data.download.sources import BESIDE, SOURCES
 
@@ -66,17 +64,17 @@ def _sources(place: Lab, name: str) -> list[tuple[str, Source, str | None]]:
 
 
 class _Lines:
-    """Lines alone, for where there is no terminal."""
+    """Output without a terminal: lines without progress bars."""
 
     def say(self, line: str) -> None:
         typer.echo(line)
 
     def moved(self, label: str, here: int, whole: int | None) -> None:
-        """Nothing is shown."""
+        """Ignore progress."""
 
 
 class _Bars:
-    """Lines, and below them a bar for what moves."""
+    """Output on a terminal: lines and a progress bar."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars

@@ -1,4 +1,4 @@
-"""`fcnlab data list`: which datasets there are."""
+"""`fcnlab data list`: list the datasets of the registry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EXAMPLE = "Example: fcnlab data list --data-root ~/data"
 
 
 def list_(lab: LabOption = None, data_root: DataRoot = None) -> None:
-    """List the datasets: classes, images a split, and what is missing."""
+    """List the datasets: number of classes, images per split, and missing files."""
     from rich.table import Table
 
     from fcnlab.lab import Lab

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EXAMPLE = "Example: fcnlab data preview camvid --data-root ~/data --recipe standard --out camvid.png"
 
 DRAWS = 3
-"""How often each image is augmented."""
+"""Number of augmented versions of each image."""
 
 
 def preview(
@@ -31,7 +31,7 @@ def preview(
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Draw a sheet of images with their labels, and of what a recipe's augmentation makes of them."""
+    """Write an image with samples, their labels and, with --recipe, their augmentation."""
     from fcnlab.lab import Lab
     from fcnlab.report.gallery.preview import choose, rows, sheet
 
@@ -53,7 +53,7 @@ def preview(
 
 
 def _augmentation(place: Lab, name: str) -> Augmentation:
-    """What training by this recipe does to a sample; padding is ImageNet's mean, which most backbones have."""
+    """Return the augmentation of a recipe with the mean color of ImageNet, which most backbones use."""
     from fcnlab.config.recipe import Recipe
     from fcnlab.models.backbones.base import IMAGENET_MEAN
     from fcnlab.trial.build import build_augmentation

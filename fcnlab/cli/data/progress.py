@@ -1,4 +1,4 @@
-"""A bar for what takes a while, on a terminal; nothing where there is none, so that logs and pipes stay clean."""
+"""Progress bars on a terminal; without a terminal, nothing is printed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 
 @contextmanager
 def sample_bars() -> Iterator[Callable[[str, int], Callable[[], object]]]:
-    """Gives what starts a bar: (label, how many) -> what moves it on by one. On standard error."""
+    """Yield a function that starts a bar on standard error: (label, total) -> a function that advances it by one."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

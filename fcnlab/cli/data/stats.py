@@ -1,4 +1,4 @@
-"""`fcnlab data stats`: what a dataset holds, in figures."""
+"""`fcnlab data stats`: statistics of a dataset."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ IGNORED = "(ignored)"
 def stats(
     name: DatasetName,
     all_splits: AllSplits = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the statistics as JSON")] = False,
     csv_file: Annotated[
-        Path | None, typer.Option("--csv", help="Also write the figures of the classes to this file, a row a class")
+        Path | None,
+        typer.Option("--csv", help="Also write the statistics of the classes to this file, one row per class"),
     ] = None,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Show sizes, class frequencies, colours and class weights of each split."""
+    """Show sizes, class frequencies, colors and class weights of each split."""
     from fcnlab.cli.data.progress import sample_bars
     from fcnlab.data.inspection.stats import compute_split_stats
     from fcnlab.lab import Lab
@@ -48,7 +49,7 @@ def stats(
         with sample_bars() as bars:
             found = compute_split_stats(dataset, splits, bars)
     except DataError as error:
-        raise DataError(f"{error}; `fcnlab data check {name}` lists all that is wrong") from None
+        raise DataError(f"{error}; `fcnlab data check {name}` lists all problems") from None
     if csv_file is not None:
         _write_csv(csv_file, found, dataset.classes)
     if as_json:
@@ -100,7 +101,7 @@ def _plain(s: SplitStats, classes: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _rows(s: SplitStats, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """One row a class, and one of the ignored pixels."""
+    """Return one row per class, and one for the ignored pixels."""
     from fcnlab.constants import IGNORE_INDEX
 
     pixels = s.pixels.sum(0)

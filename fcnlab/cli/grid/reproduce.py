@@ -117,14 +117,14 @@ def _read(lab: Lab, planned: PlannedTrial) -> Record:
 
 def _compare(recorded: Record, again: Record) -> None:
     """Say whether the figures are the same, and if they are not, what may be why."""
-    from fcnlab.trial.diff import differences, find_divergence, have_equal_metrics
+    from fcnlab.trial.diff import diff_records, find_divergence, have_equal_metrics
 
     if have_equal_metrics(recorded, again):
         typer.echo("identical: every figure, loss and rate is the recorded one, bit by bit")
         return
-    found = differences(recorded, again)
+    found = diff_records(recorded, again)
     for one in found:
-        if one.section == "figures" and one.delta is not None:
+        if one.section == "metrics" and one.delta is not None:
             typer.echo(f"{one.field}: {100 * one.a:.2f} recorded, {100 * one.b:.2f} now ({100 * one.delta:+.2f})")
     epoch = find_divergence(recorded, again)
     typer.echo(f"the losses part with epoch {epoch}" if epoch is not None else "the losses are the same")

@@ -1,13 +1,13 @@
-"""What a cache of decoded samples is: every image and label of one split as uint8 pixels that can be mapped.
+"""File format of the cache of decoded samples: all images and labels of one split as uint8 pixels for memory-mapping.
 
-    <cache>/decoded/<key>/pixels.bin   of each sample its image [H, W, 3] and then its label [H, W]; at the end the seal
-    <cache>/decoded/<key>/index.json   where each sample lies, its size and the crc32 of its bytes
-    <cache>/decoded/<key>.partial/     one that is being made or removed
-    <cache>/decoded/<key>.lock         held by whoever makes or removes it
+    <cache>/decoded/<key>/pixels.bin   image [H, W, 3] and label [H, W] of each sample; at the end the seal
+    <cache>/decoded/<key>/index.json   offset, size and crc32 of each sample
+    <cache>/decoded/<key>.partial/     a cache that is being built or removed
+    <cache>/decoded/<key>.lock         lock that is held while the cache is built or removed
 
-The channels of an image lie together, as Pillow decodes them: torchvision resizes such uint8 images about twice as fast
-as planes. The seal is the sha256 of index.json, so an index is known to be that of the pixels beside it, and pixels
-without a seal are not complete. A folder with the bare name of a key came into being by one rename, when all was there.
+The channels of a pixel are adjacent, as Pillow decodes them: torchvision resizes such images about twice as fast as
+separate planes. The seal is the sha256 of index.json: it proves that the index belongs to the pixels, and that the
+pixels are complete. A folder is renamed to its key when all files are complete.
 """
 
 from __future__ import annotations
@@ -27,34 +27,34 @@ from fcnlab.data.datasets.base import Dataset, FileDataset, Pixels
 from fcnlab.settings import cache_folder
 
 VERSION = 1
-"""Raised by hand when the code decodes the same files to other values, or lays them out differently."""
+"""Increased when the code decodes the same files to other values, or in another layout."""
 
 SEAL = 32
 """Bytes of the seal."""
 
 KEY = re.compile(r"[0-9a-f]{32}")
-"""What the folder of a cache is called. Nothing else that lies beside is touched, ever."""
+"""Name of the folder of a cache. Other files in the same place are never changed."""
 
 INDEX, PIXELS = "index.json", "pixels.bin"
 
 LARGEST = 2**24
-"""Pixels that an image may be high or wide; so no sum of an index that others wrote overflows."""
+"""Maximum height and width of an image, so that no sum over a foreign index overflows."""
 
 
 class BrokenCacheError(Exception):
-    """A cache that is not whole or not what its name says. `str(error)` is the reason."""
+    """A cache is incomplete or inconsistent. `str(error)` is the reason."""
 
 
 @dataclass(frozen=True)
 class CacheIndex:
-    """Where the samples of a cache lie.
+    """Index of a cache.
 
     Attributes:
-        key: the name of the cache's folder.
-        dataset: what people call the dataset.
-        split: its split.
-        made: when, in UTC, ISO 8601.
-        ids: of the samples, in order.
+        key: name of the cache's folder.
+        dataset: name of the dataset.
+        split: name of the split.
+        made: time of the build, ISO 8601 in UTC.
+        ids: identifiers of the samples, in order.
         places: offset in bytes, height, width and crc32 of each sample, int64 [N, 4].
     """
 
@@ -67,20 +67,22 @@ class CacheIndex:
 
     @property
     def sizes(self) -> NDArray[np.int64]:
-        """Bytes of each sample: three of the image and one of the label a pixel."""
+        """Bytes of each sample: four per pixel."""
         return 4 * self.places[:, 1] * self.places[:, 2]
 
     def dump(self) -> bytes:
-        """The content of index.json."""
+        """Return the content of index.json."""
         setting = vars(self) | {"ids": list(self.ids), "places": self.places.tolist()}
         return json.dumps(setting, separators=(",", ":")).encode()
 
 
 @dataclass(frozen=True)
 class MappedCache:
-    """A cache that is open: the index, and the bytes of pixels.bin as a map that is private to this process.
+    """An open cache.
 
-    What is written into the map changes neither the file nor what other processes see.
+    Attributes:
+        index: index of the samples.
+        pixels: bytes of pixels.bin as a copy-on-write map: changes affect neither the file nor other processes.
     """
 
     index: CacheIndex
@@ -88,15 +90,19 @@ class MappedCache:
 
 
 def decoded_cache_folder() -> Path:
-    """The folder that holds all caches of decoded samples."""
+    """Return the folder of all caches of decoded samples."""
     return cache_folder() / "decoded"
 
 
 def compute_cache_key(dataset: Dataset, split: str) -> str:
-    """Names what a split decodes to: by the content of its files and by all that decides the values of its pixels.
+    """Return a digest of everything that determines the decoded pixels of a split.
 
-    That is the kind of dataset, its classes, what the values of its masks mean, this code's version, and the versions
-    of Pillow and its JPEG library, since two of these may round a pixel differently.
+    It covers the content of the files, the type of the dataset, its classes and label values, the version of this code,
+    and the versions of Pillow and its JPEG library, which may round pixels differently.
+
+    Args:
+        dataset: the dataset.
+        split: name of the split.
 
     Raises:
         DataError: the split or one of its files is missing.
@@ -114,17 +120,24 @@ def compute_cache_key(dataset: Dataset, split: str) -> str:
 
 
 def seal(index: bytes) -> bytes:
-    """What pixels.bin ends with, when index.json holds these bytes."""
+    """Return the last bytes of pixels.bin.
+
+    Args:
+        index: content of index.json.
+    """
     return hashlib.sha256(index).digest()
 
 
 def open_cache(folder: Path) -> MappedCache:
-    """Open a cache. The values of its pixels are not looked at; all else is checked.
+    """Open a cache and check everything except the values of its pixels.
+
+    Args:
+        folder: folder of the cache.
 
     Raises:
-        FileNotFoundError: there is none.
-        Broken: it is torn, or not what the folder's name says.
-        OSError: it cannot be read or mapped.
+        FileNotFoundError: there is no cache.
+        BrokenCacheError: the cache is incomplete, or its key is not the name of the folder.
+        OSError: the cache cannot be read or mapped.
     """
     if not folder.is_dir():
         raise FileNotFoundError(folder)
@@ -155,17 +168,17 @@ def _parsed(raw: bytes) -> CacheIndex:
         places = np.array(setting.pop("places"), dtype=np.int64).reshape(-1, 4)
         index = CacheIndex(ids=tuple(setting.pop("ids")), places=places, **setting)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-        raise BrokenCacheError("its index is torn") from None
+        raise BrokenCacheError("its index is incomplete") from None
     texts = (index.key, index.dataset, index.split, index.made, *index.ids)
     if not all(isinstance(text, str) for text in texts) or len(index.ids) != len(places):
-        raise BrokenCacheError("its index is torn")
+        raise BrokenCacheError("its index is incomplete")
     return index
 
 
 def _check_places(index: CacheIndex, length: int) -> None:
     offsets, extents = index.places[:, 0], index.places[:, 1:3]
     if ((extents < 1) | (extents > LARGEST)).any() or ((offsets < 0) | (offsets > length)).any():
-        raise BrokenCacheError("its index names places that cannot be")
+        raise BrokenCacheError("its index contains impossible offsets or sizes")
     expected = int((offsets + index.sizes).max(initial=0)) + SEAL
     if length != expected:
-        raise BrokenCacheError(f"{PIXELS} has {length} bytes and its index speaks of {expected}")
+        raise BrokenCacheError(f"{PIXELS} has {length} bytes and its index expects {expected}")

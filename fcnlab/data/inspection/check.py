@@ -1,8 +1,7 @@
-"""Read every pair of a dataset and say all that is wrong with it, at once.
+"""Check of a dataset: read every image and mask, and report all problems at once.
 
-A sample is sound if its split decodes it, which is what training does. Only where that fails are its files looked at
-one by one (`fcnlab.data.inspection.diagnosis`). Beside that, things are found that decode and are wrong all the same:
-the same picture in two splits, 16-bit pictures, pictures that viewers turn.
+Samples are decoded as in training. If that fails, `fcnlab.data.inspection.diagnosis` examines the files one by one. The
+check also finds problems of files that can be decoded: the same picture in two splits, 16-bit images, EXIF rotation.
 """
 
 from __future__ import annotations
@@ -17,17 +16,32 @@ from PIL import Image
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.base import Dataset, FileDataset, FileSplit, Pair, Sample, Split, open_image
 from fcnlab.data.datasets.folder import SPLIT, Folder
-from fcnlab.data.inspection.diagnosis import IMAGE_ERRORS, Problem, deep, diagnose, palette_of, turned, without_image
+from fcnlab.data.inspection.diagnosis import (
+    IMAGE_ERRORS,
+    Problem,
+    diagnose_pair,
+    find_exif_rotation,
+    find_high_bit_depth,
+    find_masks_without_image,
+    read_palette,
+)
 from fcnlab.data.parallel import StartProgress, map_on_all_cores
 from fcnlab.errors import DataError
 
 LabelColors = dict[int, bytes]
-"""Label -> the colour that a palette mask shows it in."""
+"""Colors of the labels in the palette of a mask, three bytes each."""
 
 
 @dataclass
 class CheckedSplit:
-    """What one split holds: how many images, and what is wrong with them. `notes` deserve a look and are no faults."""
+    """Result of checking one split.
+
+    Attributes:
+        split: name of the split.
+        images: number of images.
+        problems: problems that must be fixed.
+        notes: findings that may be intended.
+    """
 
     split: str
     images: int = 0
@@ -37,12 +51,12 @@ class CheckedSplit:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What was found in one sample; `digest` is that of its image's pixels."""
+    """Findings of one sample; `digest` is the digest of its image's pixels."""
 
     id: str
     where: str
     digest: bytes | None = None
-    colours: LabelColors = field(default_factory=dict)
+    colors: LabelColors = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     notes: tuple[Problem, ...] = ()
 
@@ -50,11 +64,13 @@ class _Seen:
 def check_splits(
     dataset: Dataset, splits: Iterable[str], *, extra: Iterable[str] = (), progress: StartProgress | None = None
 ) -> list[CheckedSplit]:
-    """Check each split in turn.
+    """Check splits one after the other.
 
-    `splits` serve a purpose and must not share images: what two of them share is a fault of the later. `extra` ones
-    serve none: they may share with all others, as VOC's trainval does with train and val, and that one of them is not
-    there is a note.
+    Args:
+        dataset: the dataset.
+        splits: splits that are used and must not share images; a shared image is a problem of the later split.
+        extra: other splits, which may share images, as trainval of VOC does; a missing one is a note.
+        progress: called when a split starts.
     """
     apart = _Met()
     return [
@@ -65,7 +81,7 @@ def check_splits(
 
 @dataclass
 class _Met:
-    """The ids and pictures of the splits so far, where each was first, and the masks that are said to stand alone."""
+    """Ids and pictures of the previous splits, and masks that are already reported as unpaired."""
 
     ids: dict[str, str] = field(default_factory=dict)
     pictures: dict[bytes, tuple[str, str, str]] = field(default_factory=dict)
@@ -82,12 +98,12 @@ def _check(dataset: Dataset, name: str, progress: StartProgress | None, met: _Me
     checked.images = len(split)
     if not len(split):
         checked.problems.append(
-            Problem(name, name, "empty split", "it has no images", "name its images, or do without it")
+            Problem(name, name, "empty split", "it has no images", "add images, or remove the split")
         )
     advance = progress(name, len(split)) if progress is not None else None
     seen = list(map_on_all_cores(lambda index: _look(dataset, name, split, index), len(split), advance))
     if isinstance(split, FileSplit):
-        alone = [problem for problem in without_image(name, split.pairs) if problem.where not in met.masks]
+        alone = [problem for problem in find_masks_without_image(name, split.pairs) if problem.where not in met.masks]
         met.masks |= {problem.where for problem in alone}
         (checked.notes if _shares_folders(dataset) else checked.problems).extend(alone)
     for one in seen:
@@ -101,12 +117,12 @@ def _check(dataset: Dataset, name: str, progress: StartProgress | None, met: _Me
 
 
 def _shares_folders(dataset: Dataset) -> bool:
-    """Whether images are divided among the splits by chance or by lists: a mask that stands alone is then of none."""
+    """Return whether splits share one folder, so that an unpaired mask belongs to no split."""
     return isinstance(dataset, Folder) and SPLIT not in dataset.files.images
 
 
 def _absence_noted(checked: CheckedSplit) -> CheckedSplit:
-    """A split that nothing uses and that is not there is no fault."""
+    """Turn the problems of an unused, missing split into notes."""
     if not checked.images:
         checked.notes, checked.problems = checked.notes + checked.problems, []
     return checked
@@ -115,12 +131,12 @@ def _absence_noted(checked: CheckedSplit) -> CheckedSplit:
 def _closed(name: str, error: DataError) -> Problem:
     where, _, what = str(error).partition(": ")
     if "is empty" in what or "has no images" in what:
-        return Problem(name, where, "empty split", what, "name its images, or do without it")
-    return Problem(name, where, "unreadable split", what, "put the files where the layout has them")
+        return Problem(name, where, "empty split", what, "add images, or remove the split")
+    return Problem(name, where, "unreadable split", what, "move the files to the expected layout")
 
 
 def _look(dataset: Dataset, name: str, split: Split, index: int) -> _Seen:
-    """Decode one sample as training does, and say what is wrong or odd."""
+    """Decode one sample as in training, and return its findings."""
     id_ = split.ids[index]
     pair = split.pairs[index] if isinstance(split, FileSplit) else None
     where = str(pair.image) if pair is not None else id_
@@ -128,28 +144,28 @@ def _look(dataset: Dataset, name: str, split: Split, index: int) -> _Seen:
         sample = split[index]
     except DataError as error:
         if pair is None:
-            return _Seen(id_, where, problems=(Problem(name, id_, "unreadable sample", str(error), "put it right"),))
+            return _Seen(id_, where, problems=(Problem(name, id_, "unreadable sample", str(error), "fix the sample"),))
         labels = dataset.label_decoder() if isinstance(dataset, FileDataset) else None
         open_mask = split.open_mask if isinstance(split, FileSplit) else open_image
-        return _Seen(id_, where, problems=tuple(diagnose(name, pair, error, labels, open_mask)))
+        return _Seen(id_, where, problems=tuple(diagnose_pair(name, pair, error, labels, open_mask)))
     if pair is None:
         return _Seen(id_, where, _digest(sample))
     with Image.open(pair.image) as image:
-        problems, notes = deep(name, pair.image, image), turned(name, pair.image, image)
-    return _Seen(id_, where, _digest(sample), _colours(pair, sample), tuple(problems), tuple(notes))
+        problems, notes = find_high_bit_depth(name, pair.image, image), find_exif_rotation(name, pair.image, image)
+    return _Seen(id_, where, _digest(sample), _colors(pair, sample), tuple(problems), tuple(notes))
 
 
 def _digest(sample: Sample) -> bytes:
-    """Of the pixels and not of the file, so that a picture that was saved again without loss is still the same."""
+    """Return a digest of the pixels, which does not change when a picture is saved again without loss."""
     shape = repr(sample.image.shape).encode()
     return hashlib.blake2b(shape + np.ascontiguousarray(sample.image).tobytes(), digest_size=16).digest()
 
 
-def _colours(pair: Pair, sample: Sample) -> LabelColors:
+def _colors(pair: Pair, sample: Sample) -> LabelColors:
     try:
         with Image.open(pair.mask) as mask:
-            palette = palette_of(mask)
-    except IMAGE_ERRORS:  # the split read the mask in a way of its own
+            palette = read_palette(mask)
+    except IMAGE_ERRORS:  # the split has its own reader of masks
         return {}
     if palette is None:
         return {}
@@ -161,56 +177,55 @@ def _twice(name: str, seen: list[_Seen]) -> Iterator[Problem]:
     met: set[str] = set()
     for one in seen:
         if one.id in met:
-            yield Problem(name, one.id, "id twice", f"stands twice in {name}", "name it once")
+            yield Problem(name, one.id, "id twice", f"occurs twice in {name}", "remove one of them")
         met.add(one.id)
 
 
 def _ids(name: str, seen: list[_Seen], met: _Met) -> Iterator[Problem]:
-    """Ids that an earlier split has."""
+    """Yield a problem for each id of an earlier split."""
     for id_ in dict.fromkeys(one.id for one in seen):
         before = met.ids.setdefault(id_, name)
         if before != name:
             yield Problem(
-                name, id_, "id in two splits", f"stands in {before} and again in {name}", "keep it in one split"
+                name, id_, "id in two splits", f"occurs in {before} and again in {name}", "keep it in one split"
             )
 
 
 def _pictures(name: str, seen: list[_Seen], met: _Met) -> Iterator[tuple[Problem, bool]]:
-    """The same pixels under two ids: a fault where an earlier split has them, a note within the split."""
+    """Yield equal pictures with different ids, and whether they are a problem (two splits) or a note (one split)."""
     for one in seen:
         if one.digest is None:
             continue
         split, id_, where = met.pictures.setdefault(one.digest, (name, one.id, one.where))
         if id_ == one.id:
-            continue  # itself, or an id that stands twice and is a fault as such
+            continue  # the sample itself, or a repeated id, which is reported as such
         what = f"the same picture as {id_} in {split} ({where})"
         if split != name:
             yield (
-                Problem(name, one.where, "picture in two splits", what, "take one of them out: figures would leak"),
+                Problem(name, one.where, "picture in two splits", what, "remove one of them: metrics would be biased"),
                 True,
             )
         else:
-            yield Problem(name, one.where, "picture twice", what, "keep both only if it is meant"), False
+            yield Problem(name, one.where, "picture twice", what, "keep both only if that is intended"), False
 
 
 def _palettes(name: str, seen: list[_Seen]) -> list[Problem]:
-    """One note where palette masks show one number in different colours: then colours may have been meant.
+    """Return a note if palette masks assign different colors to one number.
 
-    A palette whose numbers are the classes is the same in every mask; a drawing program that saves colours numbers
-    them anew in each file.
+    Drawing programs renumber the colors in each file, so the classes may be the colors and not the numbers.
     """
     first: dict[int, tuple[bytes, str]] = {}
     other: dict[str, tuple[int, bytes]] = {}
     for one in seen:
-        for label, colour in one.colours.items():
-            if colour != first.setdefault(label, (colour, one.id))[0]:
-                other.setdefault(one.id, (label, colour))
+        for label, color in one.colors.items():
+            if color != first.setdefault(label, (color, one.id))[0]:
+                other.setdefault(one.id, (label, color))
     if not other:
         return []
-    id_, (label, colour) = next(iter(other.items()))
+    id_, (label, color) = next(iter(other.items()))
     before, of = first[label]
     what = (
-        f"{len(other)} palette masks show a number in another colour than those before: {label} is {tuple(before)} in "
-        f"{of} and {tuple(colour)} in {id_}"
+        f"{len(other)} palette masks assign another color to a number than earlier masks: {label} is "
+        f"{tuple(before)} in {of} and {tuple(color)} in {id_}"
     )
-    return [Problem(name, id_, "palettes differ", what, "if colours were meant, translate them to class numbers")]
+    return [Problem(name, id_, "palettes differ", what, "if the classes are colors, convert them to class numbers")]

@@ -1,4 +1,4 @@
-"""What exactly is wrong with a pair of files that does not decode, and what is odd about one that does."""
+"""Diagnosis of an image and its mask: missing and unreadable files, sizes, modes, values and EXIF rotation."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from fcnlab.data.datasets.labels import LabelDecoder
 from fcnlab.errors import DataError
 
 IMAGE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow raises over files that are no image, or no whole one."""
+"""Exceptions of Pillow for invalid and truncated images."""
 
 HIGH_BIT_DEPTH_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
-"""Pillow's modes of more than 8 bits a channel. As an 8-bit image they would be clipped at 255, mostly to white."""
+"""Pillow's modes with more than 8 bits per channel, whose values would be clipped at 255."""
 
 SHOWN = 6
-"""How many undefined values are listed with their pixels."""
+"""Maximum number of undefined values that are listed."""
 
 PROBED = 4096
-"""How many values of a mask are tried. A mask of numbers has 256 at most; one of blurred colours, any number."""
+"""Maximum number of distinct values of a mask that are examined; masks with blurred colors have many."""
 
 
 OpenMask = Callable[[Path], Image.Image]
-"""Opens and decodes a file. Raises DataError where that cannot be done."""
+"""Function that opens and decodes a file, or raises DataError."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
+    """A problem of a file or a sample.
 
     Attributes:
-        split: where it was found.
+        split: name of the split.
         where: the file, or the id of the sample.
-        kind: such as `missing mask`; the same words for the same fault.
-        what: what is wrong, in figures where there are any.
-        remedy: what to do.
+        kind: kind of the problem, such as `missing mask`.
+        what: description of the problem.
+        remedy: instruction to fix it.
     """
 
     split: str
@@ -52,7 +52,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class _File:
-    """An image file: decoded, or why not."""
+    """An image file: decoded, or the error."""
 
     path: Path
     image: Image.Image | None
@@ -60,36 +60,39 @@ class _File:
     missing: bool = False
 
 
-def diagnose(
+def diagnose_pair(
     split: str, pair: Pair, error: DataError, labels: LabelDecoder | None, open_mask: OpenMask
 ) -> list[Problem]:
-    """Every fault of a pair that does not decode, at least one.
+    """Return all problems of a pair that cannot be decoded, at least one.
 
-    `error` is what its split said; `labels` is what the values of the dataset's masks mean, where that is known;
-    `open_mask` opens a mask as the split does.
+    Args:
+        split: name of the split.
+        pair: files of the sample.
+        error: error of the split.
+        labels: decoder of the masks, if it is known.
+        open_mask: function of the split that opens a mask.
     """
     image, mask = _read(pair.image, open_image), _read(pair.mask, open_mask)
     if image.missing and mask.missing:
         what = f"there is neither {pair.image.name} nor {pair.mask.name}"
-        return [
-            Problem(split, pair.id, "id without files", what, "fetch the files, or take the id off the split's list")
-        ]
+        return [Problem(split, pair.id, "id without files", what, "restore the files, or remove the id from the list")]
     problems = [*_absent(split, image, "image"), *_absent(split, mask, "mask")]
     said = str(error).removeprefix(f"{pair.mask}: ")
     if image.image is not None:
-        problems += deep(split, pair.image, image.image)
+        problems += find_high_bit_depth(split, pair.image, image.image)
         if mask.image is not None:
             problems += _sizes(split, pair, image.image, mask.image)
     if mask.image is not None:
         problems += _values(split, pair.mask, mask.image, labels)
-    return problems or [Problem(split, str(pair.mask), "inconsistent", said, "put the file right")]
+    return problems or [Problem(split, str(pair.mask), "inconsistent", said, "fix the file")]
 
 
-def without_image(split: str, pairs: Sequence[Pair]) -> list[Problem]:
-    """Masks whose image is gone. Where the images' folder says what a split has, such a pair is silently left out.
+def find_masks_without_image(split: str, pairs: Sequence[Pair]) -> list[Problem]:
+    """Return masks without an image, found by the names of the pairs in the folders of the masks.
 
-    Looked for in the folders of the split's masks, under names built as those of its pairs, whatever the extension of
-    the image.
+    Args:
+        split: name of the split.
+        pairs: pairs of the split.
     """
     folders: dict[Path, set[Path]] = {}
     endings: dict[str, set[str]] = {}
@@ -99,7 +102,7 @@ def without_image(split: str, pairs: Sequence[Pair]) -> list[Problem]:
         if pair.mask.name.startswith(stem) and pair.image.name.startswith(stem):
             endings.setdefault(pair.mask.name.removeprefix(stem), set()).add(pair.image.stem.removeprefix(stem))
     listed = {pair.mask for pair in pairs}
-    remedy = "put the image there, or take its mask away"
+    remedy = "restore the image, or remove the mask"
     problems = []
     for masks, images in folders.items():
         there = {file.stem for folder in images if folder.is_dir() for file in folder.iterdir()}
@@ -109,29 +112,47 @@ def without_image(split: str, pairs: Sequence[Pair]) -> list[Problem]:
                 continue
             stem = mask.name.removesuffix(max(fits, key=len))
             if not any(stem + ending in there for ending in endings[max(fits, key=len)]):
-                problems.append(Problem(split, str(mask), "missing image", "a mask whose image is not there", remedy))
+                problems.append(Problem(split, str(mask), "missing image", "a mask without an image", remedy))
     return problems
 
 
-def deep(split: str, path: Path, image: Image.Image) -> list[Problem]:
-    """An image of more than 8 bits a channel."""
+def find_high_bit_depth(split: str, path: Path, image: Image.Image) -> list[Problem]:
+    """Return a problem if an image has more than 8 bits per channel.
+
+    Args:
+        split: name of the split.
+        path: file of the image.
+        image: the open image.
+    """
     if image.mode not in HIGH_BIT_DEPTH_MODES:
         return []
-    what = f"mode {image.mode}: what is above 255 would be cut off"
-    return [Problem(split, str(path), "16-bit image", what, "scale it to 8 bits a channel")]
+    what = f"mode {image.mode}: values above 255 would be clipped"
+    return [Problem(split, str(path), "16-bit image", what, "convert it to 8 bits per channel")]
 
 
-def turned(split: str, path: Path, image: Image.Image) -> list[Problem]:
-    """A note: viewers turn or mirror the image, and its mask agrees with the stored pixels."""
+def find_exif_rotation(split: str, path: Path, image: Image.Image) -> list[Problem]:
+    """Return a note if an image, whose mask fits the stored pixels, has an EXIF rotation.
+
+    Args:
+        split: name of the split.
+        path: file of the image.
+        image: the open image.
+    """
     orientation = _orientation(image)
     if orientation == 1:
         return []
-    what = f"EXIF orientation {orientation}: viewers turn or mirror it; the stored pixels count, and the mask fits them"
-    return [Problem(split, str(path), "EXIF rotation", what, "look at it with `fcnlab data preview`")]
+    what = (
+        f"EXIF orientation {orientation}: viewers rotate or mirror it; the mask fits the stored pixels, which are used"
+    )
+    return [Problem(split, str(path), "EXIF rotation", what, "inspect it with `fcnlab data preview`")]
 
 
-def palette_of(mask: Image.Image) -> bytes | None:
-    """The colours of a palette mask, three bytes a label; None for other masks. Nothing is decoded."""
+def read_palette(mask: Image.Image) -> bytes | None:
+    """Return the palette of a mask without decoding it, three bytes per label; None for other masks.
+
+    Args:
+        mask: the open mask.
+    """
     if mask.mode != "P" or mask.palette is None:
         return None
     return bytes(mask.palette.palette)
@@ -148,7 +169,7 @@ def _read(path: Path, open_: OpenMask) -> _File:
 
 def _absent(split: str, file: _File, role: str) -> list[Problem]:
     if file.missing:
-        remedy = f"put the {role} there, or take its pair out of the split"
+        remedy = f"restore the {role}, or remove its pair from the split"
         return [Problem(split, str(file.path), f"missing {role}", "no such file", remedy)]
     if file.image is None:
         cut = "truncated" if "truncated" in file.error else "unreadable"
@@ -164,13 +185,13 @@ def _sizes(split: str, pair: Pair, image: Image.Image, mask: Image.Image) -> lis
     orientation = _orientation(image)
     if orientation != 1:
         what += f" as stored, with EXIF orientation {orientation}"
-        remedy = "turn the stored pixels (PIL.ImageOps.exif_transpose) and drop the tag, or make the mask anew"
+        remedy = "rotate the stored pixels (PIL.ImageOps.exif_transpose) and remove the tag, or create the mask again"
         return [Problem(split, str(pair.image), "EXIF rotation", what, remedy)]
-    return [Problem(split, str(pair.mask), "size mismatch", what, "make the mask anew at the image's size")]
+    return [Problem(split, str(pair.mask), "size mismatch", what, "create the mask again at the size of the image")]
 
 
 def _values(split: str, path: Path, mask: Image.Image, labels: LabelDecoder | None) -> list[Problem]:
-    """A mask of a mode that cannot hold such labels, or else all its values that mean nothing, with their pixels."""
+    """Return a problem for an unexpected mode, or else for all undefined values with their numbers of pixels."""
     said = _refusal(labels, mask, path)
     if said is None:
         return []
@@ -185,11 +206,11 @@ def _values(split: str, path: Path, mask: Image.Image, labels: LabelDecoder | No
     more = f" and {len(strange) - SHOWN} more" if len(strange) > SHOWN else ""
     known = re.search(r"neither .*$", said)
     what = ", ".join(strange[:SHOWN]) + more + (f": {known[0]}" if known else "")
-    return [Problem(split, str(path), "undefined label", what, "give the values a class, or ignore them")]
+    return [Problem(split, str(path), "undefined label", what, "assign the values to a class, or ignore them")]
 
 
 def _refusal(labels: LabelDecoder | None, mask: Image.Image, path: Path) -> str | None:
-    """Why the values of a mask mean nothing; None if they do, or if it is not known what they mean."""
+    """Return the error of decoding a mask; None if it can be decoded or the decoder is unknown."""
     if labels is None:
         return None
     try:
@@ -201,14 +222,14 @@ def _refusal(labels: LabelDecoder | None, mask: Image.Image, path: Path) -> str 
 
 def _mode(split: str, path: Path, mask: Image.Image, said: str) -> Problem:
     if mask.mode in HIGH_BIT_DEPTH_MODES:
-        return Problem(split, str(path), "16-bit mask", said, "write the class numbers as 8-bit grey (mode L)")
+        return Problem(split, str(path), "16-bit mask", said, "save the class numbers as 8-bit gray (mode L)")
     if mask.mode in ("RGB", "RGBA") and "class numbers" in said:
-        return Problem(split, str(path), "colour mask", said, "translate each colour to its class number (mode L or P)")
-    return Problem(split, str(path), "mask mode", said, "write the mask in the mode that is expected")
+        return Problem(split, str(path), "color mask", said, "convert each color to its class number (mode L or P)")
+    return Problem(split, str(path), "mask mode", said, "save the mask in the expected mode")
 
 
 def _dot(value: Pixels) -> Image.Image:
-    """A mask of one pixel: grey from [1], in colour from [3]."""
+    """Return a mask of one pixel: gray from [1], RGB from [3]."""
     return Image.fromarray(value.reshape((1, 1) if len(value) == 1 else (1, 1, -1)))
 
 
@@ -217,11 +238,11 @@ def _written(value: Pixels) -> str:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 where there is none: the tag is looked for in the header alone."""
+    """Return the EXIF orientation from the header, 1 if there is none."""
     if not image.info.get("exif"):
         return 1
     try:
         found = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except IMAGE_ERRORS:  # a damaged tag turns nothing
+    except IMAGE_ERRORS:  # a damaged tag is ignored
         return 1
     return found if found in range(1, 9) else 1

@@ -1,4 +1,4 @@
-"""What an executor is: it runs jobs in its places, and says which have ended."""
+"""The interface of executors: they run jobs in slots and report which jobs have ended."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from fcnlab.config.trial import Trial
 from fcnlab.settings import CHECKPOINT_EVERY
 
 PAUSE = b"pause"
-"""The line that asks a worker's trial to stop after its epoch."""
+"""Line on a worker's input that pauses its trial after the current epoch."""
 
 RELEASE = b"release"
-"""The line that asks an idle worker to free its device: it ends the process that it keeps for the next trial."""
+"""Line on an idle worker's input that frees its device by stopping the kept child process."""
 
 
 class Job(Config):
-    """A trial, and how it is run this time; nothing of this is part of the question.
+    """A trial with the settings of one start; the settings are not part of the trial key.
 
     Attributes:
-        until: pause after this epoch, with a checkpoint; None runs the trial to its end.
-        parts: cut each batch into so many more parts, whose gradients add up; for trials that ran out of memory.
-        alone: nothing else may run on its device meanwhile.
-        sharing: how many trials share its GPU at the same time.
+        pause_after: pause after this epoch, with a checkpoint; None runs all epochs.
+        micro_batches: split each batch further, for trials that ran out of memory; gradients are accumulated.
+        exclusive: no other trial may run on its device at the same time.
+        sharing: number of trials that share its GPU.
         checkpoint_every: seconds between two checkpoints; 0 writes one after each epoch.
     """
 
@@ -41,9 +41,11 @@ class Job(Config):
 
 @dataclass(frozen=True)
 class JobExit:
-    """A job whose worker is done with it.
+    """The end of a job. The trial's record contains its result; without a record the trial was paused or lost.
 
-    Its record says how the trial went; where there is no record, it was paused. `error` says that the worker died.
+    Attributes:
+        key: key of the trial.
+        error: why the worker was lost; None if it was not.
     """
 
     key: str
@@ -51,34 +53,34 @@ class JobExit:
 
 
 class Executor(ABC):
-    """Runs jobs, several at once. Used as a context; leaving it stops what still runs.
+    """Runs jobs in parallel. A context manager: on exit it stops the running jobs.
 
-    When `wait` has given a job as ended, its run folder in the driver's lab holds what the trial has produced.
+    When `wait` returns a job, the run folder in the driver's lab contains everything that the trial has produced.
     """
 
     shares_devices: bool
-    """Whether a trial may have neighbours on its device; a job that is `alone` never has."""
+    """Whether trials share a device; an exclusive job never does."""
 
     @property
     @abstractmethod
     def free_slots(self) -> int:
-        """How many jobs can be started now."""
+        """Number of jobs that can be started now."""
 
     @abstractmethod
     def start(self, job: Job) -> None:
-        """Start a job; an exclusive one waits until its device is idle. Only called while `free_slots` > 0."""
+        """Start a job; an exclusive job waits until its device is idle. Requires `free_slots` > 0."""
 
     @abstractmethod
     def wait(self, timeout: float) -> list[JobExit]:
-        """Wait up to `timeout` seconds for jobs to end; give those that did."""
+        """Wait up to `timeout` seconds and return the jobs that have ended."""
 
     @abstractmethod
     def pause(self) -> None:
-        """Ask all that runs to stop after its epoch, with a checkpoint; `wait` gives each as ended."""
+        """Pause all jobs after their current epoch, with a checkpoint; `wait` returns each of them."""
 
     @abstractmethod
     def close(self) -> None:
-        """Stop everything that runs at once. What was checkpointed stays."""
+        """Stop all jobs immediately. Their checkpoints remain."""
 
     def __enter__(self) -> Executor:
         return self

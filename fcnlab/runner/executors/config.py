@@ -1,4 +1,4 @@
-"""With what a grid is run: which executor, and how many trials at once."""
+"""Configuration of the executor: its type, the number of parallel trials and their devices."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ ExecutorName = Literal["process", "serial", "ray"]
 
 @dataclass(frozen=True)
 class ExecutorConfig:
-    """With what trials are run; None leaves it to the machine.
+    """Configuration of an executor; None chooses a value for this machine.
 
     Attributes:
-        executor: `process` has workers on this machine, `serial` runs in the driver itself, `ray` on a Ray cluster.
-        workers: how many trials run at once.
-        threads: of the CPU, for each trial.
-        per_gpu: how many trials share a GPU.
-        address: of a running Ray cluster; None starts one on this machine.
-        devices: how many devices train a trial together: GPUs, or where there is none processes on the CPU.
-        device: the kind of device that trains: `cuda`, `cpu`, or `auto` for CUDA where there is a GPU.
+        executor: `process` starts workers on this machine, `serial` runs in the driver, `ray` on a Ray cluster.
+        workers: number of parallel trials.
+        threads: CPU threads of each trial.
+        per_gpu: number of trials that share a GPU.
+        address: address of a running Ray cluster; None starts one on this machine.
+        devices: number of devices that train one trial: GPUs, or CPU processes without a GPU.
+        device: `cuda`, `cpu`, or `auto` for CUDA if a GPU is available.
     """
 
     executor: ExecutorName = "process"
@@ -45,18 +45,21 @@ class ExecutorConfig:
         if self.executor == "serial" and (self.workers or 1) > 1:
             raise RunError(f"--executor serial runs one trial at a time, not {self.workers}; leave out --workers")
         if self.executor != "ray" and self.address is not None:
-            raise RunError(f"--address is that of a Ray cluster; it goes with --executor ray, not {self.executor}")
+            raise RunError(f"--address requires --executor ray, not {self.executor}")
         if self.devices > 1 and self.executor != "process":
             raise RunError(f"--devices-per-trial goes with --executor process, not {self.executor}")
         if self.devices > 1 and self.per_gpu > 1:
             raise RunError("--devices-per-trial gives a trial several GPUs, --per-gpu a part of one; leave one out")
 
     def check(self, cells: Iterable[Cell]) -> None:
-        """Check that trials of these cells, and what they start from, can be run on so many devices.
+        """Check that the trials of the cells can run on `devices` devices.
+
+        Args:
+            cells: cells of a grid; the cells that they are initialized from are checked too.
 
         Raises:
-            RunError: this machine has fewer, or no GPU although `device` is `cuda`.
-            ConfigError: a recipe's batches cannot be shared out among them.
+            RunError: this machine has fewer devices, or no GPU although `device` is `cuda`.
+            ConfigError: a recipe's batches cannot be split among the devices.
         """
         gpus = len(select_gpus(self.device)) if self.address is None else 0  # a cluster has its own
         if self.devices == 1:

@@ -1,4 +1,4 @@
-"""The `process` executor: worker processes on this machine, one to each GPU or to each share of the cores."""
+"""The `process` executor: worker processes on this machine, one for each GPU or group of CPU cores."""
 
 from __future__ import annotations
 
@@ -24,27 +24,24 @@ from fcnlab.settings import DEVICE_VARIABLE, Device
 
 MEMORY_OF_A_PROCESS = 2**30
 MEMORY_OF_A_PIXEL = 3 * 2**10
-"""Bytes that a trial on the CPU is planned with, for itself and for each pixel of a batch.
+"""Estimated bytes of a trial on the CPU: a constant, and for each pixel of a batch.
 
 Measured: a MobileNetV2 FCN-32s peaked at 12.2 GB in fp32 for 32 crops of 320x480 (2.5 kB a pixel), at 8.3 GB in bf16.
 """
 
 FREED_WITHIN = 2.0
-"""Seconds after which the memory of a GPU is free again whose processes have ended; the driver frees it late."""
+"""Seconds until the memory of ended GPU processes is free again; the NVIDIA driver frees it with a delay."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A place where a trial runs: its threads, and its GPU if it has one.
-
-    A trial on several devices has as many GPUs, separated by commas, or else as many processes that share the threads.
+    """The CPU threads and the devices on which a worker runs one trial at a time.
 
     Attributes:
         threads: CPU threads of the trial.
-        gpu: the GPUs of the trial as CUDA_VISIBLE_DEVICES names them; None trains on the CPU.
-        devices: how many devices train the trial together.
-        verify: on the CPU, whether the worker checks that torch sees no GPU either, because none was found and the
-            user has not asked for the CPU.
+        gpu: GPUs in the format of CUDA_VISIBLE_DEVICES; None trains on the CPU.
+        devices: number of devices that train a trial; CPU processes share the threads.
+        verify: whether the worker checks that torch sees no GPU, if none was found and the CPU was not requested.
     """
 
     threads: int
@@ -54,7 +51,7 @@ class Slot:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment variables of a process in this slot: its threads, the kind of its device, its GPUs."""
+        """Environment variables of a process in this slot."""
         found = {"OMP_NUM_THREADS": str(self.threads), "OPENBLAS_NUM_THREADS": "1"}
         found[DEVICE_VARIABLE] = "cpu" if self.gpu is None else "cuda"
         return found if self.verify else found | {"CUDA_VISIBLE_DEVICES": self.gpu or ""}
@@ -68,12 +65,22 @@ def plan_slots(
     devices: int = 1,
     device: Device = "auto",
 ) -> list[Slot]:
-    """`per_gpu` slots a GPU where there are GPUs, else as many as cores and memory carry, sharing the cores.
+    """Return the slots of this machine.
 
-    With several `devices` a trial, a slot has as many GPUs; what is left over of them stays idle.
+    Without GPUs, cores and memory limit the number of slots. The result depends on all recipes of a grid, including
+    finished trials: the number of threads changes the last digits of metrics on the CPU, so it must not change when a
+    grid is resumed.
 
-    It depends on all recipes of a grid and not on what is left of it: figures on the CPU depend in their last digits on
-    the number of threads, so that a grid that goes on must go on as it began.
+    Args:
+        recipes: all recipes of the grid.
+        workers: number of slots; None chooses it.
+        threads: CPU threads of a slot; None divides the cores.
+        per_gpu: slots on each GPU.
+        devices: devices of a slot; GPUs that do not fill a slot remain idle.
+        device: the type of device.
+
+    Returns:
+        One slot for each parallel trial.
 
     Raises:
         RunError: `device` is `cuda` and no GPU is visible.
@@ -90,40 +97,51 @@ def plan_slots(
 
 
 def estimate_memory(recipe: Recipe, processes: int = 1) -> int:
-    """Bytes that a trial of this recipe may take on the CPU, in so many processes."""
+    """Return the estimated memory of a trial on the CPU.
+
+    Args:
+        recipe: the recipe of the trial.
+        processes: number of processes of the trial.
+
+    Returns:
+        Memory in bytes.
+    """
     return (
         processes * MEMORY_OF_A_PROCESS + MEMORY_OF_A_PIXEL * recipe.batch_size * recipe.crop.height * recipe.crop.width
     )
 
 
 def usable_cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def usable_memory() -> int:
-    """Bytes of memory that this process may use: what the machine has, or what a cluster's job is given of it."""
+    """Return the bytes of memory that this process may use, limited by the machine and control groups."""
     return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_cgroup_limits()])
 
 
 def _cgroup_limits() -> Iterator[int]:
-    """The limits of Linux control groups (version 2) around this process, where there are any."""
+    """Yield the memory limits of the Linux control groups (version 2) of this process."""
     try:
         path = Path("/proc/self/cgroup").read_text(encoding="utf-8").rpartition("::")[2].strip()
     except OSError:
         return
     own = Path("/sys/fs/cgroup") / path.lstrip("/")
     for group in (own, *own.parents):
-        with suppress(OSError, ValueError):  # there is no limit here
+        with suppress(OSError, ValueError):  # the group has no limit
             yield int((group / "memory.max").read_text(encoding="utf-8"))
 
 
 def max_trials_per_gpu(slots: Sequence[Slot], trials: int | None = None) -> int:
-    """Return how many trials share a GPU at most; 1 on the CPU, whose cores are divided among the slots.
+    """Return the largest number of trials on one GPU; 1 on the CPU.
 
     Args:
-        slots: where trials run.
-        trials: how many there are; None: as many as slots.
+        slots: slots of the executor.
+        trials: number of trials; None means one for each slot.
+
+    Returns:
+        The number of trials.
     """
     used = slots if trials is None else slots[: max(1, trials)]
     return max(Counter(slot.gpu for slot in used if slot.gpu is not None).values(), default=1)
@@ -135,45 +153,47 @@ class _Worker:
     slot: Slot
     ready: bool = False
     job: Job | None = None
-    said: bytearray = field(default_factory=bytearray)
+    output: bytearray = field(default_factory=bytearray)
 
 
 class ProcessExecutor(Executor):
-    """Jobs in processes of their own, under warm workers. Each trial sees only its slot's device."""
+    """Runs jobs in worker processes. Each trial sees only the devices of its slot."""
 
     def __init__(self, lab: Lab, slots: Sequence[Slot], *, keep_child: bool | None = None) -> None:
         """Start a worker in each slot.
 
         Args:
             lab: the lab in which trials run.
-            slots: where they run.
-            keep_child: whether a worker keeps its process for the next trial; None: if it trains on one GPU.
+            slots: one worker is started in each slot.
+            keep_child: whether a worker keeps its child process for the next trial; None keeps it on a single GPU.
         """
         devices = [slot.gpu for slot in slots]
         self._keep_child = keep_child
         self.shares_devices = len(set(devices)) < len(devices)
         self._lab = lab
         self._selector = selectors.DefaultSelector()
-        self._workers = [self._hire(slot) for slot in slots]
-        self._clearing: dict[str | None, Job] = {}  # by device: what is to run there alone, once it is clear
-        self._released: dict[str | None, float] = {}  # by device that is being cleared: since when it is idle
-        self._dropped: list[JobExit] = []  # paused before they had begun
+        self._workers = [self._start_worker(slot) for slot in slots]
+        self._waiting_exclusive: dict[str | None, Job] = {}  # exclusive jobs that wait, by device
+        self._released: dict[str | None, float] = {}  # time of the release, by device
+        self._early_exits: list[JobExit] = []  # paused before they started
 
     @property
     def free_slots(self) -> int:
-        return sum(worker.job is None and self._open(worker.slot.gpu) for worker in self._workers)
+        return sum(worker.job is None and self._accepts_jobs(worker.slot.gpu) for worker in self._workers)
 
     def start(self, job: Job) -> None:
         if job.exclusive:
-            device = min(filter(self._open, self._devices()), key=lambda device: len(self._busy(device)))
-            self._clearing[device] = job
-            self._start_where_clear()
+            device = min(
+                filter(self._accepts_jobs, self._devices()), key=lambda device: len(self._running_jobs(device))
+            )
+            self._waiting_exclusive[device] = job
+            self._start_exclusive_jobs()
             return
-        self._send(next(w for w in self._workers if w.job is None and self._open(w.slot.gpu)), job)
+        self._send(next(w for w in self._workers if w.job is None and self._accepts_jobs(w.slot.gpu)), job)
 
     def pause(self) -> None:
-        self._dropped += [JobExit(job.trial.key) for job in self._clearing.values()]
-        self._clearing.clear()
+        self._early_exits += [JobExit(job.trial.key) for job in self._waiting_exclusive.values()]
+        self._waiting_exclusive.clear()
         self._released.clear()
         for worker in self._workers:
             if worker.job is not None:
@@ -182,22 +202,22 @@ class ProcessExecutor(Executor):
     def _devices(self) -> list[str | None]:
         return list(dict.fromkeys(worker.slot.gpu for worker in self._workers))
 
-    def _busy(self, device: str | None) -> list[Job]:
-        """The jobs that run on a device."""
+    def _running_jobs(self, device: str | None) -> list[Job]:
+        """Return the running jobs of a device."""
         return [worker.job for worker in self._workers if worker.slot.gpu == device and worker.job is not None]
 
-    def _open(self, device: str | None) -> bool:
-        """Whether a device takes jobs: none is alone there, or is about to be."""
-        return device not in self._clearing and not any(job.exclusive for job in self._busy(device))
+    def _accepts_jobs(self, device: str | None) -> bool:
+        """Return whether a device accepts jobs: no exclusive job runs or waits there."""
+        return device not in self._waiting_exclusive and not any(job.exclusive for job in self._running_jobs(device))
 
-    def _start_where_clear(self) -> None:
-        for device, job in list(self._clearing.items()):
-            if not self._busy(device) and self._is_free(device):
-                del self._clearing[device]
+    def _start_exclusive_jobs(self) -> None:
+        for device, job in list(self._waiting_exclusive.items()):
+            if not self._running_jobs(device) and self._is_free(device):
+                del self._waiting_exclusive[device]
                 self._send(next(worker for worker in self._workers if worker.slot.gpu == device), job)
 
     def _is_free(self, device: str | None) -> bool:
-        """Whether the memory of an idle device is free; the processes that its workers have kept are ended first."""
+        """Stop the kept child processes of an idle device; return whether its memory is free."""
         if device is None:
             return True
         if device not in self._released:
@@ -218,26 +238,26 @@ class ProcessExecutor(Executor):
         _write(worker, job.model_dump_json().encode())
 
     def wait(self, timeout: float) -> list[JobExit]:
-        ended, self._dropped = self._dropped, []
+        ended, self._early_exits = self._early_exits, []
         for event, _ in self._selector.select(0 if ended else timeout):
             worker: _Worker = event.data
             chunk = os.read(event.fd, 65536)
             if not chunk:
                 ended += self._replace(worker)
                 continue
-            worker.said += chunk
-            while b"\n" in worker.said:
-                line, _, rest = bytes(worker.said).partition(b"\n")
-                worker.said = bytearray(rest)
-                ended += self._hear(worker, json.loads(line))
-        self._start_where_clear()
+            worker.output += chunk
+            while b"\n" in worker.output:
+                line, _, rest = bytes(worker.output).partition(b"\n")
+                worker.output = bytearray(rest)
+                ended += self._handle_message(worker, json.loads(line))
+        self._start_exclusive_jobs()
         return ended
 
-    def _hear(self, worker: _Worker, message: dict[str, object]) -> list[JobExit]:
-        """Take in a line of a worker; returns its job if that has ended.
+    def _handle_message(self, worker: _Worker, message: dict[str, object]) -> list[JobExit]:
+        """Handle a message of a worker; return its job if the job has ended.
 
         Raises:
-            RunError: torch in the worker does not see the devices that were found here.
+            RunError: torch in the worker does not see the expected devices.
         """
         if "refused" in message:
             raise RunError(str(message["refused"]))
@@ -250,21 +270,24 @@ class ProcessExecutor(Executor):
     def await_ready(self, seconds: float = 300.0) -> None:
         """Wait until every worker has started.
 
+        Args:
+            seconds: time limit in seconds.
+
         Raises:
-            RunError: one does not see its device, or does not start within so many seconds.
+            RunError: a worker does not see its device, or has not started in time.
         """
         deadline = time.monotonic() + seconds
         while not all(worker.ready for worker in self._workers):
             if time.monotonic() > deadline:
                 raise RunError(f"a worker has not started within {seconds:.0f} seconds")
-            self._dropped += self.wait(1.0)
+            self._early_exits += self.wait(1.0)
 
     def close(self) -> None:
         for worker in self._workers:
-            self._dismiss(worker)
+            self._stop_worker(worker)
         self._selector.close()
 
-    def _hire(self, slot: Slot) -> _Worker:
+    def _start_worker(self, slot: Slot) -> _Worker:
         command = [
             sys.executable,
             "-m",
@@ -281,7 +304,7 @@ class ProcessExecutor(Executor):
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **slot.environment},
-            process_group=0,  # Ctrl-C in the terminal is the driver's to answer
+            process_group=0,  # the driver handles Ctrl-C of the terminal
         )
         worker = _Worker(process, slot)
         assert process.stdout is not None
@@ -289,19 +312,19 @@ class ProcessExecutor(Executor):
         return worker
 
     def _replace(self, worker: _Worker) -> list[JobExit]:
-        """A worker has died: say which trial it took along, and put another in its place."""
-        self._dismiss(worker)
-        self._workers[self._workers.index(worker)] = self._hire(worker.slot)
+        """Replace a worker that has died; return the job that was lost."""
+        self._stop_worker(worker)
+        self._workers[self._workers.index(worker)] = self._start_worker(worker.slot)
         if worker.job is None:
             return []
         return [JobExit(worker.job.trial.key, f"its worker ended with {_exit(worker.process.returncode)}")]
 
-    def _dismiss(self, worker: _Worker) -> None:
+    def _stop_worker(self, worker: _Worker) -> None:
         process = worker.process
         assert process.stdin is not None and process.stdout is not None
         self._selector.unregister(process.stdout)
         with suppress(BrokenPipeError):
-            process.stdin.close()  # the worker reads the end of its input, stops its child and ends
+            process.stdin.close()  # at the end of its input the worker stops its child and exits
         try:
             process.wait(timeout=20)
         except subprocess.TimeoutExpired:
@@ -312,7 +335,7 @@ class ProcessExecutor(Executor):
 
 def _write(worker: _Worker, line: bytes) -> None:
     assert worker.process.stdin is not None
-    # A worker that died idle takes nothing any more; `wait` finds that out and hires another.
+    # The pipe of a dead worker is broken; `wait` detects that and replaces the worker.
     with suppress(BrokenPipeError):
         worker.process.stdin.write(line + b"\n")
         worker.process.stdin.flush()

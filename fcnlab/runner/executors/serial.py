@@ -1,4 +1,4 @@
-"""The `serial` executor: one trial after the other in this very process, for debuggers."""
+"""The `serial` executor: one trial at a time in the driver's process, for debugging."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fcnlab.settings import DEVICE_VARIABLE
 
 
 class SerialExecutor(Executor):
-    """Jobs in a thread of this process; torch is imported here, and a crash of it takes the driver along."""
+    """Runs jobs in a thread of this process. A crash of torch also ends the driver."""
 
     shares_devices = False
 
@@ -35,14 +35,14 @@ class SerialExecutor(Executor):
         self._pause = Event()
         self._job: Job | None = None
         self._thread: Thread | None = None
-        self._lost: str | None = None
+        self._error: str | None = None
 
     @property
     def free_slots(self) -> int:
         return int(self._job is None)
 
     def start(self, job: Job) -> None:
-        self._job, self._lost = job, None
+        self._job, self._error = job, None
         self._pause.clear()
         self._thread = Thread(target=self._run, args=(job,), daemon=True)
         self._thread.start()
@@ -53,7 +53,7 @@ class SerialExecutor(Executor):
         self._thread.join(timeout)
         if self._thread.is_alive():
             return []
-        ended = JobExit(self._job.trial.key, self._lost)
+        ended = JobExit(self._job.trial.key, self._error)
         self._job = self._thread = None
         return [ended]
 
@@ -61,7 +61,7 @@ class SerialExecutor(Executor):
         self._pause.set()
 
     def close(self) -> None:
-        """A thread cannot be stopped: it goes to the end of its epoch."""
+        """Pause the trial and wait for the end of its epoch, because a thread cannot be stopped."""
         self._pause.set()
         if self._thread is not None:
             self._thread.join()
@@ -75,5 +75,5 @@ class SerialExecutor(Executor):
 
         try:
             run_job(job, self._lab, threads=self._threads, pause=self._pause)
-        except Exception as error:  # noqa: BLE001 - the thread's end is told by `wait`
-            self._lost = f"{type(error).__name__}: {error}"
+        except Exception as error:  # noqa: BLE001 - `wait` reports the error
+            self._error = f"{type(error).__name__}: {error}"

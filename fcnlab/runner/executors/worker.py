@@ -1,17 +1,16 @@
-"""A worker: a process that has imported torch once and runs trials, each in a child process.
+"""The worker process: imports torch once and runs each trial in a child process.
 
     python -m fcnlab.runner.executors.worker LAB DATA_ROOT [--threads N] [--devices N] [--verify] [--keep-child]
 
-The first line on standard output is `{"ready": true}`, or `{"refused": "..."}` where torch does not see the devices
-that the driver has counted; then the worker ends. Jobs come as JSON, one a line, on standard input; for each, one line
-of JSON goes out when its process is done with it. The line `pause` asks the trial that runs to stop after its epoch,
-the line `release` ends a child that is kept.
+The first line on standard output is `{"ready": true}`, or `{"refused": "..."}` if torch does not see the devices that
+the driver found; the worker then exits. Jobs arrive on standard input as one line of JSON each; the worker prints one
+line of JSON when a job has ended. The line `pause` pauses the running trial after its epoch, the line `release` stops a
+kept child process.
 
-On Linux the child is forked from the worker, so a trial starts in milliseconds with nothing left over from the one
-before; elsewhere it is spawned. On a GPU the child is kept for the next trials (`--keep-child`): it has its CUDA
-context, compiled kernels and resident data already. It is replaced after any trial that failed. When standard input
-ends, the driver is gone and so is the child. On several devices the child starts a process for each: see
-`fcnlab.trial.launch`.
+On Linux the child is forked, so a trial starts in milliseconds with a clean state; elsewhere it is spawned. On a GPU
+the child is kept for the next trials (`--keep-child`), with its CUDA context, compiled kernels and resident data, and
+replaced after a failed trial. At the end of standard input the driver has exited; the worker stops its child and exits.
+For several devices the child starts one process per device: see `fcnlab.trial.launch`.
 
 mlflow is never imported here.
 """
@@ -47,12 +46,16 @@ from fcnlab.trial.run_folder import RunFolder
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the jobs that come in, one after the other."""
-    given = _parser().parse_args(arguments)
-    lab = Lab(Path(given.root), Path(given.data_root) if given.data_root else None)
+    """Run the jobs from standard input, one at a time.
+
+    Args:
+        arguments: command-line arguments; None reads those of the process.
+    """
+    options = _parser().parse_args(arguments)
+    lab = Lab(Path(options.root), Path(options.data_root) if options.data_root else None)
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever a library prints must not reach the driver's ears
-    error = _device_error(given.devices, verify=given.verify)
+    os.dup2(2, 1)  # output of libraries must not mix with the messages to the driver
+    error = _device_error(options.devices, verify=options.verify)
     print(json.dumps({"ready": True} if error is None else {"refused": error}), file=out, flush=True)
     if error is not None:
         return
@@ -60,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     child: _Child | None = None
     try:
         while (line := lines.next()) is not None:
-            if line == PAUSE:  # it came after the trial had ended
+            if line == PAUSE:  # the trial has already ended
                 continue
             if line == RELEASE:
                 _stop(child)
@@ -68,9 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 continue
             job = Job.model_validate_json(line)
             if child is None or not child.process.is_alive():
-                with suppress(ModelError):  # the trial will meet it too, and its record say so
+                with suppress(ModelError):  # the trial raises it again and records it
                     prepare(job.trial.variant)
-                child = _Child(lab, given.threads, given.devices, keep=given.keep_child)
+                child = _Child(lab, options.threads, options.devices, keep=options.keep_child)
             code = child.run(job, lines)
             if code is None:
                 return
@@ -91,13 +94,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def device_error(kind: str, count: int, devices: int, *, verify: bool) -> str | None:
-    """Compare the devices that the driver has found with those that torch sees.
+    """Compare the devices that the driver found with those that torch sees.
 
     Args:
-        kind: the kind of device that is to train, `cpu` or `cuda`.
-        count: how many CUDA devices torch sees.
-        devices: how many devices train a trial.
-        verify: whether torch must see no CUDA device where the CPU trains.
+        kind: the requested type of device, `cpu` or `cuda`.
+        count: number of CUDA devices that torch sees.
+        devices: number of devices of a trial.
+        verify: whether torch must see no CUDA device if the CPU trains.
 
     Returns:
         The problem and its remedy in one line; None if they agree.
@@ -119,21 +122,21 @@ def device_error(kind: str, count: int, devices: int, *, verify: bool) -> str | 
 
 
 def _device_error(devices: int, *, verify: bool) -> str | None:
-    """Ask torch in a process of its own: one that has asked about CUDA devices cannot fork processes that use them."""
+    """Check the devices in a separate process: a process that has initialized CUDA cannot fork users of CUDA."""
     kind = os.environ.get(DEVICE_VARIABLE, "cpu")
     if kind == "cpu" and not verify:
         return None
     context = multiprocessing.get_context(START_METHOD)
     ours, theirs = context.Pipe(duplex=False)
-    asked = context.Process(target=_send_device_count, args=(theirs,))  # type: ignore[attr-defined]
-    asked.start()
+    process = context.Process(target=_send_device_count, args=(theirs,))  # type: ignore[attr-defined]
+    process.start()
     theirs.close()
     try:
         count = int(ours.recv())
     except EOFError:
-        asked.join()
-        return f"torch {torch.__version__} ended with exit code {asked.exitcode} when it looked for CUDA devices"
-    asked.join()
+        process.join()
+        return f"torch {torch.__version__} ended with exit code {process.exitcode} when it looked for CUDA devices"
+    process.join()
     return device_error(kind, count, devices, verify=verify)
 
 
@@ -142,7 +145,7 @@ def _send_device_count(to: Connection) -> None:
 
 
 def device_count() -> int:
-    """Return how many CUDA devices torch sees."""
+    """Return the number of CUDA devices that torch sees."""
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
@@ -150,18 +153,18 @@ class _Pause(Protocol):
     """An event of `threading` or of `multiprocessing`."""
 
     def is_set(self) -> bool:
-        """Whether the trial is to pause."""
+        """Return whether the trial must pause."""
         ...
 
 
 class _Lines:
-    """Lines from standard input that can be waited for together with a process."""
+    """A line buffer of standard input that can be polled together with a process."""
 
     def __init__(self) -> None:
         self._buffer = b""
 
     def next(self) -> bytes | None:
-        """The next line, or None at the end of the input."""
+        """Return the next line, or None at the end of the input."""
         while b"\n" not in self._buffer:
             if not self.read():
                 return None
@@ -169,20 +172,20 @@ class _Lines:
         return line
 
     def read(self) -> bool:
-        """Take in what is there; False at the end of the input."""
+        """Read available input; return False at its end."""
         chunk = os.read(0, 65536)
         self._buffer += chunk
         return bool(chunk)
 
     def take(self, line: bytes) -> bool:
-        """Whether this very line has come; it is taken out."""
-        there = line + b"\n" in self._buffer
+        """Remove a line from the buffer; return whether it was there."""
+        found = line + b"\n" in self._buffer
         self._buffer = self._buffer.replace(line + b"\n", b"")
-        return there
+        return found
 
 
 class _Child:
-    """A process that runs one job, or with `keep` one after the other while each of them leaves it sound."""
+    """A child process that runs one job, or with `keep` several jobs until one fails."""
 
     def __init__(self, lab: Lab, threads: int, devices: int, *, keep: bool) -> None:
         context = multiprocessing.get_context(START_METHOD)
@@ -192,20 +195,19 @@ class _Child:
             target=_serve, args=(theirs, self._pause, lab, threads, devices, keep)
         )
         self.process.start()
-        theirs.close()  # so that the pipe ends with the child
+        theirs.close()  # so that the pipe closes when the child exits
 
     def run(self, job: Job, lines: _Lines) -> int | None:
-        """Run a job to its end, and pass a pause on to it.
+        """Run a job to its end and forward a pause to it.
 
         Returns:
-            0 where the child is done with the job, else the exit code that the child ended with; None if the driver
-            went away first.
+            0 if the job ended, the exit code of the child if it crashed, None if the driver exited first.
         """
         self._pause.clear()
-        with suppress(BrokenPipeError, ConnectionResetError):  # it died this moment; its exit code is read below
+        with suppress(BrokenPipeError, ConnectionResetError):  # the child has just died; its exit code is read below
             self._pipe.send(job.model_dump_json())
         while True:
-            if lines.take(PAUSE):  # it may have come together with the job
+            if lines.take(PAUSE):  # it may have arrived together with the job
                 self._pause.set()
             ready = wait([self.process.sentinel, self._pipe, 0])
             if self._pipe in ready or self.process.sentinel in ready:
@@ -214,7 +216,7 @@ class _Child:
                 return None
 
     def _finish(self) -> int:
-        """Return how a job ended: the child says that it is done with it, or has died."""
+        """Return 0 if the child has completed the job, else its exit code."""
         try:
             kept = self._pipe.recv()
         except (EOFError, ConnectionResetError):
@@ -225,7 +227,7 @@ class _Child:
         return 0
 
     def stop(self) -> None:
-        """End the process at once."""
+        """Terminate the process."""
         self.process.terminate()
         self.process.join()
         self._pipe.close()
@@ -237,21 +239,21 @@ def _stop(child: _Child | None) -> None:
 
 
 def _serve(jobs: Connection, pause: Event, lab: Lab, threads: int, devices: int, keep: bool) -> None:
-    """Run jobs as they come, in this process; after each, send whether this process stays for the next."""
+    """Run jobs in this process; after each, send whether the process is kept for the next."""
     Thread(target=exit_with_parent, daemon=True).start()
-    stays = True
-    while stays:
+    kept = True
+    while kept:
         job = Job.model_validate_json(jobs.recv())
-        stays = _run(job, lab, threads, devices, pause) and keep
-        if stays:
+        kept = _run(job, lab, threads, devices, pause) and keep
+        if kept:
             gc.collect()
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()  # for the other trials of the GPU
-        jobs.send(stays)
+        jobs.send(kept)
 
 
 def _run(job: Job, lab: Lab, threads: int, devices: int, pause: Event) -> bool:
-    """Run one trial, with its output in its run folder; returns whether it ended without an error."""
+    """Run one trial with its output in its run folder; return whether it ended without an error."""
     folder = RunFolder(lab.runs, job.trial.key)
     folder.create()
     sys.stdout.flush()
@@ -261,11 +263,22 @@ def _run(job: Job, lab: Lab, threads: int, devices: int, pause: Event) -> bool:
     os.dup2(log, 2)
     os.close(log)
     record = run_job(job, lab, threads=threads, devices=devices, pause=pause)
-    return record is None or record.status == "finished"  # None: it was paused
+    return record is None or record.status == "finished"  # None: the trial was paused
 
 
 def run_job(job: Job, lab: Lab, *, threads: int, devices: int = 1, pause: _Pause) -> Record | None:
-    """Run a job in this process and return its record; None if it was paused."""
+    """Run a job in this process.
+
+    Args:
+        job: the trial and its settings.
+        lab: the lab in which it runs.
+        threads: number of CPU threads.
+        devices: number of devices of the trial.
+        pause: event that pauses the trial after its epoch.
+
+    Returns:
+        The record; None if the trial was paused.
+    """
     torch.set_num_threads(threads)
     hardware.retain_freed_memory(release_large_blocks=job.trial.recipe.activation_checkpointing != "none")
     return run_trial(

@@ -1,4 +1,4 @@
-"""`fcnlab score` and `evaluate`: protocols and other data beside plain figures, never in their place."""
+"""`fcnlab evaluate` and `fcnlab predict`."""
 
 from __future__ import annotations
 
@@ -44,12 +44,10 @@ def ran(tmp_path: Path) -> tuple[Path, list[RunFolder]]:
     return file, [RunFolder(lab.runs, key) for key in keys]
 
 
-def test_a_grid_is_scored_under_a_protocol_apart_from_its_plain_figures(
-    fcnlab: Call, ran: tuple[Path, list[RunFolder]]
-) -> None:
+def test_a_grid_is_evaluated_beside_its_plain_metrics(fcnlab: Call, ran: tuple[Path, list[RunFolder]]) -> None:
     file, folders = ran
     records = [folder.record.read_bytes() for folder in folders]
-    code, out, err = fcnlab("score", file, "--flip", "--scales", "0.5,1")
+    code, out, err = fcnlab("evaluate", file, "--flip", "--scales", "0.5,1")
     assert code == 0, err
     assert "plain mIoU" in out and "fcn32s" in out and "fcn8s" not in out.split("\n", 1)[1]
     assert "seed 0" in err and "of" in err
@@ -61,7 +59,7 @@ def test_a_grid_is_scored_under_a_protocol_apart_from_its_plain_figures(
         assert kept["metrics"]["miou"] == pytest.approx(compute_metrics(arrays["counts"]).miou)
         assert kept["metrics"]["boundary_iou"] == pytest.approx(compute_metrics(arrays["boundary"]).miou)
         assert len(arrays["ids"]) == len(arrays["counts"]) == kept["metrics"]["images"]
-    page = file.parent.parent / "results" / "question" / "score-flip+0.5_1.md"
+    page = file.parent.parent / "results" / "question" / "evaluation-flip+0.5_1.md"
     assert str(page) in out.replace("\n", "") and "flip+0.5,1" in page.read_text()
     table = pd.read_csv(page.with_suffix(".csv"))
     plain = [folder.read().find_metrics("test", "last").miou for folder in folders]  # type: ignore[union-attr]
@@ -70,7 +68,7 @@ def test_a_grid_is_scored_under_a_protocol_apart_from_its_plain_figures(
     assert (table["n"][0], table["planned"][0]) == (2, 2)
 
 
-def test_the_plain_protocol_gives_the_figures_of_the_record(fcnlab: Call, ran: tuple[Path, list[RunFolder]]) -> None:
+def test_the_plain_protocol_reproduces_the_recorded_metrics(fcnlab: Call, ran: tuple[Path, list[RunFolder]]) -> None:
     folder = ran[1][0]
     for checkpoint, stem in (("last", "plain"), ("best", "plain-best")):
         code, out, err = fcnlab("evaluate", folder.key, "--checkpoint", checkpoint)
@@ -85,9 +83,7 @@ def test_the_plain_protocol_gives_the_figures_of_the_record(fcnlab: Call, ran: t
         assert "boundary IoU" in out and "recorded" in out and str(folder.evaluations) in out.replace("\n", "")
 
 
-def test_what_was_scored_is_read_again_unless_the_weights_are_others(
-    fcnlab: Call, ran: tuple[Path, list[RunFolder]]
-) -> None:
+def test_an_evaluation_is_reused_until_the_weights_change(fcnlab: Call, ran: tuple[Path, list[RunFolder]]) -> None:
     folder, other = ran[1]
     ask = ("evaluate", folder.key[:12], "--window", "20x24", "--stride", "10x12")
     assert fcnlab(*ask)[0] == 0
@@ -99,49 +95,50 @@ def test_what_was_scored_is_read_again_unless_the_weights_are_others(
     assert "images" in fcnlab(*ask)[2] and file.read_bytes() != first
 
 
-def test_what_cannot_be_scored_is_refused_in_one_line(fcnlab: Call, ran: tuple[Path, list[RunFolder]]) -> None:
+def test_invalid_arguments_give_an_error_of_one_line(fcnlab: Call, ran: tuple[Path, list[RunFolder]]) -> None:
     file, (folder, _) = ran
     folder.weights.unlink()
-    asked = {
+    cases = {
         ("evaluate", folder.key): "weights are missing",
         ("evaluate", "f" * 64): "no key of a trial begins with",
         ("evaluate", folder.key, "--dataset", "shapes-mini", "--split", "absent"): "absent",
         ("evaluate", folder.key, "--tta", "--flip"): "--tta",
         ("predict", folder.key, file.with_name("absent")): "weights are missing",
         ("export", folder.key, "--to", "onnx", "--out", "model.pt2"): ".onnx",
-        ("score", file, "--scales", "big"): "--scales",
-        ("score", file, "--window", "512"): "--window",
-        ("score", file, "--window", "512x512"): "--stride",
-        ("score", file.with_name("absent.yaml")): "absent.yaml",
+        ("evaluate", file, "--scales", "big"): "--scales",
+        ("evaluate", file, "--window", "512"): "--window",
+        ("evaluate", file, "--window", "512x512"): "--stride",
+        ("evaluate", file.with_name("absent.yaml")): "absent.yaml",
+        ("evaluate", file, "--split", "val"): "--split: only for a trial",
     }
-    for arguments, said in asked.items():
+    for arguments, message in cases.items():
         code, out, err = fcnlab(*arguments)
         assert (code, out) == (2, ""), arguments
-        assert err.startswith("fcnlab: error: ") and err.count("\n") == 1 and said in err
+        assert err.startswith("fcnlab: error: ") and err.count("\n") == 1 and message in err
     empty = write_grid(file.parent.parent, SMOKE.replace("smoke}", "smoke, recipe.epochs: 3}"), "later")
-    code, _, err = fcnlab("score", empty)
+    code, _, err = fcnlab("evaluate", empty)
     assert code == 2 and "has finished" in err
 
 
-def test_a_trial_is_evaluated_on_another_split_and_keeps_the_figures_apart(
-    fcnlab: Call, ran: tuple[Path, list[RunFolder]], tmp_path: Path
-) -> None:
+def test_a_trial_is_evaluated_on_another_split(fcnlab: Call, ran: tuple[Path, list[RunFolder]], tmp_path: Path) -> None:
     folder = ran[1][0]
     ask = ("evaluate", folder.key[:12], "--split", "val", "--json", "--out", tmp_path / "kept")
     code, out, err = fcnlab(*ask)
     assert code == 0, err
-    said = json.loads(out)
+    printed = json.loads(out)
     record = folder.read()
     assert record is not None
-    assert said["metrics"] == json.loads(record.find_metrics("val", "last").model_dump_json())  # type: ignore[union-attr]
+    assert printed["metrics"] == json.loads(record.find_metrics("val", "last").model_dump_json())  # type: ignore[union-attr]
     file = tmp_path / "kept" / folder.key[:12] / "shapes-mini-val-plain.json"
-    assert said["file"] == str(file) and json.loads(file.read_text())["dataset"] == "shapes-mini"
-    assert said["classes"] == list(record.classes) and not folder.evaluations.exists()
+    assert printed["file"] == str(file) and json.loads(file.read_text())["dataset"] == "shapes-mini"
+    assert printed["classes"] == list(record.classes) and not folder.evaluations.exists()
     code, out, err = fcnlab(*ask)
-    assert (code, err) == (0, "") and json.loads(out) == said
+    assert (code, err) == (0, "") and json.loads(out) == printed
 
 
-def test_other_classes_are_refused_with_the_difference(fcnlab: Call, ran: tuple[Path, list[RunFolder]]) -> None:
+def test_a_dataset_with_other_classes_is_an_error_that_lists_the_difference(
+    fcnlab: Call, ran: tuple[Path, list[RunFolder]]
+) -> None:
     registry = ran[0].parent.parent / "registry"
     registry.mkdir()
     entry = "{type: folder, images: /i, masks: /m, classes: [background, tree], lists: {train: a, val: b}, nominal: "
@@ -151,7 +148,7 @@ def test_other_classes_are_refused_with_the_difference(fcnlab: Call, ran: tuple[
     assert "its 2 classes are not the 6" in err and "only the dataset has tree" in err
 
 
-def test_images_are_predicted_and_those_that_cannot_be_are_told_at_the_end(
+def test_images_that_cannot_be_predicted_are_reported_at_the_end(
     fcnlab: Call, ran: tuple[Path, list[RunFolder]], tmp_path: Path
 ) -> None:
     folder, photos = ran[1][0], tmp_path / "photos"

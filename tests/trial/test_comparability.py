@@ -9,7 +9,7 @@ import pytest
 from fcnlab.config.grid.grid import resolve
 from fcnlab.config.registry import builtin
 from fcnlab.config.trial import NUMERICS, Trial, compute_key
-from fcnlab.trial.comparability import find_numerics, flags
+from fcnlab.trial.comparability import check_comparability, find_numerics
 from fcnlab.trial.record import Record
 from tests.records import finished
 
@@ -31,43 +31,43 @@ def cells(other: list[Record]) -> dict[str, list[Record]]:
 
 
 def test_cells_that_were_run_alike_have_no_flag() -> None:
-    assert flags(cells([finished(trial({"head": "fcn32s"}))]), "base", ["head"]) == {}
+    assert check_comparability(cells([finished(trial({"head": "fcn32s"}))]), "base", ["head"]) == {}
 
 
 @pytest.mark.parametrize(
     ("other", "name", "says"),
     [
-        (finished(trial(data="sha256:" + 64 * "b")), "data", "sha256:bbbbbbbbbbbb, where the baseline has sha256:aaaa"),
-        (finished(trial({"recipe.score_scale": 0.5})), "protocol", "split test at scale 0.5, where the baseline has"),
-        (finished(trial({"recipe.epochs": 9})), "epochs", "epochs: 9, where the baseline has 2"),
-        (finished(trial(), precision="bf16"), "precision", "bf16, where the baseline has fp32"),
-        (finished(trial(), kind="cuda"), "hardware", "GPU, where the baseline has CPU"),
-        (finished(trial(), kind="cuda", devices=2), "hardware", "2 x GPU, where the baseline has CPU"),
+        (finished(trial(data="sha256:" + 64 * "b")), "data", "sha256:bbbbbbbbbbbb; the baseline has sha256:aaaa"),
+        (finished(trial({"recipe.score_scale": 0.5})), "protocol", "split test at scale 0.5; the baseline has"),
+        (finished(trial({"recipe.epochs": 9})), "epochs", "epochs: 9; the baseline has 2"),
+        (finished(trial(), precision="bf16"), "precision", "bf16; the baseline has fp32"),
+        (finished(trial(), kind="cuda"), "hardware", "GPU; the baseline has CPU"),
+        (finished(trial(), kind="cuda", devices=2), "hardware", "2 x GPU; the baseline has CPU"),
         (
             finished(trial()).model_copy(update={"micro_batches": 4}),
-            "parts",
-            "1 of 1 trials; each batch in 4 parts, so batch norm",
+            "micro-batches",
+            "1 of 1 trials; 4 per batch, so batch norm",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )
 def test_a_cell_that_differs_from_the_baseline_is_flagged_with_both_values(other: Record, name: str, says: str) -> None:
-    found = flags(cells([other]), "base", ["head"])
+    found = check_comparability(cells([other]), "base", ["head"])
     assert [flag.name for flag in found["other"]] == [name] and list(found) == ["other"]
     assert says in found["other"][0].footnote
 
 
 @pytest.mark.parametrize("axis", ["recipe", "recipe.epochs"])
 def test_what_the_grid_varies_by_an_axis_is_no_flag(axis: str) -> None:
-    assert flags(cells([finished(trial({"recipe.epochs": 9}))]), "base", ["head", axis]) == {}
-    assert flags(cells([finished(trial({"recipe.epochs": 9}))]), "base", ["recipe.epoch"]) != {}
+    assert check_comparability(cells([finished(trial({"recipe.epochs": 9}))]), "base", ["head", axis]) == {}
+    assert check_comparability(cells([finished(trial({"recipe.epochs": 9}))]), "base", ["recipe.epoch"]) != {}
 
 
 def test_a_cell_whose_own_trials_differ_is_flagged_also_without_a_baseline() -> None:
     mixed = [finished(trial()), finished(trial(seed=1), precision="bf16")]
-    (flag,) = flags({"other": mixed}, "base", [])["other"]
+    (flag,) = check_comparability({"other": mixed}, "base", [])["other"]
     assert flag.footnote == "precision: its own trials differ, bf16 and fp32"
-    both = flags({"base": mixed, "other": mixed[:1]}, "base", [])
+    both = check_comparability({"base": mixed, "other": mixed[:1]}, "base", [])
     assert "its own trials" in both["base"][0].footnote and "where the baseline has" in both["other"][0].footnote
 
 

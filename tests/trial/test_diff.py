@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from fcnlab.trial.diff import Difference, differences, find_divergence, have_equal_metrics
+from fcnlab.trial.diff import Difference, diff_records, find_divergence, have_equal_metrics
 from tests.records import epochs, finished
-from tests.trial.test_comparable import trial
+from tests.trial.test_comparability import trial
 
 
 def test_a_record_does_not_differ_from_itself_and_the_time_it_took_is_no_figure() -> None:
     record = finished(trial())
-    assert differences(record, record) == [] and have_equal_metrics(record, record)
+    assert diff_records(record, record) == [] and have_equal_metrics(record, record)
     slower = finished(trial(), seconds=2.0)
     assert have_equal_metrics(record, slower)
-    assert [one.field for one in differences(record, slower)] == ["train_seconds"]
+    assert [one.field for one in diff_records(record, slower)] == ["train_seconds"]
 
 
 def test_each_field_of_the_configuration_is_named_by_its_dots() -> None:
-    found = differences(finished(trial()), finished(trial({"recipe.lr": 0.5, "head": "fcn32s"}, seed=3)))
+    found = diff_records(finished(trial()), finished(trial({"recipe.lr": 0.5, "head": "fcn32s"}, seed=3)))
     assert {(one.field, one.a, one.b) for one in found if one.section == "configuration"} == {
         ("recipe.optimizer.lr", trial().recipe.optimizer.lr, 0.5),
         ("head.stride", 8, 32),
@@ -24,13 +24,13 @@ def test_each_field_of_the_configuration_is_named_by_its_dots() -> None:
     }
 
 
-def test_causes_come_before_figures_and_figures_have_a_difference() -> None:
+def test_causes_come_before_metrics_and_metrics_have_a_difference() -> None:
     a = finished(trial(), miou=0.5)
     b = finished(trial(), miou=0.75, commit="ffff", threads=2, versions={"fcnlab": "0.1.0", "torch": "2.12.0"})
-    found = differences(a, b)
-    assert [one.section for one in found] == ["code", "environment", "environment", "figures", "figures"]
+    found = diff_records(a, b)
+    assert [one.section for one in found] == ["code", "environment", "environment", "metrics", "metrics"]
     assert Difference("environment", "torch", "2.11.0", "2.12.0") in found
-    assert Difference("figures", "val mIoU", 0.5, 0.75).delta == 0.25
+    assert Difference("metrics", "val mIoU", 0.5, 0.75).delta == 0.25
     assert Difference("environment", "torch", "2.11.0", "2.12.0").delta is None
     assert not have_equal_metrics(a, b)
 
