@@ -1,4 +1,4 @@
-"""What tests share: a lab of their own, away from the user's caches, data and tracking server."""
+"""Fixtures and helpers of all tests: an empty lab, isolated from caches, data and tracking server of the user."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ HIDDEN = pytest.StashKey[bool]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Hide GPUs from the run and its child processes, before CUDA is initialised, unless `-m gpu` selects GPU tests.
+    """Hide GPUs from the run and its child processes, before CUDA is initialized, unless `-m gpu` selects GPU tests.
 
-    A value of CUDA_VISIBLE_DEVICES that is already there is kept. Then tests without the mark still train on the CPU.
+    An existing value of CUDA_VISIBLE_DEVICES is kept. Then tests without the mark still train on the CPU.
     """
     wanted = re.search(r"(?<!not )\bgpu\b", config.getoption("markexpr") or "")
     config.stash[HIDDEN] = wanted is None and "CUDA_VISIBLE_DEVICES" not in os.environ
@@ -44,10 +44,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(autouse=True)
-def _own_places(
+def _isolate(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keep tests from what belongs to the user, and from the GPU if they are not marked `gpu`."""
+    """Isolate tests from the user's settings, and from the GPU unless they are marked `gpu`."""
     for variable in ("FCNLAB_DATA", "FCNLAB_LAB", "FCNLAB_DEVICE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("FCNLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
@@ -67,7 +67,7 @@ def lab(tmp_path: Path) -> Lab:
 
 @pytest.fixture
 def real_data() -> Path:
-    """The folder with the real CamVid and VOC images, where it is there."""
+    """Return the folder with real CamVid and VOC images; the test is skipped if it does not exist."""
     root = Path(os.environ.get("FCNLAB_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
     if not root.is_dir():
         pytest.skip(f"the real images are not at {root}; set FCNLAB_TEST_DATA to their folder")
@@ -76,9 +76,9 @@ def real_data() -> Path:
 
 @contextmanager
 def browser() -> Iterator[Any]:
-    """A page of a headless Chromium; the test is skipped where there is none.
+    """Open a page in headless Chromium; the test is skipped if it is not installed.
 
-    FCNLAB_TEST_CHROMIUM names one that is not on the path.
+    FCNLAB_TEST_CHROMIUM is the path of a Chromium that is not on the PATH.
     """
     playwright = pytest.importorskip("playwright.sync_api", reason="the browser is driven by Playwright")
     named = os.environ.get("FCNLAB_TEST_CHROMIUM")
@@ -93,13 +93,13 @@ def browser() -> Iterator[Any]:
 
 
 def arrays_of(file: Path) -> dict[str, Any]:
-    """The arrays of a .npz file by name, read and closed."""
+    """Read the arrays of a .npz file by name."""
     with np.load(file) as arrays:
         return dict(arrays)
 
 
 def write_grid(folder: Path, text: str, name: str = "question") -> Path:
-    """Write a grid file into a lab's experiments/."""
+    """Write a grid file to a lab's experiments/."""
     path = folder / "experiments" / f"{name}.yaml"
     path.parent.mkdir(exist_ok=True)
     path.write_text(text, encoding="utf-8")

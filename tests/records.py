@@ -1,4 +1,4 @@
-"""Records and epochs that tests write instead of training for them."""
+"""Records and epochs that tests write instead of training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def epochs(count: int, *, seconds: float = 1.0, miou: float | None = 0.5) -> lis
 
 
 def finished(trial: Trial, *, miou: float = 0.5, seconds: float = 1.0, **environment: Any) -> Record:
-    """The record of a trial that has finished, on a CPU unless `environment` says otherwise."""
+    """Return the record of a finished trial, on a CPU unless `environment` sets another device."""
     where = {
         "device": "a CPU (1 threads)", "precision": "fp32", "threads": 1, "repeatable": True, "system": "Linux",
         "versions": {"fcnlab": "0.1.0", "torch": "2.11.0"}, "commit": "0123456789ab",

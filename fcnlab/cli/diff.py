@@ -37,8 +37,8 @@ def diff(
     from fcnlab.runner.find import file_in, find_record
     from fcnlab.trial.diff import diff_records
 
-    place = Lab.find(file_in(a, b), root=lab, data_root=data_root)
-    records = (find_record(place, a), find_record(place, b))
+    lab_ = Lab.find(file_in(a, b), root=lab, data_root=data_root)
+    records = (find_record(lab_, a), find_record(lab_, b))
     found = diff_records(*records)
     if as_json:
         _print_json(records, found)

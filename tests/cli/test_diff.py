@@ -28,27 +28,27 @@ def plan(tmp_path: Path) -> Plan:
 
 def test_two_cells_differ_by_their_head_their_commit_and_their_metrics(fcnlab: Call, plan: Plan) -> None:
     path = plan.grid.path
-    said = fcnlab("diff", f"{path}:fcn32s:0", f"{path}:fcn8s")
-    assert (said.code, said.err) == (0, "")
-    rows = [line.split() for line in said.out.splitlines()]
+    result = fcnlab("diff", f"{path}:fcn32s:0", f"{path}:fcn8s")
+    assert (result.code, result.err) == (0, "")
+    rows = [line.split() for line in result.out.splitlines()]
     assert ["head.stride", "32", "8"] in rows
     assert ["commit", "aaaa", "bbbb"] in rows
     assert ["val", "mIoU", "25.00", "50.00", "+25.00"] in rows
     assert "seed" not in [row[0] for row in rows if row], "the seed is the same"
-    assert fcnlab("diff", plan.trials[0].key[:12], plan.trials[1].key[:12], "--lab", path.parent.parent) == said
+    assert fcnlab("diff", plan.trials[0].key[:12], plan.trials[1].key[:12], "--lab", path.parent.parent) == result
 
 
 def test_machines_get_every_difference_with_its_section(fcnlab: Call, plan: Plan) -> None:
     a, b = (planned.key for planned in plan.trials[:2])
-    said = json.loads(fcnlab("diff", a, b, "--json").out)
-    assert (said["a"]["key"], said["b"]["key"]) == (a, b)
-    assert {"section": "metrics", "field": "val mIoU", "a": 0.25, "b": 0.5, "delta": 0.25} in said["differences"]
-    assert {one["section"] for one in said["differences"]} == {"configuration", "code", "metrics"}
+    result = json.loads(fcnlab("diff", a, b, "--json").out)
+    assert (result["a"]["key"], result["b"]["key"]) == (a, b)
+    assert {"section": "metrics", "field": "val mIoU", "a": 0.25, "b": 0.5, "delta": 0.25} in result["differences"]
+    assert {one["section"] for one in result["differences"]} == {"configuration", "code", "metrics"}
     assert json.loads(fcnlab("diff", a, a, "--json").out)["differences"] == []
     assert "no field differs" in fcnlab("diff", a, a).out
 
 
 def test_what_is_not_there_is_refused(fcnlab: Call, plan: Plan) -> None:
-    said = fcnlab("diff", f"{plan.grid.path}:fcn32s:1", f"{plan.grid.path}:fcn8s")
-    assert said.code == 2 and "has not ended" in said.err
+    result = fcnlab("diff", f"{plan.grid.path}:fcn32s:1", f"{plan.grid.path}:fcn8s")
+    assert result.code == 2 and "has not ended" in result.err
     assert "did you mean 'fcn8s'?" in fcnlab("diff", f"{plan.grid.path}:fcn9s", "abc").err

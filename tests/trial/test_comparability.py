@@ -13,7 +13,7 @@ from fcnlab.trial.comparability import check_comparability, find_numerics
 from fcnlab.trial.record import Record
 from tests.records import finished
 
-SAID = {
+BASE = {
     "backbone": "tiny-scratch",
     "head": "fcn8s",
     "upsampler": "bilinear",
@@ -22,20 +22,20 @@ SAID = {
 }
 
 
-def trial(said: dict[str, Any] | None = None, *, seed: int = 0, data: str = "sha256:" + 64 * "a") -> Trial:
-    return resolve({**SAID, **(said or {})}, builtin(), "test").trial(seed, lambda *_: (data, None))
+def trial(overrides: dict[str, Any] | None = None, *, seed: int = 0, data: str = "sha256:" + 64 * "a") -> Trial:
+    return resolve({**BASE, **(overrides or {})}, builtin(), "test").trial(seed, lambda *_: (data, None))
 
 
 def cells(other: list[Record]) -> dict[str, list[Record]]:
     return {"base": [finished(trial(seed=seed)) for seed in (0, 1)], "other": other}
 
 
-def test_cells_that_were_run_alike_have_no_flag() -> None:
+def test_comparable_cells_have_no_flag() -> None:
     assert check_comparability(cells([finished(trial({"head": "fcn32s"}))]), "base", ["head"]) == {}
 
 
 @pytest.mark.parametrize(
-    ("other", "name", "says"),
+    ("other", "name", "message"),
     [
         (finished(trial(data="sha256:" + 64 * "b")), "data", "sha256:bbbbbbbbbbbb; the baseline has sha256:aaaa"),
         (finished(trial({"recipe.score_scale": 0.5})), "protocol", "split test at scale 0.5; the baseline has"),
@@ -51,10 +51,12 @@ def test_cells_that_were_run_alike_have_no_flag() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )
-def test_a_cell_that_differs_from_the_baseline_is_flagged_with_both_values(other: Record, name: str, says: str) -> None:
+def test_a_cell_that_differs_from_the_baseline_is_flagged_with_both_values(
+    other: Record, name: str, message: str
+) -> None:
     found = check_comparability(cells([other]), "base", ["head"])
     assert [flag.name for flag in found["other"]] == [name] and list(found) == ["other"]
-    assert says in found["other"][0].footnote
+    assert message in found["other"][0].footnote
 
 
 @pytest.mark.parametrize("axis", ["recipe", "recipe.epochs"])
@@ -66,12 +68,12 @@ def test_what_the_grid_varies_by_an_axis_is_no_flag(axis: str) -> None:
 def test_a_cell_whose_own_trials_differ_is_flagged_also_without_a_baseline() -> None:
     mixed = [finished(trial()), finished(trial(seed=1), precision="bf16")]
     (flag,) = check_comparability({"other": mixed}, "base", [])["other"]
-    assert flag.footnote == "precision: its own trials differ, bf16 and fp32"
+    assert flag.footnote == "precision: its trials differ, bf16 and fp32"
     both = check_comparability({"base": mixed, "other": mixed[:1]}, "base", [])
-    assert "its own trials" in both["base"][0].footnote and "where the baseline has" in both["other"][0].footnote
+    assert "its trials differ" in both["base"][0].footnote and "; the baseline has" in both["other"][0].footnote
 
 
-def test_a_record_tells_the_version_of_the_numerics_by_its_key() -> None:
+def test_the_numerics_version_follows_from_the_key() -> None:
     record = finished(trial())
     assert find_numerics(record) == NUMERICS
     other = compute_key({**trial().identity(), "numerics": NUMERICS + 1})

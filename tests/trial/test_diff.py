@@ -1,4 +1,4 @@
-"""What differs between two records."""
+"""Differences between records."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tests.records import epochs, finished
 from tests.trial.test_comparability import trial
 
 
-def test_a_record_does_not_differ_from_itself_and_the_time_it_took_is_no_figure() -> None:
+def test_a_record_equals_itself_and_times_are_not_compared() -> None:
     record = finished(trial())
     assert diff_records(record, record) == [] and have_equal_metrics(record, record)
     slower = finished(trial(), seconds=2.0)

@@ -14,7 +14,7 @@ import torch
 from fcnlab.trial.launch import launch
 from fcnlab.trial.record import Record
 from tests.records import failed, finished
-from tests.trial.test_comparable import trial
+from tests.trial.test_comparability import trial
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # Python 3.12
 
