@@ -1,4 +1,4 @@
-"""FCN = backbone + head + upsampler. Plain arguments in, tensors out; nothing here knows of YAML."""
+"""PyTorch modules of FCNs: backbones, heads and upsamplers."""
 
 from fcnlab.models.backbones.base import Backbone
 from fcnlab.models.backbones.paper import PaperBackbone

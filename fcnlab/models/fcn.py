@@ -12,7 +12,12 @@ from fcnlab.models.heads import CoarseHead, Head
 
 
 class FCN(nn.Module):
-    """A backbone and a head. Scores come at exactly the size of the images, whatever it is."""
+    """A backbone with a head; the scores have the size of the images.
+
+    Attributes:
+        backbone: from images to feature maps.
+        head: from feature maps to class scores.
+    """
 
     def __init__(self, backbone: Backbone, head: Head) -> None:
         super().__init__()
@@ -20,37 +25,61 @@ class FCN(nn.Module):
         self.head = head
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map normalised images [B, 3, H, W] to class scores (logits) [B, classes, H, W]."""
+        """Compute the class scores of a batch.
+
+        Args:
+            images: normalized images [B, 3, H, W].
+
+        Returns:
+            Logits [B, classes, H, W].
+        """
         return self.head(self.backbone(images), images.shape[-2:])
 
     def training_scores(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The scores, and beside them the auxiliary ones of a head that has them; both [B, classes, H, W]."""
+        """Compute the class scores and the auxiliary scores of a batch.
+
+        Args:
+            images: normalized images [B, 3, H, W].
+
+        Returns:
+            Logits [B, classes, H, W], and those of the auxiliary head or None.
+        """
         features, (height, width) = self.backbone(images), images.shape[-2:]
         return self.head(features, (height, width)), self.head.auxiliary(features, (height, width))
 
     def coarse_scores(self, images: Tensor) -> Tensor:
-        """The scores [B, classes, h, w] before a `CoarseHead` upsamples them for the last time."""
-        assert isinstance(self.head, CoarseHead), "asked for where it is known"
+        """Compute the scores before the last upsampling of a `CoarseHead`.
+
+        Args:
+            images: normalized images [B, 3, H, W].
+
+        Returns:
+            Logits [B, classes, h, w].
+        """
+        assert isinstance(self.head, CoarseHead), "only heads of type CoarseHead have coarse scores"
         return self.head.coarse(self.backbone(images))
 
 
-def take_over(model: FCN, state: Mapping[str, Tensor]) -> None:
-    """Start from the weights of another FCN: its whole backbone, and what of its head fits by name and shape.
+def load_matching_weights(model: FCN, state: Mapping[str, Tensor]) -> None:
+    """Initialize a model from the weights of another FCN.
 
-    What the other has not, such as the scores of a further skip, or has otherwise, such as an upsampling by another
-    factor or scores of other classes, starts as it does anyway: so the paper trains FCN-16s on top of FCN-32s (Long et
-    al., CVPR 2015, section 4.2).
+    The whole backbone is loaded, and the weights of the head that match by name and shape; all other weights keep
+    their initialization. The paper trains FCN-16s from FCN-32s in this way (Long et al., CVPR 2015, section 4.2).
+
+    Args:
+        model: changed in place.
+        state: state dict of the other FCN.
 
     Raises:
-        ModelError: the backbone is another; the message names the first key that does not fit.
+        ModelError: the backbones differ; the message names the first key that does not match.
     """
     own = model.state_dict()
     fitting = {key: state[key] for key, value in own.items() if key in state and state[key].shape == value.shape}
     other = [key for key in own if key.startswith("backbone.") and key not in fitting]
     if other:
-        there = f"has shape {tuple(state[other[0]].shape)}" if other[0] in state else "is not there"
+        found = f"has shape {tuple(state[other[0]].shape)}" if other[0] in state else "is missing"
         raise ModelError(
-            f"the trial to start from has another backbone: of {len(other)} keys that do not fit, the first, "
-            f"'{other[0]}', {there}"
+            f"init_from: the other trial has a different backbone: {len(other)} keys do not match; the first, "
+            f"'{other[0]}', {found}"
         )
     model.load_state_dict(fitting, strict=False)

@@ -1,4 +1,4 @@
-"""What brings scores up, to a shallower map or to the image, and how it starts."""
+"""Upsamplers of class scores: transposed convolution and interpolation."""
 
 from __future__ import annotations
 
@@ -9,47 +9,59 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Start = Literal["bilinear", "random", "xavier", "kaiming", "normal", "zero"]
+Init = Literal["bilinear", "random", "xavier", "kaiming", "normal", "zero"]
 Channels = Literal["dense", "diagonal", "per_class"]
 
 
 def bilinear_kernel(size: int) -> Tensor:
-    """The two-dimensional bilinear interpolation kernel, [size, size].
+    """Return the kernel of two-dimensional bilinear interpolation: Long et al., CVPR 2015, section 3.3.
 
-    For an even size 2s it interpolates by s and sums to s^2. Long et al., CVPR 2015, section 3.3; the formula is the
-    d2l chapter's, and that of Caffe's bilinear filler where the factor is even: with f = ceil(size / 2), each axis is
-    1 - |i - c| / f around the centre c.
+    With f = ceil(size / 2), each axis is 1 - |i - c| / f around the center c. A kernel of even size 2s interpolates by
+    the factor s and sums to s^2, as Caffe's bilinear filler.
+
+    Args:
+        size: rows and columns.
+
+    Returns:
+        float32 [size, size].
+
+    Example:
+        >>> bilinear_kernel(4)[0].tolist()
+        [0.0625, 0.1875, 0.1875, 0.0625]
     """
     factor = (size + 1) // 2
-    centre = factor - 1 if size % 2 == 1 else factor - 0.5
-    ramp = 1 - (torch.arange(size, dtype=torch.float64) - centre).abs() / factor
+    center = factor - 1 if size % 2 == 1 else factor - 0.5
+    ramp = 1 - (torch.arange(size, dtype=torch.float64) - center).abs() / factor
     return (ramp[:, None] * ramp[None, :]).float()
 
 
 def crop(scores: Tensor, size: Sequence[int], offset: int = 0) -> Tensor:
-    """Cut [B, C, h, w] to `size`, from `offset` rows and columns on.
+    """Crop scores to a size.
 
-    Without an offset the upper left is kept: feature 0 covers pixel 0, so that is where grids align.
+    Args:
+        scores: [B, C, h, w].
+        size: height and width of the result.
+        offset: first row and column of the result; by default the upper left is kept, where all maps are aligned.
+
+    Returns:
+        [B, C, *size].
     """
     if torch.compiler.is_exporting():
-        # An exported slice is bound to sizes where it cuts something off, or to those where it does not; this is not.
+        # An exported slice is valid either for sizes that it crops or for all others; padding is valid for both.
         below, right = (offset + wanted - there for wanted, there in zip(size, scores.shape[-2:], strict=True))
         return F.pad(scores, (-offset, right, -offset, below))
     return scores[..., offset : offset + size[0], offset : offset + size[1]]
 
 
 class TransposedUpsampler(nn.ConvTranspose2d):
-    """Upsampling of class scores by an even `factor` s: kernel 2s, stride s, padding s/2.
+    """Transposed convolution that upsamples class scores by a factor s: kernel 2s, stride s, padding s/2.
 
-    [B, C, h, w] becomes [B, C, s*h, s*w], cut to `size` where one is given. Started `bilinear`, it equals bilinear
-    interpolation with ``align_corners=False`` but for s/2 pixels at the border, where zeros are padded; class c reads
-    class c alone. The other starts are torch's: `random` its default for a transposed convolution, `xavier` and
-    `kaiming` their uniform and normal forms, `normal` of deviation 0.01, `zero`.
+    Initialized with `bilinear`, it equals bilinear interpolation with ``align_corners=False`` except for s/2 pixels at
+    the border, where zeros are padded: Long et al., CVPR 2015, section 3.3.
 
-    `dense` reads every class for every class (4 s^2 C^2 weights); `diagonal` too, but starts with all of them zero
-    that lead from one class to another; `per_class` has one kernel for each class (4 s^2 C) and never mixes them.
-
-    `kernel` and `padding` are for the paper's nets, which pad nowhere and crop instead.
+    Attributes:
+        init: initialization of the weights.
+        channels: connections between classes.
     """
 
     def __init__(
@@ -57,16 +69,32 @@ class TransposedUpsampler(nn.ConvTranspose2d):
         classes: int,
         factor: int,
         *,
-        start: Start = "bilinear",
+        init: Init = "bilinear",
         channels: Channels = "dense",
         learned: bool = True,
         bias: bool = False,
         kernel: int | None = None,
         padding: int | None = None,
     ) -> None:
+        """
+        Args:
+            classes: number of classes C.
+            factor: even factor s.
+            init: `bilinear`, in which each class reads only itself; or PyTorch's initializations: `random`, the default
+                of a transposed convolution, `xavier` (uniform), `kaiming` (normal), `normal` (deviation 0.01), `zero`.
+            channels: `dense` connects all classes (4 s^2 C^2 weights); `diagonal` does so too, with zero initial
+                weights between different classes; `per_class` has one kernel per class (4 s^2 C weights).
+            learned: train the weights.
+            bias: add a bias per class.
+            kernel: kernel size, for heads that crop instead of padding; 2s by default.
+            padding: padding, for the same heads; s/2 by default.
+
+        Raises:
+            ValueError: the factor is odd or below 2.
+        """
         if factor < 2 or factor % 2:
             raise ValueError(f"an upsampling factor must be even, not {factor}")
-        self.start = start
+        self.init = init
         self.channels = channels
         super().__init__(
             classes,
@@ -80,36 +108,44 @@ class TransposedUpsampler(nn.ConvTranspose2d):
         self.requires_grad_(learned)
 
     def reset_parameters(self) -> None:
-        """Start again; a bias, where there is one, always starts as torch starts it."""
+        """Initialize the weights again; a bias has PyTorch's initialization."""
         super().reset_parameters()
         with torch.no_grad():
-            _start(self.weight, self.start)
-            if self.groups == 1 and (self.start == "bilinear" or self.channels == "diagonal"):
+            _initialize(self.weight, self.init)
+            if self.groups == 1 and (self.init == "bilinear" or self.channels == "diagonal"):
                 self.weight *= torch.eye(self.in_channels)[:, :, None, None]
 
     def forward(self, scores: Tensor, size: Sequence[int] | None = None) -> Tensor:
-        """Map scores [B, C, h, w] to [B, C, s*h, s*w], or to [B, C, *size]."""
-        up = self._by_blocks(scores) if self._may_go_by_blocks(scores) else super().forward(scores)
+        """Upsample scores.
+
+        Args:
+            scores: [B, C, h, w].
+            size: height and width to crop to.
+
+        Returns:
+            [B, C, s*h, s*w], or [B, C, *size].
+        """
+        up = self._upsample_blocks(scores) if self._can_use_blocks(scores) else super().forward(scores)
         return up if size is None else crop(up, size)
 
-    def _may_go_by_blocks(self, scores: Tensor) -> bool:
-        """Whether to take the faster way: for scoring on the CPU, where the geometry is the usual one."""
+    def _can_use_blocks(self, scores: Tensor) -> bool:
+        """Return whether the faster product is valid: inference on the CPU with the default kernel and padding."""
         s = self.stride[0]
         return (
             not torch.compiler.is_compiling()  # which is so while exporting, too
             and torch.is_inference_mode_enabled()
             and scores.device.type == "cpu"
-            and s >= _BLOCKS_FROM
+            and s >= _MIN_BLOCK
             and self.groups == 1
             and (self.kernel_size, self.padding) == ((2 * s, 2 * s), (s // 2, s // 2))
         )
 
-    def _by_blocks(self, scores: Tensor) -> Tensor:
-        """The same as one matrix product, [B, C, h, w] -> [B, C, s*h, s*w].
+    def _upsample_blocks(self, scores: Tensor) -> Tensor:
+        """Compute the transposed convolution as one matrix product, [B, C, h, w] -> [B, C, s*h, s*w].
 
-        Kernel 2s and stride s: the output falls into blocks of s x s pixels, and each reads the 2 x 2 scores around it
-        alone. So 4C numbers a block are multiplied by [4C, C*s*s]. torch's transposed convolution on the CPU
-        multiplies each score first and adds up what overlaps afterwards, and hands on another layout.
+        With kernel 2s and stride s, the output consists of blocks of s x s pixels that each depend on 2 x 2 scores:
+        the 4C scores of a block are multiplied by a matrix [4C, C*s*s]. PyTorch's transposed convolution on the CPU
+        multiplies each score separately and adds the overlapping results, which is slower.
         """
         s, (batch, classes, height, width) = self.stride[0], scores.shape
         blocks = corners(scores).permute(0, 3, 4, 1, 2).reshape(-1, 4 * classes)
@@ -121,22 +157,26 @@ class TransposedUpsampler(nn.ConvTranspose2d):
 
 
 def corners(scores: Tensor) -> Tensor:
-    """The 2 x 2 scores around each block of pixels, zeros beyond the border: [B, C, h, w] -> [B, 4, C, h + 1, w + 1].
+    """Gather the 2 x 2 scores around each block of pixels, with zeros outside the border.
 
-    In the order of a kernel's halves: what the first half of its rows and columns is multiplied with comes first.
+    Args:
+        scores: [B, C, h, w].
+
+    Returns:
+        [B, 4, C, h + 1, w + 1], in the order of the quarters of a kernel that they are multiplied by.
     """
     height, width = scores.shape[-2:]
     around = F.pad(scores, (1, 1, 1, 1))
     return torch.stack([around[..., y : y + height + 1, x : x + width + 1] for y in (1, 0) for x in (1, 0)], 1)
 
 
-_BLOCKS_FROM = 8
-"""By smaller factors blocks are too small to be worth moving them (measured with 21 classes)."""
+_MIN_BLOCK = 8
+"""The smallest factor for which the matrix product is faster (measured with 21 classes)."""
 
 
-def _start(weight: Tensor, start: Start) -> None:
-    """Fill the weights [C, C or 1, k, k] as they start; `random` is what torch has drawn already."""
-    match start:
+def _initialize(weight: Tensor, init: Init) -> None:
+    """Initialize weights [C, C or 1, k, k]; `random` keeps PyTorch's own initialization."""
+    match init:
         case "bilinear":
             weight.copy_(bilinear_kernel(weight.shape[-1]).expand_as(weight))
         case "xavier":
@@ -150,10 +190,13 @@ def _start(weight: Tensor, start: Start) -> None:
 
 
 class Interpolation(nn.Module):
-    """Upsampling without weights: by the `factor` and aligned at the corner, or to whatever `size` is wanted.
+    """Interpolation of class scores, without weights.
 
-    With `to_size` the scores are stretched to the size, as torchvision and mmsegmentation do; where that is no
-    multiple, the grids of scores and image no longer have the same step.
+    Attributes:
+        factor: by which scores are upsampled before they are cropped.
+        mode: `bilinear` or `nearest`.
+        to_size: resize the scores to the requested size instead, as torchvision and mmsegmentation do; the step of the
+            scores then differs from the factor unless the size is a multiple of it.
     """
 
     def __init__(self, factor: int, *, mode: Literal["bilinear", "nearest"], to_size: bool = False) -> None:
@@ -161,7 +204,15 @@ class Interpolation(nn.Module):
         self.factor, self.mode, self.to_size = factor, mode, to_size
 
     def forward(self, scores: Tensor, size: Sequence[int] | None = None) -> Tensor:
-        """Map scores [B, C, h, w] to [B, C, s*h, s*w], or to [B, C, *size]."""
+        """Upsample scores.
+
+        Args:
+            scores: [B, C, h, w].
+            size: height and width to crop to.
+
+        Returns:
+            [B, C, s*h, s*w], or [B, C, *size].
+        """
         aligned = {"align_corners": False} if self.mode == "bilinear" else {}
         if self.to_size and size is not None:
             return F.interpolate(scores, size=tuple(size), mode=self.mode, **aligned)

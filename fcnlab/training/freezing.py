@@ -25,7 +25,7 @@ def set_batch_norm_mode(backbone: Backbone, mode: Literal["train", "eval", "froz
     if mode == "frozen":
         for norm in norms:
             norm.requires_grad_(False)
-    backbone.still += norms
+    backbone.eval_modules += norms
 
 
 def freeze_backbone(backbone: Backbone, through: int | None = None) -> None:
@@ -41,7 +41,7 @@ def freeze_backbone(backbone: Backbone, through: int | None = None) -> None:
     modules = _find_modules_through(backbone, through) if through is not None else backbone.networks
     for module in modules:
         module.requires_grad_(False)
-    backbone.still += tuple(modules)
+    backbone.eval_modules += tuple(modules)
 
 
 def _find_modules_through(backbone: Backbone, through: int) -> list[nn.Module]:
@@ -54,7 +54,7 @@ def _find_modules_through(backbone: Backbone, through: int) -> list[nn.Module]:
         have = ", ".join(map(str, sorted(backbone.channels)))
         raise ModelError(f"freeze: the backbone has no map at stride {through}; it has maps at {have}")
     leaves = [(name, module) for name, module in backbone.body.named_modules() if not list(module.children())]
-    end = re.compile(rf"(?:^|_){_flatten_name(backbone.module_of(through))}(?:_|$)")
+    end = re.compile(rf"(?:^|_){_flatten_name(backbone.layer_name(through))}(?:_|$)")
     matches = [(match.start(), i) for i, (name, _) in enumerate(leaves) if (match := end.search(_flatten_name(name)))]
     if not matches:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""The one place where what a file says becomes torch objects."""
+"""Construction of PyTorch objects from a configuration."""
 
 from __future__ import annotations
 
@@ -41,7 +41,16 @@ from fcnlab.training.optim import MovingAverage
 
 @dataclass(frozen=True)
 class Training:
-    """What `fit` needs beside the model."""
+    """Objects that train a model.
+
+    Attributes:
+        batches: of the training split.
+        optimizer: of the model's parameters.
+        schedule: factor of the learning rate by step.
+        loss: from scores and labels.
+        average: moving average of the weights, or None.
+        capturable: no step waits for the host, so steps can be captured as CUDA graphs.
+    """
 
     batches: TrainingBatches
     optimizer: Optimizer
@@ -49,20 +58,25 @@ class Training:
     loss: Loss | FusedUpsampleLoss
     average: MovingAverage | None
     capturable: bool = False
-    """Whether nothing in a step waits for the host, so that it can be captured as a CUDA graph."""
 
     @property
     def averaged(self) -> FCN | None:
-        """The model with the averaged weights, where there is one."""
+        """The model with the averaged weights, or None."""
         return cast(FCN, self.average.module) if self.average is not None else None
 
 
 def build_model(variant: Variant, classes: int, seed: int, weights_file: Path | None = None) -> FCN:
-    """Build a variant. The backbone, the head and each part of it start from their own stream of the seed.
+    """Build the model of a variant.
+
+    Args:
+        variant: its configuration.
+        classes: number of classes.
+        seed: of the trial; backbone and head are initialized from separate random streams.
+        weights_file: weights of the backbone.
 
     Raises:
-        ModelError: timm lacks the backbone, its weights cannot be had, it lacks a stride that the head needs or cannot
-            be dilated, or there is no such head.
+        ModelError: timm has no such model, its weights cannot be downloaded, it lacks a stride that the head needs or
+            cannot be dilated, or there is no such head.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "backbone"))
@@ -75,10 +89,13 @@ def build_model(variant: Variant, classes: int, seed: int, weights_file: Path | 
 
 
 def prepare(variant: Variant) -> None:
-    """Find out, once for all trials of this process and of those forked from it, what building the variant takes.
+    """Fill the caches that building a variant uses, for this process and processes that are forked from it.
+
+    Args:
+        variant: its configuration.
 
     Raises:
-        ModelError: as `build_model`, but for the weights.
+        ModelError: as `build_model`, except for weights.
     """
     spec = variant.backbone
     if spec.timm is not None:
@@ -98,22 +115,27 @@ def _backbone(variant: Variant) -> Backbone:
 
 
 def build_head(variant: Variant, backbone: Backbone, classes: int) -> Head:
-    """Build a variant's head on a backbone that is there already.
+    """Build the head of a variant.
+
+    Args:
+        variant: its configuration.
+        backbone: of the model.
+        classes: number of classes.
 
     Raises:
         ModelError: the backbone lacks a stride that the head needs, or there is no such head or option.
     """
     spec = variant.head
     if spec.type not in HEADS:
-        raise ModelError(f"the table of heads has no '{spec.type}'; {nearest(spec.type, HEADS)}")
+        raise ModelError(f"head: no type '{spec.type}'; {nearest(spec.type, HEADS)}")
     kind = HEADS[spec.type]
     taken = inspect.signature(kind).parameters
     strange = sorted(spec.arguments.keys() - taken.keys())
     if strange:
         options = [name for name, parameter in taken.items() if parameter.kind is parameter.KEYWORD_ONLY]
-        raise ModelError(f"a head of type {spec.type} takes no '{strange[0]}'; {nearest(strange[0], options)}")
+        raise ModelError(f"a head of type {spec.type} has no option '{strange[0]}'; {nearest(strange[0], options)}")
     make_upsampler = partial(_upsampler, variant.upsampler)
-    placed = {"centres": backbone.centres} if "centres" in taken else {}
+    placed = {"centers": backbone.centers} if "centers" in taken else {}
     return kind(backbone.channels, classes, make_upsampler, **placed, **spec.arguments)
 
 
@@ -123,7 +145,7 @@ def _upsampler(spec: AnyUpsampler, classes: int, factor: int, stage: str, **geom
     return TransposedUpsampler(
         classes,
         factor,
-        start=spec.init_of(stage),
+        init=spec.init_of(stage),
         channels=spec.channels,
         learned=spec.learned,
         bias=spec.bias,
@@ -132,7 +154,12 @@ def _upsampler(spec: AnyUpsampler, classes: int, factor: int, stage: str, **geom
 
 
 def build_augmentation(recipe: Recipe, mean: Sequence[float]) -> Augmentation:
-    """Build what a recipe does to a training sample; `mean` by channel, 0..1, is the colour of what is padded."""
+    """Build the augmentation of a recipe.
+
+    Args:
+        recipe: its configuration.
+        mean: by channel, 0..1; the color of padding.
+    """
     red, green, blue = (round(255 * value) for value in mean)
     return Augmentation(
         crop=(recipe.crop.height, recipe.crop.width),
@@ -156,14 +183,22 @@ def build_training(
     group: ProcessGroup = SINGLE_PROCESS,
     sharing: int = 1,
 ) -> Training:
-    """Build what trains `model` by `recipe`, and freeze what of the model the recipe keeps as it is.
+    """Build the objects that train a model, and freeze the layers that the recipe freezes.
 
-    Each process of a `group` gets its share of the batches. `sharing` trials at once share the memory of the device.
+    Args:
+        recipe: its configuration.
+        model: changed in place.
+        dataset: with the split.
+        split: to train on.
+        seed: of the trial.
+        device: of the model.
+        group: processes that share the batches.
+        sharing: number of trials that share the memory of the device.
 
     Raises:
         DataError: the split is missing or smaller than one batch.
-        ModelError: there is no map at the stride that the recipe freezes or recomputes up to, or batch norms train that
-            several devices cannot share.
+        ModelError: there is no map at the stride of `freeze` or `activation_checkpointing`, or several devices cannot share
+            the statistics of a batch norm.
     """
     mean, std = model.backbone.mean, model.backbone.std
     decoded = open_decoded(dataset, split)
@@ -188,7 +223,7 @@ def build_training(
     _freeze(recipe, model.backbone)
     synchronize_batch_norm(model, group, device)
     if checkpointed:
-        model.backbone.recompute(_through(recipe.activation_checkpointing))
+        model.backbone.checkpoint_activations(_through(recipe.activation_checkpointing))
     return Training(
         batches,
         _optimizer(recipe, model),
@@ -207,7 +242,7 @@ def _freeze(recipe: Recipe, backbone: Backbone) -> None:
 
 
 def _through(part: str) -> int | None:
-    """What `stride8` says as a number; None for the whole backbone."""
+    """Return the number in `stride8`; None for the whole backbone."""
     return None if part == "backbone" else int(part.removeprefix("stride"))
 
 

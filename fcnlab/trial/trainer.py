@@ -15,7 +15,7 @@ from fcnlab.lab import Lab
 from fcnlab.metrics.confusion import compute_metrics
 from fcnlab.models import FCN
 from fcnlab.models.backbones.base import read_state
-from fcnlab.models.fcn import take_over
+from fcnlab.models.fcn import load_matching_weights
 from fcnlab.seeding import derive_seed
 from fcnlab.training import cost, hardware
 from fcnlab.training.distributed import ProcessGroup
@@ -157,7 +157,7 @@ class Trainer:
         weights_file = lab.find_weights_file(variant.backbone)
         model = build_model(variant, len(self.dataset.classes), self.trial.seed, weights_file)
         if self.trial.init_from is not None:
-            take_over(model, _read_last_weights(lab, self.trial.init_from))
+            load_matching_weights(model, _read_last_weights(lab, self.trial.init_from))
         # Random numbers of training (dropout) must not depend on how many the initialization has used.
         torch.manual_seed(derive_seed(self.trial.seed, "training"))
         return model.to(self.device).to(memory_format=torch.channels_last)

@@ -159,7 +159,7 @@ def test_fp16_with_a_scaler_learns() -> None:
 def test_the_fused_loss_has_the_gradients_of_float64(channels: Any) -> None:
     hardware.create_autocast(DEVICE, "fp32")  # turns TF32 off
     torch.manual_seed(0)
-    up = TransposedUpsampler(7, 16, start="random", channels=channels)
+    up = TransposedUpsampler(7, 16, init="random", channels=channels)
     scores, labels = torch.randn(3, 7, 5, 6), create_labels((3, 80, 90), 7, 0)
     exact_up, exact = TransposedUpsampler(7, 16, channels=channels).double(), scores.double().requires_grad_()
     exact_up.load_state_dict(up.state_dict())

@@ -141,7 +141,7 @@ def test_the_fused_loss_has_the_gradients_of_upsampling_and_loss(
 ) -> None:
     torch.manual_seed(0)
     monkeypatch.setitem(fused_loss.MAX_TILE_SCORES, DEVICE.type, chunk)
-    up = TransposedUpsampler(5, 8, start="random", channels=channels, bias=bias).to(DEVICE)  # type: ignore[arg-type]
+    up = TransposedUpsampler(5, 8, init="random", channels=channels, bias=bias).to(DEVICE)  # type: ignore[arg-type]
     scores = torch.randn(2, 5, 3, 4, device=DEVICE, requires_grad=True)
     labels = create_labels((2, 24, 30), 5, 0).to(DEVICE)
     expected = Loss()(up(scores, (24, 30)), labels)
@@ -156,7 +156,7 @@ def test_the_fused_loss_has_the_gradients_of_upsampling_and_loss(
 def test_gradients_of_a_mean_over_many_pixels_do_not_underflow_in_half_precision(dtype: torch.dtype) -> None:
     """A weight of 1e-6 has the effect of a mean over very many pixels."""
     torch.manual_seed(0)
-    up = TransposedUpsampler(5, 8, start="random").to(DEVICE)
+    up = TransposedUpsampler(5, 8, init="random").to(DEVICE)
     exact = torch.randn(2, 5, 3, 4, device=DEVICE).to(dtype).float().requires_grad_()
     half = exact.detach().to(dtype).requires_grad_()
     labels = create_labels((2, 24, 32), 5, 0).to(DEVICE)
@@ -175,7 +175,7 @@ def test_gradients_of_a_mean_over_many_pixels_do_not_underflow_in_half_precision
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_step_does_not_wait_and_can_be_replayed_as_a_graph(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    up = TransposedUpsampler(5, 8, start="random").to(DEVICE)
+    up = TransposedUpsampler(5, 8, init="random").to(DEVICE)
     scores = torch.randn(2, 5, 3, 4, device=DEVICE).to(dtype).requires_grad_()
     labels = create_labels((2, 24, 32), 5, 0).to(DEVICE)
     weights = torch.rand(5, device=DEVICE)

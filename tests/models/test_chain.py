@@ -42,7 +42,7 @@ def trained(backbone: Backbone, images: Tensor) -> dict[str, Tensor]:
 def test_maps_gradients_and_statistics_are_the_same_to_the_bit(name: str, whole: bool) -> None:
     images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(2))
     plain, again = built(name), built(name)
-    again.recompute(None if whole else min(again.chain))
+    again.checkpoint_activations(None if whole else min(again.chain))
     expected, found = trained(plain, images), trained(again, images)
     assert found.keys() == expected.keys() and any(key.startswith("gradient") for key in found)
     assert all(torch.equal(found[key], expected[key]) for key in expected)
@@ -54,7 +54,7 @@ def test_less_is_kept_the_more_is_computed_again() -> None:
     def kept(through: int | None) -> int:
         backbone = built("resnet10t").eval()
         if through is not None:
-            backbone.recompute(through)
+            backbone.checkpoint_activations(through)
         storages: dict[int, int] = {}
 
         def pack(tensor: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def test_less_is_kept_the_more_is_computed_again() -> None:
 
 def test_a_copy_computes_with_its_own_weights() -> None:
     backbone = built("resnet10t")
-    backbone.recompute()
+    backbone.checkpoint_activations()
     twin = copy.deepcopy(backbone)
     nn.init.zeros_(next(twin.body.parameters()))
     images = torch.rand(1, 3, 64, 64)
@@ -80,11 +80,11 @@ def test_a_copy_computes_with_its_own_weights() -> None:
 
 
 def test_what_cannot_be_computed_again_is_refused_with_another_way() -> None:
-    with pytest.raises(ModelError, match=r"no chain of layers.*accumulate"):
-        TimmBackbone("mobilenetv2_035").recompute()
-    with pytest.raises(ModelError, match="nothing to recompute up to stride 8; the backbone has maps at 32"):
-        PaperBackbone("alexnet").recompute(8)
+    with pytest.raises(ModelError, match=r"not a sequence of layers.*grad_accum_steps"):
+        TimmBackbone("mobilenetv2_035").checkpoint_activations()
+    with pytest.raises(ModelError, match="activation_checkpointing: no map at stride 8; the backbone has maps at 32"):
+        PaperBackbone("alexnet").checkpoint_activations(8)
     odd = TimmBackbone("selecsls42")
-    odd.recompute()
+    odd.checkpoint_activations()
     with pytest.raises(ModelError, match="several maps"):
         odd(torch.rand(1, 3, 64, 64))

@@ -85,8 +85,8 @@ def test_its_options_are_part_of_what_is_asked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        (("at: 8, width", "at: 8, wide"), "a head of type shallow takes no 'wide'; did you mean 'width'?"),
-        (("type: shallow,", "type: shalow,"), "the table of heads has no 'shalow'; did you mean 'shallow'?"),
+        (("at: 8, width", "at: 8, wide"), "a head of type shallow has no option 'wide'; did you mean 'width'?"),
+        (("type: shallow,", "type: shalow,"), "head: no type 'shalow'; did you mean 'shallow'?"),
         (("at: 8", "at: 64"), "a shallow head needs features at stride 64; the backbone has 2, 4, 8, 16, 32"),
     ],
 )  # fmt: skip

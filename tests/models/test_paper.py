@@ -45,10 +45,10 @@ def head_of(kind: str, backbone: Backbone, stride: int, **options: Any) -> Any:
     """A head for 3 classes whose upsampling starts at random, so that a kernel turned around would show."""
 
     def make_upsampler(classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:
-        return TransposedUpsampler(classes, factor, start="random", **geometry)
+        return TransposedUpsampler(classes, factor, init="random", **geometry)
 
     if kind == "paper":
-        options["centres"] = backbone.centres
+        options["centers"] = backbone.centers
     return HEADS[kind](backbone.channels, 3, make_upsampler, stride=stride, **options)  # type: ignore[call-arg]
 
 
@@ -245,7 +245,7 @@ def test_features_are_centred_where_the_layers_say(name: str) -> None:
     assert image.grad is not None
     weight = image.grad.sum(dim=(0, 1, 2)).double()
     seen = float((weight * torch.arange(960)).sum() / weight.sum())
-    assert seen == pytest.approx(backbone.centres[32] + 32 * i, abs=0.01)
+    assert seen == pytest.approx(backbone.centers[32] + 32 * i, abs=0.01)
 
 
 def test_moving_the_image_by_the_stride_moves_the_scores(vgg16: PaperBackbone, alexnet: PaperBackbone) -> None:
@@ -280,7 +280,7 @@ def test_torchvisions_vgg16_is_the_same_net(vgg16: PaperBackbone, monkeypatch: p
         theirs = torchvision.models.vgg16(weights=None).eval()
     theirs.load_state_dict(state, assign=True)
 
-    found = vgg16.adapted(dict(theirs.state_dict()))
+    found = vgg16.convert_state(dict(theirs.state_dict()))
     assert found.keys() - own.keys() == {"classifier.6.weight", "classifier.6.bias"}
     assert all(found[key].shape == own[key].shape and torch.equal(found[key], own[key]) for key in own)
 
@@ -343,7 +343,7 @@ def test_pretrained_weights_are_torchvisions(alexnet: PaperBackbone, monkeypatch
 
 @pytest.mark.parametrize("error", [URLError("no route to host"), ConnectionResetError("reset"), RuntimeError("hash")])
 @pytest.mark.parametrize("name", PAPER)
-def test_weights_out_of_reach_are_told_with_remedies(
+def test_unavailable_weights_are_told_with_remedies(
     name: str, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fetch(*_: Any, **__: Any) -> None:
@@ -399,23 +399,23 @@ def test_another_nets_weights_are_refused_with_file_and_key(alexnet: PaperBackbo
 
 
 def test_what_cannot_be_built_is_told_in_one_line(alexnet: PaperBackbone) -> None:
-    with pytest.raises(ModelError, match=r"^the paper has no net 'vgg19'; did you mean 'vgg16'\? valid: alexnet, "):
+    with pytest.raises(ModelError, match=r"^the paper has no network 'vgg19'; did you mean 'vgg16'\? valid: alexnet, "):
         PaperBackbone("vgg19")
 
-    def build(centres: dict[int, float], stride: int) -> None:
+    def build(centers: dict[int, float], stride: int) -> None:
         other = Backbone()
-        other.channels, other.centres = {16: 8, 32: 8}, centres
+        other.channels, other.centers = {16: 8, 32: 8}, centers
         head_of("paper", other, stride)
 
     with pytest.raises(
         ModelError, match=r"^a paper head of stride 16 needs features at stride 16; the backbone has 32$"
     ):
         head_of("paper", alexnet, 16)
-    with pytest.raises(ModelError, match=r"^a paper head needs a backbone that says where its maps begin; use "):
+    with pytest.raises(ModelError, match=r"^a paper head needs a backbone that specifies where its maps start; use "):
         build({}, 32)
-    with pytest.raises(ModelError, match=r"^a paper head cannot align the map at stride 16: it begins -1 steps "):
+    with pytest.raises(ModelError, match=r"^a paper head cannot align the map at stride 16: it starts -1 steps "):
         build({32: 22.0, 16: 14.0}, 16)
-    with pytest.raises(ModelError, match=r"^a paper head cannot align the image: it begins .* steps after the scores$"):
+    with pytest.raises(ModelError, match=r"^a paper head cannot align the image: it starts .* steps after the scores$"):
         build({32: 12.25}, 32)
 
 
@@ -433,7 +433,7 @@ def test_a_map_ends_at_the_module_that_makes_it(name: str) -> None:
     backbone = META[name].backbone
     for reduction, channels in backbone.channels.items():
         seen: list[Tensor] = []
-        hook = backbone.body.get_submodule(backbone.module_of(reduction)).register_forward_hook(
+        hook = backbone.body.get_submodule(backbone.layer_name(reduction)).register_forward_hook(
             lambda *call, seen=seen: seen.append(call[2])
         )
         with torch.no_grad():

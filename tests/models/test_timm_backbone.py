@@ -165,16 +165,18 @@ def test_a_model_of_one_size_says_which(name: str) -> None:
     assert backbone.fixed_size == (224, 224)
     with torch.inference_mode():
         assert backbone(noise(1, 3, 224, 224))[32].shape == (1, backbone.channels[32], 7, 7)
-        with pytest.raises(ModelError, match=rf"^timm's '{name}' takes images of 224x224 alone, not 320x480; crop and"):
+        with pytest.raises(
+            ModelError, match=rf"^timm's '{name}' accepts only images of 224x224, not 320x480; crop and"
+        ):
             backbone(noise(1, 3, 320, 480))
 
 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("vit_tiny_patch16_224", r"exposes maps at stride 16 alone; a backbone needs several strides, 32 among them$"),
-        ("nest_tiny", r"exposes maps at stride 4, 8, 16 alone; a backbone needs several strides, 32 among them$"),
-        ("vit_small_patch32_224", r"exposes maps at stride 32 alone; a backbone needs several strides"),
+        ("vit_tiny_patch16_224", r"has maps at stride 16 only; a backbone needs several strides, one of them 32$"),
+        ("nest_tiny", r"has maps at stride 4, 8, 16 only; a backbone needs several strides, one of them 32$"),
+        ("vit_small_patch32_224", r"has maps at stride 32 only; a backbone needs several strides"),
         ("test_nothing", r"^timm has no model 'test_nothing'"),
     ],
 )
@@ -188,7 +190,7 @@ def test_a_model_without_features_is_refused_with_timms_reason(monkeypatch: pyte
         raise RuntimeError("features_only not implemented for this")
 
     monkeypatch.setattr(timm, "create_model", create)
-    with pytest.raises(ModelError, match="'resnet14t' exposes no multi-scale features: features_only not implemented"):
+    with pytest.raises(ModelError, match="'resnet14t' has no multi-scale features: features_only not implemented"):
         TimmBackbone("resnet14t")
 
 
@@ -236,7 +238,7 @@ def test_a_model_that_ignores_dilation_is_caught(monkeypatch: pytest.MonkeyPatch
         return model
 
     monkeypatch.setattr(timm, "create_model", ignoring)
-    with pytest.raises(ModelError, match=r"'resnet26t' cannot be dilated to stride 8: it takes the argument and ign"):
+    with pytest.raises(ModelError, match=r"'resnet26t' cannot be dilated to stride 8: it accepts the argument and ign"):
         TimmBackbone("resnet26t", output_stride=8)
 
 
@@ -249,7 +251,7 @@ def test_how_a_model_is_used_is_found_out_once(monkeypatch: pytest.MonkeyPatch) 
     assert made == ["test_resnet"]
 
 
-def test_pretrained_weights_out_of_reach_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_pretrained_unavailable_weights_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     create = timm.create_model
 
     def offline(name: str, *, pretrained: bool = False, **options: Any) -> nn.Module:

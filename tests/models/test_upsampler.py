@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fcnlab.models import Interpolation, TransposedUpsampler, bilinear_kernel
-from fcnlab.models.upsampler import Start, crop
+from fcnlab.models.upsampler import Init, crop
 
 torch.set_num_threads(1)
 
 Channels = Literal["dense", "per_class"]
 CHANNELS: tuple[Channels, ...] = ("dense", "per_class")
-STARTS: tuple[Start, ...] = get_args(Start)
-DRAWN: tuple[Start, ...] = ("random", "xavier", "kaiming", "normal")
+STARTS: tuple[Init, ...] = get_args(Init)
+DRAWN: tuple[Init, ...] = ("random", "xavier", "kaiming", "normal")
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -88,7 +88,7 @@ def test_a_bilinear_start_is_bilinear_interpolation_away_from_the_border(factor:
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_a_random_start_is_torchs_own(channels: Channels, bias: bool) -> None:
     torch.manual_seed(3)
-    ours = TransposedUpsampler(4, 8, start="random", channels=channels, bias=bias)
+    ours = TransposedUpsampler(4, 8, init="random", channels=channels, bias=bias)
     torch.manual_seed(3)
     groups = 4 if channels == "per_class" else 1
     reference = nn.ConvTranspose2d(4, 4, 16, stride=8, padding=4, groups=groups, bias=bias)
@@ -119,8 +119,8 @@ def test_at_a_bilinear_start_a_class_reads_itself_alone(channels: Channels) -> N
 def test_per_class_channels_stay_apart_from_a_random_start_and_dense_ones_do_not() -> None:
     scores = torch.zeros(1, 3, 4, 4)
     scores[:, 1] = 1
-    assert TransposedUpsampler(3, 4, start="random", channels="per_class")(scores)[:, [0, 2]].abs().max() == 0
-    assert TransposedUpsampler(3, 4, start="random", channels="dense")(scores)[:, [0, 2]].abs().max() > 0
+    assert TransposedUpsampler(3, 4, init="random", channels="per_class")(scores)[:, [0, 2]].abs().max() == 0
+    assert TransposedUpsampler(3, 4, init="random", channels="dense")(scores)[:, [0, 2]].abs().max() > 0
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -154,7 +154,7 @@ def test_a_factor_that_is_not_even_is_refused(factor: int) -> None:
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("factor", [2, 8])
 def test_a_xavier_start_is_uniform_within_glorots_bound(factor: int, channels: Channels) -> None:
-    weight = started(0, 24, factor, start="xavier", channels=channels).weight.detach()
+    weight = started(0, 24, factor, init="xavier", channels=channels).weight.detach()
     field = 4 * factor**2
     fan_in, fan_out = (24 if channels == "dense" else 1) * field, 24 * field
     bound = math.sqrt(6 / (fan_in + fan_out))
@@ -167,7 +167,7 @@ def test_a_xavier_start_is_uniform_within_glorots_bound(factor: int, channels: C
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("factor", [2, 8])
 def test_a_kaiming_start_is_normal_with_hes_deviation(factor: int, channels: Channels) -> None:
-    weight = started(0, 24, factor, start="kaiming", channels=channels).weight.detach()
+    weight = started(0, 24, factor, init="kaiming", channels=channels).weight.detach()
     deviation = math.sqrt(2 / ((24 if channels == "dense" else 1) * 4 * factor**2))
     assert weight.std().item() == pytest.approx(deviation, rel=0.1)
     assert abs(weight.mean()) < 0.15 * deviation
@@ -177,7 +177,7 @@ def test_a_kaiming_start_is_normal_with_hes_deviation(factor: int, channels: Cha
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("factor", [2, 8])
 def test_a_normal_start_has_a_deviation_of_a_hundredth(factor: int, channels: Channels) -> None:
-    weight = started(0, 24, factor, start="normal", channels=channels).weight.detach()
+    weight = started(0, 24, factor, init="normal", channels=channels).weight.detach()
     assert weight.std().item() == pytest.approx(0.01, rel=0.1)
     assert abs(weight.mean()) < 0.0015
     assert weight.abs().max() > 0.025
@@ -185,40 +185,40 @@ def test_a_normal_start_has_a_deviation_of_a_hundredth(factor: int, channels: Ch
 
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_a_zero_start_says_nothing_and_learns(channels: Channels) -> None:
-    up = TransposedUpsampler(3, 4, start="zero", channels=channels)
+    up = TransposedUpsampler(3, 4, init="zero", channels=channels)
     scores = up(noise(1, 3, 4, 4))
     assert scores.abs().max() == 0
     F.cross_entropy(scores, torch.ones(1, 16, 16, dtype=torch.long)).backward()
     assert up.weight.grad is not None and up.weight.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("start", DRAWN)
-def test_a_start_that_is_drawn_is_drawn_from_the_seed(start: Start) -> None:
-    first, again, other = (started(seed, 3, 4, start=start).weight for seed in (1, 1, 2))
+@pytest.mark.parametrize("init", DRAWN)
+def test_a_start_that_is_drawn_is_drawn_from_the_seed(init: Init) -> None:
+    first, again, other = (started(seed, 3, 4, init=init).weight for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("start", STARTS)
-def test_a_bias_starts_as_torch_starts_it_whatever_the_weights_do(start: Start) -> None:
+@pytest.mark.parametrize("init", STARTS)
+def test_a_bias_starts_as_torch_starts_it_whatever_the_weights_do(init: Init) -> None:
     torch.manual_seed(5)
     reference = nn.ConvTranspose2d(4, 4, 8, stride=4, padding=2)
-    assert torch.equal(started(5, 4, 4, start=start, bias=True).bias, reference.bias)  # type: ignore[arg-type]
+    assert torch.equal(started(5, 4, 4, init=init, bias=True).bias, reference.bias)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("start", DRAWN)
-def test_diagonal_channels_start_as_dense_ones_without_what_leads_to_other_classes(start: Start) -> None:
-    dense = started(2, 4, 4, start=start).weight
-    diagonal = started(2, 4, 4, start=start, channels="diagonal")
+@pytest.mark.parametrize("init", DRAWN)
+def test_diagonal_channels_start_as_dense_ones_without_what_leads_to_other_classes(init: Init) -> None:
+    dense = started(2, 4, 4, init=init).weight
+    diagonal = started(2, 4, 4, init=init, channels="diagonal")
     own = torch.eye(4, dtype=torch.bool)
     assert torch.equal(diagonal.weight[own], dense[own]) and dense[own].abs().max() > 0
     assert diagonal.weight[~own].abs().max() == 0
     assert diagonal.weight.shape == dense.shape
 
 
-@pytest.mark.parametrize("start", DRAWN)
-def test_diagonal_channels_learn_to_read_other_classes(start: Start) -> None:
-    up = started(2, 4, 4, start=start, channels="diagonal")
+@pytest.mark.parametrize("init", DRAWN)
+def test_diagonal_channels_learn_to_read_other_classes(init: Init) -> None:
+    up = started(2, 4, 4, init=init, channels="diagonal")
     F.cross_entropy(up(noise(2, 4, 3, 3)), torch.zeros(2, 12, 12, dtype=torch.long)).backward()
     torch.optim.SGD(up.parameters(), lr=1.0).step()
     off = ~torch.eye(4, dtype=torch.bool)
@@ -234,7 +234,7 @@ def test_diagonal_channels_learn_to_read_other_classes(start: Start) -> None:
 def test_a_size_keeps_the_upper_left(
     channels: str, bias: bool, height: int, width: int, factor: int, data: st.DataObject
 ) -> None:
-    up = started(1, 2, factor, start="random", channels=channels, bias=bias)
+    up = started(1, 2, factor, init="random", channels=channels, bias=bias)
     size = (data.draw(st.integers(1, factor * height)), data.draw(st.integers(1, factor * width)))
     whole = up(noise(1, 2, height, width))
     assert whole.shape == (1, 2, factor * height, factor * width)

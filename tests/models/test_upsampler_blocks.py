@@ -23,9 +23,9 @@ def test_by_blocks_is_the_transposed_convolution(
     factor: int, size: tuple[int, int], bias: bool, layout: torch.memory_format
 ) -> None:
     torch.manual_seed(0)
-    up = TransposedUpsampler(6, factor, start="kaiming", bias=bias).eval().to(memory_format=layout)
+    up = TransposedUpsampler(6, factor, init="kaiming", bias=bias).eval().to(memory_format=layout)
     scores = torch.randn(3, 6, *size).contiguous(memory_format=layout)
-    assert up._by_blocks(scores).is_contiguous() is False  # it is a view without the border
+    assert up._upsample_blocks(scores).is_contiguous() is False  # it is a view without the border
     found, wanted = both(up, scores)
     assert found.shape == wanted.shape == (3, 6, factor * size[0], factor * size[1])
     assert found.stride(1) > 1, "the way by blocks was not taken"
@@ -34,7 +34,7 @@ def test_by_blocks_is_the_transposed_convolution(
 
 @pytest.mark.parametrize("factor", [8, 32])
 def test_by_blocks_is_cut_to_the_image_alike(factor: int) -> None:
-    up = TransposedUpsampler(3, factor, start="random").eval()
+    up = TransposedUpsampler(3, factor, init="random").eval()
     scores = torch.randn(1, 3, 3, 4)
     size = (3 * factor - 5, 4 * factor - 1)
     with torch.inference_mode():
@@ -50,7 +50,7 @@ def test_every_kind_of_channels_and_the_papers_geometry_score_as_torch_does(
     channels: Literal["dense", "diagonal", "per_class"],
 ) -> None:
     for geometry in ({}, {"kernel": 16, "padding": 0}, {"kernel": 20, "padding": 6}):
-        up = TransposedUpsampler(4, 8, start="normal", channels=channels, **geometry).eval()
+        up = TransposedUpsampler(4, 8, init="normal", channels=channels, **geometry).eval()
         torch.testing.assert_close(*both(up, torch.randn(2, 4, 3, 5)), rtol=1e-5, atol=1e-6)
 
 
@@ -58,8 +58,8 @@ def test_training_and_gradients_take_torchs_own_way(monkeypatch: pytest.MonkeyPa
     def refuse(*_: object) -> None:
         raise AssertionError("by blocks")
 
-    up = TransposedUpsampler(3, 32, start="random")
-    monkeypatch.setattr(TransposedUpsampler, "_by_blocks", refuse)
+    up = TransposedUpsampler(3, 32, init="random")
+    monkeypatch.setattr(TransposedUpsampler, "_upsample_blocks", refuse)
     up(torch.randn(1, 3, 2, 2)).sum().backward()
     assert up.weight.grad is not None
     with torch.inference_mode(), pytest.raises(AssertionError, match="by blocks"):

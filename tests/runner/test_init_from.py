@@ -12,7 +12,7 @@ import fcnlab
 from fcnlab.config.grid.grid import load
 from fcnlab.errors import ConfigError, FcnlabError, ModelError
 from fcnlab.lab import Lab
-from fcnlab.models.fcn import take_over
+from fcnlab.models.fcn import load_matching_weights
 from fcnlab.runner import scheduler
 from fcnlab.runner.plan import make_plan
 from fcnlab.trial.run import run_trial
@@ -145,15 +145,15 @@ def test_a_backbone_that_does_not_fit_is_refused_with_its_first_key() -> None:
     tiny = fcnlab.build_model("fcn8s-tiny", 4)
     other = fcnlab.build_model("fcn8s-resnet18", 4, pretrained=False)
     before = {key: value.clone() for key, value in tiny.state_dict().items()}
-    with pytest.raises(ModelError, match=r"another backbone: of \d+ keys that do not fit, the first, 'backbone\.body"):
-        take_over(tiny, other.state_dict())
+    with pytest.raises(ModelError, match=r"a different backbone: \d+ keys do not match; the first, 'backbone\.body"):
+        load_matching_weights(tiny, other.state_dict())
     assert all(torch.equal(before[key], value) for key, value in tiny.state_dict().items())
 
 
 def test_scores_of_other_classes_start_afresh() -> None:
     one, other = fcnlab.build_model("fcn8s-tiny", 4, seed=0), fcnlab.build_model("fcn8s-tiny", 7, seed=1)
     score = other.head.state_dict()["score.32.weight"].clone()
-    take_over(other, one.state_dict())
+    load_matching_weights(other, one.state_dict())
     assert torch.equal(other.head.state_dict()["score.32.weight"], score)
     body = other.backbone.state_dict()
     assert all(torch.equal(value, body[key]) for key, value in one.backbone.state_dict().items())

@@ -76,7 +76,7 @@ def endings(draw: st.DrawFn) -> tuple[Ending, tuple[int, int], tuple[int, int]]:
     torch.manual_seed(draw(st.integers(0, 99)))
     channels = draw(st.sampled_from(CHANNELS))
     bias = draw(st.booleans())
-    up = TransposedUpsampler(3, s, start="normal", channels=channels, bias=bias, **geometry)
+    up = TransposedUpsampler(3, s, init="normal", channels=channels, bias=bias, **geometry)
     with torch.no_grad():
         up.weight.mul_(10)
     height, width = draw(st.integers(1, 4)), draw(st.integers(1, 4))
@@ -131,7 +131,7 @@ def test_loss_and_gradients_equal_those_of_upsampling_and_loss(
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_the_tile_size_affects_only_rounding(channels: Channels, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    up = TransposedUpsampler(5, 8, start="random", channels=channels)
+    up = TransposedUpsampler(5, 8, init="random", channels=channels)
     scores, labels = torch.randn(2, 5, 4, 6, requires_grad=True), create_labels((2, 32, 48), 5, 0)
     expected = Loss()(up(scores, (32, 48)), labels)
     monkeypatch.setitem(fused_loss.MAX_TILE_SCORES, "cpu", chunk)
@@ -146,7 +146,7 @@ def test_the_tile_size_affects_only_rounding(channels: Channels, chunk: int, mon
 def test_a_fixed_kernel_has_no_gradient(factor: int) -> None:
     size = (2 * factor, 3 * factor)
     for start in ("bilinear", "random"):  # fixed kernels can be loaded with other weights than bilinear ones
-        up = TransposedUpsampler(4, factor, start=start, learned=False)  # type: ignore[arg-type]
+        up = TransposedUpsampler(4, factor, init=start, learned=False)  # type: ignore[arg-type]
         scores, labels = torch.randn(2, 4, 2, 3, requires_grad=True), create_labels((2, *size), 4, 1)
         (found,) = gradients_of(FusedUpsampleLoss(Loss(), Ending(up))(scores, labels), scores)
         (expected,) = gradients_of(Loss()(up(scores, size), labels), scores)
@@ -157,7 +157,7 @@ def test_a_fixed_kernel_has_no_gradient(factor: int) -> None:
 def test_bfloat16_is_as_accurate_as_without_fusion(channels: Channels) -> None:
     """Relative errors are at most 1e-3 (loss), 1 % (gradients) and 1.5 times those without fusion."""
     torch.manual_seed(0)
-    up = TransposedUpsampler(21, 16, start="bilinear", channels=channels)
+    up = TransposedUpsampler(21, 16, init="bilinear", channels=channels)
     exact = torch.randn(4, 21, 6, 8).bfloat16().float()
     labels = create_labels((4, 96, 128), 21, 0)
 

@@ -1,4 +1,4 @@
-"""The feature contract: what every backbone is, and how weights from a file get into one."""
+"""Base class of backbones, and loading of weights."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 OF_FCN = re.compile(r"backbone\.(body|tail)\.")
-"""What the names of a body's weights begin with in the weights of a whole FCN."""
+"""Prefix of the names of a backbone's weights in the state dict of an FCN."""
 
 
 class Backbone(nn.Module):
-    """Maps normalised images to feature maps by reduction.
+    """Base class of the modules that compute feature maps from images.
 
     Attributes:
-        body: the network itself; weights files have its names.
-        tail: what follows the deepest map, where there is such a thing; weights files have its names beside the body's.
-        channels: channels of each feature map, by reduction, such as ``{8: 128, 16: 256, 32: 512}``.
-        centres: the pixel of the image at which the first feature of each map is centred, for heads that crop; empty
-            where the maps begin at the image's corner, feature 0 covering pixel 0.
-        mean, std: of the RGB images, scaled to 0..1, that the weights were trained with.
-        chain: where the body is a chain of layers, the one that makes the map of each reduction; empty elsewhere.
-        again: those layers of the chain up to which nothing is kept for the backward pass, set by `recompute`.
-        still: modules that stay in evaluation mode while the rest trains, set by `fcnlab.training.freezing`.
+        body: the network; files of weights have its names.
+        tail: layers after the deepest map, or None.
+        channels: of each feature map, by reduction (nominal stride), such as ``{8: 128, 16: 256, 32: 512}``.
+        centers: pixel at the center of the first feature of each map, for heads that crop; empty if
+            feature 0 covers pixel 0.
+        mean, std: of RGB images in 0..1, for normalization.
+        chain: name of the layer of each map, by reduction, if the body is a sequence of layers; else empty.
+        checkpointed: layers of `chain` up to which activations are recomputed in the backward pass.
+        eval_modules: modules that stay in evaluation mode in training, set by `fcnlab.training.freezing`.
     """
 
     body: nn.Module
     tail: nn.Module | None
     channels: dict[int, int]
-    centres: Mapping[int, float] = MappingProxyType({})
+    centers: Mapping[int, float] = MappingProxyType({})
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     chain: Mapping[int, str] = MappingProxyType({})
-    again: frozenset[str] = frozenset()
-    still: tuple[nn.Module, ...] = ()
+    checkpointed: frozenset[str] = frozenset()
+    eval_modules: tuple[nn.Module, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,76 +50,113 @@ class Backbone(nn.Module):
 
     @property
     def networks(self) -> list[nn.Module]:
-        """The body, and the tail where there is one: all that has weights."""
+        """The body, and the tail if there is one."""
         return [module for module in (self.body, self.tail) if module is not None]
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
-        """Map normalised images [B, 3, H, W] to features by reduction r, each [B, channels[r], ~H/r, ~W/r]."""
+        """Compute feature maps.
+
+        Args:
+            images: normalized images [B, 3, H, W].
+
+        Returns:
+            Maps by reduction r, each [B, channels[r], ~H/r, ~W/r].
+        """
         raise NotImplementedError
 
-    def module_of(self, reduction: int) -> str:
-        """The name of the module in the body whose output is the map of a reduction."""
+    def layer_name(self, reduction: int) -> str:
+        """Return the name of the module in the body that outputs a map.
+
+        Args:
+            reduction: of the map.
+        """
         raise NotImplementedError
 
-    def recompute(self, through: int | None = None) -> None:
-        """Trade time for memory: compute what lies up to the map of reduction `through`, or all, again when needed.
+    def checkpoint_activations(self, through: int | None = None) -> None:
+        """Recompute activations in the backward pass instead of keeping them, which trades time for memory.
 
-        Outputs, gradients and the statistics of batch norms stay what they are.
+        Outputs, gradients and the statistics of batch norms do not change.
+
+        Args:
+            through: reduction of the last map to recompute; by default all layers.
 
         Raises:
-            ModelError: the body is no chain of layers, or has no such map.
+            ModelError: the body is not a sequence of layers, or has no such map.
         """
         if not self.chain:
             raise ModelError(
-                "the backbone is no chain of layers that could be computed again; to save memory, have the recipe "
-                "accumulate over parts of a batch"
+                "activation_checkpointing: the backbone is not a sequence of layers; to save memory, set "
+                "grad_accum_steps instead"
             )
         if through is not None and through not in self.chain:
             have = ", ".join(map(str, sorted(self.chain)))
-            raise ModelError(f"nothing to recompute up to stride {through}; the backbone has maps at {have}")
-        self.again = frozenset(layer for stride, layer in self.chain.items() if through is None or stride <= through)
+            raise ModelError(f"activation_checkpointing: no map at stride {through}; the backbone has maps at {have}")
+        self.checkpointed = frozenset(
+            layer for stride, layer in self.chain.items() if through is None or stride <= through
+        )
 
-    def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A state dict with the names and shapes of where such weights are published, under the body's own."""
+    def convert_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Convert a published state dict to the names and shapes of the body.
+
+        Args:
+            state: under the names that it is published with.
+
+        Returns:
+            The state dict under the body's names.
+        """
         return state
 
     def train(self, mode: bool = True) -> Backbone:
         """Set training mode, but for what is to stay still."""
         super().train(mode)
-        for module in self.still:
+        for module in self.eval_modules:
             module.eval()
         return self
 
 
-def out_of_reach(weights: str, error: Exception) -> ModelError:
-    """What is said where a hub does not answer."""
+def weights_unavailable(weights: str, error: Exception) -> ModelError:
+    """Return the error for weights that cannot be downloaded.
+
+    Args:
+        weights: subject of the message.
+        error: what was raised.
+    """
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return ModelError(
-        f"{weights} cannot be fetched ({reason}); fetch them once where there is a network, name a local file as the "
-        "backbone's weights, or start from scratch"
+        f"{weights} cannot be fetched ({reason}); fetch them once on a machine with a network, set the backbone's "
+        "weights to a local file or to scratch"
     )
 
 
 def load_weights(backbone: Backbone, path: Path) -> None:
-    """Load a local .safetensors or .pth file of a backbone or of a whole FCN, such as a trial's `last.safetensors`.
+    """Load a .safetensors or .pth file of a backbone or of an FCN, such as a trial's `last.safetensors`.
+
+    Args:
+        backbone: changed in place.
+        path: of the file.
 
     Raises:
-        ModelError: the file cannot be read, or its keys or shapes are not this model's.
+        ModelError: the file cannot be read, or its keys or shapes do not match.
     """
     load_state(backbone, read_state(path), str(path))
 
 
 def load_state(backbone: Backbone, state: dict[str, Tensor], source: str) -> None:
-    """Load a state dict that has the body's names, those it is published under, or those of a whole FCN.
+    """Load a state dict with the names of the body, of its publication, or of an FCN.
 
-    What else is in it, such as a classifier or a head, is left out.
+    Other weights, such as those of a classifier or a head, are ignored.
+
+    Args:
+        backbone: changed in place.
+        state: the weights.
+        source: where they come from, for messages.
 
     Raises:
-        ModelError: keys or shapes are not this model's; the message begins with `source`.
+        ModelError: keys or shapes do not match.
     """
     begins = next(iter(state), "nothing")
     of_fcn = {key[len(found[0]) :]: value for key, value in state.items() if (found := OF_FCN.match(key))}
-    state = backbone.adapted(of_fcn or state)
+    state = backbone.convert_state(of_fcn or state)
     modules = backbone.networks
     own = {key: value for module in modules for key, value in module.state_dict().items()}
     missing = sorted(own.keys() - state.keys())
@@ -138,10 +175,13 @@ def load_state(backbone: Backbone, state: dict[str, Tensor], source: str) -> Non
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from a file, never unpickling anything but tensors.
+    """Read a state dict from a file; nothing but tensors is unpickled.
+
+    Args:
+        path: of a .safetensors, .pth or .pt file.
 
     Raises:
-        ModelError: missing, unreadable, or not a state dict.
+        ModelError: the file is missing, unreadable, or not a state dict.
     """
     try:
         if path.suffix == ".safetensors":

@@ -1,4 +1,4 @@
-"""A body that is a chain of layers, some of which are computed again in the backward pass instead of being kept.
+"""Activation checkpointing of networks that are a sequence of layers.
 
 Chen, Xu, Zhang, Guestrin, Training Deep Nets with Sublinear Memory Cost, 2016; `torch.utils.checkpoint`.
 """
@@ -15,44 +15,51 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def chained(body: nn.Module, x: Tensor, taps: Collection[str], again: Collection[str]) -> dict[str, Tensor]:
-    """Send x through the children of a body, one after the other, up to the last tap; the output of each tap.
+def run_chain(body: nn.Module, x: Tensor, taps: Collection[str], checkpointed: Collection[str]) -> dict[str, Tensor]:
+    """Run the children of a network in sequence up to the last tap.
 
-    Of the children up to a tap that is in `again` (from the tap before) nothing is kept for the backward pass but what
-    goes in: what lies between is computed a second time when it is needed. Outputs and gradients are the same.
+    Args:
+        body: network whose children are a sequence.
+        x: its input [B, 3, H, W].
+        taps: names of the children whose outputs are returned.
+        checkpointed: those of the taps before which (since the previous tap) activations are recomputed in the
+            backward pass instead of being kept.
+
+    Returns:
+        The output of each tap, by name.
     """
     found: dict[str, Tensor] = {}
     run: list[nn.Module] = []
     for name, layer in body.named_children():
         run.append(layer)
         if name in taps:
-            x = found[name] = _computed_again(run, x) if name in again else _in_turn(run, x)
+            x = found[name] = _run_checkpointed(run, x) if name in checkpointed else _run(run, x)
             run = []
     return found
 
 
-def _in_turn(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
+def _run(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
     for layer in layers:
         x = layer(x)
     return x
 
 
-def _computed_again(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
+def _run_checkpointed(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
     if not torch.is_grad_enabled():
-        return _in_turn(layers, x)
+        return _run(layers, x)
     result: Tensor = checkpoint(
-        partial(_in_turn, layers), x, use_reentrant=False, context_fn=lambda: (nullcontext(), _seen_already(layers))
+        partial(_run, layers), x, use_reentrant=False, context_fn=lambda: (nullcontext(), _keep_statistics(layers))
     )
     return result
 
 
 @contextmanager
-def _seen_already(layers: Sequence[nn.Module]) -> Iterator[None]:
-    """Batch norms normalise by the statistics of the batch as ever, but do not take them up a second time."""
+def _keep_statistics(layers: Sequence[nn.Module]) -> Iterator[None]:
+    """Keep batch norms from updating their running statistics a second time."""
     norms = [norm for layer in layers for norm in layer.modules() if isinstance(norm, _BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, _copied(norm.num_batches_tracked)
+        norm.momentum, norm.num_batches_tracked = 0.0, _clone(norm.num_batches_tracked)
     try:
         yield
     finally:
@@ -60,6 +67,6 @@ def _seen_already(layers: Sequence[nn.Module]) -> Iterator[None]:
             norm.momentum, norm.num_batches_tracked = momentum, tracked
 
 
-def _copied(tracked: Tensor | None) -> Tensor | None:
-    """A number of batches to count on from; SyncBatchNorm insists on one."""
+def _clone(tracked: Tensor | None) -> Tensor | None:
+    """Return a copy of a batch counter; SyncBatchNorm requires one."""
     return None if tracked is None else tracked.clone()

@@ -1,4 +1,4 @@
-"""The nets of the FCN paper: VGG-16, AlexNet and GoogLeNet without their classifiers, made fully convolutional.
+"""The networks of the FCN paper: VGG-16, AlexNet and GoogLeNet as fully convolutional networks.
 
 Long, Shelhamer, Darrell, CVPR 2015, sections 3.1 and 4.1.
 """
@@ -12,71 +12,84 @@ from torchvision.models import GoogLeNet, get_model_weights
 from torchvision.models.googlenet import Inception
 
 from fcnlab.errors import ModelError, nearest
-from fcnlab.models.backbones.base import Backbone, load_state, out_of_reach
-from fcnlab.models.backbones.chain import chained
+from fcnlab.models.backbones.base import Backbone, load_state, weights_unavailable
+from fcnlab.models.backbones.chain import run_chain
 
 MAPS: Mapping[str, Mapping[str, tuple[int, int]]] = {
     "vgg16": {"pool3": (8, 256), "pool4": (16, 512), "drop7": (32, 4096)},
     "alexnet": {"drop7": (32, 4096)},
     "googlenet": {"inception5b": (32, 1024)},
 }
-"""By net and layer: the reduction and the channels of the map that the layer makes."""
+"""Reduction and channels of the maps, by network and layer."""
 
 CLASSIFIER = {"vgg16": {"fc6": 0, "fc7": 3}, "alexnet": {"fc6": 1, "fc7": 4}}
-"""Where torchvision keeps the linear layers that fc6 and fc7 are made of: their number in its `classifier`."""
+"""Index of the linear layers of fc6 and fc7 in torchvision's `classifier`."""
 
 
 class PaperBackbone(Backbone):
-    """`vgg16`, `alexnet` or `googlenet` as torchvision has them, up to the layer before the last.
+    """torchvision's `vgg16`, `alexnet` or `googlenet` up to the last but one layer.
 
-    The linear layers become the convolutions fc6 and fc7, and the first convolution is padded by so much (100 in the
-    first two) that the scores reach over the whole image, whatever its size; heads of type `paper` crop them. Maps are
-    taken after pooling, and pooling rounds sizes up, as in Caffe (torchvision's VGG and AlexNet round down, which is
-    the same at 224x224). torchvision's ImageNet weights fit, under torchvision's names as under the body's own.
-
-    AlexNet is torchvision's, of one tower and without response normalisation, where the authors had CaffeNet.
-
-    Attributes:
-        centres: the pixel of the image at which the first feature of each map is centred, by reduction.
+    The linear layers become the convolutions fc6 and fc7, and the first convolution is padded (by 100 in VGG-16 and
+    AlexNet), so that the scores cover images of any size; heads of type `paper` crop them. Maps are outputs of pooling
+    layers, which round sizes up as in Caffe. torchvision's ImageNet weights can be loaded. AlexNet is torchvision's,
+    with one tower and without response normalization; the authors used CaffeNet.
     """
 
     def __init__(self, name: str, *, pretrained: bool = False) -> None:
-        """Build `name`, with random weights or with torchvision's of ImageNet.
+        """
+        Args:
+            name: `vgg16`, `alexnet` or `googlenet`.
+            pretrained: load torchvision's ImageNet weights instead of a random initialization.
 
         Raises:
-            ModelError: the paper has no such net, or the weights are out of reach.
+            ModelError: there is no such network, or the weights cannot be downloaded.
         """
         super().__init__()
         if name not in BODIES:
-            raise ModelError(f"the paper has no net '{name}'; {nearest(name, BODIES)}")
+            raise ModelError(f"the paper has no network '{name}'; {nearest(name, BODIES)}")
         self.name = name
         self.body: nn.Sequential = BODIES[name]()
         self.channels = dict(MAPS[name].values())
         self.chain = {reduction: layer for layer, (reduction, _) in MAPS[name].items()}
-        self.centres = _centres(self.body, {layer: reduction for reduction, layer in self.chain.items()})
+        self.centers = _compute_centers(self.body, {layer: reduction for reduction, layer in self.chain.items()})
         if name == "googlenet":
             # torchvision's weights were trained by others, on images normalised to -1..1.
             self.mean = self.std = (0.5, 0.5, 0.5)
         if pretrained:
-            load_state(self, _fetched(name), f"torchvision's {name}")
+            load_state(self, _fetch(name), f"torchvision's {name}")
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
-        """Map normalised images [B, 3, H, W] to features by reduction r, each [B, channels[r], h, w].
+        """Compute feature maps.
 
-        h and w exceed H/r and W/r by what the padding adds.
+        Args:
+            images: normalized images [B, 3, H, W].
+
+        Returns:
+            Maps by reduction r, each [B, channels[r], h, w]; h and w exceed H/r and W/r because of the padding.
         """
-        maps = chained(self.body, images, MAPS[self.name], self.again)
+        maps = run_chain(self.body, images, MAPS[self.name], self.checkpointed)
         return {MAPS[self.name][layer][0]: map_ for layer, map_ in maps.items()}
 
-    def module_of(self, reduction: int) -> str:
-        """The name of the module in the body whose output is the map of a reduction."""
+    def layer_name(self, reduction: int) -> str:
+        """Return the name of the module in the body that outputs a map.
+
+        Args:
+            reduction: of the map.
+        """
         return self.chain[reduction]
 
-    def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A state dict with torchvision's names under the body's own, its linear layers reshaped to convolutions."""
+    def convert_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Convert torchvision's state dict: rename the weights and reshape linear layers to convolutions.
+
+        Args:
+            state: under torchvision's names.
+
+        Returns:
+            The state dict under the body's names.
+        """
         if self.name not in CLASSIFIER:
             return state
-        # The layers up to fc6 stand in torchvision's `features` in the same order.
+        # The layers before fc6 are in torchvision's `features` in the same order.
         layers = [name for name, _ in self.body.named_children()]
         own = {f"features.{i}": name for i, name in enumerate(layers[: layers.index("fc6")])}
         own |= {f"classifier.{i}": name for name, i in CLASSIFIER[self.name].items()}
@@ -99,7 +112,7 @@ def _vgg16() -> nn.Sequential:
             body.add_module(f"relu{stage}_{i}", nn.ReLU(inplace=True))
             channels = width
         body.add_module(f"pool{stage}", nn.MaxPool2d(2, stride=2, ceil_mode=True))
-    return _started(_with_fully_connected(body, channels, kernel=7))
+    return _initialize(_append_fully_connected(body, channels, kernel=7))
 
 
 def _alexnet() -> nn.Sequential:
@@ -113,12 +126,12 @@ def _alexnet() -> nn.Sequential:
         if pooled:
             body.add_module(f"pool{i}", nn.MaxPool2d(3, stride=2, ceil_mode=True))
         channels = width
-    return _started(_with_fully_connected(body, channels, kernel=6))
+    return _initialize(_append_fully_connected(body, channels, kernel=6))
 
 
 def _googlenet() -> nn.Sequential:
     net = GoogLeNet(aux_logits=False, init_weights=False)
-    # Half a step of the deepest map more than for classification: without it nothing is left of images below 15x15.
+    # Padded by half a step of the deepest map in addition; otherwise images below 15x15 have no features.
     net.conv1.conv.padding = (3 + 16, 3 + 16)
     body = nn.Sequential()
     for name, layer in net.named_children():
@@ -130,8 +143,8 @@ def _googlenet() -> nn.Sequential:
 BODIES: Mapping[str, Callable[[], nn.Sequential]] = {"vgg16": _vgg16, "alexnet": _alexnet, "googlenet": _googlenet}
 
 
-def _with_fully_connected(body: nn.Sequential, channels: int, kernel: int) -> nn.Sequential:
-    """The linear layers of the classifier but the last, as convolutions: section 3.1."""
+def _append_fully_connected(body: nn.Sequential, channels: int, kernel: int) -> nn.Sequential:
+    """Append the linear layers of the classifier except the last as convolutions: section 3.1."""
     for name, width, size in (("6", channels, kernel), ("7", 4096, 1)):
         body.add_module(f"fc{name}", nn.Conv2d(width, 4096, kernel_size=size))
         body.add_module(f"relu{name}", nn.ReLU(inplace=True))
@@ -139,8 +152,8 @@ def _with_fully_connected(body: nn.Sequential, channels: int, kernel: int) -> nn
     return body
 
 
-def _started(body: nn.Sequential) -> nn.Sequential:
-    """He's start: torch's own takes the signal down in every layer, and nothing here normalises it again."""
+def _initialize(body: nn.Sequential) -> nn.Sequential:
+    """Initialize as He et al. (ICCV 2015): PyTorch's default reduces the signal in each layer without normalization."""
     for layer in body:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -148,36 +161,36 @@ def _started(body: nn.Sequential) -> nn.Sequential:
     return body
 
 
-def _centres(body: nn.Sequential, reductions: Mapping[str, int]) -> dict[int, float]:
-    """The pixel at which the first feature of each map is centred, from the layers' kernels, strides and paddings."""
-    found, centre, step = {}, 0.0, 1
+def _compute_centers(body: nn.Sequential, reductions: Mapping[str, int]) -> dict[int, float]:
+    """Compute the center pixel of each map's first feature from kernels, strides and paddings."""
+    found, center, step = {}, 0.0, 1
     for name, layer in body.named_children():
-        centre, step = _through(layer, centre, step)
+        center, step = _map_center(layer, center, step)
         if name in reductions:
-            found[reductions[name]] = centre
+            found[reductions[name]] = center
     return found
 
 
-def _through(layer: nn.Module, centre: float, step: int) -> tuple[float, int]:
-    """Map the pixel of the first feature before a layer, and the pixels from one to the next, to those after it."""
+def _map_center(layer: nn.Module, center: float, step: int) -> tuple[float, int]:
+    """Map the center of the first feature, and the step in pixels between features, through a layer."""
     if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
         kernel, stride, padding = (
             v if isinstance(v, int) else int(v[0]) for v in (layer.kernel_size, layer.stride, layer.padding)
         )
-        return centre + step * ((kernel - 1) / 2 - padding), step * stride
+        return center + step * ((kernel - 1) / 2 - padding), step * stride
     if isinstance(layer, Inception):
         (both,) = {
-            _through(branch, centre, step) for branch in layer.children()
+            _map_center(branch, center, step) for branch in layer.children()
         }  # they are concatenated, so they agree
         return both
     for part in layer.children():
-        centre, step = _through(part, centre, step)
-    return centre, step
+        center, step = _map_center(part, center, step)
+    return center, step
 
 
-def _fetched(name: str) -> dict[str, Tensor]:
+def _fetch(name: str) -> dict[str, Tensor]:
     try:
         state: dict[str, Tensor] = get_model_weights(name)["IMAGENET1K_V1"].get_state_dict(progress=False)
         return state
     except (OSError, RuntimeError) as error:
-        raise out_of_reach(f"torchvision's weights of '{name}'", error) from error
+        raise weights_unavailable(f"torchvision's weights of '{name}'", error) from error

@@ -1,4 +1,4 @@
-"""Backbones from timm, every one that exposes maps at several strides with 32 among them."""
+"""Backbones from timm: all models with feature maps at several strides, one of which is 32."""
 
 from __future__ import annotations
 
@@ -16,33 +16,35 @@ from timm.models import FeatureListNet
 from torch import Tensor, nn
 
 from fcnlab.errors import ModelError, nearest
-from fcnlab.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, out_of_reach
-from fcnlab.models.backbones.chain import chained
+from fcnlab.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, weights_unavailable
 
 
 class TimmBackbone(Backbone):
     """A timm feature extractor.
 
-    Reductions are nominal: those of the undilated model. With an `output_stride` of 8 or 16 the stages beyond it keep
-    that stride by dilation, and their maps are still found under 16 and 32.
-
-    Where a model does not take every size, or its maps stop short of the border, the normalised images are padded with
-    zeros at the right and below to a multiple of `multiple`, and the maps are cut to what lies over the image. The few
-    nets whose convolutions pad nowhere (Inception) are padded all round, so that their maps lie where others' do.
+    Maps are named by their reduction in the undilated model, also if later stages are dilated. If a model does not
+    accept images of every size, or its maps do not cover the whole image, images are padded with zeros at the right and
+    bottom to a multiple, and the maps are cropped to the image. Example: with a multiple of 32, an image of 65x97 is
+    padded to 96x128; the map of reduction 32 has 3x4 features, all of which overlap the image and are kept, and the map
+    of reduction 4 is cropped from 24x32 to ceil(65/4) x ceil(97/4) = 17x25. Networks whose convolutions do not pad
+    (Inception) get a margin of zeros on all sides, whose features are cropped.
 
     Attributes:
-        multiple: what the sides of the images are padded to; 1 where the model takes every size as it is.
-        fixed_size: the one size (height, width) that the model takes, or None.
+        multiple: the sides of images are padded to multiples of it; 1 is no padding.
+        fixed_size: the only height and width that the model accepts, or None.
     """
 
     def __init__(self, name: str, *, pretrained: bool = False, output_stride: int = 32, tail: bool = False) -> None:
-        """Build `name`, with random weights or with timm's pretrained ones.
-
-        With a `tail` the deepest map is what the classifier pools: it went through one more 1x1 convolution.
+        """
+        Args:
+            name: of a timm model, optionally with the tag of its weights.
+            pretrained: load timm's pretrained weights instead of a random initialization.
+            output_stride: 8 or 16 dilate the stages after this stride.
+            tail: add the 1x1 convolution before the classifier's pooling to the deepest map.
 
         Raises:
-            ModelError: no such model in timm, a model without maps at several strides or none at 32, one that cannot
-                be dilated or has no tail, or weights out of reach.
+            ModelError: timm has no such model, the model has no maps at several strides or none at 32, cannot be
+                dilated or has no tail, or its weights cannot be downloaded.
         """
         super().__init__()
         self._name = name
@@ -50,7 +52,7 @@ class TimmBackbone(Backbone):
         self.multiple, self.fixed_size, self._margin, self._maps = fit.multiple, fit.fixed_size, fit.margin, fit.maps
         self.body = _create(name, fit.options, pretrained=pretrained)
         self._nhwc = _is_nhwc(self.body)
-        self.chain = _chain(self.body, self._maps)
+        self.chain = _find_chain(self.body, self._maps)
         info: Any = self.body.feature_info
         self.channels = {reduction: info.channels()[map_.index] for reduction, map_ in self._maps.items()}
         if tail:
@@ -60,38 +62,48 @@ class TimmBackbone(Backbone):
         self.std = tuple(config.get("std", IMAGENET_STD))
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
-        """Map normalised images [B, 3, H, W] to features by reduction r, each [B, channels[r], ~H/r, ~W/r].
+        """Compute feature maps.
+
+        Args:
+            images: normalized images [B, 3, H, W].
+
+        Returns:
+            Maps by reduction r, each [B, channels[r], ceil(H/r), ceil(W/r)].
 
         Raises:
-            ModelError: the model takes images of one size alone, and these have another; or what is to be computed
-                again gives several maps at once.
+            ModelError: the model accepts one size only, and the images have another; or activation checkpointing is on
+                and a layer outputs several maps.
         """
         height, width = images.shape[-2:]
         if self.fixed_size is not None and (height, width) != self.fixed_size:
             raise ModelError(
-                f"timm's '{self._name}' takes images of {_by(self.fixed_size)} alone, not {_by((height, width))}; "
-                "crop and score at that size, or choose a backbone that takes any"
+                f"timm's '{self._name}' accepts only images of {_by(self.fixed_size)}, not {_by((height, width))}; "
+                "crop and evaluate at that size, or choose another backbone"
             )
-        padded = _padded(images, self.multiple, self._margin)
-        maps = self._chained(padded) if self.again else self.body(padded)
+        padded = _pad(images, self.multiple, self._margin)
+        maps = self._run_checkpointed(padded) if self.checkpointed else self.body(padded)
         found = {reduction: self._nchw(maps[map_.index]) for reduction, map_ in self._maps.items()}
         if self.tail is not None:
             found[32] = self.tail(found[32])
         if padded is images:
             return found
         return {
-            reduction: _over_the_image(map_, self._maps[reduction], height, width) for reduction, map_ in found.items()
+            reduction: _crop_to_image(map_, self._maps[reduction], height, width) for reduction, map_ in found.items()
         }
 
-    def _chained(self, images: Tensor) -> list[Tensor]:
+    def _run_checkpointed(self, images: Tensor) -> list[Tensor]:
         taps: Any = self.body.return_layers
-        maps = list(chained(self.body, images, taps, self.again).values())
+        maps = list(run_find_chain(self.body, images, taps, self.checkpointed).values())
         if not all(isinstance(map_, Tensor) for map_ in maps):
-            raise ModelError(f"a layer of timm's '{self._name}' gives several maps; such cannot be computed again")
+            raise ModelError(f"activation_checkpointing: a layer of timm's '{self._name}' outputs several maps")
         return maps
 
-    def module_of(self, reduction: int) -> str:
-        """The name of the module in the body whose output is the map of a reduction."""
+    def layer_name(self, reduction: int) -> str:
+        """Return the name of the module in the body that outputs a map.
+
+        Args:
+            reduction: of the map.
+        """
         info: Any = self.body.feature_info
         return str(info.module_name()[self._maps[reduction].index])
 
@@ -101,7 +113,7 @@ class TimmBackbone(Backbone):
 
 @dataclass(frozen=True)
 class _Map:
-    """Which of the body's maps it is, its true stride, and how many rows and columns of it lie in the margin."""
+    """Index of a map of the body, its stride, and its rows and columns in the margin."""
 
     index: int
     stride: int
@@ -110,7 +122,7 @@ class _Map:
 
 @dataclass(frozen=True)
 class _Fit:
-    """How a model is built, its maps by nominal reduction, and what its images must be like for them."""
+    """Options of a model, its maps by reduction, and the padding of its images."""
 
     options: Mapping[str, Any]
     maps: Mapping[int, _Map]
@@ -119,7 +131,7 @@ class _Fit:
     fixed_size: tuple[int, int] | None = None
 
 
-# What some models take that makes them take every size; which do is tried out.
+# Options that some models have for images of every size.
 _FREEDOMS: tuple[dict[str, Any], ...] = ({}, {"dynamic_img_size": True}, {"strict_img_size": False})
 _MULTIPLES = (1, 4, 32, 64, 128)
 _MARGINS = (16, 32, 48, 64)
@@ -127,10 +139,18 @@ _MARGINS = (16, 32, 48, 64)
 
 @functools.cache
 def find_fit(name: str, output_stride: int) -> _Fit:
-    """Find out how `name` has to be used: on the meta device, where nothing is computed, and once for each name.
+    """Determine the options and the padding of a model by trials on the meta device; the result is cached.
+
+    Candidate paddings are tried from the smallest, at two image sizes that are as far from a multiple as possible, until
+    all maps cover the image. Example: ConvNeXt's patches do not cover the last column of an image of width 129, so its
+    map of reduction 4 is too small with a multiple of 1, and also with 4 at reduction 8; 32 is the first multiple that works.
+
+    Args:
+        name: of a timm model.
+        output_stride: 32, or 8 or 16 for dilation.
 
     Raises:
-        ModelError: as `TimmBackbone`, but for the weights.
+        ModelError: as `TimmBackbone`, except for weights.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -145,19 +165,19 @@ def _plain_fit(name: str) -> _Fit:
     try:
         body, options = _with_stride_32(name)
     except Exception as error:  # whatever timm's models raise when they are asked for features
-        raise ModelError(f"timm's '{name}' exposes no multi-scale features: {_reason(error)}") from error
+        raise ModelError(f"timm's '{name}' has no multi-scale features: {_reason(error)}") from error
     reductions = list(_nominal(body))
     if len(reductions) == 1 or 32 not in reductions:
         have = ", ".join(map(str, sorted(reductions)))
         raise ModelError(
-            f"timm's '{name}' exposes maps at stride {have} alone; a backbone needs several strides, 32 among them"
+            f"timm's '{name}' has maps at stride {have} only; a backbone needs several strides, one of them 32"
         )
     fits = list(_free_fits(name, body, options))
     return min(fits, key=lambda fit: (fit.multiple, fit.margin)) if fits else _fixed_fit(name, body, options)
 
 
 def _with_stride_32(name: str) -> tuple[nn.Module, dict[str, Any]]:
-    """The model, and what it has to be built with: timm returns five maps unless told otherwise, and a few have six."""
+    """Return the model with its map of stride 32, and its options: timm returns five maps by default; a few have six."""
     body = _on_meta(name)
     info: Any = body.feature_info
     if 32 in info.reduction() or all(entry["reduction"] != 32 for entry in info.info):
@@ -167,23 +187,25 @@ def _with_stride_32(name: str) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def _free_fits(name: str, body: nn.Module, options: dict[str, Any]) -> Iterator[_Fit]:
-    """For each freedom that the model knows, the least padding with which it serves images of every size."""
+    """Yield the smallest padding for images of every size, without and with each option that the model has."""
     for freedom in _FREEDOMS:
         if freedom:
             try:
                 body = _on_meta(name, **options, **freedom)
-            except Exception:  # noqa: BLE001 - the model takes no such argument, and says so in its own way
-                continue
+            except TypeError as error:
+                if not any(option in str(error) for option in freedom):
+                    raise
+                continue  # the model has no such option
         fit = _least_padding(body, {**options, **freedom})
         if fit is not None:
             yield fit
-            if fit.multiple <= 32:  # nothing with a map at stride 32 can do with much less
+            if fit.multiple <= 32:  # the stride of the deepest map; a smaller multiple saves little
                 return
 
 
 def _least_padding(body: nn.Module, options: dict[str, Any]) -> _Fit | None:
     wanted = _nominal(body)
-    # Windows that cut every map without remainder are 1/32 of the size that the model is trained at.
+    # Models with attention windows need multiples of their training size: windows have 1/32 of it at stride 32.
     own = max(_own_size(body))
     for multiple, margin in [(m, 0) for m in sorted({*_MULTIPLES, own})] + [(32, margin) for margin in _MARGINS]:
         found = [_maps(body, wanted, size, margin) for size in _sizes(multiple)]
@@ -196,7 +218,7 @@ def _fixed_fit(name: str, body: nn.Module, options: dict[str, Any]) -> _Fit:
     size = _own_size(body)
     maps = _maps(body, _nominal(body), size)
     if 32 not in maps:
-        raise ModelError(f"timm's '{name}' exposes a map at stride 32 that misses some of the image")
+        raise ModelError(f"timm's '{name}' has a map at stride 32 that does not cover the image")
     return _Fit(options, maps, fixed_size=size)
 
 
@@ -212,15 +234,15 @@ def _dilated_fit(name: str, plain: _Fit, output_stride: int) -> _Fit:
         unknown = isinstance(error, TypeError) or not str(error)
         raise ModelError(f"{refused}{'timm has no dilation for it' if unknown else _reason(error)}") from error
     if height < sizes[0][0] // output_stride:
-        raise ModelError(f"{refused}it takes the argument and ignores it")
+        raise ModelError(f"{refused}it accepts the argument and ignores it")
     found = [_maps(body, wanted, size, plain.margin) for size in sizes]
     if len(found[0]) < len(wanted) or any(maps != found[0] for maps in found):
-        raise ModelError(f"{refused}its maps no longer lie over the image")
+        raise ModelError(f"{refused}its maps no longer cover the image")
     return _Fit(options, found[0], plain.multiple, plain.margin, plain.fixed_size)
 
 
 def _nominal(body: nn.Module) -> dict[int, tuple[int, int]]:
-    """Index and stride by reduction, of the deepest map of each: what a paper would call the end of its stage."""
+    """Return index and stride of the deepest map of each reduction, the end of its stage."""
     info: Any = body.feature_info
     return {reduction: (index, reduction) for index, reduction in enumerate(info.reduction())}
 
@@ -228,29 +250,29 @@ def _nominal(body: nn.Module) -> dict[int, tuple[int, int]]:
 def _maps(
     body: nn.Module, wanted: Mapping[int, tuple[int, int]], size: tuple[int, int], margin: int = 0
 ) -> dict[int, _Map]:
-    """Those maps that lie over all of an image of `size`; none where the model refuses the size."""
+    """Return the maps that cover an image of a size; none if the model does not accept the size."""
     try:
         shapes = _shapes(body, size, margin)
-    except Exception:  # noqa: BLE001 - assertions, errors of shapes, and more, all meaning the same
+    except Exception:  # noqa: BLE001 - models refuse sizes by assertions, shape errors and others
         return {}
     maps = {}
     for reduction, (index, stride) in wanted.items():
         excess = [have - -(-side // stride) for have, side in zip(shapes[index], size, strict=True)]
-        # Beside the margin, pooling with `ceil_mode` gives one more.
+        # Pooling with `ceil_mode` adds one row or column to those of the margin.
         if all(0 <= e <= 2 * margin // stride + 1 for e in excess):
-            # Without padding a convolution takes as much away on either side: what is too much is so on either.
+            # A convolution without padding removes the same number of features on both sides.
             maps[reduction] = _Map(index, stride, min(excess) // 2 if margin else 0)
     return maps
 
 
 def _shapes(body: nn.Module, size: tuple[int, int], margin: int = 0) -> list[tuple[int, int]]:
-    """Height and width of each map for images of `size` with a margin all round."""
+    """Return height and width of each map for images of a size with a margin on all sides."""
     maps: list[Tensor] = body(torch.empty(1, 3, size[0] + 2 * margin, size[1] + 2 * margin, device="meta"))
     return [(map_.shape[1], map_.shape[2]) if _is_nhwc(body) else (map_.shape[2], map_.shape[3]) for map_ in maps]
 
 
 def _sizes(multiple: int) -> list[tuple[int, int]]:
-    """Sizes to try a multiple with: as awkward as its multiples can be, just beyond 128 and just short of 384."""
+    """Return image sizes for trying a multiple: those multiples that are least divisible, between 128 and 384."""
     if multiple < 64:
         return [(128 + multiple, 384 - multiple)]
     return [(multiple, 2 * multiple), (3 * multiple, multiple)]
@@ -262,8 +284,8 @@ def _on_meta(name: str, **options: Any) -> nn.Module:
     return body.eval()
 
 
-def _chain(body: nn.Module, maps: Mapping[int, _Map]) -> dict[int, str]:
-    """The layers that make the maps, by reduction, where timm sends images through the body's children in turn."""
+def _find_chain(body: nn.Module, maps: Mapping[int, _Map]) -> dict[int, str]:
+    """Return the layer of each map, by reduction, if timm runs the body's children in sequence."""
     if type(body) is not FeatureListNet:
         return {}
     taps: Any = body.return_layers
@@ -272,7 +294,7 @@ def _chain(body: nn.Module, maps: Mapping[int, _Map]) -> dict[int, str]:
 
 
 def _own_size(body: nn.Module) -> tuple[int, int]:
-    """Height and width that timm trains the model at."""
+    """Return the height and width of the model's training images in timm."""
     config: Any = body.pretrained_cfg
     height, width = (config.get("input_size") or (3, 224, 224))[1:]
     return height, width
@@ -282,14 +304,14 @@ def _is_nhwc(body: nn.Module) -> bool:
     return getattr(body, "output_fmt", "NCHW") == "NHWC"
 
 
-def _over_the_image(map_: Tensor, where: _Map, height: int, width: int) -> Tensor:
-    """Cut a map [B, C, h, w] of padded images [B, 3, H, W] to [B, C, ceil(H/s), ceil(W/s)] at its stride s."""
+def _crop_to_image(map_: Tensor, where: _Map, height: int, width: int) -> Tensor:
+    """Crop a map [B, C, h, w] of padded images [B, 3, H, W] to [B, C, ceil(H/s), ceil(W/s)] for its stride s."""
     rows, columns = (-(-side // where.stride) for side in (height, width))
     return map_[..., where.offset : where.offset + rows, where.offset : where.offset + columns]
 
 
-def _padded(images: Tensor, multiple: int, margin: int) -> Tensor:
-    """Images [B, C, H, W] with zeros right and below up to a multiple, and with a margin of zeros all round."""
+def _pad(images: Tensor, multiple: int, margin: int) -> Tensor:
+    """Pad images [B, C, H, W] with zeros at the right and bottom to a multiple, and with a margin on all sides."""
     right, below = -images.shape[-1] % multiple, -images.shape[-2] % multiple
     if not (right or below or margin):
         return images
@@ -297,7 +319,7 @@ def _padded(images: Tensor, multiple: int, margin: int) -> Tensor:
 
 
 def _tail(name: str, *, pretrained: bool) -> tuple[nn.Module, int]:
-    """The convolution and the norm with its activation that timm calls `conv_head` and `bn2`; their channels."""
+    """Return timm's `conv_head` and `bn2` as one module, and its output channels."""
     model = _create(name, {}, pretrained=pretrained, features_only=False)
     conv, norm = (getattr(model, part, None) for part in ("conv_head", "bn2"))
     if not (isinstance(conv, nn.Conv2d) and isinstance(norm, nn.Module)):
@@ -312,7 +334,7 @@ def _create(name: str, options: Mapping[str, Any], *, pretrained: bool, features
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
-        raise out_of_reach(f"the pretrained weights of '{name}'", error) from error
+        raise weights_unavailable(f"the pretrained weights of '{name}'", error) from error
 
 
 def _reason(error: Exception) -> str:
@@ -324,5 +346,5 @@ def _by(size: tuple[int, int]) -> str:
 
 
 def _similar(name: str) -> str:
-    """The nearest of timm's 1,000 names; too many to list them all."""
+    """Return the nearest of timm's names, of which there are too many to list."""
     return nearest(name, timm.list_models()).partition("; valid:")[0].removeprefix("valid: ")[:200]

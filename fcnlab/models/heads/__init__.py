@@ -1,8 +1,8 @@
-"""The table of heads. A new head is one file here, one line in `HEADS`, and one entry in the registry.
+"""FCN heads, by the `type` of their registry entries.
 
-A head is built from the backbone's channels by reduction, the number of classes, a maker of upsamplers and the
-options of its registry entry; one that has a parameter `centres` is given the backbone's. It is called with the
-features by reduction and the size of the image, and returns scores of exactly that size.
+A head is constructed with the channels of the feature maps by reduction, the number of classes, a function that
+creates upsamplers, and the options of its registry entry; if its constructor has a parameter `centers`, the backbone's
+are passed. It is called with the feature maps by reduction and the size of the images, and returns scores of that size.
 """
 
 from collections.abc import Mapping

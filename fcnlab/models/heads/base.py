@@ -1,4 +1,4 @@
-"""What every head is."""
+"""Base classes of heads."""
 
 from __future__ import annotations
 
@@ -11,58 +11,92 @@ from fcnlab.errors import ModelError
 
 
 class MakeUpsampler(Protocol):
-    """Makes the upsampler of one stage of a head."""
+    """Function that creates the upsampler of one stage of a head."""
 
     def __call__(self, classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:
-        """A module (scores [B, classes, h, w], size) -> [B, classes, *size], about `factor` times as large.
+        """Create an upsampler: (scores [B, classes, h, w], size) -> [B, classes, *size].
 
-        `stage` says where it leads: `to16`, `to8`, `to4` or `image`. `geometry` (kernel, padding) is for heads whose
-        transposed convolutions are not the usual ones.
+        Args:
+            classes: number of classes.
+            factor: of upsampling.
+            stage: its output: `to16`, `to8`, `to4` or `image`.
+            geometry: `kernel` and `padding` of heads with unusual transposed convolutions.
+
+        Returns:
+            A module.
         """
         ...
 
 
 class Head(nn.Module):
-    """Turns feature maps into class scores.
+    """Base class of the modules that compute class scores from feature maps.
 
     Attributes:
-        output_stride: how many pixels of the image lie between two of its scores, before they are brought up to it.
-        auxiliary_map: the reduction of the map that auxiliary scores are of; None in a head that has none.
+        output_stride: stride of the scores before the last upsampling.
+        auxiliary_map: reduction of the map of the auxiliary head; None if there is none.
     """
 
     output_stride: int
     auxiliary_map: int | None = None
 
     def forward(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor:
-        """Map features by reduction r, each [B, channels[r], ~H/r, ~W/r], to scores [B, classes, H, W]."""
+        """Compute the class scores from feature maps.
+
+        Args:
+            features: maps by reduction r, each [B, channels[r], ~H/r, ~W/r].
+            size: height H and width W of the images.
+
+        Returns:
+            Logits [B, classes, H, W].
+        """
         raise NotImplementedError
 
     def auxiliary(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor | None:  # noqa: ARG002
-        """Scores [B, classes, H, W] that are only trained on, or None in a head that has none."""
+        """Compute the scores of the auxiliary head, which is only used in training.
+
+        Args:
+            features: maps by reduction.
+            size: height H and width W of the images.
+
+        Returns:
+            Logits [B, classes, H, W]; None if there is no auxiliary head.
+        """
         return None
 
 
 class CoarseHead(Head):
-    """A head that ends in an upsampling: it makes coarse scores, and brings them to the image's size at once.
+    """Base class of heads that compute coarse scores and upsample them to the size of the image in one step.
 
     Attributes:
         upsample: (scores [B, classes, h, w], size) -> [B, classes, *size].
-        offset: the rows and columns that are cut off what `upsample` gives, above and to the left.
+        offset: rows and columns that are cropped from the upsampled scores at the top and left.
     """
 
     upsample: nn.Module
     offset: int = 0
 
     def coarse(self, features: Mapping[int, Tensor]) -> Tensor:
-        """Map features by reduction to scores [B, classes, h, w], a `output_stride`-th of the image's size."""
+        """Compute the scores before the last upsampling.
+
+        Args:
+            features: maps by reduction.
+
+        Returns:
+            Logits [B, classes, h, w], about 1/output_stride of the size of the images.
+        """
         raise NotImplementedError
 
 
 def require(channels: Mapping[int, int], reductions: list[int], what: str) -> None:
-    """Check that the backbone has the maps that a head reads.
+    """Check that a backbone has the feature maps that a head reads.
+
+    Args:
+        channels: of the backbone's maps, by reduction.
+        reductions: that the head reads.
+        what: subject of the error message.
 
     Raises:
-        ModelError: one is missing; the message names those that are there.
+        ModelError: a map is missing; the message names the existing ones.
     """
     missing = [r for r in reductions if r not in channels]
     if missing:

@@ -1,4 +1,4 @@
-"""The FCN of torchvision and mmsegmentation: no skips, but a backbone that keeps its stride by dilation."""
+"""The FCN head of torchvision and mmsegmentation, for dilated backbones."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from fcnlab.models.heads.base import CoarseHead, MakeUpsampler, require
 
 
 class DilatedHead(CoarseHead):
-    """3x3 convolutions, dropout and a 1x1 convolution on the deepest map, whose stride is `output_stride`.
+    """3x3 convolutions, dropout and a 1x1 convolution on the deepest map of a dilated backbone.
 
-    With one convolution of a quarter of the map's channels it is torchvision's `FCNHead`; with two of 512 channels and
-    `concat_input` it is mmsegmentation's. `auxiliary` names a shallower map, by its stride in the plain backbone, on
-    which a second such head of one convolution is trained.
+    With one 3x3 convolution of a quarter of the map's channels it is torchvision's `FCNHead`; with two of 512 channels
+    and `concat_input` it is mmsegmentation's.
     """
 
     def __init__(
@@ -32,8 +31,19 @@ class DilatedHead(CoarseHead):
         auxiliary: int | None = None,
     ) -> None:
         """
+        Args:
+            channels: of the feature maps, by reduction.
+            classes: number of classes.
+            make_upsampler: creates the upsampler of each stage.
+            output_stride: stride of the deepest map.
+            hidden: channels of the 3x3 convolutions; a quarter of the map's by default.
+            convs: number of 3x3 convolutions.
+            concat_input: concatenate the map to the output of the convolutions.
+            dropout: probability before the scores.
+            auxiliary: reduction of the map of an auxiliary head of one 3x3 convolution.
+
         Raises:
-            ModelError: a map that the head reads is not among `channels`; the message names those that are.
+            ModelError: `channels` lacks a map that the head reads; the message names the existing ones.
         """
         super().__init__()
         self.output_stride = output_stride
@@ -46,17 +56,40 @@ class DilatedHead(CoarseHead):
             self.auxiliary_upsample = make_upsampler(classes, min(auxiliary, output_stride), "image")
 
     def forward(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor:
-        """Map features by reduction to scores [B, classes, *size]."""
+        """Compute the class scores from feature maps.
+
+        Args:
+            features: maps by reduction r, each [B, channels[r], ~H/r, ~W/r].
+            size: height H and width W of the images.
+
+        Returns:
+            Logits [B, classes, H, W].
+        """
         scores: Tensor = self.upsample(self.coarse(features), size)
         return scores
 
     def coarse(self, features: Mapping[int, Tensor]) -> Tensor:
-        """Map features by reduction to scores [B, classes, h, w] of the deepest map."""
+        """Compute the scores before the last upsampling.
+
+        Args:
+            features: maps by reduction.
+
+        Returns:
+            Logits [B, classes, h, w], about 1/output_stride of the size of the images.
+        """
         scores: Tensor = self.classify(features[32])
         return scores
 
     def auxiliary(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor | None:
-        """Scores [B, classes, *size] of the auxiliary map, if there is one."""
+        """Compute the scores of the auxiliary head, which is only used in training.
+
+        Args:
+            features: maps by reduction.
+            size: height H and width W of the images.
+
+        Returns:
+            Logits [B, classes, H, W]; None if there is no auxiliary head.
+        """
         if self.auxiliary_map is None:
             return None
         scores: Tensor = self.auxiliary_upsample(self.auxiliary_classify(features[self.auxiliary_map]), size)

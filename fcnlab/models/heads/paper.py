@@ -1,4 +1,4 @@
-"""The heads of the FCN paper as its authors' code has them: nothing is padded, and everything is cropped to fit.
+"""The heads of the FCN paper with the crops of the authors' code.
 
 Long, Shelhamer, Darrell, CVPR 2015, section 4.2.
 """
@@ -16,16 +16,16 @@ from fcnlab.models.upsampler import crop
 
 
 class PaperHead(CoarseHead):
-    """FCN-32s, FCN-16s and FCN-8s on one of the paper's nets.
+    """FCN-32s, FCN-16s and FCN-8s for the paper's networks.
 
-    As `SkipHead` fusing by sum, with two differences. All scores start at zero, the deepest ones too. And the nets pad
-    their input, so no map begins at the image's corner: the transposed convolutions, of kernel 2s and padded nowhere,
-    begin earlier still, and from `centres`, the pixels at which the maps begin, follows what is cropped so that
-    everything lies where the image does. Where the image would fall between two pixels of kernel 2s, it is 2s - 1.
+    It differs from `SkipHead` with `fusion="sum"` in two ways. All scores are initialized to zero, also the deepest.
+    And the networks pad their input, so their maps start outside the image; the transposed convolutions, of kernel 2s
+    without padding, start further outside. Maps and scores are cropped by offsets that follow from `centers`, so that
+    all are aligned with the image. The last kernel is 2s - 1 where kernel 2s would be off by half a pixel.
 
     Attributes:
-        offsets: the rows and columns cut off the maps of the skips, by reduction.
-        offset: the rows and columns cut off the scores at the image's size.
+        offsets: rows and columns cropped from the maps of the skips, by reduction.
+        offset: rows and columns cropped from the upsampled scores.
     """
 
     def __init__(
@@ -33,41 +33,65 @@ class PaperHead(CoarseHead):
         channels: Mapping[int, int],
         classes: int,
         make_upsampler: MakeUpsampler,
-        centres: Mapping[int, float],
+        centers: Mapping[int, float],
         *,
         stride: int,
         at_once: bool = False,
     ) -> None:
         """
+        Args:
+            channels: of the feature maps, by reduction.
+            classes: number of classes.
+            make_upsampler: creates the upsampler of each stage.
+            centers: pixel of the image at the center of the first feature of each map, by reduction.
+            stride: of the shallowest map that is fused.
+            at_once: scale the maps of the skips by `AT_ONCE`.
+
         Raises:
-            ModelError: a map that the head reads is not among `channels`, or `centres` do not say where it begins or
-                say that no crop aligns it.
+            ModelError: `channels` or `centers` lacks a map that the head reads, or no crop aligns it.
         """
         super().__init__()
         self.output_stride = stride
         self.reductions = [r for r in (32, 16, 8) if r >= stride]
         require(channels, self.reductions, f"a paper head of stride {stride}")
-        if not set(self.reductions) <= set(centres):
-            raise ModelError("a paper head needs a backbone that says where its maps begin; use one of the paper's")
+        if not set(self.reductions) <= set(centers):
+            raise ModelError(
+                "a paper head needs a backbone that specifies where its maps start; use one of the paper's"
+            )
         self.scales = AT_ONCE if at_once else dict.fromkeys(AT_ONCE, 1.0)
-        self.score = nn.ModuleDict({str(r): _silent(channels[r], classes) for r in self.reductions})
+        self.score = nn.ModuleDict({str(r): _zero_conv(channels[r], classes) for r in self.reductions})
         self.fuse = nn.ModuleDict()
         self.offsets: dict[int, int] = {}
-        begin = centres[32]
+        begin = centers[32]
         for r in self.reductions[1:]:
             self.fuse[str(r)] = make_upsampler(classes, 2, f"to{r}", kernel=4, padding=0)
             begin = _begin(begin, r, kernel=4)
-            self.offsets[r] = _offset((begin - centres[r]) / r, f"the map at stride {r}")
+            self.offsets[r] = _offset((begin - centers[r]) / r, f"the map at stride {r}")
         kernel = 2 * stride if _begin(begin, 1, 2 * stride).is_integer() else 2 * stride - 1
         self.upsample = make_upsampler(classes, stride, "image", kernel=kernel, padding=0)
         self.offset = _offset(-_begin(begin, 1, kernel), "the image")
 
     def forward(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor:
-        """Map features by reduction to scores [B, classes, *size]."""
+        """Compute the class scores from feature maps.
+
+        Args:
+            features: maps by reduction r, each [B, channels[r], ~H/r, ~W/r].
+            size: height H and width W of the images.
+
+        Returns:
+            Logits [B, classes, H, W].
+        """
         return crop(self.upsample(self.coarse(features)), size, self.offset)
 
     def coarse(self, features: Mapping[int, Tensor]) -> Tensor:
-        """Map features by reduction to scores [B, classes, h, w] that begin before the image does."""
+        """Compute the scores before the last upsampling.
+
+        Args:
+            features: maps by reduction.
+
+        Returns:
+            Logits [B, classes, h, w], about 1/output_stride of the size of the images.
+        """
         deepest, *skips = self.reductions
         scores: Tensor = self.score[str(deepest)](features[deepest])
         for r in skips:
@@ -77,22 +101,19 @@ class PaperHead(CoarseHead):
         return scores
 
 
-def _begin(centre: float, step: int, kernel: int) -> float:
-    """The pixel where a transposed convolution's output begins: its first kernel is centred on the first feature.
-
-    `centre` is that feature's pixel; `step` is how many pixels apart the output's are.
-    """
-    return centre - step * (kernel - 1) / 2
+def _begin(center: float, step: int, kernel: int) -> float:
+    """Return the first pixel of a transposed convolution's output, whose pixels are `step` apart."""
+    return center - step * (kernel - 1) / 2
 
 
 def _offset(offset: float, what: str) -> int:
     if offset < 0 or not offset.is_integer():
-        raise ModelError(f"a paper head cannot align {what}: it begins {offset:g} steps after the scores")
+        raise ModelError(f"a paper head cannot align {what}: it starts {offset:g} steps after the scores")
     return int(offset)
 
 
-def _silent(channels: int, classes: int) -> nn.Conv2d:
-    """A 1x1 convolution that starts at zero; a random start was neither better nor faster: section 4.3."""
+def _zero_conv(channels: int, classes: int) -> nn.Conv2d:
+    """Return a 1x1 convolution that is initialized to zero (section 4.3: random was neither better nor faster)."""
     score = nn.Conv2d(channels, classes, kernel_size=1)
     zero(score)
     return score

@@ -1,4 +1,4 @@
-"""FCN-32s, FCN-16s, FCN-8s, and one step further FCN-4s: Long, Shelhamer, Darrell, CVPR 2015, section 4.2."""
+"""FCN-32s, FCN-16s, FCN-8s (Long, Shelhamer, Darrell, CVPR 2015, section 4.2) and FCN-4s."""
 
 from __future__ import annotations
 
@@ -11,19 +11,16 @@ from torch import Tensor, nn
 from fcnlab.models.heads.base import CoarseHead, MakeUpsampler, require
 
 AT_ONCE = {32: 1.0, 16: 1e-2, 8: 1e-4, 4: 1e-6}
-"""What the maps are multiplied with before they are scored, so that all of them can be trained at once.
-
-Shelhamer, Long, Darrell, PAMI 2017, section 4.3, for 16 and 8; each step a hundredth, so 4 goes on from there.
-"""
+"""Factors of the maps in all-at-once training: Shelhamer et al., PAMI 2017, section 4.3. 4 continues the series."""
 
 
 class SkipHead(CoarseHead):
-    """Scores of the deepest map, fused on the way up with scores of shallower ones.
+    """Scores of the deepest map, fused with scores of shallower maps.
 
-    From stride 32 the scores are upsampled x2 and fused with 1x1 scores of the next shallower map until `stride` is
-    reached, and from there brought to the image's size at once. At the start every skip is a no-op. Fused by `sum`, as
-    in the paper, the skips' scores start at zero; fused by `concat`, a 1x1 convolution starts as the identity on the
-    deep scores. The deepest score is made first: for one seed it starts alike in all heads.
+    The scores at stride 32 are upsampled by 2 and fused with 1x1 scores of the next shallower map, until `stride` is
+    reached; from there they are upsampled to the size of the image. Skips are initialized so that they change nothing:
+    with `sum`, as in the paper, their scores are zero; with `concat`, a 1x1 convolution is the identity on the deeper
+    scores. The deepest scores are initialized first, so they are equal in all heads with the same seed.
     """
 
     def __init__(
@@ -39,8 +36,18 @@ class SkipHead(CoarseHead):
         context: bool = False,
     ) -> None:
         """
+        Args:
+            channels: of the feature maps, by reduction.
+            classes: number of classes.
+            make_upsampler: creates the upsampler of each stage.
+            stride: of the shallowest map that is fused.
+            at_once: scale the maps of the skips by `AT_ONCE`.
+            fusion: `sum` or `concat`.
+            hidden: channels of a layer before the deepest scores.
+            context: add the image's mean features to this layer (ParseNet: Liu et al., 2015, section 3.1).
+
         Raises:
-            ModelError: a map that the head reads is not among `channels`; the message names those that are.
+            ModelError: `channels` lacks a map that the head reads; the message names the existing ones.
         """
         super().__init__()
         self.output_stride = stride
@@ -55,22 +62,37 @@ class SkipHead(CoarseHead):
         self.mix = nn.ModuleDict()
         for r in skips:
             if fusion == "concat":
-                self.mix[str(r)] = _identity_on_the_first(classes)
+                self.mix[str(r)] = _identity_conv(classes)
             else:
                 zero(self.score[str(r)])
 
     def forward(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor:
-        """Map features by reduction to scores [B, classes, *size]."""
+        """Compute the class scores from feature maps.
+
+        Args:
+            features: maps by reduction r, each [B, channels[r], ~H/r, ~W/r].
+            size: height H and width W of the images.
+
+        Returns:
+            Logits [B, classes, H, W].
+        """
         up: Tensor = self.upsample(self.coarse(features), size)
         return up
 
     def coarse(self, features: Mapping[int, Tensor]) -> Tensor:
-        """Map features by reduction to scores [B, classes, h, w] of the shallowest map that is read."""
+        """Compute the scores before the last upsampling.
+
+        Args:
+            features: maps by reduction.
+
+        Returns:
+            Logits [B, classes, h, w], about 1/output_stride of the size of the images.
+        """
         deepest, *skips = self.reductions
         scores = self._score(features, deepest)
         for r in skips:
             skip = self._score(features, r)
-            scores = self._fused(self.fuse[str(r)](scores, skip.shape[-2:]), skip, str(r))
+            scores = self._fuse(self.fuse[str(r)](scores, skip.shape[-2:]), skip, str(r))
         return scores
 
     def _score(self, features: Mapping[int, Tensor], r: int) -> Tensor:
@@ -78,7 +100,7 @@ class SkipHead(CoarseHead):
         scores: Tensor = self.score[str(r)](map_)
         return scores
 
-    def _fused(self, scores: Tensor, skip: Tensor, r: str) -> Tensor:
+    def _fuse(self, scores: Tensor, skip: Tensor, r: str) -> Tensor:
         if r not in self.mix:
             return scores + skip
         mixed: Tensor = self.mix[r](torch.cat([scores, skip], dim=1))
@@ -92,7 +114,7 @@ def _score(channels: int, classes: int, hidden: int | None, context: bool) -> nn
 
 
 class _HiddenScore(nn.Module):
-    """[B, channels, h, w] -> scores [B, classes, h, w] behind a hidden layer, which may see the whole image."""
+    """Scores [B, classes, h, w] of a map [B, channels, h, w] after a hidden layer, optionally with the image's mean."""
 
     def __init__(self, channels: int, classes: int, hidden: int, context: bool) -> None:
         super().__init__()
@@ -108,8 +130,8 @@ class _HiddenScore(nn.Module):
         return scores
 
 
-def _identity_on_the_first(classes: int) -> nn.Conv2d:
-    """A 1x1 convolution from 2C channels to C that starts by handing on the first C."""
+def _identity_conv(classes: int) -> nn.Conv2d:
+    """Return a 1x1 convolution from 2C to C channels, initialized to the identity on the first C."""
     mix = nn.Conv2d(2 * classes, classes, kernel_size=1)
     zero(mix)
     with torch.no_grad():
@@ -118,6 +140,10 @@ def _identity_on_the_first(classes: int) -> nn.Conv2d:
 
 
 def zero(module: nn.Module) -> None:
-    """Start all parameters of a module at zero."""
+    """Initialize all parameters of a module to zero.
+
+    Args:
+        module: changed in place.
+    """
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
