@@ -197,8 +197,8 @@ def build_training(
 
     Raises:
         DataError: the split is missing or smaller than one batch.
-        ModelError: there is no map at the stride of `freeze` or `activation_checkpointing`, or several devices cannot share
-            the statistics of a batch norm.
+        ModelError: there is no map at the stride of `freeze` or `activation_checkpointing`,
+            or devices cannot share a batch norm.
     """
     mean, std = model.backbone.mean, model.backbone.std
     decoded = open_decoded(dataset, split)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fcnlab.errors import ModelError, nearest
 from fcnlab.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, weights_unavailable
+from fcnlab.models.backbones.chain import run_chain
 
 
 class TimmBackbone(Backbone):
@@ -93,7 +94,7 @@ class TimmBackbone(Backbone):
 
     def _run_checkpointed(self, images: Tensor) -> list[Tensor]:
         taps: Any = self.body.return_layers
-        maps = list(run_find_chain(self.body, images, taps, self.checkpointed).values())
+        maps = list(run_chain(self.body, images, taps, self.checkpointed).values())
         if not all(isinstance(map_, Tensor) for map_ in maps):
             raise ModelError(f"activation_checkpointing: a layer of timm's '{self._name}' outputs several maps")
         return maps
@@ -141,9 +142,9 @@ _MARGINS = (16, 32, 48, 64)
 def find_fit(name: str, output_stride: int) -> _Fit:
     """Determine the options and the padding of a model by trials on the meta device; the result is cached.
 
-    Candidate paddings are tried from the smallest, at two image sizes that are as far from a multiple as possible, until
-    all maps cover the image. Example: ConvNeXt's patches do not cover the last column of an image of width 129, so its
-    map of reduction 4 is too small with a multiple of 1, and also with 4 at reduction 8; 32 is the first multiple that works.
+    Candidate paddings are tried from the smallest, at two image sizes that are least divisible, until all maps
+    cover the image. Example: ConvNeXt's patches do not cover the last column of an image of width 129, so its map of
+    reduction 4 is too small with multiple 1, and deeper maps are with multiple 4; 32 is the first multiple that works.
 
     Args:
         name: of a timm model.
@@ -177,7 +178,7 @@ def _plain_fit(name: str) -> _Fit:
 
 
 def _with_stride_32(name: str) -> tuple[nn.Module, dict[str, Any]]:
-    """Return the model with its map of stride 32, and its options: timm returns five maps by default; a few have six."""
+    """Return the model with its map of stride 32, which a few models have as a sixth, and its options."""
     body = _on_meta(name)
     info: Any = body.feature_info
     if 32 in info.reduction() or all(entry["reduction"] != 32 for entry in info.info):
