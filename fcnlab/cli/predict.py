@@ -39,7 +39,7 @@ def predict(
     They go to OUT/masks, OUT/overlays and OUT/probabilities under the images' names; what came from a folder lies as
     it does there. Images that cannot be read are told at the end, and the exit code is then 1.
     """
-    from fcnlab.inference.files import find_images, names
+    from fcnlab.inference.inputs import find_images, names
     from fcnlab.lab import Lab
 
     protocol = protocol_of(flip, scales, tta, window, stride)
@@ -51,12 +51,12 @@ def predict(
     from fcnlab.data.datasets.base import open_image
     from fcnlab.errors import DataError
     from fcnlab.inference.load import load
-    from fcnlab.inference.pictures import Wanted, places, refuse_taken, write
+    from fcnlab.inference.outputs import OutputOptions, check_not_existing, places, write
     from fcnlab.training import hardware
 
-    there = [places(out, name, Wanted(overlay, probabilities)) for name in named]
+    there = [places(out, name, OutputOptions(overlay, probabilities)) for name in named]
     if not overwrite:
-        refuse_taken(file for files in there for file in files.values())
+        check_not_existing(file for files in there for file in files.values())
     model = load(trial, checkpoint=checkpoint, lab=place)
     hardware.retain_freed_memory()
     faults: list[str] = []

@@ -19,10 +19,10 @@ from PIL import Image
 from torch.export import Dim, ExportedProgram
 
 from fcnlab.errors import FcnlabError, ModelError, RunError
+from fcnlab.inference.export_model import ExportModel
+from fcnlab.inference.export_pooling import export_pooling_of_any_size
 from fcnlab.inference.load import read_file, write_file
 from fcnlab.inference.model import TrainedModel
-from fcnlab.inference.pooling import pooling_of_any_size
-from fcnlab.inference.portable import Portable
 
 Format = Literal["onnx", "torch", "safetensors"]
 Runs = Callable[[Image.Image], NDArray[np.float32]]
@@ -155,7 +155,7 @@ def _write_onnx(model: TrainedModel, path: Path) -> Runs | None:
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
         raise RunError(f"ONNX is written with the package {missing[0]}, which is not installed")
-    with _quiet(), pooling_of_any_size():
+    with _quiet(), export_pooling_of_any_size():
         made = torch.onnx.export(_program(model), dynamo=True, verbose=False, output_names=["probabilities"])
         assert made is not None, "it was made by dynamo"
         made.model.metadata_props.update(model.description.metadata())
@@ -186,8 +186,8 @@ def _program(model: TrainedModel) -> ExportedProgram:
     """
     traced = torch.zeros(2, 3, 75, 101, dtype=torch.uint8)
     every_size = {"images": {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}}
-    network = Portable(model.network, model.description).eval()
-    with pooling_of_any_size():
+    network = ExportModel(model.network, model.description).eval()
+    with export_pooling_of_any_size():
         return torch.export.export(network, (traced,), dynamic_shapes=every_size)
 
 

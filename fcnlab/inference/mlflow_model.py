@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from fcnlab.config.grid.grid import Grid
 from fcnlab.inference.description import Description
-from fcnlab.inference.portable import Portable
+from fcnlab.inference.export_model import ExportModel
 from fcnlab.lab import Lab
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import open_tracker
 from fcnlab.trial.find import FinishedTrial
 
 
-def keep_models(grid: Grid, lab: Lab, told: Callable[[str], None]) -> int:
+def log_models(grid: Grid, lab: Lab, told: Callable[[str], None]) -> int:
     """Put the model of each finished trial on its run, once: RGB uint8 in, probabilities out; returns how many are new.
 
     The weights are those of the epoch that the grid reports. `told` is given the label of each.
@@ -28,7 +28,7 @@ def keep_models(grid: Grid, lab: Lab, told: Callable[[str], None]) -> int:
         if record.status == "finished":
             finished = FinishedTrial(planned.trial, record, planned.folder)
             network = finished.load_model(checkpoint)
-            portable = Portable(network, Description.of(finished, network, checkpoint)).eval()
+            portable = ExportModel(network, Description.of(finished, network, checkpoint)).eval()
             if tracker.log_model(planned.key, portable, len(record.classes)):
                 told(finished.label)
                 new += 1

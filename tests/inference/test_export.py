@@ -14,9 +14,9 @@ from safetensors import safe_open
 from fcnlab.errors import ModelError, RunError
 from fcnlab.inference import export as exporting
 from fcnlab.inference.export import export
+from fcnlab.inference.export_model import _rounded
 from fcnlab.inference.load import load
 from fcnlab.inference.model import TrainedModel
-from fcnlab.inference.portable import _rounded
 from fcnlab.lab import Lab
 from fcnlab.trial.find import FinishedTrial
 

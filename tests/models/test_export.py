@@ -13,7 +13,7 @@ from torch.export import Dim, ExportedProgram, export
 
 from fcnlab.config.registry import builtin
 from fcnlab.config.variant import Variant
-from fcnlab.inference.pooling import pooling_of_any_size
+from fcnlab.inference.export_pooling import export_pooling_of_any_size
 from fcnlab.models import FCN
 from fcnlab.trial.build import build_model
 
@@ -61,7 +61,7 @@ def noise(height: int, width: int) -> Tensor:
 def exported(model: nn.Module, dynamic: dict[int, Any] | None) -> ExportedProgram:
     # Traced at a size that is no multiple of any stride, for a crop of nothing would be taken for granted.
     traced = noise(75, 101) if dynamic else noise(64, 96)
-    with pooling_of_any_size():
+    with export_pooling_of_any_size():
         return export(model, (traced,), dynamic_shapes={"images": dynamic} if dynamic else None)
 
 
@@ -108,7 +108,7 @@ def test_onnx_computes_what_torch_computes(
 ) -> None:
     model = lively(built(head, upsampler, backbone))
     program = exported(model, dynamic)
-    with pooling_of_any_size():
+    with export_pooling_of_any_size():
         proto = torch.onnx.export(program, dynamo=True, verbose=False, optimize=False)
     assert proto is not None
     session = onnxruntime.InferenceSession(proto.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])

@@ -22,7 +22,7 @@ from fcnlab.runner.executors.base import Job
 from fcnlab.runner.executors.config import ExecutorConfig
 from fcnlab.runner.executors.gpus import select_gpus, visible_gpus
 from fcnlab.runner.executors.process import ProcessExecutor, Slot, plan_slots
-from fcnlab.runner.executors.ray.cluster import Node, TrialResources, share_of_cores
+from fcnlab.runner.executors.ray.cluster import Node, TrialResources, choose_threads
 from fcnlab.runner.executors.worker import device_error
 from fcnlab.runner.plan import make_plan
 from fcnlab.trial.run_folder import RunFolder
@@ -212,4 +212,4 @@ def test_trials_on_a_cluster_share_the_cores_of_its_nodes(
     ask: TrialResources, nodes: list[dict[str, float]], at_once: int | None, threads: int
 ) -> None:
     made = [Node(str(number), "host", resources) for number, resources in enumerate(nodes)]
-    assert share_of_cores(ask, made, at_once) == threads
+    assert choose_threads(ask, made, at_once) == threads

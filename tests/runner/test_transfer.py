@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcnlab.runner.executors.ray import transfer
-from fcnlab.runner.executors.ray.transfer import IncomingFiles, pieces
+from fcnlab.runner.executors.ray.transfer import IncomingFiles, read_chunks
 
 names = st.sampled_from(["record.json", "samples/one.png", "samples/two.png", "log.txt", "last.safetensors"])
 
@@ -22,10 +22,10 @@ def test_files_arrive_as_they_were_sent_in_pieces_of_bounded_size(files: dict[st
             (there / name).parent.mkdir(parents=True, exist_ok=True)
             (there / name).write_bytes(content)
         arrivals = IncomingFiles(here)
-        for batch in pieces(there, [*files, "never written"]):
+        for batch in read_chunks(there, [*files, "never written"]):
             assert sum(len(piece.content) for piece in batch) <= size
-            arrivals.take(batch)
-        arrivals.place()
+            arrivals.receive(batch)
+        arrivals.commit()
         assert {file.relative_to(here).as_posix(): file.read_bytes() for file in _files(here)} == files
 
 
@@ -36,11 +36,11 @@ def test_nothing_is_seen_of_files_that_are_not_whole(tmp_path: Path) -> None:
     here.mkdir()
     (here / "record.json").write_text("old")
     arrivals = IncomingFiles(here)
-    for batch in pieces(tmp_path / "there", ["record.json"]):
-        arrivals.take(batch)
+    for batch in read_chunks(tmp_path / "there", ["record.json"]):
+        arrivals.receive(batch)
     assert (here / "record.json").read_text() == "old"
     again = IncomingFiles(here)  # the driver was killed, and another takes over
-    again.place()
+    again.commit()
     assert [file.read_text() for file in _files(here)] == ["old"]
 
 

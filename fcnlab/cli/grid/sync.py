@@ -31,8 +31,8 @@ def sync(
     grid = place.load_grid(file)
     outcome = publish(grid, place, PlainReporter(create_console()))
     if models and outcome.postponed is None:
-        from fcnlab.inference.mlflow_model import keep_models
+        from fcnlab.inference.mlflow_model import log_models
 
-        new = keep_models(grid, place, lambda label: typer.echo(f"model: {label}"))
+        new = log_models(grid, place, lambda label: typer.echo(f"model: {label}"))
         typer.echo(f'{new} models are new; load one with mlflow.pytorch.load_model("runs:/<run id>/model")')
     conclude(outcome, grid, place)

@@ -87,7 +87,7 @@ class ExecutorConfig:
         return ProcessExecutor(lab, slots)
 
     def _create_ray_executor(self, lab: Lab, recipes: Sequence[Recipe]) -> Executor:
-        from fcnlab.runner.executors.ray.cluster import TrialResources, has_gpus, living_nodes, share_of_cores
+        from fcnlab.runner.executors.ray.cluster import TrialResources, choose_threads, has_gpus, living_nodes
         from fcnlab.runner.executors.ray.executor import RayExecutor
 
         gpus = 1 / self.per_gpu if self.device != "cpu" and has_gpus(self.address) else 0.0
@@ -98,7 +98,7 @@ class ExecutorConfig:
             here = plan_slots(recipes, self.workers, self.threads, self.per_gpu, device=self.device)
             ask = replace(ask, threads=here[0].threads)
         elif self.threads is None:
-            ask = replace(ask, threads=share_of_cores(ask, living_nodes(), self.workers))
+            ask = replace(ask, threads=choose_threads(ask, living_nodes(), self.workers))
         return RayExecutor(lab, ask, self.address, self.workers)
 
 

@@ -1,4 +1,4 @@
-"""The Ray cluster: how it is reached, which nodes it has, and what of them a trial takes."""
+"""The Ray cluster: connection, nodes and the resources of a trial."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from fcnlab.runner.executors.gpus import visible_gpus
 from fcnlab.runner.executors.process import usable_cores
 
 LOCAL_STORE = 2**27
-"""Bytes of shared memory that a cluster made here takes: its workers see the lab, so nothing large is sent."""
+"""Bytes of the object store of a local cluster; its workers share the lab's disk, so messages are small."""
 
 
 @dataclass(frozen=True)
 class TrialResources:
-    """What a trial takes of its node.
+    """Resources of one trial.
 
     Attributes:
-        threads: of the CPU, as many of Ray's CPUs.
-        gpus: how many, or the share of one: 0.5 puts two trials on each GPU.
-        memory: bytes of the machine's memory, of which there are to be enough for all trials of a node.
+        threads: CPU threads; one Ray CPU each.
+        gpus: number of GPUs; 0.5 puts two trials on each GPU.
+        memory: bytes of memory of the node.
     """
 
     threads: int = 1
@@ -36,36 +36,58 @@ class TrialResources:
 
     @property
     def resources(self) -> dict[str, float]:
-        """The same by Ray's names."""
+        """The resources by Ray's names."""
         wanted = {"CPU": self.threads, "GPU": self.gpus, "memory": self.memory}
         return {name: amount for name, amount in wanted.items() if amount}
 
     def alone_on(self, node: Node) -> dict[str, float]:
-        """The same for a trial that has its device to itself: a whole GPU, or all CPUs."""
+        """Return the resources of an exclusive trial on a node: a whole GPU, or all CPUs.
+
+        Args:
+            node: the node of the trial.
+
+        Returns:
+            Amounts by Ray's names.
+        """
         return self.resources | ({"GPU": max(1.0, self.gpus)} if self.gpus else {"CPU": node.has("CPU")})
 
 
 @dataclass(frozen=True)
 class Node:
-    """A machine of the cluster, with its resources by Ray's names."""
+    """A node of the cluster, with its resources by Ray's names."""
 
     id: str
     host: str
     resources: Mapping[str, float]
 
     def has(self, resource: str) -> float:
-        """How much there is of a resource."""
+        """Return the amount of a resource; 0 if the node has none.
+
+        Args:
+            resource: Ray's name of the resource.
+        """
         return self.resources.get(resource, 0.0)
 
     def room(self, ask: TrialResources, used: Mapping[str, float]) -> int:
-        """How many more trials fit on it when so much is used."""
-        # Fractions of a GPU are no round numbers: three thirds are to fill one.
+        """Return how many more trials fit on the node.
+
+        Args:
+            ask: resources of a trial.
+            used: resources in use, by Ray's names.
+        """
+        # The tolerance lets three thirds fill one GPU.
         free = {name: self.has(name) - used.get(name, 0.0) for name in ask.resources}
         return min(int(free[name] / amount + 1e-6) for name, amount in ask.resources.items())
 
 
 def connect(address: str | None) -> bool:
-    """Join the cluster at an address, or make one of this machine; False if this process is in one already.
+    """Connect to a cluster, or start one on this machine.
+
+    Args:
+        address: address of the cluster; None starts one.
+
+    Returns:
+        False if this process was already connected.
 
     Raises:
         RunError: Ray is not installed, or the cluster cannot be reached.
@@ -90,7 +112,7 @@ def connect(address: str | None) -> bool:
             )
         return True
     try:
-        _knock(address)
+        _check_port(address)
         with _own_signal_handlers():
             ray.init(address, **quiet)
     except (OSError, RuntimeError, ValueError, ImportError) as error:
@@ -102,7 +124,10 @@ def connect(address: str | None) -> bool:
 
 
 def has_gpus(address: str | None) -> bool:
-    """Whether there are GPUs in the cluster at an address, or on this machine if one is still to be made of it.
+    """Return whether the cluster has GPUs.
+
+    Args:
+        address: address of the cluster; None checks this machine.
 
     Raises:
         RunError: as `connect`.
@@ -113,12 +138,12 @@ def has_gpus(address: str | None) -> bool:
     return any(node.has("GPU") for node in living_nodes())
 
 
-def _knock(address: str) -> None:
-    """See whether anybody listens at HOST:PORT: Ray takes minutes to find out.
+def _check_port(address: str) -> None:
+    """Check that HOST:PORT accepts connections, because Ray takes minutes to fail.
 
     Raises:
-        OSError: nobody does.
-        ValueError: it is no address.
+        OSError: the port is closed.
+        ValueError: the address is invalid.
     """
     if address != "auto":
         host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -126,14 +151,22 @@ def _knock(address: str) -> None:
             pass
 
 
-def anywhere_but(nodes: Collection[str]) -> dict[str, Any]:
-    """Ray's options for a place on any node but these, where there is most room."""
+def place_outside(nodes: Collection[str]) -> dict[str, Any]:
+    """Return Ray's options that spread actors over all nodes except these.
+
+    Args:
+        nodes: ids of the excluded nodes.
+    """
     where: dict[str, Any] = {"scheduling_strategy": "SPREAD"}
     return where | ({"label_selector": {"ray.io/node-id": f"!in({','.join(sorted(nodes))})"}} if nodes else {})
 
 
 def on(node: Node) -> dict[str, Any]:
-    """Ray's options for a place on this node."""
+    """Return Ray's options that place an actor on a node.
+
+    Args:
+        node: the node.
+    """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node.id, soft=False)}
@@ -141,7 +174,7 @@ def on(node: Node) -> dict[str, Any]:
 
 @contextmanager
 def _own_signal_handlers() -> Iterator[None]:
-    """Keep the driver's answer to SIGTERM, which Ray would put its own in place of: the first ends after the epoch."""
+    """Restore the driver's SIGTERM handler, which pauses trials, after Ray has installed its own."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -157,7 +190,7 @@ def _first_line(error: Exception) -> str:
 
 
 def living_nodes() -> list[Node]:
-    """The nodes that the cluster has now."""
+    """Return the nodes of the cluster that are alive."""
     import ray
 
     return [
@@ -165,16 +198,16 @@ def living_nodes() -> list[Node]:
     ]
 
 
-def share_of_cores(ask: TrialResources, nodes: Sequence[Node], at_once: int | None = None) -> int:
-    """Return how many threads a trial takes so that the trials of a cluster use all of its GPUs, else most cores.
+def choose_threads(ask: TrialResources, nodes: Sequence[Node], at_once: int | None = None) -> int:
+    """Return the threads of a trial with which a cluster's trials use all GPUs, or else most cores.
 
     Args:
-        ask: what a trial takes otherwise.
+        ask: the other resources of a trial.
         nodes: the nodes of the cluster.
-        at_once: how many trials run at once at most.
+        at_once: largest number of parallel trials.
 
     Returns:
-        The share of the cores that the trials of one of the nodes have; 1 where no node has room.
+        The number of threads; 1 if no node fits a trial.
     """
     with_one = replace(
         ask, threads=1, memory=min(ask.memory, int(max((node.has("memory") for node in nodes), default=0)))
@@ -190,10 +223,17 @@ def share_of_cores(ask: TrialResources, nodes: Sequence[Node], at_once: int | No
 
 
 def fitted(ask: TrialResources, nodes: Sequence[Node]) -> TrialResources:
-    """What can be asked of these nodes: memory is an estimate, so it is never more than the largest of them has.
+    """Limit the memory of a trial to that of the largest node, because it is an estimate.
+
+    Args:
+        ask: resources of a trial.
+        nodes: nodes of the cluster.
+
+    Returns:
+        The resources to request.
 
     Raises:
-        RunError: no node has what a trial takes; Ray would wait for one for ever.
+        RunError: no node has the resources of a trial; Ray would wait for one without a limit.
     """
     able = [node for node in nodes if node.room(replace(ask, memory=0), {})]
     if able:

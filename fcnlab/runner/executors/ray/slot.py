@@ -1,4 +1,4 @@
-"""The driver's side of an outpost: what is asked of it, and what its answers mean."""
+"""The driver's side of a Ray worker: the requests to it and the handling of its answers."""
 
 from __future__ import annotations
 
@@ -10,37 +10,38 @@ from typing import Any
 from fcnlab.config.trial import Trial
 from fcnlab.lab import Lab
 from fcnlab.runner.executors.base import Job, JobExit
-from fcnlab.runner.executors.ray.transfer import IncomingFiles, pieces
+from fcnlab.runner.executors.ray.transfer import IncomingFiles, read_chunks
 from fcnlab.runner.executors.ray.worker import CODE, RayWorker, Token, WorkerInfo, WorkerUpdate
 from fcnlab.trial.run_folder import RunFolder
 
-Talk = Generator[Any, Any, JobExit | None]
-"""Yields what is asked of the outpost (Ray's references), is sent the answers, and returns how its job ended."""
+Requests = Generator[Any, Any, JobExit | None]
+"""A generator that yields requests (Ray references), receives their answers and returns the end of the job."""
 
 ENVIRONMENT = {"RAY_kill_child_processes_on_worker_exit": "false"}
-"""Of an outpost. Ray kills the children of an actor that ends, not theirs, and so would leave the trial running.
+"""Environment variables of a Ray worker.
 
-Left alone, the worker sees the end of its input, and stops its trial.
+Ray kills the children of an ended actor, but not their children: the trial would go on running. With this setting, the
+worker process reads the end of its input and stops its trial.
 """
 
-SEEN_WITHIN = 90.0
-"""Seconds until a record that was written elsewhere on a shared disk is seen here; NFS keeps what it knows for 60."""
+RECORD_TIMEOUT = 90.0
+"""Seconds until a record on a shared disk must be visible; NFS caches attributes for up to 60."""
 
 
-class Unfit(Exception):
-    """A node cannot run trials of this driver. `str(error)` says why."""
+class UnsuitableNode(Exception):
+    """A node cannot run trials of this driver; the message is the reason."""
 
 
 class RaySlot:
-    """A place on some node where trials run, one at a time.
+    """A Ray worker that runs one trial at a time.
 
     Attributes:
-        resources: what it takes of its node, by Ray's names.
-        job: what it runs, or will run once it has reported.
-        reserves: the node on which it was asked to be, for a job that is to be alone; such a slot has no other.
-        device: the node and its GPUs that it was given; None until it has reported.
-        host: the name of the node; empty until it has reported.
-        asked: the reference that is to be answered next; None where it has nothing to say.
+        resources: resources of the actor, by Ray's names.
+        job: the current job, or the first job of a worker that is starting.
+        reserves: id of the node that it uses for one exclusive job; None otherwise.
+        device: id of the node and the assigned GPUs; None until the worker has started.
+        host: name of the node; empty until the worker has started.
+        request: reference of the pending request; None if there is none.
     """
 
     def __init__(
@@ -54,17 +55,27 @@ class RaySlot:
         job: Job | None = None,
         reserves: str | None = None,
     ) -> None:
-        """`where` are Ray's options of placement."""
+        """Start the actor.
+
+        Args:
+            lab: the driver's lab.
+            token: file that reveals whether the worker shares the lab's disk.
+            threads: CPU threads of a trial.
+            resources: resources of the actor, by Ray's names.
+            where: Ray's options of placement.
+            job: first job of the worker.
+            reserves: id of the node that is reserved for an exclusive job.
+        """
         import ray
 
         self._lab = lab
-        self._outpost: Any = (
+        self._worker: Any = (
             ray.remote(RayWorker)
             .options(
                 num_cpus=resources.get("CPU", 0),
                 num_gpus=resources.get("GPU", 0),
                 memory=int(resources.get("memory", 0)) or None,
-                max_concurrency=2,  # `pause` and `stop` come while `news` waits
+                max_concurrency=2,  # `pause` and `stop` are called while `next_update` waits
                 max_restarts=0,
                 runtime_env={"env_vars": ENVIRONMENT},
                 **where,
@@ -79,26 +90,36 @@ class RaySlot:
         self._shares_disk = True
         self._sent: dict[Path, tuple[int, int]] = {}
         self._runs = self._pausing = False
-        self._talk: Talk = self._introduction()
-        self.asked: Any = next(self._talk)
+        self._requests: Requests = self._start_up()
+        self.request: Any = next(self._requests)
 
-    def begin(self, job: Job) -> None:
-        """Run a job; the slot has reported and is idle."""
+    def start(self, job: Job) -> None:
+        """Run a job; the worker has started and is idle.
+
+        Args:
+            job: the job.
+        """
         self.job = job
         self._pausing = False
-        self._talk = self._conversation(job)
-        self.asked = next(self._talk)
+        self._requests = self._run_job(job)
+        self.request = next(self._requests)
 
-    def hear(self, answer: Any) -> JobExit | None:
-        """Go on with the answer to what was asked; returns how the job ended, if it has.
+    def handle(self, answer: Any) -> JobExit | None:
+        """Handle the answer to the pending request and send the next one.
+
+        Args:
+            answer: the answer.
+
+        Returns:
+            The end of the job; None if it is still running.
 
         Raises:
             Unfit: the node cannot run trials of this driver.
         """
         try:
-            self.asked = self._talk.send(answer)
+            self.request = self._requests.send(answer)
         except StopIteration as done:
-            self.asked = None
+            self.request = None
             ended: JobExit | None = done.value
             if ended is not None:
                 self.job = None
@@ -106,53 +127,53 @@ class RaySlot:
         return None
 
     def pause(self) -> None:
-        """Ask the job to stop after its epoch."""
+        """Pause the job after its epoch."""
         self._pausing = True
         if self._runs:
-            self._outpost.pause.remote()
+            self._worker.pause.remote()
 
     def stop(self) -> Any:
-        """Stop at once what runs, and clear up; returns a reference that is there when that is done."""
-        return self._outpost.stop.remote()
+        """Stop the job and remove temporary files; return a reference to the completion."""
+        return self._worker.stop.remote()
 
     def kill(self) -> None:
-        """End the outpost, whatever it does."""
+        """Kill the actor."""
         import ray
 
-        ray.kill(self._outpost)
+        ray.kill(self._worker)
 
-    def _introduction(self) -> Talk:
-        about: WorkerInfo = yield self._outpost.introduce.remote()
-        self.device, self.host = (about.node, about.gpus), about.host
-        if about.code != CODE:
-            raise Unfit(f"it has {about.code}, and the driver has {CODE}")
-        if about.fault is not None:
-            raise Unfit(about.fault)
-        self._shares_disk = about.shares_disk
+    def _start_up(self) -> Requests:
+        info: WorkerInfo = yield self._worker.describe.remote()
+        self.device, self.host = (info.node, info.gpus), info.host
+        if info.code != CODE:
+            raise UnsuitableNode(f"it has {info.code}, and the driver has {CODE}")
+        if info.error is not None:
+            raise UnsuitableNode(info.error)
+        self._shares_disk = info.shares_disk
         return None
 
-    def _conversation(self, job: Job) -> Talk:
+    def _run_job(self, job: Job) -> Requests:
         folder = RunFolder(self._lab.runs, job.trial.key)
         if not self._shares_disk:
-            for batch in pieces(self._lab.root, self._unsent(job.trial)):
-                yield self._outpost.take.remote(batch)
+            for batch in read_chunks(self._lab.root, self._unsent(job.trial)):
+                yield self._worker.take.remote(batch)
         if self._pausing:
             return JobExit(job.trial.key)
         self._runs = True
-        yield self._outpost.start.remote(job.model_dump_json())
+        yield self._worker.start.remote(job.model_dump_json())
         arrivals = IncomingFiles(folder.path)
         ended = None
         while ended is None:
-            news: WorkerUpdate = yield self._outpost.news.remote()
-            arrivals.take(news.pieces)
-            if news.whole:
-                arrivals.place()
-            ended = news.ended
+            update: WorkerUpdate = yield self._worker.next_update.remote()
+            arrivals.receive(update.chunks)
+            if update.complete:
+                arrivals.commit()
+            ended = update.ended
         self._runs = False
-        return _seen(folder, ended) if news.recorded else ended
+        return _seen(folder, ended) if update.recorded else ended
 
     def _unsent(self, trial: Trial) -> list[str]:
-        """The files below the lab that a trial needs and its outpost has not; it keeps all but run folders."""
+        """Return the files that a trial needs and its worker does not have; workers keep all but run folders."""
         fresh = []
         for file in needed(self._lab, trial):
             status = file.stat()
@@ -165,7 +186,12 @@ class RaySlot:
 
 
 def needed(lab: Lab, trial: Trial) -> list[Path]:
-    """The files below the lab that a trial needs: to go on, to start from another, its weights, its lists of ids."""
+    """Return the files of the lab that a trial needs: checkpoint, initial weights, weights file and lists of ids.
+
+    Args:
+        lab: the driver's lab.
+        trial: the trial.
+    """
     own = RunFolder(lab.runs, trial.key)
     files = [own.progress, own.log, own.checkpoint]
     if trial.init_from is not None:
@@ -177,12 +203,12 @@ def needed(lab: Lab, trial: Trial) -> list[Path]:
 
 
 def _seen(folder: RunFolder, ended: JobExit) -> JobExit:
-    """Wait until the record of a trial that ended elsewhere is seen here."""
-    deadline = time.monotonic() + SEEN_WITHIN
+    """Wait until the record of a remote trial is visible on the shared disk."""
+    deadline = time.monotonic() + RECORD_TIMEOUT
     while folder.read() is None:
         if time.monotonic() > deadline:
             return JobExit(ended.key, "it left a record on the shared disk that did not arrive here")
-        list(folder.path.iterdir())  # makes NFS look again
+        list(folder.path.iterdir())  # refreshes the cache of NFS
         time.sleep(0.05)
-    folder.checkpoint.unlink(missing_ok=True)  # one that was sent to a worker without a shared disk
+    folder.checkpoint.unlink(missing_ok=True)  # it was sent to a worker without a shared disk
     return ended

@@ -1,4 +1,4 @@
-"""Files on their way between two labs that share no disk, in pieces of a few megabytes."""
+"""Transfer of files in chunks between two labs without a shared disk."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHUNK_BYTES = 8 * 2**20
-"""Bytes that are sent at once: small beside any memory, large beside the cost of a message."""
+"""Bytes of a message."""
 
 
 @dataclass(frozen=True)
 class FileChunk:
-    """Some bytes of a file; the pieces of a file come in order, and those of one file after those of another."""
+    """Consecutive bytes of a file. Chunks are sent in order, one file after another."""
 
     name: str
     content: bytes
 
 
-def pieces(root: Path, names: Iterable[str]) -> Iterator[tuple[FileChunk, ...]]:
+def read_chunks(root: Path, names: Iterable[str]) -> Iterator[tuple[FileChunk, ...]]:
     """The files of these names below `root` that are there, PIECES bytes at a time.
 
     A file that is replaced meanwhile is read as it was: an open file outlives its name.
@@ -34,7 +34,7 @@ def pieces(root: Path, names: Iterable[str]) -> Iterator[tuple[FileChunk, ...]]:
                 content = file.read(room)
                 batch.append(FileChunk(name, content))
                 room -= len(content)
-                if room:  # less than was asked for: the file ends here
+                if room:  # a short read: the file ends here
                     break
                 yield tuple(batch)
                 batch, room = [], CHUNK_BYTES
@@ -43,16 +43,20 @@ def pieces(root: Path, names: Iterable[str]) -> Iterator[tuple[FileChunk, ...]]:
 
 
 class IncomingFiles:
-    """Files that arrive in pieces, and take their places below a folder together once they are whole."""
+    """Files that are received in chunks and moved into a folder together when they are complete."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._drafts = folder / ".arriving"
         self._names: list[str] = []
-        shutil.rmtree(self._drafts, ignore_errors=True)  # of a driver that was killed
+        shutil.rmtree(self._drafts, ignore_errors=True)  # left by a driver that was killed
 
-    def take(self, arrived: Iterable[FileChunk]) -> None:
-        """Keep these pieces."""
+    def receive(self, arrived: Iterable[FileChunk]) -> None:
+        """Store received chunks.
+
+        Args:
+            arrived: the chunks.
+        """
         for piece in arrived:
             draft = self._drafts / piece.name
             if piece.name not in self._names:
@@ -61,8 +65,8 @@ class IncomingFiles:
             with draft.open("ab") as file:
                 file.write(piece.content)
 
-    def place(self) -> None:
-        """Put every file into its place, in the order of arrival; each is seen as it was before, or whole."""
+    def commit(self) -> None:
+        """Move all files into the folder atomically, in the order of arrival."""
         for name in self._names:
             with (self._drafts / name).open("rb") as file:
                 os.fsync(file.fileno())

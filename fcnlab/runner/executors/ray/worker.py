@@ -1,10 +1,10 @@
-"""An outpost: the process on a Ray node that runs trials for the driver, one at a time.
+"""The Ray worker: an actor on a node that runs one trial at a time for the driver.
 
-It is a Ray actor, and has a worker (`fcnlab.runner.executors.worker`) as the `process` executor has them. Where the
-node sees the driver's lab, trials run in it. Elsewhere they run in a lab of the outpost's own in the node's temporary
-folder: the driver sends what they need, and takes what comes of them piece by piece.
+It contains a `process` executor with one slot. If the node shares the driver's disk, trials run in the driver's lab.
+Otherwise they run in a scratch lab in the node's temporary folder: the driver sends the files that they need and
+receives their results in chunks.
 
-When the driver dies, Ray ends the outpost; the worker sees its input end and stops its trial.
+When the driver dies, Ray ends the actor; the worker process reads the end of its input and stops its trial.
 """
 
 from __future__ import annotations
@@ -28,38 +28,42 @@ from fcnlab.errors import FcnlabError, RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.executors.base import Job, JobExit
 from fcnlab.runner.executors.process import ProcessExecutor, Slot
-from fcnlab.runner.executors.ray.transfer import FileChunk, IncomingFiles, pieces
+from fcnlab.runner.executors.ray.transfer import FileChunk, IncomingFiles, read_chunks
 from fcnlab.trial.record import Failure, Record
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.version import __version__
 
 POLL = 0.25
-"""Seconds between two looks at a trial's progress."""
+"""Seconds between two polls of a trial's progress."""
 
-KEEP_EVERY = 600.0
-"""Seconds after which a checkpoint is sent to the driver while the trial runs: what the loss of a node may cost."""
+CHECKPOINT_INTERVAL = 600.0
+"""Seconds between two transfers of a checkpoint to the driver: the training time that the loss of a node can cost."""
 
 CODE = f"fcnlab {__version__}, numerics {NUMERICS}"
-"""What a node must have in common with the driver."""
+"""Version that nodes must share with the driver."""
 
 
 @dataclass(frozen=True)
 class Token:
-    """A file in the driver's lab: who reads this text in it has the driver's disk."""
+    """A file in the driver's lab; a worker that can read its text shares the driver's disk."""
 
     path: Path
     text: str
 
     @classmethod
     def write(cls, lab: Lab) -> Token:
-        """Put one into a lab."""
+        """Write a token into a lab.
+
+        Args:
+            lab: the driver's lab.
+        """
         token = cls(lab.root / ".fcnlab" / f"ray-{uuid.uuid4().hex}", uuid.uuid4().hex)
         token.path.parent.mkdir(parents=True, exist_ok=True)
         token.path.write_text(token.text, encoding="utf-8")
         return token
 
     def is_here(self) -> bool:
-        """Whether this process sees the file, and could write beside it."""
+        """Return whether this process can read and write the file."""
         try:
             return self.path.read_text(encoding="utf-8") == self.text and os.access(self.path, os.W_OK)
         except OSError:
@@ -68,9 +72,15 @@ class Token:
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """What an outpost says of itself: its node, the GPUs that Ray gave it, whether it works in the driver's lab.
+    """Description of a started worker.
 
-    `fault` says why it cannot run trials, where torch does not see those GPUs.
+    Attributes:
+        node: id of the node.
+        host: name of the node.
+        gpus: GPUs that Ray assigned, in the format of CUDA_VISIBLE_DEVICES.
+        shares_disk: whether it works in the driver's lab.
+        code: version of fcnlab.
+        error: why it cannot run trials; None if it can.
     """
 
     node: str
@@ -78,92 +88,107 @@ class WorkerInfo:
     gpus: str
     shares_disk: bool
     code: str = CODE
-    fault: str | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True)
 class WorkerUpdate:
-    """Of a trial: pieces of its files, whether these are whole now, how it ended if it has, and if with a record."""
+    """Progress of a job.
 
-    pieces: tuple[FileChunk, ...] = ()
-    whole: bool = False
+    Attributes:
+        chunks: chunks of files of the run folder.
+        complete: whether the files that were sent are complete.
+        ended: the end of the job; None while it runs.
+        recorded: whether the trial has a record.
+    """
+
+    chunks: tuple[FileChunk, ...] = ()
+    complete: bool = False
     ended: JobExit | None = None
     recorded: bool = False
 
 
 class RayWorker:
-    """Runs the trials that it is given. `news` waits, while `pause` and `stop` are called from another thread."""
+    """Actor that runs jobs. `next_update` blocks; `pause` and `stop` are called from another thread."""
 
     def __init__(self, root: Path, data_root: Path | None, token: Token, threads: int, *, gpu: bool) -> None:
         self._gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "") if gpu else ""
         self._scratch = None if token.is_here() else Scratch()
         self._lab = Lab(self._scratch.path if self._scratch else root, _data_root(data_root))
         self._executor = ProcessExecutor(self._lab, [Slot(threads, self._gpus or None)])
-        self._news: Iterator[WorkerUpdate] = iter(())
-        self._telling = threading.Lock()
+        self._updates: Iterator[WorkerUpdate] = iter(())
+        self._update_lock = threading.Lock()
         self._pausing = threading.Event()
         self._stopping = threading.Event()
 
-    def introduce(self) -> WorkerInfo:
-        """Say what this outpost is."""
+    def describe(self) -> WorkerInfo:
+        """Wait until the worker process has started and return a description of this worker."""
         import ray
 
-        fault = None
+        problem = None
         try:
             self._executor.await_ready()
         except RunError as error:
-            fault = str(error)
+            problem = str(error)
         node = ray.get_runtime_context().get_node_id()
-        return WorkerInfo(node, socket.gethostname(), self._gpus, shares_disk=self._scratch is None, fault=fault)
+        return WorkerInfo(node, socket.gethostname(), self._gpus, shares_disk=self._scratch is None, error=problem)
 
     def take(self, arrived: tuple[FileChunk, ...]) -> None:
-        """Take in pieces of files that a trial needs, below the lab."""
+        """Receive chunks of files that a trial needs.
+
+        Args:
+            arrived: the chunks, with paths relative to the lab.
+        """
         assert self._scratch is not None, "the lab has them"
-        self._scratch.arrivals.take(arrived)
+        self._scratch.arrivals.receive(arrived)
 
     def start(self, job_as_json: str) -> None:
-        """Start a job; what it needs has come."""
+        """Start a job; its files have been received.
+
+        Args:
+            job_as_json: the job.
+        """
         job = Job.model_validate_json(job_as_json)
         if self._scratch is not None:
-            self._scratch.arrivals.place()
-        self._news = self._run(job)
+            self._scratch.arrivals.commit()
+        self._updates = self._run(job)
 
-    def news(self) -> WorkerUpdate:
-        """Wait for the next news of the job, the last of which say how it ended."""
-        with self._telling:
-            return next(self._news)
+    def next_update(self) -> WorkerUpdate:
+        """Wait for the next update of the job; the last update contains its end."""
+        with self._update_lock:
+            return next(self._updates)
 
     def pause(self) -> None:
-        """Ask the trial to stop after its epoch; it may come before the trial, which then stops after its first."""
+        """Pause the trial after its epoch; a trial that has not started pauses after its first epoch."""
         self._pausing.set()
         self._executor.pause()
 
     def stop(self) -> None:
-        """Stop what runs at once, and leave nothing behind."""
+        """Stop the job immediately and remove the scratch lab."""
         self._stopping.set()
-        with self._telling:
+        with self._update_lock:
             self._executor.close()
         if self._scratch is not None:
             self._scratch.remove()
 
     def _run(self, job: Job) -> Iterator[WorkerUpdate]:
         folder = RunFolder(self._lab.runs, job.trial.key)
-        if (fault := self._fault(job.trial)) is not None:
+        if (problem := self._check_data(job.trial)) is not None:
             folder.create()
-            folder.finish(Record.create(job.trial, "failed", failure=Failure(cause="exception", message=fault)))
+            folder.finish(Record.create(job.trial, "failed", failure=Failure(cause="exception", message=problem)))
             ended = JobExit(job.trial.key)
         else:
             self._executor.start(job)
-            ended = yield from self._until_it_ends(job, folder)
+            ended = yield from self._follow(job, folder)
         recorded = folder.record.exists()
         if self._scratch is not None and not self._stopping.is_set():
-            yield from _shipment(folder.path, _produced(folder))
+            yield from _send_files(folder.path, _output_files(folder))
             shutil.rmtree(self._lab.runs)
         self._pausing.clear()
         yield WorkerUpdate(ended=ended, recorded=recorded)
 
-    def _fault(self, trial: Trial) -> str | None:
-        """What is wrong with this node's data or weights; None if they are those of the trial."""
+    def _check_data(self, trial: Trial) -> str | None:
+        """Return an error message if the node's data or weights differ from the trial's, else None."""
         try:
             found = self._lab.fingerprints(trial.variant, trial.dataset)
         except FcnlabError as error:
@@ -173,11 +198,11 @@ class RayWorker:
         what = "the data" if found[0] != trial.data else "the weights file"
         return f"on {socket.gethostname()}: {what} differs from what the driver has; FCNLAB_DATA there may say where"
 
-    def _until_it_ends(self, job: Job, folder: RunFolder) -> Generator[WorkerUpdate, None, JobExit]:
-        """Follow a trial that runs; its epochs go to the driver as they come, and its checkpoint from time to time."""
-        shown, due = "", time.monotonic() + KEEP_EVERY
+    def _follow(self, job: Job, folder: RunFolder) -> Generator[WorkerUpdate, None, JobExit]:
+        """Send the epochs of a running trial as they are written, and its checkpoint periodically."""
+        shown, due = "", time.monotonic() + CHECKPOINT_INTERVAL
         while not (ended := self._executor.wait(POLL)):
-            if self._pausing.is_set():  # said again: a worker that was reading the job may not have heard
+            if self._pausing.is_set():  # repeated, because a worker that reads the job drops a pause
                 self._executor.pause()
             if self._stopping.is_set():
                 return JobExit(job.trial.key, "it was stopped")
@@ -186,19 +211,19 @@ class RayWorker:
                 continue
             shown, names = lines, [folder.progress.name]
             if time.monotonic() > due:
-                names, due = [folder.checkpoint.name, *names], time.monotonic() + KEEP_EVERY
-            yield from _shipment(folder.path, names)
+                names, due = [folder.checkpoint.name, *names], time.monotonic() + CHECKPOINT_INTERVAL
+            yield from _send_files(folder.path, names)
         return ended[0]
 
 
 class Scratch:
-    """A lab of an outpost's own, in the node's temporary folder, for as long as it lives."""
+    """A temporary lab of a worker, in the node's temporary folder."""
 
     def __init__(self) -> None:
         base = Path(tempfile.gettempdir()) / f"fcnlab-outposts-{os.getuid()}"
         base.mkdir(mode=0o700, exist_ok=True)
-        for left in base.glob("*.lab"):  # by outposts that were killed
-            _remove_if_nobodys(left)
+        for left in base.glob("*.lab"):  # left by workers that were killed
+            _remove_if_unlocked(left)
         self.path = base / f"{uuid.uuid4().hex}.lab"
         self._lock = FileLock(self.path.with_suffix(".lock"))
         self._lock.acquire()
@@ -206,12 +231,12 @@ class Scratch:
         self.arrivals = IncomingFiles(self.path)
 
     def remove(self) -> None:
-        """Remove it with all that is in it."""
+        """Remove the lab."""
         self._lock.release()
-        _remove_if_nobodys(self.path)
+        _remove_if_unlocked(self.path)
 
 
-def _remove_if_nobodys(lab: Path) -> None:
+def _remove_if_unlocked(lab: Path) -> None:
     lock = lab.with_suffix(".lock")
     with suppress(Timeout), FileLock(lock, timeout=0):
         shutil.rmtree(lab, ignore_errors=True)
@@ -219,7 +244,7 @@ def _remove_if_nobodys(lab: Path) -> None:
 
 
 def _data_root(of_driver: Path | None) -> Path | None:
-    """Where the data lies on this node: where the driver has it, else where FCNLAB_DATA says."""
+    """Return the data root of this node: the driver's path if it exists, else FCNLAB_DATA."""
     here = os.environ.get("FCNLAB_DATA")
     if here and not (of_driver is not None and of_driver.is_dir()):
         return Path(here)
@@ -233,14 +258,14 @@ def _text(file: Path) -> str:
         return ""
 
 
-def _shipment(root: Path, names: Iterable[str]) -> Iterator[WorkerUpdate]:
-    for batch in pieces(root, names):
+def _send_files(root: Path, names: Iterable[str]) -> Iterator[WorkerUpdate]:
+    for batch in read_chunks(root, names):
         yield WorkerUpdate(batch)
-    yield WorkerUpdate(whole=True)
+    yield WorkerUpdate(complete=True)
 
 
-def _produced(folder: RunFolder) -> list[str]:
-    """What a trial has left in its run folder; the record comes last, since it says that all else is there."""
+def _output_files(folder: RunFolder) -> list[str]:
+    """Return the files of a run folder. The record is the last, because it marks the run as complete."""
     files = [file.relative_to(folder.path) for file in folder.path.rglob("*") if file.is_file()]
     lasting = [file for file in files if file.name != folder.lock.name and not file.parts[0].startswith(".")]
     return [file.as_posix() for file in sorted(lasting, key=lambda file: file.name == folder.record.name)]

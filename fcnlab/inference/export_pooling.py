@@ -10,7 +10,7 @@ import torch
 
 
 @contextmanager
-def pooling_of_any_size() -> Iterator[None]:
+def export_pooling_of_any_size() -> Iterator[None]:
     """Export pooling layers for images of any size, also with releases of torch that add a guard for each.
 
     torch 2.11 computes the output size of pooling with `div_rtn`, a division that rounds down as C++ has to write it:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcnlab.errors import DataError
-from fcnlab.inference.files import Source, find_images, names
+from fcnlab.inference.inputs import Source, find_images, names
 
 PARTS = st.sampled_from(["a", "A", "b", "a.jpg", "b.tar"])
 PATHS = st.builds(

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import fcnlab
-from fcnlab.inference.mlflow_model import keep_models
+from fcnlab.inference.mlflow_model import log_models
 from fcnlab.lab import Lab
 from tests.conftest import SMOKE, write_grid
 
@@ -20,8 +20,8 @@ def test_a_trials_model_is_kept_once_and_mlflow_loads_it(tmp_path: Path, monkeyp
     grid, lab = fcnlab.load_grid(path), Lab.find(path)
     fcnlab.run_grid(grid, threads=1, quiet=True)
     heard: list[str] = []
-    assert keep_models(grid, lab, heard.append) == 2 == len(heard)
-    assert keep_models(grid, lab, heard.append) == 0
+    assert log_models(grid, lab, heard.append) == 2 == len(heard)
+    assert log_models(grid, lab, heard.append) == 0
     frame = fcnlab.frame(grid)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", lab.tracking_uri)
     network = mlflow.pytorch.load_model(f"runs:/{frame['run_id'][0]}/model")

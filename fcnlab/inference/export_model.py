@@ -13,7 +13,7 @@ from fcnlab.inference.description import Description
 from fcnlab.models import FCN
 
 
-class Portable(nn.Module):
+class ExportModel(nn.Module):
     """Maps RGB images, uint8 [B, 3, H, W], to probabilities, float32 [B, classes, H, W].
 
     Normalisation, the recipe's `score_scale` and the softmax are inside. Any B, H and W will do, as long as a pixel is

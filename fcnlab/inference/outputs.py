@@ -22,14 +22,14 @@ LEGEND = 320
 
 
 @dataclass(frozen=True)
-class Wanted:
+class OutputOptions:
     """What is written beside the masks."""
 
     overlay: bool = False
     probabilities: bool = False
 
 
-def places(out: Path, name: str, wanted: Wanted) -> dict[str, Path]:
+def places(out: Path, name: str, wanted: OutputOptions) -> dict[str, Path]:
     """Where what comes of one image is written, by what it is."""
     there = {"mask": out / "masks" / f"{name}.png"}
     if wanted.overlay:
@@ -39,7 +39,7 @@ def places(out: Path, name: str, wanted: Wanted) -> dict[str, Path]:
     return there
 
 
-def refuse_taken(files: Iterable[Path]) -> None:
+def check_not_existing(files: Iterable[Path]) -> None:
     """Raise RunError where one of the files is there already."""
     taken = [file for file in files if file.exists()]
     if taken:
