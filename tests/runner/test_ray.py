@@ -231,9 +231,9 @@ import sys
 from pathlib import Path
 from fcnlab.runner.executors.base import Job
 from fcnlab.runner.executors.ray.executor import RayExecutor
-from fcnlab.runner.executors.ray.cluster import Ask, connect
+from fcnlab.runner.executors.ray.cluster import TrialResources, connect
 from fcnlab.lab import Lab
-executor = RayExecutor(Lab(Path({str(lab.root)!r})), Ask(), {cluster.address!r}, at_once=1)
+executor = RayExecutor(Lab(Path({str(lab.root)!r})), TrialResources(), {cluster.address!r}, at_once=1)
 while not executor.free_slots:
     executor.wait(0.1)
 executor.start(Job.model_validate_json(sys.stdin.read()))
