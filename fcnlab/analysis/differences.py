@@ -27,7 +27,7 @@ class ClassDifferences:
         low: lower ends of the intervals, [classes].
         high: upper ends of the intervals, [classes].
         p_value: two-sided p-values without a correction for the number of classes, [classes].
-        images: number of images in which the class is labelled, [classes]; few images make a rough interval.
+        images: number of images in which the class is labeled, [classes]; few images make a rough interval.
     """
 
     value: Floats
@@ -130,7 +130,7 @@ def estimate_difference(
     sample, reference = (BootstrapSample.from_counts(one, seeds, resamples, seed) for one in (cell, baseline))
     miou = sample.mean_over_classes() - reference.mean_over_classes()
     interval, classes = compute_interval(miou, confidence), compute_interval(sample - reference, confidence)
-    labelled = np.count_nonzero(cell[seeds[0]][:, :, 2], axis=0)
+    labeled = np.count_nonzero(cell[seeds[0]][:, :, 2], axis=0)
     return Difference(
         value=float(interval.value),
         low=float(interval.low),
@@ -144,7 +144,7 @@ def estimate_difference(
         by_seed=dict(zip(seeds, miou.values.tolist(), strict=True)),
         image_variance=float(interval.image_variance),
         seed_variance=float(interval.seed_variance),
-        classes=ClassDifferences(classes.value, classes.low, classes.high, classes.p_value, labelled),
+        classes=ClassDifferences(classes.value, classes.low, classes.high, classes.p_value, labeled),
     )
 
 

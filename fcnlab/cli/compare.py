@@ -1,4 +1,4 @@
-"""`fcnlab compare`: two trials or two cells, with the interval of their difference."""
+"""`fcnlab compare`: the difference of two trials or two cells with its interval."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ Reference = Annotated[
 def compare(
     a: Reference, b: Reference, lab: LabOption = None, data_root: DataRoot = None, tracking_uri: TrackingUri = None
 ) -> None:
-    """Show by how much B scored more than A: in all with its interval, by class, and on which images most."""
+    """Show the difference in mIoU of B to A with its interval, by class, and the images that differ most."""
     from fcnlab.lab import Lab
     from fcnlab.report import comparison as comparing
     from fcnlab.report.tables.formats import to_terminal
     from fcnlab.runner.find import file_in
 
     place = Lab.find(file_in(a, b), root=lab, data_root=data_root, tracking_uri=tracking_uri)
-    found = comparing.compare(comparing.find_side(a, place), comparing.find_side(b, place))
+    found = comparing.compare(comparing.load_side(a, place), comparing.load_side(b, place))
     terminal = create_console()
-    terminal.print(f"A: {found.a.name}\nB: {found.b.name}\n\n{comparing.sentence(found)}\n")
+    terminal.print(f"A: {found.a.name}\nB: {found.b.name}\n\n{comparing.describe_difference(found)}\n")
     tables = {
-        "By class, in points of IoU with 95 % intervals of each class alone": comparing.classes_table(found),
-        "\nThe images that differ most": comparing.images_table(found),
+        "IoU by class in points, with 95 % intervals of single classes": comparing.make_class_differences_table(found),
+        "\nImages that differ most": comparing.make_images_table(found),
     }
     for title, table in tables.items():
         terminal.print(to_terminal(table, title, terminal.width))

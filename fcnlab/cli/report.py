@@ -1,4 +1,4 @@
-"""`fcnlab report`: the table of a grid, or of several, from what is recorded so far."""
+"""`fcnlab report`: the report of one or more grids from the trials recorded so far."""
 
 from __future__ import annotations
 
@@ -26,55 +26,53 @@ def report(
         list[Path], typer.Argument(metavar="FILE...", help="The YAML files of one or more grids", show_default=False)
     ],
     columns: Annotated[
-        str, typer.Option("--columns", help="Columns with commas between, such as n,miou,miou_best,delta")
+        str, typer.Option("--columns", help="Comma-separated columns, such as n,miou,miou_best,delta")
     ] = "",
     sort: Annotated[
-        str, typer.Option("--sort", help="Sort the cells by this column or axis; from the greatest: -miou")
+        str, typer.Option("--sort", help="Sort the cells by this column or axis; descending with a minus: -miou")
     ] = "",
     group_by: Annotated[
         str, typer.Option("--group-by", help="Put the cells with the same value of this axis together")
     ] = "",
     pivot: Annotated[
         tuple[str, str] | None,
-        typer.Option("--pivot", metavar="AXIS AXIS", help="One axis down, one across, mIoU in between"),
+        typer.Option("--pivot", metavar="AXIS AXIS", help="Axis of the rows and axis of the columns of an mIoU table"),
     ] = None,
-    output: Annotated[Format, typer.Option("--format", help="Of the table that is printed")] = "terminal",
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse where cells are not to be compared as they stand")
-    ] = False,
+    output: Annotated[Format, typer.Option("--format", help="Format of the printed table")] = "terminal",
+    strict: Annotated[bool, typer.Option("--strict", help="Fail if cells are not comparable")] = False,
     power: Annotated[
         float | None,
-        typer.Option("--power", help="Plan how many seeds more would show a difference of so many points"),
+        typer.Option("--power", metavar="POINTS", help="Plan how many more seeds would show a difference of POINTS"),
     ] = None,
     lab: LabOption = None,
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Write a grid's tables, plots and page to results/, at any moment, and show the table.
+    """Write a grid's tables, charts and page to results/ and print the table.
 
-    Of several grids results/<grid>+<grid>/ has one page and one frame beside. What shapes the table shapes what is
-    printed alone.
+    Several grids also get a common page and frame in results/<grid>+<grid>/. Options for columns and order apply to
+    the printed table only.
     """
     from fcnlab.lab import Lab
     from fcnlab.report.report import make_report
     from fcnlab.report.tables.cells import View
-    from fcnlab.report.write import write_report, write_together
+    from fcnlab.report.write import write_combined, write_report
     from fcnlab.runner.plan import make_plan
     from fcnlab.runner.publisher import open_if_installed
 
-    place = Lab.find(files[0], root=lab, data_root=data_root, tracking_uri=tracking_uri)
+    lab_ = Lab.find(files[0], root=lab, data_root=data_root, tracking_uri=tracking_uri)
     view = View(tuple(name.strip() for name in columns.split(",") if name.strip()), sort, group_by, pivot)
-    grids = [place.load_grid(file) for file in files]
-    books = [open_if_installed(grid, place) for grid in grids]
-    made = [make_report(make_plan(grid, place), place, tracker) for grid, tracker in zip(grids, books, strict=True)]
+    grids = [lab_.load_grid(file) for file in files]
+    trackers = [open_if_installed(grid, lab_) for grid in grids]
+    made = [make_report(make_plan(grid, lab_), lab_, tracker) for grid, tracker in zip(grids, trackers, strict=True)]
     if strict:
         refuse_flagged(made)
-    tables = [view.of(one.cells, one.grid.axes) for one in made]
+    tables = [view.make_table(one.cells, one.grid.axes) for one in made]
     plans = [_plans(one, power) for one in made] if power is not None else []
-    sections = [write_report(one, place, tracker, predict=True) for one, tracker in zip(made, books, strict=True)]
+    sections = [write_report(one, lab_, tracker, predict=True) for one, tracker in zip(made, trackers, strict=True)]
     folders = [one.folder for one in made]
     if len(made) > 1:
-        folders.append(write_together(sections, place))
+        folders.append(write_combined(sections, lab_))
 
     _print(made, tables, view, output)
     for plan in plans:
@@ -84,22 +82,20 @@ def report(
 
 
 def refuse_flagged(made: list[Report]) -> None:
-    """Refuse grids of which cells are not to be compared; raises RunError with a line for each flag of each cell."""
+    """Raise RunError with one line per flag if cells are not comparable."""
     from fcnlab.errors import RunError
 
     lines = [f"{one.grid.path}: {flag}" for one in made for flag in one.flags]
     if lines:
-        raise RunError(
-            "\n".join([*lines, "these figures are not to be compared; without --strict the table marks them"])
-        )
+        raise RunError("\n".join([*lines, "these cells are not comparable; without --strict the table marks them"]))
 
 
 def _print(made: list[Report], tables: list[Table], view: View, output: Format) -> None:
-    from fcnlab.report.machine import as_values, to_csv
+    from fcnlab.report.tables.export import to_csv, to_values
     from fcnlab.report.tables.formats import to_html, to_latex, to_markdown
 
     if output == "json":
-        values = [as_values(one, view) for one in made]
+        values = [to_values(one, view) for one in made]
         typer.echo(json.dumps(values if len(values) > 1 else values[0], indent=1, ensure_ascii=False))
         return
     for one, table in zip(made, tables, strict=True):
@@ -114,14 +110,14 @@ def _print(made: list[Report], tables: list[Table], view: View, output: Format) 
 
 
 def _plans(made: Report, points: float) -> Table:
-    from fcnlab.report.planning import seeds_table
+    from fcnlab.report.tables.seed_plan import make_seed_table
 
-    return seeds_table(made, points)
+    return make_seed_table(made, points)
 
 
 def _print_plan(plan: Table) -> None:
-    from fcnlab.report.planning import NOTE
     from fcnlab.report.tables.formats import to_terminal
+    from fcnlab.report.tables.seed_plan import NOTE
 
     terminal = create_console()
     terminal.print(to_terminal(plan, "\nSeeds", terminal.width))
@@ -129,13 +125,13 @@ def _print_plan(plan: Table) -> None:
 
 
 def show(_grid: Grid, made: Report) -> None:
-    """Show a report in the terminal."""
+    """Print a report in the terminal."""
     show_table(made, made.table)
     typer.echo(f"report: {made.folder / 'report.html'}")
 
 
 def show_table(made: Report, table: Table) -> None:
-    """Show a table of a report with its notes."""
+    """Print a table of a report with its footnotes."""
     from fcnlab.report.tables.formats import to_terminal
 
     terminal = create_console()

@@ -12,9 +12,9 @@ from PIL import Image
 
 from fcnlab.data.datasets.base import Pixels
 from fcnlab.data.datasets.palette import to_palette_image, voc_palette
+from fcnlab.data.inspection.preview import legend, overlay
 from fcnlab.errors import RunError
 from fcnlab.inference.model import TrainedModel, rgb
-from fcnlab.report.gallery.preview import legend, overlay
 from fcnlab.training.protocol import Protocol
 
 LEGEND = 320

@@ -1,1 +1,1 @@
-"""What a grid says: records and the book -> frames -> statistics -> table, plots, gallery, one page of HTML."""
+"""Reports of grids: records -> frames -> statistics -> tables, charts, image gallery and one HTML page."""

@@ -1,4 +1,4 @@
-"""Two trials or two cells side by side: the difference with its interval, by class, and by image."""
+"""Comparison of two trials or two cells: the difference with its interval, by class and by image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fcnlab.analysis import CellCounts, Difference, estimate_difference
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.report.frame import trials_frame
-from fcnlab.report.gallery.selection import image_miou
+from fcnlab.report.gallery.selection import compute_image_miou
 from fcnlab.report.tables.cells import Table
 from fcnlab.report.trial_records import TrialRecords, load_records
 from fcnlab.runner.find import find_record, find_trial
@@ -21,13 +21,20 @@ from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import open_if_installed
 from fcnlab.trial.run_folder import RunFolder
 
-IMAGES = 10
-"""Images that are listed."""
+MAX_IMAGES = 10
+"""Most images that are listed."""
 
 
 @dataclass(frozen=True)
 class Side:
-    """What stands on one side of a comparison: a name, counts by seed, and what the counts are of."""
+    """One of the two sides of a comparison.
+
+    Attributes:
+        name: name of the trial or cell.
+        counts: counts by seed, each [images, classes, 3].
+        ids: ids of the images.
+        classes: names of the classes.
+    """
 
     name: str
     counts: CellCounts
@@ -37,19 +44,29 @@ class Side:
 
 @dataclass(frozen=True)
 class CellComparison:
-    """Two sides, and what the second is more than the first."""
+    """Comparison of two cells or trials.
+
+    Attributes:
+        a: the first side.
+        b: the second side.
+        difference: difference of `b` to `a`.
+    """
 
     a: Side
     b: Side
     difference: Difference
 
 
-def find_side(reference: str, lab: Lab) -> Side:
-    """The cell that FILE:CELL names, or the trial of FILE:CELL:SEED or of the beginning of a key.
+def load_side(reference: str, lab: Lab) -> Side:
+    """Load the counts of a cell or trial.
+
+    Args:
+        reference: FILE:CELL for a cell, FILE:CELL:SEED or the beginning of a key for a trial.
+        lab: the lab of the trials.
 
     Raises:
-        ConfigError: there is no such cell or seed in the file.
-        RunError: there is no such trial, it has not finished, or its counts are not there.
+        ConfigError: the file has no such cell or seed.
+        RunError: there is no such trial, it has not finished, or its counts are missing.
     """
     named = re.fullmatch(r"(.+?\.ya?ml):(.+?)(?::(\d+))?", reference)
     if named is None:
@@ -72,27 +89,35 @@ def _side(name: str, cell: str, records: TrialRecords, seed: int | None = None) 
     found = records.counts(cell)
     counts: Mapping[int, np.ndarray] = {one: found[one] for one in found if seed is None or one == seed}
     if not counts:
-        raise RunError(f"{name}: none of its trials has finished with counts, so there is nothing to compare")
+        raise RunError(f"{name}: none of its trials has finished with counts")
     first = min(counts)
     return Side(name, counts, records.ids(cell, first), records.by_cell[cell][first].classes)
 
 
 def compare(a: Side, b: Side) -> CellComparison:
-    """The difference of two sides, paired by seed and image; of two single trials, by image whatever their seeds.
+    """Compute the difference of two sides, paired by seed and image; two single trials are paired by image only.
+
+    Args:
+        a: the first side.
+        b: the second side.
 
     Raises:
-        RunError: they were scored on other images or classes, or have no seed in common.
+        RunError: they were evaluated on different images or classes, or have no seed in common.
     """
     if a.ids != b.ids or a.classes != b.classes:
-        raise RunError(f"{a.name} and {b.name} were scored on other images or classes, and cannot be compared")
+        raise RunError(f"{a.name} and {b.name} were evaluated on different images or classes and cannot be compared")
     one, other = a.counts, b.counts
     if len(one) == len(other) == 1:
         one, other = ({0: next(iter(side.values()))} for side in (one, other))
     return CellComparison(a, b, estimate_difference(other, one))
 
 
-def sentence(comparison: CellComparison) -> str:
-    """The difference in words."""
+def describe_difference(comparison: CellComparison) -> str:
+    """Describe the difference in a sentence.
+
+    Args:
+        comparison: the comparison.
+    """
     one = comparison.difference
     way = "more" if one.value >= 0 else "less"
     interval = f"95 % interval {100 * one.low:+.2f} to {100 * one.high:+.2f}, p = {one.p_value:.3g}"
@@ -103,8 +128,12 @@ def sentence(comparison: CellComparison) -> str:
     return f"{text} {one.note[0].upper()}{one.note[1:]}." if one.note else text
 
 
-def classes_table(comparison: CellComparison) -> Table:
-    """Differences of IoU by class in points, from the greatest gain to the greatest loss."""
+def make_class_differences_table(comparison: CellComparison) -> Table:
+    """Return the differences of IoU by class in points, from the greatest gain to the greatest loss.
+
+    Args:
+        comparison: the comparison.
+    """
     found = comparison.difference.classes
     order = sorted(range(len(comparison.a.classes)), key=lambda c: -np.nan_to_num(found.value[c], nan=-np.inf))
     rows = tuple(
@@ -114,14 +143,18 @@ def classes_table(comparison: CellComparison) -> Table:
     return Table(("class", "images", "Δ IoU", "from", "to"), rows, 1, -1)
 
 
-def images_table(comparison: CellComparison) -> Table:
-    """The images whose own mIoU differs most, means over the seeds."""
+def make_images_table(comparison: CellComparison) -> Table:
+    """Return the images whose mIoU differs most, as means over the seeds.
+
+    Args:
+        comparison: the comparison.
+    """
     a, b = (
-        np.mean([image_miou(counts) for counts in side.counts.values()], axis=0)
+        np.mean([compute_image_miou(counts) for counts in side.counts.values()], axis=0)
         for side in (comparison.a, comparison.b)
     )
-    apart = np.nan_to_num(np.abs(b - a), nan=-1.0)
-    order = [place for place in np.argsort(-apart, kind="stable")[:IMAGES] if apart[place] > 0]
+    distance = np.nan_to_num(np.abs(b - a), nan=-1.0)
+    order = [index for index in np.argsort(-distance, kind="stable")[:MAX_IMAGES] if distance[index] > 0]
     ids = comparison.a.ids
     rows = tuple((ids[i], f"{100 * a[i]:.1f}", f"{100 * b[i]:.1f}", _points(b[i] - a[i])) for i in order)
     return Table(("image", "A mIoU %", "B mIoU %", "B - A"), rows, 1, -1)

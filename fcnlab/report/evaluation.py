@@ -11,7 +11,7 @@ from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.report.tables.cells import Table
-from fcnlab.report.tables.columns import number, spread
+from fcnlab.report.tables.columns import format_mean_std, format_number
 from fcnlab.report.tables.formats import to_markdown
 from fcnlab.runner.plan import PlannedTrial
 from fcnlab.trial.evaluate import Evaluation
@@ -80,12 +80,12 @@ def evaluation_table(frame: pd.DataFrame) -> Table:
         (
             str(row["cell"]),
             f"{row['n']}" if row["n"] == row["planned"] else f"{row['n']} of {row['planned']}",
-            spread(row["plain_miou"], row["plain_miou_std"]),
-            spread(row["miou"], row["miou_std"]),
-            spread(row["delta"], row["delta_std"], sign=True),
-            number(100 * row["pixel_acc"], 1),
-            number(100 * row["boundary_iou"], 1),
-            number(row["seconds_per_image"], 3),
+            format_mean_std(row["plain_miou"], row["plain_miou_std"]),
+            format_mean_std(row["miou"], row["miou_std"]),
+            format_mean_std(row["delta"], row["delta_std"], sign=True),
+            format_number(100 * row["pixel_acc"], 1),
+            format_number(100 * row["boundary_iou"], 1),
+            format_number(row["seconds_per_image"], 3),
         )
         for _, row in frame.iterrows()
     )

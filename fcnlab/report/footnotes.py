@@ -1,4 +1,4 @@
-"""The footnote of a table: what was scored, how the differences were judged, and what the markers say."""
+"""Footnotes of a table: evaluation, statistics, costs and markers."""
 
 from __future__ import annotations
 
@@ -10,21 +10,28 @@ from fcnlab.report.significance import CONFIDENCE, Significance
 from fcnlab.report.tables.columns import FLAGGED, NO_CLAIM, SIGNIFICANT
 from fcnlab.report.trial_records import TrialRecords
 
-EPOCHS = {"last": "the last epoch, fixed before training", "best": "the epoch that is best on val"}
+EPOCHS = {"last": "the last epoch, fixed before training", "best": "the epoch with the best mIoU on val"}
 
 
-def footnotes(grid: Grid, trials: pd.DataFrame, records: TrialRecords, significance: Significance) -> list[str]:
-    """What the figures are, a line each: scoring, spread, test, costs, and the flags of single cells."""
+def write_footnotes(grid: Grid, trials: pd.DataFrame, records: TrialRecords, significance: Significance) -> list[str]:
+    """Return the footnotes of a grid's table, one text per line.
+
+    Args:
+        grid: the grid.
+        trials: frame with one row per trial.
+        records: records of the finished trials.
+        significance: statistics of the cells.
+    """
     finished = trials[trials["status"] == "finished"]
-    splits = " and ".join(distinct(finished["report_split"])) or "no split yet"
+    splits = " and ".join(distinct_texts(finished["report_split"])) or "no split yet"
     lines = [
-        f"Scored on {splits} at native size, at {EPOCHS[grid.file.checkpoint]}; mIoU and pixel accuracy (acc.) over "
-        "one confusion count of the split, ignored pixels left out.",
+        f"Evaluated on {splits} at native size, at {EPOCHS[grid.file.checkpoint]}; mIoU and pixel accuracy (acc.) from "
+        "the summed counts of the split, without ignored pixels.",
         _spread(grid),
         *_test(grid, significance),
         *_costs(finished, records),
         *_early(trials),
-        f"Commit {', '.join(distinct(finished['commit'])) or 'not recorded'}.",
+        f"Commit {', '.join(distinct_texts(finished['commit'])) or 'not recorded'}.",
     ]
     reasons = [(cell, flag.footnote) for cell, found in significance.flags.items() for flag in found]
     return lines + [f"{FLAGGED} {cell}: {reason}." for cell, reason in reasons]
@@ -32,18 +39,18 @@ def footnotes(grid: Grid, trials: pd.DataFrame, records: TrialRecords, significa
 
 def _spread(grid: Grid) -> str:
     if len(grid.seeds) == 1:
-        return "One seed: the variance of training is not included, in no figure and no interval."
+        return "One seed: the variance of training is not included in any value or interval."
     return f"Mean ± standard deviation over n = {len(grid.seeds)} seeds."
 
 
 def _test(grid: Grid, significance: Significance) -> list[str]:
     if not significance.comparisons:
-        return [f"Δ is the difference to {grid.baseline.label}, paired by seed; without counts it has no interval."]
+        return [f"Δ is the difference to {grid.baseline.label}, paired by seed; there are no counts for an interval."]
     claimed = [one for one in significance.comparisons.values() if one.difference.seeds >= MIN_SEEDS]
     lines = [
         f"Δ is the difference to {grid.baseline.label} in points, paired by seed and image, with its "
         f"{100 * CONFIDENCE:.0f} % interval: Student's t, variance of images ({significance.resamples:,} bootstrap "
-        f"resamples){' and of seeds' if len(grid.seeds) > 1 else ' alone'}."
+        f"resamples){' and of seeds' if len(grid.seeds) > 1 else ' only'}."
     ]
     if claimed:
         corrected = f" after Holm's correction over {len(claimed)} comparisons" if len(claimed) > 1 else ""
@@ -57,23 +64,23 @@ def _costs(finished: pd.DataFrame, records: TrialRecords) -> list[str]:
     costs = [record.cost for cell in records.by_cell.values() for record in cell.values() if record.cost is not None]
     if not costs:
         return []
-    sizes = " or ".join(distinct(pd.Series([f"{c.gmacs_size[0]}x{c.gmacs_size[1]}" for c in costs])))
+    sizes = " or ".join(distinct_texts(pd.Series([f"{c.gmacs_size[0]}x{c.gmacs_size[1]}" for c in costs])))
     return [
-        f"GMACs of one image of {sizes}; images/s in training; device-hours of training and scoring, summed over the "
-        f"cell's trials, on {', '.join(distinct(finished['device'])) or 'hardware not recorded'}.",
+        f"GMACs for one image of {sizes}; images/s during training; device-hours of training and evaluation, summed "
+        f"over the cell's trials, on {', '.join(distinct_texts(finished['device'])) or 'hardware not recorded'}.",
         *_shared(records),
     ]
 
 
 def _shared(records: TrialRecords) -> list[str]:
-    """Name the cells whose trials shared a GPU, since that slows each of them down."""
+    """Name the cells whose trials shared a GPU, which slows each of them down."""
     cells: dict[int, list[str]] = {}
     for cell, by_seed in records.by_cell.items():
         for count in sorted({record.environment.sharing for record in by_seed.values() if record.environment}):
             cells.setdefault(count, []).append(cell)
     return [
-        f"{count} trials shared a GPU ({', '.join(cells[count])}): images/s are those of one of them beside the "
-        f"others, and device-hours count {count} trials on a GPU for an hour as one."
+        f"{count} trials shared a GPU ({', '.join(cells[count])}): images/s is the speed of one of them, and "
+        f"{count} trials on a GPU for one hour count as one device-hour."
         for count in sorted(cells)
         if count > 1
     ]
@@ -82,9 +89,13 @@ def _shared(records: TrialRecords) -> list[str]:
 def _early(trials: pd.DataFrame) -> list[str]:
     if not (trials["status"] == "stopped").any():
         return []
-    return ["Cells that were stopped early have no figure: what they had reached is not averaged as if finished."]
+    return ["Cells that were stopped early have no metrics, since their trials did not finish."]
 
 
-def distinct(column: pd.Series) -> list[str]:
-    """The different texts of a column, sorted, without the empty one."""
+def distinct_texts(column: pd.Series) -> list[str]:
+    """Return the distinct texts of a column, sorted, without empty ones.
+
+    Args:
+        column: column of a frame.
+    """
     return sorted({str(value) for value in column} - {"", "nan"})

@@ -1,4 +1,4 @@
-"""The trials and the cells of a grid as pandas frames; `docs/reading-a-report.md` says what each column is."""
+"""Pandas frames of the trials and of the cells of a grid; `docs/reading-a-report.md` describes the columns."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.tracking.fields import COST_METRICS, extract_metrics, extract_tags
 from fcnlab.tracking.tracker import MlflowTracker
 
-FIGURES = ("miou", "pixel_acc", "mean_acc", "fw_iou")
-PARTS = ("variant", "backbone", "head", "upsampler", "dataset", "recipe")
+METRICS = ("miou", "pixel_acc", "mean_acc", "fw_iou")
+COMPONENTS = ("variant", "backbone", "head", "upsampler", "dataset", "recipe")
 NUMBERS = (
     *("miou", "pixel_acc"),
-    *(f"{split}_{figure}" for split in ("val", "test") for figure in FIGURES),
-    *(f"{split}_{figure}_best" for split in ("val", "test") for figure in FIGURES),
+    *(f"{split}_{metric}" for split in ("val", "test") for metric in METRICS),
+    *(f"{split}_{metric}_best" for split in ("val", "test") for metric in METRICS),
     *("best_epoch", "stopped_after", *COST_METRICS, "device_hours"),
 )
-"""Columns of numbers of a trial: nan where there is none."""
+"""Numeric columns of a trial; missing values are NaN."""
 
-PLACES = ("device", "precision", "threads", "system", "versions", "data", "report_split")
-"""Columns that say where and with what a trial ran; empty where it has not finished."""
+ENVIRONMENT = ("device", "precision", "threads", "system", "versions", "data", "report_split")
+"""Columns of the environment, the data and the split of a trial; empty where it has not finished."""
 
 
 def trials_frame(plan: Plan, tracker: MlflowTracker | None) -> pd.DataFrame:
-    """One row a planned trial, in the order of cells and seeds, also for those that are missing, failed or stopped.
+    """Return a frame with one row per planned trial, in the order of cells and seeds.
 
-    Figures come from the records in runs/, and from the book for trials that were run elsewhere; they are the same
-    figures. The columns are always the same but for the grid's axes. Figures are fractions of 1, times are seconds.
+    Missing, failed and stopped trials have a row, too. Metrics are fractions of 1, times are in seconds. Only the
+    columns of the axes differ between grids.
+
+    Args:
+        plan: plan of the grid.
+        tracker: source of the trials that were run elsewhere; None to use only `runs/`.
     """
     runs = {run["tags"]["fcnlab.key"]: run for run in reversed(tracker.list_trials())} if tracker is not None else {}
     order = {id(cell): index for index, cell in enumerate(plan.grid.cells)}
@@ -43,13 +47,13 @@ def trials_frame(plan: Plan, tracker: MlflowTracker | None) -> pd.DataFrame:
 
 
 def _row(planned: PlannedTrial, run: Mapping[str, Any] | None, checkpoint: str) -> dict[str, Any]:
-    status, metrics, tags = _found(planned, run, checkpoint)
+    status, metrics, tags = _look_up(planned, run, checkpoint)
     row: dict[str, Any] = {"key": planned.key, "cell": planned.cell.label, "seed": planned.trial.seed, "status": status}
     row["failure"] = tags.get("fcnlab.failure", "") if status == "failed" else ""
-    row |= {part: planned.trial.names[part] for part in PARTS}
-    row |= {axis: _plain(value) for axis, value in planned.cell.axes.items() if axis not in PARTS}
+    row |= {kind: planned.trial.names[kind] for kind in COMPONENTS}
+    row |= {axis: _to_column_value(value) for axis, value in planned.cell.axes.items() if axis not in COMPONENTS}
     finished = status == "finished"
-    row |= {name: tags.get(f"fcnlab.{name}", "") if finished else "" for name in PLACES}
+    row |= {name: tags.get(f"fcnlab.{name}", "") if finished else "" for name in ENVIRONMENT}
     row["commit"] = tags.get("mlflow.source.git.commit", "") if finished else ""
     row["run_id"] = run["run_id"] if run is not None else ""
     if finished:
@@ -62,22 +66,22 @@ def _row(planned: PlannedTrial, run: Mapping[str, Any] | None, checkpoint: str) 
     return row
 
 
-def _found(
+def _look_up(
     planned: PlannedTrial, run: Mapping[str, Any] | None, checkpoint: str
 ) -> tuple[str, Mapping[str, float], Mapping[str, str]]:
-    """Status, metrics and tags of a trial by its record, or by the book where it has no finished one here."""
+    """Return status, metrics and tags of a trial from its record, or from the tracker without a finished record."""
     tags = run["tags"] if run is not None else {}
     if planned.state == "stopped":
         return "stopped", {}, tags
     record = planned.record if planned.status in ("finished", "failed") else None
-    in_book = _status(run)
-    if record is not None and (record.status == "finished" or in_book != "finished"):
+    tracked = _status(run)
+    if record is not None and (record.status == "finished" or tracked != "finished"):
         return record.status, extract_metrics(record, checkpoint), extract_tags(record)
-    return in_book, run["metrics"] if run is not None else {}, tags
+    return tracked, run["metrics"] if run is not None else {}, tags
 
 
 def _status(run: Mapping[str, Any] | None) -> str:
-    """How far a trial is by its run in the tracker."""
+    """Return the status of a trial from its run in the tracker."""
     if run is None:
         return "missing"
     if "fcnlab.published" in run["tags"] and run["status"] in ("FINISHED", "FAILED"):
@@ -87,17 +91,22 @@ def _status(run: Mapping[str, Any] | None) -> str:
     return "running" if run["status"] == "RUNNING" else "missing"
 
 
-def _plain(value: Any) -> Any:
-    """The value of an axis as a column can hold it; true and false as YAML says them."""
+def _to_column_value(value: Any) -> Any:
+    """Return the value of an axis as a number or text; booleans as in YAML."""
     return value if isinstance(value, int | float | str) and not isinstance(value, bool) else format_value(value)
 
 
 def cells_frame(frame: pd.DataFrame, axes: Sequence[str], baseline: str) -> pd.DataFrame:
-    """One row a cell: figures as mean and standard deviation over its n finished seeds, and Δ to the baseline.
+    """Return a frame with one row per cell.
 
-    `delta` is the mean over the seeds that both cells have of the difference in mIoU: same seed, same batches, so
-    the difference is paired; `delta_std` is its standard deviation and `delta_n` the number of pairs. A standard
-    deviation is the sample's (n - 1), and nan for one seed. Figures are fractions of 1.
+    Metrics are means and sample standard deviations (n - 1; NaN for one seed) over the n finished seeds, as fractions
+    of 1. `delta` is the mean difference in mIoU to the baseline over the `delta_n` common seeds, and `delta_std` its
+    standard deviation; trials with the same seed see the same batches, so the difference is paired.
+
+    Args:
+        frame: frame with one row per trial.
+        axes: axes of the grid.
+        baseline: label of the baseline.
     """
     reference = frame[(frame["cell"] == baseline) & (frame["status"] == "finished")].set_index("seed")["miou"]
     rows = []
@@ -106,7 +115,7 @@ def cells_frame(frame: pd.DataFrame, axes: Sequence[str], baseline: str) -> pd.D
         row: dict[str, Any] = {"cell": cell} | {axis: group[axis].iloc[0] for axis in axes}
         row |= {"n": len(finished), "planned": len(group), "failed": int((group["status"] == "failed").sum())}
         row |= {"stopped": int((group["status"] == "stopped").sum()), "stopped_after": group["stopped_after"].max()}
-        row |= _spreads(finished)
+        row |= _summarize(finished)
         row |= _difference(finished, reference)
         row |= {name: finished[name].mean() for name in ("params", "gmacs", "train_seconds", "images_per_s")}
         row |= {"peak_memory": finished["peak_memory"].max(), "device_hours": finished["device_hours"].sum()}
@@ -115,8 +124,8 @@ def cells_frame(frame: pd.DataFrame, axes: Sequence[str], baseline: str) -> pd.D
     return pd.DataFrame(rows)
 
 
-def _spreads(finished: pd.DataFrame) -> dict[str, float]:
-    """How the figures of a cell's finished seeds spread, at the grid's epoch, and at the last and the best one."""
+def _summarize(finished: pd.DataFrame) -> dict[str, float]:
+    """Summarize the metrics of the finished seeds at the reported, the last and the best epoch."""
     miou = finished["miou"]
     found = {"miou": miou.mean(), "miou_std": miou.std(), "miou_median": miou.median()}
     found |= {"miou_min": miou.min(), "miou_max": miou.max()}
@@ -129,5 +138,6 @@ def _spreads(finished: pd.DataFrame) -> dict[str, float]:
 
 
 def _difference(finished: pd.DataFrame, reference: pd.Series[float]) -> dict[str, float]:
+    """Summarize the paired differences to the mIoU of the baseline by seed."""
     paired = (finished.set_index("seed")["miou"] - reference).dropna()
     return {"delta": paired.mean(), "delta_std": paired.std(), "delta_n": len(paired)}

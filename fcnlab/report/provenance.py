@@ -1,4 +1,4 @@
-"""With what, where and from what the figures of a report came."""
+"""Provenance of a report: command, versions, hardware, data and the keys of the trials."""
 
 from __future__ import annotations
 
@@ -8,23 +8,28 @@ import pandas as pd
 
 from fcnlab.config.dataset import Dataset, FolderDataset, KnownDataset
 from fcnlab.config.grid.grid import Grid
-from fcnlab.report.footnotes import distinct
+from fcnlab.report.footnotes import distinct_texts
 
 
-def provenance(grid: Grid, trials: pd.DataFrame) -> dict[str, object]:
-    """As plain values; each key names its trial's whole configuration by content."""
+def collect_provenance(grid: Grid, trials: pd.DataFrame) -> dict[str, object]:
+    """Return the provenance of a grid's trials as values for JSON.
+
+    Args:
+        grid: the grid.
+        trials: frame with one row per trial.
+    """
     finished = trials[trials["status"] == "finished"]
     return {
         "grid": grid.name,
         "question": grid.file.question,
-        "command": command(grid),
+        "command": rerun_command(grid),
         "checkpoint": grid.file.checkpoint,
-        "versions": distinct(finished["versions"]),
-        "hardware": distinct(finished["device"]),
-        "precision": distinct(finished["precision"]),
-        "system": distinct(finished["system"]),
-        "commit": distinct(finished["commit"]),
-        "data": distinct(finished["data"]),
+        "versions": distinct_texts(finished["versions"]),
+        "hardware": distinct_texts(finished["device"]),
+        "precision": distinct_texts(finished["precision"]),
+        "system": distinct_texts(finished["system"]),
+        "commit": distinct_texts(finished["commit"]),
+        "data": distinct_texts(finished["data"]),
         "train_seconds": float(finished["train_seconds"].sum()),
         "trials": [
             {"key": key, "cell": cell, "seed": int(seed), "status": status}
@@ -33,9 +38,14 @@ def provenance(grid: Grid, trials: pd.DataFrame) -> dict[str, object]:
     }
 
 
-def facts(grid: Grid, trials: pd.DataFrame) -> list[tuple[str, str]]:
-    """The same for people, a name and a text each."""
-    found = provenance(grid, trials)
+def describe_provenance(grid: Grid, trials: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the provenance for readers, as pairs of a name and a text.
+
+    Args:
+        grid: the grid.
+        trials: frame with one row per trial.
+    """
+    found = collect_provenance(grid, trials)
     named = [(name, _joined(found[name])) for name in ("hardware", "precision", "system", "versions", "commit")]
     seconds = trials["train_seconds"].sum()
     return [*named, ("training time", f"{seconds:,.0f} s, summed over the trials"), ("data", _joined(found["data"]))]
@@ -45,17 +55,18 @@ def _joined(values: object) -> str:
     return "; ".join(values) if isinstance(values, list) and values else "not recorded"
 
 
-def command(grid: Grid) -> str:
-    """The one command that makes this result again."""
-    needs_files = any(_below_data_root(c.dataset) or c.variant.backbone.weights_file for c in grid.cells)
-    return f"fcnlab grid run experiments/{grid.path.name}" + (" --data-root DIR" if needs_files else "")
+def rerun_command(grid: Grid) -> str:
+    """Return the command that runs the grid again.
+
+    Args:
+        grid: the grid.
+    """
+    needs_root = any(_below_data_root(c.dataset) or c.variant.backbone.weights_file for c in grid.cells)
+    return f"fcnlab grid run experiments/{grid.path.name}" + (" --data-root DIR" if needs_root else "")
 
 
 def _below_data_root(dataset: Dataset) -> bool:
-    """Whether a dataset's files are looked for below the data root: a known layout, or folders that are not absolute.
-
-    Lists that are not absolute are looked for in the lab first, where a lab that is handed on has them.
-    """
+    """Return whether a dataset needs a data root: it has a known layout, or folders with relative paths."""
     if isinstance(dataset, FolderDataset):
         return not all(Path(folder).expanduser().is_absolute() for folder in (dataset.images, dataset.masks))
     return isinstance(dataset, KnownDataset)

@@ -1,4 +1,4 @@
-"""A grid's report before it is written: frames, statistics, table, notes and findings, all from one set of records."""
+"""The report of a grid: frames, statistics, table, footnotes and summary."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pandas as pd
 
 from fcnlab.config.grid.grid import Grid
 from fcnlab.lab import Lab
-from fcnlab.report.footnotes import footnotes
+from fcnlab.report.footnotes import write_footnotes
 from fcnlab.report.frame import cells_frame, trials_frame
-from fcnlab.report.significance import Significance, compute_significance, with_differences
-from fcnlab.report.summary_text import summary_text
-from fcnlab.report.tables.cells import Table, cell_table
+from fcnlab.report.significance import Significance, add_differences, compute_significance
+from fcnlab.report.summary_text import summarize
+from fcnlab.report.tables.cells import Table, make_cell_table
 from fcnlab.report.trial_records import TrialRecords, load_records
 from fcnlab.runner.plan import Plan
 from fcnlab.tracking.tracker import MlflowTracker
@@ -21,7 +21,19 @@ from fcnlab.tracking.tracker import MlflowTracker
 
 @dataclass(frozen=True)
 class Report:
-    """What a grid says: a row a trial, a row a cell, the table with its notes, what was found, where the files are."""
+    """Report of a grid.
+
+    Attributes:
+        plan: plan of the grid.
+        trials: frame with one row per trial.
+        cells: frame with one row per cell.
+        table: the table of cells.
+        footnotes: footnotes of the table, one text per line.
+        summary_text: sentences that summarize the results.
+        significance: statistics of the cells.
+        records: records of the finished trials.
+        folder: the folder of the report's files.
+    """
 
     plan: Plan
     trials: pd.DataFrame
@@ -35,34 +47,39 @@ class Report:
 
     @property
     def grid(self) -> Grid:
-        """The question."""
+        """The grid."""
         return self.plan.grid
 
     @property
     def flags(self) -> list[str]:
-        """Why cells are not to be compared as they stand, a line each."""
+        """Reasons why cells are not comparable with the baseline, one text per reason."""
         return [f"{cell}: {flag.footnote}" for cell, found in self.significance.flags.items() for flag in found]
 
 
 def make_report(plan: Plan, lab: Lab, tracker: MlflowTracker | None) -> Report:
-    """Make the report of a plan, from runs/ and, for what was run elsewhere, from the tracker.
+    """Make the report of a plan.
+
+    Args:
+        plan: plan of the grid.
+        lab: the lab of the grid.
+        tracker: source of the trials that were run elsewhere; None to use only `runs/`.
 
     Raises:
-        TrackingError: the store is out of reach.
+        TrackingError: the tracking store is unreachable.
         RunError: a trial's counts are damaged.
     """
     grid = plan.grid
     trials = trials_frame(plan, tracker)
     records = load_records(trials, lab.runs, tracker, lab.root / ".fcnlab" / "fetched", grid.file.checkpoint)
     significance = compute_significance(grid, records)
-    cells = with_differences(cells_frame(trials, grid.axes, grid.baseline.label), significance)
+    cells = add_differences(cells_frame(trials, grid.axes, grid.baseline.label), significance)
     return Report(
         plan=plan,
         trials=trials,
         cells=cells,
-        table=cell_table(cells, grid.axes),
-        footnotes=footnotes(grid, trials, records, significance),
-        summary_text=summary_text(grid, trials, cells, significance),
+        table=make_cell_table(cells, grid.axes),
+        footnotes=write_footnotes(grid, trials, records, significance),
+        summary_text=summarize(grid, trials, cells, significance),
         significance=significance,
         records=records,
         folder=lab.results / grid.name,

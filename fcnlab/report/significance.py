@@ -1,4 +1,4 @@
-"""The cells of a grid, judged: intervals and tests of their differences to the baseline, and what spoils them."""
+"""Statistics of a grid: intervals and tests of the differences to the baseline, and comparability flags."""
 
 from __future__ import annotations
 
@@ -15,12 +15,18 @@ from fcnlab.trial.comparability import Flag, check_comparability
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
 BUDGET = 400_000
-"""Resamples of all cells of a grid together: a grid of hundreds of cells has fewer for each, so that it stays quick."""
+"""Total number of resamples of a grid; a grid with hundreds of cells has fewer for each to stay fast."""
 
 
 @dataclass(frozen=True)
 class Significance:
-    """What the statistics say of a grid's cells, by their labels; a cell without counts has no comparison."""
+    """Statistics of the cells of a grid.
+
+    Attributes:
+        comparisons: cell label -> comparison with the baseline; cells without counts have none.
+        flags: cell label -> reasons why it is not comparable with the baseline.
+        resamples: number of bootstrap resamples.
+    """
 
     comparisons: dict[str, Comparison]
     flags: dict[str, list[Flag]]
@@ -28,31 +34,41 @@ class Significance:
 
 
 def compute_significance(grid: Grid, records: TrialRecords) -> Significance:
-    """Compare each cell with the baseline, and look whether they can be compared at all.
+    """Compare each cell with the baseline and flag cells that are not comparable.
 
-    A cell whose counts are of other images or classes than the baseline's has no comparison: its flags say why.
+    A cell that was evaluated on other images or classes than the baseline has flags and no comparison.
+
+    Args:
+        grid: the grid.
+        records: records of the finished trials.
     """
     resamples = max(1000, min(RESAMPLES, BUDGET // len(grid.cells)))
     baseline = grid.baseline.label
     reference = records.counts(baseline)
     cells = {label: counts for cell in grid.cells if (counts := records.counts(label := cell.label))}
-    alike = {label: cell for label, cell in cells.items() if _on_the_same(cell, reference)}
-    made = compare_to_baseline(alike, baseline, resamples=resamples, confidence=CONFIDENCE) if reference else {}
+    comparable = {label: cell for label, cell in cells.items() if _has_labels_of(cell, reference)}
+    comparisons = (
+        compare_to_baseline(comparable, baseline, resamples=resamples, confidence=CONFIDENCE) if reference else {}
+    )
     flagged = {label: list(by_seed.values()) for label, by_seed in records.by_cell.items()}
-    return Significance(made, check_comparability(flagged, baseline, grid.axes), resamples)
+    return Significance(comparisons, check_comparability(flagged, baseline, grid.axes), resamples)
 
 
-def _on_the_same(cell: CellCounts, reference: CellCounts) -> bool:
-    """Whether all trials were scored on the same labels as those of the baseline."""
+def _has_labels_of(cell: CellCounts, reference: CellCounts) -> bool:
+    """Return whether all trials were evaluated on the same labels as those of the baseline."""
     labels = next((counts[..., 2] for counts in reference.values()), None)
     return labels is not None and all(np.array_equal(counts[..., 2], labels) for counts in cell.values())
 
 
-def with_differences(cells: pd.DataFrame, significance: Significance) -> pd.DataFrame:
-    """A frame of cells with the columns that the statistics give.
+def add_differences(cells: pd.DataFrame, significance: Significance) -> pd.DataFrame:
+    """Return a frame of cells with the columns of the statistics, before the costs.
 
-    `delta_low` and `delta_high` (the 95 % interval), `p_value`, `p_holm`, `significant` (nothing where no claim is
-    made) and `flags`, before the costs.
+    The columns are `delta_low`, `delta_high` (the 95 % interval), `p_value`, `p_holm`, `significant` (missing where no
+    claim is made) and `flags`.
+
+    Args:
+        cells: frame with one row per cell.
+        significance: statistics of the cells.
     """
     found = [significance.comparisons.get(cell) for cell in cells["cell"]]
     columns = {
@@ -63,5 +79,5 @@ def with_differences(cells: pd.DataFrame, significance: Significance) -> pd.Data
         "significant": pd.array([one.significant if one else None for one in found], dtype="boolean"),
         "flags": [", ".join(flag.name for flag in significance.flags.get(cell, ())) for cell in cells["cell"]],
     }
-    at = list(cells.columns).index("params")
-    return pd.concat([cells.iloc[:, :at], pd.DataFrame(columns, index=cells.index), cells.iloc[:, at:]], axis=1)
+    costs = list(cells.columns).index("params")
+    return pd.concat([cells.iloc[:, :costs], pd.DataFrame(columns, index=cells.index), cells.iloc[:, costs:]], axis=1)

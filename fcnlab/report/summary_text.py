@@ -1,4 +1,4 @@
-"""What was found, in plain sentences that say no more than the statistics do."""
+"""Summary of a grid's results in sentences."""
 
 from __future__ import annotations
 
@@ -11,45 +11,51 @@ from fcnlab.config.grid.grid import Grid
 from fcnlab.report.significance import Significance
 from fcnlab.report.tables.columns import FLAGGED
 
-SHOWN = 8
-"""Comparisons that are told one by one; of more, the clear ones."""
+MAX_COMPARISONS = 8
+"""Most comparisons that are described; of more, only the significant ones with the largest differences."""
 
 
-def summary_text(grid: Grid, trials: pd.DataFrame, cells: pd.DataFrame, significance: Significance) -> list[str]:
-    """Sentences: which cell scored best, each comparison with the baseline, how stable the order is, what is open."""
+def summarize(grid: Grid, trials: pd.DataFrame, cells: pd.DataFrame, significance: Significance) -> list[str]:
+    """Return sentences on the best cell, the comparisons with the baseline, the order of cells and missing results.
+
+    Args:
+        grid: the grid.
+        trials: frame with one row per trial.
+        cells: frame with one row per cell.
+        significance: statistics of the cells.
+    """
     scored = cells[cells["n"] > 0]
     if scored.empty:
-        return ["No trial has finished yet, so there is nothing to say."]
+        return ["No trial has finished yet."]
     return [
-        _best(scored),
-        *_comparisons(significance, grid.baseline.label),
-        *_order(trials),
-        *_open(cells, significance),
+        _describe_best(scored),
+        *_describe_comparisons(significance, grid.baseline.label),
+        *_describe_order(trials),
+        *_limits(cells, significance),
     ]
 
 
-def _best(scored: pd.DataFrame) -> str:
+def _describe_best(scored: pd.DataFrame) -> str:
     best = scored.sort_values("miou", ascending=False, kind="stable").iloc[0]
-    alone = len(scored) == 1
-    what = "The only cell with a figure" if alone else "The highest mean mIoU"
-    text = f"{what} is {_named(best['cell'])} with {100 * best['miou']:.1f} %"
+    subject = "The only finished cell" if len(scored) == 1 else "The highest mean mIoU"
+    text = f"{subject} is {_quote(best['cell'])} with {100 * best['miou']:.1f} %"
     return text + (f" ({best['n']} seeds)." if best["n"] > 1 else " (one seed).")
 
 
-def _comparisons(significance: Significance, baseline: str) -> list[str]:
+def _describe_comparisons(significance: Significance, baseline: str) -> list[str]:
     found = significance.comparisons
-    if len(found) <= SHOWN:
-        return [_compared(_named(cell), _named(baseline), one) for cell, one in found.items()]
+    if len(found) <= MAX_COMPARISONS:
+        return [_describe_comparison(_quote(cell), _quote(baseline), one) for cell, one in found.items()]
     clear = {cell: one for cell, one in found.items() if one.significant}
-    ranked = sorted(clear, key=lambda cell: -abs(clear[cell].difference.value))[:SHOWN]
-    more = f"; the {SHOWN} largest differences follow" if len(clear) > SHOWN else ""
+    ranked = sorted(clear, key=lambda cell: -abs(clear[cell].difference.value))[:MAX_COMPARISONS]
+    more = f"; the {MAX_COMPARISONS} largest differences follow" if len(clear) > MAX_COMPARISONS else ""
     return [
-        f"Of {len(found)} cells, {len(clear)} differ significantly from {_named(baseline)}{more}.",
-        *(_compared(_named(cell), _named(baseline), clear[cell]) for cell in ranked),
+        f"{len(clear)} of {len(found)} cells differ significantly from {_quote(baseline)}{more}.",
+        *(_describe_comparison(_quote(cell), _quote(baseline), clear[cell]) for cell in ranked),
     ]
 
 
-def _compared(cell: str, baseline: str, comparison: Comparison) -> str:
+def _describe_comparison(cell: str, baseline: str, comparison: Comparison) -> str:
     one = comparison.difference
     if math.isnan(one.value):
         return f"{cell} and {baseline} have no mIoU to compare."
@@ -63,26 +69,26 @@ def _compared(cell: str, baseline: str, comparison: Comparison) -> str:
         )
     if comparison.significant is None:
         return (
-            f"{cell} scored {points} of mIoU {way} than {baseline} ({interval}, {_seeds(one.seeds)}); with fewer than "
-            f"{MIN_SEEDS} seeds nothing is claimed."
+            f"{cell} scored {points} of mIoU {way} than {baseline} ({interval}, {_format_seeds(one.seeds)}); no claim "
+            f"is made with fewer than {MIN_SEEDS} seeds."
         )
     return (
-        f"Between {cell} and {baseline} no difference was shown: {points} {way} ({interval}, {one.seeds} seeds). "
-        "That is no proof that they are equal: all differences within the interval remain possible."
+        f"There is no significant difference between {cell} and {baseline}: {points} {way} ({interval}, {one.seeds} "
+        "seeds). This does not show that they are equal: all differences within the interval remain possible."
     )
 
 
-def _named(cell: str) -> str:
-    """A label within a sentence: in quotation marks unless it reads as a word."""
+def _quote(cell: str) -> str:
+    """Quote a label unless it is a single word."""
     return cell if cell[:1].isalpha() and "," not in cell else f"“{cell}”"
 
 
-def _seeds(number: int) -> str:
-    return "one seed, so that the variance of training is not included" if number == 1 else f"{number} seeds"
+def _format_seeds(number: int) -> str:
+    return "one seed, without the variance of training" if number == 1 else f"{number} seeds"
 
 
-def _order(trials: pd.DataFrame) -> list[str]:
-    """How stable the order of the cells is over seeds."""
+def _describe_order(trials: pd.DataFrame) -> list[str]:
+    """Describe the stability of the order of the cells over seeds."""
     finished = trials[trials["status"] == "finished"].dropna(subset="miou")
     by_cell = {
         str(cell): dict(zip(map(int, group["seed"]), map(float, group["miou"]), strict=True))
@@ -93,20 +99,22 @@ def _order(trials: pd.DataFrame) -> list[str]:
         return []
     first = max(stability.first, key=lambda cell: stability.first[cell])
     return [
-        f"{_named(first)} is first with {100 * stability.first[first]:.0f} % of the seeds; two seeds put two cells in "
-        f"the same order in {100 * stability.agreement:.0f} % of the cases (50 % is chance)."
+        f"{_quote(first)} has the highest mIoU in {100 * stability.first[first]:.0f} % of the seeds; two seeds "
+        f"order two cells in the same way in {100 * stability.agreement:.0f} % of the cases (50 % is chance)."
     ]
 
 
-def _open(cells: pd.DataFrame, significance: Significance) -> list[str]:
-    """What the reader must not overlook."""
+def _limits(cells: pd.DataFrame, significance: Significance) -> list[str]:
+    """List incomplete cells and cells that are not comparable."""
     lines = []
     incomplete = cells[cells["n"] < cells["planned"]]
     if len(incomplete):
         lines.append(
-            f"{len(incomplete)} of {len(cells)} cells are incomplete: {', '.join(map(_named, incomplete['cell']))}."
+            f"{len(incomplete)} of {len(cells)} cells are incomplete: {', '.join(map(_quote, incomplete['cell']))}."
         )
     if significance.flags:
-        flagged = ", ".join(map(_named, significance.flags))
-        lines.append(f"Not alike in more than the grid's axes, and marked {FLAGGED} in the table: {flagged}.")
+        flagged = ", ".join(map(_quote, significance.flags))
+        lines.append(
+            f"Cells that differ from the baseline in more than the axes, marked {FLAGGED} in the table: {flagged}."
+        )
     return lines

@@ -1,4 +1,4 @@
-"""What lies behind a grid's figures: the records and the per-image counts of its finished trials."""
+"""Records and per-image counts of the finished trials of a grid."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrialRecords:
-    """The run folder and the record of each finished trial: label -> seed -> both.
+    """Run folders and records of the finished trials of a grid.
 
-    `checkpoint` is the epoch at which the grid reports, `last` or `best`.
+    Attributes:
+        folders: cell label -> seed -> run folder.
+        by_cell: cell label -> seed -> record.
+        checkpoint: the epoch that the grid reports, `last` or `best`.
     """
 
     folders: dict[str, dict[int, RunFolder]]
@@ -31,27 +34,36 @@ class TrialRecords:
     checkpoint: Literal["last", "best"]
 
     def counts(self, cell: str) -> SeedCounts:
-        """The counts of a cell's trials on the reported split, read when they are asked for."""
-        there = {seed: folder for seed, folder in self.folders.get(cell, {}).items() if folder.counts.is_file()}
-        return SeedCounts({seed: (folder, self.array(cell, seed)) for seed, folder in there.items()})
+        """Return the counts of a cell's trials on the reported split, which are read on access.
 
-    def array(self, cell: str, seed: int) -> str:
-        """What the counts of a trial on the reported split are called in its file."""
+        Args:
+            cell: label of the cell.
+        """
+        existing = {seed: folder for seed, folder in self.folders.get(cell, {}).items() if folder.counts.is_file()}
+        return SeedCounts({seed: (folder, self._array_name(cell, seed)) for seed, folder in existing.items()})
+
+    def _array_name(self, cell: str, seed: int) -> str:
+        """Return the name of the counts of the reported split in a trial's file."""
         return f"{self.by_cell[cell][seed].report_split}_{self.checkpoint}"
 
     def ids(self, cell: str, seed: int) -> tuple[str, ...]:
-        """The ids of the images of the reported split, in the order of the counts."""
+        """Return the ids of the images of the reported split, in the order of the counts.
+
+        Args:
+            cell: label of the cell.
+            seed: seed of the trial.
+        """
         split = self.by_cell[cell][seed].report_split
         return tuple(map(str, read_array(self.folders[cell][seed], f"{split}_ids")))
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes; none where no trial has finished."""
+        """Names of the classes; empty where no trial has finished."""
         return next((record.classes for cell in self.by_cell.values() for record in cell.values()), ())
 
 
 class SeedCounts(Mapping[int, "Counts"]):
-    """Seed -> counts [images, classes, 3]. Those of a large grid would fill the memory, so each is read when used."""
+    """Mapping from seed to counts [images, classes, 3], read on access since a large grid would fill the memory."""
 
     def __init__(self, sources: Mapping[int, tuple[RunFolder, str]]) -> None:
         self._sources = sources
@@ -67,10 +79,14 @@ class SeedCounts(Mapping[int, "Counts"]):
 
 
 def read_array(folder: RunFolder, name: str) -> Counts:
-    """An array of a trial's counts.
+    """Read an array of a trial's counts.
+
+    Args:
+        folder: run folder of the trial.
+        name: name of the array.
 
     Raises:
-        RunError: the file is damaged or has no such array.
+        RunError: the file is corrupt or has no such array.
     """
     try:
         with np.load(folder.counts) as arrays:
@@ -80,11 +96,16 @@ def read_array(folder: RunFolder, name: str) -> Counts:
 
 
 def load_records(
-    trials: pd.DataFrame, runs: Path, tracker: MlflowTracker | None, kept: Path, checkpoint: Literal["last", "best"]
+    trials: pd.DataFrame, runs: Path, tracker: MlflowTracker | None, cache: Path, checkpoint: Literal["last", "best"]
 ) -> TrialRecords:
-    """The evidence of a frame of trials: from runs/, and what was run elsewhere from the tracker.
+    """Load the records of the finished trials of a frame.
 
-    What comes from the book is kept below `kept`, in folders as those of runs/.
+    Args:
+        trials: frame with one row per trial.
+        runs: folder with the run folders.
+        tracker: source of the trials that were run elsewhere; None for none.
+        cache: folder for the downloads from the tracker, with the layout of `runs`.
+        checkpoint: the epoch that the grid reports.
     """
     folders: dict[str, dict[int, RunFolder]] = {}
     by_cell: dict[str, dict[int, Record]] = {}
@@ -93,7 +114,7 @@ def load_records(
         folder = RunFolder(runs, key)
         record = folder.read()
         if record is None and tracker is not None:
-            folder = _fetched(RunFolder(kept, key), run_id, tracker)
+            folder = _download(RunFolder(cache, key), run_id, tracker)
             record = folder.read()
         if record is not None:
             folders.setdefault(str(cell), {})[int(seed)] = folder
@@ -101,8 +122,8 @@ def load_records(
     return TrialRecords(folders, by_cell, checkpoint)
 
 
-def _fetched(folder: RunFolder, run_id: str, tracker: MlflowTracker) -> RunFolder:
-    """The folder with what the book has of a trial; the record comes last, so that one that is there is whole."""
+def _download(folder: RunFolder, run_id: str, tracker: MlflowTracker) -> RunFolder:
+    """Download a trial's files from the tracker; the record comes last and marks a complete download."""
     if folder.read() is None:
         folder.create()
         for artifact in ("samples", folder.counts.name, folder.record.name):

@@ -16,9 +16,8 @@ from fcnlab.data.datasets.base import Sample
 from fcnlab.data.datasets.palette import voc_palette
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.decoded import DecodedSplit
+from fcnlab.data.inspection.preview import GAP, HEADING, OPACITY, WIDTH, Shown, choose, rows, sheet
 from fcnlab.kernels.inputs import ColorJitter
-from fcnlab.report.gallery.picture import GAP, HEADING, WIDTH
-from fcnlab.report.gallery.preview import OPACITY, Shown, choose, rows, sheet
 
 SHAPES = Shapes(train=6, val=2, test=2, height=40, width=WIDTH, seed=0)
 TRAIN = SHAPES.split("train")
@@ -93,6 +92,6 @@ def test_without_augmentation_a_row_is_the_sample_alone() -> None:
 
 
 def test_a_sheet_without_draws_needs_no_torch() -> None:
-    code = "import sys, fcnlab.report.gallery.preview; print('torch' in sys.modules)"
+    code = "import sys, fcnlab.data.inspection.preview; print('torch' in sys.modules)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout == "False\n"

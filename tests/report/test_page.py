@@ -14,10 +14,10 @@ from PIL import Image
 import fcnlab
 from fcnlab.lab import Lab
 from fcnlab.report.gallery import selection as gallery
-from fcnlab.report.gallery.thumbnails import error_map, label_map
-from fcnlab.report.html.page import page as html_page
+from fcnlab.report.gallery.thumbnails import encode_error_map, encode_label_map
+from fcnlab.report.html.page import render_page
 from fcnlab.report.report import make_report
-from fcnlab.report.write import write_report, write_together
+from fcnlab.report.write import write_combined, write_report
 from fcnlab.runner.plan import make_plan
 from tests.conftest import SMOKE, browser, write_grid
 from tests.report.finished_grid import THREE, finished_lab
@@ -30,7 +30,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     other = lab.load_grid(write_grid(lab.root, THREE.replace("Does it run?", "And <this>?"), "other"))
     reports = [make_report(make_plan(one, lab), lab, None) for one in (grid, other)]
     sections = [write_report(report, lab, None, predict=False) for report in reports]
-    return write_together(sections, lab) / "report.html"
+    return write_combined(sections, lab) / "report.html"
 
 
 def test_it_opens_from_disk_without_an_error_or_a_request(file: Path) -> None:
@@ -132,14 +132,14 @@ def test_an_empty_grid_has_a_page(lab: Lab) -> None:
     grid = lab.load_grid(write_grid(lab.root, THREE))
     report = make_report(make_plan(grid, lab), lab, None)
     section = write_report(report, lab, None, predict=False)
-    assert "No trial has finished yet" in html_page([section], "empty")
+    assert "No trial has finished yet" in render_page([section], "empty")
     assert section.gallery is None and section.plots == []
 
 
 def test_the_gallery_is_of_the_images_on_which_cells_disagree_most() -> None:
     miou = {"a": [0.5, 0.9, 0.4, np.nan], "b": [0.6, 0.1, 0.4, 0.3]}
     shown = [
-        gallery.Shown(cell, 0, dict(zip("wxyz", values, strict=True)), (Path("nowhere"),))
+        gallery.GalleryCell(cell, 0, dict(zip("wxyz", values, strict=True)), (Path("nowhere"),))
         for cell, values in miou.items()
     ]
     made = gallery._gallery(shown, "wxyz", "")
@@ -153,12 +153,12 @@ def test_predictions_made_again_are_those_that_were_scored(tmp_path: Path) -> No
     fcnlab.run_grid(fcnlab.load_grid(path), workers=1, threads=1, executor="serial", quiet=True)
     grid, lab = fcnlab.load_grid(path), Lab.find(path)
     report = make_report(make_plan(grid, lab), lab, None)
-    made = gallery.choose(report.plan, report.cells, report.records, lab, predict=True)
+    made = gallery.select_gallery(report.plan, report.cells, report.records, lab, predict=True)
     assert made is not None and made.note == ""
-    (shown,) = made.shown
-    counts, ids = report.records.counts(shown.cell)[0], report.records.ids(shown.cell, 0)
-    for id_ in made.extremes[shown.cell]:
-        prediction, label = shown.picture(id_, "prediction.png"), shown.picture(id_, "label.png")
+    (shown,) = made.cells
+    counts, ids = report.records.counts(shown.label)[0], report.records.ids(shown.label, 0)
+    for id_ in made.extremes[shown.label]:
+        prediction, label = shown.find_picture(id_, "prediction.png"), shown.find_picture(id_, "label.png")
         assert prediction is not None and label is not None
         found, truth = np.asarray(Image.open(prediction)), np.asarray(Image.open(label))
         right = [int(((found == c) & (truth == c)).sum()) for c in range(counts.shape[1])]
@@ -168,7 +168,7 @@ def test_predictions_made_again_are_those_that_were_scored(tmp_path: Path) -> No
 def test_without_weights_the_gallery_keeps_to_the_samples_and_says_so(tmp_path: Path) -> None:
     grid, lab = finished_lab(tmp_path)
     report = make_report(make_plan(grid, lab), lab, None)
-    made = gallery.choose(report.plan, report.cells, report.records, lab, predict=True)
+    made = gallery.select_gallery(report.plan, report.cells, report.records, lab, predict=True)
     assert made is not None
     assert "samples" in made.note and "weights are missing" in made.note
     assert str(tmp_path) not in made.note
@@ -184,7 +184,7 @@ def test_an_error_map_is_black_where_wrong_and_grey_where_nothing_counts(tmp_pat
     truth[0, 0], found[1, 1] = 255, 2
     for name, labels in (("t", truth), ("p", found)):
         Image.fromarray(labels).save(tmp_path / f"{name}.png")
-    uri = error_map(tmp_path / "p.png", tmp_path / "t.png")
+    uri = encode_error_map(tmp_path / "p.png", tmp_path / "t.png")
     picture = Image.open(BytesIO(b64decode(uri.removeprefix("data:image/png;base64,")))).convert("L")
     assert np.asarray(picture).tolist() == [[160, 255, 255], [255, 0, 255]]
-    assert label_map(tmp_path / "t.png").startswith("data:image/png;base64,")
+    assert encode_label_map(tmp_path / "t.png").startswith("data:image/png;base64,")

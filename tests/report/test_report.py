@@ -15,16 +15,16 @@ import pytest
 from fcnlab.analysis import estimate_difference
 from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
-from fcnlab.report.charts.plots import front
-from fcnlab.report.comparison import compare, find_side, images_table
+from fcnlab.report.charts.plots import pareto_front
+from fcnlab.report.comparison import compare, load_side, make_images_table
 from fcnlab.report.frame import trials_frame
-from fcnlab.report.machine import as_values, to_csv
-from fcnlab.report.planning import seeds_table
 from fcnlab.report.report import Report, make_report
 from fcnlab.report.tables.cells import View
+from fcnlab.report.tables.export import to_csv, to_values
 from fcnlab.report.tables.formats import to_html, to_latex
+from fcnlab.report.tables.seed_plan import make_seed_table
 from fcnlab.report.trial_records import load_records
-from fcnlab.report.write import together, write_report
+from fcnlab.report.write import merge_trials, write_report
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import open_tracker
 from fcnlab.tracking.fields import extract_tags
@@ -65,7 +65,7 @@ def test_what_is_clear_is_marked_and_what_is_not_is_not(made: tuple[Report, Lab]
     assert texts["fcn8s"].endswith("]*")
     assert texts["fcn16s"].endswith("]")
     assert any("significant after" in sentence and "fcn8s" in sentence for sentence in report.summary_text)
-    assert any("no difference was shown" in sentence and "fcn16s" in sentence for sentence in report.summary_text)
+    assert any("no significant difference" in sentence and "fcn16s" in sentence for sentence in report.summary_text)
     assert any(note.startswith("*: significant") for note in report.footnotes)
 
 
@@ -74,9 +74,9 @@ def test_below_three_seeds_nothing_is_claimed(tmp_path: Path) -> None:
     report = make_report(make_plan(grid, lab), lab, None)
     assert all(cells[3].endswith("]°") for cells in report.table.rows[1:])
     assert row(report, "fcn8s")["significant"] is pd.NA
-    assert any("nothing is claimed" in sentence for sentence in report.summary_text)
+    assert any("no claim is made" in sentence for sentence in report.summary_text)
     assert any(note.startswith("°") for note in report.footnotes)
-    assert not any("significant" in sentence and "nothing" not in sentence for sentence in report.summary_text)
+    assert not any("significant" in sentence for sentence in report.summary_text)
 
 
 def test_one_seed_says_that_training_is_not_included(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_cells_that_are_not_comparable_are_marked_and_named(tmp_path: Path) -> N
     finish(planned, RIGHT["fcn16s"], micro_batches=2)
     report = make_report(make_plan(grid, lab), lab, None)
     assert [cells[0] for cells in report.table.rows] == ["fcn32s", "fcn16s†", "fcn8s"]
-    assert any(note.startswith("† fcn16s: parts") for note in report.footnotes)
+    assert any(note.startswith("† fcn16s: micro-batches") for note in report.footnotes)
     assert len(report.flags) == 1
 
 
@@ -162,15 +162,15 @@ def test_latex_stands_alone(written: Path) -> None:
 
 def test_a_view_chooses_sorts_groups_and_pivots(made: tuple[Report, Lab]) -> None:
     report, _ = made
-    table = View(("miou", "p_holm"), sort="-miou").of(report.cells, report.grid.axes)
+    table = View(("miou", "p_holm"), sort="-miou").make_table(report.cells, report.grid.axes)
     assert table.headings == ("head", "mIoU %", "p (Holm)")
     assert [cells[0] for cells in table.rows] == ["fcn8s", "fcn16s", "fcn32s"]
-    assert table.rows[table.marked][0] == "fcn32s"
+    assert table.rows[table.baseline_row][0] == "fcn32s"
     cells = report.cells.assign(upsampler=["a", "b", "a"])
-    grouped = View(group_by="upsampler").of(cells, ["head", "upsampler"])
+    grouped = View(group_by="upsampler").make_table(cells, ["head", "upsampler"])
     assert [texts[:2] for texts in grouped.rows] == [("fcn32s", "a"), ("fcn8s", "a"), ("fcn16s", "b")]
-    assert grouped.rules == (2,)
-    pivoted = View(pivot=("head", "upsampler")).of(cells, ["head", "upsampler"])
+    assert grouped.group_starts == (2,)
+    pivoted = View(pivot=("head", "upsampler")).make_table(cells, ["head", "upsampler"])
     assert pivoted.headings == ("head", "upsampler a, mIoU %", "upsampler b, mIoU %")
     assert [bool(text) for text in pivoted.rows[1]] == [True, False, True]
 
@@ -181,7 +181,7 @@ def test_a_view_chooses_sorts_groups_and_pivots(made: tuple[Report, Lab]) -> Non
 )
 def test_what_is_misspelt_is_told_with_the_nearest(made: tuple[Report, Lab], view: View, nearest: str) -> None:
     with pytest.raises(ConfigError, match=f"did you mean '{nearest}'"):
-        view.of(made[0].cells, made[0].grid.axes)
+        view.make_table(made[0].cells, made[0].grid.axes)
 
 
 def test_csv_and_json_hold_raw_values(made: tuple[Report, Lab]) -> None:
@@ -189,27 +189,27 @@ def test_csv_and_json_hold_raw_values(made: tuple[Report, Lab]) -> None:
     view = View(("miou",), sort="miou")
     lines = to_csv(report, view).splitlines()
     assert lines[0] == "cell,head,miou,miou_std,baseline"
-    values = json.loads(json.dumps(as_values(report, view), allow_nan=False))
+    values = json.loads(json.dumps(to_values(report, view), allow_nan=False))
     assert [cell["cell"] for cell in values["cells"]] == ["fcn32s", "fcn16s", "fcn8s"]
     assert values["cells"][0]["miou"] == pytest.approx(row(report, "fcn32s")["miou"])
 
 
 def test_the_more_a_difference_is_the_fewer_seeds_it_needs(made: tuple[Report, Lab]) -> None:
-    small, large = (seeds_table(made[0], points).rows[0][2] for points in (0.3, 5.0))
+    small, large = (make_seed_table(made[0], points).rows[0][2] for points in (0.3, 5.0))
     assert int(large) == 0
     assert small == "–" or int(small) > 0
 
 
 def test_compare_agrees_with_the_table(made: tuple[Report, Lab]) -> None:
     report, lab = made
-    a, b = (find_side(f"{report.grid.path}:{head}", lab) for head in ("fcn32s", "fcn8s"))
+    a, b = (load_side(f"{report.grid.path}:{head}", lab) for head in ("fcn32s", "fcn8s"))
     found = compare(a, b)
     assert found.difference.value == pytest.approx(row(report, "fcn8s")["delta"])
     assert compare(b, a).difference.value == pytest.approx(-found.difference.value)
-    apart = [abs(float(cells[3])) for cells in images_table(found).rows]
+    apart = [abs(float(cells[3])) for cells in make_images_table(found).rows]
     assert apart == sorted(apart, reverse=True)
     keys = report.trials.set_index(["head", "seed"])["key"]
-    one, other = (find_side(keys[head, seed], lab) for head, seed in (("fcn32s", 0), ("fcn8s", 1)))
+    one, other = (load_side(keys[head, seed], lab) for head, seed in (("fcn32s", 0), ("fcn8s", 1)))
     assert compare(one, other).difference.seeds == 1
 
 
@@ -217,7 +217,7 @@ def test_of_several_grids_a_trial_stands_once(made: tuple[Report, Lab]) -> None:
     report, lab = made
     path = write_grid(lab.root, THREE.replace("[fcn32s, fcn16s, fcn8s]", "[fcn32s, fcn8s]"), "smaller")
     other = make_report(make_plan(lab.load_grid(path), lab), lab, None)
-    frame = together([report, other])
+    frame = merge_trials([report, other])
     assert len(frame) == len(report.trials) == 9
     assert set(frame["grid"][frame["head"] == "fcn8s"]) == {"question, smaller"}
     assert set(frame["grid"][frame["head"] == "fcn16s"]) == {"question"}
@@ -235,12 +235,12 @@ def test_the_front_is_what_nothing_beats_at_no_greater_cost() -> None:
         )
     }
     points = {(cost[i], figure[i]) for i in range(40) if i not in beaten}
-    assert {(cost[i], figure[i]) for i in front(list(cost), list(figure))} == points
+    assert {(cost[i], figure[i]) for i in pareto_front(list(cost), list(figure))} == points
 
 
 def test_texts_of_the_user_are_no_markup(made: tuple[Report, Lab]) -> None:
     cells = made[0].cells.assign(head=["<b>", "a & b", "50 % ≤ ü 日"])
-    table = View().of(cells, ["head"])
+    table = View().make_table(cells, ["head"])
     assert "<b>" not in to_html(table)
     assert r"50 \% $\leq$ ü ?" in to_latex(table, "")
 
@@ -287,7 +287,7 @@ def test_trials_that_shared_a_gpu_share_its_hours_and_are_named(tmp_path: Path) 
     assert list(shared.cells["device_hours"]) == pytest.approx(list(alone.cells["device_hours"] / 4))
     assert list(shared.cells["images_per_s"]) == list(alone.cells["images_per_s"])
     labels = ", ".join(cell.label for cell in grid.cells)
-    assert f"4 trials shared a GPU ({labels}): images/s are those of one of them" in " ".join(shared.footnotes)
+    assert f"4 trials shared a GPU ({labels}): images/s is the speed of one of them" in " ".join(shared.footnotes)
 
 
 def test_a_thousand_trials_are_a_frame_within_three_seconds(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_a_thousand_trials_are_a_frame_within_three_seconds(tmp_path: Path) -> N
 
 
 def test_plots_of_a_large_grid_show_a_part_and_say_so(made: tuple[Report, Lab]) -> None:
-    from fcnlab.report.charts.plots import MOST_ROWS, MOST_SQUARES, plots
+    from fcnlab.report.charts.plots import MAX_ROWS, MAX_SQUARES, draw_plots
     from fcnlab.report.charts.style import to_svg
     from fcnlab.report.significance import Significance
 
@@ -310,8 +310,8 @@ def test_plots_of_a_large_grid_show_a_part_and_say_so(made: tuple[Report, Lab]) 
     many = pd.concat([report.cells.iloc[[0]], *[report.cells.iloc[[2]]] * 60], ignore_index=True)
     many["cell"] = ["fcn32s", *(f"cell {place}" for place in range(60))]
     significance = Significance(dict.fromkeys(many["cell"][1:], one), {}, 0)
-    drawn = {plot.name: plot for plot in plots(many, report.records, significance)}
-    assert f"Shown are the {MOST_ROWS} cells" in drawn["differences"].caption
-    assert f"Shown are the {MOST_SQUARES[0]} cells" in drawn["classes"].caption
-    assert len(drawn["classes"].tips) == MOST_SQUARES[0] * len(report.records.classes)
+    drawn = {plot.name: plot for plot in draw_plots(many, report.records, significance)}
+    assert f"Only the {MAX_ROWS} cells" in drawn["differences"].caption
+    assert f"Only the {MAX_SQUARES[0]} cells" in drawn["classes"].caption
+    assert len(drawn["classes"].tooltips) == MAX_SQUARES[0] * len(report.records.classes)
     assert len(to_svg(drawn["classes"])) < 200_000

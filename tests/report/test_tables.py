@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from fcnlab.report.frame import cells_frame as bare_cells_frame
-from fcnlab.report.significance import Significance, with_differences
-from fcnlab.report.tables.cells import cell_table
+from fcnlab.report.significance import Significance, add_differences
+from fcnlab.report.tables.cells import make_cell_table
 from fcnlab.report.tables.formats import to_latex, to_markdown, to_terminal
 
 
@@ -45,7 +45,7 @@ def trials(**figures: list[float]) -> pd.DataFrame:
 
 def cells_frame(frame: pd.DataFrame, axes: list[str], baseline: str) -> pd.DataFrame:
     """Cells without counts, so without intervals."""
-    return with_differences(bare_cells_frame(frame, axes, baseline), Significance({}, {}, 0))
+    return add_differences(bare_cells_frame(frame, axes, baseline), Significance({}, {}, 0))
 
 
 def test_a_cell_is_its_mean_and_sample_deviation_over_finished_seeds() -> None:
@@ -72,24 +72,24 @@ def test_a_constant_shift_is_found_exactly_whatever_the_seeds_do(values: list[fl
 
 def test_an_incomplete_cell_shows_in_the_table() -> None:
     cells = cells_frame(trials(a=[0.2, 0.4], b=[math.nan, math.nan]), ["head"], "a")
-    table = cell_table(cells, ["head"])
+    table = make_cell_table(cells, ["head"])
     assert table.rows[0][1:4] == ("2", "30.0 ± 14.1", "baseline")
     assert table.rows[1][1:4] == ("0 of 2, 2 failed", "–", "–")
 
 
 def test_one_seed_stands_without_a_spread() -> None:
-    table = cell_table(cells_frame(trials(a=[0.2], b=[0.25]), ["head"], "a"), ["head"])
+    table = make_cell_table(cells_frame(trials(a=[0.2], b=[0.25]), ["head"], "a"), ["head"])
     assert table.rows[1][2:4] == ("25.0", "+5.0")
 
 
 def test_a_failed_baseline_leaves_differences_open() -> None:
-    table = cell_table(cells_frame(trials(a=[math.nan], b=[0.25]), ["head"], "a"), ["head"])
+    table = make_cell_table(cells_frame(trials(a=[math.nan], b=[0.25]), ["head"], "a"), ["head"])
     assert table.rows[1][3] == "–"
 
 
 def test_markdown_has_as_many_fields_in_each_row_and_escapes_bars() -> None:
     cells = cells_frame(trials(**{"a|b": [0.2], "c": [0.3]}), ["head"], "c")
-    lines = to_markdown(cell_table(cells, ["head"])).splitlines()
+    lines = to_markdown(make_cell_table(cells, ["head"])).splitlines()
     fields = {len(re.findall(r"(?<!\\)\|", line)) for line in lines}
     assert len(fields) == 1
     assert "a\\|b" in lines[2]
@@ -98,7 +98,7 @@ def test_markdown_has_as_many_fields_in_each_row_and_escapes_bars() -> None:
 
 def test_latex_escapes_what_tex_would_take_for_commands() -> None:
     cells = cells_frame(trials(**{"a_b & 50% #1 {x} ~^\\": [0.2]}), ["head"], "a_b & 50% #1 {x} ~^\\")
-    latex = to_latex(cell_table(cells, ["head"]), "Is it 50% better?")
+    latex = to_latex(make_cell_table(cells, ["head"]), "Is it 50% better?")
     row = next(line for line in latex.splitlines() if line.startswith("a"))
     escaped = r"a\_b \& 50\% \#1 \{x\} \textasciitilde{}\textasciicircum{}\textbackslash{} &"
     assert row.startswith(escaped)
@@ -108,7 +108,7 @@ def test_latex_escapes_what_tex_would_take_for_commands() -> None:
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
 def test_a_narrow_terminal_breaks_no_figure_and_names_the_costs_left_out(width: int) -> None:
-    table = cell_table(cells_frame(trials(a=[0.2, 0.4], b=[0.3, 0.4]), ["head"], "a"), ["head"])
+    table = make_cell_table(cells_frame(trials(a=[0.2, 0.4], b=[0.3, 0.4]), ["head"], "a"), ["head"])
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     console.print(to_terminal(table, "Question?", width))
     console.file.close()

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from fcnlab.lab import Lab
-from fcnlab.report.provenance import command
+from fcnlab.report.provenance import rerun_command
 
 GRID = """
 question: does it matter?
@@ -42,4 +42,4 @@ def command_of(lab: Path, dataset: str) -> str:
     file = lab / "experiments/q.yaml"
     file.parent.mkdir()
     file.write_text(GRID.replace("DATASET", dataset))
-    return command(Lab.find(file).load_grid(file))
+    return rerun_command(Lab.find(file).load_grid(file))

@@ -32,8 +32,8 @@ def preview(
     data_root: DataRoot = None,
 ) -> None:
     """Write an image with samples, their labels and, with --recipe, their augmentation."""
+    from fcnlab.data.inspection.preview import choose, rows, sheet
     from fcnlab.lab import Lab
-    from fcnlab.report.gallery.preview import choose, rows, sheet
 
     place = Lab.find(root=lab, data_root=data_root)
     spec = dataset_entry(place, name)

@@ -1,4 +1,4 @@
-"""How plots look, and how they become files: the same bytes each time, readable in grey and for the colour-blind."""
+"""Style and file formats of charts: reproducible bytes, readable in gray and with color blindness."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
-"""Okabe and Ito's, without the yellow that white paper swallows; the eighth is a grey."""
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
+"""Okabe and Ito's palette without yellow, which is hard to see on white; the last color is a gray."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2, 2, 2)))
 DPI = 110
 
 _RC: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same
+    "font.family": "DejaVu Sans",  # included in matplotlib, so all machines draw the same
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -32,8 +32,8 @@ _RC: dict[Any, Any] = {
     "grid.color": "#dddddd",
     "grid.linewidth": 0.6,
     "legend.frameon": False,
-    "text.parse_math": False,  # a label's dollar is a dollar
-    "svg.fonttype": "none",  # texts as texts: small, and found by a search
+    "text.parse_math": False,  # keep dollar signs of labels
+    "svg.fonttype": "none",  # keep text as text: smaller and searchable
     "svg.hashsalt": "fcnlab",
     "hatch.linewidth": 0.6,
 }
@@ -41,17 +41,24 @@ _RC: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawn figure: its name as a file, what it shows in a sentence, and tips for its marked parts by their ids."""
+    """A chart.
+
+    Attributes:
+        name: name of its files.
+        caption: one sentence on its content.
+        figure: the matplotlib figure.
+        tooltips: texts of its marks by their ids.
+    """
 
     name: str
     caption: str
     figure: Figure
-    tips: Mapping[str, str]
+    tooltips: Mapping[str, str]
 
 
 @contextmanager
-def styled() -> Iterator[None]:
-    """The style of all plots, whatever the user's own is."""
+def plot_style() -> Iterator[None]:
+    """Use the style of all charts, independent of the user's settings."""
     with mpl.rc_context():
         mpl.rcdefaults()
         for name, value in _RC.items():
@@ -59,54 +66,83 @@ def styled() -> Iterator[None]:
         yield
 
 
-def look(index: int) -> dict[str, Any]:
-    """Colour, marker and line of the `index`-th cell: no two of the first eight share any of them."""
-    turn = index % len(COLOURS)
-    return {"color": COLOURS[turn], "marker": MARKERS[turn], "linestyle": LINES[turn]}
+def cell_style(index: int) -> dict[str, Any]:
+    """Return color, marker and line style of a cell, which are distinct for the first eight cells.
+
+    Args:
+        index: index of the cell.
+    """
+    index = index % len(COLORS)
+    return {"color": COLORS[index], "marker": MARKERS[index], "linestyle": LINES[index]}
 
 
-def tip(artist: Artist, tips: dict[str, str], text: str) -> None:
-    """Give a part of a figure a text that the page shows when it is pointed at."""
-    name = f"tip-{len(tips)}"
+def add_tooltip(artist: Artist, tooltips: dict[str, str], text: str) -> None:
+    """Add a tooltip to a mark of a chart.
+
+    Args:
+        artist: the mark.
+        tooltips: tooltips of the chart, to which the new one is added.
+        text: the text.
+    """
+    name = f"tip-{len(tooltips)}"
     artist.set_gid(name)
-    tips[name] = text
+    tooltips[name] = text
 
 
 def to_png(plot: Plot) -> bytes:
-    """The plot as PNG."""
+    """Return a chart as PNG.
+
+    Args:
+        plot: the chart.
+    """
     file = BytesIO()
-    with styled():
+    with plot_style():
         FigureCanvasAgg(plot.figure).print_figure(
             file, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs={"optimize": True}
         )
     return file.getvalue()
 
 
-def to_svg(plot: Plot, within: str = "") -> bytes:
-    """The plot as SVG, with its tips as titles, and ids that no other plot has of those `within` a page."""
+def to_svg(plot: Plot, prefix: str = "") -> bytes:
+    """Return a chart as SVG, with its tooltips as titles.
+
+    Args:
+        plot: the chart.
+        prefix: prefix of all ids, which makes them unique on a page with several charts of the same name.
+    """
     file = BytesIO()
-    with styled():
+    with plot_style():
         FigureCanvasAgg(plot.figure).print_figure(file, format="svg", metadata={"Date": None, "Creator": None})
     text = file.getvalue().decode()
-    for name, said in plot.tips.items():
-        text = text.replace(f'<g id="{name}">', f'<g id="{name}" class="tip"><title>{escape(said)}</title>')
-    return _named_apart(text, f"{within}-{plot.name}" if within else plot.name).encode()
+    for name, tooltip in plot.tooltips.items():
+        text = text.replace(f'<g id="{name}">', f'<g id="{name}" class="tip"><title>{escape(tooltip)}</title>')
+    return _prefix_ids(text, f"{prefix}-{plot.name}" if prefix else plot.name).encode()
 
 
-def _named_apart(svg: str, name: str) -> str:
-    """Put the plot's name before each id and each mention of one."""
+def _prefix_ids(svg: str, name: str) -> str:
+    """Prefix each id and each reference to one."""
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(xlink:href|href)="#', rf'\1="#{name}-', svg)
     return svg.replace("url(#", f"url(#{name}-")
 
 
-def shortened(label: str, longest: int = 40) -> str:
-    """A label as an axis has room for it."""
+def shorten(label: str, longest: int = 40) -> str:
+    """Shorten a label to fit an axis.
+
+    Args:
+        label: the label.
+        longest: most characters.
+    """
     return label if len(label) <= longest else label[: longest - 1] + "…"
 
 
-def bounded(values: Sequence[float], least: float) -> tuple[float, float]:
-    """Limits around values with some room, at least `least` apart."""
+def padded_limits(values: Sequence[float], least: float) -> tuple[float, float]:
+    """Return axis limits around values with some padding.
+
+    Args:
+        values: the values.
+        least: smallest distance of the limits.
+    """
     low, high = min(values), max(values)
     room = max(0.08 * (high - low), (least - (high - low)) / 2, 1e-9)
     return low - room, high + room

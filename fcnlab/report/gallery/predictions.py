@@ -1,4 +1,4 @@
-"""Predictions of chosen images, made again from the weights that a trial has left. Needs torch, so is imported late."""
+"""Prediction of selected images with the saved weights of a trial. Imports torch, so it is imported where needed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from fcnlab.trial.record import CheckpointChoice
 from fcnlab.trial.samples import save_sample
 
 
-class Chosen(DecodedSplit):
-    """Some samples of a split, in their order there."""
+class _Subset(DecodedSplit):
+    """Some samples of a split, in the order of the split."""
 
     def __init__(self, split: DecodedSplit, ids: Sequence[str]) -> None:
         self._source = split
@@ -28,32 +28,41 @@ class Chosen(DecodedSplit):
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The ids of the samples, in order."""
+        """Ids of the samples."""
         return tuple(self._source.ids[index] for index in self._indices)
 
     def __getitem__(self, index: int) -> DecodedSample:
         return self._source[self._indices[index]]
 
 
-def predict(finished: FinishedTrial, lab: Lab, ids: Sequence[str], checkpoint: CheckpointChoice, into: Path) -> None:
-    """Predict images of the reported split as they were scored, and write them as a trial's samples are written.
+def predict_images(
+    finished: FinishedTrial, lab: Lab, ids: Sequence[str], checkpoint: CheckpointChoice, into: Path
+) -> None:
+    """Predict images of the reported split as in its evaluation, and save them like the samples of a trial.
+
+    Args:
+        finished: the trial.
+        lab: the lab with the dataset.
+        ids: ids of the images.
+        checkpoint: the weights to use, `last` or `best`.
+        into: folder for the pictures.
 
     Raises:
-        RunError, ModelError: the weights are no longer there, or cannot be read.
-        DataError: the dataset is not there.
+        RunError, ModelError: the weights are missing or cannot be read.
+        DataError: the dataset is missing.
     """
     trial, device = finished.trial, hardware.select_device()
     model = finished.load_model(checkpoint).to(device).to(memory_format=torch.channels_last)
     dataset, splits = lab.open_dataset(trial.dataset), trial.dataset.splits
-    chosen = Chosen(open_decoded(dataset, splits.test or splits.val), ids)
+    subset = _Subset(open_decoded(dataset, splits.test or splits.val), ids)
 
     def save(index: int, prediction: Tensor) -> None:
-        save_sample(into, chosen.ids[index], chosen[index], prediction)
+        save_sample(into, subset.ids[index], subset[index], prediction)
 
     into.mkdir(parents=True, exist_ok=True)
     evaluate_split(
         model,
-        chosen,
+        subset,
         classes=len(dataset.classes),
         mean=model.backbone.mean,
         std=model.backbone.std,

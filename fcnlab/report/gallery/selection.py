@@ -1,8 +1,7 @@
-"""The images worth a look: those on which cells disagree most, and each cell's best and worst.
+"""Selection of the gallery's images: those on which cells disagree most, and the best and worst of each cell.
 
-Figures choose the images, from the per-image counts of each cell's first seed. Predictions are made again from the
-weights of the last epoch (or the best) where they and the dataset are there, and kept below `.fcnlab/predictions/`;
-else the images are chosen among the first ones, of which each trial has left samples.
+The per-image counts of each cell's first seed select the images. They are predicted with the saved weights and cached
+in `.fcnlab/predictions/`; if the weights or the dataset are missing, the images are selected from the saved samples.
 """
 
 from __future__ import annotations
@@ -21,145 +20,190 @@ from fcnlab.lab import Lab
 from fcnlab.report.trial_records import TrialRecords
 from fcnlab.runner.plan import Plan
 
-if TYPE_CHECKING:  # at run time it would import torch
+if TYPE_CHECKING:  # importing it would import torch
     from fcnlab.metrics.confusion import Counts
 
-MOST_CELLS = 6
-"""Cells that a page has room to show side by side: the baseline and the best of the others."""
+MAX_CELLS = 6
+"""Most cells that are shown side by side: the baseline and the best of the others."""
 
 DISAGREEMENTS = 6
-SAMPLES_ONLY = "The images are chosen among the samples that each trial keeps"
+SAMPLES_ONLY = "The images are selected from the saved samples of each trial"
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A cell in the gallery: the seed that is shown, mIoU of each image by its id, and where its pictures lie."""
+class GalleryCell:
+    """A cell in the gallery.
 
-    cell: str
+    Attributes:
+        label: label of the cell.
+        seed: the seed whose predictions are shown.
+        miou: mIoU of each image by its id.
+        folders: folders with its pictures.
+    """
+
+    label: str
     seed: int
     miou: dict[str, float]
     folders: tuple[Path, ...]
 
-    def picture(self, id_: str, role: str) -> Path | None:
-        """The file of an image's `image.jpg`, `label.png` or `prediction.png`."""
+    def find_picture(self, id_: str, role: str) -> Path | None:
+        """Return the file of a picture, or None.
+
+        Args:
+            id_: id of the image.
+            role: `image.jpg`, `label.png` or `prediction.png`.
+        """
         name = f"{id_.replace('/', '_')}.{role}"
         return next((folder / name for folder in self.folders if (folder / name).is_file()), None)
 
-    def has(self, id_: str) -> bool:
-        """Whether it is known what the cell predicts for an image."""
-        return self.picture(id_, "prediction.png") is not None
+    def has_prediction(self, id_: str) -> bool:
+        """Return whether there is a prediction of an image.
+
+        Args:
+            id_: id of the image.
+        """
+        return self.find_picture(id_, "prediction.png") is not None
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Ids of the images to show: where the cells disagree most, and the best and the worst of each cell."""
+    """Images of the gallery.
 
-    shown: tuple[Shown, ...]
+    Attributes:
+        cells: the cells to show.
+        disagreements: ids of the images on which the cells disagree most.
+        extremes: cell label -> ids of its best and its worst image.
+        note: limits of the selection; empty for none.
+    """
+
+    cells: tuple[GalleryCell, ...]
     disagreements: tuple[str, ...]
     extremes: dict[str, tuple[str, str]]
     note: str
 
 
-def choose(plan: Plan, cells: pd.DataFrame, records: TrialRecords, lab: Lab, *, predict: bool) -> Gallery | None:
-    """The gallery of a grid; None where no cell has counts and pictures.
+def select_gallery(
+    plan: Plan, cells: pd.DataFrame, records: TrialRecords, lab: Lab, *, predict: bool
+) -> Gallery | None:
+    """Select the images of a grid's gallery.
 
-    With `predict` what is wanted and not kept yet is predicted; a cell for which that cannot be done is shown with the
-    samples that it has, and the gallery's `note` says why.
+    Args:
+        plan: plan of the grid.
+        cells: frame with one row per cell.
+        records: records of the finished trials.
+        lab: the lab of the grid.
+        predict: whether to predict images that have no predictions yet; if that fails, saved samples are shown and
+            the gallery's `note` gives the reason.
+
+    Returns:
+        The gallery, or None where no cell has counts and pictures.
     """
-    candidates = [shown for cell in _cells(cells) if (shown := _first_seed(cell, records, lab)) is not None]
+    candidates = [shown for cell in _select_cells(cells) if (shown := _first_seed(cell, records, lab)) is not None]
     if not candidates:
         return None
-    why = _complete(candidates, plan, records, lab) if predict else f"{SAMPLES_ONLY}; `fcnlab report` predicts others"
+    why = (
+        _predict_missing(candidates, plan, records, lab)
+        if predict
+        else f"{SAMPLES_ONLY}; `fcnlab report` predicts other images"
+    )
     ids = list(candidates[0].miou)
-    if all(shown.has(id_) for id_ in _wanted(candidates) for shown in candidates):
+    if all(shown.has_prediction(id_) for id_ in _wanted_ids(candidates) for shown in candidates):
         return _gallery(candidates, ids, "")
-    known = [id_ for id_ in ids if all(shown.has(id_) for shown in candidates)]
+    known = [id_ for id_ in ids if all(shown.has_prediction(id_) for shown in candidates)]
     return _gallery(candidates, known, why) if known else None
 
 
-def _cells(cells: pd.DataFrame) -> list[str]:
-    """The baseline and the best others, in the order of the table."""
-    scored = cells[cells["n"] > 0]
-    others = scored[~scored["baseline"]].nlargest(MOST_CELLS - 1, "miou")["cell"]
-    chosen = {*others, *scored["cell"][scored["baseline"]]}
-    return [str(cell) for cell in scored["cell"] if cell in chosen]
+def _select_cells(cells: pd.DataFrame) -> list[str]:
+    """Return the baseline and the best other cells in the order of the table."""
+    finished = cells[cells["n"] > 0]
+    others = finished[~finished["baseline"]].nlargest(MAX_CELLS - 1, "miou")["cell"]
+    selected = {*others, *finished["cell"][finished["baseline"]]}
+    return [str(cell) for cell in finished["cell"] if cell in selected]
 
 
-def _first_seed(cell: str, records: TrialRecords, lab: Lab) -> Shown | None:
+def _first_seed(cell: str, records: TrialRecords, lab: Lab) -> GalleryCell | None:
     counts = records.counts(cell)
     if not counts:
         return None
     seed = min(counts)
     folder = records.folders[cell][seed]
-    miou = image_miou(counts[seed])
-    kept = _kept(lab, folder.key, records.checkpoint)
+    miou = compute_image_miou(counts[seed])
+    cache = _cache_folder(lab, folder.key, records.checkpoint)
     found = dict(zip(records.ids(cell, seed), miou.tolist(), strict=True))
-    return Shown(cell, seed, found, (kept, folder.samples))
+    return GalleryCell(cell, seed, found, (cache, folder.samples))
 
 
-def _kept(lab: Lab, key: str, checkpoint: str) -> Path:
+def _cache_folder(lab: Lab, key: str, checkpoint: str) -> Path:
     return lab.root / ".fcnlab" / "predictions" / f"{key}-{checkpoint}"
 
 
-def image_miou(counts: Counts) -> Floats:
-    """Each image's own mIoU, over the classes that are labelled in it: [images, classes, 3] -> [images].
+def compute_image_miou(counts: Counts) -> Floats:
+    """Compute the mIoU of each image over the classes labeled in it.
 
-    It says where a cell is right and where not; the mIoU of a split is over summed counts, and no mean of these. A few
-    pixels of a class that is not there would halve it if such classes counted, too.
+    It is not related to the mIoU of a split, which is computed from summed counts. Classes that are only predicted do
+    not count, since a few wrong pixels of such a class would halve the mIoU of an image.
+
+    Args:
+        counts: [images, classes, 3].
+
+    Returns:
+        [images], float64.
     """
     return mean_over_classes(np.where(counts[..., 2] > 0, compute_class_iou(counts), np.nan))
 
 
-def _complete(candidates: Sequence[Shown], plan: Plan, records: TrialRecords, lab: Lab) -> str:
-    """Predict what is wanted and missing; returns why something could not be, or nothing."""
-    ids = _wanted(candidates)
+def _predict_missing(candidates: Sequence[GalleryCell], plan: Plan, records: TrialRecords, lab: Lab) -> str:
+    """Predict the missing images; returns the reason if one cannot be predicted, else an empty text."""
+    ids = _wanted_ids(candidates)
     trials = {(one.cell.label, one.trial.seed): one.trial for one in plan.trials}
     why = ""
     for shown in candidates:
-        missing = [id_ for id_ in ids if not shown.has(id_)]
+        missing = [id_ for id_ in ids if not shown.has_prediction(id_)]
         if not missing:
             continue
-        from fcnlab.report.gallery.predictions import predict
+        from fcnlab.report.gallery.predictions import predict_images
         from fcnlab.trial.find import FinishedTrial
 
-        place = shown.cell, shown.seed
-        folder, record = records.folders[shown.cell][shown.seed], records.by_cell[shown.cell][shown.seed]
+        key = shown.label, shown.seed
+        folder, record = records.folders[shown.label][shown.seed], records.by_cell[shown.label][shown.seed]
         try:
-            predict(FinishedTrial(trials[place], record, folder), lab, missing, records.checkpoint, shown.folders[0])
+            predict_images(
+                FinishedTrial(trials[key], record, folder), lab, missing, records.checkpoint, shown.folders[0]
+            )
         except FcnlabError as error:
             reason = str(error).splitlines()[0].replace(f"{lab.root}/", "")
-            why = f"{SAMPLES_ONLY}: others cannot be predicted ({reason})"
+            why = f"{SAMPLES_ONLY}: other images cannot be predicted ({reason})"
     return why
 
 
-def _wanted(candidates: Sequence[Shown]) -> list[str]:
-    """The images of the gallery, if all could be shown."""
+def _wanted_ids(candidates: Sequence[GalleryCell]) -> list[str]:
+    """Return the images of the gallery if all could be shown."""
     found = _gallery(candidates, list(candidates[0].miou), "")
     return list(dict.fromkeys([*found.disagreements, *(id_ for pair in found.extremes.values() for id_ in pair)]))
 
 
-def _gallery(candidates: Sequence[Shown], ids: Sequence[str], note: str) -> Gallery:
+def _gallery(candidates: Sequence[GalleryCell], ids: Sequence[str], note: str) -> Gallery:
     return Gallery(
         tuple(candidates),
         tuple(_disagreements(candidates, ids)) if len(candidates) > 1 else (),
-        {shown.cell: pair for shown in candidates if (pair := _extremes(shown, ids))},
+        {shown.label: pair for shown in candidates if (pair := _extremes(shown, ids))},
         note,
     )
 
 
-def _disagreements(candidates: Sequence[Shown], ids: Iterable[str]) -> list[str]:
-    """The images whose mIoU differs most between the best and the worst cell."""
+def _disagreements(candidates: Sequence[GalleryCell], ids: Iterable[str]) -> list[str]:
+    """Return the images whose mIoU differs most between the best and the worst cell."""
 
-    def apart(id_: str) -> float:
+    def spread(id_: str) -> float:
         found = [shown.miou.get(id_, np.nan) for shown in candidates]
         return 0.0 if np.isnan(found).any() else max(found) - min(found)
 
-    return sorted((id_ for id_ in ids if apart(id_) > 0), key=lambda id_: -apart(id_))[:DISAGREEMENTS]
+    return sorted((id_ for id_ in ids if spread(id_) > 0), key=lambda id_: -spread(id_))[:DISAGREEMENTS]
 
 
-def _extremes(shown: Shown, ids: Iterable[str]) -> tuple[str, str] | None:
-    """The images on which a cell is best and worst."""
-    scored = [id_ for id_ in ids if not np.isnan(shown.miou.get(id_, np.nan))]
-    if not scored:
+def _extremes(shown: GalleryCell, ids: Iterable[str]) -> tuple[str, str] | None:
+    """Return the images on which a cell is best and worst."""
+    finished = [id_ for id_ in ids if not np.isnan(shown.miou.get(id_, np.nan))]
+    if not finished:
         return None
-    return max(scored, key=lambda id_: shown.miou[id_]), min(scored, key=lambda id_: shown.miou[id_])
+    return max(finished, key=lambda id_: shown.miou[id_]), min(finished, key=lambda id_: shown.miou[id_])

@@ -1,4 +1,4 @@
-"""Pictures small enough to travel inside a page."""
+"""Small pictures as data URIs, to be embedded in the page."""
 
 from __future__ import annotations
 
@@ -14,26 +14,42 @@ from fcnlab.data.datasets.base import Pixels
 from fcnlab.data.datasets.palette import to_palette_image
 
 WIDTH = 256
-"""Pixels of a picture on the page."""
+"""Width of a picture on the page in pixels."""
 
 RIGHT, WRONG, IGNORED = 255, 0, 160
-"""Greys of an error map."""
+"""Gray levels of an error map."""
 
 
-def photograph(path: Path, width: int = WIDTH) -> str:
-    """An image as a data URI of JPEG."""
+def encode_photo(path: Path, width: int = WIDTH) -> str:
+    """Return an image as a JPEG data URI.
+
+    Args:
+        path: image file.
+        width: greatest width in pixels.
+    """
     with Image.open(path) as image:
         small = image.convert("RGB").resize(_size(image, width), Image.Resampling.LANCZOS)
     return _uri(small, "JPEG", quality=72, optimize=True)
 
 
-def label_map(path: Path, width: int = WIDTH) -> str:
-    """A picture of labels as a data URI of PNG, in the palette's colours."""
+def encode_label_map(path: Path, width: int = WIDTH) -> str:
+    """Return labels as a PNG data URI in the colors of the palette.
+
+    Args:
+        path: palette image of the labels.
+        width: greatest width in pixels.
+    """
     return _uri(to_palette_image(_labels(path, width)), "PNG", optimize=True)
 
 
-def error_map(prediction: Path, truth: Path, width: int = WIDTH) -> str:
-    """Where a prediction is wrong, as a data URI of PNG: black is wrong, white right, and grey does not count."""
+def encode_error_map(prediction: Path, truth: Path, width: int = WIDTH) -> str:
+    """Return an error map as a PNG data URI: black is wrong, white is right, gray is ignored.
+
+    Args:
+        prediction: palette image of the predicted labels.
+        truth: palette image of the labels.
+        width: greatest width in pixels.
+    """
     found, labels = _labels(prediction, width), _labels(truth, width)
     error = np.where(found == labels, RIGHT, WRONG).astype(np.uint8)
     error[labels == IGNORE_INDEX] = IGNORED
@@ -46,7 +62,7 @@ def _labels(path: Path, width: int) -> Pixels:
 
 
 def _size(image: Image.Image, width: int) -> tuple[int, int]:
-    """No picture is made larger than it is."""
+    """Return the size of a picture scaled down to a width; it is never scaled up."""
     width = min(width, image.width)
     return width, max(1, round(image.height * width / image.width))
 

@@ -1,7 +1,7 @@
-// Sorting, filtering and tips of a report's page. Without it the page is whole, and only stands still.
+// Sorting, filtering and tooltips of a report's page. The page is complete without scripts.
 "use strict";
 
-// A text as it sorts: by its first number, "baseline" as no difference, and what has no value at the end.
+// Sort key of a text: its first number, 0 for "baseline", null (sorted last) for a missing value.
 function value(text) {
   const trimmed = text.trim();
   if (trimmed === "baseline") return 0;
@@ -53,7 +53,7 @@ function filterable(input) {
   });
 }
 
-// Browsers show an SVG's titles too late for pointing along a plot; this shows them at once.
+// Show the titles of an SVG at once: browsers show them after a delay.
 function tips(box) {
   document.querySelectorAll(".plot .tip").forEach((part) => {
     const title = part.querySelector("title");

@@ -1,13 +1,13 @@
-"""A table in every format from one set of texts: Markdown, LaTeX, HTML, and a terminal's."""
+"""Formats of a table: Markdown, LaTeX, HTML and terminal."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from html import escape
 
 from rich.table import Table as RichTable
 
+from fcnlab.report.html.environment import render
 from fcnlab.report.tables.cells import Table
 
 GAP = 2
@@ -15,33 +15,42 @@ GAP = 2
 
 
 def to_markdown(table: Table) -> str:
-    """A pipe table; the baseline's row is bold."""
-    align = ["---"] * table.texts + ["---:"] * (len(table.headings) - table.texts)
-    lines = ["| " + " | ".join(map(_escaped_markdown, table.headings)) + " |", "| " + " | ".join(align) + " |"]
+    """Format a table in Markdown, with the row of the baseline in bold.
+
+    Args:
+        table: table of texts.
+    """
+    align = ["---"] * table.text_columns + ["---:"] * (len(table.headings) - table.text_columns)
+    lines = ["| " + " | ".join(map(_escape_markdown, table.headings)) + " |", "| " + " | ".join(align) + " |"]
     for index, row in enumerate(table.rows):
-        cells = [_escaped_markdown(cell) for cell in row]
-        lines.append("| " + " | ".join(f"**{c}**" if c and index == table.marked else c for c in cells) + " |")
+        cells = [_escape_markdown(cell) for cell in row]
+        lines.append("| " + " | ".join(f"**{c}**" if c and index == table.baseline_row else c for c in cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _escaped_markdown(text: str) -> str:
+def _escape_markdown(text: str) -> str:
     return re.sub(r"([\\|*])", r"\\\1", text)
 
 
 def to_latex(table: Table, caption: str) -> str:
-    """A table of the booktabs package, to be included in a paper as it stands."""
-    align = "l" * table.texts + "r" * (len(table.headings) - table.texts)
-    rows = [" & ".join(map(escaped_latex, row)) + " \\\\" for row in table.rows]
-    for place in reversed(table.rules):
-        rows.insert(place, "\\midrule")
+    """Format a table in LaTeX with the booktabs package.
+
+    Args:
+        table: table of texts.
+        caption: caption of the table.
+    """
+    align = "l" * table.text_columns + "r" * (len(table.headings) - table.text_columns)
+    rows = [" & ".join(map(escape_latex, row)) + " \\\\" for row in table.rows]
+    for start in reversed(table.group_starts):
+        rows.insert(start, "\\midrule")
     lines = [
         "% needs \\usepackage{booktabs}",
         "\\begin{table}",
         "\\centering",
-        f"\\caption{{{escaped_latex(caption)}}}",
+        f"\\caption{{{escape_latex(caption)}}}",
         f"\\begin{{tabular}}{{{align}}}",
         "\\toprule",
-        " & ".join(map(escaped_latex, table.headings)) + " \\\\",
+        " & ".join(map(escape_latex, table.headings)) + " \\\\",
         "\\midrule",
         *rows,
         "\\bottomrule",
@@ -60,41 +69,42 @@ _LATEX = {
 }  # fmt: skip
 
 
-def escaped_latex(text: str) -> str:
-    """A text that TeX prints and does not take for commands; letters that it has no glyph for lose their marks."""
+def escape_latex(text: str) -> str:
+    """Escape a text for LaTeX; characters that its utf8 encoding lacks lose their accents or become question marks.
+
+    Args:
+        text: any text.
+    """
     return re.sub(r"(?<![\w.])-(?=\d)", "$-$", "".join(map(_latex_character, text)))
 
 
 def _latex_character(character: str) -> str:
     if character in _LATEX:
         return _LATEX[character]
-    if ord(character) < 0x180:  # what LaTeX's utf8 knows out of the box
+    if ord(character) < 0x180:  # included in LaTeX's utf8 encoding
         return character
     return unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode() or "?"
 
 
 def to_html(table: Table) -> str:
-    """A plain HTML table; the page's script sorts and filters it."""
-    head = "".join(
-        f'<th scope="col"{_class(index, table)}>{escape(text)}</th>' for index, text in enumerate(table.headings)
-    )
-    rows = []
-    for place, row in enumerate(table.rows):
-        kinds = [name for name, there in (("baseline", place == table.marked), ("rule", place in table.rules)) if there]
-        cells = "".join(f"<td{_class(index, table)}>{escape(text)}</td>" for index, text in enumerate(row))
-        rows.append(f'<tr class="{" ".join(kinds)}">{cells}</tr>' if kinds else f"<tr>{cells}</tr>")
-    body = "\n".join(rows)
-    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n"
+    """Format a table as HTML.
 
-
-def _class(index: int, table: Table) -> str:
-    return ' class="number"' if index >= table.texts else ""
+    Args:
+        table: table of texts.
+    """
+    return render("table.html.j2", table=table)
 
 
 def to_terminal(table: Table, title: str, width: int) -> RichTable:
-    """The table for a terminal of `width` columns; costs that do not fit are named below it instead of squeezed."""
+    """Format a table for a terminal; the last columns are only named below it where they do not fit.
+
+    Args:
+        table: table of texts.
+        title: title of the table.
+        width: width of the terminal in characters.
+    """
     shown_columns = len(table.headings)
-    while shown_columns > table.texts + 3 and _width(table, shown_columns) > width:
+    while shown_columns > table.text_columns + 3 and _width(table, shown_columns) > width:
         shown_columns -= 1
     rest = table.headings[shown_columns:]
     shown = RichTable(
@@ -104,19 +114,21 @@ def to_terminal(table: Table, title: str, width: int) -> RichTable:
         header_style="bold",
         box=None,
         padding=(0, GAP, 0, 0),
-        caption=f"in the report also: {', '.join(rest)}" if rest else None,
+        caption=f"more columns in the report: {', '.join(rest)}" if rest else None,
         caption_justify="left",
     )
     for index, heading in enumerate(table.headings[:shown_columns]):
-        shown.add_column(heading, justify="left" if index < table.texts else "right", no_wrap=index >= table.texts)
+        shown.add_column(
+            heading, justify="left" if index < table.text_columns else "right", no_wrap=index >= table.text_columns
+        )
     for index, row in enumerate(table.rows):
-        if index in table.rules:
+        if index in table.group_starts:
             shown.add_row()
-        shown.add_row(*row[:shown_columns], style="dim" if index == table.marked else "")
+        shown.add_row(*row[:shown_columns], style="dim" if index == table.baseline_row else "")
     return shown
 
 
 def _width(table: Table, columns: int) -> int:
-    """How wide the first columns are, side by side."""
+    """Return the width of the first columns in characters."""
     widths = [max(map(len, column)) for column in zip(table.headings, *table.rows, strict=True)]
     return sum(widths[:columns]) + GAP * columns

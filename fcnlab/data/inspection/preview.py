@@ -1,4 +1,4 @@
-"""A sheet of a dataset's images with their labels, and of what a recipe's augmentation makes of them."""
+"""Sheets of a dataset's images with their labels, also after a recipe's augmentation."""
 
 from __future__ import annotations
 
@@ -12,25 +12,30 @@ from PIL import Image, ImageDraw, ImageFont
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.base import Pixels, Sample, Split
 from fcnlab.data.datasets.palette import voc_palette
-from fcnlab.report.gallery.picture import GAP, HEADING, WIDTH
 from fcnlab.seeding import derive_seed
 
 if TYPE_CHECKING:
     from fcnlab.kernels.inputs import DecodedSample
 
+WIDTH = 240
+"""Width of one picture on a sheet in pixels."""
+
+GAP = 6
+HEADING = 24
+
 OPACITY = 0.6
-"""How much of the overlay is the label's colour; the rest is the image in grey."""
+"""Opacity of the label's color over the gray image."""
 
 LINE = 20
-"""Pixels of a line of text."""
+"""Height of a line of text in pixels."""
 
 Augment = Callable[["DecodedSample", np.random.Generator], "DecodedSample"]
-"""What training does to a sample, such as `fcnlab.data.augmentation.Augmentation`."""
+"""Augmentation of a sample, such as `fcnlab.data.augmentation.Augmentation`."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One sample on the sheet: a heading for its column, a line below it."""
+    """One sample on the sheet, with the heading of its column and a caption below it."""
 
     heading: str
     caption: str
@@ -39,7 +44,13 @@ class Shown:
 
 
 def choose(split: Split, count: int, seed: int) -> list[int]:
-    """Which samples are shown: drawn by the seed, in the order of the split."""
+    """Draw indices of samples, sorted.
+
+    Args:
+        split: the split to draw from.
+        count: number of samples.
+        seed: seed of the draw.
+    """
     drawn = np.random.default_rng(derive_seed(seed, "preview")).permutation(len(split))[:count]
     return sorted(int(index) for index in drawn)
 
@@ -47,7 +58,15 @@ def choose(split: Split, count: int, seed: int) -> list[int]:
 def rows(
     split: Split, chosen: Sequence[int], *, augment: Augment | None = None, draws: int = 0, seed: int = 0
 ) -> list[list[Shown]]:
-    """A row a sample: as it is, and as it is drawn in the epochs 0, 1, ... of a trial with this seed."""
+    """Return one row per sample: the sample, and its augmented versions in the epochs 0, 1, ... of a trial.
+
+    Args:
+        split: the split of the samples.
+        chosen: indices of the samples.
+        augment: the augmentation; None for only the samples.
+        draws: number of epochs.
+        seed: seed of the trial.
+    """
     return [_row(split[index], index, augment, draws, seed) for index in chosen]
 
 
@@ -70,7 +89,12 @@ def _row(sample: Sample, index: int, augment: Augment | None, draws: int, seed: 
 
 
 def sheet(shown: Sequence[Sequence[Shown]], classes: Sequence[str]) -> Image.Image:
-    """Each sample with its label over it on its right, row by row, and the colours of the classes that occur."""
+    """Draw each sample with its label overlay on the right, and a legend of the classes that occur.
+
+    Args:
+        shown: rows of samples.
+        classes: names of the classes.
+    """
     pictures = [[_pair(sample) for sample in row] for row in shown]
     heights = [max(left.height for left, _ in row) + LINE + GAP for row in pictures]
     width = max(len(row) for row in pictures) * 2 * (WIDTH + GAP) + GAP
@@ -86,22 +110,27 @@ def sheet(shown: Sequence[Sequence[Shown]], classes: Sequence[str]) -> Image.Ima
                 draw.text((x + WIDTH + GAP, 4), "label", fill="black", font=font)
             for place, picture in enumerate(pair):
                 page.paste(picture, (x + place * (WIDTH + GAP), y))
-            draw.text((x, y + pair[0].height + 2), _fitted(sample.caption, draw), fill="#444444", font=_small())
+            draw.text((x, y + pair[0].height + 2), _fit_text(sample.caption, draw), fill="#444444", font=_small())
         y += height
     page.paste(below, (0, y))
     return page
 
 
 def _pair(sample: Shown) -> tuple[Image.Image, Image.Image]:
-    """The image, and its grey with the label's colours over it, both of the sheet's width."""
+    """Return the image and its overlay with the label, both with the width of the sheet's pictures."""
     size = (WIDTH, max(1, round(sample.label.shape[0] * WIDTH / sample.label.shape[1])))
     image = Image.fromarray(np.ascontiguousarray(sample.image)).resize(size, Image.Resampling.BILINEAR)
     return image, overlay(image, Image.fromarray(voc_palette()[sample.label]).resize(size, Image.Resampling.NEAREST))
 
 
-def overlay(image: Image.Image, colours: Image.Image) -> Image.Image:
-    """The grey of an image with colours of its size over it."""
-    return Image.blend(image.convert("L").convert("RGB"), colours, OPACITY)
+def overlay(image: Image.Image, colors: Image.Image) -> Image.Image:
+    """Blend the gray version of an image with the colors of its labels.
+
+    Args:
+        image: RGB image.
+        colors: RGB image of the same size.
+    """
+    return Image.blend(image.convert("L").convert("RGB"), colors, OPACITY)
 
 
 def _labels(shown: Sequence[Sequence[Shown]]) -> list[int]:
@@ -110,7 +139,13 @@ def _labels(shown: Sequence[Sequence[Shown]]) -> list[int]:
 
 
 def legend(labels: Sequence[int], classes: Sequence[str], width: int) -> Image.Image:
-    """The colours of these labels with their names, in as many lines as they need."""
+    """Draw the colors of labels with the names of the classes.
+
+    Args:
+        labels: the labels.
+        classes: names of the classes.
+        width: width of the picture in pixels.
+    """
     font = _small()
     names = ["ignored" if label == IGNORE_INDEX else f"{label} {classes[label]}" for label in labels]
     cell = LINE + 16 + max(round(font.getlength(name)) for name in names)
@@ -119,13 +154,13 @@ def legend(labels: Sequence[int], classes: Sequence[str], width: int) -> Image.I
     draw = ImageDraw.Draw(page)
     for place, (label, name) in enumerate(zip(labels, names, strict=True)):
         x, y = GAP + place % across * cell, GAP + place // across * LINE
-        draw.rectangle((x, y + 2, x + 14, y + 16), fill=_seen(label), outline="black")
+        draw.rectangle((x, y + 2, x + 14, y + 16), fill=_overlay_color(label), outline="black")
         draw.text((x + LINE, y + 1), name, fill="black", font=font)
     return page
 
 
-def _seen(label: int) -> tuple[int, int, int]:
-    """A label's colour as it looks over a middle grey: that is how the sheet shows it."""
+def _overlay_color(label: int) -> tuple[int, int, int]:
+    """Return the color of a label over a middle gray, as it looks in an overlay."""
     red, green, blue = (round(OPACITY * int(value) + (1 - OPACITY) * 128) for value in voc_palette()[label])
     return red, green, blue
 
@@ -134,8 +169,8 @@ def _small() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size=12)
 
 
-def _fitted(text: str, draw: ImageDraw.ImageDraw) -> str:
-    """A text cut on the left until it fits below a picture: ids differ at their end."""
+def _fit_text(text: str, draw: ImageDraw.ImageDraw) -> str:
+    """Shorten a text on the left until it fits below a picture; ids differ at their end."""
     shown = text
     while len(shown) > 2 and draw.textlength(shown, font=_small()) > WIDTH:
         shown = "…" + shown.removeprefix("…")[1:]

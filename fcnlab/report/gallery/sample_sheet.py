@@ -1,4 +1,4 @@
-"""A sheet of predictions: input, truth, and what each cell makes of it. Figures can mislead where a look does not."""
+"""A sheet of the saved samples: input, ground truth and the prediction of each cell."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-WIDTH = 240
-"""Pixels of one picture on the sheet."""
-
-GAP = 6
-HEADING = 24
+from fcnlab.data.inspection.preview import GAP, HEADING, WIDTH
 
 
-def draw_sheet(samples: Mapping[str, Path], rows: int = 4) -> Image.Image | None:
-    """Draw the first images that all cells have; `samples` gives each cell's folder of samples, by its label.
+def draw_sample_sheet(samples: Mapping[str, Path], rows: int = 4) -> Image.Image | None:
+    """Draw the first images that all cells have.
 
-    Returns None where there is no image that all of them have.
+    Args:
+        samples: cell label -> folder of samples of one of its trials.
+        rows: most images.
+
+    Returns:
+        The sheet, or None where the cells have no image in common.
     """
-    ids = _common(list(samples.values()))[:rows]
+    ids = _common_ids(list(samples.values()))[:rows]
     if not ids:
         return None
     first = next(iter(samples.values()))
@@ -32,15 +33,15 @@ def draw_sheet(samples: Mapping[str, Path], rows: int = 4) -> Image.Image | None
     return _compose(columns)
 
 
-def _common(folders: Sequence[Path]) -> list[str]:
+def _common_ids(folders: Sequence[Path]) -> list[str]:
     names = [{file.name.removesuffix(".prediction.png") for file in f.glob("*.prediction.png")} for f in folders]
     return sorted(set.intersection(*names)) if names else []
 
 
 def _load(path: Path, how: Image.Resampling) -> Image.Image:
     with Image.open(path) as image:
-        colour = image.convert("RGB")
-    return colour.resize((WIDTH, max(1, round(colour.height * WIDTH / colour.width))), how)
+        color = image.convert("RGB")
+    return color.resize((WIDTH, max(1, round(color.height * WIDTH / color.width))), how)
 
 
 def _compose(columns: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
