@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from fcnlab.inference.model import TrainedModel
     from fcnlab.models import FCN
     from fcnlab.report.report import Report
-    from fcnlab.runner.executors.config import ExecutorName
     from fcnlab.runner.scheduler import Outcome
 
 
@@ -42,7 +41,7 @@ def build_model(
     parts = variant_parts(variant, lab)
     if not pretrained:
         parts = parts.model_copy(update={"backbone": parts.backbone.model_copy(update={"weights": "scratch"})})
-    return build(parts, num_classes, seed, lab.find_weights_file(parts.backbone))
+    return build(parts, num_classes, seed, lab.find_weights_file(parts.backbone), lab.extensions)
 
 
 def variant_parts(name: str, lab: Lab) -> Variant:
@@ -73,7 +72,7 @@ def load_grid(path: str | os.PathLike[str]) -> Grid:
 def run_grid(
     grid: Grid,
     *,
-    executor: ExecutorName = "process",
+    executor: str = "process",
     workers: int | None = None,
     threads: int | None = None,
     per_gpu: int = 1,
@@ -101,7 +100,7 @@ def run_grid(
     lab = lab or Lab.find(grid.path)
     reporter = ProgressReporter() if quiet else PlainReporter(create_console())
     executor_config = ExecutorConfig(executor, workers, threads, per_gpu, address, devices, device)
-    executor_config.check(grid.cells)
+    executor_config.check(grid.cells, lab)
     outcome = run(
         grid,
         lab,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from fcnlab.config import registry
+from fcnlab.config.dataset import CustomDataset, FolderDataset, KnownDataset, ShapesDataset
 from fcnlab.config.dataset import Dataset as DatasetConfig
-from fcnlab.config.dataset import FolderDataset, KnownDataset, ShapesDataset
 from fcnlab.config.grid import grid
 from fcnlab.config.grid.grid import Fingerprints
+from fcnlab.config.head import CustomHead
+from fcnlab.config.head import Head as HeadConfig
+from fcnlab.config.trial import Trial
 from fcnlab.config.variant import Backbone as BackboneConfig
 from fcnlab.config.variant import Variant as VariantConfig
 from fcnlab.data.datasets.base import Dataset
@@ -19,7 +23,8 @@ from fcnlab.data.datasets.fingerprint import hash_file
 from fcnlab.data.datasets.folder import Folder, FolderLayout
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.datasets.table import FILE_DATASETS, find_dataset_folder
-from fcnlab.errors import DataError, ModelError, RunError
+from fcnlab.errors import ConfigError, DataError, ModelError, RunError
+from fcnlab.extensions import Extensions
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,20 @@ class Lab:
     @cached_property
     def registry(self) -> registry.Registry:
         """The built-in catalogue and what this lab's registry/ adds."""
-        return registry.load(self.root / "registry")
+        found = registry.load(self.root / "registry")
+        for kind in ("head", "dataset", "executor"):
+            self.extensions.own(kind)
+        for kind in ("head", "dataset"):
+            for name in found.names(kind):
+                entry = found.get(kind, name)
+                if isinstance(entry, CustomHead | CustomDataset):
+                    self.extensions.find(kind, entry.type, f"{self.root / 'registry'}: {kind} {name}: ")
+        return found
+
+    @property
+    def extensions(self) -> Extensions:
+        """Heads, dataset types and executors of this lab and of installed packages."""
+        return Extensions(self.root)
 
     def load_grid(self, path: Path) -> grid.Grid:
         """Load a grid file. Raises ConfigError as `fcnlab.config.grid.grid.load` does."""
@@ -99,13 +117,57 @@ class Lab:
 
         Raises:
             DataError: its folder is not below the data root.
+            ConfigError: an extension that cannot be loaded or does not take the options.
         """
         if isinstance(spec, ShapesDataset):
             return Shapes(**spec.options.model_dump())
         if isinstance(spec, FolderDataset):
             return Folder(self._layout(spec), spec.classes, spec.ignore)
+        if isinstance(spec, CustomDataset):
+            return self._open_custom_dataset(spec)
         assert isinstance(spec, KnownDataset)
         return FILE_DATASETS[spec.type](find_dataset_folder(self.data_root, spec.folder, spec.type))
+
+    def _open_custom_dataset(self, spec: CustomDataset) -> Dataset:
+        create = self.extensions.load("dataset", spec.type, Dataset)  # type: ignore[type-abstract]
+        arguments = () if spec.folder is None else (self._below_data_root(spec.folder, spec.type),)
+        try:
+            inspect.signature(create).bind(*arguments, **spec.options)
+        except TypeError as error:
+            raise ConfigError(
+                f"dataset of type {spec.type}: folder and options do not fit its class: {error}"
+            ) from None
+        dataset = create(*arguments, **spec.options)
+        dataset.code = f"{self.extensions.find('dataset', spec.type).fingerprint} {sorted(spec.options.items())}"
+        return dataset
+
+    def check_head(self, spec: HeadConfig) -> None:
+        """Import the class of a head that is not built in, so that errors are reported before a trial is started.
+
+        Args:
+            spec: configuration of the head.
+
+        Raises:
+            ConfigError: the class cannot be imported, or the user has not allowed it.
+        """
+        if isinstance(spec, CustomHead):
+            from fcnlab.models.heads import Head
+
+            self.extensions.load("head", spec.type, Head)
+
+    def check_extensions(self, trial: Trial) -> None:
+        """Check that the code of the extensions of a trial is that of its key.
+
+        Args:
+            trial: the trial.
+
+        Raises:
+            RunError: the code has changed since the trial was planned.
+            ConfigError: an extension does not exist.
+        """
+        for kind, fingerprint in self.extensions.fingerprints(trial.variant.head, trial.dataset).items():
+            if trial.extensions.get(kind) != fingerprint:
+                raise RunError(f"the code of the {kind} has changed since this trial was planned; run the grid again")
 
     def _layout(self, spec: FolderDataset) -> FolderLayout:
         """Where the files of a dataset of type folder lie."""
@@ -122,13 +184,13 @@ class Lab:
             skip_unpaired=spec.unpaired == "skip",
         )
 
-    def _below_data_root(self, folder: str) -> Path:
+    def _below_data_root(self, folder: str, type_: str = "folder") -> Path:
         path = Path(folder).expanduser()
         if path.is_absolute():
             return path
         if self.data_root is None:
             raise DataError(
-                f"dataset of type folder: no data root is set; pass --data-root or set FCNLAB_DATA to the folder that "
+                f"dataset of type {type_}: no data root is set; pass --data-root or set FCNLAB_DATA to the folder that "
                 f"holds {folder}, or give an absolute path"
             )
         return self.data_root / path
@@ -160,14 +222,15 @@ class Lab:
         data: dict[str, str] = {}
         weights: dict[str, str] = {}
 
-        def of(variant: VariantConfig, dataset: DatasetConfig) -> tuple[str, str | None]:
+        def of(variant: VariantConfig, dataset: DatasetConfig) -> tuple[str, str | None, dict[str, str]]:
+            extensions = self.extensions.fingerprints(variant.head, dataset)
             named = repr(dataset)
             if named not in data:
                 data[named] = self.open_dataset(dataset).fingerprint(dataset.used_splits)
             file = self.find_weights_file(variant.backbone)
             if file is not None and str(file) not in weights:
                 weights[str(file)] = f"sha256:{hash_file(file)}"
-            return data[named], weights[str(file)] if file is not None else None
+            return data[named], weights[str(file)] if file is not None else None, extensions
 
         return of
 

@@ -12,6 +12,12 @@ Device = Literal["auto", "cpu", "cuda"]
 DEVICE_VARIABLE = "FCNLAB_DEVICE"
 """Environment variable that sets the device of a process, `cpu` or `cuda`; by default CUDA if torch finds it."""
 
+ExecutorName = Literal["process", "serial", "ray"]
+"""Names of the built-in executors."""
+
+ALLOW_EXTENSIONS_VARIABLE = "FCNLAB_ALLOW_EXTENSIONS"
+"""Environment variable that, if it is 1, allows to run the Python files in a lab's `registry/extensions.yaml`."""
+
 CHECKPOINT_EVERY = 30.0
 """Default number of seconds between two checkpoints of a trial (`--checkpoint-every`)."""
 

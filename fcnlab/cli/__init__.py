@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import Annotated
 
 import typer
 
@@ -22,6 +24,7 @@ from fcnlab.cli import (
     ui,
 )
 from fcnlab.errors import FcnlabError
+from fcnlab.settings import ALLOW_EXTENSIONS_VARIABLE
 
 app = typer.Typer(
     name="fcnlab",
@@ -31,6 +34,20 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def configure(
+    allow_extensions: Annotated[
+        bool,
+        typer.Option("--allow-extensions", help="Allow the lab's registry/extensions.yaml to run its Python files"),
+    ] = False,
+) -> None:
+    """Options of all commands."""
+    if allow_extensions:
+        os.environ[ALLOW_EXTENSIONS_VARIABLE] = "1"
+
+
 app.add_typer(grid.app, name="grid")
 app.add_typer(registry.app, name="registry")
 app.add_typer(data.app, name="data")

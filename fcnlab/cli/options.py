@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -34,8 +34,8 @@ DeviceOption = Annotated[
 ]
 
 ExecutorOption = Annotated[
-    Literal["process", "serial", "ray"],
-    typer.Option("--executor", help="Workers on this machine, this very process, or a Ray cluster"),
+    str,
+    typer.Option("--executor", help="process, serial or ray: worker processes, the driver, or Ray; or an extension"),
 ]
 PerGpu = Annotated[int, typer.Option("--per-gpu", min=1, help="Trials that share a GPU")]
 DevicesPerTrial = Annotated[

@@ -60,7 +60,7 @@ def train(
     file = GridFile(question="Single trials", base=said, seeds=[seed], baseline={})
     grid = Grid("train", Path("train"), file, (cell,), cell, (seed,))
     executor_config = ExecutorConfig(workers=1, threads=threads, devices=devices_per_trial, device=device)
-    executor_config.check(grid.cells)
+    executor_config.check(grid.cells, place)
     terminal = create_console()
     with RichReporter(terminal) if terminal.is_terminal else PlainReporter(terminal) as reporter:
         outcome = scheduler.run(grid, place, lambda: executor_config.create_executor(place, grid.recipes), reporter)

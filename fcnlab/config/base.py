@@ -80,7 +80,7 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
     """
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for argument in get_args(annotation) for model in models_in(argument)]
+    return list(dict.fromkeys(model for argument in get_args(annotation) for model in models_in(argument)))
 
 
 def find_member(models: list[type[BaseModel]], tag: str) -> type[BaseModel] | None:

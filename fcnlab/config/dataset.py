@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, PlainSerializer, Tag, model_validator
 
 from fcnlab.config.base import Config, Count, Entry, Whole
 from fcnlab.config.mask_values import (
@@ -196,4 +196,36 @@ class FolderDataset(Dataset):
         return self
 
 
-AnyDataset = Annotated[ShapesDataset | KnownDataset | FolderDataset, Field(discriminator="type")]
+class CustomDataset(Dataset):
+    """Configuration of a dataset whose class is not built in.
+
+    Attributes:
+        type: name of its class among the extensions (see `docs/extending.md`).
+        folder: folder that the class is created with, absolute or below the data root; None if it reads no files.
+        options: keyword arguments of its class.
+    """
+
+    type: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    folder: str | None = None
+    options: dict[str, bool | int | float | str] = {}  # noqa: RUF012 - pydantic copies defaults
+
+
+_BUILTIN_TYPES = ("shapes", "camvid", "voc2012", "cityscapes", "ade20k", "folder")
+
+
+def _tag_dataset(value: Any) -> str | None:
+    """Return the discriminator of a dataset: its type, or `custom` for a type that is not built in."""
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return kind if kind is None or kind in _BUILTIN_TYPES else "custom"
+
+
+AnyDataset = Annotated[
+    Annotated[ShapesDataset, Tag("shapes")]
+    | Annotated[KnownDataset, Tag("camvid")]
+    | Annotated[KnownDataset, Tag("voc2012")]
+    | Annotated[KnownDataset, Tag("cityscapes")]
+    | Annotated[KnownDataset, Tag("ade20k")]
+    | Annotated[FolderDataset, Tag("folder")]
+    | Annotated[CustomDataset, Tag("custom")],
+    Discriminator(_tag_dataset),
+]

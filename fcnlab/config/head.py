@@ -123,7 +123,7 @@ class CustomHead(Head):
     """Configuration of a head that is not built in.
 
     Attributes:
-        type: key of its class in the table of heads.
+        type: name of its class among the extensions (see `docs/extending.md`).
         output_stride: stride that the backbone is dilated to.
         options: keyword arguments of its class.
         reads: strides of the feature maps that it reads.

@@ -33,6 +33,9 @@ KINDS: Mapping[str, Any] = MappingProxyType(
 )
 """The model, or union of models, of the entries of each kind."""
 
+EXTENSIONS_FILE = "extensions.yaml"
+"""File of a lab's `registry/` that `fcnlab.extensions` reads."""
+
 TIMM_PREFIXES = ("timm:", "scratch:")
 """Prefixes of backbones that come from timm without an entry."""
 
@@ -87,7 +90,7 @@ class Registry:
         repository, whose `registry/` has the built-in entries, is a lab too.
 
         Args:
-            folder: has files such as `heads.yaml` or `recipes.yml`.
+            folder: has files such as `heads.yaml` or `recipes.yml`; `extensions.yaml` is not read here.
 
         Returns:
             A registry with both.
@@ -97,6 +100,8 @@ class Registry:
         """
         merged = {kind: dict(entries) for kind, entries in self.entries.items()}
         for path in sorted(folder.glob("*.y*ml")):
+            if path.name == EXTENSIONS_FILE:
+                continue
             kind = path.stem.removesuffix("s")
             if kind not in KINDS:
                 valid = [f"{known}s" for known in KINDS]

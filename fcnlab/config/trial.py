@@ -28,6 +28,7 @@ class Trial(Config):
         data: fingerprint of the content of the dataset.
         weights: fingerprint of the content of a local weights file.
         init_from: key of a finished trial whose last weights are loaded before training.
+        extensions: fingerprints of the code of a head and dataset that are not built in, by kind.
     """
 
     not_in_key: ClassVar[frozenset[str]] = frozenset({"names"})
@@ -41,6 +42,7 @@ class Trial(Config):
     data: str
     weights: str | None = None
     init_from: str | None = None
+    extensions: dict[str, str] = {}  # noqa: RUF012 - pydantic copies defaults
 
     def identity(self) -> dict[str, Any]:
         """Return the content that the key is computed from, as plain values.

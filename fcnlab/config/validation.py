@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from typing import Any, Literal, TypeVar, get_args, get_origin, overload
 
@@ -37,6 +39,9 @@ def validate(model: Any, value: Any, where: str) -> Any:
         return _adapter(model).validate_python(value)
     except ValidationError as error:
         problems = [_Problem.locate(model, item) for item in error.errors(include_url=False)]
+        mistyped = _describe_mistyped_type(model, value, problems)
+        if mistyped is not None:
+            raise ConfigError(f"{where}: {mistyped}") from None
         renamed = {problem.new_key for problem in problems}
         # A value that matches no member of a plain union has an error per member: the first one is reported. A required
         # key that is given by its old name is not missing.
@@ -144,6 +149,20 @@ class _Problem:
         fields = [model.model_fields[self.path[-1]] for model in self.models if self.path[-1] in model.model_fields]
         literals = [field.annotation for field in fields if get_origin(field.annotation) is Literal]
         return [str(value) for literal in literals for value in get_args(literal)]
+
+
+def _describe_mistyped_type(model: Any, value: Any, problems: Sequence[_Problem]) -> str | None:
+    """Return the error of an invalid entry whose type is almost a built-in one; None for other entries.
+
+    Any type is accepted, because it may be an extension, so that pydantic reports the keys as those of a custom type.
+    """
+    if not isinstance(value, dict) or not any(problem.tag == "custom" for problem in problems):
+        return None
+    builtin = [name for member in models_in(model) for name in get_args(member.model_fields["type"].annotation)]
+    given = value.get("type")
+    if any(problem.key == "type" for problem in problems) or not get_close_matches(str(given), builtin):
+        return None
+    return f"type: {_show(given)} is not valid; {nearest(str(given), builtin)}"
 
 
 def _list(values: list[str]) -> str:

@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from fcnlab.errors import ModelError
+from fcnlab.extensions import Extensions
 from fcnlab.inference.description import Description
 from fcnlab.inference.model import TrainedModel
 from fcnlab.lab import Lab
@@ -31,13 +32,13 @@ def load(
         ModelError: a file that is not from `fcnlab export`, or weights that do not fit.
     """
     if Path(what).suffix == ".safetensors":
-        return read_file(Path(what))
+        return read_file(Path(what), Extensions(lab.root if lab is not None else Path.cwd()))
     finished = find_finished_trial(os.fspath(what), lab or Lab.find())
     fcn = finished.load_model(checkpoint)
     return TrainedModel(fcn, Description.of(finished, fcn, checkpoint))
 
 
-def read_file(path: Path) -> TrainedModel:
+def read_file(path: Path, extensions: Extensions = Extensions()) -> TrainedModel:  # noqa: B008 - frozen
     """Read what `write_file` wrote.
 
     Raises:
@@ -51,7 +52,7 @@ def read_file(path: Path) -> TrainedModel:
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: cannot be read as safetensors: {error}") from None
     description = Description.read(metadata, str(path))
-    fcn = restore_model(description.variant, len(description.classes), state, str(path))
+    fcn = restore_model(description.variant, len(description.classes), state, str(path), extensions)
     return TrainedModel(fcn, description)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fcnlab.config.dataset import Dataset, FolderDataset, KnownDataset
+from fcnlab.config.dataset import CustomDataset, Dataset, FolderDataset, KnownDataset
 from fcnlab.config.grid.grid import Grid
 from fcnlab.report.footnotes import distinct_texts
 
@@ -69,4 +69,6 @@ def _below_data_root(dataset: Dataset) -> bool:
     """Return whether a dataset needs a data root: it has a known layout, or folders with relative paths."""
     if isinstance(dataset, FolderDataset):
         return not all(Path(folder).expanduser().is_absolute() for folder in (dataset.images, dataset.masks))
+    if isinstance(dataset, CustomDataset):
+        return dataset.folder is not None and not Path(dataset.folder).expanduser().is_absolute()
     return isinstance(dataset, KnownDataset)

@@ -29,7 +29,7 @@ def isolated_lab(lab: Lab, cell: Cell, folder: Path) -> Lab:
         raise RunError(f"--workdir {folder}: this is the lab itself; name another folder")
     try:
         root.mkdir(parents=True, exist_ok=True)
-        for name in _input_paths(cell):
+        for name in _input_paths(lab, cell):
             there, here = lab.root / name, root / name
             if there.exists() and not here.exists():
                 here.parent.mkdir(parents=True, exist_ok=True)
@@ -39,12 +39,14 @@ def isolated_lab(lab: Lab, cell: Cell, folder: Path) -> Lab:
     return Lab(root, lab.data_root, f"sqlite:///{root / 'mlflow.db'}")
 
 
-def _input_paths(cell: Cell) -> Iterator[Path]:
+def _input_paths(lab: Lab, cell: Cell) -> Iterator[Path]:
     """Yield the paths that the trials of a cell read, relative to their lab."""
     for name in (cell.variant.backbone.weights_file, *cell.dataset.list_files):
         if name is not None and not Path(name).expanduser().is_absolute():
             yield Path(name)
+    for extension in lab.extensions.used(cell.variant.head, cell.dataset).values():
+        yield from extension.files
     if isinstance(cell.init_from, Cell):
-        yield from _input_paths(cell.init_from)
+        yield from _input_paths(lab, cell.init_from)
     elif cell.init_from is not None:
         yield Path("runs") / cell.init_from

@@ -72,6 +72,9 @@ def run(
         DataError, ModelError: something that a trial needs is not there.
     """
     plan = make_plan(grid, lab)
+    heads = {repr(planned.trial.variant.head): planned.trial.variant.head for planned in plan.remaining}
+    for head in heads.values():
+        lab.check_head(head)
     for planned in plan.remaining:  # before anything is started or published: this is where a full disk shows
         planned.folder.create()
     with _leases(lab) as leases:

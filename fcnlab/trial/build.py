@@ -22,6 +22,7 @@ from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.base import Dataset
 from fcnlab.data.decoded import DecodedSplit, open_decoded
 from fcnlab.errors import ModelError, nearest
+from fcnlab.extensions import Extensions
 from fcnlab.kernels.build import KERNELS, load_library
 from fcnlab.kernels.inputs import ColorJitter
 from fcnlab.kernels.switch import is_triton_available
@@ -65,7 +66,13 @@ class Training:
         return cast(FCN, self.average.module) if self.average is not None else None
 
 
-def build_model(variant: Variant, classes: int, seed: int, weights_file: Path | None = None) -> FCN:
+def build_model(
+    variant: Variant,
+    classes: int,
+    seed: int,
+    weights_file: Path | None = None,
+    extensions: Extensions = Extensions(),  # noqa: B008 - frozen
+) -> FCN:
     """Build the model of a variant.
 
     Args:
@@ -73,6 +80,7 @@ def build_model(variant: Variant, classes: int, seed: int, weights_file: Path | 
         classes: number of classes.
         seed: of the trial; backbone and head are initialized from separate random streams.
         weights_file: weights of the backbone.
+        extensions: heads that are not built in.
 
     Raises:
         ModelError: timm has no such model, its weights cannot be downloaded, it lacks a stride that the head needs or
@@ -84,7 +92,7 @@ def build_model(variant: Variant, classes: int, seed: int, weights_file: Path | 
         if weights_file is not None:
             load_weights(backbone, weights_file)
         torch.manual_seed(derive_seed(seed, "head"))
-        head = build_head(variant, backbone, classes)
+        head = build_head(variant, backbone, classes, extensions)
     return FCN(backbone, head)
 
 
@@ -114,21 +122,25 @@ def _backbone(variant: Variant) -> Backbone:
     )
 
 
-def build_head(variant: Variant, backbone: Backbone, classes: int) -> Head:
+def build_head(
+    variant: Variant,
+    backbone: Backbone,
+    classes: int,
+    extensions: Extensions = Extensions(),  # noqa: B008 - frozen
+) -> Head:
     """Build the head of a variant.
 
     Args:
         variant: its configuration.
         backbone: of the model.
         classes: number of classes.
+        extensions: heads that are not built in.
 
     Raises:
         ModelError: the backbone lacks a stride that the head needs, or there is no such head or option.
     """
     spec = variant.head
-    if spec.type not in HEADS:
-        raise ModelError(f"head: no type '{spec.type}'; {nearest(spec.type, HEADS)}")
-    kind = HEADS[spec.type]
+    kind = HEADS[spec.type] if spec.type in HEADS else extensions.load("head", spec.type, Head)
     taken = inspect.signature(kind).parameters
     strange = sorted(spec.arguments.keys() - taken.keys())
     if strange:

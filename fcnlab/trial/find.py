@@ -13,6 +13,7 @@ from torch import Tensor
 from fcnlab.config.trial import Trial
 from fcnlab.config.variant import Variant
 from fcnlab.errors import ModelError, RunError
+from fcnlab.extensions import Extensions
 from fcnlab.lab import Lab
 from fcnlab.models import FCN
 from fcnlab.models.backbones.base import read_state
@@ -85,13 +86,25 @@ class FinishedTrial:
 
         Raises:
             RunError: the file with the weights does not exist.
-            ModelError: the weights cannot be read or do not fit the variant.
+            ModelError: the weights cannot be read or do not fit the variant, or the code of its head has changed.
         """
         file = self.weights_file(checkpoint)
-        return restore_model(self.trial.variant, len(self.record.classes), read_state(file), str(file))
+        extensions = Extensions(self.folder.path.parent.parent)
+        head = self.trial.variant.head
+        if extensions.fingerprints(head).get("head") != self.trial.extensions.get("head"):
+            raise ModelError(
+                f"{self.folder.path}: the code of head type '{head.type}' is not that of the trained model"
+            )
+        return restore_model(self.trial.variant, len(self.record.classes), read_state(file), str(file), extensions)
 
 
-def restore_model(variant: Variant, num_classes: int, state: Mapping[str, Tensor], source: str) -> FCN:
+def restore_model(
+    variant: Variant,
+    num_classes: int,
+    state: Mapping[str, Tensor],
+    source: str,
+    extensions: Extensions = Extensions(),  # noqa: B008 - frozen
+) -> FCN:
     """Build a variant with given weights. Pretrained weights of its backbone are not loaded.
 
     Args:
@@ -99,6 +112,7 @@ def restore_model(variant: Variant, num_classes: int, state: Mapping[str, Tensor
         num_classes: number of classes.
         state: state dict of the model.
         source: origin of the weights, for error messages.
+        extensions: those that the head may come from.
 
     Returns:
         The model in evaluation mode.
@@ -107,7 +121,7 @@ def restore_model(variant: Variant, num_classes: int, state: Mapping[str, Tensor
         ModelError: the weights do not fit the variant.
     """
     backbone = variant.backbone.model_copy(update={"weights": "scratch"})
-    model = build_model(variant.model_copy(update={"backbone": backbone}), num_classes, seed=0)
+    model = build_model(variant.model_copy(update={"backbone": backbone}), num_classes, seed=0, extensions=extensions)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

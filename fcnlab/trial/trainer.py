@@ -81,6 +81,7 @@ class Trainer:
         self.scaler = hardware.create_grad_scaler(self.device, self.precision)
         self.repeatable = hardware.configure_determinism(self.device, deterministic=trial.recipe.deterministic)
         hardware.reset_peak_memory(self.device)
+        lab.check_extensions(trial)
         self.dataset = lab.open_dataset(trial.dataset)
         self.model = self._build_model(lab)
         self.evaluated_model: FCN = self.model
@@ -155,7 +156,7 @@ class Trainer:
     def _build_model(self, lab: Lab) -> FCN:
         variant = self.trial.variant
         weights_file = lab.find_weights_file(variant.backbone)
-        model = build_model(variant, len(self.dataset.classes), self.trial.seed, weights_file)
+        model = build_model(variant, len(self.dataset.classes), self.trial.seed, weights_file, lab.extensions)
         if self.trial.init_from is not None:
             load_matching_weights(model, _read_last_weights(lab, self.trial.init_from))
         # Random numbers of training (dropout) must not depend on how many the initialization has used.

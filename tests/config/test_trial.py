@@ -23,8 +23,8 @@ BASE = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear", "d
 def trial(
     overrides: dict[str, Any] | None = None, *, seed: int = 0, data: str = "d", weights: str | None = None
 ) -> Trial:
-    def fingerprints(variant: Variant, dataset: Dataset) -> tuple[str, str | None]:
-        return data, weights
+    def fingerprints(variant: Variant, dataset: Dataset) -> tuple[str, str | None, dict[str, str]]:
+        return data, weights, {}
 
     return resolve({**BASE, **(overrides or {})}, builtin(), "test").trial(seed, fingerprints)
 
@@ -63,7 +63,7 @@ def test_the_key_of_a_known_trial_has_not_changed() -> None:
 
 def test_the_same_content_under_another_name_is_the_same_trial() -> None:
     named = resolve({"variant": "fcn8s-tiny", "dataset": "shapes", "recipe": "smoke"}, builtin(), "test").trial(
-        0, lambda variant, dataset: ("d", None)
+        0, lambda variant, dataset: ("d", None, {})
     )
     assert named.names != trial().names
     assert named.key == KEY

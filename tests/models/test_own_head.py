@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,12 @@ import torch
 from torch import Tensor, nn
 
 import fcnlab
+from fcnlab import extensions
 from fcnlab.config.registry import builtin
-from fcnlab.errors import ConfigError, ModelError
+from fcnlab.errors import ConfigError, FcnlabError
 from fcnlab.lab import Lab
-from fcnlab.models import HEADS
 from fcnlab.models.heads import Head
 from fcnlab.models.heads.base import MakeUpsampler, require
-from fcnlab.trial import build
 from fcnlab.trial.run import run_trial
 from tests.conftest import write_grid
 
@@ -40,9 +40,18 @@ class Shallow(Head):
         return scores
 
 
+class _Package:
+    """The distribution that the entry point is of."""
+
+    name, version = "shallow-head", "1.0"
+
+
+ENTRY_POINT = EntryPoint(name="shallow", value=f"{__name__}:Shallow", group="fcnlab.heads")._for(_Package())  # type: ignore[attr-defined]
+
+
 @pytest.fixture
 def with_shallow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "HEADS", {**HEADS, "shallow": Shallow})
+    monkeypatch.setattr(extensions, "entry_points", lambda group: [ENTRY_POINT] if group == "fcnlab.heads" else [])
 
 
 ENTRY = "shallow8: {description: Mine, type: shallow, reads: [8], options: {at: 8, width: 16}}\n"
@@ -86,17 +95,20 @@ def test_its_options_are_part_of_what_is_asked(tmp_path: Path) -> None:
     ("wrong", "says"),
     [
         (("at: 8, width", "at: 8, wide"), "a head of type shallow has no option 'wide'; did you mean 'width'?"),
-        (("type: shallow,", "type: shalow,"), "head: no type 'shalow'; did you mean 'shallow'?"),
+        (("type: shallow,", "type: shalow,"),
+            "{lab}/registry: head shallow8: head type 'shalow' is neither built in nor an extension; "
+            "did you mean 'shallow'?"),
         (("at: 8", "at: 64"), "a shallow head needs features at stride 64; the backbone has 2, 4, 8, 16, 32"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_it_is_one_clear_line(tmp_path: Path, wrong: tuple[str, str], says: str) -> None:
     lab = lab_with(tmp_path, ENTRY.replace(*wrong))
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(FcnlabError) as caught:
         fcnlab.build_model("tiny-scratch+shallow8+bilinear", 4, lab=lab)
-    assert str(caught.value).startswith(says)
+    assert str(caught.value).startswith(says.format(lab=tmp_path))
 
 
+@pytest.mark.usefixtures("with_shallow")
 def test_what_it_reads_is_checked_before_anything_runs(tmp_path: Path) -> None:
     lab = lab_with(tmp_path, ENTRY.replace("[8]", "[64]"))
     with pytest.raises(ConfigError, match=r"shallow8 needs stride 64, which backbone tiny-scratch lacks"):

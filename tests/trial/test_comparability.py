@@ -23,7 +23,7 @@ BASE = {
 
 
 def trial(overrides: dict[str, Any] | None = None, *, seed: int = 0, data: str = "sha256:" + 64 * "a") -> Trial:
-    return resolve({**BASE, **(overrides or {})}, builtin(), "test").trial(seed, lambda *_: (data, None))
+    return resolve({**BASE, **(overrides or {})}, builtin(), "test").trial(seed, lambda *_: (data, None, {}))
 
 
 def cells(other: list[Record]) -> dict[str, list[Record]]:

@@ -53,6 +53,6 @@ def retry(
     place = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri)
     grid = place.load_grid(file)
     executor_config = ExecutorConfig(executor, workers, threads, per_gpu, address, devices_per_trial, device)
-    executor_config.check(grid.cells)
+    executor_config.check(grid.cells, place)
     typer.echo(f"{clear_failed(grid, place)} failed trials will be run again")
     run_and_conclude(grid, place, executor_config, fail_fast=fail_fast, checkpoint_every=checkpoint_every)

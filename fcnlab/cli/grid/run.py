@@ -57,7 +57,7 @@ def run(
     place = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri)
     executor_config = ExecutorConfig(executor, workers, threads, per_gpu, address, devices_per_trial, device)
     grid = place.load_grid(file)
-    executor_config.check(grid.cells)
+    executor_config.check(grid.cells, place)
     run_and_conclude(
         grid,
         place,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cache
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 from pydantic import AfterValidator, BaseModel, ValidatorFunctionWrapHandler, WrapValidator
 
@@ -102,9 +102,15 @@ def _check_path(kind: str, path: str) -> None:
     parts = path.split(".")
     for depth in range(1, len(parts)):
         outer, name = ".".join(parts[:depth]), parts[depth]
-        if known.get(outer) and f"{outer}.{name}" not in known:
+        if known.get(outer) and f"{outer}.{name}" not in known and not _takes_any_key(kind, outer):
             inner = [field.removeprefix(f"{outer}.") for field in known if field.startswith(f"{outer}.")]
             raise ValueError(f"{kind}.{outer} has no field '{name}'; {nearest(name, inner)}")
+
+
+def _takes_any_key(kind: str, name: str) -> bool:
+    """Return whether a field is a mapping with arbitrary keys in one of the models of a kind."""
+    fields = [model.model_fields[name] for model in models_in(KINDS[kind]) if name in model.model_fields]
+    return any(get_origin(field.annotation) is dict for field in fields)
 
 
 def full_names(overrides: Overrides) -> dict[str, Value]:

@@ -12,8 +12,8 @@ from fcnlab.config.recipe import Recipe
 from fcnlab.config.trial import Trial
 from fcnlab.config.variant import Variant
 
-Fingerprints = Callable[[Variant, Dataset], tuple[str, str | None]]
-"""Returns the content fingerprints of a dataset and of a variant's weights file."""
+Fingerprints = Callable[[Variant, Dataset], tuple[str, str | None, dict[str, str]]]
+"""Returns the content fingerprints of a dataset, of a variant's weights file, and of the code of extensions by kind."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Cell:
             The trials in the order of the seeds.
         """
         seeds = list(seeds)
-        data, weights = fingerprints(self.variant, self.dataset)
+        data, weights, extensions = fingerprints(self.variant, self.dataset)
         if isinstance(self.init_from, Cell):
             earlier: list[str | None] = [trial.key for trial in self.init_from.trials(seeds, fingerprints)]
         else:
@@ -79,6 +79,7 @@ class Cell:
                 data=data,
                 weights=weights,
                 init_from=key,
+                extensions=extensions,
             )
             for seed, key in zip(seeds, earlier, strict=True)
         ]

@@ -20,7 +20,7 @@ Schema = dict[str, Any]
 UNTYPED = {"dataset.classes", "dataset.ignore"}
 """Fields that accept more than their type allows."""
 
-ARBITRARY_KEYS = ("head.options", "dataset.lists", "dataset.classes")
+ARBITRARY_KEYS = ("head.options", "dataset.options", "dataset.lists", "dataset.classes")
 """Fields that are mappings with arbitrary keys."""
 
 DESCRIPTIONS = {

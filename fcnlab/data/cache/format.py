@@ -116,6 +116,8 @@ def compute_cache_key(dataset: Dataset, split: str) -> str:
         "split": split,
         "content": dataset.fingerprint((split,)),
     }
+    if dataset.code:
+        setting["code"] = dataset.code
     return hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:32]
 
 

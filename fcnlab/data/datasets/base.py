@@ -66,9 +66,11 @@ class Dataset(ABC):
 
     Attributes:
         classes: names of the classes, in the order of the labels.
+        code: identifies the code and options of an extension, so that samples that other code decoded are not reused.
     """
 
     classes: tuple[str, ...]
+    code: str = ""
 
     @abstractmethod
     def split(self, name: str) -> Split:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import cast, get_args
 
 from fcnlab.config.grid.cell import Cell
 from fcnlab.config.recipe import Recipe
@@ -12,11 +12,9 @@ from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.executors.base import Executor
 from fcnlab.runner.executors.gpus import select_gpus
-from fcnlab.runner.executors.process import ProcessExecutor, estimate_memory, plan_slots, usable_cores
+from fcnlab.runner.executors.process import ProcessExecutor, Slot, estimate_memory, plan_slots, usable_cores
 from fcnlab.runner.executors.serial import SerialExecutor
-from fcnlab.settings import Device
-
-ExecutorName = Literal["process", "serial", "ray"]
+from fcnlab.settings import Device, ExecutorName
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,8 @@ class ExecutorConfig:
     """Configuration of an executor; None chooses a value for this machine.
 
     Attributes:
-        executor: `process` starts workers on this machine, `serial` runs in the driver, `ray` on a Ray cluster.
+        executor: `process` starts workers on this machine, `serial` runs in the driver, `ray` on a Ray cluster;
+            or the name of an extension.
         workers: number of parallel trials.
         threads: CPU threads of each trial.
         per_gpu: number of trials that share a GPU.
@@ -33,7 +32,7 @@ class ExecutorConfig:
         device: `cuda`, `cpu`, or `auto` for CUDA if a GPU is available.
     """
 
-    executor: ExecutorName = "process"
+    executor: str = "process"
     workers: int | None = None
     threads: int | None = None
     per_gpu: int = 1
@@ -46,21 +45,24 @@ class ExecutorConfig:
             raise RunError(f"--executor serial runs one trial at a time, not {self.workers}; leave out --workers")
         if self.executor != "ray" and self.address is not None:
             raise RunError(f"--address requires --executor ray, not {self.executor}")
-        if self.devices > 1 and self.executor != "process":
+        if self.devices > 1 and self.executor in ("serial", "ray"):
             raise RunError(f"--devices-per-trial goes with --executor process, not {self.executor}")
         if self.devices > 1 and self.per_gpu > 1:
             raise RunError("--devices-per-trial gives a trial several GPUs, --per-gpu a part of one; leave one out")
 
-    def check(self, cells: Iterable[Cell]) -> None:
+    def check(self, cells: Iterable[Cell], lab: Lab | None = None) -> None:
         """Check that the trials of the cells can run on `devices` devices.
 
         Args:
             cells: cells of a grid; the cells that they are initialized from are checked too.
+            lab: whose executor is checked to exist.
 
         Raises:
             RunError: this machine has fewer devices, or no GPU although `device` is `cuda`.
-            ConfigError: a recipe's batches cannot be split among the devices.
+            ConfigError: a recipe's batches cannot be split among the devices, or there is no such executor.
         """
+        if lab is not None and not self._is_builtin:
+            self._load_extension(lab)
         gpus = len(select_gpus(self.device)) if self.address is None else 0  # a cluster has its own
         if self.devices == 1:
             return
@@ -84,7 +86,17 @@ class ExecutorConfig:
         if self.executor == "serial":
             return SerialExecutor(lab, plan_slots(recipes, 1, self.threads, device=self.device)[0])
         slots = plan_slots(recipes, self.workers, self.threads, self.per_gpu, self.devices, self.device)
-        return ProcessExecutor(lab, slots)
+        if self._is_builtin:
+            return ProcessExecutor(lab, slots)
+        return self._load_extension(lab)(lab, slots)
+
+    def _load_extension(self, lab: Lab) -> Callable[[Lab, list[Slot]], Executor]:
+        found = lab.extensions.load("executor", self.executor, Executor)  # type: ignore[type-abstract]
+        return cast(Callable[[Lab, list[Slot]], Executor], found)
+
+    @property
+    def _is_builtin(self) -> bool:
+        return self.executor in get_args(ExecutorName)
 
     def _create_ray_executor(self, lab: Lab, recipes: Sequence[Recipe]) -> Executor:
         from fcnlab.runner.executors.ray.cluster import TrialResources, choose_threads, has_gpus, living_nodes

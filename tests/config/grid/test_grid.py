@@ -24,8 +24,8 @@ BASE = {"backbone": "tiny-scratch", "upsampler": "bilinear", "dataset": "shapes"
 HEADS = ["fcn32s", "fcn16s", "fcn8s"]
 
 
-def same_data(variant: Variant, dataset: Dataset) -> tuple[str, str | None]:
-    return "data", None
+def same_data(variant: Variant, dataset: Dataset) -> tuple[str, str | None, dict[str, str]]:
+    return "data", None, {}
 
 
 def grid(folder: Path, **keys: Any) -> Grid:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Generator, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from fcnlab.lab import Lab
 from fcnlab.runner.executors.base import Job, JobExit
 from fcnlab.runner.executors.ray.transfer import IncomingFiles, read_chunks
 from fcnlab.runner.executors.ray.worker import CODE, RayWorker, Token, WorkerInfo, WorkerUpdate
+from fcnlab.settings import ALLOW_EXTENSIONS_VARIABLE
 from fcnlab.trial.run_folder import RunFolder
 
 Requests = Generator[Any, Any, JobExit | None]
@@ -26,6 +28,12 @@ worker process reads the end of its input and stops its trial.
 
 RECORD_TIMEOUT = 90.0
 """Seconds until a record on a shared disk must be visible; NFS caches attributes for up to 60."""
+
+
+def _permission() -> dict[str, str]:
+    """Return the environment variable that allows extensions, if it is set."""
+    value = os.environ.get(ALLOW_EXTENSIONS_VARIABLE)
+    return {ALLOW_EXTENSIONS_VARIABLE: value} if value is not None else {}
 
 
 class UnsuitableNode(Exception):
@@ -77,7 +85,7 @@ class RaySlot:
                 memory=int(resources.get("memory", 0)) or None,
                 max_concurrency=2,  # `pause` and `stop` are called while `next_update` waits
                 max_restarts=0,
-                runtime_env={"env_vars": ENVIRONMENT},
+                runtime_env={"env_vars": ENVIRONMENT | _permission()},
                 **where,
             )
             .remote(lab.root, lab.data_root, token, threads, gpu=resources.get("GPU", 0) > 0)
@@ -199,6 +207,8 @@ def needed(lab: Lab, trial: Trial) -> list[Path]:
         files += [start.record, start.weights]
     named = [trial.variant.backbone.weights_file, *trial.dataset.list_files]
     files += [lab.root / Path(name).expanduser() for name in named if name is not None]
+    used = lab.extensions.used(trial.variant.head, trial.dataset)
+    files += [lab.root / file for extension in used.values() for file in extension.files]
     return [file for file in files if file.is_relative_to(lab.root) and file.is_file()]
 
 

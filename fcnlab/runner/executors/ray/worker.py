@@ -193,9 +193,11 @@ class RayWorker:
             found = self._lab.fingerprints(trial.variant, trial.dataset)
         except FcnlabError as error:
             return f"on {socket.gethostname()}: {error}"
-        if found == (trial.data, trial.weights):
+        if found == (trial.data, trial.weights, trial.extensions):
             return None
         what = "the data" if found[0] != trial.data else "the weights file"
+        if found[:2] == (trial.data, trial.weights):
+            return f"on {socket.gethostname()}: the extensions {found[2]} differ from the driver's {trial.extensions}"
         return f"on {socket.gethostname()}: {what} differs from what the driver has; FCNLAB_DATA there may say where"
 
     def _follow(self, job: Job, folder: RunFolder) -> Generator[WorkerUpdate, None, JobExit]:

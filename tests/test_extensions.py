@@ -1,0 +1,314 @@
+"""Extensions of a lab and of packages: the complete example of docs/extending.md, permission, errors and keys."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fcnlab
+from fcnlab.config.trial import Trial
+from fcnlab.errors import ConfigError, FcnlabError
+from fcnlab.extensions import Extensions
+from fcnlab.lab import Lab
+from fcnlab.runner.executors.base import Executor
+from fcnlab.runner.executors.config import ExecutorConfig
+from fcnlab.runner.executors.ray.slot import needed
+from fcnlab.runner.isolated_lab import isolated_lab
+from fcnlab.runner.plan import make_plan
+from fcnlab.trial.find import find_finished_trial
+from fcnlab.trial.run import run_trial
+from tests.conftest import REPOSITORY
+
+PAGE = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8")
+FILES = dict(re.findall(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
+"""The complete files of the page by path."""
+
+VARIABLE = "FCNLAB_ALLOW_EXTENSIONS"
+
+
+def draw_blobs(folder: Path) -> None:
+    """Write images of discs with their masks, in the layout of the page's dataset."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:64, :64]
+    for split, count in (("train", 8), ("val", 3)):
+        (folder / split).mkdir(parents=True)
+        for number in range(count):
+            y, x = rng.integers(16, 48, 2)
+            mask = ((rows - y) ** 2 + (columns - x) ** 2 < 150).astype(np.uint8)
+            image = rng.integers(0, 80, (64, 64, 3), dtype=np.uint8) + 150 * mask[..., None]
+            Image.fromarray(image.astype(np.uint8)).save(folder / split / f"{number}.png")
+            Image.fromarray(mask).save(folder / split / f"{number}_mask.png")
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Lab:
+    """The lab of the page, with a small dataset."""
+    root = tmp_path / "lab"
+    for name, text in FILES.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        if name != "pyproject.toml":
+            (root / name).write_text(text, encoding="utf-8")
+    draw_blobs(tmp_path / "data" / "blobs")
+    return Lab.find(root=root, data_root=tmp_path / "data")
+
+
+@pytest.fixture
+def allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "1")
+
+
+def edit(lab: Lab, name: str, old: str, new: str) -> None:
+    text = (lab.root / name).read_text(encoding="utf-8")
+    assert old in text
+    (lab.root / name).write_text(text.replace(old, new), encoding="utf-8")
+
+
+def call(lab: Lab, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Call the command line in a new process."""
+    environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, "-m", "fcnlab", *arguments]
+    return subprocess.run(command, cwd=lab.root, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def run_grid(lab: Lab, *options: str, allow: bool = True) -> subprocess.CompletedProcess[str]:
+    words = ["grid", "run", "experiments/own.yaml", "--data-root", str(lab.data_root), "--threads", "1", *options]
+    return call(lab, *(["--allow-extensions"] if allow else []), *words)
+
+
+def load_trials(lab: Lab) -> dict[str, Trial]:
+    """Load the trials of the grid, by the name of the head."""
+    loaded = lab.load_grid(lab.root / "experiments" / "own.yaml")
+    again = Lab(lab.root, lab.data_root)  # without fingerprints of earlier calls
+    return {cell.names["head"]: trial for cell, trial in loaded.trials(again.fingerprints)}
+
+
+def test_the_page_has_all_files_of_the_example() -> None:
+    assert FILES.keys() == {
+        "registry/extensions.yaml", "registry/heads.yaml", "registry/datasets.yaml", "experiments/own.yaml",
+        "extensions/shallow.py", "extensions/paired_names.py", "extensions/fresh_process.py", "pyproject.toml",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("executor", ["process", "fresh_process"])
+def test_the_example_runs_in_worker_processes(own: Lab, executor: str, allowed: None) -> None:
+    done = run_grid(own, "--executor", executor, "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert "2 finished" in done.stdout and "0 failed" in done.stdout
+    plan = make_plan(own.load_grid(own.root / "experiments" / "own.yaml"), own)
+    assert {planned.status for planned in plan.trials} == {"finished"}
+    trial = load_trials(own)["shallow8"]
+    assert trial.extensions.keys() == {"head", "dataset"}
+    model = find_finished_trial(trial.key, own).load_model("last")
+    assert type(model.head).__name__ == "Shallow"
+    assert not list(own.root.rglob("__pycache__"))
+
+
+# --- permission ------------------------------------------------------------------------------------------------------
+
+
+def test_without_permission_a_run_is_refused_in_one_line(own: Lab) -> None:
+    done = run_grid(own, allow=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    for part in ("extensions.yaml", "paired_names", str(own.root / "extensions/paired_names.py"), "--allow-extensions"):
+        assert part in line
+    assert not own.runs.exists()
+
+
+def test_without_permission_a_head_can_be_planned_but_not_run(own: Lab) -> None:
+    edit(own, "experiments/own.yaml", "dataset: blobs", "dataset: shapes-mini")
+    assert call(own, "grid", "plan", "experiments/own.yaml").returncode == 0
+    assert load_trials(own)["shallow8"].extensions.keys() == {"head"}
+    done = run_grid(own, allow=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "heads: shallow: this would run the lab's Python file" in line and VARIABLE in line
+
+
+@pytest.mark.parametrize("value", ["", "0", "true"])
+def test_only_1_is_permission(own: Lab, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv(VARIABLE, value)
+    with pytest.raises(ConfigError, match="not allowed"):
+        own.extensions.load("executor", "fresh_process", Executor)
+
+
+def test_an_executor_is_refused_before_anything_runs(own: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"executors: fresh_process: this would run"):
+        ExecutorConfig("fresh_process").check([], own)
+    with pytest.raises(ConfigError, match=r"executor 'proces' is neither built in .* did you mean 'process'\?"):
+        ExecutorConfig("proces").check([], own)
+
+
+def test_a_lab_with_extensions_is_usable_without_permission(own: Lab) -> None:
+    assert {"shallow8", "fcn8s"} <= set(own.registry.names("head"))
+    assert call(own, "registry", "show", "head", "shallow8").returncode == 0
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("allowed")
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("registry/extensions.yaml", "shallow:", "skip:",
+         r"head 'skip' is defined twice, built in to fcnlab and in .*extensions\.yaml: heads: skip; choose another"),
+        ("registry/extensions.yaml", "fresh_process:", "ray:", r"executor 'ray' is defined twice, built in to fcnlab"),
+        ("registry/extensions.yaml", "heads: {", "heads: {shallow: other.py:Other, ",
+         r"the key 'shallow' appears twice"),
+        ("registry/extensions.yaml", "heads:", "haeds:",
+         r"extensions\.yaml: haeds: unknown key; did you mean 'heads'\?"),
+        ("registry/extensions.yaml", "shallow.py:Shallow", "shallow.Shallow",
+         r"heads\.shallow: .* is not FILE\.py:CLASS"),
+        ("registry/extensions.yaml", "extensions/shallow.py", "../shallow.py",
+         r"'../shallow\.py' is not below the lab"),
+        ("registry/extensions.yaml", "shallow.py", "shalow.py", r"shalow\.py: cannot be read: No such file"),
+        ("registry/extensions.yaml", ":Shallow", ":Shalow", r"shallow\.py has no 'Shalow'; did you mean 'Shallow'\?"),
+        ("registry/extensions.yaml", ":Shallow", ":Mapping",
+         r"Mapping is not a subclass of fcnlab\.models\.heads\.base\.Head"),
+        ("registry/heads.yaml", "type: shallow", "type: shalow",
+         r"head shallow8: head type 'shalow' is neither built in nor an extension; did you mean 'shallow'\?"),
+        ("registry/heads.yaml", "width: 16", "widht: 16",
+         r"a head of type shallow takes no 'widht'; did you mean 'width'\?"),
+        ("registry/datasets.yaml", "type: paired_names", "type: paired",
+         r"dataset blobs: dataset type 'paired' is neither built in nor an extension; did you mean 'paired_names'\?"),
+        ("registry/datasets.yaml", "suffix: _mask", "sufix: _mask",
+         r"dataset of type paired_names: its class does not take the options: got an unexpected .* 'sufix'"),
+        ("registry/datasets.yaml", "  nominal: {height: 64, width: 64}\n", "",
+         r"nominal: missing; this key is required"),
+        ("extensions/shallow.py", "from torch import Tensor, nn", "from torch import Tensor, nm",
+         r"shallow\.py, line 5: ImportError: cannot import name 'nm'"),
+        ("extensions/shallow.py", "class Shallow(Head):", "class Shallow(Head:", r"shallow\.py: SyntaxError"),
+    ],
+)  # fmt: skip
+def test_an_error_of_an_extension_is_one_line(own: Lab, file: str, old: str, new: str, message: str) -> None:
+    edit(own, file, old, new)
+
+    def use() -> None:
+        load_trials(own)
+        fcnlab.build_model("tiny-scratch+shallow8+bilinear", 2, lab=own)
+
+    with pytest.raises(FcnlabError, match=message) as caught:
+        use()
+    assert "\n" not in str(caught.value)
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("allowed")
+def test_the_key_changes_with_the_code_of_the_extensions_that_a_trial_uses(own: Lab) -> None:
+    before = load_trials(own)
+    assert before["shallow8"].identity()["extensions"].keys() == {"head", "dataset"}
+    (own.root / "extensions" / "unrelated.py").write_text("x = 1\n")
+    edit(own, "extensions/fresh_process.py", "one per slot", "a process per slot")
+    assert {name: trial.key for name, trial in load_trials(own).items()} == {n: t.key for n, t in before.items()}
+    edit(own, "extensions/shallow.py", "nn.ReLU()", "nn.GELU()")
+    after = load_trials(own)
+    assert after["shallow8"].key != before["shallow8"].key
+    assert after["fcn32s"].key == before["fcn32s"].key
+    edit(own, "extensions/paired_names.py", '"object"', '"disc"')
+    assert load_trials(own)["fcn32s"].key != before["fcn32s"].key
+
+
+@pytest.mark.usefixtures("allowed")
+def test_code_that_changes_after_planning_is_a_failed_trial(own: Lab) -> None:
+    edit(own, "experiments/own.yaml", "dataset: blobs", "dataset: shapes-mini")
+    trial = load_trials(own)["shallow8"]
+    edit(own, "extensions/shallow.py", "nn.ReLU()", "nn.GELU()")
+    record = run_trial(trial, own)
+    assert record is not None and record.failure is not None
+    assert record.failure.message == "the code of the head has changed since this trial was planned; run the grid again"
+
+
+@pytest.mark.usefixtures("allowed")
+def test_a_trained_model_is_only_loaded_with_the_code_of_its_head(own: Lab) -> None:
+    edit(own, "experiments/own.yaml", "dataset: blobs", "dataset: shapes-mini")
+    trial = load_trials(own)["shallow8"]
+    record = run_trial(trial, own)
+    assert record is not None and record.failure is None
+    edit(own, "extensions/shallow.py", "nn.ReLU()", "nn.GELU()")
+    with pytest.raises(FcnlabError, match="the code of head type 'shallow' has changed since the training"):
+        find_finished_trial(trial.key, own).load_model("last")
+
+
+@pytest.mark.usefixtures("allowed")
+def test_samples_decoded_by_other_code_or_options_are_not_reused(own: Lab) -> None:
+    seen = {own.open_dataset(load_trials(own)["fcn32s"].dataset).code}
+    edit(own, "registry/datasets.yaml", "  options: {suffix: _mask}\n", "")
+    fresh = Lab(own.root, own.data_root)
+    seen.add(fresh.open_dataset(load_trials(fresh)["fcn32s"].dataset).code)
+    edit(own, "extensions/paired_names.py", '"object"', '"disc"')
+    seen.add(fresh.open_dataset(load_trials(fresh)["fcn32s"].dataset).code)
+    assert len(seen) == 3
+
+
+# --- other labs ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("allowed")
+def test_an_isolated_lab_and_a_remote_node_get_the_files_of_the_extensions(own: Lab, tmp_path: Path) -> None:
+    grid = own.load_grid(own.root / "experiments" / "own.yaml")
+    (cell,) = (cell for cell in grid.cells if cell.names["head"] == "shallow8")
+    other = isolated_lab(own, cell, tmp_path / "other")
+    trial = cell.trial(0, own.fingerprints)
+    assert cell.trial(0, other.fingerprints).key == trial.key
+    names = {"registry/extensions.yaml", "extensions/shallow.py", "extensions/paired_names.py"}
+    assert {file.relative_to(own.root).as_posix() for file in needed(own, trial)} == names
+
+
+# --- packages --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installed package with the head of the page."""
+    project = tomllib.loads(FILES["pyproject.toml"])["project"]
+    folder = tmp_path / "site-packages"
+    info = folder / f"fcn_shallow-{project['version']}.dist-info"
+    info.mkdir(parents=True)
+    (folder / "shallow.py").write_text(FILES["extensions/shallow.py"])
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    groups = project["entry-points"].items()
+    text = "".join(f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in items.items()) for group, items in groups)
+    (info / "entry_points.txt").write_text(text)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "shallow", raising=False)
+    return info
+
+
+def test_a_package_needs_no_permission_and_its_version_is_in_the_key(lab: Lab, package: Path) -> None:
+    (lab.root / "registry").mkdir()
+    (lab.root / "registry" / "heads.yaml").write_text(FILES["registry/heads.yaml"])
+    (lab.root / "experiments").mkdir()
+    grid = FILES["experiments/own.yaml"].replace("dataset: blobs", "dataset: shapes-mini")
+    (lab.root / "experiments" / "own.yaml").write_text(grid)
+    trial = load_trials(lab)["shallow8"]
+    assert "shallow" not in sys.modules
+    assert trial.extensions == {"head": "fcn-shallow==1.0"}
+    assert type(fcnlab.build_model("tiny-scratch+shallow8+bilinear", 2, lab=lab).head).__name__ == "Shallow"
+    metadata = package / "METADATA"
+    metadata.write_text(metadata.read_text().replace("Version: 1.0", "Version: 1.1"))
+    assert load_trials(lab)["shallow8"].extensions == {"head": "fcn-shallow==1.1"}
+    assert load_trials(lab)["shallow8"].key != trial.key
+
+
+def test_a_name_of_a_package_and_of_the_lab_is_an_error_that_names_both(own: Lab, package: Path) -> None:
+    with pytest.raises(ConfigError, match=r"head 'shallow' is defined twice, in .*extensions\.yaml: heads: shallow and "
+                       r"in package fcn-shallow==1\.0: entry point fcnlab\.heads: shallow"):  # fmt: skip
+        own.extensions.find("head", "shallow")
+
+
+def test_a_package_that_cannot_be_imported_is_one_line(package: Path) -> None:
+    (package.parent / "shallow.py").write_text("import no_such_module_here\n")
+    with pytest.raises(ConfigError, match=r"package fcn-shallow==1\.0: .*shallow:Shallow: ModuleNotFoundError"):
+        Extensions().load("head", "shallow", object)
