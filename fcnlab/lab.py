@@ -134,9 +134,7 @@ class Lab:
         try:
             inspect.signature(create).bind(*arguments, **spec.options)
         except TypeError as error:
-            raise ConfigError(
-                f"dataset of type {spec.type}: folder and options do not fit its class: {error}"
-            ) from None
+            raise ConfigError(f"dataset of type {spec.type}: its class does not take the options: {error}") from None
         dataset = create(*arguments, **spec.options)
         dataset.code = f"{self.extensions.find('dataset', spec.type).fingerprint} {sorted(spec.options.items())}"
         return dataset

@@ -92,9 +92,7 @@ class FinishedTrial:
         extensions = Extensions(self.folder.path.parent.parent)
         head = self.trial.variant.head
         if extensions.fingerprints(head).get("head") != self.trial.extensions.get("head"):
-            raise ModelError(
-                f"{self.folder.path}: the code of head type '{head.type}' is not that of the trained model"
-            )
+            raise ModelError(f"{self.folder.path}: the code of head type '{head.type}' has changed since the training")
         return restore_model(self.trial.variant, len(self.record.classes), read_state(file), str(file), extensions)
 
 
