@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation
 
 from fcnlab.constants import IGNORE_INDEX
-from fcnlab.data.windows import blurred_image, resized_image, resized_label, rotated_image, rotated_label
+from fcnlab.data.windows import blur_image, resize_image, resize_label, rotate_image, rotate_label
 from fcnlab.kernels.inputs import ColorJitter, DecodedSample, Placement, Window
 
 TRIES = 10
@@ -95,10 +95,10 @@ class Augmentation:
         """
         image = sample.image.new_empty(*self.crop, 3).permute(2, 0, 1)
         label = sample.label.new_empty(self.crop)
-        self.write(sample, self.drawn(sample.label, rng), image, label)
+        self.write(sample, self.sample_for_label(sample.label, rng), image, label)
         return DecodedSample(image, label)
 
-    def drawn(self, label: Tensor, rng: np.random.Generator) -> Placement:
+    def sample_for_label(self, label: Tensor, rng: np.random.Generator) -> Placement:
         """Sample the placement of a sample by its label.
 
         Args:
@@ -129,7 +129,7 @@ class Augmentation:
         window = self._window(size, top, left)
         if self.cat_max_ratio is not None:
             assert label is not None, "cat_max_ratio depends on the label"
-            window = self._chosen(label, size, degrees, window, self.cat_max_ratio, rng)
+            window = self._retry_window(label, size, degrees, window, self.cat_max_ratio, rng)
         return Placement(
             color_draws=numbers[4:8],
             size=size,
@@ -153,7 +153,7 @@ class Augmentation:
         height, width = (min(extent, crop) for extent, crop in zip(size, self.crop, strict=True))
         return Window(int(top * (room[0] + 1)), int(left * (room[1] + 1)), height, width)
 
-    def _chosen(
+    def _retry_window(
         self,
         label: Tensor,
         size: tuple[int, int],
@@ -178,18 +178,18 @@ class Augmentation:
             image: uint8 [3, *crop] on the device of the sample.
             label: uint8 [*crop] on the device of the sample.
         """
-        shown, _ = self.cropped(*self.begun(sample, placement))
+        shown, _ = self.crop_sample(*self.prepare(sample, placement))
         height, width = shown.label.shape
         if (height, width) != self.crop:  # small images are padded
-            for plane, grey in zip(image, self.fill, strict=True):
-                plane.fill_(grey)
+            for plane, level in zip(image, self.fill, strict=True):
+                plane.fill_(level)
             label.fill_(IGNORE_INDEX)
         # Padding is at the bottom and at the right; after a flip, at the left.
         within = Window(0, self.crop[1] - width if placement.flip else 0, height, width)
         within.crop(image).copy_(shown.image.flip(-1) if placement.flip else shown.image)
         within.crop(label).copy_(shown.label.flip(-1) if placement.flip else shown.label)
 
-    def begun(self, sample: DecodedSample, placement: Placement) -> tuple[DecodedSample, Placement]:
+    def prepare(self, sample: DecodedSample, placement: Placement) -> tuple[DecodedSample, Placement]:
         """Apply color jitter, rotation and blur; return the sample and the remaining parameters.
 
         Args:
@@ -198,10 +198,12 @@ class Augmentation:
         """
         sample = DecodedSample(jitter_colors(sample.image, self.jitter, placement.color_draws), sample.label)
         return (
-            self.cropped(sample, placement) if placement.degrees or placement.sigma is not None else (sample, placement)
+            self.crop_sample(sample, placement)
+            if placement.degrees or placement.sigma is not None
+            else (sample, placement)
         )
 
-    def cropped(self, sample: DecodedSample, placement: Placement) -> tuple[DecodedSample, Placement]:
+    def crop_sample(self, sample: DecodedSample, placement: Placement) -> tuple[DecodedSample, Placement]:
         """Apply all steps but color jitter, padding and flip; return the crop and the remaining parameters.
 
         Args:
@@ -211,7 +213,7 @@ class Augmentation:
         size, degrees, window = placement.size, placement.degrees, placement.window
         image = _image(sample.image, size, degrees, window, self.fill)
         if placement.sigma is not None:
-            image = blurred_image(image, placement.sigma)
+            image = blur_image(image, placement.sigma)
         shown = window.height, window.width
         left = replace(placement, size=shown, degrees=0.0, window=Window(0, 0, *shown), sigma=None)
         return DecodedSample(image, _label(sample.label, size, degrees, window)), left
@@ -219,14 +221,14 @@ class Augmentation:
 
 def _image(image: Tensor, size: tuple[int, int], degrees: float, window: Window, fill: tuple[int, int, int]) -> Tensor:
     if not degrees:
-        return resized_image(image, size, window)
-    return rotated_image(resized_image(image, size, Window(0, 0, *size)), degrees, window, fill)
+        return resize_image(image, size, window)
+    return rotate_image(resize_image(image, size, Window(0, 0, *size)), degrees, window, fill)
 
 
 def _label(label: Tensor, size: tuple[int, int], degrees: float, window: Window) -> Tensor:
     if not degrees:
-        return resized_label(label, size, window)
-    return rotated_label(resized_label(label, size, Window(0, 0, *size)), degrees, window)
+        return resize_label(label, size, window)
+    return rotate_label(resize_label(label, size, Window(0, 0, *size)), degrees, window)
 
 
 def _largest_share(label: Tensor) -> float:

@@ -57,7 +57,7 @@ MAX_ROW_LEVELS = 256
 
 
 def _row_levels(values: Sequence[float], width: int, device: torch.device) -> Tensor:
-    """Return `grey_levels` of the values for each pixel of a row, float32 [3 * width], on a device.
+    """Return `to_uint8_scale` of the values for each pixel of a row, float32 [3 * width], on a device.
 
     On other devices than the CPU the tensor is kept, which saves a copy per batch.
     """
@@ -105,7 +105,7 @@ class BufferPool:
 
     def tensor(self) -> Tensor:
         """Return a tensor with arbitrary values."""
-        free = next((place for place, user in enumerate(self._users) if user() is None), len(self._users))
+        free = next((index for index, user in enumerate(self._users) if user() is None), len(self._users))
         if free == self.MAX_BUFFERS:
             return torch.empty(self._shape, dtype=self._dtype)
         if free == len(self._users):
@@ -159,9 +159,9 @@ class TorchBatchWriter:
 class CompiledBatchWriter:
     """Writes batches on the CPU with the compiled kernel; the result is bitwise equal to `TorchBatchWriter`."""
 
-    def __init__(self, batch: int, augmentation: Augmentation, place: CropWriter) -> None:
-        """Create a writer; `place` is the compiled kernel for this augmentation, mean and standard deviation."""
-        self._augmentation, self._place = augmentation, place
+    def __init__(self, batch: int, augmentation: Augmentation, write_crop: CropWriter) -> None:
+        """Create a writer; `write_crop` is the compiled kernel for this augmentation, mean and standard deviation."""
+        self._augmentation, self._write_crop = augmentation, write_crop
         shape = (batch, *augmentation.crop)
         self._images, self._labels = BufferPool((*shape, 3)), BufferPool(shape, torch.uint8)
 
@@ -173,23 +173,23 @@ class CompiledBatchWriter:
         """
         images, labels = self._images.tensor(), self._labels.tensor()
         for (sample, placement), image, label in zip(samples, images, labels, strict=True):
-            begun, left = self._augmentation.begun(sample, placement)
-            if not self._place(begun, left, image, label):
-                self._place(*self._augmentation.cropped(begun, left), image, label)
+            prepared, left = self._augmentation.prepare(sample, placement)
+            if not self._write_crop(prepared, left, image, label):
+                self._write_crop(*self._augmentation.crop_sample(prepared, left), image, label)
         return images.permute(0, 3, 1, 2), labels
 
 
 def _writer(
     batch: int, augmentation: Augmentation, mean: Sequence[float], std: Sequence[float], device: torch.device
 ) -> TorchBatchWriter | CompiledBatchWriter:
-    place = None
+    write_crop = None
     if device.type == "cpu":
         levels = to_uint8_scale(mean).tolist(), to_uint8_scale(std).tolist()
-        place = create_crop_writer(augmentation.crop, augmentation.fill, *levels)
+        write_crop = create_crop_writer(augmentation.crop, augmentation.fill, *levels)
     return (
         TorchBatchWriter(batch, augmentation, mean, std, device)
-        if place is None
-        else CompiledBatchWriter(batch, augmentation, place)
+        if write_crop is None
+        else CompiledBatchWriter(batch, augmentation, write_crop)
     )
 
 
@@ -256,11 +256,11 @@ class TrainingBatches:
             if isinstance(self._samples, DeviceSplit):
                 yield self._on_device(self._samples, epoch, chosen)
             else:
-                yield self._write(self._place_sample(epoch, index) for index in chosen)
+                yield self._write(self._load_sample(epoch, index) for index in chosen)
 
-    def _place_sample(self, epoch: int, index: int) -> PlacedSample:
+    def _load_sample(self, epoch: int, index: int) -> PlacedSample:
         sample = self._samples[index]
-        return sample, self._augmentation.drawn(sample.label, augmentation_rng(self._seed, epoch, index))
+        return sample, self._augmentation.sample_for_label(sample.label, augmentation_rng(self._seed, epoch, index))
 
     def _on_device(self, split: DeviceSplit, epoch: int, chosen: list[int]) -> tuple[Tensor, Tensor]:
         raw = split.gather(chosen)

@@ -18,7 +18,7 @@ from fcnlab.constants import IGNORE_INDEX
 from fcnlab.kernels.inputs import Window
 
 
-def resized_image(image: Tensor, size: tuple[int, int], window: Window) -> Tensor:
+def resize_image(image: Tensor, size: tuple[int, int], window: Window) -> Tensor:
     """Return a window of an image that is resized bilinearly with antialiasing.
 
     The image is computed from its upper left corner to the end of the window, because PyTorch's kernel takes a scale
@@ -35,7 +35,7 @@ def resized_image(image: Tensor, size: tuple[int, int], window: Window) -> Tenso
     # Rows below the window's reach are not even read; a pixel of the result reaches one pixel of the coarser grid.
     reach = max(1.0, height / size[0])
     rows = min(height, math.ceil(window.bottom * height / size[0] + reach) + 1)
-    # A batch of one with the channels of a pixel together, which is what the fast kernel wants.
+    # A batch of one in channels-last layout, for which PyTorch has a faster kernel.
     source = image[:, :rows].permute(1, 2, 0).contiguous()[None].permute(0, 3, 1, 2)
     exact = source if source.device.type == "cpu" else source.float()  # CUDA has no kernel for uint8
     # An axis of equal extents is copied, whatever the scale; one pixel more, and it is resized.
@@ -45,7 +45,7 @@ def resized_image(image: Tensor, size: tuple[int, int], window: Window) -> Tenso
     return window.crop(done[0] if done.dtype == torch.uint8 else done[0].round_().to(torch.uint8))
 
 
-def resized_label(label: Tensor, size: tuple[int, int], window: Window) -> Tensor:
+def resize_label(label: Tensor, size: tuple[int, int], window: Window) -> Tensor:
     """Return a window of a label that is resized to the nearest pixels, as torchvision's NEAREST_EXACT.
 
     Args:
@@ -66,11 +66,11 @@ def resized_label(label: Tensor, size: tuple[int, int], window: Window) -> Tenso
 def _nearest(source: int, target: int, first: int, end: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Return the source positions of the target positions first..end - 1, rounded as in PyTorch."""
     scale = np.float32(source) / np.float32(target)
-    places = (np.arange(first, end, dtype=np.float32) + np.float32(0.5)) * scale
-    return np.minimum(places.astype(np.int64), source - 1)
+    positions = (np.arange(first, end, dtype=np.float32) + np.float32(0.5)) * scale
+    return np.minimum(positions.astype(np.int64), source - 1)
 
 
-def rotated_image(image: Tensor, degrees: float, window: Window, fill: tuple[int, int, int]) -> Tensor:
+def rotate_image(image: Tensor, degrees: float, window: Window, fill: tuple[int, int, int]) -> Tensor:
     """Return a window of an image that is rotated bilinearly about its center, at the same size.
 
     Equal to torchvision's `rotate`, except for the weight of pixels at the border, which torchvision applies twice.
@@ -85,12 +85,12 @@ def rotated_image(image: Tensor, degrees: float, window: Window, fill: tuple[int
     planes = torch.cat([image.float(), torch.ones_like(image[:1], dtype=torch.float32)])
     sampled = grid_sample(planes[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
     inside = sampled[3]
-    for plane, grey in zip(sampled[:3], fill, strict=True):
-        plane.sub_(grey).mul_(inside).add_(grey)
+    for plane, level in zip(sampled[:3], fill, strict=True):
+        plane.sub_(level).mul_(inside).add_(level)
     return sampled[:3].round_().to(torch.uint8)
 
 
-def rotated_label(label: Tensor, degrees: float, window: Window) -> Tensor:
+def rotate_label(label: Tensor, degrees: float, window: Window) -> Tensor:
     """Return a window of a label that is rotated like its image, to the nearest pixels; outside is IGNORE_INDEX.
 
     Args:
@@ -115,7 +115,7 @@ def _grid(pixels: Tensor, degrees: float, window: Window) -> Tensor:
     return torch.stack([from_x / (width / 2), from_y / (height / 2)], dim=-1)[None]
 
 
-def blurred_image(image: Tensor, sigma: float) -> Tensor:
+def blur_image(image: Tensor, sigma: float) -> Tensor:
     """Return an image after a Gaussian blur that is truncated at three standard deviations; borders are reflected.
 
     Args:

@@ -103,7 +103,9 @@ def test_a_folder_becomes_a_dataset_that_can_be_checked_and_trained_on(call: Cal
 def test_a_dry_run_says_the_same_and_writes_nothing(call: Call, mine: Path) -> None:
     dry = add(call, "--dry-run")
     assert dry.code == 0 and not Path("registry/datasets.yaml").exists()
-    assert "nothing is written" in dry.out and "class_2" in dry.out and "made up; give theirs by --classes" in dry.out
+    assert (
+        "nothing is written" in dry.out and "class_2" in dry.out and "placeholders; set them with --classes" in dry.out
+    )
     text = dry.out[dry.out.index("\nmine:") : dry.out.index("nothing is written")]
     assert add(call).code == 0
     assert yaml.safe_load(text) == entries()
@@ -132,9 +134,9 @@ def test_what_stands_in_the_registry_is_kept_with_its_comments(call: Call, mine:
 def test_a_name_that_is_taken_is_refused_before_anything_is_read(call: Call, mine: Path) -> None:
     assert add(call).code == 0
     before = Path("registry/datasets.yaml").read_bytes()
-    refused(add(call), "registry/datasets.yaml: mine: stands there already", "--force")
+    refused(add(call), "registry/datasets.yaml: mine: already exists", "--force")
     refused(add(call, "--force", name="camvid"), "'camvid' is the name of a built-in dataset")
-    refused(add(call, name="a: b"), "'a: b' is no name of a dataset")
+    refused(add(call, name="a: b"), "'a: b' is not a valid dataset name")
     assert Path("registry/datasets.yaml").read_bytes() == before
 
 
@@ -158,10 +160,10 @@ def test_colours_are_found_and_named_by_a_yaml_file(call: Call, tmp_path: Path) 
     mine = tmp_path / "mine"
     fill(mine / "images", mine / "masks", TEN, [[128, 64, 128], [0, 0, 0], [107, 142, 35]])
     assert add(call, name="raw").code == 0
-    proposed = {"colour_000000": "#000000", "colour_6b8e23": "#6b8e23", "colour_804080": "#804080"}
+    proposed = {"color_000000": "#000000", "color_6b8e23": "#6b8e23", "color_804080": "#804080"}
     assert entries()["raw"]["classes"] == proposed
     Path("classes.yaml").write_text("tree: '#6B8E23'\nroad: '#804080'\n")
-    refused(add(call, "--classes", "a,b,c"), "the masks hold colours, and --classes gives numbers", "'#000000'")
+    refused(add(call, "--classes", "a,b,c"), "the masks contain colors, but --classes lists numbers", "'#000000'")
     said = add(call, "--classes", "classes.yaml")
     assert said.code == 2 and "'#000000' (33.33 % of the pixels)" in said.err and "--ignore #000000" in said.err
     assert add(call, "--classes", "classes.yaml", "--ignore", "#000000").code == 0
@@ -209,9 +211,9 @@ def test_class_files_and_values_that_cannot_be_meant_are_one_line(call: Call, mi
         (["--classes", "gone.txt"], "--classes gone.txt: cannot be read"),
         (["--classes", "bad.yaml"], "--classes bad.yaml: class road: 300 is neither a number from 0 to 255"),
         (["--classes", "a,b,a"], "--classes a,b,a: the class 'a' is listed twice"),
-        (["--classes", "a,b"], "the masks hold 2 (50.00 % of the pixels), and nothing says what is meant"),
+        (["--classes", "a,b"], "the masks contain 2 (50.00 % of the pixels), neither a class nor ignored"),
         (["--ignore", "none"], "--ignore none: 'none' is neither a number from 0 to 255 nor a color"),
-        (["--ignore", "0,1,2"], "of which 1 would be a class; a dataset has at least two"),
+        (["--ignore", "0,1,2"], "which gives 1 classes; a dataset needs at least two"),
     ):
         refused(add(call, *more), says)
 
@@ -280,7 +282,7 @@ def test_shares_and_seed_are_those_asked_for(call: Call, mine: Path) -> None:
 
 def test_nothing_to_validate_on_is_said_in_the_words_of_the_command(call: Call, mine: Path) -> None:
     said = add(call, "--val", 0)
-    assert said.code == 2 and "--val 0: the share to validate on is above 0" in said.err
+    assert said.code == 2 and "--val 0: the validation fraction must be above 0" in said.err
     assert not Path("registry/datasets.yaml").exists()
 
 
@@ -288,7 +290,7 @@ def test_files_without_a_partner_are_reported_and_images_left_out_when_asked(cal
     (mine / "masks/b_mask.png").unlink()
     (mine / "images/c.jpg").unlink()
     said = add(call)
-    assert said.code == 2 and f"{mine}/images/b.jpg: has no mask, the first of 1 such" in said.err
+    assert said.code == 2 and f"{mine}/images/b.jpg: has no mask (images without a mask: 1)" in said.err
     assert "unpaired: 1 images without a mask: b.jpg" in said.out
     assert "unpaired: 1 masks without an image: c_mask.png" in said.out
     said = add(call, "--skip-unpaired")
@@ -318,16 +320,16 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no image": (lambda masks: (masks / "a_mask.png").write_bytes(b"x"), "a_mask.png: cannot be decoded"),
     "numbers and colours": (
         lambda masks: save(np.zeros((*SHAPE, 3), np.uint8), masks / "a_mask.png"),
-        "masks: masks of numbers and of colours do not mix: 9 of mode L, 1 of mode RGB",
+        "masks: masks with numbers and masks with colors are mixed: 9 of mode L, 1 of mode RGB",
     ),
     "photographs": (
         lambda masks: [_noise(path, masks.parent / "images" / f"{path.name[0]}.jpg") for path in masks.iterdir()],
-        "_mask.png: with this mask there are more than 256 colours; is it a photograph?",
+        "_mask.png: the masks up to this one have more than 256 colors; is it a photograph?",
     ),
-    "nothing": (lambda masks: [path.unlink() for path in masks.iterdir()], "masks: holds no images (.png, .jpg"),
+    "nothing": (lambda masks: [path.unlink() for path in masks.iterdir()], "masks: contains no images (.png, .jpg"),
     "other names": (
         lambda masks: [path.rename(masks / f"{n}.png") for n, path in enumerate(sorted(masks.iterdir()))],
-        "no image and mask pair by name; the first are a.jpg and 0.png",
+        "no image and mask match by name; the first are a.jpg and 0.png",
     ),
 }
 
@@ -346,7 +348,7 @@ def test_masks_that_cannot_be_used_are_one_line_each_that_names_them(
 def test_a_missing_folder_and_one_folder_for_both_are_one_line(call: Call, mine: Path) -> None:
     refused(call("data", "add", "x", "--images", "../gone", "--masks", "../mine/masks"), "gone: no such folder")
     both = call("data", "add", "x", "--images", "../mine/masks", "--masks", "../mine/masks")
-    refused(both, "images and masks are the same files; keep them in two folders")
+    refused(both, "images and masks are the same files; pass two different folders")
 
 
 def test_a_mistake_in_a_hand_written_entry_is_one_line_with_file_and_key(call: Call, mine: Path) -> None:

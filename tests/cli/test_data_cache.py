@@ -73,7 +73,7 @@ def test_verification_ends_with_2_and_names_what_is_broken(data_cache: Call, mad
     assert code == 2 and out.count(": 0 problems") == 1
     lines = [line for line in err.splitlines() if line.startswith("fcnlab: error: ")]
     assert len(lines) == 2
-    assert any(made[0] in line and "'train_" in line and "is not as it was written" in line for line in lines)
+    assert any(made[0] in line and "'train_" in line and "differs from its checksum" in line for line in lines)
     assert any(made[1] in line and "its index is incomplete" in line for line in lines)
     assert data_cache("verify", made[2])[0] == 0
     assert data_cache("verify", made[0][:12])[0] == 2
@@ -91,10 +91,10 @@ def test_caches_are_removed_by_key_by_age_and_all(data_cache: Call, made: list[s
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        ((), ("say what to remove",)),
-        (("--all", "--older-than", "3"), ("say what to remove",)),
+        ((), ("specify what to remove",)),
+        (("--all", "--older-than", "3"), ("specify what to remove",)),
         (("zzz",), ("'zzz'", "no such cache", "valid: ")),
-        (("",), ("begins 3 keys",)),
+        (("",), ("matches 3 keys",)),
     ],
 )
 def test_what_to_remove_must_be_clear(

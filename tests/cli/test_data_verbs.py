@@ -189,9 +189,9 @@ def test_a_preview_of_a_split_that_is_not_there_names_those_that_are(fcnlab: Cal
 
 def test_what_has_no_source_is_refused_with_what_has(fcnlab: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     said = fcnlab("fetch", "camvit")
-    assert said.code == 2 and "no dataset 'camvit' has a source; did you mean 'camvid'?" in said.err
+    assert said.code == 2 and "no dataset 'camvit' has a known source; did you mean 'camvid'?" in said.err
     said = fcnlab("fetch", "shapes")
-    assert said.code == 2 and "dataset shapes: nothing is to be fetched for type shapes" in said.err
+    assert said.code == 2 and "dataset shapes: type shapes has no known source" in said.err
     monkeypatch.delenv("FCNLAB_DATA")
     said = fcnlab("fetch", "camvid")
     assert said.code == 2 and "no data root is set" in said.err
@@ -200,13 +200,17 @@ def test_what_has_no_source_is_refused_with_what_has(fcnlab: Call, monkeypatch: 
 def test_cityscapes_is_asked_for_by_name_in_one_line(fcnlab: Call, tmp_path: Path) -> None:
     said = fcnlab("fetch", "cityscapes")
     assert said.code == 2 and said.err.count("\n") == 1
-    for part in ("leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip", f"Put into {tmp_path / ARCHIVES}/"):
+    for part in (
+        "leftImg8bit_trainvaltest.zip",
+        "gtFine_trainvaltest.zip",
+        f"Put the files into {tmp_path / ARCHIVES}/",
+    ):
         assert part in said.err
 
 
 def test_what_is_in_the_datasets_place_is_never_overwritten(fcnlab: Call, camvid: Path) -> None:
     said = fcnlab("fetch", "camvid")
-    assert said.code == 2 and f"{camvid}: is there already and is not what camvid has (1 instead of 367" in said.err
+    assert said.code == 2 and f"{camvid}: already exists but differs from camvid (1 instead of 367" in said.err
 
 
 def put(root: Path, name: str, files: dict[str, bytes]) -> Archive:
@@ -233,7 +237,7 @@ def test_an_archive_that_is_there_becomes_the_dataset_that_is_checked_next(
     assert said.out.splitlines()[0] == "camvid: mine. page"
     assert said.out.splitlines()[-1] == f"next: fcnlab data check camvid --data-root {tmp_path}"
     assert fcnlab("check", "camvid").code == 0
-    assert "is there already, all of it" in fcnlab("fetch", "camvid").out
+    assert "is already complete" in fcnlab("fetch", "camvid").out
 
 
 def test_a_split_that_needs_another_source_brings_it_too(

@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.augmentation import Augmentation, Blur, jitter_colors
-from fcnlab.data.windows import resized_image, resized_label
+from fcnlab.data.windows import resize_image, resize_label
 from fcnlab.kernels.inputs import ColorJitter, DecodedSample, Placement, Window
 
 F = v2.functional
@@ -285,7 +285,7 @@ def test_the_result_is_that_of_torchvision_on_the_whole_image(
 ) -> None:
     sample = colourful(*size)
     augmentation = Augmentation(crop, scale, flip, FILL, jitter)
-    placement = augmentation.drawn(sample.label, np.random.default_rng(seed))
+    placement = augmentation.sample_for_label(sample.label, np.random.default_rng(seed))
     done, expected = augmentation(sample, np.random.default_rng(seed)), reference(sample, crop, placement, jitter)
     assert torch.equal(done.label, expected.label)
     assert int((done.image.int() - expected.image.int()).abs().max()) <= 1
@@ -303,7 +303,7 @@ def test_a_rotation_is_torchvisions_of_the_whole_image(
 ) -> None:
     sample = smooth(*size)
     augmentation = Augmentation(crop, scale, flip, FILL, rotate=most)
-    placement = augmentation.drawn(sample.label, np.random.default_rng(seed))
+    placement = augmentation.sample_for_label(sample.label, np.random.default_rng(seed))
     assert abs(placement.degrees) <= most
     assume(placement.size != (1, 1))  # torch's own resize of a small channels-last image to one pixel asserts
     done, expected = augmentation(sample, np.random.default_rng(seed)), reference(sample, crop, placement, NO_JITTER)
@@ -337,14 +337,14 @@ def test_what_is_new_leaves_the_draws_of_what_was_there_alone(
     size: tuple[int, int], crop: tuple[int, int], seed: int
 ) -> None:
     label = colourful(*size).label
-    plain = Augmentation(crop, (0.5, 2.0), 0.5, FILL).drawn(label, np.random.default_rng(seed))
+    plain = Augmentation(crop, (0.5, 2.0), 0.5, FILL).sample_for_label(label, np.random.default_rng(seed))
     factor, top, left, mirror, *colours = np.random.default_rng(seed).random(8)
     assert plain.size == tuple(max(1, round(0.5 * 4**factor * extent)) for extent in size)
     room = [max(0, extent - edge) for extent, edge in zip(plain.size, crop, strict=True)]
     assert (plain.window.top, plain.window.left) == (int(top * (room[0] + 1)), int(left * (room[1] + 1)))
     assert plain.flip == (mirror < 0.5) and list(plain.color_draws) == colours
     more = Augmentation(crop, (0.5, 2.0), 0.5, FILL, STRONG, None, 30.0, Blur(1.0))
-    found = more.drawn(label, np.random.default_rng(seed))
+    found = more.sample_for_label(label, np.random.default_rng(seed))
     assert (found.size, found.window, found.flip) == (plain.size, plain.window, plain.flip)
     assert list(found.color_draws) == colours
 
@@ -360,14 +360,14 @@ def test_the_first_crop_of_ten_without_a_class_above_the_ratio_is_taken(
     augmentation = Augmentation((12, 12), (0.8, 1.6), 0.0, FILL, cat_max_ratio=ratio, rotate=degrees)
     first = Augmentation((12, 12), (0.8, 1.6), 0.0, FILL, rotate=degrees)
     rng = np.random.default_rng(seed)
-    expected = first.drawn(sample.label, rng)
+    expected = first.sample_for_label(sample.label, rng)
     tries = 0
     while tries < 10 and share(labels_at(sample, expected)) > ratio:
         top, left = rng.random(2)
         room = [max(0, extent - 12) for extent in expected.size]
         window = Window(int(top * (room[0] + 1)), int(left * (room[1] + 1)), 12, 12)
         expected, tries = replace(expected, window=window), tries + 1
-    found = augmentation.drawn(sample.label, np.random.default_rng(seed))
+    found = augmentation.sample_for_label(sample.label, np.random.default_rng(seed))
     assert found.window == expected.window
     done = augmentation(sample, np.random.default_rng(seed))
     assert tries == 10 or share(done.label) <= ratio
@@ -418,7 +418,7 @@ def test_images_of_any_size_are_blurred_and_padding_is_not(
 def test_the_share_of_blurs_is_the_probability_and_sigmas_fill_the_range() -> None:
     augmentation = Augmentation((4, 4), None, 0.0, FILL, blur=Blur(0.25, (0.5, 3.0)))
     label = colourful().label
-    sigmas = [augmentation.drawn(label, np.random.default_rng(seed)).sigma for seed in range(400)]
+    sigmas = [augmentation.sample_for_label(label, np.random.default_rng(seed)).sigma for seed in range(400)]
     drawn = [sigma for sigma in sigmas if sigma is not None]
     assert 70 <= len(drawn) <= 130
     assert 0.5 <= min(drawn) < 0.8 and 2.7 < max(drawn) <= 3.0
@@ -440,8 +440,8 @@ def test_a_sample_of_read_only_memory_is_never_written_to() -> None:
 def test_a_single_pixel_can_be_resized_from_and_to(size: tuple[int, int], target: tuple[int, int]) -> None:
     sample = colourful(*size)
     window = Window(0, 0, *target)
-    assert resized_image(sample.image, target, window).shape == (3, *target)
-    assert resized_label(sample.label, target, window).shape == target
+    assert resize_image(sample.image, target, window).shape == (3, *target)
+    assert resize_label(sample.label, target, window).shape == target
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -452,5 +452,5 @@ def test_a_window_of_every_extent_is_that_of_the_whole_resized_image(axis: int, 
     whole = F.resize(image, list(size), F.InterpolationMode.BILINEAR, antialias=True)
     for extent in range(1, size[axis] + 1):
         window = Window(0, 3, extent, 11) if axis == 0 else Window(2, 0, 9, extent)
-        found = resized_image(image, size, window)
+        found = resize_image(image, size, window)
         assert int((found.int() - window.crop(whole).int()).abs().max()) <= 1

@@ -285,7 +285,7 @@ def test_the_compiled_way_has_the_bits_of_the_plain_one(
     augmentation = Augmentation(crop, scale, flip, (124, 116, 104), *(every if more else ()))
     pixels = torch.from_numpy(rng.integers(0, 256, (*image, 3), dtype=np.uint8)).permute(2, 0, 1)
     label = torch.from_numpy(rng.integers(0, 5, image, dtype=np.uint8))
-    samples = [(DecodedSample(pixels, label), augmentation.drawn(label, rng)) for _ in range(3)]
+    samples = [(DecodedSample(pixels, label), augmentation.sample_for_label(label, rng)) for _ in range(3)]
     expected = TorchBatchWriter(3, augmentation, MEAN, STD, CPU)(samples)
     found = compiled(augmentation, 3)(samples)
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
@@ -298,7 +298,7 @@ def test_the_layout_of_a_sample_changes_no_bit_of_its_batch() -> None:
     sample = DecodedSplit(scenes(1))[0]
     planes = DecodedSample(sample.image.contiguous(), sample.label.t().contiguous().t())
     assert planes.image.stride() != sample.image.stride() and planes.label.stride() != sample.label.stride()
-    drawn = augmentation.drawn(sample.label, np.random.default_rng(0))
+    drawn = augmentation.sample_for_label(sample.label, np.random.default_rng(0))
     one, two = (compiled(augmentation, 1)([(each, drawn)]) for each in (sample, planes))
     assert torch.equal(one[0], two[0]) and torch.equal(one[1], two[1])
 

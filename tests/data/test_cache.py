@@ -199,12 +199,12 @@ print(found.index.key, zlib.crc32(found.pixels))
 def test_a_build_that_is_killed_leaves_nothing_that_looks_complete_and_the_next_cleans_up(point: str) -> None:
     killed = process(f"stop_at({point})\nbuild.open_or_build_cache(dataset, 'train')")
     assert killed.stdout is not None and killed.stdout.readline() == "there\n"
-    being_made = [entry.state for entry in maintenance.entries()]
+    states = [entry.state for entry in maintenance.list_caches()]
     killed.send_signal(signal.SIGKILL)
     killed.communicate(timeout=30)
     begun = "_probe" not in point
-    assert being_made == ["being made"] * begun
-    assert [entry.state for entry in maintenance.entries()] == ["interrupted"] * begun
+    assert states == ["being built"] * begun
+    assert [entry.state for entry in maintenance.list_caches()] == ["interrupted"] * begun
 
     other = Shapes(train=3, val=1, test=1, height=8, width=8, seed=1)
     found = open_or_build_cache(other, "train")  # of another dataset: whoever comes next cleans up
@@ -230,7 +230,7 @@ def none_but_said(dataset: Any, caplog: pytest.LogCaptureFixture, *parts: str) -
     """Check that there is no cache, that one line says why, and that nothing is left."""
     caplog.clear()
     assert try_open_or_build_cache(dataset, "train") is None
-    said = [record.getMessage() for record in caplog.records if "where it is needed" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "when it is needed" in record.getMessage()]
     assert len(said) == 1 and "\n" not in said[0]
     for part in parts:
         assert part in said[0]
@@ -418,7 +418,7 @@ def test_what_is_torn_or_foreign_is_made_anew(camvid: CamVid, harm: str) -> None
     folder = decoded_cache_folder() / open_or_build_cache(camvid, "train").index.key
     HARM[harm](folder)
     assert pixels_of(open_or_build_cache(camvid, "train")) == direct(camvid, "train")
-    assert [entry.state for entry in maintenance.entries()] == ["complete"]
+    assert [entry.state for entry in maintenance.list_caches()] == ["complete"]
 
 
 def test_the_index_of_another_cache_is_found_out(camvid: CamVid, tmp_path: Path) -> None:
@@ -427,10 +427,10 @@ def test_the_index_of_another_cache_is_found_out(camvid: CamVid, tmp_path: Path)
     Image.fromarray(np.zeros((6, 8, 3), dtype=np.uint8)).save(other.root / "train/train0.png")
     foreign = decoded_cache_folder() / open_or_build_cache(other, "train").index.key
     shutil.copy(foreign / format.INDEX, folder / format.INDEX)
-    assert any(entry.state.startswith("broken: its index is that of") for entry in maintenance.entries())
+    assert any(entry.state.startswith("broken: its index is that of") for entry in maintenance.list_caches())
     assert pixels_of(open_or_build_cache(camvid, "train")) == direct(camvid, "train")
     _of(foreign, format.INDEX, lambda raw: raw.replace(b'"made":"2', b'"made":"1'))  # of one key; only the seal tells
-    assert any(entry.state == "broken: its index is not that of its pixels" for entry in maintenance.entries())
+    assert any(entry.state == "broken: its index is not that of its pixels" for entry in maintenance.list_caches())
     assert pixels_of(open_or_build_cache(other, "train")) == direct(other, "train")
 
 
@@ -441,46 +441,46 @@ def test_the_index_of_another_cache_is_found_out(camvid: CamVid, tmp_path: Path)
 @pytest.mark.parametrize("place", ["first", "last"])
 def test_verification_names_the_sample_of_a_flipped_byte(camvid: CamVid, sample: int, place: str) -> None:
     found = open_or_build_cache(camvid, "train")
-    (entry,) = maintenance.entries()
-    assert list(maintenance.problems(entry)) == []
+    (entry,) = maintenance.list_caches()
+    assert list(maintenance.find_problems(entry)) == []
     offset = int(found.index.places[sample, 0]) + (0 if place == "first" else int(found.index.sizes[sample]) - 1)
     with (entry.folder / format.PIXELS).open("r+b") as file:
         file.seek(offset)
         byte = file.read(1)[0]
         file.seek(offset)
         file.write(bytes([byte ^ 1]))
-    (problem,) = maintenance.problems(entry)
+    (problem,) = maintenance.find_problems(entry)
     assert f"'train{sample}'" in problem and entry.key in problem
 
 
 def test_what_is_cleared_stays_with_those_who_have_mapped_it(camvid: CamVid) -> None:
     found = open_or_build_cache(camvid, "train")
-    (entry,) = maintenance.entries()
-    assert maintenance.clear(entry)
+    (entry,) = maintenance.list_caches()
+    assert maintenance.remove_cache(entry)
     assert left() == []
     assert pixels_of(found) == direct(camvid, "train")
     assert pixels_of(open_or_build_cache(camvid, "train")) == direct(camvid, "train")
 
 
-def test_what_is_being_made_is_not_cleared() -> None:
+def test_what_is_states_is_not_cleared() -> None:
     maker = process("stop_at(build, 'seal')\nbuild.open_or_build_cache(dataset, 'train')")
     assert maker.stdout is not None and maker.stdout.readline() == "there\n"
-    (entry,) = maintenance.entries()
-    assert not maintenance.clear(entry)
+    (entry,) = maintenance.list_caches()
+    assert not maintenance.remove_cache(entry)
     assert left() == [f"{entry.key}.partial"]
     maker.kill()
     maker.communicate(timeout=30)
-    assert maintenance.clear(entry)
+    assert maintenance.remove_cache(entry)
     assert left() == []
 
 
 def test_unused_caches_are_those_not_used_for_so_long(camvid: CamVid) -> None:
     old, new = open_or_build_cache(camvid, "train").index.key, open_or_build_cache(camvid, "val").index.key
     os.utime(decoded_cache_folder() / old / format.INDEX, (0, 0))
-    assert [entry.key for entry in maintenance.unused(timedelta(days=30))] == [old]
-    assert [entry.key for entry in maintenance.entries()] == [new, old]
+    assert [entry.key for entry in maintenance.find_unused_caches(timedelta(days=30))] == [old]
+    assert [entry.key for entry in maintenance.list_caches()] == [new, old]
     open_or_build_cache(camvid, "train")
-    assert maintenance.unused(timedelta(days=30)) == [], "it was used"
+    assert maintenance.find_unused_caches(timedelta(days=30)) == [], "it was used"
 
 
 def test_what_is_no_cache_is_neither_listed_nor_swept(camvid: CamVid) -> None:
@@ -488,5 +488,5 @@ def test_what_is_no_cache_is_neither_listed_nor_swept(camvid: CamVid) -> None:
         (decoded_cache_folder() / name).mkdir(parents=True)
         (decoded_cache_folder() / name / "photo.jpg").write_bytes(b"mine")
     key = open_or_build_cache(camvid, "train").index.key
-    assert [entry.key for entry in maintenance.entries()] == [key]
+    assert [entry.key for entry in maintenance.list_caches()] == [key]
     assert len(list(decoded_cache_folder().rglob("photo.jpg"))) == 3

@@ -24,8 +24,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fcnlab.data.download.archive import unpack
-from fcnlab.data.download.client import Unreachable, download, origin_of, part_of
-from fcnlab.data.download.fetch import ARCHIVES, RECORD, fetch
+from fcnlab.data.download.client import Unreachable, download, origin_path, part_path
+from fcnlab.data.download.fetch import ARCHIVES, RECORD, fetch_dataset
 from fcnlab.data.download.sources import SOURCES, Archive, Source
 from fcnlab.errors import DataError
 
@@ -113,11 +113,11 @@ class Quiet:
         self.lines: list[str] = []
         self.moves: list[tuple[str, int, int | None]] = []
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         self.lines.append(line)
 
-    def moved(self, label: str, here: int, whole: int | None) -> None:
-        self.moves.append((label, here, whole))
+    def update(self, label: str, done: int, total: int | None) -> None:
+        self.moves.append((label, done, total))
 
 
 CONTENT = bytes(range(256)) * 4096
@@ -125,10 +125,10 @@ CONTENT = bytes(range(256)) * 4096
 
 
 def bring(site: Site, target: Path, path: str = "/a", **given: object) -> bytes:
-    options = {"limit": 2**30, "checked": False, "pauses": PAUSES} | given
+    options = {"limit": 2**30, "has_checksum": False, "pauses": PAUSES} | given
     download((site.url + path,), target, **options)  # type: ignore[arg-type]
     assert not target.exists()  # naming it whole is left to who verifies it
-    return part_of(target).read_bytes()
+    return part_path(target).read_bytes()
 
 
 # --- downloads -------------------------------------------------------------------------------------------------------
@@ -144,20 +144,20 @@ def test_a_file_comes_whole(site: Site, tmp_path: Path) -> None:
 def test_a_cut_connection_is_gone_on_with_where_it_was_cut(site: Site, tmp_path: Path, checked: bool) -> None:
     site.files["/a"] = CONTENT
     site.cuts = [300_000, 300_000]
-    assert bring(site, tmp_path / "a", checked=checked) == CONTENT
+    assert bring(site, tmp_path / "a", has_checksum=checked) == CONTENT
     assert site.asked == [("/a", None), ("/a", "bytes=300000-"), ("/a", "bytes=600000-")]
 
 
 def test_a_server_that_knows_no_ranges_is_asked_for_the_whole_again(site: Site, tmp_path: Path) -> None:
     site.files["/a"] = CONTENT
     site.cuts, site.ranges = [300_000], False
-    assert bring(site, tmp_path / "a", checked=True) == CONTENT
+    assert bring(site, tmp_path / "a", has_checksum=True) == CONTENT
 
 
 def test_parts_of_two_files_are_never_put_together(site: Site, tmp_path: Path) -> None:
     site.files["/a"] = CONTENT
     site.cuts = [300_000, 0]
-    with pytest.raises(Unreachable, match="cut after 300,000 of 1,048,576 bytes"):
+    with pytest.raises(Unreachable, match="closed after 300,000 of 1,048,576 bytes"):
         bring(site, tmp_path / "a", pauses=())
     site.files["/a"], site.tag = CONTENT[::-1], '"two"'
     assert bring(site, tmp_path / "a") == CONTENT[::-1]
@@ -177,15 +177,15 @@ def test_a_part_that_was_whole_is_not_fetched_again(site: Site, tmp_path: Path) 
     site.files["/a"] = CONTENT
     bring(site, tmp_path / "a")
     site.asked.clear()
-    assert bring(site, tmp_path / "a", checked=True) == CONTENT  # the server says that there is no more
-    assert bring(site, tmp_path / "a", checked=True, size=len(CONTENT)) == CONTENT  # nobody is asked
+    assert bring(site, tmp_path / "a", has_checksum=True) == CONTENT  # the server says that there is no more
+    assert bring(site, tmp_path / "a", has_checksum=True, size=len(CONTENT)) == CONTENT  # nobody is asked
     assert site.asked == [("/a", f"bytes={len(CONTENT)}-")]
 
 
 def test_a_part_that_is_longer_than_the_file_is_begun_anew(site: Site, tmp_path: Path) -> None:
     site.files["/a"] = CONTENT
-    part_of(tmp_path / "a").write_bytes(CONTENT + b"more")
-    assert bring(site, tmp_path / "a", checked=True) == CONTENT
+    part_path(tmp_path / "a").write_bytes(CONTENT + b"more")
+    assert bring(site, tmp_path / "a", has_checksum=True) == CONTENT
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -222,27 +222,27 @@ def test_a_file_that_is_not_there_is_not_asked_for_again(site: Site, tmp_path: P
 def test_the_second_address_serves_where_the_first_does_not(site: Site, tmp_path: Path) -> None:
     site.files["/b"] = CONTENT
     urls = ("http://nowhere.invalid/a", f"{site.url}/a", f"{site.url}/b")
-    used = download(urls, tmp_path / "a", limit=2**30, checked=True, pauses=PAUSES)
-    assert used == f"{site.url}/b" and part_of(tmp_path / "a").read_bytes() == CONTENT
+    used = download(urls, tmp_path / "a", limit=2**30, has_checksum=True, pauses=PAUSES)
+    assert used == f"{site.url}/b" and part_path(tmp_path / "a").read_bytes() == CONTENT
 
 
 def test_a_host_that_does_not_exist_is_given_up_at_once(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(Unreachable, match=r"nowhere\.invalid"):
-        download(("http://nowhere.invalid/a",), tmp_path / "a", limit=1, checked=True, pauses=(30.0,))
+        download(("http://nowhere.invalid/a",), tmp_path / "a", limit=1, has_checksum=True, pauses=(30.0,))
     assert time.monotonic() - began < 20
 
 
 def test_another_size_than_expected_is_refused_before_it_comes(site: Site, tmp_path: Path) -> None:
     site.files["/a"] = CONTENT
-    with pytest.raises(Unreachable, match="it has 1,048,576 bytes there, and 5 are expected"):
+    with pytest.raises(Unreachable, match="the file has 1,048,576 bytes instead of 5"):
         bring(site, tmp_path / "a", size=5)
-    assert not part_of(tmp_path / "a").exists()
+    assert not part_path(tmp_path / "a").exists()
 
 
 def test_a_stream_without_end_is_cut_off(site: Site, tmp_path: Path) -> None:
     site.files["/a"], site.length = CONTENT, False
-    with pytest.raises(Unreachable, match="more than 1,000 bytes came"):
+    with pytest.raises(Unreachable, match="received more than 1,000 bytes"):
         bring(site, tmp_path / "a", limit=1000)
 
 
@@ -259,7 +259,7 @@ def test_however_often_it_is_cut_the_bytes_are_the_files(
         site.url = f"http://127.0.0.1:{server.server_address[1]}"
         try:
             target = tmp_path_factory.mktemp("cut") / "a"
-            assert bring(site, target, checked=checked, pauses=(0.0,) * 8) == CONTENT[:50_000]
+            assert bring(site, target, has_checksum=checked, pauses=(0.0,) * 8) == CONTENT[:50_000]
         finally:
             server.shutdown()
             thread.join()
@@ -404,14 +404,14 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(make: Callable[..., byte
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_name_that_stands_twice_is_refused(make: Callable[..., bytes], tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(make(("set/a", b"one"), ("set/./a", b"two")))
-    with pytest.raises(DataError, match="set/a stands in it twice"):
+    with pytest.raises(DataError, match="set/a occurs twice"):
         unpack(tmp_path / "x", "set", tmp_path / "out", limit=100)
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", tar_of(*GOOD)[:700], zip_of(*GOOD)[:-30], b"PK\x03\x04"])
 def test_what_is_no_whole_archive_is_an_error_that_names_it(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(content)
-    with pytest.raises(DataError, match=r"x: (cannot be unpacked|holds nothing)"):
+    with pytest.raises(DataError, match=r"x: (cannot be unpacked|contains no files)"):
         unpack(tmp_path / "x", "other", tmp_path / "out", limit=10**6)
 
 
@@ -456,7 +456,7 @@ def source_at(site: Site, content: bytes = WHOLE, **changed: object) -> Source:
 
 def fetched(source: Source, root: Path, **given: object) -> tuple[Path, Quiet]:
     watch = Quiet()
-    return fetch("mine", source, root, watch, pauses=PAUSES, **given), watch  # type: ignore[arg-type]
+    return fetch_dataset("mine", source, root, watch, pauses=PAUSES, **given), watch  # type: ignore[arg-type]
 
 
 def test_a_fetched_dataset_is_in_its_place_with_a_record_and_without_its_archive(site: Site, tmp_path: Path) -> None:
@@ -483,7 +483,7 @@ def test_archives_are_kept_on_request_and_used_again(site: Site, tmp_path: Path)
     place.rename(tmp_path / "away")
     site.asked.clear()
     _, watch = fetched(source, tmp_path, keep_archives=True)
-    assert site.asked == [] and any("is in" in line for line in watch.lines)
+    assert site.asked == [] and any("found in" in line for line in watch.lines)
 
 
 def test_what_is_there_already_is_left_as_it_is(site: Site, tmp_path: Path) -> None:
@@ -491,13 +491,13 @@ def test_what_is_there_already_is_left_as_it_is(site: Site, tmp_path: Path) -> N
     fetched(source, tmp_path)
     site.asked.clear()
     _, watch = fetched(source, tmp_path)
-    assert site.asked == [] and watch.lines == [f"{tmp_path / 'set'}: is there already, all of it"]
+    assert site.asked == [] and watch.lines == [f"{tmp_path / 'set'}: is already complete"]
 
 
 def test_something_else_in_its_place_is_never_touched(site: Site, tmp_path: Path) -> None:
     (tmp_path / "set/train").mkdir(parents=True)
     (tmp_path / "set/train/mine.png").write_bytes(b"mine")
-    with pytest.raises(DataError, match=r"set: is there already and is not what mine has \(1 instead of 2 train/"):
+    with pytest.raises(DataError, match=r"set: already exists but differs from mine \(1 instead of 2 train/"):
         fetched(source_at(site), tmp_path)
     assert tree(tmp_path / "set") == {"train/mine.png": b"mine"} and site.asked == []
 
@@ -505,7 +505,9 @@ def test_something_else_in_its_place_is_never_touched(site: Site, tmp_path: Path
 def test_a_wrong_checksum_is_an_error_and_nothing_of_it_stays(site: Site, tmp_path: Path) -> None:
     source = source_at(site, content=WHOLE[:-1] + b"x")
     expected, found = (hashlib.md5(c).hexdigest() for c in (WHOLE, WHOLE[:-1] + b"x"))
-    with pytest.raises(DataError, match=rf"its md5 is {found} and not {expected} .*it is removed; fetch again"):
+    with pytest.raises(
+        DataError, match=rf"its md5 is {found} instead of {expected} .*it was removed; run the command again"
+    ):
         fetched(source, tmp_path)
     assert not tree(tmp_path / ARCHIVES).keys() - {".mine.lock"} and not (tmp_path / "set").exists()
     fetched(source_at(site), tmp_path)
@@ -521,7 +523,7 @@ def test_without_a_published_checksum_the_one_that_came_is_recorded(site: Site, 
 
 def test_an_archive_that_holds_too_little_is_not_put_in_place(site: Site, tmp_path: Path) -> None:
     source = source_at(site, counts={"train/*.png": 3, "val/*.png": 1})
-    with pytest.raises(DataError, match="not the whole dataset: 2 instead of 3 train/"):
+    with pytest.raises(DataError, match="not contain the complete dataset: 2 instead of 3 train/"):
         fetched(source, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [ARCHIVES]
 
@@ -543,9 +545,9 @@ def test_a_host_out_of_reach_is_one_message_that_says_what_to_put_where(site: Si
     assert "\n" not in said
     for part in (
         "mine: http://nowhere.invalid/set.zip: ",
-        f"Get by hand: set.zip ({len(WHOLE)} bytes, md5:{hashlib.md5(WHOLE).hexdigest()})",
+        f"Download by hand: set.zip ({len(WHOLE)} bytes, md5:{hashlib.md5(WHOLE).hexdigest()})",
         "from http://nowhere.invalid/set.zip",
-        f"Put into {tmp_path / ARCHIVES}/ and run this again",
+        f"Put the files into {tmp_path / ARCHIVES}/ and run the command again",
     ):
         assert part in said
 
@@ -561,14 +563,14 @@ def test_an_archive_put_there_by_hand_is_verified_unpacked_and_kept(site: Site, 
 def test_a_wrong_archive_put_there_by_hand_is_refused_and_kept(site: Site, tmp_path: Path) -> None:
     (tmp_path / ARCHIVES).mkdir()
     (tmp_path / ARCHIVES / "set.zip").write_bytes(b"mine")
-    with pytest.raises(DataError, match="put the right one there"):
+    with pytest.raises(DataError, match="replace it"):
         fetched(source_at(site), tmp_path)
     assert (tmp_path / ARCHIVES / "set.zip").read_bytes() == b"mine"
 
 
 def test_archives_that_need_a_login_are_all_asked_for_at_once(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
-        fetch("cityscapes", SOURCES["cityscapes"], tmp_path, Quiet())
+        fetch_dataset("cityscapes", SOURCES["cityscapes"], tmp_path, Quiet())
     said = str(caught.value)
     assert "\n" not in said and "https://www.cityscapes-dataset.com/downloads/" in said
     assert "leftImg8bit_trainvaltest.zip" in said and "gtFine_trainvaltest.zip" in said
@@ -581,7 +583,7 @@ def test_two_archives_become_one_folder(tmp_path: Path) -> None:
     (tmp_path / ARCHIVES / "leftImg8bit_trainvaltest.zip").write_bytes(images)
     (tmp_path / ARCHIVES / "gtFine_trainvaltest.zip").write_bytes(masks)
     source = replace(SOURCES["cityscapes"], counts={"leftImg8bit/train/*/*.png": 1, "gtFine/train/*/*.png": 1})
-    place = fetch("cityscapes", source, tmp_path, Quiet())
+    place = fetch_dataset("cityscapes", source, tmp_path, Quiet())
     assert tree(place).keys() - {RECORD} == {"leftImg8bit/train/x/1.png", "gtFine/train/x/1_labelIds.png"}
 
 
@@ -594,32 +596,32 @@ def test_what_an_interrupted_fetch_left_aside_is_made_anew(site: Site, tmp_path:
 
 def test_a_second_fetch_at_the_same_time_is_refused(site: Site, tmp_path: Path) -> None:
     class Nested(Quiet):
-        def say(self, line: str) -> None:
+        def log(self, line: str) -> None:
             if not self.lines:
                 self.lines.append(line)
-                with pytest.raises(DataError, match="another fetch of mine is at work"):
+                with pytest.raises(DataError, match="another download of mine is running"):
                     fetched(source_at(site), tmp_path)
 
-    fetch("mine", source_at(site, checksum=None), tmp_path, Nested(), pauses=PAUSES)
+    fetch_dataset("mine", source_at(site, checksum=None), tmp_path, Nested(), pauses=PAUSES)
 
 
 KILLED = """
 import sys
 from fcnlab.data.download import archive
 from fcnlab.data.download import client
-from fcnlab.data.download.fetch import fetch
+from fcnlab.data.download.fetch import fetch_dataset
 from fcnlab.data.download.sources import Archive, Source
 
 class Slow:
-    def say(self, line): pass
-    def moved(self, label, here, whole):
-        if label.startswith(sys.argv[4]) and here >= 500_000:
+    def log(self, line): pass
+    def update(self, label, done, total):
+        if label.startswith(sys.argv[4]) and done >= 500_000:
             print("there", flush=True)
             sys.stdin.read()  # until killed
 
 client.CHUNK = archive.CHUNK = 100_000
 source = Source("set", (Archive("set.tar", (sys.argv[1],), "top", checksum=sys.argv[2]),), {"*.bin": 1}, 10**7, "", "")
-fetch("mine", source, __import__("pathlib").Path(sys.argv[3]), Slow())
+fetch_dataset("mine", source, __import__("pathlib").Path(sys.argv[3]), Slow())
 """
 
 
@@ -638,7 +640,7 @@ def test_a_killed_fetch_leaves_nothing_that_looks_whole_and_goes_on(site: Site, 
     process.stdin.close()
     assert not (tmp_path / "set").exists()
     archive = Archive("set.tar", (f"{site.url}/set.tar",), "top", checksum=checksum)
-    part = part_of(tmp_path / ARCHIVES / "set.tar")
+    part = part_path(tmp_path / ARCHIVES / "set.tar")
     site.asked.clear()
     if during == "set.tar":
         assert not (tmp_path / ARCHIVES / "set.tar").exists() and 0 < part.stat().st_size < len(content)
@@ -648,7 +650,7 @@ def test_a_killed_fetch_leaves_nothing_that_looks_whole_and_goes_on(site: Site, 
     place, _ = fetched(Source("set", (archive,), {"*.bin": 1}, 10**7, "", ""), tmp_path)
     assert (place / "a.bin").read_bytes() == CONTENT and site.asked == expected
     left = tree(tmp_path / ARCHIVES).keys() - {".mine.lock"}
-    assert left == set() and not origin_of(tmp_path / ARCHIVES / "set.tar").exists()
+    assert left == set() and not origin_path(tmp_path / ARCHIVES / "set.tar").exists()
 
 
 # --- the table -------------------------------------------------------------------------------------------------------

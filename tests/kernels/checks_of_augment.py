@@ -15,7 +15,7 @@ from fcnlab.data.augmentation import Augmentation, Blur
 from fcnlab.data.batches import TorchBatchWriter, TrainingBatches, create_batch_augmenter, to_uint8_scale
 from fcnlab.data.datasets.base import Sample, Split
 from fcnlab.data.decoded import DecodedSplit, DeviceSplit
-from fcnlab.data.windows import resized_label
+from fcnlab.data.windows import resize_label
 from fcnlab.kernels.inputs import ColorJitter, Placement, Window
 from fcnlab.kernels.switch import is_triton_available
 from tests.kernels.on_triton import COMPILED, DEVICE, INTERPRETED, examples
@@ -73,7 +73,7 @@ def both(
     """Return a batch of all samples, augmented by the kernels and by the CPU."""
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(split)).tolist()
-    placements = [augmentation.drawn(split[index].label, rng) for index in chosen]
+    placements = [augmentation.sample_for_label(split[index].label, rng) for index in chosen]
     kernel = create_batch_augmenter(augmentation, MEAN, STD)
     assert kernel is not None
     images, labels = kernel(DeviceSplit(split, DEVICE, budget).gather(chosen), placements)
@@ -149,7 +149,7 @@ def test_labels_of_large_images_equal_those_of_the_cpu(source: int, ratio: float
     kernel = create_batch_augmenter(augmentation, MEAN, STD)
     assert kernel is not None
     _, found = kernel(split.gather([0]), [placement])
-    assert torch.equal(found[0, :, : window.width].cpu(), resized_label(label, (1, target), window))
+    assert torch.equal(found[0, :, : window.width].cpu(), resize_label(label, (1, target), window))
 
 
 class Single(Split):

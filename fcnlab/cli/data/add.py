@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EXAMPLE = "Example: fcnlab data add mine --images ~/mine/images --masks ~/mine/masks --classes road,tree,sky"
 
 _GRID = """\
-question: What do skips buy on {name}?
+question: Do skip connections improve mIoU on {name}?
 base: {{backbone: resnet18, upsampler: bilinear, dataset: {name}, recipe: standard}}
 product: {{head: [fcn32s, fcn16s, fcn8s]}}
 seeds: 3
@@ -62,59 +62,61 @@ def add(
     data_root: DataRoot = None,
 ) -> None:
     """Inspect folders of images and masks, and add them to the lab's registry as a dataset."""
-    from fcnlab.cli.data.proposal import decide_classes, entry_of, listed_splits, splits_of
+    from fcnlab.cli.data.proposal import build_entry, choose_splits, decide_classes, find_split_lists
     from fcnlab.config.dataset import AnyDataset
     from fcnlab.config.registry_writer import to_yaml, write_entry
     from fcnlab.config.validation import validate
-    from fcnlab.data.inspection.propose import find_splits, pair
+    from fcnlab.data.inspection.propose import find_splits, pair_files
     from fcnlab.lab import Lab
 
-    place = Lab.find(root=lab, data_root=data_root)
-    file = _registry(place, name, force)
-    by_chance = val is not None or test is not None
-    if lists is not None and by_chance:
+    lab_ = Lab.find(root=lab, data_root=data_root)
+    file = _registry(lab_, name, force)
+    random_splits = val is not None or test is not None
+    if lists is not None and random_splits:
         raise ConfigError("--lists and --val or --test are mutually exclusive; pass one of them")
     folders = (_absolute(images), _absolute(masks))
-    if lists is None and not by_chance:
+    if lists is None and not random_splits:
         folders = find_splits(*folders)
-    pairing = pair(*folders)
-    contents = _look(pairing)
+    pairing = pair_files(*folders)
+    contents = _read_contents(pairing)
     named, ignored = decide_classes(contents, classes, ignore)
-    _print_contents(pairing, contents, named, made_up=classes is None)
-    if pairing.images_alone and not skip_unpaired and lists is None:
+    _print_contents(pairing, contents, named, generated_names=classes is None)
+    if pairing.unpaired_images and not skip_unpaired and lists is None:
         raise DataError(
-            f"{pairing.images_alone[0]}: has no mask, the first of {len(pairing.images_alone)} such images; give each "
-            "one, or pass --skip-unpaired to leave them out"
+            f"{pairing.unpaired_images[0]}: has no mask (images without a mask: {len(pairing.unpaired_images)}); "
+            "add the masks, or pass --skip-unpaired to leave these images out"
         )
-    entry = entry_of(place, folders, pairing, named, ignored, skip_unpaired)
-    entry |= listed_splits(place, lists) if lists is not None else splits_of(folders, val, test, seed)
+    entry = build_entry(lab_, folders, pairing, named, ignored, skip_unpaired)
+    entry |= find_split_lists(lab_, lists) if lists is not None else choose_splits(folders, val, test, seed)
     entry["nominal"] = dict(zip(("height", "width"), contents.size, strict=True))
     spec = validate(AnyDataset, entry, name)
-    dataset = place.open_dataset(spec)
+    dataset = lab_.open_dataset(spec)
     typer.echo("splits: " + ", ".join(f"{split} {len(dataset.split(split))}" for split in spec.used_splits))
     typer.echo(f"\n{to_yaml(name, entry)}")
     if dry_run:
-        typer.echo(f"nothing is written; without --dry-run this goes into {file}")
+        typer.echo(f"nothing is written; without --dry-run, the entry is added to {file}")
         return
     write_entry(file, name, entry, replace=force)
-    _print_next_steps(place, file, name)
+    _print_next_steps(lab_, file, name)
 
 
-def _registry(place: Lab, name: str, force: bool) -> Path:
+def _registry(lab: Lab, name: str, force: bool) -> Path:
     """Return the registry file of the entry; raise an error for an invalid name."""
     from fcnlab.config.registry import builtin
     from fcnlab.config.yaml_file import read
 
     if re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]*", name) is None:
-        raise ConfigError(f"'{name}' is no name of a dataset; use letters, digits, '-', '_' and '.', a letter first")
-    folder = place.root / "registry"
+        raise ConfigError(
+            f"'{name}' is not a valid dataset name; use letters, digits, '-', '_' and '.', starting with a letter"
+        )
+    folder = lab.root / "registry"
     if not folder.is_dir():
-        raise RunError(f"{folder}: no such folder; go into a lab or pass --lab, or make one with `fcnlab init DIR`")
+        raise RunError(f"{folder}: no such folder; change to a lab, pass --lab, or create a lab with `fcnlab init DIR`")
     if name in builtin().names("dataset"):
-        raise ConfigError(f"'{name}' is the name of a built-in dataset; choose another")
+        raise ConfigError(f"'{name}' is the name of a built-in dataset; choose another name")
     file = folder / "datasets.yaml"
     if not force and file.exists() and name in read(file):
-        raise ConfigError(f"{file}: {name}: stands there already; choose another name, or pass --force to replace it")
+        raise ConfigError(f"{file}: {name}: already exists; choose another name, or pass --force to replace it")
     return file
 
 
@@ -122,30 +124,30 @@ def _absolute(folder: str) -> str:
     return str(Path(folder).expanduser().resolve())
 
 
-def _look(pairing: Pairing) -> Contents:
+def _read_contents(pairing: Pairing) -> Contents:
     """Read the pairs and show a progress bar on a terminal."""
     from rich.progress import Progress
 
-    from fcnlab.data.inspection.propose import look
+    from fcnlab.data.inspection.propose import read_contents
 
     terminal = create_console()
     with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
         task = progress.add_task("masks", total=len(pairing.pairs))
-        return look(pairing.pairs, lambda: progress.advance(task))
+        return read_contents(pairing.pairs, lambda: progress.advance(task))
 
 
-def _print_contents(pairing: Pairing, contents: Contents, named: ClassValues, *, made_up: bool) -> None:
-    """Print the findings."""
+def _print_contents(pairing: Pairing, contents: Contents, named: ClassValues, *, generated_names: bool) -> None:
+    """Print the pairs, sizes, modes and values of the masks."""
     from rich.table import Table
 
     endings = {"images": pairing.image_suffix, "masks": pairing.mask_suffix}
-    said = ", ".join(f"{what} end in {suffix}" for what, suffix in endings.items() if suffix)
-    typer.echo(f"{len(pairing.pairs)} pairs of an image and a mask{f' ({said})' if said else ''}")
-    unpaired = {"images without a mask": pairing.images_alone, "masks without an image": pairing.masks_alone}
-    for what, alone in unpaired.items():
-        if alone:
-            more = f" and {len(alone) - 5} more" if len(alone) > 5 else ""
-            typer.echo(f"unpaired: {len(alone)} {what}: {', '.join(path.name for path in alone[:5])}{more}")
+    suffixes = ", ".join(f"{what} end in {suffix}" for what, suffix in endings.items() if suffix)
+    typer.echo(f"{len(pairing.pairs)} pairs of an image and a mask{f' ({suffixes})' if suffixes else ''}")
+    unpaired = {"images without a mask": pairing.unpaired_images, "masks without an image": pairing.unpaired_masks}
+    for what, paths in unpaired.items():
+        if paths:
+            more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
+            typer.echo(f"unpaired: {len(paths)} {what}: {', '.join(path.name for path in paths[:5])}{more}")
     sizes = ", ".join(f"{h}x{w} ({count})" for (h, w), count in contents.sizes.most_common(5))
     typer.echo(f"sizes (height x width): {sizes}{', ...' if len(contents.sizes) > 5 else ''}")
     typer.echo("masks: " + ", ".join(f"{count} of mode {mode}" for mode, count in contents.modes.most_common()))
@@ -156,14 +158,14 @@ def _print_contents(pairing: Pairing, contents: Contents, named: ClassValues, *,
         share = f"{100 * contents.pixels[value] / total:.2f}"
         table.add_row(str(value), share, str(contents.masks[value]), means.get(value, "(ignored)"))
     create_console().print(table)
-    if made_up:
-        typer.echo("the names of the classes are made up; give theirs by --classes")
+    if generated_names:
+        typer.echo("the class names are placeholders; set them with --classes")
 
 
-def _print_next_steps(place: Lab, file: Path, name: str) -> None:
-    root = f" --data-root {place.data_root}" if place.data_root else ""
-    typer.echo(f"written into {file}; names of classes, splits and the rest can be edited there")
+def _print_next_steps(lab: Lab, file: Path, name: str) -> None:
+    root = f" --data-root {lab.data_root}" if lab.data_root else ""
+    typer.echo(f"written to {file}, where class names, splits and all other keys can be edited")
     typer.echo(f"next: fcnlab data check {name}{root}")
-    typer.echo(f"then a question, such as this one in experiments/{name}.yaml:\n")
+    typer.echo(f"then a grid, for example in experiments/{name}.yaml:\n")
     typer.echo("".join(f"    {line}\n" for line in _GRID.format(name=name).splitlines()))
     typer.echo(f"and: fcnlab grid run experiments/{name}.yaml{root}")

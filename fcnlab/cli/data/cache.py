@@ -12,7 +12,7 @@ from fcnlab.console import create_console
 from fcnlab.errors import DataError
 
 if TYPE_CHECKING:
-    from fcnlab.data.cache.maintenance import Entry
+    from fcnlab.data.cache.maintenance import CacheInfo
 
 app = typer.Typer(help="Manage the cache of decoded samples.", no_args_is_help=True)
 
@@ -28,18 +28,20 @@ def list_() -> None:
     from rich.table import Column, Table
 
     from fcnlab.data.cache.format import decoded_cache_folder
-    from fcnlab.data.cache.maintenance import entries
+    from fcnlab.data.cache.maintenance import list_caches
 
-    found = entries()
+    found = list_caches()
     if not found:
         typer.echo(f"{decoded_cache_folder()}: nothing is cached")
         return
-    table = Table(Column("key", no_wrap=True), "dataset", "split", "images", "MiB", "made", "last used", "state")
+    table = Table(Column("key", no_wrap=True), "dataset", "split", "images", "MiB", "built", "last used", "state")
     for one in found:
         images = "" if one.images is None else str(one.images)
         used = f"{one.used:%Y-%m-%d %H:%M}"
-        made = one.made[:16].replace("T", " ")
-        table.add_row(one.key[:SHOWN], one.dataset, one.split, images, f"{one.size / 2**20:.1f}", made, used, one.state)
+        built = one.made[:16].replace("T", " ")
+        table.add_row(
+            one.key[:SHOWN], one.dataset, one.split, images, f"{one.size / 2**20:.1f}", built, used, one.state
+        )
     create_console().print(table)
     typer.echo(f"{decoded_cache_folder()}: {sum(one.size for one in found) / 2**20:.1f} MiB; times are UTC")
 
@@ -51,9 +53,9 @@ def make(name: DatasetName, lab: LabOption = None, data_root: DataRoot = None) -
     from fcnlab.data.cache.build import CacheUnavailableError, open_or_build_cache
     from fcnlab.lab import Lab
 
-    place = Lab.find(root=lab, data_root=data_root)
-    spec = dataset_entry(place, name)
-    dataset = place.open_dataset(spec)
+    lab_ = Lab.find(root=lab, data_root=data_root)
+    spec = dataset_entry(lab_, name)
+    dataset = lab_.open_dataset(spec)
     for split in spec.used_splits:
         try:
             with sample_bars() as bars:
@@ -67,15 +69,15 @@ def make(name: DatasetName, lab: LabOption = None, data_root: DataRoot = None) -
 def verify(keys: Keys = None) -> None:
     """Compare every sample with its checksum. Exit code 2 if one differs."""
     from fcnlab.cli.data.progress import sample_bars
-    from fcnlab.data.cache.maintenance import entries, problems, select
+    from fcnlab.data.cache.maintenance import find_caches, find_problems, list_caches
 
-    chosen = select(keys) if keys else [one for one in entries() if one.state not in ("being made", "interrupted")]
+    chosen = find_caches(keys) if keys else [c for c in list_caches() if c.state not in ("being built", "interrupted")]
     broken = []
     for one in chosen:
         with sample_bars() as bars:
-            found = list(problems(one, bars(f"{one.dataset} {one.split}", one.images or 0)))
+            found = list(find_problems(one, bars(f"{one.dataset} {one.split}", one.images or 0)))
         broken += found
-        what = f"{one.dataset} {one.split}, {one.images} images" if one.complete else "not complete"
+        what = f"{one.dataset} {one.split}, {one.images} images" if one.complete else "incomplete"
         typer.echo(f"{one.key}: {what}: {len(found)} problems")
     if broken:
         raise DataError("\n".join(broken))
@@ -93,25 +95,25 @@ def clear(
     ] = None,
 ) -> None:
     """Remove caches. Running trials are not affected; the next trial decodes its samples again."""
-    from fcnlab.data.cache.maintenance import clear as remove
+    from fcnlab.data.cache.maintenance import remove_cache
 
     freed = 0
     for one in _chosen(keys or [], all_, older_than):
-        if remove(one):
+        if remove_cache(one):
             freed += one.size
             typer.echo(f"{one.key}: removed")
         else:
-            typer.echo(f"{one.key}: is being made, and stays")
+            typer.echo(f"{one.key}: is being built and was kept")
     typer.echo(f"{freed / 2**20:.1f} MiB freed")
 
 
-def _chosen(keys: list[str], all_: bool, older_than: float | None) -> list[Entry]:
+def _chosen(keys: list[str], all_: bool, older_than: float | None) -> list[CacheInfo]:
     from datetime import timedelta
 
-    from fcnlab.data.cache.maintenance import entries, select, unused
+    from fcnlab.data.cache.maintenance import find_caches, find_unused_caches, list_caches
 
     if bool(keys) + all_ + (older_than is not None) != 1:
-        raise DataError("fcnlab data cache clear: say what to remove: one of KEY..., --all, --older-than DAYS")
+        raise DataError("fcnlab data cache clear: specify what to remove: one of KEY..., --all, --older-than DAYS")
     if keys:
-        return select(keys)
-    return entries() if older_than is None else unused(timedelta(days=older_than))
+        return find_caches(keys)
+    return list_caches() if older_than is None else find_unused_caches(timedelta(days=older_than))

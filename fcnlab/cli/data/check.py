@@ -40,9 +40,9 @@ def check(
     from fcnlab.data.inspection.check import check_splits
     from fcnlab.lab import Lab
 
-    place = Lab.find(root=lab, data_root=data_root)
-    spec = dataset_entry(place, name)
-    dataset = place.open_dataset(spec)
+    lab_ = Lab.find(root=lab, data_root=data_root)
+    spec = dataset_entry(lab_, name)
+    dataset = lab_.open_dataset(spec)
     used = spec.used_splits
     extra = [split for split in every_split(dataset) if split not in used] if all_splits else []
     with sample_bars() as bars:

@@ -15,7 +15,7 @@ from fcnlab.errors import DataError, nearest
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from fcnlab.data.download.fetch import Watch
+    from fcnlab.data.download.fetch import DownloadProgress
     from fcnlab.data.download.sources import Source
     from fcnlab.lab import Lab
 
@@ -31,75 +31,75 @@ def fetch(
     data_root: DataRoot = None,
 ) -> None:
     """Download, verify and unpack a dataset below the data root. Interrupted downloads are resumed."""
-    from fcnlab.data.download.fetch import fetch as bring
+    from fcnlab.data.download.fetch import fetch_dataset
     from fcnlab.lab import Lab
 
-    place = Lab.find(root=lab, data_root=data_root)
-    wanted = _sources(place, name)
-    if place.data_root is None:
+    lab_ = Lab.find(root=lab, data_root=data_root)
+    sources = _sources(lab_, name)
+    if lab_.data_root is None:
         raise DataError(f"{name}: no data root is set; pass --data-root or set FCNLAB_DATA to the folder for datasets")
-    for key, source, folder in wanted:
+    for key, source, folder in sources:
         typer.echo(f"{key}: {source.terms}. {source.page}")
-        with _watch() as watch:
-            bring(key, source, place.data_root, watch, folder=folder, keep_archives=keep_archives)
-    if name in place.registry.names("dataset"):
-        typer.echo(f"next: fcnlab data check {name} --data-root {place.data_root}")
+        with _show_progress() as progress:
+            fetch_dataset(key, source, lab_.data_root, progress, folder=folder, keep_archives=keep_archives)
+    if name in lab_.registry.names("dataset"):
+        typer.echo(f"next: fcnlab data check {name} --data-root {lab_.data_root}")
 
 
-def _sources(place: Lab, name: str) -> list[tuple[str, Source, str | None]]:
+def _sources(lab: Lab, name: str) -> list[tuple[str, Source, str | None]]:
     """Return names, sources and target folders of the archives that a dataset needs."""
     from fcnlab.config.dataset import KnownDataset
-    from fcnlab.data.download.sources import BESIDE, SOURCES
+    from fcnlab.data.download.sources import EXTRA_SOURCES, SOURCES
 
-    if name not in place.registry.names("dataset"):
+    if name not in lab.registry.names("dataset"):
         if name in SOURCES:
             return [(name, SOURCES[name], None)]
-        raise DataError(f"no dataset '{name}' has a source; {nearest(name, SOURCES)}")
-    spec = dataset_entry(place, name)
+        raise DataError(f"no dataset '{name}' has a known source; {nearest(name, SOURCES)}")
+    spec = dataset_entry(lab, name)
     if not isinstance(spec, KnownDataset) or spec.type not in SOURCES:
-        raise DataError(f"dataset {name}: nothing is to be fetched for type {spec.type}; {nearest(name, SOURCES)}")
-    beside = BESIDE.get(spec.type, {})
-    needed = dict.fromkeys(beside[split] for split in spec.used_splits if split in beside)
+        raise DataError(f"dataset {name}: type {spec.type} has no known source; {nearest(name, SOURCES)}")
+    extra = EXTRA_SOURCES.get(spec.type, {})
+    needed = dict.fromkeys(extra[split] for split in spec.used_splits if split in extra)
     return [(spec.type, SOURCES[spec.type], spec.folder), *((key, SOURCES[key], None) for key in needed)]
 
 
-class _Lines:
+class _PlainProgress:
     """Output without a terminal: lines without progress bars."""
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         typer.echo(line)
 
-    def moved(self, label: str, here: int, whole: int | None) -> None:
+    def update(self, label: str, done: int, total: int | None) -> None:
         """Ignore progress."""
 
 
-class _Bars:
+class _RichProgress:
     """Output on a terminal: lines and a progress bar."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
         self._tasks: dict[str, TaskID] = {}
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         self._bars.console.print(line, markup=False, highlight=False)
 
-    def moved(self, label: str, here: int, whole: int | None) -> None:
+    def update(self, label: str, done: int, total: int | None) -> None:
         if label not in self._tasks:
             for task in self._tasks.values():
                 self._bars.update(task, visible=False)
-            self._tasks[label] = self._bars.add_task(label, total=whole)
-        self._bars.update(self._tasks[label], completed=here, total=whole)
+            self._tasks[label] = self._bars.add_task(label, total=total)
+        self._bars.update(self._tasks[label], completed=done, total=total)
 
 
 @contextmanager
-def _watch() -> Iterator[Watch]:
+def _show_progress() -> Iterator[DownloadProgress]:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     screen = Console(stderr=True)
     if not screen.is_terminal:
-        yield _Lines()
+        yield _PlainProgress()
         return
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=screen, transient=True) as bars:
-        yield _Bars(bars)
+        yield _RichProgress(bars)

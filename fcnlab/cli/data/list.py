@@ -16,14 +16,14 @@ def list_(lab: LabOption = None, data_root: DataRoot = None) -> None:
 
     from fcnlab.lab import Lab
 
-    place = Lab.find(root=lab, data_root=data_root)
-    table = Table("name", "classes", "images", "what it is")
-    for name in place.registry.names("dataset"):
-        spec = dataset_entry(place, name)
+    lab_ = Lab.find(root=lab, data_root=data_root)
+    table = Table("name", "classes", "images", "description")
+    for name in lab_.registry.names("dataset"):
+        spec = dataset_entry(lab_, name)
         try:
-            dataset = place.open_dataset(spec)
+            dataset = lab_.open_dataset(spec)
             images = ", ".join(f"{split} {len(dataset.split(split))}" for split in spec.used_splits)
             table.add_row(name, str(len(dataset.classes)), images, spec.description)
         except DataError as error:
-            table.add_row(name, "", "not there", f"{spec.description}\n{error}")
+            table.add_row(name, "", "missing", f"{spec.description}\n{error}")
     create_console().print(table)

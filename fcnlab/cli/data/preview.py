@@ -35,10 +35,10 @@ def preview(
     from fcnlab.data.inspection.preview import choose, rows, sheet
     from fcnlab.lab import Lab
 
-    place = Lab.find(root=lab, data_root=data_root)
-    spec = dataset_entry(place, name)
-    augment = _augmentation(place, recipe) if recipe is not None else None
-    dataset = place.open_dataset(spec)
+    lab_ = Lab.find(root=lab, data_root=data_root)
+    spec = dataset_entry(lab_, name)
+    augment = _augmentation(lab_, recipe) if recipe is not None else None
+    dataset = lab_.open_dataset(spec)
     split = split or spec.splits.train
     samples = dataset.split(split)
     if not len(samples):
@@ -52,12 +52,12 @@ def preview(
     typer.echo(f"{path}: {len(shown)} of {len(samples)} images of {name} {split}")
 
 
-def _augmentation(place: Lab, name: str) -> Augmentation:
+def _augmentation(lab: Lab, name: str) -> Augmentation:
     """Return the augmentation of a recipe with the mean color of ImageNet, which most backbones use."""
     from fcnlab.config.recipe import Recipe
     from fcnlab.models.backbones.base import IMAGENET_MEAN
     from fcnlab.trial.build import build_augmentation
 
-    recipe = place.registry.get("recipe", name)
+    recipe = lab.registry.get("recipe", name)
     assert isinstance(recipe, Recipe)
     return build_augmentation(recipe, IMAGENET_MEAN)

@@ -1,4 +1,4 @@
-"""The entry that `fcnlab data add` writes: from what lies in the folders and what was said on the command line."""
+"""The registry entry of `fcnlab data add`, from the contents of the folders and the options of the command."""
 
 from __future__ import annotations
 
@@ -10,32 +10,31 @@ from fcnlab.config.mask_values import ClassValues, MaskValue, check_values, pars
 from fcnlab.config.yaml_file import parse
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.folder import SPLIT, common_splits
-from fcnlab.data.inspection import propose
-from fcnlab.data.inspection.propose import Contents, Pairing
+from fcnlab.data.inspection.propose import Contents, Pairing, check_classes, match_purposes, propose_classes
 from fcnlab.errors import ConfigError, DataError
 from fcnlab.lab import Lab
 
 _USUAL = {("train", "train"), ("val", "val")}
-"""Purposes of splits that need not be said."""
+"""Default splits of the purposes; an entry does not list them."""
 
 
-def decide_classes(contents: Contents, said: str | None, ignore: str | None) -> tuple[ClassValues, list[MaskValue]]:
-    """The classes as they are said, or as they are proposed, and what does not count.
+def decide_classes(contents: Contents, option: str | None, ignore: str | None) -> tuple[ClassValues, list[MaskValue]]:
+    """Return the classes of `--classes`, or proposed ones, and the ignored values.
 
     Raises:
-        ConfigError: what is said cannot be understood.
-        DataError: the masks hold something else.
+        ConfigError: an option is invalid.
+        DataError: the masks contain other values.
     """
     try:
-        given = None if ignore is None else list(parse_values([_number(part) for part in _parts(ignore)]))
+        given = None if ignore is None else list(parse_values([_parse_value(part) for part in _split_list(ignore)]))
     except ValueError as error:
         raise ConfigError(f"--ignore {ignore}: {error}") from None
     try:
-        if said is None:
-            return propose.classes(contents.values, given)
-        named = parse_classes(_said_classes(said))
+        if option is None:
+            return propose_classes(contents.values, given)
+        named = parse_classes(_read_classes(option))
         if not named:
-            raise ValueError("no class is named")
+            raise ValueError("no class is listed")
         taken = {value for _, values in named for value in values}
         ignored: list[MaskValue] = (
             given
@@ -44,15 +43,15 @@ def decide_classes(contents: Contents, said: str | None, ignore: str | None) -> 
         )
         check_values(named, ignored)
     except ValueError as error:
-        raise ConfigError(f"--classes {said}: {error}" if said is not None else str(error)) from None
-    propose.check_known(contents, named, ignored)
+        raise ConfigError(f"--classes {option}: {error}" if option is not None else str(error)) from None
+    check_classes(contents, named, ignored)
     return named, ignored
 
 
-def entry_of(
+def build_entry(
     lab: Lab, folders: tuple[str, str], pairing: Pairing, named: ClassValues, ignored: Sequence[MaskValue], skip: bool
 ) -> dict[str, Any]:
-    """The entry, without its splits and size."""
+    """Return the entry without splits and size."""
     plain = [values for _, values in named] == [(number,) for number in range(len(named))]
     entry: dict[str, Any] = {
         "description": f"{len(pairing.pairs)} images, {len(named)} classes",
@@ -68,65 +67,65 @@ def entry_of(
     return {key: value for key, value in entry.items() if value}
 
 
-def listed_splits(lab: Lab, folder: Path) -> dict[str, Any]:
-    """Splits by the lists train.txt, val.txt and perhaps test.txt of a folder.
+def find_split_lists(lab: Lab, folder: Path) -> dict[str, Any]:
+    """Return splits by the lists train.txt, val.txt and optionally test.txt of a folder.
 
     Raises:
-        DataError: one of the first two is missing.
+        DataError: train.txt or val.txt is missing.
     """
     files = {split: folder.expanduser().resolve() / f"{split}.txt" for split in ("train", "val", "test")}
-    there = {split: file for split, file in files.items() if file.is_file()}
-    missing = [split for split in ("train", "val") if split not in there]
+    found = {split: file for split, file in files.items() if file.is_file()}
+    missing = [split for split in ("train", "val") if split not in found]
     if missing:
-        raise DataError(f"{files[missing[0]]}: no such file; --lists is a folder with train.txt and val.txt")
-    said = {
+        raise DataError(f"{files[missing[0]]}: no such file; --lists requires a folder with train.txt and val.txt")
+    lists = {
         split: str(file.relative_to(lab.root)) if file.is_relative_to(lab.root) else _portable(lab, str(file))
-        for split, file in there.items()
+        for split, file in found.items()
     }
-    return {"lists": said} | ({"splits": {"test": "test"}} if "test" in there else {})
+    return {"lists": lists} | ({"splits": {"test": "test"}} if "test" in found else {})
 
 
-def splits_of(folders: tuple[str, str], val: float | None, test: float | None, seed: int) -> dict[str, Any]:
-    """Splits by sub-folders where there are any, else by chance.
+def choose_splits(folders: tuple[str, str], val: float | None, test: float | None, seed: int) -> dict[str, Any]:
+    """Return splits by sub-folders if the folders contain `{split}`, and random splits otherwise.
 
     Raises:
-        ConfigError: there is nothing to validate on.
-        DataError: the folder's name has `{split}`, and there is none to train on and one to score on.
+        ConfigError: `val` is 0.
+        DataError: no two sub-folders are known as training and evaluation splits.
     """
     if SPLIT not in folders[0]:
         if val is None and test is None:
             test = 0.15
         if val == 0:
-            raise ConfigError("--val 0: the share to validate on is above 0; name one, such as --val 0.1")
+            raise ConfigError("--val 0: the validation fraction must be above 0, such as --val 0.1")
         shares = {"val": 0.15 if val is None else val, "test": test, "seed": seed}
         return {"fractions": {k: v for k, v in shares.items() if v}} | ({"splits": {"test": "test"}} if test else {})
-    named = propose.purposes(common_splits(*folders))
+    named = match_purposes(common_splits(*folders))
     if "train" not in named or len(named) < 2:
-        raise DataError(f"{folders[0]}: no folders of the splits train and val are there")
-    if "val" not in named:  # then the figure is reported on the one split that is not trained on
+        raise DataError(f"{folders[0]}: found no folders for the splits train and val")
+    if "val" not in named:  # the metrics are reported on the only other split
         named["val"] = named.pop("test")
     other = {purpose: split for purpose, split in named.items() if (purpose, split) not in _USUAL}
     return {"splits": other} if other else {}
 
 
 def _portable(lab: Lab, path: str) -> str:
-    """A path below the data root as it is called there, so that the entry holds on other machines too."""
+    """Return a path below the data root relative to it, so that the entry is valid on other machines."""
     root = lab.data_root
     return str(Path(path).relative_to(root)) if root and Path(path).is_relative_to(root) else path
 
 
-def _said_classes(said: str) -> Any:
-    """Names on the command line, or what a file says: YAML, or names one a line."""
-    path = Path(said).expanduser()
+def _read_classes(option: str) -> Any:
+    """Return names from the command line, or the content of a file: YAML, or one name per line."""
+    path = Path(option).expanduser()
     if not path.suffix and not path.is_file():
-        return _parts(said)
+        return _split_list(option)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--classes {said}: cannot be read: {error}") from None
+        raise ConfigError(f"--classes {option}: cannot be read: {error}") from None
     if path.suffix in (".yaml", ".yml"):
         is_list = text.lstrip().startswith(("-", "["))
-        return parse(f"classes:\n{_indented(text)}", said)["classes"] if is_list else parse(text, said)
+        return parse(f"classes:\n{_indented(text)}", option)["classes"] if is_list else parse(text, option)
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
@@ -134,9 +133,9 @@ def _indented(text: str) -> str:
     return "".join(f"  {line}\n" for line in text.splitlines())
 
 
-def _parts(said: str) -> list[str]:
-    return [part.strip() for part in said.split(",") if part.strip()]
+def _split_list(option: str) -> list[str]:
+    return [part.strip() for part in option.split(",") if part.strip()]
 
 
-def _number(said: str) -> int | str:
-    return int(said) if said.isdecimal() else said
+def _parse_value(option: str) -> int | str:
+    return int(option) if option.isdecimal() else option

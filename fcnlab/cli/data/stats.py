@@ -39,9 +39,9 @@ def stats(
     from fcnlab.data.inspection.stats import compute_split_stats
     from fcnlab.lab import Lab
 
-    place = Lab.find(root=lab, data_root=data_root)
-    spec = dataset_entry(place, name)
-    dataset = place.open_dataset(spec)
+    lab_ = Lab.find(root=lab, data_root=data_root)
+    spec = dataset_entry(lab_, name)
+    dataset = lab_.open_dataset(spec)
     splits = list(spec.used_splits)
     if all_splits:
         splits += [split for split in every_split(dataset) if split not in splits]

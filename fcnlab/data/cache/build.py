@@ -41,7 +41,7 @@ from fcnlab.errors import DataError
 from fcnlab.settings import cache_folder
 
 BUDGET = "FCNLAB_CACHE_BUDGET"
-"""Environment variable: maximum size of all caches together in GiB; 0 disables caches."""
+"""Environment variable: maximum total size of all caches in GiB; 0 disables caches."""
 
 RESERVE = 2**30
 """Bytes of the disk that caches leave free."""
@@ -77,7 +77,7 @@ def try_open_or_build_cache(dataset: Dataset, split: str, progress: StartProgres
     try:
         return open_or_build_cache(dataset, split, progress)
     except CacheUnavailableError as reason:
-        warn_once(f"{_name(dataset)} {split} is decoded where it is needed, with the same figures: {reason}")
+        warn_once(f"{_name(dataset)} {split} is decoded when it is needed, with the same results: {reason}")
         return None
 
 

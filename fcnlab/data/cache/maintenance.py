@@ -17,12 +17,12 @@ from fcnlab.errors import DataError, nearest
 
 
 @dataclass(frozen=True)
-class Entry:
+class CacheInfo:
     """A cache on the disk.
 
     Attributes:
         folder: folder of the cache.
-        state: `complete`, `being made`, `interrupted`, or `broken: ` with the reason.
+        state: `complete`, `being built`, `interrupted`, or `broken: ` with the reason.
         size: bytes on the disk.
         used: time of the last use in UTC; of an incomplete cache, the time of the last write.
         dataset: name of the dataset; empty if the cache is incomplete.
@@ -47,11 +47,11 @@ class Entry:
 
     @property
     def complete(self) -> bool:
-        """Whether the cache can be used."""
+        """True if the cache can be used."""
         return self.state == "complete"
 
 
-def entries() -> list[Entry]:
+def list_caches() -> list[CacheInfo]:
     """Return all caches, the most recently used first.
 
     Raises:
@@ -60,25 +60,25 @@ def entries() -> list[Entry]:
     try:
         there = list(decoded_cache_folder().iterdir()) if decoded_cache_folder().is_dir() else []
         named = {path.with_suffix("") for path in there if path.is_dir() and KEY.fullmatch(path.stem)}
-        found = [entry for entry in map(_entry, sorted(named)) if entry is not None]
+        found = [info for info in map(_read_info, sorted(named)) if info is not None]
     except OSError as error:
         raise DataError(f"{decoded_cache_folder()}: cannot be read: {error.strerror}") from None
-    return sorted(found, key=lambda entry: entry.used, reverse=True)
+    return sorted(found, key=lambda info: info.used, reverse=True)
 
 
-def _entry(folder: Path) -> Entry | None:
+def _read_info(folder: Path) -> CacheInfo | None:
     """Return the state of a cache, or None if it was removed in the meantime."""
     try:
         if not folder.is_dir():
-            beside = partial(folder)
-            state = "being made" if _held(folder) else "interrupted"
-            return Entry(folder, state, _size(beside), _time(beside))
+            unfinished = partial(folder)
+            state = "being built" if _held(folder) else "interrupted"
+            return CacheInfo(folder, state, _size(unfinished), _time(unfinished))
         try:
             index = open_cache(folder).index
         except BrokenCacheError as reason:
-            return Entry(folder, f"broken: {reason}", _size(folder), _time(folder))
+            return CacheInfo(folder, f"broken: {reason}", _size(folder), _time(folder))
         size, used = _size(folder), _time(folder / INDEX)
-        return Entry(folder, "complete", size, used, index.dataset, index.split, len(index.ids), index.made)
+        return CacheInfo(folder, "complete", size, used, index.dataset, index.split, len(index.ids), index.made)
     except FileNotFoundError:
         return None
 
@@ -87,7 +87,7 @@ def _held(folder: Path) -> bool:
     try:
         with lock(folder).acquire(timeout=0):
             return False
-    except OSError:  # held (a Timeout is one); or another user's, which cannot be tried: what it guards is left alone
+    except OSError:  # held (Timeout is a subclass), or owned by another user
         return True
 
 
@@ -99,7 +99,7 @@ def _time(path: Path) -> datetime:
     return datetime.fromtimestamp(path.stat().st_mtime, UTC)
 
 
-def select(keys: Iterable[str]) -> list[Entry]:
+def find_caches(keys: Iterable[str]) -> list[CacheInfo]:
     """Return the caches with these keys.
 
     Args:
@@ -108,69 +108,71 @@ def select(keys: Iterable[str]) -> list[Entry]:
     Raises:
         DataError: no cache or several caches match.
     """
-    there = {entry.key: entry for entry in entries()}
+    there = {info.key: info for info in list_caches()}
     chosen = {}
     for key in keys:
         matching = [name for name in there if name.startswith(key)]
         if len(matching) != 1:
-            setting = (
-                f"begins {len(matching)} keys; give more of it" if matching else f"no such cache; {nearest(key, there)}"
+            reason = (
+                f"matches {len(matching)} keys; use a longer prefix"
+                if matching
+                else f"no such cache; {nearest(key, there)}"
             )
-            raise DataError(f"{decoded_cache_folder()}: '{key}': {setting}")
+            raise DataError(f"{decoded_cache_folder()}: '{key}': {reason}")
         chosen[matching[0]] = there[matching[0]]
     return list(chosen.values())
 
 
-def problems(entry: Entry, advance: Advance | None = None) -> Iterator[str]:
+def find_problems(info: CacheInfo, advance: Advance | None = None) -> Iterator[str]:
     """Yield one message per problem of a cache: each sample whose bytes differ from its checksum.
 
     Args:
-        entry: the cache.
+        info: the cache.
         advance: called after each sample.
     """
     try:
-        cache = open_cache(entry.folder)
+        cache = open_cache(info.folder)
     except (BrokenCacheError, OSError) as reason:
-        yield f"{entry.key}: {reason}"
+        yield f"{info.key}: {reason}"
         return
-    sound = map_on_all_cores(lambda i: _sound(cache, i), len(cache.index.ids), advance)
-    for id_, good in zip(cache.index.ids, sound, strict=True):
+    valid = map_on_all_cores(lambda i: _is_valid(cache, i), len(cache.index.ids), advance)
+    for id_, good in zip(cache.index.ids, valid, strict=True):
         if not good:
             yield (
-                f"{entry.key}: {cache.index.dataset} {cache.index.split}: '{id_}' is not as it was written; "
-                f"remove the cache with `fcnlab data cache clear {entry.key}`, and the next trial makes it again"
+                f"{info.key}: {cache.index.dataset} {cache.index.split}: '{id_}' differs from its checksum; "
+                f"remove the cache with `fcnlab data cache clear {info.key}`, and the next trial builds it again"
             )
 
 
-def _sound(cache: MappedCache, index: int) -> bool:
+def _is_valid(cache: MappedCache, index: int) -> bool:
     offset, *_, checksum = cache.index.places[index].tolist()
     return zlib.crc32(cache.pixels[offset : offset + int(cache.index.sizes[index])].data) == checksum
 
 
-def clear(entry: Entry) -> bool:
+def remove_cache(info: CacheInfo) -> bool:
     """Remove a cache; return False if it is being built.
 
     Args:
-        entry: the cache.
+        info: the cache.
 
     Raises:
         DataError: the cache cannot be removed.
     """
     try:
-        with lock(entry.folder).acquire(timeout=0):
-            discard(entry.folder)
+        with lock(info.folder).acquire(timeout=0):
+            discard(info.folder)
     except Timeout:
         return False
     except OSError as error:
-        raise DataError(f"{entry.folder}: cannot be removed: {error.strerror}") from None
+        raise DataError(f"{info.folder}: cannot be removed: {error.strerror}") from None
     return True
 
 
-def unused(since: timedelta) -> list[Entry]:
+def find_unused_caches(since: timedelta) -> list[CacheInfo]:
     """Return the caches that have not been used for some time.
 
     Args:
         since: minimum time since the last use.
     """
     now = datetime.now(UTC)
-    return [entry for entry in entries() if now - entry.used > since]
+    return [info for info in list_caches() if now - info.used > since]

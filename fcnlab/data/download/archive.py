@@ -22,7 +22,7 @@ from typing import IO
 from fcnlab.errors import DataError
 
 MEMBERS = 1_000_000
-"""An archive with more members than this is refused; the largest dataset known here has some 60,000."""
+"""Maximum number of members of an archive; the largest known dataset has about 60,000."""
 
 CHUNK = 2**20
 
@@ -51,16 +51,16 @@ def unpack(
         advance: called with the number of bytes of each write.
 
     Raises:
-        DataError: the file is no archive or a damaged one, it holds more than `limit`, or a name or link in it leads
-            outside. Then nothing, or a part, is in `folder`.
+        DataError: the file is not an archive, is damaged, unpacks to more than `limit` bytes, or contains a name or
+            link that leads outside. `folder` is then missing or incomplete.
     """
     with _members(archive) as members:
         if sum(member.size for member in members) > limit:
-            raise DataError(f"{archive}: would unpack to more than {limit:,} bytes, which is more than it can be")
+            raise DataError(f"{archive}: would unpack to more than {limit:,} bytes, the maximum")
         prefix = f"{take.strip('/')}/" if take else ""
         chosen = [member for member in members if member.name.startswith(prefix)]
         if not chosen:
-            raise DataError(f"{archive}: holds nothing in {prefix or 'it'}")
+            raise DataError(f"{archive}: contains no files{f' in {prefix}' if prefix else ''}")
         done = 0
         for member in chosen:
             done += _write(archive, member, folder / member.name.removeprefix(prefix), limit - done, advance)
@@ -76,40 +76,40 @@ def _write(archive: Path, member: _Member, path: Path, left: int, advance: Calla
             while chunk := source.read(CHUNK):
                 done += len(chunk)
                 if done > left:
-                    raise DataError(f"{archive}: {member.name} unpacks to more than it says")
+                    raise DataError(f"{archive}: {member.name} unpacks to more bytes than its header states")
                 target.write(chunk)
                 advance(len(chunk))
     except FileExistsError:
-        raise DataError(f"{archive}: {member.name} stands in it twice") from None
+        raise DataError(f"{archive}: {member.name} occurs twice") from None
     return done
 
 
 @contextmanager
 def _members(archive: Path) -> Iterator[list[_Member]]:
-    """The files of an archive, all of them checked."""
+    """Yield the files of an archive after checking all names."""
     try:
-        if _begins_as_zip(archive):
+        if _is_zip(archive):
             with zipfile.ZipFile(archive) as zipped:
-                yield _of_zip(archive, zipped)
+                yield _list_zip(archive, zipped)
         else:
             with tarfile.open(archive, "r:*") as tar:
-                yield _of_tar(archive, tar)
+                yield _list_tar(archive, tar)
     except _BROKEN as error:
         raise DataError(f"{archive}: cannot be unpacked: {error}") from None
 
 
-def _begins_as_zip(archive: Path) -> bool:
+def _is_zip(archive: Path) -> bool:
     """Return whether the first bytes are those of a zip file; zipfile.is_zipfile reads only the end of the file."""
     with archive.open("rb") as file:
         return file.read(2) == b"PK"
 
 
-def _of_zip(archive: Path, zipped: zipfile.ZipFile) -> list[_Member]:
+def _list_zip(archive: Path, zipped: zipfile.ZipFile) -> list[_Member]:
     infos = zipped.infolist()
-    _bounded(archive, len(infos))
+    _check_count(archive, len(infos))
     members = []
     for info in infos:
-        name = _checked(archive, info.orig_filename)
+        name = _check_name(archive, info.orig_filename)
         kind = stat.S_IFMT(info.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             what = "a link" if kind == stat.S_IFLNK else "a device"
@@ -119,33 +119,35 @@ def _of_zip(archive: Path, zipped: zipfile.ZipFile) -> list[_Member]:
     return members
 
 
-def _of_tar(archive: Path, tar: tarfile.TarFile) -> list[_Member]:
+def _list_tar(archive: Path, tar: tarfile.TarFile) -> list[_Member]:
     files: dict[str, tarfile.TarInfo] = {}
     links: dict[str, tarfile.TarInfo] = {}
     for count, info in enumerate(tar, start=1):
-        _bounded(archive, count)
-        name = _checked(archive, info.name)
+        _check_count(archive, count)
+        name = _check_name(archive, info.name)
         if info.issym() or info.islnk():
             links[name] = info
         elif info.isreg():
             if name in files:
-                raise DataError(f"{archive}: {name} stands in it twice")
+                raise DataError(f"{archive}: {name} occurs twice")
             files[name] = info
         elif not info.isdir():
             raise DataError(f"{archive}: '{info.name}' is a device; it is not unpacked")
     for name, info in links.items():
-        files[name] = _linked(archive, name, info, files)
-    return [_Member(name, info.size, lambda info=info: _opened(tar, info)) for name, info in files.items()]  # type: ignore[misc]
+        files[name] = _resolve_link(archive, name, info, files)
+    return [_Member(name, info.size, lambda info=info: _open_member(tar, info)) for name, info in files.items()]  # type: ignore[misc]
 
 
-def _opened(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+def _open_member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
     file = tar.extractfile(info)
     assert file is not None, "a regular file"
     return file
 
 
-def _linked(archive: Path, name: str, info: tarfile.TarInfo, files: dict[str, tarfile.TarInfo]) -> tarfile.TarInfo:
-    """The file of the archive that a link names: its content is copied, and no link is made."""
+def _resolve_link(
+    archive: Path, name: str, info: tarfile.TarInfo, files: dict[str, tarfile.TarInfo]
+) -> tarfile.TarInfo:
+    """Return the file to which a link points; its content is copied instead of creating a link."""
     target = posixpath.join(posixpath.dirname(name), info.linkname) if info.issym() else info.linkname
     inside = not target.startswith("/") and not posixpath.normpath(target).startswith("..")
     found = files.get(posixpath.normpath(target)) if inside else None
@@ -155,18 +157,18 @@ def _linked(archive: Path, name: str, info: tarfile.TarInfo, files: dict[str, ta
     return found
 
 
-def _checked(archive: Path, name: str) -> str:
-    """A member's name in its plain form.
+def _check_name(archive: Path, name: str) -> str:
+    """Return the normalized name of a member.
 
     Raises:
-        DataError: it is absolute, leads upwards, or is a name of another system.
+        DataError: the name is absolute, leads upwards, or has a drive or backslashes.
     """
-    strange = not name or name.startswith("/") or re.match(r"[A-Za-z]:", name) or "\\" in name or "\0" in name
-    if strange or ".." in name.split("/"):
+    invalid = not name or name.startswith("/") or re.match(r"[A-Za-z]:", name) or "\\" in name or "\0" in name
+    if invalid or ".." in name.split("/"):
         raise DataError(f"{archive}: the name {name!r} leads outside; the archive is not unpacked")
     return posixpath.normpath(name)
 
 
-def _bounded(archive: Path, count: int) -> None:
+def _check_count(archive: Path, count: int) -> None:
     if count > MEMBERS:
         raise DataError(f"{archive}: has more than {MEMBERS:,} members; it is not unpacked")

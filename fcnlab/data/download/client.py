@@ -27,7 +27,7 @@ CHUNK = 2**18
 
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
 
-Moved = Callable[[int, int | None], object]
+Progress = Callable[[int, int | None], object]
 """Called with the number of received bytes and the size of the file, if it is known."""
 
 
@@ -43,7 +43,7 @@ class _Passing(Exception):
         self.wait = wait
 
 
-def part_of(target: Path) -> Path:
+def part_path(target: Path) -> Path:
     """Return the file of an incomplete download.
 
     Args:
@@ -52,7 +52,7 @@ def part_of(target: Path) -> Path:
     return target.with_name(f"{target.name}.part")
 
 
-def origin_of(target: Path) -> Path:
+def origin_path(target: Path) -> Path:
     """Return the file that stores the address of a download; files without it were not downloaded.
 
     Args:
@@ -67,25 +67,37 @@ def download(
     *,
     size: int | None = None,
     limit: int,
-    checked: bool,
-    moved: Moved = lambda _here, _whole: None,
+    has_checksum: bool,
+    progress: Progress = lambda _done, _total: None,
     pauses: tuple[float, ...] = PAUSES,
     timeout: float = TIMEOUT,
 ) -> str:
-    """Bring `target.part` to its full length from the first address that has it; returns that address.
+    """Download `target.part` completely from the first address that provides it.
 
-    `size` is the file's length where it is known, `limit` what it cannot exceed. `checked` says that a checksum will
-    tell whether the parts belong together; without one, a part is only gone on with where the server says that the
-    file has not changed since.
+    A partial file is resumed if a checksum will verify the result, or if the server confirms that the file has not
+    changed since.
+
+    Args:
+        urls: addresses, in the order in which they are tried.
+        target: the complete file; the caller renames the part after verifying it.
+        size: size of the file in bytes, if it is known.
+        limit: maximum size in bytes.
+        has_checksum: True if the caller verifies a checksum.
+        progress: called with the number of received bytes and the size of the file.
+        pauses: delays of the retries in seconds.
+        timeout: seconds without data after which a connection is closed.
+
+    Returns:
+        The address that provided the file.
 
     Raises:
-        Unreachable: no address can be reached or has the file.
+        Unreachable: no address provides the file.
         DataError: the disk cannot be written.
     """
     reasons = []
     for url in urls:
         try:
-            _whole(url, target, size, limit, checked, moved, pauses, timeout)
+            _whole(url, target, size, limit, has_checksum, progress, pauses, timeout)
             return url
         except Unreachable as error:
             reasons.append(f"{url}: {error}")
@@ -93,15 +105,15 @@ def download(
 
 
 def _whole(
-    url: str, target: Path, size: int | None, limit: int, checked: bool, moved: Moved, pauses: tuple[float, ...],
-    timeout: float,
+    url: str, target: Path, size: int | None, limit: int, has_checksum: bool, progress: Progress,
+    pauses: tuple[float, ...], timeout: float,
 ) -> None:  # fmt: skip
     """Transfer until the file is whole; give up after as many attempts without a byte as there are pauses."""
-    part, idle = part_of(target), 0
+    part, idle = part_path(target), 0
     while True:
         before = _length(part)
         try:
-            return _transfer(url, target, size, limit, checked, moved, timeout)
+            return _transfer(url, target, size, limit, has_checksum, progress, timeout)
         except _Passing as error:
             idle = 0 if _length(part) > before else idle + 1
             if idle > len(pauses):
@@ -110,23 +122,23 @@ def _whole(
 
 
 def _transfer(
-    url: str, target: Path, size: int | None, limit: int, checked: bool, moved: Moved, timeout: float
+    url: str, target: Path, size: int | None, limit: int, has_checksum: bool, progress: Progress, timeout: float
 ) -> None:
     """One connection: ask for what is missing, and append it."""
-    part = part_of(target)
+    part = part_path(target)
     have = _length(part)
     if size is not None and have == size:
         return
     headers = {"User-Agent": f"fcnlab/{__version__}", "Accept-Encoding": "identity"}
-    headers |= _ask(have, url, target, checked)
+    headers |= _ask(have, url, target, has_checksum)
     request = urllib.request.Request(url, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=timeout) as response:
             start, whole = _range(response, have, part)
             if size is not None and whole is not None and whole != size:
-                raise Unreachable(f"it has {whole:,} bytes there, and {size:,} are expected")
+                raise Unreachable(f"the file has {whole:,} bytes instead of {size:,}")
             _note(target, url, response.headers)
-            _append(response, part, start, whole, limit, moved)
+            _append(response, part, start, whole, limit, progress)
     except urllib.error.HTTPError as error:
         with error:
             if error.code == 416:
@@ -138,10 +150,10 @@ def _transfer(
     except urllib.error.URLError as error:
         raise _cause(error.reason) from None
     except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
-        raise _Passing(f"the connection was cut: {error or type(error).__name__}") from None
+        raise _Passing(f"the connection was closed: {error or type(error).__name__}") from None
 
 
-def _ask(have: int, url: str, target: Path, checked: bool) -> dict[str, str]:
+def _ask(have: int, url: str, target: Path, has_checksum: bool) -> dict[str, str]:
     """Return the headers that request the missing bytes; none if the download must restart."""
     if not have:
         return {}
@@ -149,7 +161,7 @@ def _ask(have: int, url: str, target: Path, checked: bool) -> dict[str, str]:
     unchanged = origin.get("validator") if origin.get("url") == url else None
     if unchanged:
         return {"Range": f"bytes={have}-", "If-Range": unchanged}
-    return {"Range": f"bytes={have}-"} if checked else {}
+    return {"Range": f"bytes={have}-"} if has_checksum else {}
 
 
 def _range(response: Any, have: int, part: Path) -> tuple[int, int | None]:
@@ -158,13 +170,13 @@ def _range(response: Any, have: int, part: Path) -> tuple[int, int | None]:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if found is None or int(found[1]) != have:
             part.unlink(missing_ok=True)
-            raise _Passing("the server answered with another part than was asked for")
+            raise _Passing("the server sent another range than requested")
         return have, None if found[2] == "*" else int(found[2])
     length = response.headers.get("Content-Length")
     return 0, int(length) if length is not None and length.isdecimal() else None
 
 
-def _append(response: Any, part: Path, start: int, whole: int | None, limit: int, moved: Moved) -> None:
+def _append(response: Any, part: Path, start: int, whole: int | None, limit: int, progress: Progress) -> None:
     """Write what comes from `start` on.
 
     Raises:
@@ -174,18 +186,18 @@ def _append(response: Any, part: Path, start: int, whole: int | None, limit: int
     """
     here = start
     with _writing(part, "ab" if start else "wb") as file:
-        moved(here, whole)
+        progress(here, whole)
         while chunk := response.read(CHUNK):
             here += len(chunk)
             if here > limit:
-                raise Unreachable(f"more than {limit:,} bytes came, which is more than it can be")
+                raise Unreachable(f"received more than {limit:,} bytes, the maximum size")
             try:
                 file.write(chunk)
             except OSError as error:
                 raise DataError(f"{part}: cannot be written: {error.strerror}") from None
-            moved(here, whole)
+            progress(here, whole)
     if whole is not None and here < whole:
-        raise _Passing(f"the connection was cut after {here:,} of {whole:,} bytes")
+        raise _Passing(f"the connection was closed after {here:,} of {whole:,} bytes")
 
 
 def _writing(path: Path, mode: str) -> Any:
@@ -200,7 +212,7 @@ def _past_the_end(error: urllib.error.HTTPError, part: Path, have: int) -> None:
     found = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
     if found is None or int(found[1]) != have:
         part.unlink(missing_ok=True)
-        raise _Passing("the file at the server is another one now; begun anew")
+        raise _Passing("the file has changed on the server; the download restarts")
 
 
 def _wait(error: urllib.error.HTTPError) -> float:
@@ -222,14 +234,14 @@ def _note(target: Path, url: str, headers: Any) -> None:
     tag = headers.get("ETag")
     validator = tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
     try:
-        origin_of(target).write_text(json.dumps({"url": url, "validator": validator}), encoding="utf-8")
+        origin_path(target).write_text(json.dumps({"url": url, "validator": validator}), encoding="utf-8")
     except OSError as error:
-        raise DataError(f"{origin_of(target)}: cannot be written: {error.strerror}") from None
+        raise DataError(f"{origin_path(target)}: cannot be written: {error.strerror}") from None
 
 
 def _origin(target: Path) -> dict[str, str]:
     try:
-        origin = json.loads(origin_of(target).read_text(encoding="utf-8"))
+        origin = json.loads(origin_path(target).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # missing or truncated: the download restarts, or its checksum decides
         return {}
     return origin if isinstance(origin, dict) else {}

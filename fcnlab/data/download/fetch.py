@@ -16,7 +16,7 @@ from typing import Protocol
 from filelock import FileLock, Timeout
 
 from fcnlab.data.download.archive import unpack
-from fcnlab.data.download.client import PAUSES, Unreachable, download, origin_of, part_of
+from fcnlab.data.download.client import PAUSES, Unreachable, download, origin_path, part_path
 from fcnlab.data.download.sources import Archive, Source
 from fcnlab.errors import DataError
 
@@ -27,28 +27,28 @@ RECORD = "fetched.json"
 """File in the folder of a dataset with the addresses and checksums of its archives, and the date."""
 
 
-class Watch(Protocol):
+class DownloadProgress(Protocol):
     """Output of a download."""
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """Print a line.
 
         Args:
             line: the text.
         """
 
-    def moved(self, label: str, here: int, whole: int | None) -> None:
+    def update(self, label: str, done: int, total: int | None) -> None:
         """Show progress.
 
         Args:
             label: name of the step.
-            here: finished bytes.
-            whole: total number of bytes, if it is known.
+            done: finished bytes.
+            total: total number of bytes, if it is known.
         """
 
 
 @dataclass(frozen=True)
-class _Held:
+class _Verified:
     """A verified archive on the disk."""
 
     archive: Archive
@@ -57,36 +57,48 @@ class _Held:
     sha256: str
 
 
-def fetch(
-    name: str, source: Source, data_root: Path, watch: Watch, *, folder: str | None = None, keep_archives: bool = False,
-    pauses: tuple[float, ...] = PAUSES,
+def fetch_dataset(
+    name: str, source: Source, data_root: Path, progress: DownloadProgress, *, folder: str | None = None,
+    keep_archives: bool = False, pauses: tuple[float, ...] = PAUSES,
 ) -> Path:  # fmt: skip
-    """Bring a dataset to `data_root/folder`; returns that folder. What is there and whole already is left as it is.
+    """Download a dataset, unless it is already complete. An interrupted download is resumed by the next call.
+
+    Args:
+        name: name of the dataset.
+        source: its archives.
+        data_root: folder for datasets.
+        progress: output.
+        folder: folder of the dataset below the data root, if it differs from the folder of the source.
+        keep_archives: keep the downloaded archives.
+        pauses: delays of the retries in seconds.
+
+    Returns:
+        The folder of the dataset.
 
     Raises:
-        DataError: a file cannot be had, is not what it should be, or cannot be unpacked; or something else is in the
-            dataset's place. What was downloaded of it stays for the next call, what is unpacked is never in its place.
+        DataError: a file cannot be downloaded, has a wrong checksum or cannot be unpacked, or the folder exists and is
+            not this dataset. Partial downloads are kept; the folder of the dataset is never incomplete.
     """
-    place = data_root / (folder or source.folder)
-    if place.exists():
-        lacking = _lacking(place, source)
-        if lacking:
+    target = data_root / (folder or source.folder)
+    if target.exists():
+        missing = _describe_missing(target, source)
+        if missing:
             raise DataError(
-                f"{place}: is there already and is not what {name} has ({lacking}); nothing was fetched. Move it away "
-                "first, or use it as it is"
+                f"{target}: already exists but differs from {name} ({missing}); nothing was downloaded. Move the "
+                "folder away, or use it as it is"
             )
-        watch.say(f"{place}: is there already, all of it")
-        return place
+        progress.log(f"{target}: is already complete")
+        return target
     store = data_root / ARCHIVES
-    with _alone(store, name):
-        held = _held(name, source, store, watch, pauses)
-        _place(name, source, held, place, watch)
-        _clear(held, keep_archives, watch)
-    return place
+    with _lock(store, name):
+        verified = _get_all(name, source, store, progress, pauses)
+        _install(name, source, verified, target, progress)
+        _remove_archives(verified, keep_archives, progress)
+    return target
 
 
 @contextmanager
-def _alone(store: Path, name: str) -> Iterator[None]:
+def _lock(store: Path, name: str) -> Iterator[None]:
     """Hold the lock that allows one download of a dataset at a time."""
     try:
         store.mkdir(parents=True, exist_ok=True)
@@ -94,129 +106,135 @@ def _alone(store: Path, name: str) -> Iterator[None]:
         with lock.acquire(timeout=0):
             yield
     except Timeout:
-        raise DataError(f"{store}: another fetch of {name} is at work") from None
+        raise DataError(f"{store}: another download of {name} is running") from None
     except OSError as error:
         raise DataError(f"{error.filename or store}: cannot be written: {error.strerror}") from None
 
 
-def _held(name: str, source: Source, store: Path, watch: Watch, pauses: tuple[float, ...]) -> list[_Held]:
-    """All archives, verified.
+def _get_all(
+    name: str, source: Source, store: Path, progress: DownloadProgress, pauses: tuple[float, ...]
+) -> list[_Verified]:
+    """Return all archives.
 
     Raises:
-        DataError: some cannot be had; one message says which, from where, and where to put them.
+        DataError: archives cannot be downloaded; one message lists all of them.
     """
-    held, lacking, reasons = [], [], []
+    verified, missing, reasons = [], [], []
     for archive in source.archives:
         try:
-            held.append(_get(archive, source, store, watch, pauses))
+            verified.append(_get(archive, source, store, progress, pauses))
         except Unreachable as error:
-            lacking.append(archive)
+            missing.append(archive)
             reasons.append(str(error))
-    if lacking:
-        wanted = "; ".join(_described(archive, source) for archive in lacking)
+    if missing:
+        files = "; ".join(_describe(archive, source) for archive in missing)
         raise DataError(
-            f"{name}: {'; '.join(reasons)}. Get by hand: {wanted}. Put into {store}/ and run this again: "
-            "it is verified and unpacked from there"
+            f"{name}: {'; '.join(reasons)}. Download by hand: {files}. Put the files into {store}/ and run the command "
+            "again: it verifies and unpacks them"
         )
-    return held
+    return verified
 
 
-def _described(archive: Archive, source: Source) -> str:
+def _describe(archive: Archive, source: Source) -> str:
     size = f"{archive.bytes:,} bytes, " if archive.bytes is not None else ""
-    where = archive.urls[0] if archive.urls else source.page
-    return f"{archive.file} ({size}{archive.checksum or 'no published checksum'}) from {where}"
+    url = archive.urls[0] if archive.urls else source.page
+    return f"{archive.file} ({size}{archive.checksum or 'no published checksum'}) from {url}"
 
 
-def _get(archive: Archive, source: Source, store: Path, watch: Watch, pauses: tuple[float, ...]) -> _Held:
+def _get(
+    archive: Archive, source: Source, store: Path, progress: DownloadProgress, pauses: tuple[float, ...]
+) -> _Verified:
     target = store / archive.file
     if target.is_file():
-        watch.say(f"{archive.file}: is in {store} already")
-        return _verified(archive, target, target, _url_of(target), watch)
+        progress.log(f"{archive.file}: found in {store}")
+        return _verify(archive, target, target, _recorded_url(target), progress)
     if not archive.urls:
         raise Unreachable(f"{archive.file} needs a login ({source.terms})")
-    part = part_of(target)
-    _room(store, (archive.bytes or 0) - (part.stat().st_size if part.is_file() else 0))
+    part = part_path(target)
+    _check_free_space(store, (archive.bytes or 0) - (part.stat().st_size if part.is_file() else 0))
     url = download(
         archive.urls,
         target,
         size=archive.bytes,
         limit=archive.bytes or source.expanded,
-        checked=archive.checksum is not None,
-        moved=lambda here, whole: watch.moved(archive.file, here, whole),
+        has_checksum=archive.checksum is not None,
+        progress=lambda done, total: progress.update(archive.file, done, total),
         pauses=pauses,
     )
-    held = _verified(archive, part, target, url, watch)
+    verified = _verify(archive, part, target, url, progress)
     os.replace(part, target)
-    return held
+    return verified
 
 
-def _verified(archive: Archive, file: Path, target: Path, url: str | None, watch: Watch) -> _Held:
-    """Compare a file with its checksum. What was downloaded and is wrong is removed; what a person put there is not."""
+def _verify(archive: Archive, file: Path, target: Path, url: str | None, progress: DownloadProgress) -> _Verified:
+    """Compare a file with its checksum. A wrong file is removed only if it was downloaded."""
     algorithm, _, expected = (archive.checksum or "sha256:").partition(":")
     digests = {"sha256": hashlib.sha256(), algorithm: hashlib.new(algorithm, usedforsecurity=False)}
-    done, whole = 0, file.stat().st_size
+    done, total = 0, file.stat().st_size
     with file.open("rb") as opened:
         while chunk := opened.read(2**20):
             for digest in digests.values():
                 digest.update(chunk)
             done += len(chunk)
-            watch.moved(f"verifying {archive.file}", done, whole)
-    found = digests[algorithm].hexdigest()
+            progress.update(f"verifying {archive.file}", done, total)
+    found, sha256 = digests[algorithm].hexdigest(), digests["sha256"].hexdigest()
     if archive.checksum is None:
-        watch.say(f"{archive.file}: no published checksum; recorded: sha256 {digests['sha256'].hexdigest()}")
+        progress.log(f"{archive.file}: no published checksum; recorded: sha256 {sha256}")
     elif found != expected:
-        ours = file != target or origin_of(target).is_file()
-        if ours:
+        downloaded = file != target or origin_path(target).is_file()
+        if downloaded:
             file.unlink()
-            origin_of(target).unlink(missing_ok=True)
-        what = "it is removed; fetch again" if ours else "put the right one there"
+            origin_path(target).unlink(missing_ok=True)
+        action = "it was removed; run the command again" if downloaded else "replace it"
         raise DataError(
-            f"{file}: its {algorithm} is {found} and not {expected} ({whole:,} bytes): damaged on its way, or changed "
-            f"at its source; {what}"
+            f"{file}: its {algorithm} is {found} instead of {expected} ({total:,} bytes): the file is damaged, or has "
+            f"changed at its source; {action}"
         )
-    return _Held(archive, target, url, digests["sha256"].hexdigest())
+    return _Verified(archive, target, url, sha256)
 
 
-def _place(name: str, source: Source, held: list[_Held], place: Path, watch: Watch) -> None:
+def _install(name: str, source: Source, verified: list[_Verified], target: Path, progress: DownloadProgress) -> None:
     """Unpack into a temporary folder, count the files, and rename the folder."""
-    aside = place.with_name(f".{place.name}.unpacking")
-    if aside.exists():
-        shutil.rmtree(aside)  # of a fetch that was interrupted; we are alone
-    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.unpacking")
+    if temporary.exists():
+        shutil.rmtree(temporary)  # of an interrupted download; this process holds the lock
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         left = source.expanded
-        for one in held:
-            left -= _unpacked(one, aside, left, watch)
-        lacking = _lacking(aside, source)
-        if lacking:
-            raise DataError(f"{name}: what its archives hold is not the whole dataset: {lacking}")
-        (aside / RECORD).write_text(json.dumps(_record(name, source, held), indent=2) + "\n", encoding="utf-8")
-        aside.rename(place)
+        for one in verified:
+            left -= _unpack(one, temporary, left, progress)
+        missing = _describe_missing(temporary, source)
+        if missing:
+            raise DataError(f"{name}: the archives do not contain the complete dataset: {missing}")
+        record = json.dumps(_create_record(name, source, verified), indent=2)
+        (temporary / RECORD).write_text(record + "\n", encoding="utf-8")
+        temporary.rename(target)
     except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
-    watch.say(f"{place}: unpacked and counted")
+    progress.log(f"{target}: unpacked, all files are present")
 
 
-def _unpacked(held: _Held, aside: Path, limit: int, watch: Watch) -> int:
+def _unpack(verified: _Verified, folder: Path, limit: int, progress: DownloadProgress) -> int:
     done = 0
 
     def advance(count: int) -> None:
         nonlocal done
         done += count
-        watch.moved(f"unpacking {held.archive.file}", done, None)
+        progress.update(f"unpacking {verified.archive.file}", done, None)
 
-    return unpack(held.path, held.archive.take, aside / held.archive.into, limit=limit, advance=advance)
+    archive = verified.archive
+    return unpack(verified.path, archive.take, folder / archive.into, limit=limit, advance=advance)
 
 
-def _lacking(folder: Path, source: Source) -> str:
+def _describe_missing(folder: Path, source: Source) -> str:
     """Return a description of the missing files; empty if the dataset is complete."""
     found = {pattern: sum(1 for _ in folder.glob(pattern)) for pattern in source.counts}
     wrong = (f"{found[p]} instead of {count} {p}" for p, count in source.counts.items() if found[p] != count)
     return ", ".join(wrong)
 
 
-def _record(name: str, source: Source, held: list[_Held]) -> dict[str, object]:
+def _create_record(name: str, source: Source, verified: list[_Verified]) -> dict[str, object]:
     archives = [
         {
             "file": one.archive.file,
@@ -224,7 +242,7 @@ def _record(name: str, source: Source, held: list[_Held]) -> dict[str, object]:
             "sha256": one.sha256,
             "verified": one.archive.checksum or "no published checksum; recorded on first fetch, files counted",
         }
-        for one in held
+        for one in verified
     ]
     return {
         "dataset": name,
@@ -236,25 +254,24 @@ def _record(name: str, source: Source, held: list[_Held]) -> dict[str, object]:
     }
 
 
-def _clear(held: list[_Held], keep: bool, watch: Watch) -> None:
+def _remove_archives(verified: list[_Verified], keep: bool, progress: DownloadProgress) -> None:
     """Remove downloaded archives; archives without a recorded address are kept."""
-    for one in held:
-        ours = origin_of(one.path).is_file()
-        if ours and not keep:
+    for one in verified:
+        if origin_path(one.path).is_file() and not keep:
             one.path.unlink()
-            origin_of(one.path).unlink()
+            origin_path(one.path).unlink()
         else:
-            watch.say(f"{one.path}: kept")
+            progress.log(f"{one.path}: kept")
 
 
-def _url_of(target: Path) -> str | None:
+def _recorded_url(target: Path) -> str | None:
     try:
-        return str(json.loads(origin_of(target).read_text(encoding="utf-8"))["url"])
-    except (OSError, ValueError, KeyError, TypeError):  # put there by a person, or the note is lost
+        return str(json.loads(origin_path(target).read_text(encoding="utf-8"))["url"])
+    except (OSError, ValueError, KeyError, TypeError):  # not downloaded by fcnlab, or the record is damaged
         return None
 
 
-def _room(store: Path, needed: int) -> None:
+def _check_free_space(store: Path, needed: int) -> None:
     free = shutil.disk_usage(store).free
     if needed > free:
-        raise DataError(f"{store}: {needed:,} bytes are to come, and the disk has {free:,} free")
+        raise DataError(f"{store}: the download needs {needed:,} bytes, but only {free:,} bytes are free")

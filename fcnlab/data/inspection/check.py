@@ -40,7 +40,7 @@ class CheckedSplit:
         split: name of the split.
         images: number of images.
         problems: problems that must be fixed.
-        notes: findings that may be intended.
+        notes: notices that may be intended.
     """
 
     split: str
@@ -51,7 +51,7 @@ class CheckedSplit:
 
 @dataclass(frozen=True)
 class _Seen:
-    """Findings of one sample; `digest` is the digest of its image's pixels."""
+    """Result of one sample; `digest` is the digest of its image's pixels."""
 
     id: str
     where: str
@@ -72,15 +72,15 @@ def check_splits(
         extra: other splits, which may share images, as trainval of VOC does; a missing one is a note.
         progress: called when a split starts.
     """
-    apart = _Met()
+    earlier = _Earlier()
     return [
-        *(_check(dataset, name, progress, apart) for name in splits),
-        *(_absence_noted(_check(dataset, name, progress, _Met())) for name in extra),
+        *(_check(dataset, name, progress, earlier) for name in splits),
+        *(_absence_noted(_check(dataset, name, progress, _Earlier())) for name in extra),
     ]
 
 
 @dataclass
-class _Met:
+class _Earlier:
     """Ids and pictures of the previous splits, and masks that are already reported as unpaired."""
 
     ids: dict[str, str] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class _Met:
     masks: set[str] = field(default_factory=set)
 
 
-def _check(dataset: Dataset, name: str, progress: StartProgress | None, met: _Met) -> CheckedSplit:
+def _check(dataset: Dataset, name: str, progress: StartProgress | None, met: _Earlier) -> CheckedSplit:
     checked = CheckedSplit(name)
     try:
         split = dataset.split(name)
@@ -103,15 +103,17 @@ def _check(dataset: Dataset, name: str, progress: StartProgress | None, met: _Me
     advance = progress(name, len(split)) if progress is not None else None
     seen = list(map_on_all_cores(lambda index: _look(dataset, name, split, index), len(split), advance))
     if isinstance(split, FileSplit):
-        alone = [problem for problem in find_masks_without_image(name, split.pairs) if problem.where not in met.masks]
-        met.masks |= {problem.where for problem in alone}
-        (checked.notes if _shares_folders(dataset) else checked.problems).extend(alone)
+        unpaired = [
+            problem for problem in find_masks_without_image(name, split.pairs) if problem.where not in met.masks
+        ]
+        met.masks |= {problem.where for problem in unpaired}
+        (checked.notes if _shares_folders(dataset) else checked.problems).extend(unpaired)
     for one in seen:
         checked.problems += one.problems
         checked.notes += one.notes
     checked.problems += [*_twice(name, seen), *_ids(name, seen, met)]
-    for problem, is_fault in _pictures(name, seen, met):
-        (checked.problems if is_fault else checked.notes).append(problem)
+    for problem, is_problem in _pictures(name, seen, met):
+        (checked.problems if is_problem else checked.notes).append(problem)
     checked.notes += _palettes(name, seen)
     return checked
 
@@ -136,7 +138,7 @@ def _closed(name: str, error: DataError) -> Problem:
 
 
 def _look(dataset: Dataset, name: str, split: Split, index: int) -> _Seen:
-    """Decode one sample as in training, and return its findings."""
+    """Decode one sample as in training, and return the result."""
     id_ = split.ids[index]
     pair = split.pairs[index] if isinstance(split, FileSplit) else None
     where = str(pair.image) if pair is not None else id_
@@ -181,7 +183,7 @@ def _twice(name: str, seen: list[_Seen]) -> Iterator[Problem]:
         met.add(one.id)
 
 
-def _ids(name: str, seen: list[_Seen], met: _Met) -> Iterator[Problem]:
+def _ids(name: str, seen: list[_Seen], met: _Earlier) -> Iterator[Problem]:
     """Yield a problem for each id of an earlier split."""
     for id_ in dict.fromkeys(one.id for one in seen):
         before = met.ids.setdefault(id_, name)
@@ -191,7 +193,7 @@ def _ids(name: str, seen: list[_Seen], met: _Met) -> Iterator[Problem]:
             )
 
 
-def _pictures(name: str, seen: list[_Seen], met: _Met) -> Iterator[tuple[Problem, bool]]:
+def _pictures(name: str, seen: list[_Seen], met: _Earlier) -> Iterator[tuple[Problem, bool]]:
     """Yield equal pictures with different ids, and whether they are a problem (two splits) or a note (one split)."""
     for one in seen:
         if one.digest is None:

@@ -77,14 +77,14 @@ def diagnose_pair(
         what = f"there is neither {pair.image.name} nor {pair.mask.name}"
         return [Problem(split, pair.id, "id without files", what, "restore the files, or remove the id from the list")]
     problems = [*_absent(split, image, "image"), *_absent(split, mask, "mask")]
-    said = str(error).removeprefix(f"{pair.mask}: ")
+    message = str(error).removeprefix(f"{pair.mask}: ")
     if image.image is not None:
         problems += find_high_bit_depth(split, pair.image, image.image)
         if mask.image is not None:
             problems += _sizes(split, pair, image.image, mask.image)
     if mask.image is not None:
         problems += _values(split, pair.mask, mask.image, labels)
-    return problems or [Problem(split, str(pair.mask), "inconsistent", said, "fix the file")]
+    return problems or [Problem(split, str(pair.mask), "inconsistent", message, "fix the file")]
 
 
 def find_masks_without_image(split: str, pairs: Sequence[Pair]) -> list[Problem]:
@@ -105,13 +105,13 @@ def find_masks_without_image(split: str, pairs: Sequence[Pair]) -> list[Problem]
     remedy = "restore the image, or remove the mask"
     problems = []
     for masks, images in folders.items():
-        there = {file.stem for folder in images if folder.is_dir() for file in folder.iterdir()}
+        stems = {file.stem for folder in images if folder.is_dir() for file in folder.iterdir()}
         for mask in sorted(masks.iterdir()) if masks.is_dir() else ():
             fits = [ending for ending in endings if mask.name.endswith(ending) and not mask.name.startswith(".")]
             if mask in listed or not fits:
                 continue
             stem = mask.name.removesuffix(max(fits, key=len))
-            if not any(stem + ending in there for ending in endings[max(fits, key=len)]):
+            if not any(stem + ending in stems for ending in endings[max(fits, key=len)]):
                 problems.append(Problem(split, str(mask), "missing image", "a mask without an image", remedy))
     return problems
 
@@ -192,24 +192,24 @@ def _sizes(split: str, pair: Pair, image: Image.Image, mask: Image.Image) -> lis
 
 def _values(split: str, path: Path, mask: Image.Image, labels: LabelDecoder | None) -> list[Problem]:
     """Return a problem for an unexpected mode, or else for all undefined values with their numbers of pixels."""
-    said = _refusal(labels, mask, path)
-    if said is None:
+    message = _decoding_error(labels, mask, path)
+    if message is None:
         return []
-    if "the mask has mode" in said:
-        return [_mode(split, path, mask, said)]
+    if "the mask has mode" in message:
+        return [_mode(split, path, mask, message)]
     values, pixels = np.unique(np.asarray(mask).reshape(mask.height * mask.width, -1), axis=0, return_counts=True)
     strange = [
-        f"{_written(value)} in {count:,} pixels"
+        f"{_format_value(value)} in {count:,} pixels"
         for value, count in zip(values[:PROBED], pixels[:PROBED], strict=True)
-        if _refusal(labels, _dot(value), path) is not None
+        if _decoding_error(labels, _one_pixel(value), path) is not None
     ]
     more = f" and {len(strange) - SHOWN} more" if len(strange) > SHOWN else ""
-    known = re.search(r"neither .*$", said)
+    known = re.search(r"neither .*$", message)
     what = ", ".join(strange[:SHOWN]) + more + (f": {known[0]}" if known else "")
     return [Problem(split, str(path), "undefined label", what, "assign the values to a class, or ignore them")]
 
 
-def _refusal(labels: LabelDecoder | None, mask: Image.Image, path: Path) -> str | None:
+def _decoding_error(labels: LabelDecoder | None, mask: Image.Image, path: Path) -> str | None:
     """Return the error of decoding a mask; None if it can be decoded or the decoder is unknown."""
     if labels is None:
         return None
@@ -220,20 +220,20 @@ def _refusal(labels: LabelDecoder | None, mask: Image.Image, path: Path) -> str 
     return None
 
 
-def _mode(split: str, path: Path, mask: Image.Image, said: str) -> Problem:
+def _mode(split: str, path: Path, mask: Image.Image, message: str) -> Problem:
     if mask.mode in HIGH_BIT_DEPTH_MODES:
-        return Problem(split, str(path), "16-bit mask", said, "save the class numbers as 8-bit gray (mode L)")
-    if mask.mode in ("RGB", "RGBA") and "class numbers" in said:
-        return Problem(split, str(path), "color mask", said, "convert each color to its class number (mode L or P)")
-    return Problem(split, str(path), "mask mode", said, "save the mask in the expected mode")
+        return Problem(split, str(path), "16-bit mask", message, "save the class numbers as 8-bit gray (mode L)")
+    if mask.mode in ("RGB", "RGBA") and "class numbers" in message:
+        return Problem(split, str(path), "color mask", message, "convert each color to its class number (mode L or P)")
+    return Problem(split, str(path), "mask mode", message, "save the mask in the expected mode")
 
 
-def _dot(value: Pixels) -> Image.Image:
+def _one_pixel(value: Pixels) -> Image.Image:
     """Return a mask of one pixel: gray from [1], RGB from [3]."""
     return Image.fromarray(value.reshape((1, 1) if len(value) == 1 else (1, 1, -1)))
 
 
-def _written(value: Pixels) -> str:
+def _format_value(value: Pixels) -> str:
     return str(value[0]) if len(value) == 1 else "#" + "".join(f"{channel:02x}" for channel in value)
 
 

@@ -1,4 +1,4 @@
-"""Look into folders of images and masks, and propose how they are a dataset."""
+"""Inspection of folders of images and masks: pairs of files, values of the masks, and proposed classes and splits."""
 
 from __future__ import annotations
 
@@ -21,42 +21,53 @@ MASK_SUFFIXES = (
     "", "_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "_annotation",
     "_gtFine_labelIds", "_labelIds", "_L",
 )  # fmt: skip
-"""How people's names of images and masks end, the plain ones first."""
+"""Common suffixes of the names of images and masks, the shortest first."""
 
 PURPOSES: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
-"""How people call the sub-folders of splits."""
+"""Common names of the sub-folders of splits."""
 
-MOST_COLOURS = 256
+MAX_COLORS = 256
+"""Maximum number of colors of RGB masks."""
+
 SHOWN = 10
+"""Maximum number of values and problems that an error lists."""
 
 Values = tuple[tuple[str, tuple[int | str, ...]], ...]
-"""Names of classes with the values that mean them."""
+"""Class names with the values that represent them in masks."""
 
 
 @dataclass(frozen=True)
 class Pairing:
-    """Images and masks of the same id, and those that stand alone."""
+    """Images and masks that match by name, and those that do not.
+
+    Attributes:
+        image_suffix: suffix that is removed from the names of images.
+        mask_suffix: suffix that is removed from the names of masks.
+        pairs: image and mask of each id.
+        unpaired_images: images without a mask.
+        unpaired_masks: masks without an image.
+    """
 
     image_suffix: str
     mask_suffix: str
     pairs: Mapping[str, tuple[Path, Path]]
-    images_alone: Sequence[Path]
-    masks_alone: Sequence[Path]
+    unpaired_images: Sequence[Path]
+    unpaired_masks: Sequence[Path]
 
 
 @dataclass
 class Contents:
-    """What the pairs hold.
+    """Statistics of the pairs.
 
     Attributes:
-        sizes: how many images have this height and width.
-        modes: how many masks have this mode of Pillow.
-        pixels: how many pixels have this value, a number or a colour '#rrggbb'.
-        masks: in how many masks a value stands.
+        sizes: number of images of each height and width.
+        modes: number of masks of each mode of Pillow.
+        pixels: number of pixels of each value: a number or a color '#rrggbb'.
+        masks: number of masks in which each value occurs.
     """
 
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
@@ -71,21 +82,36 @@ class Contents:
 
     @property
     def values(self) -> list[int | str]:
-        """What the masks hold, in order."""
-        return sorted(self.pixels)  # all numbers or all colours
+        """The values of the masks, sorted."""
+        return sorted(self.pixels)  # all numbers or all colors
 
 
 def find_splits(images: str, masks: str) -> tuple[str, str]:
-    """The same folders with `{split}`, where both have sub-folders of a split to train on and one to score on."""
+    """Append `{split}` to the folders if both have sub-folders for training and for evaluation.
+
+    Args:
+        images: folder of the images.
+        masks: folder of the masks.
+
+    Returns:
+        Both folders with `{split}`, or unchanged.
+    """
     if SPLIT in images or SPLIT in masks:
         return images, masks
     both = (f"{images}/{SPLIT}", f"{masks}/{SPLIT}")
-    there = purposes(common_splits(*both))
-    return both if "train" in there and len(there) > 1 else (images, masks)
+    found = match_purposes(common_splits(*both))
+    return both if "train" in found and len(found) > 1 else (images, masks)
 
 
-def purposes(names: Iterable[str]) -> dict[str, str]:
-    """Which split serves which purpose, by their names."""
+def match_purposes(names: Iterable[str]) -> dict[str, str]:
+    """Return the split of each purpose, by common names such as `training` and `valid`.
+
+    Args:
+        names: names of the splits.
+
+    Returns:
+        Names by `train`, `val` and `test`, as far as they exist.
+    """
     by_name = {name.lower(): name for name in names}
     found = {
         purpose: next((by_name[known] for known in known_as if known in by_name), None)
@@ -94,34 +120,38 @@ def purposes(names: Iterable[str]) -> dict[str, str]:
     return {purpose: name for purpose, name in found.items() if name is not None}
 
 
-def pair(images: str, masks: str) -> Pairing:
-    """Pair images and masks by their names: of the usual suffixes those that give most pairs.
+def pair_files(images: str, masks: str) -> Pairing:
+    """Pair images and masks by name, with the suffixes that give the most pairs.
+
+    Args:
+        images: folder of the images, which may contain `{split}`.
+        masks: folder of the masks, with the same structure.
 
     Raises:
-        DataError: a folder is missing, holds no images, or nothing pairs.
+        DataError: a folder is missing or contains no images, or no image and mask match.
     """
     splits = common_splits(images, masks) if SPLIT in images else ("",)
     if not splits:
-        raise DataError(f"{images} and {masks}: no folders are there that differ in the name of the split alone")
-    image_files, mask_files = _files(images, splits), _files(masks, splits)
+        raise DataError(f"{images} and {masks}: no split has a folder in both")
+    image_files, mask_files = _list_files(images, splits), _list_files(masks, splits)
     for folder, files in ((images, image_files), (masks, mask_files)):
         if not files:
-            raise DataError(f"{folder}: holds no images (.png, .jpg, .tif, ...)")
+            raise DataError(f"{folder}: contains no images (.png, .jpg, .tif, ...)")
     if {*image_files.values()} & {*mask_files.values()}:
-        raise DataError(f"{images}: images and masks are the same files; keep them in two folders, and name both")
+        raise DataError(f"{images}: images and masks are the same files; pass two different folders")
     best: tuple[dict[str, Path], dict[str, Path]] = {}, {}
     suffixes = ("", "")
     for image_suffix in IMAGE_SUFFIXES:
         for mask_suffix in MASK_SUFFIXES:
-            ours, theirs = _cut(image_files, image_suffix), _cut(mask_files, mask_suffix)
+            ours, theirs = _strip_suffix(image_files, image_suffix), _strip_suffix(mask_files, mask_suffix)
             if len(ours.keys() & theirs.keys()) > len(best[0].keys() & best[1].keys()):
                 best, suffixes = (ours, theirs), (image_suffix, mask_suffix)
     ids = sorted(best[0].keys() & best[1].keys())
     if not ids:
         first, other = next(iter(image_files.values())), next(iter(mask_files.values()))
         raise DataError(
-            f"{images} and {masks}: no image and mask pair by name; the first are {first.name} and {other.name}, and "
-            f"a mask is expected to be called as its image is, or with one of {', '.join(MASK_SUFFIXES[1:])} added"
+            f"{images} and {masks}: no image and mask match by name; the first are {first.name} and {other.name}; "
+            f"a mask must have the name of its image, optionally followed by one of {', '.join(MASK_SUFFIXES[1:])}"
         )
     return Pairing(
         *suffixes,
@@ -131,64 +161,76 @@ def pair(images: str, masks: str) -> Pairing:
     )
 
 
-def look(pairs: Mapping[str, tuple[Path, Path]], advance: Callable[[], object]) -> Contents:
-    """Read every mask and the size of every image; `advance` is called for each pair.
+def read_contents(pairs: Mapping[str, tuple[Path, Path]], advance: Callable[[], object]) -> Contents:
+    """Read all masks and the sizes of all images.
+
+    Args:
+        pairs: image and mask of each id.
+        advance: called after each pair.
 
     Raises:
-        DataError: files that cannot be read or used, one a line.
+        DataError: files cannot be read or used; one line per file.
     """
     found = Contents()
     problems = []
     for image, mask in pairs.values():
         try:
-            _look_at(image, mask, found)
+            _read_pair(image, mask, found)
         except DataError as error:
             problems.append(str(error))
         advance()
     if len({type(value) for value in found.pixels}) > 1:
         modes = ", ".join(f"{count} of mode {mode}" for mode, count in sorted(found.modes.items()))
-        problems.append(f"{next(iter(pairs.values()))[1].parent}: masks of numbers and of colours do not mix: {modes}")
+        problems.append(
+            f"{next(iter(pairs.values()))[1].parent}: masks with numbers and masks with colors are mixed: {modes}"
+        )
     if problems:
         more = [f"{len(problems) - SHOWN} more files cannot be used"] if len(problems) > SHOWN else []
         raise DataError("\n".join(problems[:SHOWN] + more))
     return found
 
 
-def _look_at(image: Path, mask: Path, found: Contents) -> None:
+def _read_pair(image: Path, mask: Path, found: Contents) -> None:
     if mask.suffix.lower() in (".jpg", ".jpeg"):
         raise DataError(f"{mask}: the mask is a JPEG, which changes the values of pixels; save masks as PNG")
-    with _header(image) as opened:
+    with _open_header(image) as opened:
         width, height = opened.size
     picture = open_image(mask)
     if picture.size != (width, height):
         raise DataError(
             f"{mask}: the mask is {picture.height}x{picture.width} (height x width), its image {image} is "
-            f"{height}x{width}; make the mask anew at the image's size"
+            f"{height}x{width}; create the mask again at the size of the image"
         )
     if picture.mode not in ("L", "P", "RGB"):
         raise DataError(
-            f"{mask}: the mask has mode {picture.mode}; save numbers as 8-bit greyscale or palette (L, P) and colours "
-            "as RGB"
+            f"{mask}: the mask has mode {picture.mode}; save numbers as 8-bit gray or palette (L, P) and colors as RGB"
         )
     values = np.asarray(picture)
-    colours = picture.mode == "RGB"
-    there, counts = np.unique(pack_rgb(values) if colours else values, return_counts=True)
-    named = [f"#{value:06x}" if colours else int(value) for value in there]
-    if colours and len({*found.pixels, *named}) > MOST_COLOURS:
-        raise DataError(f"{mask}: with this mask there are more than {MOST_COLOURS} colours; is it a photograph?")
+    colors = picture.mode == "RGB"
+    found_values, counts = np.unique(pack_rgb(values) if colors else values, return_counts=True)
+    named = [f"#{value:06x}" if colors else int(value) for value in found_values]
+    if colors and len({*found.pixels, *named}) > MAX_COLORS:
+        raise DataError(f"{mask}: the masks up to this one have more than {MAX_COLORS} colors; is it a photograph?")
     found.sizes[height, width] += 1
     found.modes[picture.mode] += 1
     found.pixels.update(dict(zip(named, counts.tolist(), strict=True)))
     found.masks.update(named)
 
 
-def classes(values: Sequence[int | str], ignore: Sequence[int | str] | None) -> tuple[Values, list[int | str]]:
-    """Propose classes with made-up names, and which values do not count.
+def propose_classes(values: Sequence[int | str], ignore: Sequence[int | str] | None) -> tuple[Values, list[int | str]]:
+    """Propose classes with generated names, and ignored values.
 
-    Where nothing is said to be ignored, 255 is, unless the masks hold 0 and 255 alone: these are two classes.
+    By default 255 is ignored, unless the masks contain only 0 and 255, which become two classes.
+
+    Args:
+        values: values of the masks.
+        ignore: ignored values; None for the default.
+
+    Returns:
+        The classes and the ignored values.
 
     Raises:
-        DataError: fewer than two values are left.
+        DataError: fewer than two classes remain.
     """
     if ignore is None and list(values) == [0, IGNORE_INDEX]:
         return (("background", (0,)), ("foreground", (IGNORE_INDEX,))), []
@@ -198,46 +240,51 @@ def classes(values: Sequence[int | str], ignore: Sequence[int | str] | None) -> 
     left = [value for value in values if value not in ignored]
     if len(left) < 2:
         raise DataError(
-            f"the masks hold {', '.join(map(str, values))}, of which {len(left)} would be a class; a dataset has at "
+            f"the masks contain {', '.join(map(str, values))}, which gives {len(left)} classes; a dataset needs at "
             "least two"
         )
-    return tuple((_made_up(value), (value,)) for value in left), ignored
+    return tuple((_generate_name(value), (value,)) for value in left), ignored
 
 
-def _made_up(value: int | str) -> str:
-    """A name for a class of which nothing but its value is known."""
-    return f"class_{value}" if isinstance(value, int) else f"colour_{value[1:]}"
+def _generate_name(value: int | str) -> str:
+    return f"class_{value}" if isinstance(value, int) else f"color_{value[1:]}"
 
 
-def check_known(contents: Contents, classes_: Values, ignore: Sequence[int | str]) -> None:
+def check_classes(contents: Contents, classes: Values, ignore: Sequence[int | str]) -> None:
     """Check that every value of the masks is a class or ignored.
 
+    Args:
+        contents: statistics of the masks.
+        classes: the classes.
+        ignore: ignored values.
+
     Raises:
-        DataError: the values that are not, with their share of the pixels, or numbers for colours.
+        DataError: values are undefined (listed with their share of the pixels), or classes have numbers and masks
+            colors.
     """
-    known = {value for _, values in classes_ for value in values} | {*ignore}
+    known = {value for _, values in classes for value in values} | {*ignore}
     first = contents.values[0]
     if not any(isinstance(value, type(first)) for value in known):
-        has, given = ("colours", "numbers") if isinstance(first, str) else ("numbers", "colours")
+        has, given = ("colors", "numbers") if isinstance(first, str) else ("numbers", "colors")
         raise DataError(
-            f"the masks hold {has}, and --classes gives {given}; name them in a YAML file, a line each, such as "
-            f"`road: {first!r}`"
+            f"the masks contain {has}, but --classes lists {given}; list the {has} in a YAML file, one per line, such "
+            f"as `road: {first!r}`"
         )
     if any(isinstance(value, int) for value in known):
         known |= {IGNORE_INDEX}
-    strange = [value for value in contents.values if value not in known]
-    if strange:
+    undefined = [value for value in contents.values if value not in known]
+    if undefined:
         total = sum(contents.pixels.values())
-        shown = [f"{value!r} ({100 * contents.pixels[value] / total:.2f} % of the pixels)" for value in strange[:SHOWN]]
-        more = f" and {len(strange) - SHOWN} more" if len(strange) > SHOWN else ""
+        shown = [f"{v!r} ({100 * contents.pixels[v] / total:.2f} % of the pixels)" for v in undefined[:SHOWN]]
+        more = f" and {len(undefined) - SHOWN} more" if len(undefined) > SHOWN else ""
         raise DataError(
-            f"the masks hold {', '.join(shown)}{more}, and nothing says what is meant; name them under --classes, or "
-            f"pass --ignore {','.join(map(str, strange[:SHOWN]))}"
+            f"the masks contain {', '.join(shown)}{more}, neither a class nor ignored; add a class to --classes, or "
+            f"pass --ignore {','.join(map(str, undefined[:SHOWN]))}"
         )
 
 
-def _files(folder: str, splits: Iterable[str]) -> dict[str, Path]:
-    """The images of a folder by split and name."""
+def _list_files(folder: str, splits: Iterable[str]) -> dict[str, Path]:
+    """Return the images of a folder by split and name."""
     found: dict[str, Path] = {}
     for split in splits:
         path = split_folder(folder, split) if split else folder
@@ -245,12 +292,12 @@ def _files(folder: str, splits: Iterable[str]) -> dict[str, Path]:
     return found
 
 
-def _cut(files: Mapping[str, Path], suffix: str) -> dict[str, Path]:
+def _strip_suffix(files: Mapping[str, Path], suffix: str) -> dict[str, Path]:
     return {id_.removesuffix(suffix): path for id_, path in files.items() if id_.endswith(suffix)}
 
 
-def _header(path: Path) -> Image.Image:
-    """An image whose size is known and whose pixels are not read."""
+def _open_header(path: Path) -> Image.Image:
+    """Open an image without reading its pixels."""
     try:
         return Image.open(path)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -1,4 +1,4 @@
-"""What a dataset's splits hold, in figures: sizes, how frequent the classes are, colours, class weights."""
+"""Statistics of a dataset's splits: image sizes, class frequencies, colors and class weights."""
 
 from __future__ import annotations
 
@@ -14,12 +14,18 @@ from fcnlab.data.datasets.base import Dataset, Sample
 from fcnlab.data.parallel import StartProgress, map_on_all_cores
 
 Counts = NDArray[np.int64]
-Figures = NDArray[np.float64]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The smallest, the median and the largest of a length in pixels."""
+    """Minimum, median and maximum of a length.
+
+    Attributes:
+        min: smallest value in pixels.
+        median: median in pixels.
+        max: largest value in pixels.
+    """
 
     min: int
     median: float
@@ -28,14 +34,14 @@ class Spread:
 
 @dataclass(frozen=True)
 class SplitStats:
-    """What one split holds, as counts from which every figure follows.
+    """Counts of one split, and the statistics that follow from them.
 
     Attributes:
-        split: its name.
-        classes: how many classes the dataset has.
-        sizes: height and width of each image, [N, 2].
-        pixels: pixels by image and label, [N, 256].
-        levels: how many pixels of all images have each level in red, green and blue, [3, 256].
+        split: name of the split.
+        classes: number of classes of the dataset.
+        sizes: height and width of each image, int64 [N, 2].
+        pixels: number of pixels of each image and label, int64 [N, 256].
+        levels: number of pixels of all images with each level of red, green and blue, int64 [3, 256].
     """
 
     split: str
@@ -46,82 +52,87 @@ class SplitStats:
 
     @property
     def images(self) -> int:
-        """How many images the split has."""
+        """The number of images."""
         return len(self.sizes)
 
     @property
     def height(self) -> Spread:
-        """The images' heights."""
+        """The heights of the images."""
         return _spread(self.sizes[:, 0])
 
     @property
     def width(self) -> Spread:
-        """The images' widths."""
+        """The widths of the images."""
         return _spread(self.sizes[:, 1])
 
     @property
     def distinct_sizes(self) -> int:
-        """How many different pairs of height and width there are."""
+        """The number of different pairs of height and width."""
         return len(np.unique(self.sizes, axis=0))
 
     @cached_property
-    def share(self) -> Figures:
-        """Each class's part of all pixels, the ignored ones among them, 0..1, [classes]."""
+    def share(self) -> Floats:
+        """The fraction of each class among all pixels, including ignored ones, [classes]."""
         return self.pixels[:, : self.classes].sum(0) / max(1, self.pixels.sum())
 
     @property
     def ignored(self) -> float:
-        """The ignored pixels' part of all, 0..1."""
+        """The fraction of ignored pixels."""
         return float(self.pixels[:, IGNORE_INDEX].sum() / max(1, self.pixels.sum()))
 
     @cached_property
     def image_counts(self) -> Counts:
-        """In how many images each class is, [classes]."""
+        """The number of images in which each class occurs, [classes]."""
         return np.asarray((self.pixels[:, : self.classes] > 0).sum(0), dtype=np.int64)
 
     @property
-    def mean(self) -> Figures:
-        """Mean level of red, green and blue over all pixels, 0..1, [3]."""
+    def mean(self) -> Floats:
+        """The mean of red, green and blue over all pixels, 0..1, [3]."""
         return self.levels @ np.arange(256) / max(1, self.levels[0].sum()) / 255
 
     @property
-    def std(self) -> Figures:
-        """Standard deviation of red, green and blue over all pixels, 0..1, [3]."""
-        away = (np.arange(256)[None, :] / 255 - self.mean[:, None]) ** 2
-        return np.sqrt((self.levels * away).sum(1) / max(1, self.levels[0].sum()))
+    def std(self) -> Floats:
+        """The standard deviation of red, green and blue over all pixels, 0..1, [3]."""
+        squares = (np.arange(256)[None, :] / 255 - self.mean[:, None]) ** 2
+        return np.sqrt((self.levels * squares).sum(1) / max(1, self.levels[0].sum()))
 
     @property
-    def weights(self) -> Figures:
-        """Median-frequency weights, [classes]: what `class_weights: median_frequency` trains with."""
+    def weights(self) -> Floats:
+        """The class weights of `class_weights: median_frequency`, [classes]."""
         return median_frequency_weights(self.pixels[:, : self.classes])
 
 
 def compute_split_stats(
     dataset: Dataset, splits: Iterable[str], progress: StartProgress | None = None
 ) -> list[SplitStats]:
-    """Read each split once, on all cores.
+    """Compute the statistics of splits; each sample is decoded once, on all cores.
+
+    Args:
+        dataset: the dataset.
+        splits: names of the splits.
+        progress: called when a split starts.
 
     Raises:
-        DataError: there is no such split, or a sample does not decode.
+        DataError: a split is missing, or a sample cannot be decoded.
     """
-    return [_of(dataset, name, progress) for name in splits]
+    return [_compute(dataset, name, progress) for name in splits]
 
 
-def _of(dataset: Dataset, name: str, progress: StartProgress | None) -> SplitStats:
+def _compute(dataset: Dataset, name: str, progress: StartProgress | None) -> SplitStats:
     split = dataset.split(name)
     advance = progress(name, len(split)) if progress is not None else None
     sizes, pixels = np.zeros((len(split), 2), np.int64), np.zeros((len(split), 256), np.int64)
     levels = np.zeros((3, 256), np.int64)
-    for index, (size, labels, colours) in enumerate(map_on_all_cores(lambda i: _count(split[i]), len(split), advance)):
+    for index, (size, labels, colors) in enumerate(map_on_all_cores(lambda i: _count(split[i]), len(split), advance)):
         sizes[index], pixels[index] = size, labels
-        levels += colours
+        levels += colors
     return SplitStats(name, len(dataset.classes), sizes, pixels, levels)
 
 
 def _count(sample: Sample) -> tuple[tuple[int, int], Counts, Counts]:
     height, width = sample.label.shape
-    colours = [np.bincount(sample.image[..., channel].ravel(), minlength=256) for channel in range(3)]
-    return (height, width), np.bincount(sample.label.ravel(), minlength=256), np.stack(colours)
+    colors = [np.bincount(sample.image[..., channel].ravel(), minlength=256) for channel in range(3)]
+    return (height, width), np.bincount(sample.label.ravel(), minlength=256), np.stack(colors)
 
 
 def _spread(lengths: Counts) -> Spread:
@@ -130,17 +141,23 @@ def _spread(lengths: Counts) -> Spread:
     return Spread(int(lengths.min()), float(np.median(lengths)), int(lengths.max()))
 
 
-def median_frequency_weights(pixels: Counts) -> Figures:
-    """Class weights [C] from pixels by image and class [N, C]: the median of the classes' frequencies over each one's.
+def median_frequency_weights(pixels: Counts) -> Floats:
+    """Compute class weights by median frequency balancing (Eigen and Fergus, ICCV 2015, section 4.3).
 
-    A class's frequency is its pixels' share of the counted pixels of the images in which it is. Classes that are
-    nowhere weigh 1. Eigen and Fergus, ICCV 2015, section 4.3.
+    The frequency of a class is its share of the pixels that are not ignored, over the images in which it occurs. Its
+    weight is the median of all frequencies divided by its own; a class that does not occur has the weight 1.
+
+    Args:
+        pixels: number of pixels of each image and class, [N, C].
+
+    Returns:
+        Weights, float64 [C].
     """
     own = pixels.sum(0)
-    around = ((pixels > 0) * pixels.sum(1, keepdims=True)).sum(0)
+    total = ((pixels > 0) * pixels.sum(1, keepdims=True)).sum(0)
     weights = np.ones(pixels.shape[1])
-    there = own > 0
-    if there.any():
-        frequency = own[there] / around[there]
-        weights[there] = np.median(frequency) / frequency
+    present = own > 0
+    if present.any():
+        frequency = own[present] / total[present]
+        weights[present] = np.median(frequency) / frequency
     return weights
