@@ -182,7 +182,7 @@ def test_a_lab_with_extensions_is_usable_without_permission(own: Lab) -> None:
         ("registry/datasets.yaml", "type: paired_names", "type: paired",
          r"dataset blobs: dataset type 'paired' is neither built in nor an extension; did you mean 'paired_names'\?"),
         ("registry/datasets.yaml", "suffix: _mask", "sufix: _mask",
-         r"dataset of type paired_names: folder and options do not fit its class: got an unexpected .* 'sufix'"),
+         r"dataset of type paired_names: its class does not take the options: got an unexpected .* 'sufix'"),
         ("registry/datasets.yaml", "  nominal: {height: 64, width: 64}\n", "",
          r"nominal: missing; this key is required"),
         ("extensions/shallow.py", "from torch import Tensor, nn", "from torch import Tensor, nm",
@@ -237,7 +237,7 @@ def test_a_trained_model_is_only_loaded_with_the_code_of_its_head(own: Lab) -> N
     record = run_trial(trial, own)
     assert record is not None and record.failure is None
     edit(own, "extensions/shallow.py", "nn.ReLU()", "nn.GELU()")
-    with pytest.raises(FcnlabError, match="the code of head type 'shallow' is not that of the trained model"):
+    with pytest.raises(FcnlabError, match="the code of head type 'shallow' has changed since the training"):
         find_finished_trial(trial.key, own).load_model("last")
 
 
