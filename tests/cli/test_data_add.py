@@ -100,7 +100,7 @@ def test_a_folder_becomes_a_dataset_that_can_be_checked_and_trained_on(call: Cal
     assert (planned.code, planned.err) == (0, "")
 
 
-def test_a_dry_run_says_the_same_and_writes_nothing(call: Call, mine: Path) -> None:
+def test_dry_run_prints_the_entry_and_writes_nothing(call: Call, mine: Path) -> None:
     dry = add(call, "--dry-run")
     assert dry.code == 0 and not Path("registry/datasets.yaml").exists()
     assert (
@@ -111,13 +111,13 @@ def test_a_dry_run_says_the_same_and_writes_nothing(call: Call, mine: Path) -> N
     assert yaml.safe_load(text) == entries()
 
 
-def test_folders_below_the_data_root_are_written_as_they_are_called_there(call: Call, mine: Path) -> None:
+def test_folders_below_the_data_root_are_written_relative_to_it(call: Call, mine: Path) -> None:
     said = add(call, "--data-root", "..")
     assert said.code == 0 and f"fcnlab data check mine --data-root {mine.parent}" in said.out
     assert (entries()["mine"]["images"], entries()["mine"]["masks"]) == ("mine/images", "mine/masks")
 
 
-def test_what_stands_in_the_registry_is_kept_with_its_comments(call: Call, mine: Path) -> None:
+def test_other_registry_entries_and_comments_are_kept(call: Call, mine: Path) -> None:
     file = Path("registry/datasets.yaml")
     size = "nominal: {height: 64, width: 64}"
     old = f"# ours\nfirst: {{type: shapes, {size}}}  # small\n\n# the last\nlast:\n  type: shapes\n  {size}\n"
@@ -131,7 +131,7 @@ def test_what_stands_in_the_registry_is_kept_with_its_comments(call: Call, mine:
     assert not [path for path in Path("registry").iterdir() if path.name.startswith(".")]
 
 
-def test_a_name_that_is_taken_is_refused_before_anything_is_read(call: Call, mine: Path) -> None:
+def test_existing_name_is_rejected_before_reading_files(call: Call, mine: Path) -> None:
     assert add(call).code == 0
     before = Path("registry/datasets.yaml").read_bytes()
     refused(add(call), "registry/datasets.yaml: mine: already exists", "--force")
@@ -140,7 +140,7 @@ def test_a_name_that_is_taken_is_refused_before_anything_is_read(call: Call, min
     assert Path("registry/datasets.yaml").read_bytes() == before
 
 
-def test_a_registry_in_another_style_is_left_alone(call: Call, mine: Path) -> None:
+def test_registry_in_flow_style_is_not_changed(call: Call, mine: Path) -> None:
     file = Path("registry/datasets.yaml")
     file.write_text("{one: {type: shapes, nominal: {height: 64, width: 64}}}\n")
     said = add(call)
@@ -148,7 +148,7 @@ def test_a_registry_in_another_style_is_left_alone(call: Call, mine: Path) -> No
     assert list(entries()) == ["one"]
 
 
-def test_outside_of_a_lab_the_error_says_how_to_make_one(call: Call, mine: Path, tmp_path: Path) -> None:
+def test_error_outside_a_lab_names_fcnlab_init(call: Call, mine: Path, tmp_path: Path) -> None:
     refused(add(call, "--lab", tmp_path), f"{tmp_path}/registry: no such folder", "fcnlab init DIR")
     assert add(call, "--lab", tmp_path / "lab").code == 0
 
@@ -156,7 +156,7 @@ def test_outside_of_a_lab_the_error_says_how_to_make_one(call: Call, mine: Path,
 # --- classes ---------------------------------------------------------------------------------------------------------
 
 
-def test_colours_are_found_and_named_by_a_yaml_file(call: Call, tmp_path: Path) -> None:
+def test_colors_are_found_and_named_by_a_yaml_file(call: Call, tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     fill(mine / "images", mine / "masks", TEN, [[128, 64, 128], [0, 0, 0], [107, 142, 35]])
     assert add(call, name="raw").code == 0
@@ -181,7 +181,7 @@ def test_colours_are_found_and_named_by_a_yaml_file(call: Call, tmp_path: Path) 
         ([0, 1, 255], "0", {"class_1": 1, "class_255": 255}, [0]),
     ],
 )
-def test_classes_are_proposed_by_what_the_masks_hold(
+def test_classes_are_proposed_from_mask_values(
     call: Call, tmp_path: Path, values: list[int], ignore: str | None, classes: Any, ignored: Any
 ) -> None:
     mine = tmp_path / "mine"
@@ -205,7 +205,7 @@ def test_names_come_from_a_file(call: Call, mine: Path, file: str, text: str) ->
     assert entries()["mine"]["classes"] == ["ground", "road", "tree"]
 
 
-def test_class_files_and_values_that_cannot_be_meant_are_one_line(call: Call, mine: Path) -> None:
+def test_invalid_classes_errors_are_one_line(call: Call, mine: Path) -> None:
     Path("bad.yaml").write_text("road: 300\ntree: 1\n")
     for more, says in (
         (["--classes", "gone.txt"], "--classes gone.txt: cannot be read"),
@@ -234,7 +234,7 @@ def test_sub_folders_are_splits(call: Call, tmp_path: Path) -> None:
     assert entries()["drawn"]["fractions"] == {"val": 0.25}
 
 
-def test_without_a_split_to_validate_on_test_is_scored(call: Call, tmp_path: Path) -> None:
+def test_test_split_is_used_for_validation_if_val_is_missing(call: Call, tmp_path: Path) -> None:
     for split in ("train", "test"):
         fill(tmp_path / "mine/images" / split, tmp_path / "mine/masks" / split, f"{split}1", [0, 1])
     assert add(call).code == 0
@@ -243,7 +243,7 @@ def test_without_a_split_to_validate_on_test_is_scored(call: Call, tmp_path: Pat
     assert isinstance(spec, Dataset) and spec.used_splits == ("train", "test")
 
 
-def test_the_place_of_the_split_in_a_folders_name_can_be_said(call: Call, tmp_path: Path) -> None:
+def test_split_placeholder_in_folder_names(call: Call, tmp_path: Path) -> None:
     for split in ("train", "val", "test"):
         fill(tmp_path / "cv" / split, tmp_path / "cv" / f"{split}annot", f"{split}1", [0, 1], ending=".png")
     said = call("data", "add", "cv", "--images", "../cv/{split}", "--masks", "../cv/{split}annot")
@@ -268,7 +268,7 @@ def test_lists_are_splits(call: Call, mine: Path) -> None:
     refused(add(call, "--lists", "lists", "--val", "0.2", name="third"), "--val or --test are mutually exclusive")
 
 
-def test_shares_and_seed_are_those_asked_for(call: Call, mine: Path) -> None:
+def test_fractions_and_seed_follow_the_options(call: Call, mine: Path) -> None:
     said = add(call, "--val", "0.3", "--seed", "4")
     assert "splits: train 7, val 3" in said.out
     assert entries()["mine"]["fractions"] == {"val": 0.3, "seed": 4} and "splits" not in entries()["mine"]
@@ -280,13 +280,13 @@ def test_shares_and_seed_are_those_asked_for(call: Call, mine: Path) -> None:
 # --- files that do not fit -------------------------------------------------------------------------------------------
 
 
-def test_nothing_to_validate_on_is_said_in_the_words_of_the_command(call: Call, mine: Path) -> None:
+def test_zero_validation_fraction_error_names_the_option(call: Call, mine: Path) -> None:
     said = add(call, "--val", 0)
     assert said.code == 2 and "--val 0: the validation fraction must be above 0" in said.err
     assert not Path("registry/datasets.yaml").exists()
 
 
-def test_files_without_a_partner_are_reported_and_images_left_out_when_asked(call: Call, mine: Path) -> None:
+def test_unpaired_files_are_reported_and_images_skipped_on_request(call: Call, mine: Path) -> None:
     (mine / "masks/b_mask.png").unlink()
     (mine / "images/c.jpg").unlink()
     said = add(call)
@@ -335,7 +335,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize(("harm", "says"), FAULTS.values(), ids=FAULTS)
-def test_masks_that_cannot_be_used_are_one_line_each_that_names_them(
+def test_unusable_mask_errors_are_one_line_each(
     call: Call, mine: Path, harm: Callable[[Path], object], says: str
 ) -> None:
     harm(mine / "masks")
@@ -345,13 +345,13 @@ def test_masks_that_cannot_be_used_are_one_line_each_that_names_them(
     assert not Path("registry/datasets.yaml").exists()
 
 
-def test_a_missing_folder_and_one_folder_for_both_are_one_line(call: Call, mine: Path) -> None:
+def test_missing_and_identical_folder_errors_are_one_line(call: Call, mine: Path) -> None:
     refused(call("data", "add", "x", "--images", "../gone", "--masks", "../mine/masks"), "gone: no such folder")
     both = call("data", "add", "x", "--images", "../mine/masks", "--masks", "../mine/masks")
     refused(both, "images and masks are the same files; pass two different folders")
 
 
-def test_a_mistake_in_a_hand_written_entry_is_one_line_with_file_and_key(call: Call, mine: Path) -> None:
+def test_hand_written_entry_error_names_file_and_key(call: Call, mine: Path) -> None:
     assert add(call).code == 0
     file = Path("registry/datasets.yaml")
     file.write_text(file.read_text().replace("mask_suffix", "mask_sufix"))

@@ -37,7 +37,7 @@ def test_nothing_is_cached_at_first(data_cache: Call) -> None:
     assert data_cache("clear", "--all") == (0, "0.0 MiB freed\n", "")
 
 
-def test_every_cache_is_listed_with_its_state(data_cache: Call, made: list[str]) -> None:
+def test_list_shows_every_cache_with_its_state(data_cache: Call, made: list[str]) -> None:
     (decoded_cache_folder() / made[1] / PIXELS).write_bytes(b"torn")
     (decoded_cache_folder() / ("0" * 32 + ".partial")).mkdir()
     code, out, _ = data_cache("list")
@@ -49,19 +49,19 @@ def test_every_cache_is_listed_with_its_state(data_cache: Call, made: list[str])
     assert "complete" in whole and "broken" in torn and "interrupted" in begun
 
 
-def test_a_second_make_finds_all_there(data_cache: Call, made: list[str]) -> None:
+def test_second_make_keeps_existing_caches(data_cache: Call, made: list[str]) -> None:
     before = {key: (decoded_cache_folder() / key / PIXELS).stat().st_ino for key in made}
     assert data_cache("make", "shapes-mini")[0] == 0
     assert {key: (decoded_cache_folder() / key / PIXELS).stat().st_ino for key in made} == before
 
 
-def test_make_says_why_it_cannot(data_cache: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_reports_the_reason_of_a_failure(data_cache: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FCNLAB_CACHE_BUDGET", "0")
     code, _, err = data_cache("make", "shapes-mini")
     assert code == 2 and "shapes-mini train: a cache of" in err and "FCNLAB_CACHE_BUDGET" in err
 
 
-def test_verification_ends_with_2_and_names_what_is_broken(data_cache: Call, made: list[str]) -> None:
+def test_verify_exits_with_2_and_names_damaged_caches(data_cache: Call, made: list[str]) -> None:
     code, out, err = data_cache("verify")
     assert (code, err) == (0, "") and out.count(": 0 problems") == 3
     with (decoded_cache_folder() / made[0] / PIXELS).open("r+b") as file:
@@ -97,7 +97,7 @@ def test_caches_are_removed_by_key_by_age_and_all(data_cache: Call, made: list[s
         (("",), ("matches 3 keys",)),
     ],
 )
-def test_what_to_remove_must_be_clear(
+def test_clear_requires_exactly_one_selection(
     data_cache: Call, made: list[str], arguments: tuple[str, ...], parts: tuple[str, ...]
 ) -> None:
     code, _, err = data_cache("clear", *arguments)

@@ -48,7 +48,7 @@ def cells(said: Said) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.out.splitlines() if line.startswith("│")]
 
 
-def test_a_sound_dataset_is_one_line_and_exit_code_0(fcnlab: Call, camvid: Path) -> None:
+def test_valid_dataset_prints_one_line_and_exits_with_0(fcnlab: Call, camvid: Path) -> None:
     said = fcnlab("check", "camvid")
     assert (said.code, said.err) == (0, "")
     assert said.out == (
@@ -64,7 +64,7 @@ def harm(camvid: Path) -> None:
     (camvid / "test/test0.png").rename(camvid / "test/val0.png")
 
 
-def test_a_faulty_dataset_is_a_table_of_all_faults_and_exit_code_2(fcnlab: Call, camvid: Path) -> None:
+def test_invalid_dataset_prints_all_problems_and_exits_with_2(fcnlab: Call, camvid: Path) -> None:
     harm(camvid)
     said = fcnlab("check", "camvid")
     assert (said.code, said.err) == (2, "fcnlab: error: dataset camvid: 3 problems in 3 images\n")
@@ -77,7 +77,7 @@ def test_a_faulty_dataset_is_a_table_of_all_faults_and_exit_code_2(fcnlab: Call,
     assert "99 in 24 pixels" in rows[1][3] and all(row[4] for row in rows)
 
 
-def test_the_findings_are_there_for_machines(fcnlab: Call, camvid: Path) -> None:
+def test_check_prints_json(fcnlab: Call, camvid: Path) -> None:
     harm(camvid)
     said = fcnlab("check", "camvid", "--json")
     found = json.loads(said.out)
@@ -97,7 +97,7 @@ def test_generated_data_is_checked_and_counted_too(fcnlab: Call) -> None:
 
 
 @pytest.mark.parametrize("verb", ["check", "stats", "preview"])
-def test_a_dataset_without_a_folder_is_one_clear_line(fcnlab: Call, tmp_path: Path, verb: str) -> None:
+def test_missing_dataset_folder_error_is_one_line(fcnlab: Call, tmp_path: Path, verb: str) -> None:
     said = fcnlab(verb, "camvid")
     assert (said.code, said.out) == (2, "") and said.err.count("\n") == 1
     assert f"{tmp_path / 'camvid'} does not exist; --data-root (or FCNLAB_DATA)" in said.err
@@ -121,7 +121,7 @@ def test_all_splits_are_read_on_request(fcnlab: Call, tmp_path: Path) -> None:
     assert said.code == 0 and "trainval: 2 images, 0 problems" in said.out
 
 
-def test_statistics_are_shown_written_and_printed_alike(fcnlab: Call, camvid: Path, tmp_path: Path) -> None:
+def test_statistics_agree_in_table_csv_and_json(fcnlab: Call, camvid: Path, tmp_path: Path) -> None:
     said = fcnlab("stats", "camvid", "--csv", "classes.csv")
     assert (said.code, said.err) == (0, "")
     row = {cell[0]: cell[1:] for cell in cells(said)}
@@ -141,14 +141,14 @@ def test_statistics_are_shown_written_and_printed_alike(fcnlab: Call, camvid: Pa
         ] == [(c["label"], c["class"], c["pixels"], c["per_cent"], c["images"]) for c in split["classes"]]
 
 
-def test_statistics_of_a_faulty_dataset_point_to_the_check(fcnlab: Call, camvid: Path) -> None:
+def test_statistics_of_an_invalid_dataset_refer_to_the_check(fcnlab: Call, camvid: Path) -> None:
     (camvid / "valannot/val0.png").unlink()
     said = fcnlab("stats", "camvid")
     assert (said.code, said.out) == (2, "")
     assert f"{camvid}/valannot/val0.png: no such file; `fcnlab data check camvid` lists all problems" in said.err
 
 
-def test_a_file_that_cannot_be_written_is_one_line(fcnlab: Call, camvid: Path) -> None:
+def test_unwritable_file_error_is_one_line(fcnlab: Call, camvid: Path) -> None:
     for arguments in (["stats", "camvid", "--csv", "gone/x.csv"], ["preview", "camvid", "--out", "gone/x.png"]):
         said = fcnlab(*arguments)
         assert said.code == 2 and said.err.count("\n") == 1
@@ -164,7 +164,7 @@ def test_a_preview_is_a_png_of_the_split(fcnlab: Call, camvid: Path, tmp_path: P
     assert said.out == "mine.png: 3 of 4 images of shapes-mini val\n" and (tmp_path / "mine.png").is_file()
 
 
-def test_a_preview_with_a_recipe_shows_its_draws_too(fcnlab: Call, tmp_path: Path) -> None:
+def test_preview_with_a_recipe_shows_augmented_versions(fcnlab: Call, tmp_path: Path) -> None:
     assert fcnlab("preview", "shapes-mini", "--out", "plain.png").code == 0
     said = fcnlab("preview", "shapes-mini", "--recipe", "standard", "--out", "drawn.png")
     assert (said.code, said.err) == (0, "")
@@ -177,17 +177,17 @@ def test_a_preview_with_a_recipe_shows_its_draws_too(fcnlab: Call, tmp_path: Pat
     assert (tmp_path / "drawn.png").read_bytes() != first
 
 
-def test_a_preview_by_a_recipe_that_is_not_there_names_the_nearest(fcnlab: Call) -> None:
+def test_preview_with_an_unknown_recipe_names_the_nearest(fcnlab: Call) -> None:
     said = fcnlab("preview", "shapes-mini", "--recipe", "standart")
     assert said.code == 2 and "no recipe 'standart'; did you mean 'standard'?" in said.err
 
 
-def test_a_preview_of_a_split_that_is_not_there_names_those_that_are(fcnlab: Call, camvid: Path) -> None:
+def test_preview_of_an_unknown_split_names_the_nearest(fcnlab: Call, camvid: Path) -> None:
     said = fcnlab("preview", "camvid", "--split", "vall")
     assert said.code == 2 and "no split 'vall'; did you mean 'val'?" in said.err
 
 
-def test_what_has_no_source_is_refused_with_what_has(fcnlab: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_without_a_known_source_is_rejected(fcnlab: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     said = fcnlab("fetch", "camvit")
     assert said.code == 2 and "no dataset 'camvit' has a known source; did you mean 'camvid'?" in said.err
     said = fcnlab("fetch", "shapes")
@@ -197,7 +197,7 @@ def test_what_has_no_source_is_refused_with_what_has(fcnlab: Call, monkeypatch: 
     assert said.code == 2 and "no data root is set" in said.err
 
 
-def test_cityscapes_is_asked_for_by_name_in_one_line(fcnlab: Call, tmp_path: Path) -> None:
+def test_fetch_of_cityscapes_lists_its_archives_in_one_line(fcnlab: Call, tmp_path: Path) -> None:
     said = fcnlab("fetch", "cityscapes")
     assert said.code == 2 and said.err.count("\n") == 1
     for part in (
@@ -208,7 +208,7 @@ def test_cityscapes_is_asked_for_by_name_in_one_line(fcnlab: Call, tmp_path: Pat
         assert part in said.err
 
 
-def test_what_is_in_the_datasets_place_is_never_overwritten(fcnlab: Call, camvid: Path) -> None:
+def test_fetch_never_overwrites_an_existing_folder(fcnlab: Call, camvid: Path) -> None:
     said = fcnlab("fetch", "camvid")
     assert said.code == 2 and f"{camvid}: already exists but differs from camvid (1 instead of 367" in said.err
 
@@ -223,7 +223,7 @@ def put(root: Path, name: str, files: dict[str, bytes]) -> Archive:
     return Archive(path.name, (), name, checksum=f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}")
 
 
-def test_an_archive_that_is_there_becomes_the_dataset_that_is_checked_next(
+def test_existing_archive_is_unpacked_and_the_dataset_is_valid(
     fcnlab: Call, camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = {str(p.relative_to(camvid)): p.read_bytes() for p in camvid.rglob("*.png")}
@@ -240,7 +240,7 @@ def test_an_archive_that_is_there_becomes_the_dataset_that_is_checked_next(
     assert "is already complete" in fcnlab("fetch", "camvid").out
 
 
-def test_a_split_that_needs_another_source_brings_it_too(
+def test_fetch_downloads_the_extra_source_of_a_split(
     fcnlab: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kit, sbd = put(tmp_path, "kit", {"a.txt": b"kit"}), put(tmp_path, "sbd", {"b.txt": b"sbd"})

@@ -116,7 +116,7 @@ def test_the_outlines_of_image_and_label_agree_after_scaling(factor: float, flip
     assert int(wrong.sum(1).max()) <= 1  # bilinear and nearest may part by a pixel at the edge
 
 
-def test_the_scale_is_drawn_anew_within_its_range() -> None:
+def test_scale_is_sampled_within_its_range() -> None:
     areas = set()
     for seed in range(40):
         inside = augmented(coded(40, 40), (90, 90), (0.5, 2.0), seed=seed).label != IGNORE_INDEX
@@ -148,7 +148,7 @@ def test_a_crop_of_the_images_size_without_scale_and_flip_is_the_image(size: tup
 
 @quickly
 @given(size=sizes, crop=sizes, seed=seeds)
-def test_the_same_draws_give_the_same_result_and_leave_the_sample_alone(
+def test_same_random_numbers_give_the_same_result_and_keep_the_sample(
     size: tuple[int, int], crop: tuple[int, int], seed: int
 ) -> None:
     assume(max(size) >= 4)  # torch fails to resize to a single pixel
@@ -160,7 +160,7 @@ def test_the_same_draws_give_the_same_result_and_leave_the_sample_alone(
 
 @quickly
 @given(size=sizes, seed=seeds)
-def test_a_recipe_that_flips_crops_where_one_that_does_not_crops(size: tuple[int, int], seed: int) -> None:
+def test_flips_do_not_change_the_crop(size: tuple[int, int], seed: int) -> None:
     plain, flipped = (augmented(coded(*size), (16, 16), None, flip, seed) for flip in (0.0, 1.0))
     assert torch.equal(plain.label, flipped.label.flip(-1)) and torch.equal(plain.image, flipped.image.flip(-1))
 
@@ -194,7 +194,7 @@ def test_jitter_is_torchvisions_in_a_fixed_order(jitter: ColorJitter, draws: lis
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
-def test_each_jitter_changes_the_image_by_a_draw_of_its_own(name: str) -> None:
+def test_each_jitter_uses_its_own_random_number(name: str) -> None:
     sample, results = colourful(), set()
     for seed in range(20):
         done = augmented(sample, (12, 17), seed=seed, jitter=ColorJitter(**{name: 0.3}))
@@ -207,7 +207,7 @@ def test_each_jitter_changes_the_image_by_a_draw_of_its_own(name: str) -> None:
 
 @quickly
 @given(size=sizes, crop=sizes, flip=st.sampled_from([0.0, 0.5, 1.0]), seed=seeds, scaled=st.booleans(), jitter=jitters)
-def test_a_recipe_that_jitters_crops_where_one_that_does_not_crops(
+def test_jitter_does_not_change_the_crop(
     size: tuple[int, int], crop: tuple[int, int], flip: float, seed: int, scaled: bool, jitter: ColorJitter
 ) -> None:
     assume(max(size) >= 4)  # torch fails to resize to a single pixel
@@ -224,7 +224,7 @@ def test_a_recipe_that_jitters_crops_where_one_that_does_not_crops(
 
 @quickly
 @given(size=sizes, crop=sizes, seed=seeds)
-def test_a_jitter_of_nothing_is_no_jitter(size: tuple[int, int], crop: tuple[int, int], seed: int) -> None:
+def test_zero_jitter_keeps_the_image(size: tuple[int, int], crop: tuple[int, int], seed: int) -> None:
     assume(max(size) >= 4)  # torch fails to resize to a single pixel
     sample = colourful(*size)
     rng = np.random.default_rng(seed)
@@ -233,13 +233,13 @@ def test_a_jitter_of_nothing_is_no_jitter(size: tuple[int, int], crop: tuple[int
     assert torch.equal(plain.image, none.image) and torch.equal(plain.label, none.label)
 
 
-def test_padding_keeps_its_grey_whatever_the_jitter() -> None:
+def test_jitter_does_not_change_the_padding() -> None:
     for seed in range(10):
         done = augmented(colourful(), (20, 20), seed=seed, jitter=STRONG)
         assert {tuple(pixel) for pixel in done.image[:, done.label == IGNORE_INDEX].T.tolist()} == {FILL}
 
 
-def test_jitter_follows_from_the_draws_alone() -> None:
+def test_jitter_depends_only_on_the_random_numbers() -> None:
     one, two = (augmented(colourful(), (8, 8), (0.5, 2), 0.5, 3, STRONG) for _ in range(2))
     assert torch.equal(one.image, two.image)
     torch.manual_seed(1)
@@ -333,7 +333,7 @@ def test_image_and_label_turn_together(seed: int) -> None:
 
 @quickly
 @given(size=placed, crop=placed, seed=seeds)
-def test_what_is_new_leaves_the_draws_of_what_was_there_alone(
+def test_new_steps_keep_the_random_numbers_of_older_steps(
     size: tuple[int, int], crop: tuple[int, int], seed: int
 ) -> None:
     label = colourful(*size).label
@@ -386,7 +386,7 @@ def share(label: Tensor) -> float:
 
 
 @pytest.mark.parametrize("void", [True, False])
-def test_a_crop_that_can_be_no_better_is_taken_in_the_end(void: bool) -> None:
+def test_last_crop_is_accepted_if_none_is_below_the_ratio(void: bool) -> None:
     label = torch.full((30, 30), IGNORE_INDEX if void else 4, dtype=torch.uint8)
     sample = DecodedSample(colourful(30, 30).image, label)
     done = Augmentation((8, 8), None, 0.5, FILL, cat_max_ratio=0.75)(sample, np.random.default_rng(1))

@@ -155,7 +155,7 @@ channel = st.floats(0.05, 0.95)
     std=st.tuples(channel, channel, channel),
     colour=st.tuples(*[st.integers(0, 255)] * 3),
 )
-def test_normalisation_is_scaled_less_the_mean_over_the_deviation(
+def test_normalization_subtracts_mean_and_divides_by_std(
     mean: tuple[float, float, float], std: tuple[float, float, float], colour: tuple[int, int, int]
 ) -> None:
     def of(values: tuple[int, ...]) -> Tensor:
@@ -169,14 +169,14 @@ def test_normalisation_is_scaled_less_the_mean_over_the_deviation(
 
 
 @pytest.mark.parametrize("budget", [0, 4 * 32 * 40 * 2, 2**30])  # none, two samples, all
-def test_what_is_kept_in_memory_changes_no_batch(budget: int) -> None:
+def test_memory_budget_does_not_change_batches(budget: int) -> None:
     roomy = batches_of(scenes(), batch=2, augmentation=RANDOM)
     tight = batches_of(scenes(), batch=2, augmentation=RANDOM, budget=budget)
     assert all(same(roomy, tight, epoch) for epoch in (0, 1))
 
 
 @pytest.mark.parametrize(("budget", "decodings"), [(0, 8), (2 * 4 * 256, 6), (2**30, 4)])
-def test_samples_are_decoded_once_as_far_as_the_budget_reaches(budget: int, decodings: int) -> None:
+def test_samples_are_decoded_once_within_the_budget(budget: int, decodings: int) -> None:
     split = Numbered(4)
     decoded = DecodedSplit(split, budget)
     for _ in range(2):
@@ -191,7 +191,7 @@ def test_a_decoded_sample_is_the_sample_with_channels_first() -> None:
     np.testing.assert_array_equal(decoded.label.numpy(), sample.label)
 
 
-def test_batches_that_somebody_keeps_are_not_written_over() -> None:
+def test_kept_batches_are_not_overwritten() -> None:
     batches = batches_of(scenes(12), batch=2, augmentation=RANDOM)
     kept = list(batches.epoch(0))
     copies = [(images.clone(), labels.clone()) for images, labels in kept]
@@ -204,7 +204,7 @@ def test_batches_that_somebody_keeps_are_not_written_over() -> None:
     assert same(batches, batches_of(scenes(12), batch=2, augmentation=RANDOM), epoch=2)
 
 
-def test_the_memory_of_a_batch_that_nobody_keeps_is_used_again() -> None:
+def test_memory_of_deleted_batches_is_reused() -> None:
     memory = BufferPool((2, 5, 7, 3))
     batch_slice = {memory.tensor().data_ptr() for _ in range(10)}
     assert len(batch_slice) == 1
@@ -220,7 +220,7 @@ def test_the_memory_of_a_batch_that_nobody_keeps_is_used_again() -> None:
 
 @quickly
 @given(batch=st.integers(1, 3), height=st.integers(1, 9), width=st.integers(1, 9), seed=seeds)
-def test_the_layout_of_images_changes_no_bit_of_them(batch: int, height: int, width: int, seed: int) -> None:
+def test_memory_layout_does_not_change_normalized_images(batch: int, height: int, width: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (batch, 3, height, width), generator=generator, dtype=torch.uint8)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -273,7 +273,7 @@ def compiled(augmentation: Augmentation, batch: int) -> CompiledBatchWriter:
     more=st.booleans(),
     seed=seeds,
 )
-def test_the_compiled_way_has_the_bits_of_the_plain_one(
+def test_compiled_writer_equals_the_torch_writer(
     image: tuple[int, int],
     crop: tuple[int, int],
     scale: tuple[float, float] | None,
@@ -293,7 +293,7 @@ def test_the_compiled_way_has_the_bits_of_the_plain_one(
 
 
 @compiled_only
-def test_the_layout_of_a_sample_changes_no_bit_of_its_batch() -> None:
+def test_layout_of_samples_does_not_change_batches() -> None:
     augmentation = Augmentation((40, 50), (0.5, 2.0), 0.5, (124, 116, 104))
     sample = DecodedSplit(scenes(1))[0]
     planes = DecodedSample(sample.image.contiguous(), sample.label.t().contiguous().t())
@@ -304,7 +304,7 @@ def test_the_layout_of_a_sample_changes_no_bit_of_its_batch() -> None:
 
 
 @compiled_only
-def test_on_the_cpu_batches_are_written_by_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_writer_is_used_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     fast = batches_of(scenes(), batch=2, augmentation=RANDOM)
     monkeypatch.setattr(kernel, "load_library", lambda name: None)  # no compiler
     slow = batches_of(scenes(), batch=2, augmentation=RANDOM)
@@ -313,7 +313,7 @@ def test_on_the_cpu_batches_are_written_by_what_is_compiled(monkeypatch: pytest.
 
 
 @compiled_only
-def test_arithmetic_that_has_not_the_bits_of_torch_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernel_that_differs_from_torch_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     class Off:
         """A library whose images are one rounding away."""
 

@@ -81,7 +81,7 @@ def left() -> list[str]:
     )
 
 
-def test_what_is_cached_is_what_is_decoded_and_is_decoded_once(camvid: CamVid) -> None:
+def test_cached_samples_equal_decoded_samples_and_are_decoded_once(camvid: CamVid) -> None:
     first = open_or_build_cache(camvid, "train")
     assert first.index.ids == camvid.split("train").ids
     assert (first.index.dataset, first.index.split) == ("camvid", "train")
@@ -91,7 +91,7 @@ def test_what_is_cached_is_what_is_decoded_and_is_decoded_once(camvid: CamVid) -
     assert moved == [] and pixels_of(second) == direct(camvid, "train")
 
 
-def test_progress_is_told_of_every_sample(camvid: CamVid) -> None:
+def test_progress_is_reported_for_every_sample(camvid: CamVid) -> None:
     told: list[Any] = []
     open_or_build_cache(camvid, "train", lambda what, count: told.append((what, count)) or (lambda: told.append(1)))
     assert told == [("camvid train", 4), 1, 1, 1, 1]
@@ -101,7 +101,7 @@ class Renumbered(CamVid):
     ignored_value = 12
 
 
-def test_the_key_follows_all_that_decides_the_pixels_and_nothing_else(
+def test_key_depends_only_on_what_determines_the_pixels(
     camvid: CamVid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = compute_cache_key(camvid, "train")
@@ -170,7 +170,7 @@ def process(code: str) -> subprocess.Popen[str]:
     )
 
 
-def test_of_several_processes_that_begin_at_once_one_decodes_and_all_have_the_same() -> None:
+def test_one_of_several_processes_builds_the_cache() -> None:
     code = """
 print("ready", flush=True)
 sys.stdin.readline()
@@ -196,7 +196,7 @@ print(found.index.key, zlib.crc32(found.pixels))
     ["build, '_probe'", "build, '_Out'", "build, 'seal'", "build.os, 'fsync'"],
     ids=["locked", "begun", "samples written", "all written"],
 )
-def test_a_build_that_is_killed_leaves_nothing_that_looks_complete_and_the_next_cleans_up(point: str) -> None:
+def test_killed_build_leaves_no_complete_cache_and_is_cleaned_up(point: str) -> None:
     killed = process(f"stop_at({point})\nbuild.open_or_build_cache(dataset, 'train')")
     assert killed.stdout is not None and killed.stdout.readline() == "there\n"
     states = [entry.state for entry in maintenance.list_caches()]
@@ -212,7 +212,7 @@ def test_a_build_that_is_killed_leaves_nothing_that_looks_complete_and_the_next_
     assert pixels_of(found) == direct(other, "train")
 
 
-def test_the_same_cache_is_made_after_a_build_that_was_killed() -> None:
+def test_build_after_a_killed_build_gives_the_same_cache() -> None:
     killed = process("stop_at(build, 'seal')\nbuild.open_or_build_cache(dataset, 'train')")
     assert killed.stdout is not None and killed.stdout.readline() == "there\n"
     killed.kill()
@@ -237,7 +237,7 @@ def none_but_said(dataset: Any, caplog: pytest.LogCaptureFixture, *parts: str) -
     assert left() == []
 
 
-def test_a_folder_that_cannot_be_made_is_said(
+def test_uncreatable_folder_is_reported(
     camvid: CamVid, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("no folder")
@@ -246,12 +246,12 @@ def test_a_folder_that_cannot_be_made_is_said(
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder_is_said(camvid: CamVid, caplog: pytest.LogCaptureFixture) -> None:
+def test_read_only_folder_is_reported(camvid: CamVid, caplog: pytest.LogCaptureFixture) -> None:
     cache_folder().chmod(0o555)
     none_but_said(camvid, caplog, "Permission denied")
 
 
-def test_what_belongs_to_another_user_is_read_and_not_written(
+def test_cache_of_another_user_is_only_read(
     camvid: CamVid, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     another = os.geteuid() + 1
@@ -265,7 +265,7 @@ def test_what_belongs_to_another_user_is_read_and_not_written(
     assert try_open_or_build_cache(camvid, "val") is None
 
 
-def test_caches_can_be_read_by_whom_the_umask_lets(camvid: CamVid) -> None:
+def test_cache_permissions_follow_the_umask(camvid: CamVid) -> None:
     before = os.umask(0o022)
     try:
         folder = decoded_cache_folder() / open_or_build_cache(camvid, "train").index.key
@@ -276,7 +276,7 @@ def test_caches_can_be_read_by_whom_the_umask_lets(camvid: CamVid) -> None:
     assert {path.stat().st_mode & 0o044 for path in (cache_folder() / "digests").iterdir()} == {0o044}
 
 
-def test_a_disk_that_fills_up_is_said(
+def test_full_disk_is_reported(
     camvid: CamVid, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, calls = os.pwrite, []
@@ -291,13 +291,13 @@ def test_a_disk_that_fills_up_is_said(
     none_but_said(camvid, caplog, "No space left on device")
 
 
-def test_short_writes_are_gone_on_with(camvid: CamVid, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_writes_are_continued(camvid: CamVid, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda file, data, offset: real(file, data[:7], offset))
     assert pixels_of(open_or_build_cache(camvid, "train")) == direct(camvid, "train")
 
 
-def test_a_reserve_of_the_disk_is_left(
+def test_reserve_of_the_disk_remains_free(
     camvid: CamVid, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(cache_folder())
@@ -307,15 +307,13 @@ def test_a_reserve_of_the_disk_is_left(
     none_but_said(many, caplog, "is more than the 0.00 GiB")
 
 
-def test_a_split_that_is_much_too_large_is_not_begun(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_large_split_is_not_started(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FCNLAB_CACHE_BUDGET", str(2**-20))
     monkeypatch.setattr(build, "_write", lambda *_: pytest.fail("begun"))
     none_but_said(Shapes(train=100, val=1, test=1, height=16, width=16, seed=0), caplog, "GiB")
 
 
-def test_the_budget_is_for_all_caches_together(camvid: CamVid, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_budget_limits_the_total_size(camvid: CamVid, monkeypatch: pytest.MonkeyPatch) -> None:
     size = (decoded_cache_folder() / open_or_build_cache(camvid, "train").index.key / format.PIXELS).stat().st_size
     monkeypatch.setenv("FCNLAB_CACHE_BUDGET", str((size + 100) / 2**30))
     with pytest.raises(CacheUnavailableError, match="more than"):
@@ -329,13 +327,13 @@ def test_the_budget_is_for_all_caches_together(camvid: CamVid, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("said", ["much", "-1", "nan", "inf"])
-def test_a_budget_that_is_no_number_is_an_error(camvid: CamVid, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_budget_is_an_error(camvid: CamVid, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FCNLAB_CACHE_BUDGET", said)
     with pytest.raises(DataError, match=f"FCNLAB_CACHE_BUDGET={said}: not a number of GiB"):
         try_open_or_build_cache(camvid, "train")
 
 
-def test_too_little_memory_for_the_map_is_said(
+def test_too_little_memory_for_the_map_is_reported(
     camvid: CamVid, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     open_or_build_cache(camvid, "train")
@@ -349,7 +347,7 @@ def test_too_little_memory_for_the_map_is_said(
     assert left() == [compute_cache_key(camvid, "train")], "the cache is sound and stays"
 
 
-def test_a_faulty_file_is_the_same_error_as_without_a_cache_and_leaves_nothing(camvid: CamVid) -> None:
+def test_invalid_file_gives_the_same_error_as_without_a_cache(camvid: CamVid) -> None:
     (camvid.root / "train/train2.png").write_bytes(b"no image")
     with pytest.raises(DataError) as expected:
         camvid.split("train")[2]
@@ -359,9 +357,7 @@ def test_a_faulty_file_is_the_same_error_as_without_a_cache_and_leaves_nothing(c
     assert left() == []
 
 
-def test_files_that_change_while_they_are_decoded_are_not_kept(
-    camvid: CamVid, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_files_changed_during_decoding_are_not_cached(camvid: CamVid, caplog: pytest.LogCaptureFixture) -> None:
     def change() -> None:
         with (camvid.root / "train/train0.png").open("ab") as file:
             file.write(b"more")
@@ -414,14 +410,14 @@ HARM: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("harm", HARM)
-def test_what_is_torn_or_foreign_is_made_anew(camvid: CamVid, harm: str) -> None:
+def test_damaged_or_foreign_cache_is_rebuilt(camvid: CamVid, harm: str) -> None:
     folder = decoded_cache_folder() / open_or_build_cache(camvid, "train").index.key
     HARM[harm](folder)
     assert pixels_of(open_or_build_cache(camvid, "train")) == direct(camvid, "train")
     assert [entry.state for entry in maintenance.list_caches()] == ["complete"]
 
 
-def test_the_index_of_another_cache_is_found_out(camvid: CamVid, tmp_path: Path) -> None:
+def test_index_of_another_cache_is_detected(camvid: CamVid, tmp_path: Path) -> None:
     folder = decoded_cache_folder() / open_or_build_cache(camvid, "train").index.key
     other = make_camvid(tmp_path / "other")
     Image.fromarray(np.zeros((6, 8, 3), dtype=np.uint8)).save(other.root / "train/train0.png")
@@ -439,7 +435,7 @@ def test_the_index_of_another_cache_is_found_out(camvid: CamVid, tmp_path: Path)
 
 @pytest.mark.parametrize("sample", range(4))
 @pytest.mark.parametrize("place", ["first", "last"])
-def test_verification_names_the_sample_of_a_flipped_byte(camvid: CamVid, sample: int, place: str) -> None:
+def test_verification_names_the_damaged_sample(camvid: CamVid, sample: int, place: str) -> None:
     found = open_or_build_cache(camvid, "train")
     (entry,) = maintenance.list_caches()
     assert list(maintenance.find_problems(entry)) == []
@@ -453,7 +449,7 @@ def test_verification_names_the_sample_of_a_flipped_byte(camvid: CamVid, sample:
     assert f"'train{sample}'" in problem and entry.key in problem
 
 
-def test_what_is_cleared_stays_with_those_who_have_mapped_it(camvid: CamVid) -> None:
+def test_removed_cache_stays_mapped(camvid: CamVid) -> None:
     found = open_or_build_cache(camvid, "train")
     (entry,) = maintenance.list_caches()
     assert maintenance.remove_cache(entry)
@@ -462,7 +458,7 @@ def test_what_is_cleared_stays_with_those_who_have_mapped_it(camvid: CamVid) -> 
     assert pixels_of(open_or_build_cache(camvid, "train")) == direct(camvid, "train")
 
 
-def test_what_is_states_is_not_cleared() -> None:
+def test_cache_that_is_being_built_is_not_removed() -> None:
     maker = process("stop_at(build, 'seal')\nbuild.open_or_build_cache(dataset, 'train')")
     assert maker.stdout is not None and maker.stdout.readline() == "there\n"
     (entry,) = maintenance.list_caches()
@@ -474,7 +470,7 @@ def test_what_is_states_is_not_cleared() -> None:
     assert left() == []
 
 
-def test_unused_caches_are_those_not_used_for_so_long(camvid: CamVid) -> None:
+def test_unused_caches_are_found_by_last_use(camvid: CamVid) -> None:
     old, new = open_or_build_cache(camvid, "train").index.key, open_or_build_cache(camvid, "val").index.key
     os.utime(decoded_cache_folder() / old / format.INDEX, (0, 0))
     assert [entry.key for entry in maintenance.find_unused_caches(timedelta(days=30))] == [old]
@@ -483,7 +479,7 @@ def test_unused_caches_are_those_not_used_for_so_long(camvid: CamVid) -> None:
     assert maintenance.find_unused_caches(timedelta(days=30)) == [], "it was used"
 
 
-def test_what_is_no_cache_is_neither_listed_nor_swept(camvid: CamVid) -> None:
+def test_other_files_are_neither_listed_nor_removed(camvid: CamVid) -> None:
     for name in ("holidays", "download.partial", "f" * 31):
         (decoded_cache_folder() / name).mkdir(parents=True)
         (decoded_cache_folder() / name / "photo.jpg").write_bytes(b"mine")

@@ -79,14 +79,14 @@ def kinds(checked: list[CheckedSplit]) -> list[tuple[str, str, str]]:
     return [(f.split, Path(f.where).name, f.kind) for c in checked for f in c.problems]
 
 
-def test_a_sound_dataset_has_neither_faults_nor_notes(camvid: CamVid) -> None:
+def test_valid_dataset_has_no_problems_or_notes(camvid: CamVid) -> None:
     checked = check_splits(camvid, SPLITS)
     assert [(c.split, c.images, c.problems, c.notes) for c in checked] == [
         ("train", 3, [], []), ("val", 2, [], []), ("test", 1, [], []),
     ]  # fmt: skip
 
 
-def test_generated_scenes_are_sound() -> None:
+def test_generated_scenes_are_valid() -> None:
     shapes = Shapes(train=4, val=2, test=2, height=64, width=64, seed=0)
     assert [(c.images, c.problems) for c in check_splits(shapes, SPLITS)] == [(4, []), (2, []), (2, [])]
 
@@ -123,7 +123,7 @@ HARMS: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
 
 
 @pytest.mark.parametrize(("file", "harm", "kind", "says"), HARMS.values(), ids=HARMS)
-def test_a_faulty_file_is_one_fault_that_names_it(
+def test_invalid_file_is_one_problem_that_names_it(
     camvid: CamVid, file: str, harm: Callable[[Path], object], kind: str, says: str
 ) -> None:
     import re
@@ -136,7 +136,7 @@ def test_a_faulty_file_is_one_fault_that_names_it(
     assert [c.images for c in checked] == [3, 2, 1] and not checked[1].problems
 
 
-def test_all_faults_of_all_splits_are_reported_at_once(camvid: CamVid) -> None:
+def test_problems_of_all_splits_are_reported_together(camvid: CamVid) -> None:
     root = camvid.root
     (root / "trainannot/a1.png").unlink()
     save(image_of(0), root / "trainannot/a3.png")
@@ -151,7 +151,7 @@ def test_all_faults_of_all_splits_are_reported_at_once(camvid: CamVid) -> None:
     ]
 
 
-def test_a_mask_whose_image_is_gone_is_a_fault(camvid: CamVid) -> None:
+def test_mask_without_image_is_a_problem(camvid: CamVid) -> None:
     (camvid.root / IMAGE).unlink()
     (camvid.root / "trainannot/.hidden.png").write_bytes(b"x")
     (camvid.root / "trainannot/notes.txt").write_text("x")
@@ -161,12 +161,12 @@ def test_a_mask_whose_image_is_gone_is_a_fault(camvid: CamVid) -> None:
     assert (train.images, val.problems) == (2, [])
 
 
-def test_a_pair_that_no_list_names_is_no_fault(voc: Voc2012) -> None:
+def test_unlisted_pair_is_not_a_problem(voc: Voc2012) -> None:
     (voc.root / "ImageSets/Segmentation/train.txt").write_text("1\n2\n")
     assert kinds(check_splits(voc, ["train", "val"])) == []
 
 
-def test_a_mask_that_stands_alone_is_one_note_where_images_are_divided_by_chance(tmp_path: Path) -> None:
+def test_unpaired_mask_is_a_note_with_random_splits(tmp_path: Path) -> None:
     for number in range(6):
         save(image_of(number), tmp_path / f"images/{number}.png")
         save(mask_of(number), tmp_path / f"masks/{number}.png")
@@ -179,7 +179,7 @@ def test_a_mask_that_stands_alone_is_one_note_where_images_are_divided_by_chance
     assert (note.where, note.kind) == (str(tmp_path / "masks/0.png"), "missing image")
 
 
-def test_no_mask_stands_alone_because_its_image_has_another_extension(tmp_path: Path) -> None:
+def test_image_extension_does_not_matter_for_pairs(tmp_path: Path) -> None:
     for number in range(6):
         save(image_of(number), tmp_path / f"images/{number}{'.png' if number % 2 else '.BMP'}")
         save(mask_of(number), tmp_path / f"masks/{number}_mask.png")
@@ -189,7 +189,7 @@ def test_no_mask_stands_alone_because_its_image_has_another_extension(tmp_path: 
     assert [(split.problems, split.notes) for split in checked] == [([], [])] * 3
 
 
-def test_a_mask_that_stands_alone_is_a_fault_where_folders_are_splits(tmp_path: Path) -> None:
+def test_unpaired_mask_is_a_problem_with_split_folders(tmp_path: Path) -> None:
     for number, split in enumerate(["train", "train", "val"]):
         save(image_of(number), tmp_path / f"images/{split}/{number}.png")
         save(mask_of(number), tmp_path / f"masks/{split}/{number}.png")
@@ -199,7 +199,7 @@ def test_a_mask_that_stands_alone_is_a_fault_where_folders_are_splits(tmp_path: 
     assert [problem.kind for problem in train.problems] == ["missing image"] and val.problems == []
 
 
-def test_both_files_of_a_pair_are_looked_at(camvid: CamVid) -> None:
+def test_both_files_of_a_pair_are_checked(camvid: CamVid) -> None:
     (camvid.root / IMAGE).write_bytes(b"no image")
     save(image_of(0), camvid.root / MASK)
     assert kinds(check_splits(camvid, ["train"])) == [
@@ -207,21 +207,21 @@ def test_both_files_of_a_pair_are_looked_at(camvid: CamVid) -> None:
     ]  # fmt: skip
 
 
-def test_an_empty_split_is_a_fault(camvid: CamVid, voc: Voc2012) -> None:
+def test_empty_split_is_a_problem(camvid: CamVid, voc: Voc2012) -> None:
     (camvid.root / "test/c1.png").unlink()
     assert kinds(check_splits(camvid, SPLITS)) == [("test", "camvid", "empty split")]
     (voc.root / "ImageSets/Segmentation/val.txt").write_text("\n")
     assert kinds(check_splits(voc, ["train", "val"])) == [("val", "VOC2012", "empty split")]
 
 
-def test_an_id_of_a_list_that_has_no_files_is_named(voc: Voc2012) -> None:
+def test_listed_id_without_files_is_reported(voc: Voc2012) -> None:
     (voc.root / "ImageSets/Segmentation/val.txt").write_text("4\n6\n")
     (_, val) = check_splits(voc, ["train", "val"])
     (problem,) = val.problems
     assert (problem.where, problem.kind, problem.what) == ("6", "id without files", "there is neither 6.jpg nor 6.png")
 
 
-def test_an_id_in_two_splits_is_a_fault_of_the_later(voc: Voc2012) -> None:
+def test_id_in_two_splits_is_a_problem_of_the_later_split(voc: Voc2012) -> None:
     (voc.root / "ImageSets/Segmentation/val.txt").write_text("2\n4\n")
     train, val = check_splits(voc, ["train", "val"])
     assert train.problems == []
@@ -230,7 +230,7 @@ def test_an_id_in_two_splits_is_a_fault_of_the_later(voc: Voc2012) -> None:
     ]
 
 
-def test_an_id_twice_in_one_split_is_a_fault(voc: Voc2012) -> None:
+def test_duplicate_id_in_a_split_is_a_problem(voc: Voc2012) -> None:
     (voc.root / "ImageSets/Segmentation/val.txt").write_text("4\n5\n4\n")
     assert kinds(check_splits(voc, ["train", "val"])) == [("val", "4", "id twice")]
 
@@ -243,7 +243,7 @@ def test_extra_splits_may_share_with_all_others(voc: Voc2012) -> None:
     ]  # fmt: skip
 
 
-def test_one_picture_under_two_ids_in_two_splits_is_a_fault_also_when_saved_anew(camvid: CamVid) -> None:
+def test_equal_picture_in_two_splits_is_a_problem_also_after_saving_again(camvid: CamVid) -> None:
     save(image_of(0), camvid.root / "val/b1.png", compress_level=0)
     assert (camvid.root / "val/b1.png").read_bytes() != (camvid.root / "train/a1.png").read_bytes()
     _, val, _ = check_splits(camvid, SPLITS)
@@ -260,7 +260,7 @@ def test_one_picture_twice_in_a_split_is_a_note(camvid: CamVid) -> None:
 
 
 @pytest.mark.parametrize("format_", ["jpg", "png"])
-def test_a_turned_image_whose_mask_fits_what_viewers_show_is_a_fault(camvid: CamVid, format_: str) -> None:
+def test_exif_rotation_that_the_mask_follows_is_a_problem(camvid: CamVid, format_: str) -> None:
     (camvid.root / IMAGE).unlink()
     turned(image_of(1), camvid.root / f"train/a2.{format_}", orientation=6)
     save(mask_of(1, (WIDTH, HEIGHT)), camvid.root / MASK)
@@ -270,7 +270,7 @@ def test_a_turned_image_whose_mask_fits_what_viewers_show_is_a_fault(camvid: Cam
 
 
 @pytest.mark.parametrize("orientation", [2, 3, 6, 8])
-def test_a_turned_image_whose_mask_fits_the_stored_pixels_is_a_note(camvid: CamVid, orientation: int) -> None:
+def test_exif_rotation_that_the_mask_ignores_is_a_note(camvid: CamVid, orientation: int) -> None:
     turned(image_of(1), camvid.root / IMAGE, orientation)
     (train,) = check_splits(camvid, ["train"])
     assert train.problems == []
@@ -278,7 +278,7 @@ def test_a_turned_image_whose_mask_fits_the_stored_pixels_is_a_note(camvid: CamV
     assert f"EXIF orientation {orientation}" in train.notes[0].what
 
 
-def test_an_upright_or_damaged_tag_is_nothing(camvid: CamVid) -> None:
+def test_normal_or_damaged_exif_tag_is_ignored(camvid: CamVid) -> None:
     turned(image_of(1), camvid.root / IMAGE, orientation=1)
     save(image_of(2), camvid.root / "train/a3.jpg", exif=b"Exif\0\0damaged")
     (camvid.root / "train/a3.png").unlink()
@@ -286,7 +286,7 @@ def test_an_upright_or_damaged_tag_is_nothing(camvid: CamVid) -> None:
     assert (train.problems, train.notes) == ([], [])
 
 
-def test_palettes_that_differ_are_one_note(voc: Voc2012) -> None:
+def test_different_palettes_are_one_note(voc: Voc2012) -> None:
     for number in (2, 3):
         palette_mask(voc.root / f"SegmentationClass/{number}.png", mask_of(number), list(range(255, -1, -1)) * 3)
     (train,) = check_splits(voc, ["train"])
@@ -295,12 +295,12 @@ def test_palettes_that_differ_are_one_note(voc: Voc2012) -> None:
     assert "2 palette masks assign another color to a number" in note.what and note.where == "2"
 
 
-def test_colours_of_labels_that_do_not_occur_are_no_note(voc: Voc2012) -> None:
+def test_palette_colors_of_absent_labels_are_ignored(voc: Voc2012) -> None:
     palette_mask(voc.root / "SegmentationClass/2.png", mask_of(2), (list(range(256)) * 3)[:36] + [9] * 732)
     assert check_splits(voc, ["train"])[0].notes == []
 
 
-def test_every_sample_moves_the_bar_by_one(camvid: CamVid) -> None:
+def test_progress_advances_once_per_sample(camvid: CamVid) -> None:
     moved: dict[str, int] = {}
 
     def start(split: str, count: int) -> Callable[[], object]:
@@ -312,7 +312,7 @@ def test_every_sample_moves_the_bar_by_one(camvid: CamVid) -> None:
     assert moved == {"train": 3, "val": 2, "test": 1}
 
 
-def test_work_on_all_cores_comes_in_order_and_its_first_error_ends_it() -> None:
+def test_parallel_map_keeps_order_and_stops_at_the_first_error() -> None:
     assert list(map_on_all_cores(lambda i: i * i, 100)) == [i * i for i in range(100)]
 
     def fail(index: int) -> int:
@@ -329,7 +329,7 @@ def test_work_on_all_cores_comes_in_order_and_its_first_error_ends_it() -> None:
     [(CamVid, "camvid", {"val": 101}), (Voc2012, "VOCdevkit/VOC2012", {"val": 150})],
     ids=["camvid", "voc2012"],
 )
-def test_the_real_validation_images_are_sound(
+def test_real_validation_images_are_valid(
     real_data: Path, type_: type[FileDataset], folder: str, splits: dict[str, int]
 ) -> None:
     checked = check_splits(type_(real_data / folder), splits)

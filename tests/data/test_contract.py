@@ -190,7 +190,7 @@ def test_train_and_val_share_no_image(case: Case, tmp_path: Path) -> None:
 
 
 @cases
-def test_the_fingerprint_is_of_the_content_and_not_of_the_place(case: Case, tmp_path: Path) -> None:
+def test_fingerprint_depends_on_content_not_on_location(case: Case, tmp_path: Path) -> None:
     dataset = case.make(tmp_path / "data")
     before = dataset.fingerprint(case.splits)
     assert dataset.fingerprint(case.splits) == before
@@ -215,7 +215,7 @@ def test_the_fingerprint_changes_with_every_file(case: Case, role: str, tmp_path
 @cases
 @pytest.mark.parametrize("role", ["image", "mask"])
 @pytest.mark.parametrize("harm", ["missing", "garbage", "empty"])
-def test_a_faulty_file_is_one_line_that_names_it_and_harms_no_other(
+def test_invalid_file_error_is_one_line_and_other_samples_decode(
     case: Case, role: str, harm: str, tmp_path: Path
 ) -> None:
     dataset = case.make(tmp_path / "data")
@@ -232,7 +232,7 @@ def test_a_faulty_file_is_one_line_that_names_it_and_harms_no_other(
 
 
 @cases
-def test_a_mask_of_another_size_or_with_a_strange_value_is_one_line(case: Case, tmp_path: Path) -> None:
+def test_wrong_mask_size_or_value_error_is_one_line(case: Case, tmp_path: Path) -> None:
     dataset = case.make(tmp_path / "data")
     name = case.splits[0]
     path = dataset.list_pairs(name)[0].mask
@@ -247,7 +247,7 @@ def test_a_mask_of_another_size_or_with_a_strange_value_is_one_line(case: Case, 
 
 
 @cases
-def test_an_unknown_split_and_a_missing_folder_are_one_line(case: Case, tmp_path: Path) -> None:
+def test_unknown_split_and_missing_folder_errors_are_one_line(case: Case, tmp_path: Path) -> None:
     dataset = case.make(tmp_path / "data")
     with pytest.raises(DataError, match=f"no split 'tran'; .*valid: .*{case.splits[0]}"):
         dataset.split("tran")
@@ -259,7 +259,7 @@ def test_an_unknown_split_and_a_missing_folder_are_one_line(case: Case, tmp_path
 
 
 @pytest.mark.parametrize("name", [n for n in builtin().names("dataset") if not n.startswith("shapes")])
-def test_the_splits_of_every_built_in_entry_are_of_its_dataset(name: str, tmp_path: Path) -> None:
+def test_splits_of_built_in_entries_exist(name: str, tmp_path: Path) -> None:
     entry = builtin().get("dataset", name)
     assert isinstance(entry, Dataset)
     dataset = CASES[entry.type].make(tmp_path)
@@ -293,7 +293,7 @@ def test_trainaug_is_the_same_list_where_sbds_masks_are_images(tmp_path: Path) -
     assert voc.split("trainaug")[4].label.max() == 5
 
 
-def test_a_list_of_trainaug_in_the_kit_is_taken_as_it_stands(tmp_path: Path) -> None:
+def test_trainaug_list_of_the_kit_is_used_unchanged(tmp_path: Path) -> None:
     voc = make_voc(tmp_path)
     write(voc.root / "ImageSets/Segmentation/trainaug.txt", ["2008_06", "2007_01"])
     assert voc.split("trainaug").ids == ("2008_06", "2007_01")
@@ -306,7 +306,7 @@ def test_sbdtrain_is_sbds_list_with_sbds_masks(tmp_path: Path) -> None:
         np.testing.assert_array_equal(sample.label, mask_of(100 + number, list(range(21))))
 
 
-def test_seg11valid_is_made_of_its_definition_or_asked_for_at_its_place(tmp_path: Path) -> None:
+def test_seg11valid_follows_its_definition_or_its_list_is_requested(tmp_path: Path) -> None:
     voc = make_voc(tmp_path)
     file = voc.root / "ImageSets/Segmentation/seg11valid.txt"
     file.unlink()
@@ -320,7 +320,7 @@ def test_seg11valid_is_made_of_its_definition_or_asked_for_at_its_place(tmp_path
 
 
 @pytest.mark.parametrize("split", ["trainaug", "sbdtrain"])
-def test_without_sbd_the_error_says_where_it_belongs(split: str, tmp_path: Path) -> None:
+def test_missing_sbd_error_names_its_folder(split: str, tmp_path: Path) -> None:
     voc = make_voc(tmp_path)
     shutil.rmtree(tmp_path / "benchmark_RELEASE")
     with pytest.raises(DataError, match=f"^{tmp_path}/benchmark_RELEASE/dataset: no such folder.*'{split}' needs"):
@@ -383,7 +383,7 @@ def test_cityscapes_maps_label_ids_to_the_19_train_ids(tmp_path: Path) -> None:
     assert [dataset.classes[i] for i in (0, 5, 10, 13, 18)] == ["road", "pole", "sky", "car", "bicycle"]
 
 
-def test_cityscapes_says_that_test_has_no_public_labels(tmp_path: Path) -> None:
+def test_cityscapes_test_error_explains_missing_labels(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no public labels for 'test'; use val"):
         make_cityscapes(tmp_path).split("test")
 

@@ -66,7 +66,7 @@ def check(dataset: Dataset, split: str = "train") -> None:
 
 @quickly
 @given(sizes, st.integers(0, 2**31), st.sampled_from(["png", "jpg"]))
-def test_camvid_from_the_cache_is_camvid_decoded(each: list[tuple[int, int]], seed: int, kind: str) -> None:
+def test_cached_camvid_equals_decoded(each: list[tuple[int, int]], seed: int, kind: str) -> None:
     draw = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as place:
         for folder in ("train", "trainannot"):
@@ -80,7 +80,7 @@ def test_camvid_from_the_cache_is_camvid_decoded(each: list[tuple[int, int]], se
 
 @quickly
 @given(sizes, st.integers(0, 2**31))
-def test_voc_from_the_cache_is_voc_decoded(each: list[tuple[int, int]], seed: int) -> None:
+def test_cached_voc_equals_decoded(each: list[tuple[int, int]], seed: int) -> None:
     draw = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
@@ -96,7 +96,7 @@ def test_voc_from_the_cache_is_voc_decoded(each: list[tuple[int, int]], seed: in
         check(Voc2012(root))
 
 
-def test_a_folder_from_the_cache_is_the_folder_decoded_and_its_key_follows_the_meaning_of_colours(
+def test_cached_folder_equals_decoded_and_key_depends_on_colors(
     tmp_path: Path,
 ) -> None:
     draw = np.random.default_rng(0)
@@ -118,7 +118,7 @@ def test_a_folder_from_the_cache_is_the_folder_decoded_and_its_key_follows_the_m
 
 @quickly
 @given(st.integers(0, 20), st.tuples(st.integers(16, 40), st.integers(16, 40)), st.integers(0, 99))
-def test_shapes_from_the_cache_are_shapes_drawn(train: int, size: tuple[int, int], seed: int) -> None:
+def test_cached_shapes_equal_generated(train: int, size: tuple[int, int], seed: int) -> None:
     dataset = shapes(train, size, seed)
     if train:
         check(dataset)
@@ -126,9 +126,7 @@ def test_shapes_from_the_cache_are_shapes_drawn(train: int, size: tuple[int, int
         assert len(open_decoded(dataset, "train")) == 0
 
 
-def test_without_a_cache_samples_and_what_is_made_of_them_are_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_samples_and_batches_are_the_same_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cached = open_decoded(shapes(), "train")
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("FCNLAB_CACHE", str(tmp_path / "file"))
@@ -157,7 +155,7 @@ def test_mapped_samples_are_views_of_one_map() -> None:
     assert len(places) == 1
 
 
-def test_a_careless_change_in_place_reaches_nobody_else() -> None:
+def test_in_place_changes_stay_in_the_process() -> None:
     dataset = shapes()
     split, direct = open_decoded(dataset, "train"), DecodedSplit(dataset.split("train"))
     pixels = decoded_cache_folder() / compute_cache_key(dataset, "train") / "pixels.bin"
@@ -169,7 +167,7 @@ def test_a_careless_change_in_place_reaches_nobody_else() -> None:
     assert same(open_decoded(dataset, "train"), direct)
 
 
-def test_samples_stay_when_the_cache_is_gone() -> None:
+def test_samples_remain_after_the_cache_is_removed() -> None:
     dataset = shapes()
     split, direct = open_decoded(dataset, "train"), DecodedSplit(dataset.split("train"))
     folder = decoded_cache_folder() / compute_cache_key(dataset, "train")
@@ -179,7 +177,7 @@ def test_samples_stay_when_the_cache_is_gone() -> None:
     assert same(split, direct)
 
 
-def test_a_sample_that_is_not_there_is_an_index_error() -> None:
+def test_missing_index_is_an_index_error() -> None:
     split = open_decoded(shapes(), "train")
     with pytest.raises(IndexError):
         split[3]
@@ -221,18 +219,18 @@ def test_a_split_stays_on_the_device_if_it_fits_into_a_trials_share_of_the_free_
         assert label.shape == split[index].label.shape
 
 
-def test_a_device_whose_memory_cannot_be_asked_keeps_nothing() -> None:
+def test_device_with_unknown_memory_keeps_no_split() -> None:
     moved = open_decoded(shapes(), "train").to(META)
     assert isinstance(moved, DeviceSplit) and not moved.resident
 
 
-def test_a_split_that_is_decoded_beyond_its_own_budget_is_not_resident() -> None:
+def test_split_larger_than_its_budget_is_not_resident() -> None:
     split = DecodedSplit(shapes().split("train"), budget=2 * 4 * 24 * 32)
     moved = DeviceSplit(split, CPU, 10**9)
     assert not moved.resident and same(moved, split)
 
 
-def test_on_the_cpu_nothing_moves() -> None:
+def test_split_on_the_cpu_is_returned_unchanged() -> None:
     split = open_decoded(shapes(), "train")
     assert split.to(CPU, free=10**9) is split
 
@@ -281,7 +279,7 @@ def test_released_splits_are_uploaded_again_and_stay_valid_for_their_users() -> 
     assert place_of(one) != place_of(two) and same(one, two)
 
 
-def test_splits_that_nobody_uses_make_room_and_others_do_not() -> None:
+def test_only_unused_splits_are_evicted() -> None:
     nbytes = 3 * 4 * 24 * 32
     kept = resident(seed=0)
     assert not resident(seed=1, budget=2 * nbytes - 1).resident  # the first one is in use
@@ -292,7 +290,7 @@ def test_splits_that_nobody_uses_make_room_and_others_do_not() -> None:
     assert place_of(kept) == place_of(resident(seed=0))
 
 
-def test_a_split_that_only_garbage_uses_makes_room() -> None:
+def test_split_used_only_by_garbage_is_evicted() -> None:
     cycle: list[object] = [resident(seed=0)]
     cycle.append(cycle)
     del cycle
@@ -310,13 +308,13 @@ def test_few_splits_are_kept_and_the_least_recently_used_goes_first() -> None:
 
 @given(st.lists(st.integers(0, 2), max_size=12), st.integers(0, 4))
 @quickly
-def test_samples_ahead_come_in_the_order_asked_for(order: list[int], count: int) -> None:
+def test_prefetched_samples_are_in_order(order: list[int], count: int) -> None:
     split = open_decoded(shapes(), "train")
     for index, sample in zip(order, split.prefetch(order, count), strict=True):
         assert torch.equal(sample.image, split[index].image)
 
 
-def test_no_more_is_made_ahead_than_asked_and_nothing_after_the_end() -> None:
+def test_prefetch_is_limited_and_ends_with_the_iterator() -> None:
     asked: list[int] = []
 
     def indices() -> Iterator[int]:
@@ -331,14 +329,14 @@ def test_no_more_is_made_ahead_than_asked_and_nothing_after_the_end() -> None:
     assert asked == [0, 1, 2]
 
 
-def test_what_fails_ahead_is_raised_where_it_is_used() -> None:
+def test_prefetch_errors_are_raised_when_used() -> None:
     samples = open_decoded(shapes(), "train").prefetch([0, 7], 4)
     next(samples)
     with pytest.raises(IndexError):
         next(samples)
 
 
-def test_the_real_validation_images_from_the_cache_are_those_decoded(real_data: Path) -> None:
+def test_cached_real_validation_images_equal_decoded(real_data: Path) -> None:
     dataset = CamVid(real_data / "camvid")
     found, direct = open_decoded(dataset, "val"), DecodedSplit(dataset.split("val"), budget=0)
     assert isinstance(found, MappedSplit) and found.ids == direct.ids
@@ -347,7 +345,7 @@ def test_the_real_validation_images_from_the_cache_are_those_decoded(real_data: 
         assert torch.equal(a.image, b.image) and torch.equal(a.label, b.label)
 
 
-def test_the_map_is_that_of_the_whole_file() -> None:
+def test_map_covers_the_whole_file() -> None:
     dataset = shapes()
     open_decoded(dataset, "train")
     found = open_cache(decoded_cache_folder() / compute_cache_key(dataset, "train"))

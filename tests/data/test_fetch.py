@@ -1,4 +1,4 @@
-"""Bringing datasets here: from a server that cuts, fails and lies, and from archives that try to write elsewhere."""
+"""Downloads of datasets: servers that fail, and malicious archives."""
 
 from __future__ import annotations
 
@@ -134,27 +134,27 @@ def bring(site: Site, target: Path, path: str = "/a", **given: object) -> bytes:
 # --- downloads -------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_comes_whole(site: Site, tmp_path: Path) -> None:
+def test_download_returns_the_complete_file(site: Site, tmp_path: Path) -> None:
     site.files["/a"] = CONTENT
     assert bring(site, tmp_path / "a") == CONTENT
     assert site.asked == [("/a", None)]
 
 
 @pytest.mark.parametrize("checked", [True, False])
-def test_a_cut_connection_is_gone_on_with_where_it_was_cut(site: Site, tmp_path: Path, checked: bool) -> None:
+def test_closed_connection_is_resumed(site: Site, tmp_path: Path, checked: bool) -> None:
     site.files["/a"] = CONTENT
     site.cuts = [300_000, 300_000]
     assert bring(site, tmp_path / "a", has_checksum=checked) == CONTENT
     assert site.asked == [("/a", None), ("/a", "bytes=300000-"), ("/a", "bytes=600000-")]
 
 
-def test_a_server_that_knows_no_ranges_is_asked_for_the_whole_again(site: Site, tmp_path: Path) -> None:
+def test_server_without_ranges_restarts_the_download(site: Site, tmp_path: Path) -> None:
     site.files["/a"] = CONTENT
     site.cuts, site.ranges = [300_000], False
     assert bring(site, tmp_path / "a", has_checksum=True) == CONTENT
 
 
-def test_parts_of_two_files_are_never_put_together(site: Site, tmp_path: Path) -> None:
+def test_parts_of_different_files_are_never_joined(site: Site, tmp_path: Path) -> None:
     site.files["/a"] = CONTENT
     site.cuts = [300_000, 0]
     with pytest.raises(Unreachable, match="closed after 300,000 of 1,048,576 bytes"):
@@ -164,7 +164,7 @@ def test_parts_of_two_files_are_never_put_together(site: Site, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("tag", [None, 'W/"weak"'])
-def test_without_a_checksum_or_a_strong_validator_a_part_is_begun_anew(
+def test_without_checksum_or_strong_validator_the_download_restarts(
     site: Site, tmp_path: Path, tag: str | None
 ) -> None:
     site.files["/a"] = CONTENT
@@ -173,7 +173,7 @@ def test_without_a_checksum_or_a_strong_validator_a_part_is_begun_anew(
     assert site.asked == [("/a", None), ("/a", None)]
 
 
-def test_a_part_that_was_whole_is_not_fetched_again(site: Site, tmp_path: Path) -> None:
+def test_complete_part_is_not_downloaded_again(site: Site, tmp_path: Path) -> None:
     site.files["/a"] = CONTENT
     bring(site, tmp_path / "a")
     site.asked.clear()
@@ -182,29 +182,27 @@ def test_a_part_that_was_whole_is_not_fetched_again(site: Site, tmp_path: Path) 
     assert site.asked == [("/a", f"bytes={len(CONTENT)}-")]
 
 
-def test_a_part_that_is_longer_than_the_file_is_begun_anew(site: Site, tmp_path: Path) -> None:
+def test_part_longer_than_the_file_restarts_the_download(site: Site, tmp_path: Path) -> None:
     site.files["/a"] = CONTENT
     part_path(tmp_path / "a").write_bytes(CONTENT + b"more")
     assert bring(site, tmp_path / "a", has_checksum=True) == CONTENT
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_what_passes_is_tried_again(site: Site, tmp_path: Path, status: int) -> None:
+def test_temporary_errors_are_retried(site: Site, tmp_path: Path, status: int) -> None:
     site.files["/a"] = CONTENT
     site.statuses = [status] * len(PAUSES)
     assert bring(site, tmp_path / "a") == CONTENT
 
 
-def test_what_does_not_pass_is_given_up_after_the_last_pause(site: Site, tmp_path: Path) -> None:
+def test_persistent_errors_end_after_the_last_retry(site: Site, tmp_path: Path) -> None:
     site.statuses = [503] * 20
     with pytest.raises(Unreachable, match=r"HTTP 503 Service Unavailable \(tried 4 times\)"):
         bring(site, tmp_path / "a")
     assert len(site.asked) == 4
 
 
-def test_the_pauses_grow_and_what_arrives_starts_them_anew(
-    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pauses_grow_and_restart_when_data_arrive(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr("fcnlab.data.download.client.time.sleep", slept.append)
     site.files["/a"] = CONTENT
@@ -213,34 +211,34 @@ def test_the_pauses_grow_and_what_arrives_starts_them_anew(
     assert slept == [1, 2, 1, 1, 2]
 
 
-def test_a_file_that_is_not_there_is_not_asked_for_again(site: Site, tmp_path: Path) -> None:
+def test_missing_file_is_not_retried(site: Site, tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match="HTTP 404"):
         bring(site, tmp_path / "a")
     assert len(site.asked) == 1
 
 
-def test_the_second_address_serves_where_the_first_does_not(site: Site, tmp_path: Path) -> None:
+def test_second_address_is_used_if_the_first_fails(site: Site, tmp_path: Path) -> None:
     site.files["/b"] = CONTENT
     urls = ("http://nowhere.invalid/a", f"{site.url}/a", f"{site.url}/b")
     used = download(urls, tmp_path / "a", limit=2**30, has_checksum=True, pauses=PAUSES)
     assert used == f"{site.url}/b" and part_path(tmp_path / "a").read_bytes() == CONTENT
 
 
-def test_a_host_that_does_not_exist_is_given_up_at_once(tmp_path: Path) -> None:
+def test_unknown_host_is_not_retried(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(Unreachable, match=r"nowhere\.invalid"):
         download(("http://nowhere.invalid/a",), tmp_path / "a", limit=1, has_checksum=True, pauses=(30.0,))
     assert time.monotonic() - began < 20
 
 
-def test_another_size_than_expected_is_refused_before_it_comes(site: Site, tmp_path: Path) -> None:
+def test_unexpected_size_is_rejected_before_the_transfer(site: Site, tmp_path: Path) -> None:
     site.files["/a"] = CONTENT
     with pytest.raises(Unreachable, match="the file has 1,048,576 bytes instead of 5"):
         bring(site, tmp_path / "a", size=5)
     assert not part_path(tmp_path / "a").exists()
 
 
-def test_a_stream_without_end_is_cut_off(site: Site, tmp_path: Path) -> None:
+def test_endless_stream_is_stopped_at_the_limit(site: Site, tmp_path: Path) -> None:
     site.files["/a"], site.length = CONTENT, False
     with pytest.raises(Unreachable, match="received more than 1,000 bytes"):
         bring(site, tmp_path / "a", limit=1000)
@@ -248,7 +246,7 @@ def test_a_stream_without_end_is_cut_off(site: Site, tmp_path: Path) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(cuts=st.lists(st.integers(1, 40_000), max_size=6), ranges=st.booleans(), checked=st.booleans())
-def test_however_often_it_is_cut_the_bytes_are_the_files(
+def test_repeatedly_closed_connections_give_the_exact_bytes(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int], ranges: bool, checked: bool
 ) -> None:
     site = Site({"/a": CONTENT[:50_000]}, cuts=list(cuts), ranges=ranges)
@@ -311,7 +309,7 @@ GOOD = (("set/a/1.png", b"one"), ("set/2.png", b"two"), ("other/3.png", b"three"
     "content", [tar_of(*GOOD), tar_of(*GOOD, mode="w:gz"), tar_of(*GOOD, mode="w:xz"), zip_of(*GOOD)],
     ids=["tar", "tgz", "txz", "zip"],
 )  # fmt: skip
-def test_what_lies_below_the_folder_is_unpacked_and_the_rest_is_not(content: bytes, tmp_path: Path) -> None:
+def test_only_the_requested_folder_is_unpacked(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(content)
     moved: list[int] = []
     assert unpack(tmp_path / "x", "set", tmp_path / "out", limit=100, advance=moved.append) == 6 == sum(moved)
@@ -329,7 +327,7 @@ ESCAPES = {
 
 @pytest.mark.parametrize("make", [tar_of, zip_of], ids=["tar", "zip"])
 @pytest.mark.parametrize("name", ESCAPES.values(), ids=ESCAPES)
-def test_a_name_that_leads_outside_is_refused_before_anything_is_written(
+def test_names_that_lead_outside_are_rejected_before_writing(
     make: Callable[..., bytes], name: str, tmp_path: Path
 ) -> None:
     (tmp_path / "x").write_bytes(make(*GOOD, (name, b"evil")))
@@ -353,14 +351,14 @@ SPECIAL = {
 
 
 @pytest.mark.parametrize("entry", SPECIAL.values(), ids=SPECIAL)
-def test_a_link_that_escapes_and_a_device_are_refused(entry: tarfile.TarInfo, tmp_path: Path) -> None:
+def test_escaping_links_and_devices_are_rejected(entry: tarfile.TarInfo, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(tar_of(*GOOD, entry))
     with pytest.raises(DataError, match=r"'set/l' is a (link|device).*it is not unpacked"):
         unpack(tmp_path / "x", "set", tmp_path / "out", limit=10**6)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_cannot_be_written_through_a_link_of_the_archive(tmp_path: Path) -> None:
+def test_files_are_never_written_through_links(tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     link = special("set/l", tarfile.SYMTYPE, str(tmp_path / "outside"))
     (tmp_path / "x").write_bytes(tar_of(link, ("set/l/evil", b"evil")))
@@ -369,7 +367,7 @@ def test_a_file_cannot_be_written_through_a_link_of_the_archive(tmp_path: Path) 
     assert not list((tmp_path / "outside").iterdir())
 
 
-def test_a_link_within_the_archive_becomes_a_file_of_its_own(tmp_path: Path) -> None:
+def test_internal_links_become_regular_files(tmp_path: Path) -> None:
     links = [special("set/s", tarfile.SYMTYPE, "a/1.png"), special("set/h", tarfile.LNKTYPE, "set/2.png")]
     (tmp_path / "x").write_bytes(tar_of(*GOOD, *links))
     unpack(tmp_path / "x", "set", tmp_path / "out", limit=10**6)
@@ -378,13 +376,13 @@ def test_a_link_within_the_archive_becomes_a_file_of_its_own(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO])
-def test_a_link_or_device_in_a_zip_file_is_refused(kind: int, tmp_path: Path) -> None:
+def test_links_and_devices_in_zip_files_are_rejected(kind: int, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(zip_of(("set/l", b"/etc/passwd"), mode=kind | 0o777))
     with pytest.raises(DataError, match=r"'set/l' is a (link|device)"):
         unpack(tmp_path / "x", "set", tmp_path / "out", limit=10**6)
 
 
-def test_permissions_of_the_archive_are_not_taken_over(tmp_path: Path) -> None:
+def test_permissions_of_the_archive_are_ignored(tmp_path: Path) -> None:
     info = tarfile.TarInfo("set/tool")
     info.mode = 0o6777
     (tmp_path / "x").write_bytes(tar_of(info))
@@ -393,7 +391,7 @@ def test_permissions_of_the_archive_are_not_taken_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [lambda *e: tar_of(*e, mode="w:gz"), zip_of], ids=["tgz", "zip"])
-def test_an_archive_that_unpacks_to_too_much_is_refused(make: Callable[..., bytes], tmp_path: Path) -> None:
+def test_archive_larger_than_the_limit_is_rejected(make: Callable[..., bytes], tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(make(("set/big", bytes(10**6))))
     with pytest.raises(DataError, match="would unpack to more than 999,999 bytes"):
         unpack(tmp_path / "x", "set", tmp_path / "out", limit=10**6 - 1)
@@ -402,14 +400,14 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(make: Callable[..., byte
 
 @pytest.mark.parametrize("make", [tar_of, zip_of], ids=["tar", "zip"])
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_a_name_that_stands_twice_is_refused(make: Callable[..., bytes], tmp_path: Path) -> None:
+def test_duplicate_names_are_rejected(make: Callable[..., bytes], tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(make(("set/a", b"one"), ("set/./a", b"two")))
     with pytest.raises(DataError, match="set/a occurs twice"):
         unpack(tmp_path / "x", "set", tmp_path / "out", limit=100)
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", tar_of(*GOOD)[:700], zip_of(*GOOD)[:-30], b"PK\x03\x04"])
-def test_what_is_no_whole_archive_is_an_error_that_names_it(content: bytes, tmp_path: Path) -> None:
+def test_invalid_archive_error_names_the_file(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(content)
     with pytest.raises(DataError, match=r"x: (cannot be unpacked|contains no files)"):
         unpack(tmp_path / "x", "other", tmp_path / "out", limit=10**6)
@@ -427,7 +425,7 @@ def test_a_damaged_zip_file_is_an_error(tmp_path: Path) -> None:
     parts=st.lists(st.sampled_from(["..", ".", "a", "b", "", "~", "set", "\\", "c:"]), min_size=1, max_size=6),
     kind=st.sampled_from([tar_of, zip_of]),
 )
-def test_no_name_whatever_writes_outside(
+def test_no_member_name_writes_outside(
     tmp_path_factory: pytest.TempPathFactory, parts: list[str], kind: Callable[..., bytes]
 ) -> None:
     assume(kind is tar_of or "/".join(parts))  # zipfile writes no empty name
@@ -459,7 +457,7 @@ def fetched(source: Source, root: Path, **given: object) -> tuple[Path, Quiet]:
     return fetch_dataset("mine", source, root, watch, pauses=PAUSES, **given), watch  # type: ignore[arg-type]
 
 
-def test_a_fetched_dataset_is_in_its_place_with_a_record_and_without_its_archive(site: Site, tmp_path: Path) -> None:
+def test_fetched_dataset_has_a_record_and_no_archive(site: Site, tmp_path: Path) -> None:
     place, _ = fetched(source_at(site), tmp_path)
     assert place == tmp_path / "set"
     record = json.loads((place / RECORD).read_text())
@@ -471,12 +469,12 @@ def test_a_fetched_dataset_is_in_its_place_with_a_record_and_without_its_archive
     assert not [p for p in (tmp_path / ARCHIVES).iterdir() if not p.name.endswith(".lock")]
 
 
-def test_a_folder_of_the_registrys_own_is_taken(site: Site, tmp_path: Path) -> None:
+def test_folder_of_the_registry_entry_is_used(site: Site, tmp_path: Path) -> None:
     place, _ = fetched(source_at(site), tmp_path, folder="deep/elsewhere")
     assert place == tmp_path / "deep/elsewhere" and (place / "val/3.png").read_bytes() == b"three"
 
 
-def test_archives_are_kept_on_request_and_used_again(site: Site, tmp_path: Path) -> None:
+def test_kept_archives_are_reused(site: Site, tmp_path: Path) -> None:
     source = source_at(site)
     place, _ = fetched(source, tmp_path, keep_archives=True)
     assert (tmp_path / ARCHIVES / "set.zip").read_bytes() == WHOLE
@@ -486,7 +484,7 @@ def test_archives_are_kept_on_request_and_used_again(site: Site, tmp_path: Path)
     assert site.asked == [] and any("found in" in line for line in watch.lines)
 
 
-def test_what_is_there_already_is_left_as_it_is(site: Site, tmp_path: Path) -> None:
+def test_complete_dataset_is_not_downloaded_again(site: Site, tmp_path: Path) -> None:
     source = source_at(site)
     fetched(source, tmp_path)
     site.asked.clear()
@@ -494,7 +492,7 @@ def test_what_is_there_already_is_left_as_it_is(site: Site, tmp_path: Path) -> N
     assert site.asked == [] and watch.lines == [f"{tmp_path / 'set'}: is already complete"]
 
 
-def test_something_else_in_its_place_is_never_touched(site: Site, tmp_path: Path) -> None:
+def test_other_content_in_the_target_folder_is_never_changed(site: Site, tmp_path: Path) -> None:
     (tmp_path / "set/train").mkdir(parents=True)
     (tmp_path / "set/train/mine.png").write_bytes(b"mine")
     with pytest.raises(DataError, match=r"set: already exists but differs from mine \(1 instead of 2 train/"):
@@ -502,7 +500,7 @@ def test_something_else_in_its_place_is_never_touched(site: Site, tmp_path: Path
     assert tree(tmp_path / "set") == {"train/mine.png": b"mine"} and site.asked == []
 
 
-def test_a_wrong_checksum_is_an_error_and_nothing_of_it_stays(site: Site, tmp_path: Path) -> None:
+def test_wrong_checksum_removes_the_download(site: Site, tmp_path: Path) -> None:
     source = source_at(site, content=WHOLE[:-1] + b"x")
     expected, found = (hashlib.md5(c).hexdigest() for c in (WHOLE, WHOLE[:-1] + b"x"))
     with pytest.raises(
@@ -513,7 +511,7 @@ def test_a_wrong_checksum_is_an_error_and_nothing_of_it_stays(site: Site, tmp_pa
     fetched(source_at(site), tmp_path)
 
 
-def test_without_a_published_checksum_the_one_that_came_is_recorded(site: Site, tmp_path: Path) -> None:
+def test_without_published_checksum_sha256_is_recorded(site: Site, tmp_path: Path) -> None:
     place, watch = fetched(source_at(site, checksum=None), tmp_path)
     digest = hashlib.sha256(WHOLE).hexdigest()
     assert f"set.zip: no published checksum; recorded: sha256 {digest}" in watch.lines
@@ -521,14 +519,14 @@ def test_without_a_published_checksum_the_one_that_came_is_recorded(site: Site, 
     assert archive["sha256"] == digest and "no published checksum" in archive["verified"]
 
 
-def test_an_archive_that_holds_too_little_is_not_put_in_place(site: Site, tmp_path: Path) -> None:
+def test_incomplete_archive_is_not_installed(site: Site, tmp_path: Path) -> None:
     source = source_at(site, counts={"train/*.png": 3, "val/*.png": 1})
     with pytest.raises(DataError, match="not contain the complete dataset: 2 instead of 3 train/"):
         fetched(source, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == [ARCHIVES]
 
 
-def test_a_hostile_archive_leaves_nothing_in_place(site: Site, tmp_path: Path) -> None:
+def test_malicious_archive_installs_nothing(site: Site, tmp_path: Path) -> None:
     hostile = zip_of(*FILES, ("../evil", b"evil"))
     source = source_at(site, content=hostile, checksum=None)
     with pytest.raises(DataError, match="leads outside"):
@@ -537,7 +535,7 @@ def test_a_hostile_archive_leaves_nothing_in_place(site: Site, tmp_path: Path) -
     assert [p.name for p in tmp_path.iterdir()] == ["root"]
 
 
-def test_a_host_out_of_reach_is_one_message_that_says_what_to_put_where(site: Site, tmp_path: Path) -> None:
+def test_unreachable_host_message_lists_files_and_target_folder(site: Site, tmp_path: Path) -> None:
     source = source_at(site, urls=("http://nowhere.invalid/set.zip",), bytes=len(WHOLE))
     with pytest.raises(DataError) as caught:
         fetched(source, tmp_path)
@@ -552,7 +550,7 @@ def test_a_host_out_of_reach_is_one_message_that_says_what_to_put_where(site: Si
         assert part in said
 
 
-def test_an_archive_put_there_by_hand_is_verified_unpacked_and_kept(site: Site, tmp_path: Path) -> None:
+def test_manually_downloaded_archive_is_verified_unpacked_and_kept(site: Site, tmp_path: Path) -> None:
     source = source_at(site, urls=("http://nowhere.invalid/set.zip",))
     (tmp_path / ARCHIVES).mkdir()
     (tmp_path / ARCHIVES / "set.zip").write_bytes(WHOLE)
@@ -560,7 +558,7 @@ def test_an_archive_put_there_by_hand_is_verified_unpacked_and_kept(site: Site, 
     assert (place / "val/3.png").is_file() and (tmp_path / ARCHIVES / "set.zip").read_bytes() == WHOLE
 
 
-def test_a_wrong_archive_put_there_by_hand_is_refused_and_kept(site: Site, tmp_path: Path) -> None:
+def test_wrong_manually_downloaded_archive_is_rejected_and_kept(site: Site, tmp_path: Path) -> None:
     (tmp_path / ARCHIVES).mkdir()
     (tmp_path / ARCHIVES / "set.zip").write_bytes(b"mine")
     with pytest.raises(DataError, match="replace it"):
@@ -568,7 +566,7 @@ def test_a_wrong_archive_put_there_by_hand_is_refused_and_kept(site: Site, tmp_p
     assert (tmp_path / ARCHIVES / "set.zip").read_bytes() == b"mine"
 
 
-def test_archives_that_need_a_login_are_all_asked_for_at_once(tmp_path: Path) -> None:
+def test_all_archives_that_need_a_login_are_listed(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         fetch_dataset("cityscapes", SOURCES["cityscapes"], tmp_path, Quiet())
     said = str(caught.value)
@@ -587,14 +585,14 @@ def test_two_archives_become_one_folder(tmp_path: Path) -> None:
     assert tree(place).keys() - {RECORD} == {"leftImg8bit/train/x/1.png", "gtFine/train/x/1_labelIds.png"}
 
 
-def test_what_an_interrupted_fetch_left_aside_is_made_anew(site: Site, tmp_path: Path) -> None:
+def test_leftovers_of_an_interrupted_fetch_are_replaced(site: Site, tmp_path: Path) -> None:
     (tmp_path / ".set.unpacking/train").mkdir(parents=True)
     (tmp_path / ".set.unpacking/train/1.png").write_bytes(b"half")
     place, _ = fetched(source_at(site), tmp_path)
     assert (place / "train/1.png").read_bytes() == b"one" and not (tmp_path / ".set.unpacking").exists()
 
 
-def test_a_second_fetch_at_the_same_time_is_refused(site: Site, tmp_path: Path) -> None:
+def test_concurrent_fetch_is_rejected(site: Site, tmp_path: Path) -> None:
     class Nested(Quiet):
         def log(self, line: str) -> None:
             if not self.lines:
@@ -626,7 +624,7 @@ fetch_dataset("mine", source, __import__("pathlib").Path(sys.argv[3]), Slow())
 
 
 @pytest.mark.parametrize("during", ["set.tar", "unpacking"])
-def test_a_killed_fetch_leaves_nothing_that_looks_whole_and_goes_on(site: Site, tmp_path: Path, during: str) -> None:
+def test_killed_fetch_leaves_no_complete_folder_and_resumes(site: Site, tmp_path: Path, during: str) -> None:
     content = tar_of(("top/a.bin", CONTENT))
     site.files["/set.tar"] = content
     checksum = f"sha256:{hashlib.sha256(content).hexdigest()}"
@@ -657,7 +655,7 @@ def test_a_killed_fetch_leaves_nothing_that_looks_whole_and_goes_on(site: Site, 
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_a_source_says_all_that_a_fetch_needs(name: str) -> None:
+def test_sources_are_complete(name: str) -> None:
     source = SOURCES[name]
     assert source.archives and source.counts and source.terms and source.page.startswith(("http://", "https://"))
     assert not Path(source.folder).is_absolute() and ".." not in source.folder
@@ -672,7 +670,7 @@ def test_a_source_says_all_that_a_fetch_needs(name: str) -> None:
             assert archive.bytes < source.expanded
 
 
-def test_the_checksums_are_those_of_torchvision() -> None:
+def test_checksums_equal_those_of_torchvision() -> None:
     from torchvision.datasets import SBDataset
     from torchvision.datasets.voc import DATASET_YEAR_DICT
 

@@ -135,7 +135,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize(("file", "harm", "says"), FAULTS.values(), ids=FAULTS)
-def test_a_faulty_file_is_an_error_that_names_it(
+def test_invalid_file_error_names_the_file(
     camvid: CamVid, file: str, harm: Callable[[Path], object], says: str
 ) -> None:
     path = camvid.root / file
@@ -174,7 +174,7 @@ def test_an_undefined_label_in_a_palette_mask_is_named(voc: Voc2012) -> None:
         voc.split("val")[0]
 
 
-def test_a_missing_root_is_an_error_that_says_how_to_set_it(tmp_path: Path) -> None:
+def test_missing_root_error_names_the_option(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere: no such folder; set --data-root or FCNLAB_DATA"):
         CamVid(tmp_path / "nowhere").split("train")
 
@@ -204,7 +204,7 @@ def test_a_missing_folder_or_list_is_an_error_that_names_it(camvid: CamVid, voc:
         voc.split("trainval")
 
 
-def test_the_fingerprint_does_not_depend_on_where_the_folder_lies(camvid: CamVid, tmp_path: Path) -> None:
+def test_fingerprint_does_not_depend_on_location(camvid: CamVid, tmp_path: Path) -> None:
     before = camvid.fingerprint(("train", "val"))
     elsewhere = shutil.copytree(camvid.root, tmp_path / "elsewhere" / "other-name")
     assert CamVid(elsewhere).fingerprint(("train", "val")) == before
@@ -264,7 +264,7 @@ def _replace() -> None:
 
 
 @pytest.mark.parametrize("harm", [lambda: None, _forget, _tear, _replace], ids=["kept", "lost", "torn", "strange"])
-def test_the_fingerprint_is_the_same_whatever_became_of_the_cache(camvid: CamVid, harm: Callable[[], None]) -> None:
+def test_fingerprint_does_not_depend_on_its_cache(camvid: CamVid, harm: Callable[[], None]) -> None:
     before = camvid.fingerprint(("train", "val"))
     assert list(cache_folder().rglob("*.json"))
     harm()
@@ -282,7 +282,7 @@ def test_a_file_of_the_same_size_and_time_is_not_read_again(camvid: CamVid) -> N
     assert camvid.fingerprint(("train",)) != before
 
 
-def test_a_cache_that_cannot_be_written_does_not_matter(
+def test_unwritable_fingerprint_cache_is_ignored(
     camvid: CamVid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = camvid.fingerprint(("train",))

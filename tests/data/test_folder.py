@@ -59,7 +59,7 @@ def tables(draw: st.DrawFn) -> tuple[list[list[int]], list[int]]:
 
 @settings(deadline=None)
 @given(table=tables(), seed=st.integers(0, 99))
-def test_numbers_mean_their_class_and_255_is_ignored_where_it_is_none(
+def test_numbers_map_to_classes_and_255_is_ignored_unless_it_is_a_class(
     table: tuple[list[list[int]], list[int]], seed: int
 ) -> None:
     classes, ignored = table
@@ -76,7 +76,7 @@ def test_numbers_mean_their_class_and_255_is_ignored_where_it_is_none(
 
 @settings(deadline=None)
 @given(colours=st.lists(st.integers(0, 2**24 - 1), min_size=3, max_size=12, unique=True), seed=st.integers(0, 99))
-def test_colours_mean_their_class_to_the_last_bit(colours: list[int], seed: int) -> None:
+def test_colors_map_to_classes_exactly(colours: list[int], seed: int) -> None:
     *named, ignored = colours
     expected = {c: label for label, c in enumerate(named)} | {ignored: 255}
     raw = np.random.default_rng(seed).choice(np.array(colours), SHAPE)
@@ -89,7 +89,7 @@ def test_colours_mean_their_class_to_the_last_bit(colours: list[int], seed: int)
         labels.decode(Image.fromarray(rgb), WHERE)
 
 
-def test_of_a_palette_mask_the_index_counts() -> None:
+def test_palette_masks_use_the_index() -> None:
     mask = Image.fromarray(np.array([[3, 7]], np.uint8))
     mask.putpalette([9] * 768)
     assert IdDecoder([[7], [3]]).decode(mask, WHERE).tolist() == [[1, 0]]
@@ -98,7 +98,7 @@ def test_of_a_palette_mask_the_index_counts() -> None:
 
 
 @given(st.lists(st.integers(0, 300), unique=True).map(sorted))
-def test_runs_say_every_number_once(values: list[int]) -> None:
+def test_ranges_expand_to_all_numbers(values: list[int]) -> None:
     said: list[int] = []
     for part in filter(None, format_ranges(values).split(", ")):
         first, _, last = part.partition("..")
@@ -121,14 +121,14 @@ def test_images_and_masks_pair_by_the_path_below_their_folders(tmp_path: Path) -
         assert pair.mask == tmp_path / "masks" / f"{pair.id}_mask.png"
 
 
-def test_two_images_of_one_name_are_an_error_that_names_both(tmp_path: Path) -> None:
+def test_duplicate_image_names_are_an_error_that_names_both(tmp_path: Path) -> None:
     put(tmp_path, "a b")
     save(np.zeros((*SHAPE, 3), np.uint8), tmp_path / "images/a.png")
     with pytest.raises(DataError, match=r"images/a\.png: has the same id as a\.jpg"):
         folder(tmp_path).split("train")
 
 
-def test_an_image_without_a_mask_is_an_error_or_left_out(tmp_path: Path) -> None:
+def test_images_without_a_mask_are_an_error_or_skipped(tmp_path: Path) -> None:
     put(tmp_path, "a b c")
     (tmp_path / "masks/b.png").unlink()
     lists = {"train": tmp_path / "train.txt"}
@@ -151,7 +151,7 @@ def test_an_image_without_a_mask_is_an_error_or_left_out(tmp_path: Path) -> None
     seed=st.integers(0, 2**40),
     order=st.randoms(),
 )
-def test_a_division_has_every_id_once_its_shares_and_no_regard_for_order(
+def test_random_splits_contain_every_id_once_and_ignore_order(
     ids: list[str], val: float, test: float, seed: int, order: Any
 ) -> None:
     parts = {"train": 1 - val - test, "val": val, "test": test}
@@ -164,7 +164,7 @@ def test_a_division_has_every_id_once_its_shares_and_no_regard_for_order(
     assert divide_ids(ids, parts, seed) == divided
 
 
-def test_a_division_is_the_same_on_every_machine_and_another_for_another_seed() -> None:
+def test_random_splits_depend_only_on_ids_and_seed() -> None:
     ids = [f"{n:02d}" for n in range(12)]
     parts = {"train": 0.5, "val": 0.25, "test": 0.25}
     assert divide_ids(ids, parts, 0) == {
@@ -175,19 +175,19 @@ def test_a_division_is_the_same_on_every_machine_and_another_for_another_seed() 
     assert len({str(divide_ids(ids, parts, seed)) for seed in range(5)}) == 5
 
 
-def test_too_few_images_to_divide_are_an_error() -> None:
+def test_too_few_images_for_random_splits_are_an_error() -> None:
     with pytest.raises(DataError, match="2 images are too few for the splits train, val, test"):
         divide_ids(["a", "b"], {"train": 0.8, "val": 0.1, "test": 0.1}, 0)
 
 
-def test_lists_say_ids_or_names_of_images_in_their_order(tmp_path: Path) -> None:
+def test_lists_contain_ids_or_image_names_in_order(tmp_path: Path) -> None:
     put(tmp_path, "a.1 x/b c", image="_rgb.jpg")
     file = tmp_path / "train.txt"
     file.write_text("x/b\n\n  a.1_rgb.jpg \nc_rgb\n")
     assert folder(tmp_path, lists={"train": file}, image_suffix="_rgb").split("train").ids == ("x/b", "a.1", "c")
 
 
-def test_a_list_may_come_from_an_editor_on_windows(tmp_path: Path) -> None:
+def test_lists_with_windows_line_endings_are_accepted(tmp_path: Path) -> None:
     put(tmp_path, "a b", image=".JPG", mask=".PNG")
     file = tmp_path / "train.txt"
     file.write_bytes(b"\xef\xbb\xbfb.JPG\r\na\r\n\r\n")
@@ -195,7 +195,7 @@ def test_a_list_may_come_from_an_editor_on_windows(tmp_path: Path) -> None:
     assert train.ids == ("b", "a") and len(list(train)) == 2
 
 
-def test_links_to_folders_are_followed_and_never_in_a_circle(tmp_path: Path) -> None:
+def test_folder_links_are_followed_without_cycles(tmp_path: Path) -> None:
     put(tmp_path, "a sub/b .hidden/c")
     (tmp_path / "images/Thumbs.db").write_bytes(b"x")
     (tmp_path / "images/._a.jpg").write_bytes(b"x")
@@ -218,7 +218,7 @@ def test_links_to_folders_are_followed_and_never_in_a_circle(tmp_path: Path) -> 
         ("images/a.jpg", "a.jpg: is a file; expected a folder$"),
     ],
 )
-def test_of_a_folder_that_is_not_there_the_nearest_is_named(tmp_path: Path, name: str, says: str) -> None:
+def test_missing_folder_error_names_the_nearest(tmp_path: Path, name: str, says: str) -> None:
     put(tmp_path, "a")
     with pytest.raises(DataError, match=says):
         index_images(str(tmp_path / name))
@@ -238,7 +238,7 @@ def test_of_a_folder_that_is_not_there_the_nearest_is_named(tmp_path: Path, name
     ],
     ids=["missing", "an unknown id", "a folder before it", "no text", "empty"],
 )
-def test_a_faulty_list_is_one_line(tmp_path: Path, harm: Callable[[Path], object], says: str) -> None:
+def test_invalid_list_error_is_one_line(tmp_path: Path, harm: Callable[[Path], object], says: str) -> None:
     put(tmp_path, "a b")
     file = tmp_path / "train.txt"
     file.write_text("a\n")
@@ -248,7 +248,7 @@ def test_a_faulty_list_is_one_line(tmp_path: Path, harm: Callable[[Path], object
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_sub_folders_are_splits_by_the_place_of_the_split_in_their_names(tmp_path: Path) -> None:
+def test_split_placeholder_selects_sub_folders(tmp_path: Path) -> None:
     for split in ("train", "val", "te[s]t"):
         save(np.zeros((*SHAPE, 3), np.uint8), tmp_path / f"in {split} set/images/{split}1.png")
         save(np.zeros(SHAPE, np.uint8), tmp_path / f"{split}annot/{split}1.png")
@@ -263,7 +263,7 @@ def test_sub_folders_are_splits_by_the_place_of_the_split_in_their_names(tmp_pat
         dataset.split("val")
 
 
-def test_the_fingerprint_follows_the_split_and_not_how_it_is_said(tmp_path: Path) -> None:
+def test_fingerprint_depends_on_the_split_not_on_its_specification(tmp_path: Path) -> None:
     put(tmp_path, "a b c d e f")
     by_chance = folder(tmp_path)
     lists = {}
@@ -275,7 +275,7 @@ def test_the_fingerprint_follows_the_split_and_not_how_it_is_said(tmp_path: Path
     assert folder(tmp_path, seed=3).fingerprint(used) != by_chance.fingerprint(used)
 
 
-def test_the_fingerprint_follows_what_values_mean_and_not_what_classes_are_called(tmp_path: Path) -> None:
+def test_fingerprint_depends_on_values_not_on_class_names(tmp_path: Path) -> None:
     put(tmp_path, "a b")
     files = FolderLayout(str(tmp_path / "images"), str(tmp_path / "masks"), fractions={"train": 0.5, "val": 0.5})
 
@@ -310,7 +310,7 @@ def entry(**said: Any) -> FolderDataset:
     return validate(AnyDataset, merged, "datasets.yaml: mine")
 
 
-def test_classes_are_said_as_names_numbers_or_colours() -> None:
+def test_classes_are_parsed_from_names_numbers_or_colors() -> None:
     assert entry().classes == (("ground", (0,)), ("road", (1,)))
     assert entry() == entry(classes={"ground": 0, "road": [1]})
     assert entry(classes={"b": 9, "a": [3, 4]}).classes == (("b", (9,)), ("a", (3, 4)))
@@ -354,7 +354,7 @@ def test_classes_are_said_as_names_numbers_or_colours() -> None:
     ],
     ids=str,
 )
-def test_a_mistake_in_an_entry_is_one_line(said: dict[str, Any], says: str) -> None:
+def test_invalid_entry_error_is_one_line(said: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError) as caught:
         entry(**said)
     assert str(caught.value).startswith("datasets.yaml: mine: ") and says in str(caught.value)
@@ -379,9 +379,7 @@ class_names = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]
     st.lists(numbers, min_size=12, max_size=12, unique=True),
     st.booleans(),
 )
-def test_an_entry_written_as_yaml_or_json_and_read_again_is_the_same(
-    names: list[str], values: list[int], colours: bool
-) -> None:
+def test_entry_round_trips_through_yaml_and_json(names: list[str], values: list[int], colours: bool) -> None:
     said: list[Any] = [f"#{value:06x}" for value in values] if colours else list(values)
     classes = {name: [said[i], said[-1]] if not i else said[i] for i, name in enumerate(names)}
     before = entry(classes=classes, ignore=said[8:10])
@@ -418,21 +416,21 @@ CONTENT: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("said", PLACES, ids=str)
-def test_where_files_lie_and_how_they_are_called_is_no_part_of_the_identity(said: dict[str, Any]) -> None:
+def test_identity_ignores_locations_and_suffixes(said: dict[str, Any]) -> None:
     assert entry(**said) != entry() and identity(**said) == identity()
 
 
-def test_every_field_is_a_place_or_shown_to_enter_the_identity() -> None:
+def test_every_field_is_a_location_or_part_of_the_identity() -> None:
     said = {field for change in [*PLACES, *CONTENT] for field in change}
     assert said | {"type", "lists", "nominal"} == set(FolderDataset.model_fields)
 
 
-def test_all_that_changes_labels_or_splits_is_part_of_the_identity() -> None:
+def test_fields_that_change_labels_or_splits_are_part_of_the_identity() -> None:
     seen = [identity(), *(identity(**said) for said in CONTENT)]
     assert all(seen.count(one) == 1 for one in seen)
 
 
-def test_lists_are_places_and_their_ids_enter_by_the_fingerprint() -> None:
+def test_ids_of_lists_are_part_of_the_fingerprint() -> None:
     one, other = ({"train": f"{where}/t.txt", "val": f"{where}/v.txt"} for where in ("a", "b"))
     assert identity(fractions=None, lists=one) == identity(fractions=None, lists=other)
 
@@ -456,7 +454,7 @@ def test_absolute_folders_need_no_data_root_and_relative_ones_do(tmp_path: Path)
         lab.open_dataset(entry())
 
 
-def test_lists_lie_in_the_lab_or_below_the_data_root(tmp_path: Path) -> None:
+def test_lists_are_found_in_the_lab_or_below_the_data_root(tmp_path: Path) -> None:
     put(tmp_path / "data/mine", "a b c")
     spec = entry(fractions=None, lists={"train": "lists/t.txt", "val": "lists/v.txt"})
     lab = Lab.find(root=tmp_path, data_root=tmp_path / "data")
@@ -472,7 +470,7 @@ def test_lists_lie_in_the_lab_or_below_the_data_root(tmp_path: Path) -> None:
         ).split("train")  # fmt: skip
 
 
-def test_camvid_as_a_folder_of_ones_own_decodes_as_camvid_does(real_data: Path) -> None:
+def test_camvid_as_a_folder_dataset_equals_camvid(real_data: Path) -> None:
     root = real_data / "camvid"
     known = CamVid(root)
     classes = [(name, [number]) for number, name in enumerate(known.classes)]

@@ -34,7 +34,7 @@ def test_the_images_are_chosen_by_the_seed_without_repeats_in_their_order() -> N
     assert choose(TRAIN, 99, 0) == list(range(6))
 
 
-def test_image_and_label_stand_side_by_side_pixel_for_pixel() -> None:
+def test_image_and_label_are_side_by_side() -> None:
     samples = [TRAIN[0], TRAIN[1]]  # as wide as the sheet shows them: nothing is resized
     page = np.asarray(sheet([[shown(sample)] for sample in samples], SHAPES.classes)).astype(int)
     assert page.shape[1] == 2 * (WIDTH + GAP) + GAP
@@ -67,7 +67,7 @@ def test_images_of_different_sizes_share_a_sheet() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 3])
-def test_the_draws_are_those_of_a_trial_with_this_seed(seed: int) -> None:
+def test_augmented_versions_equal_those_of_a_trial_with_this_seed(seed: int) -> None:
     augment = Augmentation((32, 32), (0.5, 2.0), 0.5, (124, 116, 104), ColorJitter(0.4, 0.4, 0.4, 0.1))
     made = rows(TRAIN, range(6), augment=augment, draws=2, seed=seed)
     assert [len(row) for row in made] == [3] * 6
@@ -84,7 +84,7 @@ def test_the_draws_are_those_of_a_trial_with_this_seed(seed: int) -> None:
         assert {(row[1 + epoch].image.tobytes(), row[1 + epoch].label.tobytes()) for row in made} == trained
 
 
-def test_without_augmentation_a_row_is_the_sample_alone() -> None:
+def test_without_augmentation_a_row_contains_only_the_sample() -> None:
     ((only,),) = rows(TRAIN, [2])
     np.testing.assert_array_equal(only.image, TRAIN[2].image)
     np.testing.assert_array_equal(only.label, TRAIN[2].label)

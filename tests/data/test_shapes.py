@@ -41,7 +41,7 @@ def test_samples_have_the_asked_size_and_can_be_read_in_any_order() -> None:
         assert sample.image.dtype == sample.label.dtype == np.uint8
 
 
-def test_every_scene_of_every_seed_and_split_is_another() -> None:
+def test_scenes_differ_between_seeds_and_splits() -> None:
     scenes = [
         sample for seed in (0, 1) for name in ("train", "val", "test") for sample in shapes(seed=seed).split(name)
     ]
@@ -68,7 +68,7 @@ def test_every_class_and_void_occur_in_sixty_scenes() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**31), height=st.integers(32, 96), width=st.integers(32, 96))
-def test_a_border_of_void_lies_between_any_two_labels(seed: int, height: int, width: int) -> None:
+def test_labels_are_separated_by_a_void_border(seed: int, height: int, width: int) -> None:
     label = shapes(train=1, seed=seed, height=height, width=width).split("train")[0].label
     assert set(np.unique(label)) <= {0, 1, 2, 3, 4, 5, IGNORE_INDEX}
     for one, other in ((label[1:], label[:-1]), (label[:, 1:], label[:, :-1])):
@@ -77,7 +77,7 @@ def test_a_border_of_void_lies_between_any_two_labels(seed: int, height: int, wi
 
 
 @pytest.mark.parametrize("changed", [{"height": 97}, {"width": 129}, {"seed": 1}, {"train": 4}, {"test": 2}])
-def test_the_fingerprint_tells_apart_what_differs_in_pixels(changed: dict[str, int]) -> None:
+def test_fingerprint_differs_if_pixels_differ(changed: dict[str, int]) -> None:
     assert shapes(**changed).fingerprint(("train", "test")) != shapes().fingerprint(("train", "test"))
 
 

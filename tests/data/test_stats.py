@@ -53,7 +53,7 @@ class _Given(Dataset):
         return "none"
 
 
-def test_the_figures_are_those_of_numpy_on_all_pixels_together() -> None:
+def test_statistics_equal_numpy_on_all_pixels() -> None:
     (found,) = compute_split_stats(_Given(), ["train"])
     samples = list(_Given().split("train"))
     pixels = np.concatenate([s.image.reshape(-1, 3) for s in samples]) / 255
@@ -70,7 +70,7 @@ def test_the_figures_are_those_of_numpy_on_all_pixels_together() -> None:
     assert (found.width.min, found.width.median, found.width.max) == (3, 5, 10)
 
 
-def test_the_weights_are_those_that_training_uses() -> None:
+def test_weights_equal_those_of_training() -> None:
     (found,) = compute_split_stats(_Given(), ["train"])
     used = losses.compute_class_weights((torch.tensor(s.label) for s in _Given().split("train")), 4)
     np.testing.assert_allclose(found.weights, used.numpy(), rtol=1e-6)
