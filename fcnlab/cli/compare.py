@@ -27,9 +27,9 @@ def compare(
     from fcnlab.lab import Lab
     from fcnlab.report import comparison as comparing
     from fcnlab.report.tables.formats import to_terminal
-    from fcnlab.runner.find import file_in
+    from fcnlab.runner.find import find_grid_file
 
-    place = Lab.find(file_in(a, b), root=lab, data_root=data_root, tracking_uri=tracking_uri)
+    place = Lab.find(find_grid_file(a, b), root=lab, data_root=data_root, tracking_uri=tracking_uri)
     found = comparing.compare(comparing.load_side(a, place), comparing.load_side(b, place))
     terminal = create_console()
     terminal.print(f"A: {found.a.name}\nB: {found.b.name}\n\n{comparing.describe_difference(found)}\n")

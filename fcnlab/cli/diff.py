@@ -34,10 +34,10 @@ def diff(
 ) -> None:
     """Show every field in which two trials differ: configuration, data, code, environment, metrics, cost."""
     from fcnlab.lab import Lab
-    from fcnlab.runner.find import file_in, find_record
+    from fcnlab.runner.find import find_grid_file, find_record
     from fcnlab.trial.diff import diff_records
 
-    lab_ = Lab.find(file_in(a, b), root=lab, data_root=data_root)
+    lab_ = Lab.find(find_grid_file(a, b), root=lab, data_root=data_root)
     records = (find_record(lab_, a), find_record(lab_, b))
     found = diff_records(*records)
     if as_json:

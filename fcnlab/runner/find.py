@@ -1,4 +1,4 @@
-"""Cells and trials by what people call them: a label or a part of it, the beginning of a key, FILE:CELL:SEED."""
+"""Search for cells and trials by label, part of a label, prefix of a key, or FILE:CELL:SEED."""
 
 from __future__ import annotations
 
@@ -15,58 +15,69 @@ from fcnlab.trial.record import Record
 
 _IN_A_FILE = re.compile(r"(.+?\.ya?ml):(.+?)(?::(\d+))?")
 
-LISTED = 8
-"""Labels that a message names at most."""
+MAX_LISTED = 8
+"""Maximum number of labels in a message."""
 
 
 def find_trial(plan: Plan, name: str, seed: int | None = None) -> PlannedTrial:
-    """The trial of a plan that a cell's label, an unambiguous part of one, or the beginning of a key names.
+    """Return the trial of a plan that matches a name.
 
-    Without a `seed` it is the cell's first; a key names its seed itself.
+    Args:
+        plan: the plan.
+        name: label of a cell, an unambiguous part of one, or a prefix of a trial's key of at least 6 characters.
+        seed: the seed; None for the first seed of the grid. It is ignored if the name is a prefix of a key.
 
     Raises:
-        ConfigError: it names no cell or several, or the grid has no such seed.
+        ConfigError: no cell or several cells match, or the grid does not have the seed.
     """
     by_key = [planned for planned in plan.all_trials if re.fullmatch("[0-9a-f]{6,64}", name)]
     by_key = [planned for planned in by_key if planned.key.startswith(name)]
     if len(by_key) == 1:
         return by_key[0]
-    label = _label([cell.label for cell in plan.grid.cells], name, str(plan.grid.path))
+    label = _match_label([cell.label for cell in plan.grid.cells], name, str(plan.grid.path))
     trials = {planned.trial.seed: planned for planned in plan.trials if planned.cell.label == label}
     wanted = plan.grid.seeds[0] if seed is None else seed
     if wanted not in trials:
         listing = ", ".join(map(str, plan.grid.seeds))
-        raise ConfigError(f"{plan.grid.path}: no seed {wanted}; it has {listing}")
+        raise ConfigError(f"{plan.grid.path}: no seed {wanted}; the seeds are {listing}")
     return trials[wanted]
 
 
-def _label(labels: Sequence[str], name: str, where: str) -> str:
-    """The label that is this, else the only one that holds this."""
+def _match_label(labels: Sequence[str], name: str, where: str) -> str:
+    """Return the label that equals the name, else the only label that contains it."""
     found = [label for label in labels if label == name] or [label for label in labels if name.lower() in label.lower()]
     if len(found) == 1:
         return found[0]
     if found:
-        raise ConfigError(f"{where}: {len(found)} cells are called so: {_few(found)}; say more of the label")
-    close = get_close_matches(name, labels, n=LISTED, cutoff=0.0)
+        raise ConfigError(f"{where}: '{name}' matches {len(found)} cells: {_join(found)}; give more of the label")
+    close = get_close_matches(name, labels, n=MAX_LISTED, cutoff=0.0)
     raise ConfigError(f"{where}: no cell '{name}'; {nearest(name, close)}")
 
 
-def _few(labels: Sequence[str]) -> str:
-    return "; ".join(labels[:LISTED]) + (" and more" if len(labels) > LISTED else "")
+def _join(labels: Sequence[str]) -> str:
+    return "; ".join(labels[:MAX_LISTED]) + (" and more" if len(labels) > MAX_LISTED else "")
 
 
-def file_in(*references: str) -> Path | None:
-    """The first grid file that references name, if any does."""
+def find_grid_file(*references: str) -> Path | None:
+    """Return the grid file of the first reference that contains one.
+
+    Args:
+        references: references to records, as in `find_record`.
+    """
     found = (_IN_A_FILE.fullmatch(reference) for reference in references)
     return next((Path(named[1]) for named in found if named is not None), None)
 
 
 def find_record(lab: Lab, reference: str) -> Record:
-    """The record that FILE:CELL, FILE:CELL:SEED or the beginning of a trial's key names.
+    """Return the record of a trial.
+
+    Args:
+        lab: the lab that contains the run folders.
+        reference: `FILE:CELL`, `FILE:CELL:SEED` or a prefix of the trial's key.
 
     Raises:
-        ConfigError: there is no such cell or seed in the file.
-        RunError: no trial or several have such a key, or the trial has not ended.
+        ConfigError: the grid file does not contain the cell or the seed.
+        RunError: no key or several keys match, or the trial has not ended.
     """
     named = _IN_A_FILE.fullmatch(reference)
     if named is not None:

@@ -1,15 +1,15 @@
-"""Leases: which driver runs what, so that drivers of one lab share its work instead of doubling it.
+"""Leases on run folders, with which the drivers of one lab divide the trials among themselves.
 
-A driver shows a sign of life in `.fcnlab/drivers/`, and leases a folder by a file in it that names the driver:
+A driver writes a heartbeat to `.fcnlab/drivers/`, and leases a folder with a file in it that contains its id:
 
-    .fcnlab/drivers/<driver>         a number that grows every BEAT seconds
-    .fcnlab/drivers/<driver>.lock    held by the kernel for as long as the driver lives
-    runs/<key>/lease.<n>             the n-th lease of this trial; the highest counts
+    .fcnlab/drivers/<driver>         a number that is incremented every HEARTBEAT_INTERVAL seconds
+    .fcnlab/drivers/<driver>.lock    a file lock that the driver holds while it is alive
+    runs/<key>/lease.<n>             the n-th lease of this trial; the highest number is valid
 
-A lease lasts as long as its driver. On the driver's own host the kernel knows whether that is so; elsewhere, a driver
-whose number has not grown for EXPIRY seconds of the observer's clock is taken for dead, so that no two clocks are ever
-compared. A file is made whole or not at all and never over another (`link`), which holds on network file systems too;
-so of several who take over a lease one succeeds. Gray and Cheriton, SOSP 1989, is where leases come from.
+A lease is valid while its driver is alive. On the driver's own host, the file lock decides. On other hosts, a driver is
+dead if its number has not changed for EXPIRY seconds of the observer's clock, so clocks of different hosts are never
+compared. Files are created atomically and never overwritten (`link`), also on network file systems; therefore only one
+of several drivers can take over a lease. Leases: Gray and Cheriton, SOSP 1989.
 """
 
 from __future__ import annotations
@@ -26,26 +26,39 @@ from types import TracebackType
 
 from filelock import FileLock, Timeout
 
-BEAT = 15.0
-"""Seconds between two signs of life."""
+HEARTBEAT_INTERVAL = 15.0
+"""Seconds between two heartbeats."""
 
 EXPIRY = 180.0
-"""Seconds without a sign of life; more than network file systems keep what they have read."""
+"""Seconds without a heartbeat after which a driver is dead; longer than network file systems cache a file."""
 
 
-class Presence:
-    """This driver among those of a lab. Used as a context; leaving it gives up every lease."""
+class Heartbeat:
+    """The heartbeat of this driver, and the check of other drivers' heartbeats.
+
+    A context manager: on exit, all leases of the driver become invalid.
+
+    Attributes:
+        driver: id of this driver, `<host>:<process id>:<random>`.
+    """
 
     def __init__(self, folder: Path) -> None:
-        """`folder` is that of all drivers of the lab; OSError where it cannot be written."""
+        """Create the id of this driver and the folder of the heartbeats.
+
+        Args:
+            folder: folder of all drivers of the lab.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
         self._folder = folder
         self.driver = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
-        self._seen: dict[str, tuple[str, float]] = {}  # of other hosts: the last number, and since when
-        self._leaving = threading.Event()
+        self._seen: dict[str, tuple[str, float]] = {}  # drivers of other hosts: the last number and when it was new
+        self._stopping = threading.Event()
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(self._file(self.driver, ".lock"))
 
-    def __enter__(self) -> Presence:
+    def __enter__(self) -> Heartbeat:
         self._lock.acquire()
         self._beats = count()
         self._beat()
@@ -55,18 +68,22 @@ class Presence:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leaving.set()
+        self._stopping.set()
         self._lock.release()
-        self._clear_away(self.driver)
+        self._remove_files(self.driver)
 
     def is_alive(self, driver: str) -> bool:
-        """Whether a driver, this one or another, still holds its leases."""
+        """Return whether a driver is alive, and remove the files of a dead one.
+
+        Args:
+            driver: id of this or of another driver.
+        """
         if driver == self.driver:
             return True
         here = driver.partition(":")[0] == socket.gethostname()
-        alive = self._holds_its_lock(driver) if here else self._beats_on(driver)
+        alive = self._is_locked(driver) if here else self._is_beating(driver)
         if not alive:
-            self._clear_away(driver)
+            self._remove_files(driver)
         return alive
 
     def _file(self, driver: str, suffix: str = "") -> Path:
@@ -76,11 +93,11 @@ class Presence:
         self._file(self.driver).write_text(str(next(self._beats)), encoding="utf-8")
 
     def _keep_beating(self) -> None:
-        while not self._leaving.wait(BEAT):
-            with suppress(OSError):  # a disk that is full or away for a moment; the next beat may go through
+        while not self._stopping.wait(HEARTBEAT_INTERVAL):
+            with suppress(OSError):  # the disk may be full or unreachable for a moment; the next heartbeat may succeed
                 self._beat()
 
-    def _holds_its_lock(self, driver: str) -> bool:
+    def _is_locked(self, driver: str) -> bool:
         file = self._file(driver, ".lock")
         if not file.exists():
             return False
@@ -90,7 +107,7 @@ class Presence:
         except Timeout:
             return True
 
-    def _beats_on(self, driver: str) -> bool:
+    def _is_beating(self, driver: str) -> bool:
         try:
             number = self._file(driver).read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -100,37 +117,61 @@ class Presence:
         self._seen[driver] = (number, since if number == known else now)
         return now - self._seen[driver][1] < EXPIRY
 
-    def _clear_away(self, driver: str) -> None:
+    def _remove_files(self, driver: str) -> None:
         for suffix in ("", ".lock"):
             self._file(driver, suffix).unlink(missing_ok=True)
 
 
 class Leases:
-    """What this driver has leased, and what others have."""
+    """The leases of one driver on folders of the lab."""
 
-    def __init__(self, presence: Presence) -> None:
-        self._presence = presence
+    def __init__(self, heartbeat: Heartbeat) -> None:
+        """Create the leases of a driver.
+
+        Args:
+            heartbeat: the heartbeat of the driver, entered as a context.
+        """
+        self._heartbeat = heartbeat
 
     def claim(self, folder: Path) -> bool:
-        """Lease a folder; False if a living driver has it, or was faster."""
-        holder, number = latest(folder)
-        if holder == self._presence.driver:
+        """Lease a folder.
+
+        Args:
+            folder: the folder to lease.
+
+        Returns:
+            True if this driver now holds the lease, or already did; False if another living driver holds it.
+        """
+        holder, number = read_latest_lease(folder)
+        if holder == self._heartbeat.driver:
             return True
-        if holder is not None and self._presence.is_alive(holder):
+        if holder is not None and self._heartbeat.is_alive(holder):
             return False
-        return _write_new(folder / f"lease.{number + 1}", self._presence.driver)
+        return _write_new(folder / f"lease.{number + 1}", self._heartbeat.driver)
 
     def holds(self, folder: Path) -> bool:
-        """Whether the lease is this driver's; it may have been taken for dead meanwhile."""
-        return latest(folder)[0] == self._presence.driver
+        """Return whether this driver holds the lease; another one may have taken it over after missing heartbeats.
+
+        Args:
+            folder: the leased folder.
+        """
+        return read_latest_lease(folder)[0] == self._heartbeat.driver
 
     def holder(self, folder: Path) -> str | None:
-        """The living driver that has leased a folder, if there is one."""
-        driver = latest(folder)[0]
-        return driver if driver is not None and self._presence.is_alive(driver) else None
+        """Return the id of the living driver that has leased a folder, if there is one.
+
+        Args:
+            folder: the folder.
+        """
+        driver = read_latest_lease(folder)[0]
+        return driver if driver is not None and self._heartbeat.is_alive(driver) else None
 
     def release(self, folder: Path) -> None:
-        """Give a lease back, if it still is this driver's."""
+        """Release the lease on a folder, if this driver still holds it.
+
+        Args:
+            folder: the leased folder.
+        """
         if self.holds(folder):
             for file in sorted(folder.glob("lease.*"), key=_number):
                 file.unlink(missing_ok=True)
@@ -140,16 +181,23 @@ def _number(file: Path) -> int:
     return int(file.suffix[1:])
 
 
-def latest(folder: Path) -> tuple[str | None, int]:
-    """Who holds the highest lease of a folder, and its number; (None, 0) where there is none."""
+def read_latest_lease(folder: Path) -> tuple[str | None, int]:
+    """Return the driver and the number of a folder's highest lease.
+
+    Args:
+        folder: the folder.
+
+    Returns:
+        The id of the driver, alive or dead, and the number; (None, 0) if the folder is not leased.
+    """
     for file in sorted(folder.glob("lease.*"), key=_number, reverse=True):
-        with suppress(FileNotFoundError):  # given back at this moment
+        with suppress(FileNotFoundError):  # released at this moment
             return file.read_text(encoding="utf-8"), _number(file)
     return None, 0
 
 
 def _write_new(file: Path, text: str) -> bool:
-    """Make a file with its content in one step; False if it is there already."""
+    """Create a file atomically; return False if it exists."""
     draft = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     draft.write_text(text, encoding="utf-8")
     try:

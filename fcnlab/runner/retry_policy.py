@@ -1,12 +1,11 @@
-"""What is done about an attempt that ended without a figure, by its cause.
+"""The retry policy for attempts that end without a record, by cause.
 
-    a lost worker       again, from the checkpoint; LIVES times without an epoch between are a failure
-    out of memory       alone on its device, if it had neighbours; then each batch in more parts, and so on
-    diverged, or raised is what the trial has to say: a failed record, and no other attempt
+- A lost worker: retry from the checkpoint, until MAX_LOSSES workers are lost at the same epoch.
+- Out of memory: retry exclusively on the device if it is shared, then with more micro-batches per batch.
+- A trial that diverges or raises an exception is not retried; it gets a failed record.
 
-What was tried stands in the run folder (`attempts.jsonl`), so that a driver that takes over goes on where the last one
-was. Cutting a batch into parts leaves the gradient as it is; the record has how many there were
-(`Record.micro_batches`).
+The attempts are stored in the run folder (`attempts.jsonl`), so a driver that takes over a trial continues with the
+next step. Micro-batches do not change the gradient; their number is in the record (`Record.micro_batches`).
 """
 
 from __future__ import annotations
@@ -18,45 +17,68 @@ from fcnlab.config.trial import Trial
 from fcnlab.runner.executors.base import Job
 from fcnlab.trial.record import Attempt, Failure
 
-LIVES = 2
-"""How often a worker may be lost at one epoch of a trial."""
+MAX_LOSSES = 2
+"""Number of lost workers at one epoch of a trial after which the trial has failed."""
 
 
-def job_for(trial: Trial, attempts: Sequence[Attempt], *, shares_devices: bool, pause_after: int | None = None) -> Job:
-    """How a trial is run next, after these attempts, none of which was the last that it may have."""
-    starved = [attempt for attempt in attempts if attempt.cause == "out_of_memory"]
-    # Linux kills a process that takes the last of the memory: a trial whose worker was lost may do better alone.
-    alone = shares_devices and bool(attempts)
-    if not starved:
-        return Job(trial=trial, pause_after=pause_after, exclusive=alone)
-    last = starved[-1]
+def create_job(
+    trial: Trial, attempts: Sequence[Attempt], *, shares_devices: bool, pause_after: int | None = None
+) -> Job:
+    """Create the job of a trial's next attempt.
+
+    Args:
+        trial: the trial.
+        attempts: the previous attempts, for which `find_failure` returns None.
+        shares_devices: whether trials of the executor share devices.
+        pause_after: epoch after which the job pauses; None runs all epochs.
+    """
+    out_of_memory = [attempt for attempt in attempts if attempt.cause == "out_of_memory"]
+    # Linux kills processes when memory runs out, so a trial with a lost worker may succeed without neighbors.
+    exclusive = shares_devices and bool(attempts)
+    if not out_of_memory:
+        return Job(trial=trial, pause_after=pause_after, exclusive=exclusive)
+    last = out_of_memory[-1]
     if shares_devices and not last.exclusive:
         return Job(trial=trial, pause_after=pause_after, micro_batches=last.micro_batches, exclusive=True)
-    parts = next_parts(trial.recipe, last.micro_batches)
-    assert parts is not None, "the trial has failed"
-    return Job(trial=trial, pause_after=pause_after, micro_batches=parts, exclusive=alone)
+    micro_batches = next_micro_batches(trial.recipe, last.micro_batches)
+    assert micro_batches is not None, "the trial has failed"
+    return Job(trial=trial, pause_after=pause_after, micro_batches=micro_batches, exclusive=exclusive)
 
 
-def failure(trial: Trial, attempts: Sequence[Attempt], *, shares_devices: bool) -> Failure | None:
-    """Why a trial is given up after these attempts; None if it is worth another."""
+def find_failure(trial: Trial, attempts: Sequence[Attempt], *, shares_devices: bool) -> Failure | None:
+    """Return the failure of a trial that is not retried again.
+
+    Args:
+        trial: the trial.
+        attempts: the attempts so far, at least one.
+        shares_devices: whether trials of the executor share devices.
+
+    Returns:
+        The failure; None if the trial is retried.
+    """
     last = attempts[-1]
     if last.cause == "lost":
         losses = sum(attempt.cause == "lost" and attempt.epoch == last.epoch for attempt in attempts)
-        if losses < LIVES:
+        if losses < MAX_LOSSES:
             return None
         return Failure(cause="lost", message=f"{last.message} ({losses} times after epoch {last.epoch})")
-    if (shares_devices and not last.exclusive) or next_parts(trial.recipe, last.micro_batches) is not None:
+    if (shares_devices and not last.exclusive) or next_micro_batches(trial.recipe, last.micro_batches) is not None:
         return None
-    tried = f", also with each batch in {last.micro_batches} parts" if last.micro_batches > 1 else ""
-    return Failure(cause="out_of_memory", message=f"{last.message}{tried}; a smaller batch or crop may fit")
+    tried = f", also with {last.micro_batches} micro-batches per batch" if last.micro_batches > 1 else ""
+    return Failure(cause="out_of_memory", message=f"{last.message}{tried}; reduce the batch size or the crop")
 
 
-def next_parts(recipe: Recipe, parts: int) -> int | None:
-    """The next larger number of equal parts that a batch can be cut into; None if there is none.
+def next_micro_batches(recipe: Recipe, micro_batches: int) -> int | None:
+    """Return the next larger number of equal micro-batches into which a batch can be split.
 
-    Dice and Lovász losses look at a batch as a whole; in parts they would be another loss.
+    Args:
+        recipe: the recipe of the trial.
+        micro_batches: the current number.
+
+    Returns:
+        The number; None if there is none. Dice and Lovász losses depend on the whole batch, so it is never split.
     """
     if recipe.loss.dice or recipe.loss.lovasz:
         return None
     images = recipe.batch_size // recipe.grad_accum_steps
-    return next((more for more in range(parts + 1, images + 1) if images % more == 0), None)
+    return next((more for more in range(micro_batches + 1, images + 1) if images % more == 0), None)

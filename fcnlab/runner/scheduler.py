@@ -17,7 +17,7 @@ from fcnlab.errors import DataError, RunError, TrackingError
 from fcnlab.lab import Lab
 from fcnlab.runner import retry_policy
 from fcnlab.runner.executors.base import Executor, Job, JobExit
-from fcnlab.runner.lease import Leases, Presence
+from fcnlab.runner.lease import Heartbeat, Leases
 from fcnlab.runner.plan import Plan, PlannedTrial, make_plan
 from fcnlab.runner.progress.base import ProgressReporter, Waiting
 from fcnlab.runner.pruning import Pruner
@@ -140,7 +140,7 @@ def clear_failed(grid: Grid, lab: Lab) -> int:
 def _leases(lab: Lab) -> Iterator[Leases]:
     folder = lab.state / "drivers"
     try:
-        presence = Presence(folder)
+        presence = Heartbeat(folder)
     except OSError as error:
         raise RunError(
             f"{folder}: cannot be written ({error.strerror}); choose another lab folder with --lab"
@@ -241,7 +241,9 @@ class Scheduler:
     def _start_one(self, planned: PlannedTrial, executor: Executor) -> None:
         until = self._pruner.pause_after(planned) if self._pruner is not None else None
         attempts = planned.folder.attempts()
-        job = retry_policy.job_for(planned.trial, attempts, shares_devices=executor.shares_devices, pause_after=until)
+        job = retry_policy.create_job(
+            planned.trial, attempts, shares_devices=executor.shares_devices, pause_after=until
+        )
         job = job.model_copy(update={"checkpoint_every": self._checkpoint_every})
         self._running[planned.key] = planned, job
         executor.start(job)
@@ -286,7 +288,7 @@ class Scheduler:
     def _try_again_or_fail(self, planned: PlannedTrial, attempt: Attempt, executor: Executor) -> Record | None:
         """Note an attempt without a figure; returns the record if it was the last."""
         attempts = planned.folder.add_attempt(attempt)
-        failure = retry_policy.failure(planned.trial, attempts, shares_devices=executor.shares_devices)
+        failure = retry_policy.find_failure(planned.trial, attempts, shares_devices=executor.shares_devices)
         if attempt.cause == "out_of_memory":
             planned.folder.restart()
         if failure is None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fcnlab.lab import Lab
-from fcnlab.runner.lease import Leases, Presence
+from fcnlab.runner.lease import Heartbeat, Leases
 from fcnlab.runner.plan import Plan, make_plan
 from tests.cli.conftest import Call
 from tests.conftest import SMOKE, write_grid
@@ -48,8 +48,8 @@ def test_the_state_of_every_trial_and_the_cause_of_a_failure_are_shown(fcnlab: C
 
 
 def test_what_runs_is_shown_by_driver(fcnlab: Call, plan: Plan) -> None:
-    with Presence(Lab.find(plan.grid.path).root / ".fcnlab" / "drivers") as presence:
-        leases = Leases(presence)
+    with Heartbeat(Lab.find(plan.grid.path).root / ".fcnlab" / "drivers") as heartbeat:
+        leases = Leases(heartbeat)
         for planned in plan.trials[2:]:
             assert leases.claim(planned.folder.path)
         said = fcnlab("grid", "status", plan.grid.path)
@@ -64,7 +64,7 @@ def test_what_runs_is_shown_by_driver(fcnlab: Call, plan: Plan) -> None:
     assert machine["counts"] == {"finished": 1, "failed": 1, "running": 2, "paused": 0, "stopped": 0, "to do": 0}
     one = machine["running"][0]
     assert one | {"key": plan.trials[2].key, "epoch": 1, "epochs": 2, "val_miou": 0.5, "loss": 1.0} == one
-    assert (one["host"], one["driver"]) == (socket.gethostname(), presence.driver)
+    assert (one["host"], one["driver"]) == (socket.gethostname(), heartbeat.driver)
     assert machine["failed"] == [
         {
             "key": plan.trials[1].key, "cell": "fcn8s", "seed": 0, "cause": "exception",

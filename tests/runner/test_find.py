@@ -1,5 +1,3 @@
-"""Trials by what people call them."""
-
 from __future__ import annotations
 
 import re
@@ -9,7 +7,7 @@ import pytest
 
 from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
-from fcnlab.runner.find import file_in, find_record, find_trial
+from fcnlab.runner.find import find_grid_file, find_record, find_trial
 from fcnlab.runner.plan import Plan, make_plan
 from tests.conftest import SMOKE, write_grid
 from tests.records import finished
@@ -26,30 +24,32 @@ def plan(tmp_path: Path) -> Plan:
     return make_plan(lab.load_grid(path), lab)
 
 
-def test_a_label_a_part_of_one_and_a_key_find_the_trial(plan: Plan) -> None:
+def test_find_trial_by_label_part_of_label_and_key(plan: Plan) -> None:
     last = plan.trials[-1]
     assert (last.cell.label, last.trial.seed) == ("fcn8s, 0.01", 1)
     assert find_trial(plan, "fcn8s, 0.01", 1) == last
     assert find_trial(plan, "FCN8S, 0.01", 1) == last
-    assert find_trial(plan, last.key[:9]) == last, "a key says its seed itself"
+    assert find_trial(plan, last.key[:9]) == last, "a key determines the seed"
     assert find_trial(plan, "fcn8s, 0.1").trial.seed == 0
-    assert find_trial(plan, "fcn32s, 0.1").cell.label == "fcn32s, 0.1", "a whole label is no part of another"
+    assert find_trial(plan, "fcn32s, 0.1").cell.label == "fcn32s, 0.1", "an exact label is preferred to a part"
 
 
 @pytest.mark.parametrize(
-    ("name", "seed", "says"),
+    ("name", "seed", "message"),
     [
         ("fcn8s, 0.001", None, "no cell 'fcn8s, 0.001'; did you mean 'fcn8s, 0.01'?"),
-        ("fcn8s", None, "2 cells are called so: fcn8s, 0.1; fcn8s, 0.01; say more of the label"),
-        ("fcn8s, 0.01", 7, "no seed 7; it has 0, 1"),
+        ("fcn8s", None, "'fcn8s' matches 2 cells: fcn8s, 0.1; fcn8s, 0.01; give more of the label"),
+        ("fcn8s, 0.01", 7, "no seed 7; the seeds are 0, 1"),
     ],
 )
-def test_what_names_no_trial_is_refused_with_the_nearest(plan: Plan, name: str, seed: int | None, says: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(says)):
+def test_find_trial_rejects_unknown_names_and_suggests_the_nearest(
+    plan: Plan, name: str, seed: int | None, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
         find_trial(plan, name, seed)
 
 
-def test_records_are_found_by_key_and_by_file_cell_and_seed(plan: Plan) -> None:
+def test_find_record_by_key_and_by_file_cell_and_seed(plan: Plan) -> None:
     path, lab = plan.grid.path, Lab.find(plan.grid.path)
     with pytest.raises(RunError, match="contains no trials"):
         find_record(lab, "abc")
@@ -67,5 +67,5 @@ def test_records_are_found_by_key_and_by_file_cell_and_seed(plan: Plan) -> None:
     twin.mkdir()
     with pytest.raises(RunError, match="2 keys begin with"):
         find_record(lab, one.key[:10])
-    assert file_in(one.key, "a/b.yaml:fcn8s:1") == Path("a/b.yaml")
-    assert file_in(one.key) is None
+    assert find_grid_file(one.key, "a/b.yaml:fcn8s:1") == Path("a/b.yaml")
+    assert find_grid_file(one.key) is None

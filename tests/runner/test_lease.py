@@ -9,40 +9,40 @@ from pathlib import Path
 import pytest
 
 from fcnlab.runner import lease
-from fcnlab.runner.lease import Leases, Presence
+from fcnlab.runner.lease import Heartbeat, Leases
 
 
-def test_one_of_two_drivers_has_a_lease_until_it_gives_it_back(tmp_path: Path) -> None:
-    with Presence(tmp_path / "drivers") as one, Presence(tmp_path / "drivers") as other:
+def test_lease_is_exclusive_until_released(tmp_path: Path) -> None:
+    with Heartbeat(tmp_path / "drivers") as one, Heartbeat(tmp_path / "drivers") as other:
         first, second = Leases(one), Leases(other)
         assert first.claim(tmp_path)
-        assert first.claim(tmp_path), "what is held can be claimed again"
+        assert first.claim(tmp_path), "claiming a held lease succeeds"
         assert not second.claim(tmp_path)
         assert second.holder(tmp_path) == one.driver
         first.release(tmp_path)
         assert second.holder(tmp_path) is None
         assert second.claim(tmp_path)
         first.release(tmp_path)
-        assert second.holds(tmp_path), "nobody gives back what another holds"
+        assert second.holds(tmp_path), "a driver does not release the lease of another"
 
 
-def test_leaving_gives_up_every_lease_and_no_file_stays(tmp_path: Path) -> None:
+def test_exit_invalidates_leases_and_removes_files(tmp_path: Path) -> None:
     drivers = tmp_path / "drivers"
-    with Presence(drivers) as gone:
+    with Heartbeat(drivers) as gone:
         assert Leases(gone).claim(tmp_path)
     assert list(drivers.iterdir()) == []
-    with Presence(drivers) as here:
+    with Heartbeat(drivers) as here:
         leases = Leases(here)
         assert leases.claim(tmp_path)
         leases.release(tmp_path)
     assert list(tmp_path.glob("lease.*")) == []
 
 
-def test_the_lease_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
+def test_lease_of_killed_process_can_be_claimed_immediately(tmp_path: Path) -> None:
     held = (
-        "import os, sys; from pathlib import Path; from fcnlab.runner.lease import Leases, Presence\n"
+        "import os, sys; from pathlib import Path; from fcnlab.runner.lease import Heartbeat, Leases\n"
         "folder = Path(sys.argv[1])\n"
-        "with Presence(folder / 'drivers') as driver:\n"
+        "with Heartbeat(folder / 'drivers') as driver:\n"
         "    print(Leases(driver).claim(folder), flush=True)\n"
         "    sys.stdin.read()\n"
     )
@@ -51,7 +51,7 @@ def test_the_lease_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
     )
     assert process.stdout is not None and process.stdin is not None
     assert process.stdout.readline() == "True\n"
-    with Presence(tmp_path / "drivers") as here:
+    with Heartbeat(tmp_path / "drivers") as here:
         assert not Leases(here).claim(tmp_path)
         process.kill()
         process.wait()
@@ -60,34 +60,34 @@ def test_the_lease_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
     process.stdin.close()
 
 
-def test_a_driver_of_another_host_is_alive_while_its_number_grows(
+def test_driver_on_another_host_is_alive_while_its_heartbeat_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
     monkeypatch.setattr(lease.time, "monotonic", lambda: clock[0])
     drivers = tmp_path / "drivers"
-    with Presence(drivers) as here:
+    with Heartbeat(drivers) as here:
         far = "elsewhere:1:abcdef12"
         (drivers / far).write_text("1")
         (tmp_path / "lease.1").write_text(far)
         leases = Leases(here)
-        assert not leases.claim(tmp_path), "it is seen for the first time"
+        assert not leases.claim(tmp_path), "first observation"
         clock[0] = lease.EXPIRY - 1
         assert not leases.claim(tmp_path)
         (drivers / far).write_text("2")
         clock[0] = lease.EXPIRY + 1
-        assert not leases.claim(tmp_path), "it has grown since"
+        assert not leases.claim(tmp_path), "the number has changed"
         clock[0] += lease.EXPIRY
         assert leases.claim(tmp_path)
         assert leases.holds(tmp_path)
 
 
-def test_of_many_who_claim_at_once_one_succeeds(tmp_path: Path) -> None:
-    (tmp_path / "lease.1").write_text("elsewhere:1:abcdef12")  # of a driver that is gone
-    drivers = [Presence(tmp_path / "drivers").__enter__() for _ in range(8)]
+def test_only_one_of_concurrent_claims_succeeds(tmp_path: Path) -> None:
+    (tmp_path / "lease.1").write_text("elsewhere:1:abcdef12")  # of a dead driver
+    drivers = [Heartbeat(tmp_path / "drivers").__enter__() for _ in range(8)]
     start, claimed = threading.Barrier(8), []
 
-    def claim(driver: Presence) -> None:
+    def claim(driver: Heartbeat) -> None:
         start.wait()
         claimed.append(Leases(driver).claim(tmp_path))
 
@@ -101,9 +101,9 @@ def test_of_many_who_claim_at_once_one_succeeds(tmp_path: Path) -> None:
         driver.__exit__(None, None, None)
 
 
-def test_a_beating_driver_shows_that_it_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "BEAT", 0.01)
-    with Presence(tmp_path) as here:
+def test_heartbeat_file_changes_periodically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "HEARTBEAT_INTERVAL", 0.01)
+    with Heartbeat(tmp_path) as here:
         seen, deadline = set(), time.monotonic() + 30
         while len(seen) < 3 and time.monotonic() < deadline:
             seen.add((tmp_path / here.driver).read_text())

@@ -76,7 +76,7 @@ def _watch(onlooker: StatusReader) -> None:
                 if not onlooker.plan.remaining:
                     return
                 began = time.monotonic()
-                onlooker.look()
+                onlooker.refresh()
                 time.sleep(max(EVERY, 4 * (time.monotonic() - began)))
     except KeyboardInterrupt:  # it is what ends a look, and nothing of the grid
         return
