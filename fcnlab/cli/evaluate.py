@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fcnlab.cli.inference_options import Flip, Scales, Stride, Tta, Window, progress, protocol_of
+from fcnlab.cli.inference_options import Flip, Scales, Stride, Tta, Window, create_progress, parse_protocol
 from fcnlab.cli.options import DataRoot, LabOption
 from fcnlab.console import create_console
 
@@ -62,7 +62,7 @@ def evaluate(
     from fcnlab.errors import ConfigError
     from fcnlab.lab import Lab
 
-    protocol = protocol_of(flip, scales, tta, window, stride)
+    protocol = parse_protocol(flip, scales, tta, window, stride)
     if Path(name).suffix not in (".yaml", ".yml"):
         lab_ = Lab.find(root=lab, data_root=data_root)
         _evaluate_trial(name, lab_, protocol, checkpoint or "last", dataset, split, out, as_json)
@@ -91,7 +91,9 @@ def _evaluate_trial(
     finished = find_finished_trial(name, lab)
     target = resolve_target(finished, lab, dataset, split)
     hardware.retain_freed_memory()
-    evaluation = evaluate_trial(finished, lab, protocol, checkpoint, progress(finished.label), target=target, out=out)
+    evaluation = evaluate_trial(
+        finished, lab, protocol, checkpoint, create_progress(finished.label), target=target, out=out
+    )
     file = evaluation_file(finished, protocol, checkpoint, target, out)
     classes = finished.record.classes
     if as_json:
@@ -126,7 +128,7 @@ def _evaluate_grid(file: Path, lab: Lab, protocol: Protocol, checkpoint: Checkpo
     for planned in plan:
         assert planned.record is not None, "a finished trial has a record"
         finished = FinishedTrial(planned.trial, planned.record, planned.folder)
-        on_progress = progress(f"{planned.cell.label}, seed {planned.trial.seed}")
+        on_progress = create_progress(f"{planned.cell.label}, seed {planned.trial.seed}")
         evaluation = evaluate_trial(finished, lab, protocol, checkpoint, on_progress)
         evaluated.append(EvaluatedTrial(planned, finished.reported_metrics(checkpoint), evaluation))
     slug = protocol.slug + ("-best" if checkpoint == "best" else "")

@@ -1,4 +1,4 @@
-"""`fcnlab predict`: masks of any images by a finished trial."""
+"""`fcnlab predict`: predict image files with a trained model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fcnlab.cli.inference_options import CheckpointOption, Flip, ModelName, Scales, Stride, Tta, Window, protocol_of
+from fcnlab.cli.inference_options import CheckpointOption, Flip, ModelName, Scales, Stride, Tta, Window, parse_protocol
 from fcnlab.cli.options import LabOption
 
 EXAMPLE = "Example: fcnlab predict 429d005e261a photos/ --overlay --out predictions"
@@ -16,16 +16,17 @@ EXAMPLE = "Example: fcnlab predict 429d005e261a photos/ --overlay --out predicti
 def predict(
     trial: ModelName,
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGES...", help="Files, and folders at any depth", show_default=False)
+        list[Path],
+        typer.Argument(metavar="IMAGES...", help="Image files, and folders to search at any depth", show_default=False),
     ],
-    out: Annotated[Path, typer.Option("--out", help="The folder to write to")] = Path("predictions"),
+    out: Annotated[Path, typer.Option("--out", help="Output folder")] = Path("predictions"),
     overlay: Annotated[
-        bool, typer.Option("--overlay", help="Also write the images with the labels' colours over them, and a legend")
+        bool, typer.Option("--overlay", help="Also write each image overlaid with the label colors, and a legend")
     ] = False,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Also write the classes' probabilities, as .npz")
+        bool, typer.Option("--probabilities", help="Also write the class probabilities, as .npz")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over files that are there already")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite existing files")] = False,
     flip: Flip = False,
     scales: Scales = None,
     tta: Tta = False,
@@ -34,44 +35,43 @@ def predict(
     checkpoint: CheckpointOption = "last",
     lab: LabOption = None,
 ) -> None:
-    """Predict images, each at its own size, and write masks whose indices are the labels.
+    """Predict images at native size, and write masks whose pixel values are the labels.
 
-    They go to OUT/masks, OUT/overlays and OUT/probabilities under the images' names; what came from a folder lies as
-    it does there. Images that cannot be read are told at the end, and the exit code is then 1.
+    Files are written to OUT/masks, OUT/overlays and OUT/probabilities, with the names and subfolders of the images.
+    Images that cannot be read are skipped and listed at the end; the exit code is then 1.
     """
-    from fcnlab.inference.inputs import find_images, names
+    from fcnlab.inference.inputs import choose_output_names, find_images
     from fcnlab.lab import Lab
 
-    protocol = protocol_of(flip, scales, tta, window, stride)
-    place = Lab.find(root=lab)
-    sources = find_images(images, out)
-    named = names(sources)
+    protocol = parse_protocol(flip, scales, tta, window, stride)
+    lab_ = Lab.find(root=lab)
+    files = find_images(images, out)
+    names = choose_output_names(files)
 
     from fcnlab.cli.data.progress import sample_bars
     from fcnlab.data.datasets.base import open_image
     from fcnlab.errors import DataError
     from fcnlab.inference.load import load
-    from fcnlab.inference.outputs import OutputOptions, check_not_existing, places, write
+    from fcnlab.inference.outputs import check_not_existing, output_paths, write_prediction
     from fcnlab.training import hardware
 
-    there = [places(out, name, OutputOptions(overlay, probabilities)) for name in named]
+    outputs = [output_paths(out, name, overlay=overlay, probabilities=probabilities) for name in names]
     if not overwrite:
-        check_not_existing(file for files in there for file in files.values())
-    model = load(trial, checkpoint=checkpoint, lab=place)
+        check_not_existing(path for paths in outputs for path in paths.values())
+    model = load(trial, checkpoint=checkpoint, lab=lab_)
     hardware.retain_freed_memory()
-    faults: list[str] = []
+    errors: list[str] = []
     with sample_bars() as bars:
-        advance = bars(model.description.names.get("variant", "images"), len(sources))
-        for source, files in zip(sources, there, strict=True):
+        advance = bars(model.description.names.get("variant", "images"), len(files))
+        for file, paths in zip(files, outputs, strict=True):
             try:
-                write(files, open_image(source.file), model, protocol)
+                write_prediction(paths, open_image(file.path), model, protocol)
             except DataError as error:
-                said = str(error)
-                faults.append(said if said.startswith(f"{source.file}: ") else f"{source.file}: {said}")
+                message = str(error)
+                errors.append(message if message.startswith(f"{file.path}: ") else f"{file.path}: {message}")
             advance()
-    done = len(sources) - len(faults)
-    typer.echo(f"{done} of {len(sources)} images predicted: {out / 'masks'}")
-    for fault in faults:
-        typer.echo(f"fcnlab: not predicted: {fault}", err=True)
-    if faults:
+    typer.echo(f"{len(files) - len(errors)} of {len(files)} images predicted: {out / 'masks'}")
+    for message in errors:
+        typer.echo(f"fcnlab: not predicted: {message}", err=True)
+    if errors:
         raise typer.Exit(1)

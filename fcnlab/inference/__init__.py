@@ -1,1 +1,1 @@
-"""Using what was trained: a model to predict with, pictures of its predictions, files for elsewhere."""
+"""Trained models: loading, prediction of image files, export to other formats."""

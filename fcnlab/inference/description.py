@@ -1,4 +1,4 @@
-"""What must be known of a trained network to use it without the lab it was trained in."""
+"""Metadata of a trained model, stored with its weights, so that it can be used without its lab."""
 
 from __future__ import annotations
 
@@ -15,14 +15,26 @@ from fcnlab.models import FCN
 from fcnlab.trial.find import FinishedTrial
 from fcnlab.trial.record import CheckpointChoice
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
-class Description(BaseModel):
-    """Travels with the weights in every exported file.
+class ModelDescription(BaseModel):
+    """Metadata of a trained model; every exported file contains it.
 
-    `mean` and `std` are of RGB images scaled to 0..1, by channel; `score_scale` is the factor by which an image is
-    resized before the network sees it. `recipe`, `names` and `dataset` document; nothing is built from them.
+    Attributes:
+        format: version of this description.
+        key: key of the trial.
+        names: names of the trial's components, by kind; informative only.
+        checkpoint: which weights of the trial these are.
+        epoch: epoch of the weights.
+        classes: names of the classes, by label.
+        palette: RGB color of each label.
+        mean: mean of each channel of RGB images scaled to 0..1.
+        std: standard deviation of each channel, of the same images.
+        score_scale: factor by which an image is resized before prediction.
+        precision: precision in which the model predicts.
+        variant: configuration of the network.
+        recipe: configuration of the training; informative only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,7 +45,7 @@ class Description(BaseModel):
     checkpoint: CheckpointChoice
     epoch: int
     classes: tuple[str, ...]
-    palette: tuple[Colour, ...]
+    palette: tuple[Color, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     score_scale: float
@@ -42,8 +54,14 @@ class Description(BaseModel):
     recipe: dict[str, Any]
 
     @classmethod
-    def of(cls, finished: FinishedTrial, network: FCN, checkpoint: CheckpointChoice) -> Description:
-        """Describe a finished trial's network."""
+    def from_trial(cls, finished: FinishedTrial, network: FCN, checkpoint: CheckpointChoice) -> ModelDescription:
+        """Return the description of the network of a finished trial.
+
+        Args:
+            finished: the trial.
+            network: its network.
+            checkpoint: which weights the network has.
+        """
         trial, classes = finished.trial, finished.record.classes
         return cls(
             key=trial.key,
@@ -60,25 +78,29 @@ class Description(BaseModel):
             recipe=trial.recipe.content(),
         )
 
-    def metadata(self) -> dict[str, str]:
-        """The same as texts by name, each of them JSON: what safetensors and ONNX keep beside weights."""
+    def to_metadata(self) -> dict[str, str]:
+        """Return each field as JSON, by name: the metadata of safetensors and ONNX files are strings."""
         return {name: json.dumps(value) for name, value in self.model_dump(mode="json").items()}
 
     @classmethod
-    def read(cls, metadata: Mapping[str, str] | None, source: str) -> Description:
-        """Read what `metadata` wrote.
+    def from_metadata(cls, metadata: Mapping[str, str] | None, source: str) -> ModelDescription:
+        """Parse the result of `to_metadata`.
+
+        Args:
+            metadata: fields as JSON; other names are ignored.
+            source: name of the file, for error messages.
 
         Raises:
-            ModelError: there is nothing of the kind; the message begins with `source`.
+            ModelError: the metadata contain no description, or one of another version.
         """
         if not metadata or "classes" not in metadata:
-            raise ModelError(
-                f"{source}: does not say what its weights are of; name a trial, or a file of fcnlab export"
-            )
+            raise ModelError(f"{source}: contains no model description; name a trial, or a file of fcnlab export")
         try:
             return cls.model_validate({name: json.loads(text) for name, text in metadata.items() if name in FIELDS})
         except (ValueError, ValidationError):
-            raise ModelError(f"{source}: not described as this version knows it; export the trial again") from None
+            raise ModelError(
+                f"{source}: the model description does not match this version of fcnlab; export the trial again"
+            ) from None
 
 
-FIELDS = frozenset(Description.model_fields)
+FIELDS = frozenset(ModelDescription.model_fields)

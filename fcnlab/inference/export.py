@@ -1,4 +1,4 @@
-"""Models as files for elsewhere, each of them read back and compared before it is said to be written."""
+"""Export of models to ONNX, torch.export and safetensors, with a comparison of each file with its model."""
 
 from __future__ import annotations
 
@@ -21,75 +21,85 @@ from torch.export import Dim, ExportedProgram
 from fcnlab.errors import FcnlabError, ModelError, RunError
 from fcnlab.inference.export_model import ExportModel
 from fcnlab.inference.export_pooling import export_pooling_of_any_size
-from fcnlab.inference.load import read_file, write_file
+from fcnlab.inference.load import read_safetensors, write_safetensors
 from fcnlab.inference.model import TrainedModel
 
-Format = Literal["onnx", "torch", "safetensors"]
-Runs = Callable[[Image.Image], NDArray[np.float32]]
-"""An image to probabilities [classes, H, W]."""
+FileFormat = Literal["onnx", "torch", "safetensors"]
+Predictor = Callable[[Image.Image], NDArray[np.float32]]
+"""A function from an image to probabilities [classes, H, W]."""
 
-SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
-SIZES = ((97, 130), (160, 128), (99, 79), (134, 92), (76, 103))
+SUFFIXES: dict[FileFormat, str] = {"onnx": ".onnx", "torch": ".pt2", "safetensors": ".safetensors"}
+COMPARED_SIZES = ((97, 130), (160, 128), (99, 79), (134, 92), (76, 103))
 """Heights and widths of the compared images: odd and even, with different remainders by 4, 8 and 32.
 
-The network is traced at none of them, so a program that is bound to the traced size fails the comparison.
+The network is traced at none of these sizes, so that a program that only accepts the traced size fails the comparison.
 """
 
 TOLERANCE = 1e-3
-"""By how much a probability may differ; other runtimes add up in another order."""
+"""Maximum difference of a probability; other runtimes add in another order."""
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """How an exported file and the model agree on generated images, both in float32 on the CPU.
+class ExportComparison:
+    """Differences between an exported file and its model on generated images, both in float32 on the CPU.
 
-    `largest` is the largest difference of a probability, `others` how many of the `pixels` get another class.
+    Attributes:
+        max_difference: maximum absolute difference of a probability.
+        changed_labels: number of pixels with another label.
+        pixels: number of compared pixels.
     """
 
-    largest: float
-    others: int
+    max_difference: float
+    changed_labels: int
     pixels: int
 
 
-def export(model: TrainedModel, to: Format, path: Path) -> Agreement | None:
-    """Write a model; None says that ONNX was not compared because onnxruntime is not installed.
+def export(model: TrainedModel, file_format: FileFormat, path: Path) -> ExportComparison | None:
+    """Write a model to a file, and compare the predictions of the file with those of the model.
 
-    `safetensors` has the weights and the description, and is read by `fcnlab.load`. `torch` is a program of
-    `torch.export`, `onnx` a graph: both map RGB images, uint8 [B, 3, H, W], to `probabilities`, float32
-    [B, classes, H, W], of any B, H and W, and carry the description. A program of `torch` refuses images of which the
-    deepest feature map has a single row or column, as of 32 pixels and fewer at stride 32.
+    A `safetensors` file contains weights and description, for `fcnlab.load`. `torch` is a program of `torch.export`,
+    `onnx` a graph. Both contain the description and map RGB images, uint8 [B, 3, H, W], to `probabilities`, float32
+    [B, classes, H, W], for any B, H and W. A `torch` program requires at least two rows and columns in the deepest
+    feature map: images of more than 32 pixels per side at stride 32.
+
+    Args:
+        model: the model.
+        file_format: format of the file.
+        path: path of the file.
+
+    Returns:
+        The comparison, or None if an ONNX file was not compared because onnxruntime is not installed.
 
     Raises:
-        ModelError: torch or another package cannot export this model or run the exported file, or the file computes
-            otherwise than the model. No file is left.
-        RunError: the file cannot be written, or a package is missing that writes the format.
+        ModelError: the model cannot be exported, the file cannot be run, or its predictions differ. No file is left.
+        RunError: the file cannot be written, or a required package is not installed.
     """
-    written = TrainedModel(deepcopy(model.network), model.description, torch.device("cpu"))
-    reference = _in_fp32(written)
+    on_cpu = TrainedModel(deepcopy(model.network), model.description, torch.device("cpu"))
+    reference = _with_fp32(on_cpu)
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            made = Path(folder) / path.name
-            with _failing_as_model_error(path, to):
-                runs = _WRITERS[to](written, made)
-            agreement = _compare(runs, reference, path, to) if runs is not None else None
-            if agreement is not None and agreement.largest > TOLERANCE:
+            temporary = Path(folder) / path.name
+            with _wrap_errors(path, file_format):
+                predictor = _WRITERS[file_format](on_cpu, temporary)
+            comparison = _compare(predictor, reference, path, file_format) if predictor is not None else None
+            if comparison is not None and comparison.max_difference > TOLERANCE:
                 raise ModelError(
-                    f"{path}: not written, for it computes otherwise than the model: probabilities differ by up to "
-                    f"{agreement.largest:.2g}"
+                    f"{path}: not written, because its predictions differ from those of the model: probabilities by up "
+                    f"to {comparison.max_difference:.2g}"
                 )
-            made.replace(path)
+            temporary.replace(path)
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error.strerror or error}") from None
-    return agreement
+    return comparison
 
 
-def _in_fp32(model: TrainedModel) -> TrainedModel:
-    """The same network as it computes in float32 on the CPU."""
+def _with_fp32(model: TrainedModel) -> TrainedModel:
+    """Return the same network with prediction in float32 on the CPU."""
     return TrainedModel(model.network, model.description.model_copy(update={"precision": "fp32"}), torch.device("cpu"))
 
 
 @contextmanager
-def _failing_as_model_error(path: Path, to: Format) -> Iterator[None]:
+def _wrap_errors(path: Path, file_format: FileFormat) -> Iterator[None]:
     """Turn exceptions of exporters and runtimes into a ModelError of one line that names the remedy.
 
     torch's exporter raises many types: AssertionError for a failed guard, RuntimeError and its own for the rest.
@@ -101,103 +111,104 @@ def _failing_as_model_error(path: Path, to: Format) -> Iterator[None]:
     except Exception as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
         raise ModelError(
-            f"{path}: not written, because the export to {to} failed with torch {torch.__version__}: "
-            f"{type(error).__name__}: {reason.rstrip('.')}; {_REMEDIES[to]}"
+            f"{path}: not written, because the export to {file_format} failed with torch {torch.__version__}: "
+            f"{type(error).__name__}: {reason.rstrip('.')}; {_REMEDIES[file_format]}"
         ) from error
 
 
 _SAFETENSORS_INSTEAD = "or export with `--to safetensors`, which supports every model"
-_REMEDIES: dict[Format, str] = {
+_REMEDIES: dict[FileFormat, str] = {
     "onnx": f"update torch, onnx and onnxscript, {_SAFETENSORS_INSTEAD}",
     "torch": f"update torch, {_SAFETENSORS_INSTEAD}",
     "safetensors": "check that the folder is writable and its disk is not full",
 }
 
 
-def _compare(runs: Runs, reference: TrainedModel, path: Path, to: Format) -> Agreement:
-    largest, others, pixels = 0.0, 0, 0
-    for picture in _pictures():
-        wanted = reference.probabilities(picture)
-        with _failing_as_model_error(path, to):
-            got = runs(picture)
-        largest = max(largest, float(np.abs(wanted - got).max()))
-        others += int((wanted.argmax(0) != got.argmax(0)).sum())
-        pixels += wanted[0].size
-    return Agreement(largest, others, pixels)
+def _compare(predictor: Predictor, reference: TrainedModel, path: Path, file_format: FileFormat) -> ExportComparison:
+    max_difference, changed_labels, pixels = 0.0, 0, 0
+    for image in _generate_images():
+        expected = reference.predict_probabilities(image)
+        with _wrap_errors(path, file_format):
+            actual = predictor(image)
+        max_difference = max(max_difference, float(np.abs(expected - actual).max()))
+        changed_labels += int((expected.argmax(0) != actual.argmax(0)).sum())
+        pixels += expected[0].size
+    return ExportComparison(max_difference, changed_labels, pixels)
 
 
-def _pictures() -> Iterator[Image.Image]:
-    """Blots of colour: smooth, as images are, and the same each time."""
+def _generate_images() -> Iterator[Image.Image]:
+    """Yield random images that are smooth, like photographs, and the same in each call."""
     random = np.random.default_rng(0)
-    for height, width in SIZES:
-        blots = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8))
-        yield blots.resize((width, height), Image.Resampling.BICUBIC)
+    for height, width in COMPARED_SIZES:
+        noise = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+        yield noise.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def _write_safetensors(model: TrainedModel, path: Path) -> Runs:
-    write_file(model, path)
-    return _in_fp32(read_file(path)).probabilities
+def _write_safetensors(model: TrainedModel, path: Path) -> Predictor:
+    write_safetensors(model, path)
+    return _with_fp32(read_safetensors(path)).predict_probabilities
 
 
-def _write_torch(model: TrainedModel, path: Path) -> Runs:
-    with _quiet():
-        torch.export.save(_program(model), path, extra_files={"fcnlab.json": model.description.model_dump_json()})
+def _write_torch(model: TrainedModel, path: Path) -> Predictor:
+    with _ignore_warnings():
+        torch.export.save(_trace(model), path, extra_files={"fcnlab.json": model.description.model_dump_json()})
         program = torch.export.load(path).module()
 
-    def runs(picture: Image.Image) -> NDArray[np.float32]:
+    def predict(image: Image.Image) -> NDArray[np.float32]:
         with torch.inference_mode():
-            return program(torch.from_numpy(_batch(picture)))[0].numpy()
+            return program(torch.from_numpy(_to_batch(image)))[0].numpy()
 
-    return runs
+    return predict
 
 
-def _write_onnx(model: TrainedModel, path: Path) -> Runs | None:
+def _write_onnx(model: TrainedModel, path: Path) -> Predictor | None:
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
-        raise RunError(f"ONNX is written with the package {missing[0]}, which is not installed")
-    with _quiet(), export_pooling_of_any_size():
-        made = torch.onnx.export(_program(model), dynamo=True, verbose=False, output_names=["probabilities"])
-        assert made is not None, "it was made by dynamo"
-        made.model.metadata_props.update(model.description.metadata())
-        made.save(path)
+        raise RunError(f"export to ONNX requires the package {missing[0]}, which is not installed")
+    with _ignore_warnings(), export_pooling_of_any_size():
+        program = torch.onnx.export(_trace(model), dynamo=True, verbose=False, output_names=["probabilities"])
+        assert program is not None, "with dynamo=True the result is a program"
+        program.model.metadata_props.update(model.description.to_metadata())
+        program.save(path)
     if find_spec("onnxruntime") is None:
         return None
     import onnxruntime
 
     session: Any = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
-    def runs(picture: Image.Image) -> NDArray[np.float32]:
-        (probabilities,) = session.run(["probabilities"], {"images": _batch(picture)})
+    def predict(image: Image.Image) -> NDArray[np.float32]:
+        (probabilities,) = session.run(["probabilities"], {"images": _to_batch(image)})
         return probabilities[0]
 
-    return runs
+    return predict
 
 
-_WRITERS: dict[Format, Callable[[TrainedModel, Path], Runs | None]] = {
+_WRITERS: dict[FileFormat, Callable[[TrainedModel, Path], Predictor | None]] = {
     "onnx": _write_onnx,
     "torch": _write_torch,
     "safetensors": _write_safetensors,
 }
 
 
-def _program(model: TrainedModel) -> ExportedProgram:
-    """The model as a graph. It is traced at a size that is no multiple of any stride, for a crop of nothing would be
-    taken for granted.
+def _trace(model: TrainedModel) -> ExportedProgram:
+    """Trace the model, for batches and images of any size.
+
+    The traced size is not a multiple of any stride: otherwise tracing would assume that nothing is ever cropped.
     """
-    traced = torch.zeros(2, 3, 75, 101, dtype=torch.uint8)
-    every_size = {"images": {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}}
+    images = torch.zeros(2, 3, 75, 101, dtype=torch.uint8)
+    dynamic_shapes = {"images": {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}}
     network = ExportModel(model.network, model.description).eval()
     with export_pooling_of_any_size():
-        return torch.export.export(network, (traced,), dynamic_shapes=every_size)
+        return torch.export.export(network, (images,), dynamic_shapes=dynamic_shapes)
 
 
-def _batch(picture: Image.Image) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1)[None])
+def _to_batch(image: Image.Image) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)[None])
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the warnings of torch's exporter about itself."""
+def _ignore_warnings() -> Iterator[None]:
+    """Suppress the warnings that torch's exporter emits about its own code."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

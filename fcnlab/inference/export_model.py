@@ -1,4 +1,4 @@
-"""A model as one network from pixels to probabilities, for runtimes that know nothing of fcnlab."""
+"""A network from pixels to probabilities, for export to runtimes without fcnlab."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fcnlab.data.batches import to_uint8_scale
-from fcnlab.inference.description import Description
+from fcnlab.inference.description import ModelDescription
 from fcnlab.models import FCN
 
 
 class ExportModel(nn.Module):
-    """Maps RGB images, uint8 [B, 3, H, W], to probabilities, float32 [B, classes, H, W].
+    """An FCN with normalization, resizing by `score_scale` and softmax included.
 
-    Normalisation, the recipe's `score_scale` and the softmax are inside. Any B, H and W will do, as long as a pixel is
-    left of either side after scaling.
+    Args:
+        network: the FCN.
+        description: its metadata.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: FCN, description: Description) -> None:
+    def __init__(self, network: FCN, description: ModelDescription) -> None:
         super().__init__()
         self.network = network
         self.scale = description.score_scale
@@ -31,22 +32,26 @@ class ExportModel(nn.Module):
             self.register_buffer(name, to_uint8_scale(values)[:, None, None])
 
     def forward(self, images: Tensor) -> Tensor:
-        """The probabilities; `fcnlab.training.inference.compute_scores` is the model of it."""
+        """Compute probabilities, like `fcnlab.training.inference.compute_scores` with a softmax.
+
+        Args:
+            images: RGB images, uint8 [B, 3, H, W], of any size that is at least 1 x 1 after resizing.
+
+        Returns:
+            Probabilities, float32 [B, classes, H, W].
+        """
         height, width = images.shape[-2:]
-        seen = (images.float() - self.mean) / self.std
+        inputs = (images.float() - self.mean) / self.std
         if self.scale == 1:
-            return torch.softmax(self.network(seen), 1)
-        size = (_rounded(self.scale, height), _rounded(self.scale, width))
-        seen = F.interpolate(seen, size=size, mode="bilinear", align_corners=False, antialias=True)
-        scores = F.interpolate(self.network(seen), size=(height, width), mode="bilinear", align_corners=False)
+            return torch.softmax(self.network(inputs), 1)
+        size = (_round_scaled(self.scale, height), _round_scaled(self.scale, width))
+        inputs = F.interpolate(inputs, size=size, mode="bilinear", align_corners=False, antialias=True)
+        scores = F.interpolate(self.network(inputs), size=(height, width), mode="bilinear", align_corners=False)
         return torch.softmax(scores, 1)
 
 
-def _rounded(factor: float, length: int) -> int:
-    """`round(factor * length)` in whole numbers, which a traced length can be put through and ONNX has operators for.
-
-    Half goes to the even neighbour, as Python's `round` has it.
-    """
+def _round_scaled(factor: float, length: int) -> int:
+    """Return `round(factor * length)`, ties to even, in integers, which torch can trace and ONNX can represent."""
     exact = Fraction(str(factor))
     double = 2 * exact.denominator
     halves = 2 * exact.numerator * length + exact.denominator

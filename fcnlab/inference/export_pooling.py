@@ -1,4 +1,4 @@
-"""Pooling in exported programs that is not bound to the size of the traced images."""
+"""A patch of torch: exported pooling layers accept images of any size."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 
 @contextmanager
 def export_pooling_of_any_size() -> Iterator[None]:
-    """Export pooling layers for images of any size, also with releases of torch that add a guard for each.
+    """Export pooling layers without guards on the image size, also with releases of torch that add them.
 
-    torch 2.11 computes the output size of pooling with `div_rtn`, a division that rounds down as C++ has to write it:
-    it asks for the remainder. While shapes are symbolic, the question becomes a guard of the exported program, such as
-    `(images.size()[2] - 1) // 2 % 2 != 0`, and the program refuses images of every other size. Python's `//` rounds
-    down anyway; newer releases use it. This replaces the function by theirs as long as the context lasts, which
-    changes no output size. Use it around `torch.export.export` and whatever traces the program again, such as
-    `torch.onnx.export`. It does nothing where torch has no such function.
+    torch 2.11 computes the output size of pooling with `div_rtn`, which rounds down like C++ code: it tests whether
+    there is a remainder. With symbolic shapes, this test becomes a guard of the exported program, such as
+    `(images.size()[2] - 1) // 2 % 2 != 0`, and the program rejects images of all other sizes. Python's `//` already
+    rounds down, and newer releases use it. This context manager replaces `div_rtn` by `//`; output sizes do not change.
+    It must enclose `torch.export.export` and everything that traces the program again, such as `torch.onnx.export`.
+    It has no effect if torch has no `div_rtn`.
     """
     shapes: Any = getattr(torch, "_meta_registrations", None)
     original = getattr(shapes, "div_rtn", None)

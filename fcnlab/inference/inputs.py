@@ -1,4 +1,4 @@
-"""Which images are predicted, and what the files are called that come of it."""
+"""Search for image files to predict, and names for the files of their predictions."""
 
 from __future__ import annotations
 
@@ -12,64 +12,78 @@ from fcnlab.errors import DataError
 
 
 @dataclass(frozen=True)
-class Source:
-    """An image file, and its path below the folder that was named; of a file that was named itself, its name."""
+class ImageFile:
+    """An image file to predict.
 
-    file: Path
-    below: PurePath
+    Attributes:
+        path: path of the file.
+        relative: its path relative to the folder that was searched; the file name if the file itself was given.
+    """
+
+    path: Path
+    relative: PurePath
 
 
-def find_images(named: Iterable[Path], apart: Path) -> list[Source]:
-    """The files that are named, and all images in the folders that are, at any depth, sorted by path.
+def find_images(paths: Iterable[Path], exclude: Path) -> list[ImageFile]:
+    """Return the given files, and all images in the given folders at any depth, sorted by path.
 
-    Hidden files and folders are passed over, and so is what lies in the folder `apart`, which is written to. A file
-    that is named is taken whatever it is called; what is named twice is taken once.
+    Hidden files and folders are ignored. A file is accepted with any extension; duplicates are dropped.
+
+    Args:
+        paths: files and folders.
+        exclude: folder that is not searched, such as the output folder.
 
     Raises:
-        DataError: a folder without images.
+        DataError: a folder contains no images.
     """
-    found: dict[Path, Source] = {}
-    for path in named:
-        inside = _inside(path, apart) if path.is_dir() else [Source(path, PurePath(path.name))]
-        if not inside:
-            raise DataError(f"{path}: holds no images ({', '.join(IMAGE_EXTENSIONS)})")
-        for source in inside:
-            found.setdefault(source.file.resolve(), source)
+    found: dict[Path, ImageFile] = {}
+    for path in paths:
+        images = _search_folder(path, exclude) if path.is_dir() else [ImageFile(path, PurePath(path.name))]
+        if not images:
+            raise DataError(f"{path}: contains no images ({', '.join(IMAGE_EXTENSIONS)})")
+        for image in images:
+            found.setdefault(image.path.resolve(), image)
     return list(found.values())
 
 
-def _inside(folder: Path, apart: Path) -> list[Source]:
-    files = [Source(file, file.relative_to(folder)) for file in sorted(folder.rglob("*")) if file.is_file()]
+def _search_folder(folder: Path, exclude: Path) -> list[ImageFile]:
+    files = [ImageFile(file, file.relative_to(folder)) for file in sorted(folder.rglob("*")) if file.is_file()]
     return [
-        source
-        for source in files
-        if source.file.suffix.lower() in IMAGE_EXTENSIONS
-        and not any(part.startswith(".") for part in source.below.parts)
-        and apart.resolve() not in source.file.resolve().parents
+        file
+        for file in files
+        if file.path.suffix.lower() in IMAGE_EXTENSIONS
+        and not any(part.startswith(".") for part in file.relative.parts)
+        and exclude.resolve() not in file.path.resolve().parents
     ]
 
 
-def names(sources: Sequence[Source]) -> list[str]:
-    """A name for what comes of each source, as its path without the extension; no two are alike.
+def choose_output_names(images: Sequence[ImageFile]) -> list[str]:
+    """Return a unique name for the predictions of each image: its relative path without the extension.
 
-    Where they would be, as of `cat.jpg` and `cat.png`, the extension stays in the name. Capitals make no difference,
-    for there are file systems to which they make none.
+    If two images have the same name, such as `cat.jpg` and `cat.png`, their names keep the extension. Names are
+    compared without regard to case, because some file systems ignore case.
+
+    Args:
+        images: the image files.
+
+    Returns:
+        One name per image, in the same order.
 
     Raises:
-        DataError: two sources have one path, as of `a/cat.jpg` and `b/cat.jpg` that were named one by one.
+        DataError: two images have the same relative path, such as `cat.jpg` of `a/cat.jpg` and `b/cat.jpg`.
     """
-    short = [source.below.with_suffix("").as_posix() for source in sources]
-    often = Counter(name.lower() for name in short)
-    chosen = [
-        name if often[name.lower()] == 1 else source.below.as_posix()
-        for name, source in zip(short, sources, strict=True)
+    short = [image.relative.with_suffix("").as_posix() for image in images]
+    occurrences = Counter(name.lower() for name in short)
+    names = [
+        name if occurrences[name.lower()] == 1 else image.relative.as_posix()
+        for name, image in zip(short, images, strict=True)
     ]
-    taken: dict[str, Source] = {}
-    for name, source in zip(chosen, sources, strict=True):
-        other = taken.setdefault(name.lower(), source)
-        if other is not source:
+    first: dict[str, ImageFile] = {}
+    for name, image in zip(names, images, strict=True):
+        other = first.setdefault(name.lower(), image)
+        if other is not image:
             raise DataError(
-                f"{other.file} and {source.file} would both be written as '{name}'; name the folder that holds both, "
-                "or predict them into two"
+                f"{other.path} and {image.path} would both be written as '{name}'; pass the folder that contains both, "
+                "or predict them into two folders"
             )
-    return chosen
+    return names

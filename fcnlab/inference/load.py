@@ -1,4 +1,4 @@
-"""A model from a finished trial, or from a file that `fcnlab export` wrote; and the latter's format."""
+"""Load trained models from finished trials and from safetensors files, and write such files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from safetensors.torch import save
 
 from fcnlab.errors import ModelError
 from fcnlab.extensions import Extensions
-from fcnlab.inference.description import Description
+from fcnlab.inference.description import ModelDescription
 from fcnlab.inference.model import TrainedModel
 from fcnlab.lab import Lab
 from fcnlab.trial.find import find_finished_trial, restore_model
@@ -18,31 +18,36 @@ from fcnlab.trial.record import CheckpointChoice
 
 
 def load(
-    what: str | os.PathLike[str], *, checkpoint: CheckpointChoice = "last", lab: Lab | None = None
+    source: str | os.PathLike[str], *, checkpoint: CheckpointChoice = "last", lab: Lab | None = None
 ) -> TrainedModel:
-    """The model of a trial, by its key, the beginning of its key or its run folder, or of an exported .safetensors.
+    """Load the model of a finished trial or of a file. The data of the trial are not required.
 
     Args:
-        what: which; neither the trial's data nor, for a file, a lab is needed.
-        checkpoint: the weights of the last epoch or of the one that is best on val; a file has its own.
-        lab: where trials are looked up, by default as the command line does.
+        source: key of a trial, the beginning of its key, its run folder, or a .safetensors file of `fcnlab export`.
+        checkpoint: weights of the last epoch, or of the epoch that is best on val; ignored for a file.
+        lab: lab of the trial; by default the one that the command line would use. A file needs it
+            only for a head that the lab defines.
 
     Raises:
-        RunError: no such trial, or one that has not finished or whose weights are gone.
-        ModelError: a file that is not from `fcnlab export`, or weights that do not fit.
+        RunError: the trial does not exist, has not finished, or has no weights.
+        ModelError: the file is not from `fcnlab export`, or the weights do not fit the network.
     """
-    if Path(what).suffix == ".safetensors":
-        return read_file(Path(what), Extensions(lab.root if lab is not None else Path.cwd()))
-    finished = find_finished_trial(os.fspath(what), lab or Lab.find())
-    fcn = finished.load_model(checkpoint)
-    return TrainedModel(fcn, Description.of(finished, fcn, checkpoint))
+    if Path(source).suffix == ".safetensors":
+        return read_safetensors(Path(source), Extensions(lab.root if lab is not None else Path.cwd()))
+    finished = find_finished_trial(os.fspath(source), lab or Lab.find())
+    network = finished.load_model(checkpoint)
+    return TrainedModel(network, ModelDescription.from_trial(finished, network, checkpoint))
 
 
-def read_file(path: Path, extensions: Extensions = Extensions()) -> TrainedModel:  # noqa: B008 - frozen
-    """Read what `write_file` wrote.
+def read_safetensors(path: Path, extensions: Extensions = Extensions()) -> TrainedModel:  # noqa: B008 - frozen
+    """Read a file of `write_safetensors`.
+
+    Args:
+        path: path of the file.
+        extensions: heads of the user's packages and lab, for a network with such a head.
 
     Raises:
-        ModelError: it cannot be read, or is another kind of file.
+        ModelError: the file does not exist, cannot be read, or contains no model description.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -51,12 +56,20 @@ def read_file(path: Path, extensions: Extensions = Extensions()) -> TrainedModel
         raise ModelError(f"{path}: no such file") from None
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: cannot be read as safetensors: {error}") from None
-    description = Description.read(metadata, str(path))
-    fcn = restore_model(description.variant, len(description.classes), state, str(path), extensions)
-    return TrainedModel(fcn, description)
+    description = ModelDescription.from_metadata(metadata, str(path))
+    network = restore_model(description.variant, len(description.classes), state, str(path), extensions)
+    return TrainedModel(network, description)
 
 
-def write_file(model: TrainedModel, path: Path) -> None:
-    """Write the weights as safetensors, with the description as metadata."""
+def write_safetensors(model: TrainedModel, path: Path) -> None:
+    """Write the weights as safetensors, with the description as metadata.
+
+    Args:
+        model: the model.
+        path: path of the file.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     state = {name: value.cpu().contiguous() for name, value in model.network.state_dict().items()}
-    path.write_bytes(save(state, metadata=model.description.metadata()))
+    path.write_bytes(save(state, metadata=model.description.to_metadata()))

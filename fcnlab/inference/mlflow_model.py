@@ -1,11 +1,11 @@
-"""The models of a grid's finished trials, put on their runs in MLflow."""
+"""Logging of the models of a grid to its MLflow runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from fcnlab.config.grid.grid import Grid
-from fcnlab.inference.description import Description
+from fcnlab.inference.description import ModelDescription
 from fcnlab.inference.export_model import ExportModel
 from fcnlab.lab import Lab
 from fcnlab.runner.plan import make_plan
@@ -13,14 +13,23 @@ from fcnlab.runner.publisher import open_tracker
 from fcnlab.trial.find import FinishedTrial
 
 
-def log_models(grid: Grid, lab: Lab, told: Callable[[str], None]) -> int:
-    """Put the model of each finished trial on its run, once: RGB uint8 in, probabilities out; returns how many are new.
+def log_models(grid: Grid, lab: Lab, on_logged: Callable[[str], None]) -> int:
+    """Log the model of each finished trial to its MLflow run, with the checkpoint that the grid reports.
 
-    The weights are those of the epoch that the grid reports. `told` is given the label of each.
+    A logged model maps RGB images, uint8 [B, 3, H, W], to probabilities [B, classes, H, W]. Models that are already
+    logged are skipped.
+
+    Args:
+        grid: the grid.
+        lab: lab of the grid.
+        on_logged: called with the label of the trial after each new model.
+
+    Returns:
+        Number of new models.
 
     Raises:
-        TrackingError: the store is out of reach.
-        RunError: weights are no longer there.
+        TrackingError: MLflow is unreachable.
+        RunError: a trial has no weights.
     """
     tracker = open_tracker(grid, lab)
     checkpoint, new = grid.file.checkpoint, 0
@@ -28,8 +37,9 @@ def log_models(grid: Grid, lab: Lab, told: Callable[[str], None]) -> int:
         if record.status == "finished":
             finished = FinishedTrial(planned.trial, record, planned.folder)
             network = finished.load_model(checkpoint)
-            portable = ExportModel(network, Description.of(finished, network, checkpoint)).eval()
-            if tracker.log_model(planned.key, portable, len(record.classes)):
-                told(finished.label)
+            description = ModelDescription.from_trial(finished, network, checkpoint)
+            export_model = ExportModel(network, description).eval()
+            if tracker.log_model(planned.key, export_model, len(record.classes)):
+                on_logged(finished.label)
                 new += 1
     return new

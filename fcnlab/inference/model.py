@@ -1,4 +1,4 @@
-"""A trained network as something that images go into and labels come out of."""
+"""Prediction of single images with a trained model."""
 
 from __future__ import annotations
 
@@ -12,28 +12,43 @@ from fcnlab.data.batches import normalize
 from fcnlab.data.datasets.base import Pixels
 from fcnlab.data.inspection.diagnosis import HIGH_BIT_DEPTH_MODES
 from fcnlab.errors import DataError
-from fcnlab.inference.description import Description
+from fcnlab.inference.description import ModelDescription
 from fcnlab.models import FCN
 from fcnlab.training import hardware
 from fcnlab.training.inference import compute_scores, predict_classes
 from fcnlab.training.protocol import Protocol
 
-PLAIN = Protocol()
+SINGLE_VIEW = Protocol()
+"""The default protocol: each image once, as a whole."""
 
 
 class TrainedModel:
-    """Predicts images as the trial's record was scored: the same normalisation, scale and precision.
+    """A trained network that predicts images like the evaluation of its trial: same normalization, scale, precision.
+
+    Images are predicted from their stored pixels, as in training: the EXIF orientation is not applied. Grayscale,
+    palette, CMYK and RGBA images are converted to RGB without alpha.
+
+    Args:
+        network: the FCN.
+        description: its metadata.
+        device: device of prediction; by default the first GPU, or the CPU if there is none.
 
     Attributes:
-        description: what is known of it, such as the trial's key.
-        network: the FCN itself, on its device and in evaluation mode.
-        classes: names, by label.
-        palette: the colours in which labels are shown, uint8 [classes, 3].
-        mean, std: by channel, of RGB images scaled to 0..1.
+        network: the FCN, on the device and in evaluation mode.
+        description: metadata such as the key of the trial.
+        device: device of prediction.
+        classes: names of the classes, by label.
+        palette: colors of the labels, uint8 [classes, 3].
+        mean: mean of each channel of RGB images scaled to 0..1.
+        std: standard deviation of each channel, of the same images.
+
+    Example::
+
+        model = fcnlab.load("0714d2f3ca6f")
+        labels = model.predict(Image.open("photo.jpg"))
     """
 
-    def __init__(self, network: FCN, description: Description, device: torch.device | None = None) -> None:
-        """`device` is where it predicts, by default the first GPU or else the CPU."""
+    def __init__(self, network: FCN, description: ModelDescription, device: torch.device | None = None) -> None:
         self.device = device or hardware.select_device()
         self.description = description
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
@@ -42,56 +57,78 @@ class TrainedModel:
         self.mean = description.mean
         self.std = description.std
 
-    def predict(self, image: Image.Image, protocol: Protocol = PLAIN) -> Pixels:
-        """The label of each pixel, uint8 [H, W], at the image's own size.
+    def predict(self, image: Image.Image, protocol: Protocol = SINGLE_VIEW) -> Pixels:
+        """Return the label of each pixel.
 
-        The stored pixels count, as in training: an EXIF orientation turns nothing. Greyscale, palette, CMYK and RGBA
-        images are converted to RGB; alpha is left out.
+        Args:
+            image: an image of at most 8 bits per channel.
+            protocol: windows, flips and scales.
+
+        Returns:
+            Labels at native size, uint8 [H, W].
 
         Raises:
-            DataError: an image of more than 8 bits a channel, which would be cut off at 255.
+            DataError: the image has more than 8 bits per channel.
         """
-        scores, _ = self._scores(image, protocol)
+        scores, _ = self._compute_scores(image, protocol)
         return predict_classes(scores)[0].cpu().numpy()
 
-    def probabilities(self, image: Image.Image, protocol: Protocol = PLAIN) -> NDArray[np.float32]:
-        """The probability of each class at each pixel, float32 [classes, H, W], at the image's own size.
+    def predict_probabilities(self, image: Image.Image, protocol: Protocol = SINGLE_VIEW) -> NDArray[np.float32]:
+        """Return the probability of each class at each pixel.
+
+        Args:
+            image: an image of at most 8 bits per channel.
+            protocol: windows, flips and scales.
+
+        Returns:
+            Probabilities at native size, float32 [classes, H, W].
 
         Raises:
-            DataError: as `predict`.
+            DataError: the image has more than 8 bits per channel.
         """
-        return self.both(image, protocol)[1]
+        return self.predict_both(image, protocol)[1]
 
-    def both(self, image: Image.Image, protocol: Protocol = PLAIN) -> tuple[Pixels, NDArray[np.float32]]:
-        """What `predict` and `probabilities` give, from one pass through the network.
+    def predict_both(self, image: Image.Image, protocol: Protocol = SINGLE_VIEW) -> tuple[Pixels, NDArray[np.float32]]:
+        """Return the results of `predict` and `predict_probabilities` from one forward pass.
+
+        Args:
+            image: an image of at most 8 bits per channel.
+            protocol: windows, flips and scales.
+
+        Returns:
+            Labels, uint8 [H, W], and probabilities, float32 [classes, H, W].
 
         Raises:
-            DataError: as `predict`.
+            DataError: the image has more than 8 bits per channel.
         """
-        scores, normal = self._scores(image, protocol)
-        probabilities = scores.float() if normal else scores.float().softmax(1)
+        scores, normalized = self._compute_scores(image, protocol)
+        probabilities = scores.float() if normalized else scores.float().softmax(1)
         return predict_classes(scores)[0].cpu().numpy(), probabilities[0].cpu().numpy()
 
     @torch.inference_mode()
-    def _scores(self, image: Image.Image, protocol: Protocol) -> tuple[Tensor, bool]:
-        """Scores [1, classes, H, W], and whether they are probabilities already."""
-        pixels = torch.from_numpy(np.array(rgb(image)))
+    def _compute_scores(self, image: Image.Image, protocol: Protocol) -> tuple[Tensor, bool]:
+        """Return scores [1, classes, H, W], and True if they are already probabilities."""
+        pixels = torch.from_numpy(np.array(to_rgb(image)))
         images = pixels.permute(2, 0, 1)[None].to(self.device)
-        asked = protocol.multiply_scales(self.description.score_scale)
+        scaled = protocol.multiply_scales(self.description.score_scale)
         precision = hardware.resolve_precision(self.description.precision, self.device)
         with hardware.create_autocast(self.device, precision)():
-            scores = compute_scores(asked, self.network, normalize(images, self.mean, self.std))
-        return scores, asked.is_augmented
+            scores = compute_scores(scaled, self.network, normalize(images, self.mean, self.std))
+        return scores, scaled.is_augmented
 
 
-def rgb(image: Image.Image) -> Image.Image:
-    """An image as training sees it.
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image to RGB, as for training.
+
+    Args:
+        image: an image of any mode.
 
     Raises:
-        DataError: it has more than 8 bits a channel.
+        DataError: the image has more than 8 bits per channel.
     """
     if image.mode in HIGH_BIT_DEPTH_MODES:
         raise DataError(
-            f"mode {image.mode}: more than 8 bits a channel, and what is above 255 would be cut off; scale it to 8 bits"
+            f"mode {image.mode}: more than 8 bits per channel; a conversion would clip values above 255, so scale the "
+            "image to 8 bits first"
         )
     return image.convert("RGB")

@@ -1,9 +1,8 @@
-"""What is written of a prediction: a mask, the image with the mask over it, the probabilities."""
+"""Files of a prediction: mask, overlay and probabilities."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -14,70 +13,90 @@ from fcnlab.data.datasets.base import Pixels
 from fcnlab.data.datasets.palette import to_palette_image, voc_palette
 from fcnlab.data.inspection.preview import legend, overlay
 from fcnlab.errors import RunError
-from fcnlab.inference.model import TrainedModel, rgb
+from fcnlab.inference.model import TrainedModel, to_rgb
 from fcnlab.training.protocol import Protocol
 
-LEGEND = 320
-"""Pixels that a legend is wide at least."""
+MIN_LEGEND_WIDTH = 320
+"""Minimum width of a legend in pixels."""
 
 
-@dataclass(frozen=True)
-class OutputOptions:
-    """What is written beside the masks."""
+def output_paths(out: Path, name: str, *, overlay: bool = False, probabilities: bool = False) -> dict[str, Path]:
+    """Return the paths of the files of one prediction.
 
-    overlay: bool = False
-    probabilities: bool = False
+    Args:
+        out: output folder.
+        name: name of the files without extension, as of `choose_output_names`.
+        overlay: include an overlay.
+        probabilities: include probabilities.
 
-
-def places(out: Path, name: str, wanted: OutputOptions) -> dict[str, Path]:
-    """Where what comes of one image is written, by what it is."""
-    there = {"mask": out / "masks" / f"{name}.png"}
-    if wanted.overlay:
-        there["overlay"] = out / "overlays" / f"{name}.png"
-    if wanted.probabilities:
-        there["probabilities"] = out / "probabilities" / f"{name}.npz"
-    return there
+    Returns:
+        Paths by kind: `mask`, and if included `overlay` and `probabilities`.
+    """
+    paths = {"mask": out / "masks" / f"{name}.png"}
+    if overlay:
+        paths["overlay"] = out / "overlays" / f"{name}.png"
+    if probabilities:
+        paths["probabilities"] = out / "probabilities" / f"{name}.npz"
+    return paths
 
 
 def check_not_existing(files: Iterable[Path]) -> None:
-    """Raise RunError where one of the files is there already."""
-    taken = [file for file in files if file.exists()]
-    if taken:
-        more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
-        are = "are" if more else "is"
-        raise RunError(f"{taken[0]}{more} {are} there already; choose another --out, or pass --overwrite")
+    """Check that none of the files exists.
+
+    Args:
+        files: paths to check.
+
+    Raises:
+        RunError: at least one file exists.
+    """
+    existing = [file for file in files if file.exists()]
+    if existing:
+        others = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
+        raise RunError(f"{existing[0]}: file exists{others}; choose another --out, or pass --overwrite")
 
 
-def overlay_with_legend(image: Image.Image, labels: Pixels, classes: Sequence[str]) -> Image.Image:
-    """The grey of an RGB image with the colours of its labels over it, and below it the classes that occur."""
-    picture = overlay(image, Image.fromarray(voc_palette()[labels]))
-    below = legend([int(label) for label in np.unique(labels)], classes, max(picture.width, LEGEND))
-    page = Image.new("RGB", (below.width, picture.height + below.height), "white")
-    page.paste(picture, (0, 0))
-    page.paste(below, (0, picture.height))
+def draw_overlay(image: Image.Image, labels: Pixels, classes: Sequence[str]) -> Image.Image:
+    """Blend an image in gray with the colors of its labels, and add a legend of the classes that occur.
+
+    Args:
+        image: an RGB image.
+        labels: label of each pixel, uint8 [H, W].
+        classes: names of the classes, by label.
+    """
+    blended = overlay(image, Image.fromarray(voc_palette()[labels]))
+    key = legend([int(label) for label in np.unique(labels)], classes, max(blended.width, MIN_LEGEND_WIDTH))
+    page = Image.new("RGB", (key.width, blended.height + key.height), "white")
+    page.paste(blended, (0, 0))
+    page.paste(key, (0, blended.height))
     return page
 
 
-def write(there: Mapping[str, Path], image: Image.Image, model: TrainedModel, protocol: Protocol) -> None:
-    """Predict an image and write what is wanted of it.
+def write_prediction(paths: Mapping[str, Path], image: Image.Image, model: TrainedModel, protocol: Protocol) -> None:
+    """Predict an image and write the files of the prediction.
 
-    `mask` is a palette PNG whose indices are the labels; `overlay` a PNG; `probabilities` an .npz with `probabilities`
-    [classes, H, W] as float16, which is exact to 0.0005, and the names of the `classes`.
+    `mask` is a palette PNG whose indices are the labels, `overlay` a PNG, and `probabilities` an .npz with the arrays
+    `probabilities`, float16 [classes, H, W] (rounding error at most 0.0005), and `classes`.
+
+    Args:
+        paths: result of `output_paths`.
+        image: the image.
+        model: the model.
+        protocol: windows, flips and scales.
 
     Raises:
-        DataError: an image that cannot be predicted.
+        DataError: the image cannot be predicted.
         RunError: a file cannot be written.
     """
-    if "probabilities" in there:
-        labels, probabilities = model.both(image, protocol)
-        small, classes = probabilities.astype(np.float16), np.array(model.classes)
-        _write(there["probabilities"], lambda to: np.savez_compressed(to, probabilities=small, classes=classes))
+    if "probabilities" in paths:
+        labels, probabilities = model.predict_both(image, protocol)
+        rounded, classes = probabilities.astype(np.float16), np.array(model.classes)
+        _write(paths["probabilities"], lambda file: np.savez_compressed(file, probabilities=rounded, classes=classes))
     else:
         labels = model.predict(image, protocol)
-    _write(there["mask"], lambda to: to_palette_image(labels).save(to, format="PNG", optimize=True))
-    if "overlay" in there:
-        picture = overlay_with_legend(rgb(image), labels, model.classes)
-        _write(there["overlay"], lambda to: picture.save(to, format="PNG", optimize=True))
+    _write(paths["mask"], lambda file: to_palette_image(labels).save(file, format="PNG", optimize=True))
+    if "overlay" in paths:
+        picture = draw_overlay(to_rgb(image), labels, model.classes)
+        _write(paths["overlay"], lambda file: picture.save(file, format="PNG", optimize=True))
 
 
 def _write(path: Path, write: Callable[[IO[bytes]], object]) -> None:

@@ -1,4 +1,4 @@
-"""What is predicted, and under which names: none may stand for two images."""
+"""Search for images, and unique names for their predictions."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcnlab.errors import DataError
-from fcnlab.inference.inputs import Source, find_images, names
+from fcnlab.inference.inputs import ImageFile, choose_output_names, find_images
 
-PARTS = st.sampled_from(["a", "A", "b", "a.jpg", "b.tar"])
+NAMES = st.sampled_from(["a", "A", "b", "a.jpg", "b.tar"])
 PATHS = st.builds(
     lambda folders, name, suffix: PurePath(*folders, name + suffix),
-    st.lists(PARTS, max_size=2),
-    PARTS,
+    st.lists(NAMES, max_size=2),
+    NAMES,
     st.sampled_from([".jpg", ".png", ".JPG"]),
 )
 
 
 @given(st.lists(PATHS, max_size=8, unique_by=str))
-def test_names_never_collide_whatever_the_paths(paths: list[PurePath]) -> None:
+def test_output_names_are_unique_for_any_paths(paths: list[PurePath]) -> None:
     try:
-        made = names([Source(Path("/in") / path, path) for path in paths])
+        names = choose_output_names([ImageFile(Path("/in") / path, path) for path in paths])
     except DataError:
         assert len(paths) > 1
         return
-    assert len({name.lower() for name in made}) == len(paths)
-    for name, path in zip(made, paths, strict=True):
+    assert len({name.lower() for name in names}) == len(paths)
+    for name, path in zip(names, paths, strict=True):
         assert name in (path.with_suffix("").as_posix(), path.as_posix())
 
 
-def test_an_extension_stays_where_it_tells_two_apart() -> None:
+def test_names_keep_the_extension_if_two_images_differ_only_in_it() -> None:
     paths = [PurePath(name) for name in ("cat.jpg", "cat.png", "dog.jpg", "x/dog.jpg")]
-    assert names([Source(Path(p), p) for p in paths]) == ["cat.jpg", "cat.png", "dog", "x/dog"]
+    assert choose_output_names([ImageFile(Path(p), p) for p in paths]) == ["cat.jpg", "cat.png", "dog", "x/dog"]
 
 
-def test_two_files_of_one_name_that_are_named_singly_are_refused() -> None:
-    sources = [Source(Path(folder) / "cat.jpg", PurePath("cat.jpg")) for folder in ("a", "b")]
+def test_two_given_files_of_the_same_name_are_an_error() -> None:
+    images = [ImageFile(Path(folder) / "cat.jpg", PurePath("cat.jpg")) for folder in ("a", "b")]
     with pytest.raises(DataError, match=r"a/cat\.jpg and b/cat\.jpg would both be written"):
-        names(sources)
+        choose_output_names(images)
 
 
-def test_folders_are_gone_through_and_what_is_written_is_left_out(tmp_path: Path) -> None:
+def test_folders_are_searched_without_hidden_files_and_the_output_folder(tmp_path: Path) -> None:
     files = ("b.png", "a/c.JPG", "a/notes.txt", ".hidden/d.png", "a/.e.png", "out/masks/b.png")
     for file in files:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()
     found = find_images([tmp_path, tmp_path / "b.png", tmp_path / "absent"], tmp_path / "out")
-    assert [source.below.as_posix() for source in found] == ["a/c.JPG", "b.png", "absent"]
+    assert [image.relative.as_posix() for image in found] == ["a/c.JPG", "b.png", "absent"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no images"):
+    with pytest.raises(DataError, match="contains no images"):
         find_images([tmp_path / "empty"], tmp_path / "out")

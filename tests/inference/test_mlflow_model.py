@@ -1,3 +1,5 @@
+"""Models logged to MLflow."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -13,15 +15,15 @@ from fcnlab.lab import Lab
 from tests.conftest import SMOKE, write_grid
 
 
-def test_a_trials_model_is_kept_once_and_mlflow_loads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_model_is_logged_once_and_can_be_loaded_by_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow.pytorch
 
     path = write_grid(tmp_path, SMOKE.replace("seeds: 2", "seeds: 1"))
     grid, lab = fcnlab.load_grid(path), Lab.find(path)
     fcnlab.run_grid(grid, threads=1, quiet=True)
-    heard: list[str] = []
-    assert log_models(grid, lab, heard.append) == 2 == len(heard)
-    assert log_models(grid, lab, heard.append) == 0
+    logged: list[str] = []
+    assert log_models(grid, lab, logged.append) == 2 == len(logged)
+    assert log_models(grid, lab, logged.append) == 0
     frame = fcnlab.frame(grid)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", lab.tracking_uri)
     network = mlflow.pytorch.load_model(f"runs:/{frame['run_id'][0]}/model")
@@ -29,5 +31,5 @@ def test_a_trials_model_is_kept_once_and_mlflow_loads_it(tmp_path: Path, monkeyp
     pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)[None]
     with torch.no_grad():
         probabilities = network(pixels)[0].numpy()
-    ours = fcnlab.load(str(frame["key"][0]), lab=lab).probabilities(image)
-    np.testing.assert_allclose(probabilities, ours, atol=1e-5)
+    expected = fcnlab.load(str(frame["key"][0]), lab=lab).predict_probabilities(image)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
