@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fcnlab.data.augmentation import Augmentation
-from fcnlab.data.decoded import DecodedSplit, DeviceSplit
+from fcnlab.data.decoded import DecodedSplit
+from fcnlab.data.resident import DeviceSplit
 from fcnlab.errors import DataError
 from fcnlab.kernels.augment import CropWriter, create_crop_writer
 from fcnlab.kernels.inputs import DecodedSample, Placement

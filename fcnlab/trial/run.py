@@ -9,7 +9,7 @@ from functools import partial
 from filelock import FileLock
 
 from fcnlab.config.trial import Trial
-from fcnlab.data.decoded import release_resident_splits
+from fcnlab.data.resident import release_resident_splits
 from fcnlab.lab import Lab
 from fcnlab.settings import CHECKPOINT_EVERY
 from fcnlab.training import hardware

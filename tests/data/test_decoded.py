@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fcnlab.data import decoded as module
+from fcnlab.data import resident as module
 from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.cache.format import compute_cache_key, decoded_cache_folder, open_cache
 from fcnlab.data.datasets.base import Dataset
@@ -21,14 +21,8 @@ from fcnlab.data.datasets.camvid import CamVid
 from fcnlab.data.datasets.folder import Folder, FolderLayout
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.datasets.voc import Voc2012
-from fcnlab.data.decoded import (
-    DEVICE_SHARE,
-    DecodedSplit,
-    DeviceSplit,
-    MappedSplit,
-    open_decoded,
-    release_resident_splits,
-)
+from fcnlab.data.decoded import DecodedSplit, MappedSplit, open_decoded
+from fcnlab.data.resident import DEVICE_SHARE, DeviceSplit, release_resident_splits
 from fcnlab.kernels.inputs import ColorJitter, DecodedSample
 
 extents = st.integers(1, 20)
@@ -350,4 +344,4 @@ def test_map_covers_the_whole_file() -> None:
     open_decoded(dataset, "train")
     found = open_cache(decoded_cache_folder() / compute_cache_key(dataset, "train"))
     assert len(found.pixels) == (decoded_cache_folder() / found.index.key / "pixels.bin").stat().st_size
-    assert module.MappedSplit(found).ids == dataset.split("train").ids
+    assert MappedSplit(found).ids == dataset.split("train").ids

@@ -13,7 +13,8 @@ from torch import Tensor
 from fcnlab.data.augmentation import Augmentation, Blur
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.shapes import Shapes
-from fcnlab.data.decoded import DecodedSplit, DeviceSplit
+from fcnlab.data.decoded import DecodedSplit
+from fcnlab.data.resident import DeviceSplit
 from fcnlab.kernels.inputs import ColorJitter
 from fcnlab.metrics.confusion import compute_metrics
 from fcnlab.training.evaluate import evaluate_split

@@ -14,7 +14,8 @@ from torch import Tensor
 from fcnlab.data.augmentation import Augmentation, Blur
 from fcnlab.data.batches import TorchBatchWriter, TrainingBatches, create_batch_augmenter, to_uint8_scale
 from fcnlab.data.datasets.base import Sample, Split
-from fcnlab.data.decoded import DecodedSplit, DeviceSplit
+from fcnlab.data.decoded import DecodedSplit
+from fcnlab.data.resident import DeviceSplit
 from fcnlab.data.windows import resize_label
 from fcnlab.kernels.inputs import ColorJitter, Placement, Window
 from fcnlab.kernels.switch import is_triton_available

@@ -25,7 +25,8 @@ def measure(context: Context) -> dict[str, Any]:
     """Time a process's start, the upload of the training images, the first step, a checkpoint, and whole trials."""
     from benchmarks.speed import ours
     from fcnlab.data.datasets.voc import Voc2012
-    from fcnlab.data.decoded import open_decoded, release_resident_splits
+    from fcnlab.data.decoded import open_decoded
+    from fcnlab.data.resident import release_resident_splits
     from fcnlab.training.hardware import synchronize
     from fcnlab.trial.run import run_trial
 
