@@ -25,30 +25,43 @@ if TYPE_CHECKING:
 def build_model(
     variant: str, num_classes: int, *, seed: int = 0, pretrained: bool = True, lab: Lab | None = None
 ) -> FCN:
-    """Build a variant of the catalogue, or any `backbone+head+upsampler` of it.
+    """Build the model of a variant.
 
-    It maps images [B, 3, H, W], normalised as `model.backbone.mean` and `.std` say, to scores [B, num_classes, H, W].
-    The same seed gives the same weights. With `pretrained=False` the backbone starts from random weights, whatever its
-    entry says.
+    The model maps images [B, 3, H, W], normalized with `model.backbone.mean` and `model.backbone.std`, to class scores
+    [B, num_classes, H, W].
+
+    Args:
+        variant: name of a variant of the registry, or `backbone+head+upsampler`.
+        num_classes: number of classes.
+        seed: seed of the initialization; the same seed gives the same weights.
+        pretrained: load the weights of the backbone's registry entry; otherwise initialize it randomly.
+        lab: lab whose registry is used; by default that of the current folder.
+
+    Returns:
+        The model in training mode, in float32.
 
     Raises:
-        ConfigError: no such variant.
-        ModelError: its weights cannot be had here.
+        ConfigError: there is no such variant.
+        ModelError: the pretrained weights are not available.
     """
     from fcnlab.trial.build import build_model as build
 
     lab = lab or Lab.find()
-    parts = variant_parts(variant, lab)
+    config = variant_config(variant, lab)
     if not pretrained:
-        parts = parts.model_copy(update={"backbone": parts.backbone.model_copy(update={"weights": "scratch"})})
-    return build(parts, num_classes, seed, lab.find_weights_file(parts.backbone), lab.extensions)
+        config = config.model_copy(update={"backbone": config.backbone.model_copy(update={"weights": "scratch"})})
+    return build(config, num_classes, seed, lab.find_weights_file(config.backbone), lab.extensions)
 
 
-def variant_parts(name: str, lab: Lab) -> Variant:
-    """The configuration of a variant of the catalogue, or of `backbone+head+upsampler`.
+def variant_config(name: str, lab: Lab) -> Variant:
+    """Return the configuration of a variant.
+
+    Args:
+        name: name of a variant of the registry, or `backbone+head+upsampler`.
+        lab: lab whose registry is used.
 
     Raises:
-        ConfigError: there is none of that name, or the parts do not go together.
+        ConfigError: there is no such variant, or its components are not compatible.
     """
     kinds = ("backbone", "head", "upsampler")
     if "+" in name:
@@ -64,7 +77,14 @@ def variant_parts(name: str, lab: Lab) -> Variant:
 
 
 def load_grid(path: str | os.PathLike[str]) -> Grid:
-    """Read and check a grid file. Raises ConfigError with one line a fault."""
+    """Read and validate a grid file.
+
+    Args:
+        path: the grid file; its lab is the folder above `experiments/`.
+
+    Raises:
+        ConfigError: the file is not valid; the message has one line per error.
+    """
     path = Path(path)
     return Lab.find(path).load_grid(path)
 
@@ -86,10 +106,25 @@ def run_grid(
 ) -> Outcome:
     """Run the remaining trials of a grid, publish them to MLflow and write the report.
 
-    The arguments are those of `fcnlab grid run`, described at `fcnlab.runner.executors.config.ExecutorConfig`.
+    Args:
+        grid: the grid, from `load_grid`.
+        executor: `process`, `serial`, `ray`, or the name of an extension.
+        workers: number of trials that run at the same time; None chooses it for the machine.
+        threads: number of CPU threads per trial; None chooses it for the machine.
+        per_gpu: number of trials that share a GPU.
+        address: address of a running Ray cluster.
+        devices: number of devices that train one trial together.
+        device: `cuda`, `cpu`, or `auto` for CUDA if there is a GPU.
+        fail_fast: start no further trial after the first failure.
+        checkpoint_every: seconds between two checkpoints of a trial; 0 writes one after each epoch.
+        lab: lab of the grid; by default the folder above `experiments/`.
+        quiet: print no progress.
+
+    Returns:
+        The numbers of finished, failed, reused and stopped trials.
 
     Raises:
-        FcnlabError: as `fcnlab grid run` would say it.
+        FcnlabError: the grid cannot be run; the message is that of `fcnlab grid run`.
     """
     from fcnlab.console import create_console
     from fcnlab.runner.executors.config import ExecutorConfig
@@ -117,13 +152,19 @@ def run_grid(
 def load(
     trial: str | os.PathLike[str], *, checkpoint: Literal["last", "best"] = "last", lab: Lab | None = None
 ) -> TrainedModel:
-    """The model of a finished trial, by its key, the beginning of its key or its run folder, or of an exported file.
+    """Load the model of a finished trial or of an exported file.
 
-    `model.predict(image)` gives the label of each pixel of a PIL image: see `fcnlab.inference.model.TrainedModel`.
+    Args:
+        trial: key of a trial or its first characters, its run folder, or a file written by `fcnlab export`.
+        checkpoint: load the weights of the last epoch, or of the epoch with the best mIoU on val.
+        lab: lab of the trial; by default that of the current folder.
+
+    Returns:
+        The model; `model.predict(image)` returns the label of each pixel of a PIL image.
 
     Raises:
-        RunError: no such trial, or one that has not finished or whose weights are gone.
-        ModelError: a file that is not from `fcnlab export`, or weights that do not fit.
+        RunError: there is no such trial, it has not finished, or its weights are missing.
+        ModelError: the file was not written by `fcnlab export`, or the weights do not fit the model.
     """
     from fcnlab.inference.load import load as read
 
@@ -131,7 +172,15 @@ def load(
 
 
 def frame(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
-    """One row a trial: `docs/reading-a-report.md` says what each column is."""
+    """Return a data frame with one row per trial.
+
+    Args:
+        grid: the grid, from `load_grid`.
+        lab: lab of the grid; by default the folder above `experiments/`.
+
+    Returns:
+        The frame; `docs/reading-a-report.md` describes the columns.
+    """
     from fcnlab.report.frame import trials_frame
     from fcnlab.runner.plan import make_plan
     from fcnlab.runner.publisher import open_if_installed
@@ -141,7 +190,15 @@ def frame(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
 
 
 def summary(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
-    """One row a cell, with the intervals of the table: `docs/reading-a-report.md` says what each column is."""
+    """Return a data frame with one row per cell, with the intervals of the table.
+
+    Args:
+        grid: the grid, from `load_grid`.
+        lab: lab of the grid; by default the folder above `experiments/`.
+
+    Returns:
+        The frame; `docs/reading-a-report.md` describes the columns.
+    """
     from fcnlab.report.report import make_report
     from fcnlab.runner.plan import make_plan
     from fcnlab.runner.publisher import open_if_installed
@@ -151,9 +208,15 @@ def summary(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
 
 
 def report(grid: Grid, *, lab: Lab | None = None, predict: bool = False) -> Report:
-    """Write `results/<grid>/` from the records in runs/ and from MLflow, and return the `Report`.
+    """Write the report of a grid to `results/<grid>/`, from the records of the lab and of MLflow.
 
-    With `predict` the images that its page shows are predicted again where the trials' weights are there.
+    Args:
+        grid: the grid, from `load_grid`.
+        lab: lab of the grid; by default the folder above `experiments/`.
+        predict: predict images that the page shows and that are not saved yet, if the weights are available.
+
+    Returns:
+        The report with its tables and frames.
     """
     from fcnlab.report.report import make_report
     from fcnlab.report.write import write_report

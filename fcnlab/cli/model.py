@@ -203,11 +203,11 @@ def _costs(name: str, model: FCN, size: tuple[int, int], on: torch.device | None
 
 
 def _model(variant: str, classes: int, lab: Path | None) -> tuple[FCN, Variant]:
-    from fcnlab.api import build_model, variant_parts
+    from fcnlab.api import build_model, variant_config
     from fcnlab.lab import Lab
 
     place: Lab = Lab.find(root=lab)
-    parts = variant_parts(variant, place)
+    parts = variant_config(variant, place)
     return build_model(variant, classes, pretrained=False, lab=place).eval(), parts
 
 
