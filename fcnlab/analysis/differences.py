@@ -100,7 +100,7 @@ class Comparison:
 
     @property
     def significant(self) -> bool | None:
-        """Whether the difference is significant after Holm's correction; None where no claim is made."""
+        """Significance after Holm's correction; None if no claim is made."""
         if np.isnan(self.adjusted_p):
             return None
         return bool(self.adjusted_p < 1 - self.difference.confidence)

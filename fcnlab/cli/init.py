@@ -1,4 +1,4 @@
-"""`fcnlab init`: a lab of one's own."""
+"""`fcnlab init`: create a lab."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXAMPLE = "Example: fcnlab init mylab && cd mylab && fcnlab grid run experiments
 
 _README = """# {name}
 
-A lab of fcnlab: questions in `experiments/`, answers in `results/`, what this lab adds to the catalogue in `registry/`.
+A lab of fcnlab: grid files in `experiments/`, reports in `results/`, and the lab's own components in `registry/`.
 
     fcnlab grid run experiments/quickstart.yaml
     fcnlab ui
@@ -28,9 +28,9 @@ _IGNORED = "/runs/\n/mlflow.db*\n/mlartifacts/\n/.fcnlab/\n"
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is not there, or empty")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="New or empty folder")],
 ) -> None:
-    """Make a lab: a folder with experiments/, registry/ and results/, and a first question to run."""
+    """Create a lab: a folder with experiments/, registry/ and results/, and a first grid to run."""
     from fcnlab.config.registry import shipped
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -11,48 +11,48 @@ from fcnlab.settings import DEVICE_VARIABLE, Device
 
 LabOption = Annotated[
     Path | None,
-    typer.Option("--lab", help="The lab's folder [default: FCNLAB_LAB, the folder around experiments/, or this one]"),
+    typer.Option("--lab", help="Folder of the lab [default: FCNLAB_LAB, the folder above experiments/, or the current folder]"),
 ]
 DataRoot = Annotated[
     Path | None,
-    typer.Option("--data-root", help="The folder that holds the datasets' folders [default: FCNLAB_DATA]"),
+    typer.Option("--data-root", help="Folder that contains the datasets [default: FCNLAB_DATA]"),
 ]
 TrackingUri = Annotated[
     str | None,
-    typer.Option("--tracking-uri", help="MLflow's store [default: MLFLOW_TRACKING_URI, or mlflow.db in the lab]"),
+    typer.Option("--tracking-uri", help="MLflow tracking URI [default: MLFLOW_TRACKING_URI, or mlflow.db in the lab]"),
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=1, help="Trials at once [default: one a GPU, or by cores and memory]"),
+    typer.Option("--workers", min=1, help="Trials that run at the same time [default: one per GPU, or by cores and memory]"),
 ]
 Threads = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads a trial [default: a share of the cores]")
+    int | None, typer.Option("--threads", min=1, help="CPU threads per trial [default: a share of the cores]")
 ]
 DeviceOption = Annotated[
     Device,
-    typer.Option("--device", envvar=DEVICE_VARIABLE, help="What trains; auto is CUDA where there is a GPU"),
+    typer.Option("--device", envvar=DEVICE_VARIABLE, help="Device for training; auto selects CUDA if there is a GPU"),
 ]
 
 ExecutorOption = Annotated[
     str,
-    typer.Option("--executor", help="process, serial or ray: worker processes, the driver, or Ray; or an extension"),
+    typer.Option("--executor", help="process (worker processes), serial (in this process), ray (Ray cluster), or an extension"),
 ]
-PerGpu = Annotated[int, typer.Option("--per-gpu", min=1, help="Trials that share a GPU")]
+PerGpu = Annotated[int, typer.Option("--per-gpu", min=1, help="Trials per GPU")]
 DevicesPerTrial = Annotated[
     int,
-    typer.Option("--devices-per-trial", min=1, help="GPUs that train a trial together; CPU processes if there is none"),
+    typer.Option("--devices-per-trial", min=1, help="GPUs that train one trial together (CPU processes without a GPU)"),
 ]
 Address = Annotated[
     str | None,
-    typer.Option("--address", help="Of a Ray cluster, as host:port or auto [default: one on this machine]"),
+    typer.Option("--address", help="Ray cluster, as host:port or auto [default: one on this machine]"),
 ]
 CheckpointEvery = Annotated[
     float,
     typer.Option("--checkpoint-every", min=0, help="Seconds between two checkpoints of a trial; 0: after each epoch"),
 ]
 FailFast = Annotated[
-    bool, typer.Option("--fail-fast/--keep-going", help="Whether a failed trial ends the run, after the epoch")
+    bool, typer.Option("--fail-fast/--keep-going", help="After a failed trial, start no further trial")
 ]
 
 
-GridFile = Annotated[Path, typer.Argument(metavar="FILE", help="The grid's YAML file", show_default=False)]
+GridFile = Annotated[Path, typer.Argument(metavar="FILE", help="Grid file", show_default=False)]

@@ -1,4 +1,4 @@
-"""`fcnlab ui`: MLflow over the lab's store, lean and on this machine alone."""
+"""`fcnlab ui`: open the MLflow UI of a lab's store."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ EXAMPLE = "Example: fcnlab ui experiments/quickstart.yaml"
 
 def ui(
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="A grid's YAML file, whose comparison is wanted")
+        Path | None, typer.Argument(metavar="[FILE]", help="Grid file; print the address of its comparison only")
     ] = None,
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="The port to listen on")] = 5000,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on")] = 5000,
     lab: LabOption = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
     """Open the MLflow UI of the lab's store on the loopback interface; Ctrl-C ends it.
 
-    The addresses of the grids' comparisons are printed: cells side by side, averaged over their seeds.
+    Prints the address of each grid's comparison: its cells side by side, averaged over seeds.
     """
     from fcnlab.lab import Lab
     from fcnlab.tracking.store import is_installed
@@ -49,7 +49,7 @@ def ui(
     _refuse_taken(port)
     typer.echo(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)")
     _say_addresses(place, f"http://127.0.0.1:{port}", file)
-    # Job execution starts a dozen processes that a lab has no use for.
+    # Job execution starts a dozen processes that a lab does not use.
     environment = {
         **os.environ,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -60,7 +60,7 @@ def ui(
 
 
 def _say_addresses(lab: Lab, server: str, file: Path | None) -> None:
-    """Say where each grid's comparison is, or that of one grid."""
+    """Print the address of each grid's comparison, or of one grid's."""
     from fcnlab.errors import nearest
     from fcnlab.runner.publisher import noted_experiments
     from fcnlab.tracking.view import format_url
