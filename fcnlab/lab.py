@@ -92,7 +92,7 @@ class Lab:
 
     @cached_property
     def registry(self) -> registry.Registry:
-        """The built-in catalogue and what this lab's registry/ adds."""
+        """Built-in components and those of this lab's registry/."""
         found = registry.load(self.root / "registry")
         for kind in ("head", "dataset", "executor"):
             self.extensions.own(kind)
@@ -109,11 +109,21 @@ class Lab:
         return Extensions(self.root)
 
     def load_grid(self, path: Path) -> grid.Grid:
-        """Load a grid file. Raises ConfigError as `fcnlab.config.grid.grid.load` does."""
+        """Load and validate a grid file.
+
+        Args:
+            path: the grid file.
+
+        Raises:
+            ConfigError: the file is not valid.
+        """
         return grid.load(path, self.registry)
 
     def open_dataset(self, spec: DatasetConfig) -> Dataset:
         """Open a dataset.
+
+        Args:
+            spec: its configuration.
 
         Raises:
             DataError: its folder is not below the data root.
@@ -168,7 +178,7 @@ class Lab:
                 raise RunError(f"the code of the {kind} has changed since this trial was planned; run the grid again")
 
     def _layout(self, spec: FolderDataset) -> FolderLayout:
-        """Where the files of a dataset of type folder lie."""
+        """Resolve the paths of a dataset of type folder."""
         parts = spec.fractions
         shares = {"train": 1 - parts.val - parts.test, "val": parts.val} if parts else {}
         return FolderLayout(
@@ -194,12 +204,18 @@ class Lab:
         return self.data_root / path
 
     def _list(self, name: str) -> Path:
-        """A list of ids: in the lab, where it can be committed, else below the data root."""
+        """Find a list of ids in the lab, where it can be committed, or below the data root."""
         path = self.root / Path(name).expanduser()
         return self._below_data_root(name) if not path.exists() and self.data_root is not None else path
 
     def find_weights_file(self, backbone: BackboneConfig) -> Path | None:
-        """The local file of a backbone's weights, in the lab or under the data root; None if it needs none.
+        """Find the local weights file of a backbone in the lab or below the data root.
+
+        Args:
+            backbone: its configuration.
+
+        Returns:
+            The file; None if the configuration names no file.
 
         Raises:
             ModelError: the file is in neither.
@@ -207,16 +223,16 @@ class Lab:
         name = backbone.weights_file
         if name is None:
             return None
-        places = [base / name for base in (self.root, self.data_root) if base is not None]
-        found = next((path for path in places if path.is_file()), None)
+        candidates = [base / name for base in (self.root, self.data_root) if base is not None]
+        found = next((path for path in candidates if path.is_file()), None)
         if found is None:
-            tried = " or ".join(map(str, places))
+            tried = " or ".join(map(str, candidates))
             raise ModelError(f"the weights file '{name}' is not at {tried}; put it there, or set --data-root")
         return found
 
     @cached_property
     def fingerprints(self) -> Fingerprints:
-        """Gives content fingerprints; each dataset and each file is read once."""
+        """Function that computes content fingerprints; each dataset and each file is read once."""
         data: dict[str, str] = {}
         weights: dict[str, str] = {}
 

@@ -11,7 +11,9 @@ from fcnlab.settings import DEVICE_VARIABLE, Device
 
 LabOption = Annotated[
     Path | None,
-    typer.Option("--lab", help="Folder of the lab [default: FCNLAB_LAB, the folder above experiments/, or the current folder]"),
+    typer.Option(
+        "--lab", help="Folder of the lab [default: FCNLAB_LAB, the folder above experiments/, or the current folder]"
+    ),
 ]
 DataRoot = Annotated[
     Path | None,
@@ -23,7 +25,9 @@ TrackingUri = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=1, help="Trials that run at the same time [default: one per GPU, or by cores and memory]"),
+    typer.Option(
+        "--workers", min=1, help="Trials that run at the same time [default: one per GPU, or by cores and memory]"
+    ),
 ]
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads per trial [default: a share of the cores]")
@@ -35,7 +39,9 @@ DeviceOption = Annotated[
 
 ExecutorOption = Annotated[
     str,
-    typer.Option("--executor", help="process (worker processes), serial (in this process), ray (Ray cluster), or an extension"),
+    typer.Option(
+        "--executor", help="process (worker processes), serial (in this process), ray (Ray cluster), or an extension"
+    ),
 ]
 PerGpu = Annotated[int, typer.Option("--per-gpu", min=1, help="Trials per GPU")]
 DevicesPerTrial = Annotated[
