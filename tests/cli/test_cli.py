@@ -209,7 +209,7 @@ def test_a_plan_shows_every_cell_and_what_is_left(fcnlab: Call, tmp_path: Path) 
     assert question == "question: Does it run?"
     assert heading.split() == ["head", "to", "do"]
     assert [row.split() for row in rows[:2]] == [["fcn32s", "2", "baseline"], ["fcn8s", "2"]]
-    assert "4 trials: 4 to do" in said.out and "how long they take cannot be told" in said.out
+    assert "4 trials: 4 to do" in said.out and "no estimate: no comparable trial has finished yet" in said.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["experiments"]  # looking makes nothing
 
 
@@ -231,7 +231,7 @@ def test_a_plan_for_machines_is_json(fcnlab: Call, tmp_path: Path) -> None:
         {"cell": "fcn8s", "axes": {"head": "fcn8s"}, "baseline": False, "trials": {"to do": 2}},
     ]
     assert said["trials"] == {"finished": 0, "failed": 0, "stopped": 0, "started": 0, "to do": 4}
-    assert (said["left"]["trials"], said["left"]["known"]) == (4, 0)
+    assert (said["remaining"]["trials"], said["remaining"]["known"]) == (4, 0)
 
 
 def test_the_schema_of_a_lab_has_the_names_that_it_adds(fcnlab: Call, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fcnlab.lab import Lab
 from fcnlab.runner.plan import Plan, make_plan
-from fcnlab.runner.progress.base import PlainReporter, ProgressReporter, Waiting, duration
+from fcnlab.runner.progress.base import PlainReporter, ProgressReporter, Waiting, format_duration
 from fcnlab.runner.progress.jsonl import JsonlReporter
 from fcnlab.runner.progress.rich import RichReporter, clock
 from fcnlab.trial.record import Attempt, Failure, Record
@@ -24,7 +24,7 @@ from tests.records import epochs, failed, finished
     [(None, "unknown"), (0.4, "0 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (12000, "3 h 20 min")],
 )
 def test_durations_are_said_as_people_say_them(seconds: float | None, said: str) -> None:
-    assert duration(seconds) == said
+    assert format_duration(seconds) == said
 
 
 @pytest.mark.parametrize(

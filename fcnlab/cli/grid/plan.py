@@ -1,4 +1,4 @@
-"""`fcnlab grid plan`: what a grid has, what is left of it, what that may cost."""
+"""`fcnlab grid plan`: the cells of a grid, its remaining trials and their estimated cost."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fcnlab.console import create_console
 
 if TYPE_CHECKING:
     from fcnlab.lab import Lab
-    from fcnlab.runner.cost.estimate import Estimate
+    from fcnlab.runner.cost.estimate import CostEstimate
     from fcnlab.runner.plan import Plan
     from fcnlab.settings import Device
 
@@ -21,10 +21,10 @@ EXAMPLE = "Example: fcnlab grid plan experiments/quickstart.yaml"
 def plan(
     file: GridFile,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Measure a few steps of each kind of trial that is left")
+        bool, typer.Option("--probe", help="Measure the cost on a few steps of each kind of remaining trial")
     ] = False,
-    every: Annotated[bool, typer.Option("--all", help="Show every cell, however many there are")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines: everything as JSON")] = False,
+    every: Annotated[bool, typer.Option("--all", help="List all cells, also of a large grid")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
     workers: Workers = None,
     threads: Threads = None,
     per_gpu: PerGpu = 1,
@@ -32,53 +32,56 @@ def plan(
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Check a grid and show its cells: what is finished, what is left, what it may cost. Nothing is run but a probe."""
+    """Check a grid file, list its cells and trials, and estimate the cost of the remaining trials.
+
+    No trial is run; with --probe, a few steps are.
+    """
     from fcnlab.lab import Lab
     from fcnlab.runner.plan import make_plan
 
-    place = Lab.find(file, root=lab, data_root=data_root)
-    made = make_plan(place.load_grid(file), place)
-    judged = _judged(made, place, probe, workers, threads, per_gpu, device) if made.remaining else None
+    found_lab = Lab.find(file, root=lab, data_root=data_root)
+    made = make_plan(found_lab.load_grid(file), found_lab)
+    cost = _estimate(made, found_lab, probe, workers, threads, per_gpu, device) if made.remaining else None
     if as_json:
-        _print_json(made, judged, place)
+        _print_json(made, cost, found_lab)
     else:
-        _print(made, judged, place, every, device)
+        _print(made, cost, found_lab, every, device)
 
 
-def _judged(
+def _estimate(
     plan: Plan, lab: Lab, probe: bool, workers: int | None, threads: int | None, per_gpu: int, device: Device
-) -> Estimate:
-    from fcnlab.runner.cost.estimate import estimate
-    from fcnlab.runner.cost.history import recorded, shapes_of
+) -> CostEstimate:
+    from fcnlab.runner.cost.estimate import estimate_cost
+    from fcnlab.runner.cost.history import find_workloads, read_cost_rates
     from fcnlab.runner.cost.probe import probe as measure
     from fcnlab.runner.executors.process import max_trials_per_gpu, plan_slots
 
-    shapes = shapes_of(plan)
+    workloads = find_workloads(plan)
     slots = plan_slots(plan.grid.recipes, workers, threads, per_gpu, device=device)
     sharing = max_trials_per_gpu(slots, len(plan.remaining))
     if probe:
-        paces = measure(plan, lab, shapes, slots[0], lambda what: typer.echo(f"probe: {what}", err=True))
+        rates = measure(plan, lab, workloads, slots[0], lambda name: typer.echo(f"probe: {name}", err=True))
     else:
-        paces = recorded(plan, lab, shapes, sharing)
-    return estimate(plan, shapes, paces, len(slots), sharing)
+        rates = read_cost_rates(plan, lab, workloads, sharing)
+    return estimate_cost(plan, workloads, rates, len(slots), sharing)
 
 
-def _print(plan: Plan, judged: Estimate | None, lab: Lab, every: bool, device: Device) -> None:
-    from fcnlab.cli.grid.cells import SHOWN, cells, in_short
+def _print(plan: Plan, cost: CostEstimate | None, lab: Lab, every: bool, device: Device) -> None:
+    from fcnlab.cli.grid.cells import MAX_ROWS, create_axes_table, create_cells_table
 
     terminal = create_console()
     terminal.print(f"{plan.grid.name}: {plan.grid.file.question}", style="bold", soft_wrap=True)
-    if every or len(plan.grid.cells) <= SHOWN:
-        terminal.print(cells(plan))
+    if every or len(plan.grid.cells) <= MAX_ROWS:
+        terminal.print(create_cells_table(plan))
     else:
-        terminal.print(in_short(plan))
+        terminal.print(create_axes_table(plan))
         terminal.print(f"{len(plan.grid.cells)} cells; --all shows each", soft_wrap=True)
-    for line in (*_stock(plan, lab), *(_cost(judged, plan, device) if judged is not None else ())):
+    for line in (*_describe_trials(plan, lab), *(_describe_cost(cost, plan, device) if cost is not None else ())):
         terminal.print(line, soft_wrap=True)
 
 
-def _stock(plan: Plan, lab: Lab) -> list[str]:
-    """What there is already, and what is left."""
+def _describe_trials(plan: Plan, lab: Lab) -> list[str]:
+    """Describe the existing and the remaining trials."""
     from fcnlab.cli.grid.cells import STATES
     from fcnlab.runner.plan import count_reported
 
@@ -86,75 +89,76 @@ def _stock(plan: Plan, lab: Lab) -> list[str]:
     counts = ", ".join(f"{count} {state}" for state in STATES if (count := plan.count(state)))
     lines = [f"{total} trials: {counts}"]
     if plan.prerequisites:
-        lines.append(f"{len(plan.prerequisites)} of them are no cells: others start from them")
+        lines.append(f"{len(plan.prerequisites)} of them belong to no cell: others are initialized from them")
     finished = plan.count("finished")
     if finished:
-        where = ", ".join(f"{count} of them in results/{name}" for name, count in count_reported(plan, lab).items())
-        lines.append(f"reused: {finished} that finished before in {lab.runs}" + (f"; {where}" if where else ""))
+        reports = ", ".join(f"{count} of them in results/{name}" for name, count in count_reported(plan, lab).items())
+        lines.append(f"reused: {finished} finished trials in {lab.runs}" + (f"; {reports}" if reports else ""))
     return lines
 
 
-def _cost(judged: Estimate, plan: Plan, device: Device) -> list[str]:
-    """What is left costs about, and by what that is known."""
-    from fcnlab.runner.progress.base import duration
+def _describe_cost(cost: CostEstimate, plan: Plan, device: Device) -> list[str]:
+    """Describe the estimated cost and its sources."""
+    from fcnlab.runner.progress.base import format_duration
 
-    if not judged.known:
+    if not cost.known:
         return [
-            f"left: {judged.trials} trials, {judged.slots} at once; how long they take cannot be told, for none like "
-            "them has finished in this lab: --probe measures it",
-            _memory(judged, plan, device),
+            f"remaining: {cost.trials} trials, {cost.slots} at a time; no estimate: no comparable trial has finished "
+            "yet; --probe measures the cost",
+            _describe_memory(cost, plan, device),
         ]
     bound = "at most " if plan.grid.file.early_stopping is not None else "about "
     lines = [
-        f"left: {bound}{duration(judged.seconds)} with {judged.slots} at once, "
-        f"{judged.device_seconds / 3600:.2g} device-hours for {judged.known} of {judged.trials} trials, "
-        f"by {', '.join(judged.by)}"
+        f"remaining: {bound}{format_duration(cost.seconds)} with {cost.slots} trials at a time, "
+        f"{cost.device_seconds / 3600:.2g} device-hours for {cost.known} of {cost.trials} trials, "
+        f"estimated from {', '.join(cost.sources)}"
     ]
-    if judged.alike:
-        lines.append(f"{judged.alike} of these are judged by other variants on the same data with the same sizes")
-    if judged.derived:
+    if cost.from_other_variants:
         lines.append(
-            f"{judged.sharing} trials share a GPU; their speed together is not measured for {judged.derived} of these, "
-            "which are taken to be no faster than one after the other"
+            f"{cost.from_other_variants} of these are estimated from other variants with the same data and sizes"
         )
-    if judged.known < judged.trials:
-        lines.append(f"of {judged.trials - judged.known} trials nothing is known: --probe measures them")
-    return [*lines, f"{_memory(judged, plan, device)}; disk: about {_bytes(judged.disk)}"]
+    if cost.extrapolated:
+        lines.append(
+            f"{cost.sharing} trials share a GPU; no measurement with {cost.sharing} trials per GPU for "
+            f"{cost.extrapolated} of these, which are assumed to be no faster than in sequence"
+        )
+    if cost.known < cost.trials:
+        lines.append(f"no estimate for {cost.trials - cost.known} trials: --probe measures their cost")
+    return [*lines, f"{_describe_memory(cost, plan, device)}; disk: about {_format_bytes(cost.disk)}"]
 
 
-def _memory(judged: Estimate, plan: Plan, device: Device) -> str:
+def _describe_memory(cost: CostEstimate, plan: Plan, device: Device) -> str:
     from fcnlab.runner.executors.gpus import select_gpus
     from fcnlab.runner.executors.process import estimate_memory
 
-    if judged.memory is not None:
-        return f"memory: up to {_bytes(judged.memory)} a trial"
+    if cost.memory is not None:
+        return f"memory: up to {_format_bytes(cost.memory)} per trial"
     if select_gpus(device):
         return "memory: not measured"
     most = max(estimate_memory(planned.trial.recipe) for planned in plan.remaining)
-    return f"memory: not measured; {_bytes(most)} are set aside for a trial, by the size of its batches"
+    return f"memory: not measured; {_format_bytes(most)} per trial are reserved, by the size of its batches"
 
 
-def _bytes(count: int) -> str:
-    """Bytes as people say them."""
+def _format_bytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def _print_json(plan: Plan, judged: Estimate | None, lab: Lab) -> None:
+def _print_json(plan: Plan, cost: CostEstimate | None, lab: Lab) -> None:
     import dataclasses
     import json
 
-    from fcnlab.cli.grid.cells import STATES, as_values
+    from fcnlab.cli.grid.cells import STATES, to_json
     from fcnlab.runner.plan import count_reported
 
-    said = {
+    values = {
         "grid": plan.grid.name,
         "question": plan.grid.file.question,
         "axes": list(plan.grid.axes),
         "seeds": list(plan.grid.seeds),
-        "cells": as_values(plan),
+        "cells": to_json(plan),
         "trials": {state: plan.count(state) for state in STATES},
-        "before": len(plan.prerequisites),
+        "prerequisites": len(plan.prerequisites),
         "reported": dict(count_reported(plan, lab)),
-        "left": dataclasses.asdict(judged) if judged is not None else None,
+        "remaining": dataclasses.asdict(cost) if cost is not None else None,
     }
-    typer.echo(json.dumps(said, indent=1))
+    typer.echo(json.dumps(values, indent=1))

@@ -32,7 +32,7 @@ def status(
     data_root: DataRoot = None,
 ) -> None:
     """Show how far a grid is: who runs what, and what has failed and why. It only reads, and disturbs nothing."""
-    from fcnlab.cli.grid.cells import SHOWN, cells, in_short
+    from fcnlab.cli.grid.cells import MAX_ROWS, create_axes_table, create_cells_table
     from fcnlab.errors import RunError
     from fcnlab.lab import Lab
     from fcnlab.runner.plan import make_plan
@@ -49,7 +49,7 @@ def status(
     else:
         terminal = create_console()
         plan = onlooker.plan
-        terminal.print(cells(plan) if len(plan.grid.cells) <= SHOWN else in_short(plan))
+        terminal.print(create_cells_table(plan) if len(plan.grid.cells) <= MAX_ROWS else create_axes_table(plan))
         terminal.print(_picture(onlooker, terminal.width))
         for line in _notes(onlooker):
             terminal.print(line, soft_wrap=True)
@@ -101,20 +101,18 @@ def _picture(onlooker: StatusReader, width: int) -> RenderableType:
 
 def _counts(onlooker: StatusReader) -> str:
     """How many trials are in each state, in a line, and how long the rest may take."""
-    from fcnlab.runner.progress.base import duration
+    from fcnlab.runner.progress.base import format_duration
 
     parts = [f"{count} {state}" for state, count in onlooker.counts().items() if count]
     left = onlooker.time_left
-    parts += [f"about {duration(left)} left"] if left is not None else []
+    parts += [f"about {format_duration(left)} left"] if left is not None else []
     return f"{len(onlooker.plan.all_trials)} trials: {', '.join(parts)}"
 
 
 def _notes(onlooker: StatusReader) -> list[str]:
     """The trials that do not run and are not finished, by name as far as they are few."""
-    from fcnlab.runner.progress.base import describe
-
     paused = [
-        f"paused: {describe(one.planned)}, after epoch {len(one.epochs)} of {one.planned.trial.recipe.epochs}"
+        f"paused: {one.planned.description}, after epoch {len(one.epochs)} of {one.planned.trial.recipe.epochs}"
         for one in onlooker.paused
     ]
     epochs = {one.cell.label: one.stopped for one in onlooker.plan.trials if one.stopped is not None}
@@ -124,7 +122,7 @@ def _notes(onlooker: StatusReader) -> list[str]:
     for one in failures[:NAMED]:
         record = one.record
         message = record.failure.message.splitlines()[0] if record is not None and record.failure else "run again now"
-        failed.append(f"failed: {describe(one)}: {message}\n        its log: {one.folder.log}")
+        failed.append(f"failed: {one.description}: {message}\n        its log: {one.folder.log}")
     return [*_few(paused, len(paused)), *_few(stopped, len(stopped)), *_few(failed, len(failures))]
 
 

@@ -1,84 +1,95 @@
-"""What is left of a grid may cost: time, memory and disk, and by what that is known."""
+"""Estimated cost of the remaining trials of a grid: time, memory and disk."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fcnlab.runner.cost.history import Pace, Shape
+from fcnlab.runner.cost.history import CostRate, Workload
 from fcnlab.runner.cost.probe import STEPS
 from fcnlab.runner.plan import Plan, PlannedTrial
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What is left of a grid costs about.
+class CostEstimate:
+    """Estimated cost of the remaining trials of a grid.
 
     Attributes:
-        trials: how many are left.
-        known: how many of these the figures are of: of the others nothing is known.
-        alike: how many of the known are judged by trials of another variant, on the same data with the same sizes.
-        slots: how many run at once.
-        device_seconds: of all known trials: their times one after the other, divided by how many share a GPU.
-        seconds: until the last known one is done.
-        memory: bytes of its device that a trial takes at most; None where it was not measured.
-        disk: bytes of all run folders together.
-        by: what was measured, and on what.
-        sharing: how many trials share a GPU.
-        derived: how many of the known are judged by trials with other numbers of neighbours on their GPU.
+        trials: the number of remaining trials.
+        known: the number of remaining trials with an estimate; all sums are over these.
+        from_other_variants: how many estimates come from trials of another variant with the same data and sizes.
+        slots: the number of trials that run at the same time.
+        device_seconds: the sum of the times of the trials, divided by the number of trials that share a GPU.
+        seconds: wall-clock time until the last trial has finished.
+        memory: largest peak memory of a trial on its device in bytes; None if it was not measured.
+        disk: size of all run folders in bytes.
+        sources: the measurements behind the estimate, one text per device.
+        sharing: the number of trials that share a GPU.
+        extrapolated: how many estimates come from trials with another number of trials on their GPU.
     """
 
     trials: int
     known: int
-    alike: int
+    from_other_variants: int
     slots: int
     device_seconds: float
     seconds: float
     memory: int | None
     disk: int
-    by: tuple[str, ...]
+    sources: tuple[str, ...]
     sharing: int = 1
-    derived: int = 0
+    extrapolated: int = 0
 
 
-def estimate(
-    plan: Plan, shapes: Mapping[str, Shape], paces: Mapping[Shape, Pace], slots: int, sharing: int = 1
-) -> Estimate:
-    """Judge what is left by what is known of trials of the same shape, else of another variant's.
+def estimate_cost(
+    plan: Plan,
+    workloads: Mapping[str, Workload],
+    rates: Mapping[Workload, CostRate],
+    slots: int,
+    sharing: int = 1,
+) -> CostEstimate:
+    """Estimate the cost of the remaining trials from trials with the same workload, else from other variants.
 
-    `shapes` are those of the plan's trials by their keys; `slots` is how many may run at once, `sharing` of them on
-    one GPU.
+    Args:
+        plan: the plan of the grid.
+        workloads: the workload of each trial of the plan, by key.
+        rates: the measured cost rate of each workload.
+        slots: the number of trials that can run at the same time.
+        sharing: the number of trials that share a GPU.
+
+    Returns:
+        The estimate. Trials without a comparable measurement are not part of its sums.
     """
-    paces = {shape: pace.shared_by(sharing) for shape, pace in paces.items()}
-    left = plan.remaining
-    judged = {shape: _pace(shape, paces) for shape in {shapes[planned.key] for planned in left}}
-    known = [(planned, pace) for planned in left if (pace := judged[shapes[planned.key]]) is not None]
-    times = [pace.seconds(planned.trial.recipe, _epochs_left(planned)) for planned, pace in known]
-    # The last trial has the GPU to itself: what was only assumed of neighbours does not hold for it.
-    longest = [time if pace.measured else time / sharing for time, (_, pace) in zip(times, known, strict=True)]
-    used = list(dict.fromkeys(pace for _, pace in known))
-    at_once = max(1, min(slots, len(left)))
-    return Estimate(
-        trials=len(left),
+    rates = {workload: rate.with_sharing(sharing) for workload, rate in rates.items()}
+    remaining = plan.remaining
+    chosen = {workload: _find_rate(workload, rates) for workload in {workloads[one.key] for one in remaining}}
+    known = [(one, rate) for one in remaining if (rate := chosen[workloads[one.key]]) is not None]
+    times = [rate.trial_seconds(one.trial.recipe, _epochs_left(one)) for one, rate in known]
+    # The last trial has the GPU to itself, so an assumed slowdown by other trials does not apply to it.
+    longest = [time if rate.measured else time / sharing for time, (_, rate) in zip(times, known, strict=True)]
+    used = list(dict.fromkeys(rate for _, rate in known))
+    concurrent = max(1, min(slots, len(remaining)))
+    return CostEstimate(
+        trials=len(remaining),
         known=len(known),
-        alike=sum(shapes[planned.key] not in paces for planned, _ in known),
-        slots=at_once,
+        from_other_variants=sum(workloads[one.key] not in rates for one, _ in known),
+        slots=concurrent,
         device_seconds=sum(times) / sharing,
-        seconds=max(sum(times) / at_once, max(longest, default=0.0)),
-        memory=max((pace.memory for pace in used if pace.memory is not None), default=None),
-        disk=sum(pace.disk for _, pace in known),
-        by=_by(used),
+        seconds=max(sum(times) / concurrent, max(longest, default=0.0)),
+        memory=max((rate.memory for rate in used if rate.memory is not None), default=None),
+        disk=sum(rate.disk for _, rate in known),
+        sources=_describe_sources(used),
         sharing=sharing,
-        derived=sum(not pace.measured for _, pace in known),
+        extrapolated=sum(not rate.measured for _, rate in known),
     )
 
 
-def _pace(shape: Shape, paces: Mapping[Shape, Pace]) -> Pace | None:
-    """The pace of a shape, or the mean of those of other variants on the same data with the same sizes."""
-    if shape in paces:
-        return paces[shape]
-    alike = [pace for other, pace in paces.items() if other.work == shape.work]
-    return Pace.mean(alike) if alike else None
+def _find_rate(workload: Workload, rates: Mapping[Workload, CostRate]) -> CostRate | None:
+    """Return the rate of a workload, or the mean over other variants with the same data and sizes."""
+    if workload in rates:
+        return rates[workload]
+    comparable = [rate for other, rate in rates.items() if other.data_and_sizes == workload.data_and_sizes]
+    return CostRate.mean(comparable) if comparable else None
 
 
 def _epochs_left(planned: PlannedTrial) -> int:
@@ -86,13 +97,13 @@ def _epochs_left(planned: PlannedTrial) -> int:
     return planned.trial.recipe.epochs - done
 
 
-def _by(paces: Sequence[Pace]) -> tuple[str, ...]:
-    """What was measured, by device."""
-    found = []
-    for device in dict.fromkeys(pace.device for pace in paces):
-        trials = sum(pace.trials for pace in paces if pace.device == device)
-        probes = sum(pace.trials == 0 for pace in paces if pace.device == device)
+def _describe_sources(rates: Sequence[CostRate]) -> tuple[str, ...]:
+    """Describe the measurements, one text per device."""
+    texts = []
+    for device in dict.fromkeys(rate.device for rate in rates):
+        trials = sum(rate.trials for rate in rates if rate.device == device)
+        probes = sum(rate.trials == 0 for rate in rates if rate.device == device)
         parts = [f"{trials} finished trial{'s' * (trials > 1)}"] * bool(trials)
         parts += [f"{probes} probe{'s' * (probes > 1)} of {STEPS} steps"] * bool(probes)
-        found.append(f"{' and '.join(parts)} on {device}")
-    return tuple(found)
+        texts.append(f"{' and '.join(parts)} on {device}")
+    return tuple(texts)

@@ -1,8 +1,9 @@
-"""The process of a probe: it trains a trial for a few steps, scores a few images, and says its pace.
+"""Process of a probe: train a trial for a few steps, evaluate a few images, and print the cost rate.
 
     python -m fcnlab.runner.cost.probe_worker LAB DATA_ROOT THREADS
 
-The trial comes as JSON on standard input, its pace goes out as JSON on standard output. Nothing is recorded.
+The trial is read as JSON from standard input, and the cost rate is written as JSON to standard output. Nothing is
+recorded.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from fcnlab.errors import FcnlabError
 from fcnlab.kernels.inputs import DecodedSample
 from fcnlab.lab import Lab
 from fcnlab.models import FCN
-from fcnlab.runner.cost.history import Pace
-from fcnlab.runner.cost.probe import SCORED, STEPS
+from fcnlab.runner.cost.history import CostRate
+from fcnlab.runner.cost.probe import IMAGES, STEPS
 from fcnlab.training import hardware
 from fcnlab.training.evaluate import evaluate_split
 from fcnlab.training.fit import Epoch, fit
@@ -53,29 +54,43 @@ class _FewSamples:
         self._split = split
 
     def __len__(self) -> int:
-        return min(SCORED, len(self._split))
+        return min(IMAGES, len(self._split))
 
     def __getitem__(self, index: int) -> DecodedSample:
         return self._split[index]
 
 
 def main(root: str, data_root: str, threads: str) -> None:
-    """Measure the trial on standard input."""
+    """Measure the trial on standard input and print its cost rate.
+
+    Args:
+        root: the folder of the lab.
+        data_root: the folder of the datasets; empty for the default.
+        threads: the number of CPU threads.
+    """
     torch.set_num_threads(int(threads))
     hardware.retain_freed_memory()
     trial = Trial.model_validate_json(sys.stdin.read())
     try:
-        pace = measure(trial, Lab(Path(root), Path(data_root) if data_root else None))
+        rate = measure(trial, Lab(Path(root), Path(data_root) if data_root else None))
     except FcnlabError as error:
         sys.exit(str(error))
-    print(json.dumps(dataclasses.asdict(pace)))  # noqa: T201 - it is asked for
+    print(json.dumps(dataclasses.asdict(rate)))  # noqa: T201 - read by `probe`
 
 
-def measure(trial: Trial, lab: Lab) -> Pace:
-    """The pace of a trial, by a few of its steps and images.
+def measure(trial: Trial, lab: Lab) -> CostRate:
+    """Measure the cost rate of a trial on a few steps and images.
+
+    Args:
+        trial: the trial.
+        lab: the lab of the data and weights files.
+
+    Returns:
+        The cost rate, scaled to full epochs and the whole val split.
 
     Raises:
-        DataError, ModelError: the trial cannot be built.
+        DataError: the dataset is missing or invalid.
+        ModelError: the model cannot be built.
     """
     device, recipe = hardware.select_device(), trial.recipe
     precision = hardware.resolve_precision(recipe.precision, device)
@@ -104,11 +119,11 @@ def measure(trial: Trial, lab: Lab) -> Pace:
     )
     val = open_decoded(dataset, trial.dataset.splits.val)
     samples = _FewSamples(val)
-    scored = training.averaged or model
+    evaluated = training.averaged or model
 
-    def score() -> None:
+    def evaluate() -> None:
         evaluate_split(
-            scored,
+            evaluated,
             cast(DecodedSplit, samples),
             classes=len(dataset.classes),
             mean=model.backbone.mean,
@@ -118,24 +133,24 @@ def measure(trial: Trial, lab: Lab) -> Pace:
             protocol=Protocol(scales=(recipe.score_scale,)),
         )
 
-    score()
-    return Pace(
-        epoch=epochs[-1].seconds * training.batches.steps / few.steps,
-        scoring=_seconds(score) * len(val) / len(samples),
+    evaluate()  # warm-up
+    return CostRate(
+        epoch_seconds=epochs[-1].seconds * training.batches.steps / few.steps,
+        evaluation_seconds=_measure_seconds(evaluate) * len(val) / len(samples),
         memory=hardware.get_peak_memory(device),
-        disk=2 * _weights(model),  # of the last epoch and of the best
+        disk=2 * _count_bytes(model),  # the checkpoints `last` and `best`
         device=hardware.get_device_name(device),
         trials=0,
     )
 
 
-def _seconds(call: Callable[[], None]) -> float:
+def _measure_seconds(call: Callable[[], None]) -> float:
     began = time.perf_counter()
     call()
     return time.perf_counter() - began
 
 
-def _weights(model: FCN) -> int:
+def _count_bytes(model: FCN) -> int:
     return sum(value.nbytes for value in model.state_dict().values())
 
 

@@ -162,23 +162,23 @@ class PlainReporter(ProgressReporter):
 
     def started(self, planned: PlannedTrial) -> None:
         super().started(planned)
-        self._say(f"start  {describe(planned)}")
+        self._say(f"start  {planned.description}")
 
     def progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
         new = super().progress(planned, epochs)
         if new and (epochs[-1].val_miou is not None or epochs[-1].epoch == 1):
-            self._say(f"       {describe(planned)}: {_epoch(planned, epochs[-1])}")
+            self._say(f"       {planned.description}: {_epoch(planned, epochs[-1])}")
         return new
 
     def ended(self, planned: PlannedTrial, record: Record) -> None:
         super().ended(planned, record)
         seconds = self.time_left if self.done < self.total else None
-        left = f", about {duration(seconds)} left" if seconds is not None else ""
+        left = f", about {format_duration(seconds)} left" if seconds is not None else ""
         self._say(f"{verdict(planned, record)}  [{self.done}/{self.total}{left}]")
 
     def again(self, planned: PlannedTrial, attempt: Attempt) -> None:
         super().again(planned, attempt)
-        self._say(f"again  {describe(planned)}: {attempt.message}")
+        self._say(f"again  {planned.description}: {attempt.message}")
 
     def pausing(self, trials: int) -> None:
         self._say(f"stopping: {trials} trials go to the end of their epoch; press Ctrl-C again to stop now")
@@ -186,11 +186,11 @@ class PlainReporter(ProgressReporter):
     def paused(self, planned: PlannedTrial) -> None:
         epochs = len(planned.folder.read_progress())
         super().paused(planned)
-        self._say(f"paused {describe(planned)} after epoch {epochs} of {planned.trial.recipe.epochs}")
+        self._say(f"paused {planned.description} after epoch {epochs} of {planned.trial.recipe.epochs}")
 
     def stopped(self, planned: PlannedTrial, epoch: int) -> None:
         super().stopped(planned, epoch)
-        self._say(f"stop   {describe(planned)}: hopeless after epoch {epoch}, as the grid's stop says")
+        self._say(f"stop   {planned.description}: hopeless after epoch {epoch}, as the grid's stop says")
 
     def waiting(self, waiting: Waiting) -> bool:
         new = super().waiting(waiting)
@@ -202,22 +202,17 @@ class PlainReporter(ProgressReporter):
         self._say(f"publishing is deferred: {why}")
 
 
-def describe(planned: PlannedTrial) -> str:
-    """A trial in words, such as `fcn8s, random, seed 1`."""
-    return f"{planned.cell.label}, seed {planned.trial.seed}"
-
-
 def verdict(planned: PlannedTrial, record: Record) -> str:
     """How a trial ended, in a line."""
     if record.failure is not None:
-        return f"FAILED {describe(planned)}: {record.failure.message.splitlines()[0]}"
+        return f"FAILED {planned.description}: {record.failure.message.splitlines()[0]}"
     score = record.find_metrics(record.report_split, "last")
     figure = f"{100 * score.miou:.1f}" if score is not None and score.miou is not None else "–"
     seconds = record.cost.train_seconds if record.cost is not None else 0.0
-    return f"done   {describe(planned)}: {record.report_split} mIoU {figure}, {duration(seconds)} of training"
+    return f"done   {planned.description}: {record.report_split} mIoU {figure}, {format_duration(seconds)} of training"
 
 
-def duration(seconds: float | None) -> str:
+def format_duration(seconds: float | None) -> str:
     """Seconds as people say them: 45 s, 12 min, 3 h 20 min."""
     if seconds is None:
         return "unknown"

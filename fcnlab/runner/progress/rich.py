@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fcnlab.runner.plan import PlannedTrial
-from fcnlab.runner.progress.base import PlainReporter, ProgressReporter, duration
+from fcnlab.runner.progress.base import PlainReporter, ProgressReporter, format_duration
 from fcnlab.runner.progress.eta import Running
 from fcnlab.trial.record import EpochRecord
 
@@ -64,7 +64,7 @@ class RichReporter(PlainReporter):
             f"{self.hopeless} stopped" if self.hopeless else "",
             f"{self.run_elsewhere} run elsewhere" if self.run_elsewhere and self.running else "",
             self.idle or "",
-            f"about {duration(left)} left" if left else "",
+            f"about {format_duration(left)} left" if left else "",
         ]
         return ", ".join(filter(None, parts))
 
