@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fcnlab.cli.grid.cells import cells
+from fcnlab.cli.grid.cells import create_cells_table
 from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
 from fcnlab.runner.plan import make_plan
@@ -55,7 +55,7 @@ def plan(text: str) -> str:
             return "".join(f"fcnlab: error: {line}\n" for line in lines)
         terminal = Console(width=119, color_system=None, markup=False, highlight=False)
         with terminal.capture() as captured:
-            terminal.print(cells(make_plan(grid, lab)))
+            terminal.print(create_cells_table(make_plan(grid, lab)))
         return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
 
 

@@ -292,7 +292,7 @@ class Scheduler:
         if attempt.cause == "out_of_memory":
             planned.folder.restart()
         if failure is None:
-            self._reporter.again(planned, attempt)
+            self._reporter.retrying(planned, attempt)
             return None
         record = Record.create(planned.trial, "failed", failure=failure)
         planned.folder.finish(record)

@@ -87,7 +87,7 @@ class StatusReader:
     def time_left(self) -> float | None:
         """Estimated seconds until the running trials complete the grid; None without an estimate."""
         running = list(chain.from_iterable(self.running.values()))
-        return self._eta.left(running) if running else None
+        return self._eta.time_left(running) if running else None
 
     def time_left_of(self, one: Running) -> float | None:
         """Return the estimated seconds until a running trial ends; None without an estimate.
@@ -95,12 +95,12 @@ class StatusReader:
         Args:
             one: the running trial.
         """
-        return one.time_left(self._eta.epoch(one.planned))
+        return one.time_left(self._eta.epoch_seconds(one.planned))
 
     def _read_running(self, planned: PlannedTrial) -> Running:
         """Read the progress of a started trial, the start of its lease and the time of its last epoch."""
         epochs = planned.folder.read_progress()
-        self._eta.saw(planned, epochs)
+        self._eta.update(planned, epochs)
         leases = planned.folder.path.glob("lease.*")
         since = max(map(_age, leases), default=0.0)
         seen = min(since, _age(planned.folder.progress)) if epochs else since
@@ -115,7 +115,7 @@ class StatusReader:
         stopped = {planned.key: epoch for planned, epoch in found}
         for planned in self.plan.remaining:
             if planned.key in ended:
-                self._eta.saw(planned, ended[planned.key].epochs)
+                self._eta.update(planned, ended[planned.key].epochs)
             if planned.key in ended or planned.key in stopped:
                 self._eta.close(planned)
         self.paused = [one for one in self.paused if one.planned.key not in stopped]

@@ -43,8 +43,8 @@ class Noting(ProgressReporter):
         super().started(planned)
         self.heard.append(f"started {planned.cell.label} {planned.trial.seed}")
 
-    def again(self, planned: PlannedTrial, attempt: Any) -> None:
-        super().again(planned, attempt)
+    def retrying(self, planned: PlannedTrial, attempt: Any) -> None:
+        super().retrying(planned, attempt)
         self.heard.append(f"again {planned.cell.label} {planned.trial.seed}: {attempt.cause}")
 
     def stopped(self, planned: PlannedTrial, epoch: int) -> None:

@@ -13,25 +13,25 @@ from fcnlab.lab import Lab
 from fcnlab.runner.plan import Plan, make_plan
 from fcnlab.runner.progress.base import PlainReporter, ProgressReporter, Waiting, format_duration
 from fcnlab.runner.progress.jsonl import JsonlReporter
-from fcnlab.runner.progress.rich import RichReporter, clock
+from fcnlab.runner.progress.rich import RichReporter, format_clock
 from fcnlab.trial.record import Attempt, Failure, Record
 from tests.conftest import SMOKE, write_grid
 from tests.records import epochs, failed, finished
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "expected"),
     [(None, "unknown"), (0.4, "0 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (12000, "3 h 20 min")],
 )
-def test_durations_are_said_as_people_say_them(seconds: float | None, said: str) -> None:
-    assert format_duration(seconds) == said
+def test_durations_are_formatted(seconds: float | None, expected: str) -> None:
+    assert format_duration(seconds) == expected
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(None, ""), (7.9, "0:07"), (60, "1:00"), (3599, "59:59"), (12000, "3:20:00")]
+    ("seconds", "expected"), [(None, ""), (7.9, "0:07"), (60, "1:00"), (3599, "59:59"), (12000, "3:20:00")]
 )
-def test_a_clock_counts_seconds(seconds: float | None, said: str) -> None:
-    assert clock(seconds) == said
+def test_clock_is_formatted(seconds: float | None, expected: str) -> None:
+    assert format_clock(seconds) == expected
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def plan(tmp_path: Path) -> Plan:
 
 
 class Clock:
-    """Time that passes when a test says so."""
+    """A clock that a test advances."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._now = 1000.0
@@ -58,31 +58,31 @@ def clock_of_tests(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def test_the_share_done_and_the_time_left_follow_the_seconds_of_training(plan: Plan, clock_of_tests: Clock) -> None:
+def test_fraction_and_time_left_follow_the_seconds_of_training(plan: Plan, clock_of_tests: Clock) -> None:
     reporter = ProgressReporter()
     reporter.planned(plan)
-    assert (reporter.outlook.fraction, reporter.time_left) == (0, None)
+    assert (reporter.eta.fraction, reporter.time_left) == (0, None)
     first, second = plan.trials[:2]
     reporter.started(first)
     clock_of_tests.passes(10)
     assert reporter.progress(first, epochs(1, seconds=8))
     assert not reporter.progress(first, epochs(1, seconds=8)), "no epoch is counted twice"
-    assert reporter.outlook.fraction == 1 / 8
+    assert reporter.eta.fraction == 1 / 8
     assert reporter.time_left == pytest.approx(7 * 8), "the 2 seconds before it trained come once"
     clock_of_tests.passes(12)
     assert reporter.progress(first, epochs(2, seconds=8))
     assert reporter.time_left == pytest.approx(6 * 8 * 20 / 16), "20 seconds of the clock went by for 16 of training"
     reporter.ended(first, failed(first.trial))
-    assert reporter.outlook.fraction == 2 / 8, "a failed trial has no epochs left to do"
+    assert reporter.eta.fraction == 2 / 8, "a failed trial has no epochs left to do"
     assert (reporter.done, reporter.failed) == (1, 1)
     for planned in plan.trials[1:]:
         reporter.started(planned)
         reporter.ended(planned, finished(planned.trial, seconds=8))
-    assert (reporter.outlook.fraction, reporter.time_left) == (1, 0)
+    assert (reporter.eta.fraction, reporter.time_left) == (1, 0)
     assert second.key not in reporter.running
 
 
-def test_cells_whose_epochs_cost_more_count_for_more(plan: Plan, clock_of_tests: Clock) -> None:
+def test_time_left_weights_epochs_by_the_cost_of_their_cell(plan: Plan, clock_of_tests: Clock) -> None:
     reporter = ProgressReporter()
     reporter.planned(plan)
     cheap, dear = plan.trials[:2]
@@ -95,7 +95,7 @@ def test_cells_whose_epochs_cost_more_count_for_more(plan: Plan, clock_of_tests:
     assert reporter.time_left == pytest.approx((2 * 0.5 + 3 * 8) * 8 / 9)
 
 
-def test_what_another_driver_had_done_before_does_not_count_as_done_now(plan: Plan, clock_of_tests: Clock) -> None:
+def test_earlier_training_by_another_driver_does_not_count_towards_the_speed(plan: Plan, clock_of_tests: Clock) -> None:
     reporter = ProgressReporter()
     reporter.planned(plan)
     reporter.ended(plan.trials[0], finished(plan.trials[0].trial, seconds=500))
@@ -103,9 +103,7 @@ def test_what_another_driver_had_done_before_does_not_count_as_done_now(plan: Pl
     assert reporter.time_left == pytest.approx(6 * 500)
 
 
-def test_waiting_for_a_decision_slows_the_estimate_and_stopped_trials_leave_it(
-    plan: Plan, clock_of_tests: Clock
-) -> None:
+def test_pauses_reduce_the_speed_and_pruned_trials_leave_the_estimate(plan: Plan, clock_of_tests: Clock) -> None:
     reporter = ProgressReporter()
     reporter.planned(plan)
     first = plan.trials[0]
@@ -120,10 +118,10 @@ def test_waiting_for_a_decision_slows_the_estimate_and_stopped_trials_leave_it(
     for planned in plan.trials[1:]:
         reporter.stopped(planned, 1)
     assert reporter.time_left == pytest.approx(1 * 4 * 2)
-    assert (reporter.done, reporter.hopeless) == (3, 3)
+    assert (reporter.done, reporter.pruned) == (3, 3)
 
 
-def test_the_grid_takes_at_least_as_long_as_the_longest_trial_that_runs(plan: Plan, clock_of_tests: Clock) -> None:
+def test_time_left_is_at_least_that_of_the_longest_running_trial(plan: Plan, clock_of_tests: Clock) -> None:
     reporter = ProgressReporter()
     reporter.planned(plan)
     for planned in plan.trials:
@@ -135,19 +133,19 @@ def test_the_grid_takes_at_least_as_long_as_the_longest_trial_that_runs(plan: Pl
     assert reporter.time_left == pytest.approx(10), "three workers have nothing left to do"
 
 
-def test_an_attempt_that_is_begun_anew_has_all_its_epochs_left(plan: Plan, clock_of_tests: Clock) -> None:
+def test_restarted_trial_has_all_its_epochs_left(plan: Plan, clock_of_tests: Clock) -> None:
     reporter = ProgressReporter()
     reporter.planned(plan)
     first = plan.trials[0]
     reporter.started(first)
     clock_of_tests.passes(2)
     reporter.progress(first, epochs(1, seconds=2))
-    reporter.again(first, Attempt(cause="out_of_memory", message="no memory", epoch=1))
+    reporter.retrying(first, Attempt(cause="out_of_memory", message="no memory", epoch=1))
     assert first.key not in reporter.running
-    assert reporter.outlook.fraction == 2 / (2 + 8 * 2)
+    assert reporter.eta.fraction == 2 / (2 + 8 * 2)
 
 
-def test_a_cell_with_a_finished_trial_tells_the_time_from_the_start(plan: Plan, clock_of_tests: Clock) -> None:
+def test_finished_trial_gives_an_estimate_from_the_start(plan: Plan, clock_of_tests: Clock) -> None:
     first = plan.trials[0]
     first.folder.create()
     first.folder.finish(finished(first.trial, seconds=30))
@@ -158,15 +156,15 @@ def test_a_cell_with_a_finished_trial_tells_the_time_from_the_start(plan: Plan, 
     assert reporter.time_left == pytest.approx(6 * 30)
 
 
-def test_why_nothing_runs_here_is_said(plan: Plan) -> None:
+def test_idle_describes_why_no_trial_runs(plan: Plan) -> None:
     reporter = ProgressReporter()
     reporter.planned(plan)
     assert reporter.idle == "starting"
     reporter.elsewhere(2)
     reporter.waiting(Waiting(for_start=1, for_decision=3))
     assert (
-        reporter.idle == "2 run by other drivers, 1 wait for what they start from, 3 wait for the decision about "
-        "their cells"
+        reporter.idle == "2 run by other drivers, 1 wait for the trial they are initialized from, 3 wait for an "
+        "early stopping decision"
     )
     reporter.started(plan.trials[0])
     assert reporter.idle is None
@@ -176,7 +174,7 @@ def test_why_nothing_runs_here_is_said(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("kind", [PlainReporter, RichReporter])
-def test_what_runs_and_what_failed_is_shown(kind: type[PlainReporter], tmp_path: Path) -> None:
+def test_running_and_failed_trials_are_printed(kind: type[PlainReporter], tmp_path: Path) -> None:
     path = write_grid(tmp_path, SMOKE)
     lab = Lab.find(path)
     plan = make_plan(lab.load_grid(path), lab)
@@ -197,7 +195,7 @@ def test_what_runs_and_what_failed_is_shown(kind: type[PlainReporter], tmp_path:
     assert "second line" not in text
 
 
-def test_the_decoding_of_a_split_is_shown_until_the_first_trial_starts(tmp_path: Path) -> None:
+def test_decoding_is_shown_until_the_first_trial_starts(tmp_path: Path) -> None:
     path = write_grid(tmp_path, SMOKE)
     lab = Lab.find(path)
     plan = make_plan(lab.load_grid(path), lab)
@@ -217,8 +215,8 @@ def test_the_decoding_of_a_split_is_shown_until_the_first_trial_starts(tmp_path:
     assert "decoding" not in shown.getvalue()
 
 
-def picture(width: int, height: int, running: int, tmp_path: Path) -> list[str]:
-    """The lines that a terminal of this size shows of so many trials that run."""
+def render(width: int, height: int, running: int, tmp_path: Path) -> list[str]:
+    """Return the lines of a terminal of this size with a number of running trials."""
     seeds = -(-running // 2)
     text = SMOKE.replace("seeds: 2", f"seeds: {seeds}").replace("smoke}", "smoke, recipe.epochs: 200}")
     path = write_grid(tmp_path, text)
@@ -232,24 +230,24 @@ def picture(width: int, height: int, running: int, tmp_path: Path) -> list[str]:
         reporter.started(planned)
         reporter.progress(planned, epochs(123))
     reporter.elsewhere(4)
-    console.print(reporter._picture())
+    console.print(reporter._render())
     return shown.getvalue().splitlines()
 
 
 def test_sixteen_trials_fit_into_80_columns_and_24_lines(tmp_path: Path) -> None:
-    lines = picture(80, 24, 16, tmp_path)
+    lines = render(80, 24, 16, tmp_path)
     assert len(lines) <= 20 and all(len(line) <= 80 for line in lines)
     assert lines[0].split() == ["running", "seed", "epoch", "loss", "val", "mIoU", "images/s", "for", "left"]
     assert lines[1].split()[:6] == ["fcn32s", "0", "123/200", "0.008", "50.0", "9.0"]
     assert "0/16 trials, 0 failed, 4 run elsewhere" in lines[17]
 
 
-def test_more_trials_than_lines_are_counted(tmp_path: Path) -> None:
-    lines = picture(80, 12, 16, tmp_path)
+def test_hidden_trials_are_counted(tmp_path: Path) -> None:
+    lines = render(80, 12, 16, tmp_path)
     assert len(lines) <= 12 and "and 9 more" in lines[8]
 
 
-def test_machines_are_told_each_event_in_a_line_of_json(plan: Plan) -> None:
+def test_jsonl_reporter_writes_one_object_per_event(plan: Plan) -> None:
     lines: list[str] = []
     reporter = JsonlReporter(lines.append)
     first, second = plan.trials[:2]
@@ -263,9 +261,9 @@ def test_machines_are_told_each_event_in_a_line_of_json(plan: Plan) -> None:
     reporter.waiting(Waiting())
     reporter.waiting(Waiting())
     reporter.ended(second, failed(second.trial, "no"))
-    told: list[dict[str, Any]] = [json.loads(line) for line in lines]
-    assert [one["event"] for one in told] == ["plan", "start", "epoch", "end", "elsewhere", "waiting", "end"]
-    assert told[0] | {"trials": 4, "ended": 0, "left": 4} == told[0]
-    assert told[2] | {"key": first.key, "cell": "fcn32s", "seed": 0, "epoch": 1, "loss": 1.0} == told[2]
-    assert told[3] | {"status": "finished", "split": "test", "miou": 0.25, "failure": None, "done": 1} == told[3]
-    assert told[6] | {"status": "failed", "miou": None, "failure": "no", "done": 2} == told[6]
+    events: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    assert [one["event"] for one in events] == ["plan", "start", "epoch", "end", "elsewhere", "waiting", "end"]
+    assert events[0] | {"trials": 4, "ended": 0, "remaining": 4} == events[0]
+    assert events[2] | {"key": first.key, "cell": "fcn32s", "seed": 0, "epoch": 1, "loss": 1.0} == events[2]
+    assert events[3] | {"status": "finished", "split": "test", "miou": 0.25, "failure": None, "done": 1} == events[3]
+    assert events[6] | {"status": "failed", "miou": None, "failure": "no", "done": 2} == events[6]

@@ -87,13 +87,13 @@ def _picture(onlooker: StatusReader, width: int) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    from fcnlab.runner.progress.rich import running_table, trial_row
+    from fcnlab.runner.progress.rich import create_running_table, format_row
 
     parts: list[RenderableType] = [Text(_counts(onlooker), style="bold")]
     for driver, trials in onlooker.running.items():
-        table = running_table(width)
+        table = create_running_table(width)
         for one in trials:
-            table.add_row(*trial_row(one, onlooker.time_left_of(one)))
+            table.add_row(*format_row(one, onlooker.time_left_of(one)))
         host, process, _ = driver.split(":")
         parts += [Text(f"\non {host}, driver {process}:"), table]
     return Group(*parts)
@@ -116,7 +116,7 @@ def _notes(onlooker: StatusReader) -> list[str]:
         for one in onlooker.paused
     ]
     epochs = {one.cell.label: one.stopped for one in onlooker.plan.trials if one.stopped is not None}
-    stopped = [f"stopped: {cell}, after epoch {epoch}, as the grid's stop says" for cell, epoch in epochs.items()]
+    stopped = [f"stopped early: {cell}, at epoch {epoch}" for cell, epoch in epochs.items()]
     failures = [one for one in onlooker.plan.all_trials if one.state == "failed"]
     failed = []
     for one in failures[:NAMED]:

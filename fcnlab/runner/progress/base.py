@@ -1,4 +1,4 @@
-"""What a person sees while a grid runs: plain lines here, a live table in `fcnlab.runner.progress.rich`."""
+"""Progress reporters: the base class with the counts, and one that prints plain lines."""
 
 from __future__ import annotations
 
@@ -17,31 +17,40 @@ from fcnlab.trial.record import Attempt, EpochRecord, Record
 
 @dataclass(frozen=True)
 class Waiting:
-    """How many trials wait to be started here: for what they start from, or for a decision about their cells."""
+    """Numbers of trials that cannot start yet.
+
+    Attributes:
+        for_start: trials whose `init_from` trial has not finished.
+        for_decision: trials that have reached the epoch of an early stopping decision.
+    """
 
     for_start: int = 0
     for_decision: int = 0
 
-    def why(self, elsewhere: int) -> str:
-        """What a driver waits for that has nothing to run, with so many trials run by other drivers."""
+    def describe(self, elsewhere: int) -> str:
+        """Describe why a driver has nothing to run.
+
+        Args:
+            elsewhere: the number of trials that other drivers run.
+        """
         reasons = [
             f"{elsewhere} run by other drivers" if elsewhere else "",
-            f"{self.for_start} wait for what they start from" if self.for_start else "",
-            f"{self.for_decision} wait for the decision about their cells" if self.for_decision else "",
+            f"{self.for_start} wait for the trial they are initialized from" if self.for_start else "",
+            f"{self.for_decision} wait for an early stopping decision" if self.for_decision else "",
         ]
         return ", ".join(filter(None, reasons)) or "starting"
 
 
 class ProgressReporter:
-    """Told what happens; keeps count of it. This one shows nothing."""
+    """Base class of progress reporters: it counts events and prints nothing."""
 
     def __init__(self) -> None:
         self.running: dict[str, Running] = {}
-        self.total = self.done = self.failed = self.hopeless = self.run_elsewhere = 0
+        self.total = self.done = self.failed = self.pruned = self.run_elsewhere = 0
         self.waiting_for = Waiting()
         self._reason: str | None = None
-        self.decoded: tuple[str, int, int] | None = None  # which split, how many samples of how many
-        self.outlook = EtaEstimator()
+        self.decoded: tuple[str, int, int] | None = None  # split, decoded images, images
+        self.eta = EtaEstimator()
 
     def __enter__(self) -> ProgressReporter:
         return self
@@ -52,13 +61,25 @@ class ProgressReporter:
         return None
 
     def planned(self, plan: Plan) -> None:
-        """The plan stands."""
-        self.total, self.failed, self.hopeless = len(plan.all_trials), plan.count("failed"), plan.count("stopped")
+        """Report the plan before any trial starts.
+
+        Args:
+            plan: the plan.
+        """
+        self.total, self.failed, self.pruned = len(plan.all_trials), plan.count("failed"), plan.count("stopped")
         self.done = self.total - len(plan.remaining)
-        self.outlook = EtaEstimator(plan)
+        self.eta = EtaEstimator(plan)
 
     def decoding(self, split: str, samples: int) -> Callable[[], None]:
-        """A split is decoded for all trials; what is returned is called for each sample that is done."""
+        """Report that a split is being decoded for all trials.
+
+        Args:
+            split: dataset and split, such as `camvid train`.
+            samples: the number of images.
+
+        Returns:
+            A function to call after each decoded image.
+        """
         done = count(1)
 
         def advance() -> None:
@@ -67,66 +88,116 @@ class ProgressReporter:
         return advance
 
     def started(self, planned: PlannedTrial) -> None:
-        """A trial starts."""
+        """Report that a trial starts.
+
+        Args:
+            planned: the trial.
+        """
         self.decoded = self._reason = None
         epochs = planned.folder.read_progress()
-        self.outlook.saw(planned, epochs)
+        self.eta.update(planned, epochs)
         self.running[planned.key] = Running(planned, epochs, before=len(epochs))
 
     def progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
-        """The epochs of a trial so far; returns whether there is a new one."""
+        """Report the epochs of a running trial.
+
+        Args:
+            planned: the trial.
+            epochs: all epochs so far.
+
+        Returns:
+            Whether there is a new epoch.
+        """
         one = self.running[planned.key]
         if len(epochs) <= len(one.epochs):
             return False
-        self.outlook.saw(planned, epochs)
+        self.eta.update(planned, epochs)
         one.epochs, one.seen = epochs, time.monotonic()
         return True
 
     def ended(self, planned: PlannedTrial, record: Record) -> None:
-        """A trial has a record, from here or from another driver."""
-        self._leaves(planned, record.epochs)
-        self.outlook.close(planned)
+        """Report that a trial has a record, written by any driver.
+
+        Args:
+            planned: the trial.
+            record: its record.
+        """
+        self._remove(planned, record.epochs)
+        self.eta.close(planned)
         self.done += 1
         self.failed += record.status == "failed"
 
-    def again(self, planned: PlannedTrial, attempt: Attempt) -> None:  # noqa: ARG002 - shown by those who show
-        """An attempt at a trial gave no figure; there will be another."""
-        self._leaves(planned, planned.folder.read_progress())
+    def retrying(self, planned: PlannedTrial, attempt: Attempt) -> None:  # noqa: ARG002 - for subclasses
+        """Report an attempt that ended without a record; the trial will be retried.
+
+        Args:
+            planned: the trial.
+            attempt: the attempt.
+        """
+        self._remove(planned, planned.folder.read_progress())
 
     def pausing(self, trials: int) -> None:
-        """What runs goes to the end of its epoch, and nothing more is started."""
+        """Report that running trials finish their epoch and no more trials start.
+
+        Args:
+            trials: the number of running trials.
+        """
 
     def paused(self, planned: PlannedTrial) -> None:
-        """A trial has stopped after an epoch; it can go on from there."""
-        self._leaves(planned, planned.folder.read_progress())
+        """Report that a trial has paused after an epoch, from which it can resume.
 
-    def stopped(self, planned: PlannedTrial, epoch: int) -> None:  # noqa: ARG002 - shown by those who show
-        """The grid's own rule has stopped a trial after an epoch."""
-        self.outlook.close(planned)
+        Args:
+            planned: the trial.
+        """
+        self._remove(planned, planned.folder.read_progress())
+
+    def stopped(self, planned: PlannedTrial, epoch: int) -> None:  # noqa: ARG002 - for subclasses
+        """Report that early stopping has pruned a trial.
+
+        Args:
+            planned: the trial.
+            epoch: the epoch after which it was pruned.
+        """
+        self.eta.close(planned)
         self.done += 1
-        self.hopeless += 1
+        self.pruned += 1
 
     def elsewhere(self, trials: int) -> None:
-        """So many trials are run by other drivers."""
+        """Report the number of trials that other drivers run.
+
+        Args:
+            trials: the number of trials.
+        """
         self.run_elsewhere = trials
 
     def waiting(self, waiting: Waiting) -> bool:
-        """Nothing runs here, and this is why; returns whether it is another reason than the last time."""
+        """Report why no trial runs in this driver.
+
+        Args:
+            waiting: the trials that cannot start yet.
+
+        Returns:
+            Whether the reason has changed.
+        """
         self.waiting_for = waiting
         before, self._reason = self._reason, self.idle
         return self._reason not in (None, before)
 
     def postponed(self, why: str) -> None:
-        """The book is out of reach; publication waits."""
+        """Report that MLflow is unreachable and publishing is deferred.
+
+        Args:
+            why: the error message.
+        """
 
     @property
     def time_left(self) -> float | None:
-        """Seconds until the grid is done; None before anything can be said."""
-        return self.outlook.left(self.running.values())
+        """Estimated seconds until the grid is done; None if no epoch has finished."""
+        return self.eta.time_left(self.running.values())
 
     @property
     def idle(self) -> str | None:
-        """Why nothing runs here; None while something does."""
+        """The reason why no trial runs in this driver; None while one does."""
         if self.running:
             return None
         if self.decoded is not None:
@@ -134,86 +205,95 @@ class ProgressReporter:
             return f"decoding {split}, {done} of {samples} images"
         if self.total and self.done == self.total:
             return "all trials have ended; publishing"
-        return self.waiting_for.why(self.run_elsewhere)
+        return self.waiting_for.describe(self.run_elsewhere)
 
-    def _leaves(self, planned: PlannedTrial, epochs: Sequence[EpochRecord]) -> None:
-        """A trial no longer runs here, having come so far."""
+    def _remove(self, planned: PlannedTrial, epochs: Sequence[EpochRecord]) -> None:
+        """Remove a trial from the running ones."""
         self.running.pop(planned.key, None)
-        self.outlook.saw(planned, epochs)
+        self.eta.update(planned, epochs)
 
 
 class PlainReporter(ProgressReporter):
-    """A line for each event, for logs and pipes."""
+    """Reporter that prints one line per event, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.print(text, soft_wrap=True)
 
     def planned(self, plan: Plan) -> None:
         super().planned(plan)
-        self._say(f"{plan.grid.name}: {self.total} trials, {self.done} already ended, {len(plan.remaining)} to run")
+        self._print(f"{plan.grid.name}: {self.total} trials, {self.done} already ended, {len(plan.remaining)} to run")
 
     def decoding(self, split: str, samples: int) -> Callable[[], None]:
-        self._say(f"decode {split}: {samples} images, once for all trials")
+        self._print(f"decode {split}: {samples} images, once for all trials")
         return super().decoding(split, samples)
 
     def started(self, planned: PlannedTrial) -> None:
         super().started(planned)
-        self._say(f"start  {planned.description}")
+        self._print(f"start  {planned.description}")
 
     def progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
         new = super().progress(planned, epochs)
         if new and (epochs[-1].val_miou is not None or epochs[-1].epoch == 1):
-            self._say(f"       {planned.description}: {_epoch(planned, epochs[-1])}")
+            self._print(f"       {planned.description}: {_format_epoch(planned, epochs[-1])}")
         return new
 
     def ended(self, planned: PlannedTrial, record: Record) -> None:
         super().ended(planned, record)
         seconds = self.time_left if self.done < self.total else None
         left = f", about {format_duration(seconds)} left" if seconds is not None else ""
-        self._say(f"{verdict(planned, record)}  [{self.done}/{self.total}{left}]")
+        self._print(f"{describe_result(planned, record)}  [{self.done}/{self.total}{left}]")
 
-    def again(self, planned: PlannedTrial, attempt: Attempt) -> None:
-        super().again(planned, attempt)
-        self._say(f"again  {planned.description}: {attempt.message}")
+    def retrying(self, planned: PlannedTrial, attempt: Attempt) -> None:
+        super().retrying(planned, attempt)
+        self._print(f"retry  {planned.description}: {attempt.message}")
 
     def pausing(self, trials: int) -> None:
-        self._say(f"stopping: {trials} trials go to the end of their epoch; press Ctrl-C again to stop now")
+        self._print(f"stopping: {trials} trials finish their epoch; press Ctrl-C again to stop now")
 
     def paused(self, planned: PlannedTrial) -> None:
         epochs = len(planned.folder.read_progress())
         super().paused(planned)
-        self._say(f"paused {planned.description} after epoch {epochs} of {planned.trial.recipe.epochs}")
+        self._print(f"paused {planned.description} after epoch {epochs} of {planned.trial.recipe.epochs}")
 
     def stopped(self, planned: PlannedTrial, epoch: int) -> None:
         super().stopped(planned, epoch)
-        self._say(f"stop   {planned.description}: hopeless after epoch {epoch}, as the grid's stop says")
+        self._print(f"stop   {planned.description}: stopped early at epoch {epoch}")
 
     def waiting(self, waiting: Waiting) -> bool:
         new = super().waiting(waiting)
         if new:
-            self._say(f"wait   {self.idle}")
+            self._print(f"wait   {self.idle}")
         return new
 
     def postponed(self, why: str) -> None:
-        self._say(f"publishing is deferred: {why}")
+        self._print(f"publishing is deferred: {why}")
 
 
-def verdict(planned: PlannedTrial, record: Record) -> str:
-    """How a trial ended, in a line."""
+def describe_result(planned: PlannedTrial, record: Record) -> str:
+    """Describe the result of a trial in one line.
+
+    Args:
+        planned: the trial.
+        record: its record.
+    """
     if record.failure is not None:
         return f"FAILED {planned.description}: {record.failure.message.splitlines()[0]}"
-    score = record.find_metrics(record.report_split, "last")
-    figure = f"{100 * score.miou:.1f}" if score is not None and score.miou is not None else "–"
+    metrics = record.find_metrics(record.report_split, "last")
+    miou = f"{100 * metrics.miou:.1f}" if metrics is not None and metrics.miou is not None else "–"
     seconds = record.cost.train_seconds if record.cost is not None else 0.0
-    return f"done   {planned.description}: {record.report_split} mIoU {figure}, {format_duration(seconds)} of training"
+    return f"done   {planned.description}: {record.report_split} mIoU {miou}, {format_duration(seconds)} of training"
 
 
 def format_duration(seconds: float | None) -> str:
-    """Seconds as people say them: 45 s, 12 min, 3 h 20 min."""
+    """Format a duration, such as 45 s, 12 min or 3 h 20 min.
+
+    Args:
+        seconds: the duration in seconds; None for `unknown`.
+    """
     if seconds is None:
         return "unknown"
     if seconds < 90:
@@ -222,7 +302,7 @@ def format_duration(seconds: float | None) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _epoch(planned: PlannedTrial, epoch: EpochRecord) -> str:
-    scored = f", val mIoU {100 * epoch.val_miou:.1f}" if epoch.val_miou is not None else ""
+def _format_epoch(planned: PlannedTrial, epoch: EpochRecord) -> str:
+    validated = f", val mIoU {100 * epoch.val_miou:.1f}" if epoch.val_miou is not None else ""
     speed = f"{epoch.images_per_s:.1f} images/s"
-    return f"epoch {epoch.epoch}/{planned.trial.recipe.epochs}, loss {epoch.loss:.3f}{scored}, {speed}"
+    return f"epoch {epoch.epoch}/{planned.trial.recipe.epochs}, loss {epoch.loss:.3f}{validated}, {speed}"

@@ -1,8 +1,18 @@
-"""How much of a grid is left, in seconds of training, and how long that takes.
+"""Estimated time until a grid is done.
 
-Epochs of different cells cost differently, so what is left is counted in seconds: the epochs that a cell has left times
-what one of its epochs took, or one of the other cells' where it has shown none. How many such seconds pass in one
-second of the clock is what has been seen so far; that covers workers, scoring, pauses and other drivers alike.
+Epochs of different cells take different times, so the remaining work is measured in seconds of training: for each
+cell, its remaining epochs times the mean duration of its epochs, or the mean over the other cells if it has none yet.
+The speed is the number of seconds of training per second of wall-clock time since training began. It therefore covers
+the number of workers, evaluation, pauses and other drivers.
+
+Example: two cells of two trials with two epochs each. After 8 seconds, two workers have trained both epochs of a trial
+of cell A (0.5 s each) and one epoch of a trial of cell B (8 s):
+
+    remaining work    2 * 0.5 s + 3 * 8 s = 25 s of training
+    speed             (2 * 0.5 s + 1 * 8 s) / 8 s = 9 / 8
+    time left         25 s / (9 / 8) = 22.2 s
+
+The time left is at least that of the running trial that ends last.
 """
 
 from __future__ import annotations
@@ -18,7 +28,15 @@ from fcnlab.trial.record import EpochRecord
 
 @dataclass
 class Running:
-    """A trial that runs here: its epochs so far, how many it had before, since when, and when the last was seen."""
+    """A running trial.
+
+    Attributes:
+        planned: the trial.
+        epochs: its epochs so far.
+        before: the number of epochs that it had before this start.
+        since: time of this start in seconds, by `time.monotonic`.
+        seen: time of the last new epoch in seconds, by `time.monotonic`.
+    """
 
     planned: PlannedTrial
     epochs: Sequence[EpochRecord]
@@ -28,117 +46,152 @@ class Running:
 
     @property
     def seconds(self) -> float:
-        """How long it has run here."""
+        """Time since this start in seconds."""
         return time.monotonic() - self.since
 
     @property
     def last(self) -> EpochRecord | None:
-        """Its last epoch so far."""
+        """The last epoch so far."""
         return self.epochs[-1] if self.epochs else None
 
     @property
     def val_miou(self) -> float | None:
-        """Its last figure on val, a fraction of 1."""
+        """The last val mIoU, a fraction of 1."""
         return next((epoch.val_miou for epoch in reversed(self.epochs) if epoch.val_miou is not None), None)
 
     @property
-    def to_do(self) -> int:
-        """How many epochs it has left."""
+    def epochs_left(self) -> int:
+        """The number of remaining epochs."""
         return self.planned.trial.recipe.epochs - len(self.epochs)
 
-    def time_left(self, epoch: float | None) -> float | None:
-        """Seconds to its end, by its own epochs of this run, else by what an `epoch` takes; None if nobody knows."""
+    def time_left(self, epoch_seconds: float | None) -> float | None:
+        """Estimate the time until the trial has trained its last epoch.
+
+        Args:
+            epoch_seconds: duration of an epoch, used until the trial has trained one since this start.
+
+        Returns:
+            Seconds; None if no duration is known.
+        """
         done = len(self.epochs) - self.before
-        each = (self.seen - self.since) / done if done else epoch
-        return max(0.0, self.to_do * each - (time.monotonic() - self.seen)) if each is not None else None
+        each = (self.seen - self.since) / done if done else epoch_seconds
+        return max(0.0, self.epochs_left * each - (time.monotonic() - self.seen)) if each is not None else None
 
 
 @dataclass
 class _Tally:
-    """What epochs of a cell took, and how many are left of it."""
+    """Finished and remaining epochs of a cell."""
 
     seconds: float = 0.0
     epochs: int = 0
     left: int = 0
 
     @property
-    def epoch(self) -> float | None:
-        """Seconds an epoch; None before the first."""
+    def epoch_seconds(self) -> float | None:
+        """Mean duration of an epoch in seconds; None before the first."""
         return self.seconds / self.epochs if self.epochs else None
 
 
 class EtaEstimator:
-    """Keeps count of the epochs that are left of a grid, by cell, and of the seconds of training that were done."""
+    """Estimator of the time left, from the remaining epochs of each cell and the seconds of training so far."""
 
     def __init__(self, plan: Plan | None = None) -> None:
+        """Count the finished and remaining epochs of a plan.
+
+        Args:
+            plan: the plan; None for no trials.
+        """
         self._tallies: dict[str, _Tally] = {}
-        self._known: dict[str, int] = {}  # by trial: how many epochs of it are counted
+        self._known: dict[str, int] = {}  # counted epochs by trial key
         self._done = 0.0
         self._planned = time.monotonic()
-        self._began = math.inf  # when the first of these seconds began: workers that start are no measure of the pace
+        self._training_start = math.inf  # start of training; the start of workers is excluded from the speed
         for planned in plan.remaining if plan is not None else ():
             self._tally(planned).left += planned.trial.recipe.epochs
             if planned.status == "started":
-                self.saw(planned, planned.folder.read_progress())
+                self.update(planned, planned.folder.read_progress())
         for planned in plan.trials if plan is not None else ():
-            known = self._tallies.get(planned.cell.label)
-            if planned.status == "finished" and known is not None and not known.epochs:
-                record = planned.record  # one is enough of each cell
-                self._learn(planned, record.epochs if record is not None else ())
+            tally = self._tallies.get(planned.cell.label)
+            if planned.status == "finished" and tally is not None and not tally.epochs:
+                record = planned.record  # one per cell is enough
+                self._add_epochs(planned, record.epochs if record is not None else ())
 
-    def saw(self, planned: PlannedTrial, epochs: Sequence[EpochRecord]) -> None:
-        """A trial has come so far, here or elsewhere; it has fewer epochs than before if it was begun anew."""
+    def update(self, planned: PlannedTrial, epochs: Sequence[EpochRecord]) -> None:
+        """Take over the epochs of a trial, run by any driver.
+
+        Args:
+            planned: the trial.
+            epochs: its epochs so far; fewer than before if it was restarted.
+        """
         known = self._known.get(planned.key, 0)
         now = time.monotonic()
-        # What was done before the plan, by an earlier or another driver, is no measure of the pace now.
+        # Training before the plan was made, by an earlier or another driver, does not count towards the speed.
         seconds = min(math.fsum(epoch.seconds for epoch in epochs[known:]), now - self._planned)
         if seconds:
-            self._began = min(self._began, now - seconds)
-        self._learn(planned, epochs[known:])
+            self._training_start = min(self._training_start, now - seconds)
+        self._add_epochs(planned, epochs[known:])
         self._done += seconds
         self._tally(planned).left -= len(epochs) - known
         self._known[planned.key] = len(epochs)
 
     def close(self, planned: PlannedTrial) -> None:
-        """Nothing is left to do of a trial."""
+        """Remove the remaining epochs of a trial that has ended or been pruned.
+
+        Args:
+            planned: the trial.
+        """
         self._tally(planned).left -= planned.trial.recipe.epochs - self._known.pop(planned.key, 0)
 
-    def epoch(self, planned: PlannedTrial) -> float | None:
-        """Seconds of training that an epoch of a trial takes, as far as this is known."""
-        return self._tally(planned).epoch or self._typical()
+    def epoch_seconds(self, planned: PlannedTrial) -> float | None:
+        """Return the mean duration of an epoch of a trial's cell, else of the other cells.
 
-    def left(self, running: Collection[Running]) -> float | None:
-        """Seconds until all is done; None before anything can be said."""
-        if self._typical() is None:
+        Args:
+            planned: the trial.
+
+        Returns:
+            Seconds; None if no epoch has finished.
+        """
+        return self._tally(planned).epoch_seconds or self._mean_epoch_seconds()
+
+    def time_left(self, running: Collection[Running]) -> float | None:
+        """Estimate the time until all trials have ended.
+
+        Args:
+            running: the running trials.
+
+        Returns:
+            Seconds; None if no epoch has finished.
+        """
+        if self._mean_epoch_seconds() is None:
             return None
         now = time.monotonic()
-        begun = math.fsum(min(now - one.seen, self.epoch(one.planned) or 0.0) for one in running)
-        # Until an epoch has been done, each trial that runs is taken to train without a break.
-        speed = (self._done + begun) / (now - self._began) if self._done else float(max(1, len(running)))
-        longest = max((one.time_left(self.epoch(one.planned)) or 0.0 for one in running), default=0.0)
-        return max(longest, (self._left() - begun) / speed)
+        partial = math.fsum(min(now - one.seen, self.epoch_seconds(one.planned) or 0.0) for one in running)
+        # Before the first epoch has finished, each running trial is assumed to train without a break.
+        speed = (self._done + partial) / (now - self._training_start) if self._done else float(max(1, len(running)))
+        longest = max((one.time_left(self.epoch_seconds(one.planned)) or 0.0 for one in running), default=0.0)
+        return max(longest, (self._work_left() - partial) / speed)
 
     @property
     def fraction(self) -> float:
-        """How much of what there was to do is done, by seconds of training."""
+        """Finished share of the work in seconds of training, from 0 to 1."""
         if not any(tally.left for tally in self._tallies.values()):
             return 1.0
-        return self._done / (self._done + self._left()) if self._done else 0.0
+        return self._done / (self._done + self._work_left()) if self._done else 0.0
 
     def _tally(self, planned: PlannedTrial) -> _Tally:
         return self._tallies.setdefault(planned.cell.label, _Tally())
 
-    def _learn(self, planned: PlannedTrial, epochs: Sequence[EpochRecord]) -> None:
+    def _add_epochs(self, planned: PlannedTrial, epochs: Sequence[EpochRecord]) -> None:
         tally = self._tally(planned)
         tally.seconds += math.fsum(epoch.seconds for epoch in epochs)
         tally.epochs += len(epochs)
 
-    def _left(self) -> float:
-        """Seconds of training that are left to do."""
-        typical = self._typical() or 0.0
-        return math.fsum(tally.left * (tally.epoch or typical) for tally in self._tallies.values())
+    def _work_left(self) -> float:
+        """Return the remaining work in seconds of training."""
+        typical = self._mean_epoch_seconds() or 0.0
+        return math.fsum(tally.left * (tally.epoch_seconds or typical) for tally in self._tallies.values())
 
-    def _typical(self) -> float | None:
-        """Seconds that an epoch takes on average over the cells that have shown any."""
-        each = [tally.epoch for tally in self._tallies.values() if tally.epoch is not None]
+    def _mean_epoch_seconds(self) -> float | None:
+        """Return the mean duration of an epoch over the cells with a finished epoch, in seconds."""
+        each = [tally.epoch_seconds for tally in self._tallies.values() if tally.epoch_seconds is not None]
         return math.fsum(each) / len(each) if each else None

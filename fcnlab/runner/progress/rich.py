@@ -1,4 +1,4 @@
-"""The live table of a grid that runs: what has ended scrolls by above it."""
+"""Live table of the running trials of a grid; ended trials are printed above it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from fcnlab.runner.progress.eta import Running
 from fcnlab.trial.record import EpochRecord
 
 COLUMNS = {"seed": 4, "epoch": 7, "loss": 6, "val mIoU": 8, "images/s": 8, "for": 7, "left": 8}
-"""What is shown of a trial that runs, besides its cell, and how wide it is at least."""
+"""Columns of the table after the cell, with their minimum widths."""
 
-AROUND = 5
-"""Lines of a terminal that trials leave free: headings, the two lines below, and what has just ended."""
+RESERVED_LINES = 5
+"""Lines of the terminal for the headings, the two lines below the table, and trials that have just ended."""
 
 
 class RichReporter(PlainReporter):
-    """Ended trials scroll by; those that run stand in a table below."""
+    """Reporter that prints ended trials and shows the running ones in a live table below."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self._live = Live(console=console, get_renderable=self._picture, refresh_per_second=2, transient=True)
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> ProgressReporter:
         self._live.start()
@@ -44,24 +44,24 @@ class RichReporter(PlainReporter):
     def progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
         return ProgressReporter.progress(self, planned, epochs)
 
-    def _picture(self) -> RenderableType:
+    def _render(self) -> RenderableType:
         running = list(self.running.values())
-        shown = running[: max(1, self._console.height - AROUND)]
-        table = running_table(self._console.width)
+        shown = running[: max(1, self._console.height - RESERVED_LINES)]
+        table = create_running_table(self._console.width)
         for one in shown:
-            table.add_row(*trial_row(one, one.time_left(self.outlook.epoch(one.planned))))
-        unseen = len(running) - len(shown)
-        parts: list[RenderableType] = [table] if running else []
-        parts += [Text(f"and {unseen} more", style="dim")] if unseen else []
-        return Group(*parts, Text(self._counts(), style="bold"), self._bar())
+            table.add_row(*format_row(one, one.time_left(self.eta.epoch_seconds(one.planned))))
+        hidden = len(running) - len(shown)
+        blocks: list[RenderableType] = [table] if running else []
+        blocks += [Text(f"and {hidden} more", style="dim")] if hidden else []
+        return Group(*blocks, Text(self._counts(), style="bold"), self._bar())
 
     def _counts(self) -> str:
-        """How the grid stands, in a line."""
-        left = self.time_left if self.running else None  # of what others run, only the end is seen
+        """Return the counts of the grid in one line."""
+        left = self.time_left if self.running else None  # other drivers report only the end of a trial
         parts = [
             f"{self.done}/{self.total} trials",
             f"{self.failed} failed",
-            f"{self.hopeless} stopped" if self.hopeless else "",
+            f"{self.pruned} stopped" if self.pruned else "",
             f"{self.run_elsewhere} run elsewhere" if self.run_elsewhere and self.running else "",
             self.idle or "",
             f"about {format_duration(left)} left" if left else "",
@@ -69,11 +69,15 @@ class RichReporter(PlainReporter):
         return ", ".join(filter(None, parts))
 
     def _bar(self) -> ProgressBar:
-        return ProgressBar(total=1.0, completed=self.outlook.fraction, width=min(60, self._console.width))
+        return ProgressBar(total=1.0, completed=self.eta.fraction, width=min(60, self._console.width))
 
 
-def running_table(width: int) -> Table:
-    """An empty table for trials that run, in a terminal of `width` columns; what does not fit of a label is cut."""
+def create_running_table(width: int) -> Table:
+    """Create an empty table of running trials; labels that do not fit are truncated.
+
+    Args:
+        width: columns of the terminal.
+    """
     rest = width - sum(COLUMNS.values()) - len(COLUMNS) - 1
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("running", no_wrap=True, overflow="ellipsis", max_width=max(12, rest))
@@ -82,23 +86,32 @@ def running_table(width: int) -> Table:
     return table
 
 
-def trial_row(one: Running, left: float | None) -> tuple[str, ...]:
-    """A trial that runs, with so many seconds left, as a row of `running_table`."""
-    last, scored = one.last, one.val_miou
+def format_row(one: Running, left: float | None) -> tuple[str, ...]:
+    """Format a running trial as a row of `create_running_table`.
+
+    Args:
+        one: the trial.
+        left: its estimated time left in seconds, or None.
+    """
+    last, val_miou = one.last, one.val_miou
     return (
         one.planned.cell.label,
         str(one.planned.trial.seed),
         f"{len(one.epochs)}/{one.planned.trial.recipe.epochs}",
         f"{last.loss:.3f}" if last is not None else "",
-        f"{100 * scored:.1f}" if scored is not None else "",
+        f"{100 * val_miou:.1f}" if val_miou is not None else "",
         f"{last.images_per_s:.1f}" if last is not None else "",
-        clock(one.seconds),
-        clock(left),
+        format_clock(one.seconds),
+        format_clock(left),
     )
 
 
-def clock(seconds: float | None) -> str:
-    """Seconds as a clock shows them, such as 0:07 or 3:20:00; nothing for none."""
+def format_clock(seconds: float | None) -> str:
+    """Format a duration as on a clock, such as 0:07 or 3:20:00.
+
+    Args:
+        seconds: the duration in seconds; None for an empty text.
+    """
     if seconds is None:
         return ""
     minutes, rest = divmod(int(seconds), 60)
