@@ -102,7 +102,7 @@ def test_the_verbs_are_those_that_the_docs_tell_of() -> None:
         "registry list", "registry show",
         "data list", "data add", "data check", "data stats", "data preview", "data fetch",
         "data cache list", "data cache make", "data cache verify", "data cache clear",
-        "score", "evaluate", "predict", "export", "diff", "compare",
+        "evaluate", "predict", "export", "diff", "compare",
         "model show", "model compare", "train", "report", "ui", "init",
     }  # fmt: skip
 

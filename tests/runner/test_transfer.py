@@ -16,7 +16,7 @@ names = st.sampled_from(["record.json", "samples/one.png", "samples/two.png", "l
 @given(files=st.dictionaries(names, st.binary(max_size=40)), size=st.integers(1, 16))
 def test_files_arrive_as_they_were_sent_in_pieces_of_bounded_size(files: dict[str, bytes], size: int) -> None:
     with tempfile.TemporaryDirectory() as base, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transfer, "PIECES", size)
+        patch.setattr(transfer, "CHUNK_BYTES", size)
         there, here = Path(base, "there"), Path(base, "here")
         for name, content in files.items():
             (there / name).parent.mkdir(parents=True, exist_ok=True)
