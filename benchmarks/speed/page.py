@@ -30,29 +30,33 @@ TITLES = {
     "metrics": ("Confusion counts", "python -m benchmarks.speed metrics --json"),
     "grid": ("A grid against a shell loop", "python -m benchmarks.speed grid --json"),
 }
-BESIDE = """Of a trial in that grid {median:.2f} s are neither training nor evaluation ({max:.2f} s at most): building
-the network, checkpoints, files, the worker's and the driver's part. The first of each worker is not among them.
+BESIDE = """A trial of that grid spends {median:.2f} s outside training and evaluation (at most {max:.2f} s): building
+the network, checkpoints, files, and overhead of worker and driver. The first trial of each worker is excluded.
 """
 NO_GPU = """## On a CUDA GPU
 
-None of the machines above has one. [gpu.md](gpu.md) says how fcnlab uses one, and what was measured on an H100 so far;
-`python benchmarks/gpu/bench.py --out bench` measures a card, with the same peers on it.
+None of the machines above has a GPU. [gpu.md](gpu.md) describes how fcnlab uses GPUs and the measurements on an H100;
+`python benchmarks/gpu/bench.py --out bench` benchmarks a GPU against the same peers.
 """
 
 
 def page(folder: Path) -> str:
-    """The page as Markdown, from the JSON files of a folder."""
-    said = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+    """Return the page as Markdown.
+
+    Args:
+        folder: Folder with the JSON files of the benchmarks and notes.md.
+    """
+    results = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
     parts = [BEGIN]
-    training = {name: found for name, found in said.items() if name.startswith("train-")}
+    training = {name: found for name, found in results.items() if name.startswith("train-")}
     if training:
         parts.append(_in_short(training.values()))
         parts.append("## Training\n")
     parts += [_training(found) for found in training.values()]
-    parts += [_comparisons(*TITLES[name], said[name]) for name in TITLES if name in said]
-    if "grid" in said:
-        parts.append(BESIDE.format(**said["grid"]["beside"]))
-    if not any(found["machine"]["gpu"] for found in said.values()):
+    parts += [_comparisons(*TITLES[name], results[name]) for name in TITLES if name in results]
+    if "grid" in results:
+        parts.append(BESIDE.format(**results["grid"]["beside"]))
+    if not any(found["machine"]["gpu"] for found in results.values()):
         parts.append(NO_GPU)
     notes = folder / "notes.md"
     if notes.is_file():

@@ -1,4 +1,4 @@
-"""`fcnlab model show|compare`: what variants are made of, and what they cost."""
+"""The commands `fcnlab model show` and `fcnlab model compare`: structure and cost of variants."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from fcnlab.lab import Lab
     from fcnlab.models import FCN
 
-app = typer.Typer(help="Look at variants.", no_args_is_help=True)
+app = typer.Typer(help="Show and compare variants.", no_args_is_help=True)
 
-Classes = Annotated[int, typer.Option("--classes", min=1, help="How many classes are scored")]
-SizeOption = Annotated[str, typer.Option("--size", help="Height x width of the image")]
-Measure = Annotated[bool, typer.Option("--measure", help="Measure latency and throughput here, in float32")]
+Classes = Annotated[int, typer.Option("--classes", min=1, help="Number of classes")]
+SizeOption = Annotated[str, typer.Option("--size", help="Image size as height x width")]
+Measure = Annotated[bool, typer.Option("--measure", help="Measure latency and throughput on this machine, in float32")]
 DeviceOption = Annotated[
     Device,
-    typer.Option("--device", envvar=DEVICE_VARIABLE, help="Where --measure runs; auto is CUDA where there is a GPU"),
+    typer.Option("--device", envvar=DEVICE_VARIABLE, help="Device for --measure; auto is CUDA if there is a GPU"),
 ]
-NAME = "A variant of the registry, or backbone+head+upsampler"
+NAME = "Name of a variant in the registry, or backbone+head+upsampler"
 
 
 @app.command(epilog="Example: fcnlab model show fcn8s-resnet18 --size 320x480")
@@ -42,11 +42,11 @@ def show(
     device: DeviceOption = "auto",
     lab: LabOption = None,
 ) -> None:
-    """Show a variant's stages, parameters by part, and costs. Weights are not loaded."""
+    """Show the feature maps, parameters and costs of a variant. Pretrained weights are not loaded."""
     wanted = _size(size)
-    model, parts = _model(variant, classes, lab)
+    model, components = _model(variant, classes, lab)
 
-    import torch  # after what a typing mistake would stop at
+    import torch  # imported late, so that a typing mistake is reported quickly
     from rich.table import Table
 
     from fcnlab.training import cost
@@ -54,14 +54,14 @@ def show(
     with torch.inference_mode():
         features = model.backbone(torch.zeros(1, 3, *wanted))
         scores = model.head(features, wanted)
-    maps = Table("stride", "channels", "height x width", "receptive field", "read by the head")
-    maps.title = f"{variant}: feature maps of {parts.backbone.architecture} at {size}"
+    maps = Table("stride", "channels", "height x width", "receptive field", "used by the head")
+    maps.title = f"{variant}: feature maps of {components.backbone.architecture} at {size}"
     for stride, map_ in features.items():
         field = cost.measure_receptive_field(model.backbone, stride)
         seen = str(field) if field is not None else "the whole image"
-        read = "yes" if stride in parts.head.needs else ""
+        read = "yes" if stride in components.head.needs else ""
         maps.add_row(str(stride), str(map_.shape[1]), f"{map_.shape[2]} x {map_.shape[3]}", seen, read)
-    sizes = Table("part", "parameters", "of them learned")
+    sizes = Table("component", "parameters", "trainable")
     for name, module in {**cost.split_components(model), "all": model}.items():
         sizes.add_row(name, f"{cost.count_parameters(module):,}", f"{cost.count_parameters(module, trainable=True):,}")
     terminal = create_console()
@@ -76,13 +76,13 @@ def compare(
     variants: Annotated[list[str], typer.Argument(help=NAME, show_default=False)],
     classes: Classes = 21,
     size: SizeOption = "320x480",
-    sort: Annotated[str | None, typer.Option("--sort", help="A column to sort by, smallest first")] = None,
+    sort: Annotated[str | None, typer.Option("--sort", help="Column to sort by, smallest value first")] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Write CSV instead of a table")] = False,
     measure: Measure = False,
     device: DeviceOption = "auto",
     lab: LabOption = None,
 ) -> None:
-    """Compare what variants cost, one row each. Weights are not loaded."""
+    """Compare the costs of variants, one row per variant. Pretrained weights are not loaded."""
     from fcnlab.errors import ConfigError, nearest
 
     wanted = _size(size)
@@ -114,7 +114,7 @@ def compare(
 
 @dataclass(frozen=True)
 class Costs:
-    """What one variant costs; a row of `model compare`."""
+    """Costs of one variant: a row of `model compare`."""
 
     variant: str
     stride: int
@@ -129,69 +129,69 @@ class Costs:
     images_per_s: float | None = None
     device: str | None = None
 
-    HEADINGS = {  # noqa: RUF012 - no field, for it has no annotation
+    HEADINGS = {  # noqa: RUF012 - not a field: it has no annotation
         "variant": "variant",
         "stride": "stride",
         "backbone_params": "backbone M",
         "head_params": "head M",
         "upsampler_params": "ups. M",
-        "trainable_params": "learned M",
+        "trainable_params": "trainable M",
         "gmacs": "GMACs",
         "training_gmacs": "training",
         "activation_mb": "act. MB",
         "latency_ms": "ms",
         "images_per_s": "images/s",
-        "device": "on",
+        "device": "device",
     }
     MEASURED = ("latency_ms", "images_per_s", "device")
 
     def text(self, name: str) -> str:
-        """A value as the table shows it."""
+        """Return the value of a column as text for the table.
+
+        Args:
+            name: The column.
+        """
         value = getattr(self, name)
         if name.endswith("_params"):
             return f"{value / 1e6:,.3f}"
         return f"{value:,.1f}" if isinstance(value, float) else str(value)
 
     def lines(self) -> list[str]:
-        """The costs that are not parameters, a line each."""
-        auxiliary = f", {self.training_gmacs:.3f} with the auxiliary head that is trained beside it"
-        said = [
+        """Return the costs other than parameters, one line per cost."""
+        auxiliary = f", {self.training_gmacs:.3f} with the auxiliary head used in training"
+        lines = [
             f"{self.gmacs:.3f} GMACs" + (auxiliary if self.training_gmacs != self.gmacs else ""),
-            f"{self.activation_mb:.1f} MB of activations kept by a training step in float32 for each image",
+            f"{self.activation_mb:.1f} MB of activations per image, kept by a training step in float32",
         ]
         if self.latency_ms is not None:
             speed = f"{self.latency_ms:.1f} ms for one image, {self.images_per_s:.1f} images/s in batches of 8"
-            said.append(f"{speed}, on {self.device}")
-        return said
+            lines.append(f"{speed}, on {self.device}")
+        return lines
 
 
 def _measuring(measure: bool, device: str) -> torch.device | None:
-    """Return the device on which speed is measured; None where it is not.
-
-    Raises:
-        RunError: CUDA is asked for, and torch finds no CUDA device.
-    """
+    """Return the device on which speed is measured, or None without --measure."""
     from fcnlab.training.hardware import resolve_device
 
     return resolve_device(device) if measure else None
 
 
 def _costs(name: str, model: FCN, size: tuple[int, int], on: torch.device | None) -> Costs:
-    """Count what a model costs, and measure its speed where `on` is a device, to which the model is moved."""
+    """Compute the costs of a model; with a device, also move the model to it and measure its speed."""
     from fcnlab.training import cost, hardware
 
-    parts = {part: cost.count_parameters(module) for part, module in cost.split_components(model).items()}
+    parameters = {name_: cost.count_parameters(module) for name_, module in cost.split_components(model).items()}
     activations = cost.measure_activation_bytes(model, size) / 1e6
     speed = None
     if on is not None:
-        with hardware.create_autocast(on, "fp32")():  # which turns TF32 off
+        with hardware.create_autocast(on, "fp32")():  # disables TF32
             speed = cost.measure_speed(model.to(on), size)
     return Costs(
         variant=name,
         stride=model.head.output_stride,
-        backbone_params=parts["backbone"],
-        head_params=parts["head"],
-        upsampler_params=parts["upsamplers"],
+        backbone_params=parameters["backbone"],
+        head_params=parameters["head"],
+        upsampler_params=parameters["upsamplers"],
         trainable_params=cost.count_parameters(model, trainable=True),
         gmacs=cost.count_gmacs(model, size),
         training_gmacs=cost.count_gmacs(model, size, training=True),
@@ -206,13 +206,13 @@ def _model(variant: str, classes: int, lab: Path | None) -> tuple[FCN, Variant]:
     from fcnlab.api import build_model, variant_config
     from fcnlab.lab import Lab
 
-    place: Lab = Lab.find(root=lab)
-    parts = variant_config(variant, place)
-    return build_model(variant, classes, pretrained=False, lab=place).eval(), parts
+    found: Lab = Lab.find(root=lab)
+    components = variant_config(variant, found)
+    return build_model(variant, classes, pretrained=False, lab=found).eval(), components
 
 
 def _size(text: str) -> tuple[int, int]:
     height, _, width = text.partition("x")
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise typer.BadParameter(f"'{text}' is not height x width, such as 320x480", param_hint="--size")
+        raise typer.BadParameter(f"'{text}' is not a size; give height x width, such as 320x480", param_hint="--size")
     return int(height), int(width)

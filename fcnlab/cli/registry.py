@@ -1,4 +1,4 @@
-"""`fcnlab registry list|show`: what exists."""
+"""The commands `fcnlab registry list` and `fcnlab registry show`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fcnlab.console import create_console
 if TYPE_CHECKING:
     from fcnlab.config.registry import Registry
 
-app = typer.Typer(help="Look through the catalogue.", no_args_is_help=True)
+app = typer.Typer(help="List and show the entries of the registry.", no_args_is_help=True)
 
 
 @app.command("list", epilog="Example: fcnlab registry list heads")
@@ -21,39 +21,39 @@ def list_(
     kind: Annotated[
         str | None, typer.Argument(help="backbones, heads, upsamplers, variants, datasets or recipes")
     ] = None,
-    search: Annotated[str, typer.Option("--search", help="Only names and descriptions with this text")] = "",
+    search: Annotated[str, typer.Option("--search", help="Only entries whose name or description contains this")] = "",
     timm: Annotated[
-        bool, typer.Option("--timm", help="Timm's own models too, by the names that grids may say")
+        bool, typer.Option("--timm", help="Also list the models of timm, by the names that grid files accept")
     ] = False,
     lab: LabOption = None,
 ) -> None:
-    """List what the catalogue has, of one kind or of all."""
+    """List the entries of the registry, of one kind or of all kinds."""
     from rich.table import Table
 
     from fcnlab.config.base import Entry
     from fcnlab.config.variant import NamedVariant
 
-    registry = _catalog(lab)
-    table = Table("kind", "name", "what it is")
+    registry = _registry(lab)
+    table = Table("kind", "name", "description")
 
-    def about(entry: Entry) -> str:
-        parts = f"{entry.backbone} + {entry.head} + {entry.upsampler}" if isinstance(entry, NamedVariant) else ""
-        return ". ".join(filter(None, (parts, entry.description)))
+    def describe(entry: Entry) -> str:
+        components = f"{entry.backbone} + {entry.head} + {entry.upsampler}" if isinstance(entry, NamedVariant) else ""
+        return ". ".join(filter(None, (components, entry.description)))
 
     for each in [_singular(kind)] if kind else list(registry.entries):
         for name in registry.names(each):
-            text = about(registry.get(each, name))
+            text = describe(registry.get(each, name))
             if search.lower() in f"{name} {text}".lower():
                 table.add_row(each, name, text)
     if timm:
         for name in _timm_names():
             if search.lower() in name.lower():
-                table.add_row("backbone", name, "timm's, by name alone")
+                table.add_row("backbone", name, "a model of timm")
     create_console().print(table)
 
 
 def _timm_names() -> list[str]:
-    """Every model of timm as a backbone's name: from scratch, and with each of its pretrained weights."""
+    """Return the backbone names of all models of timm: without weights, and with each set of pretrained weights."""
     import timm
 
     return [f"scratch:{name}" for name in timm.list_models()] + [
@@ -63,14 +63,14 @@ def _timm_names() -> list[str]:
 
 @app.command(epilog="Example: fcnlab registry show recipe d2l")
 def show(
-    kind: Annotated[str, typer.Argument(help="Such as head or recipe", show_default=False)],
-    name: Annotated[str, typer.Argument(help="The entry's name", show_default=False)],
+    kind: Annotated[str, typer.Argument(help="Kind of the entry, such as head or recipe", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Name of the entry", show_default=False)],
     lab: LabOption = None,
 ) -> None:
-    """Show an entry in full, defaults included, as the YAML that would say it."""
+    """Show an entry as YAML, with all defaults."""
     import yaml
 
-    entry = _catalog(lab).get(_singular(kind), name)
+    entry = _registry(lab).get(_singular(kind), name)
     typer.echo(yaml.safe_dump({name: entry.model_dump(mode="json")}, sort_keys=False, width=100), nl=False)
 
 
@@ -78,7 +78,7 @@ def _singular(kind: str) -> str:
     return kind.removesuffix("s")
 
 
-def _catalog(lab: Path | None) -> Registry:
+def _registry(lab: Path | None) -> Registry:
     from fcnlab.lab import Lab
 
     return Lab.find(root=lab).registry

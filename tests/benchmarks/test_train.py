@@ -200,7 +200,7 @@ def test_the_page_is_made_of_what_the_benches_say(found: train.TrainingBench, tm
     assert "resnet18 fcn32s" in text and "2.5 (2.0 to 3.0)" in text
     assert "| resnet18 fcn32s, batches of 2 | d2l | 2.5x | 7.0x | 0.75x | 0.25x |" in text
     assert "A CPU, 2 cores, 2 threads" in text and "torch 2" in text
-    assert "None of the machines above has one." in text
+    assert "None of the machines above has a GPU." in text
 
 
 def test_the_committed_page_is_up_to_date() -> None:
