@@ -1,4 +1,4 @@
-"""`fcnlab train`: one trial, with the same records as in a grid."""
+"""`fcnlab train`: run one trial, with the same record as in a grid."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def train(
     recipe: Annotated[str, typer.Option("--recipe", help="A recipe of the registry")],
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="AXIS=VALUE", help="A field as a grid would set it: recipe.lr=0.01; repeatable"),
+        typer.Option("--set", metavar="AXIS=VALUE", help="Override a field, such as recipe.lr=0.01; repeatable"),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="What every random number follows from")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of all random numbers")] = 0,
     init_from: Annotated[
         str | None, typer.Option("--init-from", help="Key of a finished trial whose last weights are loaded")
     ] = None,
@@ -39,10 +39,10 @@ def train(
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
     workdir: Annotated[
-        Path | None, typer.Option("--workdir", help="Run it in this folder, with records and a book of its own")
+        Path | None, typer.Option("--workdir", help="Run in this folder, with separate records and MLflow store")
     ] = None,
 ) -> None:
-    """Train and score one variant. A grid that asks for this very trial later finds it done."""
+    """Train and evaluate one variant. A grid with the same trial reuses its record."""
     from fcnlab.config.grid.grid import Grid, GridFile, resolve
     from fcnlab.lab import Lab
     from fcnlab.runner import scheduler
@@ -52,31 +52,35 @@ def train(
     from fcnlab.runner.progress.base import PlainReporter
     from fcnlab.runner.progress.rich import RichReporter
 
-    place = Lab.find(root=lab, data_root=data_root, tracking_uri=tracking_uri)
-    said = _parts(variant) | {"dataset": dataset, "recipe": recipe, "init_from": init_from} | _settings(settings or [])
-    cell = resolve(said, place.registry, "fcnlab train")
+    found = Lab.find(root=lab, data_root=data_root, tracking_uri=tracking_uri)
+    overrides = (
+        _parse_variant(variant)
+        | {"dataset": dataset, "recipe": recipe, "init_from": init_from}
+        | _parse_settings(settings or [])
+    )
+    cell = resolve(overrides, found.registry, "fcnlab train")
     if workdir is not None:
-        place = isolated_lab(place, cell, workdir)
-    file = GridFile(question="Single trials", base=said, seeds=[seed], baseline={})
+        found = isolated_lab(found, cell, workdir)
+    file = GridFile(question="Single trials", base=overrides, seeds=[seed], baseline={})
     grid = Grid("train", Path("train"), file, (cell,), cell, (seed,))
     executor_config = ExecutorConfig(workers=1, threads=threads, devices=devices_per_trial, device=device)
-    executor_config.check(grid.cells, place)
+    executor_config.check(grid.cells, found)
     terminal = create_console()
     with RichReporter(terminal) if terminal.is_terminal else PlainReporter(terminal) as reporter:
-        outcome = scheduler.run(grid, place, lambda: executor_config.create_executor(place, grid.recipes), reporter)
-    planned = make_plan(grid, place).trials[0]
+        outcome = scheduler.run(grid, found, lambda: executor_config.create_executor(found, grid.recipes), reporter)
+    planned = make_plan(grid, found).trials[0]
     record = planned.record
     assert record is not None, "run has ended every trial"
-    _show(planned, record)
+    _print_metrics(planned, record)
     if outcome.postponed is not None:
         typer.echo(f"not published: {outcome.postponed}", err=True)
     if record.failure is not None:
-        typer.echo(f"failed: {record.failure.message}; its log: {planned.folder.log}", err=True)
+        typer.echo(f"failed: {record.failure.message}; log: {planned.folder.log}", err=True)
         raise typer.Exit(1)
 
 
-def _parts(variant: str) -> dict[str, Any]:
-    """What names a variant, or its parts."""
+def _parse_variant(variant: str) -> dict[str, Any]:
+    """Return the overrides that select a variant or its components."""
     from fcnlab.errors import ConfigError
 
     if "+" not in variant:
@@ -87,27 +91,26 @@ def _parts(variant: str) -> dict[str, Any]:
     return dict(zip(("backbone", "head", "upsampler"), parts, strict=True))
 
 
-def _settings(settings: Sequence[str]) -> dict[str, Any]:
-    """What `--set` says, by axis; values are YAML, as in a grid's file."""
+def _parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Parse `--set` options into overrides; values are YAML, as in a grid file."""
     from fcnlab.config.yaml_file import parse
     from fcnlab.errors import ConfigError
 
-    said: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     for setting in settings:
         axis, mark, value = setting.partition("=")
         if not mark or not axis:
-            raise ConfigError(f"--set: axis=value, such as recipe.epochs=5; not '{setting}'")
-        if axis in said:
-            raise ConfigError(f"--set {axis}: stands twice; keep one of them")
-        said[axis] = parse(f"value: {value}", f"--set {axis}")["value"]
-    return said
+            raise ConfigError(f"--set: expected AXIS=VALUE, such as recipe.epochs=5, not '{setting}'")
+        if axis in overrides:
+            raise ConfigError(f"--set {axis}: given twice; keep one")
+        overrides[axis] = parse(f"value: {value}", f"--set {axis}")["value"]
+    return overrides
 
 
-def _show(planned: PlannedTrial, record: Record) -> None:
-    for score in record.metrics:
-        figures = (score.miou, score.pixel_acc, score.mean_acc, score.fw_iou)
-        shown = "  ".join(f"{100 * v:5.1f}" if v is not None else "    –" for v in figures)
-        typer.echo(
-            f"{score.split:>4} {score.checkpoint} (epoch {score.epoch}): mIoU, pixel, mean acc., f.w. IoU %  {shown}"
-        )
+def _print_metrics(planned: PlannedTrial, record: Record) -> None:
+    for metrics in record.metrics:
+        split, name = metrics.split, metrics.checkpoint
+        values = (metrics.miou, metrics.pixel_acc, metrics.mean_acc, metrics.fw_iou)
+        shown = "  ".join(f"{100 * v:5.1f}" if v is not None else "    –" for v in values)
+        typer.echo(f"{split:>4} {name} (epoch {metrics.epoch}): mIoU, pixel, mean acc., f.w. IoU %  {shown}")
     typer.echo(f"record: {planned.folder.record}")

@@ -1,4 +1,4 @@
-"""`fcnlab grid status`: who runs what, for people and for machines."""
+"""`fcnlab grid status`: running, paused and failed trials, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -37,29 +37,29 @@ def plan(tmp_path: Path) -> Plan:
     return made
 
 
-def test_the_state_of_every_trial_and_the_cause_of_a_failure_are_shown(fcnlab: Call, plan: Plan) -> None:
-    said = fcnlab("grid", "status", plan.grid.path)
-    assert (said.code, said.err) == (0, "")
-    text = " ".join(said.out.split())
+def test_states_and_errors_are_printed(fcnlab: Call, plan: Plan) -> None:
+    result = fcnlab("grid", "status", plan.grid.path)
+    assert (result.code, result.err) == (0, "")
+    text = " ".join(result.out.split())
     assert "4 trials: 1 finished, 1 paused, 1 failed, 1 to do" in text
-    assert "failed: fcn8s, seed 0: the disk [/x] is full its log: " in text and "and more" not in text
-    assert f"{plan.trials[1].key}/log.txt" in "".join(said.out.split())
+    assert "failed: fcn8s, seed 0: the disk [/x] is full log: " in text and "and more" not in text
+    assert f"{plan.trials[1].key}/log.txt" in "".join(result.out.split())
     assert "paused: fcn32s, seed 1, after epoch 1 of 2" in text
 
 
-def test_what_runs_is_shown_by_driver(fcnlab: Call, plan: Plan) -> None:
+def test_running_trials_are_listed_by_driver(fcnlab: Call, plan: Plan) -> None:
     with Heartbeat(Lab.find(plan.grid.path).root / ".fcnlab" / "drivers") as heartbeat:
         leases = Leases(heartbeat)
         for planned in plan.trials[2:]:
             assert leases.claim(planned.folder.path)
-        said = fcnlab("grid", "status", plan.grid.path)
-        assert f"on {socket.gethostname()}, driver {os.getpid()}:" in said.out
-        rows = [line.split() for line in said.out.splitlines() if "/2 " in line]
+        result = fcnlab("grid", "status", plan.grid.path)
+        assert f"on {socket.gethostname()}, driver {os.getpid()}:" in result.out
+        rows = [line.split() for line in result.out.splitlines() if "/2 " in line]
         assert [row[:5] for row in rows] == [
             ["fcn32s", "1", "1/2", "1.000", "50.0"],
             ["fcn8s", "1", "0/2", rows[1][3], rows[1][4]],
         ]
-        assert "2 running, 1 failed, about " in said.out
+        assert "2 running, 1 failed, about " in result.out
         machine = json.loads(fcnlab("grid", "status", plan.grid.path, "--json").out)
     assert machine["counts"] == {"finished": 1, "failed": 1, "running": 2, "paused": 0, "stopped": 0, "to do": 0}
     one = machine["running"][0]
@@ -74,7 +74,7 @@ def test_what_runs_is_shown_by_driver(fcnlab: Call, plan: Plan) -> None:
     assert 20 <= machine["seconds_left"] <= 60
 
 
-def test_a_watch_ends_with_the_last_trial_and_with_ctrl_c_at_once(tmp_path: Path, plan: Plan) -> None:
+def test_watch_ends_with_the_last_trial_or_ctrl_c(tmp_path: Path, plan: Plan) -> None:
     command = [sys.executable, "-m", "fcnlab", "grid", "status", str(plan.grid.path), "--watch"]
     # A shell that starts tests in the background has them ignore Ctrl-C, and their children with them.
     heeds = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
@@ -94,23 +94,23 @@ def test_a_watch_ends_with_the_last_trial_and_with_ctrl_c_at_once(tmp_path: Path
     assert (done.returncode, done.stdout) == (0, "4 trials: 3 finished, 1 failed\n")
 
 
-def test_a_watch_for_machines_is_refused(fcnlab: Call, plan: Plan) -> None:
-    said = fcnlab("grid", "status", plan.grid.path, "--watch", "--json")
-    assert said.code == 2 and "choose one" in said.err
+def test_watch_and_json_cannot_be_combined(fcnlab: Call, plan: Plan) -> None:
+    result = fcnlab("grid", "status", plan.grid.path, "--watch", "--json")
+    assert result.code == 2 and "choose one" in result.err
 
 
-def test_only_a_few_of_many_failures_are_named(fcnlab: Call, tmp_path: Path) -> None:
+def test_long_list_of_failures_is_truncated(fcnlab: Call, tmp_path: Path) -> None:
     path = write_grid(tmp_path, SMOKE.replace("seeds: 2", "seeds: 30"))
     lab = Lab.find(path)
     for planned in make_plan(lab.load_grid(path), lab).trials:
         planned.folder.create()
         planned.folder.finish(failed(planned.trial))
-    said = fcnlab("grid", "status", path)
-    assert said.out.count("failed: ") == 10 and "and 50 more: --json names them" in said.out
+    result = fcnlab("grid", "status", path)
+    assert result.out.count("failed: ") == 10 and "and 50 more: --json lists them" in result.out
     assert len(json.loads(fcnlab("grid", "status", path, "--json").out)["failed"]) == 60
 
 
-def test_nothing_heavy_is_loaded(plan: Plan, tmp_path: Path) -> None:
+def test_status_does_not_import_heavy_packages(plan: Plan, tmp_path: Path) -> None:
     heavy = "{'torch', 'torchvision', 'timm', 'mlflow', 'pandas'}"
     code = (
         f"import sys, fcnlab.cli; sys.argv = ['fcnlab', 'grid', 'status', {str(plan.grid.path)!r}]\n"

@@ -42,15 +42,15 @@ def ran(tmp_path: Path) -> RunFolder:
     return RunFolder(lab.runs, trial.key)
 
 
-def test_the_command_says_everything_and_gives_the_figures_again(fcnlab: Call, ran: RunFolder, tmp_path: Path) -> None:
+def test_command_sets_everything_and_reproduces_the_metrics(fcnlab: Call, ran: RunFolder, tmp_path: Path) -> None:
     file = ran.path.parent.parent / "experiments/question.yaml"
     shown = fcnlab("grid", "reproduce", file, "fcn8s, {name: adamw", "--dry-run", "--workdir", "again one")
     assert (shown.code, shown.err) == (0, "") and shown.out.count("\n") == 1
     words = shlex.split(shown.out)
     assert words[:3] == ["fcnlab", "train", "tiny-scratch+fcn8s+bilinear"]
-    assert words[-8:-6] == ["--device", "cpu"], "where it trained"
+    assert words[-8:-6] == ["--device", "cpu"], "the recorded device"
     assert words[-6:] == ["--threads", "1", "--lab", "lab", "--workdir", "again one"]
-    assert not (tmp_path / "again one").exists(), "showing makes nothing"
+    assert not (tmp_path / "again one").exists(), "a dry run creates nothing"
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "lab").rglob("*")}
     done = subprocess.run(
         [sys.executable, "-m", "fcnlab", "grid", "reproduce", str(file), ran.key[:8], "--workdir", "again one"],
@@ -58,14 +58,14 @@ def test_the_command_says_everything_and_gives_the_figures_again(fcnlab: Call, r
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith(shown.out)
-    assert "identical: every figure, loss and rate is the recorded one, bit by bit" in done.stdout
+    assert "identical: all metrics, losses and learning rates equal the record bit for bit" in done.stdout
     assert RunFolder(tmp_path / "again one/runs", ran.key).read() is not None
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "lab").rglob("*")} == before
     refused = fcnlab("grid", "reproduce", file, ran.key[:8], "--workdir", "again one")
-    assert refused.code == 2 and "this trial has run there; name a new folder" in refused.err
+    assert refused.code == 2 and "this trial has already run there; choose a new folder" in refused.err
 
 
-def test_a_trial_on_several_devices_is_shown_with_as_many_and_the_threads_of_all(fcnlab: Call, ran: RunFolder) -> None:
+def test_command_of_a_distributed_trial_sets_devices_and_threads(fcnlab: Call, ran: RunFolder) -> None:
     record = ran.read()
     assert record is not None and record.environment is not None
     ran.finish(record.model_copy(update={"environment": record.environment.model_copy(update={"devices": 2})}))
@@ -73,7 +73,7 @@ def test_a_trial_on_several_devices_is_shown_with_as_many_and_the_threads_of_all
     assert "--threads 2 --devices-per-trial 2 --lab lab" in shown.out
 
 
-def test_figures_that_are_others_now_are_told_with_what_may_be_why(
+def test_differing_metrics_are_printed_with_possible_causes(
     fcnlab: Call, ran: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = ran.path.parent.parent / "experiments/question.yaml"
@@ -90,44 +90,44 @@ def test_figures_that_are_others_now_are_told_with_what_may_be_why(
         folder.finish(record.model_copy(update=changed))
 
     monkeypatch.setattr(subprocess, "run", pretend)
-    said = fcnlab("grid", "reproduce", file, ran.key[:8], "--workdir", "again")
-    assert said.code == 1
-    assert "(+25.00)" in said.out and "the losses part with epoch 1" in said.out
-    assert "not as recorded: threads: 1 then, 7 now" in said.out
-    assert "not as recorded: commit: " in said.out
-    assert "on the CPU figures repeat bit by bit with the same code, versions, threads" in said.out
+    result = fcnlab("grid", "reproduce", file, ran.key[:8], "--workdir", "again")
+    assert result.code == 1
+    assert "(+25.00)" in result.out and "the losses differ from epoch 1 on" in result.out
+    assert "differs: threads: 1 recorded, 7 now" in result.out
+    assert "differs: commit: " in result.out
+    assert "on the CPU metrics repeat bit for bit with the same code, versions, threads" in result.out
 
 
-def test_a_trial_without_a_record_is_shown_but_not_run(fcnlab: Call, tmp_path: Path) -> None:
+def test_trial_without_a_record_is_printed_but_not_run(fcnlab: Call, tmp_path: Path) -> None:
     file = write_grid(tmp_path, SMOKE)
     assert fcnlab("grid", "reproduce", file, "fcn8s", "--dry-run").code == 0
-    said = fcnlab("grid", "reproduce", file, "fcn8s")
-    assert said.code == 2 and "nothing is recorded to compare with" in said.err
+    result = fcnlab("grid", "reproduce", file, "fcn8s")
+    assert result.code == 2 and "no record to compare with" in result.err
     assert "did you mean 'fcn8s'?" in fcnlab("grid", "reproduce", file, "fcn9s").err
 
 
-def test_what_a_trial_starts_from_is_in_the_command(fcnlab: Call, tmp_path: Path) -> None:
+def test_init_from_is_part_of_the_command(fcnlab: Call, tmp_path: Path) -> None:
     text = SMOKE.replace(
         "product: {head: [fcn32s, fcn8s]}", "cells: [{head: fcn32s}, {head: fcn8s, init_from: {head: fcn32s}}]"
     )
-    said = fcnlab("grid", "reproduce", write_grid(tmp_path, text), "fcn8s", "--dry-run")
-    assert "init_from={head: fcn32s}" in shlex.split(said.out)
+    result = fcnlab("grid", "reproduce", write_grid(tmp_path, text), "fcn8s", "--dry-run")
+    assert "init_from={head: fcn32s}" in shlex.split(result.out)
 
 
 @pytest.mark.parametrize(
-    ("setting", "says"),
+    ("setting", "expected"),
     [
-        ("recipe.epochs", "--set: axis=value, such as recipe.epochs=5; not 'recipe.epochs'"),
+        ("recipe.epochs", "--set: expected AXIS=VALUE, such as recipe.epochs=5, not 'recipe.epochs'"),
         ("recipe.epoch=5", "a recipe has no field 'epoch'; did you mean 'epochs'?"),
         ("recipe.epochs=many", "epochs: input should be a valid integer"),
         ("recipe.epochs=[", "--set recipe.epochs"),
     ],
 )
-def test_a_setting_that_fits_nothing_is_refused(fcnlab: Call, setting: str, says: str) -> None:
-    said = fcnlab("train", "fcn8s-tiny", "--dataset", "shapes-mini", "--recipe", "smoke", "--set", setting)
-    assert said.code == 2 and says in said.err and said.err.count("\n") == 1
+def test_invalid_setting_is_rejected(fcnlab: Call, setting: str, expected: str) -> None:
+    result = fcnlab("train", "fcn8s-tiny", "--dataset", "shapes-mini", "--recipe", "smoke", "--set", setting)
+    assert result.code == 2 and expected in result.err and result.err.count("\n") == 1
 
 
-def test_a_folder_apart_is_not_the_lab_itself(fcnlab: Call) -> None:
-    said = fcnlab("train", "fcn8s-tiny", "--dataset", "shapes-mini", "--recipe", "smoke", "--workdir", ".")
-    assert said.code == 2 and "this is the lab itself" in said.err
+def test_workdir_cannot_be_the_lab(fcnlab: Call) -> None:
+    result = fcnlab("train", "fcn8s-tiny", "--dataset", "shapes-mini", "--recipe", "smoke", "--workdir", ".")
+    assert result.code == 2 and "this is the lab itself" in result.err

@@ -1,4 +1,4 @@
-"""`fcnlab grid`: questions, and what has come of them. One file a verb."""
+"""`fcnlab grid`: commands to plan, run and watch grids."""
 
 from __future__ import annotations
 

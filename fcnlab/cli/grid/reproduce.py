@@ -1,4 +1,4 @@
-"""`fcnlab grid reproduce`: the one command that reproduces a trial, run again and compared with what is recorded."""
+"""`fcnlab grid reproduce`: run one trial again and compare its metrics with its record."""
 
 from __future__ import annotations
 
@@ -23,20 +23,23 @@ EXAMPLE = "Example: fcnlab grid reproduce experiments/quickstart.yaml 'fcn8s, ra
 def reproduce(
     file: GridFile,
     cell: Annotated[
-        str, typer.Argument(help="A cell's label or a part of it, or the beginning of a key", show_default=False)
+        str,
+        typer.Argument(
+            help="Label of a cell, an unambiguous part of it, or the beginning of a trial's key", show_default=False
+        ),
     ],
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Which of its trials [default: the first]")] = None,
-    show: Annotated[bool, typer.Option("--dry-run", help="Print the command and do not run it")] = False,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the trial [default: the first]")] = None,
+    show: Annotated[bool, typer.Option("--dry-run", help="Only print the command")] = False,
     into: Annotated[
-        Path | None, typer.Option("--workdir", help="The folder that it runs in [default: a new temporary one]")
+        Path | None, typer.Option("--workdir", help="Folder to run in [default: a new temporary folder]")
     ] = None,
     device: DeviceOption = "auto",
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Print the one command that reproduces a trial, run it, and compare. Exit code 1 if a figure is another now.
+    """Print the command that reproduces a trial, run it, and compare. Exit code 1 if a metric differs.
 
-    It runs in a folder apart from the lab, so that it really runs again; nothing of the lab is changed.
+    It runs in a separate folder, so no cached record is used and the lab does not change.
     """
     import subprocess
     import sys
@@ -46,19 +49,19 @@ def reproduce(
     from fcnlab.runner.find import find_trial
     from fcnlab.runner.plan import make_plan
 
-    place = Lab.find(file, root=lab, data_root=data_root)
-    planned = find_trial(make_plan(place.load_grid(file), place), cell, seed)
+    own = Lab.find(file, root=lab, data_root=data_root)
+    planned = find_trial(make_plan(own.load_grid(file), own), cell, seed)
     record = planned.record
     folder = into or _new_folder(planned)
-    words = command(planned, record, place, folder, device)
+    words = command(planned, record, own, folder, device)
     typer.echo(shlex.join(words))
     if show:
         return
     if record is None:
-        raise RunError(f"{file}: {planned.cell.label}, seed {planned.trial.seed}: nothing is recorded to compare with")
+        raise RunError(f"{file}: {planned.cell.label}, seed {planned.trial.seed}: no record to compare with")
     again = Lab(folder.resolve())
     if (again.runs / planned.key).exists():
-        raise RunError(f"--workdir {folder}: this trial has run there; name a new folder")
+        raise RunError(f"--workdir {folder}: this trial has already run there; choose a new folder")
     subprocess.run([sys.executable, "-m", *words], check=False)
     _compare(record, _read(again, planned))
 
@@ -71,16 +74,24 @@ def _new_folder(planned: PlannedTrial) -> Path:
 
 
 def command(planned: PlannedTrial, record: Record | None, lab: Lab, folder: Path, device: Device = "auto") -> list[str]:
-    """The words of the command that runs a trial in a folder of its own, as a shell takes them from here.
+    """Return the arguments of the command that runs a trial in a separate folder.
 
-    With `device` at `auto` it trains on the kind of device that is recorded.
+    With `device="auto"` it trains on the recorded kind of device.
     """
     from fcnlab.config.grid.candidate import to_overrides
 
-    said = to_overrides(planned.cell, lab.registry)
-    variant = "+".join(str(said.pop(part)) for part in ("backbone", "head", "upsampler"))
-    words = ["fcnlab", "train", variant, "--dataset", str(said.pop("dataset")), "--recipe", str(said.pop("recipe"))]
-    for axis, value in said.items():
+    overrides = to_overrides(planned.cell, lab.registry)
+    variant = "+".join(str(overrides.pop(part)) for part in ("backbone", "head", "upsampler"))
+    words = [
+        "fcnlab",
+        "train",
+        variant,
+        "--dataset",
+        str(overrides.pop("dataset")),
+        "--recipe",
+        str(overrides.pop("recipe")),
+    ]
+    for axis, value in overrides.items():
         words += ["--set", f"{axis}={_yaml(value)}"]
     words += ["--seed", str(planned.trial.seed)]
     recorded = record.environment.kind if record is not None and record.environment is not None else "auto"
@@ -98,7 +109,7 @@ def command(planned: PlannedTrial, record: Record | None, lab: Lab, folder: Path
 
 
 def _yaml(value: Any) -> str:
-    """A value in one line, as `--set` reads it."""
+    """Format a value as one line of YAML."""
     import yaml
 
     text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False)
@@ -111,35 +122,35 @@ def _read(lab: Lab, planned: PlannedTrial) -> Record:
 
     record = RunFolder(lab.runs, planned.key).read()
     if record is None:
-        raise RunError(f"{lab.root}: the trial did not end there; what it said stands above")
+        raise RunError(f"{lab.root}: the trial has not ended; see its output above")
     return record
 
 
 def _compare(recorded: Record, again: Record) -> None:
-    """Say whether the figures are the same, and if they are not, what may be why."""
+    """Print whether the metrics are equal, and else the differences and possible causes."""
     from fcnlab.trial.diff import diff_records, find_divergence, have_equal_metrics
 
     if have_equal_metrics(recorded, again):
-        typer.echo("identical: every figure, loss and rate is the recorded one, bit by bit")
+        typer.echo("identical: all metrics, losses and learning rates equal the record bit for bit")
         return
     found = diff_records(recorded, again)
     for one in found:
         if one.section == "metrics" and one.delta is not None:
             typer.echo(f"{one.field}: {100 * one.a:.2f} recorded, {100 * one.b:.2f} now ({100 * one.delta:+.2f})")
     epoch = find_divergence(recorded, again)
-    typer.echo(f"the losses part with epoch {epoch}" if epoch is not None else "the losses are the same")
+    typer.echo(f"the losses differ from epoch {epoch} on" if epoch is not None else "the losses are equal")
     for one in found:
         if one.section in ("code", "environment", "run"):
-            typer.echo(f"not as recorded: {one.field}: {one.a} then, {one.b} now")
+            typer.echo(f"differs: {one.field}: {one.a} recorded, {one.b} now")
     typer.echo(_reason(recorded, again))
     raise typer.Exit(1)
 
 
 def _reason(recorded: Record, again: Record) -> str:
-    """Why figures may differ at all."""
+    """Describe when metrics can differ."""
     environments = (recorded.environment, again.environment)
     if any(environment is None for environment in environments):
-        return "a trial that failed has no figures to compare"
+        return "a failed trial has no metrics to compare"
     if not all(environment.repeatable for environment in environments if environment is not None):
-        return "on a GPU figures do not repeat bit by bit; differences within the spread of the seeds are expected"
-    return "on the CPU figures repeat bit by bit with the same code, versions, threads, precision and kind of CPU"
+        return "on a GPU metrics are not repeatable bit for bit; expect differences within the spread of the seeds"
+    return "on the CPU metrics repeat bit for bit with the same code, versions, threads, precision and kind of CPU"

@@ -38,21 +38,21 @@ def retry(
     address: Address = None,
     checkpoint_every: CheckpointEvery = CHECKPOINT_EVERY,
     fail_fast: FailFast = False,
-    failed: Annotated[  # noqa: ARG001 - people say it, and mean what is done anyway
-        bool, typer.Option("--failed", help="Those that have failed, said or not", hidden=True)
+    failed: Annotated[  # noqa: ARG001 - accepted for convenience
+        bool, typer.Option("--failed", help="Retry failed trials (the default)", hidden=True)
     ] = True,
     lab: LabOption = None,
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Run the failed trials of a grid again, and what else is left of it."""
+    """Run the failed trials of a grid again, and its remaining trials."""
     from fcnlab.lab import Lab
     from fcnlab.runner.executors.config import ExecutorConfig
     from fcnlab.runner.scheduler import clear_failed
 
-    place = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri)
-    grid = place.load_grid(file)
+    found = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri)
+    grid = found.load_grid(file)
     executor_config = ExecutorConfig(executor, workers, threads, per_gpu, address, devices_per_trial, device)
-    executor_config.check(grid.cells, place)
-    typer.echo(f"{clear_failed(grid, place)} failed trials will be run again")
-    run_and_conclude(grid, place, executor_config, fail_fast=fail_fast, checkpoint_every=checkpoint_every)
+    executor_config.check(grid.cells, found)
+    typer.echo(f"{clear_failed(grid, found)} failed trials will be run again")
+    run_and_conclude(grid, found, executor_config, fail_fast=fail_fast, checkpoint_every=checkpoint_every)

@@ -1,4 +1,4 @@
-"""`fcnlab grid run`: run what is left of a grid."""
+"""`fcnlab grid run`: run the remaining trials of a grid."""
 
 from __future__ import annotations
 
@@ -38,29 +38,27 @@ def run(
     address: Address = None,
     checkpoint_every: CheckpointEvery = CHECKPOINT_EVERY,
     fail_fast: FailFast = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse a table of cells that are not comparable, with exit code 2")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines: a line of JSON for each event")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail with exit code 2 if cells are not comparable")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per event")] = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Run what is left of a grid, then show its table. Exit code 1 if a trial failed, 130 if it was stopped.
+    """Run the remaining trials of a grid and print its table. Exit code 1 if a trial failed, 130 if interrupted.
 
-    Ctrl-C once lets what runs go to the end of its epoch; twice stops at once. Either way the next run goes on from
-    there. Several of these may run one grid from one lab, also from many machines; they share the trials.
+    After Ctrl-C, running trials finish their epoch; a second Ctrl-C stops at once. The next run resumes from the last
+    checkpoints. Several drivers, also on several machines, can run one grid of a shared lab.
     """
     from fcnlab.lab import Lab
     from fcnlab.runner.executors.config import ExecutorConfig
 
-    place = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri)
+    found = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri)
     executor_config = ExecutorConfig(executor, workers, threads, per_gpu, address, devices_per_trial, device)
-    grid = place.load_grid(file)
-    executor_config.check(grid.cells, place)
+    grid = found.load_grid(file)
+    executor_config.check(grid.cells, found)
     run_and_conclude(
         grid,
-        place,
+        found,
         executor_config,
         fail_fast=fail_fast,
         checkpoint_every=checkpoint_every,

@@ -1,4 +1,4 @@
-"""What `grid run`, `grid retry` and `grid sync` have in common: running in a terminal, and what is said at the end."""
+"""Shared code of `grid run`, `grid retry` and `grid sync`: interrupts, progress and the final summary."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run_and_conclude(
     strict: bool = False,
     as_json: bool = False,
 ) -> None:
-    """Run what is left of a grid and show what has come of it."""
+    """Run the remaining trials of a grid and print the summary."""
     from fcnlab.runner import scheduler
 
     interrupts = Interrupts()
@@ -51,7 +51,7 @@ def run_and_conclude(
     except KeyboardInterrupt:
         outcome = None
     if outcome is None or outcome.interrupted:
-        typer.echo(f"stopped; what is done stays. Go on with: fcnlab grid run {shown(grid.path)}", err=True)
+        typer.echo(f"interrupted; finished epochs are kept. Resume with: fcnlab grid run {shown(grid.path)}", err=True)
         raise typer.Exit(130)
     conclude(outcome, grid, lab, strict=strict, as_json=as_json)
 
@@ -68,14 +68,14 @@ def _make_reporter(as_json: bool) -> ProgressReporter:
 
 
 class Interrupts:
-    """Ctrl-C, and SIGTERM, which clusters send: the first asks for an end after the epoch, the second ends at once."""
+    """Handler of Ctrl-C and SIGTERM: the first pauses trials after their epoch, the second stops at once."""
 
     def __init__(self) -> None:
         self._count = 0
         self._former: dict[int, Any] = {}
 
     def once(self) -> bool:
-        """Whether one has come."""
+        """Return whether a signal has been received."""
         return self._count > 0
 
     def __enter__(self) -> Interrupts:
@@ -95,10 +95,10 @@ class Interrupts:
 
 
 def conclude(outcome: Outcome, grid: Grid, lab: Lab, *, strict: bool = False, as_json: bool = False) -> None:
-    """Show the table and say where everything is.
+    """Print the table and the locations of the results.
 
     Raises:
-        RunError: with `strict`, cells are not to be compared as they stand.
+        RunError: with `strict`, cells are not comparable.
     """
     from fcnlab import api
     from fcnlab.cli.report import refuse_flagged
@@ -112,32 +112,32 @@ def conclude(outcome: Outcome, grid: Grid, lab: Lab, *, strict: bool = False, as
         folder = str(made.folder) if made is not None else None
         typer.echo(json.dumps({"event": "done", **dataclasses.asdict(outcome), "report": folder}))
     else:
-        _say(outcome, made, grid, lab)
+        _print_summary(outcome, made, grid, lab)
     if not outcome.ok or unreachable:
         raise typer.Exit(1)
 
 
-def _say(outcome: Outcome, made: Report | None, grid: Grid, lab: Lab) -> None:
+def _print_summary(outcome: Outcome, made: Report | None, grid: Grid, lab: Lab) -> None:
     from fcnlab.cli.report import show
 
     file = shown(grid.path)
     stopped = f", {outcome.stopped} stopped early" if outcome.stopped else ""
-    typer.echo(f"{outcome.finished} finished ({outcome.reused} had ended before), {outcome.failed} failed{stopped}")
+    typer.echo(f"{outcome.finished} finished ({outcome.reused} reused), {outcome.failed} failed{stopped}")
     if made is None:
         typer.echo(f"not published: {outcome.postponed}\npublish later with: fcnlab grid sync {file}", err=True)
     else:
         show(grid, made)
         if outcome.postponed is None:
-            typer.echo(f"compare the runs in MLflow: fcnlab ui {file}{_elsewhere(lab)}")
+            typer.echo(f"compare the runs in MLflow: fcnlab ui {file}{_format_lab_option(lab)}")
     if not outcome.ok:
-        typer.echo(f"see why: fcnlab grid status {file}; run them again: fcnlab grid retry {file}", err=True)
+        typer.echo(f"show the errors: fcnlab grid status {file}; retry: fcnlab grid retry {file}", err=True)
 
 
-def _elsewhere(lab: Lab) -> str:
+def _format_lab_option(lab: Lab) -> str:
     return "" if lab.root == Path.cwd() else f" --lab {shown(lab.root)}"
 
 
 def shown(path: Path) -> str:
-    """A path as the user would type it here."""
+    """Return a path relative to the current folder if it is below it, else the absolute path."""
     absolute = path.resolve()
     return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)

@@ -1,4 +1,4 @@
-"""`fcnlab grid schema`: what editors need to complete and check grid files."""
+"""`fcnlab grid schema`: the JSON Schema of grid files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ EXAMPLE = "Example: fcnlab grid schema"
 
 
 def schema(lab: LabOption = None) -> None:
-    """Print the JSON Schema of grid files, with the names of this lab's catalogue; keep it beside the questions."""
+    """Print the JSON Schema of grid files, with the component names of this lab's registry. Editors complete
+    and check grid files with it.
+    """
     from fcnlab.config.grid.schema import format_schema, grid_schema
     from fcnlab.lab import Lab
 

@@ -1,4 +1,4 @@
-"""`fcnlab grid sync`: publish to MLflow what it lacks."""
+"""`fcnlab grid sync`: publish missing records to MLflow."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ EXAMPLE = "Example: fcnlab grid sync experiments/quickstart.yaml"
 def sync(
     file: GridFile,
     models: Annotated[
-        bool, typer.Option("--models", help="Put each finished trial's model on its run, in MLflow's format, too")
+        bool, typer.Option("--models", help="Also log the model of each finished trial in MLflow's format")
     ] = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Publish to MLflow what it lacks of a grid, without running anything, and write the report."""
+    """Publish the missing records of a grid to MLflow and write the report. No trial is run."""
     from fcnlab.lab import Lab
     from fcnlab.runner.progress.base import PlainReporter
     from fcnlab.runner.scheduler import sync as publish
 
-    place = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri)
-    grid = place.load_grid(file)
-    outcome = publish(grid, place, PlainReporter(create_console()))
+    found = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri)
+    grid = found.load_grid(file)
+    outcome = publish(grid, found, PlainReporter(create_console()))
     if models and outcome.postponed is None:
         from fcnlab.inference.mlflow_model import log_models
 
-        new = log_models(grid, place, lambda label: typer.echo(f"model: {label}"))
-        typer.echo(f'{new} models are new; load one with mlflow.pytorch.load_model("runs:/<run id>/model")')
-    conclude(outcome, grid, place)
+        new = log_models(grid, found, lambda label: typer.echo(f"model: {label}"))
+        typer.echo(f'{new} models logged; load one with mlflow.pytorch.load_model("runs:/<run id>/model")')
+    conclude(outcome, grid, found)
