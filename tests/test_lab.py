@@ -131,7 +131,7 @@ def test_the_fingerprint_of_a_weights_file_follows_its_content(places: Path) -> 
     assert len(seen) == 2
 
 
-def test_the_labs_own_registry_adds_to_the_catalogue(places: Path) -> None:
+def test_the_labs_own_registry_adds_to_the_registry(places: Path) -> None:
     (places / "here/registry").mkdir()
     (places / "here/registry/heads.yaml").write_text("mine: {type: skip, stride: 16}")
     assert {"mine", "fcn8s"} <= set(Lab.find().registry.names("head"))

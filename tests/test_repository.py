@@ -65,7 +65,7 @@ def test_the_real_answers_are_of_todays_trials(name: str, real_data: Path) -> No
     assert {trial["key"] for trial in facts["trials"]} == keys
 
 
-def test_the_wheel_carries_catalogue_and_quickstart_and_no_package_named_registry(tmp_path: Path) -> None:
+def test_the_wheel_carries_registry_and_quickstart_and_no_package_named_registry(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path)]
     subprocess.run([*command, str(REPOSITORY)], check=True, timeout=300, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")

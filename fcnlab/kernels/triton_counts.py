@@ -67,7 +67,7 @@ def _count(  # type: ignore[no-untyped-def]
     classes = tl.program_id(2) * ROWS + tl.arange(0, ROWS)
     both = tl.zeros([ROWS, BLOCK], dtype=tl.int32)
     predicted = tl.zeros([ROWS, BLOCK], dtype=tl.int32)
-    labelled = tl.zeros([ROWS, BLOCK], dtype=tl.int32)
+    labeled = tl.zeros([ROWS, BLOCK], dtype=tl.int32)
     for step in range(STEPS):
         pixel = start + step * BLOCK + tl.arange(0, BLOCK)
         inside = pixel < pixels
@@ -79,9 +79,9 @@ def _count(  # type: ignore[no-untyped-def]
         of_prediction = (classes[:, None] == prediction[None, :]).to(tl.int32)
         both += of_label * of_prediction
         predicted += of_prediction
-        labelled += of_label
+        labeled += of_label
     at = counts + (image * CLASSES + classes) * 3
     present = classes < CLASSES
     tl.atomic_add(at, tl.sum(both, axis=1), mask=present, sem="relaxed")
     tl.atomic_add(at + 1, tl.sum(predicted, axis=1), mask=present, sem="relaxed")
-    tl.atomic_add(at + 2, tl.sum(labelled, axis=1), mask=present, sem="relaxed")
+    tl.atomic_add(at + 2, tl.sum(labeled, axis=1), mask=present, sem="relaxed")

@@ -1,4 +1,4 @@
-"""The command line: what is said, on which stream, with which exit code, and what is not loaded for it."""
+"""The command line: output, stream, exit code, and modules that are not loaded."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def columns() -> int:
     return 250
 
 
-def refused(said: Said, *parts: str) -> None:
+def refused(output: Said, *parts: str) -> None:
     """Check that the call was refused in one line on standard error that says these parts."""
-    assert (said.code, said.out) == (2, "")
-    assert said.err.startswith("fcnlab: error: ") and said.err.count("\n") == 1
+    assert (output.code, output.out) == (2, "")
+    assert output.err.startswith("fcnlab: error: ") and output.err.count("\n") == 1
     for part in parts:
-        assert part in said.err
+        assert part in output.err
 
 
 def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -71,7 +71,7 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
     assert "Usage" in done.stdout and "grid" in done.stdout
 
 
-def test_looking_at_the_catalogue_data_and_a_plan_loads_nothing_heavy(tmp_path: Path) -> None:
+def test_looking_at_the_registry_data_and_a_plan_loads_nothing_heavy(tmp_path: Path) -> None:
     file = write_grid(tmp_path, SMOKE)
     calls = [["registry", "list"], ["data", "list"], ["grid", "plan", str(file)], ["init", "new"]]
     done = python(
@@ -120,8 +120,8 @@ def test_every_verb_says_what_it_does_and_gives_an_example_that_it_takes(words: 
 
 
 def test_a_verb_shows_its_help_and_example(fcnlab: Call) -> None:
-    said = fcnlab("grid", "plan", "--help")
-    assert said.code == 0 and "Example: fcnlab grid plan experiments/quickstart.yaml" in said.out
+    output = fcnlab("grid", "plan", "--help")
+    assert output.code == 0 and "Example: fcnlab grid plan experiments/quickstart.yaml" in output.out
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
@@ -146,9 +146,9 @@ def test_a_fault_in_a_grid_file_is_one_line_with_the_file_and_the_remedy(
 
 def test_every_fault_of_a_file_has_a_line_of_its_own(fcnlab: Call, tmp_path: Path) -> None:
     file = write_grid(tmp_path, SMOKE.replace("seeds: 2", "seed: 2\nbaselin: 3"))
-    said = fcnlab("grid", "plan", file)
-    lines = said.err.splitlines()
-    assert said.code == 2 and len(lines) == 2
+    output = fcnlab("grid", "plan", file)
+    lines = output.err.splitlines()
+    assert output.code == 2 and len(lines) == 2
     assert all(line.startswith(f"fcnlab: error: {file}: ") for line in lines)
 
 
@@ -194,22 +194,22 @@ def test_a_plan_over_data_that_is_not_there_is_an_error(fcnlab: Call, tmp_path: 
 
 @pytest.mark.parametrize("size", ["64", "64y64", "0x64", "64x", "-1x5", "64x64x3"])
 def test_a_size_that_is_none_is_a_usage_error(fcnlab: Call, size: str) -> None:
-    said = fcnlab("model", "show", "fcn8s-tiny", f"--size={size}")
-    assert (said.code, said.out) == (2, "")
-    assert "--size" in said.err and f"'{size}' is not height x width, such as 320x480" in said.err
+    output = fcnlab("model", "show", "fcn8s-tiny", f"--size={size}")
+    assert (output.code, output.out) == (2, "")
+    assert "--size" in output.err and f"'{size}' is not height x width, such as 320x480" in output.err
 
 
 # --- verbs -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_plan_shows_every_cell_and_what_is_left(fcnlab: Call, tmp_path: Path) -> None:
-    said = fcnlab("grid", "plan", write_grid(tmp_path, SMOKE))
-    assert (said.code, said.err) == (0, "")
-    question, heading, *rows = said.out.splitlines()
+    output = fcnlab("grid", "plan", write_grid(tmp_path, SMOKE))
+    assert (output.code, output.err) == (0, "")
+    question, heading, *rows = output.out.splitlines()
     assert question == "question: Does it run?"
     assert heading.split() == ["head", "to", "do"]
     assert [row.split() for row in rows[:2]] == [["fcn32s", "2", "baseline"], ["fcn8s", "2"]]
-    assert "4 trials: 4 to do" in said.out and "no estimate: no comparable trial has finished yet" in said.out
+    assert "4 trials: 4 to do" in output.out and "no estimate: no comparable trial has finished yet" in output.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["experiments"]  # looking makes nothing
 
 
@@ -224,14 +224,14 @@ def test_a_plan_of_many_cells_is_shown_in_short_unless_asked_for_all(fcnlab: Cal
 
 
 def test_a_plan_for_machines_is_json(fcnlab: Call, tmp_path: Path) -> None:
-    said = json.loads(fcnlab("grid", "plan", write_grid(tmp_path, SMOKE), "--json").out)
-    assert said["axes"] == ["head"] and said["seeds"] == [0, 1]
-    assert said["cells"] == [
+    output = json.loads(fcnlab("grid", "plan", write_grid(tmp_path, SMOKE), "--json").out)
+    assert output["axes"] == ["head"] and output["seeds"] == [0, 1]
+    assert output["cells"] == [
         {"cell": "fcn32s", "axes": {"head": "fcn32s"}, "baseline": True, "trials": {"to do": 2}},
         {"cell": "fcn8s", "axes": {"head": "fcn8s"}, "baseline": False, "trials": {"to do": 2}},
     ]
-    assert said["trials"] == {"finished": 0, "failed": 0, "stopped": 0, "started": 0, "to do": 4}
-    assert (said["remaining"]["trials"], said["remaining"]["known"]) == (4, 0)
+    assert output["trials"] == {"finished": 0, "failed": 0, "stopped": 0, "started": 0, "to do": 4}
+    assert (output["remaining"]["trials"], output["remaining"]["known"]) == (4, 0)
 
 
 def test_the_schema_of_a_lab_has_the_names_that_it_adds(fcnlab: Call, tmp_path: Path) -> None:
@@ -245,9 +245,9 @@ def test_the_schema_of_a_lab_has_the_names_that_it_adds(fcnlab: Call, tmp_path: 
 
 
 def test_the_registry_lists_one_kind_by_either_number(fcnlab: Call) -> None:
-    said = fcnlab("registry", "list", "heads")
-    assert said == fcnlab("registry", "list", "head")
-    assert all(name in said.out for name in ("fcn32s", "fcn16s", "fcn8s")) and "recipe" not in said.out
+    output = fcnlab("registry", "list", "heads")
+    assert output == fcnlab("registry", "list", "head")
+    assert all(name in output.out for name in ("fcn32s", "fcn16s", "fcn8s")) and "recipe" not in output.out
 
 
 def test_the_registry_lists_every_name_of_every_kind(fcnlab: Call) -> None:
@@ -285,30 +285,30 @@ def test_a_shown_entry_can_be_put_into_a_labs_registry(fcnlab: Call, tmp_path: P
 
 
 def test_the_list_of_datasets_says_what_is_there_and_what_is_not(fcnlab: Call) -> None:
-    said = fcnlab("data", "list")
-    row = {line.split("│")[1].strip(): line for line in said.out.splitlines() if line.startswith("│")}
-    assert said.code == 0
-    assert "not there" in row["camvid"] and "not there" in row["voc2012"]
+    output = fcnlab("data", "list")
+    row = {line.split("│")[1].strip(): line for line in output.out.splitlines() if line.startswith("│")}
+    assert output.code == 0
+    assert "missing" in row["camvid"] and "missing" in row["voc2012"]
     assert "train 16, val 4, test 6" in row["shapes-mini"]
 
 
 def test_a_shown_model_has_its_maps_parameters_and_cost(fcnlab: Call) -> None:
-    said = fcnlab("model", "show", "fcn8s-tiny", "--size", "64x64", "--classes", "6")
-    assert (said.code, said.err) == (0, "")
-    assert "scores (1, 6, 64, 64)" in said.out and " GMACs" in said.out
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.out.splitlines() if "│" in line]
+    output = fcnlab("model", "show", "fcn8s-tiny", "--size", "64x64", "--classes", "6")
+    assert (output.code, output.err) == (0, "")
+    assert "scores (1, 6, 64, 64)" in output.out and " GMACs" in output.out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output.out.splitlines() if "│" in line]
     assert ["32", "96", "2 x 2", "167", "yes"] in rows
     names = ("backbone", "head", "upsamplers", "all")
     counts = {row[0]: int(row[1].replace(",", "")) for row in rows if row[0] in names}
     assert counts["all"] == counts["backbone"] + counts["head"] + counts["upsamplers"] > 0
-    assert "made at stride 8" in said.out and "ms for one image" not in said.out
+    assert "made at stride 8" in output.out and "ms for one image" not in output.out
 
 
 def test_models_are_compared_a_row_each_in_the_order_asked_for(fcnlab: Call) -> None:
     names = ["fcn32s-tiny", "fcn8s-tiny", "scratch:test_resnet+dilated16+resize"]
-    said = fcnlab("model", "compare", *names, "--csv", "--size", "64x64", "--sort", "upsampler_params")
-    assert (said.code, said.err) == (0, "")
-    rows = list(csv.DictReader(said.out.splitlines()))
+    output = fcnlab("model", "compare", *names, "--csv", "--size", "64x64", "--sort", "upsampler_params")
+    assert (output.code, output.err) == (0, "")
+    rows = list(csv.DictReader(output.out.splitlines()))
     assert [row["variant"] for row in rows] == [names[2], names[1], names[0]]
     assert [row["stride"] for row in rows] == ["16", "8", "32"]
     assert [int(row["upsampler_params"]) for row in rows] == [0, 21 * 21 * (16 + 16 + 256), 21 * 21 * 64 * 64]
@@ -317,15 +317,15 @@ def test_models_are_compared_a_row_each_in_the_order_asked_for(fcnlab: Call) -> 
 
 
 def test_timms_own_models_are_listed_by_the_names_that_a_grid_may_say(fcnlab: Call) -> None:
-    said = fcnlab("registry", "list", "backbones", "--timm", "--search", "test_resnet")
-    assert "scratch:test_resnet" in said.out and "timm:test_resnet.r160_in1k" in said.out
+    output = fcnlab("registry", "list", "backbones", "--timm", "--search", "test_resnet")
+    assert "scratch:test_resnet" in output.out and "timm:test_resnet.r160_in1k" in output.out
     assert fcnlab("model", "show", "scratch:test_resnet+fcn32s+bilinear", "--size", "64x64").code == 0
 
 
 def test_init_makes_a_lab_whose_first_question_can_be_planned(fcnlab: Call, tmp_path: Path) -> None:
-    said = fcnlab("init", "mylab")
+    output = fcnlab("init", "mylab")
     lab = tmp_path / "mylab"
-    assert said.code == 0 and "cd mylab && fcnlab grid run experiments/quickstart.yaml" in said.out
+    assert output.code == 0 and "cd mylab && fcnlab grid run experiments/quickstart.yaml" in output.out
     assert len(Lab.find(root=lab).load_grid(lab / "experiments/quickstart.yaml")) > 0
     assert fcnlab("grid", "plan", "mylab/experiments/quickstart.yaml").code == 0
     assert fcnlab("registry", "list", "--lab", lab).code == 0
@@ -374,8 +374,8 @@ def test_ui_opens_the_labs_store_on_the_loopback_interface(
 
 
 def test_ui_points_to_a_store_that_is_a_server(fcnlab: Call, launched: list[list[str]]) -> None:
-    said = fcnlab("ui", "--tracking-uri", "http://mlflow.example:5000")
-    assert said.code == 0 and "open http://mlflow.example:5000" in said.out
+    output = fcnlab("ui", "--tracking-uri", "http://mlflow.example:5000")
+    assert output.code == 0 and "open http://mlflow.example:5000" in output.out
     assert launched == []
 
 

@@ -26,7 +26,7 @@ def save(pixels: np.ndarray, path: Path) -> None:
 
 
 def fill(images: Path, masks: Path, ids: str, values: Any, *, ending: str = "_mask.png") -> None:
-    """Images and masks; each mask holds all of the values, numbers or colours."""
+    """Images and masks; each mask holds all of the values, numbers or colors."""
     for id_ in ids.split():
         noise = np.random.default_rng(zlib.crc32(f"{images}/{id_}".encode()))  # no two images are alike
         save(noise.integers(0, 256, (*SHAPE, 3), np.uint8), images / f"{id_}.jpg")
@@ -69,18 +69,18 @@ def mine(tmp_path: Path) -> Path:
 
 
 def test_a_folder_becomes_a_dataset_that_can_be_checked_and_trained_on(call: Call, mine: Path) -> None:
-    said = add(call, "--classes", "ground,road,tree")
-    assert (said.code, said.err) == (0, "")
-    assert "10 pairs of an image and a mask (masks end in _mask)" in said.out
-    assert "sizes (height x width): 4x6 (10)" in said.out and "masks: 10 of mode L" in said.out
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.out.splitlines() if "│" in line]
+    output = add(call, "--classes", "ground,road,tree")
+    assert (output.code, output.err) == (0, "")
+    assert "10 pairs of an image and a mask (masks end in _mask)" in output.out
+    assert "sizes (height x width): 4x6 (10)" in output.out and "masks: 10 of mode L" in output.out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output.out.splitlines() if "│" in line]
     assert rows == [
         ["0", "16.67", "10", "ground"],
         ["1", "16.67", "10", "road"],
         ["2", "50.00", "10", "tree"],
         ["255", "16.67", "10", "(ignored)"],
     ]
-    assert "splits: train 6, val 2, test 2" in said.out and "next: fcnlab data check mine" in said.out
+    assert "splits: train 6, val 2, test 2" in output.out and "next: fcnlab data check mine" in output.out
     assert entries()["mine"] == {
         "description": "10 images, 3 classes",
         "type": "folder",
@@ -94,7 +94,7 @@ def test_a_folder_becomes_a_dataset_that_can_be_checked_and_trained_on(call: Cal
         "nominal": {"height": 4, "width": 6},
     }
     assert call("data", "check", "mine").code == 0
-    grid = said.out.split("experiments/mine.yaml:")[1].split("and: ")[0]
+    grid = output.out.split("experiments/mine.yaml:")[1].split("and: ")[0]
     Path("experiments/mine.yaml").write_text(grid.replace("    ", "").replace("resnet18", "tiny-scratch"))
     planned = call("grid", "plan", "experiments/mine.yaml")
     assert (planned.code, planned.err) == (0, "")
@@ -112,8 +112,8 @@ def test_dry_run_prints_the_entry_and_writes_nothing(call: Call, mine: Path) -> 
 
 
 def test_folders_below_the_data_root_are_written_relative_to_it(call: Call, mine: Path) -> None:
-    said = add(call, "--data-root", "..")
-    assert said.code == 0 and f"fcnlab data check mine --data-root {mine.parent}" in said.out
+    output = add(call, "--data-root", "..")
+    assert output.code == 0 and f"fcnlab data check mine --data-root {mine.parent}" in output.out
     assert (entries()["mine"]["images"], entries()["mine"]["masks"]) == ("mine/images", "mine/masks")
 
 
@@ -143,8 +143,8 @@ def test_existing_name_is_rejected_before_reading_files(call: Call, mine: Path) 
 def test_registry_in_flow_style_is_not_changed(call: Call, mine: Path) -> None:
     file = Path("registry/datasets.yaml")
     file.write_text("{one: {type: shapes, nominal: {height: 64, width: 64}}}\n")
-    said = add(call)
-    assert said.code == 2 and "cannot be added automatically; add it by hand (see --dry-run)" in said.err
+    output = add(call)
+    assert output.code == 2 and "cannot be added automatically; add it by hand (see --dry-run)" in output.err
     assert list(entries()) == ["one"]
 
 
@@ -164,8 +164,8 @@ def test_colors_are_found_and_named_by_a_yaml_file(call: Call, tmp_path: Path) -
     assert entries()["raw"]["classes"] == proposed
     Path("classes.yaml").write_text("tree: '#6B8E23'\nroad: '#804080'\n")
     refused(add(call, "--classes", "a,b,c"), "the masks contain colors, but --classes lists numbers", "'#000000'")
-    said = add(call, "--classes", "classes.yaml")
-    assert said.code == 2 and "'#000000' (33.33 % of the pixels)" in said.err and "--ignore #000000" in said.err
+    output = add(call, "--classes", "classes.yaml")
+    assert output.code == 2 and "'#000000' (33.33 % of the pixels)" in output.err and "--ignore #000000" in output.err
     assert add(call, "--classes", "classes.yaml", "--ignore", "#000000").code == 0
     assert entries()["mine"]["classes"] == {"tree": "#6b8e23", "road": "#804080"}
     assert entries()["mine"]["ignore"] == ["#000000"]
@@ -224,8 +224,8 @@ def test_invalid_classes_errors_are_one_line(call: Call, mine: Path) -> None:
 def test_sub_folders_are_splits(call: Call, tmp_path: Path) -> None:
     for split, ids in {"training": "a b", "validation": "c", "testing": "d"}.items():
         fill(tmp_path / "mine/images" / split, tmp_path / "mine/masks" / split, ids, [0, 1])
-    said = add(call)
-    assert said.code == 0 and "splits: training 2, validation 1, testing 1" in said.out
+    output = add(call)
+    assert output.code == 0 and "splits: training 2, validation 1, testing 1" in output.out
     made = entries()["mine"]
     assert made["images"].endswith("mine/images/{split}") and "fractions" not in made
     assert made["splits"] == {"train": "training", "val": "validation", "test": "testing"}
@@ -246,8 +246,8 @@ def test_test_split_is_used_for_validation_if_val_is_missing(call: Call, tmp_pat
 def test_split_placeholder_in_folder_names(call: Call, tmp_path: Path) -> None:
     for split in ("train", "val", "test"):
         fill(tmp_path / "cv" / split, tmp_path / "cv" / f"{split}annot", f"{split}1", [0, 1], ending=".png")
-    said = call("data", "add", "cv", "--images", "../cv/{split}", "--masks", "../cv/{split}annot")
-    assert said.code == 0 and "splits: train 1, val 1, test 1" in said.out
+    output = call("data", "add", "cv", "--images", "../cv/{split}", "--masks", "../cv/{split}annot")
+    assert output.code == 0 and "splits: train 1, val 1, test 1" in output.out
     assert entries()["cv"]["masks"] == f"{tmp_path}/cv/{{split}}annot"
     assert call("data", "check", "cv").code == 0
 
@@ -259,8 +259,8 @@ def test_lists_are_splits(call: Call, mine: Path) -> None:
         refused_ = add(call, "--lists", place)
         assert refused_.code == 2 and f"{place.resolve()}/val.txt: no such file" in refused_.err
         (place / "val.txt").write_text("d\n")
-    said = add(call, "--lists", "lists")
-    assert said.code == 0 and "splits: train 3, val 1" in said.out
+    output = add(call, "--lists", "lists")
+    assert output.code == 0 and "splits: train 3, val 1" in output.out
     assert entries()["mine"]["lists"] == {"train": "lists/train.txt", "val": "lists/val.txt"}
     assert add(call, "--lists", mine / "lists", "--data-root", "..", name="other").code == 0
     assert entries()["other"]["lists"]["val"] == "mine/lists/val.txt"
@@ -269,11 +269,11 @@ def test_lists_are_splits(call: Call, mine: Path) -> None:
 
 
 def test_fractions_and_seed_follow_the_options(call: Call, mine: Path) -> None:
-    said = add(call, "--val", "0.3", "--seed", "4")
-    assert "splits: train 7, val 3" in said.out
+    output = add(call, "--val", "0.3", "--seed", "4")
+    assert "splits: train 7, val 3" in output.out
     assert entries()["mine"]["fractions"] == {"val": 0.3, "seed": 4} and "splits" not in entries()["mine"]
-    said = add(call, "--test", "0.3", name="other")
-    assert "splits: train 5, val 2, test 3" in said.out
+    output = add(call, "--test", "0.3", name="other")
+    assert "splits: train 5, val 2, test 3" in output.out
     assert "leave nothing to train on" in add(call, "--val", "0.5", "--test", "0.5", name="third").err
 
 
@@ -281,20 +281,20 @@ def test_fractions_and_seed_follow_the_options(call: Call, mine: Path) -> None:
 
 
 def test_zero_validation_fraction_error_names_the_option(call: Call, mine: Path) -> None:
-    said = add(call, "--val", 0)
-    assert said.code == 2 and "--val 0: the validation fraction must be above 0" in said.err
+    output = add(call, "--val", 0)
+    assert output.code == 2 and "--val 0: the validation fraction must be above 0" in output.err
     assert not Path("registry/datasets.yaml").exists()
 
 
 def test_unpaired_files_are_reported_and_images_skipped_on_request(call: Call, mine: Path) -> None:
     (mine / "masks/b_mask.png").unlink()
     (mine / "images/c.jpg").unlink()
-    said = add(call)
-    assert said.code == 2 and f"{mine}/images/b.jpg: has no mask (images without a mask: 1)" in said.err
-    assert "unpaired: 1 images without a mask: b.jpg" in said.out
-    assert "unpaired: 1 masks without an image: c_mask.png" in said.out
-    said = add(call, "--skip-unpaired")
-    assert said.code == 0 and "splits: train 6, val 1, test 1" in said.out
+    output = add(call)
+    assert output.code == 2 and f"{mine}/images/b.jpg: has no mask (images without a mask: 1)" in output.err
+    assert "unpaired: 1 images without a mask: b.jpg" in output.out
+    assert "unpaired: 1 masks without an image: c_mask.png" in output.out
+    output = add(call, "--skip-unpaired")
+    assert output.code == 0 and "splits: train 6, val 1, test 1" in output.out
     (mine / "masks/c_mask.png").unlink()
     assert entries()["mine"]["unpaired"] == "skip" and call("data", "check", "mine").code == 0
 
@@ -318,7 +318,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         "a_mask.png: the mask has mode I",
     ),
     "no image": (lambda masks: (masks / "a_mask.png").write_bytes(b"x"), "a_mask.png: cannot be decoded"),
-    "numbers and colours": (
+    "numbers and colors": (
         lambda masks: save(np.zeros((*SHAPE, 3), np.uint8), masks / "a_mask.png"),
         "masks: masks with numbers and masks with colors are mixed: 9 of mode L, 1 of mode RGB",
     ),
@@ -339,9 +339,9 @@ def test_unusable_mask_errors_are_one_line_each(
     call: Call, mine: Path, harm: Callable[[Path], object], says: str
 ) -> None:
     harm(mine / "masks")
-    said = add(call)
-    assert (said.code, said.out) == (2, "")
-    assert says in said.err.splitlines()[0] and len(said.err.splitlines()) == (10 if "256" in says else 1)
+    output = add(call)
+    assert (output.code, output.out) == (2, "")
+    assert says in output.err.splitlines()[0] and len(output.err.splitlines()) == (10 if "256" in says else 1)
     assert not Path("registry/datasets.yaml").exists()
 
 

@@ -1,4 +1,4 @@
-"""The verbs that look at data and bring it here: what is said, on which stream, with which exit code."""
+"""The `data` commands: output, stream and exit code."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def fcnlab(fcnlab: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cal
 
 @pytest.fixture
 def camvid(tmp_path: Path) -> Path:
-    """One image a split; label s in split number s, and the unlabelled 11 in the first row."""
+    """One image a split; label s in split number s, and the unlabeled 11 in the first row."""
     for number, split in enumerate(("train", "val", "test")):
         label = np.full((4, 6), number, np.uint8)
         label[0] = 11
@@ -44,14 +44,16 @@ def camvid(tmp_path: Path) -> Path:
     return tmp_path / "camvid"
 
 
-def cells(said: Said) -> list[list[str]]:
-    return [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.out.splitlines() if line.startswith("│")]
+def cells(output: Said) -> list[list[str]]:
+    return [
+        [cell.strip() for cell in line.split("│")[1:-1]] for line in output.out.splitlines() if line.startswith("│")
+    ]
 
 
 def test_valid_dataset_prints_one_line_and_exits_with_0(fcnlab: Call, camvid: Path) -> None:
-    said = fcnlab("check", "camvid")
-    assert (said.code, said.err) == (0, "")
-    assert said.out == (
+    output = fcnlab("check", "camvid")
+    assert (output.code, output.err) == (0, "")
+    assert output.out == (
         f"train: 1 image, 0 problems; val: 1 image, 0 problems; test: 1 image, 0 problems, below {camvid}\n"
     )  # fmt: skip
 
@@ -66,9 +68,9 @@ def harm(camvid: Path) -> None:
 
 def test_invalid_dataset_prints_all_problems_and_exits_with_2(fcnlab: Call, camvid: Path) -> None:
     harm(camvid)
-    said = fcnlab("check", "camvid")
-    assert (said.code, said.err) == (2, "fcnlab: error: dataset camvid: 3 problems in 3 images\n")
-    rows = cells(said)
+    output = fcnlab("check", "camvid")
+    assert (output.code, output.err) == (2, "fcnlab: error: dataset camvid: 3 problems in 3 images\n")
+    rows = cells(output)
     assert [row[:3] for row in rows] == [
         ["train", "trainannot/train0.png", "missing mask"],
         ["val", "valannot/val0.png", "undefined label"],
@@ -79,9 +81,9 @@ def test_invalid_dataset_prints_all_problems_and_exits_with_2(fcnlab: Call, camv
 
 def test_check_prints_json(fcnlab: Call, camvid: Path) -> None:
     harm(camvid)
-    said = fcnlab("check", "camvid", "--json")
-    found = json.loads(said.out)
-    assert said.code == 2 and found["dataset"] == "camvid" and found["sound"] is False
+    output = fcnlab("check", "camvid", "--json")
+    found = json.loads(output.out)
+    assert output.code == 2 and found["dataset"] == "camvid" and found["sound"] is False
     assert [(s["split"], s["images"], len(s["problems"])) for s in found["splits"]] == [
         ("train", 1, 1), ("val", 1, 1), ("test", 1, 1),
     ]  # fmt: skip
@@ -91,16 +93,16 @@ def test_check_prints_json(fcnlab: Call, camvid: Path) -> None:
 
 
 def test_generated_data_is_checked_and_counted_too(fcnlab: Call) -> None:
-    said = fcnlab("check", "shapes-mini")
-    assert said.out == "train: 16 images, 0 problems; val: 4 images, 0 problems; test: 6 images, 0 problems\n"
+    output = fcnlab("check", "shapes-mini")
+    assert output.out == "train: 16 images, 0 problems; val: 4 images, 0 problems; test: 6 images, 0 problems\n"
     assert json.loads(fcnlab("stats", "shapes-mini", "--json").out)["splits"][0]["images"] == 16
 
 
 @pytest.mark.parametrize("verb", ["check", "stats", "preview"])
 def test_missing_dataset_folder_error_is_one_line(fcnlab: Call, tmp_path: Path, verb: str) -> None:
-    said = fcnlab(verb, "camvid")
-    assert (said.code, said.out) == (2, "") and said.err.count("\n") == 1
-    assert f"{tmp_path / 'camvid'} does not exist; --data-root (or FCNLAB_DATA)" in said.err
+    output = fcnlab(verb, "camvid")
+    assert (output.code, output.out) == (2, "") and output.err.count("\n") == 1
+    assert f"{tmp_path / 'camvid'} does not exist; --data-root (or FCNLAB_DATA)" in output.err
 
 
 def test_all_splits_are_read_on_request(fcnlab: Call, tmp_path: Path) -> None:
@@ -117,14 +119,14 @@ def test_all_splits_are_read_on_request(fcnlab: Call, tmp_path: Path) -> None:
     for split, ids in {"train": "1", "val": "2", "trainval": "1\n2"}.items():
         (root / f"ImageSets/Segmentation/{split}.txt").write_text(ids)
     assert "trainval" not in fcnlab("check", "voc2012").out
-    said = fcnlab("check", "voc2012", "--all-splits")
-    assert said.code == 0 and "trainval: 2 images, 0 problems" in said.out
+    output = fcnlab("check", "voc2012", "--all-splits")
+    assert output.code == 0 and "trainval: 2 images, 0 problems" in output.out
 
 
 def test_statistics_agree_in_table_csv_and_json(fcnlab: Call, camvid: Path, tmp_path: Path) -> None:
-    said = fcnlab("stats", "camvid", "--csv", "classes.csv")
-    assert (said.code, said.err) == (0, "")
-    row = {cell[0]: cell[1:] for cell in cells(said)}
+    output = fcnlab("stats", "camvid", "--csv", "classes.csv")
+    assert (output.code, output.err) == (0, "")
+    row = {cell[0]: cell[1:] for cell in cells(output)}
     assert row["train"] == ["1", "4", "6", "1", "0.0000  0.0000  0.0000", "0.0000  0.0000  0.0000"]
     assert row["val"][4] == "0.2000  0.2000  0.2000"
     assert row["sky"] == ["75.00", "1", "1.00", "0.00", "0", "1.00", "0.00", "0", "1.00"]
@@ -143,31 +145,31 @@ def test_statistics_agree_in_table_csv_and_json(fcnlab: Call, camvid: Path, tmp_
 
 def test_statistics_of_an_invalid_dataset_refer_to_the_check(fcnlab: Call, camvid: Path) -> None:
     (camvid / "valannot/val0.png").unlink()
-    said = fcnlab("stats", "camvid")
-    assert (said.code, said.out) == (2, "")
-    assert f"{camvid}/valannot/val0.png: no such file; `fcnlab data check camvid` lists all problems" in said.err
+    output = fcnlab("stats", "camvid")
+    assert (output.code, output.out) == (2, "")
+    assert f"{camvid}/valannot/val0.png: no such file; `fcnlab data check camvid` lists all problems" in output.err
 
 
 def test_unwritable_file_error_is_one_line(fcnlab: Call, camvid: Path) -> None:
     for arguments in (["stats", "camvid", "--csv", "gone/x.csv"], ["preview", "camvid", "--out", "gone/x.png"]):
-        said = fcnlab(*arguments)
-        assert said.code == 2 and said.err.count("\n") == 1
-        assert f"{arguments[2]}: {arguments[3]} cannot be written: No such file" in said.err
+        output = fcnlab(*arguments)
+        assert output.code == 2 and output.err.count("\n") == 1
+        assert f"{arguments[2]}: {arguments[3]} cannot be written: No such file" in output.err
 
 
 def test_a_preview_is_a_png_of_the_split(fcnlab: Call, camvid: Path, tmp_path: Path) -> None:
-    said = fcnlab("preview", "camvid")
-    assert (said.code, said.err) == (0, "") and said.out == "camvid-train.png: 1 of 1 images of camvid train\n"
+    output = fcnlab("preview", "camvid")
+    assert (output.code, output.err) == (0, "") and output.out == "camvid-train.png: 1 of 1 images of camvid train\n"
     with Image.open(tmp_path / "camvid-train.png") as page:
         assert page.format == "PNG" and page.width > 480
-    said = fcnlab("preview", "shapes-mini", "--split", "val", "--count", 3, "--out", "mine.png")
-    assert said.out == "mine.png: 3 of 4 images of shapes-mini val\n" and (tmp_path / "mine.png").is_file()
+    output = fcnlab("preview", "shapes-mini", "--split", "val", "--count", 3, "--out", "mine.png")
+    assert output.out == "mine.png: 3 of 4 images of shapes-mini val\n" and (tmp_path / "mine.png").is_file()
 
 
 def test_preview_with_a_recipe_shows_augmented_versions(fcnlab: Call, tmp_path: Path) -> None:
     assert fcnlab("preview", "shapes-mini", "--out", "plain.png").code == 0
-    said = fcnlab("preview", "shapes-mini", "--recipe", "standard", "--out", "drawn.png")
-    assert (said.code, said.err) == (0, "")
+    output = fcnlab("preview", "shapes-mini", "--recipe", "standard", "--out", "drawn.png")
+    assert (output.code, output.err) == (0, "")
     with Image.open(tmp_path / "plain.png") as plain, Image.open(tmp_path / "drawn.png") as drawn:
         assert drawn.width > 3 * plain.width
     first = (tmp_path / "drawn.png").read_bytes()
@@ -178,39 +180,39 @@ def test_preview_with_a_recipe_shows_augmented_versions(fcnlab: Call, tmp_path: 
 
 
 def test_preview_with_an_unknown_recipe_names_the_nearest(fcnlab: Call) -> None:
-    said = fcnlab("preview", "shapes-mini", "--recipe", "standart")
-    assert said.code == 2 and "no recipe 'standart'; did you mean 'standard'?" in said.err
+    output = fcnlab("preview", "shapes-mini", "--recipe", "standart")
+    assert output.code == 2 and "no recipe 'standart'; did you mean 'standard'?" in output.err
 
 
 def test_preview_of_an_unknown_split_names_the_nearest(fcnlab: Call, camvid: Path) -> None:
-    said = fcnlab("preview", "camvid", "--split", "vall")
-    assert said.code == 2 and "no split 'vall'; did you mean 'val'?" in said.err
+    output = fcnlab("preview", "camvid", "--split", "vall")
+    assert output.code == 2 and "no split 'vall'; did you mean 'val'?" in output.err
 
 
 def test_fetch_without_a_known_source_is_rejected(fcnlab: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = fcnlab("fetch", "camvit")
-    assert said.code == 2 and "no dataset 'camvit' has a known source; did you mean 'camvid'?" in said.err
-    said = fcnlab("fetch", "shapes")
-    assert said.code == 2 and "dataset shapes: type shapes has no known source" in said.err
+    output = fcnlab("fetch", "camvit")
+    assert output.code == 2 and "no dataset 'camvit' has a known source; did you mean 'camvid'?" in output.err
+    output = fcnlab("fetch", "shapes")
+    assert output.code == 2 and "dataset shapes: type shapes has no known source" in output.err
     monkeypatch.delenv("FCNLAB_DATA")
-    said = fcnlab("fetch", "camvid")
-    assert said.code == 2 and "no data root is set" in said.err
+    output = fcnlab("fetch", "camvid")
+    assert output.code == 2 and "no data root is set" in output.err
 
 
 def test_fetch_of_cityscapes_lists_its_archives_in_one_line(fcnlab: Call, tmp_path: Path) -> None:
-    said = fcnlab("fetch", "cityscapes")
-    assert said.code == 2 and said.err.count("\n") == 1
+    output = fcnlab("fetch", "cityscapes")
+    assert output.code == 2 and output.err.count("\n") == 1
     for part in (
         "leftImg8bit_trainvaltest.zip",
         "gtFine_trainvaltest.zip",
         f"Put the files into {tmp_path / ARCHIVES}/",
     ):
-        assert part in said.err
+        assert part in output.err
 
 
 def test_fetch_never_overwrites_an_existing_folder(fcnlab: Call, camvid: Path) -> None:
-    said = fcnlab("fetch", "camvid")
-    assert said.code == 2 and f"{camvid}: already exists but differs from camvid (1 instead of 367" in said.err
+    output = fcnlab("fetch", "camvid")
+    assert output.code == 2 and f"{camvid}: already exists but differs from camvid (1 instead of 367" in output.err
 
 
 def put(root: Path, name: str, files: dict[str, bytes]) -> Archive:
@@ -232,10 +234,10 @@ def test_existing_archive_is_unpacked_and_the_dataset_is_valid(
     monkeypatch.setitem(
         vars(sources), "SOURCES", {"camvid": Source("camvid", (archive,), {"*/*.png": 6}, 10**6, "mine", "page")}
     )
-    said = fcnlab("fetch", "camvid")
-    assert (said.code, said.err) == (0, "")
-    assert said.out.splitlines()[0] == "camvid: mine. page"
-    assert said.out.splitlines()[-1] == f"next: fcnlab data check camvid --data-root {tmp_path}"
+    output = fcnlab("fetch", "camvid")
+    assert (output.code, output.err) == (0, "")
+    assert output.out.splitlines()[0] == "camvid: mine. page"
+    assert output.out.splitlines()[-1] == f"next: fcnlab data check camvid --data-root {tmp_path}"
     assert fcnlab("check", "camvid").code == 0
     assert "is already complete" in fcnlab("fetch", "camvid").out
 

@@ -19,21 +19,21 @@ def grid(tmp_path: Path) -> Grid:
 
 
 def test_machines_read_standard_output_and_people_are_told_beside_it(fcnlab: Call, grid: Grid) -> None:
-    said = fcnlab("report", grid.path, "--format", "json", "--columns", "n,miou,delta", "--sort", "-miou")
-    assert said.code == 0
-    cells = json.loads(said.out)["cells"]
+    output = fcnlab("report", grid.path, "--format", "json", "--columns", "n,miou,delta", "--sort", "-miou")
+    assert output.code == 0
+    cells = json.loads(output.out)["cells"]
     assert [cell["cell"] for cell in cells] == ["fcn8s", "fcn16s", "fcn32s"]
     assert cells[0]["delta_low"] > 0
     page = grid.path.parent.parent / "results" / "question" / "report.html"
-    assert f"report: {page}" in said.err
+    assert f"report: {page}" in output.err
     assert page.is_file()
 
 
-def test_planning_is_labelled_as_planning(fcnlab: Call, grid: Grid) -> None:
-    said = fcnlab("report", grid.path, "--power", "0.5")
-    assert (said.code, said.err) == (0, "")
-    assert "Planning, not evidence" in said.out
-    assert "more for 0.5 points" in said.out
+def test_planning_is_labeled_as_planning(fcnlab: Call, grid: Grid) -> None:
+    output = fcnlab("report", grid.path, "--power", "0.5")
+    assert (output.code, output.err) == (0, "")
+    assert "Planning, not evidence" in output.out
+    assert "more for 0.5 points" in output.out
 
 
 @pytest.mark.parametrize(
@@ -47,10 +47,10 @@ def test_planning_is_labelled_as_planning(fcnlab: Call, grid: Grid) -> None:
 def test_what_cannot_be_shown_is_one_line_and_nothing_is_written(
     fcnlab: Call, grid: Grid, options: list[str], fault: str
 ) -> None:
-    said = fcnlab("report", grid.path, *options)
-    assert (said.code, said.out) == (2, "")
-    assert fault in said.err
-    assert said.err.count("\n") == 1
+    output = fcnlab("report", grid.path, *options)
+    assert (output.code, output.out) == (2, "")
+    assert fault in output.err
+    assert output.err.count("\n") == 1
     assert not (grid.path.parent.parent / "results").exists()
 
 
@@ -59,16 +59,16 @@ def test_strict_refuses_what_is_not_comparable(fcnlab: Call, grid: Grid) -> None
 
     planned = make_plan(grid, Lab.find(grid.path)).trials[1]
     finish(planned, RIGHT[planned.trial.names["head"]], micro_batches=2)
-    said = fcnlab("report", grid.path, "--strict")
-    assert said.code == 2
-    assert "fcn16s: micro-batches: memory ran out" in said.err
+    output = fcnlab("report", grid.path, "--strict")
+    assert output.code == 2
+    assert "fcn16s: micro-batches: memory ran out" in output.err
 
 
 def test_two_cells_are_compared_in_all_by_class_and_by_image(fcnlab: Call, grid: Grid) -> None:
-    said = fcnlab("compare", f"{grid.path}:fcn32s", f"{grid.path}:fcn8s")
-    assert (said.code, said.err) == (0, "")
-    assert "fcn8s scored" in said.out and "more than fcn32s" in said.out
-    assert all(name in said.out for name in ("background", "disc", "box", "scene_0"))
+    output = fcnlab("compare", f"{grid.path}:fcn32s", f"{grid.path}:fcn8s")
+    assert (output.code, output.err) == (0, "")
+    assert "fcn8s scored" in output.out and "more than fcn32s" in output.out
+    assert all(name in output.out for name in ("background", "disc", "box", "scene_0"))
     wrong = fcnlab("compare", f"{grid.path}:fcn32s", f"{grid.path}:fcn9s")
     assert wrong.code == 2
     assert "did you mean" in wrong.err

@@ -34,10 +34,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, subp
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     try:
-        said = [process.stdout.readline() for _ in range(2)]
-        assert f"http://127.0.0.1:{port}" in said[0]
+        output = [process.stdout.readline() for _ in range(2)]
+        assert f"http://127.0.0.1:{port}" in output[0]
         _wait_until_ready(f"http://127.0.0.1:{port}/health")
-        yield said[1].split(": ", 1)[1].strip(), process
+        yield output[1].split(": ", 1)[1].strip(), process
     finally:
         process.terminate()
         process.wait()

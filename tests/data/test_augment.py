@@ -165,7 +165,7 @@ def test_flips_do_not_change_the_crop(size: tuple[int, int], seed: int) -> None:
     assert torch.equal(plain.label, flipped.label.flip(-1)) and torch.equal(plain.image, flipped.image.flip(-1))
 
 
-def colourful(height: int = 12, width: int = 17, seed: int = 0) -> DecodedSample:
+def colorful(height: int = 12, width: int = 17, seed: int = 0) -> DecodedSample:
     generator = torch.Generator().manual_seed(seed)
     image = torch.randint(0, 256, (3, height, width), generator=generator, dtype=torch.uint8)
     return DecodedSample(image, coded(height, width).label)
@@ -179,7 +179,7 @@ jitters = st.builds(ColorJitter, fractions, fractions, fractions, st.sampled_fro
 @quickly
 @given(jitter=jitters, draws=st.lists(st.floats(0, 1), min_size=4, max_size=4), seed=st.integers(0, 9))
 def test_jitter_is_torchvisions_in_a_fixed_order(jitter: ColorJitter, draws: list[float], seed: int) -> None:
-    image = colourful(seed=seed).image
+    image = colorful(seed=seed).image
     theirs = v2.ColorJitter(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
     names = ("brightness", "contrast", "saturation", "hue")
     bounds = {name: getattr(theirs, name) for name in names}
@@ -195,14 +195,14 @@ def test_jitter_is_torchvisions_in_a_fixed_order(jitter: ColorJitter, draws: lis
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
 def test_each_jitter_uses_its_own_random_number(name: str) -> None:
-    sample, results = colourful(), set()
+    sample, results = colorful(), set()
     for seed in range(20):
         done = augmented(sample, (12, 17), seed=seed, jitter=ColorJitter(**{name: 0.3}))
         results.add(done.image.numpy().tobytes())
         assert torch.equal(done.label, sample.label)
     assert len(results) == 20
     assert sample.image.numpy().tobytes() not in results
-    assert torch.equal(sample.image, colourful().image)
+    assert torch.equal(sample.image, colorful().image)
 
 
 @quickly
@@ -212,7 +212,7 @@ def test_jitter_does_not_change_the_crop(
 ) -> None:
     assume(max(size) >= 4)  # torch fails to resize to a single pixel
     scale = (0.5, 2.0) if scaled else None
-    sample = colourful(*size)
+    sample = colorful(*size)
     done = augmented(sample, crop, scale, flip, seed, jitter)
     # What jitter does, it does to the whole image and before all else, by the last four of eight draws.
     before = DecodedSample(jitter_colors(sample.image, jitter, np.random.default_rng(seed).random(8)[4:]), sample.label)
@@ -226,7 +226,7 @@ def test_jitter_does_not_change_the_crop(
 @given(size=sizes, crop=sizes, seed=seeds)
 def test_zero_jitter_keeps_the_image(size: tuple[int, int], crop: tuple[int, int], seed: int) -> None:
     assume(max(size) >= 4)  # torch fails to resize to a single pixel
-    sample = colourful(*size)
+    sample = colorful(*size)
     rng = np.random.default_rng(seed)
     plain = Augmentation(crop, (0.5, 2.0), 0.5, FILL)(sample, rng)
     none = augmented(sample, crop, (0.5, 2.0), 0.5, seed, ColorJitter(0.0, 0.0, 0.0, 0.0))
@@ -235,15 +235,15 @@ def test_zero_jitter_keeps_the_image(size: tuple[int, int], crop: tuple[int, int
 
 def test_jitter_does_not_change_the_padding() -> None:
     for seed in range(10):
-        done = augmented(colourful(), (20, 20), seed=seed, jitter=STRONG)
+        done = augmented(colorful(), (20, 20), seed=seed, jitter=STRONG)
         assert {tuple(pixel) for pixel in done.image[:, done.label == IGNORE_INDEX].T.tolist()} == {FILL}
 
 
 def test_jitter_depends_only_on_the_random_numbers() -> None:
-    one, two = (augmented(colourful(), (8, 8), (0.5, 2), 0.5, 3, STRONG) for _ in range(2))
+    one, two = (augmented(colorful(), (8, 8), (0.5, 2), 0.5, 3, STRONG) for _ in range(2))
     assert torch.equal(one.image, two.image)
     torch.manual_seed(1)
-    assert torch.equal(one.image, augmented(colourful(), (8, 8), (0.5, 2), 0.5, 3, STRONG).image)
+    assert torch.equal(one.image, augmented(colorful(), (8, 8), (0.5, 2), 0.5, 3, STRONG).image)
 
 
 plenty = st.integers(4, 90)
@@ -283,7 +283,7 @@ def test_the_result_is_that_of_torchvision_on_the_whole_image(
     seed: int,
     jitter: ColorJitter,
 ) -> None:
-    sample = colourful(*size)
+    sample = colorful(*size)
     augmentation = Augmentation(crop, scale, flip, FILL, jitter)
     placement = augmentation.sample_for_label(sample.label, np.random.default_rng(seed))
     done, expected = augmentation(sample, np.random.default_rng(seed)), reference(sample, crop, placement, jitter)
@@ -336,17 +336,17 @@ def test_image_and_label_turn_together(seed: int) -> None:
 def test_new_steps_keep_the_random_numbers_of_older_steps(
     size: tuple[int, int], crop: tuple[int, int], seed: int
 ) -> None:
-    label = colourful(*size).label
+    label = colorful(*size).label
     plain = Augmentation(crop, (0.5, 2.0), 0.5, FILL).sample_for_label(label, np.random.default_rng(seed))
-    factor, top, left, mirror, *colours = np.random.default_rng(seed).random(8)
+    factor, top, left, mirror, *colors = np.random.default_rng(seed).random(8)
     assert plain.size == tuple(max(1, round(0.5 * 4**factor * extent)) for extent in size)
     room = [max(0, extent - edge) for extent, edge in zip(plain.size, crop, strict=True)]
     assert (plain.window.top, plain.window.left) == (int(top * (room[0] + 1)), int(left * (room[1] + 1)))
-    assert plain.flip == (mirror < 0.5) and list(plain.color_draws) == colours
+    assert plain.flip == (mirror < 0.5) and list(plain.color_draws) == colors
     more = Augmentation(crop, (0.5, 2.0), 0.5, FILL, STRONG, None, 30.0, Blur(1.0))
     found = more.sample_for_label(label, np.random.default_rng(seed))
     assert (found.size, found.window, found.flip) == (plain.size, plain.window, plain.flip)
-    assert list(found.color_draws) == colours
+    assert list(found.color_draws) == colors
 
 
 @quickly
@@ -388,7 +388,7 @@ def share(label: Tensor) -> float:
 @pytest.mark.parametrize("void", [True, False])
 def test_last_crop_is_accepted_if_none_is_below_the_ratio(void: bool) -> None:
     label = torch.full((30, 30), IGNORE_INDEX if void else 4, dtype=torch.uint8)
-    sample = DecodedSample(colourful(30, 30).image, label)
+    sample = DecodedSample(colorful(30, 30).image, label)
     done = Augmentation((8, 8), None, 0.5, FILL, cat_max_ratio=0.75)(sample, np.random.default_rng(1))
     assert torch.equal(done.label, label[:8, :8])
 
@@ -397,7 +397,7 @@ def test_last_crop_is_accepted_if_none_is_below_the_ratio(void: bool) -> None:
 @given(size=placed, sigma=st.floats(0.1, 4), seed=seeds)
 def test_a_blur_is_torchvisions_of_the_crop(size: tuple[int, int], sigma: float, seed: int) -> None:
     assume(min(size) > 3 * math.ceil(sigma) + 1)
-    sample = colourful(*size)
+    sample = colorful(*size)
     done = Augmentation(size, None, 0.0, FILL, blur=Blur(1.0, (sigma, sigma)))(sample, np.random.default_rng(seed))
     extent = 2 * math.ceil(3 * sigma) + 1
     expected = F.gaussian_blur(sample.image, [extent, extent], [sigma, sigma])
@@ -411,13 +411,13 @@ def test_images_of_any_size_are_blurred_and_padding_is_not(
     size: tuple[int, int], crop: tuple[int, int], seed: int
 ) -> None:
     augmentation = Augmentation(crop, None, 0.5, FILL, blur=Blur(1.0, (2.0, 2.0)))
-    done = augmentation(colourful(*size), np.random.default_rng(seed))
+    done = augmentation(colorful(*size), np.random.default_rng(seed))
     assert {tuple(pixel) for pixel in done.image[:, done.label == IGNORE_INDEX].T.tolist()} <= {FILL}
 
 
 def test_the_share_of_blurs_is_the_probability_and_sigmas_fill_the_range() -> None:
     augmentation = Augmentation((4, 4), None, 0.0, FILL, blur=Blur(0.25, (0.5, 3.0)))
-    label = colourful().label
+    label = colorful().label
     sigmas = [augmentation.sample_for_label(label, np.random.default_rng(seed)).sigma for seed in range(400)]
     drawn = [sigma for sigma in sigmas if sigma is not None]
     assert 70 <= len(drawn) <= 130
@@ -425,7 +425,7 @@ def test_the_share_of_blurs_is_the_probability_and_sigmas_fill_the_range() -> No
 
 
 def test_a_sample_of_read_only_memory_is_never_written_to() -> None:
-    source = colourful(40, 50)
+    source = colorful(40, 50)
     image, label = source.image.clone(), source.label.clone()
     everything = Augmentation((32, 60), (0.5, 2.0), 0.5, FILL, STRONG, 0.5, 20.0, Blur(1.0))
     for augmentation in (everything, Augmentation((40, 50), None, 0.5, FILL), Augmentation((8, 8), None, 0.5, FILL)):
@@ -438,7 +438,7 @@ def test_a_sample_of_read_only_memory_is_never_written_to() -> None:
 
 @pytest.mark.parametrize(("size", "target"), [((1, 1), (3, 4)), ((3, 4), (1, 1)), ((1, 7), (1, 1)), ((2, 9), (5, 1))])
 def test_a_single_pixel_can_be_resized_from_and_to(size: tuple[int, int], target: tuple[int, int]) -> None:
-    sample = colourful(*size)
+    sample = colorful(*size)
     window = Window(0, 0, *target)
     assert resize_image(sample.image, target, window).shape == (3, *target)
     assert resize_label(sample.label, target, window).shape == target
@@ -447,7 +447,7 @@ def test_a_single_pixel_can_be_resized_from_and_to(size: tuple[int, int], target
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("factor", [0.6, 1.01, 1.5, 1.9375])
 def test_a_window_of_every_extent_is_that_of_the_whole_resized_image(axis: int, factor: float) -> None:
-    image = colourful(30, 37).image
+    image = colorful(30, 37).image
     size = (round(30 * factor), round(37 * factor))
     whole = F.resize(image, list(size), F.InterpolationMode.BILINEAR, antialias=True)
     for extent in range(1, size[axis] + 1):

@@ -153,17 +153,17 @@ channel = st.floats(0.05, 0.95)
 @given(
     mean=st.tuples(channel, channel, channel),
     std=st.tuples(channel, channel, channel),
-    colour=st.tuples(*[st.integers(0, 255)] * 3),
+    color=st.tuples(*[st.integers(0, 255)] * 3),
 )
 def test_normalization_subtracts_mean_and_divides_by_std(
-    mean: tuple[float, float, float], std: tuple[float, float, float], colour: tuple[int, int, int]
+    mean: tuple[float, float, float], std: tuple[float, float, float], color: tuple[int, int, int]
 ) -> None:
     def of(values: tuple[int, ...]) -> Tensor:
         images = torch.tensor(values, dtype=torch.uint8)[None, :, None, None].expand(1, 3, 2, 2)
         return normalize(images, mean, std)
 
-    expected = [(c / 255 - m) / s for c, m, s in zip(colour, mean, std, strict=True)]
-    np.testing.assert_allclose(of(colour)[0, :, 1, 1].numpy(), expected, rtol=1e-4, atol=1e-4)
+    expected = [(c / 255 - m) / s for c, m, s in zip(color, mean, std, strict=True)]
+    np.testing.assert_allclose(of(color)[0, :, 1, 1].numpy(), expected, rtol=1e-4, atol=1e-4)
     fill = tuple(round(255 * m) for m in mean)
     assert (of(fill)[0, :, 0, 0].abs() <= torch.tensor([0.51 / 255 / s for s in std])).all()
 

@@ -32,7 +32,7 @@ SIZES = ((6, 8), (5, 9), (1, 1), (7, 3))
 
 @pytest.fixture(autouse=True)
 def _says_again() -> None:
-    """What is said once in a process is said once in a test."""
+    """Messages that a process logs once are logged once per test."""
     build.warn_once.cache_clear()
 
 
@@ -184,11 +184,11 @@ print(found.index.key, zlib.crc32(found.pixels))
         assert one.stdin is not None
         one.stdin.write("go\n")
         one.stdin.flush()
-    said = [one.communicate(timeout=60) for one in started]
-    assert [one.returncode for one in started] == [0] * 4, said
-    assert len({out for out, _ in said}) == 1
-    assert sum("once (24 images)" in err for _, err in said) == 1
-    assert left() == [said[0][0].split()[0]]
+    output = [one.communicate(timeout=60) for one in started]
+    assert [one.returncode for one in started] == [0] * 4, output
+    assert len({out for out, _ in output}) == 1
+    assert sum("once (24 images)" in err for _, err in output) == 1
+    assert left() == [output[0][0].split()[0]]
 
 
 @pytest.mark.parametrize(
@@ -230,10 +230,10 @@ def none_but_said(dataset: Any, caplog: pytest.LogCaptureFixture, *parts: str) -
     """Check that there is no cache, that one line says why, and that nothing is left."""
     caplog.clear()
     assert try_open_or_build_cache(dataset, "train") is None
-    said = [record.getMessage() for record in caplog.records if "when it is needed" in record.getMessage()]
-    assert len(said) == 1 and "\n" not in said[0]
+    output = [record.getMessage() for record in caplog.records if "when it is needed" in record.getMessage()]
+    assert len(output) == 1 and "\n" not in output[0]
     for part in parts:
-        assert part in said[0]
+        assert part in output[0]
     assert left() == []
 
 
@@ -326,10 +326,10 @@ def test_budget_limits_the_total_size(camvid: CamVid, monkeypatch: pytest.Monkey
     )
 
 
-@pytest.mark.parametrize("said", ["much", "-1", "nan", "inf"])
-def test_invalid_budget_is_an_error(camvid: CamVid, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FCNLAB_CACHE_BUDGET", said)
-    with pytest.raises(DataError, match=f"FCNLAB_CACHE_BUDGET={said}: not a number of GiB"):
+@pytest.mark.parametrize("output", ["much", "-1", "nan", "inf"])
+def test_invalid_budget_is_an_error(camvid: CamVid, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FCNLAB_CACHE_BUDGET", output)
+    with pytest.raises(DataError, match=f"FCNLAB_CACHE_BUDGET={output}: not a number of GiB"):
         try_open_or_build_cache(camvid, "train")
 
 
@@ -371,10 +371,10 @@ def test_files_changed_during_decoding_are_not_cached(camvid: CamVid, caplog: py
 
 
 def sealed(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change an index and seal it anew, as somebody would who means harm."""
-    said = json.loads((folder / format.INDEX).read_text())
-    change(said)
-    raw = json.dumps(said).encode()
+    """Change an index and seal it again, as somebody would who means harm."""
+    output = json.loads((folder / format.INDEX).read_text())
+    change(output)
+    raw = json.dumps(output).encode()
     (folder / format.INDEX).write_bytes(raw)
     pixels = (folder / format.PIXELS).read_bytes()
     (folder / format.PIXELS).write_bytes(pixels[: -format.SEAL] + hashlib.sha256(raw).digest())
@@ -395,17 +395,17 @@ HARM: dict[str, Callable[[Path], object]] = {
     "empty index": lambda f: (f / format.INDEX).write_bytes(b""),
     "an index that is a list": lambda f: (f / format.INDEX).write_bytes(b"[]"),
     "an index of bytes": lambda f: (f / format.INDEX).write_bytes(b"\xff\xfe"),
-    "a key that is not the folder's": lambda f: sealed(f, lambda said: said.update(key="0" * 32)),
-    "a key that is a number": lambda f: sealed(f, lambda said: said.update(key=3)),
-    "other ids": lambda f: sealed(f, lambda said: said["ids"].reverse()),
-    "fewer ids": lambda f: sealed(f, lambda said: said["ids"].pop()),
-    "a word too many": lambda f: sealed(f, lambda said: said.update(more=1)),
-    "an offset below zero": lambda f: sealed(f, lambda said: said["places"][0].__setitem__(0, -64)),
-    "an offset beyond the end": lambda f: sealed(f, lambda said: said["places"][0].__setitem__(0, 2**40)),
-    "a height that overflows": lambda f: sealed(f, lambda said: said["places"][0].__setitem__(1, 2**62)),
-    "a height beyond all integers": lambda f: sealed(f, lambda said: said["places"][0].__setitem__(1, 2**70)),
-    "a height of zero": lambda f: sealed(f, lambda said: said["places"][0].__setitem__(1, 0)),
-    "places that are text": lambda f: sealed(f, lambda said: said.update(places=[["a"] * 4] * 4)),
+    "a key that is not the folder's": lambda f: sealed(f, lambda output: output.update(key="0" * 32)),
+    "a key that is a number": lambda f: sealed(f, lambda output: output.update(key=3)),
+    "other ids": lambda f: sealed(f, lambda output: output["ids"].reverse()),
+    "fewer ids": lambda f: sealed(f, lambda output: output["ids"].pop()),
+    "a word too many": lambda f: sealed(f, lambda output: output.update(more=1)),
+    "an offset below zero": lambda f: sealed(f, lambda output: output["places"][0].__setitem__(0, -64)),
+    "an offset beyond the end": lambda f: sealed(f, lambda output: output["places"][0].__setitem__(0, 2**40)),
+    "a height that overflows": lambda f: sealed(f, lambda output: output["places"][0].__setitem__(1, 2**62)),
+    "a height beyond all integers": lambda f: sealed(f, lambda output: output["places"][0].__setitem__(1, 2**70)),
+    "a height of zero": lambda f: sealed(f, lambda output: output["places"][0].__setitem__(1, 0)),
+    "places that are text": lambda f: sealed(f, lambda output: output.update(places=[["a"] * 4] * 4)),
 }
 
 

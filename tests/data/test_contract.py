@@ -123,7 +123,7 @@ def make_folder(root: Path) -> FileDataset:
     return Folder(files, [("ground", [0]), ("road", [7, 9])], [30])
 
 
-def make_coloured(root: Path) -> FileDataset:
+def make_colored(root: Path) -> FileDataset:
     """RGB masks and splits by chance."""
     table = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in COLOURS.values()], dtype=np.uint8)
     for number in range(6):
@@ -150,7 +150,7 @@ CASES: dict[str, Case] = {
     "cityscapes": Case(make_cityscapes, ("train", "val"), out_of_range),
     "ade20k": Case(make_ade20k, ("training", "validation"), out_of_range),
     "folder": Case(make_folder, ("train", "val"), out_of_range),
-    "folder of colours": Case(make_coloured, ("train", "val"), lambda: image_of(77)),
+    "folder of colors": Case(make_colored, ("train", "val"), lambda: image_of(77)),
 }
 cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
@@ -312,9 +312,9 @@ def test_seg11valid_follows_its_definition_or_its_list_is_requested(tmp_path: Pa
     file.unlink()
     with pytest.raises(DataError) as caught:
         voc.split("seg11valid")
-    said = str(caught.value)
-    assert said.startswith(f"{file}: no such file; ") and len(said.splitlines()) == 1
-    assert "data/pascal/seg11valid.txt of github.com/shelhamer/fcn.berkeleyvision.org" in said
+    output = str(caught.value)
+    assert output.startswith(f"{file}: no such file; ") and len(output.splitlines()) == 1
+    assert "data/pascal/seg11valid.txt of github.com/shelhamer/fcn.berkeleyvision.org" in output
     write(tmp_path / "VOCdevkit/VOC2011/ImageSets/Segmentation/val.txt", ["2007_02", "2007_03", "2009_07"])
     assert voc.split("seg11valid").ids == ("2007_03", "2009_07")
 

@@ -94,14 +94,14 @@ def test_cached_folder_equals_decoded_and_key_depends_on_colors(
     tmp_path: Path,
 ) -> None:
     draw = np.random.default_rng(0)
-    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=np.uint8)
+    colors = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], dtype=np.uint8)
     for folder in ("images/train", "masks/train"):
         (tmp_path / folder).mkdir(parents=True)
     for number, size in enumerate([(5, 7), (3, 2), (9, 4)]):
         Image.fromarray(draw.integers(0, 256, (*size, 3)).astype(np.uint8)).save(
             tmp_path / f"images/train/{number}.png"
         )
-        Image.fromarray(colours[draw.integers(0, 3, size)]).save(tmp_path / f"masks/train/{number}.png")
+        Image.fromarray(colors[draw.integers(0, 3, size)]).save(tmp_path / f"masks/train/{number}.png")
     layout = FolderLayout(f"{tmp_path}/images/{{split}}", f"{tmp_path}/masks/{{split}}")
     one = Folder(layout, [("a", ["#ff0000"]), ("b", ["#00ff00"])], ["#0000ff"])
     two = Folder(layout, [("a", ["#00ff00"]), ("b", ["#ff0000"])], ["#0000ff"])

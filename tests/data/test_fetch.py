@@ -107,7 +107,7 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 
 class Quiet:
-    """Remembers what is said and what moves."""
+    """Record messages and progress."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -539,15 +539,15 @@ def test_unreachable_host_message_lists_files_and_target_folder(site: Site, tmp_
     source = source_at(site, urls=("http://nowhere.invalid/set.zip",), bytes=len(WHOLE))
     with pytest.raises(DataError) as caught:
         fetched(source, tmp_path)
-    said = str(caught.value)
-    assert "\n" not in said
+    output = str(caught.value)
+    assert "\n" not in output
     for part in (
         "mine: http://nowhere.invalid/set.zip: ",
         f"Download by hand: set.zip ({len(WHOLE)} bytes, md5:{hashlib.md5(WHOLE).hexdigest()})",
         "from http://nowhere.invalid/set.zip",
         f"Put the files into {tmp_path / ARCHIVES}/ and run the command again",
     ):
-        assert part in said
+        assert part in output
 
 
 def test_manually_downloaded_archive_is_verified_unpacked_and_kept(site: Site, tmp_path: Path) -> None:
@@ -569,9 +569,9 @@ def test_wrong_manually_downloaded_archive_is_rejected_and_kept(site: Site, tmp_
 def test_all_archives_that_need_a_login_are_listed(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         fetch_dataset("cityscapes", SOURCES["cityscapes"], tmp_path, Quiet())
-    said = str(caught.value)
-    assert "\n" not in said and "https://www.cityscapes-dataset.com/downloads/" in said
-    assert "leftImg8bit_trainvaltest.zip" in said and "gtFine_trainvaltest.zip" in said
+    output = str(caught.value)
+    assert "\n" not in output and "https://www.cityscapes-dataset.com/downloads/" in output
+    assert "leftImg8bit_trainvaltest.zip" in output and "gtFine_trainvaltest.zip" in output
 
 
 def test_two_archives_become_one_folder(tmp_path: Path) -> None:

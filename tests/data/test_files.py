@@ -96,10 +96,10 @@ def test_voc_keeps_the_order_of_its_lists(voc: Voc2012) -> None:
     assert voc.split("train").ids == ("2007_03", "2007_01")
 
 
-def test_a_grey_or_palette_image_decodes_to_three_channels(camvid: CamVid) -> None:
-    grey = mask_of(0, [0, 100, 200])
-    save(grey, camvid.root / "train/a1.png")
-    np.testing.assert_array_equal(camvid.split("train")[0].image, np.repeat(grey[:, :, None], 3, axis=2))
+def test_a_gray_or_palette_image_decodes_to_three_channels(camvid: CamVid) -> None:
+    gray = mask_of(0, [0, 100, 200])
+    save(gray, camvid.root / "train/a1.png")
+    np.testing.assert_array_equal(camvid.split("train")[0].image, np.repeat(gray[:, :, None], 3, axis=2))
 
 
 def test_hidden_files_in_an_image_folder_are_no_samples(camvid: CamVid) -> None:

@@ -38,9 +38,9 @@ def put(root: Path, ids: str, *, image: str = ".jpg", mask: str = ".png", value:
         save(np.full(SHAPE, value, np.uint8), root / "masks" / f"{id_}{mask}")
 
 
-def folder(root: Path, **said: Any) -> Folder:
-    said = {"fractions": {"train": 0.5, "val": 0.5}} | said
-    return Folder(FolderLayout(str(root / "images"), str(root / "masks"), **said), [("a", [0]), ("b", [1])])
+def folder(root: Path, **output: Any) -> Folder:
+    output = {"fractions": {"train": 0.5, "val": 0.5}} | output
+    return Folder(FolderLayout(str(root / "images"), str(root / "masks"), **output), [("a", [0]), ("b", [1])])
 
 
 # --- labels ----------------------------------------------------------------------------------------------------------
@@ -75,15 +75,15 @@ def test_numbers_map_to_classes_and_255_is_ignored_unless_it_is_a_class(
 
 
 @settings(deadline=None)
-@given(colours=st.lists(st.integers(0, 2**24 - 1), min_size=3, max_size=12, unique=True), seed=st.integers(0, 99))
-def test_colors_map_to_classes_exactly(colours: list[int], seed: int) -> None:
-    *named, ignored = colours
+@given(colors=st.lists(st.integers(0, 2**24 - 1), min_size=3, max_size=12, unique=True), seed=st.integers(0, 99))
+def test_colors_map_to_classes_exactly(colors: list[int], seed: int) -> None:
+    *named, ignored = colors
     expected = {c: label for label, c in enumerate(named)} | {ignored: 255}
-    raw = np.random.default_rng(seed).choice(np.array(colours), SHAPE)
+    raw = np.random.default_rng(seed).choice(np.array(colors), SHAPE)
     rgb = np.stack([raw >> 16, raw >> 8 & 255, raw & 255], axis=-1).astype(np.uint8)
     labels = ColorDecoder([[c] for c in named], [ignored])
     np.testing.assert_array_equal(labels.decode(Image.fromarray(rgb), WHERE), np.vectorize(expected.get)(raw))
-    strange = next(c for c in range(len(colours) + 1) if c not in colours)
+    strange = next(c for c in range(len(colors) + 1) if c not in colors)
     rgb[1, 2] = [0, 0, strange]
     with pytest.raises(DataError, match=f"^mask.png: the color '#{strange:06x}' occurs in 1 pixels and is neither"):
         labels.decode(Image.fromarray(rgb), WHERE)
@@ -99,11 +99,11 @@ def test_palette_masks_use_the_index() -> None:
 
 @given(st.lists(st.integers(0, 300), unique=True).map(sorted))
 def test_ranges_expand_to_all_numbers(values: list[int]) -> None:
-    said: list[int] = []
+    output: list[int] = []
     for part in filter(None, format_ranges(values).split(", ")):
         first, _, last = part.partition("..")
-        said += range(int(first), int(last or first) + 1)
-    assert said == values
+        output += range(int(first), int(last or first) + 1)
+    assert output == values
 
 
 # --- pairs -----------------------------------------------------------------------------------------------------------
@@ -279,8 +279,8 @@ def test_fingerprint_depends_on_values_not_on_class_names(tmp_path: Path) -> Non
     put(tmp_path, "a b")
     files = FolderLayout(str(tmp_path / "images"), str(tmp_path / "masks"), fractions={"train": 0.5, "val": 0.5})
 
-    def of(*said: Any) -> str:
-        return Folder(files, *said).fingerprint(("train", "val"))
+    def of(*output: Any) -> str:
+        return Folder(files, *output).fingerprint(("train", "val"))
 
     named = of([("a", [0]), ("b", [1])])
     assert named == of([("c", [0]), ("d", [1])])
@@ -305,8 +305,8 @@ ENTRY: dict[str, Any] = {
 }
 
 
-def entry(**said: Any) -> FolderDataset:
-    merged = {key: value for key, value in (ENTRY | said).items() if value is not None}
+def entry(**output: Any) -> FolderDataset:
+    merged = {key: value for key, value in (ENTRY | output).items() if value is not None}
     return validate(AnyDataset, merged, "datasets.yaml: mine")
 
 
@@ -319,7 +319,7 @@ def test_classes_are_parsed_from_names_numbers_or_colors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "says"),
+    ("output", "says"),
     [
         ({"classes": None}, "classes: missing; this key is required with type: folder"),
         ({"masks": None}, "masks: missing; this key is required with type: folder"),
@@ -354,9 +354,9 @@ def test_classes_are_parsed_from_names_numbers_or_colors() -> None:
     ],
     ids=str,
 )
-def test_invalid_entry_error_is_one_line(said: dict[str, Any], says: str) -> None:
+def test_invalid_entry_error_is_one_line(output: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        entry(**said)
+        entry(**output)
     assert str(caught.value).startswith("datasets.yaml: mine: ") and says in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -379,10 +379,10 @@ class_names = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]
     st.lists(numbers, min_size=12, max_size=12, unique=True),
     st.booleans(),
 )
-def test_entry_round_trips_through_yaml_and_json(names: list[str], values: list[int], colours: bool) -> None:
-    said: list[Any] = [f"#{value:06x}" for value in values] if colours else list(values)
-    classes = {name: [said[i], said[-1]] if not i else said[i] for i, name in enumerate(names)}
-    before = entry(classes=classes, ignore=said[8:10])
+def test_entry_round_trips_through_yaml_and_json(names: list[str], values: list[int], colors: bool) -> None:
+    output: list[Any] = [f"#{value:06x}" for value in values] if colors else list(values)
+    classes = {name: [output[i], output[-1]] if not i else output[i] for i, name in enumerate(names)}
+    before = entry(classes=classes, ignore=output[8:10])
     assert (
         FolderDataset.model_validate(yaml.safe_load(yaml.safe_dump(before.model_dump(mode="json"), sort_keys=False)))
         == before
@@ -390,8 +390,8 @@ def test_entry_round_trips_through_yaml_and_json(names: list[str], values: list[
     assert FolderDataset.model_validate_json(before.model_dump_json()) == before
 
 
-def identity(**said: Any) -> dict[str, Any]:
-    return entry(**said).content()
+def identity(**output: Any) -> dict[str, Any]:
+    return entry(**output).content()
 
 
 PLACES: list[dict[str, Any]] = [
@@ -415,18 +415,18 @@ CONTENT: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("said", PLACES, ids=str)
-def test_identity_ignores_locations_and_suffixes(said: dict[str, Any]) -> None:
-    assert entry(**said) != entry() and identity(**said) == identity()
+@pytest.mark.parametrize("output", PLACES, ids=str)
+def test_identity_ignores_locations_and_suffixes(output: dict[str, Any]) -> None:
+    assert entry(**output) != entry() and identity(**output) == identity()
 
 
 def test_every_field_is_a_location_or_part_of_the_identity() -> None:
-    said = {field for change in [*PLACES, *CONTENT] for field in change}
-    assert said | {"type", "lists", "nominal"} == set(FolderDataset.model_fields)
+    output = {field for change in [*PLACES, *CONTENT] for field in change}
+    assert output | {"type", "lists", "nominal"} == set(FolderDataset.model_fields)
 
 
 def test_fields_that_change_labels_or_splits_are_part_of_the_identity() -> None:
-    seen = [identity(), *(identity(**said) for said in CONTENT)]
+    seen = [identity(), *(identity(**output) for output in CONTENT)]
     assert all(seen.count(one) == 1 for one in seen)
 
 

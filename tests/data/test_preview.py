@@ -43,20 +43,20 @@ def test_image_and_label_are_side_by_side() -> None:
         assert page_row == 66
         np.testing.assert_array_equal(page[y : y + 40, GAP : GAP + WIDTH], sample.image)
         over = page[y : y + 40, 2 * GAP + WIDTH : 2 * (GAP + WIDTH)]
-        grey = np.round(sample.image @ np.array([0.299, 0.587, 0.114]))
-        expected = OPACITY * voc_palette()[sample.label] + (1 - OPACITY) * grey[..., None]
+        gray = np.round(sample.image @ np.array([0.299, 0.587, 0.114]))
+        expected = OPACITY * voc_palette()[sample.label] + (1 - OPACITY) * gray[..., None]
         np.testing.assert_allclose(over, expected, atol=1.6)
 
 
-def test_the_legend_has_the_colours_of_the_classes_that_occur_and_no_others() -> None:
+def test_the_legend_has_the_colors_of_the_classes_that_occur_and_no_others() -> None:
     label = np.full((40, WIDTH), 2, np.uint8)
     label[:5] = IGNORE_INDEX
     page = np.asarray(sheet([[Shown("image", "x", np.zeros((40, WIDTH, 3), np.uint8), label)]], SHAPES.classes))
     legend = page[HEADING + 40 + 20 + GAP :].reshape(-1, 3)
-    found = {tuple(int(v) for v in colour) for colour in legend}
+    found = {tuple(int(v) for v in color) for color in legend}
     there = {c: tuple(round(OPACITY * int(v) + (1 - OPACITY) * 128) for v in voc_palette()[c]) for c in range(256)}
     assert there[2] in found and there[IGNORE_INDEX] in found
-    assert not {there[c] for c in (1, 3, 4, 5)} & found  # 0 is a grey that letters have at their edges
+    assert not {there[c] for c in (1, 3, 4, 5)} & found  # 0 is a gray that letters have at their edges
 
 
 def test_images_of_different_sizes_share_a_sheet() -> None:
@@ -93,5 +93,5 @@ def test_without_augmentation_a_row_contains_only_the_sample() -> None:
 
 def test_a_sheet_without_draws_needs_no_torch() -> None:
     code = "import sys, fcnlab.data.inspection.preview; print('torch' in sys.modules)"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout == "False\n"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert output.stdout == "False\n"

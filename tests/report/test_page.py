@@ -35,14 +35,14 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_opens_from_disk_without_an_error_or_a_request(file: Path) -> None:
     with browser() as page:
-        said: list[str] = []
+        output: list[str] = []
         asked: list[str] = []
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("console", lambda message: output.append(message.text))
+        page.on("pageerror", lambda error: output.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
         page.goto(file.as_uri())
         assert page.get_by_role("heading", name="And <this>?").count() == 1
-        assert said == []
+        assert output == []
         assert {url for url in asked if not url.startswith("data:")} == {file.as_uri()}
 
 
@@ -176,7 +176,7 @@ def test_without_weights_the_gallery_keeps_to_the_samples_and_says_so(tmp_path: 
     assert {*made.disagreements, *(id_ for pair in made.extremes.values() for id_ in pair)} <= samples
 
 
-def test_an_error_map_is_black_where_wrong_and_grey_where_nothing_counts(tmp_path: Path) -> None:
+def test_an_error_map_is_black_where_wrong_and_gray_where_nothing_counts(tmp_path: Path) -> None:
     from base64 import b64decode
     from io import BytesIO
 

@@ -255,8 +255,8 @@ def test_the_documentation_names_every_column(made: tuple[Report, Lab]) -> None:
     from fcnlab.report.tables.columns import COLUMNS
 
     table = text.split("## The table")[1].split("### Markers")[0]
-    said = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", table, re.MULTILINE))
-    assert said == {name: column.heading for name, column in COLUMNS.items()}
+    output = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", table, re.MULTILINE))
+    assert output == {name: column.heading for name, column in COLUMNS.items()}
 
 
 def test_a_trial_on_two_devices_takes_their_time_twice(tmp_path: Path) -> None:

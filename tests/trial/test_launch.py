@@ -27,9 +27,9 @@ def noted(folder: Path, rank: int) -> None:
 def wait_for(folder: Path, rank: int) -> int:
     """The id that a process has left."""
     file = folder / str(rank)
-    while not (file.exists() and (said := file.read_text())):
+    while not (file.exists() and (output := file.read_text())):
         time.sleep(0.01)
-    return int(said)
+    return int(output)
 
 
 def is_gone(pid: int) -> bool:
@@ -55,7 +55,7 @@ def second_fails(folder: Path, rank: int) -> Record | None:
     noted(folder, rank)
     wait_for(folder, 0)
     if rank == 1:
-        return failed(trial(), "it said this")
+        return failed(trial(), "the message")
     time.sleep(600)
     return None
 
@@ -102,7 +102,7 @@ def test_a_pause_gives_no_record(tmp_path: Path) -> None:
 def test_the_failure_of_any_is_that_of_the_trial_and_nobody_waits_for_ever(tmp_path: Path) -> None:
     record = launch(2, partial(second_fails, tmp_path))
     assert record is not None and record.failure is not None
-    assert record.failure.message == "it said this"
+    assert record.failure.message == "the message"
     assert both_gone(tmp_path)
 
 

@@ -53,7 +53,7 @@ class PaperBackbone(Backbone):
         self.chain = {reduction: layer for layer, (reduction, _) in MAPS[name].items()}
         self.centers = _compute_centers(self.body, {layer: reduction for reduction, layer in self.chain.items()})
         if name == "googlenet":
-            # torchvision's weights were trained by others, on images normalised to -1..1.
+            # torchvision's weights were trained by others, on images normalized to -1..1.
             self.mean = self.std = (0.5, 0.5, 0.5)
         if pretrained:
             load_state(self, _fetch(name), f"torchvision's {name}")
