@@ -1,4 +1,4 @@
-"""Publication of a grid's records to its book, by one driver at a time."""
+"""Publishing of a grid's records to MLflow, by one driver at a time."""
 
 from __future__ import annotations
 
@@ -20,50 +20,81 @@ from fcnlab.tracking.tracker import MlflowTracker
 from fcnlab.trial.record import EpochRecord, Record
 from fcnlab.trial.run_folder import write_atomically
 
-PERIOD = 5.0
-"""Seconds after which a trial that runs is seen in the book, and between two writings of its curves.
+LOG_INTERVAL = 5.0
+"""Seconds after which a running trial is created in MLflow, and between two updates of its curves.
 
-Each request takes a store its time: of a trial that ends sooner, all is written at once.
+A trial that ends sooner is written at once, which takes fewer requests.
 """
 
 
 def open_tracker(grid: Grid, lab: Lab) -> MlflowTracker:
-    """The book of a grid. Raises TrackingError where MLflow is not installed or the store is out of reach."""
+    """Open the tracker of a grid.
+
+    Args:
+        grid: the grid.
+        lab: the lab, which sets the tracking URI.
+
+    Raises:
+        TrackingError: MLflow is not installed, or the store cannot be reached.
+    """
     return MlflowTracker(lab.tracking_uri, grid.name, Path(lab.root) / "mlartifacts")
 
 
 def open_if_installed(grid: Grid, lab: Lab) -> MlflowTracker | None:
-    """Return the tracker of a grid; None where MLflow is not installed, and runs/ has all that can be reported.
+    """Open the tracker of a grid, or return None without MLflow, when reports are made from `runs/` only.
+
+    Args:
+        grid: the grid.
+        lab: the lab, which sets the tracking URI.
 
     Raises:
-        TrackingError: the store is out of reach.
+        TrackingError: the store cannot be reached.
     """
     return open_tracker(grid, lab) if is_installed() else None
 
 
 def note_experiment(grid: Grid, lab: Lab, experiment: str) -> None:
-    """Note which experiment of the store is a grid's, for those who want its address without asking the store."""
-    write_atomically(_note(lab, grid.name), lambda file: file.write(f"{lab.tracking_uri}\n{experiment}\n".encode()))
+    """Save the id of a grid's experiment in the lab, so that its address is known without a request to the store.
+
+    Args:
+        grid: the grid.
+        lab: the lab.
+        experiment: id of the MLflow experiment.
+    """
+    write_atomically(
+        lab.state / grid.name / "experiment", lambda file: file.write(f"{lab.tracking_uri}\n{experiment}\n".encode())
+    )
 
 
 def noted_experiments(lab: Lab) -> dict[str, str]:
-    """The experiments of the lab's store by the names of their grids, as far as they were run from this lab."""
+    """Return the ids of the experiments of grids that were run from a lab with its current store, by grid name.
+
+    Args:
+        lab: the lab.
+    """
     notes = {file.parent.name: file.read_text(encoding="utf-8").splitlines() for file in lab.state.glob("*/experiment")}
     return {name: lines[1] for name, lines in sorted(notes.items()) if lines[0] == lab.tracking_uri}
 
 
-def _note(lab: Lab, grid: str) -> Path:
-    return lab.state / grid / "experiment"
-
-
 class Publisher:
-    """Writes to the book, and puts it off where the store is out of reach: nothing stops and nothing is lost.
+    """Publishes records to MLflow, and defers it if the store cannot be reached: trials continue, nothing is lost.
 
-    Of several drivers of a grid one holds the lease of its book and publishes what all of them run; when it leaves,
-    another takes over. So a record is published once.
+    One of several drivers of a grid holds the lease for publishing and publishes the records of all; when it exits,
+    another driver takes over. Each record is therefore published once.
+
+    Attributes:
+        postponed: why publishing is deferred; None if it is not.
     """
 
     def __init__(self, plan: Plan, lab: Lab, leases: Leases, reporter: ProgressReporter) -> None:
+        """Create a publisher; it publishes nothing before `take_over` succeeds.
+
+        Args:
+            plan: the plan of the grid.
+            lab: the lab, which sets the tracking URI.
+            leases: the leases of this driver.
+            reporter: reports if publishing is deferred.
+        """
         self.postponed: str | None = None
         self._plan = plan
         self._grid = plan.grid
@@ -75,31 +106,35 @@ class Publisher:
         self._tracker: MlflowTracker | None = None
         self._parent = ""
         self._running: dict[str, _Running] = {}
-        self._ended: deque[tuple[PlannedTrial, Record]] = deque()
-        self._publishes = False
+        self._queue: deque[tuple[PlannedTrial, Record]] = deque()
+        self._is_publishing = False
 
     def take_over(self) -> bool:
-        """Become the one who publishes, if no other driver does; what the book lacks is published at once."""
-        if not self._publishes and self._leases.claim(self._folder):
-            self._publishes = True
+        """Start to publish unless another driver does; publish the records that are not published yet.
+
+        Returns:
+            Whether this driver publishes.
+        """
+        if not self._is_publishing and self._leases.claim(self._folder):
+            self._is_publishing = True
             if not is_installed():
                 file = self._grid.path
                 remedy = f"; run `fcnlab grid sync {file}` where it is" if file.is_file() else ""
                 self._postpone(f"MLflow is not installed{remedy}")
                 return True
-            with self._trying():
+            with self._defer_errors():
                 self._tracker = open_tracker(self._grid, self._lab)
                 self._parent = self._tracker.get_grid_run(self._grid.file.question)
                 self._tracker.update_view({planned.key for planned in self._plan.trials})
                 note_experiment(self._grid, self._lab, self._tracker.experiment_id)
-            for planned in self._plan.all_trials:  # more of them may have ended since the plan was made
+            for planned in self._plan.all_trials:  # trials may have ended since the plan was made
                 record = planned.record
                 if record is not None:
                     self.publish(planned, record)
-        return self._publishes
+        return self._is_publishing
 
     @contextmanager
-    def _trying(self) -> Iterator[None]:
+    def _defer_errors(self) -> Iterator[None]:
         try:
             yield
         except TrackingError as error:
@@ -107,58 +142,84 @@ class Publisher:
             self._postpone(str(error))
 
     def _postpone(self, why: str) -> None:
-        """Defer publishing, and report that once."""
+        """Defer publishing, and report it once."""
         if self.postponed is None:
             self.postponed = why
             self._reporter.postponed(why)
 
-    def begin(self, planned: PlannedTrial) -> None:
-        """Note that a trial runs from now on, also if it did before."""
-        self._known(planned)
+    def start_trial(self, planned: PlannedTrial) -> None:
+        """Set the start of a trial's run to now, unless it is already known to run.
 
-    def _known(self, planned: PlannedTrial) -> _Running:
-        """What is known of a trial that runs: since now, if nothing was."""
+        Args:
+            planned: the trial.
+        """
+        self._get_running(planned)
+
+    def _get_running(self, planned: PlannedTrial) -> _Running:
+        """Return the state of a running trial, created now if it is not known."""
         return self._running.setdefault(planned.key, _Running(planned, time.time(), time.monotonic()))
 
-    def follow(self, planned: PlannedTrial, epochs: Sequence[EpochRecord]) -> None:
-        """Show a trial that runs, and its curves so far, now and then."""
-        running = self._known(planned)  # it may have ended, and been published as this driver took over, unseen so far
-        if time.monotonic() - running.written >= PERIOD:
+    def log_progress(self, planned: PlannedTrial, epochs: Sequence[EpochRecord]) -> None:
+        """Write the curves of a running trial, at most once in LOG_INTERVAL seconds.
+
+        Args:
+            planned: the trial.
+            epochs: its epochs so far.
+        """
+        running = self._get_running(
+            planned
+        )  # unknown if its record was published by `take_over` before its end was seen
+        if time.monotonic() - running.written >= LOG_INTERVAL:
             running.written = time.monotonic()
-            with self._trying():
+            with self._defer_errors():
                 if self._tracker is not None:
                     self._open_run(self._tracker, planned)
                     self._tracker.log_epochs(planned.key, epochs)
 
     def _open_run(self, tracker: MlflowTracker, planned: PlannedTrial) -> str:
-        """The id of the run of a trial that is to be written to."""
-        running = self._known(planned)
+        """Return the id of a trial's run, created if it does not exist."""
+        running = self._get_running(planned)
         if running.run is None:
             axes = {axis: str(value) for axis, value in planned.cell.axes.items() if "." in axis}
             running.run = tracker.create_run(planned.trial, planned.cell.label, axes, self._parent, running.since)
         return running.run
 
-    def ended(self, planned: PlannedTrial, record: Record) -> None:
-        """Note that a trial has a record, which is published by `catch_up`: first its place is to be filled."""
-        self._ended.append((planned, record))
+    def enqueue(self, planned: PlannedTrial, record: Record) -> None:
+        """Queue a record for `publish_queued`, so that the next trial can be started before it is published.
 
-    def catch_up(self) -> None:
-        """Publish the records that have been noted."""
-        while self._ended:
-            self.publish(*self._ended.popleft())
+        Args:
+            planned: the ended trial.
+            record: its record.
+        """
+        self._queue.append((planned, record))
+
+    def publish_queued(self) -> None:
+        """Publish the queued records."""
+        while self._queue:
+            self.publish(*self._queue.popleft())
 
     def publish(self, planned: PlannedTrial, record: Record) -> None:
-        """Write a record, unless the book has it: another driver may have run the trial and published it."""
+        """Publish a record unless it is published: another driver may have run the trial and published it.
+
+        Args:
+            planned: the ended trial.
+            record: its record.
+        """
         if self._tracker is not None and not self._tracker.is_published(record):
-            with self._trying():
+            with self._defer_errors():
                 self._open_run(self._tracker, planned)
-                first = planned.trial.seed == min(self._grid.seeds)  # whose pictures a report shows
+                first = planned.trial.seed == min(self._grid.seeds)  # the report shows the images of this seed
                 self._tracker.log_record(record, planned.folder, self._grid.file.checkpoint, samples=first)
         self._running.pop(planned.key, None)
 
-    def stopped(self, planned: PlannedTrial, epoch: int) -> None:
-        """Say that the grid has stopped a trial after an epoch."""
-        with self._trying():
+    def stop_trial(self, planned: PlannedTrial, epoch: int) -> None:
+        """End the run of a trial that early stopping has pruned.
+
+        Args:
+            planned: the trial.
+            epoch: the epoch after which it was pruned.
+        """
+        with self._defer_errors():
             if self._tracker is not None:
                 self._end_early(self._tracker, planned, stopped=epoch)
         self._running.pop(planned.key, None)
@@ -169,9 +230,13 @@ class Publisher:
         tracker.finish_run(run, "KILLED", stopped_after=stopped)
 
     def close(self, *, complete: bool) -> None:
-        """Say how it stands, and let another driver publish: a trial that is paused is KILLED until taken up again."""
-        self.catch_up()
-        with self._trying():
+        """Publish the queued records, end the open runs and release the lease for publishing.
+
+        Args:
+            complete: whether all trials have ended. The status of a paused trial's run is KILLED until it is resumed.
+        """
+        self.publish_queued()
+        with self._defer_errors():
             if self._tracker is not None:
                 for running in list(self._running.values()):
                     self._end_early(self._tracker, running.planned)
@@ -181,7 +246,14 @@ class Publisher:
 
 @dataclass
 class _Running:
-    """A trial that runs since a time, in seconds since 1970; its run, and when that was last looked at."""
+    """A running trial.
+
+    Attributes:
+        planned: the trial.
+        since: start of the trial, in seconds since 1970.
+        written: time of the last write by the monotonic clock, in seconds.
+        run: id of the MLflow run; None before it is created.
+    """
 
     planned: PlannedTrial
     since: float

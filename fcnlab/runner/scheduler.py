@@ -1,7 +1,7 @@
-"""Run a grid: plan, start what is left, watch it, publish each record.
+"""Running a grid: start the remaining trials on an executor, follow them and publish their records.
 
-Several drivers may run one grid from one lab, on one machine or on many that share its folder: a trial is run by the
-driver that has leased it (`fcnlab.runner.lease`), and every driver stays until all trials have ended.
+Several drivers may run one grid from one lab, on one machine or on several that share its folder. A trial is run by the
+driver that has leased it (`fcnlab.runner.lease`); every driver stays until all trials have ended.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Literal
 
+from fcnlab.config.dataset import Dataset
 from fcnlab.config.grid.grid import Grid
 from fcnlab.data.cache.build import try_open_or_build_cache
 from fcnlab.errors import DataError, RunError, TrackingError
@@ -27,16 +30,25 @@ from fcnlab.tracking.store import is_installed
 from fcnlab.trial.record import Attempt, Record
 from fcnlab.trial.run_folder import RunFolder
 
-POLL = 0.25
-"""Seconds between two looks at the trials that run here."""
+POLL_INTERVAL = 0.25
+"""Seconds between two checks of the trials that run here."""
 
-LOOK_ELSEWHERE = 2.0
-"""Seconds between two looks at the trials that other drivers run."""
+ELSEWHERE_INTERVAL = 2.0
+"""Seconds between two checks of the trials that other drivers run."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run of a grid went, in numbers of trials; why its book waits if it does; whether it was cut short."""
+    """Result of running a grid.
+
+    Attributes:
+        finished: number of finished trials.
+        failed: number of failed trials.
+        reused: number of trials that had ended before the run.
+        stopped: number of pruned trials.
+        postponed: why publishing is deferred; None if everything is published.
+        interrupted: whether the run was interrupted before all trials had ended.
+    """
 
     finished: int
     failed: int
@@ -47,8 +59,23 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether no trial has failed."""
+        """True if no trial has failed."""
         return self.failed == 0
+
+
+@dataclass(frozen=True)
+class SchedulerOptions:
+    """Options of a run.
+
+    Attributes:
+        interrupted: returns whether the run has been interrupted; running trials then pause after their epoch.
+        fail_fast: stop in the same way after the first failed trial.
+        checkpoint_every: seconds between two checkpoints of a trial; 0 writes one after each epoch.
+    """
+
+    interrupted: Callable[[], bool] = lambda: False
+    fail_fast: bool = False
+    checkpoint_every: float = CHECKPOINT_EVERY
 
 
 def run(
@@ -61,35 +88,39 @@ def run(
     fail_fast: bool = False,
     checkpoint_every: float = CHECKPOINT_EVERY,
 ) -> Outcome:
-    """Run what is left of a grid and publish every record that is not in the book yet.
+    """Run the remaining trials of a grid and publish every record that is not published yet.
 
-    `hire` makes the executor; it is not called when nothing is left to run here. Once `interrupted` says so, what runs
-    goes to the end of its epoch and nothing more is started; with `fail_fast`, the same once a trial has failed.
-    A trial writes a checkpoint every `checkpoint_every` seconds; 0 writes one after each epoch.
+    Args:
+        grid: the grid.
+        lab: the lab that contains the run folders.
+        create_executor: creates the executor; not called if no trial remains.
+        reporter: reports the progress.
+        interrupted: see `SchedulerOptions`.
+        fail_fast: see `SchedulerOptions`.
+        checkpoint_every: see `SchedulerOptions`.
 
     Raises:
         RunError: the lab cannot be written.
-        DataError, ModelError: something that a trial needs is not there.
+        DataError: a dataset is missing.
+        ModelError: a weights file, or a finished trial that another is initialized from, is missing.
     """
+    options = SchedulerOptions(interrupted, fail_fast, checkpoint_every)
     plan = make_plan(grid, lab)
-    heads = {repr(planned.trial.variant.head): planned.trial.variant.head for planned in plan.remaining}
-    for head in heads.values():
-        lab.check_head(head)
-    for planned in plan.remaining:  # before anything is started or published: this is where a full disk shows
+    for planned in plan.remaining:  # detects a full disk before anything is started or published
         planned.folder.create()
-    with _leases(lab) as leases:
+    with _open_leases(lab) as leases:
         publisher = Publisher(plan, lab, leases, reporter)
-        shift = Scheduler(plan, lab, leases, publisher, reporter, interrupted, fail_fast, checkpoint_every)
+        scheduler = Scheduler(plan, leases, publisher, reporter, options)
         try:
             publisher.take_over()
             reporter.planned(plan)
             if plan.remaining:
                 _decode(plan, lab, reporter)
-                shift.work(create_executor)
-            while not (shift.stops or publisher.take_over()):  # another driver still publishes what is in the table
-                time.sleep(POLL)
+                scheduler.run(create_executor)
+            while not (scheduler.is_stopping or publisher.take_over()):  # another driver may still be publishing
+                time.sleep(POLL_INTERVAL)
         finally:
-            publisher.close(complete=shift.done)
+            publisher.close(complete=scheduler.is_done)
     after = make_plan(grid, lab)
     return Outcome(
         finished=after.count("finished"),
@@ -97,26 +128,33 @@ def run(
         reused=len(plan.all_trials) - len(plan.remaining),
         stopped=after.count("stopped"),
         postponed=publisher.postponed,
-        interrupted=interrupted() and not shift.done,
+        interrupted=interrupted() and not scheduler.is_done,
     )
 
 
 def sync(grid: Grid, lab: Lab, reporter: ProgressReporter) -> Outcome:
-    """Publish what the book lacks, and run nothing.
+    """Publish the records that are not published yet; run nothing.
+
+    Args:
+        grid: the grid.
+        lab: the lab that contains the run folders.
+        reporter: reports if publishing is deferred.
 
     Raises:
-        RunError: another driver runs the grid and publishes it; or as `run` does.
+        RunError: another driver runs the grid and publishes its records, or the lab cannot be written.
+        DataError: a dataset is missing.
+        ModelError: a weights file, or a finished trial that another is initialized from, is missing.
         TrackingError: MLflow is not installed.
     """
     if not is_installed():
         raise TrackingError(f"MLflow is not installed; run `fcnlab grid sync {grid.path}` where it is")
     plan = make_plan(grid, lab)
-    with _leases(lab) as leases:
+    with _open_leases(lab) as leases:
         publisher = Publisher(plan, lab, leases, reporter)
         if not publisher.take_over():
             raise RunError(
-                f"the grid {grid.name} is being run in {lab.root}, and published as it goes; watch it with "
-                f"`fcnlab grid status {grid.path}`"
+                f"{grid.name} is being run in {lab.root} by a driver that publishes its records; show its progress "
+                f"with `fcnlab grid status {grid.path}`"
             )
         publisher.close(complete=not plan.remaining)
     ended = len(plan.all_trials) - len(plan.remaining)
@@ -126,9 +164,17 @@ def sync(grid: Grid, lab: Lab, reporter: ProgressReporter) -> Outcome:
 
 
 def clear_failed(grid: Grid, lab: Lab) -> int:
-    """Set the failed records of a grid aside, so that the next run runs those trials again; returns how many."""
+    """Clear the failed trials of a grid, so that the next run runs them again.
+
+    Args:
+        grid: the grid.
+        lab: the lab that contains the run folders.
+
+    Returns:
+        The number of cleared trials; a trial that another driver has leased is not cleared.
+    """
     failed = [planned for planned, record in make_plan(grid, lab).records() if record.status == "failed"]
-    with _leases(lab) as leases:
+    with _open_leases(lab) as leases:
         free = [planned for planned in failed if leases.claim(planned.folder.path)]
         for planned in free:
             planned.folder.clear()
@@ -137,156 +183,183 @@ def clear_failed(grid: Grid, lab: Lab) -> int:
 
 
 @contextmanager
-def _leases(lab: Lab) -> Iterator[Leases]:
+def _open_leases(lab: Lab) -> Iterator[Leases]:
     folder = lab.state / "drivers"
     try:
-        presence = Heartbeat(folder)
+        heartbeat = Heartbeat(folder)
     except OSError as error:
         raise RunError(
             f"{folder}: cannot be written ({error.strerror}); choose another lab folder with --lab"
         ) from None
-    with presence:
-        yield Leases(presence)
+    with heartbeat:
+        yield Leases(heartbeat)
 
 
 def _decode(plan: Plan, lab: Lab, reporter: ProgressReporter) -> None:
-    """Decode what the trials will read, once and on all cores, before they ask for it all at the same moment."""
-    needed = {(repr(one.trial.dataset), split) for one in plan.remaining for split in one.trial.dataset.used_splits}
-    datasets = {repr(one.trial.dataset): one.trial.dataset for one in plan.remaining}
-    for spec, split in sorted(needed):
-        # A faulty file is what the trials that read it have to say; others of the grid may well run.
-        with suppress(DataError):
-            try_open_or_build_cache(lab.open_dataset(datasets[spec]), split, reporter.decoding)
+    """Decode the data of the remaining trials once, on all cores, before the trials request it simultaneously."""
+    datasets: list[Dataset] = []  # not a set: the fields of a dataset may be unhashable
+    for planned in plan.remaining:
+        if planned.trial.dataset not in datasets:
+            datasets.append(planned.trial.dataset)
+    for dataset in sorted(datasets, key=repr):
+        for split in sorted(set(dataset.used_splits)):
+            # An invalid file fails the trials that read it; other trials of the grid may not need it.
+            with suppress(DataError):
+                try_open_or_build_cache(lab.open_dataset(dataset), split, reporter.decoding)
+
+
+class _State(Enum):
+    """State of a remaining trial for this driver."""
+
+    PENDING = auto()
+    """It is neither running here nor known to be leased by another driver."""
+
+    RUNNING = auto()
+    """It runs on this driver's executor."""
+
+    ELSEWHERE = auto()
+    """Another driver has leased it."""
+
+    ENDED = auto()
+    """It has a record or has been pruned."""
+
+
+@dataclass
+class _TrialState:
+    """A trial that remained when the run began.
+
+    Attributes:
+        job: the current job, while the trial runs here.
+    """
+
+    planned: PlannedTrial
+    state: _State = _State.PENDING
+    job: Job | None = None
 
 
 class Scheduler:
-    """What a driver does from the plan until every trial has ended: here, elsewhere, or not at all."""
+    """Starts the remaining trials of a plan and handles their ends, until every trial has ended on some driver."""
 
     def __init__(
-        self,
-        plan: Plan,
-        lab: Lab,
-        leases: Leases,
-        publisher: Publisher,
-        reporter: ProgressReporter,
-        interrupted: Callable[[], bool],
-        fail_fast: bool,
-        checkpoint_every: float,
+        self, plan: Plan, leases: Leases, publisher: Publisher, reporter: ProgressReporter, options: SchedulerOptions
     ) -> None:
-        self._lab = lab
+        """Create a scheduler; `run` starts the trials.
+
+        Args:
+            plan: the plan of the grid.
+            leases: the leases of this driver.
+            publisher: publishes the records.
+            reporter: reports the progress.
+            options: the options of the run.
+        """
         self._leases = leases
         self._publisher = publisher
         self._reporter = reporter
-        self._interrupted = interrupted
-        self._fail_fast = fail_fast
-        self._checkpoint_every = checkpoint_every
-        self._failed = False
-        self._left = {planned.key: planned for planned in plan.remaining}
-        self._running: dict[str, tuple[PlannedTrial, Job]] = {}
-        self._elsewhere: set[str] = set()
-        self._looked_elsewhere = 0.0
+        self._options = options
+        self._has_failure = False
+        self._trials = {planned.key: _TrialState(planned) for planned in plan.remaining}
+        self._checked_elsewhere = 0.0
         self._pruner = Pruner(plan) if plan.grid.file.early_stopping is not None else None
 
     @property
-    def done(self) -> bool:
-        """Whether every trial has ended."""
-        return not self._left
+    def is_done(self) -> bool:
+        """True if every trial has ended."""
+        return all(trial.state is _State.ENDED for trial in self._trials.values())
 
     @property
-    def stops(self) -> bool:
-        """Whether nothing more is to be started."""
-        return self._interrupted() or (self._fail_fast and self._failed)
+    def is_stopping(self) -> bool:
+        """True if no more trials are started."""
+        return self._options.interrupted() or (self._options.fail_fast and self._has_failure)
 
-    def work(self, create_executor: Callable[[], Executor]) -> None:
-        """Run what this driver can lease, until all trials have ended or what runs has been paused."""
+    def run(self, create_executor: Callable[[], Executor]) -> None:
+        """Run the trials that this driver can lease, until all trials have ended or the running trials are paused.
+
+        Args:
+            create_executor: creates the executor.
+        """
         with create_executor() as executor:
-            while self._left and not self.stops:
-                self._start(executor)
-                self._look(executor)
-            if self._running:
-                self._reporter.pausing(len(self._running))
+            while not (self.is_done or self.is_stopping):
+                self._start_trials(executor)
+                self._poll(executor)
+            if running := self._select(_State.RUNNING):
+                self._reporter.pausing(len(running))
                 executor.pause()
-            while self._running:
-                self._look(executor)
+            while self._select(_State.RUNNING):
+                self._poll(executor)
 
-    def _look(self, executor: Executor) -> None:
-        """See what has ended, and how far the rest is; first write to the book, while all places are taken."""
-        self._publisher.catch_up()
-        for ended in executor.wait(POLL):
+    def _select(self, *states: _State) -> list[_TrialState]:
+        return [trial for trial in self._trials.values() if trial.state in states]
+
+    def _poll(self, executor: Executor) -> None:
+        """Handle ended jobs and follow the others. Publish first, while all slots are busy."""
+        self._publisher.publish_queued()
+        for ended in executor.wait(POLL_INTERVAL):
             self._handle_exit(ended, executor)
-        for planned, _ in self._running.values():
-            epochs = planned.folder.read_progress()
-            self._reporter.progress(planned, epochs)
-            self._publisher.follow(planned, epochs)
-        if time.monotonic() - self._looked_elsewhere > LOOK_ELSEWHERE:
-            self._look_elsewhere()
+        for trial in self._select(_State.RUNNING):
+            epochs = trial.planned.folder.read_progress()
+            self._reporter.progress(trial.planned, epochs)
+            self._publisher.log_progress(trial.planned, epochs)
+        if time.monotonic() - self._checked_elsewhere > ELSEWHERE_INTERVAL:
+            self._check_elsewhere()
 
-    def _start(self, executor: Executor) -> None:
-        """Start what can be started and leased, in order, while there is room."""
-        for key, planned in list(self._left.items()):
+    def _start_trials(self, executor: Executor) -> None:
+        """Start the pending trials in order, while there are free slots."""
+        for trial in self._select(_State.PENDING):
             if not executor.free_slots:
                 return
-            if key in self._running or key in self._elsewhere or not self._can_go_on(planned):
+            planned = trial.planned
+            if _waits_for_init(planned) or self._waits_for_decision(planned):
                 continue
             if not self._leases.claim(planned.folder.path):
-                self._elsewhere.add(key)
+                trial.state = _State.ELSEWHERE
                 continue
             record = planned.folder.read()
             if record is None:
-                self._start_one(planned, executor)
+                self._start(trial, executor)
             else:  # another driver has run it since this one made its plan
                 self._leases.release(planned.folder.path)
-                self._end(planned, record)
+                self._end(trial, record)
 
-    def _start_one(self, planned: PlannedTrial, executor: Executor) -> None:
-        until = self._pruner.pause_after(planned) if self._pruner is not None else None
-        attempts = planned.folder.attempts()
+    def _start(self, trial: _TrialState, executor: Executor) -> None:
+        planned = trial.planned
         job = retry_policy.create_job(
-            planned.trial, attempts, shares_devices=executor.shares_devices, pause_after=until
+            planned.trial,
+            planned.folder.attempts(),
+            shares_devices=executor.shares_devices,
+            pause_after=self._pruner.pause_after(planned) if self._pruner is not None else None,
         )
-        job = job.model_copy(update={"checkpoint_every": self._checkpoint_every})
-        self._running[planned.key] = planned, job
-        executor.start(job)
-        self._publisher.begin(planned)
+        trial.job = job.model_copy(update={"checkpoint_every": self._options.checkpoint_every})
+        trial.state = _State.RUNNING
+        executor.start(trial.job)
+        self._publisher.start_trial(planned)
         self._reporter.started(planned)
-
-    def _can_go_on(self, planned: PlannedTrial) -> bool:
-        """Whether what a trial starts from has ended, and no decision about its cell is to be waited for."""
-        return not (self._waits_for_start(planned) or self._waits_for_decision(planned))
-
-    def _waits_for_start(self, planned: PlannedTrial) -> bool:
-        start = planned.trial.init_from
-        return start is not None and RunFolder(self._lab.runs, start).read() is None
 
     def _waits_for_decision(self, planned: PlannedTrial) -> bool:
         return self._pruner is not None and self._pruner.is_waiting(planned)
 
-    def _waiting(self) -> Waiting:
-        """Why what is left here is not started."""
-        here = [planned for key, planned in self._left.items() if key not in self._elsewhere]
-        return Waiting(
-            for_start=sum(map(self._waits_for_start, here)), for_decision=sum(map(self._waits_for_decision, here))
-        )
-
     def _handle_exit(self, ended: JobExit, executor: Executor) -> None:
-        """What is done about a job that ended: its record, another attempt, or a pause."""
-        planned, job = self._running.pop(ended.key)
-        if not self._leases.holds(planned.folder.path):  # this machine slept, and another driver has taken over
-            self._elsewhere.add(ended.key)
+        """Handle an ended job: end the trial, retry it or report the pause."""
+        trial = self._trials[ended.key]
+        planned, job = trial.planned, trial.job
+        assert job is not None, "the trial was running"
+        trial.job = None
+        if not self._leases.holds(planned.folder.path):  # this machine was suspended, and another driver took over
+            trial.state = _State.ELSEWHERE
             return
+        trial.state = _State.PENDING
         record = planned.folder.read()
-        attempt = _failed_attempt(planned, job, ended, record)
+        attempt = _find_failed_attempt(planned, job, ended, record)
         if attempt is not None:
-            record = self._try_again_or_fail(planned, attempt, executor)
+            record = self._retry_or_fail(planned, attempt, executor)
         if record is not None:
-            self._end(planned, record)
+            self._end(trial, record)
         elif attempt is None:
             self._reporter.paused(planned)
         self._leases.release(planned.folder.path)
-        self._decide(planned)
+        self._prune(planned)
 
-    def _try_again_or_fail(self, planned: PlannedTrial, attempt: Attempt, executor: Executor) -> Record | None:
-        """Note an attempt without a figure; returns the record if it was the last."""
+    def _retry_or_fail(self, planned: PlannedTrial, attempt: Attempt, executor: Executor) -> Record | None:
+        """Store a failed attempt; return a failed record if the trial is not retried."""
         attempts = planned.folder.add_attempt(attempt)
         failure = retry_policy.find_failure(planned.trial, attempts, shares_devices=executor.shares_devices)
         if attempt.cause == "out_of_memory":
@@ -298,49 +371,61 @@ class Scheduler:
         planned.folder.finish(record)
         return record
 
-    def _end(self, planned: PlannedTrial, record: Record) -> None:
-        del self._left[planned.key]
-        self._failed = self._failed or record.status == "failed"
-        self._publisher.ended(planned, record)
-        self._reporter.ended(planned, record)
+    def _end(self, trial: _TrialState, record: Record) -> None:
+        trial.state = _State.ENDED
+        self._has_failure = self._has_failure or record.status == "failed"
+        self._publisher.enqueue(trial.planned, record)
+        self._reporter.ended(trial.planned, record)
 
-    def _decide(self, *reached: PlannedTrial) -> None:
-        """Take the cells out of the race that are hopeless, now that these trials have come so far."""
+    def _prune(self, *progressed: PlannedTrial) -> None:
+        """Prune weak cells after some trials have made progress."""
         if self._pruner is None:
             return
-        for planned, epoch in self._pruner.update(reached):
-            if self._left.pop(planned.key, None) is not None:
-                self._publisher.stopped(planned, epoch)
+        for planned, epoch in self._pruner.update(progressed):
+            trial = self._trials.get(planned.key)
+            if trial is not None and trial.state is not _State.ENDED:
+                trial.state = _State.ENDED
+                self._publisher.stop_trial(planned, epoch)
                 self._reporter.stopped(planned, epoch)
 
-    def _look_elsewhere(self) -> None:
-        """See what other drivers have done, and take over what they have left."""
-        self._looked_elsewhere = time.monotonic()
+    def _check_elsewhere(self) -> None:
+        """Check the trials of other drivers, and take over those that have been released."""
+        self._checked_elsewhere = time.monotonic()
         self._publisher.take_over()
-        given_back = [
-            self._left[key] for key in self._elsewhere if self._leases.holder(self._left[key].folder.path) is None
+        released = [
+            trial for trial in self._select(_State.ELSEWHERE) if self._leases.holder(trial.planned.folder.path) is None
         ]
-        for planned in given_back:
-            self._elsewhere.remove(planned.key)
-            record = planned.folder.read()
+        for trial in released:
+            trial.state = _State.PENDING
+            record = trial.planned.folder.read()
             if record is not None:
-                self._end(planned, record)
-        self._decide(*given_back)
-        self._reporter.elsewhere(len(self._elsewhere))
-        if not self._running and not self.stops:
-            self._reporter.waiting(self._waiting())
+                self._end(trial, record)
+        self._prune(*(trial.planned for trial in released))
+        self._reporter.elsewhere(len(self._select(_State.ELSEWHERE)))
+        if not self._select(_State.RUNNING) and not self.is_stopping:
+            pending = [trial.planned for trial in self._select(_State.PENDING)]
+            self._reporter.waiting(
+                Waiting(
+                    for_start=sum(map(_waits_for_init, pending)),
+                    for_decision=sum(map(self._waits_for_decision, pending)),
+                )
+            )
 
 
-def _failed_attempt(planned: PlannedTrial, job: Job, ended: JobExit, record: Record | None) -> Attempt | None:
-    """The attempt that a job was, if its worker was lost or the memory ran out."""
-    done = len(planned.folder.read_progress())
+def _waits_for_init(planned: PlannedTrial) -> bool:
+    """Return whether the trial that this one is initialized from has not ended."""
+    key = planned.trial.init_from
+    return key is not None and RunFolder(planned.runs, key).read() is None
+
+
+def _find_failed_attempt(planned: PlannedTrial, job: Job, ended: JobExit, record: Record | None) -> Attempt | None:
+    """Return the failed attempt of a job whose worker was lost or ran out of memory; None for other ends."""
+    cause: Literal["lost", "out_of_memory"]
     if record is None and ended.error is not None:
-        return Attempt(
-            cause="lost", message=ended.error, epoch=done, micro_batches=job.micro_batches, exclusive=job.exclusive
-        )
-    if record is not None and record.failure is not None and record.failure.cause == "out_of_memory":
-        message = record.failure.message.splitlines()[0]
-        return Attempt(
-            cause="out_of_memory", message=message, epoch=done, micro_batches=job.micro_batches, exclusive=job.exclusive
-        )
-    return None
+        cause, message = "lost", ended.error
+    elif record is not None and record.failure is not None and record.failure.cause == "out_of_memory":
+        cause, message = "out_of_memory", record.failure.message.splitlines()[0]
+    else:
+        return None
+    epoch = len(planned.folder.read_progress())
+    return Attempt(cause=cause, message=message, epoch=epoch, micro_batches=job.micro_batches, exclusive=job.exclusive)

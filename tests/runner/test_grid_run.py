@@ -1,4 +1,4 @@
-"""Whole grids through worker processes, MLflow and the report, as a user runs them."""
+"""Whole grids with worker processes, MLflow and reports."""
 
 from __future__ import annotations
 
@@ -43,27 +43,27 @@ def table(path: Path) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A grid that ran to its end undisturbed; gives its file."""
-    path = write_grid(tmp_path_factory.mktemp("calm"), SMOKE)
+def complete_grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run a grid without interruption and return its file."""
+    path = write_grid(tmp_path_factory.mktemp("complete"), SMOKE)
     outcome = run(path)
     assert outcome == scheduler.Outcome(finished=4, failed=0, reused=0)
     return path
 
 
-def test_a_grid_ends_in_tables_in_every_format(calm: Path) -> None:
-    results = calm.parent.parent / "results" / "question"
+def test_report_contains_every_format(complete_grid: Path) -> None:
+    results = complete_grid.parent.parent / "results" / "question"
     names = {"README.md", "table.csv", "table.md", "table.tex", "trials.csv", "provenance.json", "predictions.png"}
     names |= {"plots", "report.html"}
     assert {file.name for file in results.iterdir()} == names
     page = (results / "README.md").read_text()
     assert (results / "table.md").read_text() in page
     assert "fcnlab grid run experiments/question.yaml" in page
-    assert str(calm.parent.parent) not in page, "a committed report holds no path of this machine"
+    assert str(complete_grid.parent.parent) not in page, "a report contains no absolute path"
 
 
-def test_the_frame_has_a_row_a_trial_and_the_summary_a_row_a_cell(calm: Path) -> None:
-    grid = fcnlab.load_grid(calm)
+def test_frame_has_one_row_per_trial_and_summary_one_row_per_cell(complete_grid: Path) -> None:
+    grid = fcnlab.load_grid(complete_grid)
     frame, summary = fcnlab.frame(grid), fcnlab.summary(grid)
     assert list(frame["seed"]) == [0, 1, 0, 1]
     assert set(frame["status"]) == {"finished"}
@@ -76,10 +76,10 @@ def test_the_frame_has_a_row_a_trial_and_the_summary_a_row_a_cell(calm: Path) ->
     assert summary["delta"][1] == pytest.approx(paired.mean())
 
 
-def test_the_book_has_a_parent_and_a_child_a_trial_that_group_and_filter(calm: Path) -> None:
+def test_mlflow_has_a_parent_run_and_one_child_run_per_trial(complete_grid: Path) -> None:
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(Lab.find(calm).tracking_uri)
+    client = MlflowClient(Lab.find(complete_grid).tracking_uri)
     experiment = client.get_experiment_by_name("fcnlab/question")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
@@ -96,22 +96,22 @@ def test_the_book_has_a_parent_and_a_child_a_trial_that_group_and_filter(calm: P
     assert [p.step for p in client.get_metric_history(child.info.run_id, "epoch_loss")] == [1, 2]
 
 
-def test_a_finished_grid_runs_nothing_and_keeps_its_table(calm: Path) -> None:
-    before = table(calm)
-    grid, lab = fcnlab.load_grid(calm), Lab.find(calm)
+def test_finished_grid_runs_nothing_and_keeps_its_table(complete_grid: Path) -> None:
+    before = table(complete_grid)
+    grid, lab = fcnlab.load_grid(complete_grid), Lab.find(complete_grid)
     outcome = scheduler.run(grid, lab, lambda: pytest.fail("an executor was created"), ProgressReporter())
     assert outcome == scheduler.Outcome(finished=4, failed=0, reused=4)
     fcnlab.api.report(grid, lab=lab)
-    pd.testing.assert_frame_equal(table(calm), before)
+    pd.testing.assert_frame_equal(table(complete_grid), before)
 
 
-def test_a_seed_more_runs_only_what_is_new(calm: Path) -> None:
-    longer = write_grid(calm.parent.parent, SMOKE.replace("seeds: 2", "seeds: 3"), "longer")
+def test_additional_seed_runs_only_new_trials(complete_grid: Path) -> None:
+    longer = write_grid(complete_grid.parent.parent, SMOKE.replace("seeds: 2", "seeds: 3"), "longer")
     plan = make_plan(fcnlab.load_grid(longer), Lab.find(longer))
     assert [planned.trial.seed for planned in plan.remaining] == [2, 2]
 
 
-def test_a_driver_killed_in_the_middle_loses_and_repeats_nothing(calm: Path, tmp_path: Path) -> None:
+def test_killed_driver_loses_and_repeats_nothing(complete_grid: Path, tmp_path: Path) -> None:
     path = write_grid(tmp_path, SMOKE)
     first = fcnlab_run(path)
     records = tmp_path / "runs"
@@ -124,14 +124,14 @@ def test_a_driver_killed_in_the_middle_loses_and_repeats_nothing(calm: Path, tmp
     out, _ = second.communicate(timeout=120)
     assert second.returncode == 0, out
     assert all(file.read_bytes() == content for file, content in finished.items())
-    pd.testing.assert_frame_equal(table(path), table(calm))
+    pd.testing.assert_frame_equal(table(path), table(complete_grid))
     frame = fcnlab.frame(fcnlab.load_grid(path))
     assert set(frame["status"]) == {"finished"}
     assert frame["run_id"].is_unique
     assert _statuses(path) == {"FINISHED"}
 
 
-def test_a_killed_trial_process_is_started_once_more(tmp_path: Path) -> None:
+def test_killed_trial_process_is_retried(tmp_path: Path) -> None:
     path = write_grid(tmp_path, SMOKE.replace("seeds: 2", "seeds: 1"))
     grid, lab = fcnlab.load_grid(path), Lab.find(path)
 
@@ -149,7 +149,7 @@ def test_a_killed_trial_process_is_started_once_more(tmp_path: Path) -> None:
     assert outcome == scheduler.Outcome(finished=2, failed=0, reused=0)
 
 
-def test_a_trial_that_raises_is_a_failed_row_and_the_rest_runs_on(tmp_path: Path) -> None:
+def test_exception_fails_the_trial_and_other_trials_run(tmp_path: Path) -> None:
     text = SMOKE.replace("head: [fcn32s, fcn8s]", "recipe.batch_size: [4, 99]").replace("seeds: 2", "seeds: 1")
     text = text.replace("{head: fcn32s}", "{recipe.batch_size: 4}").replace("upsampler:", "head: fcn32s, upsampler:")
     path = write_grid(tmp_path, text)
@@ -164,12 +164,12 @@ def test_a_trial_that_raises_is_a_failed_row_and_the_rest_runs_on(tmp_path: Path
     assert scheduler.clear_failed(fcnlab.load_grid(path), Lab.find(path)) == 1
     assert run(path) == scheduler.Outcome(finished=1, failed=1, reused=1)
     again = fcnlab.frame(fcnlab.load_grid(path))
-    assert list(again["status"]) == ["finished", "failed"], "the retried run takes the place of the one before"
+    assert list(again["status"]) == ["finished", "failed"], "the retried run replaces the previous one"
     assert list(again["run_id"] == frame["run_id"]) == [True, False]
 
 
-def test_a_finished_trial_that_another_lab_has_published_is_not_published_twice(calm: Path, tmp_path: Path) -> None:
-    theirs = Lab.find(calm)
+def test_trial_published_by_another_lab_is_not_published_again(complete_grid: Path, tmp_path: Path) -> None:
+    theirs = Lab.find(complete_grid)
     path = write_grid(tmp_path, SMOKE)
     ours = Lab.find(path, tracking_uri=theirs.tracking_uri)
     grid = fcnlab.load_grid(path)
@@ -184,83 +184,83 @@ def test_a_finished_trial_that_another_lab_has_published_is_not_published_twice(
     pd.testing.assert_frame_equal(fcnlab.frame(grid, lab=ours), before)
 
 
-def test_two_drivers_of_one_grid_share_it(calm: Path, tmp_path: Path) -> None:
+def test_two_drivers_share_a_grid(complete_grid: Path, tmp_path: Path) -> None:
     path = write_grid(tmp_path, SMOKE)
     drivers = [fcnlab_run(path, workers=1) for _ in range(2)]
-    said = [driver.communicate(timeout=240)[0] for driver in drivers]
-    assert [driver.returncode for driver in drivers] == [0, 0], said
-    started = [line.split("start  ")[1] for text in said for line in text.splitlines() if line.startswith("start  ")]
-    assert sorted(started) == sorted(set(started)) and len(started) == 4, "none is run twice"
-    pd.testing.assert_frame_equal(table(path), table(calm))
+    outputs = [driver.communicate(timeout=240)[0] for driver in drivers]
+    assert [driver.returncode for driver in drivers] == [0, 0], outputs
+    started = [line.split("start  ")[1] for text in outputs for line in text.splitlines() if line.startswith("start  ")]
+    assert sorted(started) == sorted(set(started)) and len(started) == 4, "no trial is run twice"
+    pd.testing.assert_frame_equal(table(path), table(complete_grid))
     assert set(fcnlab.frame(fcnlab.load_grid(path))["run_id"]) == _trial_runs(path), "each is published once"
     assert _statuses(path) == {"FINISHED"}
     assert list(tmp_path.glob("runs/*/lease.*")) + list((tmp_path / ".fcnlab" / "drivers").iterdir()) == []
 
 
-def test_what_another_driver_has_published_is_not_published_again(calm: Path) -> None:
-    grid, lab = fcnlab.load_grid(calm), Lab.find(calm)
-    before = _trial_runs(calm)
-    with scheduler._leases(lab) as leases:
+def test_record_published_by_another_driver_is_not_published_again(complete_grid: Path) -> None:
+    grid, lab = fcnlab.load_grid(complete_grid), Lab.find(complete_grid)
+    before = _trial_runs(complete_grid)
+    with scheduler._open_leases(lab) as leases:
         publisher = Publisher(make_plan(grid, lab), lab, leases, ProgressReporter())
         assert publisher.take_over()
         for planned in make_plan(grid, lab).trials:
             assert planned.record is not None
             publisher.publish(planned, planned.record)
         publisher.close(complete=True)
-    assert _trial_runs(calm) == before
+    assert _trial_runs(complete_grid) == before
 
 
-def test_a_trial_that_runs_for_a_while_is_seen_with_its_curves(
-    calm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_running_trial_is_shown_with_its_curves(
+    complete_grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow.tracking import MlflowClient
 
-    ended = make_plan(fcnlab.load_grid(calm), Lab.find(calm)).trials[0].record
+    ended = make_plan(fcnlab.load_grid(complete_grid), Lab.find(complete_grid)).trials[0].record
     assert ended is not None
     path = write_grid(tmp_path, SMOKE)
     lab = Lab.find(path)
     plan = make_plan(fcnlab.load_grid(path), lab)
-    with scheduler._leases(lab) as leases:
+    with scheduler._open_leases(lab) as leases:
         publisher = Publisher(plan, lab, leases, ProgressReporter())
         assert publisher.take_over()
-        publisher.begin(plan.trials[0])
-        publisher.follow(plan.trials[0], ended.epochs)
-        assert _trial_runs(path) == set(), "what may end in a moment is written when it has"
-        monkeypatch.setattr("fcnlab.runner.publisher.PERIOD", 0.0)
-        publisher.follow(plan.trials[0], [])
-        publisher.follow(plan.trials[0], ended.epochs)
+        publisher.start_trial(plan.trials[0])
+        publisher.log_progress(plan.trials[0], ended.epochs)
+        assert _trial_runs(path) == set(), "a trial that ends soon is written at its end"
+        monkeypatch.setattr("fcnlab.runner.publisher.LOG_INTERVAL", 0.0)
+        publisher.log_progress(plan.trials[0], [])
+        publisher.log_progress(plan.trials[0], ended.epochs)
         (shown,) = (MlflowClient(lab.tracking_uri).get_run(run) for run in _trial_runs(path))
         assert shown.info.status == "RUNNING"
         assert shown.data.params["head"] == "fcn32s" and shown.inputs.dataset_inputs
         assert shown.data.metrics["epoch_loss"] == ended.epochs[-1].loss
         publisher.close(complete=False)
-    assert _statuses(path) == {"KILLED"}, "until it is taken up again"
+    assert _statuses(path) == {"KILLED"}, "until it is resumed"
 
 
-def test_a_trial_that_was_published_before_its_end_was_seen_is_followed_in_peace(calm: Path) -> None:
-    grid, lab = fcnlab.load_grid(calm), Lab.find(calm)
-    plan, before = make_plan(grid, lab), _trial_runs(calm)
-    with scheduler._leases(lab) as leases:
+def test_progress_of_an_already_published_trial_is_ignored(complete_grid: Path) -> None:
+    grid, lab = fcnlab.load_grid(complete_grid), Lab.find(complete_grid)
+    plan, before = make_plan(grid, lab), _trial_runs(complete_grid)
+    with scheduler._open_leases(lab) as leases:
         publisher = Publisher(plan, lab, leases, ProgressReporter())
-        publisher.begin(plan.trials[0])
-        assert publisher.take_over(), "and so publishes all that has a record"
+        publisher.start_trial(plan.trials[0])
+        assert publisher.take_over(), "all records are published"
         record = plan.trials[0].record
         assert record is not None
-        publisher.follow(plan.trials[0], record.epochs)
-        publisher.ended(plan.trials[0], record)
+        publisher.log_progress(plan.trials[0], record.epochs)
+        publisher.enqueue(plan.trials[0], record)
         publisher.close(complete=True)
-    assert _trial_runs(calm) == before and _statuses(calm) == {"FINISHED"}
+    assert _trial_runs(complete_grid) == before and _statuses(complete_grid) == {"FINISHED"}
 
 
-def test_a_grid_that_is_being_run_is_not_synced_by_another(calm: Path) -> None:
-    grid, lab = fcnlab.load_grid(calm), Lab.find(calm)
-    with scheduler._leases(lab) as leases:
+def test_sync_rejects_a_running_grid(complete_grid: Path) -> None:
+    grid, lab = fcnlab.load_grid(complete_grid), Lab.find(complete_grid)
+    with scheduler._open_leases(lab) as leases:
         assert Publisher(make_plan(grid, lab), lab, leases, ProgressReporter()).take_over()
         with pytest.raises(RunError, match="is being run"):
             scheduler.sync(grid, lab, ProgressReporter())
 
 
-def test_ctrl_c_once_goes_to_the_end_of_the_epoch_and_the_next_run_goes_on(tmp_path: Path) -> None:
+def test_interrupt_pauses_after_the_epoch_and_the_next_run_resumes(tmp_path: Path) -> None:
     path = write_grid(tmp_path, SMOKE.replace("recipe: smoke", "recipe: smoke, recipe.epochs: 12"))
     first = fcnlab_run(path)
     _wait_for(lambda: any(tmp_path.glob("runs/*/checkpoint.pt")))
@@ -278,9 +278,9 @@ def test_ctrl_c_once_goes_to_the_end_of_the_epoch_and_the_next_run_goes_on(tmp_p
     assert all(file.read_text().startswith(epochs) for file, epochs in paused.items()), "no epoch is trained twice"
 
 
-def test_a_store_out_of_reach_stops_nothing_and_sync_publishes_later(tmp_path: Path) -> None:
+def test_unreachable_store_defers_publishing_until_sync(tmp_path: Path) -> None:
     path = write_grid(tmp_path, SMOKE.replace("seeds: 2", "seeds: 1"))
-    away = Lab.find(path, tracking_uri="http://127.0.0.1:9")  # the discard port: nobody answers
+    away = Lab.find(path, tracking_uri="http://127.0.0.1:9")  # the discard port: no server answers
     grid = fcnlab.load_grid(path)
     outcome = run(path, away)
     assert outcome.finished == 2
@@ -290,7 +290,7 @@ def test_a_store_out_of_reach_stops_nothing_and_sync_publishes_later(tmp_path: P
     assert set(fcnlab.frame(grid, lab=back)["status"]) == {"finished"}
 
 
-def test_without_mlflow_a_grid_runs_and_reports_and_is_published_elsewhere(calm: Path, tmp_path: Path) -> None:
+def test_grid_without_mlflow_is_run_reported_and_published_elsewhere(complete_grid: Path, tmp_path: Path) -> None:
     there, blocker = tmp_path / "there", tmp_path / "blocker"
     there.mkdir()
     blocker.mkdir()
@@ -310,7 +310,7 @@ def test_without_mlflow_a_grid_runs_and_reports_and_is_published_elsewhere(calm:
     remedy = f"MLflow is not installed; run `fcnlab grid sync {path}` where it is"
     assert out.count("MLflow") == 1 and f"publishing is deferred: {remedy}" in out
     assert "report: " in out and not (there / "mlflow.db").exists()
-    pd.testing.assert_frame_equal(table(path), table(calm))
+    pd.testing.assert_frame_equal(table(path), table(complete_grid))
     code, out = fcnlab_there("report", str(path), "--format", "csv")
     assert code == 0 and out.startswith("cell,head,n") and out.count("\n") == 4, out
     code, out = fcnlab_there("grid", "sync", str(path))
@@ -324,12 +324,12 @@ def test_without_mlflow_a_grid_runs_and_reports_and_is_published_elsewhere(calm:
 def _wait_for(condition: object, seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.02)
 
 
 def _kill_a_trial() -> int:
-    """Kill the first process that a worker of ours has started for a trial; its id."""
+    """Kill the first process that a worker has started for a trial, and return its id."""
     found: list[int] = []
 
     def look() -> bool:
@@ -344,13 +344,13 @@ def _kill_a_trial() -> int:
 
 def _children(pid: int) -> list[int]:
     if not Path("/proc").is_dir():
-        pytest.skip("finds processes in /proc, which only Linux has")
+        pytest.skip("requires /proc")
     listed = [Path(f"/proc/{pid}/task/{pid}/children")]
     return [int(child) for file in listed if file.exists() for child in file.read_text().split()]
 
 
 def _trial_runs(path: Path) -> set[str]:
-    """The ids of all runs of trials, those that a retry has replaced among them."""
+    """Return the ids of all runs of trials, including those that a retry has replaced."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(Lab.find(path).tracking_uri)

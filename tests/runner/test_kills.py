@@ -1,4 +1,4 @@
-"""A short form of `benchmarks/kills.py`: processes of a running grid are killed, and nothing comes of it."""
+"""A short run of `benchmarks/kills.py`, which kills processes of a running grid."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from tests.conftest import REPOSITORY
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc, which only Linux has")
-def test_a_grid_whose_processes_are_killed_says_what_an_undisturbed_one_says() -> None:
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="requires /proc")
+def test_grid_with_killed_processes_gives_the_table_of_an_uninterrupted_run() -> None:
     harness = REPOSITORY / "benchmarks" / "kills.py"
     command = [sys.executable, str(harness), "--kills", "5", "--seeds", "1", "--pause", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)

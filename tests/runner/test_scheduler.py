@@ -1,4 +1,4 @@
-"""What the driver does about pauses, failures and hopeless cells; here, where trials can be tampered with."""
+"""Interruptions, failures and pruning in grids whose training is patched."""
 
 from __future__ import annotations
 
@@ -26,41 +26,41 @@ TIMES = ["train_seconds", "images_per_s", "peak_memory", "device_hours"]
 
 @pytest.fixture(autouse=True)
 def _threads() -> Iterator[None]:
-    """The serial executor runs in this process; leave its threads as they were."""
+    """Restore the number of threads: the serial executor runs in this process."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
 
 
-class Noting(ProgressReporter):
-    """Notes in words what it is told."""
+class EventRecorder(ProgressReporter):
+    """Records events as text."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.heard: list[str] = []
+        self.events: list[str] = []
 
     def started(self, planned: PlannedTrial) -> None:
         super().started(planned)
-        self.heard.append(f"started {planned.cell.label} {planned.trial.seed}")
+        self.events.append(f"started {planned.cell.label} {planned.trial.seed}")
 
     def retrying(self, planned: PlannedTrial, attempt: Any) -> None:
         super().retrying(planned, attempt)
-        self.heard.append(f"again {planned.cell.label} {planned.trial.seed}: {attempt.cause}")
+        self.events.append(f"again {planned.cell.label} {planned.trial.seed}: {attempt.cause}")
 
     def stopped(self, planned: PlannedTrial, epoch: int) -> None:
         super().stopped(planned, epoch)
-        self.heard.append(f"stopped {planned.cell.label} {planned.trial.seed} after {epoch}")
+        self.events.append(f"stopped {planned.cell.label} {planned.trial.seed} after {epoch}")
 
 
-def serial(path: Path, reporter: ProgressReporter | None = None, **how: Any) -> scheduler.Outcome:
+def serial(path: Path, reporter: ProgressReporter | None = None, **options: Any) -> scheduler.Outcome:
     grid, lab = fcnlab.load_grid(path), Lab.find(path)
     executor_config = ExecutorConfig("serial", threads=1)
     reporter = reporter or ProgressReporter()
-    return scheduler.run(grid, lab, lambda: executor_config.create_executor(lab, grid.recipes), reporter, **how)
+    return scheduler.run(grid, lab, lambda: executor_config.create_executor(lab, grid.recipes), reporter, **options)
 
 
-def tampered(monkeypatch: pytest.MonkeyPatch, change: Callable[[Trial, int], None]) -> None:
-    """Call `change` with the trial and the number of its parts before it trains."""
+def patch_training(monkeypatch: pytest.MonkeyPatch, change: Callable[[Trial, int], None]) -> None:
+    """Call `change` with the trial and its number of micro-batches before training."""
     train = Trainer.train
 
     def changed(self: Any) -> None:
@@ -70,7 +70,7 @@ def tampered(monkeypatch: pytest.MonkeyPatch, change: Callable[[Trial, int], Non
     monkeypatch.setattr(Trainer, "train", changed)
 
 
-def test_serial_and_process_give_the_same_table(tmp_path: Path) -> None:
+def test_serial_and_process_executors_give_the_same_table(tmp_path: Path) -> None:
     tables = []
     for name in ("serial", "process"):
         folder = tmp_path / name
@@ -81,58 +81,58 @@ def test_serial_and_process_give_the_same_table(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(*tables)
 
 
-def test_memory_that_runs_out_is_answered_by_parts_and_the_record_says_so(
+def test_out_of_memory_splits_the_batch_and_records_the_micro_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def change(trial: Trial, parts: int) -> None:
-        if trial.seed == 1 and parts < 4:
+    def change(trial: Trial, micro_batches: int) -> None:
+        if trial.seed == 1 and micro_batches < 4:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
 
-    tampered(monkeypatch, change)
+    patch_training(monkeypatch, change)
     path = write_grid(tmp_path, SMOKE)
-    reporter = Noting()
+    reporter = EventRecorder()
     assert serial(path, reporter) == scheduler.Outcome(finished=4, failed=0, reused=0)
-    assert reporter.heard.count("again fcn8s 1: out_of_memory") == 2
+    assert reporter.events.count("again fcn8s 1: out_of_memory") == 2
     records = [one.record for one in make_plan(fcnlab.load_grid(path), Lab.find(path)).trials]
     assert [record.micro_batches for record in records if record is not None] == [1, 1, 4, 4]
 
 
-def test_where_no_part_is_small_enough_the_trial_fails_by_its_cause(
+def test_trial_fails_with_out_of_memory_at_the_smallest_micro_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def change(trial: Trial, _parts: int) -> None:
+    def change(trial: Trial, _micro_batches: int) -> None:
         if trial.seed == 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    tampered(monkeypatch, change)
+    patch_training(monkeypatch, change)
     path = write_grid(tmp_path, SMOKE)
     assert serial(path) == scheduler.Outcome(finished=2, failed=2, reused=0)
     record = make_plan(fcnlab.load_grid(path), Lab.find(path)).trials[-1].record
     assert record is not None and record.failure is not None
     assert record.failure.cause == "out_of_memory"
-    assert "4 parts" in record.failure.message
+    assert "4 micro-batches" in record.failure.message
     monkeypatch.undo()
     assert scheduler.clear_failed(fcnlab.load_grid(path), Lab.find(path)) == 2
     assert serial(path) == scheduler.Outcome(finished=4, failed=0, reused=2)
 
 
 @pytest.mark.parametrize(("fail_fast", "ended"), [(True, 2), (False, 4)])
-def test_after_a_failure_the_grid_goes_on_or_not_as_asked(
+def test_fail_fast_stops_the_grid_after_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fail_fast: bool, ended: int
 ) -> None:
-    def change(trial: Trial, _parts: int) -> None:
+    def change(trial: Trial, _micro_batches: int) -> None:
         if trial.names["head"] == "fcn8s":
-            raise ValueError("it is broken")
+            raise ValueError("broken")
 
-    tampered(monkeypatch, change)
+    patch_training(monkeypatch, change)
     path = write_grid(tmp_path, SMOKE)
     outcome = serial(path, fail_fast=fail_fast)
     assert outcome.finished + outcome.failed == ended
     assert not outcome.ok
 
 
-def test_an_interruption_pauses_after_the_epoch_and_figures_are_those_of_an_undisturbed_run(tmp_path: Path) -> None:
-    class Impatient(ProgressReporter):
+def test_interrupted_and_resumed_grid_gives_the_table_of_an_uninterrupted_run(tmp_path: Path) -> None:
+    class StopAfterStart(ProgressReporter):
         stop = False
 
         def started(self, planned: PlannedTrial) -> None:
@@ -141,12 +141,12 @@ def test_an_interruption_pauses_after_the_epoch_and_figures_are_those_of_an_undi
 
     text = SMOKE.replace("recipe: smoke", "recipe: smoke, recipe.epochs: 4").replace("seeds: 2", "seeds: 1")
     tables = []
-    for name in ("calm", "interrupted"):
+    for name in ("complete", "interrupted"):
         folder = tmp_path / name
         folder.mkdir()
         path = write_grid(folder, text)
         if name == "interrupted":
-            reporter = Impatient()
+            reporter = StopAfterStart()
             outcome = serial(path, reporter, interrupted=lambda reporter=reporter: reporter.stop)  # type: ignore[misc]
             assert outcome.interrupted and outcome.finished < 2
         assert serial(path).finished == 2
@@ -154,31 +154,31 @@ def test_an_interruption_pauses_after_the_epoch_and_figures_are_those_of_an_undi
     pd.testing.assert_frame_equal(*tables)
 
 
-def test_hopeless_cells_are_stopped_and_another_grid_can_run_them_to_their_end(tmp_path: Path) -> None:
+def test_pruned_cells_can_be_completed_by_another_grid(tmp_path: Path) -> None:
     text = SMOKE.replace("head: [fcn32s, fcn8s]", "recipe.optimizer.lr: [0.01, 0.003, 1.0e-12, 2.0e-12]")
     text = text.replace("{head: fcn32s}", "{recipe.optimizer.lr: 0.01}").replace(
         "upsampler:", "head: fcn32s, upsampler:"
     )
     text = text.replace("recipe: smoke", "recipe: smoke, recipe.epochs: 3")
     path = write_grid(tmp_path, text + "early_stopping: {after: 1, keep: 0.5}\n")
-    reporter = Noting()
+    reporter = EventRecorder()
     outcome = serial(path, reporter)
-    stopped = {heard for heard in reporter.heard if heard.startswith("stopped")}
+    stopped = {event for event in reporter.events if event.startswith("stopped")}
     assert outcome.stopped == len(stopped) >= 2
     assert outcome.finished == 8 - outcome.stopped
-    assert serial(path, again := Noting()) == scheduler.Outcome(
+    assert serial(path, again := EventRecorder()) == scheduler.Outcome(
         finished=outcome.finished, failed=0, reused=8, stopped=outcome.stopped
     )
-    assert again.heard == []
+    assert again.events == []
     frame = fcnlab.frame(fcnlab.load_grid(path))
     assert (frame["status"] == "finished").sum() == outcome.finished
     without = write_grid(tmp_path, text, "without")
     assert serial(without) == scheduler.Outcome(finished=8, failed=0, reused=outcome.finished)
     kept = make_plan(fcnlab.load_grid(path), Lab.find(path))
-    assert kept.count("stopped") == outcome.stopped, "the grid's own answer does not depend on other grids"
+    assert kept.count("stopped") == outcome.stopped, "the status in a grid does not depend on other grids"
 
 
-def test_a_killed_driver_leaves_nothing_that_holds_up_the_next(tmp_path: Path) -> None:
+def test_leases_of_a_dead_driver_are_taken_over(tmp_path: Path) -> None:
     path = write_grid(tmp_path, SMOKE.replace("seeds: 2", "seeds: 1"))
     for planned in make_plan(fcnlab.load_grid(path), Lab.find(path)).trials:
         planned.folder.create()
@@ -186,7 +186,7 @@ def test_a_killed_driver_leaves_nothing_that_holds_up_the_next(tmp_path: Path) -
     assert serial(path) == scheduler.Outcome(finished=2, failed=0, reused=0)
 
 
-def test_means_that_do_not_go_together_are_refused() -> None:
+def test_executor_config_rejects_incompatible_options() -> None:
     with pytest.raises(RunError, match="one trial at a time"):
         ExecutorConfig("serial", workers=2)
     with pytest.raises(RunError, match="--address"):
