@@ -1,4 +1,4 @@
-"""`python -m benchmarks.speed data`: both sides do the work that they say; no timing is asserted."""
+"""`python -m benchmarks.speed data`: both sides do the same work; timings are not asserted."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def test_it_compares_on_generated_images_without_a_data_root(tmp_path: Path, mon
     monkeypatch.delenv("FCNLAB_DATA", raising=False)
     done = CliRunner().invoke(app, ["data", "--images", "8", "--repeats", "1", "--json", "--lab", str(tmp_path)])
     assert done.exit_code == 0, done.output
-    said = json.loads(done.stdout)
-    assert said["source"] == "generated shapes" and said["images"] == 8 and said["batch"] == BATCH
-    assert said["machine"]["threads"] == 1
-    assert said["once"]["bytes_per_image"] == 4 * 360 * 480
-    assert list(said["comparisons"]) == ["crop, flip", "scale 0.5 to 2.0, crop, flip"]
-    for comparison in said["comparisons"].values():
+    results = json.loads(done.stdout)
+    assert results["source"] == "generated shapes" and results["images"] == 8 and results["batch"] == BATCH
+    assert results["machine"]["threads"] == 1
+    assert results["once"]["bytes_per_image"] == 4 * 360 * 480
+    assert list(results["comparisons"]) == ["crop, flip", "scale 0.5 to 2.0, crop, flip"]
+    for comparison in results["comparisons"].values():
         assert comparison["pairs"] == 1
         assert comparison["seconds_per_image"]["ours"]["cpu"] > 0 < comparison["seconds_per_image"]["peer"]["cpu"]
 

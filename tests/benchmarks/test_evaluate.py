@@ -1,4 +1,4 @@
-"""The benches of counting and evaluation: both sides do the same work, and every figure is there."""
+"""The benches of counting and evaluation: both sides do the same work, and all measurements are present."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def test_counting_is_compared_with_torchmetrics_and_numpy_on_the_same_masks() ->
     for comparison in found.comparisons.values():
         assert len(comparison.ours_timings) == len(comparison.peer_timings) == 2
         assert min(t.wall for t in (*comparison.ours_timings, *comparison.peer_timings)) > 0
-    said = found.to_json()
-    assert said["images"] == 8 and said["machine"]["versions"]["torchmetrics"] != "not installed"
+    output = found.to_json()
+    assert output["images"] == 8 and output["machine"]["versions"]["torchmetrics"] != "not installed"
 
 
 def test_evaluation_is_compared_in_both_precisions_with_the_same_weights() -> None:

@@ -1,4 +1,4 @@
-"""The acceptance run for GPUs: its sections in their small form on the CPU, and what becomes of failing ones."""
+"""The acceptance run for GPUs: its sections in their small form on the CPU, and failing sections."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FOLDER = REPOSITORY / "benchmarks" / "gpu"
 
 
 def accept(out: Path, *options: str, device: str = "cpu") -> tuple[int, dict[str, Any]]:
-    """Run the kit; returns its exit code and what it has written."""
+    """Run the kit and return its exit code and output."""
     command = [sys.executable, str(FOLDER / "accept.py"), "--out", str(out), "--device", device, "--smoke"]
     command += ["--budget", "1500", *options]
     # Two threads of OpenMP: a forked child of a process that has used them would hang.
@@ -65,7 +65,7 @@ def test_the_lab_of_a_machine_without_mlflow_is_published_by_another_one(tmp_pat
     assert len(frame) == 4 and set(frame["status"]) == {"finished"}
 
 
-def test_sections_that_have_no_gpu_fail_alone_with_their_traceback(tmp_path: Path) -> None:
+def test_sections_without_a_gpu_fail_separately_with_their_traceback(tmp_path: Path) -> None:
     code, found = accept(tmp_path, "--section", "counts", "steps", device="cuda")
     assert code == 1 and not found["passed"]
     assert {name: outcome["passed"] for name, outcome in found["sections"].items()} == {"counts": False, "steps": False}
@@ -97,7 +97,7 @@ for name in sys.argv[sys.argv.index("--section") + 1:]:
 
 @pytest.fixture
 def modules(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The kit's own modules, by their names there."""
+    """Return the modules of the kit by name."""
     monkeypatch.syspath_prepend(str(FOLDER))
     for name in ("accept", "results", "sections", "sections.settings"):
         monkeypatch.delitem(sys.modules, name, raising=False)

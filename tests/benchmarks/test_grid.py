@@ -1,4 +1,4 @@
-"""The bench of a grid: the lab and the loop that it makes, and how a command is timed."""
+"""The grid benchmark: its lab, its shell loop and the timing of commands."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def data(lab: Lab, tmp_path: Path) -> Path:
 
 def test_the_grid_is_valid_and_has_the_trials_that_the_loop_has(data: Path, tmp_path: Path) -> None:
     file = grid._lab(tmp_path / "lab", data, seeds=2, epochs=1)
-    place = Lab.find(file)
-    loaded = place.load_grid(file)
-    trials = list(loaded.trials(place.fingerprints))
+    found = Lab.find(file)
+    loaded = found.load_grid(file)
+    trials = list(loaded.trials(found.fingerprints))
     assert len(trials) == 6
-    dataset = place.open_dataset(trials[0][1].dataset)
+    dataset = found.open_dataset(trials[0][1].dataset)
     assert [len(dataset.split(split)) for split in ("train", "val")] == [2, 1]
     assert set(dataset.split("train")[0].label.flatten()) <= {*range(len(dataset.classes)), 255}
     loop = grid._shell_loop(data, seeds=2, epochs=1)[-1].replace(sys.executable, "echo")
-    said = subprocess.run(["sh", "-ec", loop], capture_output=True, text=True, check=True).stdout.splitlines()
-    assert [line.split()[1:3] for line in said] == [[head, seed] for head in grid.HEADS for seed in ("0", "1")]
+    output = subprocess.run(["sh", "-ec", loop], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [line.split()[1:3] for line in output] == [[head, seed] for head in grid.HEADS for seed in ("0", "1")]
 
 
-def test_a_commands_time_is_that_of_all_its_processes_and_its_failure_is_told() -> None:
+def test_command_time_covers_all_processes_and_failures_are_reported() -> None:
     busy = f"{sys.executable} -c 'sum(range(10**6))'"
     taken = grid._timed(["sh", "-c", f"{busy}; {busy}"], 2, {})
     assert taken.cpu > 0 and taken.wall > 0
@@ -51,18 +51,18 @@ def test_a_commands_time_is_that_of_all_its_processes_and_its_failure_is_told() 
 def test_what_a_trial_takes_beside_training_and_evaluation_counts_from_the_end_of_the_one_before(
     data: Path, tmp_path: Path
 ) -> None:
-    place = Lab.find(grid._lab(tmp_path / "lab", data, seeds=2, epochs=1))
+    found = Lab.find(grid._lab(tmp_path / "lab", data, seeds=2, epochs=1))
     trials = [
         trial
-        for _, trial in place.load_grid(tmp_path / "lab" / "experiments" / "timed.yaml").trials(place.fingerprints)
+        for _, trial in found.load_grid(tmp_path / "lab" / "experiments" / "timed.yaml").trials(found.fingerprints)
     ]
     # Two workers: the third trial follows the second, which ends first, and the fourth the first.
     times = {0: (100.0, 110.0), 1: (100.0, 109.0), 2: (109.1, 118.0), 3: (110.2, 120.0)}
     for number, (began, ended) in times.items():
-        folder = RunFolder(place.runs, trials[number].key)
+        folder = RunFolder(found.runs, trials[number].key)
         folder.create()
         folder.trial.write_text("{}", encoding="utf-8")
         folder.finish(finished(trials[number], seconds=7.5))  # and half a second of evaluation
         os.utime(folder.trial, (began, began))
         os.utime(folder.record, (ended, ended))
-    assert grid._beside(place) == pytest.approx([118.0 - 109.0 - 8.0, 120.0 - 110.0 - 8.0])
+    assert grid._beside(found) == pytest.approx([118.0 - 109.0 - 8.0, 120.0 - 110.0 - 8.0])

@@ -1,4 +1,4 @@
-"""The bench of training: one side's epoch, its process, and the figures that come of it."""
+"""The training benchmark: one side's epoch, its process, and the results."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_every_side_trains_for_an_epoch_of_the_same_images(side: str, pairs: tup
     if side in PACKAGES:
         pytest.importorskip(PACKAGES[side])
     epochs: list[int] = []
-    begun: list[dict[str, Any]] = []
+    begin_calls: list[dict[str, Any]] = []
 
     def after_epoch(images: int) -> None:
         epochs.append(images)
@@ -53,8 +53,8 @@ def test_every_side_trains_for_an_epoch_of_the_same_images(side: str, pairs: tup
             raise sides.Closed
 
     with torch.random.fork_rng(devices=[]), pytest.raises(sides.Closed):
-        sides.train(setting(side, pairs), lambda **about: begun.append(about), after_epoch)
-    assert epochs == [2, 2] and len(begun) == 1
+        sides.train(setting(side, pairs), lambda **about: begin_calls.append(about), after_epoch)
+    assert epochs == [2, 2] and len(begin_calls) == 1
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:Converting a tensor with requires_grad")  # the peers'
@@ -104,8 +104,8 @@ def test_both_sides_have_the_same_network(backbone: str, head: str) -> None:
     assert cost.count_parameters(model) == cost.count_parameters(net)
 
 
-def test_a_small_run_has_every_figure(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three processes: what CI runs of the benchmark."""
+def test_small_run_has_every_measurement(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the benchmark with three processes, as in CI."""
     monkeypatch.setattr(train, "CROP", CROP)
     monkeypatch.setattr(train, "OURS", ("ours bf16",))
     found = train.compare(lab, batch=2, images=2, repeats=1, cpu_threads=1, peers=("torchvision",))
@@ -168,8 +168,8 @@ def found() -> train.TrainingBench:
         "d2l" + KEEPING: (lap(4, 6), lap(4, 6)),
     }
     there = Machine("A CPU", "Linux", 2, 2, None, {"torch": "2"}, 0.0)
-    said = {"backbone": "resnet18", "head": "fcn32s", "batch": 2, "crop": CROP, "images": 2, "rounds": 2}
-    return train.TrainingBench("generated", said, 30.0, {"fp32": 1e11, "bf16": 2e11}, laps, there)
+    output = {"backbone": "resnet18", "head": "fcn32s", "batch": 2, "crop": CROP, "images": 2, "rounds": 2}
+    return train.TrainingBench("generated", output, 30.0, {"fp32": 1e11, "bf16": 2e11}, laps, there)
 
 
 def test_ratios_are_taken_round_by_round_and_memory_is_the_most_there_was(found: train.TrainingBench) -> None:
@@ -178,14 +178,14 @@ def test_ratios_are_taken_round_by_round_and_memory_is_the_most_there_was(found:
     ratio = compared["ours fp32 / d2l"].wall
     assert (ratio.median, ratio.min, ratio.max) == (2.5, 2.0, 3.0)
     assert found.peak_memory("ours fp32") == 3 * 2**20
-    said = json.loads(json.dumps(found.to_json()))
-    assert said["sides"]["ours fp32"]["of_gemm_peak"] == pytest.approx(30e9 / 2.0 / 1e11)
-    assert said["sides"]["ours bf16"]["of_gemm_peak"] == pytest.approx(30e9 / 1.0 / 2e11)
-    assert said["sides"]["d2l"]["images_per_s"] == pytest.approx(2 / 7)
+    output = json.loads(json.dumps(found.to_json()))
+    assert output["sides"]["ours fp32"]["of_gemm_peak"] == pytest.approx(30e9 / 2.0 / 1e11)
+    assert output["sides"]["ours bf16"]["of_gemm_peak"] == pytest.approx(30e9 / 1.0 / 2e11)
+    assert output["sides"]["d2l"]["images_per_s"] == pytest.approx(2 / 7)
     assert [row[0] for row in found.rows()] == list(found.laps)
 
 
-def test_what_the_bench_does_not_know_is_named(lab: Lab) -> None:
+def test_unknown_benchmark_settings_are_named(lab: Lab) -> None:
     with pytest.raises(ConfigError, match="knows no 'fcn2s'"):
         train.compare(lab, head="fcn2s")
     with pytest.raises(ConfigError, match="knows no 'detectron'"):
@@ -194,7 +194,7 @@ def test_what_the_bench_does_not_know_is_named(lab: Lab) -> None:
         train.compare(lab, images=4)
 
 
-def test_the_page_is_made_of_what_the_benches_say(found: train.TrainingBench, tmp_path: Path) -> None:
+def test_page_is_generated_from_the_results(found: train.TrainingBench, tmp_path: Path) -> None:
     (tmp_path / "train-a.json").write_text(json.dumps(found.to_json()), encoding="utf-8")
     text = page(tmp_path)
     assert "resnet18 fcn32s" in text and "2.5 (2.0 to 3.0)" in text

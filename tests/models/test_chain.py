@@ -48,7 +48,7 @@ def test_maps_gradients_and_statistics_are_the_same_to_the_bit(name: str, whole:
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
-def test_less_is_kept_the_more_is_computed_again() -> None:
+def test_checkpointing_more_blocks_keeps_less_memory() -> None:
     images = torch.rand(1, 3, 64, 64)
 
     def kept(through: int | None) -> int:
@@ -79,7 +79,7 @@ def test_a_copy_computes_with_its_own_weights() -> None:
     assert not torch.equal(twin.eval()(images)[32], backbone.eval()(images)[32])
 
 
-def test_what_cannot_be_computed_again_is_refused_with_another_way() -> None:
+def test_unsupported_checkpointing_error_suggests_an_alternative() -> None:
     with pytest.raises(ModelError, match=r"not a sequence of layers.*grad_accum_steps"):
         TimmBackbone("mobilenetv2_035").checkpoint_activations()
     with pytest.raises(ModelError, match="activation_checkpointing: no map at stride 8; the backbone has maps at 32"):

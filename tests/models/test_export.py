@@ -46,7 +46,7 @@ def built(head: str, upsampler: str = "bilinear", backbone: str = "tiny-scratch"
 
 
 def lively(model: FCN) -> FCN:
-    """The model with skips that say something; they start at zero."""
+    """Return the model with nonzero skips, which are initialized to zero."""
     torch.manual_seed(1)
     for module in model.head.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):

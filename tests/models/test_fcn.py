@@ -1,4 +1,4 @@
-"""A whole network: sizes, symmetry, what starts alike, and the d2l chapter's network as a special case."""
+"""A whole network: sizes, symmetry, equal initialization, and the d2l chapter's network as a special case."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def lively(model: FCN, seed: int = 1) -> FCN:
-    """The model with scores, and skips among them, that say something, as after training.
+    """Return the model with nonzero scores and skips, as after training.
 
-    What a head reads of the image as a whole is silenced: it has no place, and the tests are about places.
+    The global context of a head is disabled: it has no position, and the tests check positions.
     """
     torch.manual_seed(seed)
     for name, module in model.head.named_modules():
@@ -74,7 +74,7 @@ def test_scores_have_exactly_the_size_of_the_image(head: str, height: int, width
 @pytest.mark.parametrize(
     "head", ["fcn32s", "fcn16s", "fcn8s", "fcn4s", "fcn8s-concat", "fcn8s-at-once", "dilated16-aux", "dilated8-aux"]
 )
-def test_every_size_comes_back_under_every_kind_of_upsampler(head: str, upsampler: str) -> None:
+def test_scores_have_the_image_size_with_every_upsampler(head: str, upsampler: str) -> None:
     # On the meta device shapes are computed and numbers are not.
     with torch.device("meta"):
         model = build_model(variant(head=head, upsampler=upsampler), 3, seed=0).eval()
@@ -93,7 +93,7 @@ def test_every_size_comes_back_under_every_kind_of_upsampler(head: str, upsample
 
 @pytest.mark.parametrize("size", [(33, 33), (63, 65), (64, 64), (97, 40)])
 @pytest.mark.parametrize("head", HEAD_NAMES)
-def test_scores_lie_where_the_image_does(head: str, size: tuple[int, int]) -> None:
+def test_scores_are_aligned_with_the_image(head: str, size: tuple[int, int]) -> None:
     # An image and the same one continued to the right and below share their upper left; so do their scores,
     # but for what the border reaches. A crop off centre would move one against the other.
     h, w = size
@@ -114,13 +114,13 @@ def test_moving_the_image_by_the_stride_moves_the_scores(head: str, down: int, r
         here = NETS[head](canvas[..., :384, :384])
         there = NETS[head](canvas[..., down : down + 384, right : right + 384])
     middle, moved = slice(176, 208), (slice(176 + down, 208 + down), slice(176 + right, 208 + right))
-    apart = (there[..., middle, middle] - here[..., moved[0], moved[1]]).abs().max()
+    difference = (there[..., middle, middle] - here[..., moved[0], moved[1]]).abs().max()
     unmoved = (there[..., middle, middle] - here[..., middle, middle]).abs().max()
-    assert apart < 0.01 * unmoved
+    assert difference < 0.01 * unmoved
     assert unmoved > 1e-3
 
 
-def test_one_seed_starts_the_backbone_and_the_deepest_score_alike_in_every_head() -> None:
+def test_same_seed_gives_equal_backbone_and_deepest_score_in_every_head() -> None:
     # So the cells of a grid differ by what is compared and by nothing else.
     plain = [head for head in SKIP_HEADS if not head.endswith("-context")]
     states = [build_model(variant(head=head), 6, seed=7).state_dict() for head in plain]
@@ -133,20 +133,20 @@ def test_one_seed_starts_the_backbone_and_the_deepest_score_alike_in_every_head(
         assert all(torch.equal(state[key], states[0][key]) for key in shared if key.startswith("backbone."))
 
 
-def test_one_seed_starts_the_backbone_alike_under_every_upsampler() -> None:
+def test_same_seed_gives_equal_backbone_under_every_upsampler() -> None:
     states = [build_model(variant(upsampler=name), 3, seed=7).state_dict() for name in ("bilinear", "random")]
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items() if key.startswith("backbone."))
     assert not torch.equal(states[0]["head.upsample.weight"], states[1]["head.upsample.weight"])
 
 
-def test_another_seed_starts_differently_and_the_same_one_alike() -> None:
+def test_initialization_depends_only_on_the_seed() -> None:
     first, again, other = (build_model(variant(), 3, seed=seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["head.score.32.weight"], other["head.score.32.weight"])
     assert not torch.equal(first["backbone.body.conv1.0.weight"], other["backbone.body.conv1.0.weight"])
 
 
-def test_building_leaves_the_global_random_numbers_alone() -> None:
+def test_building_does_not_change_the_global_random_state() -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)
@@ -155,7 +155,7 @@ def test_building_leaves_the_global_random_numbers_alone() -> None:
 
 
 @pytest.mark.parametrize("upsampler", [name for name in builtin().names("upsampler") if name != "zero"])
-def test_gradients_reach_the_backbone_and_what_learns_of_the_upsampler(upsampler: str) -> None:
+def test_gradients_reach_the_backbone_and_trainable_upsamplers(upsampler: str) -> None:
     spec = variant(upsampler=upsampler)
     model = lively(build_model(spec, 3, seed=0)).train()
     model(noise(2, 3, 64, 64)).square().mean().backward()
@@ -184,29 +184,29 @@ def bilinear(classes: int, factor: int, stage: str, **geometry: int) -> nn.Modul
     return TransposedUpsampler(classes, factor, **geometry)
 
 
-def test_a_head_without_its_stride_in_the_backbone_names_the_strides_there_are() -> None:
+def test_missing_stride_error_names_the_available_strides() -> None:
     with pytest.raises(ModelError, match=r"stride 8 needs features at stride 16; the backbone has 4, 8, 32$"):
         HEADS["skip"]({4: 8, 8: 8, 32: 8}, 3, bilinear, stride=8)  # type: ignore[call-arg]
 
 
-def test_a_head_reads_no_stride_that_it_does_not_need() -> None:
+def test_head_uses_only_the_strides_it_needs() -> None:
     head = HEADS["skip"]({32: 8}, 3, bilinear, stride=32)  # type: ignore[call-arg]
     assert head({32: noise(1, 8, 2, 3)}, (50, 70)).shape == (1, 3, 50, 70)
 
 
-def test_an_unknown_backbone_is_told_with_the_nearest() -> None:
+def test_unknown_backbone_error_names_the_nearest() -> None:
     with pytest.raises(ModelError, match=r"timm has no model 'resnet_18'; did you mean 'resnet18'\?") as caught:
         TimmBackbone("resnet_18")
     assert len(str(caught.value)) < 300  # not timm's thousand names
 
 
-def test_a_backbone_says_how_its_images_are_normalised() -> None:
+def test_backbone_has_its_normalization() -> None:
     backbone = TimmBackbone("resnet18.tv_in1k")
     assert backbone.mean == pytest.approx((0.485, 0.456, 0.406))
     assert backbone.std == pytest.approx((0.229, 0.224, 0.225))
 
 
-# The d2l chapter's network, written down as it stands there.
+# The d2l chapter's network, copied from it.
 
 
 def chapter_kernel(in_channels: int, out_channels: int, kernel_size: int) -> Tensor:
@@ -273,9 +273,7 @@ def save(state: dict[str, Tensor], path: Path) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
-def test_weights_come_back_from_a_file_and_a_classifier_is_left_out(
-    donor: Backbone, tmp_path: Path, suffix: str
-) -> None:
+def test_weights_are_loaded_from_a_file_without_the_classifier(donor: Backbone, tmp_path: Path, suffix: str) -> None:
     path = save({**donor.body.state_dict(), "fc.weight": torch.zeros(2, 2)}, tmp_path / f"w{suffix}")
     torch.manual_seed(12)
     model = TimmBackbone("test_resnet")

@@ -145,15 +145,15 @@ def test_at_once_scales_each_map_before_it_is_scored(stride: int) -> None:
 
 
 @pytest.mark.parametrize("context", [False, True])
-def test_a_hidden_layer_reads_each_place_and_with_context_the_mean_of_all(context: bool) -> None:
+def test_hidden_layer_uses_each_pixel_and_with_context_the_mean(context: bool) -> None:
     map_ = noise(2, 6, 3, 4).double()
     head = HEADS["skip"]({32: 6}, 3, maker, stride=32, hidden=5, context=context).double()  # type: ignore[call-arg]
     state = {key.removeprefix("score.32."): value for key, value in head.state_dict().items()}
-    places = torch.einsum("hc,bcyx->bhyx", state["local.weight"][..., 0, 0], map_) + state["local.bias"][:, None, None]
+    hidden = torch.einsum("hc,bcyx->bhyx", state["local.weight"][..., 0, 0], map_) + state["local.bias"][:, None, None]
     if context:
         means = map_.sum((2, 3)) / 12
-        places = places + torch.einsum("hc,bc->bh", state["image.weight"][..., 0, 0], means)[:, :, None, None]
-    scores = torch.einsum("oh,bhyx->boyx", state["score.weight"][..., 0, 0], places.clamp(min=0))
+        hidden = hidden + torch.einsum("hc,bc->bh", state["image.weight"][..., 0, 0], means)[:, :, None, None]
+    scores = torch.einsum("oh,bhyx->boyx", state["score.weight"][..., 0, 0], hidden.clamp(min=0))
     scores = scores + state["score.bias"][:, None, None]
     with torch.no_grad():
         assert torch.allclose(head({32: map_}, (96, 128)), TransposedUpsampler(3, 32).double()(scores), atol=1e-12)
@@ -169,7 +169,7 @@ def test_summed_skips_learn_from_the_first_step(head: str) -> None:
 
 @pytest.mark.parametrize("head", ["fcn16s-concat", "fcn8s-concat"])
 def test_concatenated_skips_are_read_from_the_first_step_and_learn_from_the_second(head: str) -> None:
-    # What reads them starts at zero, so they say something from the start and are told something one step later.
+    # The layer after them is initialized to zero, so they contribute from the start and get gradients one step later.
     model = build_model(variant(head), 3, seed=0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     skips = [str(r) for r in model.head.reductions[1:]]  # type: ignore[index]
@@ -182,7 +182,7 @@ def test_concatenated_skips_are_read_from_the_first_step_and_learn_from_the_seco
         optimizer.step()
 
 
-def test_stages_start_as_they_are_told_and_the_rest_as_the_rest() -> None:
+def test_stage_init_overrides_init() -> None:
     stages = {"to16": "zero", "to8": "normal", "image": "random"}
     model = build_model(
         variant("fcn4s", TransposedConfig.model_validate({"init": "bilinear", "stage_init": stages})), 8, seed=0
@@ -263,19 +263,19 @@ def test_dilated8_resnet50_is_torchvisions_without_its_auxiliary(theirs: nn.Modu
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in plain.parameters())
 
 
-def test_dilated8_resnet50_costs_what_torchvision_says() -> None:
+def test_dilated8_resnet50_has_the_costs_published_by_torchvision() -> None:
     # torchvision counts its auxiliary head, which it computes even where it is not trained; ours is left out then.
-    said = FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1.meta
+    output = FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1.meta
     with torch.device("meta"):
         model = fcnlab.build_model("dilated8-resnet50", 21, pretrained=False)
         plain = fcnlab.build_model("dilated8-plain-resnet50", 21, pretrained=False)
-    assert said["_ops"] == 152.717
+    assert output["_ops"] == 152.717
     assert count_gmacs(model, (520, 520), training=True) == pytest.approx(152.717, abs=5e-4)
     auxiliary = 65 * 65 * (9 * 1024 * 256 + 256 * 21) / 1e9
     assert (
         count_gmacs(model, (520, 520)) == count_gmacs(plain, (520, 520)) == pytest.approx(152.717 - auxiliary, abs=5e-4)
     )
-    assert count_parameters(model) == said["num_params"]
+    assert count_parameters(model) == output["num_params"]
 
 
 # mmsegmentation's FCNHead.
@@ -338,7 +338,7 @@ def test_dilated8_mmseg_is_mmsegmentations_head(training: bool) -> None:
     assert count_parameters(ours.head.classify) == count_parameters(theirs)  # type: ignore[arg-type]
 
 
-def test_an_auxiliary_head_learns_beside_the_other() -> None:
+def test_auxiliary_head_is_trained_with_the_main_head() -> None:
     model = build_model(variant("dilated8-aux", "resize"), 3, seed=0)
     scores, auxiliary = model.training_scores(noise(2, 3, 64, 64))
     assert auxiliary is not None and auxiliary.shape == scores.shape

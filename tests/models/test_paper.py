@@ -53,7 +53,7 @@ def head_of(kind: str, backbone: Backbone, stride: int, **options: Any) -> Any:
 
 
 def lively(backbone: PaperBackbone, stride: int, *, at_once: bool = False) -> FCN:
-    """A net with scores that say something, as after training; they start at zero."""
+    """Return a network with nonzero scores, as after training."""
     head = head_of("paper", backbone, stride, at_once=at_once)
     for i, score in enumerate(head.score.values()):
         score.weight.data = noise(*score.weight.shape, seed=i)
@@ -120,7 +120,7 @@ def test_the_nets_have_the_papers_number_of_parameters(name: str, count: int) ->
         ("fcn32s-alexnet-paper", 18, {}, 63),
     ],
 )
-def test_what_is_cropped_follows_from_the_layers_and_is_what_the_authors_crop(
+def test_crops_follow_from_the_layers_and_equal_the_authors(
     name: str, offset: int, offsets: dict[int, int], kernel: int
 ) -> None:
     head: Any = META[name].head
@@ -211,7 +211,7 @@ def test_at_the_start_every_score_is_zero(alexnet: PaperBackbone, vgg16: PaperBa
         assert "score.32.weight" in learns and "score.32.bias" in learns
 
 
-def test_dropout_is_at_work_in_training_alone(alexnet: PaperBackbone) -> None:
+def test_dropout_is_active_only_in_training(alexnet: PaperBackbone) -> None:
     images = noise(1, 3, 20, 20)
     with torch.inference_mode():
         assert torch.equal(alexnet(images)[32], alexnet(images)[32])
@@ -224,11 +224,11 @@ def test_dropout_is_at_work_in_training_alone(alexnet: PaperBackbone) -> None:
     assert [m.p for m in alexnet.body.modules() if isinstance(m, nn.Dropout)] == [0.5, 0.5]
 
 
-# Where things lie.
+# Alignment.
 
 
 @pytest.mark.parametrize("name", ["alexnet", "googlenet"])
-def test_features_are_centred_where_the_layers_say(name: str) -> None:
+def test_feature_centers_follow_from_the_layers(name: str) -> None:
     # With averages for all layers, what a feature sees weighs the same to both sides of its centre.
     backbone = PaperBackbone(name).eval()
     for module in list(backbone.modules()):
@@ -306,7 +306,7 @@ def test_torchvisions_alexnet_comes_from_a_file(tmp_path: Path) -> None:
     assert expected.std() > 0
 
 
-def test_torchvisions_googlenet_comes_from_a_file_and_is_told_its_normalisation(tmp_path: Path) -> None:
+def test_torchvision_googlenet_is_loaded_from_a_file_with_its_normalization(tmp_path: Path) -> None:
     torch.manual_seed(1)
     theirs = torchvision.models.googlenet(weights=None, init_weights=False, transform_input=True).eval()
     for module in theirs.modules():
@@ -343,7 +343,7 @@ def test_pretrained_weights_are_torchvisions(alexnet: PaperBackbone, monkeypatch
 
 @pytest.mark.parametrize("error", [URLError("no route to host"), ConnectionResetError("reset"), RuntimeError("hash")])
 @pytest.mark.parametrize("name", PAPER)
-def test_unavailable_weights_are_told_with_remedies(
+def test_unavailable_weights_error_suggests_remedies(
     name: str, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fetch(*_: Any, **__: Any) -> None:
@@ -361,7 +361,7 @@ def test_unavailable_weights_are_told_with_remedies(
 # Files of a whole FCN, and files that do not fit.
 
 
-def test_weights_come_out_of_a_whole_fcns_file(tmp_path: Path) -> None:
+def test_backbone_weights_are_extracted_from_an_fcn_file(tmp_path: Path) -> None:
     torch.manual_seed(3)
     donor = TimmBackbone("test_resnet")
     save_file(FCN(donor, head_of("skip", donor, 8)).state_dict(), tmp_path / "last.safetensors")
@@ -370,7 +370,7 @@ def test_weights_come_out_of_a_whole_fcns_file(tmp_path: Path) -> None:
     assert all(torch.equal(value, donor.body.state_dict()[key]) for key, value in ours.body.state_dict().items())
 
 
-def test_a_paper_nets_weights_come_out_of_a_whole_fcn(alexnet: PaperBackbone) -> None:
+def test_paper_backbone_weights_are_extracted_from_an_fcn(alexnet: PaperBackbone) -> None:
     ours = PaperBackbone("alexnet")
     load_state(ours, lively(alexnet, 32).state_dict(), "an FCN")
     assert all(torch.equal(value, alexnet.body.state_dict()[key]) for key, value in ours.body.state_dict().items())
@@ -398,7 +398,7 @@ def test_another_nets_weights_are_refused_with_file_and_key(alexnet: PaperBackbo
         load_weights(alexnet, tmp_path / "w.pth")
 
 
-def test_what_cannot_be_built_is_told_in_one_line(alexnet: PaperBackbone) -> None:
+def test_invalid_networks_give_one_line_errors(alexnet: PaperBackbone) -> None:
     with pytest.raises(ModelError, match=r"^the paper has no network 'vgg19'; did you mean 'vgg16'\? valid: alexnet, "):
         PaperBackbone("vgg19")
 

@@ -1,4 +1,4 @@
-"""What every entry of the registry must do, so that a new entry is tested by being written down."""
+"""Contract tests of every entry of the registry, which also cover new entries."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from fcnlab.trial.build import build_model, build_training
 
 torch.set_num_threads(1)
 
-CATALOG = builtin()
+REGISTRY = builtin()
 
 
 def parts(backbone: str, head: str, upsampler: str) -> Variant:
     """A variant from random weights: no test fetches anything."""
-    entry = CATALOG.get("backbone", backbone)
-    found = (entry.model_copy(update={"weights": "scratch"}), CATALOG.get("head", head),
-             CATALOG.get("upsampler", upsampler))  # fmt: skip
+    entry = REGISTRY.get("backbone", backbone)
+    found = (entry.model_copy(update={"weights": "scratch"}), REGISTRY.get("head", head),
+             REGISTRY.get("upsampler", upsampler))  # fmt: skip
     assert isinstance(found[0], Backbone) and isinstance(found[1], Head) and isinstance(found[2], Upsampler)
     return Variant(backbone=found[0], head=found[1], upsampler=found[2])
 
 
 def of_paper(head: str) -> bool:
-    entry = CATALOG.get("head", head)
+    entry = REGISTRY.get("head", head)
     assert isinstance(entry, Head)
     return entry.type == "paper"
 
 
 def fits(head: str, upsampler: str) -> bool:
-    """The paper's heads go with transposed convolutions alone."""
-    entry = CATALOG.get("upsampler", upsampler)
+    """Return whether the pair is valid: the paper's heads require transposed convolutions."""
+    entry = REGISTRY.get("upsampler", upsampler)
     assert isinstance(entry, Upsampler)
     return entry.type == "transposed" or not of_paper(head)
 
@@ -52,9 +52,9 @@ def smallest(head: str) -> str:
     return "vgg16-paper-scratch" if of_paper(head) else "tiny-scratch"
 
 
-@pytest.mark.parametrize("name", CATALOG.names("variant"))
+@pytest.mark.parametrize("name", REGISTRY.names("variant"))
 def test_every_variant_gives_scores_of_the_images_size(name: str) -> None:
-    entry = CATALOG.get("variant", name)
+    entry = REGISTRY.get("variant", name)
     assert isinstance(entry, NamedVariant)
     # On the meta device shapes are computed and numbers are not: ResNet-50 costs no more than the tiny one.
     with torch.device("meta"), torch.no_grad():
@@ -65,10 +65,10 @@ def test_every_variant_gives_scores_of_the_images_size(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     # The paper's nets are as large, and start with scores of zero: they have tests of their own.
-    [name for name in CATALOG.names("variant") if not re.search("resnet50|paper", name)],
+    [name for name in REGISTRY.names("variant") if not re.search("resnet50|paper", name)],
 )
 def test_every_small_variant_gives_finite_scores(name: str) -> None:
-    entry = CATALOG.get("variant", name)
+    entry = REGISTRY.get("variant", name)
     assert isinstance(entry, NamedVariant)
     model = build_model(parts(entry.backbone, entry.head, entry.upsampler), 4, seed=0).eval()
     with torch.inference_mode():
@@ -78,28 +78,30 @@ def test_every_small_variant_gives_finite_scores(name: str) -> None:
     assert scores.std() > 0
 
 
-@pytest.mark.parametrize("name", CATALOG.names("backbone"))
-def test_every_backbone_has_the_reductions_that_its_entry_says(name: str) -> None:
+@pytest.mark.parametrize("name", REGISTRY.names("backbone"))
+def test_every_backbone_has_the_reductions_of_its_entry(name: str) -> None:
     # A grid is checked against the entry, without torch; the entry must not say what the net does not hold.
-    entry = CATALOG.get("backbone", name)
+    entry = REGISTRY.get("backbone", name)
     assert isinstance(entry, Backbone)
     with torch.device("meta"):
         backbone = TimmBackbone(entry.timm) if entry.timm is not None else PaperBackbone(entry.paper or "")
     assert list(entry.reductions) == sorted(backbone.channels)
 
 
-@pytest.mark.parametrize("name", [n for n in CATALOG.names("backbone") if CATALOG.get("backbone", n).weights == "timm"])  # type: ignore[attr-defined]
-def test_every_pretrained_backbone_names_the_weights_that_it_means(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", [n for n in REGISTRY.names("backbone") if REGISTRY.get("backbone", n).weights == "timm"]
+)  # type: ignore[attr-defined]
+def test_every_pretrained_backbone_names_its_weights(name: str) -> None:
     # Without a tag timm chooses, and may choose otherwise tomorrow.
-    entry = CATALOG.get("backbone", name)
+    entry = REGISTRY.get("backbone", name)
     assert isinstance(entry, Backbone)
     assert entry.timm in timm.list_models(pretrained=True)
     assert "." in entry.timm
 
 
-@pytest.mark.parametrize("name", CATALOG.names("head"))
-def test_every_head_builds_and_needs_what_it_says(name: str) -> None:
-    entry = CATALOG.get("head", name)
+@pytest.mark.parametrize("name", REGISTRY.names("head"))
+def test_every_head_needs_the_strides_of_its_entry(name: str) -> None:
+    entry = REGISTRY.get("head", name)
     assert isinstance(entry, Head)
     with torch.device("meta"):
         model = build_model(parts(smallest(name), name, "bilinear"), 4, seed=0)
@@ -109,10 +111,10 @@ def test_every_head_builds_and_needs_what_it_says(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "name"), [(h, u) for h in CATALOG.names("head") for u in CATALOG.names("upsampler") if fits(h, u)]
+    ("head", "name"), [(h, u) for h in REGISTRY.names("head") for u in REGISTRY.names("upsampler") if fits(h, u)]
 )
 def test_every_upsampler_builds_under_every_head(name: str, head: str) -> None:
-    entry = CATALOG.get("upsampler", name)
+    entry = REGISTRY.get("upsampler", name)
     assert isinstance(entry, Upsampler)
     with torch.device("meta"):
         model = build_model(parts(smallest(head), head, name), 4, seed=0).eval()
@@ -130,9 +132,9 @@ def tiny() -> FCN:
     return build_model(parts("tiny-scratch", "fcn32s", "bilinear"), 6, seed=0)
 
 
-@pytest.mark.parametrize("name", CATALOG.names("recipe"))
-def test_every_recipe_builds_what_trains(name: str, tiny: FCN) -> None:
-    recipe = CATALOG.get("recipe", name)
+@pytest.mark.parametrize("name", REGISTRY.names("recipe"))
+def test_every_recipe_builds_a_working_training_step(name: str, tiny: FCN) -> None:
+    recipe = REGISTRY.get("recipe", name)
     assert isinstance(recipe, Recipe)
     shapes = Shapes(train=recipe.batch_size, val=1, test=1, height=32, width=32, seed=0)
     training = build_training(recipe, tiny, shapes, "train", 0, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""A backbone with its tail: the deepest map is what the classifier pools."""
+"""Backbones with a tail: the deepest map is the input of the classifier's pooling."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def test_the_deepest_map_is_what_timms_classifier_pools(name: str, tmp_path: Pat
 def test_a_whole_fcns_file_fills_body_and_tail(tmp_path: Path) -> None:
     entry = builtin().get("backbone", "mobilenetv2-tail-local").model_copy(update={"weights": "scratch"})
     names = {"head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes-mini", "recipe": "smoke"}
-    said = {"backbone": "mobilenetv2-scratch", "backbone.tail": True, **names}
-    variant = resolve(said, builtin(), "test").variant
+    output = {"backbone": "mobilenetv2-scratch", "backbone.tail": True, **names}
+    variant = resolve(output, builtin(), "test").variant
     assert variant.backbone.content() == entry.content()
     from fcnlab.trial.build import build_model
 
@@ -70,7 +70,7 @@ def test_a_frozen_backbone_is_frozen_to_its_end() -> None:
     assert all(torch.equal(before[key], value) for key, value in held.tail.state_dict().items())
 
 
-def test_without_a_tail_nothing_is_drawn_or_named_otherwise() -> None:
+def test_backbone_without_tail_has_unchanged_weights_and_names() -> None:
     torch.manual_seed(0)
     plain = TimmBackbone("test_efficientnet")
     torch.manual_seed(0)
@@ -79,7 +79,7 @@ def test_without_a_tail_nothing_is_drawn_or_named_otherwise() -> None:
     assert plain.tail is None and not any(key.startswith("tail") for key in plain.state_dict())
 
 
-def test_what_has_no_tail_says_so() -> None:
+def test_tail_of_a_model_without_one_is_an_error() -> None:
     with pytest.raises(
         ModelError, match=r"timm's 'test_resnet' has no convolution between its last map and its pooling"
     ):

@@ -1,4 +1,4 @@
-"""The feature contract over timm's families: sizes, layout, what is padded, what is refused and how it is said."""
+"""The feature contract over timm's families: sizes, layout, padding and errors."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_every_family_serves_at_an_odd_size(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet10t", "mobilenetv2_100", "regnetx_002"])
 def test_models_that_take_every_size_are_timms_own_untouched(name: str) -> None:
-    # Figures are published with these three: the same draws, the same keys, the same maps.
+    # Results are published with these three: weights, keys and maps must not change.
     torch.manual_seed(3)
     plain = timm.create_model(name, features_only=True)
     after = torch.rand(1)
@@ -115,7 +115,7 @@ def test_maps_with_channels_last_are_turned(channels_last: bool) -> None:
 @pytest.mark.parametrize(
     ("name", "step", "reduction"), [("mambaout_femto", 32, 32), ("convnext_atto", 32, 32), ("test_maxvit", 160, 16)]
 )
-def test_what_moves_right_in_the_image_moves_right_in_the_map(name: str, step: int, reduction: int) -> None:
+def test_maps_shift_with_the_image(name: str, step: int, reduction: int) -> None:
     # Turned the wrong way round, it would move down. The model's answer to nothing is taken off.
     backbone = TimmBackbone(name).eval()
     images = torch.zeros(3, 3, 2 * step, 2 * step)
@@ -142,7 +142,7 @@ def test_padding_is_at_the_right_and_below() -> None:
 
 
 @pytest.mark.parametrize("name", ["legacy_xception", "inception_v3"])
-def test_nets_that_pad_nowhere_are_padded_all_round_and_lie_over_the_image(name: str) -> None:
+def test_unpadded_networks_are_padded_on_all_sides_and_aligned(name: str) -> None:
     # A spot of the image is strongest where it is in the maps of every stride.
     with torch.device("cpu"):
         backbone = TimmBackbone(name).eval()
@@ -160,7 +160,7 @@ def test_nets_that_pad_nowhere_are_padded_all_round_and_lie_over_the_image(name:
 
 
 @pytest.mark.parametrize("name", ["levit_128s", "efficientformerv2_s0", "coatnet_pico_rw_224", "pit_ti_224"])
-def test_a_model_of_one_size_says_which(name: str) -> None:
+def test_fixed_size_error_names_the_size(name: str) -> None:
     backbone = TimmBackbone(name).eval()
     assert backbone.fixed_size == (224, 224)
     with torch.inference_mode():
@@ -180,7 +180,7 @@ def test_a_model_of_one_size_says_which(name: str) -> None:
         ("test_nothing", r"^timm has no model 'test_nothing'"),
     ],
 )
-def test_what_cannot_serve_is_refused_with_its_reason(name: str, reason: str) -> None:
+def test_unsupported_models_are_rejected_with_a_reason(name: str, reason: str) -> None:
     with pytest.raises(ModelError, match=reason):
         TimmBackbone(name)
 
@@ -224,7 +224,7 @@ def test_dilation_keeps_the_true_stride(name: str, stride: int) -> None:
         ("ghostnet_050", "only output_stride==32 is valid, dilation not supported"),
     ],
 )
-def test_what_cannot_be_dilated_says_so(name: str, reason: str) -> None:
+def test_models_without_dilation_give_an_error(name: str, reason: str) -> None:
     with pytest.raises(ModelError, match=rf"^timm's '{name}' cannot be dilated to stride 16: {reason}$"):
         TimmBackbone(name, output_stride=16)
 
@@ -242,7 +242,7 @@ def test_a_model_that_ignores_dilation_is_caught(monkeypatch: pytest.MonkeyPatch
         TimmBackbone("resnet26t", output_stride=8)
 
 
-def test_how_a_model_is_used_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_inspection_is_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     TimmBackbone("test_resnet")
     made: list[str] = []
     create = timm.create_model
@@ -251,7 +251,7 @@ def test_how_a_model_is_used_is_found_out_once(monkeypatch: pytest.MonkeyPatch) 
     assert made == ["test_resnet"]
 
 
-def test_pretrained_unavailable_weights_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_unavailable_pretrained_weights_are_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     create = timm.create_model
 
     def offline(name: str, *, pretrained: bool = False, **options: Any) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Upsampling, by transposed convolution and by interpolation: how it starts, what learns, how much it holds."""
+"""Upsampling, by transposed convolution and by interpolation: initialization, trainable weights and sizes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ torch.set_num_threads(1)
 Channels = Literal["dense", "per_class"]
 CHANNELS: tuple[Channels, ...] = ("dense", "per_class")
 STARTS: tuple[Init, ...] = get_args(Init)
-DRAWN: tuple[Init, ...] = ("random", "xavier", "kaiming", "normal")
+RANDOM_INITS: tuple[Init, ...] = ("random", "xavier", "kaiming", "normal")
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -108,7 +108,7 @@ def test_a_bilinear_start_does_not_depend_on_the_seed() -> None:
 
 
 @pytest.mark.parametrize("channels", CHANNELS)
-def test_at_a_bilinear_start_a_class_reads_itself_alone(channels: Channels) -> None:
+def test_bilinear_init_does_not_mix_classes(channels: Channels) -> None:
     scores = torch.zeros(1, 3, 4, 4)
     scores[:, 1] = 1
     up = TransposedUpsampler(3, 4, channels=channels)(scores)
@@ -116,7 +116,7 @@ def test_at_a_bilinear_start_a_class_reads_itself_alone(channels: Channels) -> N
     assert up[:, 1].min() > 0
 
 
-def test_per_class_channels_stay_apart_from_a_random_start_and_dense_ones_do_not() -> None:
+def test_only_dense_channels_mix_classes_after_random_init() -> None:
     scores = torch.zeros(1, 3, 4, 4)
     scores[:, 1] = 1
     assert TransposedUpsampler(3, 4, init="random", channels="per_class")(scores)[:, [0, 2]].abs().max() == 0
@@ -184,7 +184,7 @@ def test_a_normal_start_has_a_deviation_of_a_hundredth(factor: int, channels: Ch
 
 
 @pytest.mark.parametrize("channels", CHANNELS)
-def test_a_zero_start_says_nothing_and_learns(channels: Channels) -> None:
+def test_zero_init_gives_zero_scores_and_is_trainable(channels: Channels) -> None:
     up = TransposedUpsampler(3, 4, init="zero", channels=channels)
     scores = up(noise(1, 3, 4, 4))
     assert scores.abs().max() == 0
@@ -192,8 +192,8 @@ def test_a_zero_start_says_nothing_and_learns(channels: Channels) -> None:
     assert up.weight.grad is not None and up.weight.grad.abs().max() > 0
 
 
-@pytest.mark.parametrize("init", DRAWN)
-def test_a_start_that_is_drawn_is_drawn_from_the_seed(init: Init) -> None:
+@pytest.mark.parametrize("init", RANDOM_INITS)
+def test_random_init_depends_on_the_seed(init: Init) -> None:
     first, again, other = (started(seed, 3, 4, init=init).weight for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -206,7 +206,7 @@ def test_a_bias_starts_as_torch_starts_it_whatever_the_weights_do(init: Init) ->
     assert torch.equal(started(5, 4, 4, init=init, bias=True).bias, reference.bias)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("init", DRAWN)
+@pytest.mark.parametrize("init", RANDOM_INITS)
 def test_diagonal_channels_start_as_dense_ones_without_what_leads_to_other_classes(init: Init) -> None:
     dense = started(2, 4, 4, init=init).weight
     diagonal = started(2, 4, 4, init=init, channels="diagonal")
@@ -216,7 +216,7 @@ def test_diagonal_channels_start_as_dense_ones_without_what_leads_to_other_class
     assert diagonal.weight.shape == dense.shape
 
 
-@pytest.mark.parametrize("init", DRAWN)
+@pytest.mark.parametrize("init", RANDOM_INITS)
 def test_diagonal_channels_learn_to_read_other_classes(init: Init) -> None:
     up = started(2, 4, 4, init=init, channels="diagonal")
     F.cross_entropy(up(noise(2, 4, 3, 3)), torch.zeros(2, 12, 12, dtype=torch.long)).backward()
@@ -254,7 +254,7 @@ def test_a_crop_takes_pixel_for_pixel_from_its_offset_on(height: int, width: int
 
 
 @pytest.mark.parametrize("factor", [2, 8, 32])
-def test_without_padding_the_same_scores_lie_half_a_stride_further_in(factor: int) -> None:
+def test_without_padding_scores_shift_by_half_a_stride(factor: int) -> None:
     # The paper's nets pad nowhere and crop: the same kernel, the same values.
     scores = noise(1, 3, 4, 5)
     usual, paper = TransposedUpsampler(3, factor), TransposedUpsampler(3, factor, kernel=2 * factor, padding=0)
@@ -287,7 +287,7 @@ def test_interpolation_is_torchs_by_the_factor(factor: int) -> None:
     data=st.data(),
 )
 @settings(max_examples=40, deadline=None)
-def test_interpolation_reads_where_the_pixels_centre_lies(
+def test_interpolation_samples_at_pixel_centers(
     shape: tuple[int, int], factor: int, mode: Literal["bilinear", "nearest"], data: st.DataObject
 ) -> None:
     # To a smaller size it goes by the factor all the same: the grids stay aligned at the corner.
@@ -337,7 +337,7 @@ def test_interpolation_holds_nothing(mode: Literal["bilinear", "nearest"]) -> No
 
 
 def _read(map_: Tensor, y: float, x: float) -> float:
-    """The bilinear value of a map between its pixels, whose outermost ones go on for ever."""
+    """The bilinear value of a map between its pixels, with the border pixels repeated."""
     total = 0.0
     for row in (math.floor(y), math.floor(y) + 1):
         for column in (math.floor(x), math.floor(x) + 1):

@@ -33,7 +33,7 @@ def test_by_blocks_is_the_transposed_convolution(
 
 
 @pytest.mark.parametrize("factor", [8, 32])
-def test_by_blocks_is_cut_to_the_image_alike(factor: int) -> None:
+def test_blockwise_scores_are_cropped_to_the_image(factor: int) -> None:
     up = TransposedUpsampler(3, factor, init="random").eval()
     scores = torch.randn(1, 3, 3, 4)
     size = (3 * factor - 5, 4 * factor - 1)
