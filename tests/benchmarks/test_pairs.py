@@ -1,4 +1,4 @@
-"""Pairs: what is timed, in which order, and what is said of it."""
+"""Pairs of timings: order, medians and ratios."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_two_run_in_turn_after_one_run_each_that_does_not_count() -> None:
     assert len(found.ours_timings) == len(found.peer_timings) == 3
 
 
-def test_figures_are_seconds_an_image() -> None:
+def test_results_are_seconds_per_image() -> None:
     def sleeping() -> int:
         time.sleep(0.02)
         return 10
@@ -43,10 +43,10 @@ def test_medians_are_over_runs_and_ratios_pair_by_pair() -> None:
     assert (found.ours, found.peer) == (Timing(2.0, 1.0), Timing(10.0, 6.0))
     assert (found.wall.median, found.wall.min, found.wall.max) == (10.0, 2.0, 20.0)
     assert (found.cpu.median, found.cpu.min, found.cpu.max) == (5.0, 4.0, 6.0)
-    said = json.loads(json.dumps(found.to_json()))
-    assert said["pairs"] == 3
-    assert said["seconds_per_image"]["peer"] == {"wall": 10.0, "cpu": 6.0}
-    assert said["ratio"]["wall"] == {"median": 10.0, "min": 2.0, "max": 20.0}
+    output = json.loads(json.dumps(found.to_json()))
+    assert output["pairs"] == 3
+    assert output["seconds_per_image"]["peer"] == {"wall": 10.0, "cpu": 6.0}
+    assert output["ratio"]["wall"] == {"median": 10.0, "min": 2.0, "max": 20.0}
     row = found.row("crop")
     assert len(row) == len(HEADINGS)
     assert row[0] == "crop" and row[3] == "10.0 (2.0 to 20.0)"
@@ -63,6 +63,6 @@ def test_a_machine_is_named_with_versions_and_threads() -> None:
     json.dumps(found.to_json())
 
 
-def test_a_peer_that_is_not_there_is_named() -> None:
-    with pytest.raises(RunError, match=r"nobody\.py: no such file"):
-        peer("nobody")
+def test_missing_peer_is_named() -> None:
+    with pytest.raises(RunError, match=r"missing\.py: no such file"):
+        peer("missing")

@@ -1,4 +1,4 @@
-"""A head of one's own: one class, one line in the table, one entry in a registry, and a grid can ask about it."""
+"""A custom head: one class, one registration and one registry entry."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ torch.set_num_threads(1)
 
 
 class Shallow(Head):
-    """Reads one map, as wide as it is told, and scores it."""
+    """A head that scores one map with the given width."""
 
     def __init__(
         self, channels: Mapping[int, int], classes: int, make_upsampler: MakeUpsampler, *, at: int, width: int = 8
@@ -70,7 +70,7 @@ def lab_with(folder: Path, heads: str) -> Lab:
 
 
 @pytest.mark.usefixtures("with_shallow")
-def test_a_head_of_ones_own_is_trained_and_scored_in_a_grid(tmp_path: Path) -> None:
+def test_custom_head_is_trained_and_evaluated_in_a_grid(tmp_path: Path) -> None:
     lab = lab_with(tmp_path, ENTRY)
     grid = lab.load_grid(write_grid(tmp_path, GRID))
     cell = next(cell for cell in grid.cells if cell.names["head"] == "shallow8")
@@ -82,7 +82,7 @@ def test_a_head_of_ones_own_is_trained_and_scored_in_a_grid(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("with_shallow")
-def test_its_options_are_part_of_what_is_asked(tmp_path: Path) -> None:
+def test_custom_head_options_are_part_of_the_trial_key(tmp_path: Path) -> None:
     lab = lab_with(tmp_path, ENTRY + ENTRY.replace("shallow8", "wide8").replace("16", "32"))
     grid = lab.load_grid(
         write_grid(tmp_path, GRID.replace("fcn32s, ", "wide8, ").replace("head: fcn32s", "head: wide8"))
@@ -92,7 +92,7 @@ def test_its_options_are_part_of_what_is_asked(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("with_shallow")
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("wrong", "expected"),
     [
         (("at: 8, width", "at: 8, wide"), "a head of type shallow has no option 'wide'; did you mean 'width'?"),
         (("type: shallow,", "type: shalow,"),
@@ -101,22 +101,22 @@ def test_its_options_are_part_of_what_is_asked(tmp_path: Path) -> None:
         (("at: 8", "at: 64"), "a shallow head needs features at stride 64; the backbone has 2, 4, 8, 16, 32"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_it_is_one_clear_line(tmp_path: Path, wrong: tuple[str, str], says: str) -> None:
+def test_errors_in_a_custom_head_are_one_line(tmp_path: Path, wrong: tuple[str, str], expected: str) -> None:
     lab = lab_with(tmp_path, ENTRY.replace(*wrong))
     with pytest.raises(FcnlabError) as caught:
         fcnlab.build_model("tiny-scratch+shallow8+bilinear", 4, lab=lab)
-    assert str(caught.value).startswith(says.format(lab=tmp_path))
+    assert str(caught.value).startswith(expected.format(lab=tmp_path))
 
 
 @pytest.mark.usefixtures("with_shallow")
-def test_what_it_reads_is_checked_before_anything_runs(tmp_path: Path) -> None:
+def test_strides_of_a_custom_head_are_checked_before_a_run(tmp_path: Path) -> None:
     lab = lab_with(tmp_path, ENTRY.replace("[8]", "[64]"))
     with pytest.raises(ConfigError, match=r"shallow8 needs stride 64, which backbone tiny-scratch lacks"):
         lab.load_grid(write_grid(tmp_path, GRID))
 
 
 @pytest.mark.parametrize("name", builtin().names("head"))
-def test_every_head_says_at_which_stride_its_scores_are_made(name: str) -> None:
+def test_every_head_has_an_output_stride(name: str) -> None:
     backbone = "vgg16-paper-scratch" if name.endswith("paper") or "-paper-" in name else "tiny-scratch"
     with torch.device("meta"):
         model = fcnlab.build_model(f"{backbone}+{name}+bilinear", 4)
