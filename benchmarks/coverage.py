@@ -7,7 +7,7 @@ A simulated grid is one cell and one baseline, with the same seeds and images. I
 resamples seeds and images and takes the middle 95 % of what comes out. Two kinds of worlds:
 
 - *synthetic*: a class of an image is found to a share whose logit is a sum of normal effects: of the class, the cell,
-  the trained model, the image on all models alike, the image on one cell, and the image on one trained model. The mean
+  the trained model, the image on all models, the image on one cell, and the image on one trained model. The mean
   over images is an integral over one normal variable, so that the truth is known to all digits (Gauss-Hermite).
 - *real*: counts of finished trials in `--runs`. Images are drawn from those of the split, with replacement; trained
   models are mixtures, with random shares, of the trials of a cell, so that there are more than were trained. The truth
@@ -45,7 +45,7 @@ Floats = NDArray[np.float64]
 SEEDS = (1, 3, 5, 10)
 BAND = (0.93, 0.97)
 SPILL = 0.6
-"""Pixels wrongly given to a class where nothing of it is found, as a share of those that are labelled."""
+"""Pixels wrongly given to a class where nothing of it is found, as a share of those that are labeled."""
 
 
 class World(Protocol):
@@ -72,11 +72,11 @@ class Synthetic:
     pixels: int = 20_000
 
     def draw(self, random: np.random.Generator, seeds: int) -> tuple[CellCounts, CellCounts, float]:
-        labelled = self._often()
-        there = random.random((self.images, self.classes)) < labelled
+        labeled = self._often()
+        there = random.random((self.images, self.classes)) < labeled
         target = np.rint(self.pixels * there * random.gamma(2.0, 0.5, there.shape))
         shape = (2, seeds, self.images, self.classes)
-        spill = SPILL * self.pixels * labelled * random.exponential(size=shape[2:])
+        spill = SPILL * self.pixels * labeled * random.exponential(size=shape[2:])
         models = self._correlated(random, self.model, self.model_correlation, (seeds, 1, 1))
         images = self._correlated(random, self.image, self.correlation, (1, *shape[2:]))
         own = self.interaction * random.standard_normal(shape)
@@ -88,7 +88,7 @@ class Synthetic:
         return cell, baseline, self._truth(models) if seeds == 1 else self.expected
 
     def _often(self) -> Floats:
-        """In which share of the images each class is labelled."""
+        """In which share of the images each class is labeled."""
         return np.geomspace(1.0, 0.12, self.classes)
 
     def _level(self) -> Floats:
@@ -335,16 +335,16 @@ def draw(outcomes: list[Outcome], path: Path) -> None:
     for panel, seeds in zip(panels, SEEDS, strict=True):
         panel.axhspan(100 * BAND[0], 100 * BAND[1], color="0.9", zorder=0)
         panel.axhline(95, color="0.5", linewidth=0.8)
-        for kind, colour, marker in (("synthetic", "#0072B2", "o"), ("real", "#D55E00", "s")):
+        for kind, color, marker in (("synthetic", "#0072B2", "o"), ("real", "#D55E00", "s")):
             those = [one for one in outcomes if one.seeds == seeds and (kind == "synthetic") == _is_synthetic(one)]
             share = [100 * one.seed_share for one in those]
             covered = np.array([one.coverage for one in those])
             error = 196 * np.sqrt(covered * (1 - covered) / np.array([one.grids for one in those]))
-            style = {"fmt": marker, "color": colour, "markersize": 5, "elinewidth": 1}
+            style = {"fmt": marker, "color": color, "markersize": 5, "elinewidth": 1}
             panel.errorbar(share, 100 * covered, error, label=f"{kind} counts", **style)
             plain = [100 * one.plain_coverage for one in those]
             panel.plot(
-                share, plain, marker, color=colour, fillstyle="none", markersize=5, label=f"{kind}, plain bootstrap"
+                share, plain, marker, color=color, fillstyle="none", markersize=5, label=f"{kind}, plain bootstrap"
             )
         panel.set_title(f"{seeds} seed{'s' * (seeds > 1)}")
         panel.set_xlim(-5, 105)

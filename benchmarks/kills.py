@@ -51,11 +51,11 @@ def main() -> int:
         calm, killed = (_lab(Path(folder) / name, given.seeds) for name in ("calm", "killed"))
         _driver(calm).wait()
         kills = harass(killed, given.kills, given.pause, random.Random(given.chance))
-        faults = [*kills.rewritten, *disagreements(calm, killed)]
+        problems = [*kills.rewritten, *disagreements(calm, killed)]
     print(f"{kills.total} kills: {', '.join(f'{n} {kind}' for kind, n in sorted(kills.by_kind.items()))}")
     print(f"{kills.drivers} drivers{' and a retry' if kills.retried else ''}; {kills.seconds:.0f} s")
-    print("\n".join(faults) or "nothing lost, nothing repeated, the same table")
-    return 1 if faults else 0
+    print("\n".join(problems) or "nothing lost, nothing repeated, the same table")
+    return 1 if problems else 0
 
 
 def _lab(folder: Path, seeds: int) -> Path:
@@ -100,7 +100,7 @@ class Kills:
 def harass(file: Path, wanted: int, pause: float, chance: random.Random) -> Kills:
     """Run a grid to its end while `wanted` of its processes are killed.
 
-    Where the grid would end before the last kill, finished trials are left alone and the driver is started anew, so
+    Where the grid would end before the last kill, finished trials are left alone and the driver is started again, so
     that kills fall on reading, publishing and reporting too.
     """
     kills, began = Kills(), time.monotonic()

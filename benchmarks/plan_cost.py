@@ -39,16 +39,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--finished", type=int, default=0)
-    said = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "experiments" / "large.yaml"
         file.parent.mkdir()
-        file.write_text(QUESTION.format(dataset="camvid" if said.data_root else "shapes"), encoding="utf-8")
-        _finish(file, said.data_root, said.finished)
+        file.write_text(QUESTION.format(dataset="camvid" if arguments.data_root else "shapes"), encoding="utf-8")
+        _finish(file, arguments.data_root, arguments.finished)
         command = [sys.executable, "-m", "fcnlab", "grid", "plan", str(file)]
-        command += ["--data-root", str(said.data_root)] if said.data_root else []
+        command += ["--data-root", str(arguments.data_root)] if arguments.data_root else []
         seconds = min(_cpu_seconds(command) for _ in range(3))
-    print(f"{TRIALS} trials, {said.finished} of them finished: {seconds:.2f} CPU seconds")
+    print(f"{TRIALS} trials, {arguments.finished} of them finished: {seconds:.2f} CPU seconds")
 
 
 def _finish(file: Path, data_root: Path | None, trials: int) -> None:

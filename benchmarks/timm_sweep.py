@@ -83,7 +83,7 @@ Row = dict[str, Any]
 
 
 def _code() -> str:
-    """What tells states of the code apart: a digest of the backbone's and the heads' modules."""
+    """Digest of the code: the backbone's and the heads' modules."""
     folder = Path(fcnlab.__file__).parent / "models"
     paths = [folder / "backbone.py", folder / "timm_backbone.py", *sorted(folder.glob("heads/*.py"))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:10]
@@ -266,16 +266,16 @@ def _try_heads(
                 models[head] = FCN(backbone, build.build_head(_variant(name, head), backbone, CLASSES))
             except ModelError as error:
                 answers[head] = f"n/a: {error}"
-        wrong = _training_faults(models, size) if device == "cpu" else {}
+        wrong = _training_problems(models, size) if device == "cpu" else {}
         odd = fixed or (size[0] + ODD[0], size[1] + ODD[1])
-        for head, fault in _size_faults(models, odd, device).items():
-            wrong.setdefault(head, fault)
+        for head, problem in _size_problems(models, odd, device).items():
+            wrong.setdefault(head, problem)
     if fixed:
         _refuses_other_sizes(first, fixed, device)
     return answers | {head: f"failed: {wrong[head]}" if head in wrong else "ok" for head in models}
 
 
-def _training_faults(models: Mapping[str, FCN], size: tuple[int, int]) -> dict[str, str]:
+def _training_problems(models: Mapping[str, FCN], size: tuple[int, int]) -> dict[str, str]:
     """One step of training without its last: what is wrong with scores and gradients, by head."""
     backbone = next(iter(models.values())).backbone.train()
     features = backbone(_noise(2, size, "cpu"))
@@ -305,7 +305,7 @@ def _says_something(gradient: Tensor, before: Tensor | None = None) -> bool:
 
 
 @torch.inference_mode()
-def _size_faults(models: Mapping[str, FCN], size: tuple[int, int], device: str) -> dict[str, str]:
+def _size_problems(models: Mapping[str, FCN], size: tuple[int, int], device: str) -> dict[str, str]:
     backbone = next(iter(models.values())).backbone.eval()
     features = backbone(_noise(1, size, device))
     wrong = {}

@@ -3,7 +3,7 @@
     python benchmarks/gpu/bench.py --out DIR --photos CAMVID --budget 420
 
 DIR/bench.json is rewritten after each section, DIR/bench.log holds the output of the sections. Each section runs in a
-process of its own, which is killed with all of its children where it overruns, so a fault ends only its section.
+process of its own, which is killed with all of its children where it overruns, so a problem ends only its section.
 With a smaller budget the last sections are left out and the others take fewer or shorter measurements; none takes the
 minimum of a later one. `--smoke --device cpu` runs all of them at tiny sizes: the figures mean nothing, but everything
 is called.

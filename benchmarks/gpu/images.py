@@ -126,11 +126,11 @@ def _cropped(source: Source, size: tuple[int, int], rng: np.random.Generator) ->
 
 
 def _synthetic(size: tuple[int, int], rng: np.random.Generator) -> tuple[Image.Image, np.ndarray]:
-    """Return regions of one class each, with a colour, a texture and a void border, and their labels."""
+    """Return regions of one class each, with a color, a texture and a void border, and their labels."""
     height, width = size
     blocks = rng.integers(0, CLASSES, (4, 5), dtype=np.uint8)
     labels = np.array(Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST))
-    pixels = _colours()[labels].astype(np.float32)
+    pixels = _colors()[labels].astype(np.float32)
     for octave in range(2, 7):  # the spectrum of photographs falls with the frequency
         grid = rng.normal(0, 4 + 3 * octave, (max(1, height >> octave), max(1, width >> octave)))
         noise = Image.fromarray(grid.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
@@ -144,7 +144,7 @@ def _synthetic(size: tuple[int, int], rng: np.random.Generator) -> tuple[Image.I
 
 
 @cache
-def _colours() -> np.ndarray:
+def _colors() -> np.ndarray:
     return np.random.default_rng(0).integers(40, 216, (256, 3))
 
 

@@ -1,7 +1,7 @@
 """Training batches as torchvision's users make them: a Dataset that decodes with Pillow, and transforms.v2.
 
 The transforms are those of torchvision's reference for segmentation (references/segmentation/presets.py) on its tensor
-backend, with its `PadIfSmaller` said by `RandomCrop(pad_if_needed=True)`.
+backend, with its `PadIfSmaller` replaced by `RandomCrop(pad_if_needed=True)`.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class DataBench:
         once = f"{1000 * self.decoding.wall:.2f} ms and {self.memory / 2**20:.2f} MiB an image"
         return [
             f"Not in these figures: ours decodes each image once, before it trains: {once}.",
-            "The peer decodes it anew each time: a torch Dataset with Pillow, and torchvision.transforms.v2.",
+            "The peer decodes it again each time: a torch Dataset with Pillow, and torchvision.transforms.v2.",
             f"Batches for {self.device}; the peer's workers: {0 if self.device == 'cpu' else WORKERS}.",
             f"Medians of {len(next(iter(self.comparisons.values())).ours_timings)} pairs, run in turn.",
             *self.machine.lines(),

@@ -182,13 +182,13 @@ def _lab(lab: Path, data: Path, seeds: int, epochs: int) -> Path:
         "seeds": seeds,
         "baseline": {"head": HEADS[0]},
     }
-    for place, said in (
+    for place, content in (
         ("registry/datasets.yaml", {"timed": dataset}),
         ("registry/recipes.yaml", {"timed": recipe}),
         ("experiments/timed.yaml", grid),
     ):
         (lab / place).parent.mkdir(parents=True, exist_ok=True)
-        (lab / place).write_text(yaml.safe_dump(said), encoding="utf-8")
+        (lab / place).write_text(yaml.safe_dump(content), encoding="utf-8")
     return lab / "experiments" / "timed.yaml"
 
 

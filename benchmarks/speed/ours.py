@@ -20,7 +20,7 @@ from fcnlab.training.fit import fit
 from fcnlab.trial.build import build_model, build_training
 
 ENDLESS = 10**6
-"""Epochs of a training that ends when its process is told to end."""
+"""Number of epochs of a training that ends when its process is stopped."""
 
 
 def network(backbone: str, head: str) -> FCN:

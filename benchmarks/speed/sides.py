@@ -229,7 +229,7 @@ def sides(settings: Sequence[Setting], cache: str | None = None, timeout: float 
 
 
 class Closed(Exception):
-    """Nobody asks for laps any more."""
+    """No further laps are requested."""
 
 
 class Laps:
@@ -320,9 +320,9 @@ def train(setting: Setting, begin: Callable[..., None], after_epoch: Callable[[i
     if setting.side.endswith(CHANNELS_LAST):
         net = net.to(memory_format=torch.channels_last)
     files = [(Path(image), Path(mask)) for image, mask in setting.pairs]
-    colours = voc_palette()[:CLASSES].tolist()
+    colors = voc_palette()[:CLASSES].tolist()
     how = {"device": setting.device, "workers": setting.workers, "bf16": setting.bf16}
-    epoch: Callable[[], int] = way.epochs(net, files, setting.crop, setting.batch, colours, **how)
+    epoch: Callable[[], int] = way.epochs(net, files, setting.crop, setting.batch, colors, **how)
     begin(augmentation=getattr(way, "AUGMENTATION", None))
     while True:
         after_epoch(epoch())

@@ -64,7 +64,7 @@ app.command("init", epilog=init.EXAMPLE)(init.init)
 
 
 def main() -> None:
-    """Run `fcnlab`. What the user can put right is said on standard error, and the exit code is 2."""
+    """Run `fcnlab`. Errors of the user are printed to standard error, with exit code 2."""
     try:
         app()
     except FcnlabError as error:

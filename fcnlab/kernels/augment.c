@@ -86,15 +86,15 @@ static int make_axis(Axis *axis, int64_t source, int64_t target, int64_t begin, 
     int failed = !exact || !first || !axis->first;
     double largest = 0.0;
     for (int64_t i = 0; i < end && !failed; i++) {
-        const double centre = scale * ((double)i + 0.5);
-        int64_t low = (int64_t)(centre - support + 0.5), high = (int64_t)(centre + support + 0.5);
+        const double center = scale * ((double)i + 0.5);
+        int64_t low = (int64_t)(center - support + 0.5), high = (int64_t)(center + support + 0.5);
         if (low < 0) low = 0;
         if (high > source) high = source;
         int64_t count = high - low;
         if (count > most) count = most;
         double total = 0.0, *own = exact + i * most;
         for (int64_t j = 0; j < most; j++) {
-            own[j] = j < count ? triangle(((double)(j + low) - centre + 0.5) * steepness) : 0.0;
+            own[j] = j < count ? triangle(((double)(j + low) - center + 0.5) * steepness) : 0.0;
             total += own[j];
         }
         for (int64_t j = 0; j < count; j++) {

@@ -36,7 +36,7 @@ def test_a_data_root_without_camvid_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("resize", [None, (180, 720)])
-def test_the_peer_yields_normalised_batches_of_the_same_shape(tmp_path: Path, resize: tuple[int, int] | None) -> None:
+def test_the_peer_yields_normalized_batches_of_the_same_shape(tmp_path: Path, resize: tuple[int, int] | None) -> None:
     from benchmarks.speed.data import _written
 
     split = _written(tmp_path, 8)

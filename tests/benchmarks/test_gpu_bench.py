@@ -160,7 +160,7 @@ def test_images_are_a_voc_dataset_of_photographs_with_their_labels(
     for sample in dataset.split("train"):
         assert sample.image.shape[:2] in [size for size, _ in images.SIZES]
         assert set(np.unique(sample.label)) <= {3, 255}
-        grey = sample.image.mean(2)
-        assert grey[sample.label == 255].mean() > 150 or (sample.label != 255).all()
-        assert grey[sample.label == 3].mean() < 50 or (sample.label != 3).all()
+        gray = sample.image.mean(2)
+        assert gray[sample.label == 255].mean() > 150 or (sample.label != 255).all()
+        assert gray[sample.label == 3].mean() < 50 or (sample.label != 3).all()
     assert len((tmp_path / "data" / "val.txt").read_text(encoding="utf-8").splitlines()) == 2

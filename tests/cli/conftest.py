@@ -12,7 +12,7 @@ import pytest
 from fcnlab import cli
 
 
-class Said(NamedTuple):
+class CommandResult(NamedTuple):
     """What a call of `fcnlab` came to."""
 
     code: int
@@ -20,7 +20,7 @@ class Said(NamedTuple):
     err: str
 
 
-Call = Callable[..., Said]
+Call = Callable[..., CommandResult]
 
 
 @pytest.fixture
@@ -35,12 +35,12 @@ def fcnlab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], 
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments: object) -> Said:
+    def call(*arguments: object) -> CommandResult:
         monkeypatch.setattr(sys, "argv", ["fcnlab", *map(str, arguments)])
         with pytest.raises(SystemExit) as caught:
             cli.main()
         code = caught.value.code
         assert code is None or isinstance(code, int)
-        return Said(code or 0, *capsys.readouterr())
+        return CommandResult(code or 0, *capsys.readouterr())
 
     return call

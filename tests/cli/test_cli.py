@@ -21,7 +21,7 @@ from fcnlab import cli
 from fcnlab.config import registry
 from fcnlab.config.validation import validate
 from fcnlab.lab import Lab
-from tests.cli.conftest import Call, Said
+from tests.cli.conftest import Call, CommandResult
 from tests.conftest import SMOKE, write_grid
 
 HEAVY = "{'torch', 'torchvision', 'timm', 'mlflow', 'pandas'}"
@@ -32,7 +32,7 @@ def columns() -> int:
     return 250
 
 
-def refused(output: Said, *parts: str) -> None:
+def refused(output: CommandResult, *parts: str) -> None:
     """Check that the call was refused in one line on standard error that says these parts."""
     assert (output.code, output.out) == (2, "")
     assert output.err.startswith("fcnlab: error: ") and output.err.count("\n") == 1
@@ -137,14 +137,14 @@ def test_a_verb_shows_its_help_and_example(fcnlab: Call) -> None:
         ("seeds: 2", "seeds: [", ["not valid YAML"]),
     ],
 )
-def test_a_fault_in_a_grid_file_is_one_line_with_the_file_and_the_remedy(
+def test_a_error_in_a_grid_file_is_one_line_with_the_file_and_the_remedy(
     fcnlab: Call, tmp_path: Path, old: str, new: str, parts: list[str]
 ) -> None:
     file = write_grid(tmp_path, SMOKE.replace(old, new))
     refused(fcnlab("grid", "plan", file), str(file), *parts)
 
 
-def test_every_fault_of_a_file_has_a_line_of_its_own(fcnlab: Call, tmp_path: Path) -> None:
+def test_every_error_of_a_file_has_a_line_of_its_own(fcnlab: Call, tmp_path: Path) -> None:
     file = write_grid(tmp_path, SMOKE.replace("seeds: 2", "seed: 2\nbaselin: 3"))
     output = fcnlab("grid", "plan", file)
     lines = output.err.splitlines()

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fcnlab.config.dataset import Dataset
 from fcnlab.lab import Lab
-from tests.cli.conftest import Call, Said
+from tests.cli.conftest import Call, CommandResult
 from tests.cli.test_cli import refused
 
 SHAPE = (4, 6)
@@ -28,7 +28,7 @@ def save(pixels: np.ndarray, path: Path) -> None:
 def fill(images: Path, masks: Path, ids: str, values: Any, *, ending: str = "_mask.png") -> None:
     """Images and masks; each mask holds all of the values, numbers or colors."""
     for id_ in ids.split():
-        noise = np.random.default_rng(zlib.crc32(f"{images}/{id_}".encode()))  # no two images are alike
+        noise = np.random.default_rng(zlib.crc32(f"{images}/{id_}".encode()))  # all images differ
         save(noise.integers(0, 256, (*SHAPE, 3), np.uint8), images / f"{id_}.jpg")
         pixels = np.resize(np.array(values, np.uint8), (*SHAPE, 3) if np.ndim(values) == 2 else SHAPE)
         save(pixels, masks / f"{id_}{ending}")
@@ -47,7 +47,7 @@ def call(fcnlab: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
     return fcnlab
 
 
-def add(call: Call, *more: object, name: str = "mine") -> Said:
+def add(call: Call, *more: object, name: str = "mine") -> CommandResult:
     return call("data", "add", name, "--images", "../mine/images", "--masks", "../mine/masks", *more)
 
 
@@ -304,7 +304,7 @@ def _noise(*paths: Path) -> None:
         save(np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8), path)
 
 
-FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+PROBLEMS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a JPEG mask": (
         lambda masks: Image.open(masks / "a_mask.png").save(masks / "a_mask.jpg") or (masks / "a_mask.png").unlink(),
         "a_mask.jpg: the mask is a JPEG, which changes the values of pixels; save masks as PNG",
@@ -334,7 +334,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize(("harm", "says"), FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize(("harm", "says"), PROBLEMS.values(), ids=PROBLEMS)
 def test_unusable_mask_errors_are_one_line_each(
     call: Call, mine: Path, harm: Callable[[Path], object], says: str
 ) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from fcnlab.data.download import sources
 from fcnlab.data.download.fetch import ARCHIVES
 from fcnlab.data.download.sources import Archive, Source
-from tests.cli.conftest import Call, Said
+from tests.cli.conftest import Call, CommandResult
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def camvid(tmp_path: Path) -> Path:
     return tmp_path / "camvid"
 
 
-def cells(output: Said) -> list[list[str]]:
+def cells(output: CommandResult) -> list[list[str]]:
     return [
         [cell.strip() for cell in line.split("│")[1:-1]] for line in output.out.splitlines() if line.startswith("│")
     ]

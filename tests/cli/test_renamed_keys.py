@@ -9,13 +9,13 @@ import pytest
 from fcnlab.config.grid.grid import GridFile
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.upsampler import TransposedUpsampler
-from tests.cli.conftest import Call, Said
+from tests.cli.conftest import Call, CommandResult
 from tests.conftest import SMOKE, write_grid
 
 RECIPE = "batch_size: 4, epochs: 1, crop: {height: 64, width: 64}, optimizer: {name: sgd, lr: 1}"
 
 
-def check(result: Said, old: str, new: str) -> None:
+def check(result: CommandResult, old: str, new: str) -> None:
     assert (result.code, result.out) == (2, "")
     assert result.err.startswith("fcnlab: error: ") and result.err.endswith(f"{old}: renamed to {new}\n")
     assert result.err.count("\n") == 1

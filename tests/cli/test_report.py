@@ -18,7 +18,7 @@ def grid(tmp_path: Path) -> Grid:
     return finished_lab(tmp_path)[0]
 
 
-def test_machines_read_standard_output_and_people_are_told_beside_it(fcnlab: Call, grid: Grid) -> None:
+def test_machines_read_standard_output_and_people_are_reported_beside_it(fcnlab: Call, grid: Grid) -> None:
     output = fcnlab("report", grid.path, "--format", "json", "--columns", "n,miou,delta", "--sort", "-miou")
     assert output.code == 0
     cells = json.loads(output.out)["cells"]
@@ -37,7 +37,7 @@ def test_planning_is_labeled_as_planning(fcnlab: Call, grid: Grid) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "fault"),
+    ("options", "problem"),
     [
         (["--columns", "n,moiu"], "--columns: the table has no 'moiu'; did you mean 'miou'?"),
         (["--pivot", "head", "upsampler"], "--pivot: the table has no 'upsampler'; valid: head"),
@@ -45,11 +45,11 @@ def test_planning_is_labeled_as_planning(fcnlab: Call, grid: Grid) -> None:
     ],
 )
 def test_what_cannot_be_shown_is_one_line_and_nothing_is_written(
-    fcnlab: Call, grid: Grid, options: list[str], fault: str
+    fcnlab: Call, grid: Grid, options: list[str], problem: str
 ) -> None:
     output = fcnlab("report", grid.path, *options)
     assert (output.code, output.out) == (2, "")
-    assert fault in output.err
+    assert problem in output.err
     assert output.err.count("\n") == 1
     assert not (grid.path.parent.parent / "results").exists()
 

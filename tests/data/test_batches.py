@@ -31,7 +31,7 @@ from fcnlab.seeding import derive_seed
 
 RANDOM = Augmentation((12, 16), (0.5, 2.0), 0.5, (0, 0, 0))
 PLAIN = Augmentation((16, 16), None, 0.0, (0, 0, 0))
-CENTRE = Augmentation((8, 8), None, 0.5, (0, 0, 0))
+CENTER = Augmentation((8, 8), None, 0.5, (0, 0, 0))
 quickly = settings(max_examples=25, deadline=None)
 few = st.integers(1, 12)
 seeds = st.integers(0, 2**31)
@@ -127,7 +127,7 @@ def test_the_sample_that_is_left_out_changes_with_the_epoch() -> None:
 @given(seed=seeds, epoch=st.integers(0, 5))
 def test_the_order_does_not_depend_on_the_augmentation(seed: int, epoch: int) -> None:
     orders = [
-        order(batches_of(Numbered(8), batch=2, augmentation=each, seed=seed), epoch) for each in (PLAIN, CENTRE, RANDOM)
+        order(batches_of(Numbered(8), batch=2, augmentation=each, seed=seed), epoch) for each in (PLAIN, CENTER, RANDOM)
     ]
     assert orders[0] == orders[1] == orders[2]
 

@@ -92,9 +92,9 @@ def test_cached_samples_equal_decoded_samples_and_are_decoded_once(camvid: CamVi
 
 
 def test_progress_is_reported_for_every_sample(camvid: CamVid) -> None:
-    told: list[Any] = []
-    open_or_build_cache(camvid, "train", lambda what, count: told.append((what, count)) or (lambda: told.append(1)))
-    assert told == [("camvid train", 4), 1, 1, 1, 1]
+    events: list[Any] = []
+    open_or_build_cache(camvid, "train", lambda what, count: events.append((what, count)) or (lambda: events.append(1)))
+    assert events == [("camvid train", 4), 1, 1, 1, 1]
 
 
 class Renumbered(CamVid):
@@ -207,7 +207,7 @@ def test_killed_build_leaves_no_complete_cache_and_is_cleaned_up(point: str) -> 
     assert [entry.state for entry in maintenance.list_caches()] == ["interrupted"] * begun
 
     other = Shapes(train=3, val=1, test=1, height=8, width=8, seed=1)
-    found = open_or_build_cache(other, "train")  # of another dataset: whoever comes next cleans up
+    found = open_or_build_cache(other, "train")  # of another dataset: the next process cleans up
     assert left() == [found.index.key]
     assert pixels_of(found) == direct(other, "train")
 
@@ -226,7 +226,7 @@ def test_build_after_a_killed_build_gives_the_same_cache() -> None:
 # --- where there can be no cache -------------------------------------------------------------------------------------
 
 
-def none_but_said(dataset: Any, caplog: pytest.LogCaptureFixture, *parts: str) -> None:
+def check_unavailable(dataset: Any, caplog: pytest.LogCaptureFixture, *parts: str) -> None:
     """Check that there is no cache, that one line says why, and that nothing is left."""
     caplog.clear()
     assert try_open_or_build_cache(dataset, "train") is None
@@ -242,13 +242,13 @@ def test_uncreatable_folder_is_reported(
 ) -> None:
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("FCNLAB_CACHE", str(tmp_path / "file"))
-    none_but_said(camvid, caplog, "camvid train", str(tmp_path / "file"))
+    check_unavailable(camvid, caplog, "camvid train", str(tmp_path / "file"))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_read_only_folder_is_reported(camvid: CamVid, caplog: pytest.LogCaptureFixture) -> None:
     cache_folder().chmod(0o555)
-    none_but_said(camvid, caplog, "Permission denied")
+    check_unavailable(camvid, caplog, "Permission denied")
 
 
 def test_cache_of_another_user_is_only_read(
@@ -256,7 +256,7 @@ def test_cache_of_another_user_is_only_read(
 ) -> None:
     another = os.geteuid() + 1
     monkeypatch.setattr(os, "geteuid", lambda: another)
-    none_but_said(camvid, caplog, "belongs to another user")
+    check_unavailable(camvid, caplog, "belongs to another user")
     monkeypatch.undo()
     open_or_build_cache(camvid, "train")
     monkeypatch.setattr(os, "geteuid", lambda: another)
@@ -288,7 +288,7 @@ def test_full_disk_is_reported(
         return real(*arguments)
 
     monkeypatch.setattr(os, "pwrite", pwrite)
-    none_but_said(camvid, caplog, "No space left on device")
+    check_unavailable(camvid, caplog, "No space left on device")
 
 
 def test_short_writes_are_continued(camvid: CamVid, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,15 +302,15 @@ def test_reserve_of_the_disk_remains_free(
 ) -> None:
     usage = shutil.disk_usage(cache_folder())
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=build.RESERVE))
-    none_but_said(camvid, caplog, "is more than the 0.00 GiB", "fcnlab data cache clear", "FCNLAB_CACHE_BUDGET")
+    check_unavailable(camvid, caplog, "is more than the 0.00 GiB", "fcnlab data cache clear", "FCNLAB_CACHE_BUDGET")
     many = Shapes(train=20, val=1, test=1, height=16, width=16, seed=0)
-    none_but_said(many, caplog, "is more than the 0.00 GiB")
+    check_unavailable(many, caplog, "is more than the 0.00 GiB")
 
 
 def test_too_large_split_is_not_started(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FCNLAB_CACHE_BUDGET", str(2**-20))
     monkeypatch.setattr(build, "_write", lambda *_: pytest.fail("begun"))
-    none_but_said(Shapes(train=100, val=1, test=1, height=16, width=16, seed=0), caplog, "GiB")
+    check_unavailable(Shapes(train=100, val=1, test=1, height=16, width=16, seed=0), caplog, "GiB")
 
 
 def test_budget_limits_the_total_size(camvid: CamVid, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -425,7 +425,7 @@ def test_index_of_another_cache_is_detected(camvid: CamVid, tmp_path: Path) -> N
     shutil.copy(foreign / format.INDEX, folder / format.INDEX)
     assert any(entry.state.startswith("broken: its index is that of") for entry in maintenance.list_caches())
     assert pixels_of(open_or_build_cache(camvid, "train")) == direct(camvid, "train")
-    _of(foreign, format.INDEX, lambda raw: raw.replace(b'"made":"2', b'"made":"1'))  # of one key; only the seal tells
+    _of(foreign, format.INDEX, lambda raw: raw.replace(b'"made":"2', b'"made":"1'))  # of one key; only the seal differs
     assert any(entry.state == "broken: its index is not that of its pixels" for entry in maintenance.list_caches())
     assert pixels_of(open_or_build_cache(other, "train")) == direct(other, "train")
 

@@ -1,4 +1,4 @@
-"""What a check finds: every kind of fault, all of them at once, and nothing in what is sound."""
+"""Problems of datasets: every kind, all of them at once, and none in a valid dataset."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def voc(tmp_path: Path) -> Voc2012:
 
 
 def kinds(checked: list[CheckedSplit]) -> list[tuple[str, str, str]]:
-    """(split, file or id, kind) of every fault."""
+    """(split, file or id, kind) of every problem."""
     return [(f.split, Path(f.where).name, f.kind) for c in checked for f in c.problems]
 
 

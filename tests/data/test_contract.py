@@ -110,7 +110,7 @@ def make_ade20k(root: Path) -> FileDataset:
     return Ade20k(root)
 
 
-COLOURS = {"road": "#804080", "tree": "#6b8e23", "void": "#000000"}
+COLORS = {"road": "#804080", "tree": "#6b8e23", "void": "#000000"}
 
 
 def make_folder(root: Path) -> FileDataset:
@@ -125,7 +125,7 @@ def make_folder(root: Path) -> FileDataset:
 
 def make_colored(root: Path) -> FileDataset:
     """RGB masks and splits by chance."""
-    table = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in COLOURS.values()], dtype=np.uint8)
+    table = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in COLORS.values()], dtype=np.uint8)
     for number in range(6):
         save(image_of(number), root / "images" / f"{number}.png")
         save(table[mask_of(number, [0, 1, 2])], root / "masks" / f"{number}.png")

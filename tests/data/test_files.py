@@ -108,7 +108,7 @@ def test_hidden_files_in_an_image_folder_are_no_samples(camvid: CamVid) -> None:
 
 
 MASK, IMAGE = "trainannot/a2.png", "train/a2.png"
-FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
+PROBLEMS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a missing mask": (MASK, Path.unlink, "no such file"),
     "a mask of another size": (
         MASK,
@@ -134,7 +134,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize(("file", "harm", "says"), FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize(("file", "harm", "says"), PROBLEMS.values(), ids=PROBLEMS)
 def test_invalid_file_error_names_the_file(
     camvid: CamVid, file: str, harm: Callable[[Path], object], says: str
 ) -> None:

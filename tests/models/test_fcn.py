@@ -95,7 +95,7 @@ def test_scores_have_the_image_size_with_every_upsampler(head: str, upsampler: s
 @pytest.mark.parametrize("head", HEAD_NAMES)
 def test_scores_are_aligned_with_the_image(head: str, size: tuple[int, int]) -> None:
     # An image and the same one continued to the right and below share their upper left; so do their scores,
-    # but for what the border reaches. A crop off centre would move one against the other.
+    # but for what the border reaches. A crop off center would move one against the other.
     h, w = size
     canvas = noise(1, 3, 416, 416, seed=2)
     with torch.inference_mode():

@@ -229,7 +229,7 @@ def test_dropout_is_active_only_in_training(alexnet: PaperBackbone) -> None:
 
 @pytest.mark.parametrize("name", ["alexnet", "googlenet"])
 def test_feature_centers_follow_from_the_layers(name: str) -> None:
-    # With averages for all layers, what a feature sees weighs the same to both sides of its centre.
+    # With averages for all layers, what a feature sees weighs the same to both sides of its center.
     backbone = PaperBackbone(name).eval()
     for module in list(backbone.modules()):
         if isinstance(module, nn.Conv2d):

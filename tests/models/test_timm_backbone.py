@@ -155,8 +155,8 @@ def test_unpadded_networks_are_padded_on_all_sides_and_aligned(name: str) -> Non
         weight = (spot - nothing).abs().sum(0)
         weight = weight * (weight > 0.5 * weight.max())
         steps = reduction * (torch.arange(160 // reduction) + 0.5)
-        centre = [float((weight.sum(1 - axis) * steps).sum() / weight.sum()) for axis in (0, 1)]
-        assert centre == pytest.approx([80, 80], abs=max(12, reduction))
+        center = [float((weight.sum(1 - axis) * steps).sum() / weight.sum()) for axis in (0, 1)]
+        assert center == pytest.approx([80, 80], abs=max(12, reduction))
 
 
 @pytest.mark.parametrize("name", ["levit_128s", "efficientformerv2_s0", "coatnet_pico_rw_224", "pit_ti_224"])

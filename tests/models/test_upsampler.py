@@ -42,18 +42,18 @@ def test_the_bilinear_kernel_is_a_triangle_in_both_directions(size: int) -> None
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 8, 15, 16, 31, 32, 63, 64])
 def test_the_bilinear_kernel_is_the_formula_pixel_by_pixel(size: int) -> None:
     factor = math.ceil(size / 2)
-    centre = factor - 1 if size % 2 else factor - 0.5
+    center = factor - 1 if size % 2 else factor - 0.5
     kernel = bilinear_kernel(size)
     assert kernel.shape == (size, size) and kernel.dtype == torch.float32
     for y in range(size):
         for x in range(size):
-            wanted = (1 - abs(y - centre) / factor) * (1 - abs(x - centre) / factor)
+            wanted = (1 - abs(y - center) / factor) * (1 - abs(x - center) / factor)
             assert kernel[y, x].item() == pytest.approx(wanted, abs=1e-7)
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8, 16, 32])
 def test_the_kernel_of_an_even_factor_is_caffes(factor: int) -> None:
-    # Caffe's own formula is off centre at odd factors; even ones are all that there are here.
+    # Caffe's own formula is off center at odd factors; even ones are all that there are here.
     f, size = factor, 2 * factor
     c = (2 * f - 1 - f % 2) / (2 * f)
     caffe = [[(1 - abs(x / f - c)) * (1 - abs(y / f - c)) for x in range(size)] for y in range(size)]

@@ -70,7 +70,7 @@ def test_a_word_leaves_the_rows_that_have_it(file: Path) -> None:
         assert len(_first_column(table)) == 3
 
 
-def test_pointing_at_a_mark_tells_its_figures(file: Path) -> None:
+def test_pointing_at_a_mark_shows_its_values(file: Path) -> None:
     with browser() as page:
         page.goto(file.as_uri())
         mark = page.locator(".plot .tip[aria-label*='fcn8s'][aria-label*='interval']").first

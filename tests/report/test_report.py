@@ -179,7 +179,7 @@ def test_a_view_chooses_sorts_groups_and_pivots(made: tuple[Report, Lab]) -> Non
     ("view", "nearest"),
     [(View(("moiu",)), "miou"), (View(sort="-detla"), "delta"), (View(group_by="heda"), "head")],
 )
-def test_what_is_misspelt_is_told_with_the_nearest(made: tuple[Report, Lab], view: View, nearest: str) -> None:
+def test_what_is_misspelt_is_reported_with_the_nearest(made: tuple[Report, Lab], view: View, nearest: str) -> None:
     with pytest.raises(ConfigError, match=f"did you mean '{nearest}'"):
         view.make_table(made[0].cells, made[0].grid.axes)
 

@@ -26,12 +26,12 @@ from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
 from tests.conftest import arrays_of
 
-SAID = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes-mini"}
+BASE_OVERRIDES = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes-mini"}
 
 
 def cell(lab: Lab, **fields: Any) -> Cell:
-    said = {**SAID, "recipe": "smoke", "recipe.batch_norm": "eval"}
-    return resolve(said | {f"recipe.{name}": value for name, value in fields.items()}, lab.registry, "test")
+    output = {**BASE_OVERRIDES, "recipe": "smoke", "recipe.batch_norm": "eval"}
+    return resolve(output | {f"recipe.{name}": value for name, value in fields.items()}, lab.registry, "test")
 
 
 def trial(lab: Lab, **fields: Any) -> Trial:

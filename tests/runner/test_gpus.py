@@ -140,15 +140,15 @@ def test_where_nothing_was_found_the_worker_looks_too(machine: pytest.MonkeyPatc
     ],
 )
 def test_driver_and_worker_must_agree(kind: str, count: int, devices: int, verify: bool, says: str | None) -> None:
-    fault = device_error(kind, count, devices, verify=verify)
-    assert (fault is None) == (says is None)
-    if fault is not None and says is not None:
-        assert says in fault and "--device cpu" in fault and "\n" not in fault
+    problem = device_error(kind, count, devices, verify=verify)
+    assert (problem is None) == (says is None)
+    if problem is not None and says is not None:
+        assert says in problem and "--device cpu" in problem and "\n" not in problem
 
 
 def test_a_worker_that_sees_no_gpu_ends_the_run_with_a_line_and_no_trial_fails(lab: Lab) -> None:
-    said = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear"}
-    trial = resolve(said | {"dataset": "shapes-mini", "recipe": "smoke"}, lab.registry, "test").trial(
+    output = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear"}
+    trial = resolve(output | {"dataset": "shapes-mini", "recipe": "smoke"}, lab.registry, "test").trial(
         0, lab.fingerprints
     )
     # No machine has a GPU of this name, so torch sees none there.

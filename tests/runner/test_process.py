@@ -35,7 +35,7 @@ def test_a_recipe_too_large_for_the_memory_still_has_one_worker(machine: pytest.
     assert plan_slots([recipe("d2l")]) == [Slot(threads=8)]
 
 
-def test_workers_and_threads_can_be_said(machine: pytest.MonkeyPatch) -> None:
+def test_workers_and_threads_can_be_set(machine: pytest.MonkeyPatch) -> None:
     assert plan_slots([recipe("quick")], workers=2) == [Slot(threads=4)] * 2
     assert plan_slots([recipe("quick")], workers=3, threads=2) == [Slot(threads=2)] * 3
 

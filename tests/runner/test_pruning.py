@@ -40,7 +40,7 @@ def test_nothing_is_decided_before_every_trial_has_come_that_far() -> None:
     assert after.pause_after == 2
 
 
-def test_a_cell_is_judged_by_all_of_its_seeds_that_have_not_failed() -> None:
+def test_a_cell_is_compared_by_all_of_its_seeds_that_have_not_failed() -> None:
     rule = EarlyStopping(after=1, keep=0.5)
     curves: dict[str, list[Curve | None]] = {"base": [[0.55]], "lucky": [[0.9], [0.1]], "even": [[0.6], None]}
     assert prune(rule, curves, "base").pruned == {"lucky": 1}

@@ -55,9 +55,9 @@ def _one_thread() -> None:
 
 
 def a_trial(lab: Lab, seed: int = 0, **fields: Any) -> Trial:
-    said = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear"}
-    said |= {"dataset": "shapes-mini", "recipe": "smoke"} | {k.replace("__", "."): v for k, v in fields.items()}
-    return resolve(said, lab.registry, "test").trial(seed, lab.fingerprints)
+    output = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear"}
+    output |= {"dataset": "shapes-mini", "recipe": "smoke"} | {k.replace("__", "."): v for k, v in fields.items()}
+    return resolve(output, lab.registry, "test").trial(seed, lab.fingerprints)
 
 
 def until(executor: Executor, condition: Callable[[list[JobExit]], object], seconds: float = 90) -> list[JobExit]:
@@ -197,10 +197,10 @@ def test_data_that_the_node_does_not_have_is_one_clear_line(far: tuple[RayExecut
     other = trial.model_copy(update={"data": "sha256:0"})
     missing = trial.model_copy(update={"dataset": lab.registry.get("dataset", "camvid")})
     assert run(executor, Job(trial=other), Job(trial=missing)) == [JobExit(other.key), JobExit(missing.key)]
-    for faulty, said in ((other, "the data differs from what the driver has"), (missing, "no data root")):
-        record = folder(lab, faulty).read()
+    for invalid, output in ((other, "the data differs from what the driver has"), (missing, "no data root")):
+        record = folder(lab, invalid).read()
         assert record is not None and record.failure is not None
-        assert said in record.failure.message
+        assert output in record.failure.message
         assert "\n" not in record.failure.message
 
 
@@ -209,8 +209,8 @@ def test_what_no_node_has_is_refused_with_what_the_cluster_has(cluster: Any, lab
         (TrialResources(threads=64), r"takes 64 CPUs, .* it has .*: 3 CPUs"),
         (TrialResources(gpus=2), r"1 CPUs and 2 GPUs.*1 GPUs"),
     )
-    for ask, said in cases:
-        with pytest.raises(RunError, match=said):
+    for ask, output in cases:
+        with pytest.raises(RunError, match=output):
             RayExecutor(lab, ask, cluster.address)
     assert not any((lab.root / ".fcnlab").iterdir())
 

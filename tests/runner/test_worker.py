@@ -31,9 +31,9 @@ LONG: dict[str, Any] = {"epochs": 16, "validate_every": 8}
 
 
 def trial(lab: Lab, seed: int = 0, **fields: Any) -> Trial:
-    said = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes-mini"}
-    said |= {"recipe": "smoke"} | {f"recipe.{name}": value for name, value in fields.items()}
-    return resolve(said, lab.registry, "test").trial(seed, lab.fingerprints)
+    output = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes-mini"}
+    output |= {"recipe": "smoke"} | {f"recipe.{name}": value for name, value in fields.items()}
+    return resolve(output, lab.registry, "test").trial(seed, lab.fingerprints)
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_a_kept_process_ends_with_the_driver(lab: Lab, busy: bool) -> None:
     assert time.monotonic() - began < 15
 
 
-def test_an_idle_neighbour_frees_the_gpu_before_a_trial_runs_there_alone(
+def test_an_idle_neighbor_frees_the_gpu_before_a_trial_runs_there_alone(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "FREED_WITHIN", 0.5)

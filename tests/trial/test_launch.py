@@ -99,7 +99,7 @@ def test_a_pause_gives_no_record(tmp_path: Path) -> None:
     assert both_gone(tmp_path)
 
 
-def test_the_failure_of_any_is_that_of_the_trial_and_nobody_waits_for_ever(tmp_path: Path) -> None:
+def test_the_failure_of_any_is_that_of_the_trial_and_no_rank_keeps_waiting(tmp_path: Path) -> None:
     record = launch(2, partial(second_fails, tmp_path))
     assert record is not None and record.failure is not None
     assert record.failure.message == "the message"

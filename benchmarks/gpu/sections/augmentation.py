@@ -21,7 +21,7 @@ from sections.settings import Settings, triton
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FILL = (124, 116, 104)
 ONE_LEVEL = 1.01
-"""Largest difference of an image, in grey levels of 0..255, with some room for the rounding of the normalization."""
+"""Largest difference of an image, in gray levels of 0..255, with some room for the rounding of the normalization."""
 
 STAGED = 10**9
 """As if so many trials shared the device: no sample stays there, and each batch is staged."""
@@ -55,7 +55,7 @@ def cases(settings: Settings) -> dict[str, Augmentation]:
 
 
 def augmentation(settings: Settings) -> dict[str, Any]:
-    """Compare batches of the CPU and of the device: labels equal, images within one grey level."""
+    """Compare batches of the CPU and of the device: labels equal, images within one gray level."""
     device = torch.device(settings.device)
     same_size, source = of_one_size(settings, 8)
     splits = {source: same_size, "various sizes": various(settings)}
@@ -71,20 +71,20 @@ def augmentation(settings: Settings) -> dict[str, Any]:
                 with triton(switch):
                     got = list(_batches(split, kind, device, sharing))
                 found[f"{name}, {images}, {way}"] = _difference(got, wanted)
-    wrong = {name: d for name, d in found.items() if d["labels"] or d["grey_levels"] > ONE_LEVEL}
-    worst = max(found, key=lambda name: found[name]["grey_levels"])
+    wrong = {name: d for name, d in found.items() if d["labels"] or d["gray_levels"] > ONE_LEVEL}
+    worst = max(found, key=lambda name: found[name]["gray_levels"])
     result = {"ways": list(ways), "cases": found, "wrong": sorted(wrong)}
     if wrong:
         name, difference = next(iter(wrong.items()))
         raise SectionFailed(f"{len(wrong)} of {len(found)} cases differ: {name}: {difference}", result)
-    detail = f"{len(found)} cases ({', '.join(ways)}), at most {found[worst]['grey_levels']:.2f} grey levels ({worst})"
+    detail = f"{len(found)} cases ({', '.join(ways)}), at most {found[worst]['gray_levels']:.2f} gray levels ({worst})"
     return result | {"detail": detail}
 
 
 def _batches(
     split: Split, kind: Augmentation, device: torch.device, sharing: int = 1
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batches of two epochs on the CPU: images in grey levels and labels."""
+    """Yield the batches of two epochs on the CPU: images in gray levels and labels."""
     batches = TrainingBatches(
         DecodedSplit(split),
         batch_size=len(split) // 4,
@@ -112,4 +112,4 @@ def _difference(got: list[tuple[Tensor, Tensor]], wanted: list[tuple[Tensor, Ten
         largest = max(largest, float(apart.max()))
         values += int((apart > 0.01).sum())
         total += apart.numel()
-    return {"labels": labels, "grey_levels": round(largest, 4), "different": round(values / total, 6)}
+    return {"labels": labels, "gray_levels": round(largest, 4), "different": round(values / total, 6)}

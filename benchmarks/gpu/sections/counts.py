@@ -65,7 +65,7 @@ def _patches(noise: NDArray[np.uint8], side: int = 24) -> NDArray[np.uint8]:
 
 
 def _areas(prediction: NDArray[np.uint8], label: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
-    """Count [N, C, 3] by the definition: agreement, predicted, labelled, where the label is not ignored."""
+    """Count [N, C, 3] by the definition: agreement, predicted, labeled, where the label is not ignored."""
     counts = np.zeros((len(label), classes, 3), dtype=np.int64)
     for image, (p, t) in enumerate(zip(prediction, label, strict=True)):
         p, t = p[t != IGNORE], t[t != IGNORE]

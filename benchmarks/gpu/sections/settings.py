@@ -188,8 +188,8 @@ def run_cli(
         cwd=settings.scratch,
     )
     print(f"$ fcnlab {' '.join(arguments)}\n{done.stdout}{done.stderr}", flush=True)
-    said = (done.stderr or done.stdout)[-2000:]
-    assert done.returncode == code, f"fcnlab {' '.join(arguments[:2])}: exit code {done.returncode}: {said}"
+    output = (done.stderr or done.stdout)[-2000:]
+    assert done.returncode == code, f"fcnlab {' '.join(arguments[:2])}: exit code {done.returncode}: {output}"
     return done.stdout
 
 

@@ -94,8 +94,8 @@ def steps(settings: Settings) -> dict[str, Any]:
     if wrong:
         raise SectionFailed("; ".join(wrong), {"recipes": found, "wrong": wrong})
     seconds = {name: {way: f"{1000 * run['seconds']:.1f}" for way, run in ways.items()} for name, ways in found.items()}
-    said = "no synchronization" if settings.cuda else "not watched on the CPU"
-    return {"recipes": found, "detail": f"{said}; ms a step with warm-up: {seconds}"}
+    synchronization = "no synchronization" if settings.cuda else "not watched on the CPU"
+    return {"recipes": found, "detail": f"{synchronization}; ms a step with warm-up: {seconds}"}
 
 
 def _run(axes: dict[str, Any], settings: Settings) -> dict[str, Any]:

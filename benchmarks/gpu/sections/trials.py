@@ -107,7 +107,7 @@ def run_all(trials: list[tuple[Trial, Lab, str]]) -> list[Record]:
 def agreement(settings: Settings) -> dict[str, Any]:
     """Train on CPU and CUDA from one seed; predict with the CUDA-trained weights on both.
 
-    In fp32 at least 99.99 % of the pixels must be predicted alike, in bf16 at least 99 %. The first epoch's loss must
+    In fp32 at least 99.99 % of the pixels must have the same prediction, in bf16 99 %. The first epoch's loss must
     differ by less than 5 %: initial weights, batches and augmentation are the same.
     """
     epochs = 2 if settings.smoke else 12

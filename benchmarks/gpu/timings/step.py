@@ -232,7 +232,7 @@ def phases(trained: Trained, steps: int) -> dict[str, Any]:
             trained.training.optimizer.step()
             mark()
             synchronize(trained.device)
-            if number < 5:  # libraries initialise themselves, kernels are compiled
+            if number < 5:  # libraries initialize themselves, kernels are compiled
                 continue
             for index, name in enumerate(PHASES):
                 host = clock[index + 1] - clock[index]

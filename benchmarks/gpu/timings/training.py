@@ -178,7 +178,7 @@ class Rounds:
         self._try(side, side.about)
 
     def begin(self, side: Side) -> None:
-        """Let a side train its first epoch, in which libraries initialise themselves and worker processes start."""
+        """Let a side train its first epoch, in which libraries initialize themselves and worker processes start."""
         if (taken := self._try(side, side.lap)) is not None:
             self._first[side.name] = taken.wall
 

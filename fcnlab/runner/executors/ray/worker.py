@@ -222,7 +222,7 @@ class Scratch:
     """A temporary lab of a worker, in the node's temporary folder."""
 
     def __init__(self) -> None:
-        base = Path(tempfile.gettempdir()) / f"fcnlab-outposts-{os.getuid()}"
+        base = Path(tempfile.gettempdir()) / f"fcnlab-ray-workers-{os.getuid()}"
         base.mkdir(mode=0o700, exist_ok=True)
         for left in base.glob("*.lab"):  # left by workers that were killed
             _remove_if_unlocked(left)

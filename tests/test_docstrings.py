@@ -1,0 +1,72 @@
+"""Docstrings have the form of Google's style guide: a summary that names the thing, then Args, Returns and Raises."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.conftest import REPOSITORY
+
+QUESTION_WORD = re.compile(r"^(What|How|Whether|Where|Why|Which|Who|When)\b")
+
+
+class Documented(NamedTuple):
+    """A definition with a docstring."""
+
+    place: str
+    docstring: str
+    arguments: tuple[str, ...]
+
+
+def arguments_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> tuple[str, ...]:
+    given = function.args
+    names = [argument.arg for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+    names += [argument.arg for argument in (given.vararg, given.kwarg) if argument is not None]
+    return tuple(name for name in names if name not in ("self", "cls"))
+
+
+def definitions(body: list[ast.stmt], path: Path, *, public_only: bool) -> Iterator[Documented]:
+    for node in body:
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        if public_only and node.name.startswith("_"):
+            continue
+        docstring = ast.get_docstring(node)
+        if docstring is not None:
+            arguments = () if isinstance(node, ast.ClassDef) else arguments_of(node)
+            yield Documented(f"{path.relative_to(REPOSITORY)}:{node.lineno} {node.name}", docstring, arguments)
+        if isinstance(node, ast.ClassDef):
+            yield from definitions(node.body, path, public_only=public_only)
+
+
+def modules() -> list[Path]:
+    return sorted((REPOSITORY / "fcnlab").rglob("*.py"))
+
+
+def test_no_docstring_opens_with_a_question_word() -> None:
+    found = []
+    for path in modules():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        module = Documented(str(path.relative_to(REPOSITORY)), ast.get_docstring(tree) or "", ())
+        for definition in (module, *definitions(tree.body, path, public_only=False)):
+            if QUESTION_WORD.match(definition.docstring):
+                found.append(f"{definition.place}: {definition.docstring.splitlines()[0]}")
+    assert found == []
+
+
+def test_public_functions_document_their_arguments() -> None:
+    """At least nine in ten public functions with arguments have an Args section; a command's options are its help."""
+    with_arguments, without_section = 0, []
+    for path in modules():
+        if "cli" in path.relative_to(REPOSITORY).parts:
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for definition in definitions(tree.body, path, public_only=True):
+            if definition.arguments:
+                with_arguments += 1
+                if not re.search(r"^\s*Args:", definition.docstring, re.MULTILINE):
+                    without_section.append(definition.place)
+    assert len(without_section) <= 0.1 * with_arguments, without_section
