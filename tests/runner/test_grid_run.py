@@ -268,7 +268,7 @@ def test_interrupt_pauses_after_the_epoch_and_the_next_run_resumes(tmp_path: Pat
     out, _ = first.communicate(timeout=120)
     assert first.returncode == 130, out
     assert "press Ctrl-C again to stop now" in out
-    assert "paused " in out and "Go on with: fcnlab grid run" in out
+    assert "paused " in out and "Resume with: fcnlab grid run" in out
     assert list(tmp_path.glob("runs/*/lease.*")) == []
     assert _statuses(path) == {"KILLED"}
     plan = make_plan(fcnlab.load_grid(path), Lab.find(path))
