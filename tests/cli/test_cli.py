@@ -193,10 +193,11 @@ def test_a_plan_over_data_that_is_not_there_is_an_error(fcnlab: Call, tmp_path: 
 
 
 @pytest.mark.parametrize("size", ["64", "64y64", "0x64", "64x", "-1x5", "64x64x3"])
-def test_a_size_that_is_none_is_a_usage_error(fcnlab: Call, size: str) -> None:
+def test_an_invalid_size_is_a_usage_error(fcnlab: Call, size: str) -> None:
     output = fcnlab("model", "show", "fcn8s-tiny", f"--size={size}")
     assert (output.code, output.out) == (2, "")
-    assert "--size" in output.err and f"'{size}' is not height x width, such as 320x480" in output.err
+    assert "--size" in output.err and f"'{size}' is not a size; give height x width" in output.err
+    assert "320x480" in output.err
 
 
 # --- verbs -----------------------------------------------------------------------------------------------------------
