@@ -106,6 +106,8 @@ def run(
     """
     options = SchedulerOptions(interrupted, fail_fast, checkpoint_every)
     plan = make_plan(grid, lab)
+    for planned in plan.remaining:
+        lab.check_head(planned.trial.variant.head)
     for planned in plan.remaining:  # detects a full disk before anything is started or published
         planned.folder.create()
     with _open_leases(lab) as leases:

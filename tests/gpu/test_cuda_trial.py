@@ -21,7 +21,7 @@ from fcnlab.trial.build import build_model
 from fcnlab.trial.record import Record
 from fcnlab.trial.run import run_trial
 from tests.gpu.test_fake_training import variant
-from tests.trial.test_run import a_trial, figures, killed
+from tests.trial.test_run import a_trial, killed, timeless_content
 
 pytestmark = pytest.mark.gpu
 
@@ -76,7 +76,7 @@ def test_a_resumed_deterministic_trial_is_reproducible_bit_for_bit(
     killed(trial, rough, monkeypatch, after=1)
     resumed = finished(run_trial(trial, rough))
     assert resumed.environment is not None and resumed.environment.repeatable
-    assert figures(resumed) == figures(expected)
+    assert timeless_content(resumed) == timeless_content(expected)
     weights: list[dict[str, Any]] = [load_file(lab.runs / trial.key / "last.safetensors") for lab in labs]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
