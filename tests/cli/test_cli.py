@@ -137,7 +137,7 @@ def test_a_verb_shows_its_help_and_example(fcnlab: Call) -> None:
         ("seeds: 2", "seeds: [", ["not valid YAML"]),
     ],
 )
-def test_a_error_in_a_grid_file_is_one_line_with_the_file_and_the_remedy(
+def test_an_error_in_a_grid_file_is_one_line_with_the_file_and_the_remedy(
     fcnlab: Call, tmp_path: Path, old: str, new: str, parts: list[str]
 ) -> None:
     file = write_grid(tmp_path, SMOKE.replace(old, new))
