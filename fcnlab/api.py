@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fcnlab.config.grid.grid import Grid
 from fcnlab.config.validation import validate
-from fcnlab.config.variant import NamedVariant, Variant
-from fcnlab.errors import ConfigError
+from fcnlab.config.variant import COMPONENTS, NamedVariant, Variant, parse_variant
 from fcnlab.lab import Lab
 from fcnlab.settings import CHECKPOINT_EVERY, Device
 
@@ -31,7 +30,7 @@ def build_model(
     [B, num_classes, H, W].
 
     Args:
-        variant: name of a variant of the registry, or `backbone+head+upsampler`.
+        variant: name of a variant of the registry, `backbone+head` or `backbone+head+upsampler`.
         num_classes: number of classes.
         seed: seed of the initialization; the same seed gives the same weights.
         pretrained: load the weights of the backbone's registry entry; otherwise initialize it randomly.
@@ -57,22 +56,18 @@ def variant_config(name: str, lab: Lab) -> Variant:
     """Return the configuration of a variant.
 
     Args:
-        name: name of a variant of the registry, or `backbone+head+upsampler`.
+        name: name of a variant of the registry, `backbone+head` or `backbone+head+upsampler`.
         lab: lab whose registry is used.
 
     Raises:
         ConfigError: there is no such variant, or its components are not compatible.
     """
-    kinds = ("backbone", "head", "upsampler")
     if "+" in name:
-        parts = name.split("+")
-        if len(parts) != len(kinds):
-            raise ConfigError(f"'{name}' is not backbone+head+upsampler, such as resnet18+fcn8s+bilinear")
-        names = dict(zip(kinds, parts, strict=True))
+        names = parse_variant(name)
     else:
         named = lab.registry.get("variant", name)
         assert isinstance(named, NamedVariant)
-        names = {kind: getattr(named, kind) for kind in kinds}
+        names = {kind: getattr(named, kind) for kind in COMPONENTS}
     return validate(Variant, {kind: lab.registry.get(kind, part) for kind, part in names.items()}, name)
 
 

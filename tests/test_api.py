@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import fcnlab
+from fcnlab.api import variant_config
 from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
 from tests.conftest import REPOSITORY
@@ -33,6 +34,10 @@ def test_a_seed_decides_the_weights(lab: Lab) -> None:
     first, same, other = (fcnlab.build_model("fcn8s-tiny", 6, seed=seed, lab=lab).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], same[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_a_variant_without_an_upsampler_is_the_one_with_the_default(lab: Lab) -> None:
+    assert variant_config("tiny-scratch+fcn8s", lab) == variant_config("fcn8s-tiny", lab)
 
 
 def test_building_a_model_leaves_the_callers_random_numbers_alone(lab: Lab) -> None:

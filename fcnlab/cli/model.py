@@ -30,7 +30,7 @@ DeviceOption = Annotated[
     Device,
     typer.Option("--device", envvar=DEVICE_VARIABLE, help="Device for --measure; auto is CUDA if there is a GPU"),
 ]
-NAME = "Name of a variant in the registry, or backbone+head+upsampler"
+NAME = "Name of a variant in the registry, backbone+head or backbone+head+upsampler"
 
 
 @app.command(epilog="Example: fcnlab model show fcn8s-resnet18 --size 320x480")

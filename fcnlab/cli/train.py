@@ -20,7 +20,8 @@ EXAMPLE = "Example: fcnlab train fcn8s-tiny --dataset shapes --recipe quick --se
 
 def train(
     variant: Annotated[
-        str, typer.Argument(help="A variant of the registry, or backbone+head+upsampler", show_default=False)
+        str,
+        typer.Argument(help="A variant of the registry, backbone+head or backbone+head+upsampler", show_default=False),
     ],
     dataset: Annotated[str, typer.Option("--dataset", help="A dataset of the registry")],
     recipe: Annotated[str, typer.Option("--recipe", help="A recipe of the registry")],
@@ -81,14 +82,9 @@ def train(
 
 def _parse_variant(variant: str) -> dict[str, Any]:
     """Return the overrides that select a variant or its components."""
-    from fcnlab.errors import ConfigError
+    from fcnlab.config.variant import parse_variant
 
-    if "+" not in variant:
-        return {"variant": variant}
-    parts = variant.split("+")
-    if len(parts) != 3:
-        raise ConfigError(f"'{variant}' is not backbone+head+upsampler, such as resnet18+fcn8s+bilinear")
-    return dict(zip(("backbone", "head", "upsampler"), parts, strict=True))
+    return dict(parse_variant(variant)) if "+" in variant else {"variant": variant}
 
 
 def _parse_settings(settings: Sequence[str]) -> dict[str, Any]:

@@ -9,6 +9,13 @@ from pydantic import Field, model_validator
 from fcnlab.config.base import Config, Count, Entry
 from fcnlab.config.head import AnyHead
 from fcnlab.config.upsampler import AnyUpsampler
+from fcnlab.errors import ConfigError
+
+DEFAULT_UPSAMPLER = "bilinear"
+"""Name of the upsampler of a variant that names none."""
+
+COMPONENTS = ("backbone", "head", "upsampler")
+"""The kinds of the registry that a variant consists of."""
 
 
 class Backbone(Entry):
@@ -96,4 +103,28 @@ class NamedVariant(Entry):
 
     backbone: str
     head: str
-    upsampler: str
+    upsampler: str = DEFAULT_UPSAMPLER
+
+
+def parse_variant(name: str) -> dict[str, str]:
+    """Return the names of the components of `backbone+head` or `backbone+head+upsampler`.
+
+    Args:
+        name: the names, joined by `+`.
+
+    Returns:
+        The names by kind; the upsampler is `DEFAULT_UPSAMPLER` if it is left out.
+
+    Raises:
+        ConfigError: there are not two or three names.
+
+    >>> parse_variant("resnet18+fcn8s")
+    {'backbone': 'resnet18', 'head': 'fcn8s', 'upsampler': 'bilinear'}
+    """
+    parts = name.split("+")
+    if len(parts) not in (2, 3) or not all(parts):
+        raise ConfigError(
+            f"'{name}' is neither backbone+head nor backbone+head+upsampler, such as resnet18+fcn8s or "
+            "resnet18+fcn8s+random"
+        )
+    return dict(zip(COMPONENTS, [*parts, DEFAULT_UPSAMPLER], strict=False))

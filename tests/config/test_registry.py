@@ -59,6 +59,11 @@ def test_a_variant_of_a_lab_is_added_to_the_built_in_ones(registry: Path) -> Non
     assert "mine" not in builtin().names("variant")
 
 
+def test_a_variant_without_an_upsampler_has_the_default(registry: Path) -> None:
+    (registry / "variants.yaml").write_text("mine: {backbone: resnet18-scratch, head: fcn16s}\n")
+    assert load(registry).get("variant", "mine").model_dump()["upsampler"] == "bilinear"
+
+
 def test_a_variant_may_name_components_of_other_files(registry: Path) -> None:
     # Names are looked up after all files are read; files may end in yaml or yml.
     (registry / "backbones.yaml").write_text("zz: {timm: test_resnet}\n")

@@ -15,7 +15,8 @@ from fcnlab.config.head import Head
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import KINDS, Registry
 from fcnlab.config.validation import validate
-from fcnlab.config.variant import Backbone, NamedVariant, Variant
+from fcnlab.config.variant import COMPONENTS as VARIANT_COMPONENTS
+from fcnlab.config.variant import DEFAULT_UPSAMPLER, Backbone, NamedVariant, Variant
 from fcnlab.errors import ConfigError, nearest
 
 
@@ -76,18 +77,19 @@ class Candidate:
         """Names of the components; a variant names those that are not given otherwise.
 
         Raises:
-            ConfigError: an unknown variant, or a component without a name.
+            ConfigError: an unknown variant, or a component without a name, except for the upsampler, which has a
+                default.
         """
         given = {component: self.overrides[component] for component in COMPONENTS if component in self.overrides}
-        names: dict[str, Any] = dict(given)
+        names: dict[str, Any] = {"upsampler": DEFAULT_UPSAMPLER} | given
         if "variant" in self.overrides:
             entry = self._registry.get("variant", self.overrides["variant"], f"{self._where}: variant")
             assert isinstance(entry, NamedVariant)
-            names = {"backbone": entry.backbone, "head": entry.head, "upsampler": entry.upsampler} | given
+            names = {component: getattr(entry, component) for component in VARIANT_COMPONENTS} | given
         missing = [component for component in COMPONENTS if component not in names]
         if missing:
             raise ConfigError("\n".join(map(self._describe_missing, missing)))
-        if "variant" in self.overrides and not given.keys() & {"backbone", "head", "upsampler"}:
+        if "variant" in self.overrides and given.keys().isdisjoint(VARIANT_COMPONENTS):
             return {**names, "variant": str(self.overrides["variant"])}
         return {**names, "variant": "-".join(str(names[component]) for component in ("head", "backbone", "upsampler"))}
 
@@ -181,7 +183,7 @@ class Candidate:
 
     def _describe_missing(self, component: str) -> str:
         remedy = "name it under base or product"
-        remedy += ", or give a variant" if component in ("backbone", "head", "upsampler") else ""
+        remedy += ", or give a variant" if component in VARIANT_COMPONENTS else ""
         return f"{self._where}: {component}: missing; {remedy}; {nearest('', self._registry.names(component))}"
 
     def _make(self, component: str) -> Config:

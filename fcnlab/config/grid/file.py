@@ -166,7 +166,8 @@ class GridFile(Block):
         conclusion: the answer; written when the results are there.
         blocks: several sets of cells; `base`, `exclude` and `when` beside them apply to each.
         seeds: number of seeds of each cell, or a list of seeds.
-        baseline: overrides of the cell to which the others are compared; an ablation has its own.
+        baseline: overrides of the cell to which the others are compared; by default the first cell, or the first
+            unchanged cell of an ablation.
         checkpoint: weights to evaluate: of the last epoch, or of the best on val.
         early_stopping: when weak cells end early.
     """

@@ -1,10 +1,9 @@
 """A grid: a comparison of cells over seeds with a baseline, described in one YAML file.
 
     question: What do skips improve on thin structures?
-    base:     {backbone: resnet18, upsampler: bilinear, dataset: camvid, recipe: standard}
+    base:     {backbone: resnet18, dataset: camvid, recipe: standard}
     product:  {head: [fcn32s, fcn16s, fcn8s]}
     seeds:    3
-    baseline: {head: fcn32s}
 
 `docs/grids.md` explains all keys by examples.
 """
@@ -16,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fcnlab.config.grid import checks
-from fcnlab.config.grid.axes import Value, format_value
+from fcnlab.config.grid.axes import Value
 from fcnlab.config.grid.candidate import Candidate, resolve
 from fcnlab.config.grid.cell import Cell, Fingerprints
 from fcnlab.config.grid.expand import expand, explain_unmet
@@ -144,20 +143,16 @@ def _make_cells(candidates: Sequence[Candidate], axes: Sequence[str]) -> tuple[d
 
 
 def _find_baseline(file: GridFile, candidates: Sequence[Candidate]) -> tuple[int | None, list[str]]:
-    """Return the index of the baseline, or the reason why there is none; an ablation has its own."""
+    """Return the index of the baseline, or the reason why there is none.
+
+    Without `baseline` it is the first unchanged cell of an ablation, or else the first cell.
+    """
     if file.baseline is None:
-        found = [index for index, candidate in enumerate(candidates) if candidate.unchanged]
-        return (found[0], []) if len(found) == 1 else (None, [_explain_missing_baseline(found, candidates)])
+        unchanged = [index for index, candidate in enumerate(candidates) if candidate.unchanged]
+        return next(iter([*unchanged, *range(len(candidates))]), None), []
     found = [index for index, candidate in enumerate(candidates) if candidate.meets(file.baseline)]
     if len(found) == 1:
         return found[0], []
     if found:
         return None, [f"baseline: matches {len(found)} cells; give more axes"]
     return None, explain_unmet("baseline", file.baseline, candidates)
-
-
-def _explain_missing_baseline(unchanged: list[int], candidates: Sequence[Candidate]) -> str:
-    if unchanged:
-        return f"baseline: missing; the ablation has {len(unchanged)} unchanged cells, choose one of them"
-    example = next((format_value(dict(candidate.axes)) for candidate in candidates if candidate.axes), "{}")
-    return f"baseline: missing; give the cell to which the others are compared, such as {example}"

@@ -36,7 +36,7 @@ DESCRIPTIONS = {
     "when": "Conditions by axis; the axis varies only in cells that meet one of its conditions",
     "blocks": "Several sets of cells, each with its own base, product, zip, cells, ablate, exclude and when",
     "seeds": "Number of seeds of each cell, from 0 on, or a list of seeds",
-    "baseline": "Overrides of the cell to which the others are compared; an ablation has its own",
+    "baseline": "Overrides of the cell to compare with; by default the first, or an ablation's first unchanged cell",
     "checkpoint": "Weights to evaluate: of the last epoch, or of the best on val",
     "early_stopping": "Epochs after which weak cells are pruned, and the rule",
 }

@@ -302,8 +302,6 @@ def test_init_from_is_an_axis(tmp_path: Path) -> None:
         ({"ablate": {"changes": [{"recipe.ema": 0.9}], "mode": "drop"}}, "ablate.mode: \"drop\" is not valid"),
         ({"ablate": {"changes": [{"recipe.ema": 0.9}, {"recipe.ema": 0.8}], "mode": "remove"}},
          "ablate: recipe.ema: two changes set it"),
-        ({"ablate": {"changes": [{"recipe.ema": 0.9}]}, "baseline": None},
-         "baseline: missing; the ablation has 3 unchanged cells, choose one"),
         ({"blocks": [{"product": {"head": HEADS}}]}, "product: cannot be combined with blocks; move it into one"),
         ({"blocks": [{"seeds": 3}]}, "blocks.0.seeds: unknown key"),
         ({"when": {"recipe.flip": {"head": "fcn8s"}}}, "when: recipe.flip: not an axis of product, zip or ablate"),
@@ -324,6 +322,11 @@ def test_init_from_is_an_axis(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_an_invalid_grid_is_an_error_with_the_reason(tmp_path: Path, keys: dict[str, Any], expected: str) -> None:
     assert expected in error_of(tmp_path, **keys)
+
+
+def test_the_baseline_of_a_crossed_ablation_is_its_first_unchanged_cell_by_default(tmp_path: Path) -> None:
+    found = grid(tmp_path, ablate={"changes": [{"recipe.ema": 0.9}]}, baseline=None, exclude=[{"head": "fcn32s"}])
+    assert found.baseline.axes == {"head": "fcn16s", "recipe.ema": None}
 
 
 def test_valid_epochs_of_early_stopping_are_accepted(tmp_path: Path) -> None:

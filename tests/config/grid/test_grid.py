@@ -93,6 +93,23 @@ def test_the_baseline_is_one_of_the_cells(tmp_path: Path) -> None:
     assert found.baseline is found.cells[1]
 
 
+def test_the_baseline_is_the_first_cell_by_default(tmp_path: Path) -> None:
+    found = grid(tmp_path, baseline=None, exclude=[{"head": "fcn32s"}])
+    assert found.baseline is found.cells[0] and found.baseline.names["head"] == "fcn16s"
+
+
+def test_the_upsampler_is_bilinear_by_default_with_the_same_keys(tmp_path: Path) -> None:
+    def keys(base: dict[str, Any], **more: Any) -> list[str]:
+        return [trial.key for _, trial in grid(tmp_path, base=base, **more).trials(same_data)]
+
+    without = {axis: name for axis, name in BASE.items() if axis != "upsampler"}
+    assert keys(without) == keys(BASE)
+    assert keys({**without, "upsampler.bias": True}) == keys({**BASE, "upsampler.bias": True})
+    assert keys(without, exclude=[{"upsampler": "bilinear", "head": "fcn16s"}]) == keys(
+        BASE, exclude=[{"head": "fcn16s"}]
+    )
+
+
 def test_a_grid_without_axes_is_one_cell_labeled_by_its_variant(tmp_path: Path) -> None:
     base = {"variant": "fcn8s-tiny", "dataset": "shapes", "recipe": "smoke"}
     (cell,) = grid(tmp_path, base=base, product=None, baseline={}).cells
@@ -184,7 +201,6 @@ def test_an_axis_overrides_a_component_of_the_variant(tmp_path: Path) -> None:
         ({"base": {"variant": "fcn8s-tiny", "recipe": "smoke"}}, "dataset: missing; name it under base or product"),
         ({"quesiton": "Why?"}, "quesiton: unknown key; did you mean 'question'?"),
         ({"question": None}, "question: missing"),
-        ({"baseline": None}, "baseline: missing"),
         ({"product": {"head": []}}, "product.head: list should have at least 1 item"),
         ({"checkpoint": "bset"}, "checkpoint: \"bset\" is not valid; did you mean 'best'? valid: best, last"),
         ({"base": {**BASE, "head": "fcn8s"}}, "head: is in base and in product; keep one of them"),
