@@ -51,7 +51,9 @@ SPILL = 0.6
 class World(Protocol):
     """Where grids come from."""
 
-    images: int
+    @property
+    def images(self) -> int:
+        """The number of images."""
 
     def draw(self, random: np.random.Generator, seeds: int) -> tuple[CellCounts, CellCounts, float]:
         """A cell, its baseline and the true difference in mIoU."""
@@ -128,11 +130,11 @@ class Real:
         return self.cell.shape[1]
 
     def draw(self, random: np.random.Generator, seeds: int) -> tuple[CellCounts, CellCounts, float]:
-        drawn = random.integers(0, self.images, self.images)
+        sample = random.integers(0, self.images, self.images)
         cell, baseline = (_mixtures(random, trials, seeds) for trials in (self.cell, self.baseline))
         truth = float(_difference(cell, baseline)[0]) if seeds == 1 else self.expected
-        cell, baseline = (np.rint(one[:, drawn]).astype(np.int64) for one in (cell, baseline))
-        return dict(enumerate(cell)), dict(enumerate(baseline)), truth
+        counts = [dict(enumerate(np.rint(mixtures[:, sample]).astype(np.int64))) for mixtures in (cell, baseline)]
+        return counts[0], counts[1], truth
 
     @cached_property
     def expected(self) -> float:
@@ -301,7 +303,7 @@ def real_pairs(runs: Path, most: int = 2) -> dict[str, Real]:
         label = " ".join(names[part] for part in ("backbone", "head", "upsampler", "recipe"))
         scored_on = f"{names['dataset']} {split}", " ".join(ids)
         cells[scored_on][f"{label} {trial['recipe']['epochs']} epochs"].append(counts)
-    found = {}
+    found: dict[str, Real] = {}
     for (dataset, _), by_label in cells.items():
         several = {label: np.stack(trials) for label, trials in by_label.items() if len(trials) > 1}
         pairs = {

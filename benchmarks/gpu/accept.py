@@ -1,6 +1,6 @@
 """Check on a GPU that training, evaluation and grids do what they do on the CPU.
 
-    python benchmarks/gpu/accept.py --out DIR --data-root DATA
+    python -m benchmarks.gpu.accept --out DIR --data-root DATA
 
 Each section is one property: CUDA against the CPU, no hidden synchronization, determinism, resumption, shared GPUs,
 memory that runs out. A section that fails or hangs ends only itself. DIR/accept.json is rewritten after each section,
@@ -24,16 +24,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from sections import GROUPS, Group, section_function
-from sections.settings import JOBS, Settings, child_environment
+from benchmarks.gpu.results import Outcome, Results, run_section
+from benchmarks.gpu.sections import GROUPS, Group, section_function
+from benchmarks.gpu.sections.settings import JOBS, Settings, child_environment
 
-from results import Outcome, Results, run_section
+PROGRAM = ("-m", "benchmarks.gpu.accept")
+"""Arguments of Python that start this program."""
 
 GRACE = 8.0
 """Seconds after its time limit that a section has before its process is killed."""
@@ -98,7 +101,7 @@ class Child:
         settings: Settings,
         results: Results,
         deadline: float,
-        program: Path = Path(__file__),
+        program: Sequence[str] = PROGRAM,
         grace: float = GRACE,
     ) -> None:
         """
@@ -106,7 +109,8 @@ class Child:
             settings: the settings of the run.
             results: takes the outcomes.
             deadline: of the whole run, by `time.monotonic`.
-            program: the script that runs the sections and writes an outcome for each to the pipe.
+            program: arguments of Python that start a program, which runs the sections and writes an outcome for
+                each to the pipe.
             grace: seconds after its time limit that a section has before its process is killed.
         """
         self._settings, self._results, self._deadline = settings, results, deadline
@@ -132,7 +136,7 @@ class Child:
         read, write = os.pipe()
         command = [
             sys.executable,
-            str(self._program),
+            *self._program,
             "--out",
             str(self._settings.out),
             "--child",

@@ -1,6 +1,6 @@
 """Measure fcnlab on a GPU: where a step's time goes, and training, evaluation and grids beside their peers.
 
-    python benchmarks/gpu/bench.py --out DIR --photos CAMVID --budget 420
+    python -m benchmarks.gpu.bench --out DIR --photos CAMVID --budget 420
 
 DIR/bench.json is rewritten after each section, DIR/bench.log holds the output of the sections. Each section runs in a
 process of its own, which is killed with all of its children where it overruns, so a problem ends only its section.
@@ -26,9 +26,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from timings import REPOSITORY, SECTIONS, SMOKE, Context, Section, Sizes
-
-from results import Outcome, Results
+from benchmarks.gpu.results import Outcome, Results
+from benchmarks.gpu.timings import REPOSITORY, SECTIONS, SMOKE, Context, Section, Sizes
 
 PEERS = ("torchvision", "d2l", "smp")
 LOG = "bench.log"
@@ -123,7 +122,7 @@ def skip(results: Results, section: Section, why: str) -> None:
 def start_images(given: argparse.Namespace, work: Path, out: Path) -> subprocess.Popen[bytes]:
     """Start the process that writes the images, beside the sections that need none."""
     sizes = SMOKE if given.smoke else Sizes()
-    command = [sys.executable, str(Path(__file__).with_name("images.py")), str(work / "data")]
+    command = [sys.executable, "-m", "benchmarks.gpu.images", str(work / "data")]
     command += ["--train", str(sizes.train), "--val", str(sizes.val)]
     command += ["--sizes", sizes.sizes] if sizes.sizes else []
     command += ["--processes", "1"] if given.smoke else []
@@ -137,7 +136,7 @@ def start_images(given: argparse.Namespace, work: Path, out: Path) -> subprocess
 def run_section_apart(given: argparse.Namespace, section: Section, work: Path, allowance: float) -> Outcome:
     """Run a section in a process of its own and return its outcome; all of its processes are gone then."""
     answer = work / f"{section.name}.json"
-    command = [sys.executable, str(Path(__file__).resolve()), "--out", str(given.out), "--section", section.name]
+    command = [sys.executable, "-m", "benchmarks.gpu.bench", "--out", str(given.out), "--section", section.name]
     command += ["--device", given.device, "--work", str(work), "--child", str(answer), "--allowance", str(allowance)]
     command += ["--peer", *given.peer]
     command += ["--smoke"] if given.smoke else []
@@ -179,7 +178,7 @@ def run_child(given: argparse.Namespace) -> int:
     sys.path.insert(0, str(REPOSITORY / "benchmarks" / "peers"))
     os.environ.update(context.environment())
     try:
-        result = importlib.import_module(f"timings.{name}").measure(context)
+        result = importlib.import_module(f"benchmarks.gpu.timings.{name}").measure(context)
     except Exception:  # noqa: BLE001 - recorded with its traceback, beside what was measured before
         saved = json.loads(context.answer.read_text())["result"] if context.answer.is_file() else {}
         traceback.print_exc()

@@ -1,6 +1,6 @@
 """Write images of VOC's sizes, in the layout of PASCAL VOC 2012, for benchmarks on machines without datasets.
 
-    python benchmarks/gpu/images.py FOLDER --photos CAMVID --train 1464 --val 1449
+    python -m benchmarks.gpu.images FOLDER --photos CAMVID --train 1464 --val 1449
 
 FOLDER/VOCdevkit/VOC2012 holds JPEG images of quality 92, palette masks and the lists of train and val; FOLDER is a data
 root for the registry's `voc2012`. FOLDER/train.txt and val.txt list an image and its mask per line, separated by a tab,

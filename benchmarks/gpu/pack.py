@@ -1,13 +1,13 @@
 """Pack what accept.py and bench.py need on a GPU machine without network access: packages and data.
 
-    python benchmarks/gpu/pack.py FOLDER --data-root DIR --python 3.12
+    python -m benchmarks.gpu.pack FOLDER --data-root DIR --python 3.12
 
 FOLDER gets the wheels that a machine with PyTorch, timm, torchvision, pandas, typer, rich, scipy and matplotlib still
 lacks, CamVid as an archive, and the weights of MobileNetV2, compressed. Copy FOLDER and the checkout to the machine,
 and in the checkout's root:
 
     source benchmarks/gpu/unpack.sh FOLDER
-    python3 benchmarks/gpu/accept.py --out accept --data-root "$FCNLAB_DATA"
+    python -m benchmarks.gpu.accept --out accept --data-root "$FCNLAB_DATA"
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -60,7 +61,7 @@ def loader(
     workers: int = 0,
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     """Batches made by `workers` processes and pinned; with 0, in the calling process, so that one core does all."""
-    loading = {
+    loading: dict[str, Any] = {
         "num_workers": workers,
         "pin_memory": workers > 0 and torch.cuda.is_available(),
         "persistent_workers": workers > 0,

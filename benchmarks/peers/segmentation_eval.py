@@ -20,8 +20,9 @@ def network(classes: int) -> nn.Sequential:
     pretrained_net = torchvision.models.resnet18(weights=None)
     net = nn.Sequential(*list(pretrained_net.children())[:-2])
     net.add_module("final_conv", nn.Conv2d(512, classes, kernel_size=1))
-    net.add_module("transpose_conv", nn.ConvTranspose2d(classes, classes, kernel_size=64, padding=16, stride=32))
-    net.transpose_conv.weight.data.copy_(bilinear_kernel(classes, classes, 64))
+    transpose_conv = nn.ConvTranspose2d(classes, classes, kernel_size=64, padding=16, stride=32)
+    transpose_conv.weight.data.copy_(bilinear_kernel(classes, classes, 64))
+    net.add_module("transpose_conv", transpose_conv)
     return net
 
 
@@ -39,7 +40,7 @@ class ConfusionMatrix:
     # references/segmentation/utils.py
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
-        self.mat = None
+        self.mat: Tensor | None = None
 
     def update(self, a: Tensor, b: Tensor) -> None:
         n = self.num_classes
@@ -51,6 +52,7 @@ class ConfusionMatrix:
             self.mat += torch.bincount(inds, minlength=n**2).reshape(n, n)
 
     def compute(self) -> tuple[Tensor, Tensor, Tensor]:
+        assert self.mat is not None, "no image was counted"
         h = self.mat.float()
         acc_global = torch.diag(h).sum() / h.sum()
         acc = torch.diag(h) / h.sum(1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -22,8 +23,8 @@ def voc_colormap2label(colormap: Sequence[Sequence[int]]) -> Tensor:
 
 
 def voc_label_indices(colormap: Tensor, colormap2label: Tensor) -> Tensor:
-    colormap = colormap.permute(1, 2, 0).numpy().astype("int32")
-    idx = (colormap[:, :, 0] * 256 + colormap[:, :, 1]) * 256 + colormap[:, :, 2]
+    pixels = colormap.permute(1, 2, 0).numpy().astype("int32")
+    idx = (pixels[:, :, 0] * 256 + pixels[:, :, 1]) * 256 + pixels[:, :, 2]
     return colormap2label[idx]
 
 
@@ -61,13 +62,19 @@ def loss(inputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def accuracy(y_hat: Tensor, y: Tensor) -> float:
-    y_hat = y_hat.argmax(axis=1)
+    y_hat = y_hat.argmax(dim=1)
     cmp = y_hat.type(y.dtype) == y
     return float(cmp.type(y.dtype).sum())
 
 
 def train_batch_ch13(
-    net: nn.Module, X: Tensor, y: Tensor, loss: Callable, trainer: torch.optim.Optimizer, device: str, bf16: bool
+    net: nn.Module,
+    X: Tensor,
+    y: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    trainer: torch.optim.Optimizer,
+    device: str,
+    bf16: bool,
 ) -> tuple[Tensor, float]:
     X = X.to(device, non_blocking=True)
     y = y.to(device, non_blocking=True)
@@ -95,7 +102,11 @@ def epochs(
 ) -> Callable[[], int]:
     """Train for an epoch at each call and return the number of images; `workers` processes load the data."""
     voc_train = VOCSegDataset(pairs, crop, palette)
-    loading = {"num_workers": workers, "pin_memory": device == "cuda", "persistent_workers": workers > 0}
+    loading: dict[str, Any] = {
+        "num_workers": workers,
+        "pin_memory": device == "cuda",
+        "persistent_workers": workers > 0,
+    }
     train_iter = torch.utils.data.DataLoader(voc_train, batch, shuffle=True, drop_last=True, **loading)
     net.to(device)
     trainer = torch.optim.SGD(net.parameters(), lr=0.001, weight_decay=1e-3)

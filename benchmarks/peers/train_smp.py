@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import segmentation_models_pytorch as smp
@@ -115,7 +116,11 @@ def epochs(
 ) -> Callable[[], int]:
     """Train for an epoch at each call and return the number of images; `workers` processes load the data."""
     dataset = VOCDataset(pairs, get_training_augmentation(crop))
-    loading = {"num_workers": workers, "pin_memory": device == "cuda", "persistent_workers": workers > 0}
+    loading: dict[str, Any] = {
+        "num_workers": workers,
+        "pin_memory": device == "cuda",
+        "persistent_workers": workers > 0,
+    }
     loader = DataLoader(dataset, batch_size=batch, shuffle=True, drop_last=True, **loading)
     net.to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=2e-4)

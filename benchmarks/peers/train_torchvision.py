@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -17,7 +18,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 class VOCSegmentation(Dataset[tuple[Tensor, Tensor]]):
     # torchvision.datasets.VOCSegmentation, of given files
-    def __init__(self, pairs: Sequence[tuple[Path, Path]], transforms: Callable) -> None:
+    def __init__(self, pairs: Sequence[tuple[Path, Path]], transforms: Callable[..., tuple[Tensor, Tensor]]) -> None:
         self.pairs = pairs
         self.transforms = transforms
 
@@ -48,7 +49,15 @@ def criterion(inputs: Tensor, target: Tensor) -> Tensor:
     return nn.functional.cross_entropy(inputs, target, ignore_index=255)
 
 
-def train_one_epoch(model, criterion, optimizer, data_loader, lr_scheduler, device, bf16=False) -> list[float]:
+def train_one_epoch(
+    model: nn.Module,
+    criterion: Callable[[Tensor, Tensor], Tensor],
+    optimizer: torch.optim.Optimizer,
+    data_loader: DataLoader[tuple[Tensor, Tensor]],
+    lr_scheduler: torch.optim.lr_scheduler.LRScheduler,
+    device: str,
+    bf16: bool = False,
+) -> list[float]:
     model.train()
     logged = []
     for image, target in data_loader:
@@ -75,7 +84,11 @@ def epochs(
     bf16: bool = False,
 ) -> Callable[[], int]:
     """Train for an epoch at each call and return the number of images; `workers` processes load the data."""
-    loading = {"num_workers": workers, "pin_memory": device == "cuda", "persistent_workers": workers > 0}
+    loading: dict[str, Any] = {
+        "num_workers": workers,
+        "pin_memory": device == "cuda",
+        "persistent_workers": workers > 0,
+    }
     loader = DataLoader(VOCSegmentation(pairs, preset(crop)), batch, shuffle=True, drop_last=True, **loading)
     if device == "cuda":
         torch.backends.cudnn.benchmark = True  # as the reference sets it

@@ -36,7 +36,7 @@ the network, checkpoints, files, and overhead of worker and driver. The first tr
 NO_GPU = """## On a CUDA GPU
 
 None of the machines above has a GPU. [gpu.md](gpu.md) describes how fcnlab uses GPUs and the measurements on an H100;
-`python benchmarks/gpu/bench.py --out bench` benchmarks a GPU against the same peers.
+`python -m benchmarks.gpu.bench --out bench` benchmarks a GPU against the same peers.
 """
 
 

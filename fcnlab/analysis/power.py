@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import chdtri, ndtr, stdtrit  # type: ignore[import-untyped]
+from scipy.special import chdtri, ndtr, stdtrit
 
 from fcnlab.analysis.differences import Difference
 from fcnlab.analysis.intervals import MIN_SEEDS, degrees_of_freedom

@@ -14,18 +14,19 @@ from typing import Any
 import pytest
 
 import fcnlab
+from benchmarks.gpu.accept import Child
+from benchmarks.gpu.results import Results, SectionFailed
+from benchmarks.gpu.sections.settings import Settings
 from tests.conftest import REPOSITORY
-
-FOLDER = REPOSITORY / "benchmarks" / "gpu"
 
 
 def accept(out: Path, *options: str, device: str = "cpu") -> tuple[int, dict[str, Any]]:
     """Run the kit and return its exit code and output."""
-    command = [sys.executable, str(FOLDER / "accept.py"), "--out", str(out), "--device", device, "--smoke"]
+    command = [sys.executable, "-m", "benchmarks.gpu.accept", "--out", str(out), "--device", device, "--smoke"]
     command += ["--budget", "1500", *options]
     # Two threads of OpenMP: a forked child of a process that has used them would hang.
     environment = os.environ | ({"OMP_NUM_THREADS": "2"} if "determinism" in options else {})
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1600, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1600, env=environment, cwd=REPOSITORY)
     written = out / "accept.json"
     assert written.is_file(), done.stderr
     return done.returncode, json.loads(written.read_text())
@@ -95,28 +96,13 @@ for name in sys.argv[sys.argv.index("--section") + 1:]:
 """A program that runs sections as the kit does, of which one ends its process and one never ends."""
 
 
-@pytest.fixture
-def modules(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return the modules of the kit by name."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    for name in ("accept", "results", "sections", "sections.settings"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    import accept  # type: ignore[import-not-found]
-
-    yield accept
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("accept", "results", "sections")]:
-        del sys.modules[name]
-
-
-def test_a_section_that_crashes_or_hangs_ends_only_itself(
-    tmp_path: Path, modules: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_section_that_crashes_or_hangs_ends_only_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    results = modules.Results(tmp_path / "accept.json")
-    settings = modules.Settings(tmp_path, tmp_path, "cpu")
-    child = modules.Child(settings, results, time.monotonic() + 300, program, grace=1.0)
+    results = Results(tmp_path / "accept.json")
+    settings = Settings(tmp_path, tmp_path, "cpu")
+    child = Child(settings, results, time.monotonic() + 300, [str(program)], grace=1.0)
     child.run(["first", "crashes", "second", "hangs", "third"], limit=1.0)
     outcomes = json.loads((tmp_path / "accept.json").read_text())["sections"]
     assert {name: outcome["passed"] for name, outcome in outcomes.items()} == {
@@ -132,17 +118,15 @@ def test_a_section_that_crashes_or_hangs_ends_only_itself(
     assert outcomes["hangs"]["result"] == {"half": 1}
 
 
-def test_a_failed_check_keeps_what_was_measured(tmp_path: Path, modules: Any) -> None:
-    results = sys.modules["results"]
-
+def test_a_failed_check_keeps_what_was_measured(tmp_path: Path) -> None:
     def fails() -> dict[str, Any]:
-        raise results.SectionFailed("too far off", {"error": 0.5})
+        raise SectionFailed("too far off", {"error": 0.5})
 
     def hangs() -> dict[str, Any]:
         time.sleep(60)
         return {}
 
-    kept = results.Results(tmp_path / "file.json", {"device": "none"})
+    kept = Results(tmp_path / "file.json", {"device": "none"})
     kept.run("good", lambda: {"detail": "all equal"})
     kept.run("bad", fails)
     kept.run("slow", hangs, limit=0.2)

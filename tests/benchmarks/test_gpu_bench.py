@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
@@ -13,16 +12,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.gpu import images
+from benchmarks.gpu.bench import allowance, plan
+from benchmarks.gpu.timings import Context, training
 from benchmarks.speed.sides import Lap, Setting
 from fcnlab.data.datasets.voc import Voc2012
 from fcnlab.errors import RunError
-
-GPU = Path(__file__).resolve().parents[2] / "benchmarks" / "gpu"
+from tests.conftest import REPOSITORY
 
 
 def bench(out: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
-    command = [sys.executable, str(GPU / "bench.py"), "--out", str(out), "--smoke", "--device", "cpu", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-m", "benchmarks.gpu.bench", "--out", str(out), "--smoke", "--device", "cpu"]
+    command += arguments
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert (out / "bench.json").is_file(), done.stderr
     return done.returncode, json.loads((out / "bench.json").read_text(encoding="utf-8"))
 
@@ -54,9 +56,7 @@ def test_a_section_that_fails_keeps_its_traceback_and_the_next_one_runs(tmp_path
     assert "no photographs with labels" in (tmp_path / "bench.log").read_text(encoding="utf-8")
 
 
-def test_a_small_budget_leaves_out_the_last_sections(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(GPU)
-    plan = importlib.import_module("bench").plan
+def test_a_small_budget_leaves_out_the_last_sections() -> None:
     everything = [section.name for section in plan(420, [], False)]
     assert everything[0] == "environment" and everything[-1] == "grid" and len(everything) == 8
     some = [section.name for section in plan(200, [], False)]
@@ -64,13 +64,11 @@ def test_a_small_budget_leaves_out_the_last_sections(monkeypatch: pytest.MonkeyP
     assert [section.name for section in plan(10, ["grid"], False)] == ["grid"]
 
 
-def test_no_section_takes_the_minimum_of_a_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(GPU)
-    bench = importlib.import_module("bench")
+def test_no_section_takes_the_minimum_of_a_later_one() -> None:
     for budget in (150.0, 250.0, 420.0, 800.0):
-        chosen, left = bench.plan(budget, [], False), budget
+        chosen, left = plan(budget, [], False), budget
         for number, section in enumerate(chosen):
-            taken = bench.allowance(chosen[number:], left)
+            taken = allowance(chosen[number:], left)
             assert taken >= section.minimum
             left -= taken
         assert left >= -1e-6
@@ -105,12 +103,10 @@ def compare(
     monkeypatch: pytest.MonkeyPatch, folder: Path, rates: dict[str, list[float]], allowance: float
 ) -> list[dict[str, Any]]:
     """Let fake sides train; returns the results that were kept, one after the other."""
-    monkeypatch.syspath_prepend(GPU)
     monkeypatch.setattr("benchmarks.speed.sides.Side", FakeSide)
     monkeypatch.setattr(FakeSide, "started", [])
     monkeypatch.setattr(FakeSide, "rates", rates)
-    timings, training = (importlib.import_module(name) for name in ("timings", "timings.training"))
-    context = timings.Context("training", "cuda", False, allowance, folder, folder / "x.json", ())
+    context = Context("training", "cuda", False, allowance, folder, folder / "x.json", ())
     kept: list[dict[str, Any]] = []
     settings = [Setting(name, "resnet18", "fcn32s", 2, (64, 64), (), 1) for name in rates]
     training.measure_configuration(context, settings, 2.0, kept.append)
@@ -141,11 +137,7 @@ def test_little_time_leaves_out_the_last_sides(monkeypatch: pytest.MonkeyPatch, 
     assert FakeSide.started == ["ours bf16", "torchvision", "d2l"] and found["left_out"] == ["smp"]
 
 
-def test_images_are_a_voc_dataset_of_photographs_with_their_labels(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.syspath_prepend(GPU)
-    images = importlib.import_module("images")
+def test_images_are_a_voc_dataset_of_photographs_with_their_labels(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     for folder in ("train", "trainannot"):
         (photos / folder).mkdir(parents=True)

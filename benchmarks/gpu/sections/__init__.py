@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from sections.settings import Settings
+from benchmarks.gpu.sections.settings import Settings
 
 Section = Callable[[Settings], dict[str, Any]]
 """Returns JSON-able results, with one line for the summary under "detail"; raises an exception where it fails."""
@@ -70,5 +70,5 @@ _MODULES = {
 
 def section_function(name: str) -> Section:
     """Import the module of a section, and torch with it, and return the section's function."""
-    function: Section = getattr(import_module(f"sections.{_MODULES[name]}"), name)
+    function: Section = getattr(import_module(f"benchmarks.gpu.sections.{_MODULES[name]}"), name)
     return function

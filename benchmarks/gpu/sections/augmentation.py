@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.gpu.results import SectionFailed
+from benchmarks.gpu.sections.images import of_one_size, various
+from benchmarks.gpu.sections.settings import Settings, triton
 from fcnlab.data.augmentation import Augmentation, Blur
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.base import Split
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.kernels.inputs import ColorJitter
 from fcnlab.kernels.switch import is_triton_available
-from results import SectionFailed
-from sections.images import of_one_size, various
-from sections.settings import Settings, triton
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FILL = (124, 116, 104)

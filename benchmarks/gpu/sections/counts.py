@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from benchmarks.gpu.results import SectionFailed
+from benchmarks.gpu.sections.settings import Settings
 from fcnlab.metrics import boundary, confusion
-from results import SectionFailed
-from sections.settings import Settings
 
 IGNORE = 255
 SHAPES = ((1, 1, 1), (3, 17, 23), (2, 96, 128), (4, 360, 480), (1, 375, 500), (5, 3, 401), (1, 1024, 2048))
@@ -29,11 +29,11 @@ def counts(settings: Settings) -> dict[str, Any]:
         for classes in CLASSES:
             for kind in ("random", "blobs", "ignored"):
                 prediction, label = _images(random, shape, classes, kind)
-                on_device = [torch.from_numpy(array).to(device) for array in (prediction, label)]
+                given, true = (torch.from_numpy(array).to(device) for array in (prediction, label))
                 found = {
-                    "areas": (confusion.count_areas(*on_device, classes), _areas(prediction, label, classes)),
+                    "areas": (confusion.count_areas(given, true, classes), _areas(prediction, label, classes)),
                     "boundaries": (
-                        boundary.count_boundaries(*on_device, classes),
+                        boundary.count_boundaries(given, true, classes),
                         _boundaries(prediction, label, classes),
                     ),
                 }

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.gpu.results import SectionFailed
+from benchmarks.gpu.sections.settings import Settings, cell
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.training import hardware
 from fcnlab.training.step import Objective
 from fcnlab.trial.build import build_model, build_training
-from results import SectionFailed
-from sections.settings import Settings, cell
 
 BOUND = 1e-5
 """Largest relative distance of the two gradients; cuDNN may choose another algorithm for the second."""
@@ -30,7 +30,7 @@ def distributed(settings: Settings) -> dict[str, Any]:
         torch.cuda.set_device(device)
     torch.distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if settings.cuda else "gloo",
-        store=torch.distributed.FileStore(str(meeting), 1),
+        init_method=f"file://{meeting}",
         rank=0,
         world_size=1,
     )

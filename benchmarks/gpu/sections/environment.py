@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from sections.settings import Settings
+from benchmarks.gpu.sections.settings import Settings
 
 PACKAGES = (
     "torch",

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
+from benchmarks.gpu.results import SectionFailed
+from benchmarks.gpu.sections.settings import Settings, run_cli, without_mlflow
 from fcnlab.lab import Lab
 from fcnlab.trial.record import Record
-from results import SectionFailed
-from sections.settings import Settings, run_cli, without_mlflow
 
 SHARING = 4
 
@@ -56,7 +56,7 @@ def per_gpu(settings: Settings) -> dict[str, Any]:
     found = records(settings.lab("per-gpu"))
     status = Counter(record.status for record in found)
     environments = [record.environment for record in found if record.environment is not None]
-    result = {
+    result: dict[str, Any] = {
         "status": dict(status),
         "devices": sorted({environment.device for environment in environments}),
         "kinds": sorted({environment.kind for environment in environments}),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from benchmarks.gpu.sections.settings import Settings
 from fcnlab.data.datasets.base import Dataset, Sample, Split
 from fcnlab.data.datasets.shapes import Shapes
-from sections.settings import Settings
 
 
 def camvid(settings: Settings) -> Dataset | None:

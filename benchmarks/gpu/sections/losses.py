@@ -11,7 +11,9 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from fcnlab.config.head import AnyHead
+from benchmarks.gpu.results import SectionFailed
+from benchmarks.gpu.sections.settings import Settings, triton
+from fcnlab.config.head import AnyHead, PaperHead
 from fcnlab.config.registry import builtin
 from fcnlab.config.upsampler import AnyUpsampler
 from fcnlab.config.variant import Backbone, Variant
@@ -22,8 +24,6 @@ from fcnlab.training import hardware
 from fcnlab.training.fused_loss import FusedUpsampleLoss, can_fuse
 from fcnlab.training.losses import REDUCTIONS, Loss
 from fcnlab.trial.build import build_model
-from results import SectionFailed
-from sections.settings import Settings, triton
 
 CLASSES = 6
 BOUNDS: dict[str, tuple[float, float]] = {"fp32": (1e-5, 1e-3), "tf32": (1e-2, 5e-2), "bf16": (2e-2, 5e-2)}
@@ -59,7 +59,7 @@ def paper_cases(settings: Settings) -> Iterator[Case]:
     bilinear = cast(AnyUpsampler, builtin().get("upsampler", "bilinear"))
     for name in builtin().names("head"):
         head = cast(AnyHead, builtin().get("head", name))
-        if head.type == "paper":
+        if isinstance(head, PaperHead):
             net: Any = "alexnet" if head.stride == 32 else "vgg16"
             if net == "alexnet" or not settings.smoke:
                 variant = Variant(backbone=Backbone(paper=net), head=head, upsampler=bilinear)
@@ -249,7 +249,7 @@ def _gradient(
         with in_precision():
             scores, auxiliary = model.training_scores(images)
         value = loss(scores, labels, auxiliary)
-    value.backward()  # type: ignore[no-untyped-call]
+    value.backward()
     gradients = [
         torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in model.parameters()
     ]

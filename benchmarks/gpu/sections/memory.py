@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from benchmarks.gpu.results import SectionFailed
+from benchmarks.gpu.sections.grids import records
+from benchmarks.gpu.sections.settings import Settings, run_cli, without_mlflow
 from fcnlab.trial.run_folder import RunFolder
-from results import SectionFailed
-from sections.grids import records
-from sections.settings import Settings, run_cli, without_mlflow
 
 LEFT = 5 * 2**29
 """Bytes of the GPU that another process leaves."""

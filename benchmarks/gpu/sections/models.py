@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.gpu.results import SectionFailed
+from benchmarks.gpu.sections.grids import records
+from benchmarks.gpu.sections.images import various
+from benchmarks.gpu.sections.settings import Settings, run_cli, trial
+from benchmarks.gpu.sections.trials import BASE, run_all
 from fcnlab.lab import Lab
-from results import SectionFailed
-from sections.grids import records
-from sections.images import various
-from sections.settings import Settings, run_cli, trial
-from sections.trials import BASE, run_all
 
 
 def export(settings: Settings) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def export(settings: Settings) -> dict[str, Any]:
             exported[to] = "onnxscript is not installed"
             continue
         file = settings.scratch / f"model{suffix}"
-        options = ("--to", to, "--out", str(file), "--overwrite", "--lab", str(lab.root))
+        options: tuple[str, ...] = ("--to", to, "--out", str(file), "--overwrite", "--lab", str(lab.root))
         exported[to] = run_cli(settings, "export", key, *options, timeout=70).strip().rpartition(": ")[2]
         file.unlink()
     images = _write_images(settings)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from results import write_json
+from benchmarks.gpu.results import write_json
 
 if TYPE_CHECKING:
     from fcnlab.config.grid.grid import Cell

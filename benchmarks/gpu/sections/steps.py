@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.gpu.results import SectionFailed
+from benchmarks.gpu.sections.settings import Settings, cell
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.training import hardware
 from fcnlab.training.fit import Epoch, fit
 from fcnlab.trial.build import build_model, build_training
-from results import SectionFailed
-from sections.settings import Settings, cell
 
 WARM_UP = 6
 """Steps before those that are watched: libraries initialize themselves, and a CUDA graph is captured."""

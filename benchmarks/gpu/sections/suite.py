@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from results import SectionFailed
-from sections.settings import ROOT, Settings
+from benchmarks.gpu.results import SectionFailed
+from benchmarks.gpu.sections.settings import ROOT, Settings
 
 MARK = "mark.gpu"
 WORKERS = 4

@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.gpu.results import SectionFailed
+from benchmarks.gpu.sections.settings import Settings, trial
 from fcnlab.config.trial import Trial
 from fcnlab.lab import Lab
 from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
-from results import SectionFailed
-from sections.settings import Settings, trial
 
 BASE = {"backbone": "tiny-scratch", "upsampler": "bilinear", "dataset": "shapes-mini", "recipe": "smoke"}
 
@@ -94,7 +94,7 @@ def finish(children: list[tuple[BaseProcess, Trial, Lab]]) -> list[Record]:
         record = RunFolder(lab.runs, of.key).read()
         assert record is not None, f"no record; the process of the trial ended with exit code {child.exitcode}"
         failure = record.failure
-        assert failure is None, f"the trial failed: {failure.message}\n{failure.traceback}"  # type: ignore[union-attr]
+        assert failure is None, f"the trial failed: {failure.message}\n{failure.traceback}"
         records.append(record)
     return records
 

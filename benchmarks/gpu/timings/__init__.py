@@ -144,7 +144,7 @@ class Context:
 
     def save(self, result: dict[str, Any], error: str | None = None) -> None:
         """Write the result so far, atomically: a section that is killed leaves it."""
-        from results import write_json
+        from benchmarks.gpu.results import write_json
 
         write_json(self.answer, {"result": result, "error": error})
 
@@ -157,7 +157,7 @@ class Context:
 
     def note(self, **values: Any) -> None:
         """Keep values for later sections, which read them from `notes`."""
-        from results import write_json
+        from benchmarks.gpu.results import write_json
 
         write_json(self.work / "notes.json", self.notes | values)
 

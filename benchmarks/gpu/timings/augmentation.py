@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
 
-from timings import Context, Spread, repeated
+from benchmarks.gpu.timings import Context, Spread, repeated
 
 KINDS: dict[str, dict[str, Any]] = {
     "crop, flip": {},

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from timings import Context
-from timings.labs import decode, run_grid, write_lab
+from benchmarks.gpu.timings import Context
+from benchmarks.gpu.timings.labs import decode, run_grid, write_lab
 
 PER_GPU = (4, 1, 2, 8)
 """In order of value: with little time the last ones are left out."""
@@ -19,8 +19,10 @@ def measure(context: Context) -> dict[str, Any]:
     for per_gpu in PER_GPU[:1] if context.smoke else PER_GPU:
         if context.left < 1.2 * longest:
             break
-        shape = {"heads": ["fcn32s", "fcn8s"], "seeds": 1 if context.smoke else 3, "epochs": 1 if context.smoke else 3}
-        file = write_lab(context, f"colocated{per_gpu}", upsamplers=["bilinear"], **shape)
+        seeds = epochs = 1 if context.smoke else 3
+        heads, upsamplers = ["fcn32s", "fcn8s"], ["bilinear"]
+        name = f"colocated{per_gpu}"
+        file = write_lab(context, name, heads=heads, upsamplers=upsamplers, seeds=seeds, epochs=epochs)
         began = time.monotonic()
         try:
             found = run_grid(context, file, per_gpu)

@@ -6,9 +6,10 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from timings import Context, rounds, shared_memory
+from benchmarks.gpu.timings import Context, rounds, shared_memory
 
 if TYPE_CHECKING:
     import torch
@@ -44,11 +45,11 @@ def measure(context: Context) -> dict[str, Any]:
     }
     context.save(result)
     bandwidth, upload = copies(device, sizes.copy)
-    products = {}
+    products: dict[str, dict[str, Any]] = {}
     for name in ("bfloat16", "float16", "float32") if cuda else ("float32",):
         a, b = (torch.randn(sizes.gemm, sizes.gemm, device=device, dtype=getattr(torch, name)) for _ in range(2))
         out = torch.empty_like(a)
-        spent = rounds(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), device, 5, 2 if name == "float32" else 20)
+        spent = rounds(partial(torch.mm, a, b, out=out), device, 5, 2 if name == "float32" else 20)
         products[name] = {"seconds": spent.json(), "flop_per_s": 2 * sizes.gemm**3 / spent.median}
     result |= {"copy": bandwidth, "upload": upload, "gemm": products, "smi_after": smi()}
     table = [("DataLoader workers of the peers", str(context.workers))] if cuda else []

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
-from timings import Context, Spread, repeated
+from benchmarks.gpu.timings import Context, Spread, repeated
 
 CLASSES = 21
 
@@ -49,7 +50,7 @@ def measure(context: Context) -> dict[str, Any]:
         evaluate(boundaries)
         synchronize(device)
         first = time.perf_counter() - began
-        found = repeated(lambda boundaries=boundaries: evaluate(boundaries), device, sizes.rounds + 2, 0.0)
+        found = repeated(partial(evaluate, boundaries), device, sizes.rounds + 2, 0.0)
         result[name] = {"images_per_s": found.json(), "first_seconds": first, "seconds": len(split) / found.median}
         table.append((f"ours, {name}, images/s", found.text(0)))
         table.append((f"ours, {name}, seconds, first and later", f"{first:.2f}, {len(split) / found.median:.3f}"))
@@ -71,7 +72,7 @@ def theirs(context: Context) -> dict[str, Any]:
     device = context.torch_device
     cuda = device.type == "cuda"
     workers = context.workers
-    loading = {"num_workers": workers, "pin_memory": cuda, "persistent_workers": workers > 0}
+    loading: dict[str, Any] = {"num_workers": workers, "pin_memory": cuda, "persistent_workers": workers > 0}
     loader = DataLoader(run_one.Samples(context.files("val")), batch_size=None, **loading)
     net = networks.FCN(context.sizes.backbones[0], "fcn32s", CLASSES).to(device)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from timings import PEERS, Context
-from timings.labs import decode, run_grid, write_lab
+from benchmarks.gpu.timings import PEERS, Context
+from benchmarks.gpu.timings.labs import decode, run_grid, write_lab
 
 HEADS = ["fcn32s", "fcn16s", "fcn8s"]
 UPSAMPLERS = ["bilinear", "random"]
@@ -28,7 +29,7 @@ def measure(context: Context) -> dict[str, Any]:
         ("decoding before it, once, s (0 if an earlier section did it)", f"{decoded:.1f}"),
     ]
     context.save(result | {"table": table})
-    runs = {}
+    runs: dict[str, float] = {}
     for head in LOOPED[:1] if context.smoke else LOOPED:
         if runs and context.left < 1.2 * max(runs.values()):
             break
@@ -50,7 +51,15 @@ def measure(context: Context) -> dict[str, Any]:
 
 def script(context: Context, head: str, epochs: int) -> float:
     """Return the seconds of one run of the script, with all that its process does."""
-    arguments = [PEERS / "run_one.py", head, "0", str(epochs), context.data, "--batch", str(context.sizes.batch)]
+    arguments: list[str | Path] = [
+        PEERS / "run_one.py",
+        head,
+        "0",
+        str(epochs),
+        context.data,
+        "--batch",
+        str(context.sizes.batch),
+    ]
     arguments += ["--crop", *map(str, context.sizes.crop), "--device", context.device]
     arguments += ["--workers", str(context.workers), "--bf16"] if context.device == "cuda" else []
     return context.command(*arguments)[0]

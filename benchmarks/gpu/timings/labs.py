@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from timings import Context
+from benchmarks.gpu.timings import Context
 
 if TYPE_CHECKING:
     from fcnlab.lab import Lab

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from timings import Context, Spread
+from benchmarks.gpu.timings import Context, Spread
 
 if TYPE_CHECKING:
     import torch
@@ -213,7 +213,7 @@ def phases(trained: Trained, steps: int) -> dict[str, Any]:
     with own_stream(trained.device):
         for number in range(steps + 5):
             events = [torch.cuda.Event(enable_timing=True) for _ in range(len(PHASES) + 1)] if cuda else []
-            clock = []
+            clock: list[float] = []
 
             def mark(events: list[Any] = events, clock: list[float] = clock) -> None:
                 clock.append(time.perf_counter())

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from timings import Context, Spread
+from benchmarks.gpu.timings import Context, Spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -184,7 +185,7 @@ class Rounds:
 
     def alone(self) -> None:
         """Let ours train before any other side exists."""
-        if (taken := self._try(self._group[0], lambda: self._group[0].lap(self._lap))) is not None:
+        if (taken := self._try(self._group[0], partial(self._group[0].lap, self._lap))) is not None:
             self._alone.append(taken)
 
     def all(self) -> None:
@@ -192,7 +193,7 @@ class Rounds:
         now: dict[str, Lap] = {}
         self._rounds.append(now)
         for side in self._group:
-            if (taken := self._try(side, lambda side=side: side.lap(self._lap))) is not None:
+            if (taken := self._try(side, partial(side.lap, self._lap))) is not None:
                 now[side.name] = taken
 
     def _try(self, side: Side, work: Callable[[], Any]) -> Any:

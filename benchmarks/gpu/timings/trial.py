@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from timings import Context, Spread
-from timings.labs import decode, open_lab, write_lab
+from benchmarks.gpu.timings import Context, Spread
+from benchmarks.gpu.timings.labs import decode, open_lab, write_lab
 
 IMPORT = (
     "import time; began = time.perf_counter(); import fcnlab.runner.executors.worker; "
@@ -91,8 +91,8 @@ def measure(context: Context) -> dict[str, Any]:
 
 def first_steps(context: Context, note: Any) -> None:
     """Time the first step of a training in a process, in which kernels are compiled, and the first of another one."""
+    from benchmarks.gpu.timings.step import Trained
     from fcnlab.training.hardware import synchronize
-    from timings.step import Trained
 
     for name in ("first step", "first step of the next trial"):
         began = time.perf_counter()

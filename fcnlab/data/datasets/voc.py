@@ -118,8 +118,8 @@ class _VocSplit(FileSplit):
 
 def _read_sbd_mask(path: Path) -> Image.Image:
     """Return the mask in a file of SBD: the field `Segmentation` of its structure `GTcls`."""
-    from scipy.io import loadmat  # type: ignore[import-untyped]
-    from scipy.io.matlab import MatReadError  # type: ignore[import-untyped]
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     read_errors = (OSError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, MemoryError, AttributeError)
     try:
