@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 
 from fcnlab.lab import Lab
-from fcnlab.runner import scheduler
 from fcnlab.runner.executors.config import ExecutorConfig
 from fcnlab.runner.plan import PlannedTrial
 from fcnlab.runner.progress.base import ProgressReporter
+from fcnlab.runner.run import run_grid
 from fcnlab.trial.record import Record
 
 GRID = """
@@ -75,7 +75,7 @@ def main() -> int:
         lab = Lab.find(file)
         grid = lab.load_grid(file)
         reporter = Memory()
-        outcome = scheduler.run(grid, lab, lambda: executor_config.create_executor(lab, grid.recipes), reporter)
+        outcome = run_grid(grid, lab, lambda: executor_config.create_executor(lab, grid.recipes), reporter)
     print(f"{given.executor}, {given.workers} workers: {outcome.finished} finished, {outcome.failed} failed")
     print(" trials  driver MB  driver CPU s  wall s")
     began = reporter.marks[0][3]

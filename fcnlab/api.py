@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fcnlab.inference.model import TrainedModel
     from fcnlab.models import FCN
     from fcnlab.report.report import Report
-    from fcnlab.runner.scheduler import Outcome
+    from fcnlab.runner.run import Outcome
 
 
 def build_model(
@@ -124,14 +124,14 @@ def run_grid(
     from fcnlab.console import create_console
     from fcnlab.runner.executors.config import ExecutorConfig
     from fcnlab.runner.progress.base import PlainReporter, ProgressReporter
-    from fcnlab.runner.scheduler import run
+    from fcnlab.runner.run import run_grid as run_trials
     from fcnlab.tracking.store import is_installed
 
     lab = lab or Lab.find(grid.path)
     reporter = ProgressReporter() if quiet else PlainReporter(create_console())
     executor_config = ExecutorConfig(executor, workers, threads, per_gpu, address, devices, device)
     executor_config.check(grid.cells, lab)
-    outcome = run(
+    outcome = run_trials(
         grid,
         lab,
         lambda: executor_config.create_executor(lab, grid.recipes),

@@ -46,12 +46,12 @@ def train(
     """Train and evaluate one variant. A grid with the same trial reuses its record."""
     from fcnlab.config.grid.grid import Grid, GridFile, resolve
     from fcnlab.lab import Lab
-    from fcnlab.runner import scheduler
     from fcnlab.runner.executors.config import ExecutorConfig
     from fcnlab.runner.isolated_lab import isolated_lab
     from fcnlab.runner.plan import make_plan
     from fcnlab.runner.progress.base import PlainReporter
     from fcnlab.runner.progress.rich import RichReporter
+    from fcnlab.runner.run import run_grid
 
     found = Lab.find(root=lab, data_root=data_root, tracking_uri=tracking_uri)
     overrides = (
@@ -68,7 +68,7 @@ def train(
     executor_config.check(grid.cells, found)
     terminal = create_console()
     with RichReporter(terminal) if terminal.is_terminal else PlainReporter(terminal) as reporter:
-        outcome = scheduler.run(grid, found, lambda: executor_config.create_executor(found, grid.recipes), reporter)
+        outcome = run_grid(grid, found, lambda: executor_config.create_executor(found, grid.recipes), reporter)
     planned = make_plan(grid, found).trials[0]
     record = planned.record
     assert record is not None, "run has ended every trial"

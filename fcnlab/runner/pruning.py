@@ -90,20 +90,22 @@ def read_curve(folder: RunFolder, record: Record | None) -> Curve | None:
 
 
 class Pruner:
-    """Prunes the cells of a running grid: it keeps the curves of all trials and makes each decision when it is due."""
+    """Prunes the cells of a running grid: it keeps the curves of all trials and makes each decision when it is due.
+
+    It prunes nothing, and reads no curve, if the grid has no `early_stopping` section.
+    """
 
     def __init__(self, plan: Plan) -> None:
-        """Read the curves of a plan whose grid has an `early_stopping` section.
+        """Read the curves of a plan.
 
         Args:
             plan: the plan.
         """
-        assert plan.grid.file.early_stopping is not None, "only created for grids with early_stopping"
         self._rule = plan.grid.file.early_stopping
         self._baseline = plan.grid.baseline.label
-        self._trials = {planned.key: planned for planned in plan.trials}
+        self._trials = {planned.key: planned for planned in plan.trials if self._rule is not None}
         self._curves: dict[str, dict[str, Curve | None]] = {}
-        for planned in plan.trials:
+        for planned in self._trials.values():
             self._update_curve(planned)
         self._decisions = self._decide()
 
@@ -146,5 +148,7 @@ class Pruner:
         self._curves.setdefault(planned.cell.label, {})[planned.key] = curve
 
     def _decide(self) -> Decisions:
+        if self._rule is None:
+            return Decisions({}, None)
         curves = {cell: list(trials.values()) for cell, trials in self._curves.items()}
         return prune(self._rule, curves, self._baseline)

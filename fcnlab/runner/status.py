@@ -47,7 +47,7 @@ class StatusReader:
         self.paused: list[Running] = []
         self._drivers = lab.state / "drivers"
         self._eta = EtaEstimator(plan)
-        self._pruner = Pruner(plan) if plan.grid.file.early_stopping is not None else None
+        self._pruner = Pruner(plan)
         self.refresh()
 
     def refresh(self) -> None:
@@ -111,8 +111,7 @@ class StatusReader:
         """Set the status of trials that have ended, or that early stopping prunes, since the last refresh."""
         started = {one.planned.key for one in (*self.paused, *chain.from_iterable(self.running.values()))}
         moved = [planned for planned in self.plan.remaining if planned.key in ended or planned.key in started]
-        found = self._pruner.update(moved) if self._pruner is not None else []
-        stopped = {planned.key: epoch for planned, epoch in found}
+        stopped = {planned.key: epoch for planned, epoch in self._pruner.update(moved)}
         for planned in self.plan.remaining:
             if planned.key in ended:
                 self._eta.update(planned, ended[planned.key].epochs)

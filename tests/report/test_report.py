@@ -117,9 +117,9 @@ def test_a_stopped_cell_has_no_figure_though_its_trials_have_records(tmp_path: P
 def test_from_the_book_alone_the_report_is_the_same(made: tuple[Report, Lab], tmp_path: Path) -> None:
     here, lab = made
     from fcnlab.runner.progress.base import ProgressReporter
-    from fcnlab.runner.scheduler import sync
+    from fcnlab.runner.run import sync_grid
 
-    assert sync(here.grid, lab, ProgressReporter()).postponed is None
+    assert sync_grid(here.grid, lab, ProgressReporter()).postponed is None
     away = Lab.find(root=tmp_path, tracking_uri=lab.tracking_uri)
     tracker = open_tracker(here.grid, away)
     there = make_report(make_plan(here.grid, away), away, tracker)

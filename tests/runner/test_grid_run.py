@@ -16,11 +16,11 @@ import pytest
 import fcnlab
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
-from fcnlab.runner import scheduler
 from fcnlab.runner.executors.process import ProcessExecutor, plan_slots
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.publisher import Publisher
+from fcnlab.runner.run import Outcome, clear_failed, hold_leases, run_grid, sync_grid
 from fcnlab.trial.run_folder import RunFolder
 from tests.conftest import SMOKE, write_grid
 
@@ -28,7 +28,7 @@ TIMES = ["train_seconds", "images_per_s", "peak_memory", "device_hours"]
 """The columns that differ from run to run."""
 
 
-def run(path: Path, lab: Lab | None = None) -> scheduler.Outcome:
+def run(path: Path, lab: Lab | None = None) -> Outcome:
     return fcnlab.run_grid(fcnlab.load_grid(path), workers=2, threads=1, lab=lab, quiet=True)
 
 
@@ -47,7 +47,7 @@ def complete_grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run a grid without interruption and return its file."""
     path = write_grid(tmp_path_factory.mktemp("complete"), SMOKE)
     outcome = run(path)
-    assert outcome == scheduler.Outcome(finished=4, failed=0, reused=0)
+    assert outcome == Outcome(finished=4, failed=0, reused=0)
     return path
 
 
@@ -99,8 +99,8 @@ def test_mlflow_has_a_parent_run_and_one_child_run_per_trial(complete_grid: Path
 def test_finished_grid_runs_nothing_and_keeps_its_table(complete_grid: Path) -> None:
     before = table(complete_grid)
     grid, lab = fcnlab.load_grid(complete_grid), Lab.find(complete_grid)
-    outcome = scheduler.run(grid, lab, lambda: pytest.fail("an executor was created"), ProgressReporter())
-    assert outcome == scheduler.Outcome(finished=4, failed=0, reused=4)
+    outcome = run_grid(grid, lab, lambda: pytest.fail("an executor was created"), ProgressReporter())
+    assert outcome == Outcome(finished=4, failed=0, reused=4)
     fcnlab.api.report(grid, lab=lab)
     pd.testing.assert_frame_equal(table(complete_grid), before)
 
@@ -144,9 +144,9 @@ def test_killed_trial_process_is_retried(tmp_path: Path) -> None:
                 self.killed = _kill_a_trial()
 
     killer = Killer()
-    outcome = scheduler.run(grid, lab, lambda: ProcessExecutor(lab, plan_slots(grid.recipes, 1, 1)), killer)
+    outcome = run_grid(grid, lab, lambda: ProcessExecutor(lab, plan_slots(grid.recipes, 1, 1)), killer)
     assert killer.killed
-    assert outcome == scheduler.Outcome(finished=2, failed=0, reused=0)
+    assert outcome == Outcome(finished=2, failed=0, reused=0)
 
 
 def test_exception_fails_the_trial_and_other_trials_run(tmp_path: Path) -> None:
@@ -161,8 +161,8 @@ def test_exception_fails_the_trial_and_other_trials_run(tmp_path: Path) -> None:
     frame = fcnlab.frame(fcnlab.load_grid(path))
     assert list(frame["status"]) == ["finished", "failed"]
     assert "99" in frame["failure"][1]
-    assert scheduler.clear_failed(fcnlab.load_grid(path), Lab.find(path)) == 1
-    assert run(path) == scheduler.Outcome(finished=1, failed=1, reused=1)
+    assert clear_failed(fcnlab.load_grid(path), Lab.find(path)) == 1
+    assert run(path) == Outcome(finished=1, failed=1, reused=1)
     again = fcnlab.frame(fcnlab.load_grid(path))
     assert list(again["status"]) == ["finished", "failed"], "the retried run replaces the previous one"
     assert list(again["run_id"] == frame["run_id"]) == [True, False]
@@ -180,7 +180,7 @@ def test_trial_published_by_another_lab_is_not_published_again(complete_grid: Pa
         own = RunFolder(ours.runs, record.key)
         own.create()
         own.finish(record.model_copy(update={"ended": "2001-01-01T00:00:00+00:00"}))
-    assert scheduler.sync(grid, ours, ProgressReporter()).postponed is None
+    assert sync_grid(grid, ours, ProgressReporter()).postponed is None
     pd.testing.assert_frame_equal(fcnlab.frame(grid, lab=ours), before)
 
 
@@ -200,7 +200,7 @@ def test_two_drivers_share_a_grid(complete_grid: Path, tmp_path: Path) -> None:
 def test_record_published_by_another_driver_is_not_published_again(complete_grid: Path) -> None:
     grid, lab = fcnlab.load_grid(complete_grid), Lab.find(complete_grid)
     before = _trial_runs(complete_grid)
-    with scheduler._open_leases(lab) as leases:
+    with hold_leases(lab) as leases:
         publisher = Publisher(make_plan(grid, lab), lab, leases, ProgressReporter())
         assert publisher.take_over()
         for planned in make_plan(grid, lab).trials:
@@ -220,7 +220,7 @@ def test_running_trial_is_shown_with_its_curves(
     path = write_grid(tmp_path, SMOKE)
     lab = Lab.find(path)
     plan = make_plan(fcnlab.load_grid(path), lab)
-    with scheduler._open_leases(lab) as leases:
+    with hold_leases(lab) as leases:
         publisher = Publisher(plan, lab, leases, ProgressReporter())
         assert publisher.take_over()
         publisher.start_trial(plan.trials[0])
@@ -240,7 +240,7 @@ def test_running_trial_is_shown_with_its_curves(
 def test_progress_of_an_already_published_trial_is_ignored(complete_grid: Path) -> None:
     grid, lab = fcnlab.load_grid(complete_grid), Lab.find(complete_grid)
     plan, before = make_plan(grid, lab), _trial_runs(complete_grid)
-    with scheduler._open_leases(lab) as leases:
+    with hold_leases(lab) as leases:
         publisher = Publisher(plan, lab, leases, ProgressReporter())
         publisher.start_trial(plan.trials[0])
         assert publisher.take_over(), "all records are published"
@@ -254,10 +254,10 @@ def test_progress_of_an_already_published_trial_is_ignored(complete_grid: Path) 
 
 def test_sync_rejects_a_running_grid(complete_grid: Path) -> None:
     grid, lab = fcnlab.load_grid(complete_grid), Lab.find(complete_grid)
-    with scheduler._open_leases(lab) as leases:
+    with hold_leases(lab) as leases:
         assert Publisher(make_plan(grid, lab), lab, leases, ProgressReporter()).take_over()
         with pytest.raises(RunError, match="is being run"):
-            scheduler.sync(grid, lab, ProgressReporter())
+            sync_grid(grid, lab, ProgressReporter())
 
 
 def test_interrupt_pauses_after_the_epoch_and_the_next_run_resumes(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_unreachable_store_defers_publishing_until_sync(tmp_path: Path) -> None:
     assert outcome.finished == 2
     assert outcome.postponed is not None
     back = Lab.find(path)
-    assert scheduler.sync(grid, back, ProgressReporter()).postponed is None
+    assert sync_grid(grid, back, ProgressReporter()).postponed is None
     assert set(fcnlab.frame(grid, lab=back)["status"]) == {"finished"}
 
 
@@ -317,7 +317,7 @@ def test_grid_without_mlflow_is_run_reported_and_published_elsewhere(complete_gr
     assert (code, out) == (2, f"fcnlab: error: {remedy}\n")
     here = shutil.copytree(there, tmp_path / "here") / "experiments" / path.name
     grid, lab = fcnlab.load_grid(here), Lab.find(here)
-    assert scheduler.sync(grid, lab, ProgressReporter()) == scheduler.Outcome(finished=4, failed=0, reused=4)
+    assert sync_grid(grid, lab, ProgressReporter()) == Outcome(finished=4, failed=0, reused=4)
     assert set(fcnlab.frame(grid)["run_id"]) == _trial_runs(here) and _statuses(here) == {"FINISHED"}
 
 

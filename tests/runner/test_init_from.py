@@ -13,8 +13,8 @@ from fcnlab.config.grid.grid import load
 from fcnlab.errors import ConfigError, FcnlabError, ModelError
 from fcnlab.lab import Lab
 from fcnlab.models.fcn import load_matching_weights
-from fcnlab.runner import scheduler
 from fcnlab.runner.plan import make_plan
+from fcnlab.runner.run import Outcome
 from fcnlab.trial.run import run_trial
 from tests.conftest import write_grid
 
@@ -32,7 +32,7 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A grid with stages that has run to its end."""
     path = write_grid(tmp_path_factory.mktemp("staged"), STAGED)
     outcome = fcnlab.run_grid(fcnlab.load_grid(path), workers=2, threads=1, quiet=True)
-    assert outcome == scheduler.Outcome(finished=4, failed=0, reused=0)
+    assert outcome == Outcome(finished=4, failed=0, reused=0)
     return path
 
 

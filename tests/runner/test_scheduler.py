@@ -14,10 +14,10 @@ import fcnlab
 from fcnlab.config.trial import Trial
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
-from fcnlab.runner import scheduler
 from fcnlab.runner.executors.config import ExecutorConfig
 from fcnlab.runner.plan import PlannedTrial, make_plan
 from fcnlab.runner.progress.base import ProgressReporter
+from fcnlab.runner.run import Outcome, clear_failed, run_grid
 from fcnlab.trial.trainer import Trainer
 from tests.conftest import SMOKE, write_grid
 
@@ -52,11 +52,11 @@ class EventRecorder(ProgressReporter):
         self.events.append(f"stopped {planned.cell.label} {planned.trial.seed} after {epoch}")
 
 
-def serial(path: Path, reporter: ProgressReporter | None = None, **options: Any) -> scheduler.Outcome:
+def serial(path: Path, reporter: ProgressReporter | None = None, **options: Any) -> Outcome:
     grid, lab = fcnlab.load_grid(path), Lab.find(path)
     executor_config = ExecutorConfig("serial", threads=1)
     reporter = reporter or ProgressReporter()
-    return scheduler.run(grid, lab, lambda: executor_config.create_executor(lab, grid.recipes), reporter, **options)
+    return run_grid(grid, lab, lambda: executor_config.create_executor(lab, grid.recipes), reporter, **options)
 
 
 def patch_training(monkeypatch: pytest.MonkeyPatch, change: Callable[[Trial, int], None]) -> None:
@@ -91,7 +91,7 @@ def test_out_of_memory_splits_the_batch_and_records_the_micro_batches(
     patch_training(monkeypatch, change)
     path = write_grid(tmp_path, SMOKE)
     reporter = EventRecorder()
-    assert serial(path, reporter) == scheduler.Outcome(finished=4, failed=0, reused=0)
+    assert serial(path, reporter) == Outcome(finished=4, failed=0, reused=0)
     assert reporter.events.count("again fcn8s 1: out_of_memory") == 2
     records = [one.record for one in make_plan(fcnlab.load_grid(path), Lab.find(path)).trials]
     assert [record.micro_batches for record in records if record is not None] == [1, 1, 4, 4]
@@ -106,14 +106,14 @@ def test_trial_fails_with_out_of_memory_at_the_smallest_micro_batch(
 
     patch_training(monkeypatch, change)
     path = write_grid(tmp_path, SMOKE)
-    assert serial(path) == scheduler.Outcome(finished=2, failed=2, reused=0)
+    assert serial(path) == Outcome(finished=2, failed=2, reused=0)
     record = make_plan(fcnlab.load_grid(path), Lab.find(path)).trials[-1].record
     assert record is not None and record.failure is not None
     assert record.failure.cause == "out_of_memory"
     assert "4 micro-batches" in record.failure.message
     monkeypatch.undo()
-    assert scheduler.clear_failed(fcnlab.load_grid(path), Lab.find(path)) == 2
-    assert serial(path) == scheduler.Outcome(finished=4, failed=0, reused=2)
+    assert clear_failed(fcnlab.load_grid(path), Lab.find(path)) == 2
+    assert serial(path) == Outcome(finished=4, failed=0, reused=2)
 
 
 @pytest.mark.parametrize(("fail_fast", "ended"), [(True, 2), (False, 4)])
@@ -166,14 +166,14 @@ def test_pruned_cells_can_be_completed_by_another_grid(tmp_path: Path) -> None:
     stopped = {event for event in reporter.events if event.startswith("stopped")}
     assert outcome.stopped == len(stopped) >= 2
     assert outcome.finished == 8 - outcome.stopped
-    assert serial(path, again := EventRecorder()) == scheduler.Outcome(
+    assert serial(path, again := EventRecorder()) == Outcome(
         finished=outcome.finished, failed=0, reused=8, stopped=outcome.stopped
     )
     assert again.events == []
     frame = fcnlab.frame(fcnlab.load_grid(path))
     assert (frame["status"] == "finished").sum() == outcome.finished
     without = write_grid(tmp_path, text, "without")
-    assert serial(without) == scheduler.Outcome(finished=8, failed=0, reused=outcome.finished)
+    assert serial(without) == Outcome(finished=8, failed=0, reused=outcome.finished)
     kept = make_plan(fcnlab.load_grid(path), Lab.find(path))
     assert kept.count("stopped") == outcome.stopped, "the status in a grid does not depend on other grids"
 
@@ -183,7 +183,7 @@ def test_leases_of_a_dead_driver_are_taken_over(tmp_path: Path) -> None:
     for planned in make_plan(fcnlab.load_grid(path), Lab.find(path)).trials:
         planned.folder.create()
         (planned.folder.path / "lease.1").write_text("gone:1:12345678")
-    assert serial(path) == scheduler.Outcome(finished=2, failed=0, reused=0)
+    assert serial(path) == Outcome(finished=2, failed=0, reused=0)
 
 
 def test_executor_config_rejects_incompatible_options() -> None:

@@ -48,7 +48,7 @@ def retry(
     """Run the failed trials of a grid again, and its remaining trials."""
     from fcnlab.lab import Lab
     from fcnlab.runner.executors.config import ExecutorConfig
-    from fcnlab.runner.scheduler import clear_failed
+    from fcnlab.runner.run import clear_failed
 
     found = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri)
     grid = found.load_grid(file)

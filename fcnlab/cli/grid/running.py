@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fcnlab.report.report import Report
     from fcnlab.runner.executors.config import ExecutorConfig
     from fcnlab.runner.progress.base import ProgressReporter
-    from fcnlab.runner.scheduler import Outcome
+    from fcnlab.runner.run import Outcome
 
 
 def run_and_conclude(
@@ -34,12 +34,12 @@ def run_and_conclude(
     as_json: bool = False,
 ) -> None:
     """Run the remaining trials of a grid and print the summary."""
-    from fcnlab.runner import scheduler
+    from fcnlab.runner.run import run_grid
 
     interrupts = Interrupts()
     try:
         with _make_reporter(as_json) as reporter, interrupts:
-            outcome = scheduler.run(
+            outcome = run_grid(
                 grid,
                 lab,
                 lambda: executor_config.create_executor(lab, grid.recipes),

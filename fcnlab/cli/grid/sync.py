@@ -25,11 +25,11 @@ def sync(
     """Publish the missing records of a grid to MLflow and write the report. No trial is run."""
     from fcnlab.lab import Lab
     from fcnlab.runner.progress.base import PlainReporter
-    from fcnlab.runner.scheduler import sync as publish
+    from fcnlab.runner.run import sync_grid
 
     found = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri)
     grid = found.load_grid(file)
-    outcome = publish(grid, found, PlainReporter(create_console()))
+    outcome = sync_grid(grid, found, PlainReporter(create_console()))
     if models and outcome.postponed is None:
         from fcnlab.inference.mlflow_model import log_models
 

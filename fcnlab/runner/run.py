@@ -1,0 +1,192 @@
+"""Running a grid: run and publish its remaining trials, publish missing records, clear failed trials.
+
+Several drivers may run one grid from one lab, on one machine or on several that share its folder. A trial is run by the
+driver that has leased it (`fcnlab.runner.lease`); every driver stays until all trials have ended.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from fcnlab.config.dataset import Dataset
+from fcnlab.config.grid.grid import Grid
+from fcnlab.data.cache.build import try_open_or_build_cache
+from fcnlab.errors import DataError, RunError, TrackingError
+from fcnlab.lab import Lab
+from fcnlab.runner.executors.base import Executor
+from fcnlab.runner.lease import Heartbeat, Leases
+from fcnlab.runner.plan import Plan, make_plan
+from fcnlab.runner.progress.base import ProgressReporter
+from fcnlab.runner.publisher import Publisher
+from fcnlab.runner.scheduler import POLL_INTERVAL, Scheduler, SchedulerOptions
+from fcnlab.settings import CHECKPOINT_EVERY
+from fcnlab.tracking.store import is_installed
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of running a grid.
+
+    Attributes:
+        finished: number of finished trials.
+        failed: number of failed trials.
+        reused: number of trials that had ended before the run.
+        stopped: number of pruned trials.
+        postponed: why publishing is deferred; None if everything is published.
+        interrupted: whether the run was interrupted before all trials had ended.
+    """
+
+    finished: int
+    failed: int
+    reused: int
+    stopped: int = 0
+    postponed: str | None = None
+    interrupted: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """True if no trial has failed."""
+        return self.failed == 0
+
+
+def run_grid(
+    grid: Grid,
+    lab: Lab,
+    create_executor: Callable[[], Executor],
+    reporter: ProgressReporter,
+    *,
+    interrupted: Callable[[], bool] = lambda: False,
+    fail_fast: bool = False,
+    checkpoint_every: float = CHECKPOINT_EVERY,
+) -> Outcome:
+    """Run the remaining trials of a grid and publish every record that is not published yet.
+
+    Args:
+        grid: the grid.
+        lab: the lab that contains the run folders.
+        create_executor: creates the executor; not called if no trial remains.
+        reporter: reports the progress.
+        interrupted: see `SchedulerOptions`.
+        fail_fast: see `SchedulerOptions`.
+        checkpoint_every: see `SchedulerOptions`.
+
+    Raises:
+        RunError: the lab cannot be written.
+        DataError: a dataset is missing.
+        ModelError: a weights file, or a finished trial that another is initialized from, is missing.
+    """
+    options = SchedulerOptions(interrupted, fail_fast, checkpoint_every)
+    plan = make_plan(grid, lab)
+    for planned in plan.remaining:
+        lab.check_head(planned.trial.variant.head)
+    for planned in plan.remaining:  # detects a full disk before anything is started or published
+        planned.folder.create()
+    with hold_leases(lab) as leases:
+        publisher = Publisher(plan, lab, leases, reporter)
+        scheduler = Scheduler(plan, leases, publisher, reporter, options)
+        try:
+            publisher.take_over()
+            reporter.planned(plan)
+            if plan.remaining:
+                _decode(plan, lab, reporter)
+                scheduler.run(create_executor)
+            while not (scheduler.is_stopping or publisher.take_over()):  # another driver may still be publishing
+                time.sleep(POLL_INTERVAL)
+        finally:
+            publisher.close(complete=scheduler.is_done)
+    after = make_plan(grid, lab)
+    return Outcome(
+        finished=after.count("finished"),
+        failed=after.count("failed"),
+        reused=len(plan.all_trials) - len(plan.remaining),
+        stopped=after.count("stopped"),
+        postponed=publisher.postponed,
+        interrupted=interrupted() and not scheduler.is_done,
+    )
+
+
+def sync_grid(grid: Grid, lab: Lab, reporter: ProgressReporter) -> Outcome:
+    """Publish the records that are not published yet; run nothing.
+
+    Args:
+        grid: the grid.
+        lab: the lab that contains the run folders.
+        reporter: reports if publishing is deferred.
+
+    Raises:
+        RunError: another driver runs the grid and publishes its records, or the lab cannot be written.
+        DataError: a dataset is missing.
+        ModelError: a weights file, or a finished trial that another is initialized from, is missing.
+        TrackingError: MLflow is not installed.
+    """
+    if not is_installed():
+        raise TrackingError(f"MLflow is not installed; run `fcnlab grid sync {grid.path}` where it is")
+    plan = make_plan(grid, lab)
+    with hold_leases(lab) as leases:
+        publisher = Publisher(plan, lab, leases, reporter)
+        if not publisher.take_over():
+            raise RunError(
+                f"{grid.name} is being run in {lab.root} by a driver that publishes its records; show its progress "
+                f"with `fcnlab grid status {grid.path}`"
+            )
+        publisher.close(complete=not plan.remaining)
+    ended = len(plan.all_trials) - len(plan.remaining)
+    return Outcome(
+        plan.count("finished"), plan.count("failed"), ended, plan.count("stopped"), postponed=publisher.postponed
+    )
+
+
+def clear_failed(grid: Grid, lab: Lab) -> int:
+    """Clear the failed trials of a grid, so that the next run runs them again.
+
+    Args:
+        grid: the grid.
+        lab: the lab that contains the run folders.
+
+    Returns:
+        The number of cleared trials; a trial that another driver has leased is not cleared.
+    """
+    failed = [planned for planned, record in make_plan(grid, lab).records() if record.status == "failed"]
+    with hold_leases(lab) as leases:
+        free = [planned for planned in failed if leases.claim(planned.folder.path)]
+        for planned in free:
+            planned.folder.clear()
+            leases.release(planned.folder.path)
+    return len(free)
+
+
+@contextmanager
+def hold_leases(lab: Lab) -> Iterator[Leases]:
+    """Yield the leases of a new driver; they are valid until the context is left.
+
+    Args:
+        lab: the lab that contains the leased folders.
+
+    Raises:
+        RunError: the lab cannot be written.
+    """
+    folder = lab.state / "drivers"
+    try:
+        heartbeat = Heartbeat(folder)
+    except OSError as error:
+        raise RunError(
+            f"{folder}: cannot be written ({error.strerror}); choose another lab folder with --lab"
+        ) from None
+    with heartbeat:
+        yield Leases(heartbeat)
+
+
+def _decode(plan: Plan, lab: Lab, reporter: ProgressReporter) -> None:
+    """Decode the data of the remaining trials once, on all cores, before the trials request it simultaneously."""
+    datasets: list[Dataset] = []  # not a set: the fields of a dataset may be unhashable
+    for planned in plan.remaining:
+        if planned.trial.dataset not in datasets:
+            datasets.append(planned.trial.dataset)
+    for dataset in sorted(datasets, key=repr):
+        for split in sorted(set(dataset.used_splits)):
+            # An invalid file fails the trials that read it; other trials of the grid may not need it.
+            with suppress(DataError):
+                try_open_or_build_cache(lab.open_dataset(dataset), split, reporter.decoding)
