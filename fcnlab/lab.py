@@ -21,6 +21,7 @@ from fcnlab.config.variant import Variant as VariantConfig
 from fcnlab.data.datasets.base import Dataset
 from fcnlab.data.datasets.fingerprint import hash_file
 from fcnlab.data.datasets.folder import Folder, FolderLayout
+from fcnlab.data.datasets.image_file import ImageFormat
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.datasets.table import FILE_DATASETS, find_dataset_folder
 from fcnlab.errors import ConfigError, DataError, ModelError, RunError
@@ -132,7 +133,8 @@ class Lab:
         if isinstance(spec, ShapesDataset):
             return Shapes(**spec.options.model_dump())
         if isinstance(spec, FolderDataset):
-            return Folder(self._layout(spec), spec.classes, spec.ignore)
+            image_format = ImageFormat(spec.image_channels, spec.image_range)
+            return Folder(self._layout(spec), spec.classes, spec.ignore, image_format)
         if isinstance(spec, CustomDataset):
             return self._open_custom_dataset(spec)
         assert isinstance(spec, KnownDataset)

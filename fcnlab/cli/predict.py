@@ -49,7 +49,7 @@ def predict(
     names = choose_output_names(files)
 
     from fcnlab.cli.data.progress import sample_bars
-    from fcnlab.data.datasets.base import open_image
+    from fcnlab.data.datasets.image_file import open_image
     from fcnlab.errors import DataError
     from fcnlab.inference.load import load
     from fcnlab.inference.outputs import check_not_existing, output_paths, write_prediction

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, PlainSerializer, Tag, model_validator
 
-from fcnlab.config.base import Config, Count, Entry, Whole
+from fcnlab.config.base import Config, Count, Entry, Finite, Whole
 from fcnlab.config.mask_values import (
     ClassValues,
     MaskValue,
@@ -96,6 +96,16 @@ class Dataset(Entry):
     nominal: Size
 
     @property
+    def image_channels(self) -> int:
+        """The number of channels of the images."""
+        return 3
+
+    @property
+    def image_range(self) -> tuple[float, float] | None:
+        """The values of images of more than 8 bits that become 0 and 255; None if it is not set."""
+        return None
+
+    @property
     def used_splits(self) -> tuple[str, ...]:
         """The names of all splits that have a purpose, without duplicates."""
         splits = (self.splits.train, self.splits.val, self.splits.test)
@@ -145,6 +155,8 @@ class FolderDataset(Dataset):
         ignore: mask values whose pixels are ignored; 255 is ignored where it is not a class.
         lists: text files with one id per line, by split; in the lab or below the data root.
         fractions: a random split.
+        value_range: values of images of more than 8 bits that become 0 and 255; by default 0 and 65535 for 16 bits.
+            Values between them are scaled linearly and rounded, others are clipped.
     """
 
     not_in_key: ClassVar[frozenset[str]] = Dataset.not_in_key | {
@@ -161,11 +173,23 @@ class FolderDataset(Dataset):
     ignore: Annotated[tuple[MaskValue, ...], BeforeValidator(parse_values)] = ()
     lists: dict[str, str] = {}  # noqa: RUF012 - pydantic copies defaults
     fractions: Fractions | None = None
+    value_range: tuple[Finite, Finite] | None = None
+
+    @property
+    def image_range(self) -> tuple[float, float] | None:
+        """The values of images of more than 8 bits that become 0 and 255; None if it is not set."""
+        return self.value_range
 
     @property
     def list_files(self) -> tuple[str, ...]:
         """Names of the text files with the ids of the splits."""
         return tuple(self.lists.values())
+
+    @model_validator(mode="after")
+    def _check_range(self) -> FolderDataset:
+        if self.value_range is not None and self.value_range[0] >= self.value_range[1]:
+            raise ValueError(f"value_range must increase, not {self.value_range[0]:g} to {self.value_range[1]:g}")
+        return self
 
     @model_validator(mode="after")
     def _check_values(self) -> FolderDataset:

@@ -31,6 +31,7 @@ class ModelDescription(BaseModel):
         palette: RGB color of each label.
         mean: mean of each channel of RGB images scaled to 0..1.
         std: standard deviation of each channel, of the same images.
+        value_range: values of images of more than 8 bits that become 0 and 255; None is 0 and 65535 for 16 bits.
         score_scale: factor by which an image is resized before prediction.
         precision: precision in which the model predicts.
         variant: configuration of the network.
@@ -48,6 +49,7 @@ class ModelDescription(BaseModel):
     palette: tuple[Color, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    value_range: tuple[float, float] | None = None
     score_scale: float
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"]
     variant: Variant
@@ -72,6 +74,7 @@ class ModelDescription(BaseModel):
             palette=tuple((r, g, b) for r, g, b in voc_palette()[: len(classes)].tolist()),
             mean=network.backbone.mean,
             std=network.backbone.std,
+            value_range=trial.dataset.image_range,
             score_scale=trial.recipe.score_scale,
             precision=trial.recipe.precision,
             variant=trial.variant,

@@ -9,9 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from fcnlab.data.batches import normalize
-from fcnlab.data.datasets.base import Pixels
-from fcnlab.data.inspection.diagnosis import HIGH_BIT_DEPTH_MODES
-from fcnlab.errors import DataError
+from fcnlab.data.datasets.image_file import ImageFormat, Pixels, to_pixels
 from fcnlab.inference.description import ModelDescription
 from fcnlab.models import FCN
 from fcnlab.training import hardware
@@ -25,8 +23,8 @@ SINGLE_VIEW = Protocol()
 class TrainedModel:
     """A trained network that predicts images like the evaluation of its trial: same normalization, scale, precision.
 
-    Images are predicted from their stored pixels, as in training: the EXIF orientation is not applied. Grayscale,
-    palette, CMYK and RGBA images are converted to RGB without alpha.
+    Images are predicted from their stored pixels, as in training: the EXIF orientation is not applied. They are
+    converted as the images of the dataset were; see `fcnlab.data.datasets.image_file.to_pixels`.
 
     Args:
         network: the FCN.
@@ -41,6 +39,7 @@ class TrainedModel:
         palette: colors of the labels, uint8 [classes, 3].
         mean: mean of each channel of RGB images scaled to 0..1.
         std: standard deviation of each channel, of the same images.
+        image_format: conversion of images before prediction.
 
     Example::
 
@@ -56,19 +55,20 @@ class TrainedModel:
         self.palette: Pixels = np.array(description.palette, dtype=np.uint8)
         self.mean = description.mean
         self.std = description.std
+        self.image_format = ImageFormat(len(description.mean), description.value_range)
 
     def predict(self, image: Image.Image, protocol: Protocol = SINGLE_VIEW) -> Pixels:
         """Return the label of each pixel.
 
         Args:
-            image: an image of at most 8 bits per channel.
+            image: an image of any mode.
             protocol: windows, flips and scales.
 
         Returns:
             Labels at native size, uint8 [H, W].
 
         Raises:
-            DataError: the image has more than 8 bits per channel.
+            DataError: the image has no fixed range of values, or another number of bands.
         """
         scores, _ = self._compute_scores(image, protocol)
         return predict_classes(scores)[0].cpu().numpy()
@@ -77,14 +77,14 @@ class TrainedModel:
         """Return the probability of each class at each pixel.
 
         Args:
-            image: an image of at most 8 bits per channel.
+            image: an image of any mode.
             protocol: windows, flips and scales.
 
         Returns:
             Probabilities at native size, float32 [classes, H, W].
 
         Raises:
-            DataError: the image has more than 8 bits per channel.
+            DataError: the image has no fixed range of values, or another number of bands.
         """
         return self.predict_both(image, protocol)[1]
 
@@ -92,14 +92,14 @@ class TrainedModel:
         """Return the results of `predict` and `predict_probabilities` from one forward pass.
 
         Args:
-            image: an image of at most 8 bits per channel.
+            image: an image of any mode.
             protocol: windows, flips and scales.
 
         Returns:
             Labels, uint8 [H, W], and probabilities, float32 [classes, H, W].
 
         Raises:
-            DataError: the image has more than 8 bits per channel.
+            DataError: the image has no fixed range of values, or another number of bands.
         """
         scores, normalized = self._compute_scores(image, protocol)
         probabilities = scores.float() if normalized else scores.float().softmax(1)
@@ -108,27 +108,10 @@ class TrainedModel:
     @torch.inference_mode()
     def _compute_scores(self, image: Image.Image, protocol: Protocol) -> tuple[Tensor, bool]:
         """Return scores [1, classes, H, W], and True if they are already probabilities."""
-        pixels = torch.from_numpy(np.array(to_rgb(image)))
+        pixels = torch.from_numpy(np.array(to_pixels(image, self.image_format)))
         images = pixels.permute(2, 0, 1)[None].to(self.device)
         scaled = protocol.multiply_scales(self.description.score_scale)
         precision = hardware.resolve_precision(self.description.precision, self.device)
         with hardware.create_autocast(self.device, precision)():
             scores = compute_scores(scaled, self.network, normalize(images, self.mean, self.std))
         return scores, scaled.is_augmented
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image to RGB, as for training.
-
-    Args:
-        image: an image of any mode.
-
-    Raises:
-        DataError: the image has more than 8 bits per channel.
-    """
-    if image.mode in HIGH_BIT_DEPTH_MODES:
-        raise DataError(
-            f"mode {image.mode}: more than 8 bits per channel; a conversion would clip values above 255, so scale the "
-            "image to 8 bits first"
-        )
-    return image.convert("RGB")

@@ -9,11 +9,11 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from fcnlab.data.datasets.base import Pixels
+from fcnlab.data.datasets.image_file import Pixels, to_display, to_pixels
 from fcnlab.data.datasets.palette import to_palette_image, voc_palette
 from fcnlab.data.inspection.preview import legend, overlay
 from fcnlab.errors import RunError
-from fcnlab.inference.model import TrainedModel, to_rgb
+from fcnlab.inference.model import TrainedModel
 from fcnlab.training.protocol import Protocol
 
 MIN_LEGEND_WIDTH = 320
@@ -95,7 +95,7 @@ def write_prediction(paths: Mapping[str, Path], image: Image.Image, model: Train
         labels = model.predict(image, protocol)
     _write(paths["mask"], lambda file: to_palette_image(labels).save(file, format="PNG", optimize=True))
     if "overlay" in paths:
-        picture = draw_overlay(to_rgb(image), labels, model.classes)
+        picture = draw_overlay(to_display(to_pixels(image, model.image_format)), labels, model.classes)
         _write(paths["overlay"], lambda file: picture.save(file, format="PNG", optimize=True))
 
 

@@ -359,3 +359,36 @@ def test_hand_written_entry_error_names_file_and_key(call: Call, mine: Path) -> 
         call("data", "check", "mine"),
         "registry/datasets.yaml: mine: mask_sufix: unknown key with type: folder; did you mean 'mask_suffix'?",
     )
+
+
+def test_16_bit_images_get_the_range_of_their_values(call: Call, mine: Path) -> None:
+    for number, file in enumerate(sorted((mine / "images").iterdir())):
+        save(np.arange(24, dtype=np.uint16).reshape(SHAPE) * 100 + number, file.with_suffix(".tif"))
+        file.unlink()
+    output = add(call, "--classes", "ground,road,tree")
+    assert (output.code, output.err) == (0, "")
+    assert (
+        "images: 10 images have values of more than 8 bits (mode I;16), 0..2309; 0..4095 becomes 0..255" in output.out
+    )
+    assert entries()["mine"]["value_range"] == [0, 4095]
+    spec = Lab.find().registry.get("dataset", "mine")
+    assert isinstance(spec, Dataset)
+    sample = Lab.find().open_dataset(spec).split("train")[0]
+    number = TEN.split().index(sample.id)
+    expected = [[round((100 * i + number) / 4095 * 255)] * 3 for i in range(3)]
+    assert sample.image[0, :3].tolist() == expected
+
+
+def test_unused_bands_and_pages_are_reported(call: Call, mine: Path) -> None:
+    for file in sorted((mine / "images").iterdir()):
+        with Image.open(file) as image:
+            bands = np.dstack([np.asarray(image), np.full(SHAPE, 7, np.uint8)])
+        save(bands, file.with_suffix(".png"))
+        file.unlink()
+    output = add(call, "--dry-run")
+    assert output.code == 0 and "images: 10 images have 4 bands (RGBA); the fourth is not used" in output.out
+    first = mine / "images/a.png"
+    with Image.open(first) as image:
+        image.save(first.with_suffix(".tif"), save_all=True, append_images=[image.copy()])
+    first.unlink()
+    refused(add(call), f"{first.with_suffix('.tif')}: has 2 pages; save one file per page")

@@ -117,7 +117,28 @@ HARMS: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
     ),
     "color mask": (MASK, lambda p: save(image_of(0), p), "color mask", "mode RGB"),
     "16-bit mask": (MASK, lambda p: save(np.zeros((6, 8), np.uint16), p), "16-bit mask", "mode I;16"),
-    "16-bit image": (IMAGE, lambda p: save(np.full((6, 8), 999, np.uint16), p), "16-bit image", "mode I;16"),
+    "image without a range of values": (
+        IMAGE,
+        lambda p: Image.fromarray(np.full((6, 8), 0.5, np.float32)).save(p, format="TIFF"),
+        "image mode",
+        "mode F: the values have no fixed range",
+    ),
+    "image of several pages": (
+        IMAGE,
+        lambda p: Image.fromarray(image_of(0)).save(
+            p, format="TIFF", save_all=True, append_images=[Image.fromarray(image_of(1))]
+        ),
+        "multi-page image",
+        "has 2 pages",
+    ),
+    "mask of several frames": (
+        MASK,
+        lambda p: Image.fromarray(mask_of(0)).save(
+            p, format="GIF", save_all=True, append_images=[Image.fromarray(mask_of(i)) for i in (1, 2)]
+        ),
+        "multi-page mask",
+        "has 3 frames",
+    ),
     "one-bit mask": (MASK, lambda p: save(np.zeros((6, 8), bool), p), "mask mode", "mode 1"),
 }
 
@@ -335,3 +356,17 @@ def test_real_validation_images_are_valid(
     checked = check_splits(type_(real_data / folder), splits)
     assert {c.split: c.images for c in checked} == splits
     assert [(c.problems, c.notes) for c in checked] == [([], [])]
+
+
+def test_images_whose_bands_are_changed_are_one_note_per_kind(camvid: CamVid) -> None:
+    rng = np.random.default_rng(0)
+    for id_ in ("a1", "a2"):
+        save(rng.integers(0, 255, (HEIGHT, WIDTH, 4), dtype=np.uint8), camvid.root / f"train/{id_}.png")
+    opaque = np.dstack([image_of(3), np.full((HEIGHT, WIDTH), 255, np.uint8)])
+    save(opaque, camvid.root / "val/b1.png")
+    save(np.full((HEIGHT, WIDTH), 999, np.uint16), camvid.root / "val/b2.png")
+    train, val, _ = check_splits(camvid, SPLITS)
+    assert not train.problems and not val.problems
+    assert [note.what for note in train.notes] == ["2 images have 4 bands (RGBA); the fourth is not used"]
+    (note,) = val.notes
+    assert note.what == "1 image has values of more than 8 bits (mode I;16); 0..65535 becomes 0..255"

@@ -412,6 +412,7 @@ CONTENT: list[dict[str, Any]] = [
     {"fractions": {"val": 0.5, "seed": 1}},
     {"fractions": {"val": 0.5, "test": 0.1}, "splits": {"test": "test"}},
     {"splits": {"val": "train"}},
+    {"value_range": [0, 4095]},
 ]
 
 

@@ -107,9 +107,15 @@ def test_8_bit_images_of_any_mode_are_converted_to_rgb_without_alpha(model: Trai
         assert np.array_equal(model.predict(image), model.predict(image.convert("RGB"))), mode
 
 
-@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
-def test_images_of_more_than_8_bits_are_an_error(model: TrainedModel, dtype: type) -> None:
-    with pytest.raises(DataError, match="more than 8 bits"):
+def test_16_bit_images_are_scaled_as_in_training(model: TrainedModel, sample: Sample) -> None:
+    gray = sample.image[..., 0]
+    wide = Image.fromarray(gray.astype(np.uint16) * 257)
+    assert np.array_equal(model.predict(wide), model.predict(Image.fromarray(gray)))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_values_without_a_range_are_an_error(model: TrainedModel, dtype: type) -> None:
+    with pytest.raises(DataError, match="the values have no fixed range"):
         model.predict(Image.fromarray(np.full((8, 9), 999, dtype)))
 
 

@@ -62,7 +62,13 @@ def add(
     data_root: DataRoot = None,
 ) -> None:
     """Inspect folders of images and masks, and add them to the lab's registry as a dataset."""
-    from fcnlab.cli.data.proposal import build_entry, choose_splits, decide_classes, find_split_lists
+    from fcnlab.cli.data.proposal import (
+        build_entry,
+        choose_splits,
+        decide_classes,
+        describe_images,
+        find_split_lists,
+    )
     from fcnlab.config.dataset import AnyDataset
     from fcnlab.config.registry_writer import to_yaml, write_entry
     from fcnlab.config.validation import validate
@@ -88,6 +94,7 @@ def add(
         )
     entry = build_entry(lab_, folders, pairing, named, ignored, skip_unpaired)
     entry |= find_split_lists(lab_, lists) if lists is not None else choose_splits(folders, val, test, seed)
+    entry |= describe_images(contents)
     entry["nominal"] = dict(zip(("height", "width"), contents.size, strict=True))
     spec = validate(AnyDataset, entry, name)
     dataset = lab_.open_dataset(spec)
@@ -150,6 +157,8 @@ def _print_contents(pairing: Pairing, contents: Contents, named: ClassValues, *,
             typer.echo(f"unpaired: {len(paths)} {what}: {', '.join(path.name for path in paths[:5])}{more}")
     sizes = ", ".join(f"{h}x{w} ({count})" for (h, w), count in contents.sizes.most_common(5))
     typer.echo(f"sizes (height x width): {sizes}{', ...' if len(contents.sizes) > 5 else ''}")
+    for line in contents.images.lines():
+        typer.echo(f"images: {line}")
     typer.echo("masks: " + ", ".join(f"{count} of mode {mode}" for mode, count in contents.modes.most_common()))
     means = {value: name for name, values in named for value in values}
     table = Table("value", "pixels %", "masks", "class")

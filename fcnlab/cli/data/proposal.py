@@ -10,6 +10,7 @@ from fcnlab.config.mask_values import ClassValues, MaskValue, check_values, pars
 from fcnlab.config.yaml_file import parse
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.folder import SPLIT, common_splits
+from fcnlab.data.datasets.image_file import SIXTEEN_BITS
 from fcnlab.data.inspection.propose import Contents, Pairing, check_classes, match_purposes, propose_classes
 from fcnlab.errors import ConfigError, DataError
 from fcnlab.lab import Lab
@@ -65,6 +66,12 @@ def build_entry(
         "ignore": list(ignored),
     }
     return {key: value for key, value in entry.items() if value}
+
+
+def describe_images(contents: Contents) -> dict[str, Any]:
+    """Return the keys of the entry for images that are not RGB of 8 bits."""
+    value_range = contents.images.value_range
+    return {"value_range": list(value_range)} if value_range not in (None, SIXTEEN_BITS) else {}
 
 
 def find_split_lists(lab: Lab, folder: Path) -> dict[str, Any]:

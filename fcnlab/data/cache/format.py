@@ -26,7 +26,7 @@ from PIL import features
 from fcnlab.data.datasets.base import Dataset, FileDataset, Pixels
 from fcnlab.settings import cache_folder
 
-VERSION = 1
+VERSION = 2
 """Increased when the code decodes the same files to other values, or in another layout."""
 
 SEAL = 32

@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.fingerprint import hash_files
+from fcnlab.data.datasets.image_file import RGB, ImageFormat, Pixels, open_image, to_pixels
 from fcnlab.data.datasets.labels import IdDecoder, LabelDecoder
 from fcnlab.errors import DataError, nearest
 
-Pixels = NDArray[np.uint8]
+__all__ = ["Dataset", "FileDataset", "FileSplit", "Pair", "Pixels", "Sample", "Split", "list_files"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Sample:
 
     Attributes:
         id: identifier of the sample, unique in its split.
-        image: uint8 [H, W, 3].
+        image: uint8 [H, W, C]: red, green and blue, or the channels of the dataset.
         label: uint8 [H, W].
     """
 
@@ -66,10 +65,12 @@ class Dataset(ABC):
 
     Attributes:
         classes: names of the classes, in the order of the labels.
+        image_format: conversion of image files; its channels are those of all images.
         code: identifies the code and options of an extension, so that samples that other code decoded are not reused.
     """
 
     classes: tuple[str, ...]
+    image_format: ImageFormat = RGB
     code: str = ""
 
     @abstractmethod
@@ -110,20 +111,26 @@ class Pair:
 class FileSplit(Split):
     """A split whose images and masks are files."""
 
-    def __init__(self, pairs: list[Pair], decoder: LabelDecoder) -> None:
+    def __init__(self, pairs: list[Pair], decoder: LabelDecoder, image_format: ImageFormat = RGB) -> None:
         """Create a split.
 
         Args:
             pairs: files of the samples, in order.
             decoder: maps the values of the masks to labels.
+            image_format: conversion of the images.
         """
+        self.image_format = image_format
         self.pairs = pairs
         self.ids = tuple(pair.id for pair in pairs)
         self._decoder = decoder
 
     def __getitem__(self, index: int) -> Sample:
         pair = self.pairs[index]
-        image = np.asarray(open_image(pair.image).convert("RGB"))
+        opened = open_image(pair.image)
+        try:
+            image = to_pixels(opened, self.image_format)
+        except DataError as error:
+            raise DataError(f"{pair.image}: {error}") from None
         return Sample(pair.id, image, self._decode_label(pair, image.shape[:2]))
 
     def open_mask(self, path: Path) -> Image.Image:
@@ -145,25 +152,6 @@ class FileSplit(Split):
                 f"{size[0]}x{size[1]}"
             )
         return self._decoder.decode(mask, pair.mask)
-
-
-def open_image(path: Path) -> Image.Image:
-    """Open and decode an image file.
-
-    Args:
-        path: file of the image.
-
-    Raises:
-        DataError: the file is missing, or it is not a valid image.
-    """
-    try:
-        with Image.open(path) as image:  # closes the file and keeps the pixels
-            image.load()
-            return image
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be decoded: {error}") from None
 
 
 class FileDataset(Dataset):
@@ -201,7 +189,7 @@ class FileDataset(Dataset):
         return IdDecoder([[number] for number in range(len(self.classes))], [self.ignored_value])
 
     def split(self, name: str) -> Split:
-        return FileSplit(self._checked_pairs(name), self.label_decoder())
+        return FileSplit(self._checked_pairs(name), self.label_decoder(), self.image_format)
 
     def fingerprint(self, splits: tuple[str, ...]) -> str:
         return hash_files(

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from fcnlab.data.datasets.base import FileDataset, Pair
+from fcnlab.data.datasets.image_file import RGB, ImageFormat
 from fcnlab.data.datasets.labels import ColorDecoder, IdDecoder, LabelDecoder
 from fcnlab.errors import DataError, nearest
 from fcnlab.seeding import derive_seed
@@ -66,17 +67,25 @@ class Folder(FileDataset):
 
     expected_layout = "a folder of images and one of masks of the same names"
 
-    def __init__(self, files: FolderLayout, classes: Values, ignore: Sequence[int | str] = ()) -> None:
+    def __init__(
+        self,
+        files: FolderLayout,
+        classes: Values,
+        ignore: Sequence[int | str] = (),
+        image_format: ImageFormat = RGB,
+    ) -> None:
         """Create a dataset.
 
         Args:
             files: paths of images and masks.
             classes: names and mask values of the classes, in the order of the labels.
             ignore: mask values of ignored pixels.
+            image_format: conversion of the images.
         """
         before, split, _ = files.images.partition(SPLIT)
         super().__init__(Path(f"{before}split").parent if split else Path(before))
         self.files = files
+        self.image_format = image_format
         self.classes = tuple(name for name, _ in classes)
         self._values = [list(values) for _, values in classes]
         self._ignore = list(ignore)
@@ -89,6 +98,8 @@ class Folder(FileDataset):
     def fingerprint(self, splits: tuple[str, ...]) -> str:
         # The same files with other classes are other samples.
         mapping = json.dumps([self._values, sorted(self._ignore, key=str)])
+        if self.image_format != RGB:
+            mapping += repr(self.image_format)
         return f"sha256:{hashlib.sha256(f'{super().fingerprint(splits)} {mapping}'.encode()).hexdigest()}"
 
     def _checked_pairs(self, split: str) -> list[Pair]:

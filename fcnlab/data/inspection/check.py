@@ -1,7 +1,7 @@
 """Check of a dataset: read every image and mask, and report all problems at once.
 
 Samples are decoded as in training. If that fails, `fcnlab.data.inspection.diagnosis` examines the files one by one. The
-check also finds problems of files that can be decoded: the same picture in two splits, 16-bit images, EXIF rotation.
+check also finds problems of files that can be decoded: the same picture in two splits, unused bands, EXIF rotation.
 """
 
 from __future__ import annotations
@@ -14,14 +14,19 @@ import numpy as np
 from PIL import Image
 
 from fcnlab.constants import IGNORE_INDEX
-from fcnlab.data.datasets.base import Dataset, FileDataset, FileSplit, Pair, Sample, Split, open_image
+from fcnlab.data.datasets.base import Dataset, FileDataset, FileSplit, Pair, Sample, Split
 from fcnlab.data.datasets.folder import SPLIT, Folder
-from fcnlab.data.inspection.diagnosis import (
+from fcnlab.data.datasets.image_file import (
     IMAGE_ERRORS,
+    count_conversions,
+    describe_conversion,
+    open_header,
+    open_image,
+)
+from fcnlab.data.inspection.diagnosis import (
     Problem,
     diagnose_pair,
     find_exif_rotation,
-    find_high_bit_depth,
     find_masks_without_image,
     read_palette,
 )
@@ -51,7 +56,7 @@ class CheckedSplit:
 
 @dataclass(frozen=True)
 class _Seen:
-    """Result of one sample; `digest` is the digest of its image's pixels."""
+    """Result of one sample; `digest` is the digest of its image's pixels, `conversion` the change of its bands."""
 
     id: str
     where: str
@@ -59,6 +64,7 @@ class _Seen:
     colors: LabelColors = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     notes: tuple[Problem, ...] = ()
+    conversion: str | None = None
 
 
 def check_splits(
@@ -114,7 +120,7 @@ def _check(dataset: Dataset, name: str, progress: StartProgress | None, met: _Ea
     checked.problems += [*_twice(name, seen), *_ids(name, seen, met)]
     for problem, is_problem in _pictures(name, seen, met):
         (checked.problems if is_problem else checked.notes).append(problem)
-    checked.notes += _palettes(name, seen)
+    checked.notes += [*_palettes(name, seen), *_conversions(name, seen)]
     return checked
 
 
@@ -152,9 +158,10 @@ def _look(dataset: Dataset, name: str, split: Split, index: int) -> _Seen:
         return _Seen(id_, where, problems=tuple(diagnose_pair(name, pair, error, labels, open_mask)))
     if pair is None:
         return _Seen(id_, where, _digest(sample))
-    with Image.open(pair.image) as image:
-        problems, notes = find_high_bit_depth(name, pair.image, image), find_exif_rotation(name, pair.image, image)
-    return _Seen(id_, where, _digest(sample), _colors(pair, sample), tuple(problems), tuple(notes))
+    with open_header(pair.image) as image:
+        notes = tuple(find_exif_rotation(name, pair.image, image))
+        conversion = describe_conversion(image, dataset.image_format)
+    return _Seen(id_, where, _digest(sample), _colors(pair, sample), notes=notes, conversion=conversion)
 
 
 def _digest(sample: Sample) -> bytes:
@@ -231,3 +238,14 @@ def _palettes(name: str, seen: list[_Seen]) -> list[Problem]:
         f"{tuple(before)} in {of} and {tuple(color)} in {id_}"
     )
     return [Problem(name, id_, "palettes differ", what, "if the classes are colors, convert them to class numbers")]
+
+
+def _conversions(name: str, seen: list[_Seen]) -> Iterator[Problem]:
+    """Yield one note per kind of images whose bands are changed."""
+    found: dict[str, list[str]] = {}
+    for one in seen:
+        if one.conversion is not None:
+            found.setdefault(one.conversion, []).append(one.where)
+    for conversion, where in found.items():
+        what = count_conversions(len(where), conversion)
+        yield Problem(name, where[0], "converted images", what, "nothing if this is intended")

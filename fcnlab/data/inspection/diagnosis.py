@@ -10,15 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
-from fcnlab.data.datasets.base import Pair, Pixels, open_image
+from fcnlab.data.datasets.base import Pair, Pixels
+from fcnlab.data.datasets.image_file import IMAGE_ERRORS, WIDE_MODES, MultiplePagesError, open_image
 from fcnlab.data.datasets.labels import LabelDecoder
 from fcnlab.errors import DataError
-
-IMAGE_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""Exceptions of Pillow for invalid and truncated images."""
-
-HIGH_BIT_DEPTH_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
-"""Pillow's modes with more than 8 bits per channel, whose values would be clipped at 255."""
 
 SHOWN = 6
 """Maximum number of undefined values that are listed."""
@@ -58,6 +53,7 @@ class _File:
     image: Image.Image | None
     error: str = ""
     missing: bool = False
+    pages: bool = False
 
 
 def diagnose_pair(
@@ -79,7 +75,9 @@ def diagnose_pair(
     problems = [*_absent(split, image, "image"), *_absent(split, mask, "mask")]
     message = str(error).removeprefix(f"{pair.mask}: ")
     if image.image is not None:
-        problems += find_high_bit_depth(split, pair.image, image.image)
+        if message.startswith(f"{pair.image}: "):
+            what, _, remedy = message.removeprefix(f"{pair.image}: ").partition("; ")
+            problems.append(Problem(split, str(pair.image), "image mode", what, remedy))
         if mask.image is not None:
             problems += _sizes(split, pair, image.image, mask.image)
     if mask.image is not None:
@@ -116,20 +114,6 @@ def find_masks_without_image(split: str, pairs: Sequence[Pair]) -> list[Problem]
     return problems
 
 
-def find_high_bit_depth(split: str, path: Path, image: Image.Image) -> list[Problem]:
-    """Return a problem if an image has more than 8 bits per channel.
-
-    Args:
-        split: name of the split.
-        path: file of the image.
-        image: the open image.
-    """
-    if image.mode not in HIGH_BIT_DEPTH_MODES:
-        return []
-    what = f"mode {image.mode}: values above 255 would be clipped"
-    return [Problem(split, str(path), "16-bit image", what, "convert it to 8 bits per channel")]
-
-
 def find_exif_rotation(split: str, path: Path, image: Image.Image) -> list[Problem]:
     """Return a note if an image, whose mask fits the stored pixels, has an EXIF rotation.
 
@@ -164,13 +148,17 @@ def _read(path: Path, open_: OpenMask) -> _File:
     try:
         return _File(path, open_(path))
     except DataError as error:
-        return _File(path, None, str(error).removeprefix(f"{path}: "))
+        pages = isinstance(error, MultiplePagesError)
+        return _File(path, None, str(error).removeprefix(f"{path}: "), pages=pages)
 
 
 def _absent(split: str, file: _File, role: str) -> list[Problem]:
     if file.missing:
         remedy = f"restore the {role}, or remove its pair from the split"
         return [Problem(split, str(file.path), f"missing {role}", "no such file", remedy)]
+    if file.pages:
+        what, _, remedy = file.error.partition("; ")
+        return [Problem(split, str(file.path), f"multi-page {role}", what, remedy)]
     if file.image is None:
         cut = "truncated" if "truncated" in file.error else "unreadable"
         return [Problem(split, str(file.path), f"{cut} {role}", file.error, "restore the file from its source")]
@@ -221,7 +209,7 @@ def _decoding_error(labels: LabelDecoder | None, mask: Image.Image, path: Path) 
 
 
 def _mode(split: str, path: Path, mask: Image.Image, message: str) -> Problem:
-    if mask.mode in HIGH_BIT_DEPTH_MODES:
+    if mask.mode in WIDE_MODES:
         return Problem(split, str(path), "16-bit mask", message, "save the class numbers as 8-bit gray (mode L)")
     if mask.mode in ("RGB", "RGBA") and "class numbers" in message:
         return Problem(split, str(path), "color mask", message, "convert each color to its class number (mode L or P)")

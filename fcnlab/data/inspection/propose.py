@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from fcnlab.constants import IGNORE_INDEX
-from fcnlab.data.datasets.base import open_image
 from fcnlab.data.datasets.folder import SPLIT, common_splits, index_images, split_folder
+from fcnlab.data.datasets.image_file import open_image
 from fcnlab.data.datasets.labels import pack_rgb
+from fcnlab.data.inspection.image_contents import ImageContents
 from fcnlab.errors import DataError
 
 IMAGE_SUFFIXES = ("", "_leftImg8bit", "_image", "_img", "_rgb", "_sat")
@@ -64,12 +64,14 @@ class Contents:
     """Statistics of the pairs.
 
     Attributes:
+        images: bands and values of the images.
         sizes: number of images of each height and width.
         modes: number of masks of each mode of Pillow.
         pixels: number of pixels of each value: a number or a color '#rrggbb'.
         masks: number of masks in which each value occurs.
     """
 
+    images: ImageContents = field(default_factory=ImageContents)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     modes: Counter[str] = field(default_factory=Counter)
     pixels: Counter[int | str] = field(default_factory=Counter)
@@ -193,8 +195,7 @@ def read_contents(pairs: Mapping[str, tuple[Path, Path]], advance: Callable[[], 
 def _read_pair(image: Path, mask: Path, found: Contents) -> None:
     if mask.suffix.lower() in (".jpg", ".jpeg"):
         raise DataError(f"{mask}: the mask is a JPEG, which changes the values of pixels; save masks as PNG")
-    with _open_header(image) as opened:
-        width, height = opened.size
+    height, width = found.images.add(image)
     picture = open_image(mask)
     if picture.size != (width, height):
         raise DataError(
@@ -294,11 +295,3 @@ def _list_files(folder: str, splits: Iterable[str]) -> dict[str, Path]:
 
 def _strip_suffix(files: Mapping[str, Path], suffix: str) -> dict[str, Path]:
     return {id_.removesuffix(suffix): path for id_, path in files.items() if id_.endswith(suffix)}
-
-
-def _open_header(path: Path) -> Image.Image:
-    """Open an image without reading its pixels."""
-    try:
-        return Image.open(path)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be decoded: {error}") from None

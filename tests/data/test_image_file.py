@@ -1,0 +1,143 @@
+"""Reading of image files: files of several pages, bands and depths of every mode."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcnlab.data.datasets.image_file import (
+    RGB,
+    ImageFormat,
+    MultiplePagesError,
+    describe_conversion,
+    open_image,
+    to_pixels,
+)
+from fcnlab.errors import DataError
+
+RAMP = np.arange(48, dtype=np.uint16).reshape(6, 8) * 1365
+NOISE = np.random.default_rng(0).integers(0, 255, (6, 8, 4), dtype=np.uint8)
+
+
+def pages(count: int) -> list[Image.Image]:
+    return [Image.fromarray(np.full((6, 8), 40 * page, np.uint8)) for page in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"), [("stack.tif", "page"), ("a.gif", "frame"), ("a.png", "frame"), ("a.webp", "frame")]
+)
+def test_files_of_several_pictures_are_refused(tmp_path: Path, name: str, unit: str) -> None:
+    first, *others = pages(5)
+    first.save(tmp_path / name, save_all=True, append_images=others)
+    with pytest.raises(MultiplePagesError) as error:
+        open_image(tmp_path / name)
+    assert str(error.value) == f"{tmp_path / name}: has 5 {unit}s; save one file per {unit}"
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.gif", "a.png", "a.webp"])
+def test_a_file_of_one_picture_is_read(tmp_path: Path, name: str) -> None:
+    (picture,) = pages(1)
+    picture.save(tmp_path / name)
+    assert to_pixels(open_image(tmp_path / name), RGB).shape == (6, 8, 3)
+
+
+def test_overviews_of_a_tiff_are_no_pages(tmp_path: Path) -> None:
+    first, overview = pages(2)
+    overview.resize((4, 3)).save(tmp_path / "small.tif")
+    with Image.open(tmp_path / "small.tif") as small:
+        small.encoderinfo = {"tiffinfo": {254: 1}}  # NewSubfileType: an image of reduced size
+        first.save(tmp_path / "geo.tif", save_all=True, append_images=[small])
+    with Image.open(tmp_path / "geo.tif") as both:
+        assert both.n_frames == 2  # type: ignore[attr-defined]
+    assert open_image(tmp_path / "geo.tif").size == (8, 6)
+
+
+def test_the_previews_of_a_camera_are_no_pages(tmp_path: Path) -> None:
+    first, preview = (page.convert("RGB") for page in pages(2))
+    first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[preview])
+    with Image.open(tmp_path / "a.jpg") as both:
+        assert both.n_frames == 2  # type: ignore[attr-defined]
+    assert np.array_equal(open_image(tmp_path / "a.jpg"), np.zeros((6, 8, 3)))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_16_bits_are_scaled_and_not_clipped(tmp_path: Path, name: str) -> None:
+    Image.fromarray(RAMP).save(tmp_path / name)
+    image = open_image(tmp_path / name)
+    assert np.array_equal(to_pixels(image, RGB), np.repeat(np.round(RAMP[..., None] / 257), 3, 2))
+    twelve_bits = to_pixels(image, ImageFormat(1, (0, 4095)))
+    assert twelve_bits[..., 0].tolist() == np.round(RAMP / 4095 * 255).clip(0, 255).tolist()
+
+
+def test_floating_point_values_need_a_range() -> None:
+    image = Image.fromarray(np.array([[-1.0, 0.0, 0.5, 1.0, 9.0, np.nan]], np.float32))
+    with pytest.raises(DataError, match="mode F: the values have no fixed range; set 'value_range"):
+        to_pixels(image, RGB)
+    assert to_pixels(image, ImageFormat(1, (0, 1)))[0, :, 0].tolist() == [0, 0, 128, 255, 255, 0]
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "LA", "RGBA", "YCbCr"])
+def test_8_bit_modes_are_converted_as_by_pillow(mode: str) -> None:
+    image = Image.fromarray(NOISE[..., :3]).convert("L" if mode == "LA" else "RGB").convert(mode)
+    assert np.array_equal(to_pixels(image, RGB), np.asarray(image.convert("RGB")))
+    assert np.array_equal(to_pixels(image, ImageFormat(1))[..., 0], np.asarray(image.convert("L")))
+
+
+def test_four_channels_are_the_bands_of_the_file() -> None:
+    four = ImageFormat(4)
+    assert np.array_equal(to_pixels(Image.fromarray(NOISE), four), NOISE)
+    assert np.array_equal(to_pixels(Image.fromarray(NOISE, "CMYK"), four), NOISE)
+    for image in (Image.fromarray(NOISE[..., :3]), Image.fromarray(RAMP)):
+        with pytest.raises(DataError, match="but the dataset has 'channels: 4'"):
+            to_pixels(image, four)
+
+
+def test_conversions_that_lose_a_band_are_described() -> None:
+    opaque = np.dstack([NOISE[..., :3], np.full((6, 8), 255, np.uint8)])
+    picture = Image.fromarray(NOISE[..., :3])
+    transparent = picture.convert("P")
+    transparent.info["transparency"] = transparent.getpixel((0, 0))
+    described = [
+        describe_conversion(image, RGB)
+        for image in (picture, Image.fromarray(opaque), Image.fromarray(NOISE), picture.convert("CMYK"), transparent)
+    ]
+    assert described == [
+        None,
+        None,
+        "have 4 bands (RGBA); the fourth is not used",
+        "have 4 bands (CMYK) and are converted to RGB",
+        "have a palette with transparency, which is not used",
+    ]
+    assert describe_conversion(picture.convert("L"), RGB) == "have 1 band (L), which is used for all three channels"
+    assert describe_conversion(picture.convert("L"), ImageFormat(1)) is None
+    assert describe_conversion(Image.fromarray(NOISE), ImageFormat(4)) is None
+
+
+def test_16_bits_of_colors_are_described(tmp_path: Path) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = (b"\0" + NOISE.astype(">u2").tobytes()[i * 64 : i * 64 + 48] for i in range(6))  # no filter, 8 pixels
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 6, 16, 2, 0, 0, 0))
+    data = chunk(b"IDAT", zlib.compress(b"".join(rows)))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + data + chunk(b"IEND", b""))
+    with Image.open(tmp_path / "a.png") as image:
+        assert describe_conversion(image, RGB) == "have 16 bits per band (RGB); the upper 8 bits are used"
+
+
+def test_a_tiff_with_other_bands_names_the_supported_ones(tmp_path: Path) -> None:
+    file = tmp_path / "five.tif"
+    Image.fromarray(NOISE).save(file)
+    with Image.open(file) as image:
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        assert tags[277] == 4  # SamplesPerPixel
+    raw = file.read_bytes()
+    entry = raw.index((277).to_bytes(2, "little") + (3).to_bytes(2, "little"))
+    file.write_bytes(raw[: entry + 8] + (7).to_bytes(2, "little") + raw[entry + 10 :])
+    with pytest.raises(DataError, match="unsupported number or type of bands"):
+        open_image(file)
