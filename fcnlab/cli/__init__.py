@@ -23,6 +23,7 @@ from fcnlab.cli import (
     train,
     ui,
 )
+from fcnlab.console import replace_unencodable
 from fcnlab.errors import FcnlabError
 from fcnlab.settings import ALLOW_EXTENSIONS_VARIABLE
 
@@ -65,6 +66,8 @@ app.command("init", epilog=init.EXAMPLE)(init.init)
 
 def main() -> None:
     """Run `fcnlab`. Errors of the user are printed to standard error, with exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        replace_unencodable(stream)
     try:
         app()
     except FcnlabError as error:

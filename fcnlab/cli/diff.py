@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fcnlab.cli.options import DataRoot, LabOption
-from fcnlab.console import create_console
+from fcnlab.console import create_console, create_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -56,13 +56,10 @@ def _title(record: Record) -> str:
 
 
 def _table(found: list[Difference]) -> Table:
-    from rich.table import Table
+    from rich.table import Column
 
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("")
-    for name in ("A", "B"):
-        table.add_column(name, overflow="fold")
-    table.add_column("B - A", justify="right", no_wrap=True)
+    delta = Column("B - A", justify="right")
+    table = create_table("", "A", "B", delta, box=None, padding=(0, 2, 0, 0), header_style="bold")
     for section, group in groupby(found, lambda difference: difference.section):
         table.add_row(section, style="dim")
         for difference in group:

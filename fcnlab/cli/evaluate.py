@@ -10,7 +10,7 @@ import typer
 
 from fcnlab.cli.inference_options import Flip, Scales, Stride, Tta, Window, create_progress, parse_protocol
 from fcnlab.cli.options import DataRoot, LabOption
-from fcnlab.console import create_console
+from fcnlab.console import create_console, create_table
 
 if TYPE_CHECKING:
     from fcnlab.lab import Lab
@@ -142,14 +142,14 @@ def _evaluate_grid(file: Path, lab: Lab, protocol: Protocol, checkpoint: Checkpo
 
 def _print_evaluation(evaluation: Evaluation, recorded: SplitMetrics | None, classes: tuple[str, ...]) -> None:
     """Print the metrics and the IoU of each class, beside those of the record if the split is the same."""
-    from rich.table import Column, Table
+    from rich.table import Column
 
     metrics = evaluation.metrics
     columns = [("recorded", recorded)] if recorded is not None else []
     columns.append((evaluation.name, metrics))
     split = f"{evaluation.dataset} {metrics.split}" if evaluation.dataset else metrics.split
     title = f"{split}, {metrics.images} images, epoch {metrics.epoch} ({metrics.checkpoint}), %"
-    table = Table("metric", *(Column(heading, justify="right") for heading, _ in columns), title=title)
+    table = create_table("metric", *(Column(heading, justify="right") for heading, _ in columns), title=title)
     for label, field in _METRICS.items():
         table.add_row(label, *(_format_percent(getattr(column, field)) for _, column in columns))
     table.add_section()

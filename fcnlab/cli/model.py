@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fcnlab.cli.options import LabOption
-from fcnlab.console import create_console
+from fcnlab.console import create_console, create_table
 from fcnlab.settings import DEVICE_VARIABLE, Device
 
 if TYPE_CHECKING:
@@ -47,21 +47,20 @@ def show(
     model, components = _model(variant, classes, lab)
 
     import torch  # imported late, so that a typing mistake is reported quickly
-    from rich.table import Table
 
     from fcnlab.training import cost
 
     with torch.inference_mode():
         features = model.backbone(torch.zeros(1, 3, *wanted))
         scores = model.head(features, wanted)
-    maps = Table("stride", "channels", "height x width", "receptive field", "used by the head")
+    maps = create_table("stride", "channels", "height x width", "receptive field", "used by the head")
     maps.title = f"{variant}: feature maps of {components.backbone.architecture} at {size}"
     for stride, map_ in features.items():
         field = cost.measure_receptive_field(model.backbone, stride)
         seen = str(field) if field is not None else "the whole image"
         read = "yes" if stride in components.head.needs else ""
         maps.add_row(str(stride), str(map_.shape[1]), f"{map_.shape[2]} x {map_.shape[3]}", seen, read)
-    sizes = Table("component", "parameters", "trainable")
+    sizes = create_table("component", "parameters", "trainable")
     for name, module in {**cost.split_components(model), "all": model}.items():
         sizes.add_row(name, f"{cost.count_parameters(module):,}", f"{cost.count_parameters(module, trainable=True):,}")
     terminal = create_console()
@@ -102,11 +101,11 @@ def compare(
         return
 
     from rich.box import SIMPLE
-    from rich.table import Table
+    from rich.table import Column
 
-    table = Table(title=f"{classes} classes, one image of {size}", box=SIMPLE, padding=0, pad_edge=False)
-    for name in columns:
-        table.add_column(Costs.HEADINGS[name], justify="left" if name == "variant" else "right", overflow="fold")
+    headings = [Column(Costs.HEADINGS[name], justify="left" if name == "variant" else "right") for name in columns]
+    title = f"{classes} classes, one image of {size}"
+    table = create_table(*headings, title=title, box=SIMPLE, padding=0, pad_edge=False)
     for row in rows:
         table.add_row(*(row.text(name) for name in columns))
     create_console().print(table)

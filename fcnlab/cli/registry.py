@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fcnlab.cli.options import LabOption
-from fcnlab.console import create_console
+from fcnlab.console import create_console, create_table
 
 if TYPE_CHECKING:
     from fcnlab.config.registry import Registry
@@ -28,13 +28,11 @@ def list_(
     lab: LabOption = None,
 ) -> None:
     """List the entries of the registry, of one kind or of all kinds."""
-    from rich.table import Table
-
     from fcnlab.config.base import Entry
     from fcnlab.config.variant import NamedVariant
 
     registry = _registry(lab)
-    table = Table("kind", "name", "description")
+    table = create_table("kind", "name", "description")
 
     def describe(entry: Entry) -> str:
         components = f"{entry.backbone} + {entry.head} + {entry.upsampler}" if isinstance(entry, NamedVariant) else ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fcnlab.cli.options import DataRoot, LabOption
-from fcnlab.console import create_console
+from fcnlab.console import create_console, create_table
 from fcnlab.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
@@ -145,8 +145,6 @@ def _read_contents(pairing: Pairing) -> Contents:
 
 def _print_contents(pairing: Pairing, contents: Contents, named: ClassValues, *, generated_names: bool) -> None:
     """Print the pairs, sizes, modes and values of the masks."""
-    from rich.table import Table
-
     endings = {"images": pairing.image_suffix, "masks": pairing.mask_suffix}
     suffixes = ", ".join(f"{what} end in {suffix}" for what, suffix in endings.items() if suffix)
     typer.echo(f"{len(pairing.pairs)} pairs of an image and a mask{f' ({suffixes})' if suffixes else ''}")
@@ -161,7 +159,7 @@ def _print_contents(pairing: Pairing, contents: Contents, named: ClassValues, *,
         typer.echo(f"images: {line}")
     typer.echo("masks: " + ", ".join(f"{count} of mode {mode}" for mode, count in contents.modes.most_common()))
     means = {value: name for name, values in named for value in values}
-    table = Table("value", "pixels %", "masks", "class")
+    table = create_table("value", "pixels %", "masks", "class")
     total = sum(contents.pixels.values())
     for value in contents.values:
         share = f"{100 * contents.pixels[value] / total:.2f}"

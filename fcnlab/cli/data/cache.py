@@ -8,7 +8,7 @@ import typer
 
 from fcnlab.cli.data.entry import DatasetName, dataset_entry
 from fcnlab.cli.options import DataRoot, LabOption
-from fcnlab.console import create_console
+from fcnlab.console import create_console, create_table
 from fcnlab.errors import DataError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ Keys = Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="Keys
 @app.command("list", epilog="Example: fcnlab data cache list")
 def list_() -> None:
     """List the caches: dataset, split, size, time of the last use and state."""
-    from rich.table import Column, Table
+    from rich.table import Column
 
     from fcnlab.data.cache.format import decoded_cache_folder
     from fcnlab.data.cache.maintenance import list_caches
@@ -34,7 +34,9 @@ def list_() -> None:
     if not found:
         typer.echo(f"{decoded_cache_folder()}: nothing is cached")
         return
-    table = Table(Column("key", no_wrap=True), "dataset", "split", "images", "MiB", "built", "last used", "state")
+    table = create_table(
+        Column("key", no_wrap=True), "dataset", "split", "images", "MiB", "built", "last used", "state"
+    )
     for one in found:
         images = "" if one.images is None else str(one.images)
         used = f"{one.used:%Y-%m-%d %H:%M}"

@@ -10,7 +10,7 @@ import typer
 
 from fcnlab.cli.data.entry import DatasetName, dataset_entry
 from fcnlab.cli.options import DataRoot, LabOption
-from fcnlab.console import create_console
+from fcnlab.console import create_console, create_table
 from fcnlab.errors import DataError
 
 if TYPE_CHECKING:
@@ -80,12 +80,9 @@ def _show(name: str, checked: list[CheckedSplit], root: Path | None) -> None:
 
 
 def _table(title: str, found: list[Problem], root: Path | None) -> None:
-    from rich.table import Column, Table
-
     if not found:
         return
-    file, what = Column("file or id", overflow="fold"), Column("what is wrong", overflow="fold")
-    table = Table("split", file, Column("problem", overflow="fold"), what, "what to do", title=title, show_lines=False)
+    table = create_table("split", "file or id", "problem", "what is wrong", "what to do", title=title)
     for one in found:
         table.add_row(one.split, _below(one.where, root), one.kind, _below(one.what, root), one.remedy)
     create_console().print(table)

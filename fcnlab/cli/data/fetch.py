@@ -10,6 +10,7 @@ import typer
 
 from fcnlab.cli.data.entry import dataset_entry
 from fcnlab.cli.options import DataRoot, LabOption
+from fcnlab.console import create_console
 from fcnlab.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -93,10 +94,9 @@ class _RichProgress:
 
 @contextmanager
 def _show_progress() -> Iterator[DownloadProgress]:
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    screen = Console(stderr=True)
+    screen = create_console(stderr=True)
     if not screen.is_terminal:
         yield _PlainProgress()
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fcnlab.cli.data.entry import dataset_entry
 from fcnlab.cli.options import DataRoot, LabOption
-from fcnlab.console import create_console
+from fcnlab.console import create_console, create_table
 from fcnlab.errors import DataError
 
 EXAMPLE = "Example: fcnlab data list --data-root ~/data"
@@ -12,12 +12,10 @@ EXAMPLE = "Example: fcnlab data list --data-root ~/data"
 
 def list_(lab: LabOption = None, data_root: DataRoot = None) -> None:
     """List the datasets: number of classes, images per split, and missing files."""
-    from rich.table import Table
-
     from fcnlab.lab import Lab
 
     lab_ = Lab.find(root=lab, data_root=data_root)
-    table = Table("name", "classes", "images", "description")
+    table = create_table("name", "classes", "images", "description")
     for name in lab_.registry.names("dataset"):
         spec = dataset_entry(lab_, name)
         try:

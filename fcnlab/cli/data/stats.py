@@ -12,7 +12,7 @@ import typer
 from fcnlab.cli.data.check import AllSplits, every_split
 from fcnlab.cli.data.entry import DatasetName, dataset_entry
 from fcnlab.cli.options import DataRoot, LabOption
-from fcnlab.console import create_console
+from fcnlab.console import create_console, create_table
 from fcnlab.errors import DataError
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ def stats(
 
 
 def _show(name: str, found: list[SplitStats], classes: tuple[str, ...]) -> None:
-    from rich.table import Column, Table
+    from rich.table import Column
 
-    table = Table(
+    table = create_table(
         "split", *(Column(title, justify="right") for title in ("images", "height", "width", "sizes")),
         "mean (r, g, b)", "standard deviation", title=f"{name}: images; height and width as min / median / max",
     )  # fmt: skip
@@ -70,7 +70,8 @@ def _show(name: str, found: list[SplitStats], classes: tuple[str, ...]) -> None:
         table.add_row(s.split, str(s.images), _spread(s.height), _spread(s.width), str(s.distinct_sizes), mean, std)
     create_console().print(table)
     columns = [Column(f"{s.split} {what}", justify="right") for s in found for what in ("%", "images", "weight")]
-    table = Table("class", *columns, title=f"{name}: per cent of all pixels, images with it, median-frequency weight")
+    title = f"{name}: per cent of all pixels, images with it, median-frequency weight"
+    table = create_table("class", *columns, title=title, padding=0)
     for label, title in enumerate(classes):
         cells = ([f"{100 * s.share[label]:.2f}", str(s.image_counts[label]), f"{s.weights[label]:.2f}"] for s in found)
         table.add_row(title, *(cell for row in cells for cell in row))

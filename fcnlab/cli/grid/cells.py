@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fcnlab.config.grid.axes import format_value
+from fcnlab.console import break_headings, create_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from fcnlab.runner.plan import Plan
 
 STATES = ("finished", "failed", "stopped", "started", "to do")
+GAP = 2
+"""Spaces after each column."""
+
 MAX_ROWS = 50
 """Largest number of cells that are listed by default."""
 
@@ -29,40 +34,37 @@ def count_states(plan: Plan) -> list[tuple[Cell, Counter[str]]]:
     return [(cell, counts[id(cell)]) for cell in plan.grid.cells]
 
 
-def create_cells_table(plan: Plan) -> Table:
+def create_cells_table(plan: Plan, width: int) -> Table:
     """Create a table with one row per cell, one column per axis, and the number of trials in each state."""
     grid = plan.grid
     states = [state for state in STATES if plan.count(state)]
-    table = _create_table()
-    for name in grid.axes or ("cell",):
-        table.add_column(name)
-    for state in states:
-        table.add_column(state, justify="right")
-    table.add_column()
+    headings = [*(grid.axes or ("cell",)), *states, ""]
+    rows = []
     for cell, count in count_states(plan):
         values = [format_value(value) for value in cell.axes.values()] or [cell.label]
         numbers = [str(count[state] or "") for state in states]
-        table.add_row(*values, *numbers, "baseline" if cell is grid.baseline else "")
-    return table
+        rows.append([*values, *numbers, "baseline" if cell is grid.baseline else ""])
+    return _create_table(break_headings(headings, rows, width, GAP), rows, {*states})
 
 
 def create_axes_table(plan: Plan) -> Table:
     """Create a table with one row per axis: the number of values and the first of them."""
-    table = _create_table()
-    table.add_column("axis")
-    table.add_column("values", justify="right")
-    table.add_column()
+    rows = []
     for axis in plan.grid.axes:
         values = list(dict.fromkeys(format_value(cell.axes[axis]) for cell in plan.grid.cells))
         more = ", ..." if len(values) > MAX_VALUES else ""
-        table.add_row(axis, str(len(values)), ", ".join(values[:MAX_VALUES]) + more)
+        rows.append([axis, str(len(values)), ", ".join(values[:MAX_VALUES]) + more])
+    return _create_table(("axis", "values", ""), rows, {"values"})
+
+
+def _create_table(headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[str]) -> Table:
+    from rich.table import Column
+
+    columns = [Column(heading, justify="right" if heading in numbers else "left") for heading in headings]
+    table = create_table(*columns, box=None, padding=(0, GAP, 0, 0))
+    for row in rows:
+        table.add_row(*row)
     return table
-
-
-def _create_table() -> Table:
-    from rich.table import Table
-
-    return Table(box=None, padding=(0, 2, 0, 0))
 
 
 def to_json(plan: Plan) -> list[dict[str, Any]]:

@@ -72,7 +72,7 @@ def _print(plan: Plan, cost: CostEstimate | None, lab: Lab, every: bool, device:
     terminal = create_console()
     terminal.print(f"{plan.grid.name}: {plan.grid.file.question}", style="bold", soft_wrap=True)
     if every or len(plan.grid.cells) <= MAX_ROWS:
-        terminal.print(create_cells_table(plan))
+        terminal.print(create_cells_table(plan, terminal.width))
     else:
         terminal.print(create_axes_table(plan))
         terminal.print(f"{len(plan.grid.cells)} cells; --all shows each", soft_wrap=True)

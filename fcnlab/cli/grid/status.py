@@ -49,7 +49,8 @@ def status(
     else:
         terminal = create_console()
         plan = reader.plan
-        terminal.print(create_cells_table(plan) if len(plan.grid.cells) <= MAX_ROWS else create_axes_table(plan))
+        few = len(plan.grid.cells) <= MAX_ROWS
+        terminal.print(create_cells_table(plan, terminal.width) if few else create_axes_table(plan))
         terminal.print(_render(reader, terminal.width))
         for line in _notes(reader):
             terminal.print(line, soft_wrap=True)

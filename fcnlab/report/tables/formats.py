@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from rich.table import Column
 from rich.table import Table as RichTable
 
+from fcnlab.console import break_headings, column_widths, create_table
 from fcnlab.report.html.environment import render
 from fcnlab.report.tables.cells import Table
 
 GAP = 2
 """Spaces between the columns in a terminal."""
+
+MIN_NAME = 8
+"""Width that each column of names gets in a narrow terminal before the columns of numbers are wrapped."""
 
 
 def to_markdown(table: Table) -> str:
@@ -103,11 +108,21 @@ def to_terminal(table: Table, title: str, width: int) -> RichTable:
         title: title of the table.
         width: width of the terminal in characters.
     """
-    shown_columns = len(table.headings)
-    while shown_columns > table.text_columns + 3 and _width(table, shown_columns) > width:
-        shown_columns -= 1
-    rest = table.headings[shown_columns:]
-    shown = RichTable(
+    always = table.text_columns + 3
+    named = break_headings(table.headings[:always], [row[:always] for row in table.rows], width, GAP)
+    headings = (*named, *table.headings[always:])
+    widths = [size + GAP for size in column_widths(headings, table.rows)]
+    count = len(headings)
+    while count > always and sum(widths[:count]) > width:
+        count -= 1
+    numbers_fit = sum(widths[table.text_columns : count]) + MIN_NAME * table.text_columns <= width
+    columns = [
+        Column(heading, justify="right", no_wrap=numbers_fit) if index >= table.text_columns else Column(heading)
+        for index, heading in enumerate(headings[:count])
+    ]
+    rest = table.headings[count:]
+    shown = create_table(
+        *columns,
         title=title,
         title_justify="left",
         title_style="bold",
@@ -117,18 +132,8 @@ def to_terminal(table: Table, title: str, width: int) -> RichTable:
         caption=f"more columns in the report: {', '.join(rest)}" if rest else None,
         caption_justify="left",
     )
-    for index, heading in enumerate(table.headings[:shown_columns]):
-        shown.add_column(
-            heading, justify="left" if index < table.text_columns else "right", no_wrap=index >= table.text_columns
-        )
     for index, row in enumerate(table.rows):
         if index in table.group_starts:
             shown.add_row()
-        shown.add_row(*row[:shown_columns], style="dim" if index == table.baseline_row else "")
+        shown.add_row(*row[:count], style="dim" if index == table.baseline_row else "")
     return shown
-
-
-def _width(table: Table, columns: int) -> int:
-    """Return the width of the first columns in characters."""
-    widths = [max(map(len, column)) for column in zip(table.headings, *table.rows, strict=True)]
-    return sum(widths[:columns]) + GAP * columns

@@ -1,0 +1,109 @@
+"""Output on terminals of any width, in pipes, and in encodings that lack characters."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fcnlab.console import UNLIMITED, create_console
+from fcnlab.report.tables.cells import Table
+from fcnlab.report.tables.formats import to_terminal
+from tests.cli.conftest import Call, columns, fcnlab  # noqa: F401 - fixtures
+
+GRID = """
+question: Which loss?
+base: {variant: fcn32s-tiny, dataset: shapes-mini, recipe: smoke}
+cells: [{}, {recipe.loss.dice: 0.12345}, {recipe.loss.lovasz: 0.5}, {recipe.loss.focal: 2.0}]
+"""
+
+TABLE = Table(
+    ("recipe.loss.dice", "recipe.loss.lovasz", "recipe.loss.focal", "n", "mIoU %", "Δ mIoU [95 %]", "acc. %"),
+    (
+        ("0.0", "0.0", "0.0", "3", "13.0 ± 1.0", "baseline", "78.1"),
+        ("0.12345", "0.0", "0.0", "3", "14.0 ± 1.0", "+1.0 [+0.5, +1.5]", "79.1"),
+    ),
+    3,
+    0,
+)
+
+
+def render(table: Table, width: int) -> str:
+    terminal = Console(file=io.StringIO(), width=width)
+    terminal.print(to_terminal(table, "Which loss?", width))
+    assert isinstance(terminal.file, io.StringIO)
+    return terminal.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [30, 60, 80, UNLIMITED])
+def test_a_table_cuts_no_heading_and_no_value_at_any_width(width: int) -> None:
+    text = render(TABLE, width)
+    assert "…" not in text
+    if width > 30:
+        assert {"dice", "lovasz", "focal", "0.12345", "baseline"} <= set(re.split(r"\s+|(?<=[a-z])\.", text))
+
+
+def test_without_a_limit_a_table_has_one_line_per_row() -> None:
+    lines = render(TABLE, UNLIMITED).splitlines()
+    assert len(lines) == 4
+    assert lines[1].split() == " ".join(TABLE.headings).split()
+
+
+def test_wide_characters_take_the_space_of_two() -> None:
+    wide = Table(("recipe", "n", "mIoU %", "Δ", "acc. %"), (("快速" * 8, "1", "13.0", "baseline", "78.1"),), 1, 0)
+    shown = render(wide, 60)
+    assert "快速" * 8 in shown
+    assert "more columns in the report: acc. %" in shown
+
+
+def pipe(monkeypatch: pytest.MonkeyPatch, encoding: str) -> io.BytesIO:
+    """Replace standard output by a pipe."""
+    raw = io.BytesIO()
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding, write_through=True))
+    return raw
+
+
+def test_a_pipe_has_no_width_unless_columns_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = pipe(monkeypatch, "utf-8")
+    create_console().print("word " * 200)
+    assert output.getvalue().decode().strip() == ("word " * 200).strip()
+    monkeypatch.setenv("COLUMNS", "60")
+    assert create_console().width == 60
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_characters_that_a_stream_lacks_are_replaced(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    output = pipe(monkeypatch, encoding)
+    console = create_console()
+    console.print(to_terminal(TABLE, "快速?", console.width))
+    assert b"? mIoU [95 %]" in output.getvalue()
+    assert output.getvalue().startswith(b"???")
+
+
+def test_a_command_replaces_them_in_all_that_it_prints(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from fcnlab import cli
+
+    file = tmp_path / "loss.yaml"
+    file.write_text(GRID.replace("Which", "Quelle — 快速"), encoding="utf-8")
+    output = pipe(monkeypatch, "ascii")
+    monkeypatch.setattr(sys, "argv", ["fcnlab", "grid", "plan", str(file), "--lab", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    assert b"loss: Quelle ? ?? loss?" in output.getvalue()
+
+
+@pytest.mark.parametrize("columns", [40])
+@pytest.mark.parametrize(
+    "command", ["data stats shapes-mini", "data list", "registry list recipes", "grid plan loss.yaml", "diff"]
+)
+def test_no_command_cuts_text_on_a_narrow_terminal(fcnlab: Call, tmp_path: Path, command: str) -> None:  # noqa: F811
+    (tmp_path / "loss.yaml").write_text(GRID, encoding="utf-8")
+    shown = fcnlab(*command.split())
+    assert "…" not in shown.out + shown.err
+    assert shown.out or shown.err
