@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClassDifferences:
-    """Differences of the IoU of each class; NaN where a class has no union in either cell for some seed.
+    """Differences of the IoU of each class; NaN for a class without a labeled pixel in the split.
 
     Attributes:
         value: differences, [classes].

@@ -112,14 +112,14 @@ def compute_class_iou(totals: NDArray[np.int64] | Floats) -> Floats:
         totals: intersection, prediction and target in pixels, [..., classes, 3].
 
     Returns:
-        IoU [..., classes], float64; NaN for a class without a union.
+        IoU [..., classes], float64; NaN for a class without a labeled pixel.
 
     Example:
-        >>> compute_class_iou(np.array([[50, 80, 70], [0, 0, 0]])).tolist()
+        >>> compute_class_iou(np.array([[50, 80, 70], [0, 10, 0]])).tolist()
         [0.5, nan]
     """
     hit, predicted, target = np.moveaxis(np.asarray(totals, dtype=np.float64), -1, 0)
-    return _divide(hit, predicted + target - hit)
+    return _divide(hit, np.where(target > 0, predicted + target - hit, 0.0))
 
 
 def mean_over_classes(values: Floats) -> Floats:
@@ -150,11 +150,11 @@ def compute_influence(counts: Counts) -> Floats:
         counts: [trials, images, classes, 3].
 
     Returns:
-        [trials, images, classes]; NaN for a class without a union.
+        [trials, images, classes]; NaN for a class without a labeled pixel.
     """
     hit = counts[..., 0].astype(np.float64)
     union = counts[..., 1] + counts[..., 2] - hit
-    total = union.sum(1, keepdims=True)
+    total = np.where(counts[..., 2].any(1, keepdims=True), union.sum(1, keepdims=True), 0.0)
     residual = hit - _divide(hit.sum(1, keepdims=True), total) * union
     return _divide(residual, np.broadcast_to(total, residual.shape))
 
@@ -173,17 +173,14 @@ def resample_class_iou(counts: Counts, resamples: int, seed: int) -> Floats:
         seed: seed of the draws.
 
     Returns:
-        [resamples, trials, classes]; NaN where a class has no union in a resample.
+        [resamples, trials, classes]; NaN where a class has no labeled pixel in a resample.
     """
     trials, images, classes, _ = counts.shape
-    hit = counts[..., 0]
-    union = counts[..., 1] + counts[..., 2] - hit
-    columns = np.stack((hit, union)).transpose(2, 0, 1, 3).reshape(images, -1).astype(np.float64)
+    columns = np.moveaxis(counts, 1, 0).reshape(images, -1).astype(np.float64)
     iou = np.empty((resamples, trials, classes))
     start = 0
     for weights in _draw_weights(images, resamples, seed):
-        hits, unions = (weights @ columns).reshape(len(weights), 2, trials, classes).swapaxes(0, 1)
-        iou[start : start + len(weights)] = _divide(hits, unions)
+        iou[start : start + len(weights)] = compute_class_iou((weights @ columns).reshape(-1, trials, classes, 3))
         start += len(weights)
     return iou
 

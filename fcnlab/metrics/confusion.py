@@ -4,12 +4,14 @@ The metrics are those of Long et al., CVPR 2015, section 5, over all pixels of a
 With n_ij the pixels of class i predicted as j, t_i = sum_j n_ij and p_i = sum_j n_ji:
 
     pixel accuracy          sum_i n_ii / sum_i t_i
-    mean accuracy           mean of n_ii / t_i over the classes that occur in the labels
-    mean IoU                mean of IoU_i = n_ii / (t_i + p_i - n_ii) over the classes that occur or are predicted
+    mean accuracy           mean of n_ii / t_i over the labeled classes
+    mean IoU                mean of IoU_i = n_ii / (t_i + p_i - n_ii) over the labeled classes
     frequency-weighted IoU  sum_i t_i IoU_i / sum_i t_i
 
-Ignored pixels are not counted, and neither are the predictions there. A class that is predicted but does not occur has
-an IoU of 0; a class that neither occurs nor is predicted is left out. Without any pixel a metric is nan.
+The labeled classes are those with a labeled pixel in the split, t_i > 0. They do not depend on the predictions, so the
+means of all trials that are evaluated on a split are over the same classes. A class without a labeled pixel has no IoU
+and no accuracy (nan); pixels that are predicted as such a class lower the IoU of the class with which they are labeled.
+Ignored pixels are not counted, and neither are the predictions there. Without any labeled pixel all metrics are nan.
 """
 
 from __future__ import annotations
@@ -32,11 +34,11 @@ class Metrics:
     """Metrics of a split, as fractions of 1.
 
     Attributes:
-        miou: mean IoU.
+        miou: mean IoU over the labeled classes.
         pixel_acc: pixel accuracy.
-        mean_acc: mean accuracy.
+        mean_acc: mean accuracy over the labeled classes.
         fw_iou: frequency-weighted IoU.
-        class_iou: IoU of each class; nan for a class that is left out.
+        class_iou: IoU of each class; nan for a class without a labeled pixel.
     """
 
     miou: float
@@ -64,7 +66,7 @@ def compute_metrics(counts: Counts) -> Metrics:
     """
     total = np.asarray(counts, dtype=np.int64).reshape(-1, counts.shape[-2], 3).sum(0)
     hit, predicted, target = total.T.astype(np.float64)
-    iou = _ratio(hit, predicted + target - hit)
+    iou = np.where(target > 0, _ratio(hit, predicted + target - hit), np.nan)
     weight = _ratio(target, np.full_like(target, target.sum()))
     return Metrics(
         miou=_mean(iou),

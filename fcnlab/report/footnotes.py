@@ -10,6 +10,9 @@ from fcnlab.report.significance import CONFIDENCE, Significance
 from fcnlab.report.tables.columns import FLAGGED, NO_CLAIM, SIGNIFICANT
 from fcnlab.report.trial_records import TrialRecords
 
+MAX_NAMES = 6
+"""Most classes without a labeled pixel that are named in a footnote."""
+
 EPOCHS = {"last": "the last epoch, fixed before training", "best": "the epoch with the best mIoU on val"}
 
 
@@ -27,6 +30,7 @@ def write_footnotes(grid: Grid, trials: pd.DataFrame, records: TrialRecords, sig
     lines = [
         f"Evaluated on {splits} at native size, at {EPOCHS[grid.file.checkpoint]}; mIoU and pixel accuracy (acc.) from "
         "the summed counts of the split, without ignored pixels.",
+        *_class_sets(records),
         _spread(grid),
         *_test(grid, significance),
         *_costs(finished, records),
@@ -35,6 +39,26 @@ def write_footnotes(grid: Grid, trials: pd.DataFrame, records: TrialRecords, sig
     ]
     reasons = [(cell, flag.footnote) for cell, found in significance.flags.items() for flag in found]
     return lines + [f"{FLAGGED} {cell}: {reason}." for cell, reason in reasons]
+
+
+def _class_sets(records: TrialRecords) -> list[str]:
+    """Name the classes without a labeled pixel in an evaluated split, which are in no mean over classes."""
+    lines = []
+    for record in (record for by_seed in records.by_cell.values() for record in by_seed.values()):
+        metrics = record.find_metrics(record.report_split, records.checkpoint)
+        if metrics is None or metrics.miou is None or None not in metrics.class_iou:
+            continue
+        absent = [name for name, iou in zip(record.classes, metrics.class_iou, strict=True) if iou is None]
+        names = (
+            absent if len(absent) <= MAX_NAMES else [*absent[: MAX_NAMES - 1], f"{len(absent) - MAX_NAMES + 1} more"]
+        )
+        text = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+        classes = len(record.classes)
+        lines.append(
+            f"mIoU is the mean over {classes - len(absent)} of {classes} classes: {text} "
+            f"{'has' if len(absent) == 1 else 'have'} no pixel in {record.report_split}."
+        )
+    return list(dict.fromkeys(lines))
 
 
 def _spread(grid: Grid) -> str:

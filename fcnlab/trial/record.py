@@ -49,12 +49,12 @@ class SplitMetrics(_Frozen):
         checkpoint: which weights were evaluated.
         epoch: the epoch of these weights.
         images: number of images of the split.
-        miou: mean IoU over the classes that occur.
+        miou: mean IoU over the classes that are labeled in the split.
         pixel_acc: pixel accuracy.
-        mean_acc: mean accuracy over the classes that occur.
+        mean_acc: mean accuracy over the same classes.
         fw_iou: frequency-weighted IoU.
-        class_iou: IoU of each class.
-        boundary_iou: mean boundary IoU over the classes.
+        class_iou: IoU of each class; None for a class without a labeled pixel.
+        boundary_iou: mean boundary IoU over the same classes.
     """
 
     split: str

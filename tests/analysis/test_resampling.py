@@ -22,7 +22,7 @@ def counts(images: int, classes: int, seeds: int = 2) -> np.ndarray:
 
 def test_iou_matches_the_metrics() -> None:
     some = counts(6, 4)
-    some[:, :, 2] = 0
+    some[:, :, 2, (0, 2)] = 0  # predicted, but not labeled
     iou = compute_class_iou(some.sum(1))
     expected = [compute_metrics(one) for one in some]
     np.testing.assert_allclose(iou, [one.class_iou for one in expected])
@@ -49,14 +49,15 @@ def test_sums_of_pixels_are_exact() -> None:
     np.testing.assert_array_equal(found[:, 1], (2**21 - 1) / (2**21 + 1))
 
 
-def test_class_without_a_union_in_a_resample_is_nan() -> None:
+def test_class_without_a_labeled_pixel_in_a_resample_is_nan() -> None:
     some = counts(4, 2, seeds=1)
-    some[:, 1:, 1] = 0
+    some[:, 1:, 1] = (0, 15, 0)
     some[0, 0, 1] = (10, 20, 30)
     found = resample_class_iou(some, 200, 0)[:, 0, 1]
     drawn = np.random.default_rng(0).integers(0, 4, (200, 4))
     np.testing.assert_array_equal(np.isnan(found), ~(drawn == 0).any(1))
-    np.testing.assert_allclose(found[~np.isnan(found)], 0.25)
+    times = (drawn == 0).sum(1)[~np.isnan(found)]
+    np.testing.assert_allclose(found[~np.isnan(found)], 10 * times / (40 * times + 15 * (4 - times)))
 
 
 def test_influence_matches_the_change_by_a_small_extra_weight() -> None:

@@ -58,7 +58,7 @@ def test_the_key_of_a_known_trial_has_not_changed() -> None:
             "data": "shapes-v1",
         }
     )
-    assert known.key == "1cd2866979be6f0bb3393e21de94142eef95bcf15de29ca8275238a4892402f3"
+    assert known.key == "e701f63fea4750f58036aa5eef87be6ff3174ac8fc882a2278f02958a1f72e73"
 
 
 def test_the_same_content_under_another_name_is_the_same_trial() -> None:

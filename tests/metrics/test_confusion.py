@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from random import Random
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def by_hand(prediction: np.ndarray, label: np.ndarray, classes: int) -> Metrics:
     predicted = [sum(row[i] for row in n) for i in range(classes)]
     total = sum(target)
     union = [target[i] + predicted[i] - n[i][i] for i in range(classes)]
-    iou = [n[i][i] / union[i] if union[i] else math.nan for i in range(classes)]
+    iou = [n[i][i] / union[i] if target[i] else math.nan for i in range(classes)]
     acc = [n[i][i] / target[i] for i in range(classes) if target[i]]
     valid = [value for value in iou if not math.isnan(value)]
     return Metrics(
@@ -92,8 +93,10 @@ def test_metrics_equal_those_of_scikit_learn(pair: Pair) -> None:
     assert found.mean_acc == pytest.approx(
         sklearn_metrics.recall_score(t, p, labels=np.unique(t), average="macro", zero_division=0)
     )
-    # Without `labels`, scikit-learn averages over the classes that occur in either, as the paper does.
-    assert found.miou == pytest.approx(sklearn_metrics.jaccard_score(t, p, average="macro", zero_division=0))
+    # Without `labels`, scikit-learn also averages over classes that are only predicted.
+    assert found.miou == pytest.approx(
+        sklearn_metrics.jaccard_score(t, p, labels=np.unique(t), average="macro", zero_division=0)
+    )
     assert found.fw_iou == pytest.approx(sklearn_metrics.jaccard_score(t, p, average="weighted", zero_division=0))
 
 
@@ -104,9 +107,32 @@ def test_class_iou_equals_that_of_torchmetrics(pair: Pair) -> None:
     metric = torchmetrics_classification.MulticlassJaccardIndex(classes, average="none", ignore_index=255)
     theirs = metric(torch.from_numpy(prediction.copy())[None], torch.from_numpy(label.copy()).long()[None]).numpy()
     ours = np.array(compute_metrics(counts(*pair)).class_iou)
-    valid = ~np.isnan(ours)  # torchmetrics returns 0 for an absent class
+    valid = ~np.isnan(ours)  # torchmetrics returns 0 for a class without a labeled pixel
     assert np.allclose(ours[valid], theirs[valid], atol=1e-6)
     assert np.all(theirs[~valid] == 0)
+
+
+@given(images(min_classes=2))
+@property_test
+def test_miou_equals_that_of_torchmetrics_where_each_predicted_class_is_labeled(pair: Pair) -> None:
+    prediction, label, classes = pair
+    labeled = np.unique(label[label != 255])
+    if labeled.size == 0:
+        return
+    prediction = labeled[prediction % labeled.size]
+    metric = torchmetrics_classification.MulticlassJaccardIndex(classes, average="macro", ignore_index=255)
+    theirs = metric(torch.from_numpy(prediction)[None], torch.from_numpy(label.copy()).long()[None]).item()
+    assert compute_metrics(counts(prediction, label, classes)).miou == pytest.approx(theirs, abs=1e-6)
+
+
+@given(images(), st.randoms(use_true_random=False))
+@property_test
+def test_the_classes_of_the_mean_do_not_depend_on_the_prediction(pair: Pair, random: Random) -> None:
+    prediction, label, classes = pair
+    other = np.array([random.randrange(classes) for _ in range(label.size)], dtype=np.uint8).reshape(label.shape)
+    found = [np.isnan(compute_metrics(counts(one, label, classes)).class_iou) for one in (prediction, other)]
+    assert np.array_equal(*found)
+    assert np.flatnonzero(~found[0]).tolist() == [one for one in np.unique(label) if one != 255]
 
 
 @given(images(min_classes=2))
@@ -173,11 +199,17 @@ def test_a_class_that_neither_occurs_nor_is_predicted_is_left_out() -> None:
     assert np.isnan(found.class_iou[2:]).all()
 
 
-def test_a_class_that_is_predicted_but_absent_has_an_iou_of_0() -> None:
+def test_a_class_that_is_predicted_but_not_labeled_is_in_no_mean() -> None:
     found = compute_metrics(counts(array([0, 2]), array([0, 0]), 3))
+    assert np.isnan(found.class_iou[2])
+    assert found.miou == found.mean_acc == found.class_iou[0] == 0.5  # the wrong pixel counts against class 0
+
+
+def test_a_class_that_is_labeled_but_not_predicted_has_an_iou_of_0() -> None:
+    found = compute_metrics(counts(array([0, 0]), array([0, 2]), 3))
     assert found.class_iou[2] == 0
     assert found.miou == pytest.approx((0.5 + 0) / 2)
-    assert found.mean_acc == pytest.approx(0.5)  # over classes that occur
+    assert found.mean_acc == pytest.approx((1 + 0) / 2)
 
 
 def test_metrics_are_nan_if_all_pixels_are_ignored() -> None:
@@ -187,7 +219,9 @@ def test_metrics_are_nan_if_all_pixels_are_ignored() -> None:
 
 def test_metrics_of_one_class_and_one_pixel() -> None:
     assert compute_metrics(counts(array([0]), array([0]), 1)) == Metrics(1, 1, 1, 1, (1,))
-    assert compute_metrics(counts(array([1]), array([0]), 2)) == Metrics(0, 0, 0, 0, (0, 0))
+    found = compute_metrics(counts(array([1]), array([0]), 2))
+    assert found.class_iou[0] == found.miou == found.pixel_acc == found.mean_acc == found.fw_iou == 0
+    assert np.isnan(found.class_iou[1])
 
 
 def test_metrics_of_a_split_without_images_are_nan() -> None:

@@ -34,17 +34,18 @@ def finished_lab(root: Path, text: str = THREE, right: dict[str, float] | None =
     return grid, lab
 
 
-def finish(planned: PlannedTrial, right: float, **changes: object) -> Record:
-    """Write what a trial leaves that finds this share of each class."""
+def finish(planned: PlannedTrial, right: float, counts: np.ndarray | None = None, **changes: object) -> Record:
+    """Write what a trial leaves that finds this share of each class, or that has these counts."""
     trial, folder = planned.trial, planned.folder
     folder.create()
     folder.trial.write_text(trial.model_dump_json())
-    counts = counted(right, trial.seed)
+    counts = counted(right, trial.seed) if counts is None else counts
     found = compute_metrics(counts)
+    class_iou = tuple(None if np.isnan(iou) else iou for iou in found.class_iou)
     scores = tuple(
         SplitMetrics(
             split="test", checkpoint=checkpoint, epoch=2, images=IMAGES, miou=found.miou, pixel_acc=found.pixel_acc,
-            mean_acc=found.mean_acc, fw_iou=found.fw_iou, class_iou=found.class_iou,
+            mean_acc=found.mean_acc, fw_iou=found.fw_iou, class_iou=class_iou,
         )
         for checkpoint in ("last", "best")
     )  # fmt: skip

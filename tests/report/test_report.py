@@ -20,6 +20,7 @@ from fcnlab.report.comparison import compare, load_side, make_images_table
 from fcnlab.report.frame import trials_frame
 from fcnlab.report.report import Report, make_report
 from fcnlab.report.tables.cells import View
+from fcnlab.report.tables.classes import make_class_table
 from fcnlab.report.tables.export import to_csv, to_values
 from fcnlab.report.tables.formats import to_html, to_latex
 from fcnlab.report.tables.seed_plan import make_seed_table
@@ -29,7 +30,7 @@ from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import open_tracker
 from fcnlab.tracking.fields import extract_tags
 from tests.conftest import REPOSITORY, write_grid
-from tests.report.finished_grid import RIGHT, THREE, finish, finished_lab
+from tests.report.finished_grid import RIGHT, THREE, counted, finish, finished_lab
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,23 @@ def test_one_seed_says_that_training_is_not_included(tmp_path: Path) -> None:
     grid, lab = finished_lab(tmp_path, THREE.replace("seeds: 3", "seeds: 1"))
     report = make_report(make_plan(grid, lab), lab, None)
     assert any("variance of training is not included" in note for note in report.footnotes)
+    assert not any("mean over" in note for note in report.footnotes)  # each class is labeled
+
+
+def test_a_class_without_a_labeled_pixel_is_in_no_mean_and_is_named(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path)
+    plan = make_plan(grid, lab)
+    for planned in plan.trials:
+        head = planned.trial.names["head"]
+        counts = counted(RIGHT[head], planned.trial.seed)
+        counts[:, 2] = (0, 20, 0) if head == "fcn8s" else 0  # one cell predicts the class, the others do not
+        finish(planned, RIGHT[head], counts)
+    report = make_report(plan, lab, None)
+    assert "mIoU is the mean over 2 of 3 classes: box has no pixel in test." in report.footnotes
+    assert row(report, "fcn8s")["miou"] == pytest.approx(RIGHT["fcn8s"] / (2 - RIGHT["fcn8s"]), abs=0.02)
+    table = make_class_table(report)
+    assert table is not None
+    assert [row[2:] for row in table.rows if row[0] == "box"] == [("–", "–", "–")]
 
 
 def test_cells_that_are_not_comparable_are_marked_and_named(tmp_path: Path) -> None:

@@ -140,8 +140,7 @@ def _cache_folder(lab: Lab, key: str, checkpoint: str) -> Path:
 def compute_image_miou(counts: Counts) -> Floats:
     """Compute the mIoU of each image over the classes labeled in it.
 
-    It is not related to the mIoU of a split, which is computed from summed counts. Classes that are only predicted do
-    not count, since a few wrong pixels of such a class would halve the mIoU of an image.
+    It is not related to the mIoU of a split, which is computed from summed counts.
 
     Args:
         counts: [images, classes, 3].
@@ -149,7 +148,7 @@ def compute_image_miou(counts: Counts) -> Floats:
     Returns:
         [images], float64.
     """
-    return mean_over_classes(np.where(counts[..., 2] > 0, compute_class_iou(counts), np.nan))
+    return mean_over_classes(compute_class_iou(counts))
 
 
 def _predict_missing(candidates: Sequence[GalleryCell], plan: Plan, records: TrialRecords, lab: Lab) -> str:
