@@ -138,7 +138,7 @@ def test_without_permission_a_head_can_be_planned_but_not_run(own: Lab) -> None:
 def test_only_1_is_permission(own: Lab, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv(VARIABLE, value)
     with pytest.raises(ConfigError, match="not allowed"):
-        own.extensions.load("executor", "fresh_process", Executor)
+        own.extensions.load("executor", "fresh_process", Executor)  # type: ignore[type-abstract]
 
 
 def test_an_executor_is_refused_before_anything_runs(own: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ Values and layout are the same in all three cases, so metrics do not depend on t
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -133,7 +133,7 @@ class DecodedSplit:
 
         return move_to_device(self, device, free, sharing)
 
-    def prefetch(self, indices: Iterable[int], count: int = 8) -> Iterator[DecodedSample]:
+    def prefetch(self, indices: Iterable[int], count: int = 8) -> Generator[DecodedSample, None, None]:
         """Yield samples that a background thread loads in advance.
 
         Args:

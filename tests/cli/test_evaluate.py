@@ -62,7 +62,7 @@ def test_a_grid_is_evaluated_beside_its_plain_metrics(fcnlab: Call, ran: tuple[P
     page = file.parent.parent / "results" / "question" / "evaluation-flip+0.5_1.md"
     assert str(page) in out.replace("\n", "") and "flip+0.5,1" in page.read_text()
     table = pd.read_csv(page.with_suffix(".csv"))
-    plain = [folder.read().find_metrics("test", "last").miou for folder in folders]  # type: ignore[union-attr]
+    plain = [folder.read().find_metrics("test", "last").miou for folder in folders]
     assert table["plain_miou"][0] == pytest.approx(np.mean(plain), rel=1e-5)
     assert table["delta"][0] == pytest.approx(table["miou"][0] - table["plain_miou"][0], abs=1e-5)
     assert (table["n"][0], table["planned"][0]) == (2, 2)
@@ -76,7 +76,7 @@ def test_the_plain_protocol_reproduces_the_recorded_metrics(fcnlab: Call, ran: t
         record = folder.read()
         assert record is not None
         kept = json.loads((folder.evaluations / f"{stem}.json").read_text())["metrics"]
-        assert kept == json.loads(record.find_metrics("test", checkpoint).model_dump_json())  # type: ignore[union-attr]
+        assert kept == json.loads(record.find_metrics("test", checkpoint).model_dump_json())
         arrays, counts = arrays_of(folder.evaluations / f"{stem}.npz"), arrays_of(folder.counts)
         assert np.array_equal(arrays["counts"], counts[f"test_{checkpoint}"])
         assert np.array_equal(arrays["boundary"], counts[f"test_{checkpoint}_boundary"])
@@ -128,7 +128,7 @@ def test_a_trial_is_evaluated_on_another_split(fcnlab: Call, ran: tuple[Path, li
     printed = json.loads(out)
     record = folder.read()
     assert record is not None
-    assert printed["metrics"] == json.loads(record.find_metrics("val", "last").model_dump_json())  # type: ignore[union-attr]
+    assert printed["metrics"] == json.loads(record.find_metrics("val", "last").model_dump_json())
     file = tmp_path / "kept" / folder.key[:12] / "shapes-mini-val-plain.json"
     assert printed["file"] == str(file) and json.loads(file.read_text())["dataset"] == "shapes-mini"
     assert printed["classes"] == list(record.classes) and not folder.evaluations.exists()
@@ -168,7 +168,7 @@ def test_images_that_cannot_be_predicted_are_reported_at_the_end(
     labels = load(folder.path).predict(Image.open(photos / "one.jpg"))
     mask = Image.open(tmp_path / "made" / "masks" / "one.png")
     assert mask.mode == "P" and np.array_equal(np.asarray(mask), labels)
-    assert mask.getpalette()[:6] == [0, 0, 0, 128, 0, 0]  # type: ignore[index]
+    assert mask.getpalette()[:6] == [0, 0, 0, 128, 0, 0]
     assert arrays_of(tmp_path / "made" / "probabilities" / "one.npz")["probabilities"].shape == (6, 40, 70)
     code, _, err = fcnlab(*ask)
     assert code == 2 and "--overwrite" in err and err.count("\n") == 1

@@ -51,11 +51,9 @@ def test_an_uninstalled_checkout_reads_the_folders_beside_the_package(monkeypatc
 
 def test_a_variant_of_a_lab_is_added_to_the_built_in_ones(registry: Path) -> None:
     (registry / "variants.yaml").write_text("mine: {backbone: resnet18-scratch, head: fcn16s, upsampler: random}\n")
-    registry = load(registry)
-    assert registry.get("variant", "mine") == NamedVariant(
-        backbone="resnet18-scratch", head="fcn16s", upsampler="random"
-    )
-    assert set(registry.names("variant")) == {*builtin().names("variant"), "mine"}
+    loaded = load(registry)
+    assert loaded.get("variant", "mine") == NamedVariant(backbone="resnet18-scratch", head="fcn16s", upsampler="random")
+    assert set(loaded.names("variant")) == {*builtin().names("variant"), "mine"}
     assert "mine" not in builtin().names("variant")
 
 
@@ -144,7 +142,7 @@ def test_an_unknown_kind_is_an_error_with_the_nearest() -> None:
 @pytest.mark.parametrize("name", [["fcn8s"], {"fcn8s": 1}, 8, None, True])
 def test_a_name_that_is_not_a_string_is_an_unknown_name(name: object) -> None:
     with pytest.raises(ConfigError, match="no head"):
-        builtin().get("head", name)  # type: ignore[arg-type]
+        builtin().get("head", name)
 
 
 def test_every_timm_model_is_a_backbone_by_name() -> None:

@@ -34,7 +34,7 @@ def mask_of(seed: int, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Pixels:
 
 def save(pixels: np.ndarray, path: Path, **options: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, **options)  # type: ignore[arg-type]
+    Image.fromarray(pixels).save(path, **options)
 
 
 def palette_mask(path: Path, labels: Pixels, palette: list[int]) -> None:

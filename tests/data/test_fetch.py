@@ -71,7 +71,7 @@ def handler(site: Site) -> type[BaseHTTPRequestHandler]:
             if content is None:
                 return self.send_error(404)
             same = self.headers.get("If-Range") in (None, site.tag)
-            start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and site.ranges and same else 0  # type: ignore[index]
+            start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and site.ranges and same else 0
             if start and start >= len(content):
                 self.send_response(416)
                 self.send_header("Content-Range", f"bytes */{len(content)}")
@@ -126,7 +126,7 @@ CONTENT = bytes(range(256)) * 4096
 
 def bring(site: Site, target: Path, path: str = "/a", **given: object) -> bytes:
     options = {"limit": 2**30, "has_checksum": False, "pauses": PAUSES} | given
-    download((site.url + path,), target, **options)  # type: ignore[arg-type]
+    download((site.url + path,), target, **options)
     assert not target.exists()  # naming it whole is left to who verifies it
     return part_path(target).read_bytes()
 
@@ -448,13 +448,13 @@ def source_at(site: Site, content: bytes = WHOLE, **changed: object) -> Source:
     site.files["/set.zip"] = content
     archive = Archive("set.zip", (f"{site.url}/set.zip",), "top", checksum=f"md5:{hashlib.md5(WHOLE).hexdigest()}")
     given = {k: changed.pop(k) for k in ("bytes", "checksum", "urls") if k in changed}
-    source = Source("set", (replace(archive, **given),), {"train/*.png": 2, "val/*.png": 1}, 10**6, "terms", "page")  # type: ignore[arg-type]
-    return replace(source, **changed)  # type: ignore[arg-type]
+    source = Source("set", (replace(archive, **given),), {"train/*.png": 2, "val/*.png": 1}, 10**6, "terms", "page")
+    return replace(source, **changed)
 
 
 def fetched(source: Source, root: Path, **given: object) -> tuple[Path, Quiet]:
     watch = Quiet()
-    return fetch_dataset("mine", source, root, watch, pauses=PAUSES, **given), watch  # type: ignore[arg-type]
+    return fetch_dataset("mine", source, root, watch, pauses=PAUSES, **given), watch
 
 
 def test_fetched_dataset_has_a_record_and_no_archive(site: Site, tmp_path: Path) -> None:

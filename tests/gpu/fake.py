@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from unittest.mock import patch
 
@@ -196,7 +197,8 @@ def _hidden_device(cls: type, *args: Any, device_for_backend_keys: torch.device 
     """
     if device_for_backend_keys is not None and device_for_backend_keys.type == "cuda":
         kwargs["dispatch_device"] = False
-    return _make_subclass(cls, *args, device_for_backend_keys=device_for_backend_keys, **kwargs)
+    kwargs["device_for_backend_keys"] = device_for_backend_keys
+    return _make_subclass(cls, *args, **kwargs)
 
 
 class _SymbolicMode(FakeTensorMode):
@@ -347,10 +349,10 @@ _REPLACEMENTS: dict[Any, Callable[..., Any]] = {
 
 def _function() -> tuple[str, int]:
     """Return the function of fcnlab that called the running operator, as `module.py:function`, and its line."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         file = Path(frame.f_code.co_filename)
         if PACKAGE in file.parents:
             return f"{file.relative_to(PACKAGE).as_posix()}:{frame.f_code.co_qualname}", frame.f_lineno
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return "outside fcnlab", 0

@@ -84,7 +84,7 @@ def train(model: FCN, data: Any, loss: Any, *, precision: hardware.Precision = "
 
 
 def fastest(model: FCN, loss: Loss) -> Loss | FusedUpsampleLoss:
-    return FusedUpsampleLoss(loss, model.head) if can_fuse(loss, model.head) else loss  # type: ignore[arg-type]
+    return FusedUpsampleLoss(loss, model.head) if can_fuse(loss, model.head) else loss
 
 
 LOSSES: dict[str, dict[str, Any]] = {
@@ -180,7 +180,7 @@ def test_fp32_is_ieee_and_tf32_is_not() -> None:
     expected = left.double() @ right.double(), F.conv2d(image.double(), kernel.double())
     errors: dict[str, list[float]] = {}
     for precision in ("fp32", "tf32"):
-        hardware.create_autocast(DEVICE, precision)  # type: ignore[arg-type]
+        hardware.create_autocast(DEVICE, precision)
         found = left.to(DEVICE) @ right.to(DEVICE), F.conv2d(image.to(DEVICE), kernel.to(DEVICE))
         errors[precision] = [
             float((one.double().cpu() - other).norm() / other.norm())

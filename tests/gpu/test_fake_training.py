@@ -66,7 +66,7 @@ def train(watch: Watch, model: FCN, loss: Any, *, name: str = "sgd", steps: int 
     made = create_optimizer(name, model, lr=0.1, weight_decay=0.01)
     fit(
         model,
-        Batches(steps),  # type: ignore[arg-type]
+        Batches(steps),
         epochs=1,
         start_epoch=0,
         loss=loss,
@@ -76,13 +76,13 @@ def train(watch: Watch, model: FCN, loss: Any, *, name: str = "sgd", steps: int 
     )
     assert watch.outputs > 100
     used = [parameter for parameter in model.parameters() if parameter.grad is not None]
-    assert used and all(parameter.grad.device == CUDA for parameter in used)  # type: ignore[union-attr]
+    assert used and all(parameter.grad.device == CUDA for parameter in used)
 
 
 def fused(watch: Watch, model: FCN, loss: Loss) -> FusedUpsampleLoss:
     assert can_fuse(loss, model.head)
     with watch.build():
-        return FusedUpsampleLoss(loss, model.head)  # type: ignore[arg-type]
+        return FusedUpsampleLoss(loss, model.head)
 
 
 @pytest.mark.parametrize("head", REGISTRY.names("head"))

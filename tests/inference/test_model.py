@@ -36,7 +36,7 @@ def test_predictions_have_the_counts_of_the_record(
     name: str, checkpoint: str, lab: Lab, request: pytest.FixtureRequest
 ) -> None:
     finished: FinishedTrial = request.getfixturevalue(name)
-    model = fcnlab.load(finished.trial.key[:12], checkpoint=checkpoint, lab=lab)  # type: ignore[arg-type]
+    model = fcnlab.load(finished.trial.key[:12], checkpoint=checkpoint, lab=lab)
     recorded = arrays_of(finished.folder.counts)
     for purpose in ("val", "test"):
         split = lab.open_dataset(finished.trial.dataset).split(purpose)

@@ -125,7 +125,7 @@ def test_gradients_of_a_network_equal_those_without_the_kernel(backbone: str) ->
     for model in (plain, fast):
         model.train()
         model(images).square().sum().backward()
-    largest = max(float(parameter.grad.norm()) for parameter in plain.parameters())  # type: ignore[union-attr]
+    largest = max(float(parameter.grad.norm()) for parameter in plain.parameters())
     for (name, ours), theirs in zip(fast.named_parameters(), plain.parameters(), strict=True):
         assert ours.grad is not None and theirs.grad is not None
         # Rounding lets a few values pass the bends of ReLU6, whose gradients then differ.

@@ -141,7 +141,7 @@ def test_the_fused_loss_has_the_gradients_of_upsampling_and_loss(
 ) -> None:
     torch.manual_seed(0)
     monkeypatch.setitem(fused_loss.MAX_TILE_SCORES, DEVICE.type, chunk)
-    up = TransposedUpsampler(5, 8, init="random", channels=channels, bias=bias).to(DEVICE)  # type: ignore[arg-type]
+    up = TransposedUpsampler(5, 8, init="random", channels=channels, bias=bias).to(DEVICE)
     scores = torch.randn(2, 5, 3, 4, device=DEVICE, requires_grad=True)
     labels = create_labels((2, 24, 30), 5, 0).to(DEVICE)
     expected = Loss()(up(scores, (24, 30)), labels)

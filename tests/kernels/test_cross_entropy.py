@@ -59,7 +59,7 @@ def test_loss_and_gradient_equal_those_of_torch(
     scores, labels, scales = batch(n, classes, pixels, seed, spread)
     weights = torch.rand(classes, generator=torch.Generator().manual_seed(seed)) * (torch.arange(classes) != 1)
     expected, slope = torchs(scores, labels, scales, weights, smoothing)
-    found = way(scores, labels, scales, PixelLoss.from_class_weights(classes, weights, smoothing, scores.device))  # type: ignore[operator]
+    found = way(scores, labels, scales, PixelLoss.from_class_weights(classes, weights, smoothing, scores.device))
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(scores.double(), slope, rtol=1e-5, atol=1e-6)
@@ -71,7 +71,7 @@ def test_the_gradient_of_bfloat16_scores_is_rounded_once(way: object) -> None:
     half = scores.bfloat16()
     pixel = PixelLoss.from_class_weights(21, None, 0.0, scores.device)
     loss, slope = torchs(half, labels, scales, torch.ones(21), 0.0)
-    assert way(half, labels, scales, pixel).item() == pytest.approx(loss.item(), rel=1e-5)  # type: ignore[operator]
+    assert way(half, labels, scales, pixel).item() == pytest.approx(loss.item(), rel=1e-5)
     torch.testing.assert_close(half.double(), slope, rtol=2**-8, atol=1e-7)  # half a unit in the last of 8 bits
 
 
@@ -97,7 +97,7 @@ def test_a_score_that_is_not_finite_makes_the_loss_not_finite(way: object, bad: 
     labels[0, 3] = 1
     scores[0, 2, 3] = bad
     pixel = PixelLoss.from_class_weights(5, None, 0.0, scores.device)
-    assert not way(scores, labels, scales + 1, pixel).isfinite()  # type: ignore[operator]
+    assert not way(scores, labels, scales + 1, pixel).isfinite()
 
 
 @needs_compiler
@@ -115,7 +115,7 @@ def _clear_cache() -> None:
 
 @pytest.mark.usefixtures("_clear_cache")
 def test_the_fallback_is_used_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build.shutil, "which", lambda _: None)
+    monkeypatch.setattr("fcnlab.kernels.build.shutil.which", lambda _: None)
     assert build.load_library("cross_entropy") is None
     scores, labels, scales = batch(2, 5, 16, 0)
     expected, pixel = scores.clone(), PixelLoss.from_class_weights(5, None, 0.0, scores.device)
@@ -130,7 +130,7 @@ def test_a_failing_compiler_warns_once_and_the_fallback_is_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     fails = shutil.which("false")
-    monkeypatch.setattr(build.shutil, "which", lambda _: fails)
+    monkeypatch.setattr("fcnlab.kernels.build.shutil.which", lambda _: fails)
     assert build.load_library("cross_entropy") is None
     assert build.load_library("cross_entropy") is None
     assert len(caplog.records) == 1

@@ -23,8 +23,8 @@ labels = hnp.arrays(
 
 def count(prediction: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
     """Count the boundary pixels of one image."""
-    both = (torch.from_numpy(np.ascontiguousarray(image))[None] for image in (prediction, label))
-    return count_boundaries(*both, classes)[0].numpy()
+    predictions, labels = (torch.from_numpy(np.ascontiguousarray(image))[None] for image in (prediction, label))
+    return count_boundaries(predictions, labels, classes)[0].numpy()
 
 
 def eroded(mask: np.ndarray, times: int) -> np.ndarray:

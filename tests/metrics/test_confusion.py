@@ -33,8 +33,8 @@ def images(draw: st.DrawFn, ignored: bool = True, min_classes: int = 1) -> Pair:
 
 
 def counts(prediction: np.ndarray, label: np.ndarray, classes: int) -> np.ndarray:
-    both = (torch.from_numpy(image.copy())[None] for image in (prediction, label))
-    return count_areas(*both, classes)[0].numpy()
+    predictions, labels = (torch.from_numpy(image.copy())[None] for image in (prediction, label))
+    return count_areas(predictions, labels, classes)[0].numpy()
 
 
 def by_hand(prediction: np.ndarray, label: np.ndarray, classes: int) -> Metrics:
@@ -60,8 +60,8 @@ def by_hand(prediction: np.ndarray, label: np.ndarray, classes: int) -> Metrics:
 
 
 def same(a: Metrics, b: Metrics) -> bool:
-    flat = [[f.miou, f.pixel_acc, f.mean_acc, f.fw_iou, *f.class_iou] for f in (a, b)]
-    return bool(np.allclose(*flat, rtol=1e-12, atol=1e-12, equal_nan=True))
+    one, other = ([f.miou, f.pixel_acc, f.mean_acc, f.fw_iou, *f.class_iou] for f in (a, b))
+    return bool(np.allclose(one, other, rtol=1e-12, atol=1e-12, equal_nan=True))
 
 
 @given(images())
@@ -157,9 +157,9 @@ def test_metrics_of_a_split_are_computed_over_all_its_pixels(sizes: list[tuple[i
         label = rng.choice([0, 1, 2, 255], (height, width)).astype(np.uint8)
         pairs.append((rng.integers(0, 4, (height, width), dtype=np.uint8), label))
     each = np.stack([counts(p, t, 4) for p, t in pairs])
-    flat = [np.concatenate([pair[i].ravel() for pair in pairs])[None] for i in (0, 1)]
-    assert np.array_equal(each.sum(0), counts(*flat, 4))
-    assert same(compute_metrics(each), compute_metrics(counts(*flat, 4)))
+    prediction, label = (np.concatenate([pair[i].ravel() for pair in pairs])[None] for i in (0, 1))
+    assert np.array_equal(each.sum(0), counts(prediction, label, 4))
+    assert same(compute_metrics(each), compute_metrics(counts(prediction, label, 4)))
     assert same(compute_metrics(each), compute_metrics(each.sum(0)))
 
 

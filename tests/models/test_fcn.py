@@ -54,7 +54,7 @@ def lively(model: FCN, seed: int = 1) -> FCN:
             if module.bias is not None:
                 nn.init.normal_(module.bias)
         if name.endswith(".image"):
-            nn.init.zeros_(module.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(module.weight)
     return model.eval()
 
 
@@ -175,7 +175,7 @@ def test_from_a_zero_start_the_last_upsampling_learns_first_and_the_rest_after_i
     for _ in range(2):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(noise(2, 3, 64, 64)), torch.zeros(2, 64, 64, dtype=torch.long)).backward()
-        learns.append([p.grad.abs().max().item() > 0 for p in (model.head.upsample.weight, first)])  # type: ignore[union-attr]
+        learns.append([p.grad.abs().max().item() > 0 for p in (model.head.upsample.weight, first)])
         optimizer.step()
     assert learns == [[True, False], [True, True]]
 
@@ -186,11 +186,11 @@ def bilinear(classes: int, factor: int, stage: str, **geometry: int) -> nn.Modul
 
 def test_missing_stride_error_names_the_available_strides() -> None:
     with pytest.raises(ModelError, match=r"stride 8 needs features at stride 16; the backbone has 4, 8, 32$"):
-        HEADS["skip"]({4: 8, 8: 8, 32: 8}, 3, bilinear, stride=8)  # type: ignore[call-arg]
+        HEADS["skip"]({4: 8, 8: 8, 32: 8}, 3, bilinear, stride=8)
 
 
 def test_head_uses_only_the_strides_it_needs() -> None:
-    head = HEADS["skip"]({32: 8}, 3, bilinear, stride=32)  # type: ignore[call-arg]
+    head = HEADS["skip"]({32: 8}, 3, bilinear, stride=32)
     assert head({32: noise(1, 8, 2, 3)}, (50, 70)).shape == (1, 3, 50, 70)
 
 
@@ -250,9 +250,9 @@ def test_the_d2l_variants_compute_what_the_chapters_network_computes(name: str) 
 
 def test_the_bilinear_start_is_the_chapters() -> None:
     ours = build_model(variant("tiny-scratch", "fcn32s", "d2l-bilinear"), 21, seed=0).head.upsample.weight
-    assert torch.allclose(ours, chapter_kernel(21, 21, 64), atol=1e-6)  # type: ignore[arg-type]
+    assert torch.allclose(ours, chapter_kernel(21, 21, 64), atol=1e-6)
     off = ~torch.eye(21, dtype=torch.bool)
-    assert ours[off].abs().max() == 0  # type: ignore[index]
+    assert ours[off].abs().max() == 0
 
 
 # Weights from files.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -59,12 +59,12 @@ def stirred(model: nn.Module) -> nn.Module:
 def by_hand(model: FCN, images: Tensor, upsampler: str) -> Tensor:
     """The deepest scores, brought up step by step with the skips left out."""
     features = model.backbone(images)
-    score = model.head.score["32"]  # type: ignore[index]
+    score = model.head.score["32"]
     scores = F.conv2d(features[32], score.weight, score.bias)
-    *between, _ = [*model.head.reductions[1:], 0]  # type: ignore[misc]
-    for r in between:
+    reductions = cast(list[int], model.head.reductions)
+    for r in reductions[1:]:
         scores = enlarged(scores, 2, features[r].shape[-2:], upsampler)
-    return enlarged(scores, model.head.reductions[-1], images.shape[-2:], upsampler)  # type: ignore[index]
+    return enlarged(scores, reductions[-1], images.shape[-2:], upsampler)
 
 
 def enlarged(scores: Tensor, factor: int, size: torch.Size, upsampler: str) -> Tensor:
@@ -96,8 +96,8 @@ def test_at_the_start_the_deepest_scores_are_those_of_fcn32s(head: str) -> None:
     ours, plain = (build_model(variant(name), 5, seed=3).eval() for name in (head, "fcn32s"))
     images = noise(1, 3, 64, 64)
     with torch.inference_mode():
-        score = ours.head.score["32"]  # type: ignore[index]
-        wanted = plain.head.score["32"](plain.backbone(images)[32])  # type: ignore[index]
+        score = ours.head.score["32"]
+        wanted = plain.head.score["32"](plain.backbone(images)[32])
         assert torch.equal(score(ours.backbone(images)[32]), wanted)
 
 
@@ -108,8 +108,8 @@ def test_a_skip_that_has_learned_changes_the_scores(head: str) -> None:
     fused = model.head.mix if "concat" in head else model.head.score
     with torch.inference_mode():
         before = model(images)
-        for r in model.head.reductions[1:]:  # type: ignore[index]
-            fused[str(r)].weight[:, -5:].add_(1e6 if "at-once" in head else 1)  # type: ignore[index, union-attr]
+        for r in model.head.reductions[1:]:
+            fused[str(r)].weight[:, -5:].add_(1e6 if "at-once" in head else 1)
             after = model(images)
             assert not torch.allclose(after, before, atol=1e-2)
             before = after
@@ -119,11 +119,11 @@ def test_a_skip_that_has_learned_changes_the_scores(head: str) -> None:
 def test_at_once_scales_each_map_before_it_is_scored(stride: int) -> None:
     channels = {32: 6, 16: 5, 8: 4, 4: 3}
     maps = {r: noise(2, c, 64 // r, 96 // r, seed=r).double() for r, c in channels.items()}
-    head = HEADS["skip"](channels, 3, maker, stride=stride, at_once=True).double()  # type: ignore[call-arg]
+    head = HEADS["skip"](channels, 3, maker, stride=stride, at_once=True).double()
     weights = {r: noise(3, c, 1, 1, seed=1 + r).double() for r, c in channels.items()}
     biases = {r: noise(3, seed=2 + r).double() for r in channels}
-    for key, score in head.score.items():  # type: ignore[operator, union-attr]
-        score.weight.data, score.bias.data = weights[int(key)], biases[int(key)]
+    for key, layer in head.score.items():
+        layer.weight.data, layer.bias.data = weights[int(key)], biases[int(key)]
     scales = {32: 1, 16: 0.01, 8: 0.0001, 4: 0.000001}
 
     def score(r: int, scale: float) -> Tensor:
@@ -147,7 +147,7 @@ def test_at_once_scales_each_map_before_it_is_scored(stride: int) -> None:
 @pytest.mark.parametrize("context", [False, True])
 def test_hidden_layer_uses_each_pixel_and_with_context_the_mean(context: bool) -> None:
     map_ = noise(2, 6, 3, 4).double()
-    head = HEADS["skip"]({32: 6}, 3, maker, stride=32, hidden=5, context=context).double()  # type: ignore[call-arg]
+    head = HEADS["skip"]({32: 6}, 3, maker, stride=32, hidden=5, context=context).double()
     state = {key.removeprefix("score.32."): value for key, value in head.state_dict().items()}
     hidden = torch.einsum("hc,bcyx->bhyx", state["local.weight"][..., 0, 0], map_) + state["local.bias"][:, None, None]
     if context:
@@ -163,8 +163,8 @@ def test_hidden_layer_uses_each_pixel_and_with_context_the_mean(context: bool) -
 def test_summed_skips_learn_from_the_first_step(head: str) -> None:
     model = build_model(variant(head), 3, seed=0)
     model(noise(2, 3, 64, 64)).square().mean().backward()
-    for r in model.head.reductions[1:]:  # type: ignore[index]
-        assert model.head.score[str(r)].weight.grad.abs().max() > 0  # type: ignore[index, union-attr]
+    for r in model.head.reductions[1:]:
+        assert model.head.score[str(r)].weight.grad.abs().max() > 0
 
 
 @pytest.mark.parametrize("head", ["fcn16s-concat", "fcn8s-concat"])
@@ -172,13 +172,13 @@ def test_concatenated_skips_are_read_from_the_first_step_and_learn_from_the_seco
     # The layer after them is initialized to zero, so they contribute from the start and get gradients one step later.
     model = build_model(variant(head), 3, seed=0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    skips = [str(r) for r in model.head.reductions[1:]]  # type: ignore[index]
+    skips = [str(r) for r in model.head.reductions[1:]]
     for step in range(2):
         optimizer.zero_grad()
         model(noise(2, 3, 64, 64)).square().mean().backward()
         for r in skips:
-            assert (model.head.mix[r].weight.grad[:, 3:].abs().amax((0, 2, 3)) > 0).all()  # type: ignore[index, union-attr]
-            assert (model.head.score[r].weight.grad.abs().max() > 0) == (step == 1)  # type: ignore[index, union-attr]
+            assert (model.head.mix[r].weight.grad[:, 3:].abs().amax((0, 2, 3)) > 0).all()
+            assert (model.head.score[r].weight.grad.abs().max() > 0) == (step == 1)
         optimizer.step()
 
 
@@ -187,13 +187,13 @@ def test_stage_init_overrides_init() -> None:
     model = build_model(
         variant("fcn4s", TransposedConfig.model_validate({"init": "bilinear", "stage_init": stages})), 8, seed=0
     )
-    to16, to8, to4 = (model.head.fuse[r].weight for r in ("16", "8", "4"))  # type: ignore[index]
-    image, own = model.head.upsample.weight, torch.eye(8, dtype=torch.bool)  # type: ignore[union-attr]
+    to16, to8, to4 = (model.head.fuse[r].weight for r in ("16", "8", "4"))
+    image, own = model.head.upsample.weight, torch.eye(8, dtype=torch.bool)
     assert to16.abs().max() == 0
-    assert to8.std().item() == pytest.approx(0.01, rel=0.15) and to8[~own].abs().max() > 0  # type: ignore[index]
-    assert torch.equal(to4[own], bilinear_kernel(4).expand(8, 4, 4)) and to4[~own].abs().max() == 0  # type: ignore[index]
+    assert to8.std().item() == pytest.approx(0.01, rel=0.15) and to8[~own].abs().max() > 0
+    assert torch.equal(to4[own], bilinear_kernel(4).expand(8, 4, 4)) and to4[~own].abs().max() == 0
     bound = (8 * 8 * 8) ** -0.5  # torch's: Kaiming's with a = sqrt 5
-    assert 0.95 * bound < image.abs().max() <= bound and image[~own].abs().max() > 0  # type: ignore[index, operator]
+    assert 0.95 * bound < image.abs().max() <= bound and image[~own].abs().max() > 0
 
 
 def test_bilinear_random_image_starts_only_the_last_upsampling_at_random() -> None:
@@ -201,10 +201,10 @@ def test_bilinear_random_image_starts_only_the_last_upsampling_at_random() -> No
         build_model(variant("fcn8s", name), 4, seed=0).head for name in ("bilinear-random-image", "bilinear", "random")
     )
     for r in ("16", "8"):
-        assert torch.equal(mixed.fuse[r].weight, bilinear.fuse[r].weight)  # type: ignore[index]
-    deviation = random.upsample.weight.std().item()  # type: ignore[union-attr]
-    assert mixed.upsample.weight.std().item() == pytest.approx(deviation, rel=0.1)  # type: ignore[union-attr]
-    assert not torch.equal(mixed.upsample.weight, bilinear.upsample.weight)  # type: ignore[union-attr, arg-type]
+        assert torch.equal(mixed.fuse[r].weight, bilinear.fuse[r].weight)
+    deviation = random.upsample.weight.std().item()
+    assert mixed.upsample.weight.std().item() == pytest.approx(deviation, rel=0.1)
+    assert not torch.equal(mixed.upsample.weight, bilinear.upsample.weight)
 
 
 # torchvision's FCN.
@@ -314,7 +314,7 @@ def test_dilated8_mmseg_is_mmsegmentations_head(training: bool) -> None:
     ours = build_model(variant("dilated8-mmseg", "resize"), 5, seed=0)
     stirred(ours)
     theirs = _MmsegFCNHead(ours.backbone.channels[32], 512, 5)
-    state = ours.head.classify.state_dict()  # type: ignore[union-attr, operator]
+    state = ours.head.classify.state_dict()
     names = {"concat.": "conv_cat.", "score.": "conv_seg.", "convs.": "convs."}
     inside = {"0": "conv", "1": "bn"}
     renamed = {}
@@ -335,7 +335,7 @@ def test_dilated8_mmseg_is_mmsegmentations_head(training: bool) -> None:
         expected = F.interpolate(low, size=(65, 97), mode="bilinear", align_corners=False)
     assert torch.allclose(scores, expected, rtol=1e-5, atol=1e-5)
     assert scores.std() > 0
-    assert count_parameters(ours.head.classify) == count_parameters(theirs)  # type: ignore[arg-type]
+    assert count_parameters(ours.head.classify) == count_parameters(theirs)
 
 
 def test_auxiliary_head_is_trained_with_the_main_head() -> None:

@@ -49,7 +49,7 @@ def head_of(kind: str, backbone: Backbone, stride: int, **options: Any) -> Any:
 
     if kind == "paper":
         options["centers"] = backbone.centers
-    return HEADS[kind](backbone.channels, 3, make_upsampler, stride=stride, **options)  # type: ignore[call-arg]
+    return HEADS[kind](backbone.channels, 3, make_upsampler, stride=stride, **options)
 
 
 def lively(backbone: PaperBackbone, stride: int, *, at_once: bool = False) -> FCN:
@@ -298,7 +298,7 @@ def test_torchvisions_alexnet_comes_from_a_file(tmp_path: Path) -> None:
     theirs = torchvision.models.alexnet(weights=None).eval()
     torch.save(theirs.state_dict(), tmp_path / "alexnet.pth")
     ours = build_model(named("fcn32s-alexnet-paper"), 3, seed=0, weights_file=tmp_path / "alexnet.pth").eval().backbone
-    ours.body.conv1.padding = (2, 2)  # type: ignore[union-attr]
+    ours.body.conv1.padding = (2, 2)
     image = noise(1, 3, 224, 224)
     with torch.inference_mode():
         expected = theirs.classifier[:6](theirs.avgpool(theirs.features(image)).flatten(1))
@@ -315,7 +315,7 @@ def test_torchvision_googlenet_is_loaded_from_a_file_with_its_normalization(tmp_
     save_file(theirs.state_dict(), tmp_path / "googlenet.safetensors")
     ours = PaperBackbone("googlenet").eval()
     load_weights(ours, tmp_path / "googlenet.safetensors")
-    ours.body.conv1.conv.padding = (3, 3)  # type: ignore[union-attr]
+    ours.body.conv1.conv.padding = (3, 3)
     seen: list[Tensor] = []
     theirs.inception5b.register_forward_hook(lambda *call: seen.append(call[2]))
     image = noise(1, 3, 224, 224).sigmoid()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import cast
 
 import pytest
 import timm
@@ -12,7 +13,7 @@ from torch import nn
 from fcnlab.config.head import Head
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import builtin
-from fcnlab.config.upsampler import Upsampler
+from fcnlab.config.upsampler import TransposedUpsampler, Upsampler
 from fcnlab.config.variant import Backbone, NamedVariant, Variant
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.models import FCN, PaperBackbone, TimmBackbone
@@ -89,8 +90,8 @@ def test_every_backbone_has_the_reductions_of_its_entry(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in REGISTRY.names("backbone") if REGISTRY.get("backbone", n).weights == "timm"]
-)  # type: ignore[attr-defined]
+    "name", [n for n in REGISTRY.names("backbone") if cast(Backbone, REGISTRY.get("backbone", n)).weights == "timm"]
+)
 def test_every_pretrained_backbone_names_its_weights(name: str) -> None:
     # Without a tag timm chooses, and may choose otherwise tomorrow.
     entry = REGISTRY.get("backbone", name)
@@ -120,8 +121,9 @@ def test_every_upsampler_builds_under_every_head(name: str, head: str) -> None:
         model = build_model(parts(smallest(head), head, name), 4, seed=0).eval()
         assert model(torch.randn(1, 3, 64, 64)).shape == (1, 4, 64, 64)
     ups = [module for module in model.head.modules() if isinstance(module, nn.ConvTranspose2d)]
-    assert bool(ups) == (entry.type == "transposed")
+    assert bool(ups) == isinstance(entry, TransposedUpsampler)
     for up in ups:
+        assert isinstance(entry, TransposedUpsampler)
         assert up.weight.requires_grad == entry.learned
         assert (up.bias is not None) == entry.bias
         assert up.groups == (4 if entry.channels == "per_class" else 1)

@@ -105,7 +105,8 @@ def test_maps_with_channels_last_are_turned(channels_last: bool) -> None:
     with torch.inference_mode():
         raw = backbone.body(images)
         if channels_last:
-            backbone, images = (x.to(memory_format=torch.channels_last) for x in (backbone, images))  # type: ignore[attr-defined]
+            backbone = backbone.to(memory_format=torch.channels_last)
+            images = images.to(memory_format=torch.channels_last)
         maps = backbone(images)
     for (reduction, map_), wanted in zip(maps.items(), raw, strict=True):
         assert map_.shape == (2, backbone.channels[reduction], 64 // reduction, 96 // reduction)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 def started(seed: int, classes: int, factor: int, **options: object) -> TransposedUpsampler:
     torch.manual_seed(seed)
-    return TransposedUpsampler(classes, factor, **options)  # type: ignore[arg-type]
+    return TransposedUpsampler(classes, factor, **options)
 
 
 @pytest.mark.parametrize("size", range(1, 66))
@@ -94,7 +94,7 @@ def test_a_random_start_is_torchs_own(channels: Channels, bias: bool) -> None:
     reference = nn.ConvTranspose2d(4, 4, 16, stride=8, padding=4, groups=groups, bias=bias)
     assert torch.equal(ours.weight, reference.weight)
     if bias:
-        assert torch.equal(ours.bias, reference.bias)  # type: ignore[arg-type]
+        assert torch.equal(ours.bias, reference.bias)
     scores = torch.randn(1, 4, 3, 3)
     assert torch.equal(ours(scores), reference(scores))
 
@@ -134,8 +134,8 @@ def test_a_fixed_upsampler_has_nothing_to_learn_and_a_learned_one_all(channels: 
 
 @pytest.mark.parametrize(("classes", "factor"), [(2, 2), (21, 2), (21, 32), (11, 8)])
 def test_dense_holds_a_kernel_for_each_pair_of_classes_and_per_class_one_for_each(classes: int, factor: int) -> None:
-    def held(**options: object) -> int:
-        return sum(p.numel() for p in TransposedUpsampler(classes, factor, **options).parameters())  # type: ignore[arg-type]
+    def held(**options: Any) -> int:
+        return sum(p.numel() for p in TransposedUpsampler(classes, factor, **options).parameters())
 
     assert held(channels="dense") == 4 * factor**2 * classes**2
     assert held(channels="per_class") == 4 * factor**2 * classes
@@ -203,7 +203,7 @@ def test_random_init_depends_on_the_seed(init: Init) -> None:
 def test_a_bias_starts_as_torch_starts_it_whatever_the_weights_do(init: Init) -> None:
     torch.manual_seed(5)
     reference = nn.ConvTranspose2d(4, 4, 8, stride=4, padding=2)
-    assert torch.equal(started(5, 4, 4, init=init, bias=True).bias, reference.bias)  # type: ignore[arg-type]
+    assert torch.equal(started(5, 4, 4, init=init, bias=True).bias, reference.bias)
 
 
 @pytest.mark.parametrize("init", RANDOM_INITS)
@@ -274,7 +274,7 @@ def test_a_kernel_of_ones_own_starts_bilinear_by_its_own_size() -> None:
 @pytest.mark.parametrize("factor", [2, 4, 8, 16, 32])
 def test_interpolation_is_torchs_by_the_factor(factor: int) -> None:
     scores = noise(2, 3, 4, 5)
-    bilinear, nearest = (Interpolation(factor, mode=mode)(scores) for mode in ("bilinear", "nearest"))  # type: ignore[arg-type]
+    bilinear, nearest = (Interpolation(factor, mode=mode)(scores) for mode in ("bilinear", "nearest"))
     assert torch.equal(bilinear, F.interpolate(scores, scale_factor=factor, mode="bilinear", align_corners=False))
     assert torch.equal(nearest, F.interpolate(scores, scale_factor=factor, mode="nearest"))
     assert torch.equal(nearest, scores.repeat_interleave(factor, 2).repeat_interleave(factor, 3))

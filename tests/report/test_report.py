@@ -7,6 +7,7 @@ import math
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,8 +47,10 @@ def written(made: tuple[Report, Lab]) -> Path:
     return report.folder
 
 
-def row(report: Report, head: str) -> pd.Series:
-    return report.cells.set_index("head").loc[head]
+def row(report: Report, head: str) -> pd.Series[Any]:
+    found = report.cells.set_index("head").loc[head]
+    assert isinstance(found, pd.Series)
+    return found
 
 
 def test_the_table_has_the_interval_of_the_statistics(made: tuple[Report, Lab]) -> None:

@@ -139,7 +139,7 @@ def test_killed_trial_process_is_retried(tmp_path: Path) -> None:
         killed = 0
 
         def started(self, planned: object) -> None:
-            super().started(planned)  # type: ignore[arg-type]
+            super().started(planned)
             if not self.killed:
                 self.killed = _kill_a_trial()
 
@@ -323,7 +323,7 @@ def test_grid_without_mlflow_is_run_reported_and_published_elsewhere(complete_gr
 
 def _wait_for(condition: object, seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < deadline, "the condition was not met in time"
         time.sleep(0.02)
 

@@ -19,7 +19,7 @@ BASE_OVERRIDES = {"head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes-m
 def cell(lab: Lab, **more: object) -> Cell:
     (lab.root / "registry").mkdir(exist_ok=True)
     (lab.root / "registry/backbones.yaml").write_text("mine: {timm: test_resnet, weights: weights/mine.pth}\n")
-    return resolve({**BASE_OVERRIDES, "backbone": "mine", **more}, lab.registry, "test")  # type: ignore[arg-type]
+    return resolve({**BASE_OVERRIDES, "backbone": "mine", **more}, lab.registry, "test")
 
 
 def test_weights_and_a_trial_to_start_from_are_found_there(lab: Lab, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_driver_on_another_host_is_alive_while_its_heartbeat_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr(lease.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("fcnlab.runner.lease.time.monotonic", lambda: clock[0])
     drivers = tmp_path / "drivers"
     with Heartbeat(drivers) as here:
         far = "elsewhere:1:abcdef12"
@@ -104,7 +104,8 @@ def test_only_one_of_concurrent_claims_succeeds(tmp_path: Path) -> None:
 def test_heartbeat_file_changes_periodically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "HEARTBEAT_INTERVAL", 0.01)
     with Heartbeat(tmp_path) as here:
-        seen, deadline = set(), time.monotonic() + 30
+        seen: set[str] = set()
+        deadline = time.monotonic() + 30
         while len(seen) < 3 and time.monotonic() < deadline:
             seen.add((tmp_path / here.driver).read_text())
         assert len(seen) == 3

@@ -147,7 +147,7 @@ def test_interrupted_and_resumed_grid_gives_the_table_of_an_uninterrupted_run(tm
         path = write_grid(folder, text)
         if name == "interrupted":
             reporter = StopAfterStart()
-            outcome = serial(path, reporter, interrupted=lambda reporter=reporter: reporter.stop)  # type: ignore[misc]
+            outcome = serial(path, reporter, interrupted=lambda reporter=reporter: reporter.stop)
             assert outcome.interrupted and outcome.finished < 2
         assert serial(path).finished == 2
         tables.append(fcnlab.summary(fcnlab.load_grid(path)).drop(columns=TIMES, errors="ignore"))

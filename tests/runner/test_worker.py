@@ -189,7 +189,7 @@ def test_an_idle_neighbor_frees_the_gpu_before_a_trial_runs_there_alone(
         for _ in range(2):
             end(executor)
         kept = [child(executor, number) for number in range(2)]
-        assert [record(lab, one).environment.sharing for one in (first, second)] == [2, 2]  # type: ignore[union-attr]
+        assert [record(lab, one).environment.sharing for one in (first, second)] == [2, 2]
         executor.start(Job(trial=alone, exclusive=True))
         assert executor.free_slots == 0
         assert end(executor) == JobExit(alone.key)

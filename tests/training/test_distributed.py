@@ -115,7 +115,7 @@ def run(name: str, group: ProcessGroup) -> dict[str, Any]:
     (model,) = create_identical_models(1, auxiliary=overrides.pop("auxiliary", False))
     start = weights(model)
     sgd = torch.optim.SGD(model.parameters(), lr=overrides.pop("lr", 0.1), weight_decay=0.1)
-    average = MovingAverage(model, 0.99)  # type: ignore[arg-type]
+    average = MovingAverage(model, 0.99)
     seen = train(model, SixShared(group), optimizer=sgd, average=average, group=group, **overrides)
     return outcome(seen, start, model, average.module)
 
@@ -158,7 +158,8 @@ def by_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     files = [folder / f"{rank}.pt" for rank in range(2)]
     context = get_context(START_METHOD)
     processes = [
-        context.Process(target=everything, args=(rank, 2, folder / "meeting", file)) for rank, file in enumerate(files)
+        context.Process(target=everything, args=(rank, 2, folder / "meeting", file))  # type: ignore[attr-defined]
+        for rank, file in enumerate(files)
     ]
     for process in processes:
         process.start()

@@ -227,7 +227,7 @@ def test_counts_on_cuda_equal_those_on_the_cpu(resident: bool) -> None:
     found = evaluate_split(Exact(), on_device, **arguments("cuda"), boundaries=True)
     expected = evaluate_split(Exact(), split, **arguments(), boundaries=True)
     assert np.array_equal(found.areas, expected.areas)
-    assert np.array_equal(found.boundaries, expected.boundaries)  # type: ignore[arg-type]
+    assert np.array_equal(found.boundaries, expected.boundaries)
 
 
 def test_a_model_in_training_mode_is_evaluated_in_eval_mode_and_not_changed() -> None:

@@ -70,8 +70,8 @@ def test_replaced_batch_norms_do_not_change_the_results_of_a_network(name: str) 
         assert (ours.grad is None) == (theirs.grad is None), path
         if ours.grad is not None and theirs.grad is not None:
             torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5, msg=path)
-    for (path, ours), theirs in zip(fast.named_buffers(), plain.buffers(), strict=True):
-        torch.testing.assert_close(ours, theirs, msg=path)
+    for (path, buffer), wanted in zip(fast.named_buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(buffer, wanted, msg=path)
     with torch.no_grad():
         before, after = plain.eval()(images), fast.eval()(images)
     assert all(torch.equal(before[stride], after[stride]) for stride in before)

@@ -190,7 +190,7 @@ def weights(model: nn.Module) -> Tensor:
 @pytest.mark.parametrize("factors", [LrFactors(), LrFactors(backbone=0.1, bias=2.0), LrFactors(head=3.0)], ids=str)
 def test_the_reported_learning_rate_does_not_depend_on_factors(factors: LrFactors) -> None:
     (model,) = create_identical_models(1)
-    built = create_optimizer("adamw", model, lr=0.02, weight_decay=0, factors=factors)  # type: ignore[arg-type]
+    built = create_optimizer("adamw", model, lr=0.02, weight_decay=0, factors=factors)
     seen = train(model, TwoBatches(), epochs=3, optimizer=built)
     assert [epoch.lr for epoch in seen] == pytest.approx([0.02 / 2, 0.02 / 4, 0.02 / 6])
 
@@ -270,7 +270,7 @@ def test_gradient_clipping_does_not_change_a_smaller_gradient() -> None:
 
 def test_the_average_is_updated_after_every_step() -> None:
     model, without_average = create_identical_models(2)
-    average = MovingAverage(model, 0.99)  # type: ignore[arg-type]
+    average = MovingAverage(model, 0.99)
     trail: list[Tensor] = []
     sgd = torch.optim.SGD(model.parameters(), lr=0.5)
     sgd.register_step_post_hook(lambda *_: trail.append(weights(model)))
@@ -286,7 +286,7 @@ def test_the_average_is_updated_after_every_step() -> None:
 
 def test_auxiliary_scores_are_trained_with_their_weight() -> None:
     without, with_them = create_identical_models(2, auxiliary=True)
-    before = with_them.auxiliary.weight.clone()  # type: ignore[union-attr]
+    before = with_them.auxiliary.weight.clone()
     (plain,) = train(without, SixImages(), epochs=1, loss=Loss(auxiliary=0))
     (seen,) = train(with_them, SixImages(), epochs=1, loss=Loss(auxiliary=0.7))
     (fresh,) = create_identical_models(1, auxiliary=True)
@@ -294,8 +294,8 @@ def test_auxiliary_scores_are_trained_with_their_weight() -> None:
     _, auxiliary = fresh.training_scores(images)
     assert auxiliary is not None
     assert seen.loss == pytest.approx(plain.loss + 0.7 * Loss()(auxiliary, labels).item())
-    assert torch.equal(without.auxiliary.weight, before)  # type: ignore[union-attr]
-    assert not torch.equal(with_them.auxiliary.weight, before)  # type: ignore[union-attr]
+    assert torch.equal(without.auxiliary.weight, before)
+    assert not torch.equal(with_them.auxiliary.weight, before)
 
 
 def test_a_compiled_objective_has_the_same_gradient(monkeypatch: pytest.MonkeyPatch) -> None:

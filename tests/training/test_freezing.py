@@ -177,7 +177,7 @@ def test_an_unknown_stride_is_an_error_that_lists_the_strides() -> None:
 def test_dropout_of_a_frozen_backbone_is_inactive() -> None:
     model, _ = built(create_cell("test_resnet"))
     features: list[Tensor] = []
-    model.backbone.body.maxpool = nn.Sequential(model.backbone.body.maxpool, nn.Dropout(0.9))  # type: ignore[arg-type]
+    model.backbone.body.maxpool = nn.Sequential(model.backbone.body.maxpool, nn.Dropout(0.9))
     freeze_backbone(model.backbone, 4)
     model.train()
     image = torch.randn(2, 3, 32, 32)

@@ -146,7 +146,7 @@ def test_the_tile_size_affects_only_rounding(channels: Channels, chunk: int, mon
 def test_a_fixed_kernel_has_no_gradient(factor: int) -> None:
     size = (2 * factor, 3 * factor)
     for start in ("bilinear", "random"):  # fixed kernels can be loaded with other weights than bilinear ones
-        up = TransposedUpsampler(4, factor, init=start, learned=False)  # type: ignore[arg-type]
+        up = TransposedUpsampler(4, factor, init=start, learned=False)
         scores, labels = torch.randn(2, 4, 2, 3, requires_grad=True), create_labels((2, *size), 4, 1)
         (found,) = gradients_of(FusedUpsampleLoss(Loss(), Ending(up))(scores, labels), scores)
         (expected,) = gradients_of(Loss()(up(scores, size), labels), scores)
@@ -216,7 +216,7 @@ def step(model: FCN, loss: Loss | FusedUpsampleLoss, size: tuple[int, int]) -> t
     losses: list[float] = []
     fit(
         model,
-        OneBatch(size),  # type: ignore[arg-type]
+        OneBatch(size),
         epochs=1,
         start_epoch=0,
         loss=loss,
@@ -237,7 +237,7 @@ def test_fused_heads_of_the_registry_train_like_unfused_ones(head: str) -> None:
     registry = builtin()
     entry: Any = registry.get("head", head)
     backbone: Any = registry.get("backbone", "vgg16-paper-scratch" if entry.type == "paper" else "tiny-scratch")
-    variant = Variant(backbone=backbone, head=entry, upsampler=registry.get("upsampler", "bilinear"))  # type: ignore[arg-type]
+    variant = Variant(backbone=backbone, head=entry, upsampler=registry.get("upsampler", "bilinear"))
     assert issubclass(HEADS[entry.type], CoarseHead)
     if entry.type == "paper":
         pytest.skip("a step of VGG-16 takes seconds; the property test covers its geometry")
@@ -268,9 +268,9 @@ def _perturb(head: nn.Module) -> None:
 def test_the_head_upsamples_its_coarse_scores() -> None:
     registry = builtin()
     variant = Variant(
-        backbone=registry.get("backbone", "tiny-scratch"),  # type: ignore[arg-type]
-        head=registry.get("head", "fcn8s"),  # type: ignore[arg-type]
-        upsampler=registry.get("upsampler", "bilinear"),  # type: ignore[arg-type]
+        backbone=registry.get("backbone", "tiny-scratch"),
+        head=registry.get("head", "fcn8s"),
+        upsampler=registry.get("upsampler", "bilinear"),
     )
     model = build_model(variant, 4, seed=0).eval()
     assert isinstance(model.backbone, Backbone) and isinstance(model.head, CoarseHead)

@@ -308,7 +308,7 @@ def test_weighted_losses_of_micro_batches_sum_to_the_loss_of_the_batch(
         values.append(value.detach())
         gradients_of.append(scores_of_part.grad)
     assert torch.allclose(torch.stack(values).sum(), whole, rtol=1e-5, atol=1e-6)
-    assert torch.allclose(torch.cat(gradients_of), slope, rtol=1e-4, atol=1e-7)  # type: ignore[arg-type]
+    assert torch.allclose(torch.cat(gradients_of), slope, rtol=1e-4, atol=1e-7)
 
 
 label_images = st.lists(

@@ -145,7 +145,7 @@ def test_a_recipe_creates_the_optimizer_with_its_options(name: str) -> None:
     assert {key: list(v) if isinstance(v, tuple) else v for key, v in group.items() if key in overrides} == {
         key: value for key, value in overrides.items() if key != "name"
     }
-    weights = model.head.score["32"].weight  # type: ignore[union-attr, index]
+    weights = model.head.score["32"].weight
     before = weights.clone()
     model(torch.randn(2, 3, 32, 32)).square().mean().backward()
     built.step()
@@ -187,7 +187,7 @@ def test_the_learning_rate_of_a_parameter_has_the_factors_of_its_component_and_o
 def test_decay_weights_excludes_norms_and_biases(timm: str, factors: LrFactors) -> None:
     model = create_fcn(**{"backbone.timm": timm})
     plain, spared = (
-        create_optimizer("adamw", model, lr=0.01, weight_decay=0.1, factors=factors, decay=decay)  # type: ignore[arg-type]
+        create_optimizer("adamw", model, lr=0.01, weight_decay=0.1, factors=factors, decay=decay)
         for decay in ("all", "weights")
     )
     assert rates(plain, model) == rates(spared, model)
@@ -236,7 +236,7 @@ def walked(model: nn.Module, average: Any, steps: int) -> list[dict[str, Tensor]
 @settings(deadline=None, max_examples=30)
 def test_the_decay_of_the_average_warms_up(decay: float, steps: int) -> None:
     model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3))
-    average = MovingAverage(model, decay)  # type: ignore[arg-type]
+    average = MovingAverage(model, decay)
     first, *later = walked(model, average, steps)
     expected = {name: value.double() for name, value in first.items()}
     for n, state in enumerate(later, start=1):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def finishes(folder: Path, rank: int) -> Record | None:
 def pauses(folder: Path, rank: int) -> Record | None:
     noted(folder, rank)
     wait_for(folder, 1)
+    return None
 
 
 def second_fails(folder: Path, rank: int) -> Record | None:
@@ -107,7 +109,9 @@ def test_the_failure_of_any_is_that_of_the_trial_and_no_rank_keeps_waiting(tmp_p
 
 
 @pytest.mark.parametrize("work", [second_is_killed, second_is_killed_and_the_first_takes_it_for_an_error])
-def test_one_that_is_killed_ends_all_and_is_no_failure_of_the_trial(tmp_path: Path, work: object) -> None:
+def test_one_that_is_killed_ends_all_and_is_no_failure_of_the_trial(
+    tmp_path: Path, work: Callable[..., Record | None]
+) -> None:
     with pytest.raises(SystemExit, match="rank 1 ended with exit code -9"):
-        launch(2, partial(work, tmp_path))  # type: ignore[arg-type]
+        launch(2, partial(work, tmp_path))
     assert both_gone(tmp_path)

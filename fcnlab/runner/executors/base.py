@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field
 
@@ -82,7 +82,7 @@ class Executor(ABC):
     def close(self) -> None:
         """Stop all jobs immediately. Their checkpoints remain."""
 
-    def __enter__(self) -> Executor:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
