@@ -29,11 +29,14 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 
 # torch and torchvision are resolved together and from one index: torchvision does not load with another build of torch.
+# uv installs in a fraction of pip's time; where it cannot be installed or fails, pip does the same from the same constraints.
+REQUIREMENTS := --quiet --constraint constraints.txt --editable . --group dev
+
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fcnlab needs Python 3.11 or newer: make PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fcnlab needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	$(BIN)/python -m pip install --quiet uv && $(BIN)/uv pip install --python $(BIN)/python $(REQUIREMENTS) || \
+	  { $(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" && $(BIN)/python -m pip install $(REQUIREMENTS); }
 	touch $@
 
 # Fill the generated blocks of the README from the committed results.
