@@ -1,4 +1,4 @@
-"""The command line: thin verbs, one file a group. What is heavy is imported inside the verbs."""
+"""The command line. Each command has a module of its own; slow imports are made inside the commands."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from fcnlab.cli import (
     compare,
     data,
     diff,
+    doctor,
     evaluate,
     export,
     grid,
@@ -26,10 +27,11 @@ from fcnlab.cli import (
 from fcnlab.console import replace_unencodable
 from fcnlab.errors import FcnlabError
 from fcnlab.settings import ALLOW_EXTENSIONS_VARIABLE
+from fcnlab.version import __version__
 
 app = typer.Typer(
     name="fcnlab",
-    help="Comparison experiments on Fully Convolutional Networks: a question in YAML in, an ablation table out.",
+    help="Comparison experiments on Fully Convolutional Networks: from a grid file in YAML to an ablation table.",
     epilog="Example: fcnlab grid run experiments/quickstart.yaml",
     no_args_is_help=True,
     add_completion=False,
@@ -37,11 +39,20 @@ app = typer.Typer(
 )
 
 
+def _print_version(requested: bool) -> None:
+    if requested:
+        typer.echo(f"fcnlab {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def configure(
     allow_extensions: Annotated[
         bool,
         typer.Option("--allow-extensions", help="Allow the lab's registry/extensions.yaml to run its Python files"),
+    ] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     """Options of all commands."""
@@ -62,6 +73,7 @@ app.command("predict", epilog=predict.EXAMPLE)(predict.predict)
 app.command("export", epilog=export.EXAMPLE)(export.export)
 app.command("ui", epilog=ui.EXAMPLE)(ui.ui)
 app.command("init", epilog=init.EXAMPLE)(init.init)
+app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,9 +97,9 @@ def convert_errors(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, RequestException, OSError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise TrackingError(f"{_hide_password(uri)}: MLflow store: {reason[:300]}") from error
+        raise TrackingError(_hide_credentials(f"{uri}: MLflow store: {reason[:300]}")) from error
 
 
-def _hide_password(uri: str) -> str:
-    scheme, mark, rest = uri.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if mark and "@" in rest else uri
+def _hide_credentials(text: str) -> str:
+    """Remove user names and passwords from all URIs in a text; requests repeats the URI in its messages."""
+    return re.sub(r"://[^\s/]*@", "://", text)
