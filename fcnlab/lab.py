@@ -13,7 +13,7 @@ from fcnlab.config.dataset import CustomDataset, FolderDataset, KnownDataset, Sh
 from fcnlab.config.dataset import Dataset as DatasetConfig
 from fcnlab.config.grid import grid
 from fcnlab.config.grid.grid import Fingerprints
-from fcnlab.config.head import CustomHead
+from fcnlab.config.head import CustomHead, SmpHead
 from fcnlab.config.head import Head as HeadConfig
 from fcnlab.config.trial import Trial
 from fcnlab.config.variant import Backbone as BackboneConfig
@@ -152,18 +152,25 @@ class Lab:
         return dataset
 
     def check_head(self, spec: HeadConfig) -> None:
-        """Import the class of a head that is not built in, so that errors are reported before a trial is started.
+        """Import the class of a head that is not built in, and build one with options of smp.
+
+        So errors are reported before a trial is started.
 
         Args:
             spec: configuration of the head.
 
         Raises:
             ConfigError: the class cannot be imported, or the user has not allowed it.
+            ModelError: an option of a head of smp has an invalid value.
         """
         if isinstance(spec, CustomHead):
             from fcnlab.models.heads import Head
 
             self.extensions.load("head", spec.type, Head)
+        elif isinstance(spec, SmpHead) and spec.options:
+            from fcnlab.models.heads.smp import check_options
+
+            check_options(**spec.arguments)
 
     def check_extensions(self, trial: Trial) -> None:
         """Check that the code of the extensions of a trial is that of its key.

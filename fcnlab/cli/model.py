@@ -58,7 +58,7 @@ def show(
     for stride, map_ in features.items():
         field = cost.measure_receptive_field(model.backbone, stride)
         seen = str(field) if field is not None else "the whole image"
-        read = "yes" if stride in components.head.needs else ""
+        read = "yes" if stride in (*components.head.needs, *components.head.optional) else ""
         maps.add_row(str(stride), str(map_.shape[1]), f"{map_.shape[2]} x {map_.shape[3]}", seen, read)
     sizes = create_table("component", "parameters", "trainable")
     for name, module in {**cost.split_components(model), "all": model}.items():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from fcnlab.config.base import Count, Entry
+from fcnlab.errors import nearest
 
 
 class Head(Entry):
@@ -24,9 +27,19 @@ class Head(Entry):
         raise NotImplementedError
 
     @property
+    def optional(self) -> tuple[int, ...]:
+        """Strides of the feature maps that the head also reads if the backbone has them."""
+        return ()
+
+    @property
     def backbone_stride(self) -> int:
         """Output stride that the backbone is dilated to; 32 is without dilation."""
         return 32
+
+    @property
+    def upsamples(self) -> bool:
+        """True if the head uses the upsampler of the variant."""
+        return True
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -119,6 +132,66 @@ class DilatedHead(Head):
         return self.output_stride
 
 
+SMP_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "unet": ("decoder_channels", "use_norm", "attention_type", "add_center_block", "interpolation_mode"),
+        "deeplabv3plus": ("out_channels", "atrous_rates", "aspp_separable", "aspp_dropout"),
+        "fpn": ("pyramid_channels", "segmentation_channels", "dropout", "merge_policy", "interpolation_mode"),
+        "upernet": ("decoder_channels", "use_norm"),
+        "segformer": ("segmentation_channels",),
+    }
+)
+"""Options of each decoder of segmentation_models_pytorch: keyword arguments of its class."""
+
+
+class SmpHead(Head):
+    """Configuration of a decoder of segmentation_models_pytorch, for comparison with FCNs.
+
+    Attributes:
+        decoder: name of the decoder.
+        output_stride: stride that the backbone is dilated to: 8 or 16 for `deeplabv3plus`, 32 for the others.
+        options: keyword arguments of the decoder's class (`SMP_OPTIONS`).
+    """
+
+    type: Literal["smp"]
+    decoder: Literal["unet", "deeplabv3plus", "fpn", "upernet", "segformer"]
+    output_stride: Literal[8, 16, 32] = 32
+    options: dict[str, bool | int | float | str | tuple[Count, ...]] = {}  # noqa: RUF012 - pydantic copies defaults
+
+    @property
+    def needs(self) -> tuple[int, ...]:
+        """Strides of the feature maps that the head reads, in increasing order."""
+        return (4, 32) if self.decoder == "deeplabv3plus" else (4, 8, 16, 32)
+
+    @property
+    def optional(self) -> tuple[int, ...]:
+        """Strides of the feature maps that the head also reads if the backbone has them."""
+        return (2,) if self.decoder in ("unet", "segformer") else ()
+
+    @property
+    def backbone_stride(self) -> int:
+        """Output stride that the backbone is dilated to; 32 is without dilation."""
+        return self.output_stride
+
+    @property
+    def upsamples(self) -> bool:
+        """True if the head uses the upsampler of the variant; U-Net's scores have the size of the image already."""
+        return self.decoder != "unet"
+
+    @model_validator(mode="after")
+    def _check_combination(self) -> SmpHead:
+        if (self.decoder == "deeplabv3plus") != (self.output_stride != 32):
+            valid = "8 or 16" if self.decoder == "deeplabv3plus" else "32"
+            raise ValueError(
+                f"output_stride: {self.output_stride} is not valid with decoder: {self.decoder}; use {valid}"
+            )
+        unknown = [name for name in self.options if name not in SMP_OPTIONS[self.decoder]]
+        if unknown:
+            valid = nearest(unknown[0], SMP_OPTIONS[self.decoder])
+            raise ValueError(f"options: decoder {self.decoder} has no option '{unknown[0]}'; {valid}")
+        return self
+
+
 class CustomHead(Head):
     """Configuration of a head that is not built in.
 
@@ -160,13 +233,14 @@ def _check_at_once(at_once: bool, stride: int) -> None:
 def _tag_head(value: Any) -> str | None:
     """Return the discriminator of a head: its type, or `custom` for a type that is not built in."""
     kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    return kind if kind is None or kind in ("skip", "paper", "dilated") else "custom"
+    return kind if kind is None or kind in ("skip", "paper", "dilated", "smp") else "custom"
 
 
 AnyHead = Annotated[
     Annotated[SkipHead, Tag("skip")]
     | Annotated[PaperHead, Tag("paper")]
     | Annotated[DilatedHead, Tag("dilated")]
+    | Annotated[SmpHead, Tag("smp")]
     | Annotated[CustomHead, Tag("custom")],
     Discriminator(_tag_head),
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -74,6 +74,11 @@ class Variant(Config):
     backbone: Backbone
     head: AnyHead
     upsampler: AnyUpsampler
+
+    def content(self) -> dict[str, Any]:
+        """Return the fields that enter a trial's key, without an upsampler that the head does not use."""
+        content = super().content()
+        return content if self.head.upsamples else {name: content[name] for name in content if name != "upsampler"}
 
     @model_validator(mode="after")
     def _check_paper_components(self) -> Variant:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from fcnlab.config.head import SmpHead
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.recipe import Schedule as ScheduleConfig
 from fcnlab.config.upsampler import AnyUpsampler
@@ -30,6 +31,7 @@ from fcnlab.models import FCN, HEADS, Backbone, Interpolation, PaperBackbone, Ti
 from fcnlab.models.backbones.base import load_weights
 from fcnlab.models.backbones.timm import find_fit
 from fcnlab.models.heads import CoarseHead, Head
+from fcnlab.models.heads.smp import DECODERS
 from fcnlab.seeding import derive_seed
 from fcnlab.training import optim
 from fcnlab.training.distributed import SINGLE_PROCESS, ProcessGroup, synchronize_batch_norm
@@ -108,6 +110,8 @@ def prepare(variant: Variant) -> None:
     spec = variant.backbone
     if spec.timm is not None:
         find_fit(spec.timm, variant.head.backbone_stride)
+    if isinstance(variant.head, SmpHead):
+        DECODERS[variant.head.decoder].load()
     for kernel in KERNELS:
         load_library(kernel)
 

@@ -15,7 +15,7 @@ from fcnlab.training import hardware
 from fcnlab.trial.record import Environment
 from fcnlab.version import __version__
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy")
+PACKAGES = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "numpy")
 """Packages whose versions are recorded, besides fcnlab."""
 
 

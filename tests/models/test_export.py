@@ -67,6 +67,7 @@ def exported(model: nn.Module, dynamic: dict[int, Any] | None) -> ExportedProgra
 
 HEADS = [(head, "tiny-scratch", up) for head in ("fcn32s", "fcn8s", "fcn8s-concat", "fcn4s") for up in UPSAMPLERS]
 HEADS += [("dilated16", "resnet10t-scratch", "bilinear"), ("dilated16", "resnet10t-scratch", "resize")]
+HEADS += [(head, "resnet10t-scratch", "resize") for head in ("deeplabv3plus", "upernet")]
 HEADS += [
     ("fcn8s", backbone, "bilinear") for backbone in ("resnet18-scratch", "mobilenetv2-scratch", "regnetx002-scratch")
 ]

@@ -121,4 +121,4 @@ def test_every_head_has_an_output_stride(name: str) -> None:
     with torch.device("meta"):
         model = fcnlab.build_model(f"{backbone}+{name}+bilinear", 4)
         last = [m for m in model.head.modules() if isinstance(m, nn.ConvTranspose2d)]
-    assert model.head.output_stride in {m.stride[0] for m in last}
+    assert model.head.output_stride in ({m.stride[0] for m in last} or {1})

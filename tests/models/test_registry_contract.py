@@ -108,20 +108,21 @@ def test_every_head_needs_the_strides_of_its_entry(name: str) -> None:
         model = build_model(parts(smallest(name), name, "bilinear"), 4, seed=0)
         assert isinstance(model.head, HEADS[entry.type])
         maps = model.backbone(torch.empty(2, 3, 64, 64))
-        assert model.head({r: maps[r] for r in entry.needs}, (64, 64)).shape == (2, 4, 64, 64)
+        read = (*entry.needs, *entry.optional)
+        assert model.head({r: maps[r] for r in read}, (64, 64)).shape == (2, 4, 64, 64)
 
 
 @pytest.mark.parametrize(
     ("head", "name"), [(h, u) for h in REGISTRY.names("head") for u in REGISTRY.names("upsampler") if fits(h, u)]
 )
 def test_every_upsampler_builds_under_every_head(name: str, head: str) -> None:
-    entry = REGISTRY.get("upsampler", name)
-    assert isinstance(entry, Upsampler)
+    entry, of_head = REGISTRY.get("upsampler", name), REGISTRY.get("head", head)
+    assert isinstance(entry, Upsampler) and isinstance(of_head, Head)
     with torch.device("meta"):
         model = build_model(parts(smallest(head), head, name), 4, seed=0).eval()
         assert model(torch.randn(1, 3, 64, 64)).shape == (1, 4, 64, 64)
     ups = [module for module in model.head.modules() if isinstance(module, nn.ConvTranspose2d)]
-    assert bool(ups) == isinstance(entry, TransposedUpsampler)
+    assert bool(ups) == (isinstance(entry, TransposedUpsampler) and of_head.upsamples)
     for up in ups:
         assert isinstance(entry, TransposedUpsampler)
         assert up.weight.requires_grad == entry.learned

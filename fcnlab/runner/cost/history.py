@@ -61,7 +61,7 @@ def _encode_variant(variant: Variant) -> str:
     content = variant.content()
     content["backbone"].pop("weights", None)
     for name in ("init", "stage_init"):
-        content["upsampler"].pop(name, None)
+        content.get("upsampler", {}).pop(name, None)
     return _to_json(content)
 
 
