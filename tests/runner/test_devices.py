@@ -16,10 +16,11 @@ from fcnlab.config.grid.grid import resolve
 from fcnlab.config.trial import Trial
 from fcnlab.errors import ConfigError, FcnlabError, RunError
 from fcnlab.lab import Lab
-from fcnlab.runner.executors import config, process
+from fcnlab.runner.executors import config, slots
 from fcnlab.runner.executors.base import Job, JobExit
 from fcnlab.runner.executors.config import ExecutorConfig
-from fcnlab.runner.executors.process import ProcessExecutor, Slot, plan_slots
+from fcnlab.runner.executors.process import ProcessExecutor
+from fcnlab.runner.executors.slots import Slot, plan_slots
 from fcnlab.trial.diff import diff_records
 from fcnlab.trial.record import Record
 from fcnlab.trial.run import run_trial
@@ -196,9 +197,9 @@ def children(pid: int) -> list[int]:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Eight cores, 32 GiB, no GPU."""
-    for module in (config, process):
+    for module in (config, slots):
         monkeypatch.setattr(module, "usable_cores", lambda: 8)
-    monkeypatch.setattr(process, "usable_memory", lambda: 32 * 2**30)
+    monkeypatch.setattr(slots, "usable_memory", lambda: 32 * 2**30)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     return monkeypatch
 

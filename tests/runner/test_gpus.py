@@ -17,12 +17,13 @@ from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import builtin
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
-from fcnlab.runner.executors import gpus, process
+from fcnlab.runner.executors import gpus, slots
 from fcnlab.runner.executors.base import Job
 from fcnlab.runner.executors.config import ExecutorConfig
 from fcnlab.runner.executors.gpus import select_gpus, visible_gpus
-from fcnlab.runner.executors.process import ProcessExecutor, Slot, plan_slots
+from fcnlab.runner.executors.process import ProcessExecutor
 from fcnlab.runner.executors.ray.cluster import Node, TrialResources, choose_threads
+from fcnlab.runner.executors.slots import Slot, plan_slots
 from fcnlab.runner.executors.worker import device_error
 from fcnlab.runner.plan import make_plan
 from fcnlab.trial.run_folder import RunFolder
@@ -41,7 +42,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPat
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(gpus, "DEVICES", tmp_path)
     monkeypatch.setattr(gpus, "NVML", "libno-such-library.so.1")
-    monkeypatch.setattr(process, "usable_cores", lambda: 8)
+    monkeypatch.setattr(slots, "usable_cores", lambda: 8)
     return monkeypatch
 
 

@@ -16,7 +16,8 @@ import pytest
 import fcnlab
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
-from fcnlab.runner.executors.process import ProcessExecutor, plan_slots
+from fcnlab.runner.executors.process import ProcessExecutor
+from fcnlab.runner.executors.slots import plan_slots
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.publisher import Publisher

@@ -16,7 +16,7 @@ from fcnlab.lab import Lab
 from fcnlab.runner.cost.estimate import CostEstimate, estimate_cost
 from fcnlab.runner.cost.history import CostRate, count_evaluations, find_workloads, read_cost_rates
 from fcnlab.runner.cost.probe import probe
-from fcnlab.runner.executors.process import Slot
+from fcnlab.runner.executors.slots import Slot
 from fcnlab.runner.plan import Plan, PlannedTrial, count_reported, make_plan
 from fcnlab.trial.record import Cost, Environment, EpochRecord, Failure, Record
 from tests.conftest import SMOKE, write_grid

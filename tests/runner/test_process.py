@@ -4,8 +4,8 @@ import pytest
 
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import builtin
-from fcnlab.runner.executors import process
-from fcnlab.runner.executors.process import Slot, plan_slots
+from fcnlab.runner.executors import slots
+from fcnlab.runner.executors.slots import Slot, plan_slots
 
 
 def recipe(name: str) -> Recipe:
@@ -17,8 +17,8 @@ def recipe(name: str) -> Recipe:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Eight cores, 32 GiB, no GPU."""
-    monkeypatch.setattr(process, "usable_cores", lambda: 8)
-    monkeypatch.setattr(process, "usable_memory", lambda: 32 * 2**30)
+    monkeypatch.setattr(slots, "usable_cores", lambda: 8)
+    monkeypatch.setattr(slots, "usable_memory", lambda: 32 * 2**30)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     return monkeypatch
 
@@ -31,7 +31,7 @@ def test_small_batches_take_a_worker_a_core_and_large_ones_what_the_memory_carri
 
 
 def test_a_recipe_too_large_for_the_memory_still_has_one_worker(machine: pytest.MonkeyPatch) -> None:
-    machine.setattr(process, "usable_memory", lambda: 2**30)
+    machine.setattr(slots, "usable_memory", lambda: 2**30)
     assert plan_slots([recipe("d2l")]) == [Slot(threads=8)]
 
 

@@ -17,7 +17,8 @@ from fcnlab.config.trial import Trial
 from fcnlab.lab import Lab
 from fcnlab.runner.executors import process
 from fcnlab.runner.executors.base import Job, JobExit
-from fcnlab.runner.executors.process import ProcessExecutor, Slot
+from fcnlab.runner.executors.process import ProcessExecutor
+from fcnlab.runner.executors.slots import Slot
 from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
 from tests.conftest import arrays_of

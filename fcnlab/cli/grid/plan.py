@@ -54,7 +54,7 @@ def _estimate(
     from fcnlab.runner.cost.estimate import estimate_cost
     from fcnlab.runner.cost.history import find_workloads, read_cost_rates
     from fcnlab.runner.cost.probe import probe as measure
-    from fcnlab.runner.executors.process import max_trials_per_gpu, plan_slots
+    from fcnlab.runner.executors.slots import max_trials_per_gpu, plan_slots
 
     workloads = find_workloads(plan)
     slots = plan_slots(plan.grid.recipes, workers, threads, per_gpu, device=device)
@@ -129,7 +129,7 @@ def _describe_cost(cost: CostEstimate, plan: Plan, device: Device) -> list[str]:
 
 def _describe_memory(cost: CostEstimate, plan: Plan, device: Device) -> str:
     from fcnlab.runner.executors.gpus import select_gpus
-    from fcnlab.runner.executors.process import estimate_memory
+    from fcnlab.runner.executors.slots import estimate_memory
 
     if cost.memory is not None:
         return f"memory: up to {_format_bytes(cost.memory)} per trial"

@@ -12,7 +12,7 @@ from fcnlab.config.trial import Trial
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.cost.history import CostRate, Workload
-from fcnlab.runner.executors.process import Slot
+from fcnlab.runner.executors.slots import Slot
 from fcnlab.runner.plan import Plan
 
 STEPS = 4

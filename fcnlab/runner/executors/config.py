@@ -12,8 +12,9 @@ from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.executors.base import Executor
 from fcnlab.runner.executors.gpus import select_gpus
-from fcnlab.runner.executors.process import ProcessExecutor, Slot, estimate_memory, plan_slots, usable_cores
+from fcnlab.runner.executors.process import ProcessExecutor
 from fcnlab.runner.executors.serial import SerialExecutor
+from fcnlab.runner.executors.slots import Slot, estimate_memory, plan_slots, usable_cores
 from fcnlab.settings import Device, ExecutorName
 
 

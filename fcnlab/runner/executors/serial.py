@@ -8,7 +8,7 @@ from threading import Event, Thread
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.executors.base import Executor, Job, JobExit
-from fcnlab.runner.executors.process import Slot
+from fcnlab.runner.executors.slots import Slot
 from fcnlab.settings import DEVICE_VARIABLE
 
 

@@ -137,6 +137,7 @@ class RayExecutor(Executor):
         if slot not in self._slots:  # the slot was stopped meanwhile
             return []
         try:
+            starting = slot.device is None
             ended = slot.handle(ray.get(reference))
         except (ray.exceptions.RayError, UnsuitableNode) as error:
             return self._handle_loss(slot, error)
@@ -144,7 +145,7 @@ class RayExecutor(Executor):
             if slot.reserves is not None:
                 self._stop_slot(slot)
             return [ended]
-        if slot.request is None:
+        if starting:
             self._handle_start(slot)
         return []
 

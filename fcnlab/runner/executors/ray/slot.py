@@ -1,23 +1,31 @@
-"""The driver's side of a Ray worker: the requests to it and the handling of its answers."""
+"""The driver's side of a Ray worker: the requests to it and the handling of its answers.
+
+A slot has at most one pending request, and its stage states which:
+
+    STARTING  describe                     the answer is the description of the worker   then IDLE
+    IDLE      none                         `start` begins a job                          then SENDING
+    SENDING   take, once per message       no answer; the next files of the trial        then SENDING, or RUNNING
+    RUNNING   start, then next_update      an update; the last one has the job's end     then RUNNING, or IDLE
+
+Without files to send, a job goes from IDLE to RUNNING at once.
+"""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Iterator, Mapping
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
 from fcnlab.config.trial import Trial
 from fcnlab.lab import Lab
 from fcnlab.runner.executors.base import Job, JobExit
-from fcnlab.runner.executors.ray.transfer import IncomingFiles, read_chunks
+from fcnlab.runner.executors.ray.transfer import FileChunk, IncomingFiles, read_chunks
 from fcnlab.runner.executors.ray.worker import CODE, RayWorker, Token, WorkerInfo, WorkerUpdate
 from fcnlab.settings import ALLOW_EXTENSIONS_VARIABLE
 from fcnlab.trial.run_folder import RunFolder
-
-Requests = Generator[Any, Any, JobExit | None]
-"""A generator that yields requests (Ray references), receives their answers and returns the end of the job."""
 
 ENVIRONMENT = {"RAY_kill_child_processes_on_worker_exit": "false"}
 """Environment variables of a Ray worker.
@@ -34,6 +42,15 @@ def _permission() -> dict[str, str]:
     """Return the environment variable that allows extensions, if it is set."""
     value = os.environ.get(ALLOW_EXTENSIONS_VARIABLE)
     return {ALLOW_EXTENSIONS_VARIABLE: value} if value is not None else {}
+
+
+class _Stage(Enum):
+    """Stage of a slot; see the module."""
+
+    STARTING = auto()
+    IDLE = auto()
+    SENDING = auto()
+    RUNNING = auto()
 
 
 class UnsuitableNode(Exception):
@@ -74,22 +91,8 @@ class RaySlot:
             job: first job of the worker.
             reserves: id of the node that is reserved for an exclusive job.
         """
-        import ray
-
         self._lab = lab
-        self._worker: Any = (
-            ray.remote(RayWorker)
-            .options(
-                num_cpus=resources.get("CPU", 0),
-                num_gpus=resources.get("GPU", 0),
-                memory=int(resources.get("memory", 0)) or None,
-                max_concurrency=2,  # `pause` and `stop` are called while `next_update` waits
-                max_restarts=0,
-                runtime_env={"env_vars": ENVIRONMENT | _permission()},
-                **where,
-            )
-            .remote(lab.root, lab.data_root, token, threads, gpu=resources.get("GPU", 0) > 0)
-        )
+        self._worker = _start_actor(lab, token, threads, resources, where)
         self.resources = resources
         self.job = job
         self.reserves = reserves
@@ -97,9 +100,11 @@ class RaySlot:
         self.host = ""
         self._shares_disk = True
         self._sent: dict[Path, tuple[int, int]] = {}
-        self._runs = self._pausing = False
-        self._requests: Requests = self._start_up()
-        self.request: Any = next(self._requests)
+        self._pausing = False
+        self._outgoing: Iterator[tuple[FileChunk, ...]] = iter(())
+        self._arrivals: IncomingFiles | None = None
+        self._stage = _Stage.STARTING
+        self.request: Any = self._worker.describe.remote()
 
     def start(self, job: Job) -> None:
         """Run a job; the worker has started and is idle.
@@ -109,8 +114,9 @@ class RaySlot:
         """
         self.job = job
         self._pausing = False
-        self._requests = self._run_job(job)
-        self.request = next(self._requests)
+        self._outgoing = iter(()) if self._shares_disk else read_chunks(self._lab.root, self._unsent(job.trial))
+        self._arrivals = IncomingFiles(RunFolder(self._lab.runs, job.trial.key).path)
+        self._send_next(job)
 
     def handle(self, answer: Any) -> JobExit | None:
         """Handle the answer to the pending request and send the next one.
@@ -119,25 +125,58 @@ class RaySlot:
             answer: the answer.
 
         Returns:
-            The end of the job; None if it is still running.
+            The end of the job; None if the worker has just started or the job continues.
 
         Raises:
-            Unfit: the node cannot run trials of this driver.
+            UnsuitableNode: the node cannot run trials of this driver.
         """
-        try:
-            self.request = self._requests.send(answer)
-        except StopIteration as done:
-            self.request = None
-            ended: JobExit | None = done.value
-            if ended is not None:
-                self.job = None
-            return ended
+        if self._stage is _Stage.STARTING:
+            self._stage, self.request = _Stage.IDLE, None
+            self._set_info(answer)
+            return None
+        assert self.job is not None, "only jobs send requests after the start"
+        ended = self._send_next(self.job) if self._stage is _Stage.SENDING else self._receive(self.job, answer)
+        if ended is not None:
+            self._stage, self.request = _Stage.IDLE, None
+            self.job = None
+        return ended
+
+    def _set_info(self, info: WorkerInfo) -> None:
+        self.device, self.host = (info.node, info.gpus), info.host
+        if info.code != CODE:
+            raise UnsuitableNode(f"it has {info.code}, and the driver has {CODE}")
+        if info.error is not None:
+            raise UnsuitableNode(info.error)
+        self._shares_disk = info.shares_disk
+
+    def _send_next(self, job: Job) -> JobExit | None:
+        """Send the next files of a job, or start it after the last; return its end if it has been paused meanwhile."""
+        chunks = next(self._outgoing, None)
+        if chunks is not None:
+            self._stage, self.request = _Stage.SENDING, self._worker.take.remote(chunks)
+        elif self._pausing:
+            return JobExit(job.trial.key)
+        else:
+            self._stage, self.request = _Stage.RUNNING, self._worker.start.remote(job.model_dump_json())
         return None
 
+    def _receive(self, job: Job, update: WorkerUpdate) -> JobExit | None:
+        """Store the files of an update and request the next one; return the end of the job."""
+        assert self._arrivals is not None, "created when the job was started"
+        self._arrivals.receive(update.chunks)
+        if update.complete:
+            self._arrivals.commit()
+        if update.ended is None:
+            self.request = self._worker.next_update.remote()
+            return None
+        if update.recorded:
+            return _await_record(RunFolder(self._lab.runs, job.trial.key), update.ended)
+        return update.ended
+
     def pause(self) -> None:
-        """Pause the job after its epoch."""
+        """Pause the job after its epoch; a job whose files are being sent ends before it starts."""
         self._pausing = True
-        if self._runs:
+        if self._stage is _Stage.RUNNING:
             self._worker.pause.remote()
 
     def stop(self) -> Any:
@@ -150,36 +189,6 @@ class RaySlot:
 
         ray.kill(self._worker)
 
-    def _start_up(self) -> Requests:
-        info: WorkerInfo = yield self._worker.describe.remote()
-        self.device, self.host = (info.node, info.gpus), info.host
-        if info.code != CODE:
-            raise UnsuitableNode(f"it has {info.code}, and the driver has {CODE}")
-        if info.error is not None:
-            raise UnsuitableNode(info.error)
-        self._shares_disk = info.shares_disk
-        return None
-
-    def _run_job(self, job: Job) -> Requests:
-        folder = RunFolder(self._lab.runs, job.trial.key)
-        if not self._shares_disk:
-            for batch in read_chunks(self._lab.root, self._unsent(job.trial)):
-                yield self._worker.take.remote(batch)
-        if self._pausing:
-            return JobExit(job.trial.key)
-        self._runs = True
-        yield self._worker.start.remote(job.model_dump_json())
-        arrivals = IncomingFiles(folder.path)
-        ended = None
-        while ended is None:
-            update: WorkerUpdate = yield self._worker.next_update.remote()
-            arrivals.receive(update.chunks)
-            if update.complete:
-                arrivals.commit()
-            ended = update.ended
-        self._runs = False
-        return _seen(folder, ended) if update.recorded else ended
-
     def _unsent(self, trial: Trial) -> list[str]:
         """Return the files that a trial needs and its worker does not have; workers keep all but run folders."""
         fresh = []
@@ -191,6 +200,24 @@ class RaySlot:
             if not file.is_relative_to(self._lab.runs):
                 self._sent[file] = stamp
         return fresh
+
+
+def _start_actor(lab: Lab, token: Token, threads: int, resources: Mapping[str, float], where: Mapping[str, Any]) -> Any:
+    import ray
+
+    return (
+        ray.remote(RayWorker)
+        .options(
+            num_cpus=resources.get("CPU", 0),
+            num_gpus=resources.get("GPU", 0),
+            memory=int(resources.get("memory", 0)) or None,
+            max_concurrency=2,  # `pause` and `stop` are called while `next_update` waits
+            max_restarts=0,
+            runtime_env={"env_vars": ENVIRONMENT | _permission()},
+            **where,
+        )
+        .remote(lab.root, lab.data_root, token, threads, gpu=resources.get("GPU", 0) > 0)
+    )
 
 
 def needed(lab: Lab, trial: Trial) -> list[Path]:
@@ -212,7 +239,7 @@ def needed(lab: Lab, trial: Trial) -> list[Path]:
     return [file for file in files if file.is_relative_to(lab.root) and file.is_file()]
 
 
-def _seen(folder: RunFolder, ended: JobExit) -> JobExit:
+def _await_record(folder: RunFolder, ended: JobExit) -> JobExit:
     """Wait until the record of a remote trial is visible on the shared disk."""
     deadline = time.monotonic() + RECORD_TIMEOUT
     while folder.read() is None:

@@ -22,9 +22,13 @@ class FileChunk:
 
 
 def read_chunks(root: Path, names: Iterable[str]) -> Iterator[tuple[FileChunk, ...]]:
-    """The files of these names below `root` that are there, PIECES bytes at a time.
+    """Yield the contents of files in messages of CHUNK_BYTES bytes; a missing file is left out.
 
     A file that is replaced meanwhile is read as it was: an open file outlives its name.
+
+    Args:
+        root: folder of the files.
+        names: paths of the files relative to `root`.
     """
     batch: list[FileChunk] = []
     room = CHUNK_BYTES
@@ -57,13 +61,13 @@ class IncomingFiles:
         Args:
             arrived: the chunks.
         """
-        for piece in arrived:
-            draft = self._drafts / piece.name
-            if piece.name not in self._names:
-                self._names.append(piece.name)
+        for chunk in arrived:
+            draft = self._drafts / chunk.name
+            if chunk.name not in self._names:
+                self._names.append(chunk.name)
                 draft.parent.mkdir(parents=True, exist_ok=True)
             with draft.open("ab") as file:
-                file.write(piece.content)
+                file.write(chunk.content)
 
     def commit(self) -> None:
         """Move all files into the folder atomically, in the order of arrival."""
@@ -71,8 +75,8 @@ class IncomingFiles:
             with (self._drafts / name).open("rb") as file:
                 os.fsync(file.fileno())
         for name in self._names:
-            place = self._folder / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(self._drafts / name, place)
+            target = self._folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(self._drafts / name, target)
         self._names.clear()
         shutil.rmtree(self._drafts, ignore_errors=True)

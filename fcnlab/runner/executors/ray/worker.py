@@ -27,8 +27,9 @@ from fcnlab.config.trial import NUMERICS, Trial
 from fcnlab.errors import FcnlabError, RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.executors.base import Job, JobExit
-from fcnlab.runner.executors.process import ProcessExecutor, Slot
+from fcnlab.runner.executors.process import ProcessExecutor
 from fcnlab.runner.executors.ray.transfer import FileChunk, IncomingFiles, read_chunks
+from fcnlab.runner.executors.slots import Slot
 from fcnlab.trial.record import Failure, Record
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.version import __version__
@@ -142,16 +143,20 @@ class RayWorker:
         assert self._scratch is not None, "the lab has them"
         self._scratch.arrivals.receive(arrived)
 
-    def start(self, job_as_json: str) -> None:
+    def start(self, job_as_json: str) -> WorkerUpdate:
         """Start a job; its files have been received.
 
         Args:
             job_as_json: the job.
+
+        Returns:
+            An update without content: no epoch has ended.
         """
         job = Job.model_validate_json(job_as_json)
         if self._scratch is not None:
             self._scratch.arrivals.commit()
         self._updates = self._run(job)
+        return WorkerUpdate()
 
     def next_update(self) -> WorkerUpdate:
         """Wait for the next update of the job; the last update contains its end."""
