@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from fcnlab.inference.model import TrainedModel
     from fcnlab.models import FCN
     from fcnlab.report.report import Report
+    from fcnlab.runner.publisher import OptionalTracker
     from fcnlab.runner.run import Outcome
 
 
@@ -122,10 +126,11 @@ def run_grid(
         FcnlabError: the grid cannot be run; the message is that of `fcnlab grid run`.
     """
     from fcnlab.console import create_console
+    from fcnlab.report.write import create_report
     from fcnlab.runner.executors.config import ExecutorConfig
     from fcnlab.runner.progress.base import PlainReporter, ProgressReporter
+    from fcnlab.runner.publisher import OptionalTracker
     from fcnlab.runner.run import run_grid as run_trials
-    from fcnlab.tracking.store import is_installed
 
     lab = lab or Lab.find(grid.path)
     reporter = ProgressReporter() if quiet else PlainReporter(create_console())
@@ -139,8 +144,7 @@ def run_grid(
         fail_fast=fail_fast,
         checkpoint_every=checkpoint_every,
     )
-    if outcome.postponed is None or not is_installed():
-        report(grid, lab=lab)
+    create_report(grid, lab, OptionalTracker(grid, lab, outcome.postponed), predict=False)
     return outcome
 
 
@@ -178,10 +182,11 @@ def frame(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
     """
     from fcnlab.report.frame import trials_frame
     from fcnlab.runner.plan import make_plan
-    from fcnlab.runner.publisher import open_if_installed
 
     lab = lab or Lab.find(grid.path)
-    return trials_frame(make_plan(grid, lab), open_if_installed(grid, lab))
+    plan = make_plan(grid, lab)
+    with _open_tracker(grid, lab) as tracker:
+        return tracker.call(lambda store: trials_frame(plan, store))
 
 
 def summary(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
@@ -196,10 +201,11 @@ def summary(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
     """
     from fcnlab.report.report import make_report
     from fcnlab.runner.plan import make_plan
-    from fcnlab.runner.publisher import open_if_installed
 
     lab = lab or Lab.find(grid.path)
-    return make_report(make_plan(grid, lab), lab, open_if_installed(grid, lab)).cells
+    plan = make_plan(grid, lab)
+    with _open_tracker(grid, lab) as tracker:
+        return tracker.call(lambda store: make_report(plan, lab, store)).cells
 
 
 def report(grid: Grid, *, lab: Lab | None = None, predict: bool = False) -> Report:
@@ -213,13 +219,19 @@ def report(grid: Grid, *, lab: Lab | None = None, predict: bool = False) -> Repo
     Returns:
         The report with its tables and frames.
     """
-    from fcnlab.report.report import make_report
-    from fcnlab.report.write import write_report
-    from fcnlab.runner.plan import make_plan
-    from fcnlab.runner.publisher import open_if_installed
+    from fcnlab.report.write import create_report
 
     lab = lab or Lab.find(grid.path)
-    tracker = open_if_installed(grid, lab)
-    made = make_report(make_plan(grid, lab), lab, tracker)
-    write_report(made, lab, tracker, predict=predict)
-    return made
+    with _open_tracker(grid, lab) as tracker:
+        return create_report(grid, lab, tracker, predict=predict)
+
+
+@contextmanager
+def _open_tracker(grid: Grid, lab: Lab) -> Iterator[OptionalTracker]:
+    """Open the tracker of a grid, and warn if its store raises an error."""
+    from fcnlab.runner.publisher import OptionalTracker
+
+    tracker = OptionalTracker(grid, lab)
+    yield tracker
+    if tracker.error is not None:
+        warnings.warn(f"only the records in {lab.runs} are read: {tracker.error}", stacklevel=4)

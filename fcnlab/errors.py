@@ -31,7 +31,10 @@ class RunError(FcnlabError):
 
 
 class TrackingError(FcnlabError):
-    """The MLflow store is unreachable, or does not have what was requested."""
+    """The MLflow store is unreachable, or does not have what was requested.
+
+    The lines of the message after the first are commands that help.
+    """
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -56,29 +57,35 @@ def report(
     from fcnlab.lab import Lab
     from fcnlab.report.report import make_report
     from fcnlab.report.tables.cells import View
-    from fcnlab.report.write import write_combined, write_report
+    from fcnlab.report.write import publish_report, write_combined, write_report
     from fcnlab.runner.plan import make_plan
-    from fcnlab.runner.publisher import open_if_installed
+    from fcnlab.runner.publisher import OptionalTracker
 
     lab_ = Lab.find(files[0], root=lab, data_root=data_root, tracking_uri=tracking_uri)
     view = View(tuple(name.strip() for name in columns.split(",") if name.strip()), sort, group_by, pivot)
     grids = [lab_.load_grid(file) for file in files]
-    trackers = [open_if_installed(grid, lab_) for grid in grids]
-    made = [make_report(make_plan(grid, lab_), lab_, tracker) for grid, tracker in zip(grids, trackers, strict=True)]
+    plans = [make_plan(grid, lab_) for grid in grids]
+    trackers = [OptionalTracker(grid, lab_) for grid in grids]
+    made = [tracker.call(partial(make_report, plan, lab_)) for plan, tracker in zip(plans, trackers, strict=True)]
     if strict:
         refuse_flagged(made)
     tables = [view.make_table(one.cells, one.grid.axes) for one in made]
-    plans = [_plans(one, power) for one in made] if power is not None else []
-    sections = [write_report(one, lab_, tracker, predict=True) for one, tracker in zip(made, trackers, strict=True)]
+    seed_tables = [_make_seed_table(one, power) for one in made] if power is not None else []
+    sections = [write_report(one, lab_, predict=True) for one in made]
+    for one, tracker in zip(made, trackers, strict=True):
+        tracker.call(partial(publish_report, one))
     folders = [one.folder for one in made]
     if len(made) > 1:
         folders.append(write_combined(sections, lab_))
 
     _print(made, tables, view, output)
-    for plan in plans:
-        _print_plan(plan)
+    for seed_table in seed_tables:
+        _print_seed_table(seed_table)
     for folder in folders:
         typer.echo(f"report: {folder / 'report.html'}", err=output != "terminal")
+    for grid, tracker in zip(grids, trackers, strict=True):
+        if tracker.error is not None:
+            show_not_published(tracker.error, grid)
 
 
 def refuse_flagged(made: list[Report]) -> None:
@@ -96,7 +103,7 @@ def _print(made: list[Report], tables: list[Table], view: View, output: Format) 
 
     if output == "json":
         values = [to_values(one, view) for one in made]
-        typer.echo(json.dumps(values if len(values) > 1 else values[0], indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(values if len(values) > 1 else values[0], indent=1))
         return
     for one, table in zip(made, tables, strict=True):
         if output == "terminal":
@@ -109,25 +116,26 @@ def _print(made: list[Report], tables: list[Table], view: View, output: Format) 
             typer.echo(to_markdown(table) if output == "markdown" else to_html(table), nl=False)
 
 
-def _plans(made: Report, points: float) -> Table:
+def _make_seed_table(made: Report, points: float) -> Table:
     from fcnlab.report.tables.seed_plan import make_seed_table
 
     return make_seed_table(made, points)
 
 
-def _print_plan(plan: Table) -> None:
+def _print_seed_table(table: Table) -> None:
     from fcnlab.report.tables.formats import to_terminal
     from fcnlab.report.tables.seed_plan import NOTE
 
     terminal = create_console()
-    terminal.print(to_terminal(plan, "\nSeeds", terminal.width))
+    terminal.print(to_terminal(table, "\nSeeds", terminal.width))
     terminal.print(NOTE, style="dim")
 
 
-def show(_grid: Grid, made: Report) -> None:
-    """Print a report in the terminal."""
-    show_table(made, made.table)
-    typer.echo(f"report: {made.folder / 'report.html'}")
+def show_not_published(error: str, grid: Grid) -> None:
+    """Print why a report is not in MLflow, and the commands that help."""
+    from fcnlab.cli.grid.running import shown
+
+    typer.echo(f"not published: {error}\npublish later with: fcnlab grid sync {shown(grid.path)}", err=True)
 
 
 def show_table(made: Report, table: Table) -> None:

@@ -37,8 +37,8 @@ def ui(
     place = Lab.find(file, root=lab, tracking_uri=tracking_uri)
     uri = place.tracking_uri
     if uri.startswith(("http://", "https://")):
-        typer.echo(f"the store is a server; open {uri}")
-        _say_addresses(place, uri, file)
+        addresses = _list_addresses(place, uri, file)
+        typer.echo("\n".join([f"the store is a server; open {uri}", *addresses]))
         return
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         raise TrackingError(
@@ -47,8 +47,8 @@ def ui(
     if not is_installed():
         raise TrackingError("MLflow is not installed; install it with: pip install mlflow")
     _refuse_taken(port)
-    typer.echo(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)")
-    _say_addresses(place, f"http://127.0.0.1:{port}", file)
+    addresses = _list_addresses(place, f"http://127.0.0.1:{port}", file)
+    typer.echo("\n".join([f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)", *addresses]))
     # Job execution starts a dozen processes that a lab does not use.
     environment = {
         **os.environ,
@@ -59,17 +59,31 @@ def ui(
     os.execve(sys.executable, [*command, "--port", str(port), "--workers", "1"], environment)
 
 
-def _say_addresses(lab: Lab, server: str, file: Path | None) -> None:
-    """Print the address of each grid's comparison, or of one grid's."""
+def _list_addresses(lab: Lab, server: str, file: Path | None) -> list[str]:
+    """Return the address of each grid's comparison, or of one grid's, one per line.
+
+    Raises:
+        TrackingError: the store has nothing of the file, or its experiment is deleted.
+    """
     from fcnlab.errors import nearest
     from fcnlab.runner.publisher import noted_experiments
+    from fcnlab.tracking.store import check_experiment
     from fcnlab.tracking.view import format_url
 
     noted = noted_experiments(lab)
     if file is not None and file.stem not in noted:
         raise TrackingError(f"{file}: nothing of this grid is in {lab.tracking_uri} yet; {nearest(file.stem, noted)}")
+    lines = []
     for name in noted if file is None else [file.stem]:
-        typer.echo(f"  {name}: {format_url(server, noted[name])}")
+        try:
+            if file is not None or server != lab.tracking_uri:  # a server may take long to answer for every grid
+                check_experiment(lab.tracking_uri, f"fcnlab/{name}")
+            lines.append(f"  {name}: {format_url(server, noted[name])}")
+        except TrackingError as error:
+            if file is not None:
+                raise
+            lines.append(f"  {name}: {error}")
+    return lines
 
 
 def _refuse_taken(port: int) -> None:

@@ -18,7 +18,7 @@ from fcnlab.report.tables.cells import Table
 from fcnlab.report.trial_records import TrialRecords, load_records
 from fcnlab.runner.find import find_record, find_trial
 from fcnlab.runner.plan import make_plan
-from fcnlab.runner.publisher import open_if_installed
+from fcnlab.runner.publisher import OptionalTracker
 from fcnlab.trial.run_folder import RunFolder
 
 MAX_IMAGES = 10
@@ -76,11 +76,13 @@ def load_side(reference: str, lab: Lab) -> Side:
         records = TrialRecords({cell: {own: folder}}, {cell: {own: record}}, "last")
         return _side(f"{record.trial['names'].get('variant', cell)}, seed {own}", cell, records)
     grid = lab.load_grid(Path(named[1]))
-    plan, tracker = make_plan(grid, lab), open_if_installed(grid, lab)
+    plan = make_plan(grid, lab)
     seed = int(named[3]) if named[3] is not None else None
     label = find_trial(plan, named[2], seed).cell.label
-    records = load_records(
-        trials_frame(plan, tracker), lab.runs, tracker, lab.root / ".fcnlab" / "fetched", grid.file.checkpoint
+    records = OptionalTracker(grid, lab).call(
+        lambda tracker: load_records(
+            trials_frame(plan, tracker), lab.runs, tracker, lab.state / "fetched", grid.file.checkpoint
+        )
     )
     return _side(label, label, records) if seed is None else _side(f"{label}, seed {seed}", label, records, seed)
 

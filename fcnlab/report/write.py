@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock
 
+from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.report.charts.plots import draw_plots
@@ -22,20 +23,42 @@ from fcnlab.report.gallery.sample_sheet import draw_sample_sheet
 from fcnlab.report.gallery.selection import select_gallery
 from fcnlab.report.html.page import Section, render_page
 from fcnlab.report.provenance import collect_provenance, describe_provenance, rerun_command
-from fcnlab.report.report import Report
+from fcnlab.report.report import Report, make_report
 from fcnlab.report.tables.columns import MISSING
 from fcnlab.report.tables.formats import to_latex, to_markdown
+from fcnlab.runner.plan import make_plan
+from fcnlab.runner.publisher import OptionalTracker
 from fcnlab.tracking.tracker import MlflowTracker
 from fcnlab.trial.run_folder import write_atomically
 
 
-def write_report(report: Report, lab: Lab, tracker: MlflowTracker | None, *, predict: bool) -> Section:
-    """Write `results/<grid>/` and attach it to the grid's run in MLflow.
+def create_report(grid: Grid, lab: Lab, tracker: OptionalTracker, *, predict: bool) -> Report:
+    """Make the report of a grid, write it to `results/<grid>/` and attach it to the grid's run in MLflow.
+
+    An error of the tracking store does not stop this; it is then the `error` of the tracker.
+
+    Args:
+        grid: the grid.
+        lab: the lab of the grid.
+        tracker: tracker of the grid.
+        predict: see `write_report`.
+
+    Returns:
+        The report.
+    """
+    plan = make_plan(grid, lab)
+    report = tracker.call(lambda store: make_report(plan, lab, store))
+    write_report(report, lab, predict=predict)
+    tracker.call(lambda store: publish_report(report, store))
+    return report
+
+
+def write_report(report: Report, lab: Lab, *, predict: bool) -> Section:
+    """Write `results/<grid>/`.
 
     Args:
         report: report of the grid.
         lab: the lab of the grid.
-        tracker: tracker of the grid; None to write only files.
         predict: whether to predict the gallery's images with the saved weights; else existing predictions are shown.
 
     Returns:
@@ -43,17 +66,28 @@ def write_report(report: Report, lab: Lab, tracker: MlflowTracker | None, *, pre
 
     Raises:
         RunError: the folder cannot be written.
-        TrackingError: the tracking store is unreachable.
     """
     drawn = draw_plots(report.cells, report.records, report.significance)
     gallery = select_gallery(report.plan, report.cells, report.records, lab, predict=predict)
     section = Section(report, drawn, gallery)
     with _lock_folder(lab, report.folder):
         _write_all(section)
+    return section
+
+
+def publish_report(report: Report, tracker: MlflowTracker | None) -> None:
+    """Attach a written report to the grid's run in MLflow.
+
+    Args:
+        report: report of the grid.
+        tracker: tracker of the grid; None to do nothing.
+
+    Raises:
+        TrackingError: the tracking store is unreachable.
+    """
     if tracker is not None:
         note = render_markdown(report, (), with_samples=False)
         tracker.log_report(tracker.get_grid_run(report.grid.file.question), report.folder, note)
-    return section
 
 
 def write_combined(sections: Sequence[Section], lab: Lab) -> Path:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import TrackingError
@@ -19,6 +20,8 @@ from fcnlab.tracking.store import is_installed
 from fcnlab.tracking.tracker import MlflowTracker
 from fcnlab.trial.record import EpochRecord, Record
 from fcnlab.trial.run_folder import write_atomically
+
+T = TypeVar("T")
 
 LOG_INTERVAL = 5.0
 """Seconds after which a running trial is created in MLflow, and between two updates of its curves.
@@ -40,17 +43,43 @@ def open_tracker(grid: Grid, lab: Lab) -> MlflowTracker:
     return MlflowTracker(lab.tracking_uri, grid.name, Path(lab.root) / "mlartifacts")
 
 
-def open_if_installed(grid: Grid, lab: Lab) -> MlflowTracker | None:
-    """Open the tracker of a grid, or return None without MLflow, when reports are made from `runs/` only.
+class OptionalTracker:
+    """The tracker of a grid for as long as its store raises no error: without it, reports are made from `runs/`.
 
-    Args:
-        grid: the grid.
-        lab: the lab, which sets the tracking URI.
-
-    Raises:
-        TrackingError: the store cannot be reached.
+    Attributes:
+        error: the error of the store; None if there was none, or if MLflow is not installed.
     """
-    return open_tracker(grid, lab) if is_installed() else None
+
+    def __init__(self, grid: Grid, lab: Lab, error: str | None = None) -> None:
+        """Open the tracker.
+
+        Args:
+            grid: the grid.
+            lab: the lab, which sets the tracking URI.
+            error: an error that the store has just raised: the tracker is not opened then.
+        """
+        self._tracker: MlflowTracker | None = None
+        self.error = error
+        if error is None and is_installed():
+            try:
+                self._tracker = open_tracker(grid, lab)
+            except TrackingError as raised:
+                self.error = str(raised)
+
+    def call(self, function: Callable[[MlflowTracker | None], T]) -> T:
+        """Call a function with the tracker; after an error of the store again, and from then on, with None.
+
+        Args:
+            function: function of the tracker, or of None.
+
+        Returns:
+            The result of the function.
+        """
+        try:
+            return function(self._tracker)
+        except TrackingError as raised:
+            self._tracker, self.error = None, str(raised)
+            return function(None)
 
 
 def note_experiment(grid: Grid, lab: Lab, experiment: str) -> None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
@@ -45,6 +46,8 @@ def open_client(uri: str) -> MlflowClient:
     """
     for logger in ("mlflow", "alembic"):
         logging.getLogger(logger).setLevel(logging.WARNING)
+    # It logs the traceback of each error that it also raises.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     from mlflow.tracking import MlflowClient
 
     if not uri.startswith("sqlite:///"):
@@ -75,12 +78,50 @@ def open_experiment(client: MlflowClient, name: str, uri: str, artifacts: Path |
     found = client.get_experiment_by_name(name)
     if found is not None:
         if found.lifecycle_stage != "active":
-            raise TrackingError(f"{uri}: the experiment '{name}' is deleted; restore it or delete it permanently")
+            raise TrackingError(describe_deleted(uri, name, str(found.experiment_id)))
         return str(found.experiment_id)
     local = artifacts.as_uri() + "/" + name if artifacts is not None and uri.startswith("sqlite:") else None
     # MLflow's UI shows experiments of this kind as training runs, others as traces of language models.
     tags = {"mlflow.experimentKind": "custom_model_development"}
     return str(client.create_experiment(name, artifact_location=local, tags=tags))
+
+
+def describe_deleted(uri: str, name: str, experiment: str) -> str:
+    """Describe that an experiment is deleted, with the commands that restore it or free its name.
+
+    Args:
+        uri: tracking URI of the store.
+        name: name of the experiment.
+        experiment: id of the experiment.
+
+    Returns:
+        The text of an error, one line per command.
+    """
+    mlflow = f"MLFLOW_TRACKING_URI={quote(uri)} mlflow"
+    lines = [
+        f"{uri}: the experiment '{name}' is deleted",
+        f"restore it: {mlflow} experiments restore -x {experiment}",
+    ]
+    if not uri.startswith(("http://", "https://")):  # a server deletes its files where it runs
+        remove = f"{mlflow} gc --backend-store-uri {quote(uri)} --experiment-ids {experiment}"
+        lines.append(f"or delete it permanently: {remove}")
+    return _hide_credentials("\n".join(lines))
+
+
+def check_experiment(uri: str, name: str) -> None:
+    """Check that an experiment can be shown.
+
+    Args:
+        uri: tracking URI of the store.
+        name: name of the experiment.
+
+    Raises:
+        TrackingError: the experiment is deleted, or the store cannot be reached.
+    """
+    with convert_errors(uri):
+        found = open_client(uri).get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage != "active":
+        raise TrackingError(describe_deleted(uri, name, str(found.experiment_id)))
 
 
 @contextmanager
@@ -92,12 +133,23 @@ def convert_errors(uri: str) -> Iterator[None]:
     """
     from mlflow.exceptions import MlflowException
     from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, RequestException, OSError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise TrackingError(_hide_credentials(f"{uri}: MLflow store: {reason[:300]}")) from error
+    except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
+        raise TrackingError(_hide_credentials(f"{uri}: MLflow store: {_describe(error)}")) from error
+
+
+def _describe(error: Exception) -> str:
+    """Return the reason of an error of the store in one line."""
+    text = str(error).strip()
+    answer = re.search(r"too many (\d+) error responses", text)
+    if answer is not None:
+        return f"the server answers with error {answer[1]}"
+    if "Max retries exceeded" in text:
+        return "the server cannot be reached"
+    return next(iter(text.splitlines()), type(error).__name__)[:300]
 
 
 def _hide_credentials(text: str) -> str:

@@ -29,7 +29,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     grid, lab = finished_lab(tmp_path_factory.mktemp("lab"))
     other = lab.load_grid(write_grid(lab.root, THREE.replace("Does it run?", "And <this>?"), "other"))
     reports = [make_report(make_plan(one, lab), lab, None) for one in (grid, other)]
-    sections = [write_report(report, lab, None, predict=False) for report in reports]
+    sections = [write_report(report, lab, predict=False) for report in reports]
     return write_combined(sections, lab) / "report.html"
 
 
@@ -131,7 +131,7 @@ def test_it_is_small_and_its_plots_are_whole_svgs(file: Path) -> None:
 def test_an_empty_grid_has_a_page(lab: Lab) -> None:
     grid = lab.load_grid(write_grid(lab.root, THREE))
     report = make_report(make_plan(grid, lab), lab, None)
-    section = write_report(report, lab, None, predict=False)
+    section = write_report(report, lab, predict=False)
     assert "No trial has finished yet" in render_page([section], "empty")
     assert section.gallery is None and section.plots == []
 

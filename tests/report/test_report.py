@@ -43,7 +43,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Lab]:
 @pytest.fixture(scope="module")
 def written(made: tuple[Report, Lab]) -> Path:
     report, lab = made
-    write_report(report, lab, None, predict=False)
+    write_report(report, lab, predict=False)
     return report.folder
 
 
@@ -157,7 +157,7 @@ def test_the_files_are_complete_and_regenerating_changes_nothing(made: tuple[Rep
     tables = {"table.csv", "table.md", "table.tex", "trials.csv"}
     assert names == plots | tables | {"README.md", "report.html", "provenance.json", "predictions.png"}
     before = {name: (written / name).read_bytes() for name in names}
-    write_report(*made, None, predict=False)
+    write_report(*made, predict=False)
     assert {name: (written / name).read_bytes() for name in names} == before
 
 

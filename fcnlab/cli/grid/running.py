@@ -100,35 +100,36 @@ def conclude(outcome: Outcome, grid: Grid, lab: Lab, *, strict: bool = False, as
     Raises:
         RunError: with `strict`, cells are not comparable.
     """
-    from fcnlab import api
     from fcnlab.cli.report import refuse_flagged
+    from fcnlab.report.write import create_report
+    from fcnlab.runner.publisher import OptionalTracker
     from fcnlab.tracking.store import is_installed
 
-    unreachable = outcome.postponed is not None and is_installed()  # without MLflow the report is made from runs/
-    made = api.report(grid, lab=lab) if not unreachable else None
-    if strict and made is not None:
+    tracker = OptionalTracker(grid, lab, outcome.postponed)
+    made = create_report(grid, lab, tracker, predict=False)
+    outcome = dataclasses.replace(outcome, postponed=tracker.error)
+    if strict:
         refuse_flagged([made])
     if as_json:
-        folder = str(made.folder) if made is not None else None
-        typer.echo(json.dumps({"event": "done", **dataclasses.asdict(outcome), "report": folder}))
+        typer.echo(json.dumps({"event": "done", **dataclasses.asdict(outcome), "report": str(made.folder)}))
     else:
         _print_summary(outcome, made, grid, lab)
-    if not outcome.ok or unreachable:
+    if not outcome.ok or (outcome.postponed is not None and is_installed()):
         raise typer.Exit(1)
 
 
-def _print_summary(outcome: Outcome, made: Report | None, grid: Grid, lab: Lab) -> None:
-    from fcnlab.cli.report import show
+def _print_summary(outcome: Outcome, made: Report, grid: Grid, lab: Lab) -> None:
+    from fcnlab.cli.report import show_not_published, show_table
 
     file = shown(grid.path)
     stopped = f", {outcome.stopped} stopped early" if outcome.stopped else ""
     typer.echo(f"{outcome.finished} finished ({outcome.reused} reused), {outcome.failed} failed{stopped}")
-    if made is None:
-        typer.echo(f"not published: {outcome.postponed}\npublish later with: fcnlab grid sync {file}", err=True)
+    show_table(made, made.table)
+    typer.echo(f"report: {made.folder / 'report.html'}")
+    if outcome.postponed is None:
+        typer.echo(f"compare the runs in MLflow: fcnlab ui {file}{_format_lab_option(lab)}")
     else:
-        show(grid, made)
-        if outcome.postponed is None:
-            typer.echo(f"compare the runs in MLflow: fcnlab ui {file}{_format_lab_option(lab)}")
+        show_not_published(outcome.postponed, grid)
     if not outcome.ok:
         typer.echo(f"show the errors: fcnlab grid status {file}; retry: fcnlab grid retry {file}", err=True)
 

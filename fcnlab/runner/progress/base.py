@@ -270,7 +270,7 @@ class PlainReporter(ProgressReporter):
         return new
 
     def postponed(self, why: str) -> None:
-        self._print(f"publishing is deferred: {why}")
+        self._print(f"publishing is deferred: {why.splitlines()[0]}")
 
 
 def describe_result(planned: PlannedTrial, record: Record) -> str:
