@@ -104,7 +104,8 @@ class Child:
         program: Sequence[str] = PROGRAM,
         grace: float = GRACE,
     ) -> None:
-        """
+        """Prepare to run sections; `run` starts the process.
+
         Args:
             settings: the settings of the run.
             results: takes the outcomes.

@@ -107,7 +107,8 @@ class Side:
     """A process that trains when it is asked to."""
 
     def __init__(self, setting: Setting, cache: str | None = None, timeout: float | None = None) -> None:
-        """
+        """Start the process.
+
         Args:
             setting: what to train.
             cache: folder of decoded samples; by default the user's.
@@ -236,7 +237,8 @@ class Laps:
     """Times the epochs of this process as they are asked for."""
 
     def __init__(self, asked: IO[str], answers: IO[str], device: str) -> None:
-        """
+        """Connect to the requests and the answers.
+
         Args:
             asked: a line for each lap, as the module describes.
             answers: where each answer is written.

@@ -49,7 +49,8 @@ class CropWriter:
         mean: Sequence[float],
         std: Sequence[float],
     ) -> None:
-        """
+        """Prepare to write crops with a compiled library.
+
         Args:
             compiled: the library of augment.c.
             crop: height and width.

@@ -76,7 +76,8 @@ class TransposedUpsampler(nn.ConvTranspose2d):
         kernel: int | None = None,
         padding: int | None = None,
     ) -> None:
-        """
+        """Build the layer and initialize its weights.
+
         Args:
             classes: number of classes C.
             factor: even factor s.

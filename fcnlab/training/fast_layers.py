@@ -176,7 +176,8 @@ class MaxPool2d(nn.MaxPool2d):
     """
 
     def __init__(self, pool: nn.MaxPool2d, *, deterministic: bool) -> None:
-        """
+        """Take over the options of a pooling layer.
+
         Args:
             pool: the pooling to replace, without dilation and returned indices.
             deterministic: gradients must be reproducible bit for bit.

@@ -81,7 +81,8 @@ class FusedUpsampleLoss:
     """
 
     def __init__(self, loss: Loss, head: CoarseHead) -> None:
-        """
+        """Combine a loss with the last upsampling of a head.
+
         Args:
             loss: a loss for which `can_fuse` is true with the head.
             head: the head; its last upsampling is fused.

@@ -172,7 +172,8 @@ class MovingAverage(AveragedModel):
     """
 
     def __init__(self, model: FCN, decay: float) -> None:
-        """
+        """Start the average as a copy of the model.
+
         Args:
             model: its parameters and buffers are averaged; the average starts as a copy, on its device.
             decay: decay of the average, between 0 and 1.

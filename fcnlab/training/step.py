@@ -34,7 +34,8 @@ class Objective(nn.Module):
         *,
         compiled: bool = False,
     ) -> None:
-        """
+        """Combine a model with a loss.
+
         Args:
             model: the network.
             loss: loss of its scores, or of the coarse scores before the last upsampling.
@@ -75,7 +76,8 @@ class Backward:
         group: ProcessGroup,
         scaler: torch.amp.GradScaler | None,
     ) -> None:
-        """
+        """Set up the steps of a training.
+
         Args:
             objective: an `Objective`, possibly wrapped by DistributedDataParallel.
             loss: loss of the objective, which weights the losses of micro-batches.
@@ -137,7 +139,8 @@ class GraphedBackward:
     """
 
     def __init__(self, backward: Backward) -> None:
-        """
+        """Prepare to capture a `Backward`.
+
         Args:
             backward: runs operator by operator; on CUDA, without a process group and without a loss scaler.
         """

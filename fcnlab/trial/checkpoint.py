@@ -75,7 +75,8 @@ class CheckpointWriter:
     """
 
     def __init__(self, file: Path, every: float = CHECKPOINT_EVERY) -> None:
-        """
+        """Prepare to write checkpoints to a file.
+
         Args:
             file: the checkpoint's path.
             every: seconds between two checkpoints; 0 writes one after each epoch.

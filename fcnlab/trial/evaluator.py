@@ -49,7 +49,8 @@ class Evaluator:
         autocast: Callable[[], AbstractContextManager[object]],
         sharing: int,
     ) -> None:
-        """
+        """Prepare the evaluation of a trial.
+
         Args:
             trial: the trial.
             dataset: its dataset.

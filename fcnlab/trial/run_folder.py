@@ -41,7 +41,8 @@ class RunFolder:
     """
 
     def __init__(self, runs: Path, key: str) -> None:
-        """
+        """Refer to the folder of a key, which need not exist.
+
         Args:
             runs: folder that holds the run folders of a lab.
             key: key of the trial.

@@ -57,7 +57,8 @@ class Trainer:
     """
 
     def __init__(self, trial: Trial, lab: Lab, folder: RunFolder, options: RunOptions, group: ProcessGroup) -> None:
-        """
+        """Prepare the training of a trial.
+
         Args:
             trial: the trial.
             lab: lab with its dataset and its weights.

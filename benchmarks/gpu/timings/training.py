@@ -161,7 +161,8 @@ class Rounds:
     """Sides that train in turn, and their measurements. A side that fails is left out from then on."""
 
     def __init__(self, group: list[Side], lap: float) -> None:
-        """
+        """Start without measurements.
+
         Args:
             group: the sides, ours first; more may be added.
             lap: seconds that a side trains in each round, at least.

@@ -36,7 +36,8 @@ class PaperBackbone(Backbone):
     """
 
     def __init__(self, name: str, *, pretrained: bool = False) -> None:
-        """
+        """Build the network with its last layers as convolutions.
+
         Args:
             name: `vgg16`, `alexnet` or `googlenet`.
             pretrained: load torchvision's ImageNet weights instead of a random initialization.

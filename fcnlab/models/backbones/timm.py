@@ -36,7 +36,8 @@ class TimmBackbone(Backbone):
     """
 
     def __init__(self, name: str, *, pretrained: bool = False, output_stride: int = 32, tail: bool = False) -> None:
-        """
+        """Build the feature extractor with timm.
+
         Args:
             name: of a timm model, optionally with the tag of its weights.
             pretrained: load timm's pretrained weights instead of a random initialization.

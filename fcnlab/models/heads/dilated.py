@@ -30,7 +30,8 @@ class DilatedHead(CoarseHead):
         dropout: float = 0.1,
         auxiliary: int | None = None,
     ) -> None:
-        """
+        """Build the convolutions and the upsampler.
+
         Args:
             channels: of the feature maps, by reduction.
             classes: number of classes.

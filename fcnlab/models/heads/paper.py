@@ -38,7 +38,8 @@ class PaperHead(CoarseHead):
         stride: int,
         at_once: bool = False,
     ) -> None:
-        """
+        """Build the score layers and the upsamplers.
+
         Args:
             channels: of the feature maps, by reduction.
             classes: number of classes.

@@ -35,7 +35,8 @@ class SkipHead(CoarseHead):
         hidden: int | None = None,
         context: bool = False,
     ) -> None:
-        """
+        """Build the score layers and the upsamplers.
+
         Args:
             channels: of the feature maps, by reduction.
             classes: number of classes.
