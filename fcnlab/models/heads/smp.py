@@ -145,7 +145,8 @@ class SmpHead(CoarseHead):
         output_stride: int = 32,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        """
+        """Build the decoder, the score layer and the upsampler.
+
         Args:
             channels: of the feature maps, by reduction.
             classes: number of classes.
