@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from fcnlab.config.dataset import Dataset
 from fcnlab.config.grid.grid import Grid
-from fcnlab.data.cache.build import try_open_or_build_cache
+from fcnlab.data.cache.build import try_open_or_build_cache, warn_once
 from fcnlab.errors import DataError, RunError, TrackingError
 from fcnlab.lab import Lab
+from fcnlab.runner.class_presence import check_class_presence, find_remaining_datasets
 from fcnlab.runner.executors.base import Executor
 from fcnlab.runner.lease import Heartbeat, Leases
 from fcnlab.runner.plan import Plan, make_plan
@@ -75,13 +75,14 @@ def run_grid(
 
     Raises:
         RunError: the lab cannot be written.
-        DataError: a dataset is missing.
+        DataError: a dataset is missing, or a class has no pixel in its training split.
         ModelError: a weights file, or a finished trial that another is initialized from, is missing.
     """
     options = SchedulerOptions(interrupted, fail_fast, checkpoint_every)
     plan = make_plan(grid, lab)
     for planned in plan.remaining:
         lab.check_head(planned.trial.variant.head)
+    check_class_presence(plan, lab)
     for planned in plan.remaining:  # detects a full disk before anything is started or published
         planned.folder.create()
     with hold_leases(lab) as leases:
@@ -92,6 +93,8 @@ def run_grid(
             reporter.planned(plan)
             if plan.remaining:
                 _decode(plan, lab, reporter)
+                for warning in check_class_presence(plan, lab):
+                    warn_once(warning)
                 scheduler.run(create_executor)
             while not (scheduler.is_stopping or publisher.take_over()):  # another driver may still be publishing
                 time.sleep(POLL_INTERVAL)
@@ -181,11 +184,7 @@ def hold_leases(lab: Lab) -> Iterator[Leases]:
 
 def _decode(plan: Plan, lab: Lab, reporter: ProgressReporter) -> None:
     """Decode the data of the remaining trials once, on all cores, before the trials request it simultaneously."""
-    datasets: list[Dataset] = []  # not a set: the fields of a dataset may be unhashable
-    for planned in plan.remaining:
-        if planned.trial.dataset not in datasets:
-            datasets.append(planned.trial.dataset)
-    for dataset in sorted(datasets, key=repr):
+    for _, dataset in find_remaining_datasets(plan):
         for split in sorted(set(dataset.used_splits)):
             # An invalid file fails the trials that read it; other trials of the grid may not need it.
             with suppress(DataError):

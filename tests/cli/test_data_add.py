@@ -163,9 +163,9 @@ def test_colors_are_found_and_named_by_a_yaml_file(call: Call, tmp_path: Path) -
     proposed = {"color_000000": "#000000", "color_6b8e23": "#6b8e23", "color_804080": "#804080"}
     assert entries()["raw"]["classes"] == proposed
     Path("classes.yaml").write_text("tree: '#6B8E23'\nroad: '#804080'\n")
-    refused(add(call, "--classes", "a,b,c"), "the masks contain colors, but --classes lists numbers", "'#000000'")
+    refused(add(call, "--classes", "a,b,c"), "the masks contain colors (#000000", "--classes 'a=#000000'")
     output = add(call, "--classes", "classes.yaml")
-    assert output.code == 2 and "'#000000' (33.33 % of the pixels)" in output.err and "--ignore #000000" in output.err
+    assert output.code == 2 and "'#000000' (33.33 % of the pixels)" in output.err and "--ignore '#000000'" in output.err
     assert add(call, "--classes", "classes.yaml", "--ignore", "#000000").code == 0
     assert entries()["mine"]["classes"] == {"tree": "#6b8e23", "road": "#804080"}
     assert entries()["mine"]["ignore"] == ["#000000"]
@@ -211,7 +211,7 @@ def test_invalid_classes_errors_are_one_line(call: Call, mine: Path) -> None:
         (["--classes", "gone.txt"], "--classes gone.txt: cannot be read"),
         (["--classes", "bad.yaml"], "--classes bad.yaml: class road: 300 is neither a number from 0 to 255"),
         (["--classes", "a,b,a"], "--classes a,b,a: the class 'a' is listed twice"),
-        (["--classes", "a,b"], "the masks contain 2 (50.00 % of the pixels), neither a class nor ignored"),
+        (["--classes", "a=0,b=1"], "the masks contain 2 (50.00 % of the pixels), neither a class nor ignored"),
         (["--ignore", "none"], "--ignore none: 'none' is neither a number from 0 to 255 nor a color"),
         (["--ignore", "0,1,2"], "which gives 1 classes; a dataset needs at least two"),
     ):

@@ -44,6 +44,14 @@ def camvid(tmp_path: Path) -> Path:
     return tmp_path / "camvid"
 
 
+def label_all_classes(camvid: Path) -> None:
+    """Give every mask a pixel of each class; the first row stays unlabeled."""
+    for mask in camvid.glob("*annot/*.png"):
+        label = (np.arange(24, dtype=np.uint8) % 11).reshape(4, 6)
+        label[0] = 11
+        Image.fromarray(label).save(mask)
+
+
 def cells(output: CommandResult) -> list[list[str]]:
     return [
         [cell.strip() for cell in line.split("│")[1:-1]] for line in output.out.splitlines() if line.startswith("│")
@@ -51,6 +59,7 @@ def cells(output: CommandResult) -> list[list[str]]:
 
 
 def test_valid_dataset_prints_one_line_and_exits_with_0(fcnlab: Call, camvid: Path) -> None:
+    label_all_classes(camvid)
     output = fcnlab("check", "camvid")
     assert (output.code, output.err) == (0, "")
     assert output.out == (
@@ -59,11 +68,11 @@ def test_valid_dataset_prints_one_line_and_exits_with_0(fcnlab: Call, camvid: Pa
 
 
 def harm(camvid: Path) -> None:
-    """A missing mask, an undefined label, and val's picture in test under another id."""
+    """A missing mask, an undefined label, and a mask of another size."""
+    label_all_classes(camvid)
     (camvid / "trainannot/train0.png").unlink()
     Image.fromarray(np.full((4, 6), 99, np.uint8)).save(camvid / "valannot/val0.png")
-    (camvid / "testannot/test0.png").rename(camvid / "testannot/val0.png")
-    (camvid / "test/test0.png").rename(camvid / "test/val0.png")
+    Image.fromarray(np.zeros((3, 6), np.uint8)).save(camvid / "testannot/test0.png")
 
 
 def test_invalid_dataset_prints_all_problems_and_exits_with_2(fcnlab: Call, camvid: Path) -> None:
@@ -74,7 +83,7 @@ def test_invalid_dataset_prints_all_problems_and_exits_with_2(fcnlab: Call, camv
     assert [row[:3] for row in rows] == [
         ["train", "trainannot/train0.png", "missing mask"],
         ["val", "valannot/val0.png", "undefined label"],
-        ["test", "val0", "id in two splits"],
+        ["test", "testannot/test0.png", "size mismatch"],
     ]
     assert "99 in 24 pixels" in rows[1][3] and all(row[4] for row in rows)
 
@@ -109,12 +118,12 @@ def test_all_splits_are_read_on_request(fcnlab: Call, tmp_path: Path) -> None:
     root = tmp_path / "VOCdevkit/VOC2012"
     for id_ in ("1", "2"):
         for folder, pixels in (
-            ("JPEGImages", np.zeros((4, 6, 3), np.uint8)),
-            ("SegmentationClass", np.zeros((4, 6), np.uint8)),
+            ("JPEGImages", np.full((4, 6, 3), int(id_), np.uint8)),
+            ("SegmentationClass", np.arange(24, dtype=np.uint8).reshape(4, 6) % 21),
         ):
             path = root / folder / f"{id_}.{'jpg' if folder == 'JPEGImages' else 'png'}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels + int(id_)).save(path)
+            Image.fromarray(pixels).save(path)
     (root / "ImageSets/Segmentation").mkdir(parents=True)
     for split, ids in {"train": "1", "val": "2", "trainval": "1\n2"}.items():
         (root / f"ImageSets/Segmentation/{split}.txt").write_text(ids)
@@ -228,6 +237,7 @@ def put(root: Path, name: str, files: dict[str, bytes]) -> Archive:
 def test_existing_archive_is_unpacked_and_the_dataset_is_valid(
     fcnlab: Call, camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    label_all_classes(camvid)
     files = {str(p.relative_to(camvid)): p.read_bytes() for p in camvid.rglob("*.png")}
     archive = put(tmp_path, "CamVid", files)
     camvid.rename(tmp_path / "away")

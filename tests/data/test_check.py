@@ -32,6 +32,11 @@ def mask_of(seed: int, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Pixels:
     return np.random.default_rng(seed).integers(0, 12, size, dtype=np.uint8)
 
 
+def every_class(seed: int, classes: int = 21) -> Pixels:
+    labels = np.arange(HEIGHT * WIDTH) % classes
+    return np.random.default_rng(seed).permutation(labels).reshape(HEIGHT, WIDTH).astype(np.uint8)
+
+
 def save(pixels: np.ndarray, path: Path, **options: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **options)
@@ -62,7 +67,7 @@ def camvid(tmp_path: Path) -> CamVid:
 
 @pytest.fixture
 def voc(tmp_path: Path) -> Voc2012:
-    """Two splits and their union; masks with one palette."""
+    """Two splits and their union; masks with one palette, each with a pixel of every class."""
     root = tmp_path / "VOC2012"
     lists = root / "ImageSets/Segmentation"
     lists.mkdir(parents=True)
@@ -70,7 +75,7 @@ def voc(tmp_path: Path) -> Voc2012:
         (lists / f"{split}.txt").write_text(ids)
     for number in range(1, 6):
         save(image_of(number), root / f"JPEGImages/{number}.jpg")
-        palette_mask(root / f"SegmentationClass/{number}.png", mask_of(number), list(range(256)) * 3)
+        palette_mask(root / f"SegmentationClass/{number}.png", every_class(number), list(range(256)) * 3)
     return Voc2012(root)
 
 
@@ -309,7 +314,7 @@ def test_normal_or_damaged_exif_tag_is_ignored(camvid: CamVid) -> None:
 
 def test_different_palettes_are_one_note(voc: Voc2012) -> None:
     for number in (2, 3):
-        palette_mask(voc.root / f"SegmentationClass/{number}.png", mask_of(number), list(range(255, -1, -1)) * 3)
+        palette_mask(voc.root / f"SegmentationClass/{number}.png", every_class(number), list(range(255, -1, -1)) * 3)
     (train,) = check_splits(voc, ["train"])
     (note,) = train.notes
     assert train.problems == [] and note.kind == "palettes differ"

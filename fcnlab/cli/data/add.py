@@ -13,7 +13,7 @@ from fcnlab.console import create_console, create_table
 from fcnlab.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
-    from fcnlab.config.mask_values import ClassValues
+    from fcnlab.data.inspection.class_values import ClassChoice
     from fcnlab.data.inspection.propose import Contents, Pairing
     from fcnlab.lab import Lab
 
@@ -40,7 +40,7 @@ def add(
     classes: Annotated[
         str | None,
         typer.Option(
-            help="Class names of 0, 1, ...: a,b,c or a file with one per line, or a YAML file of names and values"
+            help="Class names in the order of the mask values: a,b,c; or names with values: a=0,b=1+255; or a file"
         ),
     ] = None,
     ignore: Annotated[str | None, typer.Option(help="Ignored numbers or colors, such as 255,11 or '#000000'")] = None,
@@ -68,6 +68,7 @@ def add(
         decide_classes,
         describe_images,
         find_split_lists,
+        find_warnings,
     )
     from fcnlab.config.dataset import AnyDataset
     from fcnlab.config.registry_writer import to_yaml, write_entry
@@ -85,14 +86,14 @@ def add(
         folders = find_splits(*folders)
     pairing = pair_files(*folders)
     contents = _read_contents(pairing)
-    named, ignored = decide_classes(contents, classes, ignore)
-    _print_contents(pairing, contents, named, generated_names=classes is None)
+    choice = decide_classes(contents, classes, ignore)
+    _print_contents(pairing, contents, choice, generated_names=classes is None)
     if pairing.unpaired_images and not skip_unpaired and lists is None:
         raise DataError(
             f"{pairing.unpaired_images[0]}: has no mask (images without a mask: {len(pairing.unpaired_images)}); "
             "add the masks, or pass --skip-unpaired to leave these images out"
         )
-    entry = build_entry(lab_, folders, pairing, named, ignored, skip_unpaired)
+    entry = build_entry(lab_, folders, pairing, choice, skip_unpaired)
     entry |= find_split_lists(lab_, lists) if lists is not None else choose_splits(folders, val, test, seed)
     entry |= describe_images(contents)
     entry["nominal"] = dict(zip(("height", "width"), contents.size, strict=True))
@@ -100,6 +101,8 @@ def add(
     dataset = lab_.open_dataset(spec)
     typer.echo("splits: " + ", ".join(f"{split} {len(dataset.split(split))}" for split in spec.used_splits))
     typer.echo(f"\n{to_yaml(name, entry)}")
+    for warning in find_warnings(dataset, spec, contents, choice):
+        typer.echo(f"warning: {warning}", err=True)
     if dry_run:
         typer.echo(f"nothing is written; without --dry-run, the entry is added to {file}")
         return
@@ -143,7 +146,7 @@ def _read_contents(pairing: Pairing) -> Contents:
         return read_contents(pairing.pairs, lambda: progress.advance(task))
 
 
-def _print_contents(pairing: Pairing, contents: Contents, named: ClassValues, *, generated_names: bool) -> None:
+def _print_contents(pairing: Pairing, contents: Contents, choice: ClassChoice, *, generated_names: bool) -> None:
     """Print the pairs, sizes, modes and values of the masks."""
     endings = {"images": pairing.image_suffix, "masks": pairing.mask_suffix}
     suffixes = ", ".join(f"{what} end in {suffix}" for what, suffix in endings.items() if suffix)
@@ -158,13 +161,15 @@ def _print_contents(pairing: Pairing, contents: Contents, named: ClassValues, *,
     for line in contents.images.lines():
         typer.echo(f"images: {line}")
     typer.echo("masks: " + ", ".join(f"{count} of mode {mode}" for mode, count in contents.modes.most_common()))
-    means = {value: name for name, values in named for value in values}
+    means = {value: name for name, values in choice.classes for value in values}
     table = create_table("value", "pixels %", "masks", "class")
     total = sum(contents.pixels.values())
     for value in contents.values:
         share = f"{100 * contents.pixels[value] / total:.2f}"
         table.add_row(str(value), share, str(contents.masks[value]), means.get(value, "(ignored)"))
     create_console().print(table)
+    if choice.note:
+        typer.echo(choice.note)
     if generated_names:
         typer.echo("the class names are placeholders; set them with --classes")
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fcnlab.config.mask_values import ClassValues, MaskValue, check_values, parse_classes, parse_values, to_yaml_classes
+from fcnlab.config.dataset import Dataset as DatasetConfig
+from fcnlab.config.mask_values import MaskValue, check_values, parse_classes, parse_values, to_yaml_classes
 from fcnlab.config.yaml_file import parse
 from fcnlab.constants import IGNORE_INDEX
+from fcnlab.data.cache.format import compute_cache_key
+from fcnlab.data.cache.label_counts import save_label_counts
+from fcnlab.data.datasets.base import Dataset, FileSplit
 from fcnlab.data.datasets.folder import SPLIT, common_splits
 from fcnlab.data.datasets.image_file import SIXTEEN_BITS
-from fcnlab.data.inspection.propose import Contents, Pairing, check_classes, match_purposes, propose_classes
+from fcnlab.data.inspection.absent_classes import check_absent_classes, find_absent_classes
+from fcnlab.data.inspection.class_values import (
+    ClassChoice,
+    assign_names,
+    check_classes,
+    count_split_labels,
+    propose_classes,
+)
+from fcnlab.data.inspection.propose import Contents, Pairing, match_purposes
 from fcnlab.errors import ConfigError, DataError
 from fcnlab.lab import Lab
 
@@ -19,7 +30,7 @@ _USUAL = {("train", "train"), ("val", "val")}
 """Default splits of the purposes; an entry does not list them."""
 
 
-def decide_classes(contents: Contents, option: str | None, ignore: str | None) -> tuple[ClassValues, list[MaskValue]]:
+def decide_classes(contents: Contents, option: str | None, ignore: str | None) -> ClassChoice:
     """Return the classes of `--classes`, or proposed ones, and the ignored values.
 
     Raises:
@@ -30,29 +41,28 @@ def decide_classes(contents: Contents, option: str | None, ignore: str | None) -
         given = None if ignore is None else list(parse_values([_parse_value(part) for part in _split_list(ignore)]))
     except ValueError as error:
         raise ConfigError(f"--ignore {ignore}: {error}") from None
+    if option is None:
+        return propose_classes(contents.values, given)
     try:
-        if option is None:
-            return propose_classes(contents.values, given)
-        named = parse_classes(_read_classes(option))
-        if not named:
-            raise ValueError("no class is listed")
+        listed = _read_classes(option)
+        named = parse_classes(listed)
+        if isinstance(listed, list):
+            return assign_names([name for name, _ in named], contents, given)
         taken = {value for _, values in named for value in values}
-        ignored: list[MaskValue] = (
-            given
-            if given is not None
-            else [value for value in contents.values if value == IGNORE_INDEX and value not in taken]
-        )
+        default: list[MaskValue] = [value for value in contents.values if value == IGNORE_INDEX and value not in taken]
+        ignored = given if given is not None else default
         check_values(named, ignored)
     except ValueError as error:
-        raise ConfigError(f"--classes {option}: {error}" if option is not None else str(error)) from None
+        raise ConfigError(f"--classes {option}: {error}") from None
     check_classes(contents, named, ignored)
-    return named, ignored
+    return ClassChoice(named, ignored)
 
 
 def build_entry(
-    lab: Lab, folders: tuple[str, str], pairing: Pairing, named: ClassValues, ignored: Sequence[MaskValue], skip: bool
+    lab: Lab, folders: tuple[str, str], pairing: Pairing, choice: ClassChoice, skip: bool
 ) -> dict[str, Any]:
     """Return the entry without splits and size."""
+    named = choice.classes
     plain = [values for _, values in named] == [(number,) for number in range(len(named))]
     entry: dict[str, Any] = {
         "description": f"{len(pairing.pairs)} images, {len(named)} classes",
@@ -63,7 +73,7 @@ def build_entry(
         "mask_suffix": pairing.mask_suffix,
         "unpaired": "skip" if skip else "",
         "classes": [name for name, _ in named] if plain else to_yaml_classes(named),
-        "ignore": list(ignored),
+        "ignore": choice.ignored,
     }
     return {key: value for key, value in entry.items() if value}
 
@@ -72,6 +82,28 @@ def describe_images(contents: Contents) -> dict[str, Any]:
     """Return the keys of the entry for images that are not RGB of 8 bits."""
     value_range = contents.images.value_range
     return {"value_range": list(value_range)} if value_range not in (None, SIXTEEN_BITS) else {}
+
+
+def find_warnings(dataset: Dataset, spec: DatasetConfig, contents: Contents, choice: ClassChoice) -> list[str]:
+    """Return warnings about values that no mask contains and classes that do not occur in val or test.
+
+    Raises:
+        DataError: a class has no pixel in the training split.
+    """
+    absent = [
+        f"--ignore {value}: no mask contains this value" for value in choice.ignored if value not in contents.pixels
+    ]
+    counts = {}
+    for name in spec.used_splits:
+        split = dataset.split(name)
+        assert isinstance(split, FileSplit)
+        key = compute_cache_key(dataset, name)  # names a file that is missing, because it is in a list
+        counts[name] = count_split_labels(split, contents, choice)
+        save_label_counts(key, counts[name])
+    return [
+        *absent,
+        *check_absent_classes(find_absent_classes(dataset.classes, counts), spec.splits.train, "--classes"),
+    ]
 
 
 def find_split_lists(lab: Lab, folder: Path) -> dict[str, Any]:
@@ -122,10 +154,10 @@ def _portable(lab: Lab, path: str) -> str:
 
 
 def _read_classes(option: str) -> Any:
-    """Return names from the command line, or the content of a file: YAML, or one name per line."""
+    """Return a list of names or a mapping of names to values, from the command line or a file."""
     path = Path(option).expanduser()
-    if not path.suffix and not path.is_file():
-        return _split_list(option)
+    if not path.is_file() and (not path.suffix or "," in option or "=" in option):
+        return _parse_option(option)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -134,6 +166,26 @@ def _read_classes(option: str) -> Any:
         is_list = text.lstrip().startswith(("-", "["))
         return parse(f"classes:\n{_indented(text)}", option)["classes"] if is_list else parse(text, option)
     return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _parse_option(option: str) -> list[str] | dict[str, list[int | str]]:
+    """Return the names of `a,b,c`, or the names and values of `a=0,b=1+255`.
+
+    Raises:
+        ValueError: some names have a value and others have none, or a name has two.
+    """
+    parts = _split_list(option)
+    if not any("=" in part for part in parts):
+        return parts
+    classes: dict[str, list[int | str]] = {}
+    for part in parts:
+        name, equals, values = (piece.strip() for piece in part.rpartition("="))
+        if not equals or not name:
+            raise ValueError(f"{part!r} has no value; write name=value for each class, such as road=0,car=1+255")
+        if name in classes:
+            raise ValueError(f"the class {name!r} is listed twice; write its values as {name}=0+1")
+        classes[name] = [_parse_value(value.strip()) for value in values.split("+")]
+    return classes
 
 
 def _indented(text: str) -> str:

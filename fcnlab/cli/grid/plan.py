@@ -37,15 +37,19 @@ def plan(
     No trial is run; with --probe, a few steps are.
     """
     from fcnlab.lab import Lab
+    from fcnlab.runner.class_presence import check_class_presence
     from fcnlab.runner.plan import make_plan
 
     found_lab = Lab.find(file, root=lab, data_root=data_root)
     made = make_plan(found_lab.load_grid(file), found_lab)
+    warnings = check_class_presence(made, found_lab)
     cost = _estimate(made, found_lab, probe, workers, threads, per_gpu, device) if made.remaining else None
     if as_json:
-        _print_json(made, cost, found_lab)
+        _print_json(made, cost, warnings, found_lab)
     else:
         _print(made, cost, found_lab, every, device)
+        for warning in warnings:
+            typer.echo(f"warning: {warning}", err=True)
 
 
 def _estimate(
@@ -143,7 +147,7 @@ def _format_bytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def _print_json(plan: Plan, cost: CostEstimate | None, lab: Lab) -> None:
+def _print_json(plan: Plan, cost: CostEstimate | None, warnings: list[str], lab: Lab) -> None:
     import dataclasses
     import json
 
@@ -160,5 +164,6 @@ def _print_json(plan: Plan, cost: CostEstimate | None, lab: Lab) -> None:
         "prerequisites": len(plan.prerequisites),
         "reported": dict(count_reported(plan, lab)),
         "remaining": dataclasses.asdict(cost) if cost is not None else None,
+        "warnings": warnings,
     }
     typer.echo(json.dumps(values, indent=1))

@@ -11,8 +11,9 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from fcnlab.errors import DataError
 from fcnlab.settings import cache_folder
@@ -46,7 +47,7 @@ def hash_files(named: Iterable[tuple[str, Path]]) -> str:
     files = list(named)
     folders = {parent: parent.resolve() for parent in {path.parent for _, path in files}}
     store = cache_folder() / "digests" / f"{_hash_text(str(sorted(folders.values())))}.json"
-    known = _read(store)
+    known = read_json(store)
     current = {}
     total = hashlib.sha256()
     for name, path in files:
@@ -57,7 +58,7 @@ def hash_files(named: Iterable[tuple[str, Path]]) -> str:
             current[location] = entry = [stamp, hash_file(path)]
         total.update(f"{name}\0{entry[1]}\n".encode())
     if current != known:
-        _write(store, known | current)
+        write_json(store, known | current)
     return f"sha256:{total.hexdigest()}"
 
 
@@ -73,21 +74,31 @@ def _hash_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def _read(store: Path) -> dict[str, list[str]]:
+def read_json(file: Path) -> dict[str, Any]:
+    """Return the content of a file in the user's cache; empty if it is missing or truncated.
+
+    Args:
+        file: a JSON file that contains an object.
+    """
     try:
-        known = json.loads(store.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # missing or truncated: all files are hashed again
+        known = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # its content is computed again
         return {}
     return known if isinstance(known, dict) else {}
 
 
-def _write(store: Path, digests: dict[str, list[str]]) -> None:
-    """Write the digests atomically; if the folder is not writable, files are hashed again the next time."""
-    temporary = store.with_name(f"{store.name}.{os.getpid()}-{secrets.token_hex(4)}")
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a file in the user's cache atomically; if the folder is not writable, its content is computed again.
+
+    Args:
+        file: the file.
+        content: values of JSON.
+    """
+    temporary = file.with_name(f"{file.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        store.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(digests), encoding="utf-8")  # with the permissions of the umask
-        os.replace(temporary, store)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(content), encoding="utf-8")  # with the permissions of the umask
+        os.replace(temporary, file)
     except OSError:
         with contextlib.suppress(OSError):
             temporary.unlink()

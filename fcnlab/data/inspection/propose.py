@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.folder import SPLIT, common_splits, index_images, split_folder
 from fcnlab.data.datasets.image_file import open_image
 from fcnlab.data.datasets.labels import pack_rgb
@@ -35,9 +34,6 @@ MAX_COLORS = 256
 
 SHOWN = 10
 """Maximum number of values and problems that an error lists."""
-
-Values = tuple[tuple[str, tuple[int | str, ...]], ...]
-"""Class names with the values that represent them in masks."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +65,7 @@ class Contents:
         modes: number of masks of each mode of Pillow.
         pixels: number of pixels of each value: a number or a color '#rrggbb'.
         masks: number of masks in which each value occurs.
+        by_mask: number of pixels of each value in each mask.
     """
 
     images: ImageContents = field(default_factory=ImageContents)
@@ -76,6 +73,7 @@ class Contents:
     modes: Counter[str] = field(default_factory=Counter)
     pixels: Counter[int | str] = field(default_factory=Counter)
     masks: Counter[int | str] = field(default_factory=Counter)
+    by_mask: dict[Path, dict[int | str, int]] = field(default_factory=dict)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -214,74 +212,9 @@ def _read_pair(image: Path, mask: Path, found: Contents) -> None:
         raise DataError(f"{mask}: the masks up to this one have more than {MAX_COLORS} colors; is it a photograph?")
     found.sizes[height, width] += 1
     found.modes[picture.mode] += 1
-    found.pixels.update(dict(zip(named, counts.tolist(), strict=True)))
+    found.by_mask[mask] = dict(zip(named, counts.tolist(), strict=True))
+    found.pixels.update(found.by_mask[mask])
     found.masks.update(named)
-
-
-def propose_classes(values: Sequence[int | str], ignore: Sequence[int | str] | None) -> tuple[Values, list[int | str]]:
-    """Propose classes with generated names, and ignored values.
-
-    By default 255 is ignored, unless the masks contain only 0 and 255, which become two classes.
-
-    Args:
-        values: values of the masks.
-        ignore: ignored values; None for the default.
-
-    Returns:
-        The classes and the ignored values.
-
-    Raises:
-        DataError: fewer than two classes remain.
-    """
-    if ignore is None and list(values) == [0, IGNORE_INDEX]:
-        return (("background", (0,)), ("foreground", (IGNORE_INDEX,))), []
-    ignored: list[int | str] = (
-        list(ignore) if ignore is not None else [value for value in values if value == IGNORE_INDEX]
-    )
-    left = [value for value in values if value not in ignored]
-    if len(left) < 2:
-        raise DataError(
-            f"the masks contain {', '.join(map(str, values))}, which gives {len(left)} classes; a dataset needs at "
-            "least two"
-        )
-    return tuple((_generate_name(value), (value,)) for value in left), ignored
-
-
-def _generate_name(value: int | str) -> str:
-    return f"class_{value}" if isinstance(value, int) else f"color_{value[1:]}"
-
-
-def check_classes(contents: Contents, classes: Values, ignore: Sequence[int | str]) -> None:
-    """Check that every value of the masks is a class or ignored.
-
-    Args:
-        contents: statistics of the masks.
-        classes: the classes.
-        ignore: ignored values.
-
-    Raises:
-        DataError: values are undefined (listed with their share of the pixels), or classes have numbers and masks
-            colors.
-    """
-    known = {value for _, values in classes for value in values} | {*ignore}
-    first = contents.values[0]
-    if not any(isinstance(value, type(first)) for value in known):
-        has, given = ("colors", "numbers") if isinstance(first, str) else ("numbers", "colors")
-        raise DataError(
-            f"the masks contain {has}, but --classes lists {given}; list the {has} in a YAML file, one per line, such "
-            f"as `road: {first!r}`"
-        )
-    if any(isinstance(value, int) for value in known):
-        known |= {IGNORE_INDEX}
-    undefined = [value for value in contents.values if value not in known]
-    if undefined:
-        total = sum(contents.pixels.values())
-        shown = [f"{v!r} ({100 * contents.pixels[v] / total:.2f} % of the pixels)" for v in undefined[:SHOWN]]
-        more = f" and {len(undefined) - SHOWN} more" if len(undefined) > SHOWN else ""
-        raise DataError(
-            f"the masks contain {', '.join(shown)}{more}, neither a class nor ignored; add a class to --classes, or "
-            f"pass --ignore {','.join(map(str, undefined[:SHOWN]))}"
-        )
 
 
 def _list_files(folder: str, splits: Iterable[str]) -> dict[str, Path]:

@@ -1,0 +1,220 @@
+"""The values of masks that belong to each class: proposed, or assigned to a list of names."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fcnlab.constants import IGNORE_INDEX
+from fcnlab.data.cache.label_counts import Counts, no_counts
+from fcnlab.data.datasets.base import FileSplit
+from fcnlab.data.inspection.propose import Contents
+from fcnlab.errors import DataError
+
+Value = int | str
+"""A value of a mask: a number, or a color '#rrggbb'."""
+
+Values = tuple[tuple[str, tuple[Value, ...]], ...]
+"""Class names with the values that represent them in masks."""
+
+SHOWN = 10
+"""Maximum number of names and values that a message lists."""
+
+BLACK_AND_WHITE = ["#000000", "#ffffff"]
+"""Colors of a binary mask that is saved as an RGB image."""
+
+
+@dataclass(frozen=True)
+class ClassChoice:
+    """The meaning of the values of masks.
+
+    Attributes:
+        classes: names and values in the order of the labels.
+        ignored: ignored values.
+        note: description of an assignment that the user did not write; empty if there is none.
+    """
+
+    classes: Values
+    ignored: list[Value]
+    note: str = ""
+
+
+def propose_classes(values: Sequence[Value], ignore: Sequence[Value] | None) -> ClassChoice:
+    """Propose classes with generated names, and ignored values.
+
+    By default 255 is ignored, unless the masks contain only 0 and 255 (or black and white), which become two classes.
+
+    Args:
+        values: values of the masks.
+        ignore: ignored values; None for the default.
+
+    Raises:
+        DataError: fewer than two classes remain.
+    """
+    if ignore is None and list(values) in ([0, IGNORE_INDEX], BLACK_AND_WHITE):
+        return ClassChoice((("background", (values[0],)), ("foreground", (values[1],))), [])
+    ignored: list[Value] = list(ignore) if ignore is not None else [value for value in values if value == IGNORE_INDEX]
+    left = [value for value in values if value not in ignored]
+    if len(left) < 2:
+        raise DataError(
+            f"the masks contain {', '.join(map(str, values))}, which gives {len(left)} classes; a dataset needs at "
+            "least two"
+        )
+    return ClassChoice(tuple((_generate_name(value), (value,)) for value in left), ignored)
+
+
+def assign_names(names: Sequence[str], contents: Contents, ignore: Sequence[Value] | None) -> ClassChoice:
+    """Assign a list of names to the values of masks.
+
+    As many names as values are assigned in ascending order, which gives 0, 1, ... in most datasets and 0 and 255 in
+    binary masks. By default 255 is ignored where the names are as many as the other values.
+
+    Args:
+        names: names of the classes, in the order of the labels.
+        contents: statistics of the masks.
+        ignore: ignored values; None for the default.
+
+    Raises:
+        DataError: the names are more or fewer than the values, or the masks contain colors, which have no order.
+    """
+    values = contents.values
+    numbers = _to_numbers(values)
+    if numbers is None:
+        raise DataError(
+            f"the masks contain colors ({_list(values)}), and --classes lists only names; assign each name its "
+            f"color, such as {_format_option('--classes', f'{names[0]}={values[0]}')}, or in a YAML file with one "
+            f"class per line, such as `{names[0]}: '{values[0]}'`"
+        )
+    left = [value for value in values if value not in (ignore or ())]
+    ignored = [] if ignore is None else list(ignore)
+    void = [value for value in left if numbers[value] == IGNORE_INDEX]
+    if ignore is None and void and not _is_class(names, [numbers[value] for value in left]):
+        left.remove(void[0])
+        ignored = void
+    if len(names) != len(left):
+        raise DataError(_explain_mismatch(names, left, ignored, numbers))
+    classes = tuple((name, (value,)) for name, value in zip(names, left, strict=True))
+    return ClassChoice(classes, ignored, _describe_order(classes, numbers))
+
+
+def _is_class(names: Sequence[str], left: Sequence[int]) -> bool:
+    """Return whether 255, the last value, is a class: all values have a name, and 255 does not follow 0, 1, ..."""
+    others = list(left[:-1])
+    return len(names) == len(left) and (len(others) == 1 or others != list(range(len(others))))
+
+
+def _describe_order(classes: Values, numbers: Mapping[Value, int]) -> str:
+    """Describe the assignment of names to values other than 0, 1, ..."""
+    if [numbers[values[0]] for _, values in classes] == list(range(len(classes))):
+        return ""
+    return "the names are assigned to the values in ascending order: " + _list(
+        [f"{values[0]} -> {name}" for name, values in classes]
+    )
+
+
+def _explain_mismatch(
+    names: Sequence[str], left: Sequence[Value], ignored: Sequence[Value], numbers: Mapping[Value, int]
+) -> str:
+    """Return the error for a number of names that is not that of the values, with an assignment to edit."""
+    besides = f" besides the ignored {_list(ignored)}" if ignored else ""
+    message = (
+        f"--classes lists {len(names)} names ({_list(names)}), and the masks contain {len(left)} "
+        f"value{'' if len(left) == 1 else 's'}{besides}: {_list(left)}"
+    )
+    if len(names) < len(left):
+        last, others = "+".join(str(value) for value in left[len(names) - 1 :]), left[len(names) :]
+        return (
+            f"{message}; name every value, give a class several values, such as "
+            f"{_format_classes(names, [*left[: len(names) - 1], last])}, or pass "
+            f"{_format_option('--ignore', ','.join(map(str, others)))}"
+        )
+    void = [value for value in ignored if numbers.get(value) == IGNORE_INDEX]
+    if len(names) == len(left) + len(void):
+        return f"{message}; if {void[0]} is a class, pass {_format_classes(names, [*left, *void])} without --ignore"
+    at = {numbers[value]: value for value in left}
+    absent = [f"{number} ({name})" for number, name in enumerate(names) if number not in at]
+    kept = [name for number, name in enumerate(names) if number in at]
+    if len(kept) < len(left):
+        return f"{message}; assign the values that occur, such as {_format_classes(names, left)}"
+    return f"{message}; no mask contains {_list(absent)}; name the values that occur: {_format_classes(kept, left)}"
+
+
+def _format_classes(names: Sequence[str], values: Sequence[Value]) -> str:
+    return _format_option("--classes", ",".join(f"{name}={v}" for name, v in zip(names, values, strict=False)))
+
+
+def check_classes(contents: Contents, classes: Values, ignore: Sequence[Value]) -> None:
+    """Check that every value of the masks is a class or ignored.
+
+    Args:
+        contents: statistics of the masks.
+        classes: the classes.
+        ignore: ignored values.
+
+    Raises:
+        DataError: values are undefined (listed with their share of the pixels), or classes have numbers and masks
+            colors.
+    """
+    known = {value for _, values in classes for value in values} | {*ignore}
+    first = contents.values[0]
+    if not any(isinstance(value, type(first)) for value in known):
+        has, given = ("colors", "numbers") if isinstance(first, str) else ("numbers", "colors")
+        raise DataError(
+            f"the masks contain {has} ({_list(contents.values)}), but --classes lists {given}; list the {has}, such as "
+            f"{_format_option('--classes', f'{classes[0][0]}={first}')}, or in a YAML file with one class per line"
+        )
+    if any(isinstance(value, int) for value in known):
+        known |= {IGNORE_INDEX}
+    undefined = [value for value in contents.values if value not in known]
+    if undefined:
+        total = sum(contents.pixels.values())
+        shown = [f"{v!r} ({100 * contents.pixels[v] / total:.2f} % of the pixels)" for v in undefined[:SHOWN]]
+        more = f" and {len(undefined) - SHOWN} more" if len(undefined) > SHOWN else ""
+        raise DataError(
+            f"the masks contain {', '.join(shown)}{more}, neither a class nor ignored; add a class to --classes, or "
+            f"pass {_format_option('--ignore', ','.join(map(str, undefined[:SHOWN])))}"
+        )
+
+
+def count_split_labels(split: FileSplit, contents: Contents, choice: ClassChoice) -> Counts:
+    """Return the number of pixels of each label in a split, int64 [256], from the values of its masks.
+
+    Args:
+        split: the split.
+        contents: statistics of the masks.
+        choice: meaning of the values.
+    """
+    label_of = {value: label for label, (_, values) in enumerate(choice.classes) for value in values}
+    counts = no_counts()
+    for pair in split.pairs:
+        for value, pixels in contents.by_mask[pair.mask].items():
+            counts[label_of.get(value, IGNORE_INDEX)] += pixels
+    return counts
+
+
+def _to_numbers(values: Sequence[Value]) -> dict[Value, int] | None:
+    """Return the number of each value: of a gray color, its level; None if there are other colors."""
+    numbers: dict[Value, int] = {}
+    for value in values:
+        if isinstance(value, int):
+            numbers[value] = value
+        elif value[1:3] == value[3:5] == value[5:7]:
+            numbers[value] = int(value[1:3], 16)
+        else:
+            return None
+    return numbers
+
+
+def _generate_name(value: Value) -> str:
+    return f"class_{value}" if isinstance(value, int) else f"color_{value[1:]}"
+
+
+def _list(items: Sequence[object]) -> str:
+    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    return ", ".join(str(item) for item in items[:SHOWN]) + more
+
+
+def _format_option(option: str, value: str) -> str:
+    """Return an option of a command as a shell reads it: unquoted, # starts a comment."""
+    return f"{option} {shlex.quote(value)}"

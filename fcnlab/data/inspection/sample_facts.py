@@ -1,0 +1,158 @@
+"""Problems that appear when the samples of a dataset are compared: repeated ids and pictures, different palettes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from fcnlab.data.cache.label_counts import Counts
+from fcnlab.data.datasets.image_file import count_conversions
+from fcnlab.data.inspection.diagnosis import Problem
+
+LabelColors = dict[int, bytes]
+"""Colors of the labels in the palette of a mask, three bytes each."""
+
+
+@dataclass(frozen=True)
+class SampleFacts:
+    """Result of reading one sample.
+
+    Attributes:
+        id: identifier of the sample.
+        where: file of the image, or the id.
+        digest: digest of the pixels of the image; None if the sample cannot be decoded.
+        colors: colors of the labels that occur in a palette mask.
+        problems: problems of its files.
+        notes: notices about its files.
+        counts: number of pixels of each label, int64 [256]; None if the sample cannot be decoded.
+        conversion: change of the bands of the image; None if there is none.
+    """
+
+    id: str
+    where: str
+    digest: bytes | None = None
+    colors: LabelColors = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[Problem, ...] = ()
+    counts: Counts | None = None
+    conversion: str | None = None
+
+
+@dataclass
+class EarlierSplits:
+    """Facts about the splits that have been checked.
+
+    Attributes:
+        samples: split and facts of the first sample with each id.
+        pictures: split and facts of the first sample with each digest.
+        masks: masks that are reported as unpaired.
+        counts: number of pixels of each label by split, of splits whose samples could all be decoded.
+    """
+
+    samples: dict[str, tuple[str, SampleFacts]] = field(default_factory=dict)
+    pictures: dict[bytes, tuple[str, SampleFacts]] = field(default_factory=dict)
+    masks: set[str] = field(default_factory=set)
+    counts: dict[str, Counts] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Problems and notes of one split."""
+
+    problems: list[Problem]
+    notes: list[Problem]
+
+
+def compare_samples(name: str, facts: Sequence[SampleFacts], earlier: EarlierSplits) -> Compared:
+    """Compare the samples of a split with each other and with those of earlier splits.
+
+    Args:
+        name: name of the split.
+        facts: facts about its samples.
+        earlier: facts about earlier splits, to which those of this split are added.
+    """
+    problems = list(_find_repeated_ids(name, facts))
+    others: list[tuple[str, str]] = []
+    for sample in facts:
+        split, before = earlier.samples.setdefault(sample.id, (name, sample))
+        if split == name:
+            continue
+        if (before.where, before.digest) == (sample.where, sample.digest):
+            what = f"occurs in {split} and again in {name}"
+            problems.append(Problem(name, sample.id, "id in two splits", what, "keep it in one split"))
+        elif before.digest != sample.digest:
+            others.append((split, sample.id))
+    same, twice = _find_equal_pictures(name, facts, earlier)
+    shared = [_describe_shared_ids(name, others)] if others else []
+    return Compared(
+        [*problems, *same], [*shared, *twice, *_compare_palettes(name, facts), *_list_conversions(name, facts)]
+    )
+
+
+def _find_repeated_ids(name: str, facts: Sequence[SampleFacts]) -> Iterator[Problem]:
+    met: set[str] = set()
+    for sample in facts:
+        if sample.id in met:
+            yield Problem(name, sample.id, "id twice", f"occurs twice in {name}", "remove one of them")
+        met.add(sample.id)
+
+
+def _describe_shared_ids(name: str, shared: Sequence[tuple[str, str]]) -> Problem:
+    """Return one note about ids that belong to other pictures in earlier splits."""
+    split, id_ = shared[0]
+    splits = ", ".join(dict.fromkeys(split for split, _ in shared))
+    what = f"{len(shared)} ids also occur in {splits}, with other pictures, such as {id_}"
+    return Problem(name, id_, "id in two splits", what, f"nothing, if {name} and {split} are numbered separately")
+
+
+def _find_equal_pictures(
+    name: str, facts: Sequence[SampleFacts], earlier: EarlierSplits
+) -> tuple[list[Problem], list[Problem]]:
+    """Return problems for the pictures of an earlier split, and notes for those that occur twice in this one."""
+    in_two, twice = [], []
+    for sample in facts:
+        if sample.digest is None:
+            continue
+        split, before = earlier.pictures.setdefault(sample.digest, (name, sample))
+        if before.where == sample.where or (split == name and before.id == sample.id):
+            continue  # the sample itself, or a repeated id, which is reported as such
+        what = f"the same picture as {before.id} in {split} ({before.where})"
+        if split != name:
+            remedy = "remove one of them: metrics would be biased"
+            in_two.append(Problem(name, sample.where, "picture in two splits", what, remedy))
+        else:
+            twice.append(Problem(name, sample.where, "picture twice", what, "keep both only if that is intended"))
+    return in_two, twice
+
+
+def _compare_palettes(name: str, facts: Sequence[SampleFacts]) -> list[Problem]:
+    """Return a note if palette masks assign different colors to one number.
+
+    Drawing programs renumber the colors in each file, so the classes may be the colors and not the numbers.
+    """
+    first: dict[int, tuple[bytes, str]] = {}
+    other: dict[str, tuple[int, bytes]] = {}
+    for sample in facts:
+        for label, color in sample.colors.items():
+            if color != first.setdefault(label, (color, sample.id))[0]:
+                other.setdefault(sample.id, (label, color))
+    if not other:
+        return []
+    id_, (label, color) = next(iter(other.items()))
+    before, of = first[label]
+    what = (
+        f"{len(other)} palette masks assign another color to a number than earlier masks: {label} is "
+        f"{tuple(before)} in {of} and {tuple(color)} in {id_}"
+    )
+    return [Problem(name, id_, "palettes differ", what, "if the classes are colors, convert them to class numbers")]
+
+
+def _list_conversions(name: str, facts: Sequence[SampleFacts]) -> Iterator[Problem]:
+    """Yield one note per kind of images whose bands are changed."""
+    found: dict[str, list[str]] = {}
+    for sample in facts:
+        if sample.conversion is not None:
+            found.setdefault(sample.conversion, []).append(sample.where)
+    for conversion, where in found.items():
+        what = count_conversions(len(where), conversion)
+        yield Problem(name, where[0], "converted images", what, "nothing if this is intended")

@@ -1,0 +1,215 @@
+"""Classes of a user's own masks: which values they have, and classes that a split lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.cli.conftest import Call, CommandResult
+from tests.cli.test_cli import refused
+from tests.cli.test_data_add import TEN, add, entries, fill, save
+
+Make = Callable[[Any], None]
+
+
+@pytest.fixture
+def columns() -> int:
+    return 250
+
+
+@pytest.fixture
+def call(fcnlab: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Call `fcnlab` from inside a new lab."""
+    assert fcnlab("init", "lab").code == 0
+    monkeypatch.chdir(tmp_path / "lab")
+    return fcnlab
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Make ten images whose masks all contain the same values."""
+    return lambda values: fill(tmp_path / "mine/images", tmp_path / "mine/masks", TEN, values)
+
+
+@pytest.mark.parametrize(
+    ("values", "option", "classes", "ignored"),
+    [
+        ([0, 255], "background,road", {"background": 0, "road": 255}, None),
+        ([[0, 0, 0], [255, 255, 255]], "background,road", {"background": "#000000", "road": "#ffffff"}, None),
+        ([0, 128, 255], "ground,car,road", {"ground": 0, "car": 128, "road": 255}, None),
+        ([0, 7, 9], "ground,car,road", {"ground": 0, "car": 7, "road": 9}, None),
+        ([0, 1, 255], "ground,car", ["ground", "car"], [255]),
+        ([0, 1, 2, 2, 255], "ground=0,car=1+2", {"ground": 0, "car": [1, 2]}, [255]),
+        ([0, 1, 255], "ground=0,car=1+255", {"ground": 0, "car": [1, 255]}, None),
+        ([[9, 9, 9], [0, 0, 255]], "a=b=#090909,car=#0000FF", {"a=b": "#090909", "car": "#0000ff"}, None),
+    ],
+)
+def test_names_are_assigned_to_the_values_of_the_masks(
+    call: Call, make: Make, values: Any, option: str, classes: Any, ignored: Any
+) -> None:
+    make(values)
+    output = add(call, "--classes", option)
+    assert (output.code, output.err) == (0, "")
+    assert (entries()["mine"]["classes"], entries()["mine"].get("ignore")) == (classes, ignored)
+    assert ("assigned to the values in ascending order" in output.out) == ("=" not in option and ignored is None)
+    assert call("data", "check", "mine").code == 0
+
+
+def test_binary_masks_of_an_rgb_image_are_background_and_foreground(call: Call, make: Make) -> None:
+    make([[0, 0, 0], [255, 255, 255]])
+    assert add(call).code == 0
+    assert entries()["mine"]["classes"] == {"background": "#000000", "foreground": "#ffffff"}
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "says"),
+    [
+        (
+            [0, 1, 2],
+            ["--classes", "a,b"],
+            "--classes lists 2 names (a, b), and the masks contain 3 values: 0, 1, 2; name every value, give a class "
+            "several values, such as --classes a=0,b=1+2, or pass --ignore 2",
+        ),
+        (
+            [0, 2, 255],
+            ["--classes", "a,b,c,d"],
+            "--classes lists 4 names (a, b, c, d), and the masks contain 2 values besides the ignored 255: 0, 2; no "
+            "mask contains 1 (b), 3 (d); name the values that occur: --classes a=0,c=2",
+        ),
+        ([0, 1, 255], ["--classes", "a,b,c"], "if 255 is a class, pass --classes a=0,b=1,c=255 without --ignore"),
+        (
+            [0, 255],
+            ["--classes", "ground,road", "--ignore", 255],
+            "if 255 is a class, pass --classes ground=0,road=255 without --ignore",
+        ),
+        (
+            [0, 255],
+            ["--classes", "ground=0,road=255", "--ignore", 255],
+            "the value 255 belongs to class road and to ignore; keep one of them",
+        ),
+        ([0, 1], ["--classes", "a=0,b"], "'b' has no value; write name=value for each class"),
+        ([0, 1], ["--classes", "a=0,a=1"], "the class 'a' is listed twice; write its values as a=0+1"),
+        ([0, 1], ["--classes", "a=0,b=1,c=2"], "c: no pixel in train, val, test; a class needs pixels to train on"),
+    ],
+)
+def test_names_that_do_not_fit_the_values_are_refused_with_a_remedy(
+    call: Call, make: Make, values: Any, options: list[object], says: str
+) -> None:
+    make(values)
+    output = add(call, *options)
+    assert output.code == 2 and output.err.startswith("fcnlab: error: ") and output.err.count("\n") == 1
+    assert says in output.err
+    assert not Path("registry/datasets.yaml").exists()
+
+
+def test_ignored_value_that_no_mask_contains_is_a_warning(call: Call, make: Make) -> None:
+    make([0, 1])
+    output = add(call, "--ignore", "11,255")
+    assert output.code == 0
+    assert output.err.splitlines() == [
+        "warning: --ignore 11: no mask contains this value",
+        "warning: --ignore 255: no mask contains this value",
+    ]
+
+
+GRID = {
+    "question": "Does it run?",
+    "base": {"variant": "fcn8s-tiny", "dataset": "mine", "recipe": "smoke"},
+    "product": {"recipe.epochs": [1, 2]},
+}
+
+
+def split_folders(root: Path, train: list[int], others: list[int]) -> None:
+    for split, values in {"train": train, "val": others, "test": others}.items():
+        fill(root / "images" / split, root / "masks" / split, f"{split}1 {split}2", values)
+
+
+def outputs(call: Call) -> dict[str, CommandResult]:
+    """Results of the commands that know the classes after the masks have been read."""
+    Path("experiments/mine.yaml").write_text(yaml.safe_dump(GRID))
+    return {
+        "check": call("data", "check", "mine"),
+        "plan": call("grid", "plan", "experiments/mine.yaml"),
+        "json": call("grid", "plan", "experiments/mine.yaml", "--json"),
+    }
+
+
+def test_class_without_a_pixel_in_val_and_test_is_a_warning_of_every_command(call: Call, tmp_path: Path) -> None:
+    split_folders(tmp_path / "mine", train=[0, 1, 2], others=[0, 1])
+    added = add(call, "--classes", "ground,car,truck")
+    assert added.code == 0 and "warning: truck: no pixel in val, test" in added.err
+    found = outputs(call)
+    assert {name: output.code for name, output in found.items()} == {"check": 0, "plan": 0, "json": 0}
+    assert "truck: no pixel in val, test" in found["check"].out and "absent class" in found["check"].out
+    assert "warning: dataset mine: truck: no pixel in val, test" in found["plan"].err
+    assert "truck: no pixel in val, test" in found["json"].out
+
+
+def test_class_without_a_pixel_in_train_is_refused_by_every_command(call: Call, tmp_path: Path) -> None:
+    split_folders(tmp_path / "mine", train=[0, 1], others=[0, 1, 2])
+    refusal = "truck, bus: no pixel in train; a class needs pixels to train on"
+    fill(tmp_path / "mine/images/val", tmp_path / "mine/masks/val", "val1", [0, 1, 2, 3])
+    fill(tmp_path / "mine/images/test", tmp_path / "mine/masks/test", "test1", [0, 1, 2, 3])
+    added = add(call, "--classes", "ground,car,truck,bus")
+    assert added.code == 2 and refusal in added.err and not Path("registry/datasets.yaml").exists()
+    entry = {
+        "type": "folder",
+        "images": f"{tmp_path}/mine/images/{{split}}",
+        "masks": f"{tmp_path}/mine/masks/{{split}}",
+        "mask_suffix": "_mask",
+        "classes": ["ground", "car", "truck", "bus"],
+        "nominal": {"height": 4, "width": 6},
+        "splits": {"test": "test"},
+    }
+    Path("registry/datasets.yaml").write_text(yaml.safe_dump({"mine": entry}))
+    found = outputs(call)
+    assert {name: output.code for name, output in found.items()} == {"check": 2, "plan": 2, "json": 2}
+    assert "truck, bus: no pixel in train" in found["check"].out
+    refused(found["plan"], "dataset mine: " + refusal)
+
+
+def test_run_refuses_a_class_without_training_pixels_before_the_first_trial(call: Call, tmp_path: Path) -> None:
+    split_folders(tmp_path / "mine", train=[0, 1], others=[0, 1])
+    assert add(call, "--classes", "ground,car").code == 0
+    text = Path("registry/datasets.yaml").read_text().replace("[ground, car]", "[ground, car, truck]")
+    Path("registry/datasets.yaml").write_text(text)
+    Path("experiments/mine.yaml").write_text(yaml.safe_dump(GRID))
+    unknown = call("grid", "plan", "experiments/mine.yaml")  # the masks have not been read with these classes
+    assert (unknown.code, unknown.err) == (0, "")
+    output = call("grid", "run", "experiments/mine.yaml", "--workers", 1)
+    assert output.code == 2 and "dataset mine: truck: no pixel in train, val, test" in output.err
+    assert not list(Path("runs").glob("*/record.json"))
+
+
+# --- splits ----------------------------------------------------------------------------------------------------------
+
+
+def number_separately(root: Path) -> None:
+    for number, split in enumerate(("train", "val")):
+        for index in range(3):
+            pixels = np.full((4, 6, 3), 10 * number + index, np.uint8)
+            save(pixels, root / "images" / split / f"{index:04d}.png")
+            save((np.arange(24) % 2).reshape(4, 6).astype(np.uint8), root / "masks" / split / f"{index:04d}.png")
+
+
+def test_equal_names_in_split_folders_are_one_note(call: Call, tmp_path: Path) -> None:
+    number_separately(tmp_path / "mine")
+    assert add(call).code == 0
+    output = call("data", "check", "mine")
+    assert output.code == 0 and output.out.count("id in two splits") == 1
+    assert "3 ids also occur in train, with other pictures, such as 0000" in output.out
+
+
+def test_equal_pixels_in_split_folders_are_a_problem_also_under_equal_names(call: Call, tmp_path: Path) -> None:
+    number_separately(tmp_path / "mine")
+    images = tmp_path / "mine/images"
+    (images / "val/0001.png").write_bytes((images / "train/0001.png").read_bytes())
+    assert add(call).code == 0
+    output = call("data", "check", "mine")
+    assert output.code == 2 and "mine: 1 problem in 6 images" in output.err
+    assert "picture in two splits" in output.out and "the same picture as 0001 in train" in output.out
