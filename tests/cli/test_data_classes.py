@@ -117,6 +117,42 @@ def test_ignored_value_that_no_mask_contains_is_a_warning(call: Call, make: Make
     ]
 
 
+@pytest.mark.parametrize(
+    ("options", "classes"),
+    [
+        ([], ("background", "foreground")),
+        (["--classes", "ground,road"], ("ground", "road")),
+    ],
+)
+def test_masks_of_1_and_masks_of_255_are_reported_with_the_classes_to_write(
+    call: Call, tmp_path: Path, options: list[str], classes: tuple[str, str]
+) -> None:
+    for ids, value in (("a c e g i", 1), ("b d f h j", 255)):
+        fill(tmp_path / "mine/images", tmp_path / "mine/masks", ids, [0, 0, value])
+    question = (
+        "no mask contains both 1 and 255: 5 masks contain only 0 and 255, 5 contain 0 and 1: is 255 the foreground"
+    )
+    output = add(call, *options)
+    assert output.code == 0
+    option = f"--classes {classes[0]}=0,{classes[1]}=1+255"
+    assert question in output.err and option in output.err
+    checked = call("data", "check", "mine")
+    assert checked.code == 0 and "mixed masks" in checked.out
+    text = " ".join(checked.out.replace("│", " ").split())
+    assert "5 masks contain only 0 and 255, 5 contain 0 and 1" in text
+    assert f"{{{classes[0]}: 0, {classes[1]}: [1, 255]}}" in text
+    assert add(call, "--force", *option.split()).err == ""
+    assert entries()["mine"]["classes"] == {classes[0]: 0, classes[1]: [1, 255]}
+    assert "mixed masks" not in call("data", "check", "mine").out
+
+
+def test_void_borders_around_objects_are_not_reported(call: Call, make: Make, tmp_path: Path) -> None:
+    make([0, 0, 1, 255])
+    fill(tmp_path / "mine/images", tmp_path / "mine/masks", "k", [0, 255])
+    assert add(call).err == "" and "mixed masks" not in call("data", "check", "mine").out
+    assert add(call, "--force", "--ignore", 255).err == ""
+
+
 GRID = {
     "question": "Does it run?",
     "base": {"variant": "fcn8s-tiny", "dataset": "mine", "recipe": "smoke"},

@@ -67,6 +67,7 @@ def add(
         choose_splits,
         decide_classes,
         describe_images,
+        describe_mixture,
         find_split_lists,
         find_warnings,
     )
@@ -88,6 +89,9 @@ def add(
     contents = _read_contents(pairing)
     choice = decide_classes(contents, classes, ignore)
     _print_contents(pairing, contents, choice, generated_names=classes is None)
+    mixture = describe_mixture(contents, choice) if ignore is None else None
+    if mixture is not None:
+        typer.echo(f"warning: {mixture}", err=True)
     if pairing.unpaired_images and not skip_unpaired and lists is None:
         raise DataError(
             f"{pairing.unpaired_images[0]}: has no mask (images without a mask: {len(pairing.unpaired_images)}); "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from fcnlab.data.inspection.class_values import (
     count_split_labels,
     propose_classes,
 )
+from fcnlab.data.inspection.mixed_masks import describe_mixed_masks, find_foreground, suggest_names
 from fcnlab.data.inspection.propose import Contents, Pairing, match_purposes
 from fcnlab.errors import ConfigError, DataError
 from fcnlab.lab import Lab
@@ -104,6 +107,21 @@ def find_warnings(dataset: Dataset, spec: DatasetConfig, contents: Contents, cho
         *absent,
         *check_absent_classes(find_absent_classes(dataset.classes, counts), spec.splits.train, "--classes"),
     ]
+
+
+def describe_mixture(contents: Contents, choice: ClassChoice) -> str | None:
+    """Describe binary masks of two kinds, with the classes to write; None if 255 is not ignored in some of them."""
+    foreground = find_foreground([values for _, values in choice.classes], choice.ignored)
+    if foreground is None:
+        return None
+    value_sets = Counter(frozenset(int(value) for value in pixels) for pixels in contents.by_mask.values())
+    what = describe_mixed_masks(value_sets, foreground)
+    if what is None:
+        return None
+    background, thing = suggest_names([name for name, _ in choice.classes], foreground)
+    option = shlex.quote(f"{background}=0,{thing}={foreground}+255")
+    in_yaml = f"classes: {{{background}: 0, {thing}: [{foreground}, 255]}}"
+    return f"{what} If it is, pass --classes {option} (in YAML: `{in_yaml}`)"
 
 
 def find_split_lists(lab: Lab, folder: Path) -> dict[str, Any]:

@@ -63,7 +63,13 @@ class FolderLayout:
 
 
 class Folder(FileDataset):
-    """A dataset of images and masks with the same names. Ids are paths in the folder, without suffix and extension."""
+    """A dataset of images and masks with the same names. Ids are paths in the folder, without suffix and extension.
+
+    Attributes:
+        files: paths of images and masks.
+        values: mask values of each class, in the order of the labels.
+        ignore: mask values of ignored pixels.
+    """
 
     expected_layout = "a folder of images and one of masks of the same names"
 
@@ -87,17 +93,17 @@ class Folder(FileDataset):
         self.files = files
         self.image_format = image_format
         self.classes = tuple(name for name, _ in classes)
-        self._values = [list(values) for _, values in classes]
-        self._ignore = list(ignore)
+        self.values = [list(values) for _, values in classes]
+        self.ignore = list(ignore)
 
     def label_decoder(self) -> LabelDecoder:
-        values = [value for values in self._values for value in values] + self._ignore
+        values = [value for values in self.values for value in values] + self.ignore
         decoder = ColorDecoder if isinstance(values[0], str) else IdDecoder
-        return decoder([list(map(_to_number, values)) for values in self._values], map(_to_number, self._ignore))
+        return decoder([list(map(_to_number, values)) for values in self.values], map(_to_number, self.ignore))
 
     def fingerprint(self, splits: tuple[str, ...]) -> str:
         # The same files with other classes are other samples.
-        mapping = json.dumps([self._values, sorted(self._ignore, key=str)])
+        mapping = json.dumps([self.values, sorted(self.ignore, key=str)])
         if self.image_format != RGB:
             mapping += repr(self.image_format)
         return f"sha256:{hashlib.sha256(f'{super().fingerprint(splits)} {mapping}'.encode()).hexdigest()}"

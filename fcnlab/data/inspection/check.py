@@ -32,6 +32,7 @@ from fcnlab.data.inspection.diagnosis import (
     find_masks_without_image,
     read_palette,
 )
+from fcnlab.data.inspection.mixed_masks import describe_mixed_masks, find_foreground, suggest_names
 from fcnlab.data.inspection.sample_facts import EarlierSplits, LabelColors, SampleFacts, compare_samples
 from fcnlab.data.parallel import StartProgress, map_on_all_cores
 from fcnlab.errors import DataError
@@ -69,6 +70,7 @@ def check_splits(
     earlier = EarlierSplits()
     used = [_check(dataset, name, progress, earlier) for name in splits]
     _add_absent_classes(dataset, used, earlier.counts)
+    _add_mixed_masks(dataset, used, earlier.label_sets)
     return [*used, *(_absence_noted(_check(dataset, name, progress, EarlierSplits())) for name in extra)]
 
 
@@ -119,6 +121,21 @@ def _add_absent_classes(dataset: Dataset, used: list[CheckedSplit], counts: Mapp
         problem = Problem(", ".join(splits), names[0], "absent class", what, remedy)
         checked = by_name[splits[0]]
         (checked.problems if is_problem else checked.notes).append(problem)
+
+
+def _add_mixed_masks(dataset: Dataset, used: list[CheckedSplit], label_sets: Mapping[frozenset[int], int]) -> None:
+    """Add a note if 255 is ignored in masks in which it may be the foreground."""
+    foreground = find_foreground(dataset.values, dataset.ignore) if isinstance(dataset, Folder) else None
+    if foreground is None:
+        return
+    value_of = {0: 0, 1: foreground, IGNORE_INDEX: IGNORE_INDEX}
+    value_sets = {frozenset(value_of[label] for label in labels): count for labels, count in label_sets.items()}
+    what = describe_mixed_masks(value_sets, foreground)
+    if what is not None:
+        background, thing = suggest_names(dataset.classes, foreground)
+        remedy = f"if it is, write `classes: {{{background}: 0, {thing}: [{foreground}, 255]}}`"
+        splits, where = ", ".join(checked.split for checked in used), ", ".join(dataset.classes)
+        used[0].notes.append(Problem(splits, where, "mixed masks", what, remedy))
 
 
 def _shares_folders(dataset: Dataset) -> bool:

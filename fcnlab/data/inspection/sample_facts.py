@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from fcnlab.data.cache.label_counts import Counts
 from fcnlab.data.datasets.image_file import count_conversions
@@ -47,12 +50,14 @@ class EarlierSplits:
         pictures: split and facts of the first sample with each digest.
         masks: masks that are reported as unpaired.
         counts: number of pixels of each label by split, of splits whose samples could all be decoded.
+        label_sets: number of masks by the set of their labels.
     """
 
     samples: dict[str, tuple[str, SampleFacts]] = field(default_factory=dict)
     pictures: dict[bytes, tuple[str, SampleFacts]] = field(default_factory=dict)
     masks: set[str] = field(default_factory=set)
     counts: dict[str, Counts] = field(default_factory=dict)
+    label_sets: Counter[frozenset[int]] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,8 @@ def compare_samples(name: str, facts: Sequence[SampleFacts], earlier: EarlierSpl
         facts: facts about its samples.
         earlier: facts about earlier splits, to which those of this split are added.
     """
+    present = (np.flatnonzero(sample.counts).tolist() for sample in facts if sample.counts is not None)
+    earlier.label_sets.update(map(frozenset, present))
     problems = list(_find_repeated_ids(name, facts))
     others: list[tuple[str, str]] = []
     for sample in facts:
