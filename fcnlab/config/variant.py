@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from fcnlab.config.base import Config, Count, Entry
 from fcnlab.config.head import AnyHead
@@ -13,6 +13,9 @@ from fcnlab.errors import ConfigError
 
 DEFAULT_UPSAMPLER = "bilinear"
 """Name of the upsampler of a variant that names none."""
+
+WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".pth.tar", ".ckpt", ".bin")
+"""Endings of the names of weights files; all but the first are checkpoints of PyTorch."""
 
 COMPONENTS = ("backbone", "head", "upsampler")
 """The kinds of the registry that a variant consists of."""
@@ -27,8 +30,10 @@ class Backbone(Entry):
         tail: add the layers between the deepest map and the classifier's pooling, such as the 1x1 convolution to 1280
             channels of MobileNetV2; pretrained like the rest.
         weights: `scratch`, `timm` (the pretrained weights of the tag in the timm name), `torchvision` (for the paper's
-            networks), or the path of a local `.safetensors` or `.pth` state dict, looked up in the lab and then below
-            the data root.
+            networks), or the path of a local file, looked up in the lab and then below the data root: safetensors or a
+            checkpoint of PyTorch.
+        weights_prefix: text before the network's own names in a local file, such as `teacher.backbone.`; found by
+            itself unless several sets of weights in the file fit.
         reductions: strides of the feature maps, in increasing order.
     """
 
@@ -37,7 +42,8 @@ class Backbone(Entry):
     timm: str | None = None
     paper: Literal["vgg16", "alexnet", "googlenet"] | None = None
     tail: bool = False
-    weights: Annotated[str, Field(pattern=r"^(scratch|timm|torchvision|.+\.(safetensors|pth|pt))$")] = "scratch"
+    weights: str = "scratch"
+    weights_prefix: str | None = None
     reductions: tuple[Count, ...] = (2, 4, 8, 16, 32)
 
     @property
@@ -59,6 +65,13 @@ class Backbone(Entry):
         hub = "timm" if self.timm is not None else "torchvision"
         if self.weights in ("timm", "torchvision") and self.weights != hub:
             raise ValueError(f"{self.architecture} has pretrained weights of {hub}, not of {self.weights}")
+        if self.weights_file is not None and not self.weights.endswith(WEIGHTS_SUFFIXES):
+            raise ValueError(
+                f"'weights' is '{self.weights}'; valid: scratch, {hub}, or a file whose name ends in "
+                f"{', '.join(WEIGHTS_SUFFIXES)}"
+            )
+        if self.weights_prefix is not None and self.weights_file is None:
+            raise ValueError(f"'weights_prefix' applies to a local weights file, not to weights: {self.weights}")
         return self
 
 

@@ -122,6 +122,27 @@ def make_plan(grid: Grid, lab: Lab) -> Plan:
     return Plan(grid, tuple(_mark_pruned(grid, list(trials.values()))), prerequisites)
 
 
+def check_plan_weights(plan: Plan, lab: Lab) -> list[str]:
+    """Check that the local weights files of the remaining trials fit their backbones.
+
+    Args:
+        plan: the plan.
+        lab: the lab with the files.
+
+    Returns:
+        One line for each file with other names than the network's.
+
+    Raises:
+        ModelError: a file is missing, cannot be read or does not fit.
+    """
+    trials = [planned.trial for planned in plan.remaining if planned.trial.variant.backbone.weights_file is not None]
+    if not trials:
+        return []
+    from fcnlab.trial.weights_check import check_weights  # imports torch
+
+    return check_weights(trials, lab)
+
+
 def count_reported(plan: Plan, lab: Lab) -> Counter[str]:
     """Count the finished trials of a plan in each report of a lab: a record does not name a grid.
 

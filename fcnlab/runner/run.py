@@ -18,7 +18,7 @@ from fcnlab.lab import Lab
 from fcnlab.runner.class_presence import check_class_presence, find_remaining_datasets
 from fcnlab.runner.executors.base import Executor
 from fcnlab.runner.lease import Heartbeat, Leases
-from fcnlab.runner.plan import Plan, make_plan
+from fcnlab.runner.plan import Plan, check_plan_weights, make_plan
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.publisher import Publisher
 from fcnlab.runner.scheduler import POLL_INTERVAL, Scheduler, SchedulerOptions
@@ -76,12 +76,14 @@ def run_grid(
     Raises:
         RunError: the lab cannot be written.
         DataError: a dataset is missing, or a class has no pixel in its training split.
-        ModelError: a weights file, or a finished trial that another is initialized from, is missing.
+        ModelError: a weights file is missing or does not fit, or a finished trial that another is initialized from is
+            missing.
     """
     options = SchedulerOptions(interrupted, fail_fast, checkpoint_every)
     plan = make_plan(grid, lab)
     for planned in plan.remaining:
         lab.check_head(planned.trial.variant.head)
+    remarks = check_plan_weights(plan, lab)
     check_class_presence(plan, lab)
     for planned in plan.remaining:  # detects a full disk before anything is started or published
         planned.folder.create()
@@ -91,6 +93,8 @@ def run_grid(
         try:
             publisher.take_over()
             reporter.planned(plan)
+            for text in remarks:
+                reporter.remark(text)
             if plan.remaining:
                 _decode(plan, lab, reporter)
                 for warning in check_class_presence(plan, lab):

@@ -90,9 +90,9 @@ def build_model(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "backbone"))
-        backbone = _backbone(variant)
+        backbone = build_backbone(variant)
         if weights_file is not None:
-            load_weights(backbone, weights_file)
+            load_weights(backbone, weights_file, variant.backbone.weights_prefix)
         torch.manual_seed(derive_seed(seed, "head"))
         head = build_head(variant, backbone, classes, extensions)
     return FCN(backbone, head)
@@ -116,7 +116,15 @@ def prepare(variant: Variant) -> None:
         load_library(kernel)
 
 
-def _backbone(variant: Variant) -> Backbone:
+def build_backbone(variant: Variant) -> Backbone:
+    """Build the backbone of a variant, with the pretrained weights of timm or torchvision if these are set.
+
+    Args:
+        variant: its configuration.
+
+    Raises:
+        ModelError: as `build_model`.
+    """
     spec = variant.backbone
     if spec.paper is not None:
         return PaperBackbone(spec.paper, pretrained=spec.weights == "torchvision")

@@ -16,7 +16,7 @@ from fcnlab.errors import ModelError, RunError
 from fcnlab.extensions import Extensions
 from fcnlab.lab import Lab
 from fcnlab.models import FCN
-from fcnlab.models.backbones.base import read_state
+from fcnlab.models.backbones.weights_file import read_tensors
 from fcnlab.trial.build import build_model
 from fcnlab.trial.record import CheckpointChoice, Record, SplitMetrics
 from fcnlab.trial.run_folder import RunFolder
@@ -93,7 +93,7 @@ class FinishedTrial:
         head = self.trial.variant.head
         if extensions.fingerprints(head).get("head") != self.trial.extensions.get("head"):
             raise ModelError(f"{self.folder.path}: the code of head type '{head.type}' has changed since the training")
-        return restore_model(self.trial.variant, len(self.record.classes), read_state(file), str(file), extensions)
+        return restore_model(self.trial.variant, len(self.record.classes), read_tensors(file), str(file), extensions)
 
 
 def restore_model(

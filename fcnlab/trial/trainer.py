@@ -14,7 +14,7 @@ from fcnlab.errors import ModelError
 from fcnlab.lab import Lab
 from fcnlab.metrics.confusion import compute_metrics
 from fcnlab.models import FCN
-from fcnlab.models.backbones.base import read_state
+from fcnlab.models.backbones.weights_file import read_tensors
 from fcnlab.models.fcn import load_matching_weights
 from fcnlab.seeding import derive_seed
 from fcnlab.training import cost, hardware
@@ -244,4 +244,4 @@ def _read_last_weights(lab: Lab, key: str) -> dict[str, Tensor]:
     record = folder.read()
     if record is None or record.status != "finished":
         raise ModelError(f"init_from: the trial {folder.path} has not finished")
-    return read_state(folder.weights)
+    return read_tensors(folder.weights)

@@ -32,6 +32,15 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"backbone.weights": "torchvision"}, "test_resnet has pretrained weights of timm, not of torchvision"),
     (
+        {"backbone.weights": "w.zip"},
+        "'weights' is 'w.zip'; valid: scratch, timm, or a file whose name ends in .safetensors, .pth, .pt, .pth.tar, "
+        ".ckpt, .bin",
+    ),
+    (
+        {"backbone.weights_prefix": "model."},
+        "'weights_prefix' applies to a local weights file, not to weights: scratch",
+    ),
+    (
         {"head.dropout": 0.2},
         "dropout: unknown key with type: skip; valid: at_once, context, description, fusion, hidden, stride, type",
     ),

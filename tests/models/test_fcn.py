@@ -329,7 +329,7 @@ def test_a_file_that_holds_no_weights_is_refused_with_its_name(tmp_path: Path, n
         load_weights(TimmBackbone("test_resnet"), tmp_path / name)
 
 
-@pytest.mark.parametrize("held", [[1, 2], {"state_dict": {"a": torch.zeros(1)}}, {"epoch": 3}])
+@pytest.mark.parametrize("held", [[1, 2], {"state_dict": {"a": [torch.zeros(1)]}}, {"epoch": 3}])
 def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, held: object) -> None:
     torch.save(held, tmp_path / "w.pth")
     with pytest.raises(ModelError, match=r"w\.pth: holds no state dict"):

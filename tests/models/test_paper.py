@@ -20,7 +20,7 @@ from fcnlab.config.registry import builtin
 from fcnlab.config.variant import Variant
 from fcnlab.errors import ModelError
 from fcnlab.models import FCN, HEADS, Backbone, PaperBackbone, TimmBackbone, TransposedUpsampler
-from fcnlab.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, load_state, load_weights
+from fcnlab.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, load_state, load_weights, match_backbone
 from fcnlab.training.freezing import freeze_backbone
 from fcnlab.trial.build import build_model
 
@@ -280,9 +280,10 @@ def test_torchvisions_vgg16_is_the_same_net(vgg16: PaperBackbone, monkeypatch: p
         theirs = torchvision.models.vgg16(weights=None).eval()
     theirs.load_state_dict(state, assign=True)
 
-    found = vgg16.convert_state(dict(theirs.state_dict()))
-    assert found.keys() - own.keys() == {"classifier.6.weight", "classifier.6.bias"}
-    assert all(found[key].shape == own[key].shape and torch.equal(found[key], own[key]) for key in own)
+    found = match_backbone(vgg16, theirs.state_dict(), "torchvision")
+    assert set(found.unused) == {"classifier.6.weight", "classifier.6.bias"}
+    assert found.state.keys() == own.keys()
+    assert all(torch.equal(found.state[key], own[key]) for key in own)
 
     monkeypatch.setattr(vgg16.body.conv1_1, "padding", (1, 1))
     image = noise(1, 3, 224, 224)

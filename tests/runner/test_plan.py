@@ -9,6 +9,8 @@ import sys
 import time
 
 import pytest
+import timm
+import torch
 
 from fcnlab import cli
 from fcnlab.errors import RunError
@@ -43,6 +45,38 @@ def start(planned: PlannedTrial, epochs: int) -> None:
     planned.folder.create()
     epoch = EpochRecord(epoch=1, loss=1.0, lr=0.1, images_per_s=1.0, seconds=1.0)
     planned.folder.write_progress([epoch.model_copy(update={"epoch": number + 1}) for number in range(epochs)])
+
+
+def test_weights_files_are_checked_before_anything_runs(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_grid(lab.root, SMOKE.replace("base: {", "base: {backbone.weights: w.ckpt, "), "weights")
+    torch.save({"state_dict": {"conv1.weight": torch.zeros(1)}}, lab.root / "w.ckpt")
+    for command in ("plan", "run"):
+        assert run_cli(monkeypatch, lab, "grid", command, "experiments/weights.yaml") == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and "w.ckpt: does not fit: " in error
+    assert not lab.runs.exists() or not list(lab.runs.iterdir())
+
+    state = timm.create_model("test_resnet").state_dict()
+    torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, lab.root / "w.ckpt")
+    reads = []
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda *given, **options: reads.append(given) or load(*given, **options))
+    assert run_cli(monkeypatch, lab, "grid", "plan", "experiments/weights.yaml") == 0
+    assert "weights w.ckpt: prefix 'state_dict.module.' removed; not used: fc.weight" in capsys.readouterr().out
+    assert len(reads) == 1  # the same backbone in two cells with two seeds
+
+
+def run_cli(monkeypatch: pytest.MonkeyPatch, lab: Lab, *arguments: str) -> int:
+    """Run a command in a lab and return its exit code."""
+    monkeypatch.chdir(lab.root)
+    monkeypatch.setattr(sys, "argv", ["fcnlab", *arguments])
+    try:
+        cli.main()
+    except SystemExit as exit_:
+        return int(exit_.code or 0)
+    return 0
 
 
 def test_plan_reads_the_state_of_each_trial(lab: Lab) -> None:

@@ -38,16 +38,19 @@ def plan(
     """
     from fcnlab.lab import Lab
     from fcnlab.runner.class_presence import check_class_presence
-    from fcnlab.runner.plan import make_plan
+    from fcnlab.runner.plan import check_plan_weights, make_plan
 
     found_lab = Lab.find(file, root=lab, data_root=data_root)
     made = make_plan(found_lab.load_grid(file), found_lab)
+    remarks = check_plan_weights(made, found_lab)
     warnings = check_class_presence(made, found_lab)
     cost = _estimate(made, found_lab, probe, workers, threads, per_gpu, device) if made.remaining else None
     if as_json:
-        _print_json(made, cost, warnings, found_lab)
+        _print_json(made, cost, warnings, remarks, found_lab)
     else:
         _print(made, cost, found_lab, every, device)
+        for text in remarks:
+            typer.echo(text)
         for warning in warnings:
             typer.echo(f"warning: {warning}", err=True)
 
@@ -147,7 +150,7 @@ def _format_bytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def _print_json(plan: Plan, cost: CostEstimate | None, warnings: list[str], lab: Lab) -> None:
+def _print_json(plan: Plan, cost: CostEstimate | None, warnings: list[str], remarks: list[str], lab: Lab) -> None:
     import dataclasses
     import json
 
@@ -165,5 +168,6 @@ def _print_json(plan: Plan, cost: CostEstimate | None, warnings: list[str], lab:
         "reported": dict(count_reported(plan, lab)),
         "remaining": dataclasses.asdict(cost) if cost is not None else None,
         "warnings": warnings,
+        "remarks": remarks,
     }
     typer.echo(json.dumps(values, indent=1))

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-import torch
 from torch import Tensor, nn
 
 from fcnlab.errors import ModelError
+from fcnlab.models.backbones.weights_file import read_tensors
+from fcnlab.models.backbones.weights_match import MatchedWeights, match_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -95,16 +96,13 @@ class Backbone(nn.Module):
             layer for stride, layer in self.chain.items() if through is None or stride <= through
         )
 
-    def convert_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Convert a published state dict to the names and shapes of the body.
+    def rename(self, name: str) -> str:
+        """Return the body's key for the name under which a weight is published.
 
         Args:
-            state: under the names that it is published with.
-
-        Returns:
-            The state dict under the body's names.
+            name: the published name.
         """
-        return state
+        return name
 
     def train(self, mode: bool = True) -> Backbone:
         """Set training mode, but for what is to stay still."""
@@ -128,69 +126,57 @@ def weights_unavailable(weights: str, error: Exception) -> ModelError:
     )
 
 
-def load_weights(backbone: Backbone, path: Path) -> None:
-    """Load a .safetensors or .pth file of a backbone or of an FCN, such as a trial's `last.safetensors`.
+def load_weights(backbone: Backbone, path: Path, prefix: str | None = None) -> None:
+    """Load a weights file of a backbone or of an FCN, such as a trial's `last.safetensors`.
 
     Args:
         backbone: changed in place.
         path: of the file.
+        prefix: prefix of the names in the file; None to find it.
 
     Raises:
         ModelError: the file cannot be read, or its keys or shapes do not match.
     """
-    load_state(backbone, read_state(path), str(path))
+    load_state(backbone, read_tensors(path), str(path), prefix)
 
 
-def load_state(backbone: Backbone, state: dict[str, Tensor], source: str) -> None:
-    """Load a state dict with the names of the body, of its publication, or of an FCN.
+def load_state(backbone: Backbone, tensors: Mapping[str, Tensor], source: str, prefix: str | None = None) -> None:
+    """Load tensors with the names of the body, of its publication, or of an FCN.
 
     Other weights, such as those of a classifier or a head, are ignored.
 
     Args:
         backbone: changed in place.
-        state: the weights.
+        tensors: the weights by name.
         source: where they come from, for messages.
+        prefix: prefix of the names; None to find it.
 
     Raises:
         ModelError: keys or shapes do not match.
     """
-    begins = next(iter(state), "nothing")
-    of_fcn = {key[len(found[0]) :]: value for key, value in state.items() if (found := OF_FCN.match(key))}
-    state = backbone.convert_state(of_fcn or state)
-    modules = backbone.networks
-    own = {key: value for module in modules for key, value in module.state_dict().items()}
-    missing = sorted(own.keys() - state.keys())
-    if missing:
-        raise ModelError(
-            f"{source}: does not fit: {len(missing)} of {len(own)} keys are missing, first '{missing[0]}'; "
-            f"the file begins with '{begins}'"
-        )
-    for key, value in own.items():
-        if state[key].shape != value.shape:
-            raise ModelError(
-                f"{source}: '{key}' has shape {tuple(state[key].shape)}, the model's is {tuple(value.shape)}"
-            )
-    for module in modules:
+    state = match_backbone(backbone, tensors, source, prefix).state
+    for module in backbone.networks:
         module.load_state_dict({key: state[key] for key in module.state_dict()})
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict from a file; nothing but tensors is unpickled.
+def match_backbone(
+    backbone: Backbone, tensors: Mapping[str, Tensor], source: str, prefix: str | None = None
+) -> MatchedWeights:
+    """Find the tensors of a backbone, which may be on the meta device.
 
     Args:
-        path: of a .safetensors, .pth or .pt file.
+        backbone: the backbone.
+        tensors: the weights by name.
+        source: where they come from, for messages.
+        prefix: prefix of the names; None to find it.
 
     Raises:
-        ModelError: the file is missing, unreadable, or not a state dict.
+        ModelError: keys or shapes do not match.
     """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
+    own = {key: value for module in backbone.networks for key, value in module.state_dict().items()}
 
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ModelError(f"{path}: cannot be read as weights: {str(error).splitlines()[0]}") from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ModelError(f"{path}: holds no state dict (a mapping of names to tensors)")
-    return state
+    def rename(name: str) -> str:
+        of_fcn = OF_FCN.match(name)
+        return name[of_fcn.end() :] if of_fcn is not None else backbone.rename(name)
+
+    return match_weights(tensors, own, rename, source, prefix)

@@ -50,6 +50,7 @@ class PaperBackbone(Backbone):
             raise ModelError(f"the paper has no network '{name}'; {nearest(name, BODIES)}")
         self.name = name
         self.body: nn.Sequential = BODIES[name]()
+        self._published = _map_layers(name, self.body)
         self.channels = dict(MAPS[name].values())
         self.chain = {reduction: layer for layer, (reduction, _) in MAPS[name].items()}
         self.centers = _compute_centers(self.body, {layer: reduction for reduction, layer in self.chain.items()})
@@ -79,29 +80,24 @@ class PaperBackbone(Backbone):
         """
         return self.chain[reduction]
 
-    def convert_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Convert torchvision's state dict: rename the weights and reshape linear layers to convolutions.
+    def rename(self, name: str) -> str:
+        """Return the body's key for torchvision's name of a weight.
 
         Args:
-            state: under torchvision's names.
-
-        Returns:
-            The state dict under the body's names.
+            name: torchvision's name, such as `features.0.weight`.
         """
-        if self.name not in CLASSIFIER:
-            return state
-        # The layers before fc6 are in torchvision's `features` in the same order.
-        layers = [name for name, _ in self.body.named_children()]
-        own = {f"features.{i}": name for i, name in enumerate(layers[: layers.index("fc6")])}
-        own |= {f"classifier.{i}": name for name, i in CLASSIFIER[self.name].items()}
-        shapes = {key: value.shape for key, value in self.body.state_dict().items()}
-        found = {}
-        for theirs, value in state.items():
-            layer, _, kind = theirs.rpartition(".")
-            key = f"{own.get(layer, layer)}.{kind}"
-            linear = key in shapes and value.ndim == 2 and value.numel() == shapes[key].numel()
-            found[key] = value.reshape(shapes[key]) if linear else value
-        return found
+        layer, _, kind = name.rpartition(".")
+        return f"{self._published.get(layer, layer)}.{kind}"
+
+
+def _map_layers(name: str, body: nn.Sequential) -> dict[str, str]:
+    """Return the layers of the body by torchvision's names where these differ."""
+    if name not in CLASSIFIER:
+        return {}
+    # The layers before fc6 are in torchvision's `features` in the same order.
+    layers = [layer for layer, _ in body.named_children()]
+    own = {f"features.{i}": layer for i, layer in enumerate(layers[: layers.index("fc6")])}
+    return own | {f"classifier.{i}": layer for layer, i in CLASSIFIER[name].items()}
 
 
 def _vgg16() -> nn.Sequential:

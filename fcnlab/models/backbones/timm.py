@@ -109,6 +109,24 @@ class TimmBackbone(Backbone):
         info: Any = self.body.feature_info
         return str(info.module_name()[self._maps[reduction].index])
 
+    def rename(self, name: str) -> str:
+        """Return the body's key for timm's name of a weight in the whole model.
+
+        timm's feature extractors join the names of nested layers, as in `stages_0` for `stages.0`, or contain the whole
+        model as `model`.
+
+        Args:
+            name: timm's name, such as `stages.0.blocks.0.gamma`.
+        """
+        children = self.body._modules
+        first, _, rest = name.partition(".")
+        if first in children or not rest:
+            return name
+        joined = f"{first}_{rest}"
+        if joined.partition(".")[0] in children:
+            return joined
+        return f"model.{name}" if list(children) == ["model"] else name
+
     def _nchw(self, map_: Tensor) -> Tensor:
         return map_.permute(0, 3, 1, 2) if self._nhwc else map_
 

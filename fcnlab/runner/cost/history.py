@@ -59,7 +59,8 @@ class Workload:
 
 def _encode_variant(variant: Variant) -> str:
     content = variant.content()
-    content["backbone"].pop("weights", None)
+    for name in ("weights", "weights_prefix"):
+        content["backbone"].pop(name, None)
     for name in ("init", "stage_init"):
         content.get("upsampler", {}).pop(name, None)
     return _to_json(content)

@@ -70,6 +70,13 @@ class ProgressReporter:
         self.done = self.total - len(plan.remaining)
         self.eta = EtaEstimator(plan)
 
+    def remark(self, text: str) -> None:
+        """Report a remark on the grid before any trial starts.
+
+        Args:
+            text: one line.
+        """
+
     def decoding(self, split: str, samples: int) -> Callable[[], None]:
         """Report that a split is being decoded for all trials.
 
@@ -226,6 +233,9 @@ class PlainReporter(ProgressReporter):
     def planned(self, plan: Plan) -> None:
         super().planned(plan)
         self._print(f"{plan.grid.name}: {self.total} trials, {self.done} already ended, {len(plan.remaining)} to run")
+
+    def remark(self, text: str) -> None:
+        self._print(text)
 
     def decoding(self, split: str, samples: int) -> Callable[[], None]:
         self._print(f"decode {split}: {samples} images, once for all trials")

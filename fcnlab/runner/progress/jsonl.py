@@ -3,6 +3,7 @@
 Each line is an object with `event`, `time` (UTC, ISO 8601) and the fields of the event:
 
     plan        grid, trials, ended, remaining
+    remark      text: on the grid, such as the names of a weights file
     decoding    split, images
     start       key, cell, seed, epoch (the number of finished epochs), epochs
     epoch       key, cell, seed, epochs, seconds_left (of the grid), and the fields of progress.jsonl
@@ -44,6 +45,9 @@ class JsonlReporter(ProgressReporter):
         self._write_event(
             "plan", grid=plan.grid.name, trials=self.total, ended=self.done, remaining=len(plan.remaining)
         )
+
+    def remark(self, text: str) -> None:
+        self._write_event("remark", text=text)
 
     def decoding(self, split: str, samples: int) -> Callable[[], None]:
         self._write_event("decoding", split=split, images=samples)

@@ -1,0 +1,43 @@
+"""Check of local weights files before any trial runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from fcnlab.config.trial import Trial
+from fcnlab.lab import Lab
+from fcnlab.models.backbones.base import match_backbone
+from fcnlab.models.backbones.weights_file import read_tensors
+from fcnlab.trial.build import build_backbone
+
+
+def check_weights(trials: Iterable[Trial], lab: Lab) -> list[str]:
+    """Check that the weights files of trials fit their backbones. Each file is read once per backbone.
+
+    Args:
+        trials: the trials; those without a local weights file are skipped.
+        lab: the lab with the files.
+
+    Returns:
+        One line for each file with other names than the network's: the changes and the unused names.
+
+    Raises:
+        ModelError: a file is missing, cannot be read or does not fit; the message begins with its path.
+    """
+    checked: set[str] = set()
+    lines: list[str] = []
+    for trial in trials:
+        spec = trial.variant.backbone
+        file = lab.find_weights_file(spec)
+        identity = repr((spec.content(), trial.variant.head.backbone_stride))
+        if file is None or identity in checked:
+            continue
+        checked.add(identity)
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            backbone = build_backbone(trial.variant)
+        matched = match_backbone(backbone, read_tensors(file), str(file), spec.weights_prefix)
+        if matched.note:
+            lines.append(f"weights {spec.weights}: {matched.note}")
+    return list(dict.fromkeys(lines))
