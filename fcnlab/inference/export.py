@@ -164,7 +164,7 @@ def _write_torch(model: TrainedModel, path: Path) -> Predictor:
 def _write_onnx(model: TrainedModel, path: Path) -> Predictor | None:
     missing = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
     if missing:
-        raise RunError(f"export to ONNX requires the package {missing[0]}, which is not installed")
+        raise RunError(f"export to ONNX requires {missing[0]}, which is not installed: pip install 'fcnlab[onnx]'")
     with _ignore_warnings(), export_pooling_of_any_size():
         program = torch.onnx.export(_trace(model), dynamo=True, verbose=False, output_names=["probabilities"])
         assert program is not None, "with dynamo=True the result is a program"
