@@ -1,13 +1,14 @@
 # make demo   set up, run the quickstart grid, show its table
 # make test   set up, run the tests
 # make check  run ruff, mypy and import-linter
+# make docs   build the documentation as a site in build/site
 
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test browser check readme clean
+.PHONY: demo test browser check docs readme clean
 
 # A separate lab, so that the committed results of the repository stay unchanged.
 demo: $(STAMP)
@@ -27,6 +28,9 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # torch and torchvision are resolved together and from one index: torchvision does not load with another build of torch.
 # uv installs in a fraction of pip's time; where it cannot be installed or fails, pip does the same from the same constraints.
