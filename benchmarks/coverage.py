@@ -1,21 +1,22 @@
-"""Do 95 % intervals on differences in mIoU cover the truth 95 times of 100? Grids are simulated of which it is known.
+"""Measure how often 95 % intervals on differences in mIoU cover the true difference, on simulated grids.
 
     python -m benchmarks.coverage --out docs/coverage --runs runs
 
-A simulated grid is one cell and one baseline, with the same seeds and images. Its interval is the one that
-`fcnlab.analysis.estimate_difference` gives; beside it stands what the plain hierarchical bootstrap gives, which
-resamples seeds and images and takes the middle 95 % of what comes out. Two kinds of worlds:
+A simulated grid is one cell and one baseline with the same seeds and images. Its interval is computed by
+`fcnlab.analysis.intervals`, and for comparison by the plain hierarchical bootstrap, which resamples seeds and images
+and takes the middle 95 % of the differences. Grids are simulated in two ways:
 
-- *synthetic*: a class of an image is found to a share whose logit is a sum of normal effects: of the class, the cell,
-  the trained model, the image on all models, the image on one cell, and the image on one trained model. The mean
-  over images is an integral over one normal variable, so that the truth is known to all digits (Gauss-Hermite).
-- *real*: counts of finished trials in `--runs`. Images are drawn from those of the split, with replacement; trained
-  models are mixtures, with random shares, of the trials of a cell, so that there are more than were trained. The truth
-  is that of all images of the split and the mean over mixtures. A cell's trials are those of one backbone, head,
+- *synthetic*: the share of a class in an image that is found has a logit that is a sum of normal effects: of the class,
+  the cell, the trained model, the image on all models, the image on one cell, and the image on one trained model. The
+  mean over images is an integral over one normal variable, so the true difference is known to all digits
+  (Gauss-Hermite).
+- *real*: counts of finished trials in `--runs`. Images are sampled from those of the split with replacement; trained
+  models are mixtures, with random shares, of the trials of a cell, so that there are more than were trained. The true
+  difference is that of all images of the split and the mean over mixtures. The trials of a cell share backbone, head,
   upsampler, recipe and number of epochs.
 
-With one seed the truth is that of the two models that were drawn, since that is what such an interval is about.
-Written are coverage.csv, coverage.svg and README.md.
+With one seed the true difference is that of the two sampled models, since the interval refers to them only. The output
+is coverage.csv, coverage.svg and README.md.
 """
 
 from __future__ import annotations
@@ -45,23 +46,31 @@ Floats = NDArray[np.float64]
 SEEDS = (1, 3, 5, 10)
 BAND = (0.93, 0.97)
 SPILL = 0.6
-"""Pixels wrongly given to a class where nothing of it is found, as a share of those that are labeled."""
+"""Pixels wrongly predicted as a class of which nothing is found, as a share of its labeled pixels."""
 
 
 class World(Protocol):
-    """Where grids come from."""
+    """A source of simulated grids."""
 
     @property
     def images(self) -> int:
-        """The number of images."""
+        """Return the number of images of a grid."""
 
     def draw(self, random: np.random.Generator, seeds: int) -> tuple[CellCounts, CellCounts, float]:
-        """A cell, its baseline and the true difference in mIoU."""
+        """Simulate a grid.
+
+        Args:
+            random: source of random numbers.
+            seeds: number of seeds.
+
+        Returns:
+            The counts of the cell and of its baseline, and the true difference in mIoU.
+        """
 
 
 @dataclass(frozen=True)
 class Synthetic:
-    """Effects are standard deviations of logits; see the first lines of this file."""
+    """Grids whose effects are standard deviations of logits, as the module describes."""
 
     gain: float
     model: float
@@ -90,20 +99,20 @@ class Synthetic:
         return cell, baseline, self._truth(models) if seeds == 1 else self.expected
 
     def _often(self) -> Floats:
-        """In which share of the images each class is labeled."""
+        """Return the share of the images in which each class is labeled."""
         return np.geomspace(1.0, 0.12, self.classes)
 
     def _level(self) -> Floats:
-        """The logit of cell and baseline for each class, [2, classes]."""
+        """Return the logit of cell and baseline for each class, [2, classes]."""
         return np.linspace(2.0, -0.5, self.classes) + np.array([[self.gain], [0.0]])
 
     def _correlated(self, random: np.random.Generator, scale: float, share: float, shape: tuple[int, ...]) -> Floats:
-        """Effects of two cells, [2, *shape], of which a share of the variance is common to both."""
+        """Sample effects of two cells, [2, *shape], of which a share of the variance is common to both."""
         common, own = random.standard_normal(shape), random.standard_normal((2, *shape))
         return scale * (np.sqrt(share) * common + np.sqrt(1 - share) * own)
 
     def _truth(self, models: Floats) -> float:
-        """The difference in mIoU on all images, of models with these effects [2, 1, 1, 1]."""
+        """Return the difference in mIoU on all images, of models with these effects [2, 1, 1, 1]."""
         nodes, weights = _normal_nodes()
         spread = np.hypot(self.image, self.interaction)
         found = _sigmoid(self._level()[..., None] + models[:, 0, 0, :, None] + spread * nodes) @ weights
@@ -112,7 +121,7 @@ class Synthetic:
 
     @cached_property
     def expected(self) -> float:
-        """The mean of `_truth` over models."""
+        """Return the mean of `_truth` over models."""
         nodes, weights = _normal_nodes()
         truths = [self._truth(np.full((2, 1, 1, 1), self.model * node)) for node in nodes]
         return float(np.array(truths) @ weights)
@@ -120,7 +129,7 @@ class Synthetic:
 
 @dataclass(frozen=True)
 class Real:
-    """Counts of the trials of a cell and of a baseline, [trials, images, classes, 3] each."""
+    """Grids from the counts of the trials of a cell and of a baseline, [trials, images, classes, 3] each."""
 
     cell: NDArray[np.int64]
     baseline: NDArray[np.int64]
@@ -138,7 +147,7 @@ class Real:
 
     @cached_property
     def expected(self) -> float:
-        """The mean difference on all images, over mixtures."""
+        """Return the mean difference on all images, over mixtures."""
         random = np.random.default_rng(0)
         totals = (trials.sum(1, keepdims=True) for trials in (self.cell, self.baseline))
         return float(_difference(*(_mixtures(random, total, 50_000) for total in totals)).mean())
@@ -146,7 +155,7 @@ class Real:
 
 @dataclass(frozen=True)
 class Setting:
-    """A world and a number of seeds."""
+    """A source of grids and a number of seeds."""
 
     data: str
     world: World
@@ -155,7 +164,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of the grids of a setting; differences in points of mIoU."""
+    """Results of the simulated grids of a setting; differences in points of mIoU."""
 
     data: str
     seeds: int
@@ -175,19 +184,19 @@ class Outcome:
 
 
 COLUMNS = {
-    "data": "the world: synthetic with the model effect's standard deviation and the images' correlation between "
-    "cells, or the real cells",
+    "data": "the source of the grids: synthetic with the model effect's standard deviation and the images' correlation "
+    "between cells, or the real cells",
     "seeds": "of a grid",
     "images": "of a grid",
-    "effective_images": "on how many images the difference rests, mean over grids",
+    "effective_images": "number of images on which the difference depends, mean over grids",
     "grids": "simulated",
     "true_difference": "in points of mIoU (for one seed, the mean over grids)",
     "image_std": "root of the mean estimated image variance of the difference, in points",
     "seed_std": "root of the mean estimated seed variance of the difference, in points",
     "seed_share": "the seeds' share of the variance of the estimate",
-    "coverage": "share of grids whose interval covers the truth",
-    "below": "share of grids whose interval is below the truth altogether",
-    "above": "share of grids whose interval is above the truth altogether",
+    "coverage": "share of grids whose interval covers the true difference",
+    "below": "share of grids whose interval is below the true difference",
+    "above": "share of grids whose interval is above the true difference",
     "width": "mean width of the interval, in points",
     "found": "share of grids whose interval excludes zero",
     "plain_coverage": "coverage of the plain hierarchical percentile bootstrap on the same grids",
@@ -195,14 +204,13 @@ COLUMNS = {
 
 
 def main() -> None:
+    """Simulate all settings and write the table, the chart and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for coverage.csv, coverage.svg and README.md")
-    parser.add_argument(
-        "--runs", type=Path, help="folder with run folders; without it there are synthetic worlds alone"
-    )
-    parser.add_argument("--grids", type=int, default=1500, help="simulated a setting")
-    parser.add_argument("--resamples", type=int, default=500, help="of the images, an interval")
-    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--runs", type=Path, help="folder with run folders; without it all grids are synthetic")
+    parser.add_argument("--grids", type=int, default=1500, help="number of grids per setting")
+    parser.add_argument("--resamples", type=int, default=500, help="resamples of the images per interval")
+    parser.add_argument("--workers", type=int, default=1, help="number of processes")
     options = parser.parse_args()
     pairs = real_pairs(options.runs) if options.runs else {}
     outcomes = []
@@ -221,7 +229,11 @@ def main() -> None:
 
 
 def settings(pairs: dict[str, Real]) -> Iterator[Setting]:
-    """All of them, those with few seeds first."""
+    """Yield all settings, those with few seeds first.
+
+    Args:
+        pairs: the real pairs of cells by name.
+    """
     for seeds in SEEDS:
         for model, gain in ((0.05, 0.15), (0.15, 0.0), (0.15, 0.15), (0.5, 0.0)) if seeds > 1 else ((0.15, 0.15),):
             yield Setting(f"synthetic, models {model}, images 0.8", Synthetic(gain, model, 0.8), seeds)
@@ -231,7 +243,14 @@ def settings(pairs: dict[str, Real]) -> Iterator[Setting]:
 
 
 def outcome(setting: Setting, grids: int, resamples: int, seed: int) -> Outcome:
-    """Simulate the grids of a setting."""
+    """Simulate the grids of a setting.
+
+    Args:
+        setting: the setting.
+        grids: number of grids.
+        resamples: number of resamples of the images for an interval.
+        seed: seed of the random numbers.
+    """
     rows = []
     for grid in range(grids):
         random = np.random.default_rng((seed, grid))
@@ -278,17 +297,27 @@ def outcome(setting: Setting, grids: int, resamples: int, seed: int) -> Outcome:
 
 
 def plain_interval(random: np.random.Generator, difference: BootstrapSample) -> tuple[float, float]:
-    """The middle 95 % of differences over resampled seeds and images."""
-    drawn = random.integers(0, difference.resampled.shape[1], size=difference.resampled.shape)
-    means = np.take_along_axis(difference.resampled, drawn, axis=1).mean(1)
+    """Return the middle 95 % of differences over resampled seeds and images.
+
+    Args:
+        random: source of random numbers.
+        difference: bootstrap sample of the difference.
+    """
+    sample = random.integers(0, difference.resampled.shape[1], size=difference.resampled.shape)
+    means = np.take_along_axis(difference.resampled, sample, axis=1).mean(1)
     low, high = np.quantile(means, (0.025, 0.975))
     return float(low), float(high)
 
 
 def real_pairs(runs: Path, most: int = 2) -> dict[str, Real]:
-    """Pairs of cells of one dataset with two finished trials and more: of each dataset the `most` closest pairs.
+    """Return the closest pairs of cells of each dataset, by name.
 
-    A comparison whose outcome is in doubt is what a grid is for; a training that failed is far from all others.
+    A grid compares cells whose order is uncertain, so a training that failed, which is far from all others, is of no
+    interest.
+
+    Args:
+        runs: folder with the run folders of the trials; a cell needs two finished trials.
+        most: maximum number of pairs of a dataset.
     """
     cells: dict[tuple[str, str], dict[str, list[NDArray[np.int64]]]] = defaultdict(lambda: defaultdict(list))
     for folder in sorted(path.parent for path in runs.glob("*/record.json")):
@@ -318,6 +347,12 @@ def real_pairs(runs: Path, most: int = 2) -> dict[str, Real]:
 
 
 def write_csv(outcomes: list[Outcome], path: Path) -> None:
+    """Write the outcomes as a table.
+
+    Args:
+        outcomes: one outcome per setting.
+        path: CSV file to write.
+    """
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([field.name for field in fields(Outcome)])
@@ -326,7 +361,12 @@ def write_csv(outcomes: list[Outcome], path: Path) -> None:
 
 
 def draw(outcomes: list[Outcome], path: Path) -> None:
-    """Coverage against the seeds' share of the variance, a panel for each number of seeds."""
+    """Draw coverage against the seeds' share of the variance, one panel for each number of seeds.
+
+    Args:
+        outcomes: one outcome per setting.
+        path: SVG file to write.
+    """
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -417,25 +457,25 @@ def page(outcomes: list[Outcome], pairs: dict[str, Real], options: argparse.Name
 
 
 def _range(outcomes: list[Outcome], column: str = "coverage") -> str:
-    """The least and the greatest of a column of shares, in per cent."""
+    """Return the minimum and the maximum of a column of shares, in per cent."""
     shares = [100 * getattr(one, column) for one in outcomes]
     return f"{min(shares):.1f} to {max(shares):.1f}"
 
 
 def _mixtures(random: np.random.Generator, trials: NDArray[np.int64], count: int) -> Floats:
-    """Mixtures of trials [trials, ...] with random shares, [count, ...]."""
+    """Mix trials [trials, ...] with random shares to [count, ...]."""
     return np.tensordot(random.dirichlet(np.ones(len(trials)), count), trials, axes=1)
 
 
 def _difference(cell: Floats, baseline: Floats) -> Floats:
-    """The difference in mIoU on all images of counts [models, images, classes, 3] -> [models]."""
+    """Return the difference in mIoU on all images of counts [models, images, classes, 3], [models]."""
     totals = (one.sum(1) for one in (cell, baseline))
     found, reference = (mean_over_classes(compute_class_iou(one)) for one in totals)
     return found - reference
 
 
 def _normal_nodes() -> tuple[Floats, Floats]:
-    """Points and weights with which a mean over a standard normal variable is a sum (Gauss-Hermite)."""
+    """Return points and weights with which a mean over a standard normal variable is a sum (Gauss-Hermite)."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(40)
     return nodes, weights / weights.sum()
 

@@ -1,11 +1,11 @@
-"""Kill the processes of a running grid at random moments, and show that nothing is lost, repeated or changed.
+"""Kill the processes of a running grid at random, and check that nothing is lost, repeated or changed.
 
     python -m benchmarks.kills --kills 100
 
 A grid is run twice: undisturbed, and while its driver, its workers and its trials are killed by SIGKILL at random
-moments; a driver that was killed is started again, as a cluster would. In the end the two must agree: the same table,
-the same counts for every image, each trial in MLflow once and finished, and no record that was written ever written
-again. The exit code is 1 where they do not. Linux only, since it finds processes in /proc.
+moments; a killed driver is started again, as a cluster would. The two runs must give the same table and the same counts
+for every image, each trial must be in MLflow once and finished, and no record may be written twice. Otherwise the exit
+code is 1. Runs on Linux only, since it finds processes in /proc.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import fcnlab
 from fcnlab.lab import Lab
 
 GRID = """
-question: Does a killed grid say what an undisturbed one says?
+question: Do kills change the results of a grid?
 base: {{backbone: tiny-scratch, dataset: shapes-mini, recipe: smoke, recipe.epochs: 6}}
 product: {{head: [fcn32s, fcn16s, fcn8s], upsampler: [bilinear, random]}}
 seeds: {seeds}
@@ -43,9 +43,9 @@ def main() -> int:
     """Run the two grids and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--seeds", type=int, default=4, help="of the grid, which has six cells")
-    parser.add_argument("--pause", type=float, default=3.0, help="seconds from kill to kill on average")
-    parser.add_argument("--chance", type=int, default=0, help="seed of when and what is killed")
+    parser.add_argument("--seeds", type=int, default=4, help="seeds of the grid, which has six cells")
+    parser.add_argument("--pause", type=float, default=3.0, help="mean seconds between two kills")
+    parser.add_argument("--chance", type=int, default=0, help="seed of the times and processes of kills")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         calm, killed = (_lab(Path(folder) / name, given.seeds) for name in ("calm", "killed"))
@@ -59,7 +59,7 @@ def main() -> int:
 
 
 def _lab(folder: Path, seeds: int) -> Path:
-    file = folder / "experiments" / "question.yaml"
+    file = folder / "experiments" / "killed.yaml"
     file.parent.mkdir(parents=True)
     file.write_text(GRID.format(seeds=seeds), encoding="utf-8")
     return file
@@ -73,7 +73,7 @@ def _driver(file: Path, verb: str = "run") -> subprocess.Popen[bytes]:
 
 
 class Kills:
-    """What was killed, and what was seen meanwhile."""
+    """The numbers of killed processes, and the errors that were found meanwhile."""
 
     def __init__(self) -> None:
         self.by_kind: Counter[str] = Counter()
@@ -85,11 +85,15 @@ class Kills:
 
     @property
     def total(self) -> int:
-        """How many there were."""
+        """Return the number of killed processes."""
         return self.by_kind.total()
 
     def look(self, runs: Path) -> None:
-        """Note the finished records that are there; one that has changed was written twice."""
+        """Read the finished records; one whose content has changed was written twice.
+
+        Args:
+            runs: folder with the run folders of the grid.
+        """
         for file in runs.glob("*/record.json"):
             content = file.read_bytes()
             digest = hashlib.sha256(content).hexdigest()
@@ -98,10 +102,19 @@ class Kills:
 
 
 def harass(file: Path, wanted: int, pause: float, chance: random.Random) -> Kills:
-    """Run a grid to its end while `wanted` of its processes are killed.
+    """Run a grid to its end while its processes are killed.
 
-    Where the grid would end before the last kill, finished trials are left alone and the driver is started again, so
-    that kills fall on reading, publishing and reporting too.
+    If the grid would end before the last kill, the driver is started again without removing finished trials, so that
+    kills also happen while it reads, publishes and reports.
+
+    Args:
+        file: the grid file.
+        wanted: number of kills.
+        pause: mean seconds between two kills.
+        chance: chooses when and what to kill.
+
+    Returns:
+        The kills and the errors found.
     """
     kills, began = Kills(), time.monotonic()
     runs = file.parent.parent / "runs"
@@ -118,7 +131,7 @@ def harass(file: Path, wanted: int, pause: float, chance: random.Random) -> Kill
             driver.wait()
             driver = _driver(file)
             kills.drivers += 1
-    if driver.wait() != 0:  # trials that were given up, after two kills at one epoch, are what `retry` is for
+    if driver.wait() != 0:  # a trial killed twice in the same epoch has failed: run it again
         kills.retried = True
         _driver(file, "retry").wait()
     kills.look(runs)
@@ -127,7 +140,7 @@ def harass(file: Path, wanted: int, pause: float, chance: random.Random) -> Kill
 
 
 def _processes(driver: int) -> dict[str, list[int]]:
-    """The driver, its workers, and their trials."""
+    """Return the process ids of the driver, of its workers, and of their trials."""
     workers = _children(driver)
     return {
         "driver": [driver],
@@ -139,7 +152,7 @@ def _processes(driver: int) -> dict[str, list[int]]:
 def _kill(process: int) -> bool:
     try:
         os.kill(process, signal.SIGKILL)
-    except ProcessLookupError:  # it has ended by itself
+    except ProcessLookupError:  # it has exited already
         return False
     return True
 
@@ -147,16 +160,21 @@ def _kill(process: int) -> bool:
 def _children(process: int) -> list[int]:
     try:
         return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-    except OSError:  # it has ended
+    except OSError:  # it has exited
         return []
 
 
 def disagreements(calm: Path, killed: Path) -> list[str]:
-    """What the killed grid says otherwise than the undisturbed one."""
+    """Return the differences between the results of the killed and of the undisturbed grid, one per line.
+
+    Args:
+        calm: grid file of the undisturbed run.
+        killed: grid file of the run with kills.
+    """
     found = []
     frames = [fcnlab.frame(fcnlab.load_grid(file)) for file in (calm, killed)]
     tables = [
-        pd.read_csv(file.parent.parent / "results/question/table.csv").drop(columns=TIMES, errors="ignore")
+        pd.read_csv(file.parent.parent / "results/killed/table.csv").drop(columns=TIMES, errors="ignore")
         for file in (calm, killed)
     ]
     if not tables[0].equals(tables[1]):
@@ -168,16 +186,16 @@ def disagreements(calm: Path, killed: Path) -> list[str]:
     for key in frames[0]["key"]:
         counts = [(file.parent.parent / "runs" / key / "counts.npz").read_bytes() for file in (calm, killed)]
         if counts[0] != counts[1]:
-            found.append(f"{key}: other counts")
+            found.append(f"{key}: the counts differ")
     return found
 
 
 def _unfinished(file: Path) -> Iterator[str]:
-    """Runs of the store that are neither finished nor replaced by a later one."""
+    """Yield the runs of the MLflow store that are neither finished nor replaced by a later run."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(Lab.find(file).tracking_uri)
-    experiment = client.get_experiment_by_name("fcnlab/question")
+    experiment = client.get_experiment_by_name("fcnlab/killed")
     assert experiment is not None
     for run in client.search_runs([experiment.experiment_id], max_results=1000):
         if run.info.status != "FINISHED" and run.data.tags.get("fcnlab.superseded") != "true":

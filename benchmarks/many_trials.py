@@ -1,8 +1,8 @@
-"""What a trial of a large grid costs its driver: CPU time, and memory over the grid.
+"""Measure the cost of a trial of a large grid for its driver: CPU time, and memory over the grid.
 
     python -m benchmarks.many_trials --trials 1000 --executor process
 
-The trials are as small as trials can be, so that the driver is what is measured. MLflow's store is a new sqlite file.
+The trials are as small as possible, so that the driver dominates. MLflow's store is a new sqlite file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fcnlab.runner.run import run_grid
 from fcnlab.trial.record import Record
 
 GRID = """
-question: What does a trial cost its driver?
+question: What is the cost of a trial for its driver?
 base:
   backbone: tiny-scratch
   upsampler: bilinear
@@ -38,21 +38,26 @@ MARKS = 10
 
 
 class Memory(ProgressReporter):
-    """Notes the memory of this process at each tenth of the grid."""
+    """Records the memory of this process at each tenth of the grid."""
 
     def __init__(self) -> None:
         super().__init__()
         self.marks: list[tuple[int, float, float, float]] = []  # trials, resident MB, CPU s, wall s
 
     def ended(self, planned: PlannedTrial, record: Record) -> None:
-        """Note the memory, now and then."""
+        """Record the memory after each tenth of the trials.
+
+        Args:
+            planned: the trial that has ended.
+            record: its record.
+        """
         super().ended(planned, record)
         if self.done % max(1, self.total // MARKS) == 0:
             self.marks.append((self.done, resident() / 2**20, time.process_time(), time.monotonic()))
 
 
 def resident() -> int:
-    """Bytes of this process in memory now; at most so far where /proc is missing."""
+    """Return the bytes of this process in memory now, or their maximum so far if /proc is missing."""
     status = Path("/proc/self/status")
     if status.exists():
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
@@ -61,7 +66,7 @@ def resident() -> int:
 
 
 def main() -> int:
-    """Run the grid and print what it cost."""
+    """Run the grid and print its cost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--executor", choices=("process", "serial", "ray"), default="process")
@@ -82,7 +87,7 @@ def main() -> int:
     for trials, memory, cpu, wall in reporter.marks:
         print(f"{trials:7} {memory:10.0f} {cpu:13.1f} {wall - began:7.0f}")
     (first, _, early, _), (last, _, late, _) = reporter.marks[0], reporter.marks[-1]
-    print(f"{1000 * (late - early) / (last - first):.1f} ms of driver CPU a trial, from the first tenth on")
+    print(f"{1000 * (late - early) / (last - first):.1f} ms of driver CPU per trial, after the first tenth")
     return int(outcome.failed > 0)
 
 

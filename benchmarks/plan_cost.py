@@ -1,9 +1,8 @@
-"""What planning costs: CPU seconds of `fcnlab grid plan` for 10,000 trials, from the start of the process to its end.
+"""Measure the CPU seconds of `fcnlab grid plan` for 10,000 trials, from the start of the process to its end.
 
     python -m benchmarks.plan_cost [--data-root DIR] [--finished N]
 
-With --data-root the question is of CamVid, whose files are then looked at; with --finished so many of its trials
-have a record already.
+With --data-root the dataset is CamVid, whose files are then read; with --finished the first N trials have a record.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from fcnlab.runner.plan import make_plan
 from fcnlab.trial.record import Record
 
 TRIALS = 10_000
-QUESTION = """
-question: What does it cost to plan ten thousand trials?
+GRID = """
+question: What is the cost of planning ten thousand trials?
 base: {{backbone: tiny-scratch, dataset: {dataset}, recipe: quick}}
 product:
   head: [fcn32s, fcn16s, fcn8s, fcn4s]
@@ -35,7 +34,7 @@ baseline: {{head: fcn32s, upsampler: bilinear, recipe.lr: 0.1, recipe.weight_dec
 
 
 def main() -> None:
-    """Measure three times and print the least."""
+    """Measure three times and print the minimum."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--finished", type=int, default=0)
@@ -43,7 +42,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "experiments" / "large.yaml"
         file.parent.mkdir()
-        file.write_text(QUESTION.format(dataset="camvid" if arguments.data_root else "shapes"), encoding="utf-8")
+        file.write_text(GRID.format(dataset="camvid" if arguments.data_root else "shapes"), encoding="utf-8")
         _finish(file, arguments.data_root, arguments.finished)
         command = [sys.executable, "-m", "fcnlab", "grid", "plan", str(file)]
         command += ["--data-root", str(arguments.data_root)] if arguments.data_root else []

@@ -1,17 +1,17 @@
-"""Every architecture of timm as a backbone: is it built, do scores have the image's size, do gradients come back?
+"""Check every architecture of timm as a backbone: it builds, scores have the image's size, gradients are finite.
 
     python -m benchmarks.timm_sweep --out docs/sweep
 
-No weights are fetched. Models run in worker processes with limits on time and memory, so that a crash costs one row.
-Rows are appended to `--rows` (JSON lines) as they come; started again, the sweep goes on where it was, and `--models`
-runs some again. At the end `README.md` and `timm.csv` are written from the rows of all models.
+No weights are downloaded. Models run in worker processes with limits on time and memory, so that a crash costs one row.
+Rows are appended to `--rows` (JSON lines); if the command is started again, it resumes, and `--models` runs some models
+again. At the end `README.md` and `timm.csv` are written from the rows of all models.
 
-A model is built once with random weights. In training mode one batch of 2 goes through it, its maps through the heads
-fcn32s, fcn16s, fcn8s and fcn4s, and the sum of their losses back; each head's gradient must reach the map at stride 32,
-all of it the backbone's first convolution, and be finite. In evaluation mode an image of an odd size goes through
-backbone and heads; scores must have exactly its size. The same is done under dilated16 where timm can dilate the model.
-Models above `--budget`, but for the smallest of each family, do the latter alone, on the meta device: shapes are
-checked and no values.
+A model is built once with random weights. In training mode one batch of 2 is passed through it, its maps through the
+heads fcn32s, fcn16s, fcn8s and fcn4s, and the sum of their losses is differentiated; the gradient of each head must
+reach the map at stride 32, that of all heads the backbone's first convolution, and both must be finite. In evaluation
+mode an image of an odd size is passed through backbone and heads; scores must have exactly its size. The same is done
+with dilated16 if timm can dilate the model. Models above `--budget`, except for the smallest of each family, run only
+in evaluation mode and on the meta device: shapes are checked, values are not.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ HEADS = (*SKIP_HEADS, "dilated16")
 CLASSES = 5
 SIZES = ((64, 96), (128, 192), (256, 384))
 ODD = (1, 1)
-# The smallest models of families that lie above the budget altogether: they run with values, so that every family has.
+# The smallest models of families whose models are all above the budget: they run with values, like one of each family.
 WHATEVER_THE_BUDGET = frozenset(
     (
         "davit_tiny",
@@ -83,22 +83,23 @@ Row = dict[str, Any]
 
 
 def _code() -> str:
-    """Digest of the code: the backbone's and the heads' modules."""
+    """Return a digest of the code: the modules of backbones and heads."""
     folder = Path(fcnlab.__file__).parent / "models"
-    paths = [folder / "backbone.py", folder / "timm_backbone.py", *sorted(folder.glob("heads/*.py"))]
+    paths = sorted([*folder.glob("backbones/*.py"), *folder.glob("heads/*.py")])
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:10]
 
 
-CODE = _code()  # now, as it is imported
+CODE = _code()  # of the code as imported
 
 
 def main() -> None:
+    """Run the models that have no row yet and write the table and the page."""
     options = _options()
     names = timm.list_models()[: options.limit]
     again = set(options.models or ())
     done = _read(options.rows)
     todo = sorted(again) if again else [name for name in names if name not in done]
-    random.Random(0).shuffle(todo)  # so that a sweep that is cut short is a fair sample
+    random.Random(0).shuffle(todo)  # so that an interrupted sweep is a random sample
     print(f"{len(todo)} of {len(names)} models to run, {options.workers} at a time", flush=True)
     options.rows.parent.mkdir(parents=True, exist_ok=True)
     with options.rows.open("a") as file:
@@ -117,16 +118,18 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of README.md and timm.csv")
     parser.add_argument("--rows", type=Path, default=Path("build/timm_sweep.jsonl"))
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--limit", type=int, help="the first so many models alone")
+    parser.add_argument("--limit", type=int, help="only the first N models")
     parser.add_argument("--models", nargs="+", help="run these, even if they have a row already")
-    parser.add_argument("--budget", type=float, default=12, help="above so many million parameters: shapes alone")
+    parser.add_argument(
+        "--budget", type=float, default=12, help="million parameters above which only shapes are checked"
+    )
     parser.add_argument("--seconds", type=float, default=600, help="time limit of a model")
     parser.add_argument("--gib", type=float, default=10, help="memory limit of a model (address space)")
     return parser.parse_args()
 
 
 def _read(path: Path) -> dict[str, Row]:
-    """The rows by model; of two, the later one."""
+    """Return the rows by model; the last one if a model has several."""
     if not path.exists():
         return {}
     return {row["model"]: row for row in map(json.loads, path.read_text().splitlines())}
@@ -136,9 +139,9 @@ def _read(path: Path) -> dict[str, Row]:
 
 
 class _Worker:
-    """A process that runs one model after the other; killed and started again when it hangs or dies.
+    """A process that runs one model after another; it is killed and replaced if it hangs or dies.
 
-    It is kept from model to model, for the memory that it has already touched.
+    It is kept between models, so that memory is allocated once.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -159,7 +162,7 @@ class _Worker:
         self.pipe.send(name)
 
     def row(self) -> Row | None:
-        """The row of the model that was run, or None where it is not done yet and has time left."""
+        """Return the row of the model that was run, or None if it is still running and has time left."""
         row: Row
         if self.pipe.poll():
             try:
@@ -182,7 +185,7 @@ class _Worker:
 
 
 def _run_all(names: list[str], options: argparse.Namespace) -> Iterator[Row]:
-    """Run the models and hand on their rows as they come."""
+    """Run the models and yield their rows as they end."""
     waiting, workers = list(reversed(names)), [_Worker(options) for _ in range(options.workers)]
     while True:
         for worker in workers:
@@ -212,13 +215,18 @@ def _serve(pipe: multiprocessing.connection.Connection[Row, str], options: argpa
 
 
 def try_model(name: str, budget: float) -> Row:
-    """The row of one model: `served`, `refused` with fcnlab's reason, or `failed`."""
+    """Return the row of one model: `served`, `refused` with fcnlab's reason, or `failed`.
+
+    Args:
+        name: of a timm model.
+        budget: million parameters above which only shapes are checked.
+    """
     try:
         with torch.device("meta"):
             plain = build.build_model(_variant(name, "fcn32s"), CLASSES, seed=0).backbone
     except ModelError as error:
         return {"state": "refused", "reason": str(error)}
-    except Exception as error:  # noqa: BLE001 - a row of the table, whatever it is
+    except Exception as error:  # noqa: BLE001 - becomes a row of the table
         return {"state": "failed", "reason": _line(error)}
     assert isinstance(plain, TimmBackbone)
     million = sum(p.numel() for p in plain.parameters()) / 1e6
@@ -242,13 +250,13 @@ def try_model(name: str, budget: float) -> Row:
 def _tried(
     name: str, heads: tuple[str, ...], device: str, fixed: tuple[int, int] | None
 ) -> tuple[tuple[int, int], dict[str, str]]:
-    """Try the heads at the smallest of the sizes that the model can be trained at; the answers by head."""
+    """Try the heads at the smallest size that the model can be trained at; return the size and the result by head."""
     for size in [fixed] if fixed else SIZES:
         try:
             answers = _try_heads(name, heads, device, size, fixed)
         except ModelError as error:
             return size, dict.fromkeys(heads, f"n/a: {error}")
-        except Exception as error:  # noqa: BLE001 - a row of the table, whatever it is
+        except Exception as error:  # noqa: BLE001 - becomes a row of the table
             answers = dict.fromkeys(heads, f"failed: {_line(error)}")
         if not any(answer.startswith("failed") for answer in answers.values()):
             break
@@ -276,7 +284,7 @@ def _try_heads(
 
 
 def _training_problems(models: Mapping[str, FCN], size: tuple[int, int]) -> dict[str, str]:
-    """One step of training without its last: what is wrong with scores and gradients, by head."""
+    """Run a training step without its update; return what is wrong with scores and gradients, by head."""
     backbone = next(iter(models.values())).backbone.train()
     features = backbone(_noise(2, size, "cpu"))
     maps = {r: map_.detach().requires_grad_() for r, map_ in features.items()}
@@ -288,18 +296,18 @@ def _training_problems(models: Mapping[str, FCN], size: tuple[int, int]) -> dict
         scores.square().mean().backward()
         if scores.shape != (2, CLASSES, *size):
             wrong[head] = f"scores {list(scores.shape)} for images of {size}"
-        elif maps[32].grad is None or not _says_something(maps[32].grad, before):
+        elif maps[32].grad is None or not _is_nonzero(maps[32].grad, before):
             wrong[head] = "no finite gradient at the map of stride 32"
     used = [r for r in maps if maps[r].grad is not None]
     torch.autograd.backward([features[r] for r in used], [maps[r].grad for r in used])
-    # Not simply the first parameter: a few models begin with some that only their classifier reads.
+    # Not the first parameter: in a few models only the classifier uses it.
     first = next(module for module in backbone.modules() if isinstance(module, (nn.Conv2d, nn.Linear)))
-    if first.weight.grad is None or not _says_something(first.weight.grad):
+    if first.weight.grad is None or not _is_nonzero(first.weight.grad):
         wrong |= dict.fromkeys(models, "no finite gradient at the first convolution of the backbone")
     return wrong
 
 
-def _says_something(gradient: Tensor, before: Tensor | None = None) -> bool:
+def _is_nonzero(gradient: Tensor, before: Tensor | None = None) -> bool:
     change = gradient if before is None else gradient - before
     return bool(gradient.isfinite().all() and change.abs().max() > 0)
 
@@ -321,7 +329,7 @@ def _size_problems(models: Mapping[str, FCN], size: tuple[int, int], device: str
 def _refuses_other_sizes(model: FCN, fixed: tuple[int, int], device: str) -> None:
     with contextlib.suppress(ModelError):
         model(_noise(1, (fixed[0], fixed[1] + 32), device))
-        raise RuntimeError(f"takes another size than {fixed} although that is the only one")
+        raise RuntimeError(f"accepts another size than {fixed}, its only one")
 
 
 def _noise(batch: int, size: tuple[int, int], device: str) -> Tensor:
@@ -437,7 +445,7 @@ def _refusal_of_dilation(row: Row) -> Row:
 
 
 def _grouped(rows: list[Row]) -> list[str]:
-    """A table of reasons, the most frequent first, with the models that each one stands for."""
+    """Return a table of reasons, the most frequent first, with the models of each."""
     groups = defaultdict(list)
     for row in rows:
         groups[row["reason"].replace(f"timm's '{row['model']}' ", "")].append(row["model"])
@@ -448,7 +456,7 @@ def _grouped(rows: list[Row]) -> list[str]:
 
 
 def _codes(codes: Counter[str]) -> str:
-    """Which state of the code the rows are of; of several where some models were run again after a change."""
+    """Return a sentence about the versions of the code that produced the rows; several after a change of the code."""
     if len(codes) == 1:
         return f"All rows were produced by one version of the code ({next(iter(codes))})."
     parts = ", ".join(f"{count} of {code}" for code, count in codes.most_common())

@@ -1,4 +1,4 @@
-"""Timings of fcnlab against its peers, in one run, in turn. The peers lie in benchmarks/, as their users write them."""
+"""Timings of fcnlab and its peers, alternately in one run; the peers are in benchmarks/peers, as users write them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ def python_path() -> str:
 
 
 def peer(name: str) -> ModuleType:
-    """The module benchmarks/peers/<name>.py of the checkout.
+    """Import the module benchmarks/peers/<name>.py of the checkout.
+
+    Args:
+        name: of the module.
 
     Raises:
-        RunError: fcnlab does not run from a checkout, or the peer's own packages are not installed.
+        RunError: the module does not exist, or the peer's own packages are not installed.
     """
     path = PEERS / f"{name}.py"
     if not path.is_file():
@@ -37,5 +40,5 @@ def peer(name: str) -> ModuleType:
         spec.loader.exec_module(module)
     except ModuleNotFoundError as error:
         del sys.modules[module_name]
-        raise RunError(f"{path.name} compares with {error.name}, which is not installed; pip install it") from None
+        raise RunError(f"{path.name} needs {error.name}, which is not installed: pip install {error.name}") from None
     return module

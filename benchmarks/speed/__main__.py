@@ -1,4 +1,4 @@
-"""`python -m benchmarks.speed`: how fast fcnlab is beside its peers, measured here and now."""
+"""The command line `python -m benchmarks.speed`, which times fcnlab and its peers on this machine."""
 
 from __future__ import annotations
 
@@ -28,16 +28,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Repeats = Annotated[int, typer.Option("--repeats", min=1, help="How many pairs are timed; figures are medians")]
+Repeats = Annotated[int, typer.Option("--repeats", min=1, help="Number of pairs of timings; results are medians")]
 DeviceOption = Annotated[
     Device,
-    typer.Option("--device", envvar=DEVICE_VARIABLE, help="Where both sides run; auto is CUDA where there is a GPU"),
+    typer.Option("--device", envvar=DEVICE_VARIABLE, help="Device of both sides; auto is CUDA if there is a GPU"),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print all figures as JSON")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print all results as JSON")]
 
 
 def table(title: str, of: str = "image") -> Table:
-    """An empty table for rows of `benchmarks.speed.pairs.Comparison`, whose times are those of one `of` these."""
+    """Return an empty table for rows of `benchmarks.speed.pairs.Comparison`.
+
+    Args:
+        title: of the table.
+        of: unit to which times refer, such as an image.
+    """
     from rich.table import Column, Table
 
     from benchmarks.speed.pairs import HEADINGS
@@ -50,14 +55,14 @@ def table(title: str, of: str = "image") -> Table:
 def train(
     backbone: Annotated[str, typer.Option("--backbone", help="resnet18, resnet50 or mobilenetv2_100")] = "resnet18",
     head: Annotated[str, typer.Option("--head", help="fcn32s, fcn16s or fcn8s")] = "fcn32s",
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Images a step")] = 8,
-    images: Annotated[int, typer.Option("--images", min=1, help="How many training images an epoch has")] = 16,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images per step")] = 8,
+    images: Annotated[int, typer.Option("--images", min=1, help="Training images per epoch")] = 16,
     repeats: Repeats = 3,
     peers: Annotated[
         list[str] | None, typer.Option("--peer", help="d2l, torchvision or smp; may be repeated [default: all]")
     ] = None,
     recompute: Annotated[
-        bool, typer.Option("--recompute", help="Ours also with the backbone up to stride 8 computed again")
+        bool, typer.Option("--recompute", help="Also train fcnlab with activation checkpointing up to stride 8")
     ] = False,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads [default: torch's]")] = None,
     device: DeviceOption = "auto",
@@ -65,10 +70,10 @@ def train(
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Training: ours in fp32 and bf16, and the peers' loops, also with our allocator setting. A process each.
+    """Time training: fcnlab in fp32 and bf16, and the peers' loops, with and without fcnlab's allocator setting.
 
-    On CUDA ours also in TF32, and the peers in bf16 autocast with processes that load their data, also in channels-last
-    layout.
+    Each side runs in its own process. On CUDA fcnlab also runs in TF32; the peers run in bf16 autocast with processes
+    that load their data, also in channels-last layout.
     """
     import json
 
@@ -111,15 +116,15 @@ def train(
 @app.command(epilog="Example: python -m benchmarks.speed data --data-root ~/data")
 def data(
     repeats: Repeats = 5,
-    images: Annotated[int, typer.Option("--images", min=8, help="How many training images are used")] = 64,
+    images: Annotated[int, typer.Option("--images", min=8, help="Number of training images")] = 64,
     device: DeviceOption = "auto",
     as_json: AsJson = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Training batches: ours from the decoded split, the peer's a torchvision Dataset.
+    """Time training batches: fcnlab's from the decoded split, the peer's from a torchvision Dataset.
 
-    On the CPU in one thread each; on CUDA ours are made on the device, the peer's by processes beside it.
+    On the CPU both run in one thread. On CUDA fcnlab makes batches on the device, and the peer in separate processes.
     """
     import json
 
@@ -127,8 +132,8 @@ def data(
     from fcnlab.lab import Lab
     from fcnlab.training.hardware import resolve_device
 
-    place = Lab.find(root=lab, data_root=data_root)
-    found = bench.compare(place, images=images, repeats=repeats, device=resolve_device(device))
+    data_lab = Lab.find(root=lab, data_root=data_root)
+    found = bench.compare(data_lab, images=images, repeats=repeats, device=resolve_device(device))
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
         return
@@ -144,10 +149,10 @@ def data(
 @app.command(epilog="Example: python -m benchmarks.speed metrics")
 def metrics(
     repeats: Repeats = 5,
-    images: Annotated[int, typer.Option("--images", min=8, help="How many masks are counted")] = 64,
+    images: Annotated[int, typer.Option("--images", min=8, help="Number of masks")] = 64,
     as_json: AsJson = False,
 ) -> None:
-    """Confusion counts: ours, torchmetrics' and two ways of numpy. One thread each."""
+    """Time confusion counts: fcnlab's, torchmetrics' and two ways of numpy, one thread each."""
     from benchmarks.speed import metrics as bench
 
     found = bench.compare(images=images, repeats=repeats)
@@ -157,11 +162,11 @@ def metrics(
 @app.command("eval", epilog="Example: python -m benchmarks.speed eval")
 def evaluation(
     repeats: Repeats = 5,
-    images: Annotated[int, typer.Option("--images", min=4, help="How many images are scored")] = 16,
+    images: Annotated[int, typer.Option("--images", min=4, help="Number of images")] = 16,
     device: DeviceOption = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Evaluation of ResNet-18 FCN-32s: ours, and a loop as in torchvision's reference. One thread each."""
+    """Time evaluation of ResNet-18 FCN-32s: fcnlab's, and a loop as in torchvision's reference, one thread each."""
     from benchmarks.speed import evaluate as bench
     from fcnlab.training.hardware import resolve_device
 
@@ -171,23 +176,30 @@ def evaluation(
 
 @app.command(epilog="Example: python -m benchmarks.speed grid --data-root ~/data")
 def grid(
-    images: Annotated[int, typer.Option("--images", min=8, help="How many images each trial trains on")] = 16,
-    scored: Annotated[int, typer.Option("--scored", min=1, help="How many it scores")] = 8,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Of each of the three heads")] = 4,
-    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Of each trial")] = 2,
+    images: Annotated[int, typer.Option("--images", min=8, help="Training images per trial")] = 16,
+    scored: Annotated[int, typer.Option("--scored", min=1, help="Evaluated images per trial")] = 8,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Seeds of each of the three heads")] = 4,
+    epochs: Annotated[int, typer.Option("--epochs", min=1, help="Epochs per trial")] = 2,
     repeats: Repeats = 1,
     device: DeviceOption = "auto",
     as_json: AsJson = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """A grid of ours, and a shell loop over runs of a script, from the first command to the last figure."""
+    """Time a grid of fcnlab, and a shell loop over runs of a script, from the first command to the last metric."""
     from benchmarks.speed import grid as bench
     from fcnlab.lab import Lab
     from fcnlab.training.hardware import resolve_device
 
-    place, on = Lab.find(root=lab, data_root=data_root), resolve_device(device)
-    found = bench.compare(place, images=images, scored=scored, seeds=seeds, epochs=epochs, repeats=repeats, device=on)
+    found = bench.compare(
+        Lab.find(root=lab, data_root=data_root),
+        images=images,
+        scored=scored,
+        seeds=seeds,
+        epochs=epochs,
+        repeats=repeats,
+        device=resolve_device(device),
+    )
     _show(found, f"{found.trials} trials of ResNet-18, 320x480", as_json, of="trial")
 
 
@@ -202,7 +214,7 @@ def page(
 
 
 def _show(found: CountingBench | EvaluationBench | GridBench, title: str, as_json: bool, of: str = "image") -> None:
-    """Print figures as a table, or all of them as JSON."""
+    """Print the results as a table or as JSON."""
     import json
 
     if as_json:

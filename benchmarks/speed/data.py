@@ -1,7 +1,7 @@
-"""Training batches: ours from the decoded split, the peer's from files by torchvision's v2.
+"""Timings of training batches: fcnlab's from the decoded split, the peer's from files by torchvision's transforms.v2.
 
-On the CPU both run in one thread of one process. On CUDA ours are made on the device, and the peer's by `WORKERS`
-processes, from where they are copied to the device.
+On the CPU both run in one thread of one process. On CUDA fcnlab makes batches on the device; the peer makes them in
+`WORKERS` processes and copies them to the device.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ SIZE = (360, 480)
 
 @dataclass(frozen=True)
 class DataBench:
-    """What was timed, and on what.
+    """Timings of batches.
 
     Attributes:
-        source: where the images come from.
-        images: how many there are.
-        batch: images a batch.
-        crop: height x width of each in a batch, in words.
-        decoding: what ours does once, before the timing: seconds an image to decode it.
-        memory: bytes an image takes once it is decoded, with its label.
-        comparisons: by what is done to the images.
-        machine: on what.
-        device: type of the device on which the batches are wanted, `cpu` or `cuda`.
+        source: name of the images.
+        images: number of images.
+        batch: images per batch.
+        crop: height x width of each image in a batch, as text.
+        decoding: seconds per image to decode it, which fcnlab does once before training.
+        memory: bytes of a decoded image with its label.
+        comparisons: by kind of augmentation.
+        machine: the machine.
+        device: type of the device of the batches, `cpu` or `cuda`.
     """
 
     source: str
@@ -68,7 +68,7 @@ class DataBench:
     device: str = "cpu"
 
     def to_json(self) -> dict[str, Any]:
-        """All figures as plain values."""
+        """Return all results as plain values."""
         return {
             "source": self.source,
             "images": self.images,
@@ -81,23 +81,29 @@ class DataBench:
         }
 
     def notes(self) -> list[str]:
-        """What a reader of the table should know."""
+        """Return notes on the table, one per line."""
         once = f"{1000 * self.decoding.wall:.2f} ms and {self.memory / 2**20:.2f} MiB an image"
         return [
-            f"Not in these figures: ours decodes each image once, before it trains: {once}.",
-            "The peer decodes it again each time: a torch Dataset with Pillow, and torchvision.transforms.v2.",
-            f"Batches for {self.device}; the peer's workers: {0 if self.device == 'cpu' else WORKERS}.",
-            f"Medians of {len(next(iter(self.comparisons.values())).ours_timings)} pairs, run in turn.",
+            f"Not included: fcnlab decodes each image once, before training: {once}.",
+            "The peer decodes it each time: a torch Dataset with Pillow, and torchvision.transforms.v2.",
+            f"Batches on {self.device}; workers of the peer: {0 if self.device == 'cpu' else WORKERS}.",
+            f"Medians of {len(next(iter(self.comparisons.values())).ours_timings)} alternating pairs.",
             *self.machine.lines(),
         ]
 
 
 def compare(lab: Lab, *, images: int, repeats: int, device: torch.device = CPU) -> DataBench:
-    """Time batches from CamVid's training images, or from generated ones where the lab has no data root.
+    """Time batches from CamVid's training images, or from generated ones if the lab has no data root.
+
+    Args:
+        lab: the lab.
+        images: number of images.
+        repeats: number of pairs of timings.
+        device: device of the batches.
 
     Raises:
-        DataError: the data root has no CamVid, or fewer images are wanted than a batch.
-        RunError: this is no checkout, so the peer is not there.
+        DataError: the data root has no CamVid, or there are fewer images than in a batch.
+        RunError: this is not a checkout, so the peer is missing.
     """
     if images < BATCH:
         raise DataError(f"--images {images}: a batch has {BATCH}; give {BATCH} or more")
@@ -123,7 +129,7 @@ def compare(lab: Lab, *, images: int, repeats: int, device: torch.device = CPU) 
 
 @contextmanager
 def _split(lab: Lab, images: int) -> Iterator[tuple[str, FileSplit]]:
-    """What people call the images, and the first of them, as files."""
+    """Open the first images as files; yield their name and the split."""
     if lab.data_root is not None:
         spec = lab.registry.get("dataset", "camvid")
         assert isinstance(spec, Dataset)
@@ -138,7 +144,7 @@ def _split(lab: Lab, images: int) -> Iterator[tuple[str, FileSplit]]:
 
 
 def _written(folder: Path, images: int) -> FileSplit:
-    """Generated scenes as JPEG images and PNG masks."""
+    """Write generated scenes as JPEG images and PNG masks."""
     shapes = Shapes(train=images, val=1, test=1, height=SIZE[0], width=SIZE[1], seed=0)
     written = []
     for sample in shapes.split("train"):
@@ -175,6 +181,6 @@ def _copied(
 
 
 def _epochs(batches: Callable[[int], Iterable[tuple[Tensor, Tensor]]]) -> Callable[[], int]:
-    """Goes through an epoch, another one at each call; returns how many images there were."""
+    """Return a function that iterates over the next epoch and returns its number of images."""
     epochs = count()
     return lambda: sum(len(labels) for _, labels in batches(next(epochs)))

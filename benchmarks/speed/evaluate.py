@@ -1,4 +1,4 @@
-"""Evaluation of ResNet-18 FCN-32s: ours against a loop as in torchvision's segmentation reference."""
+"""Timings of evaluating ResNet-18 FCN-32s: fcnlab, and a loop as in torchvision's segmentation reference."""
 
 from __future__ import annotations
 
@@ -27,10 +27,14 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class EvaluationBench:
-    """How long evaluation takes by precision of ours, and on what it was measured.
+    """Timings of evaluation.
 
-    `agreement` is the share of the pixels of each class that both sides agree on having, for each precision. `device`
-    is the type of the device that both sides use, `cpu` or `cuda`.
+    Attributes:
+        images: number of images.
+        comparisons: by precision of fcnlab.
+        agreement: share of the predicted pixels of each class on which both sides agree, by precision.
+        machine: the machine.
+        device: type of the device that both sides use, `cpu` or `cuda`.
     """
 
     images: int
@@ -40,17 +44,17 @@ class EvaluationBench:
     device: str = "cpu"
 
     def to_json(self) -> dict[str, Any]:
-        """All figures as plain values."""
+        """Return all results as plain values."""
         compared = {name: comparison.to_json() for name, comparison in self.comparisons.items()}
         setting = {"images": self.images, "size": SIZE, "classes": CLASSES, "agreement": self.agreement}
         setting |= {"device": self.device}
         return {**setting, "comparisons": compared, "machine": self.machine.to_json()}
 
     def notes(self) -> list[str]:
-        """What the figures are of, and of what machine."""
+        """Return notes on the table, one per line."""
         agreed = ", ".join(f"{100 * value:.3f} % {name}" for name, value in self.agreement.items())
         return [
-            f"both on {self.device}, one CPU thread each, freed memory kept for both; the peer: one image at a time, "
+            f"both on {self.device}, one CPU thread each, both retain freed memory; the peer: one image at a time, "
             "float32, NCHW",
             f"predicted class frequencies that agree with the peer's: {agreed}",
             *self.machine.lines(),
@@ -58,7 +62,7 @@ class EvaluationBench:
 
 
 class _Noise(Split):
-    """Images and labels of noise: what is in them does not change what they cost."""
+    """Images and labels of noise; the time does not depend on their content."""
 
     def __init__(self, images: int) -> None:
         self.ids = tuple(f"noise{index}" for index in range(images))
@@ -72,9 +76,14 @@ class _Noise(Split):
 
 
 def compare(images: int = 16, repeats: int = 5, device: torch.device = CPU) -> EvaluationBench:
-    """Evaluate images of 320x480 with 21 classes, already decoded, and time it beside the peer.
+    """Time the evaluation of decoded images of 320x480 with 21 classes.
 
-    Both nets have the same weights and are on the same `device`.
+    Both networks have the same weights and are on the same device.
+
+    Args:
+        images: number of images.
+        repeats: number of pairs of timings.
+        device: device of both networks.
 
     Raises:
         RunError: fcnlab does not run from a checkout.
@@ -109,7 +118,7 @@ def compare(images: int = 16, repeats: int = 5, device: torch.device = CPU) -> E
 
 
 def network() -> FCN:
-    """ResNet-18 FCN-32s with a learned dense transposed convolution, random weights."""
+    """Build ResNet-18 FCN-32s with a learned dense transposed convolution and random weights."""
 
     def upsampler(classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:  # noqa: ARG001
         return TransposedUpsampler(classes, factor, bias=True)
@@ -121,7 +130,7 @@ def network() -> FCN:
 
 
 def _copy_weights(model: FCN, net: nn.Module) -> None:
-    """Give the peer's net our weights: both have the same tensors in the same order."""
+    """Copy fcnlab's weights to the peer's network; both have the same tensors in the same order."""
     state = net.state_dict()
     values = [value for name, value in model.state_dict().items() if ".fuse." not in name]
     assert [v.shape for v in values] == [v.shape for v in state.values()], "both are ResNet-18 FCN-32s"

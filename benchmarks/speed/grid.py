@@ -1,4 +1,4 @@
-"""A grid of ours against a shell loop over a script: what a question costs, from command to figures."""
+"""Timings of a grid of fcnlab and of a shell loop over a script, from the command to the metrics."""
 
 from __future__ import annotations
 
@@ -38,10 +38,17 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class GridBench:
-    """How long a trial of the grid takes, all in all, beside a run of the script, and on what it was measured.
+    """Timings of a trial of the grid and of a run of the script, each with all overhead.
 
     Attributes:
-        beside: seconds of each of our trials, but the first of each worker, that were neither training nor evaluation.
+        source: name of the images.
+        images: number of training images.
+        scored: number of evaluated images.
+        trials: number of trials.
+        epochs: epochs of a trial.
+        comparison: times of a trial.
+        beside: seconds outside training and evaluation of each trial of fcnlab, except for the first of each worker.
+        machine: the machine.
         device: type of the device that both use, `cpu` or `cuda`.
     """
 
@@ -57,11 +64,11 @@ class GridBench:
 
     @property
     def comparisons(self) -> dict[str, Comparison]:
-        """The one comparison, by what it is of."""
+        """Return the only comparison, by its name."""
         return {f"{self.trials} trials": self.comparison}
 
     def to_json(self) -> dict[str, Any]:
-        """All figures as plain values; seconds are those of one trial."""
+        """Return all results as plain values; seconds are those of one trial."""
         setting = {"images": self.images, "scored": self.scored, "trials": self.trials, "epochs": self.epochs}
         setting |= {"device": self.device}  # type: ignore[dict-item]
         compared = {name: comparison.to_json() for name, comparison in self.comparisons.items()}
@@ -69,14 +76,14 @@ class GridBench:
         return {"source": self.source, **setting, **measured, "machine": self.machine.to_json()}
 
     def notes(self) -> list[str]:
-        """What a reader of the table should know."""
+        """Return notes on the table, one per line."""
         return [
-            f"{self.source}: {self.images} training images, {self.epochs} epochs, {self.scored} images scored",
-            "times are those of one trial, everything counted",
-            "ours: fcnlab grid run in a new lab with an empty cache, precision auto, MLflow and the report with it",
-            f"of a trial of ours {median(self.beside):.2f} s are neither training nor evaluation "
-            f"({max(self.beside):.2f} s at most; without the first of each worker)",
-            f"the peer: a shell loop over benchmarks/peers/run_one.py, {self._peer}, a process a run",
+            f"{self.source}: {self.images} training images, {self.epochs} epochs, {self.scored} images evaluated",
+            "times are those of one trial with all overhead",
+            "fcnlab: grid run in a new lab with an empty cache, precision auto, including MLflow and the report",
+            f"a trial of fcnlab spends {median(self.beside):.2f} s outside training and evaluation "
+            f"(at most {max(self.beside):.2f} s; without the first trial of each worker)",
+            f"the peer: a shell loop over benchmarks/peers/run_one.py, {self._peer}, one process per run",
             f"both on {self.device}",
             *self.machine.lines(),
         ]
@@ -96,11 +103,20 @@ def compare(
     repeats: int = 1,
     device: torch.device = CPU,
 ) -> GridBench:
-    """Run {fcn32s, fcn16s, fcn8s} x seeds of ResNet-18 from random weights, ours and the script in turn.
+    """Run {fcn32s, fcn16s, fcn8s} x seeds of ResNet-18 from random weights, alternately by fcnlab and by the script.
+
+    Args:
+        lab: lab with the data root.
+        images: number of training images.
+        scored: number of evaluated images.
+        seeds: number of seeds of each head.
+        epochs: epochs of a trial.
+        repeats: number of pairs of timings.
+        device: device of both.
 
     Raises:
-        DataError: VOC is not where the data root says, or has too few images.
-        RunError: this is no checkout, or one of the two failed.
+        DataError: VOC is not in the data root, or has too few images.
+        RunError: this is not a checkout, or one of the two failed.
     """
     if not (PEERS / "run_one.py").is_file():
         raise RunError(f"{PEERS}: no such folder")
@@ -110,20 +126,20 @@ def compare(
         loop = _shell_loop(data, seeds, epochs, device.type)
         taken, beside = [], []
         for number in range(repeats):
-            question = _lab(Path(folder) / f"lab{number}", data, seeds, epochs)
+            file = _lab(Path(folder) / f"lab{number}", data, seeds, epochs)
             cache = {"FCNLAB_CACHE": str(Path(folder) / f"cache{number}"), DEVICE_VARIABLE: device.type}
-            ours = [sys.executable, "-m", "fcnlab", "grid", "run", str(question)]
+            ours = [sys.executable, "-m", "fcnlab", "grid", "run", str(file)]
             taken.append(tuple(_timed(command, trials, env) for command, env in ((ours, cache), (loop, {}))))
-            beside += _beside(Lab.find(question))
+            beside += _beside(Lab.find(file))
     comparison = Comparison(tuple(o for o, _ in taken), tuple(p for _, p in taken))
     there = machine("timm", "mlflow")
     return GridBench(source, images, scored, trials, epochs, comparison, tuple(beside), there, device.type)
 
 
 def _beside(lab: Lab) -> list[float]:
-    """What trials took beside training and evaluation, in seconds, from the end of the one before on the same worker.
+    """Return the seconds of trials outside training and evaluation, from the end of the previous trial of the worker.
 
-    A trial follows the one that ended longest ago and that no other has followed; each worker's first follows none.
+    A trial is assigned to the worker whose trial ended longest ago; the first trial of each worker is left out.
     """
     folders = sorted((RunFolder(lab.runs, path.name) for path in lab.runs.iterdir()), key=_began)
     ended = deque(sorted(folder.record.stat().st_mtime for folder in folders))
@@ -142,7 +158,7 @@ def _began(folder: RunFolder) -> float:
 
 
 def _laid_out(data: Path, splits: dict[str, Sequence[Pair]]) -> Path:
-    """Links to the files by split: folders of images and masks, and a list of both for the script."""
+    """Link the files by split: folders of images and masks, and a list of both for the script."""
     for split, pairs in splits.items():
         for role, path_of in _ROLES.items():
             (data / role / split).mkdir(parents=True)
@@ -158,7 +174,7 @@ _ROLES: dict[str, Callable[[Pair], Path]] = {"images": lambda pair: pair.image, 
 
 
 def _lab(lab: Path, data: Path, seeds: int, epochs: int) -> Path:
-    """A lab with the images and one grid; the grid's file."""
+    """Write a lab with the images and one grid; return the grid file."""
     dataset = {
         "type": "folder",
         "images": str(data / "images" / "{split}"),
@@ -182,13 +198,13 @@ def _lab(lab: Path, data: Path, seeds: int, epochs: int) -> Path:
         "seeds": seeds,
         "baseline": {"head": HEADS[0]},
     }
-    for place, content in (
+    for name, content in (
         ("registry/datasets.yaml", {"timed": dataset}),
         ("registry/recipes.yaml", {"timed": recipe}),
         ("experiments/timed.yaml", grid),
     ):
-        (lab / place).parent.mkdir(parents=True, exist_ok=True)
-        (lab / place).write_text(yaml.safe_dump(content), encoding="utf-8")
+        (lab / name).parent.mkdir(parents=True, exist_ok=True)
+        (lab / name).write_text(yaml.safe_dump(content), encoding="utf-8")
     return lab / "experiments" / "timed.yaml"
 
 
@@ -205,10 +221,10 @@ def _shell_loop(data: Path, seeds: int, epochs: int, device: str = "cpu") -> lis
 
 
 def _timed(command: list[str], trials: int, environment: dict[str, str]) -> Timing:
-    """Seconds a trial of a command with all processes that it starts.
+    """Return the seconds per trial of a command with all processes that it starts.
 
     Raises:
-        RunError: it failed; the end of what it wrote stands in the message.
+        RunError: the command failed; the message has the end of its output.
     """
     wall, before = time.perf_counter(), _cpu_of_children()
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The images that training is timed on: VOC's, or generated ones that are laid out as VOC's are."""
+"""Images for timings of training: those of VOC, or generated ones with the layout of VOC."""
 
 from __future__ import annotations
 
@@ -20,17 +20,26 @@ from fcnlab.lab import Lab
 
 CLASSES = 21
 SIZE = (375, 500)
-"""Height and width of generated images: those of most of VOC's."""
+"""Height and width of generated images: those of most images of VOC."""
 
 
 @contextmanager
 def files(lab: Lab, count: int, crop: tuple[int, int]) -> Iterator[tuple[str, list[Pair]]]:
-    """What people call the images, and the first `count` that are at least as large as the crop.
+    """Find or generate training images.
 
-    Smaller ones are left out because the d2l chapter does so, and all sides are to have the same.
+    Images that are smaller than the crop are left out, because the d2l chapter does so and all sides use the same
+    images.
+
+    Args:
+        lab: lab with the data root; without one, images are generated.
+        count: number of images.
+        crop: minimum height and width.
+
+    Yields:
+        The name of the images, and their files.
 
     Raises:
-        DataError: VOC is not where the data root says, or has too few images.
+        DataError: VOC is not in the data root, or has too few images.
     """
     if lab.data_root is None:
         with TemporaryDirectory(prefix="fcnlab-bench-") as folder:
@@ -43,12 +52,18 @@ def files(lab: Lab, count: int, crop: tuple[int, int]) -> Iterator[tuple[str, li
     assert isinstance(split, FileSplit), "VOC is files"
     found = [pair for pair in split.pairs if _holds(pair.image, crop)][:count]
     if len(found) < count:
-        raise DataError(f"{count} images wanted; VOC's training split has {len(found)} of {crop[0]}x{crop[1]} and more")
+        raise DataError(
+            f"{count} images were requested; VOC's training split has {len(found)} of at least {crop[0]}x{crop[1]}"
+        )
     yield "PASCAL VOC 2012", found
 
 
 def split_of(pairs: list[Pair]) -> FileSplit:
-    """Pairs of images and masks whose values are class numbers, 255 for ignored."""
+    """Return a split of pairs of images and masks.
+
+    Args:
+        pairs: files; mask values are class numbers, 255 for ignored.
+    """
     return FileSplit(pairs, IdDecoder([[number] for number in range(CLASSES)], [IGNORE_INDEX]))
 
 
@@ -58,7 +73,7 @@ def _holds(image: Path, crop: tuple[int, int]) -> bool:
 
 
 def _written(folder: Path, count: int, size: tuple[int, int]) -> list[Pair]:
-    """Generated scenes as JPEG images and PNG masks with VOC's palette."""
+    """Write generated scenes as JPEG images and PNG masks with VOC's palette."""
     written = []
     for sample in Shapes(train=count, val=1, test=1, height=size[0], width=size[1], seed=0).split("train"):
         pair = Pair(sample.id, folder / f"{sample.id}.jpg", folder / f"{sample.id}.png")

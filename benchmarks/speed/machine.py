@@ -1,4 +1,4 @@
-"""What a timing was taken on: the machine, versions, threads."""
+"""The conditions of a timing: machine, versions, threads."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ VERSIONS = ("fcnlab", "torch", "torchvision", "numpy", "pillow")
 
 @dataclass(frozen=True)
 class Machine:
-    """What a timing was taken on.
+    """The conditions of a timing.
 
     Attributes:
         processor: the CPU's name.
         system: operating system, its architecture, and Python.
         cores: CPU cores that this process may use.
         threads: CPU threads that torch uses.
-        gpu: the first CUDA device's name; None where there is none.
-        versions: of the packages that do the work.
-        load: average number of processes that wanted a core over the last minute; None where it cannot be had.
+        gpu: the first CUDA device's name; None without a GPU.
+        versions: versions of the packages.
+        load: average number of runnable processes over the last minute; None if the system does not provide it.
     """
 
     processor: str
@@ -44,11 +44,11 @@ class Machine:
     load: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain values."""
+        """Return all fields as plain values."""
         return vars(self)
 
     def lines(self) -> list[str]:
-        """The same to read."""
+        """Return all fields as lines of text."""
         cores = f"{self.cores} core{'s' * (self.cores != 1)}, {self.threads} thread{'s' * (self.threads != 1)}"
         load = f", load {self.load:.1f}" if self.load is not None else ""
         where = f"{self.processor}, {cores}{load}, {self.system}"
@@ -56,7 +56,11 @@ class Machine:
 
 
 def machine(*peers: str) -> Machine:
-    """Describe this machine now. `peers` are packages beside VERSIONS whose versions are wanted."""
+    """Describe this machine now.
+
+    Args:
+        peers: packages, in addition to VERSIONS, whose versions are included.
+    """
     return Machine(
         processor=get_processor_name(),
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
@@ -69,11 +73,16 @@ def machine(*peers: str) -> Machine:
 
 
 Work = Callable[[], int]
-"""Does some work and returns the number of images that it was."""
+"""Does some work and returns its number of images."""
 
 
 def synchronized(work: Work, device: torch.device) -> Work:
-    """Return `work` followed by `synchronize`, to be timed."""
+    """Return `work` followed by `synchronize`, to be timed.
+
+    Args:
+        work: the work to time.
+        device: device to synchronize with.
+    """
 
     def whole() -> int:
         images = work()
@@ -108,10 +117,15 @@ def device_gemm_peak(device: torch.device, precision: torch.dtype, *, side: int 
 
 
 def gemm_peak(precision: torch.dtype, *, side: int = 2048, repeats: int = 6) -> float:
-    """The most floating-point operations that a product of two square matrices has made here in a second of the CPU.
+    """Return the largest number of floating-point operations per CPU second in a product of square matrices.
 
-    Of one core, then, and whatever else the machine does meanwhile. The product is asked for as such and as a
-    convolution of 1x1: other libraries serve the two, and on some processors the one is far behind the other.
+    It refers to one core under the current load of the machine. The product is computed as such and as a 1x1
+    convolution: different libraries serve the two, and on some processors one is much slower than the other.
+
+    Args:
+        precision: type of both matrices.
+        side: rows and columns.
+        repeats: number of products of each kind; the fastest counts.
     """
     a, b = (torch.randn(side, side).to(precision) for _ in range(2))
     image = a.view(1, side, side // 32, 32).contiguous(memory_format=torch.channels_last)
@@ -127,7 +141,11 @@ def gemm_peak(precision: torch.dtype, *, side: int = 2048, repeats: int = 6) -> 
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Let torch use this many CPU threads within the context."""
+    """Let torch use this many CPU threads within the context.
+
+    Args:
+        count: number of threads.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -1,4 +1,4 @@
-"""Confusion counts: ours against torchmetrics and numpy."""
+"""Timings of confusion counts: fcnlab, torchmetrics and numpy."""
 
 from __future__ import annotations
 
@@ -21,28 +21,32 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class CountingBench:
-    """How long counting takes beside each peer, and on what it was measured."""
+    """Timings of counting, by peer."""
 
     images: int
     comparisons: dict[str, Comparison]
     machine: Machine
 
     def to_json(self) -> dict[str, Any]:
-        """All figures as plain values."""
+        """Return all results as plain values."""
         compared = {name: comparison.to_json() for name, comparison in self.comparisons.items()}
         setting = {"images": self.images, "size": SIZE, "classes": CLASSES, "batch": BATCH}
         return {**setting, "comparisons": compared, "machine": self.machine.to_json()}
 
     def notes(self) -> list[str]:
-        """What the figures are of, and of what machine."""
+        """Return notes on the table, one per line."""
         return ["one thread each; the same masks and counts on both sides", *self.machine.lines()]
 
 
 def compare(images: int = 64, repeats: int = 5) -> CountingBench:
-    """Count masks of 320x480 with 21 classes and ignored pixels, in batches of 8, and time it beside the peers.
+    """Time the counting of masks of 320x480 with 21 classes and ignored pixels, in batches of 8.
 
-    Each side takes the masks in the type that it takes them best: torchmetrics and the FCN authors' function int64,
-    numpy's fused key and ours uint8.
+    Each side gets the masks in its fastest type: torchmetrics and the FCN authors' function int64, numpy's fused key
+    and fcnlab uint8.
+
+    Args:
+        images: number of masks.
+        repeats: number of pairs of timings.
 
     Raises:
         RunError: fcnlab does not run from a checkout, or torchmetrics is not installed.
@@ -71,7 +75,11 @@ def compare(images: int = 64, repeats: int = 5) -> CountingBench:
 
 
 def masks(images: int) -> list[tuple[Tensor, Tensor]]:
-    """Batches of predictions and labels, uint8 [8, 320, 480]: blocks of a class, shifted a little, a void border."""
+    """Make batches of predictions and labels, uint8 [8, 320, 480]: shifted blocks of a class with an ignored border.
+
+    Args:
+        images: number of masks in all.
+    """
     rng = np.random.default_rng(0)
     made = []
     for _ in range(0, images, BATCH):

@@ -1,4 +1,4 @@
-"""Our own side of the comparison of training: built and trained as a trial is."""
+"""The side of fcnlab in the comparison of training: built and trained as a trial is."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ ENDLESS = 10**6
 
 
 def network(backbone: str, head: str) -> FCN:
-    """Build a variant from random weights whose upsamplers are as torch users have them: dense, bilinear, biased."""
+    """Build a variant from random weights with upsamplers as torch users write them: dense, bilinear, with bias.
+
+    Args:
+        backbone: timm's name.
+        head: name of a head in the registry.
+    """
     registry = builtin()
     variant = Variant(
         backbone=Backbone(timm=backbone),

@@ -1,4 +1,4 @@
-"""Two ways to do the same work, timed in turn: A B A B, so that what else the machine does falls on both."""
+"""Alternating timings of two ways to do the same work: A B A B, so that other load affects both."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEADINGS = ("what", "ours, ms/image", "peer, ms/image", "times faster (wall)", "
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds an image: by the clock, and of the CPU by all threads of this process."""
+    """Seconds per image: wall-clock time, and CPU time of all threads of this process."""
 
     wall: float
     cpu: float
@@ -22,7 +22,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times longer the peer takes: over the pairs, the median, the smallest and the largest."""
+    """The peer's time divided by fcnlab's: median, minimum and maximum over pairs."""
 
     median: float
     min: float
@@ -30,7 +30,11 @@ class Ratio:
 
     @classmethod
     def of(cls, ratios: list[float]) -> Ratio:
-        """Of the ratios pair by pair, of which there is one at least."""
+        """Summarize ratios.
+
+        Args:
+            ratios: of each pair; at least one.
+        """
         return cls(median(ratios), min(ratios), max(ratios))
 
     def __str__(self) -> str:
@@ -39,33 +43,33 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Timings of pairs, in the order in which they were taken; ours[i] ran right before peer[i]."""
+    """Timings of pairs in their order; `ours_timings[i]` ran directly before `peer_timings[i]`."""
 
     ours_timings: tuple[Timing, ...]
     peer_timings: tuple[Timing, ...]
 
     @property
     def ours(self) -> Timing:
-        """Medians of ours, seconds an image."""
+        """Return the medians of fcnlab, in seconds per image."""
         return _medians(self.ours_timings)
 
     @property
     def peer(self) -> Timing:
-        """Medians of the peer, seconds an image."""
+        """Return the medians of the peer, in seconds per image."""
         return _medians(self.peer_timings)
 
     @property
     def wall(self) -> Ratio:
-        """How many times longer the peer takes by the clock."""
+        """Return the ratio of wall-clock times."""
         return Ratio.of([p.wall / o.wall for o, p in zip(self.ours_timings, self.peer_timings, strict=True)])
 
     @property
     def cpu(self) -> Ratio:
-        """How many times more of the CPU the peer takes."""
+        """Return the ratio of CPU times."""
         return Ratio.of([p.cpu / o.cpu for o, p in zip(self.ours_timings, self.peer_timings, strict=True)])
 
     def to_json(self) -> dict[str, Any]:
-        """All figures as plain values; seconds an image, and how many times longer the peer takes."""
+        """Return all timings, in seconds per image, and the ratios as plain values."""
         return {
             "pairs": len(self.ours_timings),
             "seconds_per_image": {"ours": vars(self.ours), "peer": vars(self.peer)},
@@ -77,7 +81,11 @@ class Comparison:
         }
 
     def row(self, what: str) -> tuple[str, ...]:
-        """A row of a rich table whose columns are HEADINGS."""
+        """Return a row of a rich table whose columns are HEADINGS.
+
+        Args:
+            what: name of the comparison.
+        """
         ours, theirs = (f"{1000 * side.wall:.3f}" for side in (self.ours, self.peer))
         return what, ours, theirs, str(self.wall), str(self.cpu)
 
@@ -87,12 +95,12 @@ def _medians(timings: tuple[Timing, ...]) -> Timing:
 
 
 def pairs(ours: Callable[[], int], peer: Callable[[], int], repeats: int = 5) -> Comparison:
-    """Time ours and the peer in turn, `repeats` times each, after one run of each that does not count.
+    """Time fcnlab and the peer alternately, after one run of each that does not count.
 
     Args:
-        ours: does the work once and returns how many images it was.
+        ours: does the work once and returns its number of images.
         peer: the same.
-        repeats: how many pairs.
+        repeats: number of pairs.
     """
     ours()
     peer()
@@ -101,7 +109,11 @@ def pairs(ours: Callable[[], int], peer: Callable[[], int], repeats: int = 5) ->
 
 
 def timed(work: Callable[[], int]) -> Timing:
-    """Do the work once; seconds for each of the images that it says it did."""
+    """Do the work once and return its seconds per image.
+
+    Args:
+        work: does the work and returns its number of images.
+    """
     wall, cpu = time.perf_counter(), time.process_time()
     images = work()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

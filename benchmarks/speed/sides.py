@@ -1,11 +1,11 @@
-"""One side of a comparison in a process of its own: it trains whenever it is asked to, and reports the time it took.
+"""One side of a comparison in its own process, which trains on request and reports the time.
 
     python -m benchmarks.speed.sides
 
 The first line of standard input is its `Setting` as JSON. When the side is built, it answers with a line of JSON that
 describes it. Every further line of input is a number of seconds: the side trains whole epochs until that much time has
-passed, at least one, and answers with a `Lap`, one line of JSON. Processes of their own have their own peak of memory
-and their own allocator.
+passed, at least one, and answers with a `Lap`, one line of JSON. Each process has its own peak of memory and its own
+allocator.
 """
 
 from __future__ import annotations
@@ -29,38 +29,46 @@ from fcnlab.errors import RunError
 
 OURS = ("ours fp32", "ours bf16")
 TF32 = "ours tf32"
-"""Ours with TF32 in float32 convolutions and products, on CUDA only."""
+"""fcnlab with TF32 in float32 convolutions and products, on CUDA only."""
 PEERS = ("d2l", "torchvision", "smp")
 RECOMPUTED = ", recomputed"
-"""Ends the name of ours where the backbone up to stride 8 is computed again, so that less memory is needed."""
+"""Ends the name of a side of fcnlab with activation checkpointing up to stride 8, which needs less memory."""
 KEEPING = ", memory kept"
-"""Ends the name of a peer that runs with the allocator setting that ours has."""
+"""Ends the name of a peer that runs with the allocator setting of fcnlab."""
 COMPILED = ", compiled"
-"""Ends the name of ours where the network is compiled, on CUDA only."""
+"""Ends the name of a side of fcnlab whose network is compiled, on CUDA only."""
 CHANNELS_LAST = ", channels last"
-"""Ends the name of a peer whose network is in channels-last layout, which its users leave out."""
+"""Ends the name of a peer whose network is in channels-last layout, which its users do not set."""
 
 ENDING = 20.0
 """Seconds that a side has to end by itself before it is killed."""
 
 
 def is_ours(side: str) -> bool:
-    """Return whether a side is one of ours."""
+    """Return whether a side is one of fcnlab.
+
+    Args:
+        side: name of the side.
+    """
     return side.removesuffix(RECOMPUTED).removesuffix(COMPILED) in (*OURS, TF32)
 
 
 def peer_name(side: str) -> str:
-    """Return the name of the peer that a side runs, as in PEERS."""
+    """Return the name of the peer that a side runs, as in PEERS.
+
+    Args:
+        side: name of the side.
+    """
     return side.removesuffix(KEEPING).removesuffix(CHANNELS_LAST)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a side trains: a name of OURS or PEERS, with or without one of the endings, and on what.
+    """The training of a side.
 
     Attributes:
-        side: the name.
-        backbone: timm's name, of those that benchmarks/peers/networks.py knows.
+        side: a name of OURS or PEERS, optionally with one of the endings.
+        backbone: timm's name; benchmarks/peers/networks.py must have it.
         head: fcn32s, fcn16s or fcn8s.
         batch: images per step.
         crop: height and width in pixels.
@@ -68,7 +76,7 @@ class Setting:
         threads: CPU threads.
         device: `cpu` or `cuda`.
         workers: processes that load the data of a peer.
-        bf16: whether a peer trains in bfloat16 autocast; ours have the precision in their names.
+        bf16: train a peer in bfloat16 autocast; the name of a side of fcnlab has its precision.
         batch_norm: of the backbone, `train` or `frozen`.
     """
 
@@ -86,13 +94,13 @@ class Setting:
 
     @property
     def data(self) -> list[Pair]:
-        """The files, with ids in their order."""
+        """Return the files, with ids in their order."""
         return [Pair(f"{number:05}", Path(image), Path(mask)) for number, (image, mask) in enumerate(self.pairs)]
 
 
 @dataclass(frozen=True)
 class Lap:
-    """One lap: images, wall-clock and CPU seconds, and the peak of memory so far in bytes.
+    """Images, wall-clock and CPU seconds of one request, and the peak of memory so far in bytes.
 
     The memory is that of the device on CUDA, and that of the process on the CPU.
     """
@@ -104,7 +112,7 @@ class Lap:
 
 
 class Side:
-    """A process that trains when it is asked to."""
+    """A process that trains on request."""
 
     def __init__(self, setting: Setting, cache: str | None = None, timeout: float | None = None) -> None:
         """Start the process.
@@ -139,7 +147,10 @@ class Side:
         return self._about
 
     def lap(self, seconds: float = 0.0) -> Lap:
-        """Let it train for so many seconds, rounded up to whole epochs, at least one.
+        """Train for a number of seconds, rounded up to whole epochs, at least one.
+
+        Args:
+            seconds: of training.
 
         Raises:
             RunError: the process has ended, or does not answer in time; the message has the end of its output.
@@ -148,7 +159,10 @@ class Side:
         return self.end()
 
     def begin(self, seconds: float = 0.0) -> None:
-        """Ask for a lap without waiting for it, so that others can work meanwhile.
+        """Request a lap without waiting for it, so that others can work meanwhile.
+
+        Args:
+            seconds: of training, rounded up to whole epochs.
 
         Raises:
             RunError: the process has ended.
@@ -156,7 +170,7 @@ class Side:
         self._send(json.dumps(seconds))
 
     def end(self) -> Lap:
-        """Wait for the lap that was asked for.
+        """Wait for the requested lap.
 
         Raises:
             RunError: the process has ended, or does not answer in time; the message has the end of its output.
@@ -171,7 +185,7 @@ class Side:
             self._process.stdin.close()
 
     def close(self) -> None:
-        """End the process, also where it does not end by itself. A second call does nothing."""
+        """End the process; kill it if it does not exit. A second call does nothing."""
         assert self._process.stdout is not None
         self.end_input()
         try:
@@ -212,7 +226,7 @@ class Side:
 
 @contextmanager
 def sides(settings: Sequence[Setting], cache: str | None = None, timeout: float | None = None) -> Iterator[list[Side]]:
-    """Start all sides, each in its process, which all end with the context.
+    """Start all sides, each in its own process, and end them with the context.
 
     Args:
         settings: of the sides.
@@ -234,14 +248,14 @@ class Closed(Exception):
 
 
 class Laps:
-    """Times the epochs of this process as they are asked for."""
+    """Times the epochs of this process on request."""
 
     def __init__(self, asked: IO[str], answers: IO[str], device: str) -> None:
         """Connect to the requests and the answers.
 
         Args:
-            asked: a line for each lap, as the module describes.
-            answers: where each answer is written.
+            asked: stream of requests, as the module describes.
+            answers: stream to which answers are written.
             device: `cpu` or `cuda`.
         """
         import torch
@@ -250,7 +264,10 @@ class Laps:
         self._device = torch.device(device)
 
     def begin(self, **about: Any) -> None:
-        """Answer with a description of the side, which is built, and wait for the first lap to be asked for.
+        """Answer with a description of the side, which is built, and wait for the first request.
+
+        Args:
+            about: the description.
 
         Raises:
             Closed: the input has ended.
@@ -259,7 +276,10 @@ class Laps:
         self._wait()
 
     def after_epoch(self, images: int) -> None:
-        """Take in an epoch of so many images, and answer where the lap is complete.
+        """Count the images of an epoch, and answer if the lap is complete.
+
+        Args:
+            images: number of images of the epoch.
 
         Raises:
             Closed: the input has ended.
@@ -290,7 +310,7 @@ def train(setting: Setting, begin: Callable[..., None], after_epoch: Callable[[i
     """Build a side in this process and train until `after_epoch` or `begin` raises an exception.
 
     Args:
-        setting: what to train.
+        setting: the training.
         begin: called once, when all is built, with a description of the side as keyword arguments.
         after_epoch: called with the number of images of each epoch.
 
@@ -331,7 +351,12 @@ def train(setting: Setting, begin: Callable[..., None], after_epoch: Callable[[i
 
 
 def serve(asked: IO[str], answers: IO[str]) -> None:
-    """Be a side."""
+    """Run a side until its input ends.
+
+    Args:
+        asked: stream of requests, as the module describes.
+        answers: stream to which answers are written.
+    """
     import torch
 
     from fcnlab.training import hardware

@@ -1,4 +1,4 @@
-"""Training: ours in both precisions against the peers as their users write them, an epoch each in turn."""
+"""Timings of training: fcnlab in both precisions and the peers as their users write them, one epoch each in turn."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEADS = ("fcn32s", "fcn16s", "fcn8s")
 WORKERS = 8
 """Processes that load the data of a peer on CUDA."""
 SECONDS = 2.0
-"""How long a lap is on CUDA at least, where an epoch of few images would be over before it can be timed."""
+"""Minimum seconds of a lap on CUDA, where an epoch of few images would be too short to be timed."""
 CPU = torch.device("cpu")
 COLUMNS = ("who", "images/s", "CPU s/image", "of GEMM peak", "peak memory, MiB")
 """The columns of `TrainingBench.rows`."""
@@ -32,16 +32,16 @@ COLUMNS = ("who", "images/s", "CPU s/image", "of GEMM peak", "peak memory, MiB")
 
 @dataclass(frozen=True)
 class TrainingBench:
-    """What was timed, and on what.
+    """Timings of training.
 
     Attributes:
-        source: where the images come from.
-        setting: of all sides, beside the images.
-        gflop: billions of floating-point operations of a step for each image, forward and backward.
-        peaks: floating-point operations that a product of matrices makes in a second of the CPU, by precision.
-        laps: of each side, in the order of rounds; what was not counted is not among them.
-        machine: on what.
-        about: what each side says of itself, such as the library that augments.
+        source: name of the images.
+        setting: settings that all sides share.
+        gflop: billions of floating-point operations of a step per image, forward and backward.
+        peaks: floating-point operations per CPU second in a product of matrices, by precision.
+        laps: of each side, in the order of rounds, without the first one.
+        machine: the machine.
+        about: description of each side, such as the library that augments.
     """
 
     source: str
@@ -54,7 +54,7 @@ class TrainingBench:
 
     @property
     def comparisons(self) -> dict[str, Comparison]:
-        """Each of ours with each peer, by names."""
+        """Return the comparisons of each side of fcnlab with each peer, by names."""
         ours = [name for name in self.laps if is_ours(name)]
         others = [name for name in self.laps if not is_ours(name)]
         return {f"{a} / {b}": Comparison(self._timings(a), self._timings(b)) for b in others for a in ours}
@@ -78,11 +78,15 @@ class TrainingBench:
         return Comparison(timings, timings).ours
 
     def peak_memory(self, side: str) -> int:
-        """Bytes that a side's process has had in memory at most."""
+        """Return the maximum memory of a side in bytes.
+
+        Args:
+            side: name of the side.
+        """
         return max(lap.peak_memory for lap in self.laps[side])
 
     def rows(self) -> list[tuple[str, ...]]:
-        """What each side reached, as rows of COLUMNS; medians."""
+        """Return the medians of each side as rows of COLUMNS."""
         return [
             (
                 side,
@@ -95,7 +99,7 @@ class TrainingBench:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """All figures as plain values."""
+        """Return all results as plain values."""
         sides = {
             side: {
                 "images_per_s": 1 / self._median(side).wall,
@@ -117,20 +121,20 @@ class TrainingBench:
         }
 
     def notes(self) -> list[str]:
-        """What a reader of the table should know."""
+        """Return notes on the table, one per line."""
         peaks = ", ".join(f"{value / 1e9:.0f} {name}" for name, value in self.peaks.items())
         cuda = self.setting.get("device") == "cuda"
-        of = f"GEMM peak, measured just before, in GFLOP a second of {'the device' if cuda else 'one core'}"
+        of = f"GEMM peak, measured before, in GFLOP per second of {'the device' if cuda else 'one core'}"
         loading = (
-            f"the peers load their data in {WORKERS} processes and train in bf16 autocast; ours augments on the device"
+            f"the peers load their data in {WORKERS} processes and train in bf16 autocast; fcnlab augments on the GPU"
             if cuda
             else "all sides decode and crop in the process that trains"
         )
         return [
-            f"{self.source}; medians of {self.setting['rounds']} epochs each, run in turn, each side in its process",
+            f"{self.source}; medians of {self.setting['rounds']} alternating epochs, each side in its own process",
             f"{of}: {peaks}",
-            f"a step is {self.gflop:.1f} GFLOP an image, forward and backward",
-            f"{loading}; ours decodes once, before the first epoch that is counted",
+            f"a step is {self.gflop:.1f} GFLOP per image, forward and backward",
+            f"{loading}; fcnlab decodes once, before the first epoch that counts",
             *(
                 f"{side}: augmentation by {about['augmentation']}"
                 for side, about in self.about.items()
@@ -153,19 +157,30 @@ def compare(
     recompute: bool = False,
     device: torch.device = CPU,
 ) -> TrainingBench:
-    """Train every side for an epoch of the same images in turn, `repeats` times, after one that does not count.
+    """Train every side on the same images, one epoch each in turn, after a first epoch that does not count.
 
-    With `recompute` ours are there a second time, with the backbone up to stride 8 computed again. On CUDA a side
-    trains for `SECONDS` at least each time, the peers in bf16 autocast.
+    On CUDA a side trains for at least `SECONDS` each time, the peers in bf16 autocast.
+
+    Args:
+        lab: lab with the data root.
+        backbone: timm's name, one of `BACKBONES`.
+        head: one of `HEADS`.
+        batch: images per step.
+        images: number of images.
+        repeats: number of rounds.
+        cpu_threads: CPU threads; by default torch's.
+        peers: names of the peers.
+        recompute: also train fcnlab with activation checkpointing up to stride 8.
+        device: device of all sides.
 
     Raises:
-        DataError: there are fewer images than a batch has, or than are wanted.
-        RunError: this is no checkout, or a peer's package is not installed.
-        ConfigError: there is no such backbone, head or peer here.
+        DataError: there are fewer images than in a batch, or than requested.
+        RunError: this is not a checkout, or a peer's package is not installed.
+        ConfigError: there is no such backbone, head or peer.
     """
     for name, known in ((backbone, BACKBONES), (head, HEADS), *((name, PEERS) for name in peers)):
         if name not in known:
-            raise ConfigError(f"python -m benchmarks.speed train knows no '{name}'; {nearest(name, known)}")
+            raise ConfigError(f"python -m benchmarks.speed train: unknown name '{name}'; {nearest(name, known)}")
     if images < batch:
         raise DataError(f"--images {images}: a batch has {batch}; give {batch} or more")
     gflop = _same_network(backbone, head)
@@ -175,7 +190,7 @@ def compare(
         peaks = _peaks(device)
         precisions = (*OURS, TF32) if cuda else OURS
         ours = [name + again for again in ("", RECOMPUTED)[: 1 + recompute] for name in precisions]
-        # glibc's allocator has no part in the time on CUDA, the layout of the network has one.
+        # On CUDA the layout of the network affects the time, glibc's allocator does not.
         names = [*ours, *(peer_ + also for peer_ in peers for also in ("", CHANNELS_LAST if cuda else KEEPING))]
         paths = tuple((str(pair.image), str(pair.mask)) for pair in pairs)
         workers = WORKERS if cuda else 0
@@ -190,7 +205,7 @@ def compare(
 
 
 def _peaks(device: torch.device) -> dict[str, float]:
-    """Floating-point operations per second in products of matrices, by precision."""
+    """Return the floating-point operations per second in products of matrices, by precision."""
     if device.type == "cpu":
         return {"fp32": gemm_peak(torch.float32), "bf16": gemm_peak(torch.bfloat16)}
     peaks = {"bf16": device_gemm_peak(device, torch.bfloat16)}
@@ -204,7 +219,7 @@ def _peaks(device: torch.device) -> dict[str, float]:
 def _laps(
     settings: Sequence[Setting], repeats: int, seconds: float
 ) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[Lap, ...]]]:
-    """Run all sides in turn; what each says of itself, and its laps."""
+    """Run all sides in turn; return the description and the laps of each."""
     with sides(settings) as started:
         for side in started:
             side.lap()
@@ -214,9 +229,9 @@ def _laps(
 
 
 def _same_network(backbone: str, head: str) -> float:
-    """Check that both sides train the same; the billions of operations of a step for an image.
+    """Check that both sides train the same network; return the billions of operations of a step for an image.
 
-    A backward pass has twice those of its forward: torch's counter takes grouped convolutions for dense ones there.
+    A backward pass is counted as two forward passes: torch's counter takes grouped convolutions for dense ones there.
     """
     model, net = network(backbone, head), peer("networks").FCN(backbone, head, CLASSES)
     assert cost.count_parameters(model) == cost.count_parameters(net), "both sides have the same network"

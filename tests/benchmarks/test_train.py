@@ -186,7 +186,7 @@ def test_ratios_are_taken_round_by_round_and_memory_is_the_most_there_was(found:
 
 
 def test_unknown_benchmark_settings_are_named(lab: Lab) -> None:
-    with pytest.raises(ConfigError, match="knows no 'fcn2s'"):
+    with pytest.raises(ConfigError, match="unknown name 'fcn2s'"):
         train.compare(lab, head="fcn2s")
     with pytest.raises(ConfigError, match="knows no 'detectron'"):
         train.compare(lab, peers=("detectron",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -37,8 +38,8 @@ def test_prints_checks_as_json(fcnlab: Call) -> None:
 
 
 def test_reports_a_package_outside_the_supported_range(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = doctor.version
-    monkeypatch.setattr(doctor, "version", lambda name: "1.0" if name == "mlflow" else original(name))
+    original = importlib.metadata.version
+    monkeypatch.setattr("fcnlab.doctor.version", lambda name: "1.0" if name == "mlflow" else original(name))
     packages = find(check_installation(lab), "packages")
     assert packages.status == "error"
     assert "mlflow 1.0 is outside" in packages.found
