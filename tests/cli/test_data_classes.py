@@ -117,6 +117,64 @@ def test_ignored_value_that_no_mask_contains_is_a_warning(call: Call, make: Make
     ]
 
 
+NUMBERED = {"road": 3, "tree": 7}
+COLORED = {"road": "#804080", "tree": "#6b8e23"}
+FORMS: dict[str, tuple[str, Any, Any]] = {
+    "names.txt": ("# classes\n\nroad\n  tree \n", [3, 7], NUMBERED),
+    "no-ending": ("\ufeffroad, tree\n", [3, 7], NUMBERED),
+    "labelme.txt": ("__ignore__\n_background_\ncat\n", [0, 1, 255], ["_background_", "cat"]),
+    "labelme-binary.txt": ("__ignore__\n_background_\ncat\n", [0, 1], ["_background_", "cat"]),
+    "numbers.txt": ("7: tree\n3: road\n255: unlabeled\n", [3, 7, 255], NUMBERED),
+    "spaces.txt": ("3 road\n7 tree\n", [3, 7], NUMBERED),
+    "after.txt": ("road: 3\ntree: 7\n", [3, 7], NUMBERED),
+    "index.csv": ("id,name\n3,road\n7,tree\n", [3, 7], NUMBERED),
+    "colors.csv": ("name,r,g,b\nroad,128,64,128\ntree,107,142,35\n", [[128, 64, 128], [107, 142, 35]], COLORED),
+    "no-heading.csv": ("road,128,64,128\ntree,107,142,35\n", [[128, 64, 128], [107, 142, 35]], COLORED),
+    "label_colors.txt": ("128 64 128\troad\n107 142 35\ttree\n", [[128, 64, 128], [107, 142, 35]], COLORED),
+    "labelmap.txt": ("# label:color_rgb:parts:actions\nroad:128,64,128::\ntree:107,142,35::\n",
+                     [[128, 64, 128], [107, 142, 35]], COLORED),
+    "both.csv": ("id;name;color\n3;road;#804080\n7;tree;#6b8e23\n", [3, 7], NUMBERED),
+    "both-colors.csv": ("id;name;color\n3;road;#804080\n7;tree;#6b8e23\n", [[128, 64, 128], [107, 142, 35]], COLORED),
+    "yolo.yaml": ("path: ../data\nnames: {3: road, 7: tree}\n", [3, 7], NUMBERED),
+    "inverted.yml": ("3: road\n7: tree\n", [3, 7], NUMBERED),
+    "list.json": ('["road", "tree"]', [3, 7], NUMBERED),
+    "coco.json": ('{"categories": [{"id": 3, "name": "road"}, {"id": 7, "name": "tree"}]}', [3, 7], NUMBERED),
+    "id2label.json": ('{"3": "road", "7": "tree"}', [3, 7], NUMBERED),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("file", FORMS)
+def test_class_lists_of_other_programs_are_understood(call: Call, make: Make, file: str) -> None:
+    text, values, classes = FORMS[file]
+    Path(file).write_text(text, encoding="utf-8")
+    make(values)
+    output = add(call, "--classes", file)
+    assert (output.code, output.err) == (0, "")
+    assert entries()["mine"]["classes"] == classes
+    assert entries()["mine"].get("ignore") == ([255] if 255 in values else None)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "says"),
+    [
+        ("mixed.txt", "0: road\ntree\n", "line 2: 'tree' has another form than the first line, '0: road'"),
+        ("mixed.txt", "road\n1: tree\n", "line 2: '1: tree' has another form than the first line, 'road'"),
+        ("late.txt", "road\n__ignore__\n", "__ignore__ is only valid in the first line, where it means 255"),
+        ("map.pbtxt", "item {\n  id: 1\n}\n", "line 1: 'item {' is not a class; valid: name, `0: name`, `name: 0`"),
+        ("empty.txt", "# nothing\n", "no class is listed"),
+        ("bad.csv", "name,r,g,b\nroad,1,2,300\ntree,0,0,0\n", "row 2: 1, 2, 300 is not a color"),
+        ("colors.csv", "name,r,g,b\nroad,1,2,3\ntree,0,0,0\n", "pass the numbers, such as --classes road=0,tree=1"),
+        ("one.yaml", "3", "expected a list of names, or a mapping"),
+        ("odd.yaml", "[road, 3]", "expected a list of names, or a mapping such as {road: 0}"),
+        ("ignored.txt", "__ignore__\n", "give 2 to 255 classes, not 0"),
+    ],
+)
+def test_unknown_class_lists_are_refused_in_one_line(call: Call, make: Make, file: str, text: str, says: str) -> None:
+    Path(file).write_text(text)
+    make([0, 1])
+    refused(add(call, "--classes", file), f"--classes {file}", says)
+
+
 @pytest.mark.parametrize(
     ("options", "classes"),
     [

@@ -62,10 +62,10 @@ def add(
     data_root: DataRoot = None,
 ) -> None:
     """Inspect folders of images and masks, and add them to the lab's registry as a dataset."""
+    from fcnlab.cli.data.class_option import decide_classes
     from fcnlab.cli.data.proposal import (
         build_entry,
         choose_splits,
-        decide_classes,
         describe_images,
         describe_mixture,
         find_split_lists,

@@ -8,22 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from fcnlab.config.dataset import Dataset as DatasetConfig
-from fcnlab.config.mask_values import MaskValue, check_values, parse_classes, parse_values, to_yaml_classes
-from fcnlab.config.yaml_file import parse
-from fcnlab.constants import IGNORE_INDEX
+from fcnlab.config.mask_values import to_yaml_classes
 from fcnlab.data.cache.format import compute_cache_key
 from fcnlab.data.cache.label_counts import save_label_counts
 from fcnlab.data.datasets.base import Dataset, FileSplit
 from fcnlab.data.datasets.folder import SPLIT, common_splits
 from fcnlab.data.datasets.image_file import SIXTEEN_BITS
 from fcnlab.data.inspection.absent_classes import check_absent_classes, find_absent_classes
-from fcnlab.data.inspection.class_values import (
-    ClassChoice,
-    assign_names,
-    check_classes,
-    count_split_labels,
-    propose_classes,
-)
+from fcnlab.data.inspection.class_values import ClassChoice, count_split_labels
 from fcnlab.data.inspection.mixed_masks import describe_mixed_masks, find_foreground, suggest_names
 from fcnlab.data.inspection.propose import Contents, Pairing, match_purposes
 from fcnlab.errors import ConfigError, DataError
@@ -31,34 +23,6 @@ from fcnlab.lab import Lab
 
 _USUAL = {("train", "train"), ("val", "val")}
 """Default splits of the purposes; an entry does not list them."""
-
-
-def decide_classes(contents: Contents, option: str | None, ignore: str | None) -> ClassChoice:
-    """Return the classes of `--classes`, or proposed ones, and the ignored values.
-
-    Raises:
-        ConfigError: an option is invalid.
-        DataError: the masks contain other values.
-    """
-    try:
-        given = None if ignore is None else list(parse_values([_parse_value(part) for part in _split_list(ignore)]))
-    except ValueError as error:
-        raise ConfigError(f"--ignore {ignore}: {error}") from None
-    if option is None:
-        return propose_classes(contents.values, given)
-    try:
-        listed = _read_classes(option)
-        named = parse_classes(listed)
-        if isinstance(listed, list):
-            return assign_names([name for name, _ in named], contents, given)
-        taken = {value for _, values in named for value in values}
-        default: list[MaskValue] = [value for value in contents.values if value == IGNORE_INDEX and value not in taken]
-        ignored = given if given is not None else default
-        check_values(named, ignored)
-    except ValueError as error:
-        raise ConfigError(f"--classes {option}: {error}") from None
-    check_classes(contents, named, ignored)
-    return ClassChoice(named, ignored)
 
 
 def build_entry(
@@ -169,50 +133,3 @@ def _portable(lab: Lab, path: str) -> str:
     """Return a path below the data root relative to it, so that the entry is valid on other machines."""
     root = lab.data_root
     return str(Path(path).relative_to(root)) if root and Path(path).is_relative_to(root) else path
-
-
-def _read_classes(option: str) -> Any:
-    """Return a list of names or a mapping of names to values, from the command line or a file."""
-    path = Path(option).expanduser()
-    if not path.is_file() and (not path.suffix or "," in option or "=" in option):
-        return _parse_option(option)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--classes {option}: cannot be read: {error}") from None
-    if path.suffix in (".yaml", ".yml"):
-        is_list = text.lstrip().startswith(("-", "["))
-        return parse(f"classes:\n{_indented(text)}", option)["classes"] if is_list else parse(text, option)
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def _parse_option(option: str) -> list[str] | dict[str, list[int | str]]:
-    """Return the names of `a,b,c`, or the names and values of `a=0,b=1+255`.
-
-    Raises:
-        ValueError: some names have a value and others have none, or a name has two.
-    """
-    parts = _split_list(option)
-    if not any("=" in part for part in parts):
-        return parts
-    classes: dict[str, list[int | str]] = {}
-    for part in parts:
-        name, equals, values = (piece.strip() for piece in part.rpartition("="))
-        if not equals or not name:
-            raise ValueError(f"{part!r} has no value; write name=value for each class, such as road=0,car=1+255")
-        if name in classes:
-            raise ValueError(f"the class {name!r} is listed twice; write its values as {name}=0+1")
-        classes[name] = [_parse_value(value.strip()) for value in values.split("+")]
-    return classes
-
-
-def _indented(text: str) -> str:
-    return "".join(f"  {line}\n" for line in text.splitlines())
-
-
-def _split_list(option: str) -> list[str]:
-    return [part.strip() for part in option.split(",") if part.strip()]
-
-
-def _parse_value(option: str) -> int | str:
-    return int(option) if option.isdecimal() else option

@@ -126,22 +126,18 @@ def _explain_mismatch(
         last, others = "+".join(str(value) for value in left[len(names) - 1 :]), left[len(names) :]
         return (
             f"{message}; name every value, give a class several values, such as "
-            f"{_format_classes(names, [*left[: len(names) - 1], last])}, or pass "
+            f"{format_classes(names, [*left[: len(names) - 1], last])}, or pass "
             f"{_format_option('--ignore', ','.join(map(str, others)))}"
         )
     void = [value for value in ignored if numbers.get(value) == IGNORE_INDEX]
     if len(names) == len(left) + len(void):
-        return f"{message}; if {void[0]} is a class, pass {_format_classes(names, [*left, *void])} without --ignore"
+        return f"{message}; if {void[0]} is a class, pass {format_classes(names, [*left, *void])} without --ignore"
     at = {numbers[value]: value for value in left}
     absent = [f"{number} ({name})" for number, name in enumerate(names) if number not in at]
     kept = [name for number, name in enumerate(names) if number in at]
     if len(kept) < len(left):
-        return f"{message}; assign the values that occur, such as {_format_classes(names, left)}"
-    return f"{message}; no mask contains {_list(absent)}; name the values that occur: {_format_classes(kept, left)}"
-
-
-def _format_classes(names: Sequence[str], values: Sequence[Value]) -> str:
-    return _format_option("--classes", ",".join(f"{name}={v}" for name, v in zip(names, values, strict=False)))
+        return f"{message}; assign the values that occur, such as {format_classes(names, left)}"
+    return f"{message}; no mask contains {_list(absent)}; name the values that occur: {format_classes(kept, left)}"
 
 
 def check_classes(contents: Contents, classes: Values, ignore: Sequence[Value]) -> None:
@@ -175,6 +171,16 @@ def check_classes(contents: Contents, classes: Values, ignore: Sequence[Value]) 
             f"the masks contain {', '.join(shown)}{more}, neither a class nor ignored; add a class to --classes, or "
             f"pass {_format_option('--ignore', ','.join(map(str, undefined[:SHOWN])))}"
         )
+
+
+def format_classes(names: Sequence[str], values: Sequence[Value]) -> str:
+    """Return the option `--classes` that assigns values to names; of the longer one, the rest is left out.
+
+    Args:
+        names: names of the classes.
+        values: the value of each class.
+    """
+    return _format_option("--classes", ",".join(f"{name}={v}" for name, v in zip(names, values, strict=False)))
 
 
 def count_split_labels(split: FileSplit, contents: Contents, choice: ClassChoice) -> Counts:

@@ -1,0 +1,153 @@
+"""The options `--classes` and `--ignore` of `fcnlab data add`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fcnlab.config.mask_values import ClassValues, MaskValue, check_values, parse_classes, parse_values
+from fcnlab.config.yaml_file import parse
+from fcnlab.constants import IGNORE_INDEX
+from fcnlab.data.inspection.class_lists import IGNORED_NAME, ListedClass, list_classes, parse_class_list
+from fcnlab.data.inspection.class_values import (
+    ClassChoice,
+    assign_names,
+    check_classes,
+    format_classes,
+    propose_classes,
+)
+from fcnlab.data.inspection.propose import Contents
+from fcnlab.errors import ConfigError
+
+VOID_NAMES = frozenset({IGNORED_NAME, "void", "ignore", "ignored", "unlabeled", "unlabelled"})
+"""Names of 255 in lists of other programs that mean ignored pixels."""
+
+
+def decide_classes(contents: Contents, option: str | None, ignore: str | None) -> ClassChoice:
+    """Return the classes of `--classes`, or proposed ones, and the ignored values.
+
+    Args:
+        contents: statistics of the masks.
+        option: value of `--classes`; None if it is not passed.
+        ignore: value of `--ignore`; None if it is not passed.
+
+    Raises:
+        ConfigError: an option is invalid.
+        DataError: the masks contain other values.
+    """
+    try:
+        given = None if ignore is None else list(parse_values([_parse_value(part) for part in _split(ignore)]))
+    except ValueError as error:
+        raise ConfigError(f"--ignore {ignore}: {error}") from None
+    if option is None:
+        return propose_classes(contents.values, given)
+    try:
+        listed = _read_classes(option)
+        if not isinstance(listed, Mapping):
+            if listed[0].name == IGNORED_NAME and listed[0].number in (None, IGNORE_INDEX):
+                listed = listed[1:]
+                given = [IGNORE_INDEX] if given is None and IGNORE_INDEX in contents.pixels else given
+            values = _choose_values(listed, contents)
+            if values is None:
+                names = [name for name, _ in parse_classes([one.name for one in listed])]
+                return assign_names(names, contents, given)
+            listed = values
+        named = parse_classes(listed)
+        ignored = _default_ignored(named, contents) if given is None else given
+        check_values(named, ignored)
+    except ValueError as error:
+        raise ConfigError(f"--classes {option}: {error}") from None
+    check_classes(contents, named, ignored)
+    return ClassChoice(named, ignored)
+
+
+def _default_ignored(named: ClassValues, contents: Contents) -> list[MaskValue]:
+    taken = {value for _, values in named for value in values}
+    return [value for value in contents.values if value == IGNORE_INDEX and value not in taken]
+
+
+def _choose_values(listed: Sequence[ListedClass], contents: Contents) -> dict[str, list[MaskValue]] | None:
+    """Return the numbers or colors of a list, whichever the masks contain; None for a list of names only.
+
+    Raises:
+        ValueError: the list has colors, and the masks contain numbers.
+    """
+    in_colors = isinstance(contents.values[0], str)
+    has_numbers = bool(listed) and all(one.number is not None for one in listed)
+    has_colors = bool(listed) and all(one.color is not None for one in listed)
+    if has_colors and not has_numbers and not in_colors:
+        example = format_classes([one.name for one in listed], contents.values)
+        raise ValueError(
+            f"the file gives colors, and the masks contain the numbers {', '.join(map(str, contents.values[:10]))}; "
+            f"pass the numbers, such as {example}"
+        )
+    if not has_numbers and not (has_colors and in_colors):
+        return None
+    values: dict[str, list[MaskValue]] = {}
+    use_colors = in_colors and has_colors
+    for one in listed if use_colors else sorted(listed, key=lambda one: one.number or 0):
+        value = one.color if use_colors else one.number
+        assert value is not None
+        if not (value == IGNORE_INDEX and one.name.lower() in VOID_NAMES):
+            values.setdefault(one.name, []).append(value)
+    return values
+
+
+def _read_classes(option: str) -> Mapping[str, Any] | list[ListedClass]:
+    """Return a list of classes, or a mapping of names to values, from the command line or a file."""
+    path = Path(option).expanduser()
+    if not path.is_file() and (not path.suffix or "," in option or "=" in option):
+        return _parse_option(option)
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows write a byte order mark
+    except UnicodeDecodeError:
+        raise ConfigError(f"--classes {option}: is not UTF-8 text; save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"--classes {option}: cannot be read: {error.strerror}") from None
+    if path.suffix.lower() not in (".yaml", ".yml", ".json"):
+        return parse_class_list(text)
+    content = _parse_yaml(text, option)
+    listed = list_classes(content)
+    if listed is None and not isinstance(content, Mapping):
+        raise ValueError("expected a list of names, or a mapping such as {road: 0} or {road: '#804080'}")
+    return content if listed is None else listed
+
+
+def _parse_yaml(text: str, option: str) -> Any:
+    """Return the content of a YAML or JSON file, whose top may be a list, or a mapping of numbers."""
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    first = lines[0].lstrip() if lines else ""
+    if first.startswith(("-", "[", "{")) or first.split(":")[0].strip("\"' ").isdecimal():
+        return parse("classes:\n" + "".join(f"  {line}\n" for line in text.splitlines()), option)["classes"]
+    return parse(text, option)
+
+
+def _parse_option(option: str) -> list[ListedClass] | dict[str, list[MaskValue]]:
+    """Return the names of `a,b,c`, or the names and values of `a=0,b=1+255`.
+
+    Raises:
+        ValueError: no name, some names have a value and others have none, or a name has two.
+    """
+    parts = _split(option)
+    if not parts:
+        raise ValueError("no class is listed")
+    if not any("=" in part for part in parts):
+        return [ListedClass(part) for part in parts]
+    classes: dict[str, list[MaskValue]] = {}
+    for part in parts:
+        name, equals, values = (piece.strip() for piece in part.rpartition("="))
+        if not equals or not name:
+            raise ValueError(f"{part!r} has no value; write name=value for each class, such as road=0,car=1+255")
+        if name in classes:
+            raise ValueError(f"the class {name!r} is listed twice; write its values as {name}=0+1")
+        classes[name] = [_parse_value(value.strip()) for value in values.split("+")]
+    return classes
+
+
+def _split(option: str) -> list[str]:
+    return [part.strip() for part in option.split(",") if part.strip()]
+
+
+def _parse_value(option: str) -> MaskValue:
+    return int(option) if option.isdecimal() else option
