@@ -155,6 +155,7 @@ class FolderDataset(Dataset):
         ignore: mask values whose pixels are ignored; 255 is ignored where it is not a class.
         lists: text files with one id per line, by split; in the lab or below the data root.
         fractions: a random split.
+        channels: of the images: 3 (RGB), 1 (gray), or the 4 bands of the files. Images are converted to 1 or 3.
         value_range: values of images of more than 8 bits that become 0 and 255; by default 0 and 65535 for 16 bits.
             Values between them are scaled linearly and rounded, others are clipped.
     """
@@ -173,7 +174,13 @@ class FolderDataset(Dataset):
     ignore: Annotated[tuple[MaskValue, ...], BeforeValidator(parse_values)] = ()
     lists: dict[str, str] = {}  # noqa: RUF012 - pydantic copies defaults
     fractions: Fractions | None = None
+    channels: Literal[1, 3, 4] = 3
     value_range: tuple[Finite, Finite] | None = None
+
+    @property
+    def image_channels(self) -> int:
+        """The number of channels of the images."""
+        return self.channels
 
     @property
     def image_range(self) -> tuple[float, float] | None:

@@ -181,7 +181,7 @@ class Recipe(Entry):
         crop: size of the random crops.
         scale: range of the random scale before the crop.
         flip: probability of a horizontal flip.
-        jitter: random color changes.
+        jitter: random color changes, only in images of three channels.
         cat_max_ratio: sample a crop again, up to ten times, while one class has more than this fraction of its labeled
             pixels (mmsegmentation).
         rotate: largest rotation in degrees, either way.

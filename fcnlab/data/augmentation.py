@@ -66,8 +66,8 @@ class Augmentation:
         crop: height and width of the result.
         scale: range of the random factor of height and width, sampled log-uniformly; None keeps the size.
         flip: probability of a left-right flip.
-        fill: red, green and blue of padded pixels: the mean color, which becomes about zero when it is normalized.
-        jitter: random change of colors.
+        fill: value of padded pixels by channel: the mean color, which becomes about zero when it is normalized.
+        jitter: random change of colors, only for images of three channels.
         cat_max_ratio: maximum fraction of one class among the pixels of a crop that are not ignored; other crops are
             sampled again, up to `TRIES` times. None accepts every crop.
         rotate: maximum rotation about the center in degrees, in both directions.
@@ -77,7 +77,7 @@ class Augmentation:
     crop: tuple[int, int]
     scale: tuple[float, float] | None
     flip: float
-    fill: tuple[int, int, int]
+    fill: tuple[int, ...]
     jitter: ColorJitter = field(default_factory=ColorJitter)
     cat_max_ratio: float | None = None
     rotate: float = 0.0
@@ -91,9 +91,9 @@ class Augmentation:
             rng: source of all random numbers.
 
         Returns:
-            Image [3, *crop] and label [*crop], uint8.
+            Image [C, *crop] and label [*crop], uint8.
         """
-        image = sample.image.new_empty(*self.crop, 3).permute(2, 0, 1)
+        image = sample.image.new_empty(*self.crop, len(self.fill)).permute(2, 0, 1)
         label = sample.label.new_empty(self.crop)
         self.write(sample, self.sample_for_label(sample.label, rng), image, label)
         return DecodedSample(image, label)
@@ -175,7 +175,7 @@ class Augmentation:
         Args:
             sample: the sample.
             placement: sampled parameters.
-            image: uint8 [3, *crop] on the device of the sample.
+            image: uint8 [C, *crop] on the device of the sample.
             label: uint8 [*crop] on the device of the sample.
         """
         shown, _ = self.crop_sample(*self.prepare(sample, placement))
@@ -219,7 +219,7 @@ class Augmentation:
         return DecodedSample(image, _label(sample.label, size, degrees, window)), left
 
 
-def _image(image: Tensor, size: tuple[int, int], degrees: float, window: Window, fill: tuple[int, int, int]) -> Tensor:
+def _image(image: Tensor, size: tuple[int, int], degrees: float, window: Window, fill: tuple[int, ...]) -> Tensor:
     if not degrees:
         return resize_image(image, size, window)
     return rotate_image(resize_image(image, size, Window(0, 0, *size)), degrees, window, fill)

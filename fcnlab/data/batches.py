@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float], out: Tensor | None = None) -> Tensor:
     """Scale images to 0..1, subtract the mean and divide by the standard deviation.
 
-    In channels-last layout, whole rows are computed at once, which is four times as fast as broadcasting over three
+    In channels-last layout, whole rows are computed at once, which is four times as fast as broadcasting over the
     channels and gives the same bits.
 
     Args:
-        images: uint8 [B, 3, H, W].
+        images: uint8 [B, C, H, W].
         mean: mean of each channel, 0..1.
         std: standard deviation of each channel, 0..1.
-        out: float32 [B, H, W, 3] for the result of channels-last images; by default a new tensor.
+        out: float32 [B, H, W, C] for the result of channels-last images; by default a new tensor.
 
     Returns:
-        float32 [B, 3, H, W] in the same layout.
+        float32 [B, C, H, W] in the same layout.
     """
     if images.is_contiguous(memory_format=torch.channels_last):
         batch, channels, height, width = images.shape
@@ -58,7 +58,7 @@ MAX_ROW_LEVELS = 256
 
 
 def _row_levels(values: Sequence[float], width: int, device: torch.device) -> Tensor:
-    """Return `to_uint8_scale` of the values for each pixel of a row, float32 [3 * width], on a device.
+    """Return `to_uint8_scale` of the values for each pixel of a row, float32 [C * width], on a device.
 
     On other devices than the CPU the tensor is kept, which saves a copy per batch.
     """
@@ -84,7 +84,7 @@ def to_uint8_scale(values: Sequence[float]) -> Tensor:
         values: mean or standard deviation of each channel.
 
     Returns:
-        Values of 0..255, float32 [3].
+        Values of 0..255, float32 [C].
     """
     return torch.tensor(values, dtype=torch.float32) * 255
 
@@ -140,11 +140,11 @@ class TorchBatchWriter:
         """See `TrainingBatches`; `batch` is the number of samples that are written."""
         self._augmentation, self._mean, self._std, self._device = augmentation, mean, std, device
         self._shape = (batch, *augmentation.crop)
-        self._pixels = torch.empty(*self._shape, 3, dtype=torch.uint8, device=device)
-        self._memory = BufferPool((*self._shape, 3)) if device.type == "cpu" else None
+        self._pixels = torch.empty(*self._shape, len(mean), dtype=torch.uint8, device=device)
+        self._memory = BufferPool((*self._shape, len(mean))) if device.type == "cpu" else None
 
     def __call__(self, samples: Iterable[PlacedSample]) -> tuple[Tensor, Tensor]:
-        """Return normalized images, float32 [B, 3, h, w], and labels, uint8 [B, h, w].
+        """Return normalized images, float32 [B, C, h, w], and labels, uint8 [B, h, w].
 
         Args:
             samples: one per row of the batch.
@@ -184,9 +184,10 @@ def _writer(
     batch: int, augmentation: Augmentation, mean: Sequence[float], std: Sequence[float], device: torch.device
 ) -> TorchBatchWriter | CompiledBatchWriter:
     write_crop = None
-    if device.type == "cpu":
+    if device.type == "cpu" and len(mean) == 3:  # the kernel has three channels
         levels = to_uint8_scale(mean).tolist(), to_uint8_scale(std).tolist()
-        write_crop = create_crop_writer(augmentation.crop, augmentation.fill, *levels)
+        red, green, blue = augmentation.fill
+        write_crop = create_crop_writer(augmentation.crop, (red, green, blue), *levels)
     return (
         TorchBatchWriter(batch, augmentation, mean, std, device)
         if write_crop is None
@@ -198,7 +199,7 @@ class TrainingBatches:
     """Batches of every epoch of a trial. The last, partial batch of an epoch is dropped.
 
     Samples are uploaded before they are augmented, and stay on the device if its memory allows; see `DecodedSplit.to`.
-    On CUDA, Triton kernels augment a whole batch at once, unless the augmentation rotates or blurs.
+    On CUDA, Triton kernels augment a whole batch of RGB images at once, unless the augmentation rotates or blurs.
     """
 
     def __init__(
@@ -246,7 +247,7 @@ class TrainingBatches:
         self._write = _writer(len(range(batch_size)[batch_slice]), augmentation, mean, std, device)
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield normalized images [B, 3, h, w], float32 in channels-last layout, and labels [B, h, w], uint8.
+        """Yield normalized images [B, C, h, w], float32 in channels-last layout, and labels [B, h, w], uint8.
 
         Args:
             epoch: number of the epoch, from 0.
@@ -282,7 +283,7 @@ class TrainingBatches:
 def create_batch_augmenter(
     augmentation: Augmentation, mean: Sequence[float], std: Sequence[float]
 ) -> BatchAugmenter | None:
-    """Return the Triton kernels of an augmentation; None if it rotates or blurs, for which there are no kernels.
+    """Return the Triton kernels of an augmentation; None if it rotates or blurs, or for other than three channels.
 
     Args:
         augmentation: the steps of the augmentation.
@@ -291,11 +292,12 @@ def create_batch_augmenter(
     """
     from fcnlab.kernels.triton_augment import BatchAugmenter  # imports triton, which need not be installed
 
-    if augmentation.rotate or augmentation.blur.probability:
+    if augmentation.rotate or augmentation.blur.probability or len(mean) != 3:
         return None
+    red, green, blue = augmentation.fill
     return BatchAugmenter(
         augmentation.crop,
-        augmentation.fill,
+        (red, green, blue),
         to_uint8_scale(mean).tolist(),
         to_uint8_scale(std).tolist(),
         jitter=augmentation.jitter,

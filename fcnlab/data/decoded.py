@@ -30,13 +30,15 @@ class SampleLayout:
     """Location of every sample of a split in one flat uint8 tensor.
 
     Attributes:
-        table: offset in bytes, height and width of each sample, int64 [N, 3]. An image [H, W, 3] begins at the offset,
+        table: offset in bytes, height and width of each sample, int64 [N, 3]. An image [H, W, C] begins at the offset,
             and its label [H, W] follows it.
         nbytes: length of the flat tensor.
+        channels: number of channels C of the images.
     """
 
     table: NDArray[np.int64]
     nbytes: int
+    channels: int = 3
 
 
 def open_decoded(dataset: Dataset, split: str, progress: StartProgress | None = None) -> DecodedSplit:
@@ -99,14 +101,16 @@ class DecodedSplit:
             limit: maximum length in bytes.
         """
         limit = min(limit, self._budget)
-        rows, offset = [], 0
+        rows, offset, channels = [], 0, 3
         for index in range(len(self)):
             if offset >= limit:
                 return None
             sample = self[index]
+            channels = sample.image.shape[0]
             rows.append((offset, *sample.label.shape))
             offset += sample.nbytes
-        return SampleLayout(np.array(rows, dtype=np.int64).reshape(-1, 3), offset) if offset <= limit else None
+        table = np.array(rows, dtype=np.int64).reshape(-1, 3)
+        return SampleLayout(table, offset, channels) if offset <= limit else None
 
     def pieces(self) -> Iterator[Tensor]:
         """Yield 1-D uint8 tensors that make up the flat tensor of `layout`, in order."""
@@ -162,6 +166,7 @@ class MappedSplit(DecodedSplit):
     def __init__(self, cache: MappedCache) -> None:
         self._ids = cache.index.ids
         self._table = cache.index.places[:, :3]
+        self._channels = cache.index.channels
         self._rows: list[list[int]] = self._table.tolist()
         self._pixels = torch.from_numpy(cache.pixels)
         self._key = cache.pixels[-SEAL:].tobytes().hex()
@@ -183,11 +188,11 @@ class MappedSplit(DecodedSplit):
             limit: maximum length in bytes.
         """
         nbytes = len(self._pixels) - SEAL
-        return SampleLayout(self._table, nbytes) if nbytes <= limit else None
+        return SampleLayout(self._table, nbytes, self._channels) if nbytes <= limit else None
 
     def pieces(self) -> Iterator[Tensor]:
         """Yield the map, without its seal."""
         yield self._pixels[:-SEAL]
 
     def __getitem__(self, index: int) -> DecodedSample:
-        return view_sample(self._pixels, *self._rows[index])
+        return view_sample(self._pixels, *self._rows[index], channels=self._channels)

@@ -173,7 +173,8 @@ class DeviceSplit(DecodedSplit):
     def __getitem__(self, index: int) -> DecodedSample:
         if self._resident is None:
             return self.gather([index]).samples()[0]
-        return view_sample(self._resident.pixels, *self._resident.layout.table[index].tolist())
+        layout = self._resident.layout
+        return view_sample(self._resident.pixels, *layout.table[index].tolist(), channels=layout.channels)
 
     def gather(self, indices: Sequence[int]) -> RawBatch:
         """Return samples on the device; samples that are not resident are copied asynchronously.
@@ -182,19 +183,20 @@ class DeviceSplit(DecodedSplit):
             indices: positions of the samples.
         """
         if self._resident is not None:
-            return RawBatch(self._resident.pixels, self._resident.layout.table[indices])
+            layout = self._resident.layout
+            return RawBatch(self._resident.pixels, layout.table[indices], layout.channels)
         samples = [self._source[index] for index in indices]
         buffer = _host_buffer(sum(sample.nbytes for sample in samples), self._device)
-        rows, offset = [], 0
+        rows, offset, channels = [], 0, samples[0].image.shape[0]
         for sample in samples:
             row = (offset, *sample.label.shape)
-            staged = view_sample(buffer, *row)
+            staged = view_sample(buffer, *row, channels=channels)
             staged.image.copy_(sample.image)
             staged.label.copy_(sample.label)
             rows.append(row)
             offset += sample.nbytes
         table = np.array(rows, dtype=np.int64).reshape(-1, 3)
-        return RawBatch(buffer.to(self._device, non_blocking=True), table)
+        return RawBatch(buffer.to(self._device, non_blocking=True), table, channels)
 
     def to(self, device: torch.device, free: int | None = None, sharing: int = 1) -> DecodedSplit:
         """Return the same samples on a device, as `DecodedSplit.to`.

@@ -25,7 +25,7 @@ def resize_image(image: Tensor, size: tuple[int, int], window: Window) -> Tensor
     but no offset.
 
     Args:
-        image: uint8 [3, H, W].
+        image: uint8 [C, H, W].
         size: height and width after resizing.
         window: part of the resized image.
     """
@@ -70,24 +70,24 @@ def _nearest(source: int, target: int, first: int, end: int) -> np.ndarray[tuple
     return np.minimum(positions.astype(np.int64), source - 1)
 
 
-def rotate_image(image: Tensor, degrees: float, window: Window, fill: tuple[int, int, int]) -> Tensor:
+def rotate_image(image: Tensor, degrees: float, window: Window, fill: tuple[int, ...]) -> Tensor:
     """Return a window of an image that is rotated bilinearly about its center, at the same size.
 
     Equal to torchvision's `rotate`, except for the weight of pixels at the border, which torchvision applies twice.
 
     Args:
-        image: uint8 [3, H, W].
+        image: uint8 [C, H, W].
         degrees: rotation, counter-clockwise.
         window: part of the rotated image.
-        fill: red, green and blue outside the image.
+        fill: value of each channel outside the image.
     """
     grid = _grid(image, degrees, window)
     planes = torch.cat([image.float(), torch.ones_like(image[:1], dtype=torch.float32)])
     sampled = grid_sample(planes[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
-    inside = sampled[3]
-    for plane, level in zip(sampled[:3], fill, strict=True):
+    planes, inside = sampled[:-1], sampled[-1]
+    for plane, level in zip(planes, fill, strict=True):
         plane.sub_(level).mul_(inside).add_(level)
-    return sampled[:3].round_().to(torch.uint8)
+    return planes.round_().to(torch.uint8)
 
 
 def rotate_label(label: Tensor, degrees: float, window: Window) -> Tensor:
@@ -119,7 +119,7 @@ def blur_image(image: Tensor, sigma: float) -> Tensor:
     """Return an image after a Gaussian blur that is truncated at three standard deviations; borders are reflected.
 
     Args:
-        image: uint8 [3, h, w].
+        image: uint8 [C, h, w].
         sigma: standard deviation in pixels.
     """
     radius = math.ceil(3 * sigma)

@@ -29,7 +29,7 @@ class ModelDescription(BaseModel):
         epoch: epoch of the weights.
         classes: names of the classes, by label.
         palette: RGB color of each label.
-        mean: mean of each channel of RGB images scaled to 0..1.
+        mean: mean of each channel of images scaled to 0..1; its length is the number of channels.
         std: standard deviation of each channel, of the same images.
         value_range: values of images of more than 8 bits that become 0 and 255; None is 0 and 65535 for 16 bits.
         score_scale: factor by which an image is resized before prediction.

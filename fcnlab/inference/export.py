@@ -58,7 +58,7 @@ def export(model: TrainedModel, file_format: FileFormat, path: Path) -> ExportCo
     """Write a model to a file, and compare the predictions of the file with those of the model.
 
     A `safetensors` file contains weights and description, for `fcnlab.load`. `torch` is a program of `torch.export`,
-    `onnx` a graph. Both contain the description and map RGB images, uint8 [B, 3, H, W], to `probabilities`, float32
+    `onnx` a graph. Both contain the description and map images, uint8 [B, C, H, W], to `probabilities`, float32
     [B, classes, H, W], for any B, H and W. A `torch` program requires at least two rows and columns in the deepest
     feature map: images of more than 32 pixels per side at stride 32.
 
@@ -126,7 +126,7 @@ _REMEDIES: dict[FileFormat, str] = {
 
 def _compare(predictor: Predictor, reference: TrainedModel, path: Path, file_format: FileFormat) -> ExportComparison:
     max_difference, changed_labels, pixels = 0.0, 0, 0
-    for image in _generate_images():
+    for image in _generate_images(reference.image_format.channels):
         expected = reference.predict_probabilities(image)
         with _wrap_errors(path, file_format):
             actual = predictor(image)
@@ -136,11 +136,11 @@ def _compare(predictor: Predictor, reference: TrainedModel, path: Path, file_for
     return ExportComparison(max_difference, changed_labels, pixels)
 
 
-def _generate_images() -> Iterator[Image.Image]:
+def _generate_images(channels: int) -> Iterator[Image.Image]:
     """Yield random images that are smooth, like photographs, and the same in each call."""
     random = np.random.default_rng(0)
     for height, width in COMPARED_SIZES:
-        noise = Image.fromarray(random.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+        noise = Image.fromarray(random.integers(0, 256, (6, 8, channels), dtype=np.uint8).squeeze())
         yield noise.resize((width, height), Image.Resampling.BICUBIC)
 
 
@@ -195,7 +195,7 @@ def _trace(model: TrainedModel) -> ExportedProgram:
 
     The traced size is not a multiple of any stride: otherwise tracing would assume that nothing is ever cropped.
     """
-    images = torch.zeros(2, 3, 75, 101, dtype=torch.uint8)
+    images = torch.zeros(2, len(model.mean), 75, 101, dtype=torch.uint8)
     dynamic_shapes = {"images": {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}}
     network = ExportModel(model.network, model.description).eval()
     with export_pooling_of_any_size():
@@ -203,7 +203,8 @@ def _trace(model: TrainedModel) -> ExportedProgram:
 
 
 def _to_batch(image: Image.Image) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1)[None])
+    pixels = np.atleast_3d(np.asarray(image))
+    return np.array(pixels.transpose(2, 0, 1)[None], order="C")
 
 
 @contextmanager

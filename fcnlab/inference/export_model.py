@@ -35,7 +35,8 @@ class ExportModel(nn.Module):
         """Compute probabilities, like `fcnlab.training.inference.compute_scores` with a softmax.
 
         Args:
-            images: RGB images, uint8 [B, 3, H, W], of any size that is at least 1 x 1 after resizing.
+            images: uint8 [B, C, H, W] with the channels of the dataset, RGB by default, of any size that is at least
+                1 x 1 after resizing.
 
         Returns:
             Probabilities, float32 [B, classes, H, W].

@@ -16,7 +16,7 @@ from fcnlab.trial.find import FinishedTrial
 def log_models(grid: Grid, lab: Lab, on_logged: Callable[[str], None]) -> int:
     """Log the model of each finished trial to its MLflow run, with the checkpoint that the grid reports.
 
-    A logged model maps RGB images, uint8 [B, 3, H, W], to probabilities [B, classes, H, W]. Models that are already
+    A logged model maps images, uint8 [B, C, H, W], to probabilities [B, classes, H, W]. Models that are already
     logged are skipped.
 
     Args:
@@ -39,7 +39,7 @@ def log_models(grid: Grid, lab: Lab, on_logged: Callable[[str], None]) -> int:
             network = finished.load_model(checkpoint)
             description = ModelDescription.from_trial(finished, network, checkpoint)
             export_model = ExportModel(network, description).eval()
-            if tracker.log_model(planned.key, export_model, len(record.classes)):
+            if tracker.log_model(planned.key, export_model, len(record.classes), len(description.mean)):
                 on_logged(finished.label)
                 new += 1
     return new

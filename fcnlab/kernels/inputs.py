@@ -14,7 +14,7 @@ class DecodedSample:
     """An image and its label as tensors.
 
     Attributes:
-        image: uint8 [3, H, W]. The three channels of a pixel are adjacent in memory (channels-last layout).
+        image: uint8 [C, H, W]. The channels of a pixel are adjacent in memory (channels-last layout).
         label: uint8 [H, W].
     """
 
@@ -33,19 +33,21 @@ class RawBatch:
 
     Attributes:
         pixels: flat uint8 tensor that contains the samples, and possibly others.
-        table: offset in bytes, height and width of each sample of the batch, int64 [B, 3]. An image [H, W, 3] begins
+        table: offset in bytes, height and width of each sample of the batch, int64 [B, 3]. An image [H, W, C] begins
             at the offset, and its label [H, W] follows it.
+        channels: number of channels C of the images.
     """
 
     pixels: Tensor
     table: NDArray[np.int64]
+    channels: int = 3
 
     def samples(self) -> list[DecodedSample]:
         """Return views of the samples."""
-        return [view_sample(self.pixels, *row) for row in self.table.tolist()]
+        return [view_sample(self.pixels, *row, channels=self.channels) for row in self.table.tolist()]
 
 
-def view_sample(pixels: Tensor, offset: int, height: int, width: int) -> DecodedSample:
+def view_sample(pixels: Tensor, offset: int, height: int, width: int, *, channels: int = 3) -> DecodedSample:
     """Return views of one sample in a flat tensor.
 
     Args:
@@ -53,10 +55,12 @@ def view_sample(pixels: Tensor, offset: int, height: int, width: int) -> Decoded
         offset: first byte of the sample.
         height: height of the image.
         width: width of the image.
+        channels: number of channels of the image.
     """
     size = height * width
-    image = pixels[offset : offset + 3 * size].view(height, width, 3).permute(2, 0, 1)
-    return DecodedSample(image, pixels[offset + 3 * size : offset + 4 * size].view(height, width))
+    label = offset + channels * size
+    image = pixels[offset:label].view(height, width, channels).permute(2, 0, 1)
+    return DecodedSample(image, pixels[label : label + size].view(height, width))
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def save_model(model: nn.Module, num_classes: int, path: Path) -> None:
+def save_model(model: nn.Module, num_classes: int, path: Path, channels: int = 3) -> None:
     """Save a model in MLflow's format, with its signature and its requirements.
 
     Args:
-        model: a model from uint8 [B, 3, H, W] to float32 [B, num_classes, H, W].
+        model: a model from uint8 [B, channels, H, W] to float32 [B, num_classes, H, W].
         num_classes: number of classes.
         path: folder that is created.
+        channels: channels of the images.
     """
     from importlib.metadata import version
 
@@ -27,7 +28,7 @@ def save_model(model: nn.Module, num_classes: int, path: Path) -> None:
 
     from fcnlab.version import __version__
 
-    images = TensorSpec(np.dtype("uint8"), (-1, 3, -1, -1))
+    images = TensorSpec(np.dtype("uint8"), (-1, channels, -1, -1))
     outputs = TensorSpec(np.dtype("float32"), (-1, num_classes, -1, -1))
     signature = ModelSignature(Schema([images]), Schema([outputs]))
     requirements = [f"fcnlab=={__version__}"]

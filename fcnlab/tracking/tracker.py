@@ -198,13 +198,14 @@ class MlflowTracker:
             self._client.set_terminated(run.run_id, "FINISHED" if record.status == "finished" else "FAILED")
             run.published, run.finished = record.ended, record.status == "finished"
 
-    def log_model(self, key: str, model: nn.Module, num_classes: int) -> bool:
+    def log_model(self, key: str, model: nn.Module, num_classes: int, channels: int = 3) -> bool:
         """Upload a model to a trial's run, for `mlflow.pytorch.load_model("runs:/<run id>/model")`.
 
         Args:
             key: key of the trial.
-            model: a model from uint8 [B, 3, H, W] to float32 [B, num_classes, H, W].
+            model: a model from uint8 [B, channels, H, W] to float32 [B, num_classes, H, W].
             num_classes: number of classes.
+            channels: channels of the images.
 
         Returns:
             False if the run already has a model.
@@ -214,7 +215,7 @@ class MlflowTracker:
             if any(item.path == MODEL for item in self._client.list_artifacts(run.run_id)):
                 return False
             with tempfile.TemporaryDirectory() as folder:
-                save_model(model, num_classes, Path(folder) / MODEL)
+                save_model(model, num_classes, Path(folder) / MODEL, channels)
                 self._client.log_artifacts(run.run_id, str(Path(folder) / MODEL), MODEL)
         return True
 

@@ -57,7 +57,7 @@ def count_gmacs(model: FCN, size: tuple[int, int], *, training: bool = False) ->
     """
     meta = _copy_to_meta(model).eval()
     with FlopCounterMode(display=False) as counter:
-        images = torch.zeros(1, 3, *size, device="meta")
+        images = torch.zeros(1, _in_channels(model), *size, device="meta")
         meta.training_scores(images) if training else meta(images)
     return counter.get_total_flops() / 2e9
 
@@ -89,7 +89,7 @@ def measure_activation_bytes(model: FCN, size: tuple[int, int]) -> int:
 
     # Batch norm in training mode rejects maps of one pixel of a single image, and stores the same tensors in eval mode.
     with _eval_mode(model), saved_tensors_hooks(pack, lambda tensor: tensor):
-        scores = model.training_scores(torch.zeros(1, 3, *size, device=_device(model)))
+        scores = model.training_scores(torch.zeros(1, _in_channels(model), *size, device=_device(model)))
     del scores
     return sum(stored.values())
 
@@ -112,7 +112,7 @@ def measure_receptive_field(backbone: Backbone, reduction: int, *, longest: int 
     generator = torch.Generator().manual_seed(0)
     height = 1024
     while height <= longest:
-        strip = torch.rand(1, 3, height, 32, generator=generator).requires_grad_()
+        strip = torch.rand(1, backbone.in_channels, height, 32, generator=generator).requires_grad_()
         map_ = positive(strip)[reduction]
         map_[0, :, map_.shape[2] // 2, map_.shape[3] // 2].sum().backward()
         assert strip.grad is not None
@@ -180,7 +180,8 @@ def measure_speed(model: FCN, size: tuple[int, int], *, batch: int = 8, repeats:
 
 
 def _median_seconds(model: FCN, batch: int, size: tuple[int, int], repeats: int) -> float:
-    images = torch.randn(batch, 3, *size, device=_device(model)).contiguous(memory_format=torch.channels_last)
+    shape = (batch, _in_channels(model), *size)
+    images = torch.randn(shape, device=_device(model)).contiguous(memory_format=torch.channels_last)
     seconds = []
     for _ in range(repeats + 1):
         began = time.perf_counter()
@@ -198,6 +199,10 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(training)
+
+
+def _in_channels(model: nn.Module) -> int:
+    return model.backbone.in_channels if isinstance(model, FCN) else 3
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -10,6 +10,7 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
 from fcnlab.kernels.switch import is_triton_available
+from fcnlab.models import FCN
 
 
 def replace_batch_norm(model: nn.Module) -> None:
@@ -139,7 +140,8 @@ def _find_activated_norms(model: nn.Module) -> dict[nn.Module, nn.Module]:
     training, device = model.training, next(model.parameters()).device
     try:
         if hooks:
-            model.eval()(torch.zeros(1, 3, 64, 64, device=device))
+            channels = model.backbone.in_channels if isinstance(model, FCN) else 3
+            model.eval()(torch.zeros(1, channels, 64, 64, device=device))
     finally:
         model.train(training)
         for hook in hooks:

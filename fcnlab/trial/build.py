@@ -74,6 +74,7 @@ def build_model(
     seed: int,
     weights_file: Path | None = None,
     extensions: Extensions = Extensions(),  # noqa: B008 - frozen
+    in_channels: int = 3,
 ) -> FCN:
     """Build the model of a variant.
 
@@ -83,6 +84,7 @@ def build_model(
         seed: of the trial; backbone and head are initialized from separate random streams.
         weights_file: weights of the backbone.
         extensions: heads that are not built in.
+        in_channels: channels of the images.
 
     Raises:
         ModelError: timm has no such model, its weights cannot be downloaded, it lacks a stride that the head needs or
@@ -90,7 +92,7 @@ def build_model(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "backbone"))
-        backbone = build_backbone(variant)
+        backbone = build_backbone(variant, in_channels)
         if weights_file is not None:
             load_weights(backbone, weights_file, variant.backbone.weights_prefix)
         torch.manual_seed(derive_seed(seed, "head"))
@@ -116,21 +118,31 @@ def prepare(variant: Variant) -> None:
         load_library(kernel)
 
 
-def build_backbone(variant: Variant) -> Backbone:
+def build_backbone(variant: Variant, in_channels: int = 3) -> Backbone:
     """Build the backbone of a variant, with the pretrained weights of timm or torchvision if these are set.
 
     Args:
         variant: its configuration.
+        in_channels: channels of the images.
 
     Raises:
         ModelError: as `build_model`.
     """
     spec = variant.backbone
     if spec.paper is not None:
+        if in_channels != 3:
+            raise ModelError(
+                f"the paper's {spec.paper} is for images of 3 channels, and the dataset has {in_channels}; use a "
+                "backbone of timm"
+            )
         return PaperBackbone(spec.paper, pretrained=spec.weights == "torchvision")
     assert spec.timm is not None
     return TimmBackbone(
-        spec.timm, pretrained=spec.weights == "timm", output_stride=variant.head.backbone_stride, tail=spec.tail
+        spec.timm,
+        pretrained=spec.weights == "timm",
+        output_stride=variant.head.backbone_stride,
+        tail=spec.tail,
+        in_channels=in_channels,
     )
 
 
@@ -182,15 +194,14 @@ def build_augmentation(recipe: Recipe, mean: Sequence[float]) -> Augmentation:
 
     Args:
         recipe: its configuration.
-        mean: by channel, 0..1; the color of padding.
+        mean: by channel, 0..1; the color of padding. Colors are only changed in images of three channels.
     """
-    red, green, blue = (round(255 * value) for value in mean)
     return Augmentation(
         crop=(recipe.crop.height, recipe.crop.width),
         scale=recipe.scale,
         flip=recipe.flip,
-        fill=(red, green, blue),
-        jitter=ColorJitter(**recipe.jitter.model_dump()),
+        fill=tuple(round(255 * value) for value in mean),
+        jitter=ColorJitter(**recipe.jitter.model_dump()) if len(mean) == 3 else ColorJitter(),
         cat_max_ratio=recipe.cat_max_ratio,
         rotate=recipe.rotate,
         blur=Blur(recipe.blur.probability, recipe.blur.sigma) if recipe.blur is not None else Blur(),

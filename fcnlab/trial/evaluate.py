@@ -230,6 +230,11 @@ def _check_data(finished: FinishedTrial, lab: Lab, target: EvaluationTarget | No
     if target is not None:
         dataset = lab.open_dataset(target.config)
         _check_classes(finished.record.classes, dataset.classes, target.dataset)
+        own, other = trial.dataset.image_channels, dataset.image_format.channels
+        if own != other:
+            raise DataError(
+                f"dataset {target.dataset}: its images have {other} channels, those of the trial have {own}"
+            )
         return dataset.fingerprint((target.split,))
     if lab.open_dataset(trial.dataset).fingerprint(trial.dataset.used_splits) != trial.data:
         raise DataError(

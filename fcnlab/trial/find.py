@@ -93,7 +93,9 @@ class FinishedTrial:
         head = self.trial.variant.head
         if extensions.fingerprints(head).get("head") != self.trial.extensions.get("head"):
             raise ModelError(f"{self.folder.path}: the code of head type '{head.type}' has changed since the training")
-        return restore_model(self.trial.variant, len(self.record.classes), read_tensors(file), str(file), extensions)
+        channels = self.trial.dataset.image_channels
+        classes, state = len(self.record.classes), read_tensors(file)
+        return restore_model(self.trial.variant, classes, state, str(file), extensions, channels)
 
 
 def restore_model(
@@ -102,6 +104,7 @@ def restore_model(
     state: Mapping[str, Tensor],
     source: str,
     extensions: Extensions = Extensions(),  # noqa: B008 - frozen
+    in_channels: int = 3,
 ) -> FCN:
     """Build a variant with given weights. Pretrained weights of its backbone are not loaded.
 
@@ -111,6 +114,7 @@ def restore_model(
         state: state dict of the model.
         source: origin of the weights, for error messages.
         extensions: those that the head may come from.
+        in_channels: channels of the images.
 
     Returns:
         The model in evaluation mode.
@@ -119,7 +123,8 @@ def restore_model(
         ModelError: the weights do not fit the variant.
     """
     backbone = variant.backbone.model_copy(update={"weights": "scratch"})
-    model = build_model(variant.model_copy(update={"backbone": backbone}), num_classes, seed=0, extensions=extensions)
+    scratch = variant.model_copy(update={"backbone": backbone})
+    model = build_model(scratch, num_classes, seed=0, extensions=extensions, in_channels=in_channels)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

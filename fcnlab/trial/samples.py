@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PIL import Image
 from torch import Tensor
 
+from fcnlab.data.datasets.image_file import to_display
 from fcnlab.data.datasets.palette import to_palette_image
 from fcnlab.kernels.inputs import DecodedSample
 
@@ -25,6 +25,6 @@ def save_sample(folder: Path, id_: str, sample: DecodedSample, prediction: Tenso
     """
     folder.mkdir(exist_ok=True)
     name = id_.replace("/", "_")
-    Image.fromarray(sample.image.permute(1, 2, 0).cpu().numpy()).save(folder / f"{name}.image.jpg", quality=90)
+    to_display(sample.image.permute(1, 2, 0).cpu().numpy()).save(folder / f"{name}.image.jpg", quality=90)
     for role, labels in (("label", sample.label), ("prediction", prediction)):
         to_palette_image(labels.cpu().numpy()).save(folder / f"{name}.{role}.png", optimize=True)

@@ -31,12 +31,12 @@ def check_weights(trials: Iterable[Trial], lab: Lab) -> list[str]:
     for trial in trials:
         spec = trial.variant.backbone
         file = lab.find_weights_file(spec)
-        identity = repr((spec.content(), trial.variant.head.backbone_stride))
+        identity = repr((spec.content(), trial.variant.head.backbone_stride, trial.dataset.image_channels))
         if file is None or identity in checked:
             continue
         checked.add(identity)
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            backbone = build_backbone(trial.variant)
+            backbone = build_backbone(trial.variant, trial.dataset.image_channels)
         matched = match_backbone(backbone, read_tensors(file), str(file), spec.weights_prefix)
         if matched.note:
             lines.append(f"weights {spec.weights}: {matched.note}")

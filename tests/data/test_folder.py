@@ -323,7 +323,10 @@ def test_classes_are_parsed_from_names_numbers_or_colors() -> None:
     [
         ({"classes": None}, "classes: missing; this key is required with type: folder"),
         ({"masks": None}, "masks: missing; this key is required with type: folder"),
-        ({"folder": "mine"}, "folder: unknown key with type: folder; valid: classes, description, fractions, "),
+        (
+            {"folder": "mine"},
+            "folder: unknown key with type: folder; valid: channels, classes, description, fractions, ",
+        ),
         ({"classes": ["a"]}, "classes: give 2 to 255 classes, not 1"),
         ({"classes": [f"c{n}" for n in range(256)]}, "classes: give 2 to 255 classes, not 256"),
         ({"classes": ["a", "b", "a"]}, "classes: the class 'a' is listed twice"),
@@ -413,6 +416,7 @@ CONTENT: list[dict[str, Any]] = [
     {"fractions": {"val": 0.5, "test": 0.1}, "splits": {"test": "test"}},
     {"splits": {"val": "train"}},
     {"value_range": [0, 4095]},
+    {"channels": 1},
 ]
 
 

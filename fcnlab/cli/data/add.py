@@ -55,6 +55,9 @@ def add(
         Path | None,
         typer.Option(metavar="DIR", help="Folder with lists of ids: train.txt, val.txt and optionally test.txt"),
     ] = None,
+    channels: Annotated[
+        int, typer.Option(help="Channels of the images: 3 (RGB), 1 (gray) or 4 (all four bands of the files)")
+    ] = 3,
     skip_unpaired: Annotated[bool, typer.Option("--skip-unpaired", help="Leave out images without a mask")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an entry of this name in the lab")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the entry without writing it")] = False,
@@ -82,11 +85,13 @@ def add(
     random_splits = val is not None or test is not None
     if lists is not None and random_splits:
         raise ConfigError("--lists and --val or --test are mutually exclusive; pass one of them")
+    if channels not in (1, 3, 4):
+        raise ConfigError(f"--channels {channels}: valid: 1, 3, 4")
     folders = (_absolute(images), _absolute(masks))
     if lists is None and not random_splits:
         folders = find_splits(*folders)
     pairing = pair_files(*folders)
-    contents = _read_contents(pairing)
+    contents = _read_contents(pairing, channels)
     choice = decide_classes(contents, classes, ignore)
     _print_contents(pairing, contents, choice, generated_names=classes is None)
     mixture = describe_mixture(contents, choice) if ignore is None else None
@@ -138,16 +143,17 @@ def _absolute(folder: str) -> str:
     return str(Path(folder).expanduser().resolve())
 
 
-def _read_contents(pairing: Pairing) -> Contents:
+def _read_contents(pairing: Pairing, channels: int) -> Contents:
     """Read the pairs and show a progress bar on a terminal."""
     from rich.progress import Progress
 
+    from fcnlab.data.datasets.image_file import ImageFormat
     from fcnlab.data.inspection.propose import read_contents
 
     terminal = create_console()
     with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
         task = progress.add_task("masks", total=len(pairing.pairs))
-        return read_contents(pairing.pairs, lambda: progress.advance(task))
+        return read_contents(pairing.pairs, lambda: progress.advance(task), ImageFormat(channels))
 
 
 def _print_contents(pairing: Pairing, contents: Contents, choice: ClassChoice, *, generated_names: bool) -> None:
@@ -164,6 +170,8 @@ def _print_contents(pairing: Pairing, contents: Contents, choice: ClassChoice, *
     typer.echo(f"sizes (height x width): {sizes}{', ...' if len(contents.sizes) > 5 else ''}")
     for line in contents.images.lines():
         typer.echo(f"images: {line}")
+    if any(" 4 bands" in line for line in contents.images.lines()):
+        typer.echo("images: with --channels 4, all four bands are used")
     typer.echo("masks: " + ", ".join(f"{count} of mode {mode}" for mode, count in contents.modes.most_common()))
     means = {value: name for name, values in choice.classes for value in values}
     table = create_table("value", "pixels %", "masks", "class")

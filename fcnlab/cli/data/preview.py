@@ -37,7 +37,7 @@ def preview(
 
     lab_ = Lab.find(root=lab, data_root=data_root)
     spec = dataset_entry(lab_, name)
-    augment = _augmentation(lab_, recipe) if recipe is not None else None
+    augment = _augmentation(lab_, recipe, spec.image_channels) if recipe is not None else None
     dataset = lab_.open_dataset(spec)
     split = split or spec.splits.train
     samples = dataset.split(split)
@@ -52,12 +52,12 @@ def preview(
     typer.echo(f"{path}: {len(shown)} of {len(samples)} images of {name} {split}")
 
 
-def _augmentation(lab: Lab, name: str) -> Augmentation:
+def _augmentation(lab: Lab, name: str, channels: int) -> Augmentation:
     """Return the augmentation of a recipe with the mean color of ImageNet, which most backbones use."""
     from fcnlab.config.recipe import Recipe
-    from fcnlab.models.backbones.base import IMAGENET_MEAN
+    from fcnlab.models.backbones.base import IMAGENET_MEAN, adapt_normalization
     from fcnlab.trial.build import build_augmentation
 
     recipe = lab.registry.get("recipe", name)
     assert isinstance(recipe, Recipe)
-    return build_augmentation(recipe, IMAGENET_MEAN)
+    return build_augmentation(recipe, adapt_normalization(IMAGENET_MEAN, channels))

@@ -47,8 +47,11 @@ def build_entry(
 
 def describe_images(contents: Contents) -> dict[str, Any]:
     """Return the keys of the entry for images that are not RGB of 8 bits."""
-    value_range = contents.images.value_range
-    return {"value_range": list(value_range)} if value_range not in (None, SIXTEEN_BITS) else {}
+    channels, value_range = contents.images.image_format.channels, contents.images.value_range
+    entry: dict[str, Any] = {"channels": channels} if channels != 3 else {}
+    if value_range not in (None, SIXTEEN_BITS):
+        entry["value_range"] = list(value_range)
+    return entry
 
 
 def find_warnings(dataset: Dataset, spec: DatasetConfig, contents: Contents, choice: ClassChoice) -> list[str]:

@@ -61,9 +61,10 @@ def stats(
 def _show(name: str, found: list[SplitStats], classes: tuple[str, ...]) -> None:
     from rich.table import Column
 
+    colors = "mean (r, g, b)" if len(found[0].mean) == 3 else "mean by channel"
     table = create_table(
         "split", *(Column(title, justify="right") for title in ("images", "height", "width", "sizes")),
-        "mean (r, g, b)", "standard deviation", title=f"{name}: images; height and width as min / median / max",
+        colors, "standard deviation", title=f"{name}: images; height and width as min / median / max",
     )  # fmt: skip
     for s in found:
         mean, std = ("  ".join(f"{value:.4f}" for value in values) for values in (s.mean, s.std))

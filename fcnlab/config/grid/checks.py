@@ -38,6 +38,25 @@ def find_duplicates(cells: Sequence[Cell]) -> list[str]:
     return errors if len(errors) <= SHOWN else [*errors[:SHOWN], f"{len(errors) - SHOWN} more cells are duplicates"]
 
 
+def check_channels(cells: Iterable[Cell]) -> list[str]:
+    """Check that the backbones take images of the number of channels of the dataset.
+
+    Args:
+        cells: of the grid.
+
+    Returns:
+        One error per line.
+    """
+    return list(
+        dict.fromkeys(
+            f"backbone {cell.names['backbone']} takes images of 3 channels, and dataset {cell.names['dataset']} has "
+            f"'channels: {cell.dataset.image_channels}'; use a backbone of timm"
+            for cell in cells
+            if cell.dataset.image_channels != 3 and cell.variant.backbone.paper is not None
+        )
+    )
+
+
 def check_checkpoint(file: GridFile, cells: Iterable[Cell]) -> list[str]:
     """Check that a checkpoint is not selected on the images that are reported, which would bias the metrics.
 

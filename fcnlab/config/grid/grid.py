@@ -102,7 +102,11 @@ def load(path: Path, registry: Registry) -> Grid:
     baseline, unclear = _find_baseline(file, candidates)
     made = list(cells.values())
     errors += [*checks.find_duplicates(made), *unclear]
-    errors += [*checks.check_checkpoint(file, made), *checks.check_early_stopping(file, made)]
+    errors += [
+        *checks.check_channels(made),
+        *checks.check_checkpoint(file, made),
+        *checks.check_early_stopping(file, made),
+    ]
     lines = [*(f"{where}: {error}" for error in errors), *invalid]
     if lines:
         raise ConfigError("\n".join(dict.fromkeys(lines)))

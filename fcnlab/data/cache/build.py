@@ -213,7 +213,8 @@ def _write(split: Split, folder: Path, names: tuple[str, str], out: _Out, advanc
         if len(places) % SYNCED == 0:  # the disk works while the cores decode, and not all at the end
             os.fsync(out.file)
     made = datetime.now(UTC).isoformat(timespec="seconds")
-    index = CacheIndex(folder.name, *names, made, split.ids, np.array(places, dtype=np.int64).reshape(-1, 4))
+    table = np.array(places, dtype=np.int64).reshape(-1, 4)
+    index = CacheIndex(folder.name, *names, made, split.ids, table, split.channels)
     raw = index.dump()
     (partial(folder) / INDEX).write_bytes(raw)
     _put(out.file, seal(raw), int((index.places[:, 0] + index.sizes).max(initial=0)))
@@ -289,7 +290,7 @@ def _probe(split: Split, limit: int) -> None:
     """Raise CacheUnavailableError if the estimated size of a cache exceeds the limit."""
     if len(split) <= PROBED:
         return
-    sizes = map_on_all_cores(lambda i: 4 * split[len(split) * i // PROBED].label.size, PROBED)
+    sizes = map_on_all_cores(lambda i: (split.channels + 1) * split[len(split) * i // PROBED].label.size, PROBED)
     expected = len(split) * sum(sizes) // PROBED
     if expected > limit:
         raise CacheUnavailableError(_too_large(expected, limit))

@@ -1,6 +1,6 @@
 """File format of the cache of decoded samples: all images and labels of one split as uint8 pixels for memory-mapping.
 
-    <cache>/decoded/<key>/pixels.bin   image [H, W, 3] and label [H, W] of each sample; at the end the seal
+    <cache>/decoded/<key>/pixels.bin   image [H, W, C] and label [H, W] of each sample; at the end the seal
     <cache>/decoded/<key>/index.json   offset, size and crc32 of each sample
     <cache>/decoded/<key>.partial/     a cache that is being built or removed
     <cache>/decoded/<key>.lock         lock that is held while the cache is built or removed
@@ -37,6 +37,9 @@ KEY = re.compile(r"[0-9a-f]{32}")
 
 INDEX, PIXELS = "index.json", "pixels.bin"
 
+CHANNELS = (1, 3, 4)
+"""Valid numbers of channels of images."""
+
 LARGEST = 2**24
 """Maximum height and width of an image, so that no sum over a foreign index overflows."""
 
@@ -56,6 +59,7 @@ class CacheIndex:
         made: time of the build, ISO 8601 in UTC.
         ids: identifiers of the samples, in order.
         places: offset in bytes, height, width and crc32 of each sample, int64 [N, 4].
+        channels: number of channels of the images.
     """
 
     key: str
@@ -64,11 +68,12 @@ class CacheIndex:
     made: str
     ids: tuple[str, ...]
     places: NDArray[np.int64]
+    channels: int = 3
 
     @property
     def sizes(self) -> NDArray[np.int64]:
-        """Bytes of each sample: four per pixel."""
-        return 4 * self.places[:, 1] * self.places[:, 2]
+        """Bytes of each sample: one per pixel for each channel and one for the label."""
+        return (self.channels + 1) * self.places[:, 1] * self.places[:, 2]
 
     def dump(self) -> bytes:
         """Return the content of index.json."""
@@ -172,7 +177,8 @@ def _parsed(raw: bytes) -> CacheIndex:
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         raise BrokenCacheError("its index is incomplete") from None
     texts = (index.key, index.dataset, index.split, index.made, *index.ids)
-    if not all(isinstance(text, str) for text in texts) or len(index.ids) != len(places):
+    complete = all(isinstance(text, str) for text in texts) and len(index.ids) == len(places)
+    if not complete or index.channels not in CHANNELS:
         raise BrokenCacheError("its index is incomplete")
     return index
 

@@ -78,7 +78,7 @@ def load_label_counts(dataset: Dataset, split: str) -> Counts | None:
 
 def _read_label(cache: MappedCache, index: int) -> Pixels:
     offset, height, width, _ = cache.index.places[index].tolist()
-    start = offset + 3 * height * width
+    start = offset + cache.index.channels * height * width
     return cache.pixels[start : start + height * width]
 
 

@@ -38,9 +38,11 @@ class Split(ABC):
 
     Attributes:
         ids: unique identifiers of the samples, in order.
+        channels: number of channels of all images.
     """
 
     ids: tuple[str, ...]
+    channels: int = 3
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -120,6 +122,7 @@ class FileSplit(Split):
             image_format: conversion of the images.
         """
         self.image_format = image_format
+        self.channels = image_format.channels
         self.pairs = pairs
         self.ids = tuple(pair.id for pair in pairs)
         self._decoder = decoder

@@ -149,20 +149,28 @@ def to_pixels(image: Image.Image, image_format: ImageFormat) -> Pixels:
             not name the file.
     """
     channels = image_format.channels
+    check_bands(image, image_format)
     if image.mode in WIDE_MODES:
-        if channels == 4:
-            raise DataError(_other_bands(image))
         gray = _scale(image, image_format)
         return np.repeat(gray[..., None], channels, axis=2)
-    if channels == 4 and image.mode not in _MODES[4]:
-        raise DataError(_other_bands(image))
     mode = image.mode if image.mode in _MODES[channels] else _MODES[channels][0]
     pixels = np.asarray(image.convert(mode))
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
-def _other_bands(image: Image.Image) -> str:
-    return (
+def check_bands(image: Image.Image, image_format: ImageFormat) -> None:
+    """Check that an image has four bands if the dataset has four channels.
+
+    Args:
+        image: the image; its pixels need not be decoded.
+        image_format: the channels of the dataset.
+
+    Raises:
+        DataError: it has another number of bands. The message does not name the file.
+    """
+    if image_format.channels != 4 or image.mode in _MODES[4]:
+        return
+    raise DataError(
         f"has {len(image.getbands())} bands (mode {image.mode}), but the dataset has 'channels: 4'; save all "
         "images with 4 bands, or set 'channels' to 3 or 1"
     )

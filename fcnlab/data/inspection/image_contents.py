@@ -14,11 +14,13 @@ from fcnlab.data.datasets.image_file import (
     SIXTEEN_BITS,
     WIDE_MODES,
     ImageFormat,
+    check_bands,
     count_conversions,
     describe_conversion,
     open_header,
     open_image,
 )
+from fcnlab.errors import DataError
 
 
 @dataclass
@@ -51,6 +53,10 @@ class ImageContents:
         """
         with open_header(path) as image:
             width, height = image.size
+            try:
+                check_bands(image, self.image_format)
+            except DataError as error:
+                raise DataError(f"{path}: {error}") from None
             if image.mode in WIDE_MODES:
                 self._add_values(open_image(path))
             else:

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.base import Pixels, Sample, Split
+from fcnlab.data.datasets.image_file import to_display
 from fcnlab.data.datasets.palette import voc_palette
 from fcnlab.seeding import derive_seed
 
@@ -119,7 +120,7 @@ def sheet(shown: Sequence[Sequence[Shown]], classes: Sequence[str]) -> Image.Ima
 def _pair(sample: Shown) -> tuple[Image.Image, Image.Image]:
     """Return the image and its overlay with the label, both with the width of the sheet's pictures."""
     size = (WIDTH, max(1, round(sample.label.shape[0] * WIDTH / sample.label.shape[1])))
-    image = Image.fromarray(np.ascontiguousarray(sample.image)).resize(size, Image.Resampling.BILINEAR)
+    image = to_display(sample.image).resize(size, Image.Resampling.BILINEAR)
     return image, overlay(image, Image.fromarray(voc_palette()[sample.label]).resize(size, Image.Resampling.NEAREST))
 
 

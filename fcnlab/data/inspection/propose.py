@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fcnlab.data.datasets.folder import SPLIT, common_splits, index_images, split_folder
-from fcnlab.data.datasets.image_file import open_image
+from fcnlab.data.datasets.image_file import RGB, ImageFormat, open_image
 from fcnlab.data.datasets.labels import pack_rgb
 from fcnlab.data.inspection.image_contents import ImageContents
 from fcnlab.errors import DataError
@@ -161,17 +161,20 @@ def pair_files(images: str, masks: str) -> Pairing:
     )
 
 
-def read_contents(pairs: Mapping[str, tuple[Path, Path]], advance: Callable[[], object]) -> Contents:
+def read_contents(
+    pairs: Mapping[str, tuple[Path, Path]], advance: Callable[[], object], image_format: ImageFormat = RGB
+) -> Contents:
     """Read all masks and the sizes of all images.
 
     Args:
         pairs: image and mask of each id.
         advance: called after each pair.
+        image_format: channels of the images.
 
     Raises:
         DataError: files cannot be read or used; one line per file.
     """
-    found = Contents()
+    found = Contents(ImageContents(image_format))
     problems = []
     for image, mask in pairs.values():
         try:

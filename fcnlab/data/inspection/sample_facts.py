@@ -162,4 +162,12 @@ def _list_conversions(name: str, facts: Sequence[SampleFacts]) -> Iterator[Probl
             found.setdefault(sample.conversion, []).append(sample.where)
     for conversion, where in found.items():
         what = count_conversions(len(where), conversion)
-        yield Problem(name, where[0], "converted images", what, "nothing if this is intended")
+        yield Problem(name, where[0], "converted images", what, _suggest_channels(conversion))
+
+
+def _suggest_channels(conversion: str) -> str:
+    if " 4 bands" in conversion:
+        return "in a dataset of type folder, 'channels: 4' uses all four bands"
+    if " 1 band " in conversion:
+        return "if all images of a dataset of type folder are gray, 'channels: 1' saves memory"
+    return "nothing if this is intended"

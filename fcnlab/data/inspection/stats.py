@@ -41,7 +41,7 @@ class SplitStats:
         classes: number of classes of the dataset.
         sizes: height and width of each image, int64 [N, 2].
         pixels: number of pixels of each image and label, int64 [N, 256].
-        levels: number of pixels of all images with each level of red, green and blue, int64 [3, 256].
+        levels: number of pixels of all images with each level of each channel, int64 [C, 256].
     """
 
     split: str
@@ -87,12 +87,12 @@ class SplitStats:
 
     @property
     def mean(self) -> Floats:
-        """The mean of red, green and blue over all pixels, 0..1, [3]."""
+        """The mean of each channel over all pixels, 0..1, [C]."""
         return self.levels @ np.arange(256) / max(1, self.levels[0].sum()) / 255
 
     @property
     def std(self) -> Floats:
-        """The standard deviation of red, green and blue over all pixels, 0..1, [3]."""
+        """The standard deviation of each channel over all pixels, 0..1, [C]."""
         squares = (np.arange(256)[None, :] / 255 - self.mean[:, None]) ** 2
         return np.sqrt((self.levels * squares).sum(1) / max(1, self.levels[0].sum()))
 
@@ -122,7 +122,7 @@ def _compute(dataset: Dataset, name: str, progress: StartProgress | None) -> Spl
     split = dataset.split(name)
     advance = progress(name, len(split)) if progress is not None else None
     sizes, pixels = np.zeros((len(split), 2), np.int64), np.zeros((len(split), 256), np.int64)
-    levels = np.zeros((3, 256), np.int64)
+    levels = np.zeros((split.channels, 256), np.int64)
     for index, (size, labels, colors) in enumerate(map_on_all_cores(lambda i: _count(split[i]), len(split), advance)):
         sizes[index], pixels[index] = size, labels
         levels += colors
@@ -131,7 +131,8 @@ def _compute(dataset: Dataset, name: str, progress: StartProgress | None) -> Spl
 
 def _count(sample: Sample) -> tuple[tuple[int, int], Counts, Counts]:
     height, width = sample.label.shape
-    colors = [np.bincount(sample.image[..., channel].ravel(), minlength=256) for channel in range(3)]
+    planes = np.moveaxis(sample.image, 2, 0)
+    colors = [np.bincount(plane.ravel(), minlength=256) for plane in planes]
     return (height, width), np.bincount(sample.label.ravel(), minlength=256), np.stack(colors)
 
 

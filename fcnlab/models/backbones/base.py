@@ -29,7 +29,7 @@ class Backbone(nn.Module):
         channels: of each feature map, by reduction (nominal stride), such as ``{8: 128, 16: 256, 32: 512}``.
         centers: pixel at the center of the first feature of each map, for heads that crop; empty if
             feature 0 covers pixel 0.
-        mean, std: of RGB images in 0..1, for normalization.
+        mean, std: of each channel of images in 0..1, for normalization; their length is the number of channels.
         chain: name of the layer of each map, by reduction, if the body is a sequence of layers; else empty.
         checkpointed: layers of `chain` up to which activations are recomputed in the backward pass.
         eval_modules: modules that stay in evaluation mode in training, set by `fcnlab.training.freezing`.
@@ -50,6 +50,11 @@ class Backbone(nn.Module):
         self.tail = None
 
     @property
+    def in_channels(self) -> int:
+        """The number of channels of the images."""
+        return len(self.mean)
+
+    @property
     def networks(self) -> list[nn.Module]:
         """The body, and the tail if there is one."""
         return [module for module in (self.body, self.tail) if module is not None]
@@ -58,7 +63,7 @@ class Backbone(nn.Module):
         """Compute feature maps.
 
         Args:
-            images: normalized images [B, 3, H, W].
+            images: normalized images [B, C, H, W].
 
         Returns:
             Maps by reduction r, each [B, channels[r], ~H/r, ~W/r].
@@ -143,7 +148,8 @@ def load_weights(backbone: Backbone, path: Path, prefix: str | None = None) -> N
 def load_state(backbone: Backbone, tensors: Mapping[str, Tensor], source: str, prefix: str | None = None) -> None:
     """Load tensors with the names of the body, of its publication, or of an FCN.
 
-    Other weights, such as those of a classifier or a head, are ignored.
+    Other weights, such as those of a classifier or a head, are ignored. The first convolution of a network for RGB
+    images is adapted to another number of channels, as timm does for its own weights.
 
     Args:
         backbone: changed in place.
@@ -157,6 +163,19 @@ def load_state(backbone: Backbone, tensors: Mapping[str, Tensor], source: str, p
     state = match_backbone(backbone, tensors, source, prefix).state
     for module in backbone.networks:
         module.load_state_dict({key: state[key] for key in module.state_dict()})
+
+
+def adapt_normalization(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """Return the mean or standard deviation of each channel for another number of channels than red, green and blue.
+
+    Args:
+        values: of red, green and blue.
+        channels: one channel gets the average of the three, and a fourth too.
+    """
+    if channels == len(values):
+        return values
+    average = sum(values) / len(values)
+    return (average,) * channels if channels < len(values) else (*values, *(average,) * (channels - len(values)))
 
 
 def match_backbone(

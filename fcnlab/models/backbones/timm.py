@@ -16,7 +16,7 @@ from timm.models import FeatureListNet
 from torch import Tensor, nn
 
 from fcnlab.errors import ModelError, nearest
-from fcnlab.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, weights_unavailable
+from fcnlab.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, adapt_normalization, weights_unavailable
 from fcnlab.models.backbones.chain import run_chain
 
 
@@ -35,7 +35,15 @@ class TimmBackbone(Backbone):
         fixed_size: the only height and width that the model accepts, or None.
     """
 
-    def __init__(self, name: str, *, pretrained: bool = False, output_stride: int = 32, tail: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        pretrained: bool = False,
+        output_stride: int = 32,
+        tail: bool = False,
+        in_channels: int = 3,
+    ) -> None:
         """Build the feature extractor with timm.
 
         Args:
@@ -43,6 +51,7 @@ class TimmBackbone(Backbone):
             pretrained: load timm's pretrained weights instead of a random initialization.
             output_stride: 8 or 16 dilate the stages after this stride.
             tail: add the 1x1 convolution before the classifier's pooling to the deepest map.
+            in_channels: channels of the images; timm adapts the pretrained weights of the first convolution.
 
         Raises:
             ModelError: timm has no such model, the model has no maps at several strides or none at 32, cannot be
@@ -52,7 +61,7 @@ class TimmBackbone(Backbone):
         self._name = name
         fit = find_fit(name, output_stride)
         self.multiple, self.fixed_size, self._margin, self._maps = fit.multiple, fit.fixed_size, fit.margin, fit.maps
-        self.body = _create(name, fit.options, pretrained=pretrained)
+        self.body = _create(name, fit.options, pretrained=pretrained, in_channels=in_channels)
         self._nhwc = _is_nhwc(self.body)
         self.chain = _find_chain(self.body, self._maps)
         info: Any = self.body.feature_info
@@ -60,14 +69,14 @@ class TimmBackbone(Backbone):
         if tail:
             self.tail, self.channels[32] = _tail(name, pretrained=pretrained)
         config: Any = self.body.pretrained_cfg
-        self.mean = tuple(config.get("mean", IMAGENET_MEAN))
-        self.std = tuple(config.get("std", IMAGENET_STD))
+        self.mean = adapt_normalization(tuple(config.get("mean", IMAGENET_MEAN)), in_channels)
+        self.std = adapt_normalization(tuple(config.get("std", IMAGENET_STD)), in_channels)
 
     def forward(self, images: Tensor) -> dict[int, Tensor]:
         """Compute feature maps.
 
         Args:
-            images: normalized images [B, 3, H, W].
+            images: normalized images [B, C, H, W].
 
         Returns:
             Maps by reduction r, each [B, channels[r], ceil(H/r), ceil(W/r)].
@@ -347,7 +356,11 @@ def _tail(name: str, *, pretrained: bool) -> tuple[nn.Module, int]:
     return nn.Sequential(OrderedDict(conv_head=conv, bn2=norm)), conv.out_channels
 
 
-def _create(name: str, options: Mapping[str, Any], *, pretrained: bool, features_only: bool = True) -> nn.Module:
+def _create(
+    name: str, options: Mapping[str, Any], *, pretrained: bool, features_only: bool = True, in_channels: int = 3
+) -> nn.Module:
+    if in_channels != 3:
+        options = {**options, "in_chans": in_channels}
     try:
         model: nn.Module = timm.create_model(name, features_only=features_only, pretrained=pretrained, **options)
         return model

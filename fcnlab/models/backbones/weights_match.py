@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from timm.models import adapt_input_conv
 from torch import Tensor
 
 from fcnlab.errors import ModelError, nearest
@@ -63,7 +64,8 @@ class MatchedWeights:
 def match_weights(tensors: State, own: State, rename: Rename, source: str, prefix: str | None = None) -> MatchedWeights:
     """Find the tensors of a network in a file.
 
-    Linear layers [out, in] are reshaped to the kernels of convolutions with the same numbers.
+    Linear layers [out, in] are reshaped to the kernels of convolutions with the same numbers, and a first convolution
+    for RGB images is adapted to the number of channels.
 
     Args:
         tensors: of the file, by name.
@@ -159,4 +161,13 @@ def _describe_missing(tensors: State, own: State, needed: set[str], found: Mappi
 def _to_shape(value: Tensor, own: Tensor) -> Tensor:
     """Reshape the weights of a linear layer [out, in] to those of a convolution [out, in / (h w), h, w]."""
     is_linear = value.ndim == 2 and own.ndim == 4 and own[:1].numel() == value[:1].numel()
-    return value.reshape(own.shape) if is_linear and len(value) == len(own) else value
+    return value.reshape(own.shape) if is_linear and len(value) == len(own) else _adapt_channels(value, own)
+
+
+def _adapt_channels(value: Tensor, own: Tensor) -> Tensor:
+    """Convert the weight of a first convolution for RGB to another number of channels, as timm does for its weights."""
+    is_first = value.ndim == own.ndim == 4 and value.shape[1] == 3 and own.shape[1] in (1, 4)
+    if not is_first or (value.shape[0], *value.shape[2:]) != (own.shape[0], *own.shape[2:]):
+        return value
+    adapted: Tensor = adapt_input_conv(own.shape[1], value)
+    return adapted

@@ -97,7 +97,8 @@ def measure(trial: Trial, lab: Lab) -> CostRate:
     hardware.configure_determinism(device)
     dataset = lab.open_dataset(trial.dataset)
     weights_file = lab.find_weights_file(trial.variant.backbone)
-    model = build_model(trial.variant, len(dataset.classes), trial.seed, weights_file, lab.extensions)
+    channels = trial.dataset.image_channels
+    model = build_model(trial.variant, len(dataset.classes), trial.seed, weights_file, lab.extensions, channels)
     model = model.to(device).to(memory_format=torch.channels_last)
     training = build_training(recipe, model, dataset, trial.dataset.splits.train, trial.seed, device)
     few = _FewBatches(training.batches)
