@@ -188,7 +188,7 @@ def test_ratios_are_taken_round_by_round_and_memory_is_the_most_there_was(found:
 def test_unknown_benchmark_settings_are_named(lab: Lab) -> None:
     with pytest.raises(ConfigError, match="unknown name 'fcn2s'"):
         train.compare(lab, head="fcn2s")
-    with pytest.raises(ConfigError, match="knows no 'detectron'"):
+    with pytest.raises(ConfigError, match="unknown name 'detectron'"):
         train.compare(lab, peers=("detectron",))
     with pytest.raises(DataError, match="a batch has 8"):
         train.compare(lab, images=4)
