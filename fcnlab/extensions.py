@@ -17,7 +17,7 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType, ModuleType
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, TypeVar, get_args
 
 from pydantic import AfterValidator, Field
 
@@ -102,6 +102,11 @@ class LabExtension:
         """The files that a copy of the lab needs, relative to the lab."""
         return [LISTING, self.file]
 
+    @property
+    def is_allowed(self) -> bool:
+        """True if the user has allowed to run the Python files of labs."""
+        return os.environ.get(ALLOW_EXTENSIONS_VARIABLE) == "1"
+
     def load(self) -> Any:
         """Run the Python file and return the class.
 
@@ -109,7 +114,7 @@ class LabExtension:
             ConfigError: the user has not allowed it, the file has an error, or it does not define the class.
         """
         path, source = self.root / self.file, self._read()
-        if os.environ.get(ALLOW_EXTENSIONS_VARIABLE) != "1":
+        if not self.is_allowed:
             raise ConfigError(
                 f"{self.where}: this would run the lab's Python file {path}, which is not allowed; if you trust it, "
                 f"run `fcnlab --allow-extensions ...` or set {ALLOW_EXTENSIONS_VARIABLE}=1"
@@ -156,6 +161,7 @@ class PackageExtension:
 
     entry: EntryPoint
     files: tuple[Path, ...] = ()
+    is_allowed: ClassVar[bool] = True
 
     @property
     def where(self) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from fcnlab.config.grid.grid import Cell, Grid
 from fcnlab.config.trial import Trial
-from fcnlab.errors import ModelError
+from fcnlab.errors import DataError, FcnlabError, ModelError
 from fcnlab.lab import Lab
 from fcnlab.runner.pruning import Curve, prune, read_curve
 from fcnlab.trial.record import Record
@@ -112,6 +113,7 @@ def make_plan(grid: Grid, lab: Lab) -> Plan:
         DataError: a dataset is missing.
         ModelError: a weights file, or a finished trial that another is initialized from, is missing.
     """
+    _find_inputs(grid, lab)
     index = RunIndex(lab)
     own = [index.plan_cell(cell, grid.seeds) for cell in grid.cells]
     needed = [index.plan_prerequisites(cell, grid.seeds) for cell in grid.cells]
@@ -141,6 +143,22 @@ def check_plan_weights(plan: Plan, lab: Lab) -> list[str]:
     from fcnlab.trial.weights_check import check_weights  # imports torch
 
     return check_weights(trials, lab)
+
+
+def _find_inputs(grid: Grid, lab: Lab) -> None:
+    """Find the datasets and weights files of all cells, and report all that are missing in one error."""
+    datasets = {repr(cell.dataset): cell.dataset for cell in grid.cells}
+    backbones = {repr(cell.variant.backbone): cell.variant.backbone for cell in grid.cells}
+    finds: list[Callable[[], object]] = [partial(lab.open_dataset, dataset) for dataset in datasets.values()]
+    finds += [partial(lab.find_weights_file, backbone) for backbone in backbones.values()]
+    missing: dict[str, FcnlabError] = {}
+    for find in finds:
+        try:
+            find()
+        except (DataError, ModelError) as error:
+            missing.setdefault(str(error), error)
+    if missing:
+        raise type(next(iter(missing.values())))("\n".join(missing))
 
 
 def count_reported(plan: Plan, lab: Lab) -> Counter[str]:

@@ -15,6 +15,7 @@ from fcnlab.config.grid.grid import Grid
 from fcnlab.data.cache.build import try_open_or_build_cache, warn_once
 from fcnlab.errors import DataError, RunError, TrackingError
 from fcnlab.lab import Lab
+from fcnlab.runner.checks.trials import check_trials
 from fcnlab.runner.class_presence import check_class_presence, find_remaining_datasets
 from fcnlab.runner.executors.base import Executor
 from fcnlab.runner.lease import Heartbeat, Leases
@@ -75,6 +76,7 @@ def run_grid(
 
     Raises:
         RunError: the lab cannot be written.
+        ConfigError: a trial cannot be trained or evaluated; see `check_trials`.
         DataError: a dataset is missing, or a class has no pixel in its training split.
         ModelError: a weights file is missing or does not fit, or a finished trial that another is initialized from is
             missing.
@@ -83,6 +85,7 @@ def run_grid(
     plan = make_plan(grid, lab)
     for planned in plan.remaining:
         lab.check_head(planned.trial.variant.head)
+    check_trials(plan.remaining, lab, grid.path)
     remarks = check_plan_weights(plan, lab)
     check_class_presence(plan, lab)
     for planned in plan.remaining:  # detects a full disk before anything is started or published
@@ -155,8 +158,12 @@ def clear_failed(grid: Grid, lab: Lab) -> int:
 
     Returns:
         The number of cleared trials; a trial that another driver has leased is not cleared.
+
+    Raises:
+        ConfigError: a failed trial cannot be trained or evaluated; see `check_trials`. No trial is cleared then.
     """
     failed = [planned for planned, record in make_plan(grid, lab).records() if record.status == "failed"]
+    check_trials(failed, lab, grid.path)
     with hold_leases(lab) as leases:
         free = [planned for planned in failed if leases.claim(planned.folder.path)]
         for planned in free:

@@ -255,10 +255,9 @@ def build_training(
     checkpointed = recipe.activation_checkpointing != "none"
     if not recipe.compile and group.size == 1 and not checkpointed and is_triton_available(device):
         replace_batch_norm(model)
-    _freeze(recipe, model.backbone)
+    freeze_layers(recipe, model.backbone)
     synchronize_batch_norm(model, group, device)
-    if checkpointed:
-        model.backbone.checkpoint_activations(_through(recipe.activation_checkpointing))
+    checkpoint_activations(recipe, model.backbone)
     return Training(
         batches,
         _optimizer(recipe, model),
@@ -270,10 +269,33 @@ def build_training(
     )
 
 
-def _freeze(recipe: Recipe, backbone: Backbone) -> None:
+def freeze_layers(recipe: Recipe, backbone: Backbone) -> None:
+    """Freeze the layers and the batch norms that a recipe freezes.
+
+    Args:
+        recipe: its configuration.
+        backbone: changed in place.
+
+    Raises:
+        ModelError: there is no map at the stride of `freeze`, or its layers cannot be identified.
+    """
     set_batch_norm_mode(backbone, recipe.batch_norm)
     if recipe.freeze != "none":
         freeze_backbone(backbone, _through(recipe.freeze))
+
+
+def checkpoint_activations(recipe: Recipe, backbone: Backbone) -> None:
+    """Recompute the activations that a recipe does not store.
+
+    Args:
+        recipe: its configuration.
+        backbone: changed in place.
+
+    Raises:
+        ModelError: the backbone is not a chain of layers, or has no map at the stride of `activation_checkpointing`.
+    """
+    if recipe.activation_checkpointing != "none":
+        backbone.checkpoint_activations(_through(recipe.activation_checkpointing))
 
 
 def _through(part: str) -> int | None:

@@ -73,7 +73,11 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
 
 def test_looking_at_the_registry_data_and_a_plan_loads_nothing_heavy(tmp_path: Path) -> None:
     file = write_grid(tmp_path, SMOKE)
-    calls = [["registry", "list"], ["data", "list"], ["grid", "plan", str(file)], ["init", "new"]]
+    plan = ["grid", "plan", str(file)]
+    assert (
+        python(f"import sys, fcnlab.cli\nsys.argv = ['fcnlab', *{plan!r}]\nfcnlab.cli.main()", tmp_path).returncode == 0
+    )
+    calls = [["registry", "list"], ["data", "list"], plan, ["init", "new"]]  # its networks have been checked
     done = python(
         "import sys, fcnlab.cli\n"
         f"for arguments in {calls!r}:\n"

@@ -151,17 +151,17 @@ def test_killed_trial_process_is_retried(tmp_path: Path) -> None:
 
 
 def test_exception_fails_the_trial_and_other_trials_run(tmp_path: Path) -> None:
-    text = SMOKE.replace("head: [fcn32s, fcn8s]", "recipe.batch_size: [4, 99]").replace("seeds: 2", "seeds: 1")
-    text = text.replace("{head: fcn32s}", "{recipe.batch_size: 4}").replace("upsampler:", "head: fcn32s, upsampler:")
+    text = SMOKE.replace("head: [fcn32s, fcn8s]", "recipe.lr: [0.01, 1.0e+30]").replace("seeds: 2", "seeds: 1")
+    text = text.replace("{head: fcn32s}", "{recipe.lr: 0.01}").replace("upsampler:", "head: fcn32s, upsampler:")
     path = write_grid(tmp_path, text)
     done = fcnlab_run(path)
     out, _ = done.communicate(timeout=120)
     assert done.returncode == 1, out
-    assert "a batch of 99 is more than the training split has" in out
+    assert "a smaller learning rate may help" in out
     assert "0 of 1, 1 failed" in (tmp_path / "results" / "question" / "table.md").read_text()
     frame = fcnlab.frame(fcnlab.load_grid(path))
     assert list(frame["status"]) == ["finished", "failed"]
-    assert "99" in frame["failure"][1]
+    assert "the loss of epoch 1 is" in frame["failure"][1]
     assert clear_failed(fcnlab.load_grid(path), Lab.find(path)) == 1
     assert run(path) == Outcome(finished=1, failed=1, reused=1)
     again = fcnlab.frame(fcnlab.load_grid(path))

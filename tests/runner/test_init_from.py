@@ -99,13 +99,13 @@ baseline: {}
 
 def test_a_trial_whose_start_has_failed_fails_and_says_so(tmp_path: Path) -> None:
     path = write_grid(
-        tmp_path, STAGED.replace("init_from: {head: fcn32s}", "init_from: {head: fcn32s, recipe.batch_size: 99}")
+        tmp_path, STAGED.replace("init_from: {head: fcn32s}", "init_from: {head: fcn32s, recipe.lr: 1e30}")
     )
     outcome = fcnlab.run_grid(fcnlab.load_grid(path), workers=2, threads=1, quiet=True)
     assert (outcome.finished, outcome.failed) == (1, 3)
     lab = Lab.find(path)
     messages = [record.failure.message for _, record in make_plan(lab.load_grid(path), lab).records() if record.failure]
-    assert "a batch of 99" in messages[0]
+    assert "the loss of epoch" in messages[0]
     assert all("init_from: the trial" in message for message in messages[1:])
 
 

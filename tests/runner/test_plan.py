@@ -15,6 +15,7 @@ import torch
 from fcnlab import cli
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
+from fcnlab.runner.checks.trials import check_trials
 from fcnlab.runner.cost.estimate import CostEstimate, estimate_cost
 from fcnlab.runner.cost.history import CostRate, count_evaluations, find_workloads, read_cost_rates
 from fcnlab.runner.cost.probe import probe
@@ -285,8 +286,9 @@ baseline: {head: fcn32s, recipe.lr: 0.1, recipe.weight_decay: 0.0, recipe.flip: 
 """
 
 
-def test_plan_of_ten_thousand_trials_does_not_import_torch(lab: Lab) -> None:
+def test_plan_of_ten_thousand_trials_with_known_networks_does_not_import_torch(lab: Lab) -> None:
     file = write_grid(lab.root, LARGE)
+    check_trials(make_plan(lab.load_grid(file), lab).remaining, lab, file)
     code = (
         "import sys, fcnlab.cli\n"
         f"sys.argv = ['fcnlab', 'grid', 'plan', {str(file)!r}]\n"

@@ -37,11 +37,13 @@ def plan(
     No trial is run; with --probe, a few steps are.
     """
     from fcnlab.lab import Lab
+    from fcnlab.runner.checks.trials import check_trials
     from fcnlab.runner.class_presence import check_class_presence
     from fcnlab.runner.plan import check_plan_weights, make_plan
 
     found_lab = Lab.find(file, root=lab, data_root=data_root)
     made = make_plan(found_lab.load_grid(file), found_lab)
+    check_trials(made.remaining, found_lab, file)
     remarks = check_plan_weights(made, found_lab)
     warnings = check_class_presence(made, found_lab)
     cost = _estimate(made, found_lab, probe, workers, threads, per_gpu, device) if made.remaining else None

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.cache.format import BrokenCacheError, MappedCache, compute_cache_key, decoded_cache_folder, open_cache
 from fcnlab.data.datasets.base import Dataset, Pixels
-from fcnlab.data.datasets.fingerprint import read_json, write_json
+from fcnlab.data.json_cache import read_json, write_json
 from fcnlab.data.parallel import map_on_all_cores
 from fcnlab.settings import cache_folder
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.fingerprint import hash_files
-from fcnlab.data.datasets.image_file import RGB, ImageFormat, Pixels, open_image, to_pixels
+from fcnlab.data.datasets.image_file import RGB, ImageFormat, Pixels, open_header, open_image, to_pixels
 from fcnlab.data.datasets.labels import IdDecoder, LabelDecoder
 from fcnlab.errors import DataError, nearest
 
@@ -60,6 +60,18 @@ class Split(ABC):
 
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return height and width of one sample. By default the sample is decoded.
+
+        Args:
+            index: position of the sample.
+
+        Raises:
+            DataError: the image is missing or unreadable.
+        """
+        height, width = self[index].label.shape
+        return height, width
 
 
 class Dataset(ABC):
@@ -135,6 +147,18 @@ class FileSplit(Split):
         except DataError as error:
             raise DataError(f"{pair.image}: {error}") from None
         return Sample(pair.id, image, self._decode_label(pair, image.shape[:2]))
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Return height and width of one image from the header of its file.
+
+        Args:
+            index: position of the sample.
+
+        Raises:
+            DataError: the file is missing, or it is not an image.
+        """
+        with open_header(self.pairs[index].image) as image:
+            return image.height, image.width
 
     def open_mask(self, path: Path) -> Image.Image:
         """Open and decode a mask.

@@ -6,15 +6,11 @@ the file's size, modification time and inode are unchanged; the inode identifies
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
-import os
-import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
+from fcnlab.data.json_cache import read_json, write_json
 from fcnlab.errors import DataError
 from fcnlab.settings import cache_folder
 
@@ -72,33 +68,3 @@ def _stamp(path: Path) -> str:
 
 def _hash_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Return the content of a file in the user's cache; empty if it is missing or truncated.
-
-    Args:
-        file: a JSON file that contains an object.
-    """
-    try:
-        known = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # its content is computed again
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
-def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Write a file in the user's cache atomically; if the folder is not writable, its content is computed again.
-
-    Args:
-        file: the file.
-        content: values of JSON.
-    """
-    temporary = file.with_name(f"{file.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content), encoding="utf-8")  # with the permissions of the umask
-        os.replace(temporary, file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()

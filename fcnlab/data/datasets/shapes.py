@@ -58,6 +58,9 @@ class _Scenes(Split):
         rng = np.random.RandomState(derive_seed(self._seed, "shapes", id_) % 2**32)
         return Sample(id_, *_draw_scene(rng, *self._size))
 
+    def size(self, index: int) -> tuple[int, int]:  # noqa: ARG002 - all scenes have one size
+        return self._size
+
 
 def _draw_scene(rng: np.random.RandomState, height: int, width: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     y, x = np.mgrid[:height, :width].astype(np.int64)

@@ -1,0 +1,1 @@
+"""Checks of the trials of a plan before anything runs."""

@@ -1,0 +1,228 @@
+"""Check that a network can be built, and that it accepts the crops of its recipe and the images of its dataset.
+
+Networks run on the meta device, which computes shapes but no values. An error there is confirmed on the CPU, because
+the code of some networks reads values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from fcnlab.config.recipe import Recipe
+from fcnlab.config.trial import Trial, canonical
+from fcnlab.config.variant import Variant
+from fcnlab.data.json_cache import cache_file, read_json, write_json
+from fcnlab.errors import FcnlabError, ModelError
+from fcnlab.lab import Lab
+from fcnlab.version import __version__
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from fcnlab.models import FCN
+
+Size = tuple[int, int]
+
+LARGEST_CROP = 512
+"""Largest side of the crops that are tried to find one that a network accepts."""
+
+
+@dataclass(frozen=True)
+class NetworkSetup:
+    """A network and the sizes at which it is used. Setups are equal if their identities are.
+
+    Attributes:
+        identity: canonical JSON of everything that the check depends on.
+        variant: configuration of the network.
+        recipe: configuration of its training.
+        classes: number of classes.
+        images: heights and widths of images on which the network is evaluated.
+    """
+
+    identity: str
+    variant: Variant
+    recipe: Recipe
+    classes: int
+    images: tuple[Size, ...]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NetworkSetup) and self.identity == other.identity
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+    @classmethod
+    def of(cls, trial: Trial, classes: int, images: tuple[Size, ...]) -> NetworkSetup:
+        """Return the setup of a trial.
+
+        Args:
+            trial: the trial.
+            classes: number of classes.
+            images: heights and widths of the images on which it is evaluated.
+        """
+        recipe = trial.recipe
+        scaled = tuple(
+            dict.fromkeys(
+                (max(1, round(recipe.score_scale * h)), max(1, round(recipe.score_scale * w))) for h, w in images
+            )
+        )
+        content = trial.variant.content()
+        content["backbone"].pop("weights", None)
+        micro_batch = recipe.batch_size // recipe.grad_accum_steps
+        identity = canonical(
+            {
+                "variant": content,
+                "extension": trial.extensions.get("head"),
+                "batch": min(micro_batch, 2),  # batch norm needs two values; more images change nothing
+                "crop": recipe.crop.content(),
+                "frozen": [recipe.batch_norm, recipe.freeze, recipe.activation_checkpointing],
+                "classes": classes,
+                "images": scaled,
+            }
+        )
+        return cls(identity, trial.variant, recipe, classes, scaled)
+
+
+def find_error(setup: NetworkSetup, lab: Lab) -> str | None:
+    """Return the reason for which a network cannot be trained or evaluated.
+
+    Args:
+        setup: the network and its sizes.
+        lab: the lab of its extensions.
+
+    Returns:
+        One line with the remedy; None if the network accepts all sizes, which is cached.
+
+    Raises:
+        ConfigError: an extension cannot be loaded.
+    """
+    versions = [__version__, *(version(name) for name in ("torch", "torchvision", "timm"))]
+    store = cache_file("networks", [setup.identity, versions])
+    if read_json(store):
+        return None
+    error = _check(setup, lab)
+    if error is None:
+        write_json(store, {"accepted": True})
+    return error
+
+
+def _check(setup: NetworkSetup, lab: Lab) -> str | None:
+    try:
+        model = _build(setup, lab, "meta")
+    except ModelError as error:
+        return str(error)
+    except FcnlabError:
+        raise
+    except Exception:  # noqa: BLE001 - a head of an extension may compute values in its constructor
+        try:
+            model = _build(setup, lab, "cpu")
+        except Exception as error:  # noqa: BLE001 - whatever the constructor raises
+            return f"the network cannot be built: {_reason(error)}"
+    return _check_training(setup, lab, model) or _check_evaluation(setup, lab, model)
+
+
+def _build(setup: NetworkSetup, lab: Lab, device: str) -> FCN:
+    import warnings
+
+    import torch
+
+    from fcnlab.trial.build import build_model, checkpoint_activations, freeze_layers
+
+    with torch.device(device), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        backbone = setup.variant.backbone.model_copy(update={"weights": "scratch"})
+        variant = setup.variant.model_copy(update={"backbone": backbone})
+        model = build_model(variant, setup.classes, 0, None, lab.extensions)
+    freeze_layers(setup.recipe, model.backbone)
+    checkpoint_activations(setup.recipe, model.backbone)
+    return model
+
+
+def _check_training(setup: NetworkSetup, lab: Lab, model: FCN) -> str | None:
+    recipe = setup.recipe
+    batch, crop = recipe.batch_size // recipe.grad_accum_steps, (recipe.crop.height, recipe.crop.width)
+    error = _try(setup, lab, model, min(batch, 2), crop, training=True)
+    if error is None or isinstance(error, ModelError):
+        return str(error) if error is not None else None
+    sizes = [(side, side) for side in range(32, LARGEST_CROP + 1, 32) if side > min(crop)]
+    accepted = next(
+        (size for size in sizes if _try(setup, lab, model, min(batch, 2), size, training=True) is None), None
+    )
+    remedy = f"; use a larger crop, such as {_by(accepted)}" if accepted is not None else ""
+    return f"recipe.crop: the network cannot be trained on crops of {_by(crop)} ({_reason(error)}){remedy}"
+
+
+def _check_evaluation(setup: NetworkSetup, lab: Lab, model: FCN) -> str | None:
+    for size in setup.images:
+        error = _try(setup, lab, model, 1, size, training=False)
+        if isinstance(error, ModelError):
+            return f"evaluation: {error}"
+        if error is not None:
+            return f"evaluation: the network does not accept images of {_by(size)}: {_reason(error)}"
+    return None
+
+
+def _try(setup: NetworkSetup, lab: Lab, model: FCN, batch: int, size: Size, *, training: bool) -> Exception | None:
+    """Run a forward pass; return its error, which is confirmed on the CPU unless it is one of fcnlab's."""
+    error = _run(model, batch, size, training=training)
+    if error is None or isinstance(error, ModelError) or next(model.parameters()).device.type == "cpu":
+        return error
+    return _run(_build(setup, lab, "cpu"), batch, size, training=training)
+
+
+def _run(model: FCN, batch: int, size: Size, *, training: bool) -> Exception | None:
+    import torch
+
+    images = torch.zeros(batch, 3, *size, device=next(model.parameters()).device)
+    handles = _watch_batch_norms(model, size) if training else []
+    model.train(training)
+    try:
+        with torch.no_grad():
+            model.training_scores(images) if training else model(images)
+    except Exception as error:  # noqa: BLE001 - networks refuse sizes by assertions, shape errors and others
+        return error
+    finally:
+        for handle in handles:
+            handle.remove()
+    return None
+
+
+def _watch_batch_norms(model: FCN, crop: Size) -> list[torch.utils.hooks.RemovableHandle]:
+    """Let each batch norm in training mode refuse maps with one value per channel."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    in_backbone = {id(module) for module in model.backbone.modules()}
+
+    def refuse(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        map_ = inputs[0]
+        if module.training and map_.numel() == map_.shape[1]:
+            raise ModelError(_explain_single_value(crop, in_backbone=id(module) in in_backbone))
+
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    return [norm.register_forward_pre_hook(refuse) for norm in norms]
+
+
+def _explain_single_value(crop: Size, *, in_backbone: bool) -> str:
+    """Explain that a batch norm of a micro-batch of one image has a map of one pixel."""
+    stride = 1 << (max(crop) - 1).bit_length()  # the first stride at which a crop has one pixel
+    remedy = ", or batch_norm: eval" if in_backbone else ""
+    if stride > 32:
+        return (
+            "recipe: batch norm in training mode sees one value per channel after global pooling: use a larger batch "
+            f"or fewer grad_accum_steps{remedy}"
+        )
+    return (
+        f"recipe: batch norm in training mode sees one value per channel at stride {stride}: use a larger crop or "
+        f"batch{remedy}"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _by(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"

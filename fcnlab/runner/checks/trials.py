@@ -1,0 +1,113 @@
+"""Check planned trials: batches that fit the data, and networks that accept the sizes of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from fcnlab.config.head import CustomHead
+from fcnlab.config.trial import Trial
+from fcnlab.data.datasets.base import Dataset, Split
+from fcnlab.data.datasets.sizes import Sizes, read_sizes, representative_sizes
+from fcnlab.errors import ConfigError
+from fcnlab.lab import Lab
+from fcnlab.runner.checks.network import NetworkSetup, find_error
+from fcnlab.runner.plan import PlannedTrial
+
+MAX_LABELS = 3
+"""Maximum number of cells that one line lists."""
+
+
+def check_trials(trials: Iterable[PlannedTrial], lab: Lab, file: Path) -> None:
+    """Check that trials can be trained and evaluated, as far as this is known without running them.
+
+    Each distinct network is built once on the meta device, and run with a batch of its crops and with images of the
+    sizes on which it is evaluated. The result is cached. A head is not built if the user has not allowed its code.
+
+    Args:
+        trials: the trials that are to be run.
+        lab: the lab of the data and extensions.
+        file: the grid file, for messages.
+
+    Raises:
+        ConfigError: one line per error, with the cells that have it; or the head of an extension cannot be loaded.
+        DataError: a dataset is missing.
+    """
+    data = OpenedData(lab)
+    cells: dict[str, dict[str, None]] = {}
+    checked: dict[NetworkSetup | str, list[str]] = {}
+    for planned in trials:
+        trial = planned.trial
+        setup = data.describe_network(trial)
+        if setup not in checked:
+            found = find_error(setup, lab) if _may_be_built(trial, lab) else None
+            checked[setup] = [found] if found is not None else []
+        for message in [*_find_batch_errors(trial, data), *checked[setup]]:
+            cells.setdefault(message, {})[planned.cell.label] = None
+    if cells:
+        raise ConfigError("\n".join(f"{file}: {_name_cells(list(labels))}: {text}" for text, labels in cells.items()))
+
+
+class OpenedData:
+    """The datasets of the trials of a plan. Each is opened once."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._datasets: dict[str, Dataset] = {}
+        self._splits: dict[tuple[str, str], Split] = {}
+        self._sizes: dict[tuple[str, str], Sizes] = {}
+        self._setups: dict[tuple[int, int, str], NetworkSetup] = {}
+
+    def dataset(self, trial: Trial) -> Dataset:
+        """Return the dataset of a trial."""
+        if trial.data not in self._datasets:
+            self._datasets[trial.data] = self._lab.open_dataset(trial.dataset)
+        return self._datasets[trial.data]
+
+    def split(self, trial: Trial, name: str) -> Split:
+        """Return a split of the dataset of a trial."""
+        if (trial.data, name) not in self._splits:
+            self._splits[trial.data, name] = self.dataset(trial).split(name)
+        return self._splits[trial.data, name]
+
+    def sizes(self, trial: Trial, name: str) -> Sizes:
+        """Return the number of images of a split by height and width."""
+        if (trial.data, name) not in self._sizes:
+            self._sizes[trial.data, name] = read_sizes(self.split(trial, name), name, trial.data)
+        return self._sizes[trial.data, name]
+
+    def describe_network(self, trial: Trial) -> NetworkSetup:
+        """Return the network of a trial with the sizes at which it is used."""
+        components = (id(trial.variant), id(trial.recipe), trial.data)  # most trials share their components
+        if components not in self._setups:
+            splits = trial.dataset.splits
+            evaluated: Sizes = Sizes()
+            for name in dict.fromkeys([splits.val, *([splits.test] if splits.test is not None else [])]):
+                evaluated += self.sizes(trial, name)
+            self._setups[components] = NetworkSetup.of(
+                trial, len(self.dataset(trial).classes), representative_sizes(evaluated)
+            )
+        return self._setups[components]
+
+
+def _may_be_built(trial: Trial, lab: Lab) -> bool:
+    head = trial.variant.head
+    return not isinstance(head, CustomHead) or lab.extensions.find("head", head.type).is_allowed
+
+
+def _find_batch_errors(trial: Trial, data: OpenedData) -> list[str]:
+    """Check that the training split has at least one batch."""
+    split, batch = trial.dataset.splits.train, trial.recipe.batch_size
+    images = len(data.split(trial, split))
+    if images >= batch:
+        return []
+    return [
+        f"recipe.batch_size: a batch of {batch} is more than the training split has ({images} images in '{split}' of "
+        f"{trial.names['dataset']}); use at most {images}"
+    ]
+
+
+def _name_cells(labels: list[str]) -> str:
+    quoted = ", ".join(f"'{label}'" for label in labels[:MAX_LABELS])
+    more = len(labels) - MAX_LABELS
+    return f"cell{'s' * (len(labels) > 1)} {quoted}" + (f" and {more} more" if more > 0 else "")
