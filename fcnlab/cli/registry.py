@@ -27,22 +27,22 @@ def list_(
     ] = False,
     lab: LabOption = None,
 ) -> None:
-    """List the entries of the registry, of one kind or of all kinds."""
+    """List the entries of the registry with the first sentence of each description; `registry show` has the rest."""
     from fcnlab.config.base import Entry
     from fcnlab.config.variant import NamedVariant
 
     registry = _registry(lab)
     table = create_table("kind", "name", "description")
 
-    def describe(entry: Entry) -> str:
-        components = f"{entry.backbone} + {entry.head} + {entry.upsampler}" if isinstance(entry, NamedVariant) else ""
-        return ". ".join(filter(None, (components, entry.description)))
+    def components(entry: Entry) -> str:
+        return f"{entry.backbone} + {entry.head} + {entry.upsampler}" if isinstance(entry, NamedVariant) else ""
 
     for each in [_singular(kind)] if kind else list(registry.entries):
         for name in registry.names(each):
-            text = describe(registry.get(each, name))
-            if search.lower() in f"{name} {text}".lower():
-                table.add_row(each, name, text)
+            entry = registry.get(each, name)
+            if search.lower() in f"{name} {components(entry)} {entry.description}".lower():
+                summary = entry.description.partition(". ")[0]
+                table.add_row(each, name, ". ".join(filter(None, (components(entry), summary))))
     if timm:
         for name in _timm_names():
             if search.lower() in name.lower():

@@ -264,6 +264,12 @@ def test_the_registry_lists_every_name_of_every_kind(fcnlab: Call) -> None:
     assert {(kind, name) for kind in known.entries for name in known.names(kind)} <= rows
 
 
+def test_the_registry_lists_the_first_sentence_of_each_description(fcnlab: Call) -> None:
+    out = " ".join(fcnlab("registry", "list", "recipes", "--search", "chosen on CamVid").out.split())
+    assert "A default for any dataset and any backbone, pretrained or not" in out and "Crops of 320x320" not in out
+    assert "Crops of 320x320" in " ".join(fcnlab("registry", "show", "recipe", "standard").out.split())
+
+
 def test_a_search_finds_names_and_descriptions_in_any_case(fcnlab: Call) -> None:
     by_name, by_text = (
         fcnlab("registry", "list", "--search", "VOC2012"),

@@ -95,6 +95,7 @@ def test_a_folder_becomes_a_dataset_that_can_be_checked_and_trained_on(call: Cal
     }
     assert call("data", "check", "mine").code == 0
     grid = output.out.split("experiments/mine.yaml:")[1].split("and: ")[0]
+    assert "recipe: small-data" in grid
     Path("experiments/mine.yaml").write_text(grid.replace("    ", "").replace("resnet18", "tiny-scratch"))
     planned = call("grid", "plan", "experiments/mine.yaml")
     assert (planned.code, planned.err) == (0, "")

@@ -8,6 +8,7 @@ import pytest
 
 from fcnlab.config import registry as registry_module
 from fcnlab.config.base import models_in
+from fcnlab.config.recipe import LrFactors, Recipe
 from fcnlab.config.registry import KINDS, builtin, load, shipped
 from fcnlab.config.variant import NamedVariant
 from fcnlab.errors import ConfigError
@@ -165,3 +166,30 @@ def test_a_timm_name_without_weights_or_with_superfluous_ones_is_refused(name: s
     with pytest.raises(ConfigError) as caught:
         builtin().get("backbone", name, "here")
     assert str(caught.value).startswith("here: ") and message in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", builtin().entries)
+def test_every_built_in_entry_has_a_description_that_begins_with_a_sentence(kind: str) -> None:
+    for name in builtin().names(kind):
+        summary = builtin().get(kind, name).description.partition(". ")[0]
+        assert 10 <= len(summary) <= 300, f"{kind} {name}"
+
+
+@pytest.mark.parametrize("name", ["standard", "small-data"])
+def test_the_general_recipes_assume_no_pretraining_and_evaluate_at_native_size(name: str) -> None:
+    recipe = builtin().get("recipe", name)
+    assert isinstance(recipe, Recipe)
+    assert (recipe.batch_norm, recipe.freeze, recipe.lr_factors) == ("train", "none", LrFactors())
+    assert recipe.score_scale == 1.0 and recipe.schedule.name == "poly"
+
+
+def test_the_teaching_network_of_d2l_and_its_training_are_named() -> None:
+    variant, recipe = builtin().get("variant", "d2l-resnet18"), builtin().get("recipe", "d2l")
+    assert variant.content() == {"backbone": "resnet18", "head": "fcn32s", "upsampler": "d2l-bilinear"}
+    assert recipe.content() == {
+        "epochs": 5,
+        "batch_size": 32,
+        "crop": {"height": 320, "width": 480},
+        "optimizer": {"name": "sgd", "lr": 0.001, "weight_decay": 0.001},
+        "loss": {"reduction": "image_mean_sum"},
+    }

@@ -26,9 +26,9 @@ GRAPHS = "FCNLAB_CUDA_GRAPHS"
 
 RECIPES: dict[str, dict[str, Any]] = {
     "d2l": {"recipe": "d2l", "recipe.crop": {"height": 160, "width": 240}},
-    "standard": {"recipe": "standard", "recipe.crop": {"height": 160, "width": 160}},
-    "standard, fp32, clipped, ohem, jitter": {
-        "recipe": "standard-60",
+    "voc": {"recipe": "voc", "recipe.crop": {"height": 160, "width": 160}},
+    "voc-60, fp32, clipped, ohem, jitter": {
+        "recipe": "voc-60",
         "recipe.crop": {"height": 160, "width": 160},
         "recipe.precision": "fp32",
         "recipe.grad_clip_norm": 1.0,

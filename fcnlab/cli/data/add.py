@@ -21,11 +21,13 @@ EXAMPLE = "Example: fcnlab data add mine --images ~/mine/images --masks ~/mine/m
 
 _GRID = """\
 question: Do skip connections improve mIoU on {name}?
-base: {{backbone: resnet18, upsampler: bilinear, dataset: {name}, recipe: standard}}
+base: {{backbone: resnet18, dataset: {name}, recipe: {recipe}}}
 product: {{head: [fcn32s, fcn16s, fcn8s]}}
 seeds: 3
-baseline: {{head: fcn32s}}
 """
+
+_SMALL = 1000
+"""With fewer training images, the proposed grid has the recipe `small-data`."""
 
 
 def add(
@@ -108,7 +110,8 @@ def add(
     entry["nominal"] = dict(zip(("height", "width"), contents.size, strict=True))
     spec = validate(AnyDataset, entry, name)
     dataset = lab_.open_dataset(spec)
-    typer.echo("splits: " + ", ".join(f"{split} {len(dataset.split(split))}" for split in spec.used_splits))
+    sizes = {split: len(dataset.split(split)) for split in spec.used_splits}
+    typer.echo("splits: " + ", ".join(f"{split} {size}" for split, size in sizes.items()))
     typer.echo(f"\n{to_yaml(name, entry)}")
     for warning in find_warnings(dataset, spec, contents, choice):
         typer.echo(f"warning: {warning}", err=True)
@@ -116,7 +119,7 @@ def add(
         typer.echo(f"nothing is written; without --dry-run, the entry is added to {file}")
         return
     write_entry(file, name, entry, replace=force)
-    _print_next_steps(lab_, file, name)
+    _print_next_steps(lab_, file, name, "small-data" if sizes[spec.splits.train] < _SMALL else "standard")
 
 
 def _registry(lab: Lab, name: str, force: bool) -> Path:
@@ -186,10 +189,10 @@ def _print_contents(pairing: Pairing, contents: Contents, choice: ClassChoice, *
         typer.echo("the class names are placeholders; set them with --classes")
 
 
-def _print_next_steps(lab: Lab, file: Path, name: str) -> None:
+def _print_next_steps(lab: Lab, file: Path, name: str, recipe: str) -> None:
     root = f" --data-root {lab.data_root}" if lab.data_root else ""
     typer.echo(f"written to {file}, where class names, splits and all other keys can be edited")
     typer.echo(f"next: fcnlab data check {name}{root}")
     typer.echo(f"then a grid, for example in experiments/{name}.yaml:\n")
-    typer.echo("".join(f"    {line}\n" for line in _GRID.format(name=name).splitlines()))
+    typer.echo("".join(f"    {line}\n" for line in _GRID.format(name=name, recipe=recipe).splitlines()))
     typer.echo(f"and: fcnlab grid run experiments/{name}.yaml{root}")
