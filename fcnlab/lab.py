@@ -7,12 +7,14 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 
 from fcnlab.config import registry
 from fcnlab.config.dataset import CustomDataset, FolderDataset, KnownDataset, ShapesDataset
 from fcnlab.config.dataset import Dataset as DatasetConfig
 from fcnlab.config.grid import grid
 from fcnlab.config.grid.grid import Fingerprints
+from fcnlab.config.grid.name import find_lab_folder
 from fcnlab.config.head import CustomHead, SmpHead
 from fcnlab.config.head import Head as HeadConfig
 from fcnlab.config.trial import Trial
@@ -54,7 +56,7 @@ class Lab:
         """Find the lab.
 
         Args:
-            file: a grid file; a file in experiments/ selects the lab that contains that folder.
+            file: a grid file; a file in experiments/, or in a folder below it, selects the lab above that folder.
             root: the folder of the lab; by default FCNLAB_LAB, then the lab of `file`, then the current folder.
             data_root: the data root; by default FCNLAB_DATA.
             tracking_uri: the MLflow store; by default MLFLOW_TRACKING_URI, then mlflow.db in the lab.
@@ -66,14 +68,12 @@ class Lab:
             RunError: the folder does not exist.
         """
         named = root or _env_path("FCNLAB_LAB")
-        around = (
-            file.resolve().parent.parent if file is not None and file.resolve().parent.name == "experiments" else None
-        )
+        around = find_lab_folder(file) if file is not None else None
         root = (named or around or Path.cwd()).resolve()
         if not root.is_dir():
-            raise RunError(f"{root}: no such folder; make a lab with `fcnlab init {root.name}`")
+            raise RunError(f"{root}: no such folder; make a lab with `fcnlab init {quote(root.name)}`")
         data = data_root or _env_path("FCNLAB_DATA")
-        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root / 'mlflow.db'}"
+        uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or cls(root).own_tracking_uri
         return cls(root, data.resolve() if data else None, uri)
 
     @property
@@ -85,6 +85,16 @@ class Lab:
     def state(self) -> Path:
         """State that drivers share; it can be deleted while no driver runs."""
         return self.root / ".fcnlab"
+
+    @property
+    def artifacts(self) -> Path:
+        """Files of the lab's own MLflow store."""
+        return self.root / "mlartifacts"
+
+    @property
+    def own_tracking_uri(self) -> str:
+        """URI of the lab's own MLflow store, the default of `tracking_uri`."""
+        return f"sqlite:///{self.root / 'mlflow.db'}"
 
     @property
     def results(self) -> Path:

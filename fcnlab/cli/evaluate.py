@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -122,7 +123,7 @@ def _evaluate_grid(file: Path, lab: Lab, protocol: Protocol, checkpoint: Checkpo
     checkpoint = checkpoint or grid.file.checkpoint
     plan = [planned for planned in make_plan(grid, lab).trials if planned.state == "finished"]
     if not plan:
-        raise RunError(f"{file}: none of its trials has finished; run it first: fcnlab grid run {file}")
+        raise RunError(f"{file}: none of its trials has finished; run it first: fcnlab grid run {quote(str(file))}")
     hardware.retain_freed_memory()
     evaluated = []
     for planned in plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -52,4 +53,4 @@ def init(
             file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RunError(f"{folder}: cannot be written: {error.strerror}") from None
-    typer.echo(f"{folder} is a lab; next: cd {folder} && fcnlab grid run experiments/quickstart.yaml")
+    typer.echo(f"{folder} is a lab; next: cd {quote(str(folder))} && fcnlab grid run experiments/quickstart.yaml")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -135,7 +136,7 @@ def show_not_published(error: str, grid: Grid) -> None:
     """Print why a report is not in MLflow, and the commands that help."""
     from fcnlab.cli.grid.running import shown
 
-    typer.echo(f"not published: {error}\npublish later with: fcnlab grid sync {shown(grid.path)}", err=True)
+    typer.echo(f"not published: {error}\npublish later with: fcnlab grid sync {quote(shown(grid.path))}", err=True)
 
 
 def show_table(made: Report, table: Table) -> None:

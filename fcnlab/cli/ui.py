@@ -65,19 +65,21 @@ def _list_addresses(lab: Lab, server: str, file: Path | None) -> list[str]:
     Raises:
         TrackingError: the store has nothing of the file, or its experiment is deleted.
     """
+    from fcnlab.config.grid.name import name_grid
     from fcnlab.errors import nearest
-    from fcnlab.runner.publisher import noted_experiments
+    from fcnlab.runner.grid_state import noted_experiments
     from fcnlab.tracking.store import check_experiment
     from fcnlab.tracking.view import format_url
 
     noted = noted_experiments(lab)
-    if file is not None and file.stem not in noted:
-        raise TrackingError(f"{file}: nothing of this grid is in {lab.tracking_uri} yet; {nearest(file.stem, noted)}")
+    wanted = name_grid(file) if file is not None else None
+    if wanted is not None and wanted not in noted:
+        raise TrackingError(f"{file}: nothing of this grid is in {lab.tracking_uri} yet; {nearest(wanted, noted)}")
     lines = []
-    for name in noted if file is None else [file.stem]:
+    for name in noted if wanted is None else [wanted]:
         try:
             if file is not None or server != lab.tracking_uri:  # a server may take long to answer for every grid
-                check_experiment(lab.tracking_uri, f"fcnlab/{name}")
+                check_experiment(lab.tracking_uri, f"fcnlab/{name}", lab.artifacts)
             lines.append(f"  {name}: {format_url(server, noted[name])}")
         except TrackingError as error:
             if file is not None:

@@ -13,6 +13,7 @@ from fcnlab.lab import Lab
 from fcnlab.report.tables.cells import Table
 from fcnlab.report.tables.columns import format_mean_std, format_number
 from fcnlab.report.tables.formats import to_markdown
+from fcnlab.runner.grid_state import claim_results
 from fcnlab.runner.plan import PlannedTrial
 from fcnlab.trial.evaluate import Evaluation
 from fcnlab.trial.record import SplitMetrics
@@ -126,6 +127,7 @@ def write_evaluation(grid: Grid, evaluated: list[EvaluatedTrial], lab: Lab, slug
     Raises:
         RunError: they cannot be written.
     """
+    claim_results(grid, lab)
     frame = evaluation_frame(grid, evaluated)
     page = lab.results / grid.name / f"evaluation-{slug}.md"
     lines = [f"# {grid.name}: {evaluated[0].evaluation.name}", "", f"**{grid.file.question}**", ""]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 import pandas as pd
 
 from fcnlab.config.dataset import CustomDataset, Dataset, FolderDataset, KnownDataset
 from fcnlab.config.grid.grid import Grid
+from fcnlab.config.grid.name import path_in_lab
 from fcnlab.report.footnotes import distinct_texts
 
 
@@ -56,13 +58,13 @@ def _joined(values: object) -> str:
 
 
 def rerun_command(grid: Grid) -> str:
-    """Return the command that runs the grid again.
+    """Return the command, quoted for a shell, that runs the grid again from the folder of its lab.
 
     Args:
         grid: the grid.
     """
     needs_root = any(_below_data_root(c.dataset) or c.variant.backbone.weights_file for c in grid.cells)
-    return f"fcnlab grid run experiments/{grid.path.name}" + (" --data-root DIR" if needs_root else "")
+    return f"fcnlab grid run {quote(path_in_lab(grid.path))}" + (" --data-root DIR" if needs_root else "")
 
 
 def _below_data_root(dataset: Dataset) -> bool:

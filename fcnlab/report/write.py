@@ -26,6 +26,7 @@ from fcnlab.report.provenance import collect_provenance, describe_provenance, re
 from fcnlab.report.report import Report, make_report
 from fcnlab.report.tables.columns import MISSING
 from fcnlab.report.tables.formats import to_latex, to_markdown
+from fcnlab.runner.grid_state import claim_results
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import OptionalTracker
 from fcnlab.tracking.tracker import MlflowTracker
@@ -66,7 +67,9 @@ def write_report(report: Report, lab: Lab, *, predict: bool) -> Section:
 
     Raises:
         RunError: the folder cannot be written.
+        ConfigError: the results belong to another grid file with the same name.
     """
+    claim_results(report.grid, lab)
     drawn = draw_plots(report.cells, report.records, report.significance)
     gallery = select_gallery(report.plan, report.cells, report.records, lab, predict=predict)
     section = Section(report, drawn, gallery)
@@ -101,7 +104,7 @@ def write_combined(sections: Sequence[Section], lab: Lab) -> Path:
         The folder.
     """
     reports = [section.report for section in sections]
-    folder = lab.results / "+".join(report.grid.name for report in reports)
+    folder = lab.results / "+".join(report.grid.name.replace("/", "-") for report in reports)
     with _lock_folder(lab, folder):
         _write(folder / "trials.csv", _csv(merge_trials(reports).drop(columns="run_id")))
         _write(folder / "report.html", render_page(sections, folder.name))
@@ -124,8 +127,8 @@ def merge_trials(reports: Sequence[Report]) -> pd.DataFrame:
 def _lock_folder(lab: Lab, folder: Path) -> Iterator[None]:
     """Create a folder of results and hold its lock."""
     try:
-        (lab.root / ".fcnlab").mkdir(exist_ok=True)
-        with FileLock(lab.root / ".fcnlab" / f"{folder.name}.report.lock"):
+        lab.state.mkdir(exist_ok=True)
+        with FileLock(lab.state / f"{folder.name}.report.lock"):
             folder.mkdir(parents=True, exist_ok=True)
             yield
     except OSError as error:

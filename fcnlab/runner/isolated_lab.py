@@ -36,7 +36,7 @@ def isolated_lab(lab: Lab, cell: Cell, folder: Path) -> Lab:
                 here.symlink_to(there)
     except OSError as error:
         raise RunError(f"--workdir {folder}: cannot be written ({error.strerror})") from None
-    return Lab(root, lab.data_root, f"sqlite:///{root / 'mlflow.db'}")
+    return Lab(root, lab.data_root, Lab(root).own_tracking_uri)
 
 
 def _input_paths(lab: Lab, cell: Cell) -> Iterator[Path]:

@@ -173,9 +173,9 @@ def count_reported(plan: Plan, lab: Lab) -> Counter[str]:
     """
     finished = {planned.key for planned in plan.all_trials if planned.status == "finished"}
     found: Counter[str] = Counter()
-    for file in sorted(lab.results.glob("*/provenance.json")) if finished else ():
+    for file in sorted(lab.results.glob("**/provenance.json")) if finished else ():
         trials = json.loads(file.read_text(encoding="utf-8"))["trials"]
-        found[file.parent.name] = sum(trial["key"] in finished for trial in trials)
+        found[file.parent.relative_to(lab.results).as_posix()] = sum(trial["key"] in finished for trial in trials)
     return +found
 
 

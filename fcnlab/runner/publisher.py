@@ -7,19 +7,20 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from shlex import quote
 from typing import TypeVar
 
+from fcnlab.config.grid.command import reproduce_command
 from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import TrackingError
 from fcnlab.lab import Lab
+from fcnlab.runner.grid_state import note_experiment, state_folder
 from fcnlab.runner.lease import Leases
 from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.tracking.store import is_installed
 from fcnlab.tracking.tracker import MlflowTracker
 from fcnlab.trial.record import EpochRecord, Record
-from fcnlab.trial.run_folder import write_atomically
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ def open_tracker(grid: Grid, lab: Lab) -> MlflowTracker:
     Raises:
         TrackingError: MLflow is not installed, or the store cannot be reached.
     """
-    return MlflowTracker(lab.tracking_uri, grid.name, Path(lab.root) / "mlartifacts")
+    return MlflowTracker(lab.tracking_uri, grid.name, lab.artifacts)
 
 
 class OptionalTracker:
@@ -82,29 +83,6 @@ class OptionalTracker:
             return function(None)
 
 
-def note_experiment(grid: Grid, lab: Lab, experiment: str) -> None:
-    """Save the id of a grid's experiment in the lab, so that its address is known without a request to the store.
-
-    Args:
-        grid: the grid.
-        lab: the lab.
-        experiment: id of the MLflow experiment.
-    """
-    write_atomically(
-        lab.state / grid.name / "experiment", lambda file: file.write(f"{lab.tracking_uri}\n{experiment}\n".encode())
-    )
-
-
-def noted_experiments(lab: Lab) -> dict[str, str]:
-    """Return the ids of the experiments of grids that were run from a lab with its current store, by grid name.
-
-    Args:
-        lab: the lab.
-    """
-    notes = {file.parent.name: file.read_text(encoding="utf-8").splitlines() for file in lab.state.glob("*/experiment")}
-    return {name: lines[1] for name, lines in sorted(notes.items()) if lines[0] == lab.tracking_uri}
-
-
 class Publisher:
     """Publishes records to MLflow, and defers it if the store cannot be reached: trials continue, nothing is lost.
 
@@ -130,7 +108,7 @@ class Publisher:
         self._lab = lab
         self._leases = leases
         self._reporter = reporter
-        self._folder = lab.state / plan.grid.name
+        self._folder = state_folder(plan.grid, lab)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._tracker: MlflowTracker | None = None
         self._parent = ""
@@ -148,7 +126,7 @@ class Publisher:
             self._is_publishing = True
             if not is_installed():
                 file = self._grid.path
-                remedy = f"; run `fcnlab grid sync {file}` where it is" if file.is_file() else ""
+                remedy = f"; run `fcnlab grid sync {quote(str(file))}` where it is" if file.is_file() else ""
                 self._postpone(f"MLflow is not installed{remedy}")
                 return True
             with self._defer_errors():
@@ -210,7 +188,11 @@ class Publisher:
         running = self._get_running(planned)
         if running.run is None:
             axes = {axis: str(value) for axis, value in planned.cell.axes.items() if "." in axis}
-            running.run = tracker.create_run(planned.trial, planned.cell.label, axes, self._parent, running.since)
+            seed, registry = planned.trial.seed, self._lab.registry
+            command = reproduce_command(self._grid.path, planned.cell, seed, registry)
+            running.run = tracker.create_run(
+                planned.trial, planned.cell.label, axes, self._parent, running.since, command
+            )
         return running.run
 
     def enqueue(self, planned: PlannedTrial, record: Record) -> None:

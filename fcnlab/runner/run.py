@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from shlex import quote
 
 from fcnlab.config.grid.grid import Grid
 from fcnlab.data.cache.build import try_open_or_build_cache, warn_once
@@ -18,6 +19,7 @@ from fcnlab.lab import Lab
 from fcnlab.runner.checks.trials import check_trials
 from fcnlab.runner.class_presence import check_class_presence, find_remaining_datasets
 from fcnlab.runner.executors.base import Executor
+from fcnlab.runner.grid_state import claim_results
 from fcnlab.runner.lease import Heartbeat, Leases
 from fcnlab.runner.plan import Plan, check_plan_weights, make_plan
 from fcnlab.runner.progress.base import ProgressReporter
@@ -83,6 +85,7 @@ def run_grid(
     """
     options = SchedulerOptions(interrupted, fail_fast, checkpoint_every)
     plan = make_plan(grid, lab)
+    claim_results(grid, lab)
     for planned in plan.remaining:
         lab.check_head(planned.trial.variant.head)
     check_trials(plan.remaining, lab, grid.path)
@@ -133,14 +136,15 @@ def sync_grid(grid: Grid, lab: Lab, reporter: ProgressReporter) -> Outcome:
         TrackingError: MLflow is not installed.
     """
     if not is_installed():
-        raise TrackingError(f"MLflow is not installed; run `fcnlab grid sync {grid.path}` where it is")
+        raise TrackingError(f"MLflow is not installed; run `fcnlab grid sync {quote(str(grid.path))}` where it is")
     plan = make_plan(grid, lab)
+    claim_results(grid, lab)
     with hold_leases(lab) as leases:
         publisher = Publisher(plan, lab, leases, reporter)
         if not publisher.take_over():
             raise RunError(
                 f"{grid.name} is being run in {lab.root} by a driver that publishes its records; show its progress "
-                f"with `fcnlab grid status {grid.path}`"
+                f"with `fcnlab grid status {quote(str(grid.path))}`"
             )
         publisher.close(complete=not plan.remaining)
     ended = len(plan.all_trials) - len(plan.remaining)

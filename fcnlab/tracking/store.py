@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import os
 import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from fcnlab.errors import TrackingError
+from fcnlab.tracking.relocate import relocate_artifacts
 
 # MLflow reads these variables when it is imported.
 for _variable, _value in {
@@ -35,11 +37,13 @@ def is_installed() -> bool:
     return importlib.util.find_spec("mlflow") is not None
 
 
-def open_client(uri: str) -> MlflowClient:
+def open_client(uri: str, artifacts: Path | None = None) -> MlflowClient:
     """Open an MLflow store, and create it if it is a SQLite file that does not exist.
 
     Args:
         uri: tracking URI of the store.
+        artifacts: a lab's folder of artifacts. If the store is that lab's, and the lab was copied or moved, the
+            locations of its artifacts are corrected.
 
     Returns:
         A client of the store.
@@ -55,6 +59,8 @@ def open_client(uri: str) -> MlflowClient:
     # Two processes that create the schema at the same time would corrupt the store.
     file = Path(uri.removeprefix("sqlite:///"))
     with FileLock(file.with_name(file.name + ".lock")):
+        if artifacts is not None and file.resolve().parent == artifacts.resolve().parent:
+            relocate_artifacts(file, artifacts)
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
         return client
@@ -80,7 +86,7 @@ def open_experiment(client: MlflowClient, name: str, uri: str, artifacts: Path |
         if found.lifecycle_stage != "active":
             raise TrackingError(describe_deleted(uri, name, str(found.experiment_id)))
         return str(found.experiment_id)
-    local = artifacts.as_uri() + "/" + name if artifacts is not None and uri.startswith("sqlite:") else None
+    local = (artifacts / name).as_uri() if artifacts is not None and uri.startswith("sqlite:") else None
     # MLflow's UI shows experiments of this kind as training runs, others as traces of language models.
     tags = {"mlflow.experimentKind": "custom_model_development"}
     return str(client.create_experiment(name, artifact_location=local, tags=tags))
@@ -108,18 +114,19 @@ def describe_deleted(uri: str, name: str, experiment: str) -> str:
     return _hide_credentials("\n".join(lines))
 
 
-def check_experiment(uri: str, name: str) -> None:
+def check_experiment(uri: str, name: str, artifacts: Path) -> None:
     """Check that an experiment can be shown.
 
     Args:
         uri: tracking URI of the store.
         name: name of the experiment.
+        artifacts: see `open_client`.
 
     Raises:
         TrackingError: the experiment is deleted, or the store cannot be reached.
     """
     with convert_errors(uri):
-        found = open_client(uri).get_experiment_by_name(name)
+        found = open_client(uri, artifacts).get_experiment_by_name(name)
     if found is not None and found.lifecycle_stage != "active":
         raise TrackingError(describe_deleted(uri, name, str(found.experiment_id)))
 
@@ -137,7 +144,7 @@ def convert_errors(uri: str) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, RequestException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise TrackingError(_hide_credentials(f"{uri}: MLflow store: {_describe(error)}")) from error
 
 

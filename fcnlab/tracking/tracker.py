@@ -13,7 +13,6 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from fcnlab.config.trial import Trial
@@ -59,7 +58,7 @@ class MlflowTracker:
         if not is_installed():
             raise TrackingError("MLflow is not installed; install it with: pip install mlflow")
         with convert_errors(uri):
-            self._client = open_client(uri)
+            self._client = open_client(uri, artifacts)
             self._experiment = open_experiment(self._client, f"fcnlab/{name}", uri, artifacts)
             self._uri = uri
             self._name = name
@@ -127,7 +126,9 @@ class MlflowTracker:
         run = self._runs.get(record.key)
         return run is not None and run.published is not None and (run.published == record.ended or run.finished)
 
-    def create_run(self, trial: Trial, label: str, axes: Mapping[str, str], parent: str, started: float) -> str:
+    def create_run(
+        self, trial: Trial, label: str, axes: Mapping[str, str], parent: str, started: float, command: str
+    ) -> str:
         """Create the run of a trial, or continue the run of an interrupted driver.
 
         The params of the run are written with its first metrics.
@@ -138,6 +139,7 @@ class MlflowTracker:
             axes: value of each axis of the grid.
             parent: id of the grid's run.
             started: time at which the trial started, in seconds since 1970.
+            command: command that reproduces the trial.
 
         Returns:
             Id of the run.
@@ -148,7 +150,7 @@ class MlflowTracker:
                 self._client.set_tag(run.run_id, "fcnlab.superseded", "true")
                 run = None
             if run is None:
-                run = self._runs[trial.key] = self._create_run(trial, label, parent, started)
+                run = self._runs[trial.key] = self._create_run(trial, label, parent, started, command)
             else:
                 self._client.update_run(run.run_id, status="RUNNING")
             if not run.has_params:
@@ -179,8 +181,6 @@ class MlflowTracker:
             checkpoint: the grid's checkpoint, `last` or `best`.
             samples: whether to upload the predictions of the first images, which are many large files.
         """
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
         with convert_errors(self._uri):
             run = self._runs[record.key]
             existing = self._client.get_run(run.run_id).data.metrics if run.is_restored else {}
@@ -188,8 +188,7 @@ class MlflowTracker:
             steps = self._select_new_epochs(run, record.epochs)
             steps[0] = {name: value for name, value in final.items() if name not in existing}
             self._log(run, steps, extract_tags(record) | {"fcnlab.published": record.ended})
-            # The repository is opened by its address, because the client would request it for each file.
-            repository = get_artifact_repository(run.artifact_uri, tracking_uri=self._uri)
+            repository = self._open_repository(run.artifact_uri)
             for file in (folder.record, folder.counts):
                 if file.exists():
                     repository.log_artifact(str(file))
@@ -241,7 +240,11 @@ class MlflowTracker:
             text: text that the page of the run shows, in Markdown.
         """
         with convert_errors(self._uri):
-            self._client.log_artifacts(run_id, str(folder), "report")
+            repository = self._open_repository(self._client.get_run(run_id).info.artifact_uri)
+            for item in folder.iterdir():
+                if item.is_file():  # folders other than plots/ are reports of grids below this one
+                    repository.log_artifact(str(item), "report")
+            repository.log_artifacts(str(folder / "plots"), "report/plots")
             self._client.set_tag(run_id, "mlflow.note.content", text)
 
     def download_artifact(self, run_id: str, artifact: str, into: Path) -> Path | None:
@@ -256,9 +259,19 @@ class MlflowTracker:
             Path of the download; None if the run has no such artifact.
         """
         with convert_errors(self._uri):
-            if not any(item.path == artifact for item in self._client.list_artifacts(run_id)):
+            repository = self._open_repository(self._client.get_run(run_id).info.artifact_uri)
+            if not any(item.path == artifact for item in repository.list_artifacts()):
                 return None
-            return Path(self._client.download_artifacts(run_id, artifact, str(into)))
+            return Path(repository.download_artifacts(artifact, str(into)))
+
+    def _open_repository(self, artifact_uri: str) -> Any:
+        """Open the artifacts of a run by their address.
+
+        The client would request it for each file, and remember it by the run, also of a lab that was moved meanwhile.
+        """
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        return get_artifact_repository(artifact_uri, tracking_uri=self._uri)
 
     def _search_trials(self) -> list[Run]:
         """Return the runs of trials, newest first, without those that a retry has replaced."""
@@ -274,8 +287,7 @@ class MlflowTracker:
             if not token:
                 return found
 
-    def _create_run(self, trial: Trial, label: str, parent: str, started: float) -> _TrialRun:
-        command = f"fcnlab grid reproduce experiments/{self._name}.yaml {quote(label)} --seed {trial.seed}"
+    def _create_run(self, trial: Trial, label: str, parent: str, started: float, command: str) -> _TrialRun:
         tags = {
             "fcnlab.role": "trial",
             "fcnlab.superseded": "false",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -190,7 +191,7 @@ def _print_contents(pairing: Pairing, contents: Contents, choice: ClassChoice, *
 
 
 def _print_next_steps(lab: Lab, file: Path, name: str, recipe: str) -> None:
-    root = f" --data-root {lab.data_root}" if lab.data_root else ""
+    root = f" --data-root {quote(str(lab.data_root))}" if lab.data_root else ""
     typer.echo(f"written to {file}, where class names, splits and all other keys can be edited")
     typer.echo(f"next: fcnlab data check {name}{root}")
     typer.echo(f"then a grid, for example in experiments/{name}.yaml:\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -44,7 +45,7 @@ def fetch(
         with _show_progress() as progress:
             fetch_dataset(key, source, lab_.data_root, progress, folder=folder, keep_archives=keep_archives)
     if name in lab_.registry.names("dataset"):
-        typer.echo(f"next: fcnlab data check {name} --data-root {lab_.data_root}")
+        typer.echo(f"next: fcnlab data check {quote(name)} --data-root {quote(str(lab_.data_root))}")
 
 
 def _sources(lab: Lab, name: str) -> list[tuple[str, Source, str | None]]:

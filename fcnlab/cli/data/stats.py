@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -49,7 +50,7 @@ def stats(
         with sample_bars() as bars:
             found = compute_split_stats(dataset, splits, bars)
     except DataError as error:
-        raise DataError(f"{error}; `fcnlab data check {name}` lists all problems") from None
+        raise DataError(f"{error}; `fcnlab data check {quote(name)}` lists all problems") from None
     if csv_file is not None:
         _write_csv(csv_file, found, dataset.classes)
     if as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -78,22 +78,9 @@ def command(planned: PlannedTrial, record: Record | None, lab: Lab, folder: Path
 
     With `device="auto"` it trains on the recorded kind of device.
     """
-    from fcnlab.config.grid.candidate import to_overrides
+    from fcnlab.config.grid.command import train_words
 
-    overrides = to_overrides(planned.cell, lab.registry)
-    variant = "+".join(str(overrides.pop(part)) for part in ("backbone", "head", "upsampler"))
-    words = [
-        "fcnlab",
-        "train",
-        variant,
-        "--dataset",
-        str(overrides.pop("dataset")),
-        "--recipe",
-        str(overrides.pop("recipe")),
-    ]
-    for axis, value in overrides.items():
-        words += ["--set", f"{axis}={_yaml(value)}"]
-    words += ["--seed", str(planned.trial.seed)]
+    words = train_words(planned.cell, planned.trial.seed, lab.registry)
     recorded = record.environment.kind if record is not None and record.environment is not None else "auto"
     kind = recorded if device == "auto" else device
     words += ["--device", kind] if kind != "auto" else []
@@ -106,14 +93,6 @@ def command(planned: PlannedTrial, record: Record | None, lab: Lab, folder: Path
     if lab.data_root is not None:
         words += ["--data-root", shown(lab.data_root)]
     return [*words, "--workdir", str(folder)]
-
-
-def _yaml(value: Any) -> str:
-    """Format a value as one line of YAML."""
-    import yaml
-
-    text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False)
-    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def _read(lab: Lab, planned: PlannedTrial) -> Record:

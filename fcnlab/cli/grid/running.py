@@ -6,6 +6,7 @@ import dataclasses
 import json
 import signal
 from pathlib import Path
+from shlex import quote
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,8 @@ def run_and_conclude(
     except KeyboardInterrupt:
         outcome = None
     if outcome is None or outcome.interrupted:
-        typer.echo(f"interrupted; finished epochs are kept. Resume with: fcnlab grid run {shown(grid.path)}", err=True)
+        resume = f"fcnlab grid run {quote(shown(grid.path))}"
+        typer.echo(f"interrupted; finished epochs are kept. Resume with: {resume}", err=True)
         raise typer.Exit(130)
     conclude(outcome, grid, lab, strict=strict, as_json=as_json)
 
@@ -121,7 +123,7 @@ def conclude(outcome: Outcome, grid: Grid, lab: Lab, *, strict: bool = False, as
 def _print_summary(outcome: Outcome, made: Report, grid: Grid, lab: Lab) -> None:
     from fcnlab.cli.report import show_not_published, show_table
 
-    file = shown(grid.path)
+    file = quote(shown(grid.path))
     stopped = f", {outcome.stopped} stopped early" if outcome.stopped else ""
     typer.echo(f"{outcome.finished} finished ({outcome.reused} reused), {outcome.failed} failed{stopped}")
     show_table(made, made.table)
@@ -135,7 +137,7 @@ def _print_summary(outcome: Outcome, made: Report, grid: Grid, lab: Lab) -> None
 
 
 def _format_lab_option(lab: Lab) -> str:
-    return "" if lab.root == Path.cwd() else f" --lab {shown(lab.root)}"
+    return "" if lab.root == Path.cwd() else f" --lab {quote(shown(lab.root))}"
 
 
 def shown(path: Path) -> str:

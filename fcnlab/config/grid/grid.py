@@ -20,6 +20,7 @@ from fcnlab.config.grid.candidate import Candidate, resolve
 from fcnlab.config.grid.cell import Cell, Fingerprints
 from fcnlab.config.grid.expand import expand, explain_unmet
 from fcnlab.config.grid.file import GridFile
+from fcnlab.config.grid.name import name_grid
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import Registry
 from fcnlab.config.trial import Trial
@@ -35,7 +36,7 @@ class Grid:
     """A valid grid.
 
     Attributes:
-        name: of the file, without its suffix.
+        name: path of the file below `experiments/`, without its suffix.
         path: of the file.
         file: content of the file.
         cells: in the order of the file.
@@ -112,7 +113,7 @@ def load(path: Path, registry: Registry) -> Grid:
         raise ConfigError("\n".join(dict.fromkeys(lines)))
     assert baseline is not None, "otherwise there is an error"
     seeds = tuple(range(file.seeds)) if isinstance(file.seeds, int) else tuple(file.seeds)
-    return Grid(path.stem, path, file, tuple(made), cells[baseline], seeds, axes)
+    return Grid(name_grid(path), path, file, tuple(made), cells[baseline], seeds, axes)
 
 
 def _find_axes(file: GridFile, candidates: Sequence[Candidate]) -> tuple[str, ...]:

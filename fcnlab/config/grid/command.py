@@ -1,0 +1,55 @@
+"""Commands that run the trials of a cell again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from shlex import join
+from typing import Any
+
+import yaml
+
+from fcnlab.config.grid.candidate import to_overrides
+from fcnlab.config.grid.cell import Cell
+from fcnlab.config.grid.name import path_in_lab
+from fcnlab.config.registry import Registry
+
+
+def train_words(cell: Cell, seed: int, registry: Registry) -> list[str]:
+    """Return the words of the `fcnlab train` command that runs a trial without its grid file.
+
+    Args:
+        cell: the cell of the trial.
+        seed: the seed of the trial.
+        registry: the components.
+    """
+    overrides = to_overrides(cell, registry)
+    variant = "+".join(str(overrides.pop(part)) for part in ("backbone", "head", "upsampler"))
+    dataset, recipe = (str(overrides.pop(part)) for part in ("dataset", "recipe"))
+    words = ["fcnlab", "train", variant, "--dataset", dataset, "--recipe", recipe]
+    for axis, value in overrides.items():
+        words += ["--set", f"{axis}={format_yaml(value)}"]
+    return [*words, "--seed", str(seed)]
+
+
+def reproduce_command(file: Path, cell: Cell, seed: int, registry: Registry) -> str:
+    """Return the command, quoted for a shell, that runs a trial again from the folder of its lab.
+
+    Args:
+        file: grid file of the trial; the file of a trial of `fcnlab train` does not exist.
+        cell: the cell of the trial.
+        seed: the seed of the trial.
+        registry: the components.
+    """
+    if not file.is_file():
+        return join(train_words(cell, seed, registry))
+    return join(["fcnlab", "grid", "reproduce", path_in_lab(file), cell.label, "--seed", str(seed)])
+
+
+def format_yaml(value: Any) -> str:
+    """Format a value as one line of YAML.
+
+    Args:
+        value: a plain value.
+    """
+    text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False)
+    return text.removesuffix("\n").removesuffix("\n...")
