@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
-from weakref import ref
+from itertools import cycle
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fcnlab.data.augmentation import Augmentation
@@ -89,31 +88,20 @@ def to_uint8_scale(values: Sequence[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float32) * 255
 
 
-class BufferPool:
-    """A pool of CPU buffers, each of which is reused when no tensor refers to it any more.
+RING_SIZE = 2
+"""Number of batches on the CPU that are valid at the same time: one that is used, and the next one."""
 
-    Allocating fresh pages costs more than all the arithmetic on a batch. A buffer is free once all tensors that share
-    its storage are deleted, including those of autograd. A tensor that is kept is never overwritten.
+
+def create_ring(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Iterator[Tensor]:
+    """Return an endless iterator over RING_SIZE CPU buffers, each of which overwrites the one RING_SIZE steps before.
+
+    Allocating fresh pages for a batch costs more than all the arithmetic on it.
+
+    Args:
+        shape: shape of a buffer.
+        dtype: type of its elements.
     """
-
-    MAX_BUFFERS = 3
-    """If all buffers are in use, further tensors are allocated as usual."""
-
-    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> None:
-        self._shape, self._dtype = shape, dtype
-        self._buffers: list[NDArray[Any]] = []
-        self._users: list[ref[NDArray[Any]]] = []
-
-    def tensor(self) -> Tensor:
-        """Return a tensor with arbitrary values."""
-        free = next((index for index, user in enumerate(self._users) if user() is None), len(self._users))
-        if free == self.MAX_BUFFERS:
-            return torch.empty(self._shape, dtype=self._dtype)
-        if free == len(self._users):
-            self._buffers.append(torch.empty(self._shape, dtype=self._dtype).numpy())  # with the alignment of torch
-        view = self._buffers[free].view()
-        self._users[free : free + 1] = [ref(view)]
-        return torch.from_numpy(view)
+    return cycle([torch.empty(shape, dtype=dtype) for _ in range(RING_SIZE)])
 
 
 def augmentation_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
@@ -141,7 +129,7 @@ class TorchBatchWriter:
         self._augmentation, self._mean, self._std, self._device = augmentation, mean, std, device
         self._shape = (batch, *augmentation.crop)
         self._pixels = torch.empty(*self._shape, len(mean), dtype=torch.uint8, device=device)
-        self._memory = BufferPool((*self._shape, len(mean))) if device.type == "cpu" else None
+        self._ring = create_ring((*self._shape, len(mean))) if device.type == "cpu" else None
 
     def __call__(self, samples: Iterable[PlacedSample]) -> tuple[Tensor, Tensor]:
         """Return normalized images, float32 [B, C, h, w], and labels, uint8 [B, h, w].
@@ -153,7 +141,7 @@ class TorchBatchWriter:
         labels = torch.empty(self._shape, dtype=torch.uint8, device=self._device)
         for (sample, placement), image, label in zip(samples, images, labels, strict=True):
             self._augmentation.write(sample, placement, image, label)
-        out = self._memory.tensor() if self._memory is not None else None
+        out = next(self._ring) if self._ring is not None else None
         return normalize(images, self._mean, self._std, out), labels
 
 
@@ -164,7 +152,7 @@ class CompiledBatchWriter:
         """Create a writer; `write_crop` is the compiled kernel for this augmentation, mean and standard deviation."""
         self._augmentation, self._write_crop = augmentation, write_crop
         shape = (batch, *augmentation.crop)
-        self._images, self._labels = BufferPool((*shape, 3)), BufferPool(shape, torch.uint8)
+        self._images, self._labels = create_ring((*shape, 3)), create_ring(shape, torch.uint8)
 
     def __call__(self, samples: Iterable[PlacedSample]) -> tuple[Tensor, Tensor]:
         """Return normalized images, float32 [B, 3, h, w], and labels, uint8 [B, h, w].
@@ -172,7 +160,7 @@ class CompiledBatchWriter:
         Args:
             samples: one per row of the batch.
         """
-        images, labels = self._images.tensor(), self._labels.tensor()
+        images, labels = next(self._images), next(self._labels)
         for (sample, placement), image, label in zip(samples, images, labels, strict=True):
             prepared, left = self._augmentation.prepare(sample, placement)
             if not self._write_crop(prepared, left, image, label):
@@ -248,6 +236,9 @@ class TrainingBatches:
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield normalized images [B, C, h, w], float32 in channels-last layout, and labels [B, h, w], uint8.
+
+        On the CPU a batch is valid until the second batch after it is requested, which is written to the same memory
+        (RING_SIZE); copy a batch to keep it longer. Only one iterator of an object may be used at a time.
 
         Args:
             epoch: number of the epoch, from 0.

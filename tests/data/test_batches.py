@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from fcnlab.data.augmentation import Augmentation, Blur
 from fcnlab.data.batches import (
-    BufferPool,
+    RING_SIZE,
     CompiledBatchWriter,
     TorchBatchWriter,
     TrainingBatches,
@@ -67,6 +68,11 @@ def batches_of(
 def order(batches: TrainingBatches, epoch: int) -> list[list[int]]:
     """The numbers of the samples, by batch; the top left pixel is never padding."""
     return [[int(label.min()) for label in labels] for _, labels in batches.epoch(epoch)]
+
+
+def copied(batches: TrainingBatches, epoch: int) -> list[tuple[Tensor, Tensor]]:
+    """Copies of the batches of an epoch, which share memory."""
+    return [(images.clone(), labels.clone()) for images, labels in batches.epoch(epoch)]
 
 
 def same(one: TrainingBatches, two: TrainingBatches, epoch: int) -> bool:
@@ -133,8 +139,8 @@ def test_the_order_does_not_depend_on_the_augmentation(seed: int, epoch: int) ->
 
 
 def test_the_crop_of_a_sample_does_not_depend_on_the_batch_that_it_is_in() -> None:
-    singles = list(batches_of(scenes(), batch=1, augmentation=RANDOM).epoch(0))
-    pairs = list(batches_of(scenes(), batch=3, augmentation=RANDOM).epoch(0))
+    singles = copied(batches_of(scenes(), batch=1, augmentation=RANDOM), epoch=0)
+    pairs = copied(batches_of(scenes(), batch=3, augmentation=RANDOM), epoch=0)
     assert torch.equal(torch.cat([image for image, _ in singles]), torch.cat([image for image, _ in pairs]))
     assert torch.equal(torch.cat([label for _, label in singles]), torch.cat([label for _, label in pairs]))
 
@@ -191,31 +197,32 @@ def test_a_decoded_sample_is_the_sample_with_channels_first() -> None:
     np.testing.assert_array_equal(decoded.label.numpy(), sample.label)
 
 
-def test_kept_batches_are_not_overwritten() -> None:
+@pytest.fixture(params=["compiled", "torch"])
+def _each_writer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "torch":
+        monkeypatch.setattr(kernel, "load_library", lambda name: None)
+
+
+@pytest.mark.usefixtures("_each_writer")
+def test_a_batch_is_valid_while_the_next_one_is_requested() -> None:
     batches = batches_of(scenes(12), batch=2, augmentation=RANDOM)
-    kept = list(batches.epoch(0))
-    copies = [(images.clone(), labels.clone()) for images, labels in kept]
-    views = [images[1, :, 3:] for images, _ in batches.epoch(1)]
-    of_views = [view.clone() for view in views]
-    for images, _ in batches.epoch(2):
-        images.fill_(7)
-    assert all(torch.equal(a, b) and torch.equal(x, y) for (a, x), (b, y) in zip(kept, copies, strict=True))
-    assert all(torch.equal(view, copy) for view, copy in zip(views, of_views, strict=True))
+    epochs = chain(batches.epoch(0), batches.epoch(1))  # also over the end of an epoch
+    before = next(epochs)
+    for batch in epochs:
+        copies = [tensor.clone() for tensor in before]
+        for tensor in batch:
+            tensor.fill_(7)
+        assert all(map(torch.equal, before, copies))
+        before = batch
     assert same(batches, batches_of(scenes(12), batch=2, augmentation=RANDOM), epoch=2)
 
 
-def test_memory_of_deleted_batches_is_reused() -> None:
-    memory = BufferPool((2, 5, 7, 3))
-    batch_slice = {memory.tensor().data_ptr() for _ in range(10)}
-    assert len(batch_slice) == 1
-    held = [memory.tensor() for _ in range(6)]
-    assert len({tensor.data_ptr() for tensor in held}) == 6
-    weight = torch.ones(3, requires_grad=True)
-    del held
-    loss = (memory.tensor().fill_(2.0) * weight).sum()  # autograd alone holds it until the backward
-    memory.tensor().fill_(9.0)
-    loss.backward()
-    assert weight.grad is not None and weight.grad.tolist() == [2.0 * 2 * 5 * 7] * 3
+@pytest.mark.usefixtures("_each_writer")
+def test_batches_of_an_epoch_share_the_memory_of_a_ring() -> None:
+    batches = batches_of(scenes(12), batch=2, augmentation=RANDOM)
+    addresses = [images.data_ptr() for epoch in range(2) for images, _ in batches.epoch(epoch)]
+    assert addresses == addresses[:RING_SIZE] * (len(addresses) // RING_SIZE)
+    assert len(set(addresses)) == RING_SIZE
 
 
 @quickly
@@ -243,7 +250,7 @@ def test_a_batch_is_the_samples_augmented_one_by_one(augmentation: Augmentation)
         augmentation(DecodedSplit(split)[int(i)], np.random.default_rng(derive_seed(5, "augmentation", 2, int(i))))
         for i in numbers
     ]
-    images, labels = (torch.cat(parts) for parts in zip(*batches.epoch(2), strict=True))
+    images, labels = (torch.cat(parts) for parts in zip(*copied(batches, epoch=2), strict=True))
     assert torch.equal(labels, torch.stack([sample.label for sample in samples]))
     assert torch.equal(images, normalize(torch.stack([sample.image for sample in samples]), mean, std))
 

@@ -97,7 +97,8 @@ def _batches(
     )
     mean, std = (torch.tensor(values, dtype=torch.float64)[:, None, None] for values in (MEAN, STD))
     for epoch in range(2):
-        for images, labels in list(batches.epoch(epoch)):  # all are made before the first one is waited for
+        copies = [(images.clone(), labels.clone()) for images, labels in batches.epoch(epoch)]
+        for images, labels in copies:  # all are made before the first one is waited for
             assert images.device.type == labels.device.type == device.type, f"the batch is on {images.device}"
             assert images.is_contiguous(memory_format=torch.channels_last), "images are not in channels-last layout"
             yield 255 * (images.cpu().double() * std + mean), labels.cpu().clone()
