@@ -66,10 +66,10 @@ def show(
     lab: LabOption = None,
 ) -> None:
     """Show an entry as YAML, with all defaults."""
-    import yaml
+    from fcnlab.config.yaml_file import dump
 
     entry = _registry(lab).get(_singular(kind), name)
-    typer.echo(yaml.safe_dump({name: entry.model_dump(mode="json")}, sort_keys=False, width=100), nl=False)
+    typer.echo(dump({name: entry.model_dump(mode="json")}, width=100), nl=False)
 
 
 def _singular(kind: str) -> str:

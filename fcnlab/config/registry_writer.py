@@ -7,9 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from fcnlab.config.yaml_file import parse
+from fcnlab.config.yaml_file import dump, find_key_lines, parse
 from fcnlab.errors import ConfigError
 
 
@@ -23,10 +21,8 @@ def to_yaml(name: str, entry: dict[str, Any]) -> str:
     Returns:
         The YAML text.
     """
-    text = yaml.safe_dump({name: entry}, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
-    if text.startswith("{"):  # an entry without inner mappings
-        text = yaml.safe_dump({name: entry}, sort_keys=False, default_flow_style=False, width=110, allow_unicode=True)
-    return text
+    text = dump({name: entry}, flow=None)
+    return dump({name: entry}) if text.startswith("{") else text  # an entry without inner mappings
 
 
 def write_entry(file: Path, name: str, entry: dict[str, Any], *, replace: bool = False) -> None:
@@ -89,9 +85,7 @@ def _parse_or_none(text: str) -> dict[str, Any] | None:
 
 def _remove_entry(text: str, name: str) -> str:
     """Remove the lines of a top-level key; comments before the next key stay."""
-    top = yaml.compose(text, Loader=yaml.SafeLoader)
-    assert isinstance(top, yaml.MappingNode)
-    first_lines = [(str(key.value), key.start_mark.line) for key, _ in top.value]
+    first_lines = find_key_lines(text)
     lines = text.splitlines(keepends=True)
     index = next(i for i, (key, _) in enumerate(first_lines) if key == name)
     begin = first_lines[index][1]

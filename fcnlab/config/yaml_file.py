@@ -1,34 +1,133 @@
-"""Read YAML files whose top is a mapping, with one clear error where they are invalid."""
+"""Reading and writing of YAML: the only module that does so.
+
+Scalars are read by the core schema of YAML 1.2: `off`, `yes` and `no` are words, `010` is ten, `1e-3` is a number.
+PyYAML implements YAML 1.1, in which these are false, true, false, eight and a word, so its resolvers are replaced here.
+ruamel.yaml reads YAML 1.2, but more slowly, and its round trip of comments is not needed: entries are added to registry
+files as text.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
 from fcnlab.errors import ConfigError, nearest
 
+MAX_BYTES = 2**20
+"""Largest size of a file."""
+
+MAX_DEPTH = 50
+"""Deepest nesting of mappings and lists."""
+
+MAX_NODES = 500_000
+"""Most values of a file with aliases written out; aliases of aliases multiply them."""
+
 _KINDS = {list: "a list", str: "a string", int: "a number", float: "a number", bool: "true or false", dict: "a mapping"}
+
+_TAG = "tag:yaml.org,2002:"
+_CORE_SCHEMA = (
+    ("null", r"~|null|Null|NULL|", "~nN\0"),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
+    ("merge", r"<<", "<"),  # of YAML 1.1, but widely used
+)
+"""Tag, pattern and first characters of plain scalars that are not strings: YAML 1.2.2, section 10.3.2."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe loader that refuses a duplicate key, of which plain YAML silently keeps the last."""
+    """Safe loader of YAML 1.2 that refuses duplicate keys, deep nesting, and aliases that multiply."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - declared so in PyYAML
+    yaml_constructors: ClassVar[dict[str | None, Any]] = {
+        f"{_TAG}{name}": yaml.SafeLoader.yaml_constructors[f"{_TAG}{name}"]
+        for name in ("null", "bool", "int", "float", "str", "seq", "map")
+    } | {None: yaml.SafeLoader.yaml_constructors[None]}
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise yaml.MarkedYAMLError(
+                problem=f"nested too deeply, more than {MAX_DEPTH} levels", problem_mark=self.peek_event().start_mark
+            )
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None and _count_nodes(node, {}) > MAX_NODES:
+            raise yaml.YAMLError(f"more than {MAX_NODES:,} values with aliases written out")
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
+        lines: dict[Hashable, int] = {}
         for key_node, _ in node.value:
-            key = str(key_node.value)
-            if key in seen and key != "<<":
-                line = key_node.start_mark.line + 1
-                raise yaml.MarkedYAMLError(problem=f"the key '{key}' appears twice (line {line})")
-            seen.add(key)
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == f"{_TAG}merge":
+                continue
+            key, line = self.construct_object(key_node), key_node.start_mark.line + 1
+            if key in lines:
+                raise yaml.MarkedYAMLError(problem=f"the key '{key}' appears twice, in lines {lines[key]} and {line}")
+            lines[key] = line
         return super().construct_mapping(node, deep)
+
+    def construct_number(self, node: yaml.ScalarNode) -> int:
+        value: str = node.value
+        base = {"0o": 8, "0x": 16}.get(value[:2], 10)
+        return int(value, base)
+
+    def construct_truth(self, node: yaml.ScalarNode) -> bool:
+        value = node.value.lower()
+        if value not in ("true", "false"):
+            raise yaml.MarkedYAMLError(problem=f"'{node.value}' is not true or false", problem_mark=node.start_mark)
+        return bool(value == "true")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Safe dumper that quotes strings that YAML 1.1 or 1.2 would read as something else."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        has_breaks = any(character in text for character in "\x85\u2028\u2029")  # only double quotes keep these
+        return self.represent_scalar(f"{_TAG}str", text, style='"' if has_breaks else None)
+
+
+for _name, _pattern, _first in _CORE_SCHEMA:
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(
+            f"{_TAG}{_name}", re.compile(rf"^(?:{_pattern})$"), ["" if c == "\0" else c for c in _first]
+        )
+_Dumper.add_representer(str, _Dumper.represent_text)
+_Loader.add_constructor(f"{_TAG}int", _Loader.construct_number)
+_Loader.add_constructor(f"{_TAG}bool", _Loader.construct_truth)
+
+
+def _count_nodes(node: yaml.Node, known: dict[int, int | None]) -> int:
+    """Count the values below a node, those of an alias each time it is used."""
+    if id(node) in known:
+        count = known[id(node)]
+        if count is None:
+            raise yaml.MarkedYAMLError(problem="an anchor contains its own alias", problem_mark=node.start_mark)
+        return count
+    known[id(node)] = None
+    if isinstance(node, yaml.MappingNode):
+        children = [child for pair in node.value for child in pair]
+    else:
+        children = node.value if isinstance(node, yaml.SequenceNode) else []
+    known[id(node)] = count = 1 + sum(_count_nodes(child, known) for child in children)
+    return count
 
 
 def parse(text: str, where: str) -> dict[str, Any]:
-    """Parse YAML whose top is a mapping with string keys.
+    """Parse YAML 1.2 whose top is a mapping with string keys.
 
     Args:
         text: the YAML.
@@ -38,19 +137,17 @@ def parse(text: str, where: str) -> dict[str, Any]:
         The mapping; empty for an empty text.
 
     Raises:
-        ConfigError: not YAML, a duplicate key, or not a mapping.
+        ConfigError: not YAML, a duplicate key, not a mapping, nested too deeply, or too large.
     """
     try:
-        value = yaml.load(text, Loader=_Loader)
+        value = _Loader(text).get_single_data()
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{where}{line}: not valid YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
-    except ValueError as error:  # such as a date that does not exist
+    except ValueError as error:  # such as a number with thousands of digits
         raise ConfigError(f"{where}: not valid YAML: {error}") from None
-    except RecursionError:
-        raise ConfigError(f"{where}: nested too deeply") from None
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -71,15 +168,48 @@ def read(path: Path) -> dict[str, Any]:
         The mapping in the file.
 
     Raises:
-        ConfigError: the file is missing, unreadable, not UTF-8, or not a YAML mapping.
+        ConfigError: the file is missing, unreadable, too large, not UTF-8, or not a YAML mapping.
     """
     try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise ConfigError(
+                f"{path}: has {size / 2**20:.1f} MiB; a YAML file of at most {MAX_BYTES // 2**20} MiB is expected"
+            )
         return parse(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         present = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise ConfigError(f"{path}: no such file; {nearest(path.name, present)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
+
+
+def dump(value: Any, *, flow: bool | None = False, width: float = 110) -> str:
+    """Format plain values as YAML that every reader of YAML 1.1 and 1.2 understands.
+
+    Args:
+        value: mappings, lists, strings, numbers, booleans and None.
+        flow: True writes everything on one line, None only the innermost mappings and lists.
+        width: columns after which lines are broken.
+
+    Returns:
+        The YAML text.
+    """
+    text: str = yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, default_flow_style=flow, width=width, allow_unicode=True
+    )
+    return text
+
+
+def find_key_lines(text: str) -> list[tuple[str, int]]:
+    """Return the top-level keys of a valid mapping with their line numbers from 0.
+
+    Args:
+        text: YAML that `parse` accepts.
+    """
+    top = _Loader(text).get_single_node()
+    assert isinstance(top, yaml.MappingNode)
+    return [(str(key.value), key.start_mark.line) for key, _ in top.value]
 
 
 def _kind(value: Any) -> str:

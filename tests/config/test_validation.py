@@ -130,8 +130,8 @@ def test_contradictory_values_are_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("question: 2020-13-45", "not valid YAML: month must be in 1..12"),
-        ("question: &a [*a]", "question: "),
+        ("question: !!timestamp 2020-13-45", "not valid YAML: could not determine a constructor"),
+        ("question: &a [*a]", "an anchor contains its own alias"),
         ("question: {2020-01-01: 1}", "question: "),
         ("seeds: 0", "seeds: input should be greater than or equal to 1, not 0"),
     ],
@@ -142,7 +142,7 @@ def test_unusual_values_are_one_error_line(tmp_path: Path, text: str, message: s
     with pytest.raises(ConfigError) as refused:
         validate(GridFile, read(path), str(path))
     (line,) = str(refused.value).splitlines()
-    assert line.startswith(f"{path}: ")
+    assert line.startswith(str(path))
     assert message in line
 
 

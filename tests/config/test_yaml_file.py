@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fcnlab.config.yaml_file import parse, read
+from fcnlab.config.yaml_file import MAX_BYTES, dump, parse, read
 from fcnlab.errors import ConfigError
+from fcnlab.lab import Lab
+from tests.conftest import SMOKE, write_grid
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -28,7 +30,7 @@ def error_of(text: str) -> str:
 @given(st.dictionaries(st.text(), plain, max_size=4))
 @settings(deadline=None, max_examples=50)
 def test_dumped_yaml_is_read_back_unchanged(value: dict[str, object]) -> None:
-    assert parse(yaml.safe_dump(value), "f") == value
+    assert parse(dump(value), "f") == parse(dump(value, flow=True), "f") == value
 
 
 def test_an_empty_file_is_an_empty_mapping() -> None:
@@ -38,7 +40,7 @@ def test_an_empty_file_is_an_empty_mapping() -> None:
 def test_a_duplicate_key_is_refused_with_its_line() -> None:
     message = error_of("head: fcn8s\nseeds: 2\nhead: fcn32s\n")
     assert message.startswith("grid.yaml")
-    assert "'head' appears twice (line 3)" in message
+    assert "the key 'head' appears twice, in lines 1 and 3" in message
 
 
 def test_a_duplicate_key_is_refused_at_any_depth() -> None:
@@ -76,8 +78,70 @@ def test_yaml_with_python_objects_is_refused() -> None:
     assert "not valid YAML" in error_of("a: !!python/object/apply:os.getcwd []\n")
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("off", "off"), ("on", "on"), ("yes", "yes"), ("no", "no"), ("y", "y"), ("No", "No"),
+        ("true", True), ("False", False), ("null", None), ("~", None), ("", None), ("Null", None), ("nul", "nul"),
+        ("010", 10), ("-08", -8), ("+3", 3), ("0o10", 8), ("0x1F", 31), ("0b11", "0b11"), ("1_000", "1_000"),
+        ("1e-3", 0.001), ("1E5", 100_000.0), (".5", 0.5), ("5.", 5.0), ("-.inf", -math.inf), ("1.2.3", "1.2.3"),
+        ("1:30", "1:30"), ("2026-01-31", "2026-01-31"), ("=", "="), ("'010'", "010"), ('"off"', "off"),
+    ],
+)  # fmt: skip
+def test_scalars_are_those_of_yaml_1_2(text: str, value: object) -> None:
+    found = parse(f"a: {text}\nb: [{text or '~'}]\n", "f")
+    assert found == {"a": value, "b": [value]}
+    assert type(found["a"]) is type(value)
+
+
+@pytest.mark.parametrize(
+    "word", ["off", "on", "yes", "no", "010", "09", "0o7", "1e-3", "1_000", "1:30", "<<", "=", "2026-01-31"]
+)
+def test_dumped_words_are_words_for_every_reader(word: str) -> None:
+    import yaml
+
+    assert parse(dump({"a": word}), "f") == yaml.safe_load(dump({"a": word})) == {"a": word}
+
+
+def test_words_of_yaml_1_1_are_keys() -> None:
+    assert parse("on: 1\noff: 2\nno: 3\n", "f") == {"on": 1, "off": 2, "no": 3}
+
+
+def test_merged_mappings_are_read() -> None:
+    text = "common: &c {a: 1, b: 2}\nown: {<<: *c, b: 3}\n"
+    assert parse(text, "f")["own"] == {"a": 1, "b": 3}
+
+
+def test_keys_that_are_equal_as_values_are_duplicates() -> None:
+    assert "appears twice, in lines 2 and 3" in error_of("a:\n  10: x\n  0xA: y\n")
+    assert "appears twice, in lines 1 and 2" in error_of("a: x\n'a': y\n")
+    assert parse("a: {1: x, '1': y}\n", "f") == {"a": {1: "x", "1": "y"}}
+
+
+@pytest.mark.parametrize("tag", ["!!timestamp x", "!!binary x", "!!bool maybe", "!!int x", "!!set {a}", "!own x"])
+def test_tags_outside_the_core_schema_and_their_errors_are_refused(tag: str) -> None:
+    message = error_of(f"a: {tag}\n")
+    assert "not valid YAML" in message and "\n" not in message
+
+
 def test_deeply_nested_yaml_is_refused() -> None:
-    assert "nested too deeply" in error_of("[" * 20_000)
+    assert "nested too deeply, more than 50 levels" in error_of("[" * 20_000)
+    assert "nested too deeply" in error_of("a: " + "{b: " * 60 + "1" + "}" * 60)
+    assert parse("a: " + "[" * 40 + "]" * 40, "f")
+
+
+def test_aliases_that_multiply_are_refused() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    assert "more than 500,000 values with aliases written out" in error_of("\n".join(lines))
+    assert error_of("b: 1\na: &a [*a]\n") == "grid.yaml, line 2: not valid YAML: an anchor contains its own alias"
+    assert parse("\n".join(lines[:3]), "f")["a2"][9][9] == ["x"] * 10
+
+
+def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path) -> None:
+    (tmp_path / "big.yaml").write_text("a: " + "x" * MAX_BYTES)
+    with pytest.raises(ConfigError, match=r"big\.yaml: has 1\.0 MiB; a YAML file of at most 1 MiB is expected"):
+        read(tmp_path / "big.yaml")
 
 
 def test_a_numeric_key_is_refused() -> None:
@@ -98,3 +162,13 @@ def test_an_unreadable_file_is_an_error_with_its_name(tmp_path: Path) -> None:
         read(tmp_path / "binary.yaml")
     with pytest.raises(ConfigError, match="cannot be read"):
         read(tmp_path)
+
+
+def test_a_grid_file_is_read_as_it_is_written(tmp_path: Path) -> None:
+    recipe = "recipe.fused: off, recipe.epochs: 010, recipe.lr: 1e-3, recipe.deterministic: yes"
+    path = write_grid(tmp_path, SMOKE.replace("base: {", f"base: {{{recipe}, "))
+    cell = Lab.find(path).load_grid(path).cells[0]
+    assert cell.recipe.fused == "off"
+    assert cell.recipe.epochs == 10
+    assert cell.recipe.optimizer.lr == 0.001
+    assert cell.recipe.deterministic is True

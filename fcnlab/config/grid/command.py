@@ -6,12 +6,11 @@ from pathlib import Path
 from shlex import join
 from typing import Any
 
-import yaml
-
 from fcnlab.config.grid.candidate import to_overrides
 from fcnlab.config.grid.cell import Cell
 from fcnlab.config.grid.name import path_in_lab
 from fcnlab.config.registry import Registry
+from fcnlab.config.yaml_file import dump
 
 
 def train_words(cell: Cell, seed: int, registry: Registry) -> list[str]:
@@ -51,5 +50,5 @@ def format_yaml(value: Any) -> str:
     Args:
         value: a plain value.
     """
-    text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False)
+    text = dump(value, flow=True, width=float("inf"))
     return text.removesuffix("\n").removesuffix("\n...")
