@@ -122,10 +122,26 @@ class ShapesDataset(Dataset):
 
     Attributes:
         options: number and size of the scenes.
+        nominal: always the size of the scenes, whatever is given.
     """
 
     type: Literal["shapes"]
     options: ShapesOptions = ShapesOptions()
+    nominal: Size = Size(height=96, width=128)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _set_nominal(cls, values: Any) -> Any:
+        """Set the nominal size to that of the scenes; invalid values of the options are left to their validation."""
+        if not isinstance(values, dict):
+            return values
+        options, default = values.get("options", {}), ShapesOptions()
+        given = options.model_dump() if isinstance(options, ShapesOptions) else options
+        if not isinstance(given, dict):
+            return values
+        sides = {side: given.get(side, getattr(default, side)) for side in ("height", "width")}
+        valid = all(isinstance(length, int) and length > 0 for length in sides.values())
+        return {**values, "nominal": sides} if valid else values
 
 
 class KnownDataset(Dataset):

@@ -88,10 +88,12 @@ def _costs(finished: pd.DataFrame, records: TrialRecords) -> list[str]:
     costs = [record.cost for cell in records.by_cell.values() for record in cell.values() if record.cost is not None]
     if not costs:
         return []
-    sizes = " or ".join(distinct_texts(pd.Series([f"{c.gmacs_size[0]}x{c.gmacs_size[1]}" for c in costs])))
+    counted = [f"{c.gmacs_size[0]}x{c.gmacs_size[1]}" for c in costs if c.gmacs is not None]
+    sizes = " or ".join(distinct_texts(pd.Series(counted, dtype=str)))
+    begin = f"GMACs for one image of {sizes}; images" if sizes else "Images"
     return [
-        f"GMACs for one image of {sizes}; images/s during training; device-hours of training and evaluation, summed "
-        f"over the cell's trials, on {', '.join(distinct_texts(finished['device'])) or 'hardware not recorded'}.",
+        f"{begin}/s during training; device-hours of training and evaluation, summed over the cell's trials, on "
+        f"{', '.join(distinct_texts(finished['device'])) or 'hardware not recorded'}.",
         *_shared(records),
     ]
 

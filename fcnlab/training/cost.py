@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import statistics
 import time
 from collections.abc import Iterator
@@ -60,6 +61,26 @@ def count_gmacs(model: FCN, size: tuple[int, int], *, training: bool = False) ->
         images = torch.zeros(1, _in_channels(model), *size, device="meta")
         meta.training_scores(images) if training else meta(images)
     return counter.get_total_flops() / 2e9
+
+
+def try_count_gmacs(model: FCN, size: tuple[int, int], *, training: bool = False) -> float | None:
+    """Count the multiply-accumulates as `count_gmacs`.
+
+    Args:
+        model: the network.
+        size: height and width of the image.
+        training: include an auxiliary head.
+
+    Returns:
+        Billions of multiply-accumulates; None, with a logged reason, if the network does not accept the size, or cannot
+        be run without values.
+    """
+    try:
+        return count_gmacs(model, size, training=training)
+    except Exception as error:  # noqa: BLE001 - networks refuse sizes by assertions, shape errors and others
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        logging.getLogger("fcnlab").warning(f"no GMACs of an image of {size[0]}x{size[1]}: {reason}")
+        return None
 
 
 def _copy_to_meta(model: FCN) -> FCN:

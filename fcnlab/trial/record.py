@@ -75,8 +75,9 @@ class Cost(_Frozen):
     Attributes:
         params: number of parameters.
         trainable_params: number of parameters that are trained.
-        gmacs: multiply-accumulate operations of one forward pass, in 10^9.
-        gmacs_size: height and width of the image for which `gmacs` holds.
+        gmacs: multiply-accumulate operations of one forward pass, in 10^9; None if the network does not accept
+            `gmacs_size`.
+        gmacs_size: height and width of the image for which `gmacs` is counted.
         train_seconds: wall-clock time of training.
         evaluate_seconds: wall-clock time of all evaluations.
         images_per_s: mean training throughput.
@@ -85,7 +86,7 @@ class Cost(_Frozen):
 
     params: int
     trainable_params: int
-    gmacs: float
+    gmacs: float | None
     gmacs_size: tuple[int, int]
     train_seconds: float
     evaluate_seconds: float

@@ -230,7 +230,7 @@ class Trainer:
         return Cost(
             params=cost.count_parameters(self.model),
             trainable_params=cost.count_parameters(self.model, trainable=True),
-            gmacs=cost.count_gmacs(self.model, size),
+            gmacs=cost.try_count_gmacs(self.model, size),
             gmacs_size=size,
             train_seconds=seconds,
             evaluate_seconds=self.evaluator.seconds,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from fcnlab.config.dataset import ShapesDataset
 from fcnlab.config.grid.grid import Cell, resolve
 from fcnlab.config.head import CustomHead, SkipHead
 from fcnlab.config.recipe import Loss, Ohem, Recipe
@@ -259,3 +260,16 @@ def test_a_recipe_equals_the_one_of_its_content(name: str) -> None:
 )
 def test_a_head_knows_the_maps_that_it_reads(overrides: dict[str, Any], needs: tuple[int, ...]) -> None:
     assert cell(overrides).variant.head.needs == needs
+
+
+def test_the_nominal_size_of_shapes_is_that_of_its_scenes() -> None:
+    shapes = {"type": "shapes", "options": {"height": 224}, "nominal": {"height": 96, "width": 128}}
+    for values, expected in ((shapes, (224, 128)), ({"type": "shapes"}, (96, 128))):
+        dataset = ShapesDataset.model_validate(values)
+        assert (dataset.nominal.height, dataset.nominal.width) == expected
+    resolved = resolve(
+        {"variant": "fcn32s-tiny", "dataset": "shapes-mini", "dataset.options.width": 160, "recipe": "smoke"},
+        builtin(),
+        "test",
+    )
+    assert (resolved.dataset.nominal.height, resolved.dataset.nominal.width) == (64, 160)

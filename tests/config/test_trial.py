@@ -86,7 +86,6 @@ def test_an_entry_and_the_equal_overrides_of_another_are_the_same_trial() -> Non
         {"backbone.description": "another word"},
         {"dataset.description": ""},
         {"backbone.reductions": [8, 16, 32]},
-        {"dataset.nominal": {"height": 1, "width": 2}},
     ],
     ids=str,
 )
@@ -94,6 +93,13 @@ def test_descriptions_do_not_change_the_key(overrides: dict[str, Any]) -> None:
     changed = trial(overrides)
     assert changed != trial()
     assert changed.key == KEY
+
+
+def test_the_nominal_size_does_not_change_the_key() -> None:
+    voc = {"dataset": "voc2012"}
+    changed = trial({**voc, "dataset.nominal": {"height": 1, "width": 2}})
+    assert changed != trial(voc)
+    assert changed.key == trial(voc).key
 
 
 def test_the_path_of_files_does_not_change_the_key() -> None:

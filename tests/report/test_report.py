@@ -294,6 +294,23 @@ def test_a_trial_on_two_devices_takes_their_time_twice(tmp_path: Path) -> None:
     assert after["device"] == f"2 x {before['device']}"
 
 
+def test_gmacs_that_could_not_be_counted_are_missing_in_the_table(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path)
+    for without in ([make_plan(grid, lab).trials[0].cell.label], [cell.label for cell in grid.cells]):
+        for planned in make_plan(grid, lab).trials:
+            record = planned.record
+            assert record is not None and record.cost is not None
+            if planned.cell.label in without:
+                planned.folder.finish(
+                    record.model_copy(update={"cost": record.cost.model_copy(update={"gmacs": None})})
+                )
+        report = make_report(make_plan(grid, lab), lab, None)
+        assert all(math.isnan(row(report, label)["gmacs"]) for label in without)
+        every = len(without) == len(grid.cells)
+        assert ("GMACs" in report.table.headings) != every
+        assert ("GMACs for one image of 64x64" in " ".join(report.footnotes)) != every
+
+
 def test_trials_that_shared_a_gpu_share_its_hours_and_are_named(tmp_path: Path) -> None:
     grid, lab = finished_lab(tmp_path)
     alone = make_report(make_plan(grid, lab), lab, None)

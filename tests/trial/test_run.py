@@ -15,7 +15,9 @@ from torch.nn.functional import interpolate
 from fcnlab.config.grid.grid import resolve
 from fcnlab.config.trial import Trial
 from fcnlab.data.decoded import DecodedSplit
+from fcnlab.errors import ModelError
 from fcnlab.lab import Lab
+from fcnlab.tracking.fields import extract_metrics
 from fcnlab.training.evaluate import evaluate_split
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.build import build_model, build_training
@@ -282,6 +284,20 @@ def test_a_record_with_an_older_configuration_is_valid(lab: Lab) -> None:
     found = folder.read()
     assert found is not None
     assert found.metrics == record.metrics
+
+
+def test_a_cost_that_cannot_be_counted_is_missing_and_does_not_fail_the_trial(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_given: object, **_options: object) -> float:
+        raise ModelError("accepts only images of 224x224")
+
+    monkeypatch.setattr("fcnlab.training.cost.count_gmacs", refuse)
+    record = run_trial(a_trial(lab), lab)
+    assert record is not None and record.status == "finished"
+    assert record.cost is not None and record.cost.gmacs is None and record.cost.params > 0
+    assert RunFolder(lab.runs, record.key).read() == record
+    assert "gmacs" not in extract_metrics(record, "last")
 
 
 def test_score_scale_resizes_the_image_but_not_the_labels(lab: Lab) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -22,7 +23,7 @@ EXAMPLE = "Example: fcnlab data add mine --images ~/mine/images --masks ~/mine/m
 
 _GRID = """\
 question: Do skip connections improve mIoU on {name}?
-base: {{backbone: resnet18, dataset: {name}, recipe: {recipe}}}
+base: {{backbone: resnet18, dataset: {name}, recipe: {recipe}{batch}}}
 product: {{head: [fcn32s, fcn16s, fcn8s]}}
 seeds: 3
 """
@@ -192,8 +193,21 @@ def _print_contents(pairing: Pairing, contents: Contents, choice: ClassChoice, *
 
 def _print_next_steps(lab: Lab, file: Path, name: str, recipe: str) -> None:
     root = f" --data-root {quote(str(lab.data_root))}" if lab.data_root else ""
+    grid = _GRID.format(name=name, recipe=recipe, batch=_limit_batch(lab, name, recipe))
     typer.echo(f"written to {file}, where class names, splits and all other keys can be edited")
     typer.echo(f"next: fcnlab data check {name}{root}")
     typer.echo(f"then a grid, for example in experiments/{name}.yaml:\n")
-    typer.echo("".join(f"    {line}\n" for line in _GRID.format(name=name, recipe=recipe).splitlines()))
+    typer.echo("".join(f"    {line}\n" for line in grid.splitlines()))
     typer.echo(f"and: fcnlab grid run experiments/{name}.yaml{root}")
+
+
+def _limit_batch(lab: Lab, name: str, recipe: str) -> str:
+    """Return the override of the batch size for a dataset with fewer training images than a batch, else nothing."""
+    from fcnlab.config.dataset import Dataset
+    from fcnlab.config.recipe import Recipe
+
+    written = replace(lab).registry  # read again, with the new entry
+    dataset, config = written.get("dataset", name), written.get("recipe", recipe)
+    assert isinstance(dataset, Dataset) and isinstance(config, Recipe)
+    images = len(lab.open_dataset(dataset).split(dataset.splits.train))
+    return f", recipe.batch_size: {images}" if images < config.batch_size else ""
