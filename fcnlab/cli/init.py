@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from shlex import quote
 from typing import Annotated
@@ -37,13 +38,12 @@ def init(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder}: is there already and not empty; name a new folder")
     examples = shipped("experiments")
+    quickstart = examples.joinpath("quickstart.yaml").read_text(encoding="utf-8")
     texts = {
         "README.md": _README.format(name=folder.resolve().name),
         ".gitignore": _IGNORED,
-        **{
-            f"experiments/{name}": examples.joinpath(name).read_text(encoding="utf-8")
-            for name in ("quickstart.yaml", "grid.schema.json")
-        },
+        "experiments/quickstart.yaml": _drop_conclusion(quickstart),
+        "experiments/grid.schema.json": examples.joinpath("grid.schema.json").read_text(encoding="utf-8"),
         "results/.gitkeep": "",
     } | {f"registry/{kind}.yaml": text for kind, text in _ENTRIES.items()}
     try:
@@ -54,3 +54,8 @@ def init(
     except OSError as error:
         raise RunError(f"{folder}: cannot be written: {error.strerror}") from None
     typer.echo(f"{folder} is a lab; next: cd {quote(str(folder))} && fcnlab grid run experiments/quickstart.yaml")
+
+
+def _drop_conclusion(text: str) -> str:
+    """Remove the conclusion from a grid file: it is about the committed results, not about those of a new lab."""
+    return re.sub(r"^conclusion:.*\n(?:[ \t].*\n)*", "", text, flags=re.MULTILINE)

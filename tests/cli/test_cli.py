@@ -17,12 +17,12 @@ import pytest
 import typer.main
 import yaml
 
-from fcnlab import cli
+from fcnlab import cli, load_grid
 from fcnlab.config import registry
 from fcnlab.config.validation import validate
 from fcnlab.lab import Lab
 from tests.cli.conftest import Call, CommandResult
-from tests.conftest import SMOKE, write_grid
+from tests.conftest import REPOSITORY, SMOKE, write_grid
 
 HEAVY = "{'torch', 'torchvision', 'timm', 'mlflow', 'pandas'}"
 
@@ -342,6 +342,14 @@ def test_init_makes_a_lab_whose_first_question_can_be_planned(fcnlab: Call, tmp_
     assert len(Lab.find(root=lab).load_grid(lab / "experiments/quickstart.yaml")) > 0
     assert fcnlab("grid", "plan", "mylab/experiments/quickstart.yaml").code == 0
     assert fcnlab("registry", "list", "--lab", lab).code == 0
+
+
+def test_the_first_grid_of_a_lab_has_no_conclusion_yet(fcnlab: Call, tmp_path: Path) -> None:
+    fcnlab("init", "mylab")
+    path = tmp_path / "mylab" / "experiments" / "quickstart.yaml"
+    mine, committed = load_grid(path), load_grid(REPOSITORY / "experiments" / "quickstart.yaml")
+    assert mine.file.conclusion == ""
+    assert mine.file == committed.file.model_copy(update={"conclusion": ""})
 
 
 def test_init_takes_an_empty_folder_and_refuses_any_other(fcnlab: Call, tmp_path: Path) -> None:

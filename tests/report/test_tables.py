@@ -8,8 +8,12 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib import font_manager
+from matplotlib.figure import Figure
 from rich.console import Console
 
+from fcnlab.report.charts.fonts import add_fallback_fonts
+from fcnlab.report.charts.style import Plot, to_png, to_svg
 from fcnlab.report.frame import cells_frame as bare_cells_frame
 from fcnlab.report.significance import Significance, add_differences
 from fcnlab.report.tables.cells import make_cell_table
@@ -104,6 +108,36 @@ def test_latex_escapes_what_tex_would_take_for_commands() -> None:
     assert row.startswith(escaped)
     assert r"\caption{Is it 50\% better?}" in latex
     assert "±" not in latex
+
+
+def test_latex_keeps_names_of_every_script_and_lists_their_characters() -> None:
+    cells = cells_frame(trials(**{"快速": [0.2], "標準 αβ": [0.3], "größer": [0.4]}), ["head"], "快速")
+    latex = to_latex(make_cell_table(cells, ["head"]), "Δ to 快速")
+    names = {line.partition(" &")[0] for line in latex.splitlines()}
+    assert {"快速", "標準 αβ", "größer"} <= names
+    assert "?" not in latex
+    (listed,) = (line for line in latex.splitlines() if line.startswith("% compile with LuaLaTeX or XeLaTeX"))
+    assert set(listed.partition(": ")[2]) == set("快速標準αβ")
+    assert "LuaLaTeX" not in to_latex(make_cell_table(cells_frame(trials(a=[0.2]), ["head"], "a"), ["head"]), "ü ± Δ")
+
+
+def test_charts_use_installed_fonts_and_warn_once_of_characters_that_none_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    def figure(text: str) -> Figure:
+        figure = Figure()
+        figure.text(0.1, 0.5, text)
+        return figure
+
+    add_fallback_fonts([figure("plain"), figure("größer Δ °")])  # the font of all charts has these
+    bundled = [font for font in font_manager.fontManager.ttflist if font.name in ("DejaVu Sans", "DejaVu Sans Mono")]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", bundled)
+    drawn = [figure("快"), figure("速 快速")]
+    with pytest.warns(UserWarning, match="charts show boxes instead: 快速") as warned:
+        add_fallback_fonts(drawn)
+    assert len(warned) == 1
+    assert all(to_png(Plot("a", "", one, {})) and to_svg(Plot("a", "", one, {})) for one in drawn), "without warnings"
+    monkeypatch.setattr("fcnlab.report.charts.fonts._characters", lambda file: set("快速") if "Mono" in file else set())
+    add_fallback_fonts(drawn)
+    assert drawn[0].texts[0].get_fontfamily() == ["DejaVu Sans", "DejaVu Sans Mono"]
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])

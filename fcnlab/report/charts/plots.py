@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from fcnlab.report.charts.fonts import add_fallback_fonts
 from fcnlab.report.charts.style import MARKERS, Plot, add_tooltip, cell_style, padded_limits, plot_style, shorten
 from fcnlab.report.significance import Significance
 from fcnlab.report.tables.columns import format_mean_std, format_number, format_points
@@ -51,7 +52,9 @@ def draw_plots(cells: pd.DataFrame, records: TrialRecords, significance: Signifi
             _curves(scored, baseline, records) if len(scored) else None,
             _by_class(scored, baseline, records.classes, significance) if significance.comparisons else None,
         ]
-    return [plot for plot in drawn if plot is not None]
+    plots = [plot for plot in drawn if plot is not None]
+    add_fallback_fonts(plot.figure for plot in plots)
+    return plots
 
 
 def pareto_front(cost: Sequence[float], value: Sequence[float]) -> list[int]:

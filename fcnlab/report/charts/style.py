@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from fcnlab.report.charts.fonts import DEFAULT
+
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 """Okabe and Ito's palette without yellow, which is hard to see on white; the last color is a gray."""
 
@@ -23,7 +26,7 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, 
 DPI = 110
 
 _RC: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # included in matplotlib, so all machines draw the same
+    "font.family": DEFAULT,
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -66,6 +69,14 @@ def plot_style() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _draw_style() -> Iterator[None]:
+    """Use the style of all charts. Missing characters were reported by `add_fallback_fonts`, once for all charts."""
+    with plot_style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")
+        yield
+
+
 def cell_style(index: int) -> dict[str, Any]:
     """Return color, marker and line style of a cell, which are distinct for the first eight cells.
 
@@ -96,7 +107,7 @@ def to_png(plot: Plot) -> bytes:
         plot: the chart.
     """
     file = BytesIO()
-    with plot_style():
+    with _draw_style():
         FigureCanvasAgg(plot.figure).print_figure(
             file, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs={"optimize": True}
         )
@@ -111,7 +122,7 @@ def to_svg(plot: Plot, prefix: str = "") -> bytes:
         prefix: prefix of all ids, which makes them unique on a page with several charts of the same name.
     """
     file = BytesIO()
-    with plot_style():
+    with _draw_style():
         FigureCanvasAgg(plot.figure).print_figure(file, format="svg", metadata={"Date": None, "Creator": None})
     text = file.getvalue().decode()
     for name, tooltip in plot.tooltips.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 
 from rich.table import Column
 from rich.table import Table as RichTable
@@ -48,8 +47,11 @@ def to_latex(table: Table, caption: str) -> str:
     rows = [" & ".join(map(escape_latex, row)) + " \\\\" for row in table.rows]
     for start in reversed(table.group_starts):
         rows.insert(start, "\\midrule")
+    texts = "".join([caption, *table.headings, *(text for row in table.rows for text in row)])
+    other = sorted({character for character in texts if not _is_in_latex(character)})
     lines = [
         "% needs \\usepackage{booktabs}",
+        *([f"% compile with LuaLaTeX or XeLaTeX and a font that has: {''.join(other)}"] if other else []),
         "\\begin{table}",
         "\\centering",
         f"\\caption{{{escape_latex(caption)}}}",
@@ -75,7 +77,7 @@ _LATEX = {
 
 
 def escape_latex(text: str) -> str:
-    """Escape a text for LaTeX; characters that its utf8 encoding lacks lose their accents or become question marks.
+    """Escape a text for LaTeX. Characters of other scripts are kept, for LuaLaTeX and XeLaTeX.
 
     Args:
         text: any text.
@@ -84,11 +86,14 @@ def escape_latex(text: str) -> str:
 
 
 def _latex_character(character: str) -> str:
-    if character in _LATEX:
-        return _LATEX[character]
-    if ord(character) < 0x180:  # included in LaTeX's utf8 encoding
-        return character
-    return unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode() or "?"
+    if character.isspace() or not character.isprintable():
+        return " "
+    return _LATEX.get(character, character)
+
+
+def _is_in_latex(character: str) -> bool:
+    """Return whether pdfLaTeX can print a character."""
+    return character in _LATEX or ord(character) < 0x180 or not character.isprintable()
 
 
 def to_html(table: Table) -> str:
