@@ -1,14 +1,14 @@
-"""Check on a GPU that training, evaluation and grids do what they do on the CPU.
+"""Check on a GPU that training, evaluation and grids give the same results as on the CPU.
 
     python -m benchmarks.gpu.accept --out DIR --data-root DATA
 
-Each section is one property: CUDA against the CPU, no hidden synchronization, determinism, resumption, shared GPUs,
-memory that runs out. A section that fails or hangs ends only itself. DIR/accept.json is rewritten after each section,
-DIR/logs holds what the sections printed. The exit code is 0 only if all sections passed.
+Each section checks one property: CUDA against the CPU, no hidden synchronization, determinism, resumption, shared GPUs,
+exhausted memory. A section that fails or hangs ends only itself. DIR/accept.json is rewritten after each section,
+DIR/logs contains the output of the sections. The exit code is 0 only if all sections passed.
 
-Sections run in processes of their own, several at a time, because most of them check correctness and wait for the
-host; those that measure or that fill the GPU's memory run alone. `--smoke --device cpu` runs all but the sections that
-need a GPU, at tiny sizes.
+Sections run in separate processes, several at a time, because most of them check correctness and wait for the host.
+Sections that measure time or fill the GPU's memory run one at a time. `--smoke --device cpu` runs all but the sections
+that need a GPU, at tiny sizes.
 """
 
 from __future__ import annotations
@@ -84,7 +84,12 @@ def parse() -> argparse.Namespace:
 
 
 def selected(names: list[str], device: str) -> list[Group]:
-    """Return the groups with the named sections, or with all that can run on the device."""
+    """Return the groups with the named sections, or with all that can run on the device.
+
+    Args:
+        names: of sections; if empty, all.
+        device: `cpu` or `cuda`.
+    """
     found = []
     for group in GROUPS:
         wanted = tuple(name for name in group.sections if (name in names if names else group.runs_on(device)))
@@ -94,7 +99,7 @@ def selected(names: list[str], device: str) -> list[Group]:
 
 
 class Child:
-    """Runs sections in a process of its own, and the remaining ones in a new one when that process dies."""
+    """Runs sections in a process, and the remaining ones in a new process if that one dies."""
 
     def __init__(
         self,
@@ -118,7 +123,12 @@ class Child:
         self._program, self._grace = program, grace
 
     def run(self, sections: list[str], limit: float) -> None:
-        """Run sections in order, each for at most `limit` seconds, until the deadline of the whole run."""
+        """Run sections in order, each for at most `limit` seconds, until the deadline of the whole run.
+
+        Args:
+            sections: names of the sections.
+            limit: seconds of each section.
+        """
         try:
             while sections:
                 if time.monotonic() > self._deadline:
@@ -202,7 +212,15 @@ def _read_lines(file: int, lines: queue.Queue[dict[str, Any] | None]) -> None:
 
 
 def run_child(settings: Settings, sections: list[str]) -> int:
-    """Run sections in this process and write one line of JSON for each to the runner's pipe."""
+    """Run sections in this process and write one line of JSON for each to the runner's pipe.
+
+    Args:
+        settings: settings of the run.
+        sections: names of the sections.
+
+    Returns:
+        The exit code.
+    """
     pipe = os.fdopen(int(os.environ.pop("FCNLAB_ACCEPT_PIPE")), "w", encoding="utf-8")
     os.set_inheritable(pipe.fileno(), False)
     longest = float(os.environ.pop("FCNLAB_ACCEPT_LIMIT"))

@@ -1,12 +1,11 @@
-"""Measure fcnlab on a GPU: where a step's time goes, and training, evaluation and grids beside their peers.
+"""Measure fcnlab on a GPU: the parts of a training step, and training, evaluation and grids alternately with peers.
 
     python -m benchmarks.gpu.bench --out DIR --photos CAMVID --budget 420
 
-DIR/bench.json is rewritten after each section, DIR/bench.log holds the output of the sections. Each section runs in a
-process of its own, which is killed with all of its children where it overruns, so a problem ends only its section.
-With a smaller budget the last sections are left out and the others take fewer or shorter measurements; none takes the
-minimum of a later one. `--smoke --device cpu` runs all of them at tiny sizes: the figures mean nothing, but everything
-is called.
+DIR/bench.json is rewritten after each section, DIR/bench.log contains the output of the sections. Each section runs in
+a separate process, which is killed with all of its children if it overruns, so an error ends only its section. With a
+smaller budget the last sections are left out and the others take fewer or shorter measurements; none uses the minimum
+time of a later one. `--smoke --device cpu` runs all of them at tiny sizes: the timings mean nothing, but all code runs.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from benchmarks.gpu.timings import REPOSITORY, SECTIONS, SMOKE, Context, Section
 PEERS = ("torchvision", "d2l", "smp")
 LOG = "bench.log"
 GRACE = 10.0
-"""Seconds beyond its allowance after which a section is killed. It looks at `Context.left` and stops before that."""
+"""Seconds beyond its allowance after which a section is killed. It reads `Context.left` and stops before that."""
 
 
 def main() -> int:
@@ -58,7 +57,11 @@ def main() -> int:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line."""
+    """Parse the command line.
+
+    Args:
+        arguments: by default those of the process.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [section.name for section in SECTIONS]
     parser.add_argument("--out", type=Path, required=True, help="folder for bench.json and bench.log")
@@ -75,7 +78,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def plan(budget: float, names: Sequence[str], smoke: bool) -> list[Section]:
-    """Return the sections to run: the named ones, or as many of all as the budget has the minimum for."""
+    """Return the sections to run: the named ones, or the first ones whose minimum times fit the budget.
+
+    Args:
+        budget: seconds for all sections.
+        names: of sections; if empty, all.
+        smoke: run sections at tiny sizes, whatever the budget.
+    """
     if names or smoke:
         return [section for section in SECTIONS if section.name in names or not names]
     chosen, needed = [], 0.0
@@ -90,11 +99,19 @@ def plan(budget: float, names: Sequence[str], smoke: bool) -> list[Section]:
 def run_sections(
     given: argparse.Namespace, work: Path, results: Results, images: subprocess.Popen[bytes], began: float
 ) -> None:
-    """Run the planned sections, each with its share of the time that is left."""
+    """Run the planned sections, each with its share of the remaining time.
+
+    Args:
+        given: the command line.
+        work: folder for temporary files.
+        results: gets the outcomes.
+        images: process that writes the images.
+        began: start of the run, by `time.monotonic`.
+    """
     chosen = plan(given.budget, given.section, given.smoke)
     for section in SECTIONS:
         if section not in chosen and not given.section:
-            skip(results, section, f"a budget of {given.budget:.0f} s does not reach it")
+            skip(results, section, f"a budget of {given.budget:.0f} s is too small")
     for number, section in enumerate(chosen):
         if section.images and images.wait() != 0:
             results.add(Outcome(section.name, False, 0.0, "the images were not made; see bench.log"))
@@ -103,11 +120,16 @@ def run_sections(
         if not given.smoke and left < section.minimum:
             skip(results, section, f"{left:.0f} s are left, {section.minimum:.0f} s are needed")
             continue
-        results.add(run_section_apart(given, section, work, allowance(chosen[number:], left)))
+        results.add(run_isolated_section(given, section, work, allowance(chosen[number:], left)))
 
 
 def allowance(sections: Sequence[Section], left: float) -> float:
-    """Return the seconds of the first of the remaining sections: its share, which leaves the others their minimum."""
+    """Return the seconds of the first of the remaining sections: its share, which leaves the others their minimum.
+
+    Args:
+        sections: the remaining sections.
+        left: remaining seconds.
+    """
     section = sections[0]
     share = section.weight / sum(other.weight for other in sections) * left
     minimum_of_others = sum(other.minimum for other in sections[1:])
@@ -115,12 +137,24 @@ def allowance(sections: Sequence[Section], left: float) -> float:
 
 
 def skip(results: Results, section: Section, why: str) -> None:
-    """Record that a section was left out."""
+    """Record that a section was left out.
+
+    Args:
+        results: gets the outcome.
+        section: the section.
+        why: the reason.
+    """
     results.add(Outcome(section.name, True, 0.0, f"skipped: {why}", {"skipped": why}))
 
 
 def start_images(given: argparse.Namespace, work: Path, out: Path) -> subprocess.Popen[bytes]:
-    """Start the process that writes the images, beside the sections that need none."""
+    """Start the process that writes the images, while sections run that need none.
+
+    Args:
+        given: the command line.
+        work: folder for temporary files.
+        out: folder of the log.
+    """
     sizes = SMOKE if given.smoke else Sizes()
     command = [sys.executable, "-m", "benchmarks.gpu.images", str(work / "data")]
     command += ["--train", str(sizes.train), "--val", str(sizes.val)]
@@ -133,8 +167,15 @@ def start_images(given: argparse.Namespace, work: Path, out: Path) -> subprocess
         return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
 
 
-def run_section_apart(given: argparse.Namespace, section: Section, work: Path, allowance: float) -> Outcome:
-    """Run a section in a process of its own and return its outcome; all of its processes are gone then."""
+def run_isolated_section(given: argparse.Namespace, section: Section, work: Path, allowance: float) -> Outcome:
+    """Run a section in a separate process, kill the processes that remain, and return its outcome.
+
+    Args:
+        given: the command line.
+        section: the section.
+        work: folder for temporary files.
+        allowance: seconds of the section.
+    """
     answer = work / f"{section.name}.json"
     command = [sys.executable, "-m", "benchmarks.gpu.bench", "--out", str(given.out), "--section", section.name]
     command += ["--device", given.device, "--work", str(work), "--child", str(answer), "--allowance", str(allowance)]
@@ -165,14 +206,25 @@ def run_section_apart(given: argparse.Namespace, section: Section, work: Path, a
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of a process and of its group."""
+    """Kill a process and its process group.
+
+    Args:
+        process: the leader of the group.
+    """
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def run_child(given: argparse.Namespace) -> int:
-    """Run one section in this process."""
+    """Run one section in this process.
+
+    Args:
+        given: the command line, with one section.
+
+    Returns:
+        The exit code.
+    """
     (name,) = given.section
     context = Context(name, given.device, given.smoke, given.allowance, given.work, given.child, tuple(given.peer))
     sys.path.insert(0, str(REPOSITORY / "benchmarks" / "peers"))
@@ -189,7 +241,11 @@ def run_child(given: argparse.Namespace) -> int:
 
 
 def print_tables(results: Results) -> None:
-    """Print the rows that the sections have made for people."""
+    """Print the tables of the sections.
+
+    Args:
+        results: the outcomes.
+    """
     for outcome in results.outcomes:
         rows = outcome.result.get("table", [])
         if rows:

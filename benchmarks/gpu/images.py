@@ -77,6 +77,9 @@ def write_voc(
 def sources(photos: Path) -> list[Source]:
     """Return the photographs of a folder in CamVid's layout that have labels.
 
+    Args:
+        photos: the folder.
+
     Raises:
         FileNotFoundError: there are none.
     """
@@ -126,7 +129,7 @@ def _cropped(source: Source, size: tuple[int, int], rng: np.random.Generator) ->
 
 
 def _synthetic(size: tuple[int, int], rng: np.random.Generator) -> tuple[Image.Image, np.ndarray]:
-    """Return regions of one class each, with a color, a texture and a void border, and their labels."""
+    """Return regions of one class each, with a color, a texture and an ignored border, and their labels."""
     height, width = size
     blocks = rng.integers(0, CLASSES, (4, 5), dtype=np.uint8)
     labels = np.array(Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST))
@@ -156,7 +159,14 @@ def _palette() -> bytes:
 
 
 def sizes_of(text: str) -> Iterator[tuple[tuple[int, int], float]]:
-    """Read sizes such as `96x128,128x96`, in equal shares."""
+    """Read sizes such as `96x128,128x96`, in equal shares.
+
+    Args:
+        text: sizes, separated by commas.
+
+    Yields:
+        Height and width, and the share of all images.
+    """
     for size in text.split(","):
         height, width = map(int, size.split("x"))
         yield (height, width), 1.0

@@ -47,7 +47,13 @@ def main() -> None:
 
 
 def download(package: str, into: Path, python: str) -> None:
-    """Download the wheel of a package, without its requirements."""
+    """Download the wheel of a package, without its requirements.
+
+    Args:
+        package: name, optionally with a version.
+        into: folder of the wheel.
+        python: version of Python, such as 3.12.
+    """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     command += ["--python-version", python, "--implementation", "cp", "--dest", str(into)]
     command += [word for platform in PLATFORMS for word in ("--platform", platform)]
@@ -55,7 +61,11 @@ def download(package: str, into: Path, python: str) -> None:
 
 
 def core_of(wheel: Path) -> str:
-    """Return the version of pydantic-core that a wheel of pydantic asks for."""
+    """Return the version of pydantic-core that a wheel of pydantic requires.
+
+    Args:
+        wheel: the wheel of pydantic.
+    """
     with zipfile.ZipFile(wheel) as archive:
         (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         found = re.search(r"^Requires-Dist: pydantic-core==(\S+)$", archive.read(metadata).decode(), re.MULTILINE)
@@ -64,7 +74,12 @@ def core_of(wheel: Path) -> str:
 
 
 def pack_data(root: Path, into: Path) -> None:
-    """Archive CamVid as it is, since JPEG does not compress, and compress the weights."""
+    """Archive CamVid without compression, since its images are JPEG, and compress the weights.
+
+    Args:
+        root: data root with `camvid/` and `weights/`.
+        into: folder of the archives.
+    """
     with tarfile.open(into / "camvid.tar", "w") as archive:
         archive.add(root / "camvid", "camvid")
     with lzma.open(into / f"{Path(WEIGHTS).name}.xz", "wb") as packed:

@@ -45,11 +45,11 @@ class Outcome:
 
 
 class SectionFailed(AssertionError):
-    """A check of a section failed; carries what the section has measured so far.
+    """A check of a section failed; contains the measurements of the section so far.
 
     Args:
-        message: One line that says what is wrong.
-        result: JSON-able results, which are recorded beside the traceback.
+        message: One line that describes the error.
+        result: JSON-able results, which are recorded with the traceback.
     """
 
     def __init__(self, message: str, result: dict[str, Any]) -> None:
@@ -66,7 +66,10 @@ def time_limit(seconds: float | None) -> Iterator[None]:
     """Raise :class:`SectionTimeout` in the block after a number of seconds.
 
     The limit needs SIGALRM and the main thread; elsewhere it is not enforced. A call that never returns to the
-    interpreter (a hanging kernel) is not interrupted: run such sections in a process of their own.
+    interpreter (a hanging kernel) is not interrupted: run such sections in a separate process.
+
+    Args:
+        seconds: Time limit; None for no limit.
     """
     if seconds is None or threading.current_thread() is not threading.main_thread():
         yield
@@ -121,13 +124,23 @@ class Results:
         self.save()
 
     def run(self, name: str, function: Callable[[], dict[str, Any]], limit: float | None = None) -> Outcome:
-        """Run a section in this process, record its outcome and print one line."""
+        """Run a section in this process, record its outcome and print one line.
+
+        Args:
+            name: Name of the section.
+            function: The section.
+            limit: Time limit in seconds; None for no limit.
+        """
         outcome = run_section(name, function, limit)
         self.add(outcome)
         return outcome
 
     def add(self, outcome: Outcome) -> None:
-        """Record an outcome, save the file and print one line. Threads may call this concurrently."""
+        """Record an outcome, save the file and print one line. Threads may call this concurrently.
+
+        Args:
+            outcome: The outcome of a section.
+        """
         with self._lock:
             self.outcomes.append(outcome)
             self.save()
@@ -154,13 +167,22 @@ class Results:
 
 
 def summary_line(outcome: Outcome) -> str:
-    """Return an outcome as one line of at most 200 characters: section, verdict, seconds, detail."""
-    verdict = "passed" if outcome.passed else "FAILED"
-    return f"{outcome.section:<14} {verdict} {outcome.seconds:6.1f} s  {outcome.detail}"[:200]
+    """Return an outcome as one line of at most 200 characters: section, result, seconds, detail.
+
+    Args:
+        outcome: The outcome of a section.
+    """
+    result = "passed" if outcome.passed else "FAILED"
+    return f"{outcome.section:<14} {result} {outcome.seconds:6.1f} s  {outcome.detail}"[:200]
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a dictionary to a JSON file atomically; create its folder."""
+    """Write a dictionary to a JSON file atomically; create its folder.
+
+    Args:
+        path: The file.
+        content: JSON-able values, arrays or tensors.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(content, indent=1, default=_plain) + "\n")
@@ -168,5 +190,5 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value that JSON does not know as a number or list if it is an array or a tensor, else as a string."""
+    """Return an array or tensor as a number or list, and any other value as a string."""
     return value.tolist() if hasattr(value, "tolist") else str(value)

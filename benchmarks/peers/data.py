@@ -39,7 +39,12 @@ class Segmentation(Dataset[tuple[Tensor, Tensor]]):
 
 
 def transform(crop: tuple[int, int], resize: tuple[int, int] | None) -> v2.Transform:
-    """`resize` is the range of the shorter side in pixels; None keeps the size."""
+    """Return the transforms of a training sample.
+
+    Args:
+        crop: height and width in pixels.
+        resize: range of the shorter side in pixels; None keeps the size.
+    """
     fill = {tv_tensors.Image: [round(255 * value) for value in MEAN], tv_tensors.Mask: 255}
     return v2.Compose(
         [
@@ -60,7 +65,15 @@ def loader(
     resize: tuple[int, int] | None,
     workers: int = 0,
 ) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Batches made by `workers` processes and pinned; with 0, in the calling process, so that one core does all."""
+    """Return a loader of training batches.
+
+    Args:
+        pairs: image and mask files.
+        crop: height and width in pixels.
+        batch: images per batch.
+        resize: range of the shorter side in pixels; None keeps the size.
+        workers: processes that make batches, with pinned memory; with 0, the calling process makes them on one core.
+    """
     loading: dict[str, Any] = {
         "num_workers": workers,
         "pin_memory": workers > 0 and torch.cuda.is_available(),

@@ -1,9 +1,9 @@
-"""One run of training as people script it: train, score after the last epoch, print; to be looped over in a shell.
+"""One run of training as a script: train, evaluate after the last epoch, print; to be called in a shell loop.
 
     for seed in 0 1 2 3; do python run_one.py fcn8s $seed 2 FOLDER; done
 
-The loop is that of train_torchvision.py, the scoring that of segmentation_eval.py. FOLDER holds train.txt and val.txt,
-one image and its mask a line. On a GPU: --device cuda --workers 8 --bf16.
+The loop is that of train_torchvision.py, the evaluation that of segmentation_eval.py. FOLDER contains train.txt and
+val.txt, with one image and its mask per line. On a GPU: --device cuda --workers 8 --bf16.
 """
 
 from __future__ import annotations

@@ -67,7 +67,15 @@ def evaluate(
     device: str = "cpu",
     bf16: bool = False,
 ) -> ConfusionMatrix:
-    """`samples` are decoded: images uint8 [3, H, W] and labels uint8 [H, W], whose sides 32 divides."""
+    """Evaluate a network on decoded images, one at a time.
+
+    Args:
+        model: the network.
+        samples: images uint8 [3, H, W] and labels uint8 [H, W], with sides divisible by 32.
+        num_classes: number of classes.
+        device: `cpu` or `cuda`.
+        bf16: use bfloat16 autocast.
+    """
     model.eval()
     confmat = ConfusionMatrix(num_classes)
     with torch.inference_mode():

@@ -1,8 +1,8 @@
 """Training as in segmentation_models_pytorch's notebooks for several classes: albumentations, its statistics.
 
-The step is `shared_step` of examples/camvid_segmentation_multiclass.ipynb, with torch's cross entropy in the place of
-Dice, which the others do not take. Where albumentations is missing, torchvision's v2 transforms augment in its place,
-and where OpenCV is missing, Pillow reads the images; `AUGMENTATION` names the library that augments.
+The step is `shared_step` of examples/camvid_segmentation_multiclass.ipynb, with torch's cross entropy instead of Dice,
+which the other peers do not use. Without albumentations, torchvision's v2 transforms augment, and without OpenCV,
+Pillow reads the images; `AUGMENTATION` is the name of the library that augments.
 """
 
 from __future__ import annotations
@@ -114,7 +114,18 @@ def epochs(
     workers: int = 0,
     bf16: bool = False,
 ) -> Callable[[], int]:
-    """Train for an epoch at each call and return the number of images; `workers` processes load the data."""
+    """Return a function that trains for one epoch and returns the number of images.
+
+    Args:
+        net: the network.
+        pairs: image and mask files.
+        crop: height and width in pixels.
+        batch: images per step.
+        palette: colors of the classes in masks.
+        device: `cpu` or `cuda`.
+        workers: processes that load the data.
+        bf16: use bfloat16 autocast.
+    """
     dataset = VOCDataset(pairs, get_training_augmentation(crop))
     loading: dict[str, Any] = {
         "num_workers": workers,

@@ -83,7 +83,18 @@ def epochs(
     workers: int = 0,
     bf16: bool = False,
 ) -> Callable[[], int]:
-    """Train for an epoch at each call and return the number of images; `workers` processes load the data."""
+    """Return a function that trains for one epoch and returns the number of images.
+
+    Args:
+        net: the network.
+        pairs: image and mask files.
+        crop: height and width in pixels.
+        batch: images per step.
+        palette: colors of the classes in masks.
+        device: `cpu` or `cuda`.
+        workers: processes that load the data.
+        bf16: use bfloat16 autocast.
+    """
     loading: dict[str, Any] = {
         "num_workers": workers,
         "pin_memory": device == "cuda",

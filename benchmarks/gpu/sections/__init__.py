@@ -1,4 +1,4 @@
-"""The sections of the acceptance run: what belongs together, what may run at the same time, how long each may take."""
+"""The sections of the acceptance run: their groups, their order and their time limits."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Section = Callable[[Settings], dict[str, Any]]
 
 
 class Group(NamedTuple):
-    """Sections that run one after the other in one process.
+    """Sections that run one after another in one process.
 
     Attributes:
         sections: names of the sections.
-        phase: groups of one phase run at the same time, phases one after the other.
+        phase: groups of one phase run at the same time, phases one after another.
         limit: seconds that each section may take.
-        needs_gpu: whether the sections only make sense on a GPU.
+        needs_gpu: the sections need a GPU.
     """
 
     sections: tuple[str, ...]
@@ -28,7 +28,11 @@ class Group(NamedTuple):
     needs_gpu: bool = False
 
     def runs_on(self, device: str) -> bool:
-        """Return whether the sections run on `cpu` or `cuda` unless they are named."""
+        """Return whether the sections run on a device unless they are named.
+
+        Args:
+            device: `cpu` or `cuda`.
+        """
         return device == "cuda" or not self.needs_gpu
 
 
@@ -69,6 +73,10 @@ _MODULES = {
 
 
 def section_function(name: str) -> Section:
-    """Import the module of a section, and torch with it, and return the section's function."""
+    """Import the module of a section, and torch with it, and return the section's function.
+
+    Args:
+        name: of the section.
+    """
     function: Section = getattr(import_module(f"benchmarks.gpu.sections.{_MODULES[name]}"), name)
     return function

@@ -1,4 +1,4 @@
-"""Training batches on the device against those on the CPU, for every kind of augmentation."""
+"""Training batches on the device compared with those on the CPU, for every kind of augmentation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ STAGED = 10**9
 
 
 def cases(settings: Settings) -> dict[str, Augmentation]:
-    """Return every kind of augmentation by its name."""
+    """Return every kind of augmentation by its name.
+
+    Args:
+        settings: settings of the run.
+    """
     height, width = (40, 56) if settings.smoke else (320, 400)
 
     def of(scale: tuple[float, float] | None = None, flip: float = 0.0, **options: Any) -> Augmentation:
@@ -50,12 +54,16 @@ def cases(settings: Settings) -> dict[str, Augmentation]:
         "jitter": of(jitter=everything),
         "blur": of(blur=Blur(1.0, (0.1, 2.0))),
         "cat_max_ratio": of((0.5, 2.0), 0.5, cat_max_ratio=0.5),
-        "together": of((0.5, 2.0), 0.5, jitter=everything, cat_max_ratio=0.75, rotate=10.0, blur=Blur(0.5, (0.1, 2.0))),
+        "combined": of((0.5, 2.0), 0.5, jitter=everything, cat_max_ratio=0.75, rotate=10.0, blur=Blur(0.5, (0.1, 2.0))),
     }
 
 
 def augmentation(settings: Settings) -> dict[str, Any]:
-    """Compare batches of the CPU and of the device: labels equal, images within one gray level."""
+    """Compare batches of the CPU and of the device: labels equal, images within one gray level.
+
+    Args:
+        settings: settings of the run.
+    """
     device = torch.device(settings.device)
     same_size, source = of_one_size(settings, 8)
     splits = {source: same_size, "various sizes": various(settings)}
@@ -105,12 +113,12 @@ def _batches(
 
 
 def _difference(got: list[tuple[Tensor, Tensor]], wanted: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
-    """Return how many labels differ, the largest difference of images, and how many values are not equal."""
+    """Return the number of unequal labels, the largest difference of images, and the number of unequal values."""
     labels, values, total, largest = 0, 0, 0, 0.0
     for (images, classes), (images_wanted, classes_wanted) in zip(got, wanted, strict=True):
         labels += int((classes != classes_wanted).sum())
-        apart = (images - images_wanted).abs()
-        largest = max(largest, float(apart.max()))
-        values += int((apart > 0.01).sum())
-        total += apart.numel()
+        errors = (images - images_wanted).abs()
+        largest = max(largest, float(errors.max()))
+        values += int((errors > 0.01).sum())
+        total += errors.numel()
     return {"labels": labels, "gray_levels": round(largest, 4), "different": round(values / total, 6)}

@@ -1,4 +1,4 @@
-"""Pixel and boundary counts on the device against NumPy and SciPy."""
+"""Pixel and boundary counts on the device compared with NumPy and SciPy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ CLASSES = (2, 6, 11, 19, 21, 150)
 
 
 def counts(settings: Settings) -> dict[str, Any]:
-    """Compare counts of areas and boundaries, number by number."""
+    """Compare counts of areas and boundaries, number by number.
+
+    Args:
+        settings: settings of the run.
+    """
     device = torch.device(settings.device)
     random = np.random.default_rng(0)
     wrong: list[str] = []
@@ -65,7 +69,7 @@ def _patches(noise: NDArray[np.uint8], side: int = 24) -> NDArray[np.uint8]:
 
 
 def _areas(prediction: NDArray[np.uint8], label: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
-    """Count [N, C, 3] by the definition: agreement, predicted, labeled, where the label is not ignored."""
+    """Count [N, C, 3] by the definition: agreement, predicted and labeled pixels that are not ignored."""
     counts = np.zeros((len(label), classes, 3), dtype=np.int64)
     for image, (p, t) in enumerate(zip(prediction, label, strict=True)):
         p, t = p[t != IGNORE], t[t != IGNORE]

@@ -21,7 +21,10 @@ BOUND = 1e-5
 def distributed(settings: Settings) -> dict[str, Any]:
     """Compare the gradient of a step with and without DistributedDataParallel, and run the group's collectives.
 
-    On CUDA the group has NCCL for the GPU and Gloo for the CPU, as `distributed.join_process_group` sets it up.
+    On CUDA the group has NCCL for the GPU and Gloo for the CPU, as in `fcnlab.training.distributed`.
+
+    Args:
+        settings: settings of the run.
     """
     device = torch.device("cuda", 0) if settings.cuda else torch.device("cpu")
     meeting = settings.scratch / "meeting"
@@ -42,10 +45,10 @@ def distributed(settings: Settings) -> dict[str, Any]:
         assert bool(decision) and float(total.sum()) == 1000, "a collective has changed its values"
         errors = {}
         for name, axes in {"fused": {"head": "fcn32s"}, "auxiliary": {"head": "dilated8-aux"}}.items():
-            alone = _gradient(axes, device, parallel=False)
+            single = _gradient(axes, device, parallel=False)
             shared = _gradient(axes, device, parallel=True)
-            distance = sum(float((a - b).norm()) ** 2 for a, b in zip(alone, shared, strict=True)) ** 0.5
-            errors[name] = distance / sum(float(a.norm()) ** 2 for a in alone) ** 0.5
+            distance = sum(float((a - b).norm()) ** 2 for a, b in zip(single, shared, strict=True)) ** 0.5
+            errors[name] = distance / sum(float(a.norm()) ** 2 for a in single) ** 0.5
     finally:
         torch.distributed.destroy_process_group()
     result = {"relative_distance": errors}

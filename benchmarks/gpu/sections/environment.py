@@ -1,4 +1,4 @@
-"""The machine: device, versions, and the ceilings that training times are compared with."""
+"""The machine: device, versions, and its maximum bandwidth and arithmetic."""
 
 from __future__ import annotations
 
@@ -33,6 +33,9 @@ GIB = 2**30
 
 def environment(settings: Settings) -> dict[str, Any]:
     """Describe the machine and measure copy bandwidth, matrix products, fsync and the start of CUDA.
+
+    Args:
+        settings: settings of the run.
 
     Returns:
         Bandwidths in GB/s, arithmetic in TFLOP/s, times in seconds.
@@ -78,7 +81,11 @@ def _version(package: str) -> str | None:
 
 
 def gpu(device: torch.device) -> dict[str, Any]:
-    """Return name, capability, memory and library versions of a GPU."""
+    """Return name, capability, memory and library versions of a GPU.
+
+    Args:
+        device: the GPU.
+    """
     from fcnlab.trial.environment import read_driver_version
 
     properties = torch.cuda.get_device_properties(device)
@@ -95,7 +102,11 @@ def gpu(device: torch.device) -> dict[str, Any]:
 
 
 def start_of_cuda(device: str) -> dict[str, float]:
-    """Return the seconds until a forked child has run its first kernel and its first convolution."""
+    """Return the seconds until a forked child has run its first kernel and its first convolution.
+
+    Args:
+        device: `cpu` or `cuda`.
+    """
     if device != "cuda":
         return {}
     context = multiprocessing.get_context("fork")
@@ -118,7 +129,13 @@ def _start(pipe: Connection, began: float) -> None:
 
 
 def seconds_per_call(device: torch.device, call: Callable[[], object], repeats: int) -> float:
-    """Return the mean seconds of a call, after two that do not count."""
+    """Return the mean seconds of a call, after two that do not count.
+
+    Args:
+        device: device to synchronize with.
+        call: the call.
+        repeats: number of calls that count.
+    """
     for _ in range(2):
         call()
     if device.type == "cuda":
@@ -136,21 +153,38 @@ def seconds_per_call(device: torch.device, call: Callable[[], object], repeats: 
 
 
 def copy_bandwidth(device: torch.device, size: int) -> float:
-    """Return the GB/s, read and written, of a copy of `size` bytes within a device."""
+    """Return the GB/s, read and written, of a copy within a device.
+
+    Args:
+        device: the device.
+        size: bytes to copy.
+    """
     source = torch.zeros(size // 4, device=device)
     target = torch.empty_like(source)
     return 2 * size / seconds_per_call(device, lambda: target.copy_(source), 20) / 1e9
 
 
 def upload_bandwidth(device: torch.device, size: int = 2**28) -> float:
-    """Return the GB/s of a copy from pinned memory to a device."""
+    """Return the GB/s of a copy from pinned memory to a device.
+
+    Args:
+        device: the device.
+        size: bytes to copy.
+    """
     source = torch.zeros(size // 4, pin_memory=True)
     target = torch.empty_like(source, device=device)
     return size / seconds_per_call(device, lambda: target.copy_(source, non_blocking=True), 10) / 1e9
 
 
 def tera_operations(device: torch.device, size: int, dtype: torch.dtype, tf32: bool) -> float:
-    """Return the TFLOP/s of a product of square matrices."""
+    """Return the TFLOP/s of a product of square matrices.
+
+    Args:
+        device: the device.
+        size: rows and columns.
+        dtype: type of the matrices.
+        tf32: allow TF32.
+    """
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = tf32
     one, two = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
@@ -158,7 +192,12 @@ def tera_operations(device: torch.device, size: int, dtype: torch.dtype, tf32: b
 
 
 def fsync_time(settings: Settings, size: int) -> float:
-    """Return the seconds that writing a file of `size` bytes and waiting for the disk takes."""
+    """Return the seconds that writing a file and waiting for the disk takes.
+
+    Args:
+        settings: settings of the run.
+        size: bytes of the file.
+    """
     with tempfile.NamedTemporaryFile(dir=settings.scratch) as file:
         content = os.urandom(size)
         began = time.perf_counter()

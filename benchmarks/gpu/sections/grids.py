@@ -43,12 +43,20 @@ ARCHIVE_LIMIT = 12 * 2**20
 
 
 def records(lab: Lab) -> list[Record]:
-    """Return all records of a lab."""
+    """Return all records of a lab.
+
+    Args:
+        lab: the lab.
+    """
     return [Record.model_validate_json(file.read_bytes()) for file in sorted(lab.runs.glob("*/record.json"))]
 
 
 def per_gpu(settings: Settings) -> dict[str, Any]:
-    """Run eight trials, four at a time on one GPU; all must finish, and their records say what they shared."""
+    """Run eight trials, four at a time on one GPU; all must finish, and their records state the number.
+
+    Args:
+        settings: settings of the run.
+    """
     seeds, epochs = (1, 2) if settings.smoke else (4, 10)
     file = settings.grid("per-gpu", PER_GPU.format(epochs=epochs, seeds=seeds))
     options = ("--per-gpu", str(SHARING)) if settings.cuda else ("--workers", "2", "--threads", "1")
@@ -79,7 +87,11 @@ def per_gpu(settings: Settings) -> dict[str, Any]:
 
 
 def grid(settings: Settings) -> dict[str, Any]:
-    """Run a grid without MLflow, check its report, and archive the lab for `fcnlab grid sync` elsewhere."""
+    """Run a grid without MLflow, check its report, and archive the lab for `fcnlab grid sync` elsewhere.
+
+    Args:
+        settings: settings of the run.
+    """
     dataset, epochs = ("shapes-mini", 2) if settings.smoke else ("shapes", 10)
     file = settings.grid("grid", WHOLE.format(dataset=dataset, epochs=epochs), "gpu")
     threads = () if settings.cuda else ("--workers", "1", "--threads", "1")
@@ -102,7 +114,12 @@ def grid(settings: Settings) -> dict[str, Any]:
 
 
 def archive_lab(root: Path, path: Path) -> Path:
-    """Write a lab without checkpoints, locks and drivers' notes to a tar file and return its path."""
+    """Write a lab without checkpoints, locks and files of drivers to a tar file and return its path.
+
+    Args:
+        root: folder of the lab.
+        path: the tar file.
+    """
     left_out = ("checkpoint.pt", "lock", ".meeting", ".fcnlab")
 
     def keep(member: tarfile.TarInfo) -> tarfile.TarInfo | None:

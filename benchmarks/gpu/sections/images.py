@@ -1,4 +1,4 @@
-"""Images for the sections: CamVid below the data root where it is there, else generated scenes."""
+"""Images for the sections: CamVid if the data root contains it, else generated scenes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from fcnlab.data.datasets.shapes import Shapes
 
 
 def camvid(settings: Settings) -> Dataset | None:
-    """Return CamVid; None where the data root does not hold it."""
+    """Return CamVid; None if the data root does not contain it.
+
+    Args:
+        settings: settings of the run.
+    """
     if settings.data_root is None or not (settings.data_root / "camvid" / "train").is_dir():
         return None
     from fcnlab.config.dataset import Dataset as Config
@@ -20,12 +24,19 @@ def camvid(settings: Settings) -> Dataset | None:
 
 
 def scenes(count: int, height: int, width: int, seed: int = 0) -> Split:
-    """Return generated scenes."""
+    """Return generated scenes.
+
+    Args:
+        count: number of scenes.
+        height: of an image.
+        width: of an image.
+        seed: seed of the scenes.
+    """
     return Shapes(train=count, val=1, test=1, height=height, width=width, seed=seed).split("train")
 
 
-class Together(Split):
-    """Samples of several splits, the first `count` of each, in turn."""
+class JoinedSplit(Split):
+    """The first samples of several splits, alternating between the splits."""
 
     def __init__(self, splits: list[Split], count: int) -> None:
         self._samples = [(split, index) for index in range(count) for split in splits]
@@ -37,15 +48,24 @@ class Together(Split):
 
 
 def various(settings: Settings) -> Split:
-    """Return images of several sizes: larger and smaller than a crop, also along one side only."""
+    """Return images of several sizes: larger and smaller than a crop, also along one side only.
+
+    Args:
+        settings: settings of the run.
+    """
     sizes = [(48, 64), (96, 40)] if settings.smoke else [(360, 480), (500, 375), (200, 300), (333, 500)]
-    return Together([scenes(8, *size) for size in sizes], 8 // len(sizes))
+    return JoinedSplit([scenes(8, *size) for size in sizes], 8 // len(sizes))
 
 
 def of_one_size(settings: Settings, count: int) -> tuple[Split, str]:
-    """Return images of one size and what they are."""
+    """Return images of one size and their name.
+
+    Args:
+        settings: settings of the run.
+        count: number of images.
+    """
     found = camvid(settings)
     if found is not None:
-        return Together([found.split("train")], count), "CamVid"
+        return JoinedSplit([found.split("train")], count), "CamVid"
     size = (72, 96) if settings.smoke else (360, 480)
-    return Together([scenes(count, *size)], count), "generated"
+    return JoinedSplit([scenes(count, *size)], count), "generated"

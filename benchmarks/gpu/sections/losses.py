@@ -1,4 +1,4 @@
-"""Loss and gradient on the device, at every precision, against float64 on the CPU."""
+"""Loss and gradient on the device, at every precision, compared with float64 on the CPU."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Case:
     """A network and a loss.
 
     Attributes:
-        name: for people.
+        name: name in the output.
         variant: the network.
         loss: arguments of `Loss`.
         classes: number of classes.
@@ -55,7 +55,11 @@ class Case:
 
 
 def paper_cases(settings: Settings) -> Iterator[Case]:
-    """Yield the paper's heads on the paper's nets, which are much larger than the backbone of the other cases."""
+    """Yield the paper's heads on the paper's networks, which are much larger than the backbone of the other cases.
+
+    Args:
+        settings: settings of the run.
+    """
     bilinear = cast(AnyUpsampler, builtin().get("upsampler", "bilinear"))
     for name in builtin().names("head"):
         head = cast(AnyHead, builtin().get("head", name))
@@ -102,19 +106,26 @@ def _losses() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "ohem", {"ohem": (0.7, 0.0625)}
     yield "dice", {"dice": 1.0}
     yield "lovasz", {"lovasz": 0.5}
-    yield "dice and lovasz alone", {"weight": 0.0, "dice": 1.0, "lovasz": 1.0}
+    yield "dice and lovasz only", {"weight": 0.0, "dice": 1.0, "lovasz": 1.0}
 
 
 def losses(settings: Settings) -> dict[str, Any]:
     """Compare loss and parameter gradient, plain and fused, at every precision.
 
-    The error of a gradient is ||g - reference|| / ||reference|| over all parameters together.
+    The error of a gradient is ||g - reference|| / ||reference|| over all parameters.
+
+    Args:
+        settings: settings of the run.
     """
     return _compare(list(cases())[:: 8 if settings.smoke else 1], settings)
 
 
 def paper_heads(settings: Settings) -> dict[str, Any]:
-    """Compare as `losses` does, for the paper's heads on the paper's nets."""
+    """Compare as `losses` does, for the paper's heads on the paper's networks.
+
+    Args:
+        settings: settings of the run.
+    """
     return _compare(list(paper_cases(settings)), settings)
 
 
@@ -131,7 +142,7 @@ def _compare(chosen: list[Case], settings: Settings) -> dict[str, Any]:
                 errors = _errors(case, device, precisions, batch)
                 if all(error.small for error in errors.values()):
                     break
-        except Exception as error:  # noqa: BLE001 - the other cases shall run too
+        except Exception as error:  # noqa: BLE001 - the other cases run too
             wrong.append(f"{case.name}: {type(error).__name__}: {str(error).splitlines()[0]}")
             continue
         found[case.name] = {name: error.rounded() for name, error in errors.items()}
@@ -147,7 +158,7 @@ def _compare(chosen: list[Case], settings: Settings) -> dict[str, Any]:
 
 
 class Error(NamedTuple):
-    """Relative errors of a loss and its gradient at a precision, and the largest that the gradient's may be."""
+    """Relative errors of a loss and its gradient at a precision, and the bound of the gradient's."""
 
     precision: str
     loss: float
@@ -156,7 +167,7 @@ class Error(NamedTuple):
 
     @property
     def small(self) -> bool:
-        """Whether both are small enough; NaN is not."""
+        """Return whether both are within their bounds; NaN is not."""
         return self.loss <= BOUNDS[self.precision][0] and self.gradient <= self.bound
 
     def rounded(self) -> list[float]:

@@ -1,4 +1,4 @@
-"""A trial whose batch does not fit into the memory that other processes have left."""
+"""A trial whose batch does not fit into the memory left by other processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOM = 7 * 2**27
 """On the CPU, bytes of address space that a process has beside what it takes when everything is imported."""
 
 GRID = """
-question: Does a trial whose batch is too large for the memory finish in parts?
+question: Does a trial whose batch is too large for the memory finish with micro-batches?
 base:
   backbone: {backbone}
   upsampler: bilinear
@@ -50,7 +50,7 @@ sys.stdin.read()
 
 @contextmanager
 def full_gpu() -> Iterator[str]:
-    """Let another process hold the GPU's memory but for `LEFT` bytes; yields the free bytes before and after."""
+    """Fill the GPU's memory up to `LEFT` bytes by another process; yield the free bytes before and after."""
     program = HOLD.replace("LEFT", str(LEFT))
     holder = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
@@ -64,16 +64,19 @@ def full_gpu() -> Iterator[str]:
 
 
 def address_space() -> int:
-    """Return the bytes of address space that a process has when all that a trial needs is imported."""
+    """Return the bytes of address space of a process that has imported all that a trial needs."""
     program = "import fcnlab.trial.run, torchvision, timm, torch; print(open('/proc/self/statm').read().split()[0])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return int(done.stdout) * os.sysconf("SC_PAGE_SIZE")
 
 
 def out_of_memory(settings: Settings) -> dict[str, Any]:
-    """Run a trial that needs more memory than is free: it must be run again alone, then with each batch in parts.
+    """Run a trial that needs more memory than is free: it must run again with exclusive use, then with micro-batches.
 
     On the CPU the address space of the processes is limited instead.
+
+    Args:
+        settings: settings of the run.
     """
     batch, size = (32, 512) if settings.cuda else (16, 512)
     backbone = "resnet18-scratch" if settings.cuda else "tiny-scratch"

@@ -1,4 +1,4 @@
-"""A model that the device has trained: exported files, and predictions through the command line."""
+"""A model trained on the device: exported files, and predictions through the command line."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ def export(settings: Settings) -> dict[str, Any]:
     """Export a trained model to ONNX and to torch, and predict images on the device and on the CPU.
 
     `fcnlab export` compares each file with the model. At least 99.9 % of the predicted pixels must be equal.
+
+    Args:
+        settings: settings of the run.
     """
     lab, key = _trained(settings)
     exported = {}

@@ -1,4 +1,4 @@
-"""The settings of an acceptance run, and what sections share: labs, trials, the command line."""
+"""Settings of an acceptance run, and functions that sections share: labs, trials, the command line."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Settings:
         out: Folder for results, logs and the lab's archive.
         scratch: Folder for everything else: labs, caches, images. It is removed at the end.
         device: `cuda` or `cpu`.
-        data_root: Folder that holds `camvid/`; None for generated images only.
-        smoke: Whether sizes are tiny.
-        jobs: How many sections run at once; the threads of each depend on it.
+        data_root: Folder that contains `camvid/`; None for generated images only.
+        smoke: Use tiny sizes.
+        jobs: Number of sections that run at the same time; the threads of each depend on it.
     """
 
     out: Path
@@ -57,7 +57,11 @@ class Settings:
 
     @classmethod
     def read(cls, path: Path) -> Settings:
-        """Read what `write` wrote."""
+        """Read a file written by `write`.
+
+        Args:
+            path: the file.
+        """
         given = json.loads(path.read_text())
         root = given["data_root"]
         folders = Path(given["out"]), Path(given["scratch"])
@@ -65,26 +69,39 @@ class Settings:
 
     @property
     def cuda(self) -> bool:
-        """Whether the device is a GPU."""
+        """Return whether the device is a GPU."""
         return self.device == "cuda"
 
     @property
     def patience(self) -> int:
-        """By how much time limits are multiplied: small runs are for machines of any speed."""
+        """Return the factor of time limits: small runs are for machines of any speed."""
         return 5 if self.smoke else 1
 
     def log(self, name: str) -> Path:
-        """Return the log file of a section; its folder is created."""
+        """Return the log file of a section; its folder is created.
+
+        Args:
+            name: of the section.
+        """
         folder = self.out / "logs"
         folder.mkdir(exist_ok=True)
         return folder / f"{name}.txt"
 
     def keep(self, section: str, result: dict[str, Any]) -> None:
-        """Keep what a section has measured so far: a section that is stopped or killed leaves it."""
+        """Save the measurements of a section so far, in case it is stopped or killed.
+
+        Args:
+            section: name of the section.
+            result: JSON-able measurements.
+        """
         write_json(self._kept(section), result)
 
     def kept(self, section: str) -> dict[str, Any]:
-        """Return what a section has kept; empty if it has kept nothing."""
+        """Return the saved measurements of a section; empty if there are none.
+
+        Args:
+            section: name of the section.
+        """
         file = self._kept(section)
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
@@ -92,22 +109,36 @@ class Settings:
         return self.scratch / f"result-{section}.json"
 
     def lab(self, name: str) -> Lab:
-        """Return a lab in a folder of its own in the scratch folder; the folder is created."""
+        """Return a lab in its own folder in the scratch folder; the folder is created.
+
+        Args:
+            name: of the folder.
+        """
         from fcnlab.lab import Lab
 
         root = self.scratch / "labs" / name
         (root / "experiments").mkdir(parents=True, exist_ok=True)
         return Lab.find(root=root, data_root=self.data_root)
 
-    def grid(self, lab: str, text: str, name: str = "question") -> Path:
-        """Write a grid file into a lab and return its path."""
+    def grid(self, lab: str, text: str, name: str = "grid") -> Path:
+        """Write a grid file into a lab and return its path.
+
+        Args:
+            lab: name of the lab.
+            text: content of the file.
+            name: of the grid.
+        """
         file = self.lab(lab).root / "experiments" / f"{name}.yaml"
         file.write_text(text, encoding="utf-8")
         return file
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
-    """Return the environment of processes that run sections: the checkout importable, caches in the scratch folder."""
+    """Return the environment of processes that run sections: the checkout importable, caches in the scratch folder.
+
+    Args:
+        settings: settings of the run.
+    """
     variables = dict(os.environ)
     paths = [str(ROOT), *filter(None, [variables.get("PYTHONPATH")])]
     variables["PYTHONPATH"] = os.pathsep.join(paths)
@@ -126,7 +157,11 @@ def child_environment(settings: Settings) -> dict[str, str]:
 
 @contextmanager
 def triton(value: str) -> Iterator[None]:
-    """Turn the Triton kernels off (`0`) or on (`1`) for a while."""
+    """Turn the Triton kernels off (`0`) or on (`1`) within the context.
+
+    Args:
+        value: `0` or `1`.
+    """
     from fcnlab.kernels.switch import TRITON_VARIABLE
 
     before = os.environ.get(TRITON_VARIABLE)
@@ -141,7 +176,11 @@ def triton(value: str) -> Iterator[None]:
 
 
 def cell(axes: dict[str, Any]) -> Cell:
-    """Return the cell of a grid with these axes, such as `{"head": "fcn8s", "recipe.epochs": 2, ...}`."""
+    """Return the cell of a grid with these axes, such as `{"head": "fcn8s", "recipe.epochs": 2, ...}`.
+
+    Args:
+        axes: values by axis.
+    """
     from fcnlab.config.grid.grid import resolve
     from fcnlab.config.registry import builtin
 
@@ -149,7 +188,13 @@ def cell(axes: dict[str, Any]) -> Cell:
 
 
 def trial(lab: Lab, axes: dict[str, Any], seed: int = 0) -> Trial:
-    """Return the trial of a cell with this seed."""
+    """Return the trial of a cell with this seed.
+
+    Args:
+        lab: lab of the trial.
+        axes: values by axis.
+        seed: the seed.
+    """
     found = cell(axes)
     return found.trial(seed, lab.fingerprints)
 
@@ -162,18 +207,18 @@ def run_cli(
     variables: dict[str, str] | None = None,
     address_space: int | None = None,
 ) -> str:
-    """Run `fcnlab` with these arguments and return what it printed on standard output.
+    """Run `fcnlab` with these arguments and return its standard output.
 
     Args:
         settings: the settings of the run.
         arguments: the command line.
-        timeout: seconds that it may take, several times as many in a small run.
-        code: the exit code that it must end with.
+        timeout: time limit in seconds; longer in a small run.
+        code: the expected exit code.
         variables: environment variables to add.
         address_space: limit of the address space in bytes, for the command and for all processes that it starts.
 
     Raises:
-        AssertionError: it ended with another exit code than `code`.
+        AssertionError: the exit code is another than `code`.
     """
     command = [sys.executable, "-m", "fcnlab", *arguments]
     environment = dict(os.environ) | (variables or {})
@@ -194,7 +239,11 @@ def run_cli(
 
 
 def without_mlflow(settings: Settings) -> dict[str, str]:
-    """Return environment variables under which mlflow cannot be imported, as on a machine that lacks it."""
+    """Return environment variables under which mlflow cannot be imported, as on a machine without it.
+
+    Args:
+        settings: settings of the run.
+    """
     folder = settings.scratch / "without-mlflow"
     folder.mkdir(exist_ok=True)
     (folder / "sitecustomize.py").write_text("import sys\n\nsys.modules['mlflow'] = None\n")

@@ -1,4 +1,4 @@
-"""Training steps that never make the host wait for the device."""
+"""Training steps in which the host never waits for the device."""
 
 from __future__ import annotations
 
@@ -41,15 +41,19 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 class Watched:
-    """Batches of one epoch, of which the last ones are made and used while synchronization is an error."""
+    """Batches of one epoch; synchronization is an error while the last ones are made and used."""
 
     def __init__(self, batches: TrainingBatches, watched: bool) -> None:
         self.steps, self._batches, self._watched = WARM_UP + STEPS, batches, watched
 
     def epoch(self, _epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of as many epochs as it takes."""
+        """Yield the batches of several epochs, until there are enough.
+
+        Args:
+            _epoch: ignored.
+        """
         for step, batch in zip(range(self.steps + 1), self._endless(), strict=False):
-            if step == self.steps:  # the last step has been taken; at the end of an epoch the loss is read
+            if step == self.steps:  # after the last step; at the end of an epoch the loss is read
                 break
             yield batch
             if step == WARM_UP - 1 and self._watched:
@@ -65,10 +69,13 @@ class Watched:
 
 
 def steps(settings: Settings) -> dict[str, Any]:
-    """Take steps of recipes through `build_training` and `fit`; a synchronization in one of them is an error.
+    """Train steps of recipes through `build_training` and `fit`; a synchronization in one of them is an error.
 
-    Each recipe is run operator by operator, and as `fit` runs it on this device, with CUDA graphs where they can be
+    Each recipe is run operator by operator, and as `fit` runs it on this device, with CUDA graphs if they can be
     captured. Both must have the same loss.
+
+    Args:
+        settings: settings of the run.
     """
     found: dict[str, dict[str, Any]] = {}
     wrong: list[str] = []
@@ -80,7 +87,7 @@ def steps(settings: Settings) -> dict[str, Any]:
             os.environ[GRAPHS] = graphs
             try:
                 found[name][way] = _run(axes, settings)
-            except Exception as error:  # noqa: BLE001 - the other recipes shall run too
+            except Exception as error:  # noqa: BLE001 - the other recipes run too
                 wrong.append(f"{name}, {way}: {_where(error)}")
                 found[name][way] = {"error": traceback.format_exc()}
             finally:
@@ -99,7 +106,7 @@ def steps(settings: Settings) -> dict[str, Any]:
 
 
 def _run(axes: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """Take the steps of one recipe and return the mean loss and the seconds of a step."""
+    """Train the steps of one recipe and return the mean loss and the seconds of a step."""
     device = torch.device(settings.device, 0) if settings.cuda else torch.device("cpu")
     axes = {"backbone": "resnet18-scratch", "head": "fcn32s", "upsampler": "bilinear", "dataset": "shapes", **axes}
     if settings.smoke:
@@ -144,7 +151,7 @@ def _run(axes: dict[str, Any], settings: Settings) -> dict[str, Any]:
 def _where(error: BaseException) -> str:
     """Return an error and the last line of this project in its traceback."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "fcnlab" in frame.filename]
-    place = (
+    location = (
         f" at {frames[-1].filename.rpartition('fcnlab/')[2]}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
     )
-    return f"{type(error).__name__}: {str(error).splitlines()[0]}{place}"
+    return f"{type(error).__name__}: {str(error).splitlines()[0]}{location}"

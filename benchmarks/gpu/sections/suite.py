@@ -21,7 +21,11 @@ LIMIT = 100
 
 
 def gpu_tests(settings: Settings) -> dict[str, Any]:
-    """Run `pytest -m gpu` over the test files that have such tests; others may need packages that are missing here."""
+    """Run `pytest -m gpu` on the test files that have such tests; others may need packages that are missing here.
+
+    Args:
+        settings: settings of the run.
+    """
     files = [str(file.relative_to(ROOT)) for file in sorted((ROOT / "tests").rglob("test_*.py")) if _marked(file)]
     assert files, f"no test file has {MARK}"
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-vv", "-rfEs", "--durations=15", "-p", "no:cacheprovider"]
@@ -34,7 +38,7 @@ def gpu_tests(settings: Settings) -> dict[str, Any]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0")
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": visible, "OMP_NUM_THREADS": "2"}
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    # A file, not a pipe: after a timeout it says which tests had ended, and workers of pytest cannot keep it open.
+    # A file, not a pipe: after a timeout it lists the tests that had ended, and workers of pytest cannot keep it open.
     log = settings.log("pytest")
     with log.open("w") as output:
         try:

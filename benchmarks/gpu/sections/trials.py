@@ -2,7 +2,7 @@
 
 Each trial runs in a process that is forked from a clean one, as the workers of `fcnlab grid run` do it. The section's
 own process must not be forked: it compares tensors with several threads, and a child of a process that has used OpenMP
-waits forever for threads that only its parent has.
+waits forever for threads that exist only in its parent.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ def start(trial: Trial, lab: Lab, device: str, *, label: str = "", **how: Any) -
 
     Args:
         trial: the trial to run.
-        lab: holds its run folder.
+        lab: contains its run folder.
         device: `cpu` or `cuda`.
-        label: names the trial in the log; by default the lab's folder.
+        label: name of the trial in the log; by default the lab's folder.
         how: further arguments of `run_trial`.
     """
     context = multiprocessing.get_context("forkserver")
@@ -85,6 +85,9 @@ def _run(trial: Trial, lab: Lab, device: str, label: str, how: dict[str, Any]) -
 def finish(children: list[tuple[BaseProcess, Trial, Lab]]) -> list[Record]:
     """Wait for trials and return their records.
 
+    Args:
+        children: processes, trials and their labs.
+
     Raises:
         AssertionError: a process died, or a trial failed.
     """
@@ -100,7 +103,11 @@ def finish(children: list[tuple[BaseProcess, Trial, Lab]]) -> list[Record]:
 
 
 def run_all(trials: list[tuple[Trial, Lab, str]]) -> list[Record]:
-    """Run trials at the same time, each on its device, and return their records."""
+    """Run trials at the same time, each on its device, and return their records.
+
+    Args:
+        trials: trials, their labs and their devices.
+    """
     return finish([(start(of, lab, device, checkpoint_every=0), of, lab) for of, lab, device in trials])
 
 
@@ -109,6 +116,9 @@ def agreement(settings: Settings) -> dict[str, Any]:
 
     In fp32 at least 99.99 % of the pixels must have the same prediction, in bf16 99 %. The first epoch's loss must
     differ by less than 5 %: initial weights, batches and augmentation are the same.
+
+    Args:
+        settings: settings of the run.
     """
     epochs = 2 if settings.smoke else 12
     axes: Axes = {**BASE, "head": "fcn8s", "recipe.epochs": epochs, "recipe.scale": [0.75, 1.5], "recipe.flip": 0.5}
@@ -123,7 +133,7 @@ def agreement(settings: Settings) -> dict[str, Any]:
             runs.append((of, lab, device, precision))
     records = run_all([run[:3] for run in runs])
     by_run = {(precision, device): record for (_, _, device, precision), record in zip(runs, records, strict=True)}
-    result: dict[str, Any] = {"share_of_equal_pixels": {}, "first_loss_apart": {}, "miou": {}}
+    result: dict[str, Any] = {"share_of_equal_pixels": {}, "first_loss_difference": {}, "miou": {}}
     wrong = []
     for of, lab, device, precision in runs:
         record = by_run[precision, device]
@@ -137,10 +147,10 @@ def agreement(settings: Settings) -> dict[str, Any]:
         least = 0.9999 if precision == "fp32" else 0.99
         wrong += [f"{precision}, {pair}: {share:.6f} of the pixels" for pair, share in shares.items() if share < least]
         losses = [by_run[precision, name].epochs[0].loss for name in (settings.device, "cpu")]
-        apart = abs(losses[0] - losses[1]) / losses[1]
-        result["first_loss_apart"][precision] = apart
-        if apart > 0.05:
-            wrong.append(f"{precision}: the first epoch's loss differs by {100 * apart:.2f} %")
+        difference = abs(losses[0] - losses[1]) / losses[1]
+        result["first_loss_difference"][precision] = difference
+        if difference > 0.05:
+            wrong.append(f"{precision}: the first epoch's loss differs by {100 * difference:.2f} %")
     environment = records[0].environment
     assert environment is not None and environment.kind == settings.device, f"the record says {environment}"
     if wrong:
@@ -150,7 +160,7 @@ def agreement(settings: Settings) -> dict[str, Any]:
 
 
 def _equal_pixels(of: Trial, lab: Lab, settings: Settings) -> tuple[dict[str, float], int]:
-    """Return the share of pixels that get the same class on CPU and device, by pair, and the number of pixels."""
+    """Return the share of pixels with the same class on CPU and device, by pair, and the number of pixels."""
     from PIL import Image
 
     from fcnlab.data.decoded import open_decoded
@@ -174,7 +184,11 @@ def _equal_pixels(of: Trial, lab: Lab, settings: Settings) -> tuple[dict[str, fl
 
 
 def determinism(settings: Settings) -> dict[str, Any]:
-    """Train twice: with `deterministic: true` weights and counts must be equal bit for bit."""
+    """Train twice: with `deterministic: true` weights and counts must be equal bit for bit.
+
+    Args:
+        settings: settings of the run.
+    """
     variants: dict[str, Axes] = {
         "fcn8s, fused": {"head": "fcn8s"},
         "fcn32s, lovasz, bf16, ema": {
@@ -228,7 +242,11 @@ def determinism(settings: Settings) -> dict[str, Any]:
 
 
 def compiled(settings: Settings) -> dict[str, Any]:
-    """Train with `compile: true` and without: the losses of the first epoch must differ by less than 0.1 %."""
+    """Train with `compile: true` and without: the losses of the first epoch must differ by less than 0.1 %.
+
+    Args:
+        settings: settings of the run.
+    """
     axes: Axes = {**BASE, "head": "fcn8s", "recipe.epochs": 2}
     ways = ("compiled", "plain")
     runs = []
@@ -237,21 +255,31 @@ def compiled(settings: Settings) -> dict[str, Any]:
         of = trial(lab, axes | {"recipe.compile": way == "compiled"})
         runs.append((start(of, lab, settings.device, checkpoint_every=0), of, lab))
     losses = {way: record.epochs[0].loss for way, record in zip(ways, finish(runs), strict=True)}
-    apart = abs(losses["compiled"] - losses["plain"]) / losses["plain"]
-    result = {"losses": losses, "apart": apart}
-    if apart > 1e-3:
+    difference = abs(losses["compiled"] - losses["plain"]) / losses["plain"]
+    result = {"losses": losses, "difference": difference}
+    if difference > 1e-3:
         raise SectionFailed(f"the losses of the first epoch are {losses}", result)
-    return result | {"detail": f"the losses of the first epoch differ by {100 * apart:.4f} %"}
+    return result | {"detail": f"the losses of the first epoch differ by {100 * difference:.4f} %"}
 
 
 def equal_weights(one: Path, other: Path) -> bool:
-    """Return whether the last weights in two run folders are equal bit for bit."""
+    """Return whether the last weights in two run folders are equal bit for bit.
+
+    Args:
+        one: a run folder.
+        other: another run folder.
+    """
     first, second = (load_file(folder / "last.safetensors") for folder in (one, other))
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def equal_counts(one: Path, other: Path) -> bool:
-    """Return whether the counts in two run folders are equal."""
+    """Return whether the counts in two run folders are equal.
+
+    Args:
+        one: a run folder.
+        other: another run folder.
+    """
     first, second = (np.load(folder / "counts.npz") for folder in (one, other))
     with first, second:
         return set(first.files) == set(second.files) and all(
@@ -260,7 +288,11 @@ def equal_counts(one: Path, other: Path) -> bool:
 
 
 def resume(settings: Settings) -> dict[str, Any]:
-    """Kill a trial with dropout after its second epoch; resumed, it must equal an undisturbed one bit for bit."""
+    """Kill a trial with dropout after its second epoch; resumed, it must equal an undisturbed one bit for bit.
+
+    Args:
+        settings: settings of the run.
+    """
     epochs = 5 if settings.smoke else 24
     axes = {**BASE, "head": "dilated8", "recipe.deterministic": True, "recipe.epochs": epochs, "recipe.ema": 0.9}
     axes |= {"recipe.optimizer": {"name": "adamw", "lr": 0.003}, "dataset": "shapes-mini"}
@@ -294,7 +326,14 @@ def _losses(folder: Path) -> list[float]:
 
 
 def kill_after(child: BaseProcess, folder: RunFolder, epoch: int, limit: float = 60.0) -> int:
-    """Kill a trial's process once it has checkpointed this epoch; return how many epochs it had done."""
+    """Kill a trial's process after its checkpoint of an epoch; return the number of finished epochs.
+
+    Args:
+        child: the process.
+        folder: run folder of the trial.
+        epoch: number of epochs in the checkpoint.
+        limit: time limit in seconds.
+    """
     deadline = time.monotonic() + limit
     while (done := _checkpointed(folder)) < epoch:
         assert child.is_alive(), f"the trial ended after {done} epochs: {_why(folder)}"
@@ -308,7 +347,7 @@ def kill_after(child: BaseProcess, folder: RunFolder, epoch: int, limit: float =
 
 
 def _checkpointed(folder: RunFolder) -> int:
-    """Return how many epochs are done, once there is a checkpoint: it may be that of the epoch before the last."""
+    """Return the number of finished epochs if there is a checkpoint, which may be one epoch older."""
     return len(folder.read_progress()) if folder.checkpoint.exists() else 0
 
 

@@ -1,4 +1,4 @@
-"""The sections of `bench.py`, one module each with a function `measure(context)`, and what they share.
+"""The sections of `bench.py`, one module each with a function `measure(context)`, and functions that they share.
 
 Nothing here imports torch or fcnlab at the top level, so that a missing package fails its section only.
 """
@@ -37,8 +37,8 @@ class Section:
     Attributes:
         name: of the module.
         weight: its share of the budget, relative to those of the others.
-        minimum: seconds without which it is not started.
-        images: whether it needs the generated images.
+        minimum: seconds that it needs; with less time left it is not started.
+        images: it needs the generated images.
     """
 
     name: str
@@ -62,17 +62,17 @@ SECTIONS = (
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of everything that is measured.
+    """The sizes of all measurements.
 
     Attributes:
         crop: height and width of a training image.
         batch: images per training step.
-        rounds: how often each figure is taken.
+        rounds: number of repetitions of each measurement.
         train, val: images of the generated splits.
-        epoch: at most so many images of the training split are used to measure training.
-        sizes: heights and widths of the generated images, as `images.py` takes them; None for VOC's.
+        epoch: maximum number of images of the training split with which training is measured.
+        sizes: heights and widths of the generated images, as an option of `images.py`; None for VOC's.
         backbones: of the two sizes of networks.
-        lap: seconds that a side trains in each round, at least.
+        lap: minimum seconds that a side trains in each round.
         gemm: rows and columns of the matrices.
         copy: bytes of the tensors that are copied.
     """
@@ -98,12 +98,12 @@ SMOKE = Sizes(
 
 @dataclass
 class Context:
-    """What a section is given.
+    """The arguments of a section.
 
     Attributes:
         name: of the section.
         device: `cuda` or `cpu`.
-        smoke: whether sizes are tiny and figures mean nothing.
+        smoke: sizes are tiny, and timings mean nothing.
         allowance: seconds that the section may take.
         work: folder for files of all sections: `data` is a data root with generated images, `cache` fcnlab's cache.
         answer: file that `save` writes.
@@ -125,55 +125,72 @@ class Context:
 
     @property
     def left(self) -> float:
-        """Seconds that are left of the allowance; without end in a smoke run."""
+        """Return the remaining seconds of the allowance; infinity in a smoke run."""
         return float("inf") if self.smoke else self.allowance - (time.monotonic() - self._began)
 
     @property
     def workers(self) -> int:
-        """Processes that load the data of a peer: eight on CUDA, as its users have.
+        """Return the number of processes that load the data of a peer: eight on CUDA, as its users have.
 
-        Without them where /dev/shm, through which they pass their batches, is too small, as in many containers.
+        It is zero if /dev/shm, through which they pass their batches, is too small, as in many containers.
         """
         enough = (shared_memory() or 0) >= SHARED_MEMORY
         return WORKERS if self.device == "cuda" and enough else 0
 
     @property
     def data(self) -> Path:
-        """The data root."""
+        """Return the data root."""
         return self.work / "data"
 
     def save(self, result: dict[str, Any], error: str | None = None) -> None:
-        """Write the result so far, atomically: a section that is killed leaves it."""
+        """Write the result so far atomically, so that it is kept if the section is killed.
+
+        Args:
+            result: JSON-able measurements.
+            error: the traceback of a failed section.
+        """
         from benchmarks.gpu.results import write_json
 
         write_json(self.answer, {"result": result, "error": error})
 
     @property
     def torch_device(self) -> torch.device:
-        """The device as torch names it."""
+        """Return the device as torch names it."""
         import torch
 
         return torch.device(self.device)
 
     def note(self, **values: Any) -> None:
-        """Keep values for later sections, which read them from `notes`."""
+        """Keep values for later sections, which read them from `notes`.
+
+        Args:
+            values: JSON-able values.
+        """
         from benchmarks.gpu.results import write_json
 
         write_json(self.work / "notes.json", self.notes | values)
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What earlier sections have noted."""
+        """Return the values that earlier sections have kept."""
         file = self.work / "notes.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
     def files(self, split: str) -> list[tuple[Path, Path]]:
-        """Return the image and the mask of all generated samples of a split."""
+        """Return the image and the mask of all generated samples of a split.
+
+        Args:
+            split: `train` or `val`.
+        """
         lines = (self.data / f"{split}.txt").read_text(encoding="utf-8").splitlines()
         return [(Path(image), Path(mask)) for image, mask in (line.split("\t") for line in lines)]
 
     def pairs(self, count: int | None = None) -> list[Pair]:
-        """Return the first training samples that hold a crop, `count` at most; smaller ones d2l's code leaves out."""
+        """Return the first training samples of at least the size of a crop; d2l's code leaves out smaller ones.
+
+        Args:
+            count: maximum number of samples; None for all.
+        """
         from PIL import Image
 
         from fcnlab.data.datasets.base import Pair
@@ -197,7 +214,10 @@ class Context:
         }
 
     def process(self, *arguments: str | Path) -> tuple[float, str, int]:
-        """Run a Python process to its end, at most for the time that is left and a few seconds.
+        """Run a Python process to its end, at most for the remaining time and a few seconds.
+
+        Args:
+            arguments: of Python.
 
         Returns:
             Wall-clock seconds, its whole output, and its exit code.
@@ -223,6 +243,9 @@ class Context:
     def command(self, *arguments: str | Path) -> tuple[float, str]:
         """Run a Python process as `process` does, and return its seconds and output.
 
+        Args:
+            arguments: of Python.
+
         Raises:
             RuntimeError: it failed or did not end; the message has the end of its output.
         """
@@ -233,7 +256,7 @@ class Context:
 
 
 def shared_memory() -> int | None:
-    """Return the free bytes of /dev/shm, where DataLoader workers put their batches; None where there is none."""
+    """Return the free bytes of /dev/shm, where DataLoader workers put batches; None if it does not exist."""
     try:
         found = os.statvfs("/dev/shm")
     except OSError:
@@ -243,7 +266,7 @@ def shared_memory() -> int | None:
 
 @dataclass(frozen=True)
 class Spread:
-    """The median, the smallest and the largest of a few measurements."""
+    """The median, the minimum and the maximum of measurements."""
 
     median: float
     min: float
@@ -252,7 +275,11 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Summarize measurements, of which there is one at least."""
+        """Summarize measurements.
+
+        Args:
+            values: at least one.
+        """
         return cls(statistics.median(values), min(values), max(values), len(values))
 
     def json(self) -> dict[str, float]:
@@ -260,16 +287,27 @@ class Spread:
         return asdict(self)
 
     def text(self, digits: int = 1, factor: float = 1.0) -> str:
-        """Return all three as text, multiplied by a factor."""
+        """Return all three as text.
+
+        Args:
+            digits: digits after the decimal point.
+            factor: of all values.
+        """
         return (
             f"{factor * self.median:,.{digits}f} ({factor * self.min:,.{digits}f} to {factor * self.max:,.{digits}f})"
         )
 
 
 def rounds(work: Callable[[], Any], device: torch.device, count: int, iterations: int = 1) -> Spread:
-    """Return the seconds of one iteration, measured in rounds of several after one that does not count.
+    """Return the seconds of one iteration, measured in several rounds after one that does not count.
 
-    On CUDA the time is that between two events of the current stream, on the CPU that of the clock.
+    On CUDA the time is that between two events of the current stream, on the CPU wall-clock time.
+
+    Args:
+        work: one iteration.
+        device: its device.
+        count: number of rounds.
+        iterations: of a round.
     """
     import torch
 
@@ -294,9 +332,15 @@ def rounds(work: Callable[[], Any], device: torch.device, count: int, iterations
 
 
 def repeated(work: Callable[[], int], device: torch.device, count: int, at_least: float) -> Spread:
-    """Return images per second of work that is repeated in each round for some seconds at least.
+    """Return images per second of work that is repeated in each round for a number of seconds.
 
-    The work returns its number of images. The clock is read after a synchronization.
+    The clock is read after a synchronization.
+
+    Args:
+        work: does the work and returns its number of images.
+        device: its device.
+        count: number of rounds.
+        at_least: minimum seconds of a round.
     """
     from fcnlab.training.hardware import synchronize
 

@@ -1,4 +1,4 @@
-"""Batches per second of augmentation by kind: ours on the device, torchvision's in DataLoader workers."""
+"""Batches per second of augmentation by kind: fcnlab on the device, torchvision in DataLoader workers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def measure(context: Context) -> dict[str, Any]:
-    """Time whole epochs of batches of each kind; the samples are on the device already."""
+    """Time whole epochs of batches of each kind; the samples are on the device before.
+
+    Args:
+        context: of the section.
+    """
     import torch
 
     from benchmarks.speed import ours, peer
@@ -73,6 +77,10 @@ def measure(context: Context) -> dict[str, Any]:
 
 
 def epochs(batches: Callable[[int], Iterable[Any]]) -> Callable[[], int]:
-    """Return what makes the batches of one epoch after the other and returns the number of images of each."""
+    """Return a function that makes the batches of the next epoch and returns its number of images.
+
+    Args:
+        batches: returns the batches of an epoch by its number.
+    """
     numbers = count()
     return lambda: sum(len(images) for images, _ in batches(next(numbers)))

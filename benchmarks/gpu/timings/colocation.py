@@ -1,4 +1,4 @@
-"""Wall-clock seconds of six small trials on one GPU, by how many of them share it."""
+"""Wall-clock seconds of six small trials on one GPU, by the number of trials that share it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ PER_GPU = (4, 1, 2, 8)
 
 
 def measure(context: Context) -> dict[str, Any]:
-    """Run the same grid in a new lab for each number of trials at once."""
+    """Run the same grid in a new lab for each number of trials at once.
+
+    Args:
+        context: of the section.
+    """
     result: dict[str, Any] = {"decode_seconds": decode(context), "runs": {}}
     table, longest = [], 0.0
     for per_gpu in PER_GPU[:1] if context.smoke else PER_GPU:

@@ -1,4 +1,4 @@
-"""The card, the software, and the two roofs: bandwidth and products of matrices."""
+"""The GPU, the software, and the maximum bandwidth and rate of matrix products."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ PACKAGES = (
 
 
 def measure(context: Context) -> dict[str, Any]:
-    """Describe the machine, then measure its bandwidth and its rate in products of matrices."""
+    """Describe the machine, then measure its bandwidth and its rate in products of matrices.
+
+    Args:
+        context: of the section.
+    """
     import torch
 
     device, sizes = context.torch_device, context.sizes
@@ -62,7 +66,12 @@ def measure(context: Context) -> dict[str, Any]:
 
 
 def copies(device: torch.device, size: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Measure copies of `size` bytes on the device, and of an eighth of that from pinned memory."""
+    """Measure copies of `size` bytes on the device, and of an eighth of that from pinned memory.
+
+    Args:
+        device: the device.
+        size: bytes.
+    """
     import torch
 
     source = torch.empty(size, dtype=torch.uint8, device=device).random_()
@@ -76,7 +85,7 @@ def copies(device: torch.device, size: int) -> tuple[dict[str, Any], dict[str, A
 
 
 def smi() -> dict[str, str]:
-    """Ask nvidia-smi about the first GPU; it only reads."""
+    """Ask nvidia-smi about the first GPU, without changing settings."""
     command = ["nvidia-smi", "-i", "0", f"--query-gpu={','.join(QUERY)}", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
@@ -88,7 +97,7 @@ def smi() -> dict[str, str]:
 
 
 def versions() -> dict[str, str | None]:
-    """Return the versions of the packages that matter; None for those that are missing."""
+    """Return the versions of the packages that affect timings; None for missing ones."""
     found: dict[str, str | None] = {}
     for name in PACKAGES:
         try:

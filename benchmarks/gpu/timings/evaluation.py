@@ -1,4 +1,4 @@
-"""Images per second of evaluation at native size: ours as in a trial, and a loop as in torchvision's reference."""
+"""Images per second of evaluation at native size: fcnlab as in a trial, and a loop as in torchvision's reference."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ CLASSES = 21
 
 
 def measure(context: Context) -> dict[str, Any]:
-    """Evaluate ResNet-18 FCN-32s in bf16 on the whole validation split, with and without boundaries."""
+    """Evaluate ResNet-18 FCN-32s in bf16 on the whole validation split, with and without boundaries.
+
+    Args:
+        context: of the section.
+    """
     from benchmarks.speed import ours
     from fcnlab.data.datasets.voc import Voc2012
     from fcnlab.data.decoded import open_decoded
@@ -63,7 +67,11 @@ def measure(context: Context) -> dict[str, Any]:
 
 
 def theirs(context: Context) -> dict[str, Any]:
-    """Time the peer's loop, which decodes in processes and evaluates one image at a time."""
+    """Time the peer's loop, which decodes in processes and evaluates one image at a time.
+
+    Args:
+        context: of the section.
+    """
     import networks
     import run_one
     import segmentation_eval

@@ -12,11 +12,15 @@ HEADS = ["fcn32s", "fcn16s", "fcn8s"]
 UPSAMPLERS = ["bilinear", "random"]
 SEEDS, EPOCHS = 4, 5
 LOOPED = ("fcn32s", "fcn8s")
-"""Heads whose runs of the script are timed; the mean stands for all trials."""
+"""Heads whose runs of the script are timed; their mean is used for all trials."""
 
 
 def measure(context: Context) -> dict[str, Any]:
-    """Run the grid with as many trials at once as was fastest, then one or two runs of the script."""
+    """Run the grid with the fastest number of trials at once, then one or two runs of the script.
+
+    Args:
+        context: of the section.
+    """
     per_gpu = context.notes.get("per_gpu", 4)
     heads, upsamplers = (HEADS[:1], UPSAMPLERS[:1]) if context.smoke else (HEADS, UPSAMPLERS)
     seeds, epochs = (2, 1) if context.smoke else (SEEDS, EPOCHS)
@@ -50,7 +54,13 @@ def measure(context: Context) -> dict[str, Any]:
 
 
 def script(context: Context, head: str, epochs: int) -> float:
-    """Return the seconds of one run of the script, with all that its process does."""
+    """Return the seconds of one run of the script, including the start of its process.
+
+    Args:
+        context: of the section.
+        head: name of the head.
+        epochs: number of epochs.
+    """
     arguments: list[str | Path] = [
         PEERS / "run_one.py",
         head,

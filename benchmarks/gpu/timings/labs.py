@@ -44,21 +44,30 @@ def write_lab(context: Context, name: str, *, heads: list[str], upsamplers: list
         "baseline": {"head": heads[0], "upsampler": upsamplers[0]},
     }
     lab = context.work / "labs" / name
-    for place, content in (("registry/recipes.yaml", {"timed": recipe}), ("experiments/timed.yaml", grid)):
-        (lab / place).parent.mkdir(parents=True, exist_ok=True)
-        (lab / place).write_text(yaml.safe_dump(content), encoding="utf-8")
+    for path, content in (("registry/recipes.yaml", {"timed": recipe}), ("experiments/timed.yaml", grid)):
+        (lab / path).parent.mkdir(parents=True, exist_ok=True)
+        (lab / path).write_text(yaml.safe_dump(content), encoding="utf-8")
     return lab / "experiments" / "timed.yaml"
 
 
 def open_lab(context: Context, file: Path) -> Lab:
-    """Open the lab of a grid's file, with the generated images."""
+    """Open the lab of a grid file, with the generated images.
+
+    Args:
+        context: of the section.
+        file: the grid file.
+    """
     from fcnlab.lab import Lab
 
     return Lab.find(file, data_root=context.data)
 
 
 def decode(context: Context) -> dict[str, float]:
-    """Fill the cache of decoded samples, and return the seconds that each split takes; it is filled only once."""
+    """Fill the cache of decoded samples, and return the seconds of each split; it is filled only once.
+
+    Args:
+        context: of the section.
+    """
     import time
 
     from fcnlab.data.datasets.voc import Voc2012
@@ -74,6 +83,11 @@ def decode(context: Context) -> dict[str, float]:
 
 def run_grid(context: Context, file: Path, per_gpu: int) -> dict[str, Any]:
     """Run a grid by its command and return its wall-clock time and the costs of its trials.
+
+    Args:
+        context: of the section.
+        file: the grid file.
+        per_gpu: number of trials that share the GPU.
 
     Raises:
         RuntimeError: not all trials have finished, or not in time.

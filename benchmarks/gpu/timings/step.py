@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: ResNet-18 FCN-32s with d2l's dense upsampler, in bf16."""
+"""The time of the parts of a training step: ResNet-18 FCN-32s with d2l's dense upsampler, in bf16."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ LEAST, EPOCHS = 5, 10
 
 
 def measure(context: Context) -> dict[str, Any]:
-    """Time whole epochs as a trial trains, then whole steps, the kernels of a step, and its phases without graphs."""
+    """Time whole epochs as a trial trains, then whole steps, the kernels of a step, and its phases without graphs.
+
+    Args:
+        context: of the section.
+    """
     pairs = context.pairs(context.sizes.epoch)
     steps = 2 if context.smoke else 30
     result: dict[str, Any] = {
@@ -93,11 +97,16 @@ LAUNCHED_ONE_BY_ONE = (
 
 
 class Enough(Exception):
-    """All epochs that are wanted were measured."""
+    """All requested epochs were measured."""
 
 
 def epochs(context: Context, pairs: list[Any]) -> dict[str, Any]:
-    """Train whole epochs as a trial does, with all that happens between them, and return their images per second."""
+    """Train whole epochs as a trial does, including the work between them, and return their images per second.
+
+    Args:
+        context: of the section.
+        pairs: training samples.
+    """
     from benchmarks.speed import ours
     from fcnlab.training.hardware import synchronize
 
@@ -122,7 +131,7 @@ def epochs(context: Context, pairs: list[Any]) -> dict[str, Any]:
 
 
 class Trained:
-    """A network and all that trains it, built as a trial builds it."""
+    """A network and the objects that train it, built as a trial builds them."""
 
     def __init__(self, context: Context, pairs: list[Any]) -> None:
         from benchmarks.speed import ours
@@ -141,14 +150,14 @@ class Trained:
         self.batches = self.endless()
 
     def endless(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield the batches of one epoch after the other."""
+        """Yield the batches of one epoch after another."""
         epoch = 0
         while True:
             yield from self.training.batches.epoch(epoch)
             epoch += 1
 
     def backward(self) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        """Return what computes the gradients in a trial, with a CUDA graph where that is on."""
+        """Return the function that computes the gradients in a trial, with a CUDA graph if graphs are used."""
         from fcnlab.training.distributed import SINGLE_PROCESS
         from fcnlab.training.step import Backward, Objective, create_backward
 
@@ -159,7 +168,11 @@ class Trained:
         return create_backward(eager, self.device, capturable=self.training.capturable)
 
     def step(self, backward: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
-        """Train one step, on a stream that can be captured."""
+        """Train one step, on a stream that can be captured.
+
+        Args:
+            backward: computes the gradients of a batch.
+        """
         with own_stream(self.device):
             images, labels = next(self.batches)
             backward(images, labels)
@@ -171,7 +184,11 @@ _STREAMS: dict[str, Any] = {}
 
 @contextmanager
 def own_stream(device: torch.device) -> Iterator[None]:
-    """Run on one and the same stream beside the default one, which cannot be captured."""
+    """Run on another stream than the default one, which cannot be captured.
+
+    Args:
+        device: the device; nothing happens on the CPU.
+    """
     import torch
 
     if device.type != "cuda":
@@ -185,7 +202,11 @@ def own_stream(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def variables(settings: dict[str, str]) -> Iterator[None]:
-    """Set environment variables within the context."""
+    """Set environment variables within the context.
+
+    Args:
+        settings: values by name.
+    """
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:
@@ -198,8 +219,12 @@ def variables(settings: dict[str, str]) -> Iterator[None]:
 def phases(trained: Trained, steps: int) -> dict[str, Any]:
     """Time the phases of a step without a CUDA graph, its kernels launched one by one. A trial is faster.
 
-    Device times lie between CUDA events of one stream, so a phase that the host launches more slowly than the device
-    works is as long as its launches. Host times end with the last launch of a phase.
+    Device times are measured between CUDA events of one stream, so a phase whose launches take longer than its kernels
+    has the time of its launches. Host times end with the last launch of a phase.
+
+    Args:
+        trained: network and training.
+        steps: number of steps.
     """
     import torch
 
@@ -246,7 +271,12 @@ def phases(trained: Trained, steps: int) -> dict[str, Any]:
 
 
 def profile(trained: Trained, backward: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> dict[str, Any]:
-    """Count the kernels of a step and sum their times, from the trace of torch's profiler."""
+    """Count the kernels of a step and sum their times, from the trace of torch's profiler.
+
+    Args:
+        trained: network and training.
+        backward: computes the gradients of a batch.
+    """
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as record
 
@@ -299,7 +329,13 @@ def profile(trained: Trained, backward: Callable[[torch.Tensor, torch.Tensor], t
 
 
 def whole_steps(trained: Trained, rounds: int, steps: int) -> dict[str, Any]:
-    """Time whole steps: with the device's work, and until the host has launched it."""
+    """Time whole steps: with the device's work, and until the host has launched it.
+
+    Args:
+        trained: network and training.
+        rounds: number of rounds.
+        steps: steps of a round.
+    """
     from fcnlab.training.hardware import synchronize
 
     backward = trained.backward()

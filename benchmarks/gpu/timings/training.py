@@ -1,8 +1,9 @@
-"""Images per second of training: ours, and the peers as their users write them, in turn, each in its process.
+"""Images per second of training: fcnlab and the peers as their users write them, alternately, in separate processes.
 
-One configuration after the other, and of each only its own sides are started: ours first, measured before any peer
-exists. A peer's DataLoader starts its worker processes in the peer's first epoch, which is not measured and during
-which nothing else is. The result is saved after each round, so that a section that is killed keeps what it has.
+Configurations are measured one after another, and only the sides of one configuration exist at a time: fcnlab first,
+measured before any peer is started. A peer's DataLoader starts its worker processes in the peer's first epoch, which is
+not measured and during which no other side trains. The result is saved after each round, so that it is kept if the
+section is killed.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ FULL = 165.0
 
 @dataclass(frozen=True)
 class Configuration:
-    """What is trained.
+    """A network and the sides that train it.
 
     Attributes:
-        large: whether the backbone is the larger one.
+        large: use the larger backbone.
         head: of the network.
         batch_norm: of the backbone, `train` or `frozen`.
-        more: whether ours also run in TF32, and torchvision's loop in channels-last layout.
-        compiled: whether ours run compiled, beside ours as usual and without peers; on CUDA only.
+        more: also run fcnlab in TF32, and torchvision's loop in channels-last layout.
+        compiled: run fcnlab compiled and not compiled, without peers; on CUDA only.
     """
 
     large: bool
@@ -52,13 +53,17 @@ class Configuration:
     compiled: bool = False
 
     def name(self, context: Context) -> str:
-        """Return its name in the results."""
+        """Return its name in the results.
+
+        Args:
+            context: of the section.
+        """
         norm = ", batch norm frozen" if self.batch_norm == "frozen" else ""
         return f"{context.sizes.backbones[self.large]} {self.head}{norm}{', compiled' if self.compiled else ''}"
 
     @property
     def seconds(self) -> float:
-        """Seconds without which it is not started."""
+        """Return the seconds that it needs; with less time left it is not started."""
         return OURS_SECONDS + (COMPILED_SECONDS if self.compiled else SIDE_SECONDS)
 
 
@@ -73,7 +78,11 @@ CONFIGURATIONS = (
 
 
 def measure(context: Context) -> dict[str, Any]:
-    """Measure one configuration after the other, as many as the allowance has the time for."""
+    """Measure one configuration after another, as long as the allowance has time.
+
+    Args:
+        context: of the section.
+    """
     pairs = tuple((str(pair.image), str(pair.mask)) for pair in context.pairs(context.sizes.epoch))
     lap = context.sizes.lap * min(1.0, max(0.5, context.allowance / FULL))
     result: dict[str, Any] = {
@@ -112,12 +121,12 @@ def measure(context: Context) -> dict[str, Any]:
 def measure_configuration(
     context: Context, wanted: Sequence[Setting], lap: float, keep: Callable[[dict[str, Any]], None]
 ) -> None:
-    """Measure ours alone, then start the other sides and let all train in turn.
+    """Measure fcnlab before the other sides are started, then let all sides train in turn.
 
     Args:
         context: of the section.
-        wanted: settings of all sides, ours first, then the most valuable ones.
-        lap: seconds that a side trains in each round, at least.
+        wanted: settings of all sides, fcnlab first, then the most important ones.
+        lap: minimum seconds that a side trains in each round.
         keep: called with the results so far, after each round.
     """
     from benchmarks.speed.sides import Side
@@ -133,7 +142,7 @@ def measure_configuration(
         rounds.begin(group[0])
         rounds.start_seconds[group[0].name] = time.monotonic() - began
         for _ in range(1 if context.smoke else 2):
-            rounds.alone()
+            rounds.before_peers()
             keep(rounds.found())
         others = 1 + int(min(len(wanted) - 1, max(1, (context.left - LEAST) / SIDE_SECONDS)))
         rounds.left_out = [setting.side for setting in wanted[others:]]
@@ -158,36 +167,44 @@ def measure_configuration(
 
 
 class Rounds:
-    """Sides that train in turn, and their measurements. A side that fails is left out from then on."""
+    """Sides that train in turn, and their measurements. A side that fails is left out afterwards."""
 
     def __init__(self, group: list[Side], lap: float) -> None:
         """Start without measurements.
 
         Args:
-            group: the sides, ours first; more may be added.
-            lap: seconds that a side trains in each round, at least.
+            group: the sides, fcnlab first; more may be added.
+            lap: minimum seconds that a side trains in each round.
         """
         self._group, self._lap = group, lap
         self._first: dict[str, float] = {}
-        self._alone: list[Lap] = []
+        self._before_peers: list[Lap] = []
         self._rounds: list[dict[str, Lap]] = []
         self._errors: dict[str, str] = {}
         self.start_seconds: dict[str, float] = {}
         self.left_out: list[str] = []
 
     def wait(self, side: Side) -> None:
-        """Wait until a side is built."""
+        """Wait until a side is built.
+
+        Args:
+            side: the side.
+        """
         self._try(side, side.about)
 
     def begin(self, side: Side) -> None:
-        """Let a side train its first epoch, in which libraries initialize themselves and worker processes start."""
+        """Let a side train its first epoch, in which libraries initialize themselves and worker processes start.
+
+        Args:
+            side: the side.
+        """
         if (taken := self._try(side, side.lap)) is not None:
             self._first[side.name] = taken.wall
 
-    def alone(self) -> None:
-        """Let ours train before any other side exists."""
+    def before_peers(self) -> None:
+        """Let fcnlab train before any other side exists."""
         if (taken := self._try(self._group[0], partial(self._group[0].lap, self._lap))) is not None:
-            self._alone.append(taken)
+            self._before_peers.append(taken)
 
     def all(self) -> None:
         """Let each side train once."""
@@ -218,7 +235,7 @@ class Rounds:
         }
         for number, side in enumerate(self._group):
             in_turn = [now[side.name] for now in self._rounds if side.name in now]
-            laps = in_turn or (self._alone if number == 0 else [])
+            laps = in_turn or (self._before_peers if number == 0 else [])
             if not laps or side.name in self._errors:
                 continue
             found["sides"][side.name] = one = {
@@ -230,7 +247,7 @@ class Rounds:
                 "laps": [vars(lap) for lap in in_turn],
             }
             if number == 0:
-                one["laps_alone"] = [vars(lap) for lap in self._alone]
+                one["laps_before_peers"] = [vars(lap) for lap in self._before_peers]
                 continue
             ours = self._group[0].name
             both = [now for now in self._rounds if ours in now and side.name in now]
@@ -241,12 +258,20 @@ class Rounds:
 
 
 def rate(lap: Lap) -> float:
-    """Return images per second."""
+    """Return images per second.
+
+    Args:
+        lap: a lap.
+    """
     return lap.images / lap.wall
 
 
 def close(group: list[Side]) -> None:
-    """End the processes of some sides, all at once."""
+    """End the processes of sides at the same time.
+
+    Args:
+        group: the sides.
+    """
     for side in group:
         side.end_input()
     for side in group:
@@ -254,7 +279,13 @@ def close(group: list[Side]) -> None:
 
 
 def settings(context: Context, configuration: Configuration, pairs: tuple[tuple[str, str], ...]) -> list[Setting]:
-    """Return the settings of all sides of a configuration, ours first, then the most valuable ones."""
+    """Return the settings of all sides of a configuration, fcnlab first, then the most important ones.
+
+    Args:
+        context: of the section.
+        configuration: the configuration.
+        pairs: paths of images and masks.
+    """
     from benchmarks.speed.sides import CHANNELS_LAST, COMPILED, TF32, Setting
 
     cuda = context.device == "cuda"
@@ -281,7 +312,12 @@ def settings(context: Context, configuration: Configuration, pairs: tuple[tuple[
 
 
 def rows(name: str, found: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the table of a configuration."""
+    """Return the table of a configuration.
+
+    Args:
+        name: of the configuration.
+        found: its results.
+    """
     lines = []
     for side, one in found["sides"].items():
         text = f"{Spread(**one['images_per_s']).text(0)} images/s, {one['peak_memory'] / 2**30:.2f} GiB"

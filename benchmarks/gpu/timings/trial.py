@@ -1,4 +1,4 @@
-"""Seconds of the fixed parts of a trial: what it takes beside training and evaluation."""
+"""Seconds of the fixed parts of a trial, outside training and evaluation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ print(time.perf_counter() - began)
 
 
 def measure(context: Context) -> dict[str, Any]:
-    """Time a process's start, the upload of the training images, the first step, a checkpoint, and whole trials."""
+    """Time a process's start, the upload of the training images, the first step, a checkpoint, and whole trials.
+
+    Args:
+        context: of the section.
+    """
     from benchmarks.speed import ours
     from fcnlab.data.datasets.voc import Voc2012
     from fcnlab.data.decoded import open_decoded
@@ -90,7 +94,12 @@ def measure(context: Context) -> dict[str, Any]:
 
 
 def first_steps(context: Context, note: Any) -> None:
-    """Time the first step of a training in a process, in which kernels are compiled, and the first of another one."""
+    """Time the first step of a training in a process, in which kernels are compiled, and the first of another training.
+
+    Args:
+        context: of the section.
+        note: keeps a measurement by its name.
+    """
     from benchmarks.gpu.timings.step import Trained
     from fcnlab.training.hardware import synchronize
 
@@ -113,7 +122,13 @@ def first_steps(context: Context, note: Any) -> None:
 
 
 def checkpoint(context: Context, model: Any, note: Any) -> None:
-    """Time how long a checkpoint of a model and its momentum holds up the training, and when it is on the disk."""
+    """Measure how long a checkpoint of a model and its momentum interrupts training, and when it is on the disk.
+
+    Args:
+        context: of the section.
+        model: the network.
+        note: keeps a measurement by its name.
+    """
     from fcnlab.trial.checkpoint import CheckpointWriter
 
     momentum = {name: value.clone() for name, value in model.named_parameters()}
