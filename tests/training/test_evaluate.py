@@ -57,6 +57,28 @@ class Net(nn.Module):
         return self.conv(images)
 
 
+class CachingNet(nn.Module):
+    """A network that caches its bias in eval mode and drops it in `train()`, as LeViT in timm up to 1.0.30."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.tensor([1.0, 0.0, 0.0, 0.0]))
+        self.cache: Tensor | None = None
+
+    def train(self, mode: bool = True) -> CachingNet:
+        super().train(mode)
+        if mode:
+            self.cache = None
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            return self.bias[None, :, None, None].expand(len(images), -1, *images.shape[2:])
+        if self.cache is None:
+            self.cache = self.bias.detach().clone()
+        return self.cache[None, :, None, None].expand(len(images), -1, *images.shape[2:])
+
+
 def evaluate(
     model: nn.Module,
     split: Split,
@@ -249,3 +271,15 @@ def test_labels_are_counted_at_native_size_under_any_protocol() -> None:
     protocol = Protocol(scales=(0.5, 1.75), flip=True, window=(4, 4), stride=(3, 3))
     for found, sample in zip(evaluate(Net(), split, protocol=protocol), split.samples, strict=True):
         assert found[:, 2].tolist() == [int((sample.label == c).sum()) for c in range(4)]
+
+
+def test_weights_that_change_in_eval_mode_are_the_evaluated_ones() -> None:
+    model, split = CachingNet(), Mixed([A])
+    with torch.no_grad():
+        first = evaluate(model, split).sum(0)
+        model.bias.copy_(torch.tensor([0.0, 0.0, 1.0, 0.0]))  # as a moving average, without leaving eval mode
+        second = evaluate(model, split).sum(0)
+        model.load_state_dict({"bias": torch.tensor([0.0, 0.0, 0.0, 1.0])})  # as the best weights at the end
+        third = evaluate(model, split).sum(0)
+    assert [counts[:, 1].argmax() for counts in (first, second, third)] == [0, 2, 3]
+    assert not model.training
