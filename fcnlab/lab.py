@@ -17,6 +17,7 @@ from fcnlab.config.grid.grid import Fingerprints
 from fcnlab.config.grid.name import find_lab_folder
 from fcnlab.config.head import CustomHead, SmpHead
 from fcnlab.config.head import Head as HeadConfig
+from fcnlab.config.mask_values import MAX_CLASSES
 from fcnlab.config.trial import Trial
 from fcnlab.config.variant import Backbone as BackboneConfig
 from fcnlab.config.variant import Variant as VariantConfig
@@ -158,6 +159,11 @@ class Lab:
         except TypeError as error:
             raise ConfigError(f"dataset of type {spec.type}: its class does not take the options: {error}") from None
         dataset = create(*arguments, **spec.options)
+        if not 2 <= len(dataset.classes) <= MAX_CLASSES:
+            raise ConfigError(
+                f"dataset of type {spec.type}: its class has {len(dataset.classes)} classes; 2 to {MAX_CLASSES} are "
+                "possible, because labels are uint8 and 255 is ignored"
+            )
         dataset.code = f"{self.extensions.find('dataset', spec.type).fingerprint} {sorted(spec.options.items())}"
         return dataset
 

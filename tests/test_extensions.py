@@ -183,6 +183,8 @@ def test_a_lab_with_extensions_is_usable_without_permission(own: Lab) -> None:
          r"dataset blobs: dataset type 'paired' is neither built in nor an extension; did you mean 'paired_names'\?"),
         ("registry/datasets.yaml", "suffix: _mask", "sufix: _mask",
          r"dataset of type paired_names: its class does not take the options: got an unexpected .* 'sufix'"),
+        ("extensions/paired_names.py", 'classes = ("background", "object")', "classes = tuple(map(str, range(256)))",
+         r"dataset of type paired_names: its class has 256 classes; 2 to 255 are possible"),
         ("registry/datasets.yaml", "  nominal: {height: 64, width: 64}\n", "",
          r"nominal: missing; this key is required"),
         ("extensions/shallow.py", "from torch import Tensor, nn", "from torch import Tensor, nm",

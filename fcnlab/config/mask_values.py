@@ -1,4 +1,4 @@
-"""Classes and ignored values of masks in YAML: numbers from 0 to 255, or colors such as '#804080'."""
+"""Classes and ignored values of masks in YAML: numbers from 0 to 65535, or colors such as '#804080'."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 MaskValue = int | str
-"""A value of a mask: a number in one 8-bit channel, or a color such as '#804080'."""
+"""A value of a mask: a number in one channel, or a color such as '#804080'."""
 
 ClassValues = tuple[tuple[str, tuple[MaskValue, ...]], ...]
 """Classes in the order of their labels: the name and the mask values of each."""
 
 MAX_CLASSES = 255
-"""Label 255 is that of ignored pixels."""
+"""Maximum number of classes: label 255 is that of ignored pixels."""
+
+MAX_NUMBER = 65535
+"""Largest class number in a mask, of 16 bits."""
 
 
 def parse_classes(value: Any) -> ClassValues:
@@ -63,7 +66,7 @@ def parse_values(value: Any, prefix: str = "") -> tuple[MaskValue, ...]:
         The values; colors in lower case.
 
     Raises:
-        ValueError: a value is neither a number from 0 to 255 nor a color.
+        ValueError: a value is neither a number from 0 to 65535 nor a color.
     """
     if value is None:
         raise ValueError(f"{prefix}the value is empty; write a color in quotes, such as '#804080'")
@@ -109,6 +112,6 @@ def to_yaml_classes(classes: ClassValues) -> dict[str, MaskValue | list[MaskValu
 def _parse_value(value: Any, prefix: str) -> MaskValue:
     if isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value):
         return value.lower()
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_NUMBER:
         return value
-    raise ValueError(f"{prefix}{value!r} is neither a number from 0 to 255 nor a color such as '#804080'")
+    raise ValueError(f"{prefix}{value!r} is neither a number from 0 to {MAX_NUMBER} nor a color such as '#804080'")

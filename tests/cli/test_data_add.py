@@ -207,14 +207,14 @@ def test_names_come_from_a_file(call: Call, mine: Path, file: str, text: str) ->
 
 
 def test_invalid_classes_errors_are_one_line(call: Call, mine: Path) -> None:
-    Path("bad.yaml").write_text("road: 300\ntree: 1\n")
+    Path("bad.yaml").write_text("road: 70000\ntree: 1\n")
     for more, says in (
         (["--classes", "gone.txt"], "--classes gone.txt: cannot be read"),
-        (["--classes", "bad.yaml"], "--classes bad.yaml: class road: 300 is neither a number from 0 to 255"),
+        (["--classes", "bad.yaml"], "--classes bad.yaml: class road: 70000 is neither a number from 0 to 65535"),
         (["--classes", "a,b,a"], "--classes a,b,a: the class 'a' is listed twice"),
         (["--classes", "a=0,b=1"], "the masks contain 2 (50.00 % of the pixels), neither a class nor ignored"),
-        (["--ignore", "none"], "--ignore none: 'none' is neither a number from 0 to 255 nor a color"),
-        (["--ignore", "0,1,2"], "which gives 1 classes; a dataset needs at least two"),
+        (["--ignore", "none"], "--ignore none: 'none' is neither a number from 0 to 65535 nor a color"),
+        (["--ignore", "0,1,2"], "which gives 1 classes; a dataset has 2 to 255"),
     ):
         refused(add(call, *more), says)
 
@@ -314,9 +314,13 @@ PROBLEMS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda masks: save(np.zeros((3, 6), np.uint8), masks / "a_mask.png"),
         "a_mask.png: the mask is 3x6 (height x width), its image",
     ),
-    "16 bits": (
-        lambda masks: save(np.zeros(SHAPE, np.uint16), masks / "a_mask.png"),
-        "a_mask.png: the mask has mode I",
+    "transparent pixels": (
+        lambda masks: save(np.zeros((*SHAPE, 4), np.uint8), masks / "a_mask.png"),
+        "a_mask.png: 24 pixels of the mask are transparent (mode RGBA); save the mask without transparency",
+    ),
+    "negative numbers": (
+        lambda masks: save(np.full(SHAPE, -1, np.int32), (masks / "a_mask.png").rename(masks / "a_mask.tif")),
+        "a_mask.tif: values from -1 to -1; class numbers are from 0 to 65535",
     ),
     "no image": (lambda masks: (masks / "a_mask.png").write_bytes(b"x"), "a_mask.png: cannot be decoded"),
     "numbers and colors": (

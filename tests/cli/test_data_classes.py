@@ -117,6 +117,30 @@ def test_ignored_value_that_no_mask_contains_is_a_warning(call: Call, make: Make
     ]
 
 
+def test_masks_of_16_bits_and_rgba_masks_become_datasets(call: Call, tmp_path: Path) -> None:
+    for name, dtype, pixels in (
+        ("wide", np.uint16, [0, 7, 1000]),
+        ("rgba", np.uint8, [[0, 0, 0, 255], [9, 8, 7, 255]]),
+    ):
+        for id_ in TEN.split():
+            noise = np.random.default_rng(ord(id_)).integers(0, 256, (4, 6, 3), np.uint8)
+            save(noise, tmp_path / "mine/images" / f"{id_}.png")
+            shape = (4, 6, 4) if name == "rgba" else (4, 6)
+            save(np.resize(np.array(pixels, dtype), shape), tmp_path / "mine/masks" / f"{id_}.png")
+        assert add(call, name=name).code == 0
+        assert call("data", "check", name).code == 0
+    assert entries()["wide"]["classes"] == {"class_0": 0, "class_7": 7, "class_1000": 1000}
+    assert entries()["rgba"]["classes"] == {"color_000000": "#000000", "color_090807": "#090807"}
+
+
+def test_masks_of_object_numbers_are_refused(call: Call, tmp_path: Path) -> None:
+    for index, id_ in enumerate(TEN.split()):
+        save(np.full((6, 50, 3), index, np.uint8), tmp_path / "mine/images" / f"{id_}.png")
+        save(np.arange(300, dtype=np.uint16).reshape(6, 50), tmp_path / "mine/masks" / f"{id_}.png")
+    output = add(call)
+    assert output.code == 2 and "more than 256 values; are these numbers of objects, or depths?" in output.err
+
+
 NUMBERED = {"road": 3, "tree": 7}
 COLORED = {"road": "#804080", "tree": "#6b8e23"}
 FORMS: dict[str, tuple[str, Any, Any]] = {

@@ -121,7 +121,13 @@ HARMS: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
         "100 in 1 pixels, .*105 in 1 pixels and 42 more",
     ),
     "color mask": (MASK, lambda p: save(image_of(0), p), "color mask", "mode RGB"),
-    "16-bit mask": (MASK, lambda p: save(np.zeros((6, 8), np.uint16), p), "16-bit mask", "mode I;16"),
+    "16-bit mask": (MASK, lambda p: save(np.full((6, 8), 300, np.uint16), p), "undefined label", "300 in 48 pixels"),
+    "transparent mask": (
+        MASK,
+        lambda p: save(np.zeros((6, 8, 4), np.uint8), p),
+        "transparent mask",
+        "48 pixels of the mask are transparent",
+    ),
     "image without a range of values": (
         IMAGE,
         lambda p: Image.fromarray(np.full((6, 8), 0.5, np.float32)).save(p, format="TIFF"),
@@ -144,7 +150,12 @@ HARMS: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
         "multi-page mask",
         "has 3 frames",
     ),
-    "one-bit mask": (MASK, lambda p: save(np.zeros((6, 8), bool), p), "mask mode", "mode 1"),
+    "mask in CMYK": (
+        MASK,
+        lambda p: Image.new("CMYK", (8, 6)).save(p, format="TIFF"),
+        "mask mode",
+        "mode CMYK; expected class numbers: one channel of 8 or 16 bits",
+    ),
 }
 
 

@@ -124,10 +124,18 @@ PROBLEMS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "a color mask": (
         MASK,
         lambda path: save(image_of(0), path),
-        "mode RGB; expected one 8-bit channel of class numbers",
+        "mode RGB; expected class numbers: one channel of 8 or 16 bits",
     ),
-    "a 16-bit mask": (MASK, lambda path: save(np.zeros((HEIGHT, WIDTH), np.uint16), path), "mode I;16"),
-    "a one-bit mask": (MASK, lambda path: save(np.zeros((HEIGHT, WIDTH), bool), path), "mode 1"),
+    "a 16-bit mask with other values": (
+        MASK,
+        lambda path: save(np.full((HEIGHT, WIDTH), 300, np.uint16), path),
+        f"label 300 occurs in {HEIGHT * WIDTH} pixels",
+    ),
+    "a transparent mask": (
+        MASK,
+        lambda path: save(np.zeros((HEIGHT, WIDTH, 4), np.uint8), path),
+        f"{HEIGHT * WIDTH} pixels of the mask are transparent",
+    ),
     "a mask that is no image": (MASK, lambda path: path.write_bytes(b"not an image"), "cannot be decoded"),
     "an image that is no image": (IMAGE, lambda path: path.write_bytes(b"not an image"), "cannot be decoded"),
     "an empty image file": (IMAGE, lambda path: path.write_bytes(b""), "cannot be decoded"),

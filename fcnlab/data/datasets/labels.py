@@ -13,8 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fcnlab.config.mask_values import MAX_NUMBER
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.errors import DataError
+
+NUMBER_MODES = ("L", "P", "I;16", "I;16L", "I;16B", "I;16N", "I")
+"""Pillow's modes of one channel of integers."""
+
+EXPECTED_NUMBERS = "expected class numbers: one channel of 8 or 16 bits (mode L, P or I;16)"
+"""End of the error about another mode."""
 
 
 class LabelDecoder(ABC):
@@ -41,7 +48,7 @@ class LabelDecoder(ABC):
 
 
 class IdDecoder(LabelDecoder):
-    """Decodes class numbers in one 8-bit channel; in a palette image, the index counts and not the color."""
+    """Decodes class numbers in one channel of 1, 8 or 16 bits; in a palette image, these are the indices."""
 
     def __init__(self, classes: Sequence[Iterable[int]], ignored: Iterable[int] = ()) -> None:
         """Create a decoder.
@@ -50,18 +57,20 @@ class IdDecoder(LabelDecoder):
             classes: the numbers of each class, in the order of the labels.
             ignored: numbers that are ignored; also 255, unless it is a class.
         """
-        self._table = np.full(256, -1, dtype=np.int16)
-        self._table[[IGNORE_INDEX, *ignored]] = IGNORE_INDEX
-        for label, numbers in enumerate(classes):
-            self._table[list(numbers)] = label
+        numbers = [list(values) for values in classes]
+        void = [IGNORE_INDEX, *ignored]
+        wide = max(max(values, default=0) for values in [*numbers, void]) > 255
+        self._table = np.full(MAX_NUMBER + 1 if wide else 256, -1, dtype=np.int16)
+        self._table[void] = IGNORE_INDEX
+        for label, values in enumerate(numbers):
+            self._table[values] = label
 
     def decode(self, mask: Image.Image, file: Path) -> NDArray[np.uint8]:
-        if mask.mode not in ("L", "P"):
-            raise DataError(
-                f"{file}: the mask has mode {mask.mode}; expected one 8-bit channel of class numbers (mode L or P)"
-            )
+        mask = simplify_mode(mask, file)
+        if mask.mode not in NUMBER_MODES:
+            raise DataError(f"{file}: the mask has mode {mask.mode}; {EXPECTED_NUMBERS}")
         raw = np.asarray(mask)
-        label = self._table[raw]
+        label = self._look_up(raw)
         if label.min(initial=0) < 0:
             undefined = int(raw[label < 0][0])
             raise DataError(
@@ -69,6 +78,13 @@ class IdDecoder(LabelDecoder):
                 f"({self._numbers(classes=True)}) nor ignored ({self._numbers(classes=False)})"
             )
         return label.astype(np.uint8)
+
+    def _look_up(self, raw: NDArray[Any]) -> NDArray[np.int16]:
+        """Return the label of each number, -1 if it is undefined."""
+        if raw.dtype == np.uint8:
+            return self._table[raw]
+        inside = (raw >= 0) & (raw < len(self._table))
+        return np.where(inside, self._table[np.where(inside, raw, 0)], np.int16(-1))
 
     def identity(self) -> list[str]:
         return ["Ids", f"_table={_array_identity(self._table)}"]
@@ -94,6 +110,7 @@ class ColorDecoder(LabelDecoder):
         self._labels = np.array([label_of[color] for color in sorted(label_of)], dtype=np.uint8)
 
     def decode(self, mask: Image.Image, file: Path) -> NDArray[np.uint8]:
+        mask = simplify_mode(mask, file)
         if mask.mode != "RGB":
             raise DataError(
                 f"{file}: the mask has mode {mask.mode}; its classes are defined by colors, so an RGB image is expected"
@@ -110,6 +127,30 @@ class ColorDecoder(LabelDecoder):
 
     def identity(self) -> list[str]:
         return ["Colours", f"_colours={_array_identity(self._colors)}", f"_labels={_array_identity(self._labels)}"]
+
+
+def simplify_mode(mask: Image.Image, file: Path) -> Image.Image:
+    """Return a mask without an opaque alpha channel, and with one bit per pixel as the numbers 0 and 1.
+
+    Args:
+        mask: the decoded image of a mask.
+        file: file of the mask, for error messages.
+
+    Raises:
+        DataError: pixels are transparent, so that their class is unknown.
+    """
+    if mask.mode == "1":
+        return Image.fromarray(np.asarray(mask).astype(np.uint8))
+    if mask.mode not in ("LA", "PA", "RGBA"):
+        return mask
+    pixels = np.asarray(mask.getchannel("A"))
+    transparent = int((pixels < 255).sum())
+    if transparent:
+        raise DataError(
+            f"{file}: {transparent} pixels of the mask are transparent (mode {mask.mode}); save the mask without "
+            "transparency, with a number or color of their own for these pixels"
+        )
+    return mask.convert("RGB") if mask.mode == "RGBA" else mask.getchannel(0)
 
 
 def pack_rgb(rgb: NDArray[np.uint8]) -> NDArray[np.int32]:

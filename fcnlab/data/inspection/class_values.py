@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fcnlab.config.mask_values import MAX_CLASSES
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.cache.label_counts import Counts, no_counts
 from fcnlab.data.datasets.base import FileSplit
@@ -56,10 +57,10 @@ def propose_classes(values: Sequence[Value], ignore: Sequence[Value] | None) -> 
         return ClassChoice((("background", (values[0],)), ("foreground", (values[1],))), [])
     ignored: list[Value] = list(ignore) if ignore is not None else [value for value in values if value == IGNORE_INDEX]
     left = [value for value in values if value not in ignored]
-    if len(left) < 2:
+    if not 2 <= len(left) <= MAX_CLASSES:
         raise DataError(
-            f"the masks contain {', '.join(map(str, values))}, which gives {len(left)} classes; a dataset needs at "
-            "least two"
+            f"the masks contain {_list(values)}, which gives {len(left)} classes; a dataset has 2 to {MAX_CLASSES}: "
+            "assign the values to classes with --classes a=0,b=1+2, or ignore some with --ignore"
         )
     return ClassChoice(tuple((_generate_name(value), (value,)) for value in left), ignored)
 

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from fcnlab.data.datasets.base import Pair, Pixels
-from fcnlab.data.datasets.image_file import IMAGE_ERRORS, WIDE_MODES, MultiplePagesError, open_image
-from fcnlab.data.datasets.labels import LabelDecoder
+from fcnlab.data.datasets.image_file import IMAGE_ERRORS, MultiplePagesError, open_image
+from fcnlab.data.datasets.labels import LabelDecoder, simplify_mode
 from fcnlab.errors import DataError
 
 SHOWN = 6
@@ -183,6 +183,10 @@ def _values(split: str, path: Path, mask: Image.Image, labels: LabelDecoder | No
     message = _decoding_error(labels, mask, path)
     if message is None:
         return []
+    try:
+        mask = simplify_mode(mask, path)
+    except DataError:
+        return [Problem(split, str(path), "transparent mask", message, "save the mask without transparency")]
     if "the mask has mode" in message:
         return [_mode(split, path, mask, message)]
     values, pixels = np.unique(np.asarray(mask).reshape(mask.height * mask.width, -1), axis=0, return_counts=True)
@@ -209,10 +213,9 @@ def _decoding_error(labels: LabelDecoder | None, mask: Image.Image, path: Path) 
 
 
 def _mode(split: str, path: Path, mask: Image.Image, message: str) -> Problem:
-    if mask.mode in WIDE_MODES:
-        return Problem(split, str(path), "16-bit mask", message, "save the class numbers as 8-bit gray (mode L)")
-    if mask.mode in ("RGB", "RGBA") and "class numbers" in message:
-        return Problem(split, str(path), "color mask", message, "convert each color to its class number (mode L or P)")
+    if mask.mode == "RGB":
+        remedy = "define the classes by colors, such as `classes: {road: '#804080'}`, or convert colors to numbers"
+        return Problem(split, str(path), "color mask", message, remedy)
     return Problem(split, str(path), "mask mode", message, "save the mask in the expected mode")
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from fcnlab.config.mask_values import MAX_NUMBER
 from fcnlab.data.datasets.folder import SPLIT, common_splits, index_images, split_folder
 from fcnlab.data.datasets.image_file import RGB, ImageFormat, open_image
-from fcnlab.data.datasets.labels import pack_rgb
+from fcnlab.data.datasets.labels import EXPECTED_NUMBERS, NUMBER_MODES, pack_rgb, simplify_mode
 from fcnlab.data.inspection.image_contents import ImageContents
 from fcnlab.errors import DataError
 
@@ -29,8 +30,8 @@ PURPOSES: Mapping[str, tuple[str, ...]] = {
 }
 """Common names of the sub-folders of splits."""
 
-MAX_COLORS = 256
-"""Maximum number of colors of RGB masks."""
+MAX_VALUES = 256
+"""Maximum number of different numbers or colors of masks."""
 
 SHOWN = 10
 """Maximum number of values and problems that an error lists."""
@@ -203,18 +204,23 @@ def _read_pair(image: Path, mask: Path, found: Contents) -> None:
             f"{mask}: the mask is {picture.height}x{picture.width} (height x width), its image {image} is "
             f"{height}x{width}; create the mask again at the size of the image"
         )
-    if picture.mode not in ("L", "P", "RGB"):
-        raise DataError(
-            f"{mask}: the mask has mode {picture.mode}; save numbers as 8-bit gray or palette (L, P) and colors as RGB"
-        )
+    found_mode = picture.mode
+    picture = simplify_mode(picture, mask)
+    if picture.mode not in (*NUMBER_MODES, "RGB"):
+        raise DataError(f"{mask}: the mask has mode {picture.mode}; {EXPECTED_NUMBERS}, or colors (mode RGB)")
     values = np.asarray(picture)
     colors = picture.mode == "RGB"
     found_values, counts = np.unique(pack_rgb(values) if colors else values, return_counts=True)
     named = [f"#{value:06x}" if colors else int(value) for value in found_values]
-    if colors and len({*found.pixels, *named}) > MAX_COLORS:
-        raise DataError(f"{mask}: the masks up to this one have more than {MAX_COLORS} colors; is it a photograph?")
+    if len({*found.pixels, *named}) > MAX_VALUES:
+        what = "colors; is it a photograph?" if colors else "values; are these numbers of objects, or depths?"
+        raise DataError(f"{mask}: the masks up to this one have more than {MAX_VALUES} {what}")
+    if not colors and not 0 <= int(values.min()) <= int(values.max()) <= MAX_NUMBER:
+        raise DataError(
+            f"{mask}: values from {values.min()} to {values.max()}; class numbers are from 0 to {MAX_NUMBER}"
+        )
     found.sizes[height, width] += 1
-    found.modes[picture.mode] += 1
+    found.modes[found_mode] += 1
     found.by_mask[mask] = dict(zip(named, counts.tolist(), strict=True))
     found.pixels.update(found.by_mask[mask])
     found.masks.update(named)

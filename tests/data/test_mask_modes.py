@@ -1,0 +1,91 @@
+"""Modes of masks: one bit, 8 and 16 bits, opaque alpha channels, and labels above 255."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcnlab.config.mask_values import parse_classes
+from fcnlab.data.datasets.base import Pixels
+from fcnlab.data.datasets.labels import ColorDecoder, IdDecoder
+from fcnlab.errors import DataError
+
+LABELS = np.array([[0, 1, 1], [2, 255, 0]], np.uint8)
+NUMBERS = np.array([0, 7, 1000])
+COLORS = [0x000000, 0x804080, 0x6B8E23]
+
+
+def reopened(picture: Image.Image, path: Path) -> Image.Image:
+    picture.save(path)
+    with Image.open(path) as image:
+        image.load()
+        return image
+
+
+def numbers_of(table: Any, dtype: Any) -> Any:
+    """The labels as numbers of a mask; 255 stays 255."""
+    return np.where(LABELS == 255, 255, np.array(table)[LABELS.clip(max=2)]).astype(dtype)
+
+
+@pytest.mark.parametrize(("dtype", "ending"), [(np.uint16, "png"), (np.uint16, "tif"), (np.int32, "tif")])
+def test_masks_of_16_and_32_bits_have_labels_above_255(tmp_path: Path, dtype: Any, ending: str) -> None:
+    mask = reopened(Image.fromarray(numbers_of(NUMBERS, dtype)), tmp_path / f"m.{ending}")
+    decoder = IdDecoder([[0], [7], [1000]])
+    assert decoder.decode(mask, Path("m")).tolist() == LABELS.tolist()
+    with pytest.raises(DataError, match=r"m: label 1000 occurs in 1 pixels and is neither a class \(0, 7, 9\) nor"):
+        IdDecoder([[0], [7], [9]]).decode(mask, Path("m"))
+
+
+def test_mask_of_16_bits_with_small_numbers_is_decoded_as_one_of_8_bits(tmp_path: Path) -> None:
+    mask = reopened(Image.fromarray(numbers_of([0, 1, 2], np.uint16)), tmp_path / "m.png")
+    assert mask.mode.startswith("I")
+    assert IdDecoder([[0], [1], [2]]).decode(mask, Path("m")).tolist() == LABELS.tolist()
+
+
+def test_one_bit_masks_have_the_numbers_0_and_1(tmp_path: Path) -> None:
+    bits = np.array([[True, False], [False, True]])
+    mask = reopened(Image.fromarray(bits), tmp_path / "m.png")
+    assert mask.mode == "1"
+    assert IdDecoder([[0], [1]]).decode(mask, Path("m")).tolist() == [[1, 0], [0, 1]]
+
+
+def with_alpha(pixels: Pixels, alpha: int) -> Image.Image:
+    pixels = pixels.reshape(*LABELS.shape, -1)
+    return Image.fromarray(np.concatenate([pixels, np.full((*LABELS.shape, 1), alpha, np.uint8)], axis=2))
+
+
+def test_opaque_alpha_channel_is_left_out_and_a_transparent_one_refused(tmp_path: Path) -> None:
+    packed = numbers_of(COLORS, np.int32)
+    packed[LABELS == 255] = 0xFFFFFF
+    rgb = np.stack([packed >> shift & 255 for shift in (16, 8, 0)], axis=2).astype(np.uint8)
+    colors = ColorDecoder([[color] for color in COLORS], [0xFFFFFF])
+    numbers = IdDecoder([[0], [1], [2]])
+    for decoder, pixels in ((colors, rgb), (numbers, LABELS)):
+        mask = reopened(with_alpha(pixels, 255), tmp_path / "m.png")
+        assert mask.mode in ("RGBA", "LA")
+        assert decoder.decode(mask, Path("m")).tolist() == LABELS.tolist()
+        with pytest.raises(DataError, match=r"m: 6 pixels of the mask are transparent \(mode"):
+            decoder.decode(reopened(with_alpha(pixels, 254), tmp_path / "m.png"), Path("m"))
+
+
+def test_floating_point_mask_is_refused(tmp_path: Path) -> None:
+    mask = reopened(Image.fromarray(LABELS.astype(np.float32)), tmp_path / "m.tif")
+    with pytest.raises(DataError, match="mode F; expected class numbers: one channel of 8 or 16 bits"):
+        IdDecoder([[0], [1]]).decode(mask, Path("m"))
+
+
+def test_table_of_small_numbers_keeps_its_identity() -> None:
+    """Caches of decoded samples stay valid."""
+    decoder = IdDecoder([[0], [1]])
+    assert decoder.identity() == IdDecoder([[0], [1]], [255]).identity()
+    assert "(256,)" in decoder.identity()[1] and "(65536,)" in IdDecoder([[0], [256]]).identity()[1]
+
+
+def test_more_than_255_classes_are_refused() -> None:
+    assert len(parse_classes([f"c{n}" for n in range(255)])) == 255
+    with pytest.raises(ValueError, match="give 2 to 255 classes, not 256"):
+        parse_classes([f"c{n}" for n in range(256)])
