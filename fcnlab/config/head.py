@@ -42,6 +42,11 @@ class Head(Entry):
         return True
 
     @property
+    def min_images(self) -> int:
+        """Least number of images of a micro-batch in training."""
+        return 1
+
+    @property
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of the head's class; defaults are left to the class."""
         return {name: value for name, value in self.content().items() if name != "type"}
@@ -177,6 +182,11 @@ class SmpHead(Head):
     def upsamples(self) -> bool:
         """True if the head uses the upsampler of the variant; U-Net's scores have the size of the image already."""
         return self.decoder != "unet"
+
+    @property
+    def min_images(self) -> int:
+        """Least number of images of a micro-batch in training; two where the mean of an image has a batch norm."""
+        return 2 if self.decoder in ("deeplabv3plus", "upernet") else 1
 
     @model_validator(mode="after")
     def _check_combination(self) -> SmpHead:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import fcnlab
+from fcnlab.config.grid.grid import resolve
 from fcnlab.config.head import SMP_OPTIONS, AnyHead, SmpHead
 from fcnlab.config.registry import builtin
 from fcnlab.config.trial import Trial
@@ -151,6 +153,22 @@ def test_an_upsampler_that_is_not_used_does_not_change_the_key() -> None:
 
     assert key("unet", "bilinear") == key("unet", "resize")
     assert key("fpn", "bilinear") != key("fpn", "resize")
+
+
+@pytest.mark.parametrize(("name", "allowed"), [("deeplabv3plus", False), ("upernet", False), ("fpn", True)])
+def test_a_micro_batch_of_one_image_is_an_error_where_its_mean_has_a_batch_norm(name: str, allowed: bool) -> None:
+    overrides = {"backbone": "tiny-scratch", "head": name, "dataset": "shapes", "recipe": "smoke"}
+    with (
+        nullcontext()
+        if allowed
+        else pytest.raises(
+            ConfigError,
+            match=f"head {name} needs 2 images per micro-batch, and recipe smoke has 1; set recipe.batch_size",
+        )
+    ):
+        resolve({**overrides, "recipe.batch_size": 4, "recipe.grad_accum_steps": 4}, builtin(), "test")
+    with nullcontext() if allowed else pytest.raises(ValueError, match="more than 1 value per channel"):
+        build_model(variant(head(name)), 3, seed=0)(noise(1, 3, 64, 64))
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,7 @@ class Candidate:
         if errors:
             raise ConfigError("\n".join(errors))
         dataset, recipe = cast(AnyDataset, components.pop("dataset")), cast(Recipe, components.pop("recipe"))
+        self._check_micro_batch(cast(Head, components["head"]), recipe)
         return Cell(self.axes, self._variant(components), dataset, recipe, names, self._init_from())
 
     def _resolved(self, axis: str) -> Value:
@@ -204,6 +205,15 @@ class Candidate:
                 mapping = mapping[name]
             mapping[last] = changes[axis]
         return validate(KINDS[component], content, f"{self._where}: {', '.join(changes)}: {component}")
+
+    def _check_micro_batch(self, head: Head, recipe: Recipe) -> None:
+        images = recipe.batch_size // recipe.grad_accum_steps
+        if images < head.min_images:
+            raise ConfigError(
+                f"{self._where}: head {self.names['head']} needs {head.min_images} images per micro-batch, and recipe "
+                f"{self.names['recipe']} has {images}; set recipe.batch_size to at least "
+                f"{head.min_images * recipe.grad_accum_steps}, or lower recipe.grad_accum_steps"
+            )
 
     def _variant(self, components: dict[str, Config]) -> Variant:
         backbone, head = components["backbone"], components["head"]
