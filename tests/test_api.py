@@ -13,12 +13,12 @@ from fcnlab.lab import Lab
 from tests.conftest import REPOSITORY
 
 
-def test_importing_fcnlab_loads_nothing_heavy() -> None:
+def test_importing_fcnlab_imports_no_heavy_package() -> None:
     code = "import sys, fcnlab; assert not {'torch', 'mlflow', 'pandas', 'timm'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_every_exported_name_is_there() -> None:
+def test_every_exported_name_exists() -> None:
     assert all(callable(getattr(fcnlab, name)) for name in fcnlab.__all__)
     with pytest.raises(AttributeError, match="no attribute 'bild_model'"):
         fcnlab.bild_model  # noqa: B018 - the access is the test
@@ -40,7 +40,7 @@ def test_a_variant_without_an_upsampler_is_the_one_with_the_default(lab: Lab) ->
     assert variant_config("tiny-scratch+fcn8s", lab) == variant_config("fcn8s-tiny", lab)
 
 
-def test_building_a_model_leaves_the_callers_random_numbers_alone(lab: Lab) -> None:
+def test_building_a_model_does_not_change_the_random_state(lab: Lab) -> None:
     torch.manual_seed(0)
     expected = torch.rand(3)
     torch.manual_seed(0)

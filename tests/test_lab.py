@@ -24,7 +24,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_lab_is_the_named_one_else_the_environments_else_around_the_file_else_here(
+def test_the_lab_is_found_by_option_then_variable_then_grid_file_then_current_folder(
     places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = places / "around/experiments/question.yaml"
@@ -35,7 +35,7 @@ def test_the_lab_is_the_named_one_else_the_environments_else_around_the_file_els
     assert Lab.find(file, root=places / "named").root == places / "named"
 
 
-def test_a_grid_file_outside_experiments_says_nothing_about_the_lab(places: Path) -> None:
+def test_a_grid_file_outside_experiments_does_not_select_the_lab(places: Path) -> None:
     assert Lab.find(places / "around/question.yaml").root == places / "here"
 
 
@@ -56,7 +56,7 @@ def test_an_empty_variable_is_an_unset_one(places: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("by", ["option", "environment"])
-def test_a_lab_that_is_not_there_is_an_error_that_says_how_to_make_it(
+def test_a_missing_lab_is_an_error_that_names_fcnlab_init(
     places: Path, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     if by == "environment":
@@ -65,16 +65,14 @@ def test_a_lab_that_is_not_there_is_an_error_that_says_how_to_make_it(
         Lab.find(root=places / "gone" if by == "option" else None)
 
 
-def test_the_data_root_is_the_named_one_else_the_environments_else_none(
-    places: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_data_root_is_found_by_option_then_variable(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Lab.find().data_root is None
     monkeypatch.setenv("FCNLAB_DATA", str(places / "environment"))
     assert Lab.find().data_root == places / "environment"
     assert Lab.find(data_root=places / "named").data_root == places / "named"
 
 
-def test_the_store_is_the_named_one_else_the_environments_else_a_file_in_the_lab(
+def test_the_store_is_found_by_option_then_variable_then_in_the_lab(
     places: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert Lab.find(root=Path("../named")).tracking_uri == f"sqlite:///{places / 'named' / 'mlflow.db'}"
@@ -131,7 +129,7 @@ def test_the_fingerprint_of_a_weights_file_follows_its_content(places: Path) -> 
     assert len(seen) == 2
 
 
-def test_the_labs_own_registry_adds_to_the_registry(places: Path) -> None:
+def test_the_registry_of_the_lab_extends_the_built_in_one(places: Path) -> None:
     (places / "here/registry").mkdir()
     (places / "here/registry/heads.yaml").write_text("mine: {type: skip, stride: 16}")
     assert {"mine", "fcn8s"} <= set(Lab.find().registry.names("head"))

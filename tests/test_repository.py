@@ -25,7 +25,7 @@ def test_the_readme_shows_the_quickstarts_table() -> None:
     assert shown[2].strip() == (REPOSITORY / shown[1]).read_text(encoding="utf-8").strip()
 
 
-def test_the_page_on_gpus_shows_what_was_measured() -> None:
+def test_the_page_on_gpus_shows_the_measurements() -> None:
     location = REPOSITORY / "docs" / "fill_gpu.py"
     spec = importlib.util.spec_from_file_location("fill_gpu", location)
     assert spec is not None and spec.loader is not None
@@ -37,7 +37,7 @@ def test_the_page_on_gpus_shows_what_was_measured() -> None:
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_every_question_of_the_repository_has_a_complete_answer(name: str) -> None:
+def test_every_grid_of_the_repository_has_complete_results(name: str) -> None:
     facts = json.loads((REPOSITORY / "results" / name / "provenance.json").read_text(encoding="utf-8"))
     grid = Lab.find(REPOSITORY / "experiments" / f"{name}.yaml").load_grid(REPOSITORY / "experiments" / f"{name}.yaml")
     assert facts["question"] == grid.file.question
@@ -48,7 +48,7 @@ def test_every_question_of_the_repository_has_a_complete_answer(name: str) -> No
     assert (REPOSITORY / "results" / name / "table.md").read_text(encoding="utf-8") in page
 
 
-def test_the_quickstarts_answer_is_of_todays_trials() -> None:
+def test_the_results_of_the_quickstart_have_the_current_trial_keys() -> None:
     path = REPOSITORY / "experiments" / "quickstart.yaml"
     lab = Lab.find(path)
     keys = {trial.key for _, trial in lab.load_grid(path).trials(lab.fingerprints)}
@@ -57,7 +57,7 @@ def test_the_quickstarts_answer_is_of_todays_trials() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in GRIDS if name != "quickstart"])
-def test_the_real_answers_are_of_todays_trials(name: str, real_data: Path) -> None:
+def test_the_results_on_real_data_have_the_current_trial_keys(name: str, real_data: Path) -> None:
     path = REPOSITORY / "experiments" / f"{name}.yaml"
     lab = Lab.find(path, data_root=real_data)
     keys = {trial.key for _, trial in lab.load_grid(path).trials(lab.fingerprints)}
@@ -65,7 +65,7 @@ def test_the_real_answers_are_of_todays_trials(name: str, real_data: Path) -> No
     assert {trial["key"] for trial in facts["trials"]} == keys
 
 
-def test_the_wheel_carries_registry_and_quickstart_and_no_package_named_registry(tmp_path: Path) -> None:
+def test_the_wheel_contains_registry_and_quickstart(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path)]
     subprocess.run([*command, str(REPOSITORY)], check=True, timeout=300, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")

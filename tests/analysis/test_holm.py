@@ -18,7 +18,7 @@ def test_matches_worked_examples() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12), st.floats(0.001, 0.5))
-def test_rejects_what_the_step_down_procedure_rejects(p_values: list[float], level: float) -> None:
+def test_equals_the_step_down_procedure(p_values: list[float], level: float) -> None:
     rejected = set()
     for step, index in enumerate(np.argsort(p_values, kind="stable")):
         if (len(p_values) - step) * p_values[index] > level:

@@ -29,7 +29,7 @@ def bench(out: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads((out / "bench.json").read_text(encoding="utf-8"))
 
 
-def test_sections_run_in_processes_of_their_own_and_write_one_file(tmp_path: Path) -> None:
+def test_sections_run_in_separate_processes_and_write_one_file(tmp_path: Path) -> None:
     names = ("environment", "step", "evaluation", "augmentation", "training")
     code, found = bench(tmp_path, "--peer", "torchvision", "--section", *names)
     errors = {name: section["error"] for name, section in found["sections"].items() if section["error"]}

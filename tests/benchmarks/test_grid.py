@@ -48,9 +48,7 @@ def test_command_time_covers_all_processes_and_failures_are_reported() -> None:
         grid._timed(["sh", "-c", "echo the reason; exit 3"], 1, {})
 
 
-def test_what_a_trial_takes_beside_training_and_evaluation_counts_from_the_end_of_the_one_before(
-    data: Path, tmp_path: Path
-) -> None:
+def test_overhead_of_a_trial_is_measured_from_the_end_of_the_previous_one(data: Path, tmp_path: Path) -> None:
     found = Lab.find(grid._lab(tmp_path / "lab", data, seeds=2, epochs=1))
     trials = [
         trial

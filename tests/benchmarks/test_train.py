@@ -172,7 +172,7 @@ def found() -> train.TrainingBench:
     return train.TrainingBench("generated", output, 30.0, {"fp32": 1e11, "bf16": 2e11}, laps, there)
 
 
-def test_ratios_are_taken_round_by_round_and_memory_is_the_most_there_was(found: train.TrainingBench) -> None:
+def test_ratios_are_computed_per_round_and_memory_is_the_maximum(found: train.TrainingBench) -> None:
     compared = found.comparisons
     assert list(compared) == [f"{a} / {b}" for b in ("d2l", "d2l" + KEEPING) for a in OURS]
     ratio = compared["ours fp32 / d2l"].wall

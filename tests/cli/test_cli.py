@@ -58,7 +58,7 @@ VERBS = dict(verbs(typer.main.get_command(cli.app)))
 # --- startup ---------------------------------------------------------------------------------------------------------
 
 
-def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
+def test_help_imports_no_heavy_package(tmp_path: Path) -> None:
     done = python(
         "import sys; sys.argv = ['fcnlab', '--help']\n"
         "import fcnlab, fcnlab.cli\n"
@@ -71,7 +71,7 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
     assert "Usage" in done.stdout and "grid" in done.stdout
 
 
-def test_looking_at_the_registry_data_and_a_plan_loads_nothing_heavy(tmp_path: Path) -> None:
+def test_registry_data_and_plan_commands_import_no_heavy_package(tmp_path: Path) -> None:
     file = write_grid(tmp_path, SMOKE)
     plan = ["grid", "plan", str(file)]
     assert (
@@ -90,7 +90,7 @@ def test_looking_at_the_registry_data_and_a_plan_loads_nothing_heavy(tmp_path: P
     assert done.returncode == 0, done.stderr
 
 
-def test_an_error_of_the_user_leaves_the_process_with_2_and_no_traceback(tmp_path: Path) -> None:
+def test_a_user_error_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fcnlab", "grid", "plan", "gone.yaml"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
@@ -100,7 +100,7 @@ def test_an_error_of_the_user_leaves_the_process_with_2_and_no_traceback(tmp_pat
 # --- help ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_verbs_are_those_that_the_docs_tell_of() -> None:
+def test_the_commands_are_those_of_the_documentation() -> None:
     assert {" ".join(words) for words in VERBS} == {
         "grid plan", "grid schema", "grid run", "grid status", "grid sync", "grid retry", "grid reproduce",
         "registry list", "registry show",
@@ -112,7 +112,7 @@ def test_the_verbs_are_those_that_the_docs_tell_of() -> None:
 
 
 @pytest.mark.parametrize("words", VERBS, ids=" ".join)
-def test_every_verb_says_what_it_does_and_gives_an_example_that_it_takes(words: tuple[str, ...]) -> None:
+def test_every_command_has_help_and_a_valid_example(words: tuple[str, ...]) -> None:
     verb = VERBS[words]
     assert verb.help and verb.help.strip().endswith(".")
     assert verb.epilog.startswith("Example: fcnlab ")
@@ -123,7 +123,7 @@ def test_every_verb_says_what_it_does_and_gives_an_example_that_it_takes(words: 
     assert not undocumented
 
 
-def test_a_verb_shows_its_help_and_example(fcnlab: Call) -> None:
+def test_help_of_a_command_shows_its_example(fcnlab: Call) -> None:
     output = fcnlab("grid", "plan", "--help")
     assert output.code == 0 and "Example: fcnlab grid plan experiments/quickstart.yaml" in output.out
 
@@ -148,7 +148,7 @@ def test_an_error_in_a_grid_file_is_one_line_with_the_file_and_the_remedy(
     refused(fcnlab("grid", "plan", file), str(file), *parts)
 
 
-def test_every_error_of_a_file_has_a_line_of_its_own(fcnlab: Call, tmp_path: Path) -> None:
+def test_each_error_of_a_file_is_printed_on_one_line(fcnlab: Call, tmp_path: Path) -> None:
     file = write_grid(tmp_path, SMOKE.replace("seeds: 2", "seed: 2\nbaselin: 3"))
     output = fcnlab("grid", "plan", file)
     lines = output.err.splitlines()
@@ -188,11 +188,11 @@ def test_a_missing_grid_file_is_an_error_that_names_the_nearest(fcnlab: Call, tm
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_is_not_there_is_an_error_that_says_the_remedy(fcnlab: Call, arguments: list[str], says: str) -> None:
+def test_a_missing_object_is_an_error_with_a_remedy(fcnlab: Call, arguments: list[str], says: str) -> None:
     refused(fcnlab(*arguments), says)
 
 
-def test_a_plan_over_data_that_is_not_there_is_an_error(fcnlab: Call, tmp_path: Path) -> None:
+def test_a_plan_with_missing_data_is_an_error(fcnlab: Call, tmp_path: Path) -> None:
     file = write_grid(tmp_path, SMOKE.replace("shapes-mini", "camvid"))
     refused(fcnlab("grid", "plan", file), "no data root is set")
     refused(fcnlab("grid", "plan", file, "--data-root", tmp_path / "gone"), str(tmp_path / "gone/camvid"))
@@ -209,7 +209,7 @@ def test_an_invalid_size_is_a_usage_error(fcnlab: Call, size: str) -> None:
 # --- verbs -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_plan_shows_every_cell_and_what_is_left(fcnlab: Call, tmp_path: Path) -> None:
+def test_a_plan_shows_every_cell_and_the_remaining_trials(fcnlab: Call, tmp_path: Path) -> None:
     output = fcnlab("grid", "plan", write_grid(tmp_path, SMOKE))
     assert (output.code, output.err) == (0, "")
     question, heading, *rows = output.out.splitlines()
@@ -220,7 +220,7 @@ def test_a_plan_shows_every_cell_and_what_is_left(fcnlab: Call, tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["experiments"]  # looking makes nothing
 
 
-def test_a_plan_of_many_cells_is_shown_in_short_unless_asked_for_all(fcnlab: Call, tmp_path: Path) -> None:
+def test_a_plan_of_many_cells_is_shortened_unless_all_are_requested(fcnlab: Call, tmp_path: Path) -> None:
     many = f"product: {{recipe.epochs: {list(range(1, 101))}, head: [fcn32s, fcn8s]}}"
     text = SMOKE.replace("product: {head: [fcn32s, fcn8s]}", many).replace("fcn32s}", "fcn32s, recipe.epochs: 1}")
     file = write_grid(tmp_path, text)
@@ -230,7 +230,7 @@ def test_a_plan_of_many_cells_is_shown_in_short_unless_asked_for_all(fcnlab: Cal
     assert len(full.splitlines()) > 200
 
 
-def test_a_plan_for_machines_is_json(fcnlab: Call, tmp_path: Path) -> None:
+def test_a_plan_can_be_printed_as_json(fcnlab: Call, tmp_path: Path) -> None:
     output = json.loads(fcnlab("grid", "plan", write_grid(tmp_path, SMOKE), "--json").out)
     assert output["axes"] == ["head"] and output["seeds"] == [0, 1]
     assert output["cells"] == [
@@ -241,7 +241,7 @@ def test_a_plan_for_machines_is_json(fcnlab: Call, tmp_path: Path) -> None:
     assert (output["remaining"]["trials"], output["remaining"]["known"]) == (4, 0)
 
 
-def test_the_schema_of_a_lab_has_the_names_that_it_adds(fcnlab: Call, tmp_path: Path) -> None:
+def test_the_schema_of_a_lab_has_the_names_of_its_registry(fcnlab: Call, tmp_path: Path) -> None:
     assert fcnlab("init", "mylab").code == 0
     shipped = (tmp_path / "mylab/experiments/grid.schema.json").read_text(encoding="utf-8")
     assert fcnlab("grid", "schema", "--lab", "mylab").out == shipped
@@ -251,7 +251,7 @@ def test_the_schema_of_a_lab_has_the_names_that_it_adds(fcnlab: Call, tmp_path: 
     assert "mine" in extended["$defs"]["variant"]["anyOf"][0]["enum"]
 
 
-def test_the_registry_lists_one_kind_by_either_number(fcnlab: Call) -> None:
+def test_the_registry_lists_one_kind_by_its_singular_or_plural(fcnlab: Call) -> None:
     output = fcnlab("registry", "list", "heads")
     assert output == fcnlab("registry", "list", "head")
     assert all(name in output.out for name in ("fcn32s", "fcn16s", "fcn8s")) and "recipe" not in output.out
@@ -280,7 +280,7 @@ def test_a_search_finds_names_and_descriptions_in_any_case(fcnlab: Call) -> None
     assert "fcn8s" not in fcnlab("registry", "list", "--search", "nothing has this").out
 
 
-def test_an_entry_is_shown_as_the_yaml_that_says_it(fcnlab: Call) -> None:
+def test_an_entry_is_shown_as_its_yaml(fcnlab: Call) -> None:
     known = registry.builtin()
     for kind, entries in known.entries.items():
         for name, entry in entries.items():
@@ -297,7 +297,7 @@ def test_a_shown_entry_can_be_put_into_a_labs_registry(fcnlab: Call, tmp_path: P
     assert shown == yaml.safe_load(text)["d2l"] | {"epochs": 7}
 
 
-def test_the_list_of_datasets_says_what_is_there_and_what_is_not(fcnlab: Call) -> None:
+def test_the_list_of_datasets_shows_which_are_available(fcnlab: Call) -> None:
     output = fcnlab("data", "list")
     row = {line.split("│")[1].strip(): line for line in output.out.splitlines() if line.startswith("│")}
     assert output.code == 0
@@ -317,7 +317,7 @@ def test_a_shown_model_has_its_maps_parameters_and_cost(fcnlab: Call) -> None:
     assert "made at stride 8" in output.out and "ms for one image" not in output.out
 
 
-def test_models_are_compared_a_row_each_in_the_order_asked_for(fcnlab: Call) -> None:
+def test_models_are_compared_in_rows_in_the_given_order(fcnlab: Call) -> None:
     names = ["fcn32s-tiny", "fcn8s-tiny", "scratch:test_resnet+dilated16+resize"]
     output = fcnlab("model", "compare", *names, "--csv", "--size", "64x64", "--sort", "upsampler_params")
     assert (output.code, output.err) == (0, "")
@@ -329,13 +329,13 @@ def test_models_are_compared_a_row_each_in_the_order_asked_for(fcnlab: Call) -> 
     assert "images/s" in shown and all(name in shown for name in names)
 
 
-def test_timms_own_models_are_listed_by_the_names_that_a_grid_may_say(fcnlab: Call) -> None:
+def test_timm_models_are_listed_by_the_names_that_a_grid_accepts(fcnlab: Call) -> None:
     output = fcnlab("registry", "list", "backbones", "--timm", "--search", "test_resnet")
     assert "scratch:test_resnet" in output.out and "timm:test_resnet.r160_in1k" in output.out
     assert fcnlab("model", "show", "scratch:test_resnet+fcn32s+bilinear", "--size", "64x64").code == 0
 
 
-def test_init_makes_a_lab_whose_first_question_can_be_planned(fcnlab: Call, tmp_path: Path) -> None:
+def test_init_makes_a_lab_whose_first_grid_can_be_planned(fcnlab: Call, tmp_path: Path) -> None:
     output = fcnlab("init", "mylab")
     lab = tmp_path / "mylab"
     assert output.code == 0 and "cd mylab && fcnlab grid run experiments/quickstart.yaml" in output.out
@@ -352,7 +352,7 @@ def test_the_first_grid_of_a_lab_has_no_conclusion_yet(fcnlab: Call, tmp_path: P
     assert mine.file == committed.file.model_copy(update={"conclusion": ""})
 
 
-def test_init_takes_an_empty_folder_and_refuses_any_other(fcnlab: Call, tmp_path: Path) -> None:
+def test_init_accepts_an_empty_folder_and_rejects_any_other(fcnlab: Call, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert fcnlab("init", "empty").code == 0
     refused(fcnlab("init", "empty"), "empty: is there already and not empty")
@@ -400,7 +400,7 @@ def test_ui_points_to_a_store_that_is_a_server(fcnlab: Call, launched: list[list
     assert launched == []
 
 
-def test_brackets_in_a_question_are_text_and_no_markup(fcnlab: Call, tmp_path: Path) -> None:
+def test_brackets_in_a_question_are_not_markup(fcnlab: Call, tmp_path: Path) -> None:
     file = write_grid(tmp_path, SMOKE.replace("Does it run?", "Does [/x] or [bold] run?"))
     assert "Does [/x] or [bold] run?" in " ".join(fcnlab("grid", "plan", file).out.split())
 

@@ -38,7 +38,7 @@ def test_two_cells_differ_by_their_head_their_commit_and_their_metrics(fcnlab: C
     assert fcnlab("diff", plan.trials[0].key[:12], plan.trials[1].key[:12], "--lab", path.parent.parent) == result
 
 
-def test_machines_get_every_difference_with_its_section(fcnlab: Call, plan: Plan) -> None:
+def test_json_contains_every_difference_with_its_section(fcnlab: Call, plan: Plan) -> None:
     a, b = (planned.key for planned in plan.trials[:2])
     result = json.loads(fcnlab("diff", a, b, "--json").out)
     assert (result["a"]["key"], result["b"]["key"]) == (a, b)
@@ -48,7 +48,7 @@ def test_machines_get_every_difference_with_its_section(fcnlab: Call, plan: Plan
     assert "no field differs" in fcnlab("diff", a, a).out
 
 
-def test_what_is_not_there_is_refused(fcnlab: Call, plan: Plan) -> None:
+def test_an_unknown_trial_is_rejected(fcnlab: Call, plan: Plan) -> None:
     result = fcnlab("diff", f"{plan.grid.path}:fcn32s:1", f"{plan.grid.path}:fcn8s")
     assert result.code == 2 and "has not ended" in result.err
     assert "did you mean 'fcn8s'?" in fcnlab("diff", f"{plan.grid.path}:fcn9s", "abc").err

@@ -22,11 +22,11 @@ def check(result: CommandResult, old: str, new: str) -> None:
 
 
 @pytest.mark.parametrize(("old", "new"), GridFile.renamed.items())
-def test_of_a_grid_file(fcnlab: Call, tmp_path: Path, old: str, new: str) -> None:
+def test_renamed_key_of_a_grid_file(fcnlab: Call, tmp_path: Path, old: str, new: str) -> None:
     check(fcnlab("grid", "plan", write_grid(tmp_path, f"{SMOKE}{old}: best\n")), old, new)
 
 
-def test_of_early_stopping(fcnlab: Call, tmp_path: Path) -> None:
+def test_renamed_key_of_early_stopping(fcnlab: Call, tmp_path: Path) -> None:
     file = write_grid(tmp_path, f"{SMOKE}early_stopping: {{after: 1, below: best - 5}}\n")
     check(fcnlab("grid", "plan", file), "early_stopping.below", "early_stopping.margin")
 
@@ -39,14 +39,14 @@ AXES = [
 
 
 @pytest.mark.parametrize(("old", "new"), AXES)
-def test_of_an_axis(fcnlab: Call, tmp_path: Path, old: str, new: str) -> None:
+def test_renamed_key_of_an_axis(fcnlab: Call, tmp_path: Path, old: str, new: str) -> None:
     check(fcnlab("train", "fcn8s-tiny", "--dataset=shapes", "--recipe=smoke", "--set", f"{old}=1"), old, new)
     file = write_grid(tmp_path, SMOKE.replace("product: {", f"product: {{{old}: [1], "))
     check(fcnlab("grid", "plan", file), f"product.{old}", new)
 
 
 @pytest.mark.parametrize(("old", "new"), Recipe.renamed.items())
-def test_of_a_recipe_in_the_registry(fcnlab: Call, tmp_path: Path, old: str, new: str) -> None:
+def test_renamed_key_of_a_recipe_in_the_registry(fcnlab: Call, tmp_path: Path, old: str, new: str) -> None:
     (tmp_path / "registry").mkdir()
     (tmp_path / "registry" / "recipes.yaml").write_text(f"mine: {{{RECIPE.replace('batch_size: 4, ', '')}, {old}: 4}}")
     if new != "batch_size":

@@ -18,7 +18,7 @@ def grid(tmp_path: Path) -> Grid:
     return finished_lab(tmp_path)[0]
 
 
-def test_machines_read_standard_output_and_people_are_reported_beside_it(fcnlab: Call, grid: Grid) -> None:
+def test_data_is_printed_to_standard_output_and_messages_to_standard_error(fcnlab: Call, grid: Grid) -> None:
     output = fcnlab("report", grid.path, "--format", "json", "--columns", "n,miou,delta", "--sort", "-miou")
     assert output.code == 0
     cells = json.loads(output.out)["cells"]
@@ -44,7 +44,7 @@ def test_planning_is_labeled_as_planning(fcnlab: Call, grid: Grid) -> None:
         (["--power", "0"], "valid: a difference above 0"),
     ],
 )
-def test_what_cannot_be_shown_is_one_line_and_nothing_is_written(
+def test_an_invalid_view_is_a_one_line_error_and_writes_nothing(
     fcnlab: Call, grid: Grid, options: list[str], problem: str
 ) -> None:
     output = fcnlab("report", grid.path, *options)
@@ -54,7 +54,7 @@ def test_what_cannot_be_shown_is_one_line_and_nothing_is_written(
     assert not (grid.path.parent.parent / "results").exists()
 
 
-def test_strict_refuses_what_is_not_comparable(fcnlab: Call, grid: Grid) -> None:
+def test_strict_rejects_cells_that_are_not_comparable(fcnlab: Call, grid: Grid) -> None:
     from fcnlab.lab import Lab
 
     planned = make_plan(grid, Lab.find(grid.path)).trials[1]
@@ -64,7 +64,7 @@ def test_strict_refuses_what_is_not_comparable(fcnlab: Call, grid: Grid) -> None
     assert "fcn16s: micro-batches: memory ran out" in output.err
 
 
-def test_two_cells_are_compared_in_all_by_class_and_by_image(fcnlab: Call, grid: Grid) -> None:
+def test_two_cells_are_compared_overall_by_class_and_by_image(fcnlab: Call, grid: Grid) -> None:
     output = fcnlab("compare", f"{grid.path}:fcn32s", f"{grid.path}:fcn8s")
     assert (output.code, output.err) == (0, "")
     assert "fcn8s scored" in output.out and "more than fcn32s" in output.out

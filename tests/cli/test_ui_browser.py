@@ -77,7 +77,7 @@ def test_two_runs_are_compared(served: tuple[str, Any]) -> None:
         assert page.get_by_text("pixel_acc").count() > 0
 
 
-def test_the_server_is_a_handful_of_processes_on_the_loopback_interface(served: tuple[str, Any]) -> None:
+def test_the_server_has_few_processes_on_the_loopback_interface(served: tuple[str, Any]) -> None:
     if not Path("/proc").is_dir():
         pytest.skip("counts processes in /proc, which only Linux has")
     assert len(list(_family(served[1].pid))) <= 3

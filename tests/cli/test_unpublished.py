@@ -56,7 +56,7 @@ def delete_experiment(lab: Path) -> str:
     return str(experiment)
 
 
-def test_a_deleted_experiment_stops_no_report_and_the_commands_that_help_are_printed(
+def test_a_deleted_experiment_does_not_stop_a_report_and_remedies_are_printed(
     fcnlab: Call, grid: Grid, tmp_path: Path
 ) -> None:
     lab = Lab.find(grid.path)

@@ -162,7 +162,7 @@ def test_every_timm_model_is_a_backbone_by_name() -> None:
         ("tim:resnet18", "no backbone 'tim:resnet18'; "),
     ],
 )
-def test_a_timm_name_without_weights_or_with_superfluous_ones_is_refused(name: str, message: str) -> None:
+def test_a_timm_name_with_missing_or_unknown_weights_is_rejected(name: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         builtin().get("backbone", name, "here")
     assert str(caught.value).startswith("here: ") and message in str(caught.value)

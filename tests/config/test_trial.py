@@ -346,13 +346,13 @@ def test_every_field_of_a_recipe_is_among_the_changes() -> None:
 
 @given(st.integers(0, 2**40), st.integers(0, 2**40))
 @settings(deadline=None, max_examples=30)
-def test_keys_are_equal_exactly_where_seeds_are(a: int, b: int) -> None:
+def test_keys_are_equal_if_and_only_if_seeds_are(a: int, b: int) -> None:
     assert (trial(seed=a).key == trial(seed=b).key) == (a == b)
 
 
 @given(st.text(max_size=8), st.text(max_size=8))
 @settings(deadline=None, max_examples=30)
-def test_keys_are_equal_exactly_where_data_are(a: str, b: str) -> None:
+def test_keys_are_equal_if_and_only_if_data_are(a: str, b: str) -> None:
     assert (trial(data=a).key == trial(data=b).key) == (a == b)
 
 
@@ -377,7 +377,7 @@ def test_the_content_of_a_weights_file_changes_the_key() -> None:
     st.integers(0, 2**31),
 )
 @settings(deadline=None, max_examples=40)
-def test_a_trial_that_is_written_and_read_again_is_the_same(overrides: dict[str, Any], seed: int) -> None:
+def test_a_trial_is_equal_after_writing_and_reading(overrides: dict[str, Any], seed: int) -> None:
     written = trial(overrides, seed=seed)
     read = Trial.model_validate_json(written.model_dump_json())
     assert read == written

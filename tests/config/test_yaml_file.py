@@ -97,13 +97,13 @@ def test_scalars_are_those_of_yaml_1_2(text: str, value: object) -> None:
 @pytest.mark.parametrize(
     "word", ["off", "on", "yes", "no", "010", "09", "0o7", "1e-3", "1_000", "1:30", "<<", "=", "2026-01-31"]
 )
-def test_dumped_words_are_words_for_every_reader(word: str) -> None:
+def test_dumped_words_are_strings_for_yaml_1_1_readers(word: str) -> None:
     import yaml
 
     assert parse(dump({"a": word}), "f") == yaml.safe_load(dump({"a": word})) == {"a": word}
 
 
-def test_words_of_yaml_1_1_are_keys() -> None:
+def test_boolean_words_of_yaml_1_1_are_string_keys() -> None:
     assert parse("on: 1\noff: 2\nno: 3\n", "f") == {"on": 1, "off": 2, "no": 3}
 
 

@@ -57,7 +57,7 @@ def test_the_result_always_has_the_size_of_the_crop(
 
 @quickly
 @given(size=sizes, crop=sizes, flip=st.sampled_from([0.0, 0.5, 1.0]), seed=seeds)
-def test_image_and_label_move_together_and_padding_is_void_and_fill(
+def test_image_and_label_get_the_same_crop_and_padding_is_fill_and_ignored(
     size: tuple[int, int], crop: tuple[int, int], flip: float, seed: int
 ) -> None:
     done = augmented(coded(*size), crop, None, flip, seed)
@@ -70,7 +70,7 @@ def test_image_and_label_move_together_and_padding_is_void_and_fill(
 
 @quickly
 @given(size=sizes, more=st.tuples(st.integers(0, 20), st.integers(0, 20)), flip=st.sampled_from([0.0, 1.0]), seed=seeds)
-def test_nothing_of_an_image_that_fits_the_crop_is_dropped(
+def test_an_image_that_fits_the_crop_is_kept_completely(
     size: tuple[int, int], more: tuple[int, int], flip: float, seed: int
 ) -> None:
     sample = coded(*size)
@@ -178,7 +178,7 @@ jitters = st.builds(ColorJitter, fractions, fractions, fractions, st.sampled_fro
 
 @quickly
 @given(jitter=jitters, draws=st.lists(st.floats(0, 1), min_size=4, max_size=4), seed=st.integers(0, 9))
-def test_jitter_is_torchvisions_in_a_fixed_order(jitter: ColorJitter, draws: list[float], seed: int) -> None:
+def test_jitter_equals_that_of_torchvision_in_a_fixed_order(jitter: ColorJitter, draws: list[float], seed: int) -> None:
     image = colorful(seed=seed).image
     theirs = v2.ColorJitter(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
     names = ("brightness", "contrast", "saturation", "hue")
@@ -275,7 +275,7 @@ def reference(sample: DecodedSample, crop: tuple[int, int], placement: Placement
 
 @quickly
 @given(size=placed, crop=placed, scale=scales, flip=st.sampled_from([0.0, 1.0]), seed=seeds, jitter=jitters)
-def test_the_result_is_that_of_torchvision_on_the_whole_image(
+def test_the_result_equals_that_of_torchvision_on_the_whole_image(
     size: tuple[int, int],
     crop: tuple[int, int],
     scale: tuple[float, float] | None,
@@ -293,7 +293,7 @@ def test_the_result_is_that_of_torchvision_on_the_whole_image(
 
 @quickly
 @given(size=placed, crop=placed, scale=scales, flip=st.sampled_from([0.0, 1.0]), seed=seeds, most=st.floats(0.5, 180))
-def test_a_rotation_is_torchvisions_of_the_whole_image(
+def test_a_rotation_equals_that_of_torchvision_on_the_whole_image(
     size: tuple[int, int],
     crop: tuple[int, int],
     scale: tuple[float, float] | None,
@@ -320,7 +320,7 @@ def smooth(height: int, width: int) -> DecodedSample:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_image_and_label_turn_together(seed: int) -> None:
+def test_image_and_label_get_the_same_rotation(seed: int) -> None:
     label = torch.zeros(50, 60, dtype=torch.uint8)
     label[15:30, 20:45] = 1
     augmentation = Augmentation((48, 48), (0.7, 1.4), 0.5, FILL, rotate=40)
@@ -395,7 +395,7 @@ def test_last_crop_is_accepted_if_none_is_below_the_ratio(void: bool) -> None:
 
 @quickly
 @given(size=placed, sigma=st.floats(0.1, 4), seed=seeds)
-def test_a_blur_is_torchvisions_of_the_crop(size: tuple[int, int], sigma: float, seed: int) -> None:
+def test_a_blur_equals_that_of_torchvision_on_the_crop(size: tuple[int, int], sigma: float, seed: int) -> None:
     assume(min(size) > 3 * math.ceil(sigma) + 1)
     sample = colorful(*size)
     done = Augmentation(size, None, 0.0, FILL, blur=Blur(1.0, (sigma, sigma)))(sample, np.random.default_rng(seed))
@@ -424,7 +424,7 @@ def test_the_share_of_blurs_is_the_probability_and_sigmas_fill_the_range() -> No
     assert 0.5 <= min(drawn) < 0.8 and 2.7 < max(drawn) <= 3.0
 
 
-def test_a_sample_of_read_only_memory_is_never_written_to() -> None:
+def test_a_sample_in_read_only_memory_is_not_changed() -> None:
     source = colorful(40, 50)
     image, label = source.image.clone(), source.label.clone()
     everything = Augmentation((32, 60), (0.5, 2.0), 0.5, FILL, STRONG, 0.5, 20.0, Blur(1.0))
@@ -446,7 +446,7 @@ def test_a_single_pixel_can_be_resized_from_and_to(size: tuple[int, int], target
 
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("factor", [0.6, 1.01, 1.5, 1.9375])
-def test_a_window_of_every_extent_is_that_of_the_whole_resized_image(axis: int, factor: float) -> None:
+def test_a_window_of_any_size_equals_that_of_the_whole_resized_image(axis: int, factor: float) -> None:
     image = colorful(30, 37).image
     size = (round(30 * factor), round(37 * factor))
     whole = F.resize(image, list(size), F.InterpolationMode.BILINEAR, antialias=True)

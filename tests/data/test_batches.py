@@ -120,7 +120,7 @@ def test_an_epoch_has_whole_batches_and_every_sample_at_most_once(
     assert len(set(flat)) == len(flat) and set(flat) <= set(range(count))
 
 
-def test_the_sample_that_is_left_out_changes_with_the_epoch() -> None:
+def test_the_samples_left_out_change_with_the_epoch() -> None:
     batches = batches_of(Numbered(5), batch=2)
     left_out = {
         (set(range(5)) - {number for numbers in order(batches, epoch) for number in numbers}).pop()

@@ -173,7 +173,7 @@ def test_invalid_file_is_one_problem_that_names_it(
     assert [c.images for c in checked] == [3, 2, 1] and not checked[1].problems
 
 
-def test_problems_of_all_splits_are_reported_together(camvid: CamVid) -> None:
+def test_problems_of_all_splits_are_reported_at_once(camvid: CamVid) -> None:
     root = camvid.root
     (root / "trainannot/a1.png").unlink()
     save(image_of(0), root / "trainannot/a3.png")
@@ -272,7 +272,7 @@ def test_duplicate_id_in_a_split_is_a_problem(voc: Voc2012) -> None:
     assert kinds(check_splits(voc, ["train", "val"])) == [("val", "4", "id twice")]
 
 
-def test_extra_splits_may_share_with_all_others(voc: Voc2012) -> None:
+def test_extra_splits_may_share_images_with_other_splits(voc: Voc2012) -> None:
     checked = check_splits(voc, ["train", "val"], extra=["trainval"])
     assert [(c.split, c.images, c.problems) for c in checked] == [("train", 3, []), ("val", 2, []), ("trainval", 5, [])]
     assert kinds(check_splits(voc, ["trainval", "val"])) == [
@@ -297,7 +297,7 @@ def test_one_picture_twice_in_a_split_is_a_note(camvid: CamVid) -> None:
 
 
 @pytest.mark.parametrize("format_", ["jpg", "png"])
-def test_exif_rotation_that_the_mask_follows_is_a_problem(camvid: CamVid, format_: str) -> None:
+def test_exif_rotation_is_a_problem_if_the_mask_has_the_rotated_size(camvid: CamVid, format_: str) -> None:
     (camvid.root / IMAGE).unlink()
     turned(image_of(1), camvid.root / f"train/a2.{format_}", orientation=6)
     save(mask_of(1, (WIDTH, HEIGHT)), camvid.root / MASK)
@@ -307,7 +307,7 @@ def test_exif_rotation_that_the_mask_follows_is_a_problem(camvid: CamVid, format
 
 
 @pytest.mark.parametrize("orientation", [2, 3, 6, 8])
-def test_exif_rotation_that_the_mask_ignores_is_a_note(camvid: CamVid, orientation: int) -> None:
+def test_exif_rotation_is_a_note_if_the_mask_has_the_stored_size(camvid: CamVid, orientation: int) -> None:
     turned(image_of(1), camvid.root / IMAGE, orientation)
     (train,) = check_splits(camvid, ["train"])
     assert train.problems == []

@@ -276,13 +276,13 @@ def masks_of(dataset: Voc2012, split: str) -> dict[str, str]:
 AUG = ["2007_01", "2007_02", "2008_04", "2008_05", "2008_06"]
 
 
-def test_trainaug_is_sbd_and_vocs_train_without_vocs_val_with_vocs_masks_first(tmp_path: Path) -> None:
+def test_trainaug_is_sbd_and_voc_train_without_voc_val_and_prefers_masks_of_voc(tmp_path: Path) -> None:
     own, sbd = "VOCdevkit/VOC2012/SegmentationClass", "benchmark_RELEASE/dataset/cls"
     expected = {id_: f"{own}/{id_}.png" if id_ < "2008" else f"{sbd}/{id_}.mat" for id_ in AUG}
     assert masks_of(make_voc(tmp_path), "trainaug") == expected
 
 
-def test_trainaug_is_the_same_list_where_sbds_masks_are_images(tmp_path: Path) -> None:
+def test_trainaug_is_the_same_with_masks_of_sbd_as_images(tmp_path: Path) -> None:
     voc = make_voc(tmp_path)
     shutil.rmtree(tmp_path / "benchmark_RELEASE")
     for id_ in [*AUG, *VOC["val"]]:  # as the archive has it: val too
@@ -299,7 +299,7 @@ def test_trainaug_list_of_the_kit_is_used_unchanged(tmp_path: Path) -> None:
     assert voc.split("trainaug").ids == ("2008_06", "2007_01")
 
 
-def test_sbdtrain_is_sbds_list_with_sbds_masks(tmp_path: Path) -> None:
+def test_sbdtrain_has_the_list_and_the_masks_of_sbd(tmp_path: Path) -> None:
     split = make_voc(tmp_path).split("sbdtrain")
     assert split.ids == tuple(SBD["train"])
     for number, sample in enumerate(split):
@@ -339,7 +339,7 @@ def test_missing_sbd_error_names_its_folder(split: str, tmp_path: Path) -> None:
     ],
     ids=["another field", "another variable", "no structure", "floats", "three channels"],
 )
-def test_a_matlab_file_that_is_no_mask_of_sbd_is_one_line(harm: Callable[[Path], None], tmp_path: Path) -> None:
+def test_an_invalid_matlab_file_is_a_one_line_error(harm: Callable[[Path], None], tmp_path: Path) -> None:
     voc = make_voc(tmp_path)
     path = voc.list_pairs("sbdtrain")[0].mask
     harm(path)

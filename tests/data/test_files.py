@@ -102,7 +102,7 @@ def test_a_gray_or_palette_image_decodes_to_three_channels(camvid: CamVid) -> No
     np.testing.assert_array_equal(camvid.split("train")[0].image, np.repeat(gray[:, :, None], 3, axis=2))
 
 
-def test_hidden_files_in_an_image_folder_are_no_samples(camvid: CamVid) -> None:
+def test_hidden_files_in_an_image_folder_are_not_samples(camvid: CamVid) -> None:
     (camvid.root / "train/.DS_Store").write_bytes(b"x")
     assert camvid.split("train").ids == CAMVID["train"]
 
@@ -229,7 +229,7 @@ def test_the_fingerprint_changes_with_one_byte_of_the_same_size(camvid: CamVid, 
     assert camvid.fingerprint(("train",)) != before
 
 
-def test_the_fingerprint_changes_with_the_size_though_the_time_stays(camvid: CamVid) -> None:
+def test_the_fingerprint_changes_with_the_size_even_if_the_time_does_not(camvid: CamVid) -> None:
     before = camvid.fingerprint(("train",))
     path = camvid.root / "train/a2.png"
     status = path.stat()
@@ -317,5 +317,5 @@ def test_the_digest_of_a_file_is_its_sha256(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dataset", [CamVid, Voc2012])
-def test_class_names_are_unique_and_as_many_as_published(dataset: type[FileDataset]) -> None:
+def test_class_names_are_unique_and_have_the_published_number(dataset: type[FileDataset]) -> None:
     assert len(set(dataset.classes)) == len(dataset.classes) == {CamVid: 11, Voc2012: 21}[dataset]

@@ -46,7 +46,7 @@ def test_a_file_of_one_picture_is_read(tmp_path: Path, name: str) -> None:
     assert to_pixels(open_image(tmp_path / name), RGB).shape == (6, 8, 3)
 
 
-def test_overviews_of_a_tiff_are_no_pages(tmp_path: Path) -> None:
+def test_overviews_of_a_tiff_are_not_pages(tmp_path: Path) -> None:
     first, overview = pages(2)
     overview.resize((4, 3)).save(tmp_path / "small.tif")
     with Image.open(tmp_path / "small.tif") as small:
@@ -57,7 +57,7 @@ def test_overviews_of_a_tiff_are_no_pages(tmp_path: Path) -> None:
     assert open_image(tmp_path / "geo.tif").size == (8, 6)
 
 
-def test_the_previews_of_a_camera_are_no_pages(tmp_path: Path) -> None:
+def test_previews_of_a_camera_file_are_not_pages(tmp_path: Path) -> None:
     first, preview = (page.convert("RGB") for page in pages(2))
     first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[preview])
     with Image.open(tmp_path / "a.jpg") as both:

@@ -27,7 +27,7 @@ def shown(sample: Sample) -> Shown:
     return Shown("image", sample.id, sample.image, sample.label)
 
 
-def test_the_images_are_chosen_by_the_seed_without_repeats_in_their_order() -> None:
+def test_the_seed_selects_distinct_images_in_their_order() -> None:
     chosen = {seed: choose(TRAIN, 4, seed) for seed in range(8)}
     assert all(c == sorted(set(c)) and len(c) == 4 for c in chosen.values())
     assert chosen[0] == choose(TRAIN, 4, 0) and len({tuple(c) for c in chosen.values()}) > 1
@@ -48,7 +48,7 @@ def test_image_and_label_are_side_by_side() -> None:
         np.testing.assert_allclose(over, expected, atol=1.6)
 
 
-def test_the_legend_has_the_colors_of_the_classes_that_occur_and_no_others() -> None:
+def test_the_legend_has_the_colors_of_the_occurring_classes_only() -> None:
     label = np.full((40, WIDTH), 2, np.uint8)
     label[:5] = IGNORE_INDEX
     page = np.asarray(sheet([[Shown("image", "x", np.zeros((40, WIDTH, 3), np.uint8), label)]], SHAPES.classes))
@@ -91,7 +91,7 @@ def test_without_augmentation_a_row_contains_only_the_sample() -> None:
     assert only.caption == f"{TRAIN[2].id}  40x{WIDTH}"
 
 
-def test_a_sheet_without_draws_needs_no_torch() -> None:
+def test_a_sheet_without_augmentation_does_not_import_torch() -> None:
     code = "import sys, fcnlab.data.inspection.preview; print('torch' in sys.modules)"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert output.stdout == "False\n"

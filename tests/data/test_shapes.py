@@ -32,7 +32,7 @@ def test_the_bytes_of_the_scenes_are_the_same_on_every_machine() -> None:
     )  # a change needs a new VERSION, too
 
 
-def test_samples_have_the_asked_size_and_can_be_read_in_any_order() -> None:
+def test_samples_have_the_requested_size_and_can_be_read_in_any_order() -> None:
     split = shapes(height=40, width=56).split("train")
     backwards = [split[index] for index in (2, 1, 0)]
     assert [pixels(sample) for sample in reversed(backwards)] == [pixels(sample) for sample in split]

@@ -39,7 +39,7 @@ def trained(backbone: Backbone, images: Tensor) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("whole", [True, False], ids=["all of it", "its first part"])
-def test_maps_gradients_and_statistics_are_the_same_to_the_bit(name: str, whole: bool) -> None:
+def test_checkpointing_keeps_maps_gradients_and_statistics_bit_for_bit(name: str, whole: bool) -> None:
     images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(2))
     plain, again = built(name), built(name)
     again.checkpoint_activations(None if whole else min(again.chain))

@@ -167,7 +167,7 @@ def test_gradients_reach_the_backbone_and_trainable_upsamplers(upsampler: str) -
         assert (up.weight.grad is not None and up.weight.grad.abs().max() > 0) == spec.upsampler.learned
 
 
-def test_from_a_zero_start_the_last_upsampling_learns_first_and_the_rest_after_it() -> None:
+def test_with_zero_init_the_last_upsampler_learns_in_the_first_step_and_the_others_in_the_second() -> None:
     model = lively(build_model(variant(upsampler="zero"), 3, seed=0)).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     first = next(model.backbone.parameters())
@@ -220,7 +220,7 @@ def chapter_kernel(in_channels: int, out_channels: int, kernel_size: int) -> Ten
 
 
 @pytest.mark.parametrize("name", ["d2l-resnet18", "d2l-resnet18-random"])
-def test_the_d2l_variants_compute_what_the_chapters_network_computes(name: str) -> None:
+def test_the_d2l_variants_equal_the_network_of_the_chapter(name: str) -> None:
     entry = builtin().get("variant", name)
     ours = build_model(variant(entry.backbone, entry.head, entry.upsampler), 21, seed=0).eval()  # type: ignore[attr-defined]
 
@@ -248,7 +248,7 @@ def test_the_d2l_variants_compute_what_the_chapters_network_computes(name: str) 
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in net.parameters())
 
 
-def test_the_bilinear_start_is_the_chapters() -> None:
+def test_bilinear_init_equals_that_of_the_d2l_chapter() -> None:
     ours = build_model(variant("tiny-scratch", "fcn32s", "d2l-bilinear"), 21, seed=0).head.upsample.weight
     assert torch.allclose(ours, chapter_kernel(21, 21, 64), atol=1e-6)
     off = ~torch.eye(21, dtype=torch.bool)
@@ -309,7 +309,7 @@ def test_weights_of_another_model_are_refused_with_file_and_key(donor: Backbone,
         load_weights(TimmBackbone("test_resnet"), path)
 
 
-def test_weights_that_do_not_fit_leave_the_model_as_it_was(donor: Backbone, tmp_path: Path) -> None:
+def test_unsuitable_weights_do_not_change_the_model(donor: Backbone, tmp_path: Path) -> None:
     model = TimmBackbone("test_resnet")
     before = {key: value.clone() for key, value in model.body.state_dict().items()}
     state = donor.body.state_dict()
@@ -321,7 +321,7 @@ def test_weights_that_do_not_fit_leave_the_model_as_it_was(donor: Backbone, tmp_
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
-def test_a_file_that_holds_no_weights_is_refused_with_its_name(tmp_path: Path, name: str) -> None:
+def test_a_file_without_weights_is_an_error_with_its_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(ModelError, match=rf"{name}: cannot be read as weights"):
         load_weights(TimmBackbone("test_resnet"), tmp_path / name)
     (tmp_path / name).write_bytes(b"no weights, just words")
@@ -330,7 +330,7 @@ def test_a_file_that_holds_no_weights_is_refused_with_its_name(tmp_path: Path, n
 
 
 @pytest.mark.parametrize("held", [[1, 2], {"state_dict": {"a": [torch.zeros(1)]}}, {"epoch": 3}])
-def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, held: object) -> None:
+def test_a_file_with_other_content_is_rejected(tmp_path: Path, held: object) -> None:
     torch.save(held, tmp_path / "w.pth")
     with pytest.raises(ModelError, match=r"w\.pth: holds no state dict"):
         load_weights(TimmBackbone("test_resnet"), tmp_path / "w.pth")
@@ -341,7 +341,7 @@ class _Trap:
         return exec, ("raise SystemExit('a weights file was run')",)
 
 
-def test_a_weights_file_is_never_run(tmp_path: Path) -> None:
+def test_code_in_a_weights_file_is_not_run(tmp_path: Path) -> None:
     torch.save({"a": _Trap()}, tmp_path / "w.pth")
     with pytest.raises(ModelError, match="cannot be read as weights"):
         load_weights(TimmBackbone("test_resnet"), tmp_path / "w.pth")

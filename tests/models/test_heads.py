@@ -82,7 +82,7 @@ def enlarged(scores: Tensor, factor: int, size: torch.Size, upsampler: str) -> T
 @pytest.mark.parametrize("size", [(64, 96), (75, 101)])
 @pytest.mark.parametrize("upsampler", ["bilinear", "interpolate", "resize"])
 @pytest.mark.parametrize("head", SKIPS)
-def test_at_the_start_the_skips_change_nothing(head: str, upsampler: str, size: tuple[int, int]) -> None:
+def test_initialized_skips_do_not_change_the_scores(head: str, upsampler: str, size: tuple[int, int]) -> None:
     model = build_model(variant(head, upsampler), 5, seed=0).eval()
     images = noise(2, 3, *size)
     with torch.inference_mode():
@@ -92,7 +92,7 @@ def test_at_the_start_the_skips_change_nothing(head: str, upsampler: str, size: 
 
 
 @pytest.mark.parametrize("head", SKIPS)
-def test_at_the_start_the_deepest_scores_are_those_of_fcn32s(head: str) -> None:
+def test_initialized_deepest_scores_equal_those_of_fcn32s(head: str) -> None:
     ours, plain = (build_model(variant(name), 5, seed=3).eval() for name in (head, "fcn32s"))
     images = noise(1, 3, 64, 64)
     with torch.inference_mode():
@@ -168,7 +168,7 @@ def test_summed_skips_learn_from_the_first_step(head: str) -> None:
 
 
 @pytest.mark.parametrize("head", ["fcn16s-concat", "fcn8s-concat"])
-def test_concatenated_skips_are_read_from_the_first_step_and_learn_from_the_second(head: str) -> None:
+def test_concatenated_skips_are_used_at_once_and_learn_from_the_second_step(head: str) -> None:
     # The layer after them is initialized to zero, so they contribute from the start and get gradients one step later.
     model = build_model(variant(head), 3, seed=0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -196,7 +196,7 @@ def test_stage_init_overrides_init() -> None:
     assert 0.95 * bound < image.abs().max() <= bound and image[~own].abs().max() > 0
 
 
-def test_bilinear_random_image_starts_only_the_last_upsampling_at_random() -> None:
+def test_bilinear_random_image_initializes_only_the_last_upsampler_at_random() -> None:
     mixed, bilinear, random = (
         build_model(variant("fcn8s", name), 4, seed=0).head for name in ("bilinear-random-image", "bilinear", "random")
     )
@@ -234,7 +234,7 @@ def as_theirs(ours: FCN, theirs: nn.Module) -> FCN:
 
 
 @pytest.mark.parametrize("size", [(65, 97), (64, 96)])
-def test_dilated8_aux_resnet50_is_torchvisions_fcn_resnet50(theirs: nn.Module, size: tuple[int, int]) -> None:
+def test_dilated8_aux_resnet50_equals_fcn_resnet50_of_torchvision(theirs: nn.Module, size: tuple[int, int]) -> None:
     ours = as_theirs(build_model(variant("dilated8-aux", "resize", "resnet50"), 21, seed=0), theirs)
     images = noise(1, 3, *size)
     with torch.inference_mode():
@@ -250,7 +250,9 @@ def test_dilated8_aux_resnet50_is_torchvisions_fcn_resnet50(theirs: nn.Module, s
 
 
 @pytest.mark.parametrize("size", [(65, 97), (64, 96)])
-def test_dilated8_resnet50_is_torchvisions_without_its_auxiliary(theirs: nn.Module, size: tuple[int, int]) -> None:
+def test_dilated8_resnet50_equals_that_of_torchvision_without_the_auxiliary_head(
+    theirs: nn.Module, size: tuple[int, int]
+) -> None:
     ours = as_theirs(build_model(variant("dilated8", "resize", "resnet50"), 21, seed=0), theirs)
     plain = fcn_resnet50(weights=None, weights_backbone=None, num_classes=21, aux_loss=None).eval()
     plain.load_state_dict({k: v for k, v in theirs.state_dict().items() if not k.startswith("aux")})
@@ -310,7 +312,7 @@ class _MmsegFCNHead(nn.Module):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_dilated8_mmseg_is_mmsegmentations_head(training: bool) -> None:
+def test_dilated8_mmseg_equals_the_head_of_mmsegmentation(training: bool) -> None:
     ours = build_model(variant("dilated8-mmseg", "resize"), 5, seed=0)
     stirred(ours)
     theirs = _MmsegFCNHead(ours.backbone.channels[32], 512, 5)
@@ -347,7 +349,7 @@ def test_auxiliary_head_is_trained_with_the_main_head() -> None:
     assert learned == {"body", "auxiliary_classify"}
 
 
-def test_a_plain_torchvision_resnet_has_the_names_of_timms() -> None:
+def test_resnets_of_torchvision_and_timm_have_the_same_parameter_names() -> None:
     # What the comparison above renames: nothing inside the backbone.
     ours = build_model(variant("fcn32s", backbone="resnet50-scratch"), 2, seed=0).backbone.body.state_dict().keys()
     assert set(torchvision.models.resnet50(weights=None).state_dict()) - set(ours) == {"fc.weight", "fc.bias"}

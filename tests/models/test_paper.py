@@ -90,7 +90,7 @@ def alexnet() -> PaperBackbone:
     return PaperBackbone("alexnet").eval()
 
 
-def test_the_registry_has_the_papers_nets() -> None:
+def test_the_registry_has_the_networks_of_the_paper() -> None:
     assert len(PAPER) == 6
 
 
@@ -106,7 +106,7 @@ def test_the_registry_has_the_papers_nets() -> None:
         ("fcn8s-at-once-vgg16-paper", 134_489_759),
     ],
 )
-def test_the_nets_have_the_papers_number_of_parameters(name: str, count: int) -> None:
+def test_the_networks_have_the_number_of_parameters_of_the_paper(name: str, count: int) -> None:
     assert sum(p.numel() for p in META[name].parameters()) == count
 
 
@@ -120,7 +120,7 @@ def test_the_nets_have_the_papers_number_of_parameters(name: str, count: int) ->
         ("fcn32s-alexnet-paper", 18, {}, 63),
     ],
 )
-def test_crops_follow_from_the_layers_and_equal_the_authors(
+def test_crops_are_computed_from_the_layers_and_equal_those_of_the_authors(
     name: str, offset: int, offsets: dict[int, int], kernel: int
 ) -> None:
     head: Any = META[name].head
@@ -133,7 +133,7 @@ def test_crops_follow_from_the_layers_and_equal_the_authors(
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_scores_have_exactly_the_size_of_the_image_from_one_pixel_up(name: str) -> None:
+def test_scores_have_the_size_of_the_image_from_one_pixel_on(name: str) -> None:
     squares = [(s, s) for s in range(1, 71)]
     with torch.no_grad():
         for height, width in [*squares, (1, 2000), (2000, 1), (3, 997), (500, 375)]:
@@ -150,7 +150,7 @@ def test_scores_have_exactly_the_size_of_any_image(name: str, height: int, width
     assert scores.shape == (2, 21, height, width)
 
 
-def test_the_smallest_image_gets_numbers(alexnet: PaperBackbone) -> None:
+def test_the_smallest_image_has_finite_scores(alexnet: PaperBackbone) -> None:
     with torch.inference_mode():
         scores = lively(alexnet, 32)(noise(1, 3, 1, 1))
         assert scores.shape == (1, 3, 1, 1) and scores.isfinite().all() and scores.std() > 0
@@ -191,7 +191,7 @@ def written_down(body: dict[str, Tensor], head: dict[str, Tensor], images: Tenso
 
 
 @pytest.mark.parametrize(("stride", "at_once"), [(32, False), (16, False), (8, False), (8, True)])
-def test_the_net_computes_what_the_papers_net_computes(vgg16: PaperBackbone, stride: int, at_once: bool) -> None:
+def test_the_network_equals_that_of_the_paper(vgg16: PaperBackbone, stride: int, at_once: bool) -> None:
     model = lively(vgg16, stride, at_once=at_once)
     images = noise(1, 3, 40, 53)
     with torch.inference_mode():
@@ -201,7 +201,7 @@ def test_the_net_computes_what_the_papers_net_computes(vgg16: PaperBackbone, str
     assert torch.allclose(scores, expected, rtol=1e-4, atol=1e-4 * float(expected.std()))
 
 
-def test_at_the_start_every_score_is_zero(alexnet: PaperBackbone, vgg16: PaperBackbone) -> None:
+def test_initialized_scores_are_zero(alexnet: PaperBackbone, vgg16: PaperBackbone) -> None:
     images = noise(1, 3, 9, 12)
     for backbone, stride in ((alexnet, 32), (vgg16, 8)):
         head = head_of("paper", backbone, stride)
@@ -228,7 +228,7 @@ def test_dropout_is_active_only_in_training(alexnet: PaperBackbone) -> None:
 
 
 @pytest.mark.parametrize("name", ["alexnet", "googlenet"])
-def test_feature_centers_follow_from_the_layers(name: str) -> None:
+def test_feature_centers_are_computed_from_the_layers(name: str) -> None:
     # With averages for all layers, what a feature sees weighs the same to both sides of its center.
     backbone = PaperBackbone(name).eval()
     for module in list(backbone.modules()):
@@ -265,7 +265,7 @@ def from_images(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...])
     return (images - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
 
 
-def test_torchvisions_vgg16_is_the_same_net(vgg16: PaperBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vgg16_equals_that_of_torchvision(vgg16: PaperBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
     own = vgg16.body.state_dict()
     convs = [name for name in own if name.startswith("conv") and name.endswith("weight")]
     state = {"classifier.6.weight": torch.zeros(1000, 4096), "classifier.6.bias": torch.zeros(1000)}
@@ -294,7 +294,7 @@ def test_torchvisions_vgg16_is_the_same_net(vgg16: PaperBackbone, monkeypatch: p
     assert torch.allclose(features.flatten(1), expected, rtol=1e-4, atol=1e-4 * float(expected.std()))
 
 
-def test_torchvisions_alexnet_comes_from_a_file(tmp_path: Path) -> None:
+def test_torchvision_alexnet_is_loaded_from_a_file(tmp_path: Path) -> None:
     torch.manual_seed(1)
     theirs = torchvision.models.alexnet(weights=None).eval()
     torch.save(theirs.state_dict(), tmp_path / "alexnet.pth")
@@ -327,7 +327,7 @@ def test_torchvision_googlenet_is_loaded_from_a_file_with_its_normalization(tmp_
     assert torch.allclose(features, seen[0], rtol=1e-3, atol=1e-4 * float(features.std()))
 
 
-def test_pretrained_weights_are_torchvisions(alexnet: PaperBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pretrained_weights_are_those_of_torchvision(alexnet: PaperBackbone, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(2)
     theirs, asked = torchvision.models.alexnet(weights=None), []
 
@@ -377,7 +377,7 @@ def test_paper_backbone_weights_are_extracted_from_an_fcn(alexnet: PaperBackbone
     assert all(torch.equal(value, alexnet.body.state_dict()[key]) for key, value in ours.body.state_dict().items())
 
 
-def test_another_nets_weights_are_refused_with_file_and_key(alexnet: PaperBackbone, tmp_path: Path) -> None:
+def test_weights_of_another_network_are_an_error_with_file_and_key(alexnet: PaperBackbone, tmp_path: Path) -> None:
     with torch.device("meta"):
         theirs = {
             name: dict(getattr(torchvision.models, name)(weights=None).state_dict()) for name in ("alexnet", "resnet18")
@@ -420,7 +420,7 @@ def test_invalid_networks_give_one_line_errors(alexnet: PaperBackbone) -> None:
         build({32: 12.25}, 32)
 
 
-def test_a_paper_net_is_frozen_up_to_a_map() -> None:
+def test_a_paper_network_can_be_frozen_up_to_a_map() -> None:
     with torch.device("meta"):
         backbone = PaperBackbone("vgg16")
     freeze_backbone(backbone, 16)
@@ -429,7 +429,7 @@ def test_a_paper_net_is_frozen_up_to_a_map() -> None:
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_a_map_ends_at_the_module_that_makes_it(name: str) -> None:
+def test_a_map_is_the_output_of_the_layer_of_its_name(name: str) -> None:
     # What a recipe freezes up to.
     backbone = META[name].backbone
     for reduction, channels in backbone.channels.items():

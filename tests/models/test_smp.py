@@ -86,7 +86,7 @@ def test_a_head_computes_the_scores_of_smps_model_with_the_same_weights(
     assert count_parameters(model) == count_parameters(theirs)
 
 
-def test_the_model_is_initialized_as_smps() -> None:
+def test_the_model_is_initialized_like_that_of_smp() -> None:
     # smp sets biases to zero and the convolution of the scores by Glorot, whose bound follows from its channels.
     model = ours(head("upernet"))
     score = model.head.score

@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "test_efficientnet"])
-def test_the_deepest_map_is_what_timms_classifier_pools(name: str, tmp_path: Path) -> None:
+def test_the_deepest_map_equals_the_features_of_timm(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = timm.create_model(name).eval()
     save_file(model.state_dict(), tmp_path / "w.safetensors")
@@ -34,7 +34,7 @@ def test_the_deepest_map_is_what_timms_classifier_pools(name: str, tmp_path: Pat
     assert map_.shape == (2, backbone.channels[32], 2, 3)
 
 
-def test_a_whole_fcns_file_fills_body_and_tail(tmp_path: Path) -> None:
+def test_a_file_of_a_whole_fcn_is_loaded_into_body_and_tail(tmp_path: Path) -> None:
     entry = builtin().get("backbone", "mobilenetv2-tail-local").model_copy(update={"weights": "scratch"})
     names = {"head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes-mini", "recipe": "smoke"}
     output = {"backbone": "mobilenetv2-scratch", "backbone.tail": True, **names}
@@ -50,14 +50,14 @@ def test_a_whole_fcns_file_fills_body_and_tail(tmp_path: Path) -> None:
     assert all(torch.equal(value, theirs[key]) for key, value in one.backbone.state_dict().items())
 
 
-def test_a_file_without_the_tail_is_refused_with_the_key(tmp_path: Path) -> None:
+def test_a_file_without_the_tail_is_an_error_with_the_key(tmp_path: Path) -> None:
     body = TimmBackbone("test_efficientnet").body
     save_file(body.state_dict(), tmp_path / "body.safetensors")
     with pytest.raises(ModelError, match=r"keys are missing, first 'bn2\.bias'"):
         load_weights(TimmBackbone("test_efficientnet", tail=True), tmp_path / "body.safetensors")
 
 
-def test_a_frozen_backbone_is_frozen_to_its_end() -> None:
+def test_freezing_the_backbone_includes_the_tail() -> None:
     backbone = TimmBackbone("test_efficientnet", tail=True)
     freeze_backbone(backbone)
     assert not any(parameter.requires_grad for parameter in backbone.parameters())

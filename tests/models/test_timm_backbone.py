@@ -61,7 +61,7 @@ def interpolation(classes: int, factor: int, stage: str, **geometry: int) -> nn.
 
 @pytest.mark.filterwarnings("ignore")  # timm's and torch's own
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_serves_at_an_odd_size(name: str) -> None:
+def test_every_family_accepts_images_of_odd_size(name: str) -> None:
     model = fcn(name).train()
     backbone = model.backbone
     assert isinstance(backbone, TimmBackbone)
@@ -79,7 +79,7 @@ def test_every_family_serves_at_an_odd_size(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "mobilenetv2_100", "regnetx_002"])
-def test_models_that_take_every_size_are_timms_own_untouched(name: str) -> None:
+def test_models_that_accept_every_size_equal_those_of_timm(name: str) -> None:
     # Results are published with these three: weights, keys and maps must not change.
     torch.manual_seed(3)
     plain = timm.create_model(name, features_only=True)
@@ -99,7 +99,7 @@ def test_models_that_take_every_size_are_timms_own_untouched(name: str) -> None:
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_maps_with_channels_last_are_turned(channels_last: bool) -> None:
+def test_maps_in_nhwc_layout_are_transposed(channels_last: bool) -> None:
     backbone = TimmBackbone("mambaout_femto").eval()
     images = noise(2, 3, 64, 96)
     with torch.inference_mode():
@@ -186,7 +186,7 @@ def test_unsupported_models_are_rejected_with_a_reason(name: str, reason: str) -
         TimmBackbone(name)
 
 
-def test_a_model_without_features_is_refused_with_timms_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_without_features_is_an_error_with_the_reason_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     def create(*args: object, **kwargs: object) -> nn.Module:
         raise RuntimeError("features_only not implemented for this")
 
@@ -195,7 +195,7 @@ def test_a_model_without_features_is_refused_with_timms_reason(monkeypatch: pyte
         TimmBackbone("resnet14t")
 
 
-def test_a_head_names_the_strides_of_a_backbone_that_lacks_its_own() -> None:
+def test_the_error_of_a_missing_stride_lists_the_strides_of_the_backbone() -> None:
     with pytest.raises(ModelError, match="needs features at stride 8; the backbone has 16, 32, 64"):
         fcn("levit_128s", "fcn8s")
 
@@ -230,7 +230,7 @@ def test_models_without_dilation_give_an_error(name: str, reason: str) -> None:
         TimmBackbone(name, output_stride=16)
 
 
-def test_a_model_that_ignores_dilation_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_ignores_dilation_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     create = timm.create_model
 
     def ignoring(name: str, **options: Any) -> nn.Module:

@@ -33,14 +33,14 @@ def started(seed: int, classes: int, factor: int, **options: object) -> Transpos
 
 
 @pytest.mark.parametrize("size", range(1, 66))
-def test_the_bilinear_kernel_is_a_triangle_in_both_directions(size: int) -> None:
+def test_the_bilinear_kernel_is_triangular_in_both_directions(size: int) -> None:
     reach, middle = -(-size // 2), (size - 1) / 2
     ramp = [1 - abs(x - middle) / reach for x in range(size)]
     assert torch.allclose(bilinear_kernel(size), torch.tensor([[a * b for a in ramp] for b in ramp]), atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 8, 15, 16, 31, 32, 63, 64])
-def test_the_bilinear_kernel_is_the_formula_pixel_by_pixel(size: int) -> None:
+def test_the_bilinear_kernel_equals_its_formula(size: int) -> None:
     factor = math.ceil(size / 2)
     center = factor - 1 if size % 2 else factor - 0.5
     kernel = bilinear_kernel(size)
@@ -52,7 +52,7 @@ def test_the_bilinear_kernel_is_the_formula_pixel_by_pixel(size: int) -> None:
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8, 16, 32])
-def test_the_kernel_of_an_even_factor_is_caffes(factor: int) -> None:
+def test_the_kernel_of_an_even_factor_equals_that_of_caffe(factor: int) -> None:
     # Caffe's own formula is off center at odd factors; even ones are all that there are here.
     f, size = factor, 2 * factor
     c = (2 * f - 1 - f % 2) / (2 * f)
@@ -72,7 +72,7 @@ def test_the_kernel_of_an_even_size_keeps_the_mean(factor: int) -> None:
 
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("factor", [2, 4, 8, 16, 32])
-def test_a_bilinear_start_is_bilinear_interpolation_away_from_the_border(factor: int, channels: Channels) -> None:
+def test_bilinear_init_equals_bilinear_interpolation_except_at_the_border(factor: int, channels: Channels) -> None:
     scores = noise(2, 3, 4, 5)
     ours = TransposedUpsampler(3, factor, channels=channels)(scores)
     reference = F.interpolate(scores, scale_factor=factor, mode="bilinear", align_corners=False)
@@ -86,7 +86,7 @@ def test_a_bilinear_start_is_bilinear_interpolation_away_from_the_border(factor:
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("channels", CHANNELS)
-def test_a_random_start_is_torchs_own(channels: Channels, bias: bool) -> None:
+def test_random_init_equals_that_of_torch(channels: Channels, bias: bool) -> None:
     torch.manual_seed(3)
     ours = TransposedUpsampler(4, 8, init="random", channels=channels, bias=bias)
     torch.manual_seed(3)
@@ -99,7 +99,7 @@ def test_a_random_start_is_torchs_own(channels: Channels, bias: bool) -> None:
     assert torch.equal(ours(scores), reference(scores))
 
 
-def test_a_bilinear_start_does_not_depend_on_the_seed() -> None:
+def test_bilinear_init_does_not_depend_on_the_seed() -> None:
     starts = []
     for seed in (1, 2):
         torch.manual_seed(seed)
@@ -125,7 +125,7 @@ def test_only_dense_channels_mix_classes_after_random_init() -> None:
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("channels", CHANNELS)
-def test_a_fixed_upsampler_has_nothing_to_learn_and_a_learned_one_all(channels: Channels, bias: bool) -> None:
+def test_a_fixed_upsampler_has_no_trainable_parameters(channels: Channels, bias: bool) -> None:
     fixed = TransposedUpsampler(3, 2, channels=channels, learned=False, bias=bias)
     learned = TransposedUpsampler(3, 2, channels=channels, learned=True, bias=bias)
     assert [p for p in fixed.parameters() if p.requires_grad] == []
@@ -133,7 +133,7 @@ def test_a_fixed_upsampler_has_nothing_to_learn_and_a_learned_one_all(channels: 
 
 
 @pytest.mark.parametrize(("classes", "factor"), [(2, 2), (21, 2), (21, 32), (11, 8)])
-def test_dense_holds_a_kernel_for_each_pair_of_classes_and_per_class_one_for_each(classes: int, factor: int) -> None:
+def test_number_of_kernels_of_dense_and_per_class_channels(classes: int, factor: int) -> None:
     def held(**options: Any) -> int:
         return sum(p.numel() for p in TransposedUpsampler(classes, factor, **options).parameters())
 
@@ -153,7 +153,7 @@ def test_a_factor_that_is_not_even_is_refused(factor: int) -> None:
 
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("factor", [2, 8])
-def test_a_xavier_start_is_uniform_within_glorots_bound(factor: int, channels: Channels) -> None:
+def test_xavier_init_is_uniform_within_its_bound(factor: int, channels: Channels) -> None:
     weight = started(0, 24, factor, init="xavier", channels=channels).weight.detach()
     field = 4 * factor**2
     fan_in, fan_out = (24 if channels == "dense" else 1) * field, 24 * field
@@ -166,7 +166,7 @@ def test_a_xavier_start_is_uniform_within_glorots_bound(factor: int, channels: C
 
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("factor", [2, 8])
-def test_a_kaiming_start_is_normal_with_hes_deviation(factor: int, channels: Channels) -> None:
+def test_kaiming_init_is_normal_with_its_deviation(factor: int, channels: Channels) -> None:
     weight = started(0, 24, factor, init="kaiming", channels=channels).weight.detach()
     deviation = math.sqrt(2 / ((24 if channels == "dense" else 1) * 4 * factor**2))
     assert weight.std().item() == pytest.approx(deviation, rel=0.1)
@@ -176,7 +176,7 @@ def test_a_kaiming_start_is_normal_with_hes_deviation(factor: int, channels: Cha
 
 @pytest.mark.parametrize("channels", CHANNELS)
 @pytest.mark.parametrize("factor", [2, 8])
-def test_a_normal_start_has_a_deviation_of_a_hundredth(factor: int, channels: Channels) -> None:
+def test_normal_init_has_a_deviation_of_0_01(factor: int, channels: Channels) -> None:
     weight = started(0, 24, factor, init="normal", channels=channels).weight.detach()
     assert weight.std().item() == pytest.approx(0.01, rel=0.1)
     assert abs(weight.mean()) < 0.0015
@@ -200,14 +200,14 @@ def test_random_init_depends_on_the_seed(init: Init) -> None:
 
 
 @pytest.mark.parametrize("init", STARTS)
-def test_a_bias_starts_as_torch_starts_it_whatever_the_weights_do(init: Init) -> None:
+def test_the_bias_is_initialized_like_that_of_torch_for_every_init(init: Init) -> None:
     torch.manual_seed(5)
     reference = nn.ConvTranspose2d(4, 4, 8, stride=4, padding=2)
     assert torch.equal(started(5, 4, 4, init=init, bias=True).bias, reference.bias)
 
 
 @pytest.mark.parametrize("init", RANDOM_INITS)
-def test_diagonal_channels_start_as_dense_ones_without_what_leads_to_other_classes(init: Init) -> None:
+def test_diagonal_channels_are_initialized_like_dense_ones_without_mixing_classes(init: Init) -> None:
     dense = started(2, 4, 4, init=init).weight
     diagonal = started(2, 4, 4, init=init, channels="diagonal")
     own = torch.eye(4, dtype=torch.bool)
@@ -217,7 +217,7 @@ def test_diagonal_channels_start_as_dense_ones_without_what_leads_to_other_class
 
 
 @pytest.mark.parametrize("init", RANDOM_INITS)
-def test_diagonal_channels_learn_to_read_other_classes(init: Init) -> None:
+def test_diagonal_channels_learn_to_mix_classes(init: Init) -> None:
     up = started(2, 4, 4, init=init, channels="diagonal")
     F.cross_entropy(up(noise(2, 4, 3, 3)), torch.zeros(2, 12, 12, dtype=torch.long)).backward()
     torch.optim.SGD(up.parameters(), lr=1.0).step()
@@ -231,7 +231,7 @@ def test_diagonal_channels_learn_to_read_other_classes(init: Init) -> None:
 @pytest.mark.parametrize(("channels", "bias"), [("dense", False), ("diagonal", True), ("per_class", False)])
 @given(height=st.integers(1, 5), width=st.integers(1, 5), factor=st.sampled_from([2, 4, 8]), data=st.data())
 @settings(max_examples=20, deadline=None)
-def test_a_size_keeps_the_upper_left(
+def test_scores_are_cropped_at_the_right_and_bottom(
     channels: str, bias: bool, height: int, width: int, factor: int, data: st.DataObject
 ) -> None:
     up = started(1, 2, factor, init="random", channels=channels, bias=bias)
@@ -244,7 +244,7 @@ def test_a_size_keeps_the_upper_left(
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 5), st.integers(0, 3))
-def test_a_crop_takes_pixel_for_pixel_from_its_offset_on(height: int, width: int, offset: int, more: int) -> None:
+def test_a_crop_starts_at_its_offset(height: int, width: int, offset: int, more: int) -> None:
     scores = noise(1, 2, height + offset + more, width + offset + more)
     cut = crop(scores, (height, width), offset)
     assert cut.shape == (1, 2, height, width)
@@ -263,7 +263,7 @@ def test_without_padding_scores_shift_by_half_a_stride(factor: int) -> None:
     assert torch.allclose(cut, usual(scores), atol=1e-6)
 
 
-def test_a_kernel_of_ones_own_starts_bilinear_by_its_own_size() -> None:
+def test_bilinear_init_of_a_custom_kernel_size() -> None:
     up = TransposedUpsampler(2, 4, kernel=6, padding=0)
     assert torch.equal(up.weight[1, 1], bilinear_kernel(6))
 
@@ -272,7 +272,7 @@ def test_a_kernel_of_ones_own_starts_bilinear_by_its_own_size() -> None:
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8, 16, 32])
-def test_interpolation_is_torchs_by_the_factor(factor: int) -> None:
+def test_interpolation_by_a_factor_equals_that_of_torch(factor: int) -> None:
     scores = noise(2, 3, 4, 5)
     bilinear, nearest = (Interpolation(factor, mode=mode)(scores) for mode in ("bilinear", "nearest"))
     assert torch.equal(bilinear, F.interpolate(scores, scale_factor=factor, mode="bilinear", align_corners=False))
@@ -310,7 +310,7 @@ def test_interpolation_samples_at_pixel_centers(
     mode=st.sampled_from(["bilinear", "nearest"]),
 )
 @settings(max_examples=40, deadline=None)
-def test_stretched_interpolation_is_torchs_to_the_size(
+def test_interpolation_to_a_size_equals_that_of_torch(
     shape: tuple[int, int], size: tuple[int, int], mode: Literal["bilinear", "nearest"]
 ) -> None:
     scores = noise(2, 3, *shape)
@@ -323,7 +323,7 @@ def test_stretched_interpolation_is_torchs_to_the_size(
         assert up[1, 2, y, x].item() == pytest.approx(wanted, abs=1e-5)
 
 
-def test_stretched_to_the_multiple_it_is_the_same_as_by_the_factor_and_otherwise_not() -> None:
+def test_interpolation_to_a_size_equals_that_by_the_factor_only_for_multiples() -> None:
     scores = noise(1, 2, 3, 4)
     by_factor, to_size = Interpolation(8, mode="bilinear"), Interpolation(8, mode="bilinear", to_size=True)
     assert torch.allclose(by_factor(scores, (24, 32)), to_size(scores, (24, 32)), atol=1e-6)
@@ -332,7 +332,7 @@ def test_stretched_to_the_multiple_it_is_the_same_as_by_the_factor_and_otherwise
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
-def test_interpolation_holds_nothing(mode: Literal["bilinear", "nearest"]) -> None:
+def test_interpolation_has_no_parameters(mode: Literal["bilinear", "nearest"]) -> None:
     assert Interpolation(8, mode=mode).state_dict() == {}
 
 

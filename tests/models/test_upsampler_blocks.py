@@ -19,7 +19,7 @@ def both(up: TransposedUpsampler, scores: torch.Tensor) -> tuple[torch.Tensor, t
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("factor", "size"), [(8, (5, 7)), (16, (3, 2)), (32, (1, 1)), (32, (2, 3))])
-def test_by_blocks_is_the_transposed_convolution(
+def test_blockwise_scores_equal_the_transposed_convolution(
     factor: int, size: tuple[int, int], bias: bool, layout: torch.memory_format
 ) -> None:
     torch.manual_seed(0)
@@ -46,7 +46,7 @@ CHANNELS: list[Literal["dense", "diagonal", "per_class"]] = ["dense", "diagonal"
 
 
 @pytest.mark.parametrize("channels", CHANNELS)
-def test_every_kind_of_channels_and_the_papers_geometry_score_as_torch_does(
+def test_blockwise_scores_equal_those_of_torch_for_all_channels_and_geometries(
     channels: Literal["dense", "diagonal", "per_class"],
 ) -> None:
     for geometry in ({}, {"kernel": 16, "padding": 0}, {"kernel": 20, "padding": 6}):
@@ -54,7 +54,7 @@ def test_every_kind_of_channels_and_the_papers_geometry_score_as_torch_does(
         torch.testing.assert_close(*both(up, torch.randn(2, 4, 3, 5)), rtol=1e-5, atol=1e-6)
 
 
-def test_training_and_gradients_take_torchs_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_and_gradients_use_the_convolution_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("by blocks")
 

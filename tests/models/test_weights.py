@@ -72,7 +72,7 @@ def test_nested_weights_with_a_prefix_are_loaded(
     assert is_loaded(load(content, tmp_path / name), published)
 
 
-def test_a_plain_file_needs_no_note_and_a_changed_one_gets_a_line(published: State) -> None:
+def test_changes_to_a_weights_file_are_described_in_one_line(published: State) -> None:
     backbone = TimmBackbone("test_resnet")
     own = dict(backbone.body.state_dict())
     assert match_backbone(backbone, own, "f").note == ""
@@ -177,7 +177,9 @@ def convert(message: str, path: Path) -> TimmBackbone:
     [(b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"), (b"<!DOCTYPE html>", "an HTML page")],
 )
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
-def test_what_is_obviously_no_weights_file_is_named(tmp_path: Path, name: str, content: bytes, hint: str) -> None:
+def test_the_error_of_a_file_without_weights_names_its_format(
+    tmp_path: Path, name: str, content: bytes, hint: str
+) -> None:
     (tmp_path / name).write_bytes(content * 20)
     with pytest.raises(ModelError, match=rf"{name}: cannot be read as weights: [^\n\x1b]*{hint}"):
         read_tensors(tmp_path / name)

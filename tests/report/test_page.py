@@ -33,7 +33,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_combined(sections, lab) / "report.html"
 
 
-def test_it_opens_from_disk_without_an_error_or_a_request(file: Path) -> None:
+def test_the_page_opens_from_disk_without_errors_or_requests(file: Path) -> None:
     with browser() as page:
         output: list[str] = []
         asked: list[str] = []
@@ -46,7 +46,7 @@ def test_it_opens_from_disk_without_an_error_or_a_request(file: Path) -> None:
         assert {url for url in asked if not url.startswith("data:")} == {file.as_uri()}
 
 
-def test_a_click_on_a_heading_sorts_and_another_turns_the_order(file: Path) -> None:
+def test_a_click_on_a_heading_sorts_and_a_second_one_reverses(file: Path) -> None:
     with browser() as page:
         page.goto(file.as_uri())
         table = page.locator("#question-cells")
@@ -59,7 +59,7 @@ def test_a_click_on_a_heading_sorts_and_another_turns_the_order(file: Path) -> N
         assert _first_column(page.locator("#other-cells")) == ["fcn32s", "fcn16s", "fcn8s"]
 
 
-def test_a_word_leaves_the_rows_that_have_it(file: Path) -> None:
+def test_a_search_keeps_the_rows_with_the_word(file: Path) -> None:
     with browser() as page:
         page.goto(file.as_uri())
         page.locator("#question-cells-filter").fill("FCN8")
@@ -70,7 +70,7 @@ def test_a_word_leaves_the_rows_that_have_it(file: Path) -> None:
         assert len(_first_column(table)) == 3
 
 
-def test_pointing_at_a_mark_shows_its_values(file: Path) -> None:
+def test_hovering_over_a_mark_shows_its_values(file: Path) -> None:
     with browser() as page:
         page.goto(file.as_uri())
         mark = page.locator(".plot .tip[aria-label*='fcn8s'][aria-label*='interval']").first
@@ -81,7 +81,7 @@ def test_pointing_at_a_mark_shows_its_values(file: Path) -> None:
         assert "95 % interval" in tip.inner_text()
 
 
-def test_it_prints(file: Path) -> None:
+def test_the_page_can_be_printed(file: Path) -> None:
     with browser() as page:
         page.goto(file.as_uri())
         printed = page.pdf(format="A4")
@@ -96,7 +96,7 @@ def _first_column(table: object) -> list[str]:
     return [str(text) for text in cells]
 
 
-def test_every_tag_is_closed_and_no_id_stands_twice(file: Path) -> None:
+def test_every_tag_is_closed_and_ids_are_unique(file: Path) -> None:
     class Checker(HTMLParser):
         def __init__(self) -> None:
             super().__init__()
@@ -120,7 +120,7 @@ def test_every_tag_is_closed_and_no_id_stands_twice(file: Path) -> None:
     assert len(checker.ids) == len(set(checker.ids))
 
 
-def test_it_is_small_and_its_plots_are_whole_svgs(file: Path) -> None:
+def test_the_page_is_small_and_its_plots_are_valid_svg(file: Path) -> None:
     assert file.stat().st_size < 1_000_000
     for svg in file.parent.parent.joinpath("question", "plots").glob("*.svg"):
         ElementTree.parse(svg)
@@ -147,7 +147,7 @@ def test_the_gallery_is_of_the_images_on_which_cells_disagree_most() -> None:
     assert made.extremes == {"a": ("x", "y"), "b": ("w", "x")}
 
 
-def test_predictions_made_again_are_those_that_were_scored(tmp_path: Path) -> None:
+def test_repeated_predictions_equal_the_evaluated_ones(tmp_path: Path) -> None:
     text = SMOKE.replace("seeds: 2", "seeds: 1").replace("[fcn32s, fcn8s]", "[fcn32s]")
     path = write_grid(tmp_path, text)
     fcnlab.run_grid(fcnlab.load_grid(path), workers=1, threads=1, executor="serial", quiet=True)
@@ -165,7 +165,7 @@ def test_predictions_made_again_are_those_that_were_scored(tmp_path: Path) -> No
         assert right == counts[ids.index(id_), :, 0].tolist()
 
 
-def test_without_weights_the_gallery_keeps_to_the_samples_and_says_so(tmp_path: Path) -> None:
+def test_without_weights_the_gallery_has_only_the_samples_and_a_note(tmp_path: Path) -> None:
     grid, lab = finished_lab(tmp_path)
     report = make_report(make_plan(grid, lab), lab, None)
     made = gallery.select_gallery(report.plan, report.cells, report.records, lab, predict=True)

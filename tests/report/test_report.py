@@ -63,7 +63,7 @@ def test_the_table_has_the_interval_of_the_statistics(made: tuple[Report, Lab]) 
     assert found["p_holm"] >= found["p_value"]
 
 
-def test_what_is_clear_is_marked_and_what_is_not_is_not(made: tuple[Report, Lab]) -> None:
+def test_only_significant_differences_are_marked(made: tuple[Report, Lab]) -> None:
     report, _ = made
     texts = {cells[0]: cells[3] for cells in report.table.rows}
     assert texts["fcn8s"].endswith("]*")
@@ -73,7 +73,7 @@ def test_what_is_clear_is_marked_and_what_is_not_is_not(made: tuple[Report, Lab]
     assert any(note.startswith("*: significant") for note in report.footnotes)
 
 
-def test_below_three_seeds_nothing_is_claimed(tmp_path: Path) -> None:
+def test_below_three_seeds_significance_is_not_reported(tmp_path: Path) -> None:
     grid, lab = finished_lab(tmp_path, THREE.replace("seeds: 3", "seeds: 2"))
     report = make_report(make_plan(grid, lab), lab, None)
     assert all(cells[3].endswith("]°") for cells in report.table.rows[1:])
@@ -83,14 +83,14 @@ def test_below_three_seeds_nothing_is_claimed(tmp_path: Path) -> None:
     assert not any("significant" in sentence for sentence in report.summary_text)
 
 
-def test_one_seed_says_that_training_is_not_included(tmp_path: Path) -> None:
+def test_the_note_of_one_seed_excludes_the_variance_of_training(tmp_path: Path) -> None:
     grid, lab = finished_lab(tmp_path, THREE.replace("seeds: 3", "seeds: 1"))
     report = make_report(make_plan(grid, lab), lab, None)
     assert any("variance of training is not included" in note for note in report.footnotes)
     assert not any("mean over" in note for note in report.footnotes)  # each class is labeled
 
 
-def test_a_class_without_a_labeled_pixel_is_in_no_mean_and_is_named(tmp_path: Path) -> None:
+def test_a_class_without_labeled_pixels_is_excluded_from_means_and_named(tmp_path: Path) -> None:
     grid, lab = finished_lab(tmp_path)
     plan = make_plan(grid, lab)
     for planned in plan.trials:
@@ -116,7 +116,7 @@ def test_cells_that_are_not_comparable_are_marked_and_named(tmp_path: Path) -> N
     assert len(report.flags) == 1
 
 
-def test_a_stopped_cell_has_no_figure_though_its_trials_have_records(tmp_path: Path) -> None:
+def test_a_pruned_cell_has_no_metrics_even_if_its_trials_have_records(tmp_path: Path) -> None:
     text = THREE + "early_stopping: {after: 1, margin: 1}\n"
     path = write_grid(tmp_path, text.replace("recipe: smoke", "recipe: smoke, recipe.validate_every: 1"))
     lab = Lab.find(path)
@@ -135,7 +135,7 @@ def test_a_stopped_cell_has_no_figure_though_its_trials_have_records(tmp_path: P
     assert "fcn16s" not in report.significance.comparisons
 
 
-def test_from_the_book_alone_the_report_is_the_same(made: tuple[Report, Lab], tmp_path: Path) -> None:
+def test_the_report_from_mlflow_only_is_the_same(made: tuple[Report, Lab], tmp_path: Path) -> None:
     here, lab = made
     from fcnlab.runner.progress.base import ProgressReporter
     from fcnlab.runner.run import sync_grid
@@ -161,13 +161,13 @@ def test_the_files_are_complete_and_regenerating_changes_nothing(made: tuple[Rep
     assert {name: (written / name).read_bytes() for name in names} == before
 
 
-def test_nothing_that_is_written_names_this_machine(made: tuple[Report, Lab], written: Path) -> None:
+def test_written_files_do_not_name_this_machine(made: tuple[Report, Lab], written: Path) -> None:
     for path in written.rglob("*"):
         if path.suffix in (".md", ".html", ".csv", ".tex", ".json", ".svg"):
             assert str(made[1].root) not in path.read_text(encoding="utf-8"), path
 
 
-def test_latex_stands_alone(written: Path) -> None:
+def test_latex_tables_are_well_formed(written: Path) -> None:
     text = (written / "table.tex").read_text(encoding="utf-8")
     assert text.isascii()
     for command in ("table", "tabular"):
@@ -200,12 +200,12 @@ def test_a_view_chooses_sorts_groups_and_pivots(made: tuple[Report, Lab]) -> Non
     ("view", "nearest"),
     [(View(("moiu",)), "miou"), (View(sort="-detla"), "delta"), (View(group_by="heda"), "head")],
 )
-def test_what_is_misspelt_is_reported_with_the_nearest(made: tuple[Report, Lab], view: View, nearest: str) -> None:
+def test_a_misspelled_name_is_reported_with_the_nearest(made: tuple[Report, Lab], view: View, nearest: str) -> None:
     with pytest.raises(ConfigError, match=f"did you mean '{nearest}'"):
         view.make_table(made[0].cells, made[0].grid.axes)
 
 
-def test_csv_and_json_hold_raw_values(made: tuple[Report, Lab]) -> None:
+def test_csv_and_json_contain_raw_values(made: tuple[Report, Lab]) -> None:
     report, _ = made
     view = View(("miou",), sort="miou")
     lines = to_csv(report, view).splitlines()
@@ -215,7 +215,7 @@ def test_csv_and_json_hold_raw_values(made: tuple[Report, Lab]) -> None:
     assert values["cells"][0]["miou"] == pytest.approx(row(report, "fcn32s")["miou"])
 
 
-def test_the_more_a_difference_is_the_fewer_seeds_it_needs(made: tuple[Report, Lab]) -> None:
+def test_larger_differences_need_fewer_seeds(made: tuple[Report, Lab]) -> None:
     small, large = (make_seed_table(made[0], points).rows[0][2] for points in (0.3, 5.0))
     assert int(large) == 0
     assert small == "–" or int(small) > 0
@@ -234,7 +234,7 @@ def test_compare_agrees_with_the_table(made: tuple[Report, Lab]) -> None:
     assert compare(one, other).difference.seeds == 1
 
 
-def test_of_several_grids_a_trial_stands_once(made: tuple[Report, Lab]) -> None:
+def test_a_trial_of_several_grids_is_listed_once(made: tuple[Report, Lab]) -> None:
     report, lab = made
     path = write_grid(lab.root, THREE.replace("[fcn32s, fcn16s, fcn8s]", "[fcn32s, fcn8s]"), "smaller")
     other = make_report(make_plan(lab.load_grid(path), lab), lab, None)
@@ -244,7 +244,7 @@ def test_of_several_grids_a_trial_stands_once(made: tuple[Report, Lab]) -> None:
     assert set(frame["grid"][frame["head"] == "fcn16s"]) == {"question"}
 
 
-def test_the_front_is_what_nothing_beats_at_no_greater_cost() -> None:
+def test_the_pareto_front_has_the_cells_that_no_cheaper_cell_beats() -> None:
     random = np.random.default_rng(0)
     cost, figure = random.integers(0, 8, 40).astype(float), random.integers(0, 8, 40).astype(float)
     beaten = {
@@ -259,7 +259,7 @@ def test_the_front_is_what_nothing_beats_at_no_greater_cost() -> None:
     assert {(cost[i], figure[i]) for i in pareto_front(list(cost), list(figure))} == points
 
 
-def test_texts_of_the_user_are_no_markup(made: tuple[Report, Lab]) -> None:
+def test_texts_of_the_user_are_escaped(made: tuple[Report, Lab]) -> None:
     cells = made[0].cells.assign(head=["<b>", "a & b", "50 % ≤ ü 日"])
     table = View().make_table(cells, ["head"])
     assert "<b>" not in to_html(table)
@@ -280,7 +280,7 @@ def test_the_documentation_names_every_column(made: tuple[Report, Lab]) -> None:
     assert output == {name: column.heading for name, column in COLUMNS.items()}
 
 
-def test_a_trial_on_two_devices_takes_their_time_twice(tmp_path: Path) -> None:
+def test_a_trial_on_two_devices_counts_twice_its_time(tmp_path: Path) -> None:
     grid, lab = finished_lab(tmp_path)
     planned = make_plan(grid, lab).trials[0]
     record = planned.record
@@ -338,7 +338,7 @@ def test_a_thousand_trials_are_a_frame_within_three_seconds(tmp_path: Path) -> N
     assert time.process_time() - began < 3
 
 
-def test_plots_of_a_large_grid_show_a_part_and_say_so(made: tuple[Report, Lab]) -> None:
+def test_plots_of_a_large_grid_show_a_subset_with_a_note(made: tuple[Report, Lab]) -> None:
     from fcnlab.report.charts.plots import MAX_ROWS, MAX_SQUARES, draw_plots
     from fcnlab.report.charts.style import to_svg
     from fcnlab.report.significance import Significance

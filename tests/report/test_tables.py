@@ -60,7 +60,7 @@ def test_a_cell_is_its_mean_and_sample_deviation_over_finished_seeds() -> None:
     assert math.isnan(cells["miou_std"][1]), "one seed says nothing of the spread"
 
 
-def test_the_difference_is_paired_by_seed_and_takes_only_seeds_that_both_cells_have() -> None:
+def test_differences_are_paired_by_seed_over_the_common_seeds() -> None:
     cells = cells_frame(trials(a=[0.1, 0.5, 0.9], b=[0.2, math.nan, 0.8]), ["head"], "a")
     assert cells["delta_n"][1] == 2
     assert cells["delta"][1] == pytest.approx((0.1 - 0.1) / 2)
@@ -68,25 +68,25 @@ def test_the_difference_is_paired_by_seed_and_takes_only_seeds_that_both_cells_h
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=6), st.floats(-0.5, 0.5))
-def test_a_constant_shift_is_found_exactly_whatever_the_seeds_do(values: list[float], shift: float) -> None:
+def test_a_constant_difference_is_exact_for_any_seeds(values: list[float], shift: float) -> None:
     cells = cells_frame(trials(a=values, b=[value + shift for value in values]), ["head"], "a")
     assert cells["delta"][1] == pytest.approx(shift, abs=1e-9)
     assert cells["delta_std"][1] == pytest.approx(0, abs=1e-9)
 
 
-def test_an_incomplete_cell_shows_in_the_table() -> None:
+def test_an_incomplete_cell_is_visible_in_the_table() -> None:
     cells = cells_frame(trials(a=[0.2, 0.4], b=[math.nan, math.nan]), ["head"], "a")
     table = make_cell_table(cells, ["head"])
     assert table.rows[0][1:4] == ("2", "30.0 ± 14.1", "baseline")
     assert table.rows[1][1:4] == ("0 of 2, 2 failed", "–", "–")
 
 
-def test_one_seed_stands_without_a_spread() -> None:
+def test_one_seed_has_no_standard_deviation() -> None:
     table = make_cell_table(cells_frame(trials(a=[0.2], b=[0.25]), ["head"], "a"), ["head"])
     assert table.rows[1][2:4] == ("25.0", "+5.0")
 
 
-def test_a_failed_baseline_leaves_differences_open() -> None:
+def test_without_a_finished_baseline_there_are_no_differences() -> None:
     table = make_cell_table(cells_frame(trials(a=[math.nan], b=[0.25]), ["head"], "a"), ["head"])
     assert table.rows[1][3] == "–"
 
@@ -100,7 +100,7 @@ def test_markdown_has_as_many_fields_in_each_row_and_escapes_bars() -> None:
     assert "**c**" in lines[3]
 
 
-def test_latex_escapes_what_tex_would_take_for_commands() -> None:
+def test_latex_escapes_special_characters() -> None:
     cells = cells_frame(trials(**{"a_b & 50% #1 {x} ~^\\": [0.2]}), ["head"], "a_b & 50% #1 {x} ~^\\")
     latex = to_latex(make_cell_table(cells, ["head"]), "Is it 50% better?")
     row = next(line for line in latex.splitlines() if line.startswith("a"))
@@ -141,7 +141,7 @@ def test_charts_use_installed_fonts_and_warn_once_of_characters_that_none_has(mo
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
-def test_a_narrow_terminal_breaks_no_figure_and_names_the_costs_left_out(width: int) -> None:
+def test_a_narrow_terminal_breaks_no_number_and_lists_the_omitted_columns(width: int) -> None:
     table = make_cell_table(cells_frame(trials(a=[0.2, 0.4], b=[0.3, 0.4]), ["head"], "a"), ["head"])
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     console.print(to_terminal(table, "Question?", width))

@@ -63,7 +63,7 @@ def test_batch_norm_of_a_head_is_not_changed_by_the_remedy_of_the_backbone(lab: 
     assert "at stride 8: use a larger crop or batch" in error and "batch_norm" not in error
 
 
-def test_what_the_check_refuses_fails_in_training_and_what_it_accepts_does_not(lab: Lab) -> None:
+def test_a_recipe_fails_in_training_if_and_only_if_the_check_rejects_it(lab: Lab) -> None:
     for width, status in ((32, "failed"), (64, "finished")):
         base = f", recipe.batch_size: 1, recipe.epochs: 1, recipe.crop: {{height: 32, width: {width}}}"
         file = write_grid(lab.root, GRID.format(backbone="tiny-scratch", head="fcn32s", base=base))
@@ -217,7 +217,7 @@ def test_sizes_are_read_from_headers_and_kept(tmp_path: Path, lab: Lab, monkeypa
     assert set(representative_sizes(read_sizes(split, "train", "content"))) == {(30, 40), (20, 64)}
 
 
-def test_checks_leave_the_random_numbers_alone(lab: Lab) -> None:
+def test_checks_do_not_change_the_random_state(lab: Lab) -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)

@@ -72,7 +72,7 @@ def record(lab: Lab, trial: Trial) -> Record:
     return found
 
 
-def test_a_trial_on_two_devices_is_the_trial_on_one_but_for_rounding(
+def test_a_trial_on_two_devices_equals_that_on_one_up_to_rounding(
     pair: ProcessExecutor, lab: Lab, tmp_path: Path
 ) -> None:
     learns: dict[str, Any] = {
@@ -103,7 +103,7 @@ def test_a_trial_on_two_devices_is_the_trial_on_one_but_for_rounding(
     }
 
 
-def test_batch_norm_that_trains_is_a_failure_that_says_what_to_do(pair: ProcessExecutor, lab: Lab) -> None:
+def test_trained_batch_norm_fails_with_a_remedy(pair: ProcessExecutor, lab: Lab) -> None:
     asked = trial(lab, batch_norm="train")
     run(pair, asked)
     failure = record(lab, asked).failure
@@ -111,7 +111,7 @@ def test_batch_norm_that_trains_is_a_failure_that_says_what_to_do(pair: ProcessE
     assert not RunFolder(lab.runs, asked.key).read_progress()
 
 
-def test_a_loss_that_is_no_number_is_a_divergence(pair: ProcessExecutor, lab: Lab) -> None:
+def test_a_nan_loss_is_a_divergence(pair: ProcessExecutor, lab: Lab) -> None:
     asked = trial(lab, lr=1e30)
     run(pair, asked)
     failure = record(lab, asked).failure
@@ -154,7 +154,7 @@ def goes_on(pair: ProcessExecutor, lab: Lab) -> Record:
     return record(lab, asked)
 
 
-def test_a_trial_that_is_paused_goes_on_as_if_it_had_not(pair: ProcessExecutor, lab: Lab, undisturbed: Record) -> None:
+def test_a_paused_trial_resumes_with_equal_metrics(pair: ProcessExecutor, lab: Lab, undisturbed: Record) -> None:
     folder = started(pair, lab)
     pair.pause()
     assert end(pair).error is None
@@ -165,7 +165,7 @@ def test_a_trial_that_is_paused_goes_on_as_if_it_had_not(pair: ProcessExecutor, 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes in /proc, which only Linux has")
 @pytest.mark.parametrize("victim", ["the trial's process", "rank 0", "rank 1"])
-def test_a_process_that_is_killed_takes_the_others_along_and_the_trial_goes_on(
+def test_a_killed_rank_ends_all_ranks_and_the_trial_resumes(
     pair: ProcessExecutor, lab: Lab, undisturbed: Record, victim: str
 ) -> None:
     folder = started(pair, lab)
@@ -204,9 +204,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_a_slot_has_as_many_gpus_as_a_trial_takes_or_threads_for_as_many_processes(
-    machine: pytest.MonkeyPatch, lab: Lab
-) -> None:
+def test_a_slot_has_the_gpus_or_threads_of_all_ranks(machine: pytest.MonkeyPatch, lab: Lab) -> None:
     recipes = [cell(lab).recipe]
     assert plan_slots(recipes, devices=2) == [Slot(threads=2, devices=2)] * 4
     machine.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3,5")
@@ -227,7 +225,7 @@ def test_a_slot_has_as_many_gpus_as_a_trial_takes_or_threads_for_as_many_process
         ({"devices": 2, "executor": "ray"}, {}, RunError, "goes with --executor process, not ray"),
     ],
 )
-def test_what_cannot_be_done_on_several_devices_is_refused_before_anything_runs(
+def test_options_unsupported_on_several_devices_are_rejected_before_a_run(
     machine: pytest.MonkeyPatch, lab: Lab, how: dict[str, Any], fields: dict[str, Any], error: type, says: str
 ) -> None:
     with pytest.raises(error, match=says) as refused:
@@ -235,7 +233,7 @@ def test_what_cannot_be_done_on_several_devices_is_refused_before_anything_runs(
     assert isinstance(refused.value, FcnlabError) and "\n" not in str(refused.value)
 
 
-def test_what_a_trial_starts_from_is_looked_at_too(machine: pytest.MonkeyPatch, lab: Lab) -> None:
+def test_the_trials_of_init_from_are_checked_too(machine: pytest.MonkeyPatch, lab: Lab) -> None:
     machine.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     fits, does_not = cell(lab), cell(lab, batch_size=3)
     ExecutorConfig(devices=2).check([fits])

@@ -90,7 +90,7 @@ def test_nvml_counts_the_gpus(machine: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("codes", [{"init": 9}, {"counted": 999}])
-def test_an_error_of_nvml_leaves_it_to_the_device_files(machine: pytest.MonkeyPatch, codes: dict[str, int]) -> None:
+def test_the_device_files_are_counted_if_nvml_fails(machine: pytest.MonkeyPatch, codes: dict[str, int]) -> None:
     nvml(machine, 0, **codes)
     device_files("nvidia0", "nvidia3", "nvidiactl", "nvidia-uvm", "nvidia-caps")
     assert visible_gpus() == ["0", "1"], "CUDA counts the devices that it may open"
@@ -115,13 +115,13 @@ def test_the_cpu_can_be_chosen_and_cuda_required(machine: pytest.MonkeyPatch) ->
     assert plan_slots(recipes)[1].environment["FCNLAB_DEVICE"] == "cuda"
 
 
-def test_cuda_that_is_not_there_is_refused_before_anything_runs(machine: pytest.MonkeyPatch, lab: Lab) -> None:
+def test_missing_cuda_is_rejected_before_a_run(machine: pytest.MonkeyPatch, lab: Lab) -> None:
     with pytest.raises(RunError, match="--device cuda: this machine shows no"):
         ExecutorConfig(device="cuda").check([])
     ExecutorConfig("ray", address="auto", device="cuda").check([])  # a cluster has GPUs of its own
 
 
-def test_where_nothing_was_found_the_worker_looks_too(machine: pytest.MonkeyPatch) -> None:
+def test_the_worker_searches_for_gpus_if_the_driver_found_none(machine: pytest.MonkeyPatch) -> None:
     slot = plan_slots([quick()], 1)[0]
     assert slot.verify and "CUDA_VISIBLE_DEVICES" not in slot.environment
     machine.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -147,7 +147,7 @@ def test_driver_and_worker_must_agree(kind: str, count: int, devices: int, verif
         assert says in problem and "--device cpu" in problem and "\n" not in problem
 
 
-def test_a_worker_that_sees_no_gpu_ends_the_run_with_a_line_and_no_trial_fails(lab: Lab) -> None:
+def test_a_worker_without_a_gpu_ends_the_run_with_one_line_and_no_failed_trial(lab: Lab) -> None:
     output = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear"}
     trial = resolve(output | {"dataset": "shapes-mini", "recipe": "smoke"}, lab.registry, "test").trial(
         0, lab.fingerprints
@@ -170,7 +170,7 @@ def test_a_worker_that_sees_no_gpu_ends_the_run_with_a_line_and_no_trial_fails(l
         (["grid", "plan", "FILE", "--device", "cuda"], "", "--device cuda: this machine shows no NVIDIA GPU"),
     ],
 )
-def test_a_gpu_that_cannot_be_used_is_one_line_and_exit_code_2(
+def test_an_unusable_gpu_is_a_one_line_error_with_exit_code_2(
     lab: Lab, words: list[str], visible: str, says: str
 ) -> None:
     path = write_grid(lab.root, SMOKE)
@@ -184,7 +184,7 @@ def test_a_gpu_that_cannot_be_used_is_one_line_and_exit_code_2(
     assert not list(lab.runs.glob("*/record.json")), "no trial has failed"
 
 
-def test_a_machine_with_gpus_trains_on_the_cpu_where_that_is_asked_for(lab: Lab) -> None:
+def test_a_machine_with_gpus_trains_on_the_cpu_on_request(lab: Lab) -> None:
     path = write_grid(lab.root, SMOKE.replace("seeds: 2", "seeds: 1"))
     words = ["grid", "run", str(path), "--device", "cpu", "--workers", "2", "--threads", "1"]
     done = subprocess.run(

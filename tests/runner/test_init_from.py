@@ -36,7 +36,7 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_what_a_trial_starts_from_is_run_before_it_and_is_no_row_of_the_table(staged: Path) -> None:
+def test_the_trial_of_init_from_is_run_first_and_has_no_row_in_the_table(staged: Path) -> None:
     lab = Lab.find(staged)
     plan = make_plan(lab.load_grid(staged), lab)
     assert [planned.trial.variant.head.stride for planned in plan.prerequisites] == [32, 16]
@@ -46,7 +46,7 @@ def test_what_a_trial_starts_from_is_run_before_it_and_is_no_row_of_the_table(st
     assert len(fcnlab.summary(lab.load_grid(staged))) == 2
 
 
-def test_the_keys_form_a_chain(staged: Path) -> None:
+def test_a_key_contains_the_key_of_init_from(staged: Path) -> None:
     lab = Lab.find(staged)
     plan = make_plan(lab.load_grid(staged), lab)
     first, second = (planned.trial for planned in plan.prerequisites)
@@ -68,7 +68,7 @@ def test_a_stage_that_is_a_cell_itself_is_run_once(tmp_path: Path) -> None:
     assert plan.trials[0].trial.key == keys["fcn16s"]
 
 
-def test_training_goes_on_from_the_weights_of_the_stage_before(tmp_path: Path) -> None:
+def test_training_starts_from_the_weights_of_init_from(tmp_path: Path) -> None:
     # With a rate that moves nothing and statistics that stay, a stage must end with the weights that it started from.
     path = write_grid(
         tmp_path,
@@ -97,7 +97,7 @@ baseline: {}
     assert "head.upsample.weight" not in shared and "head.score.16.weight" not in shared
 
 
-def test_a_trial_whose_start_has_failed_fails_and_says_so(tmp_path: Path) -> None:
+def test_a_trial_fails_if_the_trial_of_init_from_has_failed(tmp_path: Path) -> None:
     path = write_grid(
         tmp_path, STAGED.replace("init_from: {head: fcn32s}", "init_from: {head: fcn32s, recipe.lr: 1e30}")
     )
@@ -132,7 +132,7 @@ def test_any_finished_trial_can_be_named_by_its_key(staged: Path) -> None:
         ("3", "init_from: give overrides"),
     ],
 )
-def test_a_start_that_makes_no_sense_is_one_clear_line(tmp_path: Path, start: str, says: str) -> None:
+def test_an_invalid_init_from_is_a_one_line_error(tmp_path: Path, start: str, says: str) -> None:
     path = write_grid(tmp_path, STAGED.replace("[null, {head: fcn16s, init_from: {head: fcn32s}}]", f"[null, {start}]"))
     lab = Lab.find(root=tmp_path)
     with pytest.raises(FcnlabError, match=r".+") as caught:
@@ -150,7 +150,7 @@ def test_a_backbone_that_does_not_fit_is_refused_with_its_first_key() -> None:
     assert all(torch.equal(before[key], value) for key, value in tiny.state_dict().items())
 
 
-def test_scores_of_other_classes_start_afresh() -> None:
+def test_score_layers_of_other_classes_are_initialized_again() -> None:
     one, other = fcnlab.build_model("fcn8s-tiny", 4, seed=0), fcnlab.build_model("fcn8s-tiny", 7, seed=1)
     score = other.head.state_dict()["score.32.weight"].clone()
     load_matching_weights(other, one.state_dict())

@@ -1,4 +1,4 @@
-"""A lab apart from another finds what trials read, and none of its records."""
+"""An isolated lab has the files that trials read, and none of the records of the original lab."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def cell(lab: Lab, **more: object) -> Cell:
     return resolve({**BASE_OVERRIDES, "backbone": "mine", **more}, lab.registry, "test")
 
 
-def test_weights_and_a_trial_to_start_from_are_found_there(lab: Lab, tmp_path: Path) -> None:
+def test_weights_and_the_trial_of_init_from_are_found_in_the_isolated_lab(lab: Lab, tmp_path: Path) -> None:
     (lab.root / "weights").mkdir()
     (lab.root / "weights/mine.pth").write_bytes(b"weights")
     (lab.runs / ("a" * 64)).mkdir(parents=True)
@@ -37,7 +37,7 @@ def test_weights_and_a_trial_to_start_from_are_found_there(lab: Lab, tmp_path: P
     assert made.data_root == lab.data_root
 
 
-def test_what_the_first_of_a_chain_reads_is_found_there_too(lab: Lab, tmp_path: Path) -> None:
+def test_files_of_the_first_trial_of_a_chain_are_found_in_the_isolated_lab(lab: Lab, tmp_path: Path) -> None:
     (lab.root / "weights").mkdir()
     (lab.root / "weights/mine.pth").write_bytes(b"weights")
     chained = cell(lab, backbone="tiny-scratch", init_from={"backbone": "mine"})
@@ -46,7 +46,7 @@ def test_what_the_first_of_a_chain_reads_is_found_there_too(lab: Lab, tmp_path: 
     assert (tmp_path / "again/weights/mine.pth").read_bytes() == b"weights"
 
 
-def test_the_lab_itself_and_a_file_are_refused(lab: Lab, tmp_path: Path) -> None:
+def test_the_lab_itself_and_a_file_are_rejected(lab: Lab, tmp_path: Path) -> None:
     path = write_grid(tmp_path, SMOKE)
     (only,) = lab.load_grid(path).cells[:1]
     with pytest.raises(RunError, match="this is the lab itself"):

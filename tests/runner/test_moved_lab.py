@@ -34,7 +34,7 @@ def snapshot(folder: Path) -> dict[Path, int]:
 
 
 @pytest.mark.parametrize("how", ["copied", "moved"])
-def test_a_copied_or_moved_lab_keeps_to_itself(tmp_path: Path, how: str) -> None:
+def test_a_copied_or_moved_lab_uses_only_its_own_files(tmp_path: Path, how: str) -> None:
     first, second = tmp_path / "my lab", tmp_path / "colleague#2"
     first.mkdir()
     publish(Lab.find(root=first), seeds=1)

@@ -23,7 +23,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_small_batches_take_a_worker_a_core_and_large_ones_what_the_memory_carries(
+def test_the_number_of_workers_is_limited_by_cores_and_memory(
     machine: pytest.MonkeyPatch,
 ) -> None:
     assert plan_slots([recipe("quick")]) == [Slot(threads=1)] * 8
@@ -40,7 +40,7 @@ def test_workers_and_threads_can_be_set(machine: pytest.MonkeyPatch) -> None:
     assert plan_slots([recipe("quick")], workers=3, threads=2) == [Slot(threads=2)] * 3
 
 
-def test_each_gpu_has_a_worker_and_more_workers_go_round_the_gpus(machine: pytest.MonkeyPatch) -> None:
+def test_workers_are_distributed_over_the_gpus(machine: pytest.MonkeyPatch) -> None:
     machine.setenv("CUDA_VISIBLE_DEVICES", "1,3")
     assert plan_slots([recipe("d2l")]) == [Slot(threads=4, gpu="1"), Slot(threads=4, gpu="3")]
     assert [slot.gpu for slot in plan_slots([recipe("d2l")], workers=3)] == ["1", "3", "1"]

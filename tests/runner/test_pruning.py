@@ -30,7 +30,7 @@ def test_cells_far_below_the_best_are_stopped_and_the_baseline_is_not() -> None:
     assert prune(rule, curves, "base").pause_after is None
 
 
-def test_nothing_is_decided_before_every_trial_has_come_that_far() -> None:
+def test_a_decision_waits_until_every_trial_has_reached_the_epoch() -> None:
     rule = EarlyStopping(after=[1, 2], keep=0.5)
     curves: dict[str, list[Curve | None]] = {"base": [[0.3], [0.3]], "x": [[0.1], []], "y": [[0.2], [0.2]]}
     assert prune(rule, curves, "base").pause_after == 1
@@ -40,20 +40,20 @@ def test_nothing_is_decided_before_every_trial_has_come_that_far() -> None:
     assert after.pause_after == 2
 
 
-def test_a_cell_is_compared_by_all_of_its_seeds_that_have_not_failed() -> None:
+def test_a_cell_is_compared_over_its_seeds_that_have_not_failed() -> None:
     rule = EarlyStopping(after=1, keep=0.5)
     curves: dict[str, list[Curve | None]] = {"base": [[0.55]], "lucky": [[0.9], [0.1]], "even": [[0.6], None]}
     assert prune(rule, curves, "base").pruned == {"lucky": 1}
 
 
-def test_halving_keeps_the_better_part_each_time() -> None:
+def test_halving_keeps_the_better_half_at_each_epoch() -> None:
     rule = EarlyStopping(after=[1, 2, 3], keep=0.5)
     curves: dict[str, list[Curve | None]] = {str(rank): [[rank / 10, rank / 10, rank / 10]] for rank in range(8)}
     assert prune(rule, curves, "7").pruned == {"0": 1, "1": 1, "2": 1, "3": 1, "4": 2, "5": 2, "6": 3}
 
 
 @given(stops, curves, st.sampled_from(CELLS), st.randoms(use_true_random=False))
-def test_decisions_stand_whatever_the_order_of_cells_and_however_much_is_known_later(
+def test_decisions_do_not_depend_on_the_order_of_cells_or_later_epochs(
     rule: EarlyStopping, curves: dict[str, list[Curve | None]], baseline: str, chance: random.Random
 ) -> None:
     final = prune(rule, curves, baseline)

@@ -113,7 +113,7 @@ def near(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
         yield executor, lab
 
 
-def test_trials_give_the_figures_of_a_plain_run_bit_for_bit(near: tuple[RayExecutor, Lab], tmp_path: Path) -> None:
+def test_trials_have_the_metrics_of_a_plain_run_bit_for_bit(near: tuple[RayExecutor, Lab], tmp_path: Path) -> None:
     executor, lab = near
     trials = [a_trial(lab, seed) for seed in range(3)]
     ended = run(executor, *(Job(trial=trial) for trial in trials))
@@ -123,7 +123,7 @@ def test_trials_give_the_figures_of_a_plain_run_bit_for_bit(near: tuple[RayExecu
         assert_same(trial, lab, Lab.find(root=tmp_path))
 
 
-def test_a_pause_that_comes_with_the_trial_ends_it_after_an_epoch(near: tuple[RayExecutor, Lab]) -> None:
+def test_a_pause_requested_at_the_start_ends_the_trial_after_one_epoch(near: tuple[RayExecutor, Lab]) -> None:
     executor, lab = near
     trial = a_trial(lab, seed=9, recipe__epochs=LONG)
     start(executor, Job(trial=trial))
@@ -144,7 +144,7 @@ def far(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
         yield executor, lab
 
 
-def test_without_a_shared_disk_all_that_a_trial_leaves_arrives(far: tuple[RayExecutor, Lab], tmp_path: Path) -> None:
+def test_without_a_shared_disk_all_files_of_a_trial_arrive(far: tuple[RayExecutor, Lab], tmp_path: Path) -> None:
     executor, lab = far
     trial = a_trial(lab)
     assert run(executor, Job(trial=trial)) == [JobExit(trial.key)]
@@ -155,9 +155,7 @@ def test_without_a_shared_disk_all_that_a_trial_leaves_arrives(far: tuple[RayExe
     assert arrived == names - {Path("lock")} | {Path("log.txt")}
 
 
-def test_without_a_shared_disk_a_trial_goes_on_from_where_it_was_paused(
-    far: tuple[RayExecutor, Lab], tmp_path: Path
-) -> None:
+def test_without_a_shared_disk_a_paused_trial_resumes(far: tuple[RayExecutor, Lab], tmp_path: Path) -> None:
     executor, lab = far
     trial = a_trial(lab, seed=1)
     assert run(executor, Job(trial=trial, pause_after=1)) == [JobExit(trial.key)]
@@ -168,7 +166,7 @@ def test_without_a_shared_disk_a_trial_goes_on_from_where_it_was_paused(
     assert_same(trial, lab, Lab.find(root=tmp_path))
 
 
-def test_without_a_shared_disk_a_trial_starts_from_another(far: tuple[RayExecutor, Lab], tmp_path: Path) -> None:
+def test_without_a_shared_disk_init_from_is_found(far: tuple[RayExecutor, Lab], tmp_path: Path) -> None:
     executor, lab = far
     first = a_trial(lab, head="fcn32s")
     second = a_trial(lab).model_copy(update={"init_from": first.key})
@@ -191,7 +189,7 @@ def test_epochs_arrive_while_a_trial_runs_and_a_pause_ends_it_after_one(far: tup
     assert len(torch.load(folder(lab, trial).checkpoint, weights_only=True)["epochs"]) == len(done)
 
 
-def test_data_that_the_node_does_not_have_is_one_clear_line(far: tuple[RayExecutor, Lab]) -> None:
+def test_data_missing_on_the_node_is_a_one_line_error(far: tuple[RayExecutor, Lab]) -> None:
     executor, lab = far
     trial = a_trial(lab)
     other = trial.model_copy(update={"data": "sha256:0"})
@@ -204,7 +202,7 @@ def test_data_that_the_node_does_not_have_is_one_clear_line(far: tuple[RayExecut
         assert "\n" not in record.failure.message
 
 
-def test_what_no_node_has_is_refused_with_what_the_cluster_has(cluster: Any, lab: Lab) -> None:
+def test_resources_that_no_node_has_are_rejected_with_those_of_the_cluster(cluster: Any, lab: Lab) -> None:
     cases = (
         (TrialResources(threads=64), r"takes 64 CPUs, .* it has .*: 3 CPUs"),
         (TrialResources(gpus=2), r"1 CPUs and 2 GPUs.*1 GPUs"),
@@ -216,7 +214,7 @@ def test_what_no_node_has_is_refused_with_what_the_cluster_has(cluster: Any, lab
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere"])
-def test_an_address_where_nothing_is_is_one_clear_line(address: str) -> None:
+def test_an_unreachable_address_is_a_one_line_error(address: str) -> None:
     with (
         patch.object(ray, "is_initialized", return_value=False),
         pytest.raises(RunError, match=rf"^--address {address}: no Ray cluster can be joined there \(.+$"),
@@ -224,7 +222,7 @@ def test_an_address_where_nothing_is_is_one_clear_line(address: str) -> None:
         connect(address)
 
 
-def test_a_killed_driver_leaves_no_trial_behind(cluster: Any, lab: Lab) -> None:
+def test_trials_end_when_the_driver_is_killed(cluster: Any, lab: Lab) -> None:
     trial = a_trial(lab, recipe__epochs=100 * LONG)
     code = f"""
 import sys
@@ -252,7 +250,7 @@ while True:
     _wait_for(lambda: not _grows(folder(lab, trial)))
 
 
-def test_the_loss_of_a_node_costs_its_trial_an_attempt_and_a_new_node_is_used(
+def test_a_trial_is_retried_on_a_new_node_after_the_loss_of_its_node(
     cluster: Any, near: tuple[RayExecutor, Lab]
 ) -> None:
     """The last test, since it takes the second node away."""

@@ -29,7 +29,7 @@ def test_files_arrive_as_they_were_sent_in_pieces_of_bounded_size(files: dict[st
         assert {file.relative_to(here).as_posix(): file.read_bytes() for file in _files(here)} == files
 
 
-def test_nothing_is_seen_of_files_that_are_not_whole(tmp_path: Path) -> None:
+def test_incomplete_files_are_not_visible(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "record.json").write_text("new")
     here = tmp_path / "here"

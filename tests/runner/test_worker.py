@@ -78,7 +78,7 @@ def losses(record: Record) -> list[float]:
     return [epoch.loss for epoch in record.epochs]
 
 
-def test_trials_in_one_process_give_the_figures_of_trials_in_fresh_ones(lab: Lab, tmp_path: Path) -> None:
+def test_trials_in_one_process_have_the_metrics_of_trials_in_new_processes(lab: Lab, tmp_path: Path) -> None:
     asked = [{"flip": 0.5}, {"flip": 0.5, "ema": 0.9}, {"flip": 0.5, "loss.dice": 0.5, "grad_accum_steps": 2}]
     folders: dict[bool, list[RunFolder]] = {}
     for keep in (True, False):
@@ -97,7 +97,7 @@ def test_trials_in_one_process_give_the_figures_of_trials_in_fresh_ones(lab: Lab
             np.testing.assert_array_equal(arrays_of(kept.counts)[name], counts)
 
 
-def test_a_process_stays_until_a_trial_fails(keeping: ProcessExecutor, lab: Lab) -> None:
+def test_a_process_is_kept_until_a_trial_fails(keeping: ProcessExecutor, lab: Lab) -> None:
     first, second, failing, last = (trial(lab, 0), trial(lab, 1), trial(lab, batch_size=99), trial(lab, 2))
     run(keeping, first)
     pid = child(keeping)
@@ -119,7 +119,7 @@ def test_each_trial_has_its_own_log(keeping: ProcessExecutor, lab: Lab) -> None:
         assert RunFolder(lab.runs, one.key).log.exists()
 
 
-def test_a_pause_reaches_a_trial_in_a_kept_process_and_only_that_one(keeping: ProcessExecutor, lab: Lab) -> None:
+def test_a_pause_affects_only_the_trial_that_runs_in_a_kept_process(keeping: ProcessExecutor, lab: Lab) -> None:
     run(keeping, trial(lab))
     pid = child(keeping)
     long = trial(lab, **LONG)
@@ -178,9 +178,7 @@ def test_a_kept_process_ends_with_the_driver(lab: Lab, busy: bool) -> None:
     assert time.monotonic() - began < 15
 
 
-def test_an_idle_neighbor_frees_the_gpu_before_a_trial_runs_there_alone(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_idle_worker_frees_the_gpu_before_an_exclusive_trial(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "FREED_WITHIN", 0.5)
     monkeypatch.setattr(Slot, "environment", {"OMP_NUM_THREADS": "1", "FCNLAB_DEVICE": "cpu"})  # a GPU in name only
     first, second, alone = (trial(lab, seed) for seed in range(3))

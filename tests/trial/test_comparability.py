@@ -60,7 +60,7 @@ def test_a_cell_that_differs_from_the_baseline_is_flagged_with_both_values(
 
 
 @pytest.mark.parametrize("axis", ["recipe", "recipe.epochs"])
-def test_what_the_grid_varies_by_an_axis_is_no_flag(axis: str) -> None:
+def test_a_difference_in_an_axis_is_not_flagged(axis: str) -> None:
     assert check_comparability(cells([finished(trial({"recipe.epochs": 9}))]), "base", ["head", axis]) == {}
     assert check_comparability(cells([finished(trial({"recipe.epochs": 9}))]), "base", ["recipe.epoch"]) != {}
 

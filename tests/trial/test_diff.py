@@ -15,7 +15,7 @@ def test_a_record_equals_itself_and_times_are_not_compared() -> None:
     assert [one.field for one in diff_records(record, slower)] == ["train_seconds"]
 
 
-def test_each_field_of_the_configuration_is_named_by_its_dots() -> None:
+def test_fields_of_the_configuration_have_dotted_names() -> None:
     found = diff_records(finished(trial()), finished(trial({"recipe.lr": 0.5, "head": "fcn32s"}, seed=3)))
     assert {(one.field, one.a, one.b) for one in found if one.section == "configuration"} == {
         ("recipe.optimizer.lr", trial().recipe.optimizer.lr, 0.5),

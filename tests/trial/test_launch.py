@@ -84,7 +84,7 @@ def both_gone(folder: Path) -> bool:
     return all(is_gone(wait_for(folder, rank)) for rank in (0, 1))
 
 
-def test_the_first_gives_the_record_and_all_share_the_threads(tmp_path: Path) -> None:
+def test_rank_0_returns_the_record_and_ranks_share_the_threads(tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(4)
     try:
@@ -101,7 +101,7 @@ def test_a_pause_gives_no_record(tmp_path: Path) -> None:
     assert both_gone(tmp_path)
 
 
-def test_the_failure_of_any_is_that_of_the_trial_and_no_rank_keeps_waiting(tmp_path: Path) -> None:
+def test_a_failed_rank_fails_the_trial_and_ends_all_ranks(tmp_path: Path) -> None:
     record = launch(2, partial(second_fails, tmp_path))
     assert record is not None and record.failure is not None
     assert record.failure.message == "the message"
@@ -109,7 +109,7 @@ def test_the_failure_of_any_is_that_of_the_trial_and_no_rank_keeps_waiting(tmp_p
 
 
 @pytest.mark.parametrize("work", [second_is_killed, second_is_killed_and_the_first_takes_it_for_an_error])
-def test_one_that_is_killed_ends_all_and_is_no_failure_of_the_trial(
+def test_a_killed_rank_ends_all_ranks_without_a_failed_record(
     tmp_path: Path, work: Callable[..., Record | None]
 ) -> None:
     with pytest.raises(SystemExit, match="rank 1 ended with exit code -9"):
