@@ -1,4 +1,4 @@
-"""Docstrings have the form of Google's style guide: a summary that names the thing, then Args, Returns and Raises."""
+"""Docstrings have the form of Google's style guide: a summary, then Args, Returns and Raises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where things lie: which lab is meant, and where its data, weights and store are."""
+"""The selection of the lab, and the locations of its data, weights and store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands in the repository is what the code makes: committed results, the README's table, the wheel."""
+"""The files of the repository equal those that the code writes: committed results, the README's table, the wheel."""
 
 from __future__ import annotations
 

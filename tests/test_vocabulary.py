@@ -75,7 +75,7 @@ ALLOWED: dict[str, set[str]] = {
 
 
 def files() -> list[Path]:
-    """Every text file of the project that a person writes: no results, no measurements."""
+    """Return every text file of the project that a person writes: no results, no measurements."""
     found = [path for path in REPOSITORY.iterdir() if path.suffix in SUFFIXES]
     for folder in FOLDERS:
         found += [path for path in (REPOSITORY / folder).rglob("*") if path.suffix in SUFFIXES and path.is_file()]
@@ -83,7 +83,7 @@ def files() -> list[Path]:
 
 
 def words_of(line: str) -> set[str]:
-    """The words of a line in lower case; names in snake_case and CamelCase count as several words."""
+    """Return the words of a line in lower case; names in snake_case and CamelCase count as several words."""
     return set(re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", line).lower()))
 
 

@@ -1,4 +1,4 @@
-"""How tests of the command line call it."""
+"""Functions with which tests call the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fcnlab import cli
 
 
 class CommandResult(NamedTuple):
-    """What a call of `fcnlab` came to."""
+    """Exit code and output of a call of `fcnlab`."""
 
     code: int
     out: str
@@ -25,7 +25,7 @@ Call = Callable[..., CommandResult]
 
 @pytest.fixture
 def columns() -> int:
-    """How wide the terminal is."""
+    """Return the width of the terminal."""
     return 80
 
 

@@ -33,7 +33,7 @@ def columns() -> int:
 
 
 def refused(output: CommandResult, *parts: str) -> None:
-    """Check that the call was refused in one line on standard error that says these parts."""
+    """Check that a call was rejected in one line on standard error that contains these parts."""
     assert (output.code, output.out) == (2, "")
     assert output.err.startswith("fcnlab: error: ") and output.err.count("\n") == 1
     for part in parts:
@@ -45,7 +45,7 @@ def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def verbs(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every verb with its words; groups are walked through."""
+    """Return every command with its words, also those of groups."""
     for name, inner in getattr(command, "commands", {}).items():
         yield from verbs(inner, (*path, name))
     if not hasattr(command, "commands"):
@@ -364,7 +364,7 @@ def test_init_accepts_an_empty_folder_and_rejects_any_other(fcnlab: Call, tmp_pa
 
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """What `fcnlab ui` would have become; it becomes nothing here."""
+    """Record the commands that `fcnlab ui` would execute, without executing them."""
     commands: list[list[str]] = []
     monkeypatch.setattr("os.execve", lambda _file, command, _environment: commands.append(command))
     return commands

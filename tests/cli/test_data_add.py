@@ -1,4 +1,4 @@
-"""`fcnlab data add`: what it finds in people's folders, what it writes, and what it refuses."""
+"""`fcnlab data add`: its classes and splits of users' folders, the entry that it writes, and its errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def save(pixels: np.ndarray, path: Path) -> None:
 
 
 def fill(images: Path, masks: Path, ids: str, values: Any, *, ending: str = "_mask.png") -> None:
-    """Images and masks; each mask holds all of the values, numbers or colors."""
+    """Write images and masks; each mask contains all of the values, numbers or colors."""
     for id_ in ids.split():
         noise = np.random.default_rng(zlib.crc32(f"{images}/{id_}".encode()))  # all images differ
         save(noise.integers(0, 256, (*SHAPE, 3), np.uint8), images / f"{id_}.jpg")
@@ -41,7 +41,7 @@ def columns() -> int:
 
 @pytest.fixture
 def call(fcnlab: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Call `fcnlab` from inside a new lab; its data lie beside it, in ../mine."""
+    """Call `fcnlab` from inside a new lab; its data are in ../mine."""
     assert fcnlab("init", "lab").code == 0
     monkeypatch.chdir(tmp_path / "lab")
     return fcnlab

@@ -1,4 +1,4 @@
-"""`fcnlab data cache`: what is listed, verified and removed, and with which exit code."""
+"""`fcnlab data cache`: lists, verifies and removes caches, with its exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classes of a user's own masks: which values they have, and classes that a split lacks."""
+"""Classes of a user's own masks: their values, and classes that are missing in a split."""
 
 from __future__ import annotations
 

@@ -225,7 +225,7 @@ def test_fetch_never_overwrites_an_existing_folder(fcnlab: Call, camvid: Path) -
 
 
 def put(root: Path, name: str, files: dict[str, bytes]) -> Archive:
-    """An archive that a person put among the others."""
+    """Put an archive among the others, as a user would."""
     path = root / ARCHIVES / f"{name}.zip"
     path.parent.mkdir(exist_ok=True)
     with zipfile.ZipFile(path, "w") as zipped:

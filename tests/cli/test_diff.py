@@ -1,4 +1,4 @@
-"""`fcnlab diff`: what differs between two trials."""
+"""`fcnlab diff`: the differences between two trials."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.records import finished
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
-    """A grid of which the first seed of both cells has finished."""
+    """A grid in which the first seed of both cells has finished."""
     path = write_grid(tmp_path, SMOKE)
     lab = Lab.find(path)
     made = make_plan(lab.load_grid(path), lab)

@@ -34,7 +34,7 @@ def fcnlab(fcnlab: Call) -> Call:
 
 @pytest.fixture
 def ran(tmp_path: Path) -> tuple[Path, list[RunFolder]]:
-    """A grid of four trials of which those of the first cell have finished."""
+    """A grid of four trials; those of the first cell have finished."""
     file = write_grid(tmp_path, SMOKE)
     lab = Lab.find(file)
     keys = [

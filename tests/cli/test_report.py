@@ -1,4 +1,4 @@
-"""`fcnlab report` and `fcnlab compare`, on records that need no training."""
+"""`fcnlab report` and `fcnlab compare`, on records without training."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ MINE = "mine: {epochs: 1, batch_size: 8, crop: {height: 64, width: 64}, optimize
 
 @pytest.fixture
 def ran(tmp_path: Path) -> RunFolder:
-    """The last trial of a grid, finished, in a lab with a recipe of its own."""
+    """The last trial of a grid, finished, in a lab with its own recipe."""
     lab_folder = tmp_path / "lab"
     (lab_folder / "registry").mkdir(parents=True)
     (lab_folder / "registry/recipes.yaml").write_text(MINE)

@@ -1,4 +1,4 @@
-"""MLflow's own UI over a lab's store, as a person sees it: in a browser, on a grid that has run."""
+"""The UI of MLflow on a lab's store in a browser, with a finished grid."""
 
 from __future__ import annotations
 

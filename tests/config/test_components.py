@@ -1,4 +1,4 @@
-"""Components: combinations of fields that are refused or accepted, and the content that enters a trial's key."""
+"""Components: valid and invalid combinations of fields, and the content that enters a trial's key."""
 
 from __future__ import annotations
 

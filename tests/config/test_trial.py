@@ -1,4 +1,4 @@
-"""The key of a trial: what changes it, and what does not."""
+"""The key of a trial: the settings that change it and those that do not."""
 
 from __future__ import annotations
 

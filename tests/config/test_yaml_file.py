@@ -1,4 +1,4 @@
-"""Reading YAML files: what is accepted, and the errors of invalid files."""
+"""Reading YAML files: valid content, and the errors of invalid files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scale, crop and flip: the laws of the geometry, over images and crops of any size. Jitter: that of torchvision."""
+"""Scale, crop, flip and rotation: properties for images and crops of any size. Jitter and blur: as in torchvision."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ seeds = st.integers(0, 2**32)
 
 
 def coded(height: int, width: int) -> DecodedSample:
-    """Every pixel another as far as possible, and the image says the label: channel c is label + c, below the fill."""
+    """Make an image of very different pixels that encode the label: channel c is label + c, below the fill."""
     label = (torch.arange(height * width) % 190).reshape(height, width).to(torch.uint8)
     return DecodedSample(torch.stack([label, label + 1, label + 2]), label)
 
@@ -252,7 +252,7 @@ scales = st.none() | st.floats(0.3, 2.6).map(lambda factor: (factor, factor))
 
 
 def reference(sample: DecodedSample, crop: tuple[int, int], placement: Placement, jitter: ColorJitter) -> DecodedSample:
-    """Torchvision's operators one after the other on all of the image, and the crop at the end."""
+    """Apply torchvision's operators one after another to the whole image, and crop at the end."""
     image, label = (
         jitter_colors(sample.image, jitter, placement.color_draws).contiguous(),
         sample.label[None].contiguous(),

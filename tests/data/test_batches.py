@@ -1,4 +1,4 @@
-"""Training batches: what follows from (seed, epoch, index), and nothing else."""
+"""Training batches: they depend on seed, epoch and index only."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ seeds = st.integers(0, 2**31)
 
 
 class Numbered(Split):
-    """Image and label of sample i are i everywhere; so a batch says which samples it has."""
+    """Samples whose image and label are their number everywhere, so that a batch shows its samples."""
 
     def __init__(self, count: int) -> None:
         self.ids = tuple(f"s{index}" for index in range(count))
@@ -322,7 +322,7 @@ def test_compiled_writer_is_used_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> 
 @compiled_only
 def test_kernel_that_differs_from_torch_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     class Off:
-        """A library whose images are one rounding away."""
+        """A library whose images differ by one rounding."""
 
         @staticmethod
         def place(sample: object, crop: object, image: object, label: object) -> int:

@@ -1,4 +1,4 @@
-"""The cache of decoded samples: made once, whole or not at all, and never trusted blindly."""
+"""The cache of decoded samples: it is built once, completely or not at all, and its content is verified."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def folder_of(dataset: Any, split: str = "train") -> Path:
 
 
 def left() -> list[str]:
-    """What lies in the folder of the caches, but for locks."""
+    """Return the names in the folder of the caches, except for locks."""
     return (
         sorted(path.name for path in decoded_cache_folder().iterdir() if path.suffix != ".lock")
         if decoded_cache_folder().is_dir()
@@ -227,7 +227,7 @@ def test_build_after_a_killed_build_gives_the_same_cache() -> None:
 
 
 def check_unavailable(dataset: Any, caplog: pytest.LogCaptureFixture, *parts: str) -> None:
-    """Check that there is no cache, that one line says why, and that nothing is left."""
+    """Check that there is no cache, that one line states the reason, and that no file is left."""
     caplog.clear()
     assert try_open_or_build_cache(dataset, "train") is None
     output = [record.getMessage() for record in caplog.records if "when it is needed" in record.getMessage()]
@@ -371,7 +371,7 @@ def test_files_changed_during_decoding_are_not_cached(camvid: CamVid, caplog: py
 
 
 def sealed(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change an index and seal it again, as somebody would who means harm."""
+    """Change an index and seal it again, as a malicious user would."""
     output = json.loads((folder / format.INDEX).read_text())
     change(output)
     raw = json.dumps(output).encode()

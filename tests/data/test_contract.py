@@ -1,4 +1,4 @@
-"""The laws that every dataset keeps, each on a tiny copy of its real layout."""
+"""Properties of every dataset, each on a tiny copy of its real layout."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ SBD = {"train": ["2007_02", "2008_05", "2008_04"], "val": ["2007_03", "2008_06"]
 
 
 def make_voc(root: Path) -> Voc2012:
-    """VOC's kit in VOCdevkit/VOC2012 with SBD beside it, as their archives unpack. One image is in neither."""
+    """Write VOC's kit to VOCdevkit/VOC2012 and SBD next to it, as their archives unpack. One image is in neither."""
     kit, sbd = root / "VOCdevkit" / "VOC2012", root / "benchmark_RELEASE" / "dataset"
     for split, ids in VOC.items():
         write(kit / "ImageSets/Segmentation" / f"{split}.txt", ids)
@@ -124,7 +124,7 @@ def make_folder(root: Path) -> FileDataset:
 
 
 def make_colored(root: Path) -> FileDataset:
-    """RGB masks and splits by chance."""
+    """Write RGB masks, with random splits."""
     table = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in COLORS.values()], dtype=np.uint8)
     for number in range(6):
         save(image_of(number), root / "images" / f"{number}.png")
@@ -367,7 +367,7 @@ def test_a_cut_or_overwritten_matlab_file_decodes_or_is_a_data_error(
 
 
 def decoded(dataset: FileDataset, split: str, values: range, path: Path) -> list[int]:
-    """The labels that these values of a mask have."""
+    """Return the labels of these values of a mask."""
     pair = dataset.list_pairs(split)[0]
     save(np.zeros((1, len(values), 3), dtype=np.uint8), pair.image)
     save(np.array([values], dtype=np.uint8), pair.mask)

@@ -35,7 +35,7 @@ def shapes(train: int = 3, size: tuple[int, int] = (24, 32), seed: int = 0) -> S
 
 
 def same(one: DecodedSplit, two: DecodedSplit) -> bool:
-    """Whether two splits have the same samples, in the same layout."""
+    """Return whether two splits have the same samples, in the same layout."""
     assert one.ids == two.ids and len(one) == len(two)
     for index in range(len(one)):
         a, b = one[index], two[index]
@@ -47,7 +47,7 @@ def same(one: DecodedSplit, two: DecodedSplit) -> bool:
 
 
 def check(dataset: Dataset, split: str = "train") -> None:
-    """The cache's samples, when it is made and when it is there, are those that are decoded directly."""
+    """Check that the samples of a new and of an existing cache equal those that are decoded directly."""
     direct = DecodedSplit(dataset.split(split))
     for _ in range(2):
         found = open_decoded(dataset, split)

@@ -38,14 +38,7 @@ PAUSES = (0.0, 0.0, 0.0)
 
 @dataclass
 class Site:
-    """What a server has and how it misbehaves.
-
-    Attributes:
-        cuts: for each answer in turn, after how many bytes the connection is cut; then no more.
-        statuses: for each answer in turn, an error to give instead; then no more.
-        ranges: whether it answers a request for a part with a part.
-        asked: path and Range of each request.
-    """
+    """The files of a server and its errors."""
 
     files: dict[str, bytes]
     cuts: list[int] = field(default_factory=list)
@@ -60,7 +53,7 @@ class Site:
 def handler(site: Site) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, format: str, *args: object) -> None:
-            """Keep quiet."""
+            """Print nothing."""
 
         def do_GET(self) -> None:
             asked = self.headers.get("Range")

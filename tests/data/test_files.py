@@ -1,7 +1,4 @@
-"""Datasets that are files: what is decoded, what is refused, and the fingerprint of the content.
-
-All copies are tiny ones of the real layouts: CamVid as in the SegNet tutorial, VOC 2012 as in its development kit.
-"""
+"""Datasets of files: decoding, invalid files, and the fingerprint of the content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Datasets of type `folder`: pairing, labels, splits, what a hand-written entry may say, and what enters a key."""
+"""Datasets of type `folder`: pairing, labels, splits, hand-written entries, and the fields that enter a key."""
 
 from __future__ import annotations
 

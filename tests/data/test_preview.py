@@ -1,4 +1,4 @@
-"""The sheet of images and labels: what is on it, where, and that the draws are those of training."""
+"""The sheet of images and labels: its content and layout, and augmented versions equal to those of training."""
 
 from __future__ import annotations
 

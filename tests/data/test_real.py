@@ -1,4 +1,4 @@
-"""The real images, where they are there: as many as documented, and of their published size."""
+"""Real images, if available: their documented number and their published size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The generated dataset: the same bytes everywhere, and the borders that its docstring promises."""
+"""The generated dataset: the same bytes on every machine, and the borders between its regions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of a dataset: against numpy on stacked pixels, against what training uses, against documented ones."""
+"""The statistics of a dataset compared with numpy, with the weights of training, and with documented values."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Some(Split):
 
 
 class _Given(Dataset):
-    """Random images of `SIZES` with labels 0..2 and ignored pixels; label 3 is nowhere."""
+    """Random images of `SIZES` with labels 0..2 and ignored pixels; label 3 does not occur."""
 
     classes = ("a", "b", "c", "d")
 

@@ -1,4 +1,4 @@
-"""Layers that are computed again in the backward pass give what they would have given."""
+"""Activation checkpointing: layers that are computed again in the backward pass give equal results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks outside: torch.export, ONNX, torch.compile and safetensors give what the network gives."""
+"""Networks after torch.export, ONNX, torch.compile and safetensors give the results of the network."""
 
 from __future__ import annotations
 

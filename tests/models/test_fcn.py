@@ -1,4 +1,4 @@
-"""A whole network: sizes, symmetry, equal initialization, and the d2l chapter's network as a special case."""
+"""Whole networks: sizes, symmetry, equal initialization, and the network of the d2l chapter."""
 
 from __future__ import annotations
 

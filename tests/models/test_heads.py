@@ -1,4 +1,4 @@
-"""Heads: skips that start as no-ops, what each stage starts with, and the dilated ones of two other libraries."""
+"""Heads: skips that are initialized without effect, initialization of stages, and dilated heads of two libraries."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def maker(classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:
 
 
 def stirred(model: nn.Module) -> nn.Module:
-    """Batch norms and biases that do something: all that starts at one or zero moved a little."""
+    """Change all batch norms and biases a little, since those at one or zero have no effect."""
     for i, value in enumerate(model.state_dict().values()):
         if value.ndim == 1:
             value += 0.3 * noise(*value.shape, seed=i).tanh()
@@ -57,7 +57,7 @@ def stirred(model: nn.Module) -> nn.Module:
 
 
 def by_hand(model: FCN, images: Tensor, upsampler: str) -> Tensor:
-    """The deepest scores, brought up step by step with the skips left out."""
+    """Compute the deepest scores upsampled step by step, without the skips."""
     features = model.backbone(images)
     score = model.head.score["32"]
     scores = F.conv2d(features[32], score.weight, score.bias)
@@ -217,7 +217,7 @@ def theirs() -> nn.Module:
 
 
 def as_theirs(ours: FCN, theirs: nn.Module) -> FCN:
-    """Our model with the weights of torchvision's."""
+    """Return fcnlab's model with the weights of torchvision's."""
     renamed = {}
     for key, value in theirs.state_dict().items():
         part, _, rest = key.partition(".")

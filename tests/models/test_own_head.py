@@ -41,7 +41,7 @@ class Shallow(Head):
 
 
 class _Package:
-    """The distribution that the entry point is of."""
+    """The distribution of the entry point."""
 
     name, version = "shallow-head", "1.0"
 

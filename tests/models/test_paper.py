@@ -1,4 +1,4 @@
-"""The paper's own nets against its numbers, against a literal version of them, and against torchvision's."""
+"""The networks of the paper compared with its numbers, with a literal implementation, and with torchvision's."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def head_of(kind: str, backbone: Backbone, stride: int, **options: Any) -> Any:
-    """A head for 3 classes whose upsampling starts at random, so that a kernel turned around would show."""
+    """Return a head for 3 classes with random upsamplers, so that a flipped kernel would be detected."""
 
     def make_upsampler(classes: int, factor: int, stage: str, **geometry: int) -> nn.Module:
         return TransposedUpsampler(classes, factor, init="random", **geometry)
@@ -62,7 +62,7 @@ def lively(backbone: PaperBackbone, stride: int, *, at_once: bool = False) -> FC
 
 
 def on_meta(name: str) -> FCN:
-    """On the meta device shapes are computed and numbers are not. Norms keep shapes and take their time there."""
+    """Build a network on the meta device, without norms, which do not change shapes and are slow there."""
     with torch.device("meta"):
         model = build_model(named(name), 21, seed=0).eval()
     for module in list(model.modules()):
@@ -77,7 +77,7 @@ META = {name: on_meta(name) for name in PAPER}
 
 @pytest.fixture(scope="module")
 def vgg16() -> Iterator[PaperBackbone]:
-    """134 million numbers: made once, and given back for the files that follow."""
+    """VGG-16 with 134 million parameters, which is built once."""
     torch.manual_seed(0)
     backbone = PaperBackbone("vgg16").eval()
     yield backbone

@@ -27,7 +27,7 @@ REGISTRY = builtin()
 
 
 def parts(backbone: str, head: str, upsampler: str) -> Variant:
-    """A variant from random weights: no test fetches anything."""
+    """Return a variant with random weights: tests download no weights."""
     entry = REGISTRY.get("backbone", backbone)
     found = (entry.model_copy(update={"weights": "scratch"}), REGISTRY.get("head", head),
              REGISTRY.get("upsampler", upsampler))  # fmt: skip
@@ -49,7 +49,7 @@ def fits(head: str, upsampler: str) -> bool:
 
 
 def smallest(head: str) -> str:
-    """The smallest backbone that a head goes with; VGG-16 is the only one of the paper's that has all maps."""
+    """Return the smallest backbone that a head supports; only VGG-16 has all maps of the paper's."""
     return "vgg16-paper-scratch" if of_paper(head) else "tiny-scratch"
 
 

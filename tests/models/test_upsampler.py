@@ -337,7 +337,7 @@ def test_interpolation_has_no_parameters(mode: Literal["bilinear", "nearest"]) -
 
 
 def _read(map_: Tensor, y: float, x: float) -> float:
-    """The bilinear value of a map between its pixels, with the border pixels repeated."""
+    """Return the bilinear value of a map between its pixels, with the border pixels repeated."""
     total = 0.0
     for row in (math.floor(y), math.floor(y) + 1):
         for column in (math.floor(x), math.floor(x) + 1):

@@ -1,4 +1,4 @@
-"""The faster way of scoring on the CPU against torch's transposed convolution."""
+"""The faster blockwise upsampling on the CPU compared with torch's transposed convolution."""
 
 from __future__ import annotations
 

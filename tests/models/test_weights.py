@@ -1,4 +1,4 @@
-"""Weights files as people have them: nested, with prefixes, old, with Python objects."""
+"""Weights files as published: nested, with prefixes, old, with Python objects."""
 
 from __future__ import annotations
 

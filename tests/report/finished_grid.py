@@ -1,4 +1,4 @@
-"""A small grid that ran without training: records and counts as trials leave them, of cells whose quality is known."""
+"""A small grid that ran without training: records and counts as trials write them, of cells with known quality."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def finished_lab(root: Path, text: str = THREE, right: dict[str, float] | None =
 
 
 def finish(planned: PlannedTrial, right: float, counts: np.ndarray | None = None, **changes: object) -> Record:
-    """Write what a trial leaves that finds this share of each class, or that has these counts."""
+    """Write the files of a trial that finds this share of each class, or that has these counts."""
     trial, folder = planned.trial, planned.folder
     folder.create()
     folder.trial.write_text(trial.model_dump_json())

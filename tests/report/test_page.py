@@ -25,7 +25,7 @@ from tests.report.finished_grid import THREE, finished_lab
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of two grids, on which everything stands twice."""
+    """The page of two grids, with two sections."""
     grid, lab = finished_lab(tmp_path_factory.mktemp("lab"))
     other = lab.load_grid(write_grid(lab.root, THREE.replace("Does it run?", "And <this>?"), "other"))
     reports = [make_report(make_plan(one, lab), lab, None) for one in (grid, other)]

@@ -1,4 +1,4 @@
-"""A report from records alone: the statistics in its table, what its notes say, and which files it writes."""
+"""Reports from records: the statistics in the table, the notes, and the written files."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from fcnlab.report.tables.formats import to_latex, to_markdown, to_terminal
 
 
 def trials(**figures: list[float]) -> pd.DataFrame:
-    """A row for each seed of each cell; nan stands for a trial that failed."""
+    """Return a row for each seed of each cell; nan is a failed trial."""
     rows = [
         {
             "cell": cell,

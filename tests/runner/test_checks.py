@@ -1,4 +1,4 @@
-"""Checks of planned trials: what would fail in training or evaluation is an error of the plan."""
+"""Checks of planned trials: an error of training or evaluation is found before the run."""
 
 from __future__ import annotations
 

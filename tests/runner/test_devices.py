@@ -1,4 +1,4 @@
-"""A trial on several devices, here two processes on the CPU: its record, and what comes of it when they are killed."""
+"""A trial on several devices, here two processes on the CPU: its record, and its resumption after a kill."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ LONG: dict[str, Any] = {"epochs": 16, "validate_every": 8}
 
 @pytest.fixture(scope="module")
 def undisturbed(pair: ProcessExecutor, lab: Lab) -> Record:
-    """The record of a long trial that nothing has happened to."""
+    """The record of a long trial without interruption."""
     asked = trial(lab, **LONG)
     run(pair, asked)
     found = record(lab, asked)
@@ -137,7 +137,7 @@ def curve(record: Record) -> list[tuple[float, float | None]]:
 
 
 def started(pair: ProcessExecutor, lab: Lab) -> RunFolder:
-    """Start the long trial; it has gone some epochs."""
+    """Start the long trial and wait for some epochs."""
     asked = trial(lab, **LONG)
     folder = RunFolder(lab.runs, asked.key)
     if folder.record.exists():
@@ -183,7 +183,7 @@ def test_a_killed_rank_ends_all_ranks_and_the_trial_resumes(
 
 
 def runs(pid: int) -> bool:
-    """Whether a process is there, and not only its exit code."""
+    """Return whether a process runs; one that waits for its parent does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):

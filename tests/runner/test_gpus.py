@@ -1,4 +1,4 @@
-"""Which GPUs trials may use, and what happens where torch sees others than were found."""
+"""The GPUs that trials may use, and differences between the GPUs found by the driver and by torch."""
 
 from __future__ import annotations
 

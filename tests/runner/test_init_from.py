@@ -1,4 +1,4 @@
-"""Trials that start from finished trials: staged training, as the paper trains."""
+"""Trials that are initialized from finished trials: staged training, as in the paper."""
 
 from __future__ import annotations
 

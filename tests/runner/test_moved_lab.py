@@ -1,4 +1,4 @@
-"""A lab that was copied or moved: it writes nothing outside of itself, and its earlier files are found."""
+"""A copied or moved lab: it writes no file outside of itself, and its earlier files are found."""
 
 from __future__ import annotations
 

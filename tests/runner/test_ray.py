@@ -1,4 +1,4 @@
-"""Trials on a Ray cluster of two nodes, both made on this machine."""
+"""Trials on a Ray cluster of two nodes on this machine."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LONG = 400
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A head with one CPU, and a node with three and what passes for a GPU."""
+    """A head with one CPU, and a node with three CPUs and a simulated GPU."""
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -61,7 +61,7 @@ def a_trial(lab: Lab, seed: int = 0, **fields: Any) -> Trial:
 
 
 def until(executor: Executor, condition: Callable[[list[JobExit]], object], seconds: float = 90) -> list[JobExit]:
-    """Wait with an executor; gives what has ended until the condition held."""
+    """Wait with an executor for a condition; return the jobs that have ended before."""
     ended: list[JobExit] = []
     deadline = time.monotonic() + seconds
     while not condition(ended):
@@ -71,7 +71,7 @@ def until(executor: Executor, condition: Callable[[list[JobExit]], object], seco
 
 
 def start(executor: Executor, *jobs: Job) -> list[JobExit]:
-    """Start jobs as there is room."""
+    """Start jobs as slots become free."""
     ended: list[JobExit] = []
     for job in jobs:
         ended += until(executor, lambda _: executor.free_slots)
@@ -94,7 +94,7 @@ def counts(lab: Lab, trial: Trial) -> dict[str, Any]:
 
 
 def assert_same(trial: Trial, lab: Lab, elsewhere: Lab) -> None:
-    """What a trial has left in a lab is what it leaves in another where it is simply run."""
+    """Check that a trial has left the same results in a lab as a plain run in another lab."""
     expected = run_trial(trial, elsewhere)
     record = folder(lab, trial).read()
     assert record is not None and expected is not None
@@ -135,7 +135,7 @@ def test_a_pause_requested_at_the_start_ends_the_trial_after_one_epoch(near: tup
 
 @pytest.fixture(scope="module")
 def far(cluster: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RayExecutor, Lab]]:
-    """A slot that sees nothing of the driver's disk."""
+    """A slot without access to the driver's disk."""
     lab = Lab.find(root=tmp_path_factory.mktemp("far"))
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(Token, "write", lambda lab: Token(lab.root / "on another machine", "secret"))
@@ -253,7 +253,7 @@ while True:
 def test_a_trial_is_retried_on_a_new_node_after_the_loss_of_its_node(
     cluster: Any, near: tuple[RayExecutor, Lab]
 ) -> None:
-    """The last test, since it takes the second node away."""
+    """This is the last test, since it removes the second node."""
     executor, lab = near
     trials = [a_trial(lab, seed, recipe__epochs=100 * LONG) for seed in range(2)]
     start(executor, *(Job(trial=trial) for trial in trials))

@@ -1,4 +1,4 @@
-"""Checkpoints: when they are due, that they hold the state at the time of saving, and that errors surface."""
+"""Checkpoints: their intervals, the state that they contain, and errors of writing."""
 
 from __future__ import annotations
 

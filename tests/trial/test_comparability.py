@@ -1,4 +1,4 @@
-"""The comparability guard: what is flagged, and what a grid varies on purpose."""
+"""Comparability of cells: flagged differences, and differences that the grid varies by an axis."""
 
 from __future__ import annotations
 

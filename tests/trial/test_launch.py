@@ -1,4 +1,4 @@
-"""Processes that run a trial together: what comes of it when one of them fails, is killed, or has nothing to say."""
+"""Ranks of a trial: the record of the trial if one of them fails, is killed, or pauses."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:De
 
 
 def noted(folder: Path, rank: int) -> None:
-    """Leave the process's id."""
+    """Write the id of the process."""
     (folder / str(rank)).write_text(str(os.getpid()))
 
 
 def wait_for(folder: Path, rank: int) -> int:
-    """The id that a process has left."""
+    """Return the id that a process has written."""
     file = folder / str(rank)
     while not (file.exists() and (output := file.read_text())):
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""The JSON Schema of grid files: it is up to date, accepts every grid, and refuses typos."""
+"""The JSON Schema of grid files: it is up to date, accepts every grid, and rejects typos."""
 
 from __future__ import annotations
 
