@@ -23,6 +23,7 @@ from fcnlab.cli import (
     report,
     train,
     ui,
+    weights,
 )
 from fcnlab.console import replace_unencodable
 from fcnlab.errors import FcnlabError
@@ -64,6 +65,7 @@ app.add_typer(grid.app, name="grid")
 app.add_typer(registry.app, name="registry")
 app.add_typer(data.app, name="data")
 app.add_typer(model.app, name="model")
+app.add_typer(weights.app, name="weights")
 app.command("train", epilog=train.EXAMPLE)(train.train)
 app.command("diff", epilog=diff.EXAMPLE)(diff.diff)
 app.command("report", epilog=report.EXAMPLE)(report.report)

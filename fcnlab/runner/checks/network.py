@@ -39,6 +39,7 @@ class NetworkSetup:
         variant: configuration of the network.
         recipe: configuration of its training.
         classes: number of classes.
+        channels: of the images.
         images: heights and widths of images on which the network is evaluated.
     """
 
@@ -46,6 +47,7 @@ class NetworkSetup:
     variant: Variant
     recipe: Recipe
     classes: int
+    channels: int
     images: tuple[Size, ...]
 
     def __eq__(self, other: object) -> bool:
@@ -71,6 +73,7 @@ class NetworkSetup:
         )
         content = trial.variant.content()
         content["backbone"].pop("weights", None)
+        channels = trial.dataset.image_channels
         micro_batch = recipe.batch_size // recipe.grad_accum_steps
         identity = canonical(
             {
@@ -80,10 +83,11 @@ class NetworkSetup:
                 "crop": recipe.crop.content(),
                 "frozen": [recipe.batch_norm, recipe.freeze, recipe.activation_checkpointing],
                 "classes": classes,
+                "channels": channels,
                 "images": scaled,
             }
         )
-        return cls(identity, trial.variant, recipe, classes, scaled)
+        return cls(identity, trial.variant, recipe, classes, channels, scaled)
 
 
 def find_error(setup: NetworkSetup, lab: Lab) -> str | None:
@@ -135,7 +139,7 @@ def _build(setup: NetworkSetup, lab: Lab, device: str) -> FCN:
         warnings.simplefilter("ignore")
         backbone = setup.variant.backbone.model_copy(update={"weights": "scratch"})
         variant = setup.variant.model_copy(update={"backbone": backbone})
-        model = build_model(variant, setup.classes, 0, None, lab.extensions)
+        model = build_model(variant, setup.classes, 0, None, lab.extensions, setup.channels)
     freeze_layers(setup.recipe, model.backbone)
     checkpoint_activations(setup.recipe, model.backbone)
     return model
@@ -176,7 +180,7 @@ def _try(setup: NetworkSetup, lab: Lab, model: FCN, batch: int, size: Size, *, t
 def _run(model: FCN, batch: int, size: Size, *, training: bool) -> Exception | None:
     import torch
 
-    images = torch.zeros(batch, 3, *size, device=next(model.parameters()).device)
+    images = torch.zeros(batch, model.backbone.in_channels, *size, device=next(model.parameters()).device)
     handles = _watch_batch_norms(model, size) if training else []
     model.train(training)
     try:

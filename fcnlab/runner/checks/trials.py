@@ -1,4 +1,4 @@
-"""Check planned trials: batches that fit the data, and networks that accept the sizes of the images."""
+"""Check planned trials: batches that fit the data, networks that accept the sizes of the images, and weights."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from pathlib import Path
 
 from fcnlab.config.head import CustomHead
 from fcnlab.config.trial import Trial
+from fcnlab.config.variant import Backbone
 from fcnlab.data.datasets.base import Dataset, Split
 from fcnlab.data.datasets.sizes import Sizes, read_sizes, representative_sizes
 from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
 from fcnlab.runner.checks.network import NetworkSetup, find_error
+from fcnlab.runner.checks.pretrained import find_missing_weights
 from fcnlab.runner.plan import PlannedTrial
 
 MAX_LABELS = 3
@@ -30,22 +32,27 @@ def check_trials(trials: Iterable[PlannedTrial], lab: Lab, file: Path) -> None:
         file: the grid file, for messages.
 
     Raises:
-        ConfigError: one line per error, with the cells that have it; or the head of an extension cannot be loaded.
+        ConfigError: one line per error, with the cells that have it, and one per missing file of published weights; or
+            the head of an extension cannot be loaded.
         DataError: a dataset is missing.
     """
     data = OpenedData(lab)
+    backbones: dict[int, Backbone] = {}
     cells: dict[str, dict[str, None]] = {}
     checked: dict[NetworkSetup | str, list[str]] = {}
     for planned in trials:
         trial = planned.trial
+        backbones[id(trial.variant.backbone)] = trial.variant.backbone
         setup = data.describe_network(trial)
         if setup not in checked:
             found = find_error(setup, lab) if _may_be_built(trial, lab) else None
             checked[setup] = [found] if found is not None else []
         for message in [*_find_batch_errors(trial, data), *checked[setup]]:
             cells.setdefault(message, {})[planned.cell.label] = None
-    if cells:
-        raise ConfigError("\n".join(f"{file}: {_name_cells(list(labels))}: {text}" for text, labels in cells.items()))
+    lines = [f"{file}: {_name_cells(list(labels))}: {text}" for text, labels in cells.items()]
+    lines += [f"{file}: {line}" for line in find_missing_weights(backbones.values(), file)]
+    if lines:
+        raise ConfigError("\n".join(lines))
 
 
 class OpenedData:

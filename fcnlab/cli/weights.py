@@ -1,0 +1,119 @@
+"""The commands `fcnlab weights list` and `fcnlab weights fetch`: published weights of backbones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fcnlab.cli.options import DataRoot, LabOption
+from fcnlab.console import create_console, create_table
+
+if TYPE_CHECKING:
+    from fcnlab.config.variant import Backbone
+    from fcnlab.lab import Lab
+
+app = typer.Typer(help="List and download the pretrained weights of backbones.", no_args_is_help=True)
+
+
+@app.command("list", epilog="Example: fcnlab weights list experiments/quickstart.yaml")
+def list_(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Grid file [default: all backbones of the registry]")
+    ] = None,
+    lab: LabOption = None,
+    data_root: DataRoot = None,
+) -> None:
+    """List the pretrained weights of the backbones of a grid or of the registry, and where they are on this machine.
+
+    Exit code 1 if weights of the grid are missing. No server is contacted.
+    """
+    found = _find_lab(file, lab, data_root)
+    names = [str(file)] if file is not None else found.registry.names("backbone")
+    table = create_table("backbone", "weights", "", "file")
+    complete = True
+    for name, backbone in _find_backbones(names, found).items():
+        if backbone.weights != "scratch":
+            weights, path, wanted = _locate(backbone, found)
+            complete = complete and path is not None
+            table.add_row(name, weights, "here" if path is not None else "missing", str(path or wanted))
+    create_console().print(table)
+    if file is not None and not complete:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: fcnlab weights fetch resnet18 timm:convnext_tiny.fb_in1k")
+def fetch(
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="Grid files or backbones of the registry", show_default=False)
+    ],
+    lab: LabOption = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Download the pretrained weights of backbones to the caches of timm and torchvision, and load each once.
+
+    For a machine without a network, run it elsewhere and copy the folders that it prints.
+    """
+    from fcnlab.errors import ModelError
+    from fcnlab.models.backbones.pretrained import fetch_pretrained, find_pretrained
+
+    grids = [Path(name) for name in names if _is_grid(name)]
+    found = _find_lab(grids[0] if grids else None, lab, data_root)
+    errors: list[str] = []
+    for name, backbone in _find_backbones(names, found).items():
+        if backbone.weights not in ("timm", "torchvision"):
+            typer.echo(f"{name}: {backbone.weights}, nothing to fetch")
+            continue
+        try:
+            fetch_pretrained(backbone)
+            file = find_pretrained(backbone)
+        except ModelError as error:
+            errors.append(str(error))
+        else:
+            typer.echo(f"{name}: {file.path if file is not None else ''}")
+    if errors:
+        raise ModelError("\n".join(errors))
+
+
+def _is_grid(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
+
+
+def _find_lab(file: Path | None, lab: Path | None, data_root: Path | None) -> Lab:
+    from fcnlab.lab import Lab
+
+    return Lab.find(file, root=lab, data_root=data_root)
+
+
+def _find_backbones(names: list[str], lab: Lab) -> dict[str, Backbone]:
+    """Return the backbones of grid files and of names of the registry, by name."""
+    from fcnlab.config.grid.grid import Cell
+    from fcnlab.config.variant import Backbone
+
+    found: dict[str, Backbone] = {}
+    for name in names:
+        if not _is_grid(name):
+            entry = lab.registry.get("backbone", name)
+            assert isinstance(entry, Backbone)
+            found[name] = entry
+            continue
+        cells = list(lab.load_grid(Path(name)).cells)
+        cells += [cell.init_from for cell in cells if isinstance(cell.init_from, Cell)]
+        found |= {cell.names["backbone"]: cell.variant.backbone for cell in cells}
+    return found
+
+
+def _locate(backbone: Backbone, lab: Lab) -> tuple[str, Path | None, str]:
+    """Return the description of the weights, their file or None, and where the file is expected."""
+    from fcnlab.errors import ModelError
+    from fcnlab.models.backbones.pretrained import find_pretrained
+
+    if backbone.weights_file is not None:
+        try:
+            return "local file", lab.find_weights_file(backbone), ""
+        except ModelError:
+            return "local file", None, backbone.weights_file
+    file = find_pretrained(backbone)
+    assert file is not None, "published weights have a file"
+    return f"{backbone.weights} {file.network}", file.path, f"{file.folder}, from {file.url}"
