@@ -23,6 +23,8 @@ from fcnlab.lab import Lab
 from fcnlab.models import FCN
 from fcnlab.models.heads.smp import DECODERS
 from fcnlab.training.cost import count_gmacs, count_parameters
+from fcnlab.training.fused_loss import can_fuse
+from fcnlab.training.losses import Loss
 from fcnlab.trial.build import build_model
 
 torch.set_num_threads(1)
@@ -93,6 +95,12 @@ def test_the_model_is_initialized_like_that_of_smp() -> None:
     assert isinstance(score, nn.Conv2d) and score.bias is not None and not score.bias.any()
     bound = (6 / (score.in_channels + score.out_channels)) ** 0.5
     assert 0.9 * bound < score.weight.abs().max() <= bound
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_the_loss_is_fused_with_an_upsampling_by_transposed_convolution(decoder: str) -> None:
+    assert can_fuse(Loss(), ours(head(decoder), "bilinear").head) == (decoder != "unet")
+    assert not can_fuse(Loss(), ours(head(decoder), "resize").head)
 
 
 @pytest.mark.parametrize("decoder", DECODERS)

@@ -203,20 +203,22 @@ class OneBatch:
 
     steps = 1
 
-    def __init__(self, size: tuple[int, int]) -> None:
-        self.size = size
+    def __init__(self, size: tuple[int, int], images: int) -> None:
+        self.size, self.images = size, images
 
     def epoch(self, epoch: int) -> list[tuple[Tensor, Tensor]]:
-        images = torch.randn(2, 3, *self.size, generator=torch.Generator().manual_seed(epoch))
-        return [(images, create_labels((2, *self.size), 4, epoch))]
+        images = torch.randn(self.images, 3, *self.size, generator=torch.Generator().manual_seed(epoch))
+        return [(images, create_labels((self.images, *self.size), 4, epoch))]
 
 
-def step(model: FCN, loss: Loss | FusedUpsampleLoss, size: tuple[int, int]) -> tuple[float, dict[str, Tensor]]:
-    """Train one step, and return its loss and the weights."""
+def step(
+    model: FCN, loss: Loss | FusedUpsampleLoss, size: tuple[int, int], images: int
+) -> tuple[float, dict[str, Tensor]]:
+    """Train one step of two micro-batches, and return its loss and the weights."""
     losses: list[float] = []
     fit(
         model,
-        OneBatch(size),
+        OneBatch(size, images),
         epochs=1,
         start_epoch=0,
         loss=loss,
@@ -243,16 +245,18 @@ def test_fused_heads_of_the_registry_train_like_unfused_ones(head: str) -> None:
         pytest.skip("a step of VGG-16 takes seconds; the property test covers its geometry")
     if getattr(entry, "auxiliary", None) is not None:
         pytest.skip("auxiliary scores are not fused")
-    loss, size = Loss(), (64, 96)
+    if not entry.upsamples:
+        pytest.skip("there is no upsampling to fuse")
+    loss, size, images = Loss(), (64, 96), 2 * entry.min_images
     models = [build_model(variant, 4, seed=0) for _ in range(2)]
     for model in models:
         torch.manual_seed(0)
         _perturb(model.head)
     torch.manual_seed(0)
-    expected, after = step(models[0], loss, size)
+    expected, after = step(models[0], loss, size, images)
     torch.manual_seed(0)
     assert isinstance(models[1].head, CoarseHead)
-    found, fused_after = step(models[1], FusedUpsampleLoss(loss, models[1].head), size)
+    found, fused_after = step(models[1], FusedUpsampleLoss(loss, models[1].head), size, images)
     assert found == pytest.approx(expected, rel=1e-5)
     for name, value in after.items():
         assert close(fused_after[name].float(), value.float(), 1e-4), name
