@@ -94,11 +94,19 @@ def test_a_folder_becomes_a_dataset_that_can_be_checked_and_trained_on(call: Cal
         "nominal": {"height": 4, "width": 6},
     }
     assert call("data", "check", "mine").code == 0
-    grid = output.out.split("experiments/mine.yaml:")[1].split("and: ")[0]
-    assert "recipe: small-data" in grid
-    Path("experiments/mine.yaml").write_text(grid.replace("    ", "").replace("resnet18", "tiny-scratch"))
+    text = Path("experiments/mine.yaml").read_text()
+    assert "recipe: small-data}" in text
+    assert "base: {backbone: tiny-scratch, dataset: mine, recipe: quick, recipe.batch_size: 6}" in text
+    assert output.out.splitlines()[-1] == "and: fcnlab grid run experiments/mine.yaml"
     planned = call("grid", "plan", "experiments/mine.yaml")
     assert (planned.code, planned.err) == (0, "")
+
+
+def test_existing_grid_of_that_name_is_kept(call: Call, mine: Path) -> None:
+    Path("experiments/mine.yaml").write_text("# mine\n")
+    output = add(call)
+    assert output.code == 0 and "experiments/mine.yaml exists and is kept" in output.out
+    assert Path("experiments/mine.yaml").read_text() == "# mine\n"
 
 
 def test_dry_run_prints_the_entry_and_writes_nothing(call: Call, mine: Path) -> None:

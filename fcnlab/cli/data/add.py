@@ -21,16 +21,6 @@ if TYPE_CHECKING:
 
 EXAMPLE = "Example: fcnlab data add mine --images ~/mine/images --masks ~/mine/masks --classes road,tree,sky"
 
-_GRID = """\
-question: Do skip connections improve mIoU on {name}?
-base: {{backbone: resnet18, dataset: {name}, recipe: {recipe}{batch}}}
-product: {{head: [fcn32s, fcn16s, fcn8s]}}
-seeds: 3
-"""
-
-_SMALL = 1000
-"""With fewer training images, the proposed grid has the recipe `small-data`."""
-
 
 def add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new dataset", show_default=False)],
@@ -121,7 +111,7 @@ def add(
         typer.echo(f"nothing is written; without --dry-run, the entry is added to {file}")
         return
     write_entry(file, name, entry, replace=force)
-    _print_next_steps(lab_, file, name, "small-data" if sizes[spec.splits.train] < _SMALL else "standard")
+    _write_first_grid(lab_, file, name)
 
 
 def _registry(lab: Lab, name: str, force: bool) -> Path:
@@ -191,23 +181,15 @@ def _print_contents(pairing: Pairing, contents: Contents, choice: ClassChoice, *
         typer.echo("the class names are placeholders; set them with --classes")
 
 
-def _print_next_steps(lab: Lab, file: Path, name: str, recipe: str) -> None:
-    root = f" --data-root {quote(str(lab.data_root))}" if lab.data_root else ""
-    grid = _GRID.format(name=name, recipe=recipe, batch=_limit_batch(lab, name, recipe))
+def _write_first_grid(lab: Lab, file: Path, name: str) -> None:
+    """Write a grid of the new dataset, and print the next commands."""
+    from fcnlab.cli.data.first_grid import write_first_grid
+
     typer.echo(f"written to {file}, where class names, splits and all other keys can be edited")
+    grid, is_new = write_first_grid(replace(lab), name)  # reads the registry again, with the new entry
+    path = str(grid.relative_to(Path.cwd())) if grid.is_relative_to(Path.cwd()) else str(grid)
+    what = "written to {}: a first grid with a tiny network, without a download" if is_new else "{} exists and is kept"
+    typer.echo(what.format(path))
+    root = f" --data-root {quote(str(lab.data_root))}" if lab.data_root else ""
     typer.echo(f"next: fcnlab data check {name}{root}")
-    typer.echo(f"then a grid, for example in experiments/{name}.yaml:\n")
-    typer.echo("".join(f"    {line}\n" for line in grid.splitlines()))
-    typer.echo(f"and: fcnlab grid run experiments/{name}.yaml{root}")
-
-
-def _limit_batch(lab: Lab, name: str, recipe: str) -> str:
-    """Return the override of the batch size for a dataset with fewer training images than a batch, else nothing."""
-    from fcnlab.config.dataset import Dataset
-    from fcnlab.config.recipe import Recipe
-
-    written = replace(lab).registry  # read again, with the new entry
-    dataset, config = written.get("dataset", name), written.get("recipe", recipe)
-    assert isinstance(dataset, Dataset) and isinstance(config, Recipe)
-    images = len(lab.open_dataset(dataset).split(dataset.splits.train))
-    return f", recipe.batch_size: {images}" if images < config.batch_size else ""
+    typer.echo(f"and: fcnlab grid run {quote(path)}{root}")

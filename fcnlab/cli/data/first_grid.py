@@ -1,0 +1,66 @@
+"""The first grid of a dataset that `fcnlab data add` has added: it runs at once, without a download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fcnlab.config.dataset import Dataset
+from fcnlab.config.recipe import Recipe
+from fcnlab.errors import RunError
+from fcnlab.lab import Lab
+
+_GRID = """\
+# yaml-language-server: $schema=grid.schema.json
+# A tiny network from random weights: quick, and without a download. For better accuracy:
+# base: {{backbone: resnet18, dataset: {name}, recipe: {recipe}{accurate_batch}}}
+# The ImageNet weights of resnet18 are downloaded at the first run.
+question: Do skip connections improve mIoU on {name}?
+base: {{backbone: tiny-scratch, dataset: {name}, recipe: quick{batch}}}
+product: {{head: [fcn32s, fcn8s]}}
+seeds: 3
+"""
+
+_SMALL = 1000
+"""With fewer training images, the recipe for accuracy is `small-data`."""
+
+
+def write_first_grid(lab: Lab, name: str) -> tuple[Path, bool]:
+    """Write a grid file for a dataset, unless there is a file of that name.
+
+    Args:
+        lab: the lab, whose registry contains the dataset.
+        name: name of the dataset.
+
+    Returns:
+        The file, and whether it is new.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    file = lab.root / "experiments" / f"{name}.yaml"
+    dataset = lab.registry.get("dataset", name)
+    assert isinstance(dataset, Dataset)
+    images = len(lab.open_dataset(dataset).split(dataset.splits.train))
+    recipe = "small-data" if images < _SMALL else "standard"
+    text = _GRID.format(
+        name=name,
+        recipe=recipe,
+        batch=_limit_batch(lab, images, "quick"),
+        accurate_batch=_limit_batch(lab, images, recipe),
+    )
+    try:
+        file.parent.mkdir(exist_ok=True)
+        with file.open("x", encoding="utf-8") as opened:
+            opened.write(text)
+    except FileExistsError:
+        return file, False
+    except OSError as error:
+        raise RunError(f"{file}: cannot be written: {error.strerror}") from None
+    return file, True
+
+
+def _limit_batch(lab: Lab, images: int, recipe: str) -> str:
+    """Return the override of the batch size for fewer training images than a batch, else nothing."""
+    config = lab.registry.get("recipe", recipe)
+    assert isinstance(config, Recipe)
+    return f", recipe.batch_size: {images}" if images < config.batch_size else ""
