@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
 
+from fcnlab.atomic_file import write_atomically
 from fcnlab.config.yaml_file import dump, find_key_lines, parse
 from fcnlab.errors import ConfigError
 
@@ -40,12 +40,7 @@ def write_entry(file: Path, name: str, entry: dict[str, Any], *, replace: bool =
     try:
         before = file.read_text(encoding="utf-8") if file.exists() else ""
         after = add_entry(before, name, entry, str(file), replace=replace)
-        new = file.with_name(f".{file.name}.{os.getpid()}")
-        try:
-            new.write_text(after, encoding="utf-8")
-            os.replace(new, file)
-        finally:
-            new.unlink(missing_ok=True)
+        write_atomically(file, lambda opened: opened.write(after.encode()), keep_mode=True)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read and written: {error}") from None
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fcnlab.atomic_file import write_atomically
 from fcnlab.settings import cache_folder
 
 
@@ -45,11 +44,6 @@ def write_json(file: Path, content: Mapping[str, Any]) -> None:
         file: the file; its folder is created.
         content: values of JSON.
     """
-    temporary = file.with_name(f"{file.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    try:
+    with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content), encoding="utf-8")  # with the permissions of the umask
-        os.replace(temporary, file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        write_atomically(file, lambda opened: opened.write(json.dumps(content).encode()))

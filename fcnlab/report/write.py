@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 from filelock import FileLock
 
+from fcnlab.atomic_file import write_atomically
 from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
@@ -30,7 +31,6 @@ from fcnlab.runner.grid_state import claim_results
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import OptionalTracker
 from fcnlab.tracking.tracker import MlflowTracker
-from fcnlab.trial.run_folder import write_atomically
 
 
 def create_report(grid: Grid, lab: Lab, tracker: OptionalTracker, *, predict: bool) -> Report:
@@ -158,7 +158,6 @@ def _csv(frame: pd.DataFrame) -> str:
 def _write(path: Path, content: str | bytes) -> None:
     data = content.encode() if isinstance(content, str) else content
     write_atomically(path, lambda file: file.write(data))
-    path.chmod(0o644)  # temporary files are readable by their owner only
 
 
 def _write_samples(report: Report, folder: Path) -> bool:

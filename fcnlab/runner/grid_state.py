@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fcnlab.atomic_file import write_atomically
 from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
-from fcnlab.trial.run_folder import write_atomically
 
 
 def state_folder(grid: Grid, lab: Lab) -> Path:

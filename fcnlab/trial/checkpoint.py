@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fcnlab.atomic_file import write_atomically
 from fcnlab.settings import CHECKPOINT_EVERY
 from fcnlab.trial.build import Training
-from fcnlab.trial.run_folder import write_atomically
 
 
 def capture_state(

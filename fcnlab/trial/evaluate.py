@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from fcnlab.atomic_file import write_atomically
 from fcnlab.config.dataset import Dataset as DatasetConfig
 from fcnlab.data.datasets.fingerprint import hash_file
 from fcnlab.data.decoded import open_decoded
@@ -32,7 +33,6 @@ from fcnlab.training.protocol import Protocol, Size
 from fcnlab.trial.find import KEY_DIGITS, FinishedTrial
 from fcnlab.trial.metrics import compute_split_metrics
 from fcnlab.trial.record import CheckpointChoice, SplitMetrics
-from fcnlab.trial.run_folder import write_atomically
 
 
 class Evaluation(BaseModel):

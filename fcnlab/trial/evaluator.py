@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fcnlab.atomic_file import replace_atomically, write_atomically
 from fcnlab.config.trial import Trial
 from fcnlab.data.datasets.base import Dataset
 from fcnlab.data.decoded import DecodedSplit, open_decoded
@@ -22,7 +24,7 @@ from fcnlab.training.evaluate import OnPrediction, SplitCounts, evaluate_split
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.metrics import compute_split_metrics
 from fcnlab.trial.record import CheckpointChoice, SplitMetrics
-from fcnlab.trial.run_folder import RunFolder, write_atomically
+from fcnlab.trial.run_folder import RunFolder
 from fcnlab.trial.samples import NUM_SAMPLES, save_sample
 
 
@@ -100,12 +102,12 @@ class Evaluator:
         last_epoch = self._trial.recipe.epochs
         metrics: list[SplitMetrics] = []
         counted = {} if self._last_val is None else {"val_last": self._last_val}
-        save_file(_make_contiguous(model.state_dict()), self._folder.weights)
+        _save_weights(model.state_dict(), self._folder.weights)
         checkpoints: tuple[tuple[CheckpointChoice, int], ...] = (("last", last_epoch), ("best", best_epoch))
         for checkpoint, epoch in checkpoints:
             if checkpoint == "best" and epoch != last_epoch:
                 model.load_state_dict(best_state)
-                save_file(_make_contiguous(best_state), self._folder.best_weights)
+                _save_weights(best_state, self._folder.best_weights)
             for name, split in splits.items():
                 known = counted.get(f"{name}_last") if epoch == last_epoch else None
                 found = counted[f"{name}_{checkpoint}"] = known or self._count(model, name, checkpoint, split)
@@ -155,6 +157,7 @@ class Evaluator:
         return counts
 
 
-def _make_contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert tensors to the contiguous layout, the only one that safetensors can store."""
-    return {name: value.contiguous() for name, value in state.items()}
+def _save_weights(state: Mapping[str, Tensor], file: Path) -> None:
+    """Write a state dict; safetensors can store only the contiguous layout, and creates private files."""
+    with replace_atomically(file) as temporary:
+        save_file({name: value.contiguous() for name, value in state.items()}, temporary)

@@ -8,6 +8,7 @@ from functools import partial
 
 from filelock import FileLock
 
+from fcnlab.atomic_file import write_atomically
 from fcnlab.config.trial import Trial
 from fcnlab.data.resident import release_resident_splits
 from fcnlab.lab import Lab
@@ -17,7 +18,7 @@ from fcnlab.training.distributed import join_process_group
 from fcnlab.training.fit import DivergenceError
 from fcnlab.trial.launch import launch
 from fcnlab.trial.record import Failure, FailureCause, Record
-from fcnlab.trial.run_folder import RunFolder, write_atomically
+from fcnlab.trial.run_folder import RunFolder
 from fcnlab.trial.trainer import Paused, RunOptions, Trainer
 
 

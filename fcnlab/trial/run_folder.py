@@ -1,4 +1,4 @@
-"""Files of a trial, and writing them atomically.
+"""Files of a trial.
 
 runs/<key>/
     trial.json         configuration of the trial
@@ -19,15 +19,13 @@ runs/<key>/
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
 
 from pydantic import ValidationError
 
+from fcnlab.atomic_file import write_atomically
 from fcnlab.errors import RunError
 from fcnlab.trial.record import Attempt, EpochRecord, Record
 
@@ -153,21 +151,3 @@ class RunFolder:
         """Delete what `restart` deletes, and the attempts."""
         self.restart()
         self.attempts_file.unlink(missing_ok=True)
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file atomically: readers see the old or the new content, also after a crash.
-
-    Args:
-        path: path of the file.
-        write: function that writes the content to an open binary file.
-    """
-    with tempfile.NamedTemporaryFile("wb", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -229,6 +230,17 @@ def test_without_a_test_split_only_val_is_evaluated(lab: Lab) -> None:
     record = run_trial(trial, lab)
     assert {score.split for score in record.metrics} == {"val"}
     assert record.report_split == trial.report_split == "val"
+
+
+def test_files_of_a_trial_have_the_permissions_of_the_umask(lab: Lab) -> None:
+    before = os.umask(0o002)
+    try:
+        record = run_trial(a_trial(lab), lab)
+    finally:
+        os.umask(before)
+    files = [path for path in (lab.runs / record.key).rglob("*") if path.is_file() and path.name != "lock"]
+    assert {"record.json", "last.safetensors", "counts.npz"} <= {path.name for path in files}
+    assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o664"}
 
 
 # The last one has the field names of an earlier version.

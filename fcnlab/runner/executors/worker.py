@@ -258,7 +258,7 @@ def _run(job: Job, lab: Lab, threads: int, devices: int, pause: Event) -> bool:
     folder.create()
     sys.stdout.flush()
     sys.stderr.flush()
-    log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)

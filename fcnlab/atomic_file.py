@@ -1,0 +1,52 @@
+"""Atomic writing of files, with the permissions that the umask gives to new files."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextmanager
+def replace_atomically(path: Path, *, keep_mode: bool = False) -> Iterator[Path]:
+    """Replace a file when the context ends without an exception: readers see the old or the new content.
+
+    The new content is on the disk before the file is replaced, so that this also holds after a crash.
+
+    Args:
+        path: path of the file; its folder exists.
+        keep_mode: keep the permissions of an existing file, and follow a symbolic link, as for a file of the user.
+
+    Yields:
+        Path of an empty file beside it, to be written or replaced.
+    """
+    target = path.resolve() if keep_mode else path
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
+    try:
+        temporary.touch(exist_ok=False)  # with the permissions of the umask, which cannot be read without changing it
+        mode = stat.S_IMODE((target if keep_mode and target.exists() else temporary).stat().st_mode)
+        yield temporary
+        if stat.S_IMODE(temporary.stat().st_mode) != mode:  # some libraries create private files
+            temporary.chmod(mode)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], *, keep_mode: bool = False) -> None:
+    """Write a file atomically: readers see the old or the new content, also after a crash.
+
+    Args:
+        path: path of the file; its folder exists.
+        write: function that writes the content to an open binary file.
+        keep_mode: keep the permissions of an existing file, and follow a symbolic link.
+    """
+    with replace_atomically(path, keep_mode=keep_mode) as temporary, temporary.open("wb") as file:
+        write(file)
