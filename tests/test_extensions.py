@@ -18,11 +18,13 @@ from fcnlab.config.trial import Trial
 from fcnlab.errors import ConfigError, FcnlabError
 from fcnlab.extensions import Extensions
 from fcnlab.lab import Lab
+from fcnlab.report.provenance import rerun_command
 from fcnlab.runner.executors.base import Executor
 from fcnlab.runner.executors.config import ExecutorConfig
 from fcnlab.runner.executors.ray.slot import needed
 from fcnlab.runner.isolated_lab import isolated_lab
 from fcnlab.runner.plan import make_plan
+from fcnlab.runner.publisher import open_tracker
 from fcnlab.trial.find import find_finished_trial
 from fcnlab.trial.run import run_trial
 from tests.conftest import REPOSITORY
@@ -98,8 +100,10 @@ def test_the_page_has_all_files_of_the_example() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("executor", ["process", "fresh_process"])
+@pytest.mark.parametrize("executor", ["process", "fresh_process", "ray"])
 def test_the_example_runs_in_worker_processes(own: Lab, executor: str, allowed: None) -> None:
+    if executor == "ray":
+        pytest.importorskip("ray", reason="Ray is not installed; it comes with fcnlab[ray]")
     done = run_grid(own, "--executor", executor, "--workers", "1")
     assert done.returncode == 0, done.stderr
     assert "2 finished" in done.stdout and "0 failed" in done.stdout
@@ -110,6 +114,17 @@ def test_the_example_runs_in_worker_processes(own: Lab, executor: str, allowed: 
     model = find_finished_trial(trial.key, own).load_model("last")
     assert type(model.head).__name__ == "Shallow"
     assert not list(own.root.rglob("__pycache__"))
+    assert "compare the runs in MLflow: fcnlab --allow-extensions ui experiments/own.yaml" in done.stdout
+    for run in open_tracker(plan.grid, own).list_trials():
+        assert run["tags"]["mlflow.source.name"].startswith("fcnlab --allow-extensions grid reproduce experiments/own")
+
+
+@pytest.mark.usefixtures("allowed")
+def test_printed_commands_have_the_permission_that_the_grid_needs(own: Lab) -> None:
+    grid = own.load_grid(own.root / "experiments" / "own.yaml")
+    assert rerun_command(grid).startswith("fcnlab --allow-extensions grid run experiments/own.yaml")
+    words = ["grid", "reproduce", "experiments/own.yaml", "shallow8", "--data-root", str(own.data_root), "--dry-run"]
+    assert call(own, "--allow-extensions", *words).stdout.startswith("fcnlab --allow-extensions train ")
 
 
 # --- permission ------------------------------------------------------------------------------------------------------
@@ -298,6 +313,7 @@ def test_a_package_needs_no_permission_and_its_version_is_in_the_key(lab: Lab, p
     assert "shallow" not in sys.modules
     assert trial.extensions == {"head": "fcn-shallow==1.0"}
     assert type(fcnlab.build_model("tiny-scratch+shallow8+bilinear", 2, lab=lab).head).__name__ == "Shallow"
+    assert rerun_command(lab.load_grid(lab.root / "experiments" / "own.yaml")) == "fcnlab grid run experiments/own.yaml"
     metadata = package / "METADATA"
     metadata.write_text(metadata.read_text().replace("Version: 1.0", "Version: 1.1"))
     assert load_trials(lab)["shallow8"].extensions == {"head": "fcn-shallow==1.1"}

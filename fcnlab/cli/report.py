@@ -135,8 +135,10 @@ def _print_seed_table(table: Table) -> None:
 def show_not_published(error: str, grid: Grid) -> None:
     """Print why a report is not in MLflow, and the commands that help."""
     from fcnlab.cli.grid.running import shown
+    from fcnlab.extensions import fcnlab_command
 
-    typer.echo(f"not published: {error}\npublish later with: fcnlab grid sync {quote(shown(grid.path))}", err=True)
+    sync = f"{fcnlab_command(*grid.cells)} grid sync {quote(shown(grid.path))}"
+    typer.echo(f"not published: {error}\npublish later with: {sync}", err=True)
 
 
 def show_table(made: Report, table: Table) -> None:

@@ -32,7 +32,7 @@ class ExportModel(nn.Module):
             self.register_buffer(name, to_uint8_scale(values)[:, None, None])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Compute probabilities, like `fcnlab.training.inference.compute_scores` with a softmax.
+        """Compute probabilities, like `fcnlab.training.prediction.compute_scores` with a softmax.
 
         Args:
             images: uint8 [B, C, H, W] with the channels of the dataset, RGB by default, of any size that is at least

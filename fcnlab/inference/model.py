@@ -13,7 +13,7 @@ from fcnlab.data.datasets.image_file import ImageFormat, Pixels, to_pixels
 from fcnlab.inference.description import ModelDescription
 from fcnlab.models import FCN
 from fcnlab.training import hardware
-from fcnlab.training.inference import compute_scores, predict_classes
+from fcnlab.training.prediction import compute_scores, predict_classes
 from fcnlab.training.protocol import Protocol
 
 SINGLE_VIEW = Protocol()

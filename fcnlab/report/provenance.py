@@ -10,6 +10,7 @@ import pandas as pd
 from fcnlab.config.dataset import CustomDataset, Dataset, FolderDataset, KnownDataset
 from fcnlab.config.grid.grid import Grid
 from fcnlab.config.grid.name import path_in_lab
+from fcnlab.extensions import fcnlab_command
 from fcnlab.report.footnotes import distinct_texts
 
 
@@ -64,7 +65,8 @@ def rerun_command(grid: Grid) -> str:
         grid: the grid.
     """
     needs_root = any(_below_data_root(c.dataset) or c.variant.backbone.weights_file for c in grid.cells)
-    return f"fcnlab grid run {quote(path_in_lab(grid.path))}" + (" --data-root DIR" if needs_root else "")
+    command = f"{fcnlab_command(*grid.cells)} grid run {quote(path_in_lab(grid.path))}"
+    return f"{command} --data-root DIR" if needs_root else command
 
 
 def _below_data_root(dataset: Dataset) -> bool:

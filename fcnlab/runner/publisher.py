@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from shlex import quote
 from typing import TypeVar
 
-from fcnlab.config.grid.command import reproduce_command
 from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import TrackingError
+from fcnlab.extensions import fcnlab_command
 from fcnlab.lab import Lab
+from fcnlab.runner.command import reproduce_command
 from fcnlab.runner.grid_state import note_experiment, state_folder
 from fcnlab.runner.lease import Leases
 from fcnlab.runner.plan import Plan, PlannedTrial
@@ -126,7 +127,8 @@ class Publisher:
             self._is_publishing = True
             if not is_installed():
                 file = self._grid.path
-                remedy = f"; run `fcnlab grid sync {quote(str(file))}` where it is" if file.is_file() else ""
+                sync = f"{fcnlab_command(*self._grid.cells)} grid sync {quote(str(file))}"
+                remedy = f"; run `{sync}` where it is" if file.is_file() else ""
                 self._postpone(f"MLflow is not installed{remedy}")
                 return True
             with self._defer_errors():

@@ -15,7 +15,7 @@ from fcnlab.data.decoded import DecodedSplit
 from fcnlab.kernels.inputs import DecodedSample
 from fcnlab.metrics.boundary import count_boundaries
 from fcnlab.metrics.confusion import Counts, count_areas
-from fcnlab.training.inference import compute_scores, predict_classes
+from fcnlab.training.prediction import compute_scores, predict_classes
 from fcnlab.training.protocol import Protocol
 
 OnPrediction = Callable[[int, Tensor], None]

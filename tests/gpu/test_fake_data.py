@@ -18,7 +18,7 @@ from fcnlab.data.resident import DeviceSplit
 from fcnlab.kernels.inputs import ColorJitter
 from fcnlab.metrics.confusion import compute_metrics
 from fcnlab.training.evaluate import evaluate_split
-from fcnlab.training.inference import predict_classes
+from fcnlab.training.prediction import predict_classes
 from fcnlab.training.protocol import Protocol
 from tests.gpu.fake import CUDA, FREE_MEMORY, Watch, fake_cuda
 from tests.gpu.test_fake_training import symbolic_model

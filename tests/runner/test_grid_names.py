@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from fcnlab.config.grid.command import reproduce_command
 from fcnlab.config.grid.name import find_lab_folder, name_grid, path_in_lab
 from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
 from fcnlab.report.report import make_report
 from fcnlab.report.write import create_report, write_report
+from fcnlab.runner.command import reproduce_command
 from fcnlab.runner.grid_state import claim_results, noted_experiments
 from fcnlab.runner.plan import count_reported, make_plan
 from fcnlab.runner.progress.base import ProgressReporter

@@ -78,7 +78,7 @@ def command(planned: PlannedTrial, record: Record | None, lab: Lab, folder: Path
 
     With `device="auto"` it trains on the recorded kind of device.
     """
-    from fcnlab.config.grid.command import train_words
+    from fcnlab.runner.command import train_words
 
     words = train_words(planned.cell, planned.trial.seed, lab.registry)
     recorded = record.environment.kind if record is not None and record.environment is not None else "auto"

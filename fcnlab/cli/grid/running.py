@@ -52,7 +52,9 @@ def run_and_conclude(
     except KeyboardInterrupt:
         outcome = None
     if outcome is None or outcome.interrupted:
-        resume = f"fcnlab grid run {quote(shown(grid.path))}"
+        from fcnlab.extensions import fcnlab_command
+
+        resume = f"{fcnlab_command(*grid.cells)} grid run {quote(shown(grid.path))}"
         typer.echo(f"interrupted; finished epochs are kept. Resume with: {resume}", err=True)
         raise typer.Exit(130)
     conclude(outcome, grid, lab, strict=strict, as_json=as_json)
@@ -122,18 +124,20 @@ def conclude(outcome: Outcome, grid: Grid, lab: Lab, *, strict: bool = False, as
 
 def _print_summary(outcome: Outcome, made: Report, grid: Grid, lab: Lab) -> None:
     from fcnlab.cli.report import show_not_published, show_table
+    from fcnlab.extensions import fcnlab_command
 
     file = quote(shown(grid.path))
+    fcnlab = fcnlab_command(*grid.cells)
     stopped = f", {outcome.stopped} stopped early" if outcome.stopped else ""
     typer.echo(f"{outcome.finished} finished ({outcome.reused} reused), {outcome.failed} failed{stopped}")
     show_table(made, made.table)
     typer.echo(f"report: {made.folder / 'report.html'}")
     if outcome.postponed is None:
-        typer.echo(f"compare the runs in MLflow: fcnlab ui {file}{_format_lab_option(lab)}")
+        typer.echo(f"compare the runs in MLflow: {fcnlab} ui {file}{_format_lab_option(lab)}")
     else:
         show_not_published(outcome.postponed, grid)
     if not outcome.ok:
-        typer.echo(f"show the errors: fcnlab grid status {file}; retry: fcnlab grid retry {file}", err=True)
+        typer.echo(f"show the errors: {fcnlab} grid status {file}; retry: {fcnlab} grid retry {file}", err=True)
 
 
 def _format_lab_option(lab: Lab) -> str:

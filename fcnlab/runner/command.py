@@ -11,6 +11,7 @@ from fcnlab.config.grid.cell import Cell
 from fcnlab.config.grid.name import path_in_lab
 from fcnlab.config.registry import Registry
 from fcnlab.config.yaml_file import dump
+from fcnlab.extensions import fcnlab_command
 
 
 def train_words(cell: Cell, seed: int, registry: Registry) -> list[str]:
@@ -24,7 +25,7 @@ def train_words(cell: Cell, seed: int, registry: Registry) -> list[str]:
     overrides = to_overrides(cell, registry)
     variant = "+".join(str(overrides.pop(part)) for part in ("backbone", "head", "upsampler"))
     dataset, recipe = (str(overrides.pop(part)) for part in ("dataset", "recipe"))
-    words = ["fcnlab", "train", variant, "--dataset", dataset, "--recipe", recipe]
+    words = [*fcnlab_command(cell).split(), "train", variant, "--dataset", dataset, "--recipe", recipe]
     for axis, value in overrides.items():
         words += ["--set", f"{axis}={format_yaml(value)}"]
     return [*words, "--seed", str(seed)]
@@ -41,7 +42,8 @@ def reproduce_command(file: Path, cell: Cell, seed: int, registry: Registry) -> 
     """
     if not file.is_file():
         return join(train_words(cell, seed, registry))
-    return join(["fcnlab", "grid", "reproduce", path_in_lab(file), cell.label, "--seed", str(seed)])
+    words = [*fcnlab_command(cell).split(), "grid", "reproduce", path_in_lab(file), cell.label]
+    return join([*words, "--seed", str(seed)])
 
 
 def format_yaml(value: Any) -> str:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fcnlab.training.inference import compute_scores, predict_classes
+from fcnlab.training.prediction import compute_scores, predict_classes
 from fcnlab.training.protocol import Protocol
 from tests.training.test_evaluate import Net
 

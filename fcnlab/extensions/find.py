@@ -1,0 +1,195 @@
+"""The extensions that a lab can use: its own, and those of installed packages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar, get_args
+
+from fcnlab.config.base import models_in
+from fcnlab.config.dataset import AnyDataset, CustomDataset, Dataset
+from fcnlab.config.grid.cell import Cell
+from fcnlab.config.head import AnyHead, CustomHead, Head
+from fcnlab.config.trial import Trial
+from fcnlab.config.validation import validate
+from fcnlab.config.yaml_file import read
+from fcnlab.errors import ConfigError, nearest
+from fcnlab.extensions.lab import LISTING, LabExtension, Listing
+from fcnlab.extensions.package import PackageExtension
+from fcnlab.settings import ExecutorName
+
+T = TypeVar("T")
+
+
+def _builtin_types(union: Any) -> tuple[str, ...]:
+    return tuple(name for model in models_in(union) for name in get_args(model.model_fields["type"].annotation))
+
+
+BUILTIN: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"head": _builtin_types(AnyHead), "dataset": _builtin_types(AnyDataset), "executor": get_args(ExecutorName)}
+)
+"""Names that extensions cannot have, by kind."""
+
+Extension = LabExtension | PackageExtension
+
+
+@dataclass(frozen=True)
+class Extensions:
+    """The extensions that a lab can use: those of its `registry/extensions.yaml`, and those of installed packages.
+
+    Attributes:
+        root: folder of the lab; None for installed packages only.
+    """
+
+    root: Path | None = None
+
+    def own(self, kind: str) -> dict[str, LabExtension]:
+        """Return the extensions of the lab.
+
+        Args:
+            kind: `head`, `dataset` or `executor`.
+
+        Returns:
+            The extensions by name.
+
+        Raises:
+            ConfigError: `registry/extensions.yaml` is invalid, or has the name of a built-in class.
+        """
+        if self.root is None or not (self.root / LISTING).exists():
+            return {}
+        path = self.root / LISTING
+        found = {}
+        for name, target in getattr(validate(Listing, read(path), str(path)), f"{kind}s").items():
+            file, _, class_name = target.rpartition(":")
+            found[name] = LabExtension(f"{path}: {kind}s: {name}", self.root, Path(file), class_name)
+            _check_not_builtin(kind, name, found[name])
+        return found
+
+    def list(self, kind: str) -> dict[str, Extension]:
+        """Return all extensions of a kind.
+
+        Args:
+            kind: `head`, `dataset` or `executor`.
+
+        Returns:
+            The extensions by name.
+
+        Raises:
+            ConfigError: a name is defined twice, or is that of a built-in class.
+        """
+        found: dict[str, Extension] = dict(self.own(kind))
+        for entry in entry_points(group=f"fcnlab.{kind}s"):
+            extension = PackageExtension(entry)
+            _check_not_builtin(kind, entry.name, extension)
+            other = found.setdefault(entry.name, extension)
+            if other.where != extension.where:
+                raise ConfigError(
+                    f"{kind} '{entry.name}' is defined twice, in {other.where} and in {extension.where}; rename one"
+                )
+        return found
+
+    def find(self, kind: str, name: str, where: str = "") -> Extension:
+        """Return an extension without loading its code.
+
+        Args:
+            kind: `head`, `dataset` or `executor`.
+            name: the `type` of a head or dataset, or the name of an executor.
+            where: start of the error message.
+
+        Returns:
+            The extension.
+
+        Raises:
+            ConfigError: there is none with this name; or as `list`.
+        """
+        found = self.list(kind)
+        if name not in found:
+            term = "executor" if kind == "executor" else f"{kind} type"
+            valid = nearest(name, [*BUILTIN[kind], *found])
+            raise ConfigError(f"{where}{term} '{name}' is neither built in nor an extension; {valid}")
+        return found[name]
+
+    def load(self, kind: str, name: str, base: type[T]) -> type[T]:
+        """Import the class of an extension.
+
+        Args:
+            kind: `head`, `dataset` or `executor`.
+            name: the `type` of a head or dataset, or the name of an executor.
+            base: the class that it must be a subclass of.
+
+        Returns:
+            The class.
+
+        Raises:
+            ConfigError: no such extension, it cannot be imported, it is not allowed, or it is not a subclass of `base`.
+        """
+        extension = self.find(kind, name)
+        found = extension.load()
+        if not (isinstance(found, type) and issubclass(found, base)):
+            what = getattr(found, "__name__", repr(found))
+            raise ConfigError(f"{extension.where}: {what} is not a subclass of {base.__module__}.{base.__name__}")
+        return found
+
+    def used(self, head: Head, dataset: Dataset | None = None) -> dict[str, Extension]:
+        """Return the extensions that a trial uses.
+
+        Args:
+            head: configuration of its head.
+            dataset: configuration of its dataset; None leaves out the dataset.
+
+        Returns:
+            The extensions by kind; empty if both are built in.
+
+        Raises:
+            ConfigError: as `find`.
+        """
+        specs = {"head": head, "dataset": dataset}
+        return {
+            kind: self.find(kind, spec.type)
+            for kind, spec in specs.items()
+            if isinstance(spec, CustomHead | CustomDataset)
+        }
+
+    def fingerprints(self, head: Head, dataset: Dataset | None = None) -> dict[str, str]:
+        """Return the fingerprints of the code of the extensions that a trial uses.
+
+        Args:
+            head: configuration of its head.
+            dataset: configuration of its dataset; None leaves out the dataset.
+
+        Returns:
+            `sha256:...` of a Python file or `NAME==VERSION` of a package, by kind.
+
+        Raises:
+            ConfigError: as `find`, or a file cannot be read.
+        """
+        return {kind: extension.fingerprint for kind, extension in self.used(head, dataset).items()}
+
+
+def fcnlab_command(*configurations: Cell | Trial) -> str:
+    """Return the start of a command that uses configurations: `fcnlab`, and the permission if it needs one.
+
+    Args:
+        configurations: cells of a grid or trials.
+
+    Returns:
+        `fcnlab --allow-extensions` if a head or dataset is neither built in nor from an installed package, so that a
+        Python file of the lab is run; else `fcnlab`.
+    """
+    packages = Extensions()
+    for configuration in configurations:
+        specs = {"head": configuration.variant.head, "dataset": configuration.dataset}
+        for kind, spec in specs.items():
+            if isinstance(spec, CustomHead | CustomDataset) and spec.type not in packages.list(kind):
+                return "fcnlab --allow-extensions"
+    return "fcnlab"
+
+
+def _check_not_builtin(kind: str, name: str, extension: Extension) -> None:
+    if name in BUILTIN[kind]:
+        raise ConfigError(
+            f"{kind} '{name}' is defined twice, built in to fcnlab and in {extension.where}; choose another name"
+        )
