@@ -23,7 +23,7 @@ from fcnlab.config.variant import Backbone as BackboneConfig
 from fcnlab.config.variant import Variant as VariantConfig
 from fcnlab.data.datasets.base import Dataset
 from fcnlab.data.datasets.fingerprint import hash_file
-from fcnlab.data.datasets.folder import Folder, FolderLayout
+from fcnlab.data.datasets.folder import SPLIT, Folder, FolderLayout
 from fcnlab.data.datasets.image_file import ImageFormat
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.datasets.table import FILE_DATASETS, find_dataset_folder
@@ -214,17 +214,22 @@ class Lab:
             lists={split: self._list(name) for split, name in spec.lists.items()},
             fractions=shares | ({"test": parts.test} if parts and parts.test else {}),
             seed=parts.seed if parts else 0,
+            group_by=parts.group_by if parts else None,
             skip_unpaired=spec.unpaired == "skip",
         )
 
     def _below_data_root(self, folder: str, type_: str = "folder") -> Path:
+        """Find a folder in the lab or below the data root; `{split}` in it is replaced later."""
         path = Path(folder).expanduser()
         if path.is_absolute():
             return path
+        before, split, _ = folder.partition(SPLIT)
+        if (self.root / (Path(f"{before}split").parent if split else path)).is_dir() and path.parts[:1] != (SPLIT,):
+            return self.root / path
         if self.data_root is None:
             raise DataError(
-                f"dataset of type {type_}: no data root is set; pass --data-root or set FCNLAB_DATA to the folder that "
-                f"holds {folder}, or give an absolute path"
+                f"dataset of type {type_}: {self.root / path} does not exist, and no data root is set; pass "
+                f"--data-root or set FCNLAB_DATA to the folder that holds {folder}, or give an absolute path"
             )
         return self.data_root / path
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, PlainSerializer, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, PlainSerializer, Tag, field_validator, model_validator
 
 from fcnlab.config.base import Config, Count, Entry, Finite, Whole
 from fcnlab.config.mask_values import (
@@ -67,11 +68,22 @@ class Fractions(Config):
         val: between 0 and 1.
         test: between 0 and 1; the dataset has a split `test` if it is above 0.
         seed: of the random order.
+        group_by: regular expression on the ids; images with the same match are in the same split.
     """
 
     val: Annotated[float, Field(gt=0, lt=1)]
     test: Annotated[float, Field(ge=0, lt=1)] = 0.0
     seed: Whole = 0
+    group_by: str | None = None
+
+    @field_validator("group_by")
+    @classmethod
+    def _check_pattern(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"'{value}' is not a regular expression: {error}") from None
+        return value
 
     @model_validator(mode="after")
     def _check_sum(self) -> Fractions:
@@ -161,15 +173,16 @@ class FolderDataset(Dataset):
     The splits come from one of three: `{split}` in `images` and `masks`, `lists`, or `fractions`.
 
     Attributes:
-        images: folder, absolute or below the data root; `{split}` is replaced by the name of a split.
+        images: folder, absolute or in the lab or below the data root; `{split}` is replaced by the name of a split.
         masks: folder of 8-bit, palette or RGB masks.
-        image_suffix: what follows the id in the name of an image, before the extension.
-        mask_suffix: the same for masks.
+        image_suffix: what follows the id in the name of an image, before the extension or with it.
+        mask_suffix: the same for masks. With one of them, images and masks may be in one folder.
         unpaired: refuse images without a mask, or skip them.
         classes: names in the order of the labels with the mask values of each: numbers, or colors such as '#804080'.
             A list of names has the values 0, 1, ...
         ignore: mask values whose pixels are ignored; 255 is ignored where it is not a class.
-        lists: text files with one id per line, by split; in the lab or below the data root.
+        lists: text files with one id, or the paths of an image and its mask, per line, by split; in the lab or below
+            the data root.
         fractions: a random split.
         channels: of the images: 3 (RGB), 1 (gray), or the 4 bands of the files. Images are converted to 1 or 3.
         value_range: values of images of more than 8 bits that become 0 and 255; by default 0 and 65535 for 16 bits.

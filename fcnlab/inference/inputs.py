@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from fcnlab.data.datasets.folder import IMAGE_EXTENSIONS
+from fcnlab.data.datasets.image_file import IMAGE_EXTENSIONS
 from fcnlab.errors import DataError
 
 

@@ -361,7 +361,7 @@ def test_unusable_mask_errors_are_one_line_each(
 def test_missing_and_identical_folder_errors_are_one_line(call: Call, mine: Path) -> None:
     refused(call("data", "add", "x", "--images", "../gone", "--masks", "../mine/masks"), "gone: no such folder")
     both = call("data", "add", "x", "--images", "../mine/masks", "--masks", "../mine/masks")
-    refused(both, "images and masks are the same files; pass two different folders")
+    refused(both, "images and masks are in one folder, and no suffix or extension distinguishes them; pass two folders")
 
 
 def test_hand_written_entry_error_names_file_and_key(call: Call, mine: Path) -> None:
@@ -405,3 +405,79 @@ def test_unused_bands_and_pages_are_reported(call: Call, mine: Path) -> None:
         image.save(first.with_suffix(".tif"), save_all=True, append_images=[image.copy()])
     first.unlink()
     refused(add(call), f"{first.with_suffix('.tif')}: has 2 pages; save one file per page")
+
+
+def test_lists_of_pairs_of_paths_are_the_splits(call: Call, mine: Path) -> None:
+    lists = {"train": "abcdef", "val": "gh", "test": "ij"}
+    for split, ids in lists.items():
+        lines = (f"images/{id_}.jpg masks/{id_}_mask.png\n" for id_ in ids)
+        (mine / f"{split}_list.txt").write_text("".join(lines), encoding="utf-8")
+    output = add(call, "--lists", mine)
+    assert (output.code, output.err) == (0, "") and "splits: train 6, val 2, test 2" in output.out
+    assert call("data", "check", "mine").code == 0
+    (mine / "val_list.txt").write_text("images/g.jpg masks/g.png\n", encoding="utf-8")
+    refused(add(call, "--lists", mine, "--force"), f"{mine / 'val_list.txt'}, line 1: no file 'masks/g.png' below ")
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "suffixes"),
+    [
+        ("{}_sat.jpg", "{}_mask.png", {"image_suffix": "_sat", "mask_suffix": "_mask"}),
+        ("{}.jpg", "{}_mask.png", {"mask_suffix": "_mask"}),
+        ("{}.jpg", "{}.png", {"image_suffix": ".jpg", "mask_suffix": ".png"}),
+        ("{}.jpg", "{}.jpg.png", {"mask_suffix": ".jpg.png"}),
+    ],
+)
+def test_images_and_masks_may_be_in_one_folder(
+    call: Call, mine: Path, image: str, mask: str, suffixes: dict[str, str]
+) -> None:
+    for id_ in TEN.split():
+        (mine / f"images/{id_}.jpg").rename(mine / image.format(id_))
+        (mine / f"masks/{id_}_mask.png").rename(mine / mask.format(id_))
+    (mine / "images").rmdir()
+    (mine / "masks").rmdir()
+    output = call("data", "add", "mine", "--images", "../mine", "--masks", "../mine")
+    assert (output.code, output.err) == (0, "")
+    assert "10 pairs of an image and a mask" in output.out and "unpaired" not in output.out
+    entry = entries()["mine"]
+    assert {key: entry[key] for key in ("image_suffix", "mask_suffix") if key in entry} == suffixes
+    assert call("data", "check", "mine").code == 0
+    dataset = Lab.find().open_dataset(Lab.find().registry.get("dataset", "mine"))
+    assert sorted(id_ for split in ("train", "val", "test") for id_ in dataset.split(split).ids) == TEN.split()
+
+
+def test_masks_may_have_the_extension_of_the_image_in_their_names(call: Call, mine: Path) -> None:
+    for id_ in TEN.split():
+        (mine / f"masks/{id_}_mask.png").rename(mine / f"masks/{id_}.jpg.png")
+    output = add(call)
+    assert (output.code, output.err) == (0, "") and "unpaired" not in output.out
+    assert call("data", "check", "mine").code == 0
+
+
+def test_groups_stay_together_in_random_splits(call: Call, mine: Path) -> None:
+    fill(mine / "images", mine / "masks", "v1_1 v1_2 v1_3 v2_1 v2_2 v3_1 v4_1 v5_1", [0, 1, 2, 2, 2, 255])
+    for id_ in TEN.split():
+        (mine / f"images/{id_}.jpg").unlink()
+        (mine / f"masks/{id_}_mask.png").unlink()
+    output = add(call, "--group-by", r"^(v\d)_", "--val", "0.3")
+    assert (output.code, output.err) == (0, "")
+    assert entries()["mine"]["fractions"] == {"val": 0.3, "group_by": r"^(v\d)_"}
+    dataset = Lab.find().open_dataset(Lab.find().registry.get("dataset", "mine"))
+    videos = {split: {id_[:2] for id_ in dataset.split(split).ids} for split in ("train", "val")}
+    assert not videos["train"] & videos["val"] and len(videos["train"] | videos["val"]) == 5
+    train, val = (len(dataset.split(split)) for split in ("train", "val"))
+    assert train + val == 8 and val >= 2
+    assert f"splits: train {train} ({len(videos['train'])} groups), val {val} ({len(videos['val'])} group" in output.out
+    message = "group_by: 'x' does not match the id 'v1_1'"
+    refused_after_output = add(call, "--group-by", "x", "--force")
+    assert refused_after_output.code == 2 and message in refused_after_output.err
+
+
+def test_folders_in_the_lab_are_written_as_relative_paths(call: Call, mine: Path) -> None:
+    mine.rename("data")
+    output = call("data", "add", "mine", "--images", "data/images", "--masks", "data/masks")
+    assert (output.code, output.err) == (0, "")
+    assert (entries()["mine"]["images"], entries()["mine"]["masks"]) == ("data/images", "data/masks")
+    moved = Path.cwd().rename(Path.cwd().parent / "moved")
+    lab = Lab.find(root=moved)
+    assert len(lab.open_dataset(lab.registry.get("dataset", "mine")).split("train")) == 6

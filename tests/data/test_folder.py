@@ -17,8 +17,9 @@ from PIL import Image
 from fcnlab.config.dataset import AnyDataset, FolderDataset
 from fcnlab.config.validation import validate
 from fcnlab.data.datasets.camvid import CamVid
-from fcnlab.data.datasets.folder import Folder, FolderLayout, divide_ids, find_split_names, index_images
+from fcnlab.data.datasets.folder import Folder, FolderLayout, find_split_names, index_images
 from fcnlab.data.datasets.labels import ColorDecoder, IdDecoder, format_ranges
+from fcnlab.data.datasets.splits import divide_ids
 from fcnlab.errors import ConfigError, DataError
 from fcnlab.lab import Lab
 
@@ -455,8 +456,10 @@ def test_absolute_folders_need_no_data_root_and_relative_ones_do(tmp_path: Path)
     lab = Lab.find(root=tmp_path)
     there = entry(images=f"{tmp_path}/mine/images", masks=f"{tmp_path}/mine/masks")
     assert lab.open_dataset(there).split("train").ids
+    assert lab.open_dataset(entry()).split("train").ids  # in the lab
+    (tmp_path / "other").mkdir()
     with pytest.raises(DataError, match=r"no data root is set; pass --data-root .* that holds mine/images"):
-        lab.open_dataset(entry())
+        Lab.find(root=tmp_path / "other").open_dataset(entry())
 
 
 def test_lists_are_found_in_the_lab_or_below_the_data_root(tmp_path: Path) -> None:

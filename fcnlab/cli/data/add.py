@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -15,8 +16,10 @@ from fcnlab.console import create_console, create_table
 from fcnlab.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
+    from fcnlab.data.datasets.base import Dataset
     from fcnlab.data.inspection.class_values import ClassChoice
-    from fcnlab.data.inspection.propose import Contents, Pairing
+    from fcnlab.data.inspection.pairing import Pairing
+    from fcnlab.data.inspection.propose import Contents
     from fcnlab.lab import Lab
 
 EXAMPLE = "Example: fcnlab data add mine --images ~/mine/images --masks ~/mine/masks --classes road,tree,sky"
@@ -45,9 +48,15 @@ def add(
         float | None, typer.Option(min=0, max=1, help="Fraction of the images for testing [default: 0.15]")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random splits")] = 0,
+    group_by: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="Keep images with the same match, such as the name of a video, together"),
+    ] = None,
     lists: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder with lists of ids: train.txt, val.txt and optionally test.txt"),
+        typer.Option(
+            metavar="DIR", help="Folder with lists of ids or of pairs of paths: train.txt, val.txt, optionally test.txt"
+        ),
     ] = None,
     channels: Annotated[
         int, typer.Option(help="Channels of the images: 3 (RGB), 1 (gray) or 4 (all four bands of the files)")
@@ -65,26 +74,28 @@ def add(
         choose_splits,
         describe_images,
         describe_mixture,
-        find_split_lists,
+        find_lists,
         find_warnings,
+        list_splits,
     )
     from fcnlab.config.dataset import AnyDataset
     from fcnlab.config.registry_writer import to_yaml, write_entry
     from fcnlab.config.validation import validate
-    from fcnlab.data.inspection.propose import find_splits, pair_files
+    from fcnlab.data.inspection.pairing import find_splits
     from fcnlab.lab import Lab
 
     lab_ = Lab.find(root=lab, data_root=data_root)
     file = _registry(lab_, name, force)
-    random_splits = val is not None or test is not None
+    random_splits = any(option is not None for option in (val, test, group_by))
     if lists is not None and random_splits:
-        raise ConfigError("--lists and --val or --test are mutually exclusive; pass one of them")
+        raise ConfigError("--lists and --group-by, --val or --test are mutually exclusive; pass one of them")
     if channels not in (1, 3, 4):
         raise ConfigError(f"--channels {channels}: valid: 1, 3, 4")
     folders = (_absolute(images), _absolute(masks))
     if lists is None and not random_splits:
         folders = find_splits(*folders)
-    pairing = pair_files(*folders)
+    files = find_lists(lists) if lists is not None else {}
+    pairing = _pair(folders, files.values())
     contents = _read_contents(pairing, channels)
     choice = decide_classes(contents, classes, ignore)
     _print_contents(pairing, contents, choice, generated_names=classes is None)
@@ -97,13 +108,13 @@ def add(
             "add the masks, or pass --skip-unpaired to leave these images out"
         )
     entry = build_entry(lab_, folders, pairing, choice, skip_unpaired)
-    entry |= find_split_lists(lab_, lists) if lists is not None else choose_splits(folders, val, test, seed)
+    entry |= list_splits(lab_, files) if files else choose_splits(folders, val, test, seed, group_by)
     entry |= describe_images(contents)
     entry["nominal"] = dict(zip(("height", "width"), contents.size, strict=True))
     spec = validate(AnyDataset, entry, name)
     dataset = lab_.open_dataset(spec)
     sizes = {split: len(dataset.split(split)) for split in spec.used_splits}
-    typer.echo("splits: " + ", ".join(f"{split} {size}" for split, size in sizes.items()))
+    typer.echo("splits: " + ", ".join(_count(dataset, split, group_by) for split in sizes))
     typer.echo(f"\n{to_yaml(name, entry)}")
     for warning in find_warnings(dataset, spec, contents, choice):
         typer.echo(f"warning: {warning}", err=True)
@@ -132,6 +143,24 @@ def _registry(lab: Lab, name: str, force: bool) -> Path:
     if not force and file.exists() and name in read(file):
         raise ConfigError(f"{file}: {name}: already exists; choose another name, or pass --force to replace it")
     return file
+
+
+def _pair(folders: tuple[str, str], lists: Iterable[Path]) -> Pairing:
+    """Pair the files by the lists if these contain pairs, and by name otherwise."""
+    from fcnlab.data.inspection.pairing import pair_files, pair_listed
+
+    return pair_listed(lists, *folders) or pair_files(*folders)
+
+
+def _count(dataset: Dataset, split: str, group_by: str | None) -> str:
+    """Return the name of a split with its number of images and groups."""
+    from fcnlab.data.datasets.splits import count_groups
+
+    ids = dataset.split(split).ids
+    if group_by is None:
+        return f"{split} {len(ids)}"
+    groups = count_groups(ids, group_by)
+    return f"{split} {len(ids)} ({groups} {'group' if groups == 1 else 'groups'})"
 
 
 def _absolute(folder: str) -> str:

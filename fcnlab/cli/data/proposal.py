@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from fcnlab.data.datasets.image_file import SIXTEEN_BITS
 from fcnlab.data.inspection.absent_classes import check_absent_classes, find_absent_classes
 from fcnlab.data.inspection.class_values import ClassChoice, count_split_labels
 from fcnlab.data.inspection.mixed_masks import describe_mixed_masks, find_foreground, suggest_names
-from fcnlab.data.inspection.propose import Contents, Pairing, match_purposes
+from fcnlab.data.inspection.pairing import Pairing, match_purposes
+from fcnlab.data.inspection.propose import Contents
 from fcnlab.errors import ConfigError, DataError
 from fcnlab.lab import Lab
 
@@ -91,25 +93,36 @@ def describe_mixture(contents: Contents, choice: ClassChoice) -> str | None:
     return f"{what} If it is, pass --classes {option} (in YAML: `{in_yaml}`)"
 
 
-def find_split_lists(lab: Lab, folder: Path) -> dict[str, Any]:
-    """Return splits by the lists train.txt, val.txt and optionally test.txt of a folder.
+def find_lists(folder: Path) -> dict[str, Path]:
+    """Return the lists train.txt, val.txt and optionally test.txt of a folder, or train_list.txt and so on, by split.
 
     Raises:
         DataError: train.txt or val.txt is missing.
     """
-    files = {split: folder.expanduser().resolve() / f"{split}.txt" for split in ("train", "val", "test")}
-    found = {split: file for split, file in files.items() if file.is_file()}
-    missing = [split for split in ("train", "val") if split not in found]
-    if missing:
-        raise DataError(f"{files[missing[0]]}: no such file; --lists requires a folder with train.txt and val.txt")
+    folder = folder.expanduser().resolve()
+    found: dict[str, Path] = {}
+    for split in ("train", "val", "test"):
+        names = [folder / f"{split}.txt", folder / f"{split}_list.txt"]
+        file = next((name for name in names if name.is_file()), None)
+        if file is not None:
+            found[split] = file
+        elif split != "test":
+            raise DataError(f"{names[0]}: no such file; --lists requires a folder with train.txt and val.txt")
+    return found
+
+
+def list_splits(lab: Lab, files: Mapping[str, Path]) -> dict[str, Any]:
+    """Return the splits of the entry by lists."""
     lists = {
         split: str(file.relative_to(lab.root)) if file.is_relative_to(lab.root) else _portable(lab, str(file))
-        for split, file in found.items()
+        for split, file in files.items()
     }
-    return {"lists": lists} | ({"splits": {"test": "test"}} if "test" in found else {})
+    return {"lists": lists} | ({"splits": {"test": "test"}} if "test" in files else {})
 
 
-def choose_splits(folders: tuple[str, str], val: float | None, test: float | None, seed: int) -> dict[str, Any]:
+def choose_splits(
+    folders: tuple[str, str], val: float | None, test: float | None, seed: int, group_by: str | None
+) -> dict[str, Any]:
     """Return splits by sub-folders if the folders contain `{split}`, and random splits otherwise.
 
     Raises:
@@ -121,7 +134,7 @@ def choose_splits(folders: tuple[str, str], val: float | None, test: float | Non
             test = 0.15
         if val == 0:
             raise ConfigError("--val 0: the validation fraction must be above 0, such as --val 0.1")
-        shares = {"val": 0.15 if val is None else val, "test": test, "seed": seed}
+        shares = {"val": 0.15 if val is None else val, "test": test, "seed": seed, "group_by": group_by}
         return {"fractions": {k: v for k, v in shares.items() if v}} | ({"splits": {"test": "test"}} if test else {})
     named = match_purposes(common_splits(*folders))
     if "train" not in named or len(named) < 2:
@@ -133,6 +146,6 @@ def choose_splits(folders: tuple[str, str], val: float | None, test: float | Non
 
 
 def _portable(lab: Lab, path: str) -> str:
-    """Return a path below the data root relative to it, so that the entry is valid on other machines."""
-    root = lab.data_root
-    return str(Path(path).relative_to(root)) if root and Path(path).is_relative_to(root) else path
+    """Return a path below the data root or the lab relative to it, so that the entry is valid on other machines."""
+    roots = [root for root in (lab.data_root, lab.root) if root is not None and Path(path).is_relative_to(root)]
+    return str(Path(path).relative_to(roots[0])) if roots else path

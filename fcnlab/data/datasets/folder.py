@@ -7,21 +7,16 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-import numpy as np
-
 from fcnlab.data.datasets.base import FileDataset, Pair
-from fcnlab.data.datasets.image_file import RGB, ImageFormat
+from fcnlab.data.datasets.image_file import IMAGE_EXTENSIONS, RGB, ImageFormat
 from fcnlab.data.datasets.labels import ColorDecoder, IdDecoder, LabelDecoder
+from fcnlab.data.datasets.splits import divide_ids, read_list, read_pairs
 from fcnlab.errors import DataError, nearest
-from fcnlab.seeding import derive_seed
-
-IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
-"""Extensions of images and masks, in lower case."""
 
 SPLIT = "{split}"
 """Placeholder for the name of a split in the path of a folder."""
@@ -42,9 +37,10 @@ class FolderLayout:
         masks: folder of the masks, with the same structure.
         image_suffix: suffix of the images' names before the extension.
         mask_suffix: suffix of the masks' names before the extension.
-        lists: text files with one id per line, by split.
+        lists: text files with one id, or an image and its mask, per line, by split.
         fractions: fraction of all images in each random split; the first split gets the remaining images.
         seed: seed of the random division.
+        group_by: regular expression; ids with the same match are in the same random split.
         skip_unpaired: leave out images without a mask.
     """
 
@@ -55,6 +51,7 @@ class FolderLayout:
     lists: Mapping[str, Path] = field(default_factory=dict)
     fractions: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
+    group_by: str | None = None
     skip_unpaired: bool = False
 
     def splits(self) -> tuple[str, ...]:
@@ -121,18 +118,21 @@ class Folder(FileDataset):
         return pairs
 
     def list_pairs(self, split: str) -> list[Pair]:
-        files = self.files
-        images = index_images(split_folder(files.images, split), files.image_suffix)
-        masks = index_images(split_folder(files.masks, split), files.mask_suffix)
+        files, folders = self.files, [Path(split_folder(f, split)) for f in (self.files.images, self.files.masks)]
+        if files.lists:
+            listed = read_pairs(files.lists[split], folders[0], folders[1], files.image_suffix)
+            if listed is not None:
+                return [Pair(*pair) for pair in listed]
+        images, masks = index_pairs(str(folders[0]), str(folders[1]), files.image_suffix, files.mask_suffix)
         if files.skip_unpaired:
             images = {id_: path for id_, path in images.items() if id_ in masks}
         ids = sorted(images)
         if files.lists:
-            ids = _read_list(files.lists[split], images, files)
+            ids = _read_ids(files.lists[split], images, files)
         elif files.fractions:
-            ids = divide_ids(ids, files.fractions, files.seed)[split]
-        folder = Path(split_folder(files.masks, split))
-        return [Pair(id_, images[id_], masks.get(id_, folder / f"{id_}{files.mask_suffix}.png")) for id_ in ids]
+            ids = divide_ids(ids, files.fractions, files.seed, files.group_by)[split]
+        ending = files.mask_suffix if has_extension(files.mask_suffix) else f"{files.mask_suffix}.png"
+        return [Pair(id_, images[id_], masks.get(id_, folders[1] / f"{id_}{ending}")) for id_ in ids]
 
 
 def split_folder(folder: str, split: str) -> str:
@@ -171,29 +171,87 @@ def common_splits(images: str, masks: str) -> tuple[str, ...]:
     return tuple(split for split in find_split_names(images) if split in mask_splits)
 
 
-def index_images(folder: str, suffix: str = "") -> dict[str, Path]:
+def index_pairs(
+    images: str, masks: str, image_suffix: str, mask_suffix: str
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Return the images and the masks of two folders by id; both may be the same folder if a suffix distinguishes them.
+
+    A mask may also have the name of its image with the extension, such as `a.jpg.png` for `a.jpg`.
+
+    Args:
+        images: folder of the images.
+        masks: folder of the masks.
+        image_suffix: suffix of the images' names, before the extension or with it.
+        mask_suffix: the same for masks.
+
+    Raises:
+        DataError: a folder is missing, two files have the same id, or one folder is given without a suffix.
+    """
+    same = os.path.realpath(images) == os.path.realpath(masks)
+    if same and image_suffix == mask_suffix:
+        raise DataError(
+            f"{images}: contains both images and masks; set 'image_suffix' or 'mask_suffix', or use lists of pairs"
+        )
+    if same and not mask_suffix:
+        found_images = index_images(images, image_suffix)
+        found_masks = index_images(masks, mask_suffix, without=found_images.values())
+    else:
+        found_masks = index_images(masks, mask_suffix)
+        found_images = index_images(images, image_suffix, without=found_masks.values() if same else ())
+    for id_, image in found_images.items():
+        whole = f"{id_}{image_suffix}{image.suffix}"
+        if id_ not in found_masks and whole in found_masks:
+            found_masks[id_] = found_masks.pop(whole)
+    return found_images, found_masks
+
+
+def index_images(folder: str, suffix: str = "", without: Iterable[Path] = ()) -> dict[str, Path]:
     """Return the images of a folder and its subfolders by id. Symbolic links are followed.
 
     Args:
         folder: path of the folder.
-        suffix: suffix of the names before the extension; other images are left out.
+        suffix: suffix of the names before the extension, or with it, such as `_mask.png`; other images are left out.
+        without: images that are left out.
 
     Raises:
         DataError: the folder is missing, or two files have the same id.
     """
-    root = Path(folder)
-    if not root.is_dir():
-        raise DataError(describe_missing_folder(root))
     found: dict[str, Path] = {}
-    for path in sorted(_walk_images(root, ())):
-        stem = path.relative_to(root).with_suffix("").as_posix()
-        if not stem.endswith(suffix):
+    excluded = {*without}
+    for path in list_images(folder):
+        name = path.relative_to(folder)
+        stem = (name if has_extension(suffix) else name.with_suffix("")).as_posix()
+        if not stem.endswith(suffix) or path in excluded:
             continue
         id_ = stem.removesuffix(suffix)
         if id_ in found:
             raise DataError(f"{path}: has the same id as {found[id_].name}; rename or remove one of them")
         found[id_] = path
     return found
+
+
+def has_extension(suffix: str) -> bool:
+    """Return whether a suffix of names ends with the extension of an image.
+
+    Args:
+        suffix: such as `_mask`, or `_mask.png`, or `.png`.
+    """
+    return f"x{suffix}".lower().endswith(IMAGE_EXTENSIONS)
+
+
+def list_images(folder: str) -> list[Path]:
+    """Return the images of a folder and its subfolders, sorted. Symbolic links are followed.
+
+    Args:
+        folder: path of the folder.
+
+    Raises:
+        DataError: the folder is missing.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise DataError(describe_missing_folder(root))
+    return sorted(_walk_images(root, ()))
 
 
 def _walk_images(folder: Path, above: Sequence[str]) -> Iterator[Path]:
@@ -235,56 +293,18 @@ def _suggest(name: str, existing: Sequence[str]) -> str:
     return f"but {', '.join(existing[:SHOWN])}{', ...' if len(existing) > SHOWN else ''}"
 
 
-def divide_ids(ids: Sequence[str], fractions: Mapping[str, float], seed: int) -> dict[str, list[str]]:
-    """Divide ids into random splits, independently of the order of the ids.
-
-    Args:
-        ids: unique ids.
-        fractions: fraction of each split, which is rounded to at least one id. The first split gets the rest.
-        seed: seed of the division.
-
-    Returns:
-        The sorted ids of each split.
-
-    Raises:
-        DataError: there are too few ids.
-    """
-    ordered = sorted(ids)
-    permutation = np.random.RandomState(derive_seed(seed, "split") % 2**32).permutation(len(ordered))
-    first, *others = fractions
-    divided: dict[str, list[str]] = {first: []}
-    start = 0
-    for name in others:
-        end = start + max(1, round(fractions[name] * len(ordered)))
-        divided[name] = sorted(ordered[i] for i in permutation[start:end])
-        start = end
-    divided[first] = sorted(ordered[i] for i in permutation[start:])
-    if not divided[first]:
-        raise DataError(f"{len(ordered)} images are too few for the splits {', '.join(fractions)}")
-    return divided
-
-
-def _read_list(file: Path, images: Mapping[str, Path], files: FolderLayout) -> list[str]:
-    """Return the ids in a list; a line may also be the file name of an image."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()  # editors on Windows write a byte order mark
-    except FileNotFoundError:
-        raise DataError(f"{file}: no such file; expected a list with one id per line") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{file}: is not UTF-8 text; save it as UTF-8") from None
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror}") from None
+def _read_ids(file: Path, images: Mapping[str, Path], files: FolderLayout) -> list[str]:
+    """Return the ids in a list; a line may also be the file name of an image, with or without the folder's name."""
     ids = []
-    for number, line in enumerate(lines, start=1):
-        name = line.strip()
-        if not name:
-            continue
+    for number, name in read_list(file):
         stem = name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in IMAGE_EXTENSIONS else name
-        id_ = name if name in images else stem.removesuffix(files.image_suffix)
-        if id_ not in images:
+        below = stem.removesuffix(files.image_suffix).lstrip("/")
+        choices = (name, below, below.removeprefix(f"{Path(files.images).name}/"))
+        id_ = next((choice for choice in choices if choice in images), None)
+        if id_ is None:
             what = "image with a mask" if files.skip_unpaired else "image"
             raise DataError(
-                f"{file}, line {number}: no {what} '{name}' in {files.images}, {_suggest(id_, list(images))}"
+                f"{file}, line {number}: no {what} '{name}' in {files.images}, {_suggest(below, list(images))}"
             )
         ids.append(id_)
     return ids

@@ -15,6 +15,9 @@ from fcnlab.errors import DataError
 
 Pixels = NDArray[np.uint8]
 
+IMAGE_EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
+"""Extensions of images and masks, in lower case."""
+
 IMAGE_ERRORS = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError)
 """Exceptions of Pillow for invalid and truncated images."""
 

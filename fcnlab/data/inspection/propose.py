@@ -1,59 +1,25 @@
-"""Inspection of folders of images and masks: pairs of files, values of the masks, and proposed classes and splits."""
+"""Inspection of pairs of images and masks: sizes, bands, and the values of the masks."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from fcnlab.config.mask_values import MAX_NUMBER
-from fcnlab.data.datasets.folder import SPLIT, common_splits, index_images, split_folder
 from fcnlab.data.datasets.image_file import RGB, ImageFormat, open_image
 from fcnlab.data.datasets.labels import EXPECTED_NUMBERS, NUMBER_MODES, pack_rgb, simplify_mode
 from fcnlab.data.inspection.image_contents import ImageContents
 from fcnlab.errors import DataError
-
-IMAGE_SUFFIXES = ("", "_leftImg8bit", "_image", "_img", "_rgb", "_sat")
-MASK_SUFFIXES = (
-    "", "_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segmentation", "_annotation",
-    "_gtFine_labelIds", "_labelIds", "_L",
-)  # fmt: skip
-"""Common suffixes of the names of images and masks, the shortest first."""
-
-PURPOSES: Mapping[str, tuple[str, ...]] = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
-}
-"""Common names of the sub-folders of splits."""
 
 MAX_VALUES = 256
 """Maximum number of different numbers or colors of masks."""
 
 SHOWN = 10
 """Maximum number of values and problems that an error lists."""
-
-
-@dataclass(frozen=True)
-class Pairing:
-    """Images and masks that match by name, and those that do not.
-
-    Attributes:
-        image_suffix: suffix that is removed from the names of images.
-        mask_suffix: suffix that is removed from the names of masks.
-        pairs: image and mask of each id.
-        unpaired_images: images without a mask.
-        unpaired_masks: masks without an image.
-    """
-
-    image_suffix: str
-    mask_suffix: str
-    pairs: Mapping[str, tuple[Path, Path]]
-    unpaired_images: Sequence[Path]
-    unpaired_masks: Sequence[Path]
 
 
 @dataclass
@@ -85,81 +51,6 @@ class Contents:
     def values(self) -> list[int | str]:
         """The values of the masks, sorted."""
         return sorted(self.pixels)  # all numbers or all colors
-
-
-def find_splits(images: str, masks: str) -> tuple[str, str]:
-    """Append `{split}` to the folders if both have sub-folders for training and for evaluation.
-
-    Args:
-        images: folder of the images.
-        masks: folder of the masks.
-
-    Returns:
-        Both folders with `{split}`, or unchanged.
-    """
-    if SPLIT in images or SPLIT in masks:
-        return images, masks
-    both = (f"{images}/{SPLIT}", f"{masks}/{SPLIT}")
-    found = match_purposes(common_splits(*both))
-    return both if "train" in found and len(found) > 1 else (images, masks)
-
-
-def match_purposes(names: Iterable[str]) -> dict[str, str]:
-    """Return the split of each purpose, by common names such as `training` and `valid`.
-
-    Args:
-        names: names of the splits.
-
-    Returns:
-        Names by `train`, `val` and `test`, as far as they exist.
-    """
-    by_name = {name.lower(): name for name in names}
-    found = {
-        purpose: next((by_name[known] for known in known_as if known in by_name), None)
-        for purpose, known_as in PURPOSES.items()
-    }
-    return {purpose: name for purpose, name in found.items() if name is not None}
-
-
-def pair_files(images: str, masks: str) -> Pairing:
-    """Pair images and masks by name, with the suffixes that give the most pairs.
-
-    Args:
-        images: folder of the images, which may contain `{split}`.
-        masks: folder of the masks, with the same structure.
-
-    Raises:
-        DataError: a folder is missing or contains no images, or no image and mask match.
-    """
-    splits = common_splits(images, masks) if SPLIT in images else ("",)
-    if not splits:
-        raise DataError(f"{images} and {masks}: no split has a folder in both")
-    image_files, mask_files = _list_files(images, splits), _list_files(masks, splits)
-    for folder, files in ((images, image_files), (masks, mask_files)):
-        if not files:
-            raise DataError(f"{folder}: contains no images (.png, .jpg, .tif, ...)")
-    if {*image_files.values()} & {*mask_files.values()}:
-        raise DataError(f"{images}: images and masks are the same files; pass two different folders")
-    best: tuple[dict[str, Path], dict[str, Path]] = {}, {}
-    suffixes = ("", "")
-    for image_suffix in IMAGE_SUFFIXES:
-        for mask_suffix in MASK_SUFFIXES:
-            ours, theirs = _strip_suffix(image_files, image_suffix), _strip_suffix(mask_files, mask_suffix)
-            if len(ours.keys() & theirs.keys()) > len(best[0].keys() & best[1].keys()):
-                best, suffixes = (ours, theirs), (image_suffix, mask_suffix)
-    ids = sorted(best[0].keys() & best[1].keys())
-    if not ids:
-        first, other = next(iter(image_files.values())), next(iter(mask_files.values()))
-        raise DataError(
-            f"{images} and {masks}: no image and mask match by name; the first are {first.name} and {other.name}; "
-            f"a mask must have the name of its image, optionally followed by one of {', '.join(MASK_SUFFIXES[1:])}"
-        )
-    return Pairing(
-        *suffixes,
-        {id_: (best[0][id_], best[1][id_]) for id_ in ids},
-        [path for id_, path in best[0].items() if id_ not in best[1]],
-        [path for id_, path in best[1].items() if id_ not in best[0]],
-    )
 
 
 def read_contents(
@@ -224,16 +115,3 @@ def _read_pair(image: Path, mask: Path, found: Contents) -> None:
     found.by_mask[mask] = dict(zip(named, counts.tolist(), strict=True))
     found.pixels.update(found.by_mask[mask])
     found.masks.update(named)
-
-
-def _list_files(folder: str, splits: Iterable[str]) -> dict[str, Path]:
-    """Return the images of a folder by split and name."""
-    found: dict[str, Path] = {}
-    for split in splits:
-        path = split_folder(folder, split) if split else folder
-        found |= {f"{split}\0{id_}": file for id_, file in index_images(path).items()}
-    return found
-
-
-def _strip_suffix(files: Mapping[str, Path], suffix: str) -> dict[str, Path]:
-    return {id_.removesuffix(suffix): path for id_, path in files.items() if id_.endswith(suffix)}

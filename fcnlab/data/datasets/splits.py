@@ -1,0 +1,171 @@
+"""Division of images into splits: text files of ids, file names or pairs of paths, and random splits by group."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fcnlab.data.datasets.image_file import IMAGE_EXTENSIONS
+from fcnlab.errors import DataError
+from fcnlab.seeding import derive_seed
+
+_NAME = rf"\S.*?(?:{'|'.join(re.escape(extension) for extension in IMAGE_EXTENSIONS)})"
+_PAIR = re.compile(rf"({_NAME})(?:\s*[,;\t]\s*|\s+)({_NAME})", re.IGNORECASE)
+"""Two names of images, separated by a comma, a semicolon or blanks."""
+
+
+def read_list(file: Path) -> list[tuple[int, str]]:
+    """Return the lines of a text file that are not empty, with their numbers from 1.
+
+    Args:
+        file: the list.
+
+    Raises:
+        DataError: the file is missing or is not text in UTF-8.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()  # editors on Windows write a byte order mark
+    except FileNotFoundError:
+        raise DataError(
+            f"{file}: no such file; expected a list with one id per line, or an image and its mask"
+        ) from None
+    except UnicodeDecodeError:
+        raise DataError(f"{file}: is not UTF-8 text; save it as UTF-8") from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from None
+    return [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def split_pair(line: str) -> tuple[str, str] | None:
+    """Return the paths of an image and its mask in a line of a list; None if the line is one id or name.
+
+    Args:
+        line: a line such as `images/a.jpg masks/a.png`.
+
+    >>> split_pair("images/a 1.jpg, masks/a 1.png")
+    ('images/a 1.jpg', 'masks/a 1.png')
+    """
+    found = _PAIR.fullmatch(line)
+    return (found[1], found[2]) if found is not None else None
+
+
+def read_pairs(file: Path, images: Path, masks: Path, image_suffix: str = "") -> list[tuple[str, Path, Path]] | None:
+    """Return the pairs in a list of pairs of paths; None if it is a list of ids.
+
+    A path is searched below the folder of the images or masks, below its parent, and next to the list; a slash at its
+    beginning is left out, unless it is the path of a file.
+
+    Args:
+        file: the list.
+        images: folder of the images.
+        masks: folder of the masks.
+        image_suffix: suffix of the images' names before the extension.
+
+    Returns:
+        Id, image and mask of each line. The id is the path of the image in its folder without suffix and extension.
+
+    Raises:
+        DataError: the list cannot be read, a file is missing, or only some lines are pairs.
+    """
+    lines = [(number, line, split_pair(line)) for number, line in read_list(file)]
+    if not any(pair for _, _, pair in lines):
+        return None
+    pairs = []
+    for number, line, pair in lines:
+        if pair is None:
+            raise DataError(f"{file}, line {number}: '{line}' is not a pair of an image and a mask like other lines")
+        image = _find(file, number, pair[0], images)
+        pairs.append((_id(image, images, image_suffix), image, _find(file, number, pair[1], masks)))
+    return pairs
+
+
+def _find(file: Path, number: int, name: str, folder: Path) -> Path:
+    relative = name.replace("\\", "/").lstrip("/")
+    places = (folder, folder.parent, file.parent)
+    candidates = [place / relative for place in places] + ([Path(name)] if Path(name).is_absolute() else [])
+    found = next((path for path in candidates if path.is_file()), None)
+    if found is None:
+        listed = ", ".join(dict.fromkeys(map(str, places)))
+        raise DataError(f"{file}, line {number}: no file '{name}' below {listed}")
+    return found
+
+
+def _id(image: Path, folder: Path, suffix: str) -> str:
+    below = next((place for place in (folder, folder.parent) if image.is_relative_to(place)), image.parent)
+    return image.relative_to(below).with_suffix("").as_posix().removesuffix(suffix)
+
+
+def divide_ids(
+    ids: Sequence[str], fractions: Mapping[str, float], seed: int, group_by: str | None = None
+) -> dict[str, list[str]]:
+    """Divide ids into random splits, independently of the order of the ids.
+
+    Args:
+        ids: unique ids.
+        fractions: fraction of each split, which is rounded to at least one id or group. The first split gets the rest.
+        seed: seed of the division.
+        group_by: regular expression; ids with the same match are in the same split. See `find_group`.
+
+    Returns:
+        The sorted ids of each split.
+
+    Raises:
+        DataError: there are too few ids or groups, or an id has no group.
+    """
+    groups: dict[str, list[str]] = {}
+    for id_ in sorted(ids):
+        groups.setdefault(id_ if group_by is None else find_group(id_, group_by), []).append(id_)
+    order = np.random.RandomState(derive_seed(seed, "split") % 2**32).permutation(len(groups))
+    shuffled = iter([groups[name] for name in (sorted(groups)[i] for i in order)])
+    first, *others = fractions
+    divided: dict[str, list[str]] = {first: []}
+    for name in others:
+        divided[name] = sorted(_take(shuffled, max(1, round(fractions[name] * len(ids)))))
+    divided[first] = sorted(id_ for group in shuffled for id_ in group)
+    if not divided[first]:
+        what = "images" if group_by is None else f"groups of images ('{group_by}')"
+        raise DataError(f"{len(groups)} {what} are too few for the splits {', '.join(fractions)}")
+    return divided
+
+
+def _take(groups: Iterator[list[str]], count: int) -> list[str]:
+    """Take groups until they have at least the number of ids."""
+    taken: list[str] = []
+    while len(taken) < count:
+        group = next(groups, None)
+        if group is None:
+            break
+        taken += group
+    return taken
+
+
+def find_group(id_: str, group_by: str) -> str:
+    """Return the group of an id: the groups of the regular expression in parentheses, or else its whole match.
+
+    Args:
+        id_: the id.
+        group_by: regular expression, which may match anywhere in the id.
+
+    Raises:
+        DataError: the id does not match.
+
+    >>> find_group("video_07/frame_003", "video_[0-9]+")
+    'video_07'
+    """
+    found = re.search(group_by, id_)
+    if found is None:
+        raise DataError(f"group_by: '{group_by}' does not match the id '{id_}', which is thus in no group")
+    return "\0".join(group or "" for group in found.groups()) if found.groups() else found[0]
+
+
+def count_groups(ids: Sequence[str], group_by: str) -> int:
+    """Return the number of groups of ids.
+
+    Args:
+        ids: ids that all have a group.
+        group_by: see `find_group`.
+    """
+    return len({find_group(id_, group_by) for id_ in ids})

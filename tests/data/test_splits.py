@@ -1,0 +1,67 @@
+"""Lists of pairs, and random splits by group."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fcnlab.data.datasets.splits import count_groups, divide_ids, find_group, read_pairs, split_pair
+from fcnlab.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("line", "pair"),
+    [
+        ("images/a.jpg masks/a.png", ("images/a.jpg", "masks/a.png")),
+        ("/JPEGImages/a.jpg\t/Aug/a.png", ("/JPEGImages/a.jpg", "/Aug/a.png")),
+        ("a b.JPG,c d.png", ("a b.JPG", "c d.png")),
+        ("a.jpg.jpg a.jpg.png", ("a.jpg.jpg", "a.jpg.png")),
+        ("a.jpg", None),
+        ("a frame 1", None),
+    ],
+)
+def test_a_line_is_a_pair_if_it_names_two_images(line: str, pair: tuple[str, str] | None) -> None:
+    assert split_pair(line) == pair
+
+
+def test_paths_are_searched_below_the_folders_their_parents_and_beside_the_list(tmp_path: Path) -> None:
+    for name in ("data/images/x/a.jpg", "data/masks/x/a.png", "lists/b.jpg", "lists/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    images, masks, file = tmp_path / "data/images", tmp_path / "data/masks", tmp_path / "lists/train.txt"
+    file.write_text(f"x/a.jpg x/a.png\n/images/x/a.jpg /masks/x/a.png\n\nb.jpg b.png\n{images / 'x/a.jpg'} x/a.png\n")
+    pair = (images / "x/a.jpg", masks / "x/a.png")
+    beside = (tmp_path / "lists/b.jpg", tmp_path / "lists/b.png")
+    assert read_pairs(file, images, masks) == [("x/a", *pair), ("x/a", *pair), ("b", *beside), ("x/a", *pair)]
+    file.write_text("x/a.jpg x/a.png\nx/b\n")
+    with pytest.raises(DataError, match=r"line 2: 'x/b' is not a pair of an image and a mask"):
+        read_pairs(file, images, masks)
+    file.write_text("x/a\n")
+    assert read_pairs(file, images, masks) is None
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 3), min_size=9, max_size=14), st.integers(0, 5))
+def test_no_group_is_in_two_splits(sizes: list[int], seed: int) -> None:
+    ids = [f"video{group}/frame{frame}" for group, size in enumerate(sizes) for frame in range(size)]
+    fractions = {"train": 0.6, "val": 0.2, "test": 0.2}
+    divided = divide_ids(ids, fractions, seed, r"video\d+")
+    assert sorted(id_ for part in divided.values() for id_ in part) == sorted(ids)
+    groups = [{find_group(id_, r"video\d+") for id_ in part} for part in divided.values()]
+    assert sum(map(len, groups)) == len(sizes) == count_groups(ids, r"video\d+")
+    assert all(len(divided[name]) >= round(0.2 * len(ids)) for name in ("val", "test"))
+    assert divide_ids(ids[::-1], fractions, seed, r"video\d+") == divided
+
+
+def test_too_few_groups_are_an_error() -> None:
+    with pytest.raises(DataError, match=r"2 groups of images \('a\|b'\) are too few for the splits train, val, test"):
+        divide_ids(["a1", "a2", "b1", "b2"], {"train": 0.6, "val": 0.2, "test": 0.2}, 0, "a|b")
+
+
+def test_the_parentheses_of_the_expression_are_the_group() -> None:
+    assert find_group("run3_left_0007", r"^(run\d)_(left|right)") == find_group("run3_left_0008", r"(run\d)_(left)")
+    with pytest.raises(DataError, match="does not match the id 'other'"):
+        find_group("other", r"run\d")
