@@ -60,6 +60,34 @@ class FCN(nn.Module):
         return self.head.coarse(self.backbone(images))
 
 
+def load_weights_of_trial(model: FCN, state: Mapping[str, Tensor], source: str) -> None:
+    """Load all weights of a trained FCN.
+
+    Args:
+        model: changed in place, unless the weights do not fit.
+        state: state dict of the trained FCN.
+        source: the file, for messages.
+
+    Raises:
+        ModelError: keys or shapes differ; one line names the first key of each difference.
+    """
+    own = model.state_dict()
+    missing, strange = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    other = [key for key in own if key in state and state[key].shape != own[key].shape]
+    differences = [f"{len(missing)} of {len(own)} keys are missing, first '{missing[0]}'"] if missing else []
+    differences += [f"the network has no key for {len(strange)}, first '{strange[0]}'"] if strange else []
+    if other:
+        shapes = f"has shape {tuple(state[other[0]].shape)}, the network's is {tuple(own[other[0]].shape)}"
+        more = f" ({len(other) - 1} more keys differ)" if len(other) > 1 else ""
+        differences.append(f"'{other[0]}' {shapes}{more}")
+    if differences:
+        raise ModelError(
+            f"{source}: these are not weights of the trial's network: {'; '.join(differences)}; restore the file, or "
+            "run the trial again"
+        )
+    model.load_state_dict(dict(state))
+
+
 def load_matching_weights(model: FCN, state: Mapping[str, Tensor]) -> None:
     """Initialize a model from the weights of another FCN.
 

@@ -17,6 +17,7 @@ from fcnlab.extensions import Extensions
 from fcnlab.lab import Lab
 from fcnlab.models import FCN
 from fcnlab.models.backbones.weights_file import read_tensors
+from fcnlab.models.fcn import load_weights_of_trial
 from fcnlab.trial.build import build_model
 from fcnlab.trial.record import CheckpointChoice, Record, SplitMetrics
 from fcnlab.trial.run_folder import RunFolder
@@ -125,10 +126,7 @@ def restore_model(
     backbone = variant.backbone.model_copy(update={"weights": "scratch"})
     scratch = variant.model_copy(update={"backbone": backbone})
     model = build_model(scratch, num_classes, seed=0, extensions=extensions, in_channels=in_channels)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ModelError(f"{source}: not weights of this variant: {str(error).splitlines()[-1].strip()}") from None
+    load_weights_of_trial(model, state, source)
     return model.eval()
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from fcnlab.config.trial import Trial
 from fcnlab.lab import Lab
@@ -14,7 +16,7 @@ from fcnlab.trial.build import build_backbone
 
 
 def check_weights(trials: Iterable[Trial], lab: Lab) -> list[str]:
-    """Check that the weights files of trials fit their backbones. Each file is read once per backbone.
+    """Check that the weights files of trials fit their backbones. A file is read once for trials in a row.
 
     Args:
         trials: the trials; those without a local weights file are skipped.
@@ -27,6 +29,7 @@ def check_weights(trials: Iterable[Trial], lab: Lab) -> list[str]:
         ModelError: a file is missing, cannot be read or does not fit; the message begins with its path.
     """
     checked: set[str] = set()
+    last: tuple[Path, dict[str, Tensor]] | None = None  # several heads of a backbone follow each other
     lines: list[str] = []
     for trial in trials:
         spec = trial.variant.backbone
@@ -37,7 +40,9 @@ def check_weights(trials: Iterable[Trial], lab: Lab) -> list[str]:
         checked.add(identity)
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
             backbone = build_backbone(trial.variant, trial.dataset.image_channels)
-        matched = match_backbone(backbone, read_tensors(file), str(file), spec.weights_prefix)
+        if last is None or last[0] != file:
+            last = (file, read_tensors(file))
+        matched = match_backbone(backbone, last[1], str(file), spec.weights_prefix)
         if matched.note:
             lines.append(f"weights {spec.weights}: {matched.note}")
     return list(dict.fromkeys(lines))

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from fcnlab.inference.load import load
 from fcnlab.lab import Lab
@@ -173,3 +174,23 @@ def test_images_that_cannot_be_predicted_are_reported_at_the_end(
     code, _, err = fcnlab(*ask)
     assert code == 2 and "--overwrite" in err and err.count("\n") == 1
     assert fcnlab(*ask, "--overwrite")[0] == 1
+
+
+def test_weights_of_another_network_are_one_error_line(fcnlab: Call, ran: tuple[Path, list[RunFolder]]) -> None:
+    file, (folder, _) = ran
+    image = file.with_name("image.png")
+    Image.new("RGB", (64, 64)).save(image)
+    state = load_file(folder.weights)
+    (last, *_), bias = [key for key in state if key.startswith("head.")], torch.zeros(99)
+    lacking = {key: value for key, value in state.items() if not key.startswith("backbone.body.layer4")}
+    for content, expected in (
+        (lacking, f"{len(state) - len(lacking)} of {len(state)} keys are missing, first 'backbone.body.layer4"),
+        ({**state, "extra.bias": bias}, "the network has no key for 1, first 'extra.bias'"),
+        ({**state, last: bias}, f"'{last}' has shape (99,), the network's is {tuple(state[last].shape)}"),
+    ):
+        save_file(content, folder.weights)
+        for words in (("evaluate", folder.key, "--flip"), ("predict", folder.key, image)):
+            code, _, err = fcnlab(*words)
+            assert code == 2 and err.count("\n") == 1, err
+            assert f"{folder.weights}: these are not weights of the trial's network: {expected}" in err
+            assert "Traceback" not in err and "torch.Size" not in err
