@@ -221,7 +221,7 @@ def test_invalid_classes_errors_are_one_line(call: Call, mine: Path) -> None:
         (["--classes", "bad.yaml"], "--classes bad.yaml: class road: 70000 is neither a number from 0 to 65535"),
         (["--classes", "a,b,a"], "--classes a,b,a: the class 'a' is listed twice"),
         (["--classes", "a=0,b=1"], "the masks contain 2 (50.00 % of the pixels), neither a class nor ignored"),
-        (["--ignore", "none"], "--ignore none: 'none' is neither a number from 0 to 65535 nor a color"),
+        (["--ignore", "none"], "--ignore none: 'none' is neither a number from 0 to 65535, nor a color"),
         (["--ignore", "0,1,2"], "which gives 1 classes; a dataset has 2 to 255"),
     ):
         refused(add(call, *more), says)

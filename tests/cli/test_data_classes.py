@@ -107,6 +107,19 @@ def test_names_that_do_not_fit_the_values_are_refused_with_a_remedy(
     assert not Path("registry/datasets.yaml").exists()
 
 
+def test_class_of_a_list_is_ignored_by_its_name(call: Call, make: Make) -> None:
+    make([0, 1, 11, 255])
+    Path("names.txt").write_text("0: sky\n1: road\n11: void\n")
+    output = add(call, "--classes", "names.txt", "--ignore", "void")
+    assert (output.code, output.err) == (0, "")
+    assert entries()["mine"]["classes"] == ["sky", "road"] and entries()["mine"]["ignore"] == [255, 11]
+    more = ["--classes", "names.txt", "--force", "--ignore"]
+    refused(add(call, *more, "viod"), "'viod' is neither a number", "nor a class; did you mean 'void'?")
+    refused(add(call, *more, "void,road"), "--ignore void,road: leaves 1 classes")
+    output = add(call, *more, "11")
+    assert output.code == 2 and "the value 11 belongs to class void and to ignore; keep one of them" in output.err
+
+
 def test_ignored_value_that_no_mask_contains_is_a_warning(call: Call, make: Make) -> None:
     make([0, 1])
     output = add(call, "--ignore", "11,255")
@@ -237,7 +250,7 @@ def test_void_borders_around_objects_are_not_reported(call: Call, make: Make, tm
 
 GRID = {
     "question": "Does it run?",
-    "base": {"variant": "fcn8s-tiny", "dataset": "mine", "recipe": "smoke"},
+    "base": {"variant": "fcn8s-tiny", "dataset": "mine", "recipe": "smoke", "recipe.batch_size": 2},
     "product": {"recipe.epochs": [1, 2]},
 }
 

@@ -40,7 +40,9 @@ def add(
             help="Class names in the order of the mask values: a,b,c; or names with values: a=0,b=1+255; or a file"
         ),
     ] = None,
-    ignore: Annotated[str | None, typer.Option(help="Ignored numbers or colors, such as 255,11 or '#000000'")] = None,
+    ignore: Annotated[
+        str | None, typer.Option(help="Ignored numbers, colors or class names, such as 255,11 or '#000000' or void")
+    ] = None,
     val: Annotated[
         float | None, typer.Option(min=0, max=1, help="Fraction of the images for validation [default: 0.15]")
     ] = None,

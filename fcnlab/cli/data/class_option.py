@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fcnlab.config.mask_values import ClassValues, MaskValue, check_values, parse_classes, parse_values
+from fcnlab.config.mask_values import MAX_NUMBER, ClassValues, MaskValue, check_values, parse_classes, parse_values
 from fcnlab.config.yaml_file import parse
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.inspection.class_lists import IGNORED_NAME, ListedClass, list_classes, parse_class_list
@@ -18,7 +19,7 @@ from fcnlab.data.inspection.class_values import (
     propose_classes,
 )
 from fcnlab.data.inspection.propose import Contents
-from fcnlab.errors import ConfigError
+from fcnlab.errors import ConfigError, nearest
 
 VOID_NAMES = frozenset({IGNORED_NAME, "void", "ignore", "ignored", "unlabeled", "unlabelled"})
 """Names of 255 in lists of other programs that mean ignored pixels."""
@@ -36,12 +37,43 @@ def decide_classes(contents: Contents, option: str | None, ignore: str | None) -
         ConfigError: an option is invalid.
         DataError: the masks contain other values.
     """
+    parts = _split(ignore or "")
+    values = [part for part in parts if part.isdecimal() or part.startswith("#")]
     try:
-        given = None if ignore is None else list(parse_values([_parse_value(part) for part in _split(ignore)]))
+        given = None if ignore is None or not values else list(parse_values([_parse_value(part) for part in values]))
     except ValueError as error:
         raise ConfigError(f"--ignore {ignore}: {error}") from None
-    if option is None:
-        return propose_classes(contents.values, given)
+    choice = propose_classes(contents.values, given) if option is None else _read_choice(contents, option, given)
+    return _ignore_classes(choice, [part for part in parts if part not in values])
+
+
+def _ignore_classes(choice: ClassChoice, names: Sequence[str]) -> ClassChoice:
+    """Ignore the values of classes, which `--ignore` gives by name.
+
+    Raises:
+        ConfigError: there is no such class, or fewer than two classes remain.
+    """
+    values = dict(choice.classes)
+    for name in names:
+        if name not in values:
+            raise ConfigError(
+                f"--ignore {name}: {name!r} is neither a number from 0 to {MAX_NUMBER}, nor a color such as '#804080', "
+                f"nor a class; {nearest(name, values)}"
+            )
+    left = tuple((name, numbers) for name, numbers in choice.classes if name not in names)
+    if len(left) < 2:
+        raise ConfigError(f"--ignore {','.join(names)}: leaves {len(left)} classes; a dataset needs at least two")
+    ignored = [value for name in names for value in values[name]]
+    return replace(choice, classes=left, ignored=[*choice.ignored, *ignored])
+
+
+def _read_choice(contents: Contents, option: str, given: list[MaskValue] | None) -> ClassChoice:
+    """Return the classes of `--classes`.
+
+    Raises:
+        ConfigError: the option is invalid.
+        DataError: the masks contain other values.
+    """
     try:
         listed = _read_classes(option)
         if not isinstance(listed, Mapping):
