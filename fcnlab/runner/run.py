@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from shlex import quote
 
 from fcnlab.config.grid.grid import Grid
-from fcnlab.data.cache.build import try_open_or_build_cache, warn_once
+from fcnlab.data.cache.build import try_open_or_build_cache
 from fcnlab.errors import DataError, RunError, TrackingError
 from fcnlab.lab import Lab
+from fcnlab.runner.checks.class_presence import check_class_presence, find_remaining_datasets
 from fcnlab.runner.checks.trials import check_trials
-from fcnlab.runner.class_presence import check_class_presence, find_remaining_datasets
 from fcnlab.runner.executors.base import Executor
 from fcnlab.runner.grid_state import claim_results
 from fcnlab.runner.lease import Heartbeat, Leases
@@ -104,7 +104,7 @@ def run_grid(
             if plan.remaining:
                 _decode(plan, lab, reporter)
                 for warning in check_class_presence(plan, lab):
-                    warn_once(warning)
+                    reporter.remark(warning)
                 scheduler.run(create_executor)
             while not (scheduler.is_stopping or publisher.take_over()):  # another driver may still be publishing
                 time.sleep(POLL_INTERVAL)

@@ -37,8 +37,8 @@ def plan(
     No trial is run; with --probe, a few steps are.
     """
     from fcnlab.lab import Lab
+    from fcnlab.runner.checks.class_presence import check_class_presence
     from fcnlab.runner.checks.trials import check_trials
-    from fcnlab.runner.class_presence import check_class_presence
     from fcnlab.runner.plan import check_plan_weights, make_plan
 
     found_lab = Lab.find(file, root=lab, data_root=data_root)
