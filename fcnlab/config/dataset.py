@@ -16,6 +16,7 @@ from fcnlab.config.mask_values import (
     parse_values,
     to_yaml_classes,
 )
+from fcnlab.errors import nearest
 
 
 class Splits(Config):
@@ -184,13 +185,15 @@ class FolderDataset(Dataset):
         lists: text files with one id, or the paths of an image and its mask, per line, by split; in the lab or below
             the data root.
         fractions: a random split.
+        colors: colors of classes in pictures, such as '#804080'. Other classes have the colors of their color masks, or
+            generated ones.
         channels: of the images: 3 (RGB), 1 (gray), or the 4 bands of the files. Images are converted to 1 or 3.
         value_range: values of images of more than 8 bits that become 0 and 255; by default 0 and 65535 for 16 bits.
             Values between them are scaled linearly and rounded, others are clipped.
     """
 
     not_in_key: ClassVar[frozenset[str]] = Dataset.not_in_key | {
-        "images", "masks", "image_suffix", "mask_suffix", "unpaired", "lists"
+        "images", "masks", "image_suffix", "mask_suffix", "unpaired", "lists", "colors"
     }  # fmt: skip
 
     type: Literal["folder"]
@@ -203,6 +206,7 @@ class FolderDataset(Dataset):
     ignore: Annotated[tuple[MaskValue, ...], BeforeValidator(parse_values)] = ()
     lists: dict[str, str] = {}  # noqa: RUF012 - pydantic copies defaults
     fractions: Fractions | None = None
+    colors: dict[str, Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]] = {}  # noqa: RUF012 - pydantic copies defaults
     channels: Literal[1, 3, 4] = 3
     value_range: tuple[Finite, Finite] | None = None
 
@@ -220,6 +224,14 @@ class FolderDataset(Dataset):
     def list_files(self) -> tuple[str, ...]:
         """Names of the text files with the ids of the splits."""
         return tuple(self.lists.values())
+
+    @model_validator(mode="after")
+    def _check_colors(self) -> FolderDataset:
+        names = [name for name, _ in self.classes]
+        unknown = [name for name in self.colors if name not in names]
+        if unknown:
+            raise ValueError(f"colors: no class '{unknown[0]}'; {nearest(unknown[0], names)}")
+        return self
 
     @model_validator(mode="after")
     def _check_range(self) -> FolderDataset:

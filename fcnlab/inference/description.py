@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fcnlab.config.variant import Variant
-from fcnlab.data.datasets.palette import voc_palette
+from fcnlab.data.datasets.palette import find_palette
 from fcnlab.errors import ModelError
 from fcnlab.models import FCN
 from fcnlab.trial.find import FinishedTrial
@@ -71,7 +71,7 @@ class ModelDescription(BaseModel):
             checkpoint=checkpoint,
             epoch=finished.reported_metrics(checkpoint).epoch,
             classes=classes,
-            palette=tuple((r, g, b) for r, g, b in voc_palette()[: len(classes)].tolist()),
+            palette=tuple((r, g, b) for r, g, b in find_palette(trial.dataset, classes)[: len(classes)].tolist()),
             mean=network.backbone.mean,
             std=network.backbone.std,
             value_range=trial.dataset.image_range,

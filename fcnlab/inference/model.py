@@ -36,7 +36,7 @@ class TrainedModel:
         description: metadata such as the key of the trial.
         device: device of prediction.
         classes: names of the classes, by label.
-        palette: colors of the labels, uint8 [classes, 3].
+        palette: colors of the classes, uint8 [classes, 3].
         mean: mean of each channel of RGB images scaled to 0..1.
         std: standard deviation of each channel, of the same images.
         image_format: conversion of images before prediction.

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from fcnlab.data.datasets.image_file import Pixels, to_display, to_pixels
-from fcnlab.data.datasets.palette import to_palette_image, voc_palette
-from fcnlab.data.inspection.preview import legend, overlay
+from fcnlab.data.datasets.palette import to_palette_image
+from fcnlab.data.inspection.preview import blend_with_gray, legend, overlay
 from fcnlab.errors import RunError
 from fcnlab.inference.model import TrainedModel
 from fcnlab.training.protocol import Protocol
@@ -55,16 +55,18 @@ def check_not_existing(files: Iterable[Path]) -> None:
         raise RunError(f"{existing[0]}: file exists{others}; choose another --out, or pass --overwrite")
 
 
-def draw_overlay(image: Image.Image, labels: Pixels, classes: Sequence[str]) -> Image.Image:
+def draw_overlay(image: Image.Image, labels: Pixels, classes: Sequence[str], palette: Pixels) -> Image.Image:
     """Blend an image in gray with the colors of its labels, and add a legend of the classes that occur.
 
     Args:
         image: an RGB image.
         labels: label of each pixel, uint8 [H, W].
         classes: names of the classes, by label.
+        palette: colors of the classes, uint8 [classes, 3].
     """
-    blended = overlay(image, Image.fromarray(voc_palette()[labels]))
-    key = legend([int(label) for label in np.unique(labels)], classes, max(blended.width, MIN_LEGEND_WIDTH))
+    blended = overlay(image, Image.fromarray(palette[labels]))
+    occurring, width = [int(label) for label in np.unique(labels)], max(blended.width, MIN_LEGEND_WIDTH)
+    key = legend(occurring, classes, width, blend_with_gray(palette))
     page = Image.new("RGB", (key.width, blended.height + key.height), "white")
     page.paste(blended, (0, 0))
     page.paste(key, (0, blended.height))
@@ -93,9 +95,9 @@ def write_prediction(paths: Mapping[str, Path], image: Image.Image, model: Train
         _write(paths["probabilities"], lambda file: np.savez_compressed(file, probabilities=rounded, classes=classes))
     else:
         labels = model.predict(image, protocol)
-    _write(paths["mask"], lambda file: to_palette_image(labels).save(file, format="PNG", optimize=True))
+    _write(paths["mask"], lambda file: to_palette_image(labels, model.palette).save(file, format="PNG", optimize=True))
     if "overlay" in paths:
-        picture = draw_overlay(to_display(to_pixels(image, model.image_format)), labels, model.classes)
+        picture = draw_overlay(to_display(to_pixels(image, model.image_format)), labels, model.classes, model.palette)
         _write(paths["overlay"], lambda file: picture.save(file, format="PNG", optimize=True))
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from fcnlab.atomic_file import replace_atomically, write_atomically
 from fcnlab.config.trial import Trial
 from fcnlab.data.datasets.base import Dataset
+from fcnlab.data.datasets.palette import find_palette
 from fcnlab.data.decoded import DecodedSplit, open_decoded
 from fcnlab.metrics.confusion import Counts
 from fcnlab.models import FCN
@@ -129,8 +130,10 @@ class Evaluator:
         """Count a split and its boundaries, and save samples of the reported split."""
         is_reported = (name, checkpoint) == (self._trial.report_split, "last")
 
+        palette = find_palette(self._trial.dataset, self._dataset.classes)
+
         def save(index: int, prediction: Tensor) -> None:
-            save_sample(self._folder.samples, split.ids[index], split[index], prediction)
+            save_sample(self._folder.samples, split.ids[index], split[index], prediction, palette)
 
         counts = self._evaluate(model, split, boundaries=True, on_prediction=save if is_reported else None)
         assert counts.boundaries is not None, "boundaries are requested"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fcnlab.data.datasets.image_file import to_display
+from fcnlab.data.datasets.image_file import Pixels, to_display
 from fcnlab.data.datasets.palette import to_palette_image
 from fcnlab.kernels.inputs import DecodedSample
 
@@ -14,7 +14,7 @@ NUM_SAMPLES = 8
 """Number of images of the reported split that are saved."""
 
 
-def save_sample(folder: Path, id_: str, sample: DecodedSample, prediction: Tensor) -> None:
+def save_sample(folder: Path, id_: str, sample: DecodedSample, prediction: Tensor, palette: Pixels) -> None:
     """Write `<id>.image.jpg`, and `<id>.label.png` and `<id>.prediction.png` as palette images.
 
     Args:
@@ -22,9 +22,10 @@ def save_sample(folder: Path, id_: str, sample: DecodedSample, prediction: Tenso
         id_: id of the image.
         sample: image and label.
         prediction: predicted class indices [H, W].
+        palette: colors of the labels, uint8 [256, 3].
     """
     folder.mkdir(exist_ok=True)
     name = id_.replace("/", "_")
     to_display(sample.image.permute(1, 2, 0).cpu().numpy()).save(folder / f"{name}.image.jpg", quality=90)
     for role, labels in (("label", sample.label), ("prediction", prediction)):
-        to_palette_image(labels.cpu().numpy()).save(folder / f"{name}.{role}.png", optimize=True)
+        to_palette_image(labels.cpu().numpy(), palette).save(folder / f"{name}.{role}.png", optimize=True)

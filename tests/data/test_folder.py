@@ -326,7 +326,7 @@ def test_classes_are_parsed_from_names_numbers_or_colors() -> None:
         ({"masks": None}, "masks: missing; this key is required with type: folder"),
         (
             {"folder": "mine"},
-            "folder: unknown key with type: folder; valid: channels, classes, description, fractions, ",
+            "folder: unknown key with type: folder; valid: channels, classes, colors, description, ",
         ),
         ({"classes": ["a"]}, "classes: give 2 to 255 classes, not 1"),
         ({"classes": [f"c{n}" for n in range(256)]}, "classes: give 2 to 255 classes, not 256"),
@@ -402,6 +402,7 @@ PLACES: list[dict[str, Any]] = [
     {"images": "/elsewhere/images", "masks": "/elsewhere/masks"},
     {"image_suffix": "_rgb", "mask_suffix": "_mask"},
     {"unpaired": "skip"},
+    {"colors": {"road": "#804080"}},
     {"description": "another word"},
 ]
 CONTENT: list[dict[str, Any]] = [

@@ -36,7 +36,7 @@ def test_the_seed_selects_distinct_images_in_their_order() -> None:
 
 def test_image_and_label_are_side_by_side() -> None:
     samples = [TRAIN[0], TRAIN[1]]  # as wide as the sheet shows them: nothing is resized
-    page = np.asarray(sheet([[shown(sample)] for sample in samples], SHAPES.classes)).astype(int)
+    page = np.asarray(sheet([[shown(sample)] for sample in samples], SHAPES.classes, voc_palette())).astype(int)
     assert page.shape[1] == 2 * (WIDTH + GAP) + GAP
     for number, sample in enumerate(samples):
         y = HEADING + number * (page_row := 40 + 20 + GAP)
@@ -51,7 +51,9 @@ def test_image_and_label_are_side_by_side() -> None:
 def test_the_legend_has_the_colors_of_the_occurring_classes_only() -> None:
     label = np.full((40, WIDTH), 2, np.uint8)
     label[:5] = IGNORE_INDEX
-    page = np.asarray(sheet([[Shown("image", "x", np.zeros((40, WIDTH, 3), np.uint8), label)]], SHAPES.classes))
+    page = np.asarray(
+        sheet([[Shown("image", "x", np.zeros((40, WIDTH, 3), np.uint8), label)]], SHAPES.classes, voc_palette())
+    )
     legend = page[HEADING + 40 + 20 + GAP :].reshape(-1, 3)
     found = {tuple(int(v) for v in color) for color in legend}
     there = {c: tuple(round(OPACITY * int(v) + (1 - OPACITY) * 128) for v in voc_palette()[c]) for c in range(256)}
@@ -62,7 +64,7 @@ def test_the_legend_has_the_colors_of_the_occurring_classes_only() -> None:
 def test_images_of_different_sizes_share_a_sheet() -> None:
     samples = [Shown("image", "x" * 200, np.zeros((h, w, 3), np.uint8), np.zeros((h, w), np.uint8))
                for h, w in ((10, 400), (400, 10), (1, 1))]  # fmt: skip
-    page = sheet([[sample] for sample in samples], SHAPES.classes)
+    page = sheet([[sample] for sample in samples], SHAPES.classes, voc_palette())
     assert page.height > 24 * WIDTH and page.width == 2 * (WIDTH + GAP) + GAP
 
 

@@ -70,7 +70,7 @@ def test_model_of_these_tests_predicts_several_classes(model: TrainedModel, samp
 
 def test_model_has_the_metadata_of_its_trial(model: TrainedModel, full_scale: FinishedTrial, lab: Lab) -> None:
     assert model.classes == lab.open_dataset(full_scale.trial.dataset).classes
-    assert model.palette.shape == (6, 3) and model.palette[:2].tolist() == [[0, 0, 0], [128, 0, 0]]
+    assert model.palette.shape == (6, 3) and model.palette[:2].tolist() == [[0, 0, 0], [230, 159, 0]]
     assert (model.mean, model.std) == (model.network.backbone.mean, model.network.backbone.std)
     assert model.description.key == full_scale.trial.key
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from fcnlab.config.grid.grid import Grid
-from fcnlab.data.datasets.palette import to_palette_image
+from fcnlab.data.datasets.palette import to_palette_image, voc_palette
 from fcnlab.lab import Lab
 from fcnlab.metrics.confusion import compute_metrics
 from fcnlab.runner.plan import PlannedTrial, make_plan
@@ -75,8 +75,10 @@ def write_samples(folder: Path, ids: np.ndarray) -> None:
         labels = np.zeros((12, 16), dtype=np.uint8)
         labels[3:9, 4:8], labels[0] = 1, 255
         Image.fromarray(np.full((12, 16, 3), 90, dtype=np.uint8)).save(folder / f"{id_}.image.jpg")
-        to_palette_image(labels).save(folder / f"{id_}.label.png")
-        to_palette_image(np.where(labels == 1, 2, 0).astype(np.uint8)).save(folder / f"{id_}.prediction.png")
+        to_palette_image(labels, voc_palette()).save(folder / f"{id_}.label.png")
+        to_palette_image(np.where(labels == 1, 2, 0).astype(np.uint8), voc_palette()).save(
+            folder / f"{id_}.prediction.png"
+        )
 
 
 def cost(right: float) -> Cost:

@@ -74,6 +74,7 @@ def add(
     from fcnlab.cli.data.proposal import (
         build_entry,
         choose_splits,
+        describe_colors,
         describe_images,
         describe_mixture,
         find_lists,
@@ -111,7 +112,7 @@ def add(
         )
     entry = build_entry(lab_, folders, pairing, choice, skip_unpaired)
     entry |= list_splits(lab_, files) if files else choose_splits(folders, val, test, seed, group_by)
-    entry |= describe_images(contents)
+    entry |= describe_images(contents) | (describe_colors(pairing, choice) if contents.modes["P"] else {})
     entry["nominal"] = dict(zip(("height", "width"), contents.size, strict=True))
     spec = validate(AnyDataset, entry, name)
     dataset = lab_.open_dataset(spec)

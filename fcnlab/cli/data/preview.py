@@ -32,6 +32,7 @@ def preview(
     data_root: DataRoot = None,
 ) -> None:
     """Write an image with samples, their labels and, with --recipe, their augmentation."""
+    from fcnlab.data.datasets.palette import find_palette
     from fcnlab.data.inspection.preview import choose, rows, sheet
     from fcnlab.lab import Lab
 
@@ -46,7 +47,7 @@ def preview(
     shown = rows(samples, choose(samples, count, seed), augment=augment, draws=DRAWS, seed=seed)
     path = out or Path(f"{name}-{split}.png")
     try:
-        sheet(shown, dataset.classes).save(path, format="PNG", optimize=True)
+        sheet(shown, dataset.classes, find_palette(spec, dataset.classes)).save(path, format="PNG", optimize=True)
     except OSError as error:
         raise DataError(f"--out: {path} cannot be written: {error.strerror or error}") from None
     typer.echo(f"{path}: {len(shown)} of {len(samples)} images of {name} {split}")

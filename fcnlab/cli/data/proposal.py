@@ -14,9 +14,10 @@ from fcnlab.data.cache.format import compute_cache_key
 from fcnlab.data.cache.label_counts import save_label_counts
 from fcnlab.data.datasets.base import Dataset, FileSplit
 from fcnlab.data.datasets.folder import SPLIT, common_splits
-from fcnlab.data.datasets.image_file import SIXTEEN_BITS
+from fcnlab.data.datasets.image_file import SIXTEEN_BITS, open_header
 from fcnlab.data.inspection.absent_classes import check_absent_classes, find_absent_classes
 from fcnlab.data.inspection.class_values import ClassChoice, count_split_labels
+from fcnlab.data.inspection.diagnosis import read_palette
 from fcnlab.data.inspection.mixed_masks import describe_mixed_masks, find_foreground, suggest_names
 from fcnlab.data.inspection.pairing import Pairing, match_purposes
 from fcnlab.data.inspection.propose import Contents
@@ -45,6 +46,25 @@ def build_entry(
         "ignore": choice.ignored,
     }
     return {key: value for key, value in entry.items() if value}
+
+
+def describe_colors(pairing: Pairing, choice: ClassChoice) -> dict[str, Any]:
+    """Return the colors of the classes in the palette of the first mask that has one.
+
+    A palette of grays or of equal colors is left out, and so are the masks' colors, which the classes already contain.
+    """
+    for _, file in pairing.pairs.values():
+        with open_header(file) as mask:
+            palette = read_palette(mask)
+        if palette is None:
+            continue
+        numbers = [values[0] for _, values in choice.classes]
+        colors = [palette[3 * number : 3 * number + 3] for number in numbers if isinstance(number, int)]
+        is_gray = all(color == bytes([color[0]]) * 3 for color in colors if color)
+        if len({*colors}) < len(choice.classes) or any(len(color) < 3 for color in colors) or is_gray:
+            break
+        return {"colors": {name: f"#{color.hex()}" for (name, _), color in zip(choice.classes, colors, strict=True)}}
+    return {}
 
 
 def describe_images(contents: Contents) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from PIL import Image, ImageDraw, ImageFont
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.base import Pixels, Sample, Split
 from fcnlab.data.datasets.image_file import to_display
-from fcnlab.data.datasets.palette import voc_palette
 from fcnlab.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -89,17 +88,18 @@ def _row(sample: Sample, index: int, augment: Augment | None, draws: int, seed: 
     return row
 
 
-def sheet(shown: Sequence[Sequence[Shown]], classes: Sequence[str]) -> Image.Image:
+def sheet(shown: Sequence[Sequence[Shown]], classes: Sequence[str], palette: Pixels) -> Image.Image:
     """Draw each sample with its label overlay on the right, and a legend of the classes that occur.
 
     Args:
         shown: rows of samples.
         classes: names of the classes.
+        palette: colors of the labels, uint8 [256, 3].
     """
-    pictures = [[_pair(sample) for sample in row] for row in shown]
+    pictures = [[_pair(sample, palette) for sample in row] for row in shown]
     heights = [max(left.height for left, _ in row) + LINE + GAP for row in pictures]
     width = max(len(row) for row in pictures) * 2 * (WIDTH + GAP) + GAP
-    below = legend(_labels(shown), classes, width)
+    below = legend(_labels(shown), classes, width, blend_with_gray(palette))
     page = Image.new("RGB", (width, HEADING + sum(heights) + below.height), "white")
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(size=14)
     y = HEADING
@@ -117,11 +117,11 @@ def sheet(shown: Sequence[Sequence[Shown]], classes: Sequence[str]) -> Image.Ima
     return page
 
 
-def _pair(sample: Shown) -> tuple[Image.Image, Image.Image]:
+def _pair(sample: Shown, palette: Pixels) -> tuple[Image.Image, Image.Image]:
     """Return the image and its overlay with the label, both with the width of the sheet's pictures."""
     size = (WIDTH, max(1, round(sample.label.shape[0] * WIDTH / sample.label.shape[1])))
     image = to_display(sample.image).resize(size, Image.Resampling.BILINEAR)
-    return image, overlay(image, Image.fromarray(voc_palette()[sample.label]).resize(size, Image.Resampling.NEAREST))
+    return image, overlay(image, Image.fromarray(palette[sample.label]).resize(size, Image.Resampling.NEAREST))
 
 
 def overlay(image: Image.Image, colors: Image.Image) -> Image.Image:
@@ -139,13 +139,14 @@ def _labels(shown: Sequence[Sequence[Shown]]) -> list[int]:
     return [int(label) for label in np.flatnonzero(counts)]
 
 
-def legend(labels: Sequence[int], classes: Sequence[str], width: int) -> Image.Image:
+def legend(labels: Sequence[int], classes: Sequence[str], width: int, palette: Pixels) -> Image.Image:
     """Draw the colors of labels with the names of the classes.
 
     Args:
         labels: the labels.
         classes: names of the classes.
         width: width of the picture in pixels.
+        palette: colors of the labels, uint8 [256, 3].
     """
     font = _small()
     names = ["ignored" if label == IGNORE_INDEX else f"{label} {classes[label]}" for label in labels]
@@ -155,15 +156,18 @@ def legend(labels: Sequence[int], classes: Sequence[str], width: int) -> Image.I
     draw = ImageDraw.Draw(page)
     for place, (label, name) in enumerate(zip(labels, names, strict=True)):
         x, y = GAP + place % across * cell, GAP + place // across * LINE
-        draw.rectangle((x, y + 2, x + 14, y + 16), fill=_overlay_color(label), outline="black")
+        draw.rectangle((x, y + 2, x + 14, y + 16), fill=tuple(palette[label].tolist()), outline="black")
         draw.text((x + LINE, y + 1), name, fill="black", font=font)
     return page
 
 
-def _overlay_color(label: int) -> tuple[int, int, int]:
-    """Return the color of a label over a middle gray, as it looks in an overlay."""
-    red, green, blue = (round(OPACITY * int(value) + (1 - OPACITY) * 128) for value in voc_palette()[label])
-    return red, green, blue
+def blend_with_gray(palette: Pixels) -> Pixels:
+    """Return colors over a middle gray, as they look in an overlay.
+
+    Args:
+        palette: uint8 [256, 3].
+    """
+    return (OPACITY * palette + (1 - OPACITY) * 128).round().astype(np.uint8)
 
 
 def _small() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

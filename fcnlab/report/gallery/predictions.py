@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fcnlab.data.datasets.palette import find_palette
 from fcnlab.data.decoded import DecodedSplit, open_decoded
 from fcnlab.kernels.inputs import DecodedSample
 from fcnlab.lab import Lab
@@ -56,8 +57,10 @@ def predict_images(
     dataset, splits = lab.open_dataset(trial.dataset), trial.dataset.splits
     subset = _Subset(open_decoded(dataset, splits.test or splits.val), ids)
 
+    palette = find_palette(trial.dataset, dataset.classes)
+
     def save(index: int, prediction: Tensor) -> None:
-        save_sample(into, subset.ids[index], subset[index], prediction)
+        save_sample(into, subset.ids[index], subset[index], prediction, palette)
 
     into.mkdir(parents=True, exist_ok=True)
     evaluate_split(

@@ -7,14 +7,17 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from fcnlab.data.inspection.preview import GAP, HEADING, WIDTH
+from fcnlab.constants import IGNORE_INDEX
+from fcnlab.data.datasets.palette import read_palette
+from fcnlab.data.inspection.preview import GAP, HEADING, WIDTH, legend
 
 
-def draw_sample_sheet(samples: Mapping[str, Path], rows: int = 4) -> Image.Image | None:
-    """Draw the first images that all cells have.
+def draw_sample_sheet(samples: Mapping[str, Path], classes: Sequence[str], rows: int = 4) -> Image.Image | None:
+    """Draw the first images that all cells have, with a legend of the classes.
 
     Args:
         samples: cell label -> folder of samples of one of its trials.
+        classes: names of the classes, by label.
         rows: most images.
 
     Returns:
@@ -30,7 +33,13 @@ def draw_sample_sheet(samples: Mapping[str, Path], rows: int = 4) -> Image.Image
     ]
     for label, folder in samples.items():
         columns.append((label, [_load(folder / f"{id_}.prediction.png", Image.Resampling.NEAREST) for id_ in ids]))
-    return _compose(columns)
+    sheet = _compose(columns)
+    palette = read_palette(first / f"{ids[0]}.label.png")
+    key = legend([*range(len(classes)), IGNORE_INDEX], classes, sheet.width, palette)
+    page = Image.new("RGB", (sheet.width, sheet.height + key.height), "white")
+    page.paste(sheet, (0, 0))
+    page.paste(key, (0, sheet.height))
+    return page
 
 
 def _common_ids(folders: Sequence[Path]) -> list[str]:

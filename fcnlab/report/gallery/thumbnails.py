@@ -11,7 +11,7 @@ from PIL import Image
 
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.base import Pixels
-from fcnlab.data.datasets.palette import to_palette_image
+from fcnlab.data.datasets.palette import read_palette, to_palette_image
 
 WIDTH = 256
 """Width of a picture on the page in pixels."""
@@ -33,13 +33,13 @@ def encode_photo(path: Path, width: int = WIDTH) -> str:
 
 
 def encode_label_map(path: Path, width: int = WIDTH) -> str:
-    """Return labels as a PNG data URI in the colors of the palette.
+    """Return labels as a PNG data URI in the colors of their file.
 
     Args:
         path: palette image of the labels.
         width: greatest width in pixels.
     """
-    return _uri(to_palette_image(_labels(path, width)), "PNG", optimize=True)
+    return _uri(to_palette_image(_labels(path, width), read_palette(path)), "PNG", optimize=True)
 
 
 def encode_error_map(prediction: Path, truth: Path, width: int = WIDTH) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from fcnlab.data.datasets.palette import voc_palette
+from fcnlab.data.datasets.palette import read_palette
 from fcnlab.report.charts.style import Plot, to_svg
 from fcnlab.report.gallery.selection import Gallery, GalleryCell
 from fcnlab.report.gallery.thumbnails import encode_error_map, encode_label_map, encode_photo
@@ -85,7 +85,11 @@ def _gallery_context(gallery: Gallery, classes: Sequence[str]) -> dict[str, Any]
         f"seed {seeds}.",
         *([f"{gallery.note}."] if gallery.note else []),
     ]
-    colors = voc_palette()[: len(classes)].tolist()
+    pictures = [
+        cell.find_picture(id_, "label.png") for cell in gallery.cells for id_ in gallery.extremes.get(cell.label, ())
+    ]
+    picture = next((path for path in pictures if path is not None), None)
+    colors = read_palette(picture)[: len(classes)].tolist() if picture is not None else []
     groups = [
         {"title": "Best image of each cell", "rows": _extreme_rows(gallery, 0, "best")},
         {"title": "Worst image of each cell", "rows": _extreme_rows(gallery, 1, "worst")},
@@ -93,7 +97,7 @@ def _gallery_context(gallery: Gallery, classes: Sequence[str]) -> dict[str, Any]
     if gallery.disagreements:
         rows = [_image_row(id_, gallery.cells, id_) for id_ in gallery.disagreements]
         groups.insert(0, {"title": "Largest disagreement between cells", "rows": rows})
-    return {"notes": notes, "legend": list(zip(classes, colors, strict=True)), "groups": groups}
+    return {"notes": notes, "legend": list(zip(classes, colors, strict=False)), "groups": groups}
 
 
 def _extreme_rows(gallery: Gallery, index: int, kind: str) -> list[dict[str, Any]]:
