@@ -149,25 +149,39 @@ def run_grid(
 
 
 def load(
-    trial: str | os.PathLike[str], *, checkpoint: Literal["last", "best"] = "last", lab: Lab | None = None
+    trial: str | os.PathLike[str], *, checkpoint: Literal["last", "best"] | None = None, lab: Lab | None = None
 ) -> TrainedModel:
     """Load the model of a finished trial or of an exported file.
 
     Args:
-        trial: key of a trial or its first characters, its run folder, or a file written by `fcnlab export`.
-        checkpoint: load the weights of the last epoch, or of the epoch with the best mIoU on val.
-        lab: lab of the trial; by default that of the current folder.
+        trial: `FILE:CELL` or `FILE:CELL:SEED` of a grid, `FILE:best` for the cell with the greatest mean mIoU on the
+            reported split, key of a trial or its first characters, its run folder, or a file of `fcnlab export`.
+        checkpoint: load the weights of the last epoch, or of the epoch with the best mIoU on val; by default the
+            checkpoint of the grid file, and `last` for a trial that is not named by a grid file.
+        lab: lab of the trial; by default that of the grid file or of the current folder.
 
     Returns:
         The model; `model.predict(image)` returns the label of each pixel of a PIL image.
 
     Raises:
+        ConfigError: the grid file does not contain the cell or the seed.
         RunError: there is no such trial, it has not finished, or its weights are missing.
         ModelError: the file was not written by `fcnlab export`, or the weights do not fit the model.
     """
-    from fcnlab.inference.load import load as read
+    from fcnlab.runner.find import find_grid_file, find_reference
 
-    return read(trial, checkpoint=checkpoint, lab=lab)
+    name = os.fspath(trial)
+    lab = lab or Lab.find(find_grid_file(name))
+    if Path(name).suffix == ".safetensors":
+        from fcnlab.extensions import Extensions
+        from fcnlab.inference.load import read_safetensors
+
+        return read_safetensors(Path(name), Extensions(lab.root))
+    reference = find_reference(name, lab)
+    finished = reference.read_finished()
+    from fcnlab.inference.load import load_trial  # imports torch
+
+    return load_trial(finished, checkpoint or reference.checkpoint)
 
 
 def frame(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:

@@ -35,7 +35,6 @@ app = typer.Typer(
     help="Comparison experiments on Fully Convolutional Networks: from a grid file in YAML to an ablation table.",
     epilog="Example: fcnlab grid run experiments/quickstart.yaml",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 

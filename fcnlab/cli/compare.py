@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from fcnlab.cli.options import DataRoot, LabOption, TrackingUri
+from fcnlab.cli.references import CellName, find_named
 from fcnlab.console import create_console
 
-EXAMPLE = "Example: fcnlab compare experiments/quickstart.yaml:fcn32s experiments/quickstart.yaml:fcn8s"
-
-Reference = Annotated[
-    str,
-    typer.Argument(
-        help="A grid's cell as FILE:CELL, one of its trials as FILE:CELL:SEED, or the beginning of a trial's key",
-        show_default=False,
-    ),
-]
+EXAMPLE = "Example: fcnlab compare experiments/quickstart.yaml:fcn32s,bilinear experiments/quickstart.yaml:best"
 
 
 def compare(
-    a: Reference, b: Reference, lab: LabOption = None, data_root: DataRoot = None, tracking_uri: TrackingUri = None
+    a: CellName, b: CellName, lab: LabOption = None, data_root: DataRoot = None, tracking_uri: TrackingUri = None
 ) -> None:
     """Show the difference in mIoU of B to A with its interval, by class, and the images that differ most."""
     from fcnlab.lab import Lab
-    from fcnlab.report import comparison as comparing
-    from fcnlab.report.tables.formats import to_terminal
     from fcnlab.runner.find import find_grid_file
 
-    place = Lab.find(find_grid_file(a, b), root=lab, data_root=data_root, tracking_uri=tracking_uri)
-    found = comparing.compare(comparing.load_side(a, place), comparing.load_side(b, place))
+    lab_ = Lab.find(find_grid_file(a, b), root=lab, data_root=data_root, tracking_uri=tracking_uri)
+    named = [find_named(name, lab_) for name in (a, b)]
+
+    from fcnlab.report import comparison as comparing
+    from fcnlab.report.tables.formats import to_terminal
+
+    found = comparing.compare(*(comparing.load_side(reference, lab_) for reference in named))
     terminal = create_console()
     terminal.print(f"A: {found.a.name}\nB: {found.b.name}\n\n{comparing.describe_difference(found)}\n")
     tables = {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fcnlab.cli.options import DataRoot, LabOption
+from fcnlab.cli.references import TrialName, find_named
 from fcnlab.console import create_console, create_table
 
 if TYPE_CHECKING:
@@ -17,28 +18,27 @@ if TYPE_CHECKING:
     from fcnlab.trial.diff import Difference
     from fcnlab.trial.record import Record
 
-EXAMPLE = "Example: fcnlab diff experiments/quickstart.yaml:fcn32s:0 experiments/quickstart.yaml:fcn8s:0"
-
-Reference = Annotated[
-    str,
-    typer.Argument(help="The beginning of a trial's key, or FILE:CELL or FILE:CELL:SEED of a grid", show_default=False),
-]
+EXAMPLE = (
+    "Example: fcnlab diff experiments/quickstart.yaml:fcn32s,bilinear:0 experiments/quickstart.yaml:fcn8s,bilinear:0"
+)
 
 
 def diff(
-    a: Reference,
-    b: Reference,
+    a: TrialName,
+    b: TrialName,
     as_json: Annotated[bool, typer.Option("--json", help="For machines: everything as JSON")] = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
     """Show every field in which two trials differ: configuration, data, code, environment, metrics, cost."""
     from fcnlab.lab import Lab
-    from fcnlab.runner.find import find_grid_file, find_record
-    from fcnlab.trial.diff import diff_records
+    from fcnlab.runner.find import find_grid_file
 
     lab_ = Lab.find(find_grid_file(a, b), root=lab, data_root=data_root)
-    records = (find_record(lab_, a), find_record(lab_, b))
+    records = (find_named(a, lab_).read_record(), find_named(b, lab_).read_record())
+
+    from fcnlab.trial.diff import diff_records
+
     found = diff_records(*records)
     if as_json:
         _print_json(records, found)

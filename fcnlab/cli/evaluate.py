@@ -11,15 +11,17 @@ import typer
 
 from fcnlab.cli.inference_options import Flip, Scales, Stride, Tta, Window, create_progress, parse_protocol
 from fcnlab.cli.options import DataRoot, LabOption
+from fcnlab.cli.references import complete_reference, find_named
 from fcnlab.console import create_console, create_table
 
 if TYPE_CHECKING:
     from fcnlab.lab import Lab
     from fcnlab.training.protocol import Protocol
     from fcnlab.trial.evaluate import Evaluation
+    from fcnlab.trial.find import FinishedTrial
     from fcnlab.trial.record import CheckpointChoice, SplitMetrics
 
-EXAMPLE = "Example: fcnlab evaluate 429d005e261a --dataset voc2012 --split train --tta"
+EXAMPLE = "Example: fcnlab evaluate experiments/quickstart.yaml:best --split val --tta"
 
 
 def evaluate(
@@ -27,8 +29,10 @@ def evaluate(
         str,
         typer.Argument(
             metavar="TRIAL|FILE",
-            help="A trial, as its key, the beginning of its key or its run folder; or the YAML file of a grid",
+            help="A trial as FILE:CELL or FILE:CELL:SEED, FILE:best for the cell with the greatest mean mIoU on the "
+            "reported split, the beginning of its key or its run folder; or the grid file FILE for all of its trials",
             show_default=False,
+            autocompletion=complete_reference,
         ),
     ],
     dataset: Annotated[
@@ -62,21 +66,24 @@ def evaluate(
     """
     from fcnlab.errors import ConfigError
     from fcnlab.lab import Lab
+    from fcnlab.runner.find import find_grid_file
 
     protocol = parse_protocol(flip, scales, tta, window, stride)
     if Path(name).suffix not in (".yaml", ".yml"):
-        lab_ = Lab.find(root=lab, data_root=data_root)
-        _evaluate_trial(name, lab_, protocol, checkpoint or "last", dataset, split, out, as_json)
+        lab_ = Lab.find(find_grid_file(name), root=lab, data_root=data_root)
+        reference = find_named(name, lab_)
+        used = checkpoint or reference.checkpoint
+        _evaluate_trial(reference.read_finished(), lab_, protocol, used, dataset, split, out, as_json)
         return
     given = {"--dataset": dataset, "--split": split, "--out": out, "--json": as_json or None}
     refused = [option for option, value in given.items() if value is not None]
     if refused:
-        raise ConfigError(f"{', '.join(refused)}: only for a trial, not for a grid; pass the key of a trial")
+        raise ConfigError(f"{', '.join(refused)}: only for a trial, not for a grid; name a trial, such as FILE:CELL")
     _evaluate_grid(Path(name), Lab.find(Path(name), root=lab, data_root=data_root), protocol, checkpoint)
 
 
 def _evaluate_trial(
-    name: str,
+    finished: FinishedTrial,
     lab: Lab,
     protocol: Protocol,
     checkpoint: CheckpointChoice,
@@ -87,9 +94,7 @@ def _evaluate_trial(
 ) -> None:
     from fcnlab.training import hardware
     from fcnlab.trial.evaluate import evaluate_trial, evaluation_file, resolve_target
-    from fcnlab.trial.find import find_finished_trial
 
-    finished = find_finished_trial(name, lab)
     target = resolve_target(finished, lab, dataset, split)
     hardware.retain_freed_memory()
     evaluation = evaluate_trial(

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fcnlab.cli.inference_options import CheckpointOption, ModelName
-from fcnlab.cli.options import LabOption
+from fcnlab.cli.inference_options import CheckpointOption
+from fcnlab.cli.options import DataRoot, LabOption
+from fcnlab.cli.references import ModelName, find_model
 
 if TYPE_CHECKING:
     from fcnlab.inference.export import ExportComparison
 
-EXAMPLE = "Example: fcnlab export 429d005e261a --to onnx --out street.onnx"
+EXAMPLE = "Example: fcnlab export experiments/quickstart.yaml:best --to onnx --out street.onnx"
 
 
 def export(
@@ -26,24 +27,26 @@ def export(
         Path | None, typer.Option("--out", help="Output file [default: KEY.onnx, .pt2 or .safetensors]")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Overwrite an existing file")] = False,
-    checkpoint: CheckpointOption = "last",
+    checkpoint: CheckpointOption = None,
     lab: LabOption = None,
+    data_root: DataRoot = None,
 ) -> None:
     """Export a trained model with its classes, palette and normalization, and compare the file with the model.
 
     ONNX and torch map images, uint8 [B, 3, H, W] for RGB, of any size, to probabilities [B, classes, H, W].
     """
     from fcnlab.errors import RunError
+
+    source = find_model(trial, checkpoint, lab, data_root)
+
     from fcnlab.inference.export import SUFFIXES
     from fcnlab.inference.export import export as write
-    from fcnlab.inference.load import load
     from fcnlab.inference.outputs import check_not_existing
-    from fcnlab.lab import Lab
     from fcnlab.trial.find import KEY_DIGITS
 
     if out is not None and out.suffix != SUFFIXES[to]:
         raise RunError(f"--out: {out} must end in {SUFFIXES[to]} with --to {to}")
-    model = load(trial, checkpoint=checkpoint, lab=Lab.find(root=lab))
+    model = source.load()
     path = out or Path(model.description.key[:KEY_DIGITS] + SUFFIXES[to])
     if not overwrite:
         check_not_existing([path])

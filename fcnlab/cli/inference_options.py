@@ -12,16 +12,9 @@ if TYPE_CHECKING:
     from fcnlab.training.evaluate import OnProgress
     from fcnlab.training.protocol import Protocol
 
-ModelName = Annotated[
-    str,
-    typer.Argument(
-        metavar="TRIAL",
-        help="A trial, as its key, the beginning of its key or its run folder; or an exported .safetensors file",
-        show_default=False,
-    ),
-]
 CheckpointOption = Annotated[
-    Literal["last", "best"], typer.Option("--checkpoint", help="The weights: of the last epoch, or best on val")
+    Literal["last", "best"] | None,
+    typer.Option("--checkpoint", help="The weights: of the last epoch, or best on val [default: the grid's; last]"),
 ]
 Flip = Annotated[bool, typer.Option("--flip", help="Also predict each image flipped horizontally, and average")]
 Scales = Annotated[

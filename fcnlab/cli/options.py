@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fcnlab.cli.references import complete_grid_file
 from fcnlab.settings import DEVICE_VARIABLE, Device
 
 LabOption = Annotated[
@@ -61,4 +62,7 @@ FailFast = Annotated[
 ]
 
 
-GridFile = Annotated[Path, typer.Argument(metavar="FILE", help="Grid file", show_default=False)]
+GridFile = Annotated[
+    Path,
+    typer.Argument(metavar="FILE", help="Grid file", show_default=False, autocompletion=complete_grid_file),
+]

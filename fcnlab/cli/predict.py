@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from fcnlab.cli.inference_options import CheckpointOption, Flip, ModelName, Scales, Stride, Tta, Window, parse_protocol
-from fcnlab.cli.options import LabOption
+from fcnlab.cli.inference_options import CheckpointOption, Flip, Scales, Stride, Tta, Window, parse_protocol
+from fcnlab.cli.options import DataRoot, LabOption
+from fcnlab.cli.references import ModelName, find_model
 
-EXAMPLE = "Example: fcnlab predict 429d005e261a photos/ --overlay --out predictions"
+EXAMPLE = "Example: fcnlab predict experiments/quickstart.yaml:best photos/ --overlay --out predictions"
 
 
 def predict(
@@ -32,33 +33,33 @@ def predict(
     tta: Tta = False,
     window: Window = None,
     stride: Stride = None,
-    checkpoint: CheckpointOption = "last",
+    checkpoint: CheckpointOption = None,
     lab: LabOption = None,
+    data_root: DataRoot = None,
 ) -> None:
     """Predict images at native size, and write masks whose pixel values are the labels.
 
     Files are written to OUT/masks, OUT/overlays and OUT/probabilities, with the names and subfolders of the images.
     Images that cannot be read are skipped and listed at the end; the exit code is then 1.
     """
+    source = find_model(trial, checkpoint, lab, data_root)
+
     from fcnlab.inference.inputs import choose_output_names, find_images
-    from fcnlab.lab import Lab
 
     protocol = parse_protocol(flip, scales, tta, window, stride)
-    lab_ = Lab.find(root=lab)
     files = find_images(images, out)
     names = choose_output_names(files)
 
     from fcnlab.cli.data.progress import sample_bars
     from fcnlab.data.datasets.image_file import open_image
     from fcnlab.errors import DataError
-    from fcnlab.inference.load import load
     from fcnlab.inference.outputs import check_not_existing, output_paths, write_prediction
     from fcnlab.training import hardware
 
     outputs = [output_paths(out, name, overlay=overlay, probabilities=probabilities) for name in names]
     if not overwrite:
         check_not_existing(path for paths in outputs for path in paths.values())
-    model = load(trial, checkpoint=checkpoint, lab=lab_)
+    model = source.load()
     hardware.retain_freed_memory()
     errors: list[str] = []
     with sample_bars() as bars:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,6 +47,7 @@ def train(
     """Train and evaluate one variant. A grid with the same trial reuses its record."""
     from fcnlab.config.grid.grid import Grid, GridFile, resolve
     from fcnlab.lab import Lab
+    from fcnlab.runner.command import train_words
     from fcnlab.runner.executors.config import ExecutorConfig
     from fcnlab.runner.isolated_lab import isolated_lab
     from fcnlab.runner.plan import make_plan
@@ -60,10 +62,11 @@ def train(
         | _parse_settings(settings or [])
     )
     cell = resolve(overrides, found.registry, "fcnlab train")
+    command = shlex.join(train_words(cell, seed, found.registry))
     if workdir is not None:
         found = isolated_lab(found, cell, workdir)
     file = GridFile(question="Single trials", base=overrides, seeds=[seed], baseline={})
-    grid = Grid("train", Path("train"), file, (cell,), cell, (seed,))
+    grid = Grid("train", Path("train"), file, (cell,), cell, (seed,), command=command)
     executor_config = ExecutorConfig(workers=1, threads=threads, devices=devices_per_trial, device=device)
     executor_config.check(grid.cells, found)
     terminal = create_console()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -12,29 +11,22 @@ from fcnlab.errors import ModelError
 from fcnlab.extensions import Extensions
 from fcnlab.inference.description import ModelDescription
 from fcnlab.inference.model import TrainedModel
-from fcnlab.lab import Lab
-from fcnlab.trial.find import find_finished_trial, restore_model
+from fcnlab.trial.find import FinishedTrial
 from fcnlab.trial.record import CheckpointChoice
+from fcnlab.trial.restore import restore_model
 
 
-def load(
-    source: str | os.PathLike[str], *, checkpoint: CheckpointChoice = "last", lab: Lab | None = None
-) -> TrainedModel:
-    """Load the model of a finished trial or of a file. The data of the trial are not required.
+def load_trial(finished: FinishedTrial, checkpoint: CheckpointChoice) -> TrainedModel:
+    """Load the model of a finished trial. The data of the trial are not required.
 
     Args:
-        source: key of a trial, the beginning of its key, its run folder, or a .safetensors file of `fcnlab export`.
-        checkpoint: weights of the last epoch, or of the epoch that is best on val; ignored for a file.
-        lab: lab of the trial; by default the one that the command line would use. A file needs it
-            only for a head that the lab defines.
+        finished: the trial.
+        checkpoint: weights of the last epoch, or of the epoch that is best on val.
 
     Raises:
-        RunError: the trial does not exist, has not finished, or has no weights.
-        ModelError: the file is not from `fcnlab export`, or the weights do not fit the network.
+        RunError: the trial has no weights.
+        ModelError: the weights do not fit the network.
     """
-    if Path(source).suffix == ".safetensors":
-        return read_safetensors(Path(source), Extensions(lab.root if lab is not None else Path.cwd()))
-    finished = find_finished_trial(os.fspath(source), lab or Lab.find())
     network = finished.load_model(checkpoint)
     return TrainedModel(network, ModelDescription.from_trial(finished, network, checkpoint))
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -16,10 +14,9 @@ from fcnlab.report.frame import trials_frame
 from fcnlab.report.gallery.selection import compute_image_miou
 from fcnlab.report.tables.cells import Table
 from fcnlab.report.trial_records import TrialRecords, load_records
-from fcnlab.runner.find import find_record, find_trial
-from fcnlab.runner.plan import make_plan
+from fcnlab.runner.find import Reference
 from fcnlab.runner.publisher import OptionalTracker
-from fcnlab.trial.run_folder import RunFolder
+from fcnlab.trial.find import KEY_DIGITS
 
 MAX_IMAGES = 10
 """Most images that are listed."""
@@ -57,32 +54,25 @@ class CellComparison:
     difference: Difference
 
 
-def load_side(reference: str, lab: Lab) -> Side:
+def load_side(reference: Reference, lab: Lab) -> Side:
     """Load the counts of a cell or trial.
 
     Args:
-        reference: FILE:CELL for a cell, FILE:CELL:SEED or the beginning of a key for a trial.
+        reference: the cell or trial.
         lab: the lab of the trials.
 
     Raises:
-        ConfigError: the file has no such cell or seed.
-        RunError: there is no such trial, it has not finished, or its counts are missing.
+        RunError: the trial has not finished, or its counts are missing.
     """
-    named = re.fullmatch(r"(.+?\.ya?ml):(.+?)(?::(\d+))?", reference)
-    if named is None:
-        record = find_record(lab, reference)
-        folder = RunFolder(lab.runs, record.key)
-        own, cell = int(record.trial["seed"]), record.key[:12]
+    if reference.plan is None or reference.planned is None:
+        record, folder = reference.read_record(), reference.folder
+        own, cell = int(record.trial["seed"]), record.key[:KEY_DIGITS]
         records = TrialRecords({cell: {own: folder}}, {cell: {own: record}}, "last")
         return _side(f"{record.trial['names'].get('variant', cell)}, seed {own}", cell, records)
-    grid = lab.load_grid(Path(named[1]))
-    plan = make_plan(grid, lab)
-    seed = int(named[3]) if named[3] is not None else None
-    label = find_trial(plan, named[2], seed).cell.label
-    records = OptionalTracker(grid, lab).call(
-        lambda tracker: load_records(
-            trials_frame(plan, tracker), lab.runs, tracker, lab.state / "fetched", grid.file.checkpoint
-        )
+    plan, label, seed = reference.plan, reference.planned.cell.label, reference.seed
+    checkpoint = plan.grid.file.checkpoint
+    records = OptionalTracker(plan.grid, lab).call(
+        lambda tracker: load_records(trials_frame(plan, tracker), lab.runs, tracker, lab.state / "fetched", checkpoint)
     )
     return _side(label, label, records) if seed is None else _side(f"{label}, seed {seed}", label, records, seed)
 

@@ -31,6 +31,7 @@ from fcnlab.runner.grid_state import claim_results
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import OptionalTracker
 from fcnlab.tracking.tracker import MlflowTracker
+from fcnlab.trial.find import KEY_DIGITS
 
 
 def create_report(grid: Grid, lab: Lab, tracker: OptionalTracker, *, predict: bool) -> Report:
@@ -196,7 +197,14 @@ def render_markdown(report: Report, drawn: Sequence[Plot], *, with_samples: bool
         ]
     lines += ["## Reproduce", "", f"    {rerun_command(grid)}", ""]
     lines += [f"- {name}: {text}" for name, text in describe_provenance(grid, report.trials)]
+    lines += ["", "The trials of each cell by the beginning of their keys, in the order of the seeds:", ""]
+    lines += [f"- {cell}: {' '.join(key[:KEY_DIGITS] for key in keys)}" for cell, keys in _group_keys(report.trials)]
     return "\n".join(lines) + "\n"
+
+
+def _group_keys(trials: pd.DataFrame) -> list[tuple[str, list[str]]]:
+    """Return the keys of each cell's trials."""
+    return [(str(cell), list(group["key"])) for cell, group in trials.groupby("cell", sort=False)]
 
 
 def _unfinished(trials: pd.DataFrame) -> list[str]:

@@ -31,19 +31,17 @@ def train_words(cell: Cell, seed: int, registry: Registry) -> list[str]:
     return [*words, "--seed", str(seed)]
 
 
-def reproduce_command(file: Path, cell: Cell, seed: int, registry: Registry) -> str:
+def reproduce_command(file: Path, cell: Cell, seed: int) -> str:
     """Return the command, quoted for a shell, that runs a trial again from the folder of its lab.
 
     Args:
-        file: grid file of the trial; the file of a trial of `fcnlab train` does not exist.
+        file: grid file of the trial.
         cell: the cell of the trial.
         seed: the seed of the trial.
-        registry: the components.
     """
-    if not file.is_file():
-        return join(train_words(cell, seed, registry))
-    words = [*fcnlab_command(cell).split(), "grid", "reproduce", path_in_lab(file), cell.label]
-    return join([*words, "--seed", str(seed)])
+    label = cell.label.replace(", ", ",")
+    words = [*fcnlab_command(cell).split(), "grid", "reproduce", f"{path_in_lab(file)}:{label}:{seed}"]
+    return join(words)
 
 
 def format_yaml(value: Any) -> str:

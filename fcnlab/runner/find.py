@@ -1,22 +1,141 @@
-"""Search for cells and trials by label, part of a label, prefix of a key, or FILE:CELL:SEED."""
+"""Names of trials and cells: FILE:CELL, FILE:CELL:SEED, FILE:best, the beginning of a trial's key, or a run folder."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from statistics import fmean
 
+from fcnlab.config.grid.grid import Cell
+from fcnlab.config.trial import Trial
 from fcnlab.errors import ConfigError, RunError, nearest
 from fcnlab.lab import Lab
 from fcnlab.runner.plan import Plan, PlannedTrial, make_plan
-from fcnlab.trial.find import find_run_folder
-from fcnlab.trial.record import Record
+from fcnlab.trial.find import FinishedTrial, find_run_folder, read_finished_trial, read_trial
+from fcnlab.trial.record import CheckpointChoice, Record
+from fcnlab.trial.run_folder import RunFolder
 
 _IN_A_FILE = re.compile(r"(.+?\.ya?ml):(.+?)(?::(\d+))?")
 
+BEST = "best"
+"""Name of the cell with the greatest mean mIoU."""
+
 MAX_LISTED = 8
 """Maximum number of labels in a message."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A trial or cell that a user has named.
+
+    Attributes:
+        folder: run folder of the trial; of a cell, that of its first seed.
+        checkpoint: the checkpoint that the grid reports; `last` for a trial that is not named by a grid.
+        plan: plan of the grid; None for a trial that is not named by a grid.
+        planned: the trial in the plan.
+        seed: the seed that was named; None for a cell.
+        note: which cell is the best and why; None if it was not asked for.
+    """
+
+    folder: RunFolder
+    checkpoint: CheckpointChoice = "last"
+    plan: Plan | None = None
+    planned: PlannedTrial | None = None
+    seed: int | None = None
+    note: str | None = None
+
+    def read_record(self) -> Record:
+        """Return the record of the trial.
+
+        Raises:
+            RunError: the trial has not ended.
+        """
+        record = self.folder.read()
+        if record is None:
+            raise RunError(f"{self.folder.path}: this trial has not ended: it has no record")
+        return record
+
+    def read_finished(self) -> FinishedTrial:
+        """Return the finished trial.
+
+        Raises:
+            RunError: the trial has failed or has not finished, or is of another version of fcnlab.
+        """
+        return read_finished_trial(self.folder)
+
+    def as_planned(self) -> PlannedTrial:
+        """Return the trial with its cell, also if it is not named by a grid.
+
+        Raises:
+            RunError: the trial is of another version of fcnlab.
+        """
+        if self.planned is not None:
+            return self.planned
+        trial: Trial = read_trial(self.folder)
+        cell = Cell({}, trial.variant, trial.dataset, trial.recipe, trial.names, trial.init_from)
+        record = self.folder.read()
+        status = record.status if record is not None else "started"
+        return PlannedTrial(cell, trial, self.folder.key, self.folder.path.parent, status)
+
+
+def find_grid_file(*references: str) -> Path | None:
+    """Return the grid file of the first reference that contains one.
+
+    Args:
+        references: names of trials or cells.
+    """
+    found = (_IN_A_FILE.fullmatch(reference) for reference in references)
+    return next((Path(named[1]) for named in found if named is not None), None)
+
+
+def find_reference(name: str, lab: Lab) -> Reference:
+    """Find the trial or cell that a user has named. Neither torch nor MLflow is imported.
+
+    Args:
+        name: `FILE:CELL`, `FILE:CELL:SEED`, `FILE:best`, `FILE:best:SEED`, the beginning of a key, or a run folder.
+        lab: the lab that contains the run folders.
+
+    Raises:
+        ConfigError: the grid file does not exist, or does not contain the cell or the seed.
+        RunError: no trial or more than one has the key, or `best` is asked for and no trial has finished.
+    """
+    named = _IN_A_FILE.fullmatch(name)
+    if named is None:
+        return Reference(find_run_folder(name, lab))
+    file, cell, digits = named.groups()
+    seed = int(digits) if digits is not None else None
+    plan = make_plan(lab.load_grid(Path(file)), lab)
+    note = None
+    if cell == BEST and BEST not in {one.label for one in plan.grid.cells}:
+        cell, first, note = _find_best_cell(plan)
+        planned = find_trial(plan, cell, first if seed is None else seed)
+    else:
+        planned = find_trial(plan, cell, seed)
+    return Reference(planned.folder, plan.grid.file.checkpoint, plan, planned, seed, note)
+
+
+def _find_best_cell(plan: Plan) -> tuple[str, int, str]:
+    """Return the label of the best cell, its first finished seed, and a description of the choice."""
+    checkpoint = plan.grid.file.checkpoint
+    values: dict[str, dict[int, float]] = {}
+    split = "test"
+    for planned in plan.trials:
+        record = planned.record if planned.status == "finished" else None
+        metrics = record.find_metrics(record.report_split, checkpoint) if record is not None else None
+        if metrics is not None and metrics.miou is not None:
+            split = metrics.split
+            values.setdefault(planned.cell.label, {})[planned.trial.seed] = metrics.miou
+    if not values:
+        raise RunError(f"{plan.grid.path}:{BEST}: none of the trials has finished")
+    best = max(values, key=lambda label: fmean(values[label].values()))
+    seeds = values[best]
+    mean = (
+        f"{100 * fmean(seeds.values()):.1f} % mIoU on {split}, {checkpoint} epoch, mean of {len(seeds)} finished seeds"
+    )
+    return best, min(seeds), f"best of {len(values)} cells: {best}, {mean}"
 
 
 def find_trial(plan: Plan, name: str, seed: int | None = None) -> PlannedTrial:
@@ -44,8 +163,10 @@ def find_trial(plan: Plan, name: str, seed: int | None = None) -> PlannedTrial:
 
 
 def _match_label(labels: Sequence[str], name: str, where: str) -> str:
-    """Return the label that equals the name, else the only label that contains it."""
-    found = [label for label in labels if label == name] or [label for label in labels if name.lower() in label.lower()]
+    """Return the label that equals the name, else the only label that contains it. Spaces and case do not matter."""
+    wanted = _fold(name)
+    found = [label for label in labels if label == name] or [label for label in labels if _fold(label) == wanted]
+    found = found or [label for label in labels if wanted in _fold(label)]
     if len(found) == 1:
         return found[0]
     if found:
@@ -54,39 +175,10 @@ def _match_label(labels: Sequence[str], name: str, where: str) -> str:
     raise ConfigError(f"{where}: no cell '{name}'; {nearest(name, close)}")
 
 
+def _fold(label: str) -> str:
+    """Return a label as it can be written on the command line without quotes, such as fcn8s,bilinear."""
+    return "".join(label.split()).lower()
+
+
 def _join(labels: Sequence[str]) -> str:
     return "; ".join(labels[:MAX_LISTED]) + (" and more" if len(labels) > MAX_LISTED else "")
-
-
-def find_grid_file(*references: str) -> Path | None:
-    """Return the grid file of the first reference that contains one.
-
-    Args:
-        references: references to records, as in `find_record`.
-    """
-    found = (_IN_A_FILE.fullmatch(reference) for reference in references)
-    return next((Path(named[1]) for named in found if named is not None), None)
-
-
-def find_record(lab: Lab, reference: str) -> Record:
-    """Return the record of a trial.
-
-    Args:
-        lab: the lab that contains the run folders.
-        reference: `FILE:CELL`, `FILE:CELL:SEED` or a prefix of the trial's key.
-
-    Raises:
-        ConfigError: the grid file does not contain the cell or the seed.
-        RunError: no key or several keys match, or the trial has not ended.
-    """
-    named = _IN_A_FILE.fullmatch(reference)
-    if named is not None:
-        file, cell, seed = named.groups()
-        planned = find_trial(make_plan(lab.load_grid(Path(file)), lab), cell, int(seed) if seed is not None else None)
-        folder = planned.folder
-    else:
-        folder = find_run_folder(reference, lab)
-    record = folder.read()
-    if record is None:
-        raise RunError(f"{reference}: this trial has not ended; {folder.path} has no record")
-    return record

@@ -15,6 +15,7 @@ from fcnlab.config.trial import Trial
 from fcnlab.errors import DataError, FcnlabError, ModelError
 from fcnlab.lab import Lab
 from fcnlab.runner.pruning import Curve, prune, read_curve
+from fcnlab.trial.find import KEY_DIGITS
 from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
 
@@ -56,6 +57,11 @@ class PlannedTrial:
     def record(self) -> Record | None:
         """The current record, read from disk on each access: the records of a large grid would fill the memory."""
         return self.folder.read()
+
+    @property
+    def short_key(self) -> str:
+        """The beginning of the key, as tables and messages show it."""
+        return self.key[:KEY_DIGITS]
 
     @property
     def description(self) -> str:

@@ -190,8 +190,8 @@ class Publisher:
         running = self._get_running(planned)
         if running.run is None:
             axes = {axis: str(value) for axis, value in planned.cell.axes.items() if "." in axis}
-            seed, registry = planned.trial.seed, self._lab.registry
-            command = reproduce_command(self._grid.path, planned.cell, seed, registry)
+            own = self._grid.command
+            command = own or reproduce_command(self._grid.path, planned.cell, planned.trial.seed)
             running.run = tracker.create_run(
                 planned.trial, planned.cell.label, axes, self._parent, running.since, command
             )

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
-from torch import Tensor
 
 from fcnlab.config.trial import Trial
-from fcnlab.config.variant import Variant
 from fcnlab.errors import ModelError, RunError
 from fcnlab.extensions import Extensions
 from fcnlab.lab import Lab
-from fcnlab.models import FCN
-from fcnlab.models.backbones.weights_file import read_tensors
-from fcnlab.models.fcn import load_weights_of_trial
-from fcnlab.trial.build import build_model
 from fcnlab.trial.record import CheckpointChoice, Record, SplitMetrics
 from fcnlab.trial.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from fcnlab.models import FCN
 
 KEY_DIGITS = 12
 """Number of digits of a key that messages and tables show."""
@@ -89,6 +86,9 @@ class FinishedTrial:
             RunError: the file with the weights does not exist.
             ModelError: the weights cannot be read or do not fit the variant, or the code of its head has changed.
         """
+        from fcnlab.models.backbones.weights_file import read_tensors  # late: a trial is found without importing torch
+        from fcnlab.trial.restore import restore_model
+
         file = self.weights_file(checkpoint)
         extensions = Extensions(self.folder.path.parent.parent)
         head = self.trial.variant.head
@@ -97,37 +97,6 @@ class FinishedTrial:
         channels = self.trial.dataset.image_channels
         classes, state = len(self.record.classes), read_tensors(file)
         return restore_model(self.trial.variant, classes, state, str(file), extensions, channels)
-
-
-def restore_model(
-    variant: Variant,
-    num_classes: int,
-    state: Mapping[str, Tensor],
-    source: str,
-    extensions: Extensions = Extensions(),  # noqa: B008 - frozen
-    in_channels: int = 3,
-) -> FCN:
-    """Build a variant with given weights. Pretrained weights of its backbone are not loaded.
-
-    Args:
-        variant: the variant.
-        num_classes: number of classes.
-        state: state dict of the model.
-        source: origin of the weights, for error messages.
-        extensions: those that the head may come from.
-        in_channels: channels of the images.
-
-    Returns:
-        The model in evaluation mode.
-
-    Raises:
-        ModelError: the weights do not fit the variant.
-    """
-    backbone = variant.backbone.model_copy(update={"weights": "scratch"})
-    scratch = variant.model_copy(update={"backbone": backbone})
-    model = build_model(scratch, num_classes, seed=0, extensions=extensions, in_channels=in_channels)
-    load_weights_of_trial(model, state, source)
-    return model.eval()
 
 
 def find_run_folder(name: str, lab: Lab) -> RunFolder:
@@ -172,7 +141,21 @@ def find_finished_trial(name: str, lab: Lab) -> FinishedTrial:
         RunError: no trial or more than one trial matches, or the trial has not finished or is of an incompatible
             version of fcnlab.
     """
-    folder = find_run_folder(name, lab)
+    return read_finished_trial(find_run_folder(name, lab))
+
+
+def read_finished_trial(folder: RunFolder) -> FinishedTrial:
+    """Read a finished trial.
+
+    Args:
+        folder: its run folder.
+
+    Returns:
+        The trial.
+
+    Raises:
+        RunError: the trial has failed or has not finished, or is of an incompatible version of fcnlab.
+    """
     record = folder.read()
     if record is not None and record.failure is not None:
         raise RunError(f"{folder.path}: this trial has failed ({record.failure.message.splitlines()[0]})")
@@ -181,14 +164,28 @@ def find_finished_trial(name: str, lab: Lab) -> FinishedTrial:
             f"{folder.path}: this trial has not finished, or is of another version of fcnlab; "
             "`fcnlab grid run` continues unfinished trials"
         )
+    return FinishedTrial(read_trial(folder), record, folder)
+
+
+def read_trial(folder: RunFolder) -> Trial:
+    """Read the configuration of a trial.
+
+    Args:
+        folder: its run folder.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        RunError: it cannot be read, or is of an incompatible version of fcnlab.
+    """
     try:
-        trial = Trial.model_validate_json(folder.trial.read_bytes())
+        return Trial.model_validate_json(folder.trial.read_bytes())
     except OSError as error:
         raise RunError(f"{folder.trial}: cannot be read: {error.strerror}") from None
     except ValidationError as error:
         count = error.error_count()
         raise RunError(f"{folder.trial}: not a valid trial of this version of fcnlab ({count} errors)") from None
-    return FinishedTrial(trial, record, folder)
 
 
 def _join_keys(keys: list[str]) -> str:

@@ -42,6 +42,7 @@ def test_states_and_errors_are_printed(fcnlab: Call, plan: Plan) -> None:
     assert (result.code, result.err) == (0, "")
     text = " ".join(result.out.split())
     assert "4 trials: 1 finished, 1 paused, 1 failed, 1 to do" in text
+    assert f"{plan.trials[0].key[:12]} {plan.trials[2].key[:12]}" in text, "the keys of a cell, by seed"
     assert "failed: fcn8s, seed 0: the disk [/x] is full log: " in text and "and more" not in text
     assert f"{plan.trials[1].key}/log.txt" in "".join(result.out.split())
     assert "paused: fcn32s, seed 1, after epoch 1 of 2" in text

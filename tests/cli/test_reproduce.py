@@ -44,7 +44,7 @@ def ran(tmp_path: Path) -> RunFolder:
 
 def test_command_sets_everything_and_reproduces_the_metrics(fcnlab: Call, ran: RunFolder, tmp_path: Path) -> None:
     file = ran.path.parent.parent / "experiments/question.yaml"
-    shown = fcnlab("grid", "reproduce", file, "fcn8s, {name: adamw", "--dry-run", "--workdir", "again one")
+    shown = fcnlab("grid", "reproduce", f"{file}:fcn8s,{{name: adamw", "--dry-run", "--workdir", "again one")
     assert (shown.code, shown.err) == (0, "") and shown.out.count("\n") == 1
     words = shlex.split(shown.out)
     assert words[:3] == ["fcnlab", "train", "tiny-scratch+fcn8s+bilinear"]
@@ -53,7 +53,7 @@ def test_command_sets_everything_and_reproduces_the_metrics(fcnlab: Call, ran: R
     assert not (tmp_path / "again one").exists(), "a dry run creates nothing"
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "lab").rglob("*")}
     done = subprocess.run(
-        [sys.executable, "-m", "fcnlab", "grid", "reproduce", str(file), ran.key[:8], "--workdir", "again one"],
+        [sys.executable, "-m", "fcnlab", "grid", "reproduce", f"{file}:fcn8s,{{name:adamw:3", "--workdir", "again one"],
         cwd=tmp_path, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -61,7 +61,7 @@ def test_command_sets_everything_and_reproduces_the_metrics(fcnlab: Call, ran: R
     assert "identical: all metrics, losses and learning rates equal the record bit for bit" in done.stdout
     assert RunFolder(tmp_path / "again one/runs", ran.key).read() is not None
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "lab").rglob("*")} == before
-    refused = fcnlab("grid", "reproduce", file, ran.key[:8], "--workdir", "again one")
+    refused = fcnlab("grid", "reproduce", ran.key[:8], "--lab", "lab", "--workdir", "again one")
     assert refused.code == 2 and "this trial has already run there; choose a new folder" in refused.err
 
 
@@ -69,14 +69,13 @@ def test_command_of_a_distributed_trial_sets_devices_and_threads(fcnlab: Call, r
     record = ran.read()
     assert record is not None and record.environment is not None
     ran.finish(record.model_copy(update={"environment": record.environment.model_copy(update={"devices": 2})}))
-    shown = fcnlab("grid", "reproduce", ran.path.parent.parent / "experiments/question.yaml", ran.key[:8], "--dry-run")
+    shown = fcnlab("grid", "reproduce", ran.key[:8], "--lab", "lab", "--dry-run")
     assert "--threads 2 --devices-per-trial 2 --lab lab" in shown.out
 
 
 def test_differing_metrics_are_printed_with_possible_causes(
     fcnlab: Call, ran: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = ran.path.parent.parent / "experiments/question.yaml"
     record = ran.read()
     assert record is not None and record.environment is not None
     other = record.environment.model_copy(update={"threads": 7, "commit": "ffff"})
@@ -90,7 +89,7 @@ def test_differing_metrics_are_printed_with_possible_causes(
         folder.finish(record.model_copy(update=changed))
 
     monkeypatch.setattr(subprocess, "run", pretend)
-    result = fcnlab("grid", "reproduce", file, ran.key[:8], "--workdir", "again")
+    result = fcnlab("grid", "reproduce", ran.key[:8], "--lab", "lab", "--workdir", "again")
     assert result.code == 1
     assert "(+25.00)" in result.out and "the losses differ from epoch 1 on" in result.out
     assert "differs: threads: 1 recorded, 7 now" in result.out
@@ -100,17 +99,17 @@ def test_differing_metrics_are_printed_with_possible_causes(
 
 def test_trial_without_a_record_is_printed_but_not_run(fcnlab: Call, tmp_path: Path) -> None:
     file = write_grid(tmp_path, SMOKE)
-    assert fcnlab("grid", "reproduce", file, "fcn8s", "--dry-run").code == 0
-    result = fcnlab("grid", "reproduce", file, "fcn8s")
+    assert fcnlab("grid", "reproduce", f"{file}:fcn8s", "--dry-run").code == 0
+    result = fcnlab("grid", "reproduce", f"{file}:fcn8s")
     assert result.code == 2 and "no record to compare with" in result.err
-    assert "did you mean 'fcn8s'?" in fcnlab("grid", "reproduce", file, "fcn9s").err
+    assert "did you mean 'fcn8s'?" in fcnlab("grid", "reproduce", f"{file}:fcn9s").err
 
 
 def test_init_from_is_part_of_the_command(fcnlab: Call, tmp_path: Path) -> None:
     text = SMOKE.replace(
         "product: {head: [fcn32s, fcn8s]}", "cells: [{head: fcn32s}, {head: fcn8s, init_from: {head: fcn32s}}]"
     )
-    result = fcnlab("grid", "reproduce", write_grid(tmp_path, text), "fcn8s", "--dry-run")
+    result = fcnlab("grid", "reproduce", f"{write_grid(tmp_path, text)}:fcn8s", "--dry-run")
     assert "init_from={head: fcn32s}" in shlex.split(result.out)
 
 

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
+from fcnlab import load
 from fcnlab.errors import ModelError, RunError
 from fcnlab.inference import export as export_module
 from fcnlab.inference.export import export
 from fcnlab.inference.export_model import _round_scaled
-from fcnlab.inference.load import load
 from fcnlab.inference.model import TrainedModel
 from fcnlab.lab import Lab
 from fcnlab.trial.find import FinishedTrial

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 import fcnlab
+from fcnlab import load
 from fcnlab.data.datasets.base import Sample
 from fcnlab.errors import DataError, ModelError
-from fcnlab.inference.load import load, write_safetensors
+from fcnlab.inference.load import write_safetensors
 from fcnlab.inference.model import TrainedModel
 from fcnlab.lab import Lab
 from fcnlab.metrics.confusion import count_areas

@@ -27,6 +27,7 @@ from fcnlab.report.tables.formats import to_html, to_latex
 from fcnlab.report.tables.seed_plan import make_seed_table
 from fcnlab.report.trial_records import load_records
 from fcnlab.report.write import merge_trials, write_report
+from fcnlab.runner.find import find_reference
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import open_tracker
 from fcnlab.tracking.fields import extract_tags
@@ -223,14 +224,14 @@ def test_larger_differences_need_fewer_seeds(made: tuple[Report, Lab]) -> None:
 
 def test_compare_agrees_with_the_table(made: tuple[Report, Lab]) -> None:
     report, lab = made
-    a, b = (load_side(f"{report.grid.path}:{head}", lab) for head in ("fcn32s", "fcn8s"))
+    a, b = (load_side(find_reference(f"{report.grid.path}:{head}", lab), lab) for head in ("fcn32s", "fcn8s"))
     found = compare(a, b)
     assert found.difference.value == pytest.approx(row(report, "fcn8s")["delta"])
     assert compare(b, a).difference.value == pytest.approx(-found.difference.value)
     apart = [abs(float(cells[3])) for cells in make_images_table(found).rows]
     assert apart == sorted(apart, reverse=True)
     keys = report.trials.set_index(["head", "seed"])["key"]
-    one, other = (load_side(keys[head, seed], lab) for head, seed in (("fcn32s", 0), ("fcn8s", 1)))
+    one, other = (load_side(find_reference(keys[head, seed], lab), lab) for head, seed in (("fcn32s", 0), ("fcn8s", 1)))
     assert compare(one, other).difference.seeds == 1
 
 

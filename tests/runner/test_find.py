@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
-from fcnlab.runner.find import find_grid_file, find_record, find_trial
+from fcnlab.runner.find import find_grid_file, find_reference, find_trial
 from fcnlab.runner.plan import Plan, make_plan
 from tests.conftest import SMOKE, write_grid
 from tests.records import finished
@@ -52,20 +54,89 @@ def test_find_trial_rejects_unknown_names_and_suggests_the_nearest(
 def test_find_record_by_key_and_by_file_cell_and_seed(plan: Plan) -> None:
     path, lab = plan.grid.path, Lab.find(plan.grid.path)
     with pytest.raises(RunError, match="contains no trials"):
-        find_record(lab, "abc")
+        find_reference("abc", lab).read_record()
     for planned in plan.trials[:2]:
         planned.folder.create()
         planned.folder.finish(finished(planned.trial))
     one = plan.trials[1]
-    assert find_record(lab, one.key[:10]).key == one.key
-    assert find_record(lab, f"{path}:{one.cell.label}").key == one.key
+    assert find_reference(one.key[:10], lab).read_record().key == one.key
+    assert find_reference(f"{path}:{one.cell.label}", lab).read_record().key == one.key
     with pytest.raises(RunError, match="this trial has not ended"):
-        find_record(lab, f"{path}:{one.cell.label}:1")
+        find_reference(f"{path}:{one.cell.label}:1", lab).read_record()
     with pytest.raises(RunError, match="no key of a trial begins with 'fcn8s'"):
-        find_record(lab, "fcn8s")
+        find_reference("fcn8s", lab).read_record()
     twin = one.folder.path.with_name(one.key[:10] + 54 * "0")
     twin.mkdir()
     with pytest.raises(RunError, match="2 keys begin with"):
-        find_record(lab, one.key[:10])
+        find_reference(one.key[:10], lab).read_record()
     assert find_grid_file(one.key, "a/b.yaml:fcn8s:1") == Path("a/b.yaml")
     assert find_grid_file(one.key) is None
+
+
+def test_best_is_the_cell_with_the_greatest_mean_over_its_finished_seeds(plan: Plan) -> None:
+    path, lab = plan.grid.path, Lab.find(plan.grid.path)
+    with pytest.raises(RunError, match=r"question\.yaml:best: none of the trials has finished"):
+        find_reference(f"{path}:best", lab)
+    miou = {("fcn32s, 0.1", 0): 0.9, ("fcn32s, 0.1", 1): 0.1, ("fcn8s, 0.01", 1): 0.6}
+    for planned in plan.trials:
+        if (planned.cell.label, planned.trial.seed) in miou:
+            planned.folder.create()
+            planned.folder.finish(finished(planned.trial, miou=miou[planned.cell.label, planned.trial.seed]))
+    found = find_reference(f"{path}:best", lab)
+    assert found.planned is not None
+    assert (found.planned.cell.label, found.planned.trial.seed) == ("fcn8s, 0.01", 1), "its first finished seed"
+    assert found.seed is None, "a comparison takes all seeds"
+    assert found.checkpoint == "last"
+    assert found.note == "best of 2 cells: fcn8s, 0.01, 60.0 % mIoU on test, last epoch, mean of 1 finished seeds"
+    named = find_reference(f"{path}:best:0", lab).planned
+    assert named is not None and (named.cell.label, named.trial.seed) == ("fcn8s, 0.01", 0)
+
+
+def test_a_label_can_be_written_without_spaces(plan: Plan) -> None:
+    lab = Lab.find(plan.grid.path)
+    found = find_reference(f"{plan.grid.path}:fcn8s,0.01:1", lab)
+    assert found.planned == plan.trials[-1] and found.seed == 1
+
+
+def test_a_trial_without_a_grid_has_the_cell_of_its_configuration(plan: Plan) -> None:
+    planned, lab = plan.trials[-1], Lab.find(plan.grid.path)
+    planned.folder.create()
+    planned.folder.trial.write_text(planned.trial.model_dump_json())
+    found = find_reference(planned.key[:8], lab).as_planned()
+    assert (found.trial, found.key, found.folder.path) == (planned.trial, planned.key, planned.folder.path)
+    assert found.cell.trial(1, lab.fingerprints).key == planned.key
+
+
+SCRIPT = """
+import sys
+from fcnlab import cli, load
+from fcnlab.errors import FcnlabError
+for words in ("predict NAME .", "export NAME --to onnx", "evaluate NAME", "compare NAME NAME", "diff NAME NAME",
+              "grid reproduce NAME"):
+    for name in (sys.argv[1] + ":nocell", "abcdef0"):
+        sys.argv[:] = ["fcnlab", *words.replace("NAME", name).split()]
+        try:
+            cli.main()
+        except SystemExit as ended:
+            assert ended.code == 2, words
+        try:
+            load(name)
+        except FcnlabError:
+            pass
+        sys.argv[1:] = [FILE]
+assert not {"torch", "mlflow", "timm"} & set(sys.modules)
+"""
+
+
+def test_a_wrong_name_is_refused_without_importing_torch(plan: Plan) -> None:
+    script = SCRIPT.replace("FILE]", f"{str(plan.grid.path)!r}]")
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(plan.grid.path)],
+        cwd=plan.grid.path.parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("no cell 'nocell'") == 6 and "Traceback" not in done.stderr

@@ -13,7 +13,8 @@ from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
 from fcnlab.report.report import make_report
 from fcnlab.report.write import create_report, write_report
-from fcnlab.runner.command import reproduce_command
+from fcnlab.runner.command import train_words
+from fcnlab.runner.find import find_grid_file
 from fcnlab.runner.grid_state import claim_results, noted_experiments
 from fcnlab.runner.plan import count_reported, make_plan
 from fcnlab.runner.progress.base import ProgressReporter
@@ -74,7 +75,7 @@ def test_grids_of_one_file_name_in_two_folders_have_results_and_experiments_of_t
         for run in runs:
             words = shlex.split(run.data.tags["mlflow.source.name"])
             assert words[:3] == ["fcnlab", "grid", "reproduce"]
-            assert (lab.root / words[3]) == file
+            assert find_grid_file(words[3]) == file.relative_to(lab.root)
     (grid_run,) = client.search_runs([client.get_experiment_by_name("fcnlab/heads").experiment_id],
                                      "tags.`fcnlab.role` = 'grid'")  # fmt: skip
     uploaded = {item.path for item in client.list_artifacts(grid_run.info.run_id, "report")}
@@ -111,8 +112,7 @@ def test_a_copied_lab_is_not_taken_for_a_second_file(tmp_path: Path) -> None:
 
 def test_the_command_of_a_trial_without_a_file_trains_it(tmp_path: Path) -> None:
     lab = Lab(tmp_path)
-    text = SMOKE.replace("recipe: smoke", "recipe: smoke, recipe.lr: 0.5").replace("question:", "question: x\n#")
-    cell = lab.load_grid(write(tmp_path, "experiments/quick.yaml", text)).cells[0]
-    words = shlex.split(reproduce_command(Path("train"), cell, 3, lab.registry))
+    text = SMOKE.replace("recipe: smoke", "recipe: smoke, recipe.lr: 0.5")
+    words = train_words(lab.load_grid(write(tmp_path, "experiments/quick.yaml", text)).cells[0], 3, lab.registry)
     assert words[:3] == ["fcnlab", "train", "tiny-scratch+fcn32s+bilinear"]
     assert words[-4:] == ["--set", "recipe.optimizer.lr=0.5", "--seed", "3"]

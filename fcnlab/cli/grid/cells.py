@@ -22,6 +22,9 @@ GAP = 2
 MAX_ROWS = 50
 """Largest number of cells that are listed by default."""
 
+MAX_KEYS = 5
+"""Maximum number of keys listed per cell."""
+
 MAX_VALUES = 6
 """Maximum number of values listed per axis."""
 
@@ -34,17 +37,28 @@ def count_states(plan: Plan) -> list[tuple[Cell, Counter[str]]]:
     return [(cell, counts[id(cell)]) for cell in plan.grid.cells]
 
 
-def create_cells_table(plan: Plan, width: int) -> Table:
-    """Create a table with one row per cell, one column per axis, and the number of trials in each state."""
+def create_cells_table(plan: Plan, width: int, *, with_keys: bool = False) -> Table:
+    """Create a table with one row per cell, one column per axis, and the number of trials in each state.
+
+    With keys, it also has the beginnings of the keys of each cell's first trials, in the order of the seeds.
+    """
     grid = plan.grid
     states = [state for state in STATES if plan.count(state)]
-    headings = [*(grid.axes or ("cell",)), *states, ""]
+    headings = [*(grid.axes or ("cell",)), *states, "", *(["keys by seed"] if with_keys else [])]
+    keys: dict[int, list[str]] = {}
+    for planned in plan.trials:
+        keys.setdefault(id(planned.cell), []).append(planned.short_key)
     rows = []
     for cell, count in count_states(plan):
         values = [format_value(value) for value in cell.axes.values()] or [cell.label]
         numbers = [str(count[state] or "") for state in states]
-        rows.append([*values, *numbers, "baseline" if cell is grid.baseline else ""])
+        row = [*values, *numbers, "baseline" if cell is grid.baseline else ""]
+        rows.append([*row, *([_list_keys(keys[id(cell)])] if with_keys else [])])
     return _create_table(break_headings(headings, rows, width, GAP), rows, {*states})
+
+
+def _list_keys(keys: Sequence[str]) -> str:
+    return " ".join(keys[:MAX_KEYS]) + (" ..." if len(keys) > MAX_KEYS else "")
 
 
 def create_axes_table(plan: Plan) -> Table:

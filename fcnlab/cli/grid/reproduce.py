@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fcnlab.cli.grid.running import shown
-from fcnlab.cli.options import DataRoot, DeviceOption, GridFile, LabOption
+from fcnlab.cli.options import DataRoot, DeviceOption, LabOption
+from fcnlab.cli.references import TrialName, find_named
 
 if TYPE_CHECKING:
     from fcnlab.lab import Lab
@@ -17,18 +18,11 @@ if TYPE_CHECKING:
     from fcnlab.settings import Device
     from fcnlab.trial.record import Record
 
-EXAMPLE = "Example: fcnlab grid reproduce experiments/quickstart.yaml 'fcn8s, random' --seed 1 --dry-run"
+EXAMPLE = "Example: fcnlab grid reproduce experiments/quickstart.yaml:fcn8s,random:1 --dry-run"
 
 
 def reproduce(
-    file: GridFile,
-    cell: Annotated[
-        str,
-        typer.Argument(
-            help="Label of a cell, an unambiguous part of it, or the beginning of a trial's key", show_default=False
-        ),
-    ],
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the trial [default: the first]")] = None,
+    trial: TrialName,
     show: Annotated[bool, typer.Option("--dry-run", help="Only print the command")] = False,
     into: Annotated[
         Path | None, typer.Option("--workdir", help="Folder to run in [default: a new temporary folder]")
@@ -46,11 +40,10 @@ def reproduce(
 
     from fcnlab.errors import RunError
     from fcnlab.lab import Lab
-    from fcnlab.runner.find import find_trial
-    from fcnlab.runner.plan import make_plan
+    from fcnlab.runner.find import find_grid_file
 
-    own = Lab.find(file, root=lab, data_root=data_root)
-    planned = find_trial(make_plan(own.load_grid(file), own), cell, seed)
+    own = Lab.find(find_grid_file(trial), root=lab, data_root=data_root)
+    planned = find_named(trial, own).as_planned()
     record = planned.record
     folder = into or _new_folder(planned)
     words = command(planned, record, own, folder, device)
@@ -58,7 +51,7 @@ def reproduce(
     if show:
         return
     if record is None:
-        raise RunError(f"{file}: {planned.cell.label}, seed {planned.trial.seed}: no record to compare with")
+        raise RunError(f"{trial}: {planned.description}: no record to compare with")
     again = Lab(folder.resolve())
     if (again.runs / planned.key).exists():
         raise RunError(f"--workdir {folder}: this trial has already run there; choose a new folder")

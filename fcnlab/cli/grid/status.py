@@ -50,7 +50,7 @@ def status(
         terminal = create_console()
         plan = reader.plan
         few = len(plan.grid.cells) <= MAX_ROWS
-        terminal.print(create_cells_table(plan, terminal.width) if few else create_axes_table(plan))
+        terminal.print(create_cells_table(plan, terminal.width, with_keys=True) if few else create_axes_table(plan))
         terminal.print(_render(reader, terminal.width))
         for line in _notes(reader):
             terminal.print(line, soft_wrap=True)

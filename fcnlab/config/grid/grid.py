@@ -43,6 +43,7 @@ class Grid:
         baseline: one of the cells.
         seeds: of each cell.
         axes: that vary over the cells.
+        command: command that runs the only trial of a grid without a file.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Grid:
     baseline: Cell
     seeds: tuple[int, ...] = field(default=(0,))
     axes: tuple[str, ...] = ()
+    command: str = ""
 
     def __len__(self) -> int:
         """Return the number of trials."""

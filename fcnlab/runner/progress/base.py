@@ -255,7 +255,7 @@ class PlainReporter(ProgressReporter):
         super().ended(planned, record)
         seconds = self.time_left if self.done < self.total else None
         left = f", about {format_duration(seconds)} left" if seconds is not None else ""
-        self._print(f"{describe_result(planned, record)}  [{self.done}/{self.total}{left}]")
+        self._print(f"{describe_result(planned, record)}  {planned.short_key}  [{self.done}/{self.total}{left}]")
 
     def retrying(self, planned: PlannedTrial, attempt: Attempt) -> None:
         super().retrying(planned, attempt)

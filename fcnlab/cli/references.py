@@ -1,0 +1,132 @@
+"""Names of trials and cells on the command line: lookup and shell completion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fcnlab.inference.model import TrainedModel
+    from fcnlab.lab import Lab
+    from fcnlab.runner.find import Reference
+    from fcnlab.trial.find import FinishedTrial
+    from fcnlab.trial.record import CheckpointChoice
+
+SHORT = 12
+"""Digits of a key in completions."""
+
+
+def complete_grid_file(incomplete: str) -> list[str]:
+    """Complete the path of a grid file: the files below experiments/ of the lab, and others by their folder."""
+    from fcnlab.lab import Lab
+
+    typed = Path(incomplete)
+    folder = typed if incomplete.endswith("/") else typed.parent
+    files = [*Path("experiments").rglob("*.y*ml"), *Path(Lab.find().root, "experiments").rglob("*.y*ml")]
+    names = [str(_relative(file)) for file in files] + [str(file) for file in folder.glob("*.y*ml")]
+    return sorted({name for name in names if name.startswith(incomplete)})
+
+
+def complete_reference(incomplete: str) -> list[str]:
+    """Complete the name of a trial or cell: a grid file, a cell of the file, or the key of a trial."""
+    from fcnlab.errors import FcnlabError
+    from fcnlab.lab import Lab
+    from fcnlab.runner.find import BEST
+
+    for suffix in (".yaml:", ".yml:"):
+        if suffix in incomplete:
+            file = Path(incomplete[: incomplete.index(suffix) + len(suffix) - 1])
+            try:
+                cells = Lab.find(file).load_grid(file).cells
+            except FcnlabError:  # there is nothing to complete
+                return []
+            names = [f"{file}:{name}" for name in (BEST, *(cell.label.replace(", ", ",") for cell in cells))]
+            return [name for name in names if name.startswith(incomplete)]
+    runs = Lab.find().runs
+    keys = sorted(path.name for path in runs.iterdir() if path.name.startswith(incomplete)) if runs.is_dir() else []
+    return [*(f"{file}:" for file in complete_grid_file(incomplete)), *(key[:SHORT] for key in keys)]
+
+
+def _relative(file: Path) -> Path:
+    absolute = file.resolve()
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
+
+
+TrialName = Annotated[
+    str,
+    typer.Argument(
+        metavar="TRIAL",
+        help="A trial as FILE:CELL or FILE:CELL:SEED of a grid file [default seed: the first], FILE:best for the cell "
+        "with the greatest mean mIoU on the reported split, or the beginning of its key",
+        show_default=False,
+        autocompletion=complete_reference,
+    ),
+]
+ModelName = Annotated[
+    str,
+    typer.Argument(
+        metavar="TRIAL",
+        help="A trial as FILE:CELL or FILE:CELL:SEED of a grid file, FILE:best for the cell with the greatest mean "
+        "mIoU on the reported split, the beginning of its key, its run folder, or an exported .safetensors file",
+        show_default=False,
+        autocompletion=complete_reference,
+    ),
+]
+CellName = Annotated[
+    str,
+    typer.Argument(
+        help="A grid's cell as FILE:CELL, FILE:best for the cell with the greatest mean mIoU on the reported split; "
+        "or a trial as FILE:CELL:SEED or by the beginning of its key",
+        show_default=False,
+        autocompletion=complete_reference,
+    ),
+]
+
+
+def find_named(name: str, lab: Lab) -> Reference:
+    """Find a trial or cell, and print to standard error which cell `best` is. Neither torch nor MLflow is imported."""
+    from fcnlab.runner.find import find_reference
+
+    reference = find_reference(name, lab)
+    if reference.note is not None:
+        typer.echo(reference.note, err=True)
+    return reference
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A finished trial, or an exported file, whose model can be loaded.
+
+    Attributes:
+        lab: the lab.
+        trial: the trial, or the path of the file.
+        checkpoint: which weights of a trial are loaded.
+    """
+
+    lab: Lab
+    trial: FinishedTrial | Path
+    checkpoint: CheckpointChoice
+
+    def load(self) -> TrainedModel:
+        """Load the model. This imports torch."""
+        from fcnlab.extensions import Extensions
+        from fcnlab.inference.load import load_trial, read_safetensors
+
+        if isinstance(self.trial, Path):
+            return read_safetensors(self.trial, Extensions(self.lab.root))
+        return load_trial(self.trial, self.checkpoint)
+
+
+def find_model(name: str, checkpoint: CheckpointChoice | None, lab: Path | None, data_root: Path | None) -> ModelSource:
+    """Find a model by its name; the default checkpoint is that of the grid, or `last`."""
+    from fcnlab.lab import Lab
+    from fcnlab.runner.find import find_grid_file
+
+    found = Lab.find(find_grid_file(name), root=lab, data_root=data_root)
+    if Path(name).suffix == ".safetensors":
+        return ModelSource(found, Path(name), checkpoint or "last")
+    reference = find_named(name, found)
+    return ModelSource(found, reference.read_finished(), checkpoint or reference.checkpoint)
