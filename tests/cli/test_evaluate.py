@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from fcnlab.inference.load import load
+from fcnlab import load
 from fcnlab.lab import Lab
 from fcnlab.metrics.confusion import compute_metrics
 from fcnlab.trial.run import run_trial

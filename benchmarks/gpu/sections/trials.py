@@ -163,8 +163,8 @@ def _equal_pixels(of: Trial, lab: Lab, settings: Settings) -> tuple[dict[str, fl
     """Return the share of pixels with the same class on CPU and device, by pair, and the number of pixels."""
     from PIL import Image
 
+    from fcnlab import load
     from fcnlab.data.decoded import open_decoded
-    from fcnlab.inference.load import load
     from fcnlab.inference.model import TrainedModel
 
     model = load(of.key, lab=lab)
