@@ -81,6 +81,18 @@ def test_binary_masks_of_an_rgb_image_are_background_and_foreground(call: Call, 
             "--classes lists 4 names (a, b, c, d), and the masks contain 2 values besides the ignored 255: 0, 2; no "
             "mask contains 1 (b), 3 (d); name the values that occur: --classes a=0,c=2",
         ),
+        (
+            [0, 255],
+            ["--classes", "a,b,c"],
+            "3 names (a, b, c), and the masks contain 2 values: 0, 255; assign the values that occur, such as "
+            "--classes a=0,b=255",
+        ),
+        (
+            [0, 255],
+            ["--classes", "road"],
+            "--classes lists 1 name (road), and the masks contain 2 values: 0, 255; a dataset needs at least two "
+            "classes, such as --classes background=0,road=255",
+        ),
         ([0, 1, 255], ["--classes", "a,b,c"], "if 255 is a class, pass --classes a=0,b=1,c=255 without --ignore"),
         (
             [0, 255],

@@ -82,7 +82,9 @@ def _read_choice(contents: Contents, option: str, given: list[MaskValue] | None)
                 given = [IGNORE_INDEX] if given is None and IGNORE_INDEX in contents.pixels else given
             values = _choose_values(listed, contents)
             if values is None:
-                names = [name for name, _ in parse_classes([one.name for one in listed])]
+                names = [one.name for one in listed]
+                if len(names) != 1:  # one name is refused with the values
+                    parse_classes(names)
                 return assign_names(names, contents, given)
             listed = values
         named = parse_classes(listed)

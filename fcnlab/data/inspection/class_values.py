@@ -90,10 +90,10 @@ def assign_names(names: Sequence[str], contents: Contents, ignore: Sequence[Valu
     left = [value for value in values if value not in (ignore or ())]
     ignored = [] if ignore is None else list(ignore)
     void = [value for value in left if numbers[value] == IGNORE_INDEX]
-    if ignore is None and void and not _is_class(names, [numbers[value] for value in left]):
+    if ignore is None and len(left) > 2 and void and not _is_class(names, [numbers[value] for value in left]):
         left.remove(void[0])
         ignored = void
-    if len(names) != len(left):
+    if len(names) != len(left) or len(names) == 1:
         raise DataError(_explain_mismatch(names, left, ignored, numbers))
     classes = tuple((name, (value,)) for name, value in zip(names, left, strict=True))
     return ClassChoice(classes, ignored, _describe_order(classes, numbers))
@@ -120,9 +120,12 @@ def _explain_mismatch(
     """Return the error for a number of names that is not that of the values, with an assignment to edit."""
     besides = f" besides the ignored {_list(ignored)}" if ignored else ""
     message = (
-        f"--classes lists {len(names)} names ({_list(names)}), and the masks contain {len(left)} "
-        f"value{'' if len(left) == 1 else 's'}{besides}: {_list(left)}"
+        f"--classes lists {len(names)} name{'' if len(names) == 1 else 's'} ({_list(names)}), and the masks contain "
+        f"{len(left)} value{'' if len(left) == 1 else 's'}{besides}: {_list(left)}"
     )
+    if len(names) == 1:
+        example = format_classes(["background", *names], left)
+        return f"{message}; a dataset needs at least two classes, such as {example}"
     if len(names) < len(left):
         last, others = "+".join(str(value) for value in left[len(names) - 1 :]), left[len(names) :]
         return (
