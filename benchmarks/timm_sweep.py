@@ -109,8 +109,8 @@ def main() -> None:
             print(f"{i}/{len(todo)} {row['model']}: {row['state']} {row.get('reason', '')}", flush=True)
     rows = _read(options.rows)
     _write_table([rows[name] for name in names if name in rows], options.out / "timm.csv")
-    page = _page([rows[name] for name in names if name in rows], len(names), options)
-    (options.out / "README.md").write_text(page)
+    text = page([rows[name] for name in names if name in rows], len(names), options)
+    (options.out / "README.md").write_text(text)
 
 
 def _options() -> argparse.Namespace:
@@ -377,11 +377,18 @@ def _cell(column: str, value: Any) -> str:
     return "" if value is None else str(value)
 
 
-ONE_SCALE = " alone; a backbone needs several"
-NO_FEATURES = " exposes no multi-scale features"
+ONE_SCALE = " only; a backbone needs several"
+NO_FEATURES = " has no multi-scale features"
 
 
-def _page(rows: list[Row], total: int, options: argparse.Namespace) -> str:
+def page(rows: list[Row], total: int, options: argparse.Namespace) -> str:
+    """Return the page as Markdown.
+
+    Args:
+        rows: the rows of the models.
+        total: number of models that timm lists.
+        options: the options of the command line.
+    """
     featureless = [row for row in rows if NO_FEATURES in row.get("reason", "")]
     one_scale = [row for row in rows if ONE_SCALE in row.get("reason", "")]
     able = [row for row in rows if row not in featureless and row not in one_scale]

@@ -16,7 +16,7 @@ QUESTION_WORD = re.compile(r"^(What|How|Whether|Where|Why|Which|Who|When)\b")
 class Documented(NamedTuple):
     """A definition with a docstring."""
 
-    place: str
+    location: str
     docstring: str
     arguments: tuple[str, ...]
 
@@ -53,7 +53,7 @@ def test_no_docstring_opens_with_a_question_word() -> None:
         module = Documented(str(path.relative_to(REPOSITORY)), ast.get_docstring(tree) or "", ())
         for definition in (module, *definitions(tree.body, path, public_only=False)):
             if QUESTION_WORD.match(definition.docstring):
-                found.append(f"{definition.place}: {definition.docstring.splitlines()[0]}")
+                found.append(f"{definition.location}: {definition.docstring.splitlines()[0]}")
     assert found == []
 
 
@@ -68,5 +68,5 @@ def test_public_functions_document_their_arguments() -> None:
             if definition.arguments:
                 with_arguments += 1
                 if not re.search(r"^\s*Args:", definition.docstring, re.MULTILINE):
-                    without_section.append(definition.place)
+                    without_section.append(definition.location)
     assert len(without_section) <= 0.1 * with_arguments, without_section

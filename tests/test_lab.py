@@ -15,7 +15,7 @@ from tests.conftest import SMOKE, write_grid
 
 
 @pytest.fixture
-def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Four folders; the current one is `here`, and `around` has a grid file."""
     for name in ("named", "environment", "around", "here"):
         (tmp_path / name).mkdir()
@@ -25,57 +25,57 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_lab_is_found_by_option_then_variable_then_grid_file_then_current_folder(
-    places: Path, monkeypatch: pytest.MonkeyPatch
+    folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = places / "around/experiments/question.yaml"
-    assert Lab.find().root == places / "here"
-    assert Lab.find(file).root == places / "around"
-    monkeypatch.setenv("FCNLAB_LAB", str(places / "environment"))
-    assert Lab.find(file).root == places / "environment"
-    assert Lab.find(file, root=places / "named").root == places / "named"
+    file = folders / "around/experiments/question.yaml"
+    assert Lab.find().root == folders / "here"
+    assert Lab.find(file).root == folders / "around"
+    monkeypatch.setenv("FCNLAB_LAB", str(folders / "environment"))
+    assert Lab.find(file).root == folders / "environment"
+    assert Lab.find(file, root=folders / "named").root == folders / "named"
 
 
-def test_a_grid_file_outside_experiments_does_not_select_the_lab(places: Path) -> None:
-    assert Lab.find(places / "around/question.yaml").root == places / "here"
+def test_a_grid_file_outside_experiments_does_not_select_the_lab(folders: Path) -> None:
+    assert Lab.find(folders / "around/question.yaml").root == folders / "here"
 
 
 def test_a_lab_named_relatively_stays_where_it_is_when_the_current_folder_changes(
-    places: Path, monkeypatch: pytest.MonkeyPatch
+    folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lab = Lab.find(Path("../around/experiments/question.yaml"), data_root=Path("../named"))
     monkeypatch.chdir("/")
-    assert lab.root == places / "around" and lab.data_root == places / "named"
-    assert lab.runs == places / "around/runs" and lab.results == places / "around/results"
+    assert lab.root == folders / "around" and lab.data_root == folders / "named"
+    assert lab.runs == folders / "around/runs" and lab.results == folders / "around/results"
 
 
-def test_an_empty_variable_is_an_unset_one(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_is_an_unset_one(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("FCNLAB_LAB", "FCNLAB_DATA", "MLFLOW_TRACKING_URI"):
         monkeypatch.setenv(variable, "")
     lab = Lab.find()
-    assert (lab.root, lab.data_root) == (places / "here", None) and lab.tracking_uri.startswith("sqlite:")
+    assert (lab.root, lab.data_root) == (folders / "here", None) and lab.tracking_uri.startswith("sqlite:")
 
 
 @pytest.mark.parametrize("by", ["option", "environment"])
 def test_a_missing_lab_is_an_error_that_names_fcnlab_init(
-    places: Path, monkeypatch: pytest.MonkeyPatch, by: str
+    folders: Path, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     if by == "environment":
-        monkeypatch.setenv("FCNLAB_LAB", str(places / "gone"))
+        monkeypatch.setenv("FCNLAB_LAB", str(folders / "gone"))
     with pytest.raises(RunError, match=r"/gone: no such folder; make a lab with `fcnlab init gone`"):
-        Lab.find(root=places / "gone" if by == "option" else None)
+        Lab.find(root=folders / "gone" if by == "option" else None)
 
 
-def test_the_data_root_is_found_by_option_then_variable(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_data_root_is_found_by_option_then_variable(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Lab.find().data_root is None
-    monkeypatch.setenv("FCNLAB_DATA", str(places / "environment"))
-    assert Lab.find().data_root == places / "environment"
-    assert Lab.find(data_root=places / "named").data_root == places / "named"
+    monkeypatch.setenv("FCNLAB_DATA", str(folders / "environment"))
+    assert Lab.find().data_root == folders / "environment"
+    assert Lab.find(data_root=folders / "named").data_root == folders / "named"
 
 
 def test_the_store_is_found_by_option_then_variable_then_in_the_lab(
-    places: Path, monkeypatch: pytest.MonkeyPatch
+    folders: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert Lab.find(root=Path("../named")).tracking_uri == f"sqlite:///{places / 'named' / 'mlflow.db'}"
+    assert Lab.find(root=Path("../named")).tracking_uri == f"sqlite:///{folders / 'named' / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     assert Lab.find().tracking_uri == "http://127.0.0.1:5000"
     assert Lab.find(tracking_uri="sqlite:///other.db").tracking_uri == "sqlite:///other.db"
@@ -85,22 +85,22 @@ def backbone(weights: str) -> Backbone:
     return Backbone(timm="resnet18", weights=weights)
 
 
-def test_a_weights_file_is_looked_up_in_the_lab_and_then_under_the_data_root(places: Path) -> None:
-    lab = Lab.find(data_root=places / "named")
-    (places / "named/w.pth").write_bytes(b"data")
-    assert lab.find_weights_file(backbone("w.pth")) == places / "named/w.pth"
-    (places / "here/w.pth").write_bytes(b"lab")
-    assert lab.find_weights_file(backbone("w.pth")) == places / "here/w.pth"
+def test_a_weights_file_is_looked_up_in_the_lab_and_then_under_the_data_root(folders: Path) -> None:
+    lab = Lab.find(data_root=folders / "named")
+    (folders / "named/w.pth").write_bytes(b"data")
+    assert lab.find_weights_file(backbone("w.pth")) == folders / "named/w.pth"
+    (folders / "here/w.pth").write_bytes(b"lab")
+    assert lab.find_weights_file(backbone("w.pth")) == folders / "here/w.pth"
 
 
-def test_a_missing_weights_file_is_an_error_that_names_both_places(places: Path) -> None:
+def test_a_missing_weights_file_is_an_error_that_names_both_places(folders: Path) -> None:
     with pytest.raises(ModelError) as caught:
-        Lab.find(data_root=places / "named").find_weights_file(backbone("w.pth"))
-    assert str(places / "here/w.pth") in str(caught.value) and str(places / "named/w.pth") in str(caught.value)
+        Lab.find(data_root=folders / "named").find_weights_file(backbone("w.pth"))
+    assert str(folders / "here/w.pth") in str(caught.value) and str(folders / "named/w.pth") in str(caught.value)
 
 
 @pytest.mark.parametrize("weights", ["scratch", "timm"])
-def test_a_backbone_without_a_file_needs_none(places: Path, weights: str) -> None:
+def test_a_backbone_without_a_file_needs_none(folders: Path, weights: str) -> None:
     assert Lab.find().find_weights_file(backbone(weights)) is None
 
 
@@ -108,15 +108,15 @@ def file_dataset(folder: str) -> KnownDataset:
     return KnownDataset.model_validate({"type": "camvid", "folder": folder, "nominal": {"height": 6, "width": 8}})
 
 
-def test_a_dataset_needs_a_data_root_that_holds_its_folder(places: Path) -> None:
+def test_a_dataset_needs_a_data_root_that_holds_its_folder(folders: Path) -> None:
     with pytest.raises(DataError, match=r"no data root is set; pass --data-root or set FCNLAB_DATA .* contains camvid"):
         Lab.find().open_dataset(file_dataset("camvid"))
     with pytest.raises(DataError, match=r"/named/camvid does not exist; --data-root \(or FCNLAB_DATA\)"):
-        Lab.find(data_root=places / "named").open_dataset(file_dataset("camvid"))
+        Lab.find(data_root=folders / "named").open_dataset(file_dataset("camvid"))
 
 
-def test_the_fingerprint_of_a_weights_file_follows_its_content(places: Path) -> None:
-    variant = Lab.find().load_grid(places / "around/experiments/question.yaml").cells[0].variant
+def test_the_fingerprint_of_a_weights_file_follows_its_content(folders: Path) -> None:
+    variant = Lab.find().load_grid(folders / "around/experiments/question.yaml").cells[0].variant
     variant = variant.model_copy(update={"backbone": backbone("w.pth")})
     shapes = Lab.find().registry.get("dataset", "shapes-mini")
     assert isinstance(shapes, Dataset)
@@ -129,8 +129,8 @@ def test_the_fingerprint_of_a_weights_file_follows_its_content(places: Path) -> 
     assert len(seen) == 2
 
 
-def test_the_registry_of_the_lab_extends_the_built_in_one(places: Path) -> None:
-    (places / "here/registry").mkdir()
-    (places / "here/registry/heads.yaml").write_text("mine: {type: skip, stride: 16}")
+def test_the_registry_of_the_lab_extends_the_built_in_one(folders: Path) -> None:
+    (folders / "here/registry").mkdir()
+    (folders / "here/registry/heads.yaml").write_text("mine: {type: skip, stride: 16}")
     assert {"mine", "fcn8s"} <= set(Lab.find().registry.names("head"))
-    assert "mine" not in Lab.find(root=places / "named").registry.names("head")
+    assert "mine" not in Lab.find(root=folders / "named").registry.names("head")

@@ -1,4 +1,4 @@
-"""FCN-32s, 16s and 8s on torchvision's backbones, as the d2l book's FCN chapter and torchvision build them.
+"""FCN-32s, 16s and 8s on torchvision's backbones, as the FCN chapter of d2l.ai and torchvision build them.
 
 The deepest map is scored by a 1x1 convolution; learned dense transposed convolutions that start bilinear bring scores
 up, x2 to each skip and by the stride to the image.

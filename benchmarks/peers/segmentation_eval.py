@@ -1,4 +1,4 @@
-"""Evaluation as in torchvision's references/segmentation, of a network as in the d2l book's FCN chapter.
+"""Evaluation as in torchvision's references/segmentation, of a network as in the FCN chapter of d2l.ai.
 
 ResNet-18 without its pooling and classifier, a 1x1 convolution, and a learned dense transposed convolution of kernel 64
 and stride 32 that starts bilinear; one image at a time, float32, NCHW.

@@ -1,4 +1,4 @@
-"""Training as in the d2l book: sections 14.9 (VOC) and 14.11 (FCN), with d2l.train_batch_ch13.
+"""Training as in d2l.ai: sections 14.9 (VOC) and 14.11 (FCN), with d2l.train_batch_ch13.
 
 All images are read into memory once; each is cropped when it is asked for. Void borders become background.
 """

@@ -186,14 +186,14 @@ def resample_class_iou(counts: Counts, resamples: int, seed: int) -> Floats:
 
 
 def _draw_weights(images: int, resamples: int, seed: int) -> Iterator[Floats]:
-    """Yield how often each image is drawn in each resample, as chunks [resamples, images]."""
+    """Yield how often each image is sampled in each resample, as chunks [resamples, images]."""
     random = np.random.default_rng(seed)
     rows = max(1, _CHUNK // images)
     for start in range(0, resamples, rows):
         count = min(rows, resamples - start)
-        drawn = random.integers(0, images, size=(count, images))
-        drawn += np.arange(count)[:, None] * images
-        yield np.bincount(drawn.ravel(), minlength=count * images).reshape(count, images).astype(np.float64)
+        sampled = random.integers(0, images, size=(count, images))
+        sampled += np.arange(count)[:, None] * images
+        yield np.bincount(sampled.ravel(), minlength=count * images).reshape(count, images).astype(np.float64)
 
 
 def _divide(part: Floats, whole: Floats) -> Floats:

@@ -34,10 +34,10 @@ def ui(
     from fcnlab.lab import Lab
     from fcnlab.tracking.store import is_installed
 
-    place = Lab.find(file, root=lab, tracking_uri=tracking_uri)
-    uri = place.tracking_uri
+    lab_ = Lab.find(file, root=lab, tracking_uri=tracking_uri)
+    uri = lab_.tracking_uri
     if uri.startswith(("http://", "https://")):
-        addresses = _list_addresses(place, uri, file)
+        addresses = _list_addresses(lab_, uri, file)
         typer.echo("\n".join([f"the store is a server; open {uri}", *addresses]))
         return
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
@@ -47,7 +47,7 @@ def ui(
     if not is_installed():
         raise TrackingError("MLflow is not installed; install it with: pip install mlflow")
     _refuse_taken(port)
-    addresses = _list_addresses(place, f"http://127.0.0.1:{port}", file)
+    addresses = _list_addresses(lab_, f"http://127.0.0.1:{port}", file)
     typer.echo("\n".join([f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)", *addresses]))
     # Job execution starts a dozen processes that a lab does not use.
     environment = {

@@ -54,7 +54,7 @@ class LabExtension:
     """A class in a Python file of a lab.
 
     Attributes:
-        where: the place of its definition, for error messages.
+        where: the location of its definition, for error messages.
         root: folder of the lab.
         file: path of the Python file, relative to the lab.
         class_name: name of the class in the file.

@@ -24,7 +24,7 @@ class PackageExtension:
 
     @property
     def where(self) -> str:
-        """The place of its definition, for error messages."""
+        """The location of its definition, for error messages."""
         return f"package {self.fingerprint}: entry point {self.entry.group}: {self.entry.name}"
 
     @property

@@ -75,7 +75,7 @@ typedef struct {
 } Loss;
 
 #define DEFINE(TYPE, ONE, READ, WRITE, NAME)                                                                           \
-    /* Process LANES pixels, with classes `row` elements apart: return their loss and overwrite z by its gradient. */  \
+    /* Process LANES pixels, with a stride of `row` elements from class to class: return their loss and overwrite z by its gradient. */  \
     INLINE double NAME##_lanes(const Loss *loss, TYPE *z, long row, const uint8_t *labels, float scale) {              \
         vector e[MAX_CLASSES], top = READ(z), total = {0}, factor = {0}, counted = {0};                                \
         double lost = 0;                                                                                               \
@@ -102,7 +102,7 @@ typedef struct {
         return scale * lost;                                                                                           \
     }                                                                                                                  \
                                                                                                                        \
-    /* Process n positions, `step` elements apart, of `pixels` pixels each; labels [n, pixels], scales [n]. */         \
+    /* Process n positions with a stride of `step` elements, of `pixels` pixels each; labels [n, pixels], scales [n]. */         \
     double NAME(const Loss *loss, TYPE *z, long n, long step, long row, long pixels, const uint8_t *labels,            \
                 const float *scales) {                                                                                 \
         double lost = 0;                                                                                               \

@@ -71,9 +71,9 @@ def write_report(report: Report, lab: Lab, *, predict: bool) -> Section:
         ConfigError: the results belong to another grid file with the same name.
     """
     claim_results(report.grid, lab)
-    drawn = draw_plots(report.cells, report.records, report.significance)
+    plots = draw_plots(report.cells, report.records, report.significance)
     gallery = select_gallery(report.plan, report.cells, report.records, lab, predict=predict)
-    section = Section(report, drawn, gallery)
+    section = Section(report, plots, gallery)
     with _lock_folder(lab, report.folder):
         _write_all(section)
     return section
@@ -173,12 +173,12 @@ def _write_samples(report: Report, folder: Path) -> bool:
     return True
 
 
-def render_markdown(report: Report, drawn: Sequence[Plot], *, with_samples: bool) -> str:
+def render_markdown(report: Report, plots: Sequence[Plot], *, with_samples: bool) -> str:
     """Return the report as a page of Markdown.
 
     Args:
         report: report of the grid.
-        drawn: the charts in `plots/`.
+        plots: the charts in `plots/`.
         with_samples: whether there is a `predictions.png`.
     """
     grid = report.grid
@@ -187,7 +187,7 @@ def render_markdown(report: Report, drawn: Sequence[Plot], *, with_samples: bool
     lines += [*(f"- {sentence}" for sentence in report.summary_text), ""]
     lines += [to_markdown(report.table), *(f"{line}\\" for line in report.footnotes[:-1]), report.footnotes[-1], ""]
     lines += _unfinished(report.trials)
-    for plot in drawn:
+    for plot in plots:
         lines += [f"![{plot.caption}](plots/{plot.name}.png)", "", f"*{plot.caption}*", ""]
     if with_samples:
         lines += ["![input, ground truth and the prediction of each cell, first seed](predictions.png)", ""]

@@ -47,7 +47,7 @@ def miou(counts: Counts) -> float:
 
 def direct_differences(cell: CellCounts, baseline: CellCounts, draws: Counts) -> np.ndarray:
     """Compute the difference for each draw of images and each seed in a loop: [draws, seeds]."""
-    return np.array([[miou(cell[s][drawn]) - miou(baseline[s][drawn]) for s in sorted(cell)] for drawn in draws])
+    return np.array([[miou(cell[s][sample]) - miou(baseline[s][sample]) for s in sorted(cell)] for sample in draws])
 
 
 def direct_image_variance(resampled: np.ndarray, bias: bool = False) -> float:

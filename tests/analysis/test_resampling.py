@@ -34,9 +34,9 @@ def test_every_trial_gets_the_same_resamples_across_chunks() -> None:
     some = counts(60, 2)
     many = 30_000
     found = resample_class_iou(some, many, 3)
-    drawn = np.random.default_rng(3).integers(0, 60, (many, 60))
+    sampled = np.random.default_rng(3).integers(0, 60, (many, 60))
     for row in (0, 17_000, 17_476, 17_477, many - 1):  # on both sides of the chunk boundary
-        np.testing.assert_array_equal(found[row], compute_class_iou(some[:, drawn[row]].sum(1)))
+        np.testing.assert_array_equal(found[row], compute_class_iou(some[:, sampled[row]].sum(1)))
     np.testing.assert_array_equal(resample_class_iou(some[:1], 100, 3), found[:100, :1])
 
 
@@ -54,9 +54,9 @@ def test_class_without_a_labeled_pixel_in_a_resample_is_nan() -> None:
     some[:, 1:, 1] = (0, 15, 0)
     some[0, 0, 1] = (10, 20, 30)
     found = resample_class_iou(some, 200, 0)[:, 0, 1]
-    drawn = np.random.default_rng(0).integers(0, 4, (200, 4))
-    np.testing.assert_array_equal(np.isnan(found), ~(drawn == 0).any(1))
-    times = (drawn == 0).sum(1)[~np.isnan(found)]
+    sampled = np.random.default_rng(0).integers(0, 4, (200, 4))
+    np.testing.assert_array_equal(np.isnan(found), ~(sampled == 0).any(1))
+    times = (sampled == 0).sum(1)[~np.isnan(found)]
     np.testing.assert_allclose(found[~np.isnan(found)], 10 * times / (40 * times + 15 * (4 - times)))
 
 

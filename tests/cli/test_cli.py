@@ -163,7 +163,7 @@ def test_a_missing_grid_file_is_an_error_that_names_the_nearest(fcnlab: Call, tm
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["registry", "list", "head5"], "unknown kind 'head5'; did you mean 'head'?"),
         (["registry", "show", "recipe", "d2"], "no recipe 'd2'; did you mean 'd2l'?"),
@@ -188,8 +188,8 @@ def test_a_missing_grid_file_is_an_error_that_names_the_nearest(fcnlab: Call, tm
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_missing_object_is_an_error_with_a_remedy(fcnlab: Call, arguments: list[str], says: str) -> None:
-    refused(fcnlab(*arguments), says)
+def test_a_missing_object_is_an_error_with_a_remedy(fcnlab: Call, arguments: list[str], message: str) -> None:
+    refused(fcnlab(*arguments), message)
 
 
 def test_a_plan_with_missing_data_is_an_error(fcnlab: Call, tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def test_names_come_from_a_file(call: Call, mine: Path, file: str, text: str) ->
 
 def test_invalid_classes_errors_are_one_line(call: Call, mine: Path) -> None:
     Path("bad.yaml").write_text("road: 70000\ntree: 1\n")
-    for more, says in (
+    for more, message in (
         (["--classes", "gone.txt"], "--classes gone.txt: cannot be read"),
         (["--classes", "bad.yaml"], "--classes bad.yaml: class road: 70000 is neither a number from 0 to 65535"),
         (["--classes", "a,b,a"], "--classes a,b,a: the class 'a' is listed twice"),
@@ -224,7 +224,7 @@ def test_invalid_classes_errors_are_one_line(call: Call, mine: Path) -> None:
         (["--ignore", "none"], "--ignore none: 'none' is neither a number from 0 to 65535, nor a color"),
         (["--ignore", "0,1,2"], "which gives 1 classes; a dataset has 2 to 255"),
     ):
-        refused(add(call, *more), says)
+        refused(add(call, *more), message)
 
 
 # --- splits ----------------------------------------------------------------------------------------------------------
@@ -239,8 +239,8 @@ def test_sub_folders_are_splits(call: Call, tmp_path: Path) -> None:
     assert made["images"].endswith("mine/images/{split}") and "fractions" not in made
     assert made["splits"] == {"train": "training", "val": "validation", "test": "testing"}
     assert call("data", "check", "mine").code == 0
-    assert add(call, "--val", "0.25", name="drawn").code == 0  # what is asked for comes first
-    assert entries()["drawn"]["fractions"] == {"val": 0.25}
+    assert add(call, "--val", "0.25", name="random").code == 0  # what is asked for comes first
+    assert entries()["random"]["fractions"] == {"val": 0.25}
 
 
 def test_test_split_is_used_for_validation_if_val_is_missing(call: Call, tmp_path: Path) -> None:
@@ -347,14 +347,14 @@ PROBLEMS: dict[str, tuple[Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize(("harm", "says"), PROBLEMS.values(), ids=PROBLEMS)
+@pytest.mark.parametrize(("harm", "message"), PROBLEMS.values(), ids=PROBLEMS)
 def test_unusable_mask_errors_are_one_line_each(
-    call: Call, mine: Path, harm: Callable[[Path], object], says: str
+    call: Call, mine: Path, harm: Callable[[Path], object], message: str
 ) -> None:
     harm(mine / "masks")
     output = add(call)
     assert (output.code, output.out) == (2, "")
-    assert says in output.err.splitlines()[0] and len(output.err.splitlines()) == (10 if "256" in says else 1)
+    assert message in output.err.splitlines()[0] and len(output.err.splitlines()) == (10 if "256" in message else 1)
     assert not Path("registry/datasets.yaml").exists()
 
 

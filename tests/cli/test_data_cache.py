@@ -44,9 +44,9 @@ def test_list_shows_every_cache_with_its_state(data_cache: Call, made: list[str]
     assert code == 0
     rows = {line.split()[1]: line for line in out.splitlines() if line.startswith("│")}
     assert rows.keys() == {key[:12] for key in (*made, "0" * 32)}
-    whole, torn, begun = rows[made[0][:12]], rows[made[1][:12]], rows["0" * 12]
+    whole, torn, unfinished = rows[made[0][:12]], rows[made[1][:12]], rows["0" * 12]
     assert "shapes" in whole and "train" in whole and " 16 " in whole
-    assert "complete" in whole and "broken" in torn and "interrupted" in begun
+    assert "complete" in whole and "broken" in torn and "interrupted" in unfinished
 
 
 def test_second_make_keeps_existing_caches(data_cache: Call, made: list[str]) -> None:

@@ -67,7 +67,7 @@ def test_binary_masks_of_an_rgb_image_are_background_and_foreground(call: Call, 
 
 
 @pytest.mark.parametrize(
-    ("values", "options", "says"),
+    ("values", "options", "message"),
     [
         (
             [0, 1, 2],
@@ -110,12 +110,12 @@ def test_binary_masks_of_an_rgb_image_are_background_and_foreground(call: Call, 
     ],
 )
 def test_names_that_do_not_fit_the_values_are_refused_with_a_remedy(
-    call: Call, make: Make, values: Any, options: list[object], says: str
+    call: Call, make: Make, values: Any, options: list[object], message: str
 ) -> None:
     make(values)
     output = add(call, *options)
     assert output.code == 2 and output.err.startswith("fcnlab: error: ") and output.err.count("\n") == 1
-    assert says in output.err
+    assert message in output.err
     assert not Path("registry/datasets.yaml").exists()
 
 
@@ -204,7 +204,7 @@ def test_class_lists_of_other_programs_are_understood(call: Call, make: Make, fi
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "says"),
+    ("file", "text", "message"),
     [
         ("mixed.txt", "0: road\ntree\n", "line 2: 'tree' has another form than the first line, '0: road'"),
         ("mixed.txt", "road\n1: tree\n", "line 2: '1: tree' has another form than the first line, 'road'"),
@@ -218,10 +218,12 @@ def test_class_lists_of_other_programs_are_understood(call: Call, make: Make, fi
         ("ignored.txt", "__ignore__\n", "give 2 to 255 classes, not 0"),
     ],
 )
-def test_unknown_class_lists_are_refused_in_one_line(call: Call, make: Make, file: str, text: str, says: str) -> None:
+def test_unknown_class_lists_are_refused_in_one_line(
+    call: Call, make: Make, file: str, text: str, message: str
+) -> None:
     Path(file).write_text(text)
     make([0, 1])
-    refused(add(call, "--classes", file), f"--classes {file}", says)
+    refused(add(call, "--classes", file), f"--classes {file}", message)
 
 
 @pytest.mark.parametrize(

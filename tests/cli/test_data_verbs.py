@@ -177,15 +177,15 @@ def test_a_preview_is_a_png_of_the_split(fcnlab: Call, camvid: Path, tmp_path: P
 
 def test_preview_with_a_recipe_shows_augmented_versions(fcnlab: Call, tmp_path: Path) -> None:
     assert fcnlab("preview", "shapes-mini", "--out", "plain.png").code == 0
-    output = fcnlab("preview", "shapes-mini", "--recipe", "standard", "--out", "drawn.png")
+    output = fcnlab("preview", "shapes-mini", "--recipe", "standard", "--out", "augmented.png")
     assert (output.code, output.err) == (0, "")
-    with Image.open(tmp_path / "plain.png") as plain, Image.open(tmp_path / "drawn.png") as drawn:
-        assert drawn.width > 3 * plain.width
-    first = (tmp_path / "drawn.png").read_bytes()
-    fcnlab("preview", "shapes-mini", "--recipe", "standard", "--out", "drawn.png")
-    assert (tmp_path / "drawn.png").read_bytes() == first
-    fcnlab("preview", "shapes-mini", "--recipe", "standard", "--out", "drawn.png", "--seed", 1)
-    assert (tmp_path / "drawn.png").read_bytes() != first
+    with Image.open(tmp_path / "plain.png") as plain, Image.open(tmp_path / "augmented.png") as augmented:
+        assert augmented.width > 3 * plain.width
+    first = (tmp_path / "augmented.png").read_bytes()
+    fcnlab("preview", "shapes-mini", "--recipe", "standard", "--out", "augmented.png")
+    assert (tmp_path / "augmented.png").read_bytes() == first
+    fcnlab("preview", "shapes-mini", "--recipe", "standard", "--out", "augmented.png", "--seed", 1)
+    assert (tmp_path / "augmented.png").read_bytes() != first
 
 
 def test_preview_with_an_unknown_recipe_names_the_nearest(fcnlab: Call) -> None:

@@ -79,9 +79,7 @@ def test_an_image_that_fits_the_crop_is_kept_completely(
     width = size[1]
     window = done.label[inside].reshape(size)
     assert torch.equal(window.flip(-1) if flip else window, sample.label)
-    assert inside[: size[0], (-width if flip else 0) :][
-        :, :width
-    ].all()  # padding lies right and below, then is flipped
+    assert inside[: size[0], (-width if flip else 0) :][:, :width].all()  # padding is right and below, then flipped
 
 
 @quickly
@@ -419,9 +417,9 @@ def test_the_share_of_blurs_is_the_probability_and_sigmas_fill_the_range() -> No
     augmentation = Augmentation((4, 4), None, 0.0, FILL, blur=Blur(0.25, (0.5, 3.0)))
     label = colorful().label
     sigmas = [augmentation.sample_for_label(label, np.random.default_rng(seed)).sigma for seed in range(400)]
-    drawn = [sigma for sigma in sigmas if sigma is not None]
-    assert 70 <= len(drawn) <= 130
-    assert 0.5 <= min(drawn) < 0.8 and 2.7 < max(drawn) <= 3.0
+    sampled = [sigma for sigma in sigmas if sigma is not None]
+    assert 70 <= len(sampled) <= 130
+    assert 0.5 <= min(sampled) < 0.8 and 2.7 < max(sampled) <= 3.0
 
 
 def test_a_sample_in_read_only_memory_is_not_changed() -> None:

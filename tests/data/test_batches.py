@@ -87,7 +87,7 @@ def scenes(count: int = 6) -> Split:
 def test_the_same_seed_and_epoch_give_the_same_batches() -> None:
     one = batches_of(scenes(), batch=2, augmentation=RANDOM, seed=3)
     two = batches_of(scenes(), batch=2, augmentation=RANDOM, seed=3)
-    list(two.epoch(0))  # what was drawn before does not matter: a run can go on from any epoch
+    list(two.epoch(0))  # earlier epochs do not matter: a run can resume from any epoch
     assert same(one, two, epoch=1)
 
 
@@ -113,10 +113,10 @@ def test_an_epoch_has_whole_batches_and_every_sample_at_most_once(
             batches_of(Numbered(count), batch=batch)
         return
     batches = batches_of(Numbered(count), batch=batch, seed=seed)
-    drawn = order(batches, epoch)
-    assert len(drawn) == batches.steps == count // batch
-    assert all(len(numbers) == batch for numbers in drawn)
-    flat = [number for numbers in drawn for number in numbers]
+    batched = order(batches, epoch)
+    assert len(batched) == batches.steps == count // batch
+    assert all(len(numbers) == batch for numbers in batched)
+    flat = [number for numbers in batched for number in numbers]
     assert len(set(flat)) == len(flat) and set(flat) <= set(range(count))
 
 
@@ -305,8 +305,8 @@ def test_layout_of_samples_does_not_change_batches() -> None:
     sample = DecodedSplit(scenes(1))[0]
     planes = DecodedSample(sample.image.contiguous(), sample.label.t().contiguous().t())
     assert planes.image.stride() != sample.image.stride() and planes.label.stride() != sample.label.stride()
-    drawn = augmentation.sample_for_label(sample.label, np.random.default_rng(0))
-    one, two = (compiled(augmentation, 1)([(each, drawn)]) for each in (sample, planes))
+    placement = augmentation.sample_for_label(sample.label, np.random.default_rng(0))
+    one, two = (compiled(augmentation, 1)([(each, placement)]) for each in (sample, planes))
     assert torch.equal(one[0], two[0]) and torch.equal(one[1], two[1])
 
 

@@ -31,7 +31,7 @@ SIZES = ((6, 8), (5, 9), (1, 1), (7, 3))
 
 
 @pytest.fixture(autouse=True)
-def _says_again() -> None:
+def _logs_again() -> None:
     """Messages that a process logs once are logged once per test."""
     build.warn_once.cache_clear()
 
@@ -156,7 +156,7 @@ def stop_at(owner, name):
         return result
     setattr(owner, name, stopped)
 """
-"""For processes of their own: a dataset that decodes slowly, and a way to stand still at some point."""
+"""For processes of their own: a dataset that decodes slowly, and a way to wait at some point."""
 
 
 def process(code: str) -> subprocess.Popen[str]:
@@ -194,7 +194,7 @@ print(found.index.key, zlib.crc32(found.pixels))
 @pytest.mark.parametrize(
     "point",
     ["build, '_probe'", "build, '_Out'", "build, 'seal'", "build.os, 'fsync'"],
-    ids=["locked", "begun", "samples written", "all written"],
+    ids=["locked", "started", "samples written", "all written"],
 )
 def test_killed_build_leaves_no_complete_cache_and_is_cleaned_up(point: str) -> None:
     killed = process(f"stop_at({point})\nbuild.open_or_build_cache(dataset, 'train')")
@@ -202,9 +202,9 @@ def test_killed_build_leaves_no_complete_cache_and_is_cleaned_up(point: str) -> 
     states = [entry.state for entry in maintenance.list_caches()]
     killed.send_signal(signal.SIGKILL)
     killed.communicate(timeout=30)
-    begun = "_probe" not in point
-    assert states == ["being built"] * begun
-    assert [entry.state for entry in maintenance.list_caches()] == ["interrupted"] * begun
+    started = "_probe" not in point
+    assert states == ["being built"] * started
+    assert [entry.state for entry in maintenance.list_caches()] == ["interrupted"] * started
 
     other = Shapes(train=3, val=1, test=1, height=8, width=8, seed=1)
     found = open_or_build_cache(other, "train")  # of another dataset: the next process cleans up
@@ -309,7 +309,7 @@ def test_reserve_of_the_disk_remains_free(
 
 def test_too_large_split_is_not_started(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FCNLAB_CACHE_BUDGET", str(2**-20))
-    monkeypatch.setattr(build, "_write", lambda *_: pytest.fail("begun"))
+    monkeypatch.setattr(build, "_write", lambda *_: pytest.fail("started"))
     check_unavailable(Shapes(train=100, val=1, test=1, height=16, width=16, seed=0), caplog, "GiB")
 
 
@@ -367,7 +367,7 @@ def test_files_changed_during_decoding_are_not_cached(camvid: CamVid, caplog: py
     assert left() == []
 
 
-# --- what lies there is not trusted ----------------------------------------------------------------------------------
+# --- files in the folder are not trusted -----------------------------------------------------------------------------
 
 
 def sealed(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:

@@ -159,9 +159,9 @@ HARMS: dict[str, tuple[str, Callable[[Path], object], str, str]] = {
 }
 
 
-@pytest.mark.parametrize(("file", "harm", "kind", "says"), HARMS.values(), ids=HARMS)
+@pytest.mark.parametrize(("file", "harm", "kind", "message"), HARMS.values(), ids=HARMS)
 def test_invalid_file_is_one_problem_that_names_it(
-    camvid: CamVid, file: str, harm: Callable[[Path], object], kind: str, says: str
+    camvid: CamVid, file: str, harm: Callable[[Path], object], kind: str, message: str
 ) -> None:
     import re
 
@@ -169,7 +169,7 @@ def test_invalid_file_is_one_problem_that_names_it(
     checked = check_splits(camvid, SPLITS)
     (problem,) = checked[0].problems
     assert (problem.split, problem.where, problem.kind) == ("train", str(camvid.root / file), kind)
-    assert re.search(says, problem.what) and problem.remedy
+    assert re.search(message, problem.what) and problem.remedy
     assert [c.images for c in checked] == [3, 2, 1] and not checked[1].problems
 
 

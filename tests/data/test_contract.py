@@ -236,12 +236,12 @@ def test_wrong_mask_size_or_value_error_is_one_line(case: Case, tmp_path: Path) 
     dataset = case.make(tmp_path / "data")
     name = case.splits[0]
     path = dataset.list_pairs(name)[0].mask
-    for pixels, says in (
+    for pixels, message in (
         (case.bad_mask()[:5], r"the mask is 5x8 \(height x width\), its image .* is 6x8"),
         (case.bad_mask(), "neither a class"),
     ):
         save(pixels, path)
-        with pytest.raises(DataError, match=rf"^{re.escape(str(path))}: .*{says}") as caught:
+        with pytest.raises(DataError, match=rf"^{re.escape(str(path))}: .*{message}") as caught:
             dataset.split(name)[0]
         assert len(str(caught.value).splitlines()) == 1
 

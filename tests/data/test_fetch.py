@@ -170,7 +170,7 @@ def test_complete_part_is_not_downloaded_again(site: Site, tmp_path: Path) -> No
     site.files["/a"] = CONTENT
     bring(site, tmp_path / "a")
     site.asked.clear()
-    assert bring(site, tmp_path / "a", has_checksum=True) == CONTENT  # the server says that there is no more
+    assert bring(site, tmp_path / "a", has_checksum=True) == CONTENT  # the server reports that there is no more
     assert bring(site, tmp_path / "a", has_checksum=True, size=len(CONTENT)) == CONTENT  # no request is sent
     assert site.asked == [("/a", f"bytes={len(CONTENT)}-")]
 

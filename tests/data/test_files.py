@@ -139,14 +139,14 @@ PROBLEMS: dict[str, tuple[str, Callable[[Path], object], str]] = {
 }
 
 
-@pytest.mark.parametrize(("file", "harm", "says"), PROBLEMS.values(), ids=PROBLEMS)
+@pytest.mark.parametrize(("file", "harm", "message"), PROBLEMS.values(), ids=PROBLEMS)
 def test_invalid_file_error_names_the_file(
-    camvid: CamVid, file: str, harm: Callable[[Path], object], says: str
+    camvid: CamVid, file: str, harm: Callable[[Path], object], message: str
 ) -> None:
     path = camvid.root / file
     harm(path)
     split = camvid.split("train")
-    with pytest.raises(DataError, match=rf"^{re.escape(str(path))}: .*{says}"):
+    with pytest.raises(DataError, match=rf"^{re.escape(str(path))}: .*{message}"):
         split[1]
     assert split[0].id == "a1" and split[2].id == "a3"
 

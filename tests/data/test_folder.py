@@ -210,7 +210,7 @@ def test_folder_links_are_followed_without_cycles(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "message"),
     [
         ("image", r"image: no such folder; .* has no folder 'image', did you mean 'images'\?$"),
         ("imagse/train", r"imagse/train: no such folder; .* has no folder 'imagse', did you mean 'images'\?$"),
@@ -219,14 +219,14 @@ def test_folder_links_are_followed_without_cycles(tmp_path: Path) -> None:
         ("images/a.jpg", "a.jpg: is a file; expected a folder$"),
     ],
 )
-def test_missing_folder_error_names_the_nearest(tmp_path: Path, name: str, says: str) -> None:
+def test_missing_folder_error_names_the_nearest(tmp_path: Path, name: str, message: str) -> None:
     put(tmp_path, "a")
-    with pytest.raises(DataError, match=says):
+    with pytest.raises(DataError, match=message):
         index_images(str(tmp_path / name))
 
 
 @pytest.mark.parametrize(
-    ("harm", "says"),
+    ("harm", "message"),
     [
         (lambda file: file.unlink(), r"train\.txt: no such file; expected a list with one id per line"),
         (
@@ -239,12 +239,12 @@ def test_missing_folder_error_names_the_nearest(tmp_path: Path, name: str, says:
     ],
     ids=["missing", "an unknown id", "a folder before it", "no text", "empty"],
 )
-def test_invalid_list_error_is_one_line(tmp_path: Path, harm: Callable[[Path], object], says: str) -> None:
+def test_invalid_list_error_is_one_line(tmp_path: Path, harm: Callable[[Path], object], message: str) -> None:
     put(tmp_path, "a b")
     file = tmp_path / "train.txt"
     file.write_text("a\n")
     harm(file)
-    with pytest.raises(DataError, match=says) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         folder(tmp_path, lists={"train": file}).split("train")
     assert len(str(caught.value).splitlines()) == 1
 
@@ -320,7 +320,7 @@ def test_classes_are_parsed_from_names_numbers_or_colors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("output", "says"),
+    ("output", "message"),
     [
         ({"classes": None}, "classes: missing; this key is required with type: folder"),
         ({"masks": None}, "masks: missing; this key is required with type: folder"),
@@ -358,10 +358,10 @@ def test_classes_are_parsed_from_names_numbers_or_colors() -> None:
     ],
     ids=str,
 )
-def test_invalid_entry_error_is_one_line(output: dict[str, Any], says: str) -> None:
+def test_invalid_entry_error_is_one_line(output: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         entry(**output)
-    assert str(caught.value).startswith("datasets.yaml: mine: ") and says in str(caught.value)
+    assert str(caught.value).startswith("datasets.yaml: mine: ") and message in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
 

@@ -81,7 +81,7 @@ def test_every_small_variant_gives_finite_scores(name: str) -> None:
 
 @pytest.mark.parametrize("name", REGISTRY.names("backbone"))
 def test_every_backbone_has_the_reductions_of_its_entry(name: str) -> None:
-    # A grid is checked against the entry, without torch; the entry must not say what the net does not hold.
+    # A grid is checked against the entry, without torch; the entry must not name maps that the network lacks.
     entry = REGISTRY.get("backbone", name)
     assert isinstance(entry, Backbone)
     with torch.device("meta"):

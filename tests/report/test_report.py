@@ -149,7 +149,7 @@ def test_the_report_from_mlflow_only_is_the_same(made: tuple[Report, Lab], tmp_p
     assert there.footnotes == here.footnotes
     assert not (tmp_path / "runs").exists()
     again = load_records(there.trials, away.runs, None, tmp_path / ".fcnlab" / "fetched", "last")
-    assert again.by_cell == {}, "without a book only runs/ is looked at"
+    assert again.by_cell == {}, "without MLflow only runs/ is read"
 
 
 def test_the_files_are_complete_and_regenerating_changes_nothing(made: tuple[Report, Lab], written: Path) -> None:
@@ -228,8 +228,8 @@ def test_compare_agrees_with_the_table(made: tuple[Report, Lab]) -> None:
     found = compare(a, b)
     assert found.difference.value == pytest.approx(row(report, "fcn8s")["delta"])
     assert compare(b, a).difference.value == pytest.approx(-found.difference.value)
-    apart = [abs(float(cells[3])) for cells in make_images_table(found).rows]
-    assert apart == sorted(apart, reverse=True)
+    distances = [abs(float(cells[3])) for cells in make_images_table(found).rows]
+    assert distances == sorted(distances, reverse=True)
     keys = report.trials.set_index(["head", "seed"])["key"]
     one, other = (load_side(find_reference(keys[head, seed], lab), lab) for head, seed in (("fcn32s", 0), ("fcn8s", 1)))
     assert compare(one, other).difference.seeds == 1
@@ -247,17 +247,17 @@ def test_a_trial_of_several_grids_is_listed_once(made: tuple[Report, Lab]) -> No
 
 def test_the_pareto_front_has_the_cells_that_no_cheaper_cell_beats() -> None:
     random = np.random.default_rng(0)
-    cost, figure = random.integers(0, 8, 40).astype(float), random.integers(0, 8, 40).astype(float)
+    cost, value = random.integers(0, 8, 40).astype(float), random.integers(0, 8, 40).astype(float)
     beaten = {
         i
         for i in range(40)
         if any(
-            cost[j] <= cost[i] and figure[j] >= figure[i] and (cost[j], figure[j]) != (cost[i], figure[i])
+            cost[j] <= cost[i] and value[j] >= value[i] and (cost[j], value[j]) != (cost[i], value[i])
             for j in range(40)
         )
     }
-    points = {(cost[i], figure[i]) for i in range(40) if i not in beaten}
-    assert {(cost[i], figure[i]) for i in pareto_front(list(cost), list(figure))} == points
+    points = {(cost[i], value[i]) for i in range(40) if i not in beaten}
+    assert {(cost[i], value[i]) for i in pareto_front(list(cost), list(value))} == points
 
 
 def test_texts_of_the_user_are_escaped(made: tuple[Report, Lab]) -> None:
@@ -349,8 +349,8 @@ def test_plots_of_a_large_grid_show_a_subset_with_a_note(made: tuple[Report, Lab
     many = pd.concat([report.cells.iloc[[0]], *[report.cells.iloc[[2]]] * 60], ignore_index=True)
     many["cell"] = ["fcn32s", *(f"cell {place}" for place in range(60))]
     significance = Significance(dict.fromkeys(many["cell"][1:], one), {}, 0)
-    drawn = {plot.name: plot for plot in draw_plots(many, report.records, significance)}
-    assert f"Only the {MAX_ROWS} cells" in drawn["differences"].caption
-    assert f"Only the {MAX_SQUARES[0]} cells" in drawn["classes"].caption
-    assert len(drawn["classes"].tooltips) == MAX_SQUARES[0] * len(report.records.classes)
-    assert len(to_svg(drawn["classes"])) < 200_000
+    plots = {plot.name: plot for plot in draw_plots(many, report.records, significance)}
+    assert f"Only the {MAX_ROWS} cells" in plots["differences"].caption
+    assert f"Only the {MAX_SQUARES[0]} cells" in plots["classes"].caption
+    assert len(plots["classes"].tooltips) == MAX_SQUARES[0] * len(report.records.classes)
+    assert len(to_svg(plots["classes"])) < 200_000

@@ -20,7 +20,7 @@ from fcnlab.report.tables.cells import make_cell_table
 from fcnlab.report.tables.formats import to_latex, to_markdown, to_terminal
 
 
-def trials(**figures: list[float]) -> pd.DataFrame:
+def trials(**values_by_cell: list[float]) -> pd.DataFrame:
     """Return a row for each seed of each cell; nan is a failed trial."""
     rows = [
         {
@@ -41,7 +41,7 @@ def trials(**figures: list[float]) -> pd.DataFrame:
             "train_seconds": 30.0,
             "images_per_s": 5.0,
         }
-        for cell, values in figures.items()
+        for cell, values in values_by_cell.items()
         for seed, value in enumerate(values)
     ]
     return pd.DataFrame(rows)
@@ -57,7 +57,7 @@ def test_a_cell_is_its_mean_and_sample_deviation_over_finished_seeds() -> None:
     assert cells["miou"][0] == pytest.approx(0.3)
     assert cells["miou_std"][0] == pytest.approx(math.sqrt(0.02))
     assert (cells["n"][1], cells["planned"][1], cells["failed"][1]) == (1, 2, 1)
-    assert math.isnan(cells["miou_std"][1]), "one seed says nothing of the spread"
+    assert math.isnan(cells["miou_std"][1]), "one seed has no spread"
 
 
 def test_differences_are_paired_by_seed_over_the_common_seeds() -> None:
@@ -130,14 +130,14 @@ def test_charts_use_installed_fonts_and_warn_once_of_characters_that_none_has(mo
     add_fallback_fonts([figure("plain"), figure("größer Δ °")])  # the font of all charts has these
     bundled = [font for font in font_manager.fontManager.ttflist if font.name in ("DejaVu Sans", "DejaVu Sans Mono")]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", bundled)
-    drawn = [figure("快"), figure("速 快速")]
+    charts = [figure("快"), figure("速 快速")]
     with pytest.warns(UserWarning, match="charts show boxes instead: 快速") as warned:
-        add_fallback_fonts(drawn)
+        add_fallback_fonts(charts)
     assert len(warned) == 1
-    assert all(to_png(Plot("a", "", one, {})) and to_svg(Plot("a", "", one, {})) for one in drawn), "without warnings"
+    assert all(to_png(Plot("a", "", one, {})) and to_svg(Plot("a", "", one, {})) for one in charts), "without warnings"
     monkeypatch.setattr("fcnlab.report.charts.fonts._characters", lambda file: set("快速") if "Mono" in file else set())
-    add_fallback_fonts(drawn)
-    assert drawn[0].texts[0].get_fontfamily() == ["DejaVu Sans", "DejaVu Sans Mono"]
+    add_fallback_fonts(charts)
+    assert charts[0].texts[0].get_fontfamily() == ["DejaVu Sans", "DejaVu Sans Mono"]
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])

@@ -85,19 +85,19 @@ def test_a_trial_on_two_devices_equals_that_on_one_up_to_rounding(
     }
     asked = trial(lab, **learns)
     assert run(pair, asked) == JobExit(asked.key)
-    together = record(lab, asked)
+    distributed = record(lab, asked)
     elsewhere = Lab.find(root=tmp_path)
-    alone = run_trial(asked, elsewhere)
-    assert alone is not None and alone.key == together.key
-    assert together.failure is None, together.failure
-    losses = [[epoch.loss for epoch in one.epochs] for one in (together, alone)]
+    single = run_trial(asked, elsewhere)
+    assert single is not None and single.key == distributed.key
+    assert distributed.failure is None, distributed.failure
+    losses = [[epoch.loss for epoch in one.epochs] for one in (distributed, single)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert losses[0][-1] < losses[0][0]
     counts = [arrays_of(RunFolder(place.runs, asked.key).counts)["test_last"] for place in (lab, elsewhere)]
     assert abs(counts[0].astype(int) - counts[1].astype(int)).sum() <= 1e-3 * counts[1].sum()
-    environment = together.environment
+    environment = distributed.environment
     assert environment is not None and (environment.devices, environment.threads) == (2, 1)
-    assert {(one.field, one.a, one.b) for one in diff_records(together, alone)} >= {
+    assert {(one.field, one.a, one.b) for one in diff_records(distributed, single)} >= {
         ("devices", 2, 1),
         ("hardware", "2 x CPU", "CPU"),
     }
@@ -213,7 +213,7 @@ def test_a_slot_has_the_gpus_or_threads_of_all_ranks(machine: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("how", "fields", "error", "says"),
+    ("how", "fields", "error", "expected_text"),
     [
         ({"devices": 3}, {}, ConfigError, "a batch of 4 cannot be shared out equally among 3 devices; .* divides 4"),
         ({"devices": 4}, {"grad_accum_steps": 2}, ConfigError, "a batch of 4 in 2 parts cannot be .* divides 2"),
@@ -226,9 +226,9 @@ def test_a_slot_has_the_gpus_or_threads_of_all_ranks(machine: pytest.MonkeyPatch
     ],
 )
 def test_options_unsupported_on_several_devices_are_rejected_before_a_run(
-    machine: pytest.MonkeyPatch, lab: Lab, how: dict[str, Any], fields: dict[str, Any], error: type, says: str
+    machine: pytest.MonkeyPatch, lab: Lab, how: dict[str, Any], fields: dict[str, Any], error: type, expected_text: str
 ) -> None:
-    with pytest.raises(error, match=says) as refused:
+    with pytest.raises(error, match=expected_text) as refused:
         ExecutorConfig(**how).check([cell(lab, **fields)])
     assert isinstance(refused.value, FcnlabError) and "\n" not in str(refused.value)
 

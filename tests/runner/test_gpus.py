@@ -129,7 +129,7 @@ def test_the_worker_searches_for_gpus_if_the_driver_found_none(machine: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("kind", "count", "devices", "verify", "says"),
+    ("kind", "count", "devices", "verify", "message"),
     [
         ("cuda", 1, 1, False, None),
         ("cuda", 2, 2, False, None),
@@ -140,11 +140,11 @@ def test_the_worker_searches_for_gpus_if_the_driver_found_none(machine: pytest.M
         ("cpu", 2, 1, True, "sees 2 CUDA devices, but neither NVML nor /dev shows a GPU; set CUDA_VISIBLE_DEVICES"),
     ],
 )
-def test_driver_and_worker_must_agree(kind: str, count: int, devices: int, verify: bool, says: str | None) -> None:
+def test_driver_and_worker_must_agree(kind: str, count: int, devices: int, verify: bool, message: str | None) -> None:
     problem = device_error(kind, count, devices, verify=verify)
-    assert (problem is None) == (says is None)
-    if problem is not None and says is not None:
-        assert says in problem and "--device cpu" in problem and "\n" not in problem
+    assert (problem is None) == (message is None)
+    if problem is not None and message is not None:
+        assert message in problem and "--device cpu" in problem and "\n" not in problem
 
 
 def test_a_worker_without_a_gpu_ends_the_run_with_one_line_and_no_failed_trial(lab: Lab) -> None:
@@ -161,7 +161,7 @@ def test_a_worker_without_a_gpu_ends_the_run_with_one_line_and_no_failed_trial(l
 
 
 @pytest.mark.parametrize(
-    ("words", "visible", "says"),
+    ("words", "visible", "message"),
     [
         (["grid", "run", "FILE"], "GPU-no-such", "sees 0 of the 1 GPUs of a trial (CUDA_VISIBLE_DEVICES=GPU-no-such)"),
         (["grid", "run", "FILE", "--executor", "serial"], "GPU-no-such", "sees 0 of the 1 GPUs of a trial"),
@@ -171,7 +171,7 @@ def test_a_worker_without_a_gpu_ends_the_run_with_one_line_and_no_failed_trial(l
     ],
 )
 def test_an_unusable_gpu_is_a_one_line_error_with_exit_code_2(
-    lab: Lab, words: list[str], visible: str, says: str
+    lab: Lab, words: list[str], visible: str, message: str
 ) -> None:
     path = write_grid(lab.root, SMOKE)
     done = subprocess.run(
@@ -180,7 +180,7 @@ def test_an_unusable_gpu_is_a_one_line_error_with_exit_code_2(
     )  # fmt: skip
     assert done.returncode == 2, done.stdout + done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("fcnlab: error: ")]
-    assert len(errors) == 1 and says in errors[0] and "Traceback" not in done.stderr
+    assert len(errors) == 1 and message in errors[0] and "Traceback" not in done.stderr
     assert not list(lab.runs.glob("*/record.json")), "no trial has failed"
 
 

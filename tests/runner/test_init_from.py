@@ -122,7 +122,7 @@ def test_any_finished_trial_can_be_named_by_its_key(staged: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "says"),
+    ("start", "expected_text"),
     [
         ("'" + 64 * "a" + "'", "has no finished trial aaaa"),
         ("abc", "init_from: 'abc' is not the key of a trial"),
@@ -132,13 +132,13 @@ def test_any_finished_trial_can_be_named_by_its_key(staged: Path) -> None:
         ("3", "init_from: give overrides"),
     ],
 )
-def test_an_invalid_init_from_is_a_one_line_error(tmp_path: Path, start: str, says: str) -> None:
+def test_an_invalid_init_from_is_a_one_line_error(tmp_path: Path, start: str, expected_text: str) -> None:
     path = write_grid(tmp_path, STAGED.replace("[null, {head: fcn16s, init_from: {head: fcn32s}}]", f"[null, {start}]"))
     lab = Lab.find(root=tmp_path)
     with pytest.raises(FcnlabError, match=r".+") as caught:
         make_plan(load(path, lab.registry), lab)
     assert isinstance(caught.value, ConfigError | ModelError)
-    assert says in str(caught.value) and "\n" not in str(caught.value)
+    assert expected_text in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_backbone_that_does_not_fit_is_refused_with_its_first_key() -> None:

@@ -65,8 +65,8 @@ def test_decisions_do_not_depend_on_the_order_of_cells_or_later_epochs(
         )
         assert early.pruned.items() <= final.pruned.items()
         assert early.pause_after is None or early.pause_after > epochs
-    figures = {c[epoch] for trials in curves.values() for c in trials if c for epoch in range(6) for c in [c]}
-    if len(figures) == sum(len(trials) for trials in curves.values()) * 6:  # no ties
+    metrics = {c[epoch] for trials in curves.values() for c in trials if c for epoch in range(6) for c in [c]}
+    if len(metrics) == sum(len(trials) for trials in curves.values()) * 6:  # no ties
         shuffled = list(curves.items())
         chance.shuffle(shuffled)
         assert prune(rule, dict(shuffled), baseline) == final

@@ -152,7 +152,7 @@ def agreement(settings: Settings) -> dict[str, Any]:
         if difference > 0.05:
             wrong.append(f"{precision}: the first epoch's loss differs by {100 * difference:.2f} %")
     environment = records[0].environment
-    assert environment is not None and environment.kind == settings.device, f"the record says {environment}"
+    assert environment is not None and environment.kind == settings.device, f"the record has {environment}"
     if wrong:
         raise SectionFailed("; ".join(wrong), result)
     shares = result["share_of_equal_pixels"]

@@ -208,8 +208,8 @@ def _made(dataset: Dataset, split: str, folder: Path, progress: StartProgress | 
 
 def _write(split: Split, folder: Path, names: tuple[str, str], out: _Out, advance: Advance | None) -> None:
     places = []
-    for place in map_on_all_cores(lambda i: out.add(split[i]), len(split), advance):
-        places.append(place)
+    for entry in map_on_all_cores(lambda i: out.add(split[i]), len(split), advance):
+        places.append(entry)
         if len(places) % SYNCED == 0:  # the disk works while the cores decode, and not all at the end
             os.fsync(out.file)
     made = datetime.now(UTC).isoformat(timespec="seconds")

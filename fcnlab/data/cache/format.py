@@ -33,7 +33,7 @@ SEAL = 32
 """Bytes of the seal."""
 
 KEY = re.compile(r"[0-9a-f]{32}")
-"""Name of the folder of a cache. Other files in the same place are never changed."""
+"""Name of the folder of a cache. Other files in the same folder are never changed."""
 
 INDEX, PIXELS = "index.json", "pixels.bin"
 

@@ -51,8 +51,8 @@ def choose(split: Split, count: int, seed: int) -> list[int]:
         count: number of samples.
         seed: seed of the draw.
     """
-    drawn = np.random.default_rng(derive_seed(seed, "preview")).permutation(len(split))[:count]
-    return sorted(int(index) for index in drawn)
+    chosen = np.random.default_rng(derive_seed(seed, "preview")).permutation(len(split))[:count]
+    return sorted(int(index) for index in chosen)
 
 
 def rows(
@@ -84,7 +84,7 @@ def _row(sample: Sample, index: int, augment: Augment | None, draws: int, seed: 
     for epoch in range(draws):
         made = augment(decoded, augmentation_rng(seed, epoch, index))
         image, label = made.image.permute(1, 2, 0).numpy(), made.label.numpy()
-        row.append(Shown(f"drawn in epoch {epoch}", f"{label.shape[0]}x{label.shape[1]}", image, label))
+        row.append(Shown(f"augmented in epoch {epoch}", f"{label.shape[0]}x{label.shape[1]}", image, label))
     return row
 
 
@@ -109,8 +109,8 @@ def sheet(shown: Sequence[Sequence[Shown]], classes: Sequence[str], palette: Pix
             if y == HEADING:
                 draw.text((x, 4), sample.heading, fill="black", font=font)
                 draw.text((x + WIDTH + GAP, 4), "label", fill="black", font=font)
-            for place, picture in enumerate(pair):
-                page.paste(picture, (x + place * (WIDTH + GAP), y))
+            for position, picture in enumerate(pair):
+                page.paste(picture, (x + position * (WIDTH + GAP), y))
             draw.text((x, y + pair[0].height + 2), _fit_text(sample.caption, draw), fill="#444444", font=_small())
         y += height
     page.paste(below, (0, y))
@@ -154,8 +154,8 @@ def legend(labels: Sequence[int], classes: Sequence[str], width: int, palette: P
     across = max(1, (width - GAP) // cell)
     page = Image.new("RGB", (width, (len(labels) + across - 1) // across * LINE + 2 * GAP), "white")
     draw = ImageDraw.Draw(page)
-    for place, (label, name) in enumerate(zip(labels, names, strict=True)):
-        x, y = GAP + place % across * cell, GAP + place // across * LINE
+    for position, (label, name) in enumerate(zip(labels, names, strict=True)):
+        x, y = GAP + position % across * cell, GAP + position // across * LINE
         draw.rectangle((x, y + 2, x + 14, y + 16), fill=tuple(palette[label].tolist()), outline="black")
         draw.text((x + LINE, y + 1), name, fill="black", font=font)
     return page

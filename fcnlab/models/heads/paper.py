@@ -103,7 +103,7 @@ class PaperHead(CoarseHead):
 
 
 def _begin(center: float, step: int, kernel: int) -> float:
-    """Return the first pixel of a transposed convolution's output, whose pixels are `step` apart."""
+    """Return the first pixel of a transposed convolution's output, whose pixels have a distance of `step`."""
     return center - step * (kernel - 1) / 2
 
 

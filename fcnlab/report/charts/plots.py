@@ -46,13 +46,13 @@ def draw_plots(cells: pd.DataFrame, records: TrialRecords, significance: Signifi
     scored = cells[cells["n"] > 0].reset_index(drop=True)
     baseline = str(cells["cell"][cells["baseline"]].iloc[0])
     with plot_style():
-        drawn = [
+        candidates = [
             _cost(scored, baseline) if len(scored) > 1 else None,
             _forest(scored, baseline, significance) if significance.comparisons else None,
             _curves(scored, baseline, records) if len(scored) else None,
             _by_class(scored, baseline, records.classes, significance) if significance.comparisons else None,
         ]
-    plots = [plot for plot in drawn if plot is not None]
+    plots = [plot for plot in candidates if plot is not None]
     add_fallback_fonts(plot.figure for plot in plots)
     return plots
 
@@ -70,9 +70,9 @@ def pareto_front(cost: Sequence[float], value: Sequence[float]) -> list[int]:
     """
     order = sorted(range(len(cost)), key=lambda i: (cost[i], -value[i]))
     found: list[int] = []
-    for place in order:
-        if not found or value[place] > value[found[-1]]:
-            found.append(place)
+    for index in order:
+        if not found or value[index] > value[found[-1]]:
+            found.append(index)
     return found
 
 
@@ -89,21 +89,21 @@ def _cost(scored: pd.DataFrame, baseline: str) -> Plot | None:
     best = pareto_front(list(cost), list(miou))
     axes.step(cost[best], miou[best], where="post", color="#555555", linewidth=1, zorder=1, label="Pareto front")
     few = len(shown) <= len(MARKERS)
-    for place, (_, row) in enumerate(shown.iterrows()):
-        style = cell_style(place) if few else {"color": "#0072B2" if place in best else "#7f7f7f", "marker": "o"}
+    for index, (_, row) in enumerate(shown.iterrows()):
+        style = cell_style(index) if few else {"color": "#0072B2" if index in best else "#7f7f7f", "marker": "o"}
         std = 100 * row["miou_std"]
         if not math.isnan(std):
-            axes.errorbar(cost[place], miou[place], std, color=style["color"], elinewidth=0.8, capsize=2, zorder=2)
+            axes.errorbar(cost[index], miou[index], std, color=style["color"], elinewidth=0.8, capsize=2, zorder=2)
         (point,) = axes.plot(
-            cost[place], miou[place], color=style["color"], marker=style["marker"], linestyle="none", zorder=3,
+            cost[index], miou[index], color=style["color"], marker=style["marker"], linestyle="none", zorder=3,
             markersize=9 if row["cell"] == baseline else 7, markeredgecolor="black", markeredgewidth=0.6,
             label=_legend_label(row["cell"], baseline) if few else None,
         )  # fmt: skip
         miou_text = format_mean_std(row["miou"], row["miou_std"])
-        text = f"{row['cell']}: mIoU {miou_text} %, {heading} {format_number(cost[place], 2)}"
+        text = f"{row['cell']}: mIoU {miou_text} %, {heading} {format_number(cost[index], 2)}"
         add_tooltip(point, tooltips, text)
-        if not few and place in best:
-            axes.annotate(shorten(row["cell"], 24), (cost[place], miou[place]), (4, 4), textcoords="offset points")
+        if not few and index in best:
+            axes.annotate(shorten(row["cell"], 24), (cost[index], miou[index]), (4, 4), textcoords="offset points")
     axes.set(xlabel=heading, ylabel="mIoU (%)", xlim=padded_limits(list(cost), 0.2 * float(cost.max())))
     _legend(axes)
     caption = f"mIoU against {heading}, mean and standard deviation over seeds; the line is the Pareto front."
@@ -120,15 +120,15 @@ def _forest(scored: pd.DataFrame, baseline: str, significance: Significance) -> 
     shown = _best(scored[scored["cell"].isin(significance.comparisons)])
     figure, axes = _figure(6.4, 1.1 + 0.3 * len(shown))
     tooltips: dict[str, str] = {}
-    for place, cell in enumerate(shown):
+    for index, cell in enumerate(shown):
         comparison = significance.comparisons[cell]
         one = comparison.difference
         clear = bool(comparison.significant)
-        axes.plot([100 * one.low, 100 * one.high], [place, place], color="#0072B2", linewidth=1.6)
+        axes.plot([100 * one.low, 100 * one.high], [index, index], color="#0072B2", linewidth=1.6)
         for end in (one.low, one.high):
-            axes.plot([100 * end] * 2, [place - 0.14, place + 0.14], color="#0072B2", linewidth=1.6)
+            axes.plot([100 * end] * 2, [index - 0.14, index + 0.14], color="#0072B2", linewidth=1.6)
         (point,) = axes.plot(
-            100 * one.value, place, marker="s", markersize=7, color="#0072B2", linestyle="none",
+            100 * one.value, index, marker="s", markersize=7, color="#0072B2", linestyle="none",
             markerfacecolor="#0072B2" if clear else "white",
         )  # fmt: skip
         interval = f"{100 * one.low:+.2f} to {100 * one.high:+.2f}"
@@ -153,12 +153,12 @@ def _by_class(scored: pd.DataFrame, baseline: str, classes: Sequence[str], signi
     listed = sorted(np.argsort(-largest, kind="stable")[: MAX_SQUARES[1]].tolist())
     figure, axes = _figure(1.6 + 0.52 * len(listed) + 0.05 * max(map(len, shown)), 1.5 + 0.34 * len(shown))
     tooltips: dict[str, str] = {}
-    for (down, one), (across, place) in product(enumerate(found), enumerate(listed)):
-        value, low, high = float(values[down, place]), 100 * one.low[place], 100 * one.high[place]
+    for (down, one), (across, index) in product(enumerate(found), enumerate(listed)):
+        value, low, high = float(values[down, index]), 100 * one.low[index], 100 * one.high[index]
         box = _square(axes, (across, down), value, limit, bold=bool(low > 0 or high < 0))
-        text = f"{shown[down]}, {classes[place]}: {value:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}"
-        add_tooltip(box, tooltips, f"{text}, in {one.images[place]} images")
-    names = [shorten(classes[place], 16) for place in listed]
+        text = f"{shown[down]}, {classes[index]}: {value:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}"
+        add_tooltip(box, tooltips, f"{text}, in {one.images[index]} images")
+    names = [shorten(classes[index], 16) for index in listed]
     axes.set_xticks(range(len(listed)), names, rotation=45, ha="right")
     axes.set_yticks(range(len(shown)), [shorten(cell) for cell in shown])
     axes.set(xlim=(-0.5, len(listed) - 0.5), ylim=(len(shown) - 0.5, -0.5))
@@ -177,9 +177,9 @@ def _of_all(shown: Sized, everything: Sized, kind: str) -> str:
     return f" Only the {len(shown)} {kind} are shown." if len(shown) < len(everything) else ""
 
 
-def _square(axes: Axes, place: tuple[int, int], value: float, limit: float, *, bold: bool) -> Rectangle:
+def _square(axes: Axes, index: tuple[int, int], value: float, limit: float, *, bold: bool) -> Rectangle:
     """Draw a difference as a colored square with its number; a negative one is hatched."""
-    across, down = place
+    across, down = index
     text, shade = format_points(value / 100), _shade(value / limit)
     box = Rectangle((across - 0.5, down - 0.5), 1, 1, facecolor=shade, edgecolor="#bbbbbb")
     if text.startswith("-"):

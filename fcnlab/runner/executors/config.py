@@ -127,6 +127,6 @@ def _check_shares(cell: Cell, devices: int) -> None:
     for term in ("dice", "lovasz", "ohem"):
         if getattr(recipe.loss, term):
             raise ConfigError(
-                f"{where}: loss.{term} looks at a batch as a whole, and each device would see its share alone; "
+                f"{where}: loss.{term} needs the whole batch, and each device has only a share of it; "
                 "leave out --devices-per-trial"
             )

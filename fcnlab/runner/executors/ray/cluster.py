@@ -40,7 +40,7 @@ class TrialResources:
         wanted = {"CPU": self.threads, "GPU": self.gpus, "memory": self.memory}
         return {name: amount for name, amount in wanted.items() if amount}
 
-    def alone_on(self, node: Node) -> dict[str, float]:
+    def exclusive_on(self, node: Node) -> dict[str, float]:
         """Return the resources of an exclusive trial on a node: a whole GPU, or all CPUs.
 
         Args:

@@ -202,7 +202,7 @@ class RayExecutor(Executor):
         if node is None:
             self._early_exits.append(JobExit(job.trial.key, "its node is gone"))
             return
-        threads, resources = self._ask.threads, self._ask.alone_on(node)
+        threads, resources = self._ask.threads, self._ask.exclusive_on(node)
         self._slots.append(RaySlot(self._lab, self._token, threads, resources, on(node), job=job, reserves=node_id))
 
     def _reserved(self) -> set[str]:

@@ -203,7 +203,7 @@ class RayWorker:
         what = "the data" if found[0] != trial.data else "the weights file"
         if found[:2] == (trial.data, trial.weights):
             return f"on {socket.gethostname()}: the extensions {found[2]} differ from the driver's {trial.extensions}"
-        return f"on {socket.gethostname()}: {what} differs from what the driver has; FCNLAB_DATA there may say where"
+        return f"on {socket.gethostname()}: {what} differs from the driver's; FCNLAB_DATA there may have to be set"
 
     def _follow(self, job: Job, folder: RunFolder) -> Generator[WorkerUpdate, None, JobExit]:
         """Send the epochs of a running trial as they are written, and its checkpoint periodically."""
