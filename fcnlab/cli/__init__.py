@@ -84,6 +84,7 @@ def main() -> None:
     try:
         app()
     except FcnlabError as error:
-        for line in str(error).splitlines():
-            print(f"fcnlab: error: {line}", file=sys.stderr)  # noqa: T201
+        for line in str(error).splitlines():  # indented lines are code to paste
+            is_code = line.startswith("    ")
+            print(line[4:] if is_code else f"fcnlab: error: {line}", file=sys.stderr)  # noqa: T201
         sys.exit(2)

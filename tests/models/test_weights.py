@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 
@@ -183,3 +184,16 @@ def test_the_error_of_a_file_without_weights_names_its_format(
     (tmp_path / name).write_bytes(content * 20)
     with pytest.raises(ModelError, match=rf"{name}: cannot be read as weights: [^\n\x1b]*{hint}"):
         read_tensors(tmp_path / name)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # TorchScript is deprecated
+def test_a_torchscript_archive_is_refused_with_a_conversion_that_works(tmp_path: Path) -> None:
+    torch.manual_seed(9)
+    model = timm.create_model("test_resnet").eval()
+    traced = torch.jit.trace(model, torch.zeros(1, 3, 64, 64))
+    traced.save(str(tmp_path / "traced.pt"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        with pytest.raises(ModelError, match=r"traced\.pt: is a TorchScript archive") as caught:
+            read_tensors(tmp_path / "traced.pt")
+    assert is_loaded(convert(str(caught.value), tmp_path / "traced-weights.pth"), model.state_dict())

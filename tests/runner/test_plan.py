@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
 import subprocess
@@ -317,3 +318,14 @@ def test_plan_of_ten_thousand_trials_takes_seconds_and_keeps_no_records_in_memor
     assert len(plan.trials) == len({planned.key for planned in plan.trials}) == 10_000
     gc.collect()
     assert sum(type(thing) is Record for thing in gc.get_objects()) <= before
+
+
+def test_code_to_paste_is_printed_without_a_prefix(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_grid(lab.root, SMOKE.replace("base: {", "base: {backbone.weights: w.pth, "), "weights")
+    torch.save({"model": {}, "args": argparse.Namespace(lr=1)}, lab.root / "w.pth")
+    assert run_cli(monkeypatch, lab, "grid", "plan", "experiments/weights.yaml") == 2
+    first, *code = capsys.readouterr().err.splitlines()
+    assert first.startswith("fcnlab: error: ")
+    assert [line.split("(")[0] for line in code] == ["import torch; c = torch.load", "torch.save"]
