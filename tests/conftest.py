@@ -51,6 +51,7 @@ def _isolate(
     monkeypatch.setenv("FCNLAB_ALLOW_EXTENSIONS", "")  # so that it is restored after a test that sets it by a flag
     for variable in ("FCNLAB_DATA", "FCNLAB_LAB", "FCNLAB_DEVICE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("FCNLAB_PROBE", "0")
     monkeypatch.setenv("FCNLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
     if request.node.get_closest_marker("gpu"):
         # Child processes that run pytest would hide the GPU again if nothing named it.

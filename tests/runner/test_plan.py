@@ -14,16 +14,21 @@ import timm
 import torch
 
 from fcnlab import cli
-from fcnlab.errors import RunError
 from fcnlab.lab import Lab
-from fcnlab.runner.checks.trials import check_trials
-from fcnlab.runner.cost.estimate import CostEstimate, estimate_cost
-from fcnlab.runner.cost.history import CostRate, count_evaluations, find_workloads, read_cost_rates
+from fcnlab.runner.checks.network import read_gmacs
+from fcnlab.runner.checks.trials import OpenedData, check_trials
+from fcnlab.runner.cost.estimate import START_SECONDS, STARTS, CostEstimate, estimate_cost
+from fcnlab.runner.cost.history import find_workloads, read_cost_rates
 from fcnlab.runner.cost.probe import probe
+from fcnlab.runner.cost.rate import PROBE_SPREAD, SETUP_SECONDS, CostRate, count_validations
 from fcnlab.runner.executors.slots import Slot
 from fcnlab.runner.plan import Plan, PlannedTrial, count_reported, make_plan
-from fcnlab.trial.record import Cost, Environment, EpochRecord, Failure, Record
+from fcnlab.settings import cache_folder
+from fcnlab.trial.record import Cost, Environment, EpochRecord, Failure, Record, SplitMetrics
 from tests.conftest import SMOKE, write_grid
+
+VAL, TEST = 4, 6
+"""Images of the splits of shapes-mini."""
 
 
 def planned_in(lab: Lab, text: str = SMOKE, name: str = "question") -> Plan:
@@ -35,7 +40,12 @@ def finish(planned: PlannedTrial, train: float = 8.0, evaluate: float = 2.0, mem
     cost = Cost(params=1, trainable_params=1, gmacs=1.0, gmacs_size=(1, 1), train_seconds=train,
                 evaluate_seconds=evaluate, images_per_s=1.0, peak_memory=memory)  # fmt: skip
     planned.folder.create()
-    planned.folder.finish(Record.create(planned.trial, "finished", cost=cost))
+    metrics = tuple(
+        SplitMetrics(split=split, checkpoint=checkpoint, epoch=planned.trial.recipe.epochs, images=images, miou=0.5,
+                     pixel_acc=0.5, mean_acc=0.5, fw_iou=0.5, class_iou=())
+        for split, images in (("val", VAL), ("test", TEST)) for checkpoint in ("last", "best")
+    )  # fmt: skip
+    planned.folder.finish(Record.create(planned.trial, "finished", cost=cost, metrics=metrics))
 
 
 def fail(planned: PlannedTrial) -> None:
@@ -147,7 +157,7 @@ def test_finished_trials_are_counted_in_existing_reports(lab: Lab) -> None:
 def test_estimate_is_empty_without_finished_trials(lab: Lab) -> None:
     plan = planned_in(lab)
     workloads = find_workloads(plan)
-    result = estimate_cost(plan, workloads, read_cost_rates(plan, lab, workloads), 2)
+    result = estimate_cost(plan, lab, workloads, read_cost_rates(plan, lab, workloads), 2)
     assert (result.trials, result.known, result.sources, result.memory) == (4, 0, (), None)
 
 
@@ -155,32 +165,43 @@ def test_estimate_scales_finished_trials_of_the_same_workload_by_epochs(lab: Lab
     short = planned_in(lab)
     recipe = short.trials[0].trial.recipe
     for planned in short.trials:
-        finish(planned, train=3.0 * recipe.epochs, evaluate=2.0 * count_evaluations(recipe), memory=7)
+        images = VAL * count_validations(recipe) + TEST
+        finish(planned, train=3.0 * recipe.epochs, evaluate=2.0 * images, memory=7)
     text = SMOKE.replace("recipe: smoke}", f"recipe: smoke, recipe.epochs: {10 * recipe.epochs}, recipe.lr: 0.001}}")
     plan = planned_in(lab, text, "longer")
     start(plan.trials[0], recipe.epochs)
     plan = make_plan(plan.grid, lab)
     workloads = find_workloads(plan)
-    result = estimate_cost(plan, workloads, read_cost_rates(plan, lab, workloads), 3)
+    result = estimate_cost(plan, lab, workloads, read_cost_rates(plan, lab, workloads), 3)
     long = plan.trials[0].trial.recipe
     epochs = 4 * long.epochs - recipe.epochs
-    assert result.device_seconds == pytest.approx(3.0 * epochs + 4 * 2.0 * count_evaluations(long))
-    assert result.seconds == pytest.approx(result.device_seconds / 3)
-    assert (result.known, result.from_other_variants, result.memory, result.slots) == (4, 0, 7, 3)
+    # Val and test are evaluated at the end, and again in every second trial, whose best epoch is not the last.
+    images = VAL * (count_validations(long) - 1) + 1.5 * (VAL + TEST)
+    assert result.device_seconds == pytest.approx(3.0 * epochs + 4 * (2.0 * images + SETUP_SECONDS))
+    assert result.device_seconds / 3 < result.seconds and result.low < result.seconds < result.high
+    assert (result.known, result.from_gmacs, result.memory, result.slots) == (4, 0, 7, 3)
     assert result.sources == ("4 finished trials on an unknown device",)
     assert result.disk > 0
 
 
-def test_other_variants_are_used_for_estimates_and_other_datasets_are_not(lab: Lab) -> None:
-    for planned in planned_in(lab).trials[::2]:  # one of two heads
-        finish(planned)
-    plan = planned_in(lab)
+def test_other_networks_are_estimated_by_gmacs_and_other_datasets_are_not(lab: Lab) -> None:
+    text = SMOKE.replace("backbone: tiny-scratch, ", "head: fcn8s, ").replace("head: [fcn32s, fcn8s]",
+        "backbone: [tiny-scratch, resnet18-scratch]").replace("{head: fcn32s}", "{backbone: tiny-scratch}")  # fmt: skip
+    for planned in planned_in(lab, text).trials[::2]:
+        finish(planned, train=4.0, evaluate=0.0)
+    plan = planned_in(lab, text)
+    check_trials(plan.all_trials, lab, plan.grid.path)
     workloads = find_workloads(plan)
-    result = estimate_cost(plan, workloads, read_cost_rates(plan, lab, workloads), 1)
-    assert (result.trials, result.known, result.from_other_variants) == (2, 2, 2)
-    other = planned_in(lab, SMOKE.replace("shapes-mini", "shapes"), "other")
+    result = estimate_cost(plan, lab, workloads, read_cost_rates(plan, lab, workloads), 1)
+    assert (result.trials, result.known, result.from_gmacs) == (2, 2, 2)
+    data = OpenedData(lab)
+    gmacs = [read_gmacs(data.describe_network(planned.trial)) for planned in plan.trials[:2]]
+    assert gmacs[0] and gmacs[1] and 5 < gmacs[1] / gmacs[0] < 20
+    assert result.device_seconds == pytest.approx(2 * (4.0 * gmacs[1] / gmacs[0] + SETUP_SECONDS))
+    assert result.high / result.low > 3
+    other = planned_in(lab, text.replace("shapes-mini", "shapes"), "other")
     workloads = find_workloads(other)
-    assert estimate_cost(other, workloads, read_cost_rates(other, lab, workloads), 1).known == 0
+    assert estimate_cost(other, lab, workloads, read_cost_rates(other, lab, workloads), 1).known == 0
 
 
 def shared(planned: PlannedTrial, sharing: int) -> None:
@@ -193,22 +214,23 @@ def shared(planned: PlannedTrial, sharing: int) -> None:
 
 
 def test_sharing_a_gpu_gains_nothing_unless_measured(lab: Lab) -> None:
-    first, second = [planned for planned in planned_in(lab).trials if planned.cell.label == "fcn32s"]
+    text = SMOKE.replace("[fcn32s, fcn8s]", "[fcn32s]").replace("seeds: 2", "seeds: 4")
+    first, second = planned_in(lab, text).trials[:2]
     finish(first, train=10.0, evaluate=0.0)
     finish(second, train=24.0, evaluate=0.0)
     shared(first, 1)
-    plan = planned_in(lab)
+    plan = planned_in(lab, text)
     workloads = find_workloads(plan)
 
     def estimate(sharing: int) -> CostEstimate:
         return estimate_cost(
-            plan, workloads, read_cost_rates(plan, lab, workloads, sharing), slots=sharing, sharing=sharing
+            plan, lab, workloads, read_cost_rates(plan, lab, workloads, sharing), slots=sharing, sharing=sharing
         )
 
     shared(second, 1)
     both = estimate(1)
     assert (both.trials, both.extrapolated) == (2, 0)
-    assert both.device_seconds == pytest.approx(2 * 17.0)
+    assert both.device_seconds == pytest.approx(2 * (17.0 + SETUP_SECONDS))
     derived = estimate(2)
     assert (derived.sharing, derived.extrapolated) == (2, 2)
     assert derived.device_seconds == pytest.approx(both.device_seconds)
@@ -216,8 +238,8 @@ def test_sharing_a_gpu_gains_nothing_unless_measured(lab: Lab) -> None:
     shared(second, 2)
     measured = estimate(2)
     assert measured.extrapolated == 0
-    assert measured.seconds == pytest.approx(24.0)
-    assert measured.device_seconds == pytest.approx(24.0)
+    assert measured.seconds == pytest.approx(24.0 + SETUP_SECONDS + STARTS * START_SECONDS)
+    assert measured.device_seconds == pytest.approx(24.0 + SETUP_SECONDS)
     assert estimate(4).extrapolated == 2
 
 
@@ -239,37 +261,46 @@ def test_plan_command_reports_missing_measurements_of_shared_gpus(
 def test_estimate_is_at_least_the_time_of_the_longest_trial(lab: Lab) -> None:
     plan = planned_in(lab)
     workloads = find_workloads(plan)
-    rates = {workload: CostRate(epoch_seconds=float(number), evaluation_seconds=0.0, memory=None, disk=1,
+    rates = {workload: CostRate(epoch_seconds=float(number), image_seconds=0.0, memory=None, disk=1,
                                  device="a", trials=1)
              for number, workload in enumerate(dict.fromkeys(workloads.values()), start=1)}  # fmt: skip
-    result = estimate_cost(plan, workloads, rates, 99)
+    result = estimate_cost(plan, lab, workloads, rates, 99)
     assert result.slots == 4
-    assert result.seconds == max(
-        rates[workloads[p.key]].trial_seconds(p.trial.recipe, p.trial.recipe.epochs) for p in plan.remaining
-    )
+    longest = max(rates[workloads[p.key]].epoch_seconds * p.trial.recipe.epochs for p in plan.remaining)
+    assert result.seconds == longest + STARTS * START_SECONDS
 
 
-def test_probe_measures_each_workload_once_and_records_nothing(lab: Lab) -> None:
-    plan = planned_in(lab, SMOKE.replace("[fcn32s, fcn8s]", "[fcn32s]"))
+def test_probe_measures_each_workload_once_keeps_it_and_records_nothing(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = SMOKE.replace("seeds: 2", "seeds: 1")
+    plan = planned_in(lab, text)
     workloads = find_workloads(plan)
-    messages: list[str] = []
-    rates = probe(plan, lab, workloads, Slot(threads=1), messages.append)
-    assert messages == ["fcn32s-tiny-scratch-bilinear on shapes-mini"]
-    (rate,) = [rates[workload] for workload in set(workloads.values())]
-    assert rate.epoch_seconds > 0 and rate.evaluation_seconds > 0 and rate.disk > 1e6
-    assert rate.memory is not None and rate.memory > 1e7
-    result = estimate_cost(plan, workloads, rates, 2)
-    assert result.known == 2 and result.sources[0].startswith("1 probe of 4 steps on ")
-    assert not lab.runs.exists()
+    lines: list[str] = []
+    rates = probe(plan, lab, workloads, [Slot(threads=1)], lines.append)
+    assert len(lines) == 1 and lines[0].startswith("measuring 2 kinds of trials")
+    assert set(rates) == set(workloads.values())
+    for rate in rates.values():
+        assert min(rate.epoch_seconds, rate.image_seconds, rate.setup_seconds, rate.start_seconds) > 0
+        assert rate.disk > 1e6 and rate.memory is not None and rate.memory > 1e7 and rate.spread == PROBE_SPREAD
+    result = estimate_cost(plan, lab, workloads, rates, 2)
+    assert result.known == 2 and result.sources[0].startswith("2 probes of a few steps on ")
+    assert not lab.runs.exists() and not list(cache_folder().glob("decoded/*/pixels.bin"))
+    monkeypatch.setattr("subprocess.Popen", None)  # nothing is measured again
+    assert probe(plan, lab, workloads, [Slot(threads=1)], lines.append) == rates
+    known = dict.fromkeys(rates, next(iter(rates.values())))
+    assert probe(plan, lab, workloads, [Slot(threads=2)], lines.append, known) == {}
+    assert len(lines) == 1
 
 
-def test_probe_of_an_invalid_trial_reports_one_line(lab: Lab) -> None:
+def test_a_trial_that_cannot_be_measured_is_reported_in_one_line_and_has_no_estimate(lab: Lab) -> None:
     plan = planned_in(lab, SMOKE.replace("recipe: smoke}", "recipe: smoke, recipe.batch_size: 99}"))
-    with pytest.raises(
-        RunError, match=r"--probe: fcn32s-.*a batch of 99 is more than the training split has"
-    ) as caught:
-        probe(plan, lab, find_workloads(plan), Slot(threads=1), lambda what: None)
-    assert "\n" not in str(caught.value)
+    workloads = find_workloads(plan)
+    lines: list[str] = []
+    assert probe(plan, lab, workloads, [Slot(threads=1)], lines.append) == {}
+    assert len(lines) == 3 and all("\n" not in line for line in lines)
+    assert "not measured: fcn32s-" in lines[1] and "a batch of 99 is more than the training split has" in lines[1]
+    assert estimate_cost(plan, lab, workloads, {}, 2).known == 0
 
 
 # --- large grids ------------------------------------------------------------------------------------------------------
@@ -313,7 +344,7 @@ def test_plan_of_ten_thousand_trials_takes_seconds_and_keeps_no_records_in_memor
     began = time.process_time()
     plan = make_plan(grid, lab)
     workloads = find_workloads(plan)
-    estimate_cost(plan, workloads, read_cost_rates(plan, lab, workloads), 2)
+    estimate_cost(plan, lab, workloads, read_cost_rates(plan, lab, workloads), 2)
     assert time.process_time() - began < 5
     assert len(plan.trials) == len({planned.key for planned in plan.trials}) == 10_000
     gc.collect()

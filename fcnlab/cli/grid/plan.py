@@ -21,8 +21,13 @@ EXAMPLE = "Example: fcnlab grid plan experiments/quickstart.yaml"
 def plan(
     file: GridFile,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Measure the cost on a few steps of each kind of remaining trial")
-    ] = False,
+        bool,
+        typer.Option(
+            "--probe/--no-probe",
+            envvar="FCNLAB_PROBE",
+            help="Measure a few steps of each kind of trial that has no comparable finished trial",
+        ),
+    ] = True,
     every: Annotated[bool, typer.Option("--all", help="List all cells, also of a large grid")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
     workers: Workers = None,
@@ -34,7 +39,7 @@ def plan(
 ) -> None:
     """Check a grid file, list its cells and trials, and estimate the cost of the remaining trials.
 
-    No trial is run; with --probe, a few steps are.
+    No trial is run, except for a few steps to measure its cost; the measurements are cached.
     """
     from fcnlab.lab import Lab
     from fcnlab.runner.checks.class_presence import check_class_presence
@@ -68,11 +73,10 @@ def _estimate(
     workloads = find_workloads(plan)
     slots = plan_slots(plan.grid.recipes, workers, threads, per_gpu, device=device)
     sharing = max_trials_per_gpu(slots, len(plan.remaining))
+    rates = read_cost_rates(plan, lab, workloads, sharing, slots[0])
     if probe:
-        rates = measure(plan, lab, workloads, slots[0], lambda name: typer.echo(f"probe: {name}", err=True))
-    else:
-        rates = read_cost_rates(plan, lab, workloads, sharing)
-    return estimate_cost(plan, workloads, rates, len(slots), sharing)
+        rates |= measure(plan, lab, workloads, slots, lambda line: typer.echo(f"probe: {line}", err=True), rates)
+    return estimate_cost(plan, lab, workloads, rates, len(slots), sharing)
 
 
 def _print(plan: Plan, cost: CostEstimate | None, lab: Lab, every: bool, device: Device) -> None:
@@ -113,26 +117,25 @@ def _describe_cost(cost: CostEstimate, plan: Plan, device: Device) -> list[str]:
     if not cost.known:
         return [
             f"remaining: {cost.trials} trials, {cost.slots} at a time; no estimate: no comparable trial has finished "
-            "yet; --probe measures the cost",
+            "yet, and none was measured",
             _describe_memory(cost, plan, device),
         ]
     bound = "at most " if plan.grid.file.early_stopping is not None else "about "
     lines = [
-        f"remaining: {bound}{format_duration(cost.seconds)} with {cost.slots} trials at a time, "
+        f"remaining: {bound}{format_duration(cost.seconds)} ({format_duration(cost.low)} to "
+        f"{format_duration(cost.high)}) with {cost.slots} trials at a time, "
         f"{cost.device_seconds / 3600:.2g} device-hours for {cost.known} of {cost.trials} trials, "
         f"estimated from {', '.join(cost.sources)}"
     ]
-    if cost.from_other_variants:
-        lines.append(
-            f"{cost.from_other_variants} of these are estimated from other variants with the same data and sizes"
-        )
+    if cost.from_gmacs:
+        lines.append(f"{cost.from_gmacs} of these are estimated from other networks in proportion to their GMACs")
     if cost.extrapolated:
         lines.append(
             f"{cost.sharing} trials share a GPU; no measurement with {cost.sharing} trials per GPU for "
             f"{cost.extrapolated} of these, which are assumed to be no faster than in sequence"
         )
     if cost.known < cost.trials:
-        lines.append(f"no estimate for {cost.trials - cost.known} trials: --probe measures their cost")
+        lines.append(f"no estimate for {cost.trials - cost.known} trials")
     return [*lines, f"{_describe_memory(cost, plan, device)}; disk: about {_format_bytes(cost.disk)}"]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fcnlab.config.recipe import Recipe
@@ -103,17 +104,38 @@ def find_error(setup: NetworkSetup, lab: Lab) -> str | None:
     Raises:
         ConfigError: an extension cannot be loaded.
     """
-    versions = [__version__, *(version(name) for name in ("torch", "torchvision", "timm"))]
-    store = cache_file("networks", [setup.identity, versions])
+    store = _store(setup)
     if read_json(store):
         return None
-    error = _check(setup, lab)
-    if error is None:
-        write_json(store, {"accepted": True})
-    return error
+    found = _check(setup, lab)
+    if isinstance(found, str):
+        return found
+    write_json(store, {"gmacs": found})
+    return None
 
 
-def _check(setup: NetworkSetup, lab: Lab) -> str | None:
+def read_gmacs(setup: NetworkSetup) -> float | None:
+    """Return the billions of multiply-accumulates of a forward pass of one crop.
+
+    Args:
+        setup: a network that has been checked.
+
+    Returns:
+        The number; None if it cannot be counted, or the network was not checked.
+    """
+    found = read_json(_store(setup)).get("gmacs")
+    return float(found) if found else None
+
+
+def _store(setup: NetworkSetup) -> Path:
+    versions = [__version__, *(version(name) for name in ("torch", "torchvision", "timm"))]
+    return cache_file("networks", [setup.identity, versions])
+
+
+def _check(setup: NetworkSetup, lab: Lab) -> str | float:
+    """Return the error of a network, or its GMACs, 0 if they cannot be counted."""
+    from fcnlab.training.cost import try_count_gmacs  # imports torch
+
     try:
         model = _build(setup, lab, "meta")
     except ModelError as error:
@@ -125,7 +147,11 @@ def _check(setup: NetworkSetup, lab: Lab) -> str | None:
             model = _build(setup, lab, "cpu")
         except Exception as error:  # noqa: BLE001 - whatever the constructor raises
             return f"the network cannot be built: {_reason(error)}"
-    return _check_training(setup, lab, model) or _check_evaluation(setup, lab, model)
+    refusal = _check_training(setup, lab, model) or _check_evaluation(setup, lab, model)
+    if refusal is not None:
+        return refusal
+    crop = setup.recipe.crop
+    return try_count_gmacs(model, (crop.height, crop.width), training=True) or 0.0
 
 
 def _build(setup: NetworkSetup, lab: Lab, device: str) -> FCN:

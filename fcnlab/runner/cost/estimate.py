@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from fcnlab.runner.cost.history import CostRate, Workload
-from fcnlab.runner.cost.probe import STEPS
+from fcnlab.config.trial import Trial
+from fcnlab.data.cache.format import compute_cache_key, decoded_cache_folder
+from fcnlab.lab import Lab
+from fcnlab.runner.checks.network import read_gmacs
+from fcnlab.runner.checks.trials import OpenedData
+from fcnlab.runner.cost.history import Workload
+from fcnlab.runner.cost.rate import GMACS_SPREAD, CostRate
+from fcnlab.runner.executors.slots import usable_cores
 from fcnlab.runner.plan import Plan, PlannedTrial
+
+START_SECONDS = 5.0
+"""Seconds to start a process that trains, where it was not measured."""
+
+STARTS = 4.0
+"""Time beside the trials in units of this start: of the driver, its workers, the MLflow store and the report."""
 
 
 @dataclass(frozen=True)
@@ -17,10 +30,12 @@ class CostEstimate:
     Attributes:
         trials: the number of remaining trials.
         known: the number of remaining trials with an estimate; all sums are over these.
-        from_other_variants: how many estimates come from trials of another variant with the same data and sizes.
+        from_gmacs: how many estimates are scaled by GMACs from other networks with the same data and sizes.
         slots: the number of trials that run at the same time.
         device_seconds: the sum of the times of the trials, divided by the number of trials that share a GPU.
-        seconds: wall-clock time until the last trial has finished.
+        seconds: wall-clock time until the report is written, with the start of the processes and decoding.
+        low: lower end of the range of `seconds`.
+        high: upper end of the range of `seconds`.
         memory: largest peak memory of a trial on its device in bytes; None if it was not measured.
         disk: size of all run folders in bytes.
         sources: the measurements behind the estimate, one text per device.
@@ -30,10 +45,12 @@ class CostEstimate:
 
     trials: int
     known: int
-    from_other_variants: int
+    from_gmacs: int
     slots: int
     device_seconds: float
     seconds: float
+    low: float
+    high: float
     memory: int | None
     disk: int
     sources: tuple[str, ...]
@@ -43,15 +60,17 @@ class CostEstimate:
 
 def estimate_cost(
     plan: Plan,
+    lab: Lab,
     workloads: Mapping[str, Workload],
     rates: Mapping[Workload, CostRate],
     slots: int,
     sharing: int = 1,
 ) -> CostEstimate:
-    """Estimate the cost of the remaining trials from trials with the same workload, else from other variants.
+    """Estimate the cost of the remaining trials from measurements of their workload, else of other networks by GMACs.
 
     Args:
         plan: the plan of the grid.
+        lab: the lab of the data.
         workloads: the workload of each trial of the plan, by key.
         rates: the measured cost rate of each workload.
         slots: the number of trials that can run at the same time.
@@ -60,41 +79,112 @@ def estimate_cost(
     Returns:
         The estimate. Trials without a comparable measurement are not part of its sums.
     """
-    rates = {workload: rate.with_sharing(sharing) for workload, rate in rates.items()}
-    remaining = plan.remaining
-    chosen = {workload: _find_rate(workload, rates) for workload in {workloads[one.key] for one in remaining}}
+    remaining, data = plan.remaining, OpenedData(lab)
+    chosen = _choose_rates(plan, workloads, {w: rate.with_sharing(sharing) for w, rate in rates.items()}, data)
     known = [(one, rate) for one in remaining if (rate := chosen[workloads[one.key]]) is not None]
-    times = [rate.trial_seconds(one.trial.recipe, _epochs_left(one)) for one, rate in known]
-    # The last trial has the GPU to itself, so an assumed slowdown by other trials does not apply to it.
-    longest = [time if rate.measured else time / sharing for time, (_, rate) in zip(times, known, strict=True)]
     used = list(dict.fromkeys(rate for _, rate in known))
     concurrent = max(1, min(slots, len(remaining)))
+    times = [_estimate_trial(one, rate, data) for one, rate in known]
+    overhead = _estimate_overhead(known, data)
+    spans = {factor: _estimate_span(times, known, concurrent, sharing, factor) for factor in (-1, 0, 1)}
     return CostEstimate(
         trials=len(remaining),
         known=len(known),
-        from_other_variants=sum(workloads[one.key] not in rates for one, _ in known),
+        from_gmacs=sum(workloads[one.key] not in rates for one, _ in known),
         slots=concurrent,
         device_seconds=sum(times) / sharing,
-        seconds=max(sum(times) / concurrent, max(longest, default=0.0)),
+        seconds=overhead + spans[0] if known else 0.0,
+        low=overhead / 1.5 + spans[-1] if known else 0.0,
+        high=1.5 * overhead + spans[1] if known else 0.0,
         memory=max((rate.memory for rate in used if rate.memory is not None), default=None),
         disk=sum(rate.disk for _, rate in known),
-        sources=_describe_sources(used),
+        sources=_describe_sources(
+            [rates[w] for w in dict.fromkeys(workloads[one.key] for one in remaining) if w in rates]
+        ),
         sharing=sharing,
         extrapolated=sum(not rate.measured for _, rate in known),
     )
 
 
-def _find_rate(workload: Workload, rates: Mapping[Workload, CostRate]) -> CostRate | None:
-    """Return the rate of a workload, or the mean over other variants with the same data and sizes."""
-    if workload in rates:
-        return rates[workload]
-    comparable = [rate for other, rate in rates.items() if other.data_and_sizes == workload.data_and_sizes]
-    return CostRate.mean(comparable) if comparable else None
+def _choose_rates(
+    plan: Plan,
+    workloads: Mapping[str, Workload],
+    rates: Mapping[Workload, CostRate],
+    data: OpenedData,
+) -> dict[Workload, CostRate | None]:
+    """Return the rate of each remaining workload: its own, or that of the network with the nearest GMACs, scaled."""
+    trials = {workloads[one.key]: one.trial for one in plan.all_trials}
+    gmacs = {workload: read_gmacs(data.describe_network(trial)) for workload, trial in trials.items()}
+    chosen: dict[Workload, CostRate | None] = {}
+    for workload in {workloads[one.key]: None for one in plan.remaining}:
+        own = gmacs[workload]
+        factors = {
+            own / theirs: rates[other]
+            for other, theirs in gmacs.items()
+            if own and theirs and other in rates and other.data_and_sizes == workload.data_and_sizes
+        }
+        if workload in rates:
+            chosen[workload] = rates[workload]
+        elif factors:
+            factor = min(factors, key=lambda each: max(each, 1 / each))
+            chosen[workload] = replace(factors[factor].scale(factor), spread=GMACS_SPREAD)
+        else:
+            chosen[workload] = None
+    return chosen
 
 
-def _epochs_left(planned: PlannedTrial) -> int:
+def _estimate_trial(planned: PlannedTrial, rate: CostRate, data: OpenedData) -> float:
+    trial = planned.trial
     done = len(planned.folder.read_progress()) if planned.status == "started" else 0
-    return planned.trial.recipe.epochs - done
+    test = trial.dataset.splits.test
+    return rate.trial_seconds(
+        trial.recipe,
+        trial.recipe.epochs - done,
+        len(data.split(trial, trial.dataset.splits.val)),
+        len(data.split(trial, test)) if test is not None else 0,
+    )
+
+
+def _estimate_span(
+    times: Sequence[float], known: Sequence[tuple[PlannedTrial, CostRate]], slots: int, sharing: int, end: int
+) -> float:
+    """Return the time until the last trial has ended: each starts in the slot that is free first.
+
+    Args:
+        times: of the trials, in the order in which they start.
+        known: the trials and their rates.
+        slots: number of slots.
+        sharing: number of trials that share a GPU.
+        end: -1 for the lower end of the range, 1 for the upper end, 0 for the estimate.
+    """
+    free = [0.0] * slots
+    longest = 0.0
+    for time, (_, rate) in zip(times, known, strict=True):
+        span = time * rate.spread**end
+        heapq.heapreplace(free, free[0] + span)
+        # A trial at the end has the GPU to itself, so an assumed slowdown by other trials does not apply to it.
+        longest = max(longest, span if rate.measured else span / sharing)
+    if all(rate.measured for _, rate in known):
+        return max(free)
+    return max(sum(time * rate.spread**end for time, (_, rate) in zip(times, known, strict=True)) / slots, longest)
+
+
+def _estimate_overhead(known: Sequence[tuple[PlannedTrial, CostRate]], data: OpenedData) -> float:
+    """Return the time to start processes, to decode what is not in the cache, and to write the report."""
+    start = max((rate.start_seconds for _, rate in known), default=0.0) or START_SECONDS
+    decoding: dict[tuple[str, str], float] = {}
+    for planned, rate in known:
+        trial = planned.trial
+        for name in trial.dataset.used_splits:
+            if (trial.data, name) not in decoding:
+                decoding[trial.data, name] = rate.decode_seconds * _count_undecoded(trial, name, data)
+    return STARTS * start + sum(decoding.values()) / usable_cores()
+
+
+def _count_undecoded(trial: Trial, split: str, data: OpenedData) -> int:
+    """Return the number of images of a split that are not in the cache of decoded images."""
+    cached = decoded_cache_folder() / compute_cache_key(data.dataset(trial), split)
+    return 0 if cached.is_dir() else len(data.split(trial, split))
 
 
 def _describe_sources(rates: Sequence[CostRate]) -> tuple[str, ...]:
@@ -104,6 +194,6 @@ def _describe_sources(rates: Sequence[CostRate]) -> tuple[str, ...]:
         trials = sum(rate.trials for rate in rates if rate.device == device)
         probes = sum(rate.trials == 0 for rate in rates if rate.device == device)
         parts = [f"{trials} finished trial{'s' * (trials > 1)}"] * bool(trials)
-        parts += [f"{probes} probe{'s' * (probes > 1)} of {STEPS} steps"] * bool(probes)
+        parts += [f"{probes} probe{'s' * (probes > 1)} of a few steps"] * bool(probes)
         texts.append(f"{' and '.join(parts)} on {device}")
     return tuple(texts)

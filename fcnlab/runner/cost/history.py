@@ -1,12 +1,11 @@
-"""Measured cost of trials by workload: seconds per epoch and evaluation, memory and disk."""
+"""Workloads of trials, and the cost rates of finished trials in a lab."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 
 from pydantic import ValidationError
 
@@ -15,6 +14,9 @@ from fcnlab.config.recipe import Recipe
 from fcnlab.config.trial import Trial
 from fcnlab.config.variant import Variant
 from fcnlab.lab import Lab
+from fcnlab.processor import get_processor_name
+from fcnlab.runner.cost.rate import FINISHED_SPREAD, SETUP_SECONDS, CostRate, count_validations
+from fcnlab.runner.executors.slots import Slot
 from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
@@ -75,91 +77,8 @@ def _to_json(content: object) -> str:
     return json.dumps(content, sort_keys=True)
 
 
-@dataclass(frozen=True)
-class CostRate:
-    """Measured cost of the trials of one workload.
-
-    Attributes:
-        epoch_seconds: training time of an epoch.
-        evaluation_seconds: time of one evaluation of a split.
-        memory: peak memory of the device in bytes; None if it was not measured.
-        disk: size of the run folder of a finished trial in bytes.
-        device: name of the hardware of the measurement.
-        trials: the number of finished trials averaged over; 0 for a probe.
-        sharing: the number of trials that shared the GPU.
-        measured: whether the rate was measured with this `sharing`, and not extrapolated from another.
-    """
-
-    epoch_seconds: float
-    evaluation_seconds: float
-    memory: int | None
-    disk: int
-    device: str
-    trials: int
-    sharing: int = 1
-    measured: bool = True
-
-    def with_sharing(self, count: int) -> CostRate:
-        """Return the rate of each of several trials on one GPU.
-
-        If fewer trials shared the GPU in the measurement, sharing is assumed to gain nothing: with twice the number
-        of trials, each takes twice as long. If more trials shared it, the times stay as measured.
-
-        Args:
-            count: the number of trials that share the GPU.
-        """
-        if count == self.sharing:
-            return self
-        factor = max(1.0, count / self.sharing)
-        return replace(
-            self,
-            epoch_seconds=factor * self.epoch_seconds,
-            evaluation_seconds=factor * self.evaluation_seconds,
-            sharing=count,
-            measured=False,
-        )
-
-    def trial_seconds(self, recipe: Recipe, epochs: int) -> float:
-        """Return the time of a trial in seconds, with all evaluations.
-
-        Args:
-            recipe: the recipe of the trial.
-            epochs: the number of epochs to train.
-        """
-        return epochs * self.epoch_seconds + count_evaluations(recipe) * self.evaluation_seconds
-
-    @classmethod
-    def mean(cls, rates: Iterable[CostRate]) -> CostRate:
-        """Return the mean of several rates, with the maximum of their peak memories.
-
-        Args:
-            rates: at least one rate.
-        """
-        rates = list(rates)
-        measured = [rate.memory for rate in rates if rate.memory is not None]
-        return cls(
-            epoch_seconds=fmean(rate.epoch_seconds for rate in rates),
-            evaluation_seconds=fmean(rate.evaluation_seconds for rate in rates),
-            memory=max(measured, default=None),
-            disk=round(fmean(rate.disk for rate in rates)),
-            device=" and ".join(dict.fromkeys(rate.device for rate in rates)),
-            trials=sum(rate.trials for rate in rates),
-            sharing=max(rate.sharing for rate in rates),
-            measured=all(rate.measured for rate in rates),
-        )
-
-
-def count_evaluations(recipe: Recipe) -> int:
-    """Return the number of evaluations of a trial: val during training, then the two splits of the record.
-
-    Args:
-        recipe: the recipe of the trial.
-    """
-    return -(-recipe.epochs // recipe.validate_every) + 2
-
-
 def read_cost_rates(
-    plan: Plan, lab: Lab, workloads: Mapping[str, Workload], sharing: int = 1
+    plan: Plan, lab: Lab, workloads: Mapping[str, Workload], sharing: int = 1, slot: Slot | None = None
 ) -> dict[Workload, CostRate]:
     """Read the cost rates of finished trials that are comparable to the remaining ones.
 
@@ -171,6 +90,7 @@ def read_cost_rates(
         lab: the lab whose run folders are read.
         workloads: the workload of each trial of the plan, by key.
         sharing: the number of trials that share a GPU.
+        slot: threads and GPUs of a trial; trials that ran with others are not comparable. None accepts all trials.
 
     Returns:
         The rate of each workload: measured with this `sharing`, else extrapolated from another.
@@ -185,10 +105,10 @@ def read_cost_rates(
     for workload, trials in own.items():
         records = [(planned.folder, planned.record) for planned in trials[:MAX_RECORDS]]
         found[workload] = [
-            rate for folder, record in records if record is not None for _, rate in _read_rate(record, folder)
+            rate for folder, record in records if record is not None for _, rate in _read_rate(record, folder, slot)
         ]
     for folder, record in _iterate_others(plan, lab) if wanted - found.keys() else ():
-        for workload, rate in _read_rate(record, folder):
+        for workload, rate in _read_rate(record, folder, slot):
             if workload.data_and_sizes in comparable and workload not in own:
                 found.setdefault(workload, []).append(rate)
     return {workload: _average(rates, sharing) for workload, rates in found.items() if rates}
@@ -212,26 +132,48 @@ def _iterate_others(plan: Plan, lab: Lab) -> Iterator[tuple[RunFolder, Record]]:
             yield folder, record
 
 
-def _read_rate(record: Record, folder: RunFolder) -> Iterator[tuple[Workload, CostRate]]:
-    """Yield the workload and the rate of a finished trial, or nothing if this version cannot read its trial."""
+def _read_rate(record: Record, folder: RunFolder, slot: Slot | None) -> Iterator[tuple[Workload, CostRate]]:
+    """Yield the workload and the rate of a finished trial, or nothing if it is not comparable.
+
+    It is not if this version cannot read its trial, or if it ran on other hardware.
+    """
     try:
         trial = Trial.model_validate(record.trial)
     except ValidationError:
         return
-    if record.cost is None:
+    if record.cost is None or not _ran_on_hardware_of(record, slot):
         return
+    images = {metrics.split: metrics.images for metrics in record.metrics}
+    val, test = images.get("val", 1), images.get("test", 0)
+    again = len({metrics.epoch for metrics in record.metrics}) or 1
+    evaluated = val * (count_validations(trial.recipe) + again - 1) + test * again
+    image_seconds = record.cost.evaluate_seconds / evaluated
     yield (
         Workload.of(trial.variant, trial.dataset, trial.recipe),
         CostRate(
             epoch_seconds=record.cost.train_seconds / trial.recipe.epochs,
-            evaluation_seconds=record.cost.evaluate_seconds / count_evaluations(trial.recipe),
+            image_seconds=image_seconds,
+            final_image_seconds=image_seconds,
+            setup_seconds=SETUP_SECONDS,
             memory=record.cost.peak_memory,
             disk=_compute_size(folder.path),
             device=record.environment.hardware if record.environment is not None else "an unknown device",
             trials=1,
             sharing=record.environment.sharing if record.environment is not None else 1,
+            spread=FINISHED_SPREAD,
         ),
     )
+
+
+def _ran_on_hardware_of(record: Record, slot: Slot | None) -> bool:
+    """Return whether a trial ran on the hardware of a slot; a record without an environment is accepted."""
+    environment = record.environment
+    if slot is None or environment is None:
+        return True
+    if slot.gpu is not None:
+        return environment.kind == "cuda"
+    mine = (slot.threads, get_processor_name())
+    return environment.kind == "cpu" and (environment.threads, environment.device.rpartition(" (")[0]) == mine
 
 
 def _compute_size(folder: Path) -> int:

@@ -1,64 +1,120 @@
-"""Probes: a few steps of a trial in a separate process, to measure its cost."""
+"""Probes: a few steps of each workload in separate processes, to measure its cost. The results are cached."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 
 from fcnlab.config.trial import Trial
-from fcnlab.errors import RunError
+from fcnlab.data.json_cache import cache_file, read_json, write_json
 from fcnlab.lab import Lab
-from fcnlab.runner.cost.history import CostRate, Workload
+from fcnlab.processor import get_processor_name
+from fcnlab.runner.cost.history import Workload
+from fcnlab.runner.cost.rate import CostRate
 from fcnlab.runner.executors.slots import Slot
 from fcnlab.runner.plan import Plan
 
-STEPS = 4
-"""Number of timed training steps, after the same number of warm-up steps."""
+BUDGET = 60.0
+"""Seconds after which no further workload is measured; the others are estimated by GMACs."""
 
-IMAGES = 8
-"""Number of images of the timed evaluation, after a warm-up evaluation of the same images."""
+VERSION = 1
+"""Increased when rates are measured in another way."""
 
 
 def probe(
-    plan: Plan, lab: Lab, workloads: Mapping[str, Workload], slot: Slot, on_start: Callable[[str], None]
+    plan: Plan,
+    lab: Lab,
+    workloads: Mapping[str, Workload],
+    slots: Sequence[Slot],
+    report: Callable[[str], None],
+    known: Mapping[Workload, CostRate] | None = None,
 ) -> dict[Workload, CostRate]:
-    """Measure one trial of each remaining workload, one after the other, with the settings of a slot.
+    """Measure one trial of each remaining workload, in as many processes at once as trials will run.
+
+    Every process measures the workloads in another order, so that they slow each other down as trials do.
 
     Args:
         plan: the plan of the grid.
         lab: the lab of the data and weights files.
         workloads: the workload of each trial of the plan, by key.
-        slot: threads and GPUs of the probe.
-        on_start: called with the name of the variant and the dataset before each probe.
+        slots: the slots of the executor.
+        report: called with a line for the user before the probe, and for each workload that cannot be measured.
+        known: rates of workloads that are not measured.
 
     Returns:
-        The cost rate of each remaining workload.
-
-    Raises:
-        RunError: a trial cannot be probed; the message ends with the last line of its process.
+        The rate of each measured or cached workload.
     """
-    rates: dict[Workload, CostRate] = {}
+    wanted: dict[Workload, Trial] = {}
     for planned in plan.remaining:
-        workload = workloads[planned.key]
-        if workload not in rates:
-            on_start(f"{planned.trial.names['variant']} on {planned.trial.names['dataset']}")
-            rates[workload] = _run_probe(planned.trial, lab, slot)
+        if workloads[planned.key] not in (known or {}):
+            wanted.setdefault(workloads[planned.key], planned.trial)
+    on_gpu = slots[0].gpu is not None
+    together = sum(slot.gpu == slots[0].gpu for slot in slots) if on_gpu else len(slots)
+    together = max(1, min(together, len(plan.remaining)))
+    files = {workload: cache_file("cost", _identity(workload, slots[0], together)) for workload in wanted}
+    rates = {workload: CostRate(**found) for workload, file in files.items() if (found := read_json(file))}
+    missing = [workload for workload in wanted if workload not in rates]
+    if missing:
+        report(f"measuring {len(missing)} kinds of trials, at most about {BUDGET:.0f} s (--no-probe: leave it out)")
+        measured, errors = _measure([wanted[workload] for workload in missing], lab, slots[0], together)
+        for index, rate in measured.items():
+            rates[missing[index]] = rate
+            write_json(files[missing[index]], dataclasses.asdict(rate))
+        for index, error in errors.items():
+            if index not in measured:
+                report(f"not measured: {wanted[missing[index]].names['variant']}: {error}")
     return rates
 
 
-def _run_probe(trial: Trial, lab: Lab, slot: Slot) -> CostRate:
+def _identity(workload: Workload, slot: Slot, together: int) -> list[object]:
+    machine = [socket.gethostname(), get_processor_name(), version("torch"), slot.gpu is not None]
+    return [VERSION, dataclasses.asdict(workload), machine, slot.threads, together]
+
+
+def _measure(
+    trials: Sequence[Trial], lab: Lab, slot: Slot, together: int
+) -> tuple[dict[int, CostRate], dict[int, str]]:
+    """Return the mean rates and the errors of the trials, by their index."""
     command = [sys.executable, "-m", "fcnlab.runner.cost.probe_worker", str(lab.root), str(lab.data_root or "")]
-    done = subprocess.run(
-        [*command, str(slot.threads)],
-        input=trial.model_dump_json(),
-        capture_output=True,
-        text=True,
-        env={**os.environ, **slot.environment},
-    )
-    if done.returncode != 0:
-        errors = done.stderr.strip().splitlines() or [f"the process exited with code {done.returncode}"]
-        raise RunError(f"--probe: {trial.names['variant']}: {errors[-1]}")
-    return CostRate(**json.loads(done.stdout.splitlines()[-1]))
+    command += [str(slot.threads), str(time.time()), str(time.time() + BUDGET)]
+    # The worker decodes a few images only, which must not replace the cache of the whole split.
+    environment = {**os.environ, **slot.environment, "FCNLAB_CACHE_BUDGET": "0"}
+    processes = []
+    for number in range(together):
+        first = number * len(trials) // together
+        order = [*range(first, len(trials)), *range(first)]
+        content = json.dumps([[index, trials[index].model_dump(mode="json")] for index in order])
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+        assert process.stdin is not None
+        process.stdin.write(content)
+        process.stdin.close()
+        processes.append(process)
+    found: dict[int, list[CostRate]] = {}
+    errors: dict[int, str] = {}
+    for process in processes:
+        with process:  # waits for it and closes its pipes
+            assert process.stdout is not None
+            for line in process.stdout:
+                answer = json.loads(line)
+                if "error" in answer:
+                    errors[answer["index"]] = answer["error"]
+                else:
+                    found.setdefault(answer.pop("index"), []).append(CostRate(**answer))
+        if process.returncode != 0:
+            unanswered = [index for index in range(len(trials)) if index not in found and index not in errors]
+            errors |= dict.fromkeys(unanswered[:1], f"its process ended with exit code {process.returncode}")
+    return {index: CostRate.mean(rates) for index, rates in found.items()}, errors

@@ -1,9 +1,9 @@
-"""Process of a probe: train a trial for a few steps, evaluate a few images, and print the cost rate.
+"""Process of a probe: train trials for a few steps, evaluate a few images, and print the cost rates.
 
-    python -m fcnlab.runner.cost.probe_worker LAB DATA_ROOT THREADS
+    python -m fcnlab.runner.cost.probe_worker LAB DATA_ROOT THREADS STARTED DEADLINE
 
-The trial is read as JSON from standard input, and the cost rate is written as JSON to standard output. Nothing is
-recorded.
+Trials are read from standard input as a JSON list of index and trial, and one line of JSON per trial is written to
+standard output: the index with the cost rate, or with an error. Nothing is recorded.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import cast
@@ -22,60 +22,84 @@ from torch import Tensor
 
 from fcnlab.config.trial import Trial
 from fcnlab.data.batches import TrainingBatches
-from fcnlab.data.decoded import DecodedSplit, open_decoded
-from fcnlab.errors import FcnlabError
-from fcnlab.kernels.inputs import DecodedSample
+from fcnlab.data.datasets.base import Dataset, Sample, Split
+from fcnlab.data.decoded import DecodedSplit
 from fcnlab.lab import Lab
 from fcnlab.models import FCN
-from fcnlab.runner.cost.history import CostRate
-from fcnlab.runner.cost.probe import IMAGES, STEPS
+from fcnlab.runner.cost.rate import PROBE_SPREAD, CostRate
 from fcnlab.training import hardware
-from fcnlab.training.evaluate import evaluate_split
+from fcnlab.training.cost import try_count_gmacs
+from fcnlab.training.evaluate import CPU_BATCH_SIZE, evaluate_split
 from fcnlab.training.fit import Epoch, fit
 from fcnlab.training.protocol import Protocol
-from fcnlab.trial.build import build_model, build_training
+from fcnlab.trial.build import Training, build_model, build_training
+
+SECONDS = 1.0
+"""Duration of the timed training steps, if one step is not longer."""
+
+STEPS = 4
+"""Maximum number of timed training steps."""
+
+RECORD_SECONDS = 0.5
+"""Seconds to fork a process, and to write weights and record at the end."""
 
 
-class _FewBatches:
-    """The first batches of each epoch."""
+class _Beginning(Dataset):
+    """The first images of each split of a dataset."""
 
-    def __init__(self, batches: TrainingBatches) -> None:
-        self.steps = min(STEPS, batches.steps)
-        self._batches = batches
+    def __init__(self, dataset: Dataset, images: int) -> None:
+        self.classes, self.code = dataset.classes, f"{dataset.code} {images}"
+        self._dataset, self._images = dataset, images
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return islice(self._batches.epoch(epoch), self.steps)
+    def split(self, name: str) -> Split:
+        return _BeginningOfSplit(self._dataset.split(name), self._images)
+
+    def fingerprint(self, splits: tuple[str, ...]) -> str:
+        return f"{self._dataset.fingerprint(splits)} {self._images}"
 
 
-class _FewSamples:
-    """The first samples of a split."""
+class _BeginningOfSplit(Split):
+    def __init__(self, split: Split, images: int) -> None:
+        self.ids, self._split = split.ids[:images], split
 
-    def __init__(self, split: DecodedSplit) -> None:
-        self._split = split
-
-    def __len__(self) -> int:
-        return min(IMAGES, len(self._split))
-
-    def __getitem__(self, index: int) -> DecodedSample:
+    def __getitem__(self, index: int) -> Sample:
         return self._split[index]
 
 
-def main(root: str, data_root: str, threads: str) -> None:
-    """Measure the trial on standard input and print its cost rate.
+class _FewBatches:
+    """A batch that is repeated."""
+
+    def __init__(self, batches: TrainingBatches, steps: int) -> None:
+        self.steps, self._batches = steps, batches
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for step in range(self.steps):
+            yield from islice(self._batches.epoch(epoch * self.steps + step), 1)
+
+
+def main(root: str, data_root: str, threads: str, started: str, deadline: str) -> None:
+    """Measure the trials on standard input until a deadline, and print their cost rates.
 
     Args:
         root: the folder of the lab.
         data_root: the folder of the datasets; empty for the default.
         threads: the number of CPU threads.
+        started: time at which the process was started, in seconds since the epoch.
+        deadline: time after which no further trial is measured.
     """
+    start_seconds = time.time() - float(started)
     torch.set_num_threads(int(threads))
     hardware.retain_freed_memory()
-    trial = Trial.model_validate_json(sys.stdin.read())
-    try:
-        rate = measure(trial, Lab(Path(root), Path(data_root) if data_root else None))
-    except FcnlabError as error:
-        sys.exit(str(error))
-    print(json.dumps(dataclasses.asdict(rate)))  # noqa: T201 - read by `probe`
+    lab = Lab(Path(root), Path(data_root) if data_root else None)
+    for index, content in json.loads(sys.stdin.read()):
+        if time.time() > float(deadline):
+            return
+        try:
+            rate = dataclasses.replace(measure(Trial.model_validate(content), lab), start_seconds=start_seconds)
+            answer = {"index": index, **dataclasses.asdict(rate)}
+        except Exception as error:  # noqa: BLE001 - other trials are measured, and the plan reports the error
+            answer = {"index": index, "error": str(error).splitlines()[0] if str(error) else type(error).__name__}
+        print(json.dumps(answer), flush=True)  # noqa: T201 - read by `probe`
 
 
 def measure(trial: Trial, lab: Lab) -> CostRate:
@@ -86,73 +110,111 @@ def measure(trial: Trial, lab: Lab) -> CostRate:
         lab: the lab of the data and weights files.
 
     Returns:
-        The cost rate, scaled to full epochs and the whole val split.
+        The cost rate, scaled to full epochs.
 
     Raises:
         DataError: the dataset is missing or invalid.
         ModelError: the model cannot be built.
     """
+    began = time.perf_counter()
     device, recipe = hardware.select_device(), trial.recipe
     precision = hardware.resolve_precision(recipe.precision, device)
     hardware.configure_determinism(device)
-    dataset = lab.open_dataset(trial.dataset)
+    autocast = hardware.create_autocast(device, precision)
+    whole = lab.open_dataset(trial.dataset)
+    images = len(whole.split(trial.dataset.splits.train))
+    dataset = _Beginning(whole, max(recipe.batch_size, CPU_BATCH_SIZE))
     weights_file = lab.find_weights_file(trial.variant.backbone)
-    channels = trial.dataset.image_channels
-    model = build_model(trial.variant, len(dataset.classes), trial.seed, weights_file, lab.extensions, channels)
+    model = build_model(
+        trial.variant, len(dataset.classes), trial.seed, weights_file, lab.extensions, trial.dataset.image_channels
+    )
     model = model.to(device).to(memory_format=torch.channels_last)
     training = build_training(recipe, model, dataset, trial.dataset.splits.train, trial.seed, device)
-    few = _FewBatches(training.batches)
-    autocast = hardware.create_autocast(device, precision)
+    built = time.perf_counter() - began
+    decode_seconds = _measure_decoding(dataset.split(trial.dataset.splits.train))
+    first, step = _measure_steps(model, training, trial)
+    evaluated = training.averaged or model
+    samples = DecodedSplit(dataset.split(trial.dataset.splits.val))
+    count = min(len(samples), CPU_BATCH_SIZE)
+
+    def evaluate(*, boundaries: bool) -> float:
+        started = time.perf_counter()
+        evaluate_split(
+            evaluated, cast(DecodedSplit, _Few(samples, count)), classes=len(dataset.classes),
+            mean=model.backbone.mean, std=model.backbone.std, device=device, autocast=autocast, boundaries=boundaries,
+            protocol=Protocol(scales=(recipe.score_scale,)),
+        )  # fmt: skip
+        return (time.perf_counter() - started) / count
+
+    warm = evaluate(boundaries=False)
+    plain = evaluate(boundaries=False) if warm * count < 2 * SECONDS else warm
+    final = evaluate(boundaries=True)
+    began = time.perf_counter()
+    nominal = trial.dataset.nominal
+    try_count_gmacs(model, (nominal.height, nominal.width))
+    finishing = time.perf_counter() - began
+    return CostRate(
+        epoch_seconds=step * (images // recipe.batch_size),
+        image_seconds=plain,
+        final_image_seconds=max(final, plain),
+        setup_seconds=built + max(0.0, first - step) + finishing + RECORD_SECONDS,
+        memory=hardware.get_peak_memory(device),
+        disk=2 * sum(value.nbytes for value in model.state_dict().values()),  # the checkpoints `last` and `best`
+        device=hardware.get_device_name(device),
+        trials=0,
+        spread=PROBE_SPREAD,
+        decode_seconds=decode_seconds,
+    )
+
+
+class _Few:
+    """The first samples of a split."""
+
+    def __init__(self, split: DecodedSplit, count: int) -> None:
+        self._split, self._count = split, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> object:
+        return self._split[index]
+
+
+def _measure_decoding(split: Split) -> float:
+    """Return the seconds to decode one image."""
+    count = min(len(split), CPU_BATCH_SIZE)
+    began = time.perf_counter()
+    for index in range(count):
+        split[index]
+    return (time.perf_counter() - began) / count
+
+
+def _measure_steps(model: FCN, training: Training, trial: Trial) -> tuple[float, float]:
+    """Return the seconds of the first step and of the following ones."""
+    first = _train(model, training, trial, 1)
+    steps = max(1, min(STEPS, round(SECONDS / first)))
+    return first, _train(model, training, trial, steps) / steps
+
+
+def _train(model: FCN, training: Training, trial: Trial, steps: int) -> float:
+    """Train for some steps; return their seconds."""
+    recipe, device = trial.recipe, next(model.parameters()).device
     epochs: list[Epoch] = []
     fit(
         model,
-        cast(TrainingBatches, few),
-        epochs=2,
+        cast(TrainingBatches, _FewBatches(training.batches, steps)),
+        epochs=1,
         start_epoch=0,
         loss=training.loss,
         optimizer=training.optimizer,
         schedule=training.schedule,
-        autocast=autocast,
+        autocast=hardware.create_autocast(device, hardware.resolve_precision(recipe.precision, device)),
         on_epoch_end=epochs.append,
         grad_accum_steps=recipe.grad_accum_steps,
         grad_clip_norm=recipe.grad_clip_norm,
         average=training.average,
     )
-    val = open_decoded(dataset, trial.dataset.splits.val)
-    samples = _FewSamples(val)
-    evaluated = training.averaged or model
-
-    def evaluate() -> None:
-        evaluate_split(
-            evaluated,
-            cast(DecodedSplit, samples),
-            classes=len(dataset.classes),
-            mean=model.backbone.mean,
-            std=model.backbone.std,
-            device=device,
-            autocast=autocast,
-            protocol=Protocol(scales=(recipe.score_scale,)),
-        )
-
-    evaluate()  # warm-up
-    return CostRate(
-        epoch_seconds=epochs[-1].seconds * training.batches.steps / few.steps,
-        evaluation_seconds=_measure_seconds(evaluate) * len(val) / len(samples),
-        memory=hardware.get_peak_memory(device),
-        disk=2 * _count_bytes(model),  # the checkpoints `last` and `best`
-        device=hardware.get_device_name(device),
-        trials=0,
-    )
-
-
-def _measure_seconds(call: Callable[[], None]) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
-
-
-def _count_bytes(model: FCN) -> int:
-    return sum(value.nbytes for value in model.state_dict().values())
+    return epochs[-1].seconds
 
 
 if __name__ == "__main__":
