@@ -107,7 +107,7 @@ def test_the_commands_are_those_of_the_documentation() -> None:
         "data list", "data add", "data check", "data stats", "data preview", "data fetch",
         "data cache list", "data cache make", "data cache verify", "data cache clear",
         "evaluate", "predict", "export", "diff", "compare",
-        "model show", "model compare", "weights list", "weights fetch", "train", "report", "ui", "init",
+        "model show", "model compare", "weights list", "weights fetch", "train", "report", "ui", "init", "doctor",
     }  # fmt: skip
 
 
