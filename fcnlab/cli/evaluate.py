@@ -17,7 +17,7 @@ from fcnlab.console import create_console, create_table
 if TYPE_CHECKING:
     from fcnlab.lab import Lab
     from fcnlab.training.protocol import Protocol
-    from fcnlab.trial.evaluate import Evaluation
+    from fcnlab.trial.evaluation.evaluate import Evaluation
     from fcnlab.trial.find import FinishedTrial
     from fcnlab.trial.record import CheckpointChoice, SplitMetrics
 
@@ -93,7 +93,7 @@ def _evaluate_trial(
     as_json: bool,
 ) -> None:
     from fcnlab.training import hardware
-    from fcnlab.trial.evaluate import evaluate_trial, evaluation_file, resolve_target
+    from fcnlab.trial.evaluation.evaluate import evaluate_trial, evaluation_file, resolve_target
 
     target = resolve_target(finished, lab, dataset, split)
     hardware.retain_freed_memory()
@@ -121,7 +121,7 @@ def _evaluate_grid(file: Path, lab: Lab, protocol: Protocol, checkpoint: Checkpo
     from fcnlab.report.tables.formats import to_terminal
     from fcnlab.runner.plan import make_plan
     from fcnlab.training import hardware
-    from fcnlab.trial.evaluate import evaluate_trial
+    from fcnlab.trial.evaluation.evaluate import evaluate_trial
     from fcnlab.trial.find import FinishedTrial
 
     grid = lab.load_grid(file)

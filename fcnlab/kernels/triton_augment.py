@@ -198,10 +198,10 @@ class BatchAugmenter:
         grid = (-(-int(areas.max()) // BLOCK), len(areas))
         brightness = jitter.brightness != 0
         if jitter.contrast:
-            kernels.sum_gray[grid](
+            jitter_kernels.sum_gray[grid](
                 sums, raw.pixels, table, brightness=brightness, columns=COLUMNS, block=BLOCK, **kernels.LAUNCH_OPTIONS
             )
-        kernels.jitter_colors[grid](
+        jitter_kernels.jitter_colors[grid](
             target,
             raw.pixels,
             sums,

@@ -1,13 +1,10 @@
-"""Triton kernels that augment a batch on CUDA: color jitter, resize, crop, flip, padding and normalization.
+"""Triton kernels that augment a batch on CUDA: resize, crop, flip, padding and normalization.
 
 Import this module only where `is_triton_available` is true; the launches are in `fcnlab.kernels.triton_augment`.
 
 Labels, and images without color jitter, are equal to those on the CPU bit for bit: images are resized in the
 fixed-point arithmetic of `torch.ops.aten._upsample_bilinear2d_aa` for uint8 tensors, whose int16 weights are computed
-in float64. Color jitter follows torchvision's float32 operations one by one, including the fused multiply-adds of
-PyTorch's vectorized loops on x86, and differs in two rare cases, where a value next to an integer is rounded down: the
-mean for contrast is exact here, while `torch.mean` accumulates in float32; and PyTorch does not fuse the operations of
-the last pixels of an image, which do not fill a vector. A difference of 1 can grow to 2 or 3 in the following changes.
+in float64. Color jitter is in `fcnlab.kernels.triton_jitter_kernels`.
 
 Kernels are launched without automatic fusion of multiplications and additions (`LAUNCH_OPTIONS`), which would change
 these bits.
@@ -18,23 +15,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from fcnlab.kernels.triton_jitter_kernels import load_float, load_integer
+
 LAUNCH_OPTIONS = {"enable_fp_fusion": False}
 """Options of all launches: Triton would fuse multiplications and additions that PyTorch computes one by one."""
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _float(row, column: tl.constexpr):  # type: ignore[no-untyped-def]
-    return tl.load(row + column).to(tl.int32).to(tl.float32, bitcast=True)
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _integer(row, column: tl.constexpr):  # type: ignore[no-untyped-def]
-    return tl.load(row + column).to(tl.int32)
-
-
-@triton.jit
-def _add(a, b):  # type: ignore[no-untyped-def]
-    return a + b
 
 
 @triton.jit
@@ -52,123 +36,6 @@ def _weight(position, end, center, steepness):  # type: ignore[no-untyped-def]
     """Return the triangle filter at a source position, float64 and not yet normalized; 0 from `end` on."""
     height = 1.0 - tl.abs((position.to(tl.float64) - center + 0.5) * steepness)
     return tl.where(position < end, tl.maximum(height, 0.0), 0.0)
-
-
-@triton.jit
-def _gray(red, green, blue):  # type: ignore[no-untyped-def]
-    """Return the gray value of integer-valued colors, rounded down as torchvision does for uint8."""
-    return tl.floor(tl.fma(blue, 0.114, tl.fma(green, 0.587, red * 0.2989)))
-
-
-@triton.jit
-def _level(value):  # type: ignore[no-untyped-def]
-    """Return a value as uint8 would hold it: limited to 0..255 and rounded down."""
-    return tl.floor(tl.minimum(tl.maximum(value, 0.0), 255.0))
-
-
-@triton.jit
-def _blend(value, factor, other, share):  # type: ignore[no-untyped-def]
-    """Return `value * factor + other * share` as uint8, with the roundings of torchvision's `_blend`."""
-    return _level(tl.fma(other, share, value * factor))
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _brightened(pixels, row, pixel, mask, brightness: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Return the red, green and blue values of some pixels of a sample, after its change of brightness."""
-    base = pixels + tl.load(row) + pixel * 3
-    red = tl.load(base, mask=mask, other=0).to(tl.float32)
-    green = tl.load(base + 1, mask=mask, other=0).to(tl.float32)
-    blue = tl.load(base + 2, mask=mask, other=0).to(tl.float32)
-    if brightness:
-        factor = _float(row, 14)
-        red, green, blue = _level(red * factor), _level(green * factor), _level(blue * factor)
-    return red, green, blue
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def sum_gray(  # type: ignore[no-untyped-def]
-    sums, pixels, table, brightness: tl.constexpr, columns: tl.constexpr, block: tl.constexpr
-):
-    """Sum the gray values of each image after its change of brightness. Program (i, b): block i of sample b."""
-    row = table + tl.program_id(1) * columns
-    count = _integer(row, 3) * _integer(row, 4)
-    pixel = tl.program_id(0) * block + tl.arange(0, block)
-    if tl.program_id(0) * block < count:
-        mask = pixel < count
-        red, green, blue = _brightened(pixels, row, pixel, mask, brightness)
-        total = tl.reduce(_gray(red, green, blue).to(tl.int32), 0, _add)
-        tl.atomic_add(sums + tl.program_id(1), total.to(tl.int64), sem="relaxed")
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def jitter_colors(  # type: ignore[no-untyped-def]
-    target,
-    pixels,
-    sums,
-    table,
-    brightness: tl.constexpr,
-    contrast: tl.constexpr,
-    saturate: tl.constexpr,
-    turn_hue: tl.constexpr,
-    columns: tl.constexpr,
-    block: tl.constexpr,
-):
-    """Write each image with its new colors as uint8. Program (i, b): block i of sample b."""
-    row = table + tl.program_id(1) * columns
-    count = _integer(row, 3) * _integer(row, 4)
-    pixel = tl.program_id(0) * block + tl.arange(0, block)
-    if tl.program_id(0) * block < count:
-        mask = pixel < count
-        red, green, blue = _brightened(pixels, row, pixel, mask, brightness)
-        if contrast:
-            factor, share = _float(row, 15), _float(row, 16)
-            mean = tl.div_rn(tl.load(sums + tl.program_id(1)).to(tl.float32), count.to(tl.float32))
-            red = _blend(red, factor, mean, share)
-            green = _blend(green, factor, mean, share)
-            blue = _blend(blue, factor, mean, share)
-        if saturate:
-            factor, share = _float(row, 17), _float(row, 18)
-            gray = _gray(red, green, blue)
-            red = _blend(red, factor, gray, share)
-            green = _blend(green, factor, gray, share)
-            blue = _blend(blue, factor, gray, share)
-        if turn_hue:
-            # To hue, saturation and value in 0..1 and back: torchvision's `_rgb_to_hsv` and `_hsv_to_rgb`, in the same
-            # order and with exactly rounded divisions, which Triton's operator is not.
-            red, green, blue = red * (1.0 / 255.0), green * (1.0 / 255.0), blue * (1.0 / 255.0)
-            value = tl.maximum(tl.maximum(red, green), blue)
-            low = tl.minimum(tl.minimum(red, green), blue)
-            spread = value - low
-            divisor = tl.where(spread == 0.0, 1.0, spread)
-            from_red = tl.div_rn(value - red, divisor)
-            from_green = tl.div_rn(value - green, divisor)
-            from_blue = tl.div_rn(value - blue, divisor)
-            saturation = tl.div_rn(spread, tl.where(spread == 0.0, 1.0, value))
-            hue = tl.where(
-                value == red,
-                from_blue - from_green,
-                tl.where(value == green, from_red + 2.0 - from_blue, from_green + 4.0 - from_red),
-            )
-            hue = hue * (1.0 / 6.0) + 1.0  # positive
-            hue = hue - tl.floor(hue) + _float(row, 19)  # above -1: a turn of hue is at most a half
-            hue = tl.where(hue < 0.0, hue + 1.0, hue - tl.floor(hue))
-            sector = tl.floor(hue * 6.0)
-            part = hue * 6.0 - sector
-            index = sector.to(tl.int32) % 6
-            product = saturation * part
-            rest = 1.0 - saturation
-            # As in torchvision, limited to 0..1, which rounding can exceed.
-            p = tl.minimum(tl.maximum(rest * value, 0.0), 1.0)
-            q = tl.minimum(tl.maximum((1.0 - product) * value, 0.0), 1.0)
-            t = tl.minimum(tl.maximum((product + rest) * value, 0.0), 1.0)
-            red = tl.where((index == 0) | (index == 5), value, tl.where(index == 1, q, tl.where(index == 4, t, p)))
-            green = tl.where((index == 1) | (index == 2), value, tl.where(index == 0, t, tl.where(index == 3, q, p)))
-            blue = tl.where((index == 3) | (index == 4), value, tl.where(index == 2, t, tl.where(index == 5, q, p)))
-            red, green, blue = _level(red * 255.999), _level(green * 255.999), _level(blue * 255.999)
-        to = target + tl.load(row + 2) + pixel * 3
-        tl.store(to, red.to(tl.uint8), mask=mask)
-        tl.store(to + 1, green.to(tl.uint8), mask=mask)
-        tl.store(to + 2, blue.to(tl.uint8), mask=mask)
 
 
 @triton.jit(do_not_specialize=("kept",))  # type: ignore[untyped-decorator]
@@ -191,10 +58,10 @@ def compute_weights(  # type: ignore[no-untyped-def]
     axis = tl.program_id(0)
     number = tl.program_id(1) * 2 + axis
     row = table + tl.program_id(1) * columns + axis
-    source = _integer(row, 3)
-    begin = _integer(row, 5)
-    count = _integer(row, 7)
-    taps = _integer(row, 10)
+    source = load_integer(row, 3)
+    begin = load_integer(row, 5)
+    count = load_integer(row, 7)
+    taps = load_integer(row, 10)
     scale = tl.load(row + 20).to(tl.float64, bitcast=True)
     steepness = tl.where(scale >= 1.0, 1.0 / scale, 1.0)
     largest = tl.zeros([block], dtype=tl.float64)
@@ -277,15 +144,15 @@ def place(  # type: ignore[no-untyped-def]
     tile = tl.program_id(0)
     sample = tl.program_id(1)
     row = table + sample * columns
-    height = _integer(row, 3)
-    width = _integer(row, 4)
-    top = _integer(row, 5)
-    left = _integer(row, 6)
-    rows = _integer(row, 7)
-    shown = _integer(row, 8)
-    flip = _integer(row, 9)
-    scale_y = _float(row, 12)
-    scale_x = _float(row, 13)
+    height = load_integer(row, 3)
+    width = load_integer(row, 4)
+    top = load_integer(row, 5)
+    left = load_integer(row, 6)
+    rows = load_integer(row, 7)
+    shown = load_integer(row, 8)
+    flip = load_integer(row, 9)
+    scale_y = load_float(row, 12)
+    scale_x = load_float(row, 13)
     padded = tl.where(flip != 0, crop_width - shown, 0)  # columns of padding at the left
     if tile < tiles:
         element = tile * block + tl.arange(0, block)
@@ -298,8 +165,8 @@ def place(  # type: ignore[no-untyped-def]
         x = tl.where(flip != 0, shown - 1 - x, x)
         base = pixels + tl.load(row + 2)
         if resize:
-            taps_y = _integer(row, 10)
-            taps_x = _integer(row, 11)
+            taps_y = load_integer(row, 10)
+            taps_x = load_integer(row, 11)
             precision_y = tl.load(precisions + sample * 2)
             precision_x = tl.load(precisions + sample * 2 + 1)
             first_y = tl.load(firsts + sample * 2 * longest + y, mask=inside, other=0)

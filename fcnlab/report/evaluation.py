@@ -15,7 +15,7 @@ from fcnlab.report.tables.columns import format_mean_std, format_number
 from fcnlab.report.tables.formats import to_markdown
 from fcnlab.runner.grid_state import claim_results
 from fcnlab.runner.plan import PlannedTrial
-from fcnlab.trial.evaluate import Evaluation
+from fcnlab.trial.evaluation.evaluate import Evaluation
 from fcnlab.trial.record import SplitMetrics
 
 

@@ -4,6 +4,9 @@
 - Out of memory: retry exclusively on the device if it is shared, then with more micro-batches per batch.
 - A trial that diverges or raises an exception is not retried; it gets a failed record.
 
+"Exclusively" refers to the trials of one driver: other drivers, which may use the same device, are not stopped. An
+exclusive attempt that runs out of memory because of them continues with more micro-batches.
+
 The attempts are stored in the run folder (`attempts.jsonl`), so a driver that takes over a trial continues with the
 next step. Micro-batches do not change the gradient; their number is in the record (`Record.micro_batches`).
 """

@@ -7,35 +7,27 @@ already written is not written again.
 
 from __future__ import annotations
 
-import json
 import tempfile
-import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fcnlab.config.trial import Trial
 from fcnlab.errors import TrackingError
 from fcnlab.tracking import view
-from fcnlab.tracking.fields import extract_epoch_metrics, extract_metrics, extract_tags
+from fcnlab.tracking.fields import extract_metrics, extract_tags
 from fcnlab.tracking.model import save_model
 from fcnlab.tracking.store import convert_errors, is_installed, open_client, open_experiment
+from fcnlab.tracking.trial_run import TrialRun
 from fcnlab.trial.record import EpochRecord, Record
 from fcnlab.trial.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from mlflow.entities import Param, Run
+    from mlflow.entities import Run
     from torch import nn
-
-BATCH_SIZE = 900
-"""Number of metrics per request; MLflow's limit is 1000."""
 
 MODEL = "model"
 """Name of a trial's model among the artifacts of its run."""
-
-DIGEST_LENGTH = 36
-"""Maximum length of the digest of a dataset in MLflow."""
 
 
 class MlflowTracker:
@@ -62,9 +54,7 @@ class MlflowTracker:
             self._experiment = open_experiment(self._client, f"fcnlab/{name}", uri, artifacts)
             self._uri = uri
             self._name = name
-            self._runs = {
-                run.data.tags["fcnlab.key"]: _TrialRun.restore(run) for run in reversed(self._search_trials())
-            }
+            self._runs = {run.data.tags["fcnlab.key"]: TrialRun.restore(run) for run in reversed(self._search_trials())}
 
     @property
     def experiment_id(self) -> str:
@@ -166,9 +156,9 @@ class MlflowTracker:
         """
         with convert_errors(self._uri):
             run = self._runs[key]
-            new = self._select_new_epochs(run, epochs)
+            new = run.take_new_epochs(self._client, epochs)
             if new or run.pending_params:
-                self._log(run, new)
+                run.log(self._client, new)
 
     def log_record(self, record: Record, folder: RunFolder, checkpoint: str, *, samples: bool) -> None:
         """Write a record with its files. The status of the run is written last.
@@ -185,9 +175,9 @@ class MlflowTracker:
             run = self._runs[record.key]
             existing = self._client.get_run(run.run_id).data.metrics if run.is_restored else {}
             final = extract_metrics(record, checkpoint)
-            steps = self._select_new_epochs(run, record.epochs)
+            steps = run.take_new_epochs(self._client, record.epochs)
             steps[0] = {name: value for name, value in final.items() if name not in existing}
-            self._log(run, steps, extract_tags(record) | {"fcnlab.published": record.ended})
+            run.log(self._client, steps, extract_tags(record) | {"fcnlab.published": record.ended})
             repository = self._open_repository(run.artifact_uri)
             for file in (folder.record, folder.counts):
                 if file.exists():
@@ -287,7 +277,7 @@ class MlflowTracker:
             if not token:
                 return found
 
-    def _create_run(self, trial: Trial, label: str, parent: str, started: float, command: str) -> _TrialRun:
+    def _create_run(self, trial: Trial, label: str, parent: str, started: float, command: str) -> TrialRun:
         tags = {
             "fcnlab.role": "trial",
             "fcnlab.superseded": "false",
@@ -301,81 +291,4 @@ class MlflowTracker:
             "mlflow.source.name": command,
         }
         info = self._client.create_run(self._experiment, int(started * 1000), tags).info
-        return _TrialRun(str(info.run_id), str(info.artifact_uri), num_epochs=0, current=True)
-
-    def _select_new_epochs(self, run: _TrialRun, epochs: Sequence[EpochRecord]) -> dict[int, dict[str, float]]:
-        """Return the metrics of the epochs that a run does not have, by epoch."""
-        if run.num_epochs is None:
-            history = self._client.get_metric_history(run.run_id, "epoch_loss")
-            run.num_epochs = max((point.step for point in history), default=0)
-        last = run.num_epochs
-        new = {epoch.epoch: extract_epoch_metrics(epoch) for epoch in epochs if epoch.epoch > last}
-        run.num_epochs = max([last, *new])
-        return new
-
-    def _log(
-        self, run: _TrialRun, steps: Mapping[int, Mapping[str, float]], tags: Mapping[str, str] | None = None
-    ) -> None:
-        """Write metrics by step, tags, and the params if they are pending."""
-        from mlflow.entities import Metric, RunTag
-
-        now = int(time.time() * 1000)
-        points = [Metric(name, v, now, step) for step, values in steps.items() for name, v in values.items()]
-        run_tags = [RunTag(name, value[:5000]) for name, value in (tags or {}).items()]
-        params = self._log_dataset(run.run_id, *run.pending_params) if run.pending_params else []
-        for start in range(0, max(1, len(points)), BATCH_SIZE):
-            self._client.log_batch(run.run_id, points[start : start + BATCH_SIZE], params, run_tags)
-            params, run_tags = [], []
-        run.has_params, run.pending_params = True, None
-
-    def _log_dataset(self, run_id: str, trial: Trial, axes: Mapping[str, str]) -> list[Param]:
-        """Write the dataset of a trial, and return its params."""
-        from mlflow.entities import Dataset, DatasetInput, Param
-
-        digest = trial.data.rpartition(":")[2][:DIGEST_LENGTH]
-        dataset = Dataset(trial.names["dataset"], digest, "fcnlab", json.dumps({"fingerprint": trial.data}))
-        self._client.log_inputs(run_id, [DatasetInput(dataset)])
-        params = {**trial.names, **axes, "seed": str(trial.seed)}
-        return [Param(name, value[:6000]) for name, value in params.items()]
-
-
-@dataclass
-class _TrialRun:
-    """State of a trial's run.
-
-    Attributes:
-        run_id: id of the run.
-        artifact_uri: address of its artifacts.
-        num_epochs: number of epochs that it has; None if the store has not been asked yet.
-        current: whether the view shows it; None if it has no such tag.
-        is_restored: true if an earlier driver created the run and may have written part of a record.
-        has_params: whether its params are written.
-        pending_params: trial and axes, until the params are written.
-        published: end of the record that is published.
-        finished: whether the published record is of a finished trial.
-    """
-
-    run_id: str
-    artifact_uri: str
-    num_epochs: int | None
-    current: bool | None = None
-    is_restored: bool = False
-    has_params: bool = False
-    pending_params: tuple[Trial, Mapping[str, str]] | None = None
-    published: str | None = None
-    finished: bool = False
-
-    @classmethod
-    def restore(cls, run: Run) -> _TrialRun:
-        """Restore the state of a run from the store."""
-        tags = run.data.tags
-        return cls(
-            str(run.info.run_id),
-            str(run.info.artifact_uri),
-            num_epochs=None,
-            current=tags["fcnlab.current"] == "true" if "fcnlab.current" in tags else None,
-            is_restored=True,
-            has_params=bool(run.data.params),
-            published=tags.get("fcnlab.published") if run.info.status in ("FINISHED", "FAILED") else None,
-            finished=run.info.status == "FINISHED",
-        )
+        return TrialRun(str(info.run_id), str(info.artifact_uri), num_epochs=0, current=True)

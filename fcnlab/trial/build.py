@@ -29,7 +29,7 @@ from fcnlab.kernels.inputs import ColorJitter
 from fcnlab.kernels.switch import is_triton_available
 from fcnlab.models import FCN, HEADS, Backbone, Interpolation, PaperBackbone, TimmBackbone, TransposedUpsampler
 from fcnlab.models.backbones.base import load_weights
-from fcnlab.models.backbones.timm import find_fit
+from fcnlab.models.backbones.timm_fit import find_fit
 from fcnlab.models.heads import CoarseHead, Head
 from fcnlab.models.heads.smp import DECODERS
 from fcnlab.seeding import derive_seed

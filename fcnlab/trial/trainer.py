@@ -23,8 +23,8 @@ from fcnlab.training.fit import Epoch, fit
 from fcnlab.trial.build import Training, build_model, build_training
 from fcnlab.trial.checkpoint import CheckpointWriter, capture_state, restore_state
 from fcnlab.trial.environment import describe_environment
-from fcnlab.trial.evaluator import Evaluator
-from fcnlab.trial.metrics import nan_to_none
+from fcnlab.trial.evaluation.evaluator import Evaluator
+from fcnlab.trial.evaluation.metrics import nan_to_none
 from fcnlab.trial.record import Cost, EpochRecord, Record
 from fcnlab.trial.run_folder import RunFolder
 

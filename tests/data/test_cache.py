@@ -20,7 +20,8 @@ import pytest
 from PIL import Image
 
 from fcnlab.data.cache import build, format, maintenance
-from fcnlab.data.cache.build import CacheUnavailableError, open_or_build_cache, try_open_or_build_cache
+from fcnlab.data.cache.budget import RESERVE, CacheUnavailableError
+from fcnlab.data.cache.build import open_or_build_cache, try_open_or_build_cache
 from fcnlab.data.cache.format import MappedCache, compute_cache_key, decoded_cache_folder
 from fcnlab.data.datasets.camvid import CamVid
 from fcnlab.data.datasets.shapes import Shapes
@@ -193,7 +194,7 @@ print(found.index.key, zlib.crc32(found.pixels))
 
 @pytest.mark.parametrize(
     "point",
-    ["build, '_probe'", "build, '_Out'", "build, 'seal'", "build.os, 'fsync'"],
+    ["build, 'check_estimate'", "build, '_Out'", "build, 'seal'", "build.os, 'fsync'"],
     ids=["locked", "started", "samples written", "all written"],
 )
 def test_killed_build_leaves_no_complete_cache_and_is_cleaned_up(point: str) -> None:
@@ -202,7 +203,7 @@ def test_killed_build_leaves_no_complete_cache_and_is_cleaned_up(point: str) -> 
     states = [entry.state for entry in maintenance.list_caches()]
     killed.send_signal(signal.SIGKILL)
     killed.communicate(timeout=30)
-    started = "_probe" not in point
+    started = "check_estimate" not in point
     assert states == ["being built"] * started
     assert [entry.state for entry in maintenance.list_caches()] == ["interrupted"] * started
 
@@ -301,7 +302,7 @@ def test_reserve_of_the_disk_remains_free(
     camvid: CamVid, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(cache_folder())
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=build.RESERVE))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=RESERVE))
     check_unavailable(camvid, caplog, "is more than the 0.00 GiB", "fcnlab data cache clear", "FCNLAB_CACHE_BUDGET")
     many = Shapes(train=20, val=1, test=1, height=16, width=16, seed=0)
     check_unavailable(many, caplog, "is more than the 0.00 GiB")

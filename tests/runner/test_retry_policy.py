@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fcnlab.config.grid.grid import resolve
@@ -52,14 +52,14 @@ def test_trial_is_exclusive_after_a_lost_worker() -> None:
 def test_out_of_memory_retries_exclusively_then_splits_the_batch() -> None:
     trial = make_trial(batch_size=12)
     tried: list[Attempt] = []
-    settings = []
+    tried = []
     while find_failure(trial, [*tried, out_of_memory()], shares_devices=True) is None or len(tried) < 2:
         job = create_job(trial, tried, shares_devices=True)
-        settings.append((job.exclusive, job.micro_batches))
+        tried.append((job.exclusive, job.micro_batches))
         tried.append(out_of_memory(job.micro_batches, job.exclusive))
         if find_failure(trial, tried, shares_devices=True) is not None:
             break
-    assert settings == [(False, 1), (True, 1), (True, 2), (True, 3), (True, 4), (True, 6), (True, 12)]
+    assert tried == [(False, 1), (True, 1), (True, 2), (True, 3), (True, 4), (True, 6), (True, 12)]
     failure = find_failure(trial, tried, shares_devices=True)
     assert failure is not None and failure.cause == "out_of_memory"
     assert "12 micro-batches" in failure.message
@@ -75,6 +75,7 @@ def test_batch_is_not_split_for_losses_of_the_whole_batch(loss: str) -> None:
     assert find_failure(trial, [out_of_memory()], shares_devices=False) is not None
 
 
+@settings(deadline=None)
 @given(batch=st.integers(1, 64), accumulate=st.integers(1, 8))
 def test_micro_batches_are_equal_and_increase_to_one_image_each(batch: int, accumulate: int) -> None:
     recipe = make_trial(batch_size=batch * accumulate, grad_accum_steps=accumulate).recipe

@@ -23,7 +23,7 @@ from fcnlab.training.evaluate import evaluate_split
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.build import build_model, build_training
 from fcnlab.trial.checkpoint import CheckpointWriter
-from fcnlab.trial.evaluate import evaluate_trial
+from fcnlab.trial.evaluation.evaluate import evaluate_trial
 from fcnlab.trial.find import find_finished_trial
 from fcnlab.trial.record import Record
 from fcnlab.trial.run import run_trial

@@ -52,7 +52,8 @@ def list_() -> None:
 def make(name: DatasetName, lab: LabOption = None, data_root: DataRoot = None) -> None:
     """Decode a dataset into the cache before any trial needs it. Exit code 2 if that is not possible."""
     from fcnlab.cli.data.progress import sample_bars
-    from fcnlab.data.cache.build import CacheUnavailableError, open_or_build_cache
+    from fcnlab.data.cache.budget import CacheUnavailableError
+    from fcnlab.data.cache.build import open_or_build_cache
     from fcnlab.lab import Lab
 
     lab_ = Lab.find(root=lab, data_root=data_root)

@@ -23,6 +23,7 @@ from threading import Lock
 import numpy as np
 from filelock import FileLock, Timeout
 
+from fcnlab.data.cache.budget import CacheUnavailableError, check_estimate, describe_excess, find_room
 from fcnlab.data.cache.format import (
     INDEX,
     KEY,
@@ -37,30 +38,13 @@ from fcnlab.data.cache.format import (
 )
 from fcnlab.data.datasets.base import Dataset, Sample, Split
 from fcnlab.data.parallel import Advance, StartProgress, map_on_all_cores
-from fcnlab.errors import DataError
 from fcnlab.settings import cache_folder
-
-BUDGET = "FCNLAB_CACHE_BUDGET"
-"""Environment variable: maximum total size of all caches in GiB; 0 disables caches."""
-
-RESERVE = 2**30
-"""Bytes of the disk that caches leave free."""
-
-SHARE = 0.5
-"""Fraction of the free disk beyond the reserve that one cache may use if no budget is set."""
-
-PROBED = 4
-"""Number of samples that are decoded to estimate the size of a cache."""
 
 SYNCED = 64
 """Number of samples between two flushes to the disk."""
 
 ALIGNED = 64
 """Alignment of samples in bytes: a cache line of the processor."""
-
-
-class CacheUnavailableError(Exception):
-    """A cache cannot be built or opened. `str(error)` is the reason."""
 
 
 def try_open_or_build_cache(dataset: Dataset, split: str, progress: StartProgress | None = None) -> MappedCache | None:
@@ -184,8 +168,8 @@ def _made(dataset: Dataset, split: str, folder: Path, progress: StartProgress | 
     sweep()
     discard(folder)
     opened = dataset.split(split)
-    limit = _room()
-    _probe(opened, limit)
+    limit = find_room()
+    check_estimate(opened, limit)
     what = f"{_name(dataset)} {split}"
     if progress is None:
         warn_once(f"decoding {what} once ({len(opened)} images) into {folder}")
@@ -249,7 +233,7 @@ class _Out:
             offset = self._end
             self._end += -(-(image.nbytes + label.nbytes) // ALIGNED) * ALIGNED
             if self._end > self._limit:
-                raise CacheUnavailableError(_too_large(self._end, self._limit))
+                raise CacheUnavailableError(describe_excess(self._end, self._limit))
         _put(self.file, image, offset)
         _put(self.file, label, offset + image.nbytes)
         return offset, height, width, zlib.crc32(label, zlib.crc32(image))
@@ -260,47 +244,6 @@ def _put(file: int, data: bytes | memoryview, offset: int) -> None:
     while left:
         written = os.pwrite(file, left, offset)
         left, offset = left[written:], offset + written
-
-
-def _room() -> int:
-    """Return the maximum size of a new cache in bytes."""
-    free = shutil.disk_usage(decoded_cache_folder()).free - RESERVE
-    budget = _budget()
-    if budget is None:
-        return int(SHARE * free)
-    taken = sum(path.stat().st_size for path in decoded_cache_folder().glob(f"*/{PIXELS}"))
-    return min(free, budget - taken)
-
-
-def _budget() -> int | None:
-    """Return the budget in bytes, or None if it is not set."""
-    setting = os.environ.get(BUDGET)
-    if not setting:
-        return None
-    try:
-        gib = float(setting)
-    except ValueError:
-        gib = -1.0
-    if not 0 <= gib < 2**40:
-        raise DataError(f"{BUDGET}={setting}: not a number of GiB; valid: 0 (no cache), 20, 0.5, or unset")
-    return int(gib * 2**30)
-
-
-def _probe(split: Split, limit: int) -> None:
-    """Raise CacheUnavailableError if the estimated size of a cache exceeds the limit."""
-    if len(split) <= PROBED:
-        return
-    sizes = map_on_all_cores(lambda i: (split.channels + 1) * split[len(split) * i // PROBED].label.size, PROBED)
-    expected = len(split) * sum(sizes) // PROBED
-    if expected > limit:
-        raise CacheUnavailableError(_too_large(expected, limit))
-
-
-def _too_large(size: int, limit: int) -> str:
-    return (
-        f"a cache of {size / 2**30:.2f} GiB is more than the {max(0, limit) / 2**30:.2f} GiB that it may take in "
-        f"{decoded_cache_folder()}; make room (fcnlab data cache clear --older-than 30) or set {BUDGET}"
-    )
 
 
 def discard(folder: Path) -> None:

@@ -15,9 +15,9 @@ from fcnlab.lab import Lab
 from fcnlab.training import hardware
 from fcnlab.training.evaluate import evaluate_split
 from fcnlab.training.protocol import Protocol
+from fcnlab.trial.evaluation.samples import save_sample
 from fcnlab.trial.find import FinishedTrial
 from fcnlab.trial.record import CheckpointChoice
-from fcnlab.trial.samples import save_sample
 
 
 class _Subset(DecodedSplit):

@@ -26,7 +26,7 @@ class Job(Config):
     Attributes:
         pause_after: pause after this epoch, with a checkpoint; None runs all epochs.
         micro_batches: split each batch further, for trials that ran out of memory; gradients are accumulated.
-        exclusive: no other trial may run on its device at the same time.
+        exclusive: no other trial of this driver may run on its device at the same time.
         sharing: number of trials that share its GPU.
         checkpoint_every: seconds between two checkpoints; 0 writes one after each epoch.
     """

@@ -30,8 +30,8 @@ from fcnlab.models import FCN
 from fcnlab.training import hardware
 from fcnlab.training.evaluate import OnProgress, evaluate_split
 from fcnlab.training.protocol import Protocol, Size
+from fcnlab.trial.evaluation.metrics import compute_split_metrics
 from fcnlab.trial.find import KEY_DIGITS, FinishedTrial
-from fcnlab.trial.metrics import compute_split_metrics
 from fcnlab.trial.record import CheckpointChoice, SplitMetrics
 
 

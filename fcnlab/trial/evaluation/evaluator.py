@@ -23,10 +23,10 @@ from fcnlab.metrics.confusion import Counts
 from fcnlab.models import FCN
 from fcnlab.training.evaluate import OnPrediction, SplitCounts, evaluate_split
 from fcnlab.training.protocol import Protocol
-from fcnlab.trial.metrics import compute_split_metrics
+from fcnlab.trial.evaluation.metrics import compute_split_metrics
+from fcnlab.trial.evaluation.samples import NUM_SAMPLES, save_sample
 from fcnlab.trial.record import CheckpointChoice, SplitMetrics
 from fcnlab.trial.run_folder import RunFolder
-from fcnlab.trial.samples import NUM_SAMPLES, save_sample
 
 
 class _Counted(NamedTuple):

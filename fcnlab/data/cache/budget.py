@@ -1,0 +1,86 @@
+"""The space on the disk that caches of decoded samples may take."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+from fcnlab.data.cache.format import PIXELS, decoded_cache_folder
+from fcnlab.data.datasets.base import Split
+from fcnlab.data.parallel import map_on_all_cores
+from fcnlab.errors import DataError
+
+BUDGET = "FCNLAB_CACHE_BUDGET"
+"""Environment variable: maximum total size of all caches in GiB; 0 disables caches."""
+
+RESERVE = 2**30
+"""Bytes of the disk that caches leave free."""
+
+SHARE = 0.5
+"""Fraction of the free disk beyond the reserve that one cache may use if no budget is set."""
+
+PROBED = 4
+"""Number of samples that are decoded to estimate the size of a cache."""
+
+
+class CacheUnavailableError(Exception):
+    """A cache cannot be built or opened. `str(error)` is the reason."""
+
+
+def find_room() -> int:
+    """Return the maximum size of a new cache in bytes.
+
+    Raises:
+        DataError: the budget is not a number.
+    """
+    free = shutil.disk_usage(decoded_cache_folder()).free - RESERVE
+    budget = _budget()
+    if budget is None:
+        return int(SHARE * free)
+    taken = sum(path.stat().st_size for path in decoded_cache_folder().glob(f"*/{PIXELS}"))
+    return min(free, budget - taken)
+
+
+def _budget() -> int | None:
+    """Return the budget in bytes, or None if it is not set."""
+    setting = os.environ.get(BUDGET)
+    if not setting:
+        return None
+    try:
+        gib = float(setting)
+    except ValueError:
+        gib = -1.0
+    if not 0 <= gib < 2**40:
+        raise DataError(f"{BUDGET}={setting}: not a number of GiB; valid: 0 (no cache), 20, 0.5, or unset")
+    return int(gib * 2**30)
+
+
+def check_estimate(split: Split, limit: int) -> None:
+    """Check the estimated size of the cache of a split, before it is built.
+
+    Args:
+        split: the split.
+        limit: maximum size in bytes.
+
+    Raises:
+        CacheUnavailableError: the cache would exceed the limit.
+    """
+    if len(split) <= PROBED:
+        return
+    sizes = map_on_all_cores(lambda i: (split.channels + 1) * split[len(split) * i // PROBED].label.size, PROBED)
+    expected = len(split) * sum(sizes) // PROBED
+    if expected > limit:
+        raise CacheUnavailableError(describe_excess(expected, limit))
+
+
+def describe_excess(size: int, limit: int) -> str:
+    """Return why a cache is too large, and the remedy.
+
+    Args:
+        size: size of the cache in bytes.
+        limit: maximum size in bytes.
+    """
+    return (
+        f"a cache of {size / 2**30:.2f} GiB is more than the {max(0, limit) / 2**30:.2f} GiB that it may take in "
+        f"{decoded_cache_folder()}; make room (fcnlab data cache clear --older-than 30) or set {BUDGET}"
+    )

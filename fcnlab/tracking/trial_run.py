@@ -1,0 +1,114 @@
+"""The MLflow run of one trial: what it contains already, and writing the rest."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fcnlab.config.trial import Trial
+from fcnlab.tracking.fields import extract_epoch_metrics
+from fcnlab.trial.record import EpochRecord
+
+if TYPE_CHECKING:
+    from mlflow.entities import Param, Run
+    from mlflow.tracking import MlflowClient
+
+BATCH_SIZE = 900
+"""Number of metrics per request; MLflow's limit is 1000."""
+
+DIGEST_LENGTH = 36
+"""Maximum length of the digest of a dataset in MLflow."""
+
+
+@dataclass
+class TrialRun:
+    """State of a trial's run.
+
+    Attributes:
+        run_id: id of the run.
+        artifact_uri: address of its artifacts.
+        num_epochs: number of epochs that it has; None if the store has not been asked yet.
+        current: whether the view shows it; None if it has no such tag.
+        is_restored: true if an earlier driver created the run and may have written part of a record.
+        has_params: whether its params are written.
+        pending_params: trial and axes, until the params are written.
+        published: end of the record that is published.
+        finished: whether the published record is of a finished trial.
+    """
+
+    run_id: str
+    artifact_uri: str
+    num_epochs: int | None
+    current: bool | None = None
+    is_restored: bool = False
+    has_params: bool = False
+    pending_params: tuple[Trial, Mapping[str, str]] | None = None
+    published: str | None = None
+    finished: bool = False
+
+    @classmethod
+    def restore(cls, run: Run) -> TrialRun:
+        """Restore the state of a run from the store."""
+        tags = run.data.tags
+        return cls(
+            str(run.info.run_id),
+            str(run.info.artifact_uri),
+            num_epochs=None,
+            current=tags["fcnlab.current"] == "true" if "fcnlab.current" in tags else None,
+            is_restored=True,
+            has_params=bool(run.data.params),
+            published=tags.get("fcnlab.published") if run.info.status in ("FINISHED", "FAILED") else None,
+            finished=run.info.status == "FINISHED",
+        )
+
+    def take_new_epochs(self, client: MlflowClient, epochs: Sequence[EpochRecord]) -> dict[int, dict[str, float]]:
+        """Return the metrics of the epochs that the run does not have, and count the epochs as written.
+
+        Args:
+            client: client of the store.
+            epochs: all epochs up to now.
+
+        Returns:
+            Metrics by name, by epoch.
+        """
+        if self.num_epochs is None:
+            history = client.get_metric_history(self.run_id, "epoch_loss")
+            self.num_epochs = max((point.step for point in history), default=0)
+        last = self.num_epochs
+        new = {epoch.epoch: extract_epoch_metrics(epoch) for epoch in epochs if epoch.epoch > last}
+        self.num_epochs = max([last, *new])
+        return new
+
+    def log(
+        self, client: MlflowClient, steps: Mapping[int, Mapping[str, float]], tags: Mapping[str, str] | None = None
+    ) -> None:
+        """Write metrics, tags, and the params if they are pending.
+
+        Args:
+            client: client of the store.
+            steps: metrics by name, by step.
+            tags: tags by name.
+        """
+        from mlflow.entities import Metric, RunTag
+
+        now = int(time.time() * 1000)
+        points = [Metric(name, v, now, step) for step, values in steps.items() for name, v in values.items()]
+        run_tags = [RunTag(name, value[:5000]) for name, value in (tags or {}).items()]
+        params = self._log_dataset(client, *self.pending_params) if self.pending_params else []
+        for start in range(0, max(1, len(points)), BATCH_SIZE):
+            client.log_batch(self.run_id, points[start : start + BATCH_SIZE], params, run_tags)
+            params, run_tags = [], []
+        self.has_params, self.pending_params = True, None
+
+    def _log_dataset(self, client: MlflowClient, trial: Trial, axes: Mapping[str, str]) -> list[Param]:
+        """Write the dataset of a trial, and return its params."""
+        from mlflow.entities import Dataset, DatasetInput, Param
+
+        digest = trial.data.rpartition(":")[2][:DIGEST_LENGTH]
+        dataset = Dataset(trial.names["dataset"], digest, "fcnlab", json.dumps({"fingerprint": trial.data}))
+        client.log_inputs(self.run_id, [DatasetInput(dataset)])
+        params = {**trial.names, **axes, "seed": str(trial.seed)}
+        return [Param(name, value[:6000]) for name, value in params.items()]

@@ -1,0 +1,1 @@
+"""Evaluation of trials: while they train, at their end, and again from saved weights."""
