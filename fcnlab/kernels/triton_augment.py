@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.kernels import triton_augment_kernels as kernels
+from fcnlab.kernels import triton_jitter_kernels as jitter_kernels
 from fcnlab.kernels.inputs import ColorJitter, Placement, RawBatch
 
 BLOCK = 512
