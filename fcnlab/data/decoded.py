@@ -5,9 +5,7 @@ Values and layout are the same in all three cases, so metrics do not depend on t
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -136,25 +134,6 @@ class DecodedSplit:
         from fcnlab.data.resident import move_to_device
 
         return move_to_device(self, device, free, sharing)
-
-    def prefetch(self, indices: Iterable[int], count: int = 8) -> Generator[DecodedSample, None, None]:
-        """Yield samples that a background thread loads in advance.
-
-        Args:
-            indices: positions of the samples, in the order of the result.
-            count: maximum number of samples that are loaded in advance.
-        """
-        waiting: deque[Future[DecodedSample]] = deque()
-        pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
-        try:
-            for index in indices:
-                waiting.append(pool.submit(self.__getitem__, index))
-                if len(waiting) > count:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 class MappedSplit(DecodedSplit):

@@ -300,36 +300,6 @@ def test_few_splits_are_kept_and_the_least_recently_used_goes_first() -> None:
     assert found == [True, False, True, True, True]
 
 
-@given(st.lists(st.integers(0, 2), max_size=12), st.integers(0, 4))
-@quickly
-def test_prefetched_samples_are_in_order(order: list[int], count: int) -> None:
-    split = open_decoded(shapes(), "train")
-    for index, sample in zip(order, split.prefetch(order, count), strict=True):
-        assert torch.equal(sample.image, split[index].image)
-
-
-def test_prefetch_is_limited_and_ends_with_the_iterator() -> None:
-    asked: list[int] = []
-
-    def indices() -> Iterator[int]:
-        for index in (0, 1, 2, 0, 1, 2):
-            asked.append(index)
-            yield index
-
-    samples = open_decoded(shapes(), "train").prefetch(indices(), 2)
-    next(samples)
-    assert asked == [0, 1, 2]
-    samples.close()
-    assert asked == [0, 1, 2]
-
-
-def test_prefetch_errors_are_raised_when_used() -> None:
-    samples = open_decoded(shapes(), "train").prefetch([0, 7], 4)
-    next(samples)
-    with pytest.raises(IndexError):
-        next(samples)
-
-
 def test_cached_real_validation_images_equal_decoded(real_data: Path) -> None:
     dataset = CamVid(real_data / "camvid")
     found, direct = open_decoded(dataset, "val"), DecodedSplit(dataset.split("val"), budget=0)
