@@ -52,14 +52,14 @@ def test_trial_is_exclusive_after_a_lost_worker() -> None:
 def test_out_of_memory_retries_exclusively_then_splits_the_batch() -> None:
     trial = make_trial(batch_size=12)
     tried: list[Attempt] = []
-    tried = []
+    jobs = []
     while find_failure(trial, [*tried, out_of_memory()], shares_devices=True) is None or len(tried) < 2:
         job = create_job(trial, tried, shares_devices=True)
-        tried.append((job.exclusive, job.micro_batches))
+        jobs.append((job.exclusive, job.micro_batches))
         tried.append(out_of_memory(job.micro_batches, job.exclusive))
         if find_failure(trial, tried, shares_devices=True) is not None:
             break
-    assert tried == [(False, 1), (True, 1), (True, 2), (True, 3), (True, 4), (True, 6), (True, 12)]
+    assert jobs == [(False, 1), (True, 1), (True, 2), (True, 3), (True, 4), (True, 6), (True, 12)]
     failure = find_failure(trial, tried, shares_devices=True)
     assert failure is not None and failure.cause == "out_of_memory"
     assert "12 micro-batches" in failure.message
