@@ -176,8 +176,8 @@ def test_estimate_scales_finished_trials_of_the_same_workload_by_epochs(lab: Lab
     long = plan.trials[0].trial.recipe
     epochs = 4 * long.epochs - recipe.epochs
     # Val and test are evaluated at the end, and again in every second trial, whose best epoch is not the last.
-    images = VAL * (count_validations(long) - 1) + 1.5 * (VAL + TEST)
-    assert result.device_seconds == pytest.approx(3.0 * epochs + 4 * (2.0 * images + SETUP_SECONDS))
+    evaluated = VAL * (count_validations(long) - 1) + 1.5 * (VAL + TEST)
+    assert result.device_seconds == pytest.approx(3.0 * epochs + 4 * (2.0 * evaluated + SETUP_SECONDS))
     assert result.device_seconds / 3 < result.seconds and result.low < result.seconds < result.high
     assert (result.known, result.from_gmacs, result.memory, result.slots) == (4, 0, 7, 3)
     assert result.sources == ("4 finished trials on an unknown device",)

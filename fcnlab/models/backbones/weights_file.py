@@ -67,7 +67,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_checkpoint(path: Path) -> object:
     try:
-        with warnings.catch_warnings():  # the errors below say what torch warns of
+        with warnings.catch_warnings():  # the errors below describe what torch warns of
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zipfile and torch raise errors of many types
