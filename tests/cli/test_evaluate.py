@@ -157,19 +157,19 @@ def test_images_that_cannot_be_predicted_are_reported_at_the_end(
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 70, 3), dtype=np.uint8))
     picture.save(photos / "one.jpg")
     picture.convert("L").save(photos / "sub" / "two.png")
-    Image.fromarray(np.full((8, 8), 999, np.uint16)).save(photos / "deep.png")
+    picture.save(photos / "stack.tif", save_all=True, append_images=[picture])
     (photos / "torn.jpg").write_bytes((photos / "one.jpg").read_bytes()[:200])
     ask = ("predict", folder.key[:10], photos, "--overlay", "--probabilities", "--out", tmp_path / "made")
     code, out, err = fcnlab(*ask)
     assert code == 1 and out.startswith("2 of 4 images predicted")
-    assert err.count("not predicted") == 2 and "more than 8 bits" in err and "torn.jpg" in err
+    assert err.count("not predicted") == 2 and "stack.tif: has 2 pages" in err and "torn.jpg" in err
     made = {file.relative_to(tmp_path / "made").as_posix() for file in (tmp_path / "made").rglob("*.*")}
     wanted = {"masks": "png", "overlays": "png", "probabilities": "npz"}
     assert made == {f"{kind}/{name}.{end}" for kind, end in wanted.items() for name in ("one", "sub/two")}
     labels = load(folder.path).predict(Image.open(photos / "one.jpg"))
     mask = Image.open(tmp_path / "made" / "masks" / "one.png")
     assert mask.mode == "P" and np.array_equal(np.asarray(mask), labels)
-    assert mask.getpalette()[:6] == [0, 0, 0, 128, 0, 0]
+    assert mask.getpalette()[:6] == [0, 0, 0, 230, 159, 0]
     assert arrays_of(tmp_path / "made" / "probabilities" / "one.npz")["probabilities"].shape == (6, 40, 70)
     code, _, err = fcnlab(*ask)
     assert code == 2 and "--overwrite" in err and err.count("\n") == 1
