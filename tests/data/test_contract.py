@@ -26,6 +26,7 @@ from fcnlab.data.datasets.folder import Folder, FolderLayout
 from fcnlab.data.datasets.table import FILE_DATASETS
 from fcnlab.data.datasets.voc import Voc2012
 from fcnlab.errors import DataError
+from tests.data.test_matlab import damages
 
 HEIGHT, WIDTH = 6, 8
 
@@ -51,11 +52,11 @@ def write(path: Path, ids: list[str]) -> None:
     path.write_text("".join(f"{id_}\n" for id_ in ids))
 
 
-def save_mat(mask: np.ndarray, path: Path, field: str = "Segmentation") -> None:
+def save_mat(mask: np.ndarray, path: Path, field: str = "Segmentation", *, compressed: bool = True) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # As SBD has it: a structure with three fields, compressed.
+    # As SBD has it: a structure with three fields, which is compressed.
     structure = {"Boundaries": np.zeros((2, 1), dtype=object), field: mask, "CategoriesPresent": np.array([[1]])}
-    savemat(path, {"GTcls": structure}, do_compression=True)
+    savemat(path, {"GTcls": structure}, do_compression=compressed)
     path.write_bytes(b"MATLAB 5.0 MAT-file".ljust(116) + path.read_bytes()[116:])  # its header has the time of day
 
 
@@ -349,14 +350,14 @@ def test_an_invalid_matlab_file_is_a_one_line_error(harm: Callable[[Path], None]
 
 
 @settings(max_examples=80, deadline=None)
-@given(cut=st.integers(0, 700), junk=st.binary(max_size=40))
-def test_a_cut_or_overwritten_matlab_file_decodes_or_is_a_data_error(
-    tmp_path_factory: pytest.TempPathFactory, cut: int, junk: bytes
+@given(damage=damages(st.binary(max_size=40)), compressed=st.booleans())
+def test_a_damaged_matlab_file_decodes_or_is_a_data_error(
+    tmp_path_factory: pytest.TempPathFactory, damage: Callable[[bytes], bytes], compressed: bool
 ) -> None:
     voc = make_voc(tmp_path_factory.mktemp("harmed"))
     path = voc.list_pairs("sbdtrain")[0].mask
-    whole = path.read_bytes()
-    path.write_bytes(whole[:cut] + junk + whole[cut + len(junk) :] if cut % 2 else whole[:cut] + junk)
+    save_mat(mask_of(100, list(range(21))), path, compressed=compressed)
+    path.write_bytes(damage(path.read_bytes()))
     try:
         assert voc.split("sbdtrain")[0].label.shape == (HEIGHT, WIDTH)
     except DataError as error:

@@ -5,14 +5,13 @@ SBD (Hariharan et al., ICCV 2011) consists of 11,355 images of VOC with masks of
 
 from __future__ import annotations
 
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from fcnlab.data.datasets.base import FileDataset, FileSplit, Pair, Split
+from fcnlab.data.datasets.matlab import MatFileError, read_structure_field
 from fcnlab.errors import DataError
 
 
@@ -118,18 +117,14 @@ class _VocSplit(FileSplit):
 
 def _read_sbd_mask(path: Path) -> Image.Image:
     """Return the mask in a file of SBD: the field `Segmentation` of its structure `GTcls`."""
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
-    read_errors = (OSError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, MemoryError, AttributeError)
     try:
-        mask = loadmat(str(path), variable_names=["GTcls"])["GTcls"][0, 0]["Segmentation"]
+        mask = read_structure_field(path.read_bytes(), "GTcls", "Segmentation")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (*read_errors, NotImplementedError, UnicodeError, MatReadError, struct.error, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read as a mask of SBD (GTcls.Segmentation): {error}") from None
-    if not isinstance(mask, np.ndarray) or mask.dtype != np.uint8 or mask.ndim != 2 or not mask.size:
-        raise DataError(f"{path}: GTcls.Segmentation must be one 8-bit channel of class numbers")
+    except (OSError, MatFileError) as error:
+        raise DataError(
+            f"{path}: cannot be read as a mask of SBD (GTcls.Segmentation, 8-bit class numbers): {error}"
+        ) from None
     return Image.fromarray(np.ascontiguousarray(mask))
 
 
