@@ -123,7 +123,7 @@ def test_the_example_runs_in_worker_processes(own: Lab, executor: str, allowed: 
 def test_printed_commands_have_the_permission_that_the_grid_needs(own: Lab) -> None:
     grid = own.load_grid(own.root / "experiments" / "own.yaml")
     assert rerun_command(grid).startswith("fcnlab --allow-extensions grid run experiments/own.yaml")
-    words = ["grid", "reproduce", "experiments/own.yaml", "shallow8", "--data-root", str(own.data_root), "--dry-run"]
+    words = ["grid", "reproduce", "experiments/own.yaml:shallow8", "--data-root", str(own.data_root), "--dry-run"]
     assert call(own, "--allow-extensions", *words).stdout.startswith("fcnlab --allow-extensions train ")
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import fcnlab
-from fcnlab import extensions
 from fcnlab.config.registry import builtin
 from fcnlab.errors import ConfigError, FcnlabError
+from fcnlab.extensions import find
 from fcnlab.lab import Lab
 from fcnlab.models.heads import Head
 from fcnlab.models.heads.base import MakeUpsampler, require
@@ -51,7 +51,7 @@ ENTRY_POINT = EntryPoint(name="shallow", value=f"{__name__}:Shallow", group="fcn
 
 @pytest.fixture
 def with_shallow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extensions, "entry_points", lambda group: [ENTRY_POINT] if group == "fcnlab.heads" else [])
+    monkeypatch.setattr(find, "entry_points", lambda group: [ENTRY_POINT] if group == "fcnlab.heads" else [])
 
 
 ENTRY = "shallow8: {description: Mine, type: shallow, reads: [8], options: {at: 8, width: 16}}\n"

@@ -195,7 +195,7 @@ def test_data_missing_on_the_node_is_a_one_line_error(far: tuple[RayExecutor, La
     other = trial.model_copy(update={"data": "sha256:0"})
     missing = trial.model_copy(update={"dataset": lab.registry.get("dataset", "camvid")})
     assert run(executor, Job(trial=other), Job(trial=missing)) == [JobExit(other.key), JobExit(missing.key)]
-    for invalid, output in ((other, "the data differs from what the driver has"), (missing, "no data root")):
+    for invalid, output in ((other, "the data differs from the driver's"), (missing, "no data root")):
         record = folder(lab, invalid).read()
         assert record is not None and record.failure is not None
         assert output in record.failure.message

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 child = None
                 continue
             job = Job.model_validate_json(line)
-            if child is None or not child.process.is_alive():
+            if child is None or not child.is_waiting():
                 with suppress(ModelError):  # the trial raises it again and records it
                     prepare(job.trial.variant)
                 child = _Child(lab, options.threads, options.devices, keep=options.keep_child)
@@ -196,6 +196,10 @@ class _Child:
         )
         self.process.start()
         theirs.close()  # so that the pipe closes when the child exits
+
+    def is_waiting(self) -> bool:
+        """Return whether the child waits for a job; its pipe closes before its exit is reported."""
+        return self.process.is_alive() and not self._pipe.poll()
 
     def run(self, job: Job, lines: _Lines) -> int | None:
         """Run a job to its end and forward a pause to it.
