@@ -31,6 +31,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that the file runs without -m, too
+
 from benchmarks.gpu.results import Outcome, Results, run_section
 from benchmarks.gpu.sections import GROUPS, Group, section_function
 from benchmarks.gpu.sections.settings import JOBS, Settings, child_environment

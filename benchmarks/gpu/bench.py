@@ -25,6 +25,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that the file runs without -m, too
+
 from benchmarks.gpu.results import Outcome, Results
 from benchmarks.gpu.timings import REPOSITORY, SECTIONS, SMOKE, Context, Section, Sizes
 

@@ -138,3 +138,12 @@ def test_a_failed_check_keeps_what_was_measured(tmp_path: Path) -> None:
     assert found["sections"]["bad"]["detail"] == "SectionFailed: too far off"
     assert found["sections"]["slow"]["detail"].startswith("SectionTimeout")
     assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
+
+
+@pytest.mark.parametrize("program", ["accept", "bench"])
+def test_the_file_of_a_program_runs_from_any_folder(program: str, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, str(REPOSITORY / "benchmarks" / "gpu" / f"{program}.py"), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--out" in done.stdout
