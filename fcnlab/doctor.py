@@ -113,8 +113,9 @@ def _check_devices(_lab: Lab) -> Iterator[Check]:
     import torch
 
     from fcnlab.runner.executors.gpus import select_gpus
+    from fcnlab.runner.executors.slots import usable_cores
 
-    yield Check("CPU", "ok", f"{get_processor_name()}, {_count_cores()} cores available")
+    yield Check("CPU", "ok", f"{get_processor_name()}, {usable_cores()} cores available")
     try:
         gpus = select_gpus("auto")
     except RunError as error:
@@ -129,10 +130,6 @@ def _check_devices(_lab: Lab) -> Iterator[Check]:
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
             yield Check("GPU", "ok", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
-
-
-def _count_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_kernels(_lab: Lab) -> Iterator[Check]:

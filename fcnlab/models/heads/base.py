@@ -75,6 +75,19 @@ class CoarseHead(Head):
     upsample: nn.Module
     offset: int = 0
 
+    def forward(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor:
+        """Compute the class scores from feature maps.
+
+        Args:
+            features: maps by reduction r, each [B, channels[r], ~H/r, ~W/r].
+            size: height H and width W of the images.
+
+        Returns:
+            Logits [B, classes, H, W].
+        """
+        scores: Tensor = self.upsample(self.coarse(features), size)
+        return scores
+
     def coarse(self, features: Mapping[int, Tensor]) -> Tensor:
         """Compute the scores before the last upsampling.
 

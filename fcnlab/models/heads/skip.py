@@ -67,19 +67,6 @@ class SkipHead(CoarseHead):
             else:
                 zero(self.score[str(r)])
 
-    def forward(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor:
-        """Compute the class scores from feature maps.
-
-        Args:
-            features: maps by reduction r, each [B, channels[r], ~H/r, ~W/r].
-            size: height H and width W of the images.
-
-        Returns:
-            Logits [B, classes, H, W].
-        """
-        up: Tensor = self.upsample(self.coarse(features), size)
-        return up
-
     def coarse(self, features: Mapping[int, Tensor]) -> Tensor:
         """Compute the scores before the last upsampling.
 

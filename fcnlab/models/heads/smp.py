@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ class Decoder:
     """A decoder of smp, with the settings that smp's model of this name has.
 
     Attributes:
-        load: imports the class of the decoder; smp takes a second to import.
+        name: module and class below `segmentation_models_pytorch.decoders`.
         needs: reductions of the maps that it reads.
         stride: stride of its output.
         kernel: kernel size of the convolution to class scores.
@@ -32,7 +33,7 @@ class Decoder:
         optional: reductions of the maps that it reads if the backbone has them.
     """
 
-    load: Callable[[], Callable[..., nn.Module]]
+    name: str
     needs: tuple[int, ...]
     stride: int
     kernel: int
@@ -40,35 +41,11 @@ class Decoder:
     options: Mapping[str, Any] = field(default_factory=dict)
     optional: tuple[int, ...] = ()
 
-
-def _unet() -> Callable[..., nn.Module]:
-    from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
-
-    return UnetDecoder
-
-
-def _deeplabv3plus() -> Callable[..., nn.Module]:
-    from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder
-
-    return DeepLabV3PlusDecoder
-
-
-def _fpn() -> Callable[..., nn.Module]:
-    from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder
-
-    return FPNDecoder
-
-
-def _upernet() -> Callable[..., nn.Module]:
-    from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
-
-    return UPerNetDecoder
-
-
-def _segformer() -> Callable[..., nn.Module]:
-    from segmentation_models_pytorch.decoders.segformer.decoder import SegformerDecoder
-
-    return SegformerDecoder
+    def load(self) -> Callable[..., nn.Module]:
+        """Import the class, only where it is used, because smp takes a second to import."""
+        module, _, name = self.name.rpartition(".")
+        found: Callable[..., nn.Module] = getattr(import_module(f"segmentation_models_pytorch.decoders.{module}"), name)
+        return found
 
 
 def _fpn_width(options: Mapping[str, Any]) -> int:
@@ -77,7 +54,7 @@ def _fpn_width(options: Mapping[str, Any]) -> int:
 
 DECODERS: Mapping[str, Decoder] = {
     "unet": Decoder(
-        _unet,
+        "unet.decoder.UnetDecoder",
         needs=(4, 8, 16, 32),
         optional=(2,),
         stride=1,
@@ -86,7 +63,7 @@ DECODERS: Mapping[str, Decoder] = {
         options={"decoder_channels": (256, 128, 64, 32, 16)},
     ),
     "deeplabv3plus": Decoder(
-        _deeplabv3plus,
+        "deeplabv3.decoder.DeepLabV3PlusDecoder",
         needs=(4, 32),
         stride=4,
         kernel=1,
@@ -94,7 +71,7 @@ DECODERS: Mapping[str, Decoder] = {
         options={"out_channels": 256, "atrous_rates": (12, 24, 36), "aspp_separable": True, "aspp_dropout": 0.5},
     ),
     "fpn": Decoder(
-        _fpn,
+        "fpn.decoder.FPNDecoder",
         needs=(4, 8, 16, 32),
         stride=4,
         kernel=1,
@@ -102,7 +79,7 @@ DECODERS: Mapping[str, Decoder] = {
         options={"segmentation_channels": 128, "merge_policy": "add"},
     ),
     "upernet": Decoder(
-        _upernet,
+        "upernet.decoder.UPerNetDecoder",
         needs=(4, 8, 16, 32),
         stride=4,
         kernel=1,
@@ -110,7 +87,7 @@ DECODERS: Mapping[str, Decoder] = {
         options={"decoder_channels": 256},
     ),
     "segformer": Decoder(
-        _segformer,
+        "segformer.decoder.SegformerDecoder",
         needs=(4, 8, 16, 32),
         optional=(2,),
         stride=4,
@@ -181,19 +158,6 @@ class SmpHead(CoarseHead):
         initialize_head(self.score)
         self.output_stride = spec.stride
         self.upsample = make_upsampler(classes, spec.stride, "image") if spec.stride > 1 else _Crop()
-
-    def forward(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor:
-        """Compute the class scores from feature maps.
-
-        Args:
-            features: maps by reduction r, each [B, channels[r], ~H/r, ~W/r].
-            size: height H and width W of the images.
-
-        Returns:
-            Logits [B, classes, H, W].
-        """
-        scores: Tensor = self.upsample(self.coarse(features), size)
-        return scores
 
     def coarse(self, features: Mapping[int, Tensor]) -> Tensor:
         """Compute the scores before the last upsampling.
