@@ -7,6 +7,7 @@
     fcnlab.run_grid(grid)
     fcnlab.frame(grid)     # pandas, one row a trial
     fcnlab.summary(grid)   # pandas, one row a cell
+    fcnlab.report(grid)    # the table, charts and page in results/
     fcnlab.load("429d005e261a").predict(image)   # a finished trial on a PIL image
 
 Importing fcnlab loads neither torch nor pandas nor mlflow; each name loads what it needs on first use.
@@ -14,14 +15,20 @@ Importing fcnlab loads neither torch nor pandas nor mlflow; each name loads what
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from fcnlab.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from fcnlab.api import build_model, frame, load, load_grid, run_grid, summary
+    from fcnlab.api import build_model, frame, load, load_grid, report, run_grid, summary
 
-__all__ = ["build_model", "frame", "load", "load_grid", "run_grid", "summary"]
+__all__ = ["__version__", "build_model", "frame", "load", "load_grid", "report", "run_grid", "summary"]
+
+# The function `report` has the name of a subpackage. Python sets a subpackage as an attribute of its package when it is
+# first imported and never again: it is imported here, where that is one empty module, and the attribute is removed.
+import_module("fcnlab.report")
+del globals()["report"]
 
 
 def __getattr__(name: str) -> object:
@@ -30,3 +37,7 @@ def __getattr__(name: str) -> object:
 
         return getattr(api, name)
     raise AttributeError(f"module 'fcnlab' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

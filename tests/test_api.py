@@ -18,8 +18,24 @@ def test_importing_fcnlab_imports_no_heavy_package() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+ORDERS = (
+    "import fcnlab; from fcnlab.report.html import environment",
+    "import fcnlab.report.html.environment; import fcnlab",
+    "import fcnlab; fcnlab.report; import fcnlab.report; import fcnlab.report.html.environment",
+    "from fcnlab import report; from fcnlab.report.html.environment import render",
+)
+"""Orders in which the function `fcnlab.report` and the subpackage `fcnlab.report` may be imported."""
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_report_is_the_function_after_any_import(order: str) -> None:
+    code = f"{order}; import fcnlab; from fcnlab import report; assert fcnlab.report is report is fcnlab.api.report"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
 def test_every_exported_name_exists() -> None:
-    assert all(callable(getattr(fcnlab, name)) for name in fcnlab.__all__)
+    assert dir(fcnlab) == sorted(fcnlab.__all__)
+    assert all(callable(getattr(fcnlab, name)) for name in fcnlab.__all__ if name != "__version__")
     with pytest.raises(AttributeError, match="no attribute 'bild_model'"):
         fcnlab.bild_model  # noqa: B018 - the access is the test
 

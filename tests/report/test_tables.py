@@ -12,6 +12,7 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from fcnlab.report.charts import fonts
 from fcnlab.report.charts.fonts import add_fallback_fonts
 from fcnlab.report.charts.style import Plot, to_png, to_svg
 from fcnlab.report.frame import cells_frame as bare_cells_frame
@@ -135,7 +136,7 @@ def test_charts_use_installed_fonts_and_warn_once_of_characters_that_none_has(mo
         add_fallback_fonts(charts)
     assert len(warned) == 1
     assert all(to_png(Plot("a", "", one, {})) and to_svg(Plot("a", "", one, {})) for one in charts), "without warnings"
-    monkeypatch.setattr("fcnlab.report.charts.fonts._characters", lambda file: set("快速") if "Mono" in file else set())
+    monkeypatch.setattr(fonts, "_characters", lambda file: set("快速") if "Mono" in file else set())
     add_fallback_fonts(charts)
     assert charts[0].texts[0].get_fontfamily() == ["DejaVu Sans", "DejaVu Sans Mono"]
 

@@ -102,7 +102,7 @@ def test_finished_grid_runs_nothing_and_keeps_its_table(complete_grid: Path) -> 
     grid, lab = fcnlab.load_grid(complete_grid), Lab.find(complete_grid)
     outcome = run_grid(grid, lab, lambda: pytest.fail("an executor was created"), ProgressReporter())
     assert outcome == Outcome(finished=4, failed=0, reused=4)
-    fcnlab.api.report(grid, lab=lab)
+    fcnlab.report(grid, lab=lab)
     pd.testing.assert_frame_equal(table(complete_grid), before)
 
 
