@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from fcnlab.config.base import Config, Count, Whole
 from fcnlab.config.grid.axes import Axis, ByAxis, Value
+from fcnlab.config.grid.labels import Labels
 
 Values = Annotated[list[Value], Field(min_length=1)]
 OverridesField = Annotated[dict[Axis, Value], ByAxis]
@@ -170,6 +171,7 @@ class GridFile(Block):
             unchanged cell of an ablation.
         checkpoint: weights to evaluate: of the last epoch, or of the best on val.
         early_stopping: when weak cells end early.
+        labels: display names of axes, values and cells.
     """
 
     renamed: ClassVar[dict[str, str]] = {
@@ -187,6 +189,7 @@ class GridFile(Block):
     baseline: OverridesField | None = None
     checkpoint: Literal["last", "best"] = "last"
     early_stopping: EarlyStopping | None = None
+    labels: Labels = Field(default_factory=Labels)
 
     @property
     def sets(self) -> list[Block]:

@@ -10,8 +10,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from fcnlab.config.grid import checks
@@ -59,6 +60,19 @@ class Grid:
         """Return the number of trials."""
         return len(self.cells) * len(self.seeds)
 
+    @cached_property
+    def display_names(self) -> Mapping[str, str]:
+        """Display name of each cell by its label."""
+        return {cell.label: self.file.labels.name_cell(cell) for cell in self.cells}
+
+    def display_name(self, label: str) -> str:
+        """Return the display name of a cell for tables, charts and texts.
+
+        Args:
+            label: label of a cell; another text is returned as it is.
+        """
+        return self.display_names.get(label, label)
+
     @property
     def recipes(self) -> list[Recipe]:
         """The recipe of each cell."""
@@ -91,7 +105,8 @@ def load(path: Path, registry: Registry) -> Grid:
     Raises:
         ConfigError: all errors, one per line: an unknown key or name, a wrong type, no cells, two equal cells, a
             condition that no cell meets, a baseline that matches no cell or several, a head that needs a stride that
-            the backbone lacks, early stopping after epochs without validation.
+            the backbone lacks, early stopping after epochs without validation, a label of an unknown axis, value or
+            cell.
     """
     where = str(path)
     file = validate(GridFile, read(path), where)
@@ -109,6 +124,7 @@ def load(path: Path, registry: Registry) -> Grid:
         *checks.check_channels(made),
         *checks.check_checkpoint(file, made),
         *checks.check_early_stopping(file, made),
+        *(file.labels.find_errors(axes, made) if not invalid else ()),
     ]
     lines = [*(f"{where}: {error}" for error in errors), *invalid]
     if lines:

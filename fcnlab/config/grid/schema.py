@@ -6,7 +6,7 @@ It does not know names that a lab adds later, and whether components fit togethe
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -39,6 +39,7 @@ DESCRIPTIONS = {
     "baseline": "Overrides of the cell to compare with; by default the first, or an ablation's first unchanged cell",
     "checkpoint": "Weights to evaluate: of the last epoch, or of the best on val",
     "early_stopping": "Epochs after which weak cells are pruned, and the rule",
+    "labels": "Display names of axes, values and cells, and the caption of the table in LaTeX",
 }
 
 
@@ -62,6 +63,7 @@ def grid_schema(registry: Registry) -> Schema:
         "Conditions": {"anyOf": [refs["Condition"], _list(refs["Condition"])]},
         "Columns": _by_axis({axis: _list(value) for axis, value in values.items()}),
         "Block": _object(_block_keys(refs, values)),
+        "AxisName": _axis_names(values),
         "EarlyStopping": EarlyStopping.model_json_schema(),
     }
     return {
@@ -114,7 +116,29 @@ def _file_keys(refs: Mapping[str, Schema]) -> Schema:
         "baseline": refs["Overrides"],
         "checkpoint": {"enum": ["last", "best"], "default": "last"},
         "early_stopping": _ref("EarlyStopping"),
+        "labels": _labels(),
     }
+
+
+def _labels() -> Schema:
+    """Return the schema of the display names."""
+    text: Schema = {"type": "string", "minLength": 1}
+    texts: Schema = {"type": "object", "additionalProperties": text}
+    by_axis: Schema = {"type": "object", "propertyNames": _ref("AxisName")}
+    return _object(
+        {
+            "caption": {"type": "string"},
+            "axes": {**by_axis, "additionalProperties": text},
+            "values": {**by_axis, "additionalProperties": texts},
+            "cells": texts,
+        }
+    )
+
+
+def _axis_names(axes: Iterable[str]) -> Schema:
+    """Return the schema of the full or short name of an axis."""
+    names = [*axes, *(short for short, _ in _short_names())]
+    return {"anyOf": [{"enum": names}, *({"pattern": f"^{_quote(field)}\\..+$"} for field in ARBITRARY_KEYS)]}
 
 
 def _object(properties: Schema, required: list[str] | None = None) -> Schema:

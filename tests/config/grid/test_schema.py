@@ -60,6 +60,7 @@ seeds: [1, 2]
 baseline: {head: fcn8s}
 checkpoint: best
 early_stopping: {after: [1, 2], keep: 0.5}
+labels: {caption: c, axes: {recipe.lr: rate}, values: {head: {fcn8s: FCN-8s}}, cells: {"fcn8s, 1": ours}}
 """
 
 
@@ -82,6 +83,7 @@ def test_every_key_is_known() -> None:
         ("ablate: {changes: []}", "$.ablate.changes"),
         ("blocks: [{seeds: 3}]", "$.blocks[0]"),
         ("early_stopping: {keep: 0.5}", "$.early_stopping"),
+        ("labels: {axes: {haed: Head}}", "$.labels.axes"),
     ],
 )
 def test_an_error_is_marked_at_its_location(wrong: str, at: str) -> None:

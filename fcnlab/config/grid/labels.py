@@ -1,0 +1,124 @@
+"""Labels: the names under which axes, their values and cells are shown in tables, charts and texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from fcnlab.config.base import Config
+from fcnlab.config.grid.axes import Axis, ByAxis, Value, format_value
+from fcnlab.config.grid.cell import Cell
+from fcnlab.errors import nearest
+
+MAX_LISTED = 8
+"""Maximum number of cells in a message, and of errors about equal display names."""
+
+Text = Annotated[str, Field(min_length=1)]
+ValueTexts = dict[Annotated[str, BeforeValidator(format_value)], Text]
+
+
+class Labels(Config):
+    """Display names of a grid. They change no trial and no name by which a command refers to a cell.
+
+    Attributes:
+        caption: caption of the table in LaTeX; by default the question.
+        axes: display names by axis.
+        values: display names by axis and value.
+        cells: display names by the values of a cell's axes, such as `fcn8s, random`; spaces after commas are optional.
+    """
+
+    caption: str = ""
+    axes: Annotated[dict[Axis, Text], ByAxis] = Field(default_factory=dict)
+    values: Annotated[dict[Axis, ValueTexts], ByAxis] = Field(default_factory=dict)
+    cells: dict[str, Text] = Field(default_factory=dict)
+
+    def name_axis(self, axis: str) -> str:
+        """Return the display name of an axis.
+
+        Args:
+            axis: full name of the axis.
+        """
+        return self.axes.get(axis, axis)
+
+    def name_value(self, axis: str, value: Value) -> str:
+        """Return the display name of a value.
+
+        Args:
+            axis: full name of the axis.
+            value: a value of the axis.
+        """
+        text = format_value(value)
+        return self.values.get(axis, {}).get(text, text)
+
+    def find_cell_name(self, cell: Cell) -> str | None:
+        """Return the display name that `cells` gives to a cell, or None.
+
+        Args:
+            cell: a cell of the grid.
+        """
+        names = {_fold(key): name for key, name in self.cells.items()}
+        return names.get(_fold(cell.label))
+
+    def name_cell(self, cell: Cell) -> str:
+        """Return the display name of a cell: that of `cells`, else the display names of its values.
+
+        Args:
+            cell: a cell of the grid.
+        """
+        name = self.find_cell_name(cell)
+        values = ", ".join(self.name_value(axis, value) for axis, value in cell.axes.items())
+        return name or values or cell.label
+
+    def find_errors(self, axes: Sequence[str], cells: Sequence[Cell]) -> list[str]:
+        """List the labels of unknown axes, values and cells, and cells with equal display names.
+
+        Args:
+            axes: axes of the grid.
+            cells: cells of the grid.
+
+        Returns:
+            One error per line.
+        """
+        errors = [
+            f"labels: {key}: {axis} is not an axis of this grid; {nearest(axis, axes)}"
+            for key, names in (("axes", self.axes), ("values", self.values))
+            for axis in names
+            if axis not in axes
+        ]
+        for axis, names in self.values.items():
+            valid = dict.fromkeys(format_value(cell.axes[axis]) for cell in cells if axis in cell.axes)
+            errors += [
+                f"labels: values: {axis}: no cell has {value}; {nearest(value, valid)}"
+                for value in names
+                if valid and value not in valid
+            ]
+        labels = {_fold(cell.label): cell.label for cell in cells}
+        unknown = [key for key in self.cells if _fold(key) not in labels]
+        errors += [f"labels: cells: no cell '{key}'; {_suggest(key, list(labels.values()))}" for key in unknown]
+        return errors or self._find_duplicates(cells)
+
+    def _find_duplicates(self, cells: Sequence[Cell]) -> list[str]:
+        """List the pairs of cells with equal display names."""
+        first: dict[str, str] = {}
+        errors = []
+        for cell in cells:
+            name = self.name_cell(cell)
+            if first.get(name, cell.label) != cell.label:
+                errors.append(f"labels: the cells '{first[name]}' and '{cell.label}' are both shown as '{name}'")
+            first.setdefault(name, cell.label)
+        return errors[:MAX_LISTED]
+
+
+def _suggest(key: str, labels: Sequence[str]) -> str:
+    """Describe the closest labels; these contain commas, so each is quoted."""
+    close = get_close_matches(key, labels, n=MAX_LISTED, cutoff=0.0)
+    listing = "; ".join(f"'{label}'" for label in close) + (" and more" if len(labels) > len(close) else "")
+    return f"the closest cells are {listing}"
+
+
+def _fold(label: str) -> str:
+    """Return the label of a cell without spaces after commas, as it is given on the command line."""
+    return ",".join(part.strip() for part in label.split(","))

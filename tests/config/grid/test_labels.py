@@ -1,0 +1,47 @@
+"""Labels of a grid file: display names of axes, values and cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.config.grid.test_grid import error_of, grid
+
+PRODUCT = {"head": ["fcn32s", "fcn8s"], "recipe.lr": [0.01, 1]}
+BASELINE = {"head": "fcn32s", "recipe.lr": 1}
+
+
+def test_labels_name_axes_values_and_cells_and_change_no_reference(tmp_path: Path) -> None:
+    labels = {
+        "axes": {"recipe.lr": "rate"},
+        "values": {"head": {"fcn8s": "FCN-8s"}, "recipe.lr": {0.01: "low"}},
+        "cells": {"fcn8s,1": "ours"},
+    }
+    found = grid(tmp_path, product=PRODUCT, baseline=BASELINE, labels=labels)
+    assert [cell.label for cell in found.cells] == ["fcn32s, 0.01", "fcn32s, 1", "fcn8s, 0.01", "fcn8s, 1"]
+    assert list(found.display_names.values()) == ["fcn32s, low", "fcn32s, 1", "FCN-8s, low", "ours"]
+    assert found.file.labels.name_axis("recipe.optimizer.lr") == "rate"
+    assert found.display_name("another text") == "another text"
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ({"axes": {"hed": "Head"}}, "labels.axes.hed: unknown axis; did you mean 'head'?"),
+        ({"axes": {"dataset": "Data"}}, "labels: axes: dataset is not an axis of this grid; valid: head, recipe.opt"),
+        ({"values": {"head": {"fcn_8s": "a"}}}, "labels: values: head: no cell has fcn_8s; did you mean 'fcn8s'?"),
+        ({"values": {"recipe.lr": {2: "a"}}}, "labels: values: recipe.optimizer.lr: no cell has 2; valid: 0.01, 1"),
+        ({"cells": {"fcn8, 1": "ours"}}, "labels: cells: no cell 'fcn8, 1'; the closest cells are 'fcn8s, 1'"),
+        ({"cells": {"fcn8s, 1": ""}}, "labels.cells.fcn8s, 1: string should have at least 1 character"),
+        (
+            {"values": {"head": {"fcn8s": "fcn32s"}}},
+            "labels: the cells 'fcn32s, 0.01' and 'fcn8s, 0.01' are both shown as 'fcn32s, 0.01'",
+        ),
+    ],
+)
+def test_a_wrong_label_is_an_error_with_the_nearest_valid_one(
+    tmp_path: Path, labels: dict[str, Any], expected: str
+) -> None:
+    assert error_of(tmp_path, product=PRODUCT, baseline=BASELINE, labels=labels).startswith(expected)
