@@ -119,7 +119,8 @@ def create_schedule(
     """Create a learning-rate schedule: a linear warm-up, then `constant`, `poly`, `cosine` or `step`.
 
     With t in 0..1 the progress after the warm-up, `poly` is (1 - t)^power (Chen et al., DeepLab, PAMI 2018, section
-    4.1), `cosine` is half a cosine from 1 to 0, and `step` is gamma^(number of milestones up to t).
+    4.1), `cosine` is half a cosine from 1 to 0, and `step` is gamma^(number of milestones up to t). After the last step
+    t remains 1.
 
     Args:
         name: `constant`, `poly`, `cosine` or `step`.
@@ -147,7 +148,7 @@ def create_schedule(
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / (warmup + 1)
-        return float(decay((step - warmup) / max(1, steps - warmup)))
+        return float(decay(min(1.0, (step - warmup) / max(1, steps - warmup))))
 
     return factor
 

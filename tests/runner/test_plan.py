@@ -17,10 +17,11 @@ from fcnlab import cli
 from fcnlab.lab import Lab
 from fcnlab.runner.checks.network import read_gmacs
 from fcnlab.runner.checks.trials import OpenedData, check_trials
+from fcnlab.runner.cost import probe_worker
 from fcnlab.runner.cost.estimate import START_SECONDS, STARTS, CostEstimate, estimate_cost
 from fcnlab.runner.cost.history import find_workloads, read_cost_rates
 from fcnlab.runner.cost.probe import probe
-from fcnlab.runner.cost.rate import PROBE_SPREAD, SETUP_SECONDS, CostRate, count_validations
+from fcnlab.runner.cost.rate import EXTRAPOLATED_SPREAD, PROBE_SPREAD, SETUP_SECONDS, CostRate, count_validations
 from fcnlab.runner.executors.slots import Slot
 from fcnlab.runner.plan import Plan, PlannedTrial, count_reported, make_plan
 from fcnlab.settings import cache_folder
@@ -194,6 +195,7 @@ def test_other_networks_are_estimated_by_gmacs_and_other_datasets_are_not(lab: L
     workloads = find_workloads(plan)
     result = estimate_cost(plan, lab, workloads, read_cost_rates(plan, lab, workloads), 1)
     assert (result.trials, result.known, result.from_gmacs) == (2, 2, 2)
+    assert result.sources == ("2 finished trials on an unknown device",)
     data = OpenedData(lab)
     gmacs = [read_gmacs(data.describe_network(planned.trial)) for planned in plan.trials[:2]]
     assert gmacs[0] and gmacs[1] and 5 < gmacs[1] / gmacs[0] < 20
@@ -273,7 +275,9 @@ def test_estimate_is_at_least_the_time_of_the_longest_trial(lab: Lab) -> None:
 def test_probe_measures_each_workload_once_keeps_it_and_records_nothing(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = SMOKE.replace("seeds: 2", "seeds: 1")
+    # A probe has more steps than a trial of one epoch, whose schedule ends after two.
+    short = "recipe: smoke, recipe.epochs: 1, recipe.batch_size: 8, recipe.schedule: {name: poly}}"
+    text = SMOKE.replace("seeds: 2", "seeds: 1").replace("recipe: smoke}", short)
     plan = planned_in(lab, text)
     workloads = find_workloads(plan)
     lines: list[str] = []
@@ -301,6 +305,43 @@ def test_a_trial_that_cannot_be_measured_is_reported_in_one_line_and_has_no_esti
     assert len(lines) == 3 and all("\n" not in line for line in lines)
     assert "not measured: fcn32s-" in lines[1] and "a batch of 99 is more than the training split has" in lines[1]
     assert estimate_cost(plan, lab, workloads, {}, 2).known == 0
+
+
+def test_a_probe_that_is_cut_off_names_the_trials_that_it_has_not_measured(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned_in(lab)
+    lines: list[str] = []
+    monkeypatch.setattr("fcnlab.runner.cost.probe.LIMIT", 0.0)
+    assert probe(plan, lab, find_workloads(plan), [Slot(threads=1)], lines.append) == {}
+    names = "fcn32s-tiny-scratch-bilinear, fcn8s-tiny-scratch-bilinear"
+    assert lines[1:] == [f"not measured in this time: 2 kinds of trials ({names})"]
+
+
+def test_a_slow_network_is_measured_with_one_small_step(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    monkeypatch.setattr(probe_worker, "_train", lambda *arguments: steps.append(arguments[-1]) or 2.0)
+    trial = planned_in(lab).trials[0].trial
+    images = len(lab.open_dataset(trial.dataset).split("train"))
+    rate = probe_worker.measure(trial, lab, deadline=time.time())
+    assert steps == [2] and images % trial.recipe.batch_size == 0
+    assert rate.epoch_seconds == pytest.approx(images / 2 * 2.0)
+    assert (rate.memory, rate.spread, rate.final_image_seconds) == (None, EXTRAPOLATED_SPREAD, rate.image_seconds)
+
+
+def test_trials_of_other_sizes_are_estimated_by_their_arithmetic_with_a_wide_range(lab: Lab) -> None:
+    text = SMOKE.replace("head: [fcn32s, fcn8s]", "recipe.crop: [{height: 64, width: 64}, {height: 32, width: 64}]")
+    text = text.replace("base: {", "base: {head: fcn8s, ").replace("seeds: 2", "seeds: 1")
+    plan = planned_in(lab, text.replace("baseline: {head: fcn32s}", ""))
+    check_trials(plan.all_trials, lab, plan.grid.path)
+    workloads = find_workloads(plan)
+    large = CostRate(epoch_seconds=8.0, image_seconds=1.0, memory=7, disk=1, device="a", trials=0)
+    result = estimate_cost(plan, lab, workloads, {workloads[plan.trials[0].key]: large}, 1)
+    assert (result.known, result.from_gmacs) == (2, 1)
+    alone = estimate_cost(plan, lab, workloads, dict.fromkeys(workloads.values(), large), 1)
+    epochs = plan.trials[0].trial.recipe.epochs
+    assert alone.device_seconds - result.device_seconds == pytest.approx(4.0 * epochs, rel=0.1)
+    assert result.high - result.seconds > alone.high - alone.seconds
 
 
 # --- large grids ------------------------------------------------------------------------------------------------------

@@ -57,6 +57,12 @@ def test_poly_is_a_power_of_the_remaining_fraction(power: float) -> None:
     assert [factor(step) for step in range(20)] == pytest.approx([(1 - step / 20) ** power for step in range(20)])
 
 
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_steps_after_the_last_one_have_the_factor_at_the_end(name: str) -> None:
+    factor = create_schedule(name, steps=4, warmup=1)
+    assert factor(5) == factor(100) == factor(4) <= factor(3)
+
+
 def test_cosine_decays_from_1_to_0() -> None:
     factor = create_schedule("cosine", steps=8)
     assert [factor(step) for step in (0, 2, 4, 8)] == pytest.approx([1, (1 + math.sqrt(0.5)) / 2, 0.5, 0])

@@ -128,7 +128,7 @@ def _describe_cost(cost: CostEstimate, plan: Plan, device: Device) -> list[str]:
         f"estimated from {', '.join(cost.sources)}"
     ]
     if cost.from_gmacs:
-        lines.append(f"{cost.from_gmacs} of these are estimated from other networks in proportion to their GMACs")
+        lines.append(f"{cost.from_gmacs} of these are estimated from other networks or sizes in proportion to GMACs")
     if cost.extrapolated:
         lines.append(
             f"{cost.sharing} trials share a GPU; no measurement with {cost.sharing} trials per GPU for "

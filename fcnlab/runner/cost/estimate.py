@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from fcnlab.config.trial import Trial
 from fcnlab.data.cache.format import compute_cache_key, decoded_cache_folder
@@ -12,7 +14,7 @@ from fcnlab.lab import Lab
 from fcnlab.runner.checks.network import read_gmacs
 from fcnlab.runner.checks.trials import OpenedData
 from fcnlab.runner.cost.history import Workload
-from fcnlab.runner.cost.rate import GMACS_SPREAD, CostRate
+from fcnlab.runner.cost.rate import GMACS_SPREAD, SIZES_SPREAD, CostRate
 from fcnlab.runner.executors.slots import usable_cores
 from fcnlab.runner.plan import Plan, PlannedTrial
 
@@ -30,7 +32,7 @@ class CostEstimate:
     Attributes:
         trials: the number of remaining trials.
         known: the number of remaining trials with an estimate; all sums are over these.
-        from_gmacs: how many estimates are scaled by GMACs from other networks with the same data and sizes.
+        from_gmacs: how many estimates are scaled by GMACs from other networks or sizes.
         slots: the number of trials that run at the same time.
         device_seconds: the sum of the times of the trials, divided by the number of trials that share a GPU.
         seconds: wall-clock time until the report is written, with the start of the processes and decoding.
@@ -81,7 +83,7 @@ def estimate_cost(
     """
     remaining, data = plan.remaining, OpenedData(lab)
     chosen = _choose_rates(plan, workloads, {w: rate.with_sharing(sharing) for w, rate in rates.items()}, data)
-    known = [(one, rate) for one in remaining if (rate := chosen[workloads[one.key]]) is not None]
+    known = [(one, choice.rate) for one in remaining if (choice := chosen[workloads[one.key]]) is not None]
     used = list(dict.fromkeys(rate for _, rate in known))
     concurrent = max(1, min(slots, len(remaining)))
     times = [_estimate_trial(one, rate, data) for one, rate in known]
@@ -99,11 +101,46 @@ def estimate_cost(
         memory=max((rate.memory for rate in used if rate.memory is not None), default=None),
         disk=sum(rate.disk for _, rate in known),
         sources=_describe_sources(
-            [rates[w] for w in dict.fromkeys(workloads[one.key] for one in remaining) if w in rates]
+            [rates[w] for w in dict.fromkeys(choice.source for choice in chosen.values() if choice is not None)]
         ),
         sharing=sharing,
         extrapolated=sum(not rate.measured for _, rate in known),
     )
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """The rate that is used for a workload, and the workload with which it was measured."""
+
+    rate: CostRate
+    source: Workload
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Arithmetic of a workload, to scale the times of another.
+
+    Attributes:
+        gmacs: billions of multiply-accumulates of one crop.
+        epoch: those of an epoch.
+        image: those of an evaluated image.
+    """
+
+    gmacs: float
+    epoch: float
+    image: float
+
+    @classmethod
+    def of(cls, trial: Trial, data: OpenedData) -> _Work | None:
+        """Return the work of a trial; None if its GMACs are not known."""
+        setup, recipe = data.describe_network(trial), trial.recipe
+        gmacs = read_gmacs(setup)
+        if gmacs is None or not setup.images:
+            return None
+        steps = len(data.split(trial, trial.dataset.splits.train)) // recipe.batch_size
+        pixels = fmean(height * width for height, width in setup.images)
+        image = gmacs * pixels / (recipe.crop.height * recipe.crop.width)
+        return cls(gmacs, gmacs * steps * recipe.batch_size, image)
 
 
 def _choose_rates(
@@ -111,25 +148,31 @@ def _choose_rates(
     workloads: Mapping[str, Workload],
     rates: Mapping[Workload, CostRate],
     data: OpenedData,
-) -> dict[Workload, CostRate | None]:
-    """Return the rate of each remaining workload: its own, or that of the network with the nearest GMACs, scaled."""
+) -> dict[Workload, _Choice | None]:
+    """Choose the rate of each remaining workload: its own, or that of the network with the nearest GMACs, scaled.
+
+    Networks that were measured with the same data and sizes are preferred to others.
+    """
+    remaining = {workloads[one.key]: one.trial for one in plan.remaining}
+    if remaining.keys() <= rates.keys():
+        return {workload: _Choice(rates[workload], workload) for workload in remaining}
     trials = {workloads[one.key]: one.trial for one in plan.all_trials}
-    gmacs = {workload: read_gmacs(data.describe_network(trial)) for workload, trial in trials.items()}
-    chosen: dict[Workload, CostRate | None] = {}
-    for workload in {workloads[one.key]: None for one in plan.remaining}:
-        own = gmacs[workload]
-        factors = {
-            own / theirs: rates[other]
-            for other, theirs in gmacs.items()
-            if own and theirs and other in rates and other.data_and_sizes == workload.data_and_sizes
-        }
+    work = {workload: _Work.of(trial, data) for workload, trial in trials.items()}
+    known = {other: found for other, found in work.items() if found is not None and other in rates}
+    chosen: dict[Workload, _Choice | None] = {}
+    for workload in remaining:
+        own = work[workload]
         if workload in rates:
-            chosen[workload] = rates[workload]
-        elif factors:
-            factor = min(factors, key=lambda each: max(each, 1 / each))
-            chosen[workload] = replace(factors[factor].scale(factor), spread=GMACS_SPREAD)
-        else:
+            chosen[workload] = _Choice(rates[workload], workload)
+        elif own is None or not known:
             chosen[workload] = None
+        else:
+            alike = [other for other in known if other.data_and_sizes == workload.data_and_sizes]
+            nearest = min(alike or known, key=lambda other: abs(math.log(own.gmacs / known[other].gmacs)))
+            theirs = known[nearest]
+            scaled = rates[nearest].scale(own.epoch / theirs.epoch, own.image / theirs.image)
+            spread = max(rates[nearest].spread, GMACS_SPREAD if alike else SIZES_SPREAD)
+            chosen[workload] = _Choice(replace(scaled, spread=spread), nearest)
     return chosen
 
 

@@ -24,7 +24,13 @@ from fcnlab.runner.plan import Plan
 BUDGET = 60.0
 """Seconds after which no further workload is measured; the others are estimated by GMACs."""
 
-VERSION = 1
+LIMIT = 2 * BUDGET
+"""Seconds after which the processes are ended, even if a network is not built yet or in its first step."""
+
+MAX_NAMES = 3
+"""Maximum number of variants that one line names."""
+
+VERSION = 2
 """Increased when rates are measured in another way."""
 
 
@@ -45,7 +51,8 @@ def probe(
         lab: the lab of the data and weights files.
         workloads: the workload of each trial of the plan, by key.
         slots: the slots of the executor.
-        report: called with a line for the user before the probe, and for each workload that cannot be measured.
+        report: called with a line for the user before the probe, for each workload that cannot be measured, and for
+            those for which there was no time.
         known: rates of workloads that are not measured.
 
     Returns:
@@ -62,7 +69,8 @@ def probe(
     rates = {workload: CostRate(**found) for workload, file in files.items() if (found := read_json(file))}
     missing = [workload for workload in wanted if workload not in rates]
     if missing:
-        report(f"measuring {len(missing)} kinds of trials, at most about {BUDGET:.0f} s (--no-probe: leave it out)")
+        kinds = f"{len(missing)} kind{'s' * (len(missing) > 1)} of trials"
+        report(f"measuring {kinds}, at most about {BUDGET:.0f} s (--no-probe: leave it out)")
         measured, errors = _measure([wanted[workload] for workload in missing], lab, slots[0], together)
         for index, rate in measured.items():
             rates[missing[index]] = rate
@@ -70,7 +78,17 @@ def probe(
         for index, error in errors.items():
             if index not in measured:
                 report(f"not measured: {wanted[missing[index]].names['variant']}: {error}")
+        late = [workload for index, workload in enumerate(missing) if index not in measured and index not in errors]
+        if late:
+            report(f"not measured in this time: {_name_kinds([wanted[workload] for workload in late])}")
     return rates
+
+
+def _name_kinds(trials: Sequence[Trial]) -> str:
+    """Name the variants of a few kinds of trials, and count the others."""
+    names = list(dict.fromkeys(trial.names["variant"] for trial in trials))
+    others = f" and {len(names) - MAX_NAMES} other variants" if len(names) > MAX_NAMES else ""
+    return f"{len(trials)} kind{'s' * (len(trials) > 1)} of trials ({', '.join(names[:MAX_NAMES])}{others})"
 
 
 def _identity(workload: Workload, slot: Slot, together: int) -> list[object]:
@@ -102,19 +120,30 @@ def _measure(
         assert process.stdin is not None
         process.stdin.write(content)
         process.stdin.close()
+        process.stdin = None  # of which `communicate` must not write more
         processes.append(process)
     found: dict[int, list[CostRate]] = {}
     errors: dict[int, str] = {}
+    ends = time.monotonic() + LIMIT
     for process in processes:
-        with process:  # waits for it and closes its pipes
-            assert process.stdout is not None
-            for line in process.stdout:
-                answer = json.loads(line)
-                if "error" in answer:
-                    errors[answer["index"]] = answer["error"]
-                else:
-                    found.setdefault(answer.pop("index"), []).append(CostRate(**answer))
-        if process.returncode != 0:
+        output, cut_off = _read_output(process, ends)
+        for line in output.splitlines():
+            answer = json.loads(line)
+            if "error" in answer:
+                errors[answer["index"]] = answer["error"]
+            else:
+                found.setdefault(answer.pop("index"), []).append(CostRate(**answer))
+        if process.returncode != 0 and not cut_off:
             unanswered = [index for index in range(len(trials)) if index not in found and index not in errors]
             errors |= dict.fromkeys(unanswered[:1], f"its process ended with exit code {process.returncode}")
     return {index: CostRate.mean(rates) for index, rates in found.items()}, errors
+
+
+def _read_output(process: subprocess.Popen[str], ends: float) -> tuple[str, bool]:
+    """Return the lines of a process, and whether it was killed because it had not ended at a time."""
+    try:
+        return process.communicate(timeout=max(0.0, ends - time.monotonic()))[0], False
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output = process.communicate()[0]
+        return output[: output.rfind("\n") + 1], True

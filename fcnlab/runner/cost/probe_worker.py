@@ -3,7 +3,8 @@
     python -m fcnlab.runner.cost.probe_worker LAB DATA_ROOT THREADS STARTED DEADLINE
 
 Trials are read from standard input as a JSON list of index and trial, and one line of JSON per trial is written to
-standard output: the index with the cost rate, or with an error. Nothing is recorded.
+standard output: the index with the cost rate, or with an error. Trials that are not measured until the deadline have no
+line. Nothing is recorded.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fcnlab.config.trial import Trial
 from fcnlab.data.batches import TrainingBatches
@@ -26,11 +28,11 @@ from fcnlab.data.datasets.base import Dataset, Sample, Split
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.lab import Lab
 from fcnlab.models import FCN
-from fcnlab.runner.cost.rate import PROBE_SPREAD, CostRate
+from fcnlab.runner.cost.rate import EXTRAPOLATED_SPREAD, PROBE_SPREAD, CostRate
 from fcnlab.training import hardware
 from fcnlab.training.cost import try_count_gmacs
 from fcnlab.training.evaluate import CPU_BATCH_SIZE, evaluate_split
-from fcnlab.training.fit import Epoch, fit
+from fcnlab.training.fit import DivergenceError, fit
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.build import Training, build_model, build_training
 
@@ -39,6 +41,12 @@ SECONDS = 1.0
 
 STEPS = 4
 """Maximum number of timed training steps."""
+
+SMALL_BATCH = 2
+"""Images of the first step, unless the head needs more."""
+
+PATIENCE = 0.25
+"""Fraction of the time until the deadline that one further measurement may take."""
 
 RECORD_SECONDS = 0.5
 """Seconds to fork a process, and to write weights and record at the end."""
@@ -67,14 +75,41 @@ class _BeginningOfSplit(Split):
 
 
 class _FewBatches:
-    """A batch that is repeated."""
+    """The first batches of an epoch, or their first images."""
 
-    def __init__(self, batches: TrainingBatches, steps: int) -> None:
-        self.steps, self._batches = steps, batches
+    def __init__(self, batches: TrainingBatches, steps: int, images: int) -> None:
+        self.steps, self._batches, self._images = steps, batches, images
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         for step in range(self.steps):
-            yield from islice(self._batches.epoch(epoch * self.steps + step), 1)
+            for images, labels in islice(self._batches.epoch(epoch * self.steps + step), 1):
+                yield images[: self._images], labels[: self._images]
+
+
+class _Clock:
+    """Time until a deadline."""
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+
+    def has_time_for(self, seconds: float) -> bool:
+        """Return whether a measurement of this expected time is short enough."""
+        return seconds <= PATIENCE * (self._deadline - time.time())
+
+
+@dataclasses.dataclass(frozen=True)
+class _Steps:
+    """Seconds of a training step, and those that the first step takes in addition.
+
+    Attributes:
+        step: seconds of a step.
+        warm_up: additional seconds of the first step.
+        full: whether a full batch was measured.
+    """
+
+    step: float
+    warm_up: float
+    full: bool
 
 
 def main(root: str, data_root: str, threads: str, started: str, deadline: str) -> None:
@@ -95,19 +130,24 @@ def main(root: str, data_root: str, threads: str, started: str, deadline: str) -
         if time.time() > float(deadline):
             return
         try:
-            rate = dataclasses.replace(measure(Trial.model_validate(content), lab), start_seconds=start_seconds)
+            measured = measure(Trial.model_validate(content), lab, float(deadline))
+            rate = dataclasses.replace(measured, start_seconds=start_seconds)
             answer = {"index": index, **dataclasses.asdict(rate)}
         except Exception as error:  # noqa: BLE001 - other trials are measured, and the plan reports the error
             answer = {"index": index, "error": str(error).splitlines()[0] if str(error) else type(error).__name__}
         print(json.dumps(answer), flush=True)  # noqa: T201 - read by `probe`
 
 
-def measure(trial: Trial, lab: Lab) -> CostRate:
+def measure(trial: Trial, lab: Lab, deadline: float) -> CostRate:
     """Measure the cost rate of a trial on a few steps and images.
+
+    Building the network and a first step with two images always run. From its time the others are predicted, and those
+    that would take too much of the time until the deadline are left out.
 
     Args:
         trial: the trial.
         lab: the lab of the data and weights files.
+        deadline: time at which measuring should end, in seconds since the epoch.
 
     Returns:
         The cost rate, scaled to full epochs.
@@ -116,11 +156,10 @@ def measure(trial: Trial, lab: Lab) -> CostRate:
         DataError: the dataset is missing or invalid.
         ModelError: the model cannot be built.
     """
+    clock = _Clock(deadline)
     began = time.perf_counter()
     device, recipe = hardware.select_device(), trial.recipe
-    precision = hardware.resolve_precision(recipe.precision, device)
     hardware.configure_determinism(device)
-    autocast = hardware.create_autocast(device, precision)
     whole = lab.open_dataset(trial.dataset)
     images = len(whole.split(trial.dataset.splits.train))
     dataset = _Beginning(whole, max(recipe.batch_size, CPU_BATCH_SIZE))
@@ -132,37 +171,23 @@ def measure(trial: Trial, lab: Lab) -> CostRate:
     training = build_training(recipe, model, dataset, trial.dataset.splits.train, trial.seed, device)
     built = time.perf_counter() - began
     decode_seconds = _measure_decoding(dataset.split(trial.dataset.splits.train))
-    first, step = _measure_steps(model, training, trial)
-    evaluated = training.averaged or model
-    samples = DecodedSplit(dataset.split(trial.dataset.splits.val))
-    count = min(len(samples), CPU_BATCH_SIZE)
-
-    def evaluate(*, boundaries: bool) -> float:
-        started = time.perf_counter()
-        evaluate_split(
-            evaluated, cast(DecodedSplit, _Few(samples, count)), classes=len(dataset.classes),
-            mean=model.backbone.mean, std=model.backbone.std, device=device, autocast=autocast, boundaries=boundaries,
-            protocol=Protocol(scales=(recipe.score_scale,)),
-        )  # fmt: skip
-        return (time.perf_counter() - started) / count
-
-    warm = evaluate(boundaries=False)
-    plain = evaluate(boundaries=False) if warm * count < 2 * SECONDS else warm
-    final = evaluate(boundaries=True)
+    steps = _measure_steps(model, training, trial, clock)
+    plain, final = _measure_evaluation(training.averaged or model, model, dataset, trial, clock)
     began = time.perf_counter()
-    nominal = trial.dataset.nominal
-    try_count_gmacs(model, (nominal.height, nominal.width))
+    if clock.has_time_for(plain):
+        nominal = trial.dataset.nominal
+        try_count_gmacs(model, (nominal.height, nominal.width))
     finishing = time.perf_counter() - began
     return CostRate(
-        epoch_seconds=step * (images // recipe.batch_size),
+        epoch_seconds=steps.step * (images // recipe.batch_size),
         image_seconds=plain,
         final_image_seconds=max(final, plain),
-        setup_seconds=built + max(0.0, first - step) + finishing + RECORD_SECONDS,
-        memory=hardware.get_peak_memory(device),
+        setup_seconds=built + steps.warm_up + finishing + RECORD_SECONDS,
+        memory=hardware.get_peak_memory(device) if steps.full else None,
         disk=2 * sum(value.nbytes for value in model.state_dict().values()),  # the checkpoints `last` and `best`
         device=hardware.get_device_name(device),
         trials=0,
-        spread=PROBE_SPREAD,
+        spread=PROBE_SPREAD if steps.full else EXTRAPOLATED_SPREAD,
         decode_seconds=decode_seconds,
     )
 
@@ -189,32 +214,68 @@ def _measure_decoding(split: Split) -> float:
     return (time.perf_counter() - began) / count
 
 
-def _measure_steps(model: FCN, training: Training, trial: Trial) -> tuple[float, float]:
-    """Return the seconds of the first step and of the following ones."""
-    first = _train(model, training, trial, 1)
+def _measure_steps(model: FCN, training: Training, trial: Trial, clock: _Clock) -> _Steps:
+    """Measure a step with few images, and full steps as far as there is time."""
+    batch = trial.recipe.batch_size
+    few = min(batch // trial.recipe.grad_accum_steps, max(SMALL_BATCH, trial.variant.head.min_images))
+    small = _train(model, training, trial, 1, few)
+    if not clock.has_time_for(small * batch / few):
+        return _Steps(small * batch / few, 0.0, full=False)
+    first = _train(model, training, trial, 1, batch)
+    if not clock.has_time_for(first):
+        return _Steps(first, 0.0, full=True)
     steps = max(1, min(STEPS, round(SECONDS / first)))
-    return first, _train(model, training, trial, steps) / steps
+    step = _train(model, training, trial, steps, batch) / steps
+    return _Steps(step, max(0.0, small - step * few / batch) + max(0.0, first - step), full=True)
 
 
-def _train(model: FCN, training: Training, trial: Trial, steps: int) -> float:
-    """Train for some steps; return their seconds."""
+def _train(model: FCN, training: Training, trial: Trial, steps: int, images: int) -> float:
+    """Train for some steps with the first images of batches; return their seconds."""
     recipe, device = trial.recipe, next(model.parameters()).device
-    epochs: list[Epoch] = []
-    fit(
-        model,
-        cast(TrainingBatches, _FewBatches(training.batches, steps)),
-        epochs=1,
-        start_epoch=0,
-        loss=training.loss,
-        optimizer=training.optimizer,
-        schedule=training.schedule,
-        autocast=hardware.create_autocast(device, hardware.resolve_precision(recipe.precision, device)),
-        on_epoch_end=epochs.append,
-        grad_accum_steps=recipe.grad_accum_steps,
-        grad_clip_norm=recipe.grad_clip_norm,
-        average=training.average,
-    )
-    return epochs[-1].seconds
+    began = time.perf_counter()
+    with suppress(DivergenceError):  # costs the same time; the trial itself may start from other weights
+        fit(
+            model,
+            cast(TrainingBatches, _FewBatches(training.batches, steps, images)),
+            epochs=1,
+            start_epoch=0,
+            loss=training.loss,
+            optimizer=training.optimizer,
+            schedule=training.schedule,
+            autocast=hardware.create_autocast(device, hardware.resolve_precision(recipe.precision, device)),
+            on_epoch_end=lambda _: None,
+            grad_accum_steps=recipe.grad_accum_steps if images == recipe.batch_size else 1,
+            grad_clip_norm=recipe.grad_clip_norm,
+            average=training.average,
+        )
+    return time.perf_counter() - began
+
+
+def _measure_evaluation(
+    evaluated: nn.Module, model: FCN, dataset: Dataset, trial: Trial, clock: _Clock
+) -> tuple[float, float]:
+    """Return the seconds to evaluate one image, while training and at the end of a trial, with its boundaries."""
+    device, recipe = next(model.parameters()).device, trial.recipe
+    autocast = hardware.create_autocast(device, hardware.resolve_precision(recipe.precision, device))
+    samples = DecodedSplit(dataset.split(trial.dataset.splits.val))
+
+    def evaluate(count: int, *, boundaries: bool) -> float:
+        started = time.perf_counter()
+        evaluate_split(
+            evaluated, cast(DecodedSplit, _Few(samples, count)), classes=len(dataset.classes),
+            mean=model.backbone.mean, std=model.backbone.std, device=device, autocast=autocast, boundaries=boundaries,
+            protocol=Protocol(scales=(recipe.score_scale,)),
+        )  # fmt: skip
+        return (time.perf_counter() - started) / count
+
+    count = min(len(samples), CPU_BATCH_SIZE)
+    plain = evaluate(1, boundaries=False)
+    if not clock.has_time_for(plain * count):
+        return plain, plain
+    plain = evaluate(count, boundaries=False)
+    if plain * count < 2 * SECONDS:
+        plain = evaluate(count, boundaries=False)
+    return plain, evaluate(count, boundaries=True) if clock.has_time_for(plain * count) else plain
 
 
 if __name__ == "__main__":

@@ -13,8 +13,11 @@ SETUP_SECONDS = 3.0
 
 FINISHED_SPREAD = 1.25
 PROBE_SPREAD = 1.5
+EXTRAPOLATED_SPREAD = 2.0
 GMACS_SPREAD = 2.5
-"""Factors of the range around an estimate from finished trials, from a probe, and from another network by GMACs."""
+SIZES_SPREAD = 4.0
+"""Factors of the range around an estimate: from finished trials, from a probe, from a probe with few images, from
+another network by GMACs, and from one that was measured with other data or sizes."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +69,19 @@ class CostRate:
         scaled = self.scale(factor)
         return replace(scaled, setup_seconds=factor * self.setup_seconds, sharing=count, measured=False)
 
-    def scale(self, factor: float) -> CostRate:
+    def scale(self, factor: float, evaluation: float | None = None) -> CostRate:
         """Return the rate with the times of training and evaluation multiplied.
 
         Args:
             factor: of the times.
+            evaluation: factor of the times of evaluation, if it is another.
         """
+        evaluation = factor if evaluation is None else evaluation
         return replace(
             self,
             epoch_seconds=factor * self.epoch_seconds,
-            image_seconds=factor * self.image_seconds,
-            final_image_seconds=factor * self.final_image_seconds,
+            image_seconds=evaluation * self.image_seconds,
+            final_image_seconds=evaluation * self.final_image_seconds,
         )
 
     def trial_seconds(self, recipe: Recipe, epochs: int, val: int, test: int) -> float:
