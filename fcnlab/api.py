@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fcnlab.config.grid.grid import Grid
 from fcnlab.config.validation import validate
 from fcnlab.config.variant import COMPONENTS, NamedVariant, Variant, parse_variant
+from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
 from fcnlab.settings import CHECKPOINT_EVERY, Device
 
@@ -75,17 +76,37 @@ def variant_config(name: str, lab: Lab) -> Variant:
     return validate(Variant, {kind: lab.registry.get(kind, part) for kind, part in names.items()}, name)
 
 
-def load_grid(path: str | os.PathLike[str]) -> Grid:
-    """Read and validate a grid file.
+def load_grid(source: str | os.PathLike[str] | Mapping[str, Any], name: str = "", *, lab: Lab | None = None) -> Grid:
+    """Read and validate a grid file, or a dict with its content.
 
     Args:
-        path: the grid file; its lab is the folder above `experiments/`.
+        source: path of the grid file; or a dict with the keys of a grid file (`docs/grids.md`).
+        name: name of the grid of a dict. `run_grid` writes the dict to `experiments/<name>.yaml`, so that the commands
+            find the grid; until then nothing is written.
+        lab: lab of the grid; by default the folder above `experiments/` of the file, and the current folder for a dict.
 
     Raises:
-        ConfigError: the file is not valid; the message has one line per error.
+        ConfigError: the grid is not valid; the message has one line per error.
+
+    Example::
+
+        grid = fcnlab.load_grid(
+            {
+                "question": "What do skips gain?",
+                "base": {"backbone": "tiny-scratch", "dataset": "shapes", "recipe": "quick"},
+                "product": {"head": ["fcn32s", "fcn8s"]},
+            },
+            name="skips",
+        )
     """
-    path = Path(path)
-    return Lab.find(path).load_grid(path)
+    if isinstance(source, Mapping):
+        if not name:
+            raise ConfigError('a grid that is a dict needs a name, such as load_grid({...}, name="heads")')
+        return (lab or Lab.find()).create_grid(source, name)
+    path = Path(source)
+    if name:
+        raise ConfigError(f"{path}: a grid file has the name of its file; leave out name={name!r}, or rename the file")
+    return (lab or Lab.find(path)).load_grid(path)
 
 
 def run_grid(

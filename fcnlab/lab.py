@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from fcnlab.config import registry
 from fcnlab.config.dataset import CustomDataset, FolderDataset, KnownDataset, ShapesDataset
 from fcnlab.config.dataset import Dataset as DatasetConfig
 from fcnlab.config.grid import grid
+from fcnlab.config.grid.from_dict import create_from_dict
 from fcnlab.config.grid.grid import Fingerprints
 from fcnlab.config.grid.name import find_lab_folder
 from fcnlab.config.head import CustomHead, SmpHead
@@ -130,6 +133,18 @@ class Lab:
             ConfigError: the file is not valid.
         """
         return grid.load(path, self.registry)
+
+    def create_grid(self, content: Mapping[str, Any], name: str) -> grid.Grid:
+        """Create a grid from a dict with the keys of a grid file; nothing is written before it runs.
+
+        Args:
+            content: the keys and values.
+            name: name of the grid; its file will be `experiments/<name>.yaml`.
+
+        Raises:
+            ConfigError: the content or the name is not valid, or another grid file has the name.
+        """
+        return create_from_dict(content, name, self.root, self.registry)
 
     def open_dataset(self, spec: DatasetConfig) -> Dataset:
         """Open a dataset.

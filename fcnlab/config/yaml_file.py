@@ -194,10 +194,20 @@ def dump(value: Any, *, flow: bool | None = False, width: float = 110) -> str:
 
     Returns:
         The YAML text.
+
+    Raises:
+        ConfigError: a value is none of these.
     """
-    text: str = yaml.dump(
-        value, Dumper=_Dumper, sort_keys=False, default_flow_style=flow, width=width, allow_unicode=True
-    )
+    try:
+        text: str = yaml.dump(
+            value, Dumper=_Dumper, sort_keys=False, default_flow_style=flow, width=width, allow_unicode=True
+        )
+    except yaml.representer.RepresenterError as error:
+        found = error.args[-1]
+        raise ConfigError(
+            f"{found!r} is of type {type(found).__module__}.{type(found).__qualname__}; use mappings, lists, strings, "
+            "numbers, true or false"
+        ) from None
     return text
 
 

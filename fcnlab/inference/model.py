@@ -1,20 +1,25 @@
-"""Prediction of single images with a trained model."""
+"""Prediction of images with a trained model."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from fcnlab.data.batches import normalize
-from fcnlab.data.datasets.image_file import ImageFormat, Pixels, to_pixels
+from fcnlab.data.datasets.image_file import ImageFormat, Pixels
 from fcnlab.inference.description import ModelDescription
+from fcnlab.inference.images import ImageSource, ImageSources, make_batches, read_pixels
 from fcnlab.models import FCN
+from fcnlab.notebook import render_html
 from fcnlab.training import hardware
 from fcnlab.training.prediction import compute_scores, predict_classes
 from fcnlab.training.protocol import Protocol
+from fcnlab.trial.find import KEY_DIGITS
 
 SINGLE_VIEW = Protocol()
 """The default protocol: each image once, as a whole."""
@@ -44,7 +49,7 @@ class TrainedModel:
     Example::
 
         model = fcnlab.load("0714d2f3ca6f")
-        labels = model.predict(Image.open("photo.jpg"))
+        labels = model.predict("photo.jpg")
     """
 
     def __init__(self, network: FCN, description: ModelDescription, device: torch.device | None = None) -> None:
@@ -57,61 +62,119 @@ class TrainedModel:
         self.std = description.std
         self.image_format = ImageFormat(len(description.mean), description.value_range)
 
-    def predict(self, image: Image.Image, protocol: Protocol = SINGLE_VIEW) -> Pixels:
+    def __repr__(self) -> str:
+        about = self.description
+        variant = about.names.get("variant", "network")
+        return (
+            f"TrainedModel({variant}, {len(self.classes)} classes, epoch {about.epoch} ({about.checkpoint}) of trial "
+            f"{about.key[:KEY_DIGITS]}, on {self.device})"
+        )
+
+    def _repr_html_(self) -> str:
+        about = self.description
+        rows = [
+            ("trial", about.key[:KEY_DIGITS]),
+            ("dataset", about.names.get("dataset", "")),
+            ("recipe", about.names.get("recipe", "")),
+            ("weights", f"epoch {about.epoch} ({about.checkpoint})"),
+            ("classes", f"{len(self.classes)}: {', '.join(self.classes)}"),
+            ("device", str(self.device)),
+        ]
+        return render_html(about.names.get("variant", "network"), rows=[row for row in rows if row[1]])
+
+    @overload
+    def predict(self, images: ImageSource, protocol: Protocol = ...) -> Pixels: ...
+    @overload
+    def predict(self, images: ImageSources, protocol: Protocol = ...) -> list[Pixels]: ...
+    def predict(self, images: ImageSource | ImageSources, protocol: Protocol = SINGLE_VIEW) -> Pixels | list[Pixels]:
         """Return the label of each pixel.
 
         Args:
-            image: an image of any mode.
+            images: a PIL image of any mode, an array uint8 [H, W, 3] in the order RGB (or of the model's channels), the
+                path of an image file, or a list of them. Neighbors of one size in a list are predicted in one batch,
+                whose scores may differ in the last bits from those of single images.
             protocol: windows, flips and scales.
 
         Returns:
-            Labels at native size, uint8 [H, W].
+            Labels at native size, uint8 [H, W]; a list of them for a list.
 
         Raises:
-            DataError: the image has no fixed range of values, or another number of bands.
+            DataError: a file cannot be read, an array has another shape or type of values, or an image has no fixed
+                range of values or another number of bands.
         """
-        scores, _ = self._compute_scores(image, protocol)
-        return predict_classes(scores)[0].cpu().numpy()
+        return self._predict(images, protocol, lambda scores, _: _to_labels(scores))
 
-    def predict_probabilities(self, image: Image.Image, protocol: Protocol = SINGLE_VIEW) -> NDArray[np.float32]:
+    @overload
+    def predict_probabilities(self, images: ImageSource, protocol: Protocol = ...) -> NDArray[np.float32]: ...
+    @overload
+    def predict_probabilities(self, images: ImageSources, protocol: Protocol = ...) -> list[NDArray[np.float32]]: ...
+    def predict_probabilities(
+        self, images: ImageSource | ImageSources, protocol: Protocol = SINGLE_VIEW
+    ) -> NDArray[np.float32] | list[NDArray[np.float32]]:
         """Return the probability of each class at each pixel.
 
         Args:
-            image: an image of any mode.
+            images: an image or a list of images, as in `predict`.
             protocol: windows, flips and scales.
 
         Returns:
-            Probabilities at native size, float32 [classes, H, W].
+            Probabilities at native size, float32 [classes, H, W]; a list of them for a list.
 
         Raises:
-            DataError: the image has no fixed range of values, or another number of bands.
+            DataError: an image cannot be read or converted, as in `predict`.
         """
-        return self.predict_both(image, protocol)[1]
+        return self._predict(images, protocol, _to_probabilities)
 
-    def predict_both(self, image: Image.Image, protocol: Protocol = SINGLE_VIEW) -> tuple[Pixels, NDArray[np.float32]]:
+    def predict_both(self, image: ImageSource, protocol: Protocol = SINGLE_VIEW) -> tuple[Pixels, NDArray[np.float32]]:
         """Return the results of `predict` and `predict_probabilities` from one forward pass.
 
         Args:
-            image: an image of any mode.
+            image: an image, as in `predict`.
             protocol: windows, flips and scales.
 
         Returns:
             Labels, uint8 [H, W], and probabilities, float32 [classes, H, W].
 
         Raises:
-            DataError: the image has no fixed range of values, or another number of bands.
+            DataError: the image cannot be read or converted, as in `predict`.
         """
-        scores, normalized = self._compute_scores(image, protocol)
-        probabilities = scores.float() if normalized else scores.float().softmax(1)
-        return predict_classes(scores)[0].cpu().numpy(), probabilities[0].cpu().numpy()
+        scores, normalized = self._compute_scores(read_pixels(image, self.image_format)[None], protocol)
+        return _to_labels(scores)[0], _to_probabilities(scores, normalized)[0]
+
+    def _predict(
+        self,
+        images: ImageSource | ImageSources,
+        protocol: Protocol,
+        convert: Callable[[Tensor, bool], NDArray[Any]],
+    ) -> Any:
+        """Predict an image or a list of images.
+
+        Args:
+            images: an image or a list of images.
+            protocol: windows, flips and scales.
+            convert: function from scores of a batch, and whether they are probabilities, to one result per image.
+        """
+        if not isinstance(images, list | tuple):
+            return convert(*self._compute_scores(read_pixels(images, self.image_format)[None], protocol))[0]
+        batches = make_batches(images, self.image_format)
+        return [result for batch in batches for result in convert(*self._compute_scores(batch, protocol))]
 
     @torch.inference_mode()
-    def _compute_scores(self, image: Image.Image, protocol: Protocol) -> tuple[Tensor, bool]:
-        """Return scores [1, classes, H, W], and True if they are already probabilities."""
-        pixels = torch.from_numpy(np.array(to_pixels(image, self.image_format)))
-        images = pixels.permute(2, 0, 1)[None].to(self.device)
+    def _compute_scores(self, pixels: Pixels, protocol: Protocol) -> tuple[Tensor, bool]:
+        """Return scores [B, classes, H, W] of pixels [B, H, W, C], and True if they are already probabilities."""
+        images = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).to(self.device)
         scaled = protocol.multiply_scales(self.description.score_scale)
         precision = hardware.resolve_precision(self.description.precision, self.device)
         with hardware.create_autocast(self.device, precision)():
             scores = compute_scores(scaled, self.network, normalize(images, self.mean, self.std))
         return scores, scaled.is_augmented
+
+
+def _to_labels(scores: Tensor) -> Pixels:
+    """Return the labels [B, H, W] of scores."""
+    return predict_classes(scores).cpu().numpy()
+
+
+def _to_probabilities(scores: Tensor, normalized: bool) -> NDArray[np.float32]:
+    """Return the probabilities [B, classes, H, W] of scores, which are probabilities already if `normalized`."""
+    return (scores.float() if normalized else scores.float().softmax(1)).cpu().numpy()

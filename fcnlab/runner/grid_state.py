@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fcnlab.atomic_file import write_atomically
+from fcnlab.config.grid.from_dict import write_grid_file
 from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
@@ -23,6 +24,8 @@ def state_folder(grid: Grid, lab: Lab) -> Path:
 def claim_results(grid: Grid, lab: Lab) -> None:
     """Claim `results/<grid>/` and the MLflow experiment of a grid for its file, before anything is written to them.
 
+    The file of a grid that was created from a dict is written.
+
     Args:
         grid: the grid.
         lab: the lab of the grid.
@@ -31,6 +34,10 @@ def claim_results(grid: Grid, lab: Lab) -> None:
         ConfigError: they belong to another file with the same name.
         RunError: the lab cannot be written.
     """
+    try:
+        write_grid_file(grid)
+    except OSError as error:
+        raise RunError(f"{grid.path}: cannot be written: {error.strerror}") from None
     file = grid.path.resolve()
     if not file.is_file():  # the trials of `fcnlab train` have none
         return

@@ -16,6 +16,7 @@ from fcnlab.config.grid.grid import Grid
 from fcnlab.data.cache.build import try_open_or_build_cache
 from fcnlab.errors import DataError, RunError, TrackingError
 from fcnlab.lab import Lab
+from fcnlab.notebook import render_html
 from fcnlab.runner.checks.class_presence import check_class_presence, find_remaining_datasets
 from fcnlab.runner.checks.trials import check_trials
 from fcnlab.runner.executors.base import Executor
@@ -53,6 +54,13 @@ class Outcome:
     def ok(self) -> bool:
         """True if no trial has failed."""
         return self.failed == 0
+
+    def _repr_html_(self) -> str:
+        parts = [f"{self.finished} finished ({self.reused} reused)", f"{self.failed} failed"]
+        parts += [f"{self.stopped} stopped early"] if self.stopped else []
+        parts += ["interrupted"] if self.interrupted else []
+        note = f"not published: {self.postponed}" if self.postponed is not None else ""
+        return render_html(", ".join(parts), note=note)
 
 
 def run_grid(

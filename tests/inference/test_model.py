@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +14,13 @@ import fcnlab
 from fcnlab import load
 from fcnlab.data.datasets.base import Sample
 from fcnlab.errors import DataError, ModelError
+from fcnlab.inference.images import ImageSource
 from fcnlab.inference.load import write_safetensors
 from fcnlab.inference.model import TrainedModel
 from fcnlab.lab import Lab
 from fcnlab.metrics.confusion import count_areas
 from fcnlab.trial.find import FinishedTrial
-from tests.conftest import arrays_of
+from tests.conftest import REPOSITORY, arrays_of
 
 
 @pytest.fixture
@@ -131,3 +133,53 @@ def test_exif_orientation_is_not_applied(model: TrainedModel, sample: Sample, tm
 @pytest.mark.parametrize("size", [(1, 1), (33, 7), (70, 131)])
 def test_labels_have_the_size_of_the_image(model: TrainedModel, size: tuple[int, int]) -> None:
     assert model.predict(Image.new("RGB", size)).shape == size[::-1]
+
+
+def test_arrays_files_and_lists_have_the_predictions_of_pil_images(
+    model: TrainedModel, full_scale: FinishedTrial, lab: Lab, tmp_path: Path
+) -> None:
+    samples = list(lab.open_dataset(full_scale.trial.dataset).split("val"))[:3]
+    pictures = [Image.fromarray(sample.image) for sample in samples]
+    expected = [model.predict(picture) for picture in pictures]
+    pictures[0].save(tmp_path / "a.png")
+    assert np.array_equal(model.predict(samples[0].image), expected[0])
+    assert np.array_equal(model.predict(tmp_path / "a.png"), expected[0])
+    assert np.array_equal(model.predict(str(tmp_path / "a.png")), expected[0])
+
+    small = pictures[0].crop((0, 0, 40, 33))  # another size amid images of one size
+    mixed: list[ImageSource] = [tmp_path / "a.png", samples[1].image, small, pictures[2]]
+    labels, probabilities = model.predict(mixed), model.predict_probabilities(mixed)
+    assert [one.shape for one in labels] == [expected[0].shape, expected[1].shape, (33, 40), expected[2].shape]
+    for index, image in enumerate(mixed):
+        assert np.allclose(probabilities[index], model.predict_probabilities(image), atol=1e-5)
+        assert np.mean(labels[index] == model.predict(image)) > 0.999
+    assert model.predict([]) == []
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (
+            np.zeros((8, 9, 3), np.float32),
+            r"must be uint8 \[H, W, 3\] in the order RGB; this one is float32 \[8, 9, 3\]$",
+        ),
+        (np.zeros((8, 9), np.uint8), r"this one is uint8 \[8, 9\]$"),
+        (np.zeros((2, 8, 9, 3), np.uint8), r"this one is uint8 \[2, 8, 9, 3\]; pass several images as a list$"),
+        (torch.zeros(8, 9, 3), "cannot predict an object of type Tensor; pass a PIL image, an array, a path"),
+        ("absent.jpg", "^absent.jpg: no such file$"),
+        (REPOSITORY / "docs", "docs: is a folder; pass a list of its images"),
+        ([Image.new("RGB", (8, 9)), np.zeros((8, 9))], r"^image 1 of the list: an array must be uint8"),
+    ],
+)
+def test_other_images_are_an_error(model: TrainedModel, image: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        model.predict(image)
+
+
+def test_a_model_is_described_in_one_line_and_in_a_notebook(model: TrainedModel) -> None:
+    key = model.description.key[:12]
+    assert repr(model) == (
+        f"TrainedModel(fcn8s-tiny-scratch-bilinear, 6 classes, epoch 12 (last) of trial {key}, on {model.device})"
+    )
+    page = model._repr_html_()
+    assert key in page and all(name in page for name in model.classes) and "color" not in page

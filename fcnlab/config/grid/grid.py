@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from fcnlab.config.grid import checks
-from fcnlab.config.grid.axes import Value
+from fcnlab.config.grid.axes import Value, format_value
 from fcnlab.config.grid.candidate import Candidate, resolve
 from fcnlab.config.grid.cell import Cell, Fingerprints
 from fcnlab.config.grid.expand import expand, explain_unmet
@@ -28,6 +29,7 @@ from fcnlab.config.trial import Trial
 from fcnlab.config.validation import validate
 from fcnlab.config.yaml_file import read
 from fcnlab.errors import ConfigError
+from fcnlab.notebook import render_html
 
 __all__ = ["Cell", "Fingerprints", "Grid", "GridFile", "load", "resolve"]
 
@@ -45,6 +47,7 @@ class Grid:
         seeds: of each cell.
         axes: that vary over the cells.
         command: command that runs the only trial of a grid without a file.
+        source: YAML text of a grid that was created from a dict, which a run writes to `path`; empty for a file.
     """
 
     name: str
@@ -55,6 +58,21 @@ class Grid:
     seeds: tuple[int, ...] = field(default=(0,))
     axes: tuple[str, ...] = ()
     command: str = ""
+    source: str = ""
+
+    def __repr__(self) -> str:
+        counts = f"{len(self.cells)} cells x {len(self.seeds)} seeds"
+        return f"Grid({self.name}: {counts}, baseline {self.baseline.label}; {self.file.question})"
+
+    def _repr_html_(self) -> str:
+        trials = f"{len(self.cells)} cells x {len(self.seeds)} seeds = {len(self)} trials"
+        rows = [tuple(format_value(value) for value in cell.axes.values()) for cell in self.cells]
+        return render_html(
+            f"{self.name}: {self.file.question}",
+            headings=self.axes,
+            rows=rows if self.axes else (),
+            note=f"{trials}, baseline {self.baseline.label}",
+        )
 
     def __len__(self) -> int:
         """Return the number of trials."""
@@ -108,8 +126,26 @@ def load(path: Path, registry: Registry) -> Grid:
             the backbone lacks, early stopping after epochs without validation, a label of an unknown axis, value or
             cell.
     """
-    where = str(path)
-    file = validate(GridFile, read(path), where)
+    return create_grid(read(path), path, registry, where=str(path))
+
+
+def create_grid(content: Mapping[str, Any], path: Path, registry: Registry, *, where: str, source: str = "") -> Grid:
+    """Create a grid from the content of its file.
+
+    Args:
+        content: content of the file.
+        path: of the file.
+        registry: the components.
+        where: start of each error.
+        source: see `Grid`.
+
+    Returns:
+        The grid.
+
+    Raises:
+        ConfigError: all errors, one per line; see `load`.
+    """
+    file = validate(GridFile, content, where)
     expansion = expand(file, registry, where)
     candidates = expansion.candidates
     errors = [*file.find_errors(), *expansion.errors]
@@ -131,7 +167,7 @@ def load(path: Path, registry: Registry) -> Grid:
         raise ConfigError("\n".join(dict.fromkeys(lines)))
     assert baseline is not None, "otherwise there is an error"
     seeds = tuple(range(file.seeds)) if isinstance(file.seeds, int) else tuple(file.seeds)
-    return Grid(name_grid(path), path, file, tuple(made), cells[baseline], seeds, axes)
+    return Grid(name_grid(path), path, file, tuple(made), cells[baseline], seeds, axes, source=source)
 
 
 def _find_axes(file: GridFile, candidates: Sequence[Candidate]) -> tuple[str, ...]:
