@@ -149,22 +149,24 @@ def run_grid(
     from fcnlab.console import create_console
     from fcnlab.report.write import create_report
     from fcnlab.runner.executors.config import ExecutorConfig
-    from fcnlab.runner.progress.base import PlainReporter, ProgressReporter
+    from fcnlab.runner.progress.base import ProgressReporter
+    from fcnlab.runner.progress.create import create_reporter
     from fcnlab.runner.publisher import OptionalTracker
     from fcnlab.runner.run import run_grid as run_trials
 
     lab = lab or Lab.find(grid.path)
-    reporter = ProgressReporter() if quiet else PlainReporter(create_console())
+    reporter = ProgressReporter() if quiet else create_reporter(create_console())
     executor_config = ExecutorConfig(executor, workers, threads, per_gpu, address, devices, device)
     executor_config.check(grid.cells, lab)
-    outcome = run_trials(
-        grid,
-        lab,
-        lambda: executor_config.create_executor(lab, grid.recipes),
-        reporter,
-        fail_fast=fail_fast,
-        checkpoint_every=checkpoint_every,
-    )
+    with reporter:
+        outcome = run_trials(
+            grid,
+            lab,
+            lambda: executor_config.create_executor(lab, grid.recipes),
+            reporter,
+            fail_fast=fail_fast,
+            checkpoint_every=checkpoint_every,
+        )
     create_report(grid, lab, OptionalTracker(grid, lab, outcome.postponed), predict=False)
     return outcome
 

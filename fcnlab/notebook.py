@@ -16,12 +16,12 @@ def render_html(title: str, *, headings: Sequence[str] = (), rows: Sequence[Sequ
     """Render a title, a table and a note as HTML, with all texts escaped.
 
     Args:
-        title: text above the table.
+        title: text above the table; empty for none.
         headings: headings of the columns; empty for a table without them.
         rows: one text per column and row; empty for no table.
         note: text below the table.
     """
-    parts = [f"<strong>{escape(title)}</strong>"]
+    parts = [f"<strong>{escape(title)}</strong>"] if title else []
     if rows:
         head = f"<thead>{_render_row(headings, 'th')}</thead>" if headings else ""
         body = "".join(_render_row(row, "td") for row in rows[:MAX_ROWS])

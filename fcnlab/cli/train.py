@@ -51,7 +51,7 @@ def train(
     from fcnlab.runner.executors.config import ExecutorConfig
     from fcnlab.runner.isolated_lab import isolated_lab
     from fcnlab.runner.plan import make_plan
-    from fcnlab.runner.progress.base import PlainReporter
+    from fcnlab.runner.progress.plain import PlainReporter
     from fcnlab.runner.progress.rich import RichReporter
     from fcnlab.runner.run import run_grid
 

@@ -11,8 +11,10 @@ from rich.console import Console
 
 from fcnlab.lab import Lab
 from fcnlab.runner.plan import Plan, make_plan
-from fcnlab.runner.progress.base import PlainReporter, ProgressReporter, Waiting, format_duration
+from fcnlab.runner.progress.base import ProgressReporter, Waiting, format_duration
 from fcnlab.runner.progress.jsonl import JsonlReporter
+from fcnlab.runner.progress.notebook import MAX_MESSAGES, NotebookReporter
+from fcnlab.runner.progress.plain import PlainReporter
 from fcnlab.runner.progress.rich import RichReporter, format_clock
 from fcnlab.trial.record import Attempt, Failure, Record
 from tests.conftest import SMOKE, write_grid
@@ -267,3 +269,25 @@ def test_jsonl_reporter_writes_one_object_per_event(plan: Plan) -> None:
     assert events[2] | {"key": first.key, "cell": "fcn32s", "seed": 0, "epoch": 1, "loss": 1.0} == events[2]
     assert events[3] | {"status": "finished", "split": "test", "miou": 0.25, "failure": None, "done": 1} == events[3]
     assert events[6] | {"status": "failed", "miou": None, "failure": "no", "done": 2} == events[6]
+
+
+def test_a_notebook_has_one_output_with_counts_running_trials_and_messages(plan: Plan, clock_of_tests: Clock) -> None:
+    shown: list[str] = []
+    first, second = plan.trials[:2]
+    with NotebookReporter(shown.append) as reporter:
+        reporter.planned(plan)
+        for planned in (first, second):
+            reporter.started(planned)
+        clock_of_tests.passes(1)
+        reporter.progress(first, epochs(1))
+        assert "0/4 trials, 0 failed" in shown[-1] and shown[-1].count("<tr>") == 3
+        updates = len(shown)
+        for _ in range(100):
+            reporter.progress(first, epochs(1))
+        assert len(shown) == updates, "the scheduler reports several times a second"
+        reporter.ended(first, failed(first.trial, "no <memory>"))
+        assert "FAILED fcn32s, seed 0: no &lt;memory&gt;" in shown[-1] and shown[-1].count("<tr>") == 2
+        for number in range(20):
+            reporter.remark(f"remark {number}.")
+        assert shown[-1].count("<div>remark") == MAX_MESSAGES
+    assert shown[-1].startswith("<div><strong>1/4 trials, 1 failed</strong>") and "<tr>" not in shown[-1]

@@ -61,14 +61,10 @@ def run_and_conclude(
 
 
 def _make_reporter(as_json: bool) -> ProgressReporter:
-    from fcnlab.runner.progress.base import PlainReporter
+    from fcnlab.runner.progress.create import create_reporter
     from fcnlab.runner.progress.jsonl import JsonlReporter
-    from fcnlab.runner.progress.rich import RichReporter
 
-    if as_json:
-        return JsonlReporter(typer.echo)
-    terminal = create_console()
-    return RichReporter(terminal) if terminal.is_terminal else PlainReporter(terminal)
+    return JsonlReporter(typer.echo) if as_json else create_reporter(create_console())
 
 
 class Interrupts:

@@ -24,7 +24,7 @@ def sync(
 ) -> None:
     """Publish the missing records of a grid to MLflow and write the report. No trial is run."""
     from fcnlab.lab import Lab
-    from fcnlab.runner.progress.base import PlainReporter
+    from fcnlab.runner.progress.plain import PlainReporter
     from fcnlab.runner.run import sync_grid
 
     found = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri)

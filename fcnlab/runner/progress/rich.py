@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fcnlab.runner.plan import PlannedTrial
-from fcnlab.runner.progress.base import PlainReporter, ProgressReporter, format_duration
+from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.progress.eta import Running
+from fcnlab.runner.progress.plain import PlainReporter
 from fcnlab.trial.record import EpochRecord
 
 COLUMNS = {"seed": 4, "epoch": 7, "loss": 6, "val mIoU": 8, "images/s": 8, "for": 7, "left": 8}
@@ -53,20 +54,7 @@ class RichReporter(PlainReporter):
         hidden = len(running) - len(shown)
         blocks: list[RenderableType] = [table] if running else []
         blocks += [Text(f"and {hidden} more", style="dim")] if hidden else []
-        return Group(*blocks, Text(self._counts(), style="bold"), self._bar())
-
-    def _counts(self) -> str:
-        """Return the counts of the grid in one line."""
-        left = self.time_left if self.running else None  # other drivers report only the end of a trial
-        parts = [
-            f"{self.done}/{self.total} trials",
-            f"{self.failed} failed",
-            f"{self.pruned} stopped" if self.pruned else "",
-            f"{self.run_elsewhere} run elsewhere" if self.run_elsewhere and self.running else "",
-            self.idle or "",
-            f"about {format_duration(left)} left" if left else "",
-        ]
-        return ", ".join(filter(None, parts))
+        return Group(*blocks, Text(self.describe_counts(), style="bold"), self._bar())
 
     def _bar(self) -> ProgressBar:
         return ProgressBar(total=1.0, completed=self.eta.fraction, width=min(60, self._console.width))

@@ -1,0 +1,95 @@
+"""Progress as plain lines, one per event."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rich.console import Console
+
+from fcnlab.runner.plan import Plan, PlannedTrial
+from fcnlab.runner.progress.base import ProgressReporter, Waiting, format_duration
+from fcnlab.trial.record import Attempt, EpochRecord, Record
+
+
+class PlainReporter(ProgressReporter):
+    """Reporter that prints one line per event, for logs and pipes."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True)
+
+    def planned(self, plan: Plan) -> None:
+        super().planned(plan)
+        self._print(f"{plan.grid.name}: {self.total} trials, {self.done} already ended, {len(plan.remaining)} to run")
+
+    def remark(self, text: str) -> None:
+        self._print(text)
+
+    def decoding(self, split: str, samples: int) -> Callable[[], None]:
+        self._print(f"decode {split}: {samples} images, once for all trials")
+        return super().decoding(split, samples)
+
+    def started(self, planned: PlannedTrial) -> None:
+        super().started(planned)
+        self._print(f"start  {planned.description}")
+
+    def progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
+        new = super().progress(planned, epochs)
+        if new and (epochs[-1].val_miou is not None or epochs[-1].epoch == 1):
+            self._print(f"       {planned.description}: {_format_epoch(planned, epochs[-1])}")
+        return new
+
+    def ended(self, planned: PlannedTrial, record: Record) -> None:
+        super().ended(planned, record)
+        seconds = self.time_left if self.done < self.total else None
+        left = f", about {format_duration(seconds)} left" if seconds is not None else ""
+        self._print(f"{describe_result(planned, record)}  {planned.short_key}  [{self.done}/{self.total}{left}]")
+
+    def retrying(self, planned: PlannedTrial, attempt: Attempt) -> None:
+        super().retrying(planned, attempt)
+        self._print(f"retry  {planned.description}: {attempt.message}")
+
+    def pausing(self, trials: int) -> None:
+        self._print(f"stopping: {trials} trials finish their epoch; press Ctrl-C again to stop now")
+
+    def paused(self, planned: PlannedTrial) -> None:
+        epochs = len(planned.folder.read_progress())
+        super().paused(planned)
+        self._print(f"paused {planned.description} after epoch {epochs} of {planned.trial.recipe.epochs}")
+
+    def stopped(self, planned: PlannedTrial, epoch: int) -> None:
+        super().stopped(planned, epoch)
+        self._print(f"stop   {planned.description}: stopped early at epoch {epoch}")
+
+    def waiting(self, waiting: Waiting) -> bool:
+        new = super().waiting(waiting)
+        if new:
+            self._print(f"wait   {self.idle}")
+        return new
+
+    def postponed(self, why: str) -> None:
+        self._print(f"publishing is deferred: {why.splitlines()[0]}")
+
+
+def describe_result(planned: PlannedTrial, record: Record) -> str:
+    """Describe the result of a trial in one line.
+
+    Args:
+        planned: the trial.
+        record: its record.
+    """
+    if record.failure is not None:
+        return f"FAILED {planned.description}: {record.failure.message.splitlines()[0]}"
+    metrics = record.find_metrics(record.report_split, "last")
+    miou = f"{100 * metrics.miou:.1f}" if metrics is not None and metrics.miou is not None else "–"
+    seconds = record.cost.train_seconds if record.cost is not None else 0.0
+    return f"done   {planned.description}: {record.report_split} mIoU {miou}, {format_duration(seconds)} of training"
+
+
+def _format_epoch(planned: PlannedTrial, epoch: EpochRecord) -> str:
+    validated = f", val mIoU {100 * epoch.val_miou:.1f}" if epoch.val_miou is not None else ""
+    speed = f"{epoch.images_per_s:.1f} images/s"
+    return f"epoch {epoch.epoch}/{planned.trial.recipe.epochs}, loss {epoch.loss:.3f}{validated}, {speed}"
