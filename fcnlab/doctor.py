@@ -28,6 +28,9 @@ MIN_SHARED_MEMORY = 1e9
 MIN_OPEN_FILES = 1024
 """Limit on open files below which a warning is given."""
 
+OPTIONAL = {"ray": "trials on a cluster", "onnx": "export to ONNX", "optuna": "random search in grids"}
+"""Purposes of optional packages, which have the names of their extras."""
+
 _SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -217,7 +220,7 @@ def _has_files(lab: Lab, name: str) -> bool:
 
 def _check_optional(_lab: Lab) -> Iterator[Check]:
     """List optional packages and what they are for."""
-    for package, purpose in (("ray", "trials on a cluster"), ("onnx", "export to ONNX")):
+    for package, purpose in OPTIONAL.items():
         try:
             yield Check(package, "ok", version(package))
         except PackageNotFoundError:

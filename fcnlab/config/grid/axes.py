@@ -125,18 +125,25 @@ def full_names(overrides: Overrides) -> dict[str, Value]:
     Raises:
         ValueError: an unknown axis, or one that appears under two names; the message begins with the axis.
     """
-    _check_unique(overrides)
+    check_unique(overrides)
     named = {}
     for axis, value in overrides.items():
         try:
             named[full_name(axis)] = value
         except ValueError as error:
             raise ValueError(f"{axis}: {error}") from None
-    return _name_init_from(named)
+    return name_init_from(named)
 
 
-def _check_unique(overrides: Mapping[str, Any]) -> None:
-    """Check that no axis appears under two names."""
+def check_unique(overrides: Mapping[str, Any]) -> None:
+    """Check that no axis appears under two names.
+
+    Args:
+        overrides: values by axis; unknown axes are ignored.
+
+    Raises:
+        ValueError: an axis appears twice.
+    """
     seen: dict[str, str] = {}
     for axis in overrides:
         try:
@@ -148,8 +155,18 @@ def _check_unique(overrides: Mapping[str, Any]) -> None:
         seen[full] = axis
 
 
-def _name_init_from(overrides: dict[str, Any]) -> dict[str, Any]:
-    """Replace the axes inside `init_from`, which is a mapping, a key, or a list of these under `product`."""
+def name_init_from(overrides: dict[str, Any]) -> dict[str, Any]:
+    """Replace the axes inside `init_from`, which is a mapping, a key, or a list of these under `product`.
+
+    Args:
+        overrides: values by axis.
+
+    Returns:
+        The overrides with the full names of the axes inside `init_from`.
+
+    Raises:
+        ValueError: an unknown axis, or one that appears under two names.
+    """
     if INIT_FROM not in overrides:
         return overrides
     value = overrides[INIT_FROM]
@@ -167,8 +184,8 @@ def _as_list(value: Any) -> list[Any]:
 def _validate_by_axis(value: Any, validate_mapping: ValidatorFunctionWrapHandler) -> dict[str, Any]:
     """Validate a mapping by axis whose keys are validated as `Axis`."""
     if isinstance(value, dict):
-        _check_unique({axis: None for axis in value if isinstance(axis, str)})
-    return _name_init_from(validate_mapping(value))
+        check_unique({axis: None for axis in value if isinstance(axis, str)})
+    return name_init_from(validate_mapping(value))
 
 
 Axis = Annotated[str, AfterValidator(full_name)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
@@ -11,6 +11,7 @@ from graphlib import CycleError, TopologicalSorter
 from fcnlab.config.grid.axes import Overrides, Value, format_value, merge
 from fcnlab.config.grid.candidate import Candidate
 from fcnlab.config.grid.file import Block, GridFile
+from fcnlab.config.grid.sample import draw_samples
 from fcnlab.config.registry import Registry
 from fcnlab.errors import ConfigError, nearest
 
@@ -51,8 +52,10 @@ def expand(file: GridFile, registry: Registry, where: str) -> Expansion:
         shared = block is not file
         base = merge(file.base, block.base) if shared else block.base
         make = partial(Candidate, base, registry=registry, where=where)
-        crossed = [make(axes, unchanged=unchanged) for axes, unchanged in cross(block)]
-        own = _drop_conditional_axes(crossed, {**file.when, **block.when}, errors)
+        when = {**file.when, **block.when}
+        sampled = _draw_valid_samples(block, make, when, errors)
+        crossed = [make(axes, unchanged=unchanged) for axes, unchanged in cross(block, sampled)]
+        own = _drop_conditional_axes(crossed, when, errors)
         own += [make(cell) for cell in block.cells]
         rules = [*file.exclude, *block.exclude] if shared else block.exclude
         kept += [candidate for candidate in own if not any(candidate.meets(rule) for rule in rules)]
@@ -63,11 +66,50 @@ def expand(file: GridFile, registry: Registry, where: str) -> Expansion:
     return Expansion(kept, len(everything), [*errors, *_find_unmet(file, all_crossed, everything)])
 
 
-def cross(block: Block) -> list[tuple[dict[str, Value], bool]]:
-    """Combine `product`, `zip` and `ablate`.
+def _draw_valid_samples(
+    block: Block, make: Callable[[Overrides], Candidate], when: When, errors: list[str]
+) -> list[dict[str, Value]]:
+    """Draw the samples of a block. A range with an end that is not valid for its field is one error, and left out."""
+    if block.sample is None:
+        return [{}]
+    try:
+        samples = draw_samples(block.sample)
+    except ConfigError as error:
+        errors.append(f"sample: {error}")
+        return [{}]
+    ranges = block.sample.ranges
+    crossed = {*block.product, *block.zip, *block.changed_axes}  # an axis that is sampled too is reported elsewhere
+    context = {
+        axis: value
+        for axis, value in cross(block, samples[:1])[0][0].items()
+        if axis not in when and (axis in crossed or not ranges[axis].ends)
+    }
+    invalid = dict.fromkeys(axis for axis in ranges if axis in crossed)
+    for axis in ranges.keys() - crossed - when.keys():
+        found = [_find_component_error(make({**context, axis: end}), axis) for end in ranges[axis].ends]
+        if any(found) and _find_component_error(make(context), axis) is None:
+            invalid[axis] = next(text for text in found if text)
+    errors += [f"sample: {axis}: {invalid[axis]}" for axis in ranges if invalid.get(axis)]
+    kept = [{axis: value for axis, value in row.items() if axis not in invalid} for row in samples]
+    return list({repr(row): row for row in kept}.values())
+
+
+def _find_component_error(candidate: Candidate, axis: str) -> str | None:
+    """Return the first error of the component of an axis, without the start of the message."""
+    component = axis.partition(".")[0]
+    try:
+        candidate.component(component)
+    except ConfigError as error:
+        return str(error).splitlines()[0].rpartition(f": {component}: ")[2]
+    return None
+
+
+def cross(block: Block, sampled: Sequence[Overrides]) -> list[tuple[dict[str, Value], bool]]:
+    """Combine `product`, `zip`, `sample` and `ablate`.
 
     Args:
         block: of a grid file.
+        sampled: the samples of the block; one without axes if it has none.
 
     Returns:
         The axes of each combination, and whether it is the unchanged one of an ablation; empty if the block has only
@@ -79,8 +121,8 @@ def cross(block: Block) -> list[tuple[dict[str, Value], bool]]:
     zipped = [dict(zip(block.zip, values, strict=True)) for values in zip(*block.zip.values(), strict=True)] or [{}]
     changes = block.ablate.rows if block.ablate is not None else [{}]
     return [
-        ({**one, **other, **change}, block.ablate is not None and index == 0)
-        for one, other in itertools.product(products, zipped)
+        ({**one, **other, **values, **change}, block.ablate is not None and index == 0)
+        for one, other, values in itertools.product(products, zipped, sampled)
         for index, change in enumerate(changes)
     ]
 

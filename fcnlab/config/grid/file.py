@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
+from itertools import combinations
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -10,6 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from fcnlab.config.base import Config, Count, Whole
 from fcnlab.config.grid.axes import Axis, ByAxis, Value
 from fcnlab.config.grid.labels import Labels
+from fcnlab.config.grid.sample import Sample
 
 Values = Annotated[list[Value], Field(min_length=1)]
 OverridesField = Annotated[dict[Axis, Value], ByAxis]
@@ -78,12 +80,13 @@ class EarlyStopping(Config):
 
 
 class Block(Config):
-    """A set of cells: `product` x `zip` x `ablate` on top of `base`, and the single `cells`.
+    """A set of cells: `product` x `zip` x `sample` x `ablate` on top of `base`, and the single `cells`.
 
     Attributes:
         base: overrides of all cells.
         product: values by axis; each combination is a cell.
         zip: values by axis; the axes vary together.
+        sample: ranges by axis, from which values are sampled.
         cells: overrides of single cells.
         ablate: changes that are examined one at a time.
         exclude: conditions; cells that meet one of them are left out.
@@ -93,6 +96,7 @@ class Block(Config):
     base: OverridesField = Field(default_factory=dict)
     product: Columns = Field(default_factory=dict)
     zip: Columns = Field(default_factory=dict)
+    sample: Sample | None = None
     cells: list[OverridesField] = Field(default_factory=list)
     ablate: Ablation | None = None
     exclude: list[NonEmptyOverrides] = Field(default_factory=list)
@@ -109,7 +113,12 @@ class Block(Config):
     @property
     def is_crossed(self) -> bool:
         """True if there are axes to cross, not only single cells."""
-        return bool(self.product or self.zip or self.ablate or not self.cells)
+        return bool(self.product or self.zip or self.sample or self.ablate or not self.cells)
+
+    @property
+    def sampled_axes(self) -> tuple[str, ...]:
+        """The axes of the random search."""
+        return tuple(self.sample.ranges) if self.sample is not None else ()
 
     @property
     def changed_axes(self) -> list[str]:
@@ -118,8 +127,8 @@ class Block(Config):
 
     @property
     def crossed_axes(self) -> tuple[str, ...]:
-        """The axes of product, zip and ablate, in order of appearance."""
-        return tuple(dict.fromkeys([*self.product, *self.zip, *self.changed_axes]))
+        """The axes of product, zip, sample and ablate, in order of appearance."""
+        return tuple(dict.fromkeys([*self.product, *self.zip, *self.sampled_axes, *self.changed_axes]))
 
     @property
     def varied_axes(self) -> tuple[str, ...]:
@@ -137,16 +146,19 @@ class Block(Config):
         """
         changed = self.changed_axes
         fixed = [axis for axis in self.base if axis not in conditional]
-        pairs: list[tuple[str, Iterable[str], str, Collection[str]]] = [
-            ("base", fixed, "product", self.product),
-            ("base", fixed, "zip", self.zip),
-            ("product", self.product, "zip", self.zip),
-            ("product", self.product, "ablate", changed),
-            ("zip", self.zip, "ablate", changed),
+        crossed: list[tuple[str, Collection[str]]] = [
+            ("product", self.product),
+            ("zip", self.zip),
+            ("sample", self.sampled_axes),
+            ("ablate", changed),
+        ]
+        pairs: list[tuple[tuple[str, Collection[str]], tuple[str, Collection[str]]]] = [
+            *((("base", fixed), other) for other in crossed[:-1]),
+            *combinations(crossed, 2),
         ]
         errors = [
             f"{axis}: is in {one} and in {other}; keep one of them"
-            for one, left, other, right in pairs
+            for (one, left), (other, right) in pairs
             for axis in left
             if axis in right
         ]
@@ -202,14 +214,14 @@ class GridFile(Block):
         if self.blocks:
             errors += [
                 f"{name}: cannot be combined with blocks; move it into one (base, exclude and when can be shared)"
-                for name in ("product", "zip", "cells", "ablate")
+                for name in ("product", "zip", "sample", "cells", "ablate")
                 if getattr(self, name)
             ]
         everywhere = tuple(dict.fromkeys(axis for block in self.sets for axis in block.crossed_axes))
         for block in (self, *self.blocks):
             valid = everywhere if block is self else block.crossed_axes
             errors += [
-                f"when: {axis}: not an axis of product, zip or ablate; these are {', '.join(valid) or 'none'}"
+                f"when: {axis}: not an axis of product, zip, sample or ablate; these are {', '.join(valid) or 'none'}"
                 for axis in block.when
                 if axis not in valid
             ]

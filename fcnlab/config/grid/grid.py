@@ -171,8 +171,8 @@ def create_grid(content: Mapping[str, Any], path: Path, registry: Registry, *, w
 
 
 def _find_axes(file: GridFile, candidates: Sequence[Candidate]) -> tuple[str, ...]:
-    """Return the axes under product or zip, and all others that differ between cells, in order of appearance."""
-    always = {axis for block in file.sets for axis in (*block.product, *block.zip)}
+    """Return the axes of product, zip and sample, and all others that differ between cells, in order of appearance."""
+    always = {axis for block in file.sets for axis in (*block.product, *block.zip, *block.sampled_axes)}
     mentioned = [axis for block in file.sets for axis in (*block.varied_axes, *(block.base if file.blocks else ()))]
 
     def differs(axis: str) -> bool:

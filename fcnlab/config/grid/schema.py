@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from fcnlab.config.grid.axes import COMPONENTS, INIT_FROM, fields
 from fcnlab.config.grid.file import EarlyStopping
+from fcnlab.config.grid.sample import RANGE_KINDS
 from fcnlab.config.registry import KINDS, Registry
 
 Schema = dict[str, Any]
@@ -30,11 +31,19 @@ DESCRIPTIONS = {
     "base": "Overrides of all cells, by axis",
     "product": "Values by axis; each combination is a cell",
     "zip": "Values of axes that vary together: the first values of all axes, then the second, and so on",
+    "sample": "Random search: the number of samples n, and a range of values by axis",
+    "n": "Number of samples; a larger number keeps the others",
+    "seed": "Of the samples",
+    "sampler": "Independent random samples, or a Sobol sequence, which fills the ranges more evenly",
+    "uniform": "Lowest and highest number",
+    "log_uniform": "Lowest and highest number, above 0; the logarithm is uniform",
+    "int_uniform": "Lowest and highest integer",
+    "choice": "Values of equal probability",
     "cells": "Overrides of single cells on top of base",
     "ablate": "Changes that are examined one at a time: added to base, or removed from all of them",
     "exclude": "Conditions; cells that meet one of them are left out",
     "when": "Conditions by axis; the axis varies only in cells that meet one of its conditions",
-    "blocks": "Several sets of cells, each with its own base, product, zip, cells, ablate, exclude and when",
+    "blocks": "Several sets of cells, each with its own base, product, zip, sample, cells, ablate, exclude and when",
     "seeds": "Number of seeds of each cell, from 0 on, or a list of seeds",
     "baseline": "Overrides of the cell to compare with; by default the first, or an ablation's first unchanged cell",
     "checkpoint": "Weights to evaluate: of the last epoch, or of the best on val",
@@ -56,12 +65,15 @@ def grid_schema(registry: Registry) -> Schema:
     definitions |= _axis_schemas(registry, definitions)
     values = {axis: _ref(axis) for axis in definitions if axis in (*KINDS, INIT_FROM) or "." in axis}
     condition = _by_axis({axis: {"anyOf": [value, _list(value)]} for axis, value in values.items()})
-    refs = {name: _ref(name) for name in ("Overrides", "Condition", "Conditions", "Columns", "Block")}
+    ends = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+    refs = {name: _ref(name) for name in ("Overrides", "Condition", "Conditions", "Columns", "Sample", "Block")}
     definitions |= {
         "Overrides": _by_axis(values),
         "Condition": {**condition, "minProperties": 1},
         "Conditions": {"anyOf": [refs["Condition"], _list(refs["Condition"])]},
         "Columns": _by_axis({axis: _list(value) for axis, value in values.items()}),
+        "Range": _range({**dict.fromkeys(RANGE_KINDS, ends), "choice": {"type": "array", "minItems": 1}}),
+        "Sample": _sample(values),
         "Block": _object(_block_keys(refs, values)),
         "AxisName": _axis_names(values),
         "EarlyStopping": EarlyStopping.model_json_schema(),
@@ -95,11 +107,30 @@ def _block_keys(refs: Mapping[str, Schema], values: Mapping[str, Schema]) -> Sch
         "base": refs["Overrides"],
         "product": refs["Columns"],
         "zip": refs["Columns"],
+        "sample": refs["Sample"],
         "cells": {"type": "array", "items": refs["Overrides"]},
         "ablate": _object(ablation, required=["changes"]),
         "exclude": {"type": "array", "items": refs["Condition"]},
         "when": _by_axis(dict.fromkeys(values, refs["Conditions"])),
     }
+
+
+def _sample(values: Mapping[str, Schema]) -> Schema:
+    """Return the schema of a random search: its own keys, and a range for each axis."""
+    named = {axis: _range({"choice": _list(values[axis])}) for axis in (*KINDS, INIT_FROM)}
+    by_axis = _by_axis({axis: named.get(axis, _ref("Range")) for axis in values})
+    own = _object(
+        {
+            "n": {"type": "integer", "minimum": 1},
+            "seed": {"type": "integer", "minimum": 0, "default": 0},
+            "sampler": {"enum": ["random", "qmc"], "default": "random"},
+        }
+    )
+    return {**by_axis, "properties": {**own["properties"], **by_axis["properties"]}, "required": ["n"]}
+
+
+def _range(kinds: Schema) -> Schema:
+    return {**_object(kinds), "minProperties": 1, "maxProperties": 1}
 
 
 def _file_keys(refs: Mapping[str, Schema]) -> Schema:

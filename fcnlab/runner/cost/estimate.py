@@ -167,11 +167,11 @@ def _choose_rates(
         elif own is None or not known:
             chosen[workload] = None
         else:
-            alike = [other for other in known if other.data_and_sizes == workload.data_and_sizes]
-            nearest = min(alike or known, key=lambda other: abs(math.log(own.gmacs / known[other].gmacs)))
+            comparable = [other for other in known if other.data_and_sizes == workload.data_and_sizes]
+            nearest = min(comparable or known, key=lambda other: abs(math.log(own.gmacs / known[other].gmacs)))
             theirs = known[nearest]
             scaled = rates[nearest].scale(own.epoch / theirs.epoch, own.image / theirs.image)
-            spread = max(rates[nearest].spread, GMACS_SPREAD if alike else SIZES_SPREAD)
+            spread = max(rates[nearest].spread, GMACS_SPREAD if comparable else SIZES_SPREAD)
             chosen[workload] = _Choice(replace(scaled, spread=spread), nearest)
     return chosen
 

@@ -304,7 +304,7 @@ def test_init_from_is_an_axis(tmp_path: Path) -> None:
          "ablate: recipe.ema: two changes set it"),
         ({"blocks": [{"product": {"head": HEADS}}]}, "product: cannot be combined with blocks; move it into one"),
         ({"blocks": [{"seeds": 3}]}, "blocks.0.seeds: unknown key"),
-        ({"when": {"recipe.flip": {"head": "fcn8s"}}}, "when: recipe.flip: not an axis of product, zip or ablate"),
+        ({"when": {"recipe.flip": {"head": "fcn8s"}}}, "when: recipe.flip: not an axis of product, zip, sample"),
         ({"when": {"head": {"recipe.epochs": 77}}}, "when: head: recipe.epochs: no cell has 77; valid: 2"),
         ({"when": {"head": {"head": "fcn8s"}}}, "when: head: the condition depends on the axis itself"),
         ({"exclude": [{"head.stride": 4}]}, "exclude: head.stride: no cell has 4; valid: 8, 16, 32"),

@@ -50,6 +50,7 @@ base: {backbone: "timm:resnet18.tv_in1k", dataset: camvid, dataset.classes: [a, 
 blocks:
   - product: {head: [fcn8s, a-custom-head], recipe.optimizer.lr: [0.1, 1]}
     zip: {recipe.epochs: [1, 2], recipe.scale: [null, [0.5, 2]]}
+    sample: {n: 3, recipe.lr: {log_uniform: [0.1, 1]}, recipe.flip: {uniform: [0, 1]}, upsampler: {choice: [random]}}
     when: {recipe.scale: {head: fcn8s}, recipe.epochs: [{head: fcn8s}, {recipe.batch_size: [4, 8]}]}
   - base: {recipe.optimizer: {name: adamw, lr: 0.01}}
     cells: [{head: fcn32s}, {init_from: {head: fcn32s}}]
@@ -77,6 +78,10 @@ def test_every_key_is_known() -> None:
         ("base: {recipe.lr: 0}", "$.base['recipe.lr']"),
         ("product: {head: fcn8s}", "$.product.head"),
         ("product: {recipe.optimizer.lrr: [1]}", "$.product"),
+        ("sample: {recipe.lr: {uniform: [1, 2]}}", "$.sample"),
+        ("sample: {n: 2, recipe.lr: {uniform: [1, 2, 3]}}", "$.sample['recipe.lr']"),
+        ("sample: {n: 2, head: {uniform: [1, 2]}}", "$.sample.head"),
+        ("sample: {n: 2, head: {choice: [1]}}", "$.sample.head.choice"),
         ("sedes: 3", "$"),
         ("seeds: 0", "$.seeds"),
         ("checkpoint: bset", "$.checkpoint"),

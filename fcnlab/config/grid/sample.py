@@ -1,0 +1,218 @@
+"""Random search: cells whose values are sampled from ranges, by the samplers of Optuna."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, ConfigDict, model_validator
+
+from fcnlab.config.base import Config, Count, Whole
+from fcnlab.config.grid.axes import INIT_FROM, Axis, Value, check_unique, name_init_from
+from fcnlab.config.registry import KINDS
+from fcnlab.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+
+RangeKind = Literal["uniform", "log_uniform", "int_uniform", "choice"]
+RANGE_KINDS: tuple[RangeKind, ...] = get_args(RangeKind)
+
+DIGITS = 4
+"""Significant digits of sampled numbers."""
+
+ATTEMPTS = 1000
+"""Least number of samples in sequence that are equal to earlier ones after which no more are taken."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that an axis may have, with equal probability.
+
+    Attributes:
+        kind: `uniform` and `log_uniform` are numbers, the latter with a uniform logarithm; `int_uniform` are integers;
+            `choice` is a list.
+        values: the two ends, which are included; of `choice` all values.
+    """
+
+    kind: RangeKind
+    values: tuple[Value, ...]
+
+    @property
+    def ends(self) -> tuple[Value, ...]:
+        """The ends of a range of numbers; empty for `choice`."""
+        return () if self.kind == "choice" else self.values
+
+    @property
+    def size(self) -> float:
+        """The number of different values; infinite for numbers that are not integers."""
+        match self.kind, self.values:
+            case "choice", values:
+                return len(values)
+            case "int_uniform", (int(low), int(high)):
+                return high - low + 1
+            case _:
+                return math.inf
+
+    def create_distribution(self) -> BaseDistribution:
+        """Return Optuna's distribution; that of `choice` is over the indices of the values."""
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+        if self.kind == "choice":
+            return CategoricalDistribution(range(len(self.values)))
+        low, high = self.values
+        assert isinstance(low, int | float) and isinstance(high, int | float)
+        if self.kind == "int_uniform":
+            return IntDistribution(int(low), int(high))
+        return FloatDistribution(low, high, log=self.kind == "log_uniform")
+
+    def convert(self, sampled: Any) -> Value:
+        """Convert a value of the distribution to one of the axis: floats are rounded, within the ends.
+
+        Args:
+            sampled: a value of the distribution.
+        """
+        if self.kind == "choice":
+            return self.values[sampled]
+        if self.kind == "int_uniform":
+            return int(sampled)
+        low, high = (float(end) for end in self.values if isinstance(end, int | float))
+        return min(max(float(f"{sampled:.{DIGITS}g}"), low), high)
+
+
+def parse_range(value: Any) -> Range:
+    """Parse a range of a grid file.
+
+    Args:
+        value: plain value, such as `{"log_uniform": [0.0001, 0.1]}`.
+
+    Raises:
+        ValueError: it is not a range; with the reason.
+
+    >>> parse_range({"int_uniform": [1, 3]}).size
+    3
+    """
+    if not isinstance(value, dict) or len(value) != 1:
+        raise ValueError("give one range: {uniform: [low, high]}, log_uniform, int_uniform, or {choice: [values]}")
+    ((kind, values),) = value.items()
+    if kind not in RANGE_KINDS:
+        raise ValueError(f"{kind}: unknown range; {nearest(str(kind), RANGE_KINDS)}")
+    if not isinstance(values, list) or not values:
+        raise ValueError(f"{kind}: give a list of {'values' if kind == 'choice' else 'two numbers'}")
+    if kind == "choice":
+        if len({repr(item) for item in values}) < len(values):
+            raise ValueError(f"choice: a value appears twice in {values}")
+        return Range(kind, tuple(values))
+    number = int if kind == "int_uniform" else (int, float)
+    if len(values) != 2 or not all(isinstance(end, number) and not isinstance(end, bool) for end in values):
+        raise ValueError(f"{kind}: give two {'integers' if kind == 'int_uniform' else 'numbers'}, not {values}")
+    low, high = values
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"{kind}: the range must increase, not {low} to {high}")
+    if kind == "log_uniform" and low <= 0:
+        raise ValueError(f"log_uniform: the range must begin above 0, not at {low}")
+    return Range(kind, (low, high) if kind == "int_uniform" else (float(low), float(high)))
+
+
+class Sample(Config):
+    """Configuration of a random search. The other keys are axes with a range of values.
+
+    Attributes:
+        n: number of samples, which are all different.
+        seed: of the samples; a larger `n` adds samples and keeps the others.
+        sampler: `random`: independent samples; `qmc`: a scrambled Sobol sequence, which fills the ranges more evenly.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[Axis, Annotated[Range, BeforeValidator(parse_range)]]
+
+    n: Count
+    seed: Whole = 0
+    sampler: Literal["random", "qmc"] = "random"
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        """The range of each axis, by full name."""
+        return self.__pydantic_extra__
+
+    @property
+    def size(self) -> float:
+        """The number of different samples; infinite if a range has numbers that are not integers."""
+        return math.prod(found.size for found in self.ranges.values())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_axes(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        check_unique({axis: None for axis in value if isinstance(axis, str)})
+        given = value.get(INIT_FROM)
+        if isinstance(given, dict) and isinstance(given.get("choice"), list):
+            return {**value, INIT_FROM: {"choice": name_init_from({INIT_FROM: given["choice"]})[INIT_FROM]}}
+        return value
+
+    @model_validator(mode="after")
+    def _check_ranges(self) -> Sample:
+        if not self.ranges:
+            raise ValueError("give at least one axis, such as recipe.lr: {log_uniform: [0.0001, 0.1]}")
+        for axis, found in self.ranges.items():
+            if (axis in KINDS or axis == INIT_FROM) and found.ends:
+                raise ValueError(f"{axis}: {found.kind} is for numbers; use choice")
+        if self.size < self.n:
+            raise ValueError(
+                f"n: the ranges have {self.size} combinations, not {self.n}; lower n, or list them in product"
+            )
+        return self
+
+
+def draw_samples(sample: Sample) -> list[dict[str, Value]]:
+    """Draw the samples of a random search. They depend on nothing but the sampler, the seed and the ranges.
+
+    Args:
+        sample: its configuration.
+
+    Returns:
+        Different values by axis, in a fixed order: the first are those of a smaller `n`.
+
+    Raises:
+        ConfigError: Optuna is missing, or there are too few different values.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise ConfigError("needs Optuna: pip install 'fcnlab[optuna]'") from None
+    ranges = dict(sorted(sample.ranges.items()))  # whose order in the file has no effect
+    distributions = {axis: one.create_distribution() for axis, one in ranges.items()}
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    found: dict[str, dict[str, Value]] = {}
+    repeated, limit = 0, max(ATTEMPTS, 20 * sample.size) if math.isfinite(sample.size) else ATTEMPTS
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # samplers that Optuna calls experimental
+            study = optuna.create_study(sampler=_create_sampler(sample))
+            while len(found) < sample.n and repeated < limit:
+                trial = study.ask(distributions)
+                study.tell(trial, 0.0)  # a Sobol sequence continues after the trials that have ended
+                row = {axis: ranges[axis].convert(trial.params[axis]) for axis in sample.ranges}
+                repeated = repeated + 1 if repr(row) in found else 0
+                found.setdefault(repr(row), row)
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+    if len(found) < sample.n:
+        raise ConfigError(
+            f"n: the ranges gave {len(found)} different samples, not {sample.n}; lower n or widen a range"
+        )
+    return list(found.values())
+
+
+def _create_sampler(sample: Sample) -> BaseSampler:
+    from optuna.samplers import QMCSampler, RandomSampler
+
+    if sample.sampler == "qmc":
+        return QMCSampler(qmc_type="sobol", scramble=True, seed=sample.seed, warn_independent_sampling=False)
+    return RandomSampler(seed=sample.seed)
