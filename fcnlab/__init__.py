@@ -7,7 +7,9 @@
     fcnlab.run_grid(grid)
     fcnlab.frame(grid)     # pandas, one row a trial
     fcnlab.summary(grid)   # pandas, one row a cell
+    fcnlab.curves(grid)    # pandas, one row a trial and epoch
     fcnlab.report(grid)    # the table, charts and page in results/
+    fcnlab.compare("experiments/quickstart.yaml:fcn32s,bilinear", "experiments/quickstart.yaml:best")
     fcnlab.load("429d005e261a").predict(image)   # a finished trial on a PIL image
 
 Importing fcnlab loads neither torch nor pandas nor mlflow; each name loads what it needs on first use.
@@ -21,9 +23,21 @@ from typing import TYPE_CHECKING
 from fcnlab.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from fcnlab.api import build_model, frame, load, load_grid, report, run_grid, summary
+    from fcnlab.api import build_model, compare, curves, diff, frame, load, load_grid, report, run_grid, summary
 
-__all__ = ["__version__", "build_model", "frame", "load", "load_grid", "report", "run_grid", "summary"]
+__all__ = [
+    "__version__",
+    "build_model",
+    "compare",
+    "curves",
+    "diff",
+    "frame",
+    "load",
+    "load_grid",
+    "report",
+    "run_grid",
+    "summary",
+]
 
 # The function `report` has the name of a subpackage. Python sets a subpackage as an attribute of its package when it is
 # first imported and never again: it is imported here, where that is one empty module, and the attribute is removed.

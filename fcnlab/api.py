@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from fcnlab.inference.model import TrainedModel
     from fcnlab.models import FCN
+    from fcnlab.report.comparison import CellComparison
     from fcnlab.report.report import Report
     from fcnlab.runner.publisher import OptionalTracker
     from fcnlab.runner.run import Outcome
@@ -243,6 +244,75 @@ def summary(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
     plan = make_plan(grid, lab)
     with _open_tracker(grid, lab) as tracker:
         return tracker.call(lambda store: make_report(plan, lab, store)).cells
+
+
+def curves(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
+    """Return a data frame with one row per trial and epoch, also of trials that are running or have failed.
+
+    Args:
+        grid: the grid, from `load_grid`.
+        lab: lab of the grid; by default the folder above `experiments/`.
+
+    Returns:
+        Columns `cell`, one per axis, `seed`, `key`, `epoch`, `loss`, `lr`, `images_per_s`, `seconds`, `val_miou` and
+        `val_pixel_acc`. The last two are fractions of 1, and NaN in epochs that were not validated.
+    """
+    from fcnlab.report.report import make_curves
+    from fcnlab.runner.plan import make_plan
+
+    lab = lab or Lab.find(grid.path)
+    plan = make_plan(grid, lab)
+    with _open_tracker(grid, lab) as tracker:
+        return tracker.call(lambda store: make_curves(plan, lab, store))
+
+
+def compare(a: str, b: str, *, lab: Lab | None = None) -> CellComparison:
+    """Compare two cells or trials: the difference in mIoU of `b` to `a` with its interval, by class and by image.
+
+    Args:
+        a: `FILE:CELL`, `FILE:CELL:SEED`, `FILE:best`, the first characters of a trial's key, or a run folder.
+        b: the other cell or trial.
+        lab: lab of the trials; by default that of the grid file or of the current folder.
+
+    Returns:
+        The comparison; its `difference`, `classes` and `images` contain the numbers.
+
+    Raises:
+        ConfigError: the grid file does not contain the cell or the seed.
+        RunError: a trial has not finished, or the two were evaluated on different images.
+    """
+    from fcnlab.report import comparison
+    from fcnlab.runner.find import find_grid_file, find_reference
+
+    lab = lab or Lab.find(find_grid_file(a, b))
+    sides = [comparison.load_side(find_reference(name, lab), lab) for name in (a, b)]
+    return comparison.compare(*sides)
+
+
+def diff(a: str, b: str, *, lab: Lab | None = None) -> pd.DataFrame:
+    """Return every field in which two trials differ: configuration, data, code, environment, metrics, cost.
+
+    Args:
+        a: `FILE:CELL:SEED`, `FILE:best`, the first characters of a trial's key, or a run folder.
+        b: the other trial.
+        lab: lab of the trials; by default that of the grid file or of the current folder.
+
+    Returns:
+        Columns `section`, `field`, `a`, `b` and `delta`, which is `b - a` for numbers. Metrics are fractions of 1.
+
+    Raises:
+        ConfigError: the grid file does not contain the cell or the seed.
+        RunError: there is no such trial, or it has not ended.
+    """
+    import pandas as pd
+
+    from fcnlab.runner.find import find_grid_file, find_reference
+    from fcnlab.trial.diff import diff_records
+
+    lab = lab or Lab.find(find_grid_file(a, b))
+    found = diff_records(*(find_reference(name, lab).read_record() for name in (a, b)))
+    rows = [(one.section, one.field, one.a, one.b, one.delta) for one in found]
+    return pd.DataFrame(rows, columns=["section", "field", "a", "b", "delta"])
 
 
 def report(grid: Grid, *, lab: Lab | None = None, predict: bool = False) -> Report:

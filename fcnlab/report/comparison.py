@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from fcnlab.analysis import CellCounts, Difference, estimate_difference
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
+from fcnlab.notebook import render_html
 from fcnlab.report.frame import trials_frame
 from fcnlab.report.gallery.selection import compute_image_miou
 from fcnlab.report.tables.cells import Table
@@ -52,6 +54,34 @@ class CellComparison:
     a: Side
     b: Side
     difference: Difference
+
+    def __repr__(self) -> str:
+        return f"CellComparison({describe_difference(self)})"
+
+    def _repr_html_(self) -> str:
+        table = make_class_differences_table(self)
+        return render_html(
+            describe_difference(self),
+            headings=table.headings,
+            rows=table.rows,
+            note="IoU by class in points, with 95 % intervals of single classes",
+        )
+
+    @property
+    def classes(self) -> pd.DataFrame:
+        """The differences by class: `class`, `images`, `delta`, `low`, `high` and `p_value`; IoU as fractions of 1."""
+        found = self.difference.classes
+        columns = {"delta": found.value, "low": found.low, "high": found.high, "p_value": found.p_value}
+        return pd.DataFrame({"class": self.a.classes, "images": found.images, **columns})
+
+    @property
+    def images(self) -> pd.DataFrame:
+        """The mIoU of each image on both sides, means over the seeds: `image`, `a`, `b` and `delta`, fractions of 1."""
+        a, b = (
+            np.mean([compute_image_miou(counts) for counts in side.counts.values()], axis=0)
+            for side in (self.a, self.b)
+        )
+        return pd.DataFrame({"image": self.a.ids, "a": a, "b": b, "delta": b - a})
 
 
 def load_side(reference: Reference, lab: Lab) -> Side:
@@ -141,14 +171,13 @@ def make_images_table(comparison: CellComparison) -> Table:
     Args:
         comparison: the comparison.
     """
-    a, b = (
-        np.mean([compute_image_miou(counts) for counts in side.counts.values()], axis=0)
-        for side in (comparison.a, comparison.b)
+    images = comparison.images
+    distance = images["delta"].abs().fillna(-1.0)
+    order = distance.sort_values(ascending=False, kind="stable").index[:MAX_IMAGES]
+    rows = tuple(
+        (str(image), f"{100 * a:.1f}", f"{100 * b:.1f}", _points(delta))
+        for image, a, b, delta in images.loc[[index for index in order if distance[index] > 0]].itertuples(index=False)
     )
-    distance = np.nan_to_num(np.abs(b - a), nan=-1.0)
-    order = [index for index in np.argsort(-distance, kind="stable")[:MAX_IMAGES] if distance[index] > 0]
-    ids = comparison.a.ids
-    rows = tuple((ids[i], f"{100 * a[i]:.1f}", f"{100 * b[i]:.1f}", _points(b[i] - a[i])) for i in order)
     return Table(("image", "A mIoU %", "B mIoU %", "B - A"), rows, 1, -1)
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 
 from fcnlab.config.grid.axes import format_value
+from fcnlab.report.trial_records import TrialRecords
 from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.tracking.fields import COST_METRICS, extract_metrics, extract_tags
 from fcnlab.tracking.tracker import MlflowTracker
+from fcnlab.trial.record import EpochRecord
 
 METRICS = ("miou", "pixel_acc", "mean_acc", "fw_iou")
 COMPONENTS = ("variant", "backbone", "head", "upsampler", "dataset", "recipe")
@@ -38,9 +40,8 @@ def trials_frame(plan: Plan, tracker: MlflowTracker | None) -> pd.DataFrame:
         tracker: source of the trials that were run elsewhere; None to use only `runs/`.
     """
     runs = {run["tags"]["fcnlab.key"]: run for run in reversed(tracker.list_trials())} if tracker is not None else {}
-    order = {id(cell): index for index, cell in enumerate(plan.grid.cells)}
-    planned = sorted(plan.trials, key=lambda p: (order[id(p.cell)], p.trial.seed))
-    frame = pd.DataFrame([_row(one, runs.get(one.key), plan.grid.file.checkpoint) for one in planned])
+    planned = [_row(one, runs.get(one.key), plan.grid.file.checkpoint) for one in _sort_trials(plan)]
+    frame = pd.DataFrame(planned)
     for name in NUMBERS:
         frame[name] = (frame[name] if name in frame else pd.Series(np.nan, index=frame.index)).astype(float)
     return frame[[*(name for name in frame.columns if name not in NUMBERS), *NUMBERS]]
@@ -64,6 +65,36 @@ def _row(planned: PlannedTrial, run: Mapping[str, Any] | None, checkpoint: str) 
     if status == "stopped":
         row["stopped_after"] = planned.stopped if planned.stopped is not None else float(tags["fcnlab.stopped_after"])
     return row
+
+
+def curves_frame(plan: Plan, records: TrialRecords) -> pd.DataFrame:
+    """Return a frame with one row per trial and epoch, also of trials that run or have failed.
+
+    Args:
+        plan: plan of the grid.
+        records: records of the finished trials.
+
+    Returns:
+        Columns `cell`, one per axis, `seed`, `key` and those of `EpochRecord`.
+    """
+    rows = []
+    for planned in _sort_trials(plan):
+        cell, seed = planned.cell, planned.trial.seed
+        record = records.by_cell.get(cell.label, {}).get(seed) or planned.record
+        axes = {axis: _to_column_value(value) for axis, value in cell.axes.items()}
+        start = {"cell": cell.label, **axes, "seed": seed, "key": planned.key}
+        epochs = record.epochs if record is not None else planned.folder.read_progress()
+        rows += [start | epoch.model_dump() for epoch in epochs]
+    columns = ["cell", *plan.grid.axes, "seed", "key", *EpochRecord.model_fields]
+    frame = pd.DataFrame(rows, columns=columns)
+    measured = [name for name in EpochRecord.model_fields if name != "epoch"]
+    return frame.astype(dict.fromkeys(measured, float) | {"seed": int, "epoch": int})
+
+
+def _sort_trials(plan: Plan) -> list[PlannedTrial]:
+    """Return the planned trials in the order of cells and seeds."""
+    order = {id(cell): index for index, cell in enumerate(plan.grid.cells)}
+    return sorted(plan.trials, key=lambda planned: (order[id(planned.cell)], planned.trial.seed))
 
 
 def _look_up(

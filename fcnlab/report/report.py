@@ -9,11 +9,13 @@ import pandas as pd
 
 from fcnlab.config.grid.grid import Grid
 from fcnlab.lab import Lab
+from fcnlab.notebook import render_html
 from fcnlab.report.footnotes import write_footnotes
-from fcnlab.report.frame import cells_frame, trials_frame
+from fcnlab.report.frame import cells_frame, curves_frame, trials_frame
 from fcnlab.report.significance import Significance, add_differences, compute_significance
 from fcnlab.report.summary_text import summarize
 from fcnlab.report.tables.cells import Table, make_cell_table
+from fcnlab.report.tables.formats import to_html
 from fcnlab.report.trial_records import TrialRecords, load_records
 from fcnlab.runner.plan import Plan
 from fcnlab.tracking.tracker import MlflowTracker
@@ -45,6 +47,14 @@ class Report:
     records: TrialRecords
     folder: Path
 
+    def __repr__(self) -> str:
+        finished = int((self.trials["status"] == "finished").sum())
+        return f"Report({self.grid.name}: {finished} of {len(self.trials)} trials finished; {self.folder})"
+
+    def _repr_html_(self) -> str:
+        notes = "".join(render_html("", note=note) for note in self.footnotes)
+        return render_html(self.grid.file.question) + to_html(self.table) + notes
+
     @property
     def grid(self) -> Grid:
         """The grid."""
@@ -70,7 +80,7 @@ def make_report(plan: Plan, lab: Lab, tracker: MlflowTracker | None) -> Report:
     """
     grid = plan.grid
     trials = trials_frame(plan, tracker)
-    records = load_records(trials, lab.runs, tracker, lab.root / ".fcnlab" / "fetched", grid.file.checkpoint)
+    records = _load_records(grid, trials, lab, tracker)
     significance = compute_significance(grid, records)
     cells = add_differences(cells_frame(trials, grid.axes, grid.baseline.label), significance)
     return Report(
@@ -84,3 +94,21 @@ def make_report(plan: Plan, lab: Lab, tracker: MlflowTracker | None) -> Report:
         records=records,
         folder=lab.results / grid.name,
     )
+
+
+def make_curves(plan: Plan, lab: Lab, tracker: MlflowTracker | None) -> pd.DataFrame:
+    """Make the frame of the epochs of a plan's trials; see `curves_frame`.
+
+    Args:
+        plan: plan of the grid.
+        lab: the lab of the grid.
+        tracker: source of the trials that were run elsewhere; None to use only `runs/`.
+
+    Raises:
+        TrackingError: the tracking store is unreachable.
+    """
+    return curves_frame(plan, _load_records(plan.grid, trials_frame(plan, tracker), lab, tracker))
+
+
+def _load_records(grid: Grid, trials: pd.DataFrame, lab: Lab, tracker: MlflowTracker | None) -> TrialRecords:
+    return load_records(trials, lab.runs, tracker, lab.state / "fetched", grid.file.checkpoint)
