@@ -21,6 +21,7 @@ from fcnlab.config.grid.name import find_lab_folder
 from fcnlab.config.head import CustomHead, SmpHead
 from fcnlab.config.head import Head as HeadConfig
 from fcnlab.config.mask_values import MAX_CLASSES
+from fcnlab.config.recipe import Recipe
 from fcnlab.config.trial import Trial
 from fcnlab.config.variant import Backbone as BackboneConfig
 from fcnlab.config.variant import Variant as VariantConfig
@@ -31,7 +32,7 @@ from fcnlab.data.datasets.image_file import ImageFormat
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.datasets.table import FILE_DATASETS, find_dataset_folder
 from fcnlab.errors import ConfigError, DataError, ModelError, RunError
-from fcnlab.extensions import Extensions
+from fcnlab.extensions import BUILTIN, Extensions
 
 
 @dataclass(frozen=True)
@@ -109,18 +110,22 @@ class Lab:
     def registry(self) -> registry.Registry:
         """Built-in components and those of this lab's registry/."""
         found = registry.load(self.root / "registry")
-        for kind in ("head", "dataset", "executor"):
+        for kind in BUILTIN:
             self.extensions.own(kind)
         for kind in ("head", "dataset"):
             for name in found.names(kind):
                 entry = found.get(kind, name)
                 if isinstance(entry, CustomHead | CustomDataset):
                     self.extensions.find(kind, entry.type, f"{self.root / 'registry'}: {kind} {name}: ")
+        for name in found.names("recipe"):
+            recipe = found.get("recipe", name)
+            if isinstance(recipe, Recipe) and recipe.transform is not None:
+                self.extensions.find("transform", recipe.transform.type, f"{self.root / 'registry'}: recipe {name}: ")
         return found
 
     @property
     def extensions(self) -> Extensions:
-        """Heads, dataset types and executors of this lab and of installed packages."""
+        """Heads, dataset types, transforms and executors of this lab and of installed packages."""
         return Extensions(self.root)
 
     def load_grid(self, path: Path) -> grid.Grid:
@@ -203,6 +208,20 @@ class Lab:
 
             check_options(**spec.arguments)
 
+    def check_transform(self, recipe: Recipe) -> None:
+        """Import the class of the transform of a recipe, so that errors are reported before a trial is started.
+
+        Args:
+            recipe: the recipe.
+
+        Raises:
+            ConfigError: the class cannot be imported, or the user has not allowed it.
+        """
+        if recipe.transform is not None:
+            from fcnlab.data.transforms import Transform
+
+            self.extensions.load("transform", recipe.transform.type, Transform)  # type: ignore[type-abstract]
+
     def check_extensions(self, trial: Trial) -> None:
         """Check that the code of the extensions of a trial is that of its key.
 
@@ -213,7 +232,7 @@ class Lab:
             RunError: the code has changed since the trial was planned.
             ConfigError: an extension does not exist.
         """
-        for kind, fingerprint in self.extensions.fingerprints(trial.variant.head, trial.dataset).items():
+        for kind, fingerprint in self.extensions.fingerprints(trial.variant.head, trial.dataset, trial.recipe).items():
             if trial.extensions.get(kind) != fingerprint:
                 raise RunError(f"the code of the {kind} has changed since this trial was planned; run the grid again")
 
@@ -281,8 +300,10 @@ class Lab:
         data: dict[str, str] = {}
         weights: dict[str, str] = {}
 
-        def of(variant: VariantConfig, dataset: DatasetConfig) -> tuple[str, str | None, dict[str, str]]:
-            extensions = self.extensions.fingerprints(variant.head, dataset)
+        def of(
+            variant: VariantConfig, dataset: DatasetConfig, recipe: Recipe
+        ) -> tuple[str, str | None, dict[str, str]]:
+            extensions = self.extensions.fingerprints(variant.head, dataset, recipe)
             named = repr(dataset)
             if named not in data:
                 data[named] = self.open_dataset(dataset).fingerprint(dataset.used_splits)

@@ -12,13 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import fcnlab
+from fcnlab.cli import app
 from fcnlab.config.trial import Trial
 from fcnlab.errors import ConfigError, FcnlabError
 from fcnlab.extensions import Extensions
 from fcnlab.lab import Lab
 from fcnlab.report.provenance import rerun_command
+from fcnlab.runner.checks.trials import check_trials
 from fcnlab.runner.executors.base import Executor
 from fcnlab.runner.executors.config import ExecutorConfig
 from fcnlab.runner.executors.ray.slot import needed
@@ -96,7 +99,8 @@ def load_trials(lab: Lab) -> dict[str, Trial]:
 def test_the_page_has_all_files_of_the_example() -> None:
     assert FILES.keys() == {
         "registry/extensions.yaml", "registry/heads.yaml", "registry/datasets.yaml", "experiments/own.yaml",
-        "extensions/shallow.py", "extensions/paired_names.py", "extensions/fresh_process.py", "pyproject.toml",
+        "registry/recipes.yaml", "extensions/shallow.py", "extensions/paired_names.py", "extensions/fresh_process.py",
+        "extensions/perspective.py", "extensions/weather.py", "pyproject.toml",
     }  # fmt: skip
 
 
@@ -110,7 +114,7 @@ def test_the_example_runs_in_worker_processes(own: Lab, executor: str, allowed: 
     plan = make_plan(own.load_grid(own.root / "experiments" / "own.yaml"), own)
     assert {planned.status for planned in plan.trials} == {"finished"}
     trial = load_trials(own)["shallow8"]
-    assert trial.extensions.keys() == {"head", "dataset"}
+    assert trial.extensions.keys() == {"head", "dataset", "transform"}
     model = find_finished_trial(trial.key, own).load_model("last")
     assert type(model.head).__name__ == "Shallow"
     assert not list(own.root.rglob("__pycache__"))
@@ -139,14 +143,14 @@ def test_without_permission_a_run_is_refused_in_one_line(own: Lab) -> None:
     assert not own.runs.exists()
 
 
-def test_without_permission_a_head_can_be_planned_but_not_run(own: Lab) -> None:
+def test_without_permission_a_head_and_a_transform_can_be_planned_but_not_run(own: Lab) -> None:
     edit(own, "experiments/own.yaml", "dataset: blobs", "dataset: shapes-mini")
     assert call(own, "grid", "plan", "experiments/own.yaml").returncode == 0
-    assert load_trials(own)["shallow8"].extensions.keys() == {"head"}
+    assert load_trials(own)["shallow8"].extensions.keys() == {"head", "transform"}
     done = run_grid(own, allow=False)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "heads: shallow: this would run the lab's Python file" in line and VARIABLE in line
+    assert "transforms: perspective: this would run the lab's Python file" in line and VARIABLE in line
 
 
 @pytest.mark.parametrize("value", ["", "0", "true"])
@@ -202,6 +206,14 @@ def test_a_lab_with_extensions_is_usable_without_permission(own: Lab) -> None:
          r"dataset of type paired_names: its class has 256 classes; 2 to 255 are possible"),
         ("registry/datasets.yaml", "  nominal: {height: 64, width: 64}\n", "",
          r"nominal: missing; this key is required"),
+        ("registry/recipes.yaml", "type: perspective", "type: perspectiv",
+         r"recipe tilted: transform type 'perspectiv' is not an extension; did you mean 'perspective'\?"),
+        ("registry/recipes.yaml", "distortion: 0.4", "distrotion: 0.4",
+         r"transform: perspective: its class does not take the options: got an unexpected .* 'distrotion'"),
+        ("registry/recipes.yaml", "distortion: 0.4", "distortion: 4",
+         r"transform: perspective: its class cannot be created: ValueError: "),
+        ("extensions/perspective.py", "(TorchvisionTransform)", "",
+         r"transforms: perspective: .*Perspective is not a subclass of fcnlab\.data\.transforms\.Transform"),
         ("extensions/shallow.py", "from torch import Tensor, nn", "from torch import Tensor, nm",
          r"shallow\.py, line 5: ImportError: cannot import name 'nm'"),
         ("extensions/shallow.py", "class Shallow(Head):", "class Shallow(Head:", r"shallow\.py: SyntaxError"),
@@ -211,7 +223,8 @@ def test_an_error_of_an_extension_is_one_line(own: Lab, file: str, old: str, new
     edit(own, file, old, new)
 
     def use() -> None:
-        load_trials(own)
+        file = own.root / "experiments" / "own.yaml"
+        check_trials(make_plan(own.load_grid(file), own).remaining, own, file)
         fcnlab.build_model("tiny-scratch+shallow8+bilinear", 2, lab=own)
 
     with pytest.raises(FcnlabError, match=message) as caught:
@@ -225,7 +238,7 @@ def test_an_error_of_an_extension_is_one_line(own: Lab, file: str, old: str, new
 @pytest.mark.usefixtures("allowed")
 def test_the_key_changes_with_the_code_of_the_extensions_that_a_trial_uses(own: Lab) -> None:
     before = load_trials(own)
-    assert before["shallow8"].identity()["extensions"].keys() == {"head", "dataset"}
+    assert before["shallow8"].identity()["extensions"].keys() == {"head", "dataset", "transform"}
     (own.root / "extensions" / "unrelated.py").write_text("x = 1\n")
     edit(own, "extensions/fresh_process.py", "one per slot", "a process per slot")
     assert {name: trial.key for name, trial in load_trials(own).items()} == {n: t.key for n, t in before.items()}
@@ -234,7 +247,9 @@ def test_the_key_changes_with_the_code_of_the_extensions_that_a_trial_uses(own: 
     assert after["shallow8"].key != before["shallow8"].key
     assert after["fcn32s"].key == before["fcn32s"].key
     edit(own, "extensions/paired_names.py", '"object"', '"disc"')
-    assert load_trials(own)["fcn32s"].key != before["fcn32s"].key
+    edited = load_trials(own)["fcn32s"].key
+    edit(own, "extensions/perspective.py", "bits=5", "bits=6")
+    assert len({before["fcn32s"].key, edited, load_trials(own)["fcn32s"].key}) == 3
 
 
 @pytest.mark.usefixtures("allowed")
@@ -279,7 +294,9 @@ def test_an_isolated_lab_and_a_remote_node_get_the_files_of_the_extensions(own: 
     other = isolated_lab(own, cell, tmp_path / "other")
     trial = cell.trial(0, own.fingerprints)
     assert cell.trial(0, other.fingerprints).key == trial.key
-    names = {"registry/extensions.yaml", "extensions/shallow.py", "extensions/paired_names.py"}
+    names = {
+        "registry/extensions.yaml", "extensions/shallow.py", "extensions/paired_names.py", "extensions/perspective.py",
+    }  # fmt: skip
     assert {file.relative_to(own.root).as_posix() for file in needed(own, trial)} == names
 
 
@@ -307,7 +324,7 @@ def test_a_package_needs_no_permission_and_its_version_is_in_the_key(lab: Lab, p
     (lab.root / "registry").mkdir()
     (lab.root / "registry" / "heads.yaml").write_text(FILES["registry/heads.yaml"])
     (lab.root / "experiments").mkdir()
-    grid = FILES["experiments/own.yaml"].replace("dataset: blobs", "dataset: shapes-mini")
+    grid = FILES["experiments/own.yaml"].replace("blobs, recipe: tilted", "shapes-mini, recipe: smoke")
     (lab.root / "experiments" / "own.yaml").write_text(grid)
     trial = load_trials(lab)["shallow8"]
     assert "shallow" not in sys.modules
@@ -330,3 +347,21 @@ def test_a_package_that_cannot_be_imported_is_one_line(package: Path) -> None:
     (package.parent / "shallow.py").write_text("import no_such_module_here\n")
     with pytest.raises(ConfigError, match=r"package fcn-shallow==1\.0: .*shallow:Shallow: ModuleNotFoundError"):
         Extensions().load("head", "shallow", object)
+
+
+# --- transforms ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("allowed")
+def test_the_example_with_albumentations_repeats_and_is_shown_by_data_preview(own: Lab) -> None:
+    pytest.importorskip("albumentations", reason="albumentations is not installed")
+    edit(own, "registry/recipes.yaml", "type: perspective, options: {distortion: 0.4}", "type: weather")
+    file = own.root / "experiments" / "own.yaml"
+    assert check_trials(make_plan(own.load_grid(file), own).remaining, own, file) == []
+    for name in ("weather", "weather again", "plain"):
+        recipe = "smoke" if name == "plain" else "tilted"
+        out = own.root / f"{name}.png"
+        words = ["--recipe", recipe, "--out", str(out), "--lab", str(own.root), "--data-root", str(own.data_root)]
+        assert CliRunner().invoke(app, ["data", "preview", "blobs", *words]).exit_code == 0
+    shown = [(own.root / f"{name}.png").read_bytes() for name in ("weather", "weather again", "plain")]
+    assert shown[0] == shown[1] != shown[2]

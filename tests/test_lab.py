@@ -116,15 +116,15 @@ def test_a_dataset_needs_a_data_root_that_holds_its_folder(folders: Path) -> Non
 
 
 def test_the_fingerprint_of_a_weights_file_follows_its_content(folders: Path) -> None:
-    variant = Lab.find().load_grid(folders / "around/experiments/question.yaml").cells[0].variant
-    variant = variant.model_copy(update={"backbone": backbone("w.pth")})
+    cell = Lab.find().load_grid(folders / "around/experiments/question.yaml").cells[0]
+    variant = cell.variant.model_copy(update={"backbone": backbone("w.pth")})
     shapes = Lab.find().registry.get("dataset", "shapes-mini")
     assert isinstance(shapes, Dataset)
     seen = set()
     for content in (b"one", b"two", b"one"):
         Path("w.pth").write_bytes(content)
         os.utime("w.pth", ns=(1, 1))
-        data, weights, _ = Lab.find().fingerprints(variant, shapes)
+        data, weights, _ = Lab.find().fingerprints(variant, shapes, cell.recipe)
         seen.add((data, weights))
     assert len(seen) == 2
 

@@ -172,6 +172,18 @@ class GaussianBlur(Config):
         return self
 
 
+class CustomTransform(Config):
+    """Configuration of a transform of the user's own package or lab.
+
+    Attributes:
+        type: name of its class among the extensions (see `docs/extending.md`).
+        options: keyword arguments of its class.
+    """
+
+    type: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    options: dict[str, bool | int | float | str | tuple[int | float, ...]] = {}  # noqa: RUF012 - pydantic copies defaults
+
+
 class Recipe(Entry):
     """Configuration of the training of a variant.
 
@@ -186,6 +198,7 @@ class Recipe(Entry):
             pixels (mmsegmentation).
         rotate: largest rotation in degrees, either way.
         blur: random blur.
+        transform: a transform of whole images and masks on the CPU, before all other augmentation.
         optimizer: and its learning rate.
         lr_factors: factors on the learning rate by component.
         decay: parameters with weight decay: `all`, or `weights` only, without norms and biases.
@@ -224,6 +237,7 @@ class Recipe(Entry):
     cat_max_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
     rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
     blur: GaussianBlur | None = None
+    transform: CustomTransform | None = None
     optimizer: Annotated[Sgd | AdamW | Adam | RmsProp, Field(discriminator="name")]
     lr_factors: LrFactors = LrFactors()
     decay: Literal["all", "weights"] = "all"

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from fcnlab.data.augmentation import Augmentation
 from fcnlab.data.decoded import DecodedSplit
-from fcnlab.data.resident import DeviceSplit
+from fcnlab.data.resident import DeviceSplit, copy_batch
+from fcnlab.data.sample_transform import SampleTransform
 from fcnlab.errors import DataError
 from fcnlab.kernels.augment import CropWriter, create_crop_writer
-from fcnlab.kernels.inputs import DecodedSample, Placement
+from fcnlab.kernels.inputs import DecodedSample, Placement, RawBatch
 from fcnlab.kernels.switch import is_triton_available
 from fcnlab.seeding import derive_seed
 
@@ -188,6 +189,7 @@ class TrainingBatches:
 
     Samples are uploaded before they are augmented, and stay on the device if its memory allows; see `DecodedSplit.to`.
     On CUDA, Triton kernels augment a whole batch of RGB images at once, unless the augmentation rotates or blurs.
+    With a transform, samples stay on the host, where they are transformed, and each batch is copied to the device.
     """
 
     def __init__(
@@ -202,6 +204,7 @@ class TrainingBatches:
         device: torch.device,
         batch_slice: slice = slice(None),
         sharing: int = 1,
+        transform: SampleTransform | None = None,
     ) -> None:
         """Upload the samples as far as the memory of the device allows.
 
@@ -215,6 +218,7 @@ class TrainingBatches:
             device: device that trains.
             batch_slice: samples of each batch that are yielded, for distributed training.
             sharing: number of trials that use the device at the same time.
+            transform: transform of the samples before their augmentation.
 
         Raises:
             DataError: the split has fewer samples than one batch.
@@ -228,9 +232,11 @@ class TrainingBatches:
             augmentation,
             seed,
         )
-        self._samples = split.to(device, sharing=sharing)
+        self._device, self._transform = device, transform
+        self._samples = split.to(device, sharing=sharing) if transform is None else split
         self._kernel = None
-        if isinstance(self._samples, DeviceSplit) and is_triton_available(device):
+        on_device = isinstance(self._samples, DeviceSplit) or device.type != "cpu"
+        if on_device and is_triton_available(device):
             self._kernel = create_batch_augmenter(augmentation, mean, std)
         self._write = _writer(len(range(batch_size)[batch_slice]), augmentation, mean, std, device)
 
@@ -247,24 +253,34 @@ class TrainingBatches:
         for step in range(self.steps):
             chosen = order[step * self._batch_size : (step + 1) * self._batch_size][self._batch_slice].tolist()
             if isinstance(self._samples, DeviceSplit):
-                yield self._on_device(self._samples, epoch, chosen)
+                raw, labels = self._samples.gather(chosen), self._host_labels(self._samples, chosen)
+                yield self._on_device(raw, labels, epoch, chosen)
+            elif self._device.type != "cpu":
+                samples = [self._load_sample(epoch, index) for index in chosen]
+                raw, labels = copy_batch(samples, self._device), [sample.label for sample in samples]
+                yield self._on_device(raw, labels, epoch, chosen)
             else:
-                yield self._write(self._load_sample(epoch, index) for index in chosen)
+                yield self._write(self._place_sample(epoch, index) for index in chosen)
 
-    def _load_sample(self, epoch: int, index: int) -> PlacedSample:
+    def _load_sample(self, epoch: int, index: int) -> DecodedSample:
         sample = self._samples[index]
+        return self._transform(sample, self._seed, epoch, index) if self._transform is not None else sample
+
+    def _place_sample(self, epoch: int, index: int) -> PlacedSample:
+        sample = self._load_sample(epoch, index)
         return sample, self._augmentation.sample_for_label(sample.label, augmentation_rng(self._seed, epoch, index))
 
-    def _on_device(self, split: DeviceSplit, epoch: int, chosen: list[int]) -> tuple[Tensor, Tensor]:
-        raw = split.gather(chosen)
+    def _host_labels(self, split: DeviceSplit, chosen: list[int]) -> list[Tensor | None]:
+        """Return the labels on the CPU, so that the device is not synchronized, if the placement depends on them."""
+        needed = self._augmentation.cat_max_ratio is not None
+        return [split.source[index].label if needed else None for index in chosen]
+
+    def _on_device(
+        self, raw: RawBatch, labels: Sequence[Tensor | None], epoch: int, chosen: list[int]
+    ) -> tuple[Tensor, Tensor]:
         placements = [
-            self._augmentation.sample_placement(
-                (height, width),
-                augmentation_rng(self._seed, epoch, index),
-                # The label is read on the CPU, so that the device is not synchronized.
-                split.source[index].label if self._augmentation.cat_max_ratio is not None else None,
-            )
-            for index, (_, height, width) in zip(chosen, raw.table.tolist(), strict=True)
+            self._augmentation.sample_placement((height, width), augmentation_rng(self._seed, epoch, index), label)
+            for index, label, (_, height, width) in zip(chosen, labels, raw.table.tolist(), strict=True)
         ]
         if self._kernel is not None and self._kernel.fits(raw):
             return self._kernel(raw, placements)

@@ -185,18 +185,7 @@ class DeviceSplit(DecodedSplit):
         if self._resident is not None:
             layout = self._resident.layout
             return RawBatch(self._resident.pixels, layout.table[indices], layout.channels)
-        samples = [self._source[index] for index in indices]
-        buffer = _host_buffer(sum(sample.nbytes for sample in samples), self._device)
-        rows, offset, channels = [], 0, samples[0].image.shape[0]
-        for sample in samples:
-            row = (offset, *sample.label.shape)
-            staged = view_sample(buffer, *row, channels=channels)
-            staged.image.copy_(sample.image)
-            staged.label.copy_(sample.label)
-            rows.append(row)
-            offset += sample.nbytes
-        table = np.array(rows, dtype=np.int64).reshape(-1, 3)
-        return RawBatch(buffer.to(self._device, non_blocking=True), table, channels)
+        return copy_batch([self._source[index] for index in indices], self._device)
 
     def to(self, device: torch.device, free: int | None = None, sharing: int = 1) -> DecodedSplit:
         """Return the same samples on a device, as `DecodedSplit.to`.
@@ -207,6 +196,26 @@ class DeviceSplit(DecodedSplit):
             sharing: number of trials that use the device at the same time.
         """
         return self if device == self._device else self._source.to(device, free, sharing)
+
+
+def copy_batch(samples: Sequence[DecodedSample], device: torch.device) -> RawBatch:
+    """Copy the samples of a batch to a device, asynchronously and through one pinned buffer.
+
+    Args:
+        samples: at least one sample on the host.
+        device: target device.
+    """
+    buffer = _host_buffer(sum(sample.nbytes for sample in samples), device)
+    rows, offset, channels = [], 0, samples[0].image.shape[0]
+    for sample in samples:
+        row = (offset, *sample.label.shape)
+        staged = view_sample(buffer, *row, channels=channels)
+        staged.image.copy_(sample.image)
+        staged.label.copy_(sample.label)
+        rows.append(row)
+        offset += sample.nbytes
+    table = np.array(rows, dtype=np.int64).reshape(-1, 3)
+    return RawBatch(buffer.to(device, non_blocking=True), table, channels)
 
 
 def move_to_device(source: DecodedSplit, device: torch.device, free: int | None, sharing: int) -> DeviceSplit:

@@ -13,6 +13,7 @@ from fcnlab.config.base import models_in
 from fcnlab.config.dataset import AnyDataset, CustomDataset, Dataset
 from fcnlab.config.grid.cell import Cell
 from fcnlab.config.head import AnyHead, CustomHead, Head
+from fcnlab.config.recipe import CustomTransform, Recipe
 from fcnlab.config.trial import Trial
 from fcnlab.config.validation import validate
 from fcnlab.config.yaml_file import read
@@ -29,7 +30,12 @@ def _builtin_types(union: Any) -> tuple[str, ...]:
 
 
 BUILTIN: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"head": _builtin_types(AnyHead), "dataset": _builtin_types(AnyDataset), "executor": get_args(ExecutorName)}
+    {
+        "head": _builtin_types(AnyHead),
+        "dataset": _builtin_types(AnyDataset),
+        "transform": (),
+        "executor": get_args(ExecutorName),
+    }
 )
 """Names that extensions cannot have, by kind."""
 
@@ -50,7 +56,7 @@ class Extensions:
         """Return the extensions of the lab.
 
         Args:
-            kind: `head`, `dataset` or `executor`.
+            kind: `head`, `dataset`, `transform` or `executor`.
 
         Returns:
             The extensions by name.
@@ -72,7 +78,7 @@ class Extensions:
         """Return all extensions of a kind.
 
         Args:
-            kind: `head`, `dataset` or `executor`.
+            kind: `head`, `dataset`, `transform` or `executor`.
 
         Returns:
             The extensions by name.
@@ -95,8 +101,8 @@ class Extensions:
         """Return an extension without loading its code.
 
         Args:
-            kind: `head`, `dataset` or `executor`.
-            name: the `type` of a head or dataset, or the name of an executor.
+            kind: `head`, `dataset`, `transform` or `executor`.
+            name: the `type` of a head, dataset or transform, or the name of an executor.
             where: start of the error message.
 
         Returns:
@@ -109,15 +115,16 @@ class Extensions:
         if name not in found:
             term = "executor" if kind == "executor" else f"{kind} type"
             valid = nearest(name, [*BUILTIN[kind], *found])
-            raise ConfigError(f"{where}{term} '{name}' is neither built in nor an extension; {valid}")
+            problem = "is neither built in nor an extension" if BUILTIN[kind] else "is not an extension"
+            raise ConfigError(f"{where}{term} '{name}' {problem}; {valid}")
         return found[name]
 
     def load(self, kind: str, name: str, base: type[T]) -> type[T]:
         """Import the class of an extension.
 
         Args:
-            kind: `head`, `dataset` or `executor`.
-            name: the `type` of a head or dataset, or the name of an executor.
+            kind: `head`, `dataset`, `transform` or `executor`.
+            name: the `type` of a head, dataset or transform, or the name of an executor.
             base: the class that it must be a subclass of.
 
         Returns:
@@ -133,32 +140,29 @@ class Extensions:
             raise ConfigError(f"{extension.where}: {what} is not a subclass of {base.__module__}.{base.__name__}")
         return found
 
-    def used(self, head: Head, dataset: Dataset | None = None) -> dict[str, Extension]:
+    def used(self, head: Head, dataset: Dataset | None = None, recipe: Recipe | None = None) -> dict[str, Extension]:
         """Return the extensions that a trial uses.
 
         Args:
             head: configuration of its head.
             dataset: configuration of its dataset; None leaves out the dataset.
+            recipe: configuration of its training; None leaves out the transform.
 
         Returns:
-            The extensions by kind; empty if both are built in.
+            The extensions by kind; empty if all components are built in.
 
         Raises:
             ConfigError: as `find`.
         """
-        specs = {"head": head, "dataset": dataset}
-        return {
-            kind: self.find(kind, spec.type)
-            for kind, spec in specs.items()
-            if isinstance(spec, CustomHead | CustomDataset)
-        }
+        return {kind: self.find(kind, name) for kind, name in _custom_types(head, dataset, recipe).items()}
 
-    def fingerprints(self, head: Head, dataset: Dataset | None = None) -> dict[str, str]:
+    def fingerprints(self, head: Head, dataset: Dataset | None = None, recipe: Recipe | None = None) -> dict[str, str]:
         """Return the fingerprints of the code of the extensions that a trial uses.
 
         Args:
             head: configuration of its head.
             dataset: configuration of its dataset; None leaves out the dataset.
+            recipe: configuration of its training; None leaves out the transform.
 
         Returns:
             `sha256:...` of a Python file or `NAME==VERSION` of a package, by kind.
@@ -166,7 +170,7 @@ class Extensions:
         Raises:
             ConfigError: as `find`, or a file cannot be read.
         """
-        return {kind: extension.fingerprint for kind, extension in self.used(head, dataset).items()}
+        return {kind: extension.fingerprint for kind, extension in self.used(head, dataset, recipe).items()}
 
 
 def fcnlab_command(*configurations: Cell | Trial) -> str:
@@ -176,16 +180,23 @@ def fcnlab_command(*configurations: Cell | Trial) -> str:
         configurations: cells of a grid or trials.
 
     Returns:
-        `fcnlab --allow-extensions` if a head or dataset is neither built in nor from an installed package, so that a
-        Python file of the lab is run; else `fcnlab`.
+        `fcnlab --allow-extensions` if a head, dataset or transform is neither built in nor from an installed package,
+        so that a Python file of the lab is run; else `fcnlab`.
     """
     packages = Extensions()
-    for configuration in configurations:
-        specs = {"head": configuration.variant.head, "dataset": configuration.dataset}
-        for kind, spec in specs.items():
-            if isinstance(spec, CustomHead | CustomDataset) and spec.type not in packages.list(kind):
+    for each in configurations:
+        for kind, name in _custom_types(each.variant.head, each.dataset, each.recipe).items():
+            if name not in packages.list(kind):
                 return "fcnlab --allow-extensions"
     return "fcnlab"
+
+
+def _custom_types(head: Head, dataset: Dataset | None, recipe: Recipe | None) -> dict[str, str]:
+    """Return the types of a configuration that are not built in, by kind."""
+    transform = recipe.transform if recipe is not None else None
+    specs = {"head": head, "dataset": dataset, "transform": transform}
+    custom = CustomHead | CustomDataset | CustomTransform
+    return {kind: spec.type for kind, spec in specs.items() if isinstance(spec, custom)}
 
 
 def _check_not_builtin(kind: str, name: str, extension: Extension) -> None:

@@ -41,11 +41,13 @@ class Listing(Config):
     Attributes:
         heads: classes of heads by `type`.
         datasets: classes of datasets by `type`.
+        transforms: classes of transforms by `type`.
         executors: classes of executors by name.
     """
 
     heads: _Targets = {}  # noqa: RUF012 - pydantic copies defaults
     datasets: _Targets = {}  # noqa: RUF012 - pydantic copies defaults
+    transforms: _Targets = {}  # noqa: RUF012 - pydantic copies defaults
     executors: _Targets = {}  # noqa: RUF012 - pydantic copies defaults
 
 

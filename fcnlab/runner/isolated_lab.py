@@ -44,7 +44,7 @@ def _input_paths(lab: Lab, cell: Cell) -> Iterator[Path]:
     for name in (cell.variant.backbone.weights_file, *cell.dataset.list_files):
         if name is not None and not Path(name).expanduser().is_absolute():
             yield Path(name)
-    for extension in lab.extensions.used(cell.variant.head, cell.dataset).values():
+    for extension in lab.extensions.used(cell.variant.head, cell.dataset, cell.recipe).values():
         yield from extension.files
     if isinstance(cell.init_from, Cell):
         yield from _input_paths(lab, cell.init_from)

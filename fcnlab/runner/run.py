@@ -96,7 +96,8 @@ def run_grid(
     claim_results(grid, lab)
     for planned in plan.remaining:
         lab.check_head(planned.trial.variant.head)
-    check_trials(plan.remaining, lab, grid.path)
+        lab.check_transform(planned.trial.recipe)
+    warnings = check_trials(plan.remaining, lab, grid.path)
     remarks = check_plan_weights(plan, lab)
     check_class_presence(plan, lab)
     for planned in plan.remaining:  # detects a full disk before anything is started or published
@@ -107,7 +108,7 @@ def run_grid(
         try:
             publisher.take_over()
             reporter.planned(plan)
-            for text in remarks:
+            for text in (*remarks, *warnings):
                 reporter.remark(text)
             if plan.remaining:
                 _decode(plan, lab, reporter)

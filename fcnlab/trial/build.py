@@ -22,6 +22,7 @@ from fcnlab.data.augmentation import Augmentation, Blur
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.base import Dataset
 from fcnlab.data.decoded import DecodedSplit, open_decoded
+from fcnlab.data.sample_transform import create_sample_transform
 from fcnlab.errors import ModelError, nearest
 from fcnlab.extensions import Extensions
 from fcnlab.kernels.build import KERNELS, load_library
@@ -217,6 +218,7 @@ def build_training(
     device: torch.device,
     group: ProcessGroup = SINGLE_PROCESS,
     sharing: int = 1,
+    extensions: Extensions = Extensions(),  # noqa: B008 - frozen
 ) -> Training:
     """Build the objects that train a model, and freeze the layers that the recipe freezes.
 
@@ -229,8 +231,10 @@ def build_training(
         device: of the model.
         group: processes that share the batches.
         sharing: number of trials that share the memory of the device.
+        extensions: those that the transform of the recipe may come from.
 
     Raises:
+        ConfigError: the transform of the recipe cannot be created.
         DataError: the split is missing or smaller than one batch.
         ModelError: there is no map at the stride of `freeze` or `activation_checkpointing`,
             or devices cannot share a batch norm.
@@ -247,6 +251,7 @@ def build_training(
         device=device,
         batch_slice=group.batch_slice,
         sharing=sharing,
+        transform=create_sample_transform(recipe.transform, len(dataset.classes), extensions),
     )
     # A compiled model has pooling kernels of its own, which only need to be replaced where results must repeat.
     if device.type == "cuda" and (recipe.deterministic or not recipe.compile):

@@ -71,6 +71,7 @@ class Trainer:
             ModelError: the model cannot be built.
         """
         self.trial = trial
+        self._lab = lab
         self.options = options
         self.group = group
         self.folder = folder
@@ -84,7 +85,7 @@ class Trainer:
         hardware.reset_peak_memory(self.device)
         lab.check_extensions(trial)
         self.dataset = lab.open_dataset(trial.dataset)
-        self.model = self._build_model(lab)
+        self.model = self._build_model()
         self.evaluated_model: FCN = self.model
         self.evaluator = Evaluator(trial, self.dataset, folder, self.device, self.autocast, options.sharing)
         self.epochs: list[EpochRecord] = []
@@ -107,6 +108,7 @@ class Trainer:
             self.device,
             self.group,
             self.options.sharing,
+            self._lab.extensions,
         )
         self.evaluated_model = training.averaged or self.model
         self._resume(training)
@@ -154,8 +156,8 @@ class Trainer:
             micro_batches=self.options.micro_batches,
         )
 
-    def _build_model(self, lab: Lab) -> FCN:
-        variant = self.trial.variant
+    def _build_model(self) -> FCN:
+        lab, variant = self._lab, self.trial.variant
         weights_file = lab.find_weights_file(variant.backbone)
         classes, channels = len(self.dataset.classes), self.trial.dataset.image_channels
         model = build_model(variant, classes, self.trial.seed, weights_file, lab.extensions, channels)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fcnlab.config.base import Config, models_in
 from fcnlab.config.dataset import Dataset
 from fcnlab.config.grid.grid import resolve
+from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import KINDS, builtin
 from fcnlab.config.trial import Trial
 from fcnlab.config.variant import Variant
@@ -23,7 +24,7 @@ BASE = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear", "d
 def trial(
     overrides: dict[str, Any] | None = None, *, seed: int = 0, data: str = "d", weights: str | None = None
 ) -> Trial:
-    def fingerprints(variant: Variant, dataset: Dataset) -> tuple[str, str | None, dict[str, str]]:
+    def fingerprints(variant: Variant, dataset: Dataset, recipe: Recipe) -> tuple[str, str | None, dict[str, str]]:
         return data, weights, {}
 
     return resolve({**BASE, **(overrides or {})}, builtin(), "test").trial(seed, fingerprints)
@@ -63,7 +64,7 @@ def test_the_key_of_a_known_trial_has_not_changed() -> None:
 
 def test_the_same_content_under_another_name_is_the_same_trial() -> None:
     named = resolve({"variant": "fcn8s-tiny", "dataset": "shapes", "recipe": "smoke"}, builtin(), "test").trial(
-        0, lambda variant, dataset: ("d", None, {})
+        0, lambda variant, dataset, recipe: ("d", None, {})
     )
     assert named.names != trial().names
     assert named.key == KEY
@@ -191,6 +192,9 @@ CHANGES: list[dict[str, Any]] = [
     {"recipe.scale": [0.5, 2]},
     {"recipe.scale": [0.5, 1]},
     {"recipe.flip": 0.5},
+    {"recipe.transform": {"type": "weather"}},
+    {"recipe.transform": {"type": "perspective"}},
+    {"recipe.transform": {"type": "weather", "options": {"scale": [0.5, 2]}}},
     {"recipe.optimizer.lr": 0.02},
     {"recipe.optimizer.momentum": 0.8},
     {"recipe.optimizer.weight_decay": 0.1},

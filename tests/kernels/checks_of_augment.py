@@ -16,6 +16,8 @@ from fcnlab.data.batches import TorchBatchWriter, TrainingBatches, create_batch_
 from fcnlab.data.datasets.base import Sample, Split
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.data.resident import DeviceSplit
+from fcnlab.data.sample_transform import SampleTransform
+from fcnlab.data.transforms import Pixels, Transform
 from fcnlab.data.windows import resize_label
 from fcnlab.kernels.inputs import ColorJitter, Placement, Window
 from fcnlab.kernels.switch import is_triton_available
@@ -212,8 +214,12 @@ def test_color_jitter_is_combined_with_resizing_and_cropping(scale: tuple[float,
     assert torch.equal(found[1], expected[1]) and torch.equal(found[0], expected[0])
 
 
-def batches_of(split: DecodedSplit, augmentation: Augmentation, device: torch.device) -> TrainingBatches:
-    return TrainingBatches(split, batch_size=2, augmentation=augmentation, mean=MEAN, std=STD, seed=3, device=device)
+def batches_of(
+    split: DecodedSplit, augmentation: Augmentation, device: torch.device, transform: SampleTransform | None = None
+) -> TrainingBatches:
+    return TrainingBatches(
+        split, batch_size=2, augmentation=augmentation, mean=MEAN, std=STD, seed=3, device=device, transform=transform
+    )
 
 
 @pytest.mark.parametrize("budget", [0, 2**30])
@@ -248,3 +254,24 @@ def test_batches_do_not_wait_for_the_device(budget: int, more: tuple[float | Blu
         list(batches.epoch(1))
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+class Mirror(Transform):
+    """Flips, and leaves out a random number of rows."""
+
+    def __call__(self, image: Pixels, mask: Pixels, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+        rows = int(rng.integers(0, 4))
+        return image[rows:, ::-1], mask[rows:, ::-1]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(DEVICE.type != "cuda", reason="there is no GPU")
+@pytest.mark.parametrize("ratio", [None, 0.4])
+def test_transformed_batches_equal_those_of_the_cpu(ratio: float | None) -> None:
+    split = DecodedSplit(Random([(14, 18), (9, 30), (24, 20), (16, 16), (12, 12)], 1))
+    augmentation = Augmentation((12, 16), (0.5, 2.0), 0.5, FILL, cat_max_ratio=ratio)
+    transform = SampleTransform("mirror", Mirror(), 255)
+    on_gpu, on_cpu = (batches_of(split, augmentation, device, transform) for device in (DEVICE, CPU))
+    for (images, labels), (expected, expected_labels) in zip(on_gpu.epoch(1), on_cpu.epoch(1), strict=True):
+        assert images.device.type == "cuda"
+        assert torch.equal(labels.cpu(), expected_labels) and torch.equal(images.cpu(), expected)

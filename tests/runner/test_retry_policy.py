@@ -17,7 +17,7 @@ def make_trial(**recipe: Any) -> Trial:
     names = {"variant": "fcn8s-tiny", "dataset": "shapes", "recipe": "quick"}
     fields = {f"recipe.{name}": value for name, value in recipe.items()}
     cell = resolve({**names, **fields}, Lab.find().registry, "test")
-    return cell.trial(0, lambda variant, dataset: ("data", None, {}))
+    return cell.trial(0, lambda variant, dataset, recipe: ("data", None, {}))
 
 
 def lost(epoch: int) -> Attempt:

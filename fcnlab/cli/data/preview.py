@@ -12,7 +12,10 @@ from fcnlab.cli.options import DataRoot, LabOption
 from fcnlab.errors import DataError
 
 if TYPE_CHECKING:
+    from fcnlab.config.recipe import Recipe
     from fcnlab.data.augmentation import Augmentation
+    from fcnlab.data.datasets.base import Dataset
+    from fcnlab.data.sample_transform import SampleTransform
     from fcnlab.lab import Lab
 
 EXAMPLE = "Example: fcnlab data preview camvid --data-root ~/data --recipe standard --out camvid.png"
@@ -38,13 +41,17 @@ def preview(
 
     lab_ = Lab.find(root=lab, data_root=data_root)
     spec = dataset_entry(lab_, name)
-    augment = _augmentation(lab_, recipe, spec.image_channels) if recipe is not None else None
     dataset = lab_.open_dataset(spec)
+    augment, transform = None, None
+    if recipe is not None:
+        settings = _recipe(lab_, recipe)
+        augment = _augmentation(settings, spec.image_channels)
+        transform = _transform(settings, dataset, lab_)
     split = split or spec.splits.train
     samples = dataset.split(split)
     if not len(samples):
         raise DataError(f"dataset {name}: the split '{split}' is empty")
-    shown = rows(samples, choose(samples, count, seed), augment=augment, draws=DRAWS, seed=seed)
+    shown = rows(samples, choose(samples, count, seed), augment=augment, transform=transform, draws=DRAWS, seed=seed)
     path = out or Path(f"{name}-{split}.png")
     try:
         sheet(shown, dataset.classes, find_palette(spec, dataset.classes)).save(path, format="PNG", optimize=True)
@@ -53,12 +60,23 @@ def preview(
     typer.echo(f"{path}: {len(shown)} of {len(samples)} images of {name} {split}")
 
 
-def _augmentation(lab: Lab, name: str, channels: int) -> Augmentation:
-    """Return the augmentation of a recipe with the mean color of ImageNet, which most backbones use."""
+def _recipe(lab: Lab, name: str) -> Recipe:
     from fcnlab.config.recipe import Recipe
-    from fcnlab.models.backbones.base import IMAGENET_MEAN, adapt_normalization
-    from fcnlab.trial.build import build_augmentation
 
     recipe = lab.registry.get("recipe", name)
     assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def _transform(recipe: Recipe, dataset: Dataset, lab: Lab) -> SampleTransform | None:
+    from fcnlab.data.sample_transform import create_sample_transform
+
+    return create_sample_transform(recipe.transform, len(dataset.classes), lab.extensions)
+
+
+def _augmentation(recipe: Recipe, channels: int) -> Augmentation:
+    """Return the augmentation of a recipe with the mean color of ImageNet, which most backbones use."""
+    from fcnlab.models.backbones.base import IMAGENET_MEAN, adapt_normalization
+    from fcnlab.trial.build import build_augmentation
+
     return build_augmentation(recipe, adapt_normalization(IMAGENET_MEAN, channels))

@@ -48,9 +48,9 @@ def plan(
 
     found_lab = Lab.find(file, root=lab, data_root=data_root)
     made = make_plan(found_lab.load_grid(file), found_lab)
-    check_trials(made.remaining, found_lab, file)
+    warnings = check_trials(made.remaining, found_lab, file)
     remarks = check_plan_weights(made, found_lab)
-    warnings = check_class_presence(made, found_lab)
+    warnings += check_class_presence(made, found_lab)
     cost = _estimate(made, found_lab, probe, workers, threads, per_gpu, device) if made.remaining else None
     if as_json:
         _print_json(made, cost, warnings, remarks, found_lab)

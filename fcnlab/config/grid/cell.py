@@ -12,7 +12,7 @@ from fcnlab.config.recipe import Recipe
 from fcnlab.config.trial import Trial
 from fcnlab.config.variant import Variant
 
-Fingerprints = Callable[[Variant, Dataset], tuple[str, str | None, dict[str, str]]]
+Fingerprints = Callable[[Variant, Dataset, Recipe], tuple[str, str | None, dict[str, str]]]
 """Returns the content fingerprints of a dataset, of a variant's weights file, and of the code of extensions by kind."""
 
 
@@ -64,7 +64,7 @@ class Cell:
             The trials in the order of the seeds.
         """
         seeds = list(seeds)
-        data, weights, extensions = fingerprints(self.variant, self.dataset)
+        data, weights, extensions = fingerprints(self.variant, self.dataset, self.recipe)
         if isinstance(self.init_from, Cell):
             earlier: list[str | None] = [trial.key for trial in self.init_from.trials(seeds, fingerprints)]
         else:

@@ -15,6 +15,7 @@ from fcnlab.data.datasets.image_file import to_display
 from fcnlab.seeding import derive_seed
 
 if TYPE_CHECKING:
+    from fcnlab.data.sample_transform import SampleTransform
     from fcnlab.kernels.inputs import DecodedSample
 
 WIDTH = 240
@@ -56,7 +57,13 @@ def choose(split: Split, count: int, seed: int) -> list[int]:
 
 
 def rows(
-    split: Split, chosen: Sequence[int], *, augment: Augment | None = None, draws: int = 0, seed: int = 0
+    split: Split,
+    chosen: Sequence[int],
+    *,
+    augment: Augment | None = None,
+    transform: SampleTransform | None = None,
+    draws: int = 0,
+    seed: int = 0,
 ) -> list[list[Shown]]:
     """Return one row per sample: the sample, and its augmented versions in the epochs 0, 1, ... of a trial.
 
@@ -64,13 +71,16 @@ def rows(
         split: the split of the samples.
         chosen: indices of the samples.
         augment: the augmentation; None for only the samples.
+        transform: transform of the samples before their augmentation.
         draws: number of epochs.
         seed: seed of the trial.
     """
-    return [_row(split[index], index, augment, draws, seed) for index in chosen]
+    return [_row(split[index], index, augment, transform, draws, seed) for index in chosen]
 
 
-def _row(sample: Sample, index: int, augment: Augment | None, draws: int, seed: int) -> list[Shown]:
+def _row(
+    sample: Sample, index: int, augment: Augment | None, transform: SampleTransform | None, draws: int, seed: int
+) -> list[Shown]:
     height, width = sample.label.shape
     row = [Shown("image", f"{sample.id}  {height}x{width}", sample.image, sample.label)]
     if augment is None:
@@ -82,7 +92,8 @@ def _row(sample: Sample, index: int, augment: Augment | None, draws: int, seed: 
 
     decoded = DecodedSample(torch.tensor(sample.image).permute(2, 0, 1).contiguous(), torch.tensor(sample.label))
     for epoch in range(draws):
-        made = augment(decoded, augmentation_rng(seed, epoch, index))
+        transformed = transform(decoded, seed, epoch, index) if transform is not None else decoded
+        made = augment(transformed, augmentation_rng(seed, epoch, index))
         image, label = made.image.permute(1, 2, 0).numpy(), made.label.numpy()
         row.append(Shown(f"augmented in epoch {epoch}", f"{label.shape[0]}x{label.shape[1]}", image, label))
     return row

@@ -14,32 +14,38 @@ from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
 from fcnlab.runner.checks.network import NetworkSetup, find_error
 from fcnlab.runner.checks.pretrained import find_missing_weights
+from fcnlab.runner.checks.transform import TransformChecks
 from fcnlab.runner.plan import PlannedTrial
 
 MAX_LABELS = 3
 """Maximum number of cells that one line lists."""
 
 
-def check_trials(trials: Iterable[PlannedTrial], lab: Lab, file: Path) -> None:
+def check_trials(trials: Iterable[PlannedTrial], lab: Lab, file: Path) -> list[str]:
     """Check that trials can be trained and evaluated, as far as this is known without running them.
 
     Each distinct network is built once on the meta device, and run with a batch of its crops and with images of the
-    sizes on which it is evaluated. The result is cached. A head is not built if the user has not allowed its code.
+    sizes on which it is evaluated. Each distinct transform is applied to a few images. The results are cached. A head
+    or transform is not created if the user has not allowed its code.
 
     Args:
         trials: the trials that are to be run.
         lab: the lab of the data and extensions.
         file: the grid file, for messages.
 
+    Returns:
+        A warning for each suspicious result of a transform.
+
     Raises:
         ConfigError: one line per error, with the cells that have it, and one per missing file of published weights; or
-            the head of an extension cannot be loaded.
+            an extension cannot be loaded.
         DataError: a dataset is missing.
     """
     data = OpenedData(lab)
     backbones: dict[int, Backbone] = {}
     cells: dict[str, dict[str, None]] = {}
     checked: dict[NetworkSetup | str, list[str]] = {}
+    transforms = TransformChecks(lab)
     for planned in trials:
         trial = planned.trial
         backbones[id(trial.variant.backbone)] = trial.variant.backbone
@@ -47,12 +53,14 @@ def check_trials(trials: Iterable[PlannedTrial], lab: Lab, file: Path) -> None:
         if setup not in checked:
             found = find_error(setup, lab) if _may_be_built(trial, lab) else None
             checked[setup] = [found] if found is not None else []
-        for message in [*_find_batch_errors(trial, data), *checked[setup]]:
+        transform_errors = transforms.find_errors(trial, data.dataset(trial))
+        for message in [*_find_batch_errors(trial, data), *checked[setup], *transform_errors]:
             cells.setdefault(message, {})[planned.cell.label] = None
     lines = [f"{file}: {_name_cells(list(labels))}: {text}" for text, labels in cells.items()]
     lines += [f"{file}: {line}" for line in find_missing_weights(backbones.values(), file)]
     if lines:
         raise ConfigError("\n".join(lines))
+    return transforms.warnings
 
 
 class OpenedData:

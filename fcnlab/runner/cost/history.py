@@ -70,7 +70,8 @@ def _encode_variant(variant: Variant) -> str:
 
 def _encode_sizes(recipe: Recipe) -> str:
     sizes = [recipe.crop.content(), recipe.batch_size, recipe.grad_accum_steps, recipe.precision, recipe.freeze]
-    return _to_json([*sizes, recipe.score_scale, recipe.ema is not None])
+    transform = [recipe.transform.content()] if recipe.transform is not None else []
+    return _to_json([*sizes, recipe.score_scale, recipe.ema is not None, *transform])
 
 
 def _to_json(content: object) -> str:

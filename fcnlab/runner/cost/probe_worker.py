@@ -168,7 +168,9 @@ def measure(trial: Trial, lab: Lab, deadline: float) -> CostRate:
         trial.variant, len(dataset.classes), trial.seed, weights_file, lab.extensions, trial.dataset.image_channels
     )
     model = model.to(device).to(memory_format=torch.channels_last)
-    training = build_training(recipe, model, dataset, trial.dataset.splits.train, trial.seed, device)
+    training = build_training(
+        recipe, model, dataset, trial.dataset.splits.train, trial.seed, device, extensions=lab.extensions
+    )
     built = time.perf_counter() - began
     decode_seconds = _measure_decoding(dataset.split(trial.dataset.splits.train))
     steps = _measure_steps(model, training, trial, clock)

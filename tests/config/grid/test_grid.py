@@ -24,7 +24,7 @@ BASE = {"backbone": "tiny-scratch", "upsampler": "bilinear", "dataset": "shapes"
 HEADS = ["fcn32s", "fcn16s", "fcn8s"]
 
 
-def same_data(variant: Variant, dataset: Dataset) -> tuple[str, str | None, dict[str, str]]:
+def same_data(variant: Variant, dataset: Dataset, recipe: Recipe) -> tuple[str, str | None, dict[str, str]]:
     return "data", None, {}
 
 

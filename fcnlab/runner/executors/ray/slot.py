@@ -234,7 +234,7 @@ def needed(lab: Lab, trial: Trial) -> list[Path]:
         files += [start.record, start.weights]
     named = [trial.variant.backbone.weights_file, *trial.dataset.list_files]
     files += [lab.root / Path(name).expanduser() for name in named if name is not None]
-    used = lab.extensions.used(trial.variant.head, trial.dataset)
+    used = lab.extensions.used(trial.variant.head, trial.dataset, trial.recipe)
     files += [lab.root / file for extension in used.values() for file in extension.files]
     return [file for file in files if file.is_relative_to(lab.root) and file.is_file()]
 

@@ -195,7 +195,7 @@ class RayWorker:
     def _check_data(self, trial: Trial) -> str | None:
         """Return an error message if the node's data or weights differ from the trial's, else None."""
         try:
-            found = self._lab.fingerprints(trial.variant, trial.dataset)
+            found = self._lab.fingerprints(trial.variant, trial.dataset, trial.recipe)
         except FcnlabError as error:
             return f"on {socket.gethostname()}: {error}"
         if found == (trial.data, trial.weights, trial.extensions):

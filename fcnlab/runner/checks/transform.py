@@ -1,0 +1,165 @@
+"""Check of the transforms of recipes: they are applied to a few images of the training split."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from fcnlab.config.recipe import CustomTransform, Recipe
+from fcnlab.config.trial import Trial, canonical
+from fcnlab.constants import IGNORE_INDEX
+from fcnlab.data.datasets.base import Dataset
+from fcnlab.data.json_cache import cache_file, read_json, write_json
+from fcnlab.errors import DataError
+from fcnlab.lab import Lab
+from fcnlab.version import __version__
+
+if TYPE_CHECKING:
+    from fcnlab.data.sample_transform import SampleTransform
+    from fcnlab.kernels.inputs import DecodedSample
+
+IMAGES = 4
+"""Number of images to which a transform is applied."""
+
+EPOCHS = 3
+"""Number of epochs in which it is applied to each image."""
+
+
+@dataclass
+class _Seen:
+    """Properties of the results of a transform.
+
+    Attributes:
+        height: largest height of an image whose size has changed; 0 if there is none.
+        width: largest width of an image whose size has changed; 0 if there is none.
+        new_labels: labels of masks that the original mask does not contain, with the id of the first such sample.
+    """
+
+    height: int = 0
+    width: int = 0
+    new_labels: dict[str, str] = field(default_factory=dict)
+
+
+class TransformChecks:
+    """Checks of the transforms of trials. Each transform is applied once to each dataset; valid results are cached."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._found: dict[str, _Seen | str | None] = {}
+        self._warnings: dict[str, None] = {}
+
+    @property
+    def warnings(self) -> list[str]:
+        """The warnings about the transforms that have been checked, without duplicates."""
+        return list(self._warnings)
+
+    def find_errors(self, trial: Trial, dataset: Dataset) -> list[str]:
+        """Return the errors of the transform of a trial.
+
+        Args:
+            trial: the trial.
+            dataset: the dataset of the trial.
+
+        Returns:
+            One line, or none if the transform works, is not allowed to run, or the recipe has none.
+
+        Raises:
+            ConfigError: the class of the transform cannot be imported.
+        """
+        spec = trial.recipe.transform
+        if spec is None or not self._lab.extensions.find("transform", spec.type).is_allowed:
+            return []
+        split = trial.dataset.splits.train
+        identity = canonical([spec.content(), trial.extensions.get("transform"), trial.data, split, _versions()])
+        if identity not in self._found:
+            self._found[identity] = self._check(spec, identity, dataset, split)
+        found = self._found[identity]
+        if isinstance(found, str):
+            return [found]
+        if found is not None:
+            self._warnings |= dict.fromkeys(_find_warnings(trial.recipe, spec, found, dataset.classes))
+        return []
+
+    def _check(self, spec: CustomTransform, identity: str, dataset: Dataset, split: str) -> _Seen | str | None:
+        """Return the results of a transform, from the cache if it has been checked before, or its error."""
+        store = cache_file("transforms", identity)
+        if cached := read_json(store):
+            return _Seen(**cached)
+        from fcnlab.data.sample_transform import create_sample_transform  # imports torch
+
+        transform = create_sample_transform(spec, len(dataset.classes), self._lab.extensions)
+        assert transform is not None
+        found = _apply(transform, dataset, split)
+        if isinstance(found, _Seen):
+            write_json(store, asdict(found))
+        return found
+
+
+def _versions() -> list[str]:
+    """Return the versions of the code that transforms use."""
+    found = [__version__]
+    for name in ("torchvision", "albumentations"):
+        try:
+            found.append(version(name))
+        except PackageNotFoundError:
+            found.append("")
+    return found
+
+
+def _apply(transform: SampleTransform, dataset: Dataset, split_name: str) -> _Seen | str:
+    """Apply a transform to the first samples of a split; return the results, or an error."""
+    import torch
+
+    from fcnlab.kernels.inputs import DecodedSample
+
+    where = f"recipe.transform: {transform.name}"
+    split, seen = dataset.split(split_name), _Seen()
+    for index in range(min(IMAGES, len(split))):
+        sample = split[index]
+        original = DecodedSample(torch.tensor(sample.image).permute(2, 0, 1), torch.tensor(sample.label))
+        for epoch in range(EPOCHS):
+            try:
+                made = transform(original, 0, epoch, index)
+                again = transform(original, 0, epoch, index)
+            except DataError as error:
+                return f"{error} (image '{sample.id}' of {split_name})"
+            except Exception as error:  # noqa: BLE001 - whatever the user's class raises
+                reason = str(error).splitlines()[0] if str(error) else ""
+                return f"{where}: raises {type(error).__name__}: {reason} (image '{sample.id}' of {split_name})"
+            if not (torch.equal(made.image, again.image) and torch.equal(made.label, again.label)):
+                return (
+                    f"{where}: returns different results for the same random generator; use only the argument 'rng' "
+                    "for random numbers"
+                )
+            _observe(seen, original, made, sample.id)
+    return seen
+
+
+def _observe(seen: _Seen, original: DecodedSample, made: DecodedSample, sample_id: str) -> None:
+    """Add the result of a transform to those that were seen before."""
+    if made.label.shape != original.label.shape:
+        height, width = made.label.shape
+        seen.height, seen.width = max(seen.height, height), max(seen.width, width)
+    known = {IGNORE_INDEX, *original.label.unique().tolist()}
+    for label in made.label.unique().tolist():
+        if label not in known:
+            seen.new_labels.setdefault(str(label), sample_id)
+
+
+def _find_warnings(recipe: Recipe, spec: CustomTransform, seen: _Seen, classes: tuple[str, ...]) -> list[str]:
+    where = f"recipe.transform: {spec.type}"
+    lines = []
+    if seen.new_labels:
+        label, sample_id = next(iter(seen.new_labels.items()))
+        lines.append(
+            f"{where}: adds pixels of class {label} ({classes[int(label)]}) to the mask of '{sample_id}', which has "
+            f"none; fill masks with {IGNORE_INDEX} and resample them to the nearest pixel"
+        )
+    crop = recipe.crop
+    if seen.height and (seen.height < crop.height or seen.width < crop.width):
+        lines.append(
+            f"{where}: returns images of at most {seen.height}x{seen.width}, which are padded to recipe.crop, "
+            f"{crop.height}x{crop.width}"
+        )
+    return lines
