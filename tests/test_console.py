@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from fcnlab.console import UNLIMITED, create_console
-from fcnlab.report.tables.cells import Table
 from fcnlab.report.tables.formats import to_terminal
+from fcnlab.report.tables.table import Table
 from tests.cli.conftest import Call, columns, fcnlab  # noqa: F401 - fixtures
 
 GRID = """

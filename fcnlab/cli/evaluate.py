@@ -140,7 +140,7 @@ def _evaluate_grid(file: Path, lab: Lab, protocol: Protocol, checkpoint: Checkpo
     slug = protocol.slug + ("-best" if checkpoint == "best" else "")
     page = write_evaluation(grid, evaluated, lab, slug)
     terminal = create_console()
-    table = evaluation_table(evaluation_frame(grid, evaluated))
+    table = evaluation_table(grid, evaluation_frame(grid, evaluated))
     terminal.print(to_terminal(table, f"{grid.file.question} ({protocol})", terminal.width))
     terminal.print(evaluation_footnote(evaluated), style="dim")
     typer.echo(f"metrics: {page}")

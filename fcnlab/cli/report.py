@@ -16,7 +16,8 @@ from fcnlab.console import create_console
 if TYPE_CHECKING:
     from fcnlab.config.grid.grid import Grid
     from fcnlab.report.report import Report
-    from fcnlab.report.tables.cells import Table, View
+    from fcnlab.report.tables.cells import View
+    from fcnlab.report.tables.table import Table
 
 EXAMPLE = "Example: fcnlab report experiments/quickstart.yaml --columns n,miou,miou_best,delta --sort -miou"
 
@@ -70,7 +71,7 @@ def report(
     made = [tracker.call(partial(make_report, plan, lab_)) for plan, tracker in zip(plans, trackers, strict=True)]
     if strict:
         refuse_flagged(made)
-    tables = [view.make_table(one.cells, one.grid.axes) for one in made]
+    tables = [view.make_table(one.cells, one.grid.axes, one.names) for one in made]
     seed_tables = [_make_seed_table(one, power) for one in made] if power is not None else []
     sections = [write_report(one, lab_, predict=True) for one in made]
     for one, tracker in zip(made, trackers, strict=True):
@@ -108,7 +109,7 @@ def _print(made: list[Report], tables: list[Table], view: View, output: Format) 
         return
     for one, table in zip(made, tables, strict=True):
         if output == "terminal":
-            show_table(one, table)
+            show_table(one, table, pivoted=view.pivot is not None)
         elif output == "csv":
             typer.echo(to_csv(one, view), nl=False)
         elif output == "latex":
@@ -141,10 +142,11 @@ def show_not_published(error: str, grid: Grid) -> None:
     typer.echo(f"not published: {error}\npublish later with: {sync}", err=True)
 
 
-def show_table(made: Report, table: Table) -> None:
-    """Print a table of a report with its footnotes."""
+def show_table(made: Report, table: Table, *, pivoted: bool = False) -> None:
+    """Print a table of a report with the footnotes of its columns; a pivoted table has the markers of Δ."""
     from fcnlab.report.tables.formats import to_terminal
 
     terminal = create_console()
     terminal.print(to_terminal(table, made.grid.file.question, terminal.width))
-    terminal.print("\n".join(made.footnotes), style="dim")
+    columns = {*table.columns, "delta"} if pivoted else table.columns
+    terminal.print("\n".join(made.write_footnotes(columns)), style="dim")

@@ -14,7 +14,7 @@ from fcnlab.lab import Lab
 from fcnlab.notebook import render_html
 from fcnlab.report.frame import trials_frame
 from fcnlab.report.gallery.selection import compute_image_miou
-from fcnlab.report.tables.cells import Table
+from fcnlab.report.tables.table import Table
 from fcnlab.report.trial_records import TrialRecords, load_records
 from fcnlab.runner.find import Reference
 from fcnlab.runner.publisher import OptionalTracker
@@ -104,7 +104,8 @@ def load_side(reference: Reference, lab: Lab) -> Side:
     records = OptionalTracker(plan.grid, lab).call(
         lambda tracker: load_records(trials_frame(plan, tracker), lab.runs, tracker, lab.state / "fetched", checkpoint)
     )
-    return _side(label, label, records) if seed is None else _side(f"{label}, seed {seed}", label, records, seed)
+    name = plan.grid.display_name(label)
+    return _side(name, label, records) if seed is None else _side(f"{name}, seed {seed}", label, records, seed)
 
 
 def _side(name: str, cell: str, records: TrialRecords, seed: int | None = None) -> Side:
@@ -162,7 +163,7 @@ def make_class_differences_table(comparison: CellComparison) -> Table:
         (comparison.a.classes[c], str(found.images[c]), *(_points(x[c]) for x in (found.value, found.low, found.high)))
         for c in order
     )
-    return Table(("class", "images", "Δ IoU", "from", "to"), rows, 1, -1)
+    return Table(("class", "images", "Δ IoU", "from", "to"), rows, 1)
 
 
 def make_images_table(comparison: CellComparison) -> Table:
@@ -178,7 +179,7 @@ def make_images_table(comparison: CellComparison) -> Table:
         (str(image), f"{100 * a:.1f}", f"{100 * b:.1f}", _points(delta))
         for image, a, b, delta in images.loc[[index for index in order if distance[index] > 0]].itertuples(index=False)
     )
-    return Table(("image", "A mIoU %", "B mIoU %", "B - A"), rows, 1, -1)
+    return Table(("image", "A mIoU %", "B mIoU %", "B - A"), rows, 1)
 
 
 def _points(value: float) -> str:

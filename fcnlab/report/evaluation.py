@@ -10,9 +10,9 @@ import pandas as pd
 from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
-from fcnlab.report.tables.cells import Table
 from fcnlab.report.tables.columns import format_mean_std, format_number
 from fcnlab.report.tables.formats import to_markdown
+from fcnlab.report.tables.table import Table
 from fcnlab.runner.grid_state import claim_results
 from fcnlab.runner.plan import PlannedTrial
 from fcnlab.trial.evaluation.evaluate import Evaluation
@@ -67,10 +67,11 @@ def evaluation_frame(grid: Grid, evaluated: list[EvaluatedTrial]) -> pd.DataFram
     return frame
 
 
-def evaluation_table(frame: pd.DataFrame) -> Table:
-    """Format the frame: percentages with one decimal, the baseline marked.
+def evaluation_table(grid: Grid, frame: pd.DataFrame) -> Table:
+    """Format the frame: percentages with one decimal.
 
     Args:
+        grid: the grid, for the display names of its cells.
         frame: result of `evaluation_frame`.
 
     Returns:
@@ -79,7 +80,7 @@ def evaluation_table(frame: pd.DataFrame) -> Table:
     headings = ("cell", "n", "plain mIoU %", "mIoU %", "Δ mIoU", "acc. %", "boundary IoU %", "s/image")
     rows = tuple(
         (
-            str(row["cell"]),
+            grid.display_name(str(row["cell"])),
             f"{row['n']}" if row["n"] == row["planned"] else f"{row['n']} of {row['planned']}",
             format_mean_std(row["plain_miou"], row["plain_miou_std"]),
             format_mean_std(row["miou"], row["miou_std"]),
@@ -131,7 +132,7 @@ def write_evaluation(grid: Grid, evaluated: list[EvaluatedTrial], lab: Lab, slug
     frame = evaluation_frame(grid, evaluated)
     page = lab.results / grid.name / f"evaluation-{slug}.md"
     lines = [f"# {grid.name}: {evaluated[0].evaluation.name}", "", f"**{grid.file.question}**", ""]
-    lines += [to_markdown(evaluation_table(frame)), evaluation_footnote(evaluated), ""]
+    lines += [to_markdown(evaluation_table(grid, frame)), evaluation_footnote(evaluated), ""]
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text("\n".join(lines), encoding="utf-8")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pandas as pd
 
 from fcnlab.analysis import MIN_SEEDS
 from fcnlab.config.grid.grid import Grid
+from fcnlab.report.best import Best
 from fcnlab.report.significance import CONFIDENCE, Significance
 from fcnlab.report.tables.columns import FLAGGED, NO_CLAIM, SIGNIFICANT
 from fcnlab.report.trial_records import TrialRecords
@@ -13,32 +16,60 @@ from fcnlab.report.trial_records import TrialRecords
 MAX_NAMES = 6
 """Most classes without a labeled pixel that are named in a footnote."""
 
+SPREAD = frozenset({"miou", "delta", "pixel_acc", "miou_last", "miou_best"})
+"""Columns with a standard deviation or an interval over seeds."""
+
+TESTED = frozenset({"delta", "delta_std", "p_value", "p_holm"})
+"""Columns of the difference to the baseline."""
+
+MEASURED = frozenset({"images_per_s", "peak_memory", "device_hours", "train_seconds"})
+"""Columns that depend on the hardware."""
+
 EPOCHS = {"last": "the last epoch, fixed before training", "best": "the epoch with the best mIoU on val"}
 
 
-def write_footnotes(grid: Grid, trials: pd.DataFrame, records: TrialRecords, significance: Significance) -> list[str]:
-    """Return the footnotes of a grid's table, one text per line.
+def write_footnotes(
+    grid: Grid,
+    trials: pd.DataFrame,
+    records: TrialRecords,
+    significance: Significance,
+    best: Best,
+    columns: Collection[str],
+) -> list[str]:
+    """Return the footnotes of a grid's table that concern the shown columns, one text per line.
 
     Args:
         grid: the grid.
         trials: frame with one row per trial.
         records: records of the finished trials.
         significance: statistics of the cells.
+        best: the best cells.
+        columns: names of the shown columns.
     """
     finished = trials[trials["status"] == "finished"]
-    splits = " and ".join(distinct_texts(finished["report_split"])) or "no split yet"
+    miou = any(name.startswith("miou") or name == "delta" for name in columns)
     lines = [
-        f"Evaluated on {splits} at native size, at {EPOCHS[grid.file.checkpoint]}; mIoU and pixel accuracy (acc.) from "
-        "the summed counts of the split, without ignored pixels.",
-        *_class_sets(records),
-        _spread(grid),
-        *_test(grid, significance),
-        *_costs(finished, records),
+        *(_evaluation(grid, finished, columns) if miou or "pixel_acc" in columns else ()),
+        *(_class_sets(records) if miou else ()),
+        *(_spread(grid) if SPREAD & set(columns) else ()),
+        *(_test(grid, significance, columns) if TESTED & set(columns) else ()),
+        *((best.note,) if best.note and "miou" in columns else ()),
+        *_costs(grid, finished, records, columns),
         *_early(trials),
         f"Commit {', '.join(distinct_texts(finished['commit'])) or 'not recorded'}.",
     ]
-    reasons = [(cell, flag.footnote) for cell, found in significance.flags.items() for flag in found]
+    reasons = [(grid.display_name(cell), flag.footnote) for cell, found in significance.flags.items() for flag in found]
     return lines + [f"{FLAGGED} {cell}: {reason}." for cell, reason in reasons]
+
+
+def _evaluation(grid: Grid, finished: pd.DataFrame, columns: Collection[str]) -> list[str]:
+    """Describe the split, the checkpoint and the metrics."""
+    splits = " and ".join(distinct_texts(finished["report_split"])) or "no split yet"
+    metrics = "mIoU and pixel accuracy (acc.)" if "pixel_acc" in columns else "mIoU"
+    return [
+        f"Evaluated on {splits} at native size, at {EPOCHS[grid.file.checkpoint]}; {metrics} from the summed counts of "
+        "the split, without ignored pixels."
+    ]
 
 
 def _class_sets(records: TrialRecords) -> list[str]:
@@ -61,22 +92,24 @@ def _class_sets(records: TrialRecords) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _spread(grid: Grid) -> str:
+def _spread(grid: Grid) -> list[str]:
     if len(grid.seeds) == 1:
-        return "One seed: the variance of training is not included in any value or interval."
-    return f"Mean ± standard deviation over n = {len(grid.seeds)} seeds."
+        return ["One seed: the variance of training is not included in any value or interval."]
+    return [f"Mean ± standard deviation over n = {len(grid.seeds)} seeds."]
 
 
-def _test(grid: Grid, significance: Significance) -> list[str]:
+def _test(grid: Grid, significance: Significance, columns: Collection[str]) -> list[str]:
+    """Describe the differences, their intervals and the markers."""
+    baseline = grid.display_name(grid.baseline.label)
     if not significance.comparisons:
-        return [f"Δ is the difference to {grid.baseline.label}, paired by seed; there are no counts for an interval."]
+        return [f"Δ is the difference to {baseline}, paired by seed; there are no counts for an interval."]
     claimed = [one for one in significance.comparisons.values() if one.difference.seeds >= MIN_SEEDS]
     lines = [
-        f"Δ is the difference to {grid.baseline.label} in points, paired by seed and image, with its "
+        f"Δ is the difference to {baseline} in points, paired by seed and image, with its "
         f"{100 * CONFIDENCE:.0f} % interval: Student's t, variance of images ({significance.resamples:,} bootstrap "
         f"resamples){' and of seeds' if len(grid.seeds) > 1 else ' only'}."
     ]
-    if claimed:
+    if claimed and "delta" in columns:
         corrected = f" after Holm's correction over {len(claimed)} comparisons" if len(claimed) > 1 else ""
         lines.append(f"{SIGNIFICANT}: significant at 5 %{corrected}.")
     if len(claimed) < len(significance.comparisons):
@@ -84,26 +117,29 @@ def _test(grid: Grid, significance: Significance) -> list[str]:
     return lines
 
 
-def _costs(finished: pd.DataFrame, records: TrialRecords) -> list[str]:
+def _costs(grid: Grid, finished: pd.DataFrame, records: TrialRecords, columns: Collection[str]) -> list[str]:
+    """Describe how the shown costs are measured, and on which hardware."""
     costs = [record.cost for cell in records.by_cell.values() for record in cell.values() if record.cost is not None]
-    if not costs:
-        return []
     counted = [f"{c.gmacs_size[0]}x{c.gmacs_size[1]}" for c in costs if c.gmacs is not None]
-    sizes = " or ".join(distinct_texts(pd.Series(counted, dtype=str)))
-    begin = f"GMACs for one image of {sizes}; images" if sizes else "Images"
-    return [
-        f"{begin}/s during training; device-hours of training and evaluation, summed over the cell's trials, on "
-        f"{', '.join(distinct_texts(finished['device'])) or 'hardware not recorded'}.",
-        *_shared(records),
-    ]
+    texts = {
+        "gmacs": f"GMACs for one image of {' or '.join(distinct_texts(pd.Series(counted, dtype=str)))}",
+        "images_per_s": "images/s during training",
+        "device_hours": "device-hours of training and evaluation, summed over the cell's trials",
+    }
+    shown = [text for name, text in texts.items() if name in columns and (name != "gmacs" or counted)]
+    if not costs or not shown:
+        return []
+    hardware = f", on {', '.join(distinct_texts(finished['device'])) or 'hardware not recorded'}"
+    line = "; ".join(shown) + (hardware if MEASURED & set(columns) else "")
+    return [f"{line[0].upper()}{line[1:]}.", *(_shared(grid, records) if MEASURED & set(columns) else ())]
 
 
-def _shared(records: TrialRecords) -> list[str]:
+def _shared(grid: Grid, records: TrialRecords) -> list[str]:
     """Name the cells whose trials shared a GPU, which slows each of them down."""
     cells: dict[int, list[str]] = {}
     for cell, by_seed in records.by_cell.items():
         for count in sorted({record.environment.sharing for record in by_seed.values() if record.environment}):
-            cells.setdefault(count, []).append(cell)
+            cells.setdefault(count, []).append(grid.display_name(cell))
     return [
         f"{count} trials shared a GPU ({', '.join(cells[count])}): images/s is the speed of one of them, and "
         f"{count} trials on a GPU for one hour count as one device-hour."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -10,12 +12,21 @@ import pandas as pd
 from fcnlab.config.grid.grid import Grid
 from fcnlab.lab import Lab
 from fcnlab.notebook import render_html
+from fcnlab.report.best import Best, add_best, find_best
 from fcnlab.report.footnotes import write_footnotes
 from fcnlab.report.frame import cells_frame, curves_frame, trials_frame
-from fcnlab.report.significance import Significance, add_differences, compute_significance
+from fcnlab.report.significance import (
+    CONFIDENCE,
+    Significance,
+    add_differences,
+    comparable_counts,
+    compute_significance,
+)
 from fcnlab.report.summary_text import summarize
-from fcnlab.report.tables.cells import Table, make_cell_table
+from fcnlab.report.tables.cells import make_cell_table
 from fcnlab.report.tables.formats import to_html
+from fcnlab.report.tables.names import Names
+from fcnlab.report.tables.table import Table
 from fcnlab.report.trial_records import TrialRecords, load_records
 from fcnlab.runner.plan import Plan
 from fcnlab.tracking.tracker import MlflowTracker
@@ -30,9 +41,10 @@ class Report:
         trials: frame with one row per trial.
         cells: frame with one row per cell.
         table: the table of cells.
-        footnotes: footnotes of the table, one text per line.
+        names: display names of the axes and cells.
         summary_text: sentences that summarize the results.
         significance: statistics of the cells.
+        best: the best cells.
         records: records of the finished trials.
         folder: the folder of the report's files.
     """
@@ -41,9 +53,10 @@ class Report:
     trials: pd.DataFrame
     cells: pd.DataFrame
     table: Table
-    footnotes: list[str]
+    names: Names
     summary_text: list[str]
     significance: Significance
+    best: Best
     records: TrialRecords
     folder: Path
 
@@ -59,6 +72,19 @@ class Report:
     def grid(self) -> Grid:
         """The grid."""
         return self.plan.grid
+
+    @cached_property
+    def footnotes(self) -> list[str]:
+        """Footnotes of the table, one text per line."""
+        return self.write_footnotes(self.table.columns)
+
+    def write_footnotes(self, columns: Collection[str]) -> list[str]:
+        """Return the footnotes that concern the shown columns, one text per line.
+
+        Args:
+            columns: names of the shown columns.
+        """
+        return write_footnotes(self.grid, self.trials, self.records, self.significance, self.best, columns)
 
     @property
     def flags(self) -> list[str]:
@@ -81,16 +107,21 @@ def make_report(plan: Plan, lab: Lab, tracker: MlflowTracker | None) -> Report:
     grid = plan.grid
     trials = trials_frame(plan, tracker)
     records = _load_records(grid, trials, lab, tracker)
-    significance = compute_significance(grid, records)
-    cells = add_differences(cells_frame(trials, grid.axes, grid.baseline.label), significance)
+    baseline = grid.baseline.label
+    counts = comparable_counts(grid, records)
+    significance = compute_significance(grid, records, counts)
+    cells = add_differences(cells_frame(trials, grid.axes, baseline), significance)
+    best = find_best(cells, counts, baseline, significance.comparisons, CONFIDENCE)
+    cells, names = add_best(cells, best), Names.of_grid(grid)
     return Report(
         plan=plan,
         trials=trials,
         cells=cells,
-        table=make_cell_table(cells, grid.axes),
-        footnotes=write_footnotes(grid, trials, records, significance),
+        table=make_cell_table(cells, grid.axes, names),
+        names=names,
         summary_text=summarize(grid, trials, cells, significance),
         significance=significance,
+        best=best,
         records=records,
         folder=lab.results / grid.name,
     )

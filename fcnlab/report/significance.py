@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,8 +33,29 @@ class Significance:
     flags: dict[str, list[Flag]]
     resamples: int
 
+    def rename(self, display: Callable[[str], str]) -> Significance:
+        """Return the same statistics by the display names of the cells.
 
-def compute_significance(grid: Grid, records: TrialRecords) -> Significance:
+        Args:
+            display: function from the label of a cell to its display name.
+        """
+        comparisons = {display(cell): one for cell, one in self.comparisons.items()}
+        return Significance(comparisons, {display(cell): found for cell, found in self.flags.items()}, self.resamples)
+
+
+def comparable_counts(grid: Grid, records: TrialRecords) -> dict[str, CellCounts]:
+    """Return the counts of the cells that were evaluated on the same labels as the baseline, by cell label.
+
+    Args:
+        grid: the grid.
+        records: records of the finished trials.
+    """
+    reference = records.counts(grid.baseline.label)
+    cells = {label: counts for cell in grid.cells if (counts := records.counts(label := cell.label))}
+    return {label: cell for label, cell in cells.items() if _has_labels_of(cell, reference)}
+
+
+def compute_significance(grid: Grid, records: TrialRecords, counts: Mapping[str, CellCounts]) -> Significance:
     """Compare each cell with the baseline and flag cells that are not comparable.
 
     A cell that was evaluated on other images or classes than the baseline has flags and no comparison.
@@ -41,17 +63,13 @@ def compute_significance(grid: Grid, records: TrialRecords) -> Significance:
     Args:
         grid: the grid.
         records: records of the finished trials.
+        counts: result of `comparable_counts`.
     """
     resamples = max(1000, min(RESAMPLES, BUDGET // len(grid.cells)))
     baseline = grid.baseline.label
-    reference = records.counts(baseline)
-    cells = {label: counts for cell in grid.cells if (counts := records.counts(label := cell.label))}
-    comparable = {label: cell for label, cell in cells.items() if _has_labels_of(cell, reference)}
-    comparisons = (
-        compare_to_baseline(comparable, baseline, resamples=resamples, confidence=CONFIDENCE) if reference else {}
-    )
+    compared = compare_to_baseline(counts, baseline, resamples=resamples, confidence=CONFIDENCE) if counts else {}
     flagged = {label: list(by_seed.values()) for label, by_seed in records.by_cell.items()}
-    return Significance(comparisons, check_comparability(flagged, baseline, grid.axes), resamples)
+    return Significance(compared, check_comparability(flagged, baseline, grid.axes), resamples)
 
 
 def _has_labels_of(cell: CellCounts, reference: CellCounts) -> bool:

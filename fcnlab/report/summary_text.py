@@ -24,12 +24,14 @@ def summarize(grid: Grid, trials: pd.DataFrame, cells: pd.DataFrame, significanc
         cells: frame with one row per cell.
         significance: statistics of the cells.
     """
+    cells, trials = (frame.assign(cell=frame["cell"].map(grid.display_name)) for frame in (cells, trials))
+    significance = significance.rename(grid.display_name)
     scored = cells[cells["n"] > 0]
     if scored.empty:
         return ["No trial has finished yet."]
     return [
         _describe_best(scored),
-        *_describe_comparisons(significance, grid.baseline.label),
+        *_describe_comparisons(significance, grid.display_name(grid.baseline.label)),
         *_describe_order(trials),
         *_limits(cells, significance),
     ]

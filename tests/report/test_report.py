@@ -23,7 +23,8 @@ from fcnlab.report.report import Report, make_report
 from fcnlab.report.tables.cells import View
 from fcnlab.report.tables.classes import make_class_table
 from fcnlab.report.tables.export import to_csv, to_values
-from fcnlab.report.tables.formats import to_html, to_latex
+from fcnlab.report.tables.formats import to_html, to_latex, to_markdown
+from fcnlab.report.tables.names import Names
 from fcnlab.report.tables.seed_plan import make_seed_table
 from fcnlab.report.trial_records import load_records
 from fcnlab.report.write import merge_trials, write_report
@@ -74,6 +75,65 @@ def test_only_significant_differences_are_marked(made: tuple[Report, Lab]) -> No
     assert any(note.startswith("*: significant") for note in report.footnotes)
 
 
+LABELS = """
+labels:
+  axes: {head: Head}
+  values: {head: {fcn16s: FCN-16s}}
+  cells: {fcn8s: ours}
+"""
+
+
+@pytest.fixture(scope="module")
+def level(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Lab]:
+    """A report with display names, in which two cells are better than the baseline and hardly differ."""
+    right = {"fcn32s": 0.70, "fcn16s": 0.80, "fcn8s": 0.801}
+    grid, lab = finished_lab(tmp_path_factory.mktemp("level"), THREE + LABELS, right)
+    return make_report(make_plan(grid, lab), lab, None), lab
+
+
+def test_cells_that_do_not_differ_from_the_best_are_bold_in_every_format(
+    made: tuple[Report, Lab], level: tuple[Report, Lab]
+) -> None:
+    assert made[0].table.marks == {(2, 2)}, "the best cell differs significantly from the others"
+    report, _ = level
+    assert report.table.marks == {(1, 2), (2, 2)}
+    assert list(report.cells["best"]) == [False, True, True]
+    bold = [report.table.rows[row][2] for row in (1, 2)]
+    assert re.findall(r"\*\*(.+?)\*\*", to_markdown(report.table)) == bold
+    assert re.findall(r"<strong>(.+?)</strong>", to_html(report.table)) == bold
+    assert len(re.findall(r"\\textbf", to_latex(report.table, ""))) == 2
+    (note,) = (note for note in report.footnotes if note.startswith("Bold"))
+    assert "does not differ significantly" in note and "2 comparisons" in note
+    pivoted = View(pivot=("head", "upsampler")).make_table(report.cells.assign(upsampler="a"), ["head", "upsampler"])
+    assert pivoted.marks == {(1, 1), (2, 1)}
+    assert not View(("delta",)).make_table(report.cells, ["head"]).marks
+
+
+def test_labels_are_in_all_texts_and_raw_values_in_the_csv(level: tuple[Report, Lab]) -> None:
+    report, lab = level
+    assert report.table.headings[0] == "Head"
+    assert [cells[0] for cells in report.table.rows] == ["fcn32s", "FCN-16s", "fcn8s (ours)"]
+    texts = " ".join(report.summary_text)
+    assert "ours" in texts and "FCN-16s" in texts and "fcn8s" not in texts
+    classes = make_class_table(report)
+    assert classes is not None and classes.headings[2:] == ("fcn32s", "FCN-16s", "ours")
+    assert [row[0] for row in make_seed_table(report, 1.0).rows] == ["FCN-16s", "ours"]
+    assert load_side(find_reference(f"{report.grid.path}:fcn8s", lab), lab).name == "ours"
+    assert "fcn8s,fcn8s" in to_csv(report, View()) and "FCN-16s" not in to_csv(report, View())
+    assert to_values(report, View())["display_names"]["fcn8s"] == "ours"
+    named = Names(report.names.axes, report.names.values, {"fcn32s": "a", "fcn16s": "b", "fcn8s": "c"})
+    table = View().make_table(report.cells, ["head"], named)
+    assert table.headings[0] == "cell" and [row[0] for row in table.rows] == ["a", "b", "c"]
+
+
+def test_footnotes_are_those_of_the_shown_columns(made: tuple[Report, Lab]) -> None:
+    report, _ = made
+    everything, some = report.footnotes, report.write_footnotes(("gmacs", "pixel_acc"))
+    assert set(some) < {*everything, "GMACs for one image of 64x64."}
+    assert not any(word in line for line in some for word in ("Δ", "Bold", "device-hours", "images/s"))
+    assert any("significant" in line for line in report.write_footnotes(("delta",)))
+
+
 def test_below_three_seeds_significance_is_not_reported(tmp_path: Path) -> None:
     grid, lab = finished_lab(tmp_path, THREE.replace("seeds: 3", "seeds: 2"))
     report = make_report(make_plan(grid, lab), lab, None)
@@ -82,6 +142,8 @@ def test_below_three_seeds_significance_is_not_reported(tmp_path: Path) -> None:
     assert any("no claim is made" in sentence for sentence in report.summary_text)
     assert any(note.startswith("°") for note in report.footnotes)
     assert not any("significant" in sentence for sentence in report.summary_text)
+    assert report.table.marks == {(2, 2)}
+    assert any(note.startswith("Bold") and "no claim" in note for note in report.footnotes)
 
 
 def test_the_note_of_one_seed_excludes_the_variance_of_training(tmp_path: Path) -> None:

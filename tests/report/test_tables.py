@@ -12,6 +12,7 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from fcnlab.report.best import add_best, find_best
 from fcnlab.report.charts import fonts
 from fcnlab.report.charts.fonts import add_fallback_fonts
 from fcnlab.report.charts.style import Plot, to_png, to_svg
@@ -50,7 +51,8 @@ def trials(**values_by_cell: list[float]) -> pd.DataFrame:
 
 def cells_frame(frame: pd.DataFrame, axes: list[str], baseline: str) -> pd.DataFrame:
     """Cells without counts, so without intervals."""
-    return add_differences(bare_cells_frame(frame, axes, baseline), Significance({}, {}, 0))
+    cells = add_differences(bare_cells_frame(frame, axes, baseline), Significance({}, {}, 0))
+    return add_best(cells, find_best(cells, {}, baseline, {}, 0.95))
 
 
 def test_a_cell_is_its_mean_and_sample_deviation_over_finished_seeds() -> None:
@@ -98,7 +100,7 @@ def test_markdown_has_as_many_fields_in_each_row_and_escapes_bars() -> None:
     fields = {len(re.findall(r"(?<!\\)\|", line)) for line in lines}
     assert len(fields) == 1
     assert "a\\|b" in lines[2]
-    assert "**c**" in lines[3]
+    assert lines[3].startswith("| c | 1 | **30.0** | baseline |")
 
 
 def test_latex_escapes_special_characters() -> None:

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pandas as pd
 
 from fcnlab.errors import ConfigError, nearest
-from fcnlab.report.tables.columns import COLUMNS, axis_texts, default_columns, significance_marker
+from fcnlab.report.tables.columns import COLUMNS, FLAGGED, default_columns, significance_marker
+from fcnlab.report.tables.names import Names
+from fcnlab.report.tables.table import Table
 
-
-@dataclass(frozen=True)
-class Table:
-    """A table of texts.
-
-    Attributes:
-        headings: one heading per column.
-        rows: one text per column and row.
-        text_columns: number of leading columns with names; the others are numbers.
-        baseline_row: index of the row of the baseline; -1 for none.
-        group_starts: indices of the rows that start another group.
-    """
-
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    text_columns: int
-    baseline_row: int
-    group_starts: tuple[int, ...] = field(default=())
+MARKED = "miou"
+"""The column in which the best cells are in bold."""
 
 
 @dataclass(frozen=True)
@@ -46,20 +32,22 @@ class View:
     group_by: str = ""
     pivot: tuple[str, str] | None = None
 
-    def make_table(self, cells: pd.DataFrame, axes: Sequence[str]) -> Table:
+    def make_table(self, cells: pd.DataFrame, axes: Sequence[str], names: Names | None = None) -> Table:
         """Return the table of a frame of cells.
 
         Args:
             cells: frame with one row per cell.
             axes: axes of the grid.
+            names: display names; None for those in the frame.
 
         Raises:
             ConfigError: there is no such column or axis; the message names the nearest.
         """
         cells = self.sort_cells(cells, axes)
         if self.pivot is not None:
-            return _make_pivot_table(cells, axes, self.pivot, (self.columns or ("miou",))[0])
-        return make_cell_table(cells, axes, self.columns, self._group_starts(cells))
+            names = names or Names.of_frame(cells, axes)
+            return _make_pivot_table(cells, axes, names, self.pivot, (self.columns or (MARKED,))[0])
+        return make_cell_table(cells, axes, names, self.columns, self._group_starts(cells))
 
     def sort_cells(self, cells: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
         """Return the cells in the order of this view.
@@ -105,44 +93,68 @@ def _check_name(option: str, name: str, valid: Iterable[str]) -> None:
 
 
 def make_cell_table(
-    cells: pd.DataFrame, axes: Sequence[str], columns: Sequence[str] = (), group_starts: tuple[int, ...] = ()
+    cells: pd.DataFrame,
+    axes: Sequence[str],
+    names: Names | None = None,
+    columns: Sequence[str] = (),
+    group_starts: tuple[int, ...] = (),
 ) -> Table:
     """Return the table of a grid with one row per cell.
 
     Args:
         cells: frame with one row per cell.
         axes: axes of the grid, the first columns.
+        names: display names; None for those in the frame.
         columns: names of `COLUMNS`; empty for the default ones.
         group_starts: indices of the rows that start another group.
     """
-    names = list(axes) or ["cell"]
-    selected = list(columns) or default_columns(cells)
-    headings = (*names, *(COLUMNS[name].heading for name in selected))
-    rows = tuple(
-        (*axis_texts(row, names), *(COLUMNS[name].text(row) for name in selected)) for _, row in cells.iterrows()
+    names = names or Names.of_frame(cells, axes)
+    selected = tuple(columns) or default_columns(cells)
+    first = len(names.headings)
+    marked = first + selected.index(MARKED) if MARKED in selected else -1
+    return Table(
+        headings=(*names.headings, *(COLUMNS[name].heading for name in selected)),
+        rows=tuple((*names.texts(row), *(COLUMNS[c].text(row) for c in selected)) for _, row in cells.iterrows()),
+        text_columns=first,
+        baseline_row=int(cells["baseline"].to_numpy().argmax()),
+        group_starts=group_starts,
+        marks=frozenset((row, marked) for row, best in enumerate(cells["best"]) if best and marked >= 0),
+        columns=selected,
     )
-    return Table(headings, rows, len(names), int(cells["baseline"].to_numpy().argmax()), group_starts)
 
 
-def _make_pivot_table(cells: pd.DataFrame, axes: Sequence[str], pivot: tuple[str, str], column: str) -> Table:
+def _make_pivot_table(
+    cells: pd.DataFrame, axes: Sequence[str], names: Names, pivot: tuple[str, str], column: str
+) -> Table:
     """Return a table with one column per value of the second axis and one row per combination of the other axes."""
     for axis in pivot:
         _check_name("--pivot", axis, axes)
     down, across = pivot
     if down == across:
         raise ConfigError(f"--pivot: needs two different axes, got '{down}' twice")
-    names = [down, *(axis for axis in axes if axis not in pivot)]
-    values = list(dict.fromkeys(map(str, cells[across])))
-    texts: dict[tuple[str, ...], dict[str, str]] = {}
+    left = [down, *(axis for axis in axes if axis not in pivot)]
+    values = list(dict.fromkeys(names.values[str(cell)][across] for cell in cells["cell"]))
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    marks: set[tuple[int, int]] = set()
     for _, row in cells.iterrows():
-        key = tuple(str(row[name]) for name in names)
-        texts.setdefault(key, {})[str(row[across])] = _pivot_text(row, column)
-    rows = tuple((*key, *(by_value.get(value, "") for value in values)) for key, by_value in texts.items())
-    headings = (*names, *(f"{across} {value}, {COLUMNS[column].heading}" for value in values))
-    return Table(headings, rows, len(names), -1)
+        own = names.values[str(row["cell"])]
+        key, value = tuple(own[axis] for axis in left), own[across]
+        found.setdefault(key, {})[value] = _pivot_text(row, column)
+        if row["best"] and column == MARKED:
+            marks.add((list(found).index(key), len(left) + values.index(value)))
+    return Table(
+        headings=(
+            *(names.axes[axis] for axis in left),
+            *(f"{names.axes[across]} {value}, {COLUMNS[column].heading}" for value in values),
+        ),
+        rows=tuple((*key, *(texts.get(value, "") for value in values)) for key, texts in found.items()),
+        text_columns=len(left),
+        marks=frozenset(marks),
+        columns=(column,) * len(values),
+    )
 
 
 def _pivot_text(row: pd.Series, column: str) -> str:
-    """Return the text of a column; an mIoU has the marker of its difference, which is not shown here."""
-    text = COLUMNS[column].text(row)
-    return text + significance_marker(row) if column == "miou" and not row["baseline"] else text
+    """Return the text of a column; an mIoU has the markers of its difference and its cell, which are not shown here."""
+    text = COLUMNS[column].text(row) + (FLAGGED if row["flags"] else "")
+    return text + significance_marker(row) if column == MARKED and not row["baseline"] else text

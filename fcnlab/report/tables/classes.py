@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from fcnlab.report.report import Report
-from fcnlab.report.tables.cells import Table
 from fcnlab.report.tables.columns import format_mean_std
+from fcnlab.report.tables.table import Table
 
 MAX_CELLS = 12
 """Most columns of cells: the baseline and the best of the others."""
@@ -43,7 +43,7 @@ def make_class_table(report: Report) -> Table | None:
         for index, name in enumerate(report.records.classes)
         if all(index in frame for frame in iou.values())
     )
-    return Table(("class", "images", *shown), rows, 1, -1)
+    return Table(("class", "images", *map(report.grid.display_name, shown)), rows, 1)
 
 
 def _select_cells(report: Report) -> list[str]:

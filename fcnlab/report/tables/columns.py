@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -147,14 +147,3 @@ def default_columns(cells: pd.DataFrame) -> tuple[str, ...]:
         cells: frame of cells.
     """
     return tuple(name for name in DEFAULT if not cells[COLUMNS[name].fields[0]].isna().all() or name in DEFAULT[:3])
-
-
-def axis_texts(row: pd.Series, axes: Iterable[str]) -> tuple[str, ...]:
-    """Return the values of a cell's axes, with a marker if the cell is not comparable with the baseline.
-
-    Args:
-        row: a row of the frame of cells.
-        axes: names of the axes.
-    """
-    values = [str(row[axis]) for axis in axes]
-    return (values[0] + FLAGGED if row["flags"] else values[0], *values[1:])

@@ -40,7 +40,7 @@ def to_csv(report: Report, view: View) -> str:
 
 
 def to_values(report: Report, view: View) -> dict[str, Any]:
-    """Return the cells, the summary and the footnotes as values for JSON; a missing value is None.
+    """Return the cells, their display names, the summary and the footnotes as values for JSON; a missing value is None.
 
     Args:
         report: report of a grid.
@@ -50,7 +50,8 @@ def to_values(report: Report, view: View) -> dict[str, Any]:
         "grid": report.grid.name,
         "question": report.grid.file.question,
         "baseline": report.grid.baseline.label,
+        "display_names": dict(report.grid.display_names),
         "summary": report.summary_text,
-        "footnotes": report.footnotes,
+        "footnotes": report.write_footnotes(view.columns or tuple(COLUMNS)),
         "cells": json.loads(select_cells(report, view).to_json(orient="records", double_precision=10)),
     }

@@ -6,10 +6,11 @@ import re
 
 from rich.table import Column
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from fcnlab.console import break_headings, column_widths, create_table
 from fcnlab.report.html.environment import render
-from fcnlab.report.tables.cells import Table
+from fcnlab.report.tables.table import Table
 
 GAP = 2
 """Spaces between the columns in a terminal."""
@@ -19,7 +20,7 @@ MIN_NAME = 8
 
 
 def to_markdown(table: Table) -> str:
-    """Format a table in Markdown, with the row of the baseline in bold.
+    """Format a table in Markdown, with the marks in bold.
 
     Args:
         table: table of texts.
@@ -27,8 +28,9 @@ def to_markdown(table: Table) -> str:
     align = ["---"] * table.text_columns + ["---:"] * (len(table.headings) - table.text_columns)
     lines = ["| " + " | ".join(map(_escape_markdown, table.headings)) + " |", "| " + " | ".join(align) + " |"]
     for index, row in enumerate(table.rows):
-        cells = [_escape_markdown(cell) for cell in row]
-        lines.append("| " + " | ".join(f"**{c}**" if c and index == table.baseline_row else c for c in cells) + " |")
+        texts = [_escape_markdown(text) for text in row]
+        marked = (f"**{text}**" if (index, column) in table.marks else text for column, text in enumerate(texts))
+        lines.append("| " + " | ".join(marked) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -44,7 +46,14 @@ def to_latex(table: Table, caption: str) -> str:
         caption: caption of the table.
     """
     align = "l" * table.text_columns + "r" * (len(table.headings) - table.text_columns)
-    rows = [" & ".join(map(escape_latex, row)) + " \\\\" for row in table.rows]
+    rows = [
+        " & ".join(
+            f"\\textbf{{{escape_latex(text)}}}" if (index, column) in table.marks else escape_latex(text)
+            for column, text in enumerate(row)
+        )
+        + " \\\\"
+        for index, row in enumerate(table.rows)
+    ]
     for start in reversed(table.group_starts):
         rows.insert(start, "\\midrule")
     texts = "".join([caption, *table.headings, *(text for row in table.rows for text in row)])
@@ -140,5 +149,5 @@ def to_terminal(table: Table, title: str, width: int) -> RichTable:
     for index, row in enumerate(table.rows):
         if index in table.group_starts:
             shown.add_row()
-        shown.add_row(*row[:count], style="dim" if index == table.baseline_row else "")
+        shown.add_row(*(Text(text, "bold" if (index, n) in table.marks else "") for n, text in enumerate(row[:count])))
     return shown

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fcnlab.analysis import SeedPlan, plan_seeds
 from fcnlab.report.report import Report
-from fcnlab.report.tables.cells import Table
 from fcnlab.report.tables.columns import MISSING
+from fcnlab.report.tables.table import Table
 
 NOTE = (
     "Planning, not evidence: additional seeds for a power of 80 % at the 5 % level of one comparison, from the spread "
@@ -24,9 +24,9 @@ def make_seed_table(report: Report, points: float) -> Table:
     Raises:
         RunError: the difference is not above 0.
     """
-    comparisons = report.significance.comparisons
+    comparisons = report.significance.rename(report.grid.display_name).comparisons
     rows = tuple(_make_row(cell, plan_seeds(one.difference, points / 100)) for cell, one in comparisons.items())
-    return Table(("cell", "seeds now", f"more for {points:g} points", "cautious", "remark"), rows, 1, -1)
+    return Table(("cell", "seeds now", f"more for {points:g} points", "cautious", "remark"), rows, 1)
 
 
 def _make_row(cell: str, plan: SeedPlan) -> tuple[str, ...]:

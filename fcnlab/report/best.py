@@ -1,0 +1,89 @@
+"""The best cell of a grid and the cells that do not differ significantly from it; tables show them in bold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from fcnlab.analysis import MIN_SEEDS, CellCounts, Comparison, compare_to_baseline
+
+RESAMPLES = 2_000
+"""Bootstrap resamples of a comparison with the best cell, of which only the significance is shown."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The cells with the highest mIoU.
+
+    Attributes:
+        cell: label of the cell with the highest mean mIoU; empty if fewer than two cells have finished.
+        level: labels of this cell, of cells with the same mean, and of those that do not differ significantly.
+        compared: number of cells that were compared with it.
+        others: number of the other finished cells, for which no claim is made.
+    """
+
+    cell: str = ""
+    level: frozenset[str] = frozenset()
+    compared: int = 0
+    others: int = 0
+
+    @property
+    def note(self) -> str:
+        """Footnote on the marks; empty if at most one cell has finished."""
+        if not self.compared and not self.others:
+            return ""
+        if not self.compared:
+            return (
+                "Bold: the highest mean mIoU; no claim is made about its difference to the other cells, which needs "
+                f"{MIN_SEEDS} seeds and the counts of their trials."
+            )
+        corrected = f", Holm's correction over {self.compared} comparisons" if self.compared > 1 else ""
+        rest = f"; {self.others} cells with fewer than {MIN_SEEDS} common seeds are not compared" if self.others else ""
+        return (
+            "Bold: the highest mean mIoU, and each cell that does not differ significantly from it (5 %, paired by "
+            f"seed and image{corrected}){rest}."
+        )
+
+
+def find_best(
+    cells: pd.DataFrame,
+    counts: Mapping[str, CellCounts],
+    baseline: str,
+    comparisons: Mapping[str, Comparison],
+    confidence: float,
+) -> Best:
+    """Find the best cell and those that do not differ significantly from it.
+
+    Args:
+        cells: frame with one row per cell.
+        counts: cell label -> counts by seed, of the cells that were evaluated on the same images.
+        baseline: label of the baseline.
+        comparisons: comparisons with the baseline, which are used again if it is the best.
+        confidence: confidence level of the intervals.
+    """
+    means = cells.set_index("cell")["miou"].dropna()
+    if len(means) < 2:
+        return Best()
+    best = str(means.idxmax())
+    if best == baseline:
+        found: Mapping[str, Comparison] = comparisons
+    elif best in counts:
+        enough = {label: one for label, one in counts.items() if len(one.keys() & counts[best].keys()) >= MIN_SEEDS}
+        found = compare_to_baseline(enough, best, resamples=RESAMPLES, confidence=confidence) if best in enough else {}
+    else:
+        found = {}
+    claims = {label: one.significant for label, one in found.items() if one.significant is not None}
+    level = {*means.index[means == means.max()], *(label for label, clear in claims.items() if not clear)}
+    return Best(best, frozenset(map(str, level)), len(claims), len(means) - 1 - len(claims))
+
+
+def add_best(cells: pd.DataFrame, best: Best) -> pd.DataFrame:
+    """Return a frame of cells with the column `best`: true for the best cell and those that do not differ from it.
+
+    Args:
+        cells: frame with one row per cell.
+        best: the best cells.
+    """
+    return cells.assign(best=cells["cell"].isin(best.level))

@@ -1,0 +1,76 @@
+"""Names of axes and cells in the first columns of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from fcnlab.config.grid.grid import Grid
+from fcnlab.report.tables.columns import FLAGGED
+
+
+@dataclass(frozen=True)
+class Names:
+    """Display names of the axes of a grid and of their values in each cell.
+
+    Attributes:
+        axes: display name of each axis, in the order of the table.
+        values: label of a cell -> axis -> display name of the value.
+        cells: label of a cell -> display name, for the cells that the grid file names.
+    """
+
+    axes: Mapping[str, str]
+    values: Mapping[str, Mapping[str, str]]
+    cells: Mapping[str, str]
+
+    @classmethod
+    def of_grid(cls, grid: Grid) -> Names:
+        """Return the names that a grid file gives.
+
+        Args:
+            grid: the grid.
+        """
+        labels = grid.file.labels
+        named = {cell.label: labels.find_cell_name(cell) for cell in grid.cells}
+        return cls(
+            {axis: labels.name_axis(axis) for axis in grid.axes},
+            {c.label: {axis: labels.name_value(axis, value) for axis, value in c.axes.items()} for c in grid.cells},
+            {label: name for label, name in named.items() if name is not None},
+        )
+
+    @classmethod
+    def of_frame(cls, cells: pd.DataFrame, axes: Sequence[str]) -> Names:
+        """Return the names of axes and values in a frame of cells, which are the raw ones.
+
+        Args:
+            cells: frame with one row per cell.
+            axes: axes of the grid.
+        """
+        values = {str(row["cell"]): {axis: str(row[axis]) for axis in axes} for _, row in cells.iterrows()}
+        return cls({axis: axis for axis in axes}, values, {})
+
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """Headings of the columns of names: the axes, or `cell` if there is no axis or each cell has its own name."""
+        return ("cell",) if self._are_complete or not self.axes else tuple(self.axes.values())
+
+    @property
+    def _are_complete(self) -> bool:
+        return self.cells.keys() == self.values.keys() and bool(self.cells)
+
+    def texts(self, row: pd.Series) -> tuple[str, ...]:
+        """Return the texts of a cell's columns of names, the first with a marker if the cell is not comparable.
+
+        Args:
+            row: a row of the frame of cells.
+        """
+        label = str(row["cell"])
+        name = self.cells.get(label)
+        if self._are_complete or not self.axes:
+            texts = [label if name is None else name]
+        else:
+            texts = [self.values[label][axis] for axis in self.axes]
+            texts[0] += "" if name is None else f" ({name})"
+        return (texts[0] + FLAGGED if row["flags"] else texts[0], *texts[1:])
