@@ -36,7 +36,7 @@ if INTERPRETED:
 
     interpreter.InterpreterBuilder.create_fma = fused
 
-slow = examples(interpreted=40, compiled=40)
+slow = examples(interpreted=15, compiled=40)
 extent = st.integers(1, 20)
 crops = st.sampled_from([(1, 7), (20, 9), (8, 16)]) if COMPILED else st.tuples(extent, extent)
 """Heights and widths."""

@@ -76,7 +76,7 @@ cases = (
     ceil=st.booleans(),
     nans=st.booleans(),
 )
-@examples(interpreted=60, compiled=24)
+@examples(interpreted=30, compiled=24)
 def test_outputs_and_gradients_equal_those_of_pytorch(
     images: int,
     case: tuple[int, tuple[int, int], tuple[int, int], tuple[int, int], torch.dtype],

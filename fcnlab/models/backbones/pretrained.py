@@ -9,6 +9,7 @@ from urllib.parse import urlparse
 
 from fcnlab.config.variant import Backbone as BackboneConfig
 from fcnlab.errors import ModelError
+from fcnlab.models.backbones.base import weights_unavailable
 from fcnlab.models.backbones.paper import PaperBackbone
 from fcnlab.models.backbones.timm import TimmBackbone
 
@@ -127,6 +128,10 @@ def fetch_pretrained(backbone: BackboneConfig) -> None:
     Raises:
         ModelError: the weights cannot be downloaded, or do not fit.
     """
+    file = find_pretrained(backbone)
+    if file is not None and file.path is None and (obstacle := find_obstacle(file)) is not None:
+        # The download itself would retry for most of a minute before it reports the same error.
+        raise weights_unavailable(f"the pretrained weights of '{file.network}'", OSError(f"{file.url}: {obstacle}"))
     if backbone.weights == "timm":
         assert backbone.timm is not None
         TimmBackbone(backbone.timm, pretrained=True, tail=backbone.tail)
