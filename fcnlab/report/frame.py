@@ -11,7 +11,8 @@ import pandas as pd
 from fcnlab.config.grid.axes import format_value
 from fcnlab.report.trial_records import TrialRecords
 from fcnlab.runner.plan import Plan, PlannedTrial
-from fcnlab.tracking.fields import COST_METRICS, extract_metrics, extract_tags
+from fcnlab.tracking.fields import extract_columns, extract_tags
+from fcnlab.tracking.names import COST_METRICS, read_columns
 from fcnlab.tracking.tracker import MlflowTracker
 from fcnlab.trial.record import EpochRecord
 
@@ -107,8 +108,8 @@ def _look_up(
     record = planned.record if planned.status in ("finished", "failed") else None
     tracked = _status(run)
     if record is not None and (record.status == "finished" or tracked != "finished"):
-        return record.status, extract_metrics(record, checkpoint), extract_tags(record)
-    return tracked, run["metrics"] if run is not None else {}, tags
+        return record.status, extract_columns(record, checkpoint), extract_tags(record)
+    return tracked, read_columns(run["metrics"]) if run is not None else {}, tags
 
 
 def _status(run: Mapping[str, Any] | None) -> str:

@@ -30,6 +30,7 @@ from fcnlab.report.tables.formats import to_latex, to_markdown
 from fcnlab.runner.grid_state import claim_results
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import OptionalTracker
+from fcnlab.tracking.grid_run import BestCell
 from fcnlab.tracking.tracker import MlflowTracker
 from fcnlab.trial.find import KEY_DIGITS
 
@@ -91,7 +92,18 @@ def publish_report(report: Report, tracker: MlflowTracker | None) -> None:
     """
     if tracker is not None:
         note = render_markdown(report, (), with_samples=False)
-        tracker.log_report(tracker.get_grid_run(report.grid.file.question), report.folder, note)
+        tracker.log_report(report.folder, note, find_best_cell(report.cells))
+
+
+def find_best_cell(cells: pd.DataFrame) -> BestCell | None:
+    """Return the cell with the greatest mean mIoU; None if no trial has finished.
+
+    Args:
+        cells: frame with one row per cell.
+    """
+    rows = cells[["cell", "miou", "n"]].dropna().itertuples(index=False)
+    found = [BestCell(str(cell), float(miou), int(seeds)) for cell, miou, seeds in rows]
+    return max(found, key=lambda best: best.miou, default=None)
 
 
 def write_combined(sections: Sequence[Section], lab: Lab) -> Path:

@@ -11,6 +11,7 @@ from shlex import quote
 from typing import TypeVar
 
 from fcnlab.config.grid.grid import Grid
+from fcnlab.config.grid.name import path_in_lab
 from fcnlab.errors import TrackingError
 from fcnlab.extensions import fcnlab_command
 from fcnlab.lab import Lab
@@ -19,6 +20,7 @@ from fcnlab.runner.grid_state import note_experiment, state_folder
 from fcnlab.runner.lease import Leases
 from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.runner.progress.base import ProgressReporter
+from fcnlab.tracking.base import TrackedGrid, TrackedTrial, Tracker
 from fcnlab.tracking.store import is_installed
 from fcnlab.tracking.tracker import MlflowTracker
 from fcnlab.trial.record import EpochRecord, Record
@@ -42,7 +44,18 @@ def open_tracker(grid: Grid, lab: Lab) -> MlflowTracker:
     Raises:
         TrackingError: MLflow is not installed, or the store cannot be reached.
     """
-    return MlflowTracker(lab.tracking_uri, grid.name, lab.artifacts)
+    return MlflowTracker(track_grid(grid, lab))
+
+
+def track_grid(grid: Grid, lab: Lab) -> TrackedGrid:
+    """Describe a grid for its tracker.
+
+    Args:
+        grid: the grid.
+        lab: its lab.
+    """
+    command = grid.command or f"{fcnlab_command(*grid.cells)} grid run {quote(path_in_lab(grid.path))}"
+    return TrackedGrid(grid.name, grid.file.question, grid.path, grid.file.checkpoint, command, lab)
 
 
 class OptionalTracker:
@@ -112,7 +125,6 @@ class Publisher:
         self._folder = state_folder(plan.grid, lab)
         self._folder.mkdir(parents=True, exist_ok=True)
         self._tracker: MlflowTracker | None = None
-        self._parent = ""
         self._running: dict[str, _Running] = {}
         self._queue: deque[tuple[PlannedTrial, Record]] = deque()
         self._is_publishing = False
@@ -133,8 +145,7 @@ class Publisher:
                 return True
             with self._defer_errors():
                 self._tracker = open_tracker(self._grid, self._lab)
-                self._parent = self._tracker.get_grid_run(self._grid.file.question)
-                self._tracker.update_view({planned.key for planned in self._plan.trials})
+                self._tracker.start_grid({planned.key for planned in self._plan.trials})
                 note_experiment(self._grid, self._lab, self._tracker.experiment_id)
             for planned in self._plan.all_trials:  # trials may have ended since the plan was made
                 record = planned.record
@@ -175,27 +186,25 @@ class Publisher:
             planned: the trial.
             epochs: its epochs so far.
         """
-        running = self._get_running(
-            planned
-        )  # unknown if its record was published by `take_over` before its end was seen
+        # It is not known if its record was published by `take_over` before its end was seen.
+        running = self._get_running(planned)
         if time.monotonic() - running.written >= LOG_INTERVAL:
             running.written = time.monotonic()
             with self._defer_errors():
                 if self._tracker is not None:
-                    self._open_run(self._tracker, planned)
-                    self._tracker.log_epochs(planned.key, epochs)
+                    self._tracker.log_epochs(self._start_in(self._tracker, planned), epochs)
 
-    def _open_run(self, tracker: MlflowTracker, planned: PlannedTrial) -> str:
-        """Return the id of a trial's run, created if it does not exist."""
+    def _start_in(self, tracker: Tracker, planned: PlannedTrial) -> TrackedTrial:
+        """Start a trial in the tracker unless it is started there, and return it."""
         running = self._get_running(planned)
-        if running.run is None:
+        if running.tracked is None:
             axes = {axis: str(value) for axis, value in planned.cell.axes.items() if "." in axis}
             own = self._grid.command
             command = own or reproduce_command(self._grid.path, planned.cell, planned.trial.seed)
-            running.run = tracker.create_run(
-                planned.trial, planned.cell.label, axes, self._parent, running.since, command
-            )
-        return running.run
+            tracked = TrackedTrial(planned.trial, planned.cell.label, axes, command, planned.folder, running.since)
+            tracker.start_trial(tracked)
+            running.tracked = tracked
+        return running.tracked
 
     def enqueue(self, planned: PlannedTrial, record: Record) -> None:
         """Queue a record for `publish_queued`, so that the next trial can be started before it is published.
@@ -220,9 +229,8 @@ class Publisher:
         """
         if self._tracker is not None and not self._tracker.is_published(record):
             with self._defer_errors():
-                self._open_run(self._tracker, planned)
                 first = planned.trial.seed == min(self._grid.seeds)  # the report shows the images of this seed
-                self._tracker.log_record(record, planned.folder, self._grid.file.checkpoint, samples=first)
+                self._tracker.log_record(self._start_in(self._tracker, planned), record, samples=first)
         self._running.pop(planned.key, None)
 
     def stop_trial(self, planned: PlannedTrial, epoch: int) -> None:
@@ -234,13 +242,8 @@ class Publisher:
         """
         with self._defer_errors():
             if self._tracker is not None:
-                self._end_early(self._tracker, planned, stopped=epoch)
+                self._tracker.pause_trial(self._start_in(self._tracker, planned), stopped_after=epoch)
         self._running.pop(planned.key, None)
-
-    def _end_early(self, tracker: MlflowTracker, planned: PlannedTrial, *, stopped: int | None = None) -> None:
-        run = self._open_run(tracker, planned)
-        tracker.log_epochs(planned.key, planned.folder.read_progress())
-        tracker.finish_run(run, "KILLED", stopped_after=stopped)
 
     def close(self, *, complete: bool) -> None:
         """Publish the queued records, end the open runs and release the lease for publishing.
@@ -252,8 +255,8 @@ class Publisher:
         with self._defer_errors():
             if self._tracker is not None:
                 for running in list(self._running.values()):
-                    self._end_early(self._tracker, running.planned)
-                self._tracker.finish_run(self._parent, "FINISHED" if complete else "KILLED")
+                    self._tracker.pause_trial(self._start_in(self._tracker, running.planned), stopped_after=None)
+                self._tracker.close(complete=complete)
         self._leases.release(self._folder)
 
 
@@ -265,10 +268,10 @@ class _Running:
         planned: the trial.
         since: start of the trial, in seconds since 1970.
         written: time of the last write by the monotonic clock, in seconds.
-        run: id of the MLflow run; None before it is created.
+        tracked: the trial as the tracker knows it; None before it is started there.
     """
 
     planned: PlannedTrial
     since: float
     written: float
-    run: str | None = None
+    tracked: TrackedTrial | None = None

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from fcnlab.trial.record import EpochRecord, Record
+from fcnlab.tracking.names import ACCURACIES, COST_METRICS, MAX_CLASSES, PUBLISHED_NAMES, name_classes
+from fcnlab.trial.record import EpochRecord, Record, SplitMetrics
 
-COST_METRICS = (
-    "params",
-    "trainable_params",
-    "gmacs",
-    "train_seconds",
-    "evaluate_seconds",
-    "images_per_s",
-    "peak_memory",
+NOTE = (
+    "Metrics of accuracy (miou, iou, pixel_acc, mean_acc, fw_iou, boundary_iou) are fractions of 1; tables of fcnlab "
+    "show them in percent. Times are in seconds, cost/peak_memory in bytes, system/ metrics in percent and megabytes."
 )
-"""Fields of a record's cost that are published as metrics."""
+"""Description of the units on the page of a run."""
 
 
-def extract_metrics(record: Record, checkpoint: str) -> dict[str, float]:
-    """Return the metrics of a record by their names in MLflow.
+def extract_columns(record: Record, checkpoint: str) -> dict[str, float]:
+    """Return the metrics of a record by the columns of the report's data frames.
 
     `miou` and `pixel_acc` are the reported ones: on the reported split, at the grid's checkpoint. `val_miou`,
     `test_miou` and so on are of the last epoch, `val_miou_best` and so on of the epoch that is best on val.
@@ -32,8 +28,7 @@ def extract_metrics(record: Record, checkpoint: str) -> dict[str, float]:
     found: dict[str, float | None] = {}
     for metrics in record.metrics:
         suffix = "_best" if metrics.checkpoint == "best" else ""
-        for name in ("miou", "pixel_acc", "mean_acc", "fw_iou"):
-            found[f"{metrics.split}_{name}{suffix}"] = getattr(metrics, name)
+        found |= {f"{metrics.split}_{name}{suffix}": getattr(metrics, name) for name in ACCURACIES}
         if metrics.checkpoint == "best":
             found["best_epoch"] = metrics.epoch
     reported = record.find_metrics(record.report_split, checkpoint)
@@ -44,8 +39,42 @@ def extract_metrics(record: Record, checkpoint: str) -> dict[str, float]:
     return {name: float(value) for name, value in found.items() if value is not None}
 
 
+def extract_final_metrics(record: Record, checkpoint: str) -> dict[str, float]:
+    """Return the metrics that a trial has at its end and that are not the last point of a curve over epochs.
+
+    They are the columns, the boundary IoU, and for datasets with few classes the IoU of each class: of the last epoch
+    as `val/iou/<class>`, and where the grid reports the best epoch, of that as `val/iou_best/<class>`.
+
+    Args:
+        record: record of a trial.
+        checkpoint: the grid's checkpoint, `last` or `best`.
+
+    Returns:
+        Metrics by the names under which they are published.
+    """
+    columns = extract_columns(record, checkpoint)
+    found = {PUBLISHED_NAMES[column]: value for column, value in columns.items()}
+    for metrics in record.metrics:
+        suffix = "_best" if metrics.checkpoint == "best" else ""
+        if metrics.boundary_iou is not None:
+            found[f"{metrics.split}/boundary_iou{suffix}"] = metrics.boundary_iou
+        if metrics.checkpoint in ("last", checkpoint):
+            found |= _extract_class_iou(record, metrics, f"{metrics.split}/iou{suffix}")
+    curves = {name for epoch in record.epochs for name in extract_epoch_metrics(epoch)}
+    return {name: value for name, value in found.items() if name not in curves}
+
+
+def _extract_class_iou(record: Record, metrics: SplitMetrics, prefix: str) -> dict[str, float]:
+    """Return the IoU of each class that has labeled pixels; none if there are many classes."""
+    if len(record.classes) > MAX_CLASSES:
+        return {}
+    names = name_classes(record.classes)
+    pairs = zip(names, metrics.class_iou, strict=False)  # records of failed or old trials may have no class names
+    return {f"{prefix}/{name}": iou for name, iou in pairs if iou is not None}
+
+
 def extract_epoch_metrics(epoch: EpochRecord) -> dict[str, float]:
-    """Return the metrics of one epoch by their names in MLflow.
+    """Return the metrics of one epoch by the names under which they are published.
 
     Args:
         epoch: measurements of the epoch.
@@ -54,11 +83,11 @@ def extract_epoch_metrics(epoch: EpochRecord) -> dict[str, float]:
         The metrics; without those of val if the epoch was not validated.
     """
     values = {
-        "epoch_loss": epoch.loss,
-        "epoch_lr": epoch.lr,
-        "epoch_images_per_s": epoch.images_per_s,
-        "epoch_val_miou": epoch.val_miou,
-        "epoch_val_pixel_acc": epoch.val_pixel_acc,
+        "train/loss": epoch.loss,
+        "train/lr": epoch.lr,
+        "train/images_per_s": epoch.images_per_s,
+        "val/miou": epoch.val_miou,
+        "val/pixel_acc": epoch.val_pixel_acc,
     }
     return {name: value for name, value in values.items() if value is not None}
 

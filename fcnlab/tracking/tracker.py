@@ -8,19 +8,19 @@ already written is not written again.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fcnlab.config.trial import Trial
 from fcnlab.errors import TrackingError
 from fcnlab.tracking import view
-from fcnlab.tracking.fields import extract_metrics, extract_tags
+from fcnlab.tracking.base import TrackedGrid, TrackedTrial, Tracker
+from fcnlab.tracking.fields import NOTE, extract_final_metrics, extract_tags
+from fcnlab.tracking.grid_run import BestCell, create_grid_run, describe_origin, log_best_cell, update_grid_run
 from fcnlab.tracking.model import save_model
 from fcnlab.tracking.store import convert_errors, is_installed, open_client, open_experiment
 from fcnlab.tracking.trial_run import TrialRun
 from fcnlab.trial.record import EpochRecord, Record
-from fcnlab.trial.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -30,30 +30,31 @@ MODEL = "model"
 """Name of a trial's model among the artifacts of its run."""
 
 
-class MlflowTracker:
+class MlflowTracker(Tracker):
     """The experiment of one grid in an MLflow store.
 
     Methods that access the store raise `TrackingError` if it cannot be reached.
     """
 
-    def __init__(self, uri: str, name: str, artifacts: Path | None = None) -> None:
+    def __init__(self, grid: TrackedGrid) -> None:
         """Open the store and the experiment of a grid, and create them if they do not exist.
 
         Args:
-            uri: tracking URI of the store.
-            name: name of the grid.
-            artifacts: folder for the files of a SQLite store.
+            grid: the grid; its lab sets the store.
 
         Raises:
             TrackingError: MLflow is not installed, or the store cannot be reached or created.
         """
         if not is_installed():
             raise TrackingError("MLflow is not installed; install it with: pip install mlflow")
-        with convert_errors(uri):
-            self._client = open_client(uri, artifacts)
-            self._experiment = open_experiment(self._client, f"fcnlab/{name}", uri, artifacts)
-            self._uri = uri
-            self._name = name
+        self._grid = grid
+        self._uri = grid.lab.tracking_uri
+        self._parent: str | None = None
+        self._origin: dict[str, str] = {}
+        with convert_errors(self._uri):
+            artifacts = grid.lab.artifacts
+            self._client = open_client(self._uri, artifacts)
+            self._experiment = open_experiment(self._client, f"fcnlab/{grid.name}", self._uri, artifacts)
             self._runs = {run.data.tags["fcnlab.key"]: TrialRun.restore(run) for run in reversed(self._search_trials())}
 
     @property
@@ -75,34 +76,31 @@ class MlflowTracker:
                 for run in self._search_trials()
             ]
 
-    def update_view(self, keys: Collection[str]) -> None:
-        """Save the experiment's chart view, and mark the trials that it shows.
+    def start_grid(self, keys: Collection[str]) -> None:
+        """Write the grid's run, save the experiment's chart view, and mark the trials that it shows.
 
         Args:
             keys: keys of the trials that the grid has now.
         """
         with convert_errors(self._uri):
+            parent = self._find_parent()
+            self._origin = describe_origin(self._grid)
+            update_grid_run(self._client, parent, self._grid, self._origin)
+            if self._grid.file.is_file():
+                self._open_repository(self._client.get_run(parent).info.artifact_uri).log_artifact(str(self._grid.file))
             self._client.set_experiment_tag(self._experiment, view.TAG, view.encode_view())
             for key, run in self._runs.items():
                 if run.current != (key in keys):
                     run.current = key in keys
                     self._client.set_tag(run.run_id, "fcnlab.current", str(run.current).lower())
 
-    def get_grid_run(self, description: str) -> str:
-        """Return the id of the parent run, and create the run if it does not exist.
-
-        Args:
-            description: text on the page of a new run.
-
-        Returns:
-            Id of the run.
-        """
-        with convert_errors(self._uri):
+    def _find_parent(self) -> str:
+        """Return the id of the grid's run, and create the run if it does not exist."""
+        if self._parent is None:
             found = self._search("tags.`fcnlab.role` = 'grid'")
-            if found:
-                return str(found[0].info.run_id)
-            tags = {"fcnlab.role": "grid", "mlflow.runName": self._name, "mlflow.note.content": description}
-            return str(self._client.create_run(self._experiment, tags=tags).info.run_id)
+            run = str(found[0].info.run_id) if found else create_grid_run(self._client, self._experiment, self._grid)
+            self._parent = run
+        return self._parent
 
     def is_published(self, record: Record) -> bool:
         """Return whether a record is published, or a finished one of the same trial from another lab.
@@ -116,23 +114,13 @@ class MlflowTracker:
         run = self._runs.get(record.key)
         return run is not None and run.published is not None and (run.published == record.ended or run.finished)
 
-    def create_run(
-        self, trial: Trial, label: str, axes: Mapping[str, str], parent: str, started: float, command: str
-    ) -> str:
+    def start_trial(self, trial: TrackedTrial) -> None:
         """Create the run of a trial, or continue the run of an interrupted driver.
 
-        The params of the run are written with its first metrics.
+        The parameters of the run are written with its first metrics.
 
         Args:
             trial: the trial.
-            label: label of its cell.
-            axes: value of each axis of the grid.
-            parent: id of the grid's run.
-            started: time at which the trial started, in seconds since 1970.
-            command: command that reproduces the trial.
-
-        Returns:
-            Id of the run.
         """
         with convert_errors(self._uri):
             run = self._runs.get(trial.key)
@@ -140,42 +128,40 @@ class MlflowTracker:
                 self._client.set_tag(run.run_id, "fcnlab.superseded", "true")
                 run = None
             if run is None:
-                run = self._runs[trial.key] = self._create_run(trial, label, parent, started, command)
+                run = self._runs[trial.key] = self._create_run(trial)
             else:
                 self._client.update_run(run.run_id, status="RUNNING")
-            if not run.has_params:
-                run.pending_params = trial, axes
-            return run.run_id
+            run.pending_params = trial.trial, trial.axes
 
-    def log_epochs(self, key: str, epochs: Sequence[EpochRecord]) -> None:
+    def log_epochs(self, trial: TrackedTrial, epochs: Sequence[EpochRecord]) -> None:
         """Write the metrics of epochs that a trial's run does not have yet.
 
         Args:
-            key: key of the trial.
+            trial: the trial.
             epochs: all epochs up to now.
         """
         with convert_errors(self._uri):
-            run = self._runs[key]
+            run = self._runs[trial.key]
             new = run.take_new_epochs(self._client, epochs)
             if new or run.pending_params:
                 run.log(self._client, new)
 
-    def log_record(self, record: Record, folder: RunFolder, checkpoint: str, *, samples: bool) -> None:
+    def log_record(self, trial: TrackedTrial, record: Record, *, samples: bool) -> None:
         """Write a record with its files. The status of the run is written last.
 
         Requests are slow, so that all data is written in as few as possible.
 
         Args:
+            trial: the trial.
             record: record of the trial.
-            folder: its run folder.
-            checkpoint: the grid's checkpoint, `last` or `best`.
             samples: whether to upload the predictions of the first images, which are many large files.
         """
         with convert_errors(self._uri):
-            run = self._runs[record.key]
+            run, folder = self._runs[trial.key], trial.folder
             existing = self._client.get_run(run.run_id).data.metrics if run.is_restored else {}
-            final = extract_metrics(record, checkpoint)
             steps = run.take_new_epochs(self._client, record.epochs)
+            final = extract_final_metrics(record, self._grid.checkpoint)
+            # MLflow draws metrics at step 0 as bars, and the others as curves.
             steps[0] = {name: value for name, value in final.items() if name not in existing}
             run.log(self._client, steps, extract_tags(record) | {"fcnlab.published": record.ended})
             repository = self._open_repository(run.artifact_uri)
@@ -186,6 +172,29 @@ class MlflowTracker:
                 repository.log_artifacts(str(folder.samples), "samples")
             self._client.set_terminated(run.run_id, "FINISHED" if record.status == "finished" else "FAILED")
             run.published, run.finished = record.ended, record.status == "finished"
+
+    def pause_trial(self, trial: TrackedTrial, *, stopped_after: int | None) -> None:
+        """End the run of a trial without a record, with the status KILLED.
+
+        Args:
+            trial: the trial.
+            stopped_after: epoch after which early stopping ended the trial; None if it was interrupted.
+        """
+        self.log_epochs(trial, trial.folder.read_progress())
+        with convert_errors(self._uri):
+            run = self._runs[trial.key]
+            if stopped_after is not None:
+                self._client.set_tag(run.run_id, "fcnlab.stopped_after", str(stopped_after))
+            self._client.set_terminated(run.run_id, "KILLED")
+
+    def close(self, *, complete: bool) -> None:
+        """Set the status of the grid's run.
+
+        Args:
+            complete: whether all trials of the grid have ended.
+        """
+        with convert_errors(self._uri):
+            self._client.set_terminated(self._find_parent(), "FINISHED" if complete else "KILLED")
 
     def log_model(self, key: str, model: nn.Module, num_classes: int, channels: int = 3) -> bool:
         """Upload a model to a trial's run, for `mlflow.pytorch.load_model("runs:/<run id>/model")`.
@@ -208,34 +217,24 @@ class MlflowTracker:
                 self._client.log_artifacts(run.run_id, str(Path(folder) / MODEL), MODEL)
         return True
 
-    def finish_run(self, run_id: str, status: str, *, stopped_after: int | None = None) -> None:
-        """Set the final status of a run.
+    def log_report(self, folder: Path, text: str, best: BestCell | None) -> None:
+        """Upload the files of a report to the grid's run.
 
         Args:
-            run_id: id of the run.
-            status: FINISHED, FAILED or KILLED.
-            stopped_after: epoch after which early stopping ended the trial.
-        """
-        with convert_errors(self._uri):
-            if stopped_after is not None:
-                self._client.set_tag(run_id, "fcnlab.stopped_after", str(stopped_after))
-            self._client.set_terminated(run_id, status)
-
-    def log_report(self, run_id: str, folder: Path, text: str) -> None:
-        """Upload the files of a report.
-
-        Args:
-            run_id: id of the grid's run.
             folder: folder of the report.
             text: text that the page of the run shows, in Markdown.
+            best: the best cell; None if no trial has finished.
         """
         with convert_errors(self._uri):
-            repository = self._open_repository(self._client.get_run(run_id).info.artifact_uri)
+            parent = self._find_parent()
+            repository = self._open_repository(self._client.get_run(parent).info.artifact_uri)
             for item in folder.iterdir():
                 if item.is_file():  # folders other than plots/ are reports of grids below this one
                     repository.log_artifact(str(item), "report")
             repository.log_artifacts(str(folder / "plots"), "report/plots")
-            self._client.set_tag(run_id, "mlflow.note.content", text)
+            if best is not None:
+                log_best_cell(self._client, parent, best)
+            self._client.set_tag(parent, "mlflow.note.content", f"{text}\n{NOTE}\n")
 
     def download_artifact(self, run_id: str, artifact: str, into: Path) -> Path | None:
         """Download an artifact.
@@ -277,18 +276,19 @@ class MlflowTracker:
             if not token:
                 return found
 
-    def _create_run(self, trial: Trial, label: str, parent: str, started: float, command: str) -> TrialRun:
+    def _create_run(self, trial: TrackedTrial) -> TrialRun:
         tags = {
+            **self._origin,
             "fcnlab.role": "trial",
             "fcnlab.superseded": "false",
             "fcnlab.current": "true",
             "fcnlab.key": trial.key,
-            "fcnlab.grid": self._name,
-            "fcnlab.cell": label,
-            "mlflow.parentRunId": parent,
-            "mlflow.runName": f"{label}, seed {trial.seed}",
-            "mlflow.source.type": "LOCAL",
-            "mlflow.source.name": command,
+            "fcnlab.grid": self._grid.name,
+            "fcnlab.cell": trial.cell,
+            "mlflow.parentRunId": self._find_parent(),
+            "mlflow.runName": trial.name,
+            "mlflow.source.name": trial.command,
+            "mlflow.note.content": NOTE,
         }
-        info = self._client.create_run(self._experiment, int(started * 1000), tags).info
+        info = self._client.create_run(self._experiment, int(trial.started * 1000), tags).info
         return TrialRun(str(info.run_id), str(info.artifact_uri), num_epochs=0, current=True)

@@ -6,18 +6,23 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING
 
 from fcnlab.config.trial import Trial
 from fcnlab.tracking.fields import extract_epoch_metrics
+from fcnlab.tracking.params import extract_params
 from fcnlab.trial.record import EpochRecord
 
 if TYPE_CHECKING:
     from mlflow.entities import Param, Run
     from mlflow.tracking import MlflowClient
 
-BATCH_SIZE = 900
-"""Number of metrics per request; MLflow's limit is 1000."""
+BATCH_SIZE = 850
+"""Number of metrics per request; the limit of MLflow is 1000, together with parameters and tags."""
+
+PARAMS_PER_REQUEST = 100
+"""Number of parameters per request; this is the limit of MLflow."""
 
 DIGEST_LENGTH = 36
 """Maximum length of the digest of a dataset in MLflow."""
@@ -33,8 +38,8 @@ class TrialRun:
         num_epochs: number of epochs that it has; None if the store has not been asked yet.
         current: whether the view shows it; None if it has no such tag.
         is_restored: true if an earlier driver created the run and may have written part of a record.
-        has_params: whether its params are written.
-        pending_params: trial and axes, until the params are written.
+        params: names of the parameters that are written.
+        pending_params: trial and axes, until its parameters are written.
         published: end of the record that is published.
         finished: whether the published record is of a finished trial.
     """
@@ -44,7 +49,7 @@ class TrialRun:
     num_epochs: int | None
     current: bool | None = None
     is_restored: bool = False
-    has_params: bool = False
+    params: frozenset[str] = frozenset()
     pending_params: tuple[Trial, Mapping[str, str]] | None = None
     published: str | None = None
     finished: bool = False
@@ -59,7 +64,7 @@ class TrialRun:
             num_epochs=None,
             current=tags["fcnlab.current"] == "true" if "fcnlab.current" in tags else None,
             is_restored=True,
-            has_params=bool(run.data.params),
+            params=frozenset(run.data.params),
             published=tags.get("fcnlab.published") if run.info.status in ("FINISHED", "FAILED") else None,
             finished=run.info.status == "FINISHED",
         )
@@ -75,7 +80,7 @@ class TrialRun:
             Metrics by name, by epoch.
         """
         if self.num_epochs is None:
-            history = client.get_metric_history(self.run_id, "epoch_loss")
+            history = client.get_metric_history(self.run_id, "train/loss")
             self.num_epochs = max((point.step for point in history), default=0)
         last = self.num_epochs
         new = {epoch.epoch: extract_epoch_metrics(epoch) for epoch in epochs if epoch.epoch > last}
@@ -85,7 +90,7 @@ class TrialRun:
     def log(
         self, client: MlflowClient, steps: Mapping[int, Mapping[str, float]], tags: Mapping[str, str] | None = None
     ) -> None:
-        """Write metrics, tags, and the params if they are pending.
+        """Write metrics, tags, and the parameters if they are pending.
 
         Args:
             client: client of the store.
@@ -98,17 +103,21 @@ class TrialRun:
         points = [Metric(name, v, now, step) for step, values in steps.items() for name, v in values.items()]
         run_tags = [RunTag(name, value[:5000]) for name, value in (tags or {}).items()]
         params = self._log_dataset(client, *self.pending_params) if self.pending_params else []
-        for start in range(0, max(1, len(points)), BATCH_SIZE):
-            client.log_batch(self.run_id, points[start : start + BATCH_SIZE], params, run_tags)
-            params, run_tags = [], []
-        self.has_params, self.pending_params = True, None
+        requests = max(1, ceil(len(points) / BATCH_SIZE), ceil(len(params) / PARAMS_PER_REQUEST))
+        for number in range(requests):
+            batch = points[number * BATCH_SIZE : (number + 1) * BATCH_SIZE]
+            some = params[number * PARAMS_PER_REQUEST : (number + 1) * PARAMS_PER_REQUEST]
+            client.log_batch(self.run_id, batch, some, run_tags if number == 0 else [])
+        self.params |= {param.key for param in params}
+        self.pending_params = None
 
     def _log_dataset(self, client: MlflowClient, trial: Trial, axes: Mapping[str, str]) -> list[Param]:
-        """Write the dataset of a trial, and return its params."""
+        """Write the dataset of a trial, and return the parameters that are not written yet."""
         from mlflow.entities import Dataset, DatasetInput, Param
 
         digest = trial.data.rpartition(":")[2][:DIGEST_LENGTH]
         dataset = Dataset(trial.names["dataset"], digest, "fcnlab", json.dumps({"fingerprint": trial.data}))
-        client.log_inputs(self.run_id, [DatasetInput(dataset)])
-        params = {**trial.names, **axes, "seed": str(trial.seed)}
-        return [Param(name, value[:6000]) for name, value in params.items()]
+        if not self.params:
+            client.log_inputs(self.run_id, [DatasetInput(dataset)])
+        params = extract_params(trial, axes)
+        return [Param(name, value) for name, value in params.items() if name not in self.params]

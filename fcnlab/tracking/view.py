@@ -20,8 +20,8 @@ TAG = f"mlflow.sharedViewState.{VIEW}"
 TRIALS = "tags.`fcnlab.role` = 'trial' and tags.`fcnlab.current` = 'true'"
 """Filter of the view: the trials that the grid has now."""
 
-BARS = ("miou", "pixel_acc", "gmacs", "train_seconds")
-LINES = ("epoch_val_miou", "epoch_loss")
+BARS = ("miou", "pixel_acc", "cost/gmacs", "cost/train_seconds")
+LINES = ("val/miou", "train/loss")
 
 
 def encode_view() -> str:
@@ -45,10 +45,10 @@ def encode_view() -> str:
         ],
         "runsHiddenMode": "SHOWALL",
         "compareRunCharts": charts,
-        "compareRunSections": [_section(section)],
+        "compareRunSections": [_section(section, "Cells, averaged over seeds")],
         "viewMaximized": False,
         "runListHidden": False,
-        "isAccordionReordered": False,
+        "isAccordionReordered": True,  # otherwise sections are sorted by their names
         "useGroupedValuesInCharts": True,
         "hideEmptyCharts": True,
         "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "fcnlab.cell"}]},
@@ -72,10 +72,10 @@ def format_url(server: str, experiment: str) -> str:
     return f"{server.rstrip('/')}/#/experiments/{experiment}/runs?compareRunsMode=CHART&viewStateShareKey={VIEW}"
 
 
-def _section(uuid: str) -> dict[str, Any]:
+def _section(uuid: str, name: str) -> dict[str, Any]:
     return {
         "uuid": uuid,
-        "name": "Cells, averaged over seeds",
+        "name": name,
         "display": True,
         "isReordered": False,
         "deleted": False,

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
-import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 from fcnlab.training import hardware
+from fcnlab.trial.commit import find_commit
 from fcnlab.trial.record import Environment
 from fcnlab.version import __version__
 
@@ -66,27 +65,3 @@ def read_driver_version(file: Path = Path("/proc/driver/nvidia/version")) -> str
     except OSError:
         return None
     return found[0] if found else None
-
-
-def find_commit() -> str | None:
-    """Return the git commit of fcnlab, followed by `+` if files are modified; None outside a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    if not _git(package, "ls-files", "."):  # fcnlab is installed; a checkout around it is of another project
-        return None
-    head = _git(package, "rev-parse", "--short=12", "HEAD")
-    return f"{head}+" if head and _git(package, "status", "--porcelain", "--", ".") else head
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """Return the output of git; None if git is missing, fails or takes too long."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

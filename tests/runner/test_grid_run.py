@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 import signal
@@ -86,15 +87,44 @@ def test_mlflow_has_a_parent_run_and_one_child_run_per_trial(complete_grid: Path
     runs = client.search_runs([experiment.experiment_id])
     parents = [r for r in runs if r.data.tags["fcnlab.role"] == "grid"]
     assert [(r.info.status, r.data.tags["mlflow.runName"]) for r in parents] == [("FINISHED", "question")]
-    assert {item.path for item in client.list_artifacts(parents[0].info.run_id)} == {"report"}
+    assert {item.path for item in client.list_artifacts(parents[0].info.run_id)} == {"report", "question.yaml"}
     found = client.search_runs([experiment.experiment_id], "params.head = 'fcn8s' and params.seed = '1'")
     assert len(found) == 1
     child = found[0]
     assert child.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
     assert child.info.status == "FINISHED"
     assert {"variant", "backbone", "head", "upsampler", "recipe", "dataset", "seed"} <= set(child.data.params)
-    assert {"test_miou", "val_miou", "pixel_acc", "miou", "params", "gmacs"} <= set(child.data.metrics)
-    assert [p.step for p in client.get_metric_history(child.info.run_id, "epoch_loss")] == [1, 2]
+    metrics = child.data.metrics
+    assert {"test/miou", "val/miou", "val/miou_best", "pixel_acc", "miou", "cost/params", "cost/gmacs"} <= set(metrics)
+    assert metrics["miou"] == metrics["test/miou"] < 1, "a fraction"
+    record = RunFolder(Lab.find(complete_grid).runs, child.data.tags["fcnlab.key"]).read()
+    classes = [f"test/iou/{name}" for name in record.classes]
+    assert sorted(name for name in metrics if name.startswith("test/iou/")) == sorted(classes)
+    assert metrics["test/miou"] == pytest.approx(sum(metrics[name] for name in classes) / len(classes))
+    for name in ("train/loss", "val/miou"):
+        points = client.get_metric_history(child.info.run_id, name)
+        assert [point.step for point in points] == [1, 2], "the end of the trial repeats no point"
+    assert "fractions of 1" in child.data.tags["mlflow.note.content"]
+
+
+def test_mlflow_has_every_hyperparameter_and_the_origin_of_the_grid(complete_grid: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    lab = Lab.find(complete_grid)
+    client = MlflowClient(lab.tracking_uri)
+    runs = client.search_runs([client.get_experiment_by_name("fcnlab/question").experiment_id])
+    (parent,) = (run for run in runs if run.data.tags["fcnlab.role"] == "grid")
+    params = next(run for run in runs if run.data.tags.get("fcnlab.cell") == "fcn8s").data.params
+    recipe = fcnlab.load_grid(complete_grid).cells[1].recipe
+    assert params["recipe.optimizer.lr"] == str(recipe.optimizer.lr)
+    assert params["recipe.optimizer.name"] == recipe.optimizer.name
+    assert (params["head.stride"], params["upsampler.learned"], params["recipe.ema"]) == ("8", "true", "null")
+    assert not any("description" in name for name in params)
+    means = fcnlab.summary(fcnlab.load_grid(complete_grid)).set_index("cell")["miou"]
+    assert parent.data.metrics == pytest.approx({"best/miou": means.max(), "best/seeds": 2})
+    assert means[parent.data.tags["fcnlab.best_cell"]] == means.max()
+    assert parent.data.tags["mlflow.source.name"] == "fcnlab grid run experiments/question.yaml"
+    assert {run.data.tags["mlflow.user"] for run in runs} == {getpass.getuser()}
 
 
 def test_finished_grid_runs_nothing_and_keeps_its_table(complete_grid: Path) -> None:
@@ -233,7 +263,7 @@ def test_running_trial_is_shown_with_its_curves(
         (shown,) = (MlflowClient(lab.tracking_uri).get_run(run) for run in _trial_runs(path))
         assert shown.info.status == "RUNNING"
         assert shown.data.params["head"] == "fcn32s" and shown.inputs.dataset_inputs
-        assert shown.data.metrics["epoch_loss"] == ended.epochs[-1].loss
+        assert shown.data.metrics["train/loss"] == ended.epochs[-1].loss
         publisher.close(complete=False)
     assert _statuses(path) == {"KILLED"}, "until it is resumed"
 

@@ -18,7 +18,7 @@ from fcnlab.config.trial import Trial
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.errors import ModelError
 from fcnlab.lab import Lab
-from fcnlab.tracking.fields import extract_metrics
+from fcnlab.tracking.fields import extract_columns
 from fcnlab.training.evaluate import evaluate_split
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.build import build_model, build_training
@@ -309,7 +309,7 @@ def test_a_cost_that_cannot_be_counted_is_missing_and_does_not_fail_the_trial(
     assert record is not None and record.status == "finished"
     assert record.cost is not None and record.cost.gmacs is None and record.cost.params > 0
     assert RunFolder(lab.runs, record.key).read() == record
-    assert "gmacs" not in extract_metrics(record, "last")
+    assert "gmacs" not in extract_columns(record, "last")
 
 
 def test_score_scale_resizes_the_image_but_not_the_labels(lab: Lab) -> None:

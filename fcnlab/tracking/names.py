@@ -1,0 +1,89 @@
+"""Names of metrics in a tracker, for the columns of a trial in the report's data frames.
+
+A name has a prefix by its kind: `train/`, `val/`, `test/`, `cost/` and `system/`. The metrics that the grid reports,
+`miou` and `pixel_acc`, have none.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+COST_METRICS = (
+    "params",
+    "trainable_params",
+    "gmacs",
+    "train_seconds",
+    "evaluate_seconds",
+    "images_per_s",
+    "peak_memory",
+)
+"""Fields of a record's cost that are published as metrics."""
+
+ACCURACIES = ("miou", "pixel_acc", "mean_acc", "fw_iou")
+"""Metrics of a split that are columns of the report's data frames."""
+
+MAX_CLASSES = 30
+"""Number of classes up to which the IoU of each class is published."""
+
+MAX_LENGTH = 200
+"""Maximum length of the name of a class; the limit of MLflow for the name of a metric is 250."""
+
+
+def _name_columns() -> dict[str, str]:
+    names = {"miou": "miou", "pixel_acc": "pixel_acc", "best_epoch": "val/best_epoch"}
+    for split in ("val", "test"):
+        for suffix in ("", "_best"):
+            names |= {f"{split}_{metric}{suffix}": f"{split}/{metric}{suffix}" for metric in ACCURACIES}
+    return names | {metric: f"cost/{metric}" for metric in COST_METRICS}
+
+
+PUBLISHED_NAMES: Mapping[str, str] = MappingProxyType(_name_columns())
+"""Names under which metrics are published, by column."""
+
+
+def read_columns(published: Mapping[str, float]) -> dict[str, float]:
+    """Return the columns of a trial from its published metrics.
+
+    Earlier versions of fcnlab have published the columns under their own names; these are read, too.
+
+    Args:
+        published: metrics by their names in the tracker.
+
+    Returns:
+        Metrics by column.
+    """
+    found = {column: published.get(name, published.get(column)) for column, name in PUBLISHED_NAMES.items()}
+    return {column: value for column, value in found.items() if value is not None}
+
+
+def name_classes(classes: Sequence[str]) -> list[str]:
+    """Return the names of classes as they can be part of the name of a metric.
+
+    Characters other than letters, digits, `_`, `-`, `.` and spaces are replaced by `_`. A name that is taken then, also
+    in another case, gets a number.
+
+    Args:
+        classes: names of the classes.
+
+    Returns:
+        A different name for each class.
+
+    >>> name_classes(["car/bus", "car bus", "Car_Bus", ".."])
+    ['car_bus', 'car bus', 'Car_Bus_2', '_']
+    """
+    taken: set[str] = set()
+    names = []
+    for name in classes:
+        base = re.sub(r"[^\w.\- ]", "_", name)[:MAX_LENGTH].strip()
+        if posixpath.normpath(base) != base or base in ("", ".", ".."):
+            base = "_"
+        unique, count = base, 1
+        while unique.casefold() in taken:
+            count += 1
+            unique = f"{base}_{count}"
+        taken.add(unique.casefold())
+        names.append(unique)
+    return names

@@ -1,0 +1,95 @@
+"""Runs of trials in an MLflow store: names, parameters, and runs that an interrupted driver left."""
+
+from __future__ import annotations
+
+import posixpath
+import time
+from pathlib import Path
+
+import pytest
+
+from fcnlab.lab import Lab
+from fcnlab.runner.plan import make_plan
+from fcnlab.runner.publisher import open_tracker
+from fcnlab.tracking.base import TrackedTrial
+from fcnlab.tracking.fields import extract_columns, extract_final_metrics
+from fcnlab.tracking.names import PUBLISHED_NAMES, name_classes, read_columns
+from fcnlab.tracking.params import extract_params
+from tests.conftest import SMOKE, write_grid
+from tests.records import finished
+
+
+def test_names_of_classes_are_valid_and_different() -> None:
+    from mlflow.utils.validation import _validate_metric_name
+
+    classes = ["sky", "Sky", "sky_2", "a/b", "a:b", "..", ".", "", "été", "x" * 500, "x" * 501, "/etc", "a//b", "a "]
+    names = name_classes(classes)
+    assert len({name.casefold() for name in names}) == len(classes)
+    for name in names:
+        _validate_metric_name(f"test/iou/{name}")
+        assert posixpath.basename(f"test/iou/{name}") == name
+    assert names[:2] == ["sky", "Sky_2"] and names[8] == "été"
+
+
+def test_columns_are_read_from_their_names_now_and_in_earlier_versions(tmp_path: Path) -> None:
+    path = write_grid(tmp_path, SMOKE)
+    trial = make_plan(Lab.find(path).load_grid(path), Lab.find(path)).trials[0].trial
+    columns = extract_columns(finished(trial), "last")
+    assert {"miou", "test_miou", "val_miou_best", "params"} <= set(columns)
+    assert read_columns({PUBLISHED_NAMES[name]: value for name, value in columns.items()}) == columns
+    assert read_columns(columns) == columns
+
+
+def test_class_iou_is_published_for_few_classes_and_the_reported_checkpoint(tmp_path: Path) -> None:
+    path = write_grid(tmp_path, SMOKE)
+    trial = make_plan(Lab.find(path).load_grid(path), Lab.find(path)).trials[0].trial
+    record = finished(trial).model_copy(update={"classes": ("road", "sky")})
+    assert extract_final_metrics(record, "last").keys() & {"test/iou/road", "test/iou_best/sky"} == {"test/iou/road"}
+    assert {"test/iou/road", "test/iou_best/sky"} <= extract_final_metrics(record, "best").keys()
+    many = record.model_copy(update={"classes": tuple(map(str, range(31)))})
+    assert not any("iou/" in name for name in extract_final_metrics(many, "last"))
+
+
+def test_a_run_left_by_a_killed_driver_is_completed_without_repeated_points(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    path = write_grid(tmp_path, SMOKE)
+    lab = Lab.find(path)
+    grid = lab.load_grid(path)
+    planned = make_plan(grid, lab).trials[0]
+    axes = {f"dataset.options.extra{number}": "x" * 7000 for number in range(120)}
+    record = finished(planned.trial)
+    planned.folder.create()
+    planned.folder.finish(record)
+    trial = TrackedTrial(planned.trial, "fcn32s", axes, "fcnlab ...", planned.folder, time.time())
+
+    first = open_tracker(grid, lab)
+    log_batch, requests = MlflowClient.log_batch, []
+
+    def log_one_batch(client: MlflowClient, run_id: str, *content: object, **named: object) -> None:
+        if "extra0" in str(content) + str(named):
+            requests.append(run_id)
+        elif requests:
+            raise KeyboardInterrupt
+        log_batch(client, run_id, *content, **named)
+
+    first.start_grid({planned.key})
+    first.start_trial(trial)
+    monkeypatch.setattr(MlflowClient, "log_batch", log_one_batch)
+    with pytest.raises(KeyboardInterrupt):
+        first.log_epochs(trial, record.epochs[:1])
+    monkeypatch.undo()
+
+    second = open_tracker(grid, lab)
+    second.start_trial(trial)
+    second.log_epochs(trial, record.epochs)
+    second.log_record(trial, record, samples=False)
+    (run,) = second.list_trials()
+    assert run["status"] == "FINISHED"
+    assert run["params"].keys() == extract_params(planned.trial, axes).keys()
+    assert len(run["params"]) > 200 and len(run["params"]["dataset.options.extra0"]) == 6000
+    client = MlflowClient(lab.tracking_uri)
+    for name, steps in {"train/loss": [1, 2], "test/miou": [0]}.items():
+        assert [point.step for point in client.get_metric_history(run["run_id"], name)] == steps
