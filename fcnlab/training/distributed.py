@@ -125,17 +125,36 @@ def synchronize_batch_norm(model: nn.Module, group: ProcessGroup, device: torch.
     Raises:
         ModelError: there are such batch norms and no GPU, which SyncBatchNorm requires.
     """
-    norms = _find_training_norms(model) if group.size > 1 else []
-    if norms and device.type != "cuda":
-        in_head = any(not path.startswith("backbone.") for path in norms)
-        remedy = "" if in_head else "set recipe.batch_norm: eval or frozen, or "
-        raise ModelError(
-            f"{len(norms)} batch norm layers, such as '{norms[-1]}', would use the statistics of a part of the batch "
-            f"on each of {group.size} CPU processes, because SyncBatchNorm needs GPUs; {remedy}leave out "
-            "--devices-per-trial"
-        )
-    for path in norms:
+    if group.size == 1:
+        return
+    if device.type != "cuda":
+        problem = find_unsynchronized_norms(model, group.size)
+        if problem is not None:
+            raise ModelError(problem)
+    for path in _find_training_norms(model):
         _replace_by_sync_batch_norm(model, path)
+
+
+def find_unsynchronized_norms(model: nn.Module, processes: int) -> str | None:
+    """Return the reason for which several processes on the CPU cannot train a network, with the remedy.
+
+    Args:
+        model: the network, after its layers are frozen; it is set to training mode.
+        processes: number of processes that train it.
+
+    Returns:
+        One line; None if no batch norm uses the statistics of the batch.
+    """
+    norms = _find_training_norms(model)
+    if not norms:
+        return None
+    in_head = any(not path.startswith("backbone.") for path in norms)
+    remedy = "" if in_head else "set recipe.batch_norm: eval or frozen, or "
+    return (
+        f"{len(norms)} batch norm layers, such as '{norms[-1]}', would use the statistics of a part of the batch "
+        f"on each of {processes} CPU processes, because SyncBatchNorm needs GPUs; {remedy}leave out "
+        "--devices-per-trial"
+    )
 
 
 def _find_training_norms(model: nn.Module) -> list[str]:

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,18 @@ def test_trained_batch_norm_fails_with_a_remedy(pair: ProcessExecutor, lab: Lab)
     failure = record(lab, asked).failure
     assert failure is not None and failure.message.endswith("eval or frozen, or leave out --devices-per-trial")
     assert not RunFolder(lab.runs, asked.key).read_progress()
+
+
+def test_trained_batch_norm_is_refused_before_a_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "usable_cores", lambda: 8)
+    trained, fixed = cell(lab, batch_norm="train"), cell(lab, batch_norm="eval")
+    ExecutorConfig(devices=2).check([fixed, cell(lab, freeze="backbone", batch_norm="train")], lab)
+    for cells in ([fixed, trained], [replace(fixed, init_from=trained)]):
+        with pytest.raises(
+            ConfigError, match=r"^--devices-per-trial 2: cell '.*': 15 batch norm layers.* or frozen, or"
+        ):
+            ExecutorConfig(devices=2).check(cells, lab)
+    ExecutorConfig(devices=1).check([trained], lab)
 
 
 def test_a_nan_loss_is_a_divergence(pair: ProcessExecutor, lab: Lab) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 import yaml
 from PIL import Image
@@ -130,6 +131,11 @@ def test_weights_of_an_rgb_network_are_adapted(tmp_path: Path, count: int) -> No
     for stride, expected in rgb(gray.expand(-1, 3, -1, -1)).items():
         found = other(gray.expand(-1, count, -1, -1))[stride]
         assert count == 4 or torch.allclose(found, expected, atol=1e-4)
+    file = {"file": str(tmp_path / "rgb.safetensors")}
+    loaded = timm.create_model(
+        "resnet10t", pretrained=True, pretrained_cfg_overlay=file, in_chans=count, num_classes=0
+    ).state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in other.body.state_dict().items())
     assert len(other.mean) == len(other.std) == count
     assert other.mean[-1] == pytest.approx(sum(rgb.mean) / 3)
 

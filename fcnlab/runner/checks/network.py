@@ -155,6 +155,24 @@ def _check(setup: NetworkSetup, lab: Lab) -> str | float:
 
 
 def _build(setup: NetworkSetup, lab: Lab, device: str) -> FCN:
+    return build_network(setup.variant, setup.recipe, setup.classes, setup.channels, lab, device)
+
+
+def build_network(variant: Variant, recipe: Recipe, classes: int, channels: int, lab: Lab, device: str) -> FCN:
+    """Build a network without pretrained weights, and freeze the layers that its recipe freezes.
+
+    Args:
+        variant: configuration of the network.
+        recipe: configuration of its training.
+        classes: number of classes.
+        channels: of the images.
+        lab: the lab of its extensions.
+        device: `meta` or `cpu`.
+
+    Raises:
+        ConfigError: an extension cannot be loaded.
+        ModelError: the network cannot be built.
+    """
     import warnings
 
     import torch
@@ -163,11 +181,12 @@ def _build(setup: NetworkSetup, lab: Lab, device: str) -> FCN:
 
     with torch.device(device), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        backbone = setup.variant.backbone.model_copy(update={"weights": "scratch"})
-        variant = setup.variant.model_copy(update={"backbone": backbone})
-        model = build_model(variant, setup.classes, 0, None, lab.extensions, setup.channels)
-    freeze_layers(setup.recipe, model.backbone)
-    checkpoint_activations(setup.recipe, model.backbone)
+        scratch = variant.backbone.model_copy(update={"weights": "scratch"})
+        model = build_model(
+            variant.model_copy(update={"backbone": scratch}), classes, 0, None, lab.extensions, channels
+        )
+    freeze_layers(recipe, model.backbone)
+    checkpoint_activations(recipe, model.backbone)
     return model
 
 

@@ -10,6 +10,7 @@ from fcnlab.config.grid.cell import Cell
 from fcnlab.config.recipe import Recipe
 from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
+from fcnlab.runner.checks.devices import check_cpu_processes
 from fcnlab.runner.executors.base import Executor
 from fcnlab.runner.executors.gpus import select_gpus
 from fcnlab.runner.executors.process import ProcessExecutor
@@ -56,11 +57,12 @@ class ExecutorConfig:
 
         Args:
             cells: cells of a grid; the cells that they are initialized from are checked too.
-            lab: whose executor is checked to exist.
+            lab: lab of the extensions; None leaves out the checks of an executor of the lab and of networks.
 
         Raises:
             RunError: this machine has fewer devices, or no GPU although `device` is `cuda`.
-            ConfigError: a recipe's batches cannot be split among the devices, or there is no such executor.
+            ConfigError: a recipe's batches cannot be split among the devices, a network has batch norms that need GPUs
+                for this, or there is no such executor.
         """
         if lab is not None and not self._is_builtin:
             self._load_extension(lab)
@@ -71,10 +73,14 @@ class ExecutorConfig:
         if self.devices > (gpus or cores):
             have = f"{gpus} GPUs" if gpus else f"no GPU and {cores} cores"
             raise RunError(f"--devices-per-trial {self.devices}: this machine has {have}")
+        cells = list(cells)
         for cell in cells:
             _check_shares(cell, self.devices)
-            if isinstance(cell.init_from, Cell):
-                self.check([cell.init_from])
+        if lab is not None and not gpus:
+            check_cpu_processes(cells, lab, self.devices)
+        earlier = [cell.init_from for cell in cells if isinstance(cell.init_from, Cell)]
+        if earlier:
+            self.check(earlier, lab)
 
     def create_executor(self, lab: Lab, recipes: Sequence[Recipe]) -> Executor:
         """Make the executor for trials of these recipes.
