@@ -122,6 +122,7 @@ def run_grid(
     device: Device = "auto",
     fail_fast: bool = False,
     checkpoint_every: float = CHECKPOINT_EVERY,
+    log_every: int | None = None,
     lab: Lab | None = None,
     quiet: bool = False,
 ) -> Outcome:
@@ -138,6 +139,7 @@ def run_grid(
         device: `cuda`, `cpu`, or `auto` for CUDA if there is a GPU.
         fail_fast: start no further trial after the first failure.
         checkpoint_every: seconds between two checkpoints of a trial; 0 writes one after each epoch.
+        log_every: number of steps between two training losses that are recorded; None records those of epochs only.
         lab: lab of the grid; by default the folder above `experiments/`.
         quiet: print no progress.
 
@@ -167,6 +169,7 @@ def run_grid(
             reporter,
             fail_fast=fail_fast,
             checkpoint_every=checkpoint_every,
+            log_every=log_every,
         )
     create_report(grid, lab, OptionalTracker(grid, lab, outcome.postponed), predict=False)
     return outcome

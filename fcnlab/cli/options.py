@@ -57,6 +57,12 @@ CheckpointEvery = Annotated[
     float,
     typer.Option("--checkpoint-every", min=0, help="Seconds between two checkpoints of a trial; 0: after each epoch"),
 ]
+LogEvery = Annotated[
+    int | None,
+    typer.Option(
+        "--log-every", min=1, help="Steps between two training losses that are recorded and published [default: none]"
+    ),
+]
 FailFast = Annotated[
     bool, typer.Option("--fail-fast/--keep-going", help="After a failed trial, start no further trial")
 ]

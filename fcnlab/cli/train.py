@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fcnlab.cli.options import DataRoot, DeviceOption, DevicesPerTrial, LabOption, Threads, TrackingUri
+from fcnlab.cli.options import DataRoot, DeviceOption, DevicesPerTrial, LabOption, LogEvery, Threads, TrackingUri
 from fcnlab.console import create_console
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def train(
     threads: Threads = None,
     device: DeviceOption = "auto",
     devices_per_trial: DevicesPerTrial = 1,
+    log_every: LogEvery = None,
     lab: LabOption = None,
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
@@ -71,7 +72,13 @@ def train(
     executor_config.check(grid.cells, found)
     terminal = create_console()
     with RichReporter(terminal) if terminal.is_terminal else PlainReporter(terminal) as reporter:
-        outcome = run_grid(grid, found, lambda: executor_config.create_executor(found, grid.recipes), reporter)
+        outcome = run_grid(
+            grid,
+            found,
+            lambda: executor_config.create_executor(found, grid.recipes),
+            reporter,
+            log_every=log_every,
+        )
     planned = make_plan(grid, found).trials[0]
     record = planned.record
     assert record is not None, "run has ended every trial"

@@ -72,6 +72,7 @@ def run_grid(
     interrupted: Callable[[], bool] = lambda: False,
     fail_fast: bool = False,
     checkpoint_every: float = CHECKPOINT_EVERY,
+    log_every: int | None = None,
 ) -> Outcome:
     """Run the remaining trials of a grid and publish every record that is not published yet.
 
@@ -83,6 +84,7 @@ def run_grid(
         interrupted: see `SchedulerOptions`.
         fail_fast: see `SchedulerOptions`.
         checkpoint_every: see `SchedulerOptions`.
+        log_every: see `SchedulerOptions`.
 
     Raises:
         RunError: the lab cannot be written.
@@ -91,7 +93,7 @@ def run_grid(
         ModelError: a weights file is missing or does not fit, or a finished trial that another is initialized from is
             missing.
     """
-    options = SchedulerOptions(interrupted, fail_fast, checkpoint_every)
+    options = SchedulerOptions(interrupted, fail_fast, checkpoint_every, log_every)
     plan = make_plan(grid, lab)
     claim_results(grid, lab)
     for planned in plan.remaining:

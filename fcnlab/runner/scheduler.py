@@ -34,11 +34,13 @@ class SchedulerOptions:
         interrupted: returns whether the run has been interrupted; running trials then pause after their epoch.
         fail_fast: stop in the same way after the first failed trial.
         checkpoint_every: seconds between two checkpoints of a trial; 0 writes one after each epoch.
+        log_every: steps between two training losses that a trial records; None records none.
     """
 
     interrupted: Callable[[], bool] = lambda: False
     fail_fast: bool = False
     checkpoint_every: float = CHECKPOINT_EVERY
+    log_every: int | None = None
 
 
 class _State(Enum):
@@ -161,7 +163,8 @@ class Scheduler:
             shares_devices=executor.shares_devices,
             pause_after=self._pruner.pause_after(planned),
         )
-        trial.job = job.model_copy(update={"checkpoint_every": self._options.checkpoint_every})
+        settings = {"checkpoint_every": self._options.checkpoint_every, "log_every": self._options.log_every}
+        trial.job = job.model_copy(update=settings)
         trial.state = _State.RUNNING
         executor.start(trial.job)
         self._publisher.start_trial(planned)

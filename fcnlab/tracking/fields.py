@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from fcnlab.tracking.names import ACCURACIES, COST_METRICS, MAX_CLASSES, PUBLISHED_NAMES, name_classes
 from fcnlab.trial.record import EpochRecord, Record, SplitMetrics
 
@@ -82,14 +84,32 @@ def extract_epoch_metrics(epoch: EpochRecord) -> dict[str, float]:
     Returns:
         The metrics; without those of val if the epoch was not validated.
     """
-    values = {
+    values: dict[str, float | None] = {
         "train/loss": epoch.loss,
         "train/lr": epoch.lr,
         "train/images_per_s": epoch.images_per_s,
         "val/miou": epoch.val_miou,
         "val/pixel_acc": epoch.val_pixel_acc,
     }
+    values |= {f"system/{name}": value for name, value in epoch.system.items()}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def extract_points(epochs: Iterable[EpochRecord]) -> dict[int, dict[str, float]]:
+    """Return the points of the curves of some epochs.
+
+    Args:
+        epochs: measurements of the epochs.
+
+    Returns:
+        Metrics by name, by step: by the number of the epoch, and `train/loss_step` by the number of the training step.
+    """
+    points: dict[int, dict[str, float]] = {}
+    for epoch in epochs:
+        points.setdefault(epoch.epoch, {}).update(extract_epoch_metrics(epoch))
+        for step, loss in epoch.step_losses:
+            points.setdefault(step, {})["train/loss_step"] = loss
+    return points
 
 
 def extract_tags(record: Record) -> dict[str, str]:

@@ -10,7 +10,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from fcnlab.config.trial import Trial
-from fcnlab.tracking.fields import extract_epoch_metrics
+from fcnlab.tracking.fields import extract_points
 from fcnlab.tracking.params import extract_params
 from fcnlab.trial.record import EpochRecord
 
@@ -77,15 +77,15 @@ class TrialRun:
             epochs: all epochs up to now.
 
         Returns:
-            Metrics by name, by epoch.
+            Metrics by name, by step; see `extract_points`.
         """
         if self.num_epochs is None:
             history = client.get_metric_history(self.run_id, "train/loss")
             self.num_epochs = max((point.step for point in history), default=0)
         last = self.num_epochs
-        new = {epoch.epoch: extract_epoch_metrics(epoch) for epoch in epochs if epoch.epoch > last}
-        self.num_epochs = max([last, *new])
-        return new
+        new = [epoch for epoch in epochs if epoch.epoch > last]
+        self.num_epochs = max([last, *(epoch.epoch for epoch in new)])
+        return extract_points(new)
 
     def log(
         self, client: MlflowClient, steps: Mapping[int, Mapping[str, float]], tags: Mapping[str, str] | None = None

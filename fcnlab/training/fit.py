@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
@@ -38,6 +38,7 @@ class Epoch:
         lr: learning rate of its last step.
         images: number of images.
         seconds: wall-clock time.
+        step_losses: number of a step, from 1 over all epochs, and its loss; see `fit`.
     """
 
     epoch: int
@@ -45,6 +46,7 @@ class Epoch:
     lr: float
     images: int
     seconds: float
+    step_losses: tuple[tuple[int, float], ...] = ()
 
 
 def fit(
@@ -65,6 +67,7 @@ def fit(
     scaler: GradScaler | None = None,
     capturable: bool = False,
     compiled: bool = False,
+    log_every: int | None = None,
 ) -> None:
     """Train a network from epoch `start_epoch` to `epochs`.
 
@@ -88,6 +91,7 @@ def fit(
         scaler: loss scaler for fp16.
         capturable: a step can be captured as a CUDA graph: none of its operators waits for the host.
         compiled: compile the network with `torch.compile`.
+        log_every: number of steps between two losses that an epoch records; None records none.
 
     Raises:
         DivergenceError: the loss of an epoch is infinite or not a number.
@@ -102,6 +106,7 @@ def fit(
         model.train()
         with _use_training_stream(device):
             total, images_seen = torch.zeros((), dtype=torch.float64, device=device), 0
+            logged: dict[int, Tensor] = {}
             for step, (images, labels) in enumerate(batches.epoch(epoch), start=epoch * batches.steps):
                 set_learning_rates(optimizer, schedule(step))
                 batch_loss = backward(images, labels)
@@ -110,11 +115,22 @@ def fit(
                     average.update_parameters(model)
                 total = total + batch_loss
                 images_seen += group.size * len(images)
+                if log_every is not None and (step + 1) % log_every == 0:
+                    logged[step + 1] = batch_loss.clone()  # a replayed graph overwrites it
             mean_loss = float(group.sum(total)) / batches.steps
+            step_losses = _read_losses(logged, group)
         if not math.isfinite(mean_loss):
             raise DivergenceError(f"the loss of epoch {epoch + 1} is {mean_loss}; a smaller learning rate may help")
         lr = optimizer.defaults["lr"] * schedule((epoch + 1) * batches.steps - 1)
-        on_epoch_end(Epoch(epoch + 1, mean_loss, lr, images_seen, time.perf_counter() - began))
+        on_epoch_end(Epoch(epoch + 1, mean_loss, lr, images_seen, time.perf_counter() - began, step_losses))
+
+
+def _read_losses(losses: dict[int, Tensor], group: ProcessGroup) -> tuple[tuple[int, float], ...]:
+    """Read the losses of some steps from the device, all at once."""
+    if not losses:
+        return ()
+    values = group.sum(torch.stack(list(losses.values())).double()).tolist()
+    return tuple(zip(losses, values, strict=True))
 
 
 def _step(

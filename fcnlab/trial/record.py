@@ -30,6 +30,8 @@ class EpochRecord(_Frozen):
         seconds: training time, without validation.
         val_miou: mIoU on val, a fraction of 1; None if the epoch was not validated.
         val_pixel_acc: pixel accuracy on val, a fraction of 1; None if the epoch was not validated.
+        step_losses: number of a step, from 1 over all epochs, and its loss, if they were logged (`--log-every`).
+        system: utilization of the machine during the epoch; see `SystemMonitor.sample`.
     """
 
     epoch: int
@@ -39,6 +41,8 @@ class EpochRecord(_Frozen):
     seconds: float
     val_miou: float | None = None
     val_pixel_acc: float | None = None
+    step_losses: tuple[tuple[int, float], ...] = ()
+    system: dict[str, float] = {}
 
 
 class SplitMetrics(_Frozen):

@@ -36,6 +36,7 @@ def run_trial(
     devices: int = 1,
     sharing: int = 1,
     checkpoint_every: float = CHECKPOINT_EVERY,
+    log_every: int | None = None,
 ) -> Record | None:
     """Run a trial to its end. The record of a trial that has ended is only read.
 
@@ -50,6 +51,7 @@ def run_trial(
         devices: number of devices that train the trial, each in its own process.
         sharing: number of trials that share the device.
         checkpoint_every: seconds between two checkpoints; 0 writes one after each epoch.
+        log_every: steps between two training losses that are recorded; None records none.
 
     Returns:
         The record; None if the trial was paused.
@@ -67,7 +69,7 @@ def run_trial(
         write_atomically(folder.trial, lambda file: file.write(trial.model_dump_json(indent=1).encode()))
         folder.rendezvous.unlink(missing_ok=True)  # of processes that were killed
         options = RunOptions(
-            micro_batches, lambda epoch: epoch == pause_after or should_pause(), sharing, checkpoint_every
+            micro_batches, lambda epoch: epoch == pause_after or should_pause(), sharing, checkpoint_every, log_every
         )
         run = partial(_run_rank, trial, lab, folder, options, devices)
         record = run(0) if devices == 1 else launch(devices, run)

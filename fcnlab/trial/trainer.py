@@ -20,6 +20,7 @@ from fcnlab.seeding import derive_seed
 from fcnlab.training import cost, hardware
 from fcnlab.training.distributed import ProcessGroup
 from fcnlab.training.fit import Epoch, fit
+from fcnlab.training.system_metrics import SystemMonitor
 from fcnlab.trial.build import Training, build_model, build_training
 from fcnlab.trial.checkpoint import CheckpointWriter, capture_state, restore_state
 from fcnlab.trial.environment import describe_environment
@@ -42,12 +43,14 @@ class RunOptions(NamedTuple):
             process group the result of rank 0 counts.
         sharing: number of trials that share the device.
         checkpoint_every: seconds between two checkpoints.
+        log_every: steps between two training losses that are recorded; None records none.
     """
 
     micro_batches: int
     should_pause: Callable[[int], bool]
     sharing: int
     checkpoint_every: float
+    log_every: int | None = None
 
 
 class Trainer:
@@ -88,6 +91,7 @@ class Trainer:
         self.model = self._build_model()
         self.evaluated_model: FCN = self.model
         self.evaluator = Evaluator(trial, self.dataset, folder, self.device, self.autocast, options.sharing)
+        self.monitor = SystemMonitor(self.device)
         self.epochs: list[EpochRecord] = []
         self.best: tuple[float, int] = (-1.0, 0)  # mIoU on val and its epoch
         self.best_state: dict[str, Tensor] = {}
@@ -133,6 +137,7 @@ class Trainer:
                 scaler=self.scaler,
                 capturable=training.capturable,
                 compiled=recipe.compile and self.device.type == "cuda",
+                log_every=self.options.log_every,
             )
             checkpoints.wait()
 
@@ -189,6 +194,7 @@ class Trainer:
     def _record_epoch(self, epoch: Epoch) -> None:
         """Validate if it is due, and add the epoch to the finished ones."""
         recipe = self.trial.recipe
+        system = self.monitor.sample()
         is_last = epoch.epoch == recipe.epochs
         due = epoch.epoch % recipe.validate_every == 0 or is_last
         val = compute_metrics(self.evaluator.validate(self.evaluated_model, is_last=is_last)) if due else None
@@ -204,6 +210,8 @@ class Trainer:
                 seconds=epoch.seconds,
                 val_miou=nan_to_none(val.miou) if val else None,
                 val_pixel_acc=nan_to_none(val.pixel_acc) if val else None,
+                step_losses=epoch.step_losses,
+                system=system,
             )
         )
 

@@ -48,9 +48,14 @@ def timeless_content(record: Record) -> list[Any]:
     return [record.metrics, [(e.epoch, e.loss, e.lr, e.val_miou) for e in record.epochs]]
 
 
-def test_two_runs_of_a_trial_give_identical_metrics_weights_and_counts(tmp_path: Path) -> None:
+def test_two_runs_give_identical_results_and_logged_steps_change_nothing(tmp_path: Path) -> None:
     labs = [Lab.find(root=_made(tmp_path / name)) for name in ("a", "b")]
-    first, second = (run_trial(a_trial(lab), lab) for lab in labs)
+    first, second = (run_trial(a_trial(lab), lab, log_every=every) for lab, every in zip(labs, (None, 1), strict=True))
+    assert not any(epoch.step_losses for epoch in first.epochs)
+    steps = [step for epoch in second.epochs for step, _ in epoch.step_losses]
+    assert steps == list(range(1, len(steps) + 1)) and len(steps) > len(second.epochs)
+    for epoch in second.epochs:
+        assert np.mean([loss for _, loss in epoch.step_losses]) == pytest.approx(epoch.loss)
     assert timeless_content(first) == timeless_content(second)
     folders = [lab.runs / first.key for lab in labs]
     weights = [load_file(folder / "last.safetensors") for folder in folders]

@@ -17,6 +17,7 @@ from fcnlab.cli.options import (
     FailFast,
     GridFile,
     LabOption,
+    LogEvery,
     PerGpu,
     Threads,
     TrackingUri,
@@ -37,6 +38,7 @@ def retry(
     devices_per_trial: DevicesPerTrial = 1,
     address: Address = None,
     checkpoint_every: CheckpointEvery = CHECKPOINT_EVERY,
+    log_every: LogEvery = None,
     fail_fast: FailFast = False,
     failed: Annotated[  # noqa: ARG001 - accepted for convenience
         bool, typer.Option("--failed", help="Retry failed trials (the default)", hidden=True)
@@ -55,4 +57,6 @@ def retry(
     executor_config = ExecutorConfig(executor, workers, threads, per_gpu, address, devices_per_trial, device)
     executor_config.check(grid.cells, found)
     typer.echo(f"{clear_failed(grid, found)} failed trials will be run again")
-    run_and_conclude(grid, found, executor_config, fail_fast=fail_fast, checkpoint_every=checkpoint_every)
+    run_and_conclude(
+        grid, found, executor_config, fail_fast=fail_fast, checkpoint_every=checkpoint_every, log_every=log_every
+    )

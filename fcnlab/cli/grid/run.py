@@ -17,6 +17,7 @@ from fcnlab.cli.options import (
     FailFast,
     GridFile,
     LabOption,
+    LogEvery,
     PerGpu,
     Threads,
     TrackingUri,
@@ -37,6 +38,7 @@ def run(
     devices_per_trial: DevicesPerTrial = 1,
     address: Address = None,
     checkpoint_every: CheckpointEvery = CHECKPOINT_EVERY,
+    log_every: LogEvery = None,
     fail_fast: FailFast = False,
     strict: Annotated[bool, typer.Option("--strict", help="Fail with exit code 2 if cells are not comparable")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per event")] = False,
@@ -62,6 +64,7 @@ def run(
         executor_config,
         fail_fast=fail_fast,
         checkpoint_every=checkpoint_every,
+        log_every=log_every,
         strict=strict,
         as_json=as_json,
     )

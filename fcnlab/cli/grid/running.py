@@ -31,6 +31,7 @@ def run_and_conclude(
     *,
     fail_fast: bool = False,
     checkpoint_every: float = CHECKPOINT_EVERY,
+    log_every: int | None = None,
     strict: bool = False,
     as_json: bool = False,
 ) -> None:
@@ -48,6 +49,7 @@ def run_and_conclude(
                 interrupted=interrupts.once,
                 fail_fast=fail_fast,
                 checkpoint_every=checkpoint_every,
+                log_every=log_every,
             )
     except KeyboardInterrupt:
         outcome = None

@@ -29,6 +29,7 @@ class Job(Config):
         exclusive: no other trial of this driver may run on its device at the same time.
         sharing: number of trials that share its GPU.
         checkpoint_every: seconds between two checkpoints; 0 writes one after each epoch.
+        log_every: steps between two training losses that are recorded; None records none.
     """
 
     trial: Trial
@@ -37,6 +38,7 @@ class Job(Config):
     exclusive: bool = False
     sharing: Count = 1
     checkpoint_every: Annotated[float, Field(ge=0)] = CHECKPOINT_EVERY
+    log_every: Count | None = None
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,9 @@ import os
 import re
 from pathlib import Path
 
+from fcnlab.constants import NVML
 from fcnlab.errors import RunError
 from fcnlab.settings import Device
-
-NVML = "libnvidia-ml.so.1"
-"""NVIDIA's management library. It is part of the driver, also in containers that have no `nvidia-smi`."""
 
 DEVICES = Path("/dev")
 

@@ -294,6 +294,7 @@ def run_job(job: Job, lab: Lab, *, threads: int, devices: int = 1, pause: _Pause
         devices=devices,
         sharing=job.sharing,
         checkpoint_every=job.checkpoint_every,
+        log_every=job.log_every,
     )
 
 
