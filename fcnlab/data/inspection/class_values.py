@@ -100,9 +100,12 @@ def assign_names(names: Sequence[str], contents: Contents, ignore: Sequence[Valu
 
 
 def _is_class(names: Sequence[str], left: Sequence[int]) -> bool:
-    """Return whether 255, the last value, is a class: all values have a name, and 255 does not follow 0, 1, ..."""
-    others = list(left[:-1])
-    return len(names) == len(left) and (len(others) == 1 or others != list(range(len(others))))
+    """Return whether 255, the last value, is a class: all values have a name, and the others are not labels.
+
+    Numbers below that of the names are labels, some of which may have no pixel: then 255 is a border as in PASCAL VOC.
+    """
+    others = left[:-1]
+    return len(names) == len(left) and (len(others) == 1 or max(others) >= len(names))
 
 
 def _describe_order(classes: Values, numbers: Mapping[Value, int]) -> str:
@@ -134,14 +137,19 @@ def _explain_mismatch(
             f"{_format_option('--ignore', ','.join(map(str, others)))}"
         )
     void = [value for value in ignored if numbers.get(value) == IGNORE_INDEX]
-    if len(names) == len(left) + len(void):
-        return f"{message}; if {void[0]} is a class, pass {format_classes(names, [*left, *void])} without --ignore"
     at = {numbers[value]: value for value in left}
     absent = [f"{number} ({name})" for number, name in enumerate(names) if number not in at]
     kept = [name for number, name in enumerate(names) if number in at]
+    remedy = f"no mask contains {_list(absent)}; name the values that occur: {format_classes(kept, left)}"
+    if len(names) == len(left) + len(void):
+        as_class = f"if {void[0]} is a class, pass {format_classes(names, [*left, *void])} without --ignore"
+        follows = [numbers[value] for value in left] == list(range(len(left)))
+        if follows or len(kept) < len(left):
+            return f"{message}; {as_class}"
+        return f"{message}; {remedy}; if {void[0]} is a class, assign values to all names, as in {names[-1]}={void[0]}"
     if len(kept) < len(left):
         return f"{message}; assign the values that occur, such as {format_classes(names, left)}"
-    return f"{message}; no mask contains {_list(absent)}; name the values that occur: {format_classes(kept, left)}"
+    return f"{message}; {remedy}"
 
 
 def check_classes(contents: Contents, classes: Values, ignore: Sequence[Value]) -> None:
