@@ -42,6 +42,9 @@ def report(
         typer.Option("--pivot", metavar="AXIS AXIS", help="Axis of the rows and axis of the columns of an mIoU table"),
     ] = None,
     output: Annotated[Format, typer.Option("--format", help="Format of the printed table")] = "terminal",
+    wide: Annotated[
+        bool, typer.Option("--wide", help="With --format latex: all columns in a table of the full width (table*)")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Fail if cells are not comparable")] = False,
     power: Annotated[
         float | None,
@@ -56,6 +59,7 @@ def report(
     Several grids also get a common page and frame in results/<grid>+<grid>/. Options for columns and order apply to
     the printed table only.
     """
+    from fcnlab.errors import ConfigError
     from fcnlab.lab import Lab
     from fcnlab.report.report import make_report
     from fcnlab.report.tables.cells import View
@@ -63,6 +67,8 @@ def report(
     from fcnlab.runner.plan import make_plan
     from fcnlab.runner.publisher import OptionalTracker
 
+    if wide and output != "latex":
+        raise ConfigError("--wide: only for a table in LaTeX; add --format latex")
     lab_ = Lab.find(files[0], root=lab, data_root=data_root, tracking_uri=tracking_uri)
     view = View(tuple(name.strip() for name in columns.split(",") if name.strip()), sort, group_by, pivot)
     grids = [lab_.load_grid(file) for file in files]
@@ -80,7 +86,7 @@ def report(
     if len(made) > 1:
         folders.append(write_combined(sections, lab_))
 
-    _print(made, tables, view, output)
+    _print(made, tables, view, output, wide=wide)
     for seed_table in seed_tables:
         _print_seed_table(seed_table)
     for folder in folders:
@@ -99,9 +105,10 @@ def refuse_flagged(made: list[Report]) -> None:
         raise RunError("\n".join([*lines, "these cells are not comparable; without --strict the table marks them"]))
 
 
-def _print(made: list[Report], tables: list[Table], view: View, output: Format) -> None:
+def _print(made: list[Report], tables: list[Table], view: View, output: Format, *, wide: bool) -> None:
     from fcnlab.report.tables.export import to_csv, to_values
-    from fcnlab.report.tables.formats import to_html, to_latex, to_markdown
+    from fcnlab.report.tables.formats import to_html, to_markdown
+    from fcnlab.report.tables.paper import report_to_latex
 
     if output == "json":
         values = [to_values(one, view) for one in made]
@@ -113,7 +120,7 @@ def _print(made: list[Report], tables: list[Table], view: View, output: Format) 
         elif output == "csv":
             typer.echo(to_csv(one, view), nl=False)
         elif output == "latex":
-            typer.echo(to_latex(table, " ".join([one.grid.file.question, *one.footnotes])), nl=False)
+            typer.echo(report_to_latex(one, view, wide=wide), nl=False)
         else:
             typer.echo(to_markdown(table) if output == "markdown" else to_html(table), nl=False)
 

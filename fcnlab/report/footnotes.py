@@ -11,15 +11,16 @@ from fcnlab.config.grid.grid import Grid
 from fcnlab.report.best import Best
 from fcnlab.report.significance import CONFIDENCE, Significance
 from fcnlab.report.tables.columns import FLAGGED, NO_CLAIM, SIGNIFICANT
+from fcnlab.report.tables.table import Table
 from fcnlab.report.trial_records import TrialRecords
 
 MAX_NAMES = 6
 """Most classes without a labeled pixel that are named in a footnote."""
 
-SPREAD = frozenset({"miou", "delta", "pixel_acc", "miou_last", "miou_best"})
+SPREAD = frozenset({"miou", "delta", "delta_mean", "pixel_acc", "miou_last", "miou_best"})
 """Columns with a standard deviation or an interval over seeds."""
 
-TESTED = frozenset({"delta", "delta_std", "p_value", "p_holm"})
+TESTED = frozenset({"delta", "delta_mean", "delta_std", "p_value", "p_holm"})
 """Columns of the difference to the baseline."""
 
 MEASURED = frozenset({"images_per_s", "peak_memory", "device_hours", "train_seconds"})
@@ -47,7 +48,7 @@ def write_footnotes(
         columns: names of the shown columns.
     """
     finished = trials[trials["status"] == "finished"]
-    miou = any(name.startswith("miou") or name == "delta" for name in columns)
+    miou = any(name.startswith("miou") or name in TESTED for name in columns)
     lines = [
         *(_evaluation(grid, finished, columns) if miou or "pixel_acc" in columns else ()),
         *(_class_sets(records) if miou else ()),
@@ -109,7 +110,7 @@ def _test(grid: Grid, significance: Significance, columns: Collection[str]) -> l
         f"{100 * CONFIDENCE:.0f} % interval: Student's t, variance of images ({significance.resamples:,} bootstrap "
         f"resamples){' and of seeds' if len(grid.seeds) > 1 else ' only'}."
     ]
-    if claimed and "delta" in columns:
+    if claimed and not {"delta", "delta_mean"}.isdisjoint(columns):
         corrected = f" after Holm's correction over {len(claimed)} comparisons" if len(claimed) > 1 else ""
         lines.append(f"{SIGNIFICANT}: significant at 5 %{corrected}.")
     if len(claimed) < len(significance.comparisons):
@@ -161,3 +162,34 @@ def distinct_texts(column: pd.Series) -> list[str]:
         column: column of a frame.
     """
     return sorted({str(value) for value in column} - {"", "nan"})
+
+
+def write_short_notes(
+    grid: Grid, significance: Significance, best: Best, table: Table, columns: Collection[str]
+) -> list[str]:
+    """Return sentences for the line below a table in a paper: the spread, the differences and the markers in it.
+
+    Args:
+        grid: the grid.
+        significance: statistics of the cells.
+        best: the best cells.
+        table: the table.
+        columns: names of the columns that the sentences are about.
+    """
+    text = "".join(text for row in table.rows for text in row)
+    seeds = len(grid.seeds)
+    notes = []
+    if SPREAD & set(columns):
+        notes.append("One seed." if seeds == 1 else f"Mean ± standard deviation over {seeds} seeds.")
+    if TESTED & set(columns):
+        interval = " with 95 % interval" if "[95 %]" in "".join(table.headings) else ""
+        notes.append(f"Δ: difference to {grid.display_name(grid.baseline.label)} in points{interval}.")
+    if table.marks:
+        notes.append("Bold: highest mean, and cells not significantly different." if best.compared else
+                     "Bold: highest mean.")  # fmt: skip
+    if SIGNIFICANT in text:
+        notes.append(f"{SIGNIFICANT} significant at 5 % after Holm's correction.")
+    if NO_CLAIM in text:
+        notes.append(f"{NO_CLAIM} fewer than {MIN_SEEDS} seeds: no claim of significance.")
+    flags = {flag.name: None for found in significance.flags.values() for flag in found}
+    return notes + ([f"{FLAGGED} differs from the baseline also in {', '.join(flags)}."] if flags else [])

@@ -26,7 +26,8 @@ from fcnlab.report.html.page import Section, render_page
 from fcnlab.report.provenance import collect_provenance, describe_provenance, rerun_command
 from fcnlab.report.report import Report, make_report
 from fcnlab.report.tables.columns import MISSING
-from fcnlab.report.tables.formats import to_latex, to_markdown
+from fcnlab.report.tables.formats import to_markdown
+from fcnlab.report.tables.paper import report_to_latex
 from fcnlab.runner.grid_state import claim_results
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import OptionalTracker
@@ -154,7 +155,7 @@ def _write_all(section: Section) -> None:
     _write(folder / "trials.csv", _csv(report.trials.drop(columns="run_id")))
     _write(folder / "table.csv", _csv(report.cells))
     _write(folder / "table.md", to_markdown(report.table))
-    _write(folder / "table.tex", to_latex(report.table, " ".join([grid.file.question, *report.footnotes])))
+    _write(folder / "table.tex", report_to_latex(report))
     _write(folder / "provenance.json", json.dumps(collect_provenance(grid, report.trials), indent=1) + "\n")
     (folder / "plots").mkdir(exist_ok=True)
     for plot in section.plots:

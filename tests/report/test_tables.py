@@ -19,7 +19,8 @@ from fcnlab.report.charts.style import Plot, to_png, to_svg
 from fcnlab.report.frame import cells_frame as bare_cells_frame
 from fcnlab.report.significance import Significance, add_differences
 from fcnlab.report.tables.cells import make_cell_table
-from fcnlab.report.tables.formats import to_latex, to_markdown, to_terminal
+from fcnlab.report.tables.formats import to_markdown, to_terminal
+from fcnlab.report.tables.latex import to_latex
 
 
 def trials(**values_by_cell: list[float]) -> pd.DataFrame:

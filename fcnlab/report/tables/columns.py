@@ -91,6 +91,13 @@ def _format_delta(row: pd.Series) -> str:
     return f"{format_points(row['delta'])} {interval}{significance_marker(row)}"
 
 
+def _format_delta_mean(row: pd.Series) -> str:
+    """Format the difference to the baseline with its marker only."""
+    if row["baseline"]:
+        return "baseline"
+    return format_points(row["delta"]) + ("" if math.isnan(row["delta_low"]) else significance_marker(row))
+
+
 def significance_marker(row: pd.Series) -> str:
     """Return the marker of a cell's difference: significant, no claim with few seeds, or none.
 
@@ -119,6 +126,7 @@ COLUMNS = {
     "n": Column("n", _format_trials, ("n", "planned", "failed", "stopped", "stopped_after")),
     "miou": Column("mIoU %", _mean_std("miou"), ("miou", "miou_std")),
     "delta": Column("Δ mIoU [95 %]", _format_delta, ("delta", "delta_low", "delta_high", "delta_n", "significant")),
+    "delta_mean": Column("Δ mIoU", _format_delta_mean, ("delta", "delta_low", "delta_n", "significant")),
     "pixel_acc": Column("acc. %", _mean_std("pixel_acc"), ("pixel_acc", "pixel_acc_std")),
     "params": Column("params M", _number("params", 2, 1e-6), ("params",)),
     "gmacs": Column("GMACs", _number("gmacs", 2), ("gmacs",)),

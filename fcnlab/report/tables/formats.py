@@ -1,4 +1,4 @@
-"""Formats of a table: Markdown, LaTeX, HTML and terminal."""
+"""Formats of a table: Markdown, HTML and terminal."""
 
 from __future__ import annotations
 
@@ -36,73 +36,6 @@ def to_markdown(table: Table) -> str:
 
 def _escape_markdown(text: str) -> str:
     return re.sub(r"([\\|*])", r"\\\1", text)
-
-
-def to_latex(table: Table, caption: str) -> str:
-    """Format a table in LaTeX with the booktabs package.
-
-    Args:
-        table: table of texts.
-        caption: caption of the table.
-    """
-    align = "l" * table.text_columns + "r" * (len(table.headings) - table.text_columns)
-    rows = [
-        " & ".join(
-            f"\\textbf{{{escape_latex(text)}}}" if (index, column) in table.marks else escape_latex(text)
-            for column, text in enumerate(row)
-        )
-        + " \\\\"
-        for index, row in enumerate(table.rows)
-    ]
-    for start in reversed(table.group_starts):
-        rows.insert(start, "\\midrule")
-    texts = "".join([caption, *table.headings, *(text for row in table.rows for text in row)])
-    other = sorted({character for character in texts if not _is_in_latex(character)})
-    lines = [
-        "% needs \\usepackage{booktabs}",
-        *([f"% compile with LuaLaTeX or XeLaTeX and a font that has: {''.join(other)}"] if other else []),
-        "\\begin{table}",
-        "\\centering",
-        f"\\caption{{{escape_latex(caption)}}}",
-        f"\\begin{{tabular}}{{{align}}}",
-        "\\toprule",
-        " & ".join(map(escape_latex, table.headings)) + " \\\\",
-        "\\midrule",
-        *rows,
-        "\\bottomrule",
-        "\\end{tabular}",
-        "\\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}", "]": "{]}", "<": "$<$", ">": "$>$",
-    "±": r"$\pm$", "Δ": r"$\Delta$", "–": "--", "—": "---", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$",
-    "µ": r"$\mu$", "μ": r"$\mu$", "→": r"$\rightarrow$", "−": "$-$", "*": "$^{*}$", "°": r"$^{\circ}$",
-    "†": r"$^{\dagger}$", "’": "'", "“": "``", "”": "''", "…": r"\ldots{}",
-}  # fmt: skip
-
-
-def escape_latex(text: str) -> str:
-    """Escape a text for LaTeX. Characters of other scripts are kept, for LuaLaTeX and XeLaTeX.
-
-    Args:
-        text: any text.
-    """
-    return re.sub(r"(?<![\w.])-(?=\d)", "$-$", "".join(map(_latex_character, text)))
-
-
-def _latex_character(character: str) -> str:
-    if character.isspace() or not character.isprintable():
-        return " "
-    return _LATEX.get(character, character)
-
-
-def _is_in_latex(character: str) -> bool:
-    """Return whether pdfLaTeX can print a character."""
-    return character in _LATEX or ord(character) < 0x180 or not character.isprintable()
 
 
 def to_html(table: Table) -> str:

@@ -60,6 +60,13 @@ class Names:
     def _are_complete(self) -> bool:
         return self.cells.keys() == self.values.keys() and bool(self.cells)
 
+    def shorten(self) -> Names:
+        """Return names in which the heading of an axis is the last part of its path, unless another axis ends so."""
+        ends = {axis: axis.rpartition(".")[2] for axis in self.axes}
+        unique = {axis for axis, end in ends.items() if list(ends.values()).count(end) == 1}
+        short = {axis: ends[axis] if name == axis and axis in unique else name for axis, name in self.axes.items()}
+        return Names(short, self.values, self.cells)
+
     def texts(self, row: pd.Series) -> tuple[str, ...]:
         """Return the texts of a cell's columns of names, the first with a marker if the cell is not comparable.
 

@@ -1,0 +1,93 @@
+"""The table of a report in LaTeX, with the columns that fit the paper."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pandas as pd
+
+from fcnlab.report.footnotes import write_short_notes
+from fcnlab.report.report import Report
+from fcnlab.report.tables.cells import View
+from fcnlab.report.tables.columns import COLUMNS, default_columns
+from fcnlab.report.tables.latex import Layout, find_layout, to_latex
+from fcnlab.report.tables.table import Table
+
+CHOICES = (("miou", "delta", "pixel_acc"), ("miou", "delta"), ("miou", "delta_mean", "pixel_acc"),
+           ("miou", "delta_mean"), ("miou",))  # fmt: skip
+"""Columns of a table that fits a column of the paper, from the most to the fewest."""
+
+SHORT = {"delta": "Δ [95 %]", "delta_mean": "Δ", "images_per_s": "im./s", "peak_memory": "mem. GB",
+         "device_hours": "dev.-h"}  # fmt: skip
+"""Headings that are shorter than those of `COLUMNS`."""
+
+
+def report_to_latex(report: Report, view: View | None = None, *, wide: bool = False) -> str:
+    """Format the table of a report in LaTeX.
+
+    Without columns in the view, those are chosen that fit a column of a two-column paper; with `wide`, the table has
+    all default columns and the width of the page. The full footnotes are a comment above the table.
+
+    Args:
+        report: report of a grid.
+        view: columns and order; None for the default ones.
+        wide: whether the table takes the full width of the page.
+
+    Raises:
+        ConfigError: there is no such column or axis; the message names the nearest.
+    """
+    view = view or View()
+    table, layout, wide = _choose(report, view, wide)
+    columns = {*table.columns, "delta"} if view.pivot else set(table.columns)
+    labels = report.grid.file.labels
+    comments = [report.grid.file.question, *report.write_footnotes(columns)]
+    left_out = [COLUMNS[name].heading for name in default_columns(report.cells) if name not in columns]
+    if wide and left_out and not view.columns and not view.pivot:
+        comments.append(f"Left out, since the table would be wider than the page: {', '.join(left_out)}.")
+    if layout is None:
+        comments.append("The table is wider than the page: choose fewer columns with --columns.")
+    return to_latex(
+        table,
+        labels.caption or report.grid.file.question,
+        label="tab:" + re.sub(r"[^\w./-]", "-", report.grid.name, flags=re.ASCII),
+        comments=comments,
+        notes=write_short_notes(report.grid, report.significance, report.best, table, columns),
+        wide=wide,
+        layout=layout,
+    )
+
+
+def _choose(report: Report, view: View, wide: bool) -> tuple[Table, Layout | None, bool]:
+    """Return the table, its layout, and whether it takes the full width of the page."""
+    first = None
+    for columns, broad, wrap in _attempts(report.cells, view, wide):
+        table = _make_table(report, replace(view, columns=columns))
+        layout = find_layout(table, wide=broad, wrap=wrap)
+        if layout is not None:
+            return table, layout, broad
+        first = first or table
+    assert first is not None, "there is an attempt"
+    return first, None, True
+
+
+def _attempts(cells: pd.DataFrame, view: View, wide: bool) -> Iterator[tuple[tuple[str, ...], bool, bool]]:
+    """Yield columns, whether the table takes the full width, and whether names may be broken; the best choice first."""
+    everything = view.columns or (() if view.pivot else default_columns(cells))
+    incomplete = ("n",) if (cells["n"] < cells["planned"]).any() else ()
+    narrow = [everything] if view.columns or view.pivot else [(*incomplete, *columns) for columns in CHOICES]
+    if not wide:
+        yield from ((columns, False, wrap) for wrap in (False, True) for columns in narrow)
+    yield from ((everything, True, wrap) for wrap in (False, True))
+    if not view.columns and not view.pivot:
+        yield from ((everything[:count], True, True) for count in range(len(everything) - 1, 0, -1))
+
+
+def _make_table(report: Report, view: View) -> Table:
+    """Return the table with short headings."""
+    table = view.make_table(report.cells, report.grid.axes, report.names.shorten())
+    if view.pivot is not None:
+        return table
+    numbers = [SHORT.get(name, COLUMNS[name].heading) for name in table.columns]
+    return replace(table, headings=(*table.headings[: table.text_columns], *numbers))
