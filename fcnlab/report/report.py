@@ -62,7 +62,9 @@ class Report:
 
     def __repr__(self) -> str:
         finished = int((self.trials["status"] == "finished").sum())
-        return f"Report({self.grid.name}: {finished} of {len(self.trials)} trials finished; {self.folder})"
+        return (
+            f"Report({self.grid.name}: {finished} of {len(self.trials)} trials finished, in results/{self.grid.name})"
+        )
 
     def _repr_html_(self) -> str:
         notes = "".join(render_html("", note=note) for note in self.footnotes)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 import fcnlab
@@ -78,6 +76,6 @@ def test_names_that_do_not_exist_are_errors(grid: Grid) -> None:
 
 def test_a_report_is_described_in_one_line_and_in_a_notebook(grid: Grid) -> None:
     report = fcnlab.report(grid)
-    assert repr(report) == f"Report(question: 9 of 9 trials finished; {Path(report.folder)})"
+    assert repr(report) == "Report(question: 9 of 9 trials finished, in results/question)"
     page = report._repr_html_()
     assert "Does it run?" in page and "fcn16s" in page and "n = 3" in page and "color" not in page
