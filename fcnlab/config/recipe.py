@@ -184,6 +184,18 @@ class CustomTransform(Config):
     options: dict[str, bool | int | float | str | tuple[int | float, ...]] = {}  # noqa: RUF012 - pydantic copies defaults
 
 
+class StopOnPlateau(Config):
+    """Configuration of the end of a trial whose mIoU on val no longer improves.
+
+    Attributes:
+        patience: number of validations in sequence without an improvement, after which the trial ends.
+        min_delta: a mIoU is an improvement if it is more than this many points above the best before, 0 to 100.
+    """
+
+    patience: Count
+    min_delta: Annotated[float, Field(ge=0, le=100)] = 0.0
+
+
 class Recipe(Entry):
     """Configuration of the training of a variant.
 
@@ -219,6 +231,8 @@ class Recipe(Entry):
         activation_checkpointing: part of the backbone that is computed again in the backward pass, to save memory.
         score_scale: factor by which an image is resized before prediction; scores are resized back to its own size.
         validate_every: epochs between validations.
+        stop_on_plateau: end training before the last epoch once mIoU on val no longer improves. The schedule of the
+            learning rate remains that of all epochs.
     """
 
     renamed: ClassVar[dict[str, str]] = Entry.renamed | {
@@ -226,6 +240,7 @@ class Recipe(Entry):
         "accumulate": "grad_accum_steps",
         "clip_norm": "grad_clip_norm",
         "recompute": "activation_checkpointing",
+        "early_stopping": "stop_on_plateau",
     }
 
     epochs: Count
@@ -255,6 +270,7 @@ class Recipe(Entry):
     activation_checkpointing: Depth = "none"
     score_scale: Annotated[float, Field(ge=0.1, le=10)] = 1.0
     validate_every: Count = 1
+    stop_on_plateau: StopOnPlateau | None = None
 
     @model_validator(mode="after")
     def _check_combination(self) -> Recipe:

@@ -57,6 +57,7 @@ def write_footnotes(
         *((best.note,) if best.note and "miou" in columns else ()),
         *_costs(grid, finished, records, columns),
         *_early(trials),
+        *_plateaus(records),
         f"Commit {', '.join(distinct_texts(finished['commit'])) or 'not recorded'}.",
     ]
     reasons = [(grid.display_name(cell), flag.footnote) for cell, found in significance.flags.items() for flag in found]
@@ -67,8 +68,11 @@ def _evaluation(grid: Grid, finished: pd.DataFrame, columns: Collection[str]) ->
     """Describe the split, the checkpoint and the metrics."""
     splits = " and ".join(distinct_texts(finished["report_split"])) or "no split yet"
     metrics = "mIoU and pixel accuracy (acc.)" if "pixel_acc" in columns else "mIoU"
+    epoch = EPOCHS[grid.file.checkpoint]
+    if grid.file.checkpoint == "last" and any(recipe.stop_on_plateau is not None for recipe in grid.recipes):
+        epoch = "the last trained epoch"
     return [
-        f"Evaluated on {splits} at native size, at {EPOCHS[grid.file.checkpoint]}; {metrics} from the summed counts of "
+        f"Evaluated on {splits} at native size, at {epoch}; {metrics} from the summed counts of "
         "the split, without ignored pixels."
     ]
 
@@ -153,6 +157,21 @@ def _early(trials: pd.DataFrame) -> list[str]:
     if not (trials["status"] == "stopped").any():
         return []
     return ["Cells that were stopped early have no metrics, since their trials did not finish."]
+
+
+def _plateaus(records: TrialRecords) -> list[str]:
+    """Describe the trials that stopped before the last epoch of their recipe."""
+    found = [record for by_seed in records.by_cell.values() for record in by_seed.values()]
+    stopped = [record for record in found if record.plateau is not None]
+    if not stopped:
+        return []
+    epochs = sorted({record.trained_epochs for record in stopped})
+    after = f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {epochs[0]} to {epochs[-1]}"
+    biased = "val" in {record.report_split for record in stopped}
+    return [
+        f"{len(stopped)} of {len(found)} trials stopped after {after}, when mIoU on val no longer improved"
+        f"{', the split that is reported: their mIoU is optimistic' if biased else ''}."
+    ]
 
 
 def distinct_texts(column: pd.Series) -> list[str]:

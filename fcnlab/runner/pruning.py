@@ -81,12 +81,16 @@ def read_curve(folder: RunFolder, record: Record | None) -> Curve | None:
         record: the record of the trial, if it has ended.
 
     Returns:
-        The val mIoU of each epoch so far; None if the trial has failed.
+        The val mIoU of each epoch so far; None if the trial has failed. A trial that stopped on a plateau keeps the
+        mIoU of its last validation until the last epoch of its recipe.
     """
     if record is not None and record.status == "failed":
         return None
     epochs = record.epochs if record is not None else folder.read_progress()
-    return [epoch.val_miou for epoch in epochs]
+    curve = [epoch.val_miou for epoch in epochs]
+    if record is not None and record.plateau is not None:
+        curve += [curve[-1]] * (int(record.trial["recipe"]["epochs"]) - len(curve))
+    return curve
 
 
 class Pruner:

@@ -120,6 +120,12 @@ def _precision(record: Record) -> str:
     return record.environment.precision if record.environment is not None else "unknown precision"
 
 
+def _epochs(record: Record) -> str:
+    """Return the number of trained epochs, and of how many if the trial stopped before."""
+    planned = format_value(record.trial["recipe"]["epochs"])
+    return planned if record.plateau is None else f"{record.plateau.epoch} of {planned}"
+
+
 def _numerics(record: Record) -> str | None:
     version = find_numerics(record)
     return f"version {version}" if version is not None else None
@@ -128,7 +134,7 @@ def _numerics(record: Record) -> str | None:
 _FACTS = (
     _Fact("data", ("dataset",), _data),
     _Fact("protocol", ("recipe.score_scale", "dataset.splits"), describe_protocol),
-    _Fact("epochs", ("recipe.epochs",), lambda record: format_value(record.trial["recipe"]["epochs"])),
+    _Fact("epochs", ("recipe.epochs", "recipe.stop_on_plateau"), _epochs),
     _Fact("precision", ("recipe.precision",), _precision),
     _Fact("numerics", (), _numerics),
     _Fact("hardware", (), describe_hardware),

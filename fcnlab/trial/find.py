@@ -67,7 +67,9 @@ class FinishedTrial:
         Raises:
             RunError: the file does not exist.
         """
-        is_best = checkpoint == "best" and self.reported_metrics(checkpoint).epoch != self.trial.recipe.epochs
+        is_best = (
+            checkpoint == "best" and self.reported_metrics(checkpoint).epoch != self.reported_metrics("last").epoch
+        )
         file = self.folder.best_weights if is_best else self.folder.weights
         if not file.is_file():
             raise RunError(f"{file}: the weights are missing; run the trial again")

@@ -151,6 +151,22 @@ class Failure(_Frozen):
     traceback: str = ""
 
 
+class Plateau(_Frozen):
+    """Reason for which a trial stopped before its last epoch: `stop_on_plateau` of its recipe.
+
+    Attributes:
+        epoch: the epoch after which it stopped.
+        best_epoch: the epoch whose mIoU on val was not exceeded afterwards; 0 if mIoU was never defined.
+        validations: number of validations since then.
+        min_delta: points of mIoU that an improvement had to exceed.
+    """
+
+    epoch: int
+    best_epoch: int
+    validations: int
+    min_delta: float
+
+
 class Attempt(_Frozen):
     """One start of a trial that ended without a record.
 
@@ -185,6 +201,7 @@ class Record(_Frozen):
         failure: reason for a failure.
         micro_batches: factor by which the number of micro-batches was raised because memory ran out. The gradient is
             the same, except for statistics over the whole batch such as those of batch norm.
+        plateau: why the trial stopped before the last epoch of its recipe; None if it did not.
         ended: UTC time at which the trial ended, in ISO format.
     """
 
@@ -198,6 +215,7 @@ class Record(_Frozen):
     environment: Environment | None = None
     failure: Failure | None = None
     micro_batches: int = 1
+    plateau: Plateau | None = None
     ended: str
 
     @classmethod
@@ -214,6 +232,11 @@ class Record(_Frozen):
         """
         ended = datetime.now(UTC).isoformat(timespec="seconds")
         return cls(key=trial.key, status=status, trial=trial.model_dump(mode="json"), ended=ended, **fields)
+
+    @property
+    def trained_epochs(self) -> int:
+        """The number of epochs after which the trial ended, unless it failed."""
+        return self.plateau.epoch if self.plateau is not None else int(self.trial["recipe"]["epochs"])
 
     @property
     def report_split(self) -> str:

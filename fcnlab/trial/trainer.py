@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -26,12 +26,17 @@ from fcnlab.trial.checkpoint import CheckpointWriter, capture_state, restore_sta
 from fcnlab.trial.environment import describe_environment
 from fcnlab.trial.evaluation.evaluator import Evaluator
 from fcnlab.trial.evaluation.metrics import nan_to_none
-from fcnlab.trial.record import Cost, EpochRecord, Record
+from fcnlab.trial.plateau import find_plateau
+from fcnlab.trial.record import Cost, EpochRecord, Plateau, Record
 from fcnlab.trial.run_folder import RunFolder
 
 
 class Paused(Exception):
     """Raised after an epoch at which a trial is paused. Its checkpoint is written."""
+
+
+class _Plateaued(Exception):
+    """Raised after the epoch at which a trial stops before its last one."""
 
 
 class RunOptions(NamedTuple):
@@ -119,7 +124,12 @@ class Trainer:
         if self.group.is_main:
             self.folder.write_progress(self.epochs)
         self._seed_rank(len(self.epochs))
-        with CheckpointWriter(self.folder.checkpoint, self.options.checkpoint_every) as checkpoints:
+        if self._find_plateau() is not None:  # interrupted in the last evaluation
+            return
+        with (
+            CheckpointWriter(self.folder.checkpoint, self.options.checkpoint_every) as checkpoints,
+            suppress(_Plateaued),
+        ):
             fit(
                 self.model,
                 training.batches,
@@ -139,11 +149,12 @@ class Trainer:
                 compiled=recipe.compile and self.device.type == "cuda",
                 log_every=self.options.log_every,
             )
-            checkpoints.wait()
+        checkpoints.wait()
 
     def create_record(self) -> Record:
         """Evaluate the trained model and return the record of the trial."""
-        metrics = self.evaluator.evaluate_checkpoints(self.evaluated_model, self.best[1], self.best_state)
+        best_epoch, last_epoch = self.best[1], self.epochs[-1].epoch
+        metrics = self.evaluator.evaluate_checkpoints(self.evaluated_model, last_epoch, best_epoch, self.best_state)
         return Record.create(
             self.trial,
             "finished",
@@ -159,6 +170,7 @@ class Trainer:
                 sharing=self.options.sharing,
             ),
             micro_batches=self.options.micro_batches,
+            plateau=self._find_plateau(),
         )
 
     def _build_model(self) -> FCN:
@@ -180,16 +192,26 @@ class Trainer:
     def _finish_epoch(self, epoch: Epoch, training: Training, checkpoints: CheckpointWriter) -> None:
         if self.group.is_main:
             self._record_epoch(epoch)
-        pauses = epoch.epoch < self.trial.recipe.epochs and self.options.should_pause(epoch.epoch)
+        is_last = epoch.epoch == self.trial.recipe.epochs
+        stops = not is_last and self.trial.recipe.stop_on_plateau is not None
+        stops = stops and self.group.broadcast(self._find_plateau() is not None)
+        pauses = not is_last and not stops and self.options.should_pause(epoch.epoch)
         if self.group.is_main:
             if pauses or checkpoints.due:
                 checkpoints.save(self._capture_state(training))
             if pauses:
                 checkpoints.wait()
             self.folder.write_progress(self.epochs)
+        if stops:
+            raise _Plateaued
         if self.group.broadcast(pauses):
             raise Paused
         self._seed_rank(epoch.epoch)
+
+    def _find_plateau(self) -> Plateau | None:
+        """Return why the trial stops before its last epoch, if it does. Between epochs only rank 0 knows."""
+        found = find_plateau(self.trial.recipe.stop_on_plateau, self.epochs)
+        return found if found is not None and found.epoch < self.trial.recipe.epochs else None
 
     def _record_epoch(self, epoch: Epoch) -> None:
         """Validate if it is due, and add the epoch to the finished ones."""

@@ -6,7 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcnlab.config.grid.file import EarlyStopping
-from fcnlab.runner.pruning import Curve, prune
+from fcnlab.config.grid.grid import resolve
+from fcnlab.config.registry import builtin
+from fcnlab.lab import Lab
+from fcnlab.runner.pruning import Curve, prune, read_curve
+from fcnlab.trial.record import Plateau
+from fcnlab.trial.run_folder import RunFolder
+from tests.records import epochs as epochs_of
+from tests.records import finished
 
 CELLS = ["a", "b", "c", "d", "e"]
 curves = st.fixed_dictionaries(
@@ -50,6 +57,17 @@ def test_halving_keeps_the_better_half_at_each_epoch() -> None:
     rule = EarlyStopping(after=[1, 2, 3], keep=0.5)
     curves: dict[str, list[Curve | None]] = {str(rank): [[rank / 10, rank / 10, rank / 10]] for rank in range(8)}
     assert prune(rule, curves, "7").pruned == {"0": 1, "1": 1, "2": 1, "3": 1, "4": 2, "5": 2, "6": 3}
+
+
+def test_a_trial_that_stopped_on_a_plateau_keeps_its_last_miou_for_later_comparisons(lab: Lab) -> None:
+    overrides = {"variant": "fcn8s-tiny", "dataset": "shapes-mini", "recipe": "smoke", "recipe.epochs": 4}
+    record = finished(resolve(overrides, builtin(), "test").trial(0, lambda *_: ("data", None, {})))
+    plateau = Plateau(epoch=2, best_epoch=1, validations=1, min_delta=0.0)
+    record = record.model_copy(update={"epochs": tuple(epochs_of(2, miou=0.3)), "plateau": plateau})
+    curve = read_curve(RunFolder(lab.runs, record.key), record)
+    assert curve == [0.3] * 4
+    rule = EarlyStopping(after=3, keep=0.5)
+    assert prune(rule, {"base": [[0.1, 0.1, 0.5]], "x": [curve], "y": [[0.1, 0.1, 0.4]]}, "base").pruned == {"x": 3}
 
 
 @given(stops, curves, st.sampled_from(CELLS), st.randoms(use_true_random=False))

@@ -10,7 +10,7 @@ from fcnlab.config.grid.grid import resolve
 from fcnlab.config.registry import builtin
 from fcnlab.config.trial import NUMERICS, Trial, compute_key
 from fcnlab.trial.comparability import check_comparability, find_numerics
-from fcnlab.trial.record import Record
+from fcnlab.trial.record import Plateau, Record
 from tests.records import finished
 
 BASE = {
@@ -40,6 +40,13 @@ def test_comparable_cells_have_no_flag() -> None:
         (finished(trial(data="sha256:" + 64 * "b")), "data", "sha256:bbbbbbbbbbbb; the baseline has sha256:aaaa"),
         (finished(trial({"recipe.score_scale": 0.5})), "protocol", "split test at scale 0.5; the baseline has"),
         (finished(trial({"recipe.epochs": 9})), "epochs", "epochs: 9; the baseline has 2"),
+        (
+            finished(trial()).model_copy(
+                update={"plateau": Plateau(epoch=1, best_epoch=1, validations=0, min_delta=0)}
+            ),
+            "epochs",
+            "epochs: 1 of 2; the baseline has 2",
+        ),
         (finished(trial(), precision="bf16"), "precision", "bf16; the baseline has fp32"),
         (finished(trial(), kind="cuda"), "hardware", "GPU; the baseline has CPU"),
         (finished(trial(), kind="cuda", devices=2), "hardware", "2 x GPU; the baseline has CPU"),

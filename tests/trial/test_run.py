@@ -14,21 +14,25 @@ from safetensors.torch import load_file
 from torch.nn.functional import interpolate
 
 from fcnlab.config.grid.grid import resolve
+from fcnlab.config.recipe import StopOnPlateau
 from fcnlab.config.trial import Trial
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.errors import ModelError
 from fcnlab.lab import Lab
 from fcnlab.tracking.fields import extract_columns
 from fcnlab.training.evaluate import evaluate_split
+from fcnlab.training.optim import create_schedule
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.build import build_model, build_training
 from fcnlab.trial.checkpoint import CheckpointWriter
 from fcnlab.trial.evaluation.evaluate import evaluate_trial
 from fcnlab.trial.find import find_finished_trial
-from fcnlab.trial.record import Record
+from fcnlab.trial.plateau import find_plateau
+from fcnlab.trial.record import Plateau, Record
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
 from tests.conftest import arrays_of
+from tests.records import epochs as epochs_of
 
 
 @pytest.fixture(autouse=True)
@@ -345,3 +349,64 @@ def test_score_scale_resizes_the_image_but_not_the_labels(lab: Lab) -> None:
     assert evaluate_trial(finished, lab, Protocol(), "last").metrics == scored
     assert record.cost is not None and record.cost.gmacs_size == (32, 32)
     assert scored != evaluate_trial(finished, lab, Protocol(scales=(2.0,)), "last").metrics  # at its own size
+
+
+PLATEAU: dict[str, Any] = {"recipe__epochs": 6, "recipe__stop_on_plateau": {"patience": 2, "min_delta": 100.0}}
+"""A mIoU never improves by 100 points, so the trial stops after the second validation that follows the first."""
+
+
+@pytest.mark.parametrize("killed_after", [2, 3])
+def test_a_trial_stops_on_a_plateau_also_after_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: int
+) -> None:
+    calm, rough = (Lab.find(root=_made(tmp_path / name)) for name in ("calm", "rough"))
+    trial = a_trial(calm, **PLATEAU, recipe__schedule={"name": "poly"})
+    record = run_trial(trial, calm)
+    assert record.plateau == Plateau(epoch=3, best_epoch=1, validations=2, min_delta=100.0)
+    assert record.trained_epochs == len(record.epochs) == 3 and record.status == "finished"
+    found = find_finished_trial(trial.key, calm)
+    last, best = (record.find_metrics("test", checkpoint) for checkpoint in ("last", "best"))
+    assert (last.epoch, best.epoch) == (3, 1 + int(np.argmax([epoch.val_miou for epoch in record.epochs])))
+    assert found.weights_file("last").is_file() and found.weights_file("best").is_file()
+    seconds = sum((epoch.seconds for epoch in record.epochs), start=0.0)
+    assert record.cost.train_seconds == pytest.approx(seconds)
+    whole = create_schedule("poly", steps=6 * 4)
+    assert [epoch.lr for epoch in record.epochs] == [0.01 * whole(4 * epoch - 1) for epoch in (1, 2, 3)]
+
+    killed(trial, rough, monkeypatch, killed_after)
+    resumed = run_trial(trial, rough)
+    assert timeless_content(resumed) == timeless_content(record) and resumed.plateau == record.plateau
+    counts = [arrays_of(lab.runs / trial.key / "counts.npz") for lab in (calm, rough)]
+    assert all(np.array_equal(counts[0][name], counts[1][name]) for name in counts[0])
+
+
+def test_all_ranks_stop_on_a_plateau(lab: Lab) -> None:
+    trial = a_trial(lab, **PLATEAU, recipe__batch_norm="eval")
+    record = run_trial(trial, lab, devices=2)
+    assert record.failure is None and record.environment.devices == 2 and record.trained_epochs == 3
+
+
+def test_stop_on_plateau_is_left_out_of_the_key_where_it_is_off(lab: Lab) -> None:
+    assert a_trial(lab, recipe__stop_on_plateau=None).key == a_trial(lab).key
+    assert a_trial(lab, recipe__stop_on_plateau={"patience": 2}).key != a_trial(lab).key
+
+
+@pytest.mark.parametrize(
+    ("curve", "min_delta", "stop"),
+    [
+        ([0.1, 0.2, 0.2, 0.2, 0.9], 0.0, Plateau(epoch=4, best_epoch=2, validations=2, min_delta=0.0)),
+        ([0.1, None, 0.2, None, 0.2, None, 0.3, None], 0.0, None),
+        ([0.1, None, 0.1, None, 0.1], 0.0, Plateau(epoch=5, best_epoch=1, validations=2, min_delta=0.0)),
+        ([0.1, 0.104, 0.108, 0.112], 1.0, Plateau(epoch=3, best_epoch=1, validations=2, min_delta=1.0)),
+        ([0.1, 0.104, 0.112, 0.116], 1.0, None),
+        ([0.1], 0.0, None),
+    ],
+)
+def test_a_plateau_is_a_number_of_validations_without_an_improvement(
+    curve: list[float | None], min_delta: float, stop: Plateau | None
+) -> None:
+    rule = StopOnPlateau(patience=2, min_delta=min_delta)
+    epochs = [epoch.model_copy(update={"epoch": n, "val_miou": miou}) for n, (epoch, miou) in
+              enumerate(zip(epochs_of(len(curve)), curve, strict=True), start=1)]  # fmt: skip
+    assert find_plateau(rule, epochs) == stop
+    assert find_plateau(None, epochs) is None

@@ -120,7 +120,8 @@ def _describe_cost(cost: CostEstimate, plan: Plan, device: Device) -> list[str]:
             "yet, and none was measured",
             _describe_memory(cost, plan, device),
         ]
-    bound = "at most " if plan.grid.file.early_stopping is not None else "about "
+    may_stop = any(recipe.stop_on_plateau is not None for recipe in plan.grid.recipes)
+    bound = "at most " if plan.grid.file.early_stopping is not None or may_stop else "about "
     lines = [
         f"remaining: {bound}{format_duration(cost.seconds)} ({format_duration(cost.low)} to "
         f"{format_duration(cost.high)}) with {cost.slots} trials at a time, "

@@ -147,12 +147,14 @@ def _read_rate(record: Record, folder: RunFolder, slot: Slot | None) -> Iterator
     images = {metrics.split: metrics.images for metrics in record.metrics}
     val, test = images.get("val", 1), images.get("test", 0)
     again = len({metrics.epoch for metrics in record.metrics}) or 1
-    evaluated = val * (count_validations(trial.recipe) + again - 1) + test * again
+    # The last validation is also the evaluation of the last epoch, unless the trial stopped before its last epoch.
+    validations = count_validations(trial.recipe, record.trained_epochs) - (record.plateau is None)
+    evaluated = val * (validations + again) + test * again
     image_seconds = record.cost.evaluate_seconds / evaluated
     yield (
         Workload.of(trial.variant, trial.dataset, trial.recipe),
         CostRate(
-            epoch_seconds=record.cost.train_seconds / trial.recipe.epochs,
+            epoch_seconds=record.cost.train_seconds / record.trained_epochs,
             image_seconds=image_seconds,
             final_image_seconds=image_seconds,
             setup_seconds=SETUP_SECONDS,

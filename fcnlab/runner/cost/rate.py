@@ -125,10 +125,11 @@ class CostRate:
         )
 
 
-def count_validations(recipe: Recipe) -> int:
+def count_validations(recipe: Recipe, epochs: int | None = None) -> int:
     """Return the number of evaluations of val while a trial trains.
 
     Args:
         recipe: the recipe of the trial.
+        epochs: number of epochs that were trained; by default those of the recipe.
     """
-    return -(-recipe.epochs // recipe.validate_every)
+    return -(-(epochs or recipe.epochs) // recipe.validate_every)

@@ -75,6 +75,7 @@ class JsonlReporter(ProgressReporter):
             status=record.status,
             split=record.report_split if metrics is not None else None,
             miou=metrics.miou if metrics is not None else None,
+            plateau=record.plateau.model_dump() if record.plateau is not None else None,
             train_seconds=record.cost.train_seconds if record.cost is not None else None,
             failure=record.failure.message if record.failure is not None else None,
             done=self.done,

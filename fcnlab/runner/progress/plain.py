@@ -86,7 +86,10 @@ def describe_result(planned: PlannedTrial, record: Record) -> str:
     metrics = record.find_metrics(record.report_split, "last")
     miou = f"{100 * metrics.miou:.1f}" if metrics is not None and metrics.miou is not None else "–"
     seconds = record.cost.train_seconds if record.cost is not None else 0.0
-    return f"done   {planned.description}: {record.report_split} mIoU {miou}, {format_duration(seconds)} of training"
+    training = f"{format_duration(seconds)} of training"
+    if record.plateau is not None:
+        training += f", stopped on a plateau at epoch {record.plateau.epoch}/{planned.trial.recipe.epochs}"
+    return f"done   {planned.description}: {record.report_split} mIoU {miou}, {training}"
 
 
 def _format_epoch(planned: PlannedTrial, epoch: EpochRecord) -> str:

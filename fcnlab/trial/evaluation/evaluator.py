@@ -86,11 +86,14 @@ class Evaluator:
         self._last_val = self._count(model, "val", "last", self._val)
         return self._last_val.counts
 
-    def evaluate_checkpoints(self, model: FCN, best_epoch: int, best_state: Mapping[str, Tensor]) -> list[SplitMetrics]:
+    def evaluate_checkpoints(
+        self, model: FCN, last_epoch: int, best_epoch: int, best_state: Mapping[str, Tensor]
+    ) -> list[SplitMetrics]:
         """Evaluate val and test at the last and at the best epoch, and write weights, counts and samples.
 
         Args:
             model: the model after the last epoch; it has the best weights afterwards.
+            last_epoch: number of that epoch.
             best_epoch: the epoch that is best on val.
             best_state: state dict of the model after that epoch.
 
@@ -100,7 +103,6 @@ class Evaluator:
         splits: dict[Literal["val", "test"], DecodedSplit] = {"val": self._val}
         if self._trial.dataset.splits.test is not None:
             splits["test"] = self._open(self._trial.dataset.splits.test)
-        last_epoch = self._trial.recipe.epochs
         metrics: list[SplitMetrics] = []
         counted = {} if self._last_val is None else {"val_last": self._last_val}
         _save_weights(model.state_dict(), self._folder.weights)
