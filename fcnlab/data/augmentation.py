@@ -6,6 +6,7 @@ any number of workers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2.functional import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation
 
+from fcnlab.config.recipe import Recipe
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.windows import blur_image, resize_image, resize_label, rotate_image, rotate_label
 from fcnlab.kernels.inputs import ColorJitter, DecodedSample, Placement, Window
@@ -217,6 +219,25 @@ class Augmentation:
         shown = window.height, window.width
         left = replace(placement, size=shown, degrees=0.0, window=Window(0, 0, *shown), sigma=None)
         return DecodedSample(image, _label(sample.label, size, degrees, window)), left
+
+
+def build_augmentation(recipe: Recipe, mean: Sequence[float]) -> Augmentation:
+    """Build the augmentation of a recipe.
+
+    Args:
+        recipe: its configuration.
+        mean: by channel, 0..1; the color of padding. Colors are only changed in images of three channels.
+    """
+    return Augmentation(
+        crop=(recipe.crop.height, recipe.crop.width),
+        scale=recipe.scale,
+        flip=recipe.flip,
+        fill=tuple(round(255 * value) for value in mean),
+        jitter=ColorJitter(**recipe.jitter.model_dump()) if len(mean) == 3 else ColorJitter(),
+        cat_max_ratio=recipe.cat_max_ratio,
+        rotate=recipe.rotate,
+        blur=Blur(recipe.blur.probability, recipe.blur.sigma) if recipe.blur is not None else Blur(),
+    )
 
 
 def _image(image: Tensor, size: tuple[int, int], degrees: float, window: Window, fill: tuple[int, ...]) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from fcnlab.config.recipe import Recipe
 from fcnlab.config.recipe import Schedule as ScheduleConfig
 from fcnlab.config.upsampler import AnyUpsampler
 from fcnlab.config.variant import Variant
-from fcnlab.data.augmentation import Augmentation, Blur
+from fcnlab.data.augmentation import build_augmentation
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.base import Dataset
 from fcnlab.data.decoded import DecodedSplit, open_decoded
@@ -26,7 +25,6 @@ from fcnlab.data.sample_transform import create_sample_transform
 from fcnlab.errors import ModelError, nearest
 from fcnlab.extensions import Extensions
 from fcnlab.kernels.build import KERNELS, load_library
-from fcnlab.kernels.inputs import ColorJitter
 from fcnlab.kernels.switch import is_triton_available
 from fcnlab.models import FCN, HEADS, Backbone, Interpolation, PaperBackbone, TimmBackbone, TransposedUpsampler
 from fcnlab.models.backbones.base import load_weights
@@ -187,25 +185,6 @@ def _upsampler(spec: AnyUpsampler, classes: int, factor: int, stage: str, **geom
         learned=spec.learned,
         bias=spec.bias,
         **geometry,
-    )
-
-
-def build_augmentation(recipe: Recipe, mean: Sequence[float]) -> Augmentation:
-    """Build the augmentation of a recipe.
-
-    Args:
-        recipe: its configuration.
-        mean: by channel, 0..1; the color of padding. Colors are only changed in images of three channels.
-    """
-    return Augmentation(
-        crop=(recipe.crop.height, recipe.crop.width),
-        scale=recipe.scale,
-        flip=recipe.flip,
-        fill=tuple(round(255 * value) for value in mean),
-        jitter=ColorJitter(**recipe.jitter.model_dump()) if len(mean) == 3 else ColorJitter(),
-        cat_max_ratio=recipe.cat_max_ratio,
-        rotate=recipe.rotate,
-        blur=Blur(recipe.blur.probability, recipe.blur.sigma) if recipe.blur is not None else Blur(),
     )
 
 

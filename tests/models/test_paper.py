@@ -20,7 +20,8 @@ from fcnlab.config.registry import builtin
 from fcnlab.config.variant import Variant
 from fcnlab.errors import ModelError
 from fcnlab.models import FCN, HEADS, Backbone, PaperBackbone, TimmBackbone, TransposedUpsampler
-from fcnlab.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, load_state, load_weights, match_backbone
+from fcnlab.models.backbones.base import load_state, load_weights, match_backbone
+from fcnlab.normalization import IMAGENET_MEAN, IMAGENET_STD
 from fcnlab.training.freezing import freeze_backbone
 from fcnlab.trial.build import build_model
 

@@ -29,9 +29,9 @@ def measure(context: Context) -> dict[str, Any]:
 
     from benchmarks.speed import ours, peer
     from fcnlab.config.recipe import Recipe
+    from fcnlab.data.augmentation import build_augmentation
     from fcnlab.data.batches import TrainingBatches
     from fcnlab.data.decoded import open_decoded
-    from fcnlab.trial.build import build_augmentation
 
     sizes, device = context.sizes, context.torch_device
     pairs = context.pairs(sizes.epoch)

@@ -54,7 +54,7 @@ def preview(
     shown = rows(samples, choose(samples, count, seed), augment=augment, transform=transform, draws=DRAWS, seed=seed)
     path = out or Path(f"{name}-{split}.png")
     try:
-        sheet(shown, dataset.classes, find_palette(spec, dataset.classes)).save(path, format="PNG", optimize=True)
+        sheet(shown, dataset.classes, find_palette(spec, dataset.classes)).save(path, format="PNG")
     except OSError as error:
         raise DataError(f"--out: {path} cannot be written: {error.strerror or error}") from None
     typer.echo(f"{path}: {len(shown)} of {len(samples)} images of {name} {split}")
@@ -76,7 +76,7 @@ def _transform(recipe: Recipe, dataset: Dataset, lab: Lab) -> SampleTransform | 
 
 def _augmentation(recipe: Recipe, channels: int) -> Augmentation:
     """Return the augmentation of a recipe with the mean color of ImageNet, which most backbones use."""
-    from fcnlab.models.backbones.base import IMAGENET_MEAN, adapt_normalization
-    from fcnlab.trial.build import build_augmentation
+    from fcnlab.data.augmentation import build_augmentation
+    from fcnlab.normalization import IMAGENET_MEAN, adapt_normalization
 
     return build_augmentation(recipe, adapt_normalization(IMAGENET_MEAN, channels))

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from fcnlab.errors import ModelError
 from fcnlab.models.backbones.weights_file import read_tensors
 from fcnlab.models.backbones.weights_match import MatchedWeights, match_weights
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from fcnlab.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 OF_FCN = re.compile(r"backbone\.(body|tail)\.")
 """Prefix of the names of a backbone's weights in the state dict of an FCN."""
@@ -163,19 +161,6 @@ def load_state(backbone: Backbone, tensors: Mapping[str, Tensor], source: str, p
     state = match_backbone(backbone, tensors, source, prefix).state
     for module in backbone.networks:
         module.load_state_dict({key: state[key] for key in module.state_dict()})
-
-
-def adapt_normalization(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """Return the mean or standard deviation of each channel for another number of channels than red, green and blue.
-
-    Args:
-        values: of red, green and blue.
-        channels: one channel gets the average of the three, and a fourth too.
-    """
-    if channels == len(values):
-        return values
-    average = sum(values) / len(values)
-    return (average,) * channels if channels < len(values) else (*values, *(average,) * (channels - len(values)))
 
 
 def match_backbone(

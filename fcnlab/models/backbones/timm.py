@@ -12,9 +12,10 @@ from timm.models import FeatureListNet
 from torch import Tensor, nn
 
 from fcnlab.errors import ModelError
-from fcnlab.models.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, adapt_normalization, weights_unavailable
+from fcnlab.models.backbones.base import Backbone, weights_unavailable
 from fcnlab.models.backbones.chain import run_chain
 from fcnlab.models.backbones.timm_fit import FeatureMap, find_fit, is_nhwc
+from fcnlab.normalization import IMAGENET_MEAN, IMAGENET_STD, adapt_normalization
 
 
 class TimmBackbone(Backbone):
