@@ -14,7 +14,6 @@ from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.tracking.fields import extract_columns, extract_tags
 from fcnlab.tracking.names import COST_METRICS, read_columns
 from fcnlab.tracking.tracker import MlflowTracker
-from fcnlab.trial.record import EpochRecord
 
 METRICS = ("miou", "pixel_acc", "mean_acc", "fw_iou")
 COMPONENTS = ("variant", "backbone", "head", "upsampler", "dataset", "recipe")
@@ -25,6 +24,9 @@ NUMBERS = (
     *("best_epoch", "stopped_after", *COST_METRICS, "device_hours"),
 )
 """Numeric columns of a trial; missing values are NaN."""
+
+CURVES = ("loss", "lr", "images_per_s", "seconds", "val_miou", "val_pixel_acc")
+"""Numeric columns of an epoch."""
 
 ENVIRONMENT = ("device", "precision", "threads", "system", "versions", "data", "report_split")
 """Columns of the environment, the data and the split of a trial; empty where it has not finished."""
@@ -76,7 +78,7 @@ def curves_frame(plan: Plan, records: TrialRecords) -> pd.DataFrame:
         records: records of the finished trials.
 
     Returns:
-        Columns `cell`, one per axis, `seed`, `key` and those of `EpochRecord`.
+        Columns `cell`, one per axis, `seed`, `key`, `epoch` and `CURVES`, fields of `EpochRecord`.
     """
     rows = []
     for planned in _sort_trials(plan):
@@ -85,11 +87,9 @@ def curves_frame(plan: Plan, records: TrialRecords) -> pd.DataFrame:
         axes = {axis: _to_column_value(value) for axis, value in cell.axes.items()}
         start = {"cell": cell.label, **axes, "seed": seed, "key": planned.key}
         epochs = record.epochs if record is not None else planned.folder.read_progress()
-        rows += [start | epoch.model_dump() for epoch in epochs]
-    columns = ["cell", *plan.grid.axes, "seed", "key", *EpochRecord.model_fields]
-    frame = pd.DataFrame(rows, columns=columns)
-    measured = [name for name in EpochRecord.model_fields if name != "epoch"]
-    return frame.astype(dict.fromkeys(measured, float) | {"seed": int, "epoch": int})
+        rows += [start | epoch.model_dump(include=set(CURVES) | {"epoch"}) for epoch in epochs]
+    frame = pd.DataFrame(rows, columns=["cell", *plan.grid.axes, "seed", "key", "epoch", *CURVES])
+    return frame.astype(dict.fromkeys(CURVES, float) | {"seed": int, "epoch": int})
 
 
 def _sort_trials(plan: Plan) -> list[PlannedTrial]:
