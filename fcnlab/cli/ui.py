@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fcnlab.cli.options import LabOption, TrackingUri
-from fcnlab.errors import RunError, TrackingError
+from fcnlab.errors import TrackingError
 
 if TYPE_CHECKING:
     from fcnlab.lab import Lab
@@ -23,15 +21,19 @@ def ui(
     file: Annotated[
         Path | None, typer.Argument(metavar="[FILE]", help="Grid file; print the address of its comparison only")
     ] = None,
+    host: Annotated[
+        str, typer.Option("--host", help="Network interface to listen on; 0.0.0.0: all, without authentication")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on")] = 5000,
     lab: LabOption = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Open the MLflow UI of the lab's store on the loopback interface; Ctrl-C ends it.
+    """Open the MLflow UI of the lab's store, by default only for this machine; Ctrl-C ends it.
 
-    Prints the address of each grid's comparison: its cells side by side, averaged over seeds.
+    Prints the address of each grid's comparison when the UI answers: its cells side by side, averaged over seeds.
     """
     from fcnlab.lab import Lab
+    from fcnlab.tracking.server import format_url, list_own_names, refuse_taken_port, serve
     from fcnlab.tracking.store import is_installed
 
     lab_ = Lab.find(file, root=lab, tracking_uri=tracking_uri)
@@ -46,17 +48,30 @@ def ui(
         )
     if not is_installed():
         raise TrackingError("MLflow is not installed; install it with: pip install mlflow")
-    _refuse_taken(port)
-    addresses = _list_addresses(lab_, f"http://127.0.0.1:{port}", file)
-    typer.echo("\n".join([f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)", *addresses]))
-    # Job execution starts a dozen processes that a lab does not use.
-    environment = {
-        **os.environ,
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-    }
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", "127.0.0.1"]
-    os.execve(sys.executable, [*command, "--port", str(port), "--workers", "1"], environment)
+    refuse_taken_port(host, port)
+    try:
+        with serve(uri, host, port, lab_.state / "mlflow-ui.log") as server:
+            address = format_url(list_own_names(host)[0], port)
+            addresses = _list_addresses(lab_, address, file)
+            server.wait_until_ready()
+            typer.echo("\n".join([f"MLflow: {address} (Ctrl-C ends it)", *addresses, _describe_access(host, port)]))
+            code = server.wait()
+    except KeyboardInterrupt:
+        return
+    raise typer.Exit(code)
+
+
+def _describe_access(host: str, port: int) -> str:
+    """Return how other machines reach the UI, and what that means."""
+    from fcnlab.tracking.server import LOOPBACK
+
+    tunnel = f"ssh -L {port}:127.0.0.1:{port} {socket.gethostname()}"
+    if host in LOOPBACK:
+        return f"from another machine: {tunnel}, then open the address there"
+    return (
+        "warning: MLflow has no authentication here, and everyone on the network can read, change and delete runs; "
+        f"safer, without --host: {tunnel}"
+    )
 
 
 def _list_addresses(lab: Lab, server: str, file: Path | None) -> list[str]:
@@ -69,7 +84,7 @@ def _list_addresses(lab: Lab, server: str, file: Path | None) -> list[str]:
     from fcnlab.errors import nearest
     from fcnlab.runner.grid_state import noted_experiments
     from fcnlab.tracking.store import check_experiment
-    from fcnlab.tracking.view import format_url
+    from fcnlab.tracking.view import format_view_url
 
     noted = noted_experiments(lab)
     wanted = name_grid(file) if file is not None else None
@@ -80,18 +95,9 @@ def _list_addresses(lab: Lab, server: str, file: Path | None) -> list[str]:
         try:
             if file is not None or server != lab.tracking_uri:  # a server may take long to answer for every grid
                 check_experiment(lab.tracking_uri, f"fcnlab/{name}", lab.artifacts)
-            lines.append(f"  {name}: {format_url(server, noted[name])}")
+            lines.append(f"  {name}: {format_view_url(server, noted[name])}")
         except TrackingError as error:
             if file is not None:
                 raise
             lines.append(f"  {name}: {error}")
     return lines
-
-
-def _refuse_taken(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise RunError(f"port {port} cannot be used ({error.strerror}); choose another with --port") from None

@@ -59,7 +59,7 @@ def encode_view() -> str:
     return json.dumps({"name": "cells", "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"})
 
 
-def format_url(server: str, experiment: str) -> str:
+def format_view_url(server: str, experiment: str) -> str:
     """Return the address of an experiment in this view.
 
     Args:

@@ -9,8 +9,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from itertools import pairwise
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -363,38 +364,69 @@ def test_init_accepts_an_empty_folder_and_rejects_any_other(fcnlab: Call, tmp_pa
 
 
 @pytest.fixture
-def launched(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Record the commands that `fcnlab ui` would execute, without executing them."""
-    commands: list[list[str]] = []
-    monkeypatch.setattr("os.execve", lambda _file, command, _environment: commands.append(command))
-    return commands
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
+    """Record the store, the host and the port of the servers that `fcnlab ui` would start, without starting them."""
+    servers: list[tuple[str, str, int]] = []
+
+    @contextmanager
+    def serve(uri: str, host: str, port: int, log: Path) -> Iterator[SimpleNamespace]:
+        servers.append((uri, host, port))
+        yield SimpleNamespace(wait_until_ready=lambda: None, wait=lambda: 0)
+
+    monkeypatch.setattr("fcnlab.tracking.server.serve", serve)
+    return servers
 
 
-def test_ui_refuses_a_taken_port(fcnlab: Call, tmp_path: Path, launched: list[list[str]]) -> None:
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_ui_refuses_a_taken_port(fcnlab: Call, tmp_path: Path, launched: list[Any]) -> None:
     (tmp_path / "mlflow.db").touch()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         refused(fcnlab("ui", "--port", port), f"port {port} cannot be used", "choose another with --port")
+    refused(fcnlab("ui", "--host", "no.such.name.invalid"), "--host no.such.name.invalid: no such name")
     assert launched == []
 
 
-def test_ui_opens_the_labs_store_on_the_loopback_interface(
-    fcnlab: Call, tmp_path: Path, launched: list[list[str]]
+def test_ui_opens_the_labs_store_for_this_machine_only(
+    fcnlab: Call, tmp_path: Path, launched: list[Any], free_port: int
 ) -> None:
     (tmp_path / "mlflow.db").touch()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    assert f"http://127.0.0.1:{port}" in fcnlab("ui", "--port", port).out
-    (command,) = launched
-    options = dict(pairwise(command))
-    assert options["--backend-store-uri"] == f"sqlite:///{tmp_path}/mlflow.db"
-    assert (options["--host"], options["--port"]) == ("127.0.0.1", port)
+    out = fcnlab("ui", "--port", free_port).out
+    assert f"http://127.0.0.1:{free_port}" in out and f"ssh -L {free_port}:127.0.0.1:{free_port}" in out
+    assert "warning" not in out
+    assert launched == [(f"sqlite:///{tmp_path}/mlflow.db", "127.0.0.1", free_port)]
 
 
-def test_ui_points_to_a_store_that_is_a_server(fcnlab: Call, launched: list[list[str]]) -> None:
+def test_ui_warns_that_other_hosts_have_no_authentication(
+    fcnlab: Call, tmp_path: Path, launched: list[Any], free_port: int
+) -> None:
+    (tmp_path / "mlflow.db").touch()
+    out = fcnlab("ui", "--port", free_port, "--host", "0.0.0.0").out
+    assert "warning: MLflow has no authentication" in out and f"ssh -L {free_port}" in out
+    assert "http://0.0.0.0" not in out, "browsers cannot open this address"
+    assert launched[0][1:] == ("0.0.0.0", free_port)
+
+
+def test_ui_reports_a_server_that_ends(
+    fcnlab: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_port: int
+) -> None:
+    (tmp_path / "mlflow.db").touch()
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho some output\necho the reason >&2\nexit 3\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(broken))
+    refused(fcnlab("ui", "--port", free_port), "MLflow has ended with exit code 3: the reason; its output is in")
+
+
+def test_ui_points_to_a_store_that_is_a_server(fcnlab: Call, launched: list[Any]) -> None:
     output = fcnlab("ui", "--tracking-uri", "http://mlflow.example:5000")
     assert output.code == 0 and "open http://mlflow.example:5000" in output.out
     assert launched == []
