@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 from PIL import Image
 
 from fcnlab.config.dataset import Dataset
+from fcnlab.data.inspection.propose import Contents
 from fcnlab.lab import Lab
 from tests.cli.conftest import Call, CommandResult
 from tests.cli.test_cli import refused
@@ -66,6 +68,19 @@ def mine(tmp_path: Path) -> Path:
     root = tmp_path / "mine"
     fill(root / "images", root / "masks", TEN, [0, 1, 2, 2, 2, 255])
     return root
+
+
+@pytest.mark.parametrize(
+    ("sizes", "size"),
+    [
+        ({(4, 6): 3, (8, 9): 2, (2, 2): 1}, (4, 6)),
+        ({(2, 3): 2, (5, 5): 1, (6, 9): 1, (9, 6): 1, (8, 8): 1, (9, 9): 1}, (6, 9)),
+    ],
+)
+def test_the_nominal_size_is_the_most_common_or_that_of_median_area(
+    sizes: dict[tuple[int, int], int], size: tuple[int, int]
+) -> None:
+    assert Contents(sizes=Counter(sizes)).size == size
 
 
 def test_a_folder_becomes_a_dataset_that_can_be_checked_and_trained_on(call: Call, mine: Path) -> None:

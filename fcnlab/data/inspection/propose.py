@@ -44,8 +44,12 @@ class Contents:
 
     @property
     def size(self) -> tuple[int, int]:
-        """The most common height and width."""
-        return self.sizes.most_common(1)[0][0]
+        """Height and width of a third of the images or more; if sizes are mixed, those of the image of median area."""
+        size, count = self.sizes.most_common(1)[0]
+        if 3 * count >= self.sizes.total():
+            return size
+        by_area = sorted(self.sizes.elements(), key=lambda size: (size[0] * size[1], size))
+        return by_area[len(by_area) // 2]
 
     @property
     def values(self) -> list[int | str]:
