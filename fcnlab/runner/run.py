@@ -210,8 +210,12 @@ def hold_leases(lab: Lab) -> Iterator[Leases]:
 
 def _decode(plan: Plan, lab: Lab, reporter: ProgressReporter) -> None:
     """Decode the data of the remaining trials once, on all cores, before the trials request it simultaneously."""
-    for _, dataset in find_remaining_datasets(plan):
+    for name, dataset in find_remaining_datasets(plan):
         for split in sorted(set(dataset.used_splits)):
+
+            def start(_: str, samples: int, what: str = f"{name} {split}") -> Callable[[], None]:
+                return reporter.decoding(what, samples)
+
             # An invalid file fails the trials that read it; other trials of the grid may not need it.
             with suppress(DataError):
-                try_open_or_build_cache(lab.open_dataset(dataset), split, reporter.decoding)
+                try_open_or_build_cache(lab.open_dataset(dataset), split, start)

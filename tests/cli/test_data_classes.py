@@ -335,6 +335,8 @@ def test_run_refuses_a_class_without_training_pixels_before_the_first_trial(call
     assert (unknown.code, unknown.err) == (0, "")
     output = call("grid", "run", "experiments/mine.yaml", "--workers", 1)
     assert output.code == 2 and "dataset mine: truck: no pixel in train, val, test" in output.err
+    assert "decode mine train: " in output.out
+    assert "mine/images" in call("data", "cache", "list").out
     assert not list(Path("runs").glob("*/record.json"))
 
 

@@ -37,6 +37,7 @@ from fcnlab.data.cache.format import (
     seal,
 )
 from fcnlab.data.datasets.base import Dataset, Sample, Split
+from fcnlab.data.datasets.folder import Folder
 from fcnlab.data.parallel import Advance, StartProgress, map_on_all_cores
 from fcnlab.settings import cache_folder
 
@@ -105,7 +106,10 @@ def warn_once(line: str) -> None:
 
 
 def _name(dataset: Dataset) -> str:
+    """Return a name for messages: the folder of a dataset, or the last two folders where it is one of images."""
     root = getattr(dataset, "root", None)
+    if isinstance(dataset, Folder):
+        return "/".join(dataset.root.parts[-2:])
     return root.name if isinstance(root, Path) else type(dataset).__name__.lower()
 
 
