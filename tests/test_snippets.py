@@ -70,3 +70,10 @@ def test_the_code_of_other_pages_is_python(page: str) -> None:
     assert page in COMPILED, "run it, or state why it is only compiled"
     for number, code in enumerate(PAGES[page], 1):
         compile(code, f"{page}, block {number}", "exec")
+
+
+def test_the_keys_in_sample_outputs_are_those_of_the_quickstart() -> None:
+    page = (REPOSITORY / "docs" / "using-a-model.md").read_text(encoding="utf-8")
+    trials = (REPOSITORY / "results" / "quickstart" / "trials.csv").read_text(encoding="utf-8")
+    keys = set(re.findall(r"\b[0-9a-f]{12}\b", page))
+    assert keys and all(f"\n{key}" in trials for key in keys)
