@@ -52,13 +52,22 @@ def _isolate(
     for variable in ("FCNLAB_DATA", "FCNLAB_LAB", "FCNLAB_DEVICE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("FCNLAB_PROBE", "0")
-    monkeypatch.setenv("FCNLAB_CACHE", str(tmp_path_factory.mktemp("cache")))
+    cache = tmp_path_factory.mktemp("cache")
+    (cache / "javascript").symlink_to(_shared_scripts(tmp_path_factory))
+    monkeypatch.setenv("FCNLAB_CACHE", str(cache))
     if request.node.get_closest_marker("gpu"):
         # Child processes that run pytest would hide the GPU again if nothing named it.
         every = ",".join(map(str, range(torch.cuda.device_count())))
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", every))
     elif torch.cuda.is_available():
         monkeypatch.setenv("FCNLAB_DEVICE", "cpu")
+
+
+def _shared_scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the page's bundled JavaScript, which takes two seconds and is shared by all tests."""
+    folder = tmp_path_factory.getbasetemp() / "javascript"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
     python -m benchmarks.gpu.pack FOLDER --data-root DIR --python 3.12
 
-FOLDER gets the wheels that a machine with PyTorch, timm, torchvision, pandas, typer, rich, scipy and matplotlib still
-lacks, CamVid as an archive, and the weights of MobileNetV2, compressed. Copy FOLDER and the checkout to the machine,
-and in the checkout's root:
+FOLDER gets the wheels that a machine with PyTorch, timm, torchvision, pandas, typer, rich and scipy still lacks, CamVid
+as an archive, and the weights of MobileNetV2, compressed. Copy FOLDER and the checkout to the machine, and in the
+checkout's root:
 
     source benchmarks/gpu/unpack.sh FOLDER
     python -m benchmarks.gpu.accept --out accept --data-root "$FCNLAB_DATA"
@@ -21,7 +21,11 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-PACKAGES = ("pydantic", "annotated-types", "typing-inspection", "typing-extensions", "segmentation-models-pytorch")
+PACKAGES = (
+    *("pydantic", "annotated-types", "typing-inspection", "typing-extensions", "segmentation-models-pytorch"),
+    *("altair", "vl-convert-python", "narwhals", "jsonschema", "jsonschema-specifications", "referencing", "rpds-py"),
+    "attrs",
+)
 """Needed by fcnlab, and often missing beside PyTorch; pydantic's core is added in the version that it asks for."""
 
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")

@@ -12,6 +12,7 @@ from fcnlab.config.grid.grid import Grid
 from fcnlab.config.grid.name import path_in_lab
 from fcnlab.extensions import fcnlab_command
 from fcnlab.report.footnotes import distinct_texts
+from fcnlab.report.trial_records import TrialRecords
 
 
 def collect_provenance(grid: Grid, trials: pd.DataFrame) -> dict[str, object]:
@@ -52,6 +53,18 @@ def describe_provenance(grid: Grid, trials: pd.DataFrame) -> list[tuple[str, str
     named = [(name, _joined(found[name])) for name in ("hardware", "precision", "system", "versions", "commit")]
     seconds = trials["train_seconds"].sum()
     return [*named, ("training time", f"{seconds:,.0f} s, summed over the trials"), ("data", _joined(found["data"]))]
+
+
+def describe_dates(records: TrialRecords) -> list[tuple[str, str]]:
+    """Return the days on which the trials ended, as a pair of a name and a text; empty where none has finished.
+
+    Args:
+        records: records of the finished trials.
+    """
+    days = sorted({record.ended[:10] for by_seed in records.by_cell.values() for record in by_seed.values()})
+    if not days:
+        return []
+    return [("date", days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}")]
 
 
 def _joined(values: object) -> str:

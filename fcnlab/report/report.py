@@ -30,6 +30,7 @@ from fcnlab.report.tables.table import Table
 from fcnlab.report.trial_records import TrialRecords, load_records
 from fcnlab.runner.plan import Plan
 from fcnlab.tracking.tracker import MlflowTracker
+from fcnlab.tracking.view import format_runs_page
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Report:
         best: the best cells.
         records: records of the finished trials.
         folder: the folder of the report's files.
+        runs_page: address of the runs of the grid's experiment on an MLflow server; empty for none.
     """
 
     plan: Plan
@@ -59,6 +61,7 @@ class Report:
     best: Best
     records: TrialRecords
     folder: Path
+    runs_page: str = ""
 
     def __repr__(self) -> str:
         finished = int((self.trials["status"] == "finished").sum())
@@ -126,6 +129,7 @@ def make_report(plan: Plan, lab: Lab, tracker: MlflowTracker | None) -> Report:
         best=best,
         records=records,
         folder=lab.results / grid.name,
+        runs_page=format_runs_page(lab.tracking_uri, tracker.experiment_id) if tracker is not None else "",
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from filelock import FileLock
@@ -18,8 +19,6 @@ from fcnlab.atomic_file import write_atomically
 from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
-from fcnlab.report.charts.plots import draw_plots
-from fcnlab.report.charts.style import Plot, to_png, to_svg
 from fcnlab.report.gallery.sample_sheet import draw_sample_sheet
 from fcnlab.report.gallery.selection import select_gallery
 from fcnlab.report.html.page import Section, render_page
@@ -34,6 +33,9 @@ from fcnlab.runner.publisher import OptionalTracker
 from fcnlab.tracking.grid_run import BestCell
 from fcnlab.tracking.tracker import MlflowTracker
 from fcnlab.trial.find import KEY_DIGITS
+
+if TYPE_CHECKING:  # importing it would import altair
+    from fcnlab.report.charts.plot import Plot
 
 
 def create_report(grid: Grid, lab: Lab, tracker: OptionalTracker, *, predict: bool) -> Report:
@@ -72,10 +74,12 @@ def write_report(report: Report, lab: Lab, *, predict: bool) -> Section:
         RunError: the folder cannot be written.
         ConfigError: the results belong to another grid file with the same name.
     """
+    from fcnlab.report.charts.draw import draw_plots
+
     claim_results(report.grid, lab)
-    plots = draw_plots(report.cells, report.records, report.significance)
+    plots = draw_plots(report)
     gallery = select_gallery(report.plan, report.cells, report.records, lab, predict=predict)
-    section = Section(report, plots, gallery)
+    section = Section(report, plots, gallery, _make_files(report))
     with _lock_folder(lab, report.folder):
         _write_all(section)
     return section
@@ -152,17 +156,25 @@ def _lock_folder(lab: Lab, folder: Path) -> Iterator[None]:
 def _write_all(section: Section) -> None:
     report, folder = section.report, section.report.folder
     grid = report.grid
-    _write(folder / "trials.csv", _csv(report.trials.drop(columns="run_id")))
-    _write(folder / "table.csv", _csv(report.cells))
+    for name, text in section.files.items():
+        _write(folder / name, text)
     _write(folder / "table.md", to_markdown(report.table))
-    _write(folder / "table.tex", report_to_latex(report))
     _write(folder / "provenance.json", json.dumps(collect_provenance(grid, report.trials), indent=1) + "\n")
     (folder / "plots").mkdir(exist_ok=True)
     for plot in section.plots:
-        _write(folder / "plots" / f"{plot.name}.png", to_png(plot))
-        _write(folder / "plots" / f"{plot.name}.svg", to_svg(plot))
+        _write(folder / "plots" / f"{plot.name}.png", plot.to_png())
+        _write(folder / "plots" / f"{plot.name}.svg", plot.to_svg())
     _write(folder / "report.html", render_page([section], f"{grid.name}: {grid.file.question}"))
     _write(folder / "README.md", render_markdown(report, section.plots, with_samples=_write_samples(report, folder)))
+
+
+def _make_files(report: Report) -> dict[str, str]:
+    """Return the tables that the page offers for download, by file name."""
+    return {
+        "table.csv": _csv(report.cells),
+        "trials.csv": _csv(report.trials.drop(columns="run_id")),
+        "table.tex": report_to_latex(report),
+    }
 
 
 def _csv(frame: pd.DataFrame) -> str:

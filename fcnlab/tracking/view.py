@@ -11,6 +11,7 @@ import base64
 import json
 import zlib
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 VIEW = "fcnlab-cells"
 """Id of the view. Saving it again replaces it."""
@@ -70,6 +71,23 @@ def format_view_url(server: str, experiment: str) -> str:
         The URL.
     """
     return f"{server.rstrip('/')}/#/experiments/{experiment}/runs?compareRunsMode=CHART&viewStateShareKey={VIEW}"
+
+
+def format_runs_page(uri: str, experiment: str) -> str:
+    """Return the address below which an MLflow server has the pages of an experiment's runs.
+
+    Args:
+        uri: tracking URI of the store.
+        experiment: id of the experiment.
+
+    Returns:
+        The URL without user name and password; empty where the store is not an HTTP server.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        return ""
+    server = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+    return f"{server}/#/experiments/{experiment}/runs"
 
 
 def _section(uuid: str, name: str) -> dict[str, Any]:

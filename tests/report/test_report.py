@@ -9,14 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from fcnlab.analysis import estimate_difference
 from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
-from fcnlab.report.charts.plots import pareto_front
 from fcnlab.report.comparison import compare, load_side, make_images_table
 from fcnlab.report.frame import trials_frame
 from fcnlab.report.report import Report, make_report
@@ -35,6 +33,8 @@ from fcnlab.runner.publisher import open_tracker
 from fcnlab.tracking.fields import extract_tags
 from tests.conftest import REPOSITORY, write_grid
 from tests.report.finished_grid import RIGHT, THREE, counted, finish, finished_lab
+
+CHARTS = ("seeds", "differences", "cost", "curves", "loss", "classes")
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +217,7 @@ def test_the_report_from_mlflow_only_is_the_same(made: tuple[Report, Lab], tmp_p
 
 def test_the_files_are_complete_and_regenerating_changes_nothing(made: tuple[Report, Lab], written: Path) -> None:
     names = {path.relative_to(written).as_posix() for path in written.rglob("*") if path.is_file()}
-    plots = {f"plots/{name}.{kind}" for name in ("cost", "differences", "curves", "classes") for kind in ("png", "svg")}
+    plots = {f"plots/{name}.{kind}" for name in CHARTS for kind in ("png", "svg")}
     tables = {"table.csv", "table.md", "table.tex", "trials.csv"}
     assert names == plots | tables | {"README.md", "report.html", "provenance.json", "predictions.png"}
     before = {name: (written / name).read_bytes() for name in names}
@@ -309,21 +309,6 @@ def test_a_trial_of_several_grids_is_listed_once(made: tuple[Report, Lab]) -> No
     assert set(frame["grid"][frame["head"] == "fcn16s"]) == {"question"}
 
 
-def test_the_pareto_front_has_the_cells_that_no_cheaper_cell_beats() -> None:
-    random = np.random.default_rng(0)
-    cost, value = random.integers(0, 8, 40).astype(float), random.integers(0, 8, 40).astype(float)
-    beaten = {
-        i
-        for i in range(40)
-        if any(
-            cost[j] <= cost[i] and value[j] >= value[i] and (cost[j], value[j]) != (cost[i], value[i])
-            for j in range(40)
-        )
-    }
-    points = {(cost[i], value[i]) for i in range(40) if i not in beaten}
-    assert {(cost[i], value[i]) for i in pareto_front(list(cost), list(value))} == points
-
-
 def test_texts_of_the_user_are_escaped(made: tuple[Report, Lab]) -> None:
     cells = made[0].cells.assign(head=["<b>", "a & b", "50 % ≤ ü 日"])
     table = View().make_table(cells, ["head"])
@@ -401,20 +386,3 @@ def test_a_thousand_trials_are_a_frame_within_three_seconds(tmp_path: Path) -> N
     frame = trials_frame(many, None)
     assert len(frame) == 1002
     assert time.process_time() - began < 3
-
-
-def test_plots_of_a_large_grid_show_a_subset_with_a_note(made: tuple[Report, Lab]) -> None:
-    from fcnlab.report.charts.plots import MAX_ROWS, MAX_SQUARES, draw_plots
-    from fcnlab.report.charts.style import to_svg
-    from fcnlab.report.significance import Significance
-
-    report, _ = made
-    one = report.significance.comparisons["fcn8s"]
-    many = pd.concat([report.cells.iloc[[0]], *[report.cells.iloc[[2]]] * 60], ignore_index=True)
-    many["cell"] = ["fcn32s", *(f"cell {place}" for place in range(60))]
-    significance = Significance(dict.fromkeys(many["cell"][1:], one), {}, 0)
-    plots = {plot.name: plot for plot in draw_plots(many, report.records, significance)}
-    assert f"Only the {MAX_ROWS} cells" in plots["differences"].caption
-    assert f"Only the {MAX_SQUARES[0]} cells" in plots["classes"].caption
-    assert len(plots["classes"].tooltips) == MAX_SQUARES[0] * len(report.records.classes)
-    assert len(to_svg(plots["classes"])) < 200_000

@@ -8,14 +8,9 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib import font_manager
-from matplotlib.figure import Figure
 from rich.console import Console
 
 from fcnlab.report.best import add_best, find_best
-from fcnlab.report.charts import fonts
-from fcnlab.report.charts.fonts import add_fallback_fonts
-from fcnlab.report.charts.style import Plot, to_png, to_svg
 from fcnlab.report.frame import cells_frame as bare_cells_frame
 from fcnlab.report.significance import Significance, add_differences
 from fcnlab.report.tables.cells import make_cell_table
@@ -123,25 +118,6 @@ def test_latex_keeps_names_of_every_script_and_lists_their_characters() -> None:
     (listed,) = (line for line in latex.splitlines() if line.startswith("% compile with LuaLaTeX or XeLaTeX"))
     assert set(listed.partition(": ")[2]) == set("快速標準αβ")
     assert "LuaLaTeX" not in to_latex(make_cell_table(cells_frame(trials(a=[0.2]), ["head"], "a"), ["head"]), "ü ± Δ")
-
-
-def test_charts_use_installed_fonts_and_warn_once_of_characters_that_none_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    def figure(text: str) -> Figure:
-        figure = Figure()
-        figure.text(0.1, 0.5, text)
-        return figure
-
-    add_fallback_fonts([figure("plain"), figure("größer Δ °")])  # the font of all charts has these
-    bundled = [font for font in font_manager.fontManager.ttflist if font.name in ("DejaVu Sans", "DejaVu Sans Mono")]
-    monkeypatch.setattr(font_manager.fontManager, "ttflist", bundled)
-    charts = [figure("快"), figure("速 快速")]
-    with pytest.warns(UserWarning, match="charts show boxes instead: 快速") as warned:
-        add_fallback_fonts(charts)
-    assert len(warned) == 1
-    assert all(to_png(Plot("a", "", one, {})) and to_svg(Plot("a", "", one, {})) for one in charts), "without warnings"
-    monkeypatch.setattr(fonts, "_characters", lambda file: set("快速") if "Mono" in file else set())
-    add_fallback_fonts(charts)
-    assert charts[0].texts[0].get_fontfamily() == ["DejaVu Sans", "DejaVu Sans Mono"]
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])

@@ -1,140 +1,184 @@
-"""Style and file formats of charts: reproducible bytes, readable in gray and with color blindness."""
+"""Style of the charts: colors that are distinct with color blindness, the same for a cell in all charts."""
 
 from __future__ import annotations
 
-import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
-from io import BytesIO
 from typing import Any
 
-import matplotlib as mpl
-from matplotlib.artist import Artist
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+import altair as alt
+import pandas as pd
 
-from fcnlab.report.charts.fonts import DEFAULT
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#A6761D")
+"""Okabe and Ito's palette without yellow and black, which are hard to see on a light or dark page, and a brown."""
 
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
-"""Okabe and Ito's palette without yellow, which is hard to see on white; the last color is a gray."""
+SHAPES = ("square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right", "triangle-left")
+DASHES = ([8, 2], [4, 2], [2, 2], [8, 2, 2, 2], [6, 4], [10, 3], [3, 5])
+BASELINE = ("#7A7A7A", "circle", [1, 0])
+"""Color, shape and line of the baseline."""
 
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2, 2, 2)))
-DPI = 110
+OTHERS = ("#B0B0B0", "circle", [1, 0])
+"""Color, shape and line of the cells without a color of their own."""
 
-_RC: dict[Any, Any] = {
-    "font.family": DEFAULT,
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "text.parse_math": False,  # keep dollar signs of labels
-    "svg.fonttype": "none",  # keep text as text: smaller and searchable
-    "svg.hashsalt": "fcnlab",
-    "hatch.linewidth": 0.6,
-}
+THEME = {"ink": "#1b1f24", "soft": "#5c6570", "line": "#e3e6ea", "paper": "#ffffff"}
+"""Signals of a chart's colors, which a dark page sets to others."""
+
+WIDTH = 560
+"""Width of a chart in a file, without axes and legends."""
+
+FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 
 
 @dataclass(frozen=True)
-class Plot:
-    """A chart.
+class CellStyles:
+    """Names, colors, shapes and lines of the cells in all charts of a grid.
 
     Attributes:
-        name: name of its files.
-        caption: one sentence on its content.
-        figure: the matplotlib figure.
-        tooltips: texts of its marks by their ids.
+        names: label of each finished cell -> its name in charts.
+        entries: label of each finished cell -> its entry in legends.
+        legend: the entries of a legend.
+        title: title of a legend: the axes.
+        baseline: label of the baseline.
     """
 
-    name: str
-    caption: str
-    figure: Figure
-    tooltips: Mapping[str, str]
+    names: Mapping[str, str]
+    entries: Mapping[str, str]
+    legend: tuple[str, ...]
+    title: str
+    baseline: str
+
+    @classmethod
+    def create(
+        cls, cells: pd.DataFrame, title: str, baseline: str, name: Callable[[str], str] = lambda label: label
+    ) -> CellStyles:
+        """Choose the cells that have a color: the baseline and the best of the others.
+
+        Args:
+            cells: frame of the finished cells.
+            title: title of a legend.
+            baseline: label of the baseline.
+            name: function from the label of a cell to its display name.
+        """
+        labels = [str(label) for label in cells["cell"]]
+        names = {label: shorten(name(label)) + (" (baseline)" if label == baseline else "") for label in labels}
+        best = {*cells[cells["cell"] != baseline].nlargest(len(COLORS), "miou")["cell"], baseline}
+        others = f"other cells ({len(set(labels) - best)})"
+        entries = {label: names[label] if label in best else others for label in labels}
+        return cls(names, entries, tuple(dict.fromkeys(entries.values())), title, baseline)
+
+    def list_best(self, cells: pd.DataFrame, most: int) -> list[str]:
+        """Return the labels of the best cells and the baseline, in the order of the table.
+
+        Args:
+            cells: frame of cells.
+            most: largest number of cells.
+        """
+        chosen = set(cells.nlargest(most, "miou")["cell"])
+        if self.baseline in set(cells["cell"]) and self.baseline not in chosen:
+            chosen = set(cells.nlargest(most - 1, "miou")["cell"]) | {self.baseline}
+        return [str(label) for label in cells["cell"] if label in chosen]
+
+    def color(self, *, legend: bool = True) -> alt.Color:
+        """Return the encoding of the color by the field `entry`.
+
+        Args:
+            legend: whether the chart has a legend.
+        """
+        return alt.Color("entry:N", scale=self._scale(0), legend=self._legend() if legend else None)
+
+    def find_color(self, label: str) -> str:
+        """Return the color of a cell.
+
+        Args:
+            label: label of the cell.
+        """
+        return str(self._styles(0)[self.legend.index(self.entries[label])])
+
+    def stroke(self) -> alt.Stroke:
+        """Return the encoding of the color of lines by the field `entry`, with lines in the legend."""
+        return alt.Stroke("entry:N", scale=self._scale(0), legend=self._legend(lines=True))
+
+    def shape(self) -> alt.Shape:
+        """Return the encoding of the shape by the field `entry`."""
+        return alt.Shape("entry:N", scale=self._scale(1), legend=self._legend())
+
+    def dash(self) -> alt.StrokeDash:
+        """Return the encoding of the kind of line by the field `entry`."""
+        return alt.StrokeDash("entry:N", scale=self._scale(2), legend=self._legend(lines=True))
+
+    def _legend(self, *, lines: bool = False) -> alt.Legend:
+        symbol: dict[str, Any] = {"symbolType": "stroke", "symbolSize": 300, "symbolStrokeWidth": 2} if lines else {}
+        return alt.Legend(title=self.title, symbolOpacity=1, **symbol)
+
+    def _scale(self, index: int) -> alt.Scale:
+        return alt.Scale(domain=list(self.legend), range=self._styles(index))
+
+    def _styles(self, index: int) -> list[Any]:
+        """Return the colors, shapes or lines of the legend's entries."""
+        base = self.entries.get(self.baseline)
+        own = iter(zip(COLORS, SHAPES, DASHES, strict=True))
+        others = {entry for label, entry in self.entries.items() if entry.startswith("other cells (")} - {base}
+        styles = [BASELINE if one == base else OTHERS if one in others else next(own) for one in self.legend]
+        return [style[index] for style in styles]
 
 
-@contextmanager
-def plot_style() -> Iterator[None]:
-    """Use the style of all charts, independent of the user's settings."""
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        for name, value in _RC.items():
-            mpl.rcParams[name] = value
-        yield
+def select_in_legend() -> alt.Parameter:
+    """Return the selection of cells by clicks on entries of the legend."""
+    return alt.selection_point(name="chosen", fields=["entry"], bind="legend")
 
 
-@contextmanager
-def _draw_style() -> Iterator[None]:
-    """Use the style of all charts. Missing characters were reported by `add_fallback_fonts`, once for all charts."""
-    with plot_style(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")
-        yield
-
-
-def cell_style(index: int) -> dict[str, Any]:
-    """Return color, marker and line style of a cell, which are distinct for the first eight cells.
+def fade(chosen: alt.Parameter, opacity: float = 1.0) -> Any:
+    """Return the opacity of marks: those of cells that are not selected are faint.
 
     Args:
-        index: index of the cell.
+        chosen: result of `select_in_legend`.
+        opacity: opacity of the others.
     """
-    index = index % len(COLORS)
-    return {"color": COLORS[index], "marker": MARKERS[index], "linestyle": LINES[index]}
+    return alt.when(chosen).then(alt.value(opacity)).otherwise(alt.value(0.08))
 
 
-def add_tooltip(artist: Artist, tooltips: dict[str, str], text: str) -> None:
-    """Add a tooltip to a mark of a chart.
+def row_axis(names: Sequence[str]) -> alt.Y:
+    """Return the encoding of the rows of a chart with one row per cell, by the field `cell`.
 
     Args:
-        artist: the mark.
-        tooltips: tooltips of the chart, to which the new one is added.
-        text: the text.
+        names: names of the cells from top to bottom.
     """
-    name = f"tip-{len(tooltips)}"
-    artist.set_gid(name)
-    tooltips[name] = text
+    return alt.Y("cell:N", sort=list(names), title=None, axis=alt.Axis(labelLimit=240, grid=False, ticks=False))
 
 
-def to_png(plot: Plot) -> bytes:
-    """Return a chart as PNG.
+def arrange(*layers: alt.Chart, height: float) -> alt.LayerChart:
+    """Return layers as a chart in the style of all charts.
 
     Args:
-        plot: the chart.
+        *layers: the layers, from the lowest.
+        height: height without axes and legends.
     """
-    file = BytesIO()
-    with _draw_style():
-        FigureCanvasAgg(plot.figure).print_figure(
-            file, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs={"optimize": True}
+    theme = [alt.param(name=name, value=color) for name, color in THEME.items()]
+    ink, soft, line, paper = (alt.expr(name) for name in THEME)
+    return (
+        alt.layer(*layers)
+        .add_params(*theme)
+        .properties(width=WIDTH, height=height)
+        .configure(background=paper, font=FONT, padding=6)
+        .configure_view(stroke=None)
+        .configure_axis(
+            labelColor=ink, titleColor=soft, gridColor=line, domainColor=line, tickColor=line, labelFontSize=12,
+            titleFontSize=12, titleFontWeight="normal", titlePadding=8,
         )
-    return file.getvalue()
+        .configure_legend(
+            labelColor=ink, titleColor=soft, labelFontSize=12, titleFontSize=12, titleFontWeight="normal",
+            orient="bottom", direction="vertical", columns=2, labelLimit=260, symbolSize=80, rowPadding=4, offset=10,
+        )
+    )  # fmt: skip
 
 
-def to_svg(plot: Plot, prefix: str = "") -> bytes:
-    """Return a chart as SVG, with its tooltips as titles.
+def make_chart(rows: Sequence[Mapping[str, Any]]) -> alt.Chart:
+    """Return a chart without marks.
 
     Args:
-        plot: the chart.
-        prefix: prefix of all ids, which makes them unique on a page with several charts of the same name.
+        rows: data, one mapping per row; values that are not finite numbers are None.
     """
-    file = BytesIO()
-    with _draw_style():
-        FigureCanvasAgg(plot.figure).print_figure(file, format="svg", metadata={"Date": None, "Creator": None})
-    text = file.getvalue().decode()
-    for name, tooltip in plot.tooltips.items():
-        text = text.replace(f'<g id="{name}">', f'<g id="{name}" class="tip"><title>{escape(tooltip)}</title>')
-    return _prefix_ids(text, f"{prefix}-{plot.name}" if prefix else plot.name).encode()
-
-
-def _prefix_ids(svg: str, name: str) -> str:
-    """Prefix each id and each reference to one."""
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'(xlink:href|href)="#', rf'\1="#{name}-', svg)
-    return svg.replace("url(#", f"url(#{name}-")
+    return alt.Chart(alt.InlineData(values=[dict(row) for row in rows]))
 
 
 def shorten(label: str, longest: int = 40) -> str:
@@ -145,15 +189,3 @@ def shorten(label: str, longest: int = 40) -> str:
         longest: most characters.
     """
     return label if len(label) <= longest else label[: longest - 1] + "…"
-
-
-def padded_limits(values: Sequence[float], least: float) -> tuple[float, float]:
-    """Return axis limits around values with some padding.
-
-    Args:
-        values: the values.
-        least: smallest distance of the limits.
-    """
-    low, high = min(values), max(values)
-    room = max(0.08 * (high - low), (least - (high - low)) / 2, 1e-9)
-    return low - room, high + room

@@ -32,10 +32,11 @@ def render(template: str, **context: object) -> str:
 
 
 @cache
-def read_asset(name: str) -> Markup:
-    """Return the text of a style sheet or script, to be inlined in the page.
+def read_assets(*names: str) -> Markup:
+    """Return the text of style sheets or scripts, to be inlined in the page.
 
     Args:
-        name: file name in `fcnlab/report/html/`.
+        *names: file names in `fcnlab/report/html/assets/`, in the order in which the files are joined.
     """
-    return Markup(files("fcnlab.report.html").joinpath(name).read_text(encoding="utf-8"))
+    folder = files("fcnlab.report.html") / "assets"
+    return Markup("".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -19,31 +21,35 @@ def make_class_table(report: Report) -> Table | None:
     Args:
         report: report of a grid.
     """
-    by_cell, checkpoint = report.records.by_cell, report.records.checkpoint
-    shown = [cell for cell in _select_cells(report) if cell in by_cell]
+    shown = [cell for cell in _select_cells(report) if cell in report.records.by_cell]
     if not shown:
         return None
-    iou = {
-        cell: pd.DataFrame(
-            [
-                found.class_iou
-                for one in by_cell[cell].values()
-                if (found := one.find_metrics(one.report_split, checkpoint))
-            ]
-        ).astype(float)
-        for cell in shown
-    }
-    images = _count_images(report)
+    iou, images = compute_class_iou(report, shown), count_class_images(report)
     rows = tuple(
         (
             name,
-            images.get(index, ""),
+            str(images.get(index, "")),
             *(format_mean_std(iou[cell][index].mean(), iou[cell][index].std()) for cell in shown),
         )
         for index, name in enumerate(report.records.classes)
         if all(index in frame for frame in iou.values())
     )
     return Table(("class", "images", *map(report.grid.display_name, shown)), rows, 1)
+
+
+def compute_class_iou(report: Report, cells: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Return the IoU of each class of cells, as fractions of 1 with one row per seed and one column per class.
+
+    Args:
+        report: report of a grid.
+        cells: labels of cells with finished trials.
+    """
+    by_cell, checkpoint = report.records.by_cell, report.records.checkpoint
+    found = {cell: [one.find_metrics(one.report_split, checkpoint) for one in by_cell[cell].values()] for cell in cells}
+    return {
+        cell: pd.DataFrame([one.class_iou for one in metrics if one is not None]).astype(float)
+        for cell, metrics in found.items()
+    }
 
 
 def _select_cells(report: Report) -> list[str]:
@@ -54,9 +60,13 @@ def _select_cells(report: Report) -> list[str]:
     return [str(cell) for cell in finished["cell"] if cell in selected]
 
 
-def _count_images(report: Report) -> dict[int, str]:
-    """Count the images in which each class is labeled; empty without counts."""
+def count_class_images(report: Report) -> dict[int, int]:
+    """Count the images in which each class is labeled; empty without counts.
+
+    Args:
+        report: report of a grid.
+    """
     for cell in report.records.folders:
         for counts in report.records.counts(cell).values():
-            return {index: str(n) for index, n in enumerate(np.count_nonzero(counts[:, :, 2], axis=0))}
+            return dict(enumerate(np.count_nonzero(counts[:, :, 2], axis=0).tolist()))
     return {}

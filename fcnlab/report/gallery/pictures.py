@@ -1,4 +1,4 @@
-"""Small pictures as data URIs, to be embedded in the page."""
+"""Pictures of the gallery as data URIs: photos, labels and errors as layers above a photo."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from PIL import Image
 
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.base import Pixels
-from fcnlab.data.datasets.palette import read_palette, to_palette_image
+from fcnlab.data.datasets.palette import to_palette_image
 
-WIDTH = 256
-"""Width of a picture on the page in pixels."""
+RIGHT, WRONG, IGNORED, HATCH = range(4)
+"""Entries of the palette of an error map: correct, wrong, ignored, and the lines over ignored pixels."""
 
-RIGHT, WRONG, IGNORED = 255, 0, 160
-"""Gray levels of an error map."""
+ERROR_COLORS = ((0, 0, 0, 0), (255, 0, 110, 255), (128, 128, 128, 200), (215, 215, 215, 230))
+"""Red, green, blue and opacity of these entries; correct pixels show the photo below."""
+
+_PERIOD, _LINE = 8, 2  # pixels from one line of the hatching to the next, and the width of a line
 
 
-def encode_photo(path: Path, width: int = WIDTH) -> str:
+def encode_photo(path: Path, width: int) -> str:
     """Return an image as a JPEG data URI.
 
     Args:
@@ -29,21 +31,22 @@ def encode_photo(path: Path, width: int = WIDTH) -> str:
     """
     with Image.open(path) as image:
         small = image.convert("RGB").resize(_size(image, width), Image.Resampling.LANCZOS)
-    return _uri(small, "JPEG", quality=72, optimize=True)
+    return _uri(small, "JPEG", quality=80, optimize=True)
 
 
-def encode_label_map(path: Path, width: int = WIDTH) -> str:
-    """Return labels as a PNG data URI in the colors of their file.
+def encode_label_map(path: Path, palette: Pixels, width: int) -> str:
+    """Return labels as a PNG data URI.
 
     Args:
-        path: palette image of the labels.
+        path: palette image of the labels; its own colors are not used.
+        palette: one color per label, uint8 [256, 3].
         width: greatest width in pixels.
     """
-    return _uri(to_palette_image(_labels(path, width), read_palette(path)), "PNG", optimize=True)
+    return _uri(to_palette_image(_labels(path, width), palette), "PNG")
 
 
-def encode_error_map(prediction: Path, truth: Path, width: int = WIDTH) -> str:
-    """Return an error map as a PNG data URI: black is wrong, white is right, gray is ignored.
+def encode_error_map(prediction: Path, truth: Path, width: int) -> str:
+    """Return an error map as a PNG data URI: wrong pixels in one color, ignored ones hatched, others transparent.
 
     Args:
         prediction: palette image of the predicted labels.
@@ -52,8 +55,13 @@ def encode_error_map(prediction: Path, truth: Path, width: int = WIDTH) -> str:
     """
     found, labels = _labels(prediction, width), _labels(truth, width)
     error = np.where(found == labels, RIGHT, WRONG).astype(np.uint8)
+    rows, columns = np.indices(error.shape)
+    hatched = (rows + columns) % _PERIOD < _LINE
     error[labels == IGNORE_INDEX] = IGNORED
-    return _uri(Image.fromarray(error).quantize(4), "PNG", optimize=True)
+    error[(labels == IGNORE_INDEX) & hatched] = HATCH
+    image = Image.fromarray(error, mode="P")
+    image.putpalette([channel for color in ERROR_COLORS for channel in color[:3]])
+    return _uri(image, "PNG", transparency=bytes(color[3] for color in ERROR_COLORS))
 
 
 def _labels(path: Path, width: int) -> Pixels:

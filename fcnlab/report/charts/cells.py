@@ -1,0 +1,239 @@
+"""Charts with one row or point per cell: mIoU of each seed, differences to the baseline, mIoU against cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence, Sized
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from fcnlab.report.charts.plot import Plot
+from fcnlab.report.charts.style import CellStyles, arrange, fade, make_chart, row_axis, select_in_legend, shorten
+from fcnlab.report.significance import Significance
+from fcnlab.report.tables.columns import format_mean_std
+
+MAX_ROWS = 40
+"""Most cells of a chart with one row per cell: the best by mean mIoU."""
+
+COST_AXES = {
+    "gmacs": ("GMACs of one image", 1.0),
+    "params": ("parameters (M)", 1e-6),
+    "train_seconds": ("training time of a trial (s)", 1.0),
+}
+"""Label and factor of each measure of cost; the time is used only where the others do not differ."""
+
+LOG_RANGE = 20.0
+"""Ratio of the largest to the smallest cost from which the axis is logarithmic."""
+
+
+def draw_seeds(scored: pd.DataFrame, trials: pd.DataFrame, styles: CellStyles) -> Plot:
+    """Draw the mIoU of each seed and the mean of each cell.
+
+    Args:
+        scored: frame of the finished cells.
+        trials: frame with one row per trial.
+        styles: styles of the cells.
+    """
+    shown = styles.list_best(scored, MAX_ROWS)
+    cells = scored.set_index("cell").loc[shown]
+    means = [
+        _identify(cell, styles)
+        | {"miou": round(100 * row["miou"], 3), "text": _percent(row), "seeds": int(row["n"]), "delta": _delta(row)}
+        for cell, row in cells.iterrows()
+    ]
+    finished = trials[(trials["status"] == "finished") & trials["cell"].isin(shown)].dropna(subset="miou")
+    seeds = [
+        _identify(row["cell"], styles) | {"miou": round(100 * row["miou"], 3), "seed": int(row["seed"])}
+        for _, row in finished.iterrows()
+    ]
+    x = alt.X("miou:Q", title="mIoU (%)", scale=alt.Scale(zero=False, padding=12))
+    y, color = row_axis([styles.names[cell] for cell in shown]), styles.color(legend=False)
+    mean_tips = [
+        ("cell:N", "cell"),
+        ("text:N", "mIoU"),
+        ("delta:N", "difference to the baseline"),
+        ("seeds:Q", "seeds"),
+    ]
+    seed_tips = [("cell:N", "cell"), ("seed:O", "seed")]
+    points = make_chart(seeds).mark_circle(size=46, opacity=0.55)
+    ticks = make_chart(means).mark_tick(thickness=3, size=18)
+    layers = [
+        _baseline_rule(means, styles),
+        points.encode(
+            x, y, color, tooltip=[*_tooltips(seed_tips), alt.Tooltip("miou:Q", title="mIoU %", format=".2f")]
+        ),
+        ticks.encode(x, y, color, tooltip=_tooltips(mean_tips)),
+    ]
+    caption = "mIoU of each seed (points) and mean of each cell (bar); the dashed line is the mean of the baseline."
+    caption += note_subset(shown, scored, "cells with the highest mean mIoU")
+    return Plot("seeds", "mIoU by cell", caption, arrange(*layers, height=24 * len(shown) + 10))
+
+
+def draw_differences(scored: pd.DataFrame, significance: Significance, styles: CellStyles, name: str) -> Plot:
+    """Draw the differences to the baseline with their intervals.
+
+    Args:
+        scored: frame of the finished cells.
+        significance: statistics of the cells.
+        styles: styles of the cells.
+        name: display name of the baseline.
+    """
+    found = significance.comparisons
+    shown = styles.list_best(scored[scored["cell"].isin(found)], MAX_ROWS)
+    rows = []
+    for cell in shown:
+        one, clear = found[cell].difference, found[cell].significant
+        row = _identify(cell, styles) | {
+            "value": _points(one.value),
+            "low": _points(one.low),
+            "high": _points(one.high),
+        }
+        row |= {"interval": f"{100 * one.low:+.2f} to {100 * one.high:+.2f}", "seeds": one.seeds, "clear": bool(clear)}
+        row["holm"] = "no claim" if clear is None else f"p = {found[cell].adjusted_p:.2g} (Holm)"
+        rows.append(row)
+    title = f"difference in mIoU to {shorten(name)} (points)"
+    y, color = row_axis([styles.names[cell] for cell in shown]), styles.color(legend=False)
+    tips = _tooltips(
+        [("cell:N", "cell"), ("interval:N", "95 % interval"), ("holm:N", "significance"), ("seeds:Q", "seeds")]
+    )
+    tips.insert(1, alt.Tooltip("value:Q", title="difference", format="+.2f"))
+    base = make_chart(rows).encode(y, color, tooltip=tips)
+    interval = alt.X("low:Q", title=title)
+    value = base.mark_point(size=90, strokeWidth=2, opacity=1).encode(
+        alt.X("value:Q", title=title),
+        fill=alt.when("datum.clear").then(styles.color(legend=False)).otherwise(alt.value("transparent")),
+    )
+    layers = [
+        make_chart([{"zero": 0}])
+        .mark_rule(strokeDash=[4, 3], stroke=alt.expr("ink"))
+        .encode(alt.X("zero:Q", title=title)),
+        base.mark_rule(strokeWidth=2).encode(interval, x2="high:Q"),
+        *(base.mark_tick(thickness=2, size=9).encode(alt.X(f"{end}:Q", title=title)) for end in ("low", "high")),
+        value,
+    ]
+    caption = f"Differences in mIoU to {name} with 95 % intervals; filled: significant after Holm's correction."
+    caption += note_subset(shown, found, "cells with the highest mean mIoU")
+    return Plot("differences", "Differences to the baseline", caption, arrange(*layers, height=28 * len(shown) + 10))
+
+
+def draw_cost(scored: pd.DataFrame, styles: CellStyles) -> Plot | None:
+    """Draw mIoU against the measure of cost that differs most.
+
+    Args:
+        scored: frame of the finished cells.
+        styles: styles of the cells.
+
+    Returns:
+        The chart, or None where no cost is known.
+    """
+    ranges = {name: _relative_range(scored[name]) for name in ("gmacs", "params")}
+    name = max(ranges, key=lambda name: ranges[name]) if any(ranges.values()) else "train_seconds"
+    heading, factor = COST_AXES[name]
+    shown = scored.dropna(subset=[name, "miou"]).reset_index(drop=True)
+    if shown.empty:
+        return None
+    cost, miou = [factor * value for value in shown[name]], [100 * value for value in shown["miou"]]
+    rows = []
+    for index, (_, row) in enumerate(shown.iterrows()):
+        std = 100 * row["miou_std"]
+        point = _identify(row["cell"], styles) | {"cost": cost[index], "miou": round(miou[index], 3)}
+        point |= {"text": _percent(row), "delta": _delta(row), "seeds": int(row["n"])}
+        rows.append(point | ({} if math.isnan(std) else {"low": miou[index] - std, "high": miou[index] + std}))
+    best = pareto_front(cost, miou)
+    log = min(cost) > 0 and max(cost) > LOG_RANGE * min(cost)
+    x = alt.X("cost:Q", title=heading, scale=alt.Scale(type="log" if log else "linear", zero=False, padding=16))
+    y = alt.Y("miou:Q", title="mIoU (%)", scale=alt.Scale(zero=False, padding=12))
+    chosen, color = select_in_legend(), styles.color()
+    tips = [("cell:N", "cell"), ("text:N", "mIoU"), ("delta:N", "difference to the baseline")]
+    tooltip = [
+        *_tooltips(tips),
+        alt.Tooltip("cost:Q", title=heading, format=",.2f"),
+        alt.Tooltip("seeds:Q", title="seeds"),
+    ]
+    front = make_chart([{"cost": cost[i], "miou": miou[i]} for i in best])
+    base = make_chart(rows)
+    layers = [
+        front.mark_line(interpolate="step-after", stroke=alt.expr("soft"), strokeWidth=1).encode(x, y),
+        base.mark_rule(strokeWidth=1.5).encode(
+            x, alt.Y("low:Q", title="mIoU (%)"), color, y2="high:Q", opacity=fade(chosen)
+        ),
+        base.mark_point(size=110, filled=True)
+        .encode(x, y, color, styles.shape(), opacity=fade(chosen), tooltip=tooltip)
+        .add_params(chosen)
+        .properties(name="points"),
+    ]
+    caption = f"mIoU against {heading}, mean and standard deviation over seeds; the line is the Pareto front."
+    return Plot("cost", "mIoU against cost", caption, arrange(*layers, height=280))
+
+
+def pareto_front(cost: Sequence[float], value: Sequence[float]) -> list[int]:
+    """Return the indices of the Pareto front, from the cheapest to the most expensive.
+
+    Args:
+        cost: costs, lower is better.
+        value: values, greater is better.
+
+    Example:
+        >>> pareto_front([1.0, 2.0, 3.0], [0.5, 0.4, 0.6])
+        [0, 2]
+    """
+    order = sorted(range(len(cost)), key=lambda i: (cost[i], -value[i]))
+    found: list[int] = []
+    for index in order:
+        if not found or value[index] > value[found[-1]]:
+            found.append(index)
+    return found
+
+
+def note_subset(shown: Sized, everything: Sized, kind: str) -> str:
+    """Return a sentence if a chart shows only a part of the cells or classes, else an empty text.
+
+    Args:
+        shown: the ones that it shows.
+        everything: all of them.
+        kind: description of the ones that it shows.
+    """
+    return f" Only the {len(shown)} {kind} are shown." if len(shown) < len(everything) else ""
+
+
+def _identify(cell: Any, styles: CellStyles) -> dict[str, Any]:
+    """Return the fields that identify a cell in a chart."""
+    return {"cell": styles.names[cell], "entry": styles.entries[cell]}
+
+
+def _baseline_rule(rows: Sequence[dict[str, Any]], styles: CellStyles) -> alt.Chart:
+    """Return a vertical line at the mean of the baseline."""
+    own = [row for row in rows if row["entry"] == styles.entries.get(styles.baseline)]
+    rule = make_chart([{"miou": row["miou"]} for row in own])
+    return rule.mark_rule(strokeDash=[4, 3], stroke=alt.expr("soft")).encode(alt.X("miou:Q"))
+
+
+def _tooltips(fields: Sequence[tuple[str, str]]) -> list[alt.Tooltip]:
+    return [alt.Tooltip(field, title=title) for field, title in fields]
+
+
+def _percent(row: pd.Series) -> str:
+    return f"{format_mean_std(row['miou'], row['miou_std'])} %"
+
+
+def _delta(row: pd.Series) -> str:
+    """Describe the difference of a cell to the baseline with its interval."""
+    if row["baseline"]:
+        return "baseline"
+    value = 100 * row["delta"]
+    if math.isnan(value):
+        return "not known"
+    interval = f" [{100 * row['delta_low']:+.2f}, {100 * row['delta_high']:+.2f}]"
+    return f"{value:+.2f}{'' if math.isnan(row['delta_low']) else interval}"
+
+
+def _points(value: float) -> float | None:
+    return None if math.isnan(value) else round(100 * value, 4)
+
+
+def _relative_range(column: pd.Series) -> float:
+    """Return the range of a column as a fraction of its maximum."""
+    relative = (column.max() - column.min()) / column.max()
+    return float(relative) if relative > 0 else 0.0

@@ -1,0 +1,35 @@
+"""All charts of a report."""
+
+from __future__ import annotations
+
+from altair.utils.schemapi import debug_mode
+
+from fcnlab.report.charts.cells import draw_cost, draw_differences, draw_seeds
+from fcnlab.report.charts.classes import draw_classes
+from fcnlab.report.charts.curves import draw_curves
+from fcnlab.report.charts.plot import Plot
+from fcnlab.report.charts.style import CellStyles
+from fcnlab.report.report import Report
+
+
+def draw_plots(report: Report) -> list[Plot]:
+    """Draw all charts of a report that have data.
+
+    Args:
+        report: report of a grid.
+    """
+    cells, significance, records = report.cells, report.significance, report.records
+    scored = cells[(cells["n"] > 0) & cells["miou"].notna()].reset_index(drop=True)
+    if scored.empty:
+        return []
+    baseline = report.grid.baseline.label
+    styles = CellStyles.create(scored, ", ".join(report.grid.axes), baseline)
+    with debug_mode(False):  # a test validates the charts; here the validation would take most of the time
+        candidates = [
+            draw_seeds(scored, report.trials, styles),
+            draw_differences(scored, significance, styles, baseline) if significance.comparisons else None,
+            draw_cost(scored, styles) if len(scored) > 1 else None,
+            *draw_curves(scored, records, styles),
+            draw_classes(scored, records.classes, significance, styles, baseline) if significance.comparisons else None,
+        ]
+    return [plot for plot in candidates if plot is not None]

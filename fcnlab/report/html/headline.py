@@ -1,0 +1,71 @@
+"""Headline figures of a grid: best cell, baseline, trials and device-hours."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pandas as pd
+
+from fcnlab.report.footnotes import distinct_texts
+from fcnlab.report.report import Report
+from fcnlab.report.tables.columns import COLUMNS, MISSING
+
+
+class Figure(NamedTuple):
+    """A headline figure.
+
+    Attributes:
+        name: name of the figure.
+        value: its value.
+        note: further facts.
+    """
+
+    name: str
+    value: str
+    note: str
+
+
+def make_headline(report: Report) -> list[Figure]:
+    """Return the headline figures of a report.
+
+    Args:
+        report: report of a grid.
+    """
+    return [*_describe_cells(report), _count_trials(report.trials), _sum_hours(report.trials)]
+
+
+def _describe_cells(report: Report) -> list[Figure]:
+    cells = report.cells
+    scored = cells[cells["miou"].notna()]
+    baseline = cells[cells["baseline"]].iloc[0]
+    base = Figure("Baseline", _format_miou(baseline), str(baseline["cell"]))
+    if scored.empty:
+        return [Figure("Best cell", MISSING, "no trial has finished"), base]
+    best = scored.iloc[int(scored["miou"].to_numpy().argmax())]
+    if best["baseline"]:
+        return [Figure("Best cell", _format_miou(best), f"{best['cell']}, the baseline")]
+    delta = COLUMNS["delta"].text(best)
+    note = f"{best['cell']}: {delta} points to the baseline" if delta != MISSING else str(best["cell"])
+    return [Figure("Best cell", _format_miou(best), note), base]
+
+
+def _format_miou(row: pd.Series) -> str:
+    text = COLUMNS["miou"].text(row)
+    return text if text == MISSING else f"{text} % mIoU"
+
+
+def _count_trials(trials: pd.DataFrame) -> Figure:
+    counts = trials["status"].value_counts()
+    others = [
+        f"{counts[status]} {status}" for status in ("failed", "stopped", "running", "missing") if status in counts
+    ]
+    value = f"{counts.get('finished', 0)} of {len(trials)}"
+    return Figure("Trials finished", value, ", ".join(others) or "none failed")
+
+
+def _sum_hours(trials: pd.DataFrame) -> Figure:
+    hours = trials["device_hours"].sum()
+    hardware = ", ".join(distinct_texts(trials["device"]))
+    return Figure(
+        "Device-hours", f"{hours:,.2f}" if hours < 10 else f"{hours:,.0f}", hardware or "hardware not recorded"
+    )

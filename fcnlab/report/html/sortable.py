@@ -1,0 +1,84 @@
+"""Tables of the page: texts with the values by which they are sorted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from fcnlab.report.report import Report
+from fcnlab.report.tables.cells import Table
+from fcnlab.report.tables.classes import compute_class_iou, count_class_images, make_class_table
+from fcnlab.report.tables.columns import COLUMNS, default_columns
+
+
+@dataclass(frozen=True)
+class SortableTable:
+    """A table with the values by which its rows are sorted.
+
+    Attributes:
+        table: the texts.
+        keys: one key per row and column: a number as text, a text, or an empty text for a missing value.
+        colors: color of the swatch of each row; empty for none.
+        footer: texts of a last row that is not sorted; empty for none.
+    """
+
+    table: Table
+    keys: tuple[tuple[str, ...], ...]
+    colors: tuple[str, ...] = ()
+    footer: tuple[str, ...] = ()
+
+
+def make_sortable_cells(report: Report) -> SortableTable:
+    """Return the table of cells.
+
+    Args:
+        report: report of a grid.
+    """
+    names = list(report.grid.axes) or ["cell"]
+    fields = [COLUMNS[name].fields[0] for name in default_columns(report.cells)]
+    keys = tuple(
+        tuple(sort_key(0.0 if name == "delta" and row["baseline"] else row[name]) for name in (*names, *fields))
+        for _, row in report.cells.iterrows()
+    )
+    return SortableTable(report.table, keys)
+
+
+def make_sortable_classes(report: Report, colors: Sequence[str]) -> SortableTable | None:
+    """Return the table of the IoU of each class with a row of means, or None where no trial has finished.
+
+    Args:
+        report: report of a grid.
+        colors: color of each class.
+    """
+    table = make_class_table(report)
+    if table is None:
+        return None
+    cells = list(table.headings[2:])
+    iou, images = compute_class_iou(report, cells), count_class_images(report)
+    listed = [report.records.classes.index(row[0]) for row in table.rows]
+    keys = tuple(
+        (name, sort_key(images.get(index)), *(sort_key(iou[cell][index].mean()) for cell in cells))
+        for index, name in ((index, report.records.classes[index]) for index in listed)
+    )
+    by_cell = {str(row["cell"]): row for _, row in report.cells.iterrows()}
+    means = [COLUMNS["miou"].text(by_cell[cell]) for cell in cells]
+    return SortableTable(table, keys, tuple(colors[index] for index in listed), ("mean", "", *means))
+
+
+def sort_key(value: Any) -> str:
+    """Return the text by which a value is sorted: the shortest exact number, or the text itself.
+
+    Args:
+        value: a number, a text or a missing value.
+
+    Example:
+        >>> sort_key(1e-05), sort_key(float("nan")), sort_key("fcn8s")
+        ('1e-05', '', 'fcn8s')
+    """
+    if value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return repr(float(value)) if isinstance(value, float) else str(value)

@@ -1,0 +1,125 @@
+"""Charts: valid specifications, one color per cell in all of them, files that regenerate."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fcnlab.lab import Lab
+from fcnlab.report.charts.cells import MAX_ROWS, pareto_front
+from fcnlab.report.charts.classes import MAX_SQUARES
+from fcnlab.report.charts.draw import draw_plots
+from fcnlab.report.charts.plot import Plot
+from fcnlab.report.charts.style import COLORS
+from fcnlab.report.report import Report, make_report
+from fcnlab.report.significance import Significance
+from fcnlab.runner.plan import make_plan
+from tests.report.finished_grid import finished_lab
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Lab]:
+    grid, lab = finished_lab(tmp_path_factory.mktemp("lab"))
+    return make_report(make_plan(grid, lab), lab, None), lab
+
+
+@pytest.fixture(scope="module")
+def plots(made: tuple[Report, Lab]) -> dict[str, Plot]:
+    return {plot.name: plot for plot in draw_plots(made[0])}
+
+
+def test_charts_are_valid_vega_lite_with_the_axes_as_the_title_of_legends(plots: dict[str, Plot]) -> None:
+    assert list(plots) == ["seeds", "differences", "cost", "curves", "loss", "classes"]
+    for plot in plots.values():
+        assert plot.chart.to_dict(validate=True) == plot.spec
+    for name in ("cost", "curves", "loss"):
+        titles = {legend["title"] for legend in _find(plots[name].spec, "legend") if legend and "title" in legend}
+        assert titles == {"head"}
+
+
+def test_a_cell_has_one_color_in_all_charts(plots: dict[str, Plot]) -> None:
+    scales = [
+        dict(zip(scale["domain"], scale["range"], strict=True))
+        for plot in plots.values()
+        for scale in _find(plot.spec, "scale")
+        if scale and str(scale.get("range", [""])[0]).startswith("#") and isinstance(scale["domain"][0], str)
+    ]
+    assert len(scales) >= 5
+    assert all(scale == scales[0] for scale in scales)
+    assert list(scales[0]) == ["fcn32s (baseline)", "fcn16s", "fcn8s"]
+    assert len(set(scales[0].values())) == 3
+
+
+def test_tooltips_have_the_values_of_the_table(plots: dict[str, Plot], made: tuple[Report, Lab]) -> None:
+    (row,) = (row for row in _rows(plots["differences"].spec) if row.get("cell") == "fcn8s")
+    one = made[0].significance.comparisons["fcn8s"].difference
+    assert row["value"] == pytest.approx(100 * one.value, abs=1e-3)
+    assert row["interval"] == f"{100 * one.low:+.2f} to {100 * one.high:+.2f}"
+    assert row["seeds"] == 3 and row["clear"]
+    seeds = [row for row in _rows(plots["seeds"].spec) if row.get("cell") == "fcn8s" and "seed" in row]
+    assert [row["seed"] for row in seeds] == [0, 1, 2]
+
+
+def test_a_large_grid_shows_the_best_cells_with_a_note(made: tuple[Report, Lab]) -> None:
+    report, _ = made
+    one = report.significance.comparisons["fcn8s"]
+    many = pd.concat([report.cells.iloc[[0]], *[report.cells.iloc[[2]]] * 60], ignore_index=True)
+    many["cell"] = ["fcn32s", *(f"cell {place}" for place in range(60))]
+    significance = Significance(dict.fromkeys(many["cell"][1:], one), {}, 0)
+    plots = {plot.name: plot for plot in draw_plots(replace(report, cells=many, significance=significance))}
+    assert f"Only the {MAX_ROWS} cells" in plots["differences"].caption
+    assert f"Only the {MAX_SQUARES[0]} cells" in plots["classes"].caption
+    squares = MAX_SQUARES[0] * len(report.records.classes)
+    assert sum("bold" in row for row in _rows(plots["classes"].spec)) == squares
+    assert len(plots["classes"].to_svg()) < 200_000
+    entries = {row["entry"] for row in _rows(plots["cost"].spec) if "entry" in row}
+    assert f"other cells ({60 - len(COLORS)})" in entries and len(entries) == len(COLORS) + 2
+
+
+def test_names_of_every_script_are_texts_in_charts(made: tuple[Report, Lab]) -> None:
+    report = made[0]
+    name = "快速 <b>&\"'$x$ größer"
+    cells = report.cells.assign(cell=["fcn32s", "fcn16s", name])
+    trials = report.trials.assign(cell=report.trials["cell"].replace("fcn8s", name))
+    seeds = draw_plots(replace(report, cells=cells, trials=trials))[0]
+    texts = [element.text for element in ElementTree.fromstring(seeds.to_svg()).iter() if element.text]
+    assert name in texts
+    assert seeds.to_png().startswith(b"\x89PNG")
+
+
+def test_the_pareto_front_has_the_cells_that_no_cheaper_cell_beats() -> None:
+    random = np.random.default_rng(0)
+    cost, value = random.integers(0, 8, 40).astype(float), random.integers(0, 8, 40).astype(float)
+    beaten = {
+        i
+        for i in range(40)
+        if any(
+            cost[j] <= cost[i] and value[j] >= value[i] and (cost[j], value[j]) != (cost[i], value[i])
+            for j in range(40)
+        )
+    }
+    points = {(cost[i], value[i]) for i in range(40) if i not in beaten}
+    assert {(cost[i], value[i]) for i in pareto_front(list(cost), list(value))} == points
+
+
+def _find(value: Any, key: str) -> list[Any]:
+    """All values of a key in nested values."""
+    if isinstance(value, dict):
+        return [
+            *([value[key]] if key in value else []),
+            *(one for inner in value.values() for one in _find(inner, key)),
+        ]
+    return [one for inner in value for one in _find(inner, key)] if isinstance(value, list) else []
+
+
+def _rows(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """The distinct rows of data of a chart."""
+    rows = [row for values in _find(spec, "values") for row in values if isinstance(row, dict)]
+    rows += [row for data in spec.get("datasets", {}).values() for row in data]
+    return [json.loads(text) for text in dict.fromkeys(json.dumps(row, sort_keys=True) for row in rows)]
