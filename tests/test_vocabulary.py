@@ -99,12 +99,11 @@ ALLOWED: dict[str, set[str]] = {
     "fcnlab/config/grid/sample.py": {"tell"},
     "fcnlab/data/datasets/ade20k.py": {"book", "desk"},
     "fcnlab/data/datasets/labels.py": {"colours"},
-    "fcnlab/report/charts/fonts.py": {"figures"},
     "registry/variants.yaml": {"book"},
     "tests/test_vocabulary.py": set(RETIRED),
 }
-"""Retired words that a file may contain: old keys, class names of ADE20K, measured texts, keys of caches, figures of
-matplotlib, the d2l book, a method of Optuna's studies."""
+"""Retired words that a file may contain: old keys, class names of ADE20K, measured texts, keys of caches, the
+d2l book, a method of Optuna's studies."""
 
 
 def files() -> list[Path]:

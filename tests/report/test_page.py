@@ -45,7 +45,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reports = [make_report(make_plan(one, lab), lab, None) for one in (grid, other)]
     trials = reports[1].trials
     failed = trials.assign(status=["failed", "failed", *trials["status"][2:]], failure=[HOSTILE, HOSTILE, *[""] * 7])
-    reports[1] = replace(reports[1], trials=failed, footnotes=[HOSTILE], summary_text=[HOSTILE])
+    reports[1] = replace(reports[1], trials=failed, summary_text=[HOSTILE])
     sections = [write_report(report, lab, predict=False) for report in reports]
     return write_combined(sections, lab) / "report.html"
 
@@ -60,7 +60,7 @@ def tab(file: Path) -> Iterator[Any]:
         tab.on("pageerror", lambda error: tab.output.append(str(error)))
         tab.on("request", lambda request: tab.requests.append(request.url))
         tab.goto(file.as_uri())
-        tab.wait_for_selector("html[data-charts=drawn]")
+        tab.wait_for_selector("html[data-charts=ready]")
         yield tab
 
 
@@ -309,7 +309,7 @@ def test_pictures_shrink_until_the_page_is_small_enough(file: Path) -> None:
         for picture in cell.folders[1].glob("*.jpg"):
             noise = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
             Image.fromarray(noise).save(picture)
-    sizes = [len(json.dumps(make_gallery(shown, ("a",), voc_palette(), budget))) for budget in (10**8, 10**6)]
+    sizes = [len(json.dumps(make_gallery(shown, ("a",), voc_palette(), budget, str))) for budget in (10**8, 10**6)]
     assert sizes[1] < 10**6 < sizes[0]
 
 

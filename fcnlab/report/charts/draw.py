@@ -22,14 +22,15 @@ def draw_plots(report: Report) -> list[Plot]:
     scored = cells[(cells["n"] > 0) & cells["miou"].notna()].reset_index(drop=True)
     if scored.empty:
         return []
-    baseline = report.grid.baseline.label
-    styles = CellStyles.create(scored, ", ".join(report.grid.axes), baseline)
+    baseline, display = report.grid.baseline.label, report.grid.display_name
+    name = display(baseline)
+    styles = CellStyles.create(scored, ", ".join(report.names.axes.values()), baseline, display)
     with debug_mode(False):  # a test validates the charts; here the validation would take most of the time
         candidates = [
             draw_seeds(scored, report.trials, styles),
-            draw_differences(scored, significance, styles, baseline) if significance.comparisons else None,
+            draw_differences(scored, significance, styles, name) if significance.comparisons else None,
             draw_cost(scored, styles) if len(scored) > 1 else None,
             *draw_curves(scored, records, styles),
-            draw_classes(scored, records.classes, significance, styles, baseline) if significance.comparisons else None,
+            draw_classes(scored, records.classes, significance, styles, name) if significance.comparisons else None,
         ]
     return [plot for plot in candidates if plot is not None]

@@ -51,9 +51,9 @@ class Plot:
 
     def to_png(self) -> bytes:
         """Return the chart as PNG with a palette, which is a fifth of the size."""
-        drawn = vl_convert.svg_to_png(self._svg.decode(), scale=SCALE)
+        rendered = vl_convert.svg_to_png(self._svg.decode(), scale=SCALE)
         file = BytesIO()
-        with Image.open(BytesIO(drawn)) as image:
+        with Image.open(BytesIO(rendered)) as image:
             image.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(file, "PNG")
         return file.getvalue()
 

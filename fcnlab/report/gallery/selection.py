@@ -39,12 +39,14 @@ class GalleryCell:
         seed: the seed whose predictions are shown.
         miou: mIoU of each image by its id.
         folders: folders with its pictures.
+        name: display name of the cell.
     """
 
     label: str
     seed: int
     miou: dict[str, float]
     folders: tuple[Path, ...]
+    name: str = ""
 
     def find_picture(self, id_: str, role: str) -> Path | None:
         """Return the file of a picture, or None.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fcnlab.data.datasets.base import Pixels
@@ -18,7 +19,9 @@ BUDGET = 7_000_000
 Row = dict[str, Any]
 
 
-def make_gallery(gallery: Gallery, classes: Sequence[str], palette: Pixels, budget: int) -> dict[str, Any]:
+def make_gallery(
+    gallery: Gallery, classes: Sequence[str], palette: Pixels, budget: int, name: Callable[[str], str]
+) -> dict[str, Any]:
     """Return the variables of the gallery's template.
 
     Args:
@@ -26,7 +29,9 @@ def make_gallery(gallery: Gallery, classes: Sequence[str], palette: Pixels, budg
         classes: names of the classes, by label.
         palette: one color per label, uint8 [256, 3].
         budget: largest number of characters of the pictures.
+        name: function from the label of a cell to its display name.
     """
+    gallery = replace(gallery, cells=tuple(replace(cell, name=name(cell.label)) for cell in gallery.cells))
     seeds = " and ".join(str(seed) for seed in sorted({cell.seed for cell in gallery.cells}))
     notes = [f"Predictions of seed {seeds}; the mIoU of a single image is the mean over the classes labeled in it."]
     groups = _make_groups(gallery, palette, WIDTHS[0])
@@ -75,7 +80,7 @@ def _extreme_rows(gallery: Gallery, index: int, palette: Pixels, width: int) -> 
             by_id.setdefault(gallery.extremes[cell.label][index], []).append(cell)
     kind = ("best", "worst")[index]
     return [
-        _make_row(id_, cells, f"{id_}, {kind} of {' and '.join(cell.label for cell in cells)}", palette, width)
+        _make_row(id_, cells, f"{id_}, {kind} of {' and '.join(cell.name for cell in cells)}", palette, width)
         for id_, cells in by_id.items()
     ]
 
@@ -92,7 +97,7 @@ def _make_row(id_: str, cells: Sequence[GalleryCell], caption: str, palette: Pix
         found, errors = encode_label_map(prediction, palette, width), encode_error_map(prediction, label, width)
         miou = f"mIoU {100 * cell.miou[id_]:.0f} %"
         pairs.append(
-            (_make_tile("prediction", cell.label, found, miou), _make_tile("error", cell.label, errors, "errors"))
+            (_make_tile("prediction", cell.name, found, miou), _make_tile("error", cell.name, errors, "errors"))
         )
     return {"caption": caption, "pairs": pairs}
 

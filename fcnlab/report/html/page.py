@@ -12,7 +12,7 @@ from fcnlab.data.datasets.palette import find_palette
 from fcnlab.report.gallery.selection import Gallery
 from fcnlab.report.html.environment import read_assets, render
 from fcnlab.report.html.gallery import BUDGET, make_gallery, name_colors
-from fcnlab.report.html.headline import make_headline
+from fcnlab.report.html.key_results import make_key_results
 from fcnlab.report.html.security import load_vega, make_policy, to_data_uri, to_json
 from fcnlab.report.html.sortable import make_sortable_cells, make_sortable_classes
 from fcnlab.report.html.trials import HEADINGS, TEXTS, group_failures, make_trial_rows
@@ -79,7 +79,7 @@ def _make_context(section: Section, budget: int) -> dict[str, Any]:
         "question": grid.file.question,
         "description": grid.file.description,
         "conclusion": grid.file.conclusion,
-        "headline": make_headline(report),
+        "key_results": make_key_results(report),
         "failures": group_failures(report),
         "summary": report.summary_text,
         "cells": make_sortable_cells(report),
@@ -90,7 +90,7 @@ def _make_context(section: Section, budget: int) -> dict[str, Any]:
         ],
         "plots": [_make_plot_context(plot) for plot in section.plots],
         "classes": make_sortable_classes(report, name_colors(palette, len(classes))),
-        "gallery": None if gallery is None else make_gallery(gallery, classes, palette, budget),
+        "gallery": None if gallery is None else make_gallery(gallery, classes, palette, budget, grid.display_name),
         "trials": make_trial_rows(report),
         "trial_headings": [(heading, heading not in TEXTS) for heading in HEADINGS],
         "command": rerun_command(grid),

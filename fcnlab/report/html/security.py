@@ -7,6 +7,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from functools import cache
 from hashlib import sha256
+from importlib.metadata import version
 from typing import Any
 
 from markupsafe import Markup
@@ -28,7 +29,7 @@ def load_vega() -> str:
 
     from fcnlab.report.charts.plot import VEGA_LITE
 
-    file = cache_folder() / "javascript" / f"vega-{vl_convert.__version__}-{VEGA_LITE}.js"
+    file = cache_folder() / "javascript" / f"vega-{version('vl-convert-python')}-{VEGA_LITE}.js"
     if not file.is_file():
         bundle = vl_convert.javascript_bundle(EXPORT, vl_version=VEGA_LITE)
         file.parent.mkdir(parents=True, exist_ok=True)

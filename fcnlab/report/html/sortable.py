@@ -10,9 +10,14 @@ from typing import Any
 import pandas as pd
 
 from fcnlab.report.report import Report
-from fcnlab.report.tables.cells import Table
-from fcnlab.report.tables.classes import compute_class_iou, count_class_images, make_class_table
-from fcnlab.report.tables.columns import COLUMNS, default_columns
+from fcnlab.report.tables.classes import (
+    compute_class_iou,
+    count_class_images,
+    make_class_table,
+    select_class_cells,
+)
+from fcnlab.report.tables.columns import COLUMNS
+from fcnlab.report.tables.table import Table
 
 
 @dataclass(frozen=True)
@@ -38,13 +43,17 @@ def make_sortable_cells(report: Report) -> SortableTable:
     Args:
         report: report of a grid.
     """
-    names = list(report.grid.axes) or ["cell"]
-    fields = [COLUMNS[name].fields[0] for name in default_columns(report.cells)]
+    table, axes = report.table, list(report.grid.axes)
+    own = table.headings[: table.text_columns] == tuple(report.names.axes.values())  # else the cells have own names
+    fields = [COLUMNS[name].fields[0] for name in table.columns]
     keys = tuple(
-        tuple(sort_key(0.0 if name == "delta" and row["baseline"] else row[name]) for name in (*names, *fields))
-        for _, row in report.cells.iterrows()
+        (
+            *((sort_key(row[axis]) for axis in axes) if own else texts[: table.text_columns]),
+            *(sort_key(0.0 if name == "delta" and row["baseline"] else row[name]) for name in fields),
+        )
+        for (_, row), texts in zip(report.cells.iterrows(), table.rows, strict=True)
     )
-    return SortableTable(report.table, keys)
+    return SortableTable(table, keys)
 
 
 def make_sortable_classes(report: Report, colors: Sequence[str]) -> SortableTable | None:
@@ -57,7 +66,7 @@ def make_sortable_classes(report: Report, colors: Sequence[str]) -> SortableTabl
     table = make_class_table(report)
     if table is None:
         return None
-    cells = list(table.headings[2:])
+    cells = select_class_cells(report)
     iou, images = compute_class_iou(report, cells), count_class_images(report)
     listed = [report.records.classes.index(row[0]) for row in table.rows]
     keys = tuple(

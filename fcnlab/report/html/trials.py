@@ -55,19 +55,22 @@ def make_trial_rows(report: Report) -> list[TrialRow]:
     Args:
         report: report of a grid.
     """
-    return [_make_row(row, report.runs_page) for _, row in report.trials.iterrows()]
+    return [
+        _make_row(row, report.grid.display_name(str(row["cell"])), report.runs_page)
+        for _, row in report.trials.iterrows()
+    ]
 
 
-def _make_row(row: pd.Series, runs_page: str) -> TrialRow:
+def _make_row(row: pd.Series, cell: str, runs_page: str) -> TrialRow:
     status = str(row["status"])
     if status == "stopped":
         status = f"stopped after epoch {row['stopped_after']:.0f}"
     percents = [format_number(100 * row[name], 2) for name in ("miou", "pixel_acc")]
     numbers = [*percents, format_number(row["best_epoch"], 0), format_number(row["device_hours"], 2)]
-    fields = ("cell", "seed", "status", "miou", "pixel_acc", "best_epoch", "device_hours", "key")
+    fields = ("seed", "status", "miou", "pixel_acc", "best_epoch", "device_hours", "key")
     return TrialRow(
-        texts=(str(row["cell"]), str(row["seed"]), status, *numbers, str(row["key"])[:KEY_DIGITS]),
-        keys=tuple(sort_key(row[name]) for name in fields),
+        texts=(cell, str(row["seed"]), status, *numbers, str(row["key"])[:KEY_DIGITS]),
+        keys=(cell, *(sort_key(row[name]) for name in fields)),
         status=str(row["status"]),
         link=f"{runs_page}/{quote(str(row['run_id']), safe='')}" if runs_page and row["run_id"] else "",
     )
@@ -87,7 +90,7 @@ def group_failures(report: Report) -> list[FailureGroup]:
     return [
         FailureGroup(
             cause,
-            tuple(f"{row['cell']}, seed {row['seed']}" for row in rows),
+            tuple(f"{report.grid.display_name(str(row['cell']))}, seed {row['seed']}" for row in rows),
             "" if str(rows[0]["failure"]).strip() == cause.strip() else str(rows[0]["failure"]).strip(),
         )
         for cause, rows in sorted(groups.items(), key=lambda item: -len(item[1]))

@@ -21,7 +21,7 @@ def make_class_table(report: Report) -> Table | None:
     Args:
         report: report of a grid.
     """
-    shown = [cell for cell in _select_cells(report) if cell in report.records.by_cell]
+    shown = select_class_cells(report)
     if not shown:
         return None
     iou, images = compute_class_iou(report, shown), count_class_images(report)
@@ -52,9 +52,13 @@ def compute_class_iou(report: Report, cells: Sequence[str]) -> dict[str, pd.Data
     }
 
 
-def _select_cells(report: Report) -> list[str]:
-    """Return the baseline and the best other cells in the order of the table."""
-    finished = report.cells[report.cells["n"] > 0]
+def select_class_cells(report: Report) -> list[str]:
+    """Return the labels of the baseline and the best other cells, in the order of the table of cells.
+
+    Args:
+        report: report of a grid.
+    """
+    finished = report.cells[report.cells["cell"].isin(report.records.by_cell)]
     others = finished[~finished["baseline"]].nlargest(MAX_CELLS - 1, "miou")["cell"]
     selected = {*others, *finished["cell"][finished["baseline"]]}
     return [str(cell) for cell in finished["cell"] if cell in selected]

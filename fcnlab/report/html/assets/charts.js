@@ -1,4 +1,4 @@
-// Charts: drawn by Vega without eval, with the colors of the theme, tooltips, and export.
+// Charts: rendered by Vega without eval, with the colors of the theme, tooltips, and export.
 
 const CHART_COLORS = {
   light: { ink: "#1b1f24", soft: "#57606a", line: "#e3e6ea", paper: "#ffffff" },
@@ -53,6 +53,6 @@ async function makeChart(plot) {
 Promise.all([...document.querySelectorAll(".plot")].map(makeChart)).then(() => {
   paintCharts(isDark());
   themeListeners.push(paintCharts);
-  page.dataset.charts = "drawn";
+  page.dataset.charts = "ready";
 });
 addEventListener("scroll", () => { document.getElementById("tooltip").hidden = true; }, { passive: true });

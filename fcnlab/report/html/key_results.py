@@ -1,4 +1,4 @@
-"""Headline figures of a grid: best cell, baseline, trials and device-hours."""
+"""Key results of a grid: best cell, baseline, trials and device-hours."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from fcnlab.report.report import Report
 from fcnlab.report.tables.columns import COLUMNS, MISSING
 
 
-class Figure(NamedTuple):
-    """A headline figure.
+class KeyResult(NamedTuple):
+    """A key result.
 
     Attributes:
-        name: name of the figure.
+        name: name of the result.
         value: its value.
         note: further facts.
     """
@@ -25,8 +25,8 @@ class Figure(NamedTuple):
     note: str
 
 
-def make_headline(report: Report) -> list[Figure]:
-    """Return the headline figures of a report.
+def make_key_results(report: Report) -> list[KeyResult]:
+    """Return the key results of a report.
 
     Args:
         report: report of a grid.
@@ -34,19 +34,20 @@ def make_headline(report: Report) -> list[Figure]:
     return [*_describe_cells(report), _count_trials(report.trials), _sum_hours(report.trials)]
 
 
-def _describe_cells(report: Report) -> list[Figure]:
+def _describe_cells(report: Report) -> list[KeyResult]:
     cells = report.cells
     scored = cells[cells["miou"].notna()]
     baseline = cells[cells["baseline"]].iloc[0]
-    base = Figure("Baseline", _format_miou(baseline), str(baseline["cell"]))
+    base = KeyResult("Baseline", _format_miou(baseline), report.grid.display_name(str(baseline["cell"])))
     if scored.empty:
-        return [Figure("Best cell", MISSING, "no trial has finished"), base]
+        return [KeyResult("Best cell", MISSING, "no trial has finished"), base]
     best = scored.iloc[int(scored["miou"].to_numpy().argmax())]
+    name = report.grid.display_name(str(best["cell"]))
     if best["baseline"]:
-        return [Figure("Best cell", _format_miou(best), f"{best['cell']}, the baseline")]
+        return [KeyResult("Best cell", _format_miou(best), f"{name}, the baseline")]
     delta = COLUMNS["delta"].text(best)
-    note = f"{best['cell']}: {delta} points to the baseline" if delta != MISSING else str(best["cell"])
-    return [Figure("Best cell", _format_miou(best), note), base]
+    note = f"{name}: {delta} points to the baseline" if delta != MISSING else name
+    return [KeyResult("Best cell", _format_miou(best), note), base]
 
 
 def _format_miou(row: pd.Series) -> str:
@@ -54,18 +55,18 @@ def _format_miou(row: pd.Series) -> str:
     return text if text == MISSING else f"{text} % mIoU"
 
 
-def _count_trials(trials: pd.DataFrame) -> Figure:
+def _count_trials(trials: pd.DataFrame) -> KeyResult:
     counts = trials["status"].value_counts()
     others = [
         f"{counts[status]} {status}" for status in ("failed", "stopped", "running", "missing") if status in counts
     ]
     value = f"{counts.get('finished', 0)} of {len(trials)}"
-    return Figure("Trials finished", value, ", ".join(others) or "none failed")
+    return KeyResult("Trials finished", value, ", ".join(others) or "none failed")
 
 
-def _sum_hours(trials: pd.DataFrame) -> Figure:
+def _sum_hours(trials: pd.DataFrame) -> KeyResult:
     hours = trials["device_hours"].sum()
     hardware = ", ".join(distinct_texts(trials["device"]))
-    return Figure(
+    return KeyResult(
         "Device-hours", f"{hours:,.2f}" if hours < 10 else f"{hours:,.0f}", hardware or "hardware not recorded"
     )
