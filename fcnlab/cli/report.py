@@ -106,9 +106,7 @@ def refuse_flagged(made: list[Report]) -> None:
 
 
 def _print(made: list[Report], tables: list[Table], view: View, output: Format, *, wide: bool) -> None:
-    from fcnlab.report.tables.export import to_csv, to_values
-    from fcnlab.report.tables.formats import to_html, to_markdown
-    from fcnlab.report.tables.paper import report_to_latex
+    from fcnlab.report.tables.export import format_report, to_values
 
     if output == "json":
         values = [to_values(one, view) for one in made]
@@ -117,12 +115,8 @@ def _print(made: list[Report], tables: list[Table], view: View, output: Format, 
     for one, table in zip(made, tables, strict=True):
         if output == "terminal":
             show_table(one, table, pivoted=view.pivot is not None)
-        elif output == "csv":
-            typer.echo(to_csv(one, view), nl=False)
-        elif output == "latex":
-            typer.echo(report_to_latex(one, view, wide=wide), nl=False)
         else:
-            typer.echo(to_markdown(table) if output == "markdown" else to_html(table), nl=False)
+            typer.echo(format_report(one, view, output, wide=wide), nl=False)
 
 
 def _make_seed_table(made: Report, points: float) -> Table:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, overload
 
 import pandas as pd
 
 from fcnlab.config.grid.grid import Grid
+from fcnlab.errors import ConfigError, nearest
 from fcnlab.lab import Lab
 from fcnlab.notebook import render_html
 from fcnlab.report.best import Best, add_best, find_best
@@ -23,7 +25,7 @@ from fcnlab.report.significance import (
     compute_significance,
 )
 from fcnlab.report.summary_text import summarize
-from fcnlab.report.tables.cells import make_cell_table
+from fcnlab.report.tables.cells import View, make_cell_table
 from fcnlab.report.tables.formats import to_html
 from fcnlab.report.tables.names import Names
 from fcnlab.report.tables.table import Table
@@ -31,6 +33,12 @@ from fcnlab.report.trial_records import TrialRecords, load_records
 from fcnlab.runner.plan import Plan
 from fcnlab.tracking.tracker import MlflowTracker
 from fcnlab.tracking.view import format_runs_page
+
+if TYPE_CHECKING:
+    from altair import LayerChart
+    from pandas.io.formats.style import Styler
+
+    from fcnlab.report.tables.export import TextFormat
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ class Report:
         plan: plan of the grid.
         trials: frame with one row per trial.
         cells: frame with one row per cell.
-        table: the table of cells.
+        cell_table: the table of cells, with the default columns.
         names: display names of the axes and cells.
         summary_text: sentences that summarize the results.
         significance: statistics of the cells.
@@ -54,7 +62,7 @@ class Report:
     plan: Plan
     trials: pd.DataFrame
     cells: pd.DataFrame
-    table: Table
+    cell_table: Table
     names: Names
     summary_text: list[str]
     significance: Significance
@@ -71,7 +79,7 @@ class Report:
 
     def _repr_html_(self) -> str:
         notes = "".join(render_html("", note=note) for note in self.footnotes)
-        return render_html(self.grid.file.question) + to_html(self.table) + notes
+        return render_html(self.grid.file.question) + to_html(self.cell_table) + notes
 
     @property
     def grid(self) -> Grid:
@@ -81,7 +89,7 @@ class Report:
     @cached_property
     def footnotes(self) -> list[str]:
         """Footnotes of the table, one text per line."""
-        return self.write_footnotes(self.table.columns)
+        return self.write_footnotes(self.cell_table.columns)
 
     def write_footnotes(self, columns: Collection[str]) -> list[str]:
         """Return the footnotes that concern the shown columns, one text per line.
@@ -90,6 +98,81 @@ class Report:
             columns: names of the shown columns.
         """
         return write_footnotes(self.grid, self.trials, self.records, self.significance, self.best, columns)
+
+    @overload
+    def table(
+        self, *, columns: Sequence[str] = ..., sort: str = ..., group_by: str = ..., pivot: tuple[str, str] | None = ...
+    ) -> Styler: ...
+    @overload
+    def table(
+        self,
+        *,
+        columns: Sequence[str] = ...,
+        sort: str = ...,
+        group_by: str = ...,
+        pivot: tuple[str, str] | None = ...,
+        format: TextFormat,
+    ) -> str: ...
+    def table(
+        self,
+        *,
+        columns: Sequence[str] = (),
+        sort: str = "",
+        group_by: str = "",
+        pivot: tuple[str, str] | None = None,
+        format: TextFormat | None = None,
+    ) -> Styler | str:
+        """Return the table of cells, as `fcnlab report` prints it.
+
+        Args:
+            columns: names of columns, such as `["n", "miou", "delta"]`; by default those of `cell_table`.
+            sort: column or axis by which the cells are sorted; descending with a minus, such as `-miou`.
+            group_by: axis whose cells of one value are put together.
+            pivot: axis of the rows and axis of the columns of a table of one metric.
+            format: format of a text; None for a pandas Styler, which a notebook shows.
+
+        Returns:
+            The Styler, or the text.
+
+        Raises:
+            ConfigError: there is no such column, axis or format; the message names the nearest.
+        """
+        from fcnlab.report.tables.export import format_report
+        from fcnlab.report.tables.styled import to_styler
+
+        view = View(tuple(columns), sort, group_by, pivot)
+        if format is not None:
+            return format_report(self, view, format)
+        return to_styler(view.make_table(self.cells, self.grid.axes, self.names), self.grid.file.question)
+
+    def plot(self, name: str = "", *, x: str = "", y: str = "") -> LayerChart:
+        """Return a chart of the report, or of two columns of `cells`.
+
+        Args:
+            name: name of a chart of the report, such as `miou` or `curves`; an unknown one lists the names.
+            x: column of `cells` on the horizontal axis, instead of a name.
+            y: column of `cells` on the vertical axis.
+
+        Returns:
+            The Altair chart, which a notebook shows.
+
+        Raises:
+            ConfigError: there is no such chart or column; the message names the nearest.
+
+        Example::
+
+            report.plot("curves")
+            report.plot(x="gmacs", y="miou")
+        """
+        from fcnlab.report.charts.custom import draw_columns
+        from fcnlab.report.charts.draw import draw_plots
+
+        if x and y and not name:
+            return draw_columns(self, x, y)
+        charts = {plot.name: plot.chart for plot in draw_plots(self)}
+        if name not in charts or x or y:
+            raise ConfigError(f"plot: pass the name of a chart, or x and y; {nearest(name, charts)}")
+        return charts[name]
 
     @property
     def flags(self) -> list[str]:
@@ -122,7 +205,7 @@ def make_report(plan: Plan, lab: Lab, tracker: MlflowTracker | None) -> Report:
         plan=plan,
         trials=trials,
         cells=cells,
-        table=make_cell_table(cells, grid.axes, names),
+        cell_table=make_cell_table(cells, grid.axes, names),
         names=names,
         summary_text=summarize(grid, trials, cells, significance),
         significance=significance,

@@ -158,7 +158,7 @@ def _write_all(section: Section) -> None:
     grid = report.grid
     for name, text in section.files.items():
         _write(folder / name, text)
-    _write(folder / "table.md", to_markdown(report.table))
+    _write(folder / "table.md", to_markdown(report.cell_table))
     _write(folder / "provenance.json", json.dumps(collect_provenance(grid, report.trials), indent=1) + "\n")
     (folder / "plots").mkdir(exist_ok=True)
     for plot in section.plots:
@@ -210,7 +210,12 @@ def render_markdown(report: Report, plots: Sequence[Plot], *, with_samples: bool
     lines = [f"# {grid.name}", "", f"**{grid.file.question}**", ""]
     lines += [line for text in (grid.file.conclusion, grid.file.description) if text for line in (text, "")]
     lines += [*(f"- {sentence}" for sentence in report.summary_text), ""]
-    lines += [to_markdown(report.table), *(f"{line}\\" for line in report.footnotes[:-1]), report.footnotes[-1], ""]
+    lines += [
+        to_markdown(report.cell_table),
+        *(f"{line}\\" for line in report.footnotes[:-1]),
+        report.footnotes[-1],
+        "",
+    ]
     lines += _unfinished(report.trials)
     for plot in plots:
         lines += [f"![{plot.caption}](plots/{plot.name}.png)", "", f"*{plot.caption}*", ""]

@@ -51,9 +51,9 @@ def report_of(file: Path, cells: pd.DataFrame) -> Report:
     best = find_best(cells, {}, grid.baseline.label, {}, 0.95)
     cells, names = add_best(cells.assign(flags=""), best), Names.of_grid(grid)
     return Report(
-        plan=Plan(grid, ()), trials=trials, cells=cells, table=make_cell_table(cells, grid.axes, names), names=names,
-        summary_text=[], significance=Significance({}, {}, 0), best=best, records=TrialRecords({}, {}, "last"),
-        folder=Path("results"),
+        plan=Plan(grid, ()), trials=trials, cells=cells, cell_table=make_cell_table(cells, grid.axes, names),
+        names=names, summary_text=[], significance=Significance({}, {}, 0), best=best,
+        records=TrialRecords({}, {}, "last"), folder=Path("results"),
     )  # fmt: skip
 
 

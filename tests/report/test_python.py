@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
+from typing import Any
+
 import pytest
 
 import fcnlab
 from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
+from fcnlab.report.charts.draw import draw_plots
+from fcnlab.report.report import Report
+from fcnlab.report.tables.styled import to_styler
+from fcnlab.report.tables.table import Table
 from fcnlab.runner.plan import make_plan
 from tests.records import epochs
 from tests.report.finished_grid import CLASSES, IMAGES, finished_lab
@@ -74,8 +82,66 @@ def test_names_that_do_not_exist_are_errors(grid: Grid) -> None:
         fcnlab.diff("0123456789", f"{grid.path}:best", lab=Lab.find(grid.path))
 
 
-def test_a_report_is_described_in_one_line_and_in_a_notebook(grid: Grid) -> None:
-    report = fcnlab.report(grid)
+@pytest.fixture(scope="module")
+def report(grid: Grid) -> Report:
+    return fcnlab.report(grid)
+
+
+def test_a_report_is_described_in_one_line_and_in_a_notebook(report: Report) -> None:
     assert repr(report) == "Report(question: 9 of 9 trials finished, in results/question)"
     page = report._repr_html_()
     assert "Does it run?" in page and "fcn16s" in page and "n = 3" in page and "color" not in page
+
+
+def test_the_table_of_a_report_is_a_styler_or_a_text(report: Report) -> None:
+    styler = report.table(columns=["n", "miou"], sort="-miou")
+    shown = styler.to_html()
+    assert re.findall(r"<th .*?>(.+?)</th>", shown) == ["head", "n", "mIoU %"]
+    assert re.findall(r">(fcn.*?)</td>", shown) == ["fcn8s", "fcn16s", "fcn32s"]
+    assert "Does it run?" in shown and shown.count("font-weight: bold") == 1 and "background" not in shown
+    assert report.table(format="markdown") == (report.folder / "table.md").read_text(encoding="utf-8")
+    assert report.table(columns=["miou"], format="csv").splitlines()[0] == "cell,head,miou,miou_std,baseline"
+    assert [row["cell"] for row in json.loads(report.table(format="json"))["cells"]] == ["fcn32s", "fcn16s", "fcn8s"]
+    text = report.table(columns=["n"], format="text")
+    assert text.split() == ["Does", "it", "run?", "head", "n", "fcn32s", "3", "fcn16s", "3", "fcn8s", "3"]
+    assert "<td" in report.table(format="html") and "\\toprule" in report.table(format="latex")
+    with pytest.raises(ConfigError, match="the table has no 'mious'; did you mean 'miou'"):
+        report.table(columns=["mious"])
+    with pytest.raises(ConfigError, match="there is no 'markdwn'; did you mean 'markdown'"):
+        report.table(format="markdwn")  # type: ignore[call-overload]
+
+
+def test_texts_of_a_styler_are_escaped() -> None:
+    table = Table(("<head>", "n"), (("<b>", "1"),), 1)
+    shown = to_styler(table, "a < b").to_html()
+    assert "&lt;head&gt;" in shown and "&lt;b&gt;" in shown and "a &lt; b" in shown
+
+
+def test_the_charts_of_a_report_and_of_any_two_columns(report: Report) -> None:
+    drawn = {plot.name: plot.spec for plot in draw_plots(report)}
+    assert set(drawn) >= {"differences", "loss"}
+    for name, spec in drawn.items():
+        assert report.plot(name).to_dict()["layer"] == spec["layer"]
+    chart = report.plot(x="gmacs", y="head").to_dict()  # validated against the schema
+    encoding = chart["layer"][0]["encoding"]
+    assert (encoding["x"]["type"], encoding["y"]["type"]) == ("quantitative", "nominal")
+    (rows,) = chart["datasets"].values()
+    assert [(row["cell"], row["y"]) for row in rows] == [
+        ("fcn32s (baseline)", "fcn32s"),
+        ("fcn16s", "fcn16s"),
+        ("fcn8s", "fcn8s"),
+    ]
+    assert [row["x"] for row in rows] == pytest.approx(report.cells["gmacs"].tolist())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "curvs"}, "pass the name of a chart, or x and y; did you mean 'curves'"),
+        ({"x": "gmacs"}, "pass the name of a chart, or x and y; valid: "),
+        ({"x": "gmac", "y": "miou"}, "x: report.cells has no column 'gmac'; did you mean 'gmacs'"),
+    ],
+)
+def test_a_chart_that_does_not_exist_is_an_error(report: Report, arguments: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        report.plot(**arguments)

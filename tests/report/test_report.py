@@ -68,7 +68,7 @@ def test_the_table_has_the_interval_of_the_statistics(made: tuple[Report, Lab]) 
 
 def test_only_significant_differences_are_marked(made: tuple[Report, Lab]) -> None:
     report, _ = made
-    texts = {cells[0]: cells[3] for cells in report.table.rows}
+    texts = {cells[0]: cells[3] for cells in report.cell_table.rows}
     assert texts["fcn8s"].endswith("]*")
     assert texts["fcn16s"].endswith("]")
     assert any("significant after" in sentence and "fcn8s" in sentence for sentence in report.summary_text)
@@ -95,14 +95,14 @@ def level(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Lab]:
 def test_cells_that_do_not_differ_from_the_best_are_bold_in_every_format(
     made: tuple[Report, Lab], level: tuple[Report, Lab]
 ) -> None:
-    assert made[0].table.marks == {(2, 2)}, "the best cell differs significantly from the others"
+    assert made[0].cell_table.marks == {(2, 2)}, "the best cell differs significantly from the others"
     report, _ = level
-    assert report.table.marks == {(1, 2), (2, 2)}
+    assert report.cell_table.marks == {(1, 2), (2, 2)}
     assert list(report.cells["best"]) == [False, True, True]
-    bold = [report.table.rows[row][2] for row in (1, 2)]
-    assert re.findall(r"\*\*(.+?)\*\*", to_markdown(report.table)) == bold
-    assert re.findall(r"<strong>(.+?)</strong>", to_html(report.table)) == bold
-    assert len(re.findall(r"\\textbf", to_latex(report.table, ""))) == 2
+    bold = [report.cell_table.rows[row][2] for row in (1, 2)]
+    assert re.findall(r"\*\*(.+?)\*\*", to_markdown(report.cell_table)) == bold
+    assert re.findall(r"<strong>(.+?)</strong>", to_html(report.cell_table)) == bold
+    assert len(re.findall(r"\\textbf", to_latex(report.cell_table, ""))) == 2
     (note,) = (note for note in report.footnotes if note.startswith("Bold"))
     assert "does not differ significantly" in note and "2 comparisons" in note
     pivoted = View(pivot=("head", "upsampler")).make_table(report.cells.assign(upsampler="a"), ["head", "upsampler"])
@@ -112,8 +112,8 @@ def test_cells_that_do_not_differ_from_the_best_are_bold_in_every_format(
 
 def test_labels_are_in_all_texts_and_raw_values_in_the_csv(level: tuple[Report, Lab]) -> None:
     report, lab = level
-    assert report.table.headings[0] == "Head"
-    assert [cells[0] for cells in report.table.rows] == ["fcn32s", "FCN-16s", "fcn8s (ours)"]
+    assert report.cell_table.headings[0] == "Head"
+    assert [cells[0] for cells in report.cell_table.rows] == ["fcn32s", "FCN-16s", "fcn8s (ours)"]
     texts = " ".join(report.summary_text)
     assert "ours" in texts and "FCN-16s" in texts and "fcn8s" not in texts
     classes = make_class_table(report)
@@ -138,12 +138,12 @@ def test_footnotes_are_those_of_the_shown_columns(made: tuple[Report, Lab]) -> N
 def test_below_three_seeds_significance_is_not_reported(tmp_path: Path) -> None:
     grid, lab = finished_lab(tmp_path, THREE.replace("seeds: 3", "seeds: 2"))
     report = make_report(make_plan(grid, lab), lab, None)
-    assert all(cells[3].endswith("]°") for cells in report.table.rows[1:])
+    assert all(cells[3].endswith("]°") for cells in report.cell_table.rows[1:])
     assert row(report, "fcn8s")["significant"] is pd.NA
     assert any("no claim is made" in sentence for sentence in report.summary_text)
     assert any(note.startswith("°") for note in report.footnotes)
     assert not any("significant" in sentence for sentence in report.summary_text)
-    assert report.table.marks == {(2, 2)}
+    assert report.cell_table.marks == {(2, 2)}
     assert any(note.startswith("Bold") and "no claim" in note for note in report.footnotes)
 
 
@@ -175,7 +175,7 @@ def test_cells_that_are_not_comparable_are_marked_and_named(tmp_path: Path) -> N
     planned = next(one for one in make_plan(grid, lab).trials if one.trial.names["head"] == "fcn16s")
     finish(planned, RIGHT["fcn16s"], micro_batches=2)
     report = make_report(make_plan(grid, lab), lab, None)
-    assert [cells[0] for cells in report.table.rows] == ["fcn32s", "fcn16s†", "fcn8s"]
+    assert [cells[0] for cells in report.cell_table.rows] == ["fcn32s", "fcn16s†", "fcn8s"]
     assert any(note.startswith("† fcn16s: micro-batches") for note in report.footnotes)
     assert len(report.flags) == 1
 
@@ -192,7 +192,7 @@ def test_a_pruned_cell_has_no_metrics_even_if_its_trials_have_records(tmp_path: 
         epochs = tuple(epoch.model_copy(update={"val_miou": score}) for epoch in record.epochs)
         planned.folder.finish(record.model_copy(update={"epochs": epochs}))
     report = make_report(make_plan(grid, lab), lab, None)
-    stopped = report.table.rows[1]
+    stopped = report.cell_table.rows[1]
     assert stopped[1] == "0 of 3, 3 stopped after epoch 1" or "stopped after epoch 1" in stopped[1]
     assert stopped[2] == "–"
     assert math.isnan(row(report, "fcn16s")["miou"])
@@ -357,7 +357,7 @@ def test_gmacs_that_could_not_be_counted_are_missing_in_the_table(tmp_path: Path
         report = make_report(make_plan(grid, lab), lab, None)
         assert all(math.isnan(row(report, label)["gmacs"]) for label in without)
         every = len(without) == len(grid.cells)
-        assert ("GMACs" in report.table.headings) != every
+        assert ("GMACs" in report.cell_table.headings) != every
         assert ("GMACs for one image of 64x64" in " ".join(report.footnotes)) != every
 
 

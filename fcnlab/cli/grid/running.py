@@ -128,7 +128,7 @@ def _print_summary(outcome: Outcome, made: Report, grid: Grid, lab: Lab) -> None
     fcnlab = fcnlab_command(*grid.cells)
     stopped = f", {outcome.stopped} stopped early" if outcome.stopped else ""
     typer.echo(f"{outcome.finished} finished ({outcome.reused} reused), {outcome.failed} failed{stopped}")
-    show_table(made, made.table)
+    show_table(made, made.cell_table)
     typer.echo(f"report: {made.folder / 'report.html'}")
     if outcome.postponed is None:
         typer.echo(f"compare the runs in MLflow: {fcnlab} ui {file}{_format_lab_option(lab)}")

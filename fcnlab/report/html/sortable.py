@@ -43,7 +43,7 @@ def make_sortable_cells(report: Report) -> SortableTable:
     Args:
         report: report of a grid.
     """
-    table, axes = report.table, list(report.grid.axes)
+    table, axes = report.cell_table, list(report.grid.axes)
     own = table.headings[: table.text_columns] == tuple(report.names.axes.values())  # else the cells have own names
     fields = [COLUMNS[name].fields[0] for name in table.columns]
     keys = tuple(

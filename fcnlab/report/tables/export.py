@@ -1,15 +1,54 @@
-"""Export of the cells of a report as CSV and JSON with raw values; metrics are fractions of 1."""
+"""Texts of the table of a report, and its cells as CSV and JSON with raw values; metrics are fractions of 1."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from io import StringIO
+from typing import Any, Literal, get_args
 
 import pandas as pd
+from rich.console import Console
 
+from fcnlab.console import UNLIMITED
+from fcnlab.errors import ConfigError, nearest
 from fcnlab.report.report import Report
 from fcnlab.report.tables.cells import View
 from fcnlab.report.tables.columns import COLUMNS
+from fcnlab.report.tables.formats import to_html, to_markdown, to_terminal
+from fcnlab.report.tables.paper import report_to_latex
+
+TextFormat = Literal["text", "csv", "markdown", "latex", "html", "json"]
+
+
+def format_report(report: Report, view: View, text_format: TextFormat, *, wide: bool = False) -> str:
+    """Format the table of a report as text.
+
+    Args:
+        report: report of a grid.
+        view: columns and order.
+        text_format: `text` is the table of a terminal; `csv` and `json` contain the cells with raw values.
+        wide: whether a LaTeX table takes the full width of the page.
+
+    Raises:
+        ConfigError: there is no such column, axis or format.
+    """
+    if text_format == "csv":
+        return to_csv(report, view)
+    if text_format == "json":
+        return json.dumps(to_values(report, view), indent=1)
+    if text_format == "latex":
+        return report_to_latex(report, view, wide=wide)
+    table = view.make_table(report.cells, report.grid.axes, report.names)
+    if text_format == "markdown":
+        return to_markdown(table)
+    if text_format == "html":
+        return to_html(table)
+    if text_format != "text":
+        raise ConfigError(f"format: there is no '{text_format}'; {nearest(text_format, get_args(TextFormat))}")
+    console = Console(file=StringIO(), width=UNLIMITED, color_system=None, markup=False, highlight=False)
+    with console.capture() as captured:
+        console.print(to_terminal(table, report.grid.file.question, console.width))
+    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
 
 
 def select_cells(report: Report, view: View) -> pd.DataFrame:
