@@ -28,7 +28,12 @@ MIN_SHARED_MEMORY = 1e9
 MIN_OPEN_FILES = 1024
 """Limit on open files below which a warning is given."""
 
-OPTIONAL = {"ray": "trials on a cluster", "onnx": "export to ONNX", "optuna": "random search in grids"}
+OPTIONAL = {
+    "ray": "trials on a cluster",
+    "onnx": "export to ONNX",
+    "optuna": "random search in grids",
+    "tensorboard": "curves in TensorBoard",
+}
 """Purposes of optional packages, which have the names of their extras."""
 
 _SHARED_MEMORY = Path("/dev/shm")

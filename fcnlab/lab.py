@@ -33,6 +33,7 @@ from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.datasets.table import FILE_DATASETS, find_dataset_folder
 from fcnlab.errors import ConfigError, DataError, ModelError, RunError
 from fcnlab.extensions import BUILTIN, Extensions
+from fcnlab.settings import TRACKER_VARIABLE
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,13 @@ class Lab:
         root: contains registry/, experiments/, results/, runs/ and the local MLflow store.
         data_root: contains the folders of the datasets; None if it is not set.
         tracking_uri: URI of the MLflow store; by default a sqlite file in the root.
+        trackers: names of the trackers to which records are published.
     """
 
     root: Path
     data_root: Path | None = None
     tracking_uri: str = ""
+    trackers: tuple[str, ...] = ("mlflow",)
 
     @classmethod
     def find(
@@ -57,6 +60,7 @@ class Lab:
         root: Path | None = None,
         data_root: Path | None = None,
         tracking_uri: str | None = None,
+        trackers: str | None = None,
     ) -> Lab:
         """Find the lab.
 
@@ -65,6 +69,7 @@ class Lab:
             root: the folder of the lab; by default FCNLAB_LAB, then the lab of `file`, then the current folder.
             data_root: the data root; by default FCNLAB_DATA.
             tracking_uri: the MLflow store; by default MLFLOW_TRACKING_URI, then mlflow.db in the lab.
+            trackers: names of trackers separated by commas, or `none`; by default FCNLAB_TRACKER, then `mlflow`.
 
         Returns:
             The lab.
@@ -79,7 +84,8 @@ class Lab:
             raise RunError(f"{root}: no such folder; make a lab with `fcnlab init {quote(root.name)}`")
         data = data_root or _env_path("FCNLAB_DATA")
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or cls(root).own_tracking_uri
-        return cls(root, data.resolve() if data else None, uri)
+        names = trackers or os.environ.get(TRACKER_VARIABLE) or "mlflow"
+        return cls(root, data.resolve() if data else None, uri, _parse_trackers(names))
 
     @property
     def runs(self) -> Path:
@@ -125,7 +131,7 @@ class Lab:
 
     @property
     def extensions(self) -> Extensions:
-        """Heads, dataset types, transforms and executors of this lab and of installed packages."""
+        """Heads, dataset types, transforms, executors and trackers of this lab and of installed packages."""
         return Extensions(self.root)
 
     def load_grid(self, path: Path) -> grid.Grid:
@@ -313,6 +319,14 @@ class Lab:
             return data[named], weights[str(file)] if file is not None else None, extensions
 
         return of
+
+
+def _parse_trackers(text: str) -> tuple[str, ...]:
+    """Return the names of trackers in a text such as `mlflow,tensorboard`; none for `none`."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if "none" in names and len(names) > 1:
+        raise ConfigError(f"--tracker {text}: none cannot be combined with other trackers; remove it")
+    return () if names == ("none",) else names
 
 
 def _env_path(variable: str) -> Path | None:

@@ -15,6 +15,12 @@ DEVICE_VARIABLE = "FCNLAB_DEVICE"
 ExecutorName = Literal["process", "serial", "ray"]
 """Names of the built-in executors."""
 
+TrackerName = Literal["mlflow", "tensorboard"]
+"""Names of the built-in trackers."""
+
+TRACKER_VARIABLE = "FCNLAB_TRACKER"
+"""Environment variable with the trackers of all commands, separated by commas, or `none`; by default `mlflow`."""
+
 ALLOW_EXTENSIONS_VARIABLE = "FCNLAB_ALLOW_EXTENSIONS"
 """Environment variable that, if it is 1, allows to run the Python files in a lab's `registry/extensions.yaml`."""
 

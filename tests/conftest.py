@@ -49,7 +49,7 @@ def _isolate(
 ) -> None:
     """Isolate tests from the user's settings, and from the GPU unless they are marked `gpu`."""
     monkeypatch.setenv("FCNLAB_ALLOW_EXTENSIONS", "")  # so that it is restored after a test that sets it by a flag
-    for variable in ("FCNLAB_DATA", "FCNLAB_LAB", "FCNLAB_DEVICE", "MLFLOW_TRACKING_URI"):
+    for variable in ("FCNLAB_DATA", "FCNLAB_LAB", "FCNLAB_DEVICE", "FCNLAB_TRACKER", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("FCNLAB_PROBE", "0")
     cache = tmp_path_factory.mktemp("cache")

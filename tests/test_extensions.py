@@ -100,7 +100,7 @@ def test_the_page_has_all_files_of_the_example() -> None:
     assert FILES.keys() == {
         "registry/extensions.yaml", "registry/heads.yaml", "registry/datasets.yaml", "experiments/own.yaml",
         "registry/recipes.yaml", "extensions/shallow.py", "extensions/paired_names.py", "extensions/fresh_process.py",
-        "extensions/perspective.py", "extensions/weather.py", "pyproject.toml",
+        "extensions/perspective.py", "extensions/weather.py", "extensions/csv_file.py", "pyproject.toml",
     }  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def test_the_page_has_all_files_of_the_example() -> None:
 def test_the_example_runs_in_worker_processes(own: Lab, executor: str, allowed: None) -> None:
     if executor == "ray":
         pytest.importorskip("ray", reason="Ray is not installed; it comes with fcnlab[ray]")
-    done = run_grid(own, "--executor", executor, "--workers", "1")
+    done = run_grid(own, "--executor", executor, "--workers", "1", "--tracker", "mlflow,csv_file")
     assert done.returncode == 0, done.stderr
     assert "2 finished" in done.stdout and "0 failed" in done.stdout
     plan = make_plan(own.load_grid(own.root / "experiments" / "own.yaml"), own)
@@ -118,6 +118,8 @@ def test_the_example_runs_in_worker_processes(own: Lab, executor: str, allowed: 
     model = find_finished_trial(trial.key, own).load_model("last")
     assert type(model.head).__name__ == "Shallow"
     assert not list(own.root.rglob("__pycache__"))
+    lines = (own.root / "trials" / "own.csv").read_text().splitlines()
+    assert sorted(line.split(",")[0] for line in lines) == sorted(planned.key for planned in plan.trials)
     assert "compare the runs in MLflow: fcnlab --allow-extensions ui experiments/own.yaml" in done.stdout
     for run in open_tracker(plan.grid, own).list_trials():
         assert run["tags"]["mlflow.source.name"].startswith("fcnlab --allow-extensions grid reproduce experiments/own")

@@ -24,6 +24,14 @@ TrackingUri = Annotated[
     str | None,
     typer.Option("--tracking-uri", help="MLflow tracking URI [default: MLFLOW_TRACKING_URI, or mlflow.db in the lab]"),
 ]
+TrackerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tracker",
+        help="Trackers to publish to: mlflow, tensorboard, an extension, several separated by commas, or none "
+        "[default: FCNLAB_TRACKER, or mlflow]",
+    ),
+]
 Workers = Annotated[
     int | None,
     typer.Option(

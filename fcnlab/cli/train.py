@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fcnlab.cli.options import DataRoot, DeviceOption, DevicesPerTrial, LabOption, LogEvery, Threads, TrackingUri
+from fcnlab.cli.options import (
+    DataRoot,
+    DeviceOption,
+    DevicesPerTrial,
+    LabOption,
+    LogEvery,
+    Threads,
+    TrackerOption,
+    TrackingUri,
+)
 from fcnlab.console import create_console
 
 if TYPE_CHECKING:
@@ -41,6 +50,7 @@ def train(
     lab: LabOption = None,
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
+    tracker: TrackerOption = None,
     workdir: Annotated[
         Path | None, typer.Option("--workdir", help="Run in this folder, with separate records and MLflow store")
     ] = None,
@@ -56,7 +66,7 @@ def train(
     from fcnlab.runner.progress.rich import RichReporter
     from fcnlab.runner.run import run_grid
 
-    found = Lab.find(root=lab, data_root=data_root, tracking_uri=tracking_uri)
+    found = Lab.find(root=lab, data_root=data_root, tracking_uri=tracking_uri, trackers=tracker)
     overrides = (
         _parse_variant(variant)
         | {"dataset": dataset, "recipe": recipe, "init_from": init_from}

@@ -20,7 +20,7 @@ from fcnlab.config.yaml_file import read
 from fcnlab.errors import ConfigError, nearest
 from fcnlab.extensions.lab import LISTING, LabExtension, Listing
 from fcnlab.extensions.package import PackageExtension
-from fcnlab.settings import ExecutorName
+from fcnlab.settings import ExecutorName, TrackerName
 
 T = TypeVar("T")
 
@@ -35,6 +35,7 @@ BUILTIN: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "dataset": _builtin_types(AnyDataset),
         "transform": (),
         "executor": get_args(ExecutorName),
+        "tracker": (*get_args(TrackerName), "none"),
     }
 )
 """Names that extensions cannot have, by kind."""
@@ -56,7 +57,7 @@ class Extensions:
         """Return the extensions of the lab.
 
         Args:
-            kind: `head`, `dataset`, `transform` or `executor`.
+            kind: `head`, `dataset`, `transform`, `executor` or `tracker`.
 
         Returns:
             The extensions by name.
@@ -78,7 +79,7 @@ class Extensions:
         """Return all extensions of a kind.
 
         Args:
-            kind: `head`, `dataset`, `transform` or `executor`.
+            kind: `head`, `dataset`, `transform`, `executor` or `tracker`.
 
         Returns:
             The extensions by name.
@@ -101,8 +102,8 @@ class Extensions:
         """Return an extension without loading its code.
 
         Args:
-            kind: `head`, `dataset`, `transform` or `executor`.
-            name: the `type` of a head, dataset or transform, or the name of an executor.
+            kind: `head`, `dataset`, `transform`, `executor` or `tracker`.
+            name: the `type` of a head, dataset or transform, or the name of an executor or tracker.
             where: start of the error message.
 
         Returns:
@@ -113,7 +114,7 @@ class Extensions:
         """
         found = self.list(kind)
         if name not in found:
-            term = "executor" if kind == "executor" else f"{kind} type"
+            term = kind if kind in ("executor", "tracker") else f"{kind} type"
             valid = nearest(name, [*BUILTIN[kind], *found])
             problem = "is neither built in nor an extension" if BUILTIN[kind] else "is not an extension"
             raise ConfigError(f"{where}{term} '{name}' {problem}; {valid}")
@@ -123,8 +124,8 @@ class Extensions:
         """Import the class of an extension.
 
         Args:
-            kind: `head`, `dataset`, `transform` or `executor`.
-            name: the `type` of a head, dataset or transform, or the name of an executor.
+            kind: `head`, `dataset`, `transform`, `executor` or `tracker`.
+            name: the `type` of a head, dataset or transform, or the name of an executor or tracker.
             base: the class that it must be a subclass of.
 
         Returns:

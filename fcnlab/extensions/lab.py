@@ -43,12 +43,14 @@ class Listing(Config):
         datasets: classes of datasets by `type`.
         transforms: classes of transforms by `type`.
         executors: classes of executors by name.
+        trackers: classes of trackers by name.
     """
 
     heads: _Targets = {}  # noqa: RUF012 - pydantic copies defaults
     datasets: _Targets = {}  # noqa: RUF012 - pydantic copies defaults
     transforms: _Targets = {}  # noqa: RUF012 - pydantic copies defaults
     executors: _Targets = {}  # noqa: RUF012 - pydantic copies defaults
+    trackers: _Targets = {}  # noqa: RUF012 - pydantic copies defaults
 
 
 @dataclass(frozen=True)

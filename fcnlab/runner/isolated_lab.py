@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 from fcnlab.config.grid.cell import Cell
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
+from fcnlab.settings import TrackerName
 
 
 def isolated_lab(lab: Lab, cell: Cell, folder: Path) -> Lab:
@@ -36,7 +38,10 @@ def isolated_lab(lab: Lab, cell: Cell, folder: Path) -> Lab:
                 here.symlink_to(there)
     except OSError as error:
         raise RunError(f"--workdir {folder}: cannot be written ({error.strerror})") from None
-    return Lab(root, lab.data_root, Lab(root).own_tracking_uri)
+    trackers = tuple(
+        name for name in lab.trackers if name in get_args(TrackerName)
+    )  # files of extensions are not linked
+    return Lab(root, lab.data_root, Lab(root).own_tracking_uri, trackers)
 
 
 def _input_paths(lab: Lab, cell: Cell) -> Iterator[Path]:

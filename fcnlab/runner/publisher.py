@@ -1,26 +1,23 @@
-"""Publishing of a grid's records to MLflow, by one driver at a time."""
+"""Publishing of a grid's records to its trackers, by one driver at a time."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from shlex import quote
 from typing import TypeVar
 
 from fcnlab.config.grid.grid import Grid
-from fcnlab.config.grid.name import path_in_lab
 from fcnlab.errors import TrackingError
-from fcnlab.extensions import fcnlab_command
 from fcnlab.lab import Lab
 from fcnlab.runner.command import reproduce_command
-from fcnlab.runner.grid_state import note_experiment, state_folder
+from fcnlab.runner.grid_state import state_folder
 from fcnlab.runner.lease import Leases
 from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.runner.progress.base import ProgressReporter
-from fcnlab.tracking.base import TrackedGrid, TrackedTrial, Tracker
+from fcnlab.runner.trackers import GuardedTracker, track_grid
+from fcnlab.tracking.base import TrackedTrial
 from fcnlab.tracking.store import is_installed
 from fcnlab.tracking.tracker import MlflowTracker
 from fcnlab.trial.record import EpochRecord, Record
@@ -28,7 +25,7 @@ from fcnlab.trial.record import EpochRecord, Record
 T = TypeVar("T")
 
 LOG_INTERVAL = 5.0
-"""Seconds after which a running trial is created in MLflow, and between two updates of its curves.
+"""Seconds after which a running trial is created in a tracker, and between two updates of its curves.
 
 A trial that ends sooner is written at once, which takes fewer requests.
 """
@@ -47,22 +44,11 @@ def open_tracker(grid: Grid, lab: Lab) -> MlflowTracker:
     return MlflowTracker(track_grid(grid, lab))
 
 
-def track_grid(grid: Grid, lab: Lab) -> TrackedGrid:
-    """Describe a grid for its tracker.
-
-    Args:
-        grid: the grid.
-        lab: its lab.
-    """
-    command = grid.command or f"{fcnlab_command(*grid.cells)} grid run {quote(path_in_lab(grid.path))}"
-    return TrackedGrid(grid.name, grid.file.question, grid.path, grid.file.checkpoint, command, lab)
-
-
 class OptionalTracker:
-    """The tracker of a grid for as long as its store raises no error: without it, reports are made from `runs/`.
+    """The MLflow experiment of a grid while its store raises no error: without it, reports are made from `runs/`.
 
     Attributes:
-        error: the error of the store; None if there was none, or if MLflow is not installed.
+        error: the error of the store; None if there was none, or if MLflow is not selected or not installed.
     """
 
     def __init__(self, grid: Grid, lab: Lab, error: str | None = None) -> None:
@@ -75,7 +61,7 @@ class OptionalTracker:
         """
         self._tracker: MlflowTracker | None = None
         self.error = error
-        if error is None and is_installed():
+        if error is None and "mlflow" in lab.trackers and is_installed():
             try:
                 self._tracker = open_tracker(grid, lab)
             except TrackingError as raised:
@@ -98,13 +84,10 @@ class OptionalTracker:
 
 
 class Publisher:
-    """Publishes records to MLflow, and defers it if the store cannot be reached: trials continue, nothing is lost.
+    """Publishes records to the trackers, and defers it for a tracker that raises an error: trials continue.
 
     One of several drivers of a grid holds the lease for publishing and publishes the records of all; when it exits,
     another driver takes over. Each record is therefore published once.
-
-    Attributes:
-        postponed: why publishing is deferred; None if it is not.
     """
 
     def __init__(self, plan: Plan, lab: Lab, leases: Leases, reporter: ProgressReporter) -> None:
@@ -112,22 +95,26 @@ class Publisher:
 
         Args:
             plan: the plan of the grid.
-            lab: the lab, which sets the tracking URI.
+            lab: the lab, which selects the trackers.
             leases: the leases of this driver.
             reporter: reports if publishing is deferred.
         """
-        self.postponed: str | None = None
         self._plan = plan
         self._grid = plan.grid
         self._lab = lab
         self._leases = leases
-        self._reporter = reporter
         self._folder = state_folder(plan.grid, lab)
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._tracker: MlflowTracker | None = None
+        self._trackers = [GuardedTracker(name, reporter.postponed) for name in lab.trackers]
         self._running: dict[str, _Running] = {}
         self._queue: deque[tuple[PlannedTrial, Record]] = deque()
         self._is_publishing = False
+
+    @property
+    def postponed(self) -> str | None:
+        """The reasons for which publishing is deferred, one per line; None if there is none."""
+        reasons = [tracker.postponed for tracker in self._trackers if tracker.postponed is not None]
+        return "\n".join(reasons) or None
 
     def take_over(self) -> bool:
         """Start to publish unless another driver does; publish the records that are not published yet.
@@ -137,38 +124,17 @@ class Publisher:
         """
         if not self._is_publishing and self._leases.claim(self._folder):
             self._is_publishing = True
-            if not is_installed():
-                file = self._grid.path
-                sync = f"{fcnlab_command(*self._grid.cells)} grid sync {quote(str(file))}"
-                remedy = f"; run `{sync}` where it is" if file.is_file() else ""
-                self._postpone(f"MLflow is not installed{remedy}")
-                return True
-            with self._defer_errors():
-                self._tracker = open_tracker(self._grid, self._lab)
-                self._tracker.start_grid({planned.key for planned in self._plan.trials})
-                note_experiment(self._grid, self._lab, self._tracker.experiment_id)
+            keys = {planned.key for planned in self._plan.trials}
+            for tracker in self._trackers:
+                tracker.start(self._grid, self._lab, keys)
             for planned in self._plan.all_trials:  # trials may have ended since the plan was made
                 record = planned.record
                 if record is not None:
                     self.publish(planned, record)
         return self._is_publishing
 
-    @contextmanager
-    def _defer_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except TrackingError as error:
-            self._tracker = None
-            self._postpone(str(error))
-
-    def _postpone(self, why: str) -> None:
-        """Defer publishing, and report it once."""
-        if self.postponed is None:
-            self.postponed = why
-            self._reporter.postponed(why)
-
     def start_trial(self, planned: PlannedTrial) -> None:
-        """Set the start of a trial's run to now, unless it is already known to run.
+        """Set the start of a trial to now, unless it is already known to run.
 
         Args:
             planned: the trial.
@@ -177,10 +143,16 @@ class Publisher:
 
     def _get_running(self, planned: PlannedTrial) -> _Running:
         """Return the state of a running trial, created now if it is not known."""
-        return self._running.setdefault(planned.key, _Running(planned, time.time(), time.monotonic()))
+        if planned.key not in self._running:
+            axes = {axis: str(value) for axis, value in planned.cell.axes.items() if "." in axis}
+            command = self._grid.command or reproduce_command(self._grid.path, planned.cell, planned.trial.seed)
+            label, started = planned.cell.label, time.time()
+            tracked = TrackedTrial(planned.trial, label, axes, command, planned.folder, started)
+            self._running[planned.key] = _Running(tracked, time.monotonic())
+        return self._running[planned.key]
 
     def log_progress(self, planned: PlannedTrial, epochs: Sequence[EpochRecord]) -> None:
-        """Write the curves of a running trial, at most once in LOG_INTERVAL seconds.
+        """Publish the curves of a running trial, at most once in LOG_INTERVAL seconds.
 
         Args:
             planned: the trial.
@@ -190,21 +162,8 @@ class Publisher:
         running = self._get_running(planned)
         if time.monotonic() - running.written >= LOG_INTERVAL:
             running.written = time.monotonic()
-            with self._defer_errors():
-                if self._tracker is not None:
-                    self._tracker.log_epochs(self._start_in(self._tracker, planned), epochs)
-
-    def _start_in(self, tracker: Tracker, planned: PlannedTrial) -> TrackedTrial:
-        """Start a trial in the tracker unless it is started there, and return it."""
-        running = self._get_running(planned)
-        if running.tracked is None:
-            axes = {axis: str(value) for axis, value in planned.cell.axes.items() if "." in axis}
-            own = self._grid.command
-            command = own or reproduce_command(self._grid.path, planned.cell, planned.trial.seed)
-            tracked = TrackedTrial(planned.trial, planned.cell.label, axes, command, planned.folder, running.since)
-            tracker.start_trial(tracked)
-            running.tracked = tracked
-        return running.tracked
+            for tracker in self._trackers:
+                tracker.call_started(running.trial, lambda one: one.log_epochs(running.trial, epochs))
 
     def enqueue(self, planned: PlannedTrial, record: Record) -> None:
         """Queue a record for `publish_queued`, so that the next trial can be started before it is published.
@@ -221,42 +180,44 @@ class Publisher:
             self.publish(*self._queue.popleft())
 
     def publish(self, planned: PlannedTrial, record: Record) -> None:
-        """Publish a record unless it is published: another driver may have run the trial and published it.
+        """Publish a record to the trackers that do not have it: another driver may have published it.
 
         Args:
             planned: the ended trial.
             record: its record.
         """
-        if self._tracker is not None and not self._tracker.is_published(record):
-            with self._defer_errors():
-                first = planned.trial.seed == min(self._grid.seeds)  # the report shows the images of this seed
-                self._tracker.log_record(self._start_in(self._tracker, planned), record, samples=first)
+        trial = self._get_running(planned).trial
+        first = planned.trial.seed == min(self._grid.seeds)  # the report shows the images of this seed
+        for tracker in self._trackers:
+            if not tracker.is_published(record):
+                tracker.call_started(trial, lambda one: one.log_record(trial, record, samples=first))
         self._running.pop(planned.key, None)
 
     def stop_trial(self, planned: PlannedTrial, epoch: int) -> None:
-        """End the run of a trial that early stopping has pruned.
+        """End a trial that early stopping has pruned.
 
         Args:
             planned: the trial.
             epoch: the epoch after which it was pruned.
         """
-        with self._defer_errors():
-            if self._tracker is not None:
-                self._tracker.pause_trial(self._start_in(self._tracker, planned), stopped_after=epoch)
+        self._pause(self._get_running(planned).trial, stopped_after=epoch)
         self._running.pop(planned.key, None)
 
+    def _pause(self, trial: TrackedTrial, *, stopped_after: int | None) -> None:
+        for tracker in self._trackers:
+            tracker.call_started(trial, lambda one: one.pause_trial(trial, stopped_after=stopped_after))
+
     def close(self, *, complete: bool) -> None:
-        """Publish the queued records, end the open runs and release the lease for publishing.
+        """Publish the queued records, end the open trials and release the lease for publishing.
 
         Args:
-            complete: whether all trials have ended. The status of a paused trial's run is KILLED until it is resumed.
+            complete: whether all trials have ended. A trial that is paused ends in the trackers until it is resumed.
         """
         self.publish_queued()
-        with self._defer_errors():
-            if self._tracker is not None:
-                for running in list(self._running.values()):
-                    self._tracker.pause_trial(self._start_in(self._tracker, running.planned), stopped_after=None)
-                self._tracker.close(complete=complete)
+        for running in self._running.values():
+            self._pause(running.trial, stopped_after=None)
+        for tracker in self._trackers:
+            tracker.call(lambda one: one.close(complete=complete))
         self._leases.release(self._folder)
 
 
@@ -265,13 +226,9 @@ class _Running:
     """A running trial.
 
     Attributes:
-        planned: the trial.
-        since: start of the trial, in seconds since 1970.
+        trial: the trial.
         written: time of the last write by the monotonic clock, in seconds.
-        tracked: the trial as the tracker knows it; None before it is started there.
     """
 
-    planned: PlannedTrial
-    since: float
+    trial: TrackedTrial
     written: float
-    tracked: TrackedTrial | None = None

@@ -26,6 +26,7 @@ from fcnlab.runner.plan import Plan, check_plan_weights, make_plan
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.publisher import Publisher
 from fcnlab.runner.scheduler import POLL_INTERVAL, Scheduler, SchedulerOptions
+from fcnlab.runner.trackers import check_trackers
 from fcnlab.settings import CHECKPOINT_EVERY
 from fcnlab.tracking.store import is_installed
 
@@ -88,13 +89,14 @@ def run_grid(
 
     Raises:
         RunError: the lab cannot be written.
-        ConfigError: a trial cannot be trained or evaluated; see `check_trials`.
+        ConfigError: a trial cannot be trained or evaluated, see `check_trials`; or a tracker does not exist.
         DataError: a dataset is missing, or a class has no pixel in its training split.
         ModelError: a weights file is missing or does not fit, or a finished trial that another is initialized from is
             missing.
     """
     options = SchedulerOptions(interrupted, fail_fast, checkpoint_every, log_every)
     plan = make_plan(grid, lab)
+    check_trackers(lab)
     claim_results(grid, lab)
     for planned in plan.remaining:
         lab.check_head(planned.trial.variant.head)
@@ -146,7 +148,8 @@ def sync_grid(grid: Grid, lab: Lab, reporter: ProgressReporter) -> Outcome:
         ModelError: a weights file, or a finished trial that another is initialized from, is missing.
         TrackingError: MLflow is not installed.
     """
-    if not is_installed():
+    check_trackers(lab)
+    if "mlflow" in lab.trackers and not is_installed():
         raise TrackingError(f"MLflow is not installed; run `fcnlab grid sync {quote(str(grid.path))}` where it is")
     plan = make_plan(grid, lab)
     claim_results(grid, lab)

@@ -21,7 +21,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Hosts that only this machine can connect to."""
 
 EVERY_INTERFACE = ("0.0.0.0", "::")
-"""Hosts that stand for all network interfaces of the machine."""
+"""Hosts that mean all network interfaces of the machine."""
 
 
 def refuse_taken_port(host: str, port: int) -> None:

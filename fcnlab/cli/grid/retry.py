@@ -20,6 +20,7 @@ from fcnlab.cli.options import (
     LogEvery,
     PerGpu,
     Threads,
+    TrackerOption,
     TrackingUri,
     Workers,
 )
@@ -46,13 +47,14 @@ def retry(
     lab: LabOption = None,
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
+    tracker: TrackerOption = None,
 ) -> None:
     """Run the failed trials of a grid again, and its remaining trials."""
     from fcnlab.lab import Lab
     from fcnlab.runner.executors.config import ExecutorConfig
     from fcnlab.runner.run import clear_failed
 
-    found = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri)
+    found = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri, trackers=tracker)
     grid = found.load_grid(file)
     executor_config = ExecutorConfig(executor, workers, threads, per_gpu, address, devices_per_trial, device)
     executor_config.check(grid.cells, found)

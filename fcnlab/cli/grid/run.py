@@ -20,6 +20,7 @@ from fcnlab.cli.options import (
     LogEvery,
     PerGpu,
     Threads,
+    TrackerOption,
     TrackingUri,
     Workers,
 )
@@ -45,6 +46,7 @@ def run(
     lab: LabOption = None,
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
+    tracker: TrackerOption = None,
 ) -> None:
     """Run the remaining trials of a grid and print its table. Exit code 1 if a trial failed, 130 if interrupted.
 
@@ -54,7 +56,7 @@ def run(
     from fcnlab.lab import Lab
     from fcnlab.runner.executors.config import ExecutorConfig
 
-    found = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri)
+    found = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri, trackers=tracker)
     executor_config = ExecutorConfig(executor, workers, threads, per_gpu, address, devices_per_trial, device)
     grid = found.load_grid(file)
     executor_config.check(grid.cells, found)

@@ -130,8 +130,11 @@ def _print_summary(outcome: Outcome, made: Report, grid: Grid, lab: Lab) -> None
     typer.echo(f"{outcome.finished} finished ({outcome.reused} reused), {outcome.failed} failed{stopped}")
     show_table(made, made.cell_table)
     typer.echo(f"report: {made.folder / 'report.html'}")
+    if "tensorboard" in lab.trackers:
+        typer.echo(f"curves in TensorBoard: tensorboard --logdir {quote(shown(lab.root / 'tensorboard' / grid.name))}")
     if outcome.postponed is None:
-        typer.echo(f"compare the runs in MLflow: {fcnlab} ui {file}{_format_lab_option(lab)}")
+        if "mlflow" in lab.trackers:
+            typer.echo(f"compare the runs in MLflow: {fcnlab} ui {file}{_format_lab_option(lab)}")
     else:
         show_not_published(outcome.postponed, grid)
     if not outcome.ok:

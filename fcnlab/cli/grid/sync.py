@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fcnlab.cli.grid.running import conclude
-from fcnlab.cli.options import DataRoot, GridFile, LabOption, TrackingUri
+from fcnlab.cli.options import DataRoot, GridFile, LabOption, TrackerOption, TrackingUri
 from fcnlab.console import create_console
 
 EXAMPLE = "Example: fcnlab grid sync experiments/quickstart.yaml"
@@ -21,13 +21,14 @@ def sync(
     lab: LabOption = None,
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
+    tracker: TrackerOption = None,
 ) -> None:
     """Publish the missing records of a grid to MLflow and write the report. No trial is run."""
     from fcnlab.lab import Lab
     from fcnlab.runner.progress.plain import PlainReporter
     from fcnlab.runner.run import sync_grid
 
-    found = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri)
+    found = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri, trackers=tracker)
     grid = found.load_grid(file)
     outcome = sync_grid(grid, found, PlainReporter(create_console()))
     if models and outcome.postponed is None:

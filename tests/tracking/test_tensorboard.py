@@ -1,0 +1,158 @@
+"""Event files of TensorBoard, and trackers that raise errors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fcnlab.config.grid.grid import Grid
+from fcnlab.errors import ConfigError, TrackingError
+from fcnlab.lab import Lab
+from fcnlab.runner import trackers
+from fcnlab.runner.lease import Leases
+from fcnlab.runner.plan import Plan, make_plan
+from fcnlab.runner.progress.base import ProgressReporter
+from fcnlab.runner.publisher import Publisher
+from fcnlab.runner.run import hold_leases, sync_grid
+from fcnlab.runner.trackers import check_trackers
+from fcnlab.tracking.base import Tracker
+from tests.conftest import SMOKE
+from tests.report.finished_grid import finished_lab
+
+
+class Listener(ProgressReporter):
+    def __init__(self) -> None:
+        super().__init__()
+        self.reasons: list[str] = []
+
+    def postponed(self, why: str) -> None:
+        self.reasons.append(why)
+
+
+def finished(root: Path, names: tuple[str, ...]) -> tuple[Grid, Lab]:
+    grid, lab = finished_lab(root, SMOKE)
+    return grid, replace(lab, trackers=names)
+
+
+def read(folder: Path) -> Any:
+    """Return everything in the event files of a trial."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    return accumulator.EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0}).Reload()
+
+
+def test_event_files_have_curves_hyperparameters_metrics_and_images(tmp_path: Path) -> None:
+    grid, lab = finished(tmp_path, ("tensorboard",))
+    assert sync_grid(grid, lab, ProgressReporter()).postponed is None
+    assert not (tmp_path / "mlflow.db").exists()
+    folder = tmp_path / "tensorboard" / "question"
+    runs = [f"{head}, seed {seed}" for head in ("fcn32s", "fcn8s") for seed in (0, 1)]
+    assert sorted(path.name for path in folder.iterdir()) == runs
+    events = read(folder / "fcn8s, seed 0")
+    assert [(point.step, point.value) for point in events.Scalars("train/loss")] == [(1, 1.0), (2, 0.5)]
+    record = next(p.record for p in make_plan(grid, lab).trials if p.cell.label == "fcn8s" and p.trial.seed == 0)
+    assert [point.value for point in events.Scalars("miou")] == pytest.approx([record.metrics[0].miou])
+    assert {"test/iou/disc", "cost/params"} <= set(events.Tags()["scalars"])
+    assert "samples/scene_000/prediction" in events.Tags()["images"]
+    assert read(folder / "fcn8s, seed 1").Tags()["images"] == [], "those of the first seed suffice"
+    content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    hparams = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert (hparams["head"].string_value, hparams["head.stride"].number_value) == ("fcn8s", 8)
+    assert hparams["upsampler.learned"].bool_value
+
+
+def test_an_interrupted_driver_repeats_no_point_and_published_records_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcnlab.runner.publisher.LOG_INTERVAL", 0.0)
+    grid, lab = finished(tmp_path, ("tensorboard",))
+    plan = make_plan(grid, lab)
+    running, ended = plan.trials[0], plan.trials[3]
+    record = running.record
+    assert record is not None
+    running.folder.record.unlink()
+    unfinished = make_plan(grid, lab)
+
+    def publish(leases: Leases, plan: Plan) -> Publisher:
+        publisher = Publisher(plan, lab, leases, ProgressReporter())
+        assert publisher.take_over()
+        return publisher
+
+    with hold_leases(lab) as leases:  # this driver is killed: it closes nothing
+        publish(leases, unfinished).log_progress(running, record.epochs[:1])
+    folder = tmp_path / "tensorboard" / "question"
+    assert [point.step for point in read(folder / "fcn32s, seed 0").Scalars("train/loss")] == [1]
+    kept = {file: file.read_bytes() for file in (folder / "fcn8s, seed 1").iterdir()}
+    with hold_leases(lab) as leases:
+        publisher = publish(leases, unfinished)
+        publisher.log_progress(running, record.epochs)
+        running.folder.finish(record)
+        publisher.publish(running, record)
+        publisher.close(complete=True)
+    events = read(folder / "fcn32s, seed 0")
+    assert [point.step for point in events.Scalars("train/loss")] == [1, 2]
+    assert len(events.Scalars("miou")) == 1
+    assert {file: file.read_bytes() for file in (folder / "fcn8s, seed 1").iterdir()} == kept, ended.key
+
+
+class Broken(Tracker):
+    """Raises the error of an extension when a record is published."""
+
+    error: Exception = RuntimeError("no quota")
+
+    def __init__(self, grid: object) -> None: ...
+
+    def start_grid(self, keys: object) -> None: ...
+
+    def is_published(self, record: object) -> bool:
+        return False
+
+    def start_trial(self, trial: object) -> None: ...
+
+    def log_epochs(self, trial: object, epochs: object) -> None: ...
+
+    def log_record(self, trial: object, record: object, *, samples: bool) -> None:
+        raise self.error
+
+    def pause_trial(self, trial: object, *, stopped_after: int | None) -> None: ...
+
+    def close(self, *, complete: bool) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(RuntimeError("no quota"), "tracker broken: RuntimeError: no quota"), (TrackingError("offline"), "offline")],
+)
+def test_an_error_of_one_tracker_defers_only_that_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    grid, lab = finished(tmp_path, ("broken", "tensorboard"))
+    create = trackers._create_tracker
+    monkeypatch.setattr(Broken, "error", error)
+    monkeypatch.setattr(trackers, "check_trackers", lambda lab: None)
+    monkeypatch.setattr("fcnlab.runner.run.check_trackers", lambda lab: None)
+    monkeypatch.setattr(
+        trackers, "_create_tracker", lambda name, grid: Broken(grid) if name == "broken" else create(name, grid)
+    )
+    listener = Listener()
+    assert sync_grid(grid, lab, listener).postponed == reason
+    assert listener.reasons == [reason], "it is reported once"
+    assert len(list((tmp_path / "tensorboard" / "question").glob("*/events*"))) == 4
+
+
+def test_trackers_are_selected_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Lab.find(root=tmp_path).trackers == ("mlflow",)
+    monkeypatch.setenv("FCNLAB_TRACKER", "tensorboard, mlflow")
+    assert Lab.find(root=tmp_path).trackers == ("tensorboard", "mlflow")
+    assert Lab.find(root=tmp_path, trackers="none").trackers == ()
+    with pytest.raises(ConfigError, match="none cannot be combined"):
+        Lab.find(root=tmp_path, trackers="none,mlflow")
+    with pytest.raises(ConfigError, match=r"tracker 'tensorbord' is neither built in .* did you mean .tensorboard."):
+        check_trackers(Lab.find(root=tmp_path, trackers="tensorbord"))
+    monkeypatch.setattr("fcnlab.tracking.tensorboard.is_installed", lambda: False)
+    with pytest.raises(ConfigError, match=r"pip install 'fcnlab\[tensorboard\]'"):
+        check_trackers(Lab.find(root=tmp_path))
