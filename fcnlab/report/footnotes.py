@@ -15,7 +15,7 @@ from fcnlab.report.tables.table import Table
 from fcnlab.report.trial_records import TrialRecords
 
 MAX_NAMES = 6
-"""Most classes without a labeled pixel that are named in a footnote."""
+"""Most classes without a labeled pixel, and most cells with the same flag, that are named in a footnote."""
 
 SPREAD = frozenset({"miou", "delta", "delta_mean", "pixel_acc", "miou_last", "miou_best"})
 """Columns with a standard deviation or an interval over seeds."""
@@ -60,8 +60,21 @@ def write_footnotes(
         *_plateaus(records),
         f"Commit {', '.join(distinct_texts(finished['commit'])) or 'not recorded'}.",
     ]
-    reasons = [(grid.display_name(cell), flag.footnote) for cell, found in significance.flags.items() for flag in found]
-    return lines + [f"{FLAGGED} {cell}: {reason}." for cell, reason in reasons]
+    return lines + _flags(grid, significance)
+
+
+def _flags(grid: Grid, significance: Significance) -> list[str]:
+    """List the reasons why cells are not comparable, each once with the cells that it concerns."""
+    cells: dict[str, list[str]] = {}
+    for cell, found in significance.flags.items():
+        for flag in found:
+            cells.setdefault(flag.footnote, []).append(grid.display_name(cell))
+    lines = []
+    for reason, names in cells.items():
+        more = f"; {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+        listed = names[0] if len(names) == 1 else f"{len(names)} cells ({'; '.join(names[:MAX_NAMES])}{more})"
+        lines.append(f"{FLAGGED} {listed}: {reason}.")
+    return lines
 
 
 def _evaluation(grid: Grid, finished: pd.DataFrame, columns: Collection[str]) -> list[str]:

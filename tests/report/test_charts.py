@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from io import BytesIO
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from fcnlab.lab import Lab
 from fcnlab.report.charts.cells import MAX_ROWS, pareto_front
@@ -54,6 +56,10 @@ def test_a_cell_has_one_color_in_all_charts(plots: dict[str, Plot]) -> None:
     assert all(scale == scales[0] for scale in scales)
     assert list(scales[0]) == ["fcn32s (baseline)", "fcn16s", "fcn8s"]
     assert len(set(scales[0].values())) == 3
+    with Image.open(BytesIO(plots["differences"].to_png())) as picture:
+        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3).astype(int)
+    for color in list(scales[0].values())[1:]:
+        assert np.abs(pixels - list(bytes.fromhex(color[1:]))).max(1).min() <= 4, "also in the palette of a PNG"
 
 
 def test_tooltips_have_the_values_of_the_table(plots: dict[str, Plot], made: tuple[Report, Lab]) -> None:

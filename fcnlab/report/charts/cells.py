@@ -57,8 +57,8 @@ def draw_seeds(scored: pd.DataFrame, trials: pd.DataFrame, styles: CellStyles) -
         ("seeds:Q", "seeds"),
     ]
     seed_tips = [("cell:N", "cell"), ("seed:O", "seed")]
-    points = make_chart(seeds).mark_circle(size=46, opacity=0.55)
-    ticks = make_chart(means).mark_tick(thickness=3, size=18)
+    points = make_chart(seeds).mark_circle(size=46, opacity=0.6)
+    ticks = make_chart(means).mark_tick(thickness=3, size=18, opacity=1)
     layers = [
         _baseline_rule(means, styles),
         points.encode(
@@ -110,7 +110,10 @@ def draw_differences(scored: pd.DataFrame, significance: Significance, styles: C
         .mark_rule(strokeDash=[4, 3], stroke=alt.expr("ink"))
         .encode(alt.X("zero:Q", title=title)),
         base.mark_rule(strokeWidth=2).encode(interval, x2="high:Q"),
-        *(base.mark_tick(thickness=2, size=9).encode(alt.X(f"{end}:Q", title=title)) for end in ("low", "high")),
+        *(
+            base.mark_tick(thickness=2, size=9, opacity=1).encode(alt.X(f"{end}:Q", title=title))
+            for end in ("low", "high")
+        ),
         value,
     ]
     caption = f"Differences in mIoU to {name} with 95 % intervals; filled: significant after Holm's correction."

@@ -50,11 +50,11 @@ class Plot:
         return self.spec | {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
 
     def to_png(self) -> bytes:
-        """Return the chart as PNG with a palette, which is a fifth of the size."""
+        """Return the chart as PNG with a palette, which is half the size."""
         rendered = vl_convert.svg_to_png(self._svg.decode(), scale=SCALE)
         file = BytesIO()
         with Image.open(BytesIO(rendered)) as image:
-            image.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(file, "PNG")
+            _reduce_colors(image).save(file, "PNG")
         return file.getvalue()
 
     def to_svg(self) -> bytes:
@@ -68,3 +68,8 @@ class Plot:
     def _to_file_spec(self) -> dict[str, Any]:
         layers = [one for one in self.spec["layer"] if not one.get("name", "").startswith(HOVER)]
         return self.spec | {"layer": layers}
+
+
+def _reduce_colors(image: Image.Image) -> Image.Image:
+    """Return a picture with 256 colors; maximum coverage keeps rare colors, such as those of a small mark."""
+    return image.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)

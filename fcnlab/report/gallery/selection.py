@@ -106,7 +106,7 @@ def select_gallery(
     why = (
         _predict_missing(candidates, plan, records, lab)
         if predict
-        else f"{SAMPLES_ONLY}; `fcnlab report` predicts other images"
+        else f"{SAMPLES_ONLY}; the command fcnlab report predicts other images"
     )
     ids = list(candidates[0].miou)
     if all(shown.has_prediction(id_) for id_ in _wanted_ids(candidates) for shown in candidates):

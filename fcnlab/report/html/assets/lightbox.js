@@ -99,7 +99,7 @@ function makeLightbox(dialog) {
     const x = Math.floor((event.clientX - box.left - zoom.x) / zoom.scale);
     const y = Math.floor((event.clientY - box.top - zoom.y) / zoom.scale);
     const texts = maps.map(([name, pixels]) => [name, nameAt(pixels, x, y)]).filter(([, text]) => text);
-    find(".class").textContent = texts.map(([name, text]) => `${name}: ${text}`).join("    ");
+    find(".class").textContent = texts.map(([name, text]) => `${name}: ${text}`).join("; ");
   }
 
   function step(columns) {
