@@ -16,9 +16,21 @@ from pathlib import Path
 
 from fcnlab.lab import Lab
 from fcnlab.runner.plan import make_plan
-from fcnlab.trial.record import Record
+from fcnlab.trial.record import Cost, Record, SplitMetrics
 
 TRIALS = 10_000
+METRICS = SplitMetrics(
+    split="val", checkpoint="last", epoch=1, images=1, miou=0.5, pixel_acc=0.5, mean_acc=0.5, fw_iou=0.5, class_iou=()
+)
+COST = Cost(
+    params=1,
+    trainable_params=1,
+    gmacs=1.0,
+    gmacs_size=(1, 1),
+    train_seconds=1.0,
+    evaluate_seconds=1.0,
+    images_per_s=1.0,
+)
 GRID = """
 question: What is the cost of planning ten thousand trials?
 base: {{backbone: tiny-scratch, dataset: {dataset}, recipe: quick}}
@@ -55,7 +67,7 @@ def _finish(file: Path, data_root: Path | None, trials: int) -> None:
     lab = Lab.find(file, data_root=data_root)
     for planned in make_plan(lab.load_grid(file), lab).trials[:trials]:
         planned.folder.create()
-        planned.folder.finish(Record.create(planned.trial, "finished"))
+        planned.folder.finish(Record.create(planned.trial, "finished", metrics=(METRICS,), cost=COST))
 
 
 def _cpu_seconds(command: list[str]) -> float:

@@ -6,7 +6,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,7 +15,8 @@ from typing import IO, Any
 def replace_atomically(path: Path, *, keep_mode: bool = False) -> Iterator[Path]:
     """Replace a file when the context ends without an exception: readers see the old or the new content.
 
-    The new content is on the disk before the file is replaced, so that this also holds after a crash.
+    The new content is on the disk before the file is replaced, and its name when the context ends, so that this also
+    holds after a crash.
 
     Args:
         path: path of the file; its folder exists.
@@ -35,6 +36,7 @@ def replace_atomically(path: Path, *, keep_mode: bool = False) -> Iterator[Path]
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, target)
+        sync_folder(target.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -50,3 +52,17 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], *, keep_mode
     """
     with replace_atomically(path, keep_mode=keep_mode) as temporary, temporary.open("wb") as file:
         write(file)
+
+
+def sync_folder(folder: Path) -> None:
+    """Write the names of a folder's files to the disk, where the file system can.
+
+    Args:
+        folder: the folder.
+    """
+    with suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)

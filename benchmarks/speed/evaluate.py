@@ -14,7 +14,7 @@ from benchmarks.speed.machine import Machine, machine, synchronized, threads
 from benchmarks.speed.pairs import Comparison, pairs
 from fcnlab.data.datasets.base import Sample, Split
 from fcnlab.data.decoded import DecodedSplit
-from fcnlab.metrics.confusion import Counts
+from fcnlab.metrics.summary import Counts
 from fcnlab.models import FCN, TimmBackbone, TransposedUpsampler
 from fcnlab.models.heads.skip import SkipHead
 from fcnlab.training import hardware

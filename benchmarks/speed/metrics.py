@@ -12,7 +12,8 @@ from torch import Tensor
 from benchmarks.speed import peer
 from benchmarks.speed.machine import Machine, machine, threads
 from benchmarks.speed.pairs import Comparison, pairs
-from fcnlab.metrics.confusion import Counts, count_areas
+from fcnlab.metrics.confusion import count_areas
+from fcnlab.metrics.summary import Counts
 
 SIZE = (320, 480)
 CLASSES = 21

@@ -15,7 +15,7 @@ from fcnlab.analysis.resampling import BootstrapSample, CellCounts, Floats
 from fcnlab.errors import RunError, nearest
 
 if TYPE_CHECKING:
-    from fcnlab.metrics.confusion import Counts
+    from fcnlab.metrics.summary import Counts
 
 
 @dataclass(frozen=True)

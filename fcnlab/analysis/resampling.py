@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fcnlab.errors import RunError
 
 if TYPE_CHECKING:  # importing it would import torch
-    from fcnlab.metrics.confusion import Counts
+    from fcnlab.metrics.summary import Counts
 
 CellCounts: TypeAlias = "Mapping[int, Counts]"
 """Seed -> counts of its trial, int64 [images, classes, 3], with the same images in the same order for all seeds."""

@@ -17,6 +17,7 @@ from fcnlab.cli import (
     export,
     grid,
     init,
+    lab,
     model,
     predict,
     registry,
@@ -65,6 +66,7 @@ app.add_typer(registry.app, name="registry")
 app.add_typer(data.app, name="data")
 app.add_typer(model.app, name="model")
 app.add_typer(weights.app, name="weights")
+app.add_typer(lab.app, name="lab")
 app.command("train", epilog=train.EXAMPLE)(train.train)
 app.command("diff", epilog=diff.EXAMPLE)(diff.diff)
 app.command("report", epilog=report.EXAMPLE)(report.report)

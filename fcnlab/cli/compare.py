@@ -12,7 +12,11 @@ EXAMPLE = "Example: fcnlab compare experiments/quickstart.yaml:fcn32s,bilinear e
 def compare(
     a: CellName, b: CellName, lab: LabOption = None, data_root: DataRoot = None, tracking_uri: TrackingUri = None
 ) -> None:
-    """Show the difference in mIoU of B to A with its interval, by class, and the images that differ most."""
+    """Show the difference in mIoU of B to A with its interval, by class, and the images that differ most.
+
+    Exit code 1 if files of a trial of these cells are damaged; the trial is left out.
+    """
+    from fcnlab.cli.damage import report_damage
     from fcnlab.lab import Lab
     from fcnlab.runner.find import find_grid_file
 
@@ -31,3 +35,4 @@ def compare(
     }
     for title, table in tables.items():
         terminal.print(to_terminal(table, title, terminal.width))
+    report_damage(*(reference.named_plan for reference in named if reference.named_plan is not None))

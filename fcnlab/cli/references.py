@@ -35,6 +35,7 @@ def complete_reference(incomplete: str) -> list[str]:
     from fcnlab.errors import FcnlabError
     from fcnlab.lab import Lab
     from fcnlab.runner.find import BEST
+    from fcnlab.trial.storage.quarantine import is_key
 
     for suffix in (".yaml:", ".yml:"):
         if suffix in incomplete:
@@ -46,7 +47,8 @@ def complete_reference(incomplete: str) -> list[str]:
             names = [f"{file}:{name}" for name in (BEST, *(cell.label.replace(", ", ",") for cell in cells))]
             return [name for name in names if name.startswith(incomplete)]
     runs = Lab.find().runs
-    keys = sorted(path.name for path in runs.iterdir() if path.name.startswith(incomplete)) if runs.is_dir() else []
+    names = [path.name for path in runs.iterdir() if is_key(path.name)] if runs.is_dir() else []
+    keys = sorted(name for name in names if name.startswith(incomplete))
     return [*(f"{file}:" for file in complete_grid_file(incomplete)), *(key[:SHORT] for key in keys)]
 
 

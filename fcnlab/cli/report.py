@@ -57,8 +57,9 @@ def report(
     """Write a grid's tables, charts and page to results/ and print the table.
 
     Several grids also get a common page and frame in results/<grid>+<grid>/. Options for columns and order apply to
-    the printed table only.
+    the printed table only. Exit code 1 if files of a trial are damaged; the trial is left out.
     """
+    from fcnlab.cli.damage import report_damage
     from fcnlab.errors import ConfigError
     from fcnlab.lab import Lab
     from fcnlab.report.report import make_report
@@ -94,6 +95,7 @@ def report(
     for grid, tracker in zip(grids, trackers, strict=True):
         if tracker.error is not None:
             show_not_published(tracker.error, grid)
+    report_damage(*plans)
 
 
 def refuse_flagged(made: list[Report]) -> None:

@@ -57,6 +57,7 @@ def write_footnotes(
         *((best.note,) if best.note and "miou" in columns else ()),
         *_costs(grid, finished, records, columns),
         *_early(trials),
+        *_damaged(trials),
         *_plateaus(records),
         f"Commit {', '.join(distinct_texts(finished['commit'])) or 'not recorded'}.",
     ]
@@ -170,6 +171,16 @@ def _early(trials: pd.DataFrame) -> list[str]:
     if not (trials["status"] == "stopped").any():
         return []
     return ["Cells that were stopped early have no metrics, since their trials did not finish."]
+
+
+def _damaged(trials: pd.DataFrame) -> list[str]:
+    count = int((trials["status"] == "damaged").sum())
+    if not count:
+        return []
+    return [
+        f"{count} of {len(trials)} trials {'is' if count == 1 else 'are'} left out because of damaged files; "
+        "`fcnlab grid run` runs them again."
+    ]
 
 
 def _plateaus(records: TrialRecords) -> list[str]:

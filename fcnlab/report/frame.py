@@ -103,6 +103,8 @@ def _look_up(
 ) -> tuple[str, Mapping[str, float], Mapping[str, str]]:
     """Return status, metrics and tags of a trial from its record, or from the tracker without a finished record."""
     tags = run["tags"] if run is not None else {}
+    if planned.status == "damaged":
+        return "damaged", {}, tags
     if planned.state == "stopped":
         return "stopped", {}, tags
     record = planned.record if planned.status in ("finished", "failed") else None

@@ -16,7 +16,7 @@ from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from fcnlab.metrics.confusion import Counts
+    from fcnlab.metrics.summary import Counts
 
 
 @dataclass(frozen=True)

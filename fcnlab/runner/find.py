@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from statistics import fmean
@@ -47,13 +47,26 @@ class Reference:
     seed: int | None = None
     note: str | None = None
 
+    @property
+    def named_plan(self) -> Plan | None:
+        """The plan with only the trials of the named cell, or the named trial; None if no grid is named."""
+        if self.plan is None or self.planned is None:
+            return None
+        cell = [one for one in self.plan.trials if one.cell.label == self.planned.cell.label]
+        named = cell if self.seed is None else [self.planned]
+        return replace(self.plan, trials=tuple(named), prerequisites=())
+
     def read_record(self) -> Record:
         """Return the record of the trial.
 
         Raises:
             RunError: the trial has not ended.
         """
-        record = self.folder.read()
+        record, damage = self.folder.inspect()
+        if damage is not None:
+            raise RunError(
+                f"{self.folder.path / damage.file}: {damage.problem}; `fcnlab grid run` runs the trial again"
+            )
         if record is None:
             raise RunError(f"{self.folder.path}: this trial has not ended: it has no record")
         return record

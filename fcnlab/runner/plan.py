@@ -19,8 +19,8 @@ from fcnlab.trial.find import KEY_DIGITS
 from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
 
-Status = Literal["finished", "failed", "started", "to do"]
-"""Progress of a trial: it has a record of either status, or at least one epoch, or nothing."""
+Status = Literal["finished", "failed", "started", "to do", "damaged"]
+"""Progress of a trial: it has a record of either status, or at least one epoch, or nothing, or damaged files."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,12 @@ class PlannedTrial:
         return self.folder.read()
 
     @property
+    def damage(self) -> str | None:
+        """The damaged file and what is wrong with it; None if there is none."""
+        found = self.folder.inspect()[1]
+        return f"{self.folder.path / found.file}: {found.problem}" if found is not None else None
+
+    @property
     def short_key(self) -> str:
         """The beginning of the key, as tables and messages show it."""
         return self.key[:KEY_DIGITS]
@@ -90,8 +96,14 @@ class Plan:
 
     @property
     def remaining(self) -> list[PlannedTrial]:
-        """The trials that have neither ended nor been pruned."""
-        return [planned for planned in self.all_trials if planned.state in ("started", "to do")]
+        """The trials that have neither ended nor been pruned, and those with damaged files."""
+        return [planned for planned in self.all_trials if planned.state in ("started", "to do", "damaged")]
+
+    @property
+    def damages(self) -> list[str]:
+        """One line per trial with damaged files."""
+        damaged = [planned for planned in self.all_trials if planned.state == "damaged"]
+        return [f"damaged: {one.description}: {one.damage}" for one in damaged]
 
     def records(self) -> Iterator[tuple[PlannedTrial, Record]]:
         """Yield the trials that had ended when the plan was made, each with its record."""
@@ -226,7 +238,9 @@ class RunIndex:
         if key not in self._keys:
             return "to do"
         folder = RunFolder(self._lab.runs, key)
-        record = folder.read()
+        record, damage = folder.inspect()
+        if damage is not None:
+            return "damaged"
         if record is not None:
             return record.status
         return "started" if folder.progress.exists() else "to do"

@@ -98,6 +98,8 @@ def run_grid(
     plan = make_plan(grid, lab)
     check_trackers(lab)
     claim_results(grid, lab)
+    repairs = _repair(plan, lab)
+    plan = make_plan(grid, lab) if repairs else plan
     for planned in plan.remaining:
         lab.check_head(planned.trial.variant.head)
         lab.check_transform(planned.trial.recipe)
@@ -112,7 +114,7 @@ def run_grid(
         try:
             publisher.take_over()
             reporter.planned(plan)
-            for text in (*remarks, *warnings):
+            for text in (*repairs, *remarks, *warnings):
                 reporter.remark(text)
             if plan.remaining:
                 _decode(plan, lab, reporter)
@@ -209,6 +211,22 @@ def hold_leases(lab: Lab) -> Iterator[Leases]:
         ) from None
     with heartbeat:
         yield Leases(heartbeat)
+
+
+def _repair(plan: Plan, lab: Lab) -> list[str]:
+    """Move the damaged files of the trials that no other driver runs, and describe each move in one line."""
+    damaged = [planned for planned in plan.remaining if planned.status == "damaged"]
+    if not damaged:
+        return []
+    lines = []
+    with hold_leases(lab) as leases:
+        for planned in damaged:
+            if planned.folder.path.is_file():  # it cannot contain a lease
+                lines += planned.folder.repair()
+            elif leases.claim(planned.folder.path):
+                lines += planned.folder.repair()
+                leases.release(planned.folder.path)
+    return [f"damaged: {line}" for line in lines]
 
 
 def _decode(plan: Plan, lab: Lab, reporter: ProgressReporter) -> None:

@@ -23,7 +23,7 @@ from fcnlab.runner.progress.eta import EtaEstimator, Running
 from fcnlab.runner.pruning import Pruner
 from fcnlab.trial.record import Record
 
-State = Literal["finished", "running", "paused", "stopped", "failed", "to do"]
+State = Literal["finished", "running", "paused", "stopped", "failed", "damaged", "to do"]
 
 
 class StatusReader:
@@ -66,7 +66,7 @@ class StatusReader:
             )
             if driver is not None and alive.setdefault(driver, _is_alive(driver, self._drivers)):
                 self.running.setdefault(driver, []).append(self._read_running(planned))
-            elif planned.folder.progress.name in names:
+            elif planned.folder.progress.name in names and planned.status != "damaged":
                 self.paused.append(self._read_running(planned))
         self._update_plan(ended)
 
@@ -74,13 +74,16 @@ class StatusReader:
         """Return the number of trials in each state."""
         states = Counter(planned.state for planned in self.plan.all_trials)
         running, paused = sum(map(len, self.running.values())), len(self.paused)
+        # Damaged files of a trial have been moved by the driver that runs it.
+        repaired = sum(one.planned.status == "damaged" for one in chain.from_iterable(self.running.values()))
         return {
             "finished": states["finished"],
             "running": running,
             "paused": paused,
             "stopped": states["stopped"],
             "failed": states["failed"],
-            "to do": states["started"] + states["to do"] - running - paused,
+            "damaged": states["damaged"] - repaired,
+            "to do": states["started"] + states["to do"] - (running - repaired) - paused,
         }
 
     @property
@@ -133,7 +136,7 @@ class StatusReader:
 
 def _list_names(folder: Path) -> set[str]:
     """Return the names of the files in a run folder; none if it does not exist."""
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, NotADirectoryError):
         return {path.name for path in folder.iterdir()}
     return set()
 

@@ -14,7 +14,8 @@ from fcnlab.data.batches import normalize
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.kernels.inputs import DecodedSample
 from fcnlab.metrics.boundary import count_boundaries
-from fcnlab.metrics.confusion import Counts, count_areas
+from fcnlab.metrics.confusion import count_areas
+from fcnlab.metrics.summary import Counts
 from fcnlab.training.prediction import compute_scores, predict_classes
 from fcnlab.training.protocol import Protocol
 

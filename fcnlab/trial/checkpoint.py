@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fcnlab.atomic_file import write_atomically
 from fcnlab.settings import CHECKPOINT_EVERY
 from fcnlab.trial.build import Training
+from fcnlab.trial.storage.checkpoint_file import write_checkpoint
 
 
 def capture_state(
@@ -69,19 +69,20 @@ def restore_state(
 
 
 class CheckpointWriter:
-    """Writes the state of a trial at intervals, in a thread. Each write replaces the file atomically.
+    """Writes the state of a trial at intervals, in a thread. Each write keeps the previous checkpoint.
 
     As a context manager it waits for the last write at its end.
     """
 
-    def __init__(self, file: Path, every: float = CHECKPOINT_EVERY) -> None:
+    def __init__(self, file: Path, previous: Path, every: float = CHECKPOINT_EVERY) -> None:
         """Prepare to write checkpoints to a file.
 
         Args:
-            file: the checkpoint's path.
+            file: path of the checkpoint.
+            previous: path to which each write moves the checkpoint before.
             every: seconds between two checkpoints; 0 writes one after each epoch.
         """
-        self._file, self._every = file, every
+        self._file, self._previous, self._every = file, previous, every
         self._last = time.monotonic()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
@@ -116,7 +117,7 @@ class CheckpointWriter:
             writing.result()
 
     def _write(self, state: Any) -> None:
-        write_atomically(self._file, lambda file: torch.save(state, file))
+        write_checkpoint(self._file, self._previous, state)
 
     def __enter__(self) -> CheckpointWriter:
         return self

@@ -15,6 +15,8 @@ from fcnlab.extensions import Extensions
 from fcnlab.lab import Lab
 from fcnlab.trial.record import CheckpointChoice, Record, SplitMetrics
 from fcnlab.trial.run_folder import RunFolder
+from fcnlab.trial.storage.damage import DamageError
+from fcnlab.trial.storage.quarantine import is_key
 
 if TYPE_CHECKING:
     from fcnlab.models import FCN
@@ -85,7 +87,7 @@ class FinishedTrial:
             The model in evaluation mode.
 
         Raises:
-            RunError: the file with the weights does not exist.
+            RunError: the file with the weights does not exist or is damaged.
             ModelError: the weights cannot be read or do not fit the variant, or the code of its head has changed.
         """
         from fcnlab.models.backbones.weights_file import read_tensors  # late: a trial is found without importing torch
@@ -97,6 +99,7 @@ class FinishedTrial:
         if extensions.fingerprints(head).get("head") != self.trial.extensions.get("head"):
             raise ModelError(f"{self.folder.path}: the code of head type '{head.type}' has changed since the training")
         channels = self.trial.dataset.image_channels
+        self.folder.verify_file(file)
         classes, state = len(self.record.classes), read_tensors(file)
         return restore_model(self.trial.variant, classes, state, str(file), extensions, channels)
 
@@ -117,7 +120,7 @@ def find_run_folder(name: str, lab: Lab) -> RunFolder:
     path = Path(name)
     if (path / "trial.json").is_file():
         return RunFolder(path.resolve().parent, path.resolve().name)
-    keys = sorted(path.name for path in lab.runs.iterdir()) if lab.runs.is_dir() else []
+    keys = sorted(path.name for path in lab.runs.iterdir() if is_key(path.name)) if lab.runs.is_dir() else []
     if not keys:
         raise RunError(f"{lab.runs}: contains no trials; set the lab's folder with --lab, or pass a run folder")
     found = [key for key in keys if key.startswith(name.lower())] if name else []
@@ -158,7 +161,11 @@ def read_finished_trial(folder: RunFolder) -> FinishedTrial:
     Raises:
         RunError: the trial has failed or has not finished, or is of an incompatible version of fcnlab.
     """
-    record = folder.read()
+    try:
+        record = folder.load()
+    except DamageError as damage:
+        file = folder.path / damage.file
+        raise RunError(f"{file}: {damage.problem}; `fcnlab grid run` runs the trial again") from None
     if record is not None and record.failure is not None:
         raise RunError(f"{folder.path}: this trial has failed ({record.failure.message.splitlines()[0]})")
     if record is None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections.abc import Callable
 from functools import partial
 
 from filelock import FileLock
 
-from fcnlab.atomic_file import write_atomically
 from fcnlab.config.trial import Trial
 from fcnlab.data.resident import release_resident_splits
 from fcnlab.lab import Lab
@@ -63,10 +63,12 @@ def run_trial(
     folder = RunFolder(lab.runs, trial.key)
     folder.create()
     with FileLock(folder.lock):
+        for line in folder.repair(checkpoints=True):
+            logging.getLogger("fcnlab").warning(line)
         existing = folder.read()
         if existing is not None:
             return existing
-        write_atomically(folder.trial, lambda file: file.write(trial.model_dump_json(indent=1).encode()))
+        folder.write_trial(trial)
         folder.rendezvous.unlink(missing_ok=True)  # of processes that were killed
         options = RunOptions(
             micro_batches, lambda epoch: epoch == pause_after or should_pause(), sharing, checkpoint_every, log_every

@@ -4,6 +4,7 @@ runs/<key>/
     trial.json         configuration of the trial
     progress.jsonl     one line per epoch, while the trial runs
     checkpoint.pt      state from which training resumes; removed when the trial has finished
+    checkpoint.previous.pt  the state before, from which training resumes if checkpoint.pt is damaged
     last.safetensors   weights of the last epoch
     best.safetensors   weights of the epoch that is best on val, if it is not the last
     counts.npz         per-image counts [N, classes, 3] of each split and of its boundaries, and the image ids
@@ -12,22 +13,38 @@ runs/<key>/
     attempts.jsonl     attempts that ended without a record
     lease.<n>          claim of the driver that runs the trial
     .rendezvous        file through which the processes of a trial on several devices find each other
-    record.json        the record; it is written last, and exists only if the trial has ended
+    record.json        the record; it is written last, and exists only if the trial has ended. It contains the SHA-256
+                       of trial.json, the weights, counts.npz and the samples, and of its own content
     evaluations/       results of `fcnlab evaluate`: metrics (.json) and counts (.npz)
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from fcnlab.atomic_file import write_atomically
+from fcnlab.config.trial import Trial
 from fcnlab.errors import RunError
 from fcnlab.trial.record import Attempt, EpochRecord, Record
+from fcnlab.trial.storage.checkpoint_file import find_checkpoint_damage
+from fcnlab.trial.storage.counts_check import COUNTS_FILE, verify_result
+from fcnlab.trial.storage.damage import DamageError
+from fcnlab.trial.storage.json_lines import read_json_lines
+from fcnlab.trial.storage.quarantine import move_to_quarantine
+from fcnlab.trial.storage.sealed_record import (
+    RECORD_FILE,
+    SealedRecord,
+    decode_record,
+    encode_record,
+    hash_result_file,
+)
+
+_Stamp = tuple[tuple[int, int, int] | None, ...]
+
+_verified: dict[Path, tuple[_Stamp, tuple[str, str] | None]] = {}
+"""Results that this process has verified, by run folder: stamps of the files, and the damaged file and its problem."""
 
 
 class RunFolder:
@@ -50,14 +67,15 @@ class RunFolder:
         self.trial = self.path / "trial.json"
         self.progress = self.path / "progress.jsonl"
         self.checkpoint = self.path / "checkpoint.pt"
-        self.counts = self.path / "counts.npz"
+        self.previous_checkpoint = self.path / "checkpoint.previous.pt"
+        self.counts = self.path / COUNTS_FILE
         self.samples = self.path / "samples"
         self.log = self.path / "log.txt"
         self.attempts_file = self.path / "attempts.jsonl"
         self.weights = self.path / "last.safetensors"
         self.best_weights = self.path / "best.safetensors"
         self.evaluations = self.path / "evaluations"
-        self.record = self.path / "record.json"
+        self.record = self.path / RECORD_FILE
         self.lock = self.path / "lock"
         self.rendezvous = self.path / ".rendezvous"
 
@@ -80,14 +98,134 @@ class RunFolder:
         """Read the record.
 
         Returns:
-            The record; None if the trial has not ended, or if the file is damaged, from another version of fcnlab or
-            of another trial.
+            The record; None if the trial has not ended, or if its result is damaged.
         """
         try:
-            record = Record.model_validate_json(self.record.read_bytes())
-        except (OSError, ValidationError):
+            return self.load()
+        except DamageError:
             return None
-        return record if record.key == self.key else None
+
+    def load(self) -> Record | None:
+        """Read the record and verify it: its own checksum, and its metrics against the counts.
+
+        The large files with the weights are verified when they are loaded (`verify_file`).
+
+        Returns:
+            The record; None if the trial has not ended.
+
+        Raises:
+            DamageError: the record or the counts are damaged, or are of another version of fcnlab or another trial.
+        """
+        sealed = self.load_sealed()
+        return sealed.record if sealed is not None else None
+
+    def load_sealed(self) -> SealedRecord | None:
+        """Read and verify the record as `load` does, with the checksums of the other files.
+
+        Raises:
+            DamageError: see `load`.
+        """
+        while True:
+            stamp = self._stamp()
+            try:
+                return self._load(stamp)
+            except DamageError:
+                if stamp == self._stamp():  # else another process was replacing the files
+                    raise
+
+    def _load(self, stamp: _Stamp) -> SealedRecord | None:
+        try:
+            raw = self.record.read_bytes()
+        except FileNotFoundError:
+            return None
+        except NotADirectoryError:
+            raise DamageError(".", "it is a file, and not a folder") from None
+        except OSError as error:
+            raise DamageError(RECORD_FILE, f"it cannot be read: {error.strerror or error}") from None
+        sealed = decode_record(raw)
+        if sealed.record.key != self.key:
+            raise DamageError(RECORD_FILE, f"it is the record of another trial, {sealed.record.key[:12]}")
+        known = _verified.get(self.path)
+        if known is None or known[0] != stamp:
+            known = _verified[self.path] = (stamp, _find_mismatch(sealed, self.path))
+        if known[1] is not None:
+            raise DamageError(*known[1])
+        return sealed
+
+    def _stamp(self) -> _Stamp:
+        return _stamp_file(self.record), _stamp_file(self.counts)
+
+    def inspect(self) -> tuple[Record | None, DamageError | None]:
+        """Read the record, and find damage of files that status, plan and report read.
+
+        Returns:
+            The record, and None; or None and the first damage of the record, the counts, or the lines of a trial that
+            has not ended.
+        """
+        try:
+            record = self.load()
+        except DamageError as error:
+            return None, error
+        if record is not None:
+            return record, None
+        progress = read_json_lines(self.progress, EpochRecord)[1]
+        return None, progress or read_json_lines(self.attempts_file, Attempt)[1]
+
+    def verify_file(self, path: Path) -> None:
+        """Verify a file of a finished trial that is read from now on, such as weights.
+
+        Args:
+            path: path of the file.
+
+        Raises:
+            RunError: its content does not agree with the checksum in the record.
+        """
+        sealed = self.load_sealed()
+        expected = (sealed.files or {}).get(path.relative_to(self.path).as_posix()) if sealed is not None else None
+        try:
+            intact = expected is None or hash_result_file(path) == expected
+        except OSError as error:
+            raise RunError(f"{path}: cannot be read: {error.strerror}") from None
+        if not intact:
+            raise RunError(
+                f"{path}: its content does not agree with the checksum in {RECORD_FILE}; restore the file, or run "
+                "`fcnlab lab check --repair` and then the grid again"
+            )
+
+    def repair(self, *, checkpoints: bool = False) -> list[str]:
+        """Move the damaged files of this trial to `runs/.quarantine/`, so that the trial continues or runs again.
+
+        Args:
+            checkpoints: also verify the checkpoints, which are large.
+
+        Returns:
+            One line per damage: the file, what is wrong, and the new location.
+
+        Raises:
+            RunError: the files cannot be moved.
+        """
+        lines = []
+        while (damage := self.inspect()[1]) is not None:
+            names = self._result_names() if damage.file in (RECORD_FILE, COUNTS_FILE) else [damage.file]
+            lines.append(self._move(damage, names))
+        if checkpoints and not self.record.exists():
+            found = map(find_checkpoint_damage, (self.checkpoint, self.previous_checkpoint))
+            lines += [self._move(damage, [damage.file]) for damage in found if damage is not None]
+        return lines
+
+    def _move(self, damage: DamageError, names: list[str]) -> str:
+        target = move_to_quarantine(self.path, names)
+        return f"{self.path / damage.file}: {damage.problem}; moved to {target}"
+
+    def _result_names(self) -> list[str]:
+        files = (self.record, self.counts, self.weights, self.best_weights, self.samples)
+        return [file.name for file in files]
+
+    def result_files(self) -> list[Path]:
+        """Return the existing files of the result besides the record."""
+        files = [self.trial, self.counts, self.weights, self.best_weights]
+        samples = sorted(self.samples.iterdir()) if self.samples.is_dir() else []
+        return [file for file in (*files, *samples) if file.is_file()]
 
     def finish(self, record: Record) -> None:
         """Write the record, which ends the trial, and remove the files that only a running trial needs.
@@ -95,9 +233,39 @@ class RunFolder:
         Args:
             record: the record of the trial.
         """
-        write_atomically(self.record, lambda file: file.write(record.model_dump_json(indent=1).encode()))
-        for file in (self.checkpoint, self.rendezvous):
+        files = self.result_files() if record.status == "finished" else []
+        checksums = {file.relative_to(self.path).as_posix(): hash_result_file(file) for file in files}
+        self.write_record(SealedRecord(record, checksums))
+        for file in (self.checkpoint, self.previous_checkpoint, self.rendezvous):
             file.unlink(missing_ok=True)
+
+    def write_record(self, sealed: SealedRecord) -> None:
+        """Write the record with the checksums of the other files.
+
+        Args:
+            sealed: the record and the checksums.
+        """
+        content = encode_record(sealed.record, sealed.files or {})
+        write_atomically(self.record, lambda file: file.write(content))
+
+    def write_trial(self, trial: Trial) -> None:
+        """Write the configuration.
+
+        Args:
+            trial: the trial.
+        """
+        write_atomically(self.trial, lambda file: file.write(trial.model_dump_json(indent=1).encode()))
+
+    def remove_result(self) -> Path:
+        """Move the record and the other files of the result to the quarantine.
+
+        Returns:
+            The folder with the moved files.
+
+        Raises:
+            RunError: they cannot be moved.
+        """
+        return move_to_quarantine(self.path, self._result_names())
 
     def write_progress(self, epochs: list[EpochRecord]) -> None:
         """Write all epochs up to now. The file is replaced, so a resumed trial repeats no line.
@@ -109,23 +277,12 @@ class RunFolder:
         write_atomically(self.progress, lambda file: file.write(lines.encode()))
 
     def read_progress(self) -> list[EpochRecord]:
-        """Return the epochs up to now."""
-        try:
-            lines = self.progress.read_text(encoding="utf-8").splitlines()
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return [EpochRecord.model_validate(json.loads(line)) for line in lines]
+        """Return the epochs up to now; those before the damage if a line is damaged."""
+        return read_json_lines(self.progress, EpochRecord)[0]
 
     def attempts(self) -> list[Attempt]:
-        """Return the attempts that ended without a record, in order.
-
-        A file of another version of fcnlab is read as no attempts.
-        """
-        try:
-            lines = self.attempts_file.read_text(encoding="utf-8").splitlines()
-            return [Attempt.model_validate_json(line) for line in lines]
-        except (FileNotFoundError, ValidationError):
-            return []
+        """Return the attempts that ended without a record, in order; those before the damage if a line is damaged."""
+        return read_json_lines(self.attempts_file, Attempt)[0]
 
     def add_attempt(self, attempt: Attempt) -> list[Attempt]:
         """Add an attempt that ended without a record.
@@ -143,7 +300,7 @@ class RunFolder:
 
     def restart(self) -> None:
         """Delete the record, the checkpoint and the progress, so that the trial starts at its first epoch."""
-        for file in (self.record, self.checkpoint, self.progress):
+        for file in (self.record, self.checkpoint, self.previous_checkpoint, self.progress):
             file.unlink(missing_ok=True)
         shutil.rmtree(self.samples, ignore_errors=True)
 
@@ -151,3 +308,19 @@ class RunFolder:
         """Delete what `restart` deletes, and the attempts."""
         self.restart()
         self.attempts_file.unlink(missing_ok=True)
+
+
+def _stamp_file(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _find_mismatch(sealed: SealedRecord, folder: Path) -> tuple[str, str] | None:
+    try:
+        verify_result(sealed, folder)
+    except DamageError as damage:
+        return damage.file, damage.problem
+    return None

@@ -12,7 +12,7 @@ from torch import Tensor
 from fcnlab.config.trial import Trial
 from fcnlab.errors import ModelError
 from fcnlab.lab import Lab
-from fcnlab.metrics.confusion import compute_metrics
+from fcnlab.metrics.summary import compute_metrics
 from fcnlab.models import FCN
 from fcnlab.models.backbones.weights_file import read_tensors
 from fcnlab.models.fcn import load_matching_weights
@@ -127,7 +127,9 @@ class Trainer:
         if self._find_plateau() is not None:  # interrupted in the last evaluation
             return
         with (
-            CheckpointWriter(self.folder.checkpoint, self.options.checkpoint_every) as checkpoints,
+            CheckpointWriter(
+                self.folder.checkpoint, self.folder.previous_checkpoint, self.options.checkpoint_every
+            ) as checkpoints,
             suppress(_Plateaued),
         ):
             fit(
@@ -247,9 +249,11 @@ class Trainer:
         }
 
     def _resume(self, training: Training) -> None:
-        if not self.folder.checkpoint.exists():
+        candidates = (self.folder.checkpoint, self.folder.previous_checkpoint)
+        checkpoint = next((file for file in candidates if file.exists()), None)  # damaged ones are in the quarantine
+        if checkpoint is None:
             return
-        state = torch.load(self.folder.checkpoint, map_location="cpu", weights_only=True)
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         restore_state(state, self.model, training, self.scaler, self.device)
         self.epochs = [EpochRecord.model_validate(epoch) for epoch in state["epochs"]]
         self.best, self.best_state = tuple(state["best"]), state["best_state"]
@@ -277,4 +281,5 @@ def _read_last_weights(lab: Lab, key: str) -> dict[str, Tensor]:
     record = folder.read()
     if record is None or record.status != "finished":
         raise ModelError(f"init_from: the trial {folder.path} has not finished")
+    folder.verify_file(folder.weights)
     return read_tensors(folder.weights)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fcnlab.metrics.confusion import Counts
+from fcnlab.metrics.summary import Counts
 
 
 def random_cell(random: np.random.Generator, target: Counts, seeds: int, skill: float = 0.7) -> dict[int, Counts]:

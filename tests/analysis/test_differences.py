@@ -19,7 +19,7 @@ from fcnlab.analysis import (
     estimate_difference,
 )
 from fcnlab.errors import RunError
-from fcnlab.metrics.confusion import Counts, compute_metrics
+from fcnlab.metrics.summary import Counts, compute_metrics
 from tests.analysis.cells import random_cell, random_target
 
 quick = settings(deadline=None, max_examples=25)

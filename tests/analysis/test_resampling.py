@@ -10,7 +10,7 @@ from fcnlab.analysis.resampling import (
     mean_over_classes,
     resample_class_iou,
 )
-from fcnlab.metrics.confusion import compute_metrics
+from fcnlab.metrics.summary import compute_metrics
 from tests.analysis.cells import random_cell, random_target
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from fcnlab import load
 from fcnlab.lab import Lab
-from fcnlab.metrics.confusion import compute_metrics
+from fcnlab.metrics.summary import compute_metrics
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
 from tests.cli.conftest import Call

@@ -16,7 +16,7 @@ from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.data.resident import DeviceSplit
 from fcnlab.kernels.inputs import ColorJitter
-from fcnlab.metrics.confusion import compute_metrics
+from fcnlab.metrics.summary import compute_metrics
 from fcnlab.training.evaluate import evaluate_split
 from fcnlab.training.prediction import predict_classes
 from fcnlab.training.protocol import Protocol

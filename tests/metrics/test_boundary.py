@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from fcnlab.metrics.boundary import compute_boundary_width, count_boundaries, find_boundaries
-from fcnlab.metrics.confusion import compute_metrics
+from fcnlab.metrics.summary import compute_metrics
 
 property_test = settings(deadline=None, max_examples=60)
 labels = hnp.arrays(

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fcnlab.metrics.confusion import Metrics, compute_metrics, count_areas, count_joint
+from fcnlab.metrics.confusion import count_areas, count_joint
+from fcnlab.metrics.summary import Metrics, compute_metrics
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is not installed")
 torchmetrics_classification = pytest.importorskip("torchmetrics.classification", reason="torchmetrics is not installed")

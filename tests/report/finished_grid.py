@@ -10,7 +10,7 @@ from PIL import Image
 from fcnlab.config.grid.grid import Grid
 from fcnlab.data.datasets.palette import to_palette_image, voc_palette
 from fcnlab.lab import Lab
-from fcnlab.metrics.confusion import compute_metrics
+from fcnlab.metrics.summary import compute_metrics
 from fcnlab.runner.plan import PlannedTrial, make_plan
 from fcnlab.trial.record import Cost, Environment, EpochRecord, Record, SplitMetrics
 from tests.conftest import SMOKE, write_grid

@@ -108,11 +108,13 @@ def test_plan_reads_the_state_of_each_trial(lab: Lab) -> None:
     assert all(planned.key == planned.trial.key == planned.folder.key for planned in plan.trials)
 
 
-def test_truncated_record_is_ignored(lab: Lab) -> None:
+def test_a_trial_with_a_truncated_record_is_damaged_and_remains(lab: Lab) -> None:
     planned = planned_in(lab).trials[0]
     finish(planned)
     planned.folder.record.write_bytes(planned.folder.record.read_bytes()[:-40])
-    assert planned_in(lab).trials[0].state == "to do"
+    plan = planned_in(lab)
+    assert plan.trials[0].state == "damaged" and plan.trials[0].key in [one.key for one in plan.remaining]
+    assert plan.damages == [f"damaged: {planned.description}: {planned.folder.record}: it is truncated or not JSON"]
 
 
 def test_plan_does_not_change_after_it_is_made(lab: Lab) -> None:

@@ -14,7 +14,8 @@ from fcnlab.api import build_model
 from fcnlab.data.datasets.base import Sample, Split
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.metrics.boundary import count_boundaries
-from fcnlab.metrics.confusion import Counts, count_areas
+from fcnlab.metrics.confusion import count_areas
+from fcnlab.metrics.summary import Counts
 from fcnlab.training import evaluate as module
 from fcnlab.training.evaluate import OnPrediction, evaluate_split
 from fcnlab.training.protocol import Protocol

@@ -85,10 +85,11 @@ def test_another_seed_gives_other_metrics(lab: Lab) -> None:
     )
 
 
-@pytest.mark.parametrize("killed_after", [1, 2])
+@pytest.mark.parametrize(("killed_after", "damaged"), [(1, 0), (2, 0), (2, 1), (2, 2)])
 def test_a_trial_killed_after_an_epoch_resumes_with_equal_metrics(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: int, damaged: int
 ) -> None:
+    """Also from the checkpoint before if the last one is damaged, and from the start if both are."""
     calm, rough = (Lab.find(root=_made(tmp_path / name)) for name in ("calm", "rough"))
     trial = a_trial(calm, recipe__epochs=3, recipe__validate_every=2)
     expected = run_trial(trial, calm)
@@ -96,11 +97,16 @@ def test_a_trial_killed_after_an_epoch_resumes_with_equal_metrics(
     killed(trial, rough, monkeypatch, killed_after)
     folder = RunFolder(rough.runs, trial.key)
     assert folder.read() is None
-    assert folder.checkpoint.exists()
+    assert folder.checkpoint.exists() and folder.previous_checkpoint.exists() == (killed_after == 2)
+    for checkpoint in (folder.checkpoint, folder.previous_checkpoint)[:damaged]:
+        content = bytearray(checkpoint.read_bytes())
+        content[len(content) // 2] ^= 1
+        checkpoint.write_bytes(content)
     resumed = run_trial(trial, rough)
     assert timeless_content(resumed) == timeless_content(expected)
+    assert len(list((rough.runs / ".quarantine").glob(f"{trial.key}-*/checkpoint*.pt"))) == damaged
     assert [epoch.epoch for epoch in folder.read_progress()] == [1, 2, 3]
-    assert not folder.checkpoint.exists()
+    assert not folder.checkpoint.exists() and not folder.previous_checkpoint.exists()
 
 
 EVERYTHING: dict[str, Any] = {

@@ -13,6 +13,7 @@ from benchmarks.gpu.results import SectionFailed
 from benchmarks.gpu.sections.settings import Settings, run_cli, without_mlflow
 from fcnlab.lab import Lab
 from fcnlab.trial.record import Record
+from fcnlab.trial.run_folder import RunFolder
 
 SHARING = 4
 
@@ -48,7 +49,8 @@ def records(lab: Lab) -> list[Record]:
     Args:
         lab: the lab.
     """
-    return [Record.model_validate_json(file.read_bytes()) for file in sorted(lab.runs.glob("*/record.json"))]
+    found = [RunFolder(lab.runs, file.parent.name).read() for file in sorted(lab.runs.glob("*/record.json"))]
+    return [record for record in found if record is not None]
 
 
 def per_gpu(settings: Settings) -> dict[str, Any]:

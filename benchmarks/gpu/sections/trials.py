@@ -321,7 +321,8 @@ def resume(settings: Settings) -> dict[str, Any]:
 
 
 def _losses(folder: Path) -> list[float]:
-    record = Record.model_validate_json((folder / "record.json").read_bytes())
+    record = RunFolder(folder.parent, folder.name).read()
+    assert record is not None, f"{folder} has no valid record"
     return [epoch.loss for epoch in record.epochs]
 
 

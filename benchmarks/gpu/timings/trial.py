@@ -134,7 +134,7 @@ def checkpoint(context: Context, model: Any, note: Any) -> None:
     momentum = {name: value.clone() for name, value in model.named_parameters()}
     state = {"model": model.state_dict(), "optimizer": momentum}
     copied, written = [], []
-    with CheckpointWriter(Path(context.work) / "checkpoint.pt", 0.0) as checkpoints:
+    with CheckpointWriter(Path(context.work) / "checkpoint.pt", Path(context.work) / "previous.pt", 0.0) as checkpoints:
         for _ in range(context.sizes.rounds):
             began = time.perf_counter()
             checkpoints.save(state)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fcnlab.config.grid.grid import Cell
     from fcnlab.runner.plan import Plan
 
-STATES = ("finished", "failed", "stopped", "started", "to do")
+STATES = ("finished", "failed", "stopped", "started", "damaged", "to do")
 GAP = 2
 """Spaces after each column."""
 

@@ -31,7 +31,11 @@ def status(
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Show the progress of a grid: the running trials of each driver, and the errors of failed ones. It only reads."""
+    """Show the progress of a grid: the running trials of each driver, and the errors of failed ones. It only reads.
+
+    Exit code 1 if files of a trial are damaged: `fcnlab grid run` moves them to runs/.quarantine/ and runs the trial.
+    """
+    from fcnlab.cli.damage import report_damage
     from fcnlab.cli.grid.cells import MAX_ROWS, create_axes_table, create_cells_table
     from fcnlab.errors import RunError
     from fcnlab.lab import Lab
@@ -41,7 +45,8 @@ def status(
     if watch and as_json:
         raise RunError("--watch and --json cannot be combined; choose one")
     found = Lab.find(file, root=lab, data_root=data_root)
-    reader = StatusReader(make_plan(found.load_grid(file), found), found)
+    plan = make_plan(found.load_grid(file), found)
+    reader = StatusReader(plan, found)
     if as_json:
         _print_json(reader)
     elif watch:
@@ -54,6 +59,7 @@ def status(
         terminal.print(_render(reader, terminal.width))
         for line in _notes(reader):
             terminal.print(line, soft_wrap=True)
+    report_damage(plan)
 
 
 def _watch(reader: StatusReader) -> None:
@@ -151,6 +157,11 @@ def _print_json(reader: StatusReader) -> None:
             for one in trials
         ],
         "paused": [_progress(one) for one in reader.paused],
+        "damaged": [
+            {"key": one.key, "cell": one.cell.label, "seed": one.trial.seed, "damage": one.damage}
+            for one in plan.all_trials
+            if one.state == "damaged"
+        ],
         "stopped": [
             {"key": one.key, "cell": one.cell.label, "seed": one.trial.seed, "epoch": one.stopped}
             for one in plan.trials

@@ -21,7 +21,7 @@ from fcnlab.report.trial_records import TrialRecords
 from fcnlab.runner.plan import Plan
 
 if TYPE_CHECKING:  # importing it would import torch
-    from fcnlab.metrics.confusion import Counts
+    from fcnlab.metrics.summary import Counts
 
 MAX_CELLS = 6
 """Most cells that are shown side by side: the baseline and the best of the others."""

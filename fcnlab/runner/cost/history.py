@@ -20,6 +20,7 @@ from fcnlab.runner.executors.slots import Slot
 from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
+from fcnlab.trial.storage.quarantine import is_key
 
 MAX_RECORDS = 5
 """Maximum number of records of the grid that are read per workload."""
@@ -125,7 +126,7 @@ def _iterate_others(plan: Plan, lab: Lab) -> Iterator[tuple[RunFolder, Record]]:
     if not lab.runs.is_dir():
         return
     own = {planned.key for planned in plan.all_trials}
-    others = [path for path in lab.runs.iterdir() if path.name not in own]
+    others = [path for path in lab.runs.iterdir() if path.name not in own and is_key(path.name)]
     latest = sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
     for path in latest[:MAX_OTHER_FOLDERS]:
         folder = RunFolder(lab.runs, path.name)

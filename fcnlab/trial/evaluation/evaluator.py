@@ -19,7 +19,7 @@ from fcnlab.config.trial import Trial
 from fcnlab.data.datasets.base import Dataset
 from fcnlab.data.datasets.palette import find_palette
 from fcnlab.data.decoded import DecodedSplit, open_decoded
-from fcnlab.metrics.confusion import Counts
+from fcnlab.metrics.summary import Counts
 from fcnlab.models import FCN
 from fcnlab.training.evaluate import OnPrediction, SplitCounts, evaluate_split
 from fcnlab.training.protocol import Protocol

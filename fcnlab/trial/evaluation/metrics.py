@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fcnlab.metrics.confusion import Counts, compute_metrics
+from fcnlab.metrics.summary import Counts, compute_metrics
 from fcnlab.trial.record import CheckpointChoice, SplitMetrics
 
 

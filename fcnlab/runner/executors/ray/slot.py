@@ -228,7 +228,7 @@ def needed(lab: Lab, trial: Trial) -> list[Path]:
         trial: the trial.
     """
     own = RunFolder(lab.runs, trial.key)
-    files = [own.progress, own.log, own.checkpoint]
+    files = [own.progress, own.log, own.checkpoint, own.previous_checkpoint]
     if trial.init_from is not None:
         start = RunFolder(lab.runs, trial.init_from)
         files += [start.record, start.weights]
@@ -247,5 +247,6 @@ def _await_record(folder: RunFolder, ended: JobExit) -> JobExit:
             return JobExit(ended.key, "it left a record on the shared disk that did not arrive here")
         list(folder.path.iterdir())  # refreshes the cache of NFS
         time.sleep(0.05)
-    folder.checkpoint.unlink(missing_ok=True)  # it was sent to a worker without a shared disk
+    for file in (folder.checkpoint, folder.previous_checkpoint):
+        file.unlink(missing_ok=True)  # it was sent to a worker without a shared disk
     return ended

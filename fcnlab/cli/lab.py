@@ -1,0 +1,49 @@
+"""`fcnlab lab check`: verify all files of a lab."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from fcnlab.cli.options import DataRoot, LabOption, TrackingUri
+
+app = typer.Typer(help="Commands for all files of a lab.", no_args_is_help=True)
+
+
+@app.callback()
+def group() -> None:
+    """Commands for all files of a lab."""
+
+
+@app.command("check", epilog="Example: fcnlab lab check --repair")
+def check(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Move damaged files to runs/.quarantine/ and remove damaged caches")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+    lab: LabOption = None,
+    data_root: DataRoot = None,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Read and verify all run folders, the MLflow store in an SQLite file, and the decoded caches.
+
+    One line per problem; exit code 1 if there are any, also if they were repaired. Trials whose results were moved run
+    again at the next `fcnlab grid run`.
+    """
+    from fcnlab.lab import Lab
+    from fcnlab.lab_check import check_lab
+
+    found = check_lab(Lab.find(root=lab, data_root=data_root, tracking_uri=tracking_uri), repair=repair)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=1))
+    else:
+        for one in found.problems:
+            typer.echo(f"{one.path}: {one.problem}" + (f"; {one.repair}" if one.repair else ""))
+        for path in found.unverified:
+            typer.echo(f"note: {path}: record.json has no checksums; its metrics agree with its counts")
+        typer.echo(f"{found.trials} trials and {found.caches} caches: {len(found.problems)} problems")
+    if found.problems:
+        raise typer.Exit(1)

@@ -1,0 +1,193 @@
+"""Verification of all files of a lab, as `fcnlab lab check` prints it: run folders, tracking store, decoded caches."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from fcnlab.config.trial import Trial
+from fcnlab.data.cache.maintenance import CacheInfo, find_problems, list_caches, remove_cache
+from fcnlab.lab import Lab
+from fcnlab.runner.lease import Leases
+from fcnlab.runner.run import hold_leases
+from fcnlab.trial.run_folder import RunFolder
+from fcnlab.trial.storage.checkpoint_file import find_checkpoint_damage
+from fcnlab.trial.storage.damage import DamageError
+from fcnlab.trial.storage.quarantine import is_key, move_to_quarantine
+from fcnlab.trial.storage.sealed_record import SealedRecord, hash_result_file
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A damaged file of a lab.
+
+    Attributes:
+        path: path of the file.
+        problem: description of what is wrong.
+        repair: what was done about it; empty if nothing was.
+    """
+
+    path: str
+    problem: str
+    repair: str = ""
+
+
+@dataclass
+class LabCheck:
+    """Result of the verification of a lab.
+
+    Attributes:
+        trials: number of verified run folders.
+        caches: number of verified decoded caches.
+        problems: the damaged files.
+        unverified: run folders whose records have no checksums; their metrics agree with their counts.
+    """
+
+    trials: int = 0
+    caches: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    unverified: list[str] = field(default_factory=list)
+
+
+def check_lab(lab: Lab, *, repair: bool = False) -> LabCheck:
+    """Read and verify all files of a lab, also the large ones.
+
+    Args:
+        lab: the lab.
+        repair: move damaged files to `runs/.quarantine/`, and remove damaged decoded caches. Trials that a driver runs
+            are not changed.
+
+    Returns:
+        The result.
+
+    Raises:
+        RunError: the lab cannot be written, with `repair`.
+        DataError: the folder of the decoded caches cannot be read.
+    """
+    found = LabCheck()
+    names = sorted(path.name for path in lab.runs.iterdir() if is_key(path.name)) if lab.runs.is_dir() else []
+    for name in names:
+        folder = RunFolder(lab.runs, name)
+        found.trials += 1
+        damages, sealed = find_damages(folder)
+        if sealed is not None and sealed.files is None:
+            found.unverified.append(str(folder.path))
+        if damages and repair:
+            with hold_leases(lab) as leases:
+                repairs = _repair_trial(folder, damages, sealed, leases)
+        else:
+            repairs = [""] * len(damages)
+        found.problems += [
+            Problem(str(folder.path / damage.file), damage.problem, done)
+            for damage, done in zip(damages, repairs, strict=True)
+        ]
+    found.problems += _check_store(lab, repair=repair)
+    for cache in list_caches():
+        if cache.state not in ("being built", "interrupted"):
+            found.caches += 1
+            found.problems += _check_cache(cache, repair=repair)
+    return found
+
+
+def find_damages(folder: RunFolder) -> tuple[list[DamageError], SealedRecord | None]:
+    """Find all damaged files of a run folder, also large ones.
+
+    Args:
+        folder: the run folder.
+
+    Returns:
+        The damages, and the record if the trial has ended and its record is intact.
+    """
+    _, damage = folder.inspect()
+    if damage is not None:
+        return [damage], None
+    sealed = folder.load_sealed()
+    if sealed is None:
+        checkpoints = map(find_checkpoint_damage, (folder.checkpoint, folder.previous_checkpoint))
+        return [damage for damage in checkpoints if damage is not None], None
+    return list(_compare_files(folder, sealed.files or {})), sealed
+
+
+def _compare_files(folder: RunFolder, files: Mapping[str, str]) -> Iterator[DamageError]:
+    for name, expected in files.items():
+        try:
+            if hash_result_file(folder.path / name) != expected:
+                yield DamageError(name, "its content does not agree with the checksum in record.json")
+        except FileNotFoundError:
+            yield DamageError(name, "it is missing")
+        except OSError as error:
+            yield DamageError(name, f"it cannot be read: {error.strerror or error}")
+
+
+def _repair_trial(
+    folder: RunFolder, damages: list[DamageError], sealed: SealedRecord | None, leases: Leases
+) -> list[str]:
+    """Repair a run folder, and describe for each damage what was done."""
+    if folder.path.is_dir() and not leases.claim(folder.path):
+        return ["not changed, because a driver runs the trial"] * len(damages)
+    small = (folder.trial.name, folder.samples.name)
+    try:
+        if sealed is None:
+            folder.repair(checkpoints=True)
+            return [f"moved to {folder.path.parent / '.quarantine'}"] * len(damages)
+        if any(damage.file.partition("/")[0] not in small for damage in damages):
+            moved = folder.remove_result()
+            return [f"result moved to {moved}; the next `fcnlab grid run` runs the trial again"] * len(damages)
+        moved = move_to_quarantine(folder.path, [damage.file for damage in damages])
+        folder.write_record(replace_files(folder, sealed))
+        return [f"moved to {moved}" for _ in damages]
+    finally:
+        if folder.path.is_dir():
+            leases.release(folder.path)
+
+
+def replace_files(folder: RunFolder, sealed: SealedRecord) -> SealedRecord:
+    """Return a record with the checksums of the files that remain, after small files were moved.
+
+    A missing `trial.json` is written again from the record.
+
+    Args:
+        folder: the run folder.
+        sealed: the record with the checksums of all files.
+    """
+    files = {name: value for name, value in (sealed.files or {}).items() if (folder.path / name).exists()}
+    if not folder.trial.exists():
+        try:
+            folder.write_trial(Trial.model_validate(sealed.record.trial))
+        except ValidationError:  # of another version of fcnlab: there is nothing to write
+            return sealed._replace(files=files)
+        files[folder.trial.name] = hash_result_file(folder.trial)
+    return sealed._replace(files=files)
+
+
+def _check_store(lab: Lab, *, repair: bool) -> Iterator[Problem]:
+    """Verify an MLflow store in an SQLite file with SQLite's own check."""
+    file = Path(lab.tracking_uri.removeprefix("sqlite:///"))
+    if not lab.tracking_uri.startswith("sqlite:///") or not file.exists():
+        return
+    try:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as store:
+            rows = [str(row[0]) for row in store.execute("PRAGMA quick_check")]
+    except sqlite3.Error as error:
+        rows = [str(error)]
+    if rows == ["ok"]:
+        return
+    done = ""
+    if repair and lab.tracking_uri == lab.own_tracking_uri:
+        names = [file.name, f"{file.name}-wal", f"{file.name}-shm", f"{file.name}-journal"]
+        moved = move_to_quarantine(file.parent, names, runs=lab.runs)
+        done = f"moved to {moved}; `fcnlab grid sync FILE` publishes each grid again"
+    yield Problem(str(file), rows[0].splitlines()[0], done)
+
+
+def _check_cache(cache: CacheInfo, *, repair: bool) -> Iterator[Problem]:
+    problems = [Problem(str(cache.folder), text.partition(": ")[2]) for text in find_problems(cache)]
+    if problems and repair:
+        done = "removed; the next trial decodes it again" if remove_cache(cache) else "not changed: it is being built"
+        problems = [replace(problem, repair=done) for problem in problems]
+    yield from problems

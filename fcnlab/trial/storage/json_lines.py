@@ -1,0 +1,39 @@
+"""Files with one JSON object per line, whose last line may be incomplete after a crash."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from fcnlab.trial.storage.damage import DamageError
+
+Line = TypeVar("Line", bound=BaseModel)
+
+
+def read_json_lines(path: Path, type_: type[Line]) -> tuple[list[Line], DamageError | None]:
+    """Read the lines of a file up to the first that is damaged.
+
+    An incomplete last line, without a line break at its end, is left out: a crash leaves it.
+
+    Args:
+        path: path of the file, which need not exist.
+        type_: type of a line.
+
+    Returns:
+        The lines before the damage, and the damage; None if there is none.
+    """
+    try:
+        raw = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return [], None
+    except OSError as error:
+        return [], DamageError(path.name, f"it cannot be read: {error.strerror or error}")
+    lines: list[Line] = []
+    for number, line in enumerate(raw.split(b"\n")[:-1], 1):
+        try:
+            lines.append(type_.model_validate_json(line))
+        except ValidationError:
+            return lines, DamageError(path.name, f"line {number} is damaged")
+    return lines, None

@@ -1,0 +1,51 @@
+"""Moving damaged files out of a run folder: `runs/.quarantine/<key>-<time>/`. Nothing is deleted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from fcnlab.errors import RunError
+
+QUARANTINE = ".quarantine"
+"""Folder in `runs/` with the damaged files."""
+
+
+def is_key(name: str) -> bool:
+    """Return whether an entry of `runs/` may be a run folder; the quarantine and temporary files are not.
+
+    Args:
+        name: name of the entry.
+    """
+    return not name.startswith(".")
+
+
+def move_to_quarantine(folder: Path, names: Iterable[str], runs: Path | None = None) -> Path:
+    """Move files of a run folder, or of another folder of the lab, to the quarantine.
+
+    Args:
+        folder: the folder.
+        names: names of the files or folders in it; missing ones are left out. `.` is the folder itself.
+        runs: the folder of the run folders; None for the parent of `folder`.
+
+    Returns:
+        The folder with the moved files.
+
+    Raises:
+        RunError: they cannot be moved.
+    """
+    time = datetime.now(UTC).strftime("%Y%m%d-%H%M%S.%f")
+    target = (runs or folder.parent) / QUARANTINE / f"{folder.name}-{time}"
+    try:
+        target.mkdir(parents=True)
+        for name in names:
+            source = folder / name
+            if os.path.lexists(source):
+                moved = target / (folder.name if name == "." else name)
+                moved.parent.mkdir(exist_ok=True)
+                source.rename(moved)
+    except OSError as error:
+        raise RunError(f"{folder}: damaged files cannot be moved to {target}: {error.strerror}") from None
+    return target

@@ -1,0 +1,149 @@
+"""The files of a trial are verified when they are read, and damaged ones are moved and not deleted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fcnlab.errors import RunError
+from fcnlab.lab import Lab
+from fcnlab.trial.record import EpochRecord
+from fcnlab.trial.run_folder import RunFolder
+from fcnlab.trial.storage.checkpoint_file import find_checkpoint_damage, write_checkpoint
+from fcnlab.trial.storage.damage import DamageError
+from fcnlab.trial.storage.sealed_record import compute_checksum
+from tests.records import epochs
+from tests.report.finished_grid import finished_lab
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    """The run folder of a finished trial."""
+    _, lab = finished_lab(tmp_path)
+    return _folder_of(lab)
+
+
+def _folder_of(lab: Lab) -> RunFolder:
+    return RunFolder(lab.runs, min(path.name for path in lab.runs.iterdir()))
+
+
+def _edit(folder: RunFolder, *, seal: bool = False, **fields: object) -> None:
+    """Change fields of a record, and its checksum if `seal` is set."""
+    content = json.loads(folder.record.read_bytes()) | fields
+    if seal:
+        del content["checksum"]
+        content["checksum"] = compute_checksum(content)
+    folder.record.write_text(json.dumps(content))
+
+
+def test_a_record_contains_the_checksums_of_the_result(folder: RunFolder) -> None:
+    content = json.loads(folder.record.read_bytes())
+    assert {"trial.json", "counts.npz"} < content["files"].keys()
+    assert any(name.startswith("samples/") for name in content["files"])
+    assert folder.load() is not None
+
+
+def test_a_changed_metric_is_damage_with_and_without_a_corrected_checksum(folder: RunFolder) -> None:
+    metrics = json.loads(folder.record.read_bytes())["metrics"]
+    metrics[0]["miou"] = 0.46
+    _edit(folder, metrics=metrics)
+    with pytest.raises(DamageError, match=r"does not agree with its checksum"):
+        folder.load()
+    _edit(folder, seal=True)
+    with pytest.raises(DamageError, match=r"miou of test at the last epoch does not agree with counts.npz"):
+        folder.load()
+    assert folder.read() is None
+
+
+def test_a_record_without_checksums_is_accepted_if_its_metrics_agree_with_its_counts(folder: RunFolder) -> None:
+    content = json.loads(folder.record.read_bytes())
+    del content["files"], content["checksum"]
+    folder.record.write_text(json.dumps(content))
+    assert folder.load() is not None
+    content["metrics"][1]["miou"] = None
+    folder.record.write_text(json.dumps(content))
+    with pytest.raises(DamageError, match=r"miou of test at the best epoch"):
+        folder.load()
+
+
+def test_changed_counts_are_damage_also_without_a_checksum(folder: RunFolder) -> None:
+    with np.load(folder.counts) as stored:
+        arrays = dict(stored)
+    arrays["test_last"] = arrays["test_last"][:-1]
+    np.savez(folder.counts, **arrays)
+    with pytest.raises(DamageError, match=r"checksum in record.json"):
+        folder.load()
+    content = json.loads(folder.record.read_bytes())
+    del content["files"], content["checksum"]
+    folder.record.write_text(json.dumps(content))
+    with pytest.raises(DamageError, match=r"int64 \[39, 3, 3\], not int64 \[40, 3, 3\]"):
+        folder.load()
+    folder.counts.unlink()
+    assert folder.load() is not None, "without counts and checksums there is nothing to compare with"
+
+
+def test_deleted_counts_are_damage(folder: RunFolder) -> None:
+    folder.counts.unlink()
+    with pytest.raises(DamageError, match=r"counts.npz: it is missing"):
+        folder.load()
+
+
+def test_repair_moves_the_result_and_deletes_nothing(folder: RunFolder) -> None:
+    before = folder.record.read_bytes()[:-40]
+    folder.record.write_bytes(before)
+    (line,) = folder.repair()
+    assert line.startswith(f"{folder.record}: it is truncated or not JSON; moved to ")
+    moved = Path(line.rpartition(" ")[2])
+    assert moved.parent == folder.path.parent / ".quarantine"
+    assert {path.name for path in moved.iterdir()} == {"record.json", "counts.npz", "samples"}
+    assert (moved / "record.json").read_bytes() == before
+    assert folder.inspect()[1] is None and folder.load() is None
+
+
+def test_weights_are_verified_when_they_are_loaded(folder: RunFolder) -> None:
+    record = folder.load()
+    assert record is not None
+    folder.weights.write_bytes(b"weights")
+    folder.finish(record)
+    folder.verify_file(folder.weights)
+    folder.weights.write_bytes(b"Weights")
+    assert folder.load() is not None, "the weights are not read for a report"
+    with pytest.raises(RunError, match=r"does not agree with the checksum in record.json"):
+        folder.verify_file(folder.weights)
+
+
+@pytest.mark.parametrize("torn", [b'{"epoch": 3, "lo', b"\0\0\0\0", b""])
+def test_a_torn_last_line_is_left_out(tmp_path: Path, torn: bytes) -> None:
+    folder = RunFolder(tmp_path, "0" * 64)
+    folder.create()
+    folder.write_progress(epochs(2))
+    folder.progress.write_bytes(folder.progress.read_bytes() + torn)
+    assert folder.read_progress() == epochs(2)
+    assert folder.inspect()[1] is None
+
+
+def test_a_broken_line_in_the_middle_is_damage(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, "0" * 64)
+    folder.create()
+    folder.write_progress(epochs(3))
+    lines = folder.progress.read_bytes().splitlines()
+    folder.progress.write_bytes(b"\n".join([lines[0], lines[1][:9], lines[2], b""]))
+    assert folder.read_progress() == [EpochRecord.model_validate_json(lines[0])]
+    assert str(folder.inspect()[1]) == "progress.jsonl: line 2 is damaged"
+    assert folder.repair() and folder.inspect()[1] is None and folder.read_progress() == []
+
+
+def test_each_flipped_byte_of_a_checkpoint_is_found(tmp_path: Path) -> None:
+    file, previous = tmp_path / "checkpoint.pt", tmp_path / "previous.pt"
+    for epoch in (1, 2):
+        write_checkpoint(file, previous, {"epoch": epoch})
+    assert find_checkpoint_damage(file) is None and find_checkpoint_damage(previous) is None
+    content = file.read_bytes()
+    for offset in range(0, len(content), 97):
+        file.write_bytes(content[:offset] + bytes([content[offset] ^ 1]) + content[offset + 1 :])
+        assert find_checkpoint_damage(file) is not None, offset
+        file.write_bytes(content[:offset])
+        assert find_checkpoint_damage(file) is not None, offset
