@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from fcnlab.errors import DataError, FcnlabError, RunError
 from fcnlab.lab import Lab
 from fcnlab.processor import get_processor_name
+from fcnlab.redaction import clean_text
 from fcnlab.settings import cache_folder
 from fcnlab.version import __version__
 
@@ -75,7 +76,7 @@ def _run(check: Callable[[Lab], Iterator[Check]], lab: Lab) -> Iterator[Check]:
         yield from check(lab)
     except Exception as error:  # noqa: BLE001 - a broken installation raises anything, and is what is looked for
         name = check.__name__.removeprefix("_check_").replace("_", " ")
-        yield Check(name, "error", f"{type(error).__name__}: {error}".splitlines()[0])
+        yield Check(name, "error", clean_text(f"{type(error).__name__}: {error}".splitlines()[0]))
 
 
 def _check_python(_lab: Lab) -> Iterator[Check]:

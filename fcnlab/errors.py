@@ -9,9 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from fcnlab.redaction import clean_text
+
 
 class FcnlabError(Exception):
-    """Base of the errors that a user can fix; `str(error)` is the whole message."""
+    """Base of the errors that a user can fix; `str(error)` is the whole message, without secrets."""
+
+    def __init__(self, *texts: object) -> None:
+        """Create an error.
+
+        Args:
+            texts: the message; passwords and tokens are removed, and control characters are escaped.
+        """
+        super().__init__(*(clean_text(text) if isinstance(text, str) else text for text in texts))
 
 
 class ConfigError(FcnlabError):

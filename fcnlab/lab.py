@@ -33,6 +33,7 @@ from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.datasets.table import FILE_DATASETS, find_dataset_folder
 from fcnlab.errors import ConfigError, DataError, ModelError, RunError
 from fcnlab.extensions import BUILTIN, Extensions
+from fcnlab.redaction import remember_uri
 from fcnlab.settings import TRACKER_VARIABLE
 
 
@@ -84,6 +85,7 @@ class Lab:
             raise RunError(f"{root}: no such folder; make a lab with `fcnlab init {quote(root.name)}`")
         data = data_root or _env_path("FCNLAB_DATA")
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or cls(root).own_tracking_uri
+        remember_uri(uri)
         names = trackers or os.environ.get(TRACKER_VARIABLE) or "mlflow"
         return cls(root, data.resolve() if data else None, uri, _parse_trackers(names))
 

@@ -28,6 +28,7 @@ from fcnlab.cli import (
 )
 from fcnlab.console import replace_unencodable
 from fcnlab.errors import FcnlabError
+from fcnlab.redaction import redact_output
 from fcnlab.settings import ALLOW_EXTENSIONS_VARIABLE
 from fcnlab.version import __version__
 
@@ -83,6 +84,7 @@ def main() -> None:
     """Run `fcnlab`. Errors of the user are printed to standard error, with exit code 2."""
     for stream in (sys.stdout, sys.stderr):
         replace_unencodable(stream)
+    redact_output()
     try:
         app()
     except FcnlabError as error:

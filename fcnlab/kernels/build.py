@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import logging
 import os
 import platform
 import shutil
@@ -14,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from fcnlab.processor import get_processor_flags
+from fcnlab.redaction import get_logger
 from fcnlab.settings import cache_folder
 
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
@@ -22,7 +22,7 @@ FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-fno-trapping
 KERNELS = tuple(sorted(source.stem for source in Path(__file__).parent.glob("*.c")))
 """Names of the C kernels."""
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 from functools import cache
@@ -10,13 +9,15 @@ from importlib.util import find_spec
 
 import torch
 
+from fcnlab.redaction import get_logger
+
 TRITON_VARIABLE = "FCNLAB_TRITON"
 """Environment variable: 0 turns the Triton kernels off."""
 
 INTERPRET_VARIABLE = "TRITON_INTERPRET"
 """Environment variable of Triton: 1 runs kernels in its interpreter, also on CPU tensors; used by tests."""
 
-_log = logging.getLogger(__name__)
+_log = get_logger(__name__)
 
 
 def is_triton_available(device: torch.device) -> bool:

@@ -9,6 +9,7 @@ from fcnlab.config.grid.from_dict import write_grid_file
 from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
+from fcnlab.redaction import redact
 
 
 def state_folder(grid: Grid, lab: Lab) -> Path:
@@ -87,5 +88,5 @@ def noted_experiments(lab: Lab) -> dict[str, str]:
 
 
 def _describe_store(lab: Lab) -> str:
-    """Return the URI of the lab's store; a text without a path for its own store, so that the lab can be moved."""
-    return "own store" if lab.tracking_uri == lab.own_tracking_uri else lab.tracking_uri
+    """Return the URI of the lab's store without a password; for its own store a text without a path, so it can move."""
+    return "own store" if lab.tracking_uri == lab.own_tracking_uri else redact(lab.tracking_uri)

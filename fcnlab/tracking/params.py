@@ -7,6 +7,7 @@ from typing import Any
 
 from fcnlab.config.grid.axes import format_value
 from fcnlab.config.trial import Trial
+from fcnlab.redaction import redact
 
 MAX_KEY = 250
 """Maximum length of the name of a parameter in MLflow."""
@@ -36,7 +37,7 @@ def extract_params(trial: Trial, axes: Mapping[str, str]) -> dict[str, str]:
         params["init_from"] = trial.init_from
     for name, value in _flatten(components):
         params.setdefault(name[:MAX_KEY], _format(value))
-    return {name: value[:MAX_VALUE] for name, value in params.items()}
+    return {name: redact(value)[:MAX_VALUE] for name, value in params.items()}
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

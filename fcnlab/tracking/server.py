@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import EADDRNOTAVAIL
 from pathlib import Path
+from threading import Thread
 from types import FrameType
 from urllib.error import HTTPError
 
 from fcnlab.errors import RunError, TrackingError
+from fcnlab.redaction import clean_text
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Hosts that only this machine can connect to."""
@@ -78,17 +80,19 @@ def format_url(host: str, port: int) -> str:
 class MlflowServer:
     """A running server of MLflow's UI."""
 
-    def __init__(self, process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], url: str, log: Path, copier: Thread) -> None:
         """Refer to a server.
 
         Args:
             process: its process.
             url: its address on this machine.
             log: file with its output.
+            copier: thread that writes the log.
         """
         self.url = url
         self._process = process
         self._log = log
+        self._copier = copier
 
     def wait_until_ready(self) -> None:
         """Wait until the server answers.
@@ -101,6 +105,7 @@ class MlflowServer:
                 code = self._process.wait(timeout=0.2)
             except subprocess.TimeoutExpired:
                 continue
+            self._copier.join(timeout=5)  # children of the server may keep its output open
             lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
             last = lines[-1] if lines else "no output"
             raise TrackingError(f"MLflow has ended with exit code {code}: {last}; its output is in {self._log}")
@@ -129,10 +134,14 @@ def serve(uri: str, host: str, port: int, log: Path) -> Iterator[MlflowServer]:
         port: the port.
         log: file for the output of the server.
     """
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", host, "--port", str(port)]
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port)]
     command += ["--workers", "1"]
     # Job execution starts a dozen processes that a lab does not use.
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment = os.environ | {
+        "MLFLOW_BACKEND_STORE_URI": uri,  # command lines are visible to all users of a machine
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
     if host not in LOOPBACK:
         # MLflow refuses requests to other names, and requests of pages from other origins.
         origins = [format_url(name, port) for name in list_own_names(host)]
@@ -142,15 +151,25 @@ def serve(uri: str, host: str, port: int, log: Path) -> Iterator[MlflowServer]:
     local = format_url("127.0.0.1" if host in EVERY_INTERFACE else host, port)
     former = signal.signal(signal.SIGTERM, _exit)
     try:
-        with log.open("wb") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+        copier = Thread(target=_copy_output, args=(process, log), daemon=True)
+        copier.start()
         try:
-            yield MlflowServer(process, local, log)
+            yield MlflowServer(process, local, log, copier)
         finally:
             process.terminate()
             process.wait()
     finally:
         signal.signal(signal.SIGTERM, former)
+
+
+def _copy_output(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Write the output of a server to its log, without passwords and tokens."""
+    assert process.stdout is not None
+    with process.stdout, log.open("w", encoding="utf-8") as file:
+        for line in process.stdout:
+            file.write(clean_text(line.decode(errors="replace").rstrip()) + "\n")
+            file.flush()
 
 
 def _exit(_number: int, _frame: FrameType | None) -> None:

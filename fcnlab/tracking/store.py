@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from fcnlab.errors import TrackingError
+from fcnlab.redaction import redact
 from fcnlab.tracking.relocate import relocate_artifacts
 
 # MLflow reads these variables when it is imported.
@@ -111,7 +112,7 @@ def describe_deleted(uri: str, name: str, experiment: str) -> str:
     if not uri.startswith(("http://", "https://")):  # a server deletes its files where it runs
         remove = f"{mlflow} gc --backend-store-uri {quote(uri)} --experiment-ids {experiment}"
         lines.append(f"or delete it permanently: {remove}")
-    return _hide_credentials("\n".join(lines))
+    return redact("\n".join(lines))
 
 
 def check_experiment(uri: str, name: str, artifacts: Path) -> None:
@@ -145,7 +146,8 @@ def convert_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, RequestException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        raise TrackingError(_hide_credentials(f"{uri}: MLflow store: {_describe(error)}")) from error
+        # Without the cause, whose traceback would print the URI with its password.
+        raise TrackingError(f"{uri}: MLflow store: {_describe(error)}") from None
 
 
 def _describe(error: Exception) -> str:
@@ -157,8 +159,3 @@ def _describe(error: Exception) -> str:
     if "Max retries exceeded" in text:
         return "the server cannot be reached"
     return next(iter(text.splitlines()), type(error).__name__)[:300]
-
-
-def _hide_credentials(text: str) -> str:
-    """Remove user names and passwords from all URIs in a text; requests repeats the URI in its messages."""
-    return re.sub(r"://[^\s/]*@", "://", text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import statistics
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from fcnlab.models import FCN, Backbone, TransposedUpsampler
+from fcnlab.redaction import get_logger
 from fcnlab.training import hardware
 
 
@@ -79,7 +79,7 @@ def try_count_gmacs(model: FCN, size: tuple[int, int], *, training: bool = False
         return count_gmacs(model, size, training=training)
     except Exception as error:  # noqa: BLE001 - networks refuse sizes by assertions, shape errors and others
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        logging.getLogger("fcnlab").warning(f"no GMACs of an image of {size[0]}x{size[1]}: {reason}")
+        get_logger("fcnlab").warning(f"no GMACs of an image of {size[0]}x{size[1]}: {reason}")
         return None
 
 

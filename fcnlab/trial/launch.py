@@ -16,6 +16,7 @@ from threading import Event, Thread
 
 import torch
 
+from fcnlab.redaction import redact_output
 from fcnlab.trial.record import Record
 
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
@@ -58,6 +59,7 @@ def launch(size: int, work: Callable[[int], Record | None]) -> Record | None:
 
 
 def _run(rank: int, threads: int, work: Callable[[int], Record | None], sender: Connection) -> None:
+    redact_output()
     Thread(target=exit_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     record = work(rank)

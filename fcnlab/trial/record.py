@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from fcnlab.config.trial import Trial
+from fcnlab.redaction import clean_text
 
 CheckpointChoice = Literal["last", "best"]
 """Which weights of a trial are used: those of the last epoch, or of the epoch with the best mIoU on val."""
 
 FailureCause = Literal["exception", "diverged", "lost", "out_of_memory"]
+
+
+CleanText = Annotated[str, AfterValidator(clean_text)]
+"""A text from libraries or the machine, which loses secrets and control characters when it is recorded."""
 
 
 class _Frozen(BaseModel):
@@ -117,11 +122,11 @@ class Environment(_Frozen):
         driver: version of the NVIDIA driver.
     """
 
-    device: str
+    device: CleanText
     precision: Literal["fp32", "tf32", "bf16", "fp16"]
     threads: int
     repeatable: bool
-    system: str
+    system: CleanText
     versions: dict[str, str]
     commit: str | None
     devices: int = 1
@@ -147,8 +152,8 @@ class Failure(_Frozen):
     """
 
     cause: FailureCause
-    message: str
-    traceback: str = ""
+    message: CleanText
+    traceback: CleanText = ""
 
 
 class Plateau(_Frozen):
@@ -179,7 +184,7 @@ class Attempt(_Frozen):
     """
 
     cause: Literal["lost", "out_of_memory"]
-    message: str
+    message: CleanText
     epoch: int
     micro_batches: int = 1
     exclusive: bool = False

@@ -8,7 +8,6 @@ warning is logged, and samples are decoded when they are used, with the same val
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import shutil
 import zlib
@@ -39,6 +38,7 @@ from fcnlab.data.cache.format import (
 from fcnlab.data.datasets.base import Dataset, Sample, Split
 from fcnlab.data.datasets.folder import Folder
 from fcnlab.data.parallel import Advance, StartProgress, map_on_all_cores
+from fcnlab.redaction import get_logger
 from fcnlab.settings import cache_folder
 
 SYNCED = 64
@@ -102,7 +102,7 @@ def warn_once(line: str) -> None:
     Args:
         line: the message.
     """
-    logging.getLogger("fcnlab").warning(line)
+    get_logger("fcnlab").warning(line)
 
 
 def _name(dataset: Dataset) -> str:

@@ -35,6 +35,7 @@ import torch
 
 from fcnlab.errors import ModelError
 from fcnlab.lab import Lab
+from fcnlab.redaction import redact_output
 from fcnlab.runner.executors.base import PAUSE, RELEASE, Job
 from fcnlab.settings import DEVICE_VARIABLE
 from fcnlab.training import hardware
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: command-line arguments; None reads those of the process.
     """
     options = _parser().parse_args(arguments)
+    redact_output()
     lab = Lab(Path(options.root), Path(options.data_root) if options.data_root else None)
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # output of libraries must not mix with the messages to the driver
@@ -244,6 +246,7 @@ def _stop(child: _Child | None) -> None:
 
 def _serve(jobs: Connection, pause: Event, lab: Lab, threads: int, devices: int, keep: bool) -> None:
     """Run jobs in this process; after each, send whether the process is kept for the next."""
+    redact_output()  # a spawned process does not inherit it
     Thread(target=exit_with_parent, daemon=True).start()
     kept = True
     while kept:

@@ -6,13 +6,13 @@ which Ray never restarts.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter, defaultdict
 from typing import Any
 
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
+from fcnlab.redaction import get_logger
 from fcnlab.runner.executors.base import Executor, Job, JobExit
 from fcnlab.runner.executors.ray.cluster import Node, TrialResources, connect, fitted, living_nodes, on, place_outside
 from fcnlab.runner.executors.ray.slot import RaySlot, UnsuitableNode
@@ -175,7 +175,7 @@ class RayExecutor(Executor):
                 raise RunError(f"workers on the Ray cluster cannot be started: {why}")
         elif isinstance(error, UnsuitableNode):
             self._unsuitable[slot.device[0]] = f"{slot.host}: {why}"
-            logging.getLogger("fcnlab").warning("node %s is not used: %s", slot.host, why)
+            get_logger("fcnlab").warning("node %s is not used: %s", slot.host, why)
         elif slot.device[0] not in living:
             why = "its node is gone"
         return [JobExit(slot.job.trial.key, f"{slot.host}: {why}")] if slot.job is not None else []

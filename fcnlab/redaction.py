@@ -1,0 +1,214 @@
+"""Removal of secrets and control characters from texts that are printed, recorded or published.
+
+Secrets are passwords and tokens in URIs, values of environment variables that hold a password, a token or a key, and
+tokens in formats that can be recognized. Messages of libraries repeat them. Therefore every exit uses this module:
+errors, the output of commands and workers, log messages, records, and parameters and tags in MLflow.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import re
+import sys
+from base64 import b64encode
+from collections.abc import Iterator
+from typing import TextIO
+from urllib.parse import quote, unquote
+
+HIDDEN = "***"
+"""Text that replaces a secret."""
+
+_SECRET_VARIABLE = re.compile(
+    r"(?:^|_)(?:TOKEN|PASSWORD|PASSWD|PASSPHRASE|SECRET|API_?KEY|ACCESS_KEY|PRIVATE_KEY|CONNECTION_STRING)(?:_|$)"
+)
+_NO_SECRET_VARIABLE = re.compile(r"_(?:FILE|PATH|DIR|URL|TIMEOUT|TTL)$")
+_URI_VARIABLE = re.compile(r"(?:^|_)(?:URI|URL|PROXY)(?:_|$)")
+
+_USER = re.compile(r"(?<=://)[^\s/?#'\"<>]*@")
+_QUERY = re.compile(
+    r"([?&;](?:[\w.%-]*(?:token|secret|password|passwd|signature)|(?:[\w.%-]*[_.-])?(?:api_?key|access_?key|credential"
+    r"|key|pwd|sig|auth))=)[^&;\s'\"<>#]+",
+    re.IGNORECASE,
+)
+_PASSWORD = re.compile(r"(\b(?:password|passwd|pwd)\s?=\s?['\"]?)[^\s'\"&;,)]+", re.IGNORECASE)
+_HEADER = re.compile(
+    r"((?:authorization['\"]?\s*[:=]\s*['\"]?(?:basic|bearer|token)|\bbearer)\s+)[\w.~+/=-]{6,}", re.IGNORECASE
+)
+_TOKEN = re.compile(r"\b(?:hf_|ghp_|github_pat_|glpat-|sk-|AKIA|ASIA)[A-Za-z0-9_-]{16,}")
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_STYLE = re.compile("(\x1b\\[[0-9;?]*[A-Za-z]|\r)")
+"""Sequences with which rich colors a text and moves the cursor."""
+
+_remembered: set[str] = set()
+
+
+def remember_uri(uri: str) -> None:
+    """Hide the password of a URI from now on, also where it appears in a text without the URI.
+
+    Args:
+        uri: a URI that may contain `user:password@`.
+    """
+    _remembered.update(_list_uri_secrets(uri))
+
+
+def redact(text: str) -> str:
+    """Remove secrets from a text.
+
+    A password that is a short word is hidden in URIs only, since it may be a part of other texts.
+
+    Args:
+        text: any text.
+
+    Returns:
+        The text without the users and passwords of URIs, and with `***` in place of other secrets.
+
+    >>> redact("http://alice:s3cr3t@host/api?token=abc was refused")
+    'http://host/api?token=*** was refused'
+    """
+    text = _USER.sub("", text)
+    for pattern in (_QUERY, _PASSWORD, _HEADER):
+        text = pattern.sub(rf"\1{HIDDEN}", text)
+    text = _TOKEN.sub(HIDDEN, text)
+    known = {*_remembered, *_list_environment_secrets()}
+    for secret in sorted(filter(_is_distinct, known), key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    return text
+
+
+def escape_control_characters(text: str) -> str:
+    r"""Escape characters that change the state of a terminal or the direction of a text; line breaks and tabs are kept.
+
+    Args:
+        text: any text.
+
+    >>> escape_control_characters("road\x1b[2J")
+    'road\\x1b[2J'
+    """
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def find_control_character(text: str) -> str | None:
+    r"""Return the escape of the first character that `escape_control_characters` escapes, such as `\x1b`.
+
+    Args:
+        text: any text.
+    """
+    found = _CONTROL.search(text)
+    return None if found is None else escape_control_characters(found[0])
+
+
+def clean_text(text: str) -> str:
+    """Remove secrets from a text, and escape control characters.
+
+    Args:
+        text: any text, such as the message of a library.
+    """
+    return escape_control_characters(redact(text))
+
+
+class RedactedStream(io.TextIOBase):
+    """An output stream without secrets, and without control characters other than those of styles."""
+
+    def __init__(self, stream: TextIO) -> None:
+        """Wrap a stream.
+
+        Args:
+            stream: standard output or standard error.
+        """
+        self._stream = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """The encoding of the stream."""
+        return self._stream.encoding
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        """The handling of characters that the encoding lacks."""
+        return self._stream.errors
+
+    def write(self, text: str) -> int:
+        parts = _STYLE.split(redact(text))
+        self._stream.write("".join(part if n % 2 else escape_control_characters(part) for n, part in enumerate(parts)))
+        return len(text)
+
+    def flush(self) -> None:
+        if not self._stream.closed:
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def writable(self) -> bool:
+        return True
+
+
+def redact_output() -> None:
+    """Remove secrets from everything that this process writes to `sys.stdout` and `sys.stderr` from now on."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, RedactedStream):
+            setattr(sys, name, RedactedStream(stream))
+
+
+def get_logger(name: str) -> logging.Logger:
+    """Return a logger whose messages contain no secrets, whatever handlers a program adds.
+
+    Args:
+        name: name of the logger.
+    """
+    logger = logging.getLogger(name)
+    if _clean_record not in logger.filters:
+        logger.addFilter(_clean_record)
+    return logger
+
+
+def _clean_record(record: logging.LogRecord) -> bool:
+    record.msg, record.args = clean_text(record.getMessage()), ()
+    return True
+
+
+def _list_environment_secrets() -> Iterator[str]:
+    """Yield the secrets in the environment; it is read each time, since programs set variables later."""
+    for name, value in os.environ.items():
+        upper = name.upper()
+        if _SECRET_VARIABLE.search(upper) and not _NO_SECRET_VARIABLE.search(upper):
+            yield from _list_forms(value)
+        elif _URI_VARIABLE.search(upper):
+            yield from _list_uri_secrets(value)
+    user, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
+    if user and password:
+        yield _encode_basic(user, password)
+
+
+def _list_uri_secrets(uri: str) -> Iterator[str]:
+    """Yield the password of a URI and its other forms; a password may contain `/` and `@`, as users write it."""
+    _, separator, rest = uri.partition("://")
+    user, at, _ = rest.rpartition("@")
+    name, colon, password = user.partition(":")
+    if separator and at and colon and "/" not in name and password:
+        yield f"{user}@"
+        yield from _list_forms(password)
+        yield _encode_basic(unquote(name), unquote(password))
+
+
+def _list_forms(secret: str) -> Iterator[str]:
+    secret = secret.strip()
+    yield from (secret, quote(secret, safe=""), unquote(secret), json.dumps(secret)[1:-1])
+
+
+def _encode_basic(user: str, password: str) -> str:
+    """Return the credentials in the form of HTTP's basic authentication."""
+    return b64encode(f"{user}:{password}".encode()).decode()
+
+
+def _is_distinct(secret: str) -> bool:
+    """Return whether a secret is unlikely to be a part of other texts."""
+    return len(secret) >= 12 or (len(secret) >= 6 and not secret.isalpha() and not secret.isdecimal())

@@ -1,0 +1,156 @@
+"""Passwords and tokens appear in no output, and in no file of a lab."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from base64 import b64encode
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from fcnlab.errors import TrackingError
+from fcnlab.lab import Lab
+from fcnlab.redaction import clean_text, get_logger, redact, remember_uri
+from fcnlab.runner.publisher import open_tracker
+from fcnlab.trial.record import Failure
+from tests.cli.conftest import Call, columns, fcnlab  # noqa: F401 - fixtures
+from tests.conftest import REPOSITORY
+from tests.report.finished_grid import finished_lab
+
+PASSWORD = "s3cr3t"
+TOKEN = "tk-0123456789"
+BASIC = b64encode(f"alice:{PASSWORD}".encode()).decode()
+
+
+class _EchoingServer(BaseHTTPRequestHandler):
+    """Answers with an error that repeats the credentials of the request, as servers for debugging do."""
+
+    def do_GET(self) -> None:
+        status = 401 if self.path.startswith("/unauthorized") else 500
+        echo = f"refused {self.headers['Authorization']} of http://alice:{PASSWORD}@{self.headers['Host']}{self.path}"
+        body = f'{{"error_code": "INVALID_STATE", "message": "{echo}; {TOKEN}"}}'.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET  # noqa: N815 - the name that the server calls
+
+    def log_message(self, *_arguments: object) -> None: ...
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _EchoingServer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def assert_hidden(text: str) -> None:
+    for secret in (PASSWORD, TOKEN, BASIC):
+        assert secret not in text, text
+
+
+def test_a_store_that_fails_reveals_no_password_and_no_token(
+    fcnlab: Call,  # noqa: F811 - the fixture
+    tmp_path: Path,
+    port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    grid, _ = finished_lab(tmp_path)
+    user = f"://alice:{PASSWORD}@"
+    stores = {
+        "refused": f"http{user}127.0.0.1:9",
+        "unauthorized": f"http{user}127.0.0.1:{port}/unauthorized",
+        "echo": f"http{user}127.0.0.1:{port}?token={TOKEN}",
+        "malformed": f"http{user}host:port",
+        "malformed password": f"http://alice:{PASSWORD}/@127.0.0.1:9",
+        "no driver": f"oracle{user}host/db",
+    }
+    report = fcnlab("report", grid.path, "--tracking-uri", stores["echo"])
+    assert report.code == 0 and "not published" in report.err
+    calls = [report, fcnlab("ui", "--tracking-uri", stores["echo"])]
+    for uri in stores.values():
+        sync = fcnlab("grid", "sync", grid.path, "--tracking-uri", uri)
+        assert sync.code == 1 and sync.err
+        calls.append(sync)
+    with pytest.raises(TrackingError) as caught:
+        open_tracker(grid, Lab.find(grid.path, tracking_uri=stores["echo"]))
+    assert caught.value.__suppress_context__, "the traceback of its cause contains the URI"
+    assert_hidden(str(caught.value))
+    for call in calls:
+        assert "Traceback" not in call.err
+        assert_hidden(f"{call.out}{call.err}{caplog.text}")
+    for file in tmp_path.rglob("*"):
+        if file.is_file():
+            assert_hidden(file.read_bytes().decode("latin-1"))
+
+
+def test_records_and_log_messages_contain_no_secrets(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", TOKEN)
+    failure = Failure(cause="exception", message=f"no {TOKEN}\x1b]0;title\x07", traceback=f"x = '{TOKEN}'\nError")
+    assert failure.message == r"no ***\x1b]0;title\x07" and failure.traceback == "x = '***'\nError"
+    get_logger("fcnlab.test").warning("node %s: %s", "a", f"https://alice:{PASSWORD}@host/x")
+    assert caplog.record_tuples == [("fcnlab.test", logging.WARNING, "node a: https://host/x")]
+
+
+def test_the_traceback_of_a_process_contains_no_secrets() -> None:
+    code = (
+        "from fcnlab.redaction import redact_output; redact_output(); import os, logging\n"
+        "print('out', os.environ['HF_TOKEN'], '\\x1b[1mbold\\x1b[0m \\x1b]52;c;eA==\\x07')\n"
+        "logging.getLogger('library').warning('token %s', os.environ['HF_TOKEN'])\n"
+        "raise ValueError(os.environ['HF_TOKEN'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"HF_TOKEN": TOKEN, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout == "out *** \x1b[1mbold\x1b[0m \\x1b]52;c;eA==\\x07\n"
+    assert done.stderr.startswith("token ***\nTraceback") and done.stderr.endswith("ValueError: ***\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("s3://bucket/a?X-Amz-Signature=abc&X-Amz-Date=1", "s3://bucket/a?X-Amz-Signature=***&X-Amz-Date=1"),
+        ("GET /x?api_key=abc HTTP", "GET /x?api_key=*** HTTP"),
+        ("host=db user=alice password=abc port=1", "host=db user=alice password=*** port=1"),
+        ("{'Authorization': 'Bearer abc.def'}", "{'Authorization': 'Bearer ***'}"),
+        ("hf_abcdefghijklmnopqrstuvwxyz", "***"),
+        ("http://h/#/runs?viewStateShareKey=fcnlab-cells", "http://h/#/runs?viewStateShareKey=fcnlab-cells"),
+        ("sqlite:////home/a@b/mlflow.db", "sqlite:////home/a@b/mlflow.db"),
+        ("Basic training, a token of 8x8 pixels", "Basic training, a token of 8x8 pixels"),
+    ],
+)
+def test_texts_keep_everything_else(text: str, shown: str) -> None:
+    assert redact(text) == shown
+
+
+def test_short_words_are_hidden_only_in_uris(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_TOKEN", "true")
+    remember_uri("postgresql://mlflow:mlflow@host/db")
+    assert (
+        redact("true; mlflow gc --uri postgresql://mlflow:mlflow@host/db")
+        == "true; mlflow gc --uri postgresql://host/db"
+    )
+
+
+def test_control_characters_are_escaped_and_scripts_are_kept() -> None:
+    assert clean_text("a\x1b[2J\x9b1m\u202eb\r") == r"a\x1b[2J\x9b1m\u202eb\r"
+    assert clean_text("été\tשלום 道路\nüber") == "été\tשלום 道路\nüber"
