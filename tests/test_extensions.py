@@ -121,6 +121,8 @@ def test_the_example_runs_in_worker_processes(own: Lab, executor: str, allowed: 
     lines = (own.root / "trials" / "own.csv").read_text().splitlines()
     assert sorted(line.split(",")[0] for line in lines) == sorted(planned.key for planned in plan.trials)
     assert "compare the runs in MLflow: fcnlab --allow-extensions ui experiments/own.yaml" in done.stdout
+    readme = (own.root / "results" / "own" / "README.md").read_text(encoding="utf-8")
+    assert "- transform: {type: perspective, options: {distortion: 0.4}}" in readme
     for run in open_tracker(plan.grid, own).list_trials():
         assert run["tags"]["mlflow.source.name"].startswith("fcnlab --allow-extensions grid reproduce experiments/own")
 

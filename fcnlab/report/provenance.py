@@ -8,6 +8,7 @@ from shlex import quote
 import pandas as pd
 
 from fcnlab.config.dataset import CustomDataset, Dataset, FolderDataset, KnownDataset
+from fcnlab.config.grid.axes import format_value
 from fcnlab.config.grid.grid import Grid
 from fcnlab.config.grid.name import path_in_lab
 from fcnlab.extensions import fcnlab_command
@@ -52,7 +53,19 @@ def describe_provenance(grid: Grid, trials: pd.DataFrame) -> list[tuple[str, str
     found = collect_provenance(grid, trials)
     named = [(name, _joined(found[name])) for name in ("hardware", "precision", "system", "versions", "commit")]
     seconds = trials["train_seconds"].sum()
-    return [*named, ("training time", f"{seconds:,.0f} s, summed over the trials"), ("data", _joined(found["data"]))]
+    return [
+        *named,
+        *_describe_transforms(grid),
+        ("training time", f"{seconds:,.0f} s, summed over the trials"),
+        ("data", _joined(found["data"])),
+    ]
+
+
+def _describe_transforms(grid: Grid) -> list[tuple[str, str]]:
+    """Return the transforms of the recipes with their options, as a pair of a name and a text; empty without one."""
+    used = [cell.recipe.transform for cell in grid.cells if cell.recipe.transform is not None]
+    texts = dict.fromkeys(format_value(transform.content()) for transform in used)
+    return [("transform", "; ".join(texts))] if texts else []
 
 
 def describe_dates(records: TrialRecords) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -17,9 +17,18 @@ from fcnlab.version import __version__
 PACKAGES = ("torch", "torchvision", "timm", "segmentation-models-pytorch", "numpy")
 """Packages whose versions are recorded, besides fcnlab."""
 
+TRANSFORM_PACKAGES = ("albumentations", "opencv-python-headless")
+"""Packages whose versions are recorded where they are installed and the recipe has a transform."""
+
 
 def describe_environment(
-    device: torch.device, precision: hardware.Precision, *, repeatable: bool, devices: int = 1, sharing: int = 1
+    device: torch.device,
+    precision: hardware.Precision,
+    *,
+    repeatable: bool,
+    devices: int = 1,
+    sharing: int = 1,
+    transforms: bool = False,
 ) -> Environment:
     """Describe the hardware and software of this process.
 
@@ -29,10 +38,12 @@ def describe_environment(
         repeatable: whether results repeat bit for bit.
         devices: number of devices that train the trial.
         sharing: number of trials that share the device.
+        transforms: whether the recipe has a transform.
 
     Returns:
         The environment.
     """
+    packages = (*PACKAGES, *filter(_is_installed, TRANSFORM_PACKAGES)) if transforms else PACKAGES
     on_gpu = device.type == "cuda"
     return Environment(
         device=hardware.get_device_name(device),
@@ -40,7 +51,7 @@ def describe_environment(
         threads=torch.get_num_threads(),
         repeatable=repeatable,
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        versions={"fcnlab": __version__} | {name: version(name) for name in PACKAGES},
+        versions={"fcnlab": __version__} | {name: version(name) for name in packages},
         commit=find_commit(),
         devices=devices,
         kind="cuda" if on_gpu else "cpu",
@@ -49,6 +60,14 @@ def describe_environment(
         cudnn=str(torch.backends.cudnn.version()) if on_gpu else None,
         driver=read_driver_version() if on_gpu else None,
     )
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def read_driver_version(file: Path = Path("/proc/driver/nvidia/version")) -> str | None:

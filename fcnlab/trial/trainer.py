@@ -170,6 +170,7 @@ class Trainer:
                 repeatable=self.repeatable,
                 devices=self.group.size,
                 sharing=self.options.sharing,
+                transforms=self.trial.recipe.transform is not None,
             ),
             micro_batches=self.options.micro_batches,
             plateau=self._find_plateau(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from fcnlab.kernels.inputs import DecodedSample
 from fcnlab.lab import Lab
 from fcnlab.runner.checks.trials import check_trials
 from fcnlab.runner.plan import make_plan
+from fcnlab.trial.environment import TRANSFORM_PACKAGES
 from fcnlab.trial.run import run_trial
 from tests.conftest import write_grid
 from tests.gpu.fake import CUDA, fake_cuda
@@ -272,6 +274,9 @@ def test_an_axis_with_and_without_a_transform_trains_and_evaluates_original_imag
     records = [run_trial(trial, own) for trial in (plain, transformed)]
     assert all(record is not None and record.failure is None for record in records)
     assert records[0].epochs[0].loss != records[1].epochs[0].loss  # type: ignore[union-attr]
+    recorded = [record.environment.versions for record in records]
+    installed = [name for name in TRANSFORM_PACKAGES if any(metadata.distributions(name=name))]
+    assert list(recorded[1]) == [*recorded[0], *installed]
     split = own.open_dataset(plain.dataset).split("train")
     assert len(kind.seen) == 2 * len(split)
     assert set(kind.seen) == {split[index].image.tobytes() for index in range(len(split))}
