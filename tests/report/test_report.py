@@ -6,6 +6,7 @@ import json
 import math
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,8 +177,11 @@ def test_cells_that_are_not_comparable_are_marked_and_named(tmp_path: Path) -> N
     finish(planned, RIGHT["fcn16s"], micro_batches=2)
     report = make_report(make_plan(grid, lab), lab, None)
     assert [cells[0] for cells in report.cell_table.rows] == ["fcn32s", "fcn16s†", "fcn8s"]
-    assert any(note.startswith("† fcn16s: micro-batches") for note in report.footnotes)
+    (note,) = (note for note in report.footnotes if note.startswith("† fcn16s: micro-batches"))
     assert len(report.flags) == 1
+    twice = report.significance.flags | {"fcn8s": report.significance.flags["fcn16s"]}
+    both = replace(report, significance=replace(report.significance, flags=twice))
+    assert [one for one in both.footnotes if "†" in one] == [note.replace("fcn16s", "2 cells (fcn16s; fcn8s)", 1)]
 
 
 def test_a_pruned_cell_has_no_metrics_even_if_its_trials_have_records(tmp_path: Path) -> None:
