@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from io import BytesIO
 from typing import Any
@@ -86,6 +87,12 @@ def test_a_large_grid_shows_the_best_cells_with_a_note(made: tuple[Report, Lab])
     assert len(plots["classes"].to_svg()) < 200_000
     entries = {row["entry"] for row in _rows(plots["cost"].spec) if "entry" in row}
     assert f"other cells ({60 - len(COLORS)})" in entries and len(entries) == len(COLORS) + 2
+
+
+def test_one_seed_has_no_standard_deviation_in_charts(made: tuple[Report, Lab]) -> None:
+    plots = {plot.name: plot for plot in draw_plots(replace(made[0], cells=made[0].cells.assign(miou_std=math.nan)))}
+    assert not any("low" in str(encoding) for encoding in _find(plots["cost"].spec, "encoding"))
+    assert {row["text"] for row in _rows(plots["cost"].spec) if "text" in row} == {"53.4 %", "53.6 %", "66.1 %"}
 
 
 def test_names_of_every_script_are_texts_in_charts(made: tuple[Report, Lab]) -> None:

@@ -156,19 +156,20 @@ def draw_cost(scored: pd.DataFrame, styles: CellStyles) -> Plot | None:
         alt.Tooltip("seeds:Q", title="seeds"),
     ]
     front = make_chart([{"cost": cost[i], "miou": miou[i]} for i in best])
-    base = make_chart(rows)
+    spread = [row for row in rows if "low" in row]  # with one seed there is none
+    points = make_chart(rows).mark_point(size=110, filled=True).add_params(chosen).properties(name="points")
     layers = [
         front.mark_line(interpolate="step-after", stroke=alt.expr("soft"), strokeWidth=1).encode(x, y),
-        base.mark_rule(strokeWidth=1.5).encode(
-            x, alt.Y("low:Q", title="mIoU (%)"), color, y2="high:Q", opacity=fade(chosen)
-        ),
-        base.mark_point(size=110, filled=True)
-        .encode(x, y, color, styles.shape(), opacity=fade(chosen), tooltip=tooltip)
-        .add_params(chosen)
-        .properties(name="points"),
+        *([_draw_spread(spread, x, color, chosen)] if spread else []),
+        points.encode(x, y, color, styles.shape(), opacity=fade(chosen), tooltip=tooltip),
     ]
     caption = f"mIoU against {heading}, mean and standard deviation over seeds; the line is the Pareto front."
     return Plot("cost", "mIoU against cost", caption, arrange(*layers, height=280))
+
+
+def _draw_spread(rows: Sequence[dict[str, Any]], x: alt.X, color: alt.Color, chosen: alt.Parameter) -> alt.Chart:
+    rule = make_chart(rows).mark_rule(strokeWidth=1.5)
+    return rule.encode(x, alt.Y("low:Q", title="mIoU (%)"), color, y2="high:Q", opacity=fade(chosen))
 
 
 def pareto_front(cost: Sequence[float], value: Sequence[float]) -> list[int]:
