@@ -1,12 +1,15 @@
-"""Models in MLflow's format."""
+"""Models in MLflow's format and in its registry."""
 
 from __future__ import annotations
 
 import inspect
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
     from torch import nn
 
 
@@ -36,4 +39,27 @@ def save_model(model: nn.Module, num_classes: int, path: Path, channels: int = 3
     # The other format traces the model for one image size. Older versions of MLflow know only pickle.
     has_formats = "serialization_format" in inspect.signature(mlflow.pytorch.save_model).parameters
     options = {"serialization_format": "pickle"} if has_formats else {}
+    logging.getLogger("mlflow.pytorch").setLevel(logging.ERROR)  # docs/mlflow.md warns of pickle
     mlflow.pytorch.save_model(model, path, signature=signature, pip_requirements=requirements, **options)
+
+
+def register_version(client: MlflowClient, name: str, run_id: str, source: str, tags: Mapping[str, str]) -> str | None:
+    """Register a logged model as a new version of a model in MLflow's registry.
+
+    Args:
+        client: client of the store.
+        name: name of the registered model; it is created if it does not exist.
+        run_id: id of the run that has the model.
+        source: address of the model's files.
+        tags: tags of the version by name.
+
+    Returns:
+        The number of the version; None if the newest version is of this run.
+    """
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    versions = client.search_model_versions(f"name = '{name}'")
+    newest = max(versions, key=lambda version: int(version.version), default=None)
+    if newest is not None and newest.run_id == run_id:
+        return None
+    return str(client.create_model_version(name, source, run_id, dict(tags)).version)

@@ -37,3 +37,8 @@ def relocate_artifacts(database: Path, artifacts: Path) -> None:
                 "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
                 (own, len(location) + 1, experiment, len(location), location),
             )
+            if "model_versions" in tables:
+                connection.execute(
+                    "UPDATE model_versions SET source = ? || substr(source, ?) WHERE substr(source, 1, ?) = ?",
+                    (own, len(location) + 1, len(location) + 1, f"{location}/"),
+                )

@@ -8,7 +8,7 @@ already written is not written again.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from fcnlab.tracking import view
 from fcnlab.tracking.base import TrackedGrid, TrackedTrial, Tracker
 from fcnlab.tracking.fields import NOTE, extract_final_metrics, extract_tags
 from fcnlab.tracking.grid_run import BestCell, create_grid_run, describe_origin, log_best_cell, update_grid_run
-from fcnlab.tracking.model import save_model
+from fcnlab.tracking.model import register_version, save_model
 from fcnlab.tracking.store import convert_errors, is_installed, open_client, open_experiment
 from fcnlab.tracking.trial_run import TrialRun
 from fcnlab.trial.record import EpochRecord, Record
@@ -216,6 +216,21 @@ class MlflowTracker(Tracker):
                 save_model(model, num_classes, Path(folder) / MODEL, channels)
                 self._client.log_artifacts(run.run_id, str(Path(folder) / MODEL), MODEL)
         return True
+
+    def register_model(self, key: str, name: str, tags: Mapping[str, str]) -> str | None:
+        """Register the uploaded model of a trial as a new version of a model in MLflow's registry.
+
+        Args:
+            key: key of the trial.
+            name: name of the registered model; it is created if it does not exist.
+            tags: tags of the version by name.
+
+        Returns:
+            The number of the version; None if the newest version is this model.
+        """
+        run = self._runs[key]
+        with convert_errors(self._uri):
+            return register_version(self._client, name, run.run_id, f"{run.artifact_uri}/{MODEL}", tags)
 
     def log_report(self, folder: Path, text: str, best: BestCell | None) -> None:
         """Upload the files of a report to the grid's run.

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 import fcnlab
-from fcnlab.inference.mlflow_model import log_models
+from fcnlab.errors import TrackingError
+from fcnlab.inference.mlflow_model import log_models, register_best_model
 from fcnlab.lab import Lab
 from tests.conftest import SMOKE, write_grid
 
@@ -33,3 +34,13 @@ def test_each_model_is_logged_once_and_can_be_loaded_by_mlflow(tmp_path: Path, m
         probabilities = network(pixels)[0].numpy()
     expected = fcnlab.load(str(frame["key"][0]), lab=lab).predict_probabilities(image)
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+
+    best = fcnlab.load(f"{path}:best", lab=lab)
+    label, version = register_best_model(grid, lab, "segmenter")
+    assert version == "1"
+    assert register_best_model(grid, lab, "segmenter") == (label, None), "it is registered once"
+    registered = mlflow.pytorch.load_model("models:/segmenter/1")
+    with torch.no_grad():
+        np.testing.assert_allclose(registered(pixels)[0].numpy(), best.predict_probabilities(image), atol=1e-5)
+    with pytest.raises(TrackingError, match="a/b"):
+        register_best_model(grid, lab, "a/b")

@@ -18,6 +18,10 @@ def sync(
     models: Annotated[
         bool, typer.Option("--models", help="Also log the model of each finished trial in MLflow's format")
     ] = False,
+    register: Annotated[
+        str | None,
+        typer.Option("--register", metavar="NAME", help="Register the model of the best cell in MLflow's registry"),
+    ] = None,
     lab: LabOption = None,
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
@@ -36,4 +40,10 @@ def sync(
 
         new = log_models(grid, found, lambda label: typer.echo(f"model: {label}"))
         typer.echo(f'{new} models logged; load one with mlflow.pytorch.load_model("runs:/<run id>/model")')
+    if register is not None and outcome.postponed is None:
+        from fcnlab.inference.mlflow_model import register_best_model
+
+        label, version = register_best_model(grid, found, register)
+        state = f"version {version}" if version is not None else "the newest version is this model"
+        typer.echo(f"registered model {register}: {label}: {state}")
     conclude(outcome, grid, found)
