@@ -149,7 +149,7 @@ class Report:
         """Return a chart of the report, or of two columns of `cells`.
 
         Args:
-            name: name of a chart of the report, such as `miou` or `curves`; an unknown one lists the names.
+            name: name of a chart of the report, such as `differences` or `curves`; an unknown one lists the names.
             x: column of `cells` on the horizontal axis, instead of a name.
             y: column of `cells` on the vertical axis.
 
