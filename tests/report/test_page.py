@@ -24,6 +24,7 @@ from fcnlab.report.gallery import selection as gallery
 from fcnlab.report.gallery.pictures import ERROR_COLORS, HATCH, IGNORED, WRONG, encode_error_map, encode_label_map
 from fcnlab.report.html.gallery import make_gallery
 from fcnlab.report.html.page import render_page
+from fcnlab.report.html.security import load_vega
 from fcnlab.report.html.sortable import sort_key
 from fcnlab.report.html.trials import make_trial_rows
 from fcnlab.report.report import make_report
@@ -240,6 +241,15 @@ def test_an_empty_grid_has_a_page(lab: Lab) -> None:
     section = write_report(report, lab, predict=False)
     assert "No trial has finished yet" in render_page([section], "empty")
     assert section.gallery is None and section.plots == []
+
+
+def test_the_scripts_are_bundled_without_a_writable_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FCNLAB_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr("vl_convert.javascript_bundle", lambda *_, **__: "bundled()")
+    load_vega.cache_clear()
+    assert load_vega() == "bundled()"
+    load_vega.cache_clear()
 
 
 def test_the_gallery_is_of_the_images_on_which_cells_disagree_most() -> None:

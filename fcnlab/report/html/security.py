@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from base64 import b64encode
 from collections.abc import Sequence
@@ -23,18 +24,20 @@ EXPORT = "globalThis.drawChart = vegaEmbed;"
 def load_vega() -> str:
     """Return the JavaScript of Vega, Vega-Lite and Vega-Embed, 0.9 MB.
 
-    It is bundled by vl-convert, which takes two seconds, and kept in the cache folder.
+    It is bundled by vl-convert, which takes two seconds, and kept in the cache folder, if this is writable.
     """
     import vl_convert
 
     from fcnlab.report.charts.plot import VEGA_LITE
 
     file = cache_folder() / "javascript" / f"vega-{version('vl-convert-python')}-{VEGA_LITE}.js"
-    if not file.is_file():
-        bundle = vl_convert.javascript_bundle(EXPORT, vl_version=VEGA_LITE)
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    bundle = str(vl_convert.javascript_bundle(EXPORT, vl_version=VEGA_LITE))
+    with contextlib.suppress(OSError):  # without a writable cache, the next report bundles it again
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, lambda opened: opened.write(bundle.encode()))
-    return file.read_text(encoding="utf-8")
+    return bundle
 
 
 def make_policy(styles: Sequence[str], scripts: Sequence[str]) -> str:
