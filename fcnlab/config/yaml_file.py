@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import yaml
 
 from fcnlab.errors import ConfigError, nearest
+from fcnlab.redaction import find_control_character
 
 MAX_BYTES = 2**20
 """Largest size of a file."""
@@ -41,7 +42,7 @@ _CORE_SCHEMA = (
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe loader of YAML 1.2 that refuses duplicate keys, deep nesting, and aliases that multiply."""
+    """Safe loader of YAML 1.2 without duplicate keys, deep nesting, aliases that multiply and control characters."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - declared so in PyYAML
     yaml_constructors: ClassVar[dict[str | None, Any]] = {
@@ -80,6 +81,12 @@ class _Loader(yaml.SafeLoader):
             lines[key] = line
         return super().construct_mapping(node, deep)
 
+    def construct_text(self, node: yaml.ScalarNode) -> str:
+        character = find_control_character(node.value)
+        if character is not None:
+            raise yaml.MarkedYAMLError(problem=f"a text contains '{character}'", problem_mark=node.start_mark)
+        return str(node.value)
+
     def construct_number(self, node: yaml.ScalarNode) -> int:
         value: str = node.value
         base = {"0o": 8, "0x": 16}.get(value[:2], 10)
@@ -106,6 +113,7 @@ for _name, _pattern, _first in _CORE_SCHEMA:
             f"{_TAG}{_name}", re.compile(rf"^(?:{_pattern})$"), ["" if c == "\0" else c for c in _first]
         )
 _Dumper.add_representer(str, _Dumper.represent_text)
+_Loader.add_constructor(f"{_TAG}str", _Loader.construct_text)
 _Loader.add_constructor(f"{_TAG}int", _Loader.construct_number)
 _Loader.add_constructor(f"{_TAG}bool", _Loader.construct_truth)
 

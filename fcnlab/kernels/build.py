@@ -12,6 +12,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from fcnlab.atomic_file import write_atomically
+from fcnlab.private_folder import ensure_private_folder
 from fcnlab.processor import get_processor_flags
 from fcnlab.redaction import get_logger
 from fcnlab.settings import cache_folder
@@ -29,6 +31,8 @@ _log = get_logger(__name__)
 def load_library(name: str) -> ctypes.CDLL | None:
     """Load a C kernel, which is compiled on first use and cached for all processes of the user.
 
+    It is compiled again if the cached file has changed since.
+
     Args:
         name: one of `KERNELS`.
 
@@ -42,8 +46,8 @@ def load_library(name: str) -> ctypes.CDLL | None:
     source = Path(__file__).with_name(f"{name}.c")
     built = cache_folder() / f"kernels-{os.getuid()}" / f"{name}-{_fingerprint(source, compiler)}.so"
     try:
-        _ensure_private_folder(built.parent)
-        if not built.exists():
+        ensure_private_folder(built.parent)
+        if not _is_intact(built):
             _compile(compiler, source, built)
         return ctypes.CDLL(str(built))
     except (OSError, subprocess.CalledProcessError) as error:
@@ -51,24 +55,27 @@ def load_library(name: str) -> ctypes.CDLL | None:
         return None
 
 
-def _ensure_private_folder(folder: Path) -> None:
-    """Create a folder, or check that only this user can write to it, because code is loaded from it.
-
-    Raises:
-        OSError: the folder belongs to another user, or others can write to it.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = folder.stat()
-    if status.st_uid != os.getuid() or status.st_mode & 0o022:
-        raise PermissionError(f"{folder} belongs to another user or is writable by others")
-
-
 def _compile(compiler: str, source: Path, built: Path) -> None:
     """Compile in a temporary folder and move the result, so that no process loads an incomplete file."""
     with tempfile.TemporaryDirectory(dir=built.parent) as folder:
         output = Path(folder) / built.name
         subprocess.run([compiler, *FLAGS, "-o", output, source, "-lm"], check=True, capture_output=True)
+        digest = hashlib.sha256(output.read_bytes()).hexdigest()
         os.replace(output, built)
+    write_atomically(_digest_file(built), lambda file: file.write(digest.encode()))
+
+
+def _is_intact(built: Path) -> bool:
+    """Return whether a library is there with the content that was compiled."""
+    try:
+        digest = _digest_file(built).read_text(encoding="utf-8")
+        return not built.is_symlink() and hashlib.sha256(built.read_bytes()).hexdigest() == digest
+    except (FileNotFoundError, UnicodeDecodeError):
+        return False
+
+
+def _digest_file(built: Path) -> Path:
+    return built.with_suffix(".sha256")
 
 
 def _fingerprint(source: Path, compiler: str) -> str:

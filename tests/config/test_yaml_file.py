@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from fcnlab.config.yaml_file import MAX_BYTES, dump, parse, read
 from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
+from fcnlab.redaction import find_control_character
 from tests.conftest import SMOKE, write_grid
 
+texts = st.text().filter(lambda text: find_control_character(text) is None)
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=8,
 )
 
@@ -27,7 +29,7 @@ def error_of(text: str) -> str:
     return str(caught.value)
 
 
-@given(st.dictionaries(st.text(), plain, max_size=4))
+@given(st.dictionaries(texts, plain, max_size=4))
 @settings(deadline=None, max_examples=50)
 def test_dumped_yaml_is_read_back_unchanged(value: dict[str, object]) -> None:
     assert parse(dump(value), "f") == parse(dump(value, flow=True), "f") == value
@@ -136,6 +138,15 @@ def test_aliases_that_multiply_are_refused() -> None:
     assert "more than 500,000 values with aliases written out" in error_of("\n".join(lines))
     assert error_of("b: 1\na: &a [*a]\n") == "grid.yaml, line 2: not valid YAML: an anchor contains its own alias"
     assert parse("\n".join(lines[:3]), "f")["a2"][9][9] == ["x"] * 10
+
+
+@pytest.mark.parametrize("character", [r"\e", r"\x07", r"\r", r"\x9b", r"\u202E"])
+def test_control_characters_are_refused_in_values_and_keys(character: str) -> None:
+    shown = {r"\e": r"\x1b", r"\u202E": r"\u202e"}.get(character, character)
+    message = f"grid.yaml, line 2: not valid YAML: a text contains '{shown}'"
+    assert error_of(f'a: 1\nquestion: "x{character}[2J"\n') == message
+    assert error_of(f'a: 1\n"x{character}": 1\n') == message
+    assert parse('a: "one\\ttwo\\n"\n', "f") == {"a": "one\ttwo\n"}
 
 
 def test_a_file_that_is_too_large_is_refused_unread(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fcnlab.errors import RunError
 from fcnlab.runner.executors.ray import transfer
-from fcnlab.runner.executors.ray.transfer import IncomingFiles, read_chunks
+from fcnlab.runner.executors.ray.transfer import FileChunk, IncomingFiles, read_chunks
 
 names = st.sampled_from(["record.json", "samples/one.png", "samples/two.png", "log.txt", "last.safetensors"])
 
@@ -27,6 +28,14 @@ def test_files_arrive_as_they_were_sent_in_pieces_of_bounded_size(files: dict[st
             arrivals.receive(batch)
         arrivals.commit()
         assert {file.relative_to(here).as_posix(): file.read_bytes() for file in _files(here)} == files
+
+
+@pytest.mark.parametrize("name", ["../record.json", "/etc/passwd", "a/../../b", "", "a\0b", "..\\b"])
+def test_a_name_that_leads_outside_is_refused(tmp_path: Path, name: str) -> None:
+    arrivals = IncomingFiles(tmp_path / "here")
+    with pytest.raises(RunError, match="leads outside of its folder"):
+        arrivals.receive([FileChunk(name, b"x")])
+    assert not list(_files(tmp_path))
 
 
 def test_incomplete_files_are_not_visible(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+from fcnlab.errors import RunError
 
 CHUNK_BYTES = 8 * 2**20
 """Bytes of a message."""
@@ -60,8 +62,12 @@ class IncomingFiles:
 
         Args:
             arrived: the chunks.
+
+        Raises:
+            RunError: a name leads outside of the folder.
         """
         for chunk in arrived:
+            _check_name(chunk.name)
             draft = self._drafts / chunk.name
             if chunk.name not in self._names:
                 self._names.append(chunk.name)
@@ -80,3 +86,10 @@ class IncomingFiles:
             os.replace(self._drafts / name, target)
         self._names.clear()
         shutil.rmtree(self._drafts, ignore_errors=True)
+
+
+def _check_name(name: str) -> None:
+    """Check the name of a file from another machine."""
+    path = PurePosixPath(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name:
+        raise RunError(f"another machine has sent a file with the name {name!r}, which leads outside of its folder")

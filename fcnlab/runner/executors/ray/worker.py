@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from fcnlab.config.trial import NUMERICS, Trial
 from fcnlab.errors import FcnlabError, RunError
 from fcnlab.lab import Lab
+from fcnlab.private_folder import ensure_private_folder
 from fcnlab.runner.executors.base import Job, JobExit
 from fcnlab.runner.executors.process import ProcessExecutor
 from fcnlab.runner.executors.ray.transfer import FileChunk, IncomingFiles, read_chunks
@@ -228,7 +229,7 @@ class Scratch:
 
     def __init__(self) -> None:
         base = Path(tempfile.gettempdir()) / f"fcnlab-ray-workers-{os.getuid()}"
-        base.mkdir(mode=0o700, exist_ok=True)
+        ensure_private_folder(base)
         for left in base.glob("*.lab"):  # left by workers that were killed
             _remove_if_unlocked(left)
         self.path = base / f"{uuid.uuid4().hex}.lab"
