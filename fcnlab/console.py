@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Column, Table
+    from rich.table import Table
+
+GAP = 2
+"""Spaces after each column of a table."""
+
+KEPT = 24
+"""Width up to which names are not broken to make space for optional columns."""
 
 UNLIMITED = 100_000
 """Width in characters of an output that is not a terminal: files and logs have no right margin."""
@@ -37,36 +44,141 @@ def create_console(*, stderr: bool = False) -> Console:
     return console
 
 
-def create_table(*headings: str | Column, **options: Any) -> Table:
-    """Create a table that breaks long words over several lines where it does not fit; no text is cut off.
-
-    Args:
-        headings: heading of each column, or a column of rich.
-        options: options of `rich.table.Table`.
-    """
-    from rich.table import Column, Table
-
-    columns = [Column(heading) if isinstance(heading, str) else heading for heading in headings]
-    table = Table(*columns, **options)
-    for column in table.columns:
-        column.overflow = "fold"
-    return table
-
-
-def break_headings(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int, gap: int) -> tuple[str, ...]:
-    """Break headings such as recipe.loss.dice after their dots if a table is too wide with each on one line.
+def format_table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    width: int,
+    *,
+    numbers: Collection[int] = (),
+    optional: Sequence[int] = (),
+    bold: Collection[tuple[int, int]] = (),
+    group_starts: Collection[int] = (),
+    title: str = "",
+) -> Table:
+    """Format a table that fits a terminal: optional columns are left out, and texts are broken between words.
 
     Args:
         headings: heading of each column.
         rows: text of each column, for each row.
         width: width of the output in characters.
-        gap: width of the space after each column.
-
-    Returns:
-        The headings, with line breaks if they are needed.
+        numbers: indices of columns that are aligned right, and not broken unless their texts are long.
+        optional: indices of columns that are left out if the others need their space, the first of them first; they are
+            named below the table.
+        bold: indices of row and column of the texts in bold.
+        group_starts: indices of rows with an empty line above.
+        title: title of the table.
     """
-    total = sum(width_ + gap for width_ in column_widths(headings, rows))
-    return tuple(heading.replace(".", ".\n") if total > width else heading for heading in headings)
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    shown, left_out = list(range(len(headings))), list(optional)
+    whole = {column for column in numbers if all(len(row[column]) <= KEPT for row in rows)}
+    while left_out and _least_width(shown, headings, rows, whole) > width:
+        shown.remove(left_out.pop(0))
+    omitted = [headings[column] for column in range(len(headings)) if column not in shown]
+    columns = [[headings[column], *(row[column] for row in rows)] for column in shown]
+    widths = _share_width(columns, [column in whole for column in shown], width)
+    broken = [[break_text(text, most) for text in column] for column, most in zip(columns, widths, strict=True)]
+    table = Table(
+        *(
+            Column(texts[0], justify="right" if column in numbers else "left", overflow="fold")
+            for column, texts in zip(shown, broken, strict=True)
+        ),
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=None,
+        padding=(0, GAP, 0, 0),
+        pad_edge=False,
+        caption=f"more columns: {', '.join(omitted)}" if omitted else None,
+        caption_justify="left",
+    )
+    for index in range(len(rows)):
+        if index in group_starts:
+            table.add_row()
+        texts = (column[index + 1] for column in broken)
+        table.add_row(*(Text(t, "bold" if (index, n) in bold else "") for n, t in zip(shown, texts, strict=True)))
+    return table
+
+
+def break_text(text: str, width: int) -> str:
+    """Break the lines of a text that are longer than a width after spaces and after the separators of names.
+
+    Args:
+        text: any text.
+        width: most characters of a line, unless a word is longer.
+
+    >>> break_text("timm:resnet18.tv_in1k", 14).split()
+    ['timm:resnet18.', 'tv_in1k']
+    """
+    from rich.cells import cell_len
+
+    lines = []
+    for line in text.split("\n"):
+        lines.append("")
+        for piece in split_pieces(line):
+            if lines[-1] and cell_len((lines[-1] + piece).rstrip()) > width:
+                lines.append("")
+            lines[-1] += piece
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def split_pieces(text: str) -> list[str]:
+    """Split a text at the places where a line may be broken: after spaces and the separators of names.
+
+    Args:
+        text: any text.
+
+    >>> split_pieces("timm:resnet18.tv_in1k")
+    ['timm:', 'resnet18.', 'tv_', 'in1k']
+    """
+    return _BREAKS.split(text)
+
+
+_BREAKS = re.compile(r"(?<=\s)(?=\S)|(?<=[_:/])(?=\w)|(?<=\w[.,+-])(?=[^\W\d])")
+"""Places where a line may be broken; a number is kept together."""
+
+
+def _least_width(
+    shown: Sequence[int], headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[int]
+) -> int:
+    """Return the width that a table needs without breaking a word or a number.
+
+    Names are not broken for the sake of optional columns, so a column of short texts counts in full.
+    """
+    columns = [[headings[column], *(row[column] for row in rows)] for column in shown]
+    wanted = [_least(column, index in numbers, keep=KEPT) for index, column in zip(shown, columns, strict=True)]
+    return sum(wanted) + GAP * (len(shown) - 1)
+
+
+def _least(texts: Sequence[str], is_number: bool, keep: int = 0) -> int:
+    """Return the least width of a column: its longest word, or its longest text up to `keep` characters."""
+    from rich.cells import cell_len
+
+    heading, *rest = texts
+    pieces = [piece.rstrip() for text in [heading, *([] if is_number else rest)] for piece in split_pieces(text)]
+    whole = max((cell_len(line) for text in rest for line in text.split("\n")), default=0)
+    return max([*map(cell_len, pieces), whole if is_number else min(whole, keep)])
+
+
+def _share_width(columns: Sequence[Sequence[str]], are_numbers: Sequence[bool], width: int) -> list[int]:
+    """Return the width of each column; the widest ones become narrower until the table fits."""
+    whole = column_widths(
+        [column[0] for column in columns], list(zip(*(column[1:] for column in columns), strict=True))
+    )
+    least = [_least(column, number) for column, number in zip(columns, are_numbers, strict=True)]
+    room = width - GAP * (len(columns) - 1)
+    if sum(whole) > room:  # headings of numbers are broken before names
+        whole = [low if number else full for full, low, number in zip(whole, least, are_numbers, strict=True)]
+    most = max(whole, default=0)
+    while sum(_limit(whole, least, most)) > room and most > 0:
+        most -= 1
+    return _limit(whole, least, most)
+
+
+def _limit(whole: Sequence[int], least: Sequence[int], most: int) -> list[int]:
+    return [max(low, min(full, most)) for full, low in zip(whole, least, strict=True)]
 
 
 def column_widths(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:

@@ -55,9 +55,9 @@ def test_without_a_limit_a_table_has_one_line_per_row() -> None:
 
 def test_wide_characters_take_the_space_of_two() -> None:
     wide = Table(("recipe", "n", "mIoU %", "Δ", "acc. %"), (("快速" * 8, "1", "13.0", "baseline", "78.1"),), 1, 0)
-    shown = render(wide, 60)
+    shown = render(wide, 55)
     assert "快速" * 8 in shown
-    assert "more columns in the report: acc. %" in shown
+    assert "more columns: acc. %" in shown
 
 
 def pipe(monkeypatch: pytest.MonkeyPatch, encoding: str) -> io.BytesIO:
@@ -96,6 +96,24 @@ def test_a_command_replaces_them_in_all_that_it_prints(monkeypatch: pytest.Monke
         cli.main()
     assert not ended.value.code
     assert b"loss: Quelle ? ?? loss?" in output.getvalue()
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_tables_fit_the_terminal_and_break_no_word(fcnlab: Call, tmp_path: Path, columns: int) -> None:  # noqa: F811
+    (tmp_path / "loss.yaml").write_text(GRID, encoding="utf-8")
+    commands = (
+        "data stats shapes-mini", "data list", "data list --verbose", "registry list heads", "weights list",
+        "model show fcn8s-tiny --size 64x64", "model compare fcn8s-tiny fcn32s-tiny --size 64x64",
+    )  # fmt: skip
+    for command in commands:
+        shown = fcnlab(*command.split())
+        assert shown.code == 0, command
+        assert max(len(line.rstrip()) for line in shown.out.splitlines()) <= columns, (command, shown.out)
+    listed = {line.split()[0] for line in fcnlab("data", "list").out.splitlines()}
+    assert {"voc2012-trainaug", "voc2011-seg11valid", "shapes-mini"} <= listed
+    assert {"background", "triangle", "(ignored)"} <= set(fcnlab("data", "stats", "shapes-mini").out.split())
+    plan = fcnlab("grid", "plan", "loss.yaml", "--no-probe").out
+    assert "0.12345" in plan and "lovasz" in plan
 
 
 @pytest.mark.parametrize("columns", [40])

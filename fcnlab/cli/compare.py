@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fcnlab.cli.options import DataRoot, LabOption, TrackingUri
+from fcnlab.cli.output import AsJson, print_json
 from fcnlab.cli.references import CellName, find_named
 from fcnlab.console import create_console
 
@@ -10,7 +11,12 @@ EXAMPLE = "Example: fcnlab compare experiments/quickstart.yaml:fcn32s,bilinear e
 
 
 def compare(
-    a: CellName, b: CellName, lab: LabOption = None, data_root: DataRoot = None, tracking_uri: TrackingUri = None
+    a: CellName,
+    b: CellName,
+    as_json: AsJson = False,
+    lab: LabOption = None,
+    data_root: DataRoot = None,
+    tracking_uri: TrackingUri = None,
 ) -> None:
     """Show the difference in mIoU of B to A with its interval, by class, and the images that differ most.
 
@@ -27,6 +33,9 @@ def compare(
     from fcnlab.report.tables.formats import to_terminal
 
     found = comparing.compare(*(comparing.load_side(reference, lab_) for reference in named))
+    if as_json:
+        print_json(comparing.to_values(found))
+        return
     terminal = create_console()
     terminal.print(f"A: {found.a.name}\nB: {found.b.name}\n\n{comparing.describe_difference(found)}\n")
     tables = {

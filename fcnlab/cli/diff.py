@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from fcnlab.cli.options import DataRoot, LabOption
+from fcnlab.cli.output import AsJson, print_json
 from fcnlab.cli.references import TrialName, find_named
-from fcnlab.console import create_console, create_table
+from fcnlab.console import create_console, format_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,7 +25,7 @@ EXAMPLE = (
 def diff(
     a: TrialName,
     b: TrialName,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines: everything as JSON")] = False,
+    as_json: AsJson = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
@@ -41,12 +40,12 @@ def diff(
 
     found = diff_records(*records)
     if as_json:
-        _print_json(records, found)
+        _print_values(records, found)
     else:
         terminal = create_console()
         for name, record in zip("AB", records, strict=True):
             terminal.print(f"{name}: {_title(record)}", soft_wrap=True)
-        terminal.print(_table(found) if found else "no field differs")
+        terminal.print(_table(found, terminal.width) if found else "no field differs")
 
 
 def _title(record: Record) -> str:
@@ -55,16 +54,12 @@ def _title(record: Record) -> str:
     return f"{record.key[:12]}  {', '.join(filter(None, parts))}, seed {record.trial['seed']}, {record.status}"
 
 
-def _table(found: list[Difference]) -> Table:
-    from rich.table import Column
-
-    delta = Column("B - A", justify="right")
-    table = create_table("", "A", "B", delta, box=None, padding=(0, 2, 0, 0), header_style="bold")
+def _table(found: list[Difference], width: int) -> Table:
+    rows: list[tuple[str, ...]] = []
     for section, group in groupby(found, lambda difference: difference.section):
-        table.add_row(section, style="dim")
-        for difference in group:
-            table.add_row(*_row(difference))
-    return table
+        rows.append((section, "", "", ""))
+        rows += [tuple(_row(difference)) for difference in group]
+    return format_table(("", "A", "B", "B - A"), rows, width, numbers=[3])
 
 
 def _row(difference: Difference) -> Iterator[str]:
@@ -90,13 +85,12 @@ def _text(value: Any, percent: bool) -> str:
     return f"{value:,.6g}" if isinstance(value, float) else f"{value:,}"
 
 
-def _print_json(records: tuple[Record, Record], found: list[Difference]) -> None:
+def _print_values(records: tuple[Record, Record], found: list[Difference]) -> None:
     import dataclasses
-    import json
 
     trials = {
         name: {"key": record.key, "names": record.trial.get("names", {}), "seed": record.trial["seed"]}
         for name, record in zip("ab", records, strict=True)
     }
     fields = [dataclasses.asdict(difference) | {"delta": difference.delta} for difference in found]
-    typer.echo(json.dumps({**trials, "differences": fields}, indent=1))
+    print_json({**trials, "differences": fields})

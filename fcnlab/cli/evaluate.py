@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,8 +10,9 @@ import typer
 
 from fcnlab.cli.inference_options import Flip, Scales, Stride, Tta, Window, create_progress, parse_protocol
 from fcnlab.cli.options import DataRoot, LabOption
+from fcnlab.cli.output import AsJson, print_json
 from fcnlab.cli.references import complete_reference, find_named
-from fcnlab.console import create_console, create_table
+from fcnlab.console import create_console, format_table
 
 if TYPE_CHECKING:
     from fcnlab.lab import Lab
@@ -54,7 +54,7 @@ def evaluate(
         Path | None,
         typer.Option("--out", help="Write the metrics of a trial to this folder [default: evaluations/ of its run]"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics of a trial as JSON")] = False,
+    as_json: AsJson = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
@@ -75,11 +75,12 @@ def evaluate(
         used = checkpoint or reference.checkpoint
         _evaluate_trial(reference.read_finished(), lab_, protocol, used, dataset, split, out, as_json)
         return
-    given = {"--dataset": dataset, "--split": split, "--out": out, "--json": as_json or None}
+    given = {"--dataset": dataset, "--split": split, "--out": out}
     refused = [option for option, value in given.items() if value is not None]
     if refused:
         raise ConfigError(f"{', '.join(refused)}: only for a trial, not for a grid; name a trial, such as FILE:CELL")
-    _evaluate_grid(Path(name), Lab.find(Path(name), root=lab, data_root=data_root), protocol, checkpoint)
+    lab_ = Lab.find(Path(name), root=lab, data_root=data_root)
+    _evaluate_grid(Path(name), lab_, protocol, checkpoint, as_json)
 
 
 def _evaluate_trial(
@@ -103,13 +104,15 @@ def _evaluate_trial(
     file = evaluation_file(finished, protocol, checkpoint, target, out)
     classes = finished.record.classes
     if as_json:
-        typer.echo(json.dumps({"classes": classes, "file": str(file), **evaluation.model_dump(mode="json")}, indent=1))
+        print_json({"classes": classes, "file": file, **evaluation.model_dump(mode="json")})
         return
     _print_evaluation(evaluation, finished.reported_metrics(checkpoint) if target is None else None, classes)
     typer.echo(f"metrics: {file}")
 
 
-def _evaluate_grid(file: Path, lab: Lab, protocol: Protocol, checkpoint: CheckpointChoice | None) -> None:
+def _evaluate_grid(
+    file: Path, lab: Lab, protocol: Protocol, checkpoint: CheckpointChoice | None, as_json: bool
+) -> None:
     from fcnlab.errors import RunError
     from fcnlab.report.evaluation import (
         EvaluatedTrial,
@@ -139,29 +142,36 @@ def _evaluate_grid(file: Path, lab: Lab, protocol: Protocol, checkpoint: Checkpo
         evaluated.append(EvaluatedTrial(planned, finished.reported_metrics(checkpoint), evaluation))
     slug = protocol.slug + ("-best" if checkpoint == "best" else "")
     page = write_evaluation(grid, evaluated, lab, slug)
+    frame = evaluation_frame(grid, evaluated)
+    if as_json:
+        facts = {"grid": grid.name, "question": grid.file.question, "protocol": str(protocol), "checkpoint": checkpoint}
+        print_json(facts | {"file": page, "cells": frame.to_dict(orient="records")})
+        return
     terminal = create_console()
-    table = evaluation_table(grid, evaluation_frame(grid, evaluated))
-    terminal.print(to_terminal(table, f"{grid.file.question} ({protocol})", terminal.width))
+    terminal.print(to_terminal(evaluation_table(grid, frame), f"{grid.file.question} ({protocol})", terminal.width))
     terminal.print(evaluation_footnote(evaluated), style="dim")
     typer.echo(f"metrics: {page}")
 
 
 def _print_evaluation(evaluation: Evaluation, recorded: SplitMetrics | None, classes: tuple[str, ...]) -> None:
     """Print the metrics and the IoU of each class, beside those of the record if the split is the same."""
-    from rich.table import Column
-
     metrics = evaluation.metrics
     columns = [("recorded", recorded)] if recorded is not None else []
     columns.append((evaluation.name, metrics))
     split = f"{evaluation.dataset} {metrics.split}" if evaluation.dataset else metrics.split
     title = f"{split}, {metrics.images} images, epoch {metrics.epoch} ({metrics.checkpoint}), %"
-    table = create_table("metric", *(Column(heading, justify="right") for heading, _ in columns), title=title)
-    for label, field in _METRICS.items():
-        table.add_row(label, *(_format_percent(getattr(column, field)) for _, column in columns))
-    table.add_section()
-    for index, name in enumerate(classes):
-        table.add_row(f"IoU {name}", *(_format_percent(column.class_iou[index]) for _, column in columns))
-    create_console().print(table)
+    rows = [
+        (label, *(_format_percent(getattr(column, field)) for _, column in columns))
+        for label, field in _METRICS.items()
+    ]
+    rows += [
+        (f"IoU {name}", *(_format_percent(column.class_iou[index]) for _, column in columns))
+        for index, name in enumerate(classes)
+    ]
+    headings = ("metric", *(heading for heading, _ in columns))
+    terminal = create_console()
+    numbers, starts = range(1, len(headings)), [len(_METRICS)]
+    terminal.print(format_table(headings, rows, terminal.width, numbers=numbers, group_starts=starts, title=title))
     typer.echo(f"{evaluation.seconds_per_image:.3f} s per image, {evaluation.precision} on {evaluation.device}")
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
-import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fcnlab.cli.options import LabOption
-from fcnlab.console import create_console, create_table
+from fcnlab.cli.output import AsJson, print_json
+from fcnlab.console import create_console, format_table
 from fcnlab.settings import DEVICE_VARIABLE, Device
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Show and compare variants.", no_args_is_help=True)
 
-Classes = Annotated[int, typer.Option("--classes", min=1, help="Number of classes")]
+Classes = Annotated[int, typer.Option("--num-classes", min=1, help="Number of classes")]
 SizeOption = Annotated[str, typer.Option("--size", help="Image size as height x width")]
 Measure = Annotated[bool, typer.Option("--measure", help="Measure latency and throughput on this machine, in float32")]
 DeviceOption = Annotated[
@@ -40,6 +40,7 @@ def show(
     size: SizeOption = "320x480",
     measure: Measure = False,
     device: DeviceOption = "auto",
+    as_json: AsJson = False,
     lab: LabOption = None,
 ) -> None:
     """Show the feature maps, parameters and costs of a variant. Pretrained weights are not loaded."""
@@ -53,21 +54,46 @@ def show(
     with torch.inference_mode():
         features = model.backbone(torch.zeros(1, 3, *wanted))
         scores = model.head(features, wanted)
-    maps = create_table("stride", "channels", "height x width", "receptive field", "used by the head")
-    maps.title = f"{variant}: feature maps of {components.backbone.architecture} at {size}"
-    for stride, map_ in features.items():
-        field = cost.measure_receptive_field(model.backbone, stride)
-        seen = str(field) if field is not None else "the whole image"
-        read = "yes" if stride in (*components.head.needs, *components.head.optional) else ""
-        maps.add_row(str(stride), str(map_.shape[1]), f"{map_.shape[2]} x {map_.shape[3]}", seen, read)
-    sizes = create_table("component", "parameters", "trainable")
-    for name, module in {**cost.split_components(model), "all": model}.items():
-        sizes.add_row(name, f"{cost.count_parameters(module):,}", f"{cost.count_parameters(module, trainable=True):,}")
+    read = {*components.head.needs, *components.head.optional}
+    maps = [
+        {"stride": stride, "channels": map_.shape[1], "height": map_.shape[2], "width": map_.shape[3]}
+        | {"receptive_field": cost.measure_receptive_field(model.backbone, stride), "used": stride in read}
+        for stride, map_ in features.items()
+    ]
+    sizes = [
+        {"component": name, "parameters": cost.count_parameters(module)}
+        | {"trainable": cost.count_parameters(module, trainable=True)}
+        for name, module in {**cost.split_components(model), "all": model}.items()
+    ]
+    costs = _costs(variant, model, wanted, _measuring(measure, device))
+    if as_json:
+        facts = {"variant": variant, "num_classes": classes, "size": list(wanted), "feature_maps": maps}
+        print_json(facts | {"components": sizes, "scores": list(scores.shape), "costs": asdict(costs)})
+        return
+    title = f"{variant}: feature maps of {components.backbone.architecture} at {size}"
+    _print_structure(title, maps, sizes)
+    create_console().print(
+        f"scores {tuple(scores.shape)}, made at stride {model.head.output_stride}", *costs.lines(), sep="\n"
+    )
+
+
+def _print_structure(title: str, maps: list[dict[str, Any]], sizes: list[dict[str, Any]]) -> None:
+    """Print the feature maps and the parameters of a variant."""
     terminal = create_console()
-    terminal.print(maps, sizes)
-    terminal.print(f"scores {tuple(scores.shape)}, made at stride {model.head.output_stride}")
-    for line in _costs(variant, model, wanted, _measuring(measure, device)).lines():
-        terminal.print(line)
+    headings = ("stride", "channels", "height x width", "receptive field", "used by the head")
+    rows = [
+        (
+            str(one["stride"]),
+            str(one["channels"]),
+            f"{one['height']} x {one['width']}",
+            "the whole image" if one["receptive_field"] is None else str(one["receptive_field"]),
+            "yes" if one["used"] else "",
+        )
+        for one in maps
+    ]
+    terminal.print(format_table(headings, rows, terminal.width, title=title))
+    counts = [(one["component"], f"{one['parameters']:,}", f"{one['trainable']:,}") for one in sizes]
+    terminal.print("", format_table(("component", "parameters", "trainable"), counts, terminal.width, numbers=(1, 2)))
 
 
 @app.command(epilog="Example: fcnlab model compare fcn32s-resnet18 fcn8s-resnet18 dilated8-resnet50 --sort gmacs")
@@ -75,10 +101,11 @@ def compare(
     variants: Annotated[list[str], typer.Argument(help=NAME, show_default=False)],
     classes: Classes = 21,
     size: SizeOption = "320x480",
-    sort: Annotated[str | None, typer.Option("--sort", help="Column to sort by, smallest value first")] = None,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Write CSV instead of a table")] = False,
+    sort: Annotated[str, typer.Option("--sort", help="Sort by this column; descending with a minus: -gmacs")] = "",
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Also write the costs to this file")] = None,
     measure: Measure = False,
     device: DeviceOption = "auto",
+    as_json: AsJson = False,
     lab: LabOption = None,
 ) -> None:
     """Compare the costs of variants, one row per variant. Pretrained weights are not loaded."""
@@ -86,29 +113,40 @@ def compare(
 
     wanted = _size(size)
     columns = [name for name in Costs.__dataclass_fields__ if measure or name not in Costs.MEASURED]
-    if sort is not None and sort not in columns:
-        raise ConfigError(f"--sort: no column '{sort}'; {nearest(sort, columns)}")
+    key = sort.removeprefix("-")
+    if key and key not in columns:
+        raise ConfigError(f"--sort: no column '{key}'; {nearest(key, columns)}")
     rows, on = [], _measuring(measure, device)
     for variant in variants:
         model, _ = _model(variant, classes, lab)
         rows.append(_costs(variant, model, wanted, on))
-    if sort is not None:
-        rows.sort(key=lambda row: getattr(row, sort))
-    if as_csv:
-        writer = csv.writer(sys.stdout)
-        writer.writerow(columns)
-        writer.writerows([getattr(row, name) for name in columns] for row in rows)
+    if key:
+        rows.sort(key=lambda row: getattr(row, key), reverse=sort.startswith("-"))
+    values = [{name: getattr(row, name) for name in columns} for row in rows]
+    if csv_file is not None:
+        _write_csv(csv_file, values)
+    if as_json:
+        print_json({"num_classes": classes, "size": list(wanted), "variants": values})
         return
-
-    from rich.box import SIMPLE
-    from rich.table import Column
-
-    headings = [Column(Costs.HEADINGS[name], justify="left" if name == "variant" else "right") for name in columns]
+    terminal = create_console()
+    headings = [Costs.HEADINGS[name] for name in columns]
+    texts = [[row.text(name) for name in columns] for row in rows]
+    optional = [columns.index(name) for name in Costs.DETAILS]
+    numbers = range(1, len(columns))
     title = f"{classes} classes, one image of {size}"
-    table = create_table(*headings, title=title, box=SIMPLE, padding=0, pad_edge=False)
-    for row in rows:
-        table.add_row(*(row.text(name) for name in columns))
-    create_console().print(table)
+    terminal.print(format_table(headings, texts, terminal.width, numbers=numbers, optional=optional, title=title))
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    from fcnlab.errors import RunError
+
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise RunError(f"--csv: {path} cannot be written: {error.strerror}") from None
 
 
 @dataclass(frozen=True)
@@ -136,12 +174,13 @@ class Costs:
         "upsampler_params": "ups. M",
         "trainable_params": "trainable M",
         "gmacs": "GMACs",
-        "training_gmacs": "training",
+        "training_gmacs": "training GMACs",
         "activation_mb": "act. MB",
         "latency_ms": "ms",
         "images_per_s": "images/s",
         "device": "device",
     }
+    DETAILS = ("training_gmacs", "upsampler_params", "stride")
     MEASURED = ("latency_ms", "images_per_s", "device")
 
     def text(self, name: str) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fcnlab.cli.options import LabOption
-from fcnlab.console import create_console, create_table
+from fcnlab.cli.output import AsJson, Verbose, fit_last_column, print_json
+from fcnlab.console import create_console, format_table
 
 if TYPE_CHECKING:
     from fcnlab.config.registry import Registry
@@ -25,29 +26,42 @@ def list_(
     timm: Annotated[
         bool, typer.Option("--timm", help="Also list the models of timm, by the names that grid files accept")
     ] = False,
+    verbose: Verbose = False,
+    as_json: AsJson = False,
     lab: LabOption = None,
 ) -> None:
-    """List the entries of the registry with the first sentence of each description; `registry show` has the rest."""
-    from fcnlab.config.base import Entry
+    """List the entries of the registry, one per line; `registry show` has all fields of one.
+
+    Descriptions are shortened to one line; --verbose shows them in full.
+    """
+    registry = _registry(lab)
+    kinds = [_singular(kind)] if kind else list(registry.entries)
+    found = [_describe(registry, each, name) for each in kinds for name in registry.names(each)]
+    if timm:
+        found += [{"kind": "backbone", "name": name, "description": "a model of timm"} for name in _timm_names()]
+    found = [one for one in found if search.lower() in " ".join(one.values()).lower()]
+    if as_json:
+        print_json({"entries": found})
+        return
+    terminal = create_console()
+    headings = ("kind", "name", "description")
+    rows = [
+        (one["kind"], one["name"], ": ".join(filter(None, (one.get("components"), one["description"]))))
+        for one in found
+    ]
+    shown = [headings, *rows] if verbose else fit_last_column(headings, rows, terminal.width)
+    terminal.print(format_table(shown[0], shown[1:], terminal.width))
+
+
+def _describe(registry: Registry, kind: str, name: str) -> dict[str, str]:
+    """Return an entry as JSON values; a variant has its components too."""
     from fcnlab.config.variant import NamedVariant
 
-    registry = _registry(lab)
-    table = create_table("kind", "name", "description")
-
-    def components(entry: Entry) -> str:
-        return f"{entry.backbone} + {entry.head} + {entry.upsampler}" if isinstance(entry, NamedVariant) else ""
-
-    for each in [_singular(kind)] if kind else list(registry.entries):
-        for name in registry.names(each):
-            entry = registry.get(each, name)
-            if search.lower() in f"{name} {components(entry)} {entry.description}".lower():
-                summary = entry.description.partition(". ")[0]
-                table.add_row(each, name, ". ".join(filter(None, (components(entry), summary))))
-    if timm:
-        for name in _timm_names():
-            if search.lower() in name.lower():
-                table.add_row("backbone", name, "a model of timm")
-    create_console().print(table)
+    entry = registry.get(kind, name)
+    facts = {"kind": kind, "name": name, "description": entry.description}
+    if isinstance(entry, NamedVariant):
+        facts["components"] = f"{entry.backbone} + {entry.head} + {entry.upsampler}"
+    return facts
 
 
 def _timm_names() -> list[str]:
@@ -63,12 +77,16 @@ def _timm_names() -> list[str]:
 def show(
     kind: Annotated[str, typer.Argument(help="Kind of the entry, such as head or recipe", show_default=False)],
     name: Annotated[str, typer.Argument(help="Name of the entry", show_default=False)],
+    as_json: AsJson = False,
     lab: LabOption = None,
 ) -> None:
     """Show an entry as YAML, with all defaults."""
     from fcnlab.config.yaml_file import dump
 
     entry = _registry(lab).get(_singular(kind), name)
+    if as_json:
+        print_json({"kind": _singular(kind), "name": name, "entry": entry.model_dump(mode="json")})
+        return
     typer.echo(dump({name: entry.model_dump(mode="json")}, width=100), nl=False)
 
 

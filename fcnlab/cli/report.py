@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from fcnlab.cli.options import DataRoot, LabOption, TrackingUri
+from fcnlab.cli.output import print_json
 from fcnlab.console import create_console
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ def report(
         typer.Option("--pivot", metavar="AXIS AXIS", help="Axis of the rows and axis of the columns of an mIoU table"),
     ] = None,
     output: Annotated[Format, typer.Option("--format", help="Format of the printed table")] = "terminal",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document, and nothing else; the same as --format json")
+    ] = False,
     wide: Annotated[
         bool, typer.Option("--wide", help="With --format latex: all columns in a table of the full width (table*)")
     ] = False,
@@ -68,6 +71,7 @@ def report(
     from fcnlab.runner.plan import make_plan
     from fcnlab.runner.publisher import OptionalTracker
 
+    output = "json" if as_json else output
     if wide and output != "latex":
         raise ConfigError("--wide: only for a table in LaTeX; add --format latex")
     lab_ = Lab.find(files[0], root=lab, data_root=data_root, tracking_uri=tracking_uri)
@@ -89,7 +93,7 @@ def report(
 
     _print(made, tables, view, output, wide=wide)
     for seed_table in seed_tables:
-        _print_seed_table(seed_table)
+        _print_seed_table(seed_table, stderr=output != "terminal")
     for folder in folders:
         typer.echo(f"report: {folder / 'report.html'}", err=output != "terminal")
     for grid, tracker in zip(grids, trackers, strict=True):
@@ -112,7 +116,7 @@ def _print(made: list[Report], tables: list[Table], view: View, output: Format, 
 
     if output == "json":
         values = [to_values(one, view) for one in made]
-        typer.echo(json.dumps(values if len(values) > 1 else values[0], indent=1))
+        print_json(values if len(values) > 1 else values[0])
         return
     for one, table in zip(made, tables, strict=True):
         if output == "terminal":
@@ -127,11 +131,11 @@ def _make_seed_table(made: Report, points: float) -> Table:
     return make_seed_table(made, points)
 
 
-def _print_seed_table(table: Table) -> None:
+def _print_seed_table(table: Table, *, stderr: bool) -> None:
     from fcnlab.report.tables.formats import to_terminal
     from fcnlab.report.tables.seed_plan import NOTE
 
-    terminal = create_console()
+    terminal = create_console(stderr=stderr)
     terminal.print(to_terminal(table, "\nSeeds", terminal.width))
     terminal.print(NOTE, style="dim")
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fcnlab.cli.options import DataRoot, LabOption
-from fcnlab.console import create_console, create_table
+from fcnlab.cli.output import AsJson, Verbose, print_json
+from fcnlab.console import create_console, format_table
 
 if TYPE_CHECKING:
     from fcnlab.config.variant import Backbone
@@ -22,23 +23,38 @@ def list_(
     file: Annotated[
         Path | None, typer.Argument(metavar="[FILE]", help="Grid file [default: all backbones of the registry]")
     ] = None,
+    verbose: Verbose = False,
+    as_json: AsJson = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
-    """List the pretrained weights of the backbones of a grid or of the registry, and where they are on this machine.
+    """List the pretrained weights of the backbones of a grid or the registry, and whether they are here.
 
     Exit code 1 if weights of the grid are missing. No server is contacted.
     """
     found = _find_lab(file, lab, data_root)
     names = [str(file)] if file is not None else found.registry.names("backbone")
-    table = create_table("backbone", "weights", "", "file")
-    complete = True
+    rows: list[dict[str, Any]] = []
     for name, backbone in _find_backbones(names, found).items():
         if backbone.weights != "scratch":
             weights, path, wanted = _locate(backbone, found)
-            complete = complete and path is not None
-            table.add_row(name, weights, "here" if path is not None else "missing", str(path or wanted))
-    create_console().print(table)
+            facts = {"backbone": name, "weights": weights, "present": path is not None}
+            rows.append(facts | {"file": path, "expected": None if path is not None else wanted})
+    complete = all(row["present"] for row in rows)
+    if as_json:
+        print_json({"weights": rows})
+    else:
+        terminal = create_console()
+        headings = ("backbone", "weights", "state", "file")
+        states = ["here" if one["present"] else "missing" for one in rows]
+        texts = [
+            (one["backbone"], one["weights"], state, str(one["file"] or one["expected"]))
+            for one, state in zip(rows, states, strict=True)
+        ]
+        count = len(headings) if verbose else len(headings) - 1
+        terminal.print(format_table(headings[:count], [text[:count] for text in texts], terminal.width))
+        if not complete and not verbose:
+            terminal.print("--verbose shows the files, and where missing ones are expected")
     if file is not None and not complete:
         raise typer.Exit(1)
 

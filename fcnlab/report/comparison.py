@@ -135,6 +135,31 @@ def compare(a: Side, b: Side) -> CellComparison:
     return CellComparison(a, b, estimate_difference(other, one))
 
 
+def to_values(comparison: CellComparison) -> dict[str, object]:
+    """Return a comparison as values for JSON; metrics are fractions of 1.
+
+    Args:
+        comparison: the comparison.
+    """
+    one = comparison.difference
+    return {
+        "a": {"name": comparison.a.name, "seeds": sorted(comparison.a.counts)},
+        "b": {"name": comparison.b.name, "seeds": sorted(comparison.b.counts)},
+        "difference": {
+            "miou": one.value,
+            "low": one.low,
+            "high": one.high,
+            "confidence": one.confidence,
+            "p_value": one.p_value,
+            "seeds": one.seeds,
+            "images": one.images,
+            "note": one.note,
+        },
+        "classes": comparison.classes.to_dict(orient="records"),
+        "images": comparison.images.to_dict(orient="records"),
+    }
+
+
 def describe_difference(comparison: CellComparison) -> str:
     """Describe the difference in a sentence.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
 import socket
 import subprocess
@@ -260,14 +261,19 @@ def test_the_registry_lists_one_kind_by_its_singular_or_plural(fcnlab: Call) -> 
 
 def test_the_registry_lists_every_name_of_every_kind(fcnlab: Call) -> None:
     out = fcnlab("registry", "list").out
-    rows = {tuple(cell.strip() for cell in line.split("│")[1:3]) for line in out.splitlines() if line.startswith("│")}
+    rows = {tuple(line.split()[:2]) for line in out.splitlines()}
     known = registry.builtin()
     assert {(kind, name) for kind in known.entries for name in known.names(kind)} <= rows
 
 
-def test_the_registry_lists_the_first_sentence_of_each_description(fcnlab: Call) -> None:
-    out = " ".join(fcnlab("registry", "list", "recipes", "--search", "chosen on CamVid").out.split())
-    assert "A default for any dataset and any backbone, pretrained or not" in out and "Crops of 320x320" not in out
+def test_a_list_has_one_line_per_entry_and_everything_with_verbose_or_json(fcnlab: Call) -> None:
+    command = ("registry", "list", "recipes", "--search", "chosen on CamVid")
+    heading, *lines = fcnlab(*command).out.splitlines()
+    assert heading.split() == ["kind", "name", "description"]
+    (standard,) = (line for line in lines if line.split()[1] == "standard")
+    assert standard.rstrip().endswith(" ...")
+    assert len(lines) == len(json.loads(fcnlab(*command, "--json").out)["entries"])
+    assert "Crops of 320x320" in " ".join(fcnlab(*command, "--verbose").out.split())
     assert "Crops of 320x320" in " ".join(fcnlab("registry", "show", "recipe", "standard").out.split())
 
 
@@ -300,17 +306,19 @@ def test_a_shown_entry_can_be_put_into_a_labs_registry(fcnlab: Call, tmp_path: P
 
 def test_the_list_of_datasets_shows_which_are_available(fcnlab: Call) -> None:
     output = fcnlab("data", "list")
-    row = {line.split("│")[1].strip(): line for line in output.out.splitlines() if line.startswith("│")}
+    row = {line.split()[0]: line for line in output.out.splitlines()}
     assert output.code == 0
+    assert len(row) == 2 + len(json.loads(fcnlab("data", "list", "--json").out)["datasets"]), "and two other lines"
+    assert "FCNLAB_DATA" in fcnlab("data", "list", "--verbose").out
     assert "missing" in row["camvid"] and "missing" in row["voc2012"]
     assert "train 16, val 4, test 6" in row["shapes-mini"]
 
 
 def test_a_shown_model_has_its_maps_parameters_and_cost(fcnlab: Call) -> None:
-    output = fcnlab("model", "show", "fcn8s-tiny", "--size", "64x64", "--classes", "6")
+    output = fcnlab("model", "show", "fcn8s-tiny", "--size", "64x64", "--num-classes", "6")
     assert (output.code, output.err) == (0, "")
     assert "scores (1, 6, 64, 64)" in output.out and " GMACs" in output.out
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output.out.splitlines() if "│" in line]
+    rows = [re.split(r" {2,}", line.strip()) for line in output.out.splitlines()]
     assert ["32", "96", "2 x 2", "167", "yes"] in rows
     names = ("backbone", "head", "upsamplers", "all")
     counts = {row[0]: int(row[1].replace(",", "")) for row in rows if row[0] in names}
@@ -318,11 +326,13 @@ def test_a_shown_model_has_its_maps_parameters_and_cost(fcnlab: Call) -> None:
     assert "made at stride 8" in output.out and "ms for one image" not in output.out
 
 
-def test_models_are_compared_in_rows_in_the_given_order(fcnlab: Call) -> None:
+def test_models_are_compared_in_rows_in_the_given_order(fcnlab: Call, tmp_path: Path) -> None:
     names = ["fcn32s-tiny", "fcn8s-tiny", "scratch:test_resnet+dilated16+resize"]
-    output = fcnlab("model", "compare", *names, "--csv", "--size", "64x64", "--sort", "upsampler_params")
+    options = ("--csv", "costs.csv", "--size", "64x64", "--sort", "upsampler_params")
+    output = fcnlab("model", "compare", *names, *options, "--json")
     assert (output.code, output.err) == (0, "")
-    rows = list(csv.DictReader(output.out.splitlines()))
+    rows = list(csv.DictReader((tmp_path / "costs.csv").read_text(encoding="utf-8").splitlines()))
+    assert [row["variant"] for row in rows] == [row["variant"] for row in json.loads(output.out)["variants"]]
     assert [row["variant"] for row in rows] == [names[2], names[1], names[0]]
     assert [row["stride"] for row in rows] == ["16", "8", "32"]
     assert [int(row["upsampler_params"]) for row in rows] == [0, 21 * 21 * (16 + 16 + 256), 21 * 21 * 64 * 64]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 
 import pytest
@@ -42,7 +43,9 @@ def test_list_shows_every_cache_with_its_state(data_cache: Call, made: list[str]
     (decoded_cache_folder() / ("0" * 32 + ".partial")).mkdir()
     code, out, _ = data_cache("list")
     assert code == 0
-    rows = {line.split()[1]: line for line in out.splitlines() if line.startswith("│")}
+    rows = {line.split()[0]: line for line in out.splitlines()[1:-1]}
+    listed = json.loads(data_cache("list", "--json")[1])["caches"]
+    assert {one["key"][:12] for one in listed} == rows.keys()
     assert rows.keys() == {key[:12] for key in (*made, "0" * 32)}
     whole, torn, unfinished = rows[made[0][:12]], rows[made[1][:12]], rows["0" * 12]
     assert "shapes" in whole and "train" in whole and " 16 " in whole

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -53,9 +54,8 @@ def label_all_classes(camvid: Path) -> None:
 
 
 def cells(output: CommandResult) -> list[list[str]]:
-    return [
-        [cell.strip() for cell in line.split("│")[1:-1]] for line in output.out.splitlines() if line.startswith("│")
-    ]
+    """The columns of each line of a table, which have two or more spaces between them."""
+    return [re.split(r" {2,}", line.strip()) for line in output.out.splitlines()]
 
 
 def test_valid_dataset_prints_one_line_and_exits_with_0(fcnlab: Call, camvid: Path) -> None:
@@ -79,7 +79,7 @@ def test_invalid_dataset_prints_all_problems_and_exits_with_2(fcnlab: Call, camv
     harm(camvid)
     output = fcnlab("check", "camvid")
     assert (output.code, output.err) == (2, "fcnlab: error: dataset camvid: 3 problems in 3 images\n")
-    rows = cells(output)
+    rows = [row for row in cells(output) if row[0] in ("train", "val", "test")]
     assert [row[:3] for row in rows] == [
         ["train", "trainannot/train0.png", "missing mask"],
         ["val", "valannot/val0.png", "undefined label"],
@@ -136,10 +136,10 @@ def test_statistics_agree_in_table_csv_and_json(fcnlab: Call, camvid: Path, tmp_
     output = fcnlab("stats", "camvid", "--csv", "classes.csv")
     assert (output.code, output.err) == (0, "")
     row = {cell[0]: cell[1:] for cell in cells(output)}
-    assert row["train"] == ["1", "4", "6", "1", "0.0000  0.0000  0.0000", "0.0000  0.0000  0.0000"]
-    assert row["val"][4] == "0.2000  0.2000  0.2000"
+    assert row["train"] == ["1", "4", "6", "1", "0.0000 0.0000 0.0000", "0.0000 0.0000 0.0000"]
+    assert row["val"][4] == "0.2000 0.2000 0.2000"
     assert row["sky"] == ["75.00", "1", "1.00", "0.00", "0", "1.00", "0.00", "0", "1.00"]
-    assert row["(ignored)"][::3] == ["25.00"] * 3
+    assert row["(ignored)"] == ["25.00"] * 3
     found = json.loads(fcnlab("stats", "camvid", "--json").out)["splits"]
     with (tmp_path / "classes.csv").open(encoding="utf-8") as file:
         written = list(csv.DictReader(file))

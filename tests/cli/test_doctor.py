@@ -32,7 +32,7 @@ def test_a_working_installation_has_no_errors(fcnlab: Call) -> None:
 
 
 def test_prints_checks_as_json(fcnlab: Call) -> None:
-    checks = json.loads(fcnlab("doctor", "--json").out)
+    checks = json.loads(fcnlab("doctor", "--json").out)["checks"]
     assert {"fcnlab", "packages", "torchvision", "CPU", "MLflow store"} <= {check["name"] for check in checks}
     assert {check["status"] for check in checks} <= {"ok", "warning", "error"}
 

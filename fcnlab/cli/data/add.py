@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fcnlab.cli.options import DataRoot, LabOption
-from fcnlab.console import create_console, create_table
+from fcnlab.console import create_console, format_table
 from fcnlab.errors import ConfigError, DataError, RunError
 
 if TYPE_CHECKING:
@@ -201,12 +201,18 @@ def _print_contents(pairing: Pairing, contents: Contents, choice: ClassChoice, *
         typer.echo("images: with --channels 4, all four bands are used")
     typer.echo("masks: " + ", ".join(f"{count} of mode {mode}" for mode, count in contents.modes.most_common()))
     means = {value: name for name, values in choice.classes for value in values}
-    table = create_table("value", "pixels %", "masks", "class")
     total = sum(contents.pixels.values())
-    for value in contents.values:
-        share = f"{100 * contents.pixels[value] / total:.2f}"
-        table.add_row(str(value), share, str(contents.masks[value]), means.get(value, "(ignored)"))
-    create_console().print(table)
+    rows = [
+        (
+            str(value),
+            f"{100 * contents.pixels[value] / total:.2f}",
+            str(contents.masks[value]),
+            means.get(value, "(ignored)"),
+        )
+        for value in contents.values
+    ]
+    terminal = create_console()
+    terminal.print(format_table(("value", "pixels %", "masks", "class"), rows, terminal.width, numbers=(1, 2)))
     if choice.note:
         typer.echo(choice.note)
     if generated_names:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fcnlab.cli.data.entry import DatasetName, dataset_entry
 from fcnlab.cli.options import DataRoot, LabOption
-from fcnlab.console import create_console, create_table
+from fcnlab.cli.output import AsJson, print_json
+from fcnlab.console import create_console, format_table
 from fcnlab.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,29 +24,36 @@ Keys = Annotated[list[str] | None, typer.Argument(metavar="[KEY]...", help="Keys
 
 
 @app.command("list", epilog="Example: fcnlab data cache list")
-def list_() -> None:
+def list_(as_json: AsJson = False) -> None:
     """List the caches: dataset, split, size, time of the last use and state."""
-    from rich.table import Column
-
     from fcnlab.data.cache.format import decoded_cache_folder
     from fcnlab.data.cache.maintenance import list_caches
 
     found = list_caches()
-    if not found:
-        typer.echo(f"{decoded_cache_folder()}: nothing is cached")
+    folder = decoded_cache_folder()
+    if as_json:
+        print_json({"folder": folder, "caches": [_describe(one) for one in found]})
         return
-    table = create_table(
-        Column("key", no_wrap=True), "dataset", "split", "images", "MiB", "built", "last used", "state"
-    )
-    for one in found:
-        images = "" if one.images is None else str(one.images)
-        used = f"{one.used:%Y-%m-%d %H:%M}"
-        built = one.made[:16].replace("T", " ")
-        table.add_row(
-            one.key[:SHOWN], one.dataset, one.split, images, f"{one.size / 2**20:.1f}", built, used, one.state
-        )
-    create_console().print(table)
-    typer.echo(f"{decoded_cache_folder()}: {sum(one.size for one in found) / 2**20:.1f} MiB; times are UTC")
+    if not found:
+        typer.echo(f"{folder}: nothing is cached")
+        return
+    headings = ("key", "dataset", "split", "images", "MiB", "built", "last used", "state")
+    rows = [_format_row(one) for one in found]
+    terminal = create_console()
+    terminal.print(format_table(headings, rows, terminal.width, numbers=(0, 3, 4), optional=(5, 6)))
+    typer.echo(f"{folder}: {sum(one.size for one in found) / 2**20:.1f} MiB; times are UTC")
+
+
+def _format_row(one: CacheInfo) -> tuple[str, ...]:
+    images = "" if one.images is None else str(one.images)
+    built, used = one.made[:16].replace("T", " "), f"{one.used:%Y-%m-%d %H:%M}"
+    return one.key[:SHOWN], one.dataset, one.split, images, f"{one.size / 2**20:.1f}", built, used, one.state
+
+
+def _describe(one: CacheInfo) -> dict[str, Any]:
+    """Return the facts about a cache as JSON values."""
+    facts = {"key": one.key, "dataset": one.dataset, "split": one.split, "images": one.images, "bytes": one.size}
+    return facts | {"built": one.made, "last_used": one.used.isoformat(), "state": one.state}
 
 
 @app.command("make", epilog="Example: fcnlab data cache make camvid --data-root ~/data")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,8 @@ import typer
 
 from fcnlab.cli.data.entry import DatasetName, dataset_entry
 from fcnlab.cli.options import DataRoot, LabOption
-from fcnlab.console import create_console, create_table
+from fcnlab.cli.output import AsJson, print_json
+from fcnlab.console import create_console, format_table
 from fcnlab.errors import DataError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ AllSplits = Annotated[
 def check(
     name: DatasetName,
     all_splits: AllSplits = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print problems and notes as JSON")] = False,
+    as_json: AsJson = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
@@ -51,9 +51,7 @@ def check(
     problems = sum(len(c.problems) for c in checked)
     if as_json:
         splits = [asdict(c) for c in checked]
-        typer.echo(
-            json.dumps({"dataset": name, "root": root and str(root), "sound": not problems, "splits": splits}, indent=2)
-        )
+        print_json({"dataset": name, "root": root, "sound": not problems, "splits": splits})
     else:
         _show(name, checked, root)
     if problems:
@@ -82,10 +80,10 @@ def _show(name: str, checked: list[CheckedSplit], root: Path | None) -> None:
 def _table(title: str, found: list[Problem], root: Path | None) -> None:
     if not found:
         return
-    table = create_table("split", "file or id", "problem", "what is wrong", "what to do", title=title)
-    for one in found:
-        table.add_row(one.split, _below(one.where, root), one.kind, _below(one.what, root), one.remedy)
-    create_console().print(table)
+    rows = [(one.split, _below(one.where, root), one.kind, _below(one.what, root), one.remedy) for one in found]
+    terminal = create_console()
+    headings = ("split", "file or id", "problem", "what is wrong", "what to do")
+    terminal.print(format_table(headings, rows, terminal.width, title=title))
 
 
 def _below(text: str, root: Path | None) -> str:

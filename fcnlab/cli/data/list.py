@@ -2,26 +2,61 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from fcnlab.cli.data.entry import dataset_entry
 from fcnlab.cli.options import DataRoot, LabOption
-from fcnlab.console import create_console, create_table
+from fcnlab.cli.output import AsJson, Verbose, fit_last_column, print_json
+from fcnlab.console import create_console, format_table
 from fcnlab.errors import DataError
+
+if TYPE_CHECKING:
+    from fcnlab.lab import Lab
 
 EXAMPLE = "Example: fcnlab data list --data-root ~/data"
 
 
-def list_(lab: LabOption = None, data_root: DataRoot = None) -> None:
-    """List the datasets: number of classes, images per split, and missing files."""
+def list_(verbose: Verbose = False, as_json: AsJson = False, lab: LabOption = None, data_root: DataRoot = None) -> None:
+    """List the datasets: number of classes, and images per split or that files are missing.
+
+    Descriptions are shortened to one line; --verbose shows them in full, and which files are missing.
+    """
     from fcnlab.lab import Lab
 
     lab_ = Lab.find(root=lab, data_root=data_root)
-    table = create_table("name", "classes", "images", "description")
-    for name in lab_.registry.names("dataset"):
-        spec = dataset_entry(lab_, name)
-        try:
-            dataset = lab_.open_dataset(spec)
-            images = ", ".join(f"{split} {len(dataset.split(split))}" for split in spec.used_splits)
-            table.add_row(name, str(len(dataset.classes)), images, spec.description)
-        except DataError as error:
-            table.add_row(name, "", "missing", f"{spec.description}\n{error}")
-    create_console().print(table)
+    found = [_describe(lab_, name) for name in lab_.registry.names("dataset")]
+    if as_json:
+        print_json({"data_root": lab_.data_root, "datasets": found})
+        return
+    terminal = create_console()
+    headings = ("name", "classes", "images", "description")
+    rows = [
+        (one["name"], str(one["classes"] or ""), _format_images(one), _format_details(one, verbose)) for one in found
+    ]
+    shown = [headings, *rows] if verbose else fit_last_column(headings, rows, terminal.width)
+    terminal.print(format_table(shown[0], shown[1:], terminal.width, numbers=[1]))
+    missing = sum(one["missing"] is not None for one in found)
+    if missing and not verbose:
+        terminal.print(f"{missing} datasets have missing files; --verbose lists them")
+
+
+def _describe(lab: Lab, name: str) -> dict[str, Any]:
+    """Return the facts about a dataset as JSON values."""
+    spec = dataset_entry(lab, name)
+    facts: dict[str, Any] = {"name": name, "description": spec.description, "classes": None, "images": None}
+    try:
+        dataset = lab.open_dataset(spec)
+        images = {split: len(dataset.split(split)) for split in spec.used_splits}
+    except DataError as error:
+        return facts | {"missing": str(error)}
+    return facts | {"classes": len(dataset.classes), "images": images, "missing": None}
+
+
+def _format_images(one: dict[str, Any]) -> str:
+    if one["images"] is None:
+        return "missing"
+    return ", ".join(f"{split} {count}" for split, count in one["images"].items())
+
+
+def _format_details(one: dict[str, Any], verbose: bool) -> str:
+    return "\n".join(filter(None, (one["description"], one["missing"] if verbose else "")))

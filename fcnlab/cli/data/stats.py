@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +12,8 @@ import typer
 from fcnlab.cli.data.check import AllSplits, every_split
 from fcnlab.cli.data.entry import DatasetName, dataset_entry
 from fcnlab.cli.options import DataRoot, LabOption
-from fcnlab.console import create_console, create_table
+from fcnlab.cli.output import AsJson, print_json
+from fcnlab.console import create_console, format_table
 from fcnlab.errors import DataError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ IGNORED = "(ignored)"
 def stats(
     name: DatasetName,
     all_splits: AllSplits = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the statistics as JSON")] = False,
+    as_json: AsJson = False,
     csv_file: Annotated[
         Path | None,
         typer.Option("--csv", help="Also write the statistics of the classes to this file, one row per class"),
@@ -54,31 +54,34 @@ def stats(
     if csv_file is not None:
         _write_csv(csv_file, found, dataset.classes)
     if as_json:
-        typer.echo(json.dumps({"dataset": name, "splits": [_plain(s, dataset.classes) for s in found]}, indent=2))
+        print_json({"dataset": name, "splits": [_plain(s, dataset.classes) for s in found]})
     else:
         _show(name, found, dataset.classes)
 
 
 def _show(name: str, found: list[SplitStats], classes: tuple[str, ...]) -> None:
-    from rich.table import Column
-
+    terminal = create_console()
     colors = "mean (r, g, b)" if len(found[0].mean) == 3 else "mean by channel"
-    table = create_table(
-        "split", *(Column(title, justify="right") for title in ("images", "height", "width", "sizes")),
-        colors, "standard deviation", title=f"{name}: images; height and width as min / median / max",
-    )  # fmt: skip
+    headings: tuple[str, ...] = ("split", "images", "height", "width", "sizes", colors, "standard deviation")
+    rows = []
     for s in found:
-        mean, std = ("  ".join(f"{value:.4f}" for value in values) for values in (s.mean, s.std))
-        table.add_row(s.split, str(s.images), _spread(s.height), _spread(s.width), str(s.distinct_sizes), mean, std)
-    create_console().print(table)
-    columns = [Column(f"{s.split} {what}", justify="right") for s in found for what in ("%", "images", "weight")]
-    title = f"{name}: per cent of all pixels, images with it, median-frequency weight"
-    table = create_table("class", *columns, title=title, padding=0)
-    for label, title in enumerate(classes):
-        cells = ([f"{100 * s.share[label]:.2f}", str(s.image_counts[label]), f"{s.weights[label]:.2f}"] for s in found)
-        table.add_row(title, *(cell for row in cells for cell in row))
-    table.add_row(IGNORED, *(cell for s in found for cell in (f"{100 * s.ignored:.2f}", "", "")))
-    create_console().print(table)
+        mean, std = (" ".join(f"{value:.4f}" for value in values) for values in (s.mean, s.std))
+        rows.append((s.split, str(s.images), _spread(s.height), _spread(s.width), str(s.distinct_sizes), mean, std))
+    title = f"{name}: images; height and width as min / median / max"
+    terminal.print(format_table(headings, rows, terminal.width, numbers=range(1, 7), optional=[4], title=title))
+    columns = [f"{s.split} {what}" for s in found for what in ("%", "images", "weight")]
+    title = f"\n{name}: per cent of all pixels, images with it, median-frequency weight"
+    shares: list[tuple[str, ...]] = []
+    for label, class_ in enumerate(classes):
+        cells = ((f"{100 * s.share[label]:.2f}", str(s.image_counts[label]), f"{s.weights[label]:.2f}") for s in found)
+        shares.append((class_, *(cell for row in cells for cell in row)))
+    shares.append((IGNORED, *(cell for s in found for cell in (f"{100 * s.ignored:.2f}", "", ""))))
+    numbers = range(1, 1 + len(columns))
+    later = range(len(found) - 1, 0, -1)
+    optional = [3 * split + kind for kind in (3, 2, 1) for split in later]  # weights, images, shares of later splits
+    headings = ("class", *columns)
+    width = terminal.width
+    terminal.print(format_table(headings, shares, width, numbers=numbers, optional=optional, title=title))
 
 
 def _spread(spread: Spread) -> str:

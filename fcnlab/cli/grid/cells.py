@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fcnlab.config.grid.axes import format_value
-from fcnlab.console import break_headings, create_table
+from fcnlab.console import format_table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from fcnlab.runner.plan import Plan
 
 STATES = ("finished", "failed", "stopped", "started", "damaged", "to do")
-GAP = 2
-"""Spaces after each column."""
 
 MAX_ROWS = 50
 """Largest number of cells that are listed by default."""
@@ -54,31 +52,23 @@ def create_cells_table(plan: Plan, width: int, *, with_keys: bool = False) -> Ta
         numbers = [str(count[state] or "") for state in states]
         row = [*values, *numbers, "baseline" if cell is grid.baseline else ""]
         rows.append([*row, *([_list_keys(keys[id(cell)])] if with_keys else [])])
-    return _create_table(break_headings(headings, rows, width, GAP), rows, {*states})
+    names = len(grid.axes) or 1
+    counts = range(names, names + len(states))
+    return format_table(headings, rows, width, numbers=counts, optional=[len(headings) - 1] if with_keys else [])
 
 
 def _list_keys(keys: Sequence[str]) -> str:
     return " ".join(keys[:MAX_KEYS]) + (" ..." if len(keys) > MAX_KEYS else "")
 
 
-def create_axes_table(plan: Plan) -> Table:
+def create_axes_table(plan: Plan, width: int) -> Table:
     """Create a table with one row per axis: the number of values and the first of them."""
     rows = []
     for axis in plan.grid.axes:
         values = list(dict.fromkeys(format_value(cell.axes[axis]) for cell in plan.grid.cells))
         more = ", ..." if len(values) > MAX_VALUES else ""
         rows.append([axis, str(len(values)), ", ".join(values[:MAX_VALUES]) + more])
-    return _create_table(("axis", "values", ""), rows, {"values"})
-
-
-def _create_table(headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[str]) -> Table:
-    from rich.table import Column
-
-    columns = [Column(heading, justify="right" if heading in numbers else "left") for heading in headings]
-    table = create_table(*columns, box=None, padding=(0, GAP, 0, 0))
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return format_table(("axis", "values", ""), rows, width, numbers=[1])
 
 
 def to_json(plan: Plan) -> list[dict[str, Any]]:

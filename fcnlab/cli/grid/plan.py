@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fcnlab.cli.options import DataRoot, DeviceOption, GridFile, LabOption, PerGpu, Threads, Workers
+from fcnlab.cli.output import AsJson, print_json
 from fcnlab.console import create_console
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def plan(
         ),
     ] = True,
     every: Annotated[bool, typer.Option("--all", help="List all cells, also of a large grid")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+    as_json: AsJson = False,
     workers: Workers = None,
     threads: Threads = None,
     per_gpu: PerGpu = 1,
@@ -53,7 +54,7 @@ def plan(
     warnings += check_class_presence(made, found_lab)
     cost = _estimate(made, found_lab, probe, workers, threads, per_gpu, device) if made.remaining else None
     if as_json:
-        _print_json(made, cost, warnings, remarks, found_lab)
+        _print_values(made, cost, warnings, remarks, found_lab)
     else:
         _print(made, cost, found_lab, every, device)
         for text in remarks:
@@ -87,7 +88,7 @@ def _print(plan: Plan, cost: CostEstimate | None, lab: Lab, every: bool, device:
     if every or len(plan.grid.cells) <= MAX_ROWS:
         terminal.print(create_cells_table(plan, terminal.width))
     else:
-        terminal.print(create_axes_table(plan))
+        terminal.print(create_axes_table(plan, terminal.width))
         terminal.print(f"{len(plan.grid.cells)} cells; --all shows each", soft_wrap=True)
     for line in (*_describe_trials(plan, lab), *(_describe_cost(cost, plan, device) if cost is not None else ())):
         terminal.print(line, soft_wrap=True)
@@ -156,9 +157,8 @@ def _format_bytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def _print_json(plan: Plan, cost: CostEstimate | None, warnings: list[str], remarks: list[str], lab: Lab) -> None:
+def _print_values(plan: Plan, cost: CostEstimate | None, warnings: list[str], remarks: list[str], lab: Lab) -> None:
     import dataclasses
-    import json
 
     from fcnlab.cli.grid.cells import STATES, to_json
     from fcnlab.runner.plan import count_reported
@@ -176,4 +176,4 @@ def _print_json(plan: Plan, cost: CostEstimate | None, warnings: list[str], rema
         "warnings": warnings,
         "remarks": remarks,
     }
-    typer.echo(json.dumps(values, indent=1))
+    print_json(values)

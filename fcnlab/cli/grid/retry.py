@@ -44,6 +44,8 @@ def retry(
     failed: Annotated[  # noqa: ARG001 - accepted for convenience
         bool, typer.Option("--failed", help="Retry failed trials (the default)", hidden=True)
     ] = True,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail with exit code 2 if cells are not comparable")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per event")] = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
@@ -58,7 +60,14 @@ def retry(
     grid = found.load_grid(file)
     executor_config = ExecutorConfig(executor, workers, threads, per_gpu, address, devices_per_trial, device)
     executor_config.check(grid.cells, found)
-    typer.echo(f"{clear_failed(grid, found)} failed trials will be run again")
+    typer.echo(f"{clear_failed(grid, found)} failed trials will be run again", err=as_json)
     run_and_conclude(
-        grid, found, executor_config, fail_fast=fail_fast, checkpoint_every=checkpoint_every, log_every=log_every
+        grid,
+        found,
+        executor_config,
+        fail_fast=fail_fast,
+        checkpoint_every=checkpoint_every,
+        log_every=log_every,
+        strict=strict,
+        as_json=as_json,
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fcnlab.cli.options import DataRoot, GridFile, LabOption
+from fcnlab.cli.output import AsJson, print_json
 from fcnlab.console import create_console
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ NAMED = 10
 def status(
     file: GridFile,
     watch: Annotated[bool, typer.Option("--watch", help="Update until all trials have ended, or Ctrl-C")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+    as_json: AsJson = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
 ) -> None:
@@ -48,14 +49,16 @@ def status(
     plan = make_plan(found.load_grid(file), found)
     reader = StatusReader(plan, found)
     if as_json:
-        _print_json(reader)
+        _print_values(reader)
     elif watch:
         _watch(reader)
     else:
         terminal = create_console()
         plan = reader.plan
         few = len(plan.grid.cells) <= MAX_ROWS
-        terminal.print(create_cells_table(plan, terminal.width, with_keys=True) if few else create_axes_table(plan))
+        terminal.print(
+            create_cells_table(plan, terminal.width, with_keys=True) if few else create_axes_table(plan, terminal.width)
+        )
         terminal.print(_render(reader, terminal.width))
         for line in _notes(reader):
             terminal.print(line, soft_wrap=True)
@@ -138,9 +141,7 @@ def _truncate(lines: list[str], count: int) -> list[str]:
     return [*lines[:NAMED], *([f"        and {more} more: --json lists them"] if more > 0 else [])]
 
 
-def _print_json(reader: StatusReader) -> None:
-    import json
-
+def _print_values(reader: StatusReader) -> None:
     plan = reader.plan
     failures = [(one, one.record) for one in plan.all_trials if one.state == "failed"]
     values = {
@@ -174,7 +175,7 @@ def _print_json(reader: StatusReader) -> None:
             if record is not None and record.failure is not None
         ],
     }
-    typer.echo(json.dumps(values, indent=1))
+    print_json(values)
 
 
 def _progress(one: Running) -> dict[str, Any]:

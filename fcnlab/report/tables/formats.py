@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import re
 
-from rich.table import Column
 from rich.table import Table as RichTable
-from rich.text import Text
 
-from fcnlab.console import break_headings, column_widths, create_table
+from fcnlab.console import format_table
 from fcnlab.report.html.environment import render
 from fcnlab.report.tables.table import Table
 
-GAP = 2
-"""Spaces between the columns in a terminal."""
-
-MIN_NAME = 8
-"""Width that each column of names gets in a narrow terminal before the columns of numbers are wrapped."""
+ESSENTIAL = ("miou", "delta")
+"""Columns that a narrow terminal shows before any other."""
 
 
 def to_markdown(table: Table) -> str:
@@ -55,32 +50,17 @@ def to_terminal(table: Table, title: str, width: int) -> RichTable:
         title: title of the table.
         width: width of the terminal in characters.
     """
-    always = table.text_columns + 3
-    named = break_headings(table.headings[:always], [row[:always] for row in table.rows], width, GAP)
-    headings = (*named, *table.headings[always:])
-    widths = [size + GAP for size in column_widths(headings, table.rows)]
-    count = len(headings)
-    while count > always and sum(widths[:count]) > width:
-        count -= 1
-    numbers_fit = sum(widths[table.text_columns : count]) + MIN_NAME * table.text_columns <= width
-    columns = [
-        Column(heading, justify="right", no_wrap=numbers_fit) if index >= table.text_columns else Column(heading)
-        for index, heading in enumerate(headings[:count])
-    ]
-    rest = table.headings[count:]
-    shown = create_table(
-        *columns,
+    first, count = table.text_columns, len(table.headings)
+    essential = [table.columns.index(name) for name in ESSENTIAL if name in table.columns]
+    kept = {first + index for index in essential} or {first, first + 1, first + 2}
+    optional = [column for column in reversed(range(first, count)) if column not in kept]
+    return format_table(
+        table.headings,
+        table.rows,
+        width,
+        numbers=range(first, count),
+        optional=[*optional, *sorted(kept, reverse=True)[:-1]],
+        bold=table.marks,
+        group_starts=table.group_starts,
         title=title,
-        title_justify="left",
-        title_style="bold",
-        header_style="bold",
-        box=None,
-        padding=(0, GAP, 0, 0),
-        caption=f"more columns in the report: {', '.join(rest)}" if rest else None,
-        caption_justify="left",
     )
-    for index, row in enumerate(table.rows):
-        if index in table.group_starts:
-            shown.add_row()
-        shown.add_row(*(Text(text, "bold" if (index, n) in table.marks else "") for n, text in enumerate(row[:count])))
-    return shown

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from fcnlab import console
+
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}", "]": "{]}", "<": "$<$", ">": "$>$",
@@ -25,9 +27,6 @@ RELATIVE = {10: 1.0, 9: 1.028, 8: 1.063, 7: 1.139}
 
 BOLD = 1.15
 """Width of bold relative to regular text."""
-
-_BREAKS = re.compile(r"(?<=\s)(?=\S)|(?<=[_:/])(?=\w)|(?<=\w[.,+-])(?=[^\W\d])")
-"""Places where a line may be broken; a number is kept together."""
 
 MAX_PIECE = 16
 """Most characters without a place to break a line."""
@@ -51,15 +50,12 @@ def escape_latex(text: str, *, breakable: bool = False) -> str:
 
 
 def split_pieces(text: str) -> list[str]:
-    """Split a text at the places where a line may be broken: after spaces and the separators of names.
+    """Split a text at the places where a line may be broken, and long words after `MAX_PIECE` characters.
 
     Args:
         text: any text.
-
-    >>> split_pieces("timm:resnet18.tv_in1k")
-    ['timm:', 'resnet18.', 'tv_', 'in1k']
     """
-    pieces = _BREAKS.split(text)
+    pieces = console.split_pieces(text)
     return [piece[i : i + MAX_PIECE] for piece in pieces for i in range(0, len(piece), MAX_PIECE)]
 
 

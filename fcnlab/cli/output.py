@@ -1,0 +1,49 @@
+"""Output of commands that several of them share: the options `--json` and `--verbose`, and the JSON document."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from textwrap import shorten
+from typing import Annotated, Any
+
+import typer
+
+from fcnlab.console import GAP, column_widths
+
+LEAST = 20
+"""Least space for a description that is shortened."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else, to standard output")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show everything, also where an entry takes several lines")]
+
+
+def print_json(value: Any) -> None:
+    """Print a value as one JSON document. Missing numbers (NaN) are null, and paths are texts."""
+    typer.echo(json.dumps(_to_plain(value), indent=1, allow_nan=False))
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _to_plain(item) for key, item in value.items()}
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_to_plain(item) for item in value]
+    return value
+
+
+def fit_last_column(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[tuple[str, ...]]:
+    """Return the headings and rows with the last texts shortened between words, so that each row takes one line.
+
+    The last column is left out where there is space for less than `LEAST` characters.
+    """
+    rest = sum(size + GAP for size in column_widths(headings[:-1], [row[:-1] for row in rows]))
+    room = width - rest
+    if room < LEAST:
+        return [tuple(row[:-1]) for row in (headings, *rows)]
+    return [tuple(headings), *((*row[:-1], shorten(row[-1], room, placeholder=" ...")) for row in rows)]
