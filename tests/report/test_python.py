@@ -118,9 +118,9 @@ def test_texts_of_a_styler_are_escaped() -> None:
 
 
 def test_the_charts_of_a_report_and_of_any_two_columns(report: Report) -> None:
-    drawn = {plot.name: plot.spec for plot in draw_plots(report)}
-    assert set(drawn) >= {"differences", "loss"}
-    for name, spec in drawn.items():
+    specs = {plot.name: plot.spec for plot in draw_plots(report)}
+    assert set(specs) >= {"differences", "loss"}
+    for name, spec in specs.items():
         assert report.plot(name).to_dict()["layer"] == spec["layer"]
     chart = report.plot(x="gmacs", y="head").to_dict()  # validated against the schema
     encoding = chart["layer"][0]["encoding"]
