@@ -14,7 +14,9 @@ from tests.conftest import REPOSITORY
 
 
 def test_importing_fcnlab_imports_no_heavy_package() -> None:
-    code = "import sys, fcnlab; assert not {'torch', 'mlflow', 'pandas', 'timm'} & set(sys.modules)"
+    code = "import sys, fcnlab; assert not {'numpy', 'pydantic'} & set(sys.modules); "
+    code += "[getattr(fcnlab, name) for name in fcnlab.__all__]; "
+    code += "assert not {'torch', 'mlflow', 'pandas', 'timm', 'altair', 'rich'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
