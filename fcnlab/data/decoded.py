@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fcnlab.data.cache.build import try_open_or_build_cache
-from fcnlab.data.cache.format import SEAL, MappedCache
+from fcnlab.data.cache.build import restore_sample, try_open_or_build_cache
+from fcnlab.data.cache.format import SEAL, MappedCache, is_intact
 from fcnlab.data.datasets.base import Dataset, Split
 from fcnlab.data.parallel import StartProgress
 from fcnlab.kernels.inputs import DecodedSample, view_sample
@@ -51,7 +51,7 @@ def open_decoded(dataset: Dataset, split: str, progress: StartProgress | None = 
         DataError: the split is missing, or one of its files is missing or invalid.
     """
     found = try_open_or_build_cache(dataset, split, progress)
-    return MappedSplit(found) if found is not None else DecodedSplit(dataset.split(split))
+    return MappedSplit(found, dataset.split(split)) if found is not None else DecodedSplit(dataset.split(split))
 
 
 class DecodedSplit:
@@ -139,10 +139,19 @@ class DecodedSplit:
 class MappedSplit(DecodedSplit):
     """A split whose samples are views of a memory-mapped cache file.
 
-    The map is copy-on-write: changing a sample affects neither the file nor other processes.
+    The map is copy-on-write: changing a sample affects neither the file nor other processes. Each sample is compared
+    with its checksum when it is first used; a damaged one is decoded again from its files and restored in the cache.
     """
 
-    def __init__(self, cache: MappedCache) -> None:
+    def __init__(self, cache: MappedCache, source: Split) -> None:
+        """Open the samples of a cache.
+
+        Args:
+            cache: the cache.
+            source: the split from which it was decoded.
+        """
+        self._cache, self._source = cache, source
+        self._checked = bytearray(len(cache.index.ids))
         self._ids = cache.index.ids
         self._table = cache.index.places[:, :3]
         self._channels = cache.index.channels
@@ -171,7 +180,17 @@ class MappedSplit(DecodedSplit):
 
     def pieces(self) -> Iterator[Tensor]:
         """Yield the map, without its seal."""
+        for index in range(len(self)):
+            self._check(index)
         yield self._pixels[:-SEAL]
 
     def __getitem__(self, index: int) -> DecodedSample:
+        if not self._checked[index]:
+            self._check(index)
         return view_sample(self._pixels, *self._rows[index], channels=self._channels)
+
+    def _check(self, index: int) -> None:
+        """Compare a sample with its checksum, and restore it if it is damaged."""
+        if not is_intact(self._cache, index):
+            restore_sample(self._cache, index, self._source[index])
+        self._checked[index] = 1

@@ -168,6 +168,12 @@ class RunFolder:
             return None, error
         if record is not None:
             return record, None
+        files = (self.trial, self.log, self.lock, self.counts, self.weights, self.best_weights)
+        folders = [file for file in files if file.is_dir()]
+        if folders:
+            return None, DamageError(folders[0].name, "it is a folder, and not a file")
+        if self.samples.is_file():
+            return None, DamageError(self.samples.name, "it is a file, and not a folder")
         progress = read_json_lines(self.progress, EpochRecord)[1]
         return None, progress or read_json_lines(self.attempts_file, Attempt)[1]
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from fcnlab.data import resident as module
 from fcnlab.data.augmentation import Augmentation
-from fcnlab.data.cache.format import compute_cache_key, decoded_cache_folder, open_cache
+from fcnlab.data.cache.format import SEAL, compute_cache_key, decoded_cache_folder, open_cache
 from fcnlab.data.datasets.base import Dataset
 from fcnlab.data.datasets.camvid import CamVid
 from fcnlab.data.datasets.folder import Folder, FolderLayout
@@ -314,4 +314,20 @@ def test_map_covers_the_whole_file() -> None:
     open_decoded(dataset, "train")
     found = open_cache(decoded_cache_folder() / compute_cache_key(dataset, "train"))
     assert len(found.pixels) == (decoded_cache_folder() / found.index.key / "pixels.bin").stat().st_size
-    assert MappedSplit(found).ids == dataset.split("train").ids
+    assert MappedSplit(found, dataset.split("train")).ids == dataset.split("train").ids
+
+
+def test_a_damaged_sample_is_decoded_again_and_restored_in_the_cache() -> None:
+    expected = DecodedSplit(shapes(4).split("train"))
+    open_decoded(shapes(4), "train")
+    (file,) = decoded_cache_folder().glob("*/pixels.bin")
+    intact = file.read_bytes()
+    damaged = bytearray(intact)
+    damaged[7] ^= 16
+    file.write_bytes(damaged)
+    split = open_decoded(shapes(4), "train")
+    assert same(split, expected)
+    assert file.read_bytes() == intact
+    file.write_bytes(damaged)
+    pieces = torch.cat(list(open_decoded(shapes(4), "train").pieces()))
+    assert pieces.numpy().tobytes() == intact[:-SEAL]

@@ -38,6 +38,7 @@ from fcnlab.data.cache.format import (
 from fcnlab.data.datasets.base import Dataset, Sample, Split
 from fcnlab.data.datasets.folder import Folder
 from fcnlab.data.parallel import Advance, StartProgress, map_on_all_cores
+from fcnlab.errors import DataError
 from fcnlab.redaction import get_logger
 from fcnlab.settings import cache_folder
 
@@ -248,6 +249,29 @@ def _put(file: int, data: bytes | memoryview, offset: int) -> None:
     while left:
         written = os.pwrite(file, left, offset)
         left, offset = left[written:], offset + written
+
+
+def restore_sample(cache: MappedCache, index: int, sample: Sample) -> None:
+    """Replace a damaged sample of an open cache, also in its file if that can be written.
+
+    Args:
+        cache: the cache.
+        index: index of the sample.
+        sample: the sample, decoded again.
+
+    Raises:
+        DataError: the sample is not the one that was cached.
+    """
+    content = np.concatenate([np.ascontiguousarray(pixels).reshape(-1) for pixels in (sample.image, sample.label)])
+    offset, *_, checksum = cache.index.places[index].tolist()
+    folder, id_ = decoded_cache_folder() / cache.index.key, cache.index.ids[index]
+    if len(content) != int(cache.index.sizes[index]) or zlib.crc32(content.data) != checksum:
+        raise DataError(f"{folder}: '{id_}' is damaged, and its files have changed; remove the cache")
+    cache.pixels[offset : offset + len(content)] = content
+    warn_once(f"{folder}: '{id_}' differed from its checksum and was decoded again")
+    with contextlib.suppress(OSError), (folder / PIXELS).open("r+b", buffering=0) as file:
+        _put(file.fileno(), content.data, offset)
+        os.fsync(file.fileno())
 
 
 def discard(folder: Path) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,6 +161,17 @@ def open_cache(folder: Path) -> MappedCache:
     if pixels[-SEAL:].tobytes() != seal(raw):
         raise BrokenCacheError("its index is not that of its pixels")
     return MappedCache(index, pixels)
+
+
+def is_intact(cache: MappedCache, index: int) -> bool:
+    """Return whether a sample agrees with its checksum.
+
+    Args:
+        cache: the cache.
+        index: index of the sample.
+    """
+    offset, *_, checksum = cache.index.places[index].tolist()
+    return zlib.crc32(cache.pixels[offset : offset + int(cache.index.sizes[index])].data) == checksum
 
 
 def _map(path: Path) -> Pixels:

@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fcnlab.constants import IGNORE_INDEX
-from fcnlab.data.cache.format import BrokenCacheError, MappedCache, compute_cache_key, decoded_cache_folder, open_cache
+from fcnlab.data.cache.format import (
+    BrokenCacheError,
+    MappedCache,
+    compute_cache_key,
+    decoded_cache_folder,
+    is_intact,
+    open_cache,
+)
 from fcnlab.data.datasets.base import Dataset, Pixels
 from fcnlab.data.json_cache import read_json, write_json
 from fcnlab.data.parallel import map_on_all_cores
@@ -71,12 +78,17 @@ def load_label_counts(dataset: Dataset, split: str) -> Counts | None:
         cache = open_cache(decoded_cache_folder() / key)
     except (BrokenCacheError, OSError):
         return None
-    counts = sum(map_on_all_cores(lambda i: count_labels(_read_label(cache, i)), len(cache.index.ids)), no_counts())
+    try:
+        counts = sum(map_on_all_cores(lambda i: count_labels(_read_label(cache, i)), len(cache.index.ids)), no_counts())
+    except BrokenCacheError:  # repaired when a trial reads the sample
+        return None
     save_label_counts(key, counts)
     return counts
 
 
 def _read_label(cache: MappedCache, index: int) -> Pixels:
+    if not is_intact(cache, index):
+        raise BrokenCacheError(f"'{cache.index.ids[index]}' differs from its checksum")
     offset, height, width, _ = cache.index.places[index].tolist()
     start = offset + cache.index.channels * height * width
     return cache.pixels[start : start + height * width]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,7 +10,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from fcnlab.data.cache.build import discard, lock, partial
-from fcnlab.data.cache.format import INDEX, KEY, BrokenCacheError, MappedCache, decoded_cache_folder, open_cache
+from fcnlab.data.cache.format import INDEX, KEY, BrokenCacheError, decoded_cache_folder, is_intact, open_cache
 from fcnlab.data.parallel import Advance, map_on_all_cores
 from fcnlab.errors import DataError, nearest
 
@@ -135,18 +134,13 @@ def find_problems(info: CacheInfo, advance: Advance | None = None) -> Iterator[s
     except (BrokenCacheError, OSError) as reason:
         yield f"{info.key}: {reason}"
         return
-    valid = map_on_all_cores(lambda i: _is_valid(cache, i), len(cache.index.ids), advance)
+    valid = map_on_all_cores(lambda i: is_intact(cache, i), len(cache.index.ids), advance)
     for id_, good in zip(cache.index.ids, valid, strict=True):
         if not good:
             yield (
                 f"{info.key}: {cache.index.dataset} {cache.index.split}: '{id_}' differs from its checksum; "
                 f"remove the cache with `fcnlab data cache clear {info.key}`, and the next trial builds it again"
             )
-
-
-def _is_valid(cache: MappedCache, index: int) -> bool:
-    offset, *_, checksum = cache.index.places[index].tolist()
-    return zlib.crc32(cache.pixels[offset : offset + int(cache.index.sizes[index])].data) == checksum
 
 
 def remove_cache(info: CacheInfo) -> bool:
