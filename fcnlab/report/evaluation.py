@@ -11,6 +11,7 @@ from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.report.tables.columns import format_mean_std, format_number
+from fcnlab.report.tables.csv_text import to_csv_text
 from fcnlab.report.tables.formats import to_markdown
 from fcnlab.report.tables.table import Table
 from fcnlab.runner.grid_state import claim_results
@@ -136,7 +137,7 @@ def write_evaluation(grid: Grid, evaluated: list[EvaluatedTrial], lab: Lab, slug
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text("\n".join(lines), encoding="utf-8")
-        frame.to_csv(page.with_name(f"evaluation-{slug}.csv"), index=False, float_format="%.6g")
+        page.with_name(f"evaluation-{slug}.csv").write_text(to_csv_text(frame), encoding="utf-8")
     except OSError as error:
         raise RunError(f"{page}: cannot be written: {error.strerror}") from None
     return page

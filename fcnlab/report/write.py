@@ -25,6 +25,7 @@ from fcnlab.report.html.page import Section, render_page
 from fcnlab.report.provenance import collect_provenance, describe_provenance, rerun_command
 from fcnlab.report.report import Report, make_report
 from fcnlab.report.tables.columns import MISSING
+from fcnlab.report.tables.csv_text import to_csv_text
 from fcnlab.report.tables.formats import to_markdown
 from fcnlab.report.tables.paper import report_to_latex
 from fcnlab.runner.grid_state import claim_results
@@ -124,7 +125,7 @@ def write_combined(sections: Sequence[Section], lab: Lab) -> Path:
     reports = [section.report for section in sections]
     folder = lab.results / "+".join(report.grid.name.replace("/", "-") for report in reports)
     with _lock_folder(lab, folder):
-        _write(folder / "trials.csv", _csv(merge_trials(reports).drop(columns="run_id")))
+        _write(folder / "trials.csv", to_csv_text(merge_trials(reports).drop(columns="run_id")))
         _write(folder / "report.html", render_page(sections, folder.name))
     return folder
 
@@ -171,14 +172,10 @@ def _write_all(section: Section) -> None:
 def _make_files(report: Report) -> dict[str, str]:
     """Return the tables that the page offers for download, by file name."""
     return {
-        "table.csv": _csv(report.cells),
-        "trials.csv": _csv(report.trials.drop(columns="run_id")),
+        "table.csv": to_csv_text(report.cells),
+        "trials.csv": to_csv_text(report.trials.drop(columns="run_id")),
         "table.tex": report_to_latex(report),
     }
-
-
-def _csv(frame: pd.DataFrame) -> str:
-    return str(frame.to_csv(index=False, float_format="%.6g"))
 
 
 def _write(path: Path, content: str | bytes) -> None:

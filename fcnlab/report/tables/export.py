@@ -14,6 +14,7 @@ from fcnlab.errors import ConfigError, nearest
 from fcnlab.report.report import Report
 from fcnlab.report.tables.cells import View
 from fcnlab.report.tables.columns import COLUMNS
+from fcnlab.report.tables.csv_text import to_csv_text
 from fcnlab.report.tables.formats import to_html, to_markdown, to_terminal
 from fcnlab.report.tables.paper import report_to_latex
 
@@ -75,7 +76,7 @@ def to_csv(report: Report, view: View) -> str:
         report: report of a grid.
         view: columns and order.
     """
-    return str(select_cells(report, view).to_csv(index=False, float_format="%.6g"))
+    return to_csv_text(select_cells(report, view))
 
 
 def to_values(report: Report, view: View) -> dict[str, Any]:
