@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +11,7 @@ from filelock import FileLock
 from fcnlab.config.trial import Trial
 from fcnlab.data.resident import release_resident_splits
 from fcnlab.lab import Lab
+from fcnlab.redaction import get_logger
 from fcnlab.settings import CHECKPOINT_EVERY
 from fcnlab.training import hardware
 from fcnlab.training.distributed import join_process_group
@@ -64,7 +64,7 @@ def run_trial(
     folder.create()
     with FileLock(folder.lock):
         for line in folder.repair(checkpoints=True):
-            logging.getLogger("fcnlab").warning(line)
+            get_logger("fcnlab").warning(line)
         existing = folder.read()
         if existing is not None:
             return existing
