@@ -107,7 +107,7 @@ def test_the_commands_are_those_of_the_documentation() -> None:
         "grid plan", "grid schema", "grid run", "grid status", "grid sync", "grid retry", "grid reproduce",
         "registry list", "registry show",
         "data list", "data add", "data check", "data stats", "data preview", "data fetch",
-        "data cache list", "data cache make", "data cache verify", "data cache clear",
+        "lab check", "data cache list", "data cache make", "data cache verify", "data cache clear",
         "evaluate", "predict", "export", "diff", "compare",
         "model show", "model compare", "weights list", "weights fetch", "train", "report", "ui", "init", "doctor",
     }  # fmt: skip
@@ -239,7 +239,7 @@ def test_a_plan_can_be_printed_as_json(fcnlab: Call, tmp_path: Path) -> None:
         {"cell": "fcn32s", "axes": {"head": "fcn32s"}, "baseline": True, "trials": {"to do": 2}},
         {"cell": "fcn8s", "axes": {"head": "fcn8s"}, "baseline": False, "trials": {"to do": 2}},
     ]
-    assert output["trials"] == {"finished": 0, "failed": 0, "stopped": 0, "started": 0, "to do": 4}
+    assert output["trials"] == {"finished": 0, "failed": 0, "stopped": 0, "started": 0, "damaged": 0, "to do": 4}
     assert (output["remaining"]["trials"], output["remaining"]["known"]) == (4, 0)
 
 
