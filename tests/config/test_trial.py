@@ -195,6 +195,8 @@ CHANGES: list[dict[str, Any]] = [
     {"recipe.transform": {"type": "weather"}},
     {"recipe.transform": {"type": "perspective"}},
     {"recipe.transform": {"type": "weather", "options": {"scale": [0.5, 2]}}},
+    {"recipe.stop_on_plateau": {"patience": 3}},
+    {"recipe.stop_on_plateau": {"patience": 3, "min_delta": 0.5}},
     {"recipe.optimizer.lr": 0.02},
     {"recipe.optimizer.momentum": 0.8},
     {"recipe.optimizer.weight_decay": 0.1},
