@@ -269,11 +269,11 @@ def test_an_axis_with_and_without_a_transform_trains_and_evaluates_original_imag
     plain, transformed = (planned.trial for planned in make_plan(own.load_grid(file), own).trials)
     assert plain.extensions == {} and transformed.extensions.keys() == {"transform"}
     assert "transform" not in plain.identity()["recipe"]
-    kind: Any = own.extensions.load("transform", "own", Transform)  # type: ignore[type-abstract]
+    kind: Any = own.extensions.load("transform", "own", Transform)
     kind.seen.clear()
     records = [run_trial(trial, own) for trial in (plain, transformed)]
     assert all(record is not None and record.failure is None for record in records)
-    assert records[0].epochs[0].loss != records[1].epochs[0].loss  # type: ignore[union-attr]
+    assert records[0].epochs[0].loss != records[1].epochs[0].loss
     recorded = [record.environment.versions for record in records]
     installed = [name for name in TRANSFORM_PACKAGES if any(metadata.distributions(name=name))]
     assert list(recorded[1]) == [*recorded[0], *installed]

@@ -15,9 +15,10 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from io import StringIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import pandas as pd
@@ -53,7 +54,7 @@ class Case(NamedTuple):
     trial: int
     file: str
     name: str
-    apply: Callable[[Path], None]
+    apply: Callable[[Path], object]
 
 
 class FakeExecutor(Executor):
@@ -110,19 +111,24 @@ def cases(*, long: bool) -> Iterator[Case]:
             yield Case(0, "record.json", f"{name}{', checksum corrected' if seal else ''}", _edit_with(edit, seal=seal))
 
 
-def _damages(*, long: bool) -> Iterator[tuple[str, Callable[[Path], None]]]:
+def _damages(*, long: bool) -> Iterator[tuple[str, Callable[[Path], object]]]:
     steps = 23 if long else 3
     yield "deleted", lambda path: path.unlink()
     yield "empty", lambda path: path.write_bytes(b"")
-    yield "a folder in its place", lambda path: (path.unlink(), path.mkdir())[1]
+    yield "a folder in its place", _replace_by_folder
     yield "zeros", lambda path: path.write_bytes(bytes(path.stat().st_size))
     yield "not readable", lambda path: path.chmod(0)
     for step in range(1, steps):
-        yield f"truncated at {step}/{steps}", lambda path, s=step: _truncate(path, s / steps)
+        yield f"truncated at {step}/{steps}", partial(_truncate, share=step / steps)
     yield "last byte missing", lambda path: path.write_bytes(path.read_bytes()[:-1])
     for step in range(steps):
         for bit in (1, 128) if long else (1,):
-            yield f"bit {bit} at {step}/{steps}", lambda path, s=step, b=bit: _flip(path, s / steps, b)
+            yield f"bit {bit} at {step}/{steps}", partial(_flip, share=step / steps, bit=bit)
+
+
+def _replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
 
 
 def _truncate(path: Path, share: float) -> None:
@@ -141,7 +147,7 @@ def _replace_folder(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def _edits() -> Iterator[tuple[str, Callable[[dict], None]]]:
+def _edits() -> Iterator[tuple[str, Callable[[dict[str, Any]], object]]]:
     yield "mIoU 0.46", lambda record: record["metrics"][0].update(miou=0.46)
     yield "mIoU 3.5e300", lambda record: record["metrics"][0].update(miou=3.5e300)
     yield "mIoU NaN", lambda record: record["metrics"][0].update(miou=float("nan"))
@@ -157,7 +163,7 @@ def _edits() -> Iterator[tuple[str, Callable[[dict], None]]]:
     yield "a failure", lambda record: record.update(status="failed")
 
 
-def _edit_with(edit: Callable[[dict], None], *, seal: bool) -> Callable[[Path], None]:
+def _edit_with(edit: Callable[[dict[str, Any]], object], *, seal: bool) -> Callable[[Path], None]:
     def apply(path: Path) -> None:
         record = json.loads(path.read_bytes())
         edit(record)
