@@ -162,6 +162,7 @@ def test_pictures_are_enlarged_and_compared_by_keys(tab: Any) -> None:
 
 def test_the_page_is_readable_on_a_phone(tab: Any) -> None:
     tab.set_viewport_size({"width": 420, "height": 800})
+    tab.evaluate("() => { document.querySelector('.note p').textContent += ' ' + 'runs/'.repeat(60); }")
     assert tab.evaluate("() => document.documentElement.scrollWidth") == 420
     tab.locator("#question-cells").evaluate("box => { box.scrollLeft = 200; }")
     frozen = tab.locator("#question-cells td.frozen").first.bounding_box()

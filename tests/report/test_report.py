@@ -378,8 +378,13 @@ def test_trials_that_shared_a_gpu_share_its_hours_and_are_named(tmp_path: Path) 
     shared = make_report(make_plan(grid, lab), lab, None)
     assert list(shared.cells["device_hours"]) == pytest.approx(list(alone.cells["device_hours"] / 4))
     assert list(shared.cells["images_per_s"]) == list(alone.cells["images_per_s"])
-    labels = ", ".join(cell.label for cell in grid.cells)
-    assert f"4 trials shared a GPU ({labels}): images/s is the speed of one of them" in " ".join(shared.footnotes)
+    assert "4 trials shared a GPU: images/s is the speed of one of them" in " ".join(shared.footnotes)
+    planned, record = make_plan(grid, lab).trials[0], make_plan(grid, lab).trials[0].record
+    assert record is not None and record.environment is not None
+    environment = record.environment.model_copy(update={"sharing": 2})
+    planned.folder.finish(record.model_copy(update={"environment": environment}))
+    mixed = " ".join(make_report(make_plan(grid, lab), lab, None).footnotes)
+    assert f"2 trials shared a GPU ({grid.cells[0].label}): " in mixed
 
 
 def test_a_thousand_trials_are_a_frame_within_three_seconds(tmp_path: Path) -> None:
