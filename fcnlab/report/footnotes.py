@@ -160,8 +160,8 @@ def _shared(grid: Grid, records: TrialRecords) -> list[str]:
         for count in sorted({record.environment.sharing for record in by_seed.values() if record.environment}):
             cells.setdefault(count, []).append(grid.display_name(cell))
     return [
-        f"{count} trials shared a GPU{_list_unless_all(cells[count], records)}: images/s is the speed of one of them, and "
-        f"{count} trials on a GPU for one hour count as one device-hour."
+        f"{count} trials shared a GPU{_list_unless_all(cells[count], records)}: images/s is the speed of one of them, "
+        f"and {count} trials on a GPU for one hour count as one device-hour."
         for count in sorted(cells)
         if count > 1
     ]
