@@ -157,7 +157,7 @@ def test_pictures_are_enlarged_and_compared_by_keys(tab: Any) -> None:
     assert "prediction: " in box.locator(".class").inner_text()
     tab.keyboard.press("Escape")
     assert not box.is_visible()
-    assert tab.evaluate("() => document.activeElement.dataset.kind") == "error"
+    tab.wait_for_function("() => document.activeElement.dataset.kind === 'error'")
 
 
 def test_the_page_is_readable_on_a_phone(tab: Any) -> None:

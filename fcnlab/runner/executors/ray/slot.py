@@ -231,7 +231,7 @@ def needed(lab: Lab, trial: Trial) -> list[Path]:
     files = [own.progress, own.log, own.checkpoint, own.previous_checkpoint]
     if trial.init_from is not None:
         start = RunFolder(lab.runs, trial.init_from)
-        files += [start.record, start.weights]
+        files += [start.counts, start.weights, start.record]
     named = [trial.variant.backbone.weights_file, *trial.dataset.list_files]
     files += [lab.root / Path(name).expanduser() for name in named if name is not None]
     used = lab.extensions.used(trial.variant.head, trial.dataset, trial.recipe)
