@@ -47,6 +47,16 @@ class Best:
         )
 
 
+def select_best(cells: pd.DataFrame) -> pd.Series | None:
+    """Return the row of the cell with the highest mean mIoU, the first of equal ones; None if no trial has finished.
+
+    Args:
+        cells: frame with one row per cell.
+    """
+    scored = cells[cells["miou"].notna()]
+    return None if scored.empty else scored.iloc[int(scored["miou"].to_numpy().argmax())]
+
+
 def find_best(
     cells: pd.DataFrame,
     counts: Mapping[str, CellCounts],
@@ -63,10 +73,10 @@ def find_best(
         comparisons: comparisons with the baseline, which are used again if it is the best.
         confidence: confidence level of the intervals.
     """
-    means = cells.set_index("cell")["miou"].dropna()
-    if len(means) < 2:
+    means, row = cells.set_index("cell")["miou"].dropna(), select_best(cells)
+    if row is None or len(means) < 2:
         return Best()
-    best = str(means.idxmax())
+    best = str(row["cell"])
     if best == baseline:
         found: Mapping[str, Comparison] = comparisons
     elif best in counts:

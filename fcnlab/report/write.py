@@ -19,6 +19,7 @@ from fcnlab.atomic_file import write_atomically
 from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
+from fcnlab.report.best import select_best
 from fcnlab.report.gallery.sample_sheet import draw_sample_sheet
 from fcnlab.report.gallery.selection import select_gallery
 from fcnlab.report.html.page import Section, render_page
@@ -107,9 +108,8 @@ def find_best_cell(cells: pd.DataFrame) -> BestCell | None:
     Args:
         cells: frame with one row per cell.
     """
-    rows = cells[["cell", "miou", "n"]].dropna().itertuples(index=False)
-    found = [BestCell(str(cell), float(miou), int(seeds)) for cell, miou, seeds in rows]
-    return max(found, key=lambda best: best.miou, default=None)
+    best = select_best(cells)
+    return BestCell(str(best["cell"]), float(best["miou"]), int(best["n"])) if best is not None else None
 
 
 def write_combined(sections: Sequence[Section], lab: Lab) -> Path:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from fcnlab.report.best import select_best
 from fcnlab.report.footnotes import distinct_texts
 from fcnlab.report.report import Report
 from fcnlab.report.tables.columns import COLUMNS, MISSING
@@ -36,12 +37,11 @@ def make_key_results(report: Report) -> list[KeyResult]:
 
 def _describe_cells(report: Report) -> list[KeyResult]:
     cells = report.cells
-    scored = cells[cells["miou"].notna()]
+    best = select_best(cells)
     baseline = cells[cells["baseline"]].iloc[0]
     base = KeyResult("Baseline", _format_miou(baseline), report.grid.display_name(str(baseline["cell"])))
-    if scored.empty:
+    if best is None:
         return [KeyResult("Best cell", MISSING, "no trial has finished"), base]
-    best = scored.iloc[int(scored["miou"].to_numpy().argmax())]
     name = report.grid.display_name(str(best["cell"]))
     if best["baseline"]:
         return [KeyResult("Best cell", _format_miou(best), f"{name}, the baseline")]
