@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from fcnlab.cli.options import DataRoot, LabOption, TrackingUri
+from fcnlab.cli.output import AsJson, print_json
 
 app = typer.Typer(help="Commands for all files of a lab.", no_args_is_help=True)
 
@@ -23,7 +23,7 @@ def check(
     repair: Annotated[
         bool, typer.Option("--repair", help="Move damaged files to runs/.quarantine/ and remove damaged caches")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object")] = False,
+    as_json: AsJson = False,
     lab: LabOption = None,
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
@@ -38,7 +38,7 @@ def check(
 
     found = check_lab(Lab.find(root=lab, data_root=data_root, tracking_uri=tracking_uri), repair=repair)
     if as_json:
-        typer.echo(json.dumps(asdict(found), indent=1))
+        print_json(asdict(found))
     else:
         for one in found.problems:
             typer.echo(f"{one.path}: {one.problem}" + (f"; {one.repair}" if one.repair else ""))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fcnlab.cli.options import LabOption
-from fcnlab.cli.output import AsJson, print_json
+from fcnlab.cli.output import AsJson, print_json, write_csv
 from fcnlab.console import create_console, format_table
 from fcnlab.settings import DEVICE_VARIABLE, Device
 
@@ -124,7 +123,7 @@ def compare(
         rows.sort(key=lambda row: getattr(row, key), reverse=sort.startswith("-"))
     values = [{name: getattr(row, name) for name in columns} for row in rows]
     if csv_file is not None:
-        _write_csv(csv_file, values)
+        write_csv(csv_file, values)
     if as_json:
         print_json({"num_classes": classes, "size": list(wanted), "variants": values})
         return
@@ -135,18 +134,6 @@ def compare(
     numbers = range(1, len(columns))
     title = f"{classes} classes, one image of {size}"
     terminal.print(format_table(headings, texts, terminal.width, numbers=numbers, optional=optional, title=title))
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    from fcnlab.errors import RunError
-
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-    except OSError as error:
-        raise RunError(f"--csv: {path} cannot be written: {error.strerror}") from None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""Output of commands that several of them share: the options `--json` and `--verbose`, and the JSON document."""
+"""Output of commands that several of them share: the options `--json` and `--verbose`, JSON documents and CSV files."""
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from fcnlab.console import GAP, column_widths
+from fcnlab.errors import RunError
 
 LEAST = 20
 """Least space for a description that is shortened."""
@@ -35,6 +37,21 @@ def _to_plain(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_to_plain(item) for item in value]
     return value
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the file of the option `--csv`, with the keys of the first row as heading.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    except OSError as error:
+        raise RunError(f"--csv: {path} cannot be written: {error.strerror}") from None
 
 
 def fit_last_column(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[tuple[str, ...]]:

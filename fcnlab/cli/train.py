@@ -62,8 +62,7 @@ def train(
     from fcnlab.runner.executors.config import ExecutorConfig
     from fcnlab.runner.isolated_lab import isolated_lab
     from fcnlab.runner.plan import make_plan
-    from fcnlab.runner.progress.plain import PlainReporter
-    from fcnlab.runner.progress.rich import RichReporter
+    from fcnlab.runner.progress.create import create_reporter
     from fcnlab.runner.run import run_grid
 
     found = Lab.find(root=lab, data_root=data_root, tracking_uri=tracking_uri, trackers=tracker)
@@ -80,8 +79,7 @@ def train(
     grid = Grid("train", Path("train"), file, (cell,), cell, (seed,), command=command)
     executor_config = ExecutorConfig(workers=1, threads=threads, devices=devices_per_trial, device=device)
     executor_config.check(grid.cells, found)
-    terminal = create_console()
-    with RichReporter(terminal) if terminal.is_terminal else PlainReporter(terminal) as reporter:
+    with create_reporter(create_console()) as reporter:
         outcome = run_grid(
             grid,
             found,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +11,7 @@ import typer
 from fcnlab.cli.data.check import AllSplits, every_split
 from fcnlab.cli.data.entry import DatasetName, dataset_entry
 from fcnlab.cli.options import DataRoot, LabOption
-from fcnlab.cli.output import AsJson, print_json
+from fcnlab.cli.output import AsJson, print_json, write_csv
 from fcnlab.console import create_console, format_table
 from fcnlab.errors import DataError
 
@@ -52,7 +51,7 @@ def stats(
     except DataError as error:
         raise DataError(f"{error}; `fcnlab data check {quote(name)}` lists all problems") from None
     if csv_file is not None:
-        _write_csv(csv_file, found, dataset.classes)
+        write_csv(csv_file, [row for s in found for row in _rows(s, dataset.classes)])
     if as_json:
         print_json({"dataset": name, "splits": [_plain(s, dataset.classes) for s in found]})
     else:
@@ -126,14 +125,3 @@ def _rows(s: SplitStats, classes: tuple[str, ...]) -> list[dict[str, Any]]:
     ignored = {"split": s.split, "label": IGNORE_INDEX, "class": IGNORED, "pixels": int(pixels[IGNORE_INDEX])}
     images = int((s.pixels[:, IGNORE_INDEX] > 0).sum())
     return [*rows, {**ignored, "per_cent": 100 * s.ignored, "images": images, "weight": ""}]
-
-
-def _write_csv(path: Path, found: list[SplitStats], classes: tuple[str, ...]) -> None:
-    rows = [row for s in found for row in _rows(s, classes)]
-    try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-    except OSError as error:
-        raise DataError(f"--csv: {path} cannot be written: {error.strerror}") from None
