@@ -5,6 +5,8 @@
 
 VENV ?= .venv
 PYTHON ?= python3
+# uv or pip: make demo INSTALLER=pip does not use uv at all.
+INSTALLER ?= uv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
@@ -39,7 +41,8 @@ REQUIREMENTS := --quiet --constraint constraints.txt --editable . --group dev
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fcnlab needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet uv && $(BIN)/uv pip install --python $(BIN)/python $(REQUIREMENTS) || \
+	@echo "Installing fcnlab and its dependencies into $(VENV) ..."
+	[ "$(INSTALLER)" = uv ] && $(BIN)/python -m pip install --quiet uv && $(BIN)/uv pip install --python $(BIN)/python $(REQUIREMENTS) || \
 	  { $(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" && $(BIN)/python -m pip install $(REQUIREMENTS); }
 	touch $@
 
