@@ -1,6 +1,6 @@
 """Measure the cost of a trial of a large grid for its driver: CPU time, and memory over the grid.
 
-    python -m benchmarks.many_trials --trials 1000 --executor process
+    python -m benchmarks.failures.soak --trials 1000 --executor process
 
 The trials are as small as possible, so that the driver dominates. MLflow's store is a new sqlite file.
 """

@@ -1,6 +1,6 @@
 """Kill the processes of a running grid at random, and check that nothing is lost, repeated or changed.
 
-    python -m benchmarks.kills --kills 100
+    python -m benchmarks.failures.kills --kills 100
 
 A grid is run twice: undisturbed, and while its driver, its workers and its trials are killed by SIGKILL at random
 moments; a killed driver is started again, as a cluster would. The two runs must give the same table and the same counts
