@@ -1,5 +1,5 @@
 """Harnesses that cause failures and damage in a lab, and check what fcnlab makes of them.
 
-Each is a command, `python -m benchmarks.failures.NAME`, with a long form, whose counts are in docs/reliability.md, and a
-short form in the test suite.
+Each is a command, `python -m benchmarks.failures.NAME`. Its long form gives the counts in docs/reliability.md, and its
+short form is a part of the test suite.
 """
