@@ -9,6 +9,8 @@ import sys
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, TextIO
 
+from fcnlab.redaction import escape_control_characters
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -71,6 +73,8 @@ def format_table(
     from rich.table import Column, Table
     from rich.text import Text
 
+    headings, title = [*map(escape_control_characters, headings)], escape_control_characters(title)
+    rows = [[*map(escape_control_characters, row)] for row in rows]
     shown, left_out = list(range(len(headings))), list(optional)
     whole = {column for column in numbers if all(len(row[column]) <= KEPT for row in rows)}
     while left_out and _least_width(shown, headings, rows, whole) > width:

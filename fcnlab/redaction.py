@@ -39,9 +39,15 @@ _HEADER = re.compile(
 )
 _TOKEN = re.compile(r"\b(?:hf_|ghp_|github_pat_|glpat-|sk-|AKIA|ASIA)[A-Za-z0-9_-]{16,}")
 
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-_STYLE = re.compile("(\x1b\\[[0-9;?]*[A-Za-z]|\r)")
-"""Sequences with which rich colors a text and moves the cursor."""
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, changes of the direction of a text, and surrogates, which no encoding can write."""
+
+_BREAK = re.compile("[\t\n\u2028\u2029]")
+_STYLE = re.compile("(\x1b\\[[0-9;]*m|\x1b\\[\\?25[hl]|\r?\x1b\\[(?:[0-9]*A|2K)|\\A\r|\r(?=\n))")
+"""Sequences with which rich and tqdm color a text, hide the cursor and redraw the lines of a progress bar.
+
+All others are escaped: some clear the screen, set the clipboard, or make the terminal answer as if the user had typed.
+"""
 
 _remembered: set[str] = set()
 
@@ -88,7 +94,19 @@ def escape_control_characters(text: str) -> str:
     >>> escape_control_characters("road\x1b[2J")
     'road\\x1b[2J'
     """
-    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _CONTROL.sub(_escape, text)
+
+
+def escape_line(text: str) -> str:
+    r"""Escape control characters, line breaks and tabs, for texts that must stay on one line, such as names of files.
+
+    Args:
+        text: any text.
+
+    >>> escape_line("road\nfcnlab: error:")
+    'road\\nfcnlab: error:'
+    """
+    return _BREAK.sub(_escape, escape_control_characters(text))
 
 
 def find_control_character(text: str) -> str | None:
@@ -99,6 +117,10 @@ def find_control_character(text: str) -> str | None:
     """
     found = _CONTROL.search(text)
     return None if found is None else escape_control_characters(found[0])
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 def clean_text(text: str) -> str:

@@ -125,3 +125,8 @@ def test_no_command_cuts_text_on_a_narrow_terminal(fcnlab: Call, tmp_path: Path,
     shown = fcnlab(*command.split())
     assert "…" not in shown.out + shown.err
     assert shown.out or shown.err
+
+
+def test_names_in_tables_cannot_control_the_terminal() -> None:
+    shown = render(Table(("class\x1b[2J", "n"), (("\x1b[31mroad\u202e", "1"),), 1), 80)
+    assert r"class\x1b[2J" in shown and r"\x1b[31mroad\u202e" in shown and "\x1b[31m" not in shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 from fcnlab.errors import TrackingError
 from fcnlab.lab import Lab
-from fcnlab.redaction import clean_text, get_logger, redact, remember_uri
+from fcnlab.redaction import RedactedStream, clean_text, escape_line, get_logger, redact, remember_uri
 from fcnlab.runner.publisher import open_tracker
 from fcnlab.trial.record import Failure
 from tests.cli.conftest import Call, columns, fcnlab  # noqa: F401 - fixtures
@@ -153,4 +154,24 @@ def test_short_words_are_hidden_only_in_uris(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_control_characters_are_escaped_and_scripts_are_kept() -> None:
     assert clean_text("a\x1b[2J\x9b1m\u202eb\r") == r"a\x1b[2J\x9b1m\u202eb\r"
+    assert clean_text("\ud800\udcff") == r"\ud800\udcff"
+    assert escape_line("a\nb\tc\u2028") == r"a\nb\tc\u2028"
     assert clean_text("été\tשלום 道路\nüber") == "été\tשלום 道路\nüber"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[1;31mred\x1b[0m\x1b[?25l\r\x1b[2K\x1b[1A\x1b[2K\x1b[?25h", None),  # of a live table
+        ("\rtqdm: 5 %", None),
+        ("class\x1b[2J", r"class\x1b[2J"),
+        ("\x1b[6n\x1b[5i\x1b[c", r"\x1b[6n\x1b[5i\x1b[c"),
+        ("\x1b]8;;http://owned.test\x07link\x1b]8;;\x07", r"\x1b]8;;http://owned.test\x07link\x1b]8;;\x07"),
+        ("good\rbad", r"good\rbad"),
+        ("\ud83d\u202e\x9b2J\0", r"\ud83d\u202e\x9b2J\x00"),
+    ],
+)
+def test_a_terminal_receives_only_colors_and_the_redrawing_of_lines(text: str, shown: str | None) -> None:
+    stream = io.StringIO()
+    RedactedStream(stream).write(text)
+    assert stream.getvalue() == (text if shown is None else shown)

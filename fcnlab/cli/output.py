@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -45,11 +44,10 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     Raises:
         RunError: the file cannot be written.
     """
+    from fcnlab.report.tables.csv_text import rows_to_csv_text
+
     try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        path.write_text(rows_to_csv_text(rows), encoding="utf-8", newline="")
     except OSError as error:
         raise RunError(f"--csv: {path} cannot be written: {error.strerror}") from None
 

@@ -13,6 +13,7 @@ from fcnlab.lab import Lab
 from fcnlab.report.tables.columns import format_mean_std, format_number
 from fcnlab.report.tables.csv_text import to_csv_text
 from fcnlab.report.tables.formats import to_markdown
+from fcnlab.report.tables.markdown_text import escape_markdown, escape_markdown_lines
 from fcnlab.report.tables.table import Table
 from fcnlab.runner.grid_state import claim_results
 from fcnlab.runner.plan import PlannedTrial
@@ -132,8 +133,9 @@ def write_evaluation(grid: Grid, evaluated: list[EvaluatedTrial], lab: Lab, slug
     claim_results(grid, lab)
     frame = evaluation_frame(grid, evaluated)
     page = lab.results / grid.name / f"evaluation-{slug}.md"
-    lines = [f"# {grid.name}: {evaluated[0].evaluation.name}", "", f"**{grid.file.question}**", ""]
-    lines += [to_markdown(evaluation_table(grid, frame)), evaluation_footnote(evaluated), ""]
+    title = f"{grid.name}: {evaluated[0].evaluation.name}"
+    lines = [f"# {escape_markdown(title)}", "", f"**{escape_markdown(grid.file.question)}**", ""]
+    lines += [to_markdown(evaluation_table(grid, frame)), escape_markdown_lines(evaluation_footnote(evaluated)), ""]
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text("\n".join(lines), encoding="utf-8")

@@ -28,6 +28,7 @@ from fcnlab.report.report import Report, make_report
 from fcnlab.report.tables.columns import MISSING
 from fcnlab.report.tables.csv_text import to_csv_text
 from fcnlab.report.tables.formats import to_markdown
+from fcnlab.report.tables.markdown_text import escape_alternative, escape_markdown, escape_markdown_lines
 from fcnlab.report.tables.paper import report_to_latex
 from fcnlab.runner.grid_state import claim_results
 from fcnlab.runner.plan import make_plan
@@ -204,18 +205,16 @@ def render_markdown(report: Report, plots: Sequence[Plot], *, with_samples: bool
         with_samples: whether there is a `predictions.png`.
     """
     grid = report.grid
-    lines = [f"# {grid.name}", "", f"**{grid.file.question}**", ""]
-    lines += [line for text in (grid.file.conclusion, grid.file.description) if text for line in (text, "")]
-    lines += [*(f"- {sentence}" for sentence in report.summary_text), ""]
-    lines += [
-        to_markdown(report.cell_table),
-        *(f"{line}\\" for line in report.footnotes[:-1]),
-        report.footnotes[-1],
-        "",
-    ]
+    lines = [f"# {escape_markdown(grid.name)}", "", f"**{escape_markdown(grid.file.question)}**", ""]
+    texts = filter(None, (grid.file.conclusion, grid.file.description))
+    lines += [line for text in texts for line in (escape_markdown_lines(text), "")]
+    lines += [*(f"- {escape_markdown_lines(sentence)}" for sentence in report.summary_text), ""]
+    footnotes = [escape_markdown_lines(line) for line in report.footnotes]
+    lines += [to_markdown(report.cell_table), *(f"{line}\\" for line in footnotes[:-1]), footnotes[-1], ""]
     lines += _unfinished(report.trials)
     for plot in plots:
-        lines += [f"![{plot.caption}](plots/{plot.name}.png)", "", f"*{plot.caption}*", ""]
+        caption = escape_markdown(plot.caption)
+        lines += [f"![{escape_alternative(plot.caption)}](plots/{plot.name}.png)", "", f"*{caption}*", ""]
     if with_samples:
         lines += ["![input, ground truth and the prediction of each cell, first seed](predictions.png)", ""]
         lines += [
@@ -223,9 +222,12 @@ def render_markdown(report: Report, plots: Sequence[Plot], *, with_samples: bool
             "",
         ]
     lines += ["## Reproduce", "", f"    {rerun_command(grid)}", ""]
-    lines += [f"- {name}: {text}" for name, text in describe_provenance(grid, report.trials)]
+    lines += [f"- {name}: {escape_markdown(text)}" for name, text in describe_provenance(grid, report.trials)]
     lines += ["", "The trials of each cell by the beginning of their keys, in the order of the seeds:", ""]
-    lines += [f"- {cell}: {' '.join(key[:KEY_DIGITS] for key in keys)}" for cell, keys in _group_keys(report.trials)]
+    lines += [
+        f"- {escape_markdown_lines(cell)}: {' '.join(key[:KEY_DIGITS] for key in keys)}"
+        for cell, keys in _group_keys(report.trials)
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -240,5 +242,6 @@ def _unfinished(trials: pd.DataFrame) -> list[str]:
     missing = int(trials["status"].isin(["missing", "running"]).sum())
     lines = [f"Incomplete: {missing} of {len(trials)} trials are missing or running.", ""] if missing else []
     for cell, seed, failure in failures[["cell", "seed", "failure"]].itertuples(index=False):
-        lines.append(f"- failed: {cell}, seed {seed}: {(str(failure).splitlines() or [MISSING])[0]}")
+        reason = (str(failure).splitlines() or [MISSING])[0]
+        lines.append(escape_markdown(f"- failed: {cell}, seed {seed}: {reason}"))
     return [*lines, ""] if len(failures) else lines

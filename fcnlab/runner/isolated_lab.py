@@ -24,7 +24,8 @@ def isolated_lab(lab: Lab, cell: Cell, folder: Path) -> Lab:
         The new lab.
 
     Raises:
-        RunError: the folder is the original lab, or cannot be written.
+        RunError: the folder is the original lab, or cannot be written, or the cell reads a relative path outside of the
+            lab.
     """
     root = folder.resolve()
     if root == lab.root:
@@ -33,6 +34,10 @@ def isolated_lab(lab: Lab, cell: Cell, folder: Path) -> Lab:
         root.mkdir(parents=True, exist_ok=True)
         for name in _input_paths(lab, cell):
             there, here = lab.root / name, root / name
+            if ".." in name.parts and there.exists():
+                raise RunError(
+                    f"{name}: is outside of the lab, and so would be its link; use an absolute path in the registry"
+                )
             if there.exists() and not here.exists():
                 here.parent.mkdir(parents=True, exist_ok=True)
                 here.symlink_to(there)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fcnlab.data.datasets.folder import Folder, FolderLayout
 from fcnlab.data.datasets.splits import count_groups, divide_ids, find_group, read_pairs, split_pair
 from fcnlab.errors import DataError
 
@@ -41,6 +43,27 @@ def test_paths_are_searched_below_the_folders_their_parents_and_beside_the_list(
         read_pairs(file, images, masks)
     file.write_text("x/a\n")
     assert read_pairs(file, images, masks) is None
+
+
+def test_ids_of_paths_with_dots_stay_below_the_folder(tmp_path: Path) -> None:
+    for name in ("data/images/a.jpg", "data/masks/a.png", "other/b.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    file = tmp_path / "train.txt"
+    file.write_text("../images/a.jpg a.png\n../../other/b.jpg a.png\n")
+    found = read_pairs(file, tmp_path / "data/images", tmp_path / "data/masks")
+    assert found is not None and [id_ for id_, _, _ in found] == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", [b"a\x1b[2J", b"a\nb", b"\xff", "a\u202eb".encode()])
+def test_images_whose_names_cannot_be_printed_are_refused(tmp_path: Path, name: bytes) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / (os.fsdecode(name) + ".png")).touch()
+    layout = FolderLayout(str(tmp_path / "images"), str(tmp_path / "masks"), fractions={"train": 1.0})
+    with pytest.raises(DataError, match="rename the file") as refused:
+        Folder(layout, [("a", [0]), ("b", [1])]).list_pairs("train")
+    assert str(refused.value).isprintable()
 
 
 @settings(deadline=None)

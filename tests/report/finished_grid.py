@@ -34,8 +34,13 @@ def finished_lab(root: Path, text: str = THREE, right: dict[str, float] | None =
     return grid, lab
 
 
-def finish(planned: PlannedTrial, right: float, counts: np.ndarray | None = None, **changes: object) -> Record:
-    """Write the files of a trial that finds this share of each class, or that has these counts."""
+def finish(
+    planned: PlannedTrial, right: float, counts: np.ndarray | None = None, image: str = "scene", **changes: object
+) -> Record:
+    """Write the files of a trial that finds this share of each class, or that has these counts.
+
+    The ids of the images begin with `image`, and `changes` are fields of the record.
+    """
     trial, folder = planned.trial, planned.folder
     folder.create()
     folder.trial.write_text(trial.model_dump_json())
@@ -49,7 +54,7 @@ def finish(planned: PlannedTrial, right: float, counts: np.ndarray | None = None
         )
         for checkpoint in ("last", "best")
     )  # fmt: skip
-    ids = np.array([f"scene_{index:03}" for index in range(IMAGES)])
+    ids = np.array([f"{image}_{index:03}" for index in range(IMAGES)])
     np.savez_compressed(folder.counts, test_last=counts, test_best=counts, test_ids=ids)
     write_samples(folder.samples, ids[:4])
     epochs = [
@@ -71,7 +76,7 @@ def counted(right: float, seed: int) -> np.ndarray:
 
 def write_samples(folder: Path, ids: np.ndarray) -> None:
     folder.mkdir(exist_ok=True)
-    for id_ in ids:
+    for id_ in (str(id_).replace("/", "_") for id_ in ids):
         labels = np.zeros((12, 16), dtype=np.uint8)
         labels[3:9, 4:8], labels[0] = 1, 255
         Image.fromarray(np.full((12, 16, 3), 90, dtype=np.uint8)).save(folder / f"{id_}.image.jpg")

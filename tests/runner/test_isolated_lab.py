@@ -53,3 +53,13 @@ def test_the_lab_itself_and_a_file_are_rejected(lab: Lab, tmp_path: Path) -> Non
         isolated_lab(lab, only, lab.root)
     with pytest.raises(RunError, match="cannot be written"):
         isolated_lab(lab, only, path)
+
+
+def test_no_link_is_made_outside_of_the_isolated_lab(lab: Lab, tmp_path: Path) -> None:
+    (lab.root.parent / "mine.pth").write_bytes(b"weights")
+    (lab.root / "registry").mkdir()
+    (lab.root / "registry/backbones.yaml").write_text("mine: {timm: test_resnet, weights: ../mine.pth}\n")
+    outside = resolve({**BASE_OVERRIDES, "backbone": "mine"}, Lab.find(root=lab.root).registry, "test")
+    with pytest.raises(RunError, match="outside of the lab"):
+        isolated_lab(lab, outside, tmp_path / "deep" / "again")
+    assert not (tmp_path / "deep" / "mine.pth").exists()

@@ -22,7 +22,7 @@ from fcnlab.config.grid.candidate import Candidate, resolve
 from fcnlab.config.grid.cell import Cell, Fingerprints
 from fcnlab.config.grid.expand import expand, explain_unmet
 from fcnlab.config.grid.file import GridFile
-from fcnlab.config.grid.name import name_grid
+from fcnlab.config.grid.name import check_name, name_grid
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.registry import Registry
 from fcnlab.config.trial import Trial
@@ -145,6 +145,8 @@ def create_grid(content: Mapping[str, Any], path: Path, registry: Registry, *, w
     Raises:
         ConfigError: all errors, one per line; see `load`.
     """
+    name = name_grid(path)
+    check_name(name, where)
     file = validate(GridFile, content, where)
     expansion = expand(file, registry, where)
     candidates = expansion.candidates
@@ -167,7 +169,7 @@ def create_grid(content: Mapping[str, Any], path: Path, registry: Registry, *, w
         raise ConfigError("\n".join(dict.fromkeys(lines)))
     assert baseline is not None, "otherwise there is an error"
     seeds = tuple(range(file.seeds)) if isinstance(file.seeds, int) else tuple(file.seeds)
-    return Grid(name_grid(path), path, file, tuple(made), cells[baseline], seeds, axes, source=source)
+    return Grid(name, path, file, tuple(made), cells[baseline], seeds, axes, source=source)
 
 
 def _find_axes(file: GridFile, candidates: Sequence[Candidate]) -> tuple[str, ...]:

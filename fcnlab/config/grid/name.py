@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fcnlab.errors import ConfigError
+from fcnlab.redaction import escape_line
+
 FOLDER = "experiments"
+
+MAX_BYTES = 200
+"""Longest name of a file or folder; file systems allow 255 bytes, and fcnlab appends to names."""
 
 
 def find_lab_folder(file: Path) -> Path | None:
@@ -35,6 +41,30 @@ def name_grid(file: Path) -> str:
     """
     lab = find_lab_folder(file)
     return file.stem if lab is None else file.resolve().relative_to(lab / FOLDER).with_suffix("").as_posix()
+
+
+def check_name(name: str, where: str) -> None:
+    """Check that the name of a grid can be the path of its results, and be printed on one line.
+
+    Args:
+        name: name of the grid.
+        where: start of the error, such as the path of the file.
+
+    Raises:
+        ConfigError: a part of the name begins with a dot, or is too long, or the name contains a control character.
+    """
+    parts = name.split("/")
+    if escape_line(name) != name:
+        problem = "contains a control character or a line break, or is not UTF-8"
+    elif any(part.startswith(".") for part in parts):
+        problem = "begins with a dot"
+    elif any(len(part.encode()) > MAX_BYTES for part in parts):
+        problem = f"has more than {MAX_BYTES} bytes"
+    else:
+        return
+    raise ConfigError(
+        f"{escape_line(where)}: the name of a grid is that of its file, and this one {problem}; rename the file"
+    )
 
 
 def path_in_lab(file: Path) -> str:

@@ -14,6 +14,7 @@ from fcnlab.data.datasets.fingerprint import hash_files
 from fcnlab.data.datasets.image_file import RGB, ImageFormat, Pixels, open_header, open_image, to_pixels
 from fcnlab.data.datasets.labels import IdDecoder, LabelDecoder
 from fcnlab.errors import DataError, nearest
+from fcnlab.redaction import escape_line
 
 __all__ = ["Dataset", "FileDataset", "FileSplit", "Pair", "Pixels", "Sample", "Split", "list_files"]
 
@@ -115,11 +116,21 @@ class Pair:
         id: identifier of the sample.
         image: path of the image.
         mask: path of the mask.
+
+    Raises:
+        DataError: the identifier contains a control character, a line break or bytes that are not UTF-8.
     """
 
     id: str
     image: Path
     mask: Path
+
+    def __post_init__(self) -> None:
+        if escape_line(self.id) != self.id:
+            raise DataError(
+                f"{escape_line(str(self.image))}: the name contains a control character or a line break, or is not "
+                "UTF-8; rename the file"
+            )
 
 
 class FileSplit(Split):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -94,6 +95,8 @@ def _find(file: Path, number: int, name: str, folder: Path) -> Path:
 
 
 def _id(image: Path, folder: Path, suffix: str) -> str:
+    """Return the id of an image; `..` in its path is resolved first, so that no id leads outside of a folder."""
+    image, folder = (Path(os.path.normpath(path)) for path in (image, folder))
     below = next((place for place in (folder, folder.parent) if image.is_relative_to(place)), image.parent)
     return image.relative_to(below).with_suffix("").as_posix().removesuffix(suffix)
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""First characters of a cell that spreadsheet programs calculate."""
+from fcnlab.redaction import escape_control_characters
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""First characters of a cell that spreadsheet programs calculate, also the wide forms of East Asian keyboards."""
 
 
 def to_csv_text(frame: pd.DataFrame) -> str:
     """Format a frame as comma-separated values with a heading.
 
-    Texts that a spreadsheet program would calculate as formulas get a leading apostrophe; numbers are unchanged.
+    Texts that a spreadsheet program would calculate as formulas get a leading apostrophe, and control characters are
+    escaped; numbers are unchanged.
 
     Args:
         frame: the frame, whose index is left out.
@@ -26,16 +30,28 @@ def to_csv_text(frame: pd.DataFrame) -> str:
     return str(shown.to_csv(index=False, float_format="%.6g"))
 
 
+def rows_to_csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Format rows as `to_csv_text` does, with the keys of the first row as heading and all digits of numbers.
+
+    Args:
+        rows: at least one row; all have the same keys.
+    """
+    return to_csv_text(pd.DataFrame(rows, columns=list(rows[0]), dtype=object))
+
+
 def quote_formula(value: Any) -> Any:
     """Return a value, with a leading apostrophe if it is a text that is read as a formula.
 
     Args:
-        value: value of a cell.
+        value: value of a cell; control characters of a text are escaped.
 
     >>> quote_formula("=HYPERLINK(1)"), quote_formula("-0.5"), quote_formula(-0.5)
     ("'=HYPERLINK(1)", '-0.5', -0.5)
     """
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) and not _is_number(value) else value
+    if not isinstance(value, str):
+        return value
+    text = escape_control_characters(value)
+    return f"'{text}" if text.startswith(_FORMULA) and not _is_number(text) else text
 
 
 def _is_number(text: str) -> bool:

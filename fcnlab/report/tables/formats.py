@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 from rich.table import Table as RichTable
 
 from fcnlab.console import format_table
 from fcnlab.report.html.environment import render
+from fcnlab.report.tables.markdown_text import escape_markdown
 from fcnlab.report.tables.table import Table
 
 ESSENTIAL = ("miou", "delta")
@@ -21,16 +20,12 @@ def to_markdown(table: Table) -> str:
         table: table of texts.
     """
     align = ["---"] * table.text_columns + ["---:"] * (len(table.headings) - table.text_columns)
-    lines = ["| " + " | ".join(map(_escape_markdown, table.headings)) + " |", "| " + " | ".join(align) + " |"]
+    lines = ["| " + " | ".join(map(escape_markdown, table.headings)) + " |", "| " + " | ".join(align) + " |"]
     for index, row in enumerate(table.rows):
-        texts = [_escape_markdown(text) for text in row]
+        texts = [escape_markdown(text) for text in row]
         marked = (f"**{text}**" if (index, column) in table.marks else text for column, text in enumerate(texts))
         lines.append("| " + " | ".join(marked) + " |")
     return "\n".join(lines) + "\n"
-
-
-def _escape_markdown(text: str) -> str:
-    return re.sub(r"([\\|*])", r"\\\1", text)
 
 
 def to_html(table: Table) -> str:
