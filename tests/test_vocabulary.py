@@ -88,7 +88,7 @@ RETIRED = {
 }
 
 FOLDERS = ("fcnlab", "registry", "experiments", "tests", "benchmarks", "docs")
-SUFFIXES = {".py", ".md", ".yaml", ".c", ".css", ".js", ".j2", ".sh", ".toml", ".cff"}
+SUFFIXES = {".py", ".md", ".yaml", ".c", ".h", ".css", ".js", ".j2", ".sh", ".toml", ".cff"}
 
 ALLOWED: dict[str, set[str]] = {
     "CHANGELOG.md": {"learnt"},

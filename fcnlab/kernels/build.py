@@ -81,7 +81,8 @@ def _digest_file(built: Path) -> Path:
 def _fingerprint(source: Path, compiler: str) -> str:
     """Return a hash of everything that the library depends on; machines of several kinds can share a home folder."""
     version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
-    parts = (source.read_bytes(), " ".join(FLAGS).encode(), version, _processor().encode())
+    headers = b"".join(header.read_bytes() for header in sorted(source.parent.glob("*.h")))
+    parts = (source.read_bytes(), headers, " ".join(FLAGS).encode(), version, _processor().encode())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 

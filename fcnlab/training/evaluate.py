@@ -16,6 +16,8 @@ from fcnlab.kernels.inputs import DecodedSample
 from fcnlab.metrics.boundary import count_boundaries
 from fcnlab.metrics.confusion import count_areas
 from fcnlab.metrics.summary import Counts
+from fcnlab.models import FCN
+from fcnlab.training.fused_prediction import FusedPrediction, can_fuse_prediction
 from fcnlab.training.prediction import compute_scores, predict_classes
 from fcnlab.training.protocol import Protocol
 
@@ -95,6 +97,7 @@ def evaluate_split(
     # eval mode, such as a moving average, would be evaluated with the biases of earlier weights.
     model.train()
     model.eval()
+    predict = _create_predictor(model, protocol, device)
     order: list[int] = []
     areas: list[Tensor] = []
     edges: list[Tensor] = []
@@ -106,8 +109,7 @@ def evaluate_split(
         images = _stack([sample.image.movedim(0, -1) for _, sample in samples], device).movedim(-1, 1)
         labels = _stack([sample.label for _, sample in samples], device)
         with autocast():
-            scores = compute_scores(protocol, model, normalize(images, mean, std))
-        predicted = predict_classes(scores)
+            predicted = predict(normalize(images, mean, std))
         areas.append(count_areas(predicted, labels, classes))
         if boundaries:
             edges.append(count_boundaries(predicted, labels, classes))
@@ -126,6 +128,14 @@ def evaluate_split(
         _in_split_order(areas, order, classes),
         _in_split_order(edges, order, classes) if boundaries else None,
     )
+
+
+def _create_predictor(model: nn.Module, protocol: Protocol, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Return a function that maps normalized images [B, 3, H, W] to classes, uint8 [B, H, W]."""
+    if protocol == DEFAULT_PROTOCOL and can_fuse_prediction(model, device):
+        assert isinstance(model, FCN), "can_fuse_prediction requires it"
+        return FusedPrediction(model)
+    return lambda images: predict_classes(compute_scores(protocol, model, images))
 
 
 def _in_split_order(counts: list[Tensor], order: list[int], classes: int) -> Counts:

@@ -11,7 +11,7 @@ from fcnlab.kernels.cross_entropy import PixelLoss, cross_entropy_, cross_entrop
 from fcnlab.kernels.switch import is_triton_available
 from fcnlab.kernels.triton_cross_entropy import launch_cross_entropy
 from fcnlab.models import TransposedUpsampler
-from fcnlab.training import fused_loss
+from fcnlab.training import blocks
 from fcnlab.training.fused_loss import FusedUpsampleLoss
 from fcnlab.training.losses import Loss
 from tests.kernels.on_triton import COMPILED, DEVICE, INTERPRETED, assert_a_graph_replays, examples
@@ -140,7 +140,7 @@ def test_the_fused_loss_has_the_gradients_of_upsampling_and_loss(
     channels: str, bias: bool, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    monkeypatch.setitem(fused_loss.MAX_TILE_SCORES, DEVICE.type, chunk)
+    monkeypatch.setitem(blocks.MAX_TILE_SCORES, DEVICE.type, chunk)
     up = TransposedUpsampler(5, 8, init="random", channels=channels, bias=bias).to(DEVICE)
     scores = torch.randn(2, 5, 3, 4, device=DEVICE, requires_grad=True)
     labels = create_labels((2, 24, 30), 5, 0).to(DEVICE)

@@ -20,7 +20,7 @@ from fcnlab.models import FCN, HEADS, Interpolation, TransposedUpsampler
 from fcnlab.models.backbones.base import Backbone
 from fcnlab.models.heads import CoarseHead, DilatedHead
 from fcnlab.models.upsampler import crop
-from fcnlab.training import fused_loss
+from fcnlab.training import blocks
 from fcnlab.training.fit import fit
 from fcnlab.training.fused_loss import FusedUpsampleLoss, can_fuse
 from fcnlab.training.losses import REDUCTIONS, Loss
@@ -134,7 +134,7 @@ def test_the_tile_size_affects_only_rounding(channels: Channels, chunk: int, mon
     up = TransposedUpsampler(5, 8, init="random", channels=channels)
     scores, labels = torch.randn(2, 5, 4, 6, requires_grad=True), create_labels((2, 32, 48), 5, 0)
     expected = Loss()(up(scores, (32, 48)), labels)
-    monkeypatch.setitem(fused_loss.MAX_TILE_SCORES, "cpu", chunk)
+    monkeypatch.setitem(blocks.MAX_TILE_SCORES, "cpu", chunk)
     found = FusedUpsampleLoss(Loss(), Ending(up))(scores, labels)
     for one, other in zip(
         gradients_of(found, scores, up.weight), gradients_of(expected, scores, up.weight), strict=True

@@ -8,6 +8,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from fcnlab.errors import ModelError
+from fcnlab.models.upsampler import crop
 
 
 class MakeUpsampler(Protocol):
@@ -85,8 +86,9 @@ class CoarseHead(Head):
         Returns:
             Logits [B, classes, H, W].
         """
-        scores: Tensor = self.upsample(self.coarse(features), size)
-        return scores
+        coarse = self.coarse(features)
+        scores: Tensor = self.upsample(coarse) if self.offset else self.upsample(coarse, size)
+        return crop(scores, size, self.offset) if self.offset else scores
 
     def coarse(self, features: Mapping[int, Tensor]) -> Tensor:
         """Compute the scores before the last upsampling.

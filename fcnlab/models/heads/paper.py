@@ -72,18 +72,6 @@ class PaperHead(CoarseHead):
         self.upsample = make_upsampler(classes, stride, "image", kernel=kernel, padding=0)
         self.offset = _offset(-_begin(begin, 1, kernel), "the image")
 
-    def forward(self, features: Mapping[int, Tensor], size: tuple[int, int]) -> Tensor:
-        """Compute the class scores from feature maps.
-
-        Args:
-            features: maps by reduction r, each [B, channels[r], ~H/r, ~W/r].
-            size: height H and width W of the images.
-
-        Returns:
-            Logits [B, classes, H, W].
-        """
-        return crop(self.upsample(self.coarse(features)), size, self.offset)
-
     def coarse(self, features: Mapping[int, Tensor]) -> Tensor:
         """Compute the scores before the last upsampling.
 

@@ -1,0 +1,95 @@
+"""The last upsampling and the choice of the class in one operation, without storing scores of the size of the image."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fcnlab.kernels.argmax import argmax_classes
+from fcnlab.models import FCN, TransposedUpsampler
+from fcnlab.models.heads import CoarseHead
+from fcnlab.training.blocks import (
+    MAX_TILE_SCORES,
+    BlockGrid,
+    count_independent_groups,
+    has_blocks,
+    kernel_as_matrices,
+    permute,
+    scores_as_matrix,
+)
+
+
+def can_fuse_prediction(model: object, device: torch.device) -> bool:
+    """Return True if the classes of pixels can be predicted from the coarse scores of a model.
+
+    Args:
+        model: has to be an `FCN` whose head has blocks.
+        device: device of the model; has to be the CPU.
+    """
+    return device.type == "cpu" and isinstance(model, FCN) and has_blocks(model.head)
+
+
+class FusedPrediction:
+    """Predicts the class of each pixel from the coarse scores of a network.
+
+    The class has the greatest upsampled score, as in `predict_classes`. Products are computed in tiles, in the
+    precision of autocast, and each tile is replaced by its classes before the next one is computed.
+    """
+
+    def __init__(self, model: FCN) -> None:
+        """Read the kernel of the last upsampling. It must not change as long as this object is used.
+
+        Args:
+            model: a network for which `can_fuse_prediction` is true, in eval mode.
+        """
+        assert isinstance(model.head, CoarseHead) and isinstance(model.head.upsample, TransposedUpsampler)
+        self._model, self._head, self._upsample = model, model.head, model.head.upsample
+        self._groups = count_independent_groups(self._upsample)
+        self._kernels: dict[tuple[int, torch.dtype], Tensor] = {}  # by rows of a tile and precision
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Predict the classes of a batch.
+
+        Args:
+            images: normalized images [B, 3, H, W].
+
+        Returns:
+            Classes, uint8 [B, H, W].
+        """
+        scores = self._model.coarse_scores(images.contiguous(memory_format=torch.channels_last))
+        device = scores.device.type
+        precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else scores.dtype
+        grid = BlockGrid.of(self._head, images.shape[-2:], scores.device)
+        left = scores_as_matrix(grid.gather_corners(scores), self._groups, bias=self._upsample.bias is not None)
+        kernels = self._get_kernels(grid.tile_rows, precision)
+        return grid.to_images(_predict_blocks(left.to(precision), kernels, scores.shape[1]))
+
+    def _get_kernels(self, tile_rows: int, precision: torch.dtype) -> Tensor:
+        key = tile_rows, precision
+        if key not in self._kernels:
+            self._kernels[key] = kernel_as_matrices(self._upsample, self._groups, tile_rows).to(precision)
+        return self._kernels[key]
+
+
+def _predict_blocks(left: Tensor, kernels: Tensor, classes: int) -> Tensor:
+    """Predict the classes of the pixels of blocks.
+
+    Args:
+        left: scores [G, N, K] of N blocks and G groups of classes that do not mix.
+        kernels: [tiles, G, K, C/G * T], with T pixels of a block in a tile.
+        classes: C.
+
+    Returns:
+        Classes, uint8 [tiles, N, T].
+    """
+    groups, blocks, _ = left.shape
+    pixels = kernels.shape[3] * groups // classes
+    chunk = max(1, MAX_TILE_SCORES[left.device.type] // (classes * pixels))
+    predicted = torch.empty(len(kernels), blocks, pixels, dtype=torch.uint8)
+    for kernel, tile in zip(kernels, predicted, strict=True):
+        for start in range(0, blocks, chunk):
+            some = slice(start, start + chunk)
+            scores = torch.bmm(left[:, some], kernel).view(groups, -1, classes // groups, pixels)
+            by_class = permute(scores, "group block class pixel -> block group class pixel")
+            tile[some] = argmax_classes(by_class.reshape(-1, classes, pixels))
+    return predicted
