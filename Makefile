@@ -2,6 +2,7 @@
 # make test   set up, run the tests
 # make check  run ruff, mypy and import-linter
 # make docs   build the documentation as a site in build/site
+# make test-lowest  run the tests with the lowest supported versions of the dependencies, in .venv-lowest
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -10,7 +11,7 @@ INSTALLER ?= uv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test browser check docs readme clean
+.PHONY: demo test test-lowest browser check docs readme clean
 
 # A separate lab, so that the committed results of the repository stay unchanged.
 demo: $(STAMP)
@@ -46,9 +47,26 @@ $(STAMP): pyproject.toml constraints.txt
 	  { $(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" && $(BIN)/python -m pip install $(REQUIREMENTS); }
 	touch $@
 
+# The lowest versions that pyproject.toml permits of the packages that it names, with their dependencies and the tools of the
+# tests at their newest. Only uv resolves to the lowest versions. torch and torchvision are resolved together here too.
+LOWEST := .venv-lowest
+
+test-lowest: $(LOWEST)/.installed browser
+	$(LOWEST)/bin/python -m pytest -n 2 --dist loadfile
+
+$(LOWEST)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(LOWEST)
+	@echo "Installing fcnlab and the lowest versions of its dependencies into $(LOWEST) ..."
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(LOWEST)/bin/uv pip compile --quiet --python $(LOWEST)/bin/python --all-extras --resolution lowest-direct \
+	  --output-file $(LOWEST)/lowest.txt pyproject.toml
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --constraint $(LOWEST)/lowest.txt \
+	  --editable ".[all]" --group dev
+	touch $@
+
 # Fill the generated blocks of the README from the committed results.
 readme: $(STAMP)
 	$(BIN)/python docs/fill_readme.py
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info
+	rm -rf $(VENV) $(LOWEST) demo build *.egg-info

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from fcnlab.errors import TrackingError
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -55,7 +58,13 @@ def register_version(client: MlflowClient, name: str, run_id: str, source: str, 
 
     Returns:
         The number of the version; None if the newest version is of this run.
+
+    Raises:
+        TrackingError: the name contains a character that separates the parts of an address of MLflow. Newer versions of
+            MLflow refuse it too; older ones register a model that cannot be loaded by its name.
     """
+    if "/" in name or ":" in name:
+        raise TrackingError(f"model name '{name}': MLflow permits no '/' and no ':'; try '{re.sub('[/:]', '-', name)}'")
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
     versions = client.search_model_versions(f"name = '{name}'")

@@ -186,7 +186,9 @@ def test_the_error_of_a_file_without_weights_names_its_format(
         read_tensors(tmp_path / name)
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")  # TorchScript is deprecated
+@pytest.mark.filterwarnings(
+    "ignore::FutureWarning", "ignore:.torch.jit:DeprecationWarning"
+)  # TorchScript is deprecated
 def test_a_torchscript_archive_is_refused_with_a_conversion_that_works(tmp_path: Path) -> None:
     torch.manual_seed(9)
     model = timm.create_model("test_resnet").eval()
