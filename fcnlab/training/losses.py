@@ -1,6 +1,6 @@
 """Losses: cross entropy with its variants, Dice and Lovász, over the pixels that are not ignored.
 
-Dice and Lovász come from segmentation_models_pytorch, whose implementations are widely used.
+Dice comes from segmentation_models_pytorch, whose implementation is widely used.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.inspection import stats
 from fcnlab.training.distributed import SINGLE_PROCESS, ProcessGroup
+from fcnlab.training.lovasz import lovasz_softmax
 
 Reduction = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """Reduces losses [B, H, W], 0 where ignored, with labels [B, H, W] and optional class weights [C] to a scalar."""
@@ -163,7 +164,7 @@ class Loss:
         if self.dice:
             terms.append(self.dice * _dice(scores, labels))
         if self.lovasz:
-            terms.append(self.lovasz * _lovasz(scores, labels))
+            terms.append(self.lovasz * lovasz_softmax(scores, labels))
         return sum(terms[1:], start=terms[0])
 
     def _cross_entropy(self, scores: Tensor, labels: Tensor) -> Tensor:
@@ -238,57 +239,16 @@ def _hardest_quantile(probability: Tensor, labeled: Tensor, keep: float) -> Tens
 
 
 def _dice(scores: Tensor, labels: Tensor) -> Tensor:
-    loss: Tensor = _smp_losses()[0](scores, labels.long())
+    loss: Tensor = _dice_loss()(scores, labels.long())
     return loss
-
-
-def _lovasz(scores: Tensor, labels: Tensor) -> Tensor:
-    if scores.device.type == "cuda":
-        return lovasz_softmax(scores, labels)
-    if not bool((labels != IGNORE_INDEX).any()):
-        return 0 * scores.sum()
-    loss: Tensor = _smp_losses()[1](scores, labels.long())
-    return loss
-
-
-def lovasz_softmax(scores: Tensor, labels: Tensor) -> Tensor:
-    """Compute the Lovász-Softmax loss (Berman et al., CVPR 2018, section 3) without synchronizing with the device.
-
-    Equal to that of segmentation_models_pytorch, which selects labeled pixels and occurring classes by their values and
-    so makes the host wait many times. Here ignored pixels are kept with an error of 0, and absent classes with a weight
-    of 0.
-
-    Args:
-        scores: float32 [B, C, H, W], before the softmax.
-        labels: uint8 [B, H, W], 255 for ignored pixels.
-
-    Returns:
-        The mean over the classes that occur, a scalar; 0 if all pixels are ignored.
-    """
-    classes = scores.shape[1]
-    labels = labels.flatten()
-    labeled = labels != IGNORE_INDEX
-    probabilities = scores.softmax(1).movedim(1, 0).reshape(classes, -1)
-    is_class = labels == torch.arange(classes, device=labels.device)[:, None]
-    errors = (is_class.float() - probabilities).abs() * labeled
-    errors, order = errors.sort(dim=1, descending=True)
-    is_class = is_class.gather(1, order)
-    # Integer sums are exact; float sums are neither exact nor deterministic on CUDA.
-    seen_of_class = is_class.cumsum(1, dtype=torch.int32)
-    seen_of_others = (~is_class & labeled.expand_as(is_class).gather(1, order)).cumsum(1, dtype=torch.int32)
-    pixels = seen_of_class[:, -1:]
-    jaccard = 1 - (pixels - seen_of_class).float() / _positive(pixels + seen_of_others)
-    steps = torch.cat([jaccard[:, :1], jaccard.diff(dim=1)], 1)
-    occurs = pixels[:, 0] > 0
-    return ((errors * steps).sum(1) * occurs).sum() / _positive(occurs.sum())
 
 
 @cache
-def _smp_losses() -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[[Tensor, Tensor], Tensor]]:
-    """Return Dice and Lovász; imported on first use, because the import takes a second."""
-    from segmentation_models_pytorch.losses import DiceLoss, LovaszLoss
+def _dice_loss() -> Callable[[Tensor, Tensor], Tensor]:
+    """Return smp's Dice loss; imported on first use, because the import takes a second."""
+    from segmentation_models_pytorch.losses import DiceLoss
 
-    return DiceLoss("multiclass", ignore_index=IGNORE_INDEX), LovaszLoss("multiclass", ignore_index=IGNORE_INDEX)
+    return DiceLoss("multiclass", ignore_index=IGNORE_INDEX)
 
 
 def compute_class_weights(labels: Iterable[Tensor], classes: int) -> Tensor:
