@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from fcnlab.storage_errors import find_storage_error
+
 
 @contextmanager
 def replace_atomically(path: Path, *, keep_mode: bool = False) -> Iterator[Path]:
@@ -24,6 +26,9 @@ def replace_atomically(path: Path, *, keep_mode: bool = False) -> Iterator[Path]
 
     Yields:
         Path of an empty file beside it, to be written or replaced.
+
+    Raises:
+        OSError: it cannot be written; also where a library raises another error for a full disk.
     """
     target = path.resolve() if keep_mode else path
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
@@ -37,9 +42,14 @@ def replace_atomically(path: Path, *, keep_mode: bool = False) -> Iterator[Path]
             os.fsync(file.fileno())
         os.replace(temporary, target)
         sync_folder(target.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        found = find_storage_error(error)
+        if found is None or found.filename not in (None, str(temporary)):
+            raise
+        # The reader of the message does not know the temporary name, and libraries raise errors of other types.
+        raise OSError(found.errno, found.strerror, str(target)) from error
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], *, keep_mode: bool = False) -> None:

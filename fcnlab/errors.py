@@ -40,6 +40,13 @@ class RunError(FcnlabError):
     """A grid or a trial cannot be run."""
 
 
+class StopRunError(RunError):
+    """A run must end for a reason outside of its trials: full storage, or inputs that have changed.
+
+    Trials that have not ended get no record, and continue when the reason is removed.
+    """
+
+
 class TrackingError(FcnlabError):
     """The MLflow store is unreachable, or does not have what was requested.
 

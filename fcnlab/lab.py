@@ -31,7 +31,7 @@ from fcnlab.data.datasets.folder import SPLIT, Folder, FolderLayout
 from fcnlab.data.datasets.image_file import ImageFormat
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.datasets.table import FILE_DATASETS, find_dataset_folder
-from fcnlab.errors import ConfigError, DataError, ModelError, RunError
+from fcnlab.errors import ConfigError, DataError, ModelError, RunError, StopRunError
 from fcnlab.extensions import BUILTIN, Extensions
 from fcnlab.redaction import remember_uri
 from fcnlab.settings import TRACKER_VARIABLE
@@ -230,19 +230,35 @@ class Lab:
 
             self.extensions.load("transform", recipe.transform.type, Transform)  # type: ignore[type-abstract]
 
-    def check_extensions(self, trial: Trial) -> None:
-        """Check that the code of the extensions of a trial is that of its key.
+    def check_inputs(self, trial: Trial) -> None:
+        """Check that the code of the extensions, the dataset and the weights file of a trial are those of its key.
+
+        All files of the dataset are looked at again, and those that have changed are read.
 
         Args:
             trial: the trial.
 
         Raises:
-            RunError: the code has changed since the trial was planned.
+            StopRunError: one of them has changed since the trial was planned.
             ConfigError: an extension does not exist.
         """
+        planned = "this trial was planned; run the grid again"
         for kind, fingerprint in self.extensions.fingerprints(trial.variant.head, trial.dataset, trial.recipe).items():
             if trial.extensions.get(kind) != fingerprint:
-                raise RunError(f"the code of the {kind} has changed since this trial was planned; run the grid again")
+                raise StopRunError(f"the code of the {kind} has changed since {planned}")
+        name = trial.names.get("dataset", trial.dataset.type)
+        try:
+            found = self.open_dataset(trial.dataset).fingerprint(trial.dataset.used_splits)
+        except DataError as error:
+            raise StopRunError(f"dataset {name} has changed since {planned}: {error}") from None
+        if found != trial.data:
+            raise StopRunError(
+                f"dataset {name} has changed since {planned}. Its trials have other keys then, so that metrics of the "
+                "old and of the new data are never in one table"
+            )
+        file = self.find_weights_file(trial.variant.backbone)
+        if file is not None and f"sha256:{hash_file(file)}" != trial.weights:
+            raise StopRunError(f"{file}: has changed since {planned}")
 
     def _layout(self, spec: FolderDataset) -> FolderLayout:
         """Resolve the paths of a dataset of type folder."""

@@ -1,10 +1,12 @@
-"""Settings of runs that the command line, drivers and workers share; importing them loads no other module."""
+"""Settings of runs that the command line, drivers and workers share."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 from typing import Literal
+
+from fcnlab.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda"]
 """Kind of the training device: `cuda` and `cpu` are requirements, `auto` is CUDA if there is a GPU."""
@@ -29,6 +31,18 @@ CHECKPOINT_EVERY = 30.0
 
 
 def cache_folder() -> Path:
-    """Return the folder of files that fcnlab can rebuild: FCNLAB_CACHE, or else `fcnlab` in the user's cache folder."""
+    """Return the folder of files that fcnlab can rebuild: FCNLAB_CACHE, or else `fcnlab` in the user's cache folder.
+
+    Raises:
+        ConfigError: the user has no home, as in some containers.
+    """
     folder = os.environ.get("FCNLAB_CACHE")
-    return Path(folder) if folder else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcnlab"
+    if folder:
+        return Path(folder)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcnlab"
+    except RuntimeError:
+        raise ConfigError(
+            f"user {os.getuid()} has no home folder, and HOME is not set; set FCNLAB_CACHE to a folder that only this "
+            "user can write"
+        ) from None

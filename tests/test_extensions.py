@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import fcnlab
 from fcnlab.cli import app
 from fcnlab.config.trial import Trial
-from fcnlab.errors import ConfigError, FcnlabError
+from fcnlab.errors import ConfigError, FcnlabError, StopRunError
 from fcnlab.extensions import Extensions
 from fcnlab.lab import Lab
 from fcnlab.report.provenance import rerun_command
@@ -30,6 +30,7 @@ from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import open_tracker
 from fcnlab.trial.find import find_finished_trial
 from fcnlab.trial.run import run_trial
+from fcnlab.trial.run_folder import RunFolder
 from tests.conftest import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8")
@@ -270,13 +271,13 @@ def test_the_key_changes_with_the_code_of_the_extensions_that_a_trial_uses(own: 
 
 
 @pytest.mark.usefixtures("allowed")
-def test_code_that_changes_after_planning_is_a_failed_trial(own: Lab) -> None:
+def test_code_that_changes_after_planning_ends_the_run_without_a_record(own: Lab) -> None:
     edit(own, "experiments/own.yaml", "dataset: blobs", "dataset: shapes-mini")
     trial = load_trials(own)["shallow8"]
     edit(own, "extensions/shallow.py", "nn.ReLU()", "nn.GELU()")
-    record = run_trial(trial, own)
-    assert record is not None and record.failure is not None
-    assert record.failure.message == "the code of the head has changed since this trial was planned; run the grid again"
+    with pytest.raises(StopRunError, match="the code of the head has changed since this trial was planned; run the"):
+        run_trial(trial, own)
+    assert not RunFolder(own.runs, trial.key).record.exists()
 
 
 @pytest.mark.usefixtures("allowed")

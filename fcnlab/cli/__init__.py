@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -28,8 +28,9 @@ from fcnlab.cli import (
 )
 from fcnlab.console import replace_unencodable
 from fcnlab.errors import FcnlabError
-from fcnlab.redaction import redact_output
+from fcnlab.redaction import clean_text, redact_output
 from fcnlab.settings import ALLOW_EXTENSIONS_VARIABLE
+from fcnlab.storage_errors import OF_A_FILE, describe_storage_error, find_storage_error
 from fcnlab.version import __version__
 
 app = typer.Typer(
@@ -81,14 +82,26 @@ app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
 
 
 def main() -> None:
-    """Run `fcnlab`. Errors of the user are printed to standard error, with exit code 2."""
+    """Run `fcnlab`. Errors of the user and of storage are printed to standard error, with exit code 2."""
     for stream in (sys.stdout, sys.stderr):
         replace_unencodable(stream)
     redact_output()
     try:
         app()
     except FcnlabError as error:
-        for line in str(error).splitlines():  # indented lines are code to paste
-            is_code = line.startswith("    ")
-            print(line[4:] if is_code else f"fcnlab: error: {line}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+        _exit_with(str(error))
+    except Exception as error:
+        found = find_storage_error(error)
+        if found is None and isinstance(error, OSError) and error.errno in OF_A_FILE:
+            found = error
+        if found is None:
+            raise
+        _exit_with(clean_text(describe_storage_error(found)))
+
+
+def _exit_with(message: str) -> NoReturn:
+    """Print an error and exit; indented lines of the message are code to paste."""
+    for line in message.splitlines():
+        is_code = line.startswith("    ")
+        print(line[4:] if is_code else f"fcnlab: error: {line}", file=sys.stderr)  # noqa: T201
+    sys.exit(2)

@@ -36,16 +36,16 @@ def parse_classes(value: Any) -> ClassValues:
     """
     if isinstance(value, tuple):  # already normalized
         return value
+    if not isinstance(value, list | Mapping):
+        raise ValueError("give a list of names, or a mapping such as {road: 0} or {road: '#804080'}")
+    invalid = [name for name in value if not isinstance(name, str) or not name.strip()]
+    if invalid:
+        raise ValueError(f"the name of a class is a string, not {invalid[0]!r}; write it in quotes")
     if isinstance(value, list):
         duplicates = [name for i, name in enumerate(value) if name in value[:i]]
         if duplicates:
             raise ValueError(f"the class {duplicates[0]!r} is listed twice")
         value = {name: number for number, name in enumerate(value)}
-    if not isinstance(value, Mapping):
-        raise ValueError("give a list of names, or a mapping such as {road: 0} or {road: '#804080'}")
-    invalid = [name for name in value if not isinstance(name, str) or not name.strip()]
-    if invalid:
-        raise ValueError(f"the name of a class is a string, not {invalid[0]!r}; write it in quotes")
     if not 2 <= len(value) <= MAX_CLASSES:
         raise ValueError(f"give 2 to {MAX_CLASSES} classes, not {len(value)}")
     classes = tuple((name, parse_values(values, f"class {name}: ")) for name, values in value.items())

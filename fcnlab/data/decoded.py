@@ -55,8 +55,13 @@ def open_decoded(dataset: Dataset, split: str, progress: StartProgress | None = 
 
 
 class DecodedSplit:
-    """A split as uint8 tensors. Each sample is decoded on first use and kept as long as the budget lasts."""
+    """A split as uint8 tensors. Each sample is decoded on first use and kept as long as the budget lasts.
 
+    Attributes:
+        from_cache: whether the samples are those of a cache, which does not change when the files of the dataset do.
+    """
+
+    from_cache = False
     _budget = 0  # of subclasses that keep no decoded samples
 
     def __init__(self, split: Split, budget: int = BUDGET) -> None:
@@ -142,6 +147,8 @@ class MappedSplit(DecodedSplit):
     The map is copy-on-write: changing a sample affects neither the file nor other processes. Each sample is compared
     with its checksum when it is first used; a damaged one is decoded again from its files and restored in the cache.
     """
+
+    from_cache = True
 
     def __init__(self, cache: MappedCache, source: Split) -> None:
         """Open the samples of a cache.

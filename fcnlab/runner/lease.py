@@ -61,7 +61,11 @@ class Heartbeat:
     def __enter__(self) -> Heartbeat:
         self._lock.acquire()
         self._beats = count()
-        self._beat()
+        try:
+            self._beat()
+        except OSError:
+            self._release()
+            raise
         threading.Thread(target=self._keep_beating, daemon=True).start()
         return self
 
@@ -69,6 +73,9 @@ class Heartbeat:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopping.set()
+        self._release()
+
+    def _release(self) -> None:
         self._lock.release()
         self._remove_files(self.driver)
 
@@ -199,11 +206,11 @@ def read_latest_lease(folder: Path) -> tuple[str | None, int]:
 def _write_new(file: Path, text: str) -> bool:
     """Create a file atomically; return False if it exists."""
     draft = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    draft.write_text(text, encoding="utf-8")
     try:
+        draft.write_text(text, encoding="utf-8")
         os.link(draft, file)
     except FileExistsError:
         return False
     finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)
     return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from shlex import quote
 
@@ -28,6 +28,7 @@ from fcnlab.runner.publisher import Publisher
 from fcnlab.runner.scheduler import POLL_INTERVAL, Scheduler, SchedulerOptions
 from fcnlab.runner.trackers import check_trackers
 from fcnlab.settings import CHECKPOINT_EVERY
+from fcnlab.storage_errors import convert_storage_errors
 from fcnlab.tracking.store import is_installed
 
 
@@ -88,13 +89,25 @@ def run_grid(
         log_every: see `SchedulerOptions`.
 
     Raises:
-        RunError: the lab cannot be written.
+        StopRunError: the lab cannot be written, or the inputs of a trial have changed since the plan was made. Trials
+            that have ended keep their records, and others continue in the next run.
         ConfigError: a trial cannot be trained or evaluated, see `check_trials`; or a tracker does not exist.
         DataError: a dataset is missing, or a class has no pixel in its training split.
         ModelError: a weights file is missing or does not fit, or a finished trial that another is initialized from is
             missing.
     """
     options = SchedulerOptions(interrupted, fail_fast, checkpoint_every, log_every)
+    with convert_storage_errors(lab.root):
+        return _run_grid(grid, lab, create_executor, reporter, options)
+
+
+def _run_grid(
+    grid: Grid,
+    lab: Lab,
+    create_executor: Callable[[], Executor],
+    reporter: ProgressReporter,
+    options: SchedulerOptions,
+) -> Outcome:
     plan = make_plan(grid, lab)
     check_trackers(lab)
     claim_results(grid, lab)
@@ -132,7 +145,7 @@ def run_grid(
         reused=len(plan.all_trials) - len(plan.remaining),
         stopped=after.count("stopped"),
         postponed=publisher.postponed,
-        interrupted=interrupted() and not scheduler.is_done,
+        interrupted=options.interrupted() and not scheduler.is_done,
     )
 
 
@@ -155,7 +168,7 @@ def sync_grid(grid: Grid, lab: Lab, reporter: ProgressReporter) -> Outcome:
         raise TrackingError(f"MLflow is not installed; run `fcnlab grid sync {quote(str(grid.path))}` where it is")
     plan = make_plan(grid, lab)
     claim_results(grid, lab)
-    with hold_leases(lab) as leases:
+    with convert_storage_errors(lab.root), hold_leases(lab) as leases:
         publisher = Publisher(plan, lab, leases, reporter)
         if not publisher.take_over():
             raise RunError(
@@ -184,7 +197,7 @@ def clear_failed(grid: Grid, lab: Lab) -> int:
     """
     failed = [planned for planned, record in make_plan(grid, lab).records() if record.status == "failed"]
     check_trials(failed, lab, grid.path)
-    with hold_leases(lab) as leases:
+    with convert_storage_errors(lab.root), hold_leases(lab) as leases:
         free = [planned for planned in failed if leases.claim(planned.folder.path)]
         for planned in free:
             planned.folder.clear()
@@ -200,16 +213,11 @@ def hold_leases(lab: Lab) -> Iterator[Leases]:
         lab: the lab that contains the leased folders.
 
     Raises:
-        RunError: the lab cannot be written.
+        StopRunError: the lab cannot be written.
     """
-    folder = lab.state / "drivers"
-    try:
-        heartbeat = Heartbeat(folder)
-    except OSError as error:
-        raise RunError(
-            f"{folder}: cannot be written ({error.strerror}); choose another lab folder with --lab"
-        ) from None
-    with heartbeat:
+    with ExitStack() as stack:
+        with convert_storage_errors(lab.root):
+            heartbeat = stack.enter_context(Heartbeat(lab.state / "drivers"))
         yield Leases(heartbeat)
 
 

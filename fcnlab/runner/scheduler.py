@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Literal
 
+from fcnlab.errors import StopRunError
 from fcnlab.runner import retry_policy
 from fcnlab.runner.executors.base import Executor, Job, JobExit
 from fcnlab.runner.lease import Leases
@@ -92,6 +93,7 @@ class Scheduler:
         self._reporter = reporter
         self._options = options
         self._has_failure = False
+        self._stop: str | None = None  # why the run must end
         self._trials = {planned.key: _TrialState(planned) for planned in plan.remaining}
         self._checked_elsewhere = 0.0
         self._pruner = Pruner(plan)
@@ -104,23 +106,31 @@ class Scheduler:
     @property
     def is_stopping(self) -> bool:
         """True if no more trials are started."""
-        return self._options.interrupted() or (self._options.fail_fast and self._has_failure)
+        stops = self._stop is not None or (self._options.fail_fast and self._has_failure)
+        return stops or self._options.interrupted()
 
     def run(self, create_executor: Callable[[], Executor]) -> None:
         """Run the trials that this driver can lease, until all trials have ended or the running trials are paused.
 
         Args:
             create_executor: creates the executor.
+
+        Raises:
+            StopRunError: a trial met a reason outside of it to end the run.
         """
         with create_executor() as executor:
             while not (self.is_done or self.is_stopping):
                 self._start_trials(executor)
                 self._poll(executor)
             if running := self._select(_State.RUNNING):
+                if self._stop is not None:
+                    self._reporter.remark(f"stopping: {self._stop}")
                 self._reporter.pausing(len(running))
                 executor.pause()
             while self._select(_State.RUNNING):
                 self._poll(executor)
+        if self._stop is not None:
+            raise StopRunError(self._stop)
 
     def _select(self, *states: _State) -> list[_TrialState]:
         return [trial for trial in self._trials.values() if trial.state in states]
@@ -181,6 +191,7 @@ class Scheduler:
             return
         trial.state = _State.PENDING
         record = planned.folder.read()
+        self._stop = self._stop or ended.stop
         attempt = _find_failed_attempt(planned, job, ended, record)
         if attempt is not None:
             record = self._retry_or_fail(planned, attempt, executor)

@@ -6,14 +6,15 @@ import importlib.util
 import logging
 import os
 import re
+import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from fcnlab.errors import TrackingError
 from fcnlab.redaction import redact
@@ -31,6 +32,10 @@ for _variable, _value in {
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
+
+
+LOCK_TIMEOUT = 10.0
+"""Seconds to wait for another process that locks a store in a file; publishing is deferred then."""
 
 
 def is_installed() -> bool:
@@ -59,12 +64,36 @@ def open_client(uri: str, artifacts: Path | None = None) -> MlflowClient:
         return MlflowClient(uri)
     # Two processes that create the schema at the same time would corrupt the store.
     file = Path(uri.removeprefix("sqlite:///"))
-    with FileLock(file.with_name(file.name + ".lock")):
+    with FileLock(file.with_name(file.name + ".lock"), timeout=LOCK_TIMEOUT):
+        if not file.exists() and "?" not in uri:  # a query of options is part of no name
+            _create_store(file)
+        _check_unlocked(file)
         if artifacts is not None and file.resolve().parent == artifacts.resolve().parent:
             relocate_artifacts(file, artifacts)
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
         return client
+
+
+def _create_store(file: Path) -> None:
+    """Create a store beside its final name: MLflow cannot complete one whose creation was interrupted."""
+    from mlflow.tracking import MlflowClient
+
+    draft, complete = (file.with_name(f".{file.name}.{state}") for state in ("draft", "complete"))
+    try:
+        draft.unlink(missing_ok=True)
+        MlflowClient(f"sqlite:///{draft}").search_experiments(max_results=1)
+        shutil.copy(draft, complete)  # MLflow keeps the draft open
+        os.replace(complete, file)
+    finally:
+        for left in (draft, draft.with_name(f"{draft.name}-journal"), complete):
+            left.unlink(missing_ok=True)
+
+
+def _check_unlocked(file: Path) -> None:
+    """Raise an error of SQLite if another process locks a store: MLflow would try to open it for half an hour."""
+    with closing(sqlite3.connect(file, timeout=LOCK_TIMEOUT)) as store:
+        store.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 def open_experiment(client: MlflowClient, name: str, uri: str, artifacts: Path | None) -> str:
@@ -145,6 +174,8 @@ def convert_errors(uri: str) -> Iterator[None]:
 
     try:
         yield
+    except Timeout as error:
+        raise TrackingError(f"{uri}: MLflow store: another process holds {error.lock_file}") from None
     except (MlflowException, RequestException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         # Without the cause, whose traceback would print the URI with its password.
         raise TrackingError(f"{uri}: MLflow store: {_describe(error)}") from None

@@ -52,6 +52,7 @@ class Training:
         loss: from scores and labels.
         average: moving average of the weights, or None.
         capturable: no step waits for the host, so steps can be captured as CUDA graphs.
+        from_cache: the samples are those of a cache, which does not change when the files of the dataset do.
     """
 
     batches: TrainingBatches
@@ -60,6 +61,7 @@ class Training:
     loss: Loss | FusedUpsampleLoss
     average: MovingAverage | None
     capturable: bool = False
+    from_cache: bool = False
 
     @property
     def averaged(self) -> FCN | None:
@@ -250,6 +252,7 @@ def build_training(
         MovingAverage(model, recipe.ema) if recipe.ema is not None else None,
         # Recomputation saves and restores the state of the random generator, which waits for the host.
         capturable=not checkpointed,
+        from_cache=decoded.from_cache,
     )
 
 

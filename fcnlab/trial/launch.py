@@ -16,8 +16,12 @@ from threading import Event, Thread
 
 import torch
 
+from fcnlab.errors import StopRunError
 from fcnlab.redaction import redact_output
 from fcnlab.trial.record import Record
+
+Result = Record | StopRunError | None
+"""Result of a rank: the record of the trial, an error outside of the trial, or None."""
 
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 """Start method of the processes of a trial; the parent must not have initialized CUDA."""
@@ -26,15 +30,15 @@ CRASH_TIMEOUT = 0.5
 """Seconds to wait for the exit of a crashed rank after another rank has reported an error."""
 
 
-def launch(size: int, work: Callable[[int], Record | None]) -> Record | None:
+def launch(size: int, work: Callable[[int], Result]) -> Result:
     """Call `work(rank)` in one process per rank and wait for the first result.
 
     Args:
         size: number of ranks; they share the CPU threads of this process.
-        work: returns the record of rank 0 (None if paused); other ranks return a record only if they failed.
+        work: returns the record of rank 0 (None if paused); other ranks return one only if they failed.
 
     Returns:
-        The record of rank 0, or of the first rank that failed.
+        The result of rank 0, or of the first rank that failed.
 
     Raises:
         SystemExit: a rank was killed; this process ends too, and the trial is retried.
@@ -58,7 +62,7 @@ def launch(size: int, work: Callable[[int], Record | None]) -> Record | None:
             process.join()
 
 
-def _run(rank: int, threads: int, work: Callable[[int], Record | None], sender: Connection) -> None:
+def _run(rank: int, threads: int, work: Callable[[int], Result], sender: Connection) -> None:
     redact_output()
     Thread(target=exit_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
@@ -77,13 +81,13 @@ def exit_with_parent() -> None:
     os._exit(1)
 
 
-def _receive_first(receivers: Sequence[Connection], ranks: Sequence[BaseProcess]) -> Record | None:
+def _receive_first(receivers: Sequence[Connection], ranks: Sequence[BaseProcess]) -> Result:
     ready = wait(receivers)  # for a record, or for the exit of a rank
     try:
-        record: Record | None = next(receiver for receiver in receivers if receiver in ready).recv()
+        record: Result = next(receiver for receiver in receivers if receiver in ready).recv()
     except EOFError:
         raise SystemExit(_describe_exits(ranks)) from None
-    if record is not None and record.status == "failed" and (dead := _describe_exits(ranks)):
+    if isinstance(record, Record) and record.status == "failed" and (dead := _describe_exits(ranks)):
         raise SystemExit(dead)
     return record
 

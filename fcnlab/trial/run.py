@@ -10,9 +10,11 @@ from filelock import FileLock
 
 from fcnlab.config.trial import Trial
 from fcnlab.data.resident import release_resident_splits
+from fcnlab.errors import FcnlabError, StopRunError
 from fcnlab.lab import Lab
 from fcnlab.redaction import get_logger
 from fcnlab.settings import CHECKPOINT_EVERY
+from fcnlab.storage_errors import convert_storage_errors, describe_storage_error, find_storage_error
 from fcnlab.training import hardware
 from fcnlab.training.distributed import join_process_group
 from fcnlab.training.fit import DivergenceError
@@ -40,7 +42,8 @@ def run_trial(
 ) -> Record | None:
     """Run a trial to its end. The record of a trial that has ended is only read.
 
-    If another process runs the trial, the call waits for it. An exception of the trial becomes a failed record.
+    If another process runs the trial, the call waits for it. An exception of the trial becomes a failed record, unless
+    its reason is outside of the trial.
 
     Args:
         trial: the trial to run.
@@ -57,12 +60,14 @@ def run_trial(
         The record; None if the trial was paused.
 
     Raises:
-        RunError: the lab cannot be written.
+        StopRunError: the lab cannot be written, or the inputs of the trial have changed since it was planned. There is
+            no record, and the trial continues when it is run again.
+        RunError: damaged files cannot be moved.
         SystemExit: one of several processes was killed.
     """
     folder = RunFolder(lab.runs, trial.key)
     folder.create()
-    with FileLock(folder.lock):
+    with convert_storage_errors(lab.root), FileLock(folder.lock):
         for line in folder.repair(checkpoints=True):
             get_logger("fcnlab").warning(line)
         existing = folder.read()
@@ -74,14 +79,22 @@ def run_trial(
             micro_batches, lambda epoch: epoch == pause_after or should_pause(), sharing, checkpoint_every, log_every
         )
         run = partial(_run_rank, trial, lab, folder, options, devices)
-        record = run(0) if devices == 1 else launch(devices, run)
-        if record is not None:
-            folder.finish(record)
-    return record
+        result = run(0) if devices == 1 else launch(devices, run)
+        if isinstance(result, StopRunError):
+            raise result
+        if result is not None:
+            folder.finish(result)
+    return result
 
 
-def _run_rank(trial: Trial, lab: Lab, folder: RunFolder, options: RunOptions, devices: int, rank: int) -> Record | None:
-    """Run one rank. Returns the record or that of a failure; None if paused, and on ranks other than 0."""
+def _run_rank(
+    trial: Trial, lab: Lab, folder: RunFolder, options: RunOptions, devices: int, rank: int
+) -> Record | StopRunError | None:
+    """Run one rank.
+
+    Returns:
+        The record or that of a failure; an error outside of the trial; None if paused, and on ranks other than 0.
+    """
     try:
         group = join_process_group(rank, devices, folder.rendezvous)
         trainer = Trainer(trial, lab, folder, options, group)
@@ -89,11 +102,30 @@ def _run_rank(trial: Trial, lab: Lab, folder: RunFolder, options: RunOptions, de
         return trainer.create_record() if group.is_main else None
     except Paused:
         return None
+    except StopRunError as error:
+        return error
     except Exception as error:  # noqa: BLE001 - every exception is recorded as the failure of the trial
+        outside = _find_outside_reason(trial, lab, error)
+        if outside is not None:
+            return outside
         cause = _classify_error(error)
         if cause == "out_of_memory":
             release_resident_splits()  # of earlier trials of this process
         return _create_failed_record(trial, cause, error)
+
+
+def _find_outside_reason(trial: Trial, lab: Lab, error: Exception) -> StopRunError | None:
+    """Return the reason of an exception outside of the trial: full storage, or inputs that have changed."""
+    found = find_storage_error(error, lab.root)
+    if found is not None:
+        return StopRunError(describe_storage_error(found))
+    try:
+        lab.check_inputs(trial)
+    except StopRunError as changed:
+        return changed
+    except FcnlabError:  # it is an error of the trial, too
+        return None
+    return None
 
 
 def _classify_error(error: Exception) -> FailureCause:

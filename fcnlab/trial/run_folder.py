@@ -27,6 +27,7 @@ from pathlib import Path
 from fcnlab.atomic_file import write_atomically
 from fcnlab.config.trial import Trial
 from fcnlab.errors import RunError
+from fcnlab.storage_errors import convert_storage_errors
 from fcnlab.trial.record import Attempt, EpochRecord, Record
 from fcnlab.trial.storage.checkpoint_file import find_checkpoint_damage
 from fcnlab.trial.storage.counts_check import COUNTS_FILE, verify_result
@@ -83,16 +84,12 @@ class RunFolder:
         """Create the folder if it does not exist.
 
         Raises:
-            RunError: the folder cannot be written.
+            StopRunError: the folder cannot be written.
         """
-        try:
+        with convert_storage_errors(self.path.parent.parent):
             self.path.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.path):
-                pass
-        except OSError as error:
-            raise RunError(
-                f"{self.path.parent}: cannot be written ({error.strerror}); choose another lab folder with --lab"
-            ) from None
+            with tempfile.TemporaryFile(dir=self.path) as file:
+                file.write(b"0")  # a full disk may still create empty files
 
     def read(self) -> Record | None:
         """Read the record.

@@ -91,7 +91,7 @@ class Trainer:
         self.scaler = hardware.create_grad_scaler(self.device, self.precision)
         self.repeatable = hardware.configure_determinism(self.device, deterministic=trial.recipe.deterministic)
         hardware.reset_peak_memory(self.device)
-        lab.check_extensions(trial)
+        lab.check_inputs(trial)
         self.dataset = lab.open_dataset(trial.dataset)
         self.model = self._build_model()
         self.evaluated_model: FCN = self.model
@@ -154,9 +154,14 @@ class Trainer:
         checkpoints.wait()
 
     def create_record(self) -> Record:
-        """Evaluate the trained model and return the record of the trial."""
+        """Evaluate the trained model and return the record of the trial.
+
+        Raises:
+            StopRunError: the inputs of the trial have changed since it was planned.
+        """
         best_epoch, last_epoch = self.best[1], self.epochs[-1].epoch
         metrics = self.evaluator.evaluate_checkpoints(self.evaluated_model, last_epoch, best_epoch, self.best_state)
+        self._lab.check_inputs(self.trial)  # files may have changed while they were read
         return Record.create(
             self.trial,
             "finished",
@@ -201,6 +206,8 @@ class Trainer:
         pauses = not is_last and not stops and self.options.should_pause(epoch.epoch)
         if self.group.is_main:
             if pauses or checkpoints.due:
+                if not training.from_cache:
+                    self._lab.check_inputs(self.trial)  # a checkpoint must not contain what was learned from other data
                 checkpoints.save(self._capture_state(training))
             if pauses:
                 checkpoints.wait()

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from fcnlab.data.datasets import fingerprint
 from fcnlab.data.datasets.base import FileDataset, Pixels
 from fcnlab.data.datasets.camvid import CamVid
 from fcnlab.data.datasets.fingerprint import hash_file
@@ -235,6 +237,22 @@ def test_the_fingerprint_changes_with_the_size_even_if_the_time_does_not(camvid:
     assert camvid.fingerprint(("train",)) != before
 
 
+def test_the_fingerprint_changes_with_the_content_even_if_size_and_time_do_not(
+    camvid: CamVid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fingerprint, "KEPT_AFTER", 0.0)  # keep the digests of new files
+    before = camvid.fingerprint(("train",))
+    file = camvid.root / "train/a2.png"
+    status = file.stat()
+    time.sleep(0.02)  # longer than the resolution of the times of a file
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    with file.open("r+b") as opened:
+        opened.write(content)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert camvid.fingerprint(("train",)) != before
+
+
 def test_the_fingerprint_changes_with_order_ids_and_membership(voc: Voc2012) -> None:
     list_files = voc.root / "ImageSets/Segmentation/train.txt"
     prints = {voc.fingerprint(("train",)), voc.fingerprint(("val",)), voc.fingerprint(("train", "val"))}
@@ -269,22 +287,23 @@ def _replace() -> None:
 
 
 @pytest.mark.parametrize("harm", [lambda: None, _forget, _tear, _replace], ids=["kept", "lost", "torn", "strange"])
-def test_fingerprint_does_not_depend_on_its_cache(camvid: CamVid, harm: Callable[[], None]) -> None:
+def test_fingerprint_does_not_depend_on_its_cache(
+    camvid: CamVid, harm: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fingerprint, "KEPT_AFTER", 0.0)  # keep the digests of new files
     before = camvid.fingerprint(("train", "val"))
     assert list(cache_folder().rglob("*.json"))
     harm()
     assert camvid.fingerprint(("train", "val")) == before
 
 
-def test_a_file_of_the_same_size_and_time_is_not_read_again(camvid: CamVid) -> None:
+def test_an_unchanged_file_is_not_read_again(camvid: CamVid, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fingerprint, "KEPT_AFTER", 0.0)  # keep the digests of new files
     before = camvid.fingerprint(("train",))
-    path = camvid.root / "train/a2.png"
-    status = path.stat()
-    path.write_bytes(bytes(status.st_size))
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    read: list[Path] = []
+    monkeypatch.setattr(fingerprint, "hash_file", read.append)
     assert camvid.fingerprint(("train",)) == before
-    _forget()
-    assert camvid.fingerprint(("train",)) != before
+    assert not read
 
 
 def test_unwritable_fingerprint_cache_is_ignored(

@@ -333,6 +333,7 @@ def test_classes_are_parsed_from_names_numbers_or_colors() -> None:
         ({"classes": ["a", "b", "a"]}, "classes: the class 'a' is listed twice"),
         ({"classes": "a, b"}, "classes: give a list of names, or a mapping such as"),
         ({"classes": [1, 2]}, "classes: the name of a class is a string, not 1; write it in quotes"),
+        ({"classes": [["a", 0]]}, "classes: the name of a class is a string, not ['a', 0]; write it in quotes"),
         ({"classes": {"a": None, "b": 1}}, "classes: class a: the value is empty; write a color in quotes"),
         ({"classes": {"a": [], "b": 1}}, "classes: class a: has no mask value"),
         ({"classes": {"a": 65536, "b": 1}}, "classes: class a: 65536 is neither a number from 0 to 65535 nor a color"),

@@ -206,7 +206,9 @@ def _until_gone(pid: int) -> None:
 
 
 def _lives(pid: int) -> bool:
+    """Return whether a process or one of its threads lives: its first thread may be a zombie before the others end."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state != "Z" or len(list(Path(f"/proc/{pid}/task").iterdir())) > 1
     except (FileNotFoundError, ProcessLookupError):
         return False

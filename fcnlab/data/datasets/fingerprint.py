@@ -1,18 +1,24 @@
 """Content digests of files.
 
 Hashing a dataset takes seconds per gigabyte, so the digest of each file is kept in the user's cache and reused while
-the file's size, modification time and inode are unchanged; the inode identifies the target of a link.
+the file's size, inode and times are unchanged; the inode identifies the target of a link, and the time of the last
+change of the inode reveals files whose modification time was set to the old one. A file that has just been changed
+could change again within the resolution of these times, so its digest is not kept.
 """
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 from fcnlab.data.json_cache import read_json, write_json
 from fcnlab.errors import DataError
 from fcnlab.settings import cache_folder
+
+KEPT_AFTER = 2.0
+"""Seconds after its last change at which the digest of a file is kept; a multiple of the resolution of file times."""
 
 
 def hash_file(path: Path) -> str:
@@ -44,26 +50,30 @@ def hash_files(named: Iterable[tuple[str, Path]]) -> str:
     folders = {parent: parent.resolve() for parent in {path.parent for _, path in files}}
     store = cache_folder() / "digests" / f"{_hash_text(str(sorted(folders.values())))}.json"
     known = read_json(store)
-    current = {}
+    kept = dict(known)
     total = hashlib.sha256()
     for name, path in files:
-        stamp = _stamp(path)
+        stamp, changed = _stamp(path)
         location = f"{folders[path.parent]}/{path.name}"
-        current[location] = entry = known.get(location, [])
+        entry = known.get(location)
         if not (isinstance(entry, list) and len(entry) == 2 and entry[0] == stamp):
-            current[location] = entry = [stamp, hash_file(path)]
+            entry = [stamp, hash_file(path)]
+            if abs(time.time() - changed) > KEPT_AFTER:  # the clock may have been set back
+                kept[location] = entry
         total.update(f"{name}\0{entry[1]}\n".encode())
-    if current != known:
-        write_json(store, known | current)
+    if kept != known:
+        write_json(store, kept)
     return f"sha256:{total.hexdigest()}"
 
 
-def _stamp(path: Path) -> str:
+def _stamp(path: Path) -> tuple[str, float]:
+    """Return what identifies a version of a file, and the time of its last change in seconds since 1970."""
     try:
         status = path.stat()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ino}"
+    stamp = f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}-{status.st_ino}"
+    return stamp, status.st_ctime
 
 
 def _hash_text(text: str) -> str:

@@ -48,10 +48,12 @@ class JobExit:
     Attributes:
         key: key of the trial.
         error: why the worker was lost; None if it was not.
+        stop: why the run must end, a reason outside of the trial; None if it need not.
     """
 
     key: str
     error: str | None = None
+    stop: str | None = None
 
 
 class Executor(ABC):

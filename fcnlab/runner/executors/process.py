@@ -218,7 +218,8 @@ def _write(worker: _Worker, line: bytes) -> None:
 
 def _ended(message: dict[str, object]) -> JobExit:
     code = message["exit"]
-    return JobExit(str(message["key"]), None if code == 0 else f"its process ended with {_exit(code)}")
+    stop = str(message["stop"]) if message["stop"] is not None else None
+    return JobExit(str(message["key"]), None if code == 0 else f"its process ended with {_exit(code)}", stop)
 
 
 def _exit(code: object) -> str:

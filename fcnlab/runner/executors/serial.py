@@ -36,13 +36,14 @@ class SerialExecutor(Executor):
         self._job: Job | None = None
         self._thread: Thread | None = None
         self._error: str | None = None
+        self._stop: str | None = None
 
     @property
     def free_slots(self) -> int:
         return int(self._job is None)
 
     def start(self, job: Job) -> None:
-        self._job, self._error = job, None
+        self._job, self._error, self._stop = job, None, None
         self._pause.clear()
         self._thread = Thread(target=self._run, args=(job,), daemon=True)
         self._thread.start()
@@ -53,7 +54,7 @@ class SerialExecutor(Executor):
         self._thread.join(timeout)
         if self._thread.is_alive():
             return []
-        ended = JobExit(self._job.trial.key, self._error)
+        ended = JobExit(self._job.trial.key, self._error, self._stop)
         self._job = self._thread = None
         return [ended]
 
@@ -74,6 +75,8 @@ class SerialExecutor(Executor):
         from fcnlab.runner.executors.worker import run_job
 
         try:
-            run_job(job, self._lab, threads=self._threads, pause=self._pause)
+            run_job(job, self._lab, threads=self._threads, should_pause=self._pause.is_set)
+        except RunError as error:
+            self._stop = str(error)
         except Exception as error:  # noqa: BLE001 - `wait` reports the error
             self._error = f"{type(error).__name__}: {error}"

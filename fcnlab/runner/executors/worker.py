@@ -23,21 +23,21 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from threading import Thread
-from typing import Protocol
+from typing import NamedTuple
 
 import torch
 
-from fcnlab.errors import ModelError
+from fcnlab.errors import ModelError, RunError
 from fcnlab.lab import Lab
 from fcnlab.redaction import redact_output
 from fcnlab.runner.executors.base import PAUSE, RELEASE, Job
 from fcnlab.settings import DEVICE_VARIABLE
+from fcnlab.storage_errors import convert_storage_errors
 from fcnlab.training import hardware
 from fcnlab.trial.build import prepare
 from fcnlab.trial.launch import START_METHOD, exit_with_parent
@@ -76,10 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 with suppress(ModelError):  # the trial raises it again and records it
                     prepare(job.trial.variant)
                 child = _Child(lab, options.threads, options.devices, keep=options.keep_child)
-            code = child.run(job, lines)
-            if code is None:
+            end = child.run(job, lines)
+            if end is None:
                 return
-            print(json.dumps({"key": job.trial.key, "exit": code}), file=out, flush=True)
+            print(json.dumps({"key": job.trial.key, "exit": end.code, "stop": end.stop}), file=out, flush=True)
     finally:
         _stop(child)
 
@@ -151,14 +151,6 @@ def device_count() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-class _Pause(Protocol):
-    """An event of `threading` or of `multiprocessing`."""
-
-    def is_set(self) -> bool:
-        """Return whether the trial must pause."""
-        ...
-
-
 class _Lines:
     """A line buffer of standard input that can be polled together with a process."""
 
@@ -186,15 +178,29 @@ class _Lines:
         return found
 
 
+class _End(NamedTuple):
+    """The end of a job.
+
+    Attributes:
+        code: 0, or the exit code of the child if it crashed.
+        stop: why the run must end; None if it need not.
+    """
+
+    code: int
+    stop: str | None = None
+
+
 class _Child:
-    """A child process that runs one job, or with `keep` several jobs until one fails."""
+    """A child process that runs one job, or with `keep` several jobs until one fails.
+
+    It is paused through its pipe: events of `multiprocessing` require /dev/shm, which some containers do not have.
+    """
 
     def __init__(self, lab: Lab, threads: int, devices: int, *, keep: bool) -> None:
         context = multiprocessing.get_context(START_METHOD)
-        self._pause = context.Event()
         self._pipe, theirs = context.Pipe()
         self.process = context.Process(  # type: ignore[attr-defined]
-            target=_serve, args=(theirs, self._pause, lab, threads, devices, keep)
+            target=_serve, args=(theirs, lab, threads, devices, keep)
         )
         self.process.start()
         theirs.close()  # so that the pipe closes when the child exits
@@ -203,34 +209,36 @@ class _Child:
         """Return whether the child waits for a job; its pipe closes before its exit is reported."""
         return self.process.is_alive() and not self._pipe.poll()
 
-    def run(self, job: Job, lines: _Lines) -> int | None:
+    def run(self, job: Job, lines: _Lines) -> _End | None:
         """Run a job to its end and forward a pause to it.
 
         Returns:
-            0 if the job ended, the exit code of the child if it crashed, None if the driver exited first.
+            The end of the job; None if the driver exited first.
         """
-        self._pause.clear()
-        with suppress(BrokenPipeError, ConnectionResetError):  # the child has just died; its exit code is read below
-            self._pipe.send(job.model_dump_json())
+        self._send(job.model_dump_json())
         while True:
             if lines.take(PAUSE):  # it may have arrived together with the job
-                self._pause.set()
+                self._send(None)
             ready = wait([self.process.sentinel, self._pipe, 0])
             if self._pipe in ready or self.process.sentinel in ready:
                 return self._finish()
             if not lines.read():
                 return None
 
-    def _finish(self) -> int:
-        """Return 0 if the child has completed the job, else its exit code."""
+    def _send(self, message: str | None) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):  # the child has just died; its exit code is read later
+            self._pipe.send(message)
+
+    def _finish(self) -> _End:
+        """Return the end of the job that the child has completed, or the exit code of the child."""
         try:
-            kept = self._pipe.recv()
+            kept, stop = self._pipe.recv()
         except (EOFError, ConnectionResetError):
             self.process.join()
-            return self.process.exitcode or 0
+            return _End(self.process.exitcode or 0)
         if not kept:
             self.process.join()
-        return 0
+        return _End(0, stop)
 
     def stop(self) -> None:
         """Terminate the process."""
@@ -244,36 +252,60 @@ def _stop(child: _Child | None) -> None:
         child.stop()
 
 
-def _serve(jobs: Connection, pause: Event, lab: Lab, threads: int, devices: int, keep: bool) -> None:
-    """Run jobs in this process; after each, send whether the process is kept for the next."""
+def _serve(pipe: Connection, lab: Lab, threads: int, devices: int, keep: bool) -> None:
+    """Run jobs in this process; after each, send whether the process is kept for the next, and why the run must end."""
     redact_output()  # a spawned process does not inherit it
     Thread(target=exit_with_parent, daemon=True).start()
     kept = True
     while kept:
-        job = Job.model_validate_json(jobs.recv())
-        kept = _run(job, lab, threads, devices, pause) and keep
+        message = pipe.recv()
+        if message is None:  # a pause that arrived after the end of its job
+            continue
+        stop: str | None = None
+        try:
+            kept = _run(Job.model_validate_json(message), lab, threads, devices, pipe) and keep
+        except RunError as error:
+            kept, stop = False, str(error)
         if kept:
             gc.collect()
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()  # for the other trials of the GPU
-        jobs.send(kept)
+        pipe.send((kept, stop))
 
 
-def _run(job: Job, lab: Lab, threads: int, devices: int, pause: Event) -> bool:
-    """Run one trial with its output in its run folder; return whether it ended without an error."""
+def _run(job: Job, lab: Lab, threads: int, devices: int, pipe: Connection) -> bool:
+    """Run one trial with its output in its run folder; return whether it ended without an error.
+
+    Raises:
+        RunError: the run must end, for a reason outside of the trial.
+    """
     folder = RunFolder(lab.runs, job.trial.key)
     folder.create()
     sys.stdout.flush()
     sys.stderr.flush()
-    log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    with convert_storage_errors(lab.root):
+        log = os.open(folder.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-    record = run_job(job, lab, threads=threads, devices=devices, pause=pause)
+    record = run_job(job, lab, threads=threads, devices=devices, should_pause=_Pause(pipe))
     return record is None or record.status == "finished"  # None: the trial was paused
 
 
-def run_job(job: Job, lab: Lab, *, threads: int, devices: int = 1, pause: _Pause) -> Record | None:
+class _Pause:
+    """Returns, when it is called, whether the worker has sent a pause."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe = pipe
+        self._received = False
+
+    def __call__(self) -> bool:
+        while not self._received and self._pipe.poll():
+            self._received = self._pipe.recv() is None
+        return self._received
+
+
+def run_job(job: Job, lab: Lab, *, threads: int, devices: int = 1, should_pause: Callable[[], bool]) -> Record | None:
     """Run a job in this process.
 
     Args:
@@ -281,10 +313,13 @@ def run_job(job: Job, lab: Lab, *, threads: int, devices: int = 1, pause: _Pause
         lab: the lab in which it runs.
         threads: number of CPU threads.
         devices: number of devices of the trial.
-        pause: event that pauses the trial after its epoch.
+        should_pause: returns, after each epoch, whether to pause.
 
     Returns:
         The record; None if the trial was paused.
+
+    Raises:
+        RunError: the run must end, for a reason outside of the trial.
     """
     torch.set_num_threads(threads)
     hardware.retain_freed_memory(release_large_blocks=job.trial.recipe.activation_checkpointing != "none")
@@ -293,7 +328,7 @@ def run_job(job: Job, lab: Lab, *, threads: int, devices: int = 1, pause: _Pause
         lab,
         pause_after=job.pause_after,
         micro_batches=job.micro_batches,
-        should_pause=pause.is_set,
+        should_pause=should_pause,
         devices=devices,
         sharing=job.sharing,
         checkpoint_every=job.checkpoint_every,

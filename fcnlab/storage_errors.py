@@ -1,0 +1,121 @@
+"""Errors of storage and of the system's limits: their detection, and their description in one line with a remedy.
+
+They are no failure of a trial: it would succeed where there is room. So they end a run, and trials keep their state.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fcnlab.errors import FcnlabError, StopRunError
+
+ANYWHERE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ESTALE, errno.EMFILE, errno.ENFILE}
+"""Errors that end a run, whichever file they are about."""
+
+OF_A_FILE = {errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG, errno.ENXIO, errno.ENODEV}
+"""Errors of a named file that a user can remove."""
+
+_RUST = re.compile(r"\(os error (\d+)\)")
+"""Number of the error in a message of a library in Rust, such as safetensors."""
+
+
+def find_storage_error(error: BaseException, folder: Path | None = None) -> OSError | None:
+    """Find the error of storage that is the reason of an exception.
+
+    Args:
+        error: the exception; the exceptions that it followed from are searched, too.
+        folder: folder in which any error of a file counts: missing permission, an error of the device, a missing file.
+
+    Returns:
+        The error, about the folder if it names no file; None if the reason is another one.
+    """
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        found = _as_os_error(current)
+        if found is not None and (found.errno in ANYWHERE or _is_below(found.filename, folder)):
+            is_named = found.filename is not None or folder is None
+            return found if is_named else OSError(found.errno, found.strerror, str(folder))
+        current = current.__cause__ or current.__context__
+    return None
+
+
+def describe_storage_error(error: OSError) -> str:
+    """Return what has failed, the free space if it is exhausted, and the remedy, in one line.
+
+    Args:
+        error: the error.
+    """
+    reason = error.strerror or str(error) or type(error).__name__
+    where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes | os.PathLike) else ""
+    return f"{where}{reason}{_describe_room(error)}; {_find_remedy(error)}"
+
+
+@contextmanager
+def convert_storage_errors(folder: Path) -> Iterator[None]:
+    """Convert errors of storage to a `StopRunError`.
+
+    Args:
+        folder: folder in which any error of a file counts; see `find_storage_error`.
+
+    Raises:
+        StopRunError: storage could not be written or read.
+    """
+    try:
+        yield
+    except FcnlabError:  # it has a message for the user
+        raise
+    except Exception as error:
+        found = find_storage_error(error, folder)
+        if found is None:
+            raise
+        raise StopRunError(describe_storage_error(found)) from None
+
+
+def _as_os_error(error: BaseException) -> OSError | None:
+    if isinstance(error, OSError):
+        return error
+    number = _RUST.search(str(error)) if type(error).__name__ == "SafetensorError" else None
+    if number is None:
+        return None
+    code = int(number[1])
+    return OSError(code, os.strerror(code))
+
+
+def _is_below(name: object, folder: Path | None) -> bool:
+    return folder is not None and isinstance(name, str | os.PathLike) and Path(name).is_relative_to(folder)
+
+
+def _describe_room(error: OSError) -> str:
+    """Return the free space of the file system, or the limit, that the error is about."""
+    if error.errno in (errno.EMFILE, errno.EFBIG):
+        import resource
+
+        limit = {errno.EMFILE: resource.RLIMIT_NOFILE, errno.EFBIG: resource.RLIMIT_FSIZE}[error.errno]
+        unit = " bytes" if error.errno == errno.EFBIG else ""
+        return f" (limit: {resource.getrlimit(limit)[0]}{unit})"
+    if error.errno != errno.ENOSPC or not isinstance(error.filename, str | bytes | os.PathLike):
+        return ""
+    folder = next((one for one in Path(os.fsdecode(error.filename)).absolute().parents if one.is_dir()), Path("/"))
+    if os.statvfs(folder).f_favail == 0 < os.statvfs(folder).f_files:
+        return f" (no free inodes in {folder}: it has too many files)"
+    return f" ({shutil.disk_usage(folder).free / 1e6:.1f} MB free in {folder})"
+
+
+def _find_remedy(error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return "make room and repeat the command"
+    if error.errno == errno.EDQUOT:
+        return "your quota is used up: remove files of yours or have it raised, and repeat the command"
+    if error.errno == errno.EFBIG:
+        return "raise the limit of file sizes (`ulimit -f unlimited`) and repeat the command"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "raise the limit of open files (`ulimit -n 1024`) and repeat the command"
+    return "make it readable and writable for this user, and repeat the command"

@@ -1,0 +1,72 @@
+"""Errors of storage are found behind other exceptions, and described in one line with a remedy."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from safetensors import SafetensorError
+
+from fcnlab import cli
+from fcnlab.atomic_file import replace_atomically, write_atomically
+from fcnlab.errors import RunError, StopRunError
+from fcnlab.storage_errors import convert_storage_errors, describe_storage_error, find_storage_error
+
+
+def _write_to_full_disk(_: object) -> None:
+    """Raise the errors of `torch.save` on a full disk."""
+    try:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError:
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")  # noqa: B904
+
+
+def test_errors_of_libraries_for_a_full_disk_become_errors_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        write_atomically(path, _write_to_full_disk)
+    assert raised.value.filename == str(path)
+    with pytest.raises(OSError, match="No space left on device"), replace_atomically(path):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert not list(tmp_path.iterdir()), "no temporary file is left"
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (errno.ENOSPC, r"No space left on device \(\d+\.\d MB free in .*\); make room and repeat the command"),
+        (errno.EDQUOT, "quota is used up"),
+        (errno.EFBIG, r"\(limit: .* bytes\).*ulimit -f"),
+        (errno.EMFILE, r"\(limit: \d+\).*ulimit -n"),
+        (errno.EACCES, "Permission denied; make it readable and writable"),
+    ],
+)
+def test_a_storage_error_is_described_with_its_remedy(tmp_path: Path, code: int, text: str) -> None:
+    error = OSError(code, os.strerror(code), str(tmp_path / "record.json"))
+    with pytest.raises(StopRunError, match=f"record.json: .*{text}"), convert_storage_errors(tmp_path):
+        raise error
+    assert "\n" not in describe_storage_error(error)
+
+
+def test_other_errors_are_not_converted(tmp_path: Path) -> None:
+    elsewhere = PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/elsewhere/notes.txt")
+    assert find_storage_error(elsewhere, tmp_path) is None
+    with pytest.raises(PermissionError), convert_storage_errors(tmp_path):
+        raise elsewhere
+    with pytest.raises(RunError, match=r"^a message$"), convert_storage_errors(tmp_path):
+        raise RunError("a message") from OSError(errno.ENOSPC, "full")
+
+
+def test_the_command_line_prints_errors_of_storage_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def app() -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "/lab/results")
+
+    monkeypatch.setattr(cli, "app", app)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("fcnlab: error: /lab/results: Permission denied; ")
