@@ -47,7 +47,7 @@ def _list_storage() -> list[Kind]:
     shares = (0.0, 0.08, 0.2, 0.4, 0.6, 0.75, 0.85, 0.95)
     return [
         Kind(
-            "the disk of the lab is full, at 10 moments",
+            "the disk of the lab is full at some moment",
             CLEAR,
             [*(partial(storage.fill_lab, share=share) for share in shares), _fill_store, _fill_for_workers],
             mounts=True,
@@ -71,7 +71,7 @@ def _list_storage() -> list[Kind]:
             mounts=True,
         ),
         Kind(
-            "the quota is used up, after 0 to 16 files",
+            "the quota is used up after some files",
             "one line, exit code 2; the grid resumes to the same table",
             [partial(storage.exceed_quota, writes=writes) for writes in (0, 2, 4, 6, 9, 16)],
         ),
