@@ -1,6 +1,7 @@
 # make demo   set up, run the quickstart grid, show its table
 # make test   set up, run the tests
 # make check  run ruff, mypy and import-linter
+# make audit  look up known vulnerabilities and check licences of the installed packages; needs a network
 # make docs   build the documentation as a site in build/site
 # make test-lowest  run the tests with the lowest supported versions of the dependencies, in .venv-lowest
 
@@ -11,7 +12,7 @@ INSTALLER ?= uv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-lowest browser check docs readme clean
+.PHONY: demo test test-lowest browser check audit docs readme clean
 
 # A separate lab, so that the committed results of the repository stay unchanged.
 demo: $(STAMP)
@@ -31,6 +32,18 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The two tools have an environment of their own, which is not audited.
+AUDIT := $(VENV)-audit
+
+audit: $(STAMP) $(AUDIT)/.installed
+	$(AUDIT)/bin/python tools/audit.py --python $(BIN)/python
+
+$(AUDIT)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(AUDIT)/bin/python -m pip install --quiet --constraint constraints.txt --group audit
+	touch $@
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
@@ -69,4 +82,4 @@ readme: $(STAMP)
 	$(BIN)/python docs/fill_readme.py
 
 clean:
-	rm -rf $(VENV) $(LOWEST) demo build *.egg-info
+	rm -rf $(VENV) $(LOWEST) $(AUDIT) demo build *.egg-info
