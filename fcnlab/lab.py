@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
@@ -50,7 +50,7 @@ class Lab:
 
     root: Path
     data_root: Path | None = None
-    tracking_uri: str = ""
+    tracking_uri: str = field(default="", repr=False)  # it may contain a password
     trackers: tuple[str, ...] = ("mlflow",)
 
     @classmethod

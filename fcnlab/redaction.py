@@ -7,6 +7,7 @@ errors, the output of commands and workers, log messages, records, and parameter
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import logging
@@ -21,11 +22,14 @@ from urllib.parse import quote, unquote
 HIDDEN = "***"
 """Text that replaces a secret."""
 
+LEAST_LINE = 12
+"""Least length of a line that is hidden also without the rest of its secret."""
+
 _SECRET_VARIABLE = re.compile(
-    r"(?:^|_)(?:TOKEN|PASSWORD|PASSWD|PASSPHRASE|SECRET|API_?KEY|ACCESS_KEY|PRIVATE_KEY|CONNECTION_STRING)(?:_|$)"
+    r"(?:^|_)(?:TOKEN|PASS|PASSPHRASE|PWD|SECRETS?|API_?KEY|JWT|CONNECTION_STRING)(?:_|$)|PASSWORD|PASSWD|_KEY(?:_ID)?$"
 )
-_NO_SECRET_VARIABLE = re.compile(r"_(?:FILE|PATH|DIR|URL|TIMEOUT|TTL)$")
-_URI_VARIABLE = re.compile(r"(?:^|_)(?:URI|URL|PROXY)(?:_|$)")
+_NO_SECRET_VARIABLE = re.compile(r"_(?:FILE|PATH|DIR|URL|TIMEOUT|TTL)$|^(?:OLD)?PWD$")
+_URI_VARIABLE = re.compile(r"(?:^|_)(?:URI|URL|PROXY|ADDRESS|DSN)(?:_|$)")
 
 _USER = re.compile(r"(?<=://)[^\s/?#'\"<>]*@")
 _QUERY = re.compile(
@@ -34,10 +38,22 @@ _QUERY = re.compile(
     re.IGNORECASE,
 )
 _PASSWORD = re.compile(r"(\b(?:password|passwd|pwd)\s?=\s?['\"]?)[^\s'\"&;,)]+", re.IGNORECASE)
-_HEADER = re.compile(
-    r"((?:authorization['\"]?\s*[:=]\s*['\"]?(?:basic|bearer|token)|\bbearer)\s+)[\w.~+/=-]{6,}", re.IGNORECASE
+_ITEM = re.compile(
+    r"(?P<start>(?P<quote>['\"])(?:[\w-]*(?:token|secret|passw(?:or)?d)|[\w-]*(?:api|access|secret)[_-]?key)(?P=quote)"
+    r"\s*:\s*(?P<mark>['\"]))(?:\\.|(?!(?P=mark)).)+",
+    re.IGNORECASE,
 )
-_TOKEN = re.compile(r"\b(?:hf_|ghp_|github_pat_|glpat-|sk-|AKIA|ASIA)[A-Za-z0-9_-]{16,}")
+"""An item of a dict or JSON object."""
+
+_HEADER = re.compile(
+    r"((?:authorization['\"]?\s*[:=]\s*['\"]?(?:basic|bearer|token)|\bbearer)\s+|\b(?:x-)?api-key:\s*)"
+    r"[\w.~+/=-]{6,}",
+    re.IGNORECASE,
+)
+_TOKEN = re.compile(
+    r"\b(?:hf_|gh[opsru]_|github_pat_|glpat-|sk-|xox[abp]-|pypi-|AIza|AKIA|ASIA)[A-Za-z0-9_-]{16,}"
+    r"|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
+)
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters, changes of the direction of a text, and surrogates, which no encoding can write."""
@@ -75,14 +91,14 @@ def redact(text: str) -> str:
     >>> redact("http://alice:s3cr3t@host/api?token=abc was refused")
     'http://host/api?token=*** was refused'
     """
-    text = _USER.sub("", text)
-    for pattern in (_QUERY, _PASSWORD, _HEADER):
-        text = pattern.sub(rf"\1{HIDDEN}", text)
-    text = _TOKEN.sub(HIDDEN, text)
     known = {*_remembered, *_list_environment_secrets()}
     for secret in sorted(filter(_is_distinct, known), key=len, reverse=True):
-        text = text.replace(secret, HIDDEN)
-    return text
+        text = text.replace(secret, "" if secret.endswith("@") else HIDDEN)
+    text = _USER.sub("", text)
+    text = _ITEM.sub(rf"\g<start>{HIDDEN}", text)
+    for pattern in (_QUERY, _PASSWORD, _HEADER):
+        text = pattern.sub(rf"\1{HIDDEN}", text)
+    return _TOKEN.sub(HIDDEN, text)
 
 
 def escape_control_characters(text: str) -> str:
@@ -211,26 +227,44 @@ def _list_environment_secrets() -> Iterator[str]:
 
 
 def _list_uri_secrets(uri: str) -> Iterator[str]:
-    """Yield the password of a URI and its other forms; a password may contain `/` and `@`, as users write it."""
-    _, separator, rest = uri.partition("://")
+    """Yield the password of a URI and its other forms; a password may contain `/` and `@`, as users write it.
+
+    The address of a proxy need not have a scheme.
+    """
+    rest = uri.partition("://")[2] or uri
     user, at, _ = rest.rpartition("@")
     name, colon, password = user.partition(":")
-    if separator and at and colon and "/" not in name and password:
+    if at and colon and "/" not in name and password:
         yield f"{user}@"
         yield from _list_forms(password)
+        yield from _list_forms(unquote(password))
         yield _encode_basic(unquote(name), unquote(password))
 
 
 def _list_forms(secret: str) -> Iterator[str]:
+    """Yield the forms in which a secret appears in texts: as it is, and in URIs, JSON, HTML, and literals of Python.
+
+    Args:
+        secret: the secret; of one with several lines, such as a private key, each long line is a secret, too.
+    """
     secret = secret.strip()
-    yield from (secret, quote(secret, safe=""), unquote(secret), json.dumps(secret)[1:-1])
+    lines = secret.splitlines()
+    for text in (secret, *(line for line in lines if len(lines) > 1 and len(line) >= LEAST_LINE)):
+        quoted = quote(text, safe="", errors="surrogateescape")
+        yield from (text, quoted, quoted.lower(), quoted.replace("%2F", "/"), quoted.replace("%20", "+"), unquote(text))
+        yield from (json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1])
+        yield from (repr(f'"{text}')[2:-1], html.escape(text), html.escape(text, quote=False))
+        yield text.replace("'", "'\"'\"'")  # in a shell
 
 
 def _encode_basic(user: str, password: str) -> str:
     """Return the credentials in the form of HTTP's basic authentication."""
-    return b64encode(f"{user}:{password}".encode()).decode()
+    return b64encode(f"{user}:{password}".encode(errors="surrogateescape")).decode()
 
 
 def _is_distinct(secret: str) -> bool:
-    """Return whether a secret is unlikely to be a part of other texts."""
-    return len(secret) >= 12 or (len(secret) >= 6 and not secret.isalpha() and not secret.isdecimal())
+    """Return whether a secret is unlikely to be a part of other texts: no short word and no short number."""
+    if len(secret) >= 12:
+        return True
+    is_word = secret.isalpha() and (secret.islower() or secret.isupper() or secret.istitle())
+    return len(secret) >= 6 and not is_word and not (secret.isdecimal() and len(secret) < 8)

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import ast
+import html
 import io
+import json
 import logging
+import shlex
 import subprocess
 import sys
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from urllib.parse import quote, unquote, unquote_plus, urlencode
 
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
-from fcnlab.errors import TrackingError
+from fcnlab.config.recipe import Recipe
+from fcnlab.config.validation import validate
+from fcnlab.errors import ConfigError, TrackingError
 from fcnlab.lab import Lab
 from fcnlab.redaction import RedactedStream, clean_text, escape_line, get_logger, redact, remember_uri
 from fcnlab.runner.publisher import open_tracker
@@ -141,6 +151,93 @@ def test_the_traceback_of_a_process_contains_no_secrets() -> None:
 )
 def test_texts_keep_everything_else(text: str, shown: str) -> None:
     assert redact(text) == shown
+
+
+ENCODINGS: dict[str, tuple[Callable[[str], str], Callable[[str], str]]] = {
+    "text": (lambda secret: f"no {secret} here", str),
+    "literal": (lambda secret: repr({"message": f"'{secret}\""}), lambda text: str(ast.literal_eval(text))),
+    "json": (lambda secret: json.dumps(f"no {secret}"), json.loads),
+    "json in utf-8": (lambda secret: json.dumps(f"no {secret}", ensure_ascii=False), json.loads),
+    "path of a URI": (lambda secret: f"http://host/{quote(secret)}", unquote),
+    "query of a URI": (lambda secret: f"http://host?{urlencode({'q': secret})}", unquote_plus),
+    "parameter": (lambda secret: f"http://host?token={secret}&page=1", str),
+    "user of a URI": (lambda secret: f"http://alice:{secret}@host/page", str),
+    "html": (lambda secret: f"<p>{html.escape(secret)}</p>", html.unescape),
+    "shell": (lambda secret: f"export TOKEN={shlex.quote(secret)}", lambda text: " ".join(shlex.split(text))),
+    "basic": (lambda secret: b64encode(f"alice:{secret}".encode()).decode(), lambda text: text),
+}
+"""Functions that write a secret in a text, and that read the text."""
+
+SECRETS = st.text(st.characters(min_codepoint=32, max_codepoint=0x17F, exclude_categories=["Cc"]), min_size=8)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(secret=SECRETS.map(str.strip), encoding=st.sampled_from(sorted(ENCODINGS)), in_a_uri=st.booleans())
+def test_no_secret_survives_in_any_encoding(
+    monkeypatch: pytest.MonkeyPatch, secret: str, encoding: str, in_a_uri: bool
+) -> None:
+    assume(len(secret) >= 8 and not secret.isalpha() and not secret.isdecimal())
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    if in_a_uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://alice:{quote(secret, safe='')}@host")
+    else:
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "alice")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", secret)
+    write, read = ENCODINGS[encoding]
+    written = write(secret)
+    shown = redact(written)
+    assert secret not in shown
+    assert encoding != "basic" or written not in shown
+    with suppress(ValueError, SyntaxError):  # a quote may be part of what was removed
+        assert secret not in read(shown)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "secret"),
+    [
+        ("http_proxy", "http://alice:p%40ss-w0rd@proxy:3128", "p@ss-w0rd"),
+        ("HTTPS_PROXY", "alice:pa55-w0rd@proxy:3128", "pa55-w0rd"),
+        ("RAY_ADDRESS", "ray://alice:pa55-w0rd@head:10001", "pa55-w0rd"),
+        ("MLFLOW_TRACKING_TOKEN", "abcDEFghi", "abcDEFghi"),
+        ("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG+bPx", "wJalrXUtnFEMI/K7MDENG+bPx"),
+        ("WANDB_API_KEY", "0123456789abcdef", "0123456789abcdef"),
+        ("AZURE_STORAGE_KEY", "k3y/abc==", "k3y/abc=="),
+        ("PGPASSWORD", "pa55-w0rd", "pa55-w0rd"),
+        ("SSH_PRIVATE_KEY", "-----BEGIN KEY-----\nMIIEowIBAAKCAQEA\n-----END KEY-----", "MIIEowIBAAKCAQEA"),
+        ("MY_TOKEN", "caf\udce9-s3cr3t", "caf\udce9-s3cr3t"),
+    ],
+)
+def test_secrets_of_the_environment_are_hidden(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, secret: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert redact(f"refused: {secret}, again") == "refused: ***, again"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'token': 'abc d'}",
+        '{"api_key": "abc"}',
+        "X-Api-Key: abcdef",
+        "gho_abcdefghijklmnopqrst",
+        "eyJhbGciOiJI.eyJzdWIiOiI.abc",
+    ],
+)
+def test_secrets_are_found_by_their_form(text: str) -> None:
+    assert "abc" not in redact(text) and "***" in redact(text)
+
+
+def test_a_lab_is_printed_without_its_tracking_uri() -> None:
+    assert PASSWORD not in repr(Lab(Path("lab"), tracking_uri=f"http://alice:{PASSWORD}@host"))
+
+
+def test_values_are_shortened_after_secrets_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    with pytest.raises(ConfigError) as refused:
+        validate(Recipe, {"epochs": "x" * 70 + TOKEN}, "recipes.yaml")
+    assert TOKEN[:6] not in str(refused.value)
 
 
 def test_short_words_are_hidden_only_in_uris(monkeypatch: pytest.MonkeyPatch) -> None:

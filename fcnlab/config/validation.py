@@ -13,6 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from fcnlab.config.base import Config, find_member, models_in
 from fcnlab.errors import ConfigError, nearest
+from fcnlab.redaction import redact
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -174,4 +175,5 @@ def _show(value: Any) -> str:
         text = json.dumps(value, default=str, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):  # keys that are not strings, or a YAML alias of itself
         text = repr(value)
+    text = redact(text)  # before it is shortened
     return text if len(text) <= 80 else text[:77] + "..."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from fcnlab.redaction import redact
 from fcnlab.tracking.names import ACCURACIES, COST_METRICS, MAX_CLASSES, PUBLISHED_NAMES, name_classes
 from fcnlab.trial.record import EpochRecord, Record, SplitMetrics
 
@@ -12,6 +13,18 @@ NOTE = (
     "show them in percent. Times are in seconds, cost/peak_memory in bytes, system/ metrics in percent and megabytes."
 )
 """Description of the units on the page of a run."""
+
+TAG_LENGTH = 5000
+"""Number of characters of a tag that are kept; MLflow refuses tags that are longer than 8000."""
+
+
+def clean_tag(value: str) -> str:
+    """Return the value of a tag without secrets, and not longer than MLflow allows.
+
+    Args:
+        value: any text.
+    """
+    return redact(value)[:TAG_LENGTH]
 
 
 def extract_columns(record: Record, checkpoint: str) -> dict[str, float]:

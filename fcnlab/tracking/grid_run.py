@@ -8,14 +8,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from fcnlab.tracking.base import TrackedGrid
-from fcnlab.tracking.fields import NOTE
+from fcnlab.tracking.fields import NOTE, clean_tag
 from fcnlab.trial.commit import find_commit
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
-
-TAG_LENGTH = 5000
-"""Number of characters of a tag that are kept; MLflow refuses tags that are longer than 8000."""
 
 
 class BestCell(NamedTuple):
@@ -60,7 +57,7 @@ def create_grid_run(client: MlflowClient, experiment: str, grid: TrackedGrid) ->
         Id of the run.
     """
     note = f"{grid.question}\n\n{NOTE}"
-    tags = {"fcnlab.role": "grid", "mlflow.runName": grid.name, "mlflow.note.content": note}
+    tags = {"fcnlab.role": "grid", "mlflow.runName": grid.name, "mlflow.note.content": clean_tag(note)}
     return str(client.create_run(experiment, tags=tags).info.run_id)
 
 
@@ -79,7 +76,7 @@ def update_grid_run(client: MlflowClient, run_id: str, grid: TrackedGrid, origin
     commit = find_commit()
     if commit is not None:
         tags["mlflow.source.git.commit"] = commit
-    client.log_batch(run_id, tags=[RunTag(name, value[:TAG_LENGTH]) for name, value in tags.items()])
+    client.log_batch(run_id, tags=[RunTag(name, clean_tag(value)) for name, value in tags.items()])
 
 
 def log_best_cell(client: MlflowClient, run_id: str, best: BestCell) -> None:
@@ -94,12 +91,12 @@ def log_best_cell(client: MlflowClient, run_id: str, best: BestCell) -> None:
 
     known = client.get_run(run_id).data
     values = {"best/miou": best.miou, "best/seeds": float(best.seeds)}
-    if known.tags.get("fcnlab.best_cell") == best.label and values.items() <= known.metrics.items():
+    if known.tags.get("fcnlab.best_cell") == clean_tag(best.label) and values.items() <= known.metrics.items():
         return
     step = 1 + max((point.step for point in client.get_metric_history(run_id, "best/miou")), default=-1)
     now = int(time.time() * 1000)
     metrics = [Metric(name, value, now, step) for name, value in values.items()]
-    client.log_batch(run_id, metrics=metrics, tags=[RunTag("fcnlab.best_cell", best.label[:TAG_LENGTH])])
+    client.log_batch(run_id, metrics=metrics, tags=[RunTag("fcnlab.best_cell", clean_tag(best.label))])
 
 
 def _find_user() -> str | None:

@@ -183,7 +183,7 @@ def convert_errors(uri: str) -> Iterator[None]:
 
 def _describe(error: Exception) -> str:
     """Return the reason of an error of the store in one line."""
-    text = str(error).strip()
+    text = redact(str(error)).strip()
     answer = re.search(r"too many (\d+) error responses", text)
     if answer is not None:
         return f"the server answers with error {answer[1]}"

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fcnlab.errors import TrackingError
+from fcnlab.redaction import redact
 from fcnlab.tracking import view
 from fcnlab.tracking.base import TrackedGrid, TrackedTrial, Tracker
-from fcnlab.tracking.fields import NOTE, extract_final_metrics, extract_tags
+from fcnlab.tracking.fields import NOTE, clean_tag, extract_final_metrics, extract_tags
 from fcnlab.tracking.grid_run import BestCell, create_grid_run, describe_origin, log_best_cell, update_grid_run
 from fcnlab.tracking.model import register_version, save_model
 from fcnlab.tracking.store import convert_errors, is_installed, open_client, open_experiment
@@ -249,7 +250,7 @@ class MlflowTracker(Tracker):
             repository.log_artifacts(str(folder / "plots"), "report/plots")
             if best is not None:
                 log_best_cell(self._client, parent, best)
-            self._client.set_tag(parent, "mlflow.note.content", f"{text}\n{NOTE}\n")
+            self._client.set_tag(parent, "mlflow.note.content", redact(f"{text}\n{NOTE}\n"))
 
     def download_artifact(self, run_id: str, artifact: str, into: Path) -> Path | None:
         """Download an artifact.
@@ -305,5 +306,6 @@ class MlflowTracker(Tracker):
             "mlflow.source.name": trial.command,
             "mlflow.note.content": NOTE,
         }
-        info = self._client.create_run(self._experiment, int(trial.started * 1000), tags).info
+        cleaned = {name: clean_tag(value) for name, value in tags.items()}
+        info = self._client.create_run(self._experiment, int(trial.started * 1000), cleaned).info
         return TrialRun(str(info.run_id), str(info.artifact_uri), num_epochs=0, current=True)

@@ -10,7 +10,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from fcnlab.config.trial import Trial
-from fcnlab.tracking.fields import extract_points
+from fcnlab.tracking.fields import clean_tag, extract_points
 from fcnlab.tracking.params import extract_params
 from fcnlab.trial.record import EpochRecord
 
@@ -101,7 +101,7 @@ class TrialRun:
 
         now = int(time.time() * 1000)
         points = [Metric(name, v, now, step) for step, values in steps.items() for name, v in values.items()]
-        run_tags = [RunTag(name, value[:5000]) for name, value in (tags or {}).items()]
+        run_tags = [RunTag(name, clean_tag(value)) for name, value in (tags or {}).items()]
         params = self._log_dataset(client, *self.pending_params) if self.pending_params else []
         requests = max(1, ceil(len(points) / BATCH_SIZE), ceil(len(params) / PARAMS_PER_REQUEST))
         for number in range(requests):
