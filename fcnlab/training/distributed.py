@@ -6,6 +6,8 @@ averages the gradients, so that all processes take the same step.
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +20,9 @@ from fcnlab.errors import ModelError
 
 TIMEOUT = timedelta(days=7)
 """Timeout of collective operations, long enough for rank 0 to evaluate; the launcher detects crashed processes."""
+
+LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
+"""Network interface that only this machine can connect to."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,8 @@ def join_process_group(rank: int, size: int, init_file: Path) -> ProcessGroup:
     gpus = torch.cuda.is_available()
     if gpus:
         torch.cuda.set_device(rank)
+    for library in ("GLOO", "NCCL"):  # the processes are on one machine: they need not listen on its networks
+        os.environ.setdefault(f"{library}_SOCKET_IFNAME", LOOPBACK)
     torch.distributed.init_process_group(
         "cpu:gloo,cuda:nccl" if gpus else "gloo",
         store=torch.distributed.FileStore(str(init_file), size),  # type: ignore[attr-defined]

@@ -143,10 +143,18 @@ def outcome(seen: list[Epoch], start: Tensor, model: nn.Module, averaged: nn.Mod
     return {"epochs": epochs, "start": start, "weights": weights(model), "average": weights(averaged)}
 
 
+def list_listening() -> list[str]:
+    """Return the local addresses on which this process listens, in the hexadecimal digits of Linux."""
+    links = [file.readlink().name for file in Path("/proc/self/fd").glob("*") if file.is_symlink()]
+    tables = [Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+    rows = [line.split() for table in tables for line in table]
+    return [row[1] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in links]
+
+
 def everything(rank: int, size: int, meeting: Path, out: Path) -> None:
     torch.set_num_threads(1)
     group = join_process_group(rank, size, meeting)
-    found: dict[str, Any] = {name: run(name, group) for name in RUNS}
+    found: dict[str, Any] = {"listening": list_listening()} | {name: run(name, group) for name in RUNS}
     found |= {f"built {name}": run_built(name, group) for name in BUILT}
     torch.save(found, out)
 
@@ -185,6 +193,11 @@ def test_two_processes_train_like_one(by_two: list[dict[str, Any]], name: str) -
             assert way > 1e-3
             assert (found[what] - one[what]).norm() < 1e-5 * way
     assert torch.equal(by_two[0][name]["weights"], by_two[1][name]["weights"])
+
+
+def test_the_processes_listen_on_the_loopback_interface_only(by_two: list[dict[str, Any]]) -> None:
+    addresses = [address for found in by_two for address in found["listening"]]
+    assert addresses and all(address.startswith("0100007F:") for address in addresses)
 
 
 def test_weight_decay_does_not_change_unused_parameters(by_two: list[dict[str, Any]]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,6 +82,16 @@ class Node:
         return min(int(free[name] / amount + 1e-6) for name, amount in ask.resources.items())
 
 
+def _require_token() -> None:
+    """Let the cluster that this process starts refuse everyone without a token that only its processes have.
+
+    Ray listens on all networks, and who can connect can run code. Ray reads these variables when it is imported; a
+    process that has imported it, or in which they are set, keeps its setting.
+    """
+    if "ray" not in sys.modules and "RAY_AUTH_MODE" not in os.environ:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+
+
 def connect(address: str | None) -> bool:
     """Connect to a cluster, or start one on this machine.
 
@@ -92,6 +104,8 @@ def connect(address: str | None) -> bool:
     Raises:
         RunError: Ray is not installed, or the cluster cannot be reached.
     """
+    if address is None:
+        _require_token()
     try:
         import ray
     except ImportError:
