@@ -1,4 +1,4 @@
-"""Folders to which only the user of this process can write, for code that is loaded and files that are trusted."""
+"""Folders and files that other users cannot write, for code that is loaded and files that are trusted."""
 
 from __future__ import annotations
 
@@ -23,3 +23,22 @@ def ensure_private_folder(folder: Path) -> None:
         raise PermissionError(f"{folder} is a symbolic link; remove it")
     if status.st_uid != os.getuid() or status.st_mode & 0o022:
         raise PermissionError(f"{folder} belongs to another user or is writable by others")
+
+
+def read_own_file(file: Path) -> bytes | None:
+    """Read a file of a cache that other users may be able to write.
+
+    Args:
+        file: path of the file.
+
+    Returns:
+        The content; None if there is no such file, or it belongs to another user, or others can write to it.
+    """
+    try:
+        with file.open("rb") as opened:
+            status = os.fstat(opened.fileno())
+            if status.st_uid != os.getuid() or status.st_mode & 0o022 or not stat.S_ISREG(status.st_mode):
+                return None
+            return opened.read()
+    except OSError:  # it is missing, or cannot be read
+        return None

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from fcnlab.cli.data.progress import sample_bars
 from fcnlab.console import UNLIMITED, create_console
 from fcnlab.report.tables.formats import to_terminal
 from fcnlab.report.tables.table import Table
@@ -130,3 +131,13 @@ def test_no_command_cuts_text_on_a_narrow_terminal(fcnlab: Call, tmp_path: Path,
 def test_names_in_tables_cannot_control_the_terminal() -> None:
     shown = render(Table(("class\x1b[2J", "n"), (("\x1b[31mroad\u202e", "1"),), 1), 80)
     assert r"class\x1b[2J" in shown and r"\x1b[31mroad\u202e" in shown and "\x1b[31m" not in shown
+
+
+def test_names_in_progress_bars_are_no_markup(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with sample_bars() as bars:
+        bars("[/shapes] [link=http://owned.test]x", 2)()
+    assert "[/shapes] [link=http://owned.test]x" in capsys.readouterr().err

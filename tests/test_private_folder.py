@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fcnlab.kernels import build
-from fcnlab.private_folder import ensure_private_folder
+from fcnlab.private_folder import ensure_private_folder, read_own_file
 from fcnlab.settings import cache_folder
 
 
@@ -24,6 +24,16 @@ def test_a_private_folder_is_created_and_unsafe_ones_are_refused(tmp_path: Path)
     (tmp_path / "link").symlink_to(folder)
     with pytest.raises(PermissionError, match="symbolic link"):
         ensure_private_folder(tmp_path / "link")
+
+
+def test_a_file_that_others_can_write_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "script.js"
+    assert read_own_file(file) is None
+    file.write_bytes(b"script")
+    file.chmod(0o644)
+    assert read_own_file(file) == b"script"
+    file.chmod(0o666)
+    assert read_own_file(file) is None
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")

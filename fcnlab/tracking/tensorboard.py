@@ -34,7 +34,7 @@ NOTE = "fcnlab.json"
 """File in the folder of a trial with its key, and the end of its record if that is published."""
 
 MAX_NAME = 120
-"""Maximum length of the name of a trial's folder."""
+"""Maximum length of the name of a trial's folder in bytes."""
 
 
 def is_installed() -> bool:
@@ -157,8 +157,8 @@ class TensorboardTracker(Tracker):
     def _find_folder(self, trial: TrackedTrial) -> Path:
         """Return the folder of a trial; a name that is not that of the trial gets the beginning of its key."""
         name = re.sub(r"[^\w.,=+{}\[\]: -]", "_", trial.name)
-        if name != trial.name or len(name) > MAX_NAME:
-            name = f"{name[:MAX_NAME]} {trial.key[:8]}"
+        if name != trial.name or len(name.encode()) > MAX_NAME:
+            name = f"{name.encode()[:MAX_NAME].decode(errors='ignore')} {trial.key[:8]}"
         return self._folder / name
 
     def _write_note(self, trial: TrackedTrial, fields: Mapping[str, str]) -> None:

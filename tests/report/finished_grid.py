@@ -13,6 +13,7 @@ from fcnlab.lab import Lab
 from fcnlab.metrics.summary import compute_metrics
 from fcnlab.runner.plan import PlannedTrial, make_plan
 from fcnlab.trial.record import Cost, Environment, EpochRecord, Record, SplitMetrics
+from fcnlab.trial.storage.sample_name import name_sample
 from tests.conftest import SMOKE, write_grid
 
 IMAGES = 40
@@ -76,7 +77,7 @@ def counted(right: float, seed: int) -> np.ndarray:
 
 def write_samples(folder: Path, ids: np.ndarray) -> None:
     folder.mkdir(exist_ok=True)
-    for id_ in (str(id_).replace("/", "_") for id_ in ids):
+    for id_ in map(name_sample, map(str, ids)):
         labels = np.zeros((12, 16), dtype=np.uint8)
         labels[3:9, 4:8], labels[0] = 1, 255
         Image.fromarray(np.full((12, 16, 3), 90, dtype=np.uint8)).save(folder / f"{id_}.image.jpg")

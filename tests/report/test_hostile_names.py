@@ -26,6 +26,7 @@ from fcnlab.report.tables.export import format_report
 from fcnlab.report.tables.markdown_text import escape_alternative, escape_markdown, escape_markdown_lines
 from fcnlab.report.write import write_report
 from fcnlab.runner.plan import make_plan
+from fcnlab.tracking.names import name_classes
 from fcnlab.trial.record import Failure
 from tests.conftest import browser
 from tests.report.finished_grid import finish
@@ -182,6 +183,14 @@ def test_json_and_html_contain_the_names(written: Written) -> None:
     html = format_report(written.report, View(), "html")
     assert "<script" not in html and "<img" not in html
     assert json.loads(written.read("provenance.json"))["grid"] == GRID_NAME
+
+
+def test_metrics_of_classes_have_names_that_trackers_accept() -> None:
+    names = name_classes(
+        [*HOSTILE, GRID_NAME, LONG, LONG + "2", "../..", "/", "..", "", "a/../b", "\u202e\x1b", "CON", "con"]
+    )
+    assert len({name.casefold() for name in names}) == len(names)
+    assert all(re.fullmatch(r"[\w.\- ]{1,210}", name) and name not in (".", "..") for name in names)
 
 
 @pytest.mark.parametrize("name", ["a\x1b[2Jb", "a\nb", "a\u202eb", "..", ".hidden", "x" * 201])

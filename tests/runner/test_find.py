@@ -51,6 +51,16 @@ def test_find_trial_rejects_unknown_names_and_suggests_the_nearest(
         find_trial(plan, name, seed)
 
 
+@pytest.mark.parametrize("name", ["..", "../..", "/", "*", "[0-9", ".quarantine", "../runs", "%00", "\x1b[2J", "~"])
+def test_names_of_trials_are_no_paths_and_no_patterns(plan: Plan, name: str) -> None:
+    lab = Lab.find(plan.grid.path)
+    plan.trials[0].folder.create()
+    (lab.runs / ".quarantine").mkdir()
+    with pytest.raises(RunError, match="no key of a trial begins with") as refused:
+        find_reference(name, lab)
+    assert str(refused.value).isprintable()
+
+
 def test_find_record_by_key_and_by_file_cell_and_seed(plan: Plan) -> None:
     path, lab = plan.grid.path, Lab.find(plan.grid.path)
     with pytest.raises(RunError, match="contains no trials"):

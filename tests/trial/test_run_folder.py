@@ -10,10 +10,12 @@ import pytest
 
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
+from fcnlab.lab_check import check_lab
 from fcnlab.trial.record import EpochRecord
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.trial.storage.checkpoint_file import find_checkpoint_damage, write_checkpoint
 from fcnlab.trial.storage.damage import DamageError
+from fcnlab.trial.storage.sample_name import name_sample
 from fcnlab.trial.storage.sealed_record import compute_checksum
 from tests.records import epochs
 from tests.report.finished_grid import finished_lab
@@ -147,3 +149,30 @@ def test_each_flipped_byte_of_a_checkpoint_is_found(tmp_path: Path) -> None:
         assert find_checkpoint_damage(file) is not None, offset
         file.write_bytes(content[:offset])
         assert find_checkpoint_damage(file) is not None, offset
+
+
+@pytest.mark.parametrize("name", ["samples/../../../question.txt", "../../question.txt", "/etc/passwd", "a//b", "a\0"])
+def test_a_record_that_names_files_outside_of_its_folder_is_damaged_and_no_file_is_moved(
+    folder: RunFolder, name: str
+) -> None:
+    outside = folder.path.parent.parent / "question.txt"
+    outside.write_text("keep")
+    _edit(folder, seal=True, files={name: "0" * 64})
+    with pytest.raises(DamageError, match="not those of files in the run folder"):
+        folder.load()
+    assert check_lab(Lab(folder.path.parent.parent), repair=True).problems
+    assert outside.read_text() == "keep"
+
+
+@pytest.mark.parametrize("files", [["a"], {"a": 1}, "a"])
+def test_checksums_of_another_type_are_damage(folder: RunFolder, files: object) -> None:
+    _edit(folder, seal=True, files=files)
+    with pytest.raises(DamageError, match="checksums"):
+        folder.load()
+
+
+def test_files_of_samples_have_names_that_every_file_system_allows() -> None:
+    long = "道路/" * 100
+    names = [name_sample(id_) for id_ in (long + "a", long + "b", "x" * 400, "a/b", "a")]
+    assert len(set(names)) == 5 and names[3:] == ["a_b", "a"]
+    assert all("/" not in name and len(f"{name}.prediction.png".encode()) <= 255 for name in names)

@@ -101,6 +101,6 @@ def _show_progress() -> Iterator[DownloadProgress]:
     if not screen.is_terminal:
         yield _PlainProgress()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=screen, transient=True) as bars:
         yield _RichProgress(bars)

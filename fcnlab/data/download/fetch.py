@@ -102,7 +102,7 @@ def _lock(store: Path, name: str) -> Iterator[None]:
     """Hold the lock that allows one download of a dataset at a time."""
     try:
         store.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(store / f".{name}.lock")
+        lock = FileLock(store / f".{name.replace('/', '_')}.lock")
         with lock.acquire(timeout=0):
             yield
     except Timeout:

@@ -19,6 +19,7 @@ from fcnlab.errors import FcnlabError
 from fcnlab.lab import Lab
 from fcnlab.report.trial_records import TrialRecords
 from fcnlab.runner.plan import Plan
+from fcnlab.trial.storage.sample_name import name_sample
 
 if TYPE_CHECKING:  # importing it would import torch
     from fcnlab.metrics.summary import Counts
@@ -55,7 +56,7 @@ class GalleryCell:
             id_: id of the image.
             role: `image.jpg`, `label.png` or `prediction.png`.
         """
-        name = f"{id_.replace('/', '_')}.{role}"
+        name = f"{name_sample(id_)}.{role}"
         return next((folder / name for folder in self.folders if (folder / name).is_file()), None)
 
     def has_prediction(self, id_: str) -> bool:

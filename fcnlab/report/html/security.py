@@ -14,6 +14,7 @@ from typing import Any
 from markupsafe import Markup
 
 from fcnlab.atomic_file import write_atomically
+from fcnlab.private_folder import read_own_file
 from fcnlab.settings import cache_folder
 
 EXPORT = "globalThis.drawChart = vegaEmbed;"
@@ -24,19 +25,22 @@ EXPORT = "globalThis.drawChart = vegaEmbed;"
 def load_vega() -> str:
     """Return the JavaScript of Vega, Vega-Lite and Vega-Embed, 0.9 MB.
 
-    It is bundled by vl-convert, which takes two seconds, and kept in the cache folder, if this is writable.
+    It is bundled by vl-convert, which takes two seconds, and kept in the cache folder, if this is writable. A file of
+    another user is not used, since the page would run it.
     """
     import vl_convert
 
     from fcnlab.report.charts.plot import VEGA_LITE
 
     file = cache_folder() / "javascript" / f"vega-{version('vl-convert-python')}-{VEGA_LITE}.js"
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
+    kept = read_own_file(file)
+    if kept is not None:
+        return kept.decode()
     bundle = str(vl_convert.javascript_bundle(EXPORT, vl_version=VEGA_LITE))
     with contextlib.suppress(OSError):  # without a writable cache, the next report bundles it again
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(file, lambda opened: opened.write(bundle.encode()))
+        file.chmod(0o644)  # the umask may let the group write
     return bundle
 
 

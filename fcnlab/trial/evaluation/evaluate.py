@@ -145,7 +145,7 @@ def evaluation_file(
     """
     folder = out / finished.trial.key[:KEY_DIGITS] if out is not None else finished.folder.evaluations
     prefix = f"{target.dataset}-{target.split}-" if target is not None else ""
-    return folder / (prefix + protocol.slug + ("-best" if checkpoint == "best" else "") + ".json")
+    return folder / (prefix.replace("/", "_") + protocol.slug + ("-best" if checkpoint == "best" else "") + ".json")
 
 
 def evaluate_trial(

@@ -9,6 +9,7 @@ from torch import Tensor
 from fcnlab.data.datasets.image_file import Pixels, to_display
 from fcnlab.data.datasets.palette import to_palette_image
 from fcnlab.kernels.inputs import DecodedSample
+from fcnlab.trial.storage.sample_name import name_sample
 
 NUM_SAMPLES = 8
 """Number of images of the reported split that are saved."""
@@ -25,7 +26,7 @@ def save_sample(folder: Path, id_: str, sample: DecodedSample, prediction: Tenso
         palette: colors of the labels, uint8 [256, 3].
     """
     folder.mkdir(exist_ok=True)
-    name = id_.replace("/", "_")
+    name = name_sample(id_)
     to_display(sample.image.permute(1, 2, 0).cpu().numpy()).save(folder / f"{name}.image.jpg", quality=90)
     for role, labels in (("label", sample.label), ("prediction", prediction)):
         to_palette_image(labels.cpu().numpy(), palette).save(folder / f"{name}.{role}.png", optimize=True)

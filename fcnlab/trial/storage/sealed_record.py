@@ -62,6 +62,8 @@ def decode_record(raw: bytes) -> SealedRecord:
     if checksum != (compute_checksum(content) if checksum is not None or files is not None else None):
         raise DamageError(RECORD_FILE, "its content does not agree with its checksum")
     content.pop("files", None)
+    if files is not None and not _are_checksums(files):
+        raise DamageError(RECORD_FILE, "its checksums are not those of files in the run folder")
     try:
         record = Record.model_validate_json(json.dumps(content))
     except ValidationError as error:
@@ -71,6 +73,14 @@ def decode_record(raw: bytes) -> SealedRecord:
             RECORD_FILE, f"it is not a record of this version of fcnlab ({where}: {first['msg']})"
         ) from None
     return SealedRecord(record, files)
+
+
+def _are_checksums(files: object) -> bool:
+    """Return whether these are texts by names of files in the run folder; the names are hashed and moved later."""
+    return isinstance(files, dict) and all(
+        isinstance(checksum, str) and not {"", ".", ".."}.intersection(name.split("/")) and "\0" not in name
+        for name, checksum in files.items()
+    )
 
 
 def compute_checksum(content: Mapping[str, Any]) -> str:

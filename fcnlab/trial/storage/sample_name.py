@@ -1,0 +1,24 @@
+"""Names of the files of a sample, from the id of its image."""
+
+from __future__ import annotations
+
+import hashlib
+
+MAX_BYTES = 200
+"""Longest beginning of a name; file systems allow 255 bytes with the role and the extension."""
+
+
+def name_sample(id_: str) -> str:
+    """Return the beginning of the names of a sample's files, without a path.
+
+    Args:
+        id_: id of the image, which may be a path; a long one is shortened and gets a digest of the whole.
+
+    >>> name_sample("aachen/aachen_000000")
+    'aachen_aachen_000000'
+    """
+    name = id_.replace("/", "_")
+    if len(name.encode()) <= MAX_BYTES:
+        return name
+    digest = hashlib.sha256(id_.encode()).hexdigest()[:12]
+    return f"{name.encode()[:MAX_BYTES].decode(errors='ignore')}-{digest}"
