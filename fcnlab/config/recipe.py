@@ -222,8 +222,9 @@ class Recipe(Entry):
         batch_norm: of the backbone: `train`; `eval`, fixed statistics; or `frozen`, fixed statistics and weights.
         freeze: part of the backbone that keeps its initial weights.
         precision: of the forward pass. `fp32` is IEEE float32; `tf32` allows TF32 on CUDA; `bf16` and `fp16` are
-            autocast, fp16 with a scaled loss; `auto` is bf16 where the hardware multiplies bf16 natively, fp16 on older
-            GPUs with tensor cores, else fp32. The record names the one that was used.
+            autocast, fp16 with a scaled loss; `auto` is bf16 where the hardware multiplies bf16 natively (on CPUs if a
+            short measurement finds it faster), fp16 on older GPUs with tensor cores, else fp32. The record names the
+            one that was used.
         deterministic: train bit for bit reproducibly on CUDA too, with slower algorithms.
         compile: use `torch.compile` on CUDA: shorter steps, half a minute longer at first; equal up to rounding.
         fused: `auto` computes the loss from the scores before their last upsampling where possible, several times

@@ -15,8 +15,9 @@ from typing import Literal
 import torch
 
 from fcnlab.errors import RunError
-from fcnlab.processor import get_processor_flags, get_processor_name
+from fcnlab.processor import get_processor_name
 from fcnlab.settings import DEVICE_VARIABLE
+from fcnlab.training.precision_probe import is_bf16_faster
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 
@@ -80,8 +81,8 @@ def resolve_precision(precision: str, device: torch.device) -> Precision:
     """Return the precision that a recipe's `precision` means on a device.
 
     Args:
-        precision: `auto` is bf16 if the hardware multiplies it natively, else fp16 on CUDA devices with tensor cores,
-            else fp32; `tf32` is fp32 if the hardware has no TF32.
+        precision: `auto` is bf16 on CUDA devices that multiply it natively, else fp16 on those with tensor cores, else
+            fp32; on the CPU it is bf16 where that is faster, else fp32. `tf32` is fp32 if the hardware has no TF32.
         device: device that trains.
     """
     if precision == "auto":
@@ -89,14 +90,10 @@ def resolve_precision(precision: str, device: torch.device) -> Precision:
             if torch.cuda.is_bf16_supported(False):
                 return "bf16"
             return "fp16" if torch.cuda.get_device_capability(device) >= (7, 0) else "fp32"
-        return "bf16" if _cpu_multiplies_bf16() else "fp32"
+        return "bf16" if is_bf16_faster() else "fp32"
     if precision == "tf32":
         return "tf32" if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
     return "bf16" if precision == "bf16" else "fp16" if precision == "fp16" else "fp32"
-
-
-def _cpu_multiplies_bf16() -> bool:
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "bf16" in get_processor_flags()
 
 
 _AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -1,0 +1,94 @@
+"""Measurement of whether this CPU trains faster in bf16 than in fp32, for `precision: auto`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+import time
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fcnlab.atomic_file import write_atomically
+from fcnlab.processor import get_processor_flags, get_processor_name
+from fcnlab.redaction import get_logger
+from fcnlab.settings import cache_folder
+
+MIN_SPEEDUP = 1.1
+"""bf16 is less accurate, so it has to be faster by more than the noise of the measurement."""
+ROUNDS = 7
+
+_log = get_logger(__name__)
+
+
+@cache
+def is_bf16_faster() -> bool:
+    """Return True if a convolution and its gradients are faster in bf16 than in fp32.
+
+    It is measured once for each processor and version of torch, in about half a second; the result is kept in the
+    cache, so that all processes of a user agree. Processors without instructions for bf16, on which it is emulated, are
+    not measured.
+    """
+    if not (torch.ops.mkldnn._is_mkldnn_bf16_supported() and "bf16" in get_processor_flags()):
+        return False
+    file = _file()
+    speedup = _read(file)
+    if speedup is None:
+        speedup = measure_speedup()
+        _write(file, speedup)
+    return speedup >= MIN_SPEEDUP
+
+
+def measure_speedup() -> float:
+    """Measure how many times faster a convolution and its gradients are in bf16 than in fp32.
+
+    Returns:
+        The median of `ROUNDS` ratios of CPU times, each of two measurements in turn.
+    """
+    generator = torch.Generator().manual_seed(0)  # the global one belongs to the training
+    with torch.inference_mode(False), torch.enable_grad():
+        images = torch.randn(4, 64, 48, 48, generator=generator).contiguous(memory_format=torch.channels_last)
+        weights = torch.randn(64, 64, 3, 3, generator=generator)
+        for tensor in (images, weights):
+            tensor.requires_grad_()
+        for dtype in (torch.float32, torch.bfloat16):
+            _seconds_of_step(images, weights, dtype)  # the first run selects and compiles the implementation
+        ratios = [
+            _seconds_of_step(images, weights, torch.float32) / _seconds_of_step(images, weights, torch.bfloat16)
+            for _ in range(ROUNDS)
+        ]
+    return statistics.median(ratios)
+
+
+def _seconds_of_step(images: Tensor, weights: Tensor, dtype: torch.dtype) -> float:
+    """Return the CPU seconds of the convolution of a batch and its gradients, with casts as under autocast."""
+    started = time.process_time()
+    F.conv2d(images.to(dtype), weights.to(dtype), padding=1).float().sum().backward()
+    return time.process_time() - started
+
+
+def _file() -> Path:
+    """Return the file of the result, whose name has a hash of all that the result depends on."""
+    parts = (get_processor_name(), get_processor_flags(), torch.__version__, str(torch.get_num_threads()))
+    return cache_folder() / "precision" / f"{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:16]}.json"
+
+
+def _read(file: Path) -> float | None:
+    """Return the measured speedup; None if there is no result that can be read."""
+    try:
+        return float(json.loads(file.read_text(encoding="utf-8"))["bf16_speedup"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(file: Path, speedup: float) -> None:
+    content = json.dumps({"processor": get_processor_name(), "bf16_speedup": round(speedup, 3)})
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, lambda opened: opened.write(content.encode()))
+    except OSError as error:
+        _log.info("the fastest precision is measured again by the next process: %s", error)
