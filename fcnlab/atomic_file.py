@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from fcnlab.paths import resolve_path
 from fcnlab.storage_errors import find_storage_error
 
 
@@ -30,7 +31,7 @@ def replace_atomically(path: Path, *, keep_mode: bool = False) -> Iterator[Path]
     Raises:
         OSError: it cannot be written; also where a library raises another error for a full disk.
     """
-    target = path.resolve() if keep_mode else path
+    target = resolve_path(path) if keep_mode else path
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
     try:
         temporary.touch(exist_ok=False)  # with the permissions of the umask, which cannot be read without changing it

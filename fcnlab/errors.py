@@ -6,10 +6,16 @@ the key, the problem and the valid values, one per line.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 from fcnlab.redaction import clean_text
+
+LONGEST_WORD = 600
+"""Maximum number of characters of a word in a message."""
+
+_LONG_WORD = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")
 
 
 class FcnlabError(Exception):
@@ -19,9 +25,15 @@ class FcnlabError(Exception):
         """Create an error.
 
         Args:
-            texts: the message; passwords and tokens are removed, and control characters are escaped.
+            texts: the message; passwords and tokens are removed, control characters are escaped, and very long words
+                are shortened.
         """
-        super().__init__(*(clean_text(text) if isinstance(text, str) else text for text in texts))
+        super().__init__(*(_shorten_words(clean_text(text)) if isinstance(text, str) else text for text in texts))
+
+
+def _shorten_words(text: str) -> str:
+    """Replace the middle of words that are too long to be read, such as the content of a binary file, by dots."""
+    return _LONG_WORD.sub(lambda found: f"{found[0][: LONGEST_WORD // 2]}...{found[0][-LONGEST_WORD // 8 :]}", text)
 
 
 class ConfigError(FcnlabError):

@@ -33,6 +33,7 @@ from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.data.datasets.table import FILE_DATASETS, find_dataset_folder
 from fcnlab.errors import ConfigError, DataError, ModelError, RunError, StopRunError
 from fcnlab.extensions import BUILTIN, Extensions
+from fcnlab.paths import expand_home, resolve_path
 from fcnlab.redaction import remember_uri
 from fcnlab.settings import TRACKER_VARIABLE
 
@@ -80,14 +81,14 @@ class Lab:
         """
         named = root or _env_path("FCNLAB_LAB")
         around = find_lab_folder(file) if file is not None else None
-        root = (named or around or Path.cwd()).resolve()
+        root = resolve_path(named or around or Path.cwd())
         if not root.is_dir():
             raise RunError(f"{root}: no such folder; make a lab with `fcnlab init {quote(root.name)}`")
         data = data_root or _env_path("FCNLAB_DATA")
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or cls(root).own_tracking_uri
         remember_uri(uri)
         names = trackers or os.environ.get(TRACKER_VARIABLE) or "mlflow"
-        return cls(root, data.resolve() if data else None, uri, _parse_trackers(names))
+        return cls(root, resolve_path(data) if data else None, uri, _parse_trackers(names))
 
     @property
     def runs(self) -> Path:
@@ -278,7 +279,7 @@ class Lab:
 
     def _below_data_root(self, folder: str, type_: str = "folder") -> Path:
         """Find a folder in the lab or below the data root; `{split}` in it is replaced later."""
-        path = Path(folder).expanduser()
+        path = expand_home(folder)
         if path.is_absolute():
             return path
         before, split, _ = folder.partition(SPLIT)
@@ -293,7 +294,7 @@ class Lab:
 
     def _list(self, name: str) -> Path:
         """Find a list of ids in the lab, where it can be committed, or below the data root."""
-        path = self.root / Path(name).expanduser()
+        path = self.root / expand_home(name)
         return self._below_data_root(name) if not path.exists() and self.data_root is not None else path
 
     def find_weights_file(self, backbone: BackboneConfig) -> Path | None:

@@ -18,7 +18,7 @@ from fcnlab.errors import FcnlabError, StopRunError
 ANYWHERE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ESTALE, errno.EMFILE, errno.ENFILE}
 """Errors that end a run, whichever file they are about."""
 
-OF_A_FILE = {errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG, errno.ENXIO, errno.ENODEV}
+OF_A_FILE = {errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG, errno.ENXIO, errno.ENODEV, errno.ELOOP}
 """Errors of a named file that a user can remove."""
 
 _RUST = re.compile(r"\(os error (\d+)\)")

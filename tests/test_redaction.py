@@ -272,3 +272,9 @@ def test_a_terminal_receives_only_colors_and_the_redrawing_of_lines(text: str, s
     stream = io.StringIO()
     RedactedStream(stream).write(text)
     assert stream.getvalue() == (text if shown is None else shown)
+
+
+def test_very_long_words_of_an_error_are_shortened() -> None:
+    message = str(ConfigError(f"a.yaml: no head '{'x' * 100_000}'; valid: fcn8s"))
+    assert message.startswith("a.yaml: no head 'xxx") and message.endswith("xxx'; valid: fcn8s")
+    assert "xxx...xxx" in message and len(message) < 500

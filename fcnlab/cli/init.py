@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from fcnlab.errors import RunError
+from fcnlab.paths import resolve_path
 
 EXAMPLE = "Example: fcnlab init mylab && cd mylab && fcnlab grid run experiments/quickstart.yaml"
 
@@ -40,7 +41,7 @@ def init(
     examples = shipped("experiments")
     quickstart = examples.joinpath("quickstart.yaml").read_text(encoding="utf-8")
     texts = {
-        "README.md": _README.format(name=folder.resolve().name),
+        "README.md": _README.format(name=resolve_path(folder).name),
         ".gitignore": _IGNORED,
         "experiments/quickstart.yaml": _drop_conclusion(quickstart),
         "experiments/grid.schema.json": examples.joinpath("grid.schema.json").read_text(encoding="utf-8"),

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fcnlab.paths import resolve_path
+
 if TYPE_CHECKING:
     from fcnlab.inference.model import TrainedModel
     from fcnlab.lab import Lab
@@ -53,7 +55,7 @@ def complete_reference(incomplete: str) -> list[str]:
 
 
 def _relative(file: Path) -> Path:
-    absolute = file.resolve()
+    absolute = resolve_path(file)
     return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 
 

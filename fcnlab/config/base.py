@@ -9,14 +9,34 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator
 
-Whole = Annotated[int, Field(strict=True, ge=0)]
-Count = Annotated[int, Field(strict=True, ge=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+
+def _refuse_conversion(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Validate a value whose type must not change: `true` and `1.0` equal 1, but are not whole numbers."""
+    result = validate(value)
+    if type(result) is not type(value):
+        raise ValueError(f"{str(value).lower()} is not valid; write {result}")
+    return result
+
+
+SameType = WrapValidator(_refuse_conversion)
+"""For a `Literal` of numbers: the value must be of the type of the number that it equals."""
+
+Truth = Annotated[bool, Field(strict=True)]
+"""`true` or `false`; texts and numbers are not converted."""
+
+Whole = Annotated[int, Field(strict=True, ge=0, lt=2**53)]
+"""An integer that JSON and floating-point numbers represent exactly, such as a seed."""
+
+Count = Annotated[int, Field(strict=True, ge=1, lt=2**31)]
+Length = Annotated[int, Field(strict=True, ge=1, le=2**16)]
+"""A number of pixels along an axis, or of channels."""
+
+Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(strict=True, ge=0, le=1)]
 
 
 class Config(BaseModel):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, PlainSerializer, Tag, field_validator, model_validator
 
-from fcnlab.config.base import Config, Count, Entry, Finite, Whole
+from fcnlab.config.base import Config, Entry, Finite, Length, SameType, Whole
 from fcnlab.config.mask_values import (
     ClassValues,
     MaskValue,
@@ -36,8 +36,11 @@ class Splits(Config):
 class Size(Config):
     """Height and width in pixels."""
 
-    height: Count
-    width: Count
+    height: Length
+    width: Length
+
+
+SceneCount = Annotated[int, Field(strict=True, ge=1, le=100_000)]
 
 
 class ShapesOptions(Config):
@@ -52,9 +55,9 @@ class ShapesOptions(Config):
         seed: of the random generator.
     """
 
-    train: Count = 240
-    val: Count = 60
-    test: Count = 120
+    train: SceneCount = 240
+    val: SceneCount = 60
+    test: SceneCount = 120
     height: Annotated[int, Field(strict=True, ge=32, le=1024)] = 96
     width: Annotated[int, Field(strict=True, ge=32, le=1024)] = 128
     seed: Whole = 0
@@ -72,8 +75,8 @@ class Fractions(Config):
         group_by: regular expression on the ids; images with the same match are in the same split.
     """
 
-    val: Annotated[float, Field(gt=0, lt=1)]
-    test: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    val: Annotated[float, Field(strict=True, gt=0, lt=1)]
+    test: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
     seed: Whole = 0
     group_by: str | None = None
 
@@ -207,7 +210,7 @@ class FolderDataset(Dataset):
     lists: dict[str, str] = {}  # noqa: RUF012 - pydantic copies defaults
     fractions: Fractions | None = None
     colors: dict[str, Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]] = {}  # noqa: RUF012 - pydantic copies defaults
-    channels: Literal[1, 3, 4] = 3
+    channels: Annotated[Literal[1, 3, 4], SameType] = 3
     value_range: tuple[Finite, Finite] | None = None
 
     @property

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from fcnlab.config.base import Count, Entry
+from fcnlab.config.base import Count, Entry, Length, SameType, Truth
 from fcnlab.errors import nearest
 
 
@@ -64,11 +64,11 @@ class SkipHead(Head):
     """
 
     type: Literal["skip"]
-    stride: Literal[32, 16, 8, 4]
-    at_once: bool = False
+    stride: Annotated[Literal[32, 16, 8, 4], SameType]
+    at_once: Truth = False
     fusion: Literal["sum", "concat"] = "sum"
-    hidden: Count | None = None
-    context: bool = False
+    hidden: Length | None = None
+    context: Truth = False
 
     @property
     def needs(self) -> tuple[int, ...]:
@@ -92,8 +92,8 @@ class PaperHead(Head):
     """
 
     type: Literal["paper"]
-    stride: Literal[32, 16, 8]
-    at_once: bool = False
+    stride: Annotated[Literal[32, 16, 8], SameType]
+    at_once: Truth = False
 
     @property
     def needs(self) -> tuple[int, ...]:
@@ -119,12 +119,12 @@ class DilatedHead(Head):
     """
 
     type: Literal["dilated"]
-    output_stride: Literal[8, 16]
-    hidden: Count | None = None
-    convs: Literal[1, 2, 3, 4] = 1
-    concat_input: bool = False
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    auxiliary: Literal[8, 16] | None = None
+    output_stride: Annotated[Literal[8, 16], SameType]
+    hidden: Length | None = None
+    convs: Annotated[Literal[1, 2, 3, 4], SameType] = 1
+    concat_input: Truth = False
+    dropout: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.1
+    auxiliary: Annotated[Literal[8, 16] | None, SameType] = None
 
     @property
     def needs(self) -> tuple[int, ...]:
@@ -160,8 +160,8 @@ class SmpHead(Head):
 
     type: Literal["smp"]
     decoder: Literal["unet", "deeplabv3plus", "fpn", "upernet", "segformer"]
-    output_stride: Literal[8, 16, 32] = 32
-    options: dict[str, bool | int | float | str | tuple[Count, ...]] = {}  # noqa: RUF012 - pydantic copies defaults
+    output_stride: Annotated[Literal[8, 16, 32], SameType] = 32
+    options: dict[str, bool | int | float | str | tuple[Length, ...]] = {}  # noqa: RUF012 - pydantic copies defaults
 
     @property
     def needs(self) -> tuple[int, ...]:
@@ -215,7 +215,7 @@ class CustomHead(Head):
     not_in_key: ClassVar[frozenset[str]] = Entry.not_in_key | {"reads"}
 
     type: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    output_stride: Literal[8, 16, 32] = 32
+    output_stride: Annotated[Literal[8, 16, 32], SameType] = 32
     options: dict[str, bool | int | float | str] = {}  # noqa: RUF012 - pydantic copies defaults
     reads: tuple[Count, ...] = (32,)
 

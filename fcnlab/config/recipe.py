@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, StrictInt, model_validator
 
-from fcnlab.config.base import Config, Count, Entry, Fraction, NonNegative, Positive
+from fcnlab.config.base import Config, Count, Entry, Finite, Fraction, NonNegative, Positive, Truth
 from fcnlab.config.dataset import Size
 
-Betas = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
+Betas = tuple[Annotated[float, Field(strict=True, ge=0, lt=1)], Annotated[float, Field(strict=True, ge=0, lt=1)]]
+Sigma = Annotated[float, Field(strict=True, gt=0, le=100)]
+Factor = Annotated[float, Field(strict=True, ge=0.01, le=100)]
 Depth = Literal["none", "stride2", "stride4", "stride8", "stride16", "backbone"]
 """Part of the backbone: nothing, the layers up to the map of a stride, or all of it."""
 
@@ -21,7 +23,7 @@ class Sgd(Config):
     lr: Positive
     momentum: Fraction = 0.0
     weight_decay: NonNegative = 0.0
-    nesterov: bool = False
+    nesterov: Truth = False
 
     @model_validator(mode="after")
     def _check_nesterov(self) -> Sgd:
@@ -72,8 +74,8 @@ class Schedule(Config):
     name: Literal["constant", "poly", "cosine", "step"] = "constant"
     power: Positive = 0.9
     warmup_epochs: NonNegative = 0.0
-    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.6, 0.85)
-    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    milestones: tuple[Annotated[float, Field(strict=True, gt=0, lt=1)], ...] = (0.6, 0.85)
+    gamma: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.1
 
 
 class LrFactors(Config):
@@ -93,8 +95,8 @@ class Ohem(Config):
         keep: fraction of the labeled pixels of a batch that is kept at least, those of the lowest probabilities.
     """
 
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.7
-    keep: Annotated[float, Field(gt=0, le=1)] = 0.0625
+    threshold: Annotated[float, Field(strict=True, gt=0, lt=1)] = 0.7
+    keep: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.0625
 
 
 class Loss(Config):
@@ -117,7 +119,7 @@ class Loss(Config):
     name: Literal["cross_entropy"] = "cross_entropy"
     reduction: Literal["pixel_mean", "image_mean_sum", "pixel_sum"] = "pixel_mean"
     class_weights: Literal["none", "median_frequency"] = "none"
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.0
     focal: NonNegative = 0.0
     ohem: Ohem | None = None
     weight: NonNegative = 1.0
@@ -151,7 +153,7 @@ class ColorJitter(Config):
     brightness: Fraction = 0.0
     contrast: Fraction = 0.0
     saturation: Fraction = 0.0
-    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    hue: Annotated[float, Field(strict=True, ge=0, le=0.5)] = 0.0
 
 
 class GaussianBlur(Config):
@@ -162,8 +164,8 @@ class GaussianBlur(Config):
         sigma: range of the standard deviation in pixels, sampled uniformly.
     """
 
-    probability: Annotated[float, Field(gt=0, le=1)] = 0.5
-    sigma: tuple[Positive, Positive] = (0.1, 2.0)
+    probability: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.5
+    sigma: tuple[Sigma, Sigma] = (0.1, 2.0)
 
     @model_validator(mode="after")
     def _check_range(self) -> GaussianBlur:
@@ -181,7 +183,7 @@ class CustomTransform(Config):
     """
 
     type: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-    options: dict[str, bool | int | float | str | tuple[int | float, ...]] = {}  # noqa: RUF012 - pydantic copies defaults
+    options: dict[str, bool | int | float | str | tuple[StrictInt | Finite, ...]] = {}  # noqa: RUF012 - pydantic copies defaults
 
 
 class StopOnPlateau(Config):
@@ -193,7 +195,7 @@ class StopOnPlateau(Config):
     """
 
     patience: Count
-    min_delta: Annotated[float, Field(ge=0, le=100)] = 0.0
+    min_delta: Annotated[float, Field(strict=True, ge=0, le=100)] = 0.0
 
 
 class Recipe(Entry):
@@ -247,11 +249,11 @@ class Recipe(Entry):
     epochs: Count
     batch_size: Count
     crop: Size
-    scale: tuple[Positive, Positive] | None = None
+    scale: tuple[Factor, Factor] | None = None
     flip: Fraction = 0.0
     jitter: ColorJitter = ColorJitter()
-    cat_max_ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
-    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    cat_max_ratio: Annotated[float, Field(strict=True, gt=0, lt=1)] | None = None
+    rotate: Annotated[float, Field(strict=True, ge=0, le=180)] = 0.0
     blur: GaussianBlur | None = None
     transform: CustomTransform | None = None
     optimizer: Annotated[Sgd | AdamW | Adam | RmsProp, Field(discriminator="name")]
@@ -261,15 +263,15 @@ class Recipe(Entry):
     loss: Loss = Loss()
     grad_accum_steps: Count = 1
     grad_clip_norm: Positive | None = None
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    ema: Annotated[float, Field(strict=True, gt=0, lt=1)] | None = None
     batch_norm: Literal["train", "eval", "frozen"] = "train"
     freeze: Depth = "none"
     precision: Literal["fp32", "tf32", "bf16", "fp16", "auto"] = "fp32"
-    deterministic: bool = False
-    compile: bool = False
+    deterministic: Truth = False
+    compile: Truth = False
     fused: Literal["auto", "off"] = "auto"
     activation_checkpointing: Depth = "none"
-    score_scale: Annotated[float, Field(ge=0.1, le=10)] = 1.0
+    score_scale: Annotated[float, Field(strict=True, ge=0.1, le=10)] = 1.0
     validate_every: Count = 1
     stop_on_plateau: StopOnPlateau | None = None
 

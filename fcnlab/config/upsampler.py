@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Tag, model_validator
 
-from fcnlab.config.base import Config, Entry
+from fcnlab.config.base import Config, Entry, Truth
 
 Init = Literal["bilinear", "random", "xavier", "kaiming", "normal", "zero"]
 
@@ -49,9 +49,9 @@ class TransposedUpsampler(Upsampler):
 
     type: Literal["transposed"] = "transposed"
     init: Init
-    learned: bool = True
+    learned: Truth = True
     channels: Literal["dense", "diagonal", "per_class"] = "dense"
-    bias: bool = False
+    bias: Truth = False
     stage_init: StageInit = StageInit()
 
     def init_of(self, stage: str) -> Init:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,6 +15,11 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from fcnlab.config.base import Config, find_member, models_in
 from fcnlab.errors import ConfigError, nearest
 from fcnlab.redaction import redact
+
+_TRUTH_WORDS = dict.fromkeys(("yes", "on", "true", "y", "t", "1"), "true") | dict.fromkeys(
+    ("no", "off", "false", "n", "f", "0"), "false"
+)
+"""Words that other programs read as `true` or `false`."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -134,6 +140,16 @@ class _Problem:
             case "union_tag_invalid":
                 given = item["input"].get(self.path[-1])
                 return f"{_show(given)} is not valid; {nearest(str(given), self._literals())}"
+            case "bool_type" if item["loc"][-1] == "bool":  # the first member of a union of plain types
+                return f"input should be true, false, a number or a text, not {_show(item['input'])}"
+            case "bool_type":
+                word = _TRUTH_WORDS.get(str(item["input"]).lower())
+                return f"input should be true or false, not {_show(item['input'])}" + (
+                    f"; write {word}" if word else ""
+                )
+            case "float_type" | "int_type" if isinstance(item["input"], str) and _is_number(item["input"]):
+                kind = "number" if item["type"] == "float_type" else "integer"
+                return f"input should be a valid {kind}, not the text {_show(item['input'])}; write it without quotes"
             case "value_error":
                 return str(item["ctx"]["error"])
             case _:
@@ -164,6 +180,13 @@ def _describe_mistyped_type(model: Any, value: Any, problems: Sequence[_Problem]
     if any(problem.key == "type" for problem in problems) or not get_close_matches(str(given), builtin):
         return None
     return f"type: {_show(given)} is not valid; {nearest(str(given), builtin)}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _list(values: list[str]) -> str:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from fcnlab.config.base import Config, Count, Entry
+from fcnlab.config.base import Config, Count, Entry, Truth
 from fcnlab.config.head import AnyHead
 from fcnlab.config.upsampler import AnyUpsampler
 from fcnlab.errors import ConfigError
@@ -41,7 +41,7 @@ class Backbone(Entry):
 
     timm: str | None = None
     paper: Literal["vgg16", "alexnet", "googlenet"] | None = None
-    tail: bool = False
+    tail: Truth = False
     weights: str = "scratch"
     weights_prefix: str | None = None
     reductions: tuple[Count, ...] = (2, 4, 8, 16, 32)

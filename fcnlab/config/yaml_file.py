@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import yaml
 
 from fcnlab.errors import ConfigError, nearest
+from fcnlab.paths import check_regular_file
 from fcnlab.redaction import find_control_character
 
 MAX_BYTES = 2**20
@@ -26,6 +27,9 @@ MAX_DEPTH = 50
 
 MAX_NODES = 500_000
 """Most values of a file with aliases written out; aliases of aliases multiply them."""
+
+SHOWN = 40
+"""Characters of an invalid value in a message."""
 
 _KINDS = {list: "a list", str: "a string", int: "a number", float: "a number", bool: "true or false", dict: "a mapping"}
 
@@ -72,7 +76,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         lines: dict[Hashable, int] = {}
-        for key_node, _ in node.value:
+        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():  # `!!map` may be at other nodes
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == f"{_TAG}merge":
                 continue
             key, line = self.construct_object(key_node), key_node.start_mark.line + 1
@@ -82,21 +86,40 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_text(self, node: yaml.ScalarNode) -> str:
-        character = find_control_character(node.value)
+        text = str(self.construct_scalar(node))
+        character = find_control_character(text)
         if character is not None:
             raise yaml.MarkedYAMLError(problem=f"a text contains '{character}'", problem_mark=node.start_mark)
-        return str(node.value)
+        return text
 
     def construct_number(self, node: yaml.ScalarNode) -> int:
-        value: str = node.value
+        value = str(self.construct_scalar(node))
         base = {"0o": 8, "0x": 16}.get(value[:2], 10)
-        return int(value, base)
+        try:
+            return int(value, base)
+        except ValueError:  # a tag `!!int`, or thousands of digits
+            raise _describe_invalid(node, "an integer that can be read") from None
+
+    def construct_float(self, node: yaml.ScalarNode) -> float:
+        try:
+            return float(self.construct_yaml_float(node))
+        except ValueError:
+            raise _describe_invalid(node, "a number") from None
+
+    def construct_null(self, node: yaml.ScalarNode) -> None:
+        if str(self.construct_scalar(node)).lower() not in ("", "~", "null"):
+            raise _describe_invalid(node, "null")
 
     def construct_truth(self, node: yaml.ScalarNode) -> bool:
-        value = node.value.lower()
+        value = str(self.construct_scalar(node)).lower()
         if value not in ("true", "false"):
-            raise yaml.MarkedYAMLError(problem=f"'{node.value}' is not true or false", problem_mark=node.start_mark)
+            raise _describe_invalid(node, "true or false")
         return bool(value == "true")
+
+
+def _describe_invalid(node: yaml.ScalarNode, expected: str) -> yaml.MarkedYAMLError:
+    text = node.value if len(node.value) <= SHOWN else f"{node.value[:SHOWN]}..."
+    return yaml.MarkedYAMLError(problem=f"'{text}' is not {expected}", problem_mark=node.start_mark)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -115,7 +138,9 @@ for _name, _pattern, _first in _CORE_SCHEMA:
 _Dumper.add_representer(str, _Dumper.represent_text)
 _Loader.add_constructor(f"{_TAG}str", _Loader.construct_text)
 _Loader.add_constructor(f"{_TAG}int", _Loader.construct_number)
+_Loader.add_constructor(f"{_TAG}float", _Loader.construct_float)
 _Loader.add_constructor(f"{_TAG}bool", _Loader.construct_truth)
+_Loader.add_constructor(f"{_TAG}null", _Loader.construct_null)
 
 
 def _count_nodes(node: yaml.Node, known: dict[int, int | None]) -> int:
@@ -154,8 +179,6 @@ def parse(text: str, where: str) -> dict[str, Any]:
         raise ConfigError(f"{where}{line}: not valid YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
-    except ValueError as error:  # such as a number with thousands of digits
-        raise ConfigError(f"{where}: not valid YAML: {error}") from None
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -179,6 +202,7 @@ def read(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, unreadable, too large, not UTF-8, or not a YAML mapping.
     """
     try:
+        check_regular_file(path)
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise ConfigError(

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field
 
 from fcnlab.config.base import Config
 from fcnlab.errors import ConfigError, nearest
+from fcnlab.paths import check_regular_file
 from fcnlab.settings import ALLOW_EXTENSIONS_VARIABLE
 
 LISTING = Path("registry") / "extensions.yaml"
@@ -109,6 +110,7 @@ class LabExtension:
     def _read(self) -> bytes:
         path = self.root / self.file
         try:
+            check_regular_file(path)
             return path.read_bytes()
         except OSError as error:
             raise ConfigError(f"{self.where}: {path}: cannot be read: {error.strerror}") from None

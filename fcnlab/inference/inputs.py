@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 
 from fcnlab.data.datasets.image_file import IMAGE_EXTENSIONS
 from fcnlab.errors import DataError
+from fcnlab.paths import resolve_path
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def find_images(paths: Iterable[Path], exclude: Path) -> list[ImageFile]:
         if not images:
             raise DataError(f"{path}: contains no images ({', '.join(IMAGE_EXTENSIONS)})")
         for image in images:
-            found.setdefault(image.path.resolve(), image)
+            found.setdefault(resolve_path(image.path), image)
     return list(found.values())
 
 
@@ -53,7 +54,7 @@ def _search_folder(folder: Path, exclude: Path) -> list[ImageFile]:
         for file in files
         if file.path.suffix.lower() in IMAGE_EXTENSIONS
         and not any(part.startswith(".") for part in file.relative.parts)
-        and exclude.resolve() not in file.path.resolve().parents
+        and resolve_path(exclude) not in resolve_path(file.path).parents
     ]
 
 

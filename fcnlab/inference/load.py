@@ -11,6 +11,7 @@ from fcnlab.errors import ModelError
 from fcnlab.extensions import Extensions
 from fcnlab.inference.description import ModelDescription
 from fcnlab.inference.model import TrainedModel
+from fcnlab.paths import check_regular_file
 from fcnlab.trial.find import FinishedTrial
 from fcnlab.trial.record import CheckpointChoice
 from fcnlab.trial.restore import restore_model
@@ -42,6 +43,7 @@ def read_safetensors(path: Path, extensions: Extensions = Extensions()) -> Train
         ModelError: the file does not exist, cannot be read, or contains no model description.
     """
     try:
+        check_regular_file(path)
         with safe_open(path, framework="pt") as file:
             metadata, state = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from shlex import quote
 
 import pandas as pd
@@ -12,6 +11,7 @@ from fcnlab.config.grid.axes import format_value
 from fcnlab.config.grid.grid import Grid
 from fcnlab.config.grid.name import path_in_lab
 from fcnlab.extensions import fcnlab_command
+from fcnlab.paths import expand_home
 from fcnlab.report.footnotes import distinct_texts
 from fcnlab.report.trial_records import TrialRecords
 
@@ -98,7 +98,7 @@ def rerun_command(grid: Grid) -> str:
 def _below_data_root(dataset: Dataset) -> bool:
     """Return whether a dataset needs a data root: it has a known layout, or folders with relative paths."""
     if isinstance(dataset, FolderDataset):
-        return not all(Path(folder).expanduser().is_absolute() for folder in (dataset.images, dataset.masks))
+        return not all(expand_home(folder).is_absolute() for folder in (dataset.images, dataset.masks))
     if isinstance(dataset, CustomDataset):
-        return dataset.folder is not None and not Path(dataset.folder).expanduser().is_absolute()
+        return dataset.folder is not None and not expand_home(dataset.folder).is_absolute()
     return isinstance(dataset, KnownDataset)

@@ -9,6 +9,7 @@ from fcnlab.config.grid.from_dict import write_grid_file
 from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
+from fcnlab.paths import resolve_path
 from fcnlab.redaction import redact
 
 
@@ -39,12 +40,12 @@ def claim_results(grid: Grid, lab: Lab) -> None:
         write_grid_file(grid)
     except OSError as error:
         raise RunError(f"{grid.path}: cannot be written: {error.strerror}") from None
-    file = grid.path.resolve()
+    file = resolve_path(grid.path)
     if not file.is_file():  # the trials of `fcnlab train` have none
         return
     note = state_folder(grid, lab) / "file"
     try:
-        earlier = (lab.root / note.read_text(encoding="utf-8")).resolve()
+        earlier = resolve_path(lab.root / note.read_text(encoding="utf-8"))
     except FileNotFoundError:
         earlier = file
     if earlier != file and earlier.is_file():

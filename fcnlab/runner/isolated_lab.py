@@ -9,6 +9,7 @@ from typing import get_args
 from fcnlab.config.grid.cell import Cell
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
+from fcnlab.paths import expand_home, resolve_path
 from fcnlab.settings import TrackerName
 
 
@@ -27,7 +28,7 @@ def isolated_lab(lab: Lab, cell: Cell, folder: Path) -> Lab:
         RunError: the folder is the original lab, or cannot be written, or the cell reads a relative path outside of the
             lab.
     """
-    root = folder.resolve()
+    root = resolve_path(folder)
     if root == lab.root:
         raise RunError(f"--workdir {folder}: this is the lab itself; name another folder")
     try:
@@ -52,7 +53,7 @@ def isolated_lab(lab: Lab, cell: Cell, folder: Path) -> Lab:
 def _input_paths(lab: Lab, cell: Cell) -> Iterator[Path]:
     """Yield the paths that the trials of a cell read, relative to their lab."""
     for name in (cell.variant.backbone.weights_file, *cell.dataset.list_files):
-        if name is not None and not Path(name).expanduser().is_absolute():
+        if name is not None and not expand_home(name).is_absolute():
             yield Path(name)
     for extension in lab.extensions.used(cell.variant.head, cell.dataset, cell.recipe).values():
         yield from extension.files

@@ -13,6 +13,7 @@ from fcnlab.config.trial import Trial
 from fcnlab.errors import ModelError, RunError
 from fcnlab.extensions import Extensions
 from fcnlab.lab import Lab
+from fcnlab.paths import resolve_path
 from fcnlab.trial.record import CheckpointChoice, Record, SplitMetrics
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.trial.storage.damage import DamageError
@@ -119,7 +120,7 @@ def find_run_folder(name: str, lab: Lab) -> RunFolder:
     """
     path = Path(name)
     if (path / "trial.json").is_file():
-        return RunFolder(path.resolve().parent, path.resolve().name)
+        return RunFolder(resolve_path(path).parent, resolve_path(path).name)
     keys = sorted(path.name for path in lab.runs.iterdir() if is_key(path.name)) if lab.runs.is_dir() else []
     if not keys:
         raise RunError(f"{lab.runs}: contains no trials; set the lab's folder with --lab, or pass a run folder")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,18 @@ def test_a_valid_value_becomes_a_model() -> None:
             "epoch: unknown key; did you mean 'epochs'? valid: activation_checkpointing, batch_norm, batch_size, ",
         ),
         ({"crop": {"height": 1, "width": 1, "widht": 1}}, "crop.widht: unknown key; did you mean 'width'?"),
-        ({"epochs": "5"}, 'epochs: input should be a valid integer, not "5"'),
+        ({"epochs": "5"}, 'epochs: input should be a valid integer, not the text "5"; write it without quotes'),
+        ({"epochs": 5.0}, "epochs: input should be a valid integer, not 5.0"),
+        ({"epochs": 10**12}, "epochs: input should be less than 2147483648, not 1000000000000"),
+        ({"crop": {"height": 10**6, "width": 1}}, "crop.height: input should be less than or equal to 65536"),
+        ({"flip": "0.5"}, 'flip: input should be a valid number, not the text "0.5"; write it without quotes'),
+        ({"flip": True}, "flip: input should be a valid number, not true"),
+        ({"flip": math.nan}, "flip: input should be less than or equal to 1, not NaN"),
+        ({"flip": 10**400}, "flip: input should be a valid number, not 1000"),
+        ({"scale": ["0.5", 2]}, 'scale.0: input should be a valid number, not the text "0.5"'),
+        ({"compile": "yes"}, 'compile: input should be true or false, not "yes"; write true'),
+        ({"compile": 0}, "compile: input should be true or false, not 0; write false"),
+        ({"deterministic": "maybe"}, 'deterministic: input should be true or false, not "maybe"'),
         ({"epochs": True}, "epochs: input should be a valid integer, not true"),
         ({"epochs": 0}, "epochs: input should be greater than or equal to 1, not 0"),
         ({"flip": 1.5}, "flip: input should be less than or equal to 1, not 1.5"),
@@ -101,7 +113,14 @@ def test_several_errors_are_several_lines() -> None:
             "type: \"camvit\" is not valid; did you mean 'camvid'? "
             "valid: ade20k, camvid, cityscapes, folder, shapes, voc2012",
         ),
-        (AnyHead, {"type": "mine", "options": {"a": [1]}}, "options.a: input should be a valid boolean, not [1]"),
+        (
+            AnyHead,
+            {"type": "mine", "options": {"a": [1]}},
+            "options.a: input should be true, false, a number or a text, not [1]",
+        ),
+        (AnyHead, {"type": "skip", "stride": 8.0}, "stride: 8.0 is not valid; write 8"),
+        (AnyHead, {"type": "dilated", "output_stride": 8, "convs": True}, "convs: true is not valid; write 1"),
+        (AnyHead, {"type": "dilated", "output_stride": 8, "auxiliary": 16.0}, "auxiliary: 16.0 is not valid; write 16"),
         (Recipe, {**RECIPE, "optimizer": {"lr": 1}}, "optimizer.name: missing; this key is required; valid: adam, "),
     ],
 )

@@ -89,3 +89,5 @@ def test_more_than_255_classes_are_refused() -> None:
     assert len(parse_classes([f"c{n}" for n in range(255)])) == 255
     with pytest.raises(ValueError, match="give 2 to 255 classes, not 256"):
         parse_classes([f"c{n}" for n in range(256)])
+    with pytest.raises(ValueError, match=r"the name of a class is a string, not \['road'\]; write it in quotes"):
+        parse_classes(["ground", ["road"]])

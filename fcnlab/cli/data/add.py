@@ -14,6 +14,7 @@ import typer
 from fcnlab.cli.options import DataRoot, LabOption
 from fcnlab.console import create_console, format_table
 from fcnlab.errors import ConfigError, DataError, RunError
+from fcnlab.paths import expand_home, resolve_path
 
 if TYPE_CHECKING:
     from fcnlab.data.datasets.base import Dataset
@@ -167,7 +168,7 @@ def _count(dataset: Dataset, split: str, group_by: str | None) -> str:
 
 
 def _absolute(folder: str) -> str:
-    return str(Path(folder).expanduser().resolve())
+    return str(resolve_path(expand_home(folder)))
 
 
 def _read_contents(pairing: Pairing, channels: int) -> Contents:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from fcnlab.config.mask_values import MAX_NUMBER, ClassValues, MaskValue, check_values, parse_classes, parse_values
@@ -20,6 +19,7 @@ from fcnlab.data.inspection.class_values import (
 )
 from fcnlab.data.inspection.propose import Contents
 from fcnlab.errors import ConfigError, nearest
+from fcnlab.paths import check_regular_file, expand_home
 
 VOID_NAMES = frozenset({IGNORED_NAME, "void", "ignore", "ignored", "unlabeled", "unlabelled"})
 """Names of 255 in lists of other programs that mean ignored pixels."""
@@ -130,10 +130,11 @@ def _choose_values(listed: Sequence[ListedClass], contents: Contents) -> dict[st
 
 def _read_classes(option: str) -> Mapping[str, Any] | list[ListedClass]:
     """Return a list of classes, or a mapping of names to values, from the command line or a file."""
-    path = Path(option).expanduser()
+    path = expand_home(option)
     if not path.is_file() and (not path.suffix or "," in option or "=" in option):
         return _parse_option(option)
     try:
+        check_regular_file(path)
         text = path.read_text(encoding="utf-8-sig")  # editors on Windows write a byte order mark
     except UnicodeDecodeError:
         raise ConfigError(f"--classes {option}: is not UTF-8 text; save it as UTF-8") from None

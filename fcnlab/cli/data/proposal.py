@@ -23,6 +23,7 @@ from fcnlab.data.inspection.pairing import Pairing, match_purposes
 from fcnlab.data.inspection.propose import Contents
 from fcnlab.errors import ConfigError, DataError
 from fcnlab.lab import Lab
+from fcnlab.paths import expand_home, resolve_path
 
 _USUAL = {("train", "train"), ("val", "val")}
 """Default splits of the purposes; an entry does not list them."""
@@ -119,7 +120,7 @@ def find_lists(folder: Path) -> dict[str, Path]:
     Raises:
         DataError: train.txt or val.txt is missing.
     """
-    folder = folder.expanduser().resolve()
+    folder = resolve_path(expand_home(folder))
     found: dict[str, Path] = {}
     for split in ("train", "val", "test"):
         names = [folder / f"{split}.txt", folder / f"{split}_list.txt"]

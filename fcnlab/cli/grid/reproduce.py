@@ -11,6 +11,7 @@ import typer
 from fcnlab.cli.grid.running import shown
 from fcnlab.cli.options import DataRoot, DeviceOption, LabOption
 from fcnlab.cli.references import TrialName, find_named
+from fcnlab.paths import resolve_path
 
 if TYPE_CHECKING:
     from fcnlab.lab import Lab
@@ -52,7 +53,7 @@ def reproduce(
         return
     if record is None:
         raise RunError(f"{trial}: {planned.description}: no record to compare with")
-    again = Lab(folder.resolve())
+    again = Lab(resolve_path(folder))
     if (again.runs / planned.key).exists():
         raise RunError(f"--workdir {folder}: this trial has already run there; choose a new folder")
     subprocess.run([sys.executable, "-m", *words], check=False)

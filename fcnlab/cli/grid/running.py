@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from fcnlab.console import create_console
+from fcnlab.paths import resolve_path
 from fcnlab.settings import CHECKPOINT_EVERY
 
 if TYPE_CHECKING:
@@ -147,5 +148,5 @@ def _format_lab_option(lab: Lab) -> str:
 
 def shown(path: Path) -> str:
     """Return a path relative to the current folder if it is below it, else the absolute path."""
-    absolute = path.resolve()
+    absolute = resolve_path(path)
     return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)

@@ -135,13 +135,13 @@ class Candidate:
         Returns:
             Whether it has the value; False if the component is invalid.
         """
-        if axis == INIT_FROM or (axis in self.overrides and self.overrides[axis] == value):
-            return self.overrides.get(axis) == value
+        if axis == INIT_FROM or (axis in self.overrides and _are_equal(self.overrides[axis], value)):
+            return _are_equal(self.overrides.get(axis), value)
         try:
             resolved = self._resolved(axis)
         except ConfigError:  # reported when the cell is made
             return False
-        return resolved == value or (value is None and resolved == ABSENT)
+        return _are_equal(resolved, value) or (value is None and resolved == ABSENT)
 
     def meets(self, condition: Overrides) -> bool:
         """Return whether the cell meets a condition.
@@ -242,6 +242,11 @@ class Candidate:
             )
         others = {axis: other for axis, other in self.overrides.items() if axis != INIT_FROM}
         return Candidate(others, value, self._registry, where).cell()
+
+
+def _are_equal(one: Value, other: Value) -> bool:
+    """Return whether two values are equal; the number 1 is not `true`."""
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
 def to_overrides(cell: Cell, registry: Registry) -> dict[str, Value]:

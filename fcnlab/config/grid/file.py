@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from itertools import combinations
 from typing import Annotated, ClassVar, Literal
@@ -12,6 +13,12 @@ from fcnlab.config.base import Config, Count, Whole
 from fcnlab.config.grid.axes import Axis, ByAxis, Value
 from fcnlab.config.grid.labels import Labels
 from fcnlab.config.grid.sample import Sample
+
+MAX_CELLS = 10_000
+"""Largest number of cells of a grid before `exclude` and `when`."""
+
+MAX_TRIALS = 100_000
+"""Largest number of trials of a grid."""
 
 Values = Annotated[list[Value], Field(min_length=1)]
 OverridesField = Annotated[dict[Axis, Value], ByAxis]
@@ -62,8 +69,8 @@ class EarlyStopping(Config):
     renamed: ClassVar[dict[str, str]] = {"below": "margin"}
 
     after: Count | Annotated[list[Count], Field(min_length=1)]
-    margin: Annotated[float, Field(ge=0, le=100)] | None = None
-    keep: Annotated[float, Field(gt=0, lt=1)] | None = None
+    margin: Annotated[float, Field(strict=True, ge=0, le=100)] | None = None
+    keep: Annotated[float, Field(strict=True, gt=0, lt=1)] | None = None
 
     @property
     def epochs(self) -> tuple[int, ...]:
@@ -114,6 +121,17 @@ class Block(Config):
     def is_crossed(self) -> bool:
         """True if there are axes to cross, not only single cells."""
         return bool(self.product or self.zip or self.sample or self.ablate or not self.cells)
+
+    @property
+    def candidates(self) -> int:
+        """The number of cells before `exclude` and `when`."""
+        if not self.is_crossed:
+            return len(self.cells)
+        factors = [len(values) for values in self.product.values()]
+        factors += [len(values) for values in [*self.zip.values()][:1]]
+        factors += [self.sample.n] if self.sample is not None else []
+        factors += [len(self.ablate.changes) + 1] if self.ablate is not None else []
+        return math.prod(factors) + len(self.cells)
 
     @property
     def sampled_axes(self) -> tuple[str, ...]:
@@ -207,6 +225,16 @@ class GridFile(Block):
     def sets(self) -> list[Block]:
         """The blocks, or the file itself if it has none."""
         return self.blocks or [self]
+
+    def find_excess(self) -> str | None:
+        """Describe that the grid has too many cells or trials to be listed; None if it has not."""
+        cells = sum(block.candidates for block in self.sets)
+        seeds = self.seeds if isinstance(self.seeds, int) else len(self.seeds)
+        if cells > MAX_CELLS:
+            return f"the grid has {cells:,} cells; at most {MAX_CELLS:,} are possible: remove values, or use sample"
+        if cells * seeds > MAX_TRIALS:
+            return f"seeds: {cells:,} cells with {seeds:,} seeds are more than {MAX_TRIALS:,} trials; use fewer seeds"
+        return None
 
     def find_errors(self) -> list[str]:
         """List the contradictions in the file, one error per line."""

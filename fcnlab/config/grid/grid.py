@@ -123,8 +123,8 @@ def load(path: Path, registry: Registry) -> Grid:
     Raises:
         ConfigError: all errors, one per line: an unknown key or name, a wrong type, no cells, two equal cells, a
             condition that no cell meets, a baseline that matches no cell or several, a head that needs a stride that
-            the backbone lacks, early stopping after epochs without validation, a label of an unknown axis, value or
-            cell.
+            the backbone lacks, too many cells, early stopping after epochs without validation, a label of an unknown
+            axis, value or cell.
     """
     return create_grid(read(path), path, registry, where=str(path))
 
@@ -148,6 +148,9 @@ def create_grid(content: Mapping[str, Any], path: Path, registry: Registry, *, w
     name = name_grid(path)
     check_name(name, where)
     file = validate(GridFile, content, where)
+    excess = file.find_excess()
+    if excess is not None:
+        raise ConfigError(f"{where}: {excess}")
     expansion = expand(file, registry, where)
     candidates = expansion.candidates
     errors = [*file.find_errors(), *expansion.errors]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fcnlab.errors import ConfigError
+from fcnlab.paths import resolve_path
 from fcnlab.redaction import escape_line
 
 FOLDER = "experiments"
@@ -23,7 +24,7 @@ def find_lab_folder(file: Path) -> Path | None:
         The folder. None if the file is not in `experiments/`, nor in a folder below an `experiments/` that is beside a
         `registry/`.
     """
-    parents = file.resolve().parents
+    parents = resolve_path(file).parents
     for folder in parents:
         if folder.name == FOLDER and (folder == parents[0] or (folder.parent / "registry").is_dir()):
             return folder.parent
@@ -40,7 +41,7 @@ def name_grid(file: Path) -> str:
         The path below `experiments/` without the suffix, such as `heads/quick`; the name of a file outside of a lab.
     """
     lab = find_lab_folder(file)
-    return file.stem if lab is None else file.resolve().relative_to(lab / FOLDER).with_suffix("").as_posix()
+    return file.stem if lab is None else resolve_path(file).relative_to(lab / FOLDER).with_suffix("").as_posix()
 
 
 def check_name(name: str, where: str) -> None:
@@ -77,4 +78,4 @@ def path_in_lab(file: Path) -> str:
         The path, such as `experiments/heads/quick.yaml`; the given one for a file outside of a lab.
     """
     lab = find_lab_folder(file)
-    return str(file) if lab is None else file.resolve().relative_to(lab).as_posix()
+    return str(file) if lab is None else resolve_path(file).relative_to(lab).as_posix()

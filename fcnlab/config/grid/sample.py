@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, ConfigDict, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from fcnlab.config.base import Config, Count, Whole
+from fcnlab.config.base import Config, Count
 from fcnlab.config.grid.axes import INIT_FROM, Axis, Value, check_unique, name_init_from
 from fcnlab.config.registry import KINDS
 from fcnlab.errors import ConfigError, nearest
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 RangeKind = Literal["uniform", "log_uniform", "int_uniform", "choice"]
 RANGE_KINDS: tuple[RangeKind, ...] = get_args(RangeKind)
+
+MAX_NUMBER = 2**53
+"""Largest end of a range: the largest integer that all floating-point numbers below are exact to."""
 
 DIGITS = 4
 """Significant digits of sampled numbers."""
@@ -111,6 +114,8 @@ def parse_range(value: Any) -> Range:
     if len(values) != 2 or not all(isinstance(end, number) and not isinstance(end, bool) for end in values):
         raise ValueError(f"{kind}: give two {'integers' if kind == 'int_uniform' else 'numbers'}, not {values}")
     low, high = values
+    if max(abs(low), abs(high)) > MAX_NUMBER:
+        raise ValueError(f"{kind}: the ends must be within ±{MAX_NUMBER:.0e}")
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(f"{kind}: the range must increase, not {low} to {high}")
     if kind == "log_uniform" and low <= 0:
@@ -131,7 +136,7 @@ class Sample(Config):
     __pydantic_extra__: dict[Axis, Annotated[Range, BeforeValidator(parse_range)]]
 
     n: Count
-    seed: Whole = 0
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = 0
     sampler: Literal["random", "qmc"] = "random"
 
     @property

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fcnlab.data.json_cache import read_json, write_json
 from fcnlab.errors import DataError
+from fcnlab.paths import check_regular_file, resolve_path
 from fcnlab.settings import cache_folder
 
 KEPT_AFTER = 2.0
@@ -31,6 +32,7 @@ def hash_file(path: Path) -> str:
         DataError: the file is missing or cannot be read.
     """
     try:
+        check_regular_file(path)
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
@@ -47,7 +49,7 @@ def hash_files(named: Iterable[tuple[str, Path]]) -> str:
         DataError: a file is missing or cannot be read.
     """
     files = list(named)
-    folders = {parent: parent.resolve() for parent in {path.parent for _, path in files}}
+    folders = {parent: resolve_path(parent) for parent in {path.parent for _, path in files}}
     store = cache_folder() / "digests" / f"{_hash_text(str(sorted(folders.values())))}.json"
     known = read_json(store)
     kept = dict(known)

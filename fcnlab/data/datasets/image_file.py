@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from fcnlab.errors import DataError
+from fcnlab.paths import check_regular_file
 
 Pixels = NDArray[np.uint8]
 
@@ -84,6 +85,7 @@ def open_header(path: Path) -> Iterator[Image.Image]:
         DataError: the file is missing, or it is not a valid image; also if that is found inside the `with` block.
     """
     try:
+        check_regular_file(path)
         with Image.open(path) as image:
             _check_single_page(image, path)
             yield image

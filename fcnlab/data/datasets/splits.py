@@ -11,6 +11,7 @@ import numpy as np
 
 from fcnlab.data.datasets.image_file import IMAGE_EXTENSIONS
 from fcnlab.errors import DataError
+from fcnlab.paths import check_regular_file
 from fcnlab.seeding import derive_seed
 
 _NAME = rf"\S.*?(?:{'|'.join(re.escape(extension) for extension in IMAGE_EXTENSIONS)})"
@@ -28,6 +29,7 @@ def read_list(file: Path) -> list[tuple[int, str]]:
         DataError: the file is missing or is not text in UTF-8.
     """
     try:
+        check_regular_file(file)
         lines = file.read_text(encoding="utf-8-sig").splitlines()  # editors on Windows write a byte order mark
     except FileNotFoundError:
         raise DataError(

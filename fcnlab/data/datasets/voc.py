@@ -13,6 +13,7 @@ from PIL import Image
 from fcnlab.data.datasets.base import FileDataset, FileSplit, Pair, Split
 from fcnlab.data.datasets.matlab import MatFileError, read_structure_field
 from fcnlab.errors import DataError
+from fcnlab.paths import check_regular_file
 
 
 class Voc2012(FileDataset):
@@ -118,6 +119,7 @@ class _VocSplit(FileSplit):
 def _read_sbd_mask(path: Path) -> Image.Image:
     """Return the mask in a file of SBD: the field `Segmentation` of its structure `GTcls`."""
     try:
+        check_regular_file(path)
         mask = read_structure_field(path.read_bytes(), "GTcls", "Segmentation")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
@@ -131,7 +133,8 @@ def _read_sbd_mask(path: Path) -> Image.Image:
 def _read_ids(file: Path, remedy: str) -> list[str]:
     """Return the ids in a list with one id per line."""
     try:
-        return file.read_text(encoding="utf-8").split()
+        check_regular_file(file)
+        return file.read_text(encoding="utf-8-sig").split()
     except FileNotFoundError:
         raise DataError(f"{file}: no such file; {remedy}") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fcnlab.errors import ModelError
+from fcnlab.paths import check_regular_file
 
 MAX_LEVELS = 3
 """Levels of mappings that are searched for tensors: the checkpoint, up to two inner mappings around the weights."""
@@ -32,6 +33,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: the file is missing, unreadable, has Python objects besides tensors, or has no named tensors.
     """
+    try:
+        check_regular_file(path)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read as weights: {error.strerror}") from None
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
     tensors = dict(_find_tensors(content)) if isinstance(content, Mapping) else {}
     if not tensors:

@@ -197,6 +197,15 @@ def test_an_axis_overrides_a_component_of_the_variant(tmp_path: Path) -> None:
         ),
         ({"base": {**BASE, "recipe.optimizer.lr": 0}}, "lr: input should be greater than 0, not 0"),
         ({"base": {**BASE, "upsampler.learned": False, "upsampler": "random"}}, "use init: bilinear"),
+        ({"seeds": 10**9}, "seeds: 3 cells with 1,000,000,000 seeds are more than 100,000 trials; use fewer seeds"),
+        (
+            {"zip": {f"recipe.{name}": [0.1] * 4000 for name in ("lr", "flip")}},
+            "the grid has 12,000 cells; at most 10,000 are possible: remove values, or use sample",
+        ),
+        (
+            {"base": {**BASE, "recipe.epochs": 1}, "exclude": [{"recipe.epochs": True}]},
+            "exclude: recipe.epochs: no cell",
+        ),
         ({"base": {"head": "fcn8s"}, "product": None}, "backbone: missing; name it under base or product"),
         ({"base": {"variant": "fcn8s-tiny", "recipe": "smoke"}}, "dataset: missing; name it under base or product"),
         ({"quesiton": "Why?"}, "quesiton: unknown key; did you mean 'question'?"),

@@ -120,6 +120,11 @@ def test_axes_of_samples_may_be_conditional_and_cells_are_added_to_them(tmp_path
             {"n": 2, "recipe.epochs": {"int_uniform": [1, 2.5]}},
             "sample.recipe.epochs: int_uniform: give two integers, not [1, 2.5]",
         ),
+        (
+            {"n": 2, "recipe.lr": {"log_uniform": [1, 10**400]}},
+            "sample.recipe.lr: log_uniform: the ends must be within ±9e+15",
+        ),
+        ({"n": 2, "seed": 2**32, **LR}, "sample.seed: input should be less than 4294967296, not 4294967296"),
         ({"n": 2, "head": {"uniform": [1, 2]}}, "sample: head: uniform is for numbers; use choice"),
         (
             {"n": 2, "head": {"choice": ["fcn8s", "fcn8s"]}},

@@ -21,6 +21,7 @@ from typing import Any
 
 from fcnlab.config.trial import Trial
 from fcnlab.lab import Lab
+from fcnlab.paths import expand_home
 from fcnlab.runner.executors.base import Job, JobExit
 from fcnlab.runner.executors.ray.transfer import FileChunk, IncomingFiles, read_chunks
 from fcnlab.runner.executors.ray.worker import CODE, RayWorker, Token, WorkerInfo, WorkerUpdate
@@ -233,7 +234,7 @@ def needed(lab: Lab, trial: Trial) -> list[Path]:
         start = RunFolder(lab.runs, trial.init_from)
         files += [start.counts, start.weights, start.record]
     named = [trial.variant.backbone.weights_file, *trial.dataset.list_files]
-    files += [lab.root / Path(name).expanduser() for name in named if name is not None]
+    files += [lab.root / expand_home(name) for name in named if name is not None]
     used = lab.extensions.used(trial.variant.head, trial.dataset, trial.recipe)
     files += [lab.root / file for extension in used.values() for file in extension.files]
     return [file for file in files if file.is_relative_to(lab.root) and file.is_file()]

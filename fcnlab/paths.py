@@ -1,0 +1,56 @@
+"""Paths that users give: a home folder without a user, links in a circle, pipes and devices are no exceptions here."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+
+def expand_home(path: str | Path) -> Path:
+    """Replace `~` and `~user` at the start of a path.
+
+    Args:
+        path: any path.
+
+    Returns:
+        The path; unchanged if there is no such user, unlike `Path.expanduser`.
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - it does not raise
+
+
+def resolve_path(path: str | Path) -> Path:
+    """Return the absolute path without links.
+
+    Args:
+        path: any path; it need not exist.
+
+    Returns:
+        The path; a link that leads to itself stays, unlike `Path.resolve` before Python 3.13.
+    """
+    return Path(os.path.realpath(path))
+
+
+def check_regular_file(path: Path) -> None:
+    """Check that a path can be read as a file: reading a pipe waits for a writer, and a device may never end.
+
+    Args:
+        path: path of a file, a folder or a link.
+
+    Raises:
+        OSError: it is missing, or is a pipe, a socket or a device. A folder is left to the function that opens it.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return
+    kind = next((name for check, name in _KINDS if check(mode)), "no file")
+    raise OSError(errno.EINVAL, f"is {kind}; expected a file", str(path))
+
+
+_KINDS = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
