@@ -92,7 +92,8 @@ def open_header(path: Path) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except IMAGE_ERRORS as error:
-        raise DataError(f"{path}: cannot be decoded: {_explain(path) or error}") from None
+        reason = _explain(path) or getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be decoded: {reason}") from None
 
 
 def _check_single_page(image: Image.Image, path: Path) -> None:
@@ -122,6 +123,7 @@ def _explain(path: Path) -> str | None:
     if path.suffix.lower() not in (".tif", ".tiff"):
         return None
     try:
+        check_regular_file(path)
         with path.open("rb") as file:
             TiffImagePlugin.TiffImageFile(file)
     except SyntaxError as error:
