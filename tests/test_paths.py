@@ -29,7 +29,8 @@ def test_a_pipe_or_device_in_the_place_of_a_file_is_refused_at_once(
     os.mkfifo(pipe)
     loop.symlink_to(loop)
     device.symlink_to("/dev/zero")
-    for path, problem in ((pipe, "is a pipe; expected a file"), (device, "is a device; expected a file"), (loop, "link|No such file|not")):
+    problems = {pipe: "is a pipe; expected a file", device: "is a device; expected a file", loop: "link|No such file"}
+    for path, problem in problems.items():
         with pytest.raises(FcnlabError, match=problem) as caught:
             reader(path)
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
