@@ -51,4 +51,4 @@ def test_commands_name_a_path_that_the_system_refuses(fcnlab: Call, tmp_path: Pa
         assert result.code == 2 and result.err.startswith("fcnlab: error: ") and path in result.err
         assert result.err.count("\n") == 1
     result = fcnlab("registry", "list", "--lab", "x" * 300)
-    assert result.code == 2 and result.err == f"fcnlab: error: {tmp_path / ('x' * 300)}: File name too long\n"
+    assert result.code == 2 and result.err.startswith(f"fcnlab: error: {tmp_path / ('x' * 300)}: File name too long")
