@@ -50,5 +50,6 @@ def test_commands_name_a_path_that_the_system_refuses(fcnlab: Call, tmp_path: Pa
         result = fcnlab("grid", "plan", path)
         assert result.code == 2 and result.err.startswith("fcnlab: error: ") and path in result.err
         assert result.err.count("\n") == 1
-    result = fcnlab("registry", "list", "--lab", "x" * 300)
-    assert result.code == 2 and result.err.startswith(f"fcnlab: error: {tmp_path / ('x' * 300)}: File name too long")
+    name = "x" * 300
+    result = fcnlab("registry", "list", "--lab", name)
+    assert result.code == 2 and result.err.startswith(f"fcnlab: error: {tmp_path / name}: File name too long")
