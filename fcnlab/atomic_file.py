@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import stat
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from typing import IO, Any
 
 from fcnlab.paths import resolve_path
 from fcnlab.storage_errors import find_storage_error
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}")
 
 
 @contextmanager
@@ -63,6 +66,26 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], *, keep_mode
     """
     with replace_atomically(path, keep_mode=keep_mode) as temporary, temporary.open("wb") as file:
         write(file)
+
+
+def is_temporary(path: Path) -> bool:
+    """Return whether a file is one that is being written, or was when its process was killed.
+
+    Args:
+        path: path of the file.
+    """
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def list_temporary_files(folder: Path) -> list[Path]:
+    """Return the temporary files of a folder: those that are being written, and those of killed processes.
+
+    Args:
+        folder: the folder, which need not exist.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return [path for path in folder.iterdir() if is_temporary(path)]
+    return []
 
 
 def sync_folder(folder: Path) -> None:

@@ -17,7 +17,7 @@ from fcnlab.runner.lease import Leases
 from fcnlab.runner.run import hold_leases
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.trial.storage.checkpoint_file import find_checkpoint_damage
-from fcnlab.trial.storage.damage import DamageError
+from fcnlab.trial.storage.damage import DamageError, VersionError
 from fcnlab.trial.storage.quarantine import is_key, move_to_quarantine
 from fcnlab.trial.storage.sealed_record import SealedRecord, hash_result_file
 
@@ -128,6 +128,8 @@ def _repair_trial(
     folder: RunFolder, damages: list[DamageError], sealed: SealedRecord | None, leases: Leases
 ) -> list[str]:
     """Repair a run folder, and describe for each damage what was done."""
+    if any(isinstance(damage, VersionError) for damage in damages):
+        return ["not changed"] * len(damages)
     if folder.path.is_dir() and not leases.claim(folder.path):
         return ["not changed, because a driver runs the trial"] * len(damages)
     small = (folder.trial.name, folder.samples.name)

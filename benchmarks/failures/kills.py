@@ -1,205 +1,299 @@
 """Kill the processes of a running grid at random, and check that nothing is lost, repeated or changed.
 
-    python -m benchmarks.failures.kills --kills 100
+    python -m benchmarks.failures.kills --kills 200 --torn 200 --pairs 20
 
-A grid is run twice: undisturbed, and while its driver, its workers and its trials are killed by SIGKILL at random
-moments; a killed driver is started again, as a cluster would. The two runs must give the same table and the same counts
-for every image, each trial must be in MLflow once and finished, and no record may be written twice. Otherwise the exit
-code is 1. Runs on Linux only, since it finds processes in /proc.
+A grid is run undisturbed, and then again and again in new labs while its processes are killed:
+
+- `--kills`: signals to its driver, its workers and its trials; a driver that ends is started again, as a cluster does.
+- `--torn`: power cuts. All processes are killed at once, and files that were written last are truncated or lose their
+  last block, before the driver is started again.
+- `--pairs`: two drivers run one grid, and one of them is killed, or stopped and then killed.
+
+Each grid must then have the same table and the same counts of every image as the undisturbed one, each trial must be in
+MLflow once and finished, no record may be written twice, and no process and no temporary file may be left behind. No
+output may contain a traceback. Runs on Linux only, since it finds processes in /proc.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import random
+import shlex
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
-import pandas as pd
+from benchmarks.failures.killed_grid import PATIENCE, KilledGrid, compare
+from benchmarks.failures.outcomes import Outcome, add_json_option, report
+from benchmarks.failures.torn_files import find_recent, tear
+from benchmarks.failures.warm import Driver, list_session, send, wait_until_gone
 
-import fcnlab
-from fcnlab.lab import Lab
+TARGETS = {
+    "driver": "the workers end; the next `grid run` resumes from records and checkpoints",
+    "worker": "another worker replaces it; the trial resumes from its checkpoint",
+    "trial": "the trial resumes from its checkpoint",
+}
+GRACEFUL = {
+    "driver": "trials pause after their epoch, exit code 130; the next `grid run` resumes",
+    "worker": "its trial pauses after its epoch; another worker replaces it and resumes the trial",
+    "trial": "the trial pauses after its epoch and is resumed",
+}
+ALL = "all processes"
+CUTS = 20
+"""Power cuts after which a grid is left to end."""
 
-GRID = """
-question: Do kills change the results of a grid?
-base: {{backbone: tiny-scratch, dataset: shapes-mini, recipe: smoke, recipe.epochs: 6}}
-product: {{head: [fcn32s, fcn16s, fcn8s], upsampler: [bilinear, random]}}
-seeds: {seeds}
-baseline: {{head: fcn32s, upsampler: bilinear}}
-"""
-TIMES = ["train_seconds", "images_per_s", "peak_memory", "device_hours"]
+KINDS = [
+    *((target, number) for target in TARGETS for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)),
+    (ALL, signal.SIGTERM),
+]
+"""What receives which signal."""
+
+
+@dataclass
+class Found:
+    """The cases that were tried and those that ended badly, by the name of the failure."""
+
+    expected: dict[str, str] = field(default_factory=dict)
+    tried: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    bad: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, failure: str, expected: str, problems: list[str]) -> None:
+        """Add a case.
+
+        Args:
+            failure: name of the failure.
+            expected: what fcnlab does.
+            problems: one line for each problem; a case ended badly if there is one.
+        """
+        self.expected.setdefault(failure, expected)
+        self.tried[failure] += 1
+        if problems:
+            self.bad[failure].append("; ".join(problems))
+            print(f"{failure}: {'; '.join(problems)}", flush=True)
+
+    def outcomes(self) -> list[Outcome]:
+        """Return the outcomes in the order in which their first cases were tried."""
+        return [Outcome(name, self.tried[name], tuple(self.bad[name]), text) for name, text in self.expected.items()]
 
 
 def main() -> int:
-    """Run the two grids and compare."""
+    """Run all grids and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--seeds", type=int, default=4, help="seeds of the grid, which has six cells")
-    parser.add_argument("--pause", type=float, default=3.0, help="mean seconds between two kills")
-    parser.add_argument("--chance", type=int, default=0, help="seed of the times and processes of kills")
+    parser.add_argument("--kills", type=int, default=200, help="number of signals")
+    parser.add_argument("--torn", type=int, default=200, help="number of power cuts")
+    parser.add_argument("--pairs", type=int, default=20, help="number of grids with two drivers")
+    parser.add_argument("--seeds", type=int, default=1, help="seeds of the grids, which have six cells")
+    parser.add_argument("--small", action="store_true", help="grids of two cells, for a quick run")
+    parser.add_argument("--pause", type=float, default=0.7, help="mean CPU seconds of a grid between two kills")
+    parser.add_argument("--chance", type=int, default=0, help="seed of the times, processes and files")
+    add_json_option(parser)
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        calm, killed = (_lab(Path(folder) / name, given.seeds) for name in ("calm", "killed"))
-        _driver(calm).wait()
-        kills = harass(killed, given.kills, given.pause, random.Random(given.chance))
-        problems = [*kills.rewritten, *disagreements(calm, killed)]
-    print(f"{kills.total} kills: {', '.join(f'{n} {kind}' for kind, n in sorted(kills.by_kind.items()))}")
-    print(f"{kills.drivers} drivers{' and a retry' if kills.retried else ''}; {kills.seconds:.0f} s")
-    print("\n".join(problems) or "nothing lost, nothing repeated, the same table")
-    return 1 if problems else 0
+    began, chance, found = time.monotonic(), random.Random(given.chance), Found()
+    with tempfile.TemporaryDirectory(prefix="fcnlab-kills-") as folder:
+        os.environ["FCNLAB_CACHE"] = str(Path(folder) / "cache")
+        calm = KilledGrid(Path(folder) / "calm", given.seeds, small=given.small)
+        calm.run_undisturbed()
+        grids = (KilledGrid(Path(folder) / f"lab{number}", given.seeds, small=given.small) for number in count())
+        print(f"undisturbed: {time.monotonic() - began:.0f} s", flush=True)
+        ended = list(send_signals(grids, given.kills, given.pause, chance, found))
+        ended += cut_power(grids, given.torn, given.pause, chance, found)
+        ended += run_pairs(grids, given.pairs, chance, found)
+        for name, grid in ended:
+            expected = "same table, same counts, each trial once in MLflow, no file left behind"
+            found.add(name, expected, compare(calm, grid, weights=True) + grid.problems)
+    command = shlex.join(["python", "-m", "benchmarks.failures.kills", *sys.argv[1:]])
+    return report(found.outcomes(), command.partition(" --json")[0], time.monotonic() - began, given.json)
 
 
-def _lab(folder: Path, seeds: int) -> Path:
-    file = folder / "experiments" / "killed.yaml"
-    file.parent.mkdir(parents=True)
-    file.write_text(GRID.format(seeds=seeds), encoding="utf-8")
-    return file
-
-
-def _driver(file: Path, verb: str = "run") -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "fcnlab", "grid", verb, str(file), "--workers", "2", "--threads", "1"]
-    command += ["--checkpoint-every", "0"]
-    with (file.parent.parent / "log").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log)
-
-
-class Kills:
-    """The numbers of killed processes, and the errors that were found meanwhile."""
-
-    def __init__(self) -> None:
-        self.by_kind: Counter[str] = Counter()
-        self.drivers = 1
-        self.seconds = 0.0
-        self.retried = False
-        self.rewritten: list[str] = []
-        self._records: dict[Path, str] = {}
-
-    @property
-    def total(self) -> int:
-        """Return the number of killed processes."""
-        return self.by_kind.total()
-
-    def look(self, runs: Path) -> None:
-        """Read the finished records; one whose content has changed was written twice.
-
-        Args:
-            runs: folder with the run folders of the grid.
-        """
-        for file in runs.glob("*/record.json"):
-            content = file.read_bytes()
-            digest = hashlib.sha256(content).hexdigest()
-            if json.loads(content)["status"] == "finished" and self._records.setdefault(file, digest) != digest:
-                self.rewritten.append(f"{file}: written again")
-
-
-def harass(file: Path, wanted: int, pause: float, chance: random.Random) -> Kills:
-    """Run a grid to its end while its processes are killed.
-
-    If the grid would end before the last kill, the driver is started again without removing finished trials, so that
-    kills also happen while it reads, publishes and reports.
+def send_signals(
+    grids: Iterator[KilledGrid], wanted: int, pause: float, chance: random.Random, found: Found
+) -> Iterator[tuple[str, KilledGrid]]:
+    """Send signals to the processes of grids, each of which ends before the next one is started.
 
     Args:
-        file: the grid file.
-        wanted: number of kills.
-        pause: mean seconds between two kills.
-        chance: chooses when and what to kill.
+        grids: new grids.
+        wanted: number of signals.
+        pause: mean CPU seconds of a grid between two signals.
+        chance: chooses the times and the processes.
+        found: gets the cases.
+
+    Yields:
+        The name of a case and the grid that has ended.
+    """
+    kinds = [KINDS[number % len(KINDS)] for number in range(wanted)]
+    chance.shuffle(kinds)
+    while kinds:
+        grid = next(grids)
+        driver = grid.start()
+        while driver.exit_code != 0 and not grid.is_stuck:
+            if kinds:
+                driver.wait_for_work(chance.expovariate(1 / pause))
+                if (problems := send_signal(driver, *kinds[-1], chance)) is not None:
+                    target, number = kinds.pop()
+                    expected = (TARGETS if number == signal.SIGKILL else GRACEFUL).get(target, GRACEFUL["driver"])
+                    problems += grid.find_rewritten()
+                    found.add(f"{signal.Signals(number).name} to {_with_article(target)}", expected, problems)
+            driver = continue_grid(grid, driver, PATIENCE if not kinds else 0.0)
+        grid.finish(driver)
+        yield "results of a grid after signals", grid
+
+
+def _with_article(target: str) -> str:
+    return target if target == ALL else f"{'the' if target == 'driver' else 'a'} {target}"
+
+
+def continue_grid(grid: KilledGrid, driver: Driver, seconds: float) -> Driver:
+    """Start another driver if this one has ended before the grid has; `grid retry` if trials have failed.
+
+    Args:
+        grid: the grid.
+        driver: its driver.
+        seconds: time to wait for the end of the driver.
 
     Returns:
-        The kills and the errors found.
+        The driver of the grid now.
     """
-    kills, began = Kills(), time.monotonic()
-    runs = file.parent.parent / "runs"
-    driver = _driver(file)
-    while kills.total < wanted:
-        time.sleep(chance.expovariate(1 / pause))
-        kind = chance.choice(("driver", "worker", "trial"))
-        while driver.poll() is None and not (found := _processes(driver.pid)[kind]):
-            time.sleep(0.02)
-        kills.look(runs)
-        if driver.poll() is None and _kill(chance.choice(found)):
-            kills.by_kind[kind] += 1
-        if kind == "driver" or driver.poll() is not None:
-            driver.wait()
-            driver = _driver(file)
-            kills.drivers += 1
-    if driver.wait() != 0:  # a trial killed twice in the same epoch has failed: run it again
-        kills.retried = True
-        _driver(file, "retry").wait()
-    kills.look(runs)
-    kills.seconds = time.monotonic() - began
-    return kills
+    driver.wait(seconds)
+    if driver.exit_code in (None, 0):
+        return driver
+    grid.check_end(driver)
+    return grid.start("retry" if driver.exit_code == 1 and grid.has_failed_trial() else "run")
 
 
-def _processes(driver: int) -> dict[str, list[int]]:
-    """Return the process ids of the driver, of its workers, and of their trials."""
-    workers = _children(driver)
-    return {
-        "driver": [driver],
-        "worker": workers,
-        "trial": [trial for worker in workers for trial in _children(worker)],
-    }
-
-
-def _kill(process: int) -> bool:
-    try:
-        os.kill(process, signal.SIGKILL)
-    except ProcessLookupError:  # it has exited already
-        return False
-    return True
-
-
-def _children(process: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-    except OSError:  # it has exited
-        return []
-
-
-def disagreements(calm: Path, killed: Path) -> list[str]:
-    """Return the differences between the results of the killed and of the undisturbed grid, one per line.
+def send_signal(driver: Driver, target: str, number: int, chance: random.Random) -> list[str] | None:
+    """Send a signal to a process of a driver and wait for its effect.
 
     Args:
-        calm: grid file of the undisturbed run.
-        killed: grid file of the run with kills.
+        driver: the driver.
+        target: a key of TARGETS, or ALL.
+        number: the signal.
+        chance: chooses the process.
+
+    Returns:
+        One line for each problem; None if the driver has ended before it had such a process.
     """
-    found = []
-    frames = [fcnlab.frame(fcnlab.load_grid(file)) for file in (calm, killed)]
-    tables = [
-        pd.read_csv(file.parent.parent / "results/killed/table.csv").drop(columns=TIMES, errors="ignore")
-        for file in (calm, killed)
-    ]
-    if not tables[0].equals(tables[1]):
-        found.append(f"the tables differ:\n{tables[0].compare(tables[1])}")
-    for file, frame in zip((calm, killed), frames, strict=True):
-        if not frame["run_id"].is_unique or set(frame["status"]) != {"finished"}:
-            found.append(f"{file}: runs in MLflow: {Counter(frame['status'])}")
-        found += _unfinished(file)
-    for key in frames[0]["key"]:
-        counts = [(file.parent.parent / "runs" / key / "counts.npz").read_bytes() for file in (calm, killed)]
-        if counts[0] != counts[1]:
-            found.append(f"{key}: the counts differ")
+    while not (ids := driver.find_processes("any" if target == ALL else target)):
+        if driver.wait(0.05):
+            return None
+    chosen = ids if target == ALL else [chance.choice(ids)]
+    doomed = driver.find_processes("any") if target in (ALL, "driver") else find_below(driver, chosen[0])
+    if not [one for one in chosen if send(one, number)]:
+        return None
+    left = wait_until_gone(doomed, PATIENCE)
+    if target in (ALL, "driver") and driver.wait(PATIENCE):
+        left = wait_until_gone([one.id for one in list_session(driver.id)], PATIENCE)
+    return [f"{len(left)} processes left behind"] if left else []
+
+
+def find_below(driver: Driver, process_id: int) -> list[int]:
+    """Return a process of a driver and all processes below it.
+
+    Args:
+        driver: the driver.
+        process_id: id of the process.
+    """
+    living, found = list_session(driver.id), [process_id]
+    for parent in found:
+        found += [one.id for one in living if one.parent == parent]
     return found
 
 
-def _unfinished(file: Path) -> Iterator[str]:
-    """Yield the runs of the MLflow store that are neither finished nor replaced by a later run."""
-    from mlflow.tracking import MlflowClient
+def cut_power(
+    grids: Iterator[KilledGrid], wanted: int, pause: float, chance: random.Random, found: Found
+) -> Iterator[tuple[str, KilledGrid]]:
+    """Kill all processes of grids at once and tear files before the next start.
 
-    client = MlflowClient(Lab.find(file).tracking_uri)
-    experiment = client.get_experiment_by_name("fcnlab/killed")
-    assert experiment is not None
-    for run in client.search_runs([experiment.experiment_id], max_results=1000):
-        if run.info.status != "FINISHED" and run.data.tags.get("fcnlab.superseded") != "true":
-            yield f"{file}: the run {run.info.run_id} is {run.info.status}"
+    Args:
+        grids: new grids.
+        wanted: number of power cuts.
+        pause: mean CPU seconds of a grid from a start to the next power cut.
+        chance: chooses the times and the files.
+        found: gets the cases.
+
+    Yields:
+        The name of a case and the grid that has ended.
+    """
+    while wanted > 0:
+        grid, left = next(grids), min(CUTS, wanted)
+        began, driver = time.time(), grid.start()
+        while driver.exit_code != 0 and not grid.is_stuck:
+            if left and not driver.wait_for_work(chance.expovariate(1 / pause)):
+                driver.kill_all()
+                left, wanted = left - 1, wanted - 1
+                grid.check_output(driver)
+                tear_files(grid, began, chance, found)
+                began, driver = time.time(), grid.start()
+            else:
+                driver = continue_grid(grid, driver, 0.0 if left else PATIENCE)
+        grid.finish(driver, repair=True)
+        yield "results of a grid after power cuts", grid
+
+
+def tear_files(grid: KilledGrid, began: float, chance: random.Random, found: Found) -> None:
+    """Tear one to three files of different kinds that the killed driver or its workers have written last.
+
+    Args:
+        grid: the grid, without a process.
+        began: start of the driver, in seconds since the epoch.
+        chance: chooses the files and the damage.
+        found: gets the cases.
+    """
+    problems = grid.find_rewritten()
+    recent = list(find_recent(grid.folder, Path(os.environ["FCNLAB_CACHE"]), began))
+    for kind, path in chance.sample(recent, min(len(recent), chance.randint(1, 3))):
+        grid.expect_repair(path)
+        grid.torn.append(tear(path, chance))
+        found.add(f"{kind} torn by a power cut", "found by its checksum or its form; written again", problems)
+
+
+def run_pairs(
+    grids: Iterator[KilledGrid], wanted: int, chance: random.Random, found: Found
+) -> Iterator[tuple[str, KilledGrid]]:
+    """Run grids with two drivers each, and kill one of them.
+
+    Args:
+        grids: new grids.
+        wanted: number of grids.
+        chance: chooses the times and the driver.
+        found: gets the cases.
+
+    Yields:
+        The name of a case and the grid that has ended.
+    """
+    for number in range(wanted):
+        grid = next(grids)
+        drivers = [grid.start(workers=1), grid.start(workers=1)]
+        while not all(driver.find_processes("trial") or driver.wait(0.1) for driver in drivers):
+            time.sleep(0.1)
+        chance.shuffle(drivers)
+        killed, other = drivers
+        killed.wait_for_work(chance.uniform(0.0, 3.0))
+        stops = number % 2 == 1
+        if stops:
+            send(killed.id, signal.SIGSTOP)
+            time.sleep(chance.uniform(0.0, 4.0))
+        living = killed.find_processes("any")
+        send(killed.id, signal.SIGKILL)
+        left = wait_until_gone(living, PATIENCE)
+        problems = [f"{len(left)} processes left behind"] if left else []
+        if not other.wait(4 * PATIENCE):
+            problems.append("the other driver has not ended")
+            other.kill_all()
+        elif other.exit_code != 0:
+            problems.append(f"the other driver ended with exit code {other.exit_code}")
+        grid.finish(other)
+        name = f"{'SIGSTOP and SIGKILL' if stops else 'SIGKILL'} to one of two drivers"
+        found.add(
+            name, "the other driver takes over its trials and finishes the grid", problems + grid.find_rewritten()
+        )
+        yield "results of a grid with two drivers", grid
 
 
 if __name__ == "__main__":

@@ -29,6 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that the file
 
 from benchmarks.gpu.results import Outcome, Results
 from benchmarks.gpu.timings import REPOSITORY, SECTIONS, SMOKE, Context, Section, Sizes
+from benchmarks.processes import child_environment, end_with_parent, exit_on_sigterm
+from benchmarks.speed import check_peers
+from fcnlab.errors import RunError
 
 PEERS = ("torchvision", "d2l", "smp")
 LOG = "bench.log"
@@ -37,10 +40,17 @@ GRACE = 10.0
 
 
 def main() -> int:
-    """Run the sections and return the exit code: 0 if all that ran have passed."""
+    """Run the sections and return the exit code: 0 if all that ran have passed, 2 if a package is missing."""
     given = parse()
     if given.child is not None:
+        end_with_parent()
         return run_child(given)
+    exit_on_sigterm()
+    try:
+        check_peers(*list_peers(plan(given.budget, given.section, given.smoke), given.peer))
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     out = given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     (out / LOG).unlink(missing_ok=True)
@@ -96,6 +106,18 @@ def plan(budget: float, names: Sequence[str], smoke: bool) -> list[Section]:
             break
         chosen.append(section)
     return chosen
+
+
+def list_peers(sections: Sequence[Section], peers: Sequence[str]) -> list[str]:
+    """Return the modules of benchmarks/peers that sections import.
+
+    Args:
+        sections: the sections.
+        peers: peers of training.
+    """
+    training = ["networks", *(f"train_{name}" for name in peers)]
+    found = {"training": training, "augmentation": ["data"], "evaluation": ["run_one"], "grid": ["run_one"]}
+    return [name for section in sections for name in found.get(section.name, ())]
 
 
 def run_sections(
@@ -165,7 +187,7 @@ def start_images(given: argparse.Namespace, work: Path, out: Path) -> subprocess
     command += ["--photos", str(given.photos)] if given.photos else []
     paths = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
     with (out / LOG).open("ab") as log:
-        environment = os.environ | {"PYTHONPATH": paths}
+        environment = child_environment() | {"PYTHONPATH": paths}
         return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
 
 
@@ -189,7 +211,8 @@ def run_isolated_section(given: argparse.Namespace, section: Section, work: Path
     with (given.out / LOG).open("ab") as log:
         log.write(f"\n--- {section.name}, {allowance:.0f} s\n".encode())
         log.flush()
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=context.environment(), start_new_session=True)
+        environment = child_environment(context.environment())
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
         try:
             process.wait(None if given.smoke else allowance + GRACE)
         except subprocess.TimeoutExpired:

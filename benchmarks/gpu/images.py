@@ -22,6 +22,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.processes import end_with_parent
+
 SIZES = (((375, 500), 0.70), ((500, 375), 0.18), ((333, 500), 0.12))
 """Height and width of an image, and the share of all images that have it."""
 CLASSES = 21
@@ -190,4 +192,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     main()

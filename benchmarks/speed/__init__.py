@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -12,6 +14,8 @@ from fcnlab.errors import RunError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PEERS = REPOSITORY / "benchmarks" / "peers"
+DISTRIBUTIONS = {"PIL": "pillow", "segmentation_models_pytorch": "segmentation-models-pytorch"}
+"""Names on PyPI of packages that are imported by another name."""
 
 
 def python_path() -> str:
@@ -28,9 +32,7 @@ def peer(name: str) -> ModuleType:
     Raises:
         RunError: the module does not exist, or the peer's own packages are not installed.
     """
-    path = PEERS / f"{name}.py"
-    if not path.is_file():
-        raise RunError(f"{path}: no such file")
+    path = _find(name)
     module_name = f"fcnlab_peer_{name}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None and spec.loader is not None, "it is a Python file"
@@ -40,5 +42,44 @@ def peer(name: str) -> ModuleType:
         spec.loader.exec_module(module)
     except ModuleNotFoundError as error:
         del sys.modules[module_name]
-        raise RunError(f"{path.name} needs {error.name}, which is not installed: pip install {error.name}") from None
+        raise _missing(path.name, str(error.name)) from None
     return module
+
+
+def check_peers(*names: str) -> None:
+    """Check that the packages of peers are installed, without importing them: before the first lap, not in it.
+
+    Args:
+        names: of modules in benchmarks/peers.
+
+    Raises:
+        RunError: a module does not exist, or one of its packages is not installed.
+    """
+    for name in names:
+        path = _find(name)
+        for package in _list_packages(path):
+            if (PEERS / f"{package}.py").is_file():  # another peer, which a script imports
+                check_peers(package)
+            elif importlib.util.find_spec(package) is None:
+                raise _missing(path.name, package)
+
+
+def _find(name: str) -> Path:
+    path = PEERS / f"{name}.py"
+    if not path.is_file():
+        raise RunError(f"{path}: no such file")
+    return path
+
+
+def _list_packages(path: Path) -> Iterator[str]:
+    """Yield the packages that a module imports whenever it is imported."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def _missing(file: str, package: str) -> RunError:
+    distribution = DISTRIBUTIONS.get(package, package)
+    return RunError(f"benchmarks/peers/{file} needs {package}, which is not installed: pip install {distribution}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchmarks.processes import exit_on_sigterm
 from fcnlab.cli.options import DataRoot, LabOption
 from fcnlab.console import create_console
 from fcnlab.errors import FcnlabError
@@ -231,6 +232,7 @@ def _show(found: CountingBench | EvaluationBench | GridBench, title: str, as_jso
 
 def main() -> None:
     """Run the command line; errors of the user are one line on standard error, and the exit code is 2."""
+    exit_on_sigterm()
     try:
         app(prog_name="python -m benchmarks.speed")
     except FcnlabError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import shlex
-import subprocess
 import sys
 import time
 from collections import deque
@@ -19,7 +18,8 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks.speed import PEERS
+from benchmarks.processes import run_guarded
+from benchmarks.speed import PEERS, check_peers
 from benchmarks.speed.images import CLASSES, files
 from benchmarks.speed.machine import Machine, machine
 from benchmarks.speed.pairs import Comparison, Timing
@@ -116,10 +116,9 @@ def compare(
 
     Raises:
         DataError: VOC is not in the data root, or has too few images.
-        RunError: this is not a checkout, or one of the two failed.
+        RunError: this is not a checkout, a package of the script is not installed, or one of the two failed.
     """
-    if not (PEERS / "run_one.py").is_file():
-        raise RunError(f"{PEERS}: no such folder")
+    check_peers("run_one")
     trials = len(HEADS) * seeds
     with files(lab, images + scored, CROP) as (source, pairs), TemporaryDirectory(prefix="fcnlab-bench-") as folder:
         data = _laid_out(Path(folder) / "data", {"train": pairs[:images], "val": pairs[images:]})
@@ -227,7 +226,7 @@ def _timed(command: list[str], trials: int, environment: dict[str, str]) -> Timi
         RunError: the command failed; the message has the end of its output.
     """
     wall, before = time.perf_counter(), _cpu_of_children()
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+    done = run_guarded(command, os.environ | environment)
     wall, cpu = time.perf_counter() - wall, _cpu_of_children() - before
     if done.returncode:
         raise RunError(f"{shlex.join(command)} failed:\n{(done.stdout + done.stderr)[-2000:]}")

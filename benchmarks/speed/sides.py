@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,9 +21,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from benchmarks.processes import child_environment, end_with_parent
 from benchmarks.speed import peer, python_path
 from fcnlab.data.datasets.base import Pair
 from fcnlab.errors import RunError
@@ -132,7 +135,10 @@ class Side:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env=os.environ | {"PYTHONPATH": python_path()} | ({} if cache is None else {"FCNLAB_CACHE": cache}),
+            env=child_environment()
+            | {"PYTHONPATH": python_path()}
+            | ({} if cache is None else {"FCNLAB_CACHE": cache}),
+            process_group=0,  # with the processes that load its data
         )
         self._send(json.dumps(asdict(setting)))
 
@@ -184,14 +190,19 @@ class Side:
         with suppress(BrokenPipeError):  # it has ended already, and some input was still buffered
             self._process.stdin.close()
 
-    def close(self) -> None:
-        """End the process; kill it if it does not exit. A second call does nothing."""
+    def close(self, *, at_once: bool = False) -> None:
+        """End the process; kill it if it does not exit. A second call does nothing.
+
+        Args:
+            at_once: kill it without waiting, since the benchmark has been interrupted.
+        """
         assert self._process.stdout is not None
         self.end_input()
         try:
-            self._process.wait(ENDING)
+            self._process.wait(0.0 if at_once else ENDING)
         except subprocess.TimeoutExpired:
-            self._process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         self._process.stdout.close()
         self._errors.close()
@@ -238,9 +249,13 @@ def sides(settings: Sequence[Setting], cache: str | None = None, timeout: float 
         started = []
         for setting in settings:
             side = Side(setting, folder, timeout)
-            stack.callback(side.close)
+            stack.push(partial(_close, side))
             started.append(side)
         yield started
+
+
+def _close(side: Side, kind: type[BaseException] | None, *_: object) -> None:
+    side.close(at_once=kind is not None)
 
 
 class Closed(Exception):
@@ -373,6 +388,7 @@ def serve(asked: IO[str], answers: IO[str]) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     to_the_driver = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # output of libraries must not mix with the answers
     serve(sys.stdin, to_the_driver)

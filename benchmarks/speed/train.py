@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed import peer
+from benchmarks.speed import check_peers, peer
 from benchmarks.speed.images import CLASSES, files
 from benchmarks.speed.machine import Machine, device_gemm_peak, gemm_peak, machine, threads
 from benchmarks.speed.ours import network
@@ -183,6 +183,7 @@ def compare(
             raise ConfigError(f"python -m benchmarks.speed train: unknown name '{name}'; {nearest(name, known)}")
     if images < batch:
         raise DataError(f"--images {images}: a batch has {batch}; give {batch} or more")
+    check_peers("networks", *(f"train_{name}" for name in peers))
     gflop = _same_network(backbone, head)
     count = cpu_threads or torch.get_num_threads()
     cuda = device.type == "cuda"

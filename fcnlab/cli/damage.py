@@ -20,5 +20,5 @@ def report_damage(*plans: Plan) -> None:
     for line in lines:
         typer.echo(line, err=True)
     if lines:
-        typer.echo("damaged trials are left out; `fcnlab grid run` moves their files and runs them again", err=True)
+        typer.echo("they are left out; `fcnlab grid run` moves damaged files and runs the trials again", err=True)
         raise typer.Exit(1)

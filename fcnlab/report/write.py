@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from filelock import FileLock
 
-from fcnlab.atomic_file import write_atomically
+from fcnlab.atomic_file import list_temporary_files, write_atomically
 from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
@@ -150,6 +150,8 @@ def _lock_folder(lab: Lab, folder: Path) -> Iterator[None]:
         lab.state.mkdir(exist_ok=True)
         with FileLock(lab.state / f"{folder.name}.report.lock"):
             folder.mkdir(parents=True, exist_ok=True)
+            for file in (*list_temporary_files(folder), *list_temporary_files(folder / "plots")):  # of killed reports
+                file.unlink(missing_ok=True)
             yield
     except OSError as error:
         raise RunError(f"{folder}: cannot be written: {error.strerror}") from None

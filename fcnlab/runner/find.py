@@ -62,6 +62,7 @@ class Reference:
         Raises:
             RunError: the trial has not ended.
         """
+        self.folder.read_compatible()
         record, damage = self.folder.inspect()
         if damage is not None:
             raise RunError(

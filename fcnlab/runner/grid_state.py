@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from fcnlab.atomic_file import write_atomically
@@ -44,11 +45,12 @@ def claim_results(grid: Grid, lab: Lab) -> None:
     if not file.is_file():  # the trials of `fcnlab train` have none
         return
     note = state_folder(grid, lab) / "file"
-    try:
+    earlier = None
+    with suppress(FileNotFoundError, ValueError):  # it does not exist, or a power cut has left zeros
         earlier = resolve_path(lab.root / note.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        earlier = file
-    if earlier != file and earlier.is_file():
+    if earlier == file:
+        return
+    if earlier is not None and earlier.is_file():
         raise ConfigError(
             f"{grid.path}: results/{grid.name} and the MLflow experiment fcnlab/{grid.name} belong to {earlier}; "
             "rename one of the two files"
@@ -85,7 +87,7 @@ def noted_experiments(lab: Lab) -> dict[str, str]:
         for file in folder.glob("**/experiment")
         if file.is_file()
     }
-    return {name: lines[1] for name, lines in sorted(notes.items()) if lines[0] == _describe_store(lab)}
+    return {name: lines[1] for name, lines in sorted(notes.items()) if lines[:-1] == [_describe_store(lab)]}
 
 
 def _describe_store(lab: Lab) -> str:

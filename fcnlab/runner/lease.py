@@ -15,6 +15,7 @@ of several drivers can take over a lease. Leases: Gray and Cheriton, SOSP 1989.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 import time
@@ -66,6 +67,7 @@ class Heartbeat:
         except OSError:
             self._release()
             raise
+        self._remove_dead_drivers()
         threading.Thread(target=self._keep_beating, daemon=True).start()
         return self
 
@@ -87,6 +89,8 @@ class Heartbeat:
         """
         if driver == self.driver:
             return True
+        if not is_driver(driver):
+            return False
         here = driver.partition(":")[0] == socket.gethostname()
         alive = self._is_locked(driver) if here else self._is_beating(driver)
         if not alive:
@@ -123,6 +127,12 @@ class Heartbeat:
         known, since = self._seen.get(driver, ("", now))
         self._seen[driver] = (number, since if number == known else now)
         return now - self._seen[driver][1] < EXPIRY
+
+    def _remove_dead_drivers(self) -> None:
+        """Remove the files of dead drivers of this host. A driver locks its file before it writes its heartbeat."""
+        for file in self._folder.iterdir():
+            if file.name.partition(":")[0] == socket.gethostname() and file.suffix != ".lock":
+                self.is_alive(file.name)
 
     def _remove_files(self, driver: str) -> None:
         for suffix in ("", ".lock"):
@@ -180,8 +190,17 @@ class Leases:
             folder: the leased folder.
         """
         if self.holds(folder):
-            for file in sorted(folder.glob("lease.*"), key=_number):
+            for file in (*folder.glob(".lease.*"), *sorted(folder.glob("lease.*"), key=_number)):
                 file.unlink(missing_ok=True)
+
+
+def is_driver(text: str) -> bool:
+    """Return whether a text is the id of a driver; a power cut can leave a lease without its content.
+
+    Args:
+        text: the text.
+    """
+    return re.fullmatch(r"[^/\0]+:\d+:[0-9a-f]{8}", text) is not None
 
 
 def _number(file: Path) -> int:
@@ -199,7 +218,7 @@ def read_latest_lease(folder: Path) -> tuple[str | None, int]:
     """
     for file in sorted(folder.glob("lease.*"), key=_number, reverse=True):
         with suppress(FileNotFoundError):  # released at this moment
-            return file.read_text(encoding="utf-8"), _number(file)
+            return file.read_text(encoding="utf-8", errors="replace"), _number(file)
     return None, 0
 
 
@@ -209,7 +228,7 @@ def _write_new(file: Path, text: str) -> bool:
     try:
         draft.write_text(text, encoding="utf-8")
         os.link(draft, file)
-    except FileExistsError:
+    except (FileExistsError, FileNotFoundError):  # the driver that holds the lease removes the drafts of others
         return False
     finally:
         draft.unlink(missing_ok=True)

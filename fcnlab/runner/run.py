@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from shlex import quote
 
+from fcnlab.atomic_file import list_temporary_files
 from fcnlab.config.grid.grid import Grid
 from fcnlab.data.cache.build import try_open_or_build_cache
 from fcnlab.errors import DataError, RunError, TrackingError
@@ -20,7 +21,7 @@ from fcnlab.notebook import render_html
 from fcnlab.runner.checks.class_presence import check_class_presence, find_remaining_datasets
 from fcnlab.runner.checks.trials import check_trials
 from fcnlab.runner.executors.base import Executor
-from fcnlab.runner.grid_state import claim_results
+from fcnlab.runner.grid_state import claim_results, state_folder
 from fcnlab.runner.lease import Heartbeat, Leases
 from fcnlab.runner.plan import Plan, check_plan_weights, make_plan
 from fcnlab.runner.progress.base import ProgressReporter
@@ -30,6 +31,7 @@ from fcnlab.runner.trackers import check_trackers
 from fcnlab.settings import CHECKPOINT_EVERY
 from fcnlab.storage_errors import convert_storage_errors
 from fcnlab.tracking.store import is_installed
+from fcnlab.trial.leftovers import list_leftovers, remove_leftovers
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,9 @@ def run_grid(
         log_every: see `SchedulerOptions`.
 
     Raises:
-        StopRunError: the lab cannot be written, or the inputs of a trial have changed since the plan was made. Trials
-            that have ended keep their records, and others continue in the next run.
+        StopRunError: the lab cannot be written, has files of a newer version of fcnlab, or the inputs of a trial have
+            changed since the plan was made. Trials that have ended keep their records, and others continue in the
+            next run.
         ConfigError: a trial cannot be trained or evaluated, see `check_trials`; or a tracker does not exist.
         DataError: a dataset is missing, or a class has no pixel in its training split.
         ModelError: a weights file is missing or does not fit, or a finished trial that another is initialized from is
@@ -136,6 +139,7 @@ def _run_grid(
                 scheduler.run(create_executor)
             while not (scheduler.is_stopping or publisher.take_over()):  # another driver may still be publishing
                 time.sleep(POLL_INTERVAL)
+            _remove_leftovers(plan, lab, leases)
         finally:
             publisher.close(complete=scheduler.is_done)
     after = make_plan(grid, lab)
@@ -222,10 +226,16 @@ def hold_leases(lab: Lab) -> Iterator[Leases]:
 
 
 def _repair(plan: Plan, lab: Lab) -> list[str]:
-    """Move the damaged files of the trials that no other driver runs, and describe each move in one line."""
+    """Move the damaged files of the trials that no other driver runs, and describe each move in one line.
+
+    Raises:
+        RunError: files were written by a newer version of fcnlab; nothing is moved then.
+    """
     damaged = [planned for planned in plan.remaining if planned.status == "damaged"]
     if not damaged:
         return []
+    for planned in damaged:
+        planned.folder.read_compatible()
     lines = []
     with hold_leases(lab) as leases:
         for planned in damaged:
@@ -235,6 +245,19 @@ def _repair(plan: Plan, lab: Lab) -> list[str]:
                 lines += planned.folder.repair()
                 leases.release(planned.folder.path)
     return [f"damaged: {line}" for line in lines]
+
+
+def _remove_leftovers(plan: Plan, lab: Lab, leases: Leases) -> None:
+    """Remove what killed processes have left in the run folders that no other driver has leased."""
+    for planned in plan.all_trials:
+        folder = planned.folder
+        if (any(folder.path.glob("*lease.*")) or list_leftovers(folder)) and leases.claim(folder.path):
+            remove_leftovers(folder)
+            leases.release(folder.path)
+    state = state_folder(plan.grid, lab)
+    if leases.holds(state):
+        for file in list_temporary_files(state):
+            file.unlink(missing_ok=True)
 
 
 def _decode(plan: Plan, lab: Lab, reporter: ProgressReporter) -> None:

@@ -66,11 +66,13 @@ class _TrialState:
 
     Attributes:
         job: the current job, while the trial runs here.
+        epochs: number of its epochs when the job was started.
     """
 
     planned: PlannedTrial
     state: _State = _State.PENDING
     job: Job | None = None
+    epochs: int = 0
 
 
 class Scheduler:
@@ -158,12 +160,23 @@ class Scheduler:
             if not self._leases.claim(planned.folder.path):
                 trial.state = _State.ELSEWHERE
                 continue
-            record = planned.folder.read()
+            record = self._read_record(planned)
+            if self._stop is not None:
+                self._leases.release(planned.folder.path)
+                return
             if record is None:
                 self._start(trial, executor)
             else:  # another driver has run it since this one made its plan
                 self._leases.release(planned.folder.path)
                 self._end(trial, record)
+
+    def _read_record(self, planned: PlannedTrial) -> Record | None:
+        """Read the record of a trial; if a newer version of fcnlab has written its files, the run must end."""
+        try:
+            return planned.folder.read_compatible()
+        except StopRunError as error:
+            self._stop = self._stop or str(error)
+            return None
 
     def _start(self, trial: _TrialState, executor: Executor) -> None:
         planned = trial.planned
@@ -175,7 +188,7 @@ class Scheduler:
         )
         settings = {"checkpoint_every": self._options.checkpoint_every, "log_every": self._options.log_every}
         trial.job = job.model_copy(update=settings)
-        trial.state = _State.RUNNING
+        trial.state, trial.epochs = _State.RUNNING, len(planned.folder.read_progress())
         executor.start(trial.job)
         self._publisher.start_trial(planned)
         self._reporter.started(planned)
@@ -190,8 +203,11 @@ class Scheduler:
             trial.state = _State.ELSEWHERE
             return
         trial.state = _State.PENDING
-        record = planned.folder.read()
+        record = self._read_record(planned)
         self._stop = self._stop or ended.stop
+        progressed = len(planned.folder.read_progress()) > trial.epochs
+        if record is None and ended.error is None and not (progressed or self.is_stopping):  # it would start for ever
+            ended = JobExit(ended.key, "its process ended without a record and without an epoch")
         attempt = _find_failed_attempt(planned, job, ended, record)
         if attempt is not None:
             record = self._retry_or_fail(planned, attempt, executor)
@@ -239,7 +255,7 @@ class Scheduler:
         ]
         for trial in released:
             trial.state = _State.PENDING
-            record = trial.planned.folder.read()
+            record = self._read_record(trial.planned)
             if record is not None:
                 self._end(trial, record)
         self._prune(*(trial.planned for trial in released))

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from fcnlab.lab import Lab
-from fcnlab.runner.lease import EXPIRY, read_latest_lease
+from fcnlab.runner.lease import EXPIRY, is_driver, read_latest_lease
 from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.runner.progress.eta import EtaEstimator, Running
 from fcnlab.runner.pruning import Pruner
@@ -151,8 +151,7 @@ def _age(file: Path) -> float:
 
 def _is_alive(driver: str, folder: Path) -> bool:
     """Return whether a driver is alive: on this host by its process, on other hosts by its heartbeat."""
-    beat = folder / driver
-    if not beat.exists():
+    if not (is_driver(driver) and (beat := folder / driver).exists()):
         return False
     host, process, _ = driver.split(":")
     if host != socket.gethostname():

@@ -65,8 +65,10 @@ def open_client(uri: str, artifacts: Path | None = None) -> MlflowClient:
     # Two processes that create the schema at the same time would corrupt the store.
     file = Path(uri.removeprefix("sqlite:///"))
     with FileLock(file.with_name(file.name + ".lock"), timeout=LOCK_TIMEOUT):
-        if not file.exists() and "?" not in uri:  # a query of options is part of no name
-            _create_store(file)
+        if "?" not in uri:  # a query of options is part of no name
+            _remove_drafts(file)  # of a process that was killed
+            if not file.exists():
+                _create_store(file)
         _check_unlocked(file)
         if artifacts is not None and file.resolve().parent == artifacts.resolve().parent:
             relocate_artifacts(file, artifacts)
@@ -79,15 +81,24 @@ def _create_store(file: Path) -> None:
     """Create a store beside its final name: MLflow cannot complete one whose creation was interrupted."""
     from mlflow.tracking import MlflowClient
 
-    draft, complete = (file.with_name(f".{file.name}.{state}") for state in ("draft", "complete"))
+    draft, complete = _name_drafts(file)
     try:
-        draft.unlink(missing_ok=True)
         MlflowClient(f"sqlite:///{draft}").search_experiments(max_results=1)
         shutil.copy(draft, complete)  # MLflow keeps the draft open
         os.replace(complete, file)
     finally:
-        for left in (draft, draft.with_name(f"{draft.name}-journal"), complete):
-            left.unlink(missing_ok=True)
+        _remove_drafts(file)
+
+
+def _name_drafts(file: Path) -> tuple[Path, Path]:
+    """Return the paths of a store that is being created, and of its complete copy."""
+    return file.with_name(f".{file.name}.draft"), file.with_name(f".{file.name}.complete")
+
+
+def _remove_drafts(file: Path) -> None:
+    draft, complete = _name_drafts(file)
+    for left in (draft, draft.with_name(f"{draft.name}-journal"), complete):
+        left.unlink(missing_ok=True)
 
 
 def _check_unlocked(file: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fcnlab.atomic_file import is_temporary
 from fcnlab.errors import TrackingError
 from fcnlab.redaction import redact
 from fcnlab.tracking import view
@@ -244,10 +245,11 @@ class MlflowTracker(Tracker):
         with convert_errors(self._uri):
             parent = self._find_parent()
             repository = self._open_repository(self._client.get_run(parent).info.artifact_uri)
-            for item in folder.iterdir():
-                if item.is_file():  # folders other than plots/ are reports of grids below this one
-                    repository.log_artifact(str(item), "report")
-            repository.log_artifacts(str(folder / "plots"), "report/plots")
+            # Folders other than plots/ are reports of grids below this one. Another driver may be writing files.
+            for source, target in ((folder, "report"), (folder / "plots", "report/plots")):
+                for item in sorted(source.iterdir()):
+                    if item.is_file() and not is_temporary(item):
+                        repository.log_artifact(str(item), target)
             if best is not None:
                 log_best_cell(self._client, parent, best)
             self._client.set_tag(parent, "mlflow.note.content", redact(f"{text}\n{NOTE}\n"))

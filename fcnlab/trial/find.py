@@ -16,7 +16,7 @@ from fcnlab.lab import Lab
 from fcnlab.paths import resolve_path
 from fcnlab.trial.record import CheckpointChoice, Record, SplitMetrics
 from fcnlab.trial.run_folder import RunFolder
-from fcnlab.trial.storage.damage import DamageError
+from fcnlab.trial.storage.damage import DamageError, VersionError
 from fcnlab.trial.storage.quarantine import is_key
 
 if TYPE_CHECKING:
@@ -165,8 +165,8 @@ def read_finished_trial(folder: RunFolder) -> FinishedTrial:
     try:
         record = folder.load()
     except DamageError as damage:
-        file = folder.path / damage.file
-        raise RunError(f"{file}: {damage.problem}; `fcnlab grid run` runs the trial again") from None
+        remedy = "" if isinstance(damage, VersionError) else "; `fcnlab grid run` runs the trial again"
+        raise RunError(f"{folder.path / damage.file}: {damage.problem}{remedy}") from None
     if record is not None and record.failure is not None:
         raise RunError(f"{folder.path}: this trial has failed ({record.failure.message.splitlines()[0]})")
     if record is None:

@@ -26,12 +26,13 @@ from pathlib import Path
 
 from fcnlab.atomic_file import write_atomically
 from fcnlab.config.trial import Trial
-from fcnlab.errors import RunError
+from fcnlab.errors import RunError, StopRunError
 from fcnlab.storage_errors import convert_storage_errors
+from fcnlab.trial.leftovers import list_leftovers
 from fcnlab.trial.record import Attempt, EpochRecord, Record
 from fcnlab.trial.storage.checkpoint_file import find_checkpoint_damage
 from fcnlab.trial.storage.counts_check import COUNTS_FILE, verify_result
-from fcnlab.trial.storage.damage import DamageError
+from fcnlab.trial.storage.damage import DamageError, VersionError
 from fcnlab.trial.storage.json_lines import read_json_lines
 from fcnlab.trial.storage.quarantine import move_to_quarantine
 from fcnlab.trial.storage.sealed_record import (
@@ -101,6 +102,17 @@ class RunFolder:
             return self.load()
         except DamageError:
             return None
+
+    def read_compatible(self) -> Record | None:
+        """Read the record as `read` does, and check that no file of this trial is of a newer version of fcnlab.
+
+        Raises:
+            StopRunError: one of them is.
+        """
+        record, error = self.inspect()
+        if isinstance(error, VersionError):
+            raise StopRunError(f"{self.path / error.file}: {error.problem}")
+        return record
 
     def load(self) -> Record | None:
         """Read the record and verify it: its own checksum, and its metrics against the counts.
@@ -205,9 +217,10 @@ class RunFolder:
             One line per damage: the file, what is wrong, and the new location.
 
         Raises:
-            RunError: the files cannot be moved.
+            RunError: the files cannot be moved, or are of a newer version of fcnlab.
         """
         lines = []
+        self.read_compatible()
         while (damage := self.inspect()[1]) is not None:
             names = self._result_names() if damage.file in (RECORD_FILE, COUNTS_FILE) else [damage.file]
             lines.append(self._move(damage, names))
@@ -239,7 +252,7 @@ class RunFolder:
         files = self.result_files() if record.status == "finished" else []
         checksums = {file.relative_to(self.path).as_posix(): hash_result_file(file) for file in files}
         self.write_record(SealedRecord(record, checksums))
-        for file in (self.checkpoint, self.previous_checkpoint, self.rendezvous):
+        for file in list_leftovers(self):
             file.unlink(missing_ok=True)
 
     def write_record(self, sealed: SealedRecord) -> None:

@@ -107,7 +107,7 @@ def cases(*, long: bool) -> Iterator[Case]:
                 yield Case(trial, file, name, apply)
         yield Case(trial, ".", "a file in place of the folder", _replace_folder)
     for name, edit in _edits():
-        for seal in (False, True):
+        for seal in (False,) if name == "a new field" else (False, True):  # sealed, it is of a newer version
             yield Case(0, "record.json", f"{name}{', checksum corrected' if seal else ''}", _edit_with(edit, seal=seal))
 
 

@@ -109,3 +109,25 @@ def test_heartbeat_file_changes_periodically(tmp_path: Path, monkeypatch: pytest
         while len(seen) < 3 and time.monotonic() < deadline:
             seen.add((tmp_path / here.driver).read_text())
         assert len(seen) == 3
+
+
+@pytest.mark.parametrize("content", ["", "\0" * 20, "vm:12"])
+def test_lease_that_a_power_cut_has_left_without_its_content_can_be_claimed(tmp_path: Path, content: str) -> None:
+    (tmp_path / "lease.4").write_text(content)
+    with Heartbeat(tmp_path / "drivers") as here:
+        leases = Leases(here)
+        assert leases.holder(tmp_path) is None
+        assert leases.claim(tmp_path) and leases.holds(tmp_path)
+        leases.release(tmp_path)
+    assert list(tmp_path.glob("lease.*")) == []
+
+
+def test_new_driver_removes_the_files_of_dead_drivers_of_its_host(tmp_path: Path) -> None:
+    host = lease.socket.gethostname()
+    for name in (f"{host}:1:12345678", "elsewhere:1:12345678"):
+        (tmp_path / name).write_text("7")
+        (tmp_path / f"{name}.lock").touch()
+    with Heartbeat(tmp_path) as living, Heartbeat(tmp_path):
+        assert (tmp_path / living.driver).exists()
+        assert not list(tmp_path.glob(f"{host}:1:12345678*"))
+        assert len(list(tmp_path.glob("elsewhere:*"))) == 2

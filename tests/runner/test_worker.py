@@ -135,6 +135,28 @@ def test_a_pause_affects_only_the_trial_that_runs_in_a_kept_process(keeping: Pro
     assert len(record(lab, long).epochs) == LONG["epochs"]
 
 
+def test_sigterm_or_sigint_to_a_trial_or_its_worker_pauses_the_trial_after_its_epoch(
+    keeping: ProcessExecutor, lab: Lab
+) -> None:
+    long = trial(lab, **LONG)
+    folder = RunFolder(lab.runs, long.key)
+    for number, to_the_worker in ((signal.SIGTERM, False), (signal.SIGINT, True)):
+        before = len(folder.read_progress())
+        worker = keeping._workers[0].process.pid
+        keeping.start(Job(trial=long))
+        while len(folder.read_progress()) == before:
+            assert not keeping.wait(0.02)
+        os.kill(worker if to_the_worker else child(keeping), number)
+        assert end(keeping) == JobExit(long.key), "it is not lost"
+        assert folder.read() is None and before < len(folder.read_progress()) < LONG["epochs"]
+        assert folder.checkpoint.exists()
+    deadline = time.monotonic() + 60
+    while keeping._workers[0].process.pid == worker:
+        assert not keeping.wait(0.1) and time.monotonic() < deadline, "the worker exits and is replaced"
+    assert run(keeping, long) == JobExit(long.key)
+    assert len(record(lab, long).epochs) == LONG["epochs"] and "Traceback" not in folder.log.read_text()
+
+
 def test_a_kept_process_that_is_killed_loses_the_trial_that_it_runs_and_no_other(
     keeping: ProcessExecutor, lab: Lab
 ) -> None:

@@ -17,6 +17,7 @@ from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.executors.base import PAUSE, RELEASE, Executor, Job, JobExit
 from fcnlab.runner.executors.slots import Slot
+from fcnlab.runner.executors.stop_signals import block_stop_signals
 
 FREED_WITHIN = 2.0
 """Seconds until the memory of ended GPU processes is free again; the NVIDIA driver frees it with a delay."""
@@ -51,6 +52,7 @@ class ProcessExecutor(Executor):
         self._waiting_exclusive: dict[str | None, Job] = {}  # exclusive jobs that wait, by device
         self._released: dict[str | None, float] = {}  # time of the release, by device
         self._early_exits: list[JobExit] = []  # paused before they started
+        self._is_pausing = False
 
     @property
     def free_slots(self) -> int:
@@ -67,6 +69,7 @@ class ProcessExecutor(Executor):
         self._send(next(w for w in self._workers if w.job is None and self._accepts_jobs(w.slot.gpu)), job)
 
     def pause(self) -> None:
+        self._is_pausing = True
         self._early_exits += [JobExit(job.trial.key) for job in self._waiting_exclusive.values()]
         self._waiting_exclusive.clear()
         self._released.clear()
@@ -139,8 +142,9 @@ class ProcessExecutor(Executor):
         if "ready" in message:
             worker.ready = True
             return []
-        worker.job = None
-        return [_ended(message)]
+        assert worker.job is not None, "it has reported the end of its job"
+        key, worker.job = worker.job.trial.key, None
+        return [_ended(key, message)]
 
     def await_ready(self, seconds: float = 300.0) -> None:
         """Wait until every worker has started.
@@ -174,22 +178,26 @@ class ProcessExecutor(Executor):
         command += ["--verify"] if slot.verify else []
         on_one_gpu = slot.gpu is not None and slot.devices == 1
         command += ["--keep-child"] if (on_one_gpu if self._keep_child is None else self._keep_child) else []
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **slot.environment},
-            process_group=0,  # the driver handles Ctrl-C of the terminal
-        )
+        with block_stop_signals():  # until the worker can handle them
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={**os.environ, **slot.environment},
+                process_group=0,  # the driver handles Ctrl-C of the terminal
+            )
         worker = _Worker(process, slot)
         assert process.stdout is not None
         self._selector.register(process.stdout, selectors.EVENT_READ, worker)
         return worker
 
     def _replace(self, worker: _Worker) -> list[JobExit]:
-        """Replace a worker that has died; return the job that was lost."""
+        """Replace a worker that has exited, unless no more jobs start; return the job that was lost."""
         self._stop_worker(worker)
-        self._workers[self._workers.index(worker)] = self._start_worker(worker.slot)
+        if self._is_pausing:
+            self._workers.remove(worker)
+        else:
+            self._workers[self._workers.index(worker)] = self._start_worker(worker.slot)
         if worker.job is None:
             return []
         return [JobExit(worker.job.trial.key, f"its worker ended with {_exit(worker.process.returncode)}")]
@@ -216,10 +224,10 @@ def _write(worker: _Worker, line: bytes) -> None:
         worker.process.stdin.flush()
 
 
-def _ended(message: dict[str, object]) -> JobExit:
+def _ended(key: str, message: dict[str, object]) -> JobExit:
     code = message["exit"]
     stop = str(message["stop"]) if message["stop"] is not None else None
-    return JobExit(str(message["key"]), None if code == 0 else f"its process ended with {_exit(code)}", stop)
+    return JobExit(key, None if code == 0 else f"its process ended with {_exit(code)}", stop)
 
 
 def _exit(code: object) -> str:

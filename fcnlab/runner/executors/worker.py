@@ -5,7 +5,8 @@
 The first line on standard output is `{"ready": true}`, or `{"refused": "..."}` if torch does not see the devices that
 the driver found; the worker then exits. Jobs arrive on standard input as one line of JSON each; the worker prints one
 line of JSON when a job has ended. The line `pause` pauses the running trial after its epoch, the line `release` stops a
-kept child process.
+kept child process. SIGTERM or SIGINT, which a cluster may send to all processes of a job, pauses the running trial in
+the same way, and the worker then exits; a second signal ends it at once.
 
 On Linux the child is forked, so a trial starts in milliseconds with a clean state; elsewhere it is spawned. On a GPU
 the child is kept for the next trials (`--keep-child`), with its CUDA context, compiled kernels and resident data, and
@@ -36,6 +37,7 @@ from fcnlab.errors import ModelError, RunError
 from fcnlab.lab import Lab
 from fcnlab.redaction import redact_output
 from fcnlab.runner.executors.base import PAUSE, RELEASE, Job
+from fcnlab.runner.executors.stop_signals import StopSignals
 from fcnlab.settings import DEVICE_VARIABLE
 from fcnlab.storage_errors import convert_storage_errors
 from fcnlab.training import hardware
@@ -54,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     options = _parser().parse_args(arguments)
     redact_output()
+    signals = StopSignals()
     lab = Lab(Path(options.root), Path(options.data_root) if options.data_root else None)
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # output of libraries must not mix with the messages to the driver
@@ -64,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lines = _Lines()
     child: _Child | None = None
     try:
-        while (line := lines.next()) is not None:
+        while not signals.received and (line := lines.next()) is not None:
             if line == PAUSE:  # the trial has already ended
                 continue
             if line == RELEASE:
@@ -76,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 with suppress(ModelError):  # the trial raises it again and records it
                     prepare(job.trial.variant)
                 child = _Child(lab, options.threads, options.devices, keep=options.keep_child)
-            end = child.run(job, lines)
+            end = child.run(job, lines, signals)
             if end is None:
                 return
             print(json.dumps({"key": job.trial.key, "exit": end.code, "stop": end.stop}), file=out, flush=True)
@@ -151,6 +154,10 @@ def device_count() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
+POLL_INTERVAL = 0.5
+"""Seconds between two checks for a signal while a trial runs."""
+
+
 class _Lines:
     """A line buffer of standard input that can be polled together with a process."""
 
@@ -209,21 +216,24 @@ class _Child:
         """Return whether the child waits for a job; its pipe closes before its exit is reported."""
         return self.process.is_alive() and not self._pipe.poll()
 
-    def run(self, job: Job, lines: _Lines) -> _End | None:
+    def run(self, job: Job, lines: _Lines, signals: StopSignals) -> _End | None:
         """Run a job to its end and forward a pause to it.
 
         Returns:
             The end of the job; None if the driver exited first.
         """
         self._send(job.model_dump_json())
-        while True:
-            if lines.take(PAUSE):  # it may have arrived together with the job
-                self._send(None)
-            ready = wait([self.process.sentinel, self._pipe, 0])
-            if self._pipe in ready or self.process.sentinel in ready:
-                return self._finish()
-            if not lines.read():
-                return None
+        pauses = False
+        with signals.during_trial():
+            while True:
+                if (lines.take(PAUSE) or signals.received) and not pauses:  # it may have arrived together with the job
+                    pauses = True
+                    self._send(None)
+                ready = wait([self.process.sentinel, self._pipe, 0], POLL_INTERVAL)
+                if self._pipe in ready or self.process.sentinel in ready:
+                    return self._finish()
+                if 0 in ready and not lines.read():
+                    return None
 
     def _send(self, message: str | None) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):  # the child has just died; its exit code is read later
@@ -241,8 +251,8 @@ class _Child:
         return _End(0, stop)
 
     def stop(self) -> None:
-        """Terminate the process."""
-        self.process.terminate()
+        """Kill the process: SIGTERM would only pause it."""
+        self.process.kill()
         self.process.join()
         self._pipe.close()
 
@@ -255,6 +265,7 @@ def _stop(child: _Child | None) -> None:
 def _serve(pipe: Connection, lab: Lab, threads: int, devices: int, keep: bool) -> None:
     """Run jobs in this process; after each, send whether the process is kept for the next, and why the run must end."""
     redact_output()  # a spawned process does not inherit it
+    signals = StopSignals()
     Thread(target=exit_with_parent, daemon=True).start()
     kept = True
     while kept:
@@ -263,7 +274,8 @@ def _serve(pipe: Connection, lab: Lab, threads: int, devices: int, keep: bool) -
             continue
         stop: str | None = None
         try:
-            kept = _run(Job.model_validate_json(message), lab, threads, devices, pipe) and keep
+            with signals.during_trial():
+                kept = _run(Job.model_validate_json(message), lab, threads, devices, pipe, signals) and keep
         except RunError as error:
             kept, stop = False, str(error)
         if kept:
@@ -273,7 +285,7 @@ def _serve(pipe: Connection, lab: Lab, threads: int, devices: int, keep: bool) -
         pipe.send((kept, stop))
 
 
-def _run(job: Job, lab: Lab, threads: int, devices: int, pipe: Connection) -> bool:
+def _run(job: Job, lab: Lab, threads: int, devices: int, pipe: Connection, signals: StopSignals) -> bool:
     """Run one trial with its output in its run folder; return whether it ended without an error.
 
     Raises:
@@ -288,21 +300,21 @@ def _run(job: Job, lab: Lab, threads: int, devices: int, pipe: Connection) -> bo
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-    record = run_job(job, lab, threads=threads, devices=devices, should_pause=_Pause(pipe))
+    record = run_job(job, lab, threads=threads, devices=devices, should_pause=_Pause(pipe, signals))
     return record is None or record.status == "finished"  # None: the trial was paused
 
 
 class _Pause:
-    """Returns, when it is called, whether the worker has sent a pause."""
+    """Returns, when it is called, whether the worker has sent a pause, or this process has received a signal."""
 
-    def __init__(self, pipe: Connection) -> None:
-        self._pipe = pipe
+    def __init__(self, pipe: Connection, signals: StopSignals) -> None:
+        self._pipe, self._signals = pipe, signals
         self._received = False
 
     def __call__(self) -> bool:
         while not self._received and self._pipe.poll():
             self._received = self._pipe.recv() is None
-        return self._received
+        return self._received or self._signals.received
 
 
 def run_job(job: Job, lab: Lab, *, threads: int, devices: int = 1, should_pause: Callable[[], bool]) -> Record | None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from fcnlab.trial.storage.damage import DamageError
+from fcnlab.trial.storage.damage import DamageError, VersionError, find_unknown
 
 Line = TypeVar("Line", bound=BaseModel)
 
@@ -34,6 +34,9 @@ def read_json_lines(path: Path, type_: type[Line]) -> tuple[list[Line], DamageEr
     for number, line in enumerate(raw.split(b"\n")[:-1], 1):
         try:
             lines.append(type_.model_validate_json(line))
-        except ValidationError:
+        except ValidationError as error:
+            unknown = find_unknown(error)
+            if unknown is not None:
+                return lines, VersionError(path.name, unknown)
             return lines, DamageError(path.name, f"line {number} is damaged")
     return lines, None

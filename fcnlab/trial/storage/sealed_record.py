@@ -11,9 +11,12 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from fcnlab.trial.record import Record
-from fcnlab.trial.storage.damage import DamageError
+from fcnlab.trial.storage.damage import DamageError, VersionError, find_unknown
 
 RECORD_FILE = "record.json"
+
+FORMAT = 1
+"""Version of the content of `record.json`; raise it with a change that older versions would misread."""
 
 
 class SealedRecord(NamedTuple):
@@ -36,7 +39,7 @@ def encode_record(record: Record, files: Mapping[str, str]) -> bytes:
         record: the record.
         files: SHA-256 of each other file of the result, by its path in the run folder.
     """
-    content = json.loads(record.model_dump_json()) | {"files": dict(sorted(files.items()))}
+    content = json.loads(record.model_dump_json()) | {"format": FORMAT, "files": dict(sorted(files.items()))}
     return json.dumps(content | {"checksum": compute_checksum(content)}, indent=1, ensure_ascii=False).encode()
 
 
@@ -50,7 +53,8 @@ def decode_record(raw: bytes) -> SealedRecord:
         The record and the checksums of the other files. A record without a checksum is accepted.
 
     Raises:
-        DamageError: it is not a record of this version of fcnlab, or its checksum differs.
+        VersionError: it is intact and of a newer version of fcnlab.
+        DamageError: it is not a record, or its checksum differs.
     """
     try:
         content = json.loads(raw)
@@ -62,11 +66,17 @@ def decode_record(raw: bytes) -> SealedRecord:
     if checksum != (compute_checksum(content) if checksum is not None or files is not None else None):
         raise DamageError(RECORD_FILE, "its content does not agree with its checksum")
     content.pop("files", None)
+    format_ = content.pop("format", FORMAT)
+    if not isinstance(format_, int) or format_ > FORMAT:
+        raise VersionError(RECORD_FILE, f"format {format_}, and this version reads {FORMAT}")
     if files is not None and not _are_checksums(files):
         raise DamageError(RECORD_FILE, "its checksums are not those of files in the run folder")
     try:
         record = Record.model_validate_json(json.dumps(content))
     except ValidationError as error:
+        unknown = find_unknown(error)
+        if checksum is not None and unknown is not None:
+            raise VersionError(RECORD_FILE, unknown) from None
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise DamageError(

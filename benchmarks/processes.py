@@ -1,0 +1,86 @@
+"""Processes of benchmarks: none outlives the benchmark, also if that is killed in the middle of a lap."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from threading import Thread
+from types import FrameType
+
+PARENT_VARIABLE = "FCNLAB_BENCHMARK_PARENT"
+"""Environment variable with the id of the process whose end also ends its child."""
+
+INTERVAL = 0.25
+"""Seconds between two checks of the parent."""
+
+
+def child_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the environment of a child that calls `end_with_parent`.
+
+    Args:
+        environment: other variables.
+    """
+    return {**environment, PARENT_VARIABLE: str(os.getpid())}
+
+
+def end_with_parent() -> None:
+    """Kill this process, and its process group if it leads one, as soon as its parent has ended.
+
+    Nothing happens if the parent has not set PARENT_VARIABLE, as if a user has started this process.
+    """
+    parent = os.environ.pop(PARENT_VARIABLE, None)
+    if parent is not None:
+        Thread(target=_watch, args=(int(parent),), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(INTERVAL)
+    if os.getpgid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def exit_on_sigterm() -> None:
+    """Exit with code 143 at SIGTERM by an exception, so that contexts end child processes and remove files."""
+    signal.signal(signal.SIGTERM, _exit)
+
+
+def _exit(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def run_guarded(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process group that ends with this process, and return its output.
+
+    Args:
+        command: the command.
+        environment: its environment.
+    """
+    words = [sys.executable, str(Path(__file__).resolve()), *command]
+    process = subprocess.Popen(
+        words,
+        env=child_environment(environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate()
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+if __name__ == "__main__":
+    end_with_parent()
+    sys.exit(subprocess.run(sys.argv[1:], check=False).returncode)

@@ -1,0 +1,52 @@
+"""SIGTERM and SIGINT to workers and trials, which a cluster may send to all processes of a job."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def block_stop_signals() -> Iterator[None]:
+    """Block the signals in this thread and in the processes that it starts in the context."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class StopSignals:
+    """SIGTERM and SIGINT to this process: the first pauses its trial after the epoch.
+
+    A second one, or one while no trial runs, ends the process.
+
+    Attributes:
+        received: true if the last trial was to pause.
+    """
+
+    def __init__(self) -> None:
+        """Handle the signals from now on; the driver has blocked them until then."""
+        self.received = False
+        self._runs = False
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._handle)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+    @contextmanager
+    def during_trial(self) -> Iterator[None]:
+        """Keep a signal in `received` while a trial runs in the context."""
+        self.received, self._runs = False, True
+        try:
+            yield
+        finally:
+            self._runs = False
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.received or not self._runs:
+            raise SystemExit(128 + number)
+        self.received = True
