@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from fcnlab.errors import ConfigError
@@ -119,6 +121,10 @@ def test_the_page_runs_no_script_of_a_name_and_requests_nothing(written: Written
     assert tab.output == [] and "owned" in tab.title() and tab.title() != "owned"
 
 
+PLAIN = {"paragraph_open", "paragraph_close", "inline", "text", "text_special", "softbreak"}
+"""Kinds of Markdown of a text without markup."""
+
+
 def tokens_of(text: str) -> list[str]:
     """Return the kinds of Markdown that a text uses, in the dialect of GitHub without its automatic links."""
     found: list[str] = []
@@ -139,13 +145,21 @@ def test_markdown_contains_only_the_markup_of_the_report(written: Written) -> No
     assert not re.findall(r"(?<!\\)\$", texts), "no formulas"
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.text(st.sampled_from("ab1 _*`[]()!<>&;#x~|\\-+=.:/$\"'\n{}^@"), max_size=14))
+def test_no_text_becomes_markup(text: str) -> None:
+    assert set(tokens_of(escape_markdown_lines(text))) <= PLAIN
+    assert set(tokens_of(f"x {escape_markdown(text)} y")) <= PLAIN
+    assert tokens_of(f"| a |\n|---|\n| {escape_markdown(text)} |\n").count("td_open") == 1
+    assert tokens_of(f"![{escape_alternative(text)}](a.png)")[2:-1] == ["image"]
+
+
 @pytest.mark.parametrize("text", [*HOSTILE, GRID_NAME, LONG, "+1", "-x", "__init__", "12. a", "a_b_ _c"])
 def test_markdown_shows_names_as_they_are(text: str) -> None:
     plain = " ".join(text.split())
     (_, inline, _) = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(escape_markdown(f"x {text}"))
     assert "".join(child.content for child in inline.children) == f"x {plain}"
-    kinds = set(tokens_of(escape_markdown_lines(text)))
-    assert kinds <= {"paragraph_open", "paragraph_close", "inline", "text", "text_special", "softbreak"}
+    assert set(tokens_of(escape_markdown_lines(text))) <= PLAIN
     assert tokens_of(f"![{escape_alternative(text)}](a.png)").count("image") == 1
 
 

@@ -8,7 +8,7 @@ from fcnlab.redaction import escape_control_characters
 
 _INLINE = re.compile(
     r"[\\`*|~$]"
-    r"|<(?=[A-Za-z/!?])"  # HTML and links in angle brackets
+    r"|<(?=\S)"  # HTML and links in angle brackets
     r"|&(?=#?\w+;)"
     r"|\](?=[(\[:])"  # links, images and their definitions
     r"|(?<![^\W_])_|_(?![^\W_])"  # not within a word, where an underscore has no meaning
