@@ -63,7 +63,12 @@ def test_grids_of_one_file_name_in_two_folders_have_results_and_experiments_of_t
         assert tracker.error is None
         command = json.loads((lab.results / grid.name / "provenance.json").read_text())["command"]
         assert (lab.root / shlex.split(command)[3]) == file
-    create_report(lab.load_grid(files[0]), lab, OptionalTracker(lab.load_grid(files[0]), lab), predict=False)
+    (lab.results / "heads" / "plots" / ".seeds.png.0123456789ab").write_text("of a killed report")
+    tracker = OptionalTracker(lab.load_grid(files[0]), lab)
+    create_report(lab.load_grid(files[0]), lab, tracker, predict=False)
+    assert not list(lab.results.glob("heads/**/.*"))
+    (lab.results / "heads" / ".table.csv.0123456789ab").write_text("that another driver is writing")
+    tracker.call(lambda store: store.log_report(lab.results / "heads", "the report", None))
 
     names = ["heads", "heads/quick", "more (v2)/quick"]
     assert sorted(noted_experiments(lab)) == names
@@ -81,6 +86,7 @@ def test_grids_of_one_file_name_in_two_folders_have_results_and_experiments_of_t
     uploaded = {item.path for item in client.list_artifacts(grid_run.info.run_id, "report")}
     assert "report/report.html" in uploaded and "report/plots" in uploaded
     assert "report/quick" not in uploaded, "the report of another grid"
+    assert not [path for path in uploaded if path.startswith("report/.")]
 
 
 def test_a_second_file_with_the_name_is_refused_before_it_writes_anything(tmp_path: Path) -> None:
