@@ -21,6 +21,9 @@ ANYWHERE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ESTALE, 
 OF_A_FILE = {errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG, errno.ENXIO, errno.ENODEV, errno.ELOOP}
 """Errors of a named file that a user can remove."""
 
+FEWEST_FILES, MANY_FILES = 128, 1024
+"""Number of open files with which every command works, and the number to which a lower limit is raised."""
+
 _RUST = re.compile(r"\(os error (\d+)\)")
 """Number of the error in a message of a library in Rust, such as safetensors."""
 
@@ -77,6 +80,25 @@ def convert_storage_errors(folder: Path) -> Iterator[None]:
         if found is None:
             raise
         raise StopRunError(describe_storage_error(found)) from None
+
+
+def ensure_open_files() -> None:
+    """Raise the limit of open files of this process, and of those that it starts, if it is low.
+
+    Libraries that reach it raise errors that do not name it.
+
+    Raises:
+        StopRunError: the system allows fewer than `FEWEST_FILES`.
+    """
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft >= MANY_FILES or soft == resource.RLIM_INFINITY:
+        return
+    soft = MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft < FEWEST_FILES:
+        raise StopRunError(describe_storage_error(OSError(errno.EMFILE, os.strerror(errno.EMFILE))))
 
 
 def _as_os_error(error: BaseException) -> OSError | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from safetensors import SafetensorError
 from fcnlab import cli
 from fcnlab.atomic_file import replace_atomically, write_atomically
 from fcnlab.errors import RunError, StopRunError
-from fcnlab.storage_errors import convert_storage_errors, describe_storage_error, find_storage_error
+from fcnlab.storage_errors import convert_storage_errors, describe_storage_error, ensure_open_files, find_storage_error
 
 
 def _write_to_full_disk(_: object) -> None:
@@ -70,3 +71,18 @@ def test_the_command_line_prints_errors_of_storage_in_one_line(
         cli.main()
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("fcnlab: error: /lab/results: Permission denied; ")
+
+
+@pytest.mark.parametrize(("hard", "expected"), [(4096, 1024), (512, 512), (64, None)])
+def test_a_low_limit_of_open_files_is_raised_or_refused(
+    monkeypatch: pytest.MonkeyPatch, hard: int, expected: int | None
+) -> None:
+    limits = [(32, hard)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limit: limits.append(limit))
+    if expected is None:
+        with pytest.raises(StopRunError, match=r"Too many open files \(limit: 64\); raise .*ulimit -n 1024"):
+            ensure_open_files()
+    else:
+        ensure_open_files()
+        assert limits[-1] == (expected, hard)

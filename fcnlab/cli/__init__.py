@@ -30,7 +30,7 @@ from fcnlab.console import replace_unencodable
 from fcnlab.errors import FcnlabError
 from fcnlab.redaction import clean_text, redact_output
 from fcnlab.settings import ALLOW_EXTENSIONS_VARIABLE
-from fcnlab.storage_errors import OF_A_FILE, describe_storage_error, find_storage_error
+from fcnlab.storage_errors import OF_A_FILE, describe_storage_error, ensure_open_files, find_storage_error
 from fcnlab.version import __version__
 
 app = typer.Typer(
@@ -87,6 +87,7 @@ def main() -> None:
         replace_unencodable(stream)
     redact_output()
     try:
+        ensure_open_files()
         app()
     except FcnlabError as error:
         _exit_with(str(error))

@@ -110,7 +110,7 @@ def _list_environment() -> list[Kind]:
     return [
         Kind(
             "`ulimit -n` of 16 to 256",
-            "the grid runs, or one line with the remedy, exit code 2",
+            "128 or more: the grid runs; fewer: one line with the remedy, exit code 2",
             [
                 *(partial(process.limit_open_files, files=files, executor="serial") for files in (16, 24, 64)),
                 *(partial(process.limit_open_files, files=files, executor="process") for files in (32, 64, 256)),

@@ -75,7 +75,7 @@ class SerialExecutor(Executor):
         from fcnlab.runner.executors.worker import run_job
 
         try:
-            run_job(job, self._lab, threads=self._threads, should_pause=self._pause.is_set)
+            run_job(job, self._lab, threads=self._threads, pause=self._pause)
         except RunError as error:
             self._stop = str(error)
         except Exception as error:  # noqa: BLE001 - `wait` reports the error

@@ -24,12 +24,12 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from threading import Thread
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -300,24 +300,33 @@ def _run(job: Job, lab: Lab, threads: int, devices: int, pipe: Connection, signa
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
-    record = run_job(job, lab, threads=threads, devices=devices, should_pause=_Pause(pipe, signals))
+    record = run_job(job, lab, threads=threads, devices=devices, pause=_PipePause(pipe, signals))
     return record is None or record.status == "finished"  # None: the trial was paused
 
 
-class _Pause:
-    """Returns, when it is called, whether the worker has sent a pause, or this process has received a signal."""
+class Pause(Protocol):
+    """An event of `threading` or of `multiprocessing`, or an object with its method."""
+
+    def is_set(self) -> bool:
+        """Return whether the trial must pause."""
+        ...
+
+
+class _PipePause:
+    """The pause of a worker, which arrives through the pipe of its child, or a signal to this process."""
 
     def __init__(self, pipe: Connection, signals: StopSignals) -> None:
         self._pipe, self._signals = pipe, signals
         self._received = False
 
-    def __call__(self) -> bool:
+    def is_set(self) -> bool:
+        """Return whether the worker has sent a pause, or this process has received a signal."""
         while not self._received and self._pipe.poll():
             self._received = self._pipe.recv() is None
         return self._received or self._signals.received
 
 
-def run_job(job: Job, lab: Lab, *, threads: int, devices: int = 1, should_pause: Callable[[], bool]) -> Record | None:
+def run_job(job: Job, lab: Lab, *, threads: int, devices: int = 1, pause: Pause) -> Record | None:
     """Run a job in this process.
 
     Args:
@@ -325,7 +334,7 @@ def run_job(job: Job, lab: Lab, *, threads: int, devices: int = 1, should_pause:
         lab: the lab in which it runs.
         threads: number of CPU threads.
         devices: number of devices of the trial.
-        should_pause: returns, after each epoch, whether to pause.
+        pause: event that pauses the trial after its epoch.
 
     Returns:
         The record; None if the trial was paused.
@@ -340,7 +349,7 @@ def run_job(job: Job, lab: Lab, *, threads: int, devices: int = 1, should_pause:
         lab,
         pause_after=job.pause_after,
         micro_batches=job.micro_batches,
-        should_pause=should_pause,
+        should_pause=pause.is_set,
         devices=devices,
         sharing=job.sharing,
         checkpoint_every=job.checkpoint_every,
