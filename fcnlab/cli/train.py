@@ -117,6 +117,8 @@ def _parse_settings(settings: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"--set: expected AXIS=VALUE, such as recipe.epochs=5, not '{setting}'")
         if axis in overrides:
             raise ConfigError(f"--set {axis}: given twice; keep one")
+        if "\n" in value:  # YAML would read further keys
+            raise ConfigError(f"--set {axis}: the value has several lines; write it on one line")
         overrides[axis] = parse(f"value: {value}", f"--set {axis}")["value"]
     return overrides
 

@@ -117,6 +117,7 @@ def test_init_from_is_part_of_the_command(fcnlab: Call, tmp_path: Path) -> None:
     ("setting", "expected"),
     [
         ("recipe.epochs", "--set: expected AXIS=VALUE, such as recipe.epochs=5, not 'recipe.epochs'"),
+        ("recipe.epochs=1\nx: 2", "--set recipe.epochs: the value has several lines; write it on one line"),
         ("recipe.epoch=5", "a recipe has no field 'epoch'; did you mean 'epochs'?"),
         ("recipe.epochs=many", "epochs: input should be a valid integer"),
         ("recipe.epochs=[", "--set recipe.epochs"),
