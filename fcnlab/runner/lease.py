@@ -76,6 +76,7 @@ class Heartbeat:
     ) -> None:
         self._stopping.set()
         self._release()
+        self._remove_dead_drivers()  # of this host, that have been killed since this one began
 
     def _release(self) -> None:
         self._lock.release()
@@ -130,9 +131,10 @@ class Heartbeat:
 
     def _remove_dead_drivers(self) -> None:
         """Remove the files of dead drivers of this host. A driver locks its file before it writes its heartbeat."""
-        for file in self._folder.iterdir():
-            if file.name.partition(":")[0] == socket.gethostname() and file.suffix != ".lock":
-                self.is_alive(file.name)
+        with suppress(OSError):  # the folder is read-only or has been removed; no driver needs these files
+            for file in self._folder.iterdir():
+                if file.name.partition(":")[0] == socket.gethostname() and file.suffix != ".lock":
+                    self.is_alive(file.name)
 
     def _remove_files(self, driver: str) -> None:
         for suffix in ("", ".lock"):

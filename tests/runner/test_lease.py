@@ -131,3 +131,5 @@ def test_new_driver_removes_the_files_of_dead_drivers_of_its_host(tmp_path: Path
         assert (tmp_path / living.driver).exists()
         assert not list(tmp_path.glob(f"{host}:1:12345678*"))
         assert len(list(tmp_path.glob("elsewhere:*"))) == 2
+        (tmp_path / f"{host}:2:12345678").write_text("of a driver that was killed meanwhile")
+    assert not list(tmp_path.glob(f"{host}:*"))
