@@ -14,7 +14,7 @@ from fcnlab.config.validation import validate
 from fcnlab.config.variant import COMPONENTS, NamedVariant, Variant, parse_variant
 from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
-from fcnlab.settings import CHECKPOINT_EVERY, Device
+from fcnlab.settings import CHECKPOINT_EVERY, HANG_TIMEOUT, Device
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,6 +123,7 @@ def run_grid(
     fail_fast: bool = False,
     checkpoint_every: float = CHECKPOINT_EVERY,
     log_every: int | None = None,
+    hang_timeout: float | None = HANG_TIMEOUT,
     lab: Lab | None = None,
     quiet: bool = False,
 ) -> Outcome:
@@ -140,6 +141,8 @@ def run_grid(
         fail_fast: start no further trial after the first failure.
         checkpoint_every: seconds between two checkpoints of a trial; 0 writes one after each epoch.
         log_every: number of steps between two training losses that are recorded; None records those of epochs only.
+        hang_timeout: least number of seconds without progress after which a trial is killed and resumed; None never
+            does so.
         lab: lab of the grid; by default the folder above `experiments/`.
         quiet: print no progress.
 
@@ -170,6 +173,7 @@ def run_grid(
             fail_fast=fail_fast,
             checkpoint_every=checkpoint_every,
             log_every=log_every,
+            hang_timeout=hang_timeout,
         )
     create_report(grid, lab, OptionalTracker(grid, lab, outcome.postponed), predict=False)
     return outcome

@@ -30,6 +30,14 @@ CHECKPOINT_EVERY = 30.0
 """Default number of seconds between two checkpoints of a trial (`--checkpoint-every`)."""
 
 
+HANG_TIMEOUT = 1800.0
+"""Default number of seconds without progress after which a trial is stopped and resumed (`--hang-timeout`)."""
+
+
+KILLED = 137
+"""Exit code of a trial of which one process was killed by SIGKILL, as shells report it: 128 + 9."""
+
+
 def cache_folder() -> Path:
     """Return the folder of files that fcnlab can rebuild: FCNLAB_CACHE, or else `fcnlab` in the user's cache folder.
 

@@ -82,7 +82,7 @@ app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
 
 
 def main() -> None:
-    """Run `fcnlab`. Errors of the user and of storage are printed to standard error, with exit code 2."""
+    """Run `fcnlab`. Errors of the user and of storage, and lack of memory, are one line and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
         replace_unencodable(stream)
     redact_output()
@@ -95,9 +95,18 @@ def main() -> None:
         found = find_storage_error(error)
         if found is None and isinstance(error, OSError) and error.errno in OF_A_FILE:
             found = error
-        if found is None:
+        if found is not None:
+            _exit_with(clean_text(describe_storage_error(found)))
+        if "torch" not in sys.modules or not _is_out_of_memory(error):
             raise
-        _exit_with(clean_text(describe_storage_error(found)))
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        _exit_with(f"out of memory: {reason}")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    from fcnlab.training.hardware import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _exit_with(message: str) -> NoReturn:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fcnlab.cli.references import complete_grid_file
-from fcnlab.settings import DEVICE_VARIABLE, Device
+from fcnlab.errors import ConfigError
+from fcnlab.settings import DEVICE_VARIABLE, HANG_TIMEOUT, Device
 
 LabOption = Annotated[
     Path | None,
@@ -71,6 +73,38 @@ LogEvery = Annotated[
         "--log-every", min=1, help="Steps between two training losses that are recorded and published [default: none]"
     ),
 ]
+HANG_TIMEOUT_TEXT = f"{HANG_TIMEOUT:.0f}"
+
+HangTimeout = Annotated[
+    str,
+    typer.Option(
+        "--hang-timeout",
+        metavar="SECONDS|off",
+        help="Kill and resume a trial without progress for this time, or 10 times its longest step if that is more",
+    ),
+]
+
+
+def parse_hang_timeout(text: str) -> float | None:
+    """Return the seconds of `--hang-timeout`; None for `off`.
+
+    Args:
+        text: the value on the command line.
+
+    Raises:
+        ConfigError: it is neither `off` nor a positive number.
+    """
+    if text == "off":
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ConfigError(f"--hang-timeout {text}: expected a positive number of seconds, such as 600, or off")
+    return seconds
+
+
 FailFast = Annotated[
     bool, typer.Option("--fail-fast/--keep-going", help="After a failed trial, start no further trial")
 ]

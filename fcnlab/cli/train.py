@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fcnlab.cli.options import (
+    HANG_TIMEOUT_TEXT,
     DataRoot,
     DeviceOption,
     DevicesPerTrial,
+    HangTimeout,
     LabOption,
     LogEvery,
     Threads,
     TrackerOption,
     TrackingUri,
+    parse_hang_timeout,
 )
 from fcnlab.console import create_console
 
@@ -47,6 +50,7 @@ def train(
     device: DeviceOption = "auto",
     devices_per_trial: DevicesPerTrial = 1,
     log_every: LogEvery = None,
+    hang_timeout: HangTimeout = HANG_TIMEOUT_TEXT,
     lab: LabOption = None,
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
@@ -65,6 +69,7 @@ def train(
     from fcnlab.runner.progress.create import create_reporter
     from fcnlab.runner.run import run_grid
 
+    timeout = parse_hang_timeout(hang_timeout)
     found = Lab.find(root=lab, data_root=data_root, tracking_uri=tracking_uri, trackers=tracker)
     overrides = (
         _parse_variant(variant)
@@ -86,6 +91,7 @@ def train(
             lambda: executor_config.create_executor(found, grid.recipes),
             reporter,
             log_every=log_every,
+            hang_timeout=timeout,
         )
     planned = make_plan(grid, found).trials[0]
     record = planned.record

@@ -1,6 +1,7 @@
 """The retry policy for attempts that end without a record, by cause.
 
-- A lost worker: retry from the checkpoint, until MAX_LOSSES workers are lost at the same epoch.
+- A lost worker, or one that was killed because its trial made no progress: retry from the checkpoint, until MAX_LOSSES
+  workers are lost at the same epoch.
 - Out of memory: retry exclusively on the device if it is shared, then with more micro-batches per batch.
 - A trial that diverges or raises an exception is not retried; it gets a failed record.
 
@@ -46,6 +47,20 @@ def create_job(
     micro_batches = next_micro_batches(trial.recipe, last.micro_batches)
     assert micro_batches is not None, "the trial has failed"
     return Job(trial=trial, pause_after=pause_after, micro_batches=micro_batches, exclusive=exclusive)
+
+
+def describe_retry(job: Job, attempt: Attempt) -> str:
+    """Describe the next attempt of a trial in one phrase, for the line that reports the failed one.
+
+    Args:
+        job: the job of the next attempt, from `create_job`.
+        attempt: the failed attempt.
+    """
+    from_start = attempt.cause == "out_of_memory" or not attempt.epoch
+    parts = ["it starts again" if from_start else "it resumes from its last checkpoint"]
+    parts += ["as the only trial on its device"] if job.exclusive else []
+    parts += [f"with {job.micro_batches} micro-batches per batch"] if job.micro_batches > 1 else []
+    return ", ".join(parts)
 
 
 def find_failure(trial: Trial, attempts: Sequence[Attempt], *, shares_devices: bool) -> Failure | None:

@@ -28,7 +28,7 @@ from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.publisher import Publisher
 from fcnlab.runner.scheduler import POLL_INTERVAL, Scheduler, SchedulerOptions
 from fcnlab.runner.trackers import check_trackers
-from fcnlab.settings import CHECKPOINT_EVERY
+from fcnlab.settings import CHECKPOINT_EVERY, HANG_TIMEOUT
 from fcnlab.storage_errors import convert_storage_errors
 from fcnlab.tracking.store import is_installed
 from fcnlab.trial.leftovers import list_leftovers, remove_leftovers
@@ -77,6 +77,7 @@ def run_grid(
     fail_fast: bool = False,
     checkpoint_every: float = CHECKPOINT_EVERY,
     log_every: int | None = None,
+    hang_timeout: float | None = HANG_TIMEOUT,
 ) -> Outcome:
     """Run the remaining trials of a grid and publish every record that is not published yet.
 
@@ -89,6 +90,7 @@ def run_grid(
         fail_fast: see `SchedulerOptions`.
         checkpoint_every: see `SchedulerOptions`.
         log_every: see `SchedulerOptions`.
+        hang_timeout: see `SchedulerOptions`.
 
     Raises:
         StopRunError: the lab cannot be written, has files of a newer version of fcnlab, or the inputs of a trial have
@@ -99,7 +101,7 @@ def run_grid(
         ModelError: a weights file is missing or does not fit, or a finished trial that another is initialized from is
             missing.
     """
-    options = SchedulerOptions(interrupted, fail_fast, checkpoint_every, log_every)
+    options = SchedulerOptions(interrupted, fail_fast, checkpoint_every, log_every, hang_timeout)
     with convert_storage_errors(lab.root):
         return _run_grid(grid, lab, create_executor, reporter, options)
 

@@ -16,7 +16,7 @@ from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.runner.progress.base import ProgressReporter, Waiting
 from fcnlab.runner.pruning import Pruner
 from fcnlab.runner.publisher import Publisher
-from fcnlab.settings import CHECKPOINT_EVERY
+from fcnlab.settings import CHECKPOINT_EVERY, HANG_TIMEOUT
 from fcnlab.trial.record import Attempt, Record
 from fcnlab.trial.run_folder import RunFolder
 
@@ -36,12 +36,15 @@ class SchedulerOptions:
         fail_fast: stop in the same way after the first failed trial.
         checkpoint_every: seconds between two checkpoints of a trial; 0 writes one after each epoch.
         log_every: steps between two training losses that a trial records; None records none.
+        hang_timeout: least number of seconds without progress after which a trial is killed and resumed; None never
+            does so.
     """
 
     interrupted: Callable[[], bool] = lambda: False
     fail_fast: bool = False
     checkpoint_every: float = CHECKPOINT_EVERY
     log_every: int | None = None
+    hang_timeout: float | None = HANG_TIMEOUT
 
 
 class _State(Enum):
@@ -179,15 +182,15 @@ class Scheduler:
             return None
 
     def _start(self, trial: _TrialState, executor: Executor) -> None:
-        planned = trial.planned
+        planned, options = trial.planned, self._options
         job = retry_policy.create_job(
             planned.trial,
             planned.folder.attempts(),
             shares_devices=executor.shares_devices,
             pause_after=self._pruner.pause_after(planned),
         )
-        settings = {"checkpoint_every": self._options.checkpoint_every, "log_every": self._options.log_every}
-        trial.job = job.model_copy(update=settings)
+        names = ("checkpoint_every", "log_every", "hang_timeout")
+        trial.job = job.model_copy(update={name: getattr(options, name) for name in names})
         trial.state, trial.epochs = _State.RUNNING, len(planned.folder.read_progress())
         executor.start(trial.job)
         self._publisher.start_trial(planned)
@@ -221,11 +224,13 @@ class Scheduler:
     def _retry_or_fail(self, planned: PlannedTrial, attempt: Attempt, executor: Executor) -> Record | None:
         """Store a failed attempt; return a failed record if the trial is not retried."""
         attempts = planned.folder.add_attempt(attempt)
-        failure = retry_policy.find_failure(planned.trial, attempts, shares_devices=executor.shares_devices)
+        shares = executor.shares_devices
+        failure = retry_policy.find_failure(planned.trial, attempts, shares_devices=shares)
         if attempt.cause == "out_of_memory":
             planned.folder.restart()
         if failure is None:
-            self._reporter.retrying(planned, attempt)
+            job = retry_policy.create_job(planned.trial, attempts, shares_devices=shares)
+            self._reporter.retrying(planned, attempt, retry_policy.describe_retry(job, attempt))
             return None
         record = Record.create(planned.trial, "failed", failure=failure)
         planned.folder.finish(record)
@@ -280,7 +285,7 @@ def _find_failed_attempt(planned: PlannedTrial, job: Job, ended: JobExit, record
     """Return the failed attempt of a job whose worker was lost or ran out of memory; None for other ends."""
     cause: Literal["lost", "out_of_memory"]
     if record is None and ended.error is not None:
-        cause, message = "lost", ended.error
+        cause, message = ended.cause, ended.error
     elif record is not None and record.failure is not None and record.failure.cause == "out_of_memory":
         cause, message = "out_of_memory", record.failure.message.splitlines()[0]
     else:

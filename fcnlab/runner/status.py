@@ -101,14 +101,16 @@ class StatusReader:
         return one.time_left(self._eta.epoch_seconds(one.planned))
 
     def _read_running(self, planned: PlannedTrial) -> Running:
-        """Read the progress of a started trial, the start of its lease and the time of its last epoch."""
+        """Read the progress of a started trial, and the times of its lease, its last epoch and its heartbeat."""
         epochs = planned.folder.read_progress()
         self._eta.update(planned, epochs)
         leases = planned.folder.path.glob("lease.*")
         since = max(map(_age, leases), default=0.0)
         seen = min(since, _age(planned.folder.progress)) if epochs else since
+        beat = planned.folder.heartbeat
+        idle = min(seen, _age(beat)) if beat.exists() else seen
         now = time.monotonic()
-        return Running(planned, epochs, before=len(epochs), since=now - since, seen=now - seen)
+        return Running(planned, epochs, before=len(epochs), since=now - since, seen=now - seen, idle=idle)
 
     def _update_plan(self, ended: dict[str, Record]) -> None:
         """Set the status of trials that have ended, or that early stopping prunes, since the last refresh."""

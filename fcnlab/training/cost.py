@@ -77,7 +77,10 @@ def try_count_gmacs(model: FCN, size: tuple[int, int], *, training: bool = False
     """
     try:
         return count_gmacs(model, size, training=training)
-    except Exception as error:  # noqa: BLE001 - networks refuse sizes by assertions, shape errors and others
+    except Exception as error:
+        if hardware.is_out_of_memory(error):
+            raise
+        # Networks refuse sizes by assertions, shape errors and others.
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         get_logger("fcnlab").warning(f"no GMACs of an image of {size[0]}x{size[1]}: {reason}")
         return None

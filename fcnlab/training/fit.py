@@ -68,6 +68,7 @@ def fit(
     capturable: bool = False,
     compiled: bool = False,
     log_every: int | None = None,
+    on_step: Callable[[], object] = lambda: None,
 ) -> None:
     """Train a network from epoch `start_epoch` to `epochs`.
 
@@ -92,6 +93,7 @@ def fit(
         capturable: a step can be captured as a CUDA graph: none of its operators waits for the host.
         compiled: compile the network with `torch.compile`.
         log_every: number of steps between two losses that an epoch records; None records none.
+        on_step: called after each step; on CUDA its computation may still be pending.
 
     Raises:
         DivergenceError: the loss of an epoch is infinite or not a number.
@@ -117,6 +119,7 @@ def fit(
                 images_seen += group.size * len(images)
                 if log_every is not None and (step + 1) % log_every == 0:
                     logged[step + 1] = batch_loss.clone()  # a replayed graph overwrites it
+                on_step()
             mean_loss = float(group.sum(total)) / batches.steps
             step_losses = _read_losses(logged, group)
         if not math.isfinite(mean_loss):

@@ -161,6 +161,9 @@ def get_device_name(device: torch.device) -> str:
 
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator",
+    "std::bad_alloc",
+    "Cannot allocate memory",  # of the system: mapping of a file or a library
+    "can't start new thread",  # no address space for its stack
     "CUDA error: out of memory",
     "CUDA out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
@@ -173,6 +176,10 @@ _OUT_OF_MEMORY = (
 """Parts of the messages with which PyTorch and its libraries report that memory is exhausted."""
 
 
+_ONEDNN_OUT_OF_MEMORY = ("could not create a primitive", "could not execute a primitive")
+"""Complete messages of oneDNN without memory; the creation of a `primitive descriptor` fails for other reasons."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return True if an error, or its cause, reports that the memory of the device or the machine is exhausted.
 
@@ -181,7 +188,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    if isinstance(error, RuntimeError) and any(part.lower() in str(error).lower() for part in _OUT_OF_MEMORY):
+    if isinstance(error, RuntimeError) and str(error).strip() in _ONEDNN_OUT_OF_MEMORY:
+        return True
+    kinds = (RuntimeError, OSError, ImportError)
+    if isinstance(error, kinds) and any(part.lower() in str(error).lower() for part in _OUT_OF_MEMORY):
         return True
     return error.__cause__ is not None and is_out_of_memory(error.__cause__)
 

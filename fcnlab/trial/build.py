@@ -21,6 +21,7 @@ from fcnlab.data.augmentation import build_augmentation
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.base import Dataset
 from fcnlab.data.decoded import DecodedSplit, open_decoded
+from fcnlab.data.parallel import StartProgress
 from fcnlab.data.sample_transform import create_sample_transform
 from fcnlab.errors import ModelError, nearest
 from fcnlab.extensions import Extensions
@@ -200,6 +201,7 @@ def build_training(
     group: ProcessGroup = SINGLE_PROCESS,
     sharing: int = 1,
     extensions: Extensions = Extensions(),  # noqa: B008 - frozen
+    progress: StartProgress | None = None,
 ) -> Training:
     """Build the objects that train a model, and freeze the layers that the recipe freezes.
 
@@ -213,6 +215,7 @@ def build_training(
         group: processes that share the batches.
         sharing: number of trials that share the memory of the device.
         extensions: those that the transform of the recipe may come from.
+        progress: called when the split is decoded.
 
     Raises:
         ConfigError: the transform of the recipe cannot be created.
@@ -221,7 +224,7 @@ def build_training(
             or devices cannot share a batch norm.
     """
     mean, std = model.backbone.mean, model.backbone.std
-    decoded = open_decoded(dataset, split)
+    decoded = open_decoded(dataset, split, progress)
     batches = TrainingBatches(
         decoded,
         batch_size=recipe.batch_size,

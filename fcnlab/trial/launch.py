@@ -6,8 +6,10 @@ therefore monitors all ranks and kills them at the end. Ranks never exit on thei
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
@@ -18,6 +20,7 @@ import torch
 
 from fcnlab.errors import StopRunError
 from fcnlab.redaction import redact_output
+from fcnlab.settings import KILLED
 from fcnlab.trial.record import Record
 
 Result = Record | StopRunError | None
@@ -25,6 +28,9 @@ Result = Record | StopRunError | None
 
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 """Start method of the processes of a trial; the parent must not have initialized CUDA."""
+
+PR_SET_PDEATHSIG = 1
+"""Option of Linux's prctl: the signal that this process receives when the thread that started it exits."""
 
 CRASH_TIMEOUT = 0.5
 """Seconds to wait for the exit of a crashed rank after another rank has reported an error."""
@@ -64,7 +70,7 @@ def launch(size: int, work: Callable[[int], Result]) -> Result:
 
 def _run(rank: int, threads: int, work: Callable[[int], Result], sender: Connection) -> None:
     redact_output()
-    Thread(target=exit_with_parent, daemon=True).start()
+    exit_with_parent()
     torch.set_num_threads(threads)
     record = work(rank)
     if rank == 0 or record is not None:
@@ -74,10 +80,22 @@ def _run(rank: int, threads: int, work: Callable[[int], Result], sender: Connect
 
 
 def exit_with_parent() -> None:
-    """Exit when the parent process dies, so that no rank outlives its trial."""
+    """Let this process exit when its parent dies, so that no rank outlives its trial.
+
+    On Linux the kernel kills it, also if it is stopped or hangs; elsewhere a thread waits for the end of the parent.
+    """
     parent = multiprocessing.parent_process()
     assert parent is not None, "another process has started it"
-    wait([parent.sentinel])
+    if START_METHOD == "fork":  # on Linux
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if not parent.is_alive():
+            os._exit(1)
+        return
+    Thread(target=_await, args=(parent.sentinel,), daemon=True).start()
+
+
+def _await(sentinel: int) -> None:
+    wait([sentinel])
     os._exit(1)
 
 
@@ -86,10 +104,17 @@ def _receive_first(receivers: Sequence[Connection], ranks: Sequence[BaseProcess]
     try:
         record: Result = next(receiver for receiver in receivers if receiver in ready).recv()
     except EOFError:
-        raise SystemExit(_describe_exits(ranks)) from None
+        raise _exit_with_ranks(_describe_exits(ranks), ranks) from None
     if isinstance(record, Record) and record.status == "failed" and (dead := _describe_exits(ranks)):
-        raise SystemExit(dead)
+        raise _exit_with_ranks(dead, ranks)
     return record
+
+
+def _exit_with_ranks(description: str, ranks: Sequence[BaseProcess]) -> SystemExit:
+    """Write to the log which ranks have exited; return an exit with the code that shells give to a killed process."""
+    sys.stderr.write(description + "\n")
+    sys.stderr.flush()
+    return SystemExit(KILLED if any(process.exitcode == -signal.SIGKILL for process in ranks) else 1)
 
 
 def _describe_exits(ranks: Sequence[BaseProcess]) -> str:

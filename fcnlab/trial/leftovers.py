@@ -20,7 +20,8 @@ def list_leftovers(folder: RunFolder) -> list[Path]:
     Args:
         folder: the run folder.
     """
-    files = [folder.checkpoint, folder.previous_checkpoint, folder.rendezvous] if folder.record.exists() else []
+    files = [folder.checkpoint, folder.previous_checkpoint, folder.rendezvous, folder.heartbeat]
+    files = files if folder.record.exists() else []
     return [*list_temporary_files(folder.path), *(file for file in files if file.exists())]
 
 

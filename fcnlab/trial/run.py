@@ -80,6 +80,7 @@ def run_trial(
         )
         run = partial(_run_rank, trial, lab, folder, options, devices)
         result = run(0) if devices == 1 else launch(devices, run)
+        folder.heartbeat.unlink(missing_ok=True)
         if isinstance(result, StopRunError):
             raise result
         if result is not None:
@@ -110,6 +111,7 @@ def _run_rank(
             return outside
         cause = _classify_error(error)
         if cause == "out_of_memory":
+            traceback.clear_frames(error.__traceback__)  # frees their tensors: describing the error needs memory, too
             release_resident_splits()  # of earlier trials of this process
         return _create_failed_record(trial, cause, error)
 

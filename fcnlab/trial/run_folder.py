@@ -13,6 +13,7 @@ runs/<key>/
     attempts.jsonl     attempts that ended without a record
     lease.<n>          claim of the driver that runs the trial
     .rendezvous        file through which the processes of a trial on several devices find each other
+    .heartbeat         file that a running trial touches between its steps
     record.json        the record; it is written last, and exists only if the trial has ended. It contains the SHA-256
                        of trial.json, the weights, counts.npz and the samples, and of its own content
     evaluations/       results of `fcnlab evaluate`: metrics (.json) and counts (.npz)
@@ -80,6 +81,7 @@ class RunFolder:
         self.record = self.path / RECORD_FILE
         self.lock = self.path / "lock"
         self.rendezvous = self.path / ".rendezvous"
+        self.heartbeat = self.path / ".heartbeat"
 
     def create(self) -> None:
         """Create the folder if it does not exist.
@@ -316,7 +318,7 @@ class RunFolder:
 
     def restart(self) -> None:
         """Delete the record, the checkpoint and the progress, so that the trial starts at its first epoch."""
-        for file in (self.record, self.checkpoint, self.previous_checkpoint, self.progress):
+        for file in (self.record, self.checkpoint, self.previous_checkpoint, self.progress, self.heartbeat):
             file.unlink(missing_ok=True)
         shutil.rmtree(self.samples, ignore_errors=True)
 

@@ -26,6 +26,7 @@ from fcnlab.trial.checkpoint import CheckpointWriter, capture_state, restore_sta
 from fcnlab.trial.environment import describe_environment
 from fcnlab.trial.evaluation.evaluator import Evaluator
 from fcnlab.trial.evaluation.metrics import nan_to_none
+from fcnlab.trial.heartbeat import Heartbeat
 from fcnlab.trial.plateau import find_plateau
 from fcnlab.trial.record import Cost, EpochRecord, Plateau, Record
 from fcnlab.trial.run_folder import RunFolder
@@ -83,6 +84,8 @@ class Trainer:
         self.options = options
         self.group = group
         self.folder = folder
+        self.heartbeat = Heartbeat(folder.heartbeat if group.is_main else None)
+        self.heartbeat.enter("building the network")
         self.device = hardware.select_device(group.rank)
         self.precision = hardware.resolve_precision(trial.recipe.precision, self.device)
         self.autocast: Callable[[], AbstractContextManager[object]] = hardware.create_autocast(
@@ -95,7 +98,9 @@ class Trainer:
         self.dataset = lab.open_dataset(trial.dataset)
         self.model = self._build_model()
         self.evaluated_model: FCN = self.model
-        self.evaluator = Evaluator(trial, self.dataset, folder, self.device, self.autocast, options.sharing)
+        self.evaluator = Evaluator(
+            trial, self.dataset, folder, self.device, self.autocast, options.sharing, self.heartbeat
+        )
         self.monitor = SystemMonitor(self.device)
         self.epochs: list[EpochRecord] = []
         self.best: tuple[float, int] = (-1.0, 0)  # mIoU on val and its epoch
@@ -118,12 +123,14 @@ class Trainer:
             self.group,
             self.options.sharing,
             self._lab.extensions,
+            self.heartbeat.start_reading,
         )
         self.evaluated_model = training.averaged or self.model
         self._resume(training)
         if self.group.is_main:
             self.folder.write_progress(self.epochs)
         self._seed_rank(len(self.epochs))
+        self.heartbeat.enter(f"training epoch {len(self.epochs) + 1}")
         if self._find_plateau() is not None:  # interrupted in the last evaluation
             return
         with (
@@ -150,6 +157,7 @@ class Trainer:
                 capturable=training.capturable,
                 compiled=recipe.compile and self.device.type == "cuda",
                 log_every=self.options.log_every,
+                on_step=self.heartbeat.beat,
             )
         checkpoints.wait()
 
@@ -159,6 +167,7 @@ class Trainer:
         Raises:
             StopRunError: the inputs of the trial have changed since it was planned.
         """
+        self.heartbeat.enter("evaluating")
         best_epoch, last_epoch = self.best[1], self.epochs[-1].epoch
         metrics = self.evaluator.evaluate_checkpoints(self.evaluated_model, last_epoch, best_epoch, self.best_state)
         self._lab.check_inputs(self.trial)  # files may have changed while they were read
@@ -205,6 +214,7 @@ class Trainer:
         stops = stops and self.group.broadcast(self._find_plateau() is not None)
         pauses = not is_last and not stops and self.options.should_pause(epoch.epoch)
         if self.group.is_main:
+            self.heartbeat.enter(f"writing epoch {epoch.epoch}")
             if pauses or checkpoints.due:
                 if not training.from_cache:
                     self._lab.check_inputs(self.trial)  # a checkpoint must not contain what was learned from other data
@@ -216,6 +226,7 @@ class Trainer:
             raise _Plateaued
         if self.group.broadcast(pauses):
             raise Paused
+        self.heartbeat.enter(f"training epoch {epoch.epoch + 1}" if not is_last else "writing the checkpoint")
         self._seed_rank(epoch.epoch)
 
     def _find_plateau(self) -> Plateau | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -53,9 +54,13 @@ def test_running_trials_are_listed_by_driver(fcnlab: Call, plan: Plan) -> None:
         leases = Leases(heartbeat)
         for planned in plan.trials[2:]:
             assert leases.claim(planned.folder.path)
+        beat = plan.trials[2].folder.heartbeat
+        beat.write_text("training epoch 2")
         result = fcnlab("grid", "status", plan.grid.path)
         assert f"on {socket.gethostname()}, driver {os.getpid()}:" in result.out
         rows = [line.split() for line in result.out.splitlines() if "/2 " in line]
+        assert re.search(r"images/s +for +left +idle", result.out)
+        assert all(re.fullmatch(r"\d+:\d\d", row[-1]) for row in rows)
         assert [row[:5] for row in rows] == [
             ["fcn32s", "1", "1/2", "1.000", "50.0"],
             ["fcn8s", "1", "0/2", rows[1][3], rows[1][4]],
@@ -66,6 +71,7 @@ def test_running_trials_are_listed_by_driver(fcnlab: Call, plan: Plan) -> None:
     assert machine["counts"] == {"finished": 1, "failed": 1, "running": 2, **empty}
     one = machine["running"][0]
     assert one | {"key": plan.trials[2].key, "epoch": 1, "epochs": 2, "val_miou": 0.5, "loss": 1.0} == one
+    assert 0 <= one["idle_seconds"] <= one["seconds"]
     assert (one["host"], one["driver"]) == (socket.gethostname(), heartbeat.driver)
     assert machine["failed"] == [
         {

@@ -142,7 +142,7 @@ def test_restarted_trial_has_all_its_epochs_left(plan: Plan, clock_of_tests: Clo
     reporter.started(first)
     clock_of_tests.passes(2)
     reporter.progress(first, epochs(1, seconds=2))
-    reporter.retrying(first, Attempt(cause="out_of_memory", message="no memory", epoch=1))
+    reporter.retrying(first, Attempt(cause="out_of_memory", message="no memory", epoch=1), "it starts again")
     assert first.key not in reporter.running
     assert reporter.eta.fraction == 2 / (2 + 8 * 2)
 

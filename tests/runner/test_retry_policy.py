@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fcnlab.config.grid.grid import resolve
 from fcnlab.config.trial import Trial
 from fcnlab.lab import Lab
-from fcnlab.runner.retry_policy import create_job, find_failure, next_micro_batches
+from fcnlab.runner.retry_policy import create_job, describe_retry, find_failure, next_micro_batches
 from fcnlab.trial.record import Attempt
 
 
@@ -47,6 +47,18 @@ def test_lost_worker_is_retried_while_the_trial_makes_progress() -> None:
 def test_trial_is_exclusive_after_a_lost_worker() -> None:
     assert create_job(make_trial(), [lost(0)], shares_devices=True).exclusive
     assert not create_job(make_trial(), [lost(0)], shares_devices=False).exclusive
+
+
+def test_the_next_attempt_is_described_in_one_phrase() -> None:
+    def describe(attempt: Attempt, *, shares: bool = True) -> str:
+        return describe_retry(create_job(make_trial(batch_size=8), [attempt], shares_devices=shares), attempt)
+
+    assert describe(lost(3), shares=False) == "it resumes from its last checkpoint"
+    assert describe(lost(0), shares=False) == "it starts again"
+    assert describe(out_of_memory()) == "it starts again, as the only trial on its device"
+    assert describe(out_of_memory(2, exclusive=True)) == (
+        "it starts again, as the only trial on its device, with 4 micro-batches per batch"
+    )
 
 
 def test_out_of_memory_retries_exclusively_then_splits_the_batch() -> None:

@@ -43,8 +43,8 @@ class EventRecorder(ProgressReporter):
         super().started(planned)
         self.events.append(f"started {planned.cell.label} {planned.trial.seed}")
 
-    def retrying(self, planned: PlannedTrial, attempt: Any) -> None:
-        super().retrying(planned, attempt)
+    def retrying(self, planned: PlannedTrial, attempt: Any, remedy: str) -> None:
+        super().retrying(planned, attempt, remedy)
         self.events.append(f"again {planned.cell.label} {planned.trial.seed}: {attempt.cause}")
 
     def stopped(self, planned: PlannedTrial, epoch: int) -> None:

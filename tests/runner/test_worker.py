@@ -178,7 +178,7 @@ def test_a_kept_process_that_dies_idle_loses_nothing(keeping: ProcessExecutor, l
     run(keeping, trial(lab))
     pid = child(keeping)
     os.kill(pid, signal.SIGKILL)
-    _until_gone(pid)
+    until_gone(pid)
     other = trial(lab, 1)
     assert run(keeping, other) == JobExit(other.key)
     assert record(lab, other).status == "finished"
@@ -196,7 +196,7 @@ def test_a_kept_process_ends_with_the_driver(lab: Lab, busy: bool) -> None:
             executor.wait(0.05)
     began = time.monotonic()
     executor.close()
-    _until_gone(pid)
+    until_gone(pid)
     assert time.monotonic() - began < 15
 
 
@@ -215,12 +215,12 @@ def test_an_idle_worker_frees_the_gpu_before_an_exclusive_trial(lab: Lab, monkey
         assert executor.free_slots == 0
         assert end(executor) == JobExit(alone.key)
         for pid in kept:
-            _until_gone(pid)
+            until_gone(pid)
     environment = record(lab, alone).environment
     assert environment is not None and environment.sharing == 1
 
 
-def _until_gone(pid: int) -> None:
+def until_gone(pid: int) -> None:
     deadline = time.monotonic() + 20
     while _lives(pid):
         assert time.monotonic() < deadline, "it has stayed"

@@ -16,6 +16,11 @@ OUT_OF_MEMORY: dict[str, BaseException] = {
         "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
         "allocate 70368744177664 bytes. Error code 12 (Cannot allocate memory)"
     ),
+    "oneDNN": RuntimeError("could not create a primitive"),
+    "C++": RuntimeError("std::bad_alloc"),
+    "a map of a file": OSError(12, "Cannot allocate memory"),
+    "a library": ImportError("libcudnn.so.9: failed to map segment from shared object: Cannot allocate memory"),
+    "a thread": RuntimeError("can't start new thread"),
     "runtime": torch.AcceleratorError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
     "runtime of older versions": RuntimeError("CUDA error: out of memory"),
     "cuBLAS": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
@@ -37,6 +42,7 @@ OTHER: dict[str, BaseException] = {
     "cuBLAS without a device": RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate`"),
     "cuDNN's parameters": RuntimeError("cuDNN error: CUDNN_STATUS_BAD_PARAM"),
     "another failure of NCCL": RuntimeError("ncclUnhandledCudaError\nLast error:\nCuda failure 999 'unknown error'"),
+    "oneDNN without support": RuntimeError("could not create a primitive descriptor for a convolution forward"),
     "an index": IndexError("index 5 is out of range"),
     "a file": OSError(28, "No space left on device"),
     "a message about memory": ValueError("CUDA error: out of memory"),

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fcnlab.settings import KILLED
 from fcnlab.trial.launch import launch
 from fcnlab.trial.record import Record
 from tests.records import failed, finished
@@ -110,8 +111,10 @@ def test_a_failed_rank_fails_the_trial_and_ends_all_ranks(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("work", [second_is_killed, second_is_killed_and_the_first_takes_it_for_an_error])
 def test_a_killed_rank_ends_all_ranks_without_a_failed_record(
-    tmp_path: Path, work: Callable[..., Record | None]
+    tmp_path: Path, work: Callable[..., Record | None], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit, match="rank 1 ended with exit code -9"):
+    with pytest.raises(SystemExit) as ended:
         launch(2, partial(work, tmp_path))
+    assert ended.value.code == KILLED
+    assert "rank 1 ended with exit code -9" in capfd.readouterr().err
     assert both_gone(tmp_path)

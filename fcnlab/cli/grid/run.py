@@ -8,6 +8,7 @@ import typer
 
 from fcnlab.cli.grid.running import run_and_conclude
 from fcnlab.cli.options import (
+    HANG_TIMEOUT_TEXT,
     Address,
     CheckpointEvery,
     DataRoot,
@@ -16,6 +17,7 @@ from fcnlab.cli.options import (
     ExecutorOption,
     FailFast,
     GridFile,
+    HangTimeout,
     LabOption,
     LogEvery,
     PerGpu,
@@ -23,6 +25,7 @@ from fcnlab.cli.options import (
     TrackerOption,
     TrackingUri,
     Workers,
+    parse_hang_timeout,
 )
 from fcnlab.settings import CHECKPOINT_EVERY
 
@@ -40,6 +43,7 @@ def run(
     address: Address = None,
     checkpoint_every: CheckpointEvery = CHECKPOINT_EVERY,
     log_every: LogEvery = None,
+    hang_timeout: HangTimeout = HANG_TIMEOUT_TEXT,
     fail_fast: FailFast = False,
     strict: Annotated[bool, typer.Option("--strict", help="Fail with exit code 2 if cells are not comparable")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per event")] = False,
@@ -56,6 +60,7 @@ def run(
     from fcnlab.lab import Lab
     from fcnlab.runner.executors.config import ExecutorConfig
 
+    timeout = parse_hang_timeout(hang_timeout)
     found = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri, trackers=tracker)
     executor_config = ExecutorConfig(executor, workers, threads, per_gpu, address, devices_per_trial, device)
     grid = found.load_grid(file)
@@ -67,6 +72,7 @@ def run(
         fail_fast=fail_fast,
         checkpoint_every=checkpoint_every,
         log_every=log_every,
+        hang_timeout=timeout,
         strict=strict,
         as_json=as_json,
     )

@@ -14,7 +14,7 @@ import typer
 
 from fcnlab.console import create_console
 from fcnlab.paths import resolve_path
-from fcnlab.settings import CHECKPOINT_EVERY
+from fcnlab.settings import CHECKPOINT_EVERY, HANG_TIMEOUT
 
 if TYPE_CHECKING:
     from fcnlab.config.grid.grid import Grid
@@ -33,6 +33,7 @@ def run_and_conclude(
     fail_fast: bool = False,
     checkpoint_every: float = CHECKPOINT_EVERY,
     log_every: int | None = None,
+    hang_timeout: float | None = HANG_TIMEOUT,
     strict: bool = False,
     as_json: bool = False,
 ) -> None:
@@ -51,6 +52,7 @@ def run_and_conclude(
                 fail_fast=fail_fast,
                 checkpoint_every=checkpoint_every,
                 log_every=log_every,
+                hang_timeout=hang_timeout,
             )
     except KeyboardInterrupt:
         outcome = None

@@ -97,13 +97,13 @@ def _render(reader: StatusReader, width: int) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    from fcnlab.runner.progress.rich import create_running_table, format_row
+    from fcnlab.runner.progress.rich import create_running_table, format_clock, format_row
 
     parts: list[RenderableType] = [Text(_counts(reader), style="bold")]
     for driver, trials in reader.running.items():
-        table = create_running_table(width)
+        table = create_running_table(width, idle=True)
         for one in trials:
-            table.add_row(*format_row(one, reader.time_left_of(one)))
+            table.add_row(*format_row(one, reader.time_left_of(one)), format_clock(one.idle))
         host, process, _ = driver.split(":")
         parts += [Text(f"\non {host}, driver {process}:"), table]
     return Group(*parts)
@@ -152,7 +152,7 @@ def _print_values(reader: StatusReader) -> None:
         "seconds_left": reader.time_left,
         "running": [
             {"driver": driver, "host": driver.partition(":")[0], "seconds": round(one.seconds, 1)}
-            | {"seconds_left": reader.time_left_of(one)}
+            | {"seconds_left": reader.time_left_of(one), "idle_seconds": one.idle}
             | _progress(one)
             for driver, trials in reader.running.items()
             for one in trials

@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
 from fcnlab.config.base import Config, Count
 from fcnlab.config.trial import Trial
-from fcnlab.settings import CHECKPOINT_EVERY
+from fcnlab.settings import CHECKPOINT_EVERY, HANG_TIMEOUT
 
 PAUSE = b"pause"
 """Line on a worker's input that pauses its trial after the current epoch."""
@@ -30,6 +30,8 @@ class Job(Config):
         sharing: number of trials that share its GPU.
         checkpoint_every: seconds between two checkpoints; 0 writes one after each epoch.
         log_every: steps between two training losses that are recorded; None records none.
+        hang_timeout: least number of seconds without progress after which the processes of the trial are killed; None
+            never does so.
     """
 
     trial: Trial
@@ -39,6 +41,7 @@ class Job(Config):
     sharing: Count = 1
     checkpoint_every: Annotated[float, Field(ge=0)] = CHECKPOINT_EVERY
     log_every: Count | None = None
+    hang_timeout: Annotated[float, Field(gt=0)] | None = HANG_TIMEOUT
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,13 @@ class JobExit:
         key: key of the trial.
         error: why the worker was lost; None if it was not.
         stop: why the run must end, a reason outside of the trial; None if it need not.
+        cause: `out_of_memory` if it was lost because the memory of the machine ran out.
     """
 
     key: str
     error: str | None = None
     stop: str | None = None
+    cause: Literal["lost", "out_of_memory"] = "lost"
 
 
 class Executor(ABC):

@@ -16,8 +16,14 @@ from dataclasses import dataclass, field
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.executors.base import PAUSE, RELEASE, Executor, Job, JobExit
+from fcnlab.runner.executors.exits import count_oom_kills, describe_exit, find_memory_message, was_killed
+from fcnlab.runner.executors.hang import HangDetector
 from fcnlab.runner.executors.slots import Slot
 from fcnlab.runner.executors.stop_signals import block_stop_signals
+from fcnlab.trial.run_folder import RunFolder
+
+STOP_TIMEOUT = 20.0
+"""Seconds that workers have to stop their trials before they are killed."""
 
 FREED_WITHIN = 2.0
 """Seconds until the memory of ended GPU processes is free again; the NVIDIA driver frees it with a delay."""
@@ -25,10 +31,24 @@ FREED_WITHIN = 2.0
 
 @dataclass
 class _Worker:
+    """A worker process.
+
+    Attributes:
+        ready: whether it has imported torch and seen its device.
+        job: the job that it runs.
+        log_start: bytes in the log of the job's trial when the job was sent.
+        oom_kills: processes that the kernel had killed for lack of memory when the job was sent.
+        hung: why its processes were killed; None if they were not.
+        output: what it has written after its last complete line.
+    """
+
     process: subprocess.Popen[bytes]
     slot: Slot
     ready: bool = False
     job: Job | None = None
+    log_start: int = 0
+    oom_kills: int = 0
+    hung: str | None = None
     output: bytearray = field(default_factory=bytearray)
 
 
@@ -53,6 +73,7 @@ class ProcessExecutor(Executor):
         self._released: dict[str | None, float] = {}  # time of the release, by device
         self._early_exits: list[JobExit] = []  # paused before they started
         self._is_pausing = False
+        self._hangs = HangDetector()
 
     @property
     def free_slots(self) -> int:
@@ -112,10 +133,15 @@ class ProcessExecutor(Executor):
         if worker.slot.gpu is not None and not job.exclusive:
             on_its_gpu = sum(other.slot.gpu == worker.slot.gpu for other in self._workers)
             job = job.model_copy(update={"sharing": max(job.sharing, on_its_gpu)})
+        folder = RunFolder(self._lab.runs, job.trial.key)
         worker.job = job
+        worker.log_start = folder.log.stat().st_size if folder.log.is_file() else 0
+        worker.oom_kills = count_oom_kills()
+        self._hangs.watch(job.trial.key, folder.heartbeat, job.hang_timeout)
         _write(worker, job.model_dump_json().encode())
 
     def wait(self, timeout: float) -> list[JobExit]:
+        self._kill_hung()
         ended, self._early_exits = self._early_exits, []
         for event, _ in self._selector.select(0 if ended else timeout):
             worker: _Worker = event.data
@@ -142,9 +168,43 @@ class ProcessExecutor(Executor):
         if "ready" in message:
             worker.ready = True
             return []
-        assert worker.job is not None, "it has reported the end of its job"
-        key, worker.job = worker.job.trial.key, None
-        return [_ended(key, message)]
+        code, stop = message["exit"], message["stop"]
+        assert isinstance(code, int)
+        return [self._end_job(worker, code, "process", str(stop) if stop is not None else None)]
+
+    def _end_job(self, worker: _Worker, code: int, what: str, stop: str | None = None) -> JobExit:
+        """End the job of a worker.
+
+        Args:
+            worker: the worker.
+            code: exit code of the process that ran the job.
+            what: name of this process, `process` of the trial or `worker`.
+            stop: why the run must end, as in `JobExit`.
+        """
+        job, worker.job = worker.job, None
+        assert job is not None, "it has reported the end of its job"
+        key = job.trial.key
+        self._hangs.forget(key)
+        if worker.hung is not None:
+            return JobExit(key, worker.hung)
+        if code == 0 and what == "process":
+            return JobExit(key, stop=stop)
+        message = f"its {what} ended with {describe_exit(code)}"
+        if was_killed(code) and count_oom_kills() > worker.oom_kills:
+            for other in self._workers:
+                other.oom_kills += 1  # this kill has been explained
+            return JobExit(key, f"out of memory: the kernel killed its {what}", cause="out_of_memory")
+        reason = find_memory_message(RunFolder(self._lab.runs, key).log, worker.log_start)
+        if reason is not None:
+            return JobExit(key, f"out of memory: {message} after '{reason}'", cause="out_of_memory")
+        return JobExit(key, message)
+
+    def _kill_hung(self) -> None:
+        """Kill the processes of trials that hang; the end of their output then replaces the worker."""
+        for key, reason in self._hangs.find_hung().items():
+            worker = next(one for one in self._workers if one.job is not None and one.job.trial.key == key)
+            worker.hung = reason
+            _kill_group(worker.process)
 
     def await_ready(self, seconds: float = 300.0) -> None:
         """Wait until every worker has started.
@@ -163,7 +223,12 @@ class ProcessExecutor(Executor):
 
     def close(self) -> None:
         for worker in self._workers:
-            self._stop_worker(worker)
+            if not worker.ready:  # it imports torch and reads no input; it has no trial yet
+                _kill_group(worker.process)
+            _end_input(worker)  # all of them before the first wait
+        deadline = time.monotonic() + STOP_TIMEOUT
+        for worker in self._workers:
+            self._stop_worker(worker, deadline)
         self._selector.close()
 
     def _start_worker(self, slot: Slot) -> _Worker:
@@ -193,25 +258,23 @@ class ProcessExecutor(Executor):
 
     def _replace(self, worker: _Worker) -> list[JobExit]:
         """Replace a worker that has exited, unless no more jobs start; return the job that was lost."""
-        self._stop_worker(worker)
+        _end_input(worker)
+        self._stop_worker(worker, time.monotonic() + STOP_TIMEOUT)
         if self._is_pausing:
             self._workers.remove(worker)
         else:
             self._workers[self._workers.index(worker)] = self._start_worker(worker.slot)
-        if worker.job is None:
-            return []
-        return [JobExit(worker.job.trial.key, f"its worker ended with {_exit(worker.process.returncode)}")]
+        return [] if worker.job is None else [self._end_job(worker, worker.process.returncode, "worker")]
 
-    def _stop_worker(self, worker: _Worker) -> None:
+    def _stop_worker(self, worker: _Worker, deadline: float) -> None:
+        """Wait for the end of a worker whose input has ended, and kill it after the deadline."""
         process = worker.process
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdout is not None
         self._selector.unregister(process.stdout)
-        with suppress(BrokenPipeError):
-            process.stdin.close()  # at the end of its input the worker stops its child and exits
         try:
-            process.wait(timeout=20)
+            process.wait(timeout=max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            _kill_group(process)
             process.wait()
         process.stdout.close()
 
@@ -224,11 +287,14 @@ def _write(worker: _Worker, line: bytes) -> None:
         worker.process.stdin.flush()
 
 
-def _ended(key: str, message: dict[str, object]) -> JobExit:
-    code = message["exit"]
-    stop = str(message["stop"]) if message["stop"] is not None else None
-    return JobExit(key, None if code == 0 else f"its process ended with {_exit(code)}", stop)
+def _end_input(worker: _Worker) -> None:
+    """Close the input of a worker, which then stops its child and exits."""
+    assert worker.process.stdin is not None
+    with suppress(BrokenPipeError):
+        worker.process.stdin.close()
 
 
-def _exit(code: object) -> str:
-    return f"signal {-code}" if isinstance(code, int) and code < 0 else f"exit code {code}"
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a worker and the processes of its trial, also if they are stopped. The worker has not been waited for."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -28,7 +28,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from threading import Thread
 from typing import NamedTuple, Protocol
 
 import torch
@@ -251,7 +250,7 @@ class _Child:
         return _End(0, stop)
 
     def stop(self) -> None:
-        """Kill the process: SIGTERM would only pause it."""
+        """Kill the process: SIGTERM would only pause it, and one that is stopped would not receive it."""
         self.process.kill()
         self.process.join()
         self._pipe.close()
@@ -266,7 +265,7 @@ def _serve(pipe: Connection, lab: Lab, threads: int, devices: int, keep: bool) -
     """Run jobs in this process; after each, send whether the process is kept for the next, and why the run must end."""
     redact_output()  # a spawned process does not inherit it
     signals = StopSignals()
-    Thread(target=exit_with_parent, daemon=True).start()
+    exit_with_parent()
     kept = True
     while kept:
         message = pipe.recv()

@@ -132,12 +132,13 @@ class ProgressReporter:
         self.done += 1
         self.failed += record.status == "failed"
 
-    def retrying(self, planned: PlannedTrial, attempt: Attempt) -> None:  # noqa: ARG002 - for subclasses
+    def retrying(self, planned: PlannedTrial, attempt: Attempt, remedy: str) -> None:  # noqa: ARG002 - for subclasses
         """Report an attempt that ended without a record; the trial will be retried.
 
         Args:
             planned: the trial.
             attempt: the attempt.
+            remedy: how it is retried, from `retry_policy.describe_retry`.
         """
         self._remove(planned, planned.folder.read_progress())
 

@@ -36,6 +36,7 @@ class Running:
         before: the number of epochs that it had before this start.
         since: time of this start in seconds, by `time.monotonic`.
         seen: time of the last new epoch in seconds, by `time.monotonic`.
+        idle: seconds since the last sign of progress, such as a step; None if it is not known.
     """
 
     planned: PlannedTrial
@@ -43,6 +44,7 @@ class Running:
     before: int
     since: float = field(default_factory=lambda: time.monotonic())
     seen: float = field(default_factory=lambda: time.monotonic())
+    idle: float | None = None
 
     @property
     def seconds(self) -> float:

@@ -8,7 +8,7 @@ Each line is an object with `event`, `time` (UTC, ISO 8601) and the fields of th
     start       key, cell, seed, epoch (the number of finished epochs), epochs
     epoch       key, cell, seed, epochs, seconds_left (of the grid), and the fields of progress.jsonl
     end         key, cell, seed, status, split, miou, train_seconds, failure; done, trials
-    retry       key, cell, seed, cause, message: an attempt that ended without a record
+    retry       key, cell, seed, cause, message, remedy: an attempt that ended without a record, and how it is retried
     pausing     trials: the number of trials that finish their epoch
     pause       key, cell, seed, epoch
     stop        key, cell, seed, epoch: pruned by early stopping
@@ -82,9 +82,9 @@ class JsonlReporter(ProgressReporter):
             trials=self.total,
         )
 
-    def retrying(self, planned: PlannedTrial, attempt: Attempt) -> None:
-        super().retrying(planned, attempt)
-        self._write_event("retry", **_identify(planned), cause=attempt.cause, message=attempt.message)
+    def retrying(self, planned: PlannedTrial, attempt: Attempt, remedy: str) -> None:
+        super().retrying(planned, attempt, remedy)
+        self._write_event("retry", **_identify(planned), cause=attempt.cause, message=attempt.message, remedy=remedy)
 
     def pausing(self, trials: int) -> None:
         self._write_event("pausing", trials=trials)

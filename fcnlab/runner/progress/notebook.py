@@ -74,9 +74,9 @@ class NotebookReporter(ProgressReporter):
             self._add_message(describe_result(planned, record))
         self._update()
 
-    def retrying(self, planned: PlannedTrial, attempt: Attempt) -> None:
-        super().retrying(planned, attempt)
-        self._add_message(f"retry {planned.description}: {attempt.message}")
+    def retrying(self, planned: PlannedTrial, attempt: Attempt, remedy: str) -> None:
+        super().retrying(planned, attempt, remedy)
+        self._add_message(f"retry {planned.description}: {attempt.message}; {remedy}")
 
     def stopped(self, planned: PlannedTrial, epoch: int) -> None:
         super().stopped(planned, epoch)

@@ -48,9 +48,9 @@ class PlainReporter(ProgressReporter):
         left = f", about {format_duration(seconds)} left" if seconds is not None else ""
         self._print(f"{describe_result(planned, record)}  {planned.short_key}  [{self.done}/{self.total}{left}]")
 
-    def retrying(self, planned: PlannedTrial, attempt: Attempt) -> None:
-        super().retrying(planned, attempt)
-        self._print(f"retry  {planned.description}: {attempt.message}")
+    def retrying(self, planned: PlannedTrial, attempt: Attempt, remedy: str) -> None:
+        super().retrying(planned, attempt, remedy)
+        self._print(f"retry  {planned.description}: {attempt.message}; {remedy}")
 
     def pausing(self, trials: int) -> None:
         self._print(f"stopping: {trials} trials finish their epoch; press Ctrl-C again to stop now")

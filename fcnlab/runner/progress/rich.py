@@ -19,6 +19,9 @@ from fcnlab.trial.record import EpochRecord
 COLUMNS = {"seed": 4, "epoch": 7, "loss": 6, "val mIoU": 8, "images/s": 8, "for": 7, "left": 8}
 """Columns of the table after the cell, with their minimum widths."""
 
+IDLE = {"idle": 5}
+"""The last column of `fcnlab grid status`: the time since the last sign of progress."""
+
 RESERVED_LINES = 5
 """Lines of the terminal for the headings, the two lines below the table, and trials that have just ended."""
 
@@ -60,16 +63,18 @@ class RichReporter(PlainReporter):
         return ProgressBar(total=1.0, completed=self.eta.fraction, width=min(60, self._console.width))
 
 
-def create_running_table(width: int) -> Table:
+def create_running_table(width: int, *, idle: bool = False) -> Table:
     """Create an empty table of running trials; labels that do not fit are truncated.
 
     Args:
         width: columns of the terminal.
+        idle: add the column of `IDLE`.
     """
-    rest = width - sum(COLUMNS.values()) - len(COLUMNS) - 1
+    columns = COLUMNS | IDLE if idle else COLUMNS
+    rest = width - sum(columns.values()) - len(columns) - 1
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("running", no_wrap=True, overflow="ellipsis", max_width=max(12, rest))
-    for name, width in COLUMNS.items():
+    for name, width in columns.items():
         table.add_column(name, justify="right", no_wrap=True, min_width=width)
     return table
 

@@ -25,6 +25,7 @@ from fcnlab.training.evaluate import OnPrediction, SplitCounts, evaluate_split
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.evaluation.metrics import compute_split_metrics
 from fcnlab.trial.evaluation.samples import NUM_SAMPLES, save_sample
+from fcnlab.trial.heartbeat import Heartbeat
 from fcnlab.trial.record import CheckpointChoice, SplitMetrics
 from fcnlab.trial.run_folder import RunFolder
 
@@ -51,6 +52,7 @@ class Evaluator:
         device: torch.device,
         autocast: Callable[[], AbstractContextManager[object]],
         sharing: int,
+        heartbeat: Heartbeat,
     ) -> None:
         """Prepare the evaluation of a trial.
 
@@ -61,6 +63,7 @@ class Evaluator:
             device: device of the model.
             autocast: context of the forward pass.
             sharing: number of trials that share the device.
+            heartbeat: of the trial; beats after each image.
         """
         self.seconds = 0.0
         self._trial = trial
@@ -69,6 +72,7 @@ class Evaluator:
         self._device = device
         self._autocast = autocast
         self._sharing = sharing
+        self._heartbeat = heartbeat
         self._last_val: _Counted | None = None
 
     def validate(self, model: FCN, *, is_last: bool) -> Counts:
@@ -81,9 +85,11 @@ class Evaluator:
         Returns:
             Counts [N, C, 3].
         """
+        val = self._val
+        self._heartbeat.enter("evaluating val")
         if not is_last:
-            return self._evaluate(model, self._val).areas
-        self._last_val = self._count(model, "val", "last", self._val)
+            return self._evaluate(model, val).areas
+        self._last_val = self._count(model, "val", "last", val)
         return self._last_val.counts
 
     def evaluate_checkpoints(
@@ -126,10 +132,11 @@ class Evaluator:
         return self._open(self._trial.dataset.splits.val)
 
     def _open(self, split: str) -> DecodedSplit:
-        return open_decoded(self._dataset, split).to(self._device, sharing=self._sharing)
+        return open_decoded(self._dataset, split, self._heartbeat.start_reading).to(self._device, sharing=self._sharing)
 
     def _count(self, model: FCN, name: str, checkpoint: CheckpointChoice, split: DecodedSplit) -> _Counted:
         """Count a split and its boundaries, and save samples of the reported split."""
+        self._heartbeat.enter(f"evaluating {name}")
         is_reported = (name, checkpoint) == (self._trial.report_split, "last")
 
         palette = find_palette(self._trial.dataset, self._dataset.classes)
@@ -156,6 +163,7 @@ class Evaluator:
             boundaries=boundaries,
             on_prediction=on_prediction,
             prediction_indices=range(NUM_SAMPLES),
+            on_progress=self._heartbeat.beat,
             protocol=Protocol(scales=(self._trial.recipe.score_scale,)),
         )
         self.seconds += time.perf_counter() - started

@@ -1,0 +1,317 @@
+"""Stop the processes of a running grid, and limit the memory of a worker, and check what becomes of its trials.
+
+    python -m benchmarks.failures.hangs --json docs/reliability/hangs.json
+
+A driver, a worker or a trial receives SIGSTOP at a random moment; a driver receives SIGCONT later. The counts must be
+those of an undisturbed run, the other trial must not be retried, and no process may remain. Then one of two workers has
+little address space (RLIMIT_AS): each trial must finish, possibly with more micro-batches, or fail with the cause
+`out_of_memory`. Runs on Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event, Thread
+
+from benchmarks.failures.outcomes import Outcome, add_json_option, report
+from fcnlab.lab import Lab
+from fcnlab.runner.executors.process import ProcessExecutor
+from fcnlab.runner.executors.slots import Slot
+from fcnlab.runner.plan import PlannedTrial, make_plan
+from fcnlab.runner.progress.base import ProgressReporter
+from fcnlab.runner.run import run_grid
+from fcnlab.trial.record import Attempt
+
+GRID = """
+question: Does a trial that hangs or runs out of memory change the results of a grid?
+base: {{backbone: {backbone}, dataset: shapes-mini, recipe: smoke, recipe.epochs: {epochs}}}
+product: {{head: [fcn32s, fcn8s]}}
+seeds: {seeds}
+baseline: {{head: fcn32s}}
+"""
+HANG_TIMEOUT = 10
+"""Seconds without progress after which a stopped trial is killed; far above the steps of these trials."""
+
+DEADLINE = 900.0
+"""Seconds after which a grid counts as one that hangs."""
+
+SIZES = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+"""Mebibytes of address space that a trial has above those that its worker uses before it."""
+
+EXPECTED = {
+    "driver": "no trial is retried; the run continues after SIGCONT",
+    "worker": "it is killed; the trial resumes from its checkpoint, or has ended already",
+    "trial": "it is killed and resumes from its checkpoint",
+}
+
+
+def write_lab(folder: Path, backbone: str = "tiny-scratch", epochs: int = 40, seeds: int = 1) -> Path:
+    """Write a lab with one grid and return the grid file.
+
+    Args:
+        folder: the folder of the lab.
+        backbone: backbone of the trials.
+        epochs: number of their epochs.
+        seeds: number of seeds of the two cells.
+    """
+    file = folder / "experiments" / "hangs.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(GRID.format(backbone=backbone, epochs=epochs, seeds=seeds), encoding="utf-8")
+    return file
+
+
+def read_counts(file: Path) -> dict[str, bytes | None]:
+    """Return the counts of every image of each trial of a grid, by key; None for a trial without a result.
+
+    Args:
+        file: the grid file.
+    """
+    lab = Lab.find(file)
+    plan = make_plan(lab.load_grid(file), lab)
+    return {
+        planned.key: planned.folder.counts.read_bytes() if planned.folder.counts.is_file() else None
+        for planned in plan.trials
+    }
+
+
+@contextmanager
+def start_driver(file: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a driver in a process of its own, and end it.
+
+    Args:
+        file: the grid file; the output is written to `log` in its lab.
+    """
+    command = [sys.executable, "-m", "fcnlab", "grid", "run", str(file), "--workers", "2", "--threads", "1"]
+    command += ["--checkpoint-every", "0", "--hang-timeout", str(HANG_TIMEOUT), "--tracker", "none"]
+    with (file.parent.parent / "log").open("wb") as log:
+        driver = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        yield driver
+    finally:
+        driver.kill()
+        driver.wait()
+
+
+def stop_one(kind: str, file: Path, expected: dict[str, bytes | None], chance: random.Random) -> str | None:
+    """Run a grid and stop its driver, a worker or a trial at a random moment.
+
+    Args:
+        kind: `driver`, `worker` or `trial`.
+        file: the grid file of a new lab.
+        expected: the counts of an undisturbed run.
+        chance: chooses the moment, the process and the duration.
+
+    Returns:
+        What went wrong, in one line; None if nothing did.
+    """
+    with start_driver(file) as driver:
+        if not _await(lambda: len(_beating(file)) == 2 and len(_trials(driver.pid)) == 2):
+            return f"the trials have not started: {_last_line(file)}"
+        time.sleep(chance.uniform(0, 2))
+        processes = {"driver": [driver.pid], "worker": _children(driver.pid), "trial": _trials(driver.pid)}
+        everyone = [process for kinds in processes.values() for process in kinds]
+        stopped = chance.choice(processes[kind] or [driver.pid])
+        if kind == "driver" or driver.poll() is None:
+            _send(stopped, signal.SIGSTOP)
+        if kind == "driver":
+            time.sleep(chance.uniform(1, 2 * HANG_TIMEOUT))
+            _send(stopped, signal.SIGCONT)
+        if not _await(lambda: driver.poll() is not None):
+            return f"the driver has not ended: {_last_line(file)}"
+        return _find_problem(kind, file, expected, driver.returncode, everyone)
+
+
+def _find_problem(
+    kind: str, file: Path, expected: dict[str, bytes | None], code: int, everyone: Sequence[int]
+) -> str | None:
+    """Return what is wrong with a grid that has ended."""
+    output = (file.parent.parent / "log").read_text(encoding="utf-8")
+    retries = [line for line in output.splitlines() if line.startswith("retry")]
+    if code != 0 or "Traceback" in output:
+        return f"exit code {code}: {_last_line(file)}"
+    if read_counts(file) != expected:
+        return "the counts differ"
+    if len(retries) > (kind != "driver"):
+        return f"retried: {retries}"
+    if not _await(lambda: not any(map(_is_alive, everyone)), seconds=30):
+        return "a process is left behind"
+    return None
+
+
+class _Attempts(ProgressReporter):
+    """Collects the failed attempts by key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attempts: dict[str, list[Attempt]] = {}
+
+    def retrying(self, planned: PlannedTrial, attempt: Attempt, remedy: str) -> None:
+        super().retrying(planned, attempt, remedy)
+        self.attempts.setdefault(planned.key, []).append(attempt)
+
+
+def limit_memory(file: Path, mebibytes: int) -> str | None:
+    """Run a grid on two workers, of which the trials of one have little address space.
+
+    Args:
+        file: the grid file of a new lab.
+        mebibytes: address space of a trial above that of its worker.
+
+    Returns:
+        What went wrong, in one line; None if nothing did.
+    """
+    lab = Lab.find(file)
+    reporter = _Attempts()
+
+    executor = ProcessExecutor(lab, [Slot(threads=1)] * 2)
+    executor.await_ready()
+    worker, ended = executor._workers[0].process.pid, Event()
+    limiter = Thread(target=_limit_children, args=(worker, mebibytes * 2**20, ended))
+    limiter.start()
+    grid = lab.load_grid(file)
+    try:
+        run_grid(grid, lab, lambda: executor, reporter, hang_timeout=300)
+    finally:
+        ended.set()
+        limiter.join()
+    for planned in make_plan(grid, lab).trials:
+        record, attempts = planned.record, planned.folder.attempts()
+        if record is None:
+            return f"{planned.description}: no record"
+        causes = {attempt.cause for attempt in attempts} | ({record.failure.cause} if record.failure else set())
+        if causes - {"out_of_memory"}:
+            message = record.failure.message if record.failure else attempts[-1].message
+            return f"{planned.description}: {', '.join(sorted(causes))}: {message.splitlines()[0]}"
+    return None
+
+
+def _limit_children(worker: int, size: int, ended: Event) -> None:
+    """Limit the address space of each new child of a worker, until an event is set."""
+    limited: set[int] = set()
+    while not ended.wait(0.002):
+        for child in set(_children(worker)) - limited:
+            limited.add(child)
+            try:
+                limit = _address_space(child) + size
+                resource.prlimit(child, resource.RLIMIT_AS, (limit, limit))
+            except (OSError, ValueError):  # it has exited already
+                continue
+
+
+def run_stops(folder: Path, rounds: int, chance: random.Random) -> list[Outcome]:
+    """Stop processes of grids in turn.
+
+    Args:
+        folder: a folder for the labs.
+        rounds: number of grids of each kind.
+        chance: see `stop_one`.
+    """
+    calm = write_lab(folder / "calm")
+    with start_driver(calm) as driver:
+        driver.wait(DEADLINE)
+    expected = read_counts(calm)
+    assert all(expected.values()), "the undisturbed run has finished"
+    outcomes = []
+    for kind, what in EXPECTED.items():
+        found = [stop_one(kind, write_lab(folder / f"{kind}{one}"), expected, chance) for one in range(rounds)]
+        bad = [f"{kind} {one}: {problem}" for one, problem in enumerate(found) if problem is not None]
+        outcomes.append(Outcome(f"SIGSTOP of a {kind}", rounds, bad, what))
+    return outcomes
+
+
+def run_limits(folder: Path, sizes: Sequence[int] = SIZES) -> Outcome:
+    """Limit the memory of a worker.
+
+    Args:
+        folder: a folder for the labs.
+        sizes: see `limit_memory`.
+    """
+    bad = []
+    for size in sizes:
+        problem = limit_memory(write_lab(folder / f"memory{size}", "resnet18-scratch", 1, seeds=2), size)
+        bad += [f"{size} MiB: {problem}"] if problem is not None else []
+    what = "its trials finish, with more micro-batches, or fail as out of memory; the other worker is not disturbed"
+    return Outcome("address space of one of two workers limited", len(sizes), bad, what)
+
+
+def _await(condition: Callable[[], bool], seconds: float = DEADLINE) -> bool:
+    """Wait until a condition holds; return False after a time limit."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _beating(file: Path) -> list[Path]:
+    return list((file.parent.parent / "runs").glob("*/.heartbeat"))
+
+
+def _trials(driver: int) -> list[int]:
+    return [trial for worker in _children(driver) for trial in _children(worker)]
+
+
+def _children(process: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except OSError:  # it has exited
+        return []
+
+
+def _send(process: int, what: signal.Signals) -> None:
+    try:
+        os.kill(process, what)
+    except ProcessLookupError:  # it has exited already
+        return
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _address_space(process: int) -> int:
+    """Return the bytes of address space of a process."""
+    return int(Path(f"/proc/{process}/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def _last_line(file: Path) -> str:
+    lines = (file.parent.parent / "log").read_text(encoding="utf-8").strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def main() -> int:
+    """Run all cases."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10, help="grids for each kind of process that is stopped")
+    parser.add_argument("--chance", type=int, default=0, help="seed of the moments and processes")
+    parser.add_argument("--only", choices=("stops", "limits"), help="leave out the other cases")
+    add_json_option(parser)
+    given = parser.parse_args()
+    began = time.monotonic()
+    outcomes: list[Outcome] = []
+    with tempfile.TemporaryDirectory() as folder:
+        if given.only != "limits":
+            outcomes += run_stops(Path(folder), given.rounds, random.Random(given.chance))
+        if given.only != "stops":
+            outcomes.append(run_limits(Path(folder)))
+    command = f"python -m benchmarks.failures.hangs --rounds {given.rounds}"
+    return report(outcomes, command, time.monotonic() - began, given.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
