@@ -73,8 +73,8 @@ def train(
 ) -> None:
     """Time training: fcnlab in fp32 and bf16, and the peers' loops, with and without fcnlab's allocator setting.
 
-    Each side runs in its own process. On CUDA fcnlab also runs in TF32; the peers run in bf16 autocast with processes
-    that load their data, also in channels-last layout.
+    Each side runs in its own process, two at a time; bf16 is left out if the device lacks it. On CUDA, fcnlab also runs
+    in TF32; the peers run in bf16 autocast with processes that load their data, also in channels-last layout.
     """
     import json
 
@@ -96,6 +96,7 @@ def train(
         peers=tuple(peers or PEERS),
         recompute=recompute,
         device=resolve_device(device),
+        report=_report,
     )
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
@@ -171,7 +172,7 @@ def evaluation(
     from benchmarks.speed import evaluate as bench
     from fcnlab.training.hardware import resolve_device
 
-    found = bench.compare(images=images, repeats=repeats, device=resolve_device(device))
+    found = bench.compare(images=images, repeats=repeats, device=resolve_device(device), report=_report)
     _show(found, f"{found.images} images of 320x480, {bench.CLASSES} classes, ResNet-18 FCN-32s", as_json)
 
 
@@ -212,6 +213,11 @@ def page(
     from benchmarks.speed.page import page
 
     typer.echo(page(folder), nl=False)
+
+
+def _report(line: str) -> None:
+    """Print a line of progress to standard error."""
+    typer.echo(line, err=True)
 
 
 def _show(found: CountingBench | EvaluationBench | GridBench, title: str, as_json: bool, of: str = "image") -> None:

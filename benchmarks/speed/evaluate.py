@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from benchmarks.speed import peer
-from benchmarks.speed.machine import Machine, machine, synchronized, threads
+from benchmarks.speed.machine import Machine, machine, multiplies_bf16, synchronized, threads
 from benchmarks.speed.pairs import Comparison, pairs
 from fcnlab.data.datasets.base import Sample, Split
 from fcnlab.data.decoded import DecodedSplit
@@ -75,7 +76,9 @@ class _Noise(Split):
         return Sample(self.ids[index], self._images[index], self._labels[index])
 
 
-def compare(images: int = 16, repeats: int = 5, device: torch.device = CPU) -> EvaluationBench:
+def compare(
+    images: int = 16, repeats: int = 5, device: torch.device = CPU, report: Callable[[str], object] = lambda _: None
+) -> EvaluationBench:
     """Time the evaluation of decoded images of 320x480 with 21 classes.
 
     Both networks have the same weights and are on the same device.
@@ -84,6 +87,7 @@ def compare(images: int = 16, repeats: int = 5, device: torch.device = CPU) -> E
         images: number of images.
         repeats: number of pairs of timings.
         device: device of both networks.
+        report: called with one line before each measurement.
 
     Raises:
         RunError: fcnlab does not run from a checkout.
@@ -110,6 +114,10 @@ def compare(images: int = 16, repeats: int = 5, device: torch.device = CPU) -> E
         agreement: dict[str, float] = {}
         precisions: tuple[hardware.Precision, ...] = ("fp32", "bf16")
         for precision in precisions:
+            if precision == "bf16" and not multiplies_bf16(device):
+                report("bf16 is left out: this device does not multiply it natively")
+                continue
+            report(f"timing {precision}: {repeats} pairs")
             found = ours(precision).sum(0)[:, 1]
             agreement[precision] = float(np.minimum(found, predicted).sum() / predicted.sum())
             one = synchronized(lambda p=precision: len(ours(p)), device)  # type: ignore[misc]

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fcnlab.processor import get_processor_name
-from fcnlab.training.hardware import synchronize
+from fcnlab.training.hardware import resolve_precision, synchronize
 
 VERSIONS = ("fcnlab", "torch", "torchvision", "numpy", "pillow")
 
@@ -114,6 +114,15 @@ def device_gemm_peak(device: torch.device, precision: torch.dtype, *, side: int 
         ended.synchronize()
         seconds.append(began.elapsed_time(ended) / 1e3)
     return 2 * side**3 / min(seconds)
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Return whether a device multiplies bfloat16 natively; without that, a product takes minutes instead of seconds.
+
+    Args:
+        device: a CUDA device or the CPU.
+    """
+    return resolve_precision("auto", device) == "bf16"
 
 
 def gemm_peak(precision: torch.dtype, *, side: int = 2048, repeats: int = 6) -> float:

@@ -1,19 +1,32 @@
-"""Timings of training: fcnlab in both precisions and the peers as their users write them, one epoch each in turn."""
+"""Timings of training: fcnlab in both precisions and the peers as their users write them, in pairs, epoch by epoch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
 from benchmarks.speed import check_peers, peer
 from benchmarks.speed.images import CLASSES, files
-from benchmarks.speed.machine import Machine, device_gemm_peak, gemm_peak, machine, threads
+from benchmarks.speed.machine import Machine, device_gemm_peak, gemm_peak, machine, multiplies_bf16, threads
 from benchmarks.speed.ours import network
 from benchmarks.speed.pairs import Comparison, Timing
-from benchmarks.speed.sides import CHANNELS_LAST, KEEPING, OURS, PEERS, RECOMPUTED, TF32, Lap, Setting, is_ours, sides
+from benchmarks.speed.sides import (
+    CHANNELS_LAST,
+    KEEPING,
+    OURS,
+    PEERS,
+    RECOMPUTED,
+    TF32,
+    Lap,
+    Setting,
+    Side,
+    is_ours,
+    sides,
+)
 from fcnlab.errors import ConfigError, DataError, nearest
 from fcnlab.lab import Lab
 from fcnlab.training import cost, hardware
@@ -39,7 +52,7 @@ class TrainingBench:
         setting: settings that all sides share.
         gflop: billions of floating-point operations of a step per image, forward and backward.
         peaks: floating-point operations per CPU second in a product of matrices, by precision.
-        laps: of each side, in the order of rounds, without the first one.
+        pairs: laps of a side of fcnlab and of a peer, in the order of rounds, without the first one, by both names.
         machine: the machine.
         about: description of each side, such as the library that augments.
     """
@@ -48,19 +61,23 @@ class TrainingBench:
     setting: dict[str, Any]
     gflop: float
     peaks: dict[str, float]
-    laps: dict[str, tuple[Lap, ...]]
+    pairs: dict[tuple[str, str], tuple[tuple[Lap, ...], tuple[Lap, ...]]]
     machine: Machine
     about: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
+    def laps(self) -> dict[str, tuple[Lap, ...]]:
+        """Return the laps of each side from all of its pairs, those of fcnlab first."""
+        found: dict[str, tuple[Lap, ...]] = {}
+        for position in (0, 1):
+            for names, laps in self.pairs.items():
+                found[names[position]] = found.get(names[position], ()) + laps[position]
+        return found
+
+    @property
     def comparisons(self) -> dict[str, Comparison]:
         """Return the comparisons of each side of fcnlab with each peer, by names."""
-        ours = [name for name in self.laps if is_ours(name)]
-        others = [name for name in self.laps if not is_ours(name)]
-        return {f"{a} / {b}": Comparison(self._timings(a), self._timings(b)) for b in others for a in ours}
-
-    def _timings(self, side: str) -> tuple[Timing, ...]:
-        return tuple(Timing(lap.wall / lap.images, lap.cpu / lap.images) for lap in self.laps[side])
+        return {f"{a} / {b}": Comparison(_timings(ours), _timings(peer)) for (a, b), (ours, peer) in self.pairs.items()}
 
     def _of_peak(self, side: str) -> float:
         """Return the share of the peak that a side reaches per second of the CPU, on CUDA per second of the clock.
@@ -69,12 +86,12 @@ class TrainingBench:
         """
         cuda = self.setting.get("device") == "cuda"
         precision = side.removesuffix(RECOMPUTED).removeprefix("ours ") if is_ours(side) else None
-        peak = self.peaks[precision or ("bf16" if cuda else "fp32")]
+        peak = self.peaks[precision or ("bf16" if cuda and "bf16" in self.peaks else "fp32")]
         timing = self._median(side)
         return 1e9 * self.gflop / (timing.wall if cuda else timing.cpu) / peak
 
     def _median(self, side: str) -> Timing:
-        timings = self._timings(side)
+        timings = _timings(self.laps[side])
         return Comparison(timings, timings).ours
 
     def peak_memory(self, side: str) -> int:
@@ -131,7 +148,7 @@ class TrainingBench:
             else "all sides decode and crop in the process that trains"
         )
         return [
-            f"{self.source}; medians of {self.setting['rounds']} alternating epochs, each side in its own process",
+            f"{self.source}; {self.setting['rounds']} alternating epochs of each pair, each side in its own process",
             f"{of}: {peaks}",
             f"a step is {self.gflop:.1f} GFLOP per image, forward and backward",
             f"{loading}; fcnlab decodes once, before the first epoch that counts",
@@ -156,10 +173,12 @@ def compare(
     peers: Sequence[str] = PEERS,
     recompute: bool = False,
     device: torch.device = CPU,
+    report: Callable[[str], object] = lambda _: None,
 ) -> TrainingBench:
-    """Train every side on the same images, one epoch each in turn, after a first epoch that does not count.
+    """Train each side of fcnlab and each peer on the same images, one epoch each in turn, two sides at a time.
 
-    On CUDA a side trains for at least `SECONDS` each time, the peers in bf16 autocast.
+    A first epoch of each side does not count. On CUDA a side trains for at least `SECONDS` each time, the peers in bf16
+    autocast. Precisions that the device does not have are left out.
 
     Args:
         lab: lab with the data root.
@@ -172,6 +191,7 @@ def compare(
         peers: names of the peers.
         recompute: also train fcnlab with activation checkpointing up to stride 8.
         device: device of all sides.
+        report: called with one line before each measurement.
 
     Raises:
         DataError: there are fewer images than in a batch, or than requested.
@@ -188,28 +208,38 @@ def compare(
     count = cpu_threads or torch.get_num_threads()
     cuda = device.type == "cuda"
     with threads(count), files(lab, images, CROP) as (source, pairs):
-        peaks = _peaks(device)
-        precisions = (*OURS, TF32) if cuda else OURS
+        bf16 = multiplies_bf16(device)
+        if not bf16:
+            report("bf16 is left out: this device does not multiply it natively")
+        report("measuring the peak of a product of matrices")
+        peaks = _peaks(device, bf16=bf16)
+        precisions = [name for name in (*OURS, *((TF32,) if cuda else ())) if bf16 or not name.endswith("bf16")]
         ours = [name + again for again in ("", RECOMPUTED)[: 1 + recompute] for name in precisions]
         # On CUDA the layout of the network affects the time, glibc's allocator does not.
-        names = [*ours, *(peer_ + also for peer_ in peers for also in ("", CHANNELS_LAST if cuda else KEEPING))]
+        others = [peer_ + also for peer_ in peers for also in ("", CHANNELS_LAST if cuda else KEEPING)]
         paths = tuple((str(pair.image), str(pair.mask)) for pair in pairs)
         workers = WORKERS if cuda else 0
-        settings = [
-            Setting(name, backbone, head, batch, CROP, paths, count, device.type, workers, cuda) for name in names
-        ]
-        about, laps = _laps(settings, repeats, SECONDS if cuda else 0.0)
+        settings = {
+            name: Setting(name, backbone, head, batch, CROP, paths, count, device.type, workers, cuda and bf16)
+            for name in (*ours, *others)
+        }
+        chosen = [(settings[a], settings[b]) for b in others for a in ours]
+        about, laps = _time_pairs(chosen, repeats, SECONDS if cuda else 0.0, report)
         setting = {"backbone": backbone, "head": head, "batch": batch, "crop": CROP, "images": images}
         setting |= {"recompute": recompute, "device": device.type}
         found = machine("timm", "segmentation-models-pytorch", "albumentations")
         return TrainingBench(source, setting | {"rounds": repeats}, gflop, peaks, laps, found, about)
 
 
-def _peaks(device: torch.device) -> dict[str, float]:
+def _timings(laps: Sequence[Lap]) -> tuple[Timing, ...]:
+    return tuple(Timing(lap.wall / lap.images, lap.cpu / lap.images) for lap in laps)
+
+
+def _peaks(device: torch.device, *, bf16: bool) -> dict[str, float]:
     """Return the floating-point operations per second in products of matrices, by precision."""
     if device.type == "cpu":
-        return {"fp32": gemm_peak(torch.float32), "bf16": gemm_peak(torch.bfloat16)}
-    peaks = {"bf16": device_gemm_peak(device, torch.bfloat16)}
+        return {"fp32": gemm_peak(torch.float32)} | ({"bf16": gemm_peak(torch.bfloat16)} if bf16 else {})
+    peaks = {"bf16": device_gemm_peak(device, torch.bfloat16)} if bf16 else {}
     precisions: tuple[hardware.Precision, ...] = ("tf32", "fp32")
     for precision in precisions:
         with hardware.create_autocast(device, precision)():
@@ -217,16 +247,34 @@ def _peaks(device: torch.device) -> dict[str, float]:
     return peaks
 
 
-def _laps(
-    settings: Sequence[Setting], repeats: int, seconds: float
-) -> tuple[dict[str, dict[str, Any]], dict[str, tuple[Lap, ...]]]:
-    """Run all sides in turn; return the description and the laps of each."""
-    with sides(settings) as started:
-        for side in started:
-            side.lap()
-        about = {side.name: side.about() for side in started}
-        rounds = [[side.lap(seconds) for side in started] for _ in range(repeats)]
-    return about, {side.name: tuple(laps) for side, laps in zip(started, zip(*rounds, strict=True), strict=True)}
+def _time_pairs(
+    pairs: Sequence[tuple[Setting, Setting]], repeats: int, seconds: float, report: Callable[[str], object]
+) -> tuple[dict[str, dict[str, Any]], dict[tuple[str, str], tuple[tuple[Lap, ...], tuple[Lap, ...]]]]:
+    """Time pairs one after another, so that no more than two networks are in memory.
+
+    Returns:
+        The description of each side, and the laps of both sides of each pair.
+    """
+    about: dict[str, dict[str, Any]] = {}
+    found: dict[tuple[str, str], tuple[tuple[Lap, ...], tuple[Lap, ...]]] = {}
+    with TemporaryDirectory(prefix="fcnlab-bench-") as cache:
+        for number, pair in enumerate(pairs, start=1):
+            with sides(pair, cache) as started:
+
+                def lap(side: Side, what: str, number: int = number, seconds: float = 0.0) -> Lap:
+                    report(f"pair {number} of {len(pairs)}, {side.name}: {what}")
+                    return side.lap(seconds)
+
+                for side in started:
+                    lap(side, "first lap, which does not count")
+                    about[side.name] = side.about()
+                rounds = [
+                    [lap(side, f"lap {one} of {repeats}", seconds=seconds) for side in started]
+                    for one in range(1, repeats + 1)
+                ]
+            ours, peers = zip(*rounds, strict=True)
+            found[pair[0].side, pair[1].side] = (ours, peers)
+    return about, found
 
 
 def _same_network(backbone: str, head: str) -> float:

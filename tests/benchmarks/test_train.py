@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import json
 import sys
 import time
@@ -108,14 +109,61 @@ def test_small_run_has_every_measurement(lab: Lab, monkeypatch: pytest.MonkeyPat
     """Run the benchmark with three processes, as in CI."""
     monkeypatch.setattr(train, "CROP", CROP)
     monkeypatch.setattr(train, "OURS", ("ours bf16",))
+    monkeypatch.setattr(train, "multiplies_bf16", lambda device: True)
     found = train.compare(lab, batch=2, images=2, repeats=1, cpu_threads=1, peers=("torchvision",))
     assert list(found.laps) == ["ours bf16", "torchvision", "torchvision" + KEEPING]
+    assert [len(laps) for laps in found.laps.values()] == [2, 1, 1]
     assert found.setting["device"] == "cpu" and set(found.about) == set(found.laps)
-    for (lap_,) in found.laps.values():
+    for lap_ in itertools.chain(*found.laps.values()):
         assert lap_.images == 2 and min(lap_.wall, lap_.cpu) > 0 and lap_.peak_memory > 2**26
     assert list(found.comparisons) == ["ours bf16 / torchvision", "ours bf16 / torchvision" + KEEPING]
     assert found.gflop > 0.5 and min(found.peaks.values()) > 1e8
     assert any("generated shapes" in line for line in found.notes())
+
+
+class FakeSide:
+    """A side whose laps take no time; counts the sides that exist at the same time."""
+
+    alive = most = 0
+
+    def __init__(self, setting: Setting, *_: object) -> None:
+        self.name = setting.side
+        FakeSide.alive += 1
+        FakeSide.most = max(FakeSide.most, FakeSide.alive)
+
+    def about(self) -> dict[str, object]:
+        return {}
+
+    def lap(self, seconds: float = 0.0) -> Lap:
+        return lap(1.0, 1.0)
+
+    def close(self) -> None:
+        FakeSide.alive -= 1
+
+
+def test_bf16_is_left_out_without_hardware_and_two_sides_run_at_a_time(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def peak(precision: torch.dtype) -> float:
+        assert precision == torch.float32, "a product of bf16 would take minutes"
+        return 1e11
+
+    monkeypatch.setattr(train, "CROP", CROP)
+    monkeypatch.setattr(train, "gemm_peak", peak)
+    monkeypatch.setattr("fcnlab.training.hardware._cpu_multiplies_bf16", lambda: False)
+    monkeypatch.setattr(sides, "Side", FakeSide)
+    lines: list[str] = []
+    found = train.compare(lab, batch=2, images=2, repeats=2, peers=("d2l", "smp"), report=lines.append)
+    assert list(found.laps) == ["ours fp32", "d2l", "d2l" + KEEPING, "smp", "smp" + KEEPING]
+    assert (FakeSide.most, FakeSide.alive) == (2, 0)
+    assert lines[:4] == [
+        "bf16 is left out: this device does not multiply it natively",
+        "measuring the peak of a product of matrices",
+        "pair 1 of 4, ours fp32: first lap, which does not count",
+        "pair 1 of 4, d2l: first lap, which does not count",
+    ]
+    assert lines[4:6] == ["pair 1 of 4, ours fp32: lap 1 of 2", "pair 1 of 4, d2l: lap 1 of 2"]
+    assert found.rows() and found.to_json()["gemm_peak"] == {"fp32": 1e11}
 
 
 def test_a_side_that_ends_is_named_with_its_last_output(pairs: tuple[tuple[str, str], ...]) -> None:
@@ -161,12 +209,15 @@ def lap(wall: float, cpu: float, peak: int = 2**20) -> Lap:
 
 @pytest.fixture
 def found() -> train.TrainingBench:
-    laps = {
+    ours = {
         "ours fp32": (lap(2, 4), lap(4, 4, 3 * 2**20)),
         "ours bf16": (lap(1, 2), lap(1, 2)),
+    }
+    peers = {
         "d2l": (lap(6, 6), lap(8, 8, 2**22)),
         "d2l" + KEEPING: (lap(4, 6), lap(4, 6)),
     }
+    laps = {(a, b): (ours[a], peers[b]) for b in peers for a in ours}
     there = Machine("A CPU", "Linux", 2, 2, None, {"torch": "2"}, 0.0)
     output = {"backbone": "resnet18", "head": "fcn32s", "batch": 2, "crop": CROP, "images": 2, "rounds": 2}
     return train.TrainingBench("generated", output, 30.0, {"fp32": 1e11, "bf16": 2e11}, laps, there)
