@@ -244,13 +244,12 @@ def summary(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:
     Returns:
         The frame; `docs/reading-a-report.md` describes the columns.
     """
-    from fcnlab.report.report import make_report
+    from fcnlab.report.report import report_plan
     from fcnlab.runner.plan import make_plan
 
     lab = lab or Lab.find(grid.path)
-    plan = make_plan(grid, lab)
     with _open_tracker(grid, lab) as tracker:
-        return tracker.call(lambda store: make_report(plan, lab, store)).cells
+        return report_plan(make_plan(grid, lab), lab, tracker).cells
 
 
 def curves(grid: Grid, *, lab: Lab | None = None) -> pd.DataFrame:

@@ -56,6 +56,8 @@ def main() -> int:
     results = Results(given.out / "accept.json", {"device": given.device, "smoke": given.smoke})
     deadline = time.monotonic() + given.budget
     groups = selected(given.section, given.device)
+    if given.jobs == 1:
+        groups = merge_phases(groups)
     with TemporaryDirectory(prefix="fcnlab-accept-", ignore_cleanup_errors=True) as scratch:
         data_root = given.data_root.resolve() if given.data_root is not None else None
         settings = Settings(given.out.resolve(), Path(scratch), given.device, data_root, given.smoke, given.jobs)
@@ -98,6 +100,20 @@ def selected(names: list[str], device: str) -> list[Group]:
         if wanted:
             found.append(Group(wanted, group.phase, group.limit, group.needs_gpu))
     return found
+
+
+def merge_phases(groups: Sequence[Group]) -> list[Group]:
+    """Return one group per phase, for sections that run one at a time: each process imports torch.
+
+    Args:
+        groups: the groups; a section that crashes or hangs still ends only itself.
+    """
+    merged: dict[int, Group] = {}
+    for group in groups:
+        before = merged.get(group.phase, Group((), group.phase, 0.0))
+        sections, limit = before.sections + group.sections, max(before.limit, group.limit)
+        merged[group.phase] = Group(sections, group.phase, limit, before.needs_gpu or group.needs_gpu)
+    return list(merged.values())
 
 
 class Child:

@@ -114,6 +114,14 @@ def _evaluate_grid(
     file: Path, lab: Lab, protocol: Protocol, checkpoint: CheckpointChoice | None, as_json: bool
 ) -> None:
     from fcnlab.errors import RunError
+    from fcnlab.runner.plan import make_plan
+
+    grid = lab.load_grid(file)
+    checkpoint = checkpoint or grid.file.checkpoint
+    plan = [planned for planned in make_plan(grid, lab).trials if planned.state == "finished"]
+    if not plan:
+        raise RunError(f"{file}: none of its trials has finished; run it first: fcnlab grid run {quote(str(file))}")
+
     from fcnlab.report.evaluation import (
         EvaluatedTrial,
         evaluation_footnote,
@@ -122,16 +130,10 @@ def _evaluate_grid(
         write_evaluation,
     )
     from fcnlab.report.tables.formats import to_terminal
-    from fcnlab.runner.plan import make_plan
     from fcnlab.training import hardware
     from fcnlab.trial.evaluation.evaluate import evaluate_trial
     from fcnlab.trial.find import FinishedTrial
 
-    grid = lab.load_grid(file)
-    checkpoint = checkpoint or grid.file.checkpoint
-    plan = [planned for planned in make_plan(grid, lab).trials if planned.state == "finished"]
-    if not plan:
-        raise RunError(f"{file}: none of its trials has finished; run it first: fcnlab grid run {quote(str(file))}")
     hardware.retain_freed_memory()
     evaluated = []
     for planned in plan:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import torch
 
     from fcnlab.config.variant import Variant
-    from fcnlab.lab import Lab
     from fcnlab.models import FCN
 
 app = typer.Typer(help="Show and compare variants.", no_args_is_help=True)
@@ -44,19 +43,22 @@ def show(
 ) -> None:
     """Show the feature maps, parameters and costs of a variant. Pretrained weights are not loaded."""
     wanted = _size(size)
-    model, components = _model(variant, classes, lab)
+    components = _components(variant, lab)
+    model = _model(variant, classes, lab)
 
     import torch  # imported late, so that a typing mistake is reported quickly
 
     from fcnlab.training import cost
 
+    on = _measuring(measure, device)
     with torch.inference_mode():
         features = model.backbone(torch.zeros(1, 3, *wanted))
         scores = model.head(features, wanted)
     read = {*components.head.needs, *components.head.optional}
+    fields = cost.measure_receptive_fields(model.backbone, features)
     maps = [
         {"stride": stride, "channels": map_.shape[1], "height": map_.shape[2], "width": map_.shape[3]}
-        | {"receptive_field": cost.measure_receptive_field(model.backbone, stride), "used": stride in read}
+        | {"receptive_field": fields[stride], "used": stride in read}
         for stride, map_ in features.items()
     ]
     sizes = [
@@ -64,7 +66,7 @@ def show(
         | {"trainable": cost.count_parameters(module, trainable=True)}
         for name, module in {**cost.split_components(model), "all": model}.items()
     ]
-    costs = _costs(variant, model, wanted, _measuring(measure, device))
+    costs = _costs(variant, model, wanted, on)
     if as_json:
         facts = {"variant": variant, "num_classes": classes, "size": list(wanted), "feature_maps": maps}
         print_json(facts | {"components": sizes, "scores": list(scores.shape), "costs": asdict(costs)})
@@ -115,10 +117,11 @@ def compare(
     key = sort.removeprefix("-")
     if key and key not in columns:
         raise ConfigError(f"--sort: no column '{key}'; {nearest(key, columns)}")
+    for variant in variants:  # before torch is imported and the first of them is built
+        _components(variant, lab)
     rows, on = [], _measuring(measure, device)
     for variant in variants:
-        model, _ = _model(variant, classes, lab)
-        rows.append(_costs(variant, model, wanted, on))
+        rows.append(_costs(variant, _model(variant, classes, lab), wanted, on))
     if key:
         rows.sort(key=lambda row: getattr(row, key), reverse=sort.startswith("-"))
     values = [{name: getattr(row, name) for name in columns} for row in rows]
@@ -195,10 +198,15 @@ class Costs:
 
 
 def _measuring(measure: bool, device: str) -> torch.device | None:
-    """Return the device on which speed is measured, or None without --measure."""
+    """Return the device on which speed is measured, or None without --measure; then one CPU thread is used."""
+    if not measure:
+        import torch
+
+        torch.set_num_threads(1)  # for a few small operations, threads mostly wait for each other
+        return None
     from fcnlab.training.hardware import resolve_device
 
-    return resolve_device(device) if measure else None
+    return resolve_device(device)
 
 
 def _costs(name: str, model: FCN, size: tuple[int, int], on: torch.device | None) -> Costs:
@@ -227,13 +235,19 @@ def _costs(name: str, model: FCN, size: tuple[int, int], on: torch.device | None
     )
 
 
-def _model(variant: str, classes: int, lab: Path | None) -> tuple[FCN, Variant]:
-    from fcnlab.api import build_model, variant_config
+def _components(variant: str, lab: Path | None) -> Variant:
+    """Return the configuration of a variant without importing torch."""
+    from fcnlab.api import variant_config
     from fcnlab.lab import Lab
 
-    found: Lab = Lab.find(root=lab)
-    components = variant_config(variant, found)
-    return build_model(variant, classes, pretrained=False, lab=found).eval(), components
+    return variant_config(variant, Lab.find(root=lab))
+
+
+def _model(variant: str, classes: int, lab: Path | None) -> FCN:
+    from fcnlab.api import build_model
+    from fcnlab.lab import Lab
+
+    return build_model(variant, classes, pretrained=False, lab=Lab.find(root=lab)).eval()
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -62,31 +61,34 @@ def report(
     Several grids also get a common page and frame in results/<grid>+<grid>/. Options for columns and order apply to
     the printed table only. Exit code 1 if files of a trial are damaged; the trial is left out.
     """
-    from fcnlab.cli.damage import report_damage
     from fcnlab.errors import ConfigError
     from fcnlab.lab import Lab
-    from fcnlab.report.report import make_report
-    from fcnlab.report.tables.cells import View
-    from fcnlab.report.write import publish_report, write_combined, write_report
-    from fcnlab.runner.plan import make_plan
-    from fcnlab.runner.publisher import OptionalTracker
 
     output = "json" if as_json else output
     if wide and output != "latex":
         raise ConfigError("--wide: only for a table in LaTeX; add --format latex")
     lab_ = Lab.find(files[0], root=lab, data_root=data_root, tracking_uri=tracking_uri)
-    view = View(tuple(name.strip() for name in columns.split(",") if name.strip()), sort, group_by, pivot)
     grids = [lab_.load_grid(file) for file in files]
+
+    # pandas and Altair are imported now, so that an error of a file is reported quickly
+    from fcnlab.cli.damage import report_damage
+    from fcnlab.report.report import report_plan
+    from fcnlab.report.tables.cells import View
+    from fcnlab.report.write import publish_report, write_combined, write_report
+    from fcnlab.runner.plan import make_plan
+    from fcnlab.runner.publisher import OptionalTracker
+
+    view = View(tuple(name.strip() for name in columns.split(",") if name.strip()), sort, group_by, pivot)
     plans = [make_plan(grid, lab_) for grid in grids]
     trackers = [OptionalTracker(grid, lab_) for grid in grids]
-    made = [tracker.call(partial(make_report, plan, lab_)) for plan, tracker in zip(plans, trackers, strict=True)]
+    made = [report_plan(plan, lab_, tracker) for plan, tracker in zip(plans, trackers, strict=True)]
     if strict:
         refuse_flagged(made)
     tables = [view.make_table(one.cells, one.grid.axes, one.names) for one in made]
     seed_tables = [_make_seed_table(one, power) for one in made] if power is not None else []
     sections = [write_report(one, lab_, predict=True) for one in made]
     for one, tracker in zip(made, trackers, strict=True):
-        tracker.call(partial(publish_report, one))
+        publish_report(one, tracker)
     folders = [one.folder for one in made]
     if len(made) > 1:
         folders.append(write_combined(sections, lab_))

@@ -72,12 +72,14 @@ def fetch(
     For a machine without a network, run it elsewhere and copy the folders that it prints.
     """
     from fcnlab.errors import ModelError
-    from fcnlab.models.backbones.pretrained import fetch_pretrained, find_pretrained
 
     grids = [Path(name) for name in names if _is_grid(name)]
-    found = _find_lab(grids[0] if grids else None, lab, data_root)
+    backbones = _find_backbones(names, _find_lab(grids[0] if grids else None, lab, data_root))
+
+    from fcnlab.models.backbones.pretrained import fetch_pretrained, find_pretrained
+
     errors: list[str] = []
-    for name, backbone in _find_backbones(names, found).items():
+    for name, backbone in backbones.items():
         if backbone.weights not in ("timm", "torchvision"):
             typer.echo(f"{name}: {backbone.weights}, nothing to fetch")
             continue

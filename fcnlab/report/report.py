@@ -31,6 +31,7 @@ from fcnlab.report.tables.names import Names
 from fcnlab.report.tables.table import Table
 from fcnlab.report.trial_records import TrialRecords, load_records
 from fcnlab.runner.plan import Plan
+from fcnlab.runner.publisher import OptionalTracker
 from fcnlab.tracking.tracker import MlflowTracker
 from fcnlab.tracking.view import format_runs_page
 
@@ -214,6 +215,22 @@ def make_report(plan: Plan, lab: Lab, tracker: MlflowTracker | None) -> Report:
         folder=lab.results / grid.name,
         runs_page=format_runs_page(lab.tracking_uri, tracker.experiment_id) if tracker is not None else "",
     )
+
+
+def report_plan(plan: Plan, lab: Lab, tracker: OptionalTracker) -> Report:
+    """Make the report of a plan, and ask MLflow only for trials that the lab does not have, and for links to runs.
+
+    Args:
+        plan: plan of the grid.
+        lab: the lab of the grid.
+        tracker: tracker of the grid, which keeps an error of the store.
+
+    Raises:
+        RunError: a trial's counts are damaged.
+    """
+    if all(planned.status == "finished" for planned in plan.trials) and not tracker.has_pages:
+        return make_report(plan, lab, None)
+    return tracker.call(lambda store: make_report(plan, lab, store))
 
 
 def make_curves(plan: Plan, lab: Lab, tracker: MlflowTracker | None) -> pd.DataFrame:

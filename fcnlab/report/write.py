@@ -24,7 +24,7 @@ from fcnlab.report.gallery.sample_sheet import draw_sample_sheet
 from fcnlab.report.gallery.selection import select_gallery
 from fcnlab.report.html.page import Section, render_page
 from fcnlab.report.provenance import collect_provenance, describe_provenance, rerun_command
-from fcnlab.report.report import Report, make_report
+from fcnlab.report.report import Report, report_plan
 from fcnlab.report.tables.columns import MISSING
 from fcnlab.report.tables.csv_text import to_csv_text
 from fcnlab.report.tables.formats import to_markdown
@@ -34,6 +34,7 @@ from fcnlab.runner.grid_state import claim_results
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import OptionalTracker
 from fcnlab.tracking.grid_run import BestCell
+from fcnlab.tracking.published_report import digest_report
 from fcnlab.tracking.tracker import MlflowTracker
 from fcnlab.trial.find import KEY_DIGITS
 
@@ -56,9 +57,9 @@ def create_report(grid: Grid, lab: Lab, tracker: OptionalTracker, *, predict: bo
         The report.
     """
     plan = make_plan(grid, lab)
-    report = tracker.call(lambda store: make_report(plan, lab, store))
+    report = report_plan(plan, lab, tracker)
     write_report(report, lab, predict=predict)
-    tracker.call(lambda store: publish_report(report, store))
+    publish_report(report, tracker)
     return report
 
 
@@ -88,19 +89,21 @@ def write_report(report: Report, lab: Lab, *, predict: bool) -> Section:
     return section
 
 
-def publish_report(report: Report, tracker: MlflowTracker | None) -> None:
-    """Attach a written report to the grid's run in MLflow.
+def publish_report(report: Report, tracker: OptionalTracker) -> None:
+    """Attach a written report to the grid's run in MLflow, unless the run has it.
 
     Args:
         report: report of the grid.
-        tracker: tracker of the grid; None to do nothing.
-
-    Raises:
-        TrackingError: the tracking store is unreachable.
+        tracker: tracker of the grid, which keeps an error of the store.
     """
-    if tracker is not None:
-        note = render_markdown(report, (), with_samples=False)
-        tracker.log_report(report.folder, note, find_best_cell(report.cells))
+    note, best = render_markdown(report, (), with_samples=False), find_best_cell(report.cells)
+
+    def publish(store: MlflowTracker | None) -> None:
+        if store is not None:
+            store.log_report(report.folder, note, best)
+
+    if not tracker.has_report(digest_report(report.folder, note, best)):
+        tracker.call(publish)
 
 
 def find_best_cell(cells: pd.DataFrame) -> BestCell | None:

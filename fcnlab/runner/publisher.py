@@ -18,8 +18,10 @@ from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.trackers import GuardedTracker, track_grid
 from fcnlab.tracking.base import TrackedTrial
+from fcnlab.tracking.published_report import read_report_digest
 from fcnlab.tracking.store import is_installed
 from fcnlab.tracking.tracker import MlflowTracker
+from fcnlab.tracking.view import format_runs_page
 from fcnlab.trial.record import EpochRecord, Record
 
 T = TypeVar("T")
@@ -47,25 +49,37 @@ def open_tracker(grid: Grid, lab: Lab) -> MlflowTracker:
 class OptionalTracker:
     """The MLflow experiment of a grid while its store raises no error: without it, reports are made from `runs/`.
 
+    It is opened by the first call, since importing MLflow takes seconds.
+
     Attributes:
         error: the error of the store; None if there was none, or if MLflow is not selected or not installed.
     """
 
     def __init__(self, grid: Grid, lab: Lab, error: str | None = None) -> None:
-        """Open the tracker.
+        """Select the tracker.
 
         Args:
             grid: the grid.
             lab: the lab, which sets the tracking URI.
             error: an error that the store has just raised: the tracker is not opened then.
         """
+        self._grid, self._lab = grid, lab
         self._tracker: MlflowTracker | None = None
+        self._uses_mlflow = self._unopened = error is None and "mlflow" in lab.trackers and is_installed()
         self.error = error
-        if error is None and "mlflow" in lab.trackers and is_installed():
-            try:
-                self._tracker = open_tracker(grid, lab)
-            except TrackingError as raised:
-                self.error = str(raised)
+
+    @property
+    def has_pages(self) -> bool:
+        """True if the store is a server with pages of runs, to which a report links."""
+        return self._uses_mlflow and format_runs_page(self._lab.tracking_uri, "") != ""
+
+    def has_report(self, digest: str) -> bool:
+        """Return whether the grid's run is known to have a report, without opening the tracker.
+
+        Args:
+            digest: digest of the report.
+        """
+        return self._uses_mlflow and read_report_digest(self._lab.tracking_uri, self._grid.name) == digest
 
     def call(self, function: Callable[[MlflowTracker | None], T]) -> T:
         """Call a function with the tracker; after an error of the store again, and from then on, with None.
@@ -77,6 +91,9 @@ class OptionalTracker:
             The result of the function.
         """
         try:
+            if self._unopened:
+                self._unopened = False
+                self._tracker = open_tracker(self._grid, self._lab)
             return function(self._tracker)
         except TrackingError as raised:
             self._tracker, self.error = None, str(raised)

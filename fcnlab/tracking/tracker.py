@@ -12,14 +12,14 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fcnlab.atomic_file import is_temporary
 from fcnlab.errors import TrackingError
 from fcnlab.redaction import redact
-from fcnlab.tracking import view
+from fcnlab.tracking import published_report, view
 from fcnlab.tracking.base import TrackedGrid, TrackedTrial, Tracker
 from fcnlab.tracking.fields import NOTE, clean_tag, extract_final_metrics, extract_tags
 from fcnlab.tracking.grid_run import BestCell, create_grid_run, describe_origin, log_best_cell, update_grid_run
 from fcnlab.tracking.model import register_version, save_model
+from fcnlab.tracking.published_report import list_report_files
 from fcnlab.tracking.store import convert_errors, is_installed, open_client, open_experiment
 from fcnlab.tracking.trial_run import TrialRun
 from fcnlab.trial.record import EpochRecord, Record
@@ -242,17 +242,16 @@ class MlflowTracker(Tracker):
             text: text that the page of the run shows, in Markdown.
             best: the best cell; None if no trial has finished.
         """
+        digest = published_report.digest_report(folder, text, best)  # first: another driver may be writing files
         with convert_errors(self._uri):
             parent = self._find_parent()
             repository = self._open_repository(self._client.get_run(parent).info.artifact_uri)
-            # Folders other than plots/ are reports of grids below this one. Another driver may be writing files.
-            for source, target in ((folder, "report"), (folder / "plots", "report/plots")):
-                for item in sorted(source.iterdir()):
-                    if item.is_file() and not is_temporary(item):
-                        repository.log_artifact(str(item), target)
+            for file in list_report_files(folder):
+                repository.log_artifact(str(file), "report" if file.parent == folder else "report/plots")
             if best is not None:
                 log_best_cell(self._client, parent, best)
             self._client.set_tag(parent, "mlflow.note.content", redact(f"{text}\n{NOTE}\n"))
+            self._client.set_tag(parent, published_report.TAG, digest)
 
     def download_artifact(self, run_id: str, artifact: str, into: Path) -> Path | None:
         """Download an artifact.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -118,36 +118,42 @@ def measure_activation_bytes(model: FCN, size: tuple[int, int]) -> int:
     return sum(stored.values())
 
 
-def measure_receptive_field(backbone: Backbone, reduction: int, *, longest: int = 4096) -> int | None:
-    """Measure the theoretical receptive field of a feature map along the height, in eval mode.
+def measure_receptive_fields(
+    backbone: Backbone, reductions: Iterable[int], *, longest: int = 4096
+) -> dict[int, int | None]:
+    """Measure the theoretical receptive fields of feature maps along the height, in eval mode.
 
-    It is the extent of the gradient of one feature in a strip of an image, for a copy of the network in which gradients
-    cannot cancel or vanish: all weights are positive, no unit saturates, and average pooling replaces maximum pooling.
+    A field is the extent of the gradient of one feature in a strip of an image, for a copy of the network in which
+    gradients cannot cancel or vanish: all weights are positive, no unit saturates, and average pooling replaces maximum
+    pooling.
 
     Args:
         backbone: the backbone; it is not changed.
-        reduction: stride of the feature map.
+        reductions: strides of the feature maps.
         longest: longest strip to try, in pixels.
 
     Returns:
-        Pixels, or None if the field is larger than the strip, as with global pooling.
+        Pixels by stride; None for a field that is larger than the strip, as with global pooling.
     """
     positive = _make_positive(backbone).eval()
     generator = torch.Generator().manual_seed(0)
-    height = 1024
-    while height <= longest:
+    found: dict[int, int | None] = dict.fromkeys(reductions)
+    left, height = list(found), 1024
+    while left and height <= longest:
         strip = torch.rand(1, backbone.in_channels, height, 32, generator=generator).requires_grad_()
-        map_ = positive(strip)[reduction]
-        map_[0, :, map_.shape[2] // 2, map_.shape[3] // 2].sum().backward()
-        assert strip.grad is not None
-        rows = strip.grad.abs().sum((0, 1, 3)).nonzero().flatten()
-        if not len(rows):
-            return None
-        first, last = int(rows[0]), int(rows[-1])
-        if first > 0 and last < height - 1:
-            return last - first + 1
+        maps = positive(strip)
+        for reduction in left.copy():
+            map_ = maps[reduction]
+            feature = map_[0, :, map_.shape[2] // 2, map_.shape[3] // 2].sum()
+            (gradient,) = torch.autograd.grad(feature, strip, retain_graph=True)
+            rows = gradient.abs().sum((0, 1, 3)).nonzero().flatten()
+            if not len(rows):  # it is unlimited, and vanishes in float32
+                left.remove(reduction)
+            elif rows[0] > 0 and rows[-1] < height - 1:
+                left.remove(reduction)
+                found[reduction] = int(rows[-1] - rows[0]) + 1
         height *= 2
-    return None
+    return found
 
 
 def _make_positive(backbone: Backbone) -> Backbone:

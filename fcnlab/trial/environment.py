@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def describe_environment(
         repeatable=repeatable,
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         versions={"fcnlab": __version__} | {name: version(name) for name in packages},
-        commit=find_commit(),
+        commit=find_code_commit(),
         devices=devices,
         kind="cuda" if on_gpu else "cpu",
         sharing=sharing,
@@ -60,6 +61,19 @@ def describe_environment(
         cudnn=str(torch.backends.cudnn.version()) if on_gpu else None,
         driver=read_driver_version() if on_gpu else None,
     )
+
+
+@cache
+def find_code_commit() -> str | None:
+    """Return the git commit of fcnlab's code at the first call.
+
+    A process keeps the code that it has imported, so that a worker calls it once, before its trials; the commands of
+    git take longer than a tenth of a short trial.
+
+    Returns:
+        See `find_commit`.
+    """
+    return find_commit()
 
 
 def _is_installed(package: str) -> bool:

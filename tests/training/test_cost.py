@@ -26,17 +26,23 @@ torch.set_num_threads(1)
     ],
 )
 def test_receptive_fields_equal_published_ones(name: str, reduction: int, pixels: int) -> None:
-    assert cost.measure_receptive_field(TimmBackbone(name), reduction) == pixels
+    assert cost.measure_receptive_fields(TimmBackbone(name), [reduction]) == {reduction: pixels}
+
+
+def test_receptive_fields_of_all_maps_are_measured_at_once() -> None:
+    # ResNet-18: a 7x7 convolution of stride 2, 3x3 pooling of stride 2, then two blocks of two 3x3 convolutions each.
+    found = cost.measure_receptive_fields(TimmBackbone("resnet18"), [2, 4, 8, 16, 32])
+    assert found == {2: 7, 4: 43, 8: 99, 16: 211, 32: 435}
 
 
 def test_the_receptive_field_with_global_pooling_is_unlimited() -> None:
-    assert cost.measure_receptive_field(TimmBackbone("regnety_002"), 32, longest=1024) is None
+    assert cost.measure_receptive_fields(TimmBackbone("regnety_002"), [32], longest=1024) == {32: None}
 
 
 def test_measuring_the_receptive_field_does_not_change_the_backbone() -> None:
     backbone = TimmBackbone("test_resnet")
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
-    cost.measure_receptive_field(backbone, 32)
+    cost.measure_receptive_fields(backbone, [32])
     assert all(torch.equal(before[name], value) for name, value in backbone.state_dict().items())
     assert any(isinstance(module, nn.MaxPool2d) for module in backbone.modules())
 

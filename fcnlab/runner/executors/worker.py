@@ -41,6 +41,7 @@ from fcnlab.settings import DEVICE_VARIABLE
 from fcnlab.storage_errors import convert_storage_errors
 from fcnlab.training import hardware
 from fcnlab.trial.build import prepare
+from fcnlab.trial.environment import find_code_commit
 from fcnlab.trial.launch import START_METHOD, exit_with_parent
 from fcnlab.trial.record import Record
 from fcnlab.trial.run import run_trial
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps({"ready": True} if error is None else {"refused": error}), file=out, flush=True)
     if error is not None:
         return
+    find_code_commit()  # for all trials: their processes are forked from this one
     lines = _Lines()
     child: _Child | None = None
     try:

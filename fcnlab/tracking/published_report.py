@@ -1,0 +1,77 @@
+"""Digest of the report that a grid's run in MLflow has, so that an unchanged report is not uploaded again.
+
+The digest is read from a SQLite store without MLflow, whose import takes longer than a report.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import quote
+
+from fcnlab.atomic_file import is_temporary
+from fcnlab.tracking.grid_run import BestCell
+
+TAG = "fcnlab.report"
+"""Tag of a grid's run with the digest of its report; it is written last."""
+
+_QUERY = """
+select tags.value from experiments
+join runs on runs.experiment_id = experiments.experiment_id and runs.lifecycle_stage = 'active'
+join tags on tags.run_uuid = runs.run_uuid and tags.key = ?
+where experiments.name = ? and experiments.lifecycle_stage = 'active'
+"""
+
+
+def list_report_files(folder: Path) -> list[Path]:
+    """Return the files of a report that are uploaded, without those that another driver is writing.
+
+    Other folders than `plots` are reports of grids below this one.
+
+    Args:
+        folder: folder of the report.
+    """
+    files = [file for where in (folder, folder / "plots") for file in where.glob("*")]
+    return sorted(file for file in files if file.is_file() and not is_temporary(file))
+
+
+def digest_report(folder: Path, text: str, best: BestCell | None) -> str:
+    """Return the SHA-256 of what is uploaded for a report.
+
+    Args:
+        folder: folder of the report.
+        text: text that the page of the run shows.
+        best: the best cell.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256(repr((text, best)).encode())
+    for file in list_report_files(folder):
+        content = file.read_bytes()
+        digest.update(repr((file.relative_to(folder).as_posix(), len(content))).encode() + content)
+    return digest.hexdigest()
+
+
+def read_report_digest(uri: str, grid: str) -> str | None:
+    """Return the digest of the report that the run of a grid has.
+
+    Args:
+        uri: tracking URI of the store.
+        grid: name of the grid.
+
+    Returns:
+        The digest; None if there is none, or if it cannot be read without MLflow: the store is not a SQLite file, is
+        in use or has an error, which MLflow reports.
+    """
+    path = uri.removeprefix("sqlite:///")
+    if path == uri or "?" in path:
+        return None
+    try:
+        with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=0.5)) as store:
+            found = store.execute(_QUERY, (TAG, f"fcnlab/{grid}")).fetchall()
+    except sqlite3.Error:
+        return None
+    return str(found[0][0]) if len(found) == 1 else None
