@@ -58,10 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     redact_output()
     signals = StopSignals()
     lab = Lab(Path(options.root), Path(options.data_root) if options.data_root else None)
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    driver = os.dup(1)
     os.dup2(2, 1)  # output of libraries must not mix with the messages to the driver
     error = _device_error(options.devices, verify=options.verify)
-    print(json.dumps({"ready": True} if error is None else {"refused": error}), file=out, flush=True)
+    _send_to_driver(driver, {"ready": True} if error is None else {"refused": error})
     if error is not None:
         return
     find_code_commit()  # for all trials: their processes are forked from this one
@@ -83,9 +83,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             end = child.run(job, lines, signals)
             if end is None:
                 return
-            print(json.dumps({"key": job.trial.key, "exit": end.code, "stop": end.stop}), file=out, flush=True)
+            _send_to_driver(driver, {"key": job.trial.key, "exit": end.code, "stop": end.stop})
     finally:
         _stop(child)
+
+
+def _send_to_driver(driver: int, message: dict[str, object]) -> None:
+    """Write a line of JSON; if the driver has been killed, standard input ends, too, and the worker exits."""
+    with suppress(BrokenPipeError):
+        os.write(driver, json.dumps(message).encode() + b"\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -270,7 +276,10 @@ def _serve(pipe: Connection, lab: Lab, threads: int, devices: int, keep: bool) -
     exit_with_parent()
     kept = True
     while kept:
-        message = pipe.recv()
+        try:
+            message = pipe.recv()
+        except (EOFError, ConnectionResetError):  # the worker has been killed
+            return
         if message is None:  # a pause that arrived after the end of its job
             continue
         stop: str | None = None
@@ -283,7 +292,8 @@ def _serve(pipe: Connection, lab: Lab, threads: int, devices: int, keep: bool) -
             gc.collect()
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()  # for the other trials of the GPU
-        pipe.send((kept, stop))
+        with suppress(BrokenPipeError, ConnectionResetError):  # the worker has been killed
+            pipe.send((kept, stop))
 
 
 def _run(job: Job, lab: Lab, threads: int, devices: int, pipe: Connection, signals: StopSignals) -> bool:
