@@ -31,7 +31,7 @@ class Subject:
         contents: contents that are mutated.
         commands: commands that read the file, of which one is called.
         structured: whether keys and values can be mutated.
-        normalize: returns what the file means, for the comparison before and after a mutation.
+        normalize: returns what the file means, for the comparison before and after a mutation; None if that is unknown.
     """
 
     name: str
@@ -206,7 +206,7 @@ def _find_ignored(subject: Subject, mutation: Mutation, before: str) -> str:
     """Return the problem if a mutation was accepted without the effect that it must have."""
     if mutation.expected == "error":
         return "accepted, but must be refused"
-    if mutation.expected == "any":
+    if mutation.expected == "any" or before == repr(None):
         return ""
     try:
         after = repr(subject.normalize())
