@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from benchmarks.failures.outcomes import Outcome
 
 EXPECTED = {
     "grid files": "an error with file and key, and the line if it is not YAML; or the mutation has its effect",
-    "registry": "the same",
+    "registry": "as for grid files",
     "lists": "an error with the file, and the line of a list of a split; or the mutation has its effect",
     "images": "`data check` lists all problems; other commands name the first file, and `predict` skips it",
     "command lines": "an error with the option or value; no file outside of the lab is written",
@@ -42,11 +43,13 @@ class Tally:
         Args:
             cases: the kind of each, and its problem or an empty text.
         """
-        for kind, problem in cases:
+        for detailed, problem in cases:
+            kind = re.sub("^(command lines|names of files): .*", r"\1", detailed)
+            kind = re.sub(r"^registry/\w+\.yaml", "registry files", kind)
             self.tried[kind] = self.tried.get(kind, 0) + 1
             if problem:
                 self.bad.setdefault(kind, []).append(problem)
-                print(f"{kind}: {problem}", flush=True)
+                print(f"{detailed}: {problem}", flush=True)
 
     def outcomes(self) -> Iterator[Outcome]:
         """Yield the counts of each kind."""
