@@ -150,7 +150,7 @@ def test_bf16_is_left_out_without_hardware_and_two_sides_run_at_a_time(
 
     monkeypatch.setattr(train, "CROP", CROP)
     monkeypatch.setattr(train, "gemm_peak", peak)
-    monkeypatch.setattr("fcnlab.training.hardware._cpu_multiplies_bf16", lambda: False)
+    monkeypatch.setattr("benchmarks.speed.machine.resolve_precision", lambda precision, device: "fp32")
     monkeypatch.setattr(sides, "Side", FakeSide)
     lines: list[str] = []
     found = train.compare(lab, batch=2, images=2, repeats=2, peers=("d2l", "smp"), report=lines.append)
