@@ -35,7 +35,7 @@ FILE = f"experiments/{NAME}.yaml"
 TIMES = ["train_seconds", "images_per_s", "peak_memory", "device_hours"]
 """Columns that differ from run to run."""
 
-TIMEOUT = 240.0
+TIMEOUT = 900.0
 """Seconds after which a command hangs."""
 
 
