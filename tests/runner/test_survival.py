@@ -19,6 +19,7 @@ from fcnlab.runner.run import Outcome, run_grid
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.trial.storage.sealed_record import compute_checksum
 from tests.conftest import SMOKE
+from tests.records import epochs
 from tests.report.finished_grid import RIGHT, finish, finished_lab
 from tests.runner.damages import FakeExecutor
 
@@ -128,7 +129,7 @@ def test_record_of_a_newer_worker_ends_the_run_after_one_start(lab_of_grid: tupl
 def test_progress_of_a_newer_version_is_refused_and_kept(lab_of_grid: tuple[Grid, Lab]) -> None:
     grid, lab = lab_of_grid
     folder = make_plan(grid, lab).trials[-1].folder
-    line = {"epoch": 1, "loss": 1.0, "lr": 0.1, "images_per_s": 9.0, "seconds": 1.0, "mood": "red"}
+    line = epochs(1)[0].model_dump(mode="json") | {"mood": "red"}
     folder.progress.write_text(json.dumps(line) + "\n")
     with pytest.raises(RunError, match=r"progress\.jsonl: .*unknown field 'mood'"):
         run(grid, lab, finish_normally)

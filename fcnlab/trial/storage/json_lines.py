@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,8 +36,16 @@ def read_json_lines(path: Path, type_: type[Line]) -> tuple[list[Line], DamageEr
         try:
             lines.append(type_.model_validate_json(line))
         except ValidationError as error:
-            unknown = find_unknown(error)
-            if unknown is not None:
-                return lines, VersionError(path.name, unknown)
+            if _has_more_fields(line, type_):
+                return lines, VersionError(path.name, str(find_unknown(error)))
             return lines, DamageError(path.name, f"line {number} is damaged")
     return lines, None
+
+
+def _has_more_fields(line: bytes, type_: type[BaseModel]) -> bool:
+    """Return whether a line has all fields of a type and others: a damaged name of a field is missing from them."""
+    try:
+        content = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(content, dict) and type_.model_fields.keys() < content.keys()
