@@ -175,7 +175,7 @@ def run_grid(
             log_every=log_every,
             hang_timeout=hang_timeout,
         )
-    create_report(grid, lab, OptionalTracker(grid, lab, outcome.postponed), predict=False)
+    create_report(grid, lab, OptionalTracker(grid, lab, outcome.postponed.get("mlflow")), predict=False)
     return outcome
 
 

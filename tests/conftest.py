@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,14 @@ def browser() -> Iterator[Any]:
         chromium = driver.chromium.launch(executable_path=executable, args=switches)
         yield chromium.new_page(viewport={"width": 1500, "height": 1000})
         chromium.close()
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 90) -> None:
+    """Wait until a condition holds; fail if it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition was not met in time"
+        time.sleep(0.02)
 
 
 def arrays_of(file: Path) -> dict[str, Any]:

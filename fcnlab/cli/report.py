@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -100,7 +101,7 @@ def report(
         typer.echo(f"report: {folder / 'report.html'}", err=output != "terminal")
     for grid, tracker in zip(grids, trackers, strict=True):
         if tracker.error is not None:
-            show_not_published(tracker.error, grid)
+            show_not_published([tracker.error], grid)
     report_damage(*plans)
 
 
@@ -142,13 +143,15 @@ def _print_seed_table(table: Table, *, stderr: bool) -> None:
     terminal.print(NOTE, style="dim")
 
 
-def show_not_published(error: str, grid: Grid) -> None:
-    """Print why a report is not in MLflow, and the commands that help."""
+def show_not_published(errors: Iterable[str], grid: Grid) -> None:
+    """Print why trials or their report are not in a tracker, and the commands that help."""
     from fcnlab.cli.grid.running import shown
     from fcnlab.extensions import fcnlab_command
 
     sync = f"{fcnlab_command(*grid.cells)} grid sync {quote(shown(grid.path))}"
-    typer.echo(f"not published: {error}\npublish later with: {sync}", err=True)
+    for error in errors:
+        typer.echo(f"not published: {error}", err=True)
+    typer.echo(f"publish later with: {sync}", err=True)
 
 
 def show_table(made: Report, table: Table, *, pivoted: bool = False) -> None:

@@ -97,8 +97,8 @@ def train(
     record = planned.record
     assert record is not None, "run has ended every trial"
     _print_metrics(planned, record)
-    if outcome.postponed is not None:
-        typer.echo(f"not published: {outcome.postponed}", err=True)
+    for error in outcome.postponed.values():
+        typer.echo(f"not published: {error}", err=True)
     if record.failure is not None:
         typer.echo(f"failed: {record.failure.message}; log: {planned.folder.log}", err=True)
         raise typer.Exit(1)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from fcnlab.config.grid.grid import Grid
@@ -16,13 +16,14 @@ from fcnlab.runner.grid_state import state_folder
 from fcnlab.runner.lease import Leases
 from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.runner.progress.base import ProgressReporter
-from fcnlab.runner.trackers import GuardedTracker, track_grid
-from fcnlab.tracking.base import TrackedTrial
+from fcnlab.runner.tracker_thread import Call, TrackerThread
+from fcnlab.runner.trackers import open_selected_tracker, track_grid
+from fcnlab.tracking.base import TrackedTrial, Tracker
 from fcnlab.tracking.published_report import read_report_digest
-from fcnlab.tracking.store import is_installed
+from fcnlab.tracking.store import import_client, is_installed
 from fcnlab.tracking.tracker import MlflowTracker
 from fcnlab.tracking.view import format_runs_page
-from fcnlab.trial.record import EpochRecord, Record
+from fcnlab.trial.record import EpochRecord
 
 T = TypeVar("T")
 
@@ -31,6 +32,12 @@ LOG_INTERVAL = 5.0
 
 A trial that ends sooner is written at once, which takes fewer requests.
 """
+
+CLOSE_TIMEOUT = 300.0
+"""Seconds that a driver waits at its end until everything is published."""
+
+EXIT_TIMEOUT = 10.0
+"""The same for an interrupted driver; clusters kill processes about 30 seconds after SIGTERM."""
 
 
 def open_tracker(grid: Grid, lab: Lab) -> MlflowTracker:
@@ -101,10 +108,10 @@ class OptionalTracker:
 
 
 class Publisher:
-    """Publishes records to the trackers, and defers it for a tracker that raises an error: trials continue.
+    """Publishes records to the trackers, each in a thread, and defers it for a tracker that raises an error.
 
     One of several drivers of a grid holds the lease for publishing and publishes the records of all; when it exits,
-    another driver takes over. Each record is therefore published once.
+    another driver takes over. Each record is therefore published once. No method but `close` waits for a tracker.
     """
 
     def __init__(self, plan: Plan, lab: Lab, leases: Leases, reporter: ProgressReporter) -> None:
@@ -120,18 +127,18 @@ class Publisher:
         self._grid = plan.grid
         self._lab = lab
         self._leases = leases
+        self._reporter = reporter
         self._folder = state_folder(plan.grid, lab)
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._trackers = [GuardedTracker(name, reporter.postponed) for name in lab.trackers]
+        self._trackers = [TrackerThread(name, partial(self._open, name), self._list_ended) for name in lab.trackers]
         self._running: dict[str, _Running] = {}
-        self._queue: deque[tuple[PlannedTrial, Record]] = deque()
+        self._reported: set[str] = set()
         self._is_publishing = False
 
     @property
-    def postponed(self) -> str | None:
-        """The reasons for which publishing is deferred, one per line; None if there is none."""
-        reasons = [tracker.postponed for tracker in self._trackers if tracker.postponed is not None]
-        return "\n".join(reasons) or None
+    def postponed(self) -> dict[str, str]:
+        """The reasons for which publishing is deferred, by tracker."""
+        return {tracker.name: tracker.error for tracker in self._trackers if tracker.error is not None}
 
     def take_over(self) -> bool:
         """Start to publish unless another driver does; publish the records that are not published yet.
@@ -141,14 +148,29 @@ class Publisher:
         """
         if not self._is_publishing and self._leases.claim(self._folder):
             self._is_publishing = True
-            keys = {planned.key for planned in self._plan.trials}
+            if "mlflow" in self._lab.trackers and is_installed():
+                import_client()  # not in the thread, while this one may import packages that it needs
             for tracker in self._trackers:
-                tracker.start(self._grid, self._lab, keys)
-            for planned in self._plan.all_trials:  # trials may have ended since the plan was made
-                record = planned.record
-                if record is not None:
-                    self.publish(planned, record)
+                tracker.start()
         return self._is_publishing
+
+    def _open(self, name: str) -> Tracker:
+        return open_selected_tracker(name, self._grid, self._lab, {planned.key for planned in self._plan.trials})
+
+    def _list_ended(self) -> Iterator[Call]:
+        """Yield the calls that publish the trials that have ended."""
+        for planned in self._plan.all_trials:
+            if planned.folder.record.exists():
+                yield partial(self._publish, planned, self._describe(planned))
+
+    def report(self) -> None:
+        """Report each tracker for which publishing is deferred now, and each that publishes again."""
+        postponed = self.postponed
+        for name in postponed.keys() - self._reported:
+            self._reporter.postponed(postponed[name])
+        for name in self._reported - postponed.keys():
+            self._reporter.remark(f"tracker {name}: publishing continues")
+        self._reported = set(postponed)
 
     def start_trial(self, planned: PlannedTrial) -> None:
         """Set the start of a trial to now, unless it is already known to run.
@@ -161,12 +183,13 @@ class Publisher:
     def _get_running(self, planned: PlannedTrial) -> _Running:
         """Return the state of a running trial, created now if it is not known."""
         if planned.key not in self._running:
-            axes = {axis: str(value) for axis, value in planned.cell.axes.items() if "." in axis}
-            command = self._grid.command or reproduce_command(self._grid.path, planned.cell, planned.trial.seed)
-            label, started = planned.cell.label, time.time()
-            tracked = TrackedTrial(planned.trial, label, axes, command, planned.folder, started)
-            self._running[planned.key] = _Running(tracked, time.monotonic())
+            self._running[planned.key] = _Running(self._describe(planned), time.monotonic())
         return self._running[planned.key]
+
+    def _describe(self, planned: PlannedTrial) -> TrackedTrial:
+        axes = {axis: str(value) for axis, value in planned.cell.axes.items() if "." in axis}
+        command = self._grid.command or reproduce_command(self._grid.path, planned.cell, planned.trial.seed)
+        return TrackedTrial(planned.trial, planned.cell.label, axes, command, planned.folder, time.time())
 
     def log_progress(self, planned: PlannedTrial, epochs: Sequence[EpochRecord]) -> None:
         """Publish the curves of a running trial, at most once in LOG_INTERVAL seconds.
@@ -175,40 +198,36 @@ class Publisher:
             planned: the trial.
             epochs: its epochs so far.
         """
-        # It is not known if its record was published by `take_over` before its end was seen.
         running = self._get_running(planned)
         if time.monotonic() - running.written >= LOG_INTERVAL:
             running.written = time.monotonic()
             for tracker in self._trackers:
-                tracker.call_started(running.trial, lambda one: one.log_epochs(running.trial, epochs))
+                tracker.call(partial(self._log_epochs, running.trial, epochs), key=planned.key)
 
-    def enqueue(self, planned: PlannedTrial, record: Record) -> None:
-        """Queue a record for `publish_queued`, so that the next trial can be started before it is published.
+    def _log_epochs(
+        self, trial: TrackedTrial, epochs: Sequence[EpochRecord], thread: TrackerThread, tracker: Tracker
+    ) -> None:
+        if not trial.folder.record.exists():  # else it is published with its record, perhaps already
+            thread.start_trial(trial)
+            tracker.log_epochs(trial, epochs)
 
-        Args:
-            planned: the ended trial.
-            record: its record.
-        """
-        self._queue.append((planned, record))
-
-    def publish_queued(self) -> None:
-        """Publish the queued records."""
-        while self._queue:
-            self.publish(*self._queue.popleft())
-
-    def publish(self, planned: PlannedTrial, record: Record) -> None:
-        """Publish a record to the trackers that do not have it: another driver may have published it.
+    def publish(self, planned: PlannedTrial) -> None:
+        """Publish the record of a trial to the trackers that do not have it: another driver may have published it.
 
         Args:
             planned: the ended trial.
-            record: its record.
         """
         trial = self._get_running(planned).trial
-        first = planned.trial.seed == min(self._grid.seeds)  # the report shows the images of this seed
         for tracker in self._trackers:
-            if not tracker.is_published(record):
-                tracker.call_started(trial, lambda one: one.log_record(trial, record, samples=first))
+            tracker.call(partial(self._publish, planned, trial))
         self._running.pop(planned.key, None)
+
+    def _publish(self, planned: PlannedTrial, trial: TrackedTrial, thread: TrackerThread, tracker: Tracker) -> None:
+        record = planned.record
+        if record is not None and not tracker.is_published(record):
+            thread.start_trial(trial)
+            # The report shows the images of the first seed.
+            tracker.log_record(trial, record, samples=planned.trial.seed == min(self._grid.seeds))
 
     def stop_trial(self, planned: PlannedTrial, epoch: int) -> None:
         """End a trial that early stopping has pruned.
@@ -217,24 +236,35 @@ class Publisher:
             planned: the trial.
             epoch: the epoch after which it was pruned.
         """
-        self._pause(self._get_running(planned).trial, stopped_after=epoch)
+        self._pause(self._get_running(planned).trial, epoch)
         self._running.pop(planned.key, None)
 
-    def _pause(self, trial: TrackedTrial, *, stopped_after: int | None) -> None:
-        for tracker in self._trackers:
-            tracker.call_started(trial, lambda one: one.pause_trial(trial, stopped_after=stopped_after))
+    def _pause(self, trial: TrackedTrial, stopped_after: int | None) -> None:
+        def pause(thread: TrackerThread, tracker: Tracker) -> None:
+            if not trial.folder.record.exists():  # else it has ended, and is published with its record
+                thread.start_trial(trial)
+                tracker.pause_trial(trial, stopped_after=stopped_after)
 
-    def close(self, *, complete: bool) -> None:
-        """Publish the queued records, end the open trials and release the lease for publishing.
+        for tracker in self._trackers:
+            tracker.call(pause)
+
+    def close(self, *, complete: bool, timeout: float | None = CLOSE_TIMEOUT, exiting: bool = False) -> None:
+        """Wait until everything is published, end the open trials and release the lease for publishing.
 
         Args:
             complete: whether all trials have ended. A trial that is paused ends in the trackers until it is resumed.
+            timeout: seconds after which publishing is deferred; None for no limit.
+            exiting: whether this process is about to exit, so that a call of a tracker may be left.
         """
-        self.publish_queued()
         for running in self._running.values():
-            self._pause(running.trial, stopped_after=None)
+            self._pause(running.trial, None)
         for tracker in self._trackers:
-            tracker.call(lambda one: one.close(complete=complete))
+            tracker.end(lambda _, one: one.close(complete=complete))
+        deadline = time.monotonic() + timeout if timeout is not None else None
+        for tracker in self._trackers:
+            left = max(0.0, deadline - time.monotonic()) if deadline is not None else None
+            tracker.join(left, abandon=exiting)
+        self.report()
         self._leases.release(self._folder)
 
 

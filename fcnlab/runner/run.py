@@ -7,9 +7,9 @@ driver that has leased it (`fcnlab.runner.lease`); every driver stays until all 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from shlex import quote
 
 from fcnlab.atomic_file import list_temporary_files
@@ -25,7 +25,7 @@ from fcnlab.runner.grid_state import claim_results, state_folder
 from fcnlab.runner.lease import Heartbeat, Leases
 from fcnlab.runner.plan import Plan, check_plan_weights, make_plan
 from fcnlab.runner.progress.base import ProgressReporter
-from fcnlab.runner.publisher import Publisher
+from fcnlab.runner.publisher import CLOSE_TIMEOUT, EXIT_TIMEOUT, Publisher
 from fcnlab.runner.scheduler import POLL_INTERVAL, Scheduler, SchedulerOptions
 from fcnlab.runner.trackers import check_trackers
 from fcnlab.settings import CHECKPOINT_EVERY, HANG_TIMEOUT
@@ -43,7 +43,7 @@ class Outcome:
         failed: number of failed trials.
         reused: number of trials that had ended before the run.
         stopped: number of pruned trials.
-        postponed: why publishing is deferred; None if everything is published.
+        postponed: why publishing is deferred, by tracker; empty if everything is published.
         interrupted: whether the run was interrupted before all trials had ended.
     """
 
@@ -51,7 +51,7 @@ class Outcome:
     failed: int
     reused: int
     stopped: int = 0
-    postponed: str | None = None
+    postponed: Mapping[str, str] = field(default_factory=dict)
     interrupted: bool = False
 
     @property
@@ -63,7 +63,7 @@ class Outcome:
         parts = [f"{self.finished} finished ({self.reused} reused)", f"{self.failed} failed"]
         parts += [f"{self.stopped} stopped early"] if self.stopped else []
         parts += ["interrupted"] if self.interrupted else []
-        note = f"not published: {self.postponed}" if self.postponed is not None else ""
+        note = f"not published: {'; '.join(self.postponed.values())}" if self.postponed else ""
         return render_html(", ".join(parts), note=note)
 
 
@@ -143,7 +143,12 @@ def _run_grid(
                 time.sleep(POLL_INTERVAL)
             _remove_leftovers(plan, lab, leases)
         finally:
-            publisher.close(complete=scheduler.is_done)
+            is_exiting = interrupted() and not scheduler.is_done
+            publisher.close(
+                complete=scheduler.is_done,
+                timeout=EXIT_TIMEOUT if is_exiting else CLOSE_TIMEOUT,
+                exiting=is_exiting,
+            )
     after = make_plan(grid, lab)
     return Outcome(
         finished=after.count("finished"),
@@ -181,7 +186,7 @@ def sync_grid(grid: Grid, lab: Lab, reporter: ProgressReporter) -> Outcome:
                 f"{grid.name} is being run in {lab.root} by a driver that publishes its records; show its progress "
                 f"with `fcnlab grid status {quote(str(grid.path))}`"
             )
-        publisher.close(complete=not plan.remaining)
+        publisher.close(complete=not plan.remaining, timeout=None)
     ended = len(plan.all_trials) - len(plan.remaining)
     return Outcome(
         plan.count("finished"), plan.count("failed"), ended, plan.count("stopped"), postponed=publisher.postponed

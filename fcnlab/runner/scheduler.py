@@ -141,8 +141,8 @@ class Scheduler:
         return [trial for trial in self._trials.values() if trial.state in states]
 
     def _poll(self, executor: Executor) -> None:
-        """Handle ended jobs and follow the others. Publish first, while all slots are busy."""
-        self._publisher.publish_queued()
+        """Handle ended jobs and follow the others."""
+        self._publisher.report()
         for ended in executor.wait(POLL_INTERVAL):
             self._handle_exit(ended, executor)
         for trial in self._select(_State.RUNNING):
@@ -239,7 +239,7 @@ class Scheduler:
     def _end(self, trial: _TrialState, record: Record) -> None:
         trial.state = _State.ENDED
         self._has_failure = self._has_failure or record.status == "failed"
-        self._publisher.enqueue(trial.planned, record)
+        self._publisher.publish(trial.planned)
         self._reporter.ended(trial.planned, record)
 
     def _prune(self, *progressed: PlannedTrial) -> None:

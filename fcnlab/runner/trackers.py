@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from shlex import quote
 from typing import get_args
 
@@ -14,10 +14,9 @@ from fcnlab.lab import Lab
 from fcnlab.runner.grid_state import note_experiment
 from fcnlab.settings import TrackerName
 from fcnlab.tracking import store, tensorboard
-from fcnlab.tracking.base import TrackedGrid, TrackedTrial, Tracker
+from fcnlab.tracking.base import TrackedGrid, Tracker
 from fcnlab.tracking.tensorboard import TensorboardTracker
 from fcnlab.tracking.tracker import MlflowTracker
-from fcnlab.trial.record import Record
 
 
 def track_grid(grid: Grid, lab: Lab) -> TrackedGrid:
@@ -47,107 +46,32 @@ def check_trackers(lab: Lab) -> None:
         raise ConfigError("tracker tensorboard: not installed; install it with: pip install 'fcnlab[tensorboard]'")
 
 
+def open_selected_tracker(name: str, grid: Grid, lab: Lab, keys: Collection[str]) -> Tracker:
+    """Open a tracker and start to publish.
+
+    Args:
+        name: name of the tracker.
+        grid: the grid.
+        lab: the lab.
+        keys: keys of the trials that the grid has now.
+
+    Raises:
+        TrackingError: the tracker cannot be opened, or is not installed.
+    """
+    if name == "mlflow" and not store.is_installed():
+        sync = f"{fcnlab_command(*grid.cells)} grid sync {quote(str(grid.path))}"
+        where = f"; run `{sync}` where it is" if grid.path.is_file() else ""
+        raise TrackingError(f"MLflow is not installed{where}")
+    tracker = _create_tracker(name, track_grid(grid, lab))
+    tracker.start_grid(keys)
+    if isinstance(tracker, MlflowTracker):
+        note_experiment(grid, lab, tracker.experiment_id)
+    return tracker
+
+
 def _create_tracker(name: str, grid: TrackedGrid) -> Tracker:
     if name == "mlflow":
         return MlflowTracker(grid)
     if name == "tensorboard":
         return TensorboardTracker(grid)
     return grid.lab.extensions.load("tracker", name, Tracker)(grid)  # type: ignore[type-abstract]
-
-
-class GuardedTracker:
-    """A tracker that is not used any more after its first error, so that trials continue.
-
-    Attributes:
-        postponed: why publishing is deferred; None if it is not.
-    """
-
-    def __init__(self, name: str, on_error: Callable[[str], None]) -> None:
-        """Select a tracker; `start` opens it.
-
-        Args:
-            name: name of the tracker.
-            on_error: called with the reason when publishing is deferred.
-        """
-        self.postponed: str | None = None
-        self._name = name
-        self._on_error = on_error
-        self._tracker: Tracker | None = None
-        self._started: dict[str, TrackedTrial] = {}
-
-    def start(self, grid: Grid, lab: Lab, keys: Collection[str]) -> None:
-        """Open the tracker and start to publish.
-
-        Args:
-            grid: the grid.
-            lab: the lab.
-            keys: keys of the trials that the grid has now.
-        """
-        if self._name == "mlflow" and not store.is_installed():
-            file = grid.path
-            sync = f"{fcnlab_command(*grid.cells)} grid sync {quote(str(file))}"
-            self._postpone("MLflow is not installed" + (f"; run `{sync}` where it is" if file.is_file() else ""))
-            return
-        self._guard(lambda: self._open(grid, lab, keys))
-
-    def _open(self, grid: Grid, lab: Lab, keys: Collection[str]) -> None:
-        tracker = _create_tracker(self._name, track_grid(grid, lab))
-        tracker.start_grid(keys)
-        if isinstance(tracker, MlflowTracker):
-            note_experiment(grid, lab, tracker.experiment_id)
-        self._tracker = tracker
-
-    def is_published(self, record: Record) -> bool:
-        """Return whether a record need not be published to this tracker, or cannot be.
-
-        Args:
-            record: record of a trial.
-        """
-        found = True
-
-        def ask(tracker: Tracker) -> None:
-            nonlocal found
-            found = tracker.is_published(record)
-
-        self.call(ask)
-        return found
-
-    def call(self, function: Callable[[Tracker], object]) -> None:
-        """Call a function with the tracker, unless publishing is deferred.
-
-        Args:
-            function: function of the tracker.
-        """
-        tracker = self._tracker
-        if tracker is not None:
-            self._guard(lambda: function(tracker))
-
-    def call_started(self, trial: TrackedTrial, function: Callable[[Tracker], object]) -> None:
-        """Start a trial in the tracker if it is not started there, and call a function with the tracker.
-
-        Args:
-            trial: the trial.
-            function: function of the tracker.
-        """
-
-        def start_and_call(tracker: Tracker) -> None:
-            if self._started.get(trial.key) is not trial:
-                tracker.start_trial(trial)
-                self._started[trial.key] = trial
-            function(tracker)
-
-        self.call(start_and_call)
-
-    def _guard(self, function: Callable[[], object]) -> None:
-        try:
-            function()
-        except TrackingError as error:
-            self._postpone(str(error))
-        except Exception as error:
-            if self._name in get_args(TrackerName):
-                raise
-            self._postpone(f"tracker {self._name}: {type(error).__name__}: {error}")  # the code of an extension
-
-    def _postpone(self, why: str) -> None:
-        self._tracker, self.postponed = None, why
-        self._on_error(why)

@@ -25,6 +25,7 @@ for _variable, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # an unreachable server must not block a grid
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",  # a server can ask for hours
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # programs may parse the standard output of a grid
 }.items():
@@ -41,6 +42,11 @@ LOCK_TIMEOUT = 10.0
 def is_installed() -> bool:
     """Return whether mlflow can be imported, without importing it."""
     return importlib.util.find_spec("mlflow") is not None
+
+
+def import_client() -> None:
+    """Import MLflow's client, which takes seconds."""
+    import mlflow.tracking  # noqa: F401
 
 
 def open_client(uri: str, artifacts: Path | None = None) -> MlflowClient:

@@ -92,6 +92,9 @@ class MlflowTracker(Tracker):
                 self._open_repository(self._client.get_run(parent).info.artifact_uri).log_artifact(str(self._grid.file))
             self._client.set_experiment_tag(self._experiment, view.TAG, view.encode_view())
             for key, run in self._runs.items():
+                if run.parent != parent:  # that was deleted
+                    run.parent = parent
+                    self._client.set_tag(run.run_id, "mlflow.parentRunId", parent)
                 if run.current != (key in keys):
                     run.current = key in keys
                     self._client.set_tag(run.run_id, "fcnlab.current", str(run.current).lower())
@@ -174,6 +177,7 @@ class MlflowTracker(Tracker):
                 repository.log_artifacts(str(folder.samples), "samples")
             self._client.set_terminated(run.run_id, "FINISHED" if record.status == "finished" else "FAILED")
             run.published, run.finished = record.ended, record.status == "finished"
+            run.params = frozenset()  # hundreds of names, for each trial of a large grid
 
     def pause_trial(self, trial: TrackedTrial, *, stopped_after: int | None) -> None:
         """End the run of a trial without a record, with the status KILLED.
@@ -294,6 +298,7 @@ class MlflowTracker(Tracker):
                 return found
 
     def _create_run(self, trial: TrackedTrial) -> TrialRun:
+        parent = self._find_parent()
         tags = {
             **self._origin,
             "fcnlab.role": "trial",
@@ -302,11 +307,11 @@ class MlflowTracker(Tracker):
             "fcnlab.key": trial.key,
             "fcnlab.grid": self._grid.name,
             "fcnlab.cell": trial.cell,
-            "mlflow.parentRunId": self._find_parent(),
+            "mlflow.parentRunId": parent,
             "mlflow.runName": trial.name,
             "mlflow.source.name": trial.command,
             "mlflow.note.content": NOTE,
         }
         cleaned = {name: clean_tag(value) for name, value in tags.items()}
         info = self._client.create_run(self._experiment, int(trial.started * 1000), cleaned).info
-        return TrialRun(str(info.run_id), str(info.artifact_uri), num_epochs=0, current=True)
+        return TrialRun(str(info.run_id), str(info.artifact_uri), num_epochs=0, current=True, parent=parent)

@@ -37,8 +37,9 @@ class TrialRun:
         artifact_uri: address of its artifacts.
         num_epochs: number of epochs that it has; None if the store has not been asked yet.
         current: whether the view shows it; None if it has no such tag.
+        parent: id of the grid's run, to which it belongs; None if it has no such tag.
         is_restored: true if an earlier driver created the run and may have written part of a record.
-        params: names of the parameters that are written.
+        params: names of the parameters that are written, until the record is published.
         pending_params: trial and axes, until its parameters are written.
         published: end of the record that is published.
         finished: whether the published record is of a finished trial.
@@ -48,6 +49,7 @@ class TrialRun:
     artifact_uri: str
     num_epochs: int | None
     current: bool | None = None
+    parent: str | None = None
     is_restored: bool = False
     params: frozenset[str] = frozenset()
     pending_params: tuple[Trial, Mapping[str, str]] | None = None
@@ -58,14 +60,16 @@ class TrialRun:
     def restore(cls, run: Run) -> TrialRun:
         """Restore the state of a run from the store."""
         tags = run.data.tags
+        published = tags.get("fcnlab.published") if run.info.status in ("FINISHED", "FAILED") else None
         return cls(
             str(run.info.run_id),
             str(run.info.artifact_uri),
             num_epochs=None,
             current=tags["fcnlab.current"] == "true" if "fcnlab.current" in tags else None,
+            parent=tags.get("mlflow.parentRunId"),
             is_restored=True,
-            params=frozenset(run.data.params),
-            published=tags.get("fcnlab.published") if run.info.status in ("FINISHED", "FAILED") else None,
+            params=frozenset(run.data.params) if published is None else frozenset(),
+            published=published,
             finished=run.info.status == "FINISHED",
         )
 

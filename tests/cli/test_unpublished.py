@@ -60,7 +60,7 @@ def test_a_deleted_experiment_does_not_stop_a_report_and_remedies_are_printed(
     fcnlab: Call, grid: Grid, tmp_path: Path
 ) -> None:
     lab = Lab.find(grid.path)
-    assert sync_grid(grid, lab, ProgressReporter()).postponed is None
+    assert sync_grid(grid, lab, ProgressReporter()).postponed == {}
     experiment = delete_experiment(tmp_path)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
 
@@ -125,3 +125,22 @@ def test_python_warns_that_only_the_lab_was_read(grid: Grid) -> None:
     lab = Lab.find(grid.path, tracking_uri="http://127.0.0.1:9")
     with pytest.warns(UserWarning, match="the server cannot be reached"):
         assert set(package.frame(grid, lab=lab)["status"]) == {"finished"}
+
+
+def test_an_error_of_another_tracker_does_not_keep_the_report_from_mlflow(
+    fcnlab: Call, grid: Grid, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    (tmp_path / "tensorboard").write_text("a file in the place of the folder")
+    synced = fcnlab("grid", "sync", grid.path, "--tracker", "tensorboard,mlflow")
+    assert synced.code == 1
+    deferred, first, last = synced.err.splitlines()
+    assert deferred.startswith("publishing is deferred: ") or first.startswith("not published: ")
+    assert f"{tmp_path}/tensorboard/question: TensorBoard's files cannot be" in first
+    assert last == "publish later with: fcnlab grid sync experiments/question.yaml"
+    assert "compare the runs in MLflow: " in synced.out
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("fcnlab/question").experiment_id
+    (parent,) = client.search_runs([experiment], "tags.`fcnlab.role` = 'grid'")
+    assert "report" in {item.path for item in client.list_artifacts(parent.info.run_id)}

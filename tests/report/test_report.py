@@ -208,7 +208,7 @@ def test_the_report_from_mlflow_only_is_the_same(made: tuple[Report, Lab], tmp_p
     from fcnlab.runner.progress.base import ProgressReporter
     from fcnlab.runner.run import sync_grid
 
-    assert sync_grid(here.grid, lab, ProgressReporter()).postponed is None
+    assert sync_grid(here.grid, lab, ProgressReporter()).postponed == {}
     away = Lab.find(root=tmp_path, tracking_uri=lab.tracking_uri)
     tracker = open_tracker(here.grid, away)
     there = make_report(make_plan(here.grid, away), away, tracker)

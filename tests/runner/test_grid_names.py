@@ -57,7 +57,7 @@ def test_grids_of_one_file_name_in_two_folders_have_results_and_experiments_of_t
         grid = lab.load_grid(file)
         for planned in make_plan(grid, lab).trials:
             finish(planned, 0.7)
-        assert sync_grid(grid, lab, ProgressReporter()).postponed is None
+        assert sync_grid(grid, lab, ProgressReporter()).postponed == {}
         tracker = OptionalTracker(grid, lab)
         create_report(grid, lab, tracker, predict=False)
         assert tracker.error is None

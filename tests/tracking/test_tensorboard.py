@@ -19,7 +19,7 @@ from fcnlab.runner.publisher import Publisher
 from fcnlab.runner.run import hold_leases, sync_grid
 from fcnlab.runner.trackers import check_trackers
 from fcnlab.tracking.base import Tracker
-from tests.conftest import SMOKE
+from tests.conftest import SMOKE, wait_until
 from tests.report.finished_grid import finished_lab
 
 
@@ -45,7 +45,7 @@ def read(folder: Path) -> Any:
 
 def test_event_files_have_curves_hyperparameters_metrics_and_images(tmp_path: Path) -> None:
     grid, lab = finished(tmp_path, ("tensorboard",))
-    assert sync_grid(grid, lab, ProgressReporter()).postponed is None
+    assert sync_grid(grid, lab, ProgressReporter()).postponed == {}
     assert not (tmp_path / "mlflow.db").exists()
     folder = tmp_path / "tensorboard" / "question"
     runs = [f"{head}, seed {seed}" for head in ("fcn32s", "fcn8s") for seed in (0, 1)]
@@ -82,21 +82,26 @@ def test_an_interrupted_driver_repeats_no_point_and_published_records_are_kept(
         assert publisher.take_over()
         return publisher
 
+    folder = tmp_path / "tensorboard" / "question"
     with hold_leases(lab) as leases:  # this driver is killed: it closes nothing
         publish(leases, unfinished).log_progress(running, record.epochs[:1])
-    folder = tmp_path / "tensorboard" / "question"
+        wait_until(lambda: any(map(has_loss, folder.glob("fcn32s, seed 0/events*"))))
     assert [point.step for point in read(folder / "fcn32s, seed 0").Scalars("train/loss")] == [1]
     kept = {file: file.read_bytes() for file in (folder / "fcn8s, seed 1").iterdir()}
     with hold_leases(lab) as leases:
         publisher = publish(leases, unfinished)
         publisher.log_progress(running, record.epochs)
         running.folder.finish(record)
-        publisher.publish(running, record)
+        publisher.publish(running)
         publisher.close(complete=True)
     events = read(folder / "fcn32s, seed 0")
     assert [point.step for point in events.Scalars("train/loss")] == [1, 2]
     assert len(events.Scalars("miou")) == 1
     assert {file: file.read_bytes() for file in (folder / "fcn8s, seed 1").iterdir()} == kept, ended.key
+
+
+def has_loss(file: Path) -> bool:
+    return b"train/loss" in file.read_bytes()
 
 
 class Broken(Tracker):
@@ -139,7 +144,7 @@ def test_an_error_of_one_tracker_defers_only_that_one(
         trackers, "_create_tracker", lambda name, grid: Broken(grid) if name == "broken" else create(name, grid)
     )
     listener = Listener()
-    assert sync_grid(grid, lab, listener).postponed == reason
+    assert sync_grid(grid, lab, listener).postponed == {"broken": reason}
     assert listener.reasons == [reason], "it is reported once"
     assert len(list((tmp_path / "tensorboard" / "question").glob("*/events*"))) == 4
 

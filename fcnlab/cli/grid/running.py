@@ -110,16 +110,17 @@ def conclude(outcome: Outcome, grid: Grid, lab: Lab, *, strict: bool = False, as
     from fcnlab.runner.publisher import OptionalTracker
     from fcnlab.tracking.store import is_installed
 
-    tracker = OptionalTracker(grid, lab, outcome.postponed)
+    tracker = OptionalTracker(grid, lab, outcome.postponed.get("mlflow"))
     made = create_report(grid, lab, tracker, predict=False)
-    outcome = dataclasses.replace(outcome, postponed=tracker.error)
+    if tracker.error is not None:
+        outcome = dataclasses.replace(outcome, postponed={**outcome.postponed, "mlflow": tracker.error})
     if strict:
         refuse_flagged([made])
     if as_json:
         typer.echo(json.dumps({"event": "done", **dataclasses.asdict(outcome), "report": str(made.folder)}))
     else:
         _print_summary(outcome, made, grid, lab)
-    if not outcome.ok or (outcome.postponed is not None and is_installed()):
+    if not outcome.ok or any(name != "mlflow" or is_installed() for name in outcome.postponed):
         raise typer.Exit(1)
 
 
@@ -135,11 +136,10 @@ def _print_summary(outcome: Outcome, made: Report, grid: Grid, lab: Lab) -> None
     typer.echo(f"report: {made.folder / 'report.html'}")
     if "tensorboard" in lab.trackers:
         typer.echo(f"curves in TensorBoard: tensorboard --logdir {quote(shown(lab.root / 'tensorboard' / grid.name))}")
-    if outcome.postponed is None:
-        if "mlflow" in lab.trackers:
-            typer.echo(f"compare the runs in MLflow: {fcnlab} ui {file}{_format_lab_option(lab)}")
-    else:
-        show_not_published(outcome.postponed, grid)
+    if "mlflow" in lab.trackers and "mlflow" not in outcome.postponed:
+        typer.echo(f"compare the runs in MLflow: {fcnlab} ui {file}{_format_lab_option(lab)}")
+    if outcome.postponed:
+        show_not_published(outcome.postponed.values(), grid)
     if not outcome.ok:
         typer.echo(f"show the errors: {fcnlab} grid status {file}; retry: {fcnlab} grid retry {file}", err=True)
 

@@ -14,7 +14,7 @@ Each line is an object with `event`, `time` (UTC, ISO 8601) and the fields of th
     stop        key, cell, seed, epoch: pruned by early stopping
     elsewhere   trials: the number of trials that other drivers run
     waiting     why: the reason why no trial runs in this driver
-    postponed   why: MLflow is unreachable; publishing is deferred
+    postponed   why: a tracker raised an error; publishing to it is deferred
 """
 
 from __future__ import annotations
