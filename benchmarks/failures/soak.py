@@ -51,7 +51,7 @@ WARM_UP = 2
 
 @dataclass(frozen=True)
 class Limit:
-    """How much a measure may grow after the warm-up.
+    """The allowed growth of a measure after the warm-up.
 
     Attributes:
         name: name of the measure, as in a table.

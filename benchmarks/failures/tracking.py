@@ -16,29 +16,22 @@ import os
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-# Read when MLflow is imported: failures are to be found quickly.
-os.environ |= {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "2",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
-}
-
+from benchmarks.failures.mlflow_checks import check_reasons, check_store, list_identities, list_runs
 from benchmarks.failures.mlflow_server import PASSWORD, PROBLEMS, MlflowServer
 from benchmarks.failures.outcomes import Outcome, add_json_option, report
 from fcnlab.lab import Lab
 from fcnlab.runner import tracker_thread
 from fcnlab.runner.executors.serial import SerialExecutor
 from fcnlab.runner.executors.slots import Slot
-from fcnlab.runner.plan import PlannedTrial, make_plan
+from fcnlab.runner.plan import PlannedTrial
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.run import run_grid, sync_grid
+from fcnlab.tracking.store import open_client
 from fcnlab.trial.record import Record
 
 GRID = """
@@ -49,8 +42,13 @@ seeds: 1
 baseline: {head: fcn32s}
 """
 
-METRICS = {"miou", "train/loss", "val/miou", "cost/params"}
-"""Metrics that each run must have."""
+SHORT_TIMEOUTS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "2",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
+}
+"""Environment variables with which MLflow's client finds a failure quickly."""
 
 EXPECTED = {
     "refused": "connections are refused",
@@ -115,7 +113,11 @@ class Recovering(Listener):
 
 
 class Harness:
-    """A lab with the records of a small grid, and the server."""
+    """A lab with the records of a small grid, and the server.
+
+    Attributes:
+        reasons: the errors that the last case has reported.
+    """
 
     def __init__(self, folder: Path, delay: float = 5.0) -> None:
         """Start the server, and run the grid without a tracker.
@@ -128,6 +130,7 @@ class Harness:
         (self.root / "experiments").mkdir(parents=True)
         self.server = MlflowServer(folder, delay)
         self.cases = 0
+        self.reasons: list[str] = []
         file = self._write_grid()
         lab = Lab.find(file, trackers="none")
         self._run(file, lab, ProgressReporter())
@@ -154,6 +157,7 @@ class Harness:
         lab = Lab.find(file, tracking_uri=self.server.uri)
         grid = lab.load_grid(file)
         listener = Listener()
+        self.reasons = listener.reasons
         self.server.fail(problem, first, last)
         try:
             outcome = sync_grid(grid, lab, listener)
@@ -165,9 +169,9 @@ class Harness:
         bad = check_reasons(listener.reasons, outcome.postponed, expect=failed and problem != "slow" and last is None)
         if sync_grid(grid, lab, listener).postponed:
             bad.append(f"not published after the recovery: {listener.reasons[-1]}")
-        bad += self.check_store(file, lab)
-        before = self.list_identities(file)
-        if sync_grid(grid, lab, listener).postponed or self.list_identities(file) != before:
+        bad += check_store(lab, file)
+        before = list_identities(lab, file)
+        if sync_grid(grid, lab, listener).postponed or list_identities(lab, file) != before:
             bad.append("the second call changes the runs")
         return bad
 
@@ -195,7 +199,7 @@ class Harness:
         bad = [] if listener.recovered else ["no request was waiting when the last trial ended"]
         bad += [] if outcome.finished == 2 else [f"{outcome.finished} of 2 trials have finished"]
         bad += [f"not published after the recovery: {reason}" for reason in outcome.postponed.values()]
-        return bad + self.check_store(file, lab)
+        return bad + check_store(lab, file)
 
     def delete(self, what: str) -> list[str]:
         """Delete runs or the experiment in MLflow and publish again.
@@ -205,9 +209,9 @@ class Harness:
         """
         file = self._write_grid()
         lab = Lab.find(file, tracking_uri=self.server.uri)
-        grid, client = lab.load_grid(file), self.client()
+        grid, client = lab.load_grid(file), open_client(self.server.uri)
         sync_grid(grid, lab, ProgressReporter())
-        runs = self.list_runs(file)
+        runs = list_runs(lab, file)
         experiment = runs[0].info.experiment_id
         if what == "experiment":
             client.delete_experiment(experiment)
@@ -219,84 +223,7 @@ class Harness:
             if run.data.tags["fcnlab.role"] == what:
                 client.delete_run(run.info.run_id)
         outcome = sync_grid(grid, lab, ProgressReporter())
-        return [*outcome.postponed.values(), *self.check_store(file, lab)]
-
-    def client(self) -> Any:
-        """Return a client of the server."""
-        from mlflow.tracking import MlflowClient
-
-        return MlflowClient(self.server.uri)
-
-    def list_runs(self, file: Path) -> list[Any]:
-        """Return the active runs of a grid's experiment.
-
-        Args:
-            file: the grid file.
-        """
-        client = self.client()
-        experiment = client.get_experiment_by_name(f"fcnlab/{file.stem}")
-        return list(client.search_runs([experiment.experiment_id], max_results=1000))
-
-    def list_identities(self, file: Path) -> list[tuple[Any, ...]]:
-        """Return the id, the status and, for trials, the end of each run: that of the grid is its last publication.
-
-        Args:
-            file: the grid file.
-        """
-        infos = [(run.info, run.data.tags["fcnlab.role"] == "trial") for run in self.list_runs(file)]
-        return [(info.run_id, info.status, info.end_time if is_trial else None) for info, is_trial in infos]
-
-    def check_store(self, file: Path, lab: Lab) -> list[str]:
-        """Compare the runs in MLflow with the records, and return what is wrong.
-
-        Args:
-            file: the grid file.
-            lab: the lab.
-        """
-        runs, client = self.list_runs(file), self.client()
-        parents = [run for run in runs if run.data.tags["fcnlab.role"] == "grid"]
-        children = [run for run in runs if run.data.tags["fcnlab.role"] == "trial"]
-        trials = {planned.key: planned for planned in make_plan(lab.load_grid(file), lab).trials}
-        bad = []
-        if Counter(run.data.tags["fcnlab.key"] for run in children) != Counter(trials.keys()):
-            bad.append(f"{len(children)} runs of {len(trials)} trials")
-        if len(parents) != 1:
-            bad.append(f"{len(parents)} runs of the grid")
-        for run in runs:
-            name = run.data.tags["mlflow.runName"]
-            if run.info.status != "FINISHED":
-                bad.append(f"{name}: {run.info.status}")
-            if run not in children:
-                continue
-            if run.data.tags["mlflow.parentRunId"] != parents[0].info.run_id:
-                bad.append(f"{name}: its parent is not the run of the grid")
-            if len(run.data.params) < 60 or METRICS - run.data.metrics.keys():
-                bad.append(f"{name}: {len(run.data.params)} parameters, metrics {sorted(run.data.metrics)}")
-            repeated = [key for key in run.data.metrics if len(client.get_metric_history(run.info.run_id, key)) != 1]
-            if repeated:
-                bad.append(f"{name}: repeated points of {', '.join(repeated)}")
-            files = {item.path for item in client.list_artifacts(run.info.run_id)}
-            if not {"record.json", "counts.npz", "samples"} <= files:
-                bad.append(f"{name}: only the files {sorted(files)}")
-        return bad
-
-
-def check_reasons(reasons: Sequence[str], postponed: Any, *, expect: bool) -> list[str]:
-    """Return what is wrong with the reported errors: if publishing was deferred, there is one line, without a password.
-
-    Args:
-        reasons: the reported errors.
-        postponed: the reasons of the outcome, by tracker.
-        expect: whether publishing must have been deferred.
-    """
-    bad = [f"the password is in: {reason}" for reason in reasons if PASSWORD in reason]
-    if expect and len(reasons) != 1:
-        bad.append(f"{len(reasons)} errors were reported: {reasons}")
-    if bool(postponed) > bool(reasons):
-        bad.append(f"deferred without a report: {postponed}")
-    return bad + [
-        f"more than one line: {reason}" for reason in reasons if "\n" in reason and "restore it" not in reason
-    ]
+        return [*outcome.postponed.values(), *check_store(lab, file)]
 
 
 def try_all(harness: Harness, problems: Sequence[str], requests: Sequence[int]) -> Iterator[Outcome]:
@@ -309,7 +236,9 @@ def try_all(harness: Harness, problems: Sequence[str], requests: Sequence[int]) 
     """
     for problem in problems:
         bad: list[str] = []
-        cases = [(first, last) for first in requests for last in (None, first) if problem != "refused" or last is None]
+        cases: list[tuple[int, int | None]] = [(first, None) for first in (requests if problem != "slow" else [1])]
+        if problem not in ("refused", "slow"):
+            cases += [(first, first) for first in requests]
         for first, last in cases:
             until = "on" if last is None else "only"
             bad += [f"{problem} from request {first} {until}: {line}" for line in harness.publish(problem, first, last)]
@@ -346,6 +275,7 @@ def main() -> int:
     add_json_option(parser)
     given = parser.parse_args()
     began = time.monotonic()
+    os.environ |= SHORT_TIMEOUTS
     with tempfile.TemporaryDirectory() as folder:
         harness = Harness(Path(folder), delay=0.5)
         requests = range(1, harness.count_requests() + 1, given.every)

@@ -204,6 +204,15 @@ def _describe(error: Exception) -> str:
     answer = re.search(r"too many (\d+) error responses", text)
     if answer is not None:
         return f"the server answers with error {answer[1]}"
+    refused = re.search(r"error code (401|403) != 200|\b(401|403) Client Error", text)
+    if refused is not None:
+        credentials = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        return f"the server refuses the user or the token (error {refused[1] or refused[2]}); {credentials}"
+    if "timed out" in text:
+        return "the server does not answer in time"
     if "Max retries exceeded" in text:
         return "the server cannot be reached"
+    strange = re.search(r"not in a valid JSON format. Response body: '(.{,60})", text)
+    if strange is not None:
+        return f"the server does not answer as MLflow does, but with '{strange[1]}'; check its address and your login"
     return next(iter(text.splitlines()), type(error).__name__)[:300]

@@ -20,6 +20,7 @@ from fcnlab.tracking.fields import NOTE, clean_tag, extract_final_metrics, extra
 from fcnlab.tracking.grid_run import BestCell, create_grid_run, describe_origin, log_best_cell, update_grid_run
 from fcnlab.tracking.model import register_version, save_model
 from fcnlab.tracking.published_report import list_report_files
+from fcnlab.tracking.repeated_runs import delete_repeated_runs
 from fcnlab.tracking.store import convert_errors, is_installed, open_client, open_experiment
 from fcnlab.tracking.trial_run import TrialRun
 from fcnlab.trial.record import EpochRecord, Record
@@ -57,7 +58,8 @@ class MlflowTracker(Tracker):
             artifacts = grid.lab.artifacts
             self._client = open_client(self._uri, artifacts)
             self._experiment = open_experiment(self._client, f"fcnlab/{grid.name}", self._uri, artifacts)
-            self._runs = {run.data.tags["fcnlab.key"]: TrialRun.restore(run) for run in reversed(self._search_trials())}
+            found = [(run.data.tags["fcnlab.key"], TrialRun.restore(run)) for run in reversed(self._search_trials())]
+            self._runs = dict(sorted(found, key=lambda pair: pair[1].published is not None))
 
     @property
     def experiment_id(self) -> str:
@@ -194,13 +196,16 @@ class MlflowTracker(Tracker):
             self._client.set_terminated(run.run_id, "KILLED")
 
     def close(self, *, complete: bool) -> None:
-        """Set the status of the grid's run.
+        """Set the status of the grid's run, and delete runs that were created twice.
 
         Args:
             complete: whether all trials of the grid have ended.
         """
         with convert_errors(self._uri):
-            self._client.set_terminated(self._find_parent(), "FINISHED" if complete else "KILLED")
+            parent = self._find_parent()
+            kept = {run.run_id: key for key, run in self._runs.items()}
+            delete_repeated_runs(self._client, self._search("attributes.status = 'RUNNING'"), parent, kept)
+            self._client.set_terminated(parent, "FINISHED" if complete else "KILLED")
 
     def log_model(self, key: str, model: nn.Module, num_classes: int, channels: int = 3) -> bool:
         """Upload a model to a trial's run, for `mlflow.pytorch.load_model("runs:/<run id>/model")`.
