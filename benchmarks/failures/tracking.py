@@ -42,8 +42,8 @@ seeds: 1
 baseline: {head: fcn32s}
 """
 
-SHORT_TIMEOUTS = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "2",
+FEW_ATTEMPTS = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "120",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
     "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
@@ -159,8 +159,10 @@ class Harness:
         listener = Listener()
         self.reasons = listener.reasons
         self.server.fail(problem, first, last)
+        timeout = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "2"} if problem == "hangs" else {}
         try:
-            outcome = sync_grid(grid, lab, listener)
+            with mock.patch.dict(os.environ, timeout):
+                outcome = sync_grid(grid, lab, listener)
         except Exception as error:  # noqa: BLE001 - counted as a case that ended badly
             return [f"{type(error).__name__}: {error}"]
         finally:
@@ -275,7 +277,7 @@ def main() -> int:
     add_json_option(parser)
     given = parser.parse_args()
     began = time.monotonic()
-    os.environ |= SHORT_TIMEOUTS
+    os.environ |= FEW_ATTEMPTS
     with tempfile.TemporaryDirectory() as folder:
         harness = Harness(Path(folder), delay=0.5)
         requests = range(1, harness.count_requests() + 1, given.every)

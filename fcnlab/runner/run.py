@@ -143,7 +143,7 @@ def _run_grid(
                 time.sleep(POLL_INTERVAL)
             _remove_leftovers(plan, lab, leases)
         finally:
-            is_exiting = interrupted() and not scheduler.is_done
+            is_exiting = options.interrupted() and not scheduler.is_done
             publisher.close(
                 complete=scheduler.is_done,
                 timeout=EXIT_TIMEOUT if is_exiting else CLOSE_TIMEOUT,

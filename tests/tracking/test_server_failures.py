@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.failures.tracking import SHORT_TIMEOUTS, Harness
+from benchmarks.failures.tracking import FEW_ATTEMPTS, Harness
 
 
 @pytest.fixture(scope="module")
 def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**SHORT_TIMEOUTS, "MLFLOW_HTTP_REQUEST_TIMEOUT": "1"}.items():
+        for name, value in FEW_ATTEMPTS.items():
             patch.setenv(name, value)
         for name in ("FILE_STORE", "ARTIFACT_ROOT", "ARTIFACT_DESTINATION", "SERVE_ARTIFACTS"):
             patch.setenv(f"_MLFLOW_SERVER_{name}", "")  # so that they are restored
