@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 import urllib.request
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,10 @@ class MlflowServer:
             "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(folder / "artifacts"),
             "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
         }
-        from mlflow.server import app
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its dependencies
+            import mlflow.server.fastapi_app  # noqa: F401 - MLflow imports it at a later request
+            from mlflow.server import app
 
         self._app: Application = app.wsgi_app
         self._delay = delay

@@ -22,7 +22,7 @@ from fcnlab.tracking.model import register_version, save_model
 from fcnlab.tracking.published_report import list_report_files
 from fcnlab.tracking.repeated_runs import delete_repeated_runs
 from fcnlab.tracking.store import convert_errors, is_installed, open_client, open_experiment
-from fcnlab.tracking.trial_run import TrialRun
+from fcnlab.tracking.trial_run import TrialRun, upload_files
 from fcnlab.trial.record import EpochRecord, Record
 
 if TYPE_CHECKING:
@@ -172,11 +172,9 @@ class MlflowTracker(Tracker):
             steps[0] = {name: value for name, value in final.items() if name not in existing}
             run.log(self._client, steps, extract_tags(record) | {"fcnlab.published": record.ended})
             repository = self._open_repository(run.artifact_uri)
-            for file in (folder.record, folder.counts):
-                if file.exists():
-                    repository.log_artifact(str(file))
-            if samples and folder.samples.is_dir():
-                repository.log_artifacts(str(folder.samples), "samples")
+            missing = upload_files(repository, folder, samples=samples)
+            if missing:  # a proxy in front of the server may have answered with a page in place of an error
+                raise TrackingError(f"{self._uri}: MLflow store: it does not have the uploaded {', '.join(missing)}")
             self._client.set_terminated(run.run_id, "FINISHED" if record.status == "finished" else "FAILED")
             run.published, run.finished = record.ended, record.status == "finished"
             run.params = frozenset()  # hundreds of names, for each trial of a large grid

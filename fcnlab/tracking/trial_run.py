@@ -7,12 +7,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fcnlab.config.trial import Trial
 from fcnlab.tracking.fields import clean_tag, extract_points
 from fcnlab.tracking.params import extract_params
 from fcnlab.trial.record import EpochRecord
+from fcnlab.trial.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from mlflow.entities import Param, Run
@@ -125,3 +126,21 @@ class TrialRun:
             client.log_inputs(self.run_id, [DatasetInput(dataset)])
         params = extract_params(trial, axes)
         return [Param(name, value) for name, value in params.items() if name not in self.params]
+
+
+def upload_files(repository: Any, folder: RunFolder, *, samples: bool) -> list[str]:
+    """Upload the files of a trial, and return the names of those that the store does not have then.
+
+    Args:
+        repository: MLflow's repository of the run's artifacts.
+        folder: the run folder of the trial.
+        samples: whether to upload the predictions of the first images.
+    """
+    files = [file for file in (folder.record, folder.counts) if file.exists()]
+    for file in files:
+        repository.log_artifact(str(file))
+    if samples and folder.samples.is_dir() and any(folder.samples.iterdir()):
+        repository.log_artifacts(str(folder.samples), folder.samples.name)
+        files.append(folder.samples)
+    stored = {item.path for item in repository.list_artifacts()}
+    return [file.name for file in files if file.name not in stored]
