@@ -215,4 +215,6 @@ def _describe(error: Exception) -> str:
     strange = re.search(r"not in a valid JSON format. Response body: '(.{,60})", text)
     if strange is not None:
         return f"the server does not answer as MLflow does, but with '{strange[1]}'; check its address and your login"
+    if isinstance(error, ValueError):  # the list of files is not JSON
+        return "the server does not answer as MLflow does; check its address and your login"
     return next(iter(text.splitlines()), type(error).__name__)[:300]

@@ -28,7 +28,7 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
         ("hangs", 5, None, "the server does not answer in time"),
         ("lost", 10, 10, None),
         ("401", 1, None, "the server refuses the user or the token (error 401); set MLFLOW_TRACKING_USERNAME"),
-        ("HTML", 30, None, "the server does not answer as MLflow does, but with '<html><head><title>Log in"),
+        ("HTML", 5, None, "the server does not answer as MLflow does, but with '<html><head><title>Log in"),
     ],
 )
 def test_each_trial_is_published_once_after_a_failure_of_the_server(
