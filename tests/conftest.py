@@ -16,6 +16,8 @@ import pytest
 import torch
 
 from fcnlab.lab import Lab
+from tests.leftovers import OWNER, end_processes, find_changes, read_state, restore_state, set_initial_state
+from tests.patience import patience
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -32,6 +34,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[HIDDEN] = wanted is None and "CUDA_VISIBLE_DEVICES" not in os.environ
     if config.stash[HIDDEN]:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ[OWNER] = str(os.getpid())
+    set_initial_state()  # fixtures of modules run before those of tests
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -44,9 +48,33 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(pytest.mark.skip(reason=reason))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _no_processes_left() -> Iterator[None]:
+    """Fail after the last test of a module whose tests have left processes, and kill these."""
+    yield
+    if Path("/proc/self/task").is_dir():
+        left = end_processes()
+        assert not left, f"processes were left: {left}"
+
+
+@pytest.fixture
+def _no_state_left() -> Iterator[None]:
+    """Fail after a test that leaves changed settings of the process, and restore these."""
+    set_initial_state()
+    before = read_state()
+    yield
+    changes = find_changes(before)
+    if changes:
+        restore_state(before)
+    assert not changes, "; ".join(changes)
+
+
 @pytest.fixture(autouse=True)
 def _isolate(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    _no_state_left: None,
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Isolate tests from the user's settings, and from the GPU unless they are marked `gpu`."""
     monkeypatch.setenv("FCNLAB_ALLOW_EXTENSIONS", "")  # so that it is restored after a test that sets it by a flag
@@ -100,7 +128,9 @@ def browser() -> Iterator[Any]:
     switches = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with playwright.sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=executable, args=switches)
-        yield chromium.new_page(viewport={"width": 1500, "height": 1000})
+        page = chromium.new_page(viewport={"width": 1500, "height": 1000})
+        page.set_default_timeout(1000 * patience())
+        yield page
         chromium.close()
 
 

@@ -11,13 +11,14 @@ from fcnlab.api import variant_config
 from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
 from tests.conftest import REPOSITORY
+from tests.patience import patience
 
 
 def test_importing_fcnlab_imports_no_heavy_package() -> None:
     code = "import sys, fcnlab; assert not {'numpy', 'pydantic'} & set(sys.modules); "
     code += "[getattr(fcnlab, name) for name in fcnlab.__all__]; "
     code += "assert not {'torch', 'mlflow', 'pandas', 'timm', 'altair', 'rich'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=patience())
 
 
 ORDERS = (
@@ -32,7 +33,7 @@ ORDERS = (
 @pytest.mark.parametrize("order", ORDERS)
 def test_report_is_the_function_after_any_import(order: str) -> None:
     code = f"{order}; import fcnlab; from fcnlab import report; assert fcnlab.report is report is fcnlab.api.report"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=patience())
 
 
 def test_every_exported_name_exists() -> None:

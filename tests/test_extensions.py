@@ -32,6 +32,7 @@ from fcnlab.trial.find import find_finished_trial
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
 from tests.conftest import REPOSITORY
+from tests.patience import patience
 
 PAGE = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8")
 FILES = dict(re.findall(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
@@ -82,7 +83,7 @@ def call(lab: Lab, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
     command = [sys.executable, "-m", "fcnlab", *arguments]
-    return subprocess.run(command, cwd=lab.root, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=lab.root, env=environment, capture_output=True, text=True, timeout=patience())
 
 
 def run_grid(lab: Lab, *options: str, allow: bool = True) -> subprocess.CompletedProcess[str]:

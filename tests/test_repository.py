@@ -14,6 +14,7 @@ import pytest
 
 from fcnlab.lab import Lab
 from tests.conftest import REPOSITORY
+from tests.patience import patience
 
 GRIDS = sorted(path.stem for path in (REPOSITORY / "experiments").glob("*.yaml"))
 
@@ -67,7 +68,7 @@ def test_the_results_on_real_data_have_the_current_trial_keys(name: str, real_da
 
 def test_the_wheel_contains_registry_and_quickstart(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path)]
-    subprocess.run([*command, str(REPOSITORY)], check=True, timeout=300, capture_output=True)
+    subprocess.run([*command, str(REPOSITORY)], check=True, timeout=patience(), capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     for source, place in (("registry", "fcnlab/registry"), ("experiments", "fcnlab/experiments")):

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import benchmarks.gpu.bench
 from benchmarks import speed
 from fcnlab.errors import RunError
 from tests.conftest import REPOSITORY
+from tests.patience import wait_until
 
 LAP = """
 import sys
@@ -37,15 +37,6 @@ def descendants(process: int) -> list[int]:
     return found[1:]
 
 
-def wait_until(condition: object, seconds: float = 60.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes in /proc, which only Linux has")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_no_process_outlives_a_benchmark_that_is_killed_in_a_lap(tmp_path: Path, number: int) -> None:
@@ -56,12 +47,12 @@ def test_no_process_outlives_a_benchmark_that_is_killed_in_a_lap(tmp_path: Path,
     ]
     expected = (4, 1)  # the guard, sh and both sleeps; the side, which imports torch
     for bench, processes in zip(benches, expected, strict=True):
-        assert wait_until(lambda bench=bench, count=processes: len(descendants(bench.pid)) == count)
+        wait_until(lambda bench=bench, count=processes: len(descendants(bench.pid)) == count, "the processes")
     left = [child for bench in benches for child in descendants(bench.pid)]
     for bench in benches:
         bench.send_signal(number)
         assert bench.wait(60) == (-number if number == signal.SIGKILL else 128 + number)
-    assert wait_until(lambda: not [one for one in left if _is_alive(one)])
+    wait_until(lambda: not [one for one in left if _is_alive(one)], "the processes")
 
 
 def _is_alive(process: int) -> bool:

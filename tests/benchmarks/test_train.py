@@ -7,7 +7,6 @@ import io
 import itertools
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,6 @@ from fcnlab.errors import ConfigError, DataError, RunError
 from fcnlab.lab import Lab
 from fcnlab.training import cost
 from tests.conftest import REPOSITORY
-
-torch.set_num_threads(1)
 
 CROP = (64, 96)
 PACKAGES = {"smp": "segmentation_models_pytorch"}
@@ -117,7 +114,7 @@ def test_small_run_has_every_measurement(lab: Lab, monkeypatch: pytest.MonkeyPat
     for lap_ in itertools.chain(*found.laps.values()):
         assert lap_.images == 2 and min(lap_.wall, lap_.cpu) > 0 and lap_.peak_memory > 2**26
     assert list(found.comparisons) == ["ours bf16 / torchvision", "ours bf16 / torchvision" + KEEPING]
-    assert found.gflop > 0.5 and min(found.peaks.values()) > 1e8
+    assert found.gflop > 0.5 and min(found.peaks.values()) > 0
     assert any("generated shapes" in line for line in found.notes())
 
 
@@ -185,7 +182,9 @@ def test_a_side_that_hangs_is_named_and_killed(monkeypatch: pytest.MonkeyPatch) 
     assert side._process.returncode is not None
 
 
-def test_a_lap_has_whole_epochs_until_its_seconds_are_over() -> None:
+def test_a_lap_has_whole_epochs_until_its_seconds_are_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("benchmarks.speed.sides.time.perf_counter", lambda: clock[0])
     answers = io.StringIO()
     laps = sides.Laps(io.StringIO("0.0\n0.05\n"), answers, "cpu")
     laps.begin(augmentation="none")
@@ -193,14 +192,14 @@ def test_a_lap_has_whole_epochs_until_its_seconds_are_over() -> None:
 
     def epochs() -> None:
         while True:
-            time.sleep(0.01)
+            clock[0] += 0.02
             laps.after_epoch(2)
 
     with pytest.raises(sides.Closed):
         epochs()
     about, first, second = map(json.loads, answers.getvalue().splitlines())
     assert about == {"augmentation": "none"} and first["images"] == 3
-    assert second["images"] >= 4 and second["wall"] >= 0.05 and second["images"] % 2 == 0
+    assert second["images"] == 6 and second["wall"] == pytest.approx(0.06)
 
 
 def lap(wall: float, cpu: float, peak: int = 2**20) -> Lap:

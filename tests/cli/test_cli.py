@@ -25,6 +25,7 @@ from fcnlab.config.validation import validate
 from fcnlab.lab import Lab
 from tests.cli.conftest import Call, CommandResult
 from tests.conftest import REPOSITORY, SMOKE, write_grid
+from tests.patience import patience
 
 HEAVY = "{'torch', 'torchvision', 'timm', 'mlflow', 'pandas'}"
 
@@ -43,7 +44,7 @@ def refused(output: CommandResult, *parts: str) -> None:
 
 
 def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=patience())
 
 
 def verbs(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -94,7 +95,7 @@ def test_registry_data_and_plan_commands_import_no_heavy_package(tmp_path: Path)
 
 def test_a_user_error_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fcnlab", "grid", "plan", "gone.yaml"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=patience())
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "fcnlab: error: gone.yaml: no such file; valid: none\n"
 

@@ -15,6 +15,7 @@ from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
 from tests.cli.conftest import Call
 from tests.conftest import SMOKE, write_grid
+from tests.patience import patience
 
 TEXT = """
 question: Does it run again?
@@ -54,7 +55,7 @@ def test_command_sets_everything_and_reproduces_the_metrics(fcnlab: Call, ran: R
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "lab").rglob("*")}
     done = subprocess.run(
         [sys.executable, "-m", "fcnlab", "grid", "reproduce", f"{file}:fcn8s,{{name:adamw:3", "--workdir", "again one"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        cwd=tmp_path, capture_output=True, text=True, timeout=patience(),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith(shown.out)

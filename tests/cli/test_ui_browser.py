@@ -15,6 +15,7 @@ import pytest
 
 import fcnlab
 from tests.conftest import SMOKE, browser, write_grid
+from tests.patience import patience
 
 
 @pytest.fixture(scope="module")
@@ -31,24 +32,24 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, subp
     assert process.stdout is not None
     try:
         output = [process.stdout.readline() for _ in range(3)]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=patience()):
             pass  # it answers when its address is printed
         assert output[0].strip() == f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)"
         assert f"ssh -L {port}:127.0.0.1:{port}" in output[2]
         yield output[1].split(": ", 1)[1].strip(), process
     finally:
         process.terminate()
-        rest = process.communicate(timeout=30)[0]
+        rest = process.communicate(timeout=patience())[0]
     assert rest == "", "the log of MLflow is not printed"
 
 
 def test_the_grids_comparison_shows_cells_side_by_side(served: tuple[str, Any]) -> None:
     with browser() as page:
         page.goto(served[0])
-        page.get_by_text("Group: fcn8s").wait_for(timeout=60_000)
+        page.get_by_text("Group: fcn8s").wait_for()
         page.get_by_text("Group: fcn32s").wait_for()
         page.get_by_text("Cells, averaged over seeds").wait_for()
-        page.locator(".js-plotly-plot").first.wait_for(timeout=60_000)
+        page.locator(".js-plotly-plot").first.wait_for()
         for chart in ("val/miou", "train/loss", "cost/gmacs"):
             page.get_by_text(chart, exact=True).first.wait_for()
         assert page.get_by_text("fcn8s, seed 1").count() == 1
@@ -57,12 +58,12 @@ def test_the_grids_comparison_shows_cells_side_by_side(served: tuple[str, Any]) 
 def test_two_runs_are_compared(served: tuple[str, Any]) -> None:
     with browser() as page:
         page.goto(served[0].replace("compareRunsMode=CHART&", ""))
-        page.get_by_text("Group: fcn8s").wait_for(timeout=60_000)
+        page.get_by_text("Group: fcn8s").wait_for()
         for run in ("fcn8s, seed 0", "fcn32s, seed 0"):
             row = page.get_by_role("row").filter(has_text=run)
             row.get_by_role("checkbox", name=re.compile("toggle row selection")).check()
         page.get_by_role("button", name="Compare").click()
-        page.get_by_text("Comparing 2 Runs").wait_for(timeout=60_000)
+        page.get_by_text("Comparing 2 Runs").wait_for()
         page.get_by_text("backbone.timm").first.wait_for()
         page.get_by_text("cost/gmacs").first.wait_for()
 

@@ -28,6 +28,7 @@ from fcnlab.data.datasets.camvid import CamVid
 from fcnlab.data.datasets.shapes import Shapes
 from fcnlab.errors import DataError
 from fcnlab.settings import cache_folder
+from tests.patience import patience
 
 SIZES = ((6, 8), (5, 9), (1, 1), (7, 3))
 
@@ -154,7 +155,7 @@ def stop_at(owner, name):
     def stopped(*arguments, **named):
         result = real(*arguments, **named)
         print("there", flush=True)
-        time.sleep(60)
+        sys.stdin.read()  # until killed
         return result
     setattr(owner, name, stopped)
 """
@@ -186,7 +187,7 @@ print(found.index.key, zlib.crc32(found.pixels))
         assert one.stdin is not None
         one.stdin.write("go\n")
         one.stdin.flush()
-    output = [one.communicate(timeout=60) for one in started]
+    output = [one.communicate(timeout=patience()) for one in started]
     assert [one.returncode for one in started] == [0] * 4, output
     assert len({out for out, _ in output}) == 1
     assert sum("once (24 images)" in err for _, err in output) == 1
@@ -203,7 +204,7 @@ def test_killed_build_leaves_no_complete_cache_and_is_cleaned_up(point: str) -> 
     assert killed.stdout is not None and killed.stdout.readline() == "there\n"
     states = [entry.state for entry in maintenance.list_caches()]
     killed.send_signal(signal.SIGKILL)
-    killed.communicate(timeout=30)
+    killed.communicate(timeout=patience())
     started = "check_estimate" not in point
     assert states == ["being built"] * started
     assert [entry.state for entry in maintenance.list_caches()] == ["interrupted"] * started
@@ -218,9 +219,9 @@ def test_build_after_a_killed_build_gives_the_same_cache() -> None:
     killed = process("stop_at(build, 'seal')\nbuild.open_or_build_cache(dataset, 'train')")
     assert killed.stdout is not None and killed.stdout.readline() == "there\n"
     killed.kill()
-    killed.communicate(timeout=30)
+    killed.communicate(timeout=patience())
     again = process("found = build.open_or_build_cache(dataset, 'train')\nprint(found.index.key)")
-    out, err = again.communicate(timeout=60)
+    out, err = again.communicate(timeout=patience())
     assert again.returncode == 0, err
     assert left() == [out.strip()]
 
@@ -468,7 +469,7 @@ def test_cache_that_is_being_built_is_not_removed() -> None:
     assert not maintenance.remove_cache(entry)
     assert left() == [f"{entry.key}.partial"]
     maker.kill()
-    maker.communicate(timeout=30)
+    maker.communicate(timeout=patience())
     assert maintenance.remove_cache(entry)
     assert left() == []
 

@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 
 from fcnlab.kernels.argmax import argmax_classes, argmax_fallback
 
-torch.set_num_threads(1)
-
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 WAYS = [
     pytest.param(argmax_classes, id="compiled", marks=needs_compiler),

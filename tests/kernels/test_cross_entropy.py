@@ -16,8 +16,6 @@ from torch import Tensor
 from fcnlab.kernels import build
 from fcnlab.kernels.cross_entropy import PixelLoss, cross_entropy_, cross_entropy_fallback_
 
-torch.set_num_threads(1)
-
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 WAYS = [
     pytest.param(cross_entropy_, id="compiled", marks=needs_compiler),

@@ -19,7 +19,6 @@ from fcnlab.trial.build import build_model
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime runs the exported graphs")
 
-torch.set_num_threads(1)
 
 UPSAMPLERS = ["bilinear", "bilinear-fixed", "interpolate", "resize"]
 NAMED = builtin().names("variant")

@@ -19,8 +19,6 @@ from fcnlab.models import FCN, HEADS, Backbone, TimmBackbone, TransposedUpsample
 from fcnlab.models.backbones.base import load_weights
 from fcnlab.trial.build import build_model
 
-torch.set_num_threads(1)
-
 TYPES = {name: builtin().get("head", name).type for name in builtin().names("head")}  # type: ignore[attr-defined]
 SKIP_HEADS = [name for name, type_ in TYPES.items() if type_ == "skip"]
 # The paper's heads go with the paper's nets; an auxiliary head is not in the scores.

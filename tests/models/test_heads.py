@@ -20,8 +20,6 @@ from fcnlab.models import FCN, HEADS, TransposedUpsampler, bilinear_kernel
 from fcnlab.training.cost import count_gmacs, count_parameters
 from fcnlab.trial.build import build_model
 
-torch.set_num_threads(1)
-
 SKIPS = ["fcn16s", "fcn8s", "fcn4s", "fcn16s-concat", "fcn8s-concat", "fcn16s-at-once", "fcn8s-at-once"]
 
 

@@ -20,8 +20,6 @@ from fcnlab.models.heads.base import MakeUpsampler, require
 from fcnlab.trial.run import run_trial
 from tests.conftest import write_grid
 
-torch.set_num_threads(1)
-
 
 class Shallow(Head):
     """A head that scores one map with the given width."""

@@ -25,8 +25,6 @@ from fcnlab.normalization import IMAGENET_MEAN, IMAGENET_STD
 from fcnlab.training.freezing import freeze_backbone
 from fcnlab.trial.build import build_model
 
-torch.set_num_threads(1)
-
 PAPER = [name for name in builtin().names("variant") if name.endswith("-paper")]
 
 

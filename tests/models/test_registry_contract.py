@@ -21,8 +21,6 @@ from fcnlab.models.heads import HEADS
 from fcnlab.training.fused_loss import FusedUpsampleLoss
 from fcnlab.trial.build import build_model, build_training
 
-torch.set_num_threads(1)
-
 REGISTRY = builtin()
 
 

@@ -27,8 +27,6 @@ from fcnlab.training.fused_loss import can_fuse
 from fcnlab.training.losses import Loss
 from fcnlab.trial.build import build_model
 
-torch.set_num_threads(1)
-
 GIVEN = {"encoder_channels", "encoder_depth", "n_blocks", "output_stride"}
 """Arguments of smp's decoders that are not options."""
 

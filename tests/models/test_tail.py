@@ -17,8 +17,6 @@ from fcnlab.models import TimmBackbone
 from fcnlab.models.backbones.base import load_weights
 from fcnlab.training.freezing import freeze_backbone, set_batch_norm_mode
 
-torch.set_num_threads(1)
-
 
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "test_efficientnet"])
 def test_the_deepest_map_equals_the_features_of_timm(name: str, tmp_path: Path) -> None:

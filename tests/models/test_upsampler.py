@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from fcnlab.models import Interpolation, TransposedUpsampler, bilinear_kernel
 from fcnlab.models.upsampler import Init, crop
 
-torch.set_num_threads(1)
-
 Channels = Literal["dense", "per_class"]
 CHANNELS: tuple[Channels, ...] = ("dense", "per_class")
 STARTS: tuple[Init, ...] = get_args(Init)

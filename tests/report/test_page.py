@@ -123,7 +123,7 @@ def test_hovering_over_a_mark_shows_its_values(tab: Any) -> None:
     tab.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     mark.hover(force=True)
     tip = tab.locator("#tooltip")
-    tip.wait_for(timeout=5000)
+    tip.wait_for()
     assert "95 % interval" in tip.inner_text()
     tab.mouse.move(0, 0)
 

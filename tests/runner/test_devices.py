@@ -27,6 +27,7 @@ from fcnlab.trial.record import Record
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
 from tests.conftest import arrays_of
+from tests.patience import wait_until
 
 BASE_OVERRIDES = {"backbone": "tiny-scratch", "head": "fcn8s", "upsampler": "bilinear", "dataset": "shapes-mini"}
 
@@ -61,9 +62,8 @@ def run(pair: ProcessExecutor, trial: Trial, **how: Any) -> JobExit:
 
 
 def end(pair: ProcessExecutor) -> JobExit:
-    deadline = time.monotonic() + 120
-    while not (ended := pair.wait(0.2)):
-        assert time.monotonic() < deadline, "it hangs"
+    ended: list[JobExit] = []
+    wait_until(lambda: ended.extend(pair.wait(0.2)) or ended, "the trial ends", pause=0)
     return ended[0]
 
 
@@ -156,8 +156,12 @@ def started(pair: ProcessExecutor, lab: Lab) -> RunFolder:
     if folder.record.exists():
         folder.path.rename(lab.root / str(time.time_ns()))
     pair.start(Job(trial=asked, checkpoint_every=0))
-    while len(folder.read_progress()) < 2:
-        assert not pair.wait(0.05)
+
+    def trained() -> bool:
+        assert not pair.wait(0.05), "the trial has ended"
+        return len(folder.read_progress()) >= 2
+
+    wait_until(trained, "two epochs", pause=0)
     return folder
 
 
@@ -188,10 +192,7 @@ def test_a_killed_rank_ends_all_ranks_and_the_trial_resumes(
     os.kill({"the trial's process": own, "rank 0": ranks[0], "rank 1": ranks[1]}[victim], signal.SIGKILL)
     assert "its process ended with" in str(end(pair).error)
     assert folder.read() is None
-    deadline = time.monotonic() + 10
-    while any(map(runs, ranks)):
-        assert time.monotonic() < deadline, "one has stayed"
-        time.sleep(0.05)
+    wait_until(lambda: not any(map(runs, ranks)), "all ranks end")
     assert curve(goes_on(pair, lab)) == curve(undisturbed)
 
 

@@ -12,6 +12,7 @@ from fcnlab.lab import Lab
 from fcnlab.runner.find import find_grid_file, find_reference, find_trial
 from fcnlab.runner.plan import Plan, make_plan
 from tests.conftest import SMOKE, write_grid
+from tests.patience import patience
 from tests.records import finished
 
 TEXT = SMOKE.replace("{head: [fcn32s, fcn8s]}", "{head: [fcn32s, fcn8s], recipe.lr: [0.1, 0.01]}").replace(
@@ -145,7 +146,7 @@ def test_a_wrong_name_is_refused_without_importing_torch(plan: Plan) -> None:
         cwd=plan.grid.path.parent.parent,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=patience(),
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -28,6 +28,7 @@ from fcnlab.runner.executors.worker import device_error
 from fcnlab.runner.plan import make_plan
 from fcnlab.trial.run_folder import RunFolder
 from tests.conftest import SMOKE, write_grid
+from tests.patience import patience
 
 
 def quick() -> Recipe:
@@ -176,7 +177,7 @@ def test_an_unusable_gpu_is_a_one_line_error_with_exit_code_2(
     path = write_grid(lab.root, SMOKE)
     done = subprocess.run(
         [sys.executable, "-m", "fcnlab", *(str(path) if word == "FILE" else word for word in words)],
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": visible}, capture_output=True, text=True, timeout=120,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": visible}, capture_output=True, text=True, timeout=patience(),
     )  # fmt: skip
     assert done.returncode == 2, done.stdout + done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("fcnlab: error: ")]
@@ -189,7 +190,7 @@ def test_a_machine_with_gpus_trains_on_the_cpu_on_request(lab: Lab) -> None:
     words = ["grid", "run", str(path), "--device", "cpu", "--workers", "2", "--threads", "1"]
     done = subprocess.run(
         [sys.executable, "-m", "fcnlab", *words],
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": "GPU-no-such"}, capture_output=True, text=True, timeout=120,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "GPU-no-such"}, capture_output=True, text=True, timeout=patience(),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     for planned in make_plan(lab.load_grid(path), lab).trials:

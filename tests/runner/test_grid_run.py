@@ -24,7 +24,8 @@ from fcnlab.runner.publisher import Publisher
 from fcnlab.runner.run import Outcome, clear_failed, hold_leases, run_grid, sync_grid
 from fcnlab.tracking.store import open_client
 from fcnlab.trial.run_folder import RunFolder
-from tests.conftest import SMOKE, wait_until, write_grid
+from tests.conftest import SMOKE, write_grid
+from tests.patience import patience, wait_until
 
 TIMES = ["train_seconds", "images_per_s", "peak_memory", "device_hours"]
 """The columns that differ from run to run."""
@@ -142,17 +143,35 @@ def test_additional_seed_runs_only_new_trials(complete_grid: Path) -> None:
     assert [planned.trial.seed for planned in plan.remaining] == [2, 2]
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import fcnlab
+from fcnlab.lab import Lab
+from fcnlab.runner.executors.process import ProcessExecutor
+from fcnlab.runner.executors.slots import plan_slots
+from fcnlab.runner.progress.base import ProgressReporter
+from fcnlab.runner.run import run_grid
+
+class Killer(ProgressReporter):
+    def ended(self, planned, record):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+file = Path(sys.argv[1])
+grid, lab = fcnlab.load_grid(file), Lab.find(file)
+run_grid(grid, lab, lambda: ProcessExecutor(lab, plan_slots(grid.recipes, 2, 1)), Killer())
+"""
+"""A driver that is killed when its first trial has finished, whatever the speed of the machine."""
+
+
 def test_killed_driver_loses_and_repeats_nothing(complete_grid: Path, tmp_path: Path) -> None:
     path = write_grid(tmp_path, SMOKE)
-    first = fcnlab_run(path)
-    records = tmp_path / "runs"
-    wait_until(lambda: any(records.glob("*/record.json")))
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
-    finished = {file: file.read_bytes() for file in records.glob("*/record.json")}
+    first = subprocess.run([sys.executable, "-c", KILLED, str(path)], timeout=patience())
+    assert first.returncode == -signal.SIGKILL
+    finished = {file: file.read_bytes() for file in (tmp_path / "runs").glob("*/record.json")}
     assert 0 < len(finished) < 4
     second = fcnlab_run(path)
-    out, _ = second.communicate(timeout=120)
+    out, _ = second.communicate(timeout=patience())
     assert second.returncode == 0, out
     assert all(file.read_bytes() == content for file, content in finished.items())
     pd.testing.assert_frame_equal(table(path), table(complete_grid))
@@ -185,7 +204,7 @@ def test_exception_fails_the_trial_and_other_trials_run(tmp_path: Path) -> None:
     text = text.replace("{head: fcn32s}", "{recipe.lr: 0.01}").replace("upsampler:", "head: fcn32s, upsampler:")
     path = write_grid(tmp_path, text)
     done = fcnlab_run(path)
-    out, _ = done.communicate(timeout=120)
+    out, _ = done.communicate(timeout=patience())
     assert done.returncode == 1, out
     assert "a smaller learning rate may help" in out
     assert "0 of 1, 1 failed" in (tmp_path / "results" / "question" / "table.md").read_text()
@@ -218,7 +237,7 @@ def test_trial_published_by_another_lab_is_not_published_again(complete_grid: Pa
 def test_two_drivers_share_a_grid(complete_grid: Path, tmp_path: Path) -> None:
     path = write_grid(tmp_path, SMOKE)
     drivers = [fcnlab_run(path, workers=1) for _ in range(2)]
-    outputs = [driver.communicate(timeout=240)[0] for driver in drivers]
+    outputs = [driver.communicate(timeout=patience())[0] for driver in drivers]
     assert [driver.returncode for driver in drivers] == [0, 0], outputs
     started = [line.split("start  ")[1] for text in outputs for line in text.splitlines() if line.startswith("start  ")]
     assert sorted(started) == sorted(set(started)) and len(started) == 4, "no trial is run twice"
@@ -292,11 +311,11 @@ def test_sync_rejects_a_running_grid(complete_grid: Path) -> None:
 
 
 def test_interrupt_pauses_after_the_epoch_and_the_next_run_resumes(tmp_path: Path) -> None:
-    path = write_grid(tmp_path, SMOKE.replace("recipe: smoke", "recipe: smoke, recipe.epochs: 12"))
+    path = write_grid(tmp_path, SMOKE.replace("recipe: smoke", "recipe: smoke, recipe.epochs: 40"))
     first = fcnlab_run(path)
-    wait_until(lambda: any(tmp_path.glob("runs/*/checkpoint.pt")))
+    wait_until(lambda: len(list(tmp_path.glob("runs/*/checkpoint.pt"))) == 2, "both trials have a checkpoint")
     first.send_signal(signal.SIGTERM)
-    out, _ = first.communicate(timeout=120)
+    out, _ = first.communicate(timeout=patience())
     assert first.returncode == 130, out
     assert "press Ctrl-C again to stop now" in out
     assert "paused " in out and "Resume with: fcnlab grid run" in out
@@ -332,7 +351,7 @@ def test_grid_without_mlflow_is_run_reported_and_published_elsewhere(complete_gr
     def fcnlab_there(*words: str) -> tuple[int, str]:
         done = subprocess.run(
             [sys.executable, "-m", "fcnlab", *words],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, timeout=240,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, timeout=patience(),
         )  # fmt: skip
         return done.returncode, done.stdout
 
@@ -362,7 +381,7 @@ def _kill_a_trial() -> int:
             found.extend(_children(worker))
         return bool(found)
 
-    wait_until(look)
+    wait_until(look, "a worker starts a process")
     os.kill(found[0], signal.SIGKILL)
     return found[0]
 

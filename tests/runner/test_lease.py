@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from fcnlab.runner import lease
 from fcnlab.runner.lease import Heartbeat, Leases
+from tests.patience import wait_until
 
 
 def test_lease_is_exclusive_until_released(tmp_path: Path) -> None:
@@ -105,10 +106,9 @@ def test_heartbeat_file_changes_periodically(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(lease, "HEARTBEAT_INTERVAL", 0.01)
     with Heartbeat(tmp_path) as here:
         seen: set[str] = set()
-        deadline = time.monotonic() + 30
-        while len(seen) < 3 and time.monotonic() < deadline:
-            seen.add((tmp_path / here.driver).read_text())
-        assert len(seen) == 3
+        wait_until(
+            lambda: seen.add((tmp_path / here.driver).read_text()) or len(seen) == 3, "three heartbeats", pause=0
+        )
 
 
 @pytest.mark.parametrize("content", ["", "\0" * 20, "vm:12"])
@@ -123,7 +123,7 @@ def test_lease_that_a_power_cut_has_left_without_its_content_can_be_claimed(tmp_
 
 
 def test_new_driver_removes_the_files_of_dead_drivers_of_its_host(tmp_path: Path) -> None:
-    host = lease.socket.gethostname()
+    host = socket.gethostname()
     for name in (f"{host}:1:12345678", "elsewhere:1:12345678"):
         (tmp_path / name).write_text("7")
         (tmp_path / f"{name}.lock").touch()

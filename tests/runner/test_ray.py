@@ -26,6 +26,7 @@ from fcnlab.runner.executors.ray.worker import Token
 from fcnlab.trial.run import run_trial
 from fcnlab.trial.run_folder import RunFolder
 from tests.conftest import arrays_of
+from tests.patience import patience, wait_until
 
 ray = pytest.importorskip("ray", reason="Ray is not installed; it comes with fcnlab[ray]")
 
@@ -43,8 +44,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         monkeypatch.delenv("FCNLAB_DATA", raising=False)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)  # Ray would count no GPU
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, "include_dashboard": False})
-        made.add_node(num_cpus=3, num_gpus=1)
+        head = {"num_cpus": 1, "num_gpus": 0, "include_dashboard": False, "wait": False}
+        made = Cluster(initialize_head=True, head_node_args=head)
+        made.add_node(num_cpus=3, num_gpus=1, wait=False)
+        made.wait_for_nodes(timeout=patience())
         yield made
         made.shutdown()
 
@@ -60,13 +63,17 @@ def a_trial(lab: Lab, seed: int = 0, **fields: Any) -> Trial:
     return resolve(output, lab.registry, "test").trial(seed, lab.fingerprints)
 
 
-def until(executor: Executor, condition: Callable[[list[JobExit]], object], seconds: float = 90) -> list[JobExit]:
+def until(executor: Executor, condition: Callable[[list[JobExit]], object]) -> list[JobExit]:
     """Wait with an executor for a condition; return the jobs that have ended before."""
     ended: list[JobExit] = []
-    deadline = time.monotonic() + seconds
-    while not condition(ended):
-        assert time.monotonic() < deadline, f"waited in vain; ended: {ended}"
-        ended += executor.wait(0.1)
+
+    def met() -> object:
+        found = condition(ended)
+        if not found:
+            ended.extend(executor.wait(0.1))
+        return found
+
+    wait_until(met, "the executor's jobs", pause=0)
     return ended
 
 
@@ -231,9 +238,9 @@ def test_a_cluster_of_fcnlab_refuses_everyone_without_its_token() -> None:
         print(ray.get(ray.remote(lambda: "runs").remote()))
         head = grpc.insecure_channel(ray.get_runtime_context().gcs_address)
         call = head.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")
-        call(b"", metadata=[("authorization", f"Bearer {os.environ['RAY_AUTH_TOKEN']}")], timeout=60)
+        call(b"", metadata=[("authorization", f"Bearer {os.environ['RAY_AUTH_TOKEN']}")], timeout=patience())
         try:
-            call(b"", timeout=60)
+            call(b"", timeout=patience())
         except grpc.RpcError as error:
             print(error.code())
         """
@@ -262,11 +269,11 @@ while True:
     driver.stdin.write(Job(trial=trial).model_dump_json().encode())
     driver.stdin.close()
     try:
-        _wait_for(lambda: folder(lab, trial).read_progress())
+        wait_until(lambda: folder(lab, trial).read_progress(), "the trial trains")
     finally:
         driver.kill()
         driver.wait()
-    _wait_for(lambda: not _grows(folder(lab, trial)))
+    wait_until(lambda: not _grows(folder(lab, trial)), "the trial ends")
 
 
 def test_a_trial_is_retried_on_a_new_node_after_the_loss_of_its_node(
@@ -280,7 +287,7 @@ def test_a_trial_is_retried_on_a_new_node_after_the_loss_of_its_node(
     cluster.remove_node(cluster.worker_nodes.copy().pop())
     lost = until(executor, lambda ended: ended)
     assert {end.error for end in lost} == {f"{socket.gethostname()}: its node is gone"}
-    cluster.add_node(num_cpus=1)
+    cluster.add_node(num_cpus=1, wait=False)
     short = a_trial(lab, seed=5)
     assert run(executor, Job(trial=short)) == [JobExit(short.key)]
     assert folder(lab, short).read() is not None
@@ -294,10 +301,3 @@ def _grows(folder: RunFolder) -> bool:
     before = len(folder.read_progress())
     time.sleep(1)
     return len(folder.read_progress()) > before
-
-
-def _wait_for(condition: Callable[[], object], seconds: float = 90) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)

@@ -12,8 +12,6 @@ import fcnlab
 from fcnlab.models import TimmBackbone
 from fcnlab.training import cost
 
-torch.set_num_threads(1)
-
 
 @pytest.mark.parametrize(
     ("name", "reduction", "pixels"),

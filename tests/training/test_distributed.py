@@ -28,7 +28,6 @@ from fcnlab.trial.build import build_model, build_training
 from fcnlab.trial.launch import START_METHOD
 from tests.training.test_fit import CLASS_WEIGHTS, SixImages, create_identical_models, train, weights
 
-torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # Python 3.12
 
 CPU = torch.device("cpu")

@@ -20,8 +20,6 @@ from fcnlab.training import evaluate as module
 from fcnlab.training.evaluate import OnPrediction, evaluate_split
 from fcnlab.training.protocol import Protocol
 
-torch.set_num_threads(1)
-
 A, B = (8, 10), (9, 7)
 SIZES = [A, A, A, B, A, B, B]
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)

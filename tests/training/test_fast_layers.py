@@ -24,8 +24,6 @@ from fcnlab.training.fast_layers import (
     replace_max_pooling,
 )
 
-torch.set_num_threads(1)
-
 
 def networks() -> list[str]:
     """Return the timm networks of the registry, and others that combine norms and activations differently."""

@@ -20,8 +20,6 @@ from fcnlab.training.optim import LrFactors, MovingAverage, create_optimizer
 from fcnlab.training.step import Objective
 from fcnlab.trial.build import build_model, build_training
 
-torch.set_num_threads(1)
-
 
 class Net(nn.Sequential):
     """A sequence of layers with the interface of an FCN."""

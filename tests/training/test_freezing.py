@@ -20,8 +20,6 @@ from fcnlab.training.fit import fit
 from fcnlab.training.freezing import freeze_backbone
 from fcnlab.trial.build import Training, build_model, build_training
 
-torch.set_num_threads(1)
-
 NETS = ("test_resnet", "mobilenetv2_100", "convnext_atto", "regnetx_002")
 BASE = {
     "variant": "fcn32s-tiny",

@@ -26,8 +26,6 @@ from fcnlab.training.fused_loss import FusedUpsampleLoss, can_fuse
 from fcnlab.training.losses import REDUCTIONS, Loss
 from fcnlab.trial.build import build_model
 
-torch.set_num_threads(1)
-
 Channels = Literal["dense", "diagonal", "per_class"]
 CHANNELS: list[Channels] = ["dense", "diagonal", "per_class"]
 

@@ -17,8 +17,6 @@ from fcnlab.training import blocks
 from fcnlab.training.fused_prediction import FusedPrediction, can_fuse_prediction
 from tests.training.test_fused_loss import CHANNELS, Ending, endings
 
-torch.set_num_threads(1)
-
 CPU = torch.device("cpu")
 
 

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from fcnlab.training.losses import REDUCTIONS, Loss, compute_class_weights, image_mean_sum, pixel_mean
 
-torch.set_num_threads(1)
-
 WEIGHTS = torch.tensor([0.5, 2.0, 1.0, 3.5])
 KINDS: list[dict[str, Any]] = [{}, {"label_smoothing": 0.1}, {"focal": 0.5}, {"focal": 2.0}, {"ohem": (0.7, 0.1)}]
 ADDED: list[dict[str, Any]] = [{}, {"dice": 1.0}, {"lovasz": 0.5}, {"weight": 0.0, "dice": 1.0, "lovasz": 2.0}]

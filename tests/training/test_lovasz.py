@@ -15,8 +15,6 @@ from torch import Tensor
 from fcnlab.kernels import lovasz as kernel
 from fcnlab.training.lovasz import lovasz_softmax, lovasz_softmax_without_sync
 
-torch.set_num_threads(1)
-
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 WAYS = [
     pytest.param(lovasz_softmax, id="compiled", marks=needs_compiler),

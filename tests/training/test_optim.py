@@ -27,8 +27,6 @@ from fcnlab.training.optim import (
 )
 from fcnlab.trial.build import build_model, build_training
 
-torch.set_num_threads(1)
-
 BASE = {"variant": "fcn8s-tiny", "upsampler.bias": True, "dataset": "shapes-mini", "recipe": "smoke"}
 SCHEDULES = ["constant", "poly", "cosine", "step"]
 

@@ -15,6 +15,7 @@ import torch
 from fcnlab.settings import KILLED
 from fcnlab.trial.launch import launch
 from fcnlab.trial.record import Record
+from tests.patience import patience, wait_until
 from tests.records import failed, finished
 from tests.trial.test_comparability import trial
 
@@ -29,9 +30,8 @@ def noted(folder: Path, rank: int) -> None:
 def wait_for(folder: Path, rank: int) -> int:
     """Return the id that a process has written."""
     file = folder / str(rank)
-    while not (file.exists() and (output := file.read_text())):
-        time.sleep(0.01)
-    return int(output)
+    wait_until(lambda: file.exists() and file.read_text(), f"rank {rank} starts")
+    return int(file.read_text())
 
 
 def is_gone(pid: int) -> bool:
@@ -111,8 +111,12 @@ def test_a_failed_rank_fails_the_trial_and_ends_all_ranks(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("work", [second_is_killed, second_is_killed_and_the_first_takes_it_for_an_error])
 def test_a_killed_rank_ends_all_ranks_without_a_failed_record(
-    tmp_path: Path, work: Callable[..., Record | None], capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    work: Callable[..., Record | None],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr("fcnlab.trial.launch.CRASH_TIMEOUT", patience())
     with pytest.raises(SystemExit) as ended:
         launch(2, partial(work, tmp_path))
     assert ended.value.code == KILLED

@@ -75,7 +75,7 @@ class Settings:
     @property
     def patience(self) -> int:
         """Return the factor of time limits: small runs are for machines of any speed."""
-        return 5 if self.smoke else 1
+        return 20 if self.smoke else 1
 
     def log(self, name: str) -> Path:
         """Return the log file of a section; its folder is created.
