@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -132,14 +131,6 @@ def browser() -> Iterator[Any]:
         page.set_default_timeout(1000 * patience())
         yield page
         chromium.close()
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 90) -> None:
-    """Wait until a condition holds; fail if it does not in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition was not met in time"
-        time.sleep(0.02)
 
 
 def arrays_of(file: Path) -> dict[str, Any]:

@@ -90,7 +90,6 @@ class MlflowServer:
         self._server = make_server(
             "127.0.0.1", self._port, self._handle, threaded=True, request_handler=_quiet_handler()
         )
-        self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -47,12 +48,16 @@ def test_no_process_outlives_a_benchmark_that_is_killed_in_a_lap(tmp_path: Path,
     ]
     expected = (4, 1)  # the guard, sh and both sleeps; the side, which imports torch
     for bench, processes in zip(benches, expected, strict=True):
-        wait_until(lambda bench=bench, count=processes: len(descendants(bench.pid)) == count, "the processes")
+        wait_until(partial(_has_descendants, bench.pid, processes), "the processes start")
     left = [child for bench in benches for child in descendants(bench.pid)]
     for bench in benches:
         bench.send_signal(number)
         assert bench.wait(60) == (-number if number == signal.SIGKILL else 128 + number)
-    wait_until(lambda: not [one for one in left if _is_alive(one)], "the processes")
+    wait_until(lambda: not any(map(_is_alive, left)), "the processes end")
+
+
+def _has_descendants(process: int, count: int) -> bool:
+    return len(descendants(process)) == count
 
 
 def _is_alive(process: int) -> bool:

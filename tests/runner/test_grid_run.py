@@ -275,11 +275,12 @@ def test_running_trial_is_shown_with_its_curves(
         publisher.log_progress(plan.trials[0], ended.epochs)  # a trial that ends soon is written at its end
         monkeypatch.setattr("fcnlab.runner.publisher.LOG_INTERVAL", 0.0)
         publisher.log_progress(plan.trials[1], [])
-        wait_until(lambda: _trial_runs(path))
+        wait_until(lambda: _trial_runs(path), "the trial is in MLflow")
         publisher.log_progress(plan.trials[1], ended.epochs)
         (run_id,) = _trial_runs(path)
-        wait_until(lambda: "train/loss" in MlflowClient(lab.tracking_uri).get_run(run_id).data.metrics)
-        shown = MlflowClient(lab.tracking_uri).get_run(run_id)
+        client = MlflowClient(lab.tracking_uri)
+        wait_until(lambda: "train/loss" in client.get_run(run_id).data.metrics, "its epochs are in MLflow")
+        shown = client.get_run(run_id)
         assert shown.info.status == "RUNNING"
         assert shown.data.params["head"] == "fcn8s" and shown.inputs.dataset_inputs
         assert shown.data.metrics["train/loss"] == ended.epochs[-1].loss

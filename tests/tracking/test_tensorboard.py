@@ -19,7 +19,8 @@ from fcnlab.runner.publisher import Publisher
 from fcnlab.runner.run import hold_leases, sync_grid
 from fcnlab.runner.trackers import check_trackers
 from fcnlab.tracking.base import Tracker
-from tests.conftest import SMOKE, wait_until
+from tests.conftest import SMOKE
+from tests.patience import wait_until
 from tests.report.finished_grid import finished_lab
 
 
@@ -85,7 +86,7 @@ def test_an_interrupted_driver_repeats_no_point_and_published_records_are_kept(
     folder = tmp_path / "tensorboard" / "question"
     with hold_leases(lab) as leases:  # this driver is killed: it closes nothing
         publish(leases, unfinished).log_progress(running, record.epochs[:1])
-        wait_until(lambda: any(map(has_loss, folder.glob("fcn32s, seed 0/events*"))))
+        wait_until(lambda: any(map(has_loss, folder.glob("fcn32s, seed 0/events*"))), "the loss is written")
     assert [point.step for point in read(folder / "fcn32s, seed 0").Scalars("train/loss")] == [1]
     kept = {file: file.read_bytes() for file in (folder / "fcn8s, seed 1").iterdir()}
     with hold_leases(lab) as leases:
