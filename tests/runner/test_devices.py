@@ -17,11 +17,12 @@ from fcnlab.config.grid.grid import resolve
 from fcnlab.config.trial import Trial
 from fcnlab.errors import ConfigError, FcnlabError, RunError
 from fcnlab.lab import Lab
-from fcnlab.runner.executors import config, slots
+from fcnlab.runner.executors import config, slots, worker
 from fcnlab.runner.executors.base import Job, JobExit
 from fcnlab.runner.executors.config import ExecutorConfig
 from fcnlab.runner.executors.process import ProcessExecutor
 from fcnlab.runner.executors.slots import Slot, plan_slots
+from fcnlab.settings import DEVICE_VARIABLE
 from fcnlab.trial.diff import diff_records
 from fcnlab.trial.record import Record
 from fcnlab.trial.run import run_trial
@@ -257,3 +258,16 @@ def test_the_trials_of_init_from_are_checked_too(machine: pytest.MonkeyPatch, la
         )
     with pytest.raises(RunError, match="this machine has 2 GPUs"):
         ExecutorConfig(devices=4).check([fits])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_signal_while_devices_are_counted_is_no_failure_of_cuda(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def count() -> int:
+        os.kill(os.getpid(), number)  # as a cluster, which signals all processes of a job
+        return 1
+
+    monkeypatch.setenv(DEVICE_VARIABLE, "cuda")
+    monkeypatch.setattr(worker, "device_count", count)
+    assert worker._device_error(1, verify=True) is None

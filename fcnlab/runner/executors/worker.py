@@ -36,7 +36,7 @@ from fcnlab.errors import ModelError, RunError
 from fcnlab.lab import Lab
 from fcnlab.redaction import redact_output
 from fcnlab.runner.executors.base import PAUSE, RELEASE, Job
-from fcnlab.runner.executors.stop_signals import StopSignals
+from fcnlab.runner.executors.stop_signals import StopSignals, block_stop_signals
 from fcnlab.settings import DEVICE_VARIABLE
 from fcnlab.storage_errors import convert_storage_errors
 from fcnlab.training import hardware
@@ -141,7 +141,8 @@ def _device_error(devices: int, *, verify: bool) -> str | None:
     context = multiprocessing.get_context(START_METHOD)
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_send_device_count, args=(theirs,))  # type: ignore[attr-defined]
-    process.start()
+    with block_stop_signals():  # a signal to all processes of a job must not look like a failure of CUDA
+        process.start()
     theirs.close()
     try:
         count = int(ours.recv())
