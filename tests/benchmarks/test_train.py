@@ -134,7 +134,7 @@ class FakeSide:
     def lap(self, seconds: float = 0.0) -> Lap:
         return lap(1.0, 1.0)
 
-    def close(self) -> None:
+    def close(self, *, at_once: bool = False) -> None:
         FakeSide.alive -= 1
 
 
