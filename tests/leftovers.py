@@ -55,8 +55,14 @@ def find_changes(before: dict[str, Any]) -> list[str]:
     """
     now = read_state()
     names = [*before, *(name for name in now if name not in before and name.startswith(CHECKED))]
-    changed = [name for name in names if before.get(name) != now.get(name)]
+    changed = [name for name in names if before.get(name) != now.get(name) and not _is_of_library(now.get(name))]
     return [f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in changed]
+
+
+def _is_of_library(handler: object) -> bool:
+    """Return whether a handler of a signal was set by a library, as Ray and Jupyter do; it is restored silently."""
+    is_handler = callable(handler) or isinstance(handler, signal.Handlers)
+    return is_handler and not str(getattr(handler, "__module__", "")).startswith("fcnlab")
 
 
 def restore_state(before: dict[str, Any]) -> None:

@@ -119,6 +119,8 @@ def test_the_example_runs_in_worker_processes(
     options = ("--executor", executor, "--workers", "1", "--tracker", "mlflow,csv_file")
     if executor != "ray":  # which is started from a process of its own, as a shell would
         monkeypatch.chdir(own.root)
+        for name in ("OMP_NUM_THREADS", "FCNLAB_DEVICE"):  # the example sets them for its processes
+            monkeypatch.setenv(name, os.environ.get(name, "1" if name == "OMP_NUM_THREADS" else "cpu"))
         result = CliRunner().invoke(app, grid_words(own, *options))
         code, text = result.exit_code, result.stdout
     else:

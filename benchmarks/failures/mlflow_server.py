@@ -78,10 +78,19 @@ class MlflowServer:
         self._create_store()
 
     def _create_store(self) -> None:
-        """Send a first request, for which MLflow creates the tables of its store; this takes seconds."""
+        """Send a first request, for which MLflow creates the tables of its store; this takes seconds.
+
+        MLflow then sets the tracking URI of this process to the server's store, which is undone.
+        """
+        import mlflow
+
+        configured = os.environ.get("MLFLOW_TRACKING_URI")
         url = f"http://127.0.0.1:{self._port}/api/2.0/mlflow/experiments/get-by-name?experiment_name=Default"
         with urllib.request.urlopen(url, timeout=300):
             pass
+        mlflow.set_tracking_uri(None)
+        if configured is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = configured
 
     def listen(self) -> None:
         """Accept connections."""

@@ -46,7 +46,7 @@ class RunOptions(NamedTuple):
     Attributes:
         micro_batches: factor on the recipe's number of micro-batches.
         should_pause: function that is called with the number of each finished epoch and returns whether to pause; in a
-            process group the result of rank 0 counts.
+            process group rank 0 calls it. Further ranks must not: a pause is a message that one of them would receive.
         sharing: number of trials that share the device.
         checkpoint_every: seconds between two checkpoints.
         log_every: steps between two training losses that are recorded; None records none.
@@ -212,8 +212,9 @@ class Trainer:
         is_last = epoch.epoch == self.trial.recipe.epochs
         stops = not is_last and self.trial.recipe.stop_on_plateau is not None
         stops = stops and self.group.broadcast(self._find_plateau() is not None)
-        pauses = not is_last and not stops and self.options.should_pause(epoch.epoch)
+        pauses = False
         if self.group.is_main:
+            pauses = not is_last and not stops and self.options.should_pause(epoch.epoch)
             self.heartbeat.enter(f"writing epoch {epoch.epoch}")
             if pauses or checkpoints.due:
                 if not training.from_cache:

@@ -31,9 +31,9 @@ def test_results_are_seconds_per_image() -> None:
         time.sleep(0.02)
         return 10
 
-    found = pairs(sleeping, lambda: 1, repeats=1)
+    found = pairs(sleeping, lambda: 1, repeats=5)
     assert found.ours.wall >= 0.002
-    assert found.ours.cpu < found.ours.wall
+    assert min(timing.cpu for timing in found.ours_timings) < 0.002, "other threads may be busy, but not always"
 
 
 def test_medians_are_over_runs_and_ratios_pair_by_pair() -> None:

@@ -61,7 +61,7 @@ def test_two_runs_are_compared(served: tuple[str, Any]) -> None:
         page.get_by_text("Group: fcn8s").wait_for()
         for run in ("fcn8s, seed 0", "fcn32s, seed 0"):
             row = page.get_by_role("row").filter(has_text=run)
-            row.get_by_role("checkbox", name=re.compile("toggle row selection")).check()
+            row.get_by_role("checkbox", name=re.compile("toggle row selection")).first.check()
         page.get_by_role("button", name="Compare").click()
         page.get_by_text("Comparing 2 Runs").wait_for()
         page.get_by_text("backbone.timm").first.wait_for()

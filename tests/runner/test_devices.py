@@ -132,7 +132,7 @@ def test_a_nan_loss_is_a_divergence(pair: ProcessExecutor, lab: Lab) -> None:
     assert failure is not None and failure.cause == "diverged"
 
 
-LONG: dict[str, Any] = {"epochs": 16, "validate_every": 8}
+LONG: dict[str, Any] = {"epochs": 30, "validate_every": 15}
 """Fields of a recipe that takes a second or two."""
 
 

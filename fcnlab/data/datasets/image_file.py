@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ def open_header(path: Path) -> Iterator[Image.Image]:
     """
     try:
         check_regular_file(path)
-        with Image.open(path) as image:
+        with _ignore_damaged_metadata(), Image.open(path) as image:
             _check_single_page(image, path)
             yield image
     except FileNotFoundError:
@@ -94,6 +95,14 @@ def open_header(path: Path) -> Iterator[Image.Image]:
     except IMAGE_ERRORS as error:
         reason = _explain(path) or getattr(error, "strerror", None) or error
         raise DataError(f"{path}: cannot be decoded: {reason}") from None
+
+
+@contextmanager
+def _ignore_damaged_metadata() -> Iterator[None]:
+    """Print no warning of Pillow about damaged EXIF data, which does not affect the pixels."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Corrupt EXIF data")
+        yield
 
 
 def _check_single_page(image: Image.Image, path: Path) -> None:
@@ -124,7 +133,7 @@ def _explain(path: Path) -> str | None:
         return None
     try:
         check_regular_file(path)
-        with path.open("rb") as file:
+        with _ignore_damaged_metadata(), path.open("rb") as file:
             TiffImagePlugin.TiffImageFile(file)
     except SyntaxError as error:
         if "pixel" in str(error):  # an unknown mode, or too many samples
