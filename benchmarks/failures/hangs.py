@@ -203,7 +203,8 @@ def _limit_children(worker: int, size: int, ended: Event) -> None:
         for child in set(_children(worker)) - limited:
             limited.add(child)
             try:
-                limit = _address_space(child) + size
+                # Not above that of the child, which may have grown before this thread has found it.
+                limit = _address_space(worker) + size
                 resource.prlimit(child, resource.RLIMIT_AS, (limit, limit))
             except (OSError, ValueError):  # it has exited already
                 continue
