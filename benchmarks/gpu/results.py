@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from benchmarks.time_limit import time_limit
 
 
 @dataclass
@@ -61,32 +61,6 @@ class SectionTimeout(BaseException):
     """A section ran past its time limit. Not an ``Exception``, so that the code under test cannot handle it."""
 
 
-@contextmanager
-def time_limit(seconds: float | None) -> Iterator[None]:
-    """Raise :class:`SectionTimeout` in the block after a number of seconds.
-
-    The limit needs SIGALRM and the main thread; elsewhere it is not enforced. A call that never returns to the
-    interpreter (a hanging kernel) is not interrupted: run such sections in a separate process.
-
-    Args:
-        seconds: Time limit; None for no limit.
-    """
-    if seconds is None or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def expire(_signal: int, _frame: object) -> None:
-        raise SectionTimeout(f"no result after {seconds:.0f} s")
-
-    previous = signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
-
-
 def run_section(name: str, function: Callable[[], dict[str, Any]], limit: float | None = None) -> Outcome:
     """Call a section and return its outcome; an exception becomes a failed outcome.
 
@@ -97,7 +71,7 @@ def run_section(name: str, function: Callable[[], dict[str, Any]], limit: float 
     """
     start = time.perf_counter()
     try:
-        with time_limit(limit):
+        with time_limit(limit, SectionTimeout(f"no result after {limit or 0:.0f} s")):
             result = function()
     except (Exception, SectionTimeout) as error:  # noqa: BLE001 - recorded with its traceback
         message = (str(error).strip().splitlines() or [""])[0]

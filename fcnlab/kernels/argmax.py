@@ -16,18 +16,16 @@ _C_SUFFIX = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 def argmax_classes(scores: Tensor) -> Tensor:
     """Return the class with the greatest score at each pixel, the first of equal ones; nan is greater than all.
 
-    Equal to `scores.argmax(1)`. On the CPU it runs in C; if that is not available, `argmax_fallback` is used.
+    Equal to `scores.argmax(1)`. It runs in C; if that is not available, `argmax_fallback` is used.
 
     Args:
-        scores: [n, C, pixels] with C at most `MAX_CLASSES`, on any device and with any strides.
+        scores: [n, C, pixels] with C at most `MAX_CLASSES`, on the CPU, with any strides.
 
     Returns:
         Classes, uint8 [n, pixels].
     """
     n, classes, pixels = scores.shape
     assert classes <= MAX_CLASSES, "classes are uint8, and 255 is the label of ignored pixels"
-    if scores.device.type != "cpu":
-        return scores.argmax(1).to(torch.uint8)
     compiled = load_library("argmax") if scores.dtype in _C_SUFFIX else None
     if scores.stride(2) != 1:
         scores = scores.contiguous()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -11,11 +10,11 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
-from types import FrameType
 from unittest.mock import patch
 
 from typer.main import get_command
 
+from benchmarks.time_limit import time_limit
 from fcnlab import cli
 
 LIMIT = 60.0
@@ -102,9 +101,10 @@ class Sandbox:
         before = self._list_files()
         code: int | None = None
         crash = ""
+        late = TimeLimitError(f"has not ended after {LIMIT:g} s")
         with patch.object(sys, "argv", ["fcnlab", *arguments]), patch.object(cli, "app", self._command):
             try:
-                with redirect_stdout(out), redirect_stderr(err), limited(LIMIT):
+                with redirect_stdout(out), redirect_stderr(err), time_limit(LIMIT, late):
                     cli.main()
             except SystemExit as end:
                 code = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -136,26 +136,6 @@ class Sandbox:
 def _to_text(stream: BytesIO) -> TextIOWrapper:
     """Return a text stream that refuses what a terminal cannot show."""
     return TextIOWrapper(stream, encoding="utf-8", write_through=True)
-
-
-@contextmanager
-def limited(seconds: float) -> Iterator[None]:
-    """Stop the context after a time, also where it waits for a file.
-
-    Args:
-        seconds: the time.
-    """
-
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        raise TimeLimitError(f"has not ended after {seconds:g} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def describe_crash(error: BaseException) -> str:
