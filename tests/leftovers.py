@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from fcnlab.runner.executors.worker_process import SERVER
 from tests.patience import wait_until
 
 OWNER = "FCNLAB_TEST_PROCESS"
@@ -120,7 +121,8 @@ def _find_processes() -> Iterator[tuple[int, str]]:
             dead = (folder / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
         except OSError:  # it has ended, or is another user's
             continue
-        if not dead and (command == forked or OURS.search(command)):
+        keeps = process in own and SERVER in command  # it forks the workers of all tests and ends with this process
+        if not dead and not keeps and (command == forked or OURS.search(command)):
             yield process, command
 
 

@@ -2,10 +2,10 @@
 
     python -m benchmarks.failures.hangs --json docs/reliability/hangs.json
 
-A driver, a worker or a trial receives SIGSTOP at a random moment; a driver receives SIGCONT later. The counts must be
-those of an undisturbed run, the other trial must not be retried, and no process may remain. Then one of two workers has
-little address space (RLIMIT_AS): each trial must finish, possibly with more micro-batches, or fail with the cause
-`out_of_memory`. Runs on Linux only.
+A driver, the server that forks its workers, a worker or a trial receives SIGSTOP at a random moment; a driver receives
+SIGCONT later. The counts must be those of an undisturbed run, the other trial must not be retried, and no process may
+remain. Then one of two workers has little address space (RLIMIT_AS): each trial must finish, possibly with more
+micro-batches, or fail with the cause `out_of_memory`, or because a library crashed. Runs on Linux only.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -31,7 +32,7 @@ from fcnlab.runner.executors.slots import Slot
 from fcnlab.runner.plan import PlannedTrial, make_plan
 from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.run import run_grid
-from fcnlab.trial.record import Attempt
+from fcnlab.trial.record import Attempt, Failure
 
 GRID = """
 question: Does a trial that hangs or runs out of memory change the results of a grid?
@@ -49,8 +50,12 @@ DEADLINE = 900.0
 SIZES = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 """Mebibytes of address space that a trial has above those that its worker uses before it."""
 
+CRASH = re.compile(rf"signal ({signal.SIGSEGV}|{signal.SIGABRT})\\b")
+"""End of a process in which a library of C does not check whether it has received the memory that it asked for."""
+
 EXPECTED = {
     "driver": "no trial is retried; the run continues after SIGCONT",
+    "server": "no trial is retried; it is killed at the end",
     "worker": "it is killed; the trial resumes from its checkpoint, or has ended already",
     "trial": "it is killed and resumes from its checkpoint",
 }
@@ -104,10 +109,10 @@ def start_driver(file: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def stop_one(kind: str, file: Path, expected: dict[str, bytes | None], chance: random.Random) -> str | None:
-    """Run a grid and stop its driver, a worker or a trial at a random moment.
+    """Run a grid and stop one of its processes at a random moment.
 
     Args:
-        kind: `driver`, `worker` or `trial`.
+        kind: `driver`, `server`, `worker` or `trial`.
         file: the grid file of a new lab.
         expected: the counts of an undisturbed run.
         chance: chooses the moment, the process and the duration.
@@ -119,7 +124,8 @@ def stop_one(kind: str, file: Path, expected: dict[str, bytes | None], chance: r
         if not _await(lambda: len(_beating(file)) == 2 and len(_trials(driver.pid)) == 2):
             return f"the trials have not started: {_last_line(file)}"
         time.sleep(chance.uniform(0, 2))
-        processes = {"driver": [driver.pid], "worker": _children(driver.pid), "trial": _trials(driver.pid)}
+        processes = {"driver": [driver.pid], "server": _children(driver.pid), "worker": _workers(driver.pid)}
+        processes["trial"] = _trials(driver.pid)
         everyone = [process for kinds in processes.values() for process in kinds]
         stopped = chance.choice(processes[kind] or [driver.pid])
         if kind == "driver" or driver.poll() is None:
@@ -142,7 +148,7 @@ def _find_problem(
         return f"exit code {code}: {_last_line(file)}"
     if read_counts(file) != expected:
         return "the counts differ"
-    if len(retries) > (kind != "driver"):
+    if len(retries) > (kind in ("worker", "trial")):
         return f"retried: {retries}"
     if not _await(lambda: not any(map(_is_alive, everyone)), seconds=30):
         return "a process is left behind"
@@ -177,6 +183,7 @@ def limit_memory(file: Path, mebibytes: int) -> str | None:
     executor = ProcessExecutor(lab, [Slot(threads=1)] * 2)
     executor.await_ready()
     worker, ended = executor._workers[0].process.pid, Event()
+    assert worker is not None, "it has started"
     limiter = Thread(target=_limit_children, args=(worker, mebibytes * 2**20, ended))
     limiter.start()
     grid = lab.load_grid(file)
@@ -189,10 +196,10 @@ def limit_memory(file: Path, mebibytes: int) -> str | None:
         record, attempts = planned.record, planned.folder.attempts()
         if record is None:
             return f"{planned.description}: no record"
-        causes = {attempt.cause for attempt in attempts} | ({record.failure.cause} if record.failure else set())
-        if causes - {"out_of_memory"}:
-            message = record.failure.message if record.failure else attempts[-1].message
-            return f"{planned.description}: {', '.join(sorted(causes))}: {message.splitlines()[0]}"
+        problems: list[Attempt | Failure] = [*attempts, *([record.failure] if record.failure else [])]
+        for problem in problems:
+            if problem.cause != "out_of_memory" and not CRASH.search(problem.message):
+                return f"{planned.description}: {problem.cause}: {problem.message.splitlines()[0]}"
     return None
 
 
@@ -227,7 +234,7 @@ def run_stops(folder: Path, rounds: int, chance: random.Random) -> list[Outcome]
     for kind, what in EXPECTED.items():
         found = [stop_one(kind, write_lab(folder / f"{kind}{one}"), expected, chance) for one in range(rounds)]
         bad = [f"{kind} {one}: {problem}" for one, problem in enumerate(found) if problem is not None]
-        outcomes.append(Outcome(f"SIGSTOP of a {kind}", rounds, bad, what))
+        outcomes.append(Outcome(f"SIGSTOP of {'the' if kind == 'server' else 'a'} {kind}", rounds, bad, what))
     return outcomes
 
 
@@ -242,7 +249,7 @@ def run_limits(folder: Path, sizes: Sequence[int] = SIZES) -> Outcome:
     for size in sizes:
         problem = limit_memory(write_lab(folder / f"memory{size}", "resnet18-scratch", 1, seeds=2), size)
         bad += [f"{size} MiB: {problem}"] if problem is not None else []
-    what = "its trials finish, with more micro-batches, or fail as out of memory; the other worker is not disturbed"
+    what = "its trials finish, with more micro-batches, or fail for lack of memory; the other worker is undisturbed"
     return Outcome("address space of one of two workers limited", len(sizes), bad, what)
 
 
@@ -260,8 +267,12 @@ def _beating(file: Path) -> list[Path]:
     return list((file.parent.parent / "runs").glob("*/.heartbeat"))
 
 
+def _workers(driver: int) -> list[int]:
+    return [worker for server in _children(driver) for worker in _children(server)]
+
+
 def _trials(driver: int) -> list[int]:
-    return [trial for worker in _children(driver) for trial in _children(worker)]
+    return [trial for worker in _workers(driver) for trial in _children(worker)]
 
 
 def _children(process: int) -> list[int]:

@@ -14,7 +14,7 @@ import pandas as pd
 from mlflow.tracking import MlflowClient
 
 import fcnlab
-from benchmarks.failures.warm import Driver, list_session
+from benchmarks.failures.warm import Driver, list_session, wait_until_gone
 from fcnlab.lab import Lab
 
 GRID = """
@@ -129,7 +129,7 @@ class KilledGrid:
         """
         text = driver.read_log()
         if "Traceback (most recent call last)" in text:
-            self.problems.append(f"traceback: {text[text.index('Traceback') :].strip().splitlines()[-1]}")
+            self.problems.append(text[max(0, text.index("Traceback") - 200) :][:2000])
 
     def check_end(self, driver: Driver) -> None:
         """Note a traceback in the output of a driver, and an exit code that a signal does not explain.
@@ -168,7 +168,8 @@ class KilledGrid:
             driver = self.start()
             driver.wait(4 * PATIENCE)
             self.check_end(driver)
-        self.problems += [f"{len(left)} processes left behind"] if (left := list_session(driver.id)) else []
+        left = wait_until_gone([one.id for one in list_session(driver.id)], PATIENCE)
+        self.problems += [f"{len(left)} processes left behind"] if left else []
         self.problems += self.find_left_files()
 
     def find_left_files(self) -> list[str]:

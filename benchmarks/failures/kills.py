@@ -4,7 +4,8 @@
 
 A grid is run undisturbed, and then again and again in new labs while its processes are killed:
 
-- `--kills`: signals to its driver, its workers and its trials; a driver that ends is started again, as a cluster does.
+- `--kills`: signals to its driver, the server that forks its workers, its workers and its trials; a driver that ends is
+  started again, as a cluster does.
 - `--torn`: power cuts. All processes are killed at once, and files that were written last are truncated or lose their
   last block, before the driver is started again.
 - `--pairs`: two drivers run one grid, and one of them is killed, or stopped and then killed.
@@ -37,11 +38,13 @@ from benchmarks.failures.warm import Driver, list_session, send, wait_until_gone
 
 TARGETS = {
     "driver": "the workers end; the next `grid run` resumes from records and checkpoints",
+    "server": "workers continue; the next worker is forked from a new server",
     "worker": "another worker replaces it; the trial resumes from its checkpoint",
     "trial": "the trial resumes from its checkpoint",
 }
 GRACEFUL = {
     "driver": "trials pause after their epoch, exit code 130; the next `grid run` resumes",
+    "server": "nothing: it ends with the driver",
     "worker": "its trial pauses after its epoch; another worker replaces it and resumes the trial",
     "trial": "the trial pauses after its epoch and is resumed",
 }
@@ -146,7 +149,7 @@ def send_signals(
 
 
 def _with_article(target: str) -> str:
-    return target if target == ALL else f"{'the' if target == 'driver' else 'a'} {target}"
+    return target if target == ALL else f"{'the' if target in ('driver', 'server') else 'a'} {target}"
 
 
 def continue_grid(grid: KilledGrid, driver: Driver, seconds: float) -> Driver:
@@ -183,13 +186,29 @@ def send_signal(driver: Driver, target: str, number: int, chance: random.Random)
         if driver.wait(0.05):
             return None
     chosen = ids if target == ALL else [chance.choice(ids)]
-    doomed = driver.find_processes("any") if target in (ALL, "driver") else find_below(driver, chosen[0])
+    doomed = find_doomed(driver, target, number, chosen[0])
     if not [one for one in chosen if send(one, number)]:
         return None
     left = wait_until_gone(doomed, PATIENCE)
     if target in (ALL, "driver") and driver.wait(PATIENCE):
         left = wait_until_gone([one.id for one in list_session(driver.id)], PATIENCE)
     return [f"{len(left)} processes left behind"] if left else []
+
+
+def find_doomed(driver: Driver, target: str, number: int, process_id: int) -> list[int]:
+    """Return the processes that a signal ends, also those that end later because of it.
+
+    Args:
+        driver: a driver.
+        target: a key of TARGETS, or ALL.
+        number: the signal.
+        process_id: id of the process that receives it.
+    """
+    if target in (ALL, "driver"):
+        return driver.find_processes("any")
+    if target == "server":
+        return [process_id] if number == signal.SIGKILL else []
+    return find_below(driver, process_id)
 
 
 def find_below(driver: Driver, process_id: int) -> list[int]:
@@ -280,6 +299,7 @@ def run_pairs(
             send(killed.id, signal.SIGSTOP)
             time.sleep(chance.uniform(0.0, 4.0))
         living = killed.find_processes("any")
+        had_ended = other.exit_code is not None
         send(killed.id, signal.SIGKILL)
         left = wait_until_gone(living, PATIENCE)
         problems = [f"{len(left)} processes left behind"] if left else []
@@ -288,6 +308,9 @@ def run_pairs(
             other.kill_all()
         elif other.exit_code != 0:
             problems.append(f"the other driver ended with exit code {other.exit_code}")
+        if had_ended:  # the killed driver was the last one
+            other = grid.start()
+            other.wait(4 * PATIENCE)
         grid.finish(other)
         name = f"{'SIGSTOP and SIGKILL' if stops else 'SIGKILL'} to one of two drivers"
         found.add(

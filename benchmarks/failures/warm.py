@@ -1,6 +1,6 @@
 """Drivers and workers as forked copies of this process, which has imported everything: they start in milliseconds.
 
-They run the same functions as the commands `fcnlab` and `python -m fcnlab.runner.executors.worker`, in the same tree of
+They run the same functions as the command `fcnlab` and the server that forks its workers, in the same tree of
 processes; only the start of the interpreter and the imports are left out. Each driver has a session of its own, by
 which its processes are found, also after its death.
 """
@@ -25,13 +25,14 @@ import torch
 from sqlalchemy.orm import configure_mappers
 
 from fcnlab import cli
-from fcnlab.runner.executors import worker
+from fcnlab.runner.executors import fork_server
+from fcnlab.runner.executors.worker_process import SERVER
 
-WORKER = "fcnlab.runner.executors.worker"
 PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
 """Arguments of `subprocess.Popen._execute_child`, in the order of `_close_pipe_fds`."""
 
 IMPORTED = (
+    "fcnlab.runner.executors.worker",
     "fcnlab.report.charts.draw",
     "fcnlab.report.html.page",
     "fcnlab.report.write",
@@ -57,10 +58,11 @@ configure_mappers()  # of MLflow's tables
 
 
 class Process(NamedTuple):
-    """A living process: its id, that of its parent, and the CPU seconds of it and its ended children."""
+    """A living process: its id, those of its parent and its group, and the CPU seconds of it and its ended children."""
 
     id: int
     parent: int
+    group: int
     seconds: float
 
 
@@ -121,15 +123,15 @@ class Driver:
         """Return the ids of living processes.
 
         Args:
-            kind: `driver`, `worker` or `trial`; `any` for all processes of the session.
+            kind: `driver`, `server`, which forks workers, `worker` or `trial`; `any` for all processes of the session.
         """
         living = list_session(self.id)
-        workers = {one.id for one in living if one.parent == self.id and _is_copy(one.id)}
-        if kind == "any":
-            return [one.id for one in living]
-        if kind == "driver":
-            return [one.id for one in living if one.id == self.id]
-        return [one.id for one in living if (one.id if kind == "worker" else one.parent) in workers]
+        leaders = [one for one in living if one.id == one.group != self.id and _is_copy(one.id)]
+        servers = {one.id for one in leaders if one.parent == self.id}
+        workers = {one.id for one in leaders} - servers  # also those whose server has been killed
+        trials = {one.id for one in living if one.parent in workers}
+        kinds = {"driver": {self.id}, "server": servers, "worker": workers, "trial": trials}
+        return [one.id for one in living if kind == "any" or one.id in kinds[kind]]
 
     def kill_all(self) -> None:
         """Kill all processes of the session at the same moment, as a power cut does."""
@@ -153,10 +155,10 @@ def list_session(leader: int) -> list[Process]:
                 fields = Path(entry.path, "stat").read_text().rpartition(")")[2].split()
             except OSError:  # it has ended
                 continue
-            state, parent, _group, session = fields[0], *map(int, fields[1:4])
+            state, parent, group, session = fields[0], *map(int, fields[1:4])
             if session == leader and state not in "ZX":
                 seconds = sum(map(int, fields[11:15])) / TICKS
-                found.append(Process(int(entry.name), parent, seconds))
+                found.append(Process(int(entry.name), parent, group, seconds))
     return found
 
 
@@ -219,35 +221,32 @@ _execute = subprocess.Popen._execute_child  # type: ignore[attr-defined]
 
 
 def _execute_or_fork(self: Any, *arguments: Any) -> None:
-    """Start the child of a `Popen`: fork this process if it is a worker, execute all other programs."""
+    """Start the child of a `Popen`: fork this process if it is a server of workers, execute all other programs."""
     given = inspect.signature(_execute).bind(self, *arguments).arguments
-    if WORKER not in given["args"]:
+    if not any(SERVER in str(word) for word in given["args"]):
         _execute(self, *arguments)
         return
     self.pid = os.fork()
     if self.pid == 0:
-        _run_worker(given)
+        _run_server(given)
     self._child_created = True
     self._close_pipe_fds(*(given[name] for name in PIPES))
 
 
-def _run_worker(given: Mapping[str, Any]) -> NoReturn:
-    """Run a worker as `python -m` does, and exit."""
+def _run_server(given: Mapping[str, Any]) -> NoReturn:
+    """Run the server of workers as its program does, and exit."""
     code = 1
     try:
         os.setpgid(0, 0)
-        os.dup2(given["p2cread"], 0)
-        os.dup2(given["c2pwrite"], 1)
-        os.closerange(3, 65536)  # locks and pipes of the driver
+        (messages,) = given["pass_fds"]
+        os.dup2(messages, 3)
+        os.closerange(4, 65536)  # locks and pipes of the driver
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         os.environ.clear()
         os.environ.update(given["env"])
-        words = list(given["args"])
-        worker.main(words[words.index(WORKER) + 1 :])
+        fork_server.main(3)
         code = 0
-    except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:  # noqa: BLE001 - printed as the interpreter prints it
         traceback.print_exc()
     finally:

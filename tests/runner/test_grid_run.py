@@ -378,8 +378,9 @@ def _kill_a_trial() -> int:
     found: list[int] = []
 
     def look() -> bool:
-        for worker in _children(os.getpid()):
-            found.extend(_children(worker))
+        for server in _children(os.getpid()):  # it forks the workers
+            for worker in _children(server):
+                found.extend(_children(worker))
         return bool(found)
 
     wait_until(look, "a worker starts a process")

@@ -16,7 +16,7 @@ from tests.patience import patience
 @pytest.mark.skipif(sys.platform != "linux", reason="finds processes in /proc, which only Linux has")
 def test_grids_with_killed_processes_give_the_table_of_an_undisturbed_run(tmp_path: Path) -> None:
     file = tmp_path / "kills.json"
-    command = [sys.executable, "-m", "benchmarks.failures.kills", "--kills", "10", "--torn", "2", "--pairs", "0"]
+    command = [sys.executable, "-m", "benchmarks.failures.kills", "--kills", "13", "--torn", "2", "--pairs", "0"]
     command += ["--seeds", "1", "--small", "--json", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=10 * patience(), cwd=REPOSITORY)
     assert done.returncode == 0, done.stdout + done.stderr

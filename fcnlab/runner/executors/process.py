@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import selectors
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,7 +17,7 @@ from fcnlab.runner.executors.base import PAUSE, RELEASE, Executor, Job, JobExit
 from fcnlab.runner.executors.exits import count_oom_kills, describe_exit, find_memory_message, was_killed
 from fcnlab.runner.executors.hang import HangDetector
 from fcnlab.runner.executors.slots import Slot
-from fcnlab.runner.executors.stop_signals import block_stop_signals
+from fcnlab.runner.executors.worker_process import WorkerProcess, start_worker
 from fcnlab.trial.run_folder import RunFolder
 
 STOP_TIMEOUT = 20.0
@@ -42,7 +40,7 @@ class _Worker:
         output: what it has written after its last complete line.
     """
 
-    process: subprocess.Popen[bytes]
+    process: WorkerProcess
     slot: Slot
     ready: bool = False
     job: Job | None = None
@@ -204,7 +202,7 @@ class ProcessExecutor(Executor):
         for key, reason in self._hangs.find_hung().items():
             worker = next(one for one in self._workers if one.job is not None and one.job.trial.key == key)
             worker.hung = reason
-            _kill_group(worker.process)
+            worker.process.kill()
 
     def await_ready(self, seconds: float = 300.0) -> None:
         """Wait until every worker has started.
@@ -223,8 +221,8 @@ class ProcessExecutor(Executor):
 
     def close(self) -> None:
         for worker in self._workers:
-            if not worker.ready:  # it imports torch and reads no input; it has no trial yet
-                _kill_group(worker.process)
+            if not worker.ready:  # it need not have started, and has no trial yet
+                worker.process.kill()
             _end_input(worker)  # all of them before the first wait
         deadline = time.monotonic() + STOP_TIMEOUT
         for worker in self._workers:
@@ -232,25 +230,12 @@ class ProcessExecutor(Executor):
         self._selector.close()
 
     def _start_worker(self, slot: Slot) -> _Worker:
-        command = [
-            sys.executable,
-            "-m",
-            "fcnlab.runner.executors.worker",
-            str(self._lab.root),
-            str(self._lab.data_root or ""),
-        ]
-        command += ["--threads", str(slot.threads), "--devices", str(slot.devices)]
-        command += ["--verify"] if slot.verify else []
+        arguments = [str(self._lab.root), str(self._lab.data_root or "")]
+        arguments += ["--threads", str(slot.threads), "--devices", str(slot.devices)]
+        arguments += ["--verify"] if slot.verify else []
         on_one_gpu = slot.gpu is not None and slot.devices == 1
-        command += ["--keep-child"] if (on_one_gpu if self._keep_child is None else self._keep_child) else []
-        with block_stop_signals():  # until the worker can handle them
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env={**os.environ, **slot.environment},
-                process_group=0,  # the driver handles Ctrl-C of the terminal
-            )
+        arguments += ["--keep-child"] if (on_one_gpu if self._keep_child is None else self._keep_child) else []
+        process = start_worker(arguments, {**os.environ, **slot.environment})
         worker = _Worker(process, slot)
         assert process.stdout is not None
         self._selector.register(process.stdout, selectors.EVENT_READ, worker)
@@ -259,24 +244,25 @@ class ProcessExecutor(Executor):
     def _replace(self, worker: _Worker) -> list[JobExit]:
         """Replace a worker that has exited, unless no more jobs start; return the job that was lost."""
         _end_input(worker)
-        self._stop_worker(worker, time.monotonic() + STOP_TIMEOUT)
+        code = self._stop_worker(worker, time.monotonic() + STOP_TIMEOUT)
         if self._is_pausing:
             self._workers.remove(worker)
         else:
             self._workers[self._workers.index(worker)] = self._start_worker(worker.slot)
-        return [] if worker.job is None else [self._end_job(worker, worker.process.returncode, "worker")]
+        return [] if worker.job is None else [self._end_job(worker, code, "worker")]
 
-    def _stop_worker(self, worker: _Worker, deadline: float) -> None:
-        """Wait for the end of a worker whose input has ended, and kill it after the deadline."""
+    def _stop_worker(self, worker: _Worker, deadline: float) -> int:
+        """Wait for the end of a worker whose input has ended, kill it after the deadline, and return its exit code."""
         process = worker.process
         assert process.stdout is not None
         self._selector.unregister(process.stdout)
         try:
-            process.wait(timeout=max(0.0, deadline - time.monotonic()))
+            code = process.wait(timeout=max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            _kill_group(process)
-            process.wait()
+            process.kill()
+            code = process.wait()
         process.stdout.close()
+        return code
 
 
 def _write(worker: _Worker, line: bytes) -> None:
@@ -292,9 +278,3 @@ def _end_input(worker: _Worker) -> None:
     assert worker.process.stdin is not None
     with suppress(BrokenPipeError):
         worker.process.stdin.close()
-
-
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill a worker and the processes of its trial, also if they are stopped. The worker has not been waited for."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
