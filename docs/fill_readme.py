@@ -1,9 +1,12 @@
-"""Fill the README's generated blocks from the files that they name."""
+"""Fill the README's generated blocks: with the files that they name, or with a table of all result folders."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+
+import pandas as pd
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -12,9 +15,48 @@ BLOCK = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 def main() -> None:
     """Rewrite README.md in place."""
     readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    filled = BLOCK.sub(lambda block: f"{block[1]}\n{(ROOT / block[2]).read_text(encoding='utf-8')}\n{block[3]}", text)
-    readme.write_text(filled, encoding="utf-8")
+    readme.write_text(fill_blocks(readme.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def fill_blocks(page: str) -> str:
+    """Replace the generated blocks of a page.
+
+    Args:
+        page: Markdown.
+
+    Returns:
+        The filled page.
+    """
+    return BLOCK.sub(lambda block: f"{block[1]}\n{create_content(block[2])}\n{block[3]}", page)
+
+
+def create_content(name: str) -> str:
+    """Return the content of a block.
+
+    Args:
+        name: path of a file below the repository, or `results`.
+    """
+    if name != "results":
+        return (ROOT / name).read_text(encoding="utf-8")
+    rows = [describe(folder) for folder in sorted((ROOT / "results").iterdir()) if folder.is_dir()]
+    return "\n".join(["| grid | highest mIoU % | trials | device-h |", "| --- | --- | ---: | --- |", *rows, ""])
+
+
+def describe(folder: Path) -> str:
+    """Return the row of a grid: its question, its best cell, the number of its trials and their cost.
+
+    Args:
+        folder: folder with the report of the grid.
+    """
+    provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    cells = pd.read_csv(folder / "table.csv", keep_default_na=False, na_values=[""])  # a value may be None
+    best = cells.loc[cells["miou"].idxmax()]
+    spread = f" ± {100 * best['miou_std']:.1f}" if best["n"] > 1 else ""
+    hardware = ", ".join(provenance["hardware"]).replace("1 threads", "1 thread")
+    hours = f"{cells['device_hours'].sum():.2f}, {hardware}"
+    link = f"[{folder.name}](results/{folder.name}/README.md)"
+    score = f"{100 * best['miou']:.1f}{spread} ({best['cell']})"
+    return f"| {link}: {provenance['question']} | {score} | {len(provenance['trials'])} | {hours} |"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import re
 import subprocess
 import sys
 import zipfile
@@ -19,22 +18,17 @@ from tests.patience import patience
 GRIDS = sorted(path.stem for path in (REPOSITORY / "experiments").glob("*.yaml"))
 
 
-def test_the_readme_shows_the_quickstarts_table() -> None:
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    shown = re.search(r"<!-- generated: (\S+) -->\n(.*?)<!-- end -->", readme, re.DOTALL)
-    assert shown is not None
-    assert shown[2].strip() == (REPOSITORY / shown[1]).read_text(encoding="utf-8").strip()
-
-
-def test_the_page_on_gpus_shows_the_measurements() -> None:
-    location = REPOSITORY / "docs" / "fill_gpu.py"
-    spec = importlib.util.spec_from_file_location("fill_gpu", location)
+@pytest.mark.parametrize(
+    ("page", "script", "blocks"), [("README.md", "fill_readme", 2), ("docs/gpu.md", "fill_gpu", 3)]
+)
+def test_the_generated_blocks_of_a_page_are_current(page: str, script: str, blocks: int) -> None:
+    spec = importlib.util.spec_from_file_location(script, REPOSITORY / "docs" / f"{script}.py")
     assert spec is not None and spec.loader is not None
-    fill_gpu = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fill_gpu)
-    page = (REPOSITORY / "docs" / "gpu.md").read_text(encoding="utf-8")
-    assert page.count("<!-- generated: ") == 3
-    assert fill_gpu.fill_blocks(page) == page, "python docs/fill_gpu.py"
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    assert text.count("<!-- generated: ") == blocks
+    assert module.fill_blocks(text) == text, f"python docs/{script}.py"
 
 
 @pytest.mark.parametrize("name", GRIDS)
