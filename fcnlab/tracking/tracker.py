@@ -22,7 +22,7 @@ from fcnlab.tracking.model import register_version, save_model
 from fcnlab.tracking.published_report import list_report_files
 from fcnlab.tracking.repeated_runs import delete_repeated_runs
 from fcnlab.tracking.store import convert_errors, is_installed, open_client, open_experiment
-from fcnlab.tracking.trial_run import TrialRun, upload_files
+from fcnlab.tracking.trial_run import TrialRun, end_run, upload_files
 from fcnlab.trial.record import EpochRecord, Record
 
 if TYPE_CHECKING:
@@ -175,8 +175,9 @@ class MlflowTracker(Tracker):
             missing = upload_files(repository, folder, samples=samples)
             if missing:  # a proxy in front of the server may have answered with a page in place of an error
                 raise TrackingError(f"{self._uri}: MLflow store: it does not have the uploaded {', '.join(missing)}")
-            self._client.set_terminated(run.run_id, "FINISHED" if record.status == "finished" else "FAILED")
-            run.published, run.finished = record.ended, record.status == "finished"
+            run.finished = record.status == "finished"
+            end_run(self._client, run.run_id, run.started, "FINISHED" if run.finished else "FAILED")
+            run.published = record.ended
             run.params = frozenset()  # hundreds of names, for each trial of a large grid
 
     def pause_trial(self, trial: TrackedTrial, *, stopped_after: int | None) -> None:
@@ -191,7 +192,7 @@ class MlflowTracker(Tracker):
             run = self._runs[trial.key]
             if stopped_after is not None:
                 self._client.set_tag(run.run_id, "fcnlab.stopped_after", str(stopped_after))
-            self._client.set_terminated(run.run_id, "KILLED")
+            end_run(self._client, run.run_id, run.started, "KILLED")
 
     def close(self, *, complete: bool) -> None:
         """Set the status of the grid's run, and delete runs that were created twice.
@@ -203,7 +204,8 @@ class MlflowTracker(Tracker):
             parent = self._find_parent()
             kept = {run.run_id: key for key, run in self._runs.items()}
             delete_repeated_runs(self._client, self._search("attributes.status = 'RUNNING'"), parent, kept)
-            self._client.set_terminated(parent, "FINISHED" if complete else "KILLED")
+            started = int(self._client.get_run(parent).info.start_time)
+            end_run(self._client, parent, started, "FINISHED" if complete else "KILLED")
 
     def log_model(self, key: str, model: nn.Module, num_classes: int, channels: int = 3) -> bool:
         """Upload a model to a trial's run, for `mlflow.pytorch.load_model("runs:/<run id>/model")`.
@@ -316,5 +318,6 @@ class MlflowTracker(Tracker):
             "mlflow.note.content": NOTE,
         }
         cleaned = {name: clean_tag(value) for name, value in tags.items()}
-        info = self._client.create_run(self._experiment, int(trial.started * 1000), cleaned).info
-        return TrialRun(str(info.run_id), str(info.artifact_uri), num_epochs=0, current=True, parent=parent)
+        started = int(trial.started * 1000)
+        info = self._client.create_run(self._experiment, started, cleaned).info
+        return TrialRun(str(info.run_id), str(info.artifact_uri), started, num_epochs=0, current=True, parent=parent)

@@ -36,6 +36,7 @@ class TrialRun:
     Attributes:
         run_id: id of the run.
         artifact_uri: address of its artifacts.
+        started: its start, in milliseconds since 1970.
         num_epochs: number of epochs that it has; None if the store has not been asked yet.
         current: whether the view shows it; None if it has no such tag.
         parent: id of the grid's run, to which it belongs; None if it has no such tag.
@@ -48,6 +49,7 @@ class TrialRun:
 
     run_id: str
     artifact_uri: str
+    started: int
     num_epochs: int | None
     current: bool | None = None
     parent: str | None = None
@@ -65,6 +67,7 @@ class TrialRun:
         return cls(
             str(run.info.run_id),
             str(run.info.artifact_uri),
+            int(run.info.start_time),
             num_epochs=None,
             current=tags["fcnlab.current"] == "true" if "fcnlab.current" in tags else None,
             parent=tags.get("mlflow.parentRunId"),
@@ -126,6 +129,18 @@ class TrialRun:
             client.log_inputs(self.run_id, [DatasetInput(dataset)])
         params = extract_params(trial, axes)
         return [Param(name, value) for name, value in params.items() if name not in self.params]
+
+
+def end_run(client: MlflowClient, run_id: str, started: int, status: str) -> None:
+    """End a run of a trial or of a grid; never before its start, also if the clock has been set back.
+
+    Args:
+        client: client of the store.
+        run_id: id of the run.
+        started: start of the run, in milliseconds since 1970.
+        status: its status, such as `FINISHED`.
+    """
+    client.set_terminated(run_id, status, max(started, int(time.time() * 1000)))
 
 
 def upload_files(repository: Any, folder: RunFolder, *, samples: bool) -> list[str]:

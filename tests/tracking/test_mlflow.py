@@ -50,7 +50,7 @@ def test_class_iou_is_published_for_few_classes_and_the_reported_checkpoint(tmp_
     assert not any("iou/" in name for name in extract_final_metrics(many, "last"))
 
 
-def test_a_run_left_by_a_killed_driver_is_completed_without_repeated_points(
+def test_a_run_left_by_a_killed_driver_is_completed_without_repeated_points_or_an_end_before_its_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow import MlflowClient
@@ -85,11 +85,18 @@ def test_a_run_left_by_a_killed_driver_is_completed_without_repeated_points(
     second = open_tracker(grid, lab)
     second.start_trial(trial)
     second.log_epochs(trial, record.epochs)
+    now = time.time
+    monkeypatch.setattr("time.time", lambda: now() - 86_400)  # the clock is set back
     second.log_record(trial, record, samples=False)
+    second.close(complete=True)
+    monkeypatch.undo()
     (run,) = second.list_trials()
     assert run["status"] == "FINISHED"
     assert run["params"].keys() == extract_params(planned.trial, axes).keys()
     assert len(run["params"]) > 200 and len(run["params"]["dataset.options.extra0"]) == 6000
     client = MlflowClient(lab.tracking_uri)
+    runs = client.search_runs([second.experiment_id])
+    assert [one.info.status for one in runs] == ["FINISHED"] * 2
+    assert all(one.info.end_time == one.info.start_time for one in runs)
     for name, steps in {"train/loss": [1, 2], "test/miou": [0]}.items():
         assert [point.step for point in client.get_metric_history(run["run_id"], name)] == steps
