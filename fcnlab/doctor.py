@@ -15,7 +15,7 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
-from fcnlab.errors import DataError, FcnlabError, RunError
+from fcnlab.errors import DataError, FcnlabError, RunError, TrackingError
 from fcnlab.lab import Lab
 from fcnlab.processor import get_processor_name
 from fcnlab.redaction import clean_text
@@ -185,10 +185,15 @@ def _check_open_files(_lab: Lab) -> Iterator[Check]:
 
 def _check_store(lab: Lab) -> Iterator[Check]:
     """Read from the tracking store; a local store that does not exist yet is not created."""
-    from fcnlab.tracking.store import convert_errors, open_client
+    from fcnlab.tracking.store import check_database, convert_errors, find_database, open_client
 
-    file = Path(lab.tracking_uri.removeprefix("sqlite:///"))
-    if lab.tracking_uri.startswith("sqlite:///") and not file.exists():
+    try:
+        check_database(lab.tracking_uri)
+    except TrackingError as error:
+        yield Check("MLflow store", "error", str(error))
+        return
+    file = find_database(lab.tracking_uri)
+    if file is not None and not file.exists():
         yield Check("MLflow store", "ok", f"{file}: created by the first grid")
         return
     try:

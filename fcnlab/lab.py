@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -107,8 +108,9 @@ class Lab:
 
     @property
     def own_tracking_uri(self) -> str:
-        """URI of the lab's own MLflow store, the default of `tracking_uri`."""
-        return f"sqlite:///{self.root / 'mlflow.db'}"
+        """URI of the lab's own MLflow store, the default of `tracking_uri`; only ambiguous characters are escaped."""
+        path = re.sub(r"\?|%(?=[0-9A-Fa-f]{2})", lambda found: f"%{ord(found[0]):02X}", str(self.root / "mlflow.db"))
+        return f"sqlite:///{path}"
 
     @property
     def results(self) -> Path:

@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -15,6 +14,7 @@ from fcnlab.data.cache.maintenance import CacheInfo, find_problems, list_caches,
 from fcnlab.lab import Lab
 from fcnlab.runner.lease import Leases
 from fcnlab.runner.run import hold_leases
+from fcnlab.tracking.store import find_database
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.trial.storage.checkpoint_file import find_checkpoint_damage
 from fcnlab.trial.storage.damage import DamageError, VersionError
@@ -169,8 +169,8 @@ def replace_files(folder: RunFolder, sealed: SealedRecord) -> SealedRecord:
 
 def _check_store(lab: Lab, *, repair: bool) -> Iterator[Problem]:
     """Verify an MLflow store in an SQLite file with SQLite's own check."""
-    file = Path(lab.tracking_uri.removeprefix("sqlite:///"))
-    if not lab.tracking_uri.startswith("sqlite:///") or not file.exists():
+    file = find_database(lab.tracking_uri)
+    if file is None or not file.exists():
         return
     try:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as store:

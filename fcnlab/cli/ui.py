@@ -34,7 +34,7 @@ def ui(
     """
     from fcnlab.lab import Lab
     from fcnlab.tracking.server import format_url, list_own_names, refuse_taken_port, serve
-    from fcnlab.tracking.store import is_installed
+    from fcnlab.tracking.store import check_database, find_database, is_installed
 
     lab_ = Lab.find(file, root=lab, tracking_uri=tracking_uri)
     uri = lab_.tracking_uri
@@ -42,7 +42,9 @@ def ui(
         addresses = _list_addresses(lab_, uri, file)
         typer.echo("\n".join([f"the store is a server; open {uri}", *addresses]))
         return
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+    check_database(uri)
+    database = find_database(uri)
+    if database is not None and not database.exists():
         raise TrackingError(
             f"{uri}: nothing is recorded yet; run a grid first: fcnlab grid run experiments/quickstart.yaml"
         )

@@ -38,12 +38,15 @@ def check_trackers(lab: Lab) -> None:
 
     Raises:
         ConfigError: there is no such tracker, its class cannot be imported, or TensorBoard is not installed.
+        TrackingError: MLflow cannot open a SQLite file with the path of the lab's store.
     """
     for name in lab.trackers:
         if name not in get_args(TrackerName):
             lab.extensions.load("tracker", name, Tracker)  # type: ignore[type-abstract]
     if "tensorboard" in lab.trackers and not tensorboard.is_installed():
         raise ConfigError("tracker tensorboard: not installed; install it with: pip install 'fcnlab[tensorboard]'")
+    if "mlflow" in lab.trackers and store.is_installed():
+        store.check_database(lab.tracking_uri)
 
 
 def open_selected_tracker(name: str, grid: Grid, lab: Lab, keys: Collection[str]) -> Tracker:

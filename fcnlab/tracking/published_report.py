@@ -9,10 +9,10 @@ import hashlib
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import quote
 
 from fcnlab.atomic_file import is_temporary
 from fcnlab.tracking.grid_run import BestCell
+from fcnlab.tracking.store import find_database
 
 TAG = "fcnlab.report"
 """Tag of a grid's run with the digest of its report; it is written last."""
@@ -66,11 +66,11 @@ def read_report_digest(uri: str, grid: str) -> str | None:
         The digest; None if there is none, or if it cannot be read without MLflow: the store is not a SQLite file, is
         in use or has an error, which MLflow reports.
     """
-    path = uri.removeprefix("sqlite:///")
-    if path == uri or "?" in path:
+    file = find_database(uri)
+    if file is None:
         return None
     try:
-        with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=0.5)) as store:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=0.5)) as store:
             found = store.execute(_QUERY, (TAG, f"fcnlab/{grid}")).fetchall()
     except sqlite3.Error:
         return None

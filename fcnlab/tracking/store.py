@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, unquote
 
 from filelock import FileLock, Timeout
 
@@ -39,6 +40,14 @@ LOCK_TIMEOUT = 10.0
 """Seconds to wait for another process that locks a store in a file; publishing is deferred then."""
 
 
+LONGEST_PATH = 497
+"""Bytes of the longest path of a database: SQLite opens 504, and a store is created as `.<name>.draft`."""
+
+_SQLITE = "sqlite:///"
+
+_ESCAPED = re.compile("%[0-9A-Fa-f]{2}")
+
+
 def is_installed() -> bool:
     """Return whether mlflow can be imported, without importing it."""
     return importlib.util.find_spec("mlflow") is not None
@@ -47,6 +56,51 @@ def is_installed() -> bool:
 def import_client() -> None:
     """Import MLflow's client, which takes seconds."""
     import mlflow.tracking  # noqa: F401
+
+
+def find_database(uri: str) -> Path | None:
+    """Return the SQLite file of a store.
+
+    Args:
+        uri: tracking URI of the store.
+
+    Returns:
+        The file, which need not exist; None for another kind of store.
+    """
+    path, _, options = uri.removeprefix(_SQLITE).partition("?")
+    if not uri.startswith(_SQLITE) or path in ("", ":memory:"):
+        return None
+    if "uri" in parse_qs(options):
+        path = path.removeprefix("file:")
+    return Path(unquote(path))
+
+
+def check_database(uri: str) -> None:
+    """Check that MLflow can open the SQLite file of a store, so that no run ends without a store.
+
+    MLflow creates the folder of the file by its escaped path, and only some versions of SQLAlchemy decode it.
+
+    Args:
+        uri: tracking URI of the store; other kinds of stores are not checked.
+
+    Raises:
+        TrackingError: the path of the file has a character that must be escaped in a URI, or is too long.
+    """
+    file = find_database(uri)
+    if file is None:
+        return
+    remedy = "add `--tracker none`, set MLFLOW_TRACKING_URI to another store, or use a folder with another path"
+    if _ESCAPED.search(uri.partition("?")[0]):
+        raise TrackingError(
+            f"{file}: MLflow cannot open a SQLite file whose path contains '?', or '%' before two hexadecimal digits; "
+            f"{remedy}"
+        )
+    length = len(os.fsencode(file.resolve()))
+    if length > LONGEST_PATH:
+        raise TrackingError(
+            f"{str(file)[:80]}...: the path of this MLflow store has {length} bytes, and SQLite opens at most "
+            f"{LONGEST_PATH}; {remedy}"
+        )
 
 
 def open_client(uri: str, artifacts: Path | None = None) -> MlflowClient:
@@ -59,19 +113,23 @@ def open_client(uri: str, artifacts: Path | None = None) -> MlflowClient:
 
     Returns:
         A client of the store.
+
+    Raises:
+        TrackingError: see `check_database`.
     """
+    check_database(uri)
     for logger in ("mlflow", "alembic"):
         logging.getLogger(logger).setLevel(logging.WARNING)
     # It logs the traceback of each error that it also raises.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     from mlflow.tracking import MlflowClient
 
-    if not uri.startswith("sqlite:///"):
+    file = find_database(uri)
+    if file is None:
         return MlflowClient(uri)
     # Two processes that create the schema at the same time would corrupt the store.
-    file = Path(uri.removeprefix("sqlite:///"))
     with FileLock(file.with_name(file.name + ".lock"), timeout=LOCK_TIMEOUT):
-        if "?" not in uri:  # a query of options is part of no name
+        if "?" not in uri:  # with options, MLflow creates the store
             _remove_drafts(file)  # of a process that was killed
             if not file.exists():
                 _create_store(file)
@@ -89,7 +147,7 @@ def _create_store(file: Path) -> None:
 
     draft, complete = _name_drafts(file)
     try:
-        MlflowClient(f"sqlite:///{draft}").search_experiments(max_results=1)
+        MlflowClient(f"{_SQLITE}{draft}").search_experiments(max_results=1)
         shutil.copy(draft, complete)  # MLflow keeps the draft open
         os.replace(complete, file)
     finally:

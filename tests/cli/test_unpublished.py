@@ -95,8 +95,14 @@ def test_a_deleted_experiment_does_not_stop_a_report_and_remedies_are_printed(
 
 @pytest.mark.parametrize("problem", ["unreachable", "500", "damaged", "locked", "read-only", "scheme"])
 def test_no_error_of_the_store_stops_a_report(
-    fcnlab: Call, grid: Grid, tmp_path: Path, problem: str, request: pytest.FixtureRequest
+    fcnlab: Call,
+    grid: Grid,
+    tmp_path: Path,
+    problem: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("fcnlab.tracking.store.LOCK_TIMEOUT", 0.1)
     database = tmp_path / "store.db"
     uri = f"sqlite:///{database}"
     if problem == "unreachable":

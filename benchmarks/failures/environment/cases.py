@@ -13,7 +13,8 @@ RUN = ("grid", "run", FILE, "--executor", "serial", "--threads", "1", "--tracker
 STATUS = ("grid", "status", FILE)
 REPORT = ("report", FILE)
 CLEAR = "one line with the path and the free space, exit code 2; after room is made, the grid resumes to the same table"
-ODD_PATHS = ("with spaces/ü and 日本", "what? 100% #1 [a] 'b'", moved.LONG)
+ODD_PATHS = ("with spaces/ü and 日本", "100% #1 [a] 'b' & \"c\"")
+REFUSED_PATHS = ("what? 100% #1 [a] 'b'", "a%20b", moved.LONG)
 
 Try = Callable[[Workbench], list[str]]
 
@@ -168,10 +169,12 @@ def _list_data_and_store() -> list[Kind]:
         ),
         Kind(
             "a lab is moved, copied or reached by a link, or has an unusual path",
-            "the grid runs; MLflow's files are in the lab",
+            "the grid runs; MLflow's files are in the lab. A path that MLflow or SQLite cannot open: one line with the "
+            "remedy, exit code 2",
             [
                 *(partial(moved.move, how=how) for how in ("moved", "copied", "linked")),
                 *(partial(moved.use_path, path=path) for path in ODD_PATHS),
+                *(partial(moved.use_refused_path, path=path) for path in REFUSED_PATHS),
             ],
         ),
         Kind(

@@ -58,6 +58,26 @@ def use_path(bench: Workbench, path: str) -> list[str]:
     return bad
 
 
+def use_refused_path(bench: Workbench, path: str) -> list[str]:
+    """Run a grid in a lab in whose folder MLflow cannot have a SQLite store, and then without MLflow.
+
+    Args:
+        bench: the workbench.
+        path: path below the temporary folder.
+    """
+    lab = bench.root / path
+    lab.mkdir(parents=True)
+    bench.copy(onto=lab)
+    before = sorted(bench.root.iterdir()), sorted(lab.iterdir())
+    bad = find_problems(bench.run(lab, "--tracker", "mlflow"), 2, mentions="--tracker none")
+    if before != (sorted(bench.root.iterdir()), sorted(lab.iterdir())):
+        bad.append(f"left behind: {sorted(lab.iterdir())}")
+    bad += find_problems(bench.run(lab, "--tracker", "none"), 0) + bench.find_changes(lab)
+    for command in (("grid", "status", FILE), ("report", FILE), ("lab", "check")):
+        bad += find_problems(bench.call(lab, *command), 0)
+    return bad + (["a store in the lab"] if list(lab.glob("*mlflow*")) else [])
+
+
 def find_lost_artifacts(lab: Path) -> list[str]:
     """Return the finished runs in a lab's MLflow store whose record is not among the files of the lab.
 
