@@ -17,7 +17,7 @@ from fcnlab.runner.run import hold_leases
 from fcnlab.tracking.store import find_database
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.trial.storage.checkpoint_file import find_checkpoint_damage
-from fcnlab.trial.storage.damage import DamageError, VersionError
+from fcnlab.trial.storage.damage import DamageError, KeptError, convert_read_error
 from fcnlab.trial.storage.quarantine import is_key, move_to_quarantine
 from fcnlab.trial.storage.sealed_record import SealedRecord, hash_result_file
 
@@ -121,14 +121,14 @@ def _compare_files(folder: RunFolder, files: Mapping[str, str]) -> Iterator[Dama
         except FileNotFoundError:
             yield DamageError(name, "it is missing")
         except OSError as error:
-            yield DamageError(name, f"it cannot be read: {error.strerror or error}")
+            yield convert_read_error(name, error)
 
 
 def _repair_trial(
     folder: RunFolder, damages: list[DamageError], sealed: SealedRecord | None, leases: Leases
 ) -> list[str]:
     """Repair a run folder, and describe for each damage what was done."""
-    if any(isinstance(damage, VersionError) for damage in damages):
+    if any(isinstance(damage, KeptError) for damage in damages):
         return ["not changed"] * len(damages)
     if folder.path.is_dir() and not leases.claim(folder.path):
         return ["not changed, because a driver runs the trial"] * len(damages)

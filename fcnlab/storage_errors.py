@@ -58,7 +58,7 @@ def describe_storage_error(error: OSError) -> str:
     """
     reason = error.strerror or str(error) or type(error).__name__
     where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes | os.PathLike) else ""
-    return f"{where}{reason}{_describe_room(error)}; {_find_remedy(error)}"
+    return f"{where}{reason}{_describe_room(error)}; {find_remedy(error)}"
 
 
 @contextmanager
@@ -131,7 +131,12 @@ def _describe_room(error: OSError) -> str:
     return f" ({shutil.disk_usage(folder).free / 1e6:.1f} MB free in {folder})"
 
 
-def _find_remedy(error: OSError) -> str:
+def find_remedy(error: OSError) -> str:
+    """Return what helps against an error of storage.
+
+    Args:
+        error: the error.
+    """
     if error.errno == errno.ENOSPC:
         return "make room and repeat the command"
     if error.errno == errno.EDQUOT:
@@ -140,4 +145,6 @@ def _find_remedy(error: OSError) -> str:
         return "raise the limit of file sizes (`ulimit -f unlimited`) and repeat the command"
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return "raise the limit of open files (`ulimit -n 1024`) and repeat the command"
+    if error.errno == errno.EIO:
+        return "check the disk; restore the file or move it away, and repeat the command"
     return "make it readable and writable for this user, and repeat the command"

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def report_damage(*plans: Plan) -> None:
-    """Print one line per trial with damaged files to standard error, and exit with 1 if there is one.
+    """Print one line per trial with damaged or unusable files to standard error, and exit with 1 if there is one.
 
     Args:
         *plans: the plans of the grids that a command has read.
@@ -20,5 +20,7 @@ def report_damage(*plans: Plan) -> None:
     for line in lines:
         typer.echo(line, err=True)
     if lines:
-        typer.echo("they are left out; `fcnlab grid run` moves damaged files and runs the trials again", err=True)
+        moved = any(line.startswith("damaged: ") for line in lines)
+        remedy = "; `fcnlab grid run` moves damaged files and runs the trials again" if moved else ""
+        typer.echo(f"they are left out{remedy}", err=True)
         raise typer.Exit(1)

@@ -181,9 +181,10 @@ def _damaged(trials: pd.DataFrame) -> list[str]:
     count = int((trials["status"] == "damaged").sum())
     if not count:
         return []
+    verb = "is" if count == 1 else "are"
     return [
-        f"{count} of {len(trials)} trials {'is' if count == 1 else 'are'} left out because of damaged files; "
-        "`fcnlab grid run` runs them again."
+        f"{count} of {len(trials)} trials {verb} left out because of damaged or unreadable files; `fcnlab grid status` "
+        "names the files."
     ]
 
 

@@ -18,6 +18,7 @@ from fcnlab.runner.pruning import Curve, prune, read_curve
 from fcnlab.trial.find import KEY_DIGITS
 from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
+from fcnlab.trial.storage.damage import KeptError
 
 Status = Literal["finished", "failed", "started", "to do", "damaged"]
 """Progress of a trial: it has a record of either status, or at least one epoch, or nothing, or damaged files."""
@@ -65,6 +66,11 @@ class PlannedTrial:
         return f"{self.folder.path / found.file}: {found.problem}" if found is not None else None
 
     @property
+    def is_kept(self) -> bool:
+        """True if the damaged file may be intact, and is not moved: it cannot be read, or is of a newer version."""
+        return isinstance(self.folder.inspect()[1], KeptError)
+
+    @property
     def short_key(self) -> str:
         """The beginning of the key, as tables and messages show it."""
         return self.key[:KEY_DIGITS]
@@ -101,9 +107,9 @@ class Plan:
 
     @property
     def damages(self) -> list[str]:
-        """One line per trial with damaged files."""
+        """One line per trial with damaged files, or with files that cannot be used but are kept."""
         damaged = [planned for planned in self.all_trials if planned.state == "damaged"]
-        return [f"damaged: {one.description}: {one.damage}" for one in damaged]
+        return [f"{'unusable' if one.is_kept else 'damaged'}: {one.description}: {one.damage}" for one in damaged]
 
     def records(self) -> Iterator[tuple[PlannedTrial, Record]]:
         """Yield the trials that had ended when the plan was made, each with its record."""

@@ -93,13 +93,14 @@ def run_grid(
         hang_timeout: see `SchedulerOptions`.
 
     Raises:
-        StopRunError: the lab cannot be written, has files of a newer version of fcnlab, or the inputs of a trial have
-            changed since the plan was made. Trials that have ended keep their records, and others continue in the
-            next run.
+        StopRunError: the lab cannot be written or read, has files of a newer version of fcnlab, or the inputs of a
+            trial have changed since the plan was made. Trials that have ended keep their records, and others continue
+            in the next run.
         ConfigError: a trial cannot be trained or evaluated, see `check_trials`; or a tracker does not exist.
         DataError: a dataset is missing, or a class has no pixel in its training split.
         ModelError: a weights file is missing or does not fit, or a finished trial that another is initialized from is
             missing.
+        TrackingError: MLflow cannot open a file with the path of the lab's store.
     """
     options = SchedulerOptions(interrupted, fail_fast, checkpoint_every, log_every, hang_timeout)
     with convert_storage_errors(lab.root):
@@ -172,7 +173,7 @@ def sync_grid(grid: Grid, lab: Lab, reporter: ProgressReporter) -> Outcome:
         RunError: another driver runs the grid and publishes its records, or the lab cannot be written.
         DataError: a dataset is missing.
         ModelError: a weights file, or a finished trial that another is initialized from, is missing.
-        TrackingError: MLflow is not installed.
+        TrackingError: MLflow is not installed, or cannot open a file with the path of the lab's store.
     """
     check_trackers(lab)
     if "mlflow" in lab.trackers and not is_installed():
@@ -236,7 +237,7 @@ def _repair(plan: Plan, lab: Lab) -> list[str]:
     """Move the damaged files of the trials that no other driver runs, and describe each move in one line.
 
     Raises:
-        RunError: files were written by a newer version of fcnlab; nothing is moved then.
+        StopRunError: files cannot be read, or were written by a newer version of fcnlab; nothing is moved then.
     """
     damaged = [planned for planned in plan.remaining if planned.status == "damaged"]
     if not damaged:

@@ -143,11 +143,12 @@ def open_client(uri: str, artifacts: Path | None = None) -> MlflowClient:
 
 def _create_store(file: Path) -> None:
     """Create a store beside its final name: MLflow cannot complete one whose creation was interrupted."""
-    from mlflow.tracking import MlflowClient
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     draft, complete = _name_drafts(file)
     try:
-        MlflowClient(f"{_SQLITE}{draft}").search_experiments(max_results=1)
+        # By default the files of its first experiment are in the current folder, whose quotes MLflow does not escape.
+        SqlAlchemyStore(f"{_SQLITE}{draft}", (file.absolute().parent / "mlartifacts").as_uri())
         shutil.copy(draft, complete)  # MLflow keeps the draft open
         os.replace(complete, file)
     finally:

@@ -16,7 +16,7 @@ from fcnlab.lab import Lab
 from fcnlab.paths import resolve_path
 from fcnlab.trial.record import CheckpointChoice, Record, SplitMetrics
 from fcnlab.trial.run_folder import RunFolder
-from fcnlab.trial.storage.damage import DamageError, VersionError
+from fcnlab.trial.storage.damage import DamageError, KeptError
 from fcnlab.trial.storage.quarantine import is_key
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def read_finished_trial(folder: RunFolder) -> FinishedTrial:
     try:
         record = folder.load()
     except DamageError as damage:
-        remedy = "" if isinstance(damage, VersionError) else "; `fcnlab grid run` runs the trial again"
+        remedy = "" if isinstance(damage, KeptError) else "; `fcnlab grid run` runs the trial again"
         raise RunError(f"{folder.path / damage.file}: {damage.problem}{remedy}") from None
     if record is not None and record.failure is not None:
         raise RunError(f"{folder.path}: this trial has failed ({record.failure.message.splitlines()[0]})")

@@ -33,7 +33,7 @@ from fcnlab.trial.leftovers import list_leftovers
 from fcnlab.trial.record import Attempt, EpochRecord, Record
 from fcnlab.trial.storage.checkpoint_file import find_checkpoint_damage
 from fcnlab.trial.storage.counts_check import COUNTS_FILE, verify_result
-from fcnlab.trial.storage.damage import DamageError, VersionError
+from fcnlab.trial.storage.damage import DamageError, KeptError, UnreadableError, convert_read_error
 from fcnlab.trial.storage.json_lines import read_json_lines
 from fcnlab.trial.storage.quarantine import move_to_quarantine
 from fcnlab.trial.storage.sealed_record import (
@@ -106,13 +106,13 @@ class RunFolder:
             return None
 
     def read_compatible(self) -> Record | None:
-        """Read the record as `read` does, and check that no file of this trial is of a newer version of fcnlab.
+        """Read the record as `read` does, and check that no unusable file of this trial may be intact.
 
         Raises:
-            StopRunError: one of them is.
+            StopRunError: a file cannot be read, or is of a newer version of fcnlab.
         """
         record, error = self.inspect()
-        if isinstance(error, VersionError):
+        if isinstance(error, KeptError):
             raise StopRunError(f"{self.path / error.file}: {error.problem}")
         return record
 
@@ -152,7 +152,7 @@ class RunFolder:
         except NotADirectoryError:
             raise DamageError(".", "it is a file, and not a folder") from None
         except OSError as error:
-            raise DamageError(RECORD_FILE, f"it cannot be read: {error.strerror or error}") from None
+            raise convert_read_error(RECORD_FILE, error) from None
         sealed = decode_record(raw)
         if sealed.record.key != self.key:
             raise DamageError(RECORD_FILE, f"it is the record of another trial, {sealed.record.key[:12]}")
@@ -219,7 +219,8 @@ class RunFolder:
             One line per damage: the file, what is wrong, and the new location.
 
         Raises:
-            RunError: the files cannot be moved, or are of a newer version of fcnlab.
+            StopRunError: a file cannot be read, or is of a newer version of fcnlab.
+            RunError: the files cannot be moved.
         """
         lines = []
         self.read_compatible()
@@ -227,7 +228,10 @@ class RunFolder:
             names = self._result_names() if damage.file in (RECORD_FILE, COUNTS_FILE) else [damage.file]
             lines.append(self._move(damage, names))
         if checkpoints and not self.record.exists():
-            found = map(find_checkpoint_damage, (self.checkpoint, self.previous_checkpoint))
+            found = [*map(find_checkpoint_damage, (self.checkpoint, self.previous_checkpoint))]
+            for damage in found:
+                if isinstance(damage, KeptError):
+                    raise StopRunError(f"{self.path / damage.file}: {damage.problem}")
             lines += [self._move(damage, [damage.file]) for damage in found if damage is not None]
         return lines
 
@@ -339,6 +343,8 @@ def _stamp_file(path: Path) -> tuple[int, int, int] | None:
 def _find_mismatch(sealed: SealedRecord, folder: Path) -> tuple[str, str] | None:
     try:
         verify_result(sealed, folder)
+    except UnreadableError:  # it may be readable next time
+        raise
     except DamageError as damage:
         return damage.file, damage.problem
     return None

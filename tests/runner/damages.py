@@ -117,7 +117,6 @@ def _damages(*, long: bool) -> Iterator[tuple[str, Callable[[Path], object]]]:
     yield "empty", lambda path: path.write_bytes(b"")
     yield "a folder in its place", _replace_by_folder
     yield "zeros", lambda path: path.write_bytes(bytes(path.stat().st_size))
-    yield "not readable", lambda path: path.chmod(0)
     for step in range(1, steps):
         yield f"truncated at {step}/{steps}", partial(_truncate, share=step / steps)
     yield "last byte missing", lambda path: path.write_bytes(path.read_bytes()[:-1])

@@ -74,13 +74,14 @@ def test_a_path_that_mlflow_cannot_open_is_refused_before_a_run(name: str, tmp_p
 
 
 def test_a_store_is_in_its_lab_if_the_path_is_as_long_as_sqlite_opens_and_has_all_other_characters(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / f"ü日本{PUNCTUATION}"
+    folder = tmp_path / f"ü日本x:y{PUNCTUATION}"
     while (missing := LONGEST_PATH - len(f"{folder}/mlflow.db".encode())) > 0:
         folder /= "x" * (missing - 1 if missing <= 200 else 150)
     folder.mkdir(parents=True)
-    lab = Lab.find(root=folder)
+    monkeypatch.chdir(folder)
+    lab = Lab.find()
     experiments = open_client(lab.tracking_uri, lab.artifacts).search_experiments()
     assert len(experiments) == 1
     assert {file.name for file in tmp_path.rglob("*") if file.is_file()} <= {"mlflow.db", "mlflow.db.lock"}

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from fcnlab.errors import RunError
+from fcnlab.errors import RunError, StopRunError
 from fcnlab.lab import Lab
 from fcnlab.lab_check import check_lab
 from fcnlab.trial.record import EpochRecord
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.trial.storage.checkpoint_file import find_checkpoint_damage, write_checkpoint
-from fcnlab.trial.storage.damage import DamageError
+from fcnlab.trial.storage.damage import DamageError, KeptError
 from fcnlab.trial.storage.sample_name import name_sample
 from fcnlab.trial.storage.sealed_record import compute_checksum
 from tests.records import epochs
@@ -91,6 +94,55 @@ def test_deleted_counts_are_damage(folder: RunFolder) -> None:
     folder.counts.unlink()
     with pytest.raises(DamageError, match=r"counts.npz: it is missing"):
         folder.load()
+
+
+@pytest.mark.parametrize("name", ["record.json", "counts.npz", "progress.jsonl", "attempts.jsonl", "checkpoint.pt"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE])
+def test_a_file_that_cannot_be_read_is_not_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
+) -> None:
+    _, lab = finished_lab(tmp_path)
+    folder = _folder_of(lab)
+    if name not in ("record.json", "counts.npz"):
+        folder.record.unlink()
+        (folder.path / name).write_text("this is damaged\n")
+    before = _read_contents(lab.runs)
+    open_ = Path.open
+
+    def fail(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path == folder.path / name:
+            raise OSError(number, os.strerror(number), str(path))
+        return open_(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", fail)
+    problem = f"{name}: it cannot be read: {os.strerror(number)}; "
+    with pytest.raises(StopRunError, match=rf"{problem}.*(and repeat the command)"):
+        folder.repair(checkpoints=True)
+    (found,) = check_lab(lab, repair=True).problems
+    assert f"{found.path}: {found.problem}".startswith(f"{folder.path}/{problem}") and found.repair == "not changed"
+    monkeypatch.undo()
+    assert _read_contents(lab.runs) == before
+    assert (folder.load() is None) == (name not in ("record.json", "counts.npz"))
+
+
+@pytest.mark.parametrize("error", [MemoryError("no memory"), LookupError("unknown encoding: cp437"), ImportError()])
+def test_counts_as_they_were_written_are_not_damage(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_arguments: object, **_options: object) -> object:
+        raise error
+
+    monkeypatch.setattr(np, "load", fail)
+    with pytest.raises(KeptError, match=rf"counts.npz: it cannot be read: {type(error).__name__}: "):
+        folder.load()
+    with pytest.raises(StopRunError):
+        folder.repair()
+    monkeypatch.undo()
+    assert folder.load() is not None
+
+
+def _read_contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_repair_moves_the_result_and_deletes_nothing(folder: RunFolder) -> None:

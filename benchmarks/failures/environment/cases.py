@@ -94,7 +94,9 @@ def _fill_store(bench: Workbench) -> list[str]:
 
 
 def _list_permissions() -> tuple[str, list[Try]]:
-    expected = "`run` and `report`: one line, exit code 2; `status` reads; a read-only cache is not written"
+    expected = (
+        "`run` and `report`: one line, exit code 2; `status` reads; nothing is moved; a read-only cache is not written"
+    )
     return expected, [
         partial(storage.read_only_lab, command=RUN, codes=(2,), finished=False),
         partial(storage.read_only_lab, command=STATUS, codes=(0,), finished=True),
@@ -102,6 +104,7 @@ def _list_permissions() -> tuple[str, list[Try]]:
         partial(storage.lab_of_another_user, mode=0o755, command=RUN, codes=(2,)),
         partial(storage.lab_of_another_user, mode=0o755, command=STATUS, codes=(0,)),
         partial(storage.lab_of_another_user, mode=0o700, command=STATUS, codes=(2,)),
+        *(partial(storage.unreadable_file, name=name) for name in ("counts.npz", "record.json")),
         partial(storage.read_only_cache, filled=False),
         partial(storage.read_only_cache, filled=True),
     ]

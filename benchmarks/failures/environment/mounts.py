@@ -82,6 +82,8 @@ def drop_rights(user: int = 65534) -> None:
     Args:
         user: id of the user, by default one without a name.
     """
+    import encodings.cp437  # noqa: F401 - zipfile imports it at its first use, and root's Python may not be readable
+
     os.setgroups([])
     os.setresgid(65534, 65534, 65534)
     os.setresuid(user, user, user)

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
-from benchmarks.failures.environment.commands import Workbench, find_problems, set_environment
+from benchmarks.failures.environment.commands import FILE, Workbench, find_problems, set_environment
 from benchmarks.failures.environment.mounts import drop_rights, enlarge, make_readonly, mounted
 
 ROOM = "No space left on device.*(MB|no) free"
@@ -160,6 +160,36 @@ def lab_of_another_user(bench: Workbench, mode: int, command: Sequence[str], cod
     for folder in folders:
         folder.chmod(0o755)
     return bad + find_problems(ended, *codes, mentions="Permission denied|no such") + bench.rerun(lab)
+
+
+def unreadable_file(bench: Workbench, name: str) -> list[str]:
+    """Run a grid as a user who may write a lab, but not read a file of a finished trial; `status` names the file.
+
+    Args:
+        bench: the workbench.
+        name: name of the file in the run folder.
+    """
+    lab = bench.copy()
+    bad = find_problems(bench.run(lab), 0)
+    for path in (lab, *lab.rglob("*")):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    file = min(lab.glob(f"runs/*/{name}"))
+    file.chmod(0o600)
+
+    def prepare() -> None:
+        set_environment(FCNLAB_CACHE=str(bench.root / "nowhere"), HOME="/nonexistent")
+        drop_rights()
+
+    bench.root.chmod(0o755)
+    finished = read_finished(lab)
+    shown = bench.call(lab, "grid", "status", FILE, prepare=prepare)
+    bad += find_problems(shown, 1)
+    if f"{file}: it cannot be read: Permission denied" not in shown.output:
+        bad.append(f"`status` does not name the file: {shown.output}")
+    bad += find_problems(bench.run(lab, prepare=prepare), 2, mentions=f"{name}: it cannot be read: Permission denied")
+    if (lab / "runs" / ".quarantine").exists():
+        bad.append("an intact file was moved")
+    return bad + bench.rerun(lab) + find_rewritten(lab, finished)
 
 
 def read_only_cache(bench: Workbench, *, filled: bool) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fcnlab.atomic_file import replace_atomically
-from fcnlab.trial.storage.damage import DamageError
+from fcnlab.trial.storage.damage import DamageError, convert_read_error
 
 _MARK = b"fcnlab-sha256:"
 
@@ -56,7 +56,7 @@ def find_checkpoint_damage(path: Path) -> DamageError | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        return DamageError(path.name, f"it cannot be read: {error.strerror or error}")
+        return convert_read_error(path.name, error)
     return None if intact else DamageError(path.name, "its content does not agree with its checksum")
 
 

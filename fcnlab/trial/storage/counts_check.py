@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,8 @@ import numpy as np
 
 from fcnlab.trial.evaluation.metrics import compute_split_metrics
 from fcnlab.trial.record import Record, SplitMetrics
-from fcnlab.trial.storage.damage import DamageError
-from fcnlab.trial.storage.sealed_record import RECORD_FILE, SealedRecord, hash_result_file
+from fcnlab.trial.storage.damage import DamageError, UnreadableError, convert_read_error
+from fcnlab.trial.storage.sealed_record import RECORD_FILE, SealedRecord
 
 COUNTS_FILE = "counts.npz"
 
@@ -53,20 +55,23 @@ def read_arrays(path: Path, expected: str | None) -> dict[str, np.ndarray]:
         expected: SHA-256 of the file; None if it is not known.
 
     Raises:
-        DamageError: the file is missing, unreadable, or has another checksum.
+        UnreadableError: the file cannot be read now.
+        DamageError: the file is missing, has another checksum, or is not an archive of arrays.
     """
     try:
-        if expected is not None and hash_result_file(path) != expected:
-            raise DamageError(COUNTS_FILE, "its content does not agree with the checksum in record.json")
-        with np.load(path) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except DamageError:
-        raise
+        raw = path.read_bytes()
     except FileNotFoundError:
         raise DamageError(COUNTS_FILE, "it is missing") from None
     except OSError as error:
-        raise DamageError(COUNTS_FILE, f"it cannot be read: {error.strerror or error}") from None
-    except Exception:  # noqa: BLE001 - zipfile, zlib and numpy raise errors of many types for damaged archives
+        raise convert_read_error(COUNTS_FILE, error) from None
+    if expected is not None and hashlib.sha256(raw).hexdigest() != expected:
+        raise DamageError(COUNTS_FILE, "its content does not agree with the checksum in record.json")
+    try:
+        with np.load(BytesIO(raw)) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # noqa: BLE001 - zipfile, zlib and numpy raise errors of many types for damaged archives
+        if expected is not None:  # the content is that which was written: memory, or a module of Python, is missing
+            raise UnreadableError(COUNTS_FILE, error) from None
         raise DamageError(COUNTS_FILE, "it is not a complete archive of arrays") from None
 
 

@@ -1,8 +1,10 @@
-"""The errors of a file of a trial that cannot be used: it is damaged, or of a newer version of fcnlab."""
+"""The errors of a file of a trial that cannot be used: it is damaged, not readable, or of a newer version of fcnlab."""
 
 from __future__ import annotations
 
 from pydantic import ValidationError
+
+from fcnlab.storage_errors import find_remedy
 
 
 class DamageError(Exception):
@@ -25,8 +27,44 @@ class DamageError(Exception):
         self.problem = problem
 
 
-class VersionError(DamageError):
-    """A file of a trial was written by a newer version of fcnlab. It is intact, and must not be moved or replaced."""
+class KeptError(DamageError):
+    """A file of a trial cannot be used here and now, but may be intact: it must not be moved or replaced."""
+
+
+class UnreadableError(KeptError):
+    """A file of a trial cannot be read: this user may not, the disk has an error, or a resource is used up."""
+
+    def __init__(self, file: str, error: Exception) -> None:
+        """Describe the error.
+
+        Args:
+            file: name of the file in the run folder.
+            error: the error that reading the file has raised.
+        """
+        if isinstance(error, OSError):
+            problem = f"{error.strerror or error}; {find_remedy(error)}"
+        else:
+            problem = f"{type(error).__name__}: {error}"
+        super().__init__(file, f"it cannot be read: {problem}")
+
+
+def convert_read_error(file: str, error: OSError) -> DamageError:
+    """Convert an error of reading a file that exists.
+
+    Args:
+        file: name of the file in the run folder.
+        error: the error.
+
+    Returns:
+        An error that allows the file to be moved only if it is certainly not the one that was written: a folder.
+    """
+    if isinstance(error, IsADirectoryError):
+        return DamageError(file, "it is a folder, and not a file")
+    return UnreadableError(file, error)
+
+
+class VersionError(KeptError):
+    """A file of a trial was written by a newer version of fcnlab. It is intact."""
 
     def __init__(self, file: str, difference: str) -> None:
         """Describe the difference.

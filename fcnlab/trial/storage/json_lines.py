@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from fcnlab.trial.storage.damage import DamageError, VersionError, find_unknown
+from fcnlab.trial.storage.damage import DamageError, VersionError, convert_read_error, find_unknown
 
 Line = TypeVar("Line", bound=BaseModel)
 
@@ -30,7 +30,7 @@ def read_json_lines(path: Path, type_: type[Line]) -> tuple[list[Line], DamageEr
     except (FileNotFoundError, NotADirectoryError):
         return [], None
     except OSError as error:
-        return [], DamageError(path.name, f"it cannot be read: {error.strerror or error}")
+        return [], convert_read_error(path.name, error)
     lines: list[Line] = []
     for number, line in enumerate(raw.split(b"\n")[:-1], 1):
         try:
