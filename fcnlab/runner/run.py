@@ -205,8 +205,11 @@ def clear_failed(grid: Grid, lab: Lab) -> int:
         The number of cleared trials; a trial that another driver has leased is not cleared.
 
     Raises:
-        ConfigError: a failed trial cannot be trained or evaluated; see `check_trials`. No trial is cleared then.
+        ConfigError: a failed trial cannot be trained or evaluated, see `check_trials`; or a tracker does not exist. No
+            trial is cleared then.
+        TrackingError: MLflow cannot open a file with the path of the lab's store; the same.
     """
+    check_trackers(lab)
     failed = [planned for planned, record in make_plan(grid, lab).records() if record.status == "failed"]
     check_trials(failed, lab, grid.path)
     with convert_storage_errors(lab.root), hold_leases(lab) as leases:

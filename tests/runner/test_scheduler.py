@@ -12,7 +12,7 @@ import torch
 
 import fcnlab
 from fcnlab.config.trial import Trial
-from fcnlab.errors import RunError
+from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.executors.config import ExecutorConfig
 from fcnlab.runner.plan import PlannedTrial, make_plan
@@ -112,6 +112,8 @@ def test_trial_fails_with_out_of_memory_at_the_smallest_micro_batch(
     assert record.failure.cause == "out_of_memory"
     assert "4 micro-batches" in record.failure.message
     monkeypatch.undo()
+    with pytest.raises(ConfigError, match="tensorbord"):  # nothing is cleared for a run that is refused
+        clear_failed(fcnlab.load_grid(path), Lab.find(path, trackers="tensorbord"))
     assert clear_failed(fcnlab.load_grid(path), Lab.find(path)) == 2
     assert serial(path) == Outcome(finished=4, failed=0, reused=2)
 
