@@ -173,15 +173,12 @@ def _absolute(folder: str) -> str:
 
 def _read_contents(pairing: Pairing, channels: int) -> Contents:
     """Read the pairs and show a progress bar on a terminal."""
-    from rich.progress import Progress
-
+    from fcnlab.cli.data.progress import sample_bars
     from fcnlab.data.datasets.image_file import ImageFormat
     from fcnlab.data.inspection.propose import read_contents
 
-    terminal = create_console()
-    with Progress(console=terminal, transient=True, disable=not terminal.is_terminal) as progress:
-        task = progress.add_task("masks", total=len(pairing.pairs))
-        return read_contents(pairing.pairs, lambda: progress.advance(task), ImageFormat(channels))
+    with sample_bars() as start:
+        return read_contents(pairing.pairs, start("masks", len(pairing.pairs)), ImageFormat(channels))
 
 
 def _print_contents(pairing: Pairing, contents: Contents, choice: ClassChoice, *, generated_names: bool) -> None:
