@@ -213,6 +213,8 @@ def test_class_lists_of_other_programs_are_understood(call: Call, make: Make, fi
 @pytest.mark.parametrize(
     ("file", "text", "message"),
     [
+        ("long.txt", "a" * 500_000, "'aaaaaaaaaaaaaaaaaaaa'... has 500,000 characters; a class has at most 200"),
+        ("blanks.txt", "a" + "\t" * 500_000 + "b", "has 500,002 characters; a class has at most 200"),
         ("mixed.txt", "0: road\ntree\n", "line 2: 'tree' has another form than the first line, '0: road'"),
         ("mixed.txt", "road\n1: tree\n", "line 2: '1: tree' has another form than the first line, 'road'"),
         ("late.txt", "road\n__ignore__\n", "__ignore__ is only valid in the first line, where it means 255"),

@@ -23,6 +23,7 @@ from fcnlab.errors import DataError
         ("a.jpg.jpg a.jpg.png", ("a.jpg.jpg", "a.jpg.png")),
         ("a.jpg", None),
         ("a frame 1", None),
+        ("a.png" + "\t" * 1_000_000 + "b", None),  # in minutes, if it was matched
     ],
 )
 def test_a_line_is_a_pair_if_it_names_two_images(line: str, pair: tuple[str, str] | None) -> None:

@@ -18,6 +18,9 @@ _NAME = rf"\S.*?(?:{'|'.join(re.escape(extension) for extension in IMAGE_EXTENSI
 _PAIR = re.compile(rf"({_NAME})(?:\s*[,;\t]\s*|\s+)({_NAME})", re.IGNORECASE)
 """Two names of images, separated by a comma, a semicolon or blanks."""
 
+LONGEST_PAIR = 4096
+"""Characters of the longest line with two names, as of a path on Linux; matching takes quadratic time."""
+
 
 def read_list(file: Path) -> list[tuple[int, str]]:
     """Return the lines of a text file that are not empty, with their numbers from 1.
@@ -51,7 +54,7 @@ def split_pair(line: str) -> tuple[str, str] | None:
     >>> split_pair("images/a 1.jpg, masks/a 1.png")
     ('images/a 1.jpg', 'masks/a 1.png')
     """
-    found = _PAIR.fullmatch(line)
+    found = _PAIR.fullmatch(line) if len(line) <= LONGEST_PAIR else None
     return (found[1], found[2]) if found is not None else None
 
 

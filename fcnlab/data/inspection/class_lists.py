@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+LONGEST_LINE = 200
+"""Characters of the longest line with one class; matching takes cubic time in the worst case."""
+
 IGNORED_NAME = "__ignore__"
 """First line of labelme's lists; its pixels are saved as 255."""
 
@@ -76,18 +79,22 @@ def parse_class_list(text: str) -> list[ListedClass]:
         raise ValueError("no class is listed")
     for number, line in lines:
         if re.search(r"[{}\[\]]", line):
-            raise ValueError(f"line {number}: {line!r} is not a class; valid: {FORMS}; or a YAML or JSON file")
+            raise ValueError(
+                f"line {number}: {_shorten(line)!r} is not a class; valid: {FORMS}; or a YAML or JSON file"
+            )
     table = _parse_table([line for _, line in lines])
     if table is not None:
         return table
-    pattern = next((pattern for pattern in _LINES if pattern.fullmatch(lines[0][1])), None)
+    pattern = _find_pattern(lines[0][1])
     if pattern is None:
         return _parse_names(lines)
     classes = []
     for number, line in lines:
-        match = pattern.fullmatch(line)
+        match = pattern.fullmatch(line) if len(line) <= LONGEST_LINE else None
         if match is None:
-            raise ValueError(f"line {number}: {line!r} has another form than the first line, {lines[0][1]!r}")
+            raise ValueError(
+                f"line {number}: {_shorten(line)!r} has another form than the first line, {_shorten(lines[0][1])!r}"
+            )
         classes.append(_to_class(match.groupdict(), f"line {number}: "))
     return classes
 
@@ -117,17 +124,33 @@ def list_classes(value: Any) -> list[ListedClass] | None:
     return [ListedClass(item) for item in value] if all(isinstance(item, str) for item in value) else None
 
 
+def _shorten(line: str) -> str:
+    return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}..."
+
+
 def _is_comment(line: str) -> bool:
     """Return whether a line is a comment, and not a class that begins with its color."""
     return line.startswith("#") and re.match(rf"{_HEX}\b", line) is None
+
+
+def _find_pattern(line: str) -> re.Pattern[str] | None:
+    """Return the first pattern of a line; None for a name without a number and a color."""
+    if len(line) > LONGEST_LINE:
+        return None
+    return next((pattern for pattern in _LINES if pattern.fullmatch(line)), None)
 
 
 def _parse_names(lines: Sequence[tuple[int, str]]) -> list[ListedClass]:
     """Return names, one per line, or separated by commas in a single line."""
     names = [part.strip() for part in lines[0][1].split(",")] if len(lines) == 1 else [line for _, line in lines]
     for number, line in lines[1:]:
-        if any(pattern.fullmatch(line) for pattern in _LINES) and re.search(r"[:=,;\t]", line):
-            raise ValueError(f"line {number}: {line!r} has another form than the first line, {lines[0][1]!r}")
+        if _find_pattern(line) is not None and re.search(r"[:=,;\t]", line):
+            raise ValueError(
+                f"line {number}: {_shorten(line)!r} has another form than the first line, {_shorten(lines[0][1])!r}"
+            )
+    longest = max(names, key=len)
+    if len(longest) > LONGEST_LINE:
+        raise ValueError(f"{longest[:20]!r}... has {len(longest):,} characters; a class has at most {LONGEST_LINE}")
     if IGNORED_NAME in names[1:]:
         raise ValueError(f"{IGNORED_NAME} is only valid in the first line, where it means 255; pass --ignore instead")
     return [ListedClass(name) for name in names if name]
