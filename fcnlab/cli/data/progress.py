@@ -28,4 +28,4 @@ def sample_bars() -> Iterator[Callable[[str, int], Callable[[], object]]]:
 
 
 def _advance_nothing() -> None:
-    """Stand in for the advance of a bar where there is no terminal."""
+    """Do nothing, where no bar is shown."""
