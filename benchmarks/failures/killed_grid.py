@@ -172,6 +172,14 @@ class KilledGrid:
         self.problems += [f"{len(left)} processes left behind"] if left else []
         self.problems += self.find_left_files()
 
+    def has_heartbeat(self, driver: Driver) -> bool:
+        """Return whether a driver runs the grid: one that writes the report has left the trials to others.
+
+        Args:
+            driver: the driver.
+        """
+        return any((self.folder / ".fcnlab" / "drivers").glob(f"*:{driver.id}:*"))
+
     def find_left_files(self) -> list[str]:
         """Return the temporary files, leases and checkpoints in the lab, one per line."""
         drivers = self.folder / ".fcnlab" / "drivers"

@@ -299,7 +299,7 @@ def run_pairs(
             send(killed.id, signal.SIGSTOP)
             time.sleep(chance.uniform(0.0, 4.0))
         living = killed.find_processes("any")
-        had_ended = other.exit_code is not None
+        had_ended = not grid.has_heartbeat(other)
         send(killed.id, signal.SIGKILL)
         left = wait_until_gone(living, PATIENCE)
         problems = [f"{len(left)} processes left behind"] if left else []
