@@ -81,7 +81,7 @@ def write_report(report: Report, lab: Lab, *, predict: bool) -> Section:
     from fcnlab.report.charts.draw import draw_plots
 
     claim_results(report.grid, lab)
-    plots = draw_plots(report)
+    plots = [plot.reuse_files(report.folder / "plots") for plot in draw_plots(report)]
     gallery = select_gallery(report.plan, report.cells, report.records, lab, predict=predict)
     section = Section(report, plots, gallery, _make_files(report))
     with _lock_folder(lab, report.folder):

@@ -6,12 +6,14 @@ import json
 import math
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
+import vl_convert
 from PIL import Image
 
 from fcnlab.lab import Lab
@@ -104,6 +106,22 @@ def test_names_of_every_script_are_texts_in_charts(made: tuple[Report, Lab]) -> 
     texts = [element.text for element in ElementTree.fromstring(seeds.to_svg()).iter() if element.text]
     assert name in texts
     assert seeds.to_png().startswith(b"\x89PNG")
+
+
+def test_files_of_an_earlier_report_are_reused_for_the_same_chart_only(
+    made: tuple[Report, Lab], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = made[0]
+    first = draw_plots(report)[0]
+    svg, png = first.to_svg(), first.to_png()
+    (tmp_path / "seeds.svg").write_bytes(svg)
+    (tmp_path / "seeds.png").write_bytes(png)
+    monkeypatch.setattr(vl_convert, "vegalite_to_svg", lambda *_, **__: pytest.fail("it is rendered again"))
+    again = draw_plots(report)[0].reuse_files(tmp_path)
+    assert (again.to_svg(), again.to_png()) == (svg, png)
+    assert draw_plots(replace(report, cells=report.cells.assign(miou=0.5)))[0].reuse_files(tmp_path).rendered is None
+    (tmp_path / "seeds.png").write_bytes(b"")
+    assert first.reuse_files(tmp_path).rendered is None
 
 
 def test_the_pareto_front_has_the_cells_that_no_cheaper_cell_beats() -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.metadata import version
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import altair as alt
 import vl_convert
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 """Version of Vega-Lite that the specifications are written for."""
@@ -19,6 +25,18 @@ SCALE = 2.0
 
 HOVER = "hover"
 """Beginning of the names of layers that only show tooltips. Files leave them out."""
+
+
+SPECIFICATION = "specification"
+"""Name of the text in a PNG that has the digest of the chart's specification; an SVG has it in a comment at its end."""
+
+
+@dataclass(frozen=True)
+class RenderedFiles:
+    """The files of a chart."""
+
+    svg: bytes
+    png: bytes
 
 
 @dataclass(frozen=True)
@@ -31,6 +49,7 @@ class Plot:
         caption: one or two sentences on its content.
         chart: the Altair chart; notebooks display it.
         min_width: smallest width in pixels at which it is readable on a page.
+        rendered: its files, if an earlier report has them; else they are rendered when they are needed.
     """
 
     name: str
@@ -38,6 +57,7 @@ class Plot:
     caption: str
     chart: alt.LayerChart
     min_width: int = 280
+    rendered: RenderedFiles | None = None
 
     @cached_property
     def spec(self) -> dict[str, Any]:
@@ -51,21 +71,50 @@ class Plot:
 
     def to_png(self) -> bytes:
         """Return the chart as PNG with a palette, which is half the size."""
+        if self.rendered is not None:
+            return self.rendered.png
         rendered = vl_convert.svg_to_png(self._svg.decode(), scale=SCALE)
-        file = BytesIO()
+        file, texts = BytesIO(), PngInfo()
+        texts.add_text(SPECIFICATION, self._digest)
         with Image.open(BytesIO(rendered)) as image:
-            _reduce_colors(image).save(file, "PNG")
+            _reduce_colors(image).save(file, "PNG", pnginfo=texts)
         return file.getvalue()
 
     def to_svg(self) -> bytes:
         """Return the chart as SVG, with its texts as texts."""
-        return self._svg
+        return self._svg if self.rendered is None else self.rendered.svg
+
+    def reuse_files(self, folder: Path) -> Plot:
+        """Return the plot with the files of an earlier report, if these show the same specification.
+
+        Rendering takes most of the time of a report.
+
+        Args:
+            folder: folder with the files.
+        """
+        with suppress(OSError):  # they do not exist, or cannot be read
+            files = RenderedFiles(*((folder / f"{self.name}.{kind}").read_bytes() for kind in ("svg", "png")))
+            with Image.open(BytesIO(files.png)) as image:
+                drawn = image.info.get(SPECIFICATION)
+            if drawn == self._digest and files.svg.endswith(self._comment):
+                return replace(self, rendered=files)
+        return self
 
     @cached_property
     def _svg(self) -> bytes:
-        return vl_convert.vegalite_to_svg(self._to_file_spec(), vl_version=VEGA_LITE).encode()
+        return vl_convert.vegalite_to_svg(self._file_spec, vl_version=VEGA_LITE).encode() + self._comment
 
-    def _to_file_spec(self) -> dict[str, Any]:
+    @property
+    def _comment(self) -> bytes:
+        return f"\n<!-- {SPECIFICATION}: {self._digest} -->\n".encode()
+
+    @cached_property
+    def _digest(self) -> str:
+        content = json.dumps([self._file_spec, SCALE, version("vl-convert-python")], sort_keys=True)
+        return f"sha256:{hashlib.sha256(content.encode()).hexdigest()}"
+
+    @cached_property
+    def _file_spec(self) -> dict[str, Any]:
         layers = [one for one in self.spec["layer"] if not one.get("name", "").startswith(HOVER)]
         return self.spec | {"layer": layers}
 
