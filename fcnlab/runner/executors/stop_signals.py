@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,5 +49,7 @@ class StopSignals:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.received or not self._runs:
-            raise SystemExit(128 + number)
+            # An exception would be lost where Python ignores them, as in a destructor. The processes that this one has
+            # started end with it.
+            os._exit(128 + number)
         self.received = True

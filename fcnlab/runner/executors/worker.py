@@ -217,7 +217,8 @@ class _Child:
         self.process = context.Process(  # type: ignore[attr-defined]
             target=_serve, args=(theirs, lab, threads, devices, keep)
         )
-        self.process.start()
+        with block_stop_signals():  # until the child can handle them
+            self.process.start()
         theirs.close()  # so that the pipe closes when the child exits
 
     def is_waiting(self) -> bool:
