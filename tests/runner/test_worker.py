@@ -138,7 +138,8 @@ def test_a_pause_affects_only_the_trial_that_runs_in_a_kept_process(keeping: Pro
 def test_sigterm_or_sigint_to_a_trial_or_its_worker_pauses_the_trial_after_its_epoch(
     keeping: ProcessExecutor, lab: Lab
 ) -> None:
-    long = trial(lab, **LONG)
+    epochs = 6 * LONG["epochs"]  # it is paused twice before it ends
+    long = trial(lab, epochs=epochs, validate_every=epochs)
     folder = RunFolder(lab.runs, long.key)
     for number, to_the_worker in ((signal.SIGTERM, False), (signal.SIGINT, True)):
         before = len(folder.read_progress())
@@ -147,7 +148,7 @@ def test_sigterm_or_sigint_to_a_trial_or_its_worker_pauses_the_trial_after_its_e
         _until_epochs(keeping, folder, before + 1)
         os.kill(worker if to_the_worker else child(keeping), number)
         assert end(keeping) == JobExit(long.key), "it is not lost"
-        assert folder.read() is None and before < len(folder.read_progress()) < LONG["epochs"]
+        assert folder.read() is None and before < len(folder.read_progress()) < epochs
         assert folder.checkpoint.exists()
 
     def replaced() -> bool:
@@ -156,7 +157,7 @@ def test_sigterm_or_sigint_to_a_trial_or_its_worker_pauses_the_trial_after_its_e
 
     wait_until(replaced, "the worker exits and is replaced", pause=0)
     assert run(keeping, long) == JobExit(long.key)
-    assert len(record(lab, long).epochs) == LONG["epochs"] and "Traceback" not in folder.log.read_text()
+    assert len(record(lab, long).epochs) == epochs and "Traceback" not in folder.log.read_text()
 
 
 def test_a_kept_process_that_is_killed_loses_the_trial_that_it_runs_and_no_other(
