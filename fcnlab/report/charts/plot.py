@@ -95,8 +95,8 @@ class Plot:
         with suppress(OSError):  # they do not exist, or cannot be read
             files = RenderedFiles(*((folder / f"{self.name}.{kind}").read_bytes() for kind in ("svg", "png")))
             with Image.open(BytesIO(files.png)) as image:
-                drawn = image.info.get(SPECIFICATION)
-            if drawn == self._digest and files.svg.endswith(self._comment):
+                shown = image.info.get(SPECIFICATION)
+            if shown == self._digest and files.svg.endswith(self._comment):
                 return replace(self, rendered=files)
         return self
 
