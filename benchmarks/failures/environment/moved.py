@@ -43,19 +43,15 @@ def move(bench: Workbench, how: str) -> list[str]:
 
 
 def use_path(bench: Workbench, path: str) -> list[str]:
-    """Run a grid in a lab with an unusual path, then move it back and read its report.
+    """Run a grid in a lab with an unusual path, and read its results.
 
     Args:
         bench: the workbench.
         path: path below the temporary folder.
     """
-    lab = bench.root / path
-    lab.mkdir(parents=True)
-    bench.copy(onto=lab)
+    lab = _make_lab(bench, path)
     bad = find_problems(bench.run(lab, "--tracker", "mlflow"), 0) + bench.find_changes(lab) + find_lost_artifacts(lab)
-    for command in (("grid", "status", FILE), ("report", FILE), ("lab", "check")):
-        bad += find_problems(bench.call(lab, *command), 0)
-    return bad
+    return bad + _read(bench, lab)
 
 
 def use_refused_path(bench: Workbench, path: str) -> list[str]:
@@ -65,17 +61,26 @@ def use_refused_path(bench: Workbench, path: str) -> list[str]:
         bench: the workbench.
         path: path below the temporary folder.
     """
-    lab = bench.root / path
-    lab.mkdir(parents=True)
-    bench.copy(onto=lab)
+    lab = _make_lab(bench, path)
     before = sorted(bench.root.iterdir()), sorted(lab.iterdir())
     bad = find_problems(bench.run(lab, "--tracker", "mlflow"), 2, mentions="--tracker none")
     if before != (sorted(bench.root.iterdir()), sorted(lab.iterdir())):
         bad.append(f"left behind: {sorted(lab.iterdir())}")
-    bad += find_problems(bench.run(lab, "--tracker", "none"), 0) + bench.find_changes(lab)
-    for command in (("grid", "status", FILE), ("report", FILE), ("lab", "check")):
-        bad += find_problems(bench.call(lab, *command), 0)
+    bad += find_problems(bench.run(lab, "--tracker", "none"), 0) + bench.find_changes(lab) + _read(bench, lab)
     return bad + (["a store in the lab"] if list(lab.glob("*mlflow*")) else [])
+
+
+def _make_lab(bench: Workbench, path: str) -> Path:
+    lab = bench.root / path
+    lab.mkdir(parents=True)
+    bench.copy(onto=lab)
+    return lab
+
+
+def _read(bench: Workbench, lab: Path) -> list[str]:
+    """Read the finished grid of a lab with several commands, and return their problems."""
+    commands = (("grid", "status", FILE), ("report", FILE), ("lab", "check"))
+    return [problem for command in commands for problem in find_problems(bench.call(lab, *command), 0)]
 
 
 def find_lost_artifacts(lab: Path) -> list[str]:

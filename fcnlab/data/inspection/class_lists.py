@@ -90,11 +90,9 @@ def parse_class_list(text: str) -> list[ListedClass]:
         return _parse_names(lines)
     classes = []
     for number, line in lines:
-        match = pattern.fullmatch(line) if len(line) <= LONGEST_LINE else None
+        match = _match(pattern, line)
         if match is None:
-            raise ValueError(
-                f"line {number}: {_shorten(line)!r} has another form than the first line, {_shorten(lines[0][1])!r}"
-            )
+            raise _other_form_error(number, line, lines[0][1])
         classes.append(_to_class(match.groupdict(), f"line {number}: "))
     return classes
 
@@ -133,11 +131,17 @@ def _is_comment(line: str) -> bool:
     return line.startswith("#") and re.match(rf"{_HEX}\b", line) is None
 
 
+def _other_form_error(number: int, line: str, first: str) -> ValueError:
+    return ValueError(f"line {number}: {_shorten(line)!r} has another form than the first line, {_shorten(first)!r}")
+
+
+def _match(pattern: re.Pattern[str], line: str) -> re.Match[str] | None:
+    return pattern.fullmatch(line) if len(line) <= LONGEST_LINE else None
+
+
 def _find_pattern(line: str) -> re.Pattern[str] | None:
     """Return the first pattern of a line; None for a name without a number and a color."""
-    if len(line) > LONGEST_LINE:
-        return None
-    return next((pattern for pattern in _LINES if pattern.fullmatch(line)), None)
+    return next((pattern for pattern in _LINES if _match(pattern, line)), None)
 
 
 def _parse_names(lines: Sequence[tuple[int, str]]) -> list[ListedClass]:
@@ -145,9 +149,7 @@ def _parse_names(lines: Sequence[tuple[int, str]]) -> list[ListedClass]:
     names = [part.strip() for part in lines[0][1].split(",")] if len(lines) == 1 else [line for _, line in lines]
     for number, line in lines[1:]:
         if _find_pattern(line) is not None and re.search(r"[:=,;\t]", line):
-            raise ValueError(
-                f"line {number}: {_shorten(line)!r} has another form than the first line, {_shorten(lines[0][1])!r}"
-            )
+            raise _other_form_error(number, line, lines[0][1])
     longest = max(names, key=len)
     if len(longest) > LONGEST_LINE:
         raise ValueError(f"{longest[:20]!r}... has {len(longest):,} characters; a class has at most {LONGEST_LINE}")
