@@ -7,8 +7,8 @@ exhausted memory. A section that fails or hangs ends only itself. DIR/accept.jso
 DIR/logs contains the output of the sections. The exit code is 0 only if all sections passed.
 
 Sections run in separate processes, several at a time, because most of them check correctness and wait for the host.
-Sections that measure time or fill the GPU's memory run one at a time. `--smoke --device cpu` runs all but the sections
-that need a GPU, at tiny sizes.
+Sections that measure time or fill the GPU's memory run one at a time. `--resume` runs only the sections that have not
+passed before. `--smoke --device cpu` runs all but the sections that need a GPU, at tiny sizes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -33,7 +33,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that the file runs without -m, too
 
-from benchmarks.gpu.results import Outcome, Results, run_section
+from benchmarks.gpu.results import Outcome, Results, read_passed, run_section
 from benchmarks.gpu.sections import GROUPS, Group, section_function
 from benchmarks.gpu.sections.settings import JOBS, Settings, child_environment
 
@@ -52,10 +52,13 @@ def main() -> int:
     given = parse()
     if given.child is not None:
         return run_child(Settings.read(given.child), given.section)
-    shutil.rmtree(given.out / "logs", ignore_errors=True)  # of an earlier run
-    results = Results(given.out / "accept.json", {"device": given.device, "smoke": given.smoke})
+    file = given.out / "accept.json"
+    passed = read_passed(file) if given.resume else []
+    if not given.resume:
+        shutil.rmtree(given.out / "logs", ignore_errors=True)  # of an earlier run
+    results = Results(file, {"device": given.device, "smoke": given.smoke}, passed)
     deadline = time.monotonic() + given.budget
-    groups = selected(given.section, given.device)
+    groups = selected(given.section, given.device, {outcome.section for outcome in passed})
     if given.jobs == 1:
         groups = merge_phases(groups)
     with TemporaryDirectory(prefix="fcnlab-accept-", ignore_cleanup_errors=True) as scratch:
@@ -83,20 +86,23 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, to see that the sections run")
     parser.add_argument("--jobs", type=int, default=JOBS, help="sections at once")
+    parser.add_argument("--resume", action="store_true", help="keep the passed sections of DIR/accept.json")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def selected(names: list[str], device: str) -> list[Group]:
+def selected(names: list[str], device: str, passed: Collection[str] = ()) -> list[Group]:
     """Return the groups with the named sections, or with all that can run on the device.
 
     Args:
         names: of sections; if empty, all.
         device: `cpu` or `cuda`.
+        passed: sections that have passed before and are left out.
     """
     found = []
     for group in GROUPS:
-        wanted = tuple(name for name in group.sections if (name in names if names else group.runs_on(device)))
+        chosen = (name for name in group.sections if (name in names if names else group.runs_on(device)))
+        wanted = tuple(name for name in chosen if name not in passed)
         if wanted:
             found.append(Group(wanted, group.phase, group.limit, group.needs_gpu))
     return found

@@ -5,7 +5,8 @@
 FOLDER/VOCdevkit/VOC2012 holds JPEG images of quality 92, palette masks and the lists of train and val; FOLDER is a data
 root for the registry's `voc2012`. FOLDER/train.txt and val.txt list an image and its mask per line, separated by a tab,
 for benchmarks/peers/run_one.py. With `--photos`, a folder in CamVid's layout (`train` and `trainannot`, and so on), the
-images are resized crops of its photographs with their labels; otherwise they are textured regions of noise.
+images are resized crops of its photographs with their labels, spread over VOC's classes; otherwise they are textured
+regions of noise.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ CLASSES = 21
 VOID = 255
 UNLABELLED = 11
 """CamVid's label of pixels that do not count."""
+UPPER = 10
+"""Added to the labels of every second crop of a photograph, so that all classes occur: 0 to 10, and 10 to 20."""
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
@@ -105,6 +108,7 @@ def _write(
     size = sizes[rng.choice(len(sizes), p=shares / shares.sum())][0]
     if found:
         image, labels = _cropped(found[int(rng.integers(len(found)))], size, rng)
+        labels[labels != VOID] += UPPER * (seed % 2)
     else:
         image, labels = _synthetic(size, rng)
     image.save(kit / "JPEGImages" / f"{name}.jpg", quality=92)

@@ -15,7 +15,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,12 +87,13 @@ class Results:
     Args:
         path: The JSON file; its folder is created.
         header: JSON-able entries for the top of the file, such as the device's name.
+        earlier: Outcomes of an earlier run that are kept.
     """
 
-    def __init__(self, path: Path, header: dict[str, Any] | None = None) -> None:
+    def __init__(self, path: Path, header: dict[str, Any] | None = None, earlier: Sequence[Outcome] = ()) -> None:
         self.path = path
         self.header = dict(header or {})
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[Outcome] = list(earlier)
         self._lock = threading.Lock()
         self._started = time.perf_counter()
         self.save()
@@ -138,6 +139,18 @@ class Results:
         for outcome in self.outcomes:
             print(summary_line(outcome))
         return 1 if failed or not self.outcomes else 0
+
+
+def read_passed(path: Path) -> list[Outcome]:
+    """Return the passed sections of a file that `Results` has written; none if there is no file.
+
+    Args:
+        path: The JSON file.
+    """
+    if not path.is_file():
+        return []
+    sections = json.loads(path.read_text(encoding="utf-8"))["sections"].values()
+    return [outcome for outcome in (Outcome(**section) for section in sections) if outcome.passed]
 
 
 def summary_line(outcome: Outcome) -> str:

@@ -74,6 +74,18 @@ def test_the_lab_of_a_machine_without_mlflow_is_published_by_another_one(
     assert len(frame) == 4 and set(frame["status"]) == {"finished"}
 
 
+def test_a_resumed_run_keeps_the_passed_sections_and_runs_the_others(tmp_path: Path) -> None:
+    accept(tmp_path, "--section", "counts")
+    written = tmp_path / "accept.json"
+    before = json.loads(written.read_text())
+    before["sections"]["counts"]["detail"] = "kept"
+    before["sections"]["steps"] = before["sections"]["counts"] | {"section": "steps", "passed": False}
+    written.write_text(json.dumps(before))
+    code, found = accept(tmp_path, "--section", "counts", "steps", "--resume")
+    assert code == 0 and found["sections"]["counts"]["detail"] == "kept"
+    assert found["sections"]["steps"]["passed"] and found["sections"]["steps"]["detail"] != "kept"
+
+
 def test_sections_without_a_gpu_fail_separately_with_their_traceback(tmp_path: Path) -> None:
     code, found = accept(tmp_path, "--section", "counts", "steps", device="cuda")
     assert code == 1 and not found["passed"]

@@ -38,16 +38,16 @@ class Group(NamedTuple):
 
 GROUPS = (
     Group(("environment",), 0, 40),
-    Group(("determinism",), 1, 110),
-    Group(("losses",), 1, 110),
-    Group(("gpu_tests",), 1, 110, needs_gpu=True),
-    Group(("augmentation", "counts", "steps"), 1, 100),
-    Group(("grid", "export"), 1, 75),
-    Group(("paper_heads",), 1, 110),
-    Group(("resume",), 1, 75),
-    Group(("agreement", "distributed"), 1, 90),
-    Group(("compiled",), 1, 80, needs_gpu=True),
-    Group(("per_gpu",), 1, 75),
+    Group(("determinism",), 1, 150),
+    Group(("losses",), 1, 150),
+    Group(("gpu_tests",), 1, 150, needs_gpu=True),
+    Group(("augmentation", "counts", "steps"), 1, 150),
+    Group(("grid", "export"), 1, 120),
+    Group(("paper_heads",), 1, 150),
+    Group(("resume",), 1, 120),
+    Group(("agreement", "distributed"), 1, 120),
+    Group(("compiled",), 1, 120, needs_gpu=True),
+    Group(("per_gpu",), 1, 120),
     Group(("out_of_memory",), 2, 75, needs_gpu=True),
 )
 """Started in this order; the longest come first."""

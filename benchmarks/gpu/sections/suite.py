@@ -16,7 +16,7 @@ from benchmarks.gpu.sections.settings import ROOT, Settings
 MARK = "mark.gpu"
 WORKERS = 4
 """Processes of pytest-xdist, where it is installed."""
-LIMIT = 100
+LIMIT = 140
 """Seconds that the tests may take."""
 
 

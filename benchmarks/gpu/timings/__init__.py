@@ -91,7 +91,7 @@ class Sizes:
 
 
 SMOKE = Sizes(
-    crop=(64, 64), batch=2, rounds=1, train=8, val=4, epoch=4, sizes="96x128", lap=0.0, gemm=64, copy=2**16,
+    crop=(64, 64), batch=2, rounds=1, train=24, val=4, epoch=4, sizes="96x128", lap=0.0, gemm=64, copy=2**16,
     backbones=("resnet18", "resnet18"),
 )  # fmt: skip
 
