@@ -250,6 +250,7 @@ def run_child(settings: Settings, sections: list[str]) -> int:
     longest = float(os.environ.pop("FCNLAB_ACCEPT_LIMIT"))
     deadline = float(os.environ.pop("FCNLAB_ACCEPT_DEADLINE"))  # the clock is the same in all processes
     threading.Thread(target=_end_with_the_runner, daemon=True).start()
+    faulthandler.enable()  # where a section crashes
     for name in sections:
         print(f"--- {name}", flush=True)
         limit = max(0.1, min(longest, deadline - time.monotonic()))

@@ -15,3 +15,6 @@ with lzma.open(sys.argv[1]) as packed, open(sys.argv[2], 'wb') as plain:
 done
 wait
 export PYTHONPATH="$target/packages:$PWD" FCNLAB_DATA="$target/data" FCNLAB_CACHE="$target/cache" PYTHONUNBUFFERED=1
+# Containers often turn off compiled bytecode; importing torch then takes several seconds longer in each process.
+unset PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX="$target/bytecode"

@@ -10,6 +10,7 @@ allocator.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import selectors
@@ -45,6 +46,12 @@ CHANNELS_LAST = ", channels last"
 
 ENDING = 20.0
 """Seconds that a side has to end by itself before it is killed."""
+STACKS = signal.SIGUSR1
+"""Signal at which a side writes the stacks of its threads to its error output."""
+WRITING = 0.5
+"""Seconds that writing them may take."""
+OUTPUT = 4000
+"""Characters of the end of a side's error output in an error message."""
 
 
 def is_ours(side: str) -> bool:
@@ -221,7 +228,7 @@ class Side:
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             if not selector.select(self._timeout):
-                raise RunError(f"the side '{self.name}' of the benchmark has not answered for {self._timeout:.0f} s")
+                raise self._hangs()
         line = self._process.stdout.readline()
         if not line:
             raise self._ended()
@@ -230,9 +237,18 @@ class Side:
     def _ended(self) -> RunError:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(ENDING)
+        return RunError(f"the side '{self.name}' of the benchmark has ended:\n{self._output()}")
+
+    def _hangs(self) -> RunError:
+        self._process.send_signal(STACKS)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(WRITING)
+        about = f"the side '{self.name}' of the benchmark has not answered for {self._timeout:.0f} s"
+        return RunError(f"{about}:\n{self._output()}\n{about}")
+
+    def _output(self) -> str:
         self._errors.seek(0)
-        output = self._errors.read().decode(errors="replace")[-2000:].strip()
-        return RunError(f"the side '{self.name}' of the benchmark has ended:\n{output}")
+        return self._errors.read().decode(errors="replace")[-OUTPUT:].strip()
 
 
 @contextmanager
@@ -388,6 +404,7 @@ def serve(asked: IO[str], answers: IO[str]) -> None:
 
 
 if __name__ == "__main__":
+    faulthandler.register(STACKS)
     end_with_parent()
     to_the_driver = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # output of libraries must not mix with the answers

@@ -48,7 +48,7 @@ def run_checks(file: str, *, interpreted: bool) -> None:
     environment = inherited | {"TRITON_INTERPRET": "1" if interpreted else "0", "FCNLAB_TRITON": "1"}
     checks = Path(__file__).with_name(file)
     # Compilation takes most of the time on a GPU, one core per kernel.
-    parallel = ["-n", "3", "--dist", "worksteal"] if not interpreted and find_spec("xdist") else []
+    parallel = ["-p", "xdist", "-n", "3", "--dist", "worksteal"] if not interpreted and find_spec("xdist") else []
     ended = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *parallel, str(checks)],
         env=environment,

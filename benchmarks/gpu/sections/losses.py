@@ -180,15 +180,21 @@ class Error(NamedTuple):
 
 def _errors(case: Case, device: torch.device, precisions: list[str], seed: int) -> dict[str, Error]:
     """Return the errors of one batch by way (plain, fused) and precision."""
+
+    def log(step: str) -> None:
+        print(f"{case.name}, batch {seed}: {step}", flush=True)  # the last line before a crash
+
     model = _model(case)
     images, labels = _batch(case, seed)
     cpu = torch.device("cpu")
+    log("cpu float64")
     wanted, reference = _gradient(model.double(), _loss(case, cpu), images.double(), labels, "fp32")
     norm = _norm(reference)
     assert norm > 0, "the reference gradient is 0"
     bounds = {precision: BOUNDS[precision][1] for precision in precisions}
     model = model.float()
     for precision in {"fp32", "bf16"} & set(precisions):
+        log(f"cpu {precision}")
         _, usual = _gradient(model, _loss(case, cpu), images, labels, precision)
         bounds[precision] = max(bounds[precision], FACTORS[precision] * _distance(usual, reference) / norm)
     if "tf32" in precisions:
@@ -205,6 +211,7 @@ def _errors(case: Case, device: torch.device, precisions: list[str], seed: int) 
     labels = labels.to(device)
     for way, loss in ways.items():
         for precision in precisions:
+            log(f"{device.type} {way} {precision}")
             with triton("0") if "without" in way else nullcontext():
                 value, gradient = _gradient(model, loss, images, labels, precision)
             off = _distance(gradient, reference) / norm

@@ -50,12 +50,12 @@ class Section:
 SECTIONS = (
     Section("environment", 12, 10, images=False),
     Section("step", 35, 25),
-    Section("evaluation", 25, 15),
-    Section("augmentation", 20, 15),
-    Section("trial", 25, 20),
-    Section("training", 165, 50),
-    Section("colocation", 55, 45),
-    Section("grid", 90, 60),
+    Section("evaluation", 25, 25),
+    Section("augmentation", 20, 20),
+    Section("trial", 35, 35),
+    Section("training", 165, 80),
+    Section("colocation", 60, 60),
+    Section("grid", 90, 75),
 )
 """All sections in their order: the short ones before training, which takes all the time that it is given."""
 

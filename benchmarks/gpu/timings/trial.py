@@ -13,6 +13,8 @@ IMPORT = (
     "import time; began = time.perf_counter(); import fcnlab.runner.executors.worker; "
     "print(time.perf_counter() - began)"
 )
+STARTING = 10.0
+"""Seconds that the first start of a process may take."""
 START = """
 import time, torch
 began = time.perf_counter()
@@ -43,16 +45,6 @@ def measure(context: Context) -> dict[str, Any]:
         table.append((f"{name}, s", spread.text(3)))
         context.save(result | {"table": table})
 
-    for name, code in (("import in a new process", IMPORT), ("device context", START.format(device=context.device))):
-        walls, inside = [], []
-        for _ in range(sizes.rounds):
-            wall, output = context.command("-c", code)
-            walls.append(wall)
-            inside.append(float(output.splitlines()[-1]))
-            if context.left < 0.6 * context.allowance:
-                break
-        note(name, Spread.of(inside))
-        note(f"{name}, whole process", Spread.of(walls))
     synchronize(device)
     dataset = Voc2012(context.data / "VOCdevkit" / "VOC2012")
     uploads = []
@@ -89,8 +81,28 @@ def measure(context: Context) -> dict[str, Any]:
         result.setdefault("trials of one epoch", []).append(found)
         table.append((f"trial {number + 1}, s", ", ".join(f"{key} {value:.2f}" for key, value in found.items())))
         context.save(result | {"table": table})
+    starts(context, note)
     last = result["trials of one epoch"][-1]
     return result | {"table": table, "detail": f"{last['beside']:.2f} s beside training and evaluation"}
+
+
+def starts(context: Context, note: Any) -> None:
+    """Time the imports and the device's start in new processes, as often as the allowance permits.
+
+    Args:
+        context: of the section.
+        note: keeps a measurement by its name.
+    """
+    for name, code in (("import in a new process", IMPORT), ("device context", START.format(device=context.device))):
+        walls: list[float] = []
+        inside = []
+        while len(walls) < context.sizes.rounds and context.left > (walls or [STARTING])[-1]:
+            wall, output = context.command("-c", code)
+            walls.append(wall)
+            inside.append(float(output.splitlines()[-1]))
+        if walls:
+            note(name, Spread.of(inside))
+            note(f"{name}, whole process", Spread.of(walls))
 
 
 def first_steps(context: Context, note: Any) -> None:
