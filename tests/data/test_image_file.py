@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from fcnlab.data.datasets.image_file import (
     RGB,
@@ -48,10 +48,11 @@ def test_a_file_of_one_picture_is_read(tmp_path: Path, name: str) -> None:
 
 def test_overviews_of_a_tiff_are_not_pages(tmp_path: Path) -> None:
     first, overview = pages(2)
-    overview.resize((4, 3)).save(tmp_path / "small.tif")
-    with Image.open(tmp_path / "small.tif") as small:
-        small.encoderinfo = {"tiffinfo": {254: 1}}  # NewSubfileType: an image of reduced size
-        first.save(tmp_path / "geo.tif", save_all=True, append_images=[small])
+    with TiffImagePlugin.AppendingTiffWriter(tmp_path / "geo.tif") as file:
+        first.save(file, "TIFF")
+        file.newFrame()
+        overview.resize((4, 3)).save(file, "TIFF", tiffinfo={254: 1})  # NewSubfileType: an image of reduced size
+        file.newFrame()
     with Image.open(tmp_path / "geo.tif") as both:
         assert both.n_frames == 2  # type: ignore[attr-defined]
     assert open_image(tmp_path / "geo.tif").size == (8, 6)
