@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,10 @@ def server_of(worker: ForkedWorker) -> tuple[Any, worker_process._Server]:
 
 def pipes(worker: ForkedWorker) -> set[str]:
     """Return the names of the open pipes of a worker."""
-    links = [str(file.readlink()) for file in Path(f"/proc/{worker.pid}/fd").iterdir()]
+    links = set()
+    for file in Path(f"/proc/{worker.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it has closed the file meanwhile
+            links.add(str(file.readlink()))
     return {link for link in links if link.startswith("pipe:")}
 
 
@@ -95,3 +99,19 @@ def test_a_killed_server_is_replaced_and_a_server_exits_with_its_driver(tmp_path
     server._requests.close()
     assert server._process.wait(60) == 0
     assert end(second) == 255
+
+
+def test_a_stopped_server_does_not_hide_the_end_of_its_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_process, "REPORT_TIMEOUT", 0.1)
+    worker = start(tmp_path, OMP_NUM_THREADS="3")  # of a server of its own
+    key, server = server_of(worker)
+    os.kill(server._process.pid, signal.SIGSTOP)
+    assert worker.stdin is not None and worker.stdout is not None
+    worker.stdin.close()
+    assert worker.stdout.read() == b"", "it has ended"
+    with pytest.raises(subprocess.TimeoutExpired):
+        worker.wait(0)
+    assert worker.end() == 255 and server._process.returncode == -signal.SIGKILL
+    worker.stdout.close()
+    assert end(start(tmp_path, OMP_NUM_THREADS="3")) == 0, "another server is started"
+    worker_process._servers.pop(key).close()

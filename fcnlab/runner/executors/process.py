@@ -259,8 +259,7 @@ class ProcessExecutor(Executor):
         try:
             code = process.wait(timeout=max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            process.kill()
-            code = process.wait()
+            code = process.end()
         process.stdout.close()
         return code
 

@@ -40,6 +40,9 @@ LENGTH_BYTES = 8
 UNKNOWN_EXIT = 255
 """Exit code of a worker whose server was killed."""
 
+REPORT_TIMEOUT = 10.0
+"""Seconds in which a server has to report the end of a killed worker; a server that does not is stopped or hangs."""
+
 
 class ForkedWorker:
     """A worker forked by a server, with the attributes and methods of `subprocess.Popen` that an executor needs.
@@ -129,6 +132,15 @@ class ForkedWorker:
         else:
             _kill_group(self.pid)
 
+    def end(self) -> int:
+        """Kill the worker, and its server, too, if that does not report the end; return the worker's exit code."""
+        self.kill()
+        try:
+            return self.wait(REPORT_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            return self.wait()
+
 
 class StartedWorker(subprocess.Popen[bytes]):
     """A worker that is a new program."""
@@ -152,6 +164,11 @@ class StartedWorker(subprocess.Popen[bytes]):
     def kill(self) -> None:
         """Kill the worker and the processes of its trial."""
         _kill_group(self.pid)
+
+    def end(self) -> int:
+        """Kill the worker and return its exit code."""
+        self.kill()
+        return self.wait()
 
 
 WorkerProcess = ForkedWorker | StartedWorker
