@@ -120,7 +120,8 @@ def compare(
     """
     check_peers("run_one")
     trials = len(HEADS) * seeds
-    with files(lab, images + scored, CROP) as (source, pairs), TemporaryDirectory(prefix="fcnlab-bench-") as folder:
+    found = files(lab, images + scored, CROP, every_class=images)
+    with found as (source, pairs), TemporaryDirectory(prefix="fcnlab-bench-") as folder:
         data = _laid_out(Path(folder) / "data", {"train": pairs[:images], "val": pairs[images:]})
         loop = _shell_loop(data, seeds, epochs, device.type)
         taken, beside = [], []

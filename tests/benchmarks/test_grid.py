@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks.speed import grid, images
-from fcnlab.errors import RunError
+from fcnlab.errors import DataError, RunError
 from fcnlab.lab import Lab
 from fcnlab.trial.run_folder import RunFolder
 from tests.records import finished
@@ -38,6 +40,15 @@ def test_the_grid_is_valid_and_has_the_trials_that_the_loop_has(data: Path, tmp_
     loop = grid._shell_loop(data, seeds=2, epochs=1)[-1].replace(sys.executable, "echo")
     output = subprocess.run(["sh", "-ec", loop], capture_output=True, text=True, check=True).stdout.splitlines()
     assert [line.split()[1:3] for line in output] == [[head, seed] for head in grid.HEADS for seed in ("0", "1")]
+
+
+def test_the_training_images_have_every_class_as_a_grid_requires(lab: Lab, tmp_path: Path) -> None:
+    with images.files(lab, 24, grid.CROP, every_class=16) as (_, pairs):
+        found = {int(value) for pair in pairs[:16] for value in np.unique(np.asarray(Image.open(pair.mask)))}
+        assert len({pair.id for pair in pairs}) == 24
+    assert found - {255} == set(range(images.CLASSES))
+    with pytest.raises(DataError, match="no 2 images"), images.files(lab, 24, grid.CROP, every_class=2):
+        pass
 
 
 def test_command_time_covers_all_processes_and_failures_are_reported() -> None:
