@@ -29,4 +29,4 @@ def save_sample(folder: Path, id_: str, sample: DecodedSample, prediction: Tenso
     name = name_sample(id_)
     to_display(sample.image.permute(1, 2, 0).cpu().numpy()).save(folder / f"{name}.image.jpg", quality=90)
     for role, labels in (("label", sample.label), ("prediction", prediction)):
-        to_palette_image(labels.cpu().numpy(), palette).save(folder / f"{name}.{role}.png", optimize=True)
+        to_palette_image(labels.cpu().numpy(), palette).save(folder / f"{name}.{role}.png")
