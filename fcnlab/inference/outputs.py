@@ -95,10 +95,10 @@ def write_prediction(paths: Mapping[str, Path], image: Image.Image, model: Train
         _write(paths["probabilities"], lambda file: np.savez_compressed(file, probabilities=rounded, classes=classes))
     else:
         labels = model.predict(image, protocol)
-    _write(paths["mask"], lambda file: to_palette_image(labels, model.palette).save(file, format="PNG", optimize=True))
+    _write(paths["mask"], lambda file: to_palette_image(labels, model.palette).save(file, format="PNG"))
     if "overlay" in paths:
         picture = draw_overlay(to_display(to_pixels(image, model.image_format)), labels, model.classes, model.palette)
-        _write(paths["overlay"], lambda file: picture.save(file, format="PNG", optimize=True))
+        _write(paths["overlay"], lambda file: picture.save(file, format="PNG"))
 
 
 def _write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
