@@ -49,7 +49,7 @@ class Section:
 
 SECTIONS = (
     Section("environment", 12, 10, images=False),
-    Section("step", 35, 25),
+    Section("step", 40, 32),
     Section("evaluation", 25, 25),
     Section("augmentation", 20, 20),
     Section("trial", 35, 35),

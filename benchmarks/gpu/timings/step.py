@@ -28,6 +28,8 @@ PROFILED = 5
 """Steps that torch's profiler records."""
 TOP = 15
 """Kernels that are listed, by their device time."""
+LIGHT = "mobilenetv2_100 fcn8s, 8 images, batch norm frozen"
+"""A network with depthwise convolutions and a small batch, trained as the recipe `finetune` does."""
 LEAST, EPOCHS = 5, 10
 """Epochs whose images per second are measured, at least and at most, after two that are not."""
 
@@ -70,10 +72,7 @@ def measure(context: Context) -> dict[str, Any]:
         if context.left < 5:
             break
         with variables(VARIANTS[name]):
-            backward = trained.backward()
-            for _ in range(5):
-                trained.step(backward)
-            result.setdefault("profiles", {})[name] = found = profile(trained, backward)
+            result.setdefault("profiles", {})[name] = found = profile(trained)
         table.append((f"kernels per step, {name}", f"{found['kernels_per_step']:.0f}"))
         table.append((f"device busy, ms per step, {name}", f"{1e3 * found['device_seconds_per_step']:.2f}"))
         context.save(result)
@@ -82,6 +81,13 @@ def measure(context: Context) -> dict[str, Any]:
         for name in PHASES:
             found = result["phases"][name]
             table.append((f"{name}, kernels launched one by one, ms", Spread(**found["device"]).text(2, 1e3)))
+        context.save(result)
+    if context.left > 8:
+        light = Trained(context, pairs, "mobilenetv2_100", "fcn8s", min(8, context.sizes.batch), "frozen")
+        result["light"] = found = whole_steps(light, count, steps)
+        found["profile"] = profile(light)
+        table.append((f"{LIGHT}, ms", Spread(**found["step"]).text(2, 1e3)))
+        table.append((f"{LIGHT}, device busy, ms", f"{1e3 * found['profile']['device_seconds_per_step']:.2f}"))
         context.save(result)
     for name in list(VARIANTS)[1 : 2 if context.smoke else None]:
         if context.left < 4:
@@ -131,9 +137,26 @@ def epochs(context: Context, pairs: list[Any]) -> dict[str, Any]:
 
 
 class Trained:
-    """A network and the objects that train it, built as a trial builds them."""
+    """A network and the objects that train it, built as a trial builds them.
 
-    def __init__(self, context: Context, pairs: list[Any]) -> None:
+    Args:
+        context: of the section.
+        pairs: training samples.
+        backbone: timm's name; the smaller one of the benchmark by default.
+        head: name of a head in the registry.
+        batch: images per step; those of the benchmark by default.
+        batch_norm: of the backbone, `train` or `frozen`.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        pairs: list[Any],
+        backbone: str | None = None,
+        head: str = "fcn32s",
+        batch: int | None = None,
+        batch_norm: str = "train",
+    ) -> None:
         from benchmarks.speed import ours
         from fcnlab.training import hardware
         from fcnlab.trial.build import build_training
@@ -141,9 +164,9 @@ class Trained:
         sizes, self.device = context.sizes, context.torch_device
         if self.device.type == "cuda":
             hardware.configure_determinism(self.device)
-        recipe = ours.recipe(sizes.batch, sizes.crop, "bf16")
+        recipe = ours.recipe(batch or sizes.batch, sizes.crop, "bf16", batch_norm=batch_norm)
         self.autocast = hardware.create_autocast(self.device, hardware.resolve_precision("bf16", self.device))
-        self.model = ours.network(sizes.backbones[0], "fcn32s").to(self.device)
+        self.model = ours.network(backbone or sizes.backbones[0], head).to(self.device)
         self.training = build_training(recipe, self.model, ours.Files(pairs), "train", 0, self.device)
         self.model.train()
         self.learned = [value for group in self.training.optimizer.param_groups for value in group["params"]]
@@ -270,18 +293,20 @@ def phases(trained: Trained, steps: int) -> dict[str, Any]:
     }
 
 
-def profile(trained: Trained, backward: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> dict[str, Any]:
+def profile(trained: Trained) -> dict[str, Any]:
     """Count the kernels of a step and sum their times, from the trace of torch's profiler.
 
     Args:
         trained: network and training.
-        backward: computes the gradients of a batch.
     """
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as record
 
     from fcnlab.training.hardware import synchronize
 
+    backward = trained.backward()
+    for _ in range(5):  # with the capture of a graph
+        trained.step(backward)
     activities = [ProfilerActivity.CPU]
     if trained.device.type == "cuda":
         activities.append(ProfilerActivity.CUDA)
