@@ -55,7 +55,8 @@ def distributed(settings: Settings) -> dict[str, Any]:
     if max(errors.values()) > BOUND:
         raise SectionFailed(f"the gradients differ: {errors}", result)
     backend = "NCCL" if settings.cuda else "Gloo"
-    return result | {"detail": f"{backend}: relative distances of gradients {errors}"}
+    distances = ", ".join(f"{error:.1g} ({name})" for name, error in errors.items())
+    return result | {"detail": f"{backend}: relative distances of gradients {distances}"}
 
 
 def _gradient(axes: dict[str, Any], device: torch.device, *, parallel: bool) -> list[Tensor]:

@@ -47,7 +47,8 @@ def export(settings: Settings) -> dict[str, Any]:
     result = {"exported": exported, "equal_pixels": share, "pixels": len(here), "images": len(masks["cpu"])}
     if share < 0.999:
         raise SectionFailed(f"only {100 * share:.3f} % of the predicted pixels are equal", result)
-    return result | {"detail": f"{100 * share:.4f} % of {len(here)} pixels equal; {exported}"}
+    files = "; ".join(f"{to}: {text}" for to, text in exported.items())
+    return result | {"detail": f"{100 * share:.4f} % of {len(here):,} pixels equal; {files}"}
 
 
 def _trained(settings: Settings) -> tuple[Lab, str]:

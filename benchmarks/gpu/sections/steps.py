@@ -100,9 +100,21 @@ def steps(settings: Settings) -> dict[str, Any]:
         wrong += [f"{name}: {text}" for way in found[name].values() for text in way.get("warnings", [])]
     if wrong:
         raise SectionFailed("; ".join(wrong), {"recipes": found, "wrong": wrong})
-    seconds = {name: {way: f"{1000 * run['seconds']:.1f}" for way, run in ways.items()} for name, ways in found.items()}
     synchronization = "no synchronization" if settings.cuda else "not watched on the CPU"
-    return {"recipes": found, "detail": f"{synchronization}; ms a step with warm-up: {seconds}"}
+    return {"recipes": found, "detail": f"{synchronization}; ms a step with warm-up: {describe_times(found)}"}
+
+
+def describe_times(found: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """Return the milliseconds of the steps of each recipe as text.
+
+    Args:
+        found: results by recipe and way.
+    """
+    texts = {
+        name: ", ".join(f"{1000 * run['seconds']:.1f} {way}" for way, run in ways.items())
+        for name, ways in found.items()
+    }
+    return "; ".join(f"{name}: {text}" for name, text in texts.items())
 
 
 def _run(axes: dict[str, Any], settings: Settings) -> dict[str, Any]:

@@ -54,7 +54,8 @@ def gpu_tests(settings: Settings) -> dict[str, Any]:
     result = {"exit_code": done.returncode, "counts": counts, "files": files, "output": text[-8000:]}
     if done.returncode != 0 or (settings.cuda and not counts.get("passed")):
         raise SectionFailed(f"exit code {done.returncode}: {counts}", result)
-    return result | {"detail": f"{counts} in {len(files)} files"}
+    ended = ", ".join(f"{count} {word}" for word, count in counts.items())
+    return result | {"detail": f"{ended} in {len(files)} files"}
 
 
 def _last(text: str) -> str:

@@ -155,8 +155,20 @@ def agreement(settings: Settings) -> dict[str, Any]:
     assert environment is not None and environment.kind == settings.device, f"the record has {environment}"
     if wrong:
         raise SectionFailed("; ".join(wrong), result)
-    shares = result["share_of_equal_pixels"]
-    return result | {"detail": f"equal pixels of {pixels}: {shares}"}
+    return result | {"detail": describe_shares(result["share_of_equal_pixels"], pixels)}
+
+
+def describe_shares(shares: dict[str, dict[str, float]], pixels: int) -> str:
+    """Return the shares of equal pixels as text.
+
+    Args:
+        shares: by precision and compared pair.
+        pixels: number of compared pixels.
+    """
+    each = [
+        f"{precision} {100 * share:.4f} % ({pair})" for precision, of in shares.items() for pair, share in of.items()
+    ]
+    return f"equal of {pixels:,} pixels: {', '.join(each)}"
 
 
 def _equal_pixels(of: Trial, lab: Lab, settings: Settings) -> tuple[dict[str, float], int]:
