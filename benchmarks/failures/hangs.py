@@ -50,7 +50,7 @@ DEADLINE = 900.0
 SIZES = (32, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 """Mebibytes of address space that a trial has above those that its worker uses before it."""
 
-CRASH = re.compile(rf"signal ({signal.SIGSEGV}|{signal.SIGABRT})\\b")
+CRASH = re.compile(rf"signal ({int(signal.SIGSEGV)}|{int(signal.SIGABRT)})\b")
 """End of a process in which a library of C does not check whether it has received the memory that it asked for."""
 
 EXPECTED = {
