@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
 from fcnlab.data.datasets.image_file import (
     RGB,
@@ -46,16 +46,29 @@ def test_a_file_of_one_picture_is_read(tmp_path: Path, name: str) -> None:
     assert to_pixels(open_image(tmp_path / name), RGB).shape == (6, 8, 3)
 
 
+def write_tiff(path: Path, kinds: dict[tuple[int, int], int]) -> None:
+    """Write an uncompressed TIFF file of black gray pages, given the NewSubfileType of each page by its (width, height)."""
+    content, place = bytearray(b"II*\0\0\0\0\0"), 4
+    for (width, height), kind in kinds.items():
+        content[place : place + 4] = struct.pack("<I", len(content))
+        strip = len(content) + 2 + 8 * 12 + 4
+        entries = [(254, kind), (256, width), (257, height), (258, 8), (259, 1), (262, 1), (273, strip)]
+        entries += [(279, width * height)]
+        content += struct.pack("<H", len(entries))
+        content += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+        place = len(content)
+        content += bytes(4 + width * height)
+    path.write_bytes(content)
+
+
 def test_overviews_of_a_tiff_are_not_pages(tmp_path: Path) -> None:
-    first, overview = pages(2)
-    with TiffImagePlugin.AppendingTiffWriter(tmp_path / "geo.tif") as file:
-        first.save(file, "TIFF")
-        file.newFrame()
-        overview.resize((4, 3)).save(file, "TIFF", tiffinfo={254: 1})  # NewSubfileType: an image of reduced size
-        file.newFrame()
+    write_tiff(tmp_path / "geo.tif", {(8, 6): 0, (4, 3): 1})  # 1: an image of reduced size
     with Image.open(tmp_path / "geo.tif") as both:
         assert both.n_frames == 2  # type: ignore[attr-defined]
     assert open_image(tmp_path / "geo.tif").size == (8, 6)
+    write_tiff(tmp_path / "pages.tif", {(8, 6): 0, (4, 3): 0})
+    with pytest.raises(MultiplePagesError, match="has 2 pages"):
+        open_image(tmp_path / "pages.tif")
 
 
 def test_previews_of_a_camera_file_are_not_pages(tmp_path: Path) -> None:

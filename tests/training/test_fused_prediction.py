@@ -70,10 +70,11 @@ def test_predictions_in_bf16_are_those_of_bf16_scores(channels: Channels, factor
     images = torch.zeros(2, 3, 5 * factor - 3, 7 * factor - 1)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         expected, found = model(images), FusedPrediction(model)(images)
-    assert (expected.argmax(1) == found).float().mean() > 0.999
     with torch.inference_mode():
         exact = model.head.upsample(scores.float(), images.shape[-2:])
-    assert (exact.argmax(1) == found).float().mean() > 0.97
+    usual, fused = ((exact.argmax(1) == labels).float().mean() for labels in (expected.argmax(1), found))
+    assert usual > 0.97 and fused > usual - 0.002
+    assert (expected.argmax(1) == found).float().mean() > 0.99, "without native bfloat16 they round in another order"
 
 
 @pytest.mark.parametrize("largest", [1, 500])
