@@ -47,7 +47,7 @@ def test_a_file_of_one_picture_is_read(tmp_path: Path, name: str) -> None:
 
 
 def write_tiff(path: Path, kinds: dict[tuple[int, int], int]) -> None:
-    """Write an uncompressed TIFF file of black gray pages, given the NewSubfileType of each page by its (width, height)."""
+    """Write an uncompressed TIFF file of black pages, given the NewSubfileType of each by its (width, height)."""
     content, place = bytearray(b"II*\0\0\0\0\0"), 4
     for (width, height), kind in kinds.items():
         content[place : place + 4] = struct.pack("<I", len(content))
