@@ -33,6 +33,7 @@ class Machine:
         gpu: the first CUDA device's name; None without a GPU.
         versions: versions of the packages.
         load: average number of runnable processes over the last minute; None if the system does not provide it.
+        instructions: instruction set that torch uses, and its limit if there is one; None in older measurements.
     """
 
     processor: str
@@ -42,6 +43,7 @@ class Machine:
     gpu: str | None
     versions: dict[str, str]
     load: float | None
+    instructions: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields as plain values."""
@@ -51,7 +53,8 @@ class Machine:
         """Return all fields as lines of text."""
         cores = f"{self.cores} core{'s' * (self.cores != 1)}, {self.threads} thread{'s' * (self.threads != 1)}"
         load = f", load {self.load:.1f}" if self.load is not None else ""
-        where = f"{self.processor}, {cores}{load}, {self.system}"
+        instructions = f", {self.instructions}" if self.instructions is not None else ""
+        where = f"{self.processor}{instructions}, {cores}{load}, {self.system}"
         return [where, *([self.gpu] if self.gpu else []), ", ".join(f"{k} {v}" for k, v in self.versions.items())]
 
 
@@ -69,7 +72,14 @@ def machine(*peers: str) -> Machine:
         gpu=torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         versions={name: _version(name) for name in (*VERSIONS, *peers)},
         load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        instructions=_instructions(),
     )
+
+
+def _instructions() -> str:
+    """Return the instruction set of torch's kernels, and the limit that the environment sets for oneDNN's."""
+    used, limit = torch.backends.cpu.get_cpu_capability(), os.environ.get("ONEDNN_MAX_CPU_ISA")
+    return f"{used}, oneDNN limited to {limit}" if limit else used
 
 
 Work = Callable[[], int]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed.pairs import Ratio
-from benchmarks.speed.sides import KEEPING, OURS, RECOMPUTED, is_ours
+from benchmarks.speed.sides import KEEPING, OURS, PEERS, RECOMPUTED, is_ours
 
 BEGIN = """# Performance
 
@@ -23,6 +23,9 @@ that measured it. fcnlab and a peer run alternately on the same machine. A ratio
 tables contain its median, and its minimum and maximum in brackets. The peers are in
 [benchmarks/peers](../benchmarks/peers), written as their users write them; "memory kept" is the same peer with the
 allocator setting of fcnlab.
+
+The processor has AVX-512 with bfloat16 instructions. For rows and titles that end with AVX2, both sides were limited to
+it by `ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2`, as on a processor without these instructions.
 """
 TITLES = {
     "eval": ("Evaluation", "python -m benchmarks.speed eval --json"),
@@ -35,8 +38,8 @@ the network, checkpoints, files, and overhead of worker and driver. The first tr
 """
 NO_GPU = """## On a CUDA GPU
 
-None of the machines above has a GPU. [gpu.md](gpu.md) describes how fcnlab uses GPUs and the measurements on an H100;
-`python -m benchmarks.gpu.bench --out bench` benchmarks a GPU against the same peers.
+None of the machines above has a GPU. [gpu.md](gpu.md) describes how fcnlab uses GPUs and what was measured on an H200
+and an H100; `python -m benchmarks.gpu.bench --out bench` benchmarks a GPU against the same peers.
 """
 
 
@@ -81,12 +84,21 @@ def _beside_the_fastest(found: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     peers = [name for name in sides if not (is_ours(name) or name.endswith(KEEPING))]
     fastest = max(peers, key=lambda name: sides[name]["images_per_s"])
     for again in ("", RECOMPUTED):
-        ours = [name + again for name in OURS if name + again in sides]
-        if ours:
-            ratios = [found["comparisons"][f"{name} / {fastest}"]["ratio"]["wall"]["median"] for name in ours]
-            memory = [sides[name]["peak_memory"] / sides[fastest]["peak_memory"] for name in ours]
-            what = f"{setting['backbone']} {setting['head']}, batches of {setting['batch']}{again}"
-            yield what, fastest, *(f"{ratio:.1f}x" for ratio in ratios), *(f"{part:.2f}x" for part in memory)
+        ours = [name + again for name in OURS]
+        if any(name in sides for name in ours):
+            times = {
+                name: f"{found['comparisons'][f'{name} / {fastest}']['ratio']['wall']['median']:.1f}x"
+                for name in ours
+                if name in sides
+            }
+            memory = {
+                name: f"{sides[name]['peak_memory'] / sides[fastest]['peak_memory']:.2f}x"
+                for name in ours
+                if name in sides
+            }
+            what = f"{setting['backbone']} {setting['head']}, batches of {setting['batch']}{again}{_limit(found)}"
+            # Without native bfloat16, fcnlab is not timed in it.
+            yield what, fastest, *(of.get(name, "") for of in (times, memory) for name in ours)
 
 
 def _training(found: dict[str, Any]) -> str:
@@ -94,7 +106,10 @@ def _training(found: dict[str, Any]) -> str:
     options = " ".join(f"--{name} {setting[name]}" for name in ("backbone", "head", "batch", "images"))
     options += " --recompute" if setting.get("recompute") else ""
     options += f" --device {setting['device']}" if "device" in setting else ""
+    peers = [name for name in PEERS if name in found["sides"]]
+    options += "".join(f" --peer {name}" for name in peers) if len(peers) < len(PEERS) else ""
     of = "the device" if setting.get("device") == "cuda" else "one core"
+    what = f"{setting['backbone']} {setting['head']}, batches of {setting['batch']}"
     height, width = setting["crop"]
     sides = [
         (
@@ -109,7 +124,7 @@ def _training(found: dict[str, Any]) -> str:
     peaks = ", ".join(f"{value / 1e9:.0f} {name}" for name, value in found["gemm_peak"].items())
     return "\n".join(
         [
-            f"### {setting['backbone']} {setting['head']}, batches of {setting['batch']}, {height}x{width}\n",
+            f"### {what}, {height}x{width}{_limit(found)}\n",
             f"`python -m benchmarks.speed train {options} --json` on {found['source']}; {_where(found['machine'])}.",
             f"GEMM peak in GFLOP/s of {of}: {peaks}; a step: {found['gflop_per_image']:.1f} GFLOP an image.\n",
             _table(("who", "images/s", "CPU s/image", "of GEMM peak", "peak memory, MiB"), sides),
@@ -133,6 +148,11 @@ def _ratios(found: dict[str, Any]) -> list[tuple[str, ...]]:
         (name, *(str(Ratio(**compared["ratio"][clock])) for clock in ("wall", "cpu")))
         for name, compared in found["comparisons"].items()
     ]
+
+
+def _limit(found: dict[str, Any]) -> str:
+    """Return the end of a title if the measurement was limited to older instructions."""
+    return ", AVX2" if (found["machine"].get("instructions") or "").startswith("AVX2") else ""
 
 
 def _where(machine: dict[str, Any]) -> str:
