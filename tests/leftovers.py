@@ -21,7 +21,7 @@ OWNER = "FCNLAB_TEST_PROCESS"
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGCHLD, signal.SIGUSR1)
 
-CHECKED = ("$FCNLAB_", "$CUDA_VISIBLE_", "$MLFLOW_TRACKING_", "$OMP_")
+CHECKED = ("$FCNLAB_", "$CUDA_", "$MLFLOW_TRACKING_", "$OMP_")
 """Beginnings of environment variables that a test may not add."""
 
 OURS = re.compile(r"-m fcnlab\b|fcnlab\.|import fcnlab|benchmarks[./]")

@@ -86,19 +86,12 @@ def _beside_the_fastest(found: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     for again in ("", RECOMPUTED):
         ours = [name + again for name in OURS]
         if any(name in sides for name in ours):
-            times = {
-                name: f"{found['comparisons'][f'{name} / {fastest}']['ratio']['wall']['median']:.1f}x"
-                for name in ours
-                if name in sides
-            }
-            memory = {
-                name: f"{sides[name]['peak_memory'] / sides[fastest]['peak_memory']:.2f}x"
-                for name in ours
-                if name in sides
-            }
-            what = f"{setting['backbone']} {setting['head']}, batches of {setting['batch']}{again}{_limit(found)}"
-            # Without native bfloat16, fcnlab is not timed in it.
-            yield what, fastest, *(of.get(name, "") for of in (times, memory) for name in ours)
+            compared = [found["comparisons"].get(f"{name} / {fastest}") for name in ours]
+            # bfloat16 is not timed where it is not native.
+            cells = [f"{one['ratio']['wall']['median']:.1f}x" if one else "" for one in compared]
+            most = sides[fastest]["peak_memory"]
+            cells += [f"{sides[name]['peak_memory'] / most:.2f}x" if name in sides else "" for name in ours]
+            yield f"{_title(setting)}{again}{_limit(found)}", fastest, *cells
 
 
 def _training(found: dict[str, Any]) -> str:
@@ -109,7 +102,6 @@ def _training(found: dict[str, Any]) -> str:
     peers = [name for name in PEERS if name in found["sides"]]
     options += "".join(f" --peer {name}" for name in peers) if len(peers) < len(PEERS) else ""
     of = "the device" if setting.get("device") == "cuda" else "one core"
-    what = f"{setting['backbone']} {setting['head']}, batches of {setting['batch']}"
     height, width = setting["crop"]
     sides = [
         (
@@ -124,7 +116,7 @@ def _training(found: dict[str, Any]) -> str:
     peaks = ", ".join(f"{value / 1e9:.0f} {name}" for name, value in found["gemm_peak"].items())
     return "\n".join(
         [
-            f"### {what}, {height}x{width}{_limit(found)}\n",
+            f"### {_title(setting)}, {height}x{width}{_limit(found)}\n",
             f"`python -m benchmarks.speed train {options} --json` on {found['source']}; {_where(found['machine'])}.",
             f"GEMM peak in GFLOP/s of {of}: {peaks}; a step: {found['gflop_per_image']:.1f} GFLOP an image.\n",
             _table(("who", "images/s", "CPU s/image", "of GEMM peak", "peak memory, MiB"), sides),
@@ -148,6 +140,10 @@ def _ratios(found: dict[str, Any]) -> list[tuple[str, ...]]:
         (name, *(str(Ratio(**compared["ratio"][clock])) for clock in ("wall", "cpu")))
         for name, compared in found["comparisons"].items()
     ]
+
+
+def _title(setting: dict[str, Any]) -> str:
+    return f"{setting['backbone']} {setting['head']}, batches of {setting['batch']}"
 
 
 def _limit(found: dict[str, Any]) -> str:

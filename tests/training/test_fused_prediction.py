@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fcnlab.models import FCN, TransposedUpsampler
 from fcnlab.models.heads import CoarseHead
 from fcnlab.models.upsampler import Channels, Interpolation
+from fcnlab.processor import get_processor_flags
 from fcnlab.training import blocks
 from fcnlab.training.fused_prediction import FusedPrediction, can_fuse_prediction
 from tests.training.test_fused_loss import CHANNELS, Ending, endings
@@ -74,7 +75,9 @@ def test_predictions_in_bf16_are_those_of_bf16_scores(channels: Channels, factor
         exact = model.head.upsample(scores.float(), images.shape[-2:])
     usual, fused = ((exact.argmax(1) == labels).float().mean() for labels in (expected.argmax(1), found))
     assert usual > 0.97 and fused > usual - 0.002
-    assert (expected.argmax(1) == found).float().mean() > 0.99, "without native bfloat16 they round in another order"
+    # Without native bfloat16, the sums of both are rounded in another order.
+    native = torch.ops.mkldnn._is_mkldnn_bf16_supported() and "bf16" in get_processor_flags()
+    assert (expected.argmax(1) == found).float().mean() > (0.999 if native else 0.99)
 
 
 @pytest.mark.parametrize("largest", [1, 500])
