@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
 from fcnlab.redaction import escape_control_characters
 
@@ -41,9 +41,28 @@ def create_console(*, stderr: bool = False) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     replace_unencodable(stream)
     console = Console(markup=False, highlight=False, stderr=stderr)
-    if not (stream.isatty() or console.is_jupyter or os.environ.get("COLUMNS", "").isdecimal()):
-        console.width = UNLIMITED
+    if not (stream.isatty() or console.is_jupyter):
+        console.file = cast(IO[str], _TrimmedStream(stream))
+        if not os.environ.get("COLUMNS", "").isdecimal():
+            console.width = UNLIMITED
     return console
+
+
+class _TrimmedStream:
+    """A stream that leaves out the spaces at the end of lines, with which rich fills the last column of a table.
+
+    Without a limit of the width, each row would be as long as the longest description.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(re.sub(" +(?=\n)", "", text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def format_table(

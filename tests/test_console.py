@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from fcnlab.cli.data.progress import sample_bars
-from fcnlab.console import UNLIMITED, create_console
+from fcnlab.console import UNLIMITED, create_console, format_table
 from fcnlab.report.tables.formats import to_terminal
 from fcnlab.report.tables.table import Table
 from tests.cli.conftest import Call, columns, fcnlab  # noqa: F401 - fixtures
@@ -75,6 +75,15 @@ def test_a_pipe_has_no_width_unless_columns_is_set(monkeypatch: pytest.MonkeyPat
     assert output.getvalue().decode().strip() == ("word " * 200).strip()
     monkeypatch.setenv("COLUMNS", "60")
     assert create_console().width == 60
+
+
+def test_lines_of_a_pipe_do_not_end_with_spaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = pipe(monkeypatch, "utf-8")
+    terminal = create_console()
+    terminal.print(format_table(("name", "description"), [("a", "long " * 40), ("b", "short")], terminal.width))
+    lines = output.getvalue().decode().splitlines()
+    assert lines == [line.rstrip() for line in lines]
+    assert lines[-1].split() == ["b", "short"]
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
