@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from PIL import Image
 
 from fcnlab.config.mask_values import parse_classes
 from fcnlab.data.datasets.base import Pixels
-from fcnlab.data.datasets.labels import ColorDecoder, IdDecoder
+from fcnlab.data.datasets.labels import ColorDecoder, IdDecoder, LossyMaskError, open_mask
 from fcnlab.errors import DataError
 
 LABELS = np.array([[0, 1, 1], [2, 255, 0]], np.uint8)
@@ -91,3 +93,46 @@ def test_more_than_255_classes_are_refused() -> None:
         parse_classes([f"c{n}" for n in range(256)])
     with pytest.raises(ValueError, match=r"the name of a class is a string, not \['road'\]; write it in quotes"):
         parse_classes(["ground", ["road"]])
+
+
+def gray_png(values: Pixels, bits: int) -> bytes:
+    """Return a PNG of gray levels of 1, 2 or 4 bits, which Pillow does not write."""
+    rows = ["".join(f"{value:0{bits}b}" for value in row) for row in values]
+    packed = [int(row.ljust(-len(row) % 8 + len(row), "0"), 2).to_bytes(-(-len(row) // 8)) for row in rows]
+    size = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], bits, 0, 0, 0, 0)
+    chunks = ((b"IHDR", size), (b"IDAT", zlib.compress(b"".join(b"\0" + row for row in packed))), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_gray_masks_of_few_bits_are_the_stored_numbers(tmp_path: Path, bits: int) -> None:
+    values = np.arange(2**bits, dtype=np.uint8).repeat(3).reshape(2, -1)
+    (tmp_path / "m.png").write_bytes(gray_png(values, bits))
+    decoder = IdDecoder([[number] for number in range(2**bits)])
+    assert decoder.decode(open_mask(tmp_path / "m.png"), Path("m")).tolist() == values.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "form"),
+    [
+        ("m.png", {"format": "JPEG"}, "JPEG"),
+        ("m.webp", {"quality": 90}, "lossy WebP"),
+        ("m.webp", {"quality": 90, "exif": Image.Exif().tobytes()}, "lossy WebP"),
+        ("m.tif", {"compression": "jpeg"}, "TIFF with JPEG compression"),
+        ("m.webp", {"lossless": True}, None),
+        ("m.webp", {"lossless": True, "exif": Image.Exif().tobytes()}, None),
+        ("m.jpg", {"format": "PNG"}, None),
+    ],
+)
+def test_masks_with_lossy_compression_are_refused_by_their_content(
+    tmp_path: Path, name: str, options: dict[str, Any], form: str | None
+) -> None:
+    colors = np.array([[[0, 0, 0], [128, 64, 128]], [[107, 142, 35], [128, 64, 128]]], np.uint8)
+    Image.fromarray(colors).save(tmp_path / name, **options)
+    if form is None:
+        assert np.asarray(open_mask(tmp_path / name)).tolist() == colors.tolist()
+        return
+    with pytest.raises(LossyMaskError, match=f"{name}: the mask is a {form}, which changes .* pixels; save masks as"):
+        open_mask(tmp_path / name)

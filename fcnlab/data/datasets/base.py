@@ -12,7 +12,7 @@ from PIL import Image
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.fingerprint import hash_files
 from fcnlab.data.datasets.image_file import RGB, ImageFormat, Pixels, open_header, open_image, to_pixels
-from fcnlab.data.datasets.labels import IdDecoder, LabelDecoder
+from fcnlab.data.datasets.labels import IdDecoder, LabelDecoder, open_mask
 from fcnlab.errors import DataError, nearest
 from fcnlab.redaction import escape_line
 
@@ -178,9 +178,9 @@ class FileSplit(Split):
             path: file of the mask.
 
         Raises:
-            DataError: the file is missing or unreadable.
+            DataError: the file is missing, unreadable, or stored with a lossy compression.
         """
-        return open_image(path)
+        return open_mask(path)
 
     def _decode_label(self, pair: Pair, size: tuple[int, ...]) -> Pixels:
         mask = self.open_mask(pair.mask)

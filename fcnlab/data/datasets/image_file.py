@@ -87,20 +87,24 @@ def open_header(path: Path) -> Iterator[Image.Image]:
     """
     try:
         check_regular_file(path)
-        with _ignore_damaged_metadata(), Image.open(path) as image:
+        with _ignore_warnings(), Image.open(path) as image:
             _check_single_page(image, path)
             yield image
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
+    except Image.DecompressionBombError:
+        most = f"{2 * (Image.MAX_IMAGE_PIXELS or 0):,}"
+        raise DataError(f"{path}: has more than {most} pixels; divide it into smaller files") from None
     except IMAGE_ERRORS as error:
         reason = _explain(path) or getattr(error, "strerror", None) or error
         raise DataError(f"{path}: cannot be decoded: {reason}") from None
 
 
 @contextmanager
-def _ignore_damaged_metadata() -> Iterator[None]:
-    """Print no warning of Pillow about damaged EXIF data, which does not affect the pixels."""
+def _ignore_warnings() -> Iterator[None]:
+    """Print no warning of Pillow about damaged EXIF data, which does not affect the pixels, or about large images."""
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", "Corrupt EXIF data")
         yield
 
@@ -133,7 +137,7 @@ def _explain(path: Path) -> str | None:
         return None
     try:
         check_regular_file(path)
-        with _ignore_damaged_metadata(), path.open("rb") as file:
+        with _ignore_warnings(), path.open("rb") as file:
             TiffImagePlugin.TiffImageFile(file)
     except SyntaxError as error:
         if "pixel" in str(error):  # an unknown mode, or too many samples
@@ -259,11 +263,23 @@ def _describe_depth(image: Image.Image, image_format: ImageFormat) -> str | None
     if image.mode in WIDE_MODES:
         low, high = image_format.value_range or SIXTEEN_BITS
         return f"have values of more than 8 bits (mode {image.mode}); {low:g}..{high:g} becomes 0..255"
-    for tile in getattr(image, "tile", ()):  # empty if the pixels are decoded
-        raw_mode = tile[3] if isinstance(tile[3], str) else (tile[3] or [""])[0]
-        if str(raw_mode).startswith(f"{image.mode};16"):
-            return f"have 16 bits per band ({image.mode}); the upper 8 bits are used"
+    if read_raw_mode(image).startswith(f"{image.mode};16"):
+        return f"have 16 bits per band ({image.mode}); the upper 8 bits are used"
     return None
+
+
+def read_raw_mode(image: Image.Image) -> str:
+    """Return Pillow's name of the stored values of an image, such as `L;4` for gray of 4 bits.
+
+    Args:
+        image: an image that was opened.
+
+    Returns:
+        The name; empty if the pixels are decoded already.
+    """
+    for tile in getattr(image, "tile", ()):
+        return str(tile[3] if isinstance(tile[3], str) else (tile[3] or [""])[0])
+    return ""
 
 
 def _describe_bands(image: Image.Image, image_format: ImageFormat) -> str | None:

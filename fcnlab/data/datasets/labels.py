@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -15,6 +16,7 @@ from PIL import Image
 
 from fcnlab.config.mask_values import MAX_NUMBER
 from fcnlab.constants import IGNORE_INDEX
+from fcnlab.data.datasets.image_file import open_header, read_raw_mode
 from fcnlab.errors import DataError
 
 NUMBER_MODES = ("L", "P", "I;16", "I;16L", "I;16B", "I;16N", "I")
@@ -22,6 +24,53 @@ NUMBER_MODES = ("L", "P", "I;16", "I;16L", "I;16B", "I;16N", "I")
 
 EXPECTED_NUMBERS = "expected class numbers: one channel of 8 or 16 bits (mode L, P or I;16)"
 """End of the error about another mode."""
+
+_GRAY_STEPS = {"L;2": 85, "L;4": 17}
+"""Distance of two gray levels of 2 and 4 bits after Pillow has scaled them to 0..255."""
+
+
+class LossyMaskError(DataError):
+    """A mask is stored with a compression that changes its values."""
+
+
+def open_mask(path: Path) -> Image.Image:
+    """Open and decode a mask. Gray levels of 2 and 4 bits are the stored numbers 0..3 and 0..15.
+
+    Args:
+        path: file of the mask.
+
+    Raises:
+        LossyMaskError: the content of the file is JPEG or lossy WebP, whatever its extension is.
+        DataError: the file is missing, is not a valid image, or has several pages.
+    """
+    with open_header(path) as mask:
+        form = _find_lossy_form(mask, path)
+        if form is not None:
+            raise LossyMaskError(f"{path}: the mask is a {form}, which changes the values of pixels; save masks as PNG")
+        step = _GRAY_STEPS.get(read_raw_mode(mask), 1)
+        mask.load()
+        return mask if step == 1 else Image.fromarray(np.asarray(mask) // np.uint8(step))
+
+
+def _find_lossy_form(mask: Image.Image, path: Path) -> str | None:
+    """Return the name of the compression of an open mask if it is lossy."""
+    if mask.format in ("JPEG", "MPO"):
+        return "JPEG"
+    if mask.format == "TIFF" and mask.info.get("compression") in ("jpeg", "tiff_jpeg"):
+        return "TIFF with JPEG compression"
+    return "lossy WebP" if mask.format == "WEBP" and _is_lossy_webp(path) else None
+
+
+def _is_lossy_webp(path: Path) -> bool:
+    """Return whether a WebP file of one picture is lossy, which Pillow does not tell, by its first chunk of pixels."""
+    with path.open("rb") as file:
+        file.seek(12)
+        while len(head := file.read(8)) == 8:
+            name, size = head[:4], int.from_bytes(head[4:], "little")
+            if name in (b"VP8 ", b"VP8L"):
+                return name == b"VP8 "
+            file.seek(size + size % 2, os.SEEK_CUR)
+    return False
 
 
 class LabelDecoder(ABC):

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 
 from fcnlab.data.datasets.base import Pair, Pixels
 from fcnlab.data.datasets.image_file import IMAGE_ERRORS, MultiplePagesError, open_image
-from fcnlab.data.datasets.labels import LabelDecoder, simplify_mode
+from fcnlab.data.datasets.labels import LabelDecoder, LossyMaskError, simplify_mode
 from fcnlab.errors import DataError
 
 SHOWN = 6
@@ -47,13 +47,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class _File:
-    """An image file: decoded, or the error."""
+    """An image file: decoded, or the error, and the kind of a valid file that cannot be used."""
 
     path: Path
     image: Image.Image | None
     error: str = ""
     missing: bool = False
-    pages: bool = False
+    unsuitable: str = ""
 
 
 def diagnose_pair(
@@ -148,17 +148,20 @@ def _read(path: Path, open_: OpenMask) -> _File:
     try:
         return _File(path, open_(path))
     except DataError as error:
-        pages = isinstance(error, MultiplePagesError)
-        return _File(path, None, str(error).removeprefix(f"{path}: "), pages=pages)
+        unsuitable = next((kind for type_, kind in _UNSUITABLE.items() if isinstance(error, type_)), "")
+        return _File(path, None, str(error).removeprefix(f"{path}: "), unsuitable=unsuitable)
+
+
+_UNSUITABLE = {MultiplePagesError: "multi-page", LossyMaskError: "lossy"}
 
 
 def _absent(split: str, file: _File, role: str) -> list[Problem]:
     if file.missing:
         remedy = f"restore the {role}, or remove its pair from the split"
         return [Problem(split, str(file.path), f"missing {role}", "no such file", remedy)]
-    if file.pages:
+    if file.unsuitable:
         what, _, remedy = file.error.partition("; ")
-        return [Problem(split, str(file.path), f"multi-page {role}", what, remedy)]
+        return [Problem(split, str(file.path), f"{file.unsuitable} {role}", what, remedy)]
     if file.image is None:
         cut = "truncated" if "truncated" in file.error else "unreadable"
         return [Problem(split, str(file.path), f"{cut} {role}", file.error, "restore the file from its source")]

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from fcnlab.config.mask_values import MAX_NUMBER
-from fcnlab.data.datasets.image_file import RGB, ImageFormat, open_image
-from fcnlab.data.datasets.labels import EXPECTED_NUMBERS, NUMBER_MODES, pack_rgb, simplify_mode
+from fcnlab.data.datasets.image_file import RGB, ImageFormat
+from fcnlab.data.datasets.labels import EXPECTED_NUMBERS, NUMBER_MODES, open_mask, pack_rgb, simplify_mode
 from fcnlab.data.inspection.image_contents import ImageContents
 from fcnlab.errors import DataError
 
@@ -90,10 +90,8 @@ def read_contents(
 
 
 def _read_pair(image: Path, mask: Path, found: Contents) -> None:
-    if mask.suffix.lower() in (".jpg", ".jpeg"):
-        raise DataError(f"{mask}: the mask is a JPEG, which changes the values of pixels; save masks as PNG")
     height, width = found.images.add(image)
-    picture = open_image(mask)
+    picture = open_mask(mask)
     if picture.size != (width, height):
         raise DataError(
             f"{mask}: the mask is {picture.height}x{picture.width} (height x width), its image {image} is "
