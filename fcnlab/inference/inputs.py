@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from fcnlab.data.datasets.folder import list_images
 from fcnlab.data.datasets.image_file import IMAGE_EXTENSIONS
 from fcnlab.errors import DataError
 from fcnlab.paths import resolve_path
@@ -28,34 +29,37 @@ class ImageFile:
 def find_images(paths: Iterable[Path], exclude: Path) -> list[ImageFile]:
     """Return the given files, and all images in the given folders at any depth, sorted by path.
 
-    Hidden files and folders are ignored. A file is accepted with any extension; duplicates are dropped.
+    Hidden files and folders are ignored, and links are followed. A file is accepted with any extension. A file that is
+    found twice is dropped once, unless links give it another name.
 
     Args:
         paths: files and folders.
         exclude: folder that is not searched, such as the output folder.
 
     Raises:
-        DataError: a folder contains no images.
+        DataError: a folder contains no images, or it is in the excluded folder.
     """
-    found: dict[Path, ImageFile] = {}
+    found: dict[tuple[Path, str], ImageFile] = {}
+    given: set[Path] = set()
     for path in paths:
         images = _search_folder(path, exclude) if path.is_dir() else [ImageFile(path, PurePath(path.name))]
         if not images:
             raise DataError(f"{path}: contains no images ({', '.join(IMAGE_EXTENSIONS)})")
         for image in images:
-            found.setdefault(resolve_path(image.path), image)
+            absolute = image.path.absolute()
+            if absolute not in given:
+                given.add(absolute)
+                found.setdefault((resolve_path(image.path), image.relative.as_posix()), image)
     return list(found.values())
 
 
 def _search_folder(folder: Path, exclude: Path) -> list[ImageFile]:
-    files = [ImageFile(file, file.relative_to(folder)) for file in sorted(folder.rglob("*")) if file.is_file()]
-    return [
-        file
-        for file in files
-        if file.path.suffix.lower() in IMAGE_EXTENSIONS
-        and not any(part.startswith(".") for part in file.relative.parts)
-        and resolve_path(exclude) not in resolve_path(file.path).parents
-    ]
+    """Return the images in a folder, without those in the excluded folder."""
+    output = resolve_path(exclude)
+    if resolve_path(folder).is_relative_to(output):
+        raise DataError(f"{folder}: is in the output folder {exclude}, which is not searched; choose another --out")
+    outside = [file for file in list_images(str(folder)) if output not in resolve_path(file).parents]
+    return [ImageFile(file, file.relative_to(folder)) for file in outside]
 
 
 def choose_output_names(images: Sequence[ImageFile]) -> list[str]:

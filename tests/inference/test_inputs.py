@@ -53,3 +53,25 @@ def test_folders_are_searched_without_hidden_files_and_the_output_folder(tmp_pat
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="contains no images"):
         find_images([tmp_path / "empty"], tmp_path / "out")
+
+
+def test_links_to_folders_and_files_are_followed_and_broken_ones_listed(tmp_path: Path) -> None:
+    elsewhere, photos = tmp_path / "elsewhere", tmp_path / "photos"
+    for folder in (elsewhere / "day", photos):
+        folder.mkdir(parents=True)
+    for file in (elsewhere / "day/a.jpg", photos / "b.jpg"):
+        file.touch()
+    (photos / "linked").symlink_to(elsewhere, target_is_directory=True)
+    (elsewhere / "up").symlink_to(photos, target_is_directory=True)
+    (photos / "again.jpg").symlink_to(photos / "b.jpg")
+    (photos / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    found = find_images([photos, photos / "b.jpg", photos / "../photos"], tmp_path / "out")
+    assert [image.relative.as_posix() for image in found] == ["again.jpg", "b.jpg", "gone.jpg", "linked/day/a.jpg"]
+
+
+def test_a_folder_in_the_output_folder_is_an_error_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.jpg").touch()
+    for out in (tmp_path, tmp_path / "photos"):
+        with pytest.raises(DataError, match=r"photos: is in the output folder .*; choose another --out"):
+            find_images([tmp_path / "photos"], out)

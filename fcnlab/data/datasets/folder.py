@@ -242,6 +242,8 @@ def has_extension(suffix: str) -> bool:
 def list_images(folder: str) -> list[Path]:
     """Return the images of a folder and its subfolders, sorted. Symbolic links are followed.
 
+    A link to a missing file is listed, so that reading it is an error and no image is lost silently.
+
     Args:
         folder: path of the folder.
 
@@ -264,7 +266,7 @@ def _walk_images(folder: Path, above: Sequence[str]) -> Iterator[Path]:
             continue
         if path.is_dir():
             yield from _walk_images(path, (*above, real))
-        elif path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file():
+        elif path.suffix.lower() in IMAGE_EXTENSIONS:
             yield path
 
 
