@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 from fcnlab.errors import DataError, FcnlabError, RunError, TrackingError
 from fcnlab.lab import Lab
-from fcnlab.processor import get_processor_name
+from fcnlab.processor import get_processor_name, usable_cores
 from fcnlab.redaction import clean_text
 from fcnlab.settings import cache_folder
 from fcnlab.version import __version__
@@ -122,7 +122,6 @@ def _check_devices(_lab: Lab) -> Iterator[Check]:
     import torch
 
     from fcnlab.runner.executors.gpus import select_gpus
-    from fcnlab.runner.executors.slots import usable_cores
 
     yield Check("CPU", "ok", f"{get_processor_name()}, {usable_cores()} cores available")
     try:

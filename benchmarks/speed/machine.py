@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcnlab.processor import get_processor_name
+from fcnlab.processor import get_processor_name, usable_cores
 from fcnlab.training.hardware import resolve_precision, synchronize
 
 VERSIONS = ("fcnlab", "torch", "torchvision", "numpy", "pillow")
@@ -67,7 +67,7 @@ def machine(*peers: str) -> Machine:
     return Machine(
         processor=get_processor_name(),
         system=f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=usable_cores(),
         threads=torch.get_num_threads(),
         gpu=torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         versions={name: _version(name) for name in (*VERSIONS, *peers)},

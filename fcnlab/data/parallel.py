@@ -5,10 +5,11 @@ Threads suffice, because Pillow and NumPy release Python's global lock.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from fcnlab.processor import usable_cores
 
 Result = TypeVar("Result")
 
@@ -29,7 +30,7 @@ def map_on_all_cores(work: Callable[[int], Result], count: int, advance: Advance
         count: number of calls.
         advance: called after each result.
     """
-    pool = ThreadPoolExecutor(_available_cores(), thread_name_prefix="samples")
+    pool = ThreadPoolExecutor(usable_cores(), thread_name_prefix="samples")
     try:
         for result in pool.map(work, range(count)):
             if advance is not None:
@@ -37,8 +38,3 @@ def map_on_all_cores(work: Callable[[int], Result], count: int, advance: Advance
             yield result
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,11 +11,11 @@ from statistics import fmean
 from fcnlab.config.trial import Trial
 from fcnlab.data.cache.format import compute_cache_key, decoded_cache_folder
 from fcnlab.lab import Lab
+from fcnlab.processor import usable_cores
 from fcnlab.runner.checks.network import read_gmacs
 from fcnlab.runner.checks.trials import OpenedData
 from fcnlab.runner.cost.history import Workload
 from fcnlab.runner.cost.rate import GMACS_SPREAD, SIZES_SPREAD, CostRate
-from fcnlab.runner.executors.slots import usable_cores
 from fcnlab.runner.plan import Plan, PlannedTrial
 
 START_SECONDS = 5.0

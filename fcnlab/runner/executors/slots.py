@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fcnlab.config.recipe import Recipe
+from fcnlab.processor import usable_cores
 from fcnlab.runner.executors.gpus import select_gpus
 from fcnlab.settings import DEVICE_VARIABLE, Device
 
@@ -97,11 +98,6 @@ def estimate_memory(recipe: Recipe, processes: int = 1) -> int:
     return (
         processes * MEMORY_OF_A_PROCESS + MEMORY_OF_A_PIXEL * recipe.batch_size * recipe.crop.height * recipe.crop.width
     )
-
-
-def usable_cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def usable_memory() -> int:

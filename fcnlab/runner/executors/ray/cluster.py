@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fcnlab.errors import RunError
+from fcnlab.processor import usable_cores
 from fcnlab.runner.executors.gpus import visible_gpus
-from fcnlab.runner.executors.slots import usable_cores
 
 LOCAL_STORE = 2**27
 """Bytes of the object store of a local cluster; its workers share the lab's disk, so messages are small."""
