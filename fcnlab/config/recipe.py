@@ -127,6 +127,11 @@ class Loss(Config):
     lovasz: NonNegative = 0.0
     auxiliary: NonNegative = 0.4
 
+    @property
+    def batch_terms(self) -> tuple[str, ...]:
+        """The terms that depend on all pixels of a batch, so that they differ if they are computed from its parts."""
+        return tuple(term for term in ("dice", "lovasz", "ohem") if getattr(self, term))
+
     @model_validator(mode="after")
     def _check_combination(self) -> Loss:
         if not (self.weight or self.dice or self.lovasz):

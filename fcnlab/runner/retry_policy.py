@@ -94,9 +94,9 @@ def next_micro_batches(recipe: Recipe, micro_batches: int) -> int | None:
         micro_batches: the current number.
 
     Returns:
-        The number; None if there is none. Dice and Lovász losses depend on the whole batch, so it is never split.
+        The number; None if there is none, or if the loss depends on the whole batch, which is never split then.
     """
-    if recipe.loss.dice or recipe.loss.lovasz:
+    if recipe.loss.batch_terms:
         return None
     images = recipe.batch_size // recipe.grad_accum_steps
     return next((more for more in range(micro_batches + 1, images + 1) if images % more == 0), None)

@@ -81,9 +81,9 @@ def test_out_of_memory_on_unshared_device_splits_the_batch_immediately() -> None
     assert create_job(make_trial(batch_size=8), [out_of_memory()], shares_devices=False).micro_batches == 2
 
 
-@pytest.mark.parametrize("loss", ["dice", "lovasz"])
-def test_batch_is_not_split_for_losses_of_the_whole_batch(loss: str) -> None:
-    trial = make_trial(**{f"loss.{loss}": 0.5})
+@pytest.mark.parametrize(("term", "value"), [("dice", 0.5), ("lovasz", 0.5), ("ohem", {"keep": 0.1})])
+def test_batch_is_not_split_for_losses_of_the_whole_batch(term: str, value: Any) -> None:
+    trial = make_trial(**{f"loss.{term}": value})
     assert find_failure(trial, [out_of_memory()], shares_devices=False) is not None
 
 

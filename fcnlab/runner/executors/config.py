@@ -10,12 +10,13 @@ from fcnlab.config.grid.cell import Cell
 from fcnlab.config.recipe import Recipe
 from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
+from fcnlab.processor import usable_cores
 from fcnlab.runner.checks.devices import check_cpu_processes
 from fcnlab.runner.executors.base import Executor
 from fcnlab.runner.executors.gpus import select_gpus
 from fcnlab.runner.executors.process import ProcessExecutor
 from fcnlab.runner.executors.serial import SerialExecutor
-from fcnlab.runner.executors.slots import Slot, estimate_memory, plan_slots, usable_cores
+from fcnlab.runner.executors.slots import Slot, estimate_memory, plan_slots
 from fcnlab.settings import Device, ExecutorName
 
 
@@ -130,9 +131,8 @@ def _check_shares(cell: Cell, devices: int) -> None:
             f"{where}: a batch of {recipe.batch_size}{cut} cannot be shared out equally among {devices} devices; "
             f"take a number that divides {part}, or another recipe.batch_size"
         )
-    for term in ("dice", "lovasz", "ohem"):
-        if getattr(recipe.loss, term):
-            raise ConfigError(
-                f"{where}: loss.{term} needs the whole batch, and each device has only a share of it; "
-                "leave out --devices-per-trial"
-            )
+    if terms := recipe.loss.batch_terms:
+        raise ConfigError(
+            f"{where}: loss.{terms[0]} needs the whole batch, and each device has only a share of it; "
+            "leave out --devices-per-trial"
+        )
