@@ -333,6 +333,19 @@ def test_a_probe_that_is_cut_off_names_the_trials_that_it_has_not_measured(
     assert lines[1:] == [f"not measured in this time: 2 kinds of trials ({names})"]
 
 
+def test_a_probe_whose_processes_end_at_once_is_one_line_also_for_many_workloads(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = "{backbone: tiny-scratch, dataset: shapes-mini, recipe: smoke, head: fcn32s}"
+    product = f"{{recipe.batch_size: {[*range(1, 41)]}}}"
+    plan = planned_in(lab, f"question: 40 workloads?\nbase: {base}\nproduct: {product}\n")
+    assert sum(len(planned.trial.model_dump_json()) for planned in plan.remaining) > 2**16  # more than a pipe holds
+    monkeypatch.setattr("sys.executable", "false")
+    lines: list[str] = []
+    assert probe(plan, lab, find_workloads(plan), [Slot(threads=1)], lines.append) == {}
+    assert "its process ended with exit code 1" in lines[1]
+
+
 def test_a_slow_network_is_measured_with_one_small_step(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
     monkeypatch.setattr(probe_worker, "_train", lambda *arguments: steps.append(arguments[-1]) or 2.0)

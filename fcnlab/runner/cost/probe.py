@@ -8,8 +8,10 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 
 from fcnlab.config.trial import Trial
@@ -104,39 +106,43 @@ def _measure(
     command += [str(slot.threads), str(time.time()), str(time.time() + BUDGET)]
     # The worker decodes a few images only, which must not replace the cache of the whole split.
     environment = {**os.environ, **slot.environment, "FCNLAB_CACHE_BUDGET": "0"}
-    processes = []
-    for number in range(together):
-        first = number * len(trials) // together
-        order = [*range(first, len(trials)), *range(first)]
-        content = json.dumps([[index, trials[index].model_dump(mode="json")] for index in order])
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
-        assert process.stdin is not None
-        process.stdin.write(content)
-        process.stdin.close()
-        process.stdin = None  # of which `communicate` must not write more
-        processes.append(process)
     found: dict[int, list[CostRate]] = {}
     errors: dict[int, str] = {}
-    ends = time.monotonic() + LIMIT
-    for process in processes:
-        output, cut_off = _read_output(process, ends)
-        for line in output.splitlines():
-            answer = json.loads(line)
-            if "error" in answer:
-                errors[answer["index"]] = answer["error"]
-            else:
-                found.setdefault(answer.pop("index"), []).append(CostRate(**answer))
-        if process.returncode != 0 and not cut_off:
-            unanswered = [index for index in range(len(trials)) if index not in found and index not in errors]
-            errors |= dict.fromkeys(unanswered[:1], f"its process ended with exit code {process.returncode}")
+    with ExitStack() as stack:
+        processes = []
+        for number in range(together):
+            first = number * len(trials) // together
+            order = [*range(first, len(trials)), *range(first)]
+            content = json.dumps([[index, trials[index].model_dump(mode="json")] for index in order])
+            processes.append(_start_process(command, content, environment))
+            stack.callback(processes[-1].kill)  # if the probe is interrupted
+        ends = time.monotonic() + LIMIT
+        for process in processes:
+            output, cut_off = _read_output(process, ends)
+            for line in output.splitlines():
+                answer = json.loads(line)
+                if "error" in answer:
+                    errors[answer["index"]] = answer["error"]
+                else:
+                    found.setdefault(answer.pop("index"), []).append(CostRate(**answer))
+            if process.returncode != 0 and not cut_off:
+                unanswered = [index for index in range(len(trials)) if index not in found and index not in errors]
+                errors |= dict.fromkeys(unanswered[:1], f"its process ended with exit code {process.returncode}")
     return {index: CostRate.mean(rates) for index, rates in found.items()}, errors
+
+
+def _start_process(command: Sequence[str], content: str, environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """Start a process whose standard input is a text.
+
+    The text is in a file, because writing a long one to a pipe waits until the process has imported torch, and fails if
+    the process ends before.
+    """
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as file:
+        file.write(content)
+        file.seek(0)
+        return subprocess.Popen(
+            command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+        )
 
 
 def _read_output(process: subprocess.Popen[str], ends: float) -> tuple[str, bool]:
