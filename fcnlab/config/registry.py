@@ -90,7 +90,7 @@ class Registry:
         repository, whose `registry/` has the built-in entries, is a lab too.
 
         Args:
-            folder: has files such as `heads.yaml` or `recipes.yml`; `extensions.yaml` is not read here.
+            folder: has files such as `heads.yaml` or `recipes.yml`; `extensions.yaml` and hidden files are not read.
 
         Returns:
             A registry with both.
@@ -100,7 +100,7 @@ class Registry:
         """
         merged = {kind: dict(entries) for kind, entries in self.entries.items()}
         for path in sorted(folder.glob("*.y*ml")):
-            if path.name == EXTENSIONS_FILE:
+            if path.name == EXTENSIONS_FILE or path.name.startswith("."):  # editors and macOS leave hidden files
                 continue
             kind = path.stem.removesuffix("s")
             if kind not in KINDS:

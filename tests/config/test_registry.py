@@ -50,6 +50,12 @@ def test_an_uninstalled_checkout_reads_the_folders_beside_the_package(monkeypatc
     assert shipped("experiments").joinpath("quickstart.yaml").is_file()
 
 
+def test_hidden_files_of_editors_and_of_macos_are_no_registry_files(registry: Path) -> None:
+    (registry / ".#heads.yaml").symlink_to("user@host.1234")
+    (registry / "._heads.yaml").write_bytes(b"\x00\x05\x16\x07")
+    assert load(registry).names("head") == builtin().names("head")
+
+
 def test_a_variant_of_a_lab_is_added_to_the_built_in_ones(registry: Path) -> None:
     (registry / "variants.yaml").write_text("mine: {backbone: resnet18-scratch, head: fcn16s, upsampler: random}\n")
     loaded = load(registry)
