@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import statistics
 import time
 from functools import cache
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fcnlab.atomic_file import write_atomically
+from fcnlab.data.json_cache import cache_file, read_json, write_json
 from fcnlab.processor import get_processor_flags, get_processor_name
-from fcnlab.redaction import get_logger
-from fcnlab.settings import cache_folder
 
 MIN_SPEEDUP = 1.1
 """bf16 is less accurate, so it has to be faster by more than the noise of the measurement."""
 ROUNDS = 7
-
-_log = get_logger(__name__)
 
 
 @cache
@@ -35,11 +28,12 @@ def is_bf16_faster() -> bool:
     """
     if not (torch.ops.mkldnn._is_mkldnn_bf16_supported() and "bf16" in get_processor_flags()):
         return False
-    file = _file()
-    speedup = _read(file)
-    if speedup is None:
-        speedup = measure_speedup()
-        _write(file, speedup)
+    machine = [get_processor_name(), get_processor_flags(), torch.__version__, torch.get_num_threads()]
+    file = cache_file("precision", machine)
+    speedup = read_json(file).get("bf16_speedup")
+    if not isinstance(speedup, float):
+        speedup = round(measure_speedup(), 3)
+        write_json(file, {"processor": get_processor_name(), "bf16_speedup": speedup})
     return speedup >= MIN_SPEEDUP
 
 
@@ -69,26 +63,3 @@ def _seconds_of_step(images: Tensor, weights: Tensor, dtype: torch.dtype) -> flo
     started = time.process_time()
     F.conv2d(images.to(dtype), weights.to(dtype), padding=1).float().sum().backward()
     return time.process_time() - started
-
-
-def _file() -> Path:
-    """Return the file of the result, whose name has a hash of all that the result depends on."""
-    parts = (get_processor_name(), get_processor_flags(), torch.__version__, str(torch.get_num_threads()))
-    return cache_folder() / "precision" / f"{hashlib.sha256(' '.join(parts).encode()).hexdigest()[:16]}.json"
-
-
-def _read(file: Path) -> float | None:
-    """Return the measured speedup; None if there is no result that can be read."""
-    try:
-        return float(json.loads(file.read_text(encoding="utf-8"))["bf16_speedup"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _write(file: Path, speedup: float) -> None:
-    content = json.dumps({"processor": get_processor_name(), "bf16_speedup": round(speedup, 3)})
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, lambda opened: opened.write(content.encode()))
-    except OSError as error:
-        _log.info("the fastest precision is measured again by the next process: %s", error)
