@@ -54,7 +54,7 @@ def build_model(
     lab = lab or Lab.find()
     config = variant_config(variant, lab)
     if not pretrained:
-        config = config.model_copy(update={"backbone": config.backbone.model_copy(update={"weights": "scratch"})})
+        config = config.from_scratch()
     return build(config, num_classes, seed, lab.find_weights_file(config.backbone), lab.extensions)
 
 

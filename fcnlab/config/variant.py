@@ -93,6 +93,10 @@ class Variant(Config):
         content = super().content()
         return content if self.head.upsamples else {name: content[name] for name in content if name != "upsampler"}
 
+    def from_scratch(self) -> Variant:
+        """Return the variant with a backbone that is initialized randomly."""
+        return self.model_copy(update={"backbone": self.backbone.model_copy(update={"weights": "scratch"})})
+
     @model_validator(mode="after")
     def _check_paper_components(self) -> Variant:
         paper_net, paper_head = self.backbone.paper is not None, self.head.type == "paper"

@@ -37,8 +37,6 @@ def restore_model(
     Raises:
         ModelError: the weights do not fit the variant.
     """
-    backbone = variant.backbone.model_copy(update={"weights": "scratch"})
-    scratch = variant.model_copy(update={"backbone": backbone})
-    model = build_model(scratch, num_classes, seed=0, extensions=extensions, in_channels=in_channels)
+    model = build_model(variant.from_scratch(), num_classes, seed=0, extensions=extensions, in_channels=in_channels)
     load_weights_of_trial(model, state, source)
     return model.eval()

@@ -181,10 +181,7 @@ def build_network(variant: Variant, recipe: Recipe, classes: int, channels: int,
 
     with torch.device(device), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        scratch = variant.backbone.model_copy(update={"weights": "scratch"})
-        model = build_model(
-            variant.model_copy(update={"backbone": scratch}), classes, 0, None, lab.extensions, channels
-        )
+        model = build_model(variant.from_scratch(), classes, 0, None, lab.extensions, channels)
     freeze_layers(recipe, model.backbone)
     checkpoint_activations(recipe, model.backbone)
     return model
