@@ -189,7 +189,8 @@ def _pool(  # type: ignore[no-untyped-def]
     n = line // rows
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     channel = tl.program_id(2) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
-    top = (line - n * rows) * STRIDE_H - PADDING_H
+    # Rows are blocks as well: the interpreter of Triton 3.9 takes the comparison of a scalar for an integer in a mask.
+    top = (line - n * rows) * STRIDE_H - PADDING_H + tl.zeros([BLOCK], tl.int32)
     left = column * STRIDE_W - PADDING_W
     best = tl.full([BLOCK, BLOCK_CHANNELS], float("-inf"), tl.float32)
     # The maximum of a window of minus infinity is at its first position inside the image.
@@ -243,7 +244,7 @@ def _unpool(  # type: ignore[no-untyped-def]
     """
     line = tl.program_id(0)
     n = line // cell_rows
-    cell_row = line - n * cell_rows
+    cell_row = line - n * cell_rows + tl.zeros([BLOCK], tl.int32)  # a block, as in _pool
     cell_column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     channel = tl.program_id(2) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     for i in tl.static_range(STRIDE_H):
