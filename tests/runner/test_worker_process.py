@@ -87,7 +87,9 @@ def test_the_environment_of_a_worker_is_that_of_its_request(tmp_path: Path, monk
     assert end(worker) == 0
 
 
-def test_a_killed_server_is_replaced_and_a_server_exits_with_its_driver(tmp_path: Path) -> None:
+def test_a_killed_server_is_replaced_and_a_server_exits_with_its_driver(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     first = start(tmp_path, OMP_NUM_THREADS="2")  # of a server of its own
     key, server = server_of(first)
     os.kill(server._process.pid, signal.SIGKILL)
@@ -99,6 +101,7 @@ def test_a_killed_server_is_replaced_and_a_server_exits_with_its_driver(tmp_path
     server._requests.close()
     assert server._process.wait(60) == 0
     assert end(second) == 255
+    assert capfd.readouterr().err == "", "extension modules report no leaks when the server exits"
 
 
 def test_a_stopped_server_does_not_hide_the_end_of_its_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,7 @@ def main(requests: int) -> None:
     gc.freeze()  # so that garbage collection in workers does not copy the shared pages
     with socket.socket(fileno=requests) as messages:
         _Server(messages, worker, initial).serve()
+    gc.unfreeze()  # otherwise extension modules report all their objects as leaked when the interpreter exits
 
 
 class _Server:
