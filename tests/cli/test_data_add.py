@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
+from PIL import ExifTags, Image
 
 from fcnlab.config.dataset import Dataset
 from fcnlab.data.inspection.propose import Contents
@@ -507,3 +507,45 @@ def test_palette_masks_give_the_colors_of_the_classes(call: Call, mine: Path) ->
         picture.save(file)
     assert add(call, "--classes", "ground,road,tree").code == 0
     assert entries()["mine"]["colors"] == {"ground": "#0a141e", "road": "#804080", "tree": "#00ff00"}
+
+
+def test_images_that_viewers_rotate_are_a_warning_or_explain_another_size(call: Call, mine: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for name in ("a", "c"):
+        Image.open(mine / f"images/{name}.jpg").save(mine / f"images/{name}.jpg", exif=exif)
+    output = add(call, "--dry-run")
+    assert output.code == 0 and f"viewers rotate or mirror 2 images, such as {mine / 'images/a.jpg'} (6)" in output.err
+    save(np.zeros(SHAPE[::-1], np.uint8), mine / "masks/a_mask.png")
+    refused(add(call), "a.jpg is 4x6 as stored, with EXIF orientation 6; rotate the stored pixels")
+
+
+def test_palettes_that_differ_between_masks_are_a_warning(call: Call, mine: Path) -> None:
+    for file in (mine / "masks").iterdir():
+        mask = Image.open(file)
+        colors = {0: (9, 9, 9), 1: (200, 0, 0), 2: (0, 90, 0)}
+        if file.name.startswith("b"):
+            colors[2] = (1, 2, 3)
+        mask.putpalette([channel for number in range(256) for channel in colors.get(number, (0, 0, 0))])
+        mask.save(file)
+    output = add(call, "--dry-run", "--classes", "a,b,c")
+    assert output.code == 0
+    assert "warning: 1 palette masks assign another color to a number than earlier masks: 2 is (0, 90, 0)" in output.err
+
+
+def test_images_in_two_splits_or_in_none_are_a_warning(call: Call, mine: Path, tmp_path: Path) -> None:
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "train.txt").write_text("a\nb\nc\nd\na\n")
+    (lists / "val.txt").write_text("d\ne\n")
+    output = add(call, "--lists", lists, "--dry-run")
+    assert output.code == 0
+    assert f"1 image in two splits, such as {mine / 'images/d.jpg'} in train and val: metrics are biased" in output.err
+    assert f"1 image twice in one split, such as {mine / 'images/a.jpg'}" in output.err
+    for number, file in enumerate(sorted(mine.glob("*/*"))):
+        folder = file.parent / ("train", "val", "more", "", "train")[number % 10 % 5]
+        folder.mkdir(exist_ok=True)
+        file.rename(folder / file.name)
+    output = add(call, "--dry-run")
+    assert output.code == 0 and "splits: train 4, val 2" in output.out
+    assert "4 images outside of the sub-folders train, val, not used, such as " in output.err

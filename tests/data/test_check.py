@@ -332,6 +332,17 @@ def test_different_palettes_are_one_note(voc: Voc2012) -> None:
     assert "2 palette masks assign another color to a number" in note.what and note.where == "2"
 
 
+def test_palettes_are_compared_by_the_numbers_of_masks_over_all_splits(tmp_path: Path) -> None:
+    for split, blue in (("train", 1), ("val", 2)):
+        save(image_of(blue), tmp_path / f"images/{split}/{split}.png")
+        labels = np.arange(HEIGHT * WIDTH, dtype=np.uint8).reshape(HEIGHT, WIDTH) % 2 * 10
+        palette_mask(tmp_path / f"masks/{split}/{split}.png", labels, [0] * 32 + [blue])
+    layout = FolderLayout(str(tmp_path / "images/{split}"), str(tmp_path / "masks/{split}"))
+    train, val = check_splits(Folder(layout, [("x", [0]), ("y", [10])]), ["train", "val"])
+    assert train.notes == [] and [note.kind for note in val.notes] == ["palettes differ"]
+    assert "10 is (0, 0, 1) in train and (0, 0, 2) in val" in val.notes[0].what
+
+
 def test_palette_colors_of_absent_labels_are_ignored(voc: Voc2012) -> None:
     palette_mask(voc.root / "SegmentationClass/2.png", mask_of(2), (list(range(256)) * 3)[:36] + [9] * 732)
     assert check_splits(voc, ["train"])[0].notes == []

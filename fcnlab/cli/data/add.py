@@ -95,7 +95,7 @@ def add(
         raise ConfigError("--lists and --group-by, --val or --test are mutually exclusive; pass one of them")
     if channels not in (1, 3, 4):
         raise ConfigError(f"--channels {channels}: valid: 1, 3, 4")
-    folders = (_absolute(images), _absolute(masks))
+    given = folders = (_absolute(images), _absolute(masks))
     if lists is None and not random_splits:
         folders = find_splits(*folders)
     files = find_lists(lists) if lists is not None else {}
@@ -120,7 +120,8 @@ def add(
     sizes = {split: len(dataset.split(split)) for split in spec.used_splits}
     typer.echo("splits: " + ", ".join(_count(dataset, split, group_by) for split in sizes))
     typer.echo(f"\n{to_yaml(name, entry)}")
-    for warning in find_warnings(dataset, spec, contents, choice):
+    whole = given[0] if folders != given else None
+    for warning in find_warnings(dataset, spec, contents, choice, whole):
         typer.echo(f"warning: {warning}", err=True)
     if dry_run:
         typer.echo(f"nothing is written; without --dry-run, the entry is added to {file}")

@@ -21,6 +21,12 @@ from fcnlab.data.inspection.diagnosis import read_palette
 from fcnlab.data.inspection.mixed_masks import describe_mixed_masks, find_foreground, suggest_names
 from fcnlab.data.inspection.pairing import Pairing, match_purposes
 from fcnlab.data.inspection.propose import Contents
+from fcnlab.data.inspection.split_warnings import (
+    warn_of_palettes,
+    warn_of_repeated_images,
+    warn_of_rotations,
+    warn_of_unused_images,
+)
 from fcnlab.errors import ConfigError, DataError
 from fcnlab.lab import Lab
 from fcnlab.paths import expand_home, resolve_path
@@ -77,8 +83,17 @@ def describe_images(contents: Contents) -> dict[str, Any]:
     return entry
 
 
-def find_warnings(dataset: Dataset, spec: DatasetConfig, contents: Contents, choice: ClassChoice) -> list[str]:
-    """Return warnings about values that no mask contains and classes that do not occur in val or test.
+def find_warnings(
+    dataset: Dataset, spec: DatasetConfig, contents: Contents, choice: ClassChoice, whole: str | None
+) -> list[str]:
+    """Return warnings about images and masks that may be wrong, values that no mask contains, and absent classes.
+
+    Args:
+        dataset: the new dataset.
+        spec: its entry.
+        contents: statistics of the pairs.
+        choice: meaning of the values.
+        whole: folder of the images whose sub-folders were found to be the splits; None for other splits.
 
     Raises:
         DataError: a class has no pixel in the training split.
@@ -86,15 +101,20 @@ def find_warnings(dataset: Dataset, spec: DatasetConfig, contents: Contents, cho
     absent = [
         f"--ignore {value}: no mask contains this value" for value in choice.ignored if value not in contents.pixels
     ]
-    counts = {}
+    counts, splits = {}, {}
     for name in spec.used_splits:
         split = dataset.split(name)
         assert isinstance(split, FileSplit)
+        splits[name] = split
         key = compute_cache_key(dataset, name)  # names a file that is missing, because it is in a list
         counts[name] = count_split_labels(split, contents, choice)
         save_label_counts(key, counts[name])
     return [
         *absent,
+        *warn_of_rotations(contents.images.rotated),
+        *warn_of_palettes(contents),
+        *warn_of_repeated_images(splits),
+        *(warn_of_unused_images(Path(whole), spec.used_splits) if whole is not None else ()),
         *check_absent_classes(find_absent_classes(dataset.classes, counts), spec.splits.train, "--classes"),
     ]
 

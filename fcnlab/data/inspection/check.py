@@ -31,6 +31,7 @@ from fcnlab.data.inspection.diagnosis import (
     find_exif_rotation,
     find_masks_without_image,
     read_palette,
+    select_colors,
 )
 from fcnlab.data.inspection.mixed_masks import describe_mixed_masks, find_foreground, suggest_names
 from fcnlab.data.inspection.sample_facts import EarlierSplits, LabelColors, SampleFacts, compare_samples
@@ -178,9 +179,7 @@ def _look(dataset: Dataset, name: str, split: Split, index: int) -> SampleFacts:
         notes = tuple(find_exif_rotation(name, pair.image, image))
         conversion = describe_conversion(image, dataset.image_format)
     counts = count_labels(sample.label)
-    return SampleFacts(
-        id_, where, _digest(sample), _colors(pair, counts), notes=notes, counts=counts, conversion=conversion
-    )
+    return SampleFacts(id_, where, _digest(sample), _colors(pair), notes=notes, counts=counts, conversion=conversion)
 
 
 def _digest(sample: Sample) -> bytes:
@@ -189,12 +188,11 @@ def _digest(sample: Sample) -> bytes:
     return hashlib.blake2b(shape + np.ascontiguousarray(sample.image).tobytes(), digest_size=16).digest()
 
 
-def _colors(pair: Pair, counts: Counts) -> LabelColors:
+def _colors(pair: Pair) -> LabelColors:
     try:
         with Image.open(pair.mask) as mask:
             palette = read_palette(mask)
+            numbers = [] if palette is None else np.flatnonzero(mask.histogram()).tolist()
     except IMAGE_ERRORS:  # the split has its own reader of masks
         return {}
-    if palette is None:
-        return {}
-    return {int(v): palette[3 * v : 3 * v + 3] for v in np.flatnonzero(counts) if v != IGNORE_INDEX}
+    return select_colors(palette or b"", numbers)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image
 
+from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.base import Pair, Pixels
 from fcnlab.data.datasets.image_file import IMAGE_ERRORS, MultiplePagesError, open_image
 from fcnlab.data.datasets.labels import LabelDecoder, LossyMaskError, simplify_mode
@@ -122,7 +123,7 @@ def find_exif_rotation(split: str, path: Path, image: Image.Image) -> list[Probl
         path: file of the image.
         image: the open image.
     """
-    orientation = _orientation(image)
+    orientation = read_orientation(image)
     if orientation == 1:
         return []
     what = (
@@ -140,6 +141,16 @@ def read_palette(mask: Image.Image) -> bytes | None:
     if mask.mode != "P" or mask.palette is None:
         return None
     return bytes(mask.palette.palette)
+
+
+def select_colors(palette: bytes, numbers: Iterable[int]) -> dict[int, bytes]:
+    """Return the colors of numbers that may be classes: all but 255.
+
+    Args:
+        palette: three bytes per number.
+        numbers: the numbers that occur in the mask.
+    """
+    return {number: palette[3 * number : 3 * number + 3] for number in numbers if number != IGNORE_INDEX}
 
 
 def _read(path: Path, open_: OpenMask) -> _File:
@@ -173,12 +184,25 @@ def _sizes(split: str, pair: Pair, image: Image.Image, mask: Image.Image) -> lis
         return []
     (w, h), (mw, mh) = image.size, mask.size
     what = f"the mask is {mh}x{mw} (height x width), its image {pair.image.name} is {h}x{w}"
-    orientation = _orientation(image)
+    orientation = read_orientation(image)
+    stored, remedy = explain_mismatch(orientation)
     if orientation != 1:
-        what += f" as stored, with EXIF orientation {orientation}"
-        remedy = "rotate the stored pixels (PIL.ImageOps.exif_transpose) and remove the tag, or create the mask again"
-        return [Problem(split, str(pair.image), "EXIF rotation", what, remedy)]
-    return [Problem(split, str(pair.mask), "size mismatch", what, "create the mask again at the size of the image")]
+        return [Problem(split, str(pair.image), "EXIF rotation", what + stored, remedy)]
+    return [Problem(split, str(pair.mask), "size mismatch", what, remedy)]
+
+
+def explain_mismatch(orientation: int) -> tuple[str, str]:
+    """Return the end of a sentence about an image whose mask has another size, and the remedy.
+
+    Args:
+        orientation: EXIF orientation of the image, 1 if there is none.
+    """
+    if orientation == 1:
+        return "", "create the mask again at the size of the image"
+    return (
+        f" as stored, with EXIF orientation {orientation}",
+        "rotate the stored pixels (PIL.ImageOps.exif_transpose) and remove the tag, or create the mask again",
+    )
 
 
 def _values(split: str, path: Path, mask: Image.Image, labels: LabelDecoder | None) -> list[Problem]:
@@ -231,8 +255,12 @@ def _format_value(value: Pixels) -> str:
     return str(value[0]) if len(value) == 1 else "#" + "".join(f"{channel:02x}" for channel in value)
 
 
-def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation from the header, 1 if there is none."""
+def read_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation from the header, 1 if there is none.
+
+    Args:
+        image: the open image.
+    """
     if not image.info.get("exif"):
         return 1
     try:

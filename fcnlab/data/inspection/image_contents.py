@@ -20,6 +20,7 @@ from fcnlab.data.datasets.image_file import (
     open_header,
     open_image,
 )
+from fcnlab.data.inspection.diagnosis import read_orientation
 from fcnlab.errors import DataError
 
 
@@ -32,12 +33,14 @@ class ImageContents:
         conversions: number of images by how their bands are changed.
         wide: number of images of more than 8 bits by mode of Pillow.
         extremes: least and greatest value of these images.
+        rotated: EXIF orientation of the images that viewers rotate or mirror.
     """
 
     image_format: ImageFormat = RGB
     conversions: Counter[str] = field(default_factory=Counter)
     wide: Counter[str] = field(default_factory=Counter)
     extremes: tuple[float, float] | None = None
+    rotated: dict[Path, int] = field(default_factory=dict)
 
     def add(self, path: Path) -> tuple[int, int]:
         """Inspect an image. Its pixels are decoded if it has an alpha band or more than 8 bits.
@@ -53,6 +56,9 @@ class ImageContents:
         """
         with open_header(path) as image:
             width, height = image.size
+            orientation = read_orientation(image)
+            if orientation != 1:
+                self.rotated[path] = orientation
             try:
                 check_bands(image, self.image_format)
             except DataError as error:

@@ -12,6 +12,7 @@ import numpy as np
 from fcnlab.config.mask_values import MAX_NUMBER
 from fcnlab.data.datasets.image_file import RGB, ImageFormat
 from fcnlab.data.datasets.labels import EXPECTED_NUMBERS, NUMBER_MODES, open_mask, pack_rgb, simplify_mode
+from fcnlab.data.inspection.diagnosis import explain_mismatch
 from fcnlab.data.inspection.image_contents import ImageContents
 from fcnlab.errors import DataError
 
@@ -93,9 +94,10 @@ def _read_pair(image: Path, mask: Path, found: Contents) -> None:
     height, width = found.images.add(image)
     picture = open_mask(mask)
     if picture.size != (width, height):
+        stored, remedy = explain_mismatch(found.images.rotated.get(image, 1))
         raise DataError(
             f"{mask}: the mask is {picture.height}x{picture.width} (height x width), its image {image} is "
-            f"{height}x{width}; create the mask again at the size of the image"
+            f"{height}x{width}{stored}; {remedy}"
         )
     found_mode = picture.mode
     picture = simplify_mode(picture, mask)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +13,10 @@ from fcnlab.data.datasets.image_file import count_conversions
 from fcnlab.data.inspection.diagnosis import Problem
 
 LabelColors = dict[int, bytes]
-"""Colors of the labels in the palette of a mask, three bytes each."""
+"""Colors of the numbers that occur in a palette mask, three bytes each."""
+
+FirstColors = dict[int, tuple[bytes, str]]
+"""The color of each number in the first palette mask that contains it, and the id of that mask."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class SampleFacts:
         id: identifier of the sample.
         where: file of the image, or the id.
         digest: digest of the pixels of the image; None if the sample cannot be decoded.
-        colors: colors of the labels that occur in a palette mask.
+        colors: colors of the numbers that occur in a palette mask.
         problems: problems of its files.
         notes: notices about its files.
         counts: number of pixels of each label, int64 [256]; None if the sample cannot be decoded.
@@ -51,6 +54,7 @@ class EarlierSplits:
         masks: masks that are reported as unpaired.
         counts: number of pixels of each label by split, of splits whose samples could all be decoded.
         label_sets: number of masks by the set of their labels.
+        colors: first color of each number in palette masks.
     """
 
     samples: dict[str, tuple[str, SampleFacts]] = field(default_factory=dict)
@@ -58,6 +62,7 @@ class EarlierSplits:
     masks: set[str] = field(default_factory=set)
     counts: dict[str, Counts] = field(default_factory=dict)
     label_sets: Counter[frozenset[int]] = field(default_factory=Counter)
+    colors: FirstColors = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,9 +96,11 @@ def compare_samples(name: str, facts: Sequence[SampleFacts], earlier: EarlierSpl
             others.append((split, sample.id))
     same, twice = _find_equal_pictures(name, facts, earlier)
     shared = [_describe_shared_ids(name, others)] if others else []
-    return Compared(
-        [*problems, *same], [*shared, *twice, *_compare_palettes(name, facts), *_list_conversions(name, facts)]
-    )
+    palettes = compare_palettes(((sample.id, sample.colors) for sample in facts), earlier.colors)
+    if palettes is not None:
+        id_, what = palettes
+        twice.append(Problem(name, id_, "palettes differ", what, PALETTES_REMEDY))
+    return Compared([*problems, *same], [*shared, *twice, *_list_conversions(name, facts)])
 
 
 def _find_repeated_ids(name: str, facts: Sequence[SampleFacts]) -> Iterator[Problem]:
@@ -132,26 +139,34 @@ def _find_equal_pictures(
     return in_two, twice
 
 
-def _compare_palettes(name: str, facts: Sequence[SampleFacts]) -> list[Problem]:
-    """Return a note if palette masks assign different colors to one number.
+PALETTES_REMEDY = "if the classes are colors, convert them to class numbers"
+
+
+def compare_palettes(masks: Iterable[tuple[str, LabelColors]], first: FirstColors) -> tuple[str, str] | None:
+    """Describe palette masks that assign different colors to one number.
 
     Drawing programs renumber the colors in each file, so the classes may be the colors and not the numbers.
+
+    Args:
+        masks: id and colors of each mask.
+        first: colors of earlier masks, to which those of these masks are added.
+
+    Returns:
+        The id of the first mask that differs from earlier ones, and the description; None if no mask differs.
     """
-    first: dict[int, tuple[bytes, str]] = {}
     other: dict[str, tuple[int, bytes]] = {}
-    for sample in facts:
-        for label, color in sample.colors.items():
-            if color != first.setdefault(label, (color, sample.id))[0]:
-                other.setdefault(sample.id, (label, color))
+    for id_, colors in masks:
+        for number, color in colors.items():
+            if color != first.setdefault(number, (color, id_))[0]:
+                other.setdefault(id_, (number, color))
     if not other:
-        return []
-    id_, (label, color) = next(iter(other.items()))
-    before, of = first[label]
-    what = (
-        f"{len(other)} palette masks assign another color to a number than earlier masks: {label} is "
+        return None
+    id_, (number, color) = next(iter(other.items()))
+    before, of = first[number]
+    return id_, (
+        f"{len(other)} palette masks assign another color to a number than earlier masks: {number} is "
         f"{tuple(before)} in {of} and {tuple(color)} in {id_}"
     )
-    return [Problem(name, id_, "palettes differ", what, "if the classes are colors, convert them to class numbers")]
 
 
 def _list_conversions(name: str, facts: Sequence[SampleFacts]) -> Iterator[Problem]:

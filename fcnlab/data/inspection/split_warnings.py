@@ -1,0 +1,87 @@
+"""Warnings about a dataset whose files can be read: rotated images, palettes, and images in two splits or in none."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+from fcnlab.data.datasets.base import FileSplit
+from fcnlab.data.datasets.folder import list_images
+from fcnlab.data.datasets.image_file import open_header
+from fcnlab.data.inspection.diagnosis import read_palette, select_colors
+from fcnlab.data.inspection.propose import Contents
+from fcnlab.data.inspection.sample_facts import PALETTES_REMEDY, LabelColors, compare_palettes
+
+
+def warn_of_rotations(rotated: Mapping[Path, int]) -> Iterator[str]:
+    """Yield a warning if viewers rotate images, because the masks may have been drawn on rotated images.
+
+    Args:
+        rotated: EXIF orientation of the images.
+    """
+    for image, orientation in list(rotated.items())[:1]:
+        yield (
+            f"EXIF orientation: viewers rotate or mirror {_count(rotated)}, such as {image} ({orientation}); "
+            "the stored pixels are used: inspect with `fcnlab data preview` that the masks fit them"
+        )
+
+
+def warn_of_palettes(contents: Contents) -> Iterator[str]:
+    """Yield a warning if palette masks assign different colors to one number.
+
+    Args:
+        contents: statistics of the masks.
+    """
+    palettes = compare_palettes(_read_colors(contents), {}) if contents.modes["P"] else None
+    if palettes is not None:
+        yield f"{palettes[1]}; {PALETTES_REMEDY}"
+
+
+def _read_colors(contents: Contents) -> Iterator[tuple[str, LabelColors]]:
+    for file, values in contents.by_mask.items():
+        with open_header(file) as mask:
+            palette = read_palette(mask)
+        if palette is not None:
+            yield file.name, select_colors(palette, (value for value in values if isinstance(value, int)))
+
+
+def warn_of_repeated_images(splits: Mapping[str, FileSplit]) -> Iterator[str]:
+    """Yield a warning if lists contain an image twice.
+
+    Args:
+        splits: splits by name.
+    """
+    names: dict[Path, list[str]] = {}
+    for name, split in splits.items():
+        for pair in split.pairs:
+            names.setdefault(pair.image, []).append(name)
+    repeated = {image: found for image, found in names.items() if len(found) > 1}
+    in_two = {image: found for image, found in repeated.items() if len({*found}) > 1}
+    if in_two:
+        image, found = next(iter(in_two.items()))
+        yield (
+            f"{_count(in_two)} in two splits, such as {image} in {' and '.join(dict.fromkeys(found))}: "
+            "metrics are biased; keep each image in one split"
+        )
+    twice = repeated.keys() - in_two.keys()
+    if twice:
+        yield f"{_count(twice)} twice in one split, such as {min(twice)}; list each image once"
+
+
+def warn_of_unused_images(folder: Path, splits: Collection[str]) -> Iterator[str]:
+    """Yield a warning if a folder contains images beside the sub-folders of its splits.
+
+    Args:
+        folder: folder of the images.
+        splits: names of the sub-folders that are used.
+    """
+    unused = [file for file in list_images(str(folder)) if file.relative_to(folder).parts[0] not in splits]
+    if unused:
+        yield (
+            f"{_count(unused)} outside of the sub-folders {', '.join(splits)}, not used, such as {unused[0]}; "
+            "for random splits of all images, pass --val and --test"
+        )
+
+
+def _count(images: Collection[Path]) -> str:
+    return f"{len(images)} image{'' if len(images) == 1 else 's'}"
