@@ -152,7 +152,8 @@ def _print_values(reader: StatusReader) -> None:
         "seconds_left": reader.time_left,
         "running": [
             {"driver": driver, "host": driver.partition(":")[0], "seconds": round(one.seconds, 1)}
-            | {"seconds_left": reader.time_left_of(one), "idle_seconds": None if one.idle is None else round(one.idle, 1)}
+            | {"seconds_left": reader.time_left_of(one)}
+            | {"idle_seconds": None if one.idle is None else round(one.idle, 1)}
             | _progress(one)
             for driver, trials in reader.running.items()
             for one in trials
