@@ -17,11 +17,13 @@ class RankStability:
     Attributes:
         seeds: the common seeds.
         first: for each cell, the fraction of seeds in which it is the best; tied cells share a seed.
+        tied: whether cells share a seed.
         kendall_tau: mean over pairs of seeds of Kendall's tau-a; NaN for fewer than two seeds or two cells.
     """
 
     seeds: tuple[int, ...]
     first: dict[str, float]
+    tied: bool
     kendall_tau: float
 
     @property
@@ -50,11 +52,12 @@ def measure_rank_stability(cells: Mapping[str, Mapping[int, float]]) -> RankStab
     labels = list(cells)
     seeds = sorted(set.intersection(*(set(by_seed) for by_seed in cells.values()))) if cells else []
     if not seeds:
-        return RankStability((), dict.fromkeys(labels, np.nan), np.nan)
+        return RankStability((), dict.fromkeys(labels, np.nan), False, np.nan)
     values = np.array([[cells[label][seed] for label in labels] for seed in seeds], dtype=np.float64)
     best = values == values.max(1, keepdims=True)
     first = (best / best.sum(1, keepdims=True)).mean(0)
-    return RankStability(tuple(seeds), dict(zip(labels, first.tolist(), strict=True)), _mean_kendall_tau(values))
+    shares = dict(zip(labels, first.tolist(), strict=True))
+    return RankStability(tuple(seeds), shares, bool((best.sum(1) > 1).any()), _mean_kendall_tau(values))
 
 
 def _mean_kendall_tau(values: Floats) -> float:

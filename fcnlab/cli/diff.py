@@ -64,13 +64,15 @@ def _table(found: list[Difference], width: int) -> Table:
 
 def _row(difference: Difference) -> Iterator[str]:
     """Format metrics in percent, as in every table, and other numbers unchanged."""
+    from fcnlab.report.tables.columns import format_points
+
     percent = difference.section == "metrics"
     yield f"  {difference.field}"
     for value in (difference.a, difference.b):
         yield _text(value, percent)
     delta = difference.delta
     shown = delta is not None and difference.section in ("metrics", "cost")
-    yield (f"{100 * delta:+.2f}" if percent else f"{delta:+,.6g}") if shown and delta is not None else ""
+    yield (format_points(delta, 2) if percent else f"{delta:+,.6g}") if shown and delta is not None else ""
 
 
 def _text(value: Any, percent: bool) -> str:

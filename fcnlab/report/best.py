@@ -40,7 +40,9 @@ class Best:
                 f"{MIN_SEEDS} seeds and the counts of their trials."
             )
         corrected = f", Holm's correction over {self.compared} comparisons" if self.compared > 1 else ""
-        rest = f"; {self.others} cells with fewer than {MIN_SEEDS} common seeds are not compared" if self.others else ""
+        cells = "1 cell with fewer" if self.others == 1 else f"{self.others} cells with fewer"
+        verb = "is" if self.others == 1 else "are"
+        rest = f"; {cells} than {MIN_SEEDS} common seeds {verb} not compared" if self.others else ""
         return (
             "Bold: the highest mean mIoU, and each cell that does not differ significantly from it (5 %, paired by "
             f"seed and image{corrected}){rest}."

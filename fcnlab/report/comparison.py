@@ -14,6 +14,7 @@ from fcnlab.lab import Lab
 from fcnlab.notebook import render_html
 from fcnlab.report.frame import trials_frame
 from fcnlab.report.gallery.selection import compute_image_miou
+from fcnlab.report.tables.columns import format_points
 from fcnlab.report.tables.table import Table
 from fcnlab.report.trial_records import TrialRecords, load_records
 from fcnlab.runner.find import Reference
@@ -168,7 +169,7 @@ def describe_difference(comparison: CellComparison) -> str:
     """
     one = comparison.difference
     way = "more" if one.value >= 0 else "less"
-    interval = f"95 % interval {100 * one.low:+.2f} to {100 * one.high:+.2f}, p = {one.p_value:.3g}"
+    interval = f"95 % interval {format_points(one.low, 2)} to {format_points(one.high, 2)}, p = {one.p_value:.3g}"
     text = (
         f"{comparison.b.name} scored {abs(100 * one.value):.2f} points of mIoU {way} than {comparison.a.name}: "
         f"{interval}, n = {one.seeds}, {one.images} images."
@@ -185,7 +186,11 @@ def make_class_differences_table(comparison: CellComparison) -> Table:
     found = comparison.difference.classes
     order = sorted(range(len(comparison.a.classes)), key=lambda c: -np.nan_to_num(found.value[c], nan=-np.inf))
     rows = tuple(
-        (comparison.a.classes[c], str(found.images[c]), *(_points(x[c]) for x in (found.value, found.low, found.high)))
+        (
+            comparison.a.classes[c],
+            str(found.images[c]),
+            *(format_points(x[c]) for x in (found.value, found.low, found.high)),
+        )
         for c in order
     )
     return Table(("class", "images", "Δ IoU", "from", "to"), rows, 1)
@@ -201,11 +206,7 @@ def make_images_table(comparison: CellComparison) -> Table:
     distance = images["delta"].abs().fillna(-1.0)
     order = distance.sort_values(ascending=False, kind="stable").index[:MAX_IMAGES]
     rows = tuple(
-        (str(image), f"{100 * a:.1f}", f"{100 * b:.1f}", _points(delta))
+        (str(image), f"{100 * a:.1f}", f"{100 * b:.1f}", format_points(delta))
         for image, a, b, delta in images.loc[[index for index in order if distance[index] > 0]].itertuples(index=False)
     )
     return Table(("image", "A mIoU %", "B mIoU %", "B - A"), rows, 1)
-
-
-def _points(value: float) -> str:
-    return "–" if np.isnan(value) else f"{100 * value:+.1f}"

@@ -116,7 +116,7 @@ def evaluation_footnote(evaluated: list[EvaluatedTrial]) -> str:
 
 
 def write_evaluation(grid: Grid, evaluated: list[EvaluatedTrial], lab: Lab, slug: str) -> Path:
-    """Write `results/<grid>/score-<slug>.md` and `.csv`.
+    """Write `results/<grid>/evaluation-<slug>.md` and `.csv`.
 
     Args:
         grid: the grid.

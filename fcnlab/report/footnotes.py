@@ -52,7 +52,7 @@ def write_footnotes(
     lines = [
         *(_evaluation(grid, finished, columns) if miou or "pixel_acc" in columns else ()),
         *(_class_sets(records) if miou else ()),
-        *(_spread(grid) if SPREAD & set(columns) else ()),
+        *(_spread(grid, trials) if SPREAD & set(columns) else ()),
         *(_test(grid, significance, columns) if TESTED & set(columns) else ()),
         *((best.note,) if best.note and "miou" in columns else ()),
         *_costs(grid, finished, records, columns),
@@ -111,10 +111,16 @@ def _class_sets(records: TrialRecords) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
-def _spread(grid: Grid) -> list[str]:
+def _spread(grid: Grid, trials: pd.DataFrame) -> list[str]:
     if len(grid.seeds) == 1:
         return ["One seed: the variance of training is not included in any value or interval."]
-    return [f"Mean ± standard deviation over n = {len(grid.seeds)} seeds."]
+    finished = trials["cell"][trials["status"] == "finished"].value_counts()
+    if (finished == len(grid.seeds)).all():
+        return [f"Mean ± standard deviation over n = {len(grid.seeds)} seeds."]
+    least = f"{finished.min()} to " if finished.min() < finished.max() else ""
+    return [
+        f"Mean ± standard deviation over the n finished seeds of a cell, {least}{finished.max()} of {len(grid.seeds)}."
+    ]
 
 
 def _test(grid: Grid, significance: Significance, columns: Collection[str]) -> list[str]:
@@ -123,10 +129,12 @@ def _test(grid: Grid, significance: Significance, columns: Collection[str]) -> l
     if not significance.comparisons:
         return [f"Δ is the difference to {baseline}, paired by seed; there are no counts for an interval."]
     claimed = [one for one in significance.comparisons.values() if one.difference.seeds >= MIN_SEEDS]
+    seeds = {one.difference.seeds for one in significance.comparisons.values()}
+    parts = " only" if max(seeds) == 1 else " and of seeds" if min(seeds) > 1 else ", and of seeds if two are shared"
     lines = [
         f"Δ is the difference to {baseline} in points, paired by seed and image, with its "
         f"{100 * CONFIDENCE:.0f} % interval: Student's t, variance of images ({significance.resamples:,} bootstrap "
-        f"resamples){' and of seeds' if len(grid.seeds) > 1 else ' only'}."
+        f"resamples){parts}."
     ]
     if claimed and not {"delta", "delta_mean"}.isdisjoint(columns):
         corrected = f" after Holm's correction over {len(claimed)} comparisons" if len(claimed) > 1 else ""
@@ -143,7 +151,7 @@ def _costs(grid: Grid, finished: pd.DataFrame, records: TrialRecords, columns: C
     texts = {
         "gmacs": f"GMACs for one image of {' or '.join(distinct_texts(pd.Series(counted, dtype=str)))}",
         "images_per_s": "images/s during training",
-        "device_hours": "device-hours of training and evaluation, summed over the cell's trials",
+        "device_hours": "device-hours of training and evaluation, summed over the cell's finished trials",
     }
     shown = [text for name, text in texts.items() if name in columns and (name != "gmacs" or counted)]
     if not costs or not shown:
@@ -213,7 +221,7 @@ def distinct_texts(column: pd.Series) -> list[str]:
 
 
 def write_short_notes(
-    grid: Grid, significance: Significance, best: Best, table: Table, columns: Collection[str]
+    grid: Grid, significance: Significance, best: Best, table: Table, columns: Collection[str], *, complete: bool
 ) -> list[str]:
     """Return sentences for the line below a table in a paper: the spread, the differences and the markers in it.
 
@@ -223,12 +231,14 @@ def write_short_notes(
         best: the best cells.
         table: the table.
         columns: names of the columns that the sentences are about.
+        complete: whether all trials of the cells with metrics have finished.
     """
     text = "".join(text for row in table.rows for text in row)
     seeds = len(grid.seeds)
     notes = []
     if SPREAD & set(columns):
-        notes.append("One seed." if seeds == 1 else f"Mean ± standard deviation over {seeds} seeds.")
+        number = f"{seeds} seeds" if complete else "the finished seeds of each cell"
+        notes.append("One seed." if seeds == 1 else f"Mean ± standard deviation over {number}.")
     if TESTED & set(columns):
         interval = " with 95 % interval" if "[95 %]" in "".join(table.headings) else ""
         notes.append(f"Δ: difference to {grid.display_name(grid.baseline.label)} in points{interval}.")

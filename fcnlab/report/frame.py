@@ -152,7 +152,7 @@ def cells_frame(frame: pd.DataFrame, axes: Sequence[str], baseline: str) -> pd.D
         row |= _summarize(finished)
         row |= _difference(finished, reference)
         row |= {name: finished[name].mean() for name in ("params", "gmacs", "train_seconds", "images_per_s")}
-        row |= {"peak_memory": finished["peak_memory"].max(), "device_hours": finished["device_hours"].sum()}
+        row |= {"peak_memory": finished["peak_memory"].max(), "device_hours": finished["device_hours"].sum(min_count=1)}
         row["baseline"] = cell == baseline
         rows.append(row)
     return pd.DataFrame(rows)

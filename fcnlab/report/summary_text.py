@@ -9,7 +9,7 @@ import pandas as pd
 from fcnlab.analysis import MIN_SEEDS, Comparison, measure_rank_stability
 from fcnlab.config.grid.grid import Grid
 from fcnlab.report.significance import Significance
-from fcnlab.report.tables.columns import FLAGGED
+from fcnlab.report.tables.columns import FLAGGED, format_points
 
 MAX_COMPARISONS = 8
 """Most comparisons that are described; of more, only the significant ones with the largest differences."""
@@ -41,7 +41,9 @@ def _describe_best(scored: pd.DataFrame) -> str:
     best = scored.sort_values("miou", ascending=False, kind="stable").iloc[0]
     subject = "The only finished cell" if len(scored) == 1 else "The highest mean mIoU"
     text = f"{subject} is {_quote(best['cell'])} with {100 * best['miou']:.1f} %"
-    return text + (f" ({best['n']} seeds)." if best["n"] > 1 else " (one seed).")
+    text += f" ({best['n']} seeds)" if best["n"] > 1 else " (one seed)"
+    others = int((scored["miou"] == best["miou"]).sum()) - 1
+    return f"{text}, and the same of {others} other cell{'s' if others > 1 else ''}." if others > 0 else f"{text}."
 
 
 def _describe_comparisons(significance: Significance, baseline: str) -> list[str]:
@@ -61,9 +63,8 @@ def _describe_comparison(cell: str, baseline: str, comparison: Comparison) -> st
     one = comparison.difference
     if math.isnan(one.value):
         return f"{cell} and {baseline} have no mIoU to compare."
-    points, low, high = f"{abs(100 * one.value):.1f} points", f"{100 * one.low:+.1f}", f"{100 * one.high:+.1f}"
-    way = "more" if one.value >= 0 else "less"
-    interval = f"95 % interval {low} to {high}"
+    points, way = f"{abs(100 * one.value):.1f} points", "more" if one.value >= 0 else "less"
+    interval = f"95 % interval {format_points(one.low)} to {format_points(one.high)}"
     if comparison.significant:
         return (
             f"{cell} reaches {points} of mIoU {way} than {baseline} ({interval}, {one.seeds} seeds): significant after "
@@ -100,8 +101,10 @@ def _describe_order(trials: pd.DataFrame) -> list[str]:
     if math.isnan(stability.kendall_tau):
         return []
     first = max(stability.first, key=lambda cell: stability.first[cell])
+    seeds = "the seeds" if len(stability.seeds) == finished["seed"].nunique() else "the seeds that all cells have"
+    tied = ", where tied cells share a seed" if stability.tied else ""
     return [
-        f"{_quote(first)} has the highest mIoU in {100 * stability.first[first]:.0f} % of the seeds; two seeds "
+        f"{_quote(first)} has the highest mIoU in {100 * stability.first[first]:.0f} % of {seeds}{tied}; two seeds "
         f"order two cells in the same way in {100 * stability.agreement:.0f} % of the cases (50 % is chance)."
     ]
 
@@ -111,8 +114,9 @@ def _limits(cells: pd.DataFrame, significance: Significance) -> list[str]:
     lines = []
     incomplete = cells[cells["n"] < cells["planned"]]
     if len(incomplete):
+        verb = "is" if len(incomplete) == 1 else "are"
         lines.append(
-            f"{len(incomplete)} of {len(cells)} cells are incomplete: {', '.join(map(_quote, incomplete['cell']))}."
+            f"{len(incomplete)} of {len(cells)} cells {verb} incomplete: {', '.join(map(_quote, incomplete['cell']))}."
         )
     if significance.flags:
         flagged = ", ".join(map(_quote, significance.flags))

@@ -39,14 +39,14 @@ def test_matches_scipy(grid: Values) -> None:
 
 def test_tied_cells_share_the_first_rank() -> None:
     found = measure_rank_stability({"a": {0: 0.6, 1: 0.6}, "b": {0: 0.6, 1: 0.5}, "c": {0: 0.1, 1: 0.1}})
-    assert found.first == {"a": 0.75, "b": 0.25, "c": 0.0}
+    assert found.first == {"a": 0.75, "b": 0.25, "c": 0.0} and found.tied
     assert found.kendall_tau == pytest.approx(2 / 3)
 
 
 def test_uses_only_seeds_that_all_cells_have() -> None:
     found = measure_rank_stability({"a": {0: 0.1, 1: 0.2, 2: 0.9}, "b": {1: 0.5, 0: 0.3}})
     assert found.seeds == (0, 1)
-    assert (found.first, found.kendall_tau) == ({"a": 0.0, "b": 1.0}, 1.0)
+    assert (found.first, found.kendall_tau) == ({"a": 0.0, "b": 1.0}, 1.0) and not found.tied
 
 
 @pytest.mark.parametrize("grid", [{}, {"a": {0: 0.1}, "b": {1: 0.2}}, {"a": {0: 0.1}, "b": {0: 0.2}}])

@@ -23,5 +23,9 @@ def test_names_are_no_formulas_and_numbers_are_unchanged(name: str) -> None:
 def test_a_frame_of_ordinary_texts_is_written_as_pandas_does() -> None:
     frame = pd.DataFrame(
         {"cell": ["fcn8s", "a, b"], "miou": [0.123456789, None], "n": [1, 2], "baseline": [True, False]}
+        | {"params": [4_928_127.0, 1e6], "peak_memory": [85_899_345_921.0, None]}
     )
-    assert to_csv_text(frame) == frame.to_csv(index=False, float_format="%.6g")
+    assert to_csv_text(frame) == frame.to_csv(index=False, float_format="%.12g")
+    again = pd.read_csv(io.StringIO(to_csv_text(frame)))
+    pd.testing.assert_frame_equal(again, frame, check_dtype=False, check_exact=True)
+    assert again["params"].dtype == int

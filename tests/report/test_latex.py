@@ -17,7 +17,7 @@ from fcnlab.report.best import add_best, find_best
 from fcnlab.report.report import Report
 from fcnlab.report.significance import Significance
 from fcnlab.report.tables.cells import View, make_cell_table
-from fcnlab.report.tables.latex_text import escape_latex, measure, split_pieces
+from fcnlab.report.tables.latex_text import escape_latex, list_other_scripts, list_t1_characters, measure, split_pieces
 from fcnlab.report.tables.names import Names
 from fcnlab.report.tables.paper import report_to_latex
 from fcnlab.report.trial_records import TrialRecords
@@ -155,3 +155,23 @@ def test_widths_are_those_of_computer_modern() -> None:
     assert measure("0123456789", 10) == pytest.approx(50.0)
     bilinear = 2 * 0.5556 + 3 * 0.2778 + 0.4444 + 0.5 + 0.3917
     assert measure("bilinear", 8) == pytest.approx(8 * 1.0625 * bilinear, rel=0.01)
+
+
+def test_hyphens_and_quotes_are_those_of_the_text() -> None:
+    assert escape_latex("FCN--8s --x -0.5 (-1)") == "FCN-{}-8s -{}-x $-$0.5 ($-$1)"
+    assert escape_latex('an "a" ("b") 5"') == "an ``a'' (``b'') 5''"
+    assert list_t1_characters("«ą» é ß ł") == "«»ą" and list_other_scripts("«ą» é ħ") == "ħ"
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_pdflatex_prints_each_character_that_is_not_listed(tmp_path: Path) -> None:
+    characters = [c for c in map(chr, range(0x20, 0x2300)) if c.isprintable() and not list_other_scripts(c)]
+    printed = [c for c in characters if not list_t1_characters(c)]
+    assert len(printed) > 300
+    body = "\n".join(f"\\setbox0\\hbox{{{escape_latex(c)}}}\\typeout{{{ord(c)}: \\the\\wd0}}" for c in printed)
+    text = f"\\documentclass{{article}}\n\\begin{{document}}\n{body}\n\\end{{document}}\n"
+    (tmp_path / "characters.tex").write_text(text, encoding="utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "characters.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Missing character" not in done.stdout and not re.findall(r"^\d+: 0\.0pt", done.stdout, re.MULTILINE)

@@ -15,15 +15,17 @@ import pytest
 from fcnlab.analysis import estimate_difference
 from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
-from fcnlab.report.comparison import compare, load_side, make_images_table
+from fcnlab.report.comparison import compare, describe_difference, load_side, make_images_table
 from fcnlab.report.frame import trials_frame
 from fcnlab.report.report import Report, make_report
+from fcnlab.report.summary_text import summarize
 from fcnlab.report.tables.cells import View
 from fcnlab.report.tables.classes import make_class_table
 from fcnlab.report.tables.export import to_csv, to_values
 from fcnlab.report.tables.formats import to_html, to_markdown
 from fcnlab.report.tables.latex import to_latex
 from fcnlab.report.tables.names import Names
+from fcnlab.report.tables.paper import report_to_latex
 from fcnlab.report.tables.seed_plan import make_seed_table
 from fcnlab.report.trial_records import load_records
 from fcnlab.report.write import merge_trials, write_report
@@ -134,6 +136,32 @@ def test_footnotes_are_those_of_the_shown_columns(made: tuple[Report, Lab]) -> N
     assert set(some) < {*everything, "GMACs for one image of 64x64."}
     assert not any(word in line for line in some for word in ("Δ", "Bold", "device-hours", "images/s"))
     assert any("significant" in line for line in report.write_footnotes(("delta",)))
+
+
+def test_texts_of_ties_and_missing_seeds_are_literally_true(tmp_path: Path) -> None:
+    path = write_grid(tmp_path, THREE.replace("seeds: 3", "seeds: 4").replace("fcn8s]", "fcn8s, fcn4s]"))
+    lab = Lab.find(path)
+    grid = lab.load_grid(path)
+    for planned in make_plan(grid, lab).trials:
+        head, seed = planned.trial.names["head"], planned.trial.seed
+        if seed < {"fcn32s": 4, "fcn16s": 4, "fcn8s": 3, "fcn4s": 1}[head]:
+            finish(planned, 0.7 if head in ("fcn32s", "fcn16s") else 0.6)
+    report = make_report(make_plan(grid, lab), lab, None)
+    summary, footnotes = " ".join(report.summary_text), " ".join(report.footnotes)
+    assert "is fcn32s with 53.3 % (4 seeds), and the same of 1 other cell." in summary
+    assert "0.0 points more (95 % interval 0.0 to 0.0, 4 seeds)" in summary
+    assert "in the same way" not in summary, "the cells have one seed in common"
+    others = report.trials[report.trials["cell"] != "fcn4s"]
+    order = " ".join(summarize(grid, others, report.cells, report.significance))
+    assert "in 50 % of the seeds that all cells have, where tied cells share a seed; two seeds" in order
+    assert "2 of 4 cells are incomplete" in summary
+    assert "over the n finished seeds of a cell, 1 to 4 of 4." in footnotes
+    assert "resamples), and of seeds if two are shared." in footnotes
+    assert "1 cell with fewer than 3 common seeds is not compared" in footnotes
+    assert "deviation over the finished seeds of each cell" in report_to_latex(report)
+    sides = [load_side(find_reference(f"{path}:{head}", lab), lab) for head in ("fcn32s", "fcn16s")]
+    shown = describe_difference(compare(*sides))
+    assert "0.00 points" in shown and "interval 0.00 to 0.00" in shown
 
 
 def test_below_three_seeds_significance_is_not_reported(tmp_path: Path) -> None:

@@ -80,6 +80,13 @@ def test_an_incomplete_cell_is_visible_in_the_table() -> None:
     assert table.rows[1][1:4] == ("0 of 2, 2 failed", "–", "–")
 
 
+def test_costs_and_p_values_above_zero_are_not_shown_as_zero() -> None:
+    cells = cells_frame(trials(a=[0.2, 0.4], b=[math.nan, math.nan]), ["head"], "a")
+    cells = cells.assign(device_hours=cells["device_hours"] / 10, p_value=[1e-9, 0.0])
+    table = make_cell_table(cells, ["head"], columns=("device_hours", "p_value"))
+    assert table.rows == (("a", "<0.01", "<0.0001"), ("b", "–", "0.0000")), "b has no finished trial"
+
+
 def test_one_seed_has_no_standard_deviation() -> None:
     table = make_cell_table(cells_frame(trials(a=[0.2], b=[0.25]), ["head"], "a"), ["head"])
     assert table.rows[1][2:4] == ("25.0", "+5.0")

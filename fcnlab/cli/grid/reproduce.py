@@ -101,6 +101,7 @@ def _read(lab: Lab, planned: PlannedTrial) -> Record:
 
 def _compare(recorded: Record, again: Record) -> None:
     """Print whether the metrics are equal, and else the differences and possible causes."""
+    from fcnlab.report.tables.columns import format_points
     from fcnlab.trial.diff import diff_records, find_divergence, have_equal_metrics
 
     if have_equal_metrics(recorded, again):
@@ -109,7 +110,9 @@ def _compare(recorded: Record, again: Record) -> None:
     found = diff_records(recorded, again)
     for one in found:
         if one.section == "metrics" and one.delta is not None:
-            typer.echo(f"{one.field}: {100 * one.a:.2f} recorded, {100 * one.b:.2f} now ({100 * one.delta:+.2f})")
+            typer.echo(
+                f"{one.field}: {100 * one.a:.2f} recorded, {100 * one.b:.2f} now ({format_points(one.delta, 2)})"
+            )
     epoch = find_divergence(recorded, again)
     typer.echo(f"the losses differ from epoch {epoch} on" if epoch is not None else "the losses are equal")
     for one in found:

@@ -12,7 +12,7 @@ import pandas as pd
 from fcnlab.report.charts.plot import Plot
 from fcnlab.report.charts.style import CellStyles, arrange, fade, make_chart, row_axis, select_in_legend, shorten
 from fcnlab.report.significance import Significance
-from fcnlab.report.tables.columns import format_mean_std
+from fcnlab.report.tables.columns import format_mean_std, format_points
 
 MAX_ROWS = 40
 """Most cells of a chart with one row per cell: the best by mean mIoU."""
@@ -90,7 +90,11 @@ def draw_differences(scored: pd.DataFrame, significance: Significance, styles: C
             "low": _points(one.low),
             "high": _points(one.high),
         }
-        row |= {"interval": f"{100 * one.low:+.2f} to {100 * one.high:+.2f}", "seeds": one.seeds, "clear": bool(clear)}
+        row |= {
+            "interval": f"{format_points(one.low, 2)} to {format_points(one.high, 2)}",
+            "seeds": one.seeds,
+            "clear": bool(clear),
+        }
         row["holm"] = "no claim" if clear is None else f"p = {found[cell].adjusted_p:.2g} (Holm)"
         rows.append(row)
     title = f"difference in mIoU to {shorten(name)} (points)"
@@ -226,11 +230,10 @@ def _delta(row: pd.Series) -> str:
     """Describe the difference of a cell to the baseline with its interval."""
     if row["baseline"]:
         return "baseline"
-    value = 100 * row["delta"]
-    if math.isnan(value):
+    if math.isnan(row["delta"]):
         return "not known"
-    interval = f" [{100 * row['delta_low']:+.2f}, {100 * row['delta_high']:+.2f}]"
-    return f"{value:+.2f}{'' if math.isnan(row['delta_low']) else interval}"
+    value, low, high = (format_points(row[name], 2) for name in ("delta", "delta_low", "delta_high"))
+    return value if math.isnan(row["delta_low"]) else f"{value} [{low}, {high}]"
 
 
 def _points(value: float) -> float | None:

@@ -44,11 +44,11 @@ def draw_classes(
     names = _distinct_names([classes[index] for index in listed])
     rows = []
     for (down, one), (across, index) in product(enumerate(found), enumerate(listed)):
-        value, low, high = float(values[down, index]), 100 * one.low[index], 100 * one.high[index]
+        value, low, high = (float(part[index]) for part in (one.value, one.low, one.high))
         rows.append(
-            {"cell": styles.names[shown[down]], "class": names[across], "text": format_points(value / 100)}
-            | {"value": None if np.isnan(value) else round(value, 3), "bold": bool(low > 0 or high < 0)}
-            | {"interval": f"{low:+.1f} to {high:+.1f}", "images": int(one.images[index])}
+            {"cell": styles.names[shown[down]], "class": names[across], "text": format_points(value)}
+            | {"value": None if np.isnan(value) else round(100 * value, 3), "bold": bool(low > 0 or high < 0)}
+            | {"interval": f"{format_points(low)} to {format_points(high)}", "images": int(one.images[index])}
         )
     base = make_chart(rows).encode(
         alt.X("class:N", sort=names, title=None, axis=alt.Axis(labelAngle=-45, labelLimit=120, ticks=False)),

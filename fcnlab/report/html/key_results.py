@@ -9,7 +9,7 @@ import pandas as pd
 from fcnlab.report.best import select_best
 from fcnlab.report.footnotes import distinct_texts
 from fcnlab.report.report import Report
-from fcnlab.report.tables.columns import COLUMNS, MISSING
+from fcnlab.report.tables.columns import COLUMNS, MISSING, format_number
 
 
 class KeyResult(NamedTuple):
@@ -58,7 +58,9 @@ def _format_miou(row: pd.Series) -> str:
 def _count_trials(trials: pd.DataFrame) -> KeyResult:
     counts = trials["status"].value_counts()
     others = [
-        f"{counts[status]} {status}" for status in ("failed", "stopped", "running", "missing") if status in counts
+        f"{counts[status]} {status}"
+        for status in ("failed", "stopped", "running", "missing", "damaged")
+        if status in counts
     ]
     value = f"{counts.get('finished', 0)} of {len(trials)}"
     return KeyResult("Trials finished", value, ", ".join(others) or "none failed")
@@ -67,6 +69,4 @@ def _count_trials(trials: pd.DataFrame) -> KeyResult:
 def _sum_hours(trials: pd.DataFrame) -> KeyResult:
     hours = trials["device_hours"].sum()
     hardware = ", ".join(distinct_texts(trials["device"]))
-    return KeyResult(
-        "Device-hours", f"{hours:,.2f}" if hours < 10 else f"{hours:,.0f}", hardware or "hardware not recorded"
-    )
+    return KeyResult("Device-hours", format_number(hours, 2 if hours < 10 else 0), hardware or "hardware not recorded")

@@ -49,28 +49,37 @@ def format_mean_std(mean: float, std: float, *, sign: bool = False) -> str:
     return text if math.isnan(std) else f"{text} ± {100 * std:.1f}"
 
 
-def format_points(fraction: float) -> str:
+def format_points(fraction: float, digits: int = 1) -> str:
     """Format a difference in percentage points, with its sign unless it rounds to zero.
 
     Args:
         fraction: a difference of fractions of 1.
+        digits: number of decimals.
 
     Example:
-        >>> format_points(0.018), format_points(-0.0001)
-        ('+1.8', '0.0')
+        >>> format_points(0.018), format_points(-0.0001), format_points(-0.0001, digits=2)
+        ('+1.8', '0.0', '-0.01')
     """
-    text = f"{100 * fraction:+.1f}"
+    text = f"{100 * fraction:+.{digits}f}"
     return MISSING if math.isnan(fraction) else text[1:] if float(text) == 0 else text
 
 
 def format_number(value: float, digits: int) -> str:
-    """Format a number with thousands separators; a dash for NaN.
+    """Format a number with thousands separators; a dash for NaN, and a bound for a positive number that rounds to zero.
 
     Args:
         value: the number.
         digits: number of decimals.
+
+    Example:
+        >>> format_number(1234.5678, 2), format_number(0.00001, 4), format_number(0.0, 2)
+        ('1,234.57', '<0.0001', '0.00')
     """
-    return MISSING if math.isnan(value) else f"{value:,.{digits}f}"
+    if math.isnan(value):
+        return MISSING
+    if value > 0 and round(value, digits) == 0:
+        return f"<{10**-digits:.{digits}f}"
+    return f"{value:,.{digits}f}"
 
 
 def _format_trials(row: pd.Series) -> str:

@@ -17,7 +17,7 @@ def to_csv_text(frame: pd.DataFrame) -> str:
     """Format a frame as comma-separated values with a heading.
 
     Texts that a spreadsheet program would calculate as formulas get a leading apostrophe, and control characters are
-    escaped; numbers are unchanged.
+    escaped. Numbers have twelve significant digits, so that numbers of parameters and of bytes are exact.
 
     Args:
         frame: the frame, whose index is left out.
@@ -27,7 +27,7 @@ def to_csv_text(frame: pd.DataFrame) -> str:
         quoted = [quote_formula(value) for value in column]
         if any(new is not old for new, old in zip(quoted, column, strict=True) if isinstance(new, str)):
             shown.isetitem(position, quoted)
-    return str(shown.to_csv(index=False, float_format="%.6g"))
+    return str(shown.to_csv(index=False, float_format="%.12g"))
 
 
 def rows_to_csv_text(rows: Sequence[Mapping[str, Any]]) -> str:

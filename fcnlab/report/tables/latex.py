@@ -6,7 +6,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fcnlab.report.tables.latex_text import BOLD, escape_latex, list_other_scripts, measure, split_pieces
+from fcnlab.report.tables.latex_text import (
+    BOLD,
+    escape_latex,
+    list_other_scripts,
+    list_t1_characters,
+    measure,
+    split_pieces,
+)
 from fcnlab.report.tables.table import Table
 
 COLUMN_WIDTH = 200.0
@@ -83,11 +90,12 @@ def to_latex(
     layout = layout or find_layout(table, wide=wide, wrap=True) or Layout(*SIZES[-1])
     environment = "table*" if wide else "table"
     printed = "".join([caption, *notes, *table.headings, *(text for row in table.rows for text in row)])
-    others = list_other_scripts(printed)
+    others, t1 = list_other_scripts(printed), list_t1_characters(printed)
     packages = "\\usepackage{booktabs}" + (" and \\usepackage{array}" if layout.name_widths else "")
     lines = [
         *(f"% {' '.join(line.split())}" for line in comments),
         f"% needs {packages}",
+        *([f"% needs \\usepackage[T1]{{fontenc}} in pdfLaTeX, for: {t1}"] if t1 else []),
         *([f"% compile with LuaLaTeX or XeLaTeX and a font that has: {others}"] if others else []),
         f"\\begin{{{environment}}}",
         "\\centering",

@@ -9,10 +9,17 @@ from fcnlab import console
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "[": "{[}", "]": "{]}", "<": "$<$", ">": "$>$",
-    "|": r"\textbar{}", '"': "''", "±": r"$\pm$", "Δ": r"$\Delta$", "–": "--", "—": "---", "×": r"$\times$",
+    "|": r"\textbar{}", '"': "''", "±": r"$\pm$", "Δ": r"$\Delta$", "×": r"$\times$",
     "≤": r"$\leq$", "≥": r"$\geq$", "µ": r"$\mu$", "μ": r"$\mu$", "→": r"$\rightarrow$", "−": "$-$", "*": "$^{*}$",
     "°": r"$^{\circ}$", "†": r"$^{\dagger}$", "’": "'", "“": "``", "”": "''", "…": r"\ldots{}",
+    "`": r"\textasciigrave{}", "–": r"\textendash{}", "—": r"\textemdash{}",
 }  # fmt: skip
+
+_T1 = frozenset("«»ÐÞðþĄąĐđĘęĮįŊŋŲų")
+"""Characters of Latin scripts that pdfLaTeX has in the font encoding T1, but not in OT1, its default."""
+
+_NOT_IN_LATEX = frozenset("ĦħĸĿŀŉŦŧſ")
+"""Characters of Latin scripts that pdfLaTeX does not have."""
 
 _WIDTHS = {
     0.278: "!',.:;[]`il", 0.306: "fj", 0.333: " ", 0.361: "I", 0.389: "()t", 0.394: "rs", 0.444: "cez*°†", 0.514: "J",
@@ -39,14 +46,18 @@ def escape_latex(text: str, *, breakable: bool = False) -> str:
         text: any text.
         breakable: whether lines may be broken within words at the places of `split_pieces`.
     """
+    text = re.sub(r'(?<![^\s(\[])"(?=\S)', "“", text)
     pieces = split_pieces(text) if breakable else [text]
-    escaped = [
-        re.sub(r"(?<![\w.])-(?=\d)", "$-$", "".join(map(_character, piece))).replace(r" $\pm$ ", r"\,$\pm$\,")
-        for piece in pieces
-    ]
+    escaped = [_escape_piece(piece) for piece in pieces]
     lines = [piece if piece.endswith(" ") or n == len(escaped) - 1 else f"{piece}\\allowbreak{{}}"
              for n, piece in enumerate(escaped)]  # fmt: skip
     return "".join(lines)
+
+
+def _escape_piece(text: str) -> str:
+    minus = re.sub(r"(?<![\w.-])-(?=\d)", "$-$", "".join(map(_character, text)))
+    hyphens = re.sub(r"-(?=-)", "-{}", minus)  # two hyphens in sequence would be a dash
+    return hyphens.replace(r" $\pm$ ", r"\,$\pm$\,")
 
 
 def split_pieces(text: str) -> list[str]:
@@ -80,6 +91,15 @@ def list_other_scripts(text: str) -> str:
     return "".join(sorted({character for character in text if not _is_in_latex(character)}))
 
 
+def list_t1_characters(text: str) -> str:
+    """Return the characters of a text for which pdfLaTeX needs the font encoding T1.
+
+    Args:
+        text: any text.
+    """
+    return "".join(sorted(_T1.intersection(text)))
+
+
 def _character(character: str) -> str:
     if character.isspace() or not character.isprintable():
         return " "
@@ -87,4 +107,6 @@ def _character(character: str) -> str:
 
 
 def _is_in_latex(character: str) -> bool:
+    if character in _NOT_IN_LATEX:
+        return False
     return character in _LATEX or ord(character) < 0x180 or not character.isprintable()

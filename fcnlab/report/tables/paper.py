@@ -42,6 +42,7 @@ def report_to_latex(report: Report, view: View | None = None, *, wide: bool = Fa
     table, layout, wide = _choose(report, view, wide)
     columns = {*table.columns, "delta"} if view.pivot else set(table.columns)
     labels = report.grid.file.labels
+    complete = bool(report.cells["n"].isin([0, len(report.grid.seeds)]).all())
     comments = [report.grid.file.question, *report.write_footnotes(columns)]
     left_out = [COLUMNS[name].heading for name in default_columns(report.cells) if name not in columns]
     if wide and left_out and not view.columns and not view.pivot:
@@ -53,7 +54,7 @@ def report_to_latex(report: Report, view: View | None = None, *, wide: bool = Fa
         labels.caption or report.grid.file.question,
         label="tab:" + re.sub(r"[^\w./-]", "-", report.grid.name, flags=re.ASCII),
         comments=comments,
-        notes=write_short_notes(report.grid, report.significance, report.best, table, columns),
+        notes=write_short_notes(report.grid, report.significance, report.best, table, columns, complete=complete),
         wide=wide,
         layout=layout,
     )
