@@ -69,7 +69,7 @@ def test_links_to_folders_and_files_are_followed_and_broken_ones_listed(tmp_path
     assert [image.relative.as_posix() for image in found] == ["again.jpg", "b.jpg", "gone.jpg", "linked/day/a.jpg"]
 
 
-def test_a_folder_in_the_output_folder_is_an_error_that_says_so(tmp_path: Path) -> None:
+def test_a_folder_in_the_output_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/a.jpg").touch()
     for out in (tmp_path, tmp_path / "photos"):

@@ -62,7 +62,7 @@ def _find_lossy_form(mask: Image.Image, path: Path) -> str | None:
 
 
 def _is_lossy_webp(path: Path) -> bool:
-    """Return whether a WebP file of one picture is lossy, which Pillow does not tell, by its first chunk of pixels."""
+    """Return whether a WebP file of one picture is lossy by its first chunk of pixels; Pillow does not report it."""
     with path.open("rb") as file:
         file.seek(12)
         while len(head := file.read(8)) == 8:

@@ -14,7 +14,7 @@ from fcnlab.data.inspection.sample_facts import PALETTES_REMEDY, LabelColors, co
 
 
 def warn_of_rotations(rotated: Mapping[Path, int]) -> Iterator[str]:
-    """Yield a warning if viewers rotate images, because the masks may have been drawn on rotated images.
+    """Yield a warning if viewers rotate images, because the masks may have been made from rotated images.
 
     Args:
         rotated: EXIF orientation of the images.
