@@ -47,7 +47,7 @@ def max_pool2d(x: Tensor, kernel: Pair, stride: Pair, padding: Pair, ceil_mode: 
     fixed order and rounded once. The maximum of a window is its first one, row by row, or its last nan.
 
     Args:
-        x: [B, C, H, W], channels-last, as `supports` requires.
+        x: [B, C, H, W], channels-last, as `supports_pooling` requires.
         kernel: height and width of a window.
         stride: vertical and horizontal distance of windows.
         padding: rows and columns of minus infinity added on each side.

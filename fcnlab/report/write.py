@@ -157,7 +157,7 @@ def _lock_folder(lab: Lab, folder: Path) -> Iterator[None]:
                 file.unlink(missing_ok=True)
             yield
     except OSError as error:
-        raise RunError(f"{folder}: cannot be written: {error.strerror}") from None
+        raise RunError(f"{folder}: cannot be written: {error.strerror or error}") from None
 
 
 def _write_all(section: Section) -> None:

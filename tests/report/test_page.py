@@ -19,7 +19,9 @@ from PIL import Image
 
 import fcnlab
 from fcnlab.data.datasets.palette import to_palette_image, voc_palette
+from fcnlab.errors import RunError
 from fcnlab.lab import Lab
+from fcnlab.report.gallery import predictions
 from fcnlab.report.gallery import selection as gallery
 from fcnlab.report.gallery.pictures import ERROR_COLORS, HATCH, IGNORED, WRONG, encode_error_map, encode_label_map
 from fcnlab.report.html.gallery import make_gallery
@@ -264,12 +266,23 @@ def test_the_gallery_is_of_the_images_on_which_cells_disagree_most() -> None:
     assert made.extremes == {"a": ("x", "y"), "b": ("w", "x")}
 
 
-def test_repeated_predictions_equal_the_evaluated_ones(tmp_path: Path) -> None:
+def test_repeated_predictions_equal_the_evaluated_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = SMOKE.replace("seeds: 2", "seeds: 1").replace("[fcn32s, fcn8s]", "[fcn32s]")
     path = write_grid(tmp_path, text)
     fcnlab.run_grid(fcnlab.load_grid(path), workers=1, threads=1, executor="serial", quiet=True)
     grid, lab = fcnlab.load_grid(path), Lab.find(path)
+    for file in lab.runs.glob("*/samples/*"):  # all images of the small dataset are samples
+        file.unlink()
     report = make_report(make_plan(grid, lab), lab, None)
+
+    def interrupt(into: Path, id_: str, *_: object) -> None:
+        (into / f"{id_}.prediction.png").write_bytes(b"the first ha")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predictions, "save_sample", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            gallery.select_gallery(report.plan, report.cells, report.records, lab, predict=True)
     made = gallery.select_gallery(report.plan, report.cells, report.records, lab, predict=True)
     assert made is not None and made.note == ""
     (shown,) = made.cells
@@ -309,6 +322,14 @@ def test_labels_have_the_colors_of_their_dataset(tmp_path: Path) -> None:
     to_palette_image(labels, np.zeros((256, 3), np.uint8)).save(tmp_path / "t.png")
     pixels = _decode(encode_label_map(tmp_path / "t.png", voc_palette(), 640))
     assert pixels[0, :, :3].tolist() == voc_palette()[[0, 1, 255]].tolist()
+
+
+def test_an_error_names_a_damaged_picture(tmp_path: Path) -> None:
+    file = tmp_path / "t.png"
+    to_palette_image(np.zeros((64, 64), np.uint8), voc_palette()).save(file)
+    file.write_bytes(file.read_bytes()[:-30])
+    with pytest.raises(RunError, match=r"t\.png.*remove it"):
+        encode_label_map(file, voc_palette(), 640)
 
 
 def test_pictures_shrink_until_the_page_is_small_enough(file: Path) -> None:

@@ -11,7 +11,9 @@ from PIL import Image
 
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.base import Pixels
+from fcnlab.data.datasets.image_file import open_image
 from fcnlab.data.datasets.palette import to_palette_image
+from fcnlab.errors import DataError, RunError
 
 RIGHT, WRONG, IGNORED, HATCH = range(4)
 """Entries of the palette of an error map: correct, wrong, ignored, and the lines over ignored pixels."""
@@ -22,6 +24,21 @@ ERROR_COLORS = ((0, 0, 0, 0), (255, 0, 110, 255), (128, 128, 128, 200), (215, 21
 _PERIOD, _LINE = 8, 2  # pixels from one line of the hatching to the next, and the width of a line
 
 
+def open_picture(path: Path) -> Image.Image:
+    """Open a picture of a trial's sample or prediction.
+
+    Args:
+        path: image file.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    try:
+        return open_image(path)
+    except DataError as error:
+        raise RunError(f"{error}; remove it: the next report predicts the image again, or shows others") from None
+
+
 def encode_photo(path: Path, width: int) -> str:
     """Return an image as a JPEG data URI.
 
@@ -29,8 +46,8 @@ def encode_photo(path: Path, width: int) -> str:
         path: image file.
         width: greatest width in pixels.
     """
-    with Image.open(path) as image:
-        small = image.convert("RGB").resize(_size(image, width), Image.Resampling.LANCZOS)
+    image = open_picture(path)
+    small = image.convert("RGB").resize(_size(image, width), Image.Resampling.LANCZOS)
     return _uri(small, "JPEG", quality=80, optimize=True)
 
 
@@ -65,8 +82,8 @@ def encode_error_map(prediction: Path, truth: Path, width: int) -> str:
 
 
 def _labels(path: Path, width: int) -> Pixels:
-    with Image.open(path) as picture:
-        return np.asarray(picture.resize(_size(picture, width), Image.Resampling.NEAREST), dtype=np.uint8)
+    picture = open_picture(path)
+    return np.asarray(picture.resize(_size(picture, width), Image.Resampling.NEAREST), dtype=np.uint8)
 
 
 def _size(image: Image.Image, width: int) -> tuple[int, int]:

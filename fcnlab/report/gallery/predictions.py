@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,18 +60,24 @@ def predict_images(
 
     palette = find_palette(trial.dataset, dataset.classes)
 
-    def save(index: int, prediction: Tensor) -> None:
-        save_sample(into, subset.ids[index], subset[index], prediction, palette)
-
     into.mkdir(parents=True, exist_ok=True)
-    evaluate_split(
-        model,
-        subset,
-        classes=len(dataset.classes),
-        mean=model.backbone.mean,
-        std=model.backbone.std,
-        device=device,
-        autocast=hardware.create_autocast(device, hardware.resolve_precision(trial.recipe.precision, device)),
-        on_prediction=save,
-        protocol=Protocol().multiply_scales(trial.recipe.score_scale),
-    )
+    # Later reports show every file that is there, so an interrupted one must not leave a truncated file.
+    with tempfile.TemporaryDirectory(dir=into, prefix=".") as temporary:
+
+        def save(index: int, prediction: Tensor) -> None:
+            save_sample(Path(temporary), subset.ids[index], subset[index], prediction, palette)
+
+        evaluate_split(
+            model,
+            subset,
+            classes=len(dataset.classes),
+            mean=model.backbone.mean,
+            std=model.backbone.std,
+            device=device,
+            autocast=hardware.create_autocast(device, hardware.resolve_precision(trial.recipe.precision, device)),
+            on_prediction=save,
+            protocol=Protocol().multiply_scales(trial.recipe.score_scale),
+        )
+        files = sorted(Path(temporary).iterdir(), key=lambda file: file.name.endswith(".prediction.png"))
+        for file in files:  # the predictions last: an image with one is complete
+            file.replace(into / file.name)

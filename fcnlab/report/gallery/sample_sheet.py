@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.palette import read_palette
 from fcnlab.data.inspection.preview import GAP, HEADING, WIDTH, legend
+from fcnlab.report.gallery.pictures import open_picture
 
 
 def draw_sample_sheet(samples: Mapping[str, Path], classes: Sequence[str], rows: int = 4) -> Image.Image | None:
@@ -48,8 +49,7 @@ def _common_ids(folders: Sequence[Path]) -> list[str]:
 
 
 def _load(path: Path, how: Image.Resampling) -> Image.Image:
-    with Image.open(path) as image:
-        color = image.convert("RGB")
+    color = open_picture(path).convert("RGB")
     return color.resize((WIDTH, max(1, round(color.height * WIDTH / color.width))), how)
 
 
