@@ -45,9 +45,6 @@ def retry(
     log_every: LogEvery = None,
     hang_timeout: HangTimeout = HANG_TIMEOUT_TEXT,
     fail_fast: FailFast = False,
-    failed: Annotated[  # noqa: ARG001 - accepted for convenience
-        bool, typer.Option("--failed", help="Retry failed trials (the default)", hidden=True)
-    ] = True,
     strict: Annotated[bool, typer.Option("--strict", help="Fail with exit code 2 if cells are not comparable")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per event")] = False,
     lab: LabOption = None,

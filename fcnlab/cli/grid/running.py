@@ -14,7 +14,6 @@ import typer
 
 from fcnlab.console import create_console
 from fcnlab.paths import resolve_path
-from fcnlab.settings import CHECKPOINT_EVERY, HANG_TIMEOUT
 
 if TYPE_CHECKING:
     from fcnlab.config.grid.grid import Grid
@@ -30,12 +29,12 @@ def run_and_conclude(
     lab: Lab,
     executor_config: ExecutorConfig,
     *,
-    fail_fast: bool = False,
-    checkpoint_every: float = CHECKPOINT_EVERY,
-    log_every: int | None = None,
-    hang_timeout: float | None = HANG_TIMEOUT,
-    strict: bool = False,
-    as_json: bool = False,
+    fail_fast: bool,
+    checkpoint_every: float,
+    log_every: int | None,
+    hang_timeout: float | None,
+    strict: bool,
+    as_json: bool,
 ) -> None:
     """Run the remaining trials of a grid and print the summary."""
     from fcnlab.runner.run import run_grid
