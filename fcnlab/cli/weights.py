@@ -35,7 +35,7 @@ def list_(
     found = _find_lab(file, lab, data_root)
     names = [str(file)] if file is not None else found.registry.names("backbone")
     rows: list[dict[str, Any]] = []
-    for name, backbone in _find_backbones(names, found).items():
+    for name, backbone in _find_backbones(names, found):
         if backbone.weights != "scratch":
             weights, path, wanted = _locate(backbone, found)
             facts = {"backbone": name, "weights": weights, "present": path is not None}
@@ -79,7 +79,7 @@ def fetch(
     from fcnlab.models.backbones.pretrained import fetch_pretrained, find_pretrained
 
     errors: list[str] = []
-    for name, backbone in backbones.items():
+    for name, backbone in backbones:
         if backbone.weights not in ("timm", "torchvision"):
             typer.echo(f"{name}: {backbone.weights}, nothing to fetch")
             continue
@@ -104,22 +104,27 @@ def _find_lab(file: Path | None, lab: Path | None, data_root: Path | None) -> La
     return Lab.find(file, root=lab, data_root=data_root)
 
 
-def _find_backbones(names: list[str], lab: Lab) -> dict[str, Backbone]:
-    """Return the backbones of grid files and of names of the registry, by name."""
+def _find_backbones(names: list[str], lab: Lab) -> list[tuple[str, Backbone]]:
+    """Return the backbones of grid files and of names of the registry, with their names, each once.
+
+    Cells can have backbones of one name with different weights, and be initialized from cells with others.
+    """
     from fcnlab.config.grid.grid import Cell
     from fcnlab.config.variant import Backbone
 
-    found: dict[str, Backbone] = {}
+    found: list[tuple[str, Backbone]] = []
     for name in names:
         if not _is_grid(name):
             entry = lab.registry.get("backbone", name)
             assert isinstance(entry, Backbone)
-            found[name] = entry
+            found.append((name, entry))
             continue
-        cells = list(lab.load_grid(Path(name)).cells)
-        cells += [cell.init_from for cell in cells if isinstance(cell.init_from, Cell)]
-        found |= {cell.names["backbone"]: cell.variant.backbone for cell in cells}
-    return found
+        for each in lab.load_grid(Path(name)).cells:
+            cell: Cell | str | None = each
+            while isinstance(cell, Cell):
+                found.append((cell.names["backbone"], cell.variant.backbone))
+                cell = cell.init_from
+    return list(dict.fromkeys(found))
 
 
 def _locate(backbone: Backbone, lab: Lab) -> tuple[str, Path | None, str]:

@@ -152,7 +152,8 @@ def test_weights_that_cannot_be_fetched_are_one_error(offline: None, fcnlab: Cal
 
 def test_the_list_shows_which_weights_are_here(server: str, fcnlab: Call, tmp_path: Path) -> None:
     text = SMOKE.replace("backbone: tiny-scratch", f"backbone: 'timm:{NAME}'")
-    file = write_grid(tmp_path, text)
+    text = text.replace("product: {", "product: {backbone.weights: [timm, scratch], ")  # under one name
+    file = write_grid(tmp_path, text.replace("baseline: {", "baseline: {backbone.weights: timm, "))
     before = fcnlab("weights", "list", file)
     assert before.code == 1 and "missing" in before.out
     assert fcnlab("weights", "fetch", file).code == 0
