@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from fcnlab.runner.pruning import Curve, prune, read_curve
 from fcnlab.trial.find import KEY_DIGITS
 from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
-from fcnlab.trial.storage.damage import KeptError
+from fcnlab.trial.storage.damage import DamageError, KeptError
 
 Status = Literal["finished", "failed", "started", "to do", "damaged"]
 """Progress of a trial: it has a record of either status, or at least one epoch, or nothing, or damaged files."""
@@ -63,12 +64,7 @@ class PlannedTrial:
     def damage(self) -> str | None:
         """The damaged file and what is wrong with it; None if there is none."""
         found = self.folder.inspect()[1]
-        return f"{self.folder.path / found.file}: {found.problem}" if found is not None else None
-
-    @property
-    def is_kept(self) -> bool:
-        """True if the damaged file may be intact, and is not moved: it cannot be read, or is of a newer version."""
-        return isinstance(self.folder.inspect()[1], KeptError)
+        return _describe(self, found) if found is not None else None
 
     @property
     def short_key(self) -> str:
@@ -79,6 +75,10 @@ class PlannedTrial:
     def description(self) -> str:
         """The cell and the seed, such as `fcn8s, seed 0`."""
         return f"{self.cell.label}, seed {self.trial.seed}"
+
+
+def _describe(planned: PlannedTrial, damage: DamageError) -> str:
+    return f"{planned.folder.path / damage.file}: {damage.problem}"
 
 
 @dataclass(frozen=True)
@@ -107,9 +107,13 @@ class Plan:
 
     @property
     def damages(self) -> list[str]:
-        """One line per trial with damaged files, or with files that cannot be used but are kept."""
+        """One line per trial with damaged files, or with files that cannot be used but may be intact and are kept."""
         damaged = [planned for planned in self.all_trials if planned.state == "damaged"]
-        return [f"{'unusable' if one.is_kept else 'damaged'}: {one.description}: {one.damage}" for one in damaged]
+        return [
+            f"{'unusable' if isinstance(found, KeptError) else 'damaged'}: {one.description}: {_describe(one, found)}"
+            for one in damaged
+            if (found := one.folder.inspect()[1]) is not None  # a driver may have repaired it
+        ]
 
     def records(self) -> Iterator[tuple[PlannedTrial, Record]]:
         """Yield the trials that had ended when the plan was made, each with its record."""
@@ -198,8 +202,9 @@ def count_reported(plan: Plan, lab: Lab) -> Counter[str]:
     finished = {planned.key for planned in plan.all_trials if planned.status == "finished"}
     found: Counter[str] = Counter()
     for file in sorted(lab.results.glob("**/provenance.json")) if finished else ():
-        trials = json.loads(file.read_text(encoding="utf-8"))["trials"]
-        found[file.parent.relative_to(lab.results).as_posix()] = sum(trial["key"] in finished for trial in trials)
+        with suppress(OSError, ValueError, KeyError, TypeError):  # it cannot be read, or is not one of fcnlab
+            trials = json.loads(file.read_text(encoding="utf-8"))["trials"]
+            found[file.parent.relative_to(lab.results).as_posix()] = sum(trial["key"] in finished for trial in trials)
     return +found
 
 

@@ -100,6 +100,22 @@ def test_watch_ends_with_the_last_trial_or_ctrl_c(tmp_path: Path, plan: Plan) ->
     assert (done.returncode, done.stdout) == (0, "4 trials: 3 finished, 1 failed\n")
 
 
+def test_watch_does_not_report_damage_that_a_driver_has_repaired(
+    fcnlab: Call, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan.trials[2].folder.create()
+    plan.trials[2].folder.record.write_text("{")
+
+    def run_trials(_: float) -> None:
+        plan.trials[2].folder.repair()
+        for planned in plan.trials[2:]:
+            planned.folder.finish(finished(planned.trial))
+
+    monkeypatch.setattr("time.sleep", run_trials)
+    result = fcnlab("grid", "status", plan.grid.path, "--watch")
+    assert (result.code, result.err) == (0, "")
+
+
 def test_watch_and_json_cannot_be_combined(fcnlab: Call, plan: Plan) -> None:
     result = fcnlab("grid", "status", plan.grid.path, "--watch", "--json")
     assert result.code == 2 and "choose one" in result.err

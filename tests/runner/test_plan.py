@@ -155,6 +155,10 @@ def test_finished_trials_are_counted_in_existing_reports(lab: Lab) -> None:
         folder = lab.results / name
         folder.mkdir(parents=True)
         (folder / "provenance.json").write_text(json.dumps({"trials": [{"key": key} for key in keys]}))
+    (lab.results / "damaged").mkdir()
+    (lab.results / "damaged" / "provenance.json").write_text('{"trials": [')
+    (lab.results / "foreign").mkdir()
+    (lab.results / "foreign" / "provenance.json").write_text('["of another program"]')
     assert count_reported(make_plan(plan.grid, lab), lab) == {"before": 1}
 
 

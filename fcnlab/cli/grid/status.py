@@ -46,8 +46,7 @@ def status(
     if watch and as_json:
         raise RunError("--watch and --json cannot be combined; choose one")
     found = Lab.find(file, root=lab, data_root=data_root)
-    plan = make_plan(found.load_grid(file), found)
-    reader = StatusReader(plan, found)
+    reader = StatusReader(make_plan(found.load_grid(file), found), found)
     if as_json:
         _print_values(reader)
     elif watch:
@@ -62,7 +61,7 @@ def status(
         terminal.print(_render(reader, terminal.width))
         for line in _notes(reader):
             terminal.print(line, soft_wrap=True)
-    report_damage(plan)
+    report_damage(reader.plan)
 
 
 def _watch(reader: StatusReader) -> None:
