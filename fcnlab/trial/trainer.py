@@ -110,9 +110,11 @@ class Trainer:
         """Train the remaining epochs.
 
         Raises:
+            DataError: a file of the dataset is missing or invalid.
             Paused: the trial is paused after an epoch.
         """
         recipe = self.trial.recipe
+        self.evaluator.check_splits()
         training = build_training(
             recipe,
             self.model,

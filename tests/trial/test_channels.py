@@ -16,6 +16,7 @@ import fcnlab
 from fcnlab.config.grid.grid import resolve
 from fcnlab.data.augmentation import Augmentation, Blur
 from fcnlab.data.batches import TrainingBatches, augmentation_rng
+from fcnlab.data.datasets.base import FileSplit
 from fcnlab.data.datasets.image_file import open_image
 from fcnlab.data.decoded import DecodedSplit, open_decoded
 from fcnlab.data.resident import DeviceSplit
@@ -28,6 +29,7 @@ from fcnlab.models import TimmBackbone
 from fcnlab.models.backbones.base import load_weights
 from fcnlab.seeding import derive_seed
 from fcnlab.trial.run import run_trial
+from fcnlab.trial.run_folder import RunFolder
 from tests.conftest import arrays_of, write_grid
 
 COUNT, SIZE = 10, (40, 48)
@@ -150,3 +152,16 @@ def test_a_backbone_of_the_paper_is_refused(own: Lab) -> None:
         ConfigError, match=f"takes images of 3 channels, and dataset bands has 'channels: {channels(own)}'"
     ):
         own.load_grid(grid)
+
+
+def test_an_invalid_file_of_val_fails_a_trial_before_its_training(own: Lab) -> None:
+    overrides = {"backbone": "tiny-scratch", "head": "fcn8s", "dataset": "bands", "recipe": "smoke"}
+    trial = resolve(overrides, own.registry, "test").trial(0, own.fingerprints)
+    split = own.open_dataset(trial.dataset).split("val")
+    assert isinstance(split, FileSplit)
+    split.pairs[0].mask.write_bytes(b"no image")
+    trial = resolve(overrides, own.registry, "test").trial(0, Lab.find(root=own.root).fingerprints)
+    record = run_trial(trial, own)
+    assert record is not None and record.failure is not None
+    assert record.failure.message.startswith(f"{split.pairs[0].mask}: cannot be decoded")
+    assert not RunFolder(own.runs, trial.key).progress.exists()

@@ -75,6 +75,16 @@ class Evaluator:
         self._heartbeat = heartbeat
         self._last_val: _Counted | None = None
 
+    def check_splits(self) -> None:
+        """Decode val and test, so that an invalid file is found before the training and not after it.
+
+        Raises:
+            DataError: a file of these splits is missing or invalid.
+        """
+        splits = self._trial.dataset.splits
+        for split in {splits.val, splits.test or splits.val}:
+            open_decoded(self._dataset, split, self._heartbeat.start_reading)
+
     def validate(self, model: FCN, *, is_last: bool) -> Counts:
         """Evaluate val. The last epoch's counts are kept for `evaluate_checkpoints`.
 
