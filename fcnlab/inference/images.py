@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fcnlab.data.datasets.image_file import ImageFormat, Pixels, open_image, to_pixels
+from fcnlab.data.datasets.image_file import IMAGE_ERRORS, ImageFormat, Pixels, open_image, to_pixels
 from fcnlab.errors import DataError
 
 ImageSource = Image.Image | NDArray[np.uint8] | str | os.PathLike[str]
@@ -50,6 +50,10 @@ def read_pixels(source: ImageSource, image_format: ImageFormat) -> Pixels:
     if isinstance(source, np.ndarray):
         return _check_array(source, image_format.channels)
     if isinstance(source, Image.Image):
+        try:
+            source.load()  # Pillow decodes an opened file here
+        except IMAGE_ERRORS as error:
+            raise DataError(f"the image cannot be decoded: {error}") from None
         return to_pixels(source, image_format)
     if not isinstance(source, str | os.PathLike):
         raise DataError(

@@ -26,6 +26,12 @@ BEST = "best"
 MAX_LISTED = 8
 """Maximum number of labels in a message."""
 
+EARLIER = (
+    "after a change of the grid, a component or the data, a trial has another key: name an earlier one by its key or "
+    "its run folder"
+)
+"""Hint for a grid whose trials have finished before it was changed."""
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -143,7 +149,7 @@ def _find_best_cell(plan: Plan) -> tuple[str, int, str]:
             split = metrics.split
             values.setdefault(planned.cell.label, {})[planned.trial.seed] = metrics.miou
     if not values:
-        raise RunError(f"{plan.grid.path}:{BEST}: none of the trials has finished")
+        raise RunError(f"{plan.grid.path}:{BEST}: none of the trials has finished; {EARLIER}")
     best = max(values, key=lambda label: fmean(values[label].values()))
     seeds = values[best]
     mean = (

@@ -172,7 +172,8 @@ def read_finished_trial(folder: RunFolder) -> FinishedTrial:
     if record is None:
         raise RunError(
             f"{folder.path}: this trial has not finished, or is of another version of fcnlab; "
-            "`fcnlab grid run` continues unfinished trials"
+            "`fcnlab grid run` continues unfinished trials; after a change of the grid, a component or the data, name "
+            "an earlier trial by its key"
         )
     return FinishedTrial(read_trial(folder), record, folder)
 

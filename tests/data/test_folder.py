@@ -181,6 +181,13 @@ def test_too_few_images_for_random_splits_are_an_error() -> None:
         divide_ids(["a", "b"], {"train": 0.8, "val": 0.1, "test": 0.1}, 0)
 
 
+def test_an_empty_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
+    put(tmp_path, "a")
+    (tmp_path / "images/a.jpg").unlink()
+    with pytest.raises(DataError, match=r"images: has no images$"):
+        folder(tmp_path).split("train")
+
+
 def test_lists_contain_ids_or_image_names_in_order(tmp_path: Path) -> None:
     put(tmp_path, "a.1 x/b c", image="_rgb.jpg")
     file = tmp_path / "train.txt"

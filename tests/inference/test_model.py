@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,13 @@ def test_arrays_files_and_lists_have_the_predictions_of_pil_images(
 def test_other_images_are_an_error(model: TrainedModel, image: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         model.predict(image)
+
+
+def test_a_truncated_pil_image_is_an_error(model: TrainedModel) -> None:
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 90).save(file, "PNG")
+    with pytest.raises(DataError, match="image 1 of the list: the image cannot be decoded: "):
+        model.predict([Image.new("L", (64, 64)), Image.open(io.BytesIO(file.getvalue()[:900]))])
 
 
 def test_a_model_is_described_in_one_line_and_in_a_notebook(model: TrainedModel) -> None:

@@ -130,6 +130,8 @@ class Folder(FileDataset):
         if files.lists:
             ids = _read_ids(files.lists[split], images, files)
         elif files.fractions:
+            if not ids:
+                raise DataError(f"{folders[0]}: has no images{' with a mask' if files.skip_unpaired else ''}")
             ids = divide_ids(ids, files.fractions, files.seed, files.group_by)[split]
         ending = files.mask_suffix if has_extension(files.mask_suffix) else f"{files.mask_suffix}.png"
         return [Pair(id_, images[id_], masks.get(id_, folders[1] / f"{id_}{ending}")) for id_ in ids]

@@ -190,9 +190,10 @@ def check_bands(image: Image.Image, image_format: ImageFormat) -> None:
     """
     if image_format.channels != 4 or image.mode in _MODES[4]:
         return
+    bands = len(image.getbands())
     raise DataError(
-        f"has {len(image.getbands())} bands (mode {image.mode}), but the dataset has 'channels: 4'; save all "
-        "images with 4 bands, or set 'channels' to 3 or 1"
+        f"has {bands} {'band' if bands == 1 else 'bands'} (mode {image.mode}), but the dataset has 'channels: 4'; save "
+        "all images with 4 bands, or set 'channels' to 3 or 1"
     )
 
 

@@ -134,8 +134,10 @@ def divide_ids(
         divided[name] = sorted(_take(shuffled, max(1, round(fractions[name] * len(ids)))))
     divided[first] = sorted(id_ for group in shuffled for id_ in group)
     if not divided[first]:
-        what = "images" if group_by is None else f"groups of images ('{group_by}')"
-        raise DataError(f"{len(groups)} {what} are too few for the splits {', '.join(fractions)}")
+        noun, verb = ("image", "is") if len(groups) == 1 else ("images", "are")
+        if group_by is not None:
+            noun = f"{'group' if len(groups) == 1 else 'groups'} of images ('{group_by}')"
+        raise DataError(f"{len(groups)} {noun} {verb} too few for the splits {', '.join(fractions)}")
     return divided
 
 
