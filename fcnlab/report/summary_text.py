@@ -52,11 +52,13 @@ def _describe_comparisons(significance: Significance, baseline: str) -> list[str
         return [_describe_comparison(_quote(cell), _quote(baseline), one) for cell, one in found.items()]
     clear = {cell: one for cell, one in found.items() if one.significant}
     ranked = sorted(clear, key=lambda cell: -abs(clear[cell].difference.value))[:MAX_COMPARISONS]
-    more = f"; the {MAX_COMPARISONS} largest differences follow" if len(clear) > MAX_COMPARISONS else ""
-    return [
-        f"{len(clear)} of {len(found)} cells differ significantly from {_quote(baseline)}{more}.",
-        *(_describe_comparison(_quote(cell), _quote(baseline), clear[cell]) for cell in ranked),
-    ]
+    tested = sum(one.significant is not None for one in found.values())
+    few = len(found) - tested
+    lines = [f"No claim is made about {few} of {len(found)} cells: fewer than {MIN_SEEDS} common seeds."] if few else []
+    if tested:
+        more = f"; the {MAX_COMPARISONS} largest differences follow" if len(clear) > MAX_COMPARISONS else ""
+        lines.insert(0, f"{len(clear)} of {tested} cells differ significantly from {_quote(baseline)}{more}.")
+    return [*lines, *(_describe_comparison(_quote(cell), _quote(baseline), clear[cell]) for cell in ranked)]
 
 
 def _describe_comparison(cell: str, baseline: str, comparison: Comparison) -> str:

@@ -17,11 +17,11 @@ import vl_convert
 from PIL import Image
 
 from fcnlab.lab import Lab
-from fcnlab.report.charts.cells import MAX_ROWS, pareto_front
+from fcnlab.report.charts.cells import MAX_ROWS, draw_seeds, pareto_front
 from fcnlab.report.charts.classes import MAX_SQUARES
 from fcnlab.report.charts.draw import draw_plots
 from fcnlab.report.charts.plot import Plot
-from fcnlab.report.charts.style import COLORS
+from fcnlab.report.charts.style import COLORS, LONGEST, CellStyles, shorten_all
 from fcnlab.report.report import Report, make_report
 from fcnlab.report.significance import Significance
 from fcnlab.runner.plan import make_plan
@@ -106,6 +106,24 @@ def test_names_of_every_script_are_texts_in_charts(made: tuple[Report, Lab]) -> 
     texts = [element.text for element in ElementTree.fromstring(seeds.to_svg()).iter() if element.text]
     assert name in texts
     assert seeds.to_png().startswith(b"\x89PNG")
+
+
+def test_long_names_with_one_beginning_have_rows_and_entries_of_their_own(made: tuple[Report, Lab]) -> None:
+    report = made[0]
+    start = "timm:a_backbone_with_a_very_long_name.of_timm, {name: sgd, lr: 0.01, momentum: 0.9}, "
+    names = {"fcn32s": f"{start}bilinear", "fcn16s": f"{start}random", "fcn8s": f"{start}random, 0.1"}
+    cells, trials = (frame.assign(cell=frame["cell"].map(names)) for frame in (report.cells, report.trials))
+    styles = CellStyles.create(cells, "head", names["fcn32s"])
+    rows = _rows(draw_seeds(cells, trials, styles).spec)
+    assert [len({row[field] for row in rows if field in row}) for field in ("cell", "entry")] == [3, 3]
+    assert all(len(row["cell"]) <= LONGEST for row in rows if "cell" in row)
+    middle = [f"{start}{number}{' and the same end' * 4}" for number in range(30)]
+    assert len(set(shorten_all([*middle, "a"]))) == 31 and shorten_all(["a", "b" * LONGEST]) == ["a", "b" * LONGEST]
+
+
+def test_the_axis_of_epochs_has_a_tick_per_epoch_at_most(plots: dict[str, Plot]) -> None:
+    texts = [element.text for element in ElementTree.fromstring(plots["curves"].to_svg()).iter()]
+    assert (texts.count("1"), texts.count("2")) == (1, 1), "two epochs have no tick between them"
 
 
 def test_files_of_an_earlier_report_are_reused_for_the_same_chart_only(

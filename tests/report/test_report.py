@@ -159,6 +159,12 @@ def test_texts_of_ties_and_missing_seeds_are_literally_true(tmp_path: Path) -> N
     assert "resamples), and of seeds if two are shared." in footnotes
     assert "1 cell with fewer than 3 common seeds is not compared" in footnotes
     assert "deviation over the finished seeds of each cell" in report_to_latex(report)
+    few, enough = (report.significance.comparisons[head] for head in ("fcn4s", "fcn8s"))
+    assert enough.significant and few.significant is None
+    many = {str(index): enough for index in range(9)} | {"few": few}
+    found = " ".join(summarize(grid, report.trials, report.cells, replace(report.significance, comparisons=many)))
+    assert "9 of 9 cells differ significantly from fcn32s; the 8 largest" in found
+    assert "No claim is made about 1 of 10 cells" in found
     sides = [load_side(find_reference(f"{path}:{head}", lab), lab) for head in ("fcn32s", "fcn16s")]
     shown = describe_difference(compare(*sides))
     assert "0.00 points" in shown and "interval 0.00 to 0.00" in shown

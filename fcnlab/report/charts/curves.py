@@ -18,6 +18,9 @@ MAX_CURVES = 8
 MAX_POINTS = 200
 """Most epochs of a curve; of longer trainings, evenly spaced ones are shown."""
 
+MAX_TICKS = 14
+"""Approximate number of ticks of the axis of epochs."""
+
 Band = list[tuple[int, float, float, float]]
 """Epoch, mean, minimum and maximum over seeds."""
 
@@ -54,9 +57,9 @@ def _draw(bands: dict[str, Band], seeds: dict[str, int], styles: CellStyles, hea
         for epoch, mean, low, high in band
     ]
     chosen = select_in_legend()
-    x = alt.X(
-        "epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=False, zero=False)
-    )
+    epochs = [epoch for band in bands.values() for epoch, *_ in band]
+    axis = alt.Axis(tickCount=min(max(epochs) - min(epochs), MAX_TICKS), format="d")  # at most one tick per epoch
+    x = alt.X("epoch:Q", title="epoch", axis=axis, scale=alt.Scale(nice=False, zero=False))
     y = alt.Y("mean:Q", title=heading, scale=alt.Scale(zero=False))
     base = make_chart(rows)
     tooltip = [

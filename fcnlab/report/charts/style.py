@@ -26,6 +26,14 @@ THEME = {"ink": "#1b1f24", "soft": "#5c6570", "line": "#e3e6ea", "paper": "#ffff
 WIDTH = 560
 """Width of a chart in a file, without axes and legends."""
 
+LONGEST = 40
+"""Most characters of the name of a cell."""
+
+LABEL_WIDTH = 280
+"""Largest width of the name of a cell in pixels, for wide characters."""
+
+_BASELINE = " (baseline)"
+
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 
 
@@ -60,7 +68,9 @@ class CellStyles:
             name: function from the label of a cell to its display name.
         """
         labels = [str(label) for label in cells["cell"]]
-        names = {label: shorten(name(label)) + (" (baseline)" if label == baseline else "") for label in labels}
+        names = dict(zip(labels, shorten_all([name(label) for label in labels]), strict=True))
+        if baseline in names:
+            names[baseline] = f"{shorten(names[baseline], LONGEST - len(_BASELINE))}{_BASELINE}"
         best = {*cells[cells["cell"] != baseline].nlargest(len(COLORS), "miou")["cell"], baseline}
         others = f"other cells ({len(set(labels) - best)})"
         entries = {label: names[label] if label in best else others for label in labels}
@@ -143,7 +153,7 @@ def row_axis(names: Sequence[str]) -> alt.Y:
     Args:
         names: names of the cells from top to bottom.
     """
-    return alt.Y("cell:N", sort=list(names), title=None, axis=alt.Axis(labelLimit=240, grid=False, ticks=False))
+    return alt.Y("cell:N", sort=list(names), title=None, axis=alt.Axis(labelLimit=LABEL_WIDTH, grid=False, ticks=False))
 
 
 def arrange(*layers: alt.Chart, height: float) -> alt.LayerChart:
@@ -163,11 +173,12 @@ def arrange(*layers: alt.Chart, height: float) -> alt.LayerChart:
         .configure_view(stroke=None)
         .configure_axis(
             labelColor=ink, titleColor=soft, gridColor=line, domainColor=line, tickColor=line, labelFontSize=12,
-            titleFontSize=12, titleFontWeight="normal", titlePadding=8,
+            titleFontSize=12, titleFontWeight="normal", titlePadding=8, labelFlush=False,
         )
         .configure_legend(
             labelColor=ink, titleColor=soft, labelFontSize=12, titleFontSize=12, titleFontWeight="normal",
-            orient="bottom", direction="vertical", columns=2, labelLimit=260, symbolSize=80, rowPadding=4, offset=10,
+            orient="bottom", direction="vertical", columns=2, labelLimit=LABEL_WIDTH, titleLimit=LABEL_WIDTH,
+            symbolSize=80, rowPadding=4, offset=10,
         )
     )  # fmt: skip
 
@@ -181,7 +192,7 @@ def make_chart(rows: Sequence[Mapping[str, Any]]) -> alt.Chart:
     return alt.Chart(alt.InlineData(values=[dict(row) for row in rows]))
 
 
-def shorten(label: str, longest: int = 40) -> str:
+def shorten(label: str, longest: int = LONGEST) -> str:
     """Shorten a label to fit an axis.
 
     Args:
@@ -189,3 +200,36 @@ def shorten(label: str, longest: int = 40) -> str:
         longest: most characters.
     """
     return label if len(label) <= longest else label[: longest - 1] + "…"
+
+
+def shorten_all(labels: Sequence[str]) -> list[str]:
+    """Shorten labels to fit an axis, so that different labels have different results.
+
+    Labels with the same beginning are shortened before their first difference, and if this is not enough get numbers.
+
+    Args:
+        labels: the labels.
+
+    Example:
+        >>> shorten_all([f"fcn8s, a recipe with a very long name, {name}" for name in ("bilinear", "random")])
+        ['fcn8s, a rec… a very long name, bilinear', 'fcn8s, a rec…th a very long name, random']
+    """
+    short = [shorten(label) for label in labels]
+    equal = {one: [label for label, other in zip(labels, short, strict=True) if other == one] for one in short}
+    distinct = [_keep_difference(label, equal[one]) for label, one in zip(labels, short, strict=True)]
+    return [
+        f"{shorten(one, LONGEST - 6)} ({index + 1})" if distinct.count(one) > 1 else one
+        for index, one in enumerate(distinct)
+    ]
+
+
+def _keep_difference(label: str, equal: Sequence[str]) -> str:
+    """Shorten a label before its first difference to others, of which the last part is kept."""
+    if len(equal) < 2:
+        return shorten(label)
+    first = LONGEST * 3 // 10
+    rest = LONGEST - first - 1
+    columns = enumerate(zip(*equal, strict=False))
+    common = next((index for index, column in columns if len(set(column)) > 1), min(map(len, equal)))
+    start = min(common - 4, len(label) - rest)
+    return f"{label[:first]}…{shorten(label[max(start, first) :], rest)}"
