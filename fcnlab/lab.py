@@ -28,9 +28,10 @@ from fcnlab.config.variant import Backbone as BackboneConfig
 from fcnlab.config.variant import Variant as VariantConfig
 from fcnlab.data.datasets.base import Dataset
 from fcnlab.data.datasets.fingerprint import hash_file
-from fcnlab.data.datasets.folder import SPLIT, Folder, FolderLayout
+from fcnlab.data.datasets.folder import Folder, FolderLayout
 from fcnlab.data.datasets.image_file import ImageFormat
 from fcnlab.data.datasets.shapes import Shapes
+from fcnlab.data.datasets.splits import SPLIT
 from fcnlab.data.datasets.table import FILE_DATASETS, find_dataset_folder
 from fcnlab.errors import ConfigError, DataError, ModelError, RunError, StopRunError
 from fcnlab.extensions import BUILTIN, Extensions

@@ -17,9 +17,10 @@ from PIL import Image
 from fcnlab.config.dataset import AnyDataset, FolderDataset
 from fcnlab.config.validation import validate
 from fcnlab.data.datasets.camvid import CamVid
-from fcnlab.data.datasets.folder import Folder, FolderLayout, find_split_names, index_images
+from fcnlab.data.datasets.folder import Folder, FolderLayout, index_images
 from fcnlab.data.datasets.labels import ColorDecoder, IdDecoder, format_ranges
-from fcnlab.data.datasets.splits import divide_ids
+from fcnlab.data.datasets.splits import divide_ids, find_split_names
+from fcnlab.data.inspection.pairing import pair_files
 from fcnlab.errors import ConfigError, DataError
 from fcnlab.lab import Lab
 
@@ -120,6 +121,18 @@ def test_images_and_masks_pair_by_the_path_below_their_folders(tmp_path: Path) -
     for pair in pairs:
         assert pair.image == tmp_path / "images" / f"{pair.id}_rgb.JPG"
         assert pair.mask == tmp_path / "masks" / f"{pair.id}_mask.png"
+
+
+def test_composed_and_decomposed_accents_are_one_name(tmp_path: Path) -> None:
+    composed, decomposed = "caf\u00e9 1", "cafe\u0301 1"
+    save(np.zeros((*SHAPE, 3), np.uint8), tmp_path / f"images/{decomposed}.jpg")
+    save(np.zeros(SHAPE, np.uint8), tmp_path / f"masks/{composed}_mask.png")
+    (tmp_path / "train.txt").write_text(composed)
+    dataset = folder(tmp_path, mask_suffix="_mask", lists={"train": tmp_path / "train.txt"}, fractions={})
+    (pair,) = dataset.list_pairs("train")
+    assert (pair.id, pair.mask.name) == (decomposed, f"{composed}_mask.png")
+    found = pair_files(str(tmp_path / "images"), str(tmp_path / "masks"))
+    assert (list(found.pairs), found.mask_suffix, found.unpaired_masks) == ([f"\0{decomposed}"], "_mask", [])
 
 
 def test_duplicate_image_names_are_an_error_that_names_both(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from fcnlab.config.mask_values import to_yaml_classes
 from fcnlab.data.cache.format import compute_cache_key
 from fcnlab.data.cache.label_counts import save_label_counts
 from fcnlab.data.datasets.base import Dataset, FileSplit
-from fcnlab.data.datasets.folder import SPLIT, common_splits
 from fcnlab.data.datasets.image_file import SIXTEEN_BITS, open_header
+from fcnlab.data.datasets.splits import SPLIT, common_splits
 from fcnlab.data.inspection.absent_classes import check_absent_classes, find_absent_classes
 from fcnlab.data.inspection.class_values import ClassChoice, count_split_labels
 from fcnlab.data.inspection.diagnosis import read_palette

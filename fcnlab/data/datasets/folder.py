@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
-import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -15,11 +14,16 @@ from pathlib import Path
 from fcnlab.data.datasets.base import FileDataset, Pair
 from fcnlab.data.datasets.image_file import IMAGE_EXTENSIONS, RGB, ImageFormat
 from fcnlab.data.datasets.labels import ColorDecoder, IdDecoder, LabelDecoder
-from fcnlab.data.datasets.splits import divide_ids, read_list, read_pairs
+from fcnlab.data.datasets.splits import (
+    SPLIT,
+    common_splits,
+    divide_ids,
+    find_split_names,
+    read_list,
+    read_pairs,
+    split_folder,
+)
 from fcnlab.errors import DataError, nearest
-
-SPLIT = "{split}"
-"""Placeholder for the name of a split in the path of a folder."""
 
 SHOWN = 3
 """Number of existing names that an error message lists."""
@@ -137,42 +141,6 @@ class Folder(FileDataset):
         return [Pair(id_, images[id_], masks.get(id_, folders[1] / f"{id_}{ending}")) for id_ in ids]
 
 
-def split_folder(folder: str, split: str) -> str:
-    """Return the folder of a split.
-
-    Args:
-        folder: path, possibly with `{split}`.
-        split: name of the split.
-    """
-    return folder.replace(SPLIT, split)
-
-
-def find_split_names(folder: str) -> tuple[str, ...]:
-    """Return the splits of which a folder exists, sorted.
-
-    Args:
-        folder: path; without `{split}` there are no splits.
-    """
-    if SPLIT not in folder:
-        return ()
-    before, after = folder.split(SPLIT)
-    pattern = f"{glob.escape(before)}*{glob.escape(after)}/"
-    found = sorted(glob.glob(pattern))  # noqa: PTH207 - the split may be a part of a folder's name
-    whole = re.compile(f"{re.escape(before)}([^/]+){re.escape(after)}/?")
-    return tuple(match[1] for path in found if (match := whole.fullmatch(path)))
-
-
-def common_splits(images: str, masks: str) -> tuple[str, ...]:
-    """Return the splits of which both a folder of images and one of masks exist.
-
-    Args:
-        images: path of the images with `{split}`.
-        masks: path of the masks with `{split}`.
-    """
-    mask_splits = find_split_names(masks)
-    return tuple(split for split in find_split_names(images) if split in mask_splits)
-
-
 def index_pairs(
     images: str, masks: str, image_suffix: str, mask_suffix: str
 ) -> tuple[dict[str, Path], dict[str, Path]]:
@@ -200,11 +168,29 @@ def index_pairs(
     else:
         found_masks = index_images(masks, mask_suffix)
         found_images = index_images(images, image_suffix, without=found_masks.values() if same else ())
-    for id_, image in found_images.items():
-        whole = f"{id_}{image_suffix}{image.suffix}"
-        if id_ not in found_masks and whole in found_masks:
-            found_masks[id_] = found_masks.pop(whole)
+    assign_ids(found_masks, found_images, image_suffix)
     return found_images, found_masks
+
+
+def assign_ids(masks: dict[str, Path], images: Mapping[str, Path], image_suffix: str) -> None:
+    """Give masks the ids of their images if their names differ only in form.
+
+    A mask may have the name of its image with the extension, and accents may be composed or decomposed characters, as
+    in names that come from macOS.
+
+    Args:
+        masks: masks by id, which are changed.
+        images: images by id.
+        image_suffix: suffix of the images' names.
+    """
+    composed = {unicodedata.normalize("NFC", name): name for name in masks if name not in images}
+    for id_, image in images.items():
+        if id_ in masks:
+            continue
+        for name in (f"{id_}{image_suffix}{image.suffix}", composed.get(unicodedata.normalize("NFC", id_), id_)):
+            if name in masks:
+                masks[id_] = masks.pop(name)
+                break
 
 
 def index_images(folder: str, suffix: str = "", without: Iterable[Path] = ()) -> dict[str, Path]:
@@ -300,11 +286,15 @@ def _suggest(name: str, existing: Sequence[str]) -> str:
 def _read_ids(file: Path, images: Mapping[str, Path], files: FolderLayout) -> list[str]:
     """Return the ids in a list; a line may also be the file name of an image, with or without the folder's name."""
     ids = []
+    composed = {unicodedata.normalize("NFC", id_): id_ for id_ in images}
     for number, name in read_list(file):
         stem = name[: -len(Path(name).suffix)] if Path(name).suffix.lower() in IMAGE_EXTENSIONS else name
         below = stem.removesuffix(files.image_suffix).lstrip("/")
         choices = (name, below, below.removeprefix(f"{Path(files.images).name}/"))
-        id_ = next((choice for choice in choices if choice in images), None)
+        forms = (
+            choice if choice in images else composed.get(unicodedata.normalize("NFC", choice)) for choice in choices
+        )
+        id_ = next((form for form in forms if form is not None), None)
         if id_ is None:
             what = "image with a mask" if files.skip_unpaired else "image"
             raise DataError(

@@ -1,7 +1,8 @@
-"""Division of images into splits: text files of ids, file names or pairs of paths, and random splits by group."""
+"""Division of images into splits: folders, text files of ids, file names or pairs of paths, and random splits."""
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,12 +15,51 @@ from fcnlab.errors import DataError
 from fcnlab.paths import check_regular_file
 from fcnlab.seeding import derive_seed
 
+SPLIT = "{split}"
+"""Placeholder for the name of a split in the path of a folder."""
+
 _NAME = rf"\S.*?(?:{'|'.join(re.escape(extension) for extension in IMAGE_EXTENSIONS)})"
 _PAIR = re.compile(rf"({_NAME})(?:\s*[,;\t]\s*|\s+)({_NAME})", re.IGNORECASE)
 """Two names of images, separated by a comma, a semicolon or blanks."""
 
 LONGEST_PAIR = 4096
 """Characters of the longest line with two names, as of a path on Linux; matching takes quadratic time."""
+
+
+def split_folder(folder: str, split: str) -> str:
+    """Return the folder of a split.
+
+    Args:
+        folder: path, possibly with `{split}`.
+        split: name of the split.
+    """
+    return folder.replace(SPLIT, split)
+
+
+def find_split_names(folder: str) -> tuple[str, ...]:
+    """Return the splits of which a folder exists, sorted.
+
+    Args:
+        folder: path; without `{split}` there are no splits.
+    """
+    if SPLIT not in folder:
+        return ()
+    before, after = folder.split(SPLIT)
+    pattern = f"{glob.escape(before)}*{glob.escape(after)}/"
+    found = sorted(glob.glob(pattern))  # noqa: PTH207 - the split may be a part of a folder's name
+    whole = re.compile(f"{re.escape(before)}([^/]+){re.escape(after)}/?")
+    return tuple(match[1] for path in found if (match := whole.fullmatch(path)))
+
+
+def common_splits(images: str, masks: str) -> tuple[str, ...]:
+    """Return the splits of which both a folder of images and one of masks exist.
+
+    Args:
+        images: path of the images with `{split}`.
+        masks: path of the masks with `{split}`.
+    """
+    mask_splits = find_split_names(masks)
+    return tuple(split for split in find_split_names(images) if split in mask_splits)
 
 
 def read_list(file: Path) -> list[tuple[int, str]]:

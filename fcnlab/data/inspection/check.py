@@ -17,13 +17,14 @@ from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.cache.format import compute_cache_key
 from fcnlab.data.cache.label_counts import Counts, count_labels, no_counts, save_label_counts
 from fcnlab.data.datasets.base import Dataset, FileDataset, FileSplit, Pair, Sample, Split
-from fcnlab.data.datasets.folder import SPLIT, Folder
+from fcnlab.data.datasets.folder import Folder
 from fcnlab.data.datasets.image_file import (
     IMAGE_ERRORS,
     describe_conversion,
     open_header,
     open_image,
 )
+from fcnlab.data.datasets.splits import SPLIT
 from fcnlab.data.inspection.absent_classes import CONSEQUENCE, REMEDY, describe_absence, find_absent_classes
 from fcnlab.data.inspection.diagnosis import (
     Problem,

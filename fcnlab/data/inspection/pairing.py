@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fcnlab.data.datasets.folder import SPLIT, common_splits, has_extension, list_images, split_folder
-from fcnlab.data.datasets.splits import read_pairs
+from fcnlab.data.datasets.folder import assign_ids, has_extension, list_images
+from fcnlab.data.datasets.splits import SPLIT, common_splits, read_pairs, split_folder
 from fcnlab.errors import DataError
 
 IMAGE_SUFFIXES = ("", "_leftImg8bit", "_image", "_img", "_rgb", "_sat")
@@ -154,10 +154,7 @@ def _match(images: Mapping[str, Path], masks: Mapping[str, Path], image_suffix: 
     ours = _strip(images, image_suffix, {*theirs.values()})
     if not theirs:
         theirs = _strip(masks, mask_suffix, {*ours.values()})
-    for id_, image in ours.items():
-        whole = f"{id_}{image_suffix}{image.suffix}"
-        if id_ not in theirs and whole in theirs:
-            theirs[id_] = theirs.pop(whole)
+    assign_ids(theirs, ours, image_suffix)
     ids = sorted(ours.keys() & theirs.keys())
     return Pairing(
         image_suffix,
