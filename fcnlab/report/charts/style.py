@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -214,22 +215,25 @@ def shorten_all(labels: Sequence[str]) -> list[str]:
         >>> shorten_all([f"fcn8s, a recipe with a very long name, {name}" for name in ("bilinear", "random")])
         ['fcn8s, a rec… a very long name, bilinear', 'fcn8s, a rec…th a very long name, random']
     """
-    short = [shorten(label) for label in labels]
-    equal = {one: [label for label, other in zip(labels, short, strict=True) if other == one] for one in short}
-    distinct = [_keep_difference(label, equal[one]) for label, one in zip(labels, short, strict=True)]
-    return [
-        f"{shorten(one, LONGEST - 6)} ({index + 1})" if distinct.count(one) > 1 else one
-        for index, one in enumerate(distinct)
-    ]
+    groups: dict[str, list[str]] = {}
+    for label in labels:
+        groups.setdefault(shorten(label), []).append(label)
+    common = {name: _count_common(group) for name, group in groups.items() if len(group) > 1}
+    names = [_keep_difference(label, common[name]) if (name := shorten(label)) in common else name for label in labels]
+    count = Counter(names)
+    return [f"{shorten(name, LONGEST - 6)} ({n})" if count[name] > 1 else name for n, name in enumerate(names, 1)]
 
 
-def _keep_difference(label: str, equal: Sequence[str]) -> str:
-    """Shorten a label before its first difference to others, of which the last part is kept."""
-    if len(equal) < 2:
-        return shorten(label)
+def _count_common(labels: Sequence[str]) -> int:
+    """Return the number of characters with which all labels begin."""
+    first, last = min(labels), max(labels)  # in the order of texts, all others are between these
+    pairs = enumerate(zip(first, last, strict=False))
+    return next((index for index, (one, other) in pairs if one != other), min(len(first), len(last)))
+
+
+def _keep_difference(label: str, common: int) -> str:
+    """Shorten a label before the end of the characters that it has in common with others."""
     first = LONGEST * 3 // 10
     rest = LONGEST - first - 1
-    columns = enumerate(zip(*equal, strict=False))
-    common = next((index for index, column in columns if len(set(column)) > 1), min(map(len, equal)))
-    start = min(common - 4, len(label) - rest)
-    return f"{label[:first]}…{shorten(label[max(start, first) :], rest)}"
+    start = max(first, min(common - 4, len(label) - rest))
+    return f"{label[:first]}…{shorten(label[start:], rest)}"
