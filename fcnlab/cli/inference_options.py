@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from fcnlab.cli.options import parse_size
 
 if TYPE_CHECKING:
     from fcnlab.training.evaluate import OnProgress
@@ -44,8 +45,8 @@ def parse_protocol(flip: bool, scales: str | None, tta: bool, window: str | None
     return Protocol(
         (0.75, 1.0, 1.25) if tta else _parse_scales(scales or "1"),
         flip or tta,
-        _parse_size("--window", window) if window else None,
-        _parse_size("--stride", stride) if stride else None,
+        parse_size("--window", window) if window else None,
+        parse_size("--stride", stride) if stride else None,
     )
 
 
@@ -72,12 +73,3 @@ def _parse_scales(text: str) -> tuple[float, ...]:
         return tuple(float(factor) for factor in text.split(","))
     except ValueError:
         raise ConfigError(f"--scales: must be factors separated by commas, such as 0.75,1,1.25; not '{text}'") from None
-
-
-def _parse_size(option: str, text: str) -> tuple[int, int]:
-    from fcnlab.errors import ConfigError
-
-    if not re.fullmatch(r"\d+x\d+", text):
-        raise ConfigError(f"{option}: must be height x width in pixels, such as 512x512; not '{text}'")
-    height, width = map(int, text.split("x"))
-    return height, width

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fcnlab.cli.options import LabOption
+from fcnlab.cli.options import LabOption, parse_size
 from fcnlab.cli.output import AsJson, print_json, write_csv
 from fcnlab.console import create_console, format_table
 from fcnlab.settings import DEVICE_VARIABLE, Device
@@ -42,7 +42,7 @@ def show(
     lab: LabOption = None,
 ) -> None:
     """Show the feature maps, parameters and costs of a variant. Pretrained weights are not loaded."""
-    wanted = _size(size)
+    wanted = parse_size("--size", size)
     components = _components(variant, lab)
     model = _model(variant, classes, lab)
 
@@ -112,7 +112,7 @@ def compare(
     """Compare the costs of variants, one row per variant. Pretrained weights are not loaded."""
     from fcnlab.errors import ConfigError, nearest
 
-    wanted = _size(size)
+    wanted = parse_size("--size", size)
     columns = [name for name in Costs.__dataclass_fields__ if measure or name not in Costs.MEASURED]
     key = sort.removeprefix("-")
     if key and key not in columns:
@@ -248,10 +248,3 @@ def _model(variant: str, classes: int, lab: Path | None) -> FCN:
     from fcnlab.lab import Lab
 
     return build_model(variant, classes, pretrained=False, lab=Lab.find(root=lab)).eval()
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise typer.BadParameter(f"'{text}' is not a size; give height x width, such as 320x480", param_hint="--size")
-    return int(height), int(width)

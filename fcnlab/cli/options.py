@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -103,6 +104,22 @@ def parse_hang_timeout(text: str) -> float | None:
     if not 0 < seconds < math.inf:
         raise ConfigError(f"--hang-timeout {text}: expected a positive number of seconds, such as 600, or off")
     return seconds
+
+
+def parse_size(option: str, text: str) -> tuple[int, int]:
+    """Return the height and width that an option is given.
+
+    Args:
+        option: name of the option.
+        text: its value on the command line.
+
+    Raises:
+        ConfigError: it is not two positive numbers of pixels.
+    """
+    found = re.fullmatch(r"0*([1-9][0-9]*)x0*([1-9][0-9]*)", text)
+    if found is None:
+        raise ConfigError(f"{option}: '{text}' is not a size; give height x width, such as 320x480")
+    return int(found[1]), int(found[2])
 
 
 FailFast = Annotated[
