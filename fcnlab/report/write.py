@@ -185,7 +185,8 @@ def _make_files(report: Report) -> dict[str, str]:
 
 
 def _write(path: Path, content: str | bytes) -> None:
-    data = content.encode() if isinstance(content, str) else content
+    # Commands contain the path of the grid file, which need not be UTF-8.
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     write_atomically(path, lambda file: file.write(data))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def claim_results(grid: Grid, lab: Lab) -> None:
     note = state_folder(grid, lab) / "file"
     earlier = None
     with suppress(FileNotFoundError, ValueError):  # it does not exist, or a power cut has left zeros
-        earlier = resolve_path(lab.root / note.read_text(encoding="utf-8"))
+        earlier = resolve_path(lab.root / os.fsdecode(note.read_bytes()))
     if earlier == file:
         return
     if earlier is not None and earlier.is_file():
@@ -58,7 +59,7 @@ def claim_results(grid: Grid, lab: Lab) -> None:
     path = file.relative_to(lab.root) if file.is_relative_to(lab.root) else file  # relative, for copies of the lab
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(note, lambda opened: opened.write(str(path).encode()))
+        write_atomically(note, lambda opened: opened.write(os.fsencode(path)))
     except OSError as error:
         raise RunError(f"{note}: cannot be written: {error.strerror}; choose another lab folder with --lab") from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fcnlab.redaction import redact
+from fcnlab.redaction import clean_text
 from fcnlab.tracking.names import ACCURACIES, COST_METRICS, MAX_CLASSES, PUBLISHED_NAMES, name_classes
 from fcnlab.trial.record import EpochRecord, Record, SplitMetrics
 
@@ -19,12 +19,12 @@ TAG_LENGTH = 5000
 
 
 def clean_tag(value: str) -> str:
-    """Return the value of a tag without secrets, and not longer than MLflow allows.
+    """Return the value of a tag without secrets, with control characters escaped, and not longer than MLflow allows.
 
     Args:
         value: any text.
     """
-    return redact(value)[:TAG_LENGTH]
+    return clean_text(value)[:TAG_LENGTH]
 
 
 def extract_columns(record: Record, checkpoint: str) -> dict[str, float]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fcnlab.errors import TrackingError
-from fcnlab.redaction import redact
+from fcnlab.redaction import clean_text
 from fcnlab.tracking import published_report, view
 from fcnlab.tracking.base import TrackedGrid, TrackedTrial, Tracker
 from fcnlab.tracking.fields import NOTE, clean_tag, extract_final_metrics, extract_tags
@@ -259,7 +259,7 @@ class MlflowTracker(Tracker):
                 repository.log_artifact(str(file), "report" if file.parent == folder else "report/plots")
             if best is not None:
                 log_best_cell(self._client, parent, best)
-            self._client.set_tag(parent, "mlflow.note.content", redact(f"{text}\n{NOTE}\n"))
+            self._client.set_tag(parent, "mlflow.note.content", clean_text(f"{text}\n{NOTE}\n"))
             self._client.set_tag(parent, published_report.TAG, digest)
 
     def download_artifact(self, run_id: str, artifact: str, into: Path) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from pathlib import Path
 
@@ -103,6 +104,22 @@ def test_a_second_file_with_the_name_is_refused_before_it_writes_anything(tmp_pa
         sync_grid(grid, lab, ProgressReporter())
     first.unlink()
     claim_results(grid, lab)  # the file was renamed: its results are kept
+
+
+def test_a_file_can_be_in_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    file = write(tmp_path, os.fsdecode(b"caf\xe9/quick.yaml"))
+    lab = Lab.find(file, root=tmp_path)
+    claim_results(lab.load_grid(file), lab)
+    claim_results(lab.load_grid(file), lab)  # it is known as the same file
+    with pytest.raises(ConfigError, match="rename one of the two files"):
+        claim_results(lab.load_grid(write(tmp_path, "other/quick.yaml")), lab)
+    grid = lab.load_grid(file)
+    finish(make_plan(grid, lab).trials[0], 0.7)
+    assert sync_grid(grid, lab, ProgressReporter()).postponed == {}
+    tracker = OptionalTracker(grid, lab)
+    create_report(grid, lab, tracker, predict=False)
+    assert tracker.error is None
+    assert r"caf\udce9/quick.yaml" in (lab.results / "quick" / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_copied_lab_is_not_taken_for_a_second_file(tmp_path: Path) -> None:
