@@ -155,3 +155,16 @@ def test_a_tiff_with_other_bands_names_the_supported_ones(tmp_path: Path) -> Non
     file.write_bytes(raw[: entry + 8] + (7).to_bytes(2, "little") + raw[entry + 10 :])
     with pytest.raises(DataError, match="unsupported number or type of bands"):
         open_image(file)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("channels", [1, 3])
+def test_palettes_with_several_transparent_colors_are_read_without_a_warning(tmp_path: Path, channels: int) -> None:
+    colors = np.array([[10, 20, 30], [200, 100, 0], [0, 255, 7], [90, 90, 91]], np.uint8)
+    image = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4) % 4)
+    image.putpalette(colors.tobytes())
+    image.save(tmp_path / "a.png", transparency=bytes([0, 99, 255, 0]))
+    expected = Image.fromarray(colors[np.arange(16).reshape(4, 4) % 4])
+    pixels = to_pixels(open_image(tmp_path / "a.png"), ImageFormat(channels))
+    reference = np.asarray(expected if channels == 3 else expected.convert("L")).reshape(pixels.shape)
+    assert np.array_equal(pixels, reference)

@@ -173,6 +173,8 @@ def to_pixels(image: Image.Image, image_format: ImageFormat) -> Pixels:
     if image.mode in WIDE_MODES:
         gray = _scale(image, image_format)
         return np.repeat(gray[..., None], channels, axis=2)
+    if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
+        image = image.convert("RGBA")  # the same colors, without a warning of Pillow
     mode = image.mode if image.mode in _MODES[channels] else _MODES[channels][0]
     pixels = np.asarray(image.convert(mode))
     return pixels if pixels.ndim == 3 else pixels[..., None]
