@@ -19,6 +19,10 @@ from fcnlab.redaction import escape_line
 __all__ = ["Dataset", "FileDataset", "FileSplit", "Pair", "Pixels", "Sample", "Split", "list_files"]
 
 
+class EmptySplitError(DataError):
+    """A split has no images."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """An image and its label.
@@ -247,7 +251,9 @@ class FileDataset(Dataset):
             )
         pairs = self.list_pairs(split)
         if not pairs:
-            raise DataError(f"{self.root}: the split '{split}' is empty; the expected layout is {self.expected_layout}")
+            raise EmptySplitError(
+                f"{self.root}: the split '{split}' is empty; the expected layout is {self.expected_layout}"
+            )
         return pairs
 
 

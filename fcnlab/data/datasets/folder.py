@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from fcnlab.data.datasets.base import FileDataset, Pair
+from fcnlab.data.datasets.base import EmptySplitError, FileDataset, Pair
 from fcnlab.data.datasets.image_file import IMAGE_EXTENSIONS, RGB, ImageFormat
 from fcnlab.data.datasets.labels import ColorDecoder, IdDecoder, LabelDecoder
 from fcnlab.data.datasets.splits import (
@@ -118,7 +118,7 @@ class Folder(FileDataset):
         pairs = self.list_pairs(split)
         if not pairs:
             where = self.files.lists.get(split) or split_folder(self.files.images, split)
-            raise DataError(f"{where}: the split '{split}' has no images; add some, or remove the split")
+            raise EmptySplitError(f"{where}: the split '{split}' has no images; add some, or remove the split")
         return pairs
 
     def list_pairs(self, split: str) -> list[Pair]:
@@ -135,7 +135,7 @@ class Folder(FileDataset):
             ids = _read_ids(files.lists[split], images, files)
         elif files.fractions:
             if not ids:
-                raise DataError(f"{folders[0]}: has no images{' with a mask' if files.skip_unpaired else ''}")
+                raise EmptySplitError(f"{folders[0]}: has no images{' with a mask' if files.skip_unpaired else ''}")
             ids = divide_ids(ids, files.fractions, files.seed, files.group_by)[split]
         ending = files.mask_suffix if has_extension(files.mask_suffix) else f"{files.mask_suffix}.png"
         return [Pair(id_, images[id_], masks.get(id_, folders[1] / f"{id_}{ending}")) for id_ in ids]

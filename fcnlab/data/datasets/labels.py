@@ -33,6 +33,10 @@ class LossyMaskError(DataError):
     """A mask is stored with a compression that changes its values."""
 
 
+class MaskModeError(DataError):
+    """A mask has a mode of Pillow whose pixels are neither numbers nor the colors of its classes."""
+
+
 def open_mask(path: Path) -> Image.Image:
     """Open and decode a mask. Gray levels of 2 and 4 bits are the stored numbers 0..3 and 0..15.
 
@@ -117,7 +121,7 @@ class IdDecoder(LabelDecoder):
     def decode(self, mask: Image.Image, file: Path) -> NDArray[np.uint8]:
         mask = simplify_mode(mask, file)
         if mask.mode not in NUMBER_MODES:
-            raise DataError(f"{file}: the mask has mode {mask.mode}; {EXPECTED_NUMBERS}")
+            raise MaskModeError(f"{file}: the mask has mode {mask.mode}; {EXPECTED_NUMBERS}")
         raw = np.asarray(mask)
         label = self._look_up(raw)
         if label.min(initial=0) < 0:
@@ -161,7 +165,7 @@ class ColorDecoder(LabelDecoder):
     def decode(self, mask: Image.Image, file: Path) -> NDArray[np.uint8]:
         mask = simplify_mode(mask, file)
         if mask.mode != "RGB":
-            raise DataError(
+            raise MaskModeError(
                 f"{file}: the mask has mode {mask.mode}; its classes are defined by colors, so an RGB image is expected"
             )
         raw = pack_rgb(np.asarray(mask))

@@ -16,7 +16,7 @@ from PIL import Image
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.cache.format import compute_cache_key
 from fcnlab.data.cache.label_counts import Counts, count_labels, no_counts, save_label_counts
-from fcnlab.data.datasets.base import Dataset, FileDataset, FileSplit, Pair, Sample, Split
+from fcnlab.data.datasets.base import Dataset, EmptySplitError, FileDataset, FileSplit, Pair, Sample, Split
 from fcnlab.data.datasets.folder import Folder
 from fcnlab.data.datasets.image_file import (
     IMAGE_ERRORS,
@@ -154,7 +154,7 @@ def _absence_noted(checked: CheckedSplit) -> CheckedSplit:
 
 def _closed(name: str, error: DataError) -> Problem:
     where, _, what = str(error).partition(": ")
-    if "is empty" in what or "has no images" in what:
+    if isinstance(error, EmptySplitError):
         return Problem(name, where, "empty split", what, "add images, or remove the split")
     return Problem(name, where, "unreadable split", what, "move the files to the expected layout")
 

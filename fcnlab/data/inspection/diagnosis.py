@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.base import Pair, Pixels
 from fcnlab.data.datasets.image_file import IMAGE_ERRORS, MultiplePagesError, open_image
-from fcnlab.data.datasets.labels import LabelDecoder, LossyMaskError, simplify_mode
+from fcnlab.data.datasets.labels import LabelDecoder, LossyMaskError, MaskModeError, simplify_mode
 from fcnlab.errors import DataError
 
 SHOWN = 6
@@ -207,14 +207,15 @@ def explain_mismatch(orientation: int) -> tuple[str, str]:
 
 def _values(split: str, path: Path, mask: Image.Image, labels: LabelDecoder | None) -> list[Problem]:
     """Return a problem for an unexpected mode, or else for all undefined values with their numbers of pixels."""
-    message = _decoding_error(labels, mask, path)
-    if message is None:
+    error = _decoding_error(labels, mask, path)
+    if error is None:
         return []
+    message = str(error).removeprefix(f"{path}: ")
     try:
         mask = simplify_mode(mask, path)
     except DataError:
         return [Problem(split, str(path), "transparent mask", message, "save the mask without transparency")]
-    if "the mask has mode" in message:
+    if isinstance(error, MaskModeError):
         return [_mode(split, path, mask, message)]
     values, pixels = np.unique(np.asarray(mask).reshape(mask.height * mask.width, -1), axis=0, return_counts=True)
     strange = [
@@ -228,14 +229,14 @@ def _values(split: str, path: Path, mask: Image.Image, labels: LabelDecoder | No
     return [Problem(split, str(path), "undefined label", what, "assign the values to a class, or ignore them")]
 
 
-def _decoding_error(labels: LabelDecoder | None, mask: Image.Image, path: Path) -> str | None:
+def _decoding_error(labels: LabelDecoder | None, mask: Image.Image, path: Path) -> DataError | None:
     """Return the error of decoding a mask; None if it can be decoded or the decoder is unknown."""
     if labels is None:
         return None
     try:
         labels.decode(mask, path)
     except DataError as error:
-        return str(error).removeprefix(f"{path}: ")
+        return error
     return None
 
 
