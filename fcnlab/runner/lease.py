@@ -192,7 +192,7 @@ class Leases:
             folder: the leased folder.
         """
         if self.holds(folder):
-            for file in (*folder.glob(".lease.*"), *sorted(folder.glob("lease.*"), key=_number)):
+            for file in (*folder.glob(".lease.*"), *_list_numbered(folder)):
                 file.unlink(missing_ok=True)
 
 
@@ -209,6 +209,11 @@ def _number(file: Path) -> int:
     return int(file.suffix[1:])
 
 
+def _list_numbered(folder: Path) -> list[Path]:
+    """Return the leases in the order of their numbers; a service that synchronizes folders may write other files."""
+    return sorted((file for file in folder.glob("lease.*") if re.fullmatch(r"lease\.\d+", file.name)), key=_number)
+
+
 def read_latest_lease(folder: Path) -> tuple[str | None, int]:
     """Return the driver and the number of a folder's highest lease.
 
@@ -218,7 +223,7 @@ def read_latest_lease(folder: Path) -> tuple[str | None, int]:
     Returns:
         The id of the driver, alive or dead, and the number; (None, 0) if the folder is not leased.
     """
-    for file in sorted(folder.glob("lease.*"), key=_number, reverse=True):
+    for file in reversed(_list_numbered(folder)):
         with suppress(FileNotFoundError):  # released at this moment
             return file.read_text(encoding="utf-8", errors="replace"), _number(file)
     return None, 0

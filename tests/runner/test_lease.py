@@ -14,6 +14,7 @@ from tests.patience import wait_until
 
 
 def test_lease_is_exclusive_until_released(tmp_path: Path) -> None:
+    (tmp_path / "lease.1 (conflicted copy)").write_text("of a service that synchronizes folders")
     with Heartbeat(tmp_path / "drivers") as one, Heartbeat(tmp_path / "drivers") as other:
         first, second = Leases(one), Leases(other)
         assert first.claim(tmp_path)
