@@ -70,6 +70,9 @@ def tab(file: Path) -> Iterator[Any]:
 def test_the_page_opens_from_disk_without_errors_or_requests(file: Path, tab: Any) -> None:
     assert tab.get_by_role("heading", name="And <this>?").count() == 1
     assert tab.locator(".plot svg.marks").count() == 12
+    captions = [text.partition("  ")[0].strip() for text in tab.locator("#question figcaption").all_inner_texts()]
+    texts = [plot.get_attribute("aria-label") for plot in tab.locator("#question .canvas").all()]
+    assert len(texts) == 6 and all(caption.startswith(text) for text, caption in zip(texts, captions, strict=False))
     assert tab.output == [], "nothing violates the page's policy"
     assert {url for url in tab.requests if not url.startswith(("data:", "blob:"))} == {file.as_uri()}
     policy = tab.locator("meta[http-equiv=Content-Security-Policy]").get_attribute("content")
@@ -169,6 +172,10 @@ def test_the_page_is_readable_on_a_phone(tab: Any) -> None:
     tab.locator("#question-cells").evaluate("box => { box.scrollLeft = 200; }")
     frozen = tab.locator("#question-cells td.frozen").first.bounding_box()
     assert frozen["x"] == pytest.approx(tab.locator("#question-cells").bounding_box()["x"], abs=2)
+    tab.reload()
+    tab.wait_for_selector("html[data-charts=ready]")
+    entries = tab.locator("[data-name=question-cost] .role-legend-label text").all()
+    assert len({round(entry.bounding_box()["x"]) for entry in entries}) == 1 < len(entries), "one column of entries"
     tab.set_viewport_size({"width": 1500, "height": 1000})
 
 

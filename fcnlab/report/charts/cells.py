@@ -10,12 +10,23 @@ import altair as alt
 import pandas as pd
 
 from fcnlab.report.charts.plot import Plot
-from fcnlab.report.charts.style import CellStyles, arrange, fade, make_chart, row_axis, select_in_legend, shorten
+from fcnlab.report.charts.style import (
+    CellStyles,
+    arrange,
+    fade,
+    make_chart,
+    measure_rows,
+    row_axis,
+    select_in_legend,
+)
 from fcnlab.report.significance import Significance
 from fcnlab.report.tables.columns import format_mean_std, format_points
 
 MAX_ROWS = 40
 """Most cells of a chart with one row per cell: the best by mean mIoU."""
+
+MAX_TITLE = 20
+"""Most characters of the name of the baseline in the title of an axis."""
 
 COST_AXES = {
     "gmacs": ("GMACs of one image", 1.0),
@@ -68,7 +79,8 @@ def draw_seeds(scored: pd.DataFrame, trials: pd.DataFrame, styles: CellStyles) -
     ]
     caption = "mIoU of each seed (points) and mean of each cell (bar); the dashed line is the mean of the baseline."
     caption += note_subset(shown, scored, "cells with the highest mean mIoU")
-    return Plot("seeds", "mIoU by cell", caption, arrange(*layers, height=24 * len(shown) + 10))
+    chart = arrange(*layers, height=24 * len(shown) + 10)
+    return Plot("seeds", "mIoU by cell", caption, chart, min_width=_min_width(shown, styles))
 
 
 def draw_differences(scored: pd.DataFrame, significance: Significance, styles: CellStyles, name: str) -> Plot:
@@ -97,7 +109,7 @@ def draw_differences(scored: pd.DataFrame, significance: Significance, styles: C
         }
         row["holm"] = "no claim" if clear is None else f"p = {found[cell].adjusted_p:.2g} (Holm)"
         rows.append(row)
-    title = f"difference in mIoU to {shorten(name)} (points)"
+    title = f"difference in mIoU to {name if len(name) <= MAX_TITLE else 'the baseline'} (points)"
     y, color = row_axis([styles.names[cell] for cell in shown]), styles.color(legend=False)
     tips = _tooltips(
         [("cell:N", "cell"), ("interval:N", "95 % interval"), ("holm:N", "significance"), ("seeds:Q", "seeds")]
@@ -122,7 +134,8 @@ def draw_differences(scored: pd.DataFrame, significance: Significance, styles: C
     ]
     caption = f"Differences in mIoU to {name} with 95 % intervals; filled: significant after Holm's correction."
     caption += note_subset(shown, found, "cells with the highest mean mIoU")
-    return Plot("differences", "Differences to the baseline", caption, arrange(*layers, height=28 * len(shown) + 10))
+    chart = arrange(*layers, height=28 * len(shown) + 10)
+    return Plot("differences", "Differences to the baseline", caption, chart, min_width=_min_width(shown, styles))
 
 
 def draw_cost(scored: pd.DataFrame, styles: CellStyles) -> Plot | None:
@@ -204,6 +217,11 @@ def note_subset(shown: Sized, everything: Sized, kind: str) -> str:
         kind: description of the ones that it shows.
     """
     return f" Only the {len(shown)} {kind} are shown." if len(shown) < len(everything) else ""
+
+
+def _min_width(shown: Sequence[str], styles: CellStyles) -> int:
+    """Return the least width of a chart with one row per cell on a page."""
+    return max(280, measure_rows([styles.names[cell] for cell in shown]) + 110)
 
 
 def _identify(cell: Any, styles: CellStyles) -> dict[str, Any]:

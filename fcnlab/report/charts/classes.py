@@ -11,7 +11,7 @@ import pandas as pd
 
 from fcnlab.report.charts.cells import note_subset
 from fcnlab.report.charts.plot import Plot
-from fcnlab.report.charts.style import CellStyles, arrange, make_chart, row_axis, shorten
+from fcnlab.report.charts.style import CellStyles, arrange, make_chart, measure_rows, row_axis, shorten
 from fcnlab.report.significance import Significance
 from fcnlab.report.tables.columns import format_points
 
@@ -76,7 +76,8 @@ def draw_classes(
     )
     layers = [squares, normal, bold.mark_text(fontSize=10.5, fontWeight="bold", tooltip=None, aria=False)]
     chart = arrange(*layers, height=26 * len(shown) + 4)
-    return Plot("classes", "Differences by class", caption, chart, min_width=38 * len(listed) + 160)
+    width = 38 * len(listed) + max(160, measure_rows([styles.names[cell] for cell in shown]) + 20)
+    return Plot("classes", "Differences by class", caption, chart, min_width=width)
 
 
 def _distinct_names(classes: Sequence[str]) -> list[str]:

@@ -66,8 +66,9 @@ class Plot:
 
     @property
     def page_spec(self) -> dict[str, Any]:
-        """The Vega-Lite specification of a chart that is as wide as its place on a page."""
-        return self.spec | {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
+        """The Vega-Lite specification of a chart that is as wide as its place on a page, with its alternative text."""
+        fit = {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
+        return self.spec | fit | {"description": self.caption}
 
     def to_png(self) -> bytes:
         """Return the chart as PNG with a palette, which is half the size."""

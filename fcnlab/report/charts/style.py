@@ -157,6 +157,15 @@ def row_axis(names: Sequence[str]) -> alt.Y:
     return alt.Y("cell:N", sort=list(names), title=None, axis=alt.Axis(labelLimit=LABEL_WIDTH, grid=False, ticks=False))
 
 
+def measure_rows(names: Sequence[str]) -> int:
+    """Return the approximate width of the names of the rows of a chart in pixels.
+
+    Args:
+        names: names of the rows.
+    """
+    return min(LABEL_WIDTH, round(6.5 * max(map(len, names), default=0)))
+
+
 def arrange(*layers: alt.Chart, height: float) -> alt.LayerChart:
     """Return layers as a chart in the style of all charts.
 

@@ -41,6 +41,7 @@ async function makeChart(plot) {
   const canvas = plot.querySelector(".canvas");
   canvas.style.minWidth = `${plot.dataset.width}px`;
   const spec = JSON.parse(plot.querySelector("script").textContent);
+  if (canvas.clientWidth < 480) spec.config.legend.columns = 1;
   const options = { ast: true, actions: false, renderer: "svg", defaultStyle: false, tooltip: showTooltip };
   const { view } = await drawChart(canvas, spec, options);
   views.push(view);
