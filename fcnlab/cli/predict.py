@@ -53,10 +53,11 @@ def predict(
     from fcnlab.cli.data.progress import sample_bars
     from fcnlab.data.datasets.image_file import open_image
     from fcnlab.errors import DataError
-    from fcnlab.inference.outputs import check_not_existing, output_paths, write_prediction
+    from fcnlab.inference.outputs import check_not_existing, check_not_inputs, output_paths, write_prediction
     from fcnlab.training import hardware
 
     outputs = [output_paths(out, name, overlay=overlay, probabilities=probabilities) for name in names]
+    check_not_inputs((path for paths in outputs for path in paths.values()), (file.path for file in files))
     if not overwrite:
         check_not_existing(path for paths in outputs for path in paths.values())
     model = source.load()

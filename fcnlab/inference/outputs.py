@@ -14,6 +14,7 @@ from fcnlab.data.datasets.palette import to_palette_image
 from fcnlab.data.inspection.preview import blend_with_gray, legend, overlay
 from fcnlab.errors import RunError
 from fcnlab.inference.model import TrainedModel
+from fcnlab.paths import resolve_path
 from fcnlab.training.protocol import Protocol
 
 MIN_LEGEND_WIDTH = 320
@@ -53,6 +54,22 @@ def check_not_existing(files: Iterable[Path]) -> None:
     if existing:
         others = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
         raise RunError(f"{existing[0]}: file exists{others}; choose another --out, or pass --overwrite")
+
+
+def check_not_inputs(files: Iterable[Path], images: Iterable[Path]) -> None:
+    """Check that no prediction replaces an image that is to be predicted.
+
+    Args:
+        files: paths of the predictions.
+        images: paths of the images.
+
+    Raises:
+        RunError: a file is one of the images.
+    """
+    inputs = {resolve_path(image) for image in images}
+    for file in files:
+        if resolve_path(file) in inputs:
+            raise RunError(f"{file}: its prediction would overwrite this image; choose another --out")
 
 
 def draw_overlay(image: Image.Image, labels: Pixels, classes: Sequence[str], palette: Pixels) -> Image.Image:

@@ -182,6 +182,10 @@ def test_images_that_cannot_be_predicted_are_reported_at_the_end(
     code, _, err = fcnlab(*ask)
     assert code == 2 and "--overwrite" in err and err.count("\n") == 1
     assert fcnlab(*ask, "--overwrite")[0] == 1
+    before = (tmp_path / "made/masks/one.png").read_bytes()
+    code, _, err = fcnlab("predict", folder.key, tmp_path / "made/masks/one.png", "--out", ask[-1], "--overwrite")
+    assert code == 2 and "one.png: its prediction would overwrite this image; choose another --out" in err
+    assert (tmp_path / "made/masks/one.png").read_bytes() == before
 
 
 def test_weights_of_another_network_are_one_error_line(fcnlab: Call, ran: tuple[Path, list[RunFolder]]) -> None:
