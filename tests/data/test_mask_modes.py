@@ -95,15 +95,22 @@ def test_more_than_255_classes_are_refused() -> None:
         parse_classes(["ground", ["road"]])
 
 
-def gray_png(values: Pixels, bits: int) -> bytes:
-    """Return a PNG of gray levels of 1, 2 or 4 bits, which Pillow does not write."""
-    rows = ["".join(f"{value:0{bits}b}" for value in row) for row in values]
-    packed = [int(row.ljust(-len(row) % 8 + len(row), "0"), 2).to_bytes(-(-len(row) // 8)) for row in rows]
-    size = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], bits, 0, 0, 0, 0)
+def gray_png(values: Any, bits: int, color_type: int = 0) -> bytes:
+    """Return a PNG of gray levels of any number of bits; that of color type 4 has an opaque alpha channel."""
+    levels = values if color_type == 0 else np.stack([values, np.full_like(values, 2**bits - 1)], axis=2)
+    rows = ["".join(f"{level:0{bits}b}" for level in row.ravel()) for row in levels]
+    packed = [int(row.ljust(len(row) + -len(row) % 8, "0"), 2).to_bytes(-(-len(row) // 8)) for row in rows]
+    size = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], bits, color_type, 0, 0, 0)
     chunks = ((b"IHDR", size), (b"IDAT", zlib.compress(b"".join(b"\0" + row for row in packed))), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )
+
+
+def test_numbers_of_16_bits_with_alpha_are_refused_because_they_would_be_cut(tmp_path: Path) -> None:
+    (tmp_path / "m.png").write_bytes(gray_png(np.array([[0, 1, 255, 256]], np.uint16), 16, color_type=4))
+    with pytest.raises(DataError, match=r"m\.png: the mask has numbers of 16 bits with an alpha channel"):
+        open_mask(tmp_path / "m.png")
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])

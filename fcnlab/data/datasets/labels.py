@@ -45,13 +45,20 @@ def open_mask(path: Path) -> Image.Image:
 
     Raises:
         LossyMaskError: the content of the file is JPEG or lossy WebP, whatever its extension is.
-        DataError: the file is missing, is not a valid image, or has several pages.
+        DataError: the file is missing, is not a valid image, has several pages, or has numbers of 16 bits with an
+            alpha channel.
     """
     with open_header(path) as mask:
         form = _find_lossy_form(mask, path)
         if form is not None:
             raise LossyMaskError(f"{path}: the mask is a {form}, which changes the values of pixels; save masks as PNG")
-        step = _GRAY_STEPS.get(read_raw_mode(mask), 1)
+        raw_mode = read_raw_mode(mask)
+        if raw_mode.startswith("LA;16"):
+            raise DataError(
+                f"{path}: the mask has numbers of 16 bits with an alpha channel, of which Pillow reads only the upper "
+                "8 bits; save it without the alpha channel"
+            )
+        step = _GRAY_STEPS.get(raw_mode, 1)
         mask.load()
         return mask if step == 1 else Image.fromarray(np.asarray(mask) // np.uint8(step))
 
