@@ -27,7 +27,7 @@ from PIL import features
 from fcnlab.data.datasets.base import Dataset, FileDataset, Pixels
 from fcnlab.settings import cache_folder
 
-VERSION = 2
+VERSION = 3
 """Increased when the code decodes the same files to other values, or in another layout."""
 
 SEAL = 32
