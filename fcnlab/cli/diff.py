@@ -71,8 +71,12 @@ def _row(difference: Difference) -> Iterator[str]:
     for value in (difference.a, difference.b):
         yield _text(value, percent)
     delta = difference.delta
-    shown = delta is not None and difference.section in ("metrics", "cost")
-    yield (format_points(delta, 2) if percent else f"{delta:+,.6g}") if shown and delta is not None else ""
+    if delta is None or difference.section not in ("metrics", "cost"):
+        yield ""
+    elif percent:
+        yield format_points(delta, 2)
+    else:
+        yield f"{delta:+,}" if isinstance(delta, int) else f"{delta:+,.6g}"
 
 
 def _text(value: Any, percent: bool) -> str:

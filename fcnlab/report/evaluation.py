@@ -111,7 +111,8 @@ def evaluation_footnote(evaluated: list[EvaluatedTrial]) -> str:
     where = ", ".join(sorted({f"{r.evaluation.device}, {r.evaluation.precision}" for r in evaluated}))
     return (
         f"Protocol {one.name} on {one.metrics.split} at native size, at {epoch}, beside the plain metrics of the same "
-        f"weights; Δ is the difference to them. Seconds per image include decoding, on {where}."
+        f"weights; Δ is the difference to them, by trial. Mean ± standard deviation over n seeds. "
+        f"Seconds per image include decoding, on {where}."
     )
 
 

@@ -22,7 +22,10 @@ def plan(tmp_path: Path) -> Plan:
     made = make_plan(lab.load_grid(path), lab)
     for planned, miou, commit in zip(made.trials, (0.25, 0.5), ("aaaa", "bbbb"), strict=False):
         planned.folder.create()
-        planned.folder.finish(finished(planned.trial, miou=miou, commit=commit))
+        record = finished(planned.trial, miou=miou, commit=commit)
+        assert record.cost is not None
+        cost = record.cost.model_copy(update={"params": 30_000_000 + round(8_000_004 * miou)})
+        planned.folder.finish(record.model_copy(update={"cost": cost}))
     return made
 
 
@@ -34,6 +37,7 @@ def test_two_cells_differ_by_their_head_their_commit_and_their_metrics(fcnlab: C
     assert ["head.stride", "32", "8"] in rows
     assert ["commit", "aaaa", "bbbb"] in rows
     assert ["val", "mIoU", "25.00", "50.00", "+25.00"] in rows
+    assert ["params", "32,000,001", "34,000,002", "+2,000,001"] in rows
     assert "seed" not in [row[0] for row in rows if row], "the seed is the same"
     assert fcnlab("diff", plan.trials[0].key[:12], plan.trials[1].key[:12], "--lab", path.parent.parent) == result
 
@@ -43,7 +47,7 @@ def test_json_contains_every_difference_with_its_section(fcnlab: Call, plan: Pla
     result = json.loads(fcnlab("diff", a, b, "--json").out)
     assert (result["a"]["key"], result["b"]["key"]) == (a, b)
     assert {"section": "metrics", "field": "val mIoU", "a": 0.25, "b": 0.5, "delta": 0.25} in result["differences"]
-    assert {one["section"] for one in result["differences"]} == {"configuration", "code", "metrics"}
+    assert {one["section"] for one in result["differences"]} == {"configuration", "code", "metrics", "cost"}
     assert json.loads(fcnlab("diff", a, a, "--json").out)["differences"] == []
     assert "no field differs" in fcnlab("diff", a, a).out
 

@@ -51,6 +51,7 @@ def test_a_grid_is_evaluated_beside_its_plain_metrics(fcnlab: Call, ran: tuple[P
     code, out, err = fcnlab("evaluate", file, "--flip", "--scales", "0.5,1")
     assert code == 0, err
     assert "plain mIoU" in out and "fcn32s" in out and "fcn8s" not in out.split("\n", 1)[1]
+    assert "Mean ± standard deviation over n seeds" in " ".join(out.split())
     assert "seed 0" in err and "of" in err
     assert [folder.record.read_bytes() for folder in folders] == records
     for folder in folders:
