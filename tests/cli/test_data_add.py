@@ -498,13 +498,15 @@ def test_folders_in_the_lab_are_written_as_relative_paths(call: Call, mine: Path
     assert len(lab.open_dataset(lab.registry.get("dataset", "mine")).split("train")) == 6
 
 
-def test_palette_masks_give_the_colors_of_the_classes(call: Call, mine: Path) -> None:
-    for file in (mine / "masks").iterdir():
+@pytest.mark.parametrize("extension", [".png", ".bmp", ".tif"])
+def test_palette_masks_give_the_colors_of_the_classes(call: Call, mine: Path, extension: str) -> None:
+    for file in sorted((mine / "masks").iterdir()):
         with Image.open(file) as mask:
             labels = np.asarray(mask)
         picture = Image.fromarray(labels)
         picture.putpalette([10, 20, 30, 128, 64, 128, 0, 255, 0, *[0] * (3 * 253)])
-        picture.save(file)
+        file.unlink()
+        picture.save(file.with_suffix(extension))
     assert add(call, "--classes", "ground,road,tree").code == 0
     assert entries()["mine"]["colors"] == {"ground": "#0a141e", "road": "#804080", "tree": "#00ff00"}
 

@@ -17,7 +17,7 @@ from fcnlab.data.datasets.image_file import SIXTEEN_BITS, open_header
 from fcnlab.data.datasets.splits import SPLIT, common_splits
 from fcnlab.data.inspection.absent_classes import check_absent_classes, find_absent_classes
 from fcnlab.data.inspection.class_values import ClassChoice, count_split_labels
-from fcnlab.data.inspection.diagnosis import read_palette
+from fcnlab.data.inspection.diagnosis import read_mask_palette
 from fcnlab.data.inspection.mixed_masks import describe_mixed_masks, find_foreground, suggest_names
 from fcnlab.data.inspection.pairing import Pairing, match_purposes
 from fcnlab.data.inspection.propose import Contents
@@ -62,7 +62,7 @@ def describe_colors(pairing: Pairing, choice: ClassChoice) -> dict[str, Any]:
     """
     for _, file in pairing.pairs.values():
         with open_header(file) as mask:
-            palette = read_palette(mask)
+            palette = read_mask_palette(mask)
         if palette is None:
             continue
         numbers = [values[0] for _, values in choice.classes]

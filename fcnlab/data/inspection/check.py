@@ -31,7 +31,7 @@ from fcnlab.data.inspection.diagnosis import (
     diagnose_pair,
     find_exif_rotation,
     find_masks_without_image,
-    read_palette,
+    read_mask_palette,
     select_colors,
 )
 from fcnlab.data.inspection.mixed_masks import describe_mixed_masks, find_foreground, suggest_names
@@ -192,7 +192,7 @@ def _digest(sample: Sample) -> bytes:
 def _colors(pair: Pair) -> LabelColors:
     try:
         with Image.open(pair.mask) as mask:
-            palette = read_palette(mask)
+            palette = read_mask_palette(mask)
             numbers = [] if palette is None else np.flatnonzero(mask.histogram()).tolist()
     except IMAGE_ERRORS:  # the split has its own reader of masks
         return {}

@@ -132,15 +132,17 @@ def find_exif_rotation(split: str, path: Path, image: Image.Image) -> list[Probl
     return [Problem(split, str(path), "EXIF rotation", what, "inspect it with `fcnlab data preview`")]
 
 
-def read_palette(mask: Image.Image) -> bytes | None:
-    """Return the palette of a mask without decoding it, three bytes per label; None for other masks.
+def read_mask_palette(mask: Image.Image) -> bytes | None:
+    """Return the palette of a mask without decoding it, three bytes per number; None for other masks.
 
     Args:
         mask: the open mask.
     """
     if mask.mode != "P" or mask.palette is None:
         return None
-    return bytes(mask.palette.palette)
+    converted = Image.new("P", (1, 1))  # a palette of BMP or TIFF has another order of bytes until it is converted
+    converted.putpalette(mask.palette)
+    return bytes(converted.getpalette() or [])
 
 
 def select_colors(palette: bytes, numbers: Iterable[int]) -> dict[int, bytes]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from fcnlab.data.datasets.base import FileSplit
 from fcnlab.data.datasets.folder import list_images
 from fcnlab.data.datasets.image_file import open_header
-from fcnlab.data.inspection.diagnosis import read_palette, select_colors
+from fcnlab.data.inspection.diagnosis import read_mask_palette, select_colors
 from fcnlab.data.inspection.propose import Contents
 from fcnlab.data.inspection.sample_facts import PALETTES_REMEDY, LabelColors, compare_palettes
 
@@ -40,7 +40,7 @@ def warn_of_palettes(contents: Contents) -> Iterator[str]:
 def _read_colors(contents: Contents) -> Iterator[tuple[str, LabelColors]]:
     for file, values in contents.by_mask.items():
         with open_header(file) as mask:
-            palette = read_palette(mask)
+            palette = read_mask_palette(mask)
         if palette is not None:
             yield file.name, select_colors(palette, (value for value in values if isinstance(value, int)))
 
