@@ -36,7 +36,7 @@ class Difference:
         """The second value minus the first; None unless both are numbers."""
         if any(isinstance(value, bool) or not isinstance(value, int | float) for value in (self.a, self.b)):
             return None
-        return float(self.b) - float(self.a)
+        return self.b - self.a  # of integers an integer, with all digits
 
 
 def diff_records(a: Record, b: Record) -> list[Difference]:
