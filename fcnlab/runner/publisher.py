@@ -181,15 +181,17 @@ class Publisher:
         self._get_running(planned)
 
     def _get_running(self, planned: PlannedTrial) -> _Running:
-        """Return the state of a running trial, created now if it is not known."""
-        if planned.key not in self._running:
-            self._running[planned.key] = _Running(self._describe(planned), time.monotonic())
-        return self._running[planned.key]
+        """Return the state of a running trial, created now if it is not known or was started again, by any driver."""
+        running = self._running.get(planned.key)
+        if running is None or running.trial.restarts != _count_restarts(planned):
+            running = self._running[planned.key] = _Running(self._describe(planned), time.monotonic())
+        return running
 
     def _describe(self, planned: PlannedTrial) -> TrackedTrial:
         axes = {axis: str(value) for axis, value in planned.cell.axes.items() if "." in axis}
         command = self._grid.command or reproduce_command(self._grid.path, planned.cell, planned.trial.seed)
-        return TrackedTrial(planned.trial, planned.cell.label, axes, command, planned.folder, time.time())
+        restarts = _count_restarts(planned)
+        return TrackedTrial(planned.trial, planned.cell.label, axes, command, planned.folder, time.time(), restarts)
 
     def log_progress(self, planned: PlannedTrial, epochs: Sequence[EpochRecord]) -> None:
         """Publish the curves of a running trial, at most once in LOG_INTERVAL seconds.
@@ -279,3 +281,8 @@ class _Running:
 
     trial: TrackedTrial
     written: float
+
+
+def _count_restarts(planned: PlannedTrial) -> int:
+    """Return how often a trial was started again from its first epoch; other attempts resume from a checkpoint."""
+    return sum(attempt.cause == "out_of_memory" for attempt in planned.folder.attempts())

@@ -45,6 +45,7 @@ class TrackedTrial:
         command: command that reproduces the trial from the folder of the lab.
         folder: its run folder.
         started: time at which it started, in seconds since 1970.
+        restarts: number of times that it was started again from its first epoch, which discards its earlier epochs.
     """
 
     trial: Trial
@@ -53,6 +54,7 @@ class TrackedTrial:
     command: str
     folder: RunFolder
     started: float
+    restarts: int = 0
 
     @property
     def key(self) -> str:

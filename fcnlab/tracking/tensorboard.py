@@ -90,6 +90,8 @@ class TensorboardTracker(Tracker):
 
         folder = self._find_folder(trial)
         with _convert_errors(folder):
+            if trial.key in self._writers:  # its epochs were discarded
+                self._writers.pop(trial.key).close()
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             self._write_note(trial, {})

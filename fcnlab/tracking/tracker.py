@@ -124,6 +124,7 @@ class MlflowTracker(Tracker):
     def start_trial(self, trial: TrackedTrial) -> None:
         """Create the run of a trial, or continue the run of an interrupted driver.
 
+        A run whose record a retry replaces, or whose epochs a restart has discarded, is kept, but superseded.
         The parameters of the run are written with its first metrics.
 
         Args:
@@ -131,8 +132,10 @@ class MlflowTracker(Tracker):
         """
         with convert_errors(self._uri):
             run = self._runs.get(trial.key)
-            if run is not None and run.published is not None:
+            if run is not None and (run.published is not None or run.restarts != trial.restarts):
                 self._client.set_tag(run.run_id, "fcnlab.superseded", "true")
+                if run.published is None:
+                    end_run(self._client, run.run_id, run.started, "FAILED")
                 run = None
             if run is None:
                 run = self._runs[trial.key] = self._create_run(trial)
@@ -308,6 +311,7 @@ class MlflowTracker(Tracker):
             **self._origin,
             "fcnlab.role": "trial",
             "fcnlab.superseded": "false",
+            "fcnlab.restarts": str(trial.restarts),
             "fcnlab.current": "true",
             "fcnlab.key": trial.key,
             "fcnlab.grid": self._grid.name,
@@ -320,4 +324,5 @@ class MlflowTracker(Tracker):
         cleaned = {name: clean_tag(value) for name, value in tags.items()}
         started = int(trial.started * 1000)
         info = self._client.create_run(self._experiment, started, cleaned).info
-        return TrialRun(str(info.run_id), str(info.artifact_uri), started, num_epochs=0, current=True, parent=parent)
+        run_id, artifacts = str(info.run_id), str(info.artifact_uri)
+        return TrialRun(run_id, artifacts, started, 0, trial.restarts, current=True, parent=parent)

@@ -38,6 +38,7 @@ class TrialRun:
         artifact_uri: address of its artifacts.
         started: its start, in milliseconds since 1970.
         num_epochs: number of epochs that it has; None if the store has not been asked yet.
+        restarts: number of restarts of the trial before these epochs.
         current: whether the view shows it; None if it has no such tag.
         parent: id of the grid's run, to which it belongs; None if it has no such tag.
         is_restored: true if an earlier driver created the run and may have written part of a record.
@@ -51,6 +52,7 @@ class TrialRun:
     artifact_uri: str
     started: int
     num_epochs: int | None
+    restarts: int = 0
     current: bool | None = None
     parent: str | None = None
     is_restored: bool = False
@@ -69,6 +71,7 @@ class TrialRun:
             str(run.info.artifact_uri),
             int(run.info.start_time),
             num_epochs=None,
+            restarts=int(tags.get("fcnlab.restarts", 0)),
             current=tags["fcnlab.current"] == "true" if "fcnlab.current" in tags else None,
             parent=tags.get("mlflow.parentRunId"),
             is_restored=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,34 @@ def test_a_run_left_by_a_killed_driver_is_completed_without_repeated_points_or_a
     assert all(one.info.end_time == one.info.start_time for one in runs)
     for name, steps in {"train/loss": [1, 2], "test/miou": [0]}.items():
         assert [point.step for point in client.get_metric_history(run["run_id"], name)] == steps
+
+
+def test_a_restarted_trial_has_the_epochs_of_its_last_attempt_only(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    path = write_grid(tmp_path, SMOKE)
+    lab = Lab.find(path)
+    grid = lab.load_grid(path)
+    planned = make_plan(grid, lab).trials[0]
+    record = finished(planned.trial)
+    discarded = [epoch.model_copy(update={"loss": 9.0}) for epoch in record.epochs]
+    planned.folder.create()
+    planned.folder.finish(record)
+    trial = TrackedTrial(planned.trial, "fcn32s", {}, "fcnlab ...", planned.folder, time.time())
+    first = open_tracker(grid, lab)
+    first.start_grid({planned.key})
+    first.start_trial(trial)
+    first.log_epochs(trial, discarded)
+    restarted = replace(trial, restarts=1)
+    first.start_trial(restarted)
+    first.log_epochs(restarted, record.epochs[:1])
+
+    second = open_tracker(grid, lab)  # of another driver
+    second.start_trial(restarted)
+    second.log_record(restarted, record, samples=False)
+    (run,) = second.list_trials()
+    client = MlflowClient(lab.tracking_uri)
+    history = client.get_metric_history(run["run_id"], "train/loss")
+    assert [(point.step, point.value) for point in history] == [(one.epoch, one.loss) for one in record.epochs]
+    superseded = client.search_runs([second.experiment_id], "tags.`fcnlab.superseded` = 'true'")
+    assert [(one.info.status, one.data.metrics["train/loss"]) for one in superseded] == [("FAILED", 9.0)]

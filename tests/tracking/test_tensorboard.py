@@ -19,6 +19,7 @@ from fcnlab.runner.publisher import Publisher
 from fcnlab.runner.run import hold_leases, sync_grid
 from fcnlab.runner.trackers import check_trackers
 from fcnlab.tracking.base import Tracker
+from fcnlab.trial.record import Attempt
 from tests.conftest import SMOKE
 from tests.patience import wait_until
 from tests.report.finished_grid import finished_lab
@@ -99,6 +100,31 @@ def test_an_interrupted_driver_repeats_no_point_and_published_records_are_kept(
     assert [point.step for point in events.Scalars("train/loss")] == [1, 2]
     assert len(events.Scalars("miou")) == 1
     assert {file: file.read_bytes() for file in (folder / "fcn8s, seed 1").iterdir()} == kept, ended.key
+
+
+def test_a_trial_that_ran_out_of_memory_has_the_epochs_of_its_last_attempt_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcnlab.runner.publisher.LOG_INTERVAL", 0.0)
+    grid, lab = finished(tmp_path, ("tensorboard",))
+    planned = make_plan(grid, lab).trials[0]
+    record = planned.record
+    assert record is not None
+    planned.folder.record.unlink()
+    discarded = [epoch.model_copy(update={"loss": 9.0}) for epoch in record.epochs]
+    folder = tmp_path / "tensorboard" / "question" / "fcn32s, seed 0"
+    with hold_leases(lab) as leases:
+        publisher = Publisher(make_plan(grid, lab), lab, leases, ProgressReporter())
+        assert publisher.take_over()
+        publisher.log_progress(planned, discarded)
+        wait_until(lambda: any(map(has_loss, folder.glob("events*"))), "the loss is written")
+        planned.folder.add_attempt(Attempt(cause="out_of_memory", message="no memory", epoch=2))
+        publisher.log_progress(planned, record.epochs[:1])
+        planned.folder.finish(record)
+        publisher.publish(planned)
+        publisher.close(complete=True)
+    points = [(point.step, point.value) for point in read(folder).Scalars("train/loss")]
+    assert points == [(epoch.epoch, epoch.loss) for epoch in record.epochs]
 
 
 def has_loss(file: Path) -> bool:
