@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from fcnlab.paths import resolve_path
+from fcnlab.paths import exists, resolve_path
 from fcnlab.storage_errors import find_storage_error
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}")
@@ -38,7 +38,7 @@ def replace_atomically(path: Path, *, keep_mode: bool = False) -> Iterator[Path]
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
     try:
         temporary.touch(exist_ok=False)  # with the permissions of the umask, which cannot be read without changing it
-        mode = stat.S_IMODE((target if keep_mode and target.exists() else temporary).stat().st_mode)
+        mode = stat.S_IMODE((target if keep_mode and exists(target) else temporary).stat().st_mode)
         yield temporary
         if stat.S_IMODE(temporary.stat().st_mode) != mode:  # some libraries create private files
             temporary.chmod(mode)

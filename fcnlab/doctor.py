@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 
 from fcnlab.errors import DataError, FcnlabError, RunError, TrackingError
 from fcnlab.lab import Lab
+from fcnlab.paths import exists, is_folder
 from fcnlab.processor import get_processor_name, usable_cores
 from fcnlab.redaction import clean_text
 from fcnlab.settings import cache_folder
@@ -152,7 +153,7 @@ def _check_kernels(_lab: Lab) -> Iterator[Check]:
 
 
 def _check_lab(lab: Lab) -> Iterator[Check]:
-    if not (lab.root / "experiments").is_dir():
+    if not is_folder(lab.root / "experiments"):
         remedy = "change to the folder of a lab, pass --lab, or create one: fcnlab init DIR"
         yield Check("lab", "warning", f"{lab.root} has no experiments/", remedy)
         return
@@ -166,7 +167,7 @@ def _check_cache(_lab: Lab) -> Iterator[Check]:
 def _check_shared_memory(_lab: Lab) -> Iterator[Check]:
     if sys.platform != "linux":
         return
-    if not _SHARED_MEMORY.is_dir():
+    if not is_folder(_SHARED_MEMORY):
         yield Check("/dev/shm", "warning", "missing", "in a container, start it with --shm-size or --ipc=host")
         return
     free = shutil.disk_usage(_SHARED_MEMORY).free
@@ -192,7 +193,7 @@ def _check_store(lab: Lab) -> Iterator[Check]:
         yield Check("MLflow store", "error", str(error))
         return
     file = find_database(lab.tracking_uri)
-    if file is not None and not file.exists():
+    if file is not None and not exists(file):
         yield Check("MLflow store", "ok", f"{file}: created by the first grid")
         return
     try:
@@ -211,7 +212,7 @@ def _check_datasets(lab: Lab) -> Iterator[Check]:
     if lab.data_root is None:
         remedy = "pass --data-root or set FCNLAB_DATA to the folder that contains the datasets"
         yield Check("data root", "warning", "not set; only generated and absolute datasets are found", remedy)
-    elif not lab.data_root.is_dir():
+    elif not is_folder(lab.data_root):
         yield Check("data root", "error", f"{lab.data_root}: no such folder", "correct --data-root or FCNLAB_DATA")
         return
     present = [name for name in lab.registry.names("dataset") if _has_files(lab, name)]
@@ -239,7 +240,7 @@ def _check_optional(_lab: Lab) -> Iterator[Check]:
 
 def _check_folder(name: str, folder: Path, remedy: str = "free space on this file system") -> Check:
     """Check that a folder, or the closest one above that exists, can be written and has free space."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    existing = next(path for path in (folder, *folder.parents) if exists(path))
     if not os.access(existing, os.W_OK | os.X_OK):
         return Check(name, "error", f"{existing}: not writable", f"chmod u+wx {existing}, or use another folder")
     free = shutil.disk_usage(existing).free

@@ -35,7 +35,7 @@ from fcnlab.data.datasets.splits import SPLIT
 from fcnlab.data.datasets.table import FILE_DATASETS, find_dataset_folder
 from fcnlab.errors import ConfigError, DataError, ModelError, RunError, StopRunError
 from fcnlab.extensions import BUILTIN, Extensions
-from fcnlab.paths import expand_home, resolve_path
+from fcnlab.paths import exists, expand_home, is_file, is_folder, resolve_path
 from fcnlab.redaction import remember_uri
 from fcnlab.settings import TRACKER_VARIABLE
 
@@ -84,7 +84,7 @@ class Lab:
         named = root or _env_path("FCNLAB_LAB")
         around = find_lab_folder(file) if file is not None else None
         root = resolve_path(named or around or Path.cwd())
-        if not root.is_dir():
+        if not is_folder(root):
             raise RunError(f"{root}: no such folder; make a lab with `fcnlab init {quote(root.name)}`")
         data = data_root or _env_path("FCNLAB_DATA")
         uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or cls(root).own_tracking_uri
@@ -286,7 +286,7 @@ class Lab:
         if path.is_absolute():
             return path
         before, split, _ = folder.partition(SPLIT)
-        if (self.root / (Path(f"{before}split").parent if split else path)).is_dir() and path.parts[:1] != (SPLIT,):
+        if is_folder(self.root / (Path(f"{before}split").parent if split else path)) and path.parts[:1] != (SPLIT,):
             return self.root / path
         if self.data_root is None:
             raise DataError(
@@ -298,7 +298,7 @@ class Lab:
     def _list(self, name: str) -> Path:
         """Find a list of ids in the lab, where it can be committed, or below the data root."""
         path = self.root / expand_home(name)
-        return self._below_data_root(name) if not path.exists() and self.data_root is not None else path
+        return self._below_data_root(name) if not exists(path) and self.data_root is not None else path
 
     def find_weights_file(self, backbone: BackboneConfig) -> Path | None:
         """Find the local weights file of a backbone in the lab or below the data root.
@@ -316,7 +316,7 @@ class Lab:
         if name is None:
             return None
         candidates = [base / name for base in (self.root, self.data_root) if base is not None]
-        found = next((path for path in candidates if path.is_file()), None)
+        found = next((path for path in candidates if is_file(path)), None)
         if found is None:
             tried = " or ".join(map(str, candidates))
             raise ModelError(f"the weights file '{name}' is not at {tried}; put it there, or set --data-root")

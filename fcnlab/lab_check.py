@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from fcnlab.config.trial import Trial
 from fcnlab.data.cache.maintenance import CacheInfo, find_problems, list_caches, remove_cache
 from fcnlab.lab import Lab
+from fcnlab.paths import exists, is_folder
 from fcnlab.runner.lease import Leases
 from fcnlab.runner.run import hold_leases
 from fcnlab.tracking.store import find_database
@@ -70,7 +71,7 @@ def check_lab(lab: Lab, *, repair: bool = False) -> LabCheck:
         DataError: the folder of the decoded caches cannot be read.
     """
     found = LabCheck()
-    names = sorted(path.name for path in lab.runs.iterdir() if is_key(path.name)) if lab.runs.is_dir() else []
+    names = sorted(path.name for path in lab.runs.iterdir() if is_key(path.name)) if is_folder(lab.runs) else []
     for name in names:
         folder = RunFolder(lab.runs, name)
         found.trials += 1
@@ -130,7 +131,7 @@ def _repair_trial(
     """Repair a run folder, and describe for each damage what was done."""
     if any(isinstance(damage, KeptError) for damage in damages):
         return ["not changed"] * len(damages)
-    if folder.path.is_dir() and not leases.claim(folder.path):
+    if is_folder(folder.path) and not leases.claim(folder.path):
         return ["not changed, because a driver runs the trial"] * len(damages)
     small = (folder.trial.name, folder.samples.name)
     try:
@@ -144,7 +145,7 @@ def _repair_trial(
         folder.write_record(replace_files(folder, sealed))
         return [f"moved to {moved}" for _ in damages]
     finally:
-        if folder.path.is_dir():
+        if is_folder(folder.path):
             leases.release(folder.path)
 
 
@@ -157,8 +158,8 @@ def replace_files(folder: RunFolder, sealed: SealedRecord) -> SealedRecord:
         folder: the run folder.
         sealed: the record with the checksums of all files.
     """
-    files = {name: value for name, value in (sealed.files or {}).items() if (folder.path / name).exists()}
-    if not folder.trial.exists():
+    files = {name: value for name, value in (sealed.files or {}).items() if exists(folder.path / name)}
+    if not exists(folder.trial):
         try:
             folder.write_trial(Trial.model_validate(sealed.record.trial))
         except ValidationError:  # of another version of fcnlab: there is nothing to write
@@ -170,7 +171,7 @@ def replace_files(folder: RunFolder, sealed: SealedRecord) -> SealedRecord:
 def _check_store(lab: Lab, *, repair: bool) -> Iterator[Problem]:
     """Verify an MLflow store in an SQLite file with SQLite's own check."""
     file = find_database(lab.tracking_uri)
-    if file is None or not file.exists():
+    if file is None or not exists(file):
         return
     try:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as store:

@@ -32,6 +32,58 @@ def resolve_path(path: str | Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def exists(path: Path) -> bool:
+    """Return True if a file, a folder or a device is at a path.
+
+    Args:
+        path: any path; links are followed.
+
+    Raises:
+        OSError: the path cannot be examined, such as on a network file system that does not respond. From Python 3.14
+            on, `Path.exists` returns False then, as if a result or a checkpoint were missing.
+    """
+    return _read_mode(path) != 0
+
+
+def is_file(path: Path) -> bool:
+    """Return True if a regular file is at a path.
+
+    Args:
+        path: any path; links are followed.
+
+    Raises:
+        OSError: as for `exists`.
+    """
+    return stat.S_ISREG(_read_mode(path))
+
+
+def is_folder(path: Path) -> bool:
+    """Return True if a folder is at a path.
+
+    Args:
+        path: any path; links are followed.
+
+    Raises:
+        OSError: as for `exists`.
+    """
+    return stat.S_ISDIR(_read_mode(path))
+
+
+def _read_mode(path: Path) -> int:
+    """Return the type and permissions of a file; 0 if there is none."""
+    try:
+        return path.stat().st_mode
+    except ValueError:  # a null character
+        return 0
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return 0
+        raise
+
+
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.ELOOP)
+
+
 def check_regular_file(path: Path) -> None:
     """Check that a path can be read as a file: reading a pipe waits for a writer, and a device may never end.
 

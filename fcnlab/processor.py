@@ -6,6 +6,8 @@ import os
 import platform
 from pathlib import Path
 
+from fcnlab.paths import exists
+
 
 def get_processor_name() -> str:
     """Return the model name of the processor, such as `AMD EPYC`, or its architecture if the name is unknown."""
@@ -25,5 +27,5 @@ def usable_cores() -> int:
 def _read_cpuinfo(*keys: str) -> str:
     """Return the first line of /proc/cpuinfo that starts with one of the keys, or an empty string."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if exists(info) else []
     return next((line for line in lines if line.lower().startswith(keys)), "")

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fcnlab.errors import FcnlabError, StopRunError
+from fcnlab.paths import is_folder
 
 ANYWHERE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ESTALE, errno.EMFILE, errno.ENFILE}
 """Errors that end a run, whichever file they are about."""
@@ -125,7 +126,7 @@ def _describe_room(error: OSError) -> str:
         return f" (limit: {resource.getrlimit(limit)[0]}{unit})"
     if error.errno != errno.ENOSPC or not isinstance(error.filename, str | bytes | os.PathLike):
         return ""
-    folder = next((one for one in Path(os.fsdecode(error.filename)).absolute().parents if one.is_dir()), Path("/"))
+    folder = next((one for one in Path(os.fsdecode(error.filename)).absolute().parents if is_folder(one)), Path("/"))
     if os.statvfs(folder).f_favail == 0 < os.statvfs(folder).f_files:
         return f" (no free inodes in {folder}: it has too many files)"
     return f" ({shutil.disk_usage(folder).free / 1e6:.1f} MB free in {folder})"

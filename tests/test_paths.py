@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,9 @@ from fcnlab.data.datasets.splits import read_list
 from fcnlab.errors import FcnlabError
 from fcnlab.inference.load import read_safetensors
 from fcnlab.models.backbones.weights_file import read_tensors
-from fcnlab.paths import expand_home, resolve_path
+from fcnlab.paths import exists, expand_home, is_file, is_folder, resolve_path
 from tests.cli.conftest import Call, columns, fcnlab  # noqa: F401 - fixtures
+from tests.conftest import REPOSITORY
 
 READERS: list[Callable[[Path], object]] = [read, hash_file, open_image, read_list, read_safetensors, read_tensors]
 
@@ -42,6 +44,38 @@ def test_a_home_folder_without_a_user_and_a_link_in_a_circle_are_plain_paths(tmp
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
     assert resolve_path(loop) == loop.parent.resolve() / "loop"
+
+
+def test_files_are_distinguished_from_folders_and_links_are_followed(tmp_path: Path) -> None:
+    file, link, loop = tmp_path / "file", tmp_path / "link", tmp_path / "loop"
+    file.touch()
+    link.symlink_to(tmp_path)
+    loop.symlink_to(loop)
+    kinds = {path: (exists(path), is_file(path), is_folder(path)) for path in (file, tmp_path, link)}
+    assert kinds == {file: (True, True, False), tmp_path: (True, False, True), link: (True, False, True)}
+    for absent in (tmp_path / "absent", file / "below", loop, tmp_path / "null\0"):
+        assert not (exists(absent) or is_file(absent) or is_folder(absent))
+
+
+@pytest.mark.parametrize("function", [exists, is_file, is_folder])
+def test_a_path_that_cannot_be_examined_is_not_taken_for_a_missing_one(
+    function: Callable[[Path], bool], tmp_path: Path
+) -> None:
+    with pytest.raises(OSError, match="File name too long"):
+        function(tmp_path / ("x" * 300))
+
+
+def test_no_module_uses_the_methods_of_paths_that_hide_errors() -> None:
+    hiding = {"exists", "is_dir", "is_file"}
+    files = list((REPOSITORY / "fcnlab").rglob("*.py"))
+    calls = {
+        f"{path.relative_to(REPOSITORY)}: {ast.unparse(node)}"
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in hiding
+        if not (node.args or node.keywords)
+    }
+    assert len(files) > 100 and calls == set()
 
 
 def test_commands_name_a_path_that_the_system_refuses(fcnlab: Call, tmp_path: Path) -> None:  # noqa: F811

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fcnlab.errors import RunError
-from fcnlab.paths import resolve_path
+from fcnlab.paths import exists, is_folder, resolve_path
 
 EXAMPLE = "Example: fcnlab init mylab && cd mylab && fcnlab grid run experiments/quickstart.yaml"
 
@@ -36,7 +36,7 @@ def init(
     """Create a lab: a folder with experiments/, registry/ and results/, and a first grid to run."""
     from fcnlab.config.registry import shipped
 
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if exists(folder) and (not is_folder(folder) or any(folder.iterdir())):
         raise RunError(f"{folder}: is there already and not empty; name a new folder")
     examples = shipped("experiments")
     quickstart = examples.joinpath("quickstart.yaml").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnlab.paths import resolve_path
+from fcnlab.paths import is_folder, resolve_path
 
 if TYPE_CHECKING:
     from fcnlab.inference.model import TrainedModel
@@ -49,7 +49,7 @@ def complete_reference(incomplete: str) -> list[str]:
             names = [f"{file}:{name}" for name in (BEST, *(cell.label.replace(", ", ",") for cell in cells))]
             return [name for name in names if name.startswith(incomplete)]
     runs = Lab.find().runs
-    names = [path.name for path in runs.iterdir() if is_key(path.name)] if runs.is_dir() else []
+    names = [path.name for path in runs.iterdir() if is_key(path.name)] if is_folder(runs) else []
     keys = sorted(name for name in names if name.startswith(incomplete))
     return [*(f"{file}:" for file in complete_grid_file(incomplete)), *(key[:SHORT] for key in keys)]
 

@@ -10,6 +10,7 @@ import typer
 
 from fcnlab.cli.options import LabOption, TrackingUri
 from fcnlab.errors import TrackingError
+from fcnlab.paths import exists
 
 if TYPE_CHECKING:
     from fcnlab.lab import Lab
@@ -44,7 +45,7 @@ def ui(
         return
     check_database(uri)
     database = find_database(uri)
-    if database is not None and not database.exists():
+    if database is not None and not exists(database):
         raise TrackingError(
             f"{uri}: nothing is recorded yet; run a grid first: fcnlab grid run experiments/quickstart.yaml"
         )

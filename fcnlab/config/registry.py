@@ -20,6 +20,7 @@ from fcnlab.config.validation import validate
 from fcnlab.config.variant import Backbone, NamedVariant
 from fcnlab.config.yaml_file import parse, read
 from fcnlab.errors import ConfigError, nearest
+from fcnlab.paths import is_folder
 
 KINDS: Mapping[str, Any] = MappingProxyType(
     {
@@ -152,7 +153,7 @@ def load(folder: Path | None = None) -> Registry:
     Raises:
         ConfigError: as `Registry.extend`.
     """
-    return builtin().extend(folder) if folder is not None and folder.is_dir() else builtin()
+    return builtin().extend(folder) if folder is not None and is_folder(folder) else builtin()
 
 
 def _timm_backbone(name: str, where: str) -> Backbone:

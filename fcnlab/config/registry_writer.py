@@ -9,6 +9,7 @@ from typing import Any
 from fcnlab.atomic_file import write_atomically
 from fcnlab.config.yaml_file import dump, find_key_lines, parse
 from fcnlab.errors import ConfigError
+from fcnlab.paths import exists
 
 
 def to_yaml(name: str, entry: dict[str, Any]) -> str:
@@ -38,7 +39,7 @@ def write_entry(file: Path, name: str, entry: dict[str, Any], *, replace: bool =
         ConfigError: the name exists, or the file cannot be read, extended or written.
     """
     try:
-        before = file.read_text(encoding="utf-8") if file.exists() else ""
+        before = file.read_text(encoding="utf-8") if exists(file) else ""
         after = add_entry(before, name, entry, str(file), replace=replace)
         write_atomically(file, lambda opened: opened.write(after.encode()), keep_mode=True)
     except (OSError, UnicodeDecodeError) as error:

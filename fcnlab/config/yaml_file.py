@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import yaml
 
 from fcnlab.errors import ConfigError, nearest
-from fcnlab.paths import check_regular_file
+from fcnlab.paths import check_regular_file, is_folder
 from fcnlab.redaction import find_control_character
 
 MAX_BYTES = 2**20
@@ -210,7 +210,7 @@ def read(path: Path) -> dict[str, Any]:
             )
         return parse(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
-        present = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        present = sorted(p.name for p in path.parent.glob("*.yaml")) if is_folder(path.parent) else []
         raise ConfigError(f"{path}: no such file; {nearest(path.name, present)}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: cannot be read: {error}; save it as UTF-8") from None

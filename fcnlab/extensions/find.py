@@ -20,6 +20,7 @@ from fcnlab.config.yaml_file import read
 from fcnlab.errors import ConfigError, nearest
 from fcnlab.extensions.lab import LISTING, LabExtension, Listing
 from fcnlab.extensions.package import PackageExtension
+from fcnlab.paths import exists
 from fcnlab.settings import ExecutorName, TrackerName
 
 T = TypeVar("T")
@@ -65,7 +66,7 @@ class Extensions:
         Raises:
             ConfigError: `registry/extensions.yaml` is invalid, or has the name of a built-in class.
         """
-        if self.root is None or not (self.root / LISTING).exists():
+        if self.root is None or not exists(self.root / LISTING):
             return {}
         path = self.root / LISTING
         found = {}

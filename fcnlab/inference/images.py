@@ -12,6 +12,7 @@ from PIL import Image
 
 from fcnlab.data.datasets.image_file import IMAGE_ERRORS, ImageFormat, Pixels, open_image, to_pixels
 from fcnlab.errors import DataError
+from fcnlab.paths import is_folder
 
 ImageSource = Image.Image | NDArray[np.uint8] | str | os.PathLike[str]
 """An image to predict: a Pillow image, an array, or the path of an image file."""
@@ -61,7 +62,7 @@ def read_pixels(source: ImageSource, image_format: ImageFormat) -> Pixels:
             "of them"
         )
     path = Path(source)
-    if path.is_dir():
+    if is_folder(path):
         raise DataError(f"{path}: is a folder; pass a list of its images, such as list(Path('{path}').glob('*.png'))")
     image = open_image(path)
     try:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from fcnlab.data.datasets.folder import list_images
 from fcnlab.data.datasets.image_file import IMAGE_EXTENSIONS
 from fcnlab.errors import DataError
-from fcnlab.paths import resolve_path
+from fcnlab.paths import is_folder, resolve_path
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def find_images(paths: Iterable[Path], exclude: Path) -> list[ImageFile]:
     found: dict[tuple[Path, str], ImageFile] = {}
     given: set[Path] = set()
     for path in paths:
-        images = _search_folder(path, exclude) if path.is_dir() else [ImageFile(path, PurePath(path.name))]
+        images = _search_folder(path, exclude) if is_folder(path) else [ImageFile(path, PurePath(path.name))]
         if not images:
             raise DataError(f"{path}: contains no images ({', '.join(IMAGE_EXTENSIONS)})")
         for image in images:

@@ -14,7 +14,7 @@ from fcnlab.data.datasets.palette import to_palette_image
 from fcnlab.data.inspection.preview import blend_with_gray, legend, overlay
 from fcnlab.errors import RunError
 from fcnlab.inference.model import TrainedModel
-from fcnlab.paths import resolve_path
+from fcnlab.paths import exists, resolve_path
 from fcnlab.training.protocol import Protocol
 
 MIN_LEGEND_WIDTH = 320
@@ -50,7 +50,7 @@ def check_not_existing(files: Iterable[Path]) -> None:
     Raises:
         RunError: at least one file exists.
     """
-    existing = [file for file in files if file.exists()]
+    existing = [file for file in files if exists(file)]
     if existing:
         others = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
         raise RunError(f"{existing[0]}: file exists{others}; choose another --out, or pass --overwrite")

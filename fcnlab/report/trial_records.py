@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fcnlab.errors import RunError
+from fcnlab.paths import is_file
 from fcnlab.tracking.tracker import MlflowTracker
 from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
@@ -39,7 +40,7 @@ class TrialRecords:
         Args:
             cell: label of the cell.
         """
-        existing = {seed: folder for seed, folder in self.folders.get(cell, {}).items() if folder.counts.is_file()}
+        existing = {seed: folder for seed, folder in self.folders.get(cell, {}).items() if is_file(folder.counts)}
         return SeedCounts({seed: (folder, self._array_name(cell, seed)) for seed, folder in existing.items()})
 
     def _array_name(self, cell: str, seed: int) -> str:

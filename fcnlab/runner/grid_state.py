@@ -11,7 +11,7 @@ from fcnlab.config.grid.from_dict import write_grid_file
 from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
-from fcnlab.paths import resolve_path
+from fcnlab.paths import is_file, resolve_path
 from fcnlab.redaction import redact
 
 
@@ -43,7 +43,7 @@ def claim_results(grid: Grid, lab: Lab) -> None:
     except OSError as error:
         raise RunError(f"{grid.path}: cannot be written: {error.strerror}") from None
     file = resolve_path(grid.path)
-    if not file.is_file():  # the trials of `fcnlab train` have none
+    if not is_file(file):  # the trials of `fcnlab train` have none
         return
     note = state_folder(grid, lab) / "file"
     earlier = None
@@ -51,7 +51,7 @@ def claim_results(grid: Grid, lab: Lab) -> None:
         earlier = resolve_path(lab.root / os.fsdecode(note.read_bytes()))
     if earlier == file:
         return
-    if earlier is not None and earlier.is_file():
+    if earlier is not None and is_file(earlier):
         raise ConfigError(
             f"{grid.path}: results/{grid.name} and the MLflow experiment fcnlab/{grid.name} belong to {earlier}; "
             "rename one of the two files"
@@ -86,7 +86,7 @@ def noted_experiments(lab: Lab) -> dict[str, str]:
     notes = {
         file.parent.relative_to(folder).as_posix(): file.read_text(encoding="utf-8").splitlines()
         for file in folder.glob("**/experiment")
-        if file.is_file()
+        if is_file(file)
     }
     return {name: lines[1] for name, lines in sorted(notes.items()) if lines[:-1] == [_describe_store(lab)]}
 

@@ -9,7 +9,7 @@ from typing import get_args
 from fcnlab.config.grid.cell import Cell
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
-from fcnlab.paths import expand_home, resolve_path
+from fcnlab.paths import exists, expand_home, resolve_path
 from fcnlab.settings import TrackerName
 
 
@@ -35,11 +35,11 @@ def isolated_lab(lab: Lab, cell: Cell, folder: Path) -> Lab:
         root.mkdir(parents=True, exist_ok=True)
         for name in _input_paths(lab, cell):
             there, here = lab.root / name, root / name
-            if ".." in name.parts and there.exists():
+            if ".." in name.parts and exists(there):
                 raise RunError(
                     f"{name}: is outside of the lab, and so would be its link; use an absolute path in the registry"
                 )
-            if there.exists() and not here.exists():
+            if exists(there) and not exists(here):
                 here.parent.mkdir(parents=True, exist_ok=True)
                 here.symlink_to(there)
     except OSError as error:

@@ -27,6 +27,8 @@ from types import TracebackType
 
 from filelock import FileLock, Timeout
 
+from fcnlab.paths import exists
+
 HEARTBEAT_INTERVAL = 15.0
 """Seconds between two heartbeats."""
 
@@ -111,7 +113,7 @@ class Heartbeat:
 
     def _is_locked(self, driver: str) -> bool:
         file = self._file(driver, ".lock")
-        if not file.exists():
+        if not exists(file):
             return False
         try:
             with FileLock(file, timeout=0):

@@ -15,6 +15,7 @@ from fcnlab.config.grid.grid import Cell, Grid
 from fcnlab.config.trial import Trial
 from fcnlab.errors import DataError, FcnlabError, ModelError
 from fcnlab.lab import Lab
+from fcnlab.paths import exists, is_folder
 from fcnlab.runner.pruning import Curve, prune, read_curve
 from fcnlab.trial.find import KEY_DIGITS
 from fcnlab.trial.record import Record
@@ -213,7 +214,7 @@ class RunIndex:
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
-        self._keys = {path.name for path in lab.runs.iterdir()} if lab.runs.is_dir() else set()
+        self._keys = {path.name for path in lab.runs.iterdir()} if is_folder(lab.runs) else set()
         self._checked: set[str] = set()
 
     def plan_cell(self, cell: Cell, seeds: Sequence[int]) -> list[PlannedTrial]:
@@ -254,7 +255,7 @@ class RunIndex:
             return "damaged"
         if record is not None:
             return record.status
-        return "started" if folder.progress.exists() else "to do"
+        return "started" if exists(folder.progress) else "to do"
 
     def _require_finished(self, key: str) -> None:
         if key not in self._checked and self._read_status(key) != "finished":

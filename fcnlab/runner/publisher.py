@@ -11,6 +11,7 @@ from typing import TypeVar
 from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import TrackingError
 from fcnlab.lab import Lab
+from fcnlab.paths import exists
 from fcnlab.runner.command import reproduce_command
 from fcnlab.runner.grid_state import state_folder
 from fcnlab.runner.lease import Leases
@@ -160,7 +161,7 @@ class Publisher:
     def _list_ended(self) -> Iterator[Call]:
         """Yield the calls that publish the trials that have ended."""
         for planned in self._plan.all_trials:
-            if planned.folder.record.exists():
+            if exists(planned.folder.record):
                 yield partial(self._publish, planned, self._describe(planned))
 
     def report(self) -> None:
@@ -209,7 +210,7 @@ class Publisher:
     def _log_epochs(
         self, trial: TrackedTrial, epochs: Sequence[EpochRecord], thread: TrackerThread, tracker: Tracker
     ) -> None:
-        if not trial.folder.record.exists():  # else it is published with its record, perhaps already
+        if not exists(trial.folder.record):  # else it is published with its record, perhaps already
             thread.start_trial(trial)
             tracker.log_epochs(trial, epochs)
 
@@ -243,7 +244,7 @@ class Publisher:
 
     def _pause(self, trial: TrackedTrial, stopped_after: int | None) -> None:
         def pause(thread: TrackerThread, tracker: Tracker) -> None:
-            if not trial.folder.record.exists():  # else it has ended, and is published with its record
+            if not exists(trial.folder.record):  # else it has ended, and is published with its record
                 thread.start_trial(trial)
                 tracker.pause_trial(trial, stopped_after=stopped_after)
 

@@ -18,6 +18,7 @@ from fcnlab.data.cache.build import try_open_or_build_cache
 from fcnlab.errors import DataError, RunError, TrackingError
 from fcnlab.lab import Lab
 from fcnlab.notebook import render_html
+from fcnlab.paths import is_file
 from fcnlab.runner.checks.class_presence import check_class_presence, find_remaining_datasets
 from fcnlab.runner.checks.trials import check_trials
 from fcnlab.runner.executors.base import Executor
@@ -250,7 +251,7 @@ def _repair(plan: Plan, lab: Lab) -> list[str]:
     lines = []
     with hold_leases(lab) as leases:
         for planned in damaged:
-            if planned.folder.path.is_file():  # it cannot contain a lease
+            if is_file(planned.folder.path):  # it cannot contain a lease
                 lines += planned.folder.repair()
             elif leases.claim(planned.folder.path):
                 lines += planned.folder.repair()

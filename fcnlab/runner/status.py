@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from fcnlab.lab import Lab
+from fcnlab.paths import exists
 from fcnlab.runner.lease import EXPIRY, is_driver, read_latest_lease
 from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.runner.progress.eta import EtaEstimator, Running
@@ -108,7 +109,7 @@ class StatusReader:
         since = max(map(_age, leases), default=0.0)
         seen = min(since, _age(planned.folder.progress)) if epochs else since
         beat = planned.folder.heartbeat
-        idle = min(seen, _age(beat)) if beat.exists() else seen
+        idle = min(seen, _age(beat)) if exists(beat) else seen
         now = time.monotonic()
         return Running(planned, epochs, before=len(epochs), since=now - since, seen=now - seen, idle=idle)
 
@@ -153,7 +154,7 @@ def _age(file: Path) -> float:
 
 def _is_alive(driver: str, folder: Path) -> bool:
     """Return whether a driver is alive: on this host by its process, on other hosts by its heartbeat."""
-    if not (is_driver(driver) and (beat := folder / driver).exists()):
+    if not (is_driver(driver) and exists(beat := folder / driver)):
         return False
     host, process, _ = driver.split(":")
     if host != socket.gethostname():

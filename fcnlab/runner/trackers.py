@@ -11,6 +11,7 @@ from fcnlab.config.grid.name import path_in_lab
 from fcnlab.errors import ConfigError, TrackingError
 from fcnlab.extensions import fcnlab_command
 from fcnlab.lab import Lab
+from fcnlab.paths import is_file
 from fcnlab.runner.grid_state import note_experiment
 from fcnlab.settings import TrackerName
 from fcnlab.tracking import store, tensorboard
@@ -63,7 +64,7 @@ def open_selected_tracker(name: str, grid: Grid, lab: Lab, keys: Collection[str]
     """
     if name == "mlflow" and not store.is_installed():
         sync = f"{fcnlab_command(*grid.cells)} grid sync {quote(str(grid.path))}"
-        where = f"; run `{sync}` where it is" if grid.path.is_file() else ""
+        where = f"; run `{sync}` where it is" if is_file(grid.path) else ""
         raise TrackingError(f"MLflow is not installed{where}")
     tracker = _create_tracker(name, track_grid(grid, lab))
     tracker.start_grid(keys)

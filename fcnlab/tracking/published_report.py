@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from fcnlab.atomic_file import is_temporary
+from fcnlab.paths import is_file
 from fcnlab.tracking.grid_run import BestCell
 from fcnlab.tracking.store import find_database
 
@@ -34,7 +35,7 @@ def list_report_files(folder: Path) -> list[Path]:
         folder: folder of the report.
     """
     files = [file for where in (folder, folder / "plots") for file in where.glob("*")]
-    return sorted(file for file in files if file.is_file() and not is_temporary(file))
+    return sorted(file for file in files if is_file(file) and not is_temporary(file))
 
 
 def digest_report(folder: Path, text: str, best: BestCell | None) -> str:

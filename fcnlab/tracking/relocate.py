@@ -7,6 +7,8 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote
 
+from fcnlab.paths import is_file
+
 
 def relocate_artifacts(database: Path, artifacts: Path) -> None:
     """Rewrite the locations of artifacts in a lab's store to the folder of this lab.
@@ -18,7 +20,7 @@ def relocate_artifacts(database: Path, artifacts: Path) -> None:
         database: the lab's SQLite file; it need not exist.
         artifacts: the lab's folder of artifacts, beside the file.
     """
-    if not database.is_file():
+    if not is_file(database):
         return
     with closing(sqlite3.connect(database)) as connection, connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}

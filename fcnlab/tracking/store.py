@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, unquote
 from filelock import FileLock, Timeout
 
 from fcnlab.errors import TrackingError
+from fcnlab.paths import exists
 from fcnlab.redaction import redact
 from fcnlab.tracking.relocate import relocate_artifacts
 
@@ -131,7 +132,7 @@ def open_client(uri: str, artifacts: Path | None = None) -> MlflowClient:
     with FileLock(file.with_name(file.name + ".lock"), timeout=LOCK_TIMEOUT):
         if "?" not in uri:  # with options, MLflow creates the store
             _remove_drafts(file)  # of a process that was killed
-            if not file.exists():
+            if not exists(file):
                 _create_store(file)
         _check_unlocked(file)
         if artifacts is not None and file.resolve().parent == artifacts.resolve().parent:

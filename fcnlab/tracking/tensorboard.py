@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from fcnlab.errors import TrackingError
+from fcnlab.paths import is_folder
 from fcnlab.tracking.base import TrackedGrid, TrackedTrial, Tracker
 from fcnlab.tracking.fields import extract_final_metrics, extract_points
 from fcnlab.tracking.params import extract_params
@@ -131,7 +132,7 @@ class TensorboardTracker(Tracker):
         with _convert_errors(self._folder):
             last = len(record.epochs)
             self._add_scalars(trial, extract_final_metrics(record, self._grid.checkpoint), last)
-            if samples and trial.folder.samples.is_dir():
+            if samples and is_folder(trial.folder.samples):
                 for file in sorted(trial.folder.samples.iterdir()):
                     self._add_image(trial, file, last)
             self._end(trial, "SUCCESS" if record.status == "finished" else "FAILURE")

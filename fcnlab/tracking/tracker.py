@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fcnlab.errors import TrackingError
+from fcnlab.paths import is_file
 from fcnlab.redaction import clean_text
 from fcnlab.tracking import published_report, view
 from fcnlab.tracking.base import TrackedGrid, TrackedTrial, Tracker
@@ -90,7 +91,7 @@ class MlflowTracker(Tracker):
             parent = self._find_parent()
             self._origin = describe_origin(self._grid)
             update_grid_run(self._client, parent, self._grid, self._origin)
-            if self._grid.file.is_file():
+            if is_file(self._grid.file):
                 self._open_repository(self._client.get_run(parent).info.artifact_uri).log_artifact(str(self._grid.file))
             self._client.set_experiment_tag(self._experiment, view.TAG, view.encode_view())
             for key, run in self._runs.items():

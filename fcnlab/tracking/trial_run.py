@@ -10,6 +10,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from fcnlab.config.trial import Trial
+from fcnlab.paths import exists, is_folder
 from fcnlab.tracking.fields import clean_tag, extract_points
 from fcnlab.tracking.params import extract_params
 from fcnlab.trial.record import EpochRecord
@@ -154,10 +155,10 @@ def upload_files(repository: Any, folder: RunFolder, *, samples: bool) -> list[s
         folder: the run folder of the trial.
         samples: whether to upload the predictions of the first images.
     """
-    files = [file for file in (folder.record, folder.counts) if file.exists()]
+    files = [file for file in (folder.record, folder.counts) if exists(file)]
     for file in files:
         repository.log_artifact(str(file))
-    if samples and folder.samples.is_dir() and any(folder.samples.iterdir()):
+    if samples and is_folder(folder.samples) and any(folder.samples.iterdir()):
         repository.log_artifacts(str(folder.samples), folder.samples.name)
         files.append(folder.samples)
     stored = {item.path for item in repository.list_artifacts()}

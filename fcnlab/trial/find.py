@@ -13,7 +13,7 @@ from fcnlab.config.trial import Trial
 from fcnlab.errors import ModelError, RunError
 from fcnlab.extensions import Extensions
 from fcnlab.lab import Lab
-from fcnlab.paths import resolve_path
+from fcnlab.paths import is_file, is_folder, resolve_path
 from fcnlab.trial.record import CheckpointChoice, Record, SplitMetrics
 from fcnlab.trial.run_folder import RunFolder
 from fcnlab.trial.storage.damage import DamageError, KeptError
@@ -74,7 +74,7 @@ class FinishedTrial:
             checkpoint == "best" and self.reported_metrics(checkpoint).epoch != self.reported_metrics("last").epoch
         )
         file = self.folder.best_weights if is_best else self.folder.weights
-        if not file.is_file():
+        if not is_file(file):
             raise RunError(f"{file}: the weights are missing; run the trial again")
         return file
 
@@ -119,9 +119,9 @@ def find_run_folder(name: str, lab: Lab) -> RunFolder:
         RunError: no key or more than one key begins with `name`.
     """
     path = Path(name)
-    if (path / "trial.json").is_file():
+    if is_file(path / "trial.json"):
         return RunFolder(resolve_path(path).parent, resolve_path(path).name)
-    keys = sorted(path.name for path in lab.runs.iterdir() if is_key(path.name)) if lab.runs.is_dir() else []
+    keys = sorted(path.name for path in lab.runs.iterdir() if is_key(path.name)) if is_folder(lab.runs) else []
     if not keys:
         raise RunError(f"{lab.runs}: contains no trials; set the lab's folder with --lab, or pass a run folder")
     found = [key for key in keys if key.startswith(name.lower())] if name else []

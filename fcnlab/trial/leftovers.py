@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from fcnlab.atomic_file import list_temporary_files
+from fcnlab.paths import exists
 
 if TYPE_CHECKING:
     from fcnlab.trial.run_folder import RunFolder
@@ -21,8 +22,8 @@ def list_leftovers(folder: RunFolder) -> list[Path]:
         folder: the run folder.
     """
     files = [folder.checkpoint, folder.previous_checkpoint, folder.rendezvous, folder.heartbeat]
-    files = files if folder.record.exists() else []
-    return [*list_temporary_files(folder.path), *(file for file in files if file.exists())]
+    files = files if exists(folder.record) else []
+    return [*list_temporary_files(folder.path), *(file for file in files if exists(file))]
 
 
 def remove_leftovers(folder: RunFolder) -> None:

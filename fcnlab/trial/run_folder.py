@@ -28,6 +28,7 @@ from pathlib import Path
 from fcnlab.atomic_file import write_atomically
 from fcnlab.config.trial import Trial
 from fcnlab.errors import RunError, StopRunError
+from fcnlab.paths import exists, is_file, is_folder
 from fcnlab.storage_errors import convert_storage_errors
 from fcnlab.trial.leftovers import list_leftovers
 from fcnlab.trial.record import Attempt, EpochRecord, Record
@@ -180,10 +181,10 @@ class RunFolder:
         if record is not None:
             return record, None
         files = (self.trial, self.log, self.lock, self.counts, self.weights, self.best_weights)
-        folders = [file for file in files if file.is_dir()]
+        folders = [file for file in files if is_folder(file)]
         if folders:
             return None, DamageError(folders[0].name, "it is a folder, and not a file")
-        if self.samples.is_file():
+        if is_file(self.samples):
             return None, DamageError(self.samples.name, "it is a file, and not a folder")
         progress = read_json_lines(self.progress, EpochRecord)[1]
         return None, progress or read_json_lines(self.attempts_file, Attempt)[1]
@@ -227,7 +228,7 @@ class RunFolder:
         while (damage := self.inspect()[1]) is not None:
             names = self._result_names() if damage.file in (RECORD_FILE, COUNTS_FILE) else [damage.file]
             lines.append(self._move(damage, names))
-        if checkpoints and not self.record.exists():
+        if checkpoints and not exists(self.record):
             found = [*map(find_checkpoint_damage, (self.checkpoint, self.previous_checkpoint))]
             for damage in found:
                 if isinstance(damage, KeptError):
@@ -246,8 +247,8 @@ class RunFolder:
     def result_files(self) -> list[Path]:
         """Return the existing files of the result besides the record."""
         files = [self.trial, self.counts, self.weights, self.best_weights]
-        samples = sorted(self.samples.iterdir()) if self.samples.is_dir() else []
-        return [file for file in (*files, *samples) if file.is_file()]
+        samples = sorted(self.samples.iterdir()) if is_folder(self.samples) else []
+        return [file for file in (*files, *samples) if is_file(file)]
 
     def finish(self, record: Record) -> None:
         """Write the record, which ends the trial, and remove the files that only a running trial needs.

@@ -16,6 +16,7 @@ from fcnlab.metrics.summary import compute_metrics
 from fcnlab.models import FCN
 from fcnlab.models.backbones.weights_file import read_tensors
 from fcnlab.models.fcn import load_matching_weights
+from fcnlab.paths import exists
 from fcnlab.seeding import derive_seed
 from fcnlab.training import cost, hardware
 from fcnlab.training.distributed import ProcessGroup
@@ -272,7 +273,7 @@ class Trainer:
 
     def _resume(self, training: Training) -> None:
         candidates = (self.folder.checkpoint, self.folder.previous_checkpoint)
-        checkpoint = next((file for file in candidates if file.exists()), None)  # damaged ones are in the quarantine
+        checkpoint = next((file for file in candidates if exists(file)), None)  # damaged ones are in the quarantine
         if checkpoint is None:
             return
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)

@@ -14,7 +14,7 @@ import typer
 from fcnlab.cli.options import DataRoot, LabOption
 from fcnlab.console import create_console, format_table
 from fcnlab.errors import ConfigError, DataError, RunError
-from fcnlab.paths import expand_home, resolve_path
+from fcnlab.paths import exists, expand_home, is_folder, resolve_path
 
 if TYPE_CHECKING:
     from fcnlab.data.datasets.base import Dataset
@@ -140,12 +140,12 @@ def _registry(lab: Lab, name: str, force: bool) -> Path:
             f"'{name}' is not a valid dataset name; use letters, digits, '-', '_' and '.', starting with a letter"
         )
     folder = lab.root / "registry"
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise RunError(f"{folder}: no such folder; change to a lab, pass --lab, or create a lab with `fcnlab init DIR`")
     if name in builtin().names("dataset"):
         raise ConfigError(f"'{name}' is the name of a built-in dataset; choose another name")
     file = folder / "datasets.yaml"
-    if not force and file.exists() and name in read(file):
+    if not force and exists(file) and name in read(file):
         raise ConfigError(f"{file}: {name}: already exists; choose another name, or pass --force to replace it")
     return file
 

@@ -19,7 +19,7 @@ from fcnlab.data.inspection.class_values import (
 )
 from fcnlab.data.inspection.propose import Contents
 from fcnlab.errors import ConfigError, nearest
-from fcnlab.paths import check_regular_file, expand_home
+from fcnlab.paths import check_regular_file, expand_home, is_file
 
 VOID_NAMES = frozenset({IGNORED_NAME, "void", "ignore", "ignored", "unlabeled", "unlabelled"})
 """Names of 255 in lists of other programs that mean ignored pixels."""
@@ -131,7 +131,7 @@ def _choose_values(listed: Sequence[ListedClass], contents: Contents) -> dict[st
 def _read_classes(option: str) -> Mapping[str, Any] | list[ListedClass]:
     """Return a list of classes, or a mapping of names to values, from the command line or a file."""
     path = expand_home(option)
-    if not path.is_file() and (not path.suffix or "," in option or "=" in option):
+    if not is_file(path) and (not path.suffix or "," in option or "=" in option):
         return _parse_option(option)
     try:
         check_regular_file(path)

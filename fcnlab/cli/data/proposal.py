@@ -29,7 +29,7 @@ from fcnlab.data.inspection.split_warnings import (
 )
 from fcnlab.errors import ConfigError, DataError
 from fcnlab.lab import Lab
-from fcnlab.paths import expand_home, resolve_path
+from fcnlab.paths import expand_home, is_file, resolve_path
 
 _USUAL = {("train", "train"), ("val", "val")}
 """Default splits of the purposes; an entry does not list them."""
@@ -144,7 +144,7 @@ def find_lists(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for split in ("train", "val", "test"):
         names = [folder / f"{split}.txt", folder / f"{split}_list.txt"]
-        file = next((name for name in names if name.is_file()), None)
+        file = next((name for name in names if is_file(name)), None)
         if file is not None:
             found[split] = file
         elif split != "test":

@@ -11,7 +11,7 @@ import typer
 from fcnlab.cli.grid.running import shown
 from fcnlab.cli.options import DataRoot, DeviceOption, LabOption
 from fcnlab.cli.references import TrialName, find_named
-from fcnlab.paths import resolve_path
+from fcnlab.paths import exists, resolve_path
 
 if TYPE_CHECKING:
     from fcnlab.lab import Lab
@@ -54,7 +54,7 @@ def reproduce(
     if record is None:
         raise RunError(f"{trial}: {planned.description}: no record to compare with")
     again = Lab(resolve_path(folder))
-    if (again.runs / planned.key).exists():
+    if exists(again.runs / planned.key):
         raise RunError(f"--workdir {folder}: this trial has already run there; choose a new folder")
     subprocess.run([sys.executable, "-m", *words], check=False)
     _compare(record, _read(again, planned))

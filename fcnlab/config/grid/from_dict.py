@@ -13,6 +13,7 @@ from fcnlab.config.grid.name import FOLDER
 from fcnlab.config.registry import Registry
 from fcnlab.config.yaml_file import dump, parse
 from fcnlab.errors import ConfigError
+from fcnlab.paths import is_file
 
 HEADER = "# Written by fcnlab.run_grid from a dict in Python, and written again when the dict changes.\n"
 """First line of a grid file that a run has written."""
@@ -55,7 +56,7 @@ def _check_not_by_hand(path: Path) -> None:
     Raises:
         ConfigError: it is a file of the user.
     """
-    if path.is_file() and not path.read_bytes().startswith(HEADER.encode()):
+    if is_file(path) and not path.read_bytes().startswith(HEADER.encode()):
         raise ConfigError(
             f"{path}: exists and was not written from a dict; load this file, or give the grid another name"
         )
@@ -72,7 +73,7 @@ def write_grid_file(grid: Grid) -> None:
         OSError: the file cannot be written.
     """
     text = grid.source.encode()
-    if not text or (grid.path.is_file() and grid.path.read_bytes() == text):
+    if not text or (is_file(grid.path) and grid.path.read_bytes() == text):
         return
     _check_not_by_hand(grid.path)
     grid.path.parent.mkdir(parents=True, exist_ok=True)

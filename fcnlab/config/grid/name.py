@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fcnlab.errors import ConfigError
-from fcnlab.paths import resolve_path
+from fcnlab.paths import is_folder, resolve_path
 from fcnlab.redaction import escape_line
 
 FOLDER = "experiments"
@@ -26,7 +26,7 @@ def find_lab_folder(file: Path) -> Path | None:
     """
     parents = resolve_path(file).parents
     for folder in parents:
-        if folder.name == FOLDER and (folder == parents[0] or (folder.parent / "registry").is_dir()):
+        if folder.name == FOLDER and (folder == parents[0] or is_folder(folder.parent / "registry")):
             return folder.parent
     return None
 

@@ -39,6 +39,7 @@ from fcnlab.data.datasets.base import Dataset, Sample, Split
 from fcnlab.data.datasets.folder import Folder
 from fcnlab.data.parallel import Advance, StartProgress, map_on_all_cores
 from fcnlab.errors import DataError
+from fcnlab.paths import exists
 from fcnlab.redaction import get_logger
 from fcnlab.settings import cache_folder
 
@@ -131,7 +132,7 @@ def _touch(folder: Path) -> None:
 def _refuse_others() -> None:
     """Raise CacheUnavailableError if the cache folder belongs to another user: such folders are only read."""
     for folder in (decoded_cache_folder(), cache_folder()):
-        if folder.exists() and folder.stat().st_uid != os.geteuid():
+        if exists(folder) and folder.stat().st_uid != os.geteuid():
             raise CacheUnavailableError(f"{folder} belongs to another user and does not hold it")
     decoded_cache_folder().mkdir(parents=True, exist_ok=True)
 
@@ -281,7 +282,7 @@ def discard(folder: Path) -> None:
         folder: folder of the cache.
     """
     beside = partial(folder)
-    if beside.exists():
+    if exists(beside):
         shutil.rmtree(beside)
     with contextlib.suppress(FileNotFoundError):
         folder.rename(beside)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import features
 
 from fcnlab.data.datasets.base import Dataset, FileDataset, Pixels
+from fcnlab.paths import is_folder
 from fcnlab.settings import cache_folder
 
 VERSION = 3
@@ -147,7 +148,7 @@ def open_cache(folder: Path) -> MappedCache:
         BrokenCacheError: the cache is incomplete, or its key is not the name of the folder.
         OSError: the cache cannot be read or mapped.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise FileNotFoundError(folder)
     try:
         raw = (folder / INDEX).read_bytes()

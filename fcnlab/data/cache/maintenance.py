@@ -13,6 +13,7 @@ from fcnlab.data.cache.build import discard, lock, partial
 from fcnlab.data.cache.format import INDEX, KEY, BrokenCacheError, decoded_cache_folder, is_intact, open_cache
 from fcnlab.data.parallel import Advance, map_on_all_cores
 from fcnlab.errors import DataError, nearest
+from fcnlab.paths import is_folder
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ def list_caches() -> list[CacheInfo]:
         DataError: the folder of the caches cannot be read.
     """
     try:
-        there = list(decoded_cache_folder().iterdir()) if decoded_cache_folder().is_dir() else []
-        named = {path.with_suffix("") for path in there if path.is_dir() and KEY.fullmatch(path.stem)}
+        there = list(decoded_cache_folder().iterdir()) if is_folder(decoded_cache_folder()) else []
+        named = {path.with_suffix("") for path in there if is_folder(path) and KEY.fullmatch(path.stem)}
         found = [info for info in map(_read_info, sorted(named)) if info is not None]
     except OSError as error:
         raise DataError(f"{decoded_cache_folder()}: cannot be read: {error.strerror}") from None
@@ -68,7 +69,7 @@ def list_caches() -> list[CacheInfo]:
 def _read_info(folder: Path) -> CacheInfo | None:
     """Return the state of a cache, or None if it was removed in the meantime."""
     try:
-        if not folder.is_dir():
+        if not is_folder(folder):
             unfinished = partial(folder)
             state = "being built" if _held(folder) else "interrupted"
             return CacheInfo(folder, state, _size(unfinished), _time(unfinished))

@@ -14,6 +14,7 @@ from fcnlab.data.datasets.fingerprint import hash_files
 from fcnlab.data.datasets.image_file import RGB, ImageFormat, Pixels, open_header, open_image, to_pixels
 from fcnlab.data.datasets.labels import IdDecoder, LabelDecoder, open_mask
 from fcnlab.errors import DataError, nearest
+from fcnlab.paths import is_file, is_folder
 from fcnlab.redaction import escape_line
 
 __all__ = ["Dataset", "FileDataset", "FileSplit", "Pair", "Pixels", "Sample", "Split", "list_files"]
@@ -244,7 +245,7 @@ class FileDataset(Dataset):
     def _checked_pairs(self, split: str) -> list[Pair]:
         if split not in self.split_names:
             raise DataError(f"{type(self).__name__} has no split '{split}'; {nearest(split, self.split_names)}")
-        if not self.root.is_dir():
+        if not is_folder(self.root):
             raise DataError(
                 f"{self.root}: no such folder; set --data-root or FCNLAB_DATA to the folder that contains "
                 f"{self.root.name} with {self.expected_layout}"
@@ -267,6 +268,6 @@ def list_files(folder: Path, expected_layout: str) -> list[Path]:
     Raises:
         DataError: the folder is missing.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise DataError(f"{folder}: no such folder; the expected layout is {expected_layout}")
-    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if is_file(path) and not path.name.startswith("."))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fcnlab.data.datasets.base import FileDataset, Pair, list_files
 from fcnlab.data.datasets.labels import IdDecoder, LabelDecoder
 from fcnlab.errors import DataError
+from fcnlab.paths import is_folder
 
 _EVALUATED = {
     7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light",
@@ -44,9 +45,9 @@ class Cityscapes(FileDataset):
 
     def list_pairs(self, split: str) -> list[Pair]:
         images, masks = self.root / "leftImg8bit" / split, self.root / "gtFine" / split
-        if not images.is_dir():
+        if not is_folder(images):
             raise DataError(f"{images}: no such folder; the expected layout is {self.expected_layout}")
-        cities = sorted(path for path in images.iterdir() if path.is_dir())
+        cities = sorted(path for path in images.iterdir() if is_folder(path))
         files = [
             path for city in cities for path in list_files(city, self.expected_layout) if path.name.endswith(_IMAGE)
         ]

@@ -24,6 +24,7 @@ from fcnlab.data.datasets.splits import (
     split_folder,
 )
 from fcnlab.errors import DataError, nearest
+from fcnlab.paths import exists, is_folder
 
 SHOWN = 3
 """Number of existing names that an error message lists."""
@@ -110,7 +111,7 @@ class Folder(FileDataset):
         return f"sha256:{hashlib.sha256(f'{super().fingerprint(splits)} {mapping}'.encode()).hexdigest()}"
 
     def _checked_pairs(self, split: str) -> list[Pair]:
-        if not self.root.is_dir():
+        if not is_folder(self.root):
             raise DataError(f"{describe_missing_folder(self.root)}; 'images' must be the folder of the images")
         names = self.files.splits()
         if split not in names and split not in find_split_names(self.files.images):
@@ -239,7 +240,7 @@ def list_images(folder: str) -> list[Path]:
         DataError: the folder is missing.
     """
     root = Path(folder)
-    if not root.is_dir():
+    if not is_folder(root):
         raise DataError(describe_missing_folder(root))
     return sorted(_walk_images(root, ()))
 
@@ -252,7 +253,7 @@ def _walk_images(folder: Path, above: Sequence[str]) -> Iterator[Path]:
     for path in folder.iterdir():
         if path.name.startswith("."):
             continue
-        if path.is_dir():
+        if is_folder(path):
             yield from _walk_images(path, (*above, real))
         elif path.suffix.lower() in IMAGE_EXTENSIONS:
             yield path
@@ -265,11 +266,11 @@ def describe_missing_folder(folder: Path) -> str:
         folder: path that is not a folder.
     """
     missing, parent = folder, folder.parent
-    while not parent.is_dir() and parent != parent.parent:
+    while not is_folder(parent) and parent != parent.parent:
         missing, parent = parent, parent.parent
-    if folder.exists():
+    if exists(folder):
         return f"{folder}: is a file; expected a folder"
-    existing = sorted(path.name for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
+    existing = sorted(path.name for path in parent.iterdir() if is_folder(path) and not path.name.startswith("."))
     return f"{folder}: no such folder; {parent} has no folder '{missing.name}', {_suggest(missing.name, existing)}"
 
 

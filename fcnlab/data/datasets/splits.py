@@ -12,7 +12,7 @@ import numpy as np
 
 from fcnlab.data.datasets.image_file import IMAGE_EXTENSIONS
 from fcnlab.errors import DataError
-from fcnlab.paths import check_regular_file
+from fcnlab.paths import check_regular_file, is_file
 from fcnlab.seeding import derive_seed
 
 SPLIT = "{split}"
@@ -132,7 +132,7 @@ def _find(file: Path, number: int, name: str, folder: Path) -> Path:
     relative = name.replace("\\", "/").lstrip("/")
     places = (folder, folder.parent, file.parent)
     candidates = [place / relative for place in places] + ([Path(name)] if Path(name).is_absolute() else [])
-    found = next((path for path in candidates if path.is_file()), None)
+    found = next((path for path in candidates if is_file(path)), None)
     if found is None:
         listed = ", ".join(dict.fromkeys(map(str, places)))
         raise DataError(f"{file}, line {number}: no file '{name}' below {listed}")

@@ -12,6 +12,7 @@ from fcnlab.data.datasets.camvid import CamVid
 from fcnlab.data.datasets.cityscapes import Cityscapes
 from fcnlab.data.datasets.voc import Voc2012
 from fcnlab.errors import DataError
+from fcnlab.paths import is_folder
 
 FILE_DATASETS: Mapping[str, type[FileDataset]] = MappingProxyType(
     {"camvid": CamVid, "voc2012": Voc2012, "cityscapes": Cityscapes, "ade20k": Ade20k}
@@ -37,7 +38,7 @@ def find_dataset_folder(data_root: Path | None, folder: str, type_: str) -> Path
             f"{folder}/ with {layout}"
         )
     path = data_root / folder
-    if not path.is_dir():
+    if not is_folder(path):
         raise DataError(
             f"dataset {type_}: {path} does not exist; --data-root (or FCNLAB_DATA) must be the folder that contains "
             f"{folder}/ with {layout}"

@@ -13,7 +13,7 @@ from PIL import Image
 from fcnlab.data.datasets.base import FileDataset, FileSplit, Pair, Split
 from fcnlab.data.datasets.matlab import MatFileError, read_structure_field
 from fcnlab.errors import DataError
-from fcnlab.paths import check_regular_file
+from fcnlab.paths import check_regular_file, is_file, is_folder
 
 
 class Voc2012(FileDataset):
@@ -60,7 +60,7 @@ class Voc2012(FileDataset):
     def _trainaug(self) -> tuple[list[str], dict[str, Path]]:
         """Return the ids of `trainaug`, and the masks of the ids that have no mask in VOC."""
         added = self.root / "SegmentationClassAug"
-        if added.is_dir():
+        if is_folder(added):
             folder, suffix = added, "png"
             sbd_ids = sorted(path.stem for path in added.glob("*.png"))
         else:
@@ -71,7 +71,7 @@ class Voc2012(FileDataset):
                 for name in ("train", "val")
                 for id_ in _read_ids(sbd / f"{name}.txt", "it is in the archive of SBD")
             ]
-        if self._list("trainaug").is_file():
+        if is_file(self._list("trainaug")):
             ids = self._listed("trainaug")
         else:
             ids = sorted({*sbd_ids, *self._listed("train")} - {*self._listed("val")})
@@ -83,7 +83,7 @@ class Voc2012(FileDataset):
         file = self._list("seg11valid")
         val = self.root.parent / "VOC2011" / "ImageSets" / "Segmentation" / "val.txt"
         sbd = self._find_sbd()
-        if not file.is_file() and val.is_file() and sbd is not None:
+        if not is_file(file) and is_file(val) and sbd is not None:
             excluded = {*_read_ids(sbd / "train.txt", "it is in the archive of SBD")}
             return [id_ for id_ in _read_ids(val, "it is in the kit of VOC 2011") if id_ not in excluded]
         return _read_ids(
@@ -94,7 +94,7 @@ class Voc2012(FileDataset):
 
     def _find_sbd(self) -> Path | None:
         beside = (folder / "benchmark_RELEASE" / "dataset" for folder in (self.root.parent, self.root.parent.parent))
-        return next((folder for folder in beside if folder.is_dir()), None)
+        return next((folder for folder in beside if is_folder(folder)), None)
 
     def _sbd(self, split: str) -> Path:
         found = self._find_sbd()

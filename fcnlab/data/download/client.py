@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fcnlab.errors import DataError
+from fcnlab.paths import is_file
 from fcnlab.version import __version__
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -248,4 +249,4 @@ def _origin(target: Path) -> dict[str, str]:
 
 
 def _length(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
+    return path.stat().st_size if is_file(path) else 0

@@ -19,6 +19,7 @@ from fcnlab.data.download.archive import unpack
 from fcnlab.data.download.client import PAUSES, Unreachable, download, origin_path, part_path
 from fcnlab.data.download.sources import Archive, Source
 from fcnlab.errors import DataError
+from fcnlab.paths import exists, is_file
 
 ARCHIVES = "archives"
 """Folder below the data root for archives, also for those that are downloaded by hand."""
@@ -80,7 +81,7 @@ def fetch_dataset(
             not this dataset. Partial downloads are kept; the folder of the dataset is never incomplete.
     """
     target = data_root / (folder or source.folder)
-    if target.exists():
+    if exists(target):
         missing = _describe_missing(target, source)
         if missing:
             raise DataError(
@@ -145,13 +146,13 @@ def _get(
     archive: Archive, source: Source, store: Path, progress: DownloadProgress, pauses: tuple[float, ...]
 ) -> _Verified:
     target = store / archive.file
-    if target.is_file():
+    if is_file(target):
         progress.log(f"{archive.file}: found in {store}")
         return _verify(archive, target, target, _recorded_url(target), progress)
     if not archive.urls:
         raise Unreachable(f"{archive.file} needs a login ({source.terms})")
     part = part_path(target)
-    _check_free_space(store, (archive.bytes or 0) - (part.stat().st_size if part.is_file() else 0))
+    _check_free_space(store, (archive.bytes or 0) - (part.stat().st_size if is_file(part) else 0))
     url = download(
         archive.urls,
         target,
@@ -181,7 +182,7 @@ def _verify(archive: Archive, file: Path, target: Path, url: str | None, progres
     if archive.checksum is None:
         progress.log(f"{archive.file}: no published checksum; recorded: sha256 {sha256}")
     elif found != expected:
-        downloaded = file != target or origin_path(target).is_file()
+        downloaded = file != target or is_file(origin_path(target))
         if downloaded:
             file.unlink()
             origin_path(target).unlink(missing_ok=True)
@@ -196,7 +197,7 @@ def _verify(archive: Archive, file: Path, target: Path, url: str | None, progres
 def _install(name: str, source: Source, verified: list[_Verified], target: Path, progress: DownloadProgress) -> None:
     """Unpack into a temporary folder, count the files, and rename the folder."""
     temporary = target.with_name(f".{target.name}.unpacking")
-    if temporary.exists():
+    if exists(temporary):
         shutil.rmtree(temporary)  # of an interrupted download; this process holds the lock
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -257,7 +258,7 @@ def _create_record(name: str, source: Source, verified: list[_Verified]) -> dict
 def _remove_archives(verified: list[_Verified], keep: bool, progress: DownloadProgress) -> None:
     """Remove downloaded archives; archives without a recorded address are kept."""
     for one in verified:
-        if origin_path(one.path).is_file() and not keep:
+        if is_file(origin_path(one.path)) and not keep:
             one.path.unlink()
             origin_path(one.path).unlink()
         else:

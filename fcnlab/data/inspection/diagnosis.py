@@ -15,6 +15,7 @@ from fcnlab.data.datasets.base import Pair, Pixels
 from fcnlab.data.datasets.image_file import IMAGE_ERRORS, MultiplePagesError, open_image
 from fcnlab.data.datasets.labels import LabelDecoder, LossyMaskError, MaskModeError, simplify_mode
 from fcnlab.errors import DataError
+from fcnlab.paths import exists, is_folder
 
 SHOWN = 6
 """Maximum number of undefined values that are listed."""
@@ -104,8 +105,8 @@ def find_masks_without_image(split: str, pairs: Sequence[Pair]) -> list[Problem]
     remedy = "restore the image, or remove the mask"
     problems = []
     for masks, images in folders.items():
-        stems = {file.stem for folder in images if folder.is_dir() for file in folder.iterdir()}
-        for mask in sorted(masks.iterdir()) if masks.is_dir() else ():
+        stems = {file.stem for folder in images if is_folder(folder) for file in folder.iterdir()}
+        for mask in sorted(masks.iterdir()) if is_folder(masks) else ():
             fits = [ending for ending in endings if mask.name.endswith(ending) and not mask.name.startswith(".")]
             if mask in listed or not fits:
                 continue
@@ -156,7 +157,7 @@ def select_colors(palette: bytes, numbers: Iterable[int]) -> dict[int, bytes]:
 
 
 def _read(path: Path, open_: OpenMask) -> _File:
-    if not path.exists():
+    if not exists(path):
         return _File(path, None, missing=True)
     try:
         return _File(path, open_(path))

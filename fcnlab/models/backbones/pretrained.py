@@ -12,6 +12,7 @@ from fcnlab.errors import ModelError
 from fcnlab.models.backbones.base import weights_unavailable
 from fcnlab.models.backbones.paper import PaperBackbone
 from fcnlab.models.backbones.timm import TimmBackbone
+from fcnlab.paths import is_file
 
 TIMEOUT = 5.0
 """Seconds to wait for a server."""
@@ -93,7 +94,7 @@ def _find_in_torch_hub(network: str, url: str) -> PretrainedFile:
 
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / Path(urlparse(url).path).name
-    return PretrainedFile(network, url, folder, path if path.is_file() else None)
+    return PretrainedFile(network, url, folder, path if is_file(path) else None)
 
 
 def find_obstacle(file: PretrainedFile) -> str | None:

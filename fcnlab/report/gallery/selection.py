@@ -17,6 +17,7 @@ import pandas as pd
 from fcnlab.analysis.resampling import Floats, compute_class_iou, mean_over_classes
 from fcnlab.errors import FcnlabError
 from fcnlab.lab import Lab
+from fcnlab.paths import is_file
 from fcnlab.report.trial_records import TrialRecords
 from fcnlab.runner.plan import Plan
 from fcnlab.trial.storage.sample_name import name_sample
@@ -57,7 +58,7 @@ class GalleryCell:
             role: `image.jpg`, `label.png` or `prediction.png`.
         """
         name = f"{name_sample(id_)}.{role}"
-        return next((folder / name for folder in self.folders if (folder / name).is_file()), None)
+        return next((folder / name for folder in self.folders if is_file(folder / name)), None)
 
     def has_prediction(self, id_: str) -> bool:
         """Return whether there is a prediction of an image.

@@ -11,6 +11,7 @@ from statistics import fmean
 from fcnlab.config.trial import Trial
 from fcnlab.data.cache.format import compute_cache_key, decoded_cache_folder
 from fcnlab.lab import Lab
+from fcnlab.paths import is_folder
 from fcnlab.processor import usable_cores
 from fcnlab.runner.checks.network import read_gmacs
 from fcnlab.runner.checks.trials import OpenedData
@@ -227,7 +228,7 @@ def _estimate_overhead(known: Sequence[tuple[PlannedTrial, CostRate]], data: Ope
 def _count_undecoded(trial: Trial, split: str, data: OpenedData) -> int:
     """Return the number of images of a split that are not in the cache of decoded images."""
     cached = decoded_cache_folder() / compute_cache_key(data.dataset(trial), split)
-    return 0 if cached.is_dir() else len(data.split(trial, split))
+    return 0 if is_folder(cached) else len(data.split(trial, split))
 
 
 def _describe_sources(rates: Sequence[CostRate]) -> tuple[str, ...]:

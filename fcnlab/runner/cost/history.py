@@ -14,6 +14,7 @@ from fcnlab.config.recipe import Recipe
 from fcnlab.config.trial import Trial
 from fcnlab.config.variant import Variant
 from fcnlab.lab import Lab
+from fcnlab.paths import is_file, is_folder
 from fcnlab.processor import get_processor_name
 from fcnlab.runner.cost.rate import FINISHED_SPREAD, SETUP_SECONDS, CostRate, count_validations
 from fcnlab.runner.executors.slots import Slot
@@ -123,7 +124,7 @@ def _average(rates: Sequence[CostRate], sharing: int) -> CostRate:
 
 def _iterate_others(plan: Plan, lab: Lab) -> Iterator[tuple[RunFolder, Record]]:
     """Yield the finished trials of the lab that are not in the plan, the latest first."""
-    if not lab.runs.is_dir():
+    if not is_folder(lab.runs):
         return
     own = {planned.key for planned in plan.all_trials}
     others = [path for path in lab.runs.iterdir() if path.name not in own and is_key(path.name)]
@@ -181,7 +182,7 @@ def _ran_on_hardware_of(record: Record, slot: Slot | None) -> bool:
 
 
 def _compute_size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return sum(file.stat().st_size for file in folder.rglob("*") if is_file(file))
 
 
 def find_workloads(plan: Plan) -> dict[str, Workload]:

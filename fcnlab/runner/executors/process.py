@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
+from fcnlab.paths import is_file
 from fcnlab.runner.executors.base import PAUSE, RELEASE, Executor, Job, JobExit
 from fcnlab.runner.executors.exits import count_oom_kills, describe_exit, find_memory_message, was_killed
 from fcnlab.runner.executors.hang import HangDetector
@@ -133,7 +134,7 @@ class ProcessExecutor(Executor):
             job = job.model_copy(update={"sharing": max(job.sharing, on_its_gpu)})
         folder = RunFolder(self._lab.runs, job.trial.key)
         worker.job = job
-        worker.log_start = folder.log.stat().st_size if folder.log.is_file() else 0
+        worker.log_start = folder.log.stat().st_size if is_file(folder.log) else 0
         worker.oom_kills = count_oom_kills()
         self._hangs.watch(job.trial.key, folder.heartbeat, job.hang_timeout)
         _write(worker, job.model_dump_json().encode())

@@ -27,6 +27,7 @@ from fcnlab.data.decoded import open_decoded
 from fcnlab.errors import DataError, RunError
 from fcnlab.lab import Lab
 from fcnlab.models import FCN
+from fcnlab.paths import is_file
 from fcnlab.training import hardware
 from fcnlab.training.evaluate import OnProgress, evaluate_split
 from fcnlab.training.protocol import Protocol, Size
@@ -184,7 +185,7 @@ def evaluate_trial(
     device = hardware.select_device()
     precision = hardware.resolve_precision(finished.trial.recipe.precision, device)
     existing = _read(file)
-    if existing is not None and arrays.is_file():
+    if existing is not None and is_file(arrays):
         inputs = (existing.key, existing.weights, existing.precision, existing.data)
         if inputs == (finished.trial.key, digest, precision, data):
             return existing

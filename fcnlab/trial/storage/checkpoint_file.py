@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fcnlab.atomic_file import replace_atomically
+from fcnlab.paths import exists
 from fcnlab.trial.storage.damage import DamageError, convert_read_error
 
 _MARK = b"fcnlab-sha256:"
@@ -38,7 +39,7 @@ def write_checkpoint(path: Path, previous: Path, state: Any) -> None:
             file.write(_MARK + digest)
             file.flush()
             os.fsync(file.fileno())
-        if path.exists():
+        if exists(path):
             os.replace(path, previous)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fcnlab.paths import exists
 from fcnlab.trial.evaluation.metrics import compute_split_metrics
 from fcnlab.trial.record import Record, SplitMetrics
 from fcnlab.trial.storage.damage import DamageError, UnreadableError, convert_read_error
@@ -42,7 +43,7 @@ def verify_result(sealed: SealedRecord, folder: Path) -> None:
     if missing:
         raise DamageError(RECORD_FILE, f"it has no {' and no '.join(missing)}")
     expected = (sealed.files or {}).get(COUNTS_FILE)
-    if expected is None and not path.exists():  # a record of trials that stored no counts
+    if expected is None and not exists(path):  # a record of trials that stored no counts
         return
     _verify_metrics(record, read_arrays(path, expected))
 

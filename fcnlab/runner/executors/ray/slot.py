@@ -21,7 +21,7 @@ from typing import Any
 
 from fcnlab.config.trial import Trial
 from fcnlab.lab import Lab
-from fcnlab.paths import expand_home
+from fcnlab.paths import expand_home, is_file
 from fcnlab.runner.executors.base import Job, JobExit
 from fcnlab.runner.executors.ray.transfer import FileChunk, IncomingFiles, read_chunks
 from fcnlab.runner.executors.ray.worker import CODE, RayWorker, Token, WorkerInfo, WorkerUpdate
@@ -237,7 +237,7 @@ def needed(lab: Lab, trial: Trial) -> list[Path]:
     files += [lab.root / expand_home(name) for name in named if name is not None]
     used = lab.extensions.used(trial.variant.head, trial.dataset, trial.recipe)
     files += [lab.root / file for extension in used.values() for file in extension.files]
-    return [file for file in files if file.is_relative_to(lab.root) and file.is_file()]
+    return [file for file in files if file.is_relative_to(lab.root) and is_file(file)]
 
 
 def _await_record(folder: RunFolder, ended: JobExit) -> JobExit:

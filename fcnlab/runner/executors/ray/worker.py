@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from fcnlab.config.trial import NUMERICS, Trial
 from fcnlab.errors import FcnlabError, RunError
 from fcnlab.lab import Lab
+from fcnlab.paths import exists, is_file, is_folder
 from fcnlab.private_folder import ensure_private_folder
 from fcnlab.runner.executors.base import Job, JobExit
 from fcnlab.runner.executors.process import ProcessExecutor
@@ -186,7 +187,7 @@ class RayWorker:
         else:
             self._executor.start(job)
             ended = yield from self._follow(job, folder)
-        recorded = folder.record.exists()
+        recorded = exists(folder.record)
         if self._scratch is not None and not self._stopping.is_set():
             yield from _send_files(folder.path, _output_files(folder))
             shutil.rmtree(self._lab.runs)
@@ -254,7 +255,7 @@ def _remove_if_unlocked(lab: Path) -> None:
 def _data_root(of_driver: Path | None) -> Path | None:
     """Return the data root of this node: the driver's path if it exists, else FCNLAB_DATA."""
     here = os.environ.get("FCNLAB_DATA")
-    if here and not (of_driver is not None and of_driver.is_dir()):
+    if here and not (of_driver is not None and is_folder(of_driver)):
         return Path(here)
     return of_driver
 
@@ -274,6 +275,6 @@ def _send_files(root: Path, names: Iterable[str]) -> Iterator[WorkerUpdate]:
 
 def _output_files(folder: RunFolder) -> list[str]:
     """Return the files of a run folder. The record is the last, because it marks the run as complete."""
-    files = [file.relative_to(folder.path) for file in folder.path.rglob("*") if file.is_file()]
+    files = [file.relative_to(folder.path) for file in folder.path.rglob("*") if is_file(file)]
     lasting = [file for file in files if file.name != folder.lock.name and not file.parts[0].startswith(".")]
     return [file.as_posix() for file in sorted(lasting, key=lambda file: file.name == folder.record.name)]
