@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from fcnlab.atomic_file import write_atomically
 from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
@@ -139,8 +140,8 @@ def write_evaluation(grid: Grid, evaluated: list[EvaluatedTrial], lab: Lab, slug
     lines += [to_markdown(evaluation_table(grid, frame)), escape_markdown_lines(evaluation_footnote(evaluated)), ""]
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text("\n".join(lines), encoding="utf-8")
-        page.with_name(f"evaluation-{slug}.csv").write_text(to_csv_text(frame), encoding="utf-8")
+        write_atomically(page, lambda file: file.write("\n".join(lines).encode()))
+        write_atomically(page.with_suffix(".csv"), lambda file: file.write(to_csv_text(frame).encode()))
     except OSError as error:
         raise RunError(f"{page}: cannot be written: {error.strerror}") from None
     return page

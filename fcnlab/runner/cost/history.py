@@ -128,7 +128,7 @@ def _iterate_others(plan: Plan, lab: Lab) -> Iterator[tuple[RunFolder, Record]]:
         return
     own = {planned.key for planned in plan.all_trials}
     others = [path for path in lab.runs.iterdir() if path.name not in own and is_key(path.name)]
-    latest = sorted(filter(Path.is_dir, others), key=lambda path: path.stat().st_mtime, reverse=True)
+    latest = sorted(filter(is_folder, others), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in latest[:MAX_OTHER_FOLDERS]:
         folder = RunFolder(lab.runs, path.name)
         if (record := folder.read()) is not None and record.status == "finished":
