@@ -52,7 +52,7 @@ def describe(folder: Path) -> str:
     cells = pd.read_csv(folder / "table.csv", keep_default_na=False, na_values=[""])  # a value may be None
     best = cells.loc[cells["miou"].idxmax()]
     spread = f" ± {100 * best['miou_std']:.1f}" if best["n"] > 1 else ""
-    hardware = ", ".join(provenance["hardware"]).replace("1 threads", "1 thread")
+    hardware = ", ".join(provenance["hardware"]).replace("(1 threads)", "(1 thread)")
     hours = f"{cells['device_hours'].sum():.2f}, {hardware}"
     link = f"[{folder.name}](results/{folder.name}/README.md)"
     score = f"{100 * best['miou']:.1f}{spread} ({best['cell']})"

@@ -125,6 +125,19 @@ def format_table(
     return table
 
 
+def format_count(number: int, noun: str) -> str:
+    """Return a number with its noun, which is plural unless the number is one.
+
+    Args:
+        number: any number.
+        noun: singular of a noun whose plural ends in an additional s.
+
+    >>> format_count(1, "trial"), format_count(12, "trial")
+    ('1 trial', '12 trials')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def break_text(text: str, width: int) -> str:
     """Break the lines of a text that are longer than a width after spaces and after the separators of names.
 

@@ -8,7 +8,7 @@ import typer
 
 from fcnlab.cli.options import DataRoot, LabOption, TrackingUri
 from fcnlab.cli.output import AsJson, print_json
-from fcnlab.console import create_console, format_table
+from fcnlab.console import create_console, format_count, format_table
 
 EXAMPLE = "Example: fcnlab doctor --data-root ~/data"
 
@@ -34,6 +34,6 @@ def doctor(
         terminal = create_console()
         rows = [(check.status, check.name, check.found, check.remedy) for check in checks]
         terminal.print(format_table(("status", "check", "found", "what to do"), rows, terminal.width))
-        typer.echo(f"{errors} errors, {warnings} warnings")
+        typer.echo(f"{format_count(errors, 'error')}, {format_count(warnings, 'warning')}")
     if errors:
         raise typer.Exit(1)

@@ -9,6 +9,7 @@ import typer
 
 from fcnlab.cli.options import DataRoot, LabOption, TrackingUri
 from fcnlab.cli.output import AsJson, print_json
+from fcnlab.console import format_count
 
 app = typer.Typer(help="Commands for all files of a lab.", no_args_is_help=True)
 
@@ -44,6 +45,9 @@ def check(
             typer.echo(f"{one.path}: {one.problem}" + (f"; {one.repair}" if one.repair else ""))
         for path in found.unverified:
             typer.echo(f"note: {path}: record.json has no checksums; its metrics agree with its counts")
-        typer.echo(f"{found.trials} trials and {found.caches} caches: {len(found.problems)} problems")
+        typer.echo(
+            f"{format_count(found.trials, 'trial')} and {format_count(found.caches, 'cache')}: "
+            f"{format_count(len(found.problems), 'problem')}"
+        )
     if found.problems:
         raise typer.Exit(1)

@@ -11,6 +11,7 @@ from statistics import fmean
 
 from fcnlab.config.grid.grid import Cell
 from fcnlab.config.trial import Trial
+from fcnlab.console import format_count
 from fcnlab.errors import ConfigError, RunError, nearest
 from fcnlab.lab import Lab
 from fcnlab.runner.plan import Plan, PlannedTrial, make_plan
@@ -152,10 +153,9 @@ def _find_best_cell(plan: Plan) -> tuple[str, int, str]:
         raise RunError(f"{plan.grid.path}:{BEST}: none of the trials has finished; {EARLIER}")
     best = max(values, key=lambda label: fmean(values[label].values()))
     seeds = values[best]
-    mean = (
-        f"{100 * fmean(seeds.values()):.1f} % mIoU on {split}, {checkpoint} epoch, mean of {len(seeds)} finished seeds"
-    )
-    return best, min(seeds), f"best of {len(values)} cells: {best}, {mean}"
+    mean = f"{100 * fmean(seeds.values()):.1f} % mIoU on {split}, {checkpoint} epoch"
+    number = format_count(len(seeds), "finished seed")
+    return best, min(seeds), f"best of {format_count(len(values), 'cell')}: {best}, {mean}, mean of {number}"
 
 
 def find_trial(plan: Plan, name: str, seed: int | None = None) -> PlannedTrial:

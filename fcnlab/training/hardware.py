@@ -14,6 +14,7 @@ from typing import Literal
 
 import torch
 
+from fcnlab.console import format_count
 from fcnlab.errors import RunError
 from fcnlab.processor import get_processor_name
 from fcnlab.settings import DEVICE_VARIABLE
@@ -156,7 +157,7 @@ def get_device_name(device: torch.device) -> str:
     """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{get_processor_name()} ({torch.get_num_threads()} threads)"
+    return f"{get_processor_name()} ({format_count(torch.get_num_threads(), 'thread')})"
 
 
 _OUT_OF_MEMORY = (

@@ -98,7 +98,7 @@ def test_best_is_the_cell_with_the_greatest_mean_over_its_finished_seeds(plan: P
     assert (found.planned.cell.label, found.planned.trial.seed) == ("fcn8s, 0.01", 1), "its first finished seed"
     assert found.seed is None, "a comparison takes all seeds"
     assert found.checkpoint == "last"
-    assert found.note == "best of 2 cells: fcn8s, 0.01, 60.0 % mIoU on test, last epoch, mean of 1 finished seeds"
+    assert found.note == "best of 2 cells: fcn8s, 0.01, 60.0 % mIoU on test, last epoch, mean of 1 finished seed"
     named = find_reference(f"{path}:best:0", lab).planned
     assert named is not None and (named.cell.label, named.trial.seed) == ("fcn8s, 0.01", 0)
 

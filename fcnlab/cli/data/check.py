@@ -10,7 +10,7 @@ import typer
 from fcnlab.cli.data.entry import DatasetName, dataset_entry
 from fcnlab.cli.options import DataRoot, LabOption
 from fcnlab.cli.output import AsJson, print_json
-from fcnlab.console import create_console, format_table
+from fcnlab.console import create_console, format_count, format_table
 from fcnlab.errors import DataError
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def check(
         _show(name, checked, root)
     if problems:
         raise DataError(
-            f"dataset {name}: {_count(problems, 'problem')} in {_count(sum(c.images for c in checked), 'image')}"
+            f"dataset {name}: {format_count(problems, 'problem')} in "
+            f"{format_count(sum(c.images for c in checked), 'image')}"
         )
 
 
@@ -73,7 +74,10 @@ def every_split(dataset: Dataset) -> tuple[str, ...]:
 def _show(name: str, checked: list[CheckedSplit], root: Path | None) -> None:
     _table(f"{name}: problems", [problem for c in checked for problem in c.problems], root)
     _table(f"{name}: notes", [note for c in checked for note in c.notes], root)
-    counts = (f"{c.split}: {_count(c.images, 'image')}, {_count(len(c.problems), 'problem')}" for c in checked)
+    counts = []
+    for one in checked:
+        problems = format_count(len(one.problems), "problem")
+        counts.append(f"{one.split}: {format_count(one.images, 'image')}, {problems}")
     typer.echo("; ".join(counts) + (f", below {root}" if root is not None else ""))
 
 
@@ -89,7 +93,3 @@ def _table(title: str, found: list[Problem], root: Path | None) -> None:
 def _below(text: str, root: Path | None) -> str:
     """Return a text with paths relative to the dataset's folder, which is printed in the last line."""
     return text.replace(f"{root}/", "") if root is not None else text
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

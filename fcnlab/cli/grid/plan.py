@@ -8,7 +8,7 @@ import typer
 
 from fcnlab.cli.options import DataRoot, DeviceOption, GridFile, LabOption, PerGpu, Threads, Workers
 from fcnlab.cli.output import AsJson, print_json
-from fcnlab.console import create_console
+from fcnlab.console import create_console, format_count
 
 if TYPE_CHECKING:
     from fcnlab.lab import Lab
@@ -89,7 +89,7 @@ def _print(plan: Plan, cost: CostEstimate | None, lab: Lab, every: bool, device:
         terminal.print(create_cells_table(plan, terminal.width))
     else:
         terminal.print(create_axes_table(plan, terminal.width))
-        terminal.print(f"{len(plan.grid.cells)} cells; --all shows each", soft_wrap=True)
+        terminal.print(f"{format_count(len(plan.grid.cells), 'cell')}; --all shows each", soft_wrap=True)
     for line in (*_describe_trials(plan, lab), *(_describe_cost(cost, plan, device) if cost is not None else ())):
         terminal.print(line, soft_wrap=True)
 
@@ -101,13 +101,15 @@ def _describe_trials(plan: Plan, lab: Lab) -> list[str]:
 
     total = len(plan.all_trials)
     counts = ", ".join(f"{count} {state}" for state in STATES if (count := plan.count(state)))
-    lines = [f"{total} trials: {counts}"]
+    lines = [f"{format_count(total, 'trial')}: {counts}"]
     if plan.prerequisites:
         lines.append(f"{len(plan.prerequisites)} of them belong to no cell: others are initialized from them")
     finished = plan.count("finished")
     if finished:
         reports = ", ".join(f"{count} of them in results/{name}" for name, count in count_reported(plan, lab).items())
-        lines.append(f"reused: {finished} finished trials in {lab.runs}" + (f"; {reports}" if reports else ""))
+        lines.append(
+            f"reused: {format_count(finished, 'finished trial')} in {lab.runs}" + (f"; {reports}" if reports else "")
+        )
     return lines
 
 
@@ -117,17 +119,17 @@ def _describe_cost(cost: CostEstimate, plan: Plan, device: Device) -> list[str]:
 
     if not cost.known:
         return [
-            f"remaining: {cost.trials} trials, {cost.slots} at a time; no estimate: no comparable trial has finished "
-            "yet, and none was measured",
+            f"remaining: {format_count(cost.trials, 'trial')}, {cost.slots} at a time; no estimate: no comparable "
+            "trial has finished yet, and none was measured",
             _describe_memory(cost, plan, device),
         ]
     may_stop = any(recipe.stop_on_plateau is not None for recipe in plan.grid.recipes)
     bound = "at most " if plan.grid.file.early_stopping is not None or may_stop else "about "
     lines = [
         f"remaining: {bound}{format_duration(cost.seconds)} ({format_duration(cost.low)} to "
-        f"{format_duration(cost.high)}) with {cost.slots} trials at a time, "
-        f"{cost.device_seconds / 3600:.2g} device-hours for {cost.known} of {cost.trials} trials, "
-        f"estimated from {', '.join(cost.sources)}"
+        f"{format_duration(cost.high)}) with {format_count(cost.slots, 'trial')} at a time, "
+        f"{_format_hours(cost.device_seconds / 3600)} device-hours for {cost.known} of "
+        f"{format_count(cost.trials, 'trial')}, estimated from {', '.join(cost.sources)}"
     ]
     if cost.from_gmacs:
         lines.append(f"{cost.from_gmacs} of these are estimated from other networks or sizes in proportion to GMACs")
@@ -137,8 +139,12 @@ def _describe_cost(cost: CostEstimate, plan: Plan, device: Device) -> list[str]:
             f"{cost.extrapolated} of these, which are assumed to be no faster than in sequence"
         )
     if cost.known < cost.trials:
-        lines.append(f"no estimate for {cost.trials - cost.known} trials")
+        lines.append(f"no estimate for {format_count(cost.trials - cost.known, 'trial')}")
     return [*lines, f"{_describe_memory(cost, plan, device)}; disk: about {_format_bytes(cost.disk)}"]
+
+
+def _format_hours(hours: float) -> str:
+    return f"{hours:.2g}" if hours < 10 else f"{hours:,.0f}"
 
 
 def _describe_memory(cost: CostEstimate, plan: Plan, device: Device) -> str:

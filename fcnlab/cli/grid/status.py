@@ -8,7 +8,7 @@ import typer
 
 from fcnlab.cli.options import DataRoot, GridFile, LabOption
 from fcnlab.cli.output import AsJson, print_json
-from fcnlab.console import create_console
+from fcnlab.console import create_console, format_count
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -115,7 +115,7 @@ def _counts(reader: StatusReader) -> str:
     parts = [f"{count} {state}" for state, count in reader.counts().items() if count]
     left = reader.time_left
     parts += [f"about {format_duration(left)} left"] if left is not None else []
-    return f"{len(reader.plan.all_trials)} trials: {', '.join(parts)}"
+    return f"{format_count(len(reader.plan.all_trials), 'trial')}: {', '.join(parts)}"
 
 
 def _notes(reader: StatusReader) -> list[str]:

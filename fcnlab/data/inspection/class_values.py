@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fcnlab.config.mask_values import MAX_CLASSES
+from fcnlab.console import format_count
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.cache.label_counts import Counts, no_counts
 from fcnlab.data.datasets.base import FileSplit
@@ -123,8 +124,8 @@ def _explain_mismatch(
     """Return the error for a number of names that is not that of the values, with an assignment to edit."""
     besides = f" besides the ignored {_list(ignored)}" if ignored else ""
     message = (
-        f"--classes lists {len(names)} name{'' if len(names) == 1 else 's'} ({_list(names)}), and the masks contain "
-        f"{len(left)} value{'' if len(left) == 1 else 's'}{besides}: {_list(left)}"
+        f"--classes lists {format_count(len(names), 'name')} ({_list(names)}), and the masks contain "
+        f"{format_count(len(left), 'value')}{besides}: {_list(left)}"
     )
     if len(names) == 1:
         example = format_classes(["background", *names], left)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
+from fcnlab.console import format_count
 from fcnlab.data.datasets.base import FileSplit
 from fcnlab.data.datasets.folder import list_images
 from fcnlab.data.datasets.image_file import open_header
@@ -21,8 +22,8 @@ def warn_of_rotations(rotated: Mapping[Path, int]) -> Iterator[str]:
     """
     for image, orientation in list(rotated.items())[:1]:
         yield (
-            f"EXIF orientation: viewers rotate or mirror {_count(rotated)}, such as {image} ({orientation}); "
-            "the stored pixels are used: inspect with `fcnlab data preview` that the masks fit them"
+            f"EXIF orientation: viewers rotate or mirror {format_count(len(rotated), 'image')}, such as {image} "
+            f"({orientation}); the stored pixels are used: inspect with `fcnlab data preview` that the masks fit them"
         )
 
 
@@ -60,12 +61,12 @@ def warn_of_repeated_images(splits: Mapping[str, FileSplit]) -> Iterator[str]:
     if in_two:
         image, found = next(iter(in_two.items()))
         yield (
-            f"{_count(in_two)} in two splits, such as {image} in {' and '.join(dict.fromkeys(found))}: "
-            "metrics are biased; keep each image in one split"
+            f"{format_count(len(in_two), 'image')} in two splits, such as {image} in "
+            f"{' and '.join(dict.fromkeys(found))}: metrics are biased; keep each image in one split"
         )
     twice = repeated.keys() - in_two.keys()
     if twice:
-        yield f"{_count(twice)} twice in one split, such as {min(twice)}; list each image once"
+        yield f"{format_count(len(twice), 'image')} twice in one split, such as {min(twice)}; list each image once"
 
 
 def warn_of_unused_images(folder: Path, splits: Collection[str]) -> Iterator[str]:
@@ -78,10 +79,6 @@ def warn_of_unused_images(folder: Path, splits: Collection[str]) -> Iterator[str
     unused = [file for file in list_images(str(folder)) if file.relative_to(folder).parts[0] not in splits]
     if unused:
         yield (
-            f"{_count(unused)} outside of the sub-folders {', '.join(splits)}, not used, such as {unused[0]}; "
-            "for random splits of all images, pass --val and --test"
+            f"{format_count(len(unused), 'image')} outside of the sub-folders {', '.join(splits)}, not used, "
+            f"such as {unused[0]}; for random splits of all images, pass --val and --test"
         )
-
-
-def _count(images: Collection[Path]) -> str:
-    return f"{len(images)} image{'' if len(images) == 1 else 's'}"

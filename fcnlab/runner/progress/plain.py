@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
+from fcnlab.console import format_count
 from fcnlab.runner.plan import Plan, PlannedTrial
 from fcnlab.runner.progress.base import ProgressReporter, Waiting, format_duration
 from fcnlab.trial.record import Attempt, EpochRecord, Record
@@ -23,13 +24,16 @@ class PlainReporter(ProgressReporter):
 
     def planned(self, plan: Plan) -> None:
         super().planned(plan)
-        self._print(f"{plan.grid.name}: {self.total} trials, {self.done} already ended, {len(plan.remaining)} to run")
+        self._print(
+            f"{plan.grid.name}: {format_count(self.total, 'trial')}, {self.done} already ended, "
+            f"{len(plan.remaining)} to run"
+        )
 
     def remark(self, text: str) -> None:
         self._print(text)
 
     def decoding(self, split: str, samples: int) -> Callable[[], None]:
-        self._print(f"decode {split}: {samples} images, once for all trials")
+        self._print(f"decode {split}: {format_count(samples, 'image')}, once for all trials")
         return super().decoding(split, samples)
 
     def started(self, planned: PlannedTrial) -> None:
@@ -53,7 +57,8 @@ class PlainReporter(ProgressReporter):
         self._print(f"retry  {planned.description}: {attempt.message}; {remedy}")
 
     def pausing(self, trials: int) -> None:
-        self._print(f"stopping: {trials} trials finish their epoch; press Ctrl-C again to stop now")
+        what = "1 trial finishes its epoch" if trials == 1 else f"{trials} trials finish their epoch"
+        self._print(f"stopping: {what}; press Ctrl-C again to stop now")
 
     def paused(self, planned: PlannedTrial) -> None:
         epochs = len(planned.folder.read_progress())
