@@ -404,7 +404,7 @@ def test_plan_of_ten_thousand_trials_with_known_networks_does_not_import_torch(l
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=patience())
     assert done.returncode == 0, done.stderr
-    assert "2000 cells; --all shows each" in done.stdout and "10000 trials: 10000 to do" in done.stdout
+    assert "2,000 cells; --all shows each" in done.stdout and "10,000 trials: 10,000 to do" in done.stdout
 
 
 def plan_and_estimate(grid: Grid, lab: Lab) -> Plan:

@@ -100,7 +100,7 @@ def _describe_trials(plan: Plan, lab: Lab) -> list[str]:
     from fcnlab.runner.plan import count_reported
 
     total = len(plan.all_trials)
-    counts = ", ".join(f"{count} {state}" for state in STATES if (count := plan.count(state)))
+    counts = ", ".join(f"{count:,} {state}" for state in STATES if (count := plan.count(state)))
     lines = [f"{format_count(total, 'trial')}: {counts}"]
     if plan.prerequisites:
         lines.append(f"{len(plan.prerequisites)} of them belong to no cell: others are initialized from them")

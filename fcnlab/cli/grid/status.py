@@ -112,7 +112,7 @@ def _counts(reader: StatusReader) -> str:
     """Return the counts by state and the estimated time left, in one line."""
     from fcnlab.runner.progress.base import format_duration
 
-    parts = [f"{count} {state}" for state, count in reader.counts().items() if count]
+    parts = [f"{count:,} {state}" for state, count in reader.counts().items() if count]
     left = reader.time_left
     parts += [f"about {format_duration(left)} left"] if left is not None else []
     return f"{format_count(len(reader.plan.all_trials), 'trial')}: {', '.join(parts)}"
