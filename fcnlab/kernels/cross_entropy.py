@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.kernels.build import load_library
+from fcnlab.kernels.softmax import class_pointers
 from fcnlab.kernels.switch import is_triton_available
 
 _C_SUFFIX = {torch.float32: "fp32", torch.bfloat16: "bf16"}
@@ -52,7 +54,13 @@ class PixelLoss:
         return cls((1 - smoothing) * weights, smoothing / classes * weights, smoothing > 0)
 
 
-def cross_entropy_(scores: Tensor, labels: Tensor, scales: Tensor, loss: PixelLoss) -> Tensor:
+def cross_entropy_(
+    scores: Tensor,
+    labels: Tensor,
+    scales: Tensor,
+    loss: PixelLoss,
+    probability_gradients: Mapping[int, Tensor] | None = None,
+) -> Tensor:
     """Compute the cross entropy of scores and overwrite the scores by their gradient.
 
     Softmax, loss and gradient are computed in float32; the gradient is rounded to the dtype of the scores. It runs in C
@@ -63,23 +71,27 @@ def cross_entropy_(scores: Tensor, labels: Tensor, scales: Tensor, loss: PixelLo
         labels: uint8 [n, pixels]: classes, or 255 for an ignored pixel, whose gradient is 0.
         scales: float32 [n], the factor on the loss of each row.
         loss: the loss of one pixel.
+        probability_gradients: by class, the gradient of another loss with respect to its probabilities, float32
+            [n, pixels], contiguous; 0 for classes that are missing. The gradient of that loss with respect to the
+            scores is added. Only on the CPU.
 
     Returns:
-        The sum of the losses, a float32 scalar on the device of the scores. On CUDA it is nan if a label is neither a
-        class nor 255: an error would need a synchronization in each step, and a device assert would end the process.
-        Training then stops at the end of the epoch, because its loss is not finite.
+        The sum of the cross entropies, a float32 scalar on the device of the scores. On CUDA it is nan if a label is
+        neither a class nor 255: an error would need a synchronization in each step, and a device assert would end the
+        process. Training then stops at the end of the epoch, because its loss is not finite.
 
     Raises:
         IndexError: a label is neither a class nor 255, on the CPU.
     """
-    if scores.dtype in _TRITON_DTYPES and scores.shape[1] <= _MAX_TRITON_CLASSES and is_triton_available(scores.device):
+    fits_triton = scores.dtype in _TRITON_DTYPES and scores.shape[1] <= _MAX_TRITON_CLASSES
+    if probability_gradients is None and fits_triton and is_triton_available(scores.device):
         from fcnlab.kernels.triton_cross_entropy import launch_cross_entropy
 
         assert scores.stride(2) == 1 and labels.is_contiguous() and scales.is_contiguous()
         return launch_cross_entropy(scores, labels, scales, loss)
     compiled = load_library("cross_entropy") if scores.device.type == "cpu" and scores.dtype in _C_SUFFIX else None
     if compiled is None:
-        return cross_entropy_fallback_(scores, labels, scales, loss)
+        return cross_entropy_fallback_(scores, labels, scales, loss, probability_gradients)
     n, classes, pixels = scores.shape
     assert scores.stride(2) == 1 and labels.is_contiguous() and scales.is_contiguous()
     largest = int(torch.where(labels == IGNORE_INDEX, 0, labels).max())
@@ -95,6 +107,7 @@ def cross_entropy_(scores: Tensor, labels: Tensor, scales: Tensor, loss: PixelLo
         *map(ctypes.c_long, sizes),
         ctypes.c_void_p(labels.data_ptr()),
         ctypes.c_void_p(scales.data_ptr()),
+        None if probability_gradients is None else class_pointers(probability_gradients, classes, (n, pixels)),
     )
     return torch.tensor(value, dtype=torch.float32)
 
@@ -110,7 +123,13 @@ class _Loss(ctypes.Structure):
     )
 
 
-def cross_entropy_fallback_(scores: Tensor, labels: Tensor, scales: Tensor, loss: PixelLoss) -> Tensor:
+def cross_entropy_fallback_(
+    scores: Tensor,
+    labels: Tensor,
+    scales: Tensor,
+    loss: PixelLoss,
+    probability_gradients: Mapping[int, Tensor] | None = None,
+) -> Tensor:
     """Compute `cross_entropy_` by PyTorch operators, on any device.
 
     Args:
@@ -118,9 +137,10 @@ def cross_entropy_fallback_(scores: Tensor, labels: Tensor, scales: Tensor, loss
         labels: uint8 [n, pixels]: classes, or 255 for ignored.
         scales: float32 [n], the factor on the loss of each row.
         loss: the loss of one pixel.
+        probability_gradients: as for `cross_entropy_`.
 
     Returns:
-        The sum of the losses, a float32 scalar.
+        The sum of the cross entropies, a float32 scalar.
     """
     logarithms = scores.float().log_softmax(1)
     labeled = labels != IGNORE_INDEX
@@ -135,5 +155,11 @@ def cross_entropy_fallback_(scores: Tensor, labels: Tensor, scales: Tensor, loss
     else:
         gradient *= own
     gradient.scatter_add_(1, index.unsqueeze(1), -own)
-    scores.copy_(gradient.mul_(scales[:, None, None]))
+    gradient.mul_(scales[:, None, None])
+    if probability_gradients is not None:
+        probabilities, slopes = logarithms.exp(), torch.zeros_like(gradient)
+        for number, values in probability_gradients.items():
+            slopes[:, number] = values
+        gradient += probabilities * (slopes - (probabilities * slopes).sum(1, keepdim=True))
+    scores.copy_(gradient)
     return (losses.sum((1, 2)) * scales).sum()

@@ -35,9 +35,10 @@ static uint64_t *sort(uint64_t *items, uint64_t *spare, long n) {
     return items;
 }
 
-/* Compute the loss of a class and add its gradient, multiplied by `scale`.
+/* Compute the loss of a class and its gradient, multiplied by `scale`.
  *
- * probabilities, gradient: [n], of the class. labels: [n]. items, spare: [n], for intermediate results. */
+ * probabilities, gradient: [n], of the class; they may be the same memory. labels: [n]. items, spare: [n], for
+ * intermediate results. */
 double lovasz(const float *probabilities, const uint8_t *labels, long n, long class, double scale, uint64_t *items,
               uint64_t *spare, float *gradient) {
     long labeled = 0, of_class = 0;
@@ -52,6 +53,7 @@ double lovasz(const float *probabilities, const uint8_t *labels, long n, long cl
         of_class += own;
     }
     const uint64_t *sorted = sort(items, spare, labeled);
+    memset(gradient, 0, n * sizeof *gradient);
     double loss = 0, before = 0;
     long seen = 0, others = 0;
     for (long k = 0; k < labeled; k++) {
@@ -64,7 +66,7 @@ double lovasz(const float *probabilities, const uint8_t *labels, long n, long cl
         double jaccard = 1 - (double)(of_class - seen) / (double)(of_class + others);
         loss += error * (jaccard - before);
         /* The error grows with the probability of another class, and falls with that of the own; 0 is its minimum. */
-        if (error > 0) gradient[rest >> 1] += (float)(scale * (own ? before - jaccard : jaccard - before));
+        if (error > 0) gradient[rest >> 1] = (float)(scale * (own ? before - jaccard : jaccard - before));
         before = jaccard;
     }
     return loss;

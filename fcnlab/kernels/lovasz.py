@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -33,29 +34,70 @@ def lovasz_of_probabilities(probabilities: Tensor, labels: Tensor) -> tuple[Tens
     Raises:
         IndexError: a label is neither a class nor 255.
     """
-    library = load_library("lovasz")
-    assert library is not None, "is_available must be true"
-    classes, pixels = probabilities.shape
-    assert probabilities.dtype == torch.float32 and probabilities.is_contiguous() and labels.is_contiguous()
-    assert pixels <= MAX_PIXELS, "pixels are numbered by 31 bits"
-    counts = torch.bincount(labels, minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
-    occurring = counts.nonzero().flatten().tolist()
+    assert probabilities.dtype == torch.float32 and probabilities.is_contiguous()
+    occurring = find_occurring_classes(labels, len(probabilities))
+    gradient = torch.zeros_like(probabilities)
+    loss = _compute(probabilities, occurring, labels, 1.0, {index: gradient[index] for index in occurring})
+    return loss, gradient
+
+
+def lovasz_of_classes_(probabilities: Mapping[int, Tensor], labels: Tensor, factor: float) -> Tensor:
+    """Compute the Lovász-Softmax loss times a factor, and overwrite the probabilities by its gradient.
+
+    Args:
+        probabilities: of each class that occurs in the labels, float32 [N] on the CPU, contiguous; N is at most
+            `MAX_PIXELS`. Other classes have a gradient of 0.
+        labels: uint8 [N], contiguous: classes, or 255 for ignored pixels.
+        factor: factor on the loss.
+
+    Returns:
+        The loss, a float32 scalar.
+    """
+    return _compute(probabilities, list(probabilities), labels, factor, probabilities)
+
+
+def find_occurring_classes(labels: Tensor, classes: int) -> list[int]:
+    """Return the classes of at least one pixel.
+
+    Args:
+        labels: uint8, of any shape: classes, or 255 for ignored pixels.
+        classes: number of classes.
+
+    Raises:
+        IndexError: a label is neither a class nor 255.
+    """
+    counts = torch.bincount(labels.flatten(), minlength=IGNORE_INDEX + 1)[:IGNORE_INDEX]
+    occurring: list[int] = counts.nonzero().flatten().tolist()
     if occurring and occurring[-1] >= classes:
         raise IndexError(f"label {occurring[-1]} is out of range for {classes} classes")
-    items, spare = torch.empty(2, pixels, dtype=torch.int64)
-    gradient = torch.zeros_like(probabilities)
+    return occurring
+
+
+def _compute(
+    probabilities: Mapping[int, Tensor] | Tensor,
+    occurring: Sequence[int],
+    labels: Tensor,
+    factor: float,
+    gradients: Mapping[int, Tensor],
+) -> Tensor:
+    """Write the gradient of each class, and return the mean loss of the classes times a factor."""
+    library = load_library("lovasz")
+    assert library is not None, "is_available must be true"
+    assert labels.is_contiguous() and labels.numel() <= MAX_PIXELS, "pixels are numbered by 31 bits"
+    items, spare = torch.empty(2, labels.numel(), dtype=torch.int64)
     function = library.lovasz
     function.restype = ctypes.c_double
+    scale = factor / max(1, len(occurring))
     loss = 0.0
     for index in occurring:
         loss += function(
             ctypes.c_void_p(probabilities[index].data_ptr()),
             ctypes.c_void_p(labels.data_ptr()),
-            ctypes.c_long(pixels),
+            ctypes.c_long(labels.numel()),
             ctypes.c_long(index),
-            ctypes.c_double(1 / len(occurring)),
+            ctypes.c_double(scale),
             ctypes.c_void_p(items.data_ptr()),
             ctypes.c_void_p(spare.data_ptr()),
-            ctypes.c_void_p(gradient[index].data_ptr()),
+            ctypes.c_void_p(gradients[index].data_ptr()),
         )
-    return torch.tensor(loss / max(1, len(occurring)), dtype=torch.float32), gradient
+    return torch.tensor(scale * loss, dtype=torch.float32)

@@ -49,3 +49,18 @@ INLINE void write_bf16(bfloat16 *to, vector written) {
 INLINE vector where(integers condition, vector yes, vector no) {
     return (vector)((condition & (integers)yes) | (~condition & (integers)no));
 }
+
+/* exp(x) for x <= 0 with a relative error of about 2e-7, as expf of Cephes: 2^n times a polynomial. nan stays nan. */
+INLINE vector exponential(vector x) {
+    const vector least = {0};
+    x = where(x < least - 87.0f, least - 87.0f, x);
+    vector n = (x * 1.44269504088896341f + 12582912.0f) - 12582912.0f; /* adding 1.5 * 2^23 rounds */
+    vector r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    vector p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    return p * (vector)((__builtin_convertvector(n, integers) + 127) << 23);
+}

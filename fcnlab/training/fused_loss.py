@@ -1,19 +1,25 @@
-"""The last upsampling and the cross entropy in one operation, without storing scores of the size of the image.
+"""The last upsampling and the loss in one operation, without storing scores of the size of the image.
 
 The upsampling is a product of matrices that is ordered by blocks of pixels and computed in tiles: see
 `fcnlab.training.blocks`. The cross entropy replaces the scores of a tile by their gradient, and two more products give
 the gradients of the coarse scores and of the kernel. The result equals that of upsampling and cross entropy up to the
 order of sums. On CUDA a step consists of three products and one run of the kernel in `fcnlab.kernels.cross_entropy`.
+
+The Lovász loss sorts the pixels of a batch by the probability of each class that occurs, so these probabilities are
+stored. The scores of a tile are computed twice then: for the probabilities, and for the gradient of both losses.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fcnlab.kernels import lovasz, softmax
 from fcnlab.kernels.cross_entropy import PixelLoss, cross_entropy_
 from fcnlab.models import TransposedUpsampler
 from fcnlab.models.heads import CoarseHead, Head
@@ -33,14 +39,17 @@ _ALIGNMENT = 8
 """On CUDA, half-precision products use all tensor cores if rows are a multiple of 16 bytes."""
 
 
-def can_fuse(loss: Loss, head: Head) -> bool:
+def can_fuse(loss: Loss, head: Head, device: torch.device) -> bool:
     """Return True if a loss can be computed from the coarse scores of a head.
 
     Args:
-        loss: has to be pixelwise.
+        loss: has to be pixelwise, or on the CPU the sum of a pixelwise loss and the Lovász loss.
         head: has to have no auxiliary scores, and to end in a transposed convolution whose blocks depend on 2 x 2
             scores.
+        device: device that trains.
     """
+    if loss.lovasz and device.type == "cpu" and lovasz.is_available() and softmax.is_available():
+        loss = replace(loss, lovasz=0.0)
     return loss.is_pixelwise and head.auxiliary_map is None and has_blocks(head)
 
 
@@ -81,7 +90,8 @@ class FusedUpsampleLoss:
         )
         left = scores_as_matrix(grid.gather_corners(scores), self.groups, bias=self.upsample.bias is not None)
         right = kernel_as_matrices(self.upsample, self.groups, grid.tile_rows)
-        value: Tensor = _UpsampleCrossEntropy.apply(left, right, block_labels, factors, pixel_loss, scores.dtype)
+        terms = _Terms(pixel_loss, self.loss.lovasz)
+        value: Tensor = _UpsampledLoss.apply(left, right, block_labels, factors, terms, scores.dtype)
         return value
 
     def weight_of_part(self, part: Tensor, whole: Tensor, group: ProcessGroup = SINGLE_PROCESS) -> Tensor | float:
@@ -95,12 +105,40 @@ class FusedUpsampleLoss:
         return self.loss.weight_of_part(part, whole, group)
 
 
-class _UpsampleCrossEntropy(torch.autograd.Function):
+class _Terms(NamedTuple):
+    """The terms of a loss.
+
+    Attributes:
+        pixel_loss: the cross entropy of one pixel.
+        lovasz: factor on the Lovász loss.
+    """
+
+    pixel_loss: PixelLoss
+    lovasz: float
+
+
+class _Tile(NamedTuple):
+    """Upsampled scores of some blocks and some of their rows.
+
+    Attributes:
+        number: of the rows, from 0.
+        blocks: the blocks.
+        scores: scores of G groups of classes, [G, n, C/G * T].
+        by_class: the same memory as [n, C, T].
+    """
+
+    number: int
+    blocks: slice
+    scores: Tensor
+    by_class: Tensor
+
+
+class _UpsampledLoss(torch.autograd.Function):
     """Loss of the product of scores [G, N, K] and kernels [tiles, G, K, C/G * T] for labels [tiles, N, T].
 
-    N is the number of blocks and T the number of pixels of a block in a tile; the loss of each block is multiplied by
-    its factor [N]. All inputs are float32, products have the given precision. Gradients are computed together with the
-    loss, in float32; the backward pass only multiplies them by the gradient of the loss.
+    N is the number of blocks and T the number of pixels of a block in a tile; the cross entropy of each block is
+    multiplied by its factor [N]. All inputs are float32, products have the given precision. Gradients are computed
+    together with the loss, in float32; the backward pass only multiplies them by the gradient of the loss.
     """
 
     @staticmethod
@@ -110,36 +148,33 @@ class _UpsampleCrossEntropy(torch.autograd.Function):
         kernels: Tensor,
         labels: Tensor,
         factors: Tensor,
-        pixel_loss: PixelLoss,
+        terms: _Terms,
         precision: torch.dtype,
     ) -> Tensor:
-        groups, blocks, k = left.shape
-        pixels = labels.shape[2]
-        each = kernels.shape[3] // pixels  # classes of a group
-        chunk = max(1, MAX_TILE_SCORES.get(left.device.type, MAX_TILE_SCORES["cuda"]) // (groups * each * pixels))
-        chunks = [slice(i, i + chunk) for i in range(0, blocks, chunk)]
+        k, pixels = left.shape[2], labels.shape[2]
         unit: Tensor | None = None
         if precision == torch.float16:
             # The gradient of a mean over millions of pixels underflows in float16. Factors are therefore divided by
             # the largest one while gradients are float16, and the float32 results are multiplied by it again.
-            unit = factors.amax().clamp_min(torch.finfo(torch.float32).tiny)
-            factors = factors / unit
+            largest = factors.amax().clamp_min(terms.lovasz / labels.numel())
+            unit = largest.clamp_min(torch.finfo(torch.float32).tiny)
+            factors, terms = factors / unit, terms._replace(lovasz=terms.lovasz and terms.lovasz / float(unit))
         left, kernels = _align(left.to(precision), 2), _align(kernels.to(precision), 2)
         losses: list[Tensor] = []
+        slopes: dict[int, Tensor] | None = None
+        if terms.lovasz:
+            value, slopes = _compute_lovasz(left, kernels, labels, terms.lovasz)
+            losses.append(value)
         left_grads: dict[int, Tensor] = {}  # by the first block of a chunk, summed over tiles
         kernel_grads: dict[int, Tensor] = {}  # by tile, summed over chunks
-        for tile, kernel in enumerate(kernels):
-            for some in chunks:
-                scores = torch.bmm(left[:, some], kernel)
-                by_class = permute(
-                    scores.view(groups, -1, each, pixels), "group block class pixel -> block group class pixel"
-                ).view(-1, groups * each, pixels)
-                losses.append(cross_entropy_(by_class, labels[tile, some], factors[some], pixel_loss))
-                # From here on, `scores` are the gradient of the scores.
-                if ctx.needs_input_grad[0]:
-                    _add(left_grads, some.start, _matmul_float32(scores, kernel.mT))
-                if ctx.needs_input_grad[1]:
-                    _add(kernel_grads, tile, _matmul_float32(left[:, some].mT, scores))
+        for tile, some, scores, by_class in _compute_tiles(left, kernels, pixels):
+            tile_slopes = None if slopes is None else {index: slope[tile, some] for index, slope in slopes.items()}
+            losses.append(cross_entropy_(by_class, labels[tile, some], factors[some], terms.pixel_loss, tile_slopes))
+            # From here on, `scores` are the gradient of the scores.
+            if ctx.needs_input_grad[0]:
+                _add(left_grads, some.start, _matmul_float32(scores, kernels[tile].mT))
+            if ctx.needs_input_grad[1]:
+                _add(kernel_grads, tile, _matmul_float32(left[:, some].mT, scores))
         left_grad = _cat(list(left_grads.values()), 1)[..., :k] if left_grads else None
         kernel_grad = (
             _cat([grad.unsqueeze(0) for grad in kernel_grads.values()], 0)[..., :k, :] if kernel_grads else None
@@ -155,6 +190,36 @@ class _UpsampleCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         grads = (None if grad is None else grad * grad_loss[0] for grad in ctx.saved_tensors)
         return *grads, None, None, None, None
+
+
+def _compute_tiles(left: Tensor, kernels: Tensor, pixels: int) -> Iterator[_Tile]:
+    """Upsample tile by tile; the caller may overwrite the scores of a tile."""
+    groups, blocks, _ = left.shape
+    each = kernels.shape[3] // pixels  # classes of a group
+    chunk = max(1, MAX_TILE_SCORES.get(left.device.type, MAX_TILE_SCORES["cuda"]) // (groups * each * pixels))
+    for number, kernel in enumerate(kernels):
+        for start in range(0, blocks, chunk):
+            some = slice(start, start + chunk)
+            scores = torch.bmm(left[:, some], kernel)
+            by_class = permute(
+                scores.view(groups, -1, each, pixels), "group block class pixel -> block group class pixel"
+            ).view(-1, groups * each, pixels)
+            yield _Tile(number, some, scores, by_class)
+
+
+def _compute_lovasz(left: Tensor, kernels: Tensor, labels: Tensor, factor: float) -> tuple[Tensor, dict[int, Tensor]]:
+    """Return the Lovász loss times a factor, and its gradient with respect to the probabilities.
+
+    The gradient is float32 [tiles, N, T], by class; classes that do not occur are missing, their gradient is 0.
+    """
+    classes = left.shape[0] * kernels.shape[3] // labels.shape[2]
+    occurring = lovasz.find_occurring_classes(labels, classes)
+    probabilities = dict(zip(occurring, torch.empty(len(occurring), *labels.shape), strict=True))
+    for tile, some, _, scores in _compute_tiles(left, kernels, labels.shape[2]):
+        by_class = scores.float() if scores.dtype == torch.float16 else scores
+        softmax.softmax_of_classes(by_class, {index: values[tile, some] for index, values in probabilities.items()})
+    flat = {index: values.flatten() for index, values in probabilities.items()}
+    return lovasz.lovasz_of_classes_(flat, labels.flatten(), factor), probabilities
 
 
 def _align(matrices: Tensor, dim: int) -> Tensor:

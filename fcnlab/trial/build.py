@@ -302,7 +302,7 @@ def _loss(
     given = spec.model_dump(exclude={"name", "class_weights", "ohem"})
     ohem = (spec.ohem.threshold, spec.ohem.keep) if spec.ohem is not None else None
     loss = Loss(class_weights=weights, ohem=ohem, **given)
-    if recipe.fused == "auto" and can_fuse(loss, model.head):
+    if recipe.fused == "auto" and can_fuse(loss, model.head, device):
         return FusedUpsampleLoss(loss, cast(CoarseHead, model.head))
     return loss
 

@@ -84,7 +84,7 @@ def train(model: FCN, data: Any, loss: Any, *, precision: hardware.Precision = "
 
 
 def fastest(model: FCN, loss: Loss) -> Loss | FusedUpsampleLoss:
-    return FusedUpsampleLoss(loss, model.head) if can_fuse(loss, model.head) else loss
+    return FusedUpsampleLoss(loss, model.head) if can_fuse(loss, model.head, DEVICE) else loss
 
 
 LOSSES: dict[str, dict[str, Any]] = {

@@ -80,7 +80,7 @@ def train(watch: Watch, model: FCN, loss: Any, *, name: str = "sgd", steps: int 
 
 
 def fused(watch: Watch, model: FCN, loss: Loss) -> FusedUpsampleLoss:
-    assert can_fuse(loss, model.head)
+    assert can_fuse(loss, model.head, CUDA)
     with watch.build():
         return FusedUpsampleLoss(loss, model.head)
 
@@ -90,7 +90,7 @@ def test_every_head_trains_on_one_device_without_waiting(head: str) -> None:
     with fake_cuda(ALLOWED) as watch:
         model = symbolic_model(watch, head)
         train(watch, model, Loss())
-        if can_fuse(Loss(), model.head):
+        if can_fuse(Loss(), model.head, CUDA):
             train(watch, model, fused(watch, model, Loss()))
 
 
@@ -98,7 +98,7 @@ def test_every_head_trains_on_one_device_without_waiting(head: str) -> None:
 def test_every_upsampler_trains_on_one_device_without_waiting(upsampler: str) -> None:
     with fake_cuda(ALLOWED) as watch:
         model = symbolic_model(watch, "fcn16s", upsampler)
-        train(watch, model, fused(watch, model, Loss()) if can_fuse(Loss(), model.head) else Loss())
+        train(watch, model, fused(watch, model, Loss()) if can_fuse(Loss(), model.head, CUDA) else Loss())
 
 
 LOSSES: dict[str, dict[str, Any]] = {
@@ -132,7 +132,7 @@ def test_losses_do_not_wait(name: str, head: str) -> None:
     with fake_cuda(ALLOWED) as watch:
         model, loss = symbolic_model(watch, head), made_loss(LOSSES[name])
         train(watch, model, loss)
-        if can_fuse(loss, model.head):
+        if can_fuse(loss, model.head, CUDA):
             train(watch, model, fused(watch, model, loss))
 
 

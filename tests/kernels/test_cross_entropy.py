@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -61,6 +62,26 @@ def test_loss_and_gradient_equal_those_of_torch(
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(scores.double(), slope, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@given(st.integers(1, 4), st.integers(2, 24), st.integers(1, 50), st.sampled_from([0.0, 0.1]), st.integers(0, 99))
+@settings(deadline=None, max_examples=40)
+def test_the_gradient_of_another_loss_of_the_probabilities_is_added(
+    way: Any, n: int, classes: int, pixels: int, smoothing: float, seed: int
+) -> None:
+    scores, labels, scales = batch(n, classes, pixels, seed)
+    generator = torch.Generator().manual_seed(seed)
+    slopes = {index: torch.randn(n, pixels, generator=generator) for index in range(0, classes, 2)}
+    expected, slope = torchs(scores, labels, scales, torch.ones(classes), smoothing)
+    exact = scores.double().requires_grad_()
+    probabilities = exact.softmax(1)
+    sum((probabilities[:, index] * values).sum() for index, values in slopes.items()).backward()
+    assert exact.grad is not None
+    loss = PixelLoss.from_class_weights(classes, None, smoothing, scores.device)
+    found = way(scores, labels, scales, loss, slopes)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(scores.double(), slope + exact.grad, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("way", WAYS)

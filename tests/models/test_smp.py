@@ -27,6 +27,7 @@ from fcnlab.training.fused_loss import can_fuse
 from fcnlab.training.losses import Loss
 from fcnlab.trial.build import build_model
 
+CPU = torch.device("cpu")
 GIVEN = {"encoder_channels", "encoder_depth", "n_blocks", "output_stride"}
 """Arguments of smp's decoders that are not options."""
 
@@ -97,8 +98,8 @@ def test_the_model_is_initialized_like_that_of_smp() -> None:
 
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_the_loss_is_fused_with_an_upsampling_by_transposed_convolution(decoder: str) -> None:
-    assert can_fuse(Loss(), ours(head(decoder), "bilinear").head) == (decoder != "unet")
-    assert not can_fuse(Loss(), ours(head(decoder), "resize").head)
+    assert can_fuse(Loss(), ours(head(decoder), "bilinear").head, CPU) == (decoder != "unet")
+    assert not can_fuse(Loss(), ours(head(decoder), "resize").head, CPU)
 
 
 @pytest.mark.parametrize("decoder", DECODERS)

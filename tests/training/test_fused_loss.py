@@ -27,6 +27,7 @@ from fcnlab.training.losses import REDUCTIONS, Loss
 from fcnlab.trial.build import build_model
 
 Channels = Literal["dense", "diagonal", "per_class"]
+CPU = torch.device("cpu")
 CHANNELS: list[Channels] = ["dense", "diagonal", "per_class"]
 
 
@@ -110,7 +111,7 @@ def test_loss_and_gradients_equal_those_of_upsampling_and_loss(
         label_smoothing=smoothing,
         weight=weight,
     )
-    assert can_fuse(loss, head)
+    assert can_fuse(loss, head, CPU)
     scores = torch.randn(2, 3, *coarse, generator=torch.Generator().manual_seed(seed), requires_grad=True)
     labels = create_labels((2, *size), 3, seed, ignored)
     parameters = list(head.upsample.parameters())
@@ -177,23 +178,88 @@ def test_bfloat16_is_as_accurate_as_without_fusion(channels: Channels) -> None:
         assert error < 1.5 * plain_error
 
 
-NOT_PIXELWISE: list[dict[str, Any]] = [{"focal": 2.0}, {"ohem": (0.7, 0.1)}, {"dice": 1.0}, {"lovasz": 1.0}]
+LOVASZ = [
+    pytest.param(Loss(lovasz=0.5), id="with cross entropy"),
+    pytest.param(Loss(weight=0.0, lovasz=1.0), id="alone"),
+    pytest.param(Loss("pixel_sum", torch.tensor([1.0, 0.2, 3.0, 1.0]), 0.1, lovasz=2.0), id="weighted"),
+]
+
+
+@pytest.mark.parametrize("loss", LOVASZ)
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize(("factor", "size"), [(2, (5, 7)), (8, (32, 41)), (16, (30, 64))])
+@pytest.mark.parametrize("ignored", [0.0, 0.2, 1.0])
+def test_the_lovasz_loss_equals_that_of_upsampled_scores(
+    loss: Loss, channels: Channels, factor: int, size: tuple[int, int], ignored: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    up = TransposedUpsampler(4, factor, init="random", channels=channels)
+    with torch.no_grad():
+        up.weight.mul_(3)
+    scores = torch.randn(2, 4, *(-(-length // factor) for length in size), requires_grad=True)
+    labels = create_labels((2, *size), 3, 0, ignored)  # one class does not occur
+    expected = loss(up(scores, size), labels)
+    monkeypatch.setitem(blocks.MAX_TILE_SCORES, "cpu", 1500)  # several tiles, of which the last is smaller
+    assert can_fuse(loss, Ending(up), CPU)
+    found = FusedUpsampleLoss(loss, Ending(up))(scores, labels)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5, abs=1e-6)
+    for one, other in zip(
+        gradients_of(found, scores, up.weight), gradients_of(expected, scores, up.weight), strict=True
+    ):
+        assert close(one, other, 1e-4)
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_the_lovasz_loss_in_half_precision_is_as_accurate_as_without_fusion(precision: torch.dtype) -> None:
+    torch.manual_seed(0)
+    loss, up = Loss(lovasz=0.5), TransposedUpsampler(21, 16, init="bilinear")
+    exact = torch.randn(4, 21, 6, 8).to(precision).float()
+    labels = create_labels((4, 96, 128), 21, 0)
+
+    def of(way: str) -> tuple[float, list[Tensor]]:
+        scores = exact.to(torch.float32 if way == "exact" else precision).requires_grad_()
+        if way == "fused":
+            value = FusedUpsampleLoss(loss, Ending(up))(scores, labels)
+        else:
+            with torch.autocast("cpu", precision, enabled=way == "plain"):
+                full = up(scores, (96, 128))
+            value = loss(full, labels)
+        scaled = 2.0**16 * value  # as the scaler of fp16
+        return value.item(), [slope.float() / 2.0**16 for slope in gradients_of(scaled, scores, up.weight)]
+
+    (expected, exactly), (_, plainly), (found, fusedly) = of("exact"), of("plain"), of("fused")
+    assert found == pytest.approx(expected, rel=1e-3)
+    for exact_, plain_, fused_ in zip(exactly, plainly, fusedly, strict=True):
+        error, plain_error = ((x - exact_).norm() / exact_.norm() for x in (fused_, plain_))
+        assert error < 0.02
+        assert error < 1.5 * plain_error
+
+
+def test_a_label_that_is_no_class_is_an_error_of_the_lovasz_loss() -> None:
+    up, labels = TransposedUpsampler(3, 8), torch.full((1, 8, 8), 3, dtype=torch.uint8)
+    with pytest.raises(IndexError, match="label 3 is out of range for 3 classes"):
+        FusedUpsampleLoss(Loss(lovasz=1.0), Ending(up))(torch.zeros(1, 3, 1, 1), labels)
+
+
+NOT_FUSED: list[dict[str, Any]] = [{"focal": 2.0}, {"ohem": (0.7, 0.1)}, {"dice": 1.0}, {"dice": 1.0, "lovasz": 1.0}]
 
 
 def test_can_fuse_rejects_unsupported_losses_and_heads() -> None:
     up = TransposedUpsampler(3, 8)
-    assert can_fuse(Loss(), Ending(up))
-    for overrides in NOT_PIXELWISE:
-        assert not can_fuse(Loss(**overrides), Ending(up))
-    assert not can_fuse(Loss(), Ending(Interpolation(8, mode="bilinear")))
-    assert not can_fuse(Loss(), Ending(TransposedUpsampler(3, 8, kernel=20, padding=6)))
+    assert can_fuse(Loss(), Ending(up), CPU)
+    assert can_fuse(Loss(), Ending(up), torch.device("cuda"))
+    assert not can_fuse(Loss(lovasz=1.0), Ending(up), torch.device("cuda"))
+    for overrides in NOT_FUSED:
+        assert not can_fuse(Loss(**overrides), Ending(up), CPU)
+    assert not can_fuse(Loss(), Ending(Interpolation(8, mode="bilinear")), CPU)
+    assert not can_fuse(Loss(), Ending(TransposedUpsampler(3, 8, kernel=20, padding=6)), CPU)
 
     def make(classes: int, factor: int, stage: str, **_: int) -> nn.Module:
         return TransposedUpsampler(classes, factor)
 
     with_auxiliary = DilatedHead({16: 8, 32: 8}, 3, make, output_stride=8, auxiliary=16)
-    assert not can_fuse(Loss(), with_auxiliary)
-    assert can_fuse(Loss(), DilatedHead({32: 8}, 3, make, output_stride=8))
+    assert not can_fuse(Loss(), with_auxiliary, CPU)
+    assert can_fuse(Loss(), DilatedHead({32: 8}, 3, make, output_stride=8), CPU)
 
 
 class OneBatch:

@@ -202,7 +202,7 @@ def _errors(case: Case, device: torch.device, precisions: list[str], seed: int) 
     model = model.to(device).to(memory_format=torch.channels_last)
     plain = _loss(case, device)
     ways: dict[str, Loss | FusedUpsampleLoss] = {"plain": plain}
-    if can_fuse(plain, model.head):
+    if can_fuse(plain, model.head, device):
         ways["fused"] = FusedUpsampleLoss(plain, cast(CoarseHead, model.head))
         if is_triton_available(device):
             ways["fused, without Triton"] = ways["fused"]

@@ -1,0 +1,42 @@
+/* Softmax probabilities of some classes; called by fcnlab/kernels/softmax.py.
+ *
+ * LANES pixels are processed at a time. */
+
+#include "vectors.h"
+
+#define DEFINE(TYPE, READ, NAME)                                                                                       \
+    /* Process LANES pixels, with a stride of `row` elements from class to class: write count floats of each wanted class. */ \
+    INLINE void NAME##_lanes(const TYPE *z, long row, long classes, float *const *wanted, long at, long count) {       \
+        vector e[MAX_CLASSES], top = READ(z), total = {0};                                                             \
+        for (long c = 1; c < classes; c++) {                                                                           \
+            vector score = READ(z + c * row);                                                                          \
+            top = where(score > top, score, top);                                                                      \
+        }                                                                                                              \
+        for (long c = 0; c < classes; c++) {                                                                           \
+            e[c] = exponential(READ(z + c * row) - top);                                                               \
+            total += e[c];                                                                                             \
+        }                                                                                                              \
+        for (long c = 0; c < classes; c++) {                                                                           \
+            if (wanted[c] == 0) continue;                                                                              \
+            vector probability = e[c] / total;                                                                         \
+            memcpy(wanted[c] + at, &probability, count * sizeof(float));                                               \
+        }                                                                                                              \
+    }                                                                                                                  \
+                                                                                                                       \
+    /* Process n positions with a stride of `step` elements, of `pixels` pixels each; wanted[c] is [n, pixels] or null. */ \
+    void NAME(const TYPE *z, long n, long step, long row, long classes, long pixels, float *const *wanted) {           \
+        TYPE rest[MAX_CLASSES * LANES] = {0};                                                                          \
+        long whole = pixels / LANES * LANES, left = pixels - whole;                                                    \
+        for (long i = 0; i < n; i++) {                                                                                 \
+            const TYPE *at = z + i * step;                                                                             \
+            for (long t = 0; t < whole; t += LANES)                                                                    \
+                NAME##_lanes(at + t, row, classes, wanted, i * pixels + t, LANES);                                     \
+            if (left == 0) continue;                                                                                   \
+            for (long c = 0; c < classes; c++)                                                                         \
+                memcpy(rest + c * LANES, at + c * row + whole, left * sizeof(TYPE));                                   \
+            NAME##_lanes(rest, LANES, classes, wanted, i * pixels + whole, left);                                      \
+        }                                                                                                              \
+    }
+
+DEFINE(float, read_fp32, softmax_fp32)
+DEFINE(bfloat16, read_bf16, softmax_bf16)

@@ -1,0 +1,54 @@
+"""Softmax probabilities of some classes, in C."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from fcnlab.kernels.build import load_library
+
+MAX_CLASSES = 255
+_C_SUFFIX = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+
+
+def is_available() -> bool:
+    """Return True if the kernel is or can be compiled."""
+    return load_library("softmax") is not None
+
+
+def softmax_of_classes(scores: Tensor, wanted: Mapping[int, Tensor]) -> None:
+    """Write the probabilities of some classes.
+
+    Args:
+        scores: [n, C, pixels] on the CPU, float32 or bfloat16, contiguous along pixels, with any other strides.
+        wanted: by class, where its probabilities are written: float32 [n, pixels], contiguous.
+    """
+    library = load_library("softmax")
+    assert library is not None, "is_available must be true"
+    n, classes, pixels = scores.shape
+    assert classes <= MAX_CLASSES and scores.stride(2) == 1 and scores.device.type == "cpu"
+    function = getattr(library, f"softmax_{_C_SUFFIX[scores.dtype]}")
+    function.restype = None
+    function(
+        ctypes.c_void_p(scores.data_ptr()),
+        *map(ctypes.c_long, (n, scores.stride(0), scores.stride(1), classes, pixels)),
+        class_pointers(wanted, classes, (n, pixels)),
+    )
+
+
+def class_pointers(planes: Mapping[int, Tensor], classes: int, shape: tuple[int, int]) -> ctypes.Array[ctypes.c_void_p]:
+    """Return the addresses of tensors by class for a C kernel, null for classes without one.
+
+    Args:
+        planes: by class, a contiguous float32 tensor on the CPU.
+        classes: number of classes.
+        shape: that each tensor must have.
+    """
+    pointers = (ctypes.c_void_p * classes)()
+    for index, plane in planes.items():
+        assert plane.shape == shape and plane.is_contiguous() and plane.dtype == torch.float32
+        pointers[index] = plane.data_ptr()
+    return pointers
