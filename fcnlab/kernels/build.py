@@ -21,6 +21,9 @@ from fcnlab.settings import cache_folder
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 """Compiler flags. Without -ffast-math, so that nan stays nan and divergence is noticed."""
 
+KERNELS_VARIABLE = "FCNLAB_C_KERNELS"
+"""Environment variable: 0 turns the C kernels off."""
+
 KERNELS = tuple(sorted(source.stem for source in Path(__file__).parent.glob("*.c")))
 """Names of the C kernels."""
 
@@ -37,8 +40,10 @@ def load_library(name: str) -> ctypes.CDLL | None:
         name: one of `KERNELS`.
 
     Returns:
-        The library, or None if there is no compiler or it fails.
+        The library, or None if there is no compiler, it fails, or `FCNLAB_C_KERNELS=0` turns the kernels off.
     """
+    if os.environ.get(KERNELS_VARIABLE, "1") == "0":
+        return None
     compiler = shutil.which("cc")
     if compiler is None:
         _log.info("no C compiler found; PyTorch's slower operators are used instead of the C kernels")

@@ -1,4 +1,4 @@
-"""Layers that replace those of a network for training on CUDA: batch norm with its activation, and maximum pooling."""
+"""Layers that replace those of a network for training: batch norm with its activation, and on CUDA maximum pooling."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import torch.nn.functional as F
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
+from fcnlab.kernels import batch_norm
 from fcnlab.kernels.switch import is_triton_available
 from fcnlab.models import FCN
 
 
 def replace_batch_norm(model: nn.Module) -> None:
-    """Change the batch norms of a model, in place, so that they run as Triton kernels in training.
+    """Change the batch norms of a model, in place, so that they are kernels in training, in Triton or C.
 
     Parameters, buffers and their names do not change. Where a ReLU works in place on the output of a batch norm, as in
-    ResNets, both are computed in one pass. PyTorch's operators still run without gradients, on the CPU, in other memory
-    formats than channels-last, and if Triton is turned off.
+    ResNets, both are computed in one pass. PyTorch's operators still run without gradients, in other memory formats
+    than channels-last, and without Triton or a C compiler.
 
     Args:
         model: a network on the device that trains it.
@@ -35,6 +36,9 @@ def replace_batch_norm(model: nn.Module) -> None:
             activation = _ACTIVATIONS.get(type(module.act))
             if activation is not None:
                 _change_class(module, FastBatchNormAct2d, activation)
+            elif hasattr(module.act, "inplace"):
+                # The gradients of these activations, such as SiLU, need the input, which PyTorch would copy.
+                module.act.inplace = False
 
 
 def _change_class(module: Any, kind: type[nn.Module], activation: str) -> None:
@@ -46,8 +50,8 @@ def _change_class(module: Any, kind: type[nn.Module], activation: str) -> None:
 _ACTIVATIONS: dict[type[nn.Module], str] = {nn.Identity: "none", nn.ReLU: "relu", nn.ReLU6: "relu6"}
 
 
-def runs_on_triton(x: Tensor) -> bool:
-    """Return True if the batch norm of a tensor, and the ReLU after it, run as Triton kernels.
+def runs_as_kernel(x: Tensor) -> bool:
+    """Return True if the batch norm of a tensor, and the ReLU after it, run as one kernel.
 
     Args:
         x: input of the batch norm.
@@ -58,43 +62,47 @@ def runs_on_triton(x: Tensor) -> bool:
         and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
         and x.is_contiguous(memory_format=torch.channels_last)
         and x.numel() > 0
-        and is_triton_available(x.device)
+        and (is_triton_available(x.device) or batch_norm.is_available(x))
     )
 
 
 class FastBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm that uses Triton if `runs_on_triton`, including the ReLU after it if its `activation` is `relu`."""
+    """Batch norm that is a kernel if `runs_as_kernel`, including the ReLU after it if its `activation` is `relu`."""
 
     activation: str = "none"
 
     def forward(self, x: Tensor) -> Tensor:
-        return _normalize(self, x) if runs_on_triton(x) else super().forward(x)
+        return _normalize(self, x) if runs_as_kernel(x) else super().forward(x)
 
 
 class FastBatchNormAct2d(BatchNormAct2d):  # type: ignore[misc]
-    """timm's batch norm with an activation; uses Triton if `runs_on_triton`."""
+    """timm's batch norm with an activation; a kernel if `runs_as_kernel`."""
 
     activation: str = "none"
 
     def forward(self, x: Tensor) -> Tensor:
-        return _normalize(self, x) if runs_on_triton(x) else super().forward(x)
+        return _normalize(self, x) if runs_as_kernel(x) else super().forward(x)
 
 
 class _FusedReLU(nn.ReLU):
-    """The ReLU after a `FastBatchNorm2d`, which has been applied already if `runs_on_triton`."""
+    """The ReLU after a `FastBatchNorm2d`, which has been applied already if `runs_as_kernel`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x if runs_on_triton(x) else super().forward(x)
+        return x if runs_as_kernel(x) else super().forward(x)
 
 
 def _normalize(norm: Any, x: Tensor) -> Tensor:
-    from fcnlab.kernels.triton_batch_norm import BatchNormActivation
-
     if norm.training:
         if x.numel() == x.shape[1]:
             raise ValueError(f"Expected more than 1 value per channel when training, got input size {tuple(x.shape)}")
         norm.num_batches_tracked.add_(1)
-    y: Tensor = BatchNormActivation.apply(
+    if is_triton_available(x.device):
+        from fcnlab.kernels import triton_batch_norm  # imports triton, an optional dependency
+
+        function: Any = triton_batch_norm.BatchNormActivation
+    else:
+        function = batch_norm.BatchNormActivation
+    y: Tensor = function.apply(
         x,
         norm.weight,
         norm.bias,

@@ -26,7 +26,6 @@ from fcnlab.data.sample_transform import create_sample_transform
 from fcnlab.errors import ModelError, nearest
 from fcnlab.extensions import Extensions
 from fcnlab.kernels.build import KERNELS, load_library
-from fcnlab.kernels.switch import is_triton_available
 from fcnlab.models import FCN, HEADS, Backbone, Interpolation, PaperBackbone, TimmBackbone, TransposedUpsampler
 from fcnlab.models.backbones.base import load_weights
 from fcnlab.models.backbones.timm_fit import find_fit
@@ -240,9 +239,9 @@ def build_training(
     # A compiled model has pooling kernels of its own, which only need to be replaced where results must repeat.
     if device.type == "cuda" and (recipe.deterministic or not recipe.compile):
         replace_max_pooling(model, deterministic=recipe.deterministic)
-    # torch.compile has kernels of its own, several devices need SyncBatchNorm, and recomputation its own counting.
     checkpointed = recipe.activation_checkpointing != "none"
-    if not recipe.compile and group.size == 1 and not checkpointed and is_triton_available(device):
+    # On CUDA, torch.compile has kernels of its own, and recomputation its own statistics. Processes need SyncBatchNorm.
+    if group.size == 1 and (device.type == "cpu" or not (recipe.compile or checkpointed)):
         replace_batch_norm(model)
     freeze_layers(recipe, model.backbone)
     synchronize_batch_norm(model, group, device)

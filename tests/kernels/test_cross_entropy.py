@@ -144,6 +144,16 @@ def test_the_fallback_is_used_without_a_compiler(monkeypatch: pytest.MonkeyPatch
     build.load_library.cache_clear()
 
 
+@needs_compiler
+@pytest.mark.usefixtures("_clear_cache")
+def test_an_environment_variable_turns_the_kernels_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert build.load_library("cross_entropy") is not None
+    build.load_library.cache_clear()
+    monkeypatch.setenv(build.KERNELS_VARIABLE, "0")
+    assert [name for name in build.KERNELS if build.load_library(name) is not None] == []
+    build.load_library.cache_clear()
+
+
 @pytest.mark.usefixtures("_clear_cache")
 def test_a_failing_compiler_warns_once_and_the_fallback_is_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -44,7 +44,7 @@ def _without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
         y = F.batch_norm(x, *statistics, norm.weight, norm.bias, norm.training, norm.momentum, norm.eps)
         return {"none": lambda z: z, "relu": F.relu, "relu6": F.relu6}[norm.activation](y)
 
-    monkeypatch.setattr(fast_layers, "runs_on_triton", lambda _: torch.is_grad_enabled())
+    monkeypatch.setattr(fast_layers, "runs_as_kernel", lambda _: torch.is_grad_enabled())
     monkeypatch.setattr(fast_layers, "_normalize", normalized)
 
 
