@@ -9,6 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 ROOT = Path(__file__).resolve().parent.parent
+NAMED_BY_VALUE = ("variant", "backbone", "head", "upsampler", "dataset", "recipe")
+"""Fields whose values are names in the registry."""
+
 BLOCK = re.compile(r"(<!-- generated: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -55,8 +58,23 @@ def describe(folder: Path) -> str:
     hardware = ", ".join(provenance["hardware"]).replace("(1 threads)", "(1 thread)")
     hours = f"{cells['device_hours'].sum():.2f}, {hardware}"
     link = f"[{folder.name}](results/{folder.name}/README.md)"
-    score = f"{100 * best['miou']:.1f}{spread} ({best['cell']})"
+    score = f"{100 * best['miou']:.1f}{spread} ({name_cell(best)})"
     return f"| {link}: {provenance['question']} | {score} | {len(provenance['trials'])} | {hours} |"
+
+
+def name_cell(row: pd.Series) -> str:
+    """Return the name of a cell, in which values that do not speak for themselves follow the name of their field.
+
+    Args:
+        row: row of a table.csv; the fields that differ between cells are the columns between `cell` and `n`.
+    """
+    axes = row.index[row.index.get_loc("cell") + 1 : row.index.get_loc("n")]
+    if not len(axes):
+        return str(row["cell"])
+    texts = {axis: str(row[axis]).lower() if pd.api.types.is_bool(row[axis]) else str(row[axis]) for axis in axes}
+    return ", ".join(
+        text if axis in NAMED_BY_VALUE else f"{axis.removeprefix('recipe.')} {text}" for axis, text in texts.items()
+    )
 
 
 if __name__ == "__main__":
