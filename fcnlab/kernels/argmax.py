@@ -7,10 +7,8 @@ import ctypes
 import torch
 from torch import Tensor
 
-from fcnlab.kernels.build import load_library
-
-MAX_CLASSES = 255
-_C_SUFFIX = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+from fcnlab.config.mask_values import MAX_CLASSES
+from fcnlab.kernels.build import C_SUFFIX, load_library
 
 
 def argmax_classes(scores: Tensor) -> Tensor:
@@ -19,20 +17,20 @@ def argmax_classes(scores: Tensor) -> Tensor:
     Equal to `scores.argmax(1)`. It runs in C; if that is not available, `argmax_fallback` is used.
 
     Args:
-        scores: [n, C, pixels] with C at most `MAX_CLASSES`, on the CPU, with any strides.
+        scores: [n, C, pixels] with C at most 255, on the CPU, with any strides.
 
     Returns:
         Classes, uint8 [n, pixels].
     """
     n, classes, pixels = scores.shape
     assert classes <= MAX_CLASSES, "classes are uint8, and 255 is the label of ignored pixels"
-    compiled = load_library("argmax") if scores.dtype in _C_SUFFIX else None
+    compiled = load_library("argmax") if scores.dtype in C_SUFFIX else None
     if scores.stride(2) != 1:
         scores = scores.contiguous()
     if compiled is None:
         return argmax_fallback(scores)
     predicted = torch.empty(n, pixels, dtype=torch.uint8)
-    function = getattr(compiled, f"argmax_{_C_SUFFIX[scores.dtype]}")
+    function = getattr(compiled, f"argmax_{C_SUFFIX[scores.dtype]}")
     function.restype = None
     function(
         ctypes.c_void_p(scores.data_ptr()),

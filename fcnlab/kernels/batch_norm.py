@@ -14,10 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fcnlab.kernels.build import load_library
+from fcnlab.kernels.build import C_SUFFIX, load_library
 from fcnlab.kernels.parallel import count_parts, run_in_parts
-
-_C_SUFFIX = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 
 _LANES = 16
 """Elements of a vector, as in vectors.h."""
@@ -26,13 +24,13 @@ _RANGES = {"none": (-math.inf, math.inf), "relu": (0.0, math.inf), "relu6": (0.0
 """Least and greatest value of the activations."""
 
 
-def is_available(x: Tensor) -> bool:
-    """Return True if the kernels can process a tensor: float32 or bfloat16 on the CPU, and there is a C compiler.
+def is_available(device: torch.device) -> bool:
+    """Return True if the kernels, which are for float32 and bfloat16, run on a device: the CPU, with a C compiler.
 
     Args:
-        x: input of the batch norm.
+        device: device of the tensors.
     """
-    return x.device.type == "cpu" and x.dtype in _C_SUFFIX and load_library("batch_norm") is not None
+    return device.type == "cpu" and load_library("batch_norm") is not None
 
 
 class BatchNormActivation(torch.autograd.Function):
@@ -129,7 +127,7 @@ def _run(
     library = load_library("batch_norm")
     assert library is not None, "is_available must be true"
     x = images[0]
-    function = getattr(library, f"{name}_{_C_SUFFIX[x.dtype]}")
+    function = getattr(library, f"{name}_{C_SUFFIX[x.dtype]}")
     function.restype = None
     repeats = _count_repeats(x)
     period = repeats * x.shape[1]

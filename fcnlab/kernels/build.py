@@ -12,6 +12,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import torch
+
 from fcnlab.atomic_file import write_atomically
 from fcnlab.private_folder import ensure_private_folder
 from fcnlab.processor import get_processor_flags
@@ -20,6 +22,9 @@ from fcnlab.settings import cache_folder
 
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 """Compiler flags. Without -ffast-math, so that nan stays nan and divergence is noticed."""
+
+C_SUFFIX = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+"""Ends the names of C functions for tensors of a dtype; other dtypes have none."""
 
 KERNELS_VARIABLE = "FCNLAB_C_KERNELS"
 """Environment variable: 0 turns the C kernels off."""

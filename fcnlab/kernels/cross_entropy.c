@@ -14,20 +14,13 @@ typedef struct {
     float even_sum; /* sum over all classes; 0 without label smoothing */
 } Loss;
 
-#define DEFINE(TYPE, ONE, READ, WRITE, NAME)                                                                           \
+#define DEFINE(TYPE, ONE, EXPONENTIALS, WRITE, NAME)                                                                   \
     /* Process LANES pixels, with a stride of `row` elements from class to class: return their loss and overwrite z by its gradient. */  \
     INLINE double NAME##_lanes(const Loss *loss, TYPE *z, long row, const uint8_t *labels, float scale,                \
                                const float *const *slopes, long at) {                                                  \
-        vector e[MAX_CLASSES], more[MAX_CLASSES], top = READ(z), total = {0}, factor = {0}, counted = {0};             \
+        vector e[MAX_CLASSES], more[MAX_CLASSES], total, factor = {0}, counted = {0};                                  \
+        vector top = EXPONENTIALS(z, row, loss->classes, e, &total);                                                   \
         double lost = 0;                                                                                               \
-        for (long c = 1; c < loss->classes; c++) {                                                                     \
-            vector score = READ(z + c * row);                                                                          \
-            top = where(score > top, score, top);                                                                      \
-        }                                                                                                              \
-        for (long c = 0; c < loss->classes; c++) {                                                                     \
-            e[c] = exponential(READ(z + c * row) - top);                                                               \
-            total += e[c];                                                                                             \
-        }                                                                                                              \
         if (slopes) { /* the softmax's derivative: p[c] (slope[c] - sum over k of p[k] slope[k]) with p = e / total */ \
             vector mean = {0}, zero = {0};                                                                             \
             for (long c = 0; c < loss->classes; c++)                                                                   \
@@ -85,5 +78,5 @@ typedef struct {
         return lost;                                                                                                   \
     }
 
-DEFINE(float, one_fp32, read_fp32, write_fp32, cross_entropy_fp32)
-DEFINE(bfloat16, one_bf16, read_bf16, write_bf16, cross_entropy_bf16)
+DEFINE(float, one_fp32, exponentials_fp32, write_fp32, cross_entropy_fp32)
+DEFINE(bfloat16, one_bf16, exponentials_bf16, write_bf16, cross_entropy_bf16)

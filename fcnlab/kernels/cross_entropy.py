@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from fcnlab.constants import IGNORE_INDEX
-from fcnlab.kernels.build import load_library
+from fcnlab.kernels.build import C_SUFFIX, load_library
 from fcnlab.kernels.softmax import class_pointers
 from fcnlab.kernels.switch import is_triton_available
 
-_C_SUFFIX = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 _TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _MAX_TRITON_CLASSES = 256
 """With more classes, the scores of a block of pixels do not fit the registers of a Triton program."""
@@ -89,7 +88,7 @@ def cross_entropy_(
 
         assert scores.stride(2) == 1 and labels.is_contiguous() and scales.is_contiguous()
         return launch_cross_entropy(scores, labels, scales, loss)
-    compiled = load_library("cross_entropy") if scores.device.type == "cpu" and scores.dtype in _C_SUFFIX else None
+    compiled = load_library("cross_entropy") if scores.device.type == "cpu" and scores.dtype in C_SUFFIX else None
     if compiled is None:
         return cross_entropy_fallback_(scores, labels, scales, loss, probability_gradients)
     n, classes, pixels = scores.shape
@@ -97,7 +96,7 @@ def cross_entropy_(
     largest = int(torch.where(labels == IGNORE_INDEX, 0, labels).max())
     if largest >= classes:  # the kernel would read out of bounds
         raise IndexError(f"label {largest} is out of range for {classes} classes")
-    function = getattr(compiled, f"cross_entropy_{_C_SUFFIX[scores.dtype]}")
+    function = getattr(compiled, f"cross_entropy_{C_SUFFIX[scores.dtype]}")
     function.restype = ctypes.c_double
     terms = _Loss(classes, loss.own.data_ptr(), loss.even.data_ptr(), float(loss.even.sum()) if loss.smooth else 0.0)
     sizes = (n, scores.stride(0), scores.stride(1), pixels)

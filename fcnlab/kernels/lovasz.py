@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -37,8 +37,8 @@ def lovasz_of_probabilities(probabilities: Tensor, labels: Tensor) -> tuple[Tens
     assert probabilities.dtype == torch.float32 and probabilities.is_contiguous()
     occurring = find_occurring_classes(labels, len(probabilities))
     gradient = torch.zeros_like(probabilities)
-    loss = _compute(probabilities, occurring, labels, 1.0, {index: gradient[index] for index in occurring})
-    return loss, gradient
+    of_classes, gradients = ({index: values[index] for index in occurring} for values in (probabilities, gradient))
+    return _compute(of_classes, labels, 1.0, gradients), gradient
 
 
 def lovasz_of_classes_(probabilities: Mapping[int, Tensor], labels: Tensor, factor: float) -> Tensor:
@@ -53,7 +53,7 @@ def lovasz_of_classes_(probabilities: Mapping[int, Tensor], labels: Tensor, fact
     Returns:
         The loss, a float32 scalar.
     """
-    return _compute(probabilities, list(probabilities), labels, factor, probabilities)
+    return _compute(probabilities, labels, factor, probabilities)
 
 
 def find_occurring_classes(labels: Tensor, classes: int) -> list[int]:
@@ -74,8 +74,7 @@ def find_occurring_classes(labels: Tensor, classes: int) -> list[int]:
 
 
 def _compute(
-    probabilities: Mapping[int, Tensor] | Tensor,
-    occurring: Sequence[int],
+    probabilities: Mapping[int, Tensor],
     labels: Tensor,
     factor: float,
     gradients: Mapping[int, Tensor],
@@ -87,11 +86,11 @@ def _compute(
     items, spare = torch.empty(2, labels.numel(), dtype=torch.int64)
     function = library.lovasz
     function.restype = ctypes.c_double
-    scale = factor / max(1, len(occurring))
+    scale = factor / max(1, len(probabilities))
     loss = 0.0
-    for index in occurring:
+    for index, values in probabilities.items():
         loss += function(
-            ctypes.c_void_p(probabilities[index].data_ptr()),
+            ctypes.c_void_p(values.data_ptr()),
             ctypes.c_void_p(labels.data_ptr()),
             ctypes.c_long(labels.numel()),
             ctypes.c_long(index),

@@ -4,18 +4,11 @@
 
 #include "vectors.h"
 
-#define DEFINE(TYPE, READ, NAME)                                                                                       \
+#define DEFINE(TYPE, EXPONENTIALS, NAME)                                                                                 \
     /* Process LANES pixels, with a stride of `row` elements from class to class: write count floats of each wanted class. */ \
     INLINE void NAME##_lanes(const TYPE *z, long row, long classes, float *const *wanted, long at, long count) {       \
-        vector e[MAX_CLASSES], top = READ(z), total = {0};                                                             \
-        for (long c = 1; c < classes; c++) {                                                                           \
-            vector score = READ(z + c * row);                                                                          \
-            top = where(score > top, score, top);                                                                      \
-        }                                                                                                              \
-        for (long c = 0; c < classes; c++) {                                                                           \
-            e[c] = exponential(READ(z + c * row) - top);                                                               \
-            total += e[c];                                                                                             \
-        }                                                                                                              \
+        vector e[MAX_CLASSES], total;                                                                                  \
+        EXPONENTIALS(z, row, classes, e, &total);                                                                      \
         for (long c = 0; c < classes; c++) {                                                                           \
             if (wanted[c] == 0) continue;                                                                              \
             vector probability = e[c] / total;                                                                         \
@@ -38,5 +31,5 @@
         }                                                                                                              \
     }
 
-DEFINE(float, read_fp32, softmax_fp32)
-DEFINE(bfloat16, read_bf16, softmax_bf16)
+DEFINE(float, exponentials_fp32, softmax_fp32)
+DEFINE(bfloat16, exponentials_bf16, softmax_bf16)

@@ -8,10 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from fcnlab.kernels.build import load_library
-
-MAX_CLASSES = 255
-_C_SUFFIX = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+from fcnlab.config.mask_values import MAX_CLASSES
+from fcnlab.kernels.build import C_SUFFIX, load_library
 
 
 def is_available() -> bool:
@@ -30,7 +28,7 @@ def softmax_of_classes(scores: Tensor, wanted: Mapping[int, Tensor]) -> None:
     assert library is not None, "is_available must be true"
     n, classes, pixels = scores.shape
     assert classes <= MAX_CLASSES and scores.stride(2) == 1 and scores.device.type == "cpu"
-    function = getattr(library, f"softmax_{_C_SUFFIX[scores.dtype]}")
+    function = getattr(library, f"softmax_{C_SUFFIX[scores.dtype]}")
     function.restype = None
     function(
         ctypes.c_void_p(scores.data_ptr()),

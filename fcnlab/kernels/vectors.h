@@ -64,3 +64,23 @@ INLINE vector exponential(vector x) {
     p = p * r * r + r + 1.0f;
     return p * (vector)((__builtin_convertvector(n, integers) + 127) << 23);
 }
+
+/* Define a function that computes e[c] = exp(z[c] - top) of LANES pixels, with a stride of `row` elements from class to
+ * class, and returns the greatest score, top; total is the sum of e. */
+#define DEFINE_EXPONENTIALS(TYPE, READ, NAME)                                                                          \
+    INLINE vector NAME(const TYPE *z, long row, long classes, vector *e, vector *total) {                              \
+        vector top = READ(z), sum = {0};                                                                               \
+        for (long c = 1; c < classes; c++) {                                                                           \
+            vector score = READ(z + c * row);                                                                          \
+            top = where(score > top, score, top);                                                                      \
+        }                                                                                                              \
+        for (long c = 0; c < classes; c++) {                                                                           \
+            e[c] = exponential(READ(z + c * row) - top);                                                               \
+            sum += e[c];                                                                                               \
+        }                                                                                                              \
+        *total = sum;                                                                                                  \
+        return top;                                                                                                    \
+    }
+
+DEFINE_EXPONENTIALS(float, read_fp32, exponentials_fp32)
+DEFINE_EXPONENTIALS(bfloat16, read_bf16, exponentials_bf16)

@@ -10,6 +10,7 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 
 from fcnlab.kernels import batch_norm
+from fcnlab.kernels.build import C_SUFFIX
 from fcnlab.kernels.switch import is_triton_available
 from fcnlab.models import FCN
 
@@ -50,6 +51,15 @@ def _change_class(module: Any, kind: type[nn.Module], activation: str) -> None:
 _ACTIVATIONS: dict[type[nn.Module], str] = {nn.Identity: "none", nn.ReLU: "relu", nn.ReLU6: "relu6"}
 
 
+def has_batch_norm_kernel(device: torch.device) -> bool:
+    """Return True if there is a kernel for the batch norms of a device; without one, replacing them has no use.
+
+    Args:
+        device: device that trains.
+    """
+    return is_triton_available(device) or batch_norm.is_available(device)
+
+
 def runs_as_kernel(x: Tensor) -> bool:
     """Return True if the batch norm of a tensor, and the ReLU after it, run as one kernel.
 
@@ -59,10 +69,10 @@ def runs_as_kernel(x: Tensor) -> bool:
     return (
         torch.is_grad_enabled()
         and x.dim() == 4
-        and x.dtype in (torch.float32, torch.bfloat16, torch.float16)
+        and (x.dtype in C_SUFFIX or (x.dtype == torch.float16 and is_triton_available(x.device)))
         and x.is_contiguous(memory_format=torch.channels_last)
         and x.numel() > 0
-        and (is_triton_available(x.device) or batch_norm.is_available(x))
+        and has_batch_norm_kernel(x.device)
     )
 
 

@@ -34,7 +34,7 @@ from fcnlab.models.heads.smp import DECODERS
 from fcnlab.seeding import derive_seed
 from fcnlab.training import optim
 from fcnlab.training.distributed import SINGLE_PROCESS, ProcessGroup, synchronize_batch_norm
-from fcnlab.training.fast_layers import replace_batch_norm, replace_max_pooling
+from fcnlab.training.fast_layers import has_batch_norm_kernel, replace_batch_norm, replace_max_pooling
 from fcnlab.training.freezing import freeze_backbone, set_batch_norm_mode
 from fcnlab.training.fused_loss import FusedUpsampleLoss, can_fuse
 from fcnlab.training.losses import Loss, compute_class_weights
@@ -241,7 +241,8 @@ def build_training(
         replace_max_pooling(model, deterministic=recipe.deterministic)
     checkpointed = recipe.activation_checkpointing != "none"
     # On CUDA, torch.compile has kernels of its own, and recomputation its own statistics. Processes need SyncBatchNorm.
-    if group.size == 1 and (device.type == "cpu" or not (recipe.compile or checkpointed)):
+    allowed = device.type == "cpu" or not (recipe.compile or checkpointed)
+    if group.size == 1 and allowed and has_batch_norm_kernel(device):
         replace_batch_norm(model)
     freeze_layers(recipe, model.backbone)
     synchronize_batch_norm(model, group, device)

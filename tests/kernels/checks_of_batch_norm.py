@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fcnlab.kernels.switch import is_triton_available
 from fcnlab.training.fast_layers import FastBatchNorm2d, FastBatchNormAct2d, replace_batch_norm
+from tests.kernels.networks import assert_equal_steps, create_networks
 from tests.kernels.on_triton import COMPILED, DEVICE
 
 SHAPES = [(2, 5, 4, 3), (1, 16, 9, 7), (3, 70, 5, 4)]
@@ -111,27 +112,9 @@ def test_outputs_gradients_and_statistics_equal_those_of_float64(
 
 @pytest.mark.parametrize("backbone", ["test_resnet", "mobilenetv2_035"])
 def test_gradients_of_a_network_equal_those_without_the_kernel(backbone: str) -> None:
-    torch.manual_seed(0)
-    plain = timm.create_model(backbone, num_classes=3).to(memory_format=torch.channels_last).to(DEVICE)
-    fast = copy.deepcopy(plain)
-    replace_batch_norm(fast)
-    replaced = [m for m in fast.modules() if isinstance(m, FastBatchNorm2d | FastBatchNormAct2d)]
-    norms = [m for m in plain.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert len(replaced) == len(norms) > 0
-    if backbone == "test_resnet":
-        assert any(m.activation == "relu" for m in replaced)
-    assert fast.state_dict().keys() == plain.state_dict().keys()
+    plain, fast = create_networks(backbone, DEVICE)
     images = torch.randn(4, 3, 64, 64).contiguous(memory_format=torch.channels_last).to(DEVICE)
-    for model in (plain, fast):
-        model.train()
-        model(images).square().sum().backward()
-    largest = max(float(parameter.grad.norm()) for parameter in plain.parameters())
-    for (name, ours), theirs in zip(fast.named_parameters(), plain.parameters(), strict=True):
-        assert ours.grad is not None and theirs.grad is not None
-        # Rounding lets a few values pass the bends of ReLU6, whose gradients then differ.
-        assert (ours.grad - theirs.grad).norm() <= 5e-3 * theirs.grad.norm() + 1e-3 * largest, name
-    for ours, theirs in zip(fast.buffers(), plain.buffers(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+    assert_equal_steps(fast, plain, images, training=True)
     with torch.no_grad():
         assert torch.equal(fast.eval()(images), fast.eval()(images))
         torch.testing.assert_close(fast(images), plain.eval()(images), rtol=1e-3, atol=1e-3)

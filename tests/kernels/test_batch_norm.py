@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 from typing import Any
 
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from fcnlab.kernels import batch_norm, parallel
 from fcnlab.kernels.batch_norm import BatchNormActivation
-from fcnlab.training.fast_layers import FastBatchNorm2d, FastBatchNormAct2d, replace_batch_norm, runs_as_kernel
+from fcnlab.training.fast_layers import runs_as_kernel
+from tests.kernels.networks import assert_equal_steps, create_networks
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 
@@ -110,37 +109,17 @@ def test_values_that_are_not_finite_stay_so() -> None:
         assert y.isnan().nonzero().tolist() == [[0, 17, 1, 1]]
 
 
-def networks_with_batch_norm(name: str) -> tuple[nn.Module, nn.Module]:
-    """Return a network, and a copy whose batch norms are kernels."""
-    torch.manual_seed(0)
-    plain = timm.create_model(name, num_classes=3).to(memory_format=torch.channels_last)
-    fast = copy.deepcopy(plain)
-    replace_batch_norm(fast)
-    return plain, fast
-
-
 @pytest.mark.parametrize("name", ["test_resnet", "mobilenetv2_035", "resnet10t"])
 @pytest.mark.parametrize("training", [True, False])
 def test_gradients_of_a_network_equal_those_without_the_kernel(name: str, training: bool) -> None:
-    plain, fast = networks_with_batch_norm(name)
-    kernels = [module for module in fast.modules() if isinstance(module, FastBatchNorm2d | FastBatchNormAct2d)]
-    assert len(kernels) == len([module for module in plain.modules() if isinstance(module, nn.BatchNorm2d)])
+    plain, fast = create_networks(name, torch.device("cpu"))
     images = channels_last(4, 3, 64, 64, seed=0, dtype=torch.float32)
     assert runs_as_kernel(images)
-    for model in (plain, fast):
-        model.train(training)
-        model(images).square().sum().backward()
-    largest = max(float(parameter.grad.norm()) for parameter in plain.parameters())
-    for (path, ours), theirs in zip(fast.named_parameters(), plain.parameters(), strict=True):
-        assert ours.grad is not None and theirs.grad is not None
-        # Rounding lets a few values pass the bends of the activation, whose gradients then differ.
-        assert (ours.grad - theirs.grad).norm() <= 5e-3 * theirs.grad.norm() + 1e-3 * largest, path
-    for found, wanted in zip(fast.buffers(), plain.buffers(), strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4)
+    assert_equal_steps(fast, plain, images, training=training)
 
 
 def test_a_step_without_compiler_or_gradients_uses_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, fast = networks_with_batch_norm("test_resnet")
+    plain, fast = create_networks("test_resnet", torch.device("cpu"))
     images = channels_last(2, 3, 64, 64, seed=0, dtype=torch.float32)
     with torch.no_grad():
         assert torch.equal(fast.eval()(images), plain.eval()(images))
