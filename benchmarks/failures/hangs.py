@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Thread
 
 from benchmarks.failures.outcomes import Outcome, add_json_option, report
 from fcnlab.lab import Lab
@@ -182,16 +181,13 @@ def limit_memory(file: Path, mebibytes: int) -> str | None:
 
     executor = ProcessExecutor(lab, [Slot(threads=1)] * 2)
     executor.await_ready()
-    worker, ended = executor._workers[0].process.pid, Event()
+    worker = executor._workers[0].process.pid
     assert worker is not None, "it has started"
-    limiter = Thread(target=_limit_children, args=(worker, mebibytes * 2**20, ended))
-    limiter.start()
+    # Each trial is forked from its worker and inherits the limit, so that it has it from its first instruction on.
+    limit = _address_space(worker) + mebibytes * 2**20
+    resource.prlimit(worker, resource.RLIMIT_AS, (limit, limit))
     grid = lab.load_grid(file)
-    try:
-        run_grid(grid, lab, lambda: executor, reporter, hang_timeout=300)
-    finally:
-        ended.set()
-        limiter.join()
+    run_grid(grid, lab, lambda: executor, reporter, hang_timeout=300)
     for planned in make_plan(grid, lab).trials:
         record, attempts = planned.record, planned.folder.attempts()
         if record is None:
@@ -201,20 +197,6 @@ def limit_memory(file: Path, mebibytes: int) -> str | None:
             if problem.cause != "out_of_memory" and not CRASH.search(problem.message):
                 return f"{planned.description}: {problem.cause}: {problem.message.splitlines()[0]}"
     return None
-
-
-def _limit_children(worker: int, size: int, ended: Event) -> None:
-    """Limit the address space of each new child of a worker, until an event is set."""
-    limited: set[int] = set()
-    while not ended.wait(0.002):
-        for child in set(_children(worker)) - limited:
-            limited.add(child)
-            try:
-                # Not above that of the child, which may have grown before this thread has found it.
-                limit = _address_space(worker) + size
-                resource.prlimit(child, resource.RLIMIT_AS, (limit, limit))
-            except (OSError, ValueError):  # it has exited already
-                continue
 
 
 def run_stops(folder: Path, rounds: int, chance: random.Random) -> list[Outcome]:
