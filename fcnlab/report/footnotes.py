@@ -125,6 +125,8 @@ def _spread(grid: Grid, trials: pd.DataFrame) -> list[str]:
 
 def _test(grid: Grid, significance: Significance, columns: Collection[str]) -> list[str]:
     """Describe the differences, their intervals and the markers."""
+    if len(grid.cells) == 1:
+        return []
     baseline = grid.display_name(grid.baseline.label)
     if not significance.comparisons:
         return [f"Δ is the difference to {baseline}, paired by seed; there are no counts for an interval."]

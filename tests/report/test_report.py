@@ -79,6 +79,17 @@ def test_only_significant_differences_are_marked(made: tuple[Report, Lab]) -> No
     assert any(note.startswith("*: significant") for note in report.footnotes)
 
 
+def test_a_single_cell_is_compared_with_nothing(tmp_path: Path) -> None:
+    text = THREE.replace("[fcn32s, fcn16s, fcn8s]", "[fcn8s]").replace("baseline: {head: fcn32s}", "")
+    grid, lab = finished_lab(tmp_path, text)
+    report = make_report(make_plan(grid, lab), lab, None)
+    write_report(report, lab, predict=False)
+    latex, page = ((report.folder / name).read_text() for name in ("table.tex", "report.html"))
+    texts = [*report.cell_table.headings, *report.footnotes, latex, page[page.index("<body") : page.index(">Charts<")]]
+    assert not any("Δ" in text or r"\Delta" in text or "baseline" in text for text in texts)
+    assert latex.count(r"$\pm$") == 3, "mIoU, pixel accuracy and the note"
+
+
 LABELS = """
 labels:
   axes: {head: Head}

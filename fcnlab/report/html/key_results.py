@@ -43,6 +43,8 @@ def _describe_cells(report: Report) -> list[KeyResult]:
     if best is None:
         return [KeyResult("Best cell", MISSING, "no trial has finished"), base]
     name = report.grid.display_name(str(best["cell"]))
+    if len(cells) == 1:
+        return [KeyResult("Cell", _format_miou(best), name)]
     if best["baseline"]:
         return [KeyResult("Best cell", _format_miou(best), f"{name}, the baseline")]
     delta = COLUMNS["delta"].text(best)

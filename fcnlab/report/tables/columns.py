@@ -161,6 +161,7 @@ def default_columns(cells: pd.DataFrame) -> tuple[str, ...]:
     """Return the names of the columns of a report: n, mIoU and Δ, and the others that have a value for any cell.
 
     Args:
-        cells: frame of cells.
+        cells: frame of cells; a single one has no Δ.
     """
-    return tuple(name for name in DEFAULT if not cells[COLUMNS[name].fields[0]].isna().all() or name in DEFAULT[:3])
+    names = [name for name in DEFAULT if not cells[COLUMNS[name].fields[0]].isna().all() or name in DEFAULT[:3]]
+    return tuple(name for name in names if len(cells) > 1 or name != "delta")

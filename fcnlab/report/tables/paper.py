@@ -16,7 +16,7 @@ from fcnlab.report.tables.latex import Layout, find_layout, to_latex
 from fcnlab.report.tables.table import Table
 
 CHOICES = (("miou", "delta", "pixel_acc"), ("miou", "delta"), ("miou", "delta_mean", "pixel_acc"),
-           ("miou", "delta_mean"), ("miou",))  # fmt: skip
+           ("miou", "delta_mean"), ("miou", "pixel_acc"), ("miou",))  # fmt: skip
 """Columns of a table that fits a column of the paper, from the most to the fewest."""
 
 SHORT = {"delta": "Δ [95 %]", "delta_mean": "Δ", "images_per_s": "im./s", "peak_memory": "mem. GB",
@@ -77,7 +77,8 @@ def _attempts(cells: pd.DataFrame, view: View, wide: bool) -> Iterator[tuple[tup
     """Yield columns, whether the table takes the full width, and whether names may be broken; the best choice first."""
     everything = view.columns or (() if view.pivot else default_columns(cells))
     incomplete = ("n",) if (cells["n"] < cells["planned"]).any() else ()
-    narrow = [everything] if view.columns or view.pivot else [(*incomplete, *columns) for columns in CHOICES]
+    choices = [choice for choice in CHOICES if len(cells) > 1 or {"delta", "delta_mean"}.isdisjoint(choice)]
+    narrow = [everything] if view.columns or view.pivot else [(*incomplete, *columns) for columns in choices]
     if not wide:
         yield from ((columns, False, wrap) for wrap in (False, True) for columns in narrow)
     yield from ((everything, True, wrap) for wrap in (False, True))
