@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.kernels.build import load_library
+from fcnlab.kernels.parallel import run_each
 
 MAX_PIXELS = 2**31 - 1
 
@@ -83,14 +84,14 @@ def _compute(
     library = load_library("lovasz")
     assert library is not None, "is_available must be true"
     assert labels.is_contiguous() and labels.numel() <= MAX_PIXELS, "pixels are numbered by 31 bits"
-    items, spare = torch.empty(2, labels.numel(), dtype=torch.int64)
     function = library.lovasz
     function.restype = ctypes.c_double
     scale = factor / max(1, len(probabilities))
-    loss = 0.0
-    for index, values in probabilities.items():
-        loss += function(
-            ctypes.c_void_p(values.data_ptr()),
+
+    def process(index: int) -> float:
+        items, spare = torch.empty(2, labels.numel(), dtype=torch.int64)
+        loss: float = function(
+            ctypes.c_void_p(probabilities[index].data_ptr()),
             ctypes.c_void_p(labels.data_ptr()),
             ctypes.c_long(labels.numel()),
             ctypes.c_long(index),
@@ -99,4 +100,7 @@ def _compute(
             ctypes.c_void_p(spare.data_ptr()),
             ctypes.c_void_p(gradients[index].data_ptr()),
         )
+        return loss
+
+    loss = sum(run_each(process, list(probabilities)))
     return torch.tensor(scale * loss, dtype=torch.float32)

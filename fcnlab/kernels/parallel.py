@@ -3,43 +3,47 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import TypeVar
 
 import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 MIN_PART = 2**18
 """Smallest number of elements for which another thread is worth its start."""
 
 
-def run_in_parts(work: Callable[[int, int, int], None], elements: int, step: int) -> None:
-    """Call `work(part, first element, number of elements)` for parts of a tensor, in as many threads as PyTorch uses.
+def split(rows: int, size: int) -> list[slice]:
+    """Split the rows of a tensor into consecutive parts, at most as many as PyTorch uses threads.
 
     Args:
-        work: processes a part; the parts do not overlap.
-        elements: number of elements of the tensor.
-        step: parts begin at multiples of it.
+        rows: number of rows, at least 1.
+        size: elements of a row.
     """
-    parts = count_parts(elements)
-    length = -(-elements // (parts * step)) * step
-    calls = [
-        (part, start, min(length, elements - start)) for part in range(parts) if (start := part * length) < elements
-    ]
-    if len(calls) == 1:
-        work(*calls[0])
-        return
+    parts = max(1, min(torch.get_num_threads(), rows * size // MIN_PART))
+    length = -(-rows // parts)
+    return [slice(start, min(start + length, rows)) for start in range(0, rows, length)]
+
+
+def run_each(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """Call a function with each item, in as many threads as PyTorch uses.
+
+    Args:
+        work: the function.
+        items: its arguments.
+
+    Returns:
+        The results, in the order of the items.
+    """
+    threads = torch.get_num_threads()
+    if len(items) == 1 or threads == 1:
+        return [work(item) for item in items]
     # The pool belongs to a process: a forked child has none of its threads.
-    list(_pool(os.getpid(), parts).map(lambda call: work(*call), calls))
-
-
-def count_parts(elements: int) -> int:
-    """Return the largest number of parts in `run_in_parts`.
-
-    Args:
-        elements: number of elements of the tensor.
-    """
-    return max(1, min(torch.get_num_threads(), elements // MIN_PART))
+    return list(_pool(os.getpid(), threads).map(work, items))
 
 
 @cache

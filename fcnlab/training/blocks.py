@@ -45,7 +45,19 @@ from fcnlab.models.upsampler import corners
 MIN_TILE_PIXELS = 128
 """Smallest number of pixels of a block in one tile on the CPU; on CUDA a tile has whole blocks."""
 MAX_TILE_SCORES = {"cpu": 2**20, "cuda": 2**28}
-"""Largest number of scores in a tile, by device: they fit the cache of a CPU, and take 0.5 to 1 GB on CUDA."""
+"""Largest number of scores in a tile, by device: on a CPU those of a thread fit its cache; 0.5 to 1 GB on CUDA."""
+
+
+def count_tile_blocks(scores: int, device: torch.device) -> int:
+    """Return the number of blocks in a tile.
+
+    Args:
+        scores: scores of a block in a tile.
+        device: device of the scores.
+    """
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    largest = MAX_TILE_SCORES.get(device.type, MAX_TILE_SCORES["cuda"])
+    return max(1, threads * largest // scores)
 
 
 def has_blocks(head: Head) -> bool:

@@ -24,9 +24,9 @@ from fcnlab.kernels.cross_entropy import PixelLoss, cross_entropy_
 from fcnlab.models import TransposedUpsampler
 from fcnlab.models.heads import CoarseHead, Head
 from fcnlab.training.blocks import (
-    MAX_TILE_SCORES,
     BlockGrid,
     count_independent_groups,
+    count_tile_blocks,
     has_blocks,
     kernel_as_matrices,
     permute,
@@ -196,7 +196,7 @@ def _compute_tiles(left: Tensor, kernels: Tensor, pixels: int) -> Iterator[_Tile
     """Upsample tile by tile; the caller may overwrite the scores of a tile."""
     groups, blocks, _ = left.shape
     each = kernels.shape[3] // pixels  # classes of a group
-    chunk = max(1, MAX_TILE_SCORES.get(left.device.type, MAX_TILE_SCORES["cuda"]) // (groups * each * pixels))
+    chunk = count_tile_blocks(groups * each * pixels, left.device)
     for number, kernel in enumerate(kernels):
         for start in range(0, blocks, chunk):
             some = slice(start, start + chunk)

@@ -9,9 +9,9 @@ from fcnlab.kernels.argmax import argmax_classes
 from fcnlab.models import FCN, TransposedUpsampler
 from fcnlab.models.heads import CoarseHead
 from fcnlab.training.blocks import (
-    MAX_TILE_SCORES,
     BlockGrid,
     count_independent_groups,
+    count_tile_blocks,
     has_blocks,
     kernel_as_matrices,
     permute,
@@ -84,7 +84,7 @@ def _predict_blocks(left: Tensor, kernels: Tensor, classes: int) -> Tensor:
     """
     groups, blocks, _ = left.shape
     pixels = kernels.shape[3] * groups // classes
-    chunk = max(1, MAX_TILE_SCORES[left.device.type] // (classes * pixels))
+    chunk = count_tile_blocks(classes * pixels, left.device)
     predicted = torch.empty(len(kernels), blocks, pixels, dtype=torch.uint8)
     for kernel, tile in zip(kernels, predicted, strict=True):
         for start in range(0, blocks, chunk):

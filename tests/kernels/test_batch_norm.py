@@ -12,21 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fcnlab.kernels import batch_norm, parallel
+from fcnlab.kernels import batch_norm
 from fcnlab.kernels.batch_norm import BatchNormActivation
 from fcnlab.training.fast_layers import runs_as_kernel
 from tests.kernels.networks import assert_equal_steps, create_networks
+from tests.kernels.threads import threads
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 
 EPSILON, MOMENTUM = 1e-5, 0.3
 ACTIVATIONS: dict[str, Any] = {"none": lambda z: z, "relu": F.relu, "relu6": F.relu6}
-
-
-@pytest.fixture
-def _two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(parallel, "MIN_PART", 1)
 
 
 def channels_last(*shape: int, seed: int, dtype: torch.dtype) -> Tensor:
@@ -88,12 +83,11 @@ def test_outputs_gradients_and_statistics_equal_those_of_float64(
     check(shape, activation, mode, dtype, 0.5, seed)
 
 
-@pytest.mark.usefixtures("_two_threads")
 @pytest.mark.parametrize("channels", [1, 3, 16, 24, 40])
 @pytest.mark.parametrize("mode", ["train", "running", "frozen"])
 def test_the_number_of_threads_does_not_matter(channels: int, mode: str) -> None:
-    assert parallel.count_parts(2 * channels * 30 * 30) == 2
-    check((2, channels, 30, 30), "relu6", mode, torch.float32, 0.5, channels)
+    with threads(2):
+        check((2, channels, 30, 30), "relu6", mode, torch.float32, 0.5, channels)
 
 
 def test_the_variance_is_exact_where_the_mean_is_large() -> None:
