@@ -2,6 +2,7 @@
  *
  * LANES pixels are processed at a time. As in PyTorch, the first of equal scores wins, and nan is greater than all. */
 
+#include "parts.h"
 #include "vectors.h"
 
 typedef uint8_t bytes __attribute__((vector_size(LANES)));
@@ -19,21 +20,29 @@ typedef uint8_t bytes __attribute__((vector_size(LANES)));
         return __builtin_convertvector(best, bytes);                                                                   \
     }                                                                                                                  \
                                                                                                                        \
-    /* Process n rows of `pixels` pixels with strides of `step` elements for rows and `row` for classes. */            \
-    void NAME(const TYPE *z, long n, long step, long row, long classes, long pixels, uint8_t *predicted) {             \
+    static void NAME##_rows(const TYPE *z, long n, long step, long row, long classes, long pixels,                     \
+                            uint8_t *predicted) {                                                                      \
         TYPE rest[MAX_CLASSES * LANES] = {0};                                                                          \
         long whole = pixels / LANES * LANES, left = pixels - whole;                                                    \
-        for (long i = 0; i < n; i++) {                                                                                 \
-            const TYPE *at = z + i * step;                                                                             \
-            uint8_t *to = predicted + i * pixels;                                                                      \
+        for (long i = 0; i < n; i++, z += step, predicted += pixels) {                                                 \
             for (long t = 0; t < whole; t += LANES) {                                                                  \
-                bytes found = NAME##_lanes(at + t, row, classes);                                                      \
-                memcpy(to + t, &found, LANES);                                                                         \
+                bytes found = NAME##_lanes(z + t, row, classes);                                                       \
+                memcpy(predicted + t, &found, LANES);                                                                  \
             }                                                                                                          \
             if (left == 0) continue;                                                                                   \
-            for (long c = 0; c < classes; c++) memcpy(rest + c * LANES, at + c * row + whole, left * sizeof(TYPE));     \
+            for (long c = 0; c < classes; c++) memcpy(rest + c * LANES, z + c * row + whole, left * sizeof(TYPE));     \
             bytes found = NAME##_lanes(rest, LANES, classes);                                                          \
-            memcpy(to + whole, &found, left);                                                                          \
+            memcpy(predicted + whole, &found, left);                                                                   \
+        }                                                                                                              \
+    }                                                                                                                  \
+                                                                                                                       \
+    /* Process n rows of `pixels` pixels with strides of `step` elements for rows and `row` for classes. */            \
+    void NAME(const TYPE *z, long n, long step, long row, long classes, long pixels, uint8_t *predicted,               \
+              long parts) {                                                                                            \
+        FOR_PARTS {                                                                                                    \
+            Part rows = get_part(n, part, parts);                                                                      \
+            NAME##_rows(z + rows.first * step, rows.count, step, row, classes, pixels,                                 \
+                        predicted + rows.first * pixels);                                                              \
         }                                                                                                              \
     }
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fcnlab.config.mask_values import MAX_CLASSES
 from fcnlab.kernels.build import C_SUFFIX, load_library
-from fcnlab.kernels.parallel import run_each, split
+from fcnlab.kernels.parallel import count_parts
 
 
 def argmax_classes(scores: Tensor) -> Tensor:
@@ -33,16 +33,12 @@ def argmax_classes(scores: Tensor) -> Tensor:
     predicted = torch.empty(n, pixels, dtype=torch.uint8)
     function = getattr(compiled, f"argmax_{C_SUFFIX[scores.dtype]}")
     function.restype = None
-
-    def process(rows: slice) -> None:
-        part = scores[rows]
-        function(
-            ctypes.c_void_p(part.data_ptr()),
-            *map(ctypes.c_long, (len(part), part.stride(0), part.stride(1), classes, pixels)),
-            ctypes.c_void_p(predicted[rows].data_ptr()),
-        )
-
-    run_each(process, split(n, classes * pixels))
+    function(
+        ctypes.c_void_p(scores.data_ptr()),
+        *map(ctypes.c_long, (n, scores.stride(0), scores.stride(1), classes, pixels)),
+        ctypes.c_void_p(predicted.data_ptr()),
+        ctypes.c_long(count_parts(scores.numel())),
+    )
     return predicted
 
 

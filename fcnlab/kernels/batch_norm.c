@@ -2,8 +2,9 @@
  *
  * An image is a sequence of `count` elements, whose channels repeat after `period` elements, a multiple of LANES. The
  * values of channels are given for one period. The activation is a clamp to low..high, infinite without one. Sums are
- * float32 over blocks of periods, and float64 over the blocks. */
+ * float32 over blocks of periods, and float64 over the blocks; each part has its own. */
 
+#include "parts.h"
 #include "vectors.h"
 
 enum { BLOCK = 256 };
@@ -71,9 +72,18 @@ INLINE void put_bf16(bfloat16 *to, vector written, long n) {
 
 #define FLUSH_SOMETIMES if (block % BLOCK == 0) flush(some, sums, period);
 
+/* Run a statement for all parts of whole periods: `first` is the first element of a part, and `length` their number. */
+#define FOR_PARTS_OF_IMAGE(...)                                                                                        \
+    FOR_PARTS {                                                                                                        \
+        Part periods = get_part((count + period - 1) / period, part, parts);                                           \
+        long first = periods.first * period, whole = periods.count * period;                                           \
+        long length = count - first < whole ? count - first : whole;                                                   \
+        __VA_ARGS__                                                                                                    \
+    }
+
 #define DEFINE(TYPE, GET, PUT, SUFFIX)                                                                                 \
-    /* Add the sums of x - shift and of its square to sums [2, period]; some [2, period] is zero before and after. */  \
-    void sum_input_##SUFFIX(long count, long period, const TYPE *x, const float *shift, float *some, double *sums) {   \
+    static void sum_input_part_##SUFFIX(long count, long period, const TYPE *x, const float *shift, float *some,       \
+                                        double *sums) {                                                                \
         FOR_VECTORS(FLUSH_SOMETIMES, {                                                                                 \
             vector value = GET(x + i, n) - get(shift + c, n);                                                          \
             add(some + c, value, n);                                                                                   \
@@ -82,16 +92,31 @@ INLINE void put_bf16(bfloat16 *to, vector written, long n) {
         flush(some, sums, period);                                                                                     \
     }                                                                                                                  \
                                                                                                                        \
-    /* y = clamp(scale x + bias) */                                                                                    \
-    void normalize_##SUFFIX(long count, long period, const TYPE *x, TYPE *y, const float *scale, const float *bias,    \
-                            float low, float high) {                                                                   \
+    /* Add the sums of x - shift and of its square to sums [parts, 2, period]; some, of the same shape, is zero before \
+     * and after. */                                                                                                   \
+    void sum_input_##SUFFIX(long parts, long count, long period, const TYPE *x, const float *shift, float *some,       \
+                            double *sums) {                                                                            \
+        FOR_PARTS_OF_IMAGE({                                                                                           \
+            long at = 2 * period * part;                                                                               \
+            sum_input_part_##SUFFIX(length, period, x + first, shift, some + at, sums + at);                           \
+        })                                                                                                             \
+    }                                                                                                                  \
+                                                                                                                       \
+    static void normalize_part_##SUFFIX(long count, long period, const TYPE *x, TYPE *y, const float *scale,           \
+                                        const float *bias, float low, float high) {                                    \
         FOR_VECTORS(, { PUT(y + i, clamp(get(scale + c, n) * GET(x + i, n) + get(bias + c, n), low, high), n); })      \
     }                                                                                                                  \
                                                                                                                        \
-    /* Add the sums of the gradient of clamp(scale x + bias)'s input, and of its product with x - mean. */             \
-    void sum_gradient_##SUFFIX(long count, long period, const TYPE *gradient, const TYPE *x, const float *scale,       \
-                               const float *bias, const float *mean, float low, float high, float *some,               \
-                               double *sums) {                                                                         \
+    /* y = clamp(scale x + bias) */                                                                                    \
+    void normalize_##SUFFIX(long parts, long count, long period, const TYPE *x, TYPE *y, const float *scale,           \
+                            const float *bias, float low, float high) {                                                \
+        FOR_PARTS_OF_IMAGE(                                                                                            \
+            { normalize_part_##SUFFIX(length, period, x + first, y + first, scale, bias, low, high); })                \
+    }                                                                                                                  \
+                                                                                                                       \
+    static void sum_gradient_part_##SUFFIX(long count, long period, const TYPE *gradient, const TYPE *x,               \
+                                           const float *scale, const float *bias, const float *mean, float low,        \
+                                           float high, float *some, double *sums) {                                    \
         FOR_VECTORS(FLUSH_SOMETIMES, {                                                                                 \
             vector value = GET(x + i, n);                                                                              \
             vector z = get(scale + c, n) * value + get(bias + c, n);                                                   \
@@ -102,10 +127,21 @@ INLINE void put_bf16(bfloat16 *to, vector written, long n) {
         flush(some, sums, period);                                                                                     \
     }                                                                                                                  \
                                                                                                                        \
-    /* x_gradient = scale slope - offset - share (x - mean), with the gradient `slope` of clamp(scale x + bias)'s input */\
-    void input_gradient_##SUFFIX(long count, long period, const TYPE *gradient, const TYPE *x, TYPE *x_gradient,       \
-                                 const float *scale, const float *bias, const float *mean, const float *offset,        \
-                                 const float *share, float low, float high) {                                          \
+    /* Add the sums of the gradient of clamp(scale x + bias)'s input, and of its product with x - mean. */             \
+    void sum_gradient_##SUFFIX(long parts, long count, long period, const TYPE *gradient, const TYPE *x,               \
+                               const float *scale, const float *bias, const float *mean, float low, float high,        \
+                               float *some, double *sums) {                                                            \
+        FOR_PARTS_OF_IMAGE({                                                                                           \
+            long at = 2 * period * part;                                                                               \
+            sum_gradient_part_##SUFFIX(length, period, gradient + first, x + first, scale, bias, mean, low, high,      \
+                                       some + at, sums + at);                                                          \
+        })                                                                                                             \
+    }                                                                                                                  \
+                                                                                                                       \
+    static void input_gradient_part_##SUFFIX(long count, long period, const TYPE *gradient, const TYPE *x,             \
+                                             TYPE *x_gradient, const float *scale, const float *bias,                  \
+                                             const float *mean, const float *offset, const float *share, float low,    \
+                                             float high) {                                                             \
         FOR_VECTORS(, {                                                                                                \
             vector value = GET(x + i, n), factor = get(scale + c, n);                                                  \
             vector slope = unclamp(GET(gradient + i, n), factor * value + get(bias + c, n), low, high);                \
@@ -114,12 +150,30 @@ INLINE void put_bf16(bfloat16 *to, vector written, long n) {
         })                                                                                                             \
     }                                                                                                                  \
                                                                                                                        \
-    /* x_gradient = scale slope, with the gradient `slope` of the input of the clamp whose output is y */              \
-    void scale_gradient_##SUFFIX(long count, long period, const TYPE *gradient, const TYPE *y, TYPE *x_gradient,       \
-                                 const float *scale, float low, float high) {                                          \
+    /* x_gradient = scale slope - offset - share (x - mean), with the gradient `slope` of clamp(scale x + bias)'s input */ \
+    void input_gradient_##SUFFIX(long parts, long count, long period, const TYPE *gradient, const TYPE *x,             \
+                                 TYPE *x_gradient, const float *scale, const float *bias, const float *mean,           \
+                                 const float *offset, const float *share, float low, float high) {                     \
+        FOR_PARTS_OF_IMAGE({                                                                                           \
+            input_gradient_part_##SUFFIX(length, period, gradient + first, x + first, x_gradient + first, scale, bias, \
+                                         mean, offset, share, low, high);                                              \
+        })                                                                                                             \
+    }                                                                                                                  \
+                                                                                                                       \
+    static void scale_gradient_part_##SUFFIX(long count, long period, const TYPE *gradient, const TYPE *y,             \
+                                             TYPE *x_gradient, const float *scale, float low, float high) {            \
         FOR_VECTORS(, {                                                                                                \
             vector slope = unclamp(GET(gradient + i, n), GET(y + i, n), low, high);                                    \
             PUT(x_gradient + i, get(scale + c, n) * slope, n);                                                         \
+        })                                                                                                             \
+    }                                                                                                                  \
+                                                                                                                       \
+    /* x_gradient = scale slope, with the gradient `slope` of the input of the clamp whose output is y */              \
+    void scale_gradient_##SUFFIX(long parts, long count, long period, const TYPE *gradient, const TYPE *y,             \
+                                 TYPE *x_gradient, const float *scale, float low, float high) {                        \
+        FOR_PARTS_OF_IMAGE({                                                                                           \
+            scale_gradient_part_##SUFFIX(length, period, gradient + first, y + first, x_gradient + first, scale, low,  \
+                                         high);                                                                        \
         })                                                                                                             \
     }
 

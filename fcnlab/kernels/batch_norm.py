@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fcnlab.kernels.build import C_SUFFIX, load_library
-from fcnlab.kernels.parallel import run_each, split
+from fcnlab.kernels.parallel import count_parts
 
 _LANES = 16
 """Elements of a vector, as in vectors.h."""
@@ -112,7 +112,7 @@ def _compute_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 def _sum(name: str, images: Sequence[Tensor], channels: Sequence[Tensor], bounds: Sequence[float] = ()) -> Tensor:
     """Return two sums over all pixels by channel, float64 [2, C]."""
     x = images[0]
-    parts, repeats = len(_split(x)), _count_repeats(x)
+    parts, repeats = count_parts(x.numel()), _count_repeats(x)
     some = torch.zeros(parts, 2, repeats, x.shape[1])
     sums = torch.zeros(parts, 2, repeats, x.shape[1], dtype=torch.float64)
     _run(name, images, channels, bounds, some, sums)
@@ -122,7 +122,7 @@ def _sum(name: str, images: Sequence[Tensor], channels: Sequence[Tensor], bounds
 def _run(
     name: str, images: Sequence[Tensor], channels: Sequence[Tensor], bounds: Sequence[float], *results: Tensor
 ) -> None:
-    """Run a kernel on images of one shape and dtype, channels-last, with values [C] and with results by part."""
+    """Run a kernel on images of one shape and dtype, channels-last, with values [C] and with results [parts, ...]."""
     library = load_library("batch_norm")
     assert library is not None, "is_available must be true"
     x = images[0]
@@ -131,25 +131,13 @@ def _run(
     repeats = _count_repeats(x)
     period = repeats * x.shape[1]
     periodic = [values.float().repeat(repeats) for values in channels]
-
-    def process(numbered: tuple[int, slice]) -> None:
-        part, periods = numbered
-        first, end = periods.start * period, min(periods.stop * period, x.numel())
-        function(
-            *map(ctypes.c_long, (end - first, period)),
-            *(ctypes.c_void_p(image.data_ptr() + first * image.element_size()) for image in images),
-            *(ctypes.c_void_p(values.data_ptr()) for values in periodic),
-            *map(ctypes.c_float, bounds),
-            *(ctypes.c_void_p(result[part].data_ptr()) for result in results),
-        )
-
-    run_each(process, list(enumerate(_split(x))))
-
-
-def _split(x: Tensor) -> list[slice]:
-    """Split a tensor into parts, as slices of periods of its channels; the last period may be incomplete."""
-    period = _count_repeats(x) * x.shape[1]
-    return split(-(-x.numel() // period), period)
+    function(
+        *map(ctypes.c_long, (count_parts(x.numel()), x.numel(), period)),
+        *(ctypes.c_void_p(image.data_ptr()) for image in images),
+        *(ctypes.c_void_p(values.data_ptr()) for values in periodic),
+        *map(ctypes.c_float, bounds),
+        *(ctypes.c_void_p(result.data_ptr()) for result in results),
+    )
 
 
 def _count_repeats(x: Tensor) -> int:

@@ -23,6 +23,12 @@ from fcnlab.settings import cache_folder
 FLAGS = ("-O3", "-march=native", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 """Compiler flags. Without -ffast-math, so that nan stays nan and divergence is noticed."""
 
+OPENMP = "-fopenmp"
+"""Compiler flag for several threads; compilers that lack OpenMP compile the kernels for one thread.
+
+With gcc on Linux, the kernels and PyTorch share one OpenMP library and its threads, so that they do not compete.
+"""
+
 C_SUFFIX = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 """Ends the names of C functions for tensors of a dtype; other dtypes have none."""
 
@@ -69,7 +75,9 @@ def _compile(compiler: str, source: Path, built: Path) -> None:
     """Compile in a temporary folder and move the result, so that no process loads an incomplete file."""
     with tempfile.TemporaryDirectory(dir=built.parent) as folder:
         output = Path(folder) / built.name
-        subprocess.run([compiler, *FLAGS, "-o", output, source, "-lm"], check=True, capture_output=True)
+        command = [compiler, *FLAGS, "-o", str(output), str(source), "-lm"]
+        if subprocess.run([*command, OPENMP], check=False, capture_output=True).returncode:
+            subprocess.run(command, check=True, capture_output=True)
         digest = hashlib.sha256(output.read_bytes()).hexdigest()
         os.replace(output, built)
     write_atomically(_digest_file(built), lambda file: file.write(digest.encode()))
@@ -92,7 +100,8 @@ def _fingerprint(source: Path, compiler: str) -> str:
     """Return a hash of everything that the library depends on; machines of several kinds can share a home folder."""
     version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
     headers = b"".join(header.read_bytes() for header in sorted(source.parent.glob("*.h")))
-    parts = (source.read_bytes(), headers, " ".join(FLAGS).encode(), version, _processor().encode())
+    flags = " ".join([*FLAGS, OPENMP]).encode()
+    parts = (source.read_bytes(), headers, flags, version, _processor().encode())
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 

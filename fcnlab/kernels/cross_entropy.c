@@ -4,6 +4,7 @@
 
 #include <math.h>
 
+#include "parts.h"
 #include "vectors.h"
 
 /* Loss of a pixel of class y: own[y] (lse - z[y]) + sum over c of even[c] (lse - z[c]), with lse = log sum exp z. */
@@ -47,35 +48,45 @@ typedef struct {
         return scale * lost;                                                                                           \
     }                                                                                                                  \
                                                                                                                        \
-    /* Process n positions with a stride of `step` elements, of `pixels` pixels each; labels [n, pixels], scales [n].            \
-     * slopes: null, or by class the gradient [n, pixels] of another loss with respect to the probability; null for 0. */        \
-    double NAME(const Loss *loss, TYPE *z, long n, long step, long row, long pixels, const uint8_t *labels,            \
-                const float *scales, const float *const *slopes) {                                                     \
+    /* Process n positions; `at` is the number of pixels before the first of them. */                                  \
+    static double NAME##_rows(const Loss *loss, TYPE *z, long n, long step, long row, long pixels,                     \
+                              const uint8_t *labels, const float *scales, const float *const *slopes, long at) {       \
         double lost = 0;                                                                                               \
         TYPE rest[MAX_CLASSES * LANES] = {0};                                                                          \
         uint8_t rest_labels[LANES];                                                                                    \
         float rest_values[MAX_CLASSES * LANES] = {0};                                                                  \
         const float *rest_slopes[MAX_CLASSES] = {0};                                                                   \
         long whole = pixels / LANES * LANES, left = pixels - whole;                                                    \
-        for (long i = 0; i < n; i++) {                                                                                 \
-            TYPE *at = z + i * step;                                                                                   \
-            const uint8_t *labelled = labels + i * pixels;                                                             \
+        for (long i = 0; i < n; i++, z += step, labels += pixels, at += pixels) {                                      \
             for (long t = 0; t < whole; t += LANES)                                                                    \
-                lost += NAME##_lanes(loss, at + t, row, labelled + t, scales[i], slopes, i * pixels + t);              \
+                lost += NAME##_lanes(loss, z + t, row, labels + t, scales[i], slopes, at + t);                         \
             if (left == 0) continue;                                                                                   \
             memset(rest_labels, IGNORE, LANES);                                                                        \
-            memcpy(rest_labels, labelled + whole, left);                                                               \
+            memcpy(rest_labels, labels + whole, left);                                                                 \
             for (long c = 0; c < loss->classes; c++) {                                                                 \
-                memcpy(rest + c * LANES, at + c * row + whole, left * sizeof(TYPE));                                   \
+                memcpy(rest + c * LANES, z + c * row + whole, left * sizeof(TYPE));                                    \
                 if (slopes == 0 || slopes[c] == 0) continue;                                                           \
-                memcpy(rest_values + c * LANES, slopes[c] + i * pixels + whole, left * sizeof(float));                 \
+                memcpy(rest_values + c * LANES, slopes[c] + at + whole, left * sizeof(float));                         \
                 rest_slopes[c] = rest_values + c * LANES;                                                              \
             }                                                                                                          \
             lost += NAME##_lanes(loss, rest, LANES, rest_labels, scales[i], slopes ? rest_slopes : 0, 0);              \
             for (long c = 0; c < loss->classes; c++)                                                                   \
-                memcpy(at + c * row + whole, rest + c * LANES, left * sizeof(TYPE));                                   \
+                memcpy(z + c * row + whole, rest + c * LANES, left * sizeof(TYPE));                                    \
         }                                                                                                              \
         return lost;                                                                                                   \
+    }                                                                                                                  \
+                                                                                                                       \
+    /* Process n positions with a stride of `step` elements, of `pixels` pixels each; labels [n, pixels], scales [n].  \
+     * slopes: null, or by class the gradient [n, pixels] of another loss with respect to the probability; null for 0. \
+     * lost: the loss by part. */                                                                                      \
+    void NAME(const Loss *loss, TYPE *z, long n, long step, long row, long pixels, const uint8_t *labels,              \
+              const float *scales, const float *const *slopes, long parts, double *lost) {                             \
+        FOR_PARTS {                                                                                                    \
+            Part rows = get_part(n, part, parts);                                                                      \
+            long at = rows.first * pixels;                                                                             \
+            lost[part] = NAME##_rows(loss, z + rows.first * step, rows.count, step, row, pixels, labels + at,          \
+                                     scales + rows.first, slopes, at);                                                 \
+        }                                                                                                              \
     }
 
 DEFINE(float, one_fp32, exponentials_fp32, write_fp32, cross_entropy_fp32)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.kernels.build import C_SUFFIX, load_library
-from fcnlab.kernels.parallel import run_each, split
+from fcnlab.kernels.parallel import count_parts
 from fcnlab.kernels.softmax import class_pointers
 from fcnlab.kernels.switch import is_triton_available
 
@@ -97,38 +97,21 @@ def cross_entropy_(
     largest = int(torch.where(labels == IGNORE_INDEX, 0, labels).max())
     if largest >= classes:  # the kernel would read out of bounds
         raise IndexError(f"label {largest} is out of range for {classes} classes")
-
-    def process(rows: slice) -> float:
-        gradients = None
-        if probability_gradients is not None:
-            gradients = {index: values[rows] for index, values in probability_gradients.items()}
-        return _run_compiled(compiled, scores[rows], labels[rows], scales[rows], loss, gradients)
-
-    return torch.tensor(sum(run_each(process, split(n, classes * pixels))), dtype=torch.float32)
-
-
-def _run_compiled(
-    library: ctypes.CDLL,
-    scores: Tensor,
-    labels: Tensor,
-    scales: Tensor,
-    loss: PixelLoss,
-    probability_gradients: Mapping[int, Tensor] | None,
-) -> float:
-    """Compute `cross_entropy_` by the C kernel; the labels must be valid."""
-    n, classes, pixels = scores.shape
-    function = getattr(library, f"cross_entropy_{C_SUFFIX[scores.dtype]}")
-    function.restype = ctypes.c_double
+    function = getattr(compiled, f"cross_entropy_{C_SUFFIX[scores.dtype]}")
+    function.restype = None
     terms = _Loss(classes, loss.own.data_ptr(), loss.even.data_ptr(), float(loss.even.sum()) if loss.smooth else 0.0)
-    value: float = function(
+    losses = (ctypes.c_double * count_parts(scores.numel()))()
+    function(
         ctypes.byref(terms),
         ctypes.c_void_p(scores.data_ptr()),
         *map(ctypes.c_long, (n, scores.stride(0), scores.stride(1), pixels)),
         ctypes.c_void_p(labels.data_ptr()),
         ctypes.c_void_p(scales.data_ptr()),
         None if probability_gradients is None else class_pointers(probability_gradients, classes, (n, pixels)),
+        ctypes.c_long(len(losses)),
+        losses,
     )
-    return value
+    return torch.tensor(sum(losses), dtype=torch.float32)
 
 
 class _Loss(ctypes.Structure):

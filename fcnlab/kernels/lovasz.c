@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "parts.h"
+
 #define IGNORE 255
 
 enum { DIGIT_BITS = 11, BINS = 1 << DIGIT_BITS, PASSES = 3 };
@@ -35,12 +37,8 @@ static uint64_t *sort(uint64_t *items, uint64_t *spare, long n) {
     return items;
 }
 
-/* Compute the loss of a class and its gradient, multiplied by `scale`.
- *
- * probabilities, gradient: [n], of the class; they may be the same memory. labels: [n]. items, spare: [n], for
- * intermediate results. */
-double lovasz(const float *probabilities, const uint8_t *labels, long n, long class, double scale, uint64_t *items,
-              uint64_t *spare, float *gradient) {
+static double lovasz_of_class(const float *probabilities, const uint8_t *labels, long n, long class, double scale,
+                              uint64_t *items, uint64_t *spare, float *gradient) {
     long labeled = 0, of_class = 0;
     for (long i = 0; i < n; i++) {
         if (labels[i] == IGNORE) continue;
@@ -70,4 +68,17 @@ double lovasz(const float *probabilities, const uint8_t *labels, long n, long cl
         before = jaccard;
     }
     return loss;
+}
+
+/* Compute the losses of `count` classes and their gradients; the gradients are multiplied by `scale`.
+ *
+ * probabilities, gradients: [n] by class; they may be the same memory. labels: [n]. classes: [count].
+ * space: [parts, 2, n], for intermediate results. */
+void lovasz(const float *const *probabilities, const uint8_t *labels, long n, const long *classes, long count,
+            double scale, float *const *gradients, long parts, uint64_t *space, double *losses) {
+    FOR_PARTS {
+        uint64_t *items = space + 2 * n * part;
+        for (long k = part; k < count; k += parts)
+            losses[k] = lovasz_of_class(probabilities[k], labels, n, classes[k], scale, items, items + n, gradients[k]);
+    }
 }

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.kernels.build import load_library
-from fcnlab.kernels.parallel import run_each
+from fcnlab.kernels.parallel import count_parts
 
 MAX_PIXELS = 2**31 - 1
 
@@ -85,22 +85,26 @@ def _compute(
     assert library is not None, "is_available must be true"
     assert labels.is_contiguous() and labels.numel() <= MAX_PIXELS, "pixels are numbered by 31 bits"
     function = library.lovasz
-    function.restype = ctypes.c_double
-    scale = factor / max(1, len(probabilities))
+    function.restype = None
+    pixels, count = labels.numel(), len(probabilities)
+    scale = factor / max(1, count)
+    parts = max(1, min(count_parts(count * pixels), count))
+    space, losses = torch.empty(parts, 2, pixels, dtype=torch.int64), torch.empty(count, dtype=torch.float64)
+    function(
+        _pointers(probabilities),
+        ctypes.c_void_p(labels.data_ptr()),
+        ctypes.c_long(pixels),
+        (ctypes.c_long * count)(*probabilities),
+        ctypes.c_long(count),
+        ctypes.c_double(scale),
+        _pointers({index: gradients[index] for index in probabilities}),
+        ctypes.c_long(parts),
+        ctypes.c_void_p(space.data_ptr()),
+        ctypes.c_void_p(losses.data_ptr()),
+    )
+    return torch.tensor(scale * sum(losses.tolist()), dtype=torch.float32)
 
-    def process(index: int) -> float:
-        items, spare = torch.empty(2, labels.numel(), dtype=torch.int64)
-        loss: float = function(
-            ctypes.c_void_p(probabilities[index].data_ptr()),
-            ctypes.c_void_p(labels.data_ptr()),
-            ctypes.c_long(labels.numel()),
-            ctypes.c_long(index),
-            ctypes.c_double(scale),
-            ctypes.c_void_p(items.data_ptr()),
-            ctypes.c_void_p(spare.data_ptr()),
-            ctypes.c_void_p(gradients[index].data_ptr()),
-        )
-        return loss
 
-    loss = sum(run_each(process, list(probabilities)))
-    return torch.tensor(scale * loss, dtype=torch.float32)
+def _pointers(planes: Mapping[int, Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    """Return the addresses of tensors, in their order."""
+    return (ctypes.c_void_p * len(planes))(*(plane.data_ptr() for plane in planes.values()))

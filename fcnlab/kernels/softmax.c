@@ -2,6 +2,7 @@
  *
  * LANES pixels are processed at a time. */
 
+#include "parts.h"
 #include "vectors.h"
 
 #define DEFINE(TYPE, EXPONENTIALS, NAME)                                                                                 \
@@ -16,18 +17,24 @@
         }                                                                                                              \
     }                                                                                                                  \
                                                                                                                        \
-    /* Process n positions with a stride of `step` elements, of `pixels` pixels each; wanted[c] is [n, pixels] or null. */ \
-    void NAME(const TYPE *z, long n, long step, long row, long classes, long pixels, float *const *wanted) {           \
+    static void NAME##_rows(const TYPE *z, long n, long step, long row, long classes, long pixels,                     \
+                            float *const *wanted, long at) {                                                           \
         TYPE rest[MAX_CLASSES * LANES] = {0};                                                                          \
         long whole = pixels / LANES * LANES, left = pixels - whole;                                                    \
-        for (long i = 0; i < n; i++) {                                                                                 \
-            const TYPE *at = z + i * step;                                                                             \
-            for (long t = 0; t < whole; t += LANES)                                                                    \
-                NAME##_lanes(at + t, row, classes, wanted, i * pixels + t, LANES);                                     \
+        for (long i = 0; i < n; i++, z += step, at += pixels) {                                                        \
+            for (long t = 0; t < whole; t += LANES) NAME##_lanes(z + t, row, classes, wanted, at + t, LANES);          \
             if (left == 0) continue;                                                                                   \
-            for (long c = 0; c < classes; c++)                                                                         \
-                memcpy(rest + c * LANES, at + c * row + whole, left * sizeof(TYPE));                                   \
-            NAME##_lanes(rest, LANES, classes, wanted, i * pixels + whole, left);                                      \
+            for (long c = 0; c < classes; c++) memcpy(rest + c * LANES, z + c * row + whole, left * sizeof(TYPE));     \
+            NAME##_lanes(rest, LANES, classes, wanted, at + whole, left);                                              \
+        }                                                                                                              \
+    }                                                                                                                  \
+                                                                                                                       \
+    /* Process n positions with a stride of `step` elements, of `pixels` pixels each; wanted[c] is [n, pixels] or null. */ \
+    void NAME(const TYPE *z, long n, long step, long row, long classes, long pixels, float *const *wanted,             \
+              long parts) {                                                                                            \
+        FOR_PARTS {                                                                                                    \
+            Part rows = get_part(n, part, parts);                                                                      \
+            NAME##_rows(z + rows.first * step, rows.count, step, row, classes, pixels, wanted, rows.first * pixels);   \
         }                                                                                                              \
     }
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fcnlab.config.mask_values import MAX_CLASSES
 from fcnlab.kernels.build import C_SUFFIX, load_library
-from fcnlab.kernels.parallel import run_each, split
+from fcnlab.kernels.parallel import count_parts
 
 
 def is_available() -> bool:
@@ -31,16 +31,12 @@ def softmax_of_classes(scores: Tensor, wanted: Mapping[int, Tensor]) -> None:
     assert classes <= MAX_CLASSES and scores.stride(2) == 1 and scores.device.type == "cpu"
     function = getattr(library, f"softmax_{C_SUFFIX[scores.dtype]}")
     function.restype = None
-
-    def process(rows: slice) -> None:
-        part = scores[rows]
-        function(
-            ctypes.c_void_p(part.data_ptr()),
-            *map(ctypes.c_long, (len(part), part.stride(0), part.stride(1), classes, pixels)),
-            class_pointers({index: plane[rows] for index, plane in wanted.items()}, classes, (len(part), pixels)),
-        )
-
-    run_each(process, split(n, classes * pixels))
+    function(
+        ctypes.c_void_p(scores.data_ptr()),
+        *map(ctypes.c_long, (n, scores.stride(0), scores.stride(1), classes, pixels)),
+        class_pointers(wanted, classes, (n, pixels)),
+        ctypes.c_long(count_parts(scores.numel())),
+    )
 
 
 def class_pointers(planes: Mapping[int, Tensor], classes: int, shape: tuple[int, int]) -> ctypes.Array[ctypes.c_void_p]:

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
-from threading import current_thread
+from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
-from fcnlab.kernels import parallel
+from fcnlab.kernels import build, parallel
 from fcnlab.kernels.argmax import argmax_classes
 from fcnlab.kernels.cross_entropy import PixelLoss, cross_entropy_
 from fcnlab.kernels.lovasz import lovasz_of_probabilities
 from fcnlab.kernels.softmax import softmax_of_classes
 from tests.kernels.threads import threads
 
+needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 ROWS, CLASSES, PIXELS = 7, 5, 37
 
 
 def data() -> tuple[Tensor, Tensor, Tensor]:
-    """Scores [ROWS, CLASSES, PIXELS] with classes before rows in memory, labels of which some are ignored, scales."""
+    """Scores [needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+    ROWS, CLASSES, PIXELS] with classes before rows in memory, labels of which some are ignored, scales."""
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(CLASSES, ROWS, PIXELS, generator=generator).transpose(0, 1)
     labels = torch.randint(0, CLASSES, (ROWS, PIXELS), generator=generator, dtype=torch.uint8)
@@ -57,7 +58,7 @@ def lovasz() -> list[Tensor]:
     return list(lovasz_of_probabilities(scores.softmax(1).movedim(1, 0).flatten(1).contiguous(), labels.flatten()))
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
+@needs_compiler
 @pytest.mark.parametrize("count", [2, 3, 16])
 @pytest.mark.parametrize("compute", [argmax, softmax, cross_entropy, cross_entropy_with_another_loss, lovasz])
 def test_results_are_those_of_one_thread(compute: Callable[[], list[Tensor]], count: int) -> None:
@@ -71,24 +72,36 @@ def test_results_are_those_of_one_thread(compute: Callable[[], list[Tensor]], co
             torch.testing.assert_close(one, other)  # sums have another order
 
 
-@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 9), st.integers(1, 99))
-def test_parts_cover_all_rows_once_and_are_not_too_small(rows: int, size: int, count: int, least: int) -> None:
-    with threads(count, least):
-        parts = parallel.split(rows, size)
-    assert [row for part in parts for row in range(rows)[part]] == list(range(rows))
-    assert 1 <= len(parts) <= count
-    assert len(parts) == 1 or len(parts) <= rows * size / least
-
-
-def test_items_are_processed_in_threads_and_results_are_in_order() -> None:
-    with threads(3):
-        found = parallel.run_each(lambda item: (item, current_thread().name), range(8))
-    assert [item for item, _ in found] == list(range(8))
-    assert all("kernels" in name for _, name in found)
+def test_small_tensors_are_processed_in_one_thread() -> None:
+    with threads(8, least=100):
+        assert [parallel.count_parts(elements) for elements in (1, 199, 200, 10_000)] == [1, 1, 2, 8]
     with threads(1):
-        assert parallel.run_each(lambda _: current_thread(), [0, 1]) == [current_thread()] * 2
+        assert parallel.count_parts(10_000) == 1
 
 
-def test_an_error_of_a_thread_is_raised() -> None:
-    with threads(2), pytest.raises(ZeroDivisionError):
-        parallel.run_each(lambda item: 1 / item, [1, 0])
+@needs_compiler
+def test_kernels_and_pytorch_use_the_same_threads() -> None:
+    """Two OpenMP libraries in a process have threads of their own, which compete for the cores."""
+    maps = Path("/proc/self/maps")
+    if not maps.is_file():
+        pytest.skip("libraries are listed in /proc, which only Linux has")
+    cross_entropy()
+    loaded = {line.split()[-1] for line in maps.read_text().splitlines() if re.search(r"/lib[gi]?omp[^/]*[.]so", line)}
+    if not any("torch" in path for path in loaded):
+        pytest.skip("PyTorch was built without an OpenMP library of its own")
+    assert len([path for path in loaded if "sklearn" not in path and "scikit" not in path]) == 1
+
+
+@needs_compiler
+def test_a_compiler_without_openmp_compiles_for_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "OPENMP", "-fno-such-flag")
+    monkeypatch.setenv("FCNLAB_CACHE", str(tmp_path))
+    build.load_library.cache_clear()
+    try:
+        expected, found = argmax(), []
+        with threads(3):
+            found = argmax()
+        assert torch.equal(found[0], expected[0])
+        assert list(tmp_path.rglob("argmax-*.so"))
+    finally:
+        build.load_library.cache_clear()
