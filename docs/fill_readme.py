@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from fcnlab.config.grid.cell import UNCHANGED
+
 ROOT = Path(__file__).resolve().parent.parent
 NAMED_BY_VALUE = ("variant", "backbone", "head", "upsampler", "dataset", "recipe")
 """Fields whose values are names in the registry."""
@@ -58,7 +60,8 @@ def describe(folder: Path) -> str:
     hardware = ", ".join(provenance["hardware"]).replace("(1 threads)", "(1 thread)")
     hours = f"{cells['device_hours'].sum():.2f}, {hardware}"
     link = f"[{folder.name}](results/{folder.name}/README.md)"
-    score = f"{100 * best['miou']:.1f}{spread} ({name_cell(best)})"
+    is_ablation = UNCHANGED in set(cells["cell"])
+    score = f"{100 * best['miou']:.1f}{spread} ({best['cell'] if is_ablation else name_cell(best)})"
     return f"| {link}: {provenance['question']} | {score} | {len(provenance['trials'])} | {hours} |"
 
 

@@ -50,6 +50,7 @@ def write_footnotes(
     finished = trials[trials["status"] == "finished"]
     miou = any(name.startswith("miou") or name in TESTED for name in columns)
     lines = [
+        *((grid.file.labels.describe_unchanged(grid.unchanged) + ".",) if grid.unchanged is not None else ()),
         *(_evaluation(grid, finished, columns) if miou or "pixel_acc" in columns else ()),
         *(_class_sets(records) if miou else ()),
         *(_spread(grid, trials) if SPREAD & set(columns) else ()),

@@ -90,6 +90,27 @@ def test_a_single_cell_is_compared_with_nothing(tmp_path: Path) -> None:
     assert latex.count(r"$\pm$") == 3, "mIoU, pixel accuracy and the note"
 
 
+ABLATION = """
+question: Which changes help?
+base: {backbone: resnet18-scratch, head: fcn32s, dataset: shapes-mini, recipe: smoke}
+ablate:
+  changes: [{head: fcn8s}, {head: fcn16s, recipe.ema: 0.9}]
+seeds: 3
+labels: {cells: {"head fcn16s, ema 0.9": both}}
+"""
+
+
+def test_an_ablation_has_one_column_of_names_and_describes_the_unchanged_cell(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path, ABLATION)
+    report = make_report(make_plan(grid, lab), lab, None)
+    assert report.cell_table.headings[:2] == ("cell", "n")
+    assert [cells[0] for cells in report.cell_table.rows] == ["unchanged", "head fcn8s", "both"]
+    assert report.footnotes[0] == "unchanged: head fcn32s, ema None."
+    assert list(report.cells["head"]) == ["fcn32s", "fcn8s", "fcn16s"], "values by axis are in the frame"
+    assert find_reference(f"{grid.path}:fcn8s", lab).named_plan is not None
+    assert find_reference(f"{grid.path}:ema 0.9:1", lab).seed == 1
+
+
 LABELS = """
 labels:
   axes: {head: Head}

@@ -38,21 +38,23 @@ def count_states(plan: Plan) -> list[tuple[Cell, Counter[str]]]:
 def create_cells_table(plan: Plan, width: int, *, with_keys: bool = False) -> Table:
     """Create a table with one row per cell, one column per axis, and the number of trials in each state.
 
+    The cells of an ablation are named by their changes instead.
     With keys, it also has the beginnings of the keys of each cell's first trials, in the order of the seeds.
     """
     grid = plan.grid
     states = [state for state in STATES if plan.count(state)]
-    headings = [*(grid.axes or ("cell",)), *states, "", *(["keys by seed"] if with_keys else [])]
+    axes = grid.axes if grid.unchanged is None else ()
+    headings = [*(axes or ("cell",)), *states, "", *(["keys by seed"] if with_keys else [])]
     keys: dict[int, list[str]] = {}
     for planned in plan.trials:
         keys.setdefault(id(planned.cell), []).append(planned.short_key)
     rows = []
     for cell, count in count_states(plan):
-        values = [format_value(value) for value in cell.axes.values()] or [cell.label]
+        values = [format_value(cell.axes[axis]) for axis in axes] or [cell.label]
         numbers = [str(count[state] or "") for state in states]
         row = [*values, *numbers, "baseline" if cell is grid.baseline else ""]
         rows.append([*row, *([_list_keys(keys[id(cell)])] if with_keys else [])])
-    names = len(grid.axes) or 1
+    names = len(axes) or 1
     counts = range(names, names + len(states))
     return format_table(headings, rows, width, numbers=counts, optional=[len(headings) - 1] if with_keys else [])
 

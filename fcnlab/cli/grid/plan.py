@@ -8,6 +8,7 @@ import typer
 
 from fcnlab.cli.options import DataRoot, DeviceOption, GridFile, LabOption, PerGpu, Threads, Workers
 from fcnlab.cli.output import AsJson, print_json
+from fcnlab.config.grid.labels import Labels
 from fcnlab.console import create_console, format_count
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def _print(plan: Plan, cost: CostEstimate | None, lab: Lab, every: bool, device:
     terminal.print(f"{plan.grid.name}: {plan.grid.file.question}", style="bold", soft_wrap=True)
     if every or len(plan.grid.cells) <= MAX_ROWS:
         terminal.print(create_cells_table(plan, terminal.width))
+        if plan.grid.unchanged is not None:
+            terminal.print(Labels().describe_unchanged(plan.grid.unchanged), soft_wrap=True)
     else:
         terminal.print(create_axes_table(plan, terminal.width))
         terminal.print(f"{format_count(len(plan.grid.cells), 'cell')}; --all shows each", soft_wrap=True)

@@ -7,7 +7,7 @@ no other field has it: `recipe.lr`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from types import MappingProxyType
 from typing import Annotated, Any, get_origin
@@ -175,6 +175,28 @@ def name_init_from(overrides: dict[str, Any]) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{INIT_FROM}: {error}") from None
     return {**overrides, INIT_FROM: named if isinstance(value, list) else named[0]}
+
+
+def short_names(axes: Iterable[str]) -> dict[str, str]:
+    """Return the end of each axis that no other axis has, and that is not the name of a component.
+
+    Args:
+        axes: full names.
+
+    >>> short_names(["head", "recipe.ema", "recipe.lr_factors.backbone"])
+    {'head': 'head', 'recipe.ema': 'ema', 'recipe.lr_factors.backbone': 'lr_factors.backbone'}
+    """
+    parts = {axis: axis.split(".") for axis in axes}
+
+    def shorten(axis: str) -> str:
+        for length in range(1, len(parts[axis])):
+            end = parts[axis][-length:]
+            unique = sum(other[-length:] == end for other in parts.values()) == 1
+            if unique and end[0] not in KINDS:
+                return ".".join(end)
+        return axis
+
+    return {axis: shorten(axis) for axis in parts}
 
 
 def _as_list(value: Any) -> list[Any]:

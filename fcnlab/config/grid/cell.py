@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from fcnlab.config.dataset import AnyDataset, Dataset
-from fcnlab.config.grid.axes import Overrides, format_value
+from fcnlab.config.grid.axes import Overrides, format_value, short_names
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.trial import Trial
 from fcnlab.config.variant import Variant
 
 Fingerprints = Callable[[Variant, Dataset, Recipe], tuple[str, str | None, dict[str, str]]]
 """Returns the content fingerprints of a dataset, of a variant's weights file, and of the code of extensions by kind."""
+
+UNCHANGED = "unchanged"
+"""Label of the cell of an ablation to which the others are compared."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Cell:
         recipe: the training.
         names: names of the components in the registry.
         init_from: the cell whose trials this one is initialized from, or the key of a trial.
+        changed: the axes in which the cell of an ablation differs from the unchanged one; None in other grids.
     """
 
     axes: Overrides
@@ -35,10 +39,14 @@ class Cell:
     recipe: Recipe
     names: Mapping[str, str]
     init_from: Cell | str | None = None
+    changed: tuple[str, ...] | None = None
 
     @property
     def label(self) -> str:
-        """The values of the axes, such as `fcn8s, random`."""
+        """The values of the axes, such as `fcn8s, random`; in an ablation those that changed, such as `ema 0.99`."""
+        if self.changed is not None:
+            short = short_names(self.axes)
+            return ", ".join(f"{short[axis]} {format_value(self.axes[axis])}" for axis in self.changed) or UNCHANGED
         return ", ".join(format_value(value) for value in self.axes.values()) or self.names["variant"]
 
     def trial(self, seed: int, fingerprints: Fingerprints) -> Trial:

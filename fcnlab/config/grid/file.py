@@ -123,6 +123,11 @@ class Block(Config):
         return bool(self.product or self.zip or self.sample or self.ablate or not self.cells)
 
     @property
+    def is_ablation(self) -> bool:
+        """True if all cells are those of `ablate`."""
+        return self.ablate is not None and not (self.product or self.zip or self.sample or self.cells)
+
+    @property
     def candidates(self) -> int:
         """The number of cells before `exclude` and `when`."""
         if not self.is_crossed:

@@ -92,6 +92,11 @@ class Grid:
         return self.display_names.get(label, label)
 
     @property
+    def unchanged(self) -> Cell | None:
+        """The cell to which the others of an ablation are compared; None if cells are named by all values."""
+        return next((cell for cell in self.cells if cell.changed == ()), None)
+
+    @property
     def recipes(self) -> list[Recipe]:
         """The recipe of each cell."""
         return [cell.recipe for cell in self.cells]
@@ -158,6 +163,8 @@ def create_grid(content: Mapping[str, Any], path: Path, registry: Registry, *, w
         errors.append(f"exclude: excludes all {expansion.total} cells")
     axes = _find_axes(file, candidates)
     cells, invalid = _make_cells(candidates, axes)
+    if file.is_ablation and len(axes) > 1:
+        cells = _name_changes(cells, candidates)
     baseline, unclear = _find_baseline(file, candidates)
     made = list(cells.values())
     errors += [*checks.find_duplicates(made), *unclear]
@@ -204,6 +211,18 @@ def _make_cells(candidates: Sequence[Candidate], axes: Sequence[str]) -> tuple[d
         except ConfigError as error:
             errors |= dict.fromkeys(str(error).splitlines())
     return cells, list(errors)
+
+
+def _name_changes(cells: Mapping[int, Cell], candidates: Sequence[Candidate]) -> dict[int, Cell]:
+    """Return the cells of an ablation with the axes in which they differ from the unchanged one, if it is there."""
+    unchanged = next((cell for index, cell in cells.items() if candidates[index].unchanged), None)
+    if unchanged is None:
+        return dict(cells)
+
+    def find_changes(cell: Cell) -> tuple[str, ...]:
+        return tuple(axis for axis, value in cell.axes.items() if repr(value) != repr(unchanged.axes[axis]))
+
+    return {index: replace(cell, changed=find_changes(cell)) for index, cell in cells.items()}
 
 
 def _find_baseline(file: GridFile, candidates: Sequence[Candidate]) -> tuple[int | None, list[str]]:

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from fcnlab.config.base import Config
-from fcnlab.config.grid.axes import Axis, ByAxis, Value, format_value
+from fcnlab.config.grid.axes import Axis, ByAxis, Value, format_value, short_names
 from fcnlab.config.grid.cell import Cell
 from fcnlab.errors import nearest
 
@@ -27,7 +27,7 @@ class Labels(Config):
         caption: caption of the table in LaTeX; by default the question.
         axes: display names by axis.
         values: display names by axis and value.
-        cells: display names by the values of a cell's axes, such as `fcn8s, random`; spaces after commas are optional.
+        cells: display names by the labels of cells, such as `fcn8s, random`; spaces after commas are optional.
     """
 
     caption: str = ""
@@ -54,16 +54,42 @@ class Labels(Config):
         return self.values.get(axis, {}).get(text, text)
 
     def find_cell_name(self, cell: Cell) -> str | None:
-        """Return the display name that `cells` gives to a cell, or None.
+        """Return the display name of a cell that replaces the values of its axes, or None.
 
         Args:
             cell: a cell of the grid.
+
+        Returns:
+            The name that `cells` gives, or that of the changes in an ablation.
         """
         names = {_fold(key): name for key, name in self.cells.items()}
-        return names.get(_fold(cell.label))
+        return names.get(_fold(cell.label)) or self._name_changes(cell)
+
+    def _name_changes(self, cell: Cell) -> str | None:
+        """Return the changes of the cell of an ablation; a value with a display name of its own needs no axis."""
+        if cell.changed is None:
+            return None
+        short = short_names(cell.axes)
+        texts = []
+        for axis in cell.changed:
+            value, text = cell.axes[axis], self.name_value(axis, cell.axes[axis])
+            texts.append(text if text != format_value(value) else f"{self.axes.get(axis, short[axis])} {text}")
+        return ", ".join(texts) or cell.label
+
+    def describe_unchanged(self, cell: Cell) -> str:
+        """Return the values of all axes of a cell with their names: what the cells of an ablation are compared to.
+
+        Args:
+            cell: the unchanged cell of an ablation.
+        """
+        short = short_names(cell.axes)
+        values = (
+            f"{self.axes.get(axis, short[axis])} {self.name_value(axis, value)}" for axis, value in cell.axes.items()
+        )
+        return f"{self.name_cell(cell)}: {', '.join(values)}"
 
     def name_cell(self, cell: Cell) -> str:
-        """Return the display name of a cell: that of `cells`, else the display names of its values.
+        """Return the display name of a cell: that of `find_cell_name`, else the display names of its values.
 
         Args:
             cell: a cell of the grid.

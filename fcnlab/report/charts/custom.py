@@ -30,7 +30,7 @@ def draw_columns(report: Report, x: str, y: str) -> alt.LayerChart:
         if name not in cells.columns:
             raise ConfigError(f"{axis}: report.cells has no column '{name}'; {nearest(name, map(str, cells.columns))}")
     finished = cells[cells["n"] > 0].dropna(subset=[x, y])
-    title = ", ".join(report.names.axes.values())
+    title = ", ".join(report.names.headings)
     styles = CellStyles.create(finished, title, report.grid.baseline.label, report.grid.display_name)
     rows = [
         {"entry": styles.entries[cell], "cell": styles.names[cell], "x": _plain(x_value), "y": _plain(y_value)}

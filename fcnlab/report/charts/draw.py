@@ -24,7 +24,7 @@ def draw_plots(report: Report) -> list[Plot]:
         return []
     baseline, display = report.grid.baseline.label, report.grid.display_name
     name = display(baseline)
-    styles = CellStyles.create(scored, ", ".join(report.names.axes.values()), baseline, display)
+    styles = CellStyles.create(scored, ", ".join(report.names.headings), baseline, display)
     with debug_mode(False):  # a test validates the charts; here the validation would take most of the time
         candidates = [
             draw_seeds(scored, report.trials, styles),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from fcnlab.config.grid.axes import short_names
 from fcnlab.config.grid.grid import Grid
 from fcnlab.report.tables.columns import FLAGGED
 
@@ -18,7 +19,7 @@ class Names:
     Attributes:
         axes: display name of each axis, in the order of the table.
         values: label of a cell -> axis -> display name of the value.
-        cells: label of a cell -> display name, for the cells that the grid file names.
+        cells: label of a cell -> display name, for the cells that the grid file names and those of an ablation.
     """
 
     axes: Mapping[str, str]
@@ -61,10 +62,9 @@ class Names:
         return self.cells.keys() == self.values.keys() and bool(self.cells)
 
     def shorten(self) -> Names:
-        """Return names in which the heading of an axis is the last part of its path, unless another axis ends so."""
-        ends = {axis: axis.rpartition(".")[2] for axis in self.axes}
-        unique = {axis for axis, end in ends.items() if list(ends.values()).count(end) == 1}
-        short = {axis: ends[axis] if name == axis and axis in unique else name for axis, name in self.axes.items()}
+        """Return names in which the heading of an axis is the end of its path that no other axis has."""
+        ends = short_names(self.axes)
+        short = {axis: ends[axis] if name == axis else name for axis, name in self.axes.items()}
         return Names(short, self.values, self.cells)
 
     def texts(self, row: pd.Series) -> tuple[str, ...]:

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fcnlab.config.grid.axes import full_name, short_names
 from fcnlab.config.grid.grid import Grid
+from fcnlab.config.registry import KINDS
 from tests.config.grid.test_grid import BASE, error_of, grid, same_data
 
 VALUES: dict[str, list[Any]] = {
@@ -124,6 +126,49 @@ def test_an_ablation_has_a_baseline_and_one_cell_per_change(
     everything = {axis: value for change in changes for axis, value in change.items()}
     changed = {axis for axis in found.axes if found.baseline.axes[axis] == everything[axis]}
     assert changed == (everything.keys() if remove else set())
+    named = len(changes) > 1  # a single change is the only axis, whose values name the cells
+    assert [cell.changed for cell in found.cells] == [tuple(one) if named else None for one in ({}, *changes)]
+    assert len({cell.label for cell in found.cells}) == len(found.cells)
+
+
+@pytest.mark.parametrize(
+    ("other", "labels"),
+    [
+        ({}, ["unchanged", "head fcn8s", "ema 0.9, lr_factors.backbone 0.5"]),
+        ({"mode": "remove"}, ["unchanged", "head dilated8", "ema None, lr_factors.backbone 1.0"]),
+    ],
+)
+def test_cells_of_an_ablation_are_named_by_their_changes(
+    tmp_path: Path, other: dict[str, Any], labels: list[str]
+) -> None:
+    changes = [{"head": "fcn8s"}, {"recipe.ema": 0.9, "recipe.lr_factors.backbone": 0.5}]
+    found = grid(tmp_path, product=None, base=BASES, baseline=None, ablate={"changes": changes, **other})
+    assert [cell.label for cell in found.cells] == labels
+    assert found.unchanged is found.cells[0]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"product": {"upsampler": ["bilinear", "random"]}},
+        {"cells": [{"upsampler": "random"}]},
+        {"exclude": [{"head": "dilated8", "recipe.ema": None}]},
+    ],
+)
+def test_other_cells_are_named_by_the_values_of_all_axes(tmp_path: Path, other: dict[str, Any]) -> None:
+    changes = [{"head": "fcn8s"}, {"recipe.ema": 0.9}]
+    base = without(BASES, *other.get("product", {}))
+    found = grid(tmp_path, **{"product": None, "base": base, "baseline": None, "ablate": {"changes": changes}} | other)
+    assert found.unchanged is None
+    assert all(cell.label.count(", ") == len(found.axes) - 1 for cell in found.cells)
+
+
+@given(st.lists(st.sampled_from([full_name(axis) for axis in VALUES] + ["recipe.lr_factors.head"]), unique=True))
+def test_short_names_of_axes_are_distinct_ends(names: list[str]) -> None:
+    short = short_names(names)
+    assert len(set(short.values())) == len(names)
+    assert all(name == axis or axis.endswith(f".{name}") for axis, name in short.items())
+    assert all(axis in KINDS or name not in KINDS for axis, name in short.items())
 
 
 def test_adding_all_changes_but_one_equals_removing_one_of_all(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.config.grid.test_grid import error_of, grid
+from tests.config.grid.test_grid import BASE, error_of, grid
 
 PRODUCT = {"head": ["fcn32s", "fcn8s"], "recipe.lr": [0.01, 1]}
 BASELINE = {"head": "fcn32s", "recipe.lr": 1}
@@ -24,6 +24,22 @@ def test_labels_name_axes_values_and_cells_and_change_no_reference(tmp_path: Pat
     assert list(found.display_names.values()) == ["fcn32s, low", "fcn32s, 1", "FCN-8s, low", "ours"]
     assert found.file.labels.name_axis("recipe.optimizer.lr") == "rate"
     assert found.display_name("another text") == "another text"
+
+
+def test_labels_name_the_changes_of_an_ablation(tmp_path: Path) -> None:
+    changes = [{"head": "fcn8s"}, {"recipe.ema": 0.9, "recipe.flip": 0.5}, {"recipe.lr": 1}]
+    labels = {
+        "axes": {"recipe.ema": "EMA"},
+        "values": {"head": {"fcn8s": "with skips"}},
+        "cells": {"unchanged": "plain", "lr 1": "fast"},
+    }
+    base = {**BASE, "head": "fcn32s"}
+    found = grid(tmp_path, product=None, base=base, baseline=None, ablate={"changes": changes}, labels=labels)
+    assert [cell.label for cell in found.cells] == ["unchanged", "head fcn8s", "ema 0.9, flip 0.5", "lr 1"]
+    assert list(found.display_names.values()) == ["plain", "with skips", "EMA 0.9, flip 0.5", "fast"]
+    assert found.unchanged is not None
+    text = found.file.labels.describe_unchanged(found.unchanged)
+    assert text == "plain: head fcn32s, EMA None, flip 0.0, lr 0.01"
 
 
 @pytest.mark.parametrize(
