@@ -46,7 +46,7 @@ def complete_reference(incomplete: str) -> list[str]:
                 cells = Lab.find(file).load_grid(file).cells
             except FcnlabError:  # there is nothing to complete
                 return []
-            names = [f"{file}:{name}" for name in (BEST, *(cell.label.replace(", ", ",") for cell in cells))]
+            names = [f"{file}:{name}" for name in (BEST, *("".join(cell.label.split()) for cell in cells))]
             return [name for name in names if name.startswith(incomplete)]
     runs = Lab.find().runs
     names = [path.name for path in runs.iterdir() if is_key(path.name)] if is_folder(runs) else []

@@ -8,10 +8,13 @@ import pytest
 
 from fcnlab.cli.references import complete_grid_file, complete_reference
 from fcnlab.config.grid.grid import Grid
+from fcnlab.lab import Lab
 from fcnlab.report.report import make_report
 from fcnlab.report.write import render_markdown
+from fcnlab.runner.find import find_reference
 from fcnlab.runner.plan import make_plan
 from tests.cli.conftest import Call
+from tests.conftest import write_grid
 from tests.report.finished_grid import finished_lab
 
 
@@ -39,6 +42,25 @@ def test_cells_and_keys_are_completed(grid: Grid, tmp_path: Path) -> None:
     assert complete_reference(key[:4]) == [key[:12]]
 
 
+ABLATION = """
+question: Which changes help?
+base: {backbone: resnet18-scratch, head: fcn32s, dataset: shapes-mini, recipe: smoke}
+ablate: {changes: [{head: fcn8s, recipe.ema: 0.9}, {recipe.scale: [0.5, 2.0]}]}
+"""
+
+
+def test_completed_names_of_cells_need_no_quotes_and_find_their_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write_grid(tmp_path, ABLATION)
+    lab = Lab.find(path)
+    names = complete_reference("experiments/question.yaml:")[1:]
+    assert not any(character.isspace() for name in names for character in name)
+    found = [find_reference(name, lab).planned for name in names]
+    assert [one.cell.label for one in found if one is not None] == [cell.label for cell in lab.load_grid(path).cells]
+
+
 def test_an_invalid_file_has_no_completions(grid: Grid) -> None:
     assert complete_reference("experiments/heads/more.yml:f") == []
     assert complete_reference("absent.yaml:f") == []
@@ -53,8 +75,6 @@ def test_best_is_printed_with_the_metric_that_selected_it(fcnlab: Call, grid: Gr
 
 
 def test_the_report_lists_the_keys_that_commands_accept(fcnlab: Call, grid: Grid, tmp_path: Path) -> None:
-    from fcnlab.lab import Lab
-
     lab = Lab(tmp_path)
     plan = make_plan(grid, lab)
     page = render_markdown(make_report(plan, lab, None), (), with_samples=False)
