@@ -85,7 +85,7 @@ def _describe_comparison(cell: str, baseline: str, comparison: Comparison) -> st
 
 def _quote(cell: str) -> str:
     """Quote a label unless it is a single word."""
-    return cell if cell[:1].isalpha() and "," not in cell else f"“{cell}”"
+    return f"“{cell}”" if not cell[:1].isalpha() or "," in cell or " " in cell else cell
 
 
 def _format_seeds(number: int) -> str:

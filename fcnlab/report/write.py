@@ -192,7 +192,8 @@ def _write(path: Path, content: str | bytes) -> None:
 
 def _write_samples(report: Report, folder: Path) -> bool:
     """Write the sheet of samples of each cell's first finished seed; return whether there are any."""
-    first = {cell: by_seed[min(by_seed)].samples for cell, by_seed in report.records.folders.items()}
+    by_cell = report.records.folders.items()
+    first = {report.grid.display_name(cell): by_seed[min(by_seed)].samples for cell, by_seed in by_cell}
     sheet = draw_sample_sheet(first, report.records.classes)
     if sheet is None:
         return False

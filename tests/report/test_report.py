@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import ImageDraw
 
 from fcnlab.analysis import estimate_difference
 from fcnlab.errors import ConfigError
@@ -143,6 +144,31 @@ def test_cells_that_do_not_differ_from_the_best_are_bold_in_every_format(
     pivoted = View(pivot=("head", "upsampler")).make_table(report.cells.assign(upsampler="a"), ["head", "upsampler"])
     assert pivoted.marks == {(1, 1), (2, 1)}
     assert not View(("delta",)).make_table(report.cells, ["head"]).marks
+
+
+def test_labels_are_above_the_samples_as_far_as_they_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = "a name that is much longer than the pictures below it are wide"
+    labels = f"labels: {{cells: {{fcn8s: ours, fcn16s: {long}}}}}"
+    grid, lab = finished_lab(tmp_path, THREE + labels)
+    drawn = []
+    draw = ImageDraw.ImageDraw.text
+
+    def record(self: ImageDraw.ImageDraw, at: tuple[float, float], text: str, *args: Any, **options: Any) -> None:
+        drawn.append(text)
+        draw(self, at, text, *args, **options)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", record)
+    write_report(make_report(make_plan(grid, lab), lab, None), lab, predict=False)
+    assert drawn[:2] == ["input", "truth"] and {"fcn32s", "ours"} <= set(drawn)
+    (short,) = (text for text in drawn if text.endswith("…"))
+    assert long.startswith(short[:-1]) and len(short) < len(long)
+
+
+def test_names_of_several_words_are_quoted_in_sentences(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path, THREE + "labels: {cells: {fcn8s: with skips}}")
+    report = make_report(make_plan(grid, lab), lab, None)
+    text = " ".join(report.summary_text)
+    assert "“with skips” reaches" in text and "than fcn32s (" in text
 
 
 def test_labels_are_in_all_texts_and_raw_values_in_the_csv(level: tuple[Report, Lab]) -> None:

@@ -27,11 +27,12 @@ GRAPHS = "FCNLAB_CUDA_GRAPHS"
 RECIPES: dict[str, dict[str, Any]] = {
     "d2l": {"recipe": "d2l", "recipe.crop": {"height": 160, "width": 240}},
     "voc": {"recipe": "voc", "recipe.crop": {"height": 160, "width": 160}},
-    "voc-60, fp32, clipped, ohem, jitter": {
-        "recipe": "voc-60",
+    "voc, fp32, clipped, ohem, jitter": {
+        "recipe": "voc",
         "recipe.crop": {"height": 160, "width": 160},
         "recipe.precision": "fp32",
         "recipe.grad_clip_norm": 1.0,
+        "recipe.freeze": "none",
         "recipe.loss": {"ohem": {"threshold": 0.7}, "class_weights": "median_frequency"},
         "recipe.grad_accum_steps": 2,
         "recipe.jitter": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.05},

@@ -17,7 +17,7 @@ def draw_sample_sheet(samples: Mapping[str, Path], classes: Sequence[str], rows:
     """Draw the first images that all cells have, with a legend of the classes.
 
     Args:
-        samples: cell label -> folder of samples of one of its trials.
+        samples: display name of a cell -> folder of samples of one of its trials.
         classes: names of the classes, by label.
         rows: most images.
 
@@ -32,8 +32,8 @@ def draw_sample_sheet(samples: Mapping[str, Path], classes: Sequence[str], rows:
         ("input", [_load(first / f"{id_}.image.jpg", Image.Resampling.BILINEAR) for id_ in ids]),
         ("truth", [_load(first / f"{id_}.label.png", Image.Resampling.NEAREST) for id_ in ids]),
     ]
-    for label, folder in samples.items():
-        columns.append((label, [_load(folder / f"{id_}.prediction.png", Image.Resampling.NEAREST) for id_ in ids]))
+    for name, folder in samples.items():
+        columns.append((name, [_load(folder / f"{id_}.prediction.png", Image.Resampling.NEAREST) for id_ in ids]))
     sheet = _compose(columns)
     palette = read_palette(first / f"{ids[0]}.label.png")
     key = legend([*range(len(classes)), IGNORE_INDEX], classes, sheet.width, palette)
@@ -60,8 +60,16 @@ def _compose(columns: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Imag
     font = ImageFont.load_default(size=14)
     for column, (heading, images) in enumerate(columns):
         x, y = GAP + column * (WIDTH + GAP), HEADING
-        draw.text((x, 4), heading, fill="black", font=font)
+        draw.text((x, 4), _shorten(heading, font), fill="black", font=font)
         for image in images:
             sheet.paste(image, (x, y))
             y += image.height + GAP
     return sheet
+
+
+def _shorten(heading: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """Return a heading that is not wider than its column, in which an ellipsis replaces the end of a long one."""
+    shown = heading
+    while font.getlength(shown) > WIDTH:
+        shown = f"{shown.removesuffix('…')[:-1]}…"
+    return shown
