@@ -55,13 +55,16 @@ def describe(folder: Path) -> str:
     """
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     cells = pd.read_csv(folder / "table.csv", keep_default_na=False, na_values=[""])  # a value may be None
-    best = cells.loc[cells["miou"].idxmax()]
+    place = int(cells["miou"].argmax())
+    best = cells.iloc[place]
     spread = f" ± {100 * best['miou_std']:.1f}" if best["n"] > 1 else ""
     hardware = ", ".join(provenance["hardware"]).replace("(1 threads)", "(1 thread)")
     hours = f"{cells['device_hours'].sum():.2f}, {hardware}"
     link = f"[{folder.name}](results/{folder.name}/README.md)"
-    is_ablation = UNCHANGED in set(cells["cell"])
-    score = f"{100 * best['miou']:.1f}{spread} ({best['cell'] if is_ablation else name_cell(best)})"
+    name = name_cell(best)
+    if UNCHANGED in set(cells["cell"]):  # an ablation, whose cells have names of their own
+        name = (folder / "table.md").read_text(encoding="utf-8").splitlines()[2 + place].split("|")[1].strip()
+    score = f"{100 * best['miou']:.1f}{spread} ({name})"
     return f"| {link}: {provenance['question']} | {score} | {len(provenance['trials'])} | {hours} |"
 
 

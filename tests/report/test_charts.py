@@ -91,6 +91,17 @@ def test_a_large_grid_shows_the_best_cells_with_a_note(made: tuple[Report, Lab])
     assert f"other cells ({60 - len(COLORS)})" in entries and len(entries) == len(COLORS) + 2
 
 
+def test_a_single_cell_without_a_color_of_its_own_has_its_name_in_the_legend(made: tuple[Report, Lab]) -> None:
+    report, _ = made
+    cells = pd.concat([report.cells.iloc[[0]], *[report.cells.iloc[[2]]] * (len(COLORS) + 1)], ignore_index=True)
+    cells["cell"] = ["fcn32s", *(f"cell {place}" for place in range(len(COLORS) + 1))]
+    cells["miou"] = [0.5, *(0.9 - place / 100 for place in range(len(COLORS) + 1))]
+    styles = CellStyles.create(cells, "head", "fcn32s")
+    assert styles.legend == ("fcn32s (baseline)", *cells["cell"][1:])
+    found = [styles.find_color(label) for label in cells["cell"]]
+    assert len(set(found)) == len(cells) and found[1:-1] == list(COLORS)
+
+
 def test_one_seed_has_no_standard_deviation_in_charts(made: tuple[Report, Lab]) -> None:
     plots = {plot.name: plot for plot in draw_plots(replace(made[0], cells=made[0].cells.assign(miou_std=math.nan)))}
     assert not any("low" in str(encoding) for encoding in _find(plots["cost"].spec, "encoding"))

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.base import Pixels, Sample, Split
 from fcnlab.data.datasets.image_file import to_display
+from fcnlab.data.inspection.font import load_font
 from fcnlab.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def sheet(shown: Sequence[Sequence[Shown]], classes: Sequence[str], palette: Pix
     width = max(len(row) for row in pictures) * 2 * (WIDTH + GAP) + GAP
     below = legend(_labels(shown), classes, width, blend_with_gray(palette))
     page = Image.new("RGB", (width, HEADING + sum(heights) + below.height), "white")
-    draw, font = ImageDraw.Draw(page), ImageFont.load_default(size=14)
+    draw, font = ImageDraw.Draw(page), load_font(14)
     y = HEADING
     for row, samples, height in zip(pictures, shown, heights, strict=True):
         for column, (pair, sample) in enumerate(zip(row, samples, strict=True)):
@@ -182,7 +183,7 @@ def blend_with_gray(palette: Pixels) -> Pixels:
 
 
 def _small() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=12)
+    return load_font(12)
 
 
 def _fit_text(text: str, draw: ImageDraw.ImageDraw) -> str:

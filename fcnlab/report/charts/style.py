@@ -46,6 +46,7 @@ class CellStyles:
         names: label of each finished cell -> its name in charts.
         entries: label of each finished cell -> its entry in legends.
         legend: the entries of a legend.
+        others: the entry of the cells without a color of their own.
         title: title of a legend: the axes.
         baseline: label of the baseline.
     """
@@ -53,6 +54,7 @@ class CellStyles:
     names: Mapping[str, str]
     entries: Mapping[str, str]
     legend: tuple[str, ...]
+    others: str
     title: str
     baseline: str
 
@@ -73,9 +75,10 @@ class CellStyles:
         if baseline in names:
             names[baseline] = f"{shorten(names[baseline], LONGEST - len(_BASELINE))}{_BASELINE}"
         best = {*cells[cells["cell"] != baseline].nlargest(len(COLORS), "miou")["cell"], baseline}
-        others = f"other cells ({len(set(labels) - best)})"
+        rest = [label for label in labels if label not in best]
+        others = names[rest[0]] if len(rest) == 1 else f"other cells ({len(rest)})"
         entries = {label: names[label] if label in best else others for label in labels}
-        return cls(names, entries, tuple(dict.fromkeys(entries.values())), title, baseline)
+        return cls(names, entries, tuple(dict.fromkeys(entries.values())), others, title, baseline)
 
     def list_best(self, cells: pd.DataFrame, most: int) -> list[str]:
         """Return the labels of the best cells and the baseline, in the order of the table.
@@ -128,8 +131,7 @@ class CellStyles:
         """Return the colors, shapes or lines of the legend's entries."""
         base = self.entries.get(self.baseline)
         own = iter(zip(COLORS, SHAPES, DASHES, strict=True))
-        others = {entry for label, entry in self.entries.items() if entry.startswith("other cells (")} - {base}
-        styles = [BASELINE if one == base else OTHERS if one in others else next(own) for one in self.legend]
+        styles = [BASELINE if one == base else OTHERS if one == self.others else next(own) for one in self.legend]
         return [style[index] for style in styles]
 
 

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.palette import read_palette
+from fcnlab.data.inspection.font import load_font
 from fcnlab.data.inspection.preview import GAP, HEADING, WIDTH, legend
 from fcnlab.report.gallery.pictures import open_picture
 
@@ -57,7 +58,7 @@ def _compose(columns: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Imag
     heights = [image.height for image in columns[0][1]]
     sheet = Image.new("RGB", (len(columns) * (WIDTH + GAP) + GAP, HEADING + sum(heights) + GAP * len(heights)), "white")
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size=14)
+    font = load_font(14)
     for column, (heading, images) in enumerate(columns):
         x, y = GAP + column * (WIDTH + GAP), HEADING
         draw.text((x, 4), _shorten(heading, font), fill="black", font=font)

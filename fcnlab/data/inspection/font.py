@@ -1,0 +1,28 @@
+"""The font of texts in pictures."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from PIL import ImageFont
+
+
+@cache
+def load_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return DejaVu Sans, which has the letters of European languages and comes with matplotlib, which MLflow requires.
+
+    Without matplotlib it is Pillow's own font, which has the letters of English.
+
+    Args:
+        size: size in pixels.
+    """
+    matplotlib = find_spec("matplotlib")  # not imported, which takes half a second
+    if matplotlib is not None and matplotlib.origin is not None:
+        file = Path(matplotlib.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+        try:
+            return ImageFont.truetype(file, size)
+        except OSError:  # a distribution may keep its fonts elsewhere
+            pass
+    return ImageFont.load_default(size=size)
