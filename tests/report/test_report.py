@@ -150,17 +150,17 @@ def test_labels_are_above_the_samples_as_far_as_they_fit(tmp_path: Path, monkeyp
     long = "a name that is much longer than the pictures below it are wide"
     labels = f"labels: {{cells: {{fcn8s: ours, fcn16s: {long}}}}}"
     grid, lab = finished_lab(tmp_path, THREE + labels)
-    drawn = []
+    texts = []
     draw = ImageDraw.ImageDraw.text
 
     def record(self: ImageDraw.ImageDraw, at: tuple[float, float], text: str, *args: Any, **options: Any) -> None:
-        drawn.append(text)
+        texts.append(text)
         draw(self, at, text, *args, **options)
 
     monkeypatch.setattr(ImageDraw.ImageDraw, "text", record)
     write_report(make_report(make_plan(grid, lab), lab, None), lab, predict=False)
-    assert drawn[:2] == ["input", "truth"] and {"fcn32s", "ours"} <= set(drawn)
-    (short,) = (text for text in drawn if text.endswith("…"))
+    assert texts[:2] == ["input", "truth"] and {"fcn32s", "ours"} <= set(texts)
+    (short,) = (text for text in texts if text.endswith("…"))
     assert long.startswith(short[:-1]) and len(short) < len(long)
 
 
