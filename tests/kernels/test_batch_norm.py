@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fcnlab.kernels import batch_norm
+from fcnlab.kernels import batch_norm, parallel
 from fcnlab.kernels.batch_norm import BatchNormActivation
 from fcnlab.training.fast_layers import runs_as_kernel
 from tests.kernels.networks import assert_equal_steps, create_networks
@@ -87,6 +87,7 @@ def test_outputs_gradients_and_statistics_equal_those_of_float64(
 @pytest.mark.parametrize("mode", ["train", "running", "frozen"])
 def test_the_number_of_threads_does_not_matter(channels: int, mode: str) -> None:
     with threads(2):
+        assert parallel.count_parts(2 * channels * 30 * 30) == 2
         check((2, channels, 30, 30), "relu6", mode, torch.float32, 0.5, channels)
 
 

@@ -8,7 +8,6 @@ import typer
 
 from fcnlab.cli.options import DataRoot, DeviceOption, GridFile, LabOption, PerGpu, Threads, Workers
 from fcnlab.cli.output import AsJson, print_json
-from fcnlab.config.grid.labels import Labels
 from fcnlab.console import create_console, format_count
 
 if TYPE_CHECKING:
@@ -83,6 +82,7 @@ def _estimate(
 
 def _print(plan: Plan, cost: CostEstimate | None, lab: Lab, every: bool, device: Device) -> None:
     from fcnlab.cli.grid.cells import MAX_ROWS, create_axes_table, create_cells_table
+    from fcnlab.config.grid.labels import Labels
 
     terminal = create_console()
     terminal.print(f"{plan.grid.name}: {plan.grid.file.question}", style="bold", soft_wrap=True)

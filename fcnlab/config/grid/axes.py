@@ -7,6 +7,7 @@ no other field has it: `recipe.lr`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from types import MappingProxyType
@@ -186,17 +187,13 @@ def short_names(axes: Iterable[str]) -> dict[str, str]:
     >>> short_names(["head", "recipe.ema", "recipe.lr_factors.backbone"])
     {'head': 'head', 'recipe.ema': 'ema', 'recipe.lr_factors.backbone': 'lr_factors.backbone'}
     """
-    parts = {axis: axis.split(".") for axis in axes}
+    ends = {axis: [axis.split(".", count)[-1] for count in range(axis.count("."), -1, -1)] for axis in axes}
+    counts = Counter(end for of_axis in ends.values() for end in of_axis)
 
-    def shorten(axis: str) -> str:
-        for length in range(1, len(parts[axis])):
-            end = parts[axis][-length:]
-            unique = sum(other[-length:] == end for other in parts.values()) == 1
-            if unique and end[0] not in KINDS:
-                return ".".join(end)
-        return axis
+    def is_clear(end: str) -> bool:
+        return counts[end] == 1 and end.partition(".")[0] not in KINDS
 
-    return {axis: shorten(axis) for axis in parts}
+    return {axis: next(filter(is_clear, of_axis), axis) for axis, of_axis in ends.items()}
 
 
 def _as_list(value: Any) -> list[Any]:

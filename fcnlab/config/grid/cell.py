@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from fcnlab.config.dataset import AnyDataset, Dataset
@@ -41,7 +42,7 @@ class Cell:
     init_from: Cell | str | None = None
     changed: tuple[str, ...] | None = None
 
-    @property
+    @cached_property
     def label(self) -> str:
         """The values of the axes, such as `fcn8s, random`; in an ablation those that changed, such as `ema 0.99`."""
         if self.changed is not None:

@@ -26,3 +26,18 @@ def load_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
         except OSError:  # a distribution may keep its fonts elsewhere
             pass
     return ImageFont.load_default(size=size)
+
+
+def fit_text(text: str, size: int, width: int, *, keep_end: bool = False) -> str:
+    """Return a text that is not wider than a picture, in which an ellipsis replaces what does not fit.
+
+    Args:
+        text: the text.
+        size: size of its font in pixels.
+        width: of the picture in pixels.
+        keep_end: shorten it on the left.
+    """
+    font, shown = load_font(size), text
+    while len(shown) > 2 and font.getlength(shown) > width:
+        shown = f"…{shown.removeprefix('…')[1:]}" if keep_end else f"{shown.removesuffix('…')[:-1]}…"
+    return shown

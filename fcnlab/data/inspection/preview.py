@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.base import Pixels, Sample, Split
 from fcnlab.data.datasets.image_file import to_display
-from fcnlab.data.inspection.font import load_font
+from fcnlab.data.inspection.font import fit_text, load_font
 from fcnlab.seeding import derive_seed
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ HEADING = 24
 
 OPACITY = 0.6
 """Opacity of the label's color over the gray image."""
+
+SMALL = 12
+"""Size of the font below pictures and in legends, in pixels."""
 
 LINE = 20
 """Height of a line of text in pixels."""
@@ -123,7 +126,8 @@ def sheet(shown: Sequence[Sequence[Shown]], classes: Sequence[str], palette: Pix
                 draw.text((x + WIDTH + GAP, 4), "label", fill="black", font=font)
             for position, picture in enumerate(pair):
                 page.paste(picture, (x + position * (WIDTH + GAP), y))
-            draw.text((x, y + pair[0].height + 2), _fit_text(sample.caption, draw), fill="#444444", font=_small())
+            caption = fit_text(sample.caption, SMALL, WIDTH, keep_end=True)  # ids differ at their end
+            draw.text((x, y + pair[0].height + 2), caption, fill="#444444", font=load_font(SMALL))
         y += height
     page.paste(below, (0, y))
     return page
@@ -160,7 +164,7 @@ def legend(labels: Sequence[int], classes: Sequence[str], width: int, palette: P
         width: width of the picture in pixels.
         palette: colors of the labels, uint8 [256, 3].
     """
-    font = _small()
+    font = load_font(SMALL)
     names = ["ignored" if label == IGNORE_INDEX else f"{label} {classes[label]}" for label in labels]
     cell = LINE + 16 + max(round(font.getlength(name)) for name in names)
     across = max(1, (width - GAP) // cell)
@@ -180,15 +184,3 @@ def blend_with_gray(palette: Pixels) -> Pixels:
         palette: uint8 [256, 3].
     """
     return (OPACITY * palette + (1 - OPACITY) * 128).round().astype(np.uint8)
-
-
-def _small() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return load_font(12)
-
-
-def _fit_text(text: str, draw: ImageDraw.ImageDraw) -> str:
-    """Shorten a text on the left until it fits below a picture; ids differ at their end."""
-    shown = text
-    while len(shown) > 2 and draw.textlength(shown, font=_small()) > WIDTH:
-        shown = "…" + shown.removeprefix("…")[1:]
-    return shown

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.palette import read_palette
-from fcnlab.data.inspection.font import load_font
+from fcnlab.data.inspection.font import fit_text, load_font
 from fcnlab.data.inspection.preview import GAP, HEADING, WIDTH, legend
 from fcnlab.report.gallery.pictures import open_picture
 
@@ -58,19 +58,10 @@ def _compose(columns: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Imag
     heights = [image.height for image in columns[0][1]]
     sheet = Image.new("RGB", (len(columns) * (WIDTH + GAP) + GAP, HEADING + sum(heights) + GAP * len(heights)), "white")
     draw = ImageDraw.Draw(sheet)
-    font = load_font(14)
     for column, (heading, images) in enumerate(columns):
         x, y = GAP + column * (WIDTH + GAP), HEADING
-        draw.text((x, 4), _shorten(heading, font), fill="black", font=font)
+        draw.text((x, 4), fit_text(heading, 14, WIDTH), fill="black", font=load_font(14))
         for image in images:
             sheet.paste(image, (x, y))
             y += image.height + GAP
     return sheet
-
-
-def _shorten(heading: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Return a heading that is not wider than its column, in which an ellipsis replaces the end of a long one."""
-    shown = heading
-    while font.getlength(shown) > WIDTH:
-        shown = f"{shown.removesuffix('…')[:-1]}…"
-    return shown
