@@ -16,6 +16,9 @@ from fcnlab.config.variant import Variant
 Fingerprints = Callable[[Variant, Dataset, Recipe], tuple[str, str | None, dict[str, str]]]
 """Returns the content fingerprints of a dataset, of a variant's weights file, and of the code of extensions by kind."""
 
+_NOT_DATA = frozenset({"description", "nominal", "colors"})
+"""Fields of a dataset that change neither its images nor its labels."""
+
 UNCHANGED = "unchanged"
 """Label of the cell of an ablation to which the others are compared."""
 
@@ -54,8 +57,8 @@ class Cell:
         """Return the trial of this cell with a seed.
 
         Args:
-            seed: of all random numbers.
-            fingerprints: of the dataset and the weights file.
+            seed: seed of all random numbers.
+            fingerprints: function that returns the fingerprints of the dataset, the weights file and the extensions.
 
         Returns:
             The trial.
@@ -66,8 +69,8 @@ class Cell:
         """Return the trials of this cell, one per seed.
 
         Args:
-            seeds: of the trials.
-            fingerprints: of the dataset and the weights file.
+            seeds: seeds of the trials.
+            fingerprints: function that returns the fingerprints of the dataset, the weights file and the extensions.
 
         Returns:
             The trials in the order of the seeds.
@@ -94,7 +97,13 @@ class Cell:
         ]
 
     def content(self) -> dict[str, Any]:
-        """Return what distinguishes this cell from another, as plain values."""
+        """Return the identifying content of the cell as plain values.
+
+        A key of a trial contains the fingerprint of the data. This content contains instead the fields that name the
+        files of the dataset, since no file is read.
+        """
         components = {"variant": self.variant, "dataset": self.dataset, "recipe": self.recipe}
+        files = {name: getattr(self.dataset, name) for name in self.dataset.not_in_key - _NOT_DATA}
         earlier = self.init_from.content() if isinstance(self.init_from, Cell) else self.init_from
-        return {**{name: config.content() for name, config in components.items()}, "init_from": earlier}
+        contents = {name: config.content() for name, config in components.items()}
+        return {**contents, "files": files, "init_from": earlier}

@@ -250,6 +250,47 @@ def test_cells_with_different_names_and_equal_content_are_duplicates(tmp_path: P
     assert "'bilinear' and 'bilinear-per-class' are the same" in message
 
 
+FOLDER = {
+    "backbone": "tiny-scratch",
+    "head": "fcn8s",
+    "recipe": "smoke",
+    "dataset": "shapes",
+    "dataset.type": "folder",
+    "dataset.images": "images",
+    "dataset.masks": "masks",
+    "dataset.classes": ["road", "sky"],
+    "dataset.lists": {"train": "train.txt", "val": "val.txt"},
+    "dataset.splits": {},
+    "dataset.nominal": {"height": 32, "width": 32},
+}
+
+
+@pytest.mark.parametrize(
+    ("axis", "values"),
+    [
+        ("dataset.lists.train", ["few.txt", "more.txt"]),
+        ("dataset.images", ["real", "synthetic"]),
+        ("dataset.masks", ["clean", "noisy"]),
+        ("dataset.image_suffix", ["_day", "_night"]),
+        ("dataset.mask_suffix", ["_coarse", "_fine"]),
+        ("dataset.unpaired", ["refuse", "skip"]),
+        ("init_from", [{"dataset.masks": "clean"}, {"dataset.masks": "noisy"}]),
+    ],
+)
+def test_cells_with_different_files_are_not_duplicates(tmp_path: Path, axis: str, values: list[Any]) -> None:
+    base = {key: value for key, value in FOLDER.items() if key != axis}
+    found = grid(tmp_path, base=base, product={axis: values}, baseline={axis: values[0]})
+    assert len(found.cells) == 2
+
+
+@pytest.mark.parametrize(
+    ("axis", "values"),
+    [("dataset.colors", [{}, {"sky": "#0000ff"}]), ("dataset.nominal.height", [32, 64])],
+)
+def test_cells_with_the_same_files_in_other_colors_are_duplicates(tmp_path: Path, axis: str, values: list[Any]) -> None:
+    assert "are the same" in error_of(tmp_path, base=FOLDER, product={axis: values}, baseline={axis: values[0]})
+
+
 def test_all_errors_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
     untyped = error_of(tmp_path, question=None, sedes=3, product={"haed": ["fcn8s"], "recipe.epoch": [1]})
     assert len(untyped.splitlines()) == 4
