@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from fcnlab.kernels import batch_norm
 from fcnlab.kernels.build import C_SUFFIX
@@ -15,7 +17,7 @@ from fcnlab.kernels.switch import is_triton_available
 from fcnlab.models import FCN
 
 
-def replace_batch_norm(model: nn.Module) -> None:
+def replace_batch_norm(model: nn.Module, size: tuple[int, int] = (64, 64)) -> None:
     """Change the batch norms of a model, in place, so that they are kernels in training, in Triton or C.
 
     Parameters, buffers and their names do not change. Where a ReLU works in place on the output of a batch norm, as in
@@ -24,15 +26,15 @@ def replace_batch_norm(model: nn.Module) -> None:
 
     Args:
         model: a network on the device that trains it.
+        size: height and width of an image that the network accepts.
     """
-    relus = _find_activated_norms(model)
+    activated = {norm for norm in _find_activated_norms(model, size) if _is_supported(norm)}
     modules: list[Any] = list(model.modules())
     for module in modules:
         if type(module) is nn.BatchNorm2d and _is_supported(module):
-            relu = relus.get(module)
-            _change_class(module, FastBatchNorm2d, "none" if relu is None else "relu")
-            if relu is not None:
-                relu.__class__ = _FusedReLU
+            _change_class(module, FastBatchNorm2d, "relu" if module in activated else "none")
+        elif activated and _is_inplace_relu(module):
+            module.__class__ = _FusedReLU
         elif type(module) is BatchNormAct2d and _is_supported(module) and type(module.drop) is nn.Identity:
             activation = _ACTIVATIONS.get(type(module.act))
             if activation is not None:
@@ -82,7 +84,12 @@ class FastBatchNorm2d(nn.BatchNorm2d):
     activation: str = "none"
 
     def forward(self, x: Tensor) -> Tensor:
-        return _normalize(self, x) if runs_as_kernel(x) else super().forward(x)
+        if not runs_as_kernel(x):
+            return super().forward(x)
+        y = _normalize(self, x)
+        if self.activation == "relu":
+            y.activated_version = y._version  # type: ignore[attr-defined]
+        return y
 
 
 class FastBatchNormAct2d(BatchNormAct2d):  # type: ignore[misc]
@@ -95,10 +102,14 @@ class FastBatchNormAct2d(BatchNormAct2d):  # type: ignore[misc]
 
 
 class _FusedReLU(nn.ReLU):
-    """The ReLU after a `FastBatchNorm2d`, which has been applied already if `runs_as_kernel`."""
+    """A ReLU that is not applied to outputs of a `FastBatchNorm2d` which contain it already.
+
+    Networks may call one ReLU at several positions, after batch norms and after other layers.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        return x if runs_as_kernel(x) else super().forward(x)
+        activated = getattr(x, "activated_version", None)  # changes in place raise the version of a tensor
+        return x if activated is not None and activated == x._version else super().forward(x)
 
 
 def _normalize(norm: Any, x: Tensor) -> Tensor:
@@ -127,44 +138,70 @@ def _normalize(norm: Any, x: Tensor) -> Tensor:
 
 
 def _is_supported(norm: nn.BatchNorm2d) -> bool:
-    """Return True if a batch norm has what the kernels read: scale, shift, running statistics and a momentum."""
+    """Return True if a batch norm has all that the kernels read: scale, shift, running statistics and momentum."""
     return bool(norm.affine and norm.track_running_stats and norm.momentum is not None)
 
 
 @torch.no_grad()
-def _find_activated_norms(model: nn.Module) -> dict[nn.Module, nn.Module]:
-    """Find the batch norms whose output is the input of an in-place ReLU, by a forward pass of a small image.
+def _find_activated_norms(model: nn.Module, size: tuple[int, int]) -> set[nn.Module]:
+    """Find the batch norms whose output is always read first by an in-place ReLU, by a forward pass of one image.
 
     The ReLU overwrites the output of the batch norm, so that all later readers see the activated values, with or
     without fusion.
     """
-    outputs: dict[int, tuple[nn.Module, Tensor, int]] = {}
-    relus: dict[nn.Module, nn.Module] = {}
-
-    def after_norm(module: nn.Module, _: Any, output: Tensor) -> None:
-        outputs[id(output)] = module, output, output._version  # the tensor is kept, so that its id stays unique
-
-    def before_relu(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        norm, _, version = outputs.get(id(inputs[0]), (None, None, None))
-        if norm is not None and inputs[0]._version == version:  # otherwise it was changed in place since
-            relus[norm] = module
-
-    hooks = []
-    for module in model.modules():
-        if type(module) is nn.BatchNorm2d:
-            hooks.append(module.register_forward_hook(after_norm))
-        elif type(module) is nn.ReLU and module.inplace:
-            hooks.append(module.register_forward_pre_hook(before_relu))
+    norms = [module for module in model.modules() if type(module) is nn.BatchNorm2d]
+    relus = [module for module in model.modules() if _is_inplace_relu(module)]
+    if not norms or not relus:
+        return set()
+    readers = _FirstReaders()
+    hooks = [norm.register_forward_hook(readers.after_norm) for norm in norms]
+    hooks += [relu.register_forward_pre_hook(readers.before_relu) for relu in relus]
+    hooks += [relu.register_forward_hook(readers.after_relu) for relu in relus]
     training, device = model.training, next(model.parameters()).device
+    channels = model.backbone.in_channels if isinstance(model, FCN) else 3
     try:
-        if hooks:
-            channels = model.backbone.in_channels if isinstance(model, FCN) else 3
-            model.eval()(torch.zeros(1, channels, 64, 64, device=device))
+        with readers:
+            model.eval()(torch.zeros(1, channels, *size, device=device))
     finally:
         model.train(training)
         for hook in hooks:
             hook.remove()
-    return relus
+    return readers.find_activated()
+
+
+def _is_inplace_relu(module: nn.Module) -> bool:
+    return type(module) is nn.ReLU and module.inplace
+
+
+class _FirstReaders(TorchDispatchMode):
+    """Record for each output of a batch norm whether the first operator that reads it is that of an in-place ReLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._unread: dict[int, tuple[nn.Module, Tensor]] = {}  # the tensors are kept, so that their ids stay unique
+        self._activated: set[nn.Module] = set()
+        self._other: set[nn.Module] = set()
+        self._in_relu = False
+
+    def after_norm(self, norm: nn.Module, _: Any, output: Tensor) -> None:
+        self._unread[id(output)] = norm, output
+
+    def before_relu(self, *_: Any) -> None:
+        self._in_relu = True
+
+    def after_relu(self, *_: Any) -> None:
+        self._in_relu = False
+
+    def __torch_dispatch__(self, operator: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for value in tree_leaves((args, kwargs)):
+            norm, _ = self._unread.pop(id(value), (None, None))
+            if norm is not None:
+                (self._activated if self._in_relu else self._other).add(norm)
+        return operator(*args, **(kwargs or {}))
+
+    def find_activated(self) -> set[nn.Module]:
+        """Return the batch norms all of whose outputs were read first by an in-place ReLU."""
+        return self._activated - self._other - {norm for norm, _ in self._unread.values()}
 
 
 def replace_max_pooling(model: nn.Module, *, deterministic: bool) -> None:

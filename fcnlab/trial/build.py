@@ -46,10 +46,10 @@ class Training:
     """Objects that train a model.
 
     Attributes:
-        batches: of the training split.
-        optimizer: of the model's parameters.
+        batches: batches of the training split.
+        optimizer: optimizer of the model's parameters.
         schedule: factor of the learning rate by step.
-        loss: from scores and labels.
+        loss: loss function of scores and labels.
         average: moving average of the weights, or None.
         capturable: no step waits for the host, so steps can be captured as CUDA graphs.
         from_cache: the samples are those of a cache, which does not change when the files of the dataset do.
@@ -80,9 +80,9 @@ def build_model(
     """Build the model of a variant.
 
     Args:
-        variant: its configuration.
+        variant: configuration of the model.
         classes: number of classes.
-        seed: of the trial; backbone and head are initialized from separate random streams.
+        seed: seed of the trial; backbone and head are initialized from separate random streams.
         weights_file: weights of the backbone.
         extensions: heads that are not built in.
         in_channels: channels of the images.
@@ -105,7 +105,7 @@ def prepare(variant: Variant) -> None:
     """Fill the caches that building a variant uses, for this process and processes that are forked from it.
 
     Args:
-        variant: its configuration.
+        variant: configuration of the model.
 
     Raises:
         ModelError: as `build_model`, except for weights.
@@ -123,7 +123,7 @@ def build_backbone(variant: Variant, in_channels: int = 3) -> Backbone:
     """Build the backbone of a variant, with the pretrained weights of timm or torchvision if these are set.
 
     Args:
-        variant: its configuration.
+        variant: configuration of the model.
         in_channels: channels of the images.
 
     Raises:
@@ -156,8 +156,8 @@ def build_head(
     """Build the head of a variant.
 
     Args:
-        variant: its configuration.
-        backbone: of the model.
+        variant: configuration of the model.
+        backbone: backbone of the model.
         classes: number of classes.
         extensions: heads that are not built in.
 
@@ -205,15 +205,15 @@ def build_training(
     """Build the objects that train a model, and freeze the layers that the recipe freezes.
 
     Args:
-        recipe: its configuration.
+        recipe: configuration of the training.
         model: changed in place.
-        dataset: with the split.
-        split: to train on.
-        seed: of the trial.
-        device: of the model.
+        dataset: dataset with the split.
+        split: name of the split to train on.
+        seed: seed of the trial.
+        device: device of the model.
         group: processes that share the batches.
         sharing: number of trials that share the memory of the device.
-        extensions: those that the transform of the recipe may come from.
+        extensions: extensions that may contain the transform of the recipe.
         progress: called when the split is decoded.
 
     Raises:
@@ -243,7 +243,7 @@ def build_training(
     # On CUDA, torch.compile has kernels of its own, and recomputation its own statistics. Processes need SyncBatchNorm.
     allowed = device.type == "cpu" or not (recipe.compile or checkpointed)
     if group.size == 1 and allowed and has_batch_norm_kernel(device):
-        replace_batch_norm(model)
+        replace_batch_norm(model, (recipe.crop.height, recipe.crop.width))
     freeze_layers(recipe, model.backbone)
     synchronize_batch_norm(model, group, device)
     checkpoint_activations(recipe, model.backbone)
@@ -263,7 +263,7 @@ def freeze_layers(recipe: Recipe, backbone: Backbone) -> None:
     """Freeze the layers and the batch norms that a recipe freezes.
 
     Args:
-        recipe: its configuration.
+        recipe: configuration of the training.
         backbone: changed in place.
 
     Raises:
@@ -278,7 +278,7 @@ def checkpoint_activations(recipe: Recipe, backbone: Backbone) -> None:
     """Recompute the activations that a recipe does not store.
 
     Args:
-        recipe: its configuration.
+        recipe: configuration of the training.
         backbone: changed in place.
 
     Raises:

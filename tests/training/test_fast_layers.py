@@ -30,7 +30,10 @@ def networks() -> list[str]:
     registry = builtin()
     entries = [registry.get("backbone", name) for name in registry.names("backbone")]
     listed = [entry.timm.partition(".")[0] for entry in entries if isinstance(entry, Backbone) and entry.timm]
-    return sorted({*listed, "resnet10t", "efficientnet_b0", "regnety_002", "densenet121", "test_convnext"})
+    shared_relu = {"legacy_seresnet18", "dla46_c"}
+    return sorted(
+        {*listed, *shared_relu, "resnet10t", "efficientnet_b0", "regnety_002", "densenet121", "test_convnext"}
+    )
 
 
 @pytest.fixture
@@ -73,6 +76,72 @@ def test_replaced_batch_norms_do_not_change_the_results_of_a_network(name: str) 
     with torch.no_grad():
         before, after = plain.eval()(images), fast.eval()(images)
     assert all(torch.equal(before[stride], after[stride]) for stride in before)
+
+
+class Block(nn.Module):
+    """Layers with one batch norm and one in-place ReLU, which `forward` combines in different ways."""
+
+    def __init__(self, order: str) -> None:
+        super().__init__()
+        self.order = order
+        self.conv, self.norm, self.relu = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        match self.order:
+            case "relu also after a convolution":
+                return self.relu(self.conv(self.relu(self.norm(x))))
+            case "relu also after a sum":
+                y = self.relu(self.norm(x))
+                return self.relu(self.norm(y) - x)
+            case "norm also without relu":
+                return self.norm(self.conv(self.relu(self.norm(x))))
+            case "norm read before relu":
+                y = self.norm(x)
+                raw = y + x
+                return self.relu(y) + raw
+            case "norm returned":
+                y = self.norm(x)
+                return y if x.mean() > 100 else self.conv(y) - self.relu(self.conv(x))
+            case "norm changed in place":
+                y = self.norm(x)
+                y -= x
+                return self.relu(y)
+        raise NotImplementedError(self.order)
+
+
+ORDERS = [
+    "relu also after a convolution",
+    "relu also after a sum",
+    "norm also without relu",
+    "norm read before relu",
+    "norm returned",
+    "norm changed in place",
+]
+
+
+@pytest.mark.usefixtures("_without_kernels")
+@pytest.mark.parametrize("order", ORDERS)
+def test_activations_are_fused_only_where_they_are_applied(order: str) -> None:
+    torch.manual_seed(0)
+    plain = Block(order)
+    fast = copy.deepcopy(plain)
+    replace_batch_norm(fast)
+    x = torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(fast(x), plain(x))
+
+
+@pytest.mark.usefixtures("_without_kernels")
+def test_networks_of_a_fixed_size_are_replaced_at_that_size() -> None:
+    class Fixed(nn.Sequential):
+        def forward(self, input: Tensor) -> Tensor:
+            assert input.shape[2:] == (48, 32)
+            output: Tensor = super().forward(input)
+            return output
+
+    model = Fixed(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(inplace=True))
+    replace_batch_norm(model, (48, 32))
+    assert isinstance(model[1], FastBatchNorm2d)
+    assert model[1].activation == "relu"
 
 
 @pytest.mark.usefixtures("_without_kernels")
