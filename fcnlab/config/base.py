@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, ValidatorFunctionWrapHandler, WrapValidator
 
 
 def _refuse_conversion(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
@@ -37,6 +37,10 @@ Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(strict=True, ge=0, le=1)]
+
+
+BUILTIN = "builtin"
+"""Tag of the built-in types in a union with a custom type."""
 
 
 class Config(BaseModel):
@@ -90,6 +94,24 @@ def to_plain(value: Any) -> Any:
     return [to_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
+def tag_by_type(builtin: Any) -> Discriminator:
+    """Create the discriminator between a union of built-in types and a custom type.
+
+    Args:
+        builtin: a model, or a discriminated union of models, whose field `type` is a `Literal`.
+
+    Returns:
+        A discriminator whose tag is `builtin` for the types of the union, and `custom` for other types.
+    """
+    types = literal_types(builtin)
+
+    def tag(value: Any) -> str | None:
+        type_ = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+        return None if type_ is None else BUILTIN if type_ in types else "custom"
+
+    return Discriminator(tag)
+
+
 def models_in(annotation: Any) -> list[type[BaseModel]]:
     """List the models that a type consists of.
 
@@ -102,6 +124,11 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return list(dict.fromkeys(model for argument in get_args(annotation) for model in models_in(argument)))
+
+
+def literal_types(annotation: Any) -> tuple[str, ...]:
+    """List the valid values of the field `type` of a model or union; a custom type, which takes any name, adds none."""
+    return tuple(name for model in models_in(annotation) for name in get_args(model.model_fields["type"].annotation))
 
 
 def find_member(models: list[type[BaseModel]], tag: str) -> type[BaseModel] | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, PlainSerializer, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, Tag, field_validator, model_validator
 
-from fcnlab.config.base import Config, Entry, Finite, Length, SameType, Whole
+from fcnlab.config.base import BUILTIN, Config, Entry, Finite, Length, SameType, Whole, tag_by_type
 from fcnlab.config.mask_values import (
     ClassValues,
     MaskValue,
@@ -48,11 +48,11 @@ class ShapesOptions(Config):
 
     Attributes:
         train: number of scenes of the split `train`.
-        val: of the split `val`.
-        test: of the split `test`.
-        height: in pixels.
-        width: in pixels.
-        seed: of the random generator.
+        val: number of scenes of the split `val`.
+        test: number of scenes of the split `test`.
+        height: height of the scenes in pixels.
+        width: width of the scenes in pixels.
+        seed: seed of the random generator.
     """
 
     train: SceneCount = 240
@@ -69,9 +69,9 @@ class Fractions(Config):
     The same ids and seed give the same split on every machine.
 
     Attributes:
-        val: between 0 and 1.
-        test: between 0 and 1; the dataset has a split `test` if it is above 0.
-        seed: of the random order.
+        val: fraction of `val`, between 0 and 1.
+        test: fraction of `test`, between 0 and 1; the dataset has a split `test` if it is above 0.
+        seed: seed of the random order.
         group_by: regular expression on the ids; images with the same match are in the same split.
     """
 
@@ -179,8 +179,9 @@ class FolderDataset(Dataset):
     Attributes:
         images: folder, absolute or in the lab or below the data root; `{split}` is replaced by the name of a split.
         masks: folder of 8-bit, palette or RGB masks.
-        image_suffix: what follows the id in the name of an image, before the extension or with it.
-        mask_suffix: the same for masks. With one of them, images and masks may be in one folder.
+        image_suffix: suffix after the id in the file name of an image, without or with the extension.
+        mask_suffix: suffix after the id in the file name of a mask. With one of the two suffixes, images and masks may
+            be in one folder.
         unpaired: refuse images without a mask, or skip them.
         classes: names in the order of the labels with the mask values of each: numbers, or colors such as '#804080'.
             A list of names has the values 0, 1, ...
@@ -190,7 +191,8 @@ class FolderDataset(Dataset):
         fractions: a random split.
         colors: colors of classes in pictures, such as '#804080'. Other classes have the colors of their color masks, or
             generated ones.
-        channels: of the images: 3 (RGB), 1 (gray), or the 4 bands of the files. Images are converted to 1 or 3.
+        channels: number of channels of the images: 3 (RGB), 1 (gray), or 4, the bands of the files. Images are
+            converted to 1 or 3.
         value_range: values of images of more than 8 bits that become 0 and 255; by default 0 and 65535 for 16 bits.
             Values between them are scaled linearly and rounded, others are clipped.
     """
@@ -285,22 +287,8 @@ class CustomDataset(Dataset):
     options: dict[str, bool | int | float | str] = {}  # noqa: RUF012 - pydantic copies defaults
 
 
-_BUILTIN_TYPES = ("shapes", "camvid", "voc2012", "cityscapes", "ade20k", "folder")
-
-
-def _tag_dataset(value: Any) -> str | None:
-    """Return the discriminator of a dataset: its type, or `custom` for a type that is not built in."""
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    return kind if kind is None or kind in _BUILTIN_TYPES else "custom"
-
+BuiltinDataset = Annotated[ShapesDataset | KnownDataset | FolderDataset, Field(discriminator="type")]
 
 AnyDataset = Annotated[
-    Annotated[ShapesDataset, Tag("shapes")]
-    | Annotated[KnownDataset, Tag("camvid")]
-    | Annotated[KnownDataset, Tag("voc2012")]
-    | Annotated[KnownDataset, Tag("cityscapes")]
-    | Annotated[KnownDataset, Tag("ade20k")]
-    | Annotated[FolderDataset, Tag("folder")]
-    | Annotated[CustomDataset, Tag("custom")],
-    Discriminator(_tag_dataset),
+    Annotated[BuiltinDataset, Tag(BUILTIN)] | Annotated[CustomDataset, Tag("custom")], tag_by_type(BuiltinDataset)
 ]

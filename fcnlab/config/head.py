@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, Tag, model_validator
 
-from fcnlab.config.base import Count, Entry, Length, SameType, Truth
+from fcnlab.config.base import BUILTIN, Count, Entry, Length, SameType, Truth, tag_by_type
 from fcnlab.errors import nearest
 
 
@@ -240,17 +240,9 @@ def _check_at_once(at_once: bool, stride: int) -> None:
         raise ValueError("at_once scales the skips; a head of stride 32 has none")
 
 
-def _tag_head(value: Any) -> str | None:
-    """Return the discriminator of a head: its type, or `custom` for a type that is not built in."""
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    return kind if kind is None or kind in ("skip", "paper", "dilated", "smp") else "custom"
-
+BuiltinHead = Annotated[SkipHead | PaperHead | DilatedHead | SmpHead, Field(discriminator="type")]
+"""A head whose class is in `fcnlab.models.heads.HEADS`."""
 
 AnyHead = Annotated[
-    Annotated[SkipHead, Tag("skip")]
-    | Annotated[PaperHead, Tag("paper")]
-    | Annotated[DilatedHead, Tag("dilated")]
-    | Annotated[SmpHead, Tag("smp")]
-    | Annotated[CustomHead, Tag("custom")],
-    Discriminator(_tag_head),
+    Annotated[BuiltinHead, Tag(BUILTIN)] | Annotated[CustomHead, Tag("custom")], tag_by_type(BuiltinHead)
 ]

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, overload
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from fcnlab.config.base import Config, find_member, models_in
+from fcnlab.config.base import BUILTIN, Config, find_member, literal_types, models_in
 from fcnlab.errors import ConfigError, nearest
 from fcnlab.redaction import redact
 
@@ -87,6 +87,8 @@ class _Problem:
         models, path, tag = models_in(model), [], None
         loc = [str(part) for part in item["loc"]]
         for position, part in enumerate(loc):
+            if part == BUILTIN and len(models) > 1:  # the tag of the member follows
+                continue
             member = find_member(models, part) if len(models) > 1 else None
             if member is not None:  # pydantic names the member of the union, the file does not
                 models, tag = [member], part
@@ -175,7 +177,7 @@ def _describe_mistyped_type(model: Any, value: Any, problems: Sequence[_Problem]
     """
     if not isinstance(value, dict) or not any(problem.tag == "custom" for problem in problems):
         return None
-    builtin = [name for member in models_in(model) for name in get_args(member.model_fields["type"].annotation)]
+    builtin = literal_types(model)
     given = value.get("type")
     if any(problem.key == "type" for problem in problems) or not get_close_matches(str(given), builtin):
         return None

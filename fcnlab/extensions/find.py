@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar, get_args
+from typing import TypeVar, get_args
 
-from fcnlab.config.base import models_in
+from fcnlab.config.base import literal_types
 from fcnlab.config.dataset import AnyDataset, CustomDataset, Dataset
 from fcnlab.config.grid.cell import Cell
 from fcnlab.config.head import AnyHead, CustomHead, Head
@@ -26,14 +26,10 @@ from fcnlab.settings import ExecutorName, TrackerName
 T = TypeVar("T")
 
 
-def _builtin_types(union: Any) -> tuple[str, ...]:
-    return tuple(name for model in models_in(union) for name in get_args(model.model_fields["type"].annotation))
-
-
 BUILTIN: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "head": _builtin_types(AnyHead),
-        "dataset": _builtin_types(AnyDataset),
+        "head": literal_types(AnyHead),
+        "dataset": literal_types(AnyDataset),
         "transform": (),
         "executor": get_args(ExecutorName),
         "tracker": (*get_args(TrackerName), "none"),
