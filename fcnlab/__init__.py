@@ -5,9 +5,9 @@
     model = fcnlab.build_model("fcn8s-resnet18", num_classes=21)
     grid = fcnlab.load_grid("experiments/quickstart.yaml")
     fcnlab.run_grid(grid)
-    fcnlab.frame(grid)     # pandas, one row a trial
-    fcnlab.summary(grid)   # pandas, one row a cell
-    fcnlab.curves(grid)    # pandas, one row a trial and epoch
+    fcnlab.frame(grid)     # pandas, one row per trial
+    fcnlab.summary(grid)   # pandas, one row per cell
+    fcnlab.curves(grid)    # pandas, one row per trial and epoch
     fcnlab.report(grid)    # the table, charts and page in results/
     fcnlab.compare("experiments/quickstart.yaml:fcn32s,bilinear", "experiments/quickstart.yaml:best")
     fcnlab.load("429d005e261a").predict(image)   # a finished trial on a PIL image

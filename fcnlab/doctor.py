@@ -49,7 +49,7 @@ class Check:
         name: subject of the check.
         status: `ok`; `warning` for slower or missing optional parts; `error` for a grid that could not run.
         found: the observed state.
-        remedy: what to do; empty if nothing has to be done.
+        remedy: remedy for the problem; empty if there is none.
     """
 
     name: str
@@ -75,7 +75,7 @@ def check_installation(lab: Lab) -> list[Check]:
 def _run(check: Callable[[Lab], Iterator[Check]], lab: Lab) -> Iterator[Check]:
     try:
         yield from check(lab)
-    except Exception as error:  # noqa: BLE001 - a broken installation raises anything, and is what is looked for
+    except Exception as error:  # noqa: BLE001 - a broken installation raises anything, and the check reports it
         name = check.__name__.removeprefix("_check_").replace("_", " ")
         yield Check(name, "error", clean_text(f"{type(error).__name__}: {error}".splitlines()[0]))
 
@@ -230,7 +230,7 @@ def _has_files(lab: Lab, name: str) -> bool:
 
 
 def _check_optional(_lab: Lab) -> Iterator[Check]:
-    """List optional packages and what they are for."""
+    """List optional packages and their purpose."""
     for package, purpose in OPTIONAL.items():
         try:
             yield Check(package, "ok", version(package))

@@ -167,7 +167,7 @@ class Lab:
         """Open a dataset.
 
         Args:
-            spec: its configuration.
+            spec: configuration of the dataset.
 
         Raises:
             DataError: its folder is not below the data root.
@@ -304,7 +304,7 @@ class Lab:
         """Find the local weights file of a backbone in the lab or below the data root.
 
         Args:
-            backbone: its configuration.
+            backbone: configuration of the backbone.
 
         Returns:
             The file; None if the configuration names no file.

@@ -29,8 +29,8 @@ class Problem:
 
     Attributes:
         path: path of the file.
-        problem: description of what is wrong.
-        repair: what was done about it; empty if nothing was.
+        problem: description of the problem.
+        repair: description of the repair; empty if there was none.
     """
 
     path: str
@@ -128,7 +128,7 @@ def _compare_files(folder: RunFolder, files: Mapping[str, str]) -> Iterator[Dama
 def _repair_trial(
     folder: RunFolder, damages: list[DamageError], sealed: SealedRecord | None, leases: Leases
 ) -> list[str]:
-    """Repair a run folder, and describe for each damage what was done."""
+    """Repair a run folder, and describe the repair of each damage."""
     if any(isinstance(damage, KeptError) for damage in damages):
         return ["not changed"] * len(damages)
     if is_folder(folder.path) and not leases.claim(folder.path):

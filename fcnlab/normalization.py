@@ -10,7 +10,7 @@ def adapt_normalization(values: tuple[float, ...], channels: int) -> tuple[float
     """Return the mean or standard deviation of each channel for another number of channels than red, green and blue.
 
     Args:
-        values: of red, green and blue.
+        values: values of red, green and blue.
         channels: one channel gets the average of the three, and a fourth too.
     """
     if channels == len(values):

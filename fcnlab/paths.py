@@ -1,4 +1,4 @@
-"""Paths that users give: a home folder without a user, links in a circle, pipes and devices are no exceptions here."""
+"""File system helpers that handle unusual paths: missing users, link loops, pipes, devices."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Errors of storage and of the system's limits: their detection, and their description in one line with a remedy.
 
-They are no failure of a trial: it would succeed where there is room. So they end a run, and trials keep their state.
+They do not fail a trial, because it would succeed with free space. They end the run, and trials keep their state.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def find_storage_error(error: BaseException, folder: Path | None = None) -> OSEr
 
 
 def describe_storage_error(error: OSError) -> str:
-    """Return what has failed, the free space if it is exhausted, and the remedy, in one line.
+    """Return the failed operation, the free space if it is exhausted, and the remedy, in one line.
 
     Args:
         error: the error.
@@ -133,7 +133,7 @@ def _describe_room(error: OSError) -> str:
 
 
 def find_remedy(error: OSError) -> str:
-    """Return what helps against an error of storage.
+    """Return the remedy for a storage error.
 
     Args:
         error: the error.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import NamedTuple
 from tests.conftest import REPOSITORY
 
 QUESTION_WORD = re.compile(r"^(What|How|Whether|Where|Why|Which|Who|When)\b")
+NO_NOUN = re.compile(r"(of|that|with|to|and|whose|what|why|how|which)\b")
 
 
 class Documented(NamedTuple):
@@ -54,6 +56,41 @@ def test_no_docstring_opens_with_a_question_word() -> None:
         for definition in (module, *definitions(tree.body, path, public_only=False)):
             if QUESTION_WORD.match(definition.docstring):
                 found.append(f"{definition.location}: {definition.docstring.splitlines()[0]}")
+    assert found == []
+
+
+def entries_of(docstring: str) -> Iterator[tuple[str, str]]:
+    """Yield the names and descriptions of the sections Args and Attributes, without continuation lines."""
+    in_section = False
+    for line in docstring.splitlines():
+        if line and not line.startswith(" "):
+            in_section = line in ("Args:", "Attributes:")
+        elif in_section and (entry := re.match(r" {4}([*`\w][^:]*): +(.+)", line)):
+            yield entry[1], entry[2]
+
+
+def test_entries_are_read_without_continuation_lines_and_other_sections() -> None:
+    docstring = """Do it.
+
+    Args:
+        path: path of a file
+            of: a continuation.
+        mean, std: values.
+
+    Returns:
+        that: no entry.
+    """
+    assert list(entries_of(inspect.cleandoc(docstring))) == [("path", "path of a file"), ("mean, std", "values.")]
+
+
+def test_descriptions_of_arguments_and_attributes_begin_with_their_own_noun() -> None:
+    found = []
+    for path in sorted((REPOSITORY / "fcnlab").rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for definition in definitions(tree.body, path, public_only=False):
+            for name, description in entries_of(definition.docstring):
+                if NO_NOUN.match(description):
+                    found.append(f"{definition.location}: {name}: {description}")
     assert found == []
 
 

@@ -82,7 +82,7 @@ class DataBench:
 
     def notes(self) -> list[str]:
         """Return notes on the table, one per line."""
-        once = f"{1000 * self.decoding.wall:.2f} ms and {self.memory / 2**20:.2f} MiB an image"
+        once = f"{1000 * self.decoding.wall:.2f} ms and {self.memory / 2**20:.2f} MiB per image"
         return [
             f"Not included: fcnlab decodes each image once, before training: {once}.",
             "The peer decodes it each time: a torch Dataset with Pillow, and torchvision.transforms.v2.",

@@ -118,8 +118,8 @@ def _training(found: dict[str, Any]) -> str:
         [
             f"### {_title(setting)}, {height}x{width}{_limit(found)}\n",
             f"`python -m benchmarks.speed train {options} --json` on {found['source']}; {_where(found['machine'])}.",
-            f"GEMM peak in GFLOP/s of {of}: {peaks}; a step: {found['gflop_per_image']:.1f} GFLOP an image.\n",
-            _table(("who", "images/s", "CPU s/image", "of GEMM peak", "peak memory, MiB"), sides),
+            f"GEMM peak in GFLOP/s of {of}: {peaks}; a step: {found['gflop_per_image']:.1f} GFLOP per image.\n",
+            _table(("implementation", "images/s", "CPU s/image", "of GEMM peak", "peak memory, MiB"), sides),
             _table(("times faster", "wall", "CPU"), _ratios(found)),
         ]
     )

@@ -39,7 +39,7 @@ WORKERS = 8
 SECONDS = 2.0
 """Minimum seconds of a lap on CUDA, where an epoch of few images would be too short to be timed."""
 CPU = torch.device("cpu")
-COLUMNS = ("who", "images/s", "CPU s/image", "of GEMM peak", "peak memory, MiB")
+COLUMNS = ("implementation", "images/s", "CPU s/image", "of GEMM peak", "peak memory, MiB")
 """The columns of `TrainingBench.rows`."""
 
 

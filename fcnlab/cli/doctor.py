@@ -19,7 +19,7 @@ def doctor(
     data_root: DataRoot = None,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Check versions, devices, compilers, folders, store and datasets, and print what to do about each problem.
+    """Check versions, devices, compilers, folders, store and datasets, and print the remedy for each problem.
 
     Exit code 1 if a grid could not run; warnings do not change the exit code.
     """
@@ -33,7 +33,7 @@ def doctor(
     else:
         terminal = create_console()
         rows = [(check.status, check.name, check.found, check.remedy) for check in checks]
-        terminal.print(format_table(("status", "check", "found", "what to do"), rows, terminal.width))
+        terminal.print(format_table(("status", "check", "found", "remedy"), rows, terminal.width))
         typer.echo(f"{format_count(errors, 'error')}, {format_count(warnings, 'warning')}")
     if errors:
         raise typer.Exit(1)

@@ -37,7 +37,7 @@ def init(
     from fcnlab.config.registry import shipped
 
     if exists(folder) and (not is_folder(folder) or any(folder.iterdir())):
-        raise RunError(f"{folder}: is there already and not empty; name a new folder")
+        raise RunError(f"{folder}: already exists and is not empty; name a new folder")
     examples = shipped("experiments")
     quickstart = examples.joinpath("quickstart.yaml").read_text(encoding="utf-8")
     texts = {

@@ -74,7 +74,7 @@ def show(
     title = f"{variant}: feature maps of {components.backbone.architecture} at {size}"
     _print_structure(title, maps, sizes)
     create_console().print(
-        f"scores {tuple(scores.shape)}, made at stride {model.head.output_stride}", *costs.lines(), sep="\n"
+        f"scores {tuple(scores.shape)}, output stride {model.head.output_stride}", *costs.lines(), sep="\n"
     )
 
 

@@ -107,7 +107,7 @@ class ModelSource:
     Attributes:
         lab: the lab.
         trial: the trial, or the path of the file.
-        checkpoint: which weights of a trial are loaded.
+        checkpoint: the checkpoint of a trial that is loaded, `last` or `best`.
     """
 
     lab: Lab

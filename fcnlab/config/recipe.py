@@ -67,7 +67,7 @@ class Schedule(Config):
         name: `constant`; `poly`, (1 - t)^power; `cosine`, half a wave; `step`, times `gamma` at each milestone.
         power: exponent of `poly`.
         warmup_epochs: length of the warm-up.
-        milestones: of `step`, as fractions of the training.
+        milestones: milestones of `step`, as fractions of the training.
         gamma: factor of `step`.
     """
 
@@ -103,14 +103,14 @@ class Loss(Config):
     """Configuration of the loss over all labeled pixels.
 
     Attributes:
-        name: of the base loss.
+        name: name of the base loss.
         reduction: `pixel_mean`, the mean over the batch's pixels; `image_mean_sum`, the mean over each image's pixels,
             summed over the batch (d2l, chapter 14.11); `pixel_sum`, the sum over all pixels (Long et al., CVPR 2015).
-        class_weights: of the cross entropy.
-        label_smoothing: of the cross entropy.
+        class_weights: class weights of the cross entropy.
+        label_smoothing: label smoothing of the cross entropy.
         focal: exponent of the focal loss; 0 is plain cross entropy.
         ohem: online hard example mining.
-        weight: of the cross entropy; `{weight: 0, dice: 1}` is a pure Dice loss.
+        weight: weight of the cross entropy; `{weight: 0, dice: 1}` is a pure Dice loss.
         dice: weight of the Dice loss.
         lovasz: weight of the Lovász-Softmax loss.
         auxiliary: weight of the loss of an auxiliary head.
@@ -165,7 +165,7 @@ class GaussianBlur(Config):
     """Configuration of random blur.
 
     Attributes:
-        probability: that a crop is blurred.
+        probability: probability of blurring a crop.
         sigma: range of the standard deviation in pixels, sampled uniformly.
     """
 
@@ -218,20 +218,21 @@ class Recipe(Entry):
         rotate: largest rotation in degrees, either way.
         blur: random blur.
         transform: a transform of whole images and masks on the CPU, before all other augmentation.
-        optimizer: and its learning rate.
+        optimizer: optimizer and learning rate.
         lr_factors: factors on the learning rate by component.
         decay: parameters with weight decay: `all`, or `weights` only, without norms and biases.
-        schedule: of the learning rate.
-        loss: and what is added to it.
+        schedule: schedule of the learning rate.
+        loss: base loss and additional terms.
         grad_accum_steps: micro-batches per batch.
         grad_clip_norm: bound of the norm of the gradient.
         ema: decay of an exponential moving average of the weights, which is then evaluated.
-        batch_norm: of the backbone: `train`; `eval`, fixed statistics; or `frozen`, fixed statistics and weights.
+        batch_norm: mode of the backbone's batch norms: `train`; `eval`, fixed statistics; or `frozen`, fixed statistics
+            and weights.
         freeze: part of the backbone that keeps its initial weights.
-        precision: of the forward pass. `fp32` is IEEE float32; `tf32` allows TF32 on CUDA; `bf16` and `fp16` are
-            autocast, fp16 with a scaled loss; `auto` is bf16 where the hardware multiplies bf16 natively (on CPUs if a
-            short measurement finds it faster), fp16 on older GPUs with tensor cores, else fp32. The record names the
-            one that was used.
+        precision: precision of the forward pass. `fp32` is IEEE float32; `tf32` allows TF32 on CUDA; `bf16` and `fp16`
+            are autocast, fp16 with a scaled loss; `auto` is bf16 where the hardware multiplies bf16 natively (on CPUs
+            if a short measurement finds it faster), fp16 on older GPUs with tensor cores, else fp32. The record names
+            the one that was used.
         deterministic: train bit for bit reproducibly on CUDA too, with slower algorithms.
         compile: use `torch.compile` on CUDA: shorter steps, half a minute longer at first; equal up to rounding.
         fused: `auto` computes the loss from the scores before their last upsampling where possible, several times

@@ -68,7 +68,7 @@ class Registry:
 
         Args:
             kind: one of `KINDS`.
-            name: of an entry; for a backbone also `timm:NAME.TAG`, pretrained, or `scratch:NAME`, of any timm model.
+            name: name of an entry; for a backbone also `timm:NAME.TAG`, pretrained, or `scratch:NAME`, any timm model.
             where: start of error messages.
 
         Returns:

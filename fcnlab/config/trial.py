@@ -23,7 +23,7 @@ class Trial(Config):
         variant: the architecture.
         dataset: images and labels.
         recipe: the training.
-        seed: of all random numbers.
+        seed: seed of all random numbers.
         names: names of the components in the registry, for display; not in the key.
         data: fingerprint of the content of the dataset.
         weights: fingerprint of the content of a local weights file.

@@ -15,10 +15,10 @@ class StageInit(Config):
     """Initialization of single upsamplings, by the stride that they lead to.
 
     Attributes:
-        to16: of the upsampling to stride 16; None: as `init` of the upsampler.
-        to8: to stride 8.
-        to4: to stride 4.
-        image: to the size of the image.
+        to16: initialization of the upsampling to stride 16; None: as `init` of the upsampler.
+        to8: initialization of the upsampling to stride 8.
+        to4: initialization of the upsampling to stride 4.
+        image: initialization of the upsampling to the size of the image.
     """
 
     to16: Init | None = None
@@ -81,7 +81,7 @@ class InterpolateUpsampler(Upsampler):
     """Configuration of interpolation by the factor, aligned at the corner as the transposed convolutions are.
 
     Attributes:
-        mode: of `torch.nn.functional.interpolate`.
+        mode: mode of `torch.nn.functional.interpolate`.
     """
 
     type: Literal["interpolate"]
@@ -92,7 +92,7 @@ class ResizeUpsampler(Upsampler):
     """Configuration of interpolation to the target size, as in torchvision and mmsegmentation.
 
     Attributes:
-        mode: of `torch.nn.functional.interpolate`.
+        mode: mode of `torch.nn.functional.interpolate`.
     """
 
     type: Literal["resize"]

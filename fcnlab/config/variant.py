@@ -80,8 +80,8 @@ class Variant(Config):
 
     Attributes:
         backbone: the feature extractor.
-        head: from feature maps to class scores.
-        upsampler: from class scores to the size of the image.
+        head: the layers from feature maps to class scores.
+        upsampler: the layers from class scores to the size of the image.
     """
 
     backbone: Backbone

@@ -193,7 +193,7 @@ def read(path: Path) -> dict[str, Any]:
     """Read and parse a YAML file.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Returns:
         The mapping in the file.

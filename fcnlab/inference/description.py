@@ -25,7 +25,7 @@ class ModelDescription(BaseModel):
         format: version of this description.
         key: key of the trial.
         names: names of the trial's components, by kind; informative only.
-        checkpoint: which weights of the trial these are.
+        checkpoint: the trial's checkpoint with these weights, `last` or `best`.
         epoch: epoch of the weights.
         classes: names of the classes, by label.
         palette: RGB color of each label.
@@ -62,7 +62,7 @@ class ModelDescription(BaseModel):
         Args:
             finished: the trial.
             network: its network.
-            checkpoint: which weights the network has.
+            checkpoint: the checkpoint that the network was loaded from, `last` or `best`.
         """
         trial, classes = finished.trial, finished.record.classes
         return cls(

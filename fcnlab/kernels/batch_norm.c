@@ -55,7 +55,7 @@ INLINE void put_bf16(bfloat16 *to, vector written, long n) {
 }
 
 /* Run a statement for all vectors: `i` is the first element, `c` its position in the period, and `n` the number of
- * elements, a constant but for the last. After each period, run AFTER. */
+ * elements, a constant except for the last period. After each period, run AFTER. */
 #define FOR_VECTORS(AFTER, ...)                                                                                        \
     for (long start = 0, block = 1; start < count; start += period, block++) {                                         \
         long width = count - start < period ? count - start : period, c = 0;                                           \

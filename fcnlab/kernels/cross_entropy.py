@@ -71,7 +71,7 @@ def cross_entropy_(
         labels: uint8 [n, pixels]: classes, or 255 for an ignored pixel, whose gradient is 0.
         scales: float32 [n], the factor on the loss of each row.
         loss: the loss of one pixel.
-        probability_gradients: by class, the gradient of another loss with respect to its probabilities, float32
+        probability_gradients: gradients of another loss with respect to the probabilities of a class, by class: float32
             [n, pixels], contiguous; 0 for classes that are missing. The gradient of that loss with respect to the
             scores is added. Only on the CPU.
 

@@ -46,8 +46,8 @@ def lovasz_of_classes_(probabilities: Mapping[int, Tensor], labels: Tensor, fact
     """Compute the Lovász-Softmax loss times a factor, and overwrite the probabilities by its gradient.
 
     Args:
-        probabilities: of each class that occurs in the labels, float32 [N] on the CPU, contiguous; N is at most
-            `MAX_PIXELS`. Other classes have a gradient of 0.
+        probabilities: probabilities of each class that occurs in the labels, float32 [N] on the CPU, contiguous; N is
+            at most `MAX_PIXELS`. Other classes have a gradient of 0.
         labels: uint8 [N], contiguous: classes, or 255 for ignored pixels.
         factor: factor on the loss.
 

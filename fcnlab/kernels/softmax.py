@@ -23,7 +23,7 @@ def softmax_of_classes(scores: Tensor, wanted: Mapping[int, Tensor]) -> None:
 
     Args:
         scores: [n, C, pixels] on the CPU, float32 or bfloat16, contiguous along pixels, with any other strides.
-        wanted: by class, where its probabilities are written: float32 [n, pixels], contiguous.
+        wanted: tensors that receive the probabilities, by class: float32 [n, pixels], contiguous.
     """
     library = load_library("softmax")
     assert library is not None, "is_available must be true"
@@ -43,9 +43,9 @@ def class_pointers(planes: Mapping[int, Tensor], classes: int, shape: tuple[int,
     """Return the addresses of tensors by class for a C kernel, null for classes without one.
 
     Args:
-        planes: by class, a contiguous float32 tensor on the CPU.
+        planes: contiguous float32 tensors on the CPU, by class.
         classes: number of classes.
-        shape: that each tensor must have.
+        shape: required shape of each tensor.
     """
     pointers = (ctypes.c_void_p * classes)()
     for index, plane in planes.items():

@@ -34,8 +34,8 @@ def compute_boundary_width(height: int, width: int) -> int:
     """Compute the width d of boundaries in an image.
 
     Args:
-        height: of the image in pixels.
-        width: of the image in pixels.
+        height: height of the image in pixels.
+        width: width of the image in pixels.
 
     Returns:
         2 % of the diagonal in pixels, rounded half to even, at least 1.

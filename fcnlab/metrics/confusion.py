@@ -14,7 +14,7 @@ def count_areas(predictions: Tensor, labels: Tensor, classes: int, *, masked: bo
     The Triton kernel does not synchronize with the host.
 
     Args:
-        predictions: uint8 [N, H, W], 0..C-1; without `masked` also C, which is no class.
+        predictions: uint8 [N, H, W], 0..C-1; without `masked` also C for no class.
         labels: uint8 [N, H, W], 0..C-1 or 255; without `masked` 0..C.
         classes: C.
         masked: count predictions only where the label is a class.

@@ -15,8 +15,8 @@ class FCN(nn.Module):
     """A backbone with a head; the scores have the size of the images.
 
     Attributes:
-        backbone: from images to feature maps.
-        head: from feature maps to class scores.
+        backbone: the layers from images to feature maps.
+        head: the layers from feature maps to class scores.
     """
 
     def __init__(self, backbone: Backbone, head: Head) -> None:

@@ -194,7 +194,7 @@ class Interpolation(nn.Module):
     """Interpolation of class scores, without weights.
 
     Attributes:
-        factor: by which scores are upsampled before they are cropped.
+        factor: factor of the upsampling, before the scores are cropped.
         mode: `bilinear` or `nearest`.
         to_size: resize the scores to the requested size instead, as torchvision and mmsegmentation do; the step of the
             scores then differs from the factor unless the size is a multiple of it.

@@ -39,7 +39,7 @@ def list_report_files(folder: Path) -> list[Path]:
 
 
 def digest_report(folder: Path, text: str, best: BestCell | None) -> str:
-    """Return the SHA-256 of what is uploaded for a report.
+    """Return the SHA-256 of the uploaded files, text and best cell of a report.
 
     Args:
         folder: folder of the report.

@@ -158,7 +158,7 @@ class TensorboardTracker(Tracker):
         self._writers.clear()
 
     def _find_folder(self, trial: TrackedTrial) -> Path:
-        """Return the folder of a trial; a name that is not that of the trial gets the beginning of its key."""
+        """Return the folder of a trial; a replaced name gets the first digits of the trial's key."""
         name = re.sub(r"[^\w.,=+{}\[\]: -]", "_", trial.name)
         if name != trial.name or len(name.encode()) > MAX_NAME:
             name = f"{name.encode()[:MAX_NAME].decode(errors='ignore')} {trial.key[:8]}"

@@ -1,4 +1,4 @@
-"""The MLflow run of one trial: what it contains already, and writing the rest."""
+"""The MLflow run of one trial: published content and remaining uploads."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ class _Tile(NamedTuple):
     """Upsampled scores of some blocks and some of their rows.
 
     Attributes:
-        number: of the rows, from 0.
+        number: number of the rows, from 0.
         blocks: the blocks.
         scores: scores of G groups of classes, [G, n, C/G * T].
         by_class: the same memory as [n, C, T].

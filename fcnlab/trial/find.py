@@ -49,7 +49,7 @@ class FinishedTrial:
         """Return the recorded metrics of the reported split.
 
         Args:
-            checkpoint: which weights were evaluated.
+            checkpoint: the evaluated checkpoint, `last` or `best`.
 
         Returns:
             The metrics.
@@ -62,7 +62,7 @@ class FinishedTrial:
         """Return the path of the weights.
 
         Args:
-            checkpoint: which weights.
+            checkpoint: the checkpoint, `last` or `best`.
 
         Returns:
             Path of a safetensors file.
@@ -82,7 +82,7 @@ class FinishedTrial:
         """Load the trained model.
 
         Args:
-            checkpoint: which weights to load.
+            checkpoint: the checkpoint to load, `last` or `best`.
 
         Returns:
             The model in evaluation mode.

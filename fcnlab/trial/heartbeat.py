@@ -35,7 +35,7 @@ class Heartbeat:
         """Begin a phase, and beat.
 
         Args:
-            phase: what the trial does, such as `training epoch 3`.
+            phase: current phase of the trial, such as `training epoch 3`.
         """
         if self._file is not None:
             with suppress(OSError):  # without space the file is empty, and its time has changed

@@ -55,7 +55,7 @@ class SplitMetrics(_Frozen):
 
     Attributes:
         split: `val` or `test`, the role of the split; the split's own name if it has no role.
-        checkpoint: which weights were evaluated.
+        checkpoint: the evaluated checkpoint, `last` or `best`.
         epoch: the epoch of these weights.
         images: number of images of the split.
         miou: mean IoU over the classes that are labeled in the split.
@@ -206,7 +206,7 @@ class Record(_Frozen):
         failure: reason for a failure.
         micro_batches: factor by which the number of micro-batches was raised because memory ran out. The gradient is
             the same, except for statistics over the whole batch such as those of batch norm.
-        plateau: why the trial stopped before the last epoch of its recipe; None if it did not.
+        plateau: reason for stopping before the last epoch of the recipe; None if the trial did not.
         ended: UTC time at which the trial ended, in ISO format.
     """
 

@@ -28,7 +28,7 @@ def restore_model(
         num_classes: number of classes.
         state: state dict of the model.
         source: origin of the weights, for error messages.
-        extensions: those that the head may come from.
+        extensions: extensions that may contain the head.
         in_channels: channels of the images.
 
     Returns:

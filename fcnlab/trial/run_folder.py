@@ -217,7 +217,7 @@ class RunFolder:
             checkpoints: also verify the checkpoints, which are large.
 
         Returns:
-            One line per damage: the file, what is wrong, and the new location.
+            One line per damage: the file, the problem and the new location.
 
         Raises:
             StopRunError: a file cannot be read, or is of a newer version of fcnlab.

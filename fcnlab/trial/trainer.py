@@ -234,7 +234,7 @@ class Trainer:
         self._seed_rank(epoch.epoch)
 
     def _find_plateau(self) -> Plateau | None:
-        """Return why the trial stops before its last epoch, if it does. Between epochs only rank 0 knows."""
+        """Return the reason for stopping before the last epoch, or None. Only rank 0 returns a value between epochs."""
         found = find_plateau(self.trial.recipe.stop_on_plateau, self.epochs)
         return found if found is not None and found.epoch < self.trial.recipe.epochs else None
 

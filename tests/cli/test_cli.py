@@ -324,7 +324,7 @@ def test_a_shown_model_has_its_maps_parameters_and_cost(fcnlab: Call) -> None:
     names = ("backbone", "head", "upsamplers", "all")
     counts = {row[0]: int(row[1].replace(",", "")) for row in rows if row[0] in names}
     assert counts["all"] == counts["backbone"] + counts["head"] + counts["upsamplers"] > 0
-    assert "made at stride 8" in output.out and "ms for one image" not in output.out
+    assert "output stride 8" in output.out and "ms for one image" not in output.out
 
 
 def test_models_are_compared_in_rows_in_the_given_order(fcnlab: Call, tmp_path: Path) -> None:
@@ -367,9 +367,9 @@ def test_the_first_grid_of_a_lab_has_no_conclusion_yet(fcnlab: Call, tmp_path: P
 def test_init_accepts_an_empty_folder_and_rejects_any_other(fcnlab: Call, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert fcnlab("init", "empty").code == 0
-    refused(fcnlab("init", "empty"), "empty: is there already and not empty")
+    refused(fcnlab("init", "empty"), "empty: already exists and is not empty")
     (tmp_path / "file").write_text("mine")
-    refused(fcnlab("init", "file"), "file: is there already")
+    refused(fcnlab("init", "file"), "file: already exists")
     refused(fcnlab("init", "file/lab"), "file/lab: cannot be written")
     assert (tmp_path / "file").read_text() == "mine"
 

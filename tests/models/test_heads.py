@@ -348,6 +348,6 @@ def test_auxiliary_head_is_trained_with_the_main_head() -> None:
 
 
 def test_resnets_of_torchvision_and_timm_have_the_same_parameter_names() -> None:
-    # What the comparison above renames: nothing inside the backbone.
+    # The comparison above renames nothing inside the backbone.
     ours = build_model(variant("fcn32s", backbone="resnet50-scratch"), 2, seed=0).backbone.body.state_dict().keys()
     assert set(torchvision.models.resnet50(weights=None).state_dict()) - set(ours) == {"fc.weight", "fc.bias"}

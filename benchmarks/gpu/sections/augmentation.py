@@ -24,7 +24,7 @@ ONE_LEVEL = 1.01
 """Largest difference of an image, in gray levels of 0..255, with some room for the rounding of the normalization."""
 
 STAGED = 10**9
-"""As if so many trials shared the device: no sample stays there, and each batch is staged."""
+"""Simulated number of trials per device: no sample stays there, and each batch is staged."""
 
 
 def cases(settings: Settings) -> dict[str, Augmentation]:

@@ -102,7 +102,7 @@ def steps(settings: Settings) -> dict[str, Any]:
     if wrong:
         raise SectionFailed("; ".join(wrong), {"recipes": found, "wrong": wrong})
     synchronization = "no synchronization" if settings.cuda else "not watched on the CPU"
-    return {"recipes": found, "detail": f"{synchronization}; ms a step with warm-up: {describe_times(found)}"}
+    return {"recipes": found, "detail": f"{synchronization}; ms per step with warm-up: {describe_times(found)}"}
 
 
 def describe_times(found: dict[str, dict[str, dict[str, Any]]]) -> str:

@@ -24,10 +24,11 @@ class Backbone(nn.Module):
     Attributes:
         body: the network; files of weights have its names.
         tail: layers after the deepest map, or None.
-        channels: of each feature map, by reduction (nominal stride), such as ``{8: 128, 16: 256, 32: 512}``.
+        channels: channels of each feature map, by reduction (nominal stride), such as ``{8: 128, 16: 256, 32: 512}``.
         centers: pixel at the center of the first feature of each map, for heads that crop; empty if
             feature 0 covers pixel 0.
-        mean, std: of each channel of images in 0..1, for normalization; their length is the number of channels.
+        mean, std: mean and standard deviation of each channel of images in 0..1, for normalization; their length is
+            the number of channels.
         chain: name of the layer of each map, by reduction, if the body is a sequence of layers; else empty.
         checkpointed: layers of `chain` up to which activations are recomputed in the backward pass.
         eval_modules: modules that stay in evaluation mode in training, set by `fcnlab.training.freezing`.
@@ -72,7 +73,7 @@ class Backbone(nn.Module):
         """Return the name of the module in the body that outputs a map.
 
         Args:
-            reduction: of the map.
+            reduction: reduction of the map.
         """
         raise NotImplementedError
 
@@ -108,7 +109,7 @@ class Backbone(nn.Module):
         return name
 
     def train(self, mode: bool = True) -> Backbone:
-        """Set training mode, but for what is to stay still."""
+        """Set training mode; the modules of `eval_modules` stay in evaluation mode."""
         super().train(mode)
         for module in self.eval_modules:
             module.eval()
@@ -120,7 +121,7 @@ def weights_unavailable(weights: str, error: Exception) -> ModelError:
 
     Args:
         weights: subject of the message.
-        error: what was raised.
+        error: the exception.
     """
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return ModelError(
@@ -134,7 +135,7 @@ def load_weights(backbone: Backbone, path: Path, prefix: str | None = None) -> N
 
     Args:
         backbone: changed in place.
-        path: of the file.
+        path: path of the file.
         prefix: prefix of the names in the file; None to find it.
 
     Raises:
@@ -152,7 +153,7 @@ def load_state(backbone: Backbone, tensors: Mapping[str, Tensor], source: str, p
     Args:
         backbone: changed in place.
         tensors: the weights by name.
-        source: where they come from, for messages.
+        source: origin of the weights, for messages.
         prefix: prefix of the names; None to find it.
 
     Raises:
@@ -171,7 +172,7 @@ def match_backbone(
     Args:
         backbone: the backbone.
         tensors: the weights by name.
-        source: where they come from, for messages.
+        source: origin of the weights, for messages.
         prefix: prefix of the names; None to find it.
 
     Raises:

@@ -22,8 +22,8 @@ def run_chain(body: nn.Module, x: Tensor, taps: Collection[str], checkpointed: C
         body: network whose children are a sequence.
         x: its input [B, 3, H, W].
         taps: names of the children whose outputs are returned.
-        checkpointed: those of the taps before which (since the previous tap) activations are recomputed in the
-            backward pass instead of being kept.
+        checkpointed: taps before which (since the previous tap) activations are recomputed in the backward pass
+            instead of being kept.
 
     Returns:
         The output of each tap, by name.

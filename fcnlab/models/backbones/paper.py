@@ -76,7 +76,7 @@ class PaperBackbone(Backbone):
         """Return the name of the module in the body that outputs a map.
 
         Args:
-            reduction: of the map.
+            reduction: reduction of the map.
         """
         return self.chain[reduction]
 

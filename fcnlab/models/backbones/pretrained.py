@@ -39,7 +39,7 @@ def find_pretrained(backbone: BackboneConfig) -> PretrainedFile | None:
     """Find the published weights of a backbone in the caches that timm and torchvision read. Nothing is downloaded.
 
     Args:
-        backbone: its configuration.
+        backbone: configuration of the backbone.
 
     Returns:
         The file; None if the weights are random or local.
@@ -124,7 +124,7 @@ def fetch_pretrained(backbone: BackboneConfig) -> None:
     """Download the published weights of a backbone and load them once, as a trial does.
 
     Args:
-        backbone: its configuration; nothing is done if its weights are random or local.
+        backbone: configuration of the backbone; nothing is done if its weights are random or local.
 
     Raises:
         ModelError: the weights cannot be downloaded, or do not fit.

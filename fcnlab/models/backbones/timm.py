@@ -29,7 +29,7 @@ class TimmBackbone(Backbone):
     (Inception) get a margin of zeros on all sides, whose features are cropped.
 
     Attributes:
-        multiple: the sides of images are padded to multiples of it; 1 is no padding.
+        multiple: the sides of images are padded to multiples of it; 1 disables padding.
         fixed_size: the only height and width that the model accepts, or None.
     """
 
@@ -45,7 +45,7 @@ class TimmBackbone(Backbone):
         """Build the feature extractor with timm.
 
         Args:
-            name: of a timm model, optionally with the tag of its weights.
+            name: name of a timm model, optionally with the tag of its weights.
             pretrained: load timm's pretrained weights instead of a random initialization.
             output_stride: 8 or 16 dilate the stages after this stride.
             tail: add the 1x1 convolution before the classifier's pooling to the deepest map.
@@ -111,7 +111,7 @@ class TimmBackbone(Backbone):
         """Return the name of the module in the body that outputs a map.
 
         Args:
-            reduction: of the map.
+            reduction: reduction of the map.
         """
         info: Any = self.body.feature_info
         return str(info.module_name()[self._maps[reduction].index])

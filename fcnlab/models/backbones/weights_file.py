@@ -25,7 +25,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     joined with a dot, as in ``state_dict.conv1.weight``.
 
     Args:
-        path: of a safetensors file, or of a checkpoint of `torch.save`.
+        path: path of a safetensors file, or of a checkpoint of `torch.save`.
 
     Returns:
         Tensors on the CPU by name.
@@ -105,7 +105,7 @@ def _weights_name(path: Path) -> str:
 
 
 def _hint(path: Path) -> str:
-    """Return what a file is that is obviously no weights."""
+    """Return a hint about a file that cannot be a weights file; empty if there is none."""
     try:
         with path.open("rb") as file:
             begins = file.read(64).lstrip().lower()

@@ -68,7 +68,7 @@ def match_weights(tensors: State, own: State, rename: Rename, source: str, prefi
     for RGB images is adapted to the number of channels.
 
     Args:
-        tensors: of the file, by name.
+        tensors: tensors of the file, by name.
         own: the network's state dict, of which keys and shapes are read.
         rename: returns the network's key for a published name.
         source: the file, for messages.

@@ -19,8 +19,8 @@ class MakeUpsampler(Protocol):
 
         Args:
             classes: number of classes.
-            factor: of upsampling.
-            stage: its output: `to16`, `to8`, `to4` or `image`.
+            factor: factor of upsampling.
+            stage: output of the stage: `to16`, `to8`, `to4` or `image`.
             geometry: `kernel` and `padding` of heads with unusual transposed convolutions.
 
         Returns:
@@ -106,8 +106,8 @@ def require(channels: Mapping[int, int], reductions: list[int], what: str) -> No
     """Check that a backbone has the feature maps that a head reads.
 
     Args:
-        channels: of the backbone's maps, by reduction.
-        reductions: that the head reads.
+        channels: channels of the backbone's maps, by reduction.
+        reductions: reductions of the maps that the head reads.
         what: subject of the error message.
 
     Raises:

@@ -33,7 +33,7 @@ class DilatedHead(CoarseHead):
         """Build the convolutions and the upsampler.
 
         Args:
-            channels: of the feature maps, by reduction.
+            channels: channels of the feature maps, by reduction.
             classes: number of classes.
             make_upsampler: creates the upsampler of each stage.
             output_stride: stride of the deepest map.

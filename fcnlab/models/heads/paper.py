@@ -41,11 +41,11 @@ class PaperHead(CoarseHead):
         """Build the score layers and the upsamplers.
 
         Args:
-            channels: of the feature maps, by reduction.
+            channels: channels of the feature maps, by reduction.
             classes: number of classes.
             make_upsampler: creates the upsampler of each stage.
             centers: pixel of the image at the center of the first feature of each map, by reduction.
-            stride: of the shallowest map that is fused.
+            stride: stride of the shallowest map that is fused.
             at_once: scale the maps of the skips by `AT_ONCE`.
 
         Raises:

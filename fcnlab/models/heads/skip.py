@@ -38,10 +38,10 @@ class SkipHead(CoarseHead):
         """Build the score layers and the upsamplers.
 
         Args:
-            channels: of the feature maps, by reduction.
+            channels: channels of the feature maps, by reduction.
             classes: number of classes.
             make_upsampler: creates the upsampler of each stage.
-            stride: of the shallowest map that is fused.
+            stride: stride of the shallowest map that is fused.
             at_once: scale the maps of the skips by `AT_ONCE`.
             fusion: `sum` or `concat`.
             hidden: channels of a layer before the deepest scores.

@@ -125,7 +125,7 @@ class SmpHead(CoarseHead):
         """Build the decoder, the score layer and the upsampler.
 
         Args:
-            channels: of the feature maps, by reduction.
+            channels: channels of the feature maps, by reduction.
             classes: number of classes.
             make_upsampler: creates the upsampler of each stage.
             decoder: one of `DECODERS`.

@@ -137,7 +137,7 @@ def evaluation_file(
     Args:
         finished: the trial.
         protocol: the protocol.
-        checkpoint: which weights are evaluated.
+        checkpoint: the evaluated checkpoint, `last` or `best`.
         target: another split than the reported one.
         out: parent of a folder with the trial's key; None for the run folder.
 
@@ -165,7 +165,7 @@ def evaluate_trial(
         finished: the trial.
         lab: lab with the dataset.
         protocol: the protocol; its scales are factors of the recipe's `score_scale`.
-        checkpoint: which weights are evaluated.
+        checkpoint: the evaluated checkpoint, `last` or `best`.
         on_progress: function that is called with the number of finished images and of all images.
         target: another split than the reported one.
         out: parent of the folder for the files; None for the run folder.

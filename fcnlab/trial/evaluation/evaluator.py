@@ -63,7 +63,7 @@ class Evaluator:
             device: device of the model.
             autocast: context of the forward pass.
             sharing: number of trials that share the device.
-            heartbeat: of the trial; beats after each image.
+            heartbeat: heartbeat of the trial; beats after each image.
         """
         self.seconds = 0.0
         self._trial = trial

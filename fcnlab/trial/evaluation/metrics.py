@@ -15,7 +15,7 @@ def compute_split_metrics(
 
     Args:
         split: role or name of the split.
-        checkpoint: which weights were evaluated.
+        checkpoint: the evaluated checkpoint, `last` or `best`.
         epoch: the epoch of these weights.
         counts: int64 counts [N, classes, 3] of the images.
         boundary: int64 counts [N, classes, 3] of their boundaries.

@@ -37,7 +37,7 @@ def verify_result(sealed: SealedRecord, folder: Path) -> None:
     record, path = sealed.record, folder / COUNTS_FILE
     if record.status == "failed":
         if record.failure is None:
-            raise DamageError(RECORD_FILE, "it has failed without a failure")
+            raise DamageError(RECORD_FILE, "the status is `failed`, but `failure` is missing")
         return
     missing = [name for name in ("metrics", "cost") if not getattr(record, name)]
     if missing:

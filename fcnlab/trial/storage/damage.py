@@ -12,7 +12,7 @@ class DamageError(Exception):
 
     Attributes:
         file: name of the file in the run folder; `.` for the folder itself.
-        problem: description of what is wrong.
+        problem: description of the problem.
     """
 
     def __init__(self, file: str, problem: str) -> None:
@@ -20,7 +20,7 @@ class DamageError(Exception):
 
         Args:
             file: name of the file in the run folder.
-            problem: description of what is wrong.
+            problem: description of the problem.
         """
         super().__init__(f"{file}: {problem}")
         self.file = file
@@ -71,7 +71,7 @@ class VersionError(KeptError):
 
         Args:
             file: name of the file in the run folder.
-            difference: what this version does not know.
+            difference: the content that is unknown to this version.
         """
         problem = f"it was written by a newer version of fcnlab ({difference}); update fcnlab, or use another lab"
         super().__init__(file, problem)
