@@ -101,6 +101,9 @@ def load_records(
 ) -> TrialRecords:
     """Load the records of the finished trials of a frame.
 
+    A trial that failed here and has finished elsewhere is downloaded, too. Trials whose finished record is found in
+    neither place are left out.
+
     Args:
         trials: frame with one row per trial.
         runs: folder with the run folders.
@@ -113,19 +116,25 @@ def load_records(
     finished = trials[trials["status"] == "finished"]
     for cell, seed, key, run_id in finished[["cell", "seed", "key", "run_id"]].itertuples(index=False):
         folder = RunFolder(runs, key)
-        record = folder.read()
+        record = _read_finished(folder)
         if record is None and tracker is not None:
             folder = _download(RunFolder(cache, key), run_id, tracker)
-            record = folder.read()
+            record = _read_finished(folder)
         if record is not None:
             folders.setdefault(str(cell), {})[int(seed)] = folder
             by_cell.setdefault(str(cell), {})[int(seed)] = record
     return TrialRecords(folders, by_cell, checkpoint)
 
 
+def _read_finished(folder: RunFolder) -> Record | None:
+    """Return the record of a trial that has finished, or None."""
+    record = folder.read()
+    return record if record is not None and record.status == "finished" else None
+
+
 def _download(folder: RunFolder, run_id: str, tracker: MlflowTracker) -> RunFolder:
     """Download a trial's files from the tracker; the record comes last and marks a complete download."""
-    if folder.read() is None:
+    if _read_finished(folder) is None:
         folder.create()
         for artifact in ("samples", folder.counts.name, folder.record.name):
             tracker.download_artifact(run_id, artifact, folder.path)

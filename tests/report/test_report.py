@@ -16,6 +16,7 @@ from PIL import ImageDraw
 from fcnlab.analysis import estimate_difference
 from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
+from fcnlab.report.charts.draw import draw_plots
 from fcnlab.report.comparison import compare, describe_difference, load_side, make_images_table
 from fcnlab.report.frame import trials_frame
 from fcnlab.report.report import Report, make_report
@@ -36,6 +37,7 @@ from fcnlab.runner.publisher import open_tracker
 from fcnlab.tracking.fields import extract_tags
 from tests.conftest import REPOSITORY, write_grid
 from tests.growth import count_calls
+from tests.records import failed
 from tests.report.finished_grid import RIGHT, THREE, counted, finish, finished_lab
 
 CHARTS = ("seeds", "differences", "cost", "curves", "loss", "classes")
@@ -309,6 +311,38 @@ def test_the_report_from_mlflow_only_is_the_same(made: tuple[Report, Lab], tmp_p
     assert not (tmp_path / "runs").exists()
     again = load_records(there.trials, away.runs, None, tmp_path / ".fcnlab" / "fetched", "last")
     assert again.by_cell == {}, "without MLflow only runs/ is read"
+
+
+def test_a_trial_that_failed_here_and_finished_elsewhere_is_loaded_from_mlflow(
+    made: tuple[Report, Lab], tmp_path: Path
+) -> None:
+    here, lab = made
+    from fcnlab.runner.progress.base import ProgressReporter
+    from fcnlab.runner.run import sync_grid
+
+    assert sync_grid(here.grid, lab, ProgressReporter()).postponed == {}
+    away = Lab.find(root=tmp_path, tracking_uri=lab.tracking_uri)
+    first = make_plan(here.grid, away).trials[0]
+    assert (first.cell.label, first.trial.seed) == (here.grid.baseline.label, 0)
+    first.folder.create()
+    first.folder.finish(failed(first.trial))
+    tracker = open_tracker(here.grid, away)
+    there = make_report(make_plan(here.grid, away), away, tracker)
+    pd.testing.assert_frame_equal(there.cells, here.cells)
+    assert there.records.by_cell[first.cell.label][0].status == "finished"
+    local = load_records(there.trials, away.runs, None, tmp_path / ".fcnlab" / "fetched", "last")
+    assert local.by_cell == {}, "a failed record is not that of a finished trial"
+
+
+def test_cells_without_a_common_epoch_have_no_curve(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path)
+    for planned in make_plan(grid, lab).trials:
+        record = planned.record
+        assert record is not None
+        only = record.epochs[planned.trial.seed % 2]
+        planned.folder.finish(record.model_copy(update={"epochs": (only,)}))
+    names = {plot.name for plot in draw_plots(make_report(make_plan(grid, lab), lab, None))}
+    assert "seeds" in names and "loss" not in names
 
 
 def test_the_files_are_complete_and_regenerating_changes_nothing(made: tuple[Report, Lab], written: Path) -> None:

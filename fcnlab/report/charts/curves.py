@@ -95,8 +95,10 @@ def _band(seeds: Sequence[Sequence[EpochRecord]], read: Callable[[EpochRecord], 
     """Return the mean and the range over seeds at the epochs that all seeds have a finite value of."""
     curves = [{epoch.epoch: value for epoch in epochs if _is_finite(value := read(epoch))} for epochs in seeds]
     common = sorted(set.intersection(*map(set, curves)))
+    if not common:
+        return []
     thinned = [common[i] for i in np.unique(np.linspace(0, len(common) - 1, MAX_POINTS).round().astype(int))]
-    rows: dict[int, list[Any]] = {epoch: [curve[epoch] for curve in curves] for epoch in (thinned if common else [])}
+    rows: dict[int, list[Any]] = {epoch: [curve[epoch] for curve in curves] for epoch in thinned}
     return [(epoch, float(np.mean(row)), min(row), max(row)) for epoch, row in rows.items()]
 
 
