@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from fcnlab.config.grid.checks import SHOWN
 from fcnlab.config.grid.grid import Cell, Grid
 from fcnlab.config.trial import Trial
-from fcnlab.errors import DataError, FcnlabError, ModelError
+from fcnlab.errors import ConfigError, DataError, FcnlabError, ModelError
 from fcnlab.lab import Lab
 from fcnlab.paths import exists, is_folder
 from fcnlab.runner.pruning import Curve, prune, read_curve
@@ -63,7 +64,7 @@ class PlannedTrial:
 
     @property
     def damage(self) -> str | None:
-        """The damaged file and what is wrong with it; None if there is none."""
+        """The damaged file and its problem; None if there is none."""
         found = self.folder.inspect()[1]
         return _describe(self, found) if found is not None else None
 
@@ -139,18 +140,38 @@ def make_plan(grid: Grid, lab: Lab) -> Plan:
         lab: the lab that contains the run folders and the data.
 
     Raises:
+        ConfigError: two cells have the same trials.
         DataError: a dataset is missing.
         ModelError: a weights file, or a finished trial that another is initialized from, is missing.
     """
     _find_inputs(grid, lab)
     index = RunIndex(lab)
     own = [index.plan_cell(cell, grid.seeds) for cell in grid.cells]
+    _check_distinct(grid, own)
     needed = [index.plan_prerequisites(cell, grid.seeds) for cell in grid.cells]
     # Seed by seed, so that every cell has its first result early.
     trials = {planned.key: planned for row in zip(*own, strict=True) for planned in row}
     before = {planned.key: planned for row in zip(*needed, strict=True) for chain in row for planned in chain}
     prerequisites = tuple(planned for key, planned in before.items() if key not in trials)
     return Plan(grid, tuple(_mark_pruned(grid, list(trials.values()))), prerequisites)
+
+
+def _check_distinct(grid: Grid, trials: Sequence[Sequence[PlannedTrial]]) -> None:
+    """Check that no two cells have the same trials, such as those of two copies of a dataset."""
+    first: dict[str, Cell] = {}
+    pairs = {}
+    for planned in (one for own in trials for one in own):
+        earlier = first.setdefault(planned.key, planned.cell)
+        if earlier is not planned.cell:
+            pairs[earlier.label, planned.cell.label] = None
+    lines = [
+        f"{grid.path}: the cells '{one}' and '{other}' have the same trials (same data, weights and configuration); "
+        "remove one"
+        for one, other in pairs
+    ]
+    if lines:
+        more = [f"{grid.path}: {len(lines) - SHOWN} more cells are duplicates"] if len(lines) > SHOWN else []
+        raise ConfigError("\n".join([*lines[:SHOWN], *more]))
 
 
 def check_plan_weights(plan: Plan, lab: Lab) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import json
 import subprocess
 import sys
@@ -13,9 +14,11 @@ from functools import partial
 import pytest
 import timm
 import torch
+from PIL import Image
 
 from fcnlab import cli
 from fcnlab.config.grid.grid import Grid
+from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
 from fcnlab.runner.checks.network import read_gmacs
 from fcnlab.runner.checks.trials import OpenedData, check_trials
@@ -62,6 +65,46 @@ def start(planned: PlannedTrial, epochs: int) -> None:
     planned.folder.create()
     epoch = EpochRecord(epoch=1, loss=1.0, lr=0.1, images_per_s=1.0, seconds=1.0)
     planned.folder.write_progress([epoch.model_copy(update={"epoch": number + 1}) for number in range(epochs)])
+
+
+COPIES = """
+question: Is one row lost?
+base: {head: fcn8s, backbone: tiny-scratch, recipe: smoke}
+product: {dataset: [first, second]}
+seeds: 2
+"""
+
+
+def test_cells_with_the_same_trials_are_an_error_before_anything_runs(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = "{type: folder, images: %s/images, masks: %s/masks, classes: [a, b], "
+    entry += "fractions: {val: 0.5}, nominal: {height: 4, width: 4}}"
+    (lab.root / "registry").mkdir()
+    entries = [f"{name}: {entry % (name, name)}\n" for name in ("first", "second")]
+    (lab.root / "registry" / "datasets.yaml").write_text("".join(entries), encoding="utf-8")
+    for folder, mode in itertools.product(("first", "second"), ("RGB", "L")):
+        path = lab.root / folder / ("images" if mode == "RGB" else "masks")
+        path.mkdir(parents=True)
+        for name in "pq":
+            Image.new(mode, (4, 4)).save(path / f"{name}.png")
+    write_grid(lab.root, COPIES)
+    for command in ("plan", "run"):
+        assert run_cli(monkeypatch, lab, "grid", command, "experiments/question.yaml") == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert "question.yaml: the cells 'first' and 'second' have the same trials (same data" in error
+    Image.new("L", (4, 4), 1).save(lab.root / "second" / "masks" / "p.png")
+    assert len(planned_in(Lab.find(root=lab.root), COPIES).trials) == 4
+
+
+def test_a_trial_and_its_key_in_init_from_give_cells_with_the_same_trials(lab: Lab) -> None:
+    base = "base: {backbone: tiny-scratch, dataset: shapes-mini, recipe: smoke"
+    (planned,) = planned_in(lab, f"question: q\n{base}, head: fcn32s}}\n").trials
+    finish(planned)
+    product = f"product: {{init_from: [{{head: fcn32s}}, {planned.key}]}}"
+    with pytest.raises(ConfigError, match=f"and '{planned.key}' have the same trials"):
+        planned_in(lab, f"question: q\n{base}, head: fcn8s}}\n{product}\n", "both")
 
 
 def test_weights_files_are_checked_before_anything_runs(
