@@ -55,6 +55,7 @@ def write_footnotes(
         *(_class_sets(records) if miou else ()),
         *(_spread(grid, trials) if SPREAD & set(columns) else ()),
         *(_test(grid, significance, columns) if TESTED & set(columns) else ()),
+        *(_missing_counts(finished, records) if significance.comparisons and TESTED & set(columns) else ()),
         *((best.note,) if best.note and "miou" in columns else ()),
         *_costs(grid, finished, records, columns),
         *_early(trials),
@@ -145,6 +146,18 @@ def _test(grid: Grid, significance: Significance, columns: Collection[str]) -> l
     if len(claimed) < len(significance.comparisons):
         lines.append(f"{NO_CLAIM}: fewer than {MIN_SEEDS} seeds, so no claim of significance is made.")
     return lines
+
+
+def _missing_counts(finished: pd.DataFrame, records: TrialRecords) -> list[str]:
+    """Count the finished trials without counts, which are in the mean of their cell and not in its difference."""
+    missing = len(finished) - sum(len(records.counts(cell)) for cell in records.by_cell)
+    if not missing:
+        return []
+    trials = "1 trial" if missing == 1 else f"{missing} trials"
+    return [
+        f"The counts of {trials} could not be read: Δ is over the seeds with counts, and has no interval where there "
+        "are none."
+    ]
 
 
 def _costs(grid: Grid, finished: pd.DataFrame, records: TrialRecords, columns: Collection[str]) -> list[str]:

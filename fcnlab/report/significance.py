@@ -82,7 +82,8 @@ def add_differences(cells: pd.DataFrame, significance: Significance) -> pd.DataF
     """Return a frame of cells with the columns of the statistics, before the costs.
 
     The columns are `delta_low`, `delta_high` (the 95 % interval), `p_value`, `p_holm`, `significant` (missing where no
-    claim is made) and `flags`.
+    claim is made) and `flags`. Where there is a comparison, `delta`, `delta_std` and `delta_n` are those of its seeds:
+    the counts of a trial may be missing although its metrics are known.
 
     Args:
         cells: frame with one row per cell.
@@ -97,5 +98,12 @@ def add_differences(cells: pd.DataFrame, significance: Significance) -> pd.DataF
         "significant": pd.array([one.significant if one else None for one in found], dtype="boolean"),
         "flags": [", ".join(flag.name for flag in significance.flags.get(cell, ())) for cell in cells["cell"]],
     }
+    own = {
+        "delta": [one.difference.value if one else np.nan for one in found],
+        "delta_std": [pd.Series(one.difference.by_seed).std() if one else np.nan for one in found],
+        "delta_n": [one.difference.seeds if one else 0 for one in found],
+    }
+    compared = np.array([one is not None for one in found], dtype=bool)
+    cells = cells.assign(**{name: np.where(compared, values, cells[name]) for name, values in own.items()})
     costs = list(cells.columns).index("params")
     return pd.concat([cells.iloc[:, :costs], pd.DataFrame(columns, index=cells.index), cells.iloc[:, costs:]], axis=1)

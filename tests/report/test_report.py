@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import ImageDraw
@@ -332,6 +333,37 @@ def test_a_trial_that_failed_here_and_finished_elsewhere_is_loaded_from_mlflow(
     assert there.records.by_cell[first.cell.label][0].status == "finished"
     local = load_records(there.trials, away.runs, None, tmp_path / ".fcnlab" / "fetched", "last")
     assert local.by_cell == {}, "a failed record is not that of a finished trial"
+
+
+def test_the_difference_and_its_interval_are_of_the_same_seeds_without_the_counts_of_a_trial(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path)
+    plan = make_plan(grid, lab)
+    complete = make_report(plan, lab, None)
+    assert not any("could not be read" in note for note in complete.footnotes)
+    planned = {(one.cell.label, one.trial.seed): one for one in plan.trials}
+
+    def remove_counts(cell: str, seed: int) -> None:
+        one = planned[cell, seed]
+        record = one.record
+        assert record is not None
+        one.folder.counts.unlink()
+        one.folder.finish(record)
+
+    remove_counts("fcn8s", 0)
+    report = make_report(plan, lab, None)
+    found, expected = row(report, "fcn8s"), report.significance.comparisons["fcn8s"].difference
+    assert (found["n"], found["delta_n"]) == (3, 2)
+    assert found["delta"] == expected.value != row(complete, "fcn8s")["delta"]
+    assert found["delta_std"] == pytest.approx(np.std(list(expected.by_seed.values()), ddof=1))
+    assert (found["delta_low"] + found["delta_high"]) / 2 == pytest.approx(found["delta"])
+    assert report.cell_table.rows[2][3].endswith("]°") and report.cell_table.rows[1][3].endswith("]")
+    assert any(note.startswith("The counts of 1 trial could not be read: Δ is over") for note in report.footnotes)
+    for seed in range(3):
+        remove_counts("fcn16s", seed)
+    report = make_report(plan, lab, None)
+    assert row(report, "fcn16s")["delta"] == row(complete, "fcn16s")["delta"]
+    assert "[" not in report.cell_table.rows[1][3]
+    assert any(note.startswith("The counts of 4 trials") for note in report.footnotes)
 
 
 def test_cells_without_a_common_epoch_have_no_curve(tmp_path: Path) -> None:
