@@ -11,6 +11,7 @@ from fcnlab.errors import ModelError
 from fcnlab.extensions import Extensions
 from fcnlab.inference.description import ModelDescription
 from fcnlab.inference.model import TrainedModel
+from fcnlab.models.fcn import separate_tensors
 from fcnlab.paths import check_regular_file
 from fcnlab.trial.find import FinishedTrial
 from fcnlab.trial.record import CheckpointChoice
@@ -66,5 +67,5 @@ def write_safetensors(model: TrainedModel, path: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    state = {name: value.cpu().contiguous() for name, value in model.network.state_dict().items()}
-    path.write_bytes(save(state, metadata=model.description.to_metadata()))
+    state = {name: value.cpu() for name, value in model.network.state_dict().items()}
+    path.write_bytes(save(separate_tensors(state), metadata=model.description.to_metadata()))

@@ -60,6 +60,22 @@ class FCN(nn.Module):
         return self.head.coarse(self.backbone(images))
 
 
+def separate_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict as safetensors can store it: contiguous tensors that share no memory.
+
+    Args:
+        state: state dict, in which several names may have one tensor, as with tied weights.
+    """
+    separate: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, value in state.items():
+        value = value.contiguous()
+        storage = value.untyped_storage()._cdata
+        separate[name] = value.clone() if storage in seen else value
+        seen.add(storage)
+    return separate
+
+
 def load_weights_of_trial(model: FCN, state: Mapping[str, Tensor], source: str) -> None:
     """Load all weights of a trained FCN.
 

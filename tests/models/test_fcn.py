@@ -9,7 +9,7 @@ import torch
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fcnlab.config.registry import builtin
@@ -17,6 +17,7 @@ from fcnlab.config.variant import Variant
 from fcnlab.errors import ModelError
 from fcnlab.models import FCN, HEADS, Backbone, TimmBackbone, TransposedUpsampler
 from fcnlab.models.backbones.base import load_weights
+from fcnlab.models.fcn import separate_tensors
 from fcnlab.trial.build import build_model
 
 TYPES = {name: builtin().get("head", name).type for name in builtin().names("head")}  # type: ignore[attr-defined]
@@ -343,3 +344,13 @@ def test_code_in_a_weights_file_is_not_run(tmp_path: Path) -> None:
     torch.save({"a": _Trap()}, tmp_path / "w.pth")
     with pytest.raises(ModelError, match="cannot be read as weights"):
         load_weights(TimmBackbone("test_resnet"), tmp_path / "w.pth")
+
+
+def test_tied_weights_are_stored_once_per_name(tmp_path: Path) -> None:
+    layers = nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
+    layers[1].weight = layers[0].weight
+    layers[2] = layers[0]
+    save_file(separate_tensors(layers.state_dict()), tmp_path / "weights.safetensors")
+    stored = load_file(tmp_path / "weights.safetensors")
+    assert stored.keys() == layers.state_dict().keys()
+    assert all(torch.equal(stored[name], value) for name, value in layers.state_dict().items())

@@ -21,6 +21,7 @@ from fcnlab.data.datasets.palette import find_palette
 from fcnlab.data.decoded import DecodedSplit, open_decoded
 from fcnlab.metrics.summary import Counts
 from fcnlab.models import FCN
+from fcnlab.models.fcn import separate_tensors
 from fcnlab.training.evaluate import OnPrediction, SplitCounts, evaluate_split
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.evaluation.metrics import compute_split_metrics
@@ -181,6 +182,6 @@ class Evaluator:
 
 
 def _save_weights(state: Mapping[str, Tensor], file: Path) -> None:
-    """Write a state dict; safetensors can store only the contiguous layout, and creates private files."""
+    """Write a state dict in a private file."""
     with replace_atomically(file) as temporary:
-        save_file({name: value.contiguous() for name, value in state.items()}, temporary)
+        save_file(separate_tensors(state), temporary)
