@@ -21,6 +21,7 @@ from fcnlab.seeding import derive_seed
 from fcnlab.training import cost, hardware
 from fcnlab.training.distributed import ProcessGroup
 from fcnlab.training.fit import Epoch, fit
+from fcnlab.training.protocol import scale_size
 from fcnlab.training.system_metrics import SystemMonitor
 from fcnlab.trial.build import Training, build_model, build_training
 from fcnlab.trial.checkpoint import CheckpointWriter, capture_state, restore_state
@@ -171,7 +172,8 @@ class Trainer:
             StopRunError: the inputs of the trial have changed since it was planned.
         """
         self.heartbeat.enter("evaluating")
-        best_epoch, last_epoch = self.best[1], self.epochs[-1].epoch
+        last_epoch = self.epochs[-1].epoch
+        best_epoch = self.best[1] or last_epoch  # no epoch is best if val has no labeled pixel, so no mIoU
         metrics = self.evaluator.evaluate_checkpoints(self.evaluated_model, last_epoch, best_epoch, self.best_state)
         self._lab.check_inputs(self.trial)  # files may have changed while they were read
         return Record.create(
@@ -284,7 +286,7 @@ class Trainer:
 
     def _compute_cost(self) -> Cost:
         nominal, scale = self.trial.dataset.nominal, self.trial.recipe.score_scale
-        size = (round(scale * nominal.height), round(scale * nominal.width))
+        size = scale_size((nominal.height, nominal.width), scale)
         seconds = sum(epoch.seconds for epoch in self.epochs)
         return Cost(
             params=cost.count_parameters(self.model),

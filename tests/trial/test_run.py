@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch.nn.functional import interpolate
 
 from fcnlab.config.grid.grid import resolve
 from fcnlab.config.recipe import StopOnPlateau
+from fcnlab.config.registry_writer import write_entry
 from fcnlab.config.trial import Trial
 from fcnlab.data.decoded import DecodedSplit
 from fcnlab.errors import ModelError
@@ -245,6 +247,26 @@ def test_without_a_test_split_only_val_is_evaluated(lab: Lab) -> None:
     record = run_trial(trial, lab)
     assert {score.split for score in record.metrics} == {"val"}
     assert record.report_split == trial.report_split == "val"
+
+
+def test_without_a_labeled_pixel_in_val_the_last_epoch_is_the_best(lab: Lab, tmp_path: Path) -> None:
+    for split, label in (("train", 1), ("val", 255)):
+        for kind, size in (("images", (48, 48, 3)), ("masks", (48, 48))):
+            (tmp_path / split / kind).mkdir(parents=True)
+            for index in range(4):
+                pixels = np.full(size, 100 if kind == "images" else label, np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / kind / f"{split}{index}.png")
+    entry = {"images": "{split}/images", "masks": "{split}/masks", "classes": ["a", "b"]}
+    nominal = {"height": 48, "width": 48}
+    (lab.root / "registry").mkdir(exist_ok=True)
+    write_entry(lab.root / "registry" / "datasets.yaml", "void", {"type": "folder", "nominal": nominal} | entry)
+    lab = Lab.find(root=lab.root, data_root=tmp_path)
+    record = run_trial(a_trial(lab, dataset="void", recipe__epochs=2, recipe__batch_size=4), lab)
+    assert record.status == "finished", record.failure
+    assert {(score.checkpoint, score.epoch, score.miou) for score in record.metrics} == {
+        ("last", 2, None),
+        ("best", 2, None),
+    }
 
 
 def test_files_of_a_trial_have_the_permissions_of_the_umask(lab: Lab) -> None:
