@@ -52,7 +52,7 @@ class ExportModel(nn.Module):
 
 
 def _round_scaled(factor: float, length: int) -> int:
-    """Return `round(factor * length)`, ties to even, in integers, which torch can trace and ONNX can represent."""
+    """Return the length that `fcnlab.training.protocol.scale_size` returns, computed in integers for torch and ONNX."""
     exact = Fraction(str(factor))
     double = 2 * exact.denominator
     halves = 2 * exact.numerator * length + exact.denominator

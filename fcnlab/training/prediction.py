@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fcnlab.kernels.argmax import argmax_classes
-from fcnlab.training.protocol import Protocol, Size
+from fcnlab.training.protocol import Protocol, Size, scale_size
 
 Model = Callable[[Tensor], Tensor]
 """Maps normalized images [B, 3, H, W] to scores (logits) [B, C, H, W]."""
@@ -37,7 +37,7 @@ def compute_scores(protocol: Protocol, model: Model, images: Tensor) -> Tensor:
     total: Tensor | float = 0.0
     views = list(product(protocol.scales, (False, True) if protocol.flip else (False,)))
     for scale, flip in views:
-        view = _resize(images, (max(1, round(scale * height)), max(1, round(scale * width))), antialias=True)
+        view = _resize(images, scale_size((height, width), scale), antialias=True)
         scores = _slide_window(protocol, model, view.flip(-1) if flip else view)
         scores = _resize(scores.flip(-1) if flip else scores, (height, width))
         total = total + scores.float().softmax(1)

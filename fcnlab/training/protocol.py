@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from fcnlab.errors import ConfigError
 
@@ -37,7 +38,7 @@ class Protocol:
     def __post_init__(self) -> None:
         if not self.scales or len(set(self.scales)) < len(self.scales):
             raise ConfigError(f"--scales: give one or more different scales, such as 0.75,1,1.25; not {self.scales}")
-        if not all(0.1 <= scale <= 10 for scale in self.scales):
+        if not _are_valid(self.scales):
             raise ConfigError(f"--scales: must be factors from 0.1 to 10, not {_join_values(self.scales)}")
         if (self.window is None) != (self.stride is None):
             raise ConfigError("--window and --stride must be given together, such as --window 512x512 --stride 341x341")
@@ -55,8 +56,17 @@ class Protocol:
 
         Args:
             scale: factor by which images are resized for a network that was trained on resized images.
+
+        Raises:
+            ConfigError: a product is not from 0.1 to 10.
         """
-        return replace(self, scales=tuple(scale * factor for factor in self.scales))
+        products = tuple(scale * factor for factor in self.scales)
+        if not _are_valid(products):
+            raise ConfigError(
+                f"--scales: {_join_values(self.scales)} times the recipe's score_scale, {scale:g}, must be from 0.1 to "
+                f"10, not {_join_values(products)}"
+            )
+        return replace(self, scales=products)
 
     @property
     def is_augmented(self) -> bool:
@@ -75,6 +85,24 @@ class Protocol:
     def slug(self) -> str:
         """The name as part of a file name, such as `flip+0.75_1_1.25`."""
         return str(self).replace(",", "_").replace("/", "-")
+
+
+def scale_size(size: Size, scale: float) -> Size:
+    """Return the height and width of a resized image, rounded half to even and at least 1.
+
+    The factor counts as the decimal number that a recipe contains, so that exported programs, which compute in
+    integers, give the same size.
+
+    Args:
+        size: height and width of the image.
+        scale: factor of both.
+    """
+    exact = Fraction(str(scale))
+    return max(1, round(exact * size[0])), max(1, round(exact * size[1]))
+
+
+def _are_valid(scales: Sequence[float]) -> bool:
+    return all(0.1 <= scale <= 10 for scale in scales)
 
 
 def _join_values(values: Sequence[float]) -> str:

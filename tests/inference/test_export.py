@@ -18,6 +18,7 @@ from fcnlab.inference.export import export
 from fcnlab.inference.export_model import _round_scaled
 from fcnlab.inference.model import TrainedModel
 from fcnlab.lab import Lab
+from fcnlab.training.protocol import scale_size
 from fcnlab.trial.find import FinishedTrial
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime runs the exported graphs")
@@ -122,6 +123,11 @@ def test_program_with_score_scale_accepts_odd_and_even_sizes(model: TrainedModel
         assert np.allclose(actual, expected(model, images), atol=1e-5)
 
 
-@pytest.mark.parametrize("factor", [0.5, 0.6, 0.75, 1.25, 1.5, 2.0])
-def test_scaled_lengths_are_rounded_like_round(factor: float) -> None:
-    assert all(_round_scaled(factor, length) == round(factor * length) for length in range(1, 2000))
+@pytest.mark.parametrize("factor", [0.14, 0.5, 0.6, 0.75, 1.1, 1.25, 1.5, 2.0])
+def test_programs_and_predictions_round_scaled_lengths_alike(factor: float) -> None:
+    lengths = range(4, 2000)
+    assert [_round_scaled(factor, length) for length in lengths] == [scale_size((n, 1), factor)[0] for n in lengths]
+
+
+def test_scaled_lengths_are_rounded_half_to_even() -> None:
+    assert [scale_size((length, length), 0.14) for length in (25, 75, 1)] == [(4, 4), (10, 10), (1, 1)]

@@ -35,3 +35,9 @@ def test_an_invalid_protocol_is_rejected(fields: dict[str, Any], message: str) -
     with pytest.raises(ConfigError, match=message) as caught:
         Protocol(**fields)
     assert "\n" not in str(caught.value)
+
+
+def test_scales_times_the_scale_of_the_recipe_are_checked_and_both_are_named() -> None:
+    assert Protocol(scales=(0.5, 1.0)).multiply_scales(0.6).scales == (0.3, 0.6)
+    with pytest.raises(ConfigError, match=r"--scales: 0\.5,1 times the recipe's score_scale, 0\.1, .* not 0\.05,0\.1"):
+        Protocol(scales=(0.5, 1.0)).multiply_scales(0.1)

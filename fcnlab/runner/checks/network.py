@@ -17,6 +17,7 @@ from fcnlab.config.variant import Variant
 from fcnlab.data.json_cache import cache_file, read_json, write_json
 from fcnlab.errors import FcnlabError, ModelError
 from fcnlab.lab import Lab
+from fcnlab.training.protocol import scale_size
 from fcnlab.version import __version__
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class NetworkSetup:
         variant: configuration of the network.
         recipe: configuration of its training.
         classes: number of classes.
-        channels: of the images.
+        channels: channels of the images.
         images: heights and widths of images on which the network is evaluated.
     """
 
@@ -67,11 +68,7 @@ class NetworkSetup:
             images: heights and widths of the images on which it is evaluated.
         """
         recipe = trial.recipe
-        scaled = tuple(
-            dict.fromkeys(
-                (max(1, round(recipe.score_scale * h)), max(1, round(recipe.score_scale * w))) for h, w in images
-            )
-        )
+        scaled = tuple(dict.fromkeys(scale_size(size, recipe.score_scale) for size in images))
         content = trial.variant.content()
         content["backbone"].pop("weights", None)
         channels = trial.dataset.image_channels
@@ -165,7 +162,7 @@ def build_network(variant: Variant, recipe: Recipe, classes: int, channels: int,
         variant: configuration of the network.
         recipe: configuration of its training.
         classes: number of classes.
-        channels: of the images.
+        channels: channels of the images.
         lab: the lab of its extensions.
         device: `meta` or `cpu`.
 
@@ -237,7 +234,7 @@ def _run(model: FCN, batch: int, size: Size, *, training: bool) -> Exception | N
 
 
 def _watch_batch_norms(model: FCN, crop: Size) -> list[torch.utils.hooks.RemovableHandle]:
-    """Let each batch norm in training mode refuse maps with one value per channel."""
+    """Make each batch norm in training mode raise a `ModelError` for maps with one value per channel."""
     from torch.nn.modules.batchnorm import _BatchNorm
 
     in_backbone = {id(module) for module in model.backbone.modules()}
