@@ -38,7 +38,7 @@ class TransposedUpsampler(Upsampler):
 
     Attributes:
         init: initialization of the weights.
-        learned: whether the weights are trained.
+        learned: whether the weights and the bias are trained.
         channels: `dense` (every class reads every class), `diagonal` (dense, but initialized so that each class reads
             only itself) or `per_class` (each class reads only itself, always).
         bias: whether there is a bias.
@@ -72,6 +72,8 @@ class TransposedUpsampler(Upsampler):
         if not self.learned and used != {"bilinear"}:
             other = min(used - {"bilinear"})
             raise ValueError(f"a fixed upsampler (learned: false) cannot have init: {other}; use init: bilinear")
+        if not self.learned and self.bias:
+            raise ValueError("a fixed upsampler (learned: false) cannot have bias: true, which would stay random")
         if self.channels == "diagonal" and used <= {"bilinear", "zero"}:
             raise ValueError(f"init: {self.init} is diagonal anyway; use channels: dense")
         return self

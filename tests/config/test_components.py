@@ -107,6 +107,10 @@ ERRORS: list[tuple[dict[str, Any], str]] = [
         {"upsampler.learned": False, "upsampler.stage_init.image": "zero"},
         "a fixed upsampler (learned: false) cannot have init: zero; use init: bilinear",
     ),
+    (
+        {"upsampler.learned": False, "upsampler.bias": True},
+        "a fixed upsampler (learned: false) cannot have bias: true, which would stay random",
+    ),
     ({"upsampler.channels": "diagonal"}, "init: bilinear is diagonal anyway; use channels: dense"),
     ({"upsampler": "zero", "upsampler.channels": "diagonal"}, "init: zero is diagonal anyway; use channels: dense"),
     (
