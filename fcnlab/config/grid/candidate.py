@@ -44,7 +44,7 @@ class Candidate:
     """A cell before it is resolved; its overrides may prove invalid.
 
     Attributes:
-        base: what the cell has in common with others.
+        base: overrides that other cells have too, such as those of the block.
         axes: overrides on top of `base`.
         unchanged: whether it is the cell of an ablation to which the others are compared.
     """
@@ -110,7 +110,7 @@ class Candidate:
         return self._components[component]
 
     def value(self, axis: str) -> Value:
-        """Return the value of an axis, as it is given, else as the registry has it.
+        """Return the value of an axis: its override, else the value of the resolved component.
 
         Args:
             axis: full name of the axis.
@@ -135,13 +135,13 @@ class Candidate:
         Returns:
             Whether it has the value; False if the component is invalid.
         """
-        if axis == INIT_FROM or (axis in self.overrides and _are_equal(self.overrides[axis], value)):
-            return _are_equal(self.overrides.get(axis), value)
+        if axis == INIT_FROM or (axis in self.overrides and are_equal(self.overrides[axis], value)):
+            return are_equal(self.overrides.get(axis), value)
         try:
             resolved = self._resolved(axis)
         except ConfigError:  # reported when the cell is made
             return False
-        return _are_equal(resolved, value) or (value is None and resolved == ABSENT)
+        return are_equal(resolved, value) or (value is None and resolved == ABSENT)
 
     def meets(self, condition: Overrides) -> bool:
         """Return whether the cell meets a condition.
@@ -156,6 +156,19 @@ class Candidate:
             self.has(axis, wanted) or (isinstance(wanted, list) and any(self.has(axis, value) for value in wanted))
             for axis, wanted in condition.items()
         )
+
+    def sets_as(self, other: Candidate, axis: str) -> bool:
+        """Return whether two candidates set an axis in the same way, or both do not set it.
+
+        The resolved values may differ nevertheless, since they depend on other overrides: `head` determines
+        `head.stride`.
+
+        Args:
+            other: another candidate.
+            axis: full name of the axis.
+        """
+        layers = ((self.base, other.base), (self.axes, other.axes))
+        return all(are_equal(one.get(axis, ABSENT), two.get(axis, ABSENT)) for one, two in layers)
 
     def cell(self) -> Cell:
         """Return the cell.
@@ -227,7 +240,7 @@ class Candidate:
         return validate(Variant, components, f"{self._where}: {self.names['variant']}")
 
     def _init_from(self) -> Cell | str | None:
-        """Return what the cell is initialized from: a cell with the same overrides except for these, or a key."""
+        """Return the cell that the `init_from` overrides describe, or the given trial key; None without `init_from`."""
         value, where = self.overrides.get(INIT_FROM), f"{self._where}: {INIT_FROM}"
         if value is None:
             return None
@@ -237,15 +250,20 @@ class Candidate:
             return value
         if not isinstance(value, dict) or not value:
             raise ConfigError(
-                f"{where}: give overrides that turn the cell into the trial to start from, such as {{head: fcn32s}}, "
-                "or the key of a finished trial"
+                f"{where}: give overrides that turn the cell into the trial to initialize from, such as "
+                "{head: fcn32s}, or the key of a finished trial"
             )
         others = {axis: other for axis, other in self.overrides.items() if axis != INIT_FROM}
         return Candidate(others, value, self._registry, where).cell()
 
 
-def _are_equal(one: Value, other: Value) -> bool:
-    """Return whether two values are equal; the number 1 is not `true`."""
+def are_equal(one: Value, other: Value) -> bool:
+    """Return whether two values of an axis are equal: 0 equals 0.0, but the number 1 is not `true`.
+
+    Args:
+        one: a value.
+        other: another value.
+    """
     return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from fcnlab.config.grid import checks
 from fcnlab.config.grid.axes import Value, format_value
-from fcnlab.config.grid.candidate import Candidate, resolve
+from fcnlab.config.grid.candidate import Candidate, are_equal, resolve
 from fcnlab.config.grid.cell import Cell, Fingerprints
 from fcnlab.config.grid.expand import expand, explain_unmet
 from fcnlab.config.grid.file import GridFile
@@ -40,12 +40,12 @@ class Grid:
 
     Attributes:
         name: path of the file below `experiments/`, without its suffix.
-        path: of the file.
+        path: path of the file.
         file: content of the file.
-        cells: in the order of the file.
+        cells: cells in the order of the file.
         baseline: one of the cells.
-        seeds: of each cell.
-        axes: that vary over the cells.
+        seeds: seeds of each cell.
+        axes: axes that vary over the cells.
         command: command that runs the only trial of a grid without a file.
         source: YAML text of a grid that was created from a dict, which a run writes to `path`; empty for a file.
     """
@@ -105,7 +105,7 @@ class Grid:
         """Yield every trial with its cell: all cells with the first seed, then with the second, ...
 
         Args:
-            fingerprints: of the dataset and the weights file of a cell.
+            fingerprints: function that returns the fingerprints of a cell's dataset, weights file and extensions.
 
         Yields:
             A cell and its trial.
@@ -119,7 +119,7 @@ def load(path: Path, registry: Registry) -> Grid:
     """Read a grid file, resolve its cells and check that the comparison is valid.
 
     Args:
-        path: of the grid file.
+        path: path of the grid file.
         registry: the components.
 
     Returns:
@@ -139,7 +139,7 @@ def create_grid(content: Mapping[str, Any], path: Path, registry: Registry, *, w
 
     Args:
         content: content of the file.
-        path: of the file.
+        path: path of the file.
         registry: the components.
         where: start of each error.
         source: see `Grid`.
@@ -188,7 +188,8 @@ def _find_axes(file: GridFile, candidates: Sequence[Candidate]) -> tuple[str, ..
     mentioned = [axis for block in file.sets for axis in (*block.varied_axes, *(block.base if file.blocks else ()))]
 
     def differs(axis: str) -> bool:
-        return len({repr(_value_or_none(candidate, axis)) for candidate in candidates}) > 1
+        values = [_value_or_none(candidate, axis) for candidate in candidates]
+        return not all(are_equal(value, values[0]) for value in values)
 
     return tuple(axis for axis in dict.fromkeys(mentioned) if axis in always or differs(axis))
 
@@ -214,15 +215,20 @@ def _make_cells(candidates: Sequence[Candidate], axes: Sequence[str]) -> tuple[d
 
 
 def _name_changes(cells: Mapping[int, Cell], candidates: Sequence[Candidate]) -> dict[int, Cell]:
-    """Return the cells of an ablation with the axes in which they differ from the unchanged one, if it is there."""
-    unchanged = next((cell for index, cell in cells.items() if candidates[index].unchanged), None)
-    if unchanged is None:
+    """Return the cells of an ablation with the axes in which they differ from the unchanged one, if it is there.
+
+    An axis whose value another change determines is left out, such as `head.stride` in a cell that sets `head`.
+    """
+    first = next((index for index in cells if candidates[index].unchanged), None)
+    if first is None:
         return dict(cells)
 
-    def find_changes(cell: Cell) -> tuple[str, ...]:
-        return tuple(axis for axis, value in cell.axes.items() if repr(value) != repr(unchanged.axes[axis]))
+    def find_changes(index: int) -> tuple[str, ...]:
+        values, before = cells[index].axes, cells[first].axes
+        differing = [axis for axis, value in values.items() if not are_equal(value, before[axis])]
+        return tuple(axis for axis in differing if not candidates[index].sets_as(candidates[first], axis))
 
-    return {index: replace(cell, changed=find_changes(cell)) for index, cell in cells.items()}
+    return {index: replace(cell, changed=find_changes(index)) for index, cell in cells.items()}
 
 
 def _find_baseline(file: GridFile, candidates: Sequence[Candidate]) -> tuple[int | None, list[str]]:

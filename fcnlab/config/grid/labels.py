@@ -77,14 +77,20 @@ class Labels(Config):
         return ", ".join(texts) or cell.label
 
     def describe_unchanged(self, cell: Cell) -> str:
-        """Return the values of all axes of a cell with their names: what the cells of an ablation are compared to.
+        """Return the name and the named axis values of a cell, as shown for an ablation's unchanged cell.
+
+        A field that consists of others and has no value other than the defaults is `default`. It is left out if an axis
+        inside it is shown.
 
         Args:
             cell: the unchanged cell of an ablation.
         """
         short = short_names(cell.axes)
+        texts = {axis: self.name_value(axis, value) for axis, value in cell.axes.items()}
         values = (
-            f"{self.axes.get(axis, short[axis])} {self.name_value(axis, value)}" for axis, value in cell.axes.items()
+            f"{self.axes.get(axis, short[axis])} {'default' if text == '{}' else text}"
+            for axis, text in texts.items()
+            if text != "{}" or not any(other.startswith(f"{axis}.") for other in texts)
         )
         return f"{self.name_cell(cell)}: {', '.join(values)}"
 

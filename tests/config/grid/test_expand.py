@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fcnlab.config.grid.axes import full_name, short_names
 from fcnlab.config.grid.grid import Grid
+from fcnlab.config.grid.labels import Labels
 from fcnlab.config.registry import KINDS
 from tests.config.grid.test_grid import BASE, error_of, grid, same_data
 
@@ -145,6 +146,52 @@ def test_cells_of_an_ablation_are_named_by_their_changes(
     found = grid(tmp_path, product=None, base=BASES, baseline=None, ablate={"changes": changes, **other})
     assert [cell.label for cell in found.cells] == labels
     assert found.unchanged is found.cells[0]
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "labels", "unchanged"),
+    [
+        (
+            {},
+            [{"recipe.optimizer.lr": 0.1}, {"recipe.optimizer": {"name": "adamw", "lr": 0.2}}],
+            ["lr 0.1", "optimizer {name: adamw, lr: 0.2}"],
+            "lr 0.01, optimizer {name: sgd, lr: 0.01, momentum: 0.9}",
+        ),
+        (
+            {},
+            [{"recipe.loss": {"lovasz": 0.5}}, {"recipe.loss.lovasz": 0.2}],
+            ["loss {lovasz: 0.5}", "lovasz 0.2"],
+            "lovasz 0.0",
+        ),
+        (
+            {},
+            [{"recipe.loss": {"lovasz": 0.5}}, {"recipe.ema": 0.9}],
+            ["loss {lovasz: 0.5}", "ema 0.9"],
+            "loss default, ema None",
+        ),
+        ({}, [{"head": "fcn8s"}, {"head.stride": 16}], ["head fcn8s", "stride 16"], "head fcn32s, stride 32"),
+        (
+            {},
+            [{"head": "fcn8s"}, {"variant": "fcn8s-tiny", "recipe.ema": 0.9}],
+            ["head fcn8s", "variant fcn8s-tiny, ema 0.9"],
+            "head fcn32s, variant fcn32s-tiny, ema None",
+        ),
+        (
+            {"recipe.loss.lovasz": 0},
+            [{"recipe.loss.lovasz": 0.0, "recipe.ema": 0.9}, {"head": "fcn8s"}],
+            ["ema 0.9", "head fcn8s"],
+            "ema None, head fcn32s",
+        ),
+    ],
+)
+def test_a_label_of_an_ablation_contains_only_what_the_change_sets(
+    tmp_path: Path, base: dict[str, Any], changes: list[dict[str, Any]], labels: list[str], unchanged: str
+) -> None:
+    base = {"variant": "fcn32s-tiny", "dataset": "shapes", "recipe": "smoke"} | base
+    found = grid(tmp_path, product=None, base=base, baseline=None, ablate={"changes": changes})
+    assert [cell.label for cell in found.cells[1:]] == labels
+    assert found.unchanged is not None
+    assert Labels().describe_unchanged(found.unchanged) == f"unchanged: {unchanged}"
 
 
 @pytest.mark.parametrize(
