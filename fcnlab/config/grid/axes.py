@@ -1,4 +1,4 @@
-"""Axes: the names of what may vary over the cells of a grid.
+"""Axes: names of components and fields that vary over the cells of a grid.
 
 An axis is a kind of the registry (`head`), whose values are names of entries; a field of a component
 (`recipe.optimizer.lr`), whose values are those of the field; or `init_from`. The end of a field's path is enough where
@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
-from types import MappingProxyType
-from typing import Annotated, Any, get_origin
+from types import MappingProxyType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import AfterValidator, BaseModel, PlainSerializer, ValidatorFunctionWrapHandler, WrapValidator
 
 from fcnlab.config.base import Config, models_in, to_plain
 from fcnlab.config.registry import KINDS
@@ -103,15 +103,35 @@ def _check_path(kind: str, path: str) -> None:
     parts = path.split(".")
     for depth in range(1, len(parts)):
         outer, name = ".".join(parts[:depth]), parts[depth]
-        if known.get(outer) and f"{outer}.{name}" not in known and not _takes_any_key(kind, outer):
+        if known.get(outer) and f"{outer}.{name}" not in known and outer not in list_mappings(kind):
             inner = [field.removeprefix(f"{outer}.") for field in known if field.startswith(f"{outer}.")]
             raise ValueError(f"{kind}.{outer} has no field '{name}'; {nearest(name, inner)}")
 
 
-def _takes_any_key(kind: str, name: str) -> bool:
-    """Return whether a field is a mapping with arbitrary keys in one of the models of a kind."""
-    fields = [model.model_fields[name] for model in models_in(KINDS[kind]) if name in model.model_fields]
-    return any(get_origin(field.annotation) is dict for field in fields)
+@cache
+def list_mappings(kind: str) -> tuple[str, ...]:
+    """List the fields of a kind that are mappings with arbitrary keys in one of its models, by their paths.
+
+    Args:
+        kind: a kind of the registry.
+    """
+    return tuple(dict.fromkeys(_list_mappings(models_in(KINDS[kind]), "")))
+
+
+def _list_mappings(models: list[type[BaseModel]], prefix: str) -> Iterator[str]:
+    for model in models:
+        for name, field in model.model_fields.items():
+            converted = any(isinstance(item, PlainSerializer) for item in field.metadata)  # the classes of a dataset
+            if converted or _contains_dict(field.annotation):
+                yield f"{prefix}{name}"
+            yield from _list_mappings(models_in(field.annotation), f"{prefix}{name}.")
+
+
+def _contains_dict(annotation: Any) -> bool:
+    """Return whether a type is a mapping, or a union with one."""
+    return get_origin(annotation) is dict or (
+        get_origin(annotation) in (Union, UnionType, Annotated) and any(map(_contains_dict, get_args(annotation)))
+    )
 
 
 def full_names(overrides: Overrides) -> dict[str, Value]:

@@ -1,6 +1,6 @@
 """The JSON Schema of grid files, with which editors complete axes and names and check values.
 
-It does not know names that a lab adds later, and whether components fit together; `fcnlab grid plan` checks these.
+Names that a lab adds later are not listed, and components may be incompatible; `fcnlab grid plan` checks both.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from fcnlab.config.grid.axes import COMPONENTS, INIT_FROM, fields
+from fcnlab.config.grid.axes import COMPONENTS, INIT_FROM, fields, list_mappings
 from fcnlab.config.grid.file import EarlyStopping
 from fcnlab.config.grid.sample import RANGE_KINDS
 from fcnlab.config.registry import KINDS, Registry
@@ -21,11 +21,11 @@ Schema = dict[str, Any]
 UNTYPED = {"dataset.classes", "dataset.ignore"}
 """Fields that accept more than their type allows."""
 
-ARBITRARY_KEYS = ("head.options", "dataset.options", "dataset.lists", "dataset.classes")
+ARBITRARY_KEYS = tuple(f"{component}.{path}" for component in COMPONENTS for path in list_mappings(component))
 """Fields that are mappings with arbitrary keys."""
 
 DESCRIPTIONS = {
-    "question": "What the grid compares, in one sentence",
+    "question": "The question of the grid, in one sentence",
     "description": "Context for readers of the table",
     "conclusion": "The answer and what remains open; written when the results are there",
     "base": "Overrides of all cells, by axis",
@@ -33,7 +33,7 @@ DESCRIPTIONS = {
     "zip": "Values of axes that vary together: the first values of all axes, then the second, and so on",
     "sample": "Random search: the number of samples n, and a range of values by axis",
     "n": "Number of samples; a larger number keeps the others",
-    "seed": "Of the samples",
+    "seed": "Seed of the samples",
     "sampler": "Independent random samples, or a Sobol sequence, which fills the ranges more evenly",
     "uniform": "Lowest and highest number",
     "log_uniform": "Lowest and highest number, above 0; the logarithm is uniform",
@@ -56,7 +56,7 @@ def grid_schema(registry: Registry) -> Schema:
     """Return the JSON Schema of a grid file.
 
     Args:
-        registry: whose names are offered.
+        registry: registry with the names to offer.
 
     Returns:
         The schema.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
+from fcnlab.config.base import models_in
 from fcnlab.config.grid.axes import COMPONENTS, fields, full_name
 from fcnlab.config.grid.schema import format_schema, grid_schema
 from fcnlab.config.registry import KINDS, builtin
@@ -41,6 +44,48 @@ def test_every_axis_is_a_key() -> None:
     }
     assert all(full_name(axis) == axis for axis in offered)
     assert "fcn8s" in SCHEMA["$defs"]["head"]["anyOf"][0]["enum"]
+
+
+def list_mappings(models: list[type[BaseModel]], prefix: str) -> Iterator[str]:
+    """Yield the fields that are written to YAML as mappings with arbitrary keys."""
+    for model in models:
+        properties = model.model_json_schema(mode="serialization")["properties"]
+        for name, field in model.model_fields.items():
+            schemas = [properties[name], *properties[name].get("anyOf", ())]
+            if any(schema.get("additionalProperties") for schema in schemas):
+                yield f"{prefix}.{name}"
+            yield from list_mappings(models_in(field.annotation), f"{prefix}.{name}")
+
+
+MAPPINGS = sorted({axis for component in COMPONENTS for axis in list_mappings(models_in(KINDS[component]), component)})
+
+
+def is_axis(name: str) -> bool:
+    try:
+        full_name(name)
+    except ValueError:
+        return False
+    return True
+
+
+def test_the_schema_accepts_an_axis_if_and_only_if_the_loader_does() -> None:
+    overrides = jsonschema.Draft202012Validator({"$ref": "#/$defs/Overrides", "$defs": SCHEMA["$defs"]})
+    axis_names = jsonschema.Draft202012Validator({"$ref": "#/$defs/AxisName", "$defs": SCHEMA["$defs"]})
+    paths = [(component, path.split(".")) for component in COMPONENTS for path in fields(component)]
+    ends = [f"{component}.{'.'.join(path[first:])}" for component, path in paths for first in range(len(path))]
+    assert {"recipe.transform.options", "dataset.colors", "dataset.classes"} <= set(MAPPINGS)
+    names = [*ends, *(f"{axis}.other" for axis in MAPPINGS), "recipe.optimizer.other", "dataset.splits.other"]
+    for name in dict.fromkeys(names):
+        errors = overrides.iter_errors({name: "any"})
+        assert any(error.validator == "additionalProperties" for error in errors) != is_axis(name), name
+        assert axis_names.is_valid(name) == is_axis(name), name
+
+
+@pytest.mark.parametrize(
+    "override", [{"recipe.transform.options.p": 0.5}, {"dataset.colors.sky": "#0000ff"}, {"dataset.classes.sky": 1}]
+)
+def test_keys_inside_a_mapping_are_valid_axes(override: dict[str, Any]) -> None:
+    VALID.validate({"question": "q", "base": override, "product": {axis: [value] for axis, value in override.items()}})
 
 
 EVERYTHING = """
