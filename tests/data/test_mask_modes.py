@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from fcnlab.config.mask_values import parse_classes
@@ -119,6 +121,37 @@ def test_gray_masks_of_few_bits_are_the_stored_numbers(tmp_path: Path, bits: int
     (tmp_path / "m.png").write_bytes(gray_png(values, bits))
     decoder = IdDecoder([[number] for number in range(2**bits)])
     assert decoder.decode(open_mask(tmp_path / "m.png"), Path("m")).tolist() == values.tolist()
+
+
+@given(st.integers(1, 65535), st.booleans(), st.data())
+@settings(deadline=None, max_examples=200)
+def test_pgm_masks_are_the_stored_numbers(
+    tmp_path_factory: pytest.TempPathFactory, maxval: int, plain: bool, data: st.DataObject
+) -> None:
+    some = data.draw(st.lists(st.integers(0, maxval), max_size=20))
+    values = np.array([0, 1, maxval // 2, maxval - 1, maxval, *some])
+    header = f"{'P2' if plain else 'P5'}\n# a comment\n{len(values)} 1\n{maxval}\n".encode()
+    pixels = values.astype(">u1" if maxval < 256 else ">u2").tobytes()
+    file = tmp_path_factory.getbasetemp() / "m.pgm"
+    file.write_bytes(header + (" ".join(map(str, values)).encode() if plain else pixels))
+    assert np.asarray(open_mask(file)).tolist() == [values.tolist()]
+
+
+def test_a_pgm_mask_with_a_number_above_its_maximum_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.pgm").write_bytes(b"P5\n4 1\n3\n\0\1\2\xff")
+    with pytest.raises(
+        DataError, match=r"m\.pgm: contains the value 255, but its header gives the maximum 3; save the mask as PNG"
+    ):
+        open_mask(tmp_path / "m.pgm")
+    (tmp_path / "m.pgm").write_bytes(b"P5\n4 1\n3\n")
+    with pytest.raises(DataError, match=r"m\.pgm: cannot be decoded"):
+        open_mask(tmp_path / "m.pgm")
+
+
+def test_the_labels_of_a_pgm_mask_are_its_numbers(tmp_path: Path) -> None:
+    (tmp_path / "m.pgm").write_bytes(b"P5\n4 1\n3\n\0\1\2\3")
+    decoder = IdDecoder([[0], [1], [2], [3]])
+    assert decoder.decode(open_mask(tmp_path / "m.pgm"), Path("m")).tolist() == [[0, 1, 2, 3]]
 
 
 @pytest.mark.parametrize(

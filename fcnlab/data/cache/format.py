@@ -28,7 +28,7 @@ from fcnlab.data.datasets.base import Dataset, FileDataset, Pixels
 from fcnlab.paths import is_folder
 from fcnlab.settings import cache_folder
 
-VERSION = 3
+VERSION = 4
 """Increased when the code decodes the same files to other values, or in another layout."""
 
 SEAL = 32

@@ -38,7 +38,7 @@ class MaskModeError(DataError):
 
 
 def open_mask(path: Path) -> Image.Image:
-    """Open and decode a mask. Gray levels of 2 and 4 bits are the stored numbers 0..3 and 0..15.
+    """Open and decode a mask. Gray levels are the stored numbers, also those of 2 and 4 bits and of any PGM file.
 
     Args:
         path: file of the mask.
@@ -58,9 +58,40 @@ def open_mask(path: Path) -> Image.Image:
                 f"{path}: the mask has numbers of 16 bits with an alpha channel, of which Pillow reads only the upper "
                 "8 bits; save it without the alpha channel"
             )
-        step = _GRAY_STEPS.get(raw_mode, 1)
+        step, maxval = _GRAY_STEPS.get(raw_mode, 1), _read_pgm_maxval(mask, path)
         mask.load()
+        if maxval is not None:
+            return _restore_pgm_levels(mask, maxval)
         return mask if step == 1 else Image.fromarray(np.asarray(mask) // np.uint8(step))
+
+
+def _read_pgm_maxval(mask: Image.Image, path: Path) -> int | None:
+    """Return the maximum value of an open PGM file if Pillow scales its gray levels; None for other images."""
+    if mask.format != "PPM" or mask.mode not in ("L", "I"):
+        return None
+    decoder, _, offset, arguments = mask.tile[0]  # type: ignore[attr-defined]
+    if not isinstance(arguments, tuple):  # only the raw mode: nothing is scaled
+        return None
+    maxval = int(arguments[1])
+    if decoder == "ppm":  # in a file with binary numbers, Pillow replaces those above the maximum by the maximum
+        kind = ">u1" if maxval < 256 else ">u2"
+        largest = np.fromfile(path, kind, mask.width * mask.height, offset=offset).max(initial=0)
+        if largest > maxval:
+            raise DataError(
+                f"{path}: contains the value {largest}, but its header gives the maximum {maxval}; save the mask as PNG"
+            )
+    return maxval
+
+
+def _restore_pgm_levels(mask: Image.Image, maxval: int) -> Image.Image:
+    """Return a decoded PGM file with its stored gray levels.
+
+    Pillow has scaled them from 0..maxval to 0..255 or 0..65535 and rounded. The levels are at least 1 apart after that,
+    so that rounding the inverse gives them exactly.
+    """
+    scaled = np.asarray(mask)
+    levels = np.rint(scaled * (maxval / (65535 if mask.mode == "I" else 255)))
+    return Image.fromarray(levels.astype(scaled.dtype))
 
 
 def _find_lossy_form(mask: Image.Image, path: Path) -> str | None:
