@@ -159,7 +159,7 @@ def make_plan(grid: Grid, lab: Lab) -> Plan:
 def _check_distinct(grid: Grid, trials: Sequence[Sequence[PlannedTrial]]) -> None:
     """Check that no two cells have the same trials, such as those of two copies of a dataset."""
     first: dict[str, Cell] = {}
-    pairs = {}
+    pairs: dict[tuple[str, str], None] = {}
     for planned in (one for own in trials for one in own):
         earlier = first.setdefault(planned.key, planned.cell)
         if earlier is not planned.cell:
