@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fcnlab.data.datasets import base
 from fcnlab.data.datasets.image_file import (
     RGB,
     ImageFormat,
@@ -18,6 +19,7 @@ from fcnlab.data.datasets.image_file import (
     open_image,
     to_pixels,
 )
+from fcnlab.data.datasets.labels import IdDecoder
 from fcnlab.errors import DataError
 
 RAMP = np.arange(48, dtype=np.uint16).reshape(6, 8) * 1365
@@ -100,6 +102,26 @@ def test_8_bit_modes_are_converted_as_by_pillow(mode: str) -> None:
     image = Image.fromarray(NOISE[..., :3]).convert("L" if mode == "LA" else "RGB").convert(mode)
     assert np.array_equal(to_pixels(image, RGB), np.asarray(image.convert("RGB")))
     assert np.array_equal(to_pixels(image, ImageFormat(1))[..., 0], np.asarray(image.convert("L")))
+
+
+def test_lab_images_are_converted_to_colors_and_to_gray(tmp_path: Path) -> None:
+    # L* of 50 without color is a gray of about 119 in sRGB.
+    Image.new("LAB", (8, 6), (128, 128, 128)).save(tmp_path / "a.tif")
+    image = open_image(tmp_path / "a.tif")
+    assert image.mode == "LAB"
+    colors, gray = to_pixels(image, RGB), to_pixels(image, ImageFormat(1))
+    assert colors.shape == (6, 8, 3) and gray.shape == (6, 8, 1)
+    assert np.abs(colors.astype(int) - 119).max() <= 2
+    assert np.abs(gray.astype(int) - colors).max() <= 1
+
+
+def test_an_image_that_pillow_does_not_convert_is_an_error_that_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "open_image", lambda path: Image.new("La", (8, 6)))
+    split = base.FileSplit([base.Pair("a", tmp_path / "a.tif", tmp_path / "a.png")], IdDecoder([[0], [1]]))
+    with pytest.raises(DataError, match=r"a\.tif: mode La: conversion from La to L not supported; save the image as"):
+        split[0]
 
 
 def test_four_channels_are_the_bands_of_the_file() -> None:

@@ -33,7 +33,7 @@ _MODES = {1: ("L",), 3: ("RGB",), 4: ("RGBA", "CMYK", "RGBX")}
 """Modes of Pillow by number of channels whose bands are used as they are."""
 
 _NEW_SUBFILE_TYPE, _REDUCED, _MASK = 254, 0b001, 0b100
-"""The tag of a TIFF page that is no picture of its own, and its bits."""
+"""The tag of a TIFF page that is a thumbnail or mask of another page, and its bits."""
 
 _ORDINAL = {2: "second", 4: "fourth"}
 
@@ -165,8 +165,8 @@ def to_pixels(image: Image.Image, image_format: ImageFormat) -> Pixels:
         uint8 [H, W, channels].
 
     Raises:
-        DataError: the image has no range of values, or other than four bands where four are expected. The message does
-            not name the file.
+        DataError: the image has no range of values, a mode that Pillow does not convert, or other than four bands where
+            four are expected. The message does not name the file.
     """
     channels = image_format.channels
     check_bands(image, image_format)
@@ -176,7 +176,12 @@ def to_pixels(image: Image.Image, image_format: ImageFormat) -> Pixels:
     if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
         image = image.convert("RGBA")  # the same colors, without a warning of Pillow
     mode = image.mode if image.mode in _MODES[channels] else _MODES[channels][0]
-    pixels = np.asarray(image.convert(mode))
+    try:
+        if image.mode == "LAB":  # Pillow converts it to RGB only
+            image = image.convert("RGB")
+        pixels = np.asarray(image.convert(mode))
+    except ValueError as error:
+        raise DataError(f"mode {image.mode}: {error}; save the image as RGB or gray") from None
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
