@@ -39,29 +39,38 @@ def run_and_conclude(
     """Run the remaining trials of a grid and print the summary."""
     from fcnlab.runner.run import run_grid
 
-    interrupts = Interrupts()
+    outcome: Outcome | None = None
     try:
-        with _make_reporter(as_json) as reporter, interrupts:
-            outcome = run_grid(
-                grid,
-                lab,
-                lambda: executor_config.create_executor(lab, grid.recipes),
-                reporter,
-                interrupted=interrupts.once,
-                fail_fast=fail_fast,
-                checkpoint_every=checkpoint_every,
-                log_every=log_every,
-                hang_timeout=hang_timeout,
-            )
+        with Interrupts() as interrupts:
+            with _make_reporter(as_json) as reporter:
+                outcome = run_grid(
+                    grid,
+                    lab,
+                    lambda: executor_config.create_executor(lab, grid.recipes),
+                    reporter,
+                    interrupted=interrupts.once,
+                    fail_fast=fail_fast,
+                    checkpoint_every=checkpoint_every,
+                    log_every=log_every,
+                    hang_timeout=hang_timeout,
+                )
+            if not outcome.interrupted:
+                interrupts.stop_at_next()
+                conclude(outcome, grid, lab, strict=strict, as_json=as_json)
+                return
     except KeyboardInterrupt:
-        outcome = None
-    if outcome is None or outcome.interrupted:
-        from fcnlab.extensions import fcnlab_command
+        pass
+    typer.echo(f"interrupted; {_describe_resuming(grid, outcome)}", err=True)
+    raise typer.Exit(130)
 
-        resume = f"{fcnlab_command(*grid.cells)} grid run {quote(shown(grid.path))}"
-        typer.echo(f"interrupted; finished epochs are kept. Resume with: {resume}", err=True)
-        raise typer.Exit(130)
-    conclude(outcome, grid, lab, strict=strict, as_json=as_json)
+
+def _describe_resuming(grid: Grid, outcome: Outcome | None) -> str:
+    from fcnlab.extensions import fcnlab_command
+
+    command, file = fcnlab_command(*grid.cells), quote(shown(grid.path))
+    if outcome is None or outcome.interrupted:
+        return f"finished epochs are kept. Resume with: {command} grid run {file}"
+    return f"all trials have ended. Write the report with: {command} report {file}"
 
 
 def _make_reporter(as_json: bool) -> ProgressReporter:
@@ -76,11 +85,16 @@ class Interrupts:
 
     def __init__(self) -> None:
         self._count = 0
+        self._tolerated = 1
         self._former: dict[int, Any] = {}
 
     def once(self) -> bool:
         """Return whether a signal has been received."""
         return self._count > 0
+
+    def stop_at_next(self) -> None:
+        """Make the next signal stop at once: no trial runs anymore."""
+        self._tolerated = 0
 
     def __enter__(self) -> Interrupts:
         self._former = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -94,7 +108,7 @@ class Interrupts:
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self._count += 1
-        if self._count > 1:
+        if self._count > self._tolerated:
             raise KeyboardInterrupt
 
 
