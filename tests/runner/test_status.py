@@ -63,6 +63,22 @@ def test_status_shows_running_trials_and_changes_no_file(plan: Plan) -> None:
         assert status.time_left is not None and 25 < status.time_left < 41
 
 
+def test_time_left_of_a_new_reader_counts_one_trial_at_a_time_per_running_trial(plan: Plan) -> None:
+    lab = Lab.find(plan.grid.path)
+    for planned in plan.trials:
+        planned.folder.create()
+    with Heartbeat(lab.root / ".fcnlab" / "drivers") as heartbeat:
+        for planned in plan.trials[:2]:
+            assert Leases(heartbeat).claim(planned.folder.path)
+            planned.folder.write_progress(epochs(1, seconds=100))
+            written = time.time() - 50  # the trials are in the middle of their second epoch
+            os.utime(planned.folder.progress, (written, written))
+            os.utime(next(planned.folder.path.glob("lease.*")), (written - 100, written - 100))
+        status = read_status(plan)
+    # Two trials have half an epoch left, two have two epochs: 500 s of training by two workers.
+    assert status.time_left == pytest.approx(250, abs=20)
+
+
 def test_refresh_finds_newly_ended_trials(plan: Plan) -> None:
     status = read_status(plan)
     first = plan.trials[0]

@@ -111,7 +111,7 @@ class EtaEstimator:
         for planned in plan.remaining if plan is not None else ():
             self._tally(planned).left += planned.trial.recipe.epochs
             if planned.status == "started":
-                self.update(planned, planned.folder.read_progress())
+                self._count(planned, planned.folder.read_progress())
         for planned in plan.trials if plan is not None else ():
             tally = self._tallies.get(planned.cell.label)
             if planned.status == "finished" and tally is not None and not tally.epochs:
@@ -131,10 +131,8 @@ class EtaEstimator:
         seconds = min(math.fsum(epoch.seconds for epoch in epochs[known:]), now - self._planned)
         if seconds:
             self._training_start = min(self._training_start, now - seconds)
-        self._add_epochs(planned, epochs[known:])
         self._done += seconds
-        self._tally(planned).left -= len(epochs) - known
-        self._known[planned.key] = len(epochs)
+        self._count(planned, epochs)
 
     def close(self, planned: PlannedTrial) -> None:
         """Remove the remaining epochs of a trial that has ended or been pruned.
@@ -167,11 +165,18 @@ class EtaEstimator:
         if self._mean_epoch_seconds() is None:
             return None
         now = time.monotonic()
-        partial = math.fsum(min(now - one.seen, self.epoch_seconds(one.planned) or 0.0) for one in running)
-        # Before the first epoch has finished, each running trial is assumed to train without a break.
-        speed = (self._done + partial) / (now - self._training_start) if self._done else float(max(1, len(running)))
+        partial = self._partial_epochs(running, now, since=-math.inf)
+        if self._done:
+            done = self._done + self._partial_epochs(running, now, since=self._training_start)
+            speed = done / (now - self._training_start)
+        else:  # before the first epoch has finished, each running trial is assumed to train without a break
+            speed = float(max(1, len(running)))
         longest = max((one.time_left(self.epoch_seconds(one.planned)) or 0.0 for one in running), default=0.0)
         return max(longest, (self._work_left() - partial) / speed)
+
+    def _partial_epochs(self, running: Collection[Running], now: float, since: float) -> float:
+        """Return the seconds of training after `since` in epochs that have not finished."""
+        return math.fsum(min(now - max(one.seen, since), self.epoch_seconds(one.planned) or 0.0) for one in running)
 
     @property
     def fraction(self) -> float:
@@ -182,6 +187,13 @@ class EtaEstimator:
 
     def _tally(self, planned: PlannedTrial) -> _Tally:
         return self._tallies.setdefault(planned.cell.label, _Tally())
+
+    def _count(self, planned: PlannedTrial, epochs: Sequence[EpochRecord]) -> None:
+        """Count the epochs of a trial, without their time towards the speed."""
+        known = self._known.get(planned.key, 0)
+        self._add_epochs(planned, epochs[known:])
+        self._tally(planned).left -= len(epochs) - known
+        self._known[planned.key] = len(epochs)
 
     def _add_epochs(self, planned: PlannedTrial, epochs: Sequence[EpochRecord]) -> None:
         tally = self._tally(planned)
