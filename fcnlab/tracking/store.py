@@ -137,9 +137,17 @@ def open_client(uri: str, artifacts: Path | None = None) -> MlflowClient:
         _check_unlocked(file)
         if artifacts is not None and file.resolve().parent == artifacts.resolve().parent:
             relocate_artifacts(file, artifacts)
-        client = MlflowClient(uri)
-        client.search_experiments(max_results=1)
-        return client
+        if "?" in uri:
+            return _connect(uri)
+    return _connect(uri)
+
+
+def _connect(uri: str) -> MlflowClient:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(uri)
+    client.search_experiments(max_results=1)
+    return client
 
 
 def _create_store(file: Path) -> None:
@@ -252,7 +260,7 @@ def convert_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except Timeout as error:
-        raise TrackingError(f"{uri}: MLflow store: another process holds {error.lock_file}") from None
+        raise TrackingError(f"{uri}: MLflow store: another process holds {error.lock_file}; try again") from None
     except (MlflowException, RequestException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         # Without the cause, whose traceback would print the URI with its password.
         raise TrackingError(f"{uri}: MLflow store: {_describe(error)}") from None
