@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -21,28 +21,41 @@ class Best:
         cell: label of the cell with the highest mean mIoU; empty if fewer than two cells have finished.
         level: labels of this cell, of cells with the same mean, and of those that do not differ significantly.
         compared: number of cells that were compared with it.
-        others: number of the other finished cells, for which no claim is made.
+        others: number of the other finished cells on the same images, for which no claim is made.
+        unlike: number of the other finished cells, which were evaluated on other images.
     """
 
     cell: str = ""
     level: frozenset[str] = frozenset()
     compared: int = 0
     others: int = 0
+    unlike: int = 0
 
     @property
     def note(self) -> str:
         """Footnote on the marks; empty if at most one cell has finished."""
-        if not self.compared and not self.others:
+        if not self.compared and not self.others and not self.unlike:
             return ""
         if not self.compared:
+            needed = (
+                f"{MIN_SEEDS} seeds",
+                "the counts of their trials",
+                *(("the same images",) if self.unlike else ()),
+            )
+            needs = f"needs {', '.join(needed[:-1])} and {needed[-1]}"
             return (
-                "Bold: the highest mean mIoU; no claim is made about its difference to the other cells, which needs "
-                f"{MIN_SEEDS} seeds and the counts of their trials."
+                "Bold: the highest mean mIoU; no claim is made about its difference to the other cells, which "
+                f"{needs if self.others else 'were evaluated on other images'}."
             )
         corrected = f", Holm's correction over {self.compared} comparisons" if self.compared > 1 else ""
-        cells = "1 cell with fewer" if self.others == 1 else f"{self.others} cells with fewer"
-        verb = "is" if self.others == 1 else "are"
-        rest = f"; {cells} than {MIN_SEEDS} common seeds {verb} not compared" if self.others else ""
+        rest = "".join(
+            f"; 1 cell {which} is not compared" if count == 1 else f"; {count} cells {which} are not compared"
+            for count, which in (
+                (self.others, f"with fewer than {MIN_SEEDS} common seeds"),
+                (self.unlike, "evaluated on other images"),
+            )
+            if count
+        )
         return (
             "Bold: the highest mean mIoU, and each cell that does not differ significantly from it (5 %, paired by "
             f"seed and image{corrected}){rest}."
@@ -65,15 +78,17 @@ def find_best(
     baseline: str,
     comparisons: Mapping[str, Comparison],
     confidence: float,
+    unlike: Collection[str] = (),
 ) -> Best:
     """Find the best cell and those that do not differ significantly from it.
 
     Args:
         cells: frame with one row per cell.
-        counts: cell label -> counts by seed, of the cells that were evaluated on the same images.
+        counts: cell label -> counts by seed, of the cells that were evaluated on the same images as the best one.
         baseline: label of the baseline.
         comparisons: comparisons with the baseline, which are used again if it is the best.
         confidence: confidence level of the intervals.
+        unlike: labels of the cells that were evaluated on other images than the best one.
     """
     means, row = cells.set_index("cell")["miou"].dropna(), select_best(cells)
     if row is None or len(means) < 2:
@@ -88,7 +103,9 @@ def find_best(
         found = {}
     claims = {label: one.significant for label, one in found.items() if one.significant is not None}
     level = {*means.index[means == means.max()], *(label for label, clear in claims.items() if not clear)}
-    return Best(best, frozenset(map(str, level)), len(claims), len(means) - 1 - len(claims))
+    other_images = int(means.index.isin(list(unlike)).sum())
+    others = len(means) - 1 - len(claims) - other_images
+    return Best(best, frozenset(map(str, level)), len(claims), others, other_images)
 
 
 def add_best(cells: pd.DataFrame, best: Best) -> pd.DataFrame:

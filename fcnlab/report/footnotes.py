@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import pandas as pd
 
 from fcnlab.analysis import MIN_SEEDS
 from fcnlab.config.grid.grid import Grid
 from fcnlab.report.best import Best
+from fcnlab.report.evaluated_images import EvaluatedImages
 from fcnlab.report.significance import CONFIDENCE, Significance
 from fcnlab.report.tables.columns import FLAGGED, NO_CLAIM, SIGNIFICANT
 from fcnlab.report.tables.table import Table
@@ -33,6 +34,7 @@ def write_footnotes(
     grid: Grid,
     trials: pd.DataFrame,
     records: TrialRecords,
+    evaluated: EvaluatedImages,
     significance: Significance,
     best: Best,
     columns: Collection[str],
@@ -43,6 +45,7 @@ def write_footnotes(
         grid: the grid.
         trials: frame with one row per trial.
         records: records of the finished trials.
+        evaluated: the cells by the images on which they were evaluated.
         significance: statistics of the cells.
         best: the best cells.
         columns: names of the shown columns.
@@ -54,7 +57,7 @@ def write_footnotes(
         *(_evaluation(grid, finished, columns) if miou or "pixel_acc" in columns else ()),
         *(_class_sets(records) if miou else ()),
         *(_spread(grid, trials) if SPREAD & set(columns) else ()),
-        *(_test(grid, significance, columns) if TESTED & set(columns) else ()),
+        *(_test(grid, evaluated, significance, columns) if TESTED & set(columns) else ()),
         *(_missing_counts(finished, records) if significance.comparisons and TESTED & set(columns) else ()),
         *((best.note,) if best.note and "miou" in columns else ()),
         *_costs(grid, finished, records, columns),
@@ -72,12 +75,32 @@ def _flags(grid: Grid, significance: Significance) -> list[str]:
     for cell, found in significance.flags.items():
         for flag in found:
             cells.setdefault(flag.footnote, []).append(grid.display_name(cell))
-    lines = []
-    for reason, names in cells.items():
-        more = f"; {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
-        listed = names[0] if len(names) == 1 else f"{len(names)} cells ({'; '.join(names[:MAX_NAMES])}{more})"
-        lines.append(f"{FLAGGED} {listed}: {reason}.")
-    return lines
+    return [f"{FLAGGED} {_list_cells(names)}: {reason}." for reason, names in cells.items()]
+
+
+def _list_cells(names: Sequence[str]) -> str:
+    more = f"; {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return names[0] if len(names) == 1 else f"{len(names)} cells ({'; '.join(names[:MAX_NAMES])}{more})"
+
+
+def describe_other_images(grid: Grid, evaluated: EvaluatedImages) -> str:
+    """Name the cells that are not shown by class and in pictures.
+
+    Args:
+        grid: the grid.
+        evaluated: the cells by the images on which they were evaluated.
+
+    Returns:
+        A sentence; an empty text if all cells were evaluated on the same images.
+    """
+    if not evaluated.others:
+        return ""
+    names = _list_cells([*map(grid.display_name, evaluated.others)])
+    verb = "was" if len(evaluated.others) == 1 else "were"
+    return (
+        f"Classes and images are shown without {names}, which {verb} evaluated on other images or classes than "
+        f"{grid.display_name(evaluated.reference)}."
+    )
 
 
 def _evaluation(grid: Grid, finished: pd.DataFrame, columns: Collection[str]) -> list[str]:
@@ -125,13 +148,22 @@ def _spread(grid: Grid, trials: pd.DataFrame) -> list[str]:
     ]
 
 
-def _test(grid: Grid, significance: Significance, columns: Collection[str]) -> list[str]:
+def _test(grid: Grid, evaluated: EvaluatedImages, significance: Significance, columns: Collection[str]) -> list[str]:
     """Describe the differences, their intervals and the markers."""
     if len(grid.cells) == 1:
         return []
     baseline = grid.display_name(grid.baseline.label)
+    unlike = evaluated.others if evaluated.reference == grid.baseline.label else ()
+    other_images = []
+    if unlike:
+        verb, whose = ("was", "its") if len(unlike) == 1 else ("were", "their")
+        other_images = [
+            f"{_list_cells([*map(grid.display_name, unlike)])} {verb} evaluated on other images or classes than "
+            f"{baseline}: {whose} Δ has no interval."
+        ]
     if not significance.comparisons:
-        return [f"Δ is the difference to {baseline}, paired by seed; there are no counts for an interval."]
+        reason = "" if unlike and len(evaluated.cells) == 1 else "; there are no counts for an interval"
+        return [f"Δ is the difference to {baseline}, paired by seed{reason}.", *other_images]
     claimed = [one for one in significance.comparisons.values() if one.difference.seeds >= MIN_SEEDS]
     seeds = {one.difference.seeds for one in significance.comparisons.values()}
     parts = " only" if max(seeds) == 1 else " and of seeds" if min(seeds) > 1 else ", and of seeds if two are shared"
@@ -145,7 +177,7 @@ def _test(grid: Grid, significance: Significance, columns: Collection[str]) -> l
         lines.append(f"{SIGNIFICANT}: significant at 5 %{corrected}.")
     if len(claimed) < len(significance.comparisons):
         lines.append(f"{NO_CLAIM}: fewer than {MIN_SEEDS} seeds, so no claim of significance is made.")
-    return lines
+    return lines + other_images
 
 
 def _missing_counts(finished: pd.DataFrame, records: TrialRecords) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
@@ -14,7 +14,8 @@ from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import ConfigError, nearest
 from fcnlab.lab import Lab
 from fcnlab.notebook import render_html
-from fcnlab.report.best import Best, add_best, find_best
+from fcnlab.report.best import Best, add_best, find_best, select_best
+from fcnlab.report.evaluated_images import EvaluatedImages, find_evaluated_images
 from fcnlab.report.footnotes import write_footnotes
 from fcnlab.report.frame import cells_frame, curves_frame, trials_frame
 from fcnlab.report.significance import (
@@ -58,6 +59,8 @@ class Report:
         records: records of the finished trials.
         folder: the folder of the report's files.
         runs_page: address of the runs of the grid's experiment on an MLflow server; empty for none.
+        evaluated: the cells by the images on which they were evaluated; the reference is the baseline, or the best cell
+            if no trial of the baseline has finished.
     """
 
     plan: Plan
@@ -71,6 +74,7 @@ class Report:
     records: TrialRecords
     folder: Path
     runs_page: str = ""
+    evaluated: EvaluatedImages = field(default_factory=EvaluatedImages)
 
     def __repr__(self) -> str:
         finished = int((self.trials["status"] == "finished").sum())
@@ -87,6 +91,25 @@ class Report:
         """The grid."""
         return self.plan.grid
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes of the cells in `evaluated`, by label; empty where no trial has finished."""
+        found = self.records.by_cell.get(self.evaluated.reference, {})
+        return next((record.classes for record in found.values()), ())
+
+    def select_cells(self, most: int) -> list[str]:
+        """Return the labels of the baseline and the best other cells, in the order of the table of cells.
+
+        Cells that were evaluated on other images or classes are left out.
+
+        Args:
+            most: largest number of cells.
+        """
+        shown = self.cells[self.cells["cell"].isin(self.evaluated.cells)]
+        others = shown[~shown["baseline"]].nlargest(most - 1, "miou")["cell"]
+        selected = {*others, *shown["cell"][shown["baseline"]]}
+        return [str(cell) for cell in shown["cell"] if cell in selected]
+
     @cached_property
     def footnotes(self) -> list[str]:
         """Footnotes of the table, one text per line."""
@@ -98,7 +121,9 @@ class Report:
         Args:
             columns: names of the shown columns.
         """
-        return write_footnotes(self.grid, self.trials, self.records, self.significance, self.best, columns)
+        return write_footnotes(
+            self.grid, self.trials, self.records, self.evaluated, self.significance, self.best, columns
+        )
 
     @overload
     def table(
@@ -197,10 +222,16 @@ def make_report(plan: Plan, lab: Lab, tracker: MlflowTracker | None) -> Report:
     trials = trials_frame(plan, tracker)
     records = _load_records(grid, trials, lab, tracker)
     baseline = grid.baseline.label
-    counts = comparable_counts(grid, records)
+    cells = cells_frame(trials, grid.axes, baseline)
+    highest = _find_highest(cells, records)
+    evaluated = find_evaluated_images(records, baseline if baseline in records.by_cell else highest)
+    counts = comparable_counts(grid, records, evaluated)
     significance = compute_significance(grid, records, counts)
-    cells = add_differences(cells_frame(trials, grid.axes, baseline), significance)
-    best = find_best(cells, counts, baseline, significance.comparisons, CONFIDENCE)
+    cells = add_differences(cells, significance)
+    like_best = evaluated if highest in evaluated.cells else find_evaluated_images(records, highest)
+    if like_best is not evaluated:
+        counts = comparable_counts(grid, records, like_best)
+    best = find_best(cells, counts, baseline, significance.comparisons, CONFIDENCE, like_best.others)
     cells, names = add_best(cells, best), Names.of_grid(grid)
     return Report(
         plan=plan,
@@ -214,7 +245,14 @@ def make_report(plan: Plan, lab: Lab, tracker: MlflowTracker | None) -> Report:
         records=records,
         folder=lab.results / grid.name,
         runs_page=format_runs_page(lab.tracking_uri, tracker.experiment_id) if tracker is not None else "",
+        evaluated=evaluated,
     )
+
+
+def _find_highest(cells: pd.DataFrame, records: TrialRecords) -> str:
+    """Return the label of the cell with records that has the highest mean mIoU; empty for none."""
+    best = select_best(cells[cells["cell"].isin(records.by_cell)])
+    return "" if best is None else str(best["cell"])
 
 
 def report_plan(plan: Plan, lab: Lab, tracker: OptionalTracker) -> Report:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from fcnlab.analysis import CellCounts, Comparison, compare_to_baseline
 from fcnlab.config.grid.grid import Grid
+from fcnlab.report.evaluated_images import EvaluatedImages
 from fcnlab.report.trial_records import TrialRecords
 from fcnlab.trial.comparability import Flag, check_comparability
 
@@ -43,16 +44,16 @@ class Significance:
         return Significance(comparisons, {display(cell): found for cell, found in self.flags.items()}, self.resamples)
 
 
-def comparable_counts(grid: Grid, records: TrialRecords) -> dict[str, CellCounts]:
-    """Return the counts of the cells that were evaluated on the same labels as the baseline, by cell label.
+def comparable_counts(grid: Grid, records: TrialRecords, evaluated: EvaluatedImages) -> dict[str, CellCounts]:
+    """Return the counts of the cells that were evaluated on the same images, by cell label.
 
     Args:
         grid: the grid.
         records: records of the finished trials.
+        evaluated: the cells by their images.
     """
-    reference = records.counts(grid.baseline.label)
-    cells = {label: counts for cell in grid.cells if (counts := records.counts(label := cell.label))}
-    return {label: cell for label, cell in cells.items() if _has_labels_of(cell, reference)}
+    labels = [cell.label for cell in grid.cells if cell.label in evaluated.cells]
+    return {label: counts for label in labels if (counts := records.counts(label))}
 
 
 def compute_significance(grid: Grid, records: TrialRecords, counts: Mapping[str, CellCounts]) -> Significance:
@@ -67,15 +68,11 @@ def compute_significance(grid: Grid, records: TrialRecords, counts: Mapping[str,
     """
     resamples = max(1000, min(RESAMPLES, BUDGET // len(grid.cells)))
     baseline = grid.baseline.label
-    compared = compare_to_baseline(counts, baseline, resamples=resamples, confidence=CONFIDENCE) if counts else {}
+    compared = (
+        compare_to_baseline(counts, baseline, resamples=resamples, confidence=CONFIDENCE) if baseline in counts else {}
+    )
     flagged = {label: list(by_seed.values()) for label, by_seed in records.by_cell.items()}
     return Significance(compared, check_comparability(flagged, baseline, grid.axes), resamples)
-
-
-def _has_labels_of(cell: CellCounts, reference: CellCounts) -> bool:
-    """Return whether all trials were evaluated on the same labels as those of the baseline."""
-    labels = next((counts[..., 2] for counts in reference.values()), None)
-    return labels is not None and all(np.array_equal(counts[..., 2], labels) for counts in cell.values())
 
 
 def add_differences(cells: pd.DataFrame, significance: Significance) -> pd.DataFrame:
@@ -98,7 +95,7 @@ def add_differences(cells: pd.DataFrame, significance: Significance) -> pd.DataF
         "significant": pd.array([one.significant if one else None for one in found], dtype="boolean"),
         "flags": [", ".join(flag.name for flag in significance.flags.get(cell, ())) for cell in cells["cell"]],
     }
-    own = {
+    own: dict[str, list[float]] = {
         "delta": [one.difference.value if one else np.nan for one in found],
         "delta_std": [pd.Series(one.difference.by_seed).std() if one else np.nan for one in found],
         "delta_n": [one.difference.seeds if one else 0 for one in found],

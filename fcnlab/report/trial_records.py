@@ -57,11 +57,6 @@ class TrialRecords:
         split = self.by_cell[cell][seed].report_split
         return tuple(map(str, read_array(self.folders[cell][seed], f"{split}_ids")))
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes; empty where no trial has finished."""
-        return next((record.classes for cell in self.by_cell.values() for record in cell.values()), ())
-
 
 class SeedCounts(Mapping[int, "Counts"]):
     """Mapping from seed to counts [images, classes, 3], read on access since a large grid would fill the memory."""

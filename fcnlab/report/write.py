@@ -20,6 +20,7 @@ from fcnlab.config.grid.grid import Grid
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.report.best import select_best
+from fcnlab.report.footnotes import describe_other_images
 from fcnlab.report.gallery.sample_sheet import draw_sample_sheet
 from fcnlab.report.gallery.selection import select_gallery
 from fcnlab.report.html.page import Section, render_page
@@ -82,7 +83,7 @@ def write_report(report: Report, lab: Lab, *, predict: bool) -> Section:
 
     claim_results(report.grid, lab)
     plots = [plot.reuse_files(report.folder / "plots") for plot in draw_plots(report)]
-    gallery = select_gallery(report.plan, report.cells, report.records, lab, predict=predict)
+    gallery = select_gallery(report, lab, predict=predict)
     section = Section(report, plots, gallery, _make_files(report))
     with _lock_folder(lab, report.folder):
         _write_all(section)
@@ -191,10 +192,10 @@ def _write(path: Path, content: str | bytes) -> None:
 
 
 def _write_samples(report: Report, folder: Path) -> bool:
-    """Write the sheet of samples of each cell's first finished seed; return whether there are any."""
-    by_cell = report.records.folders.items()
-    first = {report.grid.display_name(cell): by_seed[min(by_seed)].samples for cell, by_seed in by_cell}
-    sheet = draw_sample_sheet(first, report.records.classes)
+    """Write the samples of the first finished seed of the cells with the same images; return whether there are any."""
+    by_cell = {cell: found for cell, found in report.records.folders.items() if cell in report.evaluated.cells}
+    first = {report.grid.display_name(cell): by_seed[min(by_seed)].samples for cell, by_seed in by_cell.items()}
+    sheet = draw_sample_sheet(first, report.classes)
     if sheet is None:
         return False
     file = BytesIO()
@@ -228,6 +229,8 @@ def render_markdown(report: Report, plots: Sequence[Plot], *, with_samples: bool
             "*The first images of the reported split, with the first seed of each cell; white pixels are ignored.*",
             "",
         ]
+        other_images = describe_other_images(grid, report.evaluated)
+        lines += [escape_markdown(other_images), ""] if other_images else []
     lines += ["## Reproduce", "", f"    {rerun_command(grid)}", ""]
     lines += [f"- {name}: {escape_markdown(text)}" for name, text in describe_provenance(grid, report.trials)]
     lines += ["", "The trials of each cell by the beginning of their keys, in the order of the seeds:", ""]

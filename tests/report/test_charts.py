@@ -84,7 +84,7 @@ def test_a_large_grid_shows_the_best_cells_with_a_note(made: tuple[Report, Lab])
     plots = {plot.name: plot for plot in draw_plots(replace(report, cells=many, significance=significance))}
     assert f"Only the {MAX_ROWS} cells" in plots["differences"].caption
     assert f"Only the {MAX_SQUARES[0]} cells" in plots["classes"].caption
-    squares = MAX_SQUARES[0] * len(report.records.classes)
+    squares = MAX_SQUARES[0] * len(report.classes)
     assert sum("bold" in row for row in _rows(plots["classes"].spec)) == squares
     assert len(plots["classes"].to_svg()) < 200_000
     entries = {row["entry"] for row in _rows(plots["cost"].spec) if "entry" in row}

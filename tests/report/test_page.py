@@ -289,8 +289,8 @@ def test_repeated_predictions_equal_the_evaluated_ones(tmp_path: Path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(predictions, "save_sample", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            gallery.select_gallery(report.plan, report.cells, report.records, lab, predict=True)
-    made = gallery.select_gallery(report.plan, report.cells, report.records, lab, predict=True)
+            gallery.select_gallery(report, lab, predict=True)
+    made = gallery.select_gallery(report, lab, predict=True)
     assert made is not None and made.note == ""
     (shown,) = made.cells
     counts, ids = report.records.counts(shown.label)[0], report.records.ids(shown.label, 0)
@@ -305,7 +305,7 @@ def test_repeated_predictions_equal_the_evaluated_ones(tmp_path: Path, monkeypat
 def test_without_weights_the_gallery_has_only_the_samples_and_a_note(tmp_path: Path) -> None:
     grid, lab = finished_lab(tmp_path)
     report = make_report(make_plan(grid, lab), lab, None)
-    made = gallery.select_gallery(report.plan, report.cells, report.records, lab, predict=True)
+    made = gallery.select_gallery(report, lab, predict=True)
     assert made is not None
     assert "samples" in made.note and "weights are missing" in made.note
     assert str(tmp_path) not in made.note
@@ -343,7 +343,7 @@ def test_pictures_shrink_until_the_page_is_small_enough(file: Path) -> None:
     lab = Lab.find(root=file.parents[2])
     grid = lab.load_grid(lab.root / "experiments" / "question.yaml")
     report = make_report(make_plan(grid, lab), lab, None)
-    shown = gallery.select_gallery(report.plan, report.cells, report.records, lab, predict=False)
+    shown = gallery.select_gallery(report, lab, predict=False)
     for cell in shown.cells:
         for picture in cell.folders[1].glob("*.jpg"):
             noise = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)

@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import ImageDraw
+from PIL import Image, ImageDraw
 
 from fcnlab.analysis import estimate_difference
 from fcnlab.errors import ConfigError
 from fcnlab.lab import Lab
 from fcnlab.report.charts.draw import draw_plots
 from fcnlab.report.comparison import compare, describe_difference, load_side, make_images_table
+from fcnlab.report.footnotes import describe_other_images
 from fcnlab.report.frame import trials_frame
+from fcnlab.report.gallery.selection import select_gallery
 from fcnlab.report.report import Report, make_report
 from fcnlab.report.summary_text import summarize
 from fcnlab.report.tables.cells import View
@@ -39,7 +41,7 @@ from fcnlab.tracking.fields import extract_tags
 from tests.conftest import REPOSITORY, write_grid
 from tests.growth import count_calls
 from tests.records import failed
-from tests.report.finished_grid import RIGHT, THREE, counted, finish, finished_lab
+from tests.report.finished_grid import CLASSES, IMAGES, RIGHT, THREE, counted, finish, finished_lab
 
 CHARTS = ("seeds", "differences", "cost", "curves", "loss", "classes")
 
@@ -363,7 +365,57 @@ def test_the_difference_and_its_interval_are_of_the_same_seeds_without_the_count
     report = make_report(plan, lab, None)
     assert row(report, "fcn16s")["delta"] == row(complete, "fcn16s")["delta"]
     assert "[" not in report.cell_table.rows[1][3]
+    assert report.evaluated.others == (), "without counts, cells are compared by the fingerprint of their data"
     assert any(note.startswith("The counts of 4 trials") for note in report.footnotes)
+
+
+def test_cells_that_were_evaluated_on_other_images_are_not_shown_beside_the_others(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path)
+    plan = make_plan(grid, lab)
+    assert describe_other_images(grid, make_report(plan, lab, None).evaluated) == ""
+    streets = [planned for planned in plan.trials if planned.trial.names["head"] == "fcn8s"]
+    for planned in streets:  # images with the same names, of another size and with other classes
+        finish(planned, 0.9, counted(0.9, planned.trial.seed)[:, :2], classes=("road", "sky"))
+        for picture in planned.folder.samples.iterdir():
+            Image.open(picture).resize((32, 24), Image.Resampling.NEAREST).save(picture)
+        planned.folder.finish(planned.record)
+    report = make_report(plan, lab, None)
+    section = write_report(report, lab, predict=False)
+    assert section.gallery is not None and [cell.label for cell in section.gallery.cells] == ["fcn32s", "fcn16s"]
+    classes = make_class_table(report)
+    assert classes is not None and classes.headings == ("class", "images", "fcn32s", "fcn16s")
+    assert [row[:2] for row in classes.rows] == [(name, str(IMAGES)) for name in CLASSES]
+    note = "Classes and images are shown without fcn8s, which was evaluated on other images or classes than fcn32s."
+    page, markdown = ((report.folder / name).read_text() for name in ("report.html", "README.md"))
+    assert page.count(note) == markdown.count(note) == 1 and "road" not in page
+    footnotes = " ".join(report.footnotes)
+    assert "fcn8s was evaluated on other images or classes than fcn32s: its Δ has no interval." in footnotes
+    assert "other cells, which were evaluated on other images." in footnotes, "fcn8s is the best cell"
+    assert "no counts" not in footnotes and row(report, "fcn8s")["delta_n"] == 3
+
+    for planned in streets:  # other images of the same size and with the same classes
+        finish(planned, 0.5, counted(0.5, planned.trial.seed)[::-1])
+    report = make_report(plan, lab, None)
+    found = select_gallery(report, lab, predict=False)
+    assert found is not None and [cell.label for cell in found.cells] == ["fcn32s", "fcn16s"]
+    assert "; 1 cell evaluated on other images is not compared." in report.best.note
+    only = View().make_table(report.cells, ["head"])
+    assert "[" in only.rows[1][3] and "[" not in only.rows[2][3]
+
+
+def test_without_a_finished_baseline_classes_and_images_are_those_of_the_best_cell(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path)
+    plan = make_plan(grid, lab)
+    for planned in plan.trials:
+        head = planned.trial.names["head"]
+        if head == "fcn32s":
+            planned.folder.finish(failed(planned.trial))
+        elif head == "fcn16s":
+            finish(planned, 0.5, classes=("road", "sky", "tree"))
+    report = make_report(make_plan(grid, lab), lab, None)
+    assert report.classes == CLASSES and report.evaluated.others == ("fcn16s",)
+    classes = make_class_table(report)
+    assert classes is not None and classes.headings == ("class", "images", "fcn8s")
 
 
 def test_cells_without_a_common_epoch_have_no_curve(tmp_path: Path) -> None:

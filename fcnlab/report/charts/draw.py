@@ -31,6 +31,6 @@ def draw_plots(report: Report) -> list[Plot]:
             draw_differences(scored, significance, styles, name) if significance.comparisons else None,
             draw_cost(scored, styles) if len(scored) > 1 else None,
             *draw_curves(scored, records, styles),
-            draw_classes(scored, records.classes, significance, styles, name) if significance.comparisons else None,
+            draw_classes(scored, report.classes, significance, styles, name) if significance.comparisons else None,
         ]
     return [plot for plot in candidates if plot is not None]

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from fcnlab.analysis.resampling import Floats, compute_class_iou, mean_over_classes
 from fcnlab.errors import FcnlabError
 from fcnlab.lab import Lab
 from fcnlab.paths import is_file
+from fcnlab.report.report import Report
 from fcnlab.report.trial_records import TrialRecords
 from fcnlab.runner.plan import Plan
 from fcnlab.trial.storage.sample_name import name_sample
@@ -86,15 +86,11 @@ class Gallery:
     note: str
 
 
-def select_gallery(
-    plan: Plan, cells: pd.DataFrame, records: TrialRecords, lab: Lab, *, predict: bool
-) -> Gallery | None:
-    """Select the images of a grid's gallery.
+def select_gallery(report: Report, lab: Lab, *, predict: bool) -> Gallery | None:
+    """Select the images of a grid's gallery, of the cells that were evaluated on the same images.
 
     Args:
-        plan: plan of the grid.
-        cells: frame with one row per cell.
-        records: records of the finished trials.
+        report: report of the grid.
         lab: the lab of the grid.
         predict: whether to predict images that have no predictions yet; if that fails, saved samples are shown and
             the gallery's `note` gives the reason.
@@ -102,11 +98,12 @@ def select_gallery(
     Returns:
         The gallery, or None where no cell has counts and pictures.
     """
-    candidates = [shown for cell in _select_cells(cells) if (shown := _first_seed(cell, records, lab)) is not None]
+    shown_cells, records = report.select_cells(MAX_CELLS), report.records
+    candidates = [shown for cell in shown_cells if (shown := _first_seed(cell, records, lab)) is not None]
     if not candidates:
         return None
     why = (
-        _predict_missing(candidates, plan, records, lab)
+        _predict_missing(candidates, report.plan, records, lab)
         if predict
         else f"{SAMPLES_ONLY}; the command fcnlab report predicts other images"
     )
@@ -115,14 +112,6 @@ def select_gallery(
         return _gallery(candidates, ids, "")
     known = [id_ for id_ in ids if all(shown.has_prediction(id_) for shown in candidates)]
     return _gallery(candidates, known, why) if known else None
-
-
-def _select_cells(cells: pd.DataFrame) -> list[str]:
-    """Return the baseline and the best other cells in the order of the table."""
-    finished = cells[cells["n"] > 0]
-    others = finished[~finished["baseline"]].nlargest(MAX_CELLS - 1, "miou")["cell"]
-    selected = {*others, *finished["cell"][finished["baseline"]]}
-    return [str(cell) for cell in finished["cell"] if cell in selected]
 
 
 def _first_seed(cell: str, records: TrialRecords, lab: Lab) -> GalleryCell | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from fcnlab.data.datasets.palette import find_palette
+from fcnlab.report.footnotes import describe_other_images
 from fcnlab.report.gallery.selection import Gallery
 from fcnlab.report.html.environment import read_assets, render
 from fcnlab.report.html.gallery import BUDGET, make_gallery, name_colors
@@ -72,8 +73,9 @@ def render_page(sections: Sequence[Section], title: str) -> str:
 def _make_context(section: Section, budget: int) -> dict[str, Any]:
     """Return the variables of a section's template."""
     report, gallery = section.report, section.gallery
-    grid, classes = report.grid, report.records.classes
-    palette = find_palette(grid.baseline.dataset, classes)
+    grid, classes = report.grid, report.classes
+    reference = next((cell for cell in grid.cells if cell.label == report.evaluated.reference), grid.baseline)
+    palette = find_palette(reference.dataset, classes)
     return {
         "name": grid.name,
         "question": grid.file.question,
@@ -90,6 +92,7 @@ def _make_context(section: Section, budget: int) -> dict[str, Any]:
         ],
         "plots": [_make_plot_context(plot) for plot in section.plots],
         "classes": make_sortable_classes(report, name_colors(palette, len(classes))),
+        "other_images": describe_other_images(grid, report.evaluated),
         "gallery": None if gallery is None else make_gallery(gallery, classes, palette, budget, grid.display_name),
         "trials": make_trial_rows(report),
         "trial_headings": [(heading, heading not in TEXTS) for heading in HEADINGS],

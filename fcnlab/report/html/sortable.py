@@ -11,10 +11,10 @@ import pandas as pd
 
 from fcnlab.report.report import Report
 from fcnlab.report.tables.classes import (
+    MAX_CELLS,
     compute_class_iou,
     count_class_images,
     make_class_table,
-    select_class_cells,
 )
 from fcnlab.report.tables.columns import COLUMNS
 from fcnlab.report.tables.table import Table
@@ -66,12 +66,12 @@ def make_sortable_classes(report: Report, colors: Sequence[str]) -> SortableTabl
     table = make_class_table(report)
     if table is None:
         return None
-    cells = select_class_cells(report)
+    cells = report.select_cells(MAX_CELLS)
     iou, images = compute_class_iou(report, cells), count_class_images(report)
-    listed = [report.records.classes.index(row[0]) for row in table.rows]
+    listed = [report.classes.index(row[0]) for row in table.rows]
     keys = tuple(
         (name, sort_key(images.get(index)), *(sort_key(iou[cell][index].mean()) for cell in cells))
-        for index, name in ((index, report.records.classes[index]) for index in listed)
+        for index, name in ((index, report.classes[index]) for index in listed)
     )
     by_cell = {str(row["cell"]): row for _, row in report.cells.iterrows()}
     means = [COLUMNS["miou"].text(by_cell[cell]) for cell in cells]

@@ -1,4 +1,4 @@
-"""Table of the IoU of each class, with one column per cell."""
+"""Table of the IoU of each class, with one column per cell that was evaluated on the same images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def make_class_table(report: Report) -> Table | None:
     Args:
         report: report of a grid.
     """
-    shown = select_class_cells(report)
+    shown = report.select_cells(MAX_CELLS)
     if not shown:
         return None
     iou, images = compute_class_iou(report, shown), count_class_images(report)
@@ -31,7 +31,7 @@ def make_class_table(report: Report) -> Table | None:
             str(images.get(index, "")),
             *(format_mean_std(iou[cell][index].mean(), iou[cell][index].std()) for cell in shown),
         )
-        for index, name in enumerate(report.records.classes)
+        for index, name in enumerate(report.classes)
         if all(index in frame for frame in iou.values())
     )
     return Table(("class", "images", *map(report.grid.display_name, shown)), rows, 1)
@@ -52,25 +52,13 @@ def compute_class_iou(report: Report, cells: Sequence[str]) -> dict[str, pd.Data
     }
 
 
-def select_class_cells(report: Report) -> list[str]:
-    """Return the labels of the baseline and the best other cells, in the order of the table of cells.
-
-    Args:
-        report: report of a grid.
-    """
-    finished = report.cells[report.cells["cell"].isin(report.records.by_cell)]
-    others = finished[~finished["baseline"]].nlargest(MAX_CELLS - 1, "miou")["cell"]
-    selected = {*others, *finished["cell"][finished["baseline"]]}
-    return [str(cell) for cell in finished["cell"] if cell in selected]
-
-
 def count_class_images(report: Report) -> dict[int, int]:
     """Count the images in which each class is labeled; empty without counts.
 
     Args:
         report: report of a grid.
     """
-    for cell in report.records.folders:
+    for cell in report.evaluated.cells:
         for counts in report.records.counts(cell).values():
             return dict(enumerate(np.count_nonzero(counts[:, :, 2], axis=0).tolist()))
     return {}
