@@ -185,7 +185,7 @@ class Lab:
 
     def _open_custom_dataset(self, spec: CustomDataset) -> Dataset:
         create = self.extensions.load("dataset", spec.type, Dataset)  # type: ignore[type-abstract]
-        arguments = () if spec.folder is None else (self._below_data_root(spec.folder, spec.type),)
+        arguments = () if spec.folder is None else (self.find_data_folder(spec.folder, spec.type),)
         try:
             inspect.signature(create).bind(*arguments, **spec.options)
         except TypeError as error:
@@ -269,19 +269,27 @@ class Lab:
         parts = spec.fractions
         shares = {"train": 1 - parts.val - parts.test, "val": parts.val} if parts else {}
         return FolderLayout(
-            images=str(self._below_data_root(spec.images)),
-            masks=str(self._below_data_root(spec.masks)),
+            images=str(self.find_data_folder(spec.images)),
+            masks=str(self.find_data_folder(spec.masks)),
             image_suffix=spec.image_suffix,
             mask_suffix=spec.mask_suffix,
-            lists={split: self._list(name) for split, name in spec.lists.items()},
+            lists={split: self.find_list(name) for split, name in spec.lists.items()},
             fractions=shares | ({"test": parts.test} if parts and parts.test else {}),
             seed=parts.seed if parts else 0,
             group_by=parts.group_by if parts else None,
             skip_unpaired=spec.unpaired == "skip",
         )
 
-    def _below_data_root(self, folder: str, type_: str = "folder") -> Path:
-        """Find a folder in the lab or below the data root; `{split}` in it is replaced later."""
+    def find_data_folder(self, folder: str, type_: str = "folder") -> Path:
+        """Find a folder of a dataset in the lab or below the data root.
+
+        Args:
+            folder: path of the folder in an entry, absolute or relative; `{split}` in it is replaced later.
+            type_: type of the dataset, for the error message.
+
+        Raises:
+            DataError: the folder is not in the lab, and no data root is set.
+        """
         path = expand_home(folder)
         if path.is_absolute():
             return path
@@ -295,10 +303,17 @@ class Lab:
             )
         return self.data_root / path
 
-    def _list(self, name: str) -> Path:
-        """Find a list of ids in the lab, where it can be committed, or below the data root."""
+    def find_list(self, name: str) -> Path:
+        """Find a list of ids in the lab, where it can be committed, or below the data root.
+
+        Args:
+            name: path of the list in an entry, absolute or relative.
+
+        Raises:
+            DataError: see `find_data_folder`.
+        """
         path = self.root / expand_home(name)
-        return self._below_data_root(name) if not exists(path) and self.data_root is not None else path
+        return self.find_data_folder(name) if not exists(path) and self.data_root is not None else path
 
     def find_weights_file(self, backbone: BackboneConfig) -> Path | None:
         """Find the local weights file of a backbone in the lab or below the data root.

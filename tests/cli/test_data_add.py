@@ -141,6 +141,20 @@ def test_folders_below_the_data_root_are_written_relative_to_it(call: Call, mine
     assert (entries()["mine"]["images"], entries()["mine"]["masks"]) == ("mine/images", "mine/masks")
 
 
+def test_folders_that_the_lab_has_too_are_written_as_absolute_paths(call: Call, mine: Path) -> None:
+    fill(Path("mine/images"), Path("mine/masks"), "x y", [0, 1])
+    for folder in (Path("mine/lists"), mine / "lists"):
+        folder.mkdir()
+        for split in ("train", "val"):
+            (folder / f"{split}.txt").write_text("a\n" if split == "train" else "b\n")
+    output = add(call, "--lists", mine / "lists", "--data-root", "..")
+    assert output.code == 0 and "splits: train 1, val 1" in output.out
+    entry = entries()["mine"]
+    assert (entry["images"], entry["masks"]) == (f"{mine}/images", f"{mine}/masks")
+    assert entry["lists"] == {split: f"{mine}/lists/{split}.txt" for split in ("train", "val")}
+    assert call("data", "check", "mine", "--data-root", "..").code == 0
+
+
 def test_other_registry_entries_and_comments_are_kept(call: Call, mine: Path) -> None:
     file = Path("registry/datasets.yaml")
     size = "nominal: {height: 64, width: 64}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,8 @@ def build_entry(
     entry: dict[str, Any] = {
         "description": f"{len(pairing.pairs)} images, {len(named)} classes",
         "type": "folder",
-        "images": _portable(lab, folders[0]),
-        "masks": _portable(lab, folders[1]),
+        "images": _shorten_path(folders[0], (lab.data_root, lab.root), lab.find_data_folder),
+        "masks": _shorten_path(folders[1], (lab.data_root, lab.root), lab.find_data_folder),
         "image_suffix": pairing.image_suffix,
         "mask_suffix": pairing.mask_suffix,
         "unpaired": "skip" if skip else "",
@@ -154,10 +155,8 @@ def find_lists(folder: Path) -> dict[str, Path]:
 
 def list_splits(lab: Lab, files: Mapping[str, Path]) -> dict[str, Any]:
     """Return the splits of the entry by lists."""
-    lists = {
-        split: str(file.relative_to(lab.root)) if file.is_relative_to(lab.root) else _portable(lab, str(file))
-        for split, file in files.items()
-    }
+    roots = (lab.root, lab.data_root)
+    lists = {split: _shorten_path(str(file), roots, lab.find_list) for split, file in files.items()}
     return {"lists": lists} | ({"splits": {"test": "test"}} if "test" in files else {})
 
 
@@ -186,7 +185,22 @@ def choose_splits(
     return {"splits": other} if other else {}
 
 
-def _portable(lab: Lab, path: str) -> str:
-    """Return a path below the data root or the lab relative to it, so that the entry is valid on other machines."""
-    roots = [root for root in (lab.data_root, lab.root) if root is not None and Path(path).is_relative_to(root)]
-    return str(Path(path).relative_to(roots[0])) if roots else path
+def _shorten_path(path: str, roots: Iterable[Path | None], find: Callable[[str], Path]) -> str:
+    """Return a path relative to the lab or the data root, so that the entry is valid on other machines.
+
+    Args:
+        path: an absolute path.
+        roots: the lab and the data root, or None, in the order of preference.
+        find: function that finds a relative path again.
+
+    Returns:
+        The relative path if it is found at the same place again; else the absolute path: the lab may contain another
+        folder with the same relative path.
+    """
+    for root in roots:
+        if root is not None and Path(path).is_relative_to(root):
+            relative = str(Path(path).relative_to(root))
+            with suppress(DataError):  # it is not found
+                if find(relative) == Path(path):
+                    return relative
+    return path
