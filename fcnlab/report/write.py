@@ -5,6 +5,7 @@ Each file is written atomically, and a lock lets one process write a report at a
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from filelock import FileLock
 
 from fcnlab.atomic_file import list_temporary_files, write_atomically
 from fcnlab.config.grid.grid import Grid
+from fcnlab.config.grid.name import MAX_BYTES
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.report.best import select_best
@@ -118,7 +120,7 @@ def find_best_cell(cells: pd.DataFrame) -> BestCell | None:
 
 
 def write_combined(sections: Sequence[Section], lab: Lab) -> Path:
-    """Write one page and one frame of several grids to `results/<grid>+<grid>/`.
+    """Write one page and one frame of several grids to `results/<grid>+<grid>/`; see `name_combined`.
 
     Args:
         sections: sections of the grids.
@@ -128,11 +130,32 @@ def write_combined(sections: Sequence[Section], lab: Lab) -> Path:
         The folder.
     """
     reports = [section.report for section in sections]
-    folder = lab.results / "+".join(report.grid.name.replace("/", "-") for report in reports)
+    names = [report.grid.name for report in reports]
+    folder = lab.results / name_combined(names)
     with _lock_folder(lab, folder):
         _write(folder / "trials.csv", to_csv_text(merge_trials(reports).drop(columns="run_id")))
-        _write(folder / "report.html", render_page(sections, folder.name))
+        _write(folder / "report.html", render_page(sections, "+".join(names)))
     return folder
+
+
+def name_combined(names: Sequence[str]) -> str:
+    """Return the name of the folder of several grids.
+
+    Args:
+        names: names of the grids.
+
+    Returns:
+        The names with `+` between them. With a digest of the names where these have a `/` or `+`, so that no other
+        grids have the same folder, or are too long together for a file system.
+
+    >>> name_combined(["heads", "losses"]), name_combined(["a/b", "c"])
+    ('heads+losses', 'a-b+c-cc842f8599ec')
+    """
+    name = "+".join(names).replace("/", "-")
+    if len(name.encode()) <= MAX_BYTES and not any(sign in one for one in names for sign in "/+"):
+        return name
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
+    return f"{name.encode()[: MAX_BYTES - 13].decode(errors='ignore')}-{digest}"
 
 
 def merge_trials(reports: Sequence[Report]) -> pd.DataFrame:

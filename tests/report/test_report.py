@@ -22,6 +22,7 @@ from fcnlab.report.comparison import compare, describe_difference, load_side, ma
 from fcnlab.report.footnotes import describe_other_images
 from fcnlab.report.frame import trials_frame
 from fcnlab.report.gallery.selection import select_gallery
+from fcnlab.report.html.page import Section
 from fcnlab.report.report import Report, make_report
 from fcnlab.report.summary_text import summarize
 from fcnlab.report.tables.cells import View
@@ -33,7 +34,7 @@ from fcnlab.report.tables.names import Names
 from fcnlab.report.tables.paper import report_to_latex
 from fcnlab.report.tables.seed_plan import make_seed_table
 from fcnlab.report.trial_records import load_records
-from fcnlab.report.write import merge_trials, write_report
+from fcnlab.report.write import merge_trials, name_combined, write_combined, write_report
 from fcnlab.runner.find import find_reference
 from fcnlab.runner.plan import make_plan
 from fcnlab.runner.publisher import open_tracker
@@ -521,6 +522,21 @@ def test_a_trial_of_several_grids_is_listed_once(made: tuple[Report, Lab]) -> No
     assert len(frame) == len(report.trials) == 9
     assert set(frame["grid"][frame["head"] == "fcn8s"]) == {"question, smaller"}
     assert set(frame["grid"][frame["head"] == "fcn16s"]) == {"question"}
+
+
+def test_folders_of_several_grids_have_short_names_of_their_own(made: tuple[Report, Lab]) -> None:
+    report, lab = made
+    names = [["a", "b"], ["a/b", "c"], ["a-b", "c"], ["a+b", "c"], ["a", "b+c"], ["é" * 99] * 8, ["é" * 99] * 9]
+    folders = [name_combined(one) for one in names]
+    assert folders[0] == "a+b" and folders[2] == "a-b+c" and len(set(folders)) == len(names)
+    assert not any("/" in folder or len(f"{folder}.report.lock".encode()) > 255 for folder in folders)
+    long = [
+        replace(report, plan=replace(report.plan, grid=replace(report.grid, name=letter * 125)))
+        for letter in "abcdefgh"
+    ]
+    folder = write_combined([Section(one, (), None, {}) for one in long], lab)
+    assert folder.is_relative_to(lab.results)
+    assert {file.name for file in folder.iterdir()} == {"report.html", "trials.csv"}
 
 
 def test_texts_of_the_user_are_escaped(made: tuple[Report, Lab]) -> None:
