@@ -476,6 +476,18 @@ def test_a_view_chooses_sorts_groups_and_pivots(made: tuple[Report, Lab]) -> Non
     assert [bool(text) for text in pivoted.rows[1]] == [True, False, True]
 
 
+def test_cells_of_a_pivoted_table_that_would_replace_each_other_are_an_error(made: tuple[Report, Lab]) -> None:
+    cells = made[0].cells.assign(head=["a", "b", "b"], upsampler=[1, 1, 2])
+    axes, shown = ["head", "upsampler"], {"upsampler": "low"}
+    values = {cell: {"head": head} | shown for cell, head in zip(cells["cell"], cells["head"], strict=True)}
+    names = Names({axis: axis for axis in axes}, values, {})
+    assert len(View().make_table(cells, axes, names).rows) == 3
+    with pytest.raises(ConfigError, match=r"the cells 'fcn16s' and 'fcn8s' have the same place.*labels: values"):
+        View(pivot=("head", "upsampler")).make_table(cells, axes, names)
+    merged = View(pivot=("head", "upsampler")).make_table(cells.iloc[:2], axes, names)
+    assert merged.headings == ("head", "upsampler low, mIoU %") and len(merged.rows) == 2
+
+
 @pytest.mark.parametrize(
     ("view", "nearest"),
     [(View(("moiu",)), "miou"), (View(sort="-detla"), "delta"), (View(group_by="heda"), "head")],

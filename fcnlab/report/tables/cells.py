@@ -41,7 +41,8 @@ class View:
             names: display names; None for those in the frame.
 
         Raises:
-            ConfigError: there is no such column or axis; the message names the nearest.
+            ConfigError: there is no such column or axis; the message names the nearest. Or two cells of a pivoted table
+                have the same display names.
         """
         cells = self.sort_cells(cells, axes)
         if self.pivot is not None:
@@ -136,9 +137,16 @@ def _make_pivot_table(
     values = list(dict.fromkeys(names.values[str(cell)][across] for cell in cells["cell"]))
     found: dict[tuple[str, ...], dict[str, str]] = {}
     marks: set[tuple[int, int]] = set()
+    labels: dict[tuple[tuple[str, ...], str], str] = {}
     for _, row in cells.iterrows():
         own = names.values[str(row["cell"])]
         key, value = tuple(own[axis] for axis in left), own[across]
+        first = labels.setdefault((key, value), str(row["cell"]))
+        if first != row["cell"]:
+            raise ConfigError(
+                f"--pivot: the cells '{first}' and '{row['cell']}' have the same place, since values of an axis have "
+                "equal display names; give these different names in the grid file, under labels: values"
+            )
         found.setdefault(key, {})[value] = _pivot_text(row, column)
         if row["best"] and column == MARKED:
             marks.add((list(found).index(key), len(left) + values.index(value)))
