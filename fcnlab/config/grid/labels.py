@@ -105,7 +105,7 @@ class Labels(Config):
         return name or values or cell.label
 
     def find_errors(self, axes: Sequence[str], cells: Sequence[Cell]) -> list[str]:
-        """List the labels of unknown axes, values and cells, and cells with equal display names.
+        """List the labels of unknown axes, values and cells, and axes and cells with equal display names.
 
         Args:
             axes: axes of the grid.
@@ -130,7 +130,16 @@ class Labels(Config):
         labels = {_fold(cell.label): cell.label for cell in cells}
         unknown = [key for key in self.cells if _fold(key) not in labels]
         errors += [f"labels: cells: no cell '{key}'; {_suggest(key, list(labels.values()))}" for key in unknown]
-        return errors or self._find_duplicates(cells)
+        return errors or [*self._find_equal_axes(axes), *self._find_duplicates(cells)]
+
+    def _find_equal_axes(self, axes: Sequence[str]) -> list[str]:
+        """List the pairs of axes with equal display names, which would be the headings of two columns."""
+        first: dict[str, str] = {}
+        return [
+            f"labels: axes: {first[name]} and {axis} are both shown as '{name}'; give one of them another name"
+            for axis in axes
+            if first.setdefault(name := self.name_axis(axis), axis) != axis
+        ]
 
     def _find_duplicates(self, cells: Sequence[Cell]) -> list[str]:
         """List the pairs of cells with equal display names."""

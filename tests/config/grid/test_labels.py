@@ -47,6 +47,14 @@ def test_labels_name_the_changes_of_an_ablation(tmp_path: Path) -> None:
     [
         ({"axes": {"hed": "Head"}}, "labels.axes.hed: unknown axis; did you mean 'head'?"),
         ({"axes": {"dataset": "Data"}}, "labels: axes: dataset is not an axis of this grid; valid: head, recipe.opt"),
+        (
+            {"axes": {"head": "Setting", "recipe.lr": "Setting"}},
+            "labels: axes: head and recipe.optimizer.lr are both shown as 'Setting'; give one of them another name",
+        ),
+        (
+            {"axes": {"head": "recipe.optimizer.lr"}},
+            "labels: axes: head and recipe.optimizer.lr are both shown as 'recipe.optimizer.lr'",
+        ),
         ({"values": {"head": {"fcn_8s": "a"}}}, "labels: values: head: no cell has fcn_8s; did you mean 'fcn8s'?"),
         ({"values": {"recipe.lr": {2: "a"}}}, "labels: values: recipe.optimizer.lr: no cell has 2; valid: 0.01, 1"),
         ({"cells": {"fcn8, 1": "ours"}}, "labels: cells: no cell 'fcn8, 1'; the closest cells are 'fcn8s, 1'"),
