@@ -219,7 +219,8 @@ def test_a_plan_shows_every_cell_and_the_remaining_trials(fcnlab: Call, tmp_path
     assert question == "question: Does it run?"
     assert heading.split() == ["head", "to", "do"]
     assert [row.split() for row in rows[:2]] == [["fcn32s", "2", "baseline"], ["fcn8s", "2"]]
-    assert "4 trials: 4 to do" in output.out and "no estimate: no comparable trial has finished yet" in output.out
+    assert "4 trials: 4 to do\noptimizer steps per trial: 8\n" in output.out
+    assert "no estimate: no comparable trial has finished yet" in output.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["experiments"]  # looking makes nothing
 
 

@@ -111,7 +111,9 @@ def test_a_folder_becomes_a_dataset_that_can_be_checked_and_trained_on(call: Cal
     assert call("data", "check", "mine").code == 0
     text = Path("experiments/mine.yaml").read_text()
     assert "recipe: small-data}" in text
-    assert "base: {backbone: tiny-scratch, dataset: mine, recipe: quick, recipe.batch_size: 6}" in text
+    assert (
+        "base: {backbone: tiny-scratch, dataset: mine, recipe: quick, recipe.batch_size: 2, recipe.epochs: 100}" in text
+    )
     assert output.out.splitlines()[-1] == "and: fcnlab grid run experiments/mine.yaml"
     planned = call("grid", "plan", "experiments/mine.yaml")
     assert (planned.code, planned.err) == (0, "")

@@ -79,6 +79,18 @@ def test_a_batch_larger_than_the_training_split_is_refused(lab: Lab) -> None:
     assert check(lab, "recipe.batch_size: 16") == []
 
 
+@pytest.mark.parametrize(("batch", "left_out"), [(1, 0), (4, 0), (5, 1), (10, 6), (16, 0)])
+def test_many_images_outside_of_whole_batches_are_a_warning(lab: Lab, batch: int, left_out: int) -> None:
+    base = f", recipe.batch_size: {batch}, recipe.batch_norm: eval"
+    file = write_grid(lab.root, GRID.format(backbone="tiny-scratch", head="fcn32s", base=base))
+    expected = [
+        f"recipe.batch_size: with batches of {batch}, each epoch leaves out {left_out} of the 16 training images of "
+        "shapes-mini; a smaller batch leaves out fewer and makes more steps"
+    ]
+    plan = make_plan(lab.load_grid(file), lab)
+    assert check_trials(plan.remaining, lab, file) == (expected if left_out > 1 else [])
+
+
 def test_micro_batches_that_are_not_equal_are_refused(lab: Lab) -> None:
     with pytest.raises(ConfigError, match="grad_accum_steps must divide batch_size; 3 does not divide 4"):
         lab.load_grid(

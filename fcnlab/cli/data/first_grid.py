@@ -15,13 +15,19 @@ _GRID = """\
 # base: {{backbone: resnet18, dataset: {name}, recipe: {recipe}{accurate_batch}}}
 # The ImageNet weights of resnet18 are downloaded at the first run.
 question: Do skip connections improve mIoU on {name}?
-base: {{backbone: tiny-scratch, dataset: {name}, recipe: quick{batch}}}
+base: {{backbone: tiny-scratch, dataset: {name}, recipe: quick{length}}}
 product: {{head: [fcn32s, fcn8s]}}
 seeds: 3
 """
 
 _SMALL = 1000
 """With fewer training images, the recipe for accuracy is `small-data`."""
+
+_STEPS = 300
+"""Least number of steps of the quick training. With fewer, networks predict little but the most frequent class."""
+
+_STEPS_PER_EPOCH = 6
+"""Least number of steps per epoch, so that few images are left out of the last batch."""
 
 
 def write_first_grid(lab: Lab, name: str) -> tuple[Path, bool]:
@@ -45,7 +51,7 @@ def write_first_grid(lab: Lab, name: str) -> tuple[Path, bool]:
     text = _GRID.format(
         name=name,
         recipe=recipe,
-        batch=_limit_batch(lab, images, "quick"),
+        length=_lengthen(lab, images, "quick"),
         accurate_batch=_limit_batch(lab, images, recipe),
     )
     try:
@@ -57,6 +63,19 @@ def write_first_grid(lab: Lab, name: str) -> tuple[Path, bool]:
     except OSError as error:
         raise RunError(f"{file}: cannot be written: {error.strerror}") from None
     return file, True
+
+
+def _lengthen(lab: Lab, images: int, recipe: str) -> str:
+    """Return overrides of the batch size and the epochs for few training images, else nothing."""
+    config = lab.registry.get("recipe", recipe)
+    assert isinstance(config, Recipe)
+    batch = config.batch_size
+    while batch > 2 and images < _STEPS_PER_EPOCH * batch:
+        batch //= 2
+    batch = min(batch, images)
+    epochs = max(config.epochs, -(-_STEPS // max(1, images // batch)))
+    changed = {"batch_size": batch, "epochs": epochs}
+    return "".join(f", recipe.{name}: {n}" for name, n in changed.items() if n != getattr(config, name))
 
 
 def _limit_batch(lab: Lab, images: int, recipe: str) -> str:

@@ -105,6 +105,8 @@ def _describe_trials(plan: Plan, lab: Lab) -> list[str]:
     total = len(plan.all_trials)
     counts = ", ".join(f"{count:,} {state}" for state in STATES if (count := plan.count(state)))
     lines = [f"{format_count(total, 'trial')}: {counts}"]
+    if plan.remaining:
+        lines.append(_describe_steps(plan, lab))
     if plan.prerequisites:
         lines.append(f"{len(plan.prerequisites)} of them belong to no cell: others are initialized from them")
     finished = plan.count("finished")
@@ -114,6 +116,15 @@ def _describe_trials(plan: Plan, lab: Lab) -> list[str]:
             f"reused: {format_count(finished, 'finished trial')} in {lab.runs}" + (f"; {reports}" if reports else "")
         )
     return lines
+
+
+def _describe_steps(plan: Plan, lab: Lab) -> str:
+    """Describe the optimizer steps of the remaining trials."""
+    from fcnlab.runner.checks.trials import OpenedData
+
+    data = OpenedData(lab)
+    steps = sorted({data.count_steps(planned.trial) for planned in plan.remaining})
+    return f"optimizer steps per trial: {steps[0]:,}" + (f" to {steps[-1]:,}" if len(steps) > 1 else "")
 
 
 def _describe_cost(cost: CostEstimate, plan: Plan, device: Device) -> list[str]:

@@ -17,6 +17,9 @@ from fcnlab.runner.checks.pretrained import find_missing_weights
 from fcnlab.runner.checks.transform import TransformChecks
 from fcnlab.runner.plan import PlannedTrial
 
+MOST_LEFT_OUT = 0.1
+"""Share of the training images that an epoch may leave out without a warning."""
+
 MAX_LABELS = 3
 """Maximum number of cells that one line lists."""
 
@@ -34,7 +37,8 @@ def check_trials(trials: Iterable[PlannedTrial], lab: Lab, file: Path) -> list[s
         file: the grid file, for messages.
 
     Returns:
-        A warning for each suspicious result of a transform.
+        A warning for each suspicious result of a transform, and for each training split much of which does not fit into
+        batches.
 
     Raises:
         ConfigError: one line per error, with the cells that have it, and one per missing file of published weights; or
@@ -46,6 +50,7 @@ def check_trials(trials: Iterable[PlannedTrial], lab: Lab, file: Path) -> list[s
     cells: dict[str, dict[str, None]] = {}
     checked: dict[NetworkSetup | str, list[str]] = {}
     transforms = TransformChecks(lab)
+    warnings: dict[str, None] = {}
     for planned in trials:
         trial = planned.trial
         backbones[id(trial.variant.backbone)] = trial.variant.backbone
@@ -56,11 +61,12 @@ def check_trials(trials: Iterable[PlannedTrial], lab: Lab, file: Path) -> list[s
         transform_errors = transforms.find_errors(trial, data.dataset(trial))
         for message in [*_find_batch_errors(trial, data), *checked[setup], *transform_errors]:
             cells.setdefault(message, {})[planned.cell.label] = None
+        warnings |= dict.fromkeys(_find_left_out_images(trial, data))
     lines = [f"{file}: {_name_cells(list(labels))}: {text}" for text, labels in cells.items()]
     lines += [f"{file}: {line}" for line in find_missing_weights(backbones.values(), file)]
     if lines:
         raise ConfigError("\n".join(lines))
-    return transforms.warnings
+    return [*transforms.warnings, *warnings]
 
 
 class OpenedData:
@@ -84,6 +90,11 @@ class OpenedData:
         if (trial.data, name) not in self._splits:
             self._splits[trial.data, name] = self.dataset(trial).split(name)
         return self._splits[trial.data, name]
+
+    def count_steps(self, trial: Trial) -> int:
+        """Return the number of optimizer steps of a trial."""
+        images = len(self.split(trial, trial.dataset.splits.train))
+        return trial.recipe.epochs * (images // trial.recipe.batch_size)
 
     def sizes(self, trial: Trial, name: str) -> Sizes:
         """Return the number of images of a split by height and width."""
@@ -119,6 +130,18 @@ def _find_batch_errors(trial: Trial, data: OpenedData) -> list[str]:
     return [
         f"recipe.batch_size: a batch of {batch} is more than the training split has ({images} images in '{split}' of "
         f"{trial.names['dataset']}); use at most {images}"
+    ]
+
+
+def _find_left_out_images(trial: Trial, data: OpenedData) -> list[str]:
+    """Warn if many images of the training split are left out of each epoch, which consists of whole batches."""
+    images, batch = len(data.split(trial, trial.dataset.splits.train)), trial.recipe.batch_size
+    left_out = images % batch
+    if left_out <= MOST_LEFT_OUT * images:
+        return []
+    return [
+        f"recipe.batch_size: with batches of {batch}, each epoch leaves out {left_out} of the {images} training images "
+        f"of {trial.names['dataset']}; a smaller batch leaves out fewer and makes more steps"
     ]
 
 
