@@ -28,7 +28,7 @@ def replace_batch_norm(model: nn.Module, size: tuple[int, int] = (64, 64)) -> No
         model: a network on the device that trains it.
         size: height and width of an image that the network accepts.
     """
-    activated = {norm for norm in _find_activated_norms(model, size) if _is_supported(norm)}
+    activated = _find_activated_norms(model, size)
     modules: list[Any] = list(model.modules())
     for module in modules:
         if type(module) is nn.BatchNorm2d and _is_supported(module):
