@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import save_file
 
 from fcnlab.atomic_file import replace_atomically, write_atomically
+from fcnlab.config import registry_writer
 from fcnlab.config.registry_writer import write_entry
+from fcnlab.config.yaml_file import read
 from fcnlab.data.json_cache import write_json
+from fcnlab.errors import ConfigError
 
 
 @pytest.fixture(params=[0o022, 0o002, 0o077])
@@ -27,25 +33,60 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_files_have_the_permissions_of_the_umask(tmp_path: Path, umask: int) -> None:
+@pytest.fixture
+def lock(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("state") / "registry.lock"
+
+
+def test_files_have_the_permissions_of_the_umask(tmp_path: Path, umask: int, lock: Path) -> None:
     write_atomically(tmp_path / "a", lambda file: file.write(b"1"))
     with replace_atomically(tmp_path / "b") as temporary:
         save_file({"w": torch.zeros(1)}, temporary)  # creates private files
     write_json(tmp_path / "c", {})
-    write_entry(tmp_path / "d.yaml", "own", {"type": "paper"})
+    write_entry(tmp_path / "d.yaml", "own", {"type": "paper"}, lock=lock)
     assert {mode(path) for path in tmp_path.iterdir()} == {0o666 & ~umask}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c", "d.yaml"]
 
 
-def test_a_registry_file_keeps_its_permissions_and_its_link(tmp_path: Path) -> None:
+def test_a_registry_file_keeps_its_permissions_and_its_link(tmp_path: Path, lock: Path) -> None:
     file, link = tmp_path / "datasets.yaml", tmp_path / "link.yaml"
     file.write_text("# mine\n")
     file.chmod(0o640)
     link.symlink_to(file)
-    write_entry(link, "own", {"type": "paper"})
+    write_entry(link, "own", {"type": "paper"}, lock=lock)
     assert link.is_symlink() and file.read_text().startswith("# mine\n")
     assert "own:" in file.read_text()
     assert mode(file) == 0o640
+
+
+def test_entries_that_are_written_at_the_same_time_are_all_kept(
+    tmp_path: Path, lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, has_read, has_written = tmp_path / "datasets.yaml", threading.Event(), threading.Event()
+    original = registry_writer.add_entry
+
+    def add_slowly(text: str, name: str, *others: Any, **options: Any) -> str:
+        if name == "first":  # without a lock, the second entry would be written now, and then be overwritten
+            has_read.set()
+            has_written.wait(0.3)
+        return original(text, name, *others, **options)
+
+    monkeypatch.setattr(registry_writer, "add_entry", add_slowly)
+    thread = threading.Thread(target=write_entry, args=(file, "first", {"type": "paper"}), kwargs={"lock": lock})
+    thread.start()
+    has_read.wait()
+    write_entry(file, "second", {"type": "paper"}, lock=lock)
+    has_written.set()
+    thread.join()
+    assert list(read(file)) == ["first", "second"]
+
+
+def test_a_registry_file_that_another_process_writes_is_an_error(
+    tmp_path: Path, lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_writer, "LOCK_TIMEOUT", 0.0)
+    with FileLock(lock), pytest.raises(ConfigError, match=r"datasets\.yaml: another process is writing it \(lock "):
+        write_entry(tmp_path / "datasets.yaml", "own", {"type": "paper"}, lock=lock)
 
 
 def test_an_error_leaves_the_old_content_and_no_other_file(tmp_path: Path) -> None:

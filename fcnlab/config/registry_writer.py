@@ -6,17 +6,22 @@ import re
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from fcnlab.atomic_file import write_atomically
 from fcnlab.config.yaml_file import dump, find_key_lines, parse
 from fcnlab.errors import ConfigError
 from fcnlab.paths import exists
+
+LOCK_TIMEOUT = 30.0
+"""Seconds to wait for another process that writes an entry."""
 
 
 def to_yaml(name: str, entry: dict[str, Any]) -> str:
     """Format an entry as YAML; innermost mappings and lists are written on one line.
 
     Args:
-        name: of the entry.
+        name: name of the entry.
         entry: its fields as plain values.
 
     Returns:
@@ -26,22 +31,27 @@ def to_yaml(name: str, entry: dict[str, Any]) -> str:
     return dump({name: entry}) if text.startswith("{") else text  # an entry without inner mappings
 
 
-def write_entry(file: Path, name: str, entry: dict[str, Any], *, replace: bool = False) -> None:
+def write_entry(file: Path, name: str, entry: dict[str, Any], *, lock: Path, replace: bool = False) -> None:
     """Add an entry to a registry file, or replace it; the file is written completely or not at all.
 
     Args:
         file: is created if it does not exist.
-        name: of the entry.
+        name: name of the entry.
         entry: its fields as plain values.
+        lock: file that is locked meanwhile, so that the entries of several processes are all kept.
         replace: allow the name to exist.
 
     Raises:
-        ConfigError: the name exists, or the file cannot be read, extended or written.
+        ConfigError: the name exists, the file cannot be read, extended or written, or another process holds the lock.
     """
     try:
-        before = file.read_text(encoding="utf-8") if exists(file) else ""
-        after = add_entry(before, name, entry, str(file), replace=replace)
-        write_atomically(file, lambda opened: opened.write(after.encode()), keep_mode=True)
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock, timeout=LOCK_TIMEOUT):
+            before = file.read_text(encoding="utf-8") if exists(file) else ""
+            after = add_entry(before, name, entry, str(file), replace=replace)
+            write_atomically(file, lambda opened: opened.write(after.encode()), keep_mode=True)
+    except Timeout:
+        raise ConfigError(f"{file}: another process is writing it (lock {lock}); run the command again") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read and written: {error}") from None
 
@@ -50,8 +60,8 @@ def add_entry(text: str, name: str, entry: dict[str, Any], where: str, *, replac
     """Add an entry to the text of a registry file, or replace it.
 
     Args:
-        text: of the file.
-        name: of the entry.
+        text: text of the file.
+        name: name of the entry.
         entry: its fields as plain values.
         where: start of error messages.
         replace: allow the name to exist.

@@ -126,7 +126,7 @@ def add(
     if dry_run:
         typer.echo(f"nothing is written; without --dry-run, the entry is added to {file}")
         return
-    write_entry(file, name, entry, replace=force)
+    write_entry(file, name, entry, lock=lab_.state / "registry.lock", replace=force)
     _write_first_grid(lab_, file, name)
 
 
