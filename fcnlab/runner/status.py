@@ -1,7 +1,8 @@
 """The status of a grid that other drivers run, possibly on other machines that share the lab.
 
-The status is read only: nothing is locked, leased or removed. A driver on another host is alive if its last heartbeat
-is recent, which compares the clocks of two hosts. This is precise enough for display; leases never rely on it.
+The status is read only: nothing is locked, leased or removed. A driver is alive if its last heartbeat is recent, and on
+this host if its process exists too. The age of a heartbeat compares the clocks of two hosts, and a process id may be in
+use again. This is precise enough for display; leases never rely on it.
 """
 
 from __future__ import annotations
@@ -153,12 +154,12 @@ def _age(file: Path) -> float:
 
 
 def _is_alive(driver: str, folder: Path) -> bool:
-    """Return whether a driver is alive: on this host by its process, on other hosts by its heartbeat."""
-    if not (is_driver(driver) and exists(beat := folder / driver)):
+    """Return whether a driver is alive: its heartbeat is recent, and on this host its process exists."""
+    if not (is_driver(driver) and exists(beat := folder / driver)) or _age(beat) >= EXPIRY:
         return False
     host, process, _ = driver.split(":")
     if host != socket.gethostname():
-        return _age(beat) < EXPIRY
+        return True
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:
