@@ -12,7 +12,7 @@ from statistics import fmean
 from fcnlab.config.grid.grid import Cell
 from fcnlab.config.trial import Trial
 from fcnlab.console import format_count
-from fcnlab.errors import ConfigError, RunError, nearest
+from fcnlab.errors import ConfigError, RunError
 from fcnlab.lab import Lab
 from fcnlab.runner.plan import Plan, PlannedTrial, make_plan
 from fcnlab.trial.find import FinishedTrial, find_run_folder, read_finished_trial, read_trial
@@ -44,7 +44,7 @@ class Reference:
         plan: plan of the grid; None for a trial that is not named by a grid.
         planned: the trial in the plan.
         seed: the seed that was named; None for a cell.
-        note: which cell is the best and why; None if it was not asked for.
+        note: the best cell and the reason; None unless the best cell was requested.
     """
 
     folder: RunFolder
@@ -190,9 +190,9 @@ def _match_label(labels: Sequence[str], name: str, where: str) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise ConfigError(f"{where}: '{name}' matches {len(found)} cells: {_join(found)}; give more of the label")
-    close = get_close_matches(name, labels, n=MAX_LISTED, cutoff=0.0)
-    raise ConfigError(f"{where}: no cell '{name}'; {nearest(name, close)}")
+        raise ConfigError(f"{where}: '{name}' matches {len(found)} cells: {_quote(found)}; give more of the label")
+    close = get_close_matches(name, labels, n=len(labels), cutoff=0.0)
+    raise ConfigError(f"{where}: no cell '{name}'; the closest cells are {_quote(close)}")
 
 
 def _fold(label: str) -> str:
@@ -200,5 +200,7 @@ def _fold(label: str) -> str:
     return "".join(label.split()).lower()
 
 
-def _join(labels: Sequence[str]) -> str:
-    return "; ".join(labels[:MAX_LISTED]) + (" and more" if len(labels) > MAX_LISTED else "")
+def _quote(labels: Sequence[str]) -> str:
+    """List labels in quotes, since they contain commas."""
+    more = " and more" if len(labels) > MAX_LISTED else ""
+    return "; ".join(f"'{label}'" for label in labels[:MAX_LISTED]) + more

@@ -76,7 +76,7 @@ def test_diff_returns_the_fields_in_which_two_trials_differ(grid: Grid) -> None:
 
 
 def test_names_that_do_not_exist_are_errors(grid: Grid) -> None:
-    with pytest.raises(ConfigError, match="no cell 'fcn4s'; did you mean"):
+    with pytest.raises(ConfigError, match="no cell 'fcn4s'; the closest cells are"):
         fcnlab.compare(f"{grid.path}:fcn4s", f"{grid.path}:best")
     with pytest.raises(RunError, match="0123456789"):
         fcnlab.diff("0123456789", f"{grid.path}:best", lab=Lab.find(grid.path))

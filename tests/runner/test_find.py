@@ -40,8 +40,8 @@ def test_find_trial_by_label_part_of_label_and_key(plan: Plan) -> None:
 @pytest.mark.parametrize(
     ("name", "seed", "message"),
     [
-        ("fcn8s, 0.001", None, "no cell 'fcn8s, 0.001'; did you mean 'fcn8s, 0.01'?"),
-        ("fcn8s", None, "'fcn8s' matches 2 cells: fcn8s, 0.1; fcn8s, 0.01; give more of the label"),
+        ("fcn8s, 0.001", None, "no cell 'fcn8s, 0.001'; the closest cells are 'fcn8s, 0.01'; 'fcn8s, 0.1'; "),
+        ("fcn8s", None, "'fcn8s' matches 2 cells: 'fcn8s, 0.1'; 'fcn8s, 0.01'; give more of the label"),
         ("fcn8s, 0.01", 7, "no seed 7; the seeds are 0, 1"),
     ],
 )

@@ -205,6 +205,22 @@ def test_finished_trials_are_counted_in_existing_reports(lab: Lab) -> None:
     assert count_reported(make_plan(plan.grid, lab), lab) == {"before": 1}
 
 
+def test_at_most_three_reports_with_reused_trials_are_named(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = planned_in(lab)
+    for planned in plan.trials:
+        finish(planned)
+    for name, count in {"a": 1, "b": 1, "c": 1, "d": 1, "e": 4}.items():
+        (lab.results / name).mkdir(parents=True)
+        trials = [{"key": planned.key} for planned in plan.trials[:count]]
+        (lab.results / name / "provenance.json").write_text(json.dumps({"trials": trials}))
+    assert run_cli(monkeypatch, lab, "grid", "plan", "experiments/question.yaml") == 0
+    output = capsys.readouterr().out
+    few = "4 of them in results/e, 1 of them in results/a, 1 of them in results/b and in 2 other reports"
+    assert few in output and "results/c" not in output
+
+
 # --- estimated cost ---------------------------------------------------------------------------------------------------
 
 

@@ -11,10 +11,15 @@ from fcnlab.cli.output import AsJson, print_json
 from fcnlab.console import create_console, format_count
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from fcnlab.lab import Lab
     from fcnlab.runner.cost.estimate import CostEstimate
     from fcnlab.runner.plan import Plan
     from fcnlab.settings import Device
+
+MAX_REPORTS = 3
+"""Maximum number of reports that are named."""
 
 EXAMPLE = "Example: fcnlab grid plan experiments/quickstart.yaml"
 
@@ -111,7 +116,7 @@ def _describe_trials(plan: Plan, lab: Lab) -> list[str]:
         lines.append(f"{len(plan.prerequisites)} of them belong to no cell: others are initialized from them")
     finished = plan.count("finished")
     if finished:
-        reports = ", ".join(f"{count} of them in results/{name}" for name, count in count_reported(plan, lab).items())
+        reports = _describe_reports(count_reported(plan, lab))
         lines.append(
             f"reused: {format_count(finished, 'finished trial')} in {lab.runs}" + (f"; {reports}" if reports else "")
         )
@@ -125,6 +130,13 @@ def _describe_steps(plan: Plan, lab: Lab) -> str:
     data = OpenedData(lab)
     steps = sorted({data.count_steps(planned.trial) for planned in plan.remaining})
     return f"optimizer steps per trial: {steps[0]:,}" + (f" to {steps[-1]:,}" if len(steps) > 1 else "")
+
+
+def _describe_reports(counts: Counter[str]) -> str:
+    """Describe the reports with the most finished trials, and count the others."""
+    shown = [f"{count} of them in results/{name}" for name, count in counts.most_common(MAX_REPORTS)]
+    more = len(counts) - len(shown)
+    return ", ".join(shown) + (f" and in {format_count(more, 'other report')}" if more else "")
 
 
 def _describe_cost(cost: CostEstimate, plan: Plan, device: Device) -> list[str]:
