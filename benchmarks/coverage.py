@@ -40,7 +40,8 @@ from numpy.typing import NDArray
 
 from benchmarks.speed.machine import machine
 from fcnlab.analysis.intervals import MIN_SEEDS, compute_interval
-from fcnlab.analysis.resampling import BootstrapSample, CellCounts, compute_class_iou, mean_over_classes
+from fcnlab.analysis.resampling import BootstrapSample, CellCounts
+from fcnlab.metrics.summary import compute_class_iou, mean_over_classes
 
 Floats = NDArray[np.float64]
 SEEDS = (1, 3, 5, 10)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fcnlab.analysis.holm import adjust_p_values
 from fcnlab.analysis.intervals import MIN_SEEDS, compute_interval
-from fcnlab.analysis.resampling import BootstrapSample, CellCounts, Floats
+from fcnlab.analysis.resampling import BootstrapSample, CellCounts
 from fcnlab.errors import RunError, nearest
-
-if TYPE_CHECKING:
-    from fcnlab.metrics.summary import Counts
+from fcnlab.metrics.summary import Counts, Floats
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fcnlab.analysis.resampling import Floats
+from fcnlab.metrics.summary import Floats
 
 
 def adjust_p_values(p_values: Sequence[float] | Floats) -> Floats:

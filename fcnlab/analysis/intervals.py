@@ -41,8 +41,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from fcnlab.analysis.resampling import BootstrapSample, Floats
+from fcnlab.analysis.resampling import BootstrapSample
 from fcnlab.errors import RunError
+from fcnlab.metrics.summary import Floats
 
 MIN_SEEDS = 3
 """Fewest seeds with which a difference may be called significant."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fcnlab.analysis.resampling import Floats
+from fcnlab.metrics.summary import Floats
 
 
 @dataclass(frozen=True)

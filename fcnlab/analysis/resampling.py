@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fcnlab.errors import RunError
+from fcnlab.metrics.summary import Counts, Floats, compute_class_iou, divide, mean_over_classes
 
-if TYPE_CHECKING:  # importing it would import torch
-    from fcnlab.metrics.summary import Counts
-
-CellCounts: TypeAlias = "Mapping[int, Counts]"
+CellCounts: TypeAlias = Mapping[int, Counts]
 """Seed -> counts of its trial, int64 [images, classes, 3], with the same images in the same order for all seeds."""
-
-Floats = NDArray[np.float64]
 
 _CHUNK = 2**20  # weights that are held at once, 8 MiB
 
@@ -105,40 +101,6 @@ def stack_counts(cell: CellCounts, seeds: Sequence[int]) -> Counts:
     return np.stack([np.asarray(cell[seed], dtype=np.int64) for seed in seeds])
 
 
-def compute_class_iou(totals: NDArray[np.int64] | Floats) -> Floats:
-    """Compute the IoU of each class from summed counts.
-
-    Args:
-        totals: intersection, prediction and target in pixels, [..., classes, 3].
-
-    Returns:
-        IoU [..., classes], float64; NaN for a class without a labeled pixel.
-
-    Example:
-        >>> compute_class_iou(np.array([[50, 80, 70], [0, 10, 0]])).tolist()
-        [0.5, nan]
-    """
-    hit, predicted, target = np.moveaxis(np.asarray(totals, dtype=np.float64), -1, 0)
-    return _divide(hit, np.where(target > 0, predicted + target - hit, 0.0))
-
-
-def mean_over_classes(values: Floats) -> Floats:
-    """Average over the classes that are not NaN; the mean of the IoU is the mIoU.
-
-    Args:
-        values: [..., classes].
-
-    Returns:
-        [...]; NaN where all classes are NaN.
-
-    Example:
-        >>> mean_over_classes(np.array([[0.5, np.nan, 0.7], [np.nan] * 3])).tolist()
-        [0.6, nan]
-    """
-    valid = ~np.isnan(values)
-    return _divide(np.where(valid, values, 0.0).sum(-1), valid.sum(-1).astype(np.float64))
-
-
 def compute_influence(counts: Counts) -> Floats:
     """Compute the first-order change of each class's IoU by each image.
 
@@ -155,8 +117,8 @@ def compute_influence(counts: Counts) -> Floats:
     hit = counts[..., 0].astype(np.float64)
     union = counts[..., 1] + counts[..., 2] - hit
     total = np.where(counts[..., 2].any(1, keepdims=True), union.sum(1, keepdims=True), 0.0)
-    residual = hit - _divide(hit.sum(1, keepdims=True), total) * union
-    return _divide(residual, np.broadcast_to(total, residual.shape))
+    residual = hit - divide(hit.sum(1, keepdims=True), total) * union
+    return divide(residual, np.broadcast_to(total, residual.shape))
 
 
 def resample_class_iou(counts: Counts, resamples: int, seed: int) -> Floats:
@@ -194,8 +156,3 @@ def _draw_weights(images: int, resamples: int, seed: int) -> Iterator[Floats]:
         sampled = random.integers(0, images, size=(count, images))
         sampled += np.arange(count)[:, None] * images
         yield np.bincount(sampled.ravel(), minlength=count * images).reshape(count, images).astype(np.float64)
-
-
-def _divide(part: Floats, whole: Floats) -> Floats:
-    """Divide; NaN where `whole` is zero."""
-    return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)

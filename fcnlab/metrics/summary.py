@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 Counts = NDArray[np.int64]
 """Pixels of intersection n_ii, prediction p_i and label t_i, [..., classes, 3]."""
 
+Floats = NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class Metrics:
@@ -59,24 +61,63 @@ def compute_metrics(counts: Counts) -> Metrics:
         (0.6666666666666666, 0.5)
     """
     total = np.asarray(counts, dtype=np.int64).reshape(-1, counts.shape[-2], 3).sum(0)
-    hit, predicted, target = total.T.astype(np.float64)
-    iou = np.where(target > 0, _ratio(hit, predicted + target - hit), np.nan)
-    weight = _ratio(target, np.full_like(target, target.sum()))
+    hit, _, target = total.T.astype(np.float64)
+    iou = compute_class_iou(total)
+    weight = divide(target, np.full_like(target, target.sum()))
     return Metrics(
-        miou=_mean(iou),
-        pixel_acc=float(_ratio(hit.sum()[None], target.sum()[None])[0]),
-        mean_acc=_mean(_ratio(hit, target)),
+        miou=float(mean_over_classes(iou)),
+        pixel_acc=float(divide(hit.sum()[None], target.sum()[None])[0]),
+        mean_acc=float(mean_over_classes(divide(hit, target))),
         fw_iou=float(np.nansum(weight * iou)) if target.any() else float("nan"),
         class_iou=tuple(iou.tolist()),
     )
 
 
-def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return part / whole, and nan where whole is 0."""
+def compute_class_iou(totals: Counts | Floats) -> Floats:
+    """Compute the IoU of each class from summed counts.
+
+    Args:
+        totals: intersection, prediction and target in pixels, [..., classes, 3].
+
+    Returns:
+        IoU [..., classes], float64; nan for a class without a labeled pixel.
+
+    Example:
+        >>> compute_class_iou(np.array([[50, 80, 70], [0, 10, 0]])).tolist()
+        [0.5, nan]
+    """
+    hit, predicted, target = np.moveaxis(np.asarray(totals, dtype=np.float64), -1, 0)
+    return divide(hit, np.where(target > 0, predicted + target - hit, 0.0))
+
+
+def mean_over_classes(values: Floats) -> Floats:
+    """Average over the classes that are not nan; the mean of the IoU is the mIoU.
+
+    Args:
+        values: [..., classes].
+
+    Returns:
+        [...]; nan where all classes are nan.
+
+    Example:
+        >>> mean_over_classes(np.array([[0.5, np.nan, 0.7], [np.nan] * 3])).tolist()
+        [0.6, nan]
+    """
+    # Classes that are nan everywhere are left out, so that the mean of one split equals that of many in every bit.
+    labeled = ~np.isnan(values).all(axis=tuple(range(values.ndim - 1)))
+    values = np.compress(labeled, values, axis=-1)
+    valid = ~np.isnan(values)
+    return divide(np.where(valid, values, 0.0).sum(-1), valid.sum(-1).astype(np.float64))
+
+
+def divide(part: Floats, whole: Floats) -> Floats:
+    """Divide element by element.
+
+    Args:
+        part: [...].
+        whole: [...].
+
+    Returns:
+        [...]; nan where `whole` is 0.
+    """
     return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    """Return the mean over the values that are not nan."""
-    valid = values[~np.isnan(values)]
-    return float(valid.mean()) if valid.size else float("nan")

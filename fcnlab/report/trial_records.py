@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from fcnlab.errors import RunError
+from fcnlab.metrics.summary import Counts
 from fcnlab.paths import is_file
 from fcnlab.tracking.tracker import MlflowTracker
 from fcnlab.trial.record import Record
 from fcnlab.trial.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    from fcnlab.metrics.summary import Counts
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class TrialRecords:
         return tuple(map(str, read_array(self.folders[cell][seed], f"{split}_ids")))
 
 
-class SeedCounts(Mapping[int, "Counts"]):
+class SeedCounts(Mapping[int, Counts]):
     """Mapping from seed to counts [images, classes, 3], read on access since a large grid would fill the memory."""
 
     def __init__(self, sources: Mapping[int, tuple[RunFolder, str]]) -> None:

@@ -23,16 +23,18 @@ from fcnlab.report.footnotes import describe_other_images
 from fcnlab.report.frame import trials_frame
 from fcnlab.report.gallery.selection import select_gallery
 from fcnlab.report.html.page import Section
+from fcnlab.report.html.sortable import make_sortable_classes
 from fcnlab.report.report import Report, make_report
 from fcnlab.report.summary_text import summarize
 from fcnlab.report.tables.cells import View
-from fcnlab.report.tables.classes import make_class_table
+from fcnlab.report.tables.classes import collect_class_results, make_class_table
 from fcnlab.report.tables.export import to_csv, to_values
 from fcnlab.report.tables.formats import to_html, to_markdown
 from fcnlab.report.tables.latex import to_latex
 from fcnlab.report.tables.names import Names
 from fcnlab.report.tables.paper import report_to_latex
 from fcnlab.report.tables.seed_plan import make_seed_table
+from fcnlab.report.tables.table import Table
 from fcnlab.report.trial_records import load_records
 from fcnlab.report.write import merge_trials, name_combined, write_combined, write_report
 from fcnlab.runner.find import find_reference
@@ -64,6 +66,12 @@ def row(report: Report, head: str) -> pd.Series[Any]:
     found = report.cells.set_index("head").loc[head]
     assert isinstance(found, pd.Series)
     return found
+
+
+def class_table(report: Report) -> Table:
+    found = collect_class_results(report)
+    assert found is not None
+    return make_class_table(report, found)
 
 
 def test_the_table_has_the_interval_of_the_statistics(made: tuple[Report, Lab]) -> None:
@@ -183,8 +191,8 @@ def test_labels_are_in_all_texts_and_raw_values_in_the_csv(level: tuple[Report, 
     assert [cells[0] for cells in report.cell_table.rows] == ["fcn32s", "FCN-16s", "fcn8s (ours)"]
     texts = " ".join(report.summary_text)
     assert "ours" in texts and "FCN-16s" in texts and "fcn8s" not in texts
-    classes = make_class_table(report)
-    assert classes is not None and classes.headings[2:] == ("fcn32s", "FCN-16s", "ours")
+    classes = class_table(report)
+    assert classes.headings[2:] == ("fcn32s", "FCN-16s", "ours")
     assert [row[0] for row in make_seed_table(report, 1.0).rows] == ["FCN-16s", "ours"]
     assert load_side(find_reference(f"{report.grid.path}:fcn8s", lab), lab).name == "ours"
     assert "fcn8s,fcn8s" in to_csv(report, View()) and "FCN-16s" not in to_csv(report, View())
@@ -239,7 +247,7 @@ def test_below_three_seeds_significance_is_not_reported(tmp_path: Path) -> None:
     report = make_report(make_plan(grid, lab), lab, None)
     assert all(cells[3].endswith("]°") for cells in report.cell_table.rows[1:])
     assert row(report, "fcn8s")["significant"] is pd.NA
-    assert any("no claim is made" in sentence for sentence in report.summary_text)
+    assert "No claim is made about these differences: fewer than 3 common seeds." in report.summary_text
     assert any(note.startswith("°") for note in report.footnotes)
     assert not any("significant" in sentence for sentence in report.summary_text)
     assert report.cell_table.marks == {(2, 2)}
@@ -264,9 +272,21 @@ def test_a_class_without_labeled_pixels_is_excluded_from_means_and_named(tmp_pat
     report = make_report(plan, lab, None)
     assert "mIoU is the mean over 2 of 3 classes: box has no pixel in test." in report.footnotes
     assert row(report, "fcn8s")["miou"] == pytest.approx(RIGHT["fcn8s"] / (2 - RIGHT["fcn8s"]), abs=0.02)
-    table = make_class_table(report)
-    assert table is not None
+    table = class_table(report)
     assert [row[2:] for row in table.rows if row[0] == "box"] == [("–", "–", "–")]
+
+
+def test_classes_with_one_name_are_sorted_by_their_own_values(tmp_path: Path) -> None:
+    grid, lab = finished_lab(tmp_path)
+    for planned in make_plan(grid, lab).trials:
+        counts = counted(RIGHT[planned.trial.names["head"]], planned.trial.seed)
+        counts[:, 2, 0] //= 2
+        finish(planned, 0.0, counts, classes=("background", "disc", "disc"))
+    report = make_report(make_plan(grid, lab), lab, None)
+    found = make_sortable_classes(report, ["#000000", "#800000", "#008000"])
+    assert found is not None and found.colors == ("#000000", "#800000", "#008000")
+    for texts, keys in zip(found.table.rows, found.keys, strict=True):
+        assert [f"{100 * float(key):.1f}" for key in keys[2:]] == [text.split()[0] for text in texts[2:]]
 
 
 def test_cells_that_are_not_comparable_are_marked_and_named(tmp_path: Path) -> None:
@@ -383,8 +403,8 @@ def test_cells_that_were_evaluated_on_other_images_are_not_shown_beside_the_othe
     report = make_report(plan, lab, None)
     section = write_report(report, lab, predict=False)
     assert section.gallery is not None and [cell.label for cell in section.gallery.cells] == ["fcn32s", "fcn16s"]
-    classes = make_class_table(report)
-    assert classes is not None and classes.headings == ("class", "images", "fcn32s", "fcn16s")
+    classes = class_table(report)
+    assert classes.headings == ("class", "images", "fcn32s", "fcn16s")
     assert [row[:2] for row in classes.rows] == [(name, str(IMAGES)) for name in CLASSES]
     note = "Classes and images are shown without fcn8s, which was evaluated on other images or classes than fcn32s."
     page, markdown = ((report.folder / name).read_text() for name in ("report.html", "README.md"))
@@ -415,8 +435,8 @@ def test_without_a_finished_baseline_classes_and_images_are_those_of_the_best_ce
             finish(planned, 0.5, classes=("road", "sky", "tree"))
     report = make_report(make_plan(grid, lab), lab, None)
     assert report.classes == CLASSES and report.evaluated.others == ("fcn16s",)
-    classes = make_class_table(report)
-    assert classes is not None and classes.headings == ("class", "images", "fcn8s")
+    classes = class_table(report)
+    assert classes.headings == ("class", "images", "fcn8s")
 
 
 def test_cells_without_a_common_epoch_have_no_curve(tmp_path: Path) -> None:

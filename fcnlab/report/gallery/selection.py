@@ -9,21 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fcnlab.analysis.resampling import Floats, compute_class_iou, mean_over_classes
 from fcnlab.errors import FcnlabError
 from fcnlab.lab import Lab
+from fcnlab.metrics.summary import Counts, Floats, compute_class_iou, mean_over_classes
 from fcnlab.paths import is_file
 from fcnlab.report.report import Report
 from fcnlab.report.trial_records import TrialRecords
 from fcnlab.runner.plan import Plan
 from fcnlab.trial.storage.sample_name import name_sample
-
-if TYPE_CHECKING:  # importing it would import torch
-    from fcnlab.metrics.summary import Counts
 
 MAX_CELLS = 6
 """Most cells that are shown side by side: the baseline and the best of the others."""

@@ -10,12 +10,7 @@ from typing import Any
 import pandas as pd
 
 from fcnlab.report.report import Report
-from fcnlab.report.tables.classes import (
-    MAX_CELLS,
-    compute_class_iou,
-    count_class_images,
-    make_class_table,
-)
+from fcnlab.report.tables.classes import collect_class_results, make_class_table
 from fcnlab.report.tables.columns import COLUMNS
 from fcnlab.report.tables.table import Table
 
@@ -63,19 +58,25 @@ def make_sortable_classes(report: Report, colors: Sequence[str]) -> SortableTabl
         report: report of a grid.
         colors: color of each class.
     """
-    table = make_class_table(report)
-    if table is None:
+    results = collect_class_results(report)
+    if results is None:
         return None
-    cells = report.select_cells(MAX_CELLS)
-    iou, images = compute_class_iou(report, cells), count_class_images(report)
-    listed = [report.classes.index(row[0]) for row in table.rows]
     keys = tuple(
-        (name, sort_key(images.get(index)), *(sort_key(iou[cell][index].mean()) for cell in cells))
-        for index, name in ((index, report.classes[index]) for index in listed)
+        (
+            report.classes[index],
+            sort_key(results.images.get(index)),
+            *(sort_key(frame[index].mean()) for frame in results.iou.values()),
+        )
+        for index in results.listed
     )
     by_cell = {str(row["cell"]): row for _, row in report.cells.iterrows()}
-    means = [COLUMNS["miou"].text(by_cell[cell]) for cell in cells]
-    return SortableTable(table, keys, tuple(colors[index] for index in listed), ("mean", "", *means))
+    means = [COLUMNS["miou"].text(by_cell[cell]) for cell in results.iou]
+    return SortableTable(
+        make_class_table(report, results),
+        keys,
+        tuple(colors[index] for index in results.listed),
+        ("mean", "", *means),
+    )
 
 
 def sort_key(value: Any) -> str:

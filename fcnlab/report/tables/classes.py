@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -15,35 +16,54 @@ MAX_CELLS = 12
 """Most columns of cells: the baseline and the best of the others."""
 
 
-def make_class_table(report: Report) -> Table | None:
-    """Return the table of the IoU of each class, or None where no trial has finished.
+@dataclass(frozen=True)
+class ClassResults:
+    """IoU of each class of the cells in the table.
+
+    Attributes:
+        iou: cell label -> IoU as fractions of 1, with one row per seed and one column per class.
+        images: class -> number of images in which it is labeled; empty without counts.
+        listed: the classes in the table, as labels.
+    """
+
+    iou: dict[str, pd.DataFrame]
+    images: dict[int, int]
+    listed: tuple[int, ...]
+
+
+def collect_class_results(report: Report) -> ClassResults | None:
+    """Return the IoU of each class of the baseline and the best other cells, or None where no trial has finished.
 
     Args:
         report: report of a grid.
     """
-    shown = report.select_cells(MAX_CELLS)
-    if not shown:
+    iou = _make_iou_frames(report, report.select_cells(MAX_CELLS))
+    if not iou:
         return None
-    iou, images = compute_class_iou(report, shown), count_class_images(report)
+    listed = tuple(index for index in range(len(report.classes)) if all(index in frame for frame in iou.values()))
+    return ClassResults(iou, _count_class_images(report), listed)
+
+
+def make_class_table(report: Report, results: ClassResults) -> Table:
+    """Return the table of the IoU of each class.
+
+    Args:
+        report: report of a grid.
+        results: result of `collect_class_results`.
+    """
     rows = tuple(
         (
-            name,
-            str(images.get(index, "")),
-            *(format_mean_std(iou[cell][index].mean(), iou[cell][index].std()) for cell in shown),
+            report.classes[index],
+            str(results.images.get(index, "")),
+            *(format_mean_std(frame[index].mean(), frame[index].std()) for frame in results.iou.values()),
         )
-        for index, name in enumerate(report.classes)
-        if all(index in frame for frame in iou.values())
+        for index in results.listed
     )
-    return Table(("class", "images", *map(report.grid.display_name, shown)), rows, 1)
+    return Table(("class", "images", *map(report.grid.display_name, results.iou)), rows, 1)
 
 
-def compute_class_iou(report: Report, cells: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Return the IoU of each class of cells, as fractions of 1 with one row per seed and one column per class.
-
-    Args:
-        report: report of a grid.
-        cells: labels of cells with finished trials.
-    """
+def _make_iou_frames(report: Report, cells: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Return a frame of the IoU of each class for each cell, with one row per seed and one column per class."""
     by_cell, checkpoint = report.records.by_cell, report.records.checkpoint
     found = {cell: [one.find_metrics(one.report_split, checkpoint) for one in by_cell[cell].values()] for cell in cells}
     return {
@@ -52,12 +72,8 @@ def compute_class_iou(report: Report, cells: Sequence[str]) -> dict[str, pd.Data
     }
 
 
-def count_class_images(report: Report) -> dict[int, int]:
-    """Count the images in which each class is labeled; empty without counts.
-
-    Args:
-        report: report of a grid.
-    """
+def _count_class_images(report: Report) -> dict[int, int]:
+    """Count the images in which each class is labeled; empty without counts."""
     for cell in report.evaluated.cells:
         for counts in report.records.counts(cell).values():
             return dict(enumerate(np.count_nonzero(counts[:, :, 2], axis=0).tolist()))
