@@ -60,27 +60,37 @@ class StopRunError(RunError):
 
 
 class TrackingError(FcnlabError):
-    """The MLflow store is unreachable, or does not have what was requested.
+    """The MLflow store is unreachable, or lacks the requested object.
 
     The lines of the message after the first are commands that help.
     """
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
+def nearest(name: str, valid: Iterable[str], most: int | None = None) -> str:
     """Describe the valid names, with the one that is closest to a wrong name.
 
     Args:
         name: the wrong name.
         valid: the valid names.
+        most: maximum number of listed names. Of more valid names, only the closest is given, or the first ones if none
+            is close. None lists all.
 
     Returns:
         The end of an error message.
 
     >>> nearest("fcn8", ["fcn32s", "fcn16s", "fcn8s"])
     "did you mean 'fcn8s'? valid: fcn16s, fcn32s, fcn8s"
+    >>> nearest("fcn8", ["fcn32s", "fcn16s", "fcn8s"], most=2)
+    "did you mean 'fcn8s'?"
+    >>> nearest("unet", ["fcn32s", "fcn16s", "fcn8s"], most=2)
+    'valid: fcn16s, fcn32s and 1 more'
     """
     names = list(valid)
     names.sort(key=int if all(map(str.isdecimal, names)) else None)
-    listing = "valid: " + (", ".join(names) if names else "none")
     close = get_close_matches(str(name), names, n=1, cutoff=0.6)
+    more = 0 if most is None else max(0, len(names) - most)
+    if close and more:
+        return f"did you mean '{close[0]}'?"
+    listing = "valid: " + (", ".join(names[: len(names) - more]) if names else "none")
+    listing += f" and {more:,} more" if more else ""
     return f"did you mean '{close[0]}'? {listing}" if close else listing

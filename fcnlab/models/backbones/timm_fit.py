@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from fcnlab.errors import ModelError, nearest
 
+MAX_LISTED = 5
+"""Maximum number of models in an error; timm has more than a thousand."""
+
 
 @dataclass(frozen=True)
 class FeatureMap:
@@ -72,7 +75,7 @@ def find_fit(name: str, output_stride: int) -> TimmFit:
     reduction 4 is too small with multiple 1, and deeper maps are with multiple 4; 32 is the first multiple that works.
 
     Args:
-        name: of a timm model.
+        name: name of a timm model.
         output_stride: 32, or 8 or 16 for dilation.
 
     Raises:
@@ -87,7 +90,7 @@ def find_fit(name: str, output_stride: int) -> TimmFit:
 def _plain_fit(name: str) -> TimmFit:
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
-        raise ModelError(f"timm has no model '{architecture}'; {_similar(architecture)}")
+        raise ModelError(f"timm has no model '{architecture}'; {nearest(architecture, timm.list_models(), MAX_LISTED)}")
     try:
         body, options = _with_stride_32(name)
     except REFUSALS as error:
@@ -228,8 +231,3 @@ def is_nhwc(body: nn.Module) -> bool:
 
 def _reason(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else f"timm raises {type(error).__name__}"
-
-
-def _similar(name: str) -> str:
-    """Return the nearest of timm's names, of which there are too many to list."""
-    return nearest(name, timm.list_models()).partition("; valid:")[0].removeprefix("valid: ")[:200]
