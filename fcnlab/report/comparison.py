@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from fcnlab.analysis import CellCounts, Difference, estimate_difference
+from fcnlab.analysis import MIN_SEEDS, CellCounts, Difference, estimate_difference
 from fcnlab.errors import RunError
 from fcnlab.lab import Lab
 from fcnlab.notebook import render_html
@@ -169,7 +169,8 @@ def describe_difference(comparison: CellComparison) -> str:
     """
     one = comparison.difference
     way = "more" if one.value >= 0 else "less"
-    interval = f"95 % interval {format_points(one.low, 2)} to {format_points(one.high, 2)}, p = {one.p_value:.3g}"
+    interval = f"95 % interval {format_points(one.low, 2)} to {format_points(one.high, 2)}"
+    interval += f", p = {one.p_value:.3g}" if one.seeds >= MIN_SEEDS else ""
     text = (
         f"{comparison.b.name} scored {abs(100 * one.value):.2f} points of mIoU {way} than {comparison.a.name}: "
         f"{interval}, n = {one.seeds}, {one.images} images."

@@ -49,7 +49,13 @@ def _describe_best(scored: pd.DataFrame) -> str:
 def _describe_comparisons(significance: Significance, baseline: str) -> list[str]:
     found = significance.comparisons
     if len(found) <= MAX_COMPARISONS:
-        return [_describe_comparison(_quote(cell), _quote(baseline), one) for cell, one in found.items()]
+        lines = [_describe_comparison(_quote(cell), _quote(baseline), one) for cell, one in found.items()]
+        untested = sum(one.difference.seeds < MIN_SEEDS for one in found.values())
+        if untested == len(found) > 0:
+            lines.append(f"No claim is made about these differences: fewer than {MIN_SEEDS} common seeds.")
+        elif untested:
+            lines.append(f"No claim is made about cells with fewer than {MIN_SEEDS} common seeds.")
+        return lines
     clear = {cell: one for cell, one in found.items() if one.significant}
     ranked = sorted(clear, key=lambda cell: -abs(clear[cell].difference.value))[:MAX_COMPARISONS]
     tested = sum(one.significant is not None for one in found.values())
@@ -73,10 +79,7 @@ def _describe_comparison(cell: str, baseline: str, comparison: Comparison) -> st
             f"Holm's correction, p = {comparison.adjusted_p:.2g}."
         )
     if comparison.significant is None:
-        return (
-            f"{cell} scored {points} of mIoU {way} than {baseline} ({interval}, {_format_seeds(one.seeds)}); no claim "
-            f"is made with fewer than {MIN_SEEDS} seeds."
-        )
+        return f"{cell} scored {points} of mIoU {way} than {baseline} ({interval}, {_format_seeds(one.seeds)})."
     return (
         f"There is no significant difference between {cell} and {baseline}: {points} {way} ({interval}, {one.seeds} "
         "seeds). This does not show that they are equal: all differences within the interval remain possible."
@@ -100,7 +103,7 @@ def _describe_order(trials: pd.DataFrame) -> list[str]:
         for cell, group in finished.groupby("cell", sort=False)
     }
     stability = measure_rank_stability(by_cell)
-    if math.isnan(stability.kendall_tau):
+    if math.isnan(stability.kendall_tau) or len(stability.seeds) < MIN_SEEDS:
         return []
     first = max(stability.first, key=lambda cell: stability.first[cell])
     seeds = "the seeds" if len(stability.seeds) == finished["seed"].nunique() else "the seeds that all cells have"
