@@ -38,7 +38,11 @@ class PlainReporter(ProgressReporter):
 
     def started(self, planned: PlannedTrial) -> None:
         super().started(planned)
-        self._print(f"start  {planned.description}")
+        done = self.running[planned.key].before
+        if done:
+            self._print(f"resume {planned.description} after epoch {done} of {planned.trial.recipe.epochs}")
+        else:
+            self._print(f"start  {planned.description}")
 
     def progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
         new = super().progress(planned, epochs)
