@@ -74,8 +74,7 @@ def evaluate_split(
     the counts are copied to the host once, at the end, so that the device never waits for the host.
 
     Args:
-        model: maps normalized images [B, 3, H, W] to scores [B, classes, H, W]; is put into eval mode. What it has
-            cached in eval mode, from weights that may have changed, is dropped.
+        model: maps normalized images [B, 3, H, W] to scores [B, classes, H, W]; is put into eval mode.
         split: the samples, on the CPU or on the device.
         classes: number of classes.
         mean: mean of each channel, in 0..1.
@@ -93,9 +92,6 @@ def evaluate_split(
     Returns:
         The counts, in the order of the split.
     """
-    # timm up to 1.0.30 caches attention biases in eval mode and drops them only in `train()`: a model that never leaves
-    # eval mode, such as a moving average, would be evaluated with the biases of earlier weights.
-    model.train()
     model.eval()
     predict = _create_predictor(model, protocol, device)
     order: list[int] = []
