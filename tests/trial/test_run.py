@@ -259,7 +259,8 @@ def test_without_a_labeled_pixel_in_val_the_last_epoch_is_the_best(lab: Lab, tmp
     entry = {"images": "{split}/images", "masks": "{split}/masks", "classes": ["a", "b"]}
     nominal = {"height": 48, "width": 48}
     (lab.root / "registry").mkdir(exist_ok=True)
-    write_entry(lab.root / "registry" / "datasets.yaml", "void", {"type": "folder", "nominal": nominal} | entry)
+    values = {"type": "folder", "nominal": nominal} | entry
+    write_entry(lab.root / "registry" / "datasets.yaml", "void", values, lock=lab.state / "registry.lock")
     lab = Lab.find(root=lab.root, data_root=tmp_path)
     record = run_trial(a_trial(lab, dataset="void", recipe__epochs=2, recipe__batch_size=4), lab)
     assert record.status == "finished", record.failure
