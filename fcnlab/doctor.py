@@ -15,7 +15,7 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
-from fcnlab.errors import DataError, FcnlabError, RunError, TrackingError
+from fcnlab.errors import DataError, FcnlabError, RunError, TrackingError, first_line
 from fcnlab.lab import Lab
 from fcnlab.paths import exists, is_folder
 from fcnlab.processor import get_processor_name, usable_cores
@@ -77,7 +77,7 @@ def _run(check: Callable[[Lab], Iterator[Check]], lab: Lab) -> Iterator[Check]:
         yield from check(lab)
     except Exception as error:  # noqa: BLE001 - a broken installation raises anything, and the check reports it
         name = check.__name__.removeprefix("_check_").replace("_", " ")
-        yield Check(name, "error", clean_text(f"{type(error).__name__}: {error}".splitlines()[0]))
+        yield Check(name, "error", clean_text(f"{type(error).__name__}: {first_line(error)}"))
 
 
 def _check_python(_lab: Lab) -> Iterator[Check]:
@@ -114,7 +114,7 @@ def _check_torchvision(_lab: Lab) -> Iterator[Check]:
         import torchvision
     except (ImportError, RuntimeError, OSError) as error:
         remedy = "install torch and torchvision together, from one index"
-        yield Check("torchvision", "error", f"does not load: {str(error).splitlines()[0]}", remedy)
+        yield Check("torchvision", "error", f"does not load: {first_line(error)}", remedy)
     else:
         yield Check("torchvision", "ok", f"{torchvision.__version__} loads")
 

@@ -66,6 +66,18 @@ class TrackingError(FcnlabError):
     """
 
 
+def first_line(error: BaseException) -> str:
+    r"""Return the first line of an error's message without terminal escape codes, or the error's class if it is empty.
+
+    >>> first_line(RuntimeError("shapes differ\nTraceback ..."))
+    'shapes differ'
+    >>> first_line(AssertionError())
+    'AssertionError'
+    """
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    return next(iter(plain.splitlines()), "") or type(error).__name__
+
+
 def nearest(name: str, valid: Iterable[str], most: int | None = None) -> str:
     """Describe the valid names, with the one that is closest to a wrong name.
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from fcnlab.errors import first_line
 from fcnlab.models import FCN, Backbone, TransposedUpsampler
 from fcnlab.redaction import get_logger
 from fcnlab.training import hardware
@@ -81,8 +82,7 @@ def try_count_gmacs(model: FCN, size: tuple[int, int], *, training: bool = False
         if hardware.is_out_of_memory(error):
             raise
         # Networks refuse sizes by assertions, shape errors and others.
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        get_logger("fcnlab").warning(f"no GMACs of an image of {size[0]}x{size[1]}: {reason}")
+        get_logger("fcnlab").warning(f"no GMACs of an image of {size[0]}x{size[1]}: {first_line(error)}")
         return None
 
 

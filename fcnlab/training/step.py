@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fcnlab.errors import first_line
 from fcnlab.models import FCN
 from fcnlab.training.distributed import ProcessGroup
 from fcnlab.training.fused_loss import FusedUpsampleLoss
@@ -181,8 +182,7 @@ class GraphedBackward:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            warnings.warn(f"training steps are not replayed as a CUDA graph: {reason}", stacklevel=2)
+            warnings.warn(f"training steps are not replayed as a CUDA graph: {first_line(error)}", stacklevel=2)
             return False
         self._graph = graph
         return True

@@ -256,10 +256,9 @@ def test_without_a_labeled_pixel_in_val_the_last_epoch_is_the_best(lab: Lab, tmp
             for index in range(4):
                 pixels = np.full(size, 100 if kind == "images" else label, np.uint8)
                 Image.fromarray(pixels).save(tmp_path / split / kind / f"{split}{index}.png")
-    entry = {"images": "{split}/images", "masks": "{split}/masks", "classes": ["a", "b"]}
-    nominal = {"height": 48, "width": 48}
     (lab.root / "registry").mkdir(exist_ok=True)
-    values = {"type": "folder", "nominal": nominal} | entry
+    values: dict[str, Any] = {"type": "folder", "nominal": {"height": 48, "width": 48}, "classes": ["a", "b"]}
+    values |= {"images": "{split}/images", "masks": "{split}/masks"}
     write_entry(lab.root / "registry" / "datasets.yaml", "void", values, lock=lab.state / "registry.lock")
     lab = Lab.find(root=lab.root, data_root=tmp_path)
     record = run_trial(a_trial(lab, dataset="void", recipe__epochs=2, recipe__batch_size=4), lab)

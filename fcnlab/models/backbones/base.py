@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from torch import Tensor, nn
 
-from fcnlab.errors import ModelError
+from fcnlab.errors import ModelError, first_line
 from fcnlab.models.backbones.weights_file import read_tensors
 from fcnlab.models.backbones.weights_match import MatchedWeights, match_weights
 from fcnlab.normalization import IMAGENET_MEAN, IMAGENET_STD
@@ -123,10 +123,9 @@ def weights_unavailable(weights: str, error: Exception) -> ModelError:
         weights: subject of the message.
         error: the exception.
     """
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return ModelError(
-        f"{weights} cannot be fetched ({reason}); fetch them once on a machine with a network, set the backbone's "
-        "weights to a local file or to scratch"
+        f"{weights} cannot be fetched ({first_line(error)}); fetch them once on a machine with a network, set the "
+        "backbone's weights to a local file or to scratch"
     )
 
 

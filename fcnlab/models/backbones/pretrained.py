@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 from fcnlab.config.variant import Backbone as BackboneConfig
-from fcnlab.errors import ModelError
+from fcnlab.errors import ModelError, first_line
 from fcnlab.models.backbones.base import weights_unavailable
 from fcnlab.models.backbones.paper import PaperBackbone
 from fcnlab.models.backbones.timm import TimmBackbone
@@ -66,7 +66,7 @@ def _find_of_timm(name: str) -> PretrainedFile:
         config = get_pretrained_cfg(name, allow_unregistered=False)
         source, location = _resolve_pretrained_source(config.to_dict() if config is not None else {})
     except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"timm has no pretrained weights '{name}': {str(error).splitlines()[0]}") from error
+        raise ModelError(f"timm has no pretrained weights '{name}': {first_line(error)}") from error
     if source == "hf-hub":
         return _find_in_huggingface_cache(name, location)
     if source == "url":
@@ -116,7 +116,7 @@ def find_obstacle(file: PretrainedFile) -> str | None:
             with urllib.request.urlopen(request, timeout=TIMEOUT):
                 pass
     except Exception as error:  # noqa: BLE001 - network libraries have exceptions of their own
-        return str(error).splitlines()[0] if str(error) else type(error).__name__
+        return first_line(error)
     return None
 
 

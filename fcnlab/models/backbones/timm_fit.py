@@ -12,7 +12,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from fcnlab.errors import ModelError, nearest
+from fcnlab.errors import ModelError, first_line, nearest
 
 MAX_LISTED = 5
 """Maximum number of models in an error; timm has more than a thousand."""
@@ -230,4 +230,4 @@ def is_nhwc(body: nn.Module) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else f"timm raises {type(error).__name__}"
+    return first_line(error) if str(error) else f"timm raises {type(error).__name__}"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fcnlab.errors import ModelError
+from fcnlab.errors import ModelError, first_line
 from fcnlab.paths import check_regular_file
 
 MAX_LEVELS = 3
@@ -67,7 +67,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path}: cannot be read as weights: {_first_line(error)}{_hint(path)}") from error
+        raise ModelError(f"{path}: cannot be read as weights: {first_line(error)}{_hint(path)}") from error
 
 
 def _read_checkpoint(path: Path) -> object:
@@ -85,7 +85,7 @@ def _read_checkpoint(path: Path) -> object:
                 f"{path}: is a TorchScript archive, not a state dict; save its weights once:\n"
                 f"    import torch\n    torch.save(torch.jit.load({str(path)!r}).state_dict(), {_weights_name(path)!r})"
             ) from None
-        raise ModelError(f"{path}: cannot be read as weights: {_first_line(error)}{_hint(path)}") from error
+        raise ModelError(f"{path}: cannot be read as weights: {first_line(error)}{_hint(path)}") from error
 
 
 def _convert_first(path: Path, named: str) -> str:
@@ -116,9 +116,3 @@ def _hint(path: Path) -> str:
     if begins.startswith((b"<!doctype", b"<html")):
         return "; it is an HTML page: download the file itself"
     return ""
-
-
-def _first_line(error: Exception) -> str:
-    """Return the first line of a message without terminal escape codes."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    return next(iter(plain.splitlines()), "") or type(error).__name__

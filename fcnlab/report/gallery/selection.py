@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fcnlab.errors import FcnlabError
+from fcnlab.errors import FcnlabError, first_line
 from fcnlab.lab import Lab
 from fcnlab.metrics.summary import Counts, Floats, compute_class_iou, mean_over_classes
 from fcnlab.paths import is_file
@@ -159,7 +159,7 @@ def _predict_missing(candidates: Sequence[GalleryCell], plan: Plan, records: Tri
                 FinishedTrial(trials[key], record, folder), lab, missing, records.checkpoint, shown.folders[0]
             )
         except FcnlabError as error:
-            reason = str(error).splitlines()[0].replace(f"{lab.root}/", "")
+            reason = first_line(error).replace(f"{lab.root}/", "")
             why = f"{SAMPLES_ONLY}: other images cannot be predicted ({reason})"
     return why
 

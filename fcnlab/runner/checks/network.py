@@ -15,7 +15,7 @@ from fcnlab.config.recipe import Recipe
 from fcnlab.config.trial import Trial, canonical
 from fcnlab.config.variant import Variant
 from fcnlab.data.json_cache import cache_file, read_json, write_json
-from fcnlab.errors import FcnlabError, ModelError
+from fcnlab.errors import FcnlabError, ModelError, first_line
 from fcnlab.lab import Lab
 from fcnlab.training.protocol import scale_size
 from fcnlab.version import __version__
@@ -143,7 +143,7 @@ def _check(setup: NetworkSetup, lab: Lab) -> str | float:
         try:
             model = _build(setup, lab, "cpu")
         except Exception as error:  # noqa: BLE001 - whatever the constructor raises
-            return f"the network cannot be built: {_reason(error)}"
+            return f"the network cannot be built: {first_line(error)}"
     refusal = _check_training(setup, lab, model) or _check_evaluation(setup, lab, model)
     if refusal is not None:
         return refusal
@@ -195,7 +195,7 @@ def _check_training(setup: NetworkSetup, lab: Lab, model: FCN) -> str | None:
         (size for size in sizes if _try(setup, lab, model, min(batch, 2), size, training=True) is None), None
     )
     remedy = f"; use a larger crop, such as {_by(accepted)}" if accepted is not None else ""
-    return f"recipe.crop: the network cannot be trained on crops of {_by(crop)} ({_reason(error)}){remedy}"
+    return f"recipe.crop: the network cannot be trained on crops of {_by(crop)} ({first_line(error)}){remedy}"
 
 
 def _check_evaluation(setup: NetworkSetup, lab: Lab, model: FCN) -> str | None:
@@ -204,7 +204,7 @@ def _check_evaluation(setup: NetworkSetup, lab: Lab, model: FCN) -> str | None:
         if isinstance(error, ModelError):
             return f"evaluation: {error}"
         if error is not None:
-            return f"evaluation: the network does not accept images of {_by(size)}: {_reason(error)}"
+            return f"evaluation: the network does not accept images of {_by(size)}: {first_line(error)}"
     return None
 
 
@@ -261,10 +261,6 @@ def _explain_single_value(crop: Size, *, in_backbone: bool) -> str:
         f"recipe: batch norm in training mode sees one value per channel at stride {stride}: use a larger crop or "
         f"batch{remedy}"
     )
-
-
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _by(size: Size) -> str:

@@ -11,7 +11,7 @@ from fcnlab.config.trial import Trial, canonical
 from fcnlab.constants import IGNORE_INDEX
 from fcnlab.data.datasets.base import Dataset
 from fcnlab.data.json_cache import cache_file, read_json, write_json
-from fcnlab.errors import DataError
+from fcnlab.errors import DataError, first_line
 from fcnlab.lab import Lab
 from fcnlab.version import __version__
 
@@ -125,8 +125,9 @@ def _apply(transform: SampleTransform, dataset: Dataset, split_name: str) -> _Se
             except DataError as error:
                 return f"{error} (image '{sample.id}' of {split_name})"
             except Exception as error:  # noqa: BLE001 - whatever the user's class raises
-                reason = str(error).splitlines()[0] if str(error) else ""
-                return f"{where}: raises {type(error).__name__}: {reason} (image '{sample.id}' of {split_name})"
+                return (
+                    f"{where}: raises {type(error).__name__}: {first_line(error)} (image '{sample.id}' of {split_name})"
+                )
             if not (torch.equal(made.image, again.image) and torch.equal(made.label, again.label)):
                 return (
                     f"{where}: returns different results for the same random generator; use only the argument 'rng' "

@@ -26,6 +26,7 @@ from fcnlab.config.trial import Trial
 from fcnlab.data.batches import TrainingBatches
 from fcnlab.data.datasets.base import Dataset, Sample, Split
 from fcnlab.data.decoded import DecodedSplit
+from fcnlab.errors import first_line
 from fcnlab.lab import Lab
 from fcnlab.models import FCN
 from fcnlab.runner.cost.rate import EXTRAPOLATED_SPREAD, PROBE_SPREAD, CostRate
@@ -134,7 +135,7 @@ def main(root: str, data_root: str, threads: str, started: str, deadline: str) -
             rate = dataclasses.replace(measured, start_seconds=start_seconds)
             answer = {"index": index, **dataclasses.asdict(rate)}
         except Exception as error:  # noqa: BLE001 - other trials are measured, and the plan reports the error
-            answer = {"index": index, "error": str(error).splitlines()[0] if str(error) else type(error).__name__}
+            answer = {"index": index, "error": first_line(error)}
         print(json.dumps(answer), flush=True)  # noqa: T201 - read by `probe`
 
 
@@ -217,7 +218,7 @@ def _measure_decoding(split: Split) -> float:
 
 
 def _measure_steps(model: FCN, training: Training, trial: Trial, clock: _Clock) -> _Steps:
-    """Measure a step with few images, and full steps as far as there is time."""
+    """Measure a step with few images, then full steps if they take a small part of the time until the deadline."""
     batch = trial.recipe.batch_size
     few = min(batch // trial.recipe.grad_accum_steps, max(SMALL_BATCH, trial.variant.head.min_images))
     small = _train(model, training, trial, 1, few)

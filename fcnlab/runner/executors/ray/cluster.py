@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fcnlab.errors import RunError
+from fcnlab.errors import RunError, first_line
 from fcnlab.processor import usable_cores
 from fcnlab.runner.executors.gpus import visible_gpus
 
@@ -83,7 +83,7 @@ class Node:
 
 
 def _require_token() -> None:
-    """Let the cluster that this process starts refuse everyone without a token that only its processes have.
+    """Require a token for connections to the cluster that this process starts; only its processes have the token.
 
     Ray listens on all networks, and who can connect can run code. Ray reads these variables when it is imported; a
     process that has imported it, or in which they are set, keeps its setting.
@@ -131,8 +131,8 @@ def connect(address: str | None) -> bool:
             ray.init(address, **quiet)
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         raise RunError(
-            f"--address {address}: no Ray cluster can be joined there ({_first_line(error)}); it is 'auto' on a node "
-            "of the cluster, its head's HOST:PORT, or ray://HOST:10001"
+            f"--address {address}: no Ray cluster can be joined there ({first_line(error).rstrip('.')}); it is 'auto' "
+            "on a node of the cluster, its head's HOST:PORT, or ray://HOST:10001"
         ) from None
     return True
 
@@ -197,10 +197,6 @@ def _own_signal_handlers() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, ours)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
 
 
 def living_nodes() -> list[Node]:
