@@ -225,8 +225,8 @@ def build_augmentation(recipe: Recipe, mean: Sequence[float]) -> Augmentation:
     """Build the augmentation of a recipe.
 
     Args:
-        recipe: its configuration.
-        mean: by channel, 0..1; the color of padding. Colors are only changed in images of three channels.
+        recipe: configuration of the training.
+        mean: mean of each channel, 0..1; the color of padding. Colors are only changed in images of three channels.
     """
     return Augmentation(
         crop=(recipe.crop.height, recipe.crop.width),

@@ -63,9 +63,9 @@ def create_sample_transform(
     """Create the transform of a recipe.
 
     Args:
-        spec: its configuration.
+        spec: configuration of the transform.
         classes: number of classes of the dataset.
-        extensions: those that the transform may come from.
+        extensions: extensions that may contain the transform.
 
     Returns:
         The transform; None if the recipe has none.

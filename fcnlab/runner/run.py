@@ -44,7 +44,7 @@ class Outcome:
         failed: number of failed trials.
         reused: number of trials that had ended before the run.
         stopped: number of pruned trials.
-        postponed: why publishing is deferred, by tracker; empty if everything is published.
+        postponed: reason for deferred publishing, by tracker; empty if everything is published.
         interrupted: whether the run was interrupted before all trials had ended.
     """
 

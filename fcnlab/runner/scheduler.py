@@ -209,7 +209,7 @@ class Scheduler:
         record = self._read_record(planned)
         self._stop = self._stop or ended.stop
         progressed = len(planned.folder.read_progress()) > trial.epochs
-        if record is None and ended.error is None and not (progressed or self.is_stopping):  # it would start for ever
+        if record is None and ended.error is None and not (progressed or self.is_stopping):  # it would loop endlessly
             ended = JobExit(ended.key, "its process ended without a record and without an epoch")
         attempt = _find_failed_attempt(planned, job, ended, record)
         if attempt is not None:

@@ -31,7 +31,7 @@ class TrackerThread:
 
     Attributes:
         name: name of the tracker.
-        error: why publishing is deferred; None if it is not.
+        error: reason for deferred publishing; None if it is not deferred.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class TrackerThread:
 
         Args:
             function: the function.
-            key: with a key the call is dropped if an earlier one with this key waits.
+            key: drops the call if an earlier one with the same key waits; None drops no call.
         """
         if not self._thread.is_alive() or key in self._keys:
             return

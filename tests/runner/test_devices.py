@@ -230,8 +230,8 @@ def test_a_slot_has_the_gpus_or_threads_of_all_ranks(machine: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("how", "fields", "error", "expected_text"),
     [
-        ({"devices": 3}, {}, ConfigError, "a batch of 4 cannot be shared out equally among 3 devices; .* divides 4"),
-        ({"devices": 4}, {"grad_accum_steps": 2}, ConfigError, "a batch of 4 in 2 parts cannot be .* divides 2"),
+        ({"devices": 3}, {}, ConfigError, "a batch of 4 cannot be shared out equally among 3 devices; .* divisor of 4"),
+        ({"devices": 4}, {"grad_accum_steps": 2}, ConfigError, "a batch of 4 in 2 parts cannot be .* divisor of 2"),
         ({"devices": 2}, {"loss.dice": 0.5}, ConfigError, "recipe smoke: loss.dice needs the whole batch"),
         ({"devices": 2}, {"loss.ohem": {}}, ConfigError, "loss.ohem needs the whole batch"),
         ({"devices": 16}, {}, RunError, "--devices-per-trial 16: this machine has no GPU and 8 cores"),

@@ -86,7 +86,7 @@ def _table(title: str, found: list[Problem], root: Path | None) -> None:
         return
     rows = [(one.split, _below(one.where, root), one.kind, _below(one.what, root), one.remedy) for one in found]
     terminal = create_console()
-    headings = ("split", "file or id", "problem", "what is wrong", "what to do")
+    headings = ("split", "file or id", "kind", "problem", "remedy")
     terminal.print(format_table(headings, rows, terminal.width, title=title))
 
 

@@ -1,4 +1,4 @@
-"""`fcnlab data preview`: a look at a dataset and at what augmentation makes of it."""
+"""`fcnlab data preview`: show images of a dataset with labels, also augmented."""
 
 from __future__ import annotations
 

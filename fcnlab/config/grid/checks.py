@@ -16,7 +16,7 @@ def find_duplicates(cells: Sequence[Cell]) -> list[str]:
     """List the cells that are equal, or that have the same label in the table.
 
     Args:
-        cells: of a grid.
+        cells: cells of a grid.
 
     Returns:
         One error per line.
@@ -42,7 +42,7 @@ def check_channels(cells: Iterable[Cell]) -> list[str]:
     """Check that the backbones take images of the number of channels of the dataset.
 
     Args:
-        cells: of the grid.
+        cells: cells of the grid.
 
     Returns:
         One error per line.
@@ -62,7 +62,7 @@ def check_checkpoint(file: GridFile, cells: Iterable[Cell]) -> list[str]:
 
     Args:
         file: the grid file.
-        cells: of the grid.
+        cells: cells of the grid.
 
     Returns:
         One error per line.
@@ -82,7 +82,7 @@ def check_early_stopping(file: GridFile, cells: Iterable[Cell]) -> list[str]:
 
     Args:
         file: the grid file.
-        cells: of the grid.
+        cells: cells of the grid.
 
     Returns:
         One error per line.

@@ -23,9 +23,9 @@ class Expansion:
     """The candidates of a grid file.
 
     Attributes:
-        candidates: in the order of the file.
+        candidates: candidates in the order of the file.
         total: number of candidates before `exclude`.
-        errors: of the conditions, one per line.
+        errors: errors of the conditions, one per line.
     """
 
     candidates: list[Candidate]
@@ -108,7 +108,7 @@ def cross(block: Block, sampled: Sequence[Overrides]) -> list[tuple[dict[str, Va
     """Combine `product`, `zip`, `sample` and `ablate`.
 
     Args:
-        block: of a grid file.
+        block: block of a grid file.
         sampled: the samples of the block; one without axes if it has none.
 
     Returns:
@@ -128,7 +128,7 @@ def cross(block: Block, sampled: Sequence[Overrides]) -> list[tuple[dict[str, Va
 
 
 def _drop_conditional_axes(candidates: list[Candidate], when: When, errors: list[str]) -> list[Candidate]:
-    """Drop the axes whose condition is not met; of candidates that become equal by this, keep the first."""
+    """Drop the axes whose condition is not met, then the resulting duplicate candidates except for the first."""
     order = _order_conditions(when, errors)
     if not order:
         return list(candidates)

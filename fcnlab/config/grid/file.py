@@ -197,7 +197,7 @@ class GridFile(Block):
     """Content of a grid file.
 
     Attributes:
-        question: what the grid compares, in one sentence.
+        question: the question of the grid, in one sentence.
         description: context for readers of the table.
         conclusion: the answer; written when the results are there.
         blocks: several sets of cells; `base`, `exclude` and `when` beside them apply to each.
@@ -205,7 +205,7 @@ class GridFile(Block):
         baseline: overrides of the cell to which the others are compared; by default the first cell, or the first
             unchanged cell of an ablation.
         checkpoint: weights to evaluate: of the last epoch, or of the best on val.
-        early_stopping: when weak cells end early.
+        early_stopping: rule and epochs for pruning weak cells.
         labels: display names of axes, values and cells.
     """
 

@@ -128,7 +128,7 @@ class Sample(Config):
 
     Attributes:
         n: number of samples, which are all different.
-        seed: of the samples; a larger `n` adds samples and keeps the others.
+        seed: seed of the samples; a larger `n` adds samples and keeps the others.
         sampler: `random`: independent samples; `qmc`: a scrambled Sobol sequence, which fills the ranges more evenly.
     """
 
@@ -178,7 +178,7 @@ def draw_samples(sample: Sample) -> list[dict[str, Value]]:
     """Draw the samples of a random search. They depend on nothing but the sampler, the seed and the ranges.
 
     Args:
-        sample: its configuration.
+        sample: configuration of the random search.
 
     Returns:
         Different values by axis, in a fixed order: the first are those of a smaller `n`.

@@ -1,4 +1,4 @@
-"""The space on the disk that caches of decoded samples may take."""
+"""Disk budget for caches of decoded samples."""
 
 from __future__ import annotations
 

@@ -191,7 +191,7 @@ def _made(dataset: Dataset, split: str, folder: Path, progress: StartProgress | 
         partial(folder).rename(folder)
         return open_cache(folder)
     except BrokenCacheError as reason:
-        raise CacheUnavailableError(f"what was just written is broken: {reason}") from None
+        raise CacheUnavailableError(f"the new cache is invalid: {reason}") from None
     finally:
         shutil.rmtree(partial(folder), ignore_errors=True)
 

@@ -69,7 +69,7 @@ def hash_files(named: Iterable[tuple[str, Path]]) -> str:
 
 
 def _stamp(path: Path) -> tuple[str, float]:
-    """Return what identifies a version of a file, and the time of its last change in seconds since 1970."""
+    """Return the identity of a file version, and the time of its last change in seconds since 1970."""
     try:
         status = path.stat()
     except OSError as error:

@@ -109,7 +109,7 @@ def _whole(
     url: str, target: Path, size: int | None, limit: int, has_checksum: bool, progress: Progress,
     pauses: tuple[float, ...], timeout: float,
 ) -> None:  # fmt: skip
-    """Transfer until the file is whole; give up after as many attempts without a byte as there are pauses."""
+    """Transfer until the file is complete; give up after `len(pauses)` + 1 attempts in a row without data."""
     part, idle = part_path(target), 0
     while True:
         before = _length(part)
@@ -125,7 +125,7 @@ def _whole(
 def _transfer(
     url: str, target: Path, size: int | None, limit: int, has_checksum: bool, progress: Progress, timeout: float
 ) -> None:
-    """One connection: ask for what is missing, and append it."""
+    """Open one connection, request the missing bytes and append them."""
     part = part_path(target)
     have = _length(part)
     if size is not None and have == size:
@@ -178,11 +178,11 @@ def _range(response: Any, have: int, part: Path) -> tuple[int, int | None]:
 
 
 def _append(response: Any, part: Path, start: int, whole: int | None, limit: int, progress: Progress) -> None:
-    """Write what comes from `start` on.
+    """Append the response at offset `start`.
 
     Raises:
-        _Passing: less came than the whole.
-        Unreachable: more came than there can be.
+        _Passing: the response was truncated.
+        Unreachable: the response is larger than `limit`.
         DataError: the disk cannot be written.
     """
     here = start
@@ -231,7 +231,7 @@ def _cause(reason: object) -> Exception:
 
 
 def _note(target: Path, url: str, headers: Any) -> None:
-    """Note whence the part comes and how the server will know whether the file has changed."""
+    """Save the URL and the validator of a partial download; the server detects a changed file by the validator."""
     tag = headers.get("ETag")
     validator = tag if tag and not tag.startswith("W/") else headers.get("Last-Modified")
     try:

@@ -43,7 +43,7 @@ class Source:
         archives: the archives.
         counts: number of files that match each pattern in the folder, to detect incomplete datasets.
         expanded: maximum number of bytes that are unpacked.
-        terms: terms of use, for people.
+        terms: terms of use, as free text.
         page: web page of the dataset.
     """
 

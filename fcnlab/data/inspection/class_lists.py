@@ -159,7 +159,7 @@ def _parse_names(lines: Sequence[tuple[int, str]]) -> list[ListedClass]:
 
 
 def _parse_table(lines: Sequence[str]) -> list[ListedClass] | None:
-    """Return the classes of a table with a heading; None if the first line is no heading."""
+    """Return the classes of a table with a heading; None if the first line is not a heading."""
     delimiter = next((mark for mark in "\t;," if mark in lines[0]), ",")
     heading = [title.strip().lower() for title in lines[0].split(delimiter)]
     if not {*heading} & {*NAME_HEADINGS} or (len(heading) == 1 and lines[0].lower() != "name"):

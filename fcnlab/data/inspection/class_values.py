@@ -121,7 +121,7 @@ def _describe_order(classes: Values, numbers: Mapping[Value, int]) -> str:
 def _explain_mismatch(
     names: Sequence[str], left: Sequence[Value], ignored: Sequence[Value], numbers: Mapping[Value, int]
 ) -> str:
-    """Return the error for a number of names that is not that of the values, with an assignment to edit."""
+    """Return the error for a mismatch between class names and mask values, with an assignment to edit."""
     besides = f" besides the ignored {_list(ignored)}" if ignored else ""
     message = (
         f"--classes lists {format_count(len(names), 'name')} ({_list(names)}), and the masks contain "

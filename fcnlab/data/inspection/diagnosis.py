@@ -195,7 +195,7 @@ def _sizes(split: str, pair: Pair, image: Image.Image, mask: Image.Image) -> lis
 
 
 def explain_mismatch(orientation: int) -> tuple[str, str]:
-    """Return the end of a sentence about an image whose mask has another size, and the remedy.
+    """Return the suffix of a size-mismatch message, and the remedy.
 
     Args:
         orientation: EXIF orientation of the image, 1 if there is none.

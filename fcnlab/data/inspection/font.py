@@ -29,12 +29,12 @@ def load_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def fit_text(text: str, size: int, width: int, *, keep_end: bool = False) -> str:
-    """Return a text that is not wider than a picture, in which an ellipsis replaces what does not fit.
+    """Shorten a text to a width in pixels with an ellipsis.
 
     Args:
         text: the text.
         size: size of its font in pixels.
-        width: of the picture in pixels.
+        width: largest width of the text in pixels.
         keep_end: shorten it on the left.
     """
     font, shown = load_font(size), text

@@ -15,7 +15,7 @@ def describe_mixed_masks(value_sets: Mapping[frozenset[int], int], foreground: i
 
     Args:
         value_sets: number of masks by the set of their values.
-        foreground: the value of the class beside 0.
+        foreground: the value of the other class than 0.
 
     Returns:
         One line; None if 255 and the foreground occur in one mask, or one of them in none, or there are other values.

@@ -70,7 +70,7 @@ def warn_of_repeated_images(splits: Mapping[str, FileSplit]) -> Iterator[str]:
 
 
 def warn_of_unused_images(folder: Path, splits: Collection[str]) -> Iterator[str]:
-    """Yield a warning if a folder contains images beside the sub-folders of its splits.
+    """Yield a warning if a folder contains images outside of the sub-folders of its splits.
 
     Args:
         folder: folder of the images.

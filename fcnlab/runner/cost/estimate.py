@@ -23,7 +23,7 @@ START_SECONDS = 5.0
 """Seconds to start a process that trains, where it was not measured."""
 
 STARTS = 4.0
-"""Time beside the trials in units of this start: of the driver, its workers, the MLflow store and the report."""
+"""Overhead of a run in units of the startup time: the driver, its workers, the MLflow store and the report."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class CostEstimate:
     Attributes:
         trials: the number of remaining trials.
         known: the number of remaining trials with an estimate; all sums are over these.
-        from_gmacs: how many estimates are scaled by GMACs from other networks or sizes.
+        from_gmacs: the number of estimates that are scaled by GMACs from other networks or sizes.
         slots: the number of trials that run at the same time.
         device_seconds: the sum of the times of the trials, divided by the number of trials that share a GPU.
         seconds: wall-clock time until the report is written, with the start of the processes and decoding.
@@ -43,7 +43,7 @@ class CostEstimate:
         disk: size of all run folders in bytes.
         sources: the measurements behind the estimate, one text per device.
         sharing: the number of trials that share a GPU.
-        extrapolated: how many estimates come from trials with another number of trials on their GPU.
+        extrapolated: the number of estimates from trials with another number of trials on their GPU.
     """
 
     trials: int
@@ -123,8 +123,8 @@ class _Work:
 
     Attributes:
         gmacs: billions of multiply-accumulates of one crop.
-        epoch: those of an epoch.
-        image: those of an evaluated image.
+        epoch: billions of multiply-accumulates of an epoch.
+        image: billions of multiply-accumulates of an evaluated image.
     """
 
     gmacs: float
@@ -195,7 +195,7 @@ def _estimate_span(
     """Return the time until the last trial has ended: each starts in the slot that is free first.
 
     Args:
-        times: of the trials, in the order in which they start.
+        times: times of the trials, in the order in which they start.
         known: the trials and their rates.
         slots: number of slots.
         sharing: number of trials that share a GPU.

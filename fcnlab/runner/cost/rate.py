@@ -1,4 +1,4 @@
-"""Cost rates: what an epoch, an evaluated image and the setup of a trial cost, and the time of a trial from them."""
+"""Cost rates: seconds per epoch, evaluated image and setup, and the trial time computed from them."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class CostRate:
         """Return the rate with the times of training and evaluation multiplied.
 
         Args:
-            factor: of the times.
+            factor: factor of the times.
             evaluation: factor of the times of evaluation, if it is another.
         """
         evaluation = factor if evaluation is None else evaluation

@@ -50,8 +50,8 @@ class JobExit:
 
     Attributes:
         key: key of the trial.
-        error: why the worker was lost; None if it was not.
-        stop: why the run must end, a reason outside of the trial; None if it need not.
+        error: reason for the loss of the worker; None if it was not lost.
+        stop: reason outside of the trial for ending the run; None if there is none.
         cause: `out_of_memory` if it was lost because the memory of the machine ran out.
     """
 

@@ -84,7 +84,7 @@ class ExecutorConfig:
             self.check(earlier, lab)
 
     def create_executor(self, lab: Lab, recipes: Sequence[Recipe]) -> Executor:
-        """Make the executor for trials of these recipes.
+        """Create the executor for trials of these recipes.
 
         Raises:
             RunError: Ray is not installed, or its cluster cannot be reached or lacks what a trial needs.
@@ -129,7 +129,7 @@ def _check_shares(cell: Cell, devices: int) -> None:
         cut = f" in {recipe.grad_accum_steps} parts" if recipe.grad_accum_steps > 1 else ""
         raise ConfigError(
             f"{where}: a batch of {recipe.batch_size}{cut} cannot be shared out equally among {devices} devices; "
-            f"take a number that divides {part}, or another recipe.batch_size"
+            f"use a divisor of {part}, or another recipe.batch_size"
         )
     if terms := recipe.loss.batch_terms:
         raise ConfigError(

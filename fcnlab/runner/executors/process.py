@@ -37,8 +37,8 @@ class _Worker:
         job: the job that it runs.
         log_start: bytes in the log of the job's trial when the job was sent.
         oom_kills: processes that the kernel had killed for lack of memory when the job was sent.
-        hung: why its processes were killed; None if they were not.
-        output: what it has written after its last complete line.
+        hung: reason for killing its processes; None if they were not killed.
+        output: its output after the last complete line.
     """
 
     process: WorkerProcess
@@ -178,7 +178,7 @@ class ProcessExecutor(Executor):
             worker: the worker.
             code: exit code of the process that ran the job.
             what: name of this process, `process` of the trial or `worker`.
-            stop: why the run must end, as in `JobExit`.
+            stop: reason for ending the run, as in `JobExit`.
         """
         job, worker.job = worker.job, None
         assert job is not None, "it has reported the end of its job"

@@ -18,7 +18,7 @@ MEMORY_OF_A_PROCESS = 2**30
 MEMORY_OF_A_PIXEL = 3 * 2**10
 """Estimated bytes of a trial on the CPU: a constant, and for each pixel of a batch.
 
-Measured: a MobileNetV2 FCN-32s peaked at 12.2 GB in fp32 for 32 crops of 320x480 (2.5 kB a pixel), at 8.3 GB in bf16.
+Measured: a MobileNetV2 FCN-32s peaked at 12.2 GB in fp32 for 32 crops of 320x480 (2.5 kB per pixel), at 8.3 GB in bf16.
 """
 
 

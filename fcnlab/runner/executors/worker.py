@@ -198,7 +198,7 @@ class _End(NamedTuple):
 
     Attributes:
         code: 0, or the exit code of the child if it crashed.
-        stop: why the run must end; None if it need not.
+        stop: reason for ending the run; None if there is none.
     """
 
     code: int

@@ -138,7 +138,7 @@ class ProgressReporter:
         Args:
             planned: the trial.
             attempt: the attempt.
-            remedy: how it is retried, from `retry_policy.describe_retry`.
+            remedy: description of the next attempt, from `retry_policy.describe_retry`.
         """
         self._remove(planned, planned.folder.read_progress())
 

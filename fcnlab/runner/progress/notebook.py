@@ -25,7 +25,7 @@ class NotebookReporter(ProgressReporter):
     """Reporter that shows the counts, a progress bar, the running trials and messages as HTML.
 
     Args:
-        show: function that shows HTML in the place of what it showed before; by default in the output of the cell.
+        show: function that shows HTML, replacing its previous output; by default in the output of the cell.
     """
 
     def __init__(self, show: Callable[[str], Any] | None = None) -> None:

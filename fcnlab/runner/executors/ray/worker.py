@@ -83,7 +83,7 @@ class WorkerInfo:
         gpus: GPUs that Ray assigned, in the format of CUDA_VISIBLE_DEVICES.
         shares_disk: whether it works in the driver's lab.
         code: version of fcnlab.
-        error: why it cannot run trials; None if it can.
+        error: reason that prevents it from running trials; None if there is none.
     """
 
     node: str
