@@ -24,7 +24,7 @@ from fcnlab.lab import Lab
 from fcnlab.report.gallery import predictions
 from fcnlab.report.gallery import selection as gallery
 from fcnlab.report.gallery.pictures import ERROR_COLORS, HATCH, IGNORED, WRONG, encode_error_map, encode_label_map
-from fcnlab.report.html.gallery import make_gallery
+from fcnlab.report.html.gallery import make_columns_style, make_gallery
 from fcnlab.report.html.page import render_page
 from fcnlab.report.html.security import load_vega
 from fcnlab.report.html.sortable import sort_key
@@ -271,6 +271,19 @@ def test_the_gallery_is_of_the_images_on_which_cells_disagree_most() -> None:
     made = gallery._gallery(shown, "wxyz", "")
     assert made.disagreements == ("x", "w")
     assert made.extremes == {"a": ("x", "y"), "b": ("w", "x")}
+
+
+@pytest.mark.parametrize("pictures", [1, 2, 3, 5, 7, 13])
+def test_no_picture_is_alone_in_the_last_row_where_the_others_leave_room(pictures: int) -> None:
+    rules = make_columns_style({"groups": [{"rows": [{"pairs": [()] * pictures}]}]})
+    widths = re.findall(r"min-width: (\d+)px\) { .tiles.of(\d+) { grid-template-columns: repeat\((\d+), 1fr", rules)
+    for fitting, (width, count, columns) in enumerate(widths, 3):
+        assert int(width) >= 175 * fitting
+        assert (int(count), len(widths)) == (pictures, pictures - 2)
+        assert int(columns) <= fitting
+        rows = -(-pictures // int(columns))
+        assert rows == -(-pictures // fitting), "no more rows than the width needs"
+        assert rows * int(columns) - pictures < rows, "less than one picture per row is missing in the last row"
 
 
 def test_repeated_predictions_equal_the_evaluated_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

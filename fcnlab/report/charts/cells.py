@@ -180,7 +180,8 @@ def draw_cost(scored: pd.DataFrame, styles: CellStyles) -> Plot | None:
         *([_draw_spread(spread, x, color, chosen)] if spread else []),
         points.encode(x, y, color, styles.shape(), opacity=fade(chosen), tooltip=tooltip),
     ]
-    caption = f"mIoU against {heading}, mean and standard deviation over seeds; the line is the Pareto front."
+    caption = f"mIoU against {heading}, mean and standard deviation over seeds"
+    caption += "; the line is the Pareto front." if len(best) > 1 else "; one cell is the best and the cheapest."
     return Plot("cost", "mIoU against cost", caption, arrange(*layers, height=280))
 
 

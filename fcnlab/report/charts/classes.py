@@ -65,7 +65,11 @@ def draw_classes(
     dark = f"datum.value != null && abs(datum.value) > {0.6 * limit:.4g}"
     texts = base.mark_text(fontSize=10.5, tooltip=None, aria=False).encode(
         text="text:N",
-        color=alt.when(dark).then(alt.value("white")).otherwise(alt.value("black")),
+        color=alt.when(dark)
+        .then(alt.value("white"))
+        .when("datum.value == null")  # there is no square below the text
+        .then(alt.value(alt.expr("soft")))
+        .otherwise(alt.value("black")),
     )
     bold, normal = (texts.transform_filter(f"{sign}datum.bold") for sign in ("", "!"))
     caption = (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,12 @@ WIDTHS = (640, 480, 320, 224)
 
 BUDGET = 7_000_000
 """Largest number of characters of the pictures of a page."""
+
+MIN_COLUMN_WIDTH = 175
+"""Least width in pixels of a picture and the gap beside it, where a page has more than two pictures in a row."""
+
+MARGINS = 100
+"""Width in pixels of the margins of a page."""
 
 Row = dict[str, Any]
 
@@ -44,6 +51,24 @@ def make_gallery(
         "legend": list(zip(classes, name_colors(palette, len(classes)), strict=True)),
         "groups": groups,
     }
+
+
+def make_columns_style(gallery: dict[str, Any]) -> str:
+    """Return the style that divides the pictures of an image into rows of about equal length at each width of the page.
+
+    Args:
+        gallery: variables of the gallery's template.
+    """
+    rules = []
+    for count in sorted({len(row["pairs"]) for group in gallery["groups"] for row in group["rows"]}):
+        for fitting in range(3, count + 1):
+            columns = math.ceil(count / math.ceil(count / fitting))
+            width = fitting * MIN_COLUMN_WIDTH + MARGINS
+            rules.append(
+                f"@media screen and (min-width: {width}px) "
+                f"{{ .tiles.of{count} {{ grid-template-columns: repeat({columns}, 1fr); }} }}\n"
+            )
+    return "".join(rules)
 
 
 def name_colors(palette: Pixels, count: int) -> list[str]:
@@ -80,9 +105,15 @@ def _extreme_rows(gallery: Gallery, index: int, palette: Pixels, width: int) -> 
             by_id.setdefault(gallery.extremes[cell.label][index], []).append(cell)
     kind = ("best", "worst")[index]
     return [
-        _make_row(id_, cells, f"{id_}, {kind} of {' and '.join(cell.name for cell in cells)}", palette, width)
+        _make_row(id_, cells, f"{id_}, {kind} of {_join(cell.name for cell in cells)}", palette, width)
         for id_, cells in by_id.items()
     ]
+
+
+def _join(names: Iterable[str]) -> str:
+    """Join names, with a semicolon if a name contains a comma."""
+    listed = list(names)
+    return ("; " if any("," in name for name in listed) else ", ").join(listed)
 
 
 def _make_row(id_: str, cells: Sequence[GalleryCell], caption: str, palette: Pixels, width: int) -> Row:

@@ -12,7 +12,7 @@ from fcnlab.data.datasets.palette import find_palette
 from fcnlab.report.footnotes import describe_other_images
 from fcnlab.report.gallery.selection import Gallery
 from fcnlab.report.html.environment import read_assets, render
-from fcnlab.report.html.gallery import BUDGET, make_gallery, name_colors
+from fcnlab.report.html.gallery import BUDGET, make_columns_style, make_gallery, name_colors
 from fcnlab.report.html.key_results import make_key_results
 from fcnlab.report.html.security import load_vega, make_policy, to_data_uri, to_json
 from fcnlab.report.html.sortable import make_sortable_cells, make_sortable_classes
@@ -57,7 +57,8 @@ def render_page(sections: Sequence[Section], title: str) -> str:
         title: title of the page.
     """
     contexts = [_make_context(section, BUDGET // len(sections)) for section in sections]
-    style = read_assets(*STYLES)
+    galleries = [context["gallery"] for context in contexts if context["gallery"] is not None]
+    style = read_assets(*STYLES) + Markup("".join(sorted({make_columns_style(gallery) for gallery in galleries})))
     scripts = [Markup(load_vega())] if any(section.plots for section in sections) else []
     scripts.append(read_assets(*SCRIPTS))
     return render(

@@ -74,12 +74,11 @@ function makeLightbox(dialog) {
     if (!dialog.open) dialog.showModal();
     await Promise.all([under.decode(), over.decode()]);
     size = { width: under.naturalWidth, height: under.naturalHeight };
-    if (!sameImage) {
-      const legend = section.querySelector(".legend");
-      find(".legend").replaceChildren(...[...legend.children].map((item) => item.cloneNode(true)));
-      names = new Map([...legend.children].map((item) => [item.dataset.color, item.textContent]));
-      fit();
-    } else place();
+    const [classes, errors] = section.querySelectorAll(".legend");
+    const legend = tile().dataset.kind === "error" ? errors : classes;
+    find(".legend").replaceChildren(...[...legend.children].map((item) => item.cloneNode(true)));
+    names = new Map([...classes.children].map((item) => [item.dataset.color, item.textContent]));
+    if (sameImage) place(); else fit();
     const own = tile().dataset.kind === "error" ? tiles[column - 1] : tile().dataset.kind === "prediction" ? tile() : null;
     const shown = [["ground truth", tiles[1]], ...(own ? [["prediction", own]] : [])];
     maps = shown.map(([name, one]) => [name, readPixels(picture(one))]);
