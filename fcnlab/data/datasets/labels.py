@@ -86,7 +86,7 @@ def _read_pgm_maxval(mask: Image.Image, path: Path) -> int | None:
 def _restore_pgm_levels(mask: Image.Image, maxval: int) -> Image.Image:
     """Return a decoded PGM file with its stored gray levels.
 
-    Pillow has scaled them from 0..maxval to 0..255 or 0..65535 and rounded, which changes a level by at most half of the
+    Pillow has scaled them from 0..maxval to 0..255 or 0..65535 and rounded, which changes a level by at most half the
     distance to the next one. Therefore, rounding the inverse gives the levels exactly.
     """
     scaled = np.asarray(mask)
