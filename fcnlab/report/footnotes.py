@@ -55,7 +55,7 @@ def write_footnotes(
     lines = [
         *((grid.file.labels.describe_unchanged(grid.unchanged) + ".",) if grid.unchanged is not None else ()),
         *(_evaluation(grid, finished, columns) if miou or "pixel_acc" in columns else ()),
-        *(_class_sets(records) if miou else ()),
+        *(describe_class_sets(records) if miou else ()),
         *(_spread(grid, trials) if SPREAD & set(columns) else ()),
         *(_test(grid, evaluated, significance, columns) if TESTED & set(columns) else ()),
         *(_missing_counts(finished, records) if significance.comparisons and TESTED & set(columns) else ()),
@@ -116,8 +116,15 @@ def _evaluation(grid: Grid, finished: pd.DataFrame, columns: Collection[str]) ->
     ]
 
 
-def _class_sets(records: TrialRecords) -> list[str]:
-    """Name the classes without a labeled pixel in an evaluated split, which are in no mean over classes."""
+def describe_class_sets(records: TrialRecords) -> list[str]:
+    """Name the classes without a labeled pixel in an evaluated split, which are in no mean over classes.
+
+    Args:
+        records: records of the trials.
+
+    Returns:
+        One sentence per set of classes; none if all classes have labeled pixels.
+    """
     lines = []
     for record in (record for by_seed in records.by_cell.values() for record in by_seed.values()):
         metrics = record.find_metrics(record.report_split, records.checkpoint)
@@ -288,7 +295,7 @@ def write_short_notes(
         number = f"{seeds} seeds" if complete else "the finished seeds of each cell"
         notes.append("One seed." if seeds == 1 else f"Mean ± standard deviation over {number}.")
     if TESTED & set(columns):
-        interval = " with 95 % interval" if "[95 %]" in "".join(table.headings) else ""
+        interval = " with 95 % interval" if "[95 %]" in "".join(table.headings) and "[" in text else ""
         notes.append(f"Δ: difference to {grid.display_name(grid.baseline.label)} in points{interval}.")
     if table.marks:
         notes.append("Bold: highest mean, and cells not significantly different." if best.compared else

@@ -16,11 +16,15 @@ from fcnlab.report.tables.latex_text import (
 )
 from fcnlab.report.tables.table import Table
 
-COLUMN_WIDTH = 200.0
-"""Width in points of a column of a two-column article, which is narrower than those of IEEEtran or of CVPR."""
+COLUMN_WIDTH = 221.0
+"""Width in points of a column of a two-column article on A4, narrower than on letter paper (229), in CVPR's (237) and
+in IEEEtran's (252).
 
-PAGE_WIDTH = 410.0
-"""Width in points of the text of a two-column article."""
+LaTeX's size10.clo sets the width of the text to that of the paper minus two inches, with 10 points between the columns.
+"""
+
+PAGE_WIDTH = 452.0
+"""Width in points of the text of a two-column article on A4."""
 
 NAMES = {10: "normalsize", 9: "small", 8: "footnotesize", 7: "scriptsize"}
 SIZES = ((10, 6.0, False), (9, 5.0, False), (8, 4.0, False), (8, 3.0, True))

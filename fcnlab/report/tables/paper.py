@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from fcnlab.report.footnotes import write_short_notes
+from fcnlab.report.footnotes import describe_class_sets, write_short_notes
 from fcnlab.report.report import Report
 from fcnlab.report.tables.cells import View
 from fcnlab.report.tables.columns import COLUMNS, default_columns
@@ -45,8 +45,9 @@ def report_to_latex(report: Report, view: View | None = None, *, wide: bool = Fa
     complete = bool(report.cells["n"].isin([0, len(report.grid.seeds)]).all())
     comments = [report.grid.file.question, *report.write_footnotes(columns)]
     left_out = [COLUMNS[name].heading for name in default_columns(report.cells) if name not in columns]
-    if wide and left_out and not view.columns and not view.pivot:
-        comments.append(f"Left out, since the table would be wider than the page: {', '.join(left_out)}.")
+    if left_out and not view.columns and not view.pivot:
+        room = "the page" if wide else "a column; --wide has all"
+        comments.append(f"Left out, since the table would be wider than {room}: {', '.join(left_out)}.")
     if layout is None:
         comments.append("The table is wider than the page: choose fewer columns with --columns.")
     return to_latex(
@@ -54,7 +55,10 @@ def report_to_latex(report: Report, view: View | None = None, *, wide: bool = Fa
         labels.caption or report.grid.file.question,
         label="tab:" + re.sub(r"[^\w./-]", "-", report.grid.name, flags=re.ASCII),
         comments=comments,
-        notes=write_short_notes(report.grid, report.significance, report.best, table, columns, complete=complete),
+        notes=[
+            *write_short_notes(report.grid, report.significance, report.best, table, columns, complete=complete),
+            *(describe_class_sets(report.records) if "miou" in columns else ()),
+        ],
         wide=wide,
         layout=layout,
     )
