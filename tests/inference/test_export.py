@@ -124,7 +124,7 @@ def test_program_with_score_scale_accepts_odd_and_even_sizes(model: TrainedModel
 
 
 @pytest.mark.parametrize("factor", [0.14, 0.5, 0.6, 0.75, 1.1, 1.25, 1.5, 2.0])
-def test_programs_and_predictions_round_scaled_lengths_alike(factor: float) -> None:
+def test_programs_and_predictions_round_scaled_lengths_to_the_same(factor: float) -> None:
     lengths = range(4, 2000)
     assert [_round_scaled(factor, length) for length in lengths] == [scale_size((n, 1), factor)[0] for n in lengths]
 

@@ -27,7 +27,7 @@ from fcnlab.training.optim import create_schedule
 from fcnlab.training.protocol import Protocol
 from fcnlab.trial.build import build_model, build_training
 from fcnlab.trial.checkpoint import CheckpointWriter
-from fcnlab.trial.evaluation.evaluate import evaluate_trial
+from fcnlab.trial.evaluation.evaluate import evaluate_trial, resolve_target
 from fcnlab.trial.find import find_finished_trial
 from fcnlab.trial.plateau import find_plateau
 from fcnlab.trial.record import Plateau, Record
@@ -249,24 +249,40 @@ def test_without_a_test_split_only_val_is_evaluated(lab: Lab) -> None:
     assert record.report_split == trial.report_split == "val"
 
 
-def test_without_a_labeled_pixel_in_val_the_last_epoch_is_the_best(lab: Lab, tmp_path: Path) -> None:
-    for split, label in (("train", 1), ("val", 255)):
+def add_folder(lab: Lab, name: str, val: int, gray: int = 100) -> Lab:
+    """Add a dataset of two classes: images of one gray value, the label 1 in train and `val` in val."""
+    root = lab.root / name
+    for split, label in (("train", 1), ("val", val)):
         for kind, size in (("images", (48, 48, 3)), ("masks", (48, 48))):
-            (tmp_path / split / kind).mkdir(parents=True)
+            (root / split / kind).mkdir(parents=True)
             for index in range(4):
-                pixels = np.full(size, 100 if kind == "images" else label, np.uint8)
-                Image.fromarray(pixels).save(tmp_path / split / kind / f"{split}{index}.png")
+                pixels = np.full(size, gray if kind == "images" else label, np.uint8)
+                Image.fromarray(pixels).save(root / split / kind / f"{split}{index}.png")
     (lab.root / "registry").mkdir(exist_ok=True)
     values: dict[str, Any] = {"type": "folder", "nominal": {"height": 48, "width": 48}, "classes": ["a", "b"]}
-    values |= {"images": "{split}/images", "masks": "{split}/masks"}
-    write_entry(lab.root / "registry" / "datasets.yaml", "void", values, lock=lab.state / "registry.lock")
-    lab = Lab.find(root=lab.root, data_root=tmp_path)
+    values |= {kind: f"{root}/{{split}}/{kind}" for kind in ("images", "masks")}
+    write_entry(lab.root / "registry" / "datasets.yaml", name, values, lock=lab.state / "registry.lock")
+    return Lab.find(root=lab.root)
+
+
+def test_without_a_labeled_pixel_in_val_the_last_epoch_is_the_best(lab: Lab) -> None:
+    lab = add_folder(lab, "void", val=255)
     record = run_trial(a_trial(lab, dataset="void", recipe__epochs=2, recipe__batch_size=4), lab)
     assert record.status == "finished", record.failure
     assert {(score.checkpoint, score.epoch, score.miou) for score in record.metrics} == {
         ("last", 2, None),
         ("best", 2, None),
     }
+
+
+def test_another_folder_with_the_same_classes_is_another_dataset_to_evaluate_on(lab: Lab) -> None:
+    lab = add_folder(add_folder(lab, "day", val=1), "night", val=1, gray=10)
+    trial = a_trial(lab, dataset="day", recipe__epochs=1, recipe__batch_size=4)
+    run_trial(trial, lab)
+    finished = find_finished_trial(trial.key, lab)
+    assert resolve_target(finished, lab, "day", None) is None
+    target = resolve_target(finished, lab, "night", None)
+    assert target is not None and target.dataset == "night"
 
 
 def test_files_of_a_trial_have_the_permissions_of_the_umask(lab: Lab) -> None:

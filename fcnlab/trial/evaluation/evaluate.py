@@ -107,6 +107,7 @@ def resolve_target(
 
     Raises:
         ConfigError: the registry has no such dataset.
+        DataError: the dataset is missing.
     """
     own: DatasetConfig = finished.trial.dataset
     if dataset is None:
@@ -116,9 +117,10 @@ def resolve_target(
         assert isinstance(found, DatasetConfig)
         name, config = dataset, found
     selected, reported = split or _reported(config), _reported(own)
-    return (
-        None if (config.content(), selected) == (own.content(), reported) else EvaluationTarget(name, config, selected)
-    )
+    is_own = (config.content(), selected) == (own.content(), reported)
+    if is_own and dataset is not None:  # the content of a folder dataset does not contain its paths
+        is_own = lab.open_dataset(config).fingerprint(config.used_splits) == finished.trial.data
+    return None if is_own else EvaluationTarget(name, config, selected)
 
 
 def _reported(config: DatasetConfig) -> str:
