@@ -31,7 +31,7 @@ def draw_sample_sheet(samples: Mapping[str, Path], classes: Sequence[str], rows:
     first = next(iter(samples.values()))
     columns: list[tuple[str, list[Image.Image]]] = [
         ("input", [_load(first / f"{id_}.image.jpg", Image.Resampling.BILINEAR) for id_ in ids]),
-        ("truth", [_load(first / f"{id_}.label.png", Image.Resampling.NEAREST) for id_ in ids]),
+        ("ground truth", [_load(first / f"{id_}.label.png", Image.Resampling.NEAREST) for id_ in ids]),
     ]
     for name, folder in samples.items():
         columns.append((name, [_load(folder / f"{id_}.prediction.png", Image.Resampling.NEAREST) for id_ in ids]))
