@@ -173,7 +173,7 @@ def test_labels_are_above_the_samples_as_far_as_they_fit(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(ImageDraw.ImageDraw, "text", record)
     write_report(make_report(make_plan(grid, lab), lab, None), lab, predict=False)
-    assert texts[:2] == ["input", "truth"] and {"fcn32s", "ours"} <= set(texts)
+    assert texts[:2] == ["input", "ground truth"] and {"fcn32s", "ours"} <= set(texts)
     (short,) = (text for text in texts if text.endswith("…"))
     assert long.startswith(short[:-1]) and len(short) < len(long)
 
