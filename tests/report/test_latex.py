@@ -124,7 +124,9 @@ def test_columns_are_chosen_to_fit_and_wide_has_all(long: Report) -> None:
     assert all(heading in wide for heading in ("n &", "GMACs", "dev.-h"))
     chosen = report_to_latex(report, View(("gmacs",)))
     assert r"head & upsampler & GMACs" in chosen and r"\parbox" not in chosen
-    assert "Left out, since the table would be wider than a column; --wide has all: n, acc. %" in report_to_latex(report)
+    assert "Left out, since the table would be wider than a column; --wide has all: n, acc. %" in report_to_latex(
+        report
+    )
     assert "Left out, since the table would be wider than the page: device-h." in report_to_latex(long, wide=True)
     many = View(("n", "miou", "delta", "miou_range", "miou_last", "miou_best", "p_value", "p_holm", "delta_std"))
     assert "choose fewer columns" in report_to_latex(long, many), "columns that the user names are never dropped"
