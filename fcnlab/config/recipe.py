@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, StrictInt, model_validator
+from pydantic import Field, StrictInt, field_validator, model_validator
 
 from fcnlab.config.base import Config, Count, Entry, Finite, Fraction, NonNegative, Positive, Truth
 from fcnlab.config.dataset import Size
@@ -126,6 +126,13 @@ class Loss(Config):
     dice: NonNegative = 0.0
     lovasz: NonNegative = 0.0
     auxiliary: NonNegative = 0.4
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _explain_terms(cls, name: Any) -> Any:
+        if name in ("focal", "dice", "lovasz", "ohem"):
+            raise ValueError(f"{name} is not a base loss but a term of its own; set recipe.loss.{name}")
+        return name
 
     @property
     def batch_terms(self) -> tuple[str, ...]:

@@ -135,7 +135,7 @@ class _Problem:
             case "literal_error":
                 valid = item["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", ")
                 return f"{_show(item['input'])} is not valid; {nearest(str(item['input']), valid)}"
-            case "union_tag_not_found" | "model_attributes_type" if not isinstance(item["input"], dict):
+            case "union_tag_not_found" | "model_attributes_type" | "model_type" if not isinstance(item["input"], dict):
                 return f"input should be a valid dictionary, not {_show(item['input'])}"
             case "union_tag_not_found":
                 return f"missing; this key is required{_list(self._literals())}"

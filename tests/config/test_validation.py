@@ -44,6 +44,11 @@ def test_a_valid_value_becomes_a_model() -> None:
             "epoch: unknown key; did you mean 'epochs'? valid: activation_checkpointing, batch_norm, batch_size, ",
         ),
         ({"crop": {"height": 1, "width": 1, "widht": 1}}, "crop.widht: unknown key; did you mean 'width'?"),
+        (
+            {"loss": {"name": "dice"}},
+            "loss.name: dice is not a base loss but a term of its own; set recipe.loss.dice",
+        ),
+        ({"loss": ["dice"]}, 'loss: input should be a valid dictionary, not ["dice"]'),
         ({"epochs": "5"}, 'epochs: input should be a valid integer, not the text "5"; write it without quotes'),
         ({"epochs": 5.0}, "epochs: input should be a valid integer, not 5.0"),
         ({"epochs": 10**12}, "epochs: input should be less than 2147483648, not 1000000000000"),
