@@ -315,7 +315,7 @@ def test_a_pruned_cell_has_no_metrics_even_if_its_trials_have_records(tmp_path: 
         planned.folder.finish(record.model_copy(update={"epochs": epochs}))
     report = make_report(make_plan(grid, lab), lab, None)
     stopped = report.cell_table.rows[1]
-    assert stopped[1] == "0 of 3, 3 stopped after epoch 1" or "stopped after epoch 1" in stopped[1]
+    assert stopped[1] == "0 of 3, stopped after epoch 1"
     assert stopped[2] == "–"
     assert math.isnan(row(report, "fcn16s")["miou"])
     assert "fcn16s" not in report.significance.comparisons
