@@ -138,6 +138,30 @@ def format_count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def format_bytes(count: float) -> str:
+    """Format a number of bytes in GB, or in MB below 0.1 GB.
+
+    Args:
+        count: the number of bytes.
+
+    >>> format_bytes(2.61e9), format_bytes(4.2e6)
+    ('2.6 GB', '4.2 MB')
+    """
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+
+
+def format_size(size: tuple[int, int]) -> str:
+    """Format a height and a width in pixels.
+
+    Args:
+        size: height and width.
+
+    >>> format_size((320, 480))
+    '320x480'
+    """
+    return f"{size[0]}x{size[1]}"
+
+
 def break_text(text: str, width: int) -> str:
     """Break the lines of a text that are longer than a width after spaces and after the separators of names.
 

@@ -15,6 +15,7 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+from fcnlab.console import format_bytes
 from fcnlab.errors import DataError, FcnlabError, RunError, TrackingError, first_line
 from fcnlab.lab import Lab
 from fcnlab.paths import exists, is_folder
@@ -173,7 +174,7 @@ def _check_shared_memory(_lab: Lab) -> Iterator[Check]:
     free = shutil.disk_usage(_SHARED_MEMORY).free
     enough = free >= MIN_SHARED_MEMORY
     remedy = "" if enough else "in a container, start it with --shm-size=8g"
-    yield Check("/dev/shm", "ok" if enough else "warning", f"{_format_bytes(free)} free", remedy)
+    yield Check("/dev/shm", "ok" if enough else "warning", f"{format_bytes(free)} free", remedy)
 
 
 def _check_open_files(_lab: Lab) -> Iterator[Check]:
@@ -245,12 +246,8 @@ def _check_folder(name: str, folder: Path, remedy: str = "free space on this fil
         return Check(name, "error", f"{existing}: not writable", f"chmod u+wx {existing}, or use another folder")
     free = shutil.disk_usage(existing).free
     if free < MIN_FREE_DISK:
-        return Check(name, "warning", f"{folder}: {_format_bytes(free)} free", remedy)
-    return Check(name, "ok", f"{folder}: writable, {_format_bytes(free)} free")
-
-
-def _format_bytes(number: float) -> str:
-    return f"{number / 1e9:.1f} GB"
+        return Check(name, "warning", f"{folder}: {format_bytes(free)} free", remedy)
+    return Check(name, "ok", f"{folder}: writable, {format_bytes(free)} free")
 
 
 _CHECKS: tuple[Callable[[Lab], Iterator[Check]], ...] = (

@@ -106,3 +106,13 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
+
+
+def relative_to_cwd(path: Path) -> Path:
+    """Return a path relative to the current folder if it is below it, else the absolute path.
+
+    Args:
+        path: the path.
+    """
+    absolute = resolve_path(path)
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute

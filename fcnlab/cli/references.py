@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnlab.paths import is_folder, resolve_path
+from fcnlab.paths import is_folder, relative_to_cwd
 
 if TYPE_CHECKING:
     from fcnlab.inference.model import TrainedModel
@@ -28,7 +28,7 @@ def complete_grid_file(incomplete: str) -> list[str]:
     typed = Path(incomplete)
     folder = typed if incomplete.endswith("/") else typed.parent
     files = [*Path("experiments").rglob("*.y*ml"), *Path(Lab.find().root, "experiments").rglob("*.y*ml")]
-    names = [str(_relative(file)) for file in files] + [str(file) for file in folder.glob("*.y*ml")]
+    names = [str(relative_to_cwd(file)) for file in files] + [str(file) for file in folder.glob("*.y*ml")]
     return sorted({name for name in names if name.startswith(incomplete)})
 
 
@@ -52,11 +52,6 @@ def complete_reference(incomplete: str) -> list[str]:
     names = [path.name for path in runs.iterdir() if is_key(path.name)] if is_folder(runs) else []
     keys = sorted(name for name in names if name.startswith(incomplete))
     return [*(f"{file}:" for file in complete_grid_file(incomplete)), *(key[:SHORT] for key in keys)]
-
-
-def _relative(file: Path) -> Path:
-    absolute = resolve_path(file)
-    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 
 
 TrialName = Annotated[

@@ -12,6 +12,7 @@ import typer
 from fcnlab.cli.options import DataRoot, LabOption, TrackingUri
 from fcnlab.cli.output import print_json
 from fcnlab.console import create_console
+from fcnlab.paths import relative_to_cwd
 
 if TYPE_CHECKING:
     from fcnlab.config.grid.grid import Grid
@@ -145,10 +146,9 @@ def _print_seed_table(table: Table, *, stderr: bool) -> None:
 
 def show_not_published(errors: Iterable[str], grid: Grid) -> None:
     """Print why trials or their report are not in a tracker, and the commands that help."""
-    from fcnlab.cli.grid.running import shown
     from fcnlab.extensions import fcnlab_command
 
-    sync = f"{fcnlab_command(*grid.cells)} grid sync {quote(shown(grid.path))}"
+    sync = f"{fcnlab_command(*grid.cells)} grid sync {quote(str(relative_to_cwd(grid.path)))}"
     for error in errors:
         typer.echo(f"not published: {error}", err=True)
     typer.echo(f"publish later with: {sync}", err=True)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from fcnlab.console import format_size
 from fcnlab.errors import ConfigError
 
 Size = tuple[int, int]
@@ -47,8 +48,8 @@ class Protocol:
                 raise ConfigError("--window and --stride: must be at least 1 pixel")
             if any(step > side for side, step in zip(self.window, self.stride, strict=True)):
                 raise ConfigError(
-                    f"--stride: {_format_size(self.stride)} leaves gaps between windows of "
-                    f"{_format_size(self.window)}; it can be at most the size of the window"
+                    f"--stride: {format_size(self.stride)} leaves gaps between windows of "
+                    f"{format_size(self.window)}; it can be at most the size of the window"
                 )
 
     def multiply_scales(self, scale: float) -> Protocol:
@@ -78,7 +79,7 @@ class Protocol:
         parts = ["flip"] if self.flip else []
         parts += [_join_values(self.scales)] if self.scales != (1.0,) else []
         if self.window is not None and self.stride is not None:
-            parts.append(f"window{_format_size(self.window)}/{_format_size(self.stride)}")
+            parts.append(f"window{format_size(self.window)}/{format_size(self.stride)}")
         return "+".join(parts) or "plain"
 
     @property
@@ -107,7 +108,3 @@ def _are_valid(scales: Sequence[float]) -> bool:
 
 def _join_values(values: Sequence[float]) -> str:
     return ",".join(f"{value:g}" for value in values)
-
-
-def _format_size(size: Size) -> str:
-    return f"{size[0]}x{size[1]}"

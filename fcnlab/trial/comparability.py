@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from fcnlab.config.grid.axes import format_value
+from fcnlab.config.grid.axes import format_value, overlap
 from fcnlab.config.trial import NUMERICS, Trial, compute_key
 from fcnlab.trial.record import Record
 
@@ -55,7 +55,7 @@ def check_comparability(
     Returns:
         The flags of each cell that has any, by its label.
     """
-    facts = [fact for fact in _FACTS if not any(_touches(axis, own) for axis in axes for own in fact.axes)]
+    facts = [fact for fact in _FACTS if not any(overlap(axis, own) for axis in axes for own in fact.axes)]
     reference = {fact.name: _values(fact, records.get(baseline, ())) for fact in facts}
     found: dict[str, list[Flag]] = {}
     for cell, trials in records.items():
@@ -139,11 +139,6 @@ _FACTS = (
     _Fact("numerics", (), _numerics),
     _Fact("hardware", (), describe_hardware),
 )
-
-
-def _touches(axis: str, own: str) -> bool:
-    """Return whether an axis is a field, contains it or is contained in it."""
-    return axis == own or own.startswith(f"{axis}.") or axis.startswith(f"{own}.")
 
 
 def _values(fact: _Fact, trials: Sequence[Record]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import typer
 
 from fcnlab.cli.options import DataRoot, DeviceOption, GridFile, LabOption, PerGpu, Threads, Workers
 from fcnlab.cli.output import AsJson, print_json
-from fcnlab.console import create_console, format_count
+from fcnlab.console import create_console, format_bytes, format_count
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -166,7 +166,7 @@ def _describe_cost(cost: CostEstimate, plan: Plan, device: Device) -> list[str]:
         )
     if cost.known < cost.trials:
         lines.append(f"no estimate for {format_count(cost.trials - cost.known, 'trial')}")
-    return [*lines, f"{_describe_memory(cost, plan, device)}; disk: about {_format_bytes(cost.disk)}"]
+    return [*lines, f"{_describe_memory(cost, plan, device)}; disk: about {format_bytes(cost.disk)}"]
 
 
 def _format_hours(hours: float) -> str:
@@ -178,15 +178,11 @@ def _describe_memory(cost: CostEstimate, plan: Plan, device: Device) -> str:
     from fcnlab.runner.executors.slots import estimate_memory
 
     if cost.memory is not None:
-        return f"memory: up to {_format_bytes(cost.memory)} per trial"
+        return f"memory: up to {format_bytes(cost.memory)} per trial"
     if select_gpus(device):
         return "memory: not measured"
     most = max(estimate_memory(planned.trial.recipe) for planned in plan.remaining)
-    return f"memory: not measured; {_format_bytes(most)} per trial are reserved, by the size of its batches"
-
-
-def _format_bytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+    return f"memory: not measured; {format_bytes(most)} per trial are reserved, by the size of its batches"
 
 
 def _print_values(plan: Plan, cost: CostEstimate | None, warnings: list[str], remarks: list[str], lab: Lab) -> None:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcnlab.cli.grid.running import shown
 from fcnlab.cli.options import DataRoot, DeviceOption, LabOption
 from fcnlab.cli.references import TrialName, find_named
-from fcnlab.paths import exists, resolve_path
+from fcnlab.paths import exists, relative_to_cwd, resolve_path
 
 if TYPE_CHECKING:
     from fcnlab.lab import Lab
@@ -83,9 +82,9 @@ def command(planned: PlannedTrial, record: Record | None, lab: Lab, folder: Path
         words += ["--threads", str(devices * record.environment.threads)]
         words += ["--devices-per-trial", str(devices)] if devices > 1 else []
     if lab.root != Path.cwd():
-        words += ["--lab", shown(lab.root)]
+        words += ["--lab", str(relative_to_cwd(lab.root))]
     if lab.data_root is not None:
-        words += ["--data-root", shown(lab.data_root)]
+        words += ["--data-root", str(relative_to_cwd(lab.data_root))]
     return [*words, "--workdir", str(folder)]
 
 

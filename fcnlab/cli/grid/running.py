@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from fcnlab.console import create_console
-from fcnlab.paths import resolve_path
+from fcnlab.paths import relative_to_cwd
 
 if TYPE_CHECKING:
     from fcnlab.config.grid.grid import Grid
@@ -67,7 +67,7 @@ def run_and_conclude(
 def _describe_resuming(grid: Grid, outcome: Outcome | None) -> str:
     from fcnlab.extensions import fcnlab_command
 
-    command, file = fcnlab_command(*grid.cells), quote(shown(grid.path))
+    command, file = fcnlab_command(*grid.cells), quote(str(relative_to_cwd(grid.path)))
     if outcome is None or outcome.interrupted:
         return f"finished epochs are kept. Resume with: {command} grid run {file}"
     return f"all trials have ended. Write the report with: {command} report {file}"
@@ -141,14 +141,15 @@ def _print_summary(outcome: Outcome, made: Report, grid: Grid, lab: Lab) -> None
     from fcnlab.cli.report import show_not_published, show_table
     from fcnlab.extensions import fcnlab_command
 
-    file = quote(shown(grid.path))
+    file = quote(str(relative_to_cwd(grid.path)))
     fcnlab = fcnlab_command(*grid.cells)
     stopped = f", {outcome.stopped} stopped early" if outcome.stopped else ""
     typer.echo(f"{outcome.finished} finished ({outcome.reused} reused), {outcome.failed} failed{stopped}")
     show_table(made, made.cell_table)
     typer.echo(f"report: {made.folder / 'report.html'}")
     if "tensorboard" in lab.trackers:
-        typer.echo(f"curves in TensorBoard: tensorboard --logdir {quote(shown(lab.root / 'tensorboard' / grid.name))}")
+        curves = quote(str(relative_to_cwd(lab.root / "tensorboard" / grid.name)))
+        typer.echo(f"curves in TensorBoard: tensorboard --logdir {curves}")
     if "mlflow" in lab.trackers and "mlflow" not in outcome.postponed:
         typer.echo(f"compare the runs in MLflow: {fcnlab} ui {file}{_format_lab_option(lab)}")
     if outcome.postponed:
@@ -158,10 +159,4 @@ def _print_summary(outcome: Outcome, made: Report, grid: Grid, lab: Lab) -> None
 
 
 def _format_lab_option(lab: Lab) -> str:
-    return "" if lab.root == Path.cwd() else f" --lab {quote(shown(lab.root))}"
-
-
-def shown(path: Path) -> str:
-    """Return a path relative to the current folder if it is below it, else the absolute path."""
-    absolute = resolve_path(path)
-    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)
+    return "" if lab.root == Path.cwd() else f" --lab {quote(str(relative_to_cwd(lab.root)))}"

@@ -289,3 +289,16 @@ def format_value(value: Value) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {format_value(item)}" for key, item in value.items()) + "}"
     return str(value)
+
+
+def overlap(one: str, other: str) -> bool:
+    """Return whether two axes are equal or one is inside the other.
+
+    Args:
+        one: name of an axis, such as `recipe.optimizer`.
+        other: name of another axis.
+
+    >>> overlap("recipe.optimizer", "recipe.optimizer.lr"), overlap("recipe.ema", "recipe.epochs")
+    (True, False)
+    """
+    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")

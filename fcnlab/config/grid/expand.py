@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from graphlib import CycleError, TopologicalSorter
 
-from fcnlab.config.grid.axes import Overrides, Value, format_value, merge
+from fcnlab.config.grid.axes import Overrides, Value, format_value, merge, overlap
 from fcnlab.config.grid.candidate import Candidate
 from fcnlab.config.grid.file import Block, GridFile
 from fcnlab.config.grid.sample import draw_samples
@@ -151,7 +151,7 @@ def _drop_conditional_axes(candidates: list[Candidate], when: When, errors: list
 def _order_conditions(when: When, errors: list[str]) -> list[str]:
     """Order the axes under `when` such that each follows those that its conditions depend on."""
     inside = {
-        axis: [other for other in when if any(_overlap(other, used) for condition in conditions for used in condition)]
+        axis: [other for other in when if any(overlap(other, used) for condition in conditions for used in condition)]
         for axis, conditions in when.items()
     }
     try:
@@ -160,11 +160,6 @@ def _order_conditions(when: When, errors: list[str]) -> list[str]:
         circle = " and ".join(dict.fromkeys(error.args[1]))
         errors.append(f"when: {circle}: the condition depends on the axis itself; use other axes in it")
         return []
-
-
-def _overlap(one: str, other: str) -> bool:
-    """Return whether two axes are equal or one is inside the other."""
-    return one == other or one.startswith(f"{other}.") or other.startswith(f"{one}.")
 
 
 def _find_unmet(block: Block, crossed: list[Candidate], own: list[Candidate]) -> list[str]:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fcnlab.data.json_cache import read_json
 from fcnlab.errors import DataError
 from fcnlab.paths import is_file
 from fcnlab.version import __version__
@@ -158,7 +159,7 @@ def _ask(have: int, url: str, target: Path, has_checksum: bool) -> dict[str, str
     """Return the headers that request the missing bytes; none if the download must restart."""
     if not have:
         return {}
-    origin = _origin(target)
+    origin = read_json(origin_path(target))
     unchanged = origin.get("validator") if origin.get("url") == url else None
     if unchanged:
         return {"Range": f"bytes={have}-", "If-Range": unchanged}
@@ -238,14 +239,6 @@ def _note(target: Path, url: str, headers: Any) -> None:
         origin_path(target).write_text(json.dumps({"url": url, "validator": validator}), encoding="utf-8")
     except OSError as error:
         raise DataError(f"{origin_path(target)}: cannot be written: {error.strerror}") from None
-
-
-def _origin(target: Path) -> dict[str, str]:
-    try:
-        origin = json.loads(origin_path(target).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # missing or truncated: the download restarts, or its checksum decides
-        return {}
-    return origin if isinstance(origin, dict) else {}
 
 
 def _length(path: Path) -> int:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from timm.models import FeatureListNet
 from torch import Tensor, nn
 
+from fcnlab.console import format_size
 from fcnlab.errors import ModelError
 from fcnlab.models.backbones.base import Backbone, weights_unavailable
 from fcnlab.models.backbones.chain import run_chain
@@ -86,8 +87,8 @@ class TimmBackbone(Backbone):
         height, width = images.shape[-2:]
         if self.fixed_size is not None and (height, width) != self.fixed_size:
             raise ModelError(
-                f"timm's '{self._name}' accepts only images of {_by(self.fixed_size)}, not {_by((height, width))}; "
-                "crop and evaluate at that size, or choose another backbone"
+                f"timm's '{self._name}' accepts only images of {format_size(self.fixed_size)}, not "
+                f"{format_size((height, width))}; crop and evaluate at that size, or choose another backbone"
             )
         padded = _pad(images, self.multiple, self._margin)
         maps = self._run_checkpointed(padded) if self.checkpointed else self.body(padded)
@@ -182,7 +183,3 @@ def _create(
         if not pretrained:
             raise
         raise weights_unavailable(f"the pretrained weights of '{name}'", error) from error
-
-
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"

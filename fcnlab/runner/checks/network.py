@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fcnlab.config.recipe import Recipe
 from fcnlab.config.trial import Trial, canonical
 from fcnlab.config.variant import Variant
+from fcnlab.console import format_size
 from fcnlab.data.json_cache import cache_file, read_json, write_json
 from fcnlab.errors import FcnlabError, ModelError, first_line
 from fcnlab.lab import Lab
@@ -194,8 +195,8 @@ def _check_training(setup: NetworkSetup, lab: Lab, model: FCN) -> str | None:
     accepted = next(
         (size for size in sizes if _try(setup, lab, model, min(batch, 2), size, training=True) is None), None
     )
-    remedy = f"; use a larger crop, such as {_by(accepted)}" if accepted is not None else ""
-    return f"recipe.crop: the network cannot be trained on crops of {_by(crop)} ({first_line(error)}){remedy}"
+    remedy = f"; use a larger crop, such as {format_size(accepted)}" if accepted is not None else ""
+    return f"recipe.crop: the network cannot be trained on crops of {format_size(crop)} ({first_line(error)}){remedy}"
 
 
 def _check_evaluation(setup: NetworkSetup, lab: Lab, model: FCN) -> str | None:
@@ -204,7 +205,7 @@ def _check_evaluation(setup: NetworkSetup, lab: Lab, model: FCN) -> str | None:
         if isinstance(error, ModelError):
             return f"evaluation: {error}"
         if error is not None:
-            return f"evaluation: the network does not accept images of {_by(size)}: {first_line(error)}"
+            return f"evaluation: the network does not accept images of {format_size(size)}: {first_line(error)}"
     return None
 
 
@@ -261,7 +262,3 @@ def _explain_single_value(crop: Size, *, in_backbone: bool) -> str:
         f"recipe: batch norm in training mode sees one value per channel at stride {stride}: use a larger crop or "
         f"batch{remedy}"
     )
-
-
-def _by(size: Size) -> str:
-    return f"{size[0]}x{size[1]}"
