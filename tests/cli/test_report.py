@@ -71,4 +71,4 @@ def test_two_cells_are_compared_overall_by_class_and_by_image(fcnlab: Call, grid
     assert all(name in output.out for name in ("background", "disc", "box", "scene_0"))
     wrong = fcnlab("compare", f"{grid.path}:fcn32s", f"{grid.path}:fcn9s")
     assert wrong.code == 2
-    assert "did you mean" in wrong.err
+    assert "no cell 'fcn9s'; the closest cells are 'fcn8s'; " in wrong.err
