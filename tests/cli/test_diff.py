@@ -55,4 +55,4 @@ def test_json_contains_every_difference_with_its_section(fcnlab: Call, plan: Pla
 def test_an_unknown_trial_is_rejected(fcnlab: Call, plan: Plan) -> None:
     result = fcnlab("diff", f"{plan.grid.path}:fcn32s:1", f"{plan.grid.path}:fcn8s")
     assert result.code == 2 and "has not ended" in result.err
-    assert "did you mean 'fcn8s'?" in fcnlab("diff", f"{plan.grid.path}:fcn9s", "abc").err
+    assert "the closest cells are 'fcn8s'; " in fcnlab("diff", f"{plan.grid.path}:fcn9s", "abc").err

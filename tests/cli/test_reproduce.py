@@ -103,7 +103,7 @@ def test_trial_without_a_record_is_printed_but_not_run(fcnlab: Call, tmp_path: P
     assert fcnlab("grid", "reproduce", f"{file}:fcn8s", "--dry-run").code == 0
     result = fcnlab("grid", "reproduce", f"{file}:fcn8s")
     assert result.code == 2 and "no record to compare with" in result.err
-    assert "did you mean 'fcn8s'?" in fcnlab("grid", "reproduce", f"{file}:fcn9s").err
+    assert "the closest cells are 'fcn8s'; " in fcnlab("grid", "reproduce", f"{file}:fcn9s").err
 
 
 def test_init_from_is_part_of_the_command(fcnlab: Call, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ class Net(nn.Module):
 
 
 class CachingNet(nn.Module):
-    """A network that caches its bias in eval mode and drops it in `train()`, as LeViT in timm up to 1.0.30."""
+    """A network that caches its bias in eval mode and drops it in `train()`."""
 
     def __init__(self) -> None:
         super().__init__()
