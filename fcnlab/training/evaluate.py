@@ -92,8 +92,8 @@ def evaluate_split(
     Returns:
         The counts, in the order of the split.
     """
-    # Layers may cache values in eval mode and drop them only in `train()`: a model that never leaves eval mode, such as a
-    # moving average, would be evaluated with values of earlier weights.
+    # Layers may cache values in eval mode and drop them only in `train()`: a model that never leaves eval mode, such as
+    # a moving average, would be evaluated with values of earlier weights.
     model.train()
     model.eval()
     predict = _create_predictor(model, protocol, device)
