@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from statistics import fmean
 
 from fcnlab.config.grid.grid import Cell
+from fcnlab.config.grid.labels import quote_labels, suggest_labels
 from fcnlab.config.trial import Trial
 from fcnlab.console import format_count
 from fcnlab.errors import ConfigError, RunError
@@ -23,9 +23,6 @@ _IN_A_FILE = re.compile(r"(.+?\.ya?ml):(.+?)(?::(\d+))?")
 
 BEST = "best"
 """Name of the cell with the greatest mean mIoU."""
-
-MAX_LISTED = 8
-"""Maximum number of labels in a message."""
 
 EARLIER = (
     "after a change of the grid, a component or the data, a trial has another key: name an earlier one by its key or "
@@ -190,17 +187,12 @@ def _match_label(labels: Sequence[str], name: str, where: str) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise ConfigError(f"{where}: '{name}' matches {len(found)} cells: {_quote(found)}; give more of the label")
-    close = get_close_matches(name, labels, n=len(labels), cutoff=0.0)
-    raise ConfigError(f"{where}: no cell '{name}'; the closest cells are {_quote(close)}")
+        raise ConfigError(
+            f"{where}: '{name}' matches {len(found)} cells: {quote_labels(found)}; give more of the label"
+        )
+    raise ConfigError(f"{where}: no cell '{name}'; {suggest_labels(name, labels)}")
 
 
 def _fold(label: str) -> str:
     """Return a label as it can be written on the command line without quotes, such as fcn8s,bilinear."""
     return "".join(label.split()).lower()
-
-
-def _quote(labels: Sequence[str]) -> str:
-    """List labels in quotes, since they contain commas."""
-    more = " and more" if len(labels) > MAX_LISTED else ""
-    return "; ".join(f"'{label}'" for label in labels[:MAX_LISTED]) + more

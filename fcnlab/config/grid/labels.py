@@ -129,7 +129,7 @@ class Labels(Config):
             ]
         labels = {_fold(cell.label): cell.label for cell in cells}
         unknown = [key for key in self.cells if _fold(key) not in labels]
-        errors += [f"labels: cells: no cell '{key}'; {_suggest(key, list(labels.values()))}" for key in unknown]
+        errors += [f"labels: cells: no cell '{key}'; {suggest_labels(key, list(labels.values()))}" for key in unknown]
         return errors or [*self._find_equal_axes(axes), *self._find_duplicates(cells)]
 
     def _find_equal_axes(self, axes: Sequence[str]) -> list[str]:
@@ -153,11 +153,27 @@ class Labels(Config):
         return errors[:MAX_LISTED]
 
 
-def _suggest(key: str, labels: Sequence[str]) -> str:
-    """Describe the closest labels; these contain commas, so each is quoted."""
-    close = get_close_matches(key, labels, n=MAX_LISTED, cutoff=0.0)
-    listing = "; ".join(f"'{label}'" for label in close) + (" and more" if len(labels) > len(close) else "")
-    return f"the closest cells are {listing}"
+def quote_labels(labels: Sequence[str]) -> str:
+    """List labels of cells in quotes, since they contain commas.
+
+    Args:
+        labels: the labels, of which the first `MAX_LISTED` are listed.
+
+    >>> quote_labels(["fcn8s, bilinear", "fcn8s, random"])
+    "'fcn8s, bilinear'; 'fcn8s, random'"
+    """
+    more = " and more" if len(labels) > MAX_LISTED else ""
+    return "; ".join(f"'{label}'" for label in labels[:MAX_LISTED]) + more
+
+
+def suggest_labels(name: str, labels: Sequence[str]) -> str:
+    """Describe the labels that are closest to a wrong one.
+
+    Args:
+        name: the wrong label.
+        labels: the labels of the cells.
+    """
+    return f"the closest cells are {quote_labels(get_close_matches(name, labels, n=len(labels), cutoff=0.0))}"
 
 
 def _fold(label: str) -> str:
