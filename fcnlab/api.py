@@ -147,7 +147,7 @@ def run_grid(
         quiet: print no progress.
 
     Returns:
-        The numbers of finished, failed, reused and stopped trials.
+        The numbers of finished, failed, reused and pruned trials.
 
     Raises:
         FcnlabError: the grid cannot be run; the message is that of `fcnlab grid run`.
@@ -175,7 +175,7 @@ def run_grid(
             log_every=log_every,
             hang_timeout=hang_timeout,
         )
-    create_report(grid, lab, OptionalTracker(grid, lab, outcome.postponed.get("mlflow")), predict=False)
+    create_report(grid, lab, OptionalTracker(grid, lab, outcome.deferred.get("mlflow")), predict=False)
     return outcome
 
 

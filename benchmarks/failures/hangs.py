@@ -161,8 +161,8 @@ class _Attempts(ProgressReporter):
         super().__init__()
         self.attempts: dict[str, list[Attempt]] = {}
 
-    def retrying(self, planned: PlannedTrial, attempt: Attempt, remedy: str) -> None:
-        super().retrying(planned, attempt, remedy)
+    def on_trial_retry(self, planned: PlannedTrial, attempt: Attempt, remedy: str) -> None:
+        super().on_trial_retry(planned, attempt, remedy)
         self.attempts.setdefault(planned.key, []).append(attempt)
 
 

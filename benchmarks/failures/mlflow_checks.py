@@ -74,19 +74,19 @@ def check_store(lab: Lab, file: Path) -> list[str]:
     return bad
 
 
-def check_reasons(reasons: Sequence[str], postponed: Mapping[str, str], *, expect: bool) -> list[str]:
+def check_reasons(reasons: Sequence[str], deferred: Mapping[str, str], *, expect: bool) -> list[str]:
     """Return what is wrong with the reported errors: if publishing was deferred, there is one line, without a password.
 
     Args:
         reasons: the reported errors.
-        postponed: the reasons of the outcome, by tracker.
+        deferred: the reasons of the outcome, by tracker.
         expect: whether publishing must have been deferred.
     """
     bad = [f"the password is in: {reason}" for reason in reasons if PASSWORD in reason]
     if expect and len(reasons) != 1:
         bad.append(f"{len(reasons)} errors were reported: {reasons}")
-    if bool(postponed) > bool(reasons):
-        bad.append(f"deferred without a report: {postponed}")
+    if bool(deferred) > bool(reasons):
+        bad.append(f"deferred without a report: {deferred}")
     return bad + [
         f"more than one line: {reason}" for reason in reasons if "\n" in reason and "restore it" not in reason
     ]

@@ -103,14 +103,14 @@ class Measurements(ProgressReporter):
         super().__init__()
         self.marks: list[Mark] = []
 
-    def ended(self, planned: PlannedTrial, record: Record) -> None:
+    def on_trial_end(self, planned: PlannedTrial, record: Record) -> None:
         """Measure after each twentieth of the trials.
 
         Args:
             planned: the trial that has ended.
             record: its record.
         """
-        super().ended(planned, record)
+        super().on_trial_end(planned, record)
         if self.done % max(1, self.total // MARKS) == 0:
             self.marks.append(measure(self.done))
             print(format_mark(self.marks[-1]), flush=True)

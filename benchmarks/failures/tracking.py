@@ -71,7 +71,7 @@ class Listener(ProgressReporter):
         super().__init__()
         self.reasons: list[str] = []
 
-    def postponed(self, why: str) -> None:
+    def on_publishing_deferred(self, why: str) -> None:
         """Collect a reason.
 
         Args:
@@ -99,14 +99,14 @@ class Recovering(Listener):
         self._server = server
         self._wait = wait
 
-    def ended(self, planned: PlannedTrial, record: Record) -> None:
+    def on_trial_end(self, planned: PlannedTrial, record: Record) -> None:
         """Recover after the last trial.
 
         Args:
             planned: the trial.
             record: its record.
         """
-        super().ended(planned, record)
+        super().on_trial_end(planned, record)
         if self.done == self.total:
             self.recovered = not self._wait or self._server.hanging.wait(60)
             self._server.recover()
@@ -168,12 +168,12 @@ class Harness:
         finally:
             failed = self.server.requests >= first
             self.server.recover()
-        bad = check_reasons(listener.reasons, outcome.postponed, expect=failed and problem != "slow" and last is None)
-        if sync_grid(grid, lab, listener).postponed:
+        bad = check_reasons(listener.reasons, outcome.deferred, expect=failed and problem != "slow" and last is None)
+        if sync_grid(grid, lab, listener).deferred:
             bad.append(f"not published after the recovery: {listener.reasons[-1]}")
         bad += check_store(lab, file)
         before = list_identities(lab, file)
-        if sync_grid(grid, lab, listener).postponed or list_identities(lab, file) != before:
+        if sync_grid(grid, lab, listener).deferred or list_identities(lab, file) != before:
             bad.append("the second call changes the runs")
         return bad
 
@@ -200,7 +200,7 @@ class Harness:
             outcome = self._run(file, lab, listener)
         bad = [] if listener.recovered else ["no request was waiting when the last trial ended"]
         bad += [] if outcome.finished == 2 else [f"{outcome.finished} of 2 trials have finished"]
-        bad += [f"not published after the recovery: {reason}" for reason in outcome.postponed.values()]
+        bad += [f"not published after the recovery: {reason}" for reason in outcome.deferred.values()]
         return bad + check_store(lab, file)
 
     def delete(self, what: str) -> list[str]:
@@ -217,7 +217,7 @@ class Harness:
         experiment = runs[0].info.experiment_id
         if what == "experiment":
             client.delete_experiment(experiment)
-            reason = sync_grid(grid, lab, ProgressReporter()).postponed.get("mlflow", "")
+            reason = sync_grid(grid, lab, ProgressReporter()).deferred.get("mlflow", "")
             if "is deleted" not in reason or "restore it: " not in reason or PASSWORD in reason:
                 return [f"no remedy: {reason}"]
             client.restore_experiment(experiment)
@@ -225,7 +225,7 @@ class Harness:
             if run.data.tags["fcnlab.role"] == what:
                 client.delete_run(run.info.run_id)
         outcome = sync_grid(grid, lab, ProgressReporter())
-        return [*outcome.postponed.values(), *check_store(lab, file)]
+        return [*outcome.deferred.values(), *check_store(lab, file)]
 
 
 def try_all(harness: Harness, problems: Sequence[str], requests: Sequence[int]) -> Iterator[Outcome]:

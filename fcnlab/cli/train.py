@@ -97,7 +97,7 @@ def train(
     record = planned.record
     assert record is not None, "run has ended every trial"
     _print_metrics(planned, record)
-    for error in outcome.postponed.values():
+    for error in outcome.deferred.values():
         typer.echo(f"not published: {error}", err=True)
     if record.failure is not None:
         typer.echo(f"failed: {record.failure.message}; log: {planned.folder.log}", err=True)

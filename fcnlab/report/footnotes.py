@@ -135,9 +135,9 @@ def describe_class_sets(records: TrialRecords) -> list[str]:
             absent if len(absent) <= MAX_NAMES else [*absent[: MAX_NAMES - 1], f"{len(absent) - MAX_NAMES + 1} more"]
         )
         text = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-        classes = len(record.classes)
+        num_classes = len(record.classes)
         lines.append(
-            f"mIoU is the mean over {classes - len(absent)} of {classes} classes: {text} "
+            f"mIoU is the mean over {num_classes - len(absent)} of {num_classes} classes: {text} "
             f"{'has' if len(absent) == 1 else 'have'} no pixel in {record.report_split}."
         )
     return list(dict.fromkeys(lines))
@@ -235,9 +235,9 @@ def _list_unless_all(cells: list[str], records: TrialRecords) -> str:
 
 
 def _early(trials: pd.DataFrame) -> list[str]:
-    if not (trials["status"] == "stopped").any():
+    if not (trials["status"] == "pruned").any():
         return []
-    return ["Cells that were stopped early have no metrics, since their trials did not finish."]
+    return ["Pruned cells have no metrics, since their trials did not finish."]
 
 
 def _damaged(trials: pd.DataFrame) -> list[str]:

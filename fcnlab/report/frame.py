@@ -21,7 +21,7 @@ NUMBERS = (
     *("miou", "pixel_acc"),
     *(f"{split}_{metric}" for split in ("val", "test") for metric in METRICS),
     *(f"{split}_{metric}_best" for split in ("val", "test") for metric in METRICS),
-    *("best_epoch", "stopped_after", *COST_METRICS, "device_hours"),
+    *("best_epoch", "pruned_after", *COST_METRICS, "device_hours"),
 )
 """Numeric columns of a trial; missing values are NaN."""
 
@@ -35,7 +35,7 @@ ENVIRONMENT = ("device", "precision", "threads", "system", "versions", "data", "
 def trials_frame(plan: Plan, tracker: MlflowTracker | None) -> pd.DataFrame:
     """Return a frame with one row per planned trial, in the order of cells and seeds.
 
-    Missing, failed and stopped trials have a row, too. Metrics are fractions of 1, times are in seconds. Only the
+    Missing, failed and pruned trials have a row, too. Metrics are fractions of 1, times are in seconds. Only the
     columns of the axes differ between grids.
 
     Args:
@@ -65,8 +65,9 @@ def _row(planned: PlannedTrial, run: Mapping[str, Any] | None, checkpoint: str) 
         seconds = metrics.get("train_seconds", 0.0) + metrics.get("evaluate_seconds", 0.0)
         devices = int(tags.get("fcnlab.devices", 1)) / int(tags.get("fcnlab.sharing", 1))
         row["device_hours"] = devices * seconds / 3600
-    if status == "stopped":
-        row["stopped_after"] = planned.stopped if planned.stopped is not None else float(tags["fcnlab.stopped_after"])
+    if status == "pruned":
+        epoch = planned.pruned_after
+        row["pruned_after"] = epoch if epoch is not None else float(tags["fcnlab.pruned_after"])
     return row
 
 
@@ -105,8 +106,8 @@ def _look_up(
     tags = run["tags"] if run is not None else {}
     if planned.status == "damaged":
         return "damaged", {}, tags
-    if planned.state == "stopped":
-        return "stopped", {}, tags
+    if planned.state == "pruned":
+        return "pruned", {}, tags
     record = planned.record if planned.status in ("finished", "failed") else None
     tracked = _status(run)
     if record is not None and (record.status == "finished" or tracked != "finished"):
@@ -120,8 +121,8 @@ def _status(run: Mapping[str, Any] | None) -> str:
         return "missing"
     if "fcnlab.published" in run["tags"] and run["status"] in ("FINISHED", "FAILED"):
         return "finished" if run["status"] == "FINISHED" else "failed"
-    if "fcnlab.stopped_after" in run["tags"] and run["status"] != "RUNNING":
-        return "stopped"
+    if "fcnlab.pruned_after" in run["tags"] and run["status"] != "RUNNING":
+        return "pruned"
     return "running" if run["status"] == "RUNNING" else "missing"
 
 
@@ -148,7 +149,7 @@ def cells_frame(frame: pd.DataFrame, axes: Sequence[str], baseline: str) -> pd.D
         finished = group[group["status"] == "finished"]
         row: dict[str, Any] = {"cell": cell} | {axis: group[axis].iloc[0] for axis in axes}
         row |= {"n": len(finished), "planned": len(group), "failed": int((group["status"] == "failed").sum())}
-        row |= {"stopped": int((group["status"] == "stopped").sum()), "stopped_after": group["stopped_after"].max()}
+        row |= {"pruned": int((group["status"] == "pruned").sum()), "pruned_after": group["pruned_after"].max()}
         row |= _summarize(finished)
         row |= _difference(finished, reference)
         row |= {name: finished[name].mean() for name in ("params", "gmacs", "train_seconds", "images_per_s")}

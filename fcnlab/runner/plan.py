@@ -37,7 +37,7 @@ class PlannedTrial:
         key: the key of the trial.
         runs: the folder that contains the run folders.
         status: progress of the trial when the plan was made.
-        stopped: the epoch after which early stopping has pruned the trial in this grid; None if it has not.
+        pruned_after: the epoch after which early stopping has pruned the trial in this grid; None if it has not.
     """
 
     cell: Cell
@@ -45,12 +45,12 @@ class PlannedTrial:
     key: str
     runs: Path
     status: Status
-    stopped: int | None = None
+    pruned_after: int | None = None
 
     @property
-    def state(self) -> Status | Literal["stopped"]:
-        """The status, or `stopped` for a pruned trial."""
-        return "stopped" if self.stopped is not None else self.status
+    def state(self) -> Status | Literal["pruned"]:
+        """The status, or `pruned` for a pruned trial."""
+        return "pruned" if self.pruned_after is not None else self.status
 
     @property
     def folder(self) -> RunFolder:
@@ -287,7 +287,7 @@ class RunIndex:
 
 
 def _mark_pruned(grid: Grid, trials: list[PlannedTrial]) -> list[PlannedTrial]:
-    """Set `stopped` of the trials that early stopping prunes."""
+    """Set `pruned_after` of the trials that early stopping prunes."""
     if grid.file.early_stopping is None:
         return trials
     curves: dict[str, list[Curve | None]] = {}
@@ -295,4 +295,4 @@ def _mark_pruned(grid: Grid, trials: list[PlannedTrial]) -> list[PlannedTrial]:
         curve = [] if planned.status == "to do" else read_curve(planned.folder, planned.record)
         curves.setdefault(planned.cell.label, []).append(curve)
     pruned = prune(grid.file.early_stopping, curves, grid.baseline.label).pruned
-    return [replace(planned, stopped=pruned.get(planned.cell.label)) for planned in trials]
+    return [replace(planned, pruned_after=pruned.get(planned.cell.label)) for planned in trials]

@@ -137,7 +137,7 @@ class Publisher:
         self._is_publishing = False
 
     @property
-    def postponed(self) -> dict[str, str]:
+    def deferred(self) -> dict[str, str]:
         """The reasons for which publishing is deferred, by tracker."""
         return {tracker.name: tracker.error for tracker in self._trackers if tracker.error is not None}
 
@@ -166,12 +166,12 @@ class Publisher:
 
     def report(self) -> None:
         """Report each tracker for which publishing is deferred now, and each that publishes again."""
-        postponed = self.postponed
-        for name in postponed.keys() - self._reported:
-            self._reporter.postponed(postponed[name])
-        for name in self._reported - postponed.keys():
-            self._reporter.remark(f"tracker {name}: publishing continues")
-        self._reported = set(postponed)
+        deferred = self.deferred
+        for name in deferred.keys() - self._reported:
+            self._reporter.on_publishing_deferred(deferred[name])
+        for name in self._reported - deferred.keys():
+            self._reporter.on_remark(f"tracker {name}: publishing continues")
+        self._reported = set(deferred)
 
     def start_trial(self, planned: PlannedTrial) -> None:
         """Set the start of a trial to now, unless it is already known to run.
@@ -232,7 +232,7 @@ class Publisher:
             # The report shows the images of the first seed.
             tracker.log_record(trial, record, samples=planned.trial.seed == min(self._grid.seeds))
 
-    def stop_trial(self, planned: PlannedTrial, epoch: int) -> None:
+    def prune_trial(self, planned: PlannedTrial, epoch: int) -> None:
         """End a trial that early stopping has pruned.
 
         Args:
@@ -242,11 +242,11 @@ class Publisher:
         self._pause(self._get_running(planned).trial, epoch)
         self._running.pop(planned.key, None)
 
-    def _pause(self, trial: TrackedTrial, stopped_after: int | None) -> None:
+    def _pause(self, trial: TrackedTrial, pruned_after: int | None) -> None:
         def pause(thread: TrackerThread, tracker: Tracker) -> None:
             if not exists(trial.folder.record):  # else it has ended, and is published with its record
                 thread.start_trial(trial)
-                tracker.pause_trial(trial, stopped_after=stopped_after)
+                tracker.pause_trial(trial, pruned_after=pruned_after)
 
         for tracker in self._trackers:
             tracker.call(pause)

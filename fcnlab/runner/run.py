@@ -43,16 +43,16 @@ class Outcome:
         finished: number of finished trials.
         failed: number of failed trials.
         reused: number of trials that had ended before the run.
-        stopped: number of pruned trials.
-        postponed: reason for deferred publishing, by tracker; empty if everything is published.
+        pruned: number of pruned trials.
+        deferred: reason for deferred publishing, by tracker; empty if everything is published.
         interrupted: whether the run was interrupted before all trials had ended.
     """
 
     finished: int
     failed: int
     reused: int
-    stopped: int = 0
-    postponed: Mapping[str, str] = field(default_factory=dict)
+    pruned: int = 0
+    deferred: Mapping[str, str] = field(default_factory=dict)
     interrupted: bool = False
 
     @property
@@ -62,9 +62,9 @@ class Outcome:
 
     def _repr_html_(self) -> str:
         parts = [f"{self.finished} finished ({self.reused} reused)", f"{self.failed} failed"]
-        parts += [f"{self.stopped} stopped early"] if self.stopped else []
+        parts += [f"{self.pruned} pruned"] if self.pruned else []
         parts += ["interrupted"] if self.interrupted else []
-        note = f"not published: {'; '.join(self.postponed.values())}" if self.postponed else ""
+        note = f"not published: {'; '.join(self.deferred.values())}" if self.deferred else ""
         return render_html(", ".join(parts), note=note)
 
 
@@ -133,13 +133,13 @@ def _run_grid(
         scheduler = Scheduler(plan, leases, publisher, reporter, options)
         try:
             publisher.take_over()
-            reporter.planned(plan)
+            reporter.on_plan(plan)
             for text in (*repairs, *remarks, *warnings):
-                reporter.remark(text)
+                reporter.on_remark(text)
             if plan.remaining:
                 _decode(plan, lab, reporter)
                 for warning in check_class_presence(plan, lab):
-                    reporter.remark(warning)
+                    reporter.on_remark(warning)
                 scheduler.run(create_executor)
             while not (scheduler.is_stopping or publisher.take_over()):  # another driver may still be publishing
                 time.sleep(POLL_INTERVAL)
@@ -156,8 +156,8 @@ def _run_grid(
         finished=after.count("finished"),
         failed=after.count("failed"),
         reused=len(plan.all_trials) - len(plan.remaining),
-        stopped=after.count("stopped"),
-        postponed=publisher.postponed,
+        pruned=after.count("pruned"),
+        deferred=publisher.deferred,
         interrupted=options.interrupted() and not scheduler.is_done,
     )
 
@@ -191,7 +191,7 @@ def sync_grid(grid: Grid, lab: Lab, reporter: ProgressReporter) -> Outcome:
         publisher.close(complete=not plan.remaining, timeout=None)
     ended = len(plan.all_trials) - len(plan.remaining)
     return Outcome(
-        plan.count("finished"), plan.count("failed"), ended, plan.count("stopped"), postponed=publisher.postponed
+        plan.count("finished"), plan.count("failed"), ended, plan.count("pruned"), deferred=publisher.deferred
     )
 
 
@@ -278,7 +278,7 @@ def _decode(plan: Plan, lab: Lab, reporter: ProgressReporter) -> None:
         for split in sorted(set(dataset.used_splits)):
 
             def start(_: str, samples: int, what: str = f"{name} {split}") -> Callable[[], None]:
-                return reporter.decoding(what, samples)
+                return reporter.on_decode_start(what, samples)
 
             # An invalid file fails the trials that read it; other trials of the grid may not need it.
             with suppress(DataError):

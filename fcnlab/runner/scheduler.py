@@ -129,8 +129,8 @@ class Scheduler:
                 self._poll(executor)
             if running := self._select(_State.RUNNING):
                 if self._stop is not None:
-                    self._reporter.remark(f"stopping: {self._stop}")
-                self._reporter.pausing(len(running))
+                    self._reporter.on_remark(f"stopping: {self._stop}")
+                self._reporter.on_pause(len(running))
                 executor.pause()
             while self._select(_State.RUNNING):
                 self._poll(executor)
@@ -147,7 +147,7 @@ class Scheduler:
             self._handle_exit(ended, executor)
         for trial in self._select(_State.RUNNING):
             epochs = trial.planned.folder.read_progress()
-            self._reporter.progress(trial.planned, epochs)
+            self._reporter.on_progress(trial.planned, epochs)
             self._publisher.log_progress(trial.planned, epochs)
         if time.monotonic() - self._checked_elsewhere > ELSEWHERE_INTERVAL:
             self._check_elsewhere()
@@ -194,7 +194,7 @@ class Scheduler:
         trial.state, trial.epochs = _State.RUNNING, len(planned.folder.read_progress())
         executor.start(trial.job)
         self._publisher.start_trial(planned)
-        self._reporter.started(planned)
+        self._reporter.on_trial_start(planned)
 
     def _handle_exit(self, ended: JobExit, executor: Executor) -> None:
         """Handle an ended job: end the trial, retry it or report the pause."""
@@ -217,7 +217,7 @@ class Scheduler:
         if record is not None:
             self._end(trial, record)
         elif attempt is None:
-            self._reporter.paused(planned)
+            self._reporter.on_trial_pause(planned)
         self._leases.release(planned.folder.path)
         self._prune(planned)
 
@@ -230,7 +230,7 @@ class Scheduler:
             planned.folder.restart()
         if failure is None:
             job = retry_policy.create_job(planned.trial, attempts, shares_devices=shares)
-            self._reporter.retrying(planned, attempt, retry_policy.describe_retry(job, attempt))
+            self._reporter.on_trial_retry(planned, attempt, retry_policy.describe_retry(job, attempt))
             return None
         record = Record.create(planned.trial, "failed", failure=failure)
         planned.folder.finish(record)
@@ -240,7 +240,7 @@ class Scheduler:
         trial.state = _State.ENDED
         self._has_failure = self._has_failure or record.status == "failed"
         self._publisher.publish(trial.planned)
-        self._reporter.ended(trial.planned, record)
+        self._reporter.on_trial_end(trial.planned, record)
 
     def _prune(self, *progressed: PlannedTrial) -> None:
         """Prune weak cells after some trials have made progress."""
@@ -248,8 +248,8 @@ class Scheduler:
             trial = self._trials.get(planned.key)
             if trial is not None and trial.state is not _State.ENDED:
                 trial.state = _State.ENDED
-                self._publisher.stop_trial(planned, epoch)
-                self._reporter.stopped(planned, epoch)
+                self._publisher.prune_trial(planned, epoch)
+                self._reporter.on_trial_prune(planned, epoch)
 
     def _check_elsewhere(self) -> None:
         """Check the trials of other drivers, and take over those that have been released."""
@@ -264,10 +264,10 @@ class Scheduler:
             if record is not None:
                 self._end(trial, record)
         self._prune(*(trial.planned for trial in released))
-        self._reporter.elsewhere(len(self._select(_State.ELSEWHERE)))
+        self._reporter.on_trials_elsewhere(len(self._select(_State.ELSEWHERE)))
         if not self._select(_State.RUNNING) and not self.is_stopping:
             pending = [trial.planned for trial in self._select(_State.PENDING)]
-            self._reporter.waiting(
+            self._reporter.on_wait(
                 Waiting(
                     for_start=sum(map(_waits_for_init, pending)),
                     for_decision=sum(map(self._pruner.is_waiting, pending)),

@@ -25,7 +25,7 @@ from fcnlab.runner.progress.eta import EtaEstimator, Running
 from fcnlab.runner.pruning import Pruner
 from fcnlab.trial.record import Record
 
-State = Literal["finished", "running", "paused", "stopped", "failed", "damaged", "to do"]
+State = Literal["finished", "running", "paused", "pruned", "failed", "damaged", "to do"]
 
 
 class StatusReader:
@@ -82,7 +82,7 @@ class StatusReader:
             "finished": states["finished"],
             "running": running,
             "paused": paused,
-            "stopped": states["stopped"],
+            "pruned": states["pruned"],
             "failed": states["failed"],
             "damaged": states["damaged"] - repaired,
             "to do": states["started"] + states["to do"] - (running - repaired) - paused,
@@ -118,18 +118,18 @@ class StatusReader:
         """Set the status of trials that have ended, or that early stopping prunes, since the last refresh."""
         started = {one.planned.key for one in (*self.paused, *chain.from_iterable(self.running.values()))}
         moved = [planned for planned in self.plan.remaining if planned.key in ended or planned.key in started]
-        stopped = {planned.key: epoch for planned, epoch in self._pruner.update(moved)}
+        pruned = {planned.key: epoch for planned, epoch in self._pruner.update(moved)}
         for planned in self.plan.remaining:
             if planned.key in ended:
                 self._eta.update(planned, ended[planned.key].epochs)
-            if planned.key in ended or planned.key in stopped:
+            if planned.key in ended or planned.key in pruned:
                 self._eta.close(planned)
-        self.paused = [one for one in self.paused if one.planned.key not in stopped]
+        self.paused = [one for one in self.paused if one.planned.key not in pruned]
 
         def update(planned: PlannedTrial) -> PlannedTrial:
             record = ended.get(planned.key)
             status = record.status if record is not None else planned.status
-            return replace(planned, status=status, stopped=stopped.get(planned.key, planned.stopped))
+            return replace(planned, status=status, pruned_after=pruned.get(planned.key, planned.pruned_after))
 
         self.plan = replace(
             self.plan,

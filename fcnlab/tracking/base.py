@@ -134,12 +134,12 @@ class Tracker(ABC):
         """
 
     @abstractmethod
-    def pause_trial(self, trial: TrackedTrial, *, stopped_after: int | None) -> None:
+    def pause_trial(self, trial: TrackedTrial, *, pruned_after: int | None) -> None:
         """End a trial that has no record.
 
         Args:
             trial: the trial.
-            stopped_after: epoch after which early stopping ended the trial; None if it was interrupted.
+            pruned_after: epoch after which early stopping ended the trial; None if it was interrupted.
         """
 
     @abstractmethod

@@ -139,16 +139,16 @@ class TensorboardTracker(Tracker):
             self._write_note(trial, {"published": record.ended})
         self._published[trial.key] = record.ended
 
-    def pause_trial(self, trial: TrackedTrial, *, stopped_after: int | None) -> None:
+    def pause_trial(self, trial: TrackedTrial, *, pruned_after: int | None) -> None:
         """Close the event file of a trial without a record.
 
         Args:
             trial: the trial.
-            stopped_after: epoch after which early stopping ended the trial; None if it was interrupted.
+            pruned_after: epoch after which early stopping ended the trial; None if it was interrupted.
         """
         self.log_epochs(trial, trial.folder.read_progress())
         with _convert_errors(self._folder):
-            self._end(trial, "UNKNOWN" if stopped_after is None else "SUCCESS")
+            self._end(trial, "UNKNOWN" if pruned_after is None else "SUCCESS")
 
     def close(self, *, complete: bool) -> None:  # noqa: ARG002 - part of the interface
         """Close the event files that are open."""

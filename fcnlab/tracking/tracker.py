@@ -184,18 +184,18 @@ class MlflowTracker(Tracker):
             run.published = record.ended
             run.params = frozenset()  # hundreds of names, for each trial of a large grid
 
-    def pause_trial(self, trial: TrackedTrial, *, stopped_after: int | None) -> None:
+    def pause_trial(self, trial: TrackedTrial, *, pruned_after: int | None) -> None:
         """End the run of a trial without a record, with the status KILLED.
 
         Args:
             trial: the trial.
-            stopped_after: epoch after which early stopping ended the trial; None if it was interrupted.
+            pruned_after: epoch after which early stopping ended the trial; None if it was interrupted.
         """
         self.log_epochs(trial, trial.folder.read_progress())
         with convert_errors(self._uri):
             run = self._runs[trial.key]
-            if stopped_after is not None:
-                self._client.set_tag(run.run_id, "fcnlab.stopped_after", str(stopped_after))
+            if pruned_after is not None:
+                self._client.set_tag(run.run_id, "fcnlab.pruned_after", str(pruned_after))
             end_run(self._client, run.run_id, run.started, "KILLED")
 
     def close(self, *, complete: bool) -> None:

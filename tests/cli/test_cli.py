@@ -241,7 +241,7 @@ def test_a_plan_can_be_printed_as_json(fcnlab: Call, tmp_path: Path) -> None:
         {"cell": "fcn32s", "axes": {"head": "fcn32s"}, "baseline": True, "trials": {"to do": 2}},
         {"cell": "fcn8s", "axes": {"head": "fcn8s"}, "baseline": False, "trials": {"to do": 2}},
     ]
-    assert output["trials"] == {"finished": 0, "failed": 0, "stopped": 0, "started": 0, "damaged": 0, "to do": 4}
+    assert output["trials"] == {"finished": 0, "failed": 0, "pruned": 0, "started": 0, "damaged": 0, "to do": 4}
     assert (output["remaining"]["trials"], output["remaining"]["known"]) == (4, 0)
 
 

@@ -67,7 +67,7 @@ def test_running_trials_are_listed_by_driver(fcnlab: Call, plan: Plan) -> None:
         ]
         assert "2 running, 1 failed, about " in result.out
         machine = json.loads(fcnlab("grid", "status", plan.grid.path, "--json").out)
-    empty = dict.fromkeys(("paused", "stopped", "to do", "damaged"), 0)
+    empty = dict.fromkeys(("paused", "pruned", "to do", "damaged"), 0)
     assert machine["counts"] == {"finished": 1, "failed": 1, "running": 2, **empty}
     one = machine["running"][0]
     assert one | {"key": plan.trials[2].key, "epoch": 1, "epochs": 2, "val_miou": 0.5, "loss": 1.0} == one

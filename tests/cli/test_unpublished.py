@@ -60,7 +60,7 @@ def test_a_deleted_experiment_does_not_stop_a_report_and_remedies_are_printed(
     fcnlab: Call, grid: Grid, tmp_path: Path
 ) -> None:
     lab = Lab.find(grid.path)
-    assert sync_grid(grid, lab, ProgressReporter()).postponed == {}
+    assert sync_grid(grid, lab, ProgressReporter()).deferred == {}
     experiment = delete_experiment(tmp_path)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
 

@@ -21,7 +21,7 @@ from tests.report.finished_grid import finished_lab
 
 def test_only_a_changed_report_is_uploaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grid, lab = finished_lab(tmp_path)
-    assert sync_grid(grid, lab, ProgressReporter()).postponed == {}
+    assert sync_grid(grid, lab, ProgressReporter()).deferred == {}
     opened = []
     real = publisher.open_tracker
 

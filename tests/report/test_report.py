@@ -314,9 +314,9 @@ def test_a_pruned_cell_has_no_metrics_even_if_its_trials_have_records(tmp_path: 
         epochs = tuple(epoch.model_copy(update={"val_miou": score}) for epoch in record.epochs)
         planned.folder.finish(record.model_copy(update={"epochs": epochs}))
     report = make_report(make_plan(grid, lab), lab, None)
-    stopped = report.cell_table.rows[1]
-    assert stopped[1] == "0 of 3, stopped after epoch 1"
-    assert stopped[2] == "–"
+    pruned = report.cell_table.rows[1]
+    assert pruned[1] == "0 of 3, pruned after epoch 1"
+    assert pruned[2] == "–"
     assert math.isnan(row(report, "fcn16s")["miou"])
     assert "fcn16s" not in report.significance.comparisons
 
@@ -326,7 +326,7 @@ def test_the_report_from_mlflow_only_is_the_same(made: tuple[Report, Lab], tmp_p
     from fcnlab.runner.progress.base import ProgressReporter
     from fcnlab.runner.run import sync_grid
 
-    assert sync_grid(here.grid, lab, ProgressReporter()).postponed == {}
+    assert sync_grid(here.grid, lab, ProgressReporter()).deferred == {}
     away = Lab.find(root=tmp_path, tracking_uri=lab.tracking_uri)
     tracker = open_tracker(here.grid, away)
     there = make_report(make_plan(here.grid, away), away, tracker)
@@ -344,7 +344,7 @@ def test_a_trial_that_failed_here_and_finished_elsewhere_is_loaded_from_mlflow(
     from fcnlab.runner.progress.base import ProgressReporter
     from fcnlab.runner.run import sync_grid
 
-    assert sync_grid(here.grid, lab, ProgressReporter()).postponed == {}
+    assert sync_grid(here.grid, lab, ProgressReporter()).deferred == {}
     away = Lab.find(root=tmp_path, tracking_uri=lab.tracking_uri)
     first = make_plan(here.grid, away).trials[0]
     assert (first.cell.label, first.trial.seed) == (here.grid.baseline.label, 0)

@@ -30,7 +30,7 @@ def trials(**values_by_cell: list[float]) -> pd.DataFrame:
             "test_miou": value,
             "test_miou_best": value,
             "report_split": "test",
-            "stopped_after": math.nan,
+            "pruned_after": math.nan,
             "peak_memory": math.nan,
             "device_hours": 0.01,
             "pixel_acc": value / 2,

@@ -58,7 +58,7 @@ def test_grids_of_one_file_name_in_two_folders_have_results_and_experiments_of_t
         grid = lab.load_grid(file)
         for planned in make_plan(grid, lab).trials:
             finish(planned, 0.7)
-        assert sync_grid(grid, lab, ProgressReporter()).postponed == {}
+        assert sync_grid(grid, lab, ProgressReporter()).deferred == {}
         tracker = OptionalTracker(grid, lab)
         create_report(grid, lab, tracker, predict=False)
         assert tracker.error is None
@@ -115,7 +115,7 @@ def test_a_file_can_be_in_a_folder_whose_name_is_not_utf8(tmp_path: Path) -> Non
         claim_results(lab.load_grid(write(tmp_path, "other/quick.yaml")), lab)
     grid = lab.load_grid(file)
     finish(make_plan(grid, lab).trials[0], 0.7)
-    assert sync_grid(grid, lab, ProgressReporter()).postponed == {}
+    assert sync_grid(grid, lab, ProgressReporter()).deferred == {}
     tracker = OptionalTracker(grid, lab)
     create_report(grid, lab, tracker, predict=False)
     assert tracker.error is None

@@ -154,7 +154,7 @@ from fcnlab.runner.progress.base import ProgressReporter
 from fcnlab.runner.run import run_grid
 
 class Killer(ProgressReporter):
-    def ended(self, planned, record):
+    def on_trial_end(self, planned, record):
         os.kill(os.getpid(), signal.SIGKILL)
 
 file = Path(sys.argv[1])
@@ -188,8 +188,8 @@ def test_killed_trial_process_is_retried(tmp_path: Path) -> None:
     class Killer(ProgressReporter):
         killed = 0
 
-        def started(self, planned: object) -> None:
-            super().started(planned)
+        def on_trial_start(self, planned: object) -> None:
+            super().on_trial_start(planned)
             if not self.killed:
                 self.killed = _kill_a_trial()
 
@@ -230,7 +230,7 @@ def test_trial_published_by_another_lab_is_not_published_again(complete_grid: Pa
         own = RunFolder(ours.runs, record.key)
         own.create()
         own.finish(record.model_copy(update={"ended": "2001-01-01T00:00:00+00:00"}))
-    assert sync_grid(grid, ours, ProgressReporter()).postponed == {}
+    assert sync_grid(grid, ours, ProgressReporter()).deferred == {}
     pd.testing.assert_frame_equal(fcnlab.frame(grid, lab=ours), before)
 
 
@@ -335,9 +335,9 @@ def test_unreachable_store_defers_publishing_until_sync(tmp_path: Path) -> None:
     grid = fcnlab.load_grid(path)
     outcome = run(path, away)
     assert outcome.finished == 2
-    assert "the server cannot be reached" in outcome.postponed["mlflow"]
+    assert "the server cannot be reached" in outcome.deferred["mlflow"]
     back = Lab.find(path)
-    assert sync_grid(grid, back, ProgressReporter()).postponed == {}
+    assert sync_grid(grid, back, ProgressReporter()).deferred == {}
     assert set(fcnlab.frame(grid, lab=back)["status"]) == {"finished"}
 
 

@@ -23,7 +23,7 @@ def publish(lab: Lab, seeds: int) -> None:
     grid = lab.load_grid(write_grid(lab.root, SMOKE.replace("seeds: 2", f"seeds: {seeds}")))
     for planned in make_plan(grid, lab).remaining:
         finish(planned, 0.7)
-    assert sync_grid(grid, lab, ProgressReporter()).postponed == {}
+    assert sync_grid(grid, lab, ProgressReporter()).deferred == {}
     tracker = OptionalTracker(grid, lab)
     create_report(grid, lab, tracker, predict=False)
     assert tracker.error is None

@@ -172,7 +172,7 @@ def test_plan_does_not_change_after_it_is_made(lab: Lab) -> None:
     assert list(plan.records()) == []
 
 
-def test_pruned_cells_are_stopped_and_do_not_remain(lab: Lab) -> None:
+def test_pruned_cells_are_marked_and_do_not_remain(lab: Lab) -> None:
     text = SMOKE.replace("recipe: smoke}", "recipe: smoke, recipe.epochs: 4}").replace(
         "[fcn32s, fcn8s]", "[fcn32s, fcn8s, fcn16s]"
     )
@@ -185,7 +185,7 @@ def test_pruned_cells_are_stopped_and_do_not_remain(lab: Lab) -> None:
         planned.folder.write_progress(epochs)
     plan = make_plan(plan.grid, lab)
     assert {(planned.cell.label, planned.state) for planned in plan.trials} == {
-        ("fcn32s", "started"), ("fcn16s", "started"), ("fcn8s", "stopped"),
+        ("fcn32s", "started"), ("fcn16s", "started"), ("fcn8s", "pruned"),
     }  # fmt: skip
     assert len(plan.remaining) == 4
 

@@ -62,87 +62,87 @@ def clock_of_tests(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_fraction_and_time_left_follow_the_seconds_of_training(plan: Plan, clock_of_tests: Clock) -> None:
     reporter = ProgressReporter()
-    reporter.planned(plan)
+    reporter.on_plan(plan)
     assert (reporter.eta.fraction, reporter.time_left) == (0, None)
     first, second = plan.trials[:2]
-    reporter.started(first)
+    reporter.on_trial_start(first)
     clock_of_tests.passes(10)
-    assert reporter.progress(first, epochs(1, seconds=8))
-    assert not reporter.progress(first, epochs(1, seconds=8)), "no epoch is counted twice"
+    assert reporter.on_progress(first, epochs(1, seconds=8))
+    assert not reporter.on_progress(first, epochs(1, seconds=8)), "no epoch is counted twice"
     assert reporter.eta.fraction == 1 / 8
     assert reporter.time_left == pytest.approx(7 * 8), "the 2 seconds before it trained come once"
     clock_of_tests.passes(12)
-    assert reporter.progress(first, epochs(2, seconds=8))
+    assert reporter.on_progress(first, epochs(2, seconds=8))
     assert reporter.time_left == pytest.approx(6 * 8 * 20 / 16), "20 seconds of the clock went by for 16 of training"
-    reporter.ended(first, failed(first.trial))
+    reporter.on_trial_end(first, failed(first.trial))
     assert reporter.eta.fraction == 2 / 8, "a failed trial has no epochs left to do"
     assert (reporter.done, reporter.failed) == (1, 1)
     for planned in plan.trials[1:]:
-        reporter.started(planned)
-        reporter.ended(planned, finished(planned.trial, seconds=8))
+        reporter.on_trial_start(planned)
+        reporter.on_trial_end(planned, finished(planned.trial, seconds=8))
     assert (reporter.eta.fraction, reporter.time_left) == (1, 0)
     assert second.key not in reporter.running
 
 
 def test_time_left_weights_epochs_by_the_cost_of_their_cell(plan: Plan, clock_of_tests: Clock) -> None:
     reporter = ProgressReporter()
-    reporter.planned(plan)
+    reporter.on_plan(plan)
     cheap, dear = plan.trials[:2]
     for planned in (cheap, dear):
-        reporter.started(planned)
+        reporter.on_trial_start(planned)
     clock_of_tests.passes(9)
-    reporter.progress(cheap, epochs(2, seconds=0.5))
-    reporter.progress(dear, epochs(1, seconds=8))
+    reporter.on_progress(cheap, epochs(2, seconds=0.5))
+    reporter.on_progress(dear, epochs(1, seconds=8))
     # Left: 2 cheap epochs of half a second, 3 dear ones of 8 seconds; 9 seconds of training took 8 of the clock.
     assert reporter.time_left == pytest.approx((2 * 0.5 + 3 * 8) * 8 / 9)
 
 
 def test_earlier_training_by_another_driver_does_not_count_towards_the_speed(plan: Plan, clock_of_tests: Clock) -> None:
     reporter = ProgressReporter()
-    reporter.planned(plan)
-    reporter.ended(plan.trials[0], finished(plan.trials[0].trial, seconds=500))
-    reporter.started(plan.trials[1])
+    reporter.on_plan(plan)
+    reporter.on_trial_end(plan.trials[0], finished(plan.trials[0].trial, seconds=500))
+    reporter.on_trial_start(plan.trials[1])
     assert reporter.time_left == pytest.approx(6 * 500)
 
 
 def test_pauses_reduce_the_speed_and_pruned_trials_leave_the_estimate(plan: Plan, clock_of_tests: Clock) -> None:
     reporter = ProgressReporter()
-    reporter.planned(plan)
+    reporter.on_plan(plan)
     first = plan.trials[0]
-    reporter.started(first)
+    reporter.on_trial_start(first)
     clock_of_tests.passes(4)
-    reporter.progress(first, epochs(1, seconds=4))
+    reporter.on_progress(first, epochs(1, seconds=4))
     first.folder.create()
     first.folder.write_progress(epochs(1, seconds=4))
-    reporter.paused(first)
+    reporter.on_trial_pause(first)
     clock_of_tests.passes(4)
     assert reporter.time_left == pytest.approx(7 * 4 * 2), "half of the time nothing ran"
     for planned in plan.trials[1:]:
-        reporter.stopped(planned, 1)
+        reporter.on_trial_prune(planned, 1)
     assert reporter.time_left == pytest.approx(1 * 4 * 2)
     assert (reporter.done, reporter.pruned) == (3, 3)
 
 
 def test_time_left_is_at_least_that_of_the_longest_running_trial(plan: Plan, clock_of_tests: Clock) -> None:
     reporter = ProgressReporter()
-    reporter.planned(plan)
+    reporter.on_plan(plan)
     for planned in plan.trials:
-        reporter.started(planned)
+        reporter.on_trial_start(planned)
     clock_of_tests.passes(10)
     for planned in plan.trials[:3]:
-        reporter.ended(planned, finished(planned.trial, seconds=5))
-    reporter.progress(plan.trials[3], epochs(1, seconds=10))
+        reporter.on_trial_end(planned, finished(planned.trial, seconds=5))
+    reporter.on_progress(plan.trials[3], epochs(1, seconds=10))
     assert reporter.time_left == pytest.approx(10), "three workers have nothing left to do"
 
 
 def test_restarted_trial_has_all_its_epochs_left(plan: Plan, clock_of_tests: Clock) -> None:
     reporter = ProgressReporter()
-    reporter.planned(plan)
+    reporter.on_plan(plan)
     first = plan.trials[0]
-    reporter.started(first)
+    reporter.on_trial_start(first)
     clock_of_tests.passes(2)
-    reporter.progress(first, epochs(1, seconds=2))
-    reporter.retrying(first, Attempt(cause="out_of_memory", message="no memory", epoch=1), "it starts again")
+    reporter.on_progress(first, epochs(1, seconds=2))
+    reporter.on_trial_retry(first, Attempt(cause="out_of_memory", message="no memory", epoch=1), "it starts again")
     assert first.key not in reporter.running
     assert reporter.eta.fraction == 2 / (2 + 8 * 2)
 
@@ -152,26 +152,26 @@ def test_finished_trial_gives_an_estimate_from_the_start(plan: Plan, clock_of_te
     first.folder.create()
     first.folder.finish(finished(first.trial, seconds=30))
     reporter = ProgressReporter()
-    reporter.planned(make_plan(plan.grid, Lab.find(plan.grid.path)))
+    reporter.on_plan(make_plan(plan.grid, Lab.find(plan.grid.path)))
     assert reporter.done == 1
-    reporter.started(plan.trials[1])
+    reporter.on_trial_start(plan.trials[1])
     assert reporter.time_left == pytest.approx(6 * 30)
 
 
 def test_idle_describes_why_no_trial_runs(plan: Plan) -> None:
     reporter = ProgressReporter()
-    reporter.planned(plan)
+    reporter.on_plan(plan)
     assert reporter.idle == "starting"
-    reporter.elsewhere(2)
-    reporter.waiting(Waiting(for_start=1, for_decision=3))
+    reporter.on_trials_elsewhere(2)
+    reporter.on_wait(Waiting(for_start=1, for_decision=3))
     assert (
         reporter.idle == "2 run by other drivers, 1 wait for the trial they are initialized from, 3 wait for an "
         "early stopping decision"
     )
-    reporter.started(plan.trials[0])
+    reporter.on_trial_start(plan.trials[0])
     assert reporter.idle is None
     for planned in plan.trials:
-        reporter.ended(planned, finished(planned.trial))
+        reporter.on_trial_end(planned, finished(planned.trial))
     assert reporter.idle == "all trials have ended; publishing"
 
 
@@ -182,13 +182,13 @@ def test_running_and_failed_trials_are_printed(kind: type[PlainReporter], tmp_pa
     plan = make_plan(lab.load_grid(path), lab)
     shown = io.StringIO()
     with kind(Console(file=shown, width=100, force_terminal=True, markup=False, highlight=False)) as reporter:
-        reporter.planned(plan)
-        reporter.started(plan.trials[0])
-        reporter.progress(plan.trials[0], epochs(1))
+        reporter.on_plan(plan)
+        reporter.on_trial_start(plan.trials[0])
+        reporter.on_progress(plan.trials[0], epochs(1))
         if isinstance(reporter, RichReporter):
             reporter._live.refresh()
         failure = Failure(cause="exception", message="the disk [/x] is full\nsecond line")
-        reporter.ended(plan.trials[0], Record.create(plan.trials[0].trial, "failed", failure=failure))
+        reporter.on_trial_end(plan.trials[0], Record.create(plan.trials[0].trial, "failed", failure=failure))
     text = shown.getvalue()
     assert "fcn32s, seed 0" in text
     assert "1/2" in text
@@ -204,14 +204,14 @@ def test_decoding_is_shown_until_the_first_trial_starts(tmp_path: Path) -> None:
     shown = io.StringIO()
     with RichReporter(Console(file=shown, width=100, force_terminal=True, highlight=False)) as reporter:
         assert isinstance(reporter, RichReporter)
-        reporter.planned(plan)
-        advance = reporter.decoding("camvid train", 367)
+        reporter.on_plan(plan)
+        advance = reporter.on_decode_start("camvid train", 367)
         for _ in range(3):
             advance()
         reporter._live.refresh()
         assert "decode camvid train: 367 images" in shown.getvalue()
         assert "decoding camvid train, 3 of 367 images" in shown.getvalue()
-        reporter.started(plan.trials[0])
+        reporter.on_trial_start(plan.trials[0])
         shown.truncate(0)
         reporter._live.refresh()
     assert "decoding" not in shown.getvalue()
@@ -227,11 +227,11 @@ def render(width: int, height: int, running: int, tmp_path: Path) -> list[str]:
     shown = io.StringIO()
     console = Console(file=shown, width=width, height=height, force_terminal=False, markup=False, highlight=False)
     reporter = RichReporter(console)
-    ProgressReporter.planned(reporter, plan)
+    ProgressReporter.on_plan(reporter, plan)
     for planned in plan.trials[:running]:
-        reporter.started(planned)
-        reporter.progress(planned, epochs(123))
-    reporter.elsewhere(4)
+        reporter.on_trial_start(planned)
+        reporter.on_progress(planned, epochs(123))
+    reporter.on_trials_elsewhere(4)
     console.print(reporter._render())
     return shown.getvalue().splitlines()
 
@@ -253,16 +253,16 @@ def test_jsonl_reporter_writes_one_object_per_event(plan: Plan) -> None:
     lines: list[str] = []
     reporter = JsonlReporter(lines.append)
     first, second = plan.trials[:2]
-    reporter.planned(plan)
-    reporter.started(first)
-    reporter.progress(first, epochs(1))
-    reporter.progress(first, epochs(1))
-    reporter.ended(first, finished(first.trial, miou=0.25))
-    reporter.elsewhere(0)
-    reporter.elsewhere(1)
-    reporter.waiting(Waiting())
-    reporter.waiting(Waiting())
-    reporter.ended(second, failed(second.trial, "no"))
+    reporter.on_plan(plan)
+    reporter.on_trial_start(first)
+    reporter.on_progress(first, epochs(1))
+    reporter.on_progress(first, epochs(1))
+    reporter.on_trial_end(first, finished(first.trial, miou=0.25))
+    reporter.on_trials_elsewhere(0)
+    reporter.on_trials_elsewhere(1)
+    reporter.on_wait(Waiting())
+    reporter.on_wait(Waiting())
+    reporter.on_trial_end(second, failed(second.trial, "no"))
     events: list[dict[str, Any]] = [json.loads(line) for line in lines]
     assert [one["event"] for one in events] == ["plan", "start", "epoch", "end", "elsewhere", "waiting", "end"]
     assert events[0] | {"trials": 4, "ended": 0, "remaining": 4} == events[0]
@@ -275,19 +275,19 @@ def test_a_notebook_has_one_output_with_counts_running_trials_and_messages(plan:
     shown: list[str] = []
     first, second = plan.trials[:2]
     with NotebookReporter(shown.append) as reporter:
-        reporter.planned(plan)
+        reporter.on_plan(plan)
         for planned in (first, second):
-            reporter.started(planned)
+            reporter.on_trial_start(planned)
         clock_of_tests.passes(1)
-        reporter.progress(first, epochs(1))
+        reporter.on_progress(first, epochs(1))
         assert "0/4 trials, 0 failed" in shown[-1] and shown[-1].count("<tr>") == 3
         updates = len(shown)
         for _ in range(100):
-            reporter.progress(first, epochs(1))
+            reporter.on_progress(first, epochs(1))
         assert len(shown) == updates, "the scheduler reports several times a second"
-        reporter.ended(first, failed(first.trial, "no <memory>"))
+        reporter.on_trial_end(first, failed(first.trial, "no <memory>"))
         assert "FAILED fcn32s, seed 0: no &lt;memory&gt;" in shown[-1] and shown[-1].count("<tr>") == 2
         for number in range(20):
-            reporter.remark(f"remark {number}.")
+            reporter.on_remark(f"remark {number}.")
         assert shown[-1].count("<div>remark") == MAX_MESSAGES
     assert shown[-1].startswith("<div><strong>1/4 trials, 1 failed</strong>") and "<tr>" not in shown[-1]

@@ -25,7 +25,7 @@ stops = st.one_of(
 )
 
 
-def test_cells_far_below_the_best_are_stopped_and_the_baseline_is_not() -> None:
+def test_cells_far_below_the_best_are_pruned_and_the_baseline_is_not() -> None:
     rule = EarlyStopping(after=2, margin=5)
     curves: dict[str, list[Curve | None]] = {
         "base": [[0.1, 0.1]],

@@ -39,17 +39,17 @@ class EventRecorder(ProgressReporter):
         super().__init__()
         self.events: list[str] = []
 
-    def started(self, planned: PlannedTrial) -> None:
-        super().started(planned)
+    def on_trial_start(self, planned: PlannedTrial) -> None:
+        super().on_trial_start(planned)
         self.events.append(f"started {planned.cell.label} {planned.trial.seed}")
 
-    def retrying(self, planned: PlannedTrial, attempt: Any, remedy: str) -> None:
-        super().retrying(planned, attempt, remedy)
+    def on_trial_retry(self, planned: PlannedTrial, attempt: Any, remedy: str) -> None:
+        super().on_trial_retry(planned, attempt, remedy)
         self.events.append(f"again {planned.cell.label} {planned.trial.seed}: {attempt.cause}")
 
-    def stopped(self, planned: PlannedTrial, epoch: int) -> None:
-        super().stopped(planned, epoch)
-        self.events.append(f"stopped {planned.cell.label} {planned.trial.seed} after {epoch}")
+    def on_trial_prune(self, planned: PlannedTrial, epoch: int) -> None:
+        super().on_trial_prune(planned, epoch)
+        self.events.append(f"pruned {planned.cell.label} {planned.trial.seed} after {epoch}")
 
 
 def serial(path: Path, reporter: ProgressReporter | None = None, **options: Any) -> Outcome:
@@ -137,8 +137,8 @@ def test_interrupted_and_resumed_grid_gives_the_table_of_an_uninterrupted_run(tm
     class StopAfterStart(ProgressReporter):
         stop = False
 
-        def started(self, planned: PlannedTrial) -> None:
-            super().started(planned)
+        def on_trial_start(self, planned: PlannedTrial) -> None:
+            super().on_trial_start(planned)
             self.stop = True
 
     text = SMOKE.replace("recipe: smoke", "recipe: smoke, recipe.epochs: 4").replace("seeds: 2", "seeds: 1")
@@ -165,11 +165,11 @@ def test_pruned_cells_can_be_completed_by_another_grid(tmp_path: Path) -> None:
     path = write_grid(tmp_path, text + "early_stopping: {after: 1, keep: 0.5}\n")
     reporter = EventRecorder()
     outcome = serial(path, reporter)
-    stopped = {event for event in reporter.events if event.startswith("stopped")}
-    assert outcome.stopped == len(stopped) >= 2
-    assert outcome.finished == 8 - outcome.stopped
+    pruned = {event for event in reporter.events if event.startswith("pruned")}
+    assert outcome.pruned == len(pruned) >= 2
+    assert outcome.finished == 8 - outcome.pruned
     assert serial(path, again := EventRecorder()) == Outcome(
-        finished=outcome.finished, failed=0, reused=8, stopped=outcome.stopped
+        finished=outcome.finished, failed=0, reused=8, pruned=outcome.pruned
     )
     assert again.events == []
     frame = fcnlab.frame(fcnlab.load_grid(path))
@@ -177,7 +177,7 @@ def test_pruned_cells_can_be_completed_by_another_grid(tmp_path: Path) -> None:
     without = write_grid(tmp_path, text, "without")
     assert serial(without) == Outcome(finished=8, failed=0, reused=outcome.finished)
     kept = make_plan(fcnlab.load_grid(path), Lab.find(path))
-    assert kept.count("stopped") == outcome.stopped, "the status in a grid does not depend on other grids"
+    assert kept.count("pruned") == outcome.pruned, "the status in a grid does not depend on other grids"
 
 
 def test_leases_of_a_dead_driver_are_taken_over(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_driver_is_alive_by_heartbeat_and_process(plan: Plan, process: str, age:
     assert states(read_status(plan)) == {"paused": 1, "to do": 3}
 
 
-def test_pruned_cells_are_shown_as_stopped(tmp_path: Path) -> None:
+def test_pruned_cells_are_shown_as_pruned(tmp_path: Path) -> None:
     path = write_grid(tmp_path, SMOKE + "early_stopping: {after: 1, margin: 5}\n")
     lab = Lab.find(path)
     plan = make_plan(lab.load_grid(path), lab)
@@ -126,6 +126,6 @@ def test_pruned_cells_are_shown_as_stopped(tmp_path: Path) -> None:
         planned.folder.create()
         planned.folder.write_progress(epochs(1, miou=0.5 if planned.cell.label == "fcn32s" else 0.1))
     status.refresh()
-    assert states(status) == {"paused": 2, "stopped": 2}
-    assert {planned.stopped for planned in status.plan.trials if planned.cell.label == "fcn8s"} == {1}
+    assert states(status) == {"paused": 2, "pruned": 2}
+    assert {planned.pruned_after for planned in status.plan.trials if planned.cell.label == "fcn8s"} == {1}
     assert len(status.plan.remaining) == 2

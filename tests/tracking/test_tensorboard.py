@@ -30,7 +30,7 @@ class Listener(ProgressReporter):
         super().__init__()
         self.reasons: list[str] = []
 
-    def postponed(self, why: str) -> None:
+    def on_publishing_deferred(self, why: str) -> None:
         self.reasons.append(why)
 
 
@@ -47,7 +47,7 @@ def read(folder: Path) -> Any:
 
 def test_event_files_have_curves_hyperparameters_metrics_and_images(tmp_path: Path) -> None:
     grid, lab = finished(tmp_path, ("tensorboard",))
-    assert sync_grid(grid, lab, ProgressReporter()).postponed == {}
+    assert sync_grid(grid, lab, ProgressReporter()).deferred == {}
     assert not (tmp_path / "mlflow.db").exists()
     folder = tmp_path / "tensorboard" / "question"
     runs = [f"{head}, seed {seed}" for head in ("fcn32s", "fcn8s") for seed in (0, 1)]
@@ -150,7 +150,7 @@ class Broken(Tracker):
     def log_record(self, trial: object, record: object, *, samples: bool) -> None:
         raise self.error
 
-    def pause_trial(self, trial: object, *, stopped_after: int | None) -> None: ...
+    def pause_trial(self, trial: object, *, pruned_after: int | None) -> None: ...
 
     def close(self, *, complete: bool) -> None: ...
 
@@ -171,7 +171,7 @@ def test_an_error_of_one_tracker_defers_only_that_one(
         trackers, "_create_tracker", lambda name, grid: Broken(grid) if name == "broken" else create(name, grid)
     )
     listener = Listener()
-    assert sync_grid(grid, lab, listener).postponed == {"broken": reason}
+    assert sync_grid(grid, lab, listener).deferred == {"broken": reason}
     assert listener.reasons == [reason], "it is reported once"
     assert len(list((tmp_path / "tensorboard" / "question").glob("*/events*"))) == 4
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fcnlab.config.grid.grid import Cell
     from fcnlab.runner.plan import Plan
 
-STATES = ("finished", "failed", "stopped", "started", "damaged", "to do")
+STATES = ("finished", "failed", "pruned", "started", "damaged", "to do")
 
 MAX_ROWS = 50
 """Largest number of cells that are listed by default."""

@@ -123,17 +123,17 @@ def conclude(outcome: Outcome, grid: Grid, lab: Lab, *, strict: bool = False, as
     from fcnlab.runner.publisher import OptionalTracker
     from fcnlab.tracking.store import is_installed
 
-    tracker = OptionalTracker(grid, lab, outcome.postponed.get("mlflow"))
+    tracker = OptionalTracker(grid, lab, outcome.deferred.get("mlflow"))
     made = create_report(grid, lab, tracker, predict=False)
     if tracker.error is not None:
-        outcome = dataclasses.replace(outcome, postponed={**outcome.postponed, "mlflow": tracker.error})
+        outcome = dataclasses.replace(outcome, deferred={**outcome.deferred, "mlflow": tracker.error})
     if strict:
         refuse_flagged([made])
     if as_json:
         typer.echo(json.dumps({"event": "done", **dataclasses.asdict(outcome), "report": str(made.folder)}))
     else:
         _print_summary(outcome, made, grid, lab)
-    if not outcome.ok or any(name != "mlflow" or is_installed() for name in outcome.postponed):
+    if not outcome.ok or any(name != "mlflow" or is_installed() for name in outcome.deferred):
         raise typer.Exit(1)
 
 
@@ -143,17 +143,17 @@ def _print_summary(outcome: Outcome, made: Report, grid: Grid, lab: Lab) -> None
 
     file = quote(str(relative_to_cwd(grid.path)))
     fcnlab = fcnlab_command(*grid.cells)
-    stopped = f", {outcome.stopped} stopped early" if outcome.stopped else ""
-    typer.echo(f"{outcome.finished} finished ({outcome.reused} reused), {outcome.failed} failed{stopped}")
+    pruned = f", {outcome.pruned} pruned" if outcome.pruned else ""
+    typer.echo(f"{outcome.finished} finished ({outcome.reused} reused), {outcome.failed} failed{pruned}")
     show_table(made, made.cell_table)
     typer.echo(f"report: {made.folder / 'report.html'}")
     if "tensorboard" in lab.trackers:
         curves = quote(str(relative_to_cwd(lab.root / "tensorboard" / grid.name)))
         typer.echo(f"curves in TensorBoard: tensorboard --logdir {curves}")
-    if "mlflow" in lab.trackers and "mlflow" not in outcome.postponed:
+    if "mlflow" in lab.trackers and "mlflow" not in outcome.deferred:
         typer.echo(f"compare the runs in MLflow: {fcnlab} ui {file}{_format_lab_option(lab)}")
-    if outcome.postponed:
-        show_not_published(outcome.postponed.values(), grid)
+    if outcome.deferred:
+        show_not_published(outcome.deferred.values(), grid)
     if not outcome.ok:
         typer.echo(f"show the errors: {fcnlab} grid status {file}; retry: {fcnlab} grid retry {file}", err=True)
 

@@ -119,20 +119,20 @@ def _counts(reader: StatusReader) -> str:
 
 
 def _notes(reader: StatusReader) -> list[str]:
-    """List paused, stopped and failed trials, up to a maximum per state."""
+    """List paused, pruned and failed trials, up to a maximum per state."""
     paused = [
         f"paused: {one.planned.description}, after epoch {len(one.epochs)} of {one.planned.trial.recipe.epochs}"
         for one in reader.paused
     ]
-    epochs = {one.cell.label: one.stopped for one in reader.plan.trials if one.stopped is not None}
-    stopped = [f"stopped early: {cell}, at epoch {epoch}" for cell, epoch in epochs.items()]
+    epochs = {one.cell.label: one.pruned_after for one in reader.plan.trials if one.pruned_after is not None}
+    pruned = [f"pruned: {cell}, after epoch {epoch}" for cell, epoch in epochs.items()]
     failures = [one for one in reader.plan.all_trials if one.state == "failed"]
     failed = []
     for one in failures[:NAMED]:
         record = one.record
         message = record.failure.message.splitlines()[0] if record is not None and record.failure else "being retried"
         failed.append(f"failed: {one.description}: {message}\n        log: {one.folder.log}")
-    return [*_truncate(paused, len(paused)), *_truncate(stopped, len(stopped)), *_truncate(failed, len(failures))]
+    return [*_truncate(paused, len(paused)), *_truncate(pruned, len(pruned)), *_truncate(failed, len(failures))]
 
 
 def _truncate(lines: list[str], count: int) -> list[str]:
@@ -163,10 +163,10 @@ def _print_values(reader: StatusReader) -> None:
             for one in plan.all_trials
             if one.state == "damaged"
         ],
-        "stopped": [
-            {"key": one.key, "cell": one.cell.label, "seed": one.trial.seed, "epoch": one.stopped}
+        "pruned": [
+            {"key": one.key, "cell": one.cell.label, "seed": one.trial.seed, "epoch": one.pruned_after}
             for one in plan.trials
-            if one.stopped is not None
+            if one.pruned_after is not None
         ],
         "failed": [
             {"key": one.key, "cell": one.cell.label, "seed": one.trial.seed}

@@ -35,12 +35,12 @@ def sync(
     found = Lab.find(file, root=lab, data_root=data_root, tracking_uri=tracking_uri, trackers=tracker)
     grid = found.load_grid(file)
     outcome = sync_grid(grid, found, PlainReporter(create_console()))
-    if models and "mlflow" not in outcome.postponed:
+    if models and "mlflow" not in outcome.deferred:
         from fcnlab.inference.mlflow_model import log_models
 
         new = log_models(grid, found, lambda label: typer.echo(f"model: {label}"))
         typer.echo(f'{new} models logged; load one with mlflow.pytorch.load_model("runs:/<run id>/model")')
-    if register is not None and "mlflow" not in outcome.postponed:
+    if register is not None and "mlflow" not in outcome.deferred:
         from fcnlab.inference.mlflow_model import register_best_model
 
         label, version = register_best_model(grid, found, register)

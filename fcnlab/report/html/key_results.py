@@ -61,7 +61,7 @@ def _count_trials(trials: pd.DataFrame) -> KeyResult:
     counts = trials["status"].value_counts()
     others = [
         f"{counts[status]} {status}"
-        for status in ("failed", "stopped", "running", "missing", "damaged")
+        for status in ("failed", "pruned", "running", "missing", "damaged")
         if status in counts
     ]
     value = f"{counts.get('finished', 0)} of {len(trials)}"

@@ -63,8 +63,8 @@ def make_trial_rows(report: Report) -> list[TrialRow]:
 
 def _make_row(row: pd.Series, cell: str, runs_page: str) -> TrialRow:
     status = str(row["status"])
-    if status == "stopped":
-        status = f"stopped after epoch {row['stopped_after']:.0f}"
+    if status == "pruned":
+        status = f"pruned after epoch {row['pruned_after']:.0f}"
     percents = [format_number(100 * row[name], 2) for name in ("miou", "pixel_acc")]
     numbers = [*percents, format_number(row["best_epoch"], 0), format_number(row["device_hours"], 2)]
     fields = ("seed", "status", "miou", "pixel_acc", "best_epoch", "device_hours", "key")

@@ -83,10 +83,10 @@ def format_number(value: float, digits: int) -> str:
 
 
 def _format_trials(row: pd.Series) -> str:
-    """Format the number of finished trials of a cell, and of the failed and stopped ones."""
+    """Format the number of finished trials of a cell, and of the failed and pruned ones."""
     texts = [f"{row['n']}" if row["n"] == row["planned"] else f"{row['n']} of {row['planned']}"]
     texts += [f"{row['failed']} failed"] if row["failed"] else []
-    texts += [f"stopped after epoch {row['stopped_after']:.0f}"] if row["stopped"] else []
+    texts += [f"pruned after epoch {row['pruned_after']:.0f}"] if row["pruned"] else []
     return ", ".join(texts)
 
 
@@ -132,7 +132,7 @@ def _format_range(row: pd.Series) -> str:
 
 
 COLUMNS = {
-    "n": Column("n", _format_trials, ("n", "planned", "failed", "stopped", "stopped_after")),
+    "n": Column("n", _format_trials, ("n", "planned", "failed", "pruned", "pruned_after")),
     "miou": Column("mIoU %", _mean_std("miou"), ("miou", "miou_std")),
     "delta": Column("Δ mIoU [95 %]", _format_delta, ("delta", "delta_low", "delta_high", "delta_n", "significant")),
     "delta_mean": Column("Δ mIoU", _format_delta_mean, ("delta", "delta_low", "delta_n", "significant")),

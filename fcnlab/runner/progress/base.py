@@ -58,24 +58,24 @@ class ProgressReporter:
     ) -> None:
         return None
 
-    def planned(self, plan: Plan) -> None:
+    def on_plan(self, plan: Plan) -> None:
         """Report the plan before any trial starts.
 
         Args:
             plan: the plan.
         """
-        self.total, self.failed, self.pruned = len(plan.all_trials), plan.count("failed"), plan.count("stopped")
+        self.total, self.failed, self.pruned = len(plan.all_trials), plan.count("failed"), plan.count("pruned")
         self.done = self.total - len(plan.remaining)
         self.eta = EtaEstimator(plan)
 
-    def remark(self, text: str) -> None:
+    def on_remark(self, text: str) -> None:
         """Report a remark on the grid before any trial starts.
 
         Args:
             text: one line.
         """
 
-    def decoding(self, split: str, samples: int) -> Callable[[], None]:
+    def on_decode_start(self, split: str, samples: int) -> Callable[[], None]:
         """Report that a split is being decoded for all trials.
 
         Args:
@@ -92,7 +92,7 @@ class ProgressReporter:
 
         return advance
 
-    def started(self, planned: PlannedTrial) -> None:
+    def on_trial_start(self, planned: PlannedTrial) -> None:
         """Report that a trial starts.
 
         Args:
@@ -103,7 +103,7 @@ class ProgressReporter:
         self.eta.update(planned, epochs)
         self.running[planned.key] = Running(planned, epochs, before=len(epochs))
 
-    def progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
+    def on_progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
         """Report the epochs of a running trial.
 
         Args:
@@ -120,7 +120,7 @@ class ProgressReporter:
         one.epochs, one.seen = epochs, time.monotonic()
         return True
 
-    def ended(self, planned: PlannedTrial, record: Record) -> None:
+    def on_trial_end(self, planned: PlannedTrial, record: Record) -> None:
         """Report that a trial has a record, written by any driver.
 
         Args:
@@ -132,7 +132,7 @@ class ProgressReporter:
         self.done += 1
         self.failed += record.status == "failed"
 
-    def retrying(self, planned: PlannedTrial, attempt: Attempt, remedy: str) -> None:  # noqa: ARG002 - for subclasses
+    def on_trial_retry(self, planned: PlannedTrial, attempt: Attempt, remedy: str) -> None:  # noqa: ARG002 - for subclasses
         """Report an attempt that ended without a record; the trial will be retried.
 
         Args:
@@ -142,14 +142,14 @@ class ProgressReporter:
         """
         self._remove(planned, planned.folder.read_progress())
 
-    def pausing(self, trials: int) -> None:
+    def on_pause(self, trials: int) -> None:
         """Report that running trials finish their epoch and no more trials start.
 
         Args:
             trials: the number of running trials.
         """
 
-    def paused(self, planned: PlannedTrial) -> None:
+    def on_trial_pause(self, planned: PlannedTrial) -> None:
         """Report that a trial has paused after an epoch, from which it can resume.
 
         Args:
@@ -157,7 +157,7 @@ class ProgressReporter:
         """
         self._remove(planned, planned.folder.read_progress())
 
-    def stopped(self, planned: PlannedTrial, epoch: int) -> None:  # noqa: ARG002 - for subclasses
+    def on_trial_prune(self, planned: PlannedTrial, epoch: int) -> None:  # noqa: ARG002 - for subclasses
         """Report that early stopping has pruned a trial.
 
         Args:
@@ -168,7 +168,7 @@ class ProgressReporter:
         self.done += 1
         self.pruned += 1
 
-    def elsewhere(self, trials: int) -> None:
+    def on_trials_elsewhere(self, trials: int) -> None:
         """Report the number of trials that other drivers run.
 
         Args:
@@ -176,7 +176,7 @@ class ProgressReporter:
         """
         self.run_elsewhere = trials
 
-    def waiting(self, waiting: Waiting) -> bool:
+    def on_wait(self, waiting: Waiting) -> bool:
         """Report why no trial runs in this driver.
 
         Args:
@@ -189,7 +189,7 @@ class ProgressReporter:
         before, self._reason = self._reason, self.idle
         return self._reason not in (None, before)
 
-    def postponed(self, why: str) -> None:
+    def on_publishing_deferred(self, why: str) -> None:
         """Report that MLflow is unreachable and publishing is deferred.
 
         Args:
@@ -219,7 +219,7 @@ class ProgressReporter:
         parts = [
             f"{self.done}/{self.total} trials",
             f"{self.failed} failed",
-            f"{self.pruned} stopped" if self.pruned else "",
+            f"{self.pruned} pruned" if self.pruned else "",
             f"{self.run_elsewhere} run elsewhere" if self.run_elsewhere and self.running else "",
             self.idle or "",
             f"about {format_duration(left)} left" if left else "",

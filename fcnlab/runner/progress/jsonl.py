@@ -11,10 +11,10 @@ Each line is an object with `event`, `time` (UTC, ISO 8601) and the fields of th
     retry       key, cell, seed, cause, message, remedy: an attempt that ended without a record, and how it is retried
     pausing     trials: the number of trials that finish their epoch
     pause       key, cell, seed, epoch
-    stop        key, cell, seed, epoch: pruned by early stopping
+    prune       key, cell, seed, epoch: pruned by early stopping
     elsewhere   trials: the number of trials that other drivers run
     waiting     why: the reason why no trial runs in this driver
-    postponed   why: a tracker raised an error; publishing to it is deferred
+    deferred   why: a tracker raised an error; publishing to it is deferred
 """
 
 from __future__ import annotations
@@ -40,34 +40,34 @@ class JsonlReporter(ProgressReporter):
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._write(json.dumps({"event": event, "time": now, **fields}))
 
-    def planned(self, plan: Plan) -> None:
-        super().planned(plan)
+    def on_plan(self, plan: Plan) -> None:
+        super().on_plan(plan)
         self._write_event(
             "plan", grid=plan.grid.name, trials=self.total, ended=self.done, remaining=len(plan.remaining)
         )
 
-    def remark(self, text: str) -> None:
+    def on_remark(self, text: str) -> None:
         self._write_event("remark", text=text)
 
-    def decoding(self, split: str, samples: int) -> Callable[[], None]:
+    def on_decode_start(self, split: str, samples: int) -> Callable[[], None]:
         self._write_event("decoding", split=split, images=samples)
-        return super().decoding(split, samples)
+        return super().on_decode_start(split, samples)
 
-    def started(self, planned: PlannedTrial) -> None:
-        super().started(planned)
+    def on_trial_start(self, planned: PlannedTrial) -> None:
+        super().on_trial_start(planned)
         epoch = self.running[planned.key].before
         self._write_event("start", **_identify(planned), epoch=epoch, epochs=planned.trial.recipe.epochs)
 
-    def progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
+    def on_progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
         known = len(self.running[planned.key].epochs)
-        new = super().progress(planned, epochs)
+        new = super().on_progress(planned, epochs)
         for epoch in epochs[known:]:
             fields = {"epochs": planned.trial.recipe.epochs, "seconds_left": self.time_left}
             self._write_event("epoch", **_identify(planned), **fields, **epoch.model_dump(mode="json"))
         return new
 
-    def ended(self, planned: PlannedTrial, record: Record) -> None:
-        super().ended(planned, record)
+    def on_trial_end(self, planned: PlannedTrial, record: Record) -> None:
+        super().on_trial_end(planned, record)
         metrics = record.find_metrics(record.report_split, "last")
         self._write_event(
             "end",
@@ -82,34 +82,34 @@ class JsonlReporter(ProgressReporter):
             trials=self.total,
         )
 
-    def retrying(self, planned: PlannedTrial, attempt: Attempt, remedy: str) -> None:
-        super().retrying(planned, attempt, remedy)
+    def on_trial_retry(self, planned: PlannedTrial, attempt: Attempt, remedy: str) -> None:
+        super().on_trial_retry(planned, attempt, remedy)
         self._write_event("retry", **_identify(planned), cause=attempt.cause, message=attempt.message, remedy=remedy)
 
-    def pausing(self, trials: int) -> None:
+    def on_pause(self, trials: int) -> None:
         self._write_event("pausing", trials=trials)
 
-    def paused(self, planned: PlannedTrial) -> None:
-        super().paused(planned)
+    def on_trial_pause(self, planned: PlannedTrial) -> None:
+        super().on_trial_pause(planned)
         self._write_event("pause", **_identify(planned), epoch=len(planned.folder.read_progress()))
 
-    def stopped(self, planned: PlannedTrial, epoch: int) -> None:
-        super().stopped(planned, epoch)
-        self._write_event("stop", **_identify(planned), epoch=epoch)
+    def on_trial_prune(self, planned: PlannedTrial, epoch: int) -> None:
+        super().on_trial_prune(planned, epoch)
+        self._write_event("prune", **_identify(planned), epoch=epoch)
 
-    def elsewhere(self, trials: int) -> None:
-        before, _ = self.run_elsewhere, super().elsewhere(trials)
+    def on_trials_elsewhere(self, trials: int) -> None:
+        before, _ = self.run_elsewhere, super().on_trials_elsewhere(trials)
         if trials != before:
             self._write_event("elsewhere", trials=trials)
 
-    def waiting(self, waiting: Waiting) -> bool:
-        new = super().waiting(waiting)
+    def on_wait(self, waiting: Waiting) -> bool:
+        new = super().on_wait(waiting)
         if new:
             self._write_event("waiting", why=self.idle)
         return new
 
-    def postponed(self, why: str) -> None:
-        self._write_event("postponed", why=why)
+    def on_publishing_deferred(self, why: str) -> None:
+        self._write_event("deferred", why=why)
 
 
 def _identify(planned: PlannedTrial) -> dict[str, Any]:

@@ -47,11 +47,11 @@ class NotebookReporter(ProgressReporter):
         self.running.clear()  # none runs after an interrupt
         self._update(force=True)
 
-    def remark(self, text: str) -> None:
+    def on_remark(self, text: str) -> None:
         self._add_message(text)
 
-    def decoding(self, split: str, samples: int) -> Callable[[], None]:
-        advance = super().decoding(split, samples)
+    def on_decode_start(self, split: str, samples: int) -> Callable[[], None]:
+        advance = super().on_decode_start(split, samples)
 
         def advance_and_show() -> None:
             advance()
@@ -59,35 +59,35 @@ class NotebookReporter(ProgressReporter):
 
         return advance_and_show
 
-    def started(self, planned: PlannedTrial) -> None:
-        super().started(planned)
+    def on_trial_start(self, planned: PlannedTrial) -> None:
+        super().on_trial_start(planned)
         self._update()
 
-    def progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
-        new = super().progress(planned, epochs)
+    def on_progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
+        new = super().on_progress(planned, epochs)
         self._update()
         return new
 
-    def ended(self, planned: PlannedTrial, record: Record) -> None:
-        super().ended(planned, record)
+    def on_trial_end(self, planned: PlannedTrial, record: Record) -> None:
+        super().on_trial_end(planned, record)
         if record.status == "failed":
             self._add_message(describe_result(planned, record))
         self._update()
 
-    def retrying(self, planned: PlannedTrial, attempt: Attempt, remedy: str) -> None:
-        super().retrying(planned, attempt, remedy)
+    def on_trial_retry(self, planned: PlannedTrial, attempt: Attempt, remedy: str) -> None:
+        super().on_trial_retry(planned, attempt, remedy)
         self._add_message(f"retry {planned.description}: {attempt.message}; {remedy}")
 
-    def stopped(self, planned: PlannedTrial, epoch: int) -> None:
-        super().stopped(planned, epoch)
+    def on_trial_prune(self, planned: PlannedTrial, epoch: int) -> None:
+        super().on_trial_prune(planned, epoch)
         self._update()
 
-    def waiting(self, waiting: Waiting) -> bool:
-        new = super().waiting(waiting)
+    def on_wait(self, waiting: Waiting) -> bool:
+        new = super().on_wait(waiting)
         self._update()
         return new
 
-    def postponed(self, why: str) -> None:
+    def on_publishing_deferred(self, why: str) -> None:
         self._add_message(f"publishing is deferred: {why.splitlines()[0]}")
 
     def _add_message(self, text: str) -> None:

@@ -22,64 +22,64 @@ class PlainReporter(ProgressReporter):
     def _print(self, text: str) -> None:
         self._console.print(text, soft_wrap=True)
 
-    def planned(self, plan: Plan) -> None:
-        super().planned(plan)
+    def on_plan(self, plan: Plan) -> None:
+        super().on_plan(plan)
         self._print(
             f"{plan.grid.name}: {format_count(self.total, 'trial')}, {self.done} already ended, "
             f"{len(plan.remaining)} to run"
         )
 
-    def remark(self, text: str) -> None:
+    def on_remark(self, text: str) -> None:
         self._print(text)
 
-    def decoding(self, split: str, samples: int) -> Callable[[], None]:
+    def on_decode_start(self, split: str, samples: int) -> Callable[[], None]:
         self._print(f"decode {split}: {format_count(samples, 'image')}, once for all trials")
-        return super().decoding(split, samples)
+        return super().on_decode_start(split, samples)
 
-    def started(self, planned: PlannedTrial) -> None:
-        super().started(planned)
+    def on_trial_start(self, planned: PlannedTrial) -> None:
+        super().on_trial_start(planned)
         done = self.running[planned.key].before
         if done:
             self._print(f"resume {planned.description} after epoch {done} of {planned.trial.recipe.epochs}")
         else:
             self._print(f"start  {planned.description}")
 
-    def progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
-        new = super().progress(planned, epochs)
+    def on_progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
+        new = super().on_progress(planned, epochs)
         if new and (epochs[-1].val_miou is not None or epochs[-1].epoch == 1):
             self._print(f"       {planned.description}: {_format_epoch(planned, epochs[-1])}")
         return new
 
-    def ended(self, planned: PlannedTrial, record: Record) -> None:
-        super().ended(planned, record)
+    def on_trial_end(self, planned: PlannedTrial, record: Record) -> None:
+        super().on_trial_end(planned, record)
         seconds = self.time_left if self.done < self.total else None
         left = f", about {format_duration(seconds)} left" if seconds is not None else ""
         self._print(f"{describe_result(planned, record)}  {planned.short_key}  [{self.done}/{self.total}{left}]")
 
-    def retrying(self, planned: PlannedTrial, attempt: Attempt, remedy: str) -> None:
-        super().retrying(planned, attempt, remedy)
+    def on_trial_retry(self, planned: PlannedTrial, attempt: Attempt, remedy: str) -> None:
+        super().on_trial_retry(planned, attempt, remedy)
         self._print(f"retry  {planned.description}: {attempt.message}; {remedy}")
 
-    def pausing(self, trials: int) -> None:
+    def on_pause(self, trials: int) -> None:
         what = "1 trial finishes its epoch" if trials == 1 else f"{trials} trials finish their epoch"
         self._print(f"stopping: {what}; press Ctrl-C again to stop now")
 
-    def paused(self, planned: PlannedTrial) -> None:
+    def on_trial_pause(self, planned: PlannedTrial) -> None:
         epochs = len(planned.folder.read_progress())
-        super().paused(planned)
+        super().on_trial_pause(planned)
         self._print(f"paused {planned.description} after epoch {epochs} of {planned.trial.recipe.epochs}")
 
-    def stopped(self, planned: PlannedTrial, epoch: int) -> None:
-        super().stopped(planned, epoch)
-        self._print(f"stop   {planned.description}: stopped early at epoch {epoch}")
+    def on_trial_prune(self, planned: PlannedTrial, epoch: int) -> None:
+        super().on_trial_prune(planned, epoch)
+        self._print(f"pruned {planned.description} after epoch {epoch}")
 
-    def waiting(self, waiting: Waiting) -> bool:
-        new = super().waiting(waiting)
+    def on_wait(self, waiting: Waiting) -> bool:
+        new = super().on_wait(waiting)
         if new:
             self._print(f"wait   {self.idle}")
         return new
 
-    def postponed(self, why: str) -> None:
+    def on_publishing_deferred(self, why: str) -> None:
         self._print(f"publishing is deferred: {why.splitlines()[0]}")
 
 

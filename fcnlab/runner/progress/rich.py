@@ -42,11 +42,11 @@ class RichReporter(PlainReporter):
     ) -> None:
         self._live.stop()
 
-    def started(self, planned: PlannedTrial) -> None:
-        ProgressReporter.started(self, planned)
+    def on_trial_start(self, planned: PlannedTrial) -> None:
+        ProgressReporter.on_trial_start(self, planned)
 
-    def progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
-        return ProgressReporter.progress(self, planned, epochs)
+    def on_progress(self, planned: PlannedTrial, epochs: list[EpochRecord]) -> bool:
+        return ProgressReporter.on_progress(self, planned, epochs)
 
     def _render(self) -> RenderableType:
         running = list(self.running.values())
